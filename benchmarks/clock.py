@@ -98,8 +98,20 @@ def seconds_of(call: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
+def seconds_of_each(call: Callable[[], Any], least: float) -> float:
+    """Return the mean seconds of calls that are repeated until `least` seconds passed.
+
+    The call must not return before its work is done. It is made at least once.
+    """
+    count, seconds, started = 0, 0.0, time.perf_counter()
+    while count == 0 or seconds < least:
+        call()
+        count, seconds = count + 1, time.perf_counter() - started
+    return seconds / count
+
+
 def take_turns(
-    calls: Mapping[str, Callable[[], Any]], rounds: int
+    calls: Mapping[str, Callable[[], Any]], rounds: int, least: float = 0.0
 ) -> dict[str, np.ndarray]:
     """Time every call once a round.
 
@@ -108,6 +120,8 @@ def take_turns(
     Args:
       calls: Already warm, and blocking.
       rounds: How often each is timed.
+      least: Smallest number of seconds that a timing takes. A shorter call is repeated,
+        and its mean counts.
     Returns:
       Seconds of each, shape (rounds,).
     """
@@ -115,7 +129,7 @@ def take_turns(
     for i in range(rounds):
         first = i % len(names)
         for name in names[first:] + names[:first]:
-            seconds[name][i] = seconds_of(calls[name])
+            seconds[name][i] = seconds_of_each(calls[name], least)
     return seconds
 
 

@@ -29,6 +29,9 @@ RELATIVE_TOLERANCE = (
 )
 MOST_STEPS = 5000
 ROUNDS = 9
+# A timing takes at least so long. One call of 50 µs would mostly show which caches the
+# contender before it had filled.
+LEAST_SECONDS = 0.005
 OURS = "ours"
 PEERS = ("scipy", "optimistix")
 
@@ -238,7 +241,7 @@ def measure_case(case: Case, with_optimistix: bool, rounds: int) -> list[Minimis
             *key, "", ends[0].evaluations, value, gradient, reached, first=first
         )
         running[runner.name] = runner.solve
-    seconds = clock.take_turns(running, rounds)
+    seconds = clock.take_turns(running, rounds, LEAST_SECONDS)
     return [_timed(row, seconds, rows) for row in rows.values()]
 
 
@@ -298,10 +301,11 @@ def section(rows: list[MinimiserRow]) -> Section:
         f"{RELATIVE_TOLERANCE:g} of what it is at the start; `lm` of scipy, which has "
         "no such stop, goes on until nothing changes. Values and gradients are by one "
         "program for all; evaluations are each one's own count: of scipy nfev, of "
-        "optimistix its steps, each one trial. First s is the first minimisation, "
-        "with what is compiled for it. Ours in a ratio is the first of its family; "
-        "there is one only where both reached the tolerance. optimistix has no "
-        "minimiser by Newton's method."
+        "optimistix its steps, each one trial. A minimisation is repeated for "
+        f"{1e3 * LEAST_SECONDS:g} ms in each timing. First s is the first "
+        "minimisation, with what is compiled for it. Ours in a ratio is the first of "
+        "its family; there is one only where both reached the tolerance. optimistix "
+        "has no minimiser by Newton's method."
     )
     missed = [
         f"{row.problem}: {row.contender} ends with a gradient of {row.gradient:.1e}, "

@@ -3,7 +3,6 @@
 import argparse
 import ast
 import importlib
-import runpy
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -58,16 +57,7 @@ def main(argv: Sequence[str]) -> int:
         if name in COMMANDS:
             return COMMANDS[name](words)
         file = FOLDER / f"{find(name)}.py"
-    return run_file(file, words)
-
-
-def run_file(file: Path, words: Sequence[str]) -> int:
-    """Run an experiment's file, as `python FILE WORDS` would do."""
-    before, sys.argv = sys.argv, [str(file), *words]
-    try:
-        runpy.run_path(str(file), run_name="__main__")
-    finally:
-        sys.argv = before
+    research.cli.run_file(file, words)
     return research.cli.SUCCESS
 
 

@@ -15,6 +15,9 @@ are also trained for three times as many steps.
     python experiments/character_language_model.py --full
     # The text for which nanoGPT's loss was published.
     python experiments/character_language_model.py --text tiny_shakespeare
+    # One modern GPT, which trains for ten minutes with each of three seeds. Its flags
+    # are in the help of modern_language_model.py.
+    python experiments/character_language_model.py --modern
     # Continue your text with the networks of the finished run.
     python experiments/character_language_model.py --predict beginning.txt
 
@@ -40,10 +43,9 @@ after the normal and after the longer training.
 
 import dataclasses
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import research
 
@@ -113,34 +115,39 @@ FAST = Config(
 )
 
 
+# Flags that start another experiment.
+OTHERS = {"modern": "modern_language_model"}
+
+
 if __name__ == "__main__":  # Flags are read before anything heavy is imported.
     research.cli.main(sys.modules[__name__])
 
 import jax
-import numpy as np
 import optax
 
-from experiments._prediction import arrays_to_keep, kept_model, loaded, text_of
+from experiments._characters import (
+    Job,
+    Parts,
+    available,
+    check_config,
+    continuation,
+    count,
+    facts_of_text,
+    network_facts,
+    read,
+    settings_of,
+    train,
+)
+from experiments._prediction import kept_model, loaded
 from research.cli.progress import OnProgress
 from research.types import Checkpoints, Saved
 
-TEXTS = (CLAIM, "tiny_shakespeare", FALLBACK)
-SMOOTHING_NAMES = {"kneser_ney": "Kneser-Ney", "witten_bell": "Witten-Bell"}
 NAMES = {
     "lstm": "LSTM",
     "gpt": "GPT",
     "lstm_longer": "LSTM, longer",
     "gpt_longer": "GPT, longer",
 }
-INIT, EPOCHS, SAMPLE, WINDOWS = range(4)  # Children of a seed's key.
-MOST_BYTES = 2**22  # Maximum size of a text that is continued.
-SAMPLED = 240  # nanoGPT's 20 batches of 12.
-BEFORE, CHARACTERS, TEMPERATURE, TOP_K = (
-    "\n",
-    320,
-    0.8,
-    20,
-)  # A sample of text: its beginning, its length, and how it is drawn.
 
 
 def complete(config: Config):
@@ -148,32 +155,7 @@ def complete(config: Config):
 
     If the default text is missing and cannot be downloaded, it is replaced.
     """
-    if config.text != CLAIM:
-        return config
-    try:
-        research.datasets.text(CLAIM)
-    except (OSError, ImportError) as problem:
-        print(f"warning: {problem} Using {FALLBACK} instead.", file=sys.stderr)
-        return dataclasses.replace(config, text=FALLBACK)
-    return config
-
-
-class Job(NamedTuple):
-    """One training: network, seed, steps and rate."""
-
-    network: str
-    seed: int
-    steps: int
-    rate: float
-
-
-class Parts(NamedTuple):
-    """Training and validation tokens of the text. Tokens are indices into `symbols`."""
-
-    name: str
-    symbols: tuple[str, ...]
-    train: np.ndarray
-    validation: np.ndarray
+    return dataclasses.replace(config, text=available(config.text))
 
 
 def run(
@@ -183,21 +165,28 @@ def run(
 ) -> research.runs.Findings:
     """Count n-grams, then train each network with each seed."""
     seeds = check(config)
-    parts, checkpoints = read(config), checkpoints or research.types.no_checkpoints
+    settings = settings_of(config)
+    parts, checkpoints = read(settings), checkpoints or research.types.no_checkpoints
     networks = {
         name: make_network(config, parts, name) for name in ("lstm", "gpt")
     }  # Made first, so that invalid sizes raise immediately.
     counted = research.runs.remembered(
-        checkpoints, "n-grams", lambda _: count(config, parts, seeds[0])
+        checkpoints, "n-grams", lambda _: count(settings, parts, seeds[0])
     )
     rates = {"lstm": config.lstm_rate, "gpt": config.learning_rate}
     jobs = [
-        Job(name, seed, config.steps, rate)
+        Job(name, seed, config.steps, rate, NAMES[name])
         for name, rate in rates.items()
         for seed in seeds
     ]
     jobs += [
-        Job(f"{name}_longer", seeds[0], config.longer_steps, rate)
+        Job(
+            f"{name}_longer",
+            seeds[0],
+            config.longer_steps,
+            rate,
+            NAMES[f"{name}_longer"],
+        )
         for name, rate in rates.items()
     ]
     total, done, trained = sum(job.steps for job in jobs), 0, []
@@ -213,7 +202,7 @@ def run(
 
         own = networks[job.network.split("_")[0]]
         compute = lambda within, job=job, show=show, own=own: train(
-            config, job, parts, own, show, within
+            settings, job, make_rule(config, job), parts, own, show, within
         )
         trained.append(
             research.runs.remembered(
@@ -239,93 +228,10 @@ def run(
 
 def check(config: Config):
     """Check the config, and return its seeds."""
-    if config.text not in TEXTS:
-        raise ValueError(
-            f"text must be one of {', '.join(TEXTS)}; got text={config.text!r}."
-        )
-    counts, rates = (
-        ("batch_size", "evaluate_every", "warmup", "devices"),
-        ("learning_rate", "lstm_rate"),
-    )
-    for name, least in {
-        "characters": 0,
-        **dict.fromkeys(counts, 1),
-        **dict.fromkeys(rates, 1e-12),
-    }.items():
-        if not getattr(config, name) >= least:
-            raise ValueError(
-                f"{name} must be at least {least}; got {name}={getattr(config, name)}."
-            )
-    for name in ("steps", "longer_steps"):
-        steps = getattr(config, name)
-        if steps <= config.warmup or steps % config.evaluate_every:
-            raise ValueError(
-                f"{name} must be above warmup={config.warmup}, and a multiple of "
-                f"evaluate_every={config.evaluate_every}; got {name}={steps}."
-            )
+    counts = ("batch_size", "evaluate_every", "warmup", "devices")
+    rates, steps = ("learning_rate", "lstm_rate"), ("steps", "longer_steps")
+    check_config(config, counts, rates, steps)
     return research.runs.parse_seeds(config.seeds)
-
-
-def read(config: Config):
-    """Split the text as nanoGPT does, into the first 90 % and the last 10 %."""
-    found = (
-        research.datasets.python_help()
-        if config.text == FALLBACK
-        else research.datasets.text(config.text)
-    )
-    tokens = found.tokens[: config.characters or None]
-    cut = int(0.9 * len(tokens))
-    if len(tokens) - cut < 2 * config.context + 1:
-        raise ValueError(
-            f"the last tenth of {len(tokens)} characters is too short for two windows "
-            f"of context={config.context}. Use more characters or a shorter context."
-        )
-    return Parts(found.name, found.symbols, tokens[:cut], tokens[cut:])
-
-
-def count(config: Config, parts: Parts, seed: int):
-    """Fit n-grams of every order with each smoothing, and sample text from the best."""
-    models, size, losses, counted = research.models, len(parts.symbols), {}, []
-    for smoothing in models.SMOOTHINGS:
-        began, options = (
-            time.perf_counter(),
-            {"max_order": config.orders, "smoothing": smoothing},
-        )
-        best, found = models.best_ngram(parts.train, parts.validation, size, **options)
-        seconds, name = (
-            time.perf_counter() - began,
-            f"{len(best.levels)}-gram, {SMOOTHING_NAMES[smoothing]}",
-        )
-        losses[smoothing], num_seen = (
-            found,
-            sum(len(level.codes) for level in best.levels),
-        )
-        counted.append((float(found.min()), smoothing, best, name, num_seen, seconds))
-    counted.sort(key=lambda row: row[0])
-    key, start = (
-        jax.random.fold_in(jax.random.key(seed), SAMPLE),
-        [parts.symbols.index(BEFORE)],
-    )
-    drawn = models.sample_ngram(
-        counted[0][2],
-        key,
-        start,
-        CHARACTERS,
-        temperature=TEMPERATURE,
-        top_k=min(TOP_K, size),
-    )
-    rows = [
-        {"name": n, "loss": loss, "counts": c, "seconds": t}
-        for loss, _, _, n, c, t in counted
-    ]
-    values = {
-        "smoothing": counted[0][1],
-        "counted": rows,
-        "sample": "".join(np.array(parts.symbols)[drawn]),
-    }
-    return research.types.Saved(
-        {f"ngrams/{name}": found for name, found in losses.items()}, values
-    )
 
 
 def make_network(config: Config, parts: Parts, name: str):
@@ -377,36 +283,11 @@ def predict(config: Config, folder: Path, file: Path) -> research.runs.Result:
       folder: Run folder.
       file: Text in UTF-8, in the characters of the training text.
     """
-    continued = []
-    for name in ("lstm_longer", "gpt_longer"):
-        model, params, architecture = loaded(folder, name, build)
-        symbols = architecture["symbols"]
-        prompt = prompt_of(file, symbols)[-architecture["context"] :]
-        drawn = research.models.generate(
-            model,
-            params,
-            jax.random.fold_in(jax.random.key(0), SAMPLE),
-            prompt,
-            CHARACTERS,
-            context=architecture["context"],
-            temperature=TEMPERATURE,
-            top_k=min(TOP_K, len(symbols)),
-        )
-        text = "".join(np.array(symbols)[drawn])
-        continued.append(f"{NAMES[name]}:\n{text}")
+    continued = [
+        f"{NAMES[name]}:\n{continuation(*loaded(folder, name, build), file)}"
+        for name in ("lstm_longer", "gpt_longer")
+    ]
     return research.runs.Result("\n\n".join(continued), (), {}, {})
-
-
-def prompt_of(file: Path, symbols: Sequence[str]):
-    """Return the characters of a text file as tokens."""
-    text = text_of(file, MOST_BYTES)
-    unknown = sorted(set(text) - set(symbols))
-    if unknown or not text:
-        raise ValueError(
-            f"{file} must have characters of the training text, {''.join(symbols)!r}; "
-            + (f"it also has {''.join(unknown)!r}." if text else "it is empty.")
-        )
-    return np.array([symbols.index(character) for character in text])
 
 
 def make_rule(config: Config, job: Job):
@@ -427,92 +308,6 @@ def make_rule(config: Config, job: Job):
     )
 
 
-def train(
-    config: Config,
-    job: Job,
-    parts: Parts,
-    network: tuple,
-    on_progress: Callable[[float, str], None],
-    within: Checkpoints,
-):
-    """Train a network, and return its final losses and a sample of its text."""
-    keys, (model, measured) = (
-        [jax.random.fold_in(jax.random.key(job.seed), child) for child in range(3)],
-        network,
-    )
-    devices = config.devices if config.devices <= jax.device_count() else 1
-    everywhere = research.datasets.window_starts(
-        len(parts.train), config.context, stride=1
-    )
-    shape = (config.evaluate_every, config.batch_size)
-    draw = lambda key: jax.random.randint(key, shape, 0, len(everywhere), dtype="int32")
-    trained = research.descent.train(
-        research.models.next_token_risk(model, parts.train, config.context),
-        make_rule(config, job),
-        research.types.Batch(everywhere, everywhere),
-        research.types.Sampler(*shape, draw),
-        num_epochs=job.steps // config.evaluate_every,
-        params=model.init(keys[INIT]),
-        key=keys[EPOCHS],
-        evaluate=lambda params: {
-            "sampled": measured(params, sampled_starts(config, parts)).mean()
-        },
-        on_progress=on_progress,
-        checkpoint=within("training"),
-        devices=devices,
-    )
-    if trained.first_bad_step >= 0:
-        raise ValueError(
-            f"{NAMES[job.network]} at rate {job.rate} diverges in step "
-            f"{trained.first_bad_step}. Choose a smaller rate."
-        )
-    start, top_k = (
-        np.array([parts.symbols.index(BEFORE)]),
-        min(TOP_K, len(parts.symbols)),
-    )
-    options = {"context": config.context, "temperature": TEMPERATURE, "top_k": top_k}
-    drawn = research.models.generate(
-        model, trained.params, keys[SAMPLE], start, CHARACTERS, **options
-    )
-    arrays = whole_losses(
-        config, parts, lambda starts: measured(trained.params, starts)
-    )
-    parameters = research.models.count_parameters(trained.params)
-    sample = "".join(np.array(parts.symbols)[drawn])
-    values = {
-        "parameters": parameters,
-        "seconds": trained.seconds,
-        "sample": sample,
-        "devices": devices,
-    }
-    arrays |= {"sampled": trained.evaluations["sampled"]} | arrays_to_keep(trained)
-    return research.types.Saved(arrays, values)
-
-
-def sampled_starts(config: Config, parts: Parts):
-    """Return the starts of the random windows, the same for every network."""
-    return np.random.default_rng(WINDOWS).integers(
-        0, len(parts.validation) - config.context, SAMPLED, np.int32
-    )
-
-
-def whole_losses(config: Config, parts: Parts, measured: Callable):
-    """Return the mean loss for each position in the window, from 1 to `context`.
-
-    The result also has the mean loss of the characters with at least context / 2
-    characters before them.
-    """
-    half = config.context // 2
-    starts = research.datasets.window_starts(len(parts.validation), config.context)
-    overlapping = research.datasets.window_starts(
-        len(parts.validation), config.context, stride=config.context - half
-    )
-    return {
-        "positions": measured(starts).mean(axis=0),
-        "half_full": measured(overlapping)[:, half:].mean()[None],
-    }
-
-
 def facts(
     config: Config,
     parts: Parts,
@@ -521,53 +316,15 @@ def facts(
     trained: Sequence[Saved],
 ):
     """Return the results as JSON."""
-    numbers = {
-        "text": parts.name,
-        "characters": len(parts.train) + len(parts.validation),
-        "validation_characters": len(parts.validation),
-        "symbols": len(parts.symbols),
-        "context": config.context,
-        "batch_size": config.batch_size,
-        **{name: counted.values[name] for name in ("smoothing", "counted")},
-        "orders": {
-            name.split("/")[1]: losses.tolist()
-            for name, losses in counted.arrays.items()
-        },
-        "order": int(counted.arrays[f"ngrams/{counted.values['smoothing']}"].argmin())
-        + 1,
-        "ngram": counted.values["counted"][0]["loss"],
-        "samples": {"ngram": counted.values["sample"]},
-        "networks": {},
-    }
+    settings = settings_of(config)
+    numbers = facts_of_text(settings, parts, counted)
     for network in NAMES:
         mine = [
             (job, saved)
             for job, saved in zip(jobs, trained, strict=True)
             if job.network == network
         ]
-        numbers["networks"][network] = network_facts(config, parts, mine)
+        numbers["networks"][network] = network_facts(settings, parts, mine)
         numbers["samples"][network] = mine[0][1].values["sample"]
         numbers[network] = numbers["networks"][network]["whole"][0]
     return numbers
-
-
-def network_facts(config: Config, parts: Parts, mine: Sequence[tuple[Job, Saved]]):
-    """Return each loss of one network: the mean over seeds, and its interval."""
-    job, first = mine[0]
-    found = {
-        "whole": [saved.arrays["positions"].mean() for _, saved in mine],
-        "half_full": [saved.arrays["half_full"][0] for _, saved in mine],
-        "sampled": [saved.arrays["sampled"][-1] for _, saved in mine],
-    }
-    return {
-        **{
-            name: research.statistics.mean_interval(values)
-            for name, values in found.items()
-        },
-        "seeds": len(mine),
-        "steps": job.steps,
-        "rate": job.rate,
-        "passes": job.steps * config.batch_size * config.context / len(parts.train),
-        **{name: first.values[name] for name in ("parameters", "devices")},
-        "seconds": float(np.median([saved.values["seconds"] for _, saved in mine])),
-    }

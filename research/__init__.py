@@ -1,8 +1,7 @@
 """Derivatives and gradient descent in JAX, as pure functions.
 
-Importing this package loads no submodule, builds no array and starts no backend:
-  `research.descent` is imported when
-it is first used.
+Importing this package loads no submodule, builds no array and starts no backend. Each
+submodule, such as `research.descent`, is imported when it is first used.
 """
 
 import lazy_loader

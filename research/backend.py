@@ -1,6 +1,6 @@
 """Set JAX and XLA flags: devices, thread pool, float64, precision, portable bits.
 
-Bits are portable if every supported processor computes the same ones. No other module
+Bits are portable if every supported processor computes the same bits. No other module
 of this package sets such flags.
 """
 
@@ -149,7 +149,7 @@ def keep_programs(folder: str | Path | None = None) -> Path | None:
     damaged file is reported in a warning, and the program is compiled.
 
     `import research` does not call this function. Experiments and the command `descent`
-    do, after `configure`. They do not if the user has chosen a folder
+    do, after `configure`. They do not call it if the user has chosen a folder
     (JAX_COMPILATION_CACHE_DIR), or has turned JAX's cache off
     (JAX_ENABLE_COMPILATION_CACHE=false).
 
@@ -159,9 +159,10 @@ def keep_programs(folder: str | Path | None = None) -> Path | None:
         cache folder. The folder may be deleted at any time.
     Returns:
       The folder of this process's programs, which holds at most 1 GiB. None if this
-      call changes nothing: the user has turned the cache off or chosen another folder,
-      no file can be written, or JAX would compress the files without a checksum (JAX
-      does so if the package zstandard is installed).
+      call changes nothing. This is so if the user has turned the cache off or chosen
+      another folder, or if no file can be written. It is also so if JAX would compress
+      the files without a checksum, which JAX does if the package zstandard is
+      installed.
     Raises:
       TypeError: `folder` is neither a path nor None.
     Example:
@@ -201,7 +202,7 @@ def _is_installed(module: str) -> bool:
 
 
 def _combination(cpuinfo: str | Path = "/proc/cpuinfo") -> str:
-    """Return a name for what a compiled program may depend on."""
+    """Return a name for all that changes programs: jaxlib, processor and variables."""
     path, version = Path(cpuinfo), importlib.metadata.version("jaxlib")
     text = path.read_text(errors="replace") if path.exists() else platform.processor()
     # The first processor's lines. Its current frequency does not count.

@@ -66,9 +66,9 @@ def join(
 ) -> Place:
     """Join the other processes, so that JAX sees the devices of all of them.
 
-    Call this function before JAX computes anything. Without arguments, it reads the
-    environment variables that `descent launch`, Slurm or MPI sets. If there are no such
-    variables, this process is alone, and the call changes nothing.
+    Call this function before JAX computes anything. Without arguments, the function
+    reads the environment variables that `descent launch`, Slurm or MPI sets. If there
+    are no such variables, this process is alone, and the call changes nothing.
 
     After this call, an uncaught error ends this process at once, without waiting for
     the other processes. The other processes then end too.
@@ -82,8 +82,9 @@ def join(
     Returns:
       The place of this process.
     Raises:
-      ValueError: Only some of the three arguments are given, they contradict one
-        another, or MPI's processes run on several hosts and `coordinator` is not given.
+      ValueError: Only one or two of coordinator, num_processes and process_id are
+        given, they contradict one another, or MPI's processes run on several hosts and
+        `coordinator` is not given.
       RuntimeError: JAX has already started.
     Example:
       >>> join()
@@ -152,7 +153,7 @@ def _given_place(
         if value is None:
             raise ValueError(
                 "coordinator, num_processes and process_id belong together; "
-                f"{name} is missing."
+                f"{name} is missing. Pass all three, or none of them."
             )
     assert coordinator is not None
     assert num_processes is not None

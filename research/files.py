@@ -220,11 +220,12 @@ def _savable(array: Any, name: str) -> np.ndarray:
 def safetensors_bytes(arrays: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
     """Convert named arrays and texts to the bytes of a .safetensors file.
 
-    The same arrays and texts always give the same bytes. Arrays of large entries come
-    first, so that every array begins at a multiple of the size of its entries.
+    The same arrays and texts always give the same bytes. Arrays whose dtype has more
+    bytes come first, so that every array begins at a multiple of the size of one of its
+    entries.
 
     Raises:
-      TypeError: The format has no such dtype.
+      TypeError: An array has a dtype that the format cannot store.
       ValueError: A name is "__metadata__".
     """
     found = {name: np.asarray(array) for name, array in arrays.items()}

@@ -354,7 +354,7 @@ def r_squared(model: Model) -> Objective:
         if prediction.shape != batch.y.shape:
             raise ValueError(
                 f"predictions and targets differ in shape: {prediction.shape} and "
-                f"{batch.y.shape}."
+                f"{batch.y.shape}. Give the targets the shape of the predictions."
             )
         deviation = batch.y - jnp.mean(batch.y, axis=0, keepdims=True)
         return 1 - jnp.sum((batch.y - prediction) ** 2) / jnp.sum(deviation**2)

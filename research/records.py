@@ -3,8 +3,8 @@
 A folder of records holds three files. `examples.array_record` has one record for each
 example, in the ArrayRecord format of Grain. `checksums.npy` has the CRC-32 of each
 record. `records.json` has the number of examples, their dtypes and shapes, and a digest
-of all of this, which identifies the dataset. If a record does not have its checksum, an
-error is raised instead of returning it.
+of all of this, which identifies the dataset. If the checksum of a record is wrong, an
+error is raised and the record is not returned.
 """
 
 import contextlib
@@ -125,7 +125,8 @@ def open_records(folder: str | Path) -> Records:
     """Open a folder that `write_records` has written.
 
     The checksums are read into memory, four bytes for each example. The examples stay
-    on the disk. `read` compares the checksum of each record that it reads.
+    on the disk. The function `read` of the result checks the checksum of each record
+    that it reads.
 
     Args:
       folder: Folder of the records.
@@ -192,7 +193,7 @@ def _array_record() -> Any:
 def _write_examples(
     path: Path, pieces: Iterable[Batch]
 ) -> tuple[tuple[_Leaf, ...], np.ndarray]:
-    """Write all examples, and return what an example is and all checksums."""
+    """Write all examples. Return a description of an example, and all checksums."""
     leaves: tuple[_Leaf, ...] = ()
     checksums = []
     with _writer(path) as write:
@@ -209,7 +210,7 @@ def _write_examples(
                 write(record)
                 checksums.append(zlib.crc32(record))
     if not checksums:
-        raise ValueError("the pieces hold no examples. Pass at least one.")
+        raise ValueError("the pieces hold no examples. Pass at least one example.")
     return leaves, np.array(checksums, np.uint32)
 
 

@@ -4,6 +4,7 @@ The file shows the answer, figures, tables, and the command that reproduces the 
 """
 
 import base64
+import decimal
 import hashlib
 import html
 import importlib.resources
@@ -256,8 +257,9 @@ def shown(value: str | int | float | None) -> str:
     """Format one value of a table for reading.
 
     An integer is shown in full. Another number is shown with four significant digits,
-    or without decimals if it is 10,000 or larger. With a power of ten, it has three
-    significant digits. None, NaN and the infinities become words or symbols.
+    or without decimals if it is 10,000 or larger. A number that is printed with a power
+    of ten has three significant digits. None, NaN and the infinities become words or
+    symbols.
 
     Example:
       >>> [
@@ -283,11 +285,13 @@ def shown(value: str | int | float | None) -> str:
         return "not reached" if value is None else value
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if not math.isfinite(value):
+    if isinstance(value, int) and abs(value) >= 2**1000:  # Too large for a float.
+        value, size = decimal.Decimal(value), math.inf
+    elif not math.isfinite(value):
         return "NaN" if math.isnan(value) else "−∞" if value < 0 else "∞"
-    size = abs(
-        float(f"{value:.3e}")
-    )  # Rounded as it will be printed, so that 9,999.96 counts as 10,000.
+    else:
+        # Rounded as it will be printed, so that 9,999.96 counts as 10,000.
+        size = abs(float(f"{value:.3e}"))
     if isinstance(value, int) and size < 1e15:
         text = f"{value:,}"
     elif size == 0 or 1e-3 <= size < 1e6:
@@ -346,8 +350,8 @@ def cell(value: str | int | float | None, text: str) -> Cell:
 def template(name: str) -> jinja2.Template:
     """Load the HTML template with this name from the files of the package.
 
-    The templates are files of this package. They all use the style, the script and the
-    content security policy of page.html.
+    All templates use the style, the script and the content security policy of
+    page.html.
     """
     checks.check_text("name", name)
     environment = jinja2.Environment(

@@ -167,7 +167,7 @@ def num_examples(dataset: Batch | None) -> int | None:
         )
     (n,) = next(iter(lengths))
     if not n:
-        raise ValueError("the dataset has no examples. Pass at least one.")
+        raise ValueError("the dataset has no examples. Pass at least one example.")
     return n
 
 

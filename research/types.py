@@ -51,7 +51,7 @@ class Records(NamedTuple):
     Attributes:
       num_examples: Number n of examples.
       read: Function from indices of shape (m,) to a Batch of these m examples as NumPy
-        arrays, in the given order. Several threads may call it at the same time. It
+        arrays, in the given order. Several threads may call it at the same time. `read`
         must raise an error rather than return examples that have changed.
       digest: Text that identifies the content. Two datasets with the same digest are
         equal.

@@ -14,12 +14,15 @@ from research import (
     datasets,
     descent,
     models,
+    optima,
+    report,
     runs,
     samplers,
     sizes,
     statistics,
     tuning,
     update_rules,
+    verification,
     workloads,
 )
 from research.datasets._log_mel import frames, mel_weights
@@ -168,6 +171,24 @@ CALLS = {
     "reader slice_size": lambda size: models.reader(
         decoder(), TEXT % 3, 4, slice_size=size
     ),
+    "reader context": lambda size: models.reader(decoder(), TEXT % 3, size),
+    "softmax_regression num_classes": lambda size: optima.softmax_regression(
+        np.ones((3, 1)), np.array([0, 1, 2]), size, penalty=0.1
+    ),
+    "interval_in_words digits": lambda size: statistics.interval_in_words(
+        (1.0, 0.5, 1.5), size
+    ),
+    "most_runs budget": lambda size: search.most_runs(size, 3),
+    "most_runs seeds": lambda size: search.most_runs(2, size),
+    "walk_exactly num_steps": lambda size: verification.walk_exactly(
+        verification.CARDS["gradient_descent"].formula.iterates,
+        verification.PROBLEMS["quadratic"],
+        num_steps=size,
+        learning_rate=0.1,
+    ),
+    "clip_adaptively axis": lambda size: update_rules.clip_adaptively(0.1, axis=size),
+    "evaluation_points num_batches": descent.evaluation_points,
+    "open_run width": lambda size: runs.open_run("x", {}, "nowhere", width=size),
     "rosenbrock dimension": datasets.rosenbrock,
     "linear_problem n": lambda size: datasets.linear_problem(0, size, 2, 0.1, 1.0),
     "overlapping_classes n": lambda size: datasets.overlapping_classes(0, size, 2, 1.0),
@@ -255,7 +276,7 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize("size", [2**40, 10**30])
+@pytest.mark.parametrize("size", [2**40, 10**30, 10**400])
 @pytest.mark.parametrize("call", CALLS)
 def test_absurd_size_is_refused_at_once_by_name(call, size):
     argument = call.partition(",")[0].split(" ")[-1]
@@ -289,3 +310,19 @@ def test_limits_let_what_is_meant_pass():
         ValueError, match="n would need an array of 1000000000000 x 8 entries, 64000 GB"
     ):
         sizes.check_room("n", 10**12, 8)
+
+
+def test_a_number_of_a_table_may_be_larger_than_a_float():
+    assert report.shown(-(10**400)) == "−1.00×10⁴⁰⁰"
+    assert report.shown(2**1000) == "1.07×10³⁰¹"
+
+
+@pytest.mark.parametrize("bad", [float("nan"), 1.5, "3", None, True, -1])
+@pytest.mark.parametrize(
+    "call", ["log_mel num_mels", "reader context", "clip_adaptively axis"]
+)
+def test_what_is_no_size_is_refused_by_name(call, bad):
+    if call.endswith("axis") and (bad is None or (bad == -1 and bad is not True)):
+        return  # All axes, and the last one.
+    with pytest.raises((ValueError, TypeError), match=call.split(" ")[-1]):
+        CALLS[call](bad)

@@ -5,6 +5,7 @@ same training, and the page.
 import ast
 import itertools
 import sys
+import types
 from pathlib import Path
 
 import jax
@@ -284,6 +285,15 @@ def test_everyone_is_timed_once_a_round_and_begins_in_turn():
         "c": 3,
     }
     assert all((values > 0).all() for values in seconds.values())
+
+
+def test_a_short_call_is_repeated_and_its_mean_counts(monkeypatch):
+    ticks, calls = iter(range(100)), []
+    now = types.SimpleNamespace(perf_counter=lambda: next(ticks) / 4)
+    monkeypatch.setattr(clock, "time", now)
+    seconds = clock.take_turns({"a": lambda: calls.append(1)}, 2, least=1.0)["a"]
+    assert len(calls) == 8
+    assert list(seconds) == [0.25, 0.25]
 
 
 @pytest.mark.parametrize("theirs", [[1.0, 2.1], [1.0, np.nan], [np.inf, 2.0]])

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 
+from experiments import _characters as characters
 from experiments import character_language_model as experiment
 from research import cli, figures, runs
 from research.runs.result import result_bytes
@@ -34,7 +35,7 @@ def hashed(result):
 
 
 def test_rule_is_optaxs_adamw_with_warmup_cosine_and_clipping():
-    job = experiment.Job("gpt", 0, 8, 1e-2)
+    job = characters.Job("gpt", 0, 8, 1e-2)
     params = {"weights": jnp.ones((3, 2)), "bias": jnp.ones(2)}
     rate = optax.warmup_cosine_decay_schedule(0.0, 1e-2, TINY.warmup, job.steps, 1e-3)
     matrices = {"weights": True, "bias": False}
@@ -60,13 +61,12 @@ def test_rule_is_optaxs_adamw_with_warmup_cosine_and_clipping():
 @pytest.mark.parametrize("context", [4, 5])
 def test_both_ways_of_reading_guess_each_character_once(context):
     tokens = np.arange(43)
-    parts = experiment.Parts("numbers", (), tokens, tokens)
+    parts = characters.Parts("numbers", (), tokens, tokens)
     guessed = lambda starts: (starts[:, None] + 1 + np.arange(context)).astype(
         float
     )  # As if each cost its place.
-    found = experiment.whole_losses(
-        dataclasses.replace(TINY, context=context), parts, guessed
-    )
+    settings = characters.settings_of(dataclasses.replace(TINY, context=context))
+    found = characters.whole_losses(settings, parts, guessed)
     whole = 1 + np.arange(42 // context * context)
     assert found["positions"].mean() == pytest.approx(whole.mean())
     half = np.arange(context // 2 + 1, 43)
@@ -115,7 +115,7 @@ def test_run_answers_and_draws(result, tmp_path, headline_of):
         "To download it, run: descent data fetch nine_play_shakespeare"
     )
     assert all(
-        len(sample) == experiment.CHARACTERS
+        len(sample) == characters.CHARACTERS
         for sample in result.numbers["samples"].values()
     )
     assert result_bytes(result) == result_bytes(result)

@@ -140,6 +140,10 @@ def names_only_flags_that_exist(path: str, text: str) -> Iterator[str]:
         command = re.match(r"(?:python experiments/|descent )(\w+)(?:\.py)?\b", span)
         if command and (file := config_file(command[1])).exists():
             known = options | fields(file, "Config") | {"help"}
+            if command[1] == "character_language_model" and "--modern" in span:
+                # This flag starts another experiment.
+                file = config_file("modern_language_model")
+                known = options | fields(file, "Config") | {"help", "modern"}
             flags = [flag.replace("-", "_") for flag in re.findall(r"--([\w-]+)", span)]
             yield from (
                 f"{path}: {command[1]} has no flag {flag}"
@@ -349,6 +353,11 @@ PLANTED = [
         names_only_flags_that_exist,
         "docs/new.md",
         "`python experiments/batch_stochastic_minibatch.py --gossip 3`",
+    ),
+    (
+        names_only_flags_that_exist,
+        "docs/new.md",
+        "`python experiments/character_language_model.py --modern --longer-steps 9`",
     ),
     (names_no_machine, "docs/new.md", f"see {MACHINES[1]}ada/descent"),
     (names_no_machine, "docs/new.md", f"see {MACHINES[6]}/design"),

@@ -137,7 +137,7 @@ def npy(descr="<f8", shape="(3,)", rest=24, version=b"\1\0"):
         (npy(shape="(99999999999999999999999999999999,)"), "is not an array"),
         (npy(shape="(9999999999999999999,)"), "which no array can have"),
         (npy(shape="(4611686018427387904, 0)"), "which no array can have"),
-        (npy(shape="(4,)"), "has 24 bytes of data, but its header has shape"),
+        (npy(shape="(4,)"), "has 24 bytes of data, but its header says shape"),
         (npy(shape="(-3,)"), "is not an array"),
         (npy(shape="(1,)" * 1), "has 24 bytes"),
         (npy(shape=f"({'1, ' * 40}3)"), "which no array can have"),
@@ -199,8 +199,8 @@ def test_bombs_are_refused(tmp_path, monkeypatch):
     with pytest.raises(
         ValueError,
         match=(
-            r"a\.whl is truncated or not a wheel: 'a' has 10,000,000 bytes; at most "
-            r"1,000,000"
+            r"a\.whl is truncated or not a wheel: 'a' has 10,000,000 bytes; a file "
+            r"with more than 1,000,000 bytes is not read"
         ),
     ):
         read_member(tmp_path / "a.whl", "a")

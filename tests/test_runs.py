@@ -128,7 +128,7 @@ def test_numpy_scalars_come_back_as_numbers():
         ({"arrays": {"w": np.array([None])}}, r"arrays\['w'\] has dtype object"),
         (
             {"tables": (runs.Table("T", ("a",), ((1, 2),)),)},
-            r"'T' has 1 columns, but a row \(1, 2\)",
+            r"'T' has 1 columns, but the row \(1, 2\) has 2 entries",
         ),
         (
             {"tables": (runs.Table("T", ("a", "b", "a"), ()),)},

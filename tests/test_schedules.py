@@ -373,3 +373,18 @@ def test_bad_rate_raises(name, bad):
 def test_bad_argument_raises(make, message):
     with pytest.raises((ValueError, TypeError), match=message):
         make()
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_what_is_no_step_count_is_refused(name):
+    # Before 0, a step decay was above its start and a warm-up below 0; a join of NaN
+    # was the last rate.
+    schedule = SCHEDULES[name](*CARDS[name][0])
+    for bad in (-1, -2.5, float("nan"), np.int8(-3), np.array([1.0, -1.0]), [1, -1]):
+        with pytest.raises(ValueError, match=r"t must be .* at least 0; got t="):
+            schedule(bad)
+    for bad in (True, "3", None):
+        with pytest.raises(TypeError, match="t must be"):
+            schedule(bad)
+    for large in (2**31, 2**63, 10**30, np.uint64(2**63)):
+        assert np.isfinite(schedule(large))

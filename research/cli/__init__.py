@@ -9,6 +9,7 @@ import dataclasses
 import importlib
 import math
 import os
+import runpy
 import select
 import shutil
 import sys
@@ -41,14 +42,19 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
     experiment. It has a dataclass `Config` and an instance `FULL` of Config. It may
     also have an instance `FAST`, with which the experiment takes only seconds.
 
-    A file may call `main` before its heavy imports, so that --help is fast. The module
-    then has no function `run` yet, and `main` imports the whole file after it has
-    parsed the flags. The whole module has these functions:
+    A file may call `main` before its heavy imports and before it defines `run`, so that
+    --help is fast. In this case, `main` first parses the flags, and then imports the
+    whole file. The whole module has these functions, of which only `run` is required:
 
         run(config, on_progress, checkpoints) -> Findings or Result
-        complete(config) -> config, if the config names files that may change
+        complete(config) -> config with the digests of the files that it names
         predict(config, folder, file) -> Result, if the experiment saves models
         share(config, part, parts, checkpoints), if processes can share the work
+
+    With the digests from `complete`, a run whose files have changed is another run.
+
+    With the flag of a key of its dict `OTHERS`, another experiment runs instead: the
+    file of that name in the same folder, with the remaining flags.
 
     If Config has a field `devices`, that many devices are shown to JAX (see
     `backend.configure`). Compiled programs are kept for the next run (see
@@ -66,7 +72,15 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
         program that reads the output has closed the pipe.
     """
     with errors_in_one_line():
-        command = flags.parse(experiment, sys.argv[1:] if argv is None else argv)
+        words = sys.argv[1:] if argv is None else list(argv)
+        for name, other in getattr(experiment, "OTHERS", {}).items():
+            if f"--{name}" in words:
+                words.remove(f"--{name}")
+                run_file(
+                    Path(experiment.__file__ or "").with_name(f"{other}.py"), words
+                )
+                return SUCCESS
+        command = flags.parse(experiment, words)
         if command.options.portable:
             portable.pin_libraries()  # Before NumPy is imported.
         if not hasattr(experiment, "run"):
@@ -76,6 +90,15 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
             command = command._replace(config=config)
         (predict if command.options.predict else perform)(experiment, command)
     return SUCCESS
+
+
+def run_file(file: Path, words: Sequence[str]) -> None:
+    """Run an experiment's file, as `python FILE WORDS` would do."""
+    before, sys.argv = sys.argv, [str(file), *words]
+    try:
+        runpy.run_path(str(file), run_name="__main__")
+    finally:
+        sys.argv = before
 
 
 def import_whole(file: Path) -> ModuleType:
@@ -277,9 +300,9 @@ def carry_out(
 
     Args:
       experiment, command: As in `perform`.
-      exactly: If True, missing data are never replaced by other data. If the field of
-        the config that names the data may be empty, missing data are left out, and the
-        field is empty in the config of the returned run.
+      exactly: If True, missing data are never replaced by other data. For both values,
+        missing data are left out if the field of the config that names them may be
+        empty. The field is then empty in the config of the returned run.
     Returns:
       The finished run, and whether it was finished before.
     Raises:

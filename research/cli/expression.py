@@ -82,7 +82,9 @@ def parse(text: str) -> Callable[..., Any]:
     body = _tree(text)
     names = tuple(dict.fromkeys(_variables(body)))
     if not names:
-        raise ValueError(f"the formula {text!r} has no variable, such as x in x**2.")
+        raise ValueError(
+            f"the formula {text!r} has no variable, such as x in x**2. Write one."
+        )
 
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     signature = inspect.Signature([inspect.Parameter(name, kind) for name in names])
@@ -98,7 +100,7 @@ def _tree(text: str) -> ast.expr:
     if len(text) > LONGEST:
         raise ValueError(
             f"a formula may have at most {LONGEST:,} characters; this one has "
-            f"{len(text):,}."
+            f"{len(text):,}. Write a longer function in a file, and pass FILE.py:NAME."
         )
     try:
         body = ast.parse(text.strip(), mode="eval").body
@@ -112,7 +114,10 @@ def _tree(text: str) -> ast.expr:
 def _check(node: ast.AST, depth: int) -> None:
     """Raise if a formula contains an invalid part or is nested too deeply."""
     if depth == 0:
-        raise ValueError(f"a formula may be nested at most {DEEPEST} levels deep.")
+        raise ValueError(
+            f"a formula may be nested at most {DEEPEST} levels deep. Write a deeper "
+            "function in a file, and pass FILE.py:NAME."
+        )
     match node:
         case ast.Constant():
             allowed = type(node.value) in (int, float)

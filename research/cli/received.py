@@ -121,8 +121,9 @@ def with_files(
 
 
 def without_origin(result: "runs.Result") -> "runs.Result":
-    """Return a result without the texts of its rules, which may come from other
-    files.
+    """Return a result without the source texts of its rules.
+
+    On this machine, the rules may come from other files.
     """
     rest = {name: value for name, value in result.numbers.items() if name != "origin"}
     return result._replace(numbers=rest)

@@ -18,9 +18,9 @@ class Named(NamedTuple):
       name: Name as the user wrote it.
       rule: Gradient transformation, or constructor whose first argument is the learning
         rate.
-      arguments: Names of the other arguments of the constructor. None if the
-        constructor accepts any name.
-      required: Names of the other arguments that have no default value.
+      arguments: Names of the constructor's arguments, except the learning rate. None if
+        the constructor accepts any name.
+      required: Names of those `arguments` that have no default value.
     """
 
     name: str
@@ -37,7 +37,7 @@ def find(word: str) -> Named:
         the name of a rule of this package, or the dotted name of a subclass of
         `torch.optim.Optimizer`, such as "torch.optim.Adam".
     Returns:
-      The rule, with the names of its arguments.
+      The rule, with the names of its arguments other than the learning rate.
     Raises:
       OSError, ValueError, TypeError: The file or the name does not exist, importing the
         file fails, or the object with this name is not a rule. For an unknown name, the
@@ -263,8 +263,8 @@ def constructor(named: Named, given: dict[str, Any]) -> Callable[..., Any] | Any
     """Return the rule in the form that `verify_rule` takes.
 
     A class of PyTorch is returned unchanged. Otherwise the result is a rule, or a
-    function learning_rate -> rule that ignores keyword arguments. Its error messages
-    contain the name of the rule.
+    function learning_rate -> rule that ignores keyword arguments. The error messages of
+    this rule or function contain the name of the rule.
     """
     from research.verification.rule_under_test import is_made, made
     from research.verification.torch_rules import is_torch_class

@@ -31,39 +31,43 @@ def compare(
 
     The question is which rule is better when all rules are tuned well. On each workload
     every rule gets the same number of independent searches. A search trains the
-    defaults and scrambled Sobol points, runs the better ones on more seeds, and then
-    tries new points around the best ones (`tuning.search`). Each search chooses
-    hyper-parameters on its own tuning seeds. The choices of all searches are run on the
-    reporting seeds. On each seed, all rules start at the same point and use the same
-    order of examples.
+    defaults and scrambled Sobol points of the search space. It runs the better points
+    on more seeds, and then tries new points around the best ones (`tuning.search`).
+    Each search chooses hyper-parameters on its own seeds, the tuning seeds. The choices
+    of all searches are run on other seeds, the reporting seeds. On each seed, all rules
+    start at the same point and use the same order of examples.
 
     The cost of a run is the number of passes over the data until it reaches the target.
     A pass over n examples is n example gradients. A run that misses the target costs
-    ten times its full length. The rules are compared by their mean log cost. The
-    interval includes the variation between searches and between seeds
-    (`statistics.searched_difference`). The answer also gives the smallest factor
-    between two costs that the study could have detected, and names the rules that are
-    hard to tune because their searches disagree.
+    ten times its full length. Two rules are compared by the ratio of their geometric
+    mean costs. The study gives a confidence interval of this ratio, which includes the
+    variation between searches and between seeds (`statistics.searched_difference`). The
+    answer also gives the smallest factor between two costs that the study could have
+    detected, and names the rules whose searches disagree, because these rules are hard
+    to tune.
 
     For each rule and workload, the array `best_of` and its figure show the expected
     cost of the best of k trials (choices of hyper-parameters), with a band. With small
     k, this is the cost of a rule that is hardly tuned.
 
     Args:
-      rules: Mapping from a name to a rule. A rule is a constructor whose first argument
-        is the learning rate (from this package, from optax or your own), the name of a
-        rule of this package, a gradient transformation (it has one trial), or a
-        `Contender`. A sequence of names takes rules of this package.
-      workload: Names as in `research.workloads.WORKLOADS`, or workloads whose optimum
-        is known, because the target is a share of the initial gap f - f*.
+      rules: Mapping from a name to a rule. A rule may be a constructor whose first
+        argument is the learning rate, from this package, from optax or your own. It may
+        be the name of a rule of this package, or a `Contender`. It may also be a
+        gradient transformation, which has no hyper-parameters to search. A sequence of
+        names takes rules of this package.
+      workload: A name in `research.workloads.WORKLOADS`, a Workload, or a sequence of
+        these. The optimum f* of a Workload must be known. A run reaches the target when
+        f - f* falls to the share `target` of its initial value.
       baseline: Name of the rule with which the others are compared. None means the last
         rule.
       spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
-        the hyper-parameter. If there is none, the hyper-parameter is added to the
-        search (`make_contenders`).
-      evaluations: {rule: cost of one step, as a number of gradients or values of the
-        objective on a batch}. A rule whose update calls `value_fn`, which evaluates the
-        objective, needs this number.
+        the hyper-parameter. If there is no default range, the hyper-parameter is added
+        to the search (`make_contenders`).
+      evaluations: {rule: cost of one step}. The cost is how often a step evaluates the
+        objective on a batch. A value counts as one evaluation, and so does a gradient.
+        The gradient that the step receives counts, too. A rule whose update calls
+        `value_fn`, which evaluates the objective, needs this number.
       timed: Whether to measure the seconds per pass. The measurement needs one more
         compilation for each rule on each workload.
       on_progress: Function that is called with (done, total, message).

@@ -71,7 +71,10 @@ def start_searches(
 
 
 def tuning_score(searched: Searched) -> float:
-    """Return the mean score, on the tuning seeds of a search, of the trial it chose."""
+    """Return the mean score, on the tuning seeds of a search, of the trial it chose.
+
+    A trial is a choice of hyper-parameters.
+    """
     return float(searched.scores[searched.chosen].mean())
 
 
@@ -139,7 +142,7 @@ class Evaluate:
 class Outcomes(NamedTuple):
     """Results of runs on the reporting seeds.
 
-    A point is a choice of hyper-parameters.
+    A point is a choice of hyper-parameters. `Protocol` defines the reporting seeds.
 
     Attributes:
       costs: Passes to the target, inf for a run that did not reach it, shape (points,
@@ -222,6 +225,8 @@ def report_choices(
 ) -> tuple[Outcomes, Float[np.ndarray, " evaluations"]]:
     """Train the trial that each search chose, and the defaults, on the reporting seeds.
 
+    A trial is a choice of hyper-parameters. `Protocol` defines the reporting seeds.
+
     Return the outcomes and the passes over the data at each evaluation. The defaults
     are the last point of the outcomes.
     """
@@ -239,6 +244,8 @@ def train_on_seeds(
     setting: Setting, values: Trials, count: int, on_chunk: OnChunk | None = None
 ) -> tuple[Outcomes, Float[np.ndarray, " evaluations"]]:
     """Train trials on the reporting seeds.
+
+    A trial is a choice of hyper-parameters. `Protocol` defines the reporting seeds.
 
     Return their outcomes and the passes over the data at each evaluation.
     """

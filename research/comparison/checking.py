@@ -87,7 +87,8 @@ def check_trials(
     """Raise an error for trials that cannot be trained, before anything is compiled.
 
     Args:
-      protocol, contenders: As for `measure_contenders`.
+      protocol, contenders: As for `measure_contenders`. A contender is a rule with its
+        search space.
       workload: One of the workloads.
     Raises:
       ValueError, TypeError: The workload lacks a part of the data that the protocol

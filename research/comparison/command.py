@@ -101,7 +101,7 @@ def parse_evaluations(words: Sequence[str]) -> dict[str, float]:
     Args:
       words: One text for each rule, such as mine=2.
     Returns:
-      {rule: cost of one step, as a number of gradients on its batch}.
+      {rule: cost of one step}, as for `compare`.
     Raises:
       ValueError: A text has the wrong syntax.
     Example:

@@ -156,9 +156,10 @@ def _check_names(
 def leader(measurements: Measurements, *, tuned: bool = True) -> str:
     """Return the name of the rule that is best on the tuning seeds.
 
-    On each workload the score of a rule is its mean log cost on the tuning seeds,
-    averaged over searches. The best rule has the lowest mean score over workloads. The
-    reporting seeds are not used, so naming this rule does not bias the results on them.
+    The tuning seeds are those on which the searches choose hyper-parameters. On each
+    workload the score of a rule is its mean log cost on the tuning seeds, averaged over
+    searches. The best rule has the lowest mean score over workloads. The reporting
+    seeds are not used, so naming this rule does not bias the results on them.
 
     Args:
       measurements: Result of `measure_contenders`.

@@ -18,8 +18,8 @@ MINE, NONE, OTHER = 1, 0, -1  # The rule that is named the winner.
 class MeasuredRuns(NamedTuple):
     """Runs of all trials of one rule on many seeds of a workload.
 
-    Trial 0 is the rule's defaults. `simulate_study` draws studies from these runs.
-    There are t trials and s seeds.
+    A trial is a choice of hyper-parameters; trial 0 is the rule's defaults.
+    `simulate_study` draws studies from these runs. There are t trials and s seeds.
 
     Attributes:
       scores: Passes to the target, with a finite penalty for runs that missed it
@@ -35,6 +35,9 @@ class MeasuredRuns(NamedTuple):
 
 class SimulatedRuns(NamedTuple):
     """Runs of one rule in a simulated study: some of the measured trials and seeds.
+
+    A trial is a choice of hyper-parameters. It is chosen on the tuning seeds, and its
+    cost is reported on the reporting seeds.
 
     There are t trials, m tuning seeds and n reporting seeds.
 
@@ -57,6 +60,9 @@ class SimulatedRuns(NamedTuple):
 class Procedure(NamedTuple):
     """A decision procedure: a way to name a winner.
 
+    A trial is a choice of hyper-parameters. A procedure chooses one trial of each rule,
+    and compares the two trials on the reporting seeds.
+
     Attributes:
       decide: Method of the decision. "lower mean" names the rule with the lower mean
         score, even if the difference is small. "t-test" names a rule only if the paired
@@ -67,7 +73,7 @@ class Procedure(NamedTuple):
       held_out: Whether the trial is chosen on the tuning seeds. If False, it is chosen
         on the same seeds that are reported.
       others_trials: Number of trials of the other rule, with its defaults first; None
-        means the same number as for mine.
+        means the same number as for my rule.
       redrawn: Number of trials that each bootstrap replicate of the interval draws, the
         same trials for the two rules. The interval then includes the variation between
         random searches. If None, every replicate uses all trials, and the interval is
@@ -115,6 +121,8 @@ def true_cost(
     runs: MeasuredRuns, trials: Int[np.ndarray, " trials"] | slice = slice(None)
 ) -> float:
     """Return the expected running time of the trial that is best over all seeds.
+
+    A trial is a choice of hyper-parameters.
 
     Args:
       runs: Runs of the rule.

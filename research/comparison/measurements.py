@@ -31,8 +31,8 @@ def measurement(
       arrays: Arrays of all searches, as `measure_contender` returns them.
       nearby: Two arrays: `rates` (rates around the chosen one) and `rate_scores` (their
         log costs). {} if the rule has no learning rate.
-      known: Values that are known already, such as `trials`, `evaluations`, `n` and
-        `seconds_per_pass`.
+      known: Values that are already known, such as `trials` (the choices of
+        hyper-parameters), `evaluations`, `n` and `seconds_per_pass`.
       protocol: Protocol of the comparison.
       batch_size: Examples in a batch.
     Returns:
@@ -54,6 +54,8 @@ def measurement(
 
 def logs_of(arrays: Arrays) -> Float[np.ndarray, "searches seeds"]:
     """Return the log costs of the trial that each search chose, on the reporting seeds.
+
+    A trial is a choice of hyper-parameters. `Protocol` defines the reporting seeds.
 
     Args:
       arrays: Arrays of the measurement; `costs` and `passes` are used.

@@ -50,8 +50,8 @@ def training_schedule(
     η_t = peak min(1, (t + 1) / max(1, w)) d((t - w) / (T - w)),
 
     where T is the number of steps and w = warmup T the number of steps in which the
-    rate rises. The decay d(s) is 1 for s <= 0, so during the rise. It then falls to 0
-    at s = 1:
+    rate rises. During the rise, s <= 0 and the decay d(s) is 1. After the rise, d(s)
+    falls to 0 at s = 1:
 
     | decay | name | d(s) |
     |---|---|---|
@@ -195,8 +195,8 @@ def network_contenders(
     Args:
       rules, evaluations: As for `make_contenders`.
       spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
-        the hyper-parameter. If there is none, the hyper-parameter is added to the
-        space. The hyper-parameters whose names end in "learning_rate" follow the
+        the hyper-parameter. If there is no default range, the hyper-parameter is added
+        to the space. The hyper-parameters whose names end in "learning_rate" follow the
         schedule; others are constant. `warmup` and `decay` are arguments of
         `training_schedule`.
       search_schedule: Whether `warmup` and `decay` are searched. If False, the warm-up
@@ -222,7 +222,10 @@ def network_contenders(
         check_mapping("spaces", spaces, "names of rules to spaces")
     for name, space in (spaces or {}).items():
         if name not in [one.name for one in made]:
-            raise ValueError(f"spaces names {name!r}, which does not take part.")
+            raise ValueError(
+                f"spaces names {name!r}, which does not take part. Add it to rules, or "
+                "remove it from spaces."
+            )
         check_space(space, name)
     shape = SCHEDULE_SPACE if search_schedule else {}
     return tuple(
@@ -279,6 +282,8 @@ def schedule_of(contender: Contender, values: Mapping[str, Any]) -> tuple[Any, A
 def scheduled(contender: Contender, num_steps: int) -> Contender:
     """Return a contender whose rates follow the schedule of a training.
 
+    A contender is a rule with its search space.
+
     The rules of this package and of optax receive the schedule as their learning rate.
     Any other constructor is called in each step with the rate of this step, a traced
     number, as in `compare`.
@@ -324,8 +329,7 @@ def _takes_schedules(make_rule: Any) -> bool:
 
 
 class RatesState(NamedTuple):
-    """State of a rule that is made anew in each step, with the learning rate of the
-    step.
+    """State of a rule that is made in each step with the learning rate of this step.
 
     Attributes:
       count: Number of steps, int32, shape ().

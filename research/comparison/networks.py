@@ -63,7 +63,7 @@ class NetworkStudy(NamedTuple):
 
     Attributes:
       answer: Text that says which rule reaches the lower validation loss, and the ratio
-        of the numbers of steps to an equal loss.
+        of the numbers of steps that two rules need for an equal loss.
       tables: Tables of the study.
       arrays, numbers: Data from which the tables are made.
     """
@@ -152,12 +152,13 @@ def compare_networks(
     initial loss. If every training diverges, this is a result and not an error.
 
     The baseline is also trained for 0.5, 0.7, 1.4 and 2 times as many steps, with its
-    chosen hyper-parameters. From these trainings follows the ratio of the steps that
-    another rule and the baseline need for the same loss, for example: "muon needs 0.72
-    times adam's steps". If the loss of a rule is outside the range of these trainings,
-    the number of steps at the end of the range is used, and the table says so. The
-    interval of the ratio includes the variation between searches and between seeds. The
-    losses of the baseline at the other lengths are treated as exact.
+    chosen hyper-parameters. These trainings show how many steps the baseline needs for
+    the final loss of another rule. The study reports the steps of the other rule
+    divided by these steps, for example: "muon needs 0.72 times adam's steps". If the
+    loss of a rule is outside the range of these trainings, the number of steps at the
+    end of the range is used, and the table says so. The interval of the ratio includes
+    the variation between searches and between seeds. The losses of the baseline at the
+    other lengths are treated as exact.
 
     In each step, a rule receives the gradient, the params, the training loss of the
     batch, the indices of the batch, and `value_fn`, which evaluates the objective on
@@ -177,10 +178,10 @@ def compare_networks(
       baseline: Name of the rule with which the others are compared. None means the last
         rule.
       spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
-        the hyper-parameter. If there is none, the hyper-parameter is added to the
-        search (`network_contenders`).
-      evaluations: {rule: cost of one step, as a number of gradients or values of the
-        objective on a batch}. A rule that calls `value_fn` needs this number.
+        the hyper-parameter. If there is no default range, the hyper-parameter is added
+        to the search (`network_contenders`).
+      evaluations: {rule: cost of one step}, as for `compare`. A rule that calls
+        `value_fn` needs this number.
       search_schedule: Whether warm-up and decay are searched. If False, every rule has
         a warm-up of 10 % and a linear decay, and only the rates are searched.
       searches, budget, seeds, tuning_seeds, level, search_seed: As in `make_protocol`.
@@ -372,7 +373,7 @@ def _check_network(network: NetworkWorkload, protocol: Protocol) -> None:
     if network.batch_size > network.num_examples:
         raise ValueError(
             f"batch_size={network.batch_size} is more than the {network.num_examples} "
-            f"training examples of {network.name}."
+            f"training examples of {network.name}. Make batch_size smaller."
         )
     root = jax.random.key(protocol.seeds[0])
     params = workload.init(jax.random.fold_in(root, descent.INIT))
@@ -411,9 +412,7 @@ def _made(networks: Any, size: str) -> list[NetworkWorkload]:
 
 
 def _check(network: NetworkWorkload, contender: Contender, protocol: Protocol) -> None:
-    """Raise an error if a rule cannot be traced, or if its runs need too much
-    memory.
-    """
+    """Raise an error if a rule cannot be traced, or its runs need too much memory."""
     params = jax.eval_shape(network.workload.init, jax.random.key(0))
     contender = scheduled(contender, network.num_steps)
     check_contender(

@@ -38,7 +38,8 @@ class Protocol(NamedTuple):
       tune_on: Part of the data on which a search scores its trials. If it is "train",
         rules are reported on the training part. If it is "validation", rules are
         reported on the test part, which does not affect the choices.
-      target: Target as a share of the initial gap f - f*.
+      target: Target. A run reaches the target when f - f* is at most this share of its
+        initial value, where f* is the minimum.
       level: Coverage of the intervals.
       width: Number of runs that are trained at once. The rounding errors of a run
         depend on this number, so it is part of the protocol.

@@ -134,6 +134,8 @@ def measure_share(
 ) -> None:
     """Measure one share of the pairs (workload, contender).
 
+    A contender is a rule with its search space.
+
     The share is every `parts`-th pair, starting at number `part`.
 
     Args:
@@ -197,8 +199,8 @@ def measure_contender(
     of a search (or all, if it has fewer) are its screening seeds: every trial with
     which the search starts is trained on them. Only the better trials are trained on
     the other tuning seeds. The trial that a search chooses is trained on the reporting
-    seeds. The defaults are trained on the reporting seeds, too. With a budget of one
-    trial, only the defaults are trained.
+    seeds, which no search uses. The defaults are trained on the reporting seeds, too.
+    With a budget of one trial, only the defaults are trained.
 
     Args:
       workload: Workload with the parts of the data that the protocol needs.
@@ -292,6 +294,8 @@ def train_trials(
     checkpoints: Checkpoints = no_checkpoints,
 ) -> tuple[Outcomes, Float[np.ndarray, " evaluations"]]:
     """Train given trials on all reporting seeds, without a search.
+
+    A trial is a choice of hyper-parameters. `Protocol` defines the reporting seeds.
 
     Args:
       workload, contender, protocol, on_chunk, checkpoints: As for `measure_contender`.

@@ -5,7 +5,7 @@ from research.datasets.hashing import logs_in
 
 
 def benchmark_logs() -> dict[str, str]:
-    """Load the text files of modded-nanogpt's optimization benchmark, its track 3.
+    """Load the text files of the optimization benchmark (track 3) of modded-nanogpt.
 
     The benchmark trains one network with many update rules, and asks for the fewest
     steps to a validation loss of 3.28. Its text files are README.md, notes, and the

@@ -57,7 +57,9 @@ def read_image(
     except OSError as error:
         if error.errno is not None:  # The file cannot be opened.
             raise
-        raise ValueError(f"{path} is not an image, or is damaged: {error}.") from error
+        raise ValueError(
+            f"{path} is not an image, or is damaged: {error}. Save it again as PNG."
+        ) from error
     except (*DAMAGES, Warning) as error:
         raise ValueError(f"{path} is a damaged image: {error}.") from error
     if pixels is None:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, Shaped
 
-from research.checks import check_number, check_numbers, check_real
+from research.checks import check_number, check_numbers
 from research.sizes import check_most, check_room
 
 # Added to the energy of each band, so that digital silence has a finite logarithm.
@@ -59,8 +59,8 @@ def log_mel(
       ((98, 40), 18, dtype('float32'))
     """
     check_numbers("wave", wave)
-    for name, count in (("rate", rate), ("num_mels", num_mels)):
-        check_real(name, count)
+    check_number("rate", rate, positive=True)
+    check_number("num_mels", num_mels, integer=True)
     for name, value in (
         ("window_seconds", window_seconds),
         ("hop_seconds", hop_seconds),
@@ -129,15 +129,15 @@ def power_spectrum(
 ) -> Float[np.ndarray, "frames N/2+1"]:
     """Compute the power spectrum |X(f)|² of each frame under a periodic Hann window.
 
-    Each frame is padded with 0 to N samples, where N is the next power of two. By
-    Parseval's theorem, P(0) + 2 P(1) + ... + 2 P(N/2 - 1) + P(N/2) = N Σ_t (window_t
-    x_t)².
+    Each frame is padded with 0 to N samples, where N is the next power of two. Let P(k)
+    be the power at the k-th frequency. By Parseval's theorem, P(0) + 2 P(1) + ... + 2
+    P(N/2 - 1) + P(N/2) = N Σ_t (window_t x_t)².
 
     Args:
       framed: Frames of floating samples, shape (frames, length).
     Returns:
-      The power P, shape (frames, N / 2 + 1). Column k belongs to the frequency k rate /
-      N.
+      The power P, shape (frames, N / 2 + 1). Column k belongs to the frequency k / N,
+      in cycles per sample.
     Example:
       >>> power_spectrum(np.ones((1, 4)))[0].round(12).tolist()
       [4.0, 1.0, 0.0]

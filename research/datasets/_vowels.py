@@ -41,7 +41,7 @@ class SequenceSplit(NamedTuple):
 
 
 def vowels() -> SequenceSplit:
-    """Load Japanese Vowels: utterances of /ae/ by nine men.
+    """Load Japanese Vowels: utterances of the two vowels /ae/ by nine men.
 
     The data set is split as by its authors: 270 training utterances (30 per speaker)
     and 370 test utterances (24 to 88 per speaker). Each utterance has 7 to 29 steps of
@@ -128,8 +128,8 @@ def parse_ts(
       text: Content of the file.
       where: Name of the file, for error messages.
     Returns:
-      The sequences, each float32 of shape (t, d), the labels, int32, and the class
-      names.
+      Three values: the sequences (each float32 of shape (t, d)), the labels (int32),
+      and the class names.
     Raises:
       ValueError: The header is incomplete, there are no sequences, or a line is wrong.
         A line is wrong if it has the wrong number of dimensions, dimensions of

@@ -28,8 +28,8 @@ def read_cifar10(
     Args:
       path: Path of the archive.
     Returns:
-      The training images, uint8, shape (n, 32, 32, 3), the training labels, int32,
-      shape (n,), the test images and the test labels.
+      Four arrays: the training images (uint8, shape (n, 32, 32, 3)), the training
+      labels (int32, shape (n,)), the test images and the test labels.
     Raises:
       ValueError: The archive is truncated, lacks one of the six files, or a file does
         not consist of whole records.

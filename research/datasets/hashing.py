@@ -116,9 +116,11 @@ def wavs_in(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def logs_in(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the text files of the benchmark track 3 from an archive of its repository.
+    """Yield the text files of the benchmark of `benchmark_logs` from an archive.
 
-    The arguments and errors are those of `wavs_in`.
+    The benchmark is the folder records/track_3_optimization of the repository
+    modded-nanogpt, and the archive contains this repository. The argument and the
+    errors are those of `wavs_in`.
 
     Yields:
       A pair for each file: the path below the folder of the benchmark, and the content.

@@ -39,10 +39,12 @@ def read_wav(content: bytes, rate: int, where: str) -> Int16[np.ndarray, "t"]:
             "-c:a pcm_s16le out.wav"
         )
     if not promised:
-        raise ValueError(f"{where} has a header and no samples: it is empty.")
+        raise ValueError(
+            f"{where} has a header and no samples: it is empty. Get the file again."
+        )
     if len(samples) != 2 * promised:
         raise ValueError(
             f"{where} has {len(samples) // 2} samples, but its header says {promised}: "
-            "it is truncated."
+            "it is truncated. Get the file again."
         )
     return np.frombuffer(samples, "<i2").astype(np.int16)

@@ -47,10 +47,10 @@ def checkpoint_scan(
       levels: Number of levels, 1 to 3. Not used if memory_bytes is given.
       memory_bytes: Largest temporary memory of XLA in bytes. The smallest number of
         levels that needs at most this memory is used. To measure the need, a program is
-        compiled at most three times. It computes the sum of squares of all outputs, and
-        the gradient of this sum with respect to init, xs and the arrays that f uses.
-        The need includes the memory of ys, so return None as y if you do not need ys.
-        Under `jax.vmap`, the limit holds for one element of the batch.
+        compiled at most three times. This program computes the sum of squares of all
+        outputs, and the gradient of this sum with respect to init, xs and the arrays
+        that f uses. The need includes the memory of ys, so return None as y if you do
+        not need ys. Under `jax.vmap`, the limit holds for one element of the batch.
       length: Number T of steps. Needed if xs is None.
     Returns:
       (last carry, ys), as `jax.lax.scan`.
@@ -109,7 +109,7 @@ def _length(xs: Any, length: int | None) -> int:
 
 
 def _scan(f: Callable, init: Any, xs: Any, count: int, levels: int) -> tuple[Any, Any]:
-    """Scan `count` steps, in parts of parts."""
+    """Scan `count` steps in parts. With more levels, each part has parts of its own."""
     size = _part(count, levels)
     if size is None:
         # In a scan, XLA cannot merge the second computation of a step with the first.

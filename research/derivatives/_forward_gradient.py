@@ -21,9 +21,9 @@ class ForwardGradient(NamedTuple):
 
     Attributes:
       gradient: The estimate, in the structure and shapes of x.
-      relative_error: Root mean square length of the error of the estimate, divided by
-        the length of the true gradient. For n inputs, this number is exactly
-        √((n + 1) / samples).
+      relative_error: Expected size of the error of the estimate: the root mean square
+        of the error's length over all random directions, divided by the length of the
+        true gradient. For n inputs, this number is exactly √((n + 1) / samples).
     """
 
     gradient: Any

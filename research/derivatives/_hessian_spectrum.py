@@ -35,7 +35,8 @@ class HessianSpectrum(NamedTuple):
     """The result of `hessian_spectrum`.
 
     Attributes:
-      values: The eigenvalues, as NumPy numbers, in the order that `which` names.
+      values: The eigenvalues, a NumPy array of shape (count,). The argument `which` of
+        `hessian_spectrum` chooses their order.
       vectors: Eigenvectors of length 1, in the structure of x. Each leaf has a leading
         axis for the eigenvalues.
       residuals: |H v - λ v| for each eigenvalue λ and its vector v, with the Hessian H.

@@ -38,15 +38,15 @@ def laplacian(
 ) -> Any:
     """Compute the Laplacian Δf = Σ_i ∂²f / ∂x_i², the trace of the Hessian.
 
-    For n inputs, the Hessian is not stored. The method "forward" evaluates f and its
+    The Hessian is not stored. For n inputs, the method "forward" evaluates f and its
     first two derivatives along all n axes at once, by nested forward mode. It needs
-    about n times the memory of f. "loop" takes the axes one by one, in the memory of
-    one evaluation. "folx" calls the package folx, which propagates the value, the
-    Jacobian and the Laplacian of every intermediate result together. folx is faster on
-    networks. You must install it (`pip install folx`). It is not chosen automatically,
-    because a number should not depend on which packages are installed. Version 0.2.30
-    of folx works with JAX 0.7.2 to 0.12, but has no rule for loops (`jax.lax.scan`) on
-    JAX 0.12.
+    about n times the memory of f. The method "loop" takes the axes one by one, and
+    needs the memory of one axis. The method "folx" calls the package folx, which
+    propagates the value, the Jacobian and the Laplacian of every intermediate result
+    together. folx is faster on networks. You must install it (`pip install folx`). folx
+    is not chosen automatically, because a number should not depend on which packages
+    are installed. Version 0.2.30 of folx works with JAX 0.7.2 to 0.12, but has no rule
+    for loops (`jax.lax.scan`) on JAX 0.12.
 
     As in `hessian`, a function that selects between branches gives the Laplacian of the
     branch that is selected at x.

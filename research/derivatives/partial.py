@@ -135,17 +135,17 @@ def total_derivative(
       x: Point of evaluation, a floating array or pytree.
       dependencies: Dict from the name of a variable to the function that computes it.
         The arguments of this function are matched by name. An argument is another
-        variable, or x. To receive x, it must have the same name as the first argument
-        of f. Any other argument must have a default, and the default is used.
+        variable, or x. An argument that receives x must have the same name as the first
+        argument of f. All other arguments must have defaults, which are used.
     Returns:
       The total derivative and its parts. Each of these derivatives has the structure of
       x. If f returns one number, the leaves have the shapes of the leaves of x.
-      Otherwise, the leaf that belongs to a leaf z of x has the shape f(x).shape +
-      z.shape.
+      If f returns an array of shape s, each leaf of a derivative has the shape s +
+      z.shape, where z is the corresponding leaf of x.
     Raises:
-      ValueError: A function has an argument that is neither x nor a dependency, a
-        dependency has the same name as x or is not used, or the dependencies have a
-        cycle.
+      ValueError: An argument of a function is not x, is not a dependency and has no
+        default. Or the name of a dependency is the name of x. Or a dependency is not
+        used, or the dependencies have a cycle.
       NotInexactError: A leaf of x or a variable is not floating.
     References:
       Bauer, Computational graphs and rounding error, SIAM J. Numer. Anal. 11, 1974 (the

@@ -63,10 +63,11 @@ def spread(arrays: Sequence[Array], exact: bool) -> list[Array]:
 
 
 def gather(arrays: Sequence[Array], axes: Sequence[int | None]) -> list[Array]:
-    """Return the whole arrays, from each device's part of the split ones.
+    """Join the parts of each split array, and return the whole arrays on every device.
 
     Args:
-      arrays: The parts. An array whose axis is None is whole already.
+      arrays: This device's part of each array. An array whose axis is None is not
+        split.
       axes: Axis along which each array is split, from `split_axis`.
     """
 
@@ -181,7 +182,7 @@ def _scattered(rows: Array, exact: bool) -> Array:
 
 
 def _in_order(rows: Array) -> Array:
-    """Add rows one after another: the order of the devices."""
+    """Add rows one after another, in the order of the devices."""
     found = rows[0]
     for row in rows[1:]:
         found = found + row

@@ -35,8 +35,8 @@ class ImplicitMinimum(NamedTuple):
       residual: Largest absolute entry of the gradient at `params`, shape (). The error
         of the minimum, and of its derivatives, is about residual / smallest_eigenvalue.
       smallest_eigenvalue: Smallest eigenvalue of the Hessian at `params`, shape ().
-        With more than 128 parameters it is an estimate by 64 Lanczos steps, which is
-        never below the true value (except for rounding).
+        With more than 128 parameters, this is an estimate by 64 Lanczos steps. Except
+        for rounding, the estimate is never below the true value.
       largest_eigenvalue: Largest eigenvalue, shape (), by the same method. The estimate
         is never above the true value.
       steps: Number of steps taken, int32, shape ().
@@ -67,15 +67,17 @@ def implicit_minimum(
 
         dx/dθ = -H⁻¹ ∂²f/∂x∂θ, for the objective f and its Hessian H = ∂²f/∂x².
 
-    Conjugate gradients solve this equation without forming H (`jax.lax.custom_root`).
-    So reverse mode needs no memory for the steps. Forward mode and derivatives of any
-    order work too. `minimise` searches for the minimum. If it stops early, the formula
-    is evaluated at the point where it stopped.
+    `minimise` searches for the minimum. The formula does not contain the steps of this
+    search, so reverse mode does not store them. Conjugate gradients solve the linear
+    system with H, without forming H (`jax.lax.custom_root`). Forward mode and
+    derivatives of any order work too. If the search stops early, the formula is
+    evaluated at the point where it stopped.
 
     The theorem needs a positive definite H. The call raises an error if the smallest
     eigenvalue is at most n ε times the largest, for n parameters and the machine
     epsilon ε. A call with traced values (under `jax.jit` or `jax.vmap`) cannot raise an
-    error. Then all derivatives are NaN, and the field smallest_eigenvalue shows why.
+    error. If the smallest eigenvalue is too small in such a call, all derivatives are
+    NaN instead, and the field smallest_eigenvalue shows why.
 
     jaxopt's `custom_root` decorator and optimistix's `ImplicitAdjoint` differentiate in
     the same way, but do not look at the Hessian.
@@ -86,7 +88,8 @@ def implicit_minimum(
       start: Where the search begins, a pytree of floating arrays.
       theta: Parameters of the objective, a pytree of floating arrays.
       rule: Any update rule.
-      tolerance: The search ends if no entry of the gradient exceeds this.
+      tolerance: The search ends when the absolute value of every entry of the gradient
+        is at most `tolerance`.
       max_steps: Largest number of steps.
     Returns:
       The `ImplicitMinimum`. Its params and value can be differentiated with respect to

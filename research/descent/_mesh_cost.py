@@ -41,7 +41,8 @@ def bytes_per_step(
     - shard_params=True, and any other rule: S (D - 1) / D for params and state, and a
       sum of the gradients, P bytes.
 
-    The sum also contains the loss, and in the second case two norms.
+    The sum also contains the loss. In the second case it also contains two norms, of
+    the gradient and of the update.
 
     Args:
       rule: The update rule.
@@ -93,7 +94,7 @@ def _size(leaf: Any) -> int:
 
 
 def _share(size: int, num_devices: int) -> int:
-    """Return the bytes of all parts but the own one."""
+    """Return the bytes of all parts of an array except the part of this device."""
     return size // num_devices * (num_devices - 1)
 
 

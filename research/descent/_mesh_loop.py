@@ -154,7 +154,7 @@ def _first_state(
     params: Params,
     mesh: Mesh,
 ) -> tuple[_step.State, bool]:
-    """Return the placed state before the first step, and whether it moves in parts."""
+    """Return the first state on the devices, and whether each updates only its part."""
     if moves_in_parts(init, rule, params, mesh):
         # The whole state of the rule never lies on one device.
         shapes = jax.eval_shape(init, params)

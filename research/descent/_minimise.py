@@ -12,7 +12,12 @@ import numpy as np
 import optax
 from jaxtyping import Float, Int
 
-from research.checks import check_callable, check_number, check_tree
+from research.checks import (
+    check_callable,
+    check_number,
+    check_tree,
+    is_float_array,
+)
 from research.descent._implicit import (
     as_floats,
     as_integers,
@@ -25,6 +30,7 @@ from research.update_rules._rule_info import rule_info
 
 # Stop after this many steps that change no parameter, even if the rule's state changes.
 PATIENCE = 10
+MOST_STEPS = 2**31 - 1  # The largest int32.
 
 
 class Minimum(NamedTuple):
@@ -60,21 +66,23 @@ def minimise(
 ) -> Minimum:
     """Take steps of a rule until |∇f(x)| <= tolerance, or until it cannot continue.
 
-    All steps run in one compiled loop. A second call with the same objective and rule
-    objects does not compile again. `minimise` may be vmapped over params. It may also
-    be vmapped over a learning rate if the rule is made inside the vmapped function. The
-    rule receives value, grad and value_fn as extra arguments, and residual_fn if given.
+    Here f is the objective, and x are the params. All steps run in one compiled loop. A
+    second call with the same objective and rule objects does not compile again.
+    `minimise` may be vmapped over params. It may also be vmapped over a learning rate
+    if the rule is made inside the vmapped function. The rule receives value, grad and
+    value_fn as extra arguments, and residual_fn if given.
 
-    The result has derivatives with respect to arrays that objective uses from outside,
-    in forward and reverse mode and of any order. They are the derivatives of the
-    minimum by the implicit function theorem, not of the steps, so they need no memory
-    for the steps. Let g be the gradient of the objective, H its Hessian, and dg the
-    change of g with these arrays. Conjugate gradients solve H dx = -dg for the change
-    dx of the minimum. If H is singular and this fails, the derivatives are NaN. The
-    derivatives with respect to the initial parameters and to the rule's arguments are
-    0. The fields other than params and value are constants. If the loop ends far from a
-    minimum, the theorem does not hold. So check the outcome, or use `implicit_minimum`,
-    which also returns the Hessian's extreme eigenvalues.
+    The objective may use arrays that are not its argument. The result has derivatives
+    with respect to these arrays, in forward and reverse mode and of any order. They are
+    the derivatives of the minimum by the implicit function theorem, not the derivatives
+    of the steps, so reverse mode does not store the steps. Let g be the gradient of the
+    objective, H its Hessian, and dg the change of g with these arrays. Conjugate
+    gradients solve H dx = -dg for the change dx of the minimum. If conjugate gradients
+    fail because H is singular, the derivatives are NaN. The derivatives with respect to
+    the initial parameters and to the rule's arguments are 0. The fields other than
+    params and value are constants. If the loop ends far from a minimum, the theorem
+    does not hold. So check the outcome, or use `implicit_minimum`, which also returns
+    the Hessian's extreme eigenvalues.
 
     The loop stops early in these cases:
     - The rule keeps an `outcome` in its state, and the outcome is a failure. If the
@@ -109,32 +117,68 @@ def minimise(
       >>> print(minimum.params, minimum.steps, Outcome(int(minimum.outcome)).words)
       [3. 3.] 1 the gradient is within the tolerance
     """
-    for name, function in (("objective", objective), ("residual_fn", residual_fn)):
-        if function is not None:
-            check_callable(name, function, "params")
+    if objective is not None:
+        check_callable("objective", objective, "params")
+    if residual_fn is not None:
+        check_callable("residual_fn", residual_fn, "params")
     check_rule(rule)
-    check_tree("params", params)
-    check_floating(params)
-    if not jax.tree.leaves(params):
-        raise TypeError(f"params must hold at least one array; got params={params!r}.")
+    _check_params(params)
     check_number("tolerance", tolerance)
     check_number("max_steps", max_steps, integer=True)
-    if (
-        isinstance(norm, bool)
-        or not isinstance(norm, int | float | np.number)
-        or norm not in (2, jnp.inf)
-    ):
-        raise ValueError(f"norm must be jnp.inf or 2; got norm={norm!r}.")
+    if norm is not jnp.inf:
+        _check_norm(norm)
     if objective is None and residual_fn is None:
         raise ValueError(
             "minimise needs objective (params -> loss) or residual_fn (params -> "
             "residuals, whose squares it sums); got neither."
         )
     # The step count is an int32.
-    max_steps = min(int(max_steps), int(jnp.iinfo(jnp.int32).max))
+    max_steps = min(int(max_steps), MOST_STEPS)
     return _minimise(
-        objective, rule, residual_fn, float(norm), params, tolerance, max_steps
+        objective,
+        rule,
+        residual_fn,
+        float(norm),
+        params,
+        _on_device(tolerance),
+        _on_device(max_steps),
     )
+
+
+def _on_device(number: Any) -> Any:
+    """Return a Python number as an array that is made only once; else the argument.
+
+    A Python number would be copied to the device in each call.
+    """
+    if type(number) is float or type(number) is int:
+        return _made_once(number, jax.config.jax_enable_x64)
+    return number
+
+
+@functools.lru_cache(maxsize=256, typed=True)  # 1 and 1.0 have different dtypes.
+def _made_once(number: float | int, x64: bool) -> Array:
+    del x64  # The dtype depends on it.
+    with jax.ensure_compile_time_eval():
+        return jax.device_put(number)
+
+
+def _check_params(params: Params) -> None:
+    leaves = jax.tree.leaves(params)
+    if leaves and all(map(is_float_array, leaves)):
+        return
+    check_tree("params", params)
+    check_floating(params)
+    if not leaves:
+        raise TypeError(f"params must hold at least one array; got params={params!r}.")
+
+
+def _check_norm(norm: Any) -> None:
+    if (
+        isinstance(norm, bool)
+        or not isinstance(norm, int | float | np.number)
+        or norm not in (2, jnp.inf)
+    ):
+        raise ValueError(f"norm must be jnp.inf or 2; got norm={norm!r}.")
 
 
 class _Loop(NamedTuple):

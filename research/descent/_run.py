@@ -17,6 +17,7 @@ from research.checks import (
 )
 from research.descent._step import HOW_TO_BEGIN, BatchIndices, Info, State
 from research.samplers import check_form, check_sampler
+from research.sizes import check_most
 from research.types import Array, Key, Params, Sampler
 from research.update_rules._transforms import evaluation_params
 
@@ -62,6 +63,7 @@ def evaluation_points(num_batches: int) -> tuple[int, ...]:
       ((1,), (1, 2, 4, 7, 14, 27, 52, 100))
     """
     check_count("num_batches", num_batches)
+    check_most(num_batches=num_batches)
     exponents = (k / (POINTS_IN_FIRST_EPOCH - 1) for k in range(POINTS_IN_FIRST_EPOCH))
     return tuple(sorted({round(num_batches**exponent) for exponent in exponents}))
 
@@ -80,8 +82,9 @@ def run(
     """Run a training, or some epochs of one, as a pure function for jit, vmap and grad.
 
     The key of an epoch is fold_in(key, epoch), so epoch ten can run without epoch nine.
-    A run in chunks gives the same result as one run. The result is bit-identical if
-    each chunk has at least two epochs, because XLA unrolls a loop of one iteration.
+    Several calls, each with a chunk of the epochs, give the same result as one call.
+    The result is bit-identical if each chunk has at least two epochs, because XLA
+    unrolls a loop of one iteration.
 
     Args:
       step: The step from `build`.

@@ -51,8 +51,8 @@ class SweepResult(NamedTuple):
         initial point.
       values_on: The values on every part in `evaluate_on`, by the part's name.
       info: EpochInfo without evaluations, leaves of shape (m, num_epochs).
-      params: The last parameters. For a rule that averages, they are its average, at
-        which the objective is evaluated.
+      params: The last parameters. If the rule averages the parameters, this is their
+        average, at which the objective is evaluated.
       first_bad_step: First step, counted over all epochs, whose loss or update is not
         finite; -1 if there is no such step.
       seconds: Wall time of the sweep in this process, without compilation.
@@ -83,10 +83,11 @@ def sweep(
       program: The program from `compile_sweep`.
       runs: Dict from names to arrays of shape (m,). The array of "seed" has integers.
         There is an array of numbers for each hyper-parameter of the program.
-      on_chunk: Function called between chunks with the `SweepProgress`.
+      on_chunk: Function called with the `SweepProgress` after each chunk of epochs.
+        `compile_sweep` sets the length of a chunk.
       checkpoints: Place where batches are saved between chunks. The name of the
-        checkpoint is a digest of the seeds, the hyper-parameters, and the numbers of
-        epochs, of epochs in a chunk and of runs in a batch. Ctrl-C saves the last
+        checkpoint is a digest of the seeds, the hyper-parameters, the number of epochs,
+        the length of a chunk, and the number of runs in a batch. Ctrl-C saves the last
         complete chunk. To resume, repeat the call. The result is bit-identical to that
         of an uninterrupted call.
     Returns:

@@ -18,6 +18,8 @@ INFO = tuple(name for name in _run.EpochInfo._fields if name != "steps")
 class RunBatch(NamedTuple):
     """A batch of at most `width` runs, with the results of its finished chunks.
 
+    A chunk is a number of epochs that run without a pause; `compile_sweep` sets it.
+
     The result arrays include the copies that pad a batch to its width.
 
     Attributes:
@@ -60,7 +62,7 @@ def from_saved(
     """Restore the batches that `to_saved` saved, for the same runs of the same program.
 
     Raises:
-      ValueError: The checkpoint `saved` is complete but does not fit this program.
+      ValueError: The checkpoint `saved` does not fit this program or these runs.
     """
     runs = jax.device_put(padded(batches[0].runs, program.width), program.devices[0])
     like, _ = program.begin[0](runs, program.data[0])

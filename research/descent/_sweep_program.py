@@ -290,7 +290,8 @@ def _check_parts(workload: Workload, parts: Sequence[str]) -> tuple[str, ...]:
     for part in parts:
         if part != "train" and getattr(workload, part) is None:
             raise ValueError(
-                f"workload {workload.name!r} has no {part} part to evaluate on."
+                f"workload {workload.name!r} has no {part} part to evaluate on. Remove "
+                f"{part!r} from evaluate_on."
             )
     return tuple(dict.fromkeys(parts))
 

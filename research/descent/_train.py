@@ -132,8 +132,8 @@ def train(
         - the checkpoint belongs to another training. The check compares the initial
           params and rule state (which holds a constant learning rate), the key, the
           order of the examples, the shapes of the data (with a mesh, the data
-          themselves), the number of devices and the settings of the mesh. It cannot
-          detect, for example, another penalty.
+          themselves), the number of devices and the settings of the mesh. The check
+          cannot detect, for example, another penalty.
       TypeError: The rule is not a gradient transformation, a leaf of params is not
         floating, the dataset is not a Batch, or the key is not a JAX key.
       OSError: The checkpoint cannot be written.

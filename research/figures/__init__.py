@@ -180,7 +180,7 @@ def _check_figure(name: str, figure: Any) -> None:
 
 
 def colour(regime: str) -> str:
-    """Return the colour of a regime, such as full batch, by a word in its name."""
+    """Return the colour of a `Regime`, such as full batch, by a word in its name."""
     check_text("regime", regime)
     for word in ("decaying", "full batch", "mini-batch", "stochastic"):
         if word in regime:

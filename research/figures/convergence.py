@@ -11,10 +11,10 @@ from research import figures, statistics
 
 
 class Curve(NamedTuple):
-    """Curve of one regime.
+    """One line of a figure: the progress of several runs that differ only in the seed.
 
     Attributes:
-      label: Name of the regime, shown at the end of the curve or in the legend.
+      label: Name of the curve, such as "mini-batch", shown at its end or in the legend.
       x: Passes or seconds, shape (k,). Entries that are not positive are not drawn.
       values: Positive values, one row for each seed, shape (s, k). The figure shows the
         median over the seeds with a bootstrap interval.

@@ -54,7 +54,7 @@ def gather(paths: Sequence[str | Path], skip_bad: bool = False) -> Gathered:
             left_out.append((path.name, str(study).replace(str(path), path.name)))
         else:
             raise ValueError(
-                f"{study} To continue without it, leave it out, or add --skip-bad."
+                f"{study} To continue, remove this study, or add --skip-bad."
             ) from study
     if not studies:
         reasons = " ".join(reason for _, reason in left_out)

@@ -206,8 +206,8 @@ def _decided(
 ) -> bool:
     """Return whether an entry's comparison does not contradict that a rule leads.
 
-    It contradicts if it compares a rule in `first` with another rule and its verdict is
-    not in favour of the first.
+    The comparison contradicts this if it compares a rule in `first` with another rule,
+    and its verdict is not in favour of the rule in `first`.
     """
     if entry.comparison is None:
         return True

@@ -117,6 +117,6 @@ def negative_absolute(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
     JAX's derivative of -jnp.abs(x) at 0 is -1. `logistic` and `focal` add a second
     term, which uses its derivative for x < 0 at x = 0. For x < 0, -|x| = x has the
-    derivative +1. So the derivative of the sum at 0 is right only with +1.
+    derivative +1. So the derivative of the sum at 0 is correct only with +1.
     """
     return jnp.where(x > 0, -x, x)

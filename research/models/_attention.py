@@ -189,15 +189,16 @@ def rotate(
     v sin a, u sin a + v cos a). The product of a rotated query at position s and a
     rotated key at position t depends on the positions only through s - t.
 
-    Llama's published weights pair the entries i and i + d/2 instead. The two
-    conventions differ by a permutation of the columns of the weights.
+    Meta's code for Llama pairs the entries 2i and 2i + 1, too. The Llama weights in the
+    format of Hugging Face's transformers pair the entries i and i + d/2 instead. The
+    two conventions differ by a permutation of the columns of the weights.
 
     Args:
       x: Queries or keys, shape (..., T, d).
       angles: Table of `rotary_angles`, shape (context, d / 2) with context >= T.
     Returns:
-      The rotated vectors, shape (..., T, d), in the dtype of x. The rotation of half
-      precision is computed in float32.
+      The rotated vectors, shape (..., T, d), in the dtype of x. If x has half
+      precision, the rotation is computed in float32 and then rounded.
     Raises:
       ValueError: The table does not have d / 2 columns, or it has fewer than T rows.
     References:

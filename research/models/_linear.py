@@ -97,8 +97,9 @@ def dense(
     x, weights = jnp.asarray(x), jnp.asarray(weights)
     if weights.ndim == 0 or jnp.shape(bias) not in ((), weights.shape[1:]):
         raise ValueError(
-            "weights must have shape (d, ...) and bias that of the outputs, or (); "
-            f"got weights of shape {weights.shape} and bias of shape {jnp.shape(bias)}."
+            "weights must have shape (d, ...). The bias must have the shape of weights "
+            "without its first axis, or (). Got weights of shape "
+            f"{weights.shape} and bias of shape {jnp.shape(bias)}."
         )
     num_features = weights.shape[0]
     if x.ndim == 0 or x.shape[-1] != num_features:

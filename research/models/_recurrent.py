@@ -83,7 +83,7 @@ def recurrent(
     differentiated through at most `window` steps.
 
     Args:
-      num_inputs: Number d of inputs of a step. With an embedding, it is the number of
+      num_inputs: Number d of inputs of a step. With an embedding, d is the number of
         symbols.
       num_hidden: Width H of each layer.
       num_outputs: Number K of outputs.
@@ -99,9 +99,9 @@ def recurrent(
         full gradient. The gradient reaches the initial state only from the first
         `window` steps.
       initial_state: State before the first step of every sequence. None means zeros.
-        "learned" adds it to the params, initially zero. A fixed state has one entry for
-        each layer: (h,), or (h, c) for an LSTM, arrays of shape (H,). If each sequence
-        has its own initial state, use `recurrence`.
+        "learned" adds it to the params, initially zero. A fixed state is a sequence
+        with one tuple for each layer: (h,), or (h, c) for an LSTM. h and c have shape
+        (H,). If each sequence has its own initial state, use `recurrence`.
       dtype: Dtype of the parameters. None means JAX's default.
     Returns:
       A model with params {"layer_1": ..., "output": {"weights": (H, K), "bias": (K,)}}.
@@ -189,7 +189,8 @@ def recurrence(
         As in `recurrent`.
     Returns:
       A `Recurrence` with the same params as `recurrent`. A carry is a tuple with one
-      entry for each layer: (h,) or (h, c), arrays of shape (..., num_hidden).
+      tuple for each layer: (h,), or (h, c) for an LSTM. h and c have shape (...,
+      num_hidden).
     Raises:
       ValueError: As in `recurrent`. In advance: the carry's shapes do not match the
         leading axes of x.

@@ -199,7 +199,7 @@ def standardise_weights(
 
 
 def _layout(channels: Sequence[int], blocks: int) -> list[tuple[int, int, int]]:
-    """Return channels before and after, and the stride, of each block."""
+    """Return for each block its channels before and after, and its stride."""
     layout, before = [], channels[0]
     for stage, after in enumerate(channels):
         for block in range(blocks):

@@ -26,7 +26,7 @@ Loss = Callable[[Any, Any], tuple[Array, Array]]
 
 
 class Forward(NamedTuple):
-    """Results of the forward pass that the backward pass needs.
+    """Results of the forward pass of an `mlp` of K layers, for n examples.
 
     Attributes:
       inputs: Inputs of each layer: h_0 = x, h_1, ..., h_(K-1), each of shape (n,
@@ -40,7 +40,7 @@ class Forward(NamedTuple):
 
 
 class Backward(NamedTuple):
-    """Results of the backward pass.
+    """Results of the backward pass; `Forward` defines the symbols.
 
     Attributes:
       grads: Gradient of the loss, in the pytree of the params.
@@ -212,9 +212,9 @@ def mlp_rounding_bound(
     about m ε times the same chain of sums with all numbers replaced by their absolute
     values. The bound is therefore m ε times the result of the backward pass with |δ_K|
     + 1/n in place of δ_K, and with |W|, |h| and |φ'| in place of W, h and φ' (see
-    `mlp_value_and_gradient`). The 1/n is for the rounding error of δ_K itself: a target
-    of size 1 is subtracted in it, and the difference is divided by n. Rounding errors
-    of the forward pass are not included.
+    `mlp_value_and_gradient`). The 1/n is for the rounding error of δ_K itself: to
+    compute δ_K, a target of size 1 is subtracted, and the difference is divided by n.
+    Rounding errors of the forward pass are not included.
 
     Args:
       params, x, y, activation, loss: As in `mlp_value_and_gradient`.

@@ -151,7 +151,7 @@ def gru_differential(
 
     `gru` defines r, z, n and h. Here dz = z (1 - z) (dp_z + dq_z), dr = r (1 - r) (dp_r
     + dq_r) and dn = (1 - n²) (dp_n + r dq_n + q_n dr). The indices name the blocks of p
-    and q.
+    and q, the arguments of that function.
     """
     of_blocks, by_new, z = slopes
     by_r, by_z, by_n = jnp.split(of_blocks * dq, 3, axis=-1)
@@ -233,7 +233,8 @@ def lstm_differential(
     dc' = f dc + c df + g di + i dg and dh' = tanh(c') do + o (1 - tanh²(c')) dc'.
 
     `lstm` defines i, f, g, o and c. Here di = i (1 - i) (dp_i + dq_i), likewise for f
-    and o, and dg = (1 - g²) (dp_g + dq_g). The indices name the blocks of p and q.
+    and o, and dg = (1 - g²) (dp_g + dq_g). The indices name the blocks of p and q, the
+    arguments of that function.
     """
     of_gates, f, by_c = slopes
     by_i, by_f, by_g, by_o = jnp.split(of_gates * _sum(dp, dq), 4, axis=-1)

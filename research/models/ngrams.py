@@ -211,12 +211,12 @@ def ngram_losses(
 def ngram_probabilities(
     model: NGram, context: Int[np.ndarray, "t"] | Sequence[int]
 ) -> Float[np.ndarray, "V"]:
-    """Compute the distribution of the next token.
+    """Compute the probability of each token to be the next one after a context.
 
     Args:
       model: Model from `ngram`.
-      context: Tokens before the next token, shape (t,), t >= 0. Only the last order - 1
-        of these tokens are used.
+      context: Tokens before the next token, shape (t,), t >= 0. A model of order k uses
+        only the last k - 1 of these tokens.
     Returns:
       The probabilities, float64, shape (V,), with sum 1.
     Raises:

@@ -132,6 +132,7 @@ def reader(
       (5, 2)
     """
     check_count("slice_size", slice_size, 1)
+    check_count("context", context, 1)
     check_room(
         f"slice_size={slice_size} and context={context}", slice_size, context + 1
     )

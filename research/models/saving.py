@@ -86,7 +86,8 @@ def load(path: str | Path, model: Model, architecture: Mapping[str, Any]) -> Par
 
     Args:
       path: Path of the file.
-      model: The model to which the parameters belong. It gives their structure.
+      model: The model to which the parameters belong. The model determines the
+        structure of the result.
       architecture: The architecture that the caller expects, as in `save`. If only the
         file is known, `read_architecture` returns the architecture to build a model
         from.

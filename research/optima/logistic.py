@@ -9,7 +9,7 @@ import scipy.linalg
 import scipy.special
 from jaxtyping import Float, Num
 
-from research.checks import check_flag
+from research.checks import check_count, check_flag
 from research.optima.design import (
     centred,
     checked,
@@ -17,6 +17,7 @@ from research.optima.design import (
     pivoted_qr,
     with_ones,
 )
+from research.sizes import check_room
 from research.types import Optimum
 
 _MAX_STEPS = 100
@@ -119,6 +120,9 @@ def softmax_regression(
     """
     check_flag("penalise_intercept", penalise_intercept)
     x, y = checked(x, y, penalty)
+    check_count("num_classes", num_classes, 2)
+    size = (x.shape[1] + 1) * int(num_classes)
+    check_room("the Hessian for num_classes", size, size)
     labels = checked_labels(y, num_classes)
     start = np.zeros((x.shape[1] + 1, num_classes))
     return _minimise(

@@ -157,8 +157,9 @@ def read_npy_head(
         )
     if math.prod(shape) * dtype.itemsize != rest:
         raise ValueError(
-            f"{what} has {rest:,} bytes of data, but its header has shape "
-            f"{reprlib.repr(shape)} and dtype {dtype}"
+            f"{what} has {rest:,} bytes of data, but its header says shape "
+            f"{reprlib.repr(shape)} and dtype {dtype}, which take "
+            f"{math.prod(shape) * dtype.itemsize:,} bytes"
         )
     return shape, found[2] == b"True", dtype, start
 
@@ -172,8 +173,8 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) ->
     """
     if member.file_size > most:
         raise ValueError(
-            f"{member.filename!r} has {member.file_size:,} bytes; at most {most:,} are "
-            "read"
+            f"{member.filename!r} has {member.file_size:,} bytes; a file with more "
+            f"than {most:,} bytes is not read"
         )
     with (
         warnings.catch_warnings(action="error"),

@@ -58,9 +58,8 @@ def pack(run: str | Path, target: str | Path) -> Path:
 
     The .zip file contains manifest.json, result.json, arrays.npz, report.html if the
     run has one, and SHA256SUMS, which lists the digests of the other files. The same
-      run always gives the same bytes, because the files are stored uncompressed, in
-      this order and without a date. The report is for people: this package never reads
-      it.
+    run always gives the same bytes, because the files are stored uncompressed, in this
+    order and without a date. The report is for people: this package never reads it.
 
     Args:
       run: Run folder.

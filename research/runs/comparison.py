@@ -85,7 +85,8 @@ def compare(
     check_sequence("environments", environments, "two environments", Mapping)
     if len(environments) != 2:
         raise ValueError(
-            f"environments must be two, there and here; got {len(environments)}."
+            "environments must be a pair: the environment of the run `there`, then "
+            f"that of the run `here`; got {len(environments)} environments."
         )
     names = [
         name

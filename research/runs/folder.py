@@ -42,6 +42,7 @@ from research.runs.result import (
     result_bytes,
 )
 from research.runs.step_metrics import write_step_metrics
+from research.sizes import check_most
 
 METRICS, LOCK = "metrics.jsonl", ".lock"
 CHECKPOINTS, MODELS = "checkpoints", "models"
@@ -173,6 +174,7 @@ def open_run(
     check_flag("fresh", fresh)
     if width is not None:
         check_count("width", width)
+        check_most(width=width)
     check_sequence("code", code, "paths", (str, Path))
     if command is not None:
         check_text("command", command)

@@ -33,13 +33,16 @@ class Entry(NamedTuple):
 
 
 def read_entries(reference: Mapping[str, Any]) -> dict[str, Entry]:
-    """Return the table entries and the numbers of a reference, by place, except times.
+    """Return the table entries and the numbers of a reference, except times.
+
+    The result is a dict from the place of an entry or a number, as a text, to its
+    `Entry`.
 
     In the table, the interval of an estimate can be in the same entry ("84 % [81, 86]")
     or in the next entry ("1.571 to 1.600"). It can also be in the next two entries, if
     their headings end in "low" and "high". The interval of a number is the one that the
-    reference lists under `intervals`. If there is none, the interval is that of the
-    estimate in the table that equals the rounded number.
+    reference lists under `intervals`. If the reference lists no interval, the interval
+    is that of the estimate in the table that equals the rounded number.
 
     Args:
       reference: Reference, from `reference_of` or `read_reference`.

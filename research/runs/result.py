@@ -174,8 +174,9 @@ def result_bytes(result: Result) -> tuple[bytes, bytes]:
         for row in table.rows:
             if len(row) != len(table.columns):
                 raise ValueError(
-                    f"table {table.title!r} has {len(table.columns)} columns, but a "
-                    f"row {row!r}."
+                    f"table {table.title!r} has {len(table.columns)} columns, but the "
+                    f"row {row!r} has {len(row)} entries. Give each row one entry for "
+                    "each column."
                 )
     text = {
         "answer": result.answer,

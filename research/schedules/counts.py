@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Num
 
-from research.checks import check_number, check_numbers
+from research.checks import check_number, check_numbers, shown
 from research.types import Array, Integer
 
 Schedule = Callable[[Any], Float[Array, "*shape"]]
@@ -31,16 +32,25 @@ def count(t: Num[ArrayLike, "*shape"]) -> Num[Array, "*shape"]:
     integer becomes a float.
 
     Raises:
-      TypeError: t is not a number.
+      TypeError: t is not a number, or it is True or False.
+      ValueError: t is a concrete number below 0, or NaN.
     Example:
       >>> print(count(3).dtype.kind, f"{count(2**70):.2e}")
       i 1.18e+21
     """
-    if isinstance(t, int) and not isinstance(t, bool):
-        check_number("t", t, signed=True)  # It fits into a float.
-        limits = jnp.iinfo(jnp.result_type(int))
-        return jnp.asarray(t if limits.min <= t <= limits.max else float(t))
+    if isinstance(t, bool | np.bool_):
+        raise TypeError(f"t must be a step count, not {t!r}. Pass 0, 1, 2, ...")
+    if isinstance(t, int):
+        check_number("t", t)  # It fits into a float.
+        most = jnp.iinfo(jnp.result_type(int)).max
+        return jnp.asarray(t if t <= most else float(t))
     check_numbers("t", t)
+    # Counts of a rule's state are JAX arrays. To read them here would wait for them.
+    if not isinstance(t, jax.Array) and not np.all(np.asarray(t) >= 0):
+        raise ValueError(
+            f"t must be a step count of at least 0; got t={shown(t)}. The first step "
+            "is 0."
+        )
     if isinstance(t, np.integer | np.ndarray) and np.issubdtype(t.dtype, np.integer):
         limits = jnp.iinfo(jnp.result_type(int))
         return jnp.asarray(

@@ -97,6 +97,7 @@ def piecewise(
     The rate is `initial` before the first boundary, and values[i] from boundaries[i]
     on.
 
+    With the boundaries b_i and the values v_i,
     optax.piecewise_constant_schedule(initial, {b_1: v_1 / initial, b_2: v_2 / v_1,
     ...}) is the same schedule. The function in optax takes factors instead of rates, so
     a rate of 0 cannot rise again. Both schedules apply the new rate from the boundary

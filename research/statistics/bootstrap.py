@@ -1,8 +1,8 @@
-"""The nested bootstrap, and intervals from its replicates.
+"""A bootstrap over the seeds of a study, and intervals from its replicates.
 
 A study chooses a trial (a choice of hyper-parameters) on its tuning seeds, and reports
-the cost of this trial on its reporting seeds. Each replicate resamples both kinds of
-seeds.
+the cost of this trial on its reporting seeds. One set of replicates resamples the
+tuning seeds, another set the reporting seeds.
 """
 
 import functools
@@ -313,7 +313,7 @@ def _log_variance(costs: np.ndarray) -> float:
 class Variance(NamedTuple):
     """Variance that an estimate has if the study is repeated with other seeds.
 
-    A variance that is unknown is inf.
+    A trial is a choice of hyper-parameters. A variance that is unknown is inf.
 
     Attributes:
       choice: Variance that comes from the choice of trials.
@@ -346,7 +346,7 @@ class Variance(NamedTuple):
 
 
 def variance_of(replicates: Replicates, seeds: int) -> Variance:
-    """Return the variance of an estimate.
+    """Return the variance of an estimate, computed from its bootstrap replicates.
 
     The variance is var(choice) + n / (n - 1) var(reporting). Here `choice` and
     `reporting` are the replicates over resampled tuning seeds and over resampled
@@ -378,7 +378,7 @@ def variance_of(replicates: Replicates, seeds: int) -> Variance:
 def log_interval(
     estimate: float, replicates: Replicates, seeds: int, level: float
 ) -> tuple[float, float]:
-    """Return the interval of an estimate on a log scale.
+    """Return the confidence interval of a log ratio from its bootstrap replicates.
 
     If all replicates are finite, the result is the t interval estimate ± t sqrt(V).
     `variance_of` gives the variance V and its degrees of freedom, and t is a quantile
@@ -390,8 +390,8 @@ def log_interval(
     infinite.
 
     Args:
-      estimate: Estimate on the seeds of the study. If it is NaN, the interval is
-        infinite on both sides.
+      estimate: Log ratio on the seeds of the study. If this estimate is NaN, the
+        interval is infinite on both sides.
       replicates: Replicates of the estimate, each array of shape (resamples,).
       seeds: Number n of reporting seeds.
       level: Coverage of the interval.
@@ -427,12 +427,13 @@ def log_interval(
 def share_interval(
     estimate: float, replicates: Replicates, seeds: int, level: float
 ) -> tuple[float, float]:
-    """Return the interval of a share of seeds.
+    """Return the confidence interval of a share of seeds from its replicates.
 
     The result is Wilson's interval with p (1 - p) / V as the effective number of seeds.
     Here p is the share and V its estimated variance. A share of that many independent
     seeds would have the variance V. If p is 0 or 1, the actual number of seeds is used.
-    If p is 1/2 and V is 0, all seeds are ties, and the interval is (1/2, 1/2).
+    If p is 1/2 and V is 0, the two costs count as equal on every seed. The interval is
+    then (1/2, 1/2).
 
     Args:
       estimate: Share on the seeds of the study, from 0 to 1.
@@ -454,7 +455,7 @@ def share_interval(
 def wilson_interval(
     estimate: float, variance: float, freedom: float, seeds: int, level: float
 ) -> tuple[float, float]:
-    """Return Wilson's interval of a share whose variance was estimated.
+    """Return Wilson's confidence interval of a share whose variance was estimated.
 
     The effective number of seeds is estimate (1 - estimate) / variance. If the estimate
     is 1/2 and the variance is 0, the interval is (1/2, 1/2). The formula uses a
@@ -501,10 +502,12 @@ def wilson_interval(
 
 
 def seeds_needed(variance: Variance, level: float = 0.95) -> int:
-    """Return how many reporting seeds a study needs to detect a difference of 10 %.
+    """Return how many reporting seeds a study needs to detect a 10 % difference.
 
-    The study detects the difference with probability (power) 0.8. More reporting seeds
-    do not reduce the variance that comes from the choice of trials.
+    A trial is a choice of hyper-parameters, made on tuning seeds. Its cost is reported
+    on the reporting seeds. The study detects the difference with probability (power)
+    0.8. More reporting seeds do not reduce the variance that comes from the choice of
+    trials.
 
     With n reporting seeds, the reporting part of the variance is V_r = reporting *
     seeds / n. Here `reporting`, `seeds` and `choice` are fields of the argument
@@ -517,8 +520,9 @@ def seeds_needed(variance: Variance, level: float = 0.95) -> int:
       level: Coverage of the interval that must exclude 1.
     Returns:
       The smallest sufficient number of seeds, at least 2. It is -1 if a variance is
-      unknown, or if no number up to a million suffices. Then the uncertainty of the
-      choice of trials alone exceeds 10 %, and only more tuning seeds help.
+      unknown, or if no number up to a million suffices. In the second case, the
+      uncertainty of the choice of trials alone exceeds 10 %, and only more tuning seeds
+      help.
     References:
       Abramowitz & Stegun, Handbook of mathematical functions, 1964, 26.7.10: the
       approximation.

@@ -72,14 +72,16 @@ def penalised_passes(
 ) -> Float[np.ndarray, "*runs"]:
     """Return the passes to the target, or a finite penalty for a run that missed it.
 
-    All values are finite, so every trial can be ranked. If a run missed the target, but
-    all its gaps are finite and its last relative gap r_last is below 1, its passes are
-    extrapolated as if the gap fell by the same factor in each pass. The result is
-    budget * log(target) / log(r_last), at most ten budgets. Any other run that missed
-    the target counts as ten budgets.
+    All values are finite, so all runs can be ranked. The gap f - f* is the distance
+    from the minimum, and the relative gap is the gap divided by its initial value. If a
+    run missed the target, but all its gaps are finite and its last relative gap r_last
+    is below 1, the passes to the target are extrapolated as if the gap fell by the same
+    factor in each pass. The budget B is the length of a run in passes. The result is B
+    log(target) / log(r_last), at most 10 B. Any other run that missed the target counts
+    as 10 B.
 
-    Counting a failed run as ten budgets is the convention of PAR10, a score from the
-    field of algorithm selection. The extrapolation is not part of PAR10.
+    Counting a failed run as 10 B is the convention of PAR10, a score from the field of
+    algorithm selection. The extrapolation is not part of PAR10.
 
     Args:
       passes: Passes at each evaluation, shape (k,), ascending from 0; the last one is

@@ -24,16 +24,17 @@ from research.statistics.scores import Scores, checked
 class Difference(NamedTuple):
     """The difference between two rules on one workload.
 
-    The two rules are called mine and other.
+    The two rules are called mine and other. A trial is a choice of hyper-parameters. It
+    is chosen on tuning seeds, and its cost is reported on reporting seeds.
 
     Attributes:
       ratio: ERT(mine) / ERT(other), where ERT is the expected running time to the
         target. Below 1, mine is cheaper. The ratio is 0 or inf if only one rule reached
         the target, and NaN if neither did.
-      low, high: Interval of the ratio; from 0 to inf if the ratio is NaN.
+      low, high: Confidence interval of the ratio; from 0 to inf if the ratio is NaN.
       win: Probability that, on the same seed, mine costs less than the other. A seed
         counts half if the two costs are equal or both rules missed the target.
-      win_low, win_high: Interval of `win`.
+      win_low, win_high: Confidence interval of `win`.
       verdict: "better" if the interval of the ratio lies below 1, "worse" if it lies
         above 1, else "undecided".
       more_seeds: Number of additional reporting seeds with which the study would detect
@@ -99,12 +100,12 @@ def difference(
     Args:
       mine, other: Scores of my rule and of the other rule, on the same seeds in the
         same order.
-      trials: Number of trials from which each rule chooses; None means all. Use it to
-        give equal budgets to rules with different numbers of trials. The trials are
-        drawn at random; the defaults are always among them. `ratio` and `win` then
-        describe a rule that chooses from such a random set of trials. The cost of this
-        rule is its mean number of passes divided by its mean share of runs that reach
-        the target. Both means are over the random sets.
+      trials: Number of trials from which each rule chooses; None means all. Use this
+        argument to give equal budgets to rules with different numbers of trials. The
+        trials are drawn at random; the defaults are always among them. `ratio` and
+        `win` then describe a rule that chooses from such a random set of trials. The
+        cost of this rule is its mean number of passes divided by its mean share of runs
+        that reach the target. Both means are over the random sets.
       level: Coverage of the intervals.
       comparisons: Number of comparisons that are made together. Each interval has the
         level 1 - (1 - level) / comparisons (Bonferroni), so all intervals together are

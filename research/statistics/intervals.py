@@ -195,7 +195,7 @@ def interval_in_words(interval: Interval, digits: int = 3) -> str:
             "interval must be (mean, low, high), or (mean, None, None); got "
             f"interval={shown(interval)}."
         )
-    check_count("digits", digits, 0)
+    check_count("digits", digits, 0, 100)
     mean, low, high = interval
     return f"{mean:.{digits}f}" + (
         "" if low is None else f" [{low:.{digits}f}, {high:.{digits}f}]"

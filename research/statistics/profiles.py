@@ -18,9 +18,10 @@ def performance_profile(
       factors: Factors, at least 1, shape (f,).
     Returns:
       Shares, shape (rules, f). At factor 1, this is the share of workloads on which the
-      rule is the best; a tie counts for every rule in the tie. At large factors, this
-      is the share of workloads on which the rule reaches the target. If no rule reaches
-      the target on a workload, this workload counts as failed for all rules.
+      rule is the best; if several rules have the same lowest cost, each of them counts
+      as the best. At large factors, this is the share of workloads on which the rule
+      reaches the target. If no rule reaches the target on a workload, this workload
+      counts as failed for all rules.
     Raises:
       ValueError: The shapes do not fit, a cost is not positive, or a factor is below 1.
     References:

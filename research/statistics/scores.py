@@ -30,6 +30,8 @@ class Scores(NamedTuple):
 def choose(tuning: Float[np.ndarray, "trials tuning_seeds"]) -> int:
     """Return the trial with the lowest mean score over the tuning seeds.
 
+    A trial is a choice of hyper-parameters, made on the tuning seeds.
+
     Args:
       tuning: Scores of t trials on m seeds, lower is better, shape (t, m).
     Returns:

@@ -43,11 +43,11 @@ class SearchedDifference(NamedTuple):
       ratio: Cost of mine divided by the cost of the other. A cost is the geometric mean
         over searches, seeds and workloads. A run that missed the target costs ten times
         its full length. If the ratio is below 1, mine is cheaper.
-      low, high: Confidence interval of the ratio. It includes the variation between
-        searches and between seeds.
+      low, high: Confidence interval of the ratio. The interval includes the variation
+        between searches and between seeds.
       win: Probability that mine costs less than the other, for a random search of each
         rule and a random seed. Ties count half.
-      win_low, win_high: Interval of `win`.
+      win_low, win_high: Confidence interval of `win`.
       verdict: "better" if the interval of the ratio lies below 1, "worse" if it lies
         above 1, else "undecided".
       detectable: Smallest factor between the costs of the two rules that a study like
@@ -185,12 +185,13 @@ class SearchedCost(NamedTuple):
     Attributes:
       cost: Geometric mean of the cost over searches and seeds, in the unit of the
         costs. A run that missed the target costs ten times its full length.
-      low, high: Confidence interval of the cost. It includes the variation between
-        searches and between seeds.
+      low, high: Confidence interval of the cost. The interval includes the variation
+        between searches and between seeds.
       spread: Largest cost of a search divided by the smallest one.
       disagree: Whether the searches disagree: `spread` is at least 1.25, and the costs
         of the searches differ by more than the variation between seeds can explain (F
-        test at the level 0.99). A rule whose searches disagree is hard to tune.
+        test with the significance level 0.01). A rule whose searches disagree is hard
+        to tune.
     """
 
     cost: float
@@ -365,7 +366,7 @@ def _best_of_points(
 
 
 def _rows_differ(logs: Float[np.ndarray, "searches seeds"]) -> bool:
-    """Return whether the rows of a two-way layout differ (F test)."""
+    """Return whether the rows of a two-way layout differ, by an F test."""
     rows, columns = logs.shape
     if rows < 2:
         return False

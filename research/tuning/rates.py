@@ -22,8 +22,8 @@ class Choice(NamedTuple):
     Attributes:
       rate: The rate with the lowest mean score.
       rates: All rates that were tried, ascending, shape (k,).
-      scores: Scores, shape (k, s), one row per rate and one column per tuning seed; inf
-        for a run that diverged.
+      scores: Scores, shape (k, s), one row per rate and one column per seed; inf for a
+        run that diverged.
       widened: Number of times that rates were added below the smallest or above the
         largest.
       at_edge: Whether the chosen rate is the smallest or the largest of all rates that
@@ -45,6 +45,8 @@ def choose_rate(
     added: int = 2,
 ) -> Choice:
     """Choose the learning rate with the lowest mean score over the tuning seeds.
+
+    The tuning seeds are used for this choice only, not for reported results.
 
     The ladder is the sequence of rates to try. If its first or last rate is the best,
     more rates are added at this end, up to six times.

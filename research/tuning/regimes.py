@@ -65,7 +65,7 @@ class Regime(NamedTuple):
 
 
 def theory_regimes(batch_size: int) -> tuple[Regime, ...]:
-    """Return the regimes for which theory predicts where f - f* levels off.
+    """Return each `Regime` for which theory predicts where f - f* levels off.
 
     There are four regimes: the full batch, mini-batches and single examples drawn with
     replacement at a constant rate, and single examples at a decaying rate. Here f is
@@ -89,7 +89,7 @@ def theory_regimes(batch_size: int) -> tuple[Regime, ...]:
 
 
 def practice_regimes(batch_size: int) -> tuple[Regime, ...]:
-    """Return the regimes used in practice: the data are shuffled in every epoch.
+    """Return each `Regime` used in practice: the data are shuffled in every epoch.
 
     Example:
       >>> [regime.name for regime in practice_regimes(32)]

@@ -52,6 +52,8 @@ class Runs(NamedTuple):
 class Searched(NamedTuple):
     """Result of one search; a point is a choice of all hyper-parameters.
 
+    `search` explains the screening and the refinements.
+
     Attributes:
       values: Values of each hyper-parameter at all points, by name, shape (points,).
         The first points are those of the screening; row 0 is the defaults.
@@ -88,17 +90,17 @@ def search(
     once with these hyper-parameters.
 
     1. Screening: the defaults and budget - 1 scrambled Sobol points run on four seeds.
-    2. Race: the best quarter of the points also runs on the next six seeds. 3.
-    Refinement, at most four rounds. In each round, budget / 4 new points are drawn from
-    normal distributions around the two best points. Their covariance is 0.49 times the
-    covariance of the elite. The elite is the best budget / 5 points on the screening
-    seeds. It has at least h + 2 points if there are h hyper-parameters. Because of this
-    covariance, the new points follow a narrow valley of the score in any direction, and
-    lie closer together if the elite does. The new points run on the screening seeds,
-    and the better half of them also on the six seeds of the race. The refinement ends
-    if the best mean score improves by less than log 1.02 in two rounds in a row. 4.
-    Choice: the best four points run on all seeds. The point with the lowest mean score
-    is chosen.
+    2. Race: the best quarter of the points also runs on the next six seeds.
+    3. Refinement, at most four rounds. In each round, budget / 4 new points are drawn
+       from normal distributions around the two best points, with 0.49 times the
+       covariance of the elite. The elite is the best budget / 5 points on the screening
+       seeds, but at least h + 2 points for h hyper-parameters. So the new points follow
+       a narrow valley of the score in any direction, and they lie closer together if
+       the elite does. The new points run on the screening seeds, and the better half of
+       them also on the six seeds of the race. The refinement ends if the best mean
+       score improves by less than log 1.02 in two rounds in a row.
+    4. Choice: the best four points run on all seeds. The point with the lowest mean
+       score is chosen.
 
     A new point may lie outside a range with a log or one_minus scale, by up to a third
     of the width of the range on this scale. So the chosen point may lie outside the
@@ -192,7 +194,8 @@ def most_runs(budget: int, seeds: int) -> int:
     """Return the largest number of runs that one search asks for.
 
     Args:
-      budget: Number of points of the screening; 1 for a space without ranges.
+      budget: Number of points of the screening (see `search`); 1 for a space without
+        ranges.
       seeds: Number of seeds of the search.
     Example:
       >>> most_runs(1, 30), most_runs(32, 30)
@@ -200,6 +203,8 @@ def most_runs(budget: int, seeds: int) -> int:
     """
     check_count("budget", budget)
     check_count("seeds", seeds)
+    check_most(MOST_TRIALS, budget=budget)
+    check_most(MOST_SEEDS, seeds=seeds)
     screening, racing = (min(n, seeds) for n in (SCREENING_SEEDS, RACING_SEEDS))
     if budget == 1:
         return seeds

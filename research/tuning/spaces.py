@@ -131,11 +131,11 @@ def _check_numbers(range_: Range, where: str) -> None:
 def trials(space: Space, count: int) -> dict[str, Float[np.ndarray, " trials"]]:
     """Return the first trials of a search: defaults, then a scrambled Halton sequence.
 
-    Each name of the space uses one dimension of the Halton sequence. DIMENSIONS lists
-    the dimension for common names, so that two rules with the same hyper-parameter try
-    the same values. If a name is not listed, or if its dimension is already in use, the
-    name gets the first free dimension. The trials do not depend on `count`: a larger
-    count only adds trials.
+    A trial is a choice of hyper-parameters. Each name of the space uses one dimension
+    of the Halton sequence. DIMENSIONS lists the dimension for common names, so that two
+    rules with the same hyper-parameter try the same values. If a name is not listed, or
+    if its dimension is already in use, the name gets the first free dimension. The
+    trials do not depend on `count`: a larger count only adds trials.
 
     Args:
       space: Ranges by name.
@@ -172,6 +172,8 @@ def edges(
     space: Space, chosen: Mapping[str, float], outer: float = 0.1
 ) -> tuple[tuple[str, str], ...]:
     """Return the edges of a space at which a trial lies.
+
+    A trial is a choice of hyper-parameters.
 
     If the best trial is at an edge, a better trial may lie outside the space.
 

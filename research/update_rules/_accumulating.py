@@ -59,7 +59,7 @@ def adagrad(
     eps: Scalar = 1e-7,
     eps_in_sqrt: bool = True,
 ) -> optax.GradientTransformation:
-    """Divide each gradient entry by the root of the sum of its squares so far.
+    """Divide each gradient entry by the root of the sum of its squares at all steps.
 
     s_t = s_(t-1) + g_t²,
     u_t = -η_t g_t / √(s_t + ε), or 0 where s_t = 0.
@@ -220,7 +220,7 @@ class CorrectedRmspropState(NamedTuple):
 
 
 class CenteredRmspropState(NamedTuple):
-    """State of centered RMSProp.
+    """State of RMSProp with centered=True, which `rmsprop` describes.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -268,9 +268,9 @@ def rmsprop(
 
     optax.rmsprop is the same. torch has the default β = 0.99 and adds ε outside the
     root. At g = 1e-5 with β = 0.9, the first step is 31 times as long with ε outside
-    the root as with ε inside. torch also multiplies the momentum's sum by the rate
-    instead of each gradient, which makes a difference only under a schedule. The
-    lecture that introduced RMSProp has no ε.
+    the root as with ε inside. torch also multiplies the momentum's sum, not each
+    gradient, by the rate. The two differ only under a schedule. The lecture that
+    introduced RMSProp has no ε.
 
     optax and torch compute the variance by subtraction, as v - m². Where gradients
     hardly change, rounding errors can make this difference negative, and its root NaN.
@@ -427,9 +427,9 @@ class MadgradState(NamedTuple):
       count: Number of steps taken, int32, shape ().
       moved: Difference x_t - x_0, which is the sum of the updates, shaped like the
         params.
-      gradient_sum: Weighted sum of gradients s_t, shaped like the params.
-      sum_of_squares: Weighted sum of squared gradients ν_t, shaped like the params
-        (real if those are complex).
+      gradient_sum: Weighted sum s_t of gradients, shaped like the params.
+      sum_of_squares: Weighted sum ν_t of squared gradients, shaped like the params
+        (real if the params are complex).
       learning_rate: Learning rate of the last step, shape (). Before the first step,
         the rate that the first step will use.
     """

@@ -82,8 +82,9 @@ def adam(
     whatever the scale of their gradients. The defaults rarely need much tuning. With
     the default decays, a nonzero gradient after many zero gradients moves its entry by
     3.2 η. If the gradient then grows by a factor β2 / β1 at each step, the entry moves
-    by up to 7.3 η per step. No sequence of gradients makes a longer step. On some
-    convex problems Adam converges to the worst point (see `amsgrad`).
+    by up to 7.3 η per step. With these decays, no sequence of gradients makes a longer
+    step. On some convex problems with bounded params, Adam converges to the point with
+    the highest loss (Reddi et al., see `amsgrad`).
 
     Args:
       learning_rate: Learning rate η, the paper's α. A nonnegative number, a traced

@@ -43,9 +43,9 @@ class AdemamixState(NamedTuple):
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      mu: Fast moving average of gradients m_t, shaped like the params.
-      slow: Slow moving average of gradients n_t, shaped like the params.
-      nu: Moving average of squared gradients v_t, shaped like the params.
+      mu: Fast moving average m_t of gradients, shaped like the params.
+      slow: Slow moving average n_t of gradients, shaped like the params.
+      nu: Moving average v_t of squared gradients, shaped like the params.
     """
 
     count: Int[Array, ""]
@@ -80,8 +80,8 @@ def ademamix(
 
     optax.contrib.ademamix is the same without a warm-up. It also accepts schedules for
     α and β3, whose steps are counted from 0. In the paper, the warm-up lasts for the
-    whole training. Without a warm-up, long trainings may diverge early. In
-    bitsandbytes, the arguments t_alpha and t_beta3 are the lengths of the warm-up.
+    whole training. Without a warm-up, a long training may diverge in its first steps.
+    In bitsandbytes, the arguments t_alpha and t_beta3 are the lengths of the warm-up.
     torch does not have the rule.
 
     Use it for long trainings of large models, where gradients that are 10,000 steps old
@@ -165,8 +165,8 @@ class SimplifiedAdemamixState(NamedTuple):
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      velocity: Decaying sum of gradients m_t, shaped like the params.
-      nu: Moving average of squared gradients v_t, shaped like the params.
+      velocity: Decaying sum m_t of gradients, shaped like the params.
+      nu: Moving average v_t of squared gradients, shaped like the params.
     """
 
     count: Int[Array, ""]
@@ -324,8 +324,8 @@ class MarsState(NamedTuple):
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      mu: Moving average of corrected gradients m_t, shaped like the params.
-      nu: Moving average of squared corrected gradients v_t, shaped like the params.
+      mu: Moving average m_t of corrected gradients, shaped like the params.
+      nu: Moving average v_t of squared corrected gradients, shaped like the params.
       gradient: Last gradient g_t, shaped like the params.
     """
 

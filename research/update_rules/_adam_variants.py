@@ -519,7 +519,7 @@ def cautious_adamw(
 
 
 class AdahessianState(NamedTuple):
-    """State of AdaHessian.
+    """State of `adahessian`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -610,7 +610,8 @@ def adahessian(
         `adahessian_draws` says how the key is used.
       b1, b2: Decays β1 and β2 in [0, 1); may be traced.
       eps: Constant ε, positive; may be traced.
-      hessian_power: Power k, at least 0; may be traced. With 0, the rule is momentum.
+      hessian_power: Power k, at least 0; may be traced. With 0, the divisor is
+        constant, and the rule is momentum.
       weight_decay: Factor λ, at least 0; may be traced.
       mask: Pytree of booleans (a prefix of the params), or a function from params to
         such a pytree. Leaves marked True are decayed.

@@ -30,9 +30,10 @@ def effective_length(decay: Scalar, count: Int[Array, ""]) -> Float[Array, ""]:
 
     The age of a gradient is the number of steps since it was computed. A plain mean of
     the last ρ_t gradients has the same mean age as the moving average. So ρ_t = 1 + 2
-    a, where a is the mean age of the gradients in the moving average. The formula for
-    ρ_t subtracts numbers near 2000 (for β = 0.999) to get a number near 5. While t (1 -
-    β) is small, this function therefore computes a from a power series.
+    a, where a is the mean age of the gradients in the moving average. While t is small,
+    the formula for ρ_t is the difference of two much larger numbers. For example, it is
+    1999 - 1993 for β = 0.999 and t = 6. Such a difference loses digits. While t (1 - β)
+    is small, this function therefore computes the mean age from a power series.
 
     Args:
       decay: Decay β in [0, 1); may be traced.

@@ -16,6 +16,7 @@ from research.checks import (
     check_flag,
     check_number,
     check_tree,
+    is_float_array,
     shown,
 )
 from research.types import Params, Scalar
@@ -165,6 +166,8 @@ def check_floating(params: Params) -> None:
       Traceback (most recent call last):
       TypeError: params must be floating; params['w'] is int...[]. Convert them to ...
     """
+    if all(is_float_array(leaf) for leaf in jax.tree.leaves(params)):
+        return
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             remedy = (

@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from research.checks import check_number
+from research.checks import check_number, is_integer, shown
 from research.types import Array, Params, Scalar
 from research.update_rules._checks import checked
 from research.update_rules._edges import abs_square, complete
 from research.update_rules._transforms import cast
+
+MOST_AXES = 32  # No array has more.
 
 
 @checked
@@ -151,6 +153,13 @@ def clip_adaptively(
     """
     check_number("clipping", clipping, positive=True)
     check_number("eps", eps)
+    axes: Any = axis if isinstance(axis, list | tuple) else (axis,)
+    axes = () if axis is None else axes
+    if not all(is_integer(a) and -MOST_AXES <= a < MOST_AXES for a in axes):
+        raise ValueError(
+            "axis must be an integer, a list of integers or None; got "
+            f"axis={shown(axis)}. For the columns of a matrix, write axis=0."
+        )
 
     def shorten(path: Any, g: Array, w: Array):
         axes = (

@@ -21,10 +21,11 @@ from research.update_rules._transforms import agreement, cast, increment, reache
 
 
 class AccumulationState(NamedTuple):
-    """State of gradient accumulation.
+    """State of `accumulate_gradients`.
 
     Attributes:
-      count: Number of gradients in the mean, from 0 to every - 1, int32, shape ().
+      count: Number of gradients in the mean, int32, shape (). It is less than the
+        argument `every` of `accumulate_gradients`.
       mean: Mean of these gradients, shaped like the params.
       value: Mean of the objective values that were passed with these gradients, shape
         ().

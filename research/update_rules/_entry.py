@@ -11,10 +11,11 @@ class Range(NamedTuple):
 
     Attributes:
       low, high: Ends of the range, low < high.
-      scale: Scale on which trials are spread evenly, for a value x. "log" is log x; use
-        it for rates, with low > 0. "linear" is x itself. "one_minus" is log(1 - x); use
-        it for momenta, with 0 <= low and high < 1. On this scale there are as many
-        trials between 0.9 and 0.99 as between 0 and 0.9.
+      scale: Scale on which the trials are spread evenly. For a value x, the scale "log"
+        is log x; use this scale for rates, with low > 0. The scale "linear" is x
+        itself. The scale "one_minus" is log(1 - x); use this scale for momenta, with 0
+        <= low and high < 1. The scale "one_minus" has as many trials between 0.9 and
+        0.99 as between 0 and 0.9.
       default: Value of the first trial, between low and high; None means the middle of
         the range on this scale.
     """

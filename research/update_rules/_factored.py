@@ -56,7 +56,7 @@ class AdafactorState(NamedTuple):
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      nu: Moving average of squared gradients v_t, shaped like the params. A leaf that
+      nu: Moving average v_t of squared gradients, shaped like the params. A leaf that
         is factored has its Factors instead.
     """
 
@@ -68,7 +68,7 @@ class AdafactorMomentumState(NamedTuple):
     """State of Adafactor's momentum. `adafactor` defines the symbols.
 
     Attributes:
-      mu: Moving average of directions m_t, shaped like the params.
+      mu: Moving average m_t of directions, shaped like the params.
     """
 
     mu: Params
@@ -128,10 +128,10 @@ def adafactor(
         η_t.
       decay_rate: Exponent c, positive; may be traced.
       min_dim_size_to_factor: Smallest length that the two axes of a factored leaf may
-        have, a positive integer; None means 128. It cannot be traced.
+        have, a positive integer; None means 128. This argument cannot be traced.
       multiply_by_parameter_scale: Whether to multiply by max(ε2, rms(x_t)).
       clipping_threshold: Threshold δ, positive; may be traced. 1e30 turns clipping off.
-      momentum: Momentum μ in [0, 1), or None for none; may be traced.
+      momentum: Momentum μ in [0, 1); may be traced. None means no momentum.
       weight_decay: Decay λ, at least 0; may be traced.
       mask: As in `adamw`.
       eps, min_scale: Constants ε and ε2, at least 0; may be traced.
@@ -313,7 +313,7 @@ class Sm3State(NamedTuple):
       largest: For each leaf, a tuple with one array per axis. The array of an axis has
         the largest s_t at each position of this axis. A leaf without axes has one
         number.
-      mu: Moving average of directions m_t, shaped like the params.
+      mu: Moving average m_t of directions, shaped like the params.
     """
 
     largest: Params

@@ -95,8 +95,9 @@ def heavy_ball(
     Use it on ill-conditioned problems: near a minimum it needs about √κ log(1 / ε)
     steps to reach the error ε, where κ is the ratio of the largest to the smallest
     curvature. `tuning.heavy_ball_constants` computes the η and μ for this speed. Far
-    from a minimum it may cycle for ever. Momentum does not reduce noise: at the rate η
-    the noise is as large as without momentum at the rate η / (1 - μ).
+    from a minimum it may cycle for ever. Noise in the gradients moves the params around
+    a minimum, and momentum does not reduce this motion: it is as large as without
+    momentum at the rate η / (1 - μ).
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -135,12 +136,14 @@ def nesterov(
     params are y_t, so the gradient is taken at the params (Bengio et al.). With a
     constant rate the two forms agree.
 
-    Use it where the heavy ball would overshoot. The convergence of Nesterov's rule is
-    proved for every convex function. A constant μ suits strongly convex functions
-    (`tuning.nesterov_constants`). In Nesterov's paper (1983), μ grows towards 1 with t.
-    For such a growing μ, pass a schedule such as `tuning.nesterov_momentum`. The
-    formula is then m_t = μ_(t-1) m_(t-1) + g_t, u_t = -η_t (g_t + μ_t m_t), because the
-    look-ahead to y_t used μ_(t-1). optax and torch do not accept such a schedule.
+    Use it where the heavy ball would overshoot. For convex functions with a Lipschitz
+    gradient, the convergence of Nesterov's rule is proved if the rate is small enough.
+    A constant μ suits strongly convex functions (`tuning.nesterov_constants`). In
+    Nesterov's paper (1983), μ grows towards 1 with t. For such a growing μ, pass a
+    schedule such as `tuning.nesterov_momentum`. With a schedule, the formulas are m_t =
+    μ_(t-1) m_(t-1) + g_t and u_t = -η_t (g_t + μ_t m_t). The factor of m_(t-1) is
+    μ_(t-1), because the previous step multiplied m_(t-1) by μ_(t-1) in its look-ahead.
+    optax and torch do not accept such a schedule.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -325,10 +328,10 @@ def sign_descent(
     also changes the rate of each coordinate.
 
     Use it to see how much of Adam's effect comes from the sign. The rule also suits
-    gradients whose sizes carry no information. With a constant rate the distance to a
-    minimum does not fall below the rate. On batches of one example, the rule approaches
-    a point where the median of the examples' gradients is 0, instead of their mean. Use
-    large batches and a decaying schedule.
+    gradients whose sizes carry no information. With a constant rate the steps do not
+    become shorter near a minimum, so the params oscillate around it. On batches of one
+    example, the rule approaches a point where the median of the examples' gradients is
+    0, instead of their mean. Use large batches and a decaying schedule.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a

@@ -33,7 +33,7 @@ from research.update_rules._transforms import cast, increment
 
 
 class SearchState(NamedTuple):
-    """State of backtracking_descent.
+    """State of `backtracking_descent`.
 
     Attributes:
       count: Number of steps taken, int32, shape ().
@@ -55,21 +55,22 @@ def backtracking_descent(
     """Gradient descent with a backtracking line search by Armijo's rule.
 
     u_t = -a_t g_t, where a_t is the first of b_t, ρ b_t, ρ² b_t, ... with f(x_t - a_t
-    g_t) <= f(x_t) - c a_t |g_t|².
+    g_t) <= f(x_t) - c a_t |g_t|². Here ρ is shrink, c is sufficient_decrease and f is
+    the objective.
 
-    By default the first trial b_t is η at every step. If increase is given, b_t is
-    min(η, increase · a_(t-1)). This saves evaluations where the accepted step hardly
-    changes. After a failed search, the first trial is η again.
+    By default the first trial b_t is η, the learning rate, at every step. If increase
+    is given, b_t is min(η, increase · a_(t-1)). This saves evaluations where the
+    accepted step hardly changes. After a failed search, the first trial is η again.
 
     The same rule in optax is chain(sgd(1), scale_by_backtracking_linesearch(n,
     slope_rtol=c, decrease_factor=ρ, increase_factor=increase or inf,
-    max_learning_rate=η)), where n is max_evaluations and c is sufficient_decrease. If
-    no trial is accepted, optax takes the last trial. Here the update is then 0, and the
-    state's `outcome` gives the reason.
+    max_learning_rate=η)), where n is max_evaluations. If no trial is accepted, optax
+    takes the last trial. Here the update is then 0, and the state's `outcome` gives the
+    reason.
 
     Use it on a deterministic, cheap objective to avoid tuning a rate. The rule is not
-    faster than gradient descent with the best rate. On mini-batches it fits each step
-    to the current batch, and the noise remains.
+    faster than gradient descent with the best rate. On mini-batches the rule fits each
+    step to the current batch, and the noise of the gradients remains.
 
     Args:
       learning_rate: Longest trial step η. A positive number, a traced scalar or a
@@ -133,7 +134,7 @@ def backtracking_descent(
 
 
 class ConjugateState(NamedTuple):
-    """State of nonlinear_conjugate_gradient.
+    """State of `nonlinear_conjugate_gradient`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of steps taken, int32, shape ().
@@ -203,10 +204,10 @@ def nonlinear_conjugate_gradient(
     gradient method, which ends after at most n steps in n dimensions.
 
     The method restarts with d_t = -g_t if d_t is not a descent direction, or if the
-    formula for β_t divides by zero. The first trial of a search is a_(t-1) <g_(t-1),
-    d_(t-1)> / <g_t, d_t>, which assumes that the objective decreases by as much as in
-    the last step. At the first step, and after a failed search, the first trial is η
-    min(1, 1 / |g_t|).
+    formula for β_t divides by zero. The first step size that a search tries is a_(t-1)
+    <g_(t-1), d_(t-1)> / <g_t, d_t>, which assumes that the objective decreases by as
+    much as in the last step. At the first step, and after a failed search, the first
+    step size to try is η min(1, 1 / |g_t|).
 
     optax does not have this rule. scipy's CG is polak_ribiere_plus with another
     implementation of the strong Wolfe search.
@@ -215,8 +216,8 @@ def nonlinear_conjugate_gradient(
     usually needs fewer evaluations. The gradients must be deterministic.
 
     Args:
-      learning_rate: Factor η in the first trial at the first step. A positive number, a
-        traced scalar or a schedule.
+      learning_rate: Factor η in the first step size that the first search tries. A
+        positive number, a traced scalar or a schedule.
       beta: Name of the formula for β_t, one of the four above.
       linesearch: Name of the line search, "strong_wolfe" (with curvature 0.1) or
         "backtracking", or a function with the arguments of `strong_wolfe`.

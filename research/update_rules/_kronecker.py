@@ -41,9 +41,9 @@ class SoapState(NamedTuple):
 
     Attributes:
       count: Number of calls of update, int32, shape ().
-      mu: Moving average of gradients M, shaped like the params, in at least float32.
-      nu: Moving average of squares of the rotated gradients V, shaped like the params,
-        in at least float32.
+      mu: Moving average M of gradients, shaped like the params, in at least float32.
+      nu: Moving average V of the squares of the rotated gradients, shaped like the
+        params, in at least float32.
       factors: For each leaf, the moving average of G Gᵀ along each rotated axis.
       bases: For each leaf, the basis Q of each rotated axis, an orthogonal matrix.
     """
@@ -126,7 +126,8 @@ def soap(
       refresh: How the bases are refreshed (see above), "qr" or "eigh".
       shampoo_beta: Decay rate β in [0, 1); may be traced. None means β2.
       max_size: Largest length of an axis that is rotated, an integer of at least 0;
-        None means 10,000. It cannot be traced, because it decides the shapes of arrays.
+        None means 10,000. This argument cannot be traced, because it decides the shapes
+        of arrays.
     Returns:
       The rule; its update needs params.
     Raises:
@@ -230,7 +231,7 @@ def soap(
 
 
 def _rotated(axes: Any, bases: Any, x: Array) -> Array:
-    """Return Qᵀ along each axis of x, with 0 in place of rounding errors of 0.
+    """Multiply each axis of x by Qᵀ. Entries that are rounding errors of 0 become 0.
 
     A gradient often has no component along some of the columns of Q, and then the
     division by √V would turn the rounding error of 0 into a step of full length.
@@ -251,7 +252,9 @@ def _refreshed(
     bases: list[Any],
     nu: list[Array],
 ) -> tuple[list[Any], list[Array]]:
-    """Return the bases and V: unchanged (index 0), at the first call (1) or later (2).
+    """Return the bases Q and the averages V that the next step uses.
+
+    `index` is 0 if they do not change, 1 at the first call, and 2 at a later refresh.
 
     If a factor is not finite, it has no eigenvectors, and its basis does not change.
     """
@@ -301,7 +304,7 @@ def _next_basis(factor: Array, q: Array, refresh: str) -> tuple[Array, Array]:
 
 
 class KlSoapState(NamedTuple):
-    """State of KL-SOAP.
+    """State of `kl_soap`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of calls of update, int32, shape ().
@@ -344,9 +347,9 @@ def kl_soap(
     averages of their eigenvalues. With β = shampoo_beta and P = Q_Lᵀ G_t Q_R,
     L <- β L + (1 - β) G_t Q_R diag(1 / d_R) Q_Rᵀ G_tᵀ / n,
     d_L <- max(β d_L + (1 - β) mean_j P_ij² / d_R,j, c^(-2)) with c = max(10, min(m,
-    4000)), and R and d_R are updated in the same way, all from the old values. If t is
-    a multiple of refresh_every, Q_L then becomes the orthogonal factor of L Q_L, and
-    Q_R that of R Q_R.
+    4000)), and R and d_R are updated in the same way. All new values are computed from
+    the old ones. If t is a multiple of refresh_every, Q_L then becomes the orthogonal
+    factor of L Q_L, and Q_R that of R Q_R.
 
     SOAP's L is the average of G Gᵀ. Here, each factor is whitened by the inverse of the
     other factor. With E for the expected value, L = E[G R⁻¹ Gᵀ] / n and
@@ -392,7 +395,8 @@ def kl_soap(
       shampoo_beta: Decay rate β in [0, 1); may be traced. None means β2.
       first_eigenvalue: First value of all eigenvalues d, positive; may be traced.
       max_size: Largest length of an axis that is rotated, an integer of at least 0;
-        None means 10,000. It cannot be traced, because it decides the shapes of arrays.
+        None means 10,000. This argument cannot be traced, because it decides the shapes
+        of arrays.
     Returns:
       The rule; its update needs params.
     Raises:
@@ -533,7 +537,10 @@ def _kl_factors(
 def _kl_bases(
     index: Array, axes: list[Any], factors: list[Any], bases: list[Any]
 ) -> list[Any]:
-    """Return the bases: unchanged (index 0), at the first call (1) or later (2)."""
+    """Return the bases Q that the next step uses.
+
+    `index` is as in `_refreshed`.
+    """
     if not any(axes):
         return bases
     each = lambda change: (
@@ -554,7 +561,7 @@ def _orthogonalised(factor: Array, q: Array) -> Array:
 
 
 class ShampooState(NamedTuple):
-    """State of Shampoo.
+    """State of `shampoo`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of calls of update, int32, shape ().
@@ -648,13 +655,13 @@ def shampoo(
       refresh_every: Number of steps k between two refreshes, a positive integer; may be
         traced.
       root: Order q of the roots, a positive integer; None means twice the number of
-        axes. It cannot be traced.
+        axes. This argument cannot be traced.
       method: How the roots are computed (see above), "eigh" or "newton".
       graft: Function from a rate to the rule that sets the length of the step, such as
         adagrad. None means that the length is not changed.
       max_size: Largest length of an axis whose factor is a whole matrix, an integer of
-        at least 0; None means 1,024. It cannot be traced, because it decides the
-        shapes of arrays.
+        at least 0; None means 1,024. This argument cannot be traced, because it decides
+        the shapes of arrays.
     Returns:
       The rule; its update needs params.
     Raises:
@@ -788,7 +795,7 @@ def _added(b2: Any, factor: Array, g: Array, axis: int) -> Array:
 def _inverse_root(
     factor: Array, order: int, eps: Any, method: str
 ) -> tuple[Array, Array]:
-    """Return (L + ε I)^(-1/q), and its residual; 0 if L overflowed."""
+    """Return (L + ε I)^(-1/q) for a factor L, and its residual; 0 if L overflowed."""
     overflow = jnp.any(jnp.isposinf(factor)) & ~jnp.any(jnp.isnan(factor))
     usable = jnp.all(jnp.isfinite(factor))
     matrix = jnp.where(usable, factor, 0.0)
@@ -813,10 +820,12 @@ def _power(eigenvalues: Array, power: float) -> Array:
 def by_eigenvalues(
     matrix: Float[Array, "n n"], order: int, ridge: Scalar = 0.0
 ) -> Float[Array, "n n"]:
-    """Return (L + ε I)^(-1/q) by the eigenvalues of a semidefinite matrix.
+    """Return the inverse root (L + ε I)^(-1/q) from the eigenvalues of L.
+
+    L is the argument `matrix`, ε is ridge and q is order.
 
     Eigenvalues of L below 0 are rounding errors, and count as 0. If an eigenvalue of L
-    + ε I is 0, this eigenvalue is left out.
+    + ε I is 0, this eigenvalue is left out, as in a pseudo-inverse.
 
     Args:
       matrix: Semidefinite matrix L, shape (n, n), of float32 or float64.
@@ -840,7 +849,9 @@ def by_eigenvalues(
 def by_newton(
     matrix: Float[Array, "n n"], order: int, ridge: Scalar = 0.0, num_steps: int = 100
 ) -> Float[Array, "n n"]:
-    """Return (L + ε I)^(-1/q) of a definite matrix by the coupled Newton iteration.
+    """Return the inverse root (L + ε I)^(-1/q) by the coupled Newton iteration.
+
+    L is the argument `matrix`, ε is ridge and q is order.
 
     Let A = L + ε I, |A| its Frobenius norm, and z = (1 + q) / (2 |A|). The iteration
     starts with X = z^(1/q) I and M = z A. Each step computes T = ((q + 1) I - M) / q, X
@@ -849,16 +860,17 @@ def by_newton(
     this entry grows again, or after num_steps steps.
 
     Args:
-      matrix: Matrix L, shape (n, n), of float32 or float64; L + ε I is definite.
+      matrix: Symmetric matrix L, shape (n, n), of float32 or float64. L + ε I must be
+        positive definite, or 0.
       order: Order q of the root.
       ridge: Constant ε, at least 0.
       num_steps: Largest number of steps.
     Returns:
       The root, shape (n, n), with a relative error of about the machine epsilon times
-      the condition number of A. The result is 0 if A is 0.
+      the condition number of A. If A is 0, the result is 0.
     References:
       Guo & Higham, A Schur-Newton method for the matrix pth root and its inverse, SIAM
-      J. Matrix Anal. Appl. 28 (2006), equation (3.1) on the coupled form.
+      J. Matrix Anal. Appl. 28 (2006), equation (3.1) (the coupled form).
     Example:
       >>> print(by_newton(jnp.diag(jnp.array([16.0, 81.0])), 4).round(6))
       [[0.5      0.      ]
@@ -938,7 +950,7 @@ class PsgdState(NamedTuple):
 
     Attributes:
       count: Number of calls of update, int32, shape ().
-      mu: Moving average of gradients M, shaped like the params.
+      mu: Moving average M of gradients, shaped like the params.
       factors: For each leaf and each of its axes, the factor Q: an upper triangular
         matrix, or only its diagonal.
     """
@@ -952,8 +964,8 @@ class PsgdDraws(NamedTuple):
     """Random numbers of one step of `psgd_kron`.
 
     Attributes:
-      uniform: Uniform number in [0, 1), shape (). The factors are updated if it is
-        below the probability.
+      uniform: Uniform number in [0, 1), shape (). The factors are updated if this
+        number is below the argument `probability` of `psgd_kron`.
       noise: Standard normal numbers V, shaped like the params, in at least float32.
     """
 
@@ -1058,8 +1070,8 @@ def psgd_kron(
       mask: Pytree of booleans (a prefix of the params), or a function from params to
         such a pytree. Leaves marked True are decayed.
       max_size: Largest length of an axis whose factor is a whole matrix, an integer of
-        at least 0; None means 8,192. It cannot be traced, because it decides the
-        shapes of arrays.
+        at least 0; None means 8,192. This argument cannot be traced, because it decides
+        the shapes of arrays.
     Returns:
       The rule; its update needs params.
     Raises:
@@ -1149,7 +1161,7 @@ def psgd_kron(
 def _by_factors(
     factors: Any, x: Array, transposed: bool = False, inverse: bool = False
 ) -> Array:
-    """Return Q, Qᵀ or Q^(-T) along each axis of x."""
+    """Multiply each axis of x by its factor Q, by Qᵀ or by Q^(-T)."""
     for k, q in enumerate(factors):
         if q.ndim == 1:
             shape = [1] * x.ndim
@@ -1246,7 +1258,7 @@ def _along(axes: Any, matrices: Any, x: Array) -> Array:
 
 
 def _outer(g: Array, axis: int) -> Array:
-    """Return G Gᵀ along an axis: the products of its slices, summed."""
+    """Return G Gᵀ along an axis: entry (i, j) is the product of slices i and j."""
     others = tuple(k for k in range(g.ndim) if k != axis)
     return jnp.tensordot(g, g, (others, others), precision="highest")
 

@@ -58,7 +58,7 @@ _OF_THE_PAPER = (
 
 
 def _shrunk(coefficients: tuple[float, ...], factor: float) -> tuple[float, ...]:
-    """Return the coefficients of p(x / factor)."""
+    """Return the coefficients of p(x / factor), given those of the polynomial p(x)."""
     a, b, c = coefficients
     return a / factor, b / factor**3, c / factor**5
 
@@ -318,16 +318,17 @@ def muon(
 
     O(A) keeps the singular vectors of A and brings its singular values close to 1. Its
     computation starts from Y = A / (|A| + ε), where |A| is the Frobenius norm, and
-    repeats Y <- a Y + b Y Yᵀ Y + c Y Yᵀ Y Yᵀ Y for ns_steps iterations. With the
-    reference's a, b and c, singular values of at least 0.01 |A| are mapped to values
-    between 0.68 and 1.14. With (15/8, -10/8, 3/8) and more iterations, they are mapped
-    to 1. If the coefficients differ between iterations, fewer iterations are needed.
-    The coefficients of the Polar Express map singular values of at least 0.01 |A| to
-    values between 0.87 and 1.13 in five iterations, and to 1 within 0.003 in six.
+    repeats Y <- a Y + b Y Yᵀ Y + c Y Yᵀ Y Yᵀ Y for ns_steps iterations. With the a, b
+    and c of the reference implementation by Jordan et al., singular values of at least
+    0.01 |A| are mapped to values between 0.68 and 1.14. With (15/8, -10/8, 3/8) and
+    more iterations, they are mapped to 1. If the coefficients differ between
+    iterations, fewer iterations are needed. The coefficients of the Polar Express map
+    singular values of at least 0.01 |A| to values between 0.87 and 1.13 in five
+    iterations, and to 1 within 0.003 in six.
 
-    The rule is the same as the reference implementation of Jordan et al., except that
-    the reference rounds to bfloat16 inside O, as torch.optim.Muon does. This rule keeps
-    the leaf's dtype. torch's adjust_lr_fn="match_rms_adamw" is consistent_rms=0.2.
+    The rule is the same as the reference implementation, except that the reference
+    rounds to bfloat16 inside O, as torch.optim.Muon does. This rule keeps the leaf's
+    dtype. torch's adjust_lr_fn="match_rms_adamw" is consistent_rms=0.2.
     optax.contrib.muon differs in four ways. First, optax divides M_t by 1 - β^(t+1) and
     G_t by 1 - β^t before the look-ahead (bias_correction=True). In the second update,
     the weight of the first gradient is then 0.374 times the weight of the second
@@ -341,9 +342,10 @@ def muon(
     The state of a matrix has one number per parameter, for M_t. The state of any other
     leaf is that of the inner rule, which is two numbers per parameter for Adam.
 
-    Use it for the weight matrices between hidden layers of deep networks, where it is
-    fast. Leave input layers, output layers, biases and gains to `inner`. The step does
-    not shrink with the gradient, so the params only converge if the rate decays.
+    Use it for the weight matrices between hidden layers of deep networks, where it
+    converges fast. Leave input layers, output layers, biases and gains to `inner`. The
+    step does not shrink with the gradient, so the params only converge if the rate
+    decays.
 
     Args:
       learning_rate: Learning rate η of all leaves. A number of at least 0, a traced
@@ -364,13 +366,13 @@ def muon(
         axes, are orthogonalised. `MatrixAxes` names the axes of a leaf that become the
         rows and the columns of a matrix. The other axes number the matrices of a batch,
         for example one matrix of each attention head; m and n are then the numbers of
-        rows and columns of one matrix. None selects the leaves
-        with two axes.
+        rows and columns of one matrix. None selects the leaves with two axes.
       inner: Function from a rate to the rule for the other leaves; None means adam. The
         rule is made with the rate 1, and its updates are multiplied by η_t. For
         example, `lambda rate: adamw(0.1 * rate)` is AdamW at a tenth of the rate.
-      consistent_rms: Root mean square r of the step, at least 0; may be traced. None
-        means s = √max(1, n / m).
+      consistent_rms: Root mean square r of s O, which is the step divided by the rate
+        if there is no weight decay. At least 0; may be traced. None means s = √max(1, n
+        / m).
     Returns:
       The rule; its update needs params.
     Raises:
@@ -465,9 +467,7 @@ def _is_triple(row: Any) -> bool:
 
 
 def _layouts(rule: str, matrices: Any) -> Callable[[Params], Any]:
-    """Return a function from params to a pytree of MatrixAxes, False at other
-    leaves.
-    """
+    """Return a function from params to MatrixAxes of matrices, False elsewhere."""
     as_flag = lambda entry: True if isinstance(entry, MatrixAxes) else entry
     flags = lambda entries: jax.tree.map(as_flag, entries)
     if matrices is None:
@@ -508,8 +508,9 @@ def _split(
     of_matrices: Callable[[list[MatrixAxes]], optax.GradientTransformation],
     others: optax.GradientTransformation,
 ) -> optax.GradientTransformation:
-    """Return a rule for the matrices, which knows their axes, and one for the
-    others.
+    """Return a rule that updates matrices and other leaves by different rules.
+
+    `of_matrices` makes the rule of the matrices from their axes.
     """
 
     def parts(params: Params) -> optax.GradientTransformationExtraArgs:
@@ -574,8 +575,8 @@ def newton_schulz(
     """Return a matrix with the singular vectors of a and singular values close to 1.
 
     The matrix comes from repeated application of odd polynomials of degree five. They
-    enlarge small singular values, with the defaults by a factor of up to 485. If a
-    singular value is 0, they enlarge its rounding error by the same factor.
+    enlarge small singular values. With the defaults, the factor is up to 485. If a
+    singular value is 0, its rounding error is enlarged by the same factor.
 
     Args:
       a: Matrix, shape (m, n).
@@ -650,12 +651,14 @@ def normuon(
     P_t = O_t / (√v_t + δ), column by column,
     v_t = β2 v_(t-1) + (1 - β2) (mean of the squares of each column of O_t).
 
-    O_t = O(β M_t + (1 - β) G_t) is the orthogonalised momentum of Muon. X_t has shape
-    (m, n) for m inputs and n outputs, so v_t has a number for each output (neuron). δ
-    is 1e-10, β2 is beta2 and λ is weight_decay. With the factor s = √max(1, n / m)
-    |O_t| / (|P_t| + δ), where |.| is the Frobenius norm, the step has the same norm as
-    the step of Muon. If consistent_rms is a number c, then s = c √(m n) / (|P_t| + δ),
-    and the root mean square of the step is c.
+    O_t is the orthogonalised momentum of `muon`: O(β M_t + (1 - β) G_t), or O(M_t) with
+    nesterov=False. The docstring of `muon` defines the function O, the momentum M_t,
+    the gradient G_t and β. The params X_t have shape (m, n) for m inputs and n outputs,
+    so v_t has a number for each output (neuron). δ is 1e-10, β2 is beta2 and λ is
+    weight_decay. With the factor s = √max(1, n / m) |O_t| / (|P_t| + δ), where |.| is
+    the Frobenius norm, the step has the same norm as the step of Muon. If
+    consistent_rms is a number c, then s = c √(m n) / (|P_t| + δ), and the root mean
+    square of s P_t is c.
 
     The rule is the same as the authors' code, except that the code rounds to bfloat16
     inside O. The paper's algorithm has consistent_rms=0.2. In the authors' code,
@@ -673,8 +676,9 @@ def normuon(
       learning_rate, beta, nesterov, eps, weight_decay, ns_steps, ns_coeffs, matrices,
         inner: As in `muon`.
       beta2: Decay rate β2 in [0, 1); may be traced.
-      consistent_rms: Root mean square c of the step, at least 0; may be traced. None
-        keeps the norm of Muon's step.
+      consistent_rms: Root mean square c of s P_t, which is the step divided by the rate
+        if there is no weight decay. At least 0; may be traced. None keeps the norm of
+        Muon's step.
     Returns:
       The rule; its update needs params.
     Raises:

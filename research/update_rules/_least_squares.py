@@ -37,7 +37,7 @@ MOST_MISSES = 3  # Successive misses after which the quadratic model is used.
 
 
 class GaussNewtonState(NamedTuple):
-    """State of Gauss-Newton.
+    """State of `gauss_newton`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of calls of update, int32, shape ().
@@ -192,7 +192,9 @@ def gauss_newton(
 
 
 class LevenbergMarquardtState(NamedTuple):
-    """State of Levenberg-Marquardt. `levenberg_marquardt` defines the symbols.
+    """State of `levenberg_marquardt`, whose docstring defines the symbols.
+
+    A trial is a step that the rule computes, and then accepts or rejects.
 
     Attributes:
       count: Number of calls of update, int32, shape ().
@@ -234,12 +236,12 @@ def levenberg_marquardt(
     column of J, so the rule does not depend on the units of the parameters. h comes
     from a QR factorisation of J with √μ D below it, not from JᵀJ.
 
-    Let F = ½ |r|². The ratio ρ = (F(x) - F(x + h)) / (½ |J h|² + μ |D h|²) compares the
-    decrease with the decrease predicted by the model. x moves if ρ > 1e-4. The first
-    radius is Δ_0 = η |D x_0|, or η if x_0 = 0. After the first step, the radius is
-    reduced to |D h_0| if |D h_0| is smaller. The next radius is |D h| / 10 if ρ < 1/4.
-    It is 2 |D h| if ρ >= 3/4, or if ρ >= 1/4 and μ = 0. Otherwise the radius does not
-    change.
+    A trial is a step h that is computed, and then accepted or rejected. Let F = ½ |r|².
+    The ratio ρ = (F(x) - F(x + h)) / (½ |J h|² + μ |D h|²) compares the decrease with
+    the decrease predicted by the model. x moves if ρ > 1e-4. The first radius is Δ_0 =
+    η |D x_0|, or η if x_0 = 0. After the first step, the radius is reduced to |D h_0|
+    if |D h_0| is smaller. The next radius is |D h| / 10 if ρ < 1/4. It is 2 |D h| if ρ
+    >= 3/4, or if ρ >= 1/4 and μ = 0. Otherwise the radius does not change.
 
     If the residuals stay large, JᵀJ lacks the second derivatives Σ r_i ∇²r_i of F, and
     the rule above would take many small steps. Each trial therefore compares two
@@ -400,7 +402,7 @@ def _quadratic_step(
     metric: Array,
     radius: Array,
 ) -> tuple[Float[Array, " n"], Float[Array, ""]]:
-    """Return the minimiser h of F's quadratic model with |D h| <= Δ, and its σ."""
+    """Return the minimiser of F's quadratic model with |D h| <= Δ, and the damping."""
     hessian = _again(x, r)(jax.grad(lambda z: _half_square(residuals(z))))(x)
     scaled = hessian / metric[:, None] / metric[None]
     p, shift, _ = trust_region_step(scaled, g / metric, radius)
@@ -416,7 +418,7 @@ def _bend(
 
 
 def _again(x: Array, r: Array) -> Callable[..., Callable[[Array], Array]]:
-    """Return jax.jacfwd or jax.jacrev, whichever computes the residuals' Jacobian."""
+    """Return jax.jacfwd or jax.jacrev: the one used for the residuals' Jacobian."""
     return jax.jacfwd if len(r) >= len(x) else jax.jacrev
 
 

@@ -21,13 +21,16 @@ ROUNDING_OF_VALUE = 10.0
 class LineSearch(NamedTuple):
     """Result of a line search.
 
+    f is the objective, x are the params at the start of the search, and d is the
+    direction.
+
     Attributes:
       step: Step size a, shape (); 0 if the search failed.
       value: Value f(x + a d), shape ().
-      slope: Derivative of f(x + a d) with respect to a, shape (). NaN if the search
-        computes no gradients and a > 0.
-      grad: Gradient of f at x + a d, shaped like the params. None if the search
-        computes no gradients.
+      slope: Derivative of f(x + a d) with respect to a, shape (). `backtracking`
+        computes no gradients, so it knows this derivative only at a = 0. The slope is
+        then NaN unless the search failed.
+      grad: Gradient of f at x + a d, shaped like the params. None after `backtracking`.
       evaluations: Number of evaluations of f, with or without its gradient, not
         counting the value and gradient passed to the search; int32, shape ().
       outcome: `Outcome` of the search, int32, shape ().
@@ -178,14 +181,14 @@ def strong_wolfe(
     decrease and a sufficiently flat slope.
 
     The search is Nocedal & Wright's bracketing and zooming in a single loop, with one
-    value and gradient per iteration. Before a bracket is found, the next trial is the
-    minimiser of the cubic that has the values and slopes of φ at the last two trials.
-    If h is the distance between the last two trials, the distance of the new trial from
-    the earlier of them is limited to between 2.1 h and 5 h. In a bracket, the next
-    trial is the minimiser of the cubic that has the values and slopes of φ at both
-    ends. It is kept at least a tenth of the bracket's length away from both ends. If
-    the cubic has no minimiser, the trial is the middle of the bracket. A value that is
-    not finite counts as too high.
+    value and gradient per iteration. A trial is a step size that the search tries.
+    Before a bracket is found, the next trial is the minimiser of the cubic that has the
+    values and slopes of φ at the last two trials. If h is the distance between the last
+    two trials, the distance of the new trial from the earlier of them is limited to
+    between 2.1 h and 5 h. In a bracket, the next trial is the minimiser of the cubic
+    that has the values and slopes of φ at both ends. It is kept at least a tenth of the
+    bracket's length away from both ends. If the cubic has no minimiser, the trial is
+    the middle of the bracket. A value that is not finite counts as too high.
 
     Close to a minimum, the values of f differ by less than their rounding errors. If
     φ(a) exceeds φ(0) by no more than the rounding error 10 eps |φ(0)|, where eps is the

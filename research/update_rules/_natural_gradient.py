@@ -30,13 +30,13 @@ FisherFn = Callable[
 
 
 class NaturalGradientState(NamedTuple):
-    """State of the natural gradient.
+    """State of `natural_gradient`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of calls of update, int32, shape ().
       learning_rate: Learning rate η of the last step, 0 if no step was taken, shape ().
       outcome: `Outcome` of the last step, int32.
-      curvature: Kind of the matrix, an index into
+      curvature: Kind of the matrix F + λ I, an index into
         `research.update_rules._second_order.CURVATURES`, int32.
     """
 
@@ -178,9 +178,10 @@ def canonical_fisher(
     """Return a function that computes the Fisher matrix of a model with logits.
 
     The matrix is (1/n) Σ_i J_iᵀ (diag p_i - p_i p_iᵀ) J_i. J_i is the Jacobian of the
-    logits of example i with respect to the params, and p_i is their softmax. For a
-    single logit z_i, the matrix is (1/n) Σ_i σ(z_i) (1 - σ(z_i)) J_iᵀJ_i. It is also
-    the generalised Gauss-Newton matrix of the mean cross-entropy.
+    logits of example i with respect to the params, and p_i is the softmax of these
+    logits. For a single logit z_i, the matrix is (1/n) Σ_i σ(z_i) (1 - σ(z_i)) J_iᵀJ_i.
+    The Fisher matrix is also the generalised Gauss-Newton matrix of the mean
+    cross-entropy.
 
     Args:
       apply: Model (params, x) -> logits, as in `research.models`. The logits have shape

@@ -29,6 +29,7 @@ from research.update_rules._second_order import (
     secular_root,
     shaped_like,
     solve_symmetric,
+    symmetric_eigen,
     value_slack,
 )
 from research.update_rules._transforms import cast, increment
@@ -37,7 +38,7 @@ WAYS = ("reflect", "keep", "stop")
 
 
 class NewtonState(NamedTuple):
-    """State of Newton's method.
+    """State of Newton's method (`newton`).
 
     Attributes:
       count: Number of calls of update, int32, shape ().
@@ -78,9 +79,9 @@ def newton(
     sufficient_decrease. η = 1 tries the full step first.
 
     The Hessian is `jax.hessian` of value_fn over all params as one vector. For n
-    params, a step needs memory for n² numbers and n³ operations. Near a minimum with a
-    definite Hessian, the number of correct digits doubles with each step. optax and
-    torch do not have Newton's method.
+    params, a step takes about n³ operations, and the Hessian needs memory for n²
+    numbers. Near a minimum with a definite Hessian, the number of correct digits
+    doubles with each step. optax and torch do not have Newton's method.
 
     A Hessian counts as not positive definite if a pivot of its Cholesky factorisation
     is at most n eps times the corresponding diagonal entry, where eps is the machine
@@ -195,6 +196,8 @@ def newton(
 class TrustRegionState(NamedTuple):
     """State of `trust_region_newton`, whose docstring defines the symbols.
 
+    A trial is a step that the rule computes, and then accepts or rejects.
+
     Attributes:
       count: Number of calls of update, int32, shape ().
       learning_rate: Radius Δ_t, the largest length of the next step, shape ().
@@ -242,8 +245,9 @@ def trust_region_newton(
     exactly. optax and torch do not have this rule.
 
     Use it if Newton with backtracking fails: at saddle points, in narrow curved
-    valleys, and for singular Hessians. It costs one eigen-decomposition, n³ operations,
-    per step. A rejected step does not move the params; state.gain reports this.
+    valleys, and for singular Hessians. Each step costs one eigen-decomposition, which
+    takes about n³ operations. A rejected step does not move the params; state.gain
+    reports this.
 
     Args:
       learning_rate: First radius Δ_0, positive; may be traced.
@@ -360,7 +364,7 @@ def trust_region_step(
       region), and the kind of H as an index into CURVATURES, int32.
     """
     eps = jnp.finfo(g.dtype).eps
-    values, vectors = jnp.linalg.eigh(hessian)
+    values, vectors = symmetric_eigen(hessian)
     lowest, largest = (
         jnp.min(values, initial=jnp.inf),
         jnp.max(jnp.abs(values), initial=0.0),
@@ -376,7 +380,11 @@ def trust_region_step(
     c, rounding = coefficients(s), len(g) * eps * largest
     hard = (lowest < -rounding) & (s == 0)
     along = jnp.where(hard, jnp.sqrt(jnp.maximum(radius**2 - c @ c, 0.0)), 0.0)
-    p = -(vectors @ c) + (along * vectors[:, 0] if len(g) else 0.0)
+    p = -(vectors @ c)
+    if len(g):
+        p += along * jax.lax.dynamic_index_in_dim(
+            vectors, jnp.argmin(values), 1, keepdims=False
+        )
     flawed = jnp.where(lowest < -rounding, INDEFINITE, SINGULAR)
     curvature = jnp.where(lowest > rounding, DEFINITE, flawed).astype(jnp.int32)
     return p, jnp.where(inside, 0.0, s - lowest), curvature
@@ -409,10 +417,11 @@ def _model(
 
 
 def _before(value: Array, g: Array, grad: Params | None):
-    """Return the value and gradient at x.
+    """Return the objective's value and gradient before the step.
 
-    The gradient is `grad` if it is given, and g otherwise. g are the incoming updates,
-    which may be another vector, such as the clipped gradient.
+    The gradient is `grad` if this argument is given, and g otherwise. g are the
+    incoming updates, which may differ from the gradient, for example if the gradient
+    was clipped.
     """
     return value, g if grad is None else flatten(grad)[0].astype(g.dtype)
 

@@ -727,8 +727,8 @@ def mechanic(
       weight_decay: Decay λ in h, at least 0; may be traced.
       eps: Constant ε, positive; may be traced.
       initial_scale: Scale σ, positive; may be traced.
-      num_betas: Number n of decays, a positive integer; None means 6. It cannot be
-        traced.
+      num_betas: Number n of decays, a positive integer; None means 6. This argument
+        cannot be traced.
     Returns:
       The rule; its update needs params, and passes extra arguments on to the inner
       rule.
@@ -825,7 +825,7 @@ class MomoState(NamedTuple):
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      mu: Moving average of gradients m_t, shaped like the params.
+      mu: Moving average m_t of gradients, shaped like the params.
       mean_value: Moving average f̄_t of values, shape (), in at least float32.
       mean_product: Moving average γ_t of <g_t, x_t>, shape (), in at least float32.
       lower_bound: Lower bound of the objective, shape (), in at least float32.
@@ -853,9 +853,9 @@ def momo(
     The step ends where a linear model of the objective reaches the lower bound, but its
     length is at most η_t |m_t|.
 
-    m_t, f̄_t and γ_t are moving averages of g_t, f(x_t) and <g_t, x_t> with the decay
-    β. In the first step, each average is its first value. With a = 1 + η_t λ and the
-    lower bound f*:
+    m_t, f̄_t and γ_t are moving averages of the gradient g_t, of the objective's value
+    f(x_t) and of <g_t, x_t>, with the decay β. In the first step, each average is its
+    first value. With a = 1 + η_t λ and the lower bound f*:
     τ_t = min(η_t, max(a (f̄_t - f* - γ_t) + <m_t, x_t>, 0) / |m_t|²),
     u_t = -τ_t m_t - η_t λ x_t / a.
 
@@ -946,9 +946,9 @@ class MomoAdamState(NamedTuple):
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      mu: Moving average of gradients m_t, shaped like the params.
-      nu: Moving average of squared gradients v_t, shaped like the params (real if those
-        are complex).
+      mu: Moving average m_t of gradients, shaped like the params.
+      nu: Moving average v_t of squared gradients, shaped like the params (real if the
+        params are complex).
       mean_value: Moving average f̄_t of values, shape (), in at least float32.
       mean_product: Moving average γ_t of <g_t, x_t>, shape (), in at least float32.
       lower_bound: Lower bound of the objective, shape (), in at least float32.
@@ -979,9 +979,10 @@ def momo_adam(
     The step ends where a linear model of the objective reaches the lower bound, but is
     not longer than Adam's step.
 
-    m_t, f̄_t and γ_t are moving averages of g_t, f(x_t) and <g_t, x_t> with the decay
-    β1. They start at 0. With D_t = √v̂_t + ε as in `adam`, c_t = 1 - β1^t, a = 1 + η_t
-    λ, p_t = <m_t, m_t / D_t> and the lower bound f*:
+    m_t, f̄_t and γ_t are moving averages of the gradient g_t, of the objective's value
+    f(x_t) and of <g_t, x_t>, with the decay β1. They start at 0. With D_t = √v̂_t + ε
+    as in `adam`, c_t = 1 - β1^t, a = 1 + η_t λ, p_t = <m_t, m_t / D_t> and the lower
+    bound f*:
     τ_t = min(η_t / c_t, max(a (f̄_t - c_t f* - γ_t) + <m_t, x_t>, 0) / p_t),
     u_t = -τ_t m_t / D_t - η_t λ x_t / a.
 

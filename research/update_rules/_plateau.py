@@ -23,13 +23,19 @@ from research.update_rules._transforms import (
 class PlateauState(NamedTuple):
     """State of `reduce_on_plateau`.
 
+    `reduce_on_plateau` averages the values of the objective in groups of consecutive
+    steps. A mean value is the mean of one group.
+
     Attributes:
       scale: Factor of the updates, shape (), in at least float32.
-      best: Least mean value so far, shape (), in at least float32; ∞ at first.
-      consecutive: Number of mean values in a row that were not better, int32, shape ().
-      waiting: Number of the next mean values that will not count, int32, shape ().
-      count: Number of values in the present group, int32, shape ().
-      mean: Mean of the values in the present group, shape (), in at least float32.
+      best: Smallest mean value so far, shape (), in at least float32; ∞ at first.
+      consecutive: Number of mean values in a row that were not better than `best`,
+        int32, shape ().
+      waiting: How many of the next mean values will not count, because the scale was
+        just reduced, int32, shape ().
+      count: Number of values so far in the unfinished group, int32, shape ().
+      mean: Mean of the values so far in the unfinished group, shape (), in at least
+        float32.
     """
 
     scale: Float[Array, ""]

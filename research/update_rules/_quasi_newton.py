@@ -37,10 +37,10 @@ class BFGSState(NamedTuple):
 
     Attributes:
       count: Number of steps taken, int32, shape ().
-      num_pairs: Number of pairs (s, y) used in the inverse Hessian, int32, shape ().
+      num_pairs: Number of pairs (s, y) that H uses, int32, shape ().
       params, grad: x and g of the last step, shaped like the params.
-      inverse_hessian: Inverse Hessian H over all n entries of the params in order,
-        shape (n, n).
+      inverse_hessian: Approximation H of the inverse Hessian, with all n entries of the
+        params as one vector, shape (n, n).
       search: `Searched`, the result of the last line search.
     """
 
@@ -68,16 +68,16 @@ def bfgs(
     min_curvature, so H stays positive definite. For min_curvature = 0, a strong Wolfe
     step ensures this condition.
 
-    optax does not have BFGS. scipy's BFGS starts from H = I and a first trial of 1.01 /
-    |g_1|, and does not rescale H.
+    optax does not have BFGS. scipy's BFGS starts from H = I, first tries a step size of
+    1.01 / |g_1|, and does not rescale H.
 
     Use it on smooth deterministic functions of up to a few hundred params, if a
     gradient costs more than n² operations and H fits in memory. For more params, use
-    lbfgs. On noisy gradients it fails, because y is mostly noise.
+    lbfgs. On noisy gradients, BFGS fails, because y is mostly noise.
 
     Args:
-      learning_rate: First trial η of each line search, or the step size if linesearch
-        is None. A positive number, a traced scalar, or a schedule t -> η_t.
+      learning_rate: First step size η that each line search tries, or the step size if
+        linesearch is None. A positive number, a traced scalar, or a schedule t -> η_t.
       linesearch: "strong_wolfe", "backtracking", a function with the arguments of
         `strong_wolfe`, or None for a fixed step size.
       first_step: Kind of the norm |g_t| that is used before the first pair.
@@ -129,9 +129,7 @@ def bfgs(
             state.inverse_hessian,
         )
         num_pairs = jnp.where(enters, increment(state.num_pairs), state.num_pairs)
-        scale = jnp.where(
-            num_pairs == 0, capped_inverse_norm(updates, first_step), 1.0
-        ).astype(dtype)
+        scale = _scale_of_step(num_pairs, updates, first_step, jnp.ones((), dtype))
         direction = _like(-scale * (matrix @ _flat(updates, dtype)), updates)
         step, searched = take_step(
             search,
@@ -149,17 +147,34 @@ def bfgs(
     return complete(whole, only_real="bfgs", needs_value_fn=True)
 
 
+def _scale_of_step(
+    num_pairs: Array, grad: Params, first_step: str, scale: Array
+) -> Array:
+    """Return the factor before the first pair, and `scale` after it.
+
+    The norm of the gradient is computed only before the first pair.
+    """
+    return jax.lax.cond(
+        num_pairs == 0,
+        lambda: capped_inverse_norm(grad, first_step).astype(scale.dtype),
+        lambda: scale,
+    )
+
+
 def _with_pair(matrix: Array, s: Array, y: Array, is_first: Array) -> Array:
     curvature = s @ y
-    matrix = jnp.where(
-        is_first, curvature / (y @ y) * jnp.eye(len(s), dtype=s.dtype), matrix
-    )
-    product = matrix @ y / curvature
+    # Before the first pair the matrix is I, which this factor scales. A second matrix
+    # would be written and read again.
+    factor = jnp.where(is_first, curvature / (y @ y), 1.0).astype(s.dtype)
+    product = factor * (matrix @ y) / curvature
     grown = (
         1.0 + y @ product
     ) / curvature  # Expansion of (I - ρ s yᵀ) H (I - ρ y sᵀ) + ρ s sᵀ.
     return (
-        matrix - jnp.outer(s, product) - jnp.outer(product, s) + grown * jnp.outer(s, s)
+        factor * matrix
+        - jnp.outer(s, product)
+        - jnp.outer(product, s)
+        + grown * jnp.outer(s, s)
     )
 
 
@@ -196,7 +211,7 @@ def lbfgs(
     first_step: str = "euclidean",
     min_curvature: Scalar = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
-    """Step as in `bfgs`, but keep the last m pairs instead of a matrix.
+    """Step as in `bfgs`, but keep the last steps and gradient changes, not a matrix.
 
     u_t = -a_t H_t g_t, computed by the two-loop recursion. H_t starts from (<s, y> /
     <y, y>) I for the newest pair (s, y) and is updated as in `bfgs` with the last m
@@ -210,14 +225,14 @@ def lbfgs(
     search, each with its own implementation, so only the limits of the iterates agree.
 
     Use it on smooth deterministic functions of any size, where it is the first rule to
-    try. Full-batch logistic regression is a typical case. On mini-batches it fails,
-    because y compares gradients of different examples.
+    try. Full-batch logistic regression is a typical case. On mini-batches, L-BFGS
+    fails, because y compares gradients of different examples.
 
     Args:
-      learning_rate: First trial η of each line search, or the step size if linesearch
-        is None. A positive number, a traced scalar, or a schedule t -> η_t.
-      memory_size: Number of pairs m, a positive integer; None means 10. It cannot be
-        traced, because it determines the shapes of arrays.
+      learning_rate: First step size η that each line search tries, or the step size if
+        linesearch is None. A positive number, a traced scalar, or a schedule t -> η_t.
+      memory_size: Number of pairs m, a positive integer; None means 10. This argument
+        cannot be traced, because it determines the shapes of arrays.
       linesearch: "strong_wolfe", "backtracking", a function with the arguments of
         `strong_wolfe`, or None for a fixed step size.
       first_step: Kind of the norm |g_t| that is used before the first pair.
@@ -271,10 +286,8 @@ def lbfgs(
     def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
         _refuse_no_params(params)
         state = _remember(state, params, updates, min_curvature)
-        scale = jnp.where(
-            state.num_pairs == 0, capped_inverse_norm(updates, first_step), state.scale
-        )
-        direction = _two_loops(updates, state, scale.astype(state.scale.dtype))
+        scale = _scale_of_step(state.num_pairs, updates, first_step, state.scale)
+        direction = _two_loops(updates, state, scale)
         step, searched = take_step(
             search,
             direction,

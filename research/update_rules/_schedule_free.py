@@ -35,8 +35,9 @@ class ScheduleFreeState(NamedTuple):
     The params are y_t.
 
     Attributes:
-      evaluation_params: Average x_t, at which the objective is evaluated during the
-        run, and which is the result at the end. Before the first step, it equals y_t.
+      evaluation_params: Average x_t. `research.descent` evaluates the objective at x_t
+        during the run, and x_t is the result at the end. Before the first step, x_t
+        equals y_t.
       lead: Difference z_t - x_t between the fast sequence and its average, shaped like
         the params.
       weight_sum: Sum of weights Σ γ_i^p, shape ().

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, Int
 
@@ -24,6 +25,9 @@ CURVATURES = (
     "the matrix is singular up to rounding errors",
     "the value, the gradient or the matrix is not finite",
 )
+
+MOST_IN_OWN_LOOPS = 8192  # Rows times squared columns of a small matrix.
+MOST_SWEEPS = 30  # Of Jacobi's rotations; about six are needed.
 
 Unflatten = Callable[[Float[Array, " n"]], Params]  # Restores the structure of params.
 ValueAndGrad = tuple[Float[Array, ""], Float[Array, " n"]]
@@ -282,6 +286,176 @@ def least_squares_step(
     return jax.lax.cond(full, by_qr, by_singular_values)
 
 
+def _in_own_loops(rows: int, columns: int) -> bool:
+    """Return whether a matrix is factorised by loops of this module, not by LAPACK.
+
+    XLA compiles a small loop on a CPU to one function of the processor's instructions,
+    but only if it calls no library. A call of LAPACK would cost more than the
+    arithmetic.
+    """
+    return jax.default_backend() == "cpu" and rows * columns**2 <= MOST_IN_OWN_LOOPS
+
+
+def triangle(
+    matrix: Float[Array, "m n"], right: Float[Array, " m"]
+) -> tuple[Float[Array, "k n"], Float[Array, " k"]]:
+    """Return R and Qᵀb of the factorisation A = Q R, by Householder's reflections.
+
+    Args:
+      matrix: Matrix A, shape (m, n).
+      right: Vector b, shape (m,).
+    Returns:
+      R, upper triangular with shape (k, n), and Qᵀb, shape (k,), where k = min(m, n).
+      The signs of the rows are arbitrary.
+    References:
+      Golub & Van Loan, Matrix Computations, 4th ed., algorithm 5.2.1.
+    Example:
+      >>> upper, target = triangle(jnp.array([[0.0], [2.0]]), jnp.array([1.0, 6.0]))
+      >>> print(target / upper[:, 0])
+      [3.]
+    """
+    (m, n), k = matrix.shape, min(matrix.shape)
+    both = jnp.concatenate([matrix, right[:, None]], axis=1)
+    if not _in_own_loops(m, n):
+        both = jnp.linalg.qr(both, mode="r")
+        return both[:k, :n], both[:k, n]
+    index = jnp.arange(m)
+
+    def reflect(j: Array, both: Array):
+        column = jax.lax.dynamic_index_in_dim(both, j, 1, keepdims=False)
+        below = jnp.where(index >= j, column, 0.0)
+        largest = jnp.max(jnp.abs(below))
+        unit = below / jnp.where(
+            largest > 0, largest, 1.0
+        )  # Its square cannot overflow.
+        pivot = jax.lax.dynamic_index_in_dim(unit, j, 0, keepdims=False)
+        end = -jnp.copysign(jnp.sqrt(jnp.sum(unit * unit)), pivot)
+        factor = jnp.where(largest > 0, (end - pivot) / end, 0.0)
+        normal = jnp.where(index == j, 1.0, unit / (pivot - end))
+        normal = jnp.where(largest > 0, normal, 0.0)
+        return both - factor * normal[:, None] * (normal @ both)[None]
+
+    both = jax.lax.fori_loop(0, k, reflect, both)
+    return jnp.triu(both[:k, :n]), both[:k, n]
+
+
+def solve_upper(
+    upper: Float[Array, "n n"], right: Float[Array, " n"]
+) -> Float[Array, " n"]:
+    """Return x with R x = b, for an upper triangular R.
+
+    Example:
+      >>> print(solve_upper(jnp.array([[1.0, 1.0], [0.0, 2.0]]), jnp.array([3.0, 4.0])))
+      [1. 2.]
+    """
+    n = len(right)
+    if not _in_own_loops(n, n):
+        return jax.scipy.linalg.solve_triangular(upper, right)
+
+    def substitute(step: Array, x: Array):
+        i = n - 1 - step
+        row = jax.lax.dynamic_index_in_dim(upper, i, 0, keepdims=False)
+        pivot = jax.lax.dynamic_index_in_dim(row, i, 0, keepdims=False)
+        b = jax.lax.dynamic_index_in_dim(right, i, 0, keepdims=False)
+        return jax.lax.dynamic_update_index_in_dim(x, (b - row @ x) / pivot, i, 0)
+
+    return jax.lax.fori_loop(0, n, substitute, jnp.zeros_like(right))
+
+
+def singular_values(
+    matrix: Float[Array, "m n"], target: Float[Array, " m"]
+) -> tuple[Float[Array, " k"], Float[Array, " k"], Float[Array, "n k"]]:
+    """Return the singular values s of A = U diag(s) Vᵀ, Uᵀb, and V.
+
+    Args:
+      matrix: Matrix A, shape (m, n).
+      target: Vector b, shape (m,).
+    Returns:
+      s, shape (k,), in no order; Uᵀb, shape (k,), 0 where s is 0; and V, shape (n, k).
+      k is n, or min(m, n) for a large matrix.
+    Example:
+      >>> matrix = jnp.diag(jnp.array([3.0, 4.0]))
+      >>> s, projected, _ = singular_values(matrix, jnp.ones(2))
+      >>> print(s, projected)
+      [3. 4.] [1. 1.]
+    """
+    if not _in_own_loops(*matrix.shape):
+        u, s, v = jnp.linalg.svd(matrix, full_matrices=False)
+        return s, u.T @ target, v.T
+    largest = jnp.max(jnp.abs(matrix), initial=0.0)
+    unit = jnp.where(largest > 0, largest, 1.0)
+    turned, vectors = _orthogonal_columns(matrix / unit)
+    s = jnp.linalg.norm(turned, axis=0)
+    projected = jnp.where(s > 0, (target @ turned) / jnp.where(s > 0, s, 1.0), 0.0)
+    return unit * s, projected, vectors
+
+
+def symmetric_eigen(
+    matrix: Float[Array, "n n"],
+) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
+    """Return the eigenvalues of a symmetric matrix in no order, and its eigenvectors.
+
+    Example:
+      >>> values, _ = symmetric_eigen(jnp.array([[1.0, 2.0], [2.0, 1.0]]))
+      >>> print(jnp.sort(values).round(5))
+      [-1.  3.]
+    """
+    n = len(matrix)
+    if not _in_own_loops(n, n):
+        return jnp.linalg.eigh(matrix)
+    # The shifted matrix is positive semidefinite, so that its singular vectors are its
+    # eigenvectors.
+    shift = jnp.max(jnp.sum(jnp.abs(matrix), axis=0), initial=0.0)
+    unit = jnp.where(shift > 0, shift, 1.0)
+    scaled = matrix / unit
+    _, vectors = _orthogonal_columns(scaled + jnp.eye(n, dtype=matrix.dtype))
+    return unit * jnp.sum(vectors * (scaled @ vectors), axis=0), vectors
+
+
+def _orthogonal_columns(
+    matrix: Float[Array, "m n"],
+) -> tuple[Float[Array, "m n"], Float[Array, "n n"]]:
+    """Return A V, whose columns are orthogonal, and the orthogonal V.
+
+    One-sided Jacobi rotations turn each pair of columns until all are orthogonal
+    (Golub & Van Loan, section 8.6.3).
+    """
+    m, n = matrix.shape
+    eps = jnp.finfo(matrix.dtype).eps
+    if n < 2:
+        return matrix, jnp.eye(n, dtype=matrix.dtype)
+    first, second = (jnp.asarray(i, jnp.int32) for i in np.triu_indices(n, 1))
+    # A row holds a column of A V and the same column of V.
+    both = jnp.concatenate([matrix.T, jnp.eye(n, dtype=matrix.dtype)], axis=1)
+
+    def rotate(k: Array, carry: tuple[Array, Array]):
+        both, turned = carry
+        a, b = (
+            jax.lax.dynamic_index_in_dim(both, i[k], 0, keepdims=False)
+            for i in (first, second)
+        )
+        aa, bb, ab = a[:m] @ a[:m], b[:m] @ b[:m], a[:m] @ b[:m]
+        off = jnp.abs(ab) > m**0.5 * eps * jnp.sqrt(aa) * jnp.sqrt(bb)
+        zeta = (bb - aa) / (2.0 * jnp.where(off, ab, 1.0))
+        tangent = jnp.copysign(1.0, zeta) / (jnp.abs(zeta) + jnp.hypot(1.0, zeta))
+        tangent = jnp.where(off, tangent, 0.0)
+        cosine = 1.0 / jnp.sqrt(1.0 + tangent * tangent)
+        sine = cosine * tangent
+        for i, row in ((first, cosine * a - sine * b), (second, sine * a + cosine * b)):
+            both = jax.lax.dynamic_update_index_in_dim(both, row, i[k], 0)
+        return both, turned | off
+
+    def sweep(carry: tuple[Array, Array, Array]):
+        both, _, sweeps = carry
+        start = (both, jnp.asarray(False))
+        return *jax.lax.fori_loop(0, len(first), rotate, start), sweeps + 1
+
+    going_on = lambda carry: carry[1] & (carry[2] < MOST_SWEEPS)
+    start = (both, jnp.asarray(True), jnp.int32(0))
+    both, _, _ = jax.lax.while_loop(going_on, sweep, start)
+    return both[:, :m].T, both[:, m:].T
+
+
 def damped_step(
     jacobian: Float[Array, "m n"],
     r: Float[Array, " m"],
@@ -310,29 +484,21 @@ def damped_step(
       >>> print(h.round(5), damping.round(5))
       [1.5 2. ] 4.0
     """
-    q, upper = jnp.linalg.qr(jacobian)
-    target = -q.T @ r
+    upper, target = triangle(jacobian, -r)
     (m, n), eps = jacobian.shape, jnp.finfo(r.dtype).eps
-    newton = (
-        jax.scipy.linalg.solve_triangular(upper, target)
-        if m >= n
-        else jnp.full_like(scale, jnp.inf)
-    )
+    newton = solve_upper(upper, target) if m >= n else jnp.full_like(scale, jnp.inf)
     lengths = jnp.linalg.norm(jacobian, axis=0)[: min(m, n)]
     full = (m >= n) & jnp.all(jnp.abs(jnp.diagonal(upper)) > m * eps * lengths)
 
     def at_the_edge():
-        u, s, v = jnp.linalg.svd(upper / scale[None], full_matrices=False)
+        s, projected, vectors = singular_values(upper / scale[None], target)
         nonzero = full | (s > max(m, n) * eps * jnp.max(s, initial=0.0))
-        gamma = jnp.where(nonzero, s * (u.T @ target), 0.0)
+        gamma = jnp.where(nonzero, s * projected, 0.0)
         damping = secular_root(s**2, gamma, radius, 0.0)
-        by_values = v.T @ jnp.where(nonzero, gamma / (s**2 + damping), 0.0) / scale
-        rows, below = jnp.linalg.qr(
-            jnp.concatenate([upper, jnp.diag(jnp.sqrt(damping) * scale)])
-        )
-        damped = jax.scipy.linalg.solve_triangular(
-            below, rows[: len(target)].T @ target
-        )
+        by_values = vectors @ jnp.where(nonzero, gamma / (s**2 + damping), 0.0) / scale
+        rows = jnp.concatenate([upper, jnp.diag(jnp.sqrt(damping) * scale)])
+        zeros = jnp.zeros(n, target.dtype)
+        damped = solve_upper(*triangle(rows, jnp.concatenate([target, zeros])))
         return jnp.where(full, damped, by_values), damping
 
     inside = full & (jnp.linalg.norm(scale * newton) <= radius)
@@ -351,11 +517,11 @@ def backtrack(
 ) -> tuple[Float[Array, ""], Int[Array, ""], Int[Array, ""], ValueAndGrad]:
     """Return the first step size that decreases f enough, up to a rounding error.
 
-    The step sizes tried are t_0, t_0 s, t_0 s², ... A step size t is accepted if f(x +
-    t p) <= f(x) + c t ∇f(x)ᵀp + slack (Armijo's condition).
-    `line_searches.backtracking` has no such slack. It rejects the last steps to a
-    minimum, because they change f by less than its rounding error. x then ends with
-    only half of its digits correct.
+    f is the objective, x the params and p the direction of the step. The step sizes
+    tried are t_0, t_0 s, t_0 s², ... A step size t is accepted if f(x + t p) <= f(x) +
+    c t ∇f(x)ᵀp + slack (Armijo's condition). `line_searches.backtracking` has no such
+    slack. It rejects the last steps to a minimum, because they change f by less than
+    its rounding error. x then ends with only half of its digits correct.
 
     Args:
       at: Function from t to f(x + t p) and ∇f(x + t p).

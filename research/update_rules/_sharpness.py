@@ -19,7 +19,7 @@ from research.update_rules._transforms import cast
 
 
 class SamState(NamedTuple):
-    """State of SAM.
+    """State of `sam`.
 
     Attributes:
       inner: State of the inner rule.
@@ -37,9 +37,9 @@ def sam(
     """Descend with the gradient at the worst point in a neighbourhood.
 
     e_t = ρ g_t / |g_t|, and the inner rule receives the gradient ∇f(x_t + e_t). To
-    first order, x_t + e_t is the point with the largest loss within a radius of ρ.
-    |g_t| is the Euclidean norm over all leaves (the paper's p = 2). If |g_t| is 0, e_t
-    = 0. Each step costs two gradients, both on the examples of the mini-batch. The
+    first order, x_t + e_t is the point with the largest loss within the distance ρ of
+    x_t. |g_t| is the Euclidean norm over all leaves (the paper's p = 2). If |g_t| is 0,
+    e_t = 0. Each step costs two gradients, both on the examples of the mini-batch. The
     inner rule works with the shifted function y -> f(y + e_t). It receives the gradient
     of this function and, if needed, the value, grad and value_fn of this function.
     Weight decay in the inner rule applies to x_t, not to x_t + e_t.
@@ -51,8 +51,8 @@ def sam(
     no effect, so clip inside `inner`.
 
     Use it for networks that fit their training set and should generalise better, at
-    twice the cost per step. On a convex problem it only keeps the params at a distance
-    of about ρ from the minimum.
+    twice the cost per step. On a convex problem, SAM only keeps the params at a
+    distance of about ρ from the minimum.
 
     Args:
       learning_rate: Learning rate η of the inner rule. A number of at least 0, a traced

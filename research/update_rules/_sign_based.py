@@ -129,8 +129,9 @@ def adopt(
     squared gradients.
 
     With use_clipping=False, the rule is the paper's first version; the second version
-    added the clipping. optax.contrib.adopt is the same. If the first gradient of an
-    entry is 0 and a later gradient is not, d_t without clipping is g / ε.
+    added the clipping. optax.contrib.adopt is the same. If the first gradients of an
+    entry are 0, then without clipping the first d_t that is not 0 is g_t / ε, which may
+    be huge.
 
     Use it instead of Adam if β2 cannot be tuned. ADOPT converges with any β2, because
     g_t is not part of its own divisor. An unusual first gradient is remembered for

@@ -36,7 +36,7 @@ def polyak_step(
     eps: Scalar = 0.0,
     positive_part: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Step to the point where the tangent reaches the minimum value.
+    """Step to the point where the objective's tangent reaches the minimum value.
 
     u_t = -η_t g_t, with η_t = c min((f(x_t) - f*) / (|g_t|² + ε), η_max). Here c is
     learning_rate, η_max is max_learning_rate, ε is eps, and f* is f_min, the minimum
@@ -156,8 +156,8 @@ def barzilai_borwein(
     line search, so values may increase. optax and torch do not have this rule.
 
     Use it on smooth, nearly quadratic problems with full gradients, where it is often
-    close to conjugate gradients. On functions that are far from quadratic it can
-    diverge. On mini-batches, y is mostly noise.
+    almost as fast as conjugate gradients. On functions that are far from quadratic, the
+    rule can diverge. On mini-batches, y is mostly noise.
 
     Args:
       learning_rate: Rate η_1 of the first step, at least 0; may be traced. The first

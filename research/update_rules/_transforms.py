@@ -40,8 +40,8 @@ def descend(learning_rate: Scalar | Schedule) -> optax.GradientTransformation:
     d_t are the incoming updates, and u_t are the returned updates. Every rule ends with
     this transformation. The rate is rounded to each leaf's dtype before the
     multiplication, whether it is a float or traced. So bfloat16 leaves are not widened,
-    and a float and a traced rate give the same bits. optax.scale_by_learning_rate
-    rounds the rate only if it comes from a schedule.
+    and the bits of the result do not depend on whether the rate is traced.
+    optax.scale_by_learning_rate rounds the rate only if it comes from a schedule.
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a

@@ -29,10 +29,11 @@ from research.update_rules._transforms import (
 
 
 class StepMomentumState(NamedTuple):
-    """State of the momentum of LARS.
+    """State of the momentum of `lars`.
 
     Attributes:
-      velocity: Decaying sum of steps, shaped like the params.
+      velocity: Decaying sum u_t of steps, shaped like the params. `lars` has the
+        formula.
     """
 
     velocity: Params
@@ -68,7 +69,7 @@ def lars(
 
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
-        η_t. With c = 0.001, it is about 1 to 30.
+        η_t. With c = 0.001, η is about 1 to 30.
       momentum: Momentum μ in [0, 1); may be traced.
       weight_decay: Decay λ, coupled, at least 0; may be traced.
       mask: As in `adamw`.
@@ -159,7 +160,7 @@ class NovogradState(NamedTuple):
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      velocity: Decaying sum of normalised gradients m_t, shaped like the params.
+      velocity: Decaying sum m_t of normalised gradients, shaped like the params.
       nu: For each leaf, the moving average v_t of the squared norm of the gradient,
         shape ().
     """
@@ -255,7 +256,7 @@ def _wide(x: Array) -> Any:
 
 
 class FromageState(NamedTuple):
-    """State of Fromage.
+    """State of `fromage`.
 
     Attributes:
       count: Number of steps taken, int32, shape ().

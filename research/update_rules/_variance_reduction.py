@@ -44,16 +44,16 @@ def svrg(
 ) -> optax.GradientTransformationExtraArgs:
     """Correct each gradient by the gradient at a snapshot of the params.
 
-    u_t = -η_t (∇f_B(x_t) - ∇f_B(w̃) + ∇f(w̃)). B is the mini-batch (the paper's single
-    example i) and f is the objective over all n examples. Every m = period steps, at t
-    = 1, m + 1, 2 m + 1, ..., the current iterate x_t becomes the snapshot w̃. This is
-    the paper's option I. The paper's theorem is about option II, where w̃ is a random
-    iterate of the period. A period costs n + 2 m b gradients of examples at batch size
-    b. optax and torch do not have this rule.
+    u_t = -η_t (∇f_B(x_t) - ∇f_B(w̃) + ∇f(w̃)). f_B is the objective on the mini-batch B
+    (in the paper, on a single example i), and f is the objective over all n examples.
+    Every m = period steps, at t = 1, m + 1, 2 m + 1, ..., the current iterate x_t
+    becomes the snapshot w̃. This is the paper's option I. The paper's theorem is about
+    option II, where w̃ is a random iterate of the period. A period costs n + 2 m b
+    gradients of examples at batch size b. optax and torch do not have this rule.
 
     Use it on a smooth and strongly convex finite sum that has to be solved to many
-    digits, where plain stochastic descent is limited by its noise. On deep networks it
-    hardly helps (Defazio & Bottou).
+    digits, where plain stochastic descent is limited by its noise. On deep networks,
+    SVRG hardly helps (Defazio & Bottou).
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
@@ -138,7 +138,7 @@ def _correct_by_snapshot(period: Integer) -> optax.GradientTransformationExtraAr
 
 
 class SagaState(NamedTuple):
-    """State of SAGA.
+    """State of `saga`, whose docstring describes the table.
 
     Attributes:
       count: Number of steps taken, int32, shape (). The first step fills the table.
@@ -164,11 +164,11 @@ def saga(
     table with ∇f_i(x_1), which costs n gradients of examples. An example drawn twice in
     a batch counts twice in the first sum and once in the table.
 
-    A step costs 2 b gradients of examples: b for ∇f_B, which is passed to update, and b
-    single gradients for the table. The mean of the table is updated by the changes of
-    the table, so only rounding errors make it drift. scikit-learn's solver "saga"
-    starts from an empty table instead, and divides by the number of examples seen so
-    far. optax and torch do not have this rule.
+    A step costs 2 b gradients of examples: b for the gradient on the batch, which is
+    passed to update, and b single gradients for the table. The mean of the table is
+    updated by the changes of the table, so only rounding errors make it drift.
+    scikit-learn's solver "saga" starts from an empty table instead, and divides by the
+    number of examples seen so far. optax and torch do not have this rule.
 
     Use it instead of SVRG if n times the params fit in memory. SAGA needs no period and
     no second pass over all examples.

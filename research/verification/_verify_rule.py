@@ -104,9 +104,10 @@ def verify_rule(
     becomes NaN where the reference does not, that is a deviation, not an error.
 
     Args:
-      rule: A gradient transformation, a function that takes the learning rate first and
-        returns a gradient transformation, the name of a rule of this library, a dotted
-        name such as "optax.adam", a Formula, or a subclass of `torch.optim.Optimizer`
+      rule: A gradient transformation, or a function that takes the learning rate first
+        and returns a gradient transformation. The rule may also be the name of a rule
+        of this library, a dotted name such as "optax.adam", or a Formula. It may also
+        be a subclass of `torch.optim.Optimizer`, or the dotted name of such a class,
         such as "torch.optim.Adam". A class of PyTorch gets its arguments under its own
         names: learning_rate as lr, and b1 and b2 as betas. Arguments that the class
         does not take are left out.

@@ -114,10 +114,10 @@ def sm3(
 
 
 def cover(s: Leaf):
-    """Return, for each entry, the smaller of the maxima of its row and its column.
+    """Return, for each entry, the smallest of the maxima of the slices that contain it.
 
-    If s has other axes, there is a maximum for each axis: over all entries with the
-    same position on this axis. The smallest of these maxima is returned.
+    s is the array of one leaf. A slice has all entries with the same position on one
+    axis. In a matrix, the slices are the rows and the columns.
     """
     bound = s
     for axis in range(s.ndim if s.size else 0):

@@ -185,8 +185,9 @@ def mechanic(
     initial_scale: float = 1e-6,
     num_betas: int | None = None,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of algorithm 1 of Cutkosky, Defazio & Mehta (2023) around
-    Adam.
+    """Yield the iterates of Mechanic around Adam.
+
+    Mechanic is algorithm 1 of Cutkosky, Defazio & Mehta (2023).
 
     The clip of h is that of optax and of the authors' code.
     """
@@ -317,8 +318,8 @@ def optax_prodigy(
     """Return optax.contrib.prodigy, with zero updates until a gradient is not 0.
 
     Until then, optax itself divides 0 by 0, and its params become NaN. optax always
-    corrects the bias. For bias_correction=False, the learning rate is therefore a
-    schedule that is divided by optax's correction.
+    corrects the bias. For bias_correction=False, the argument learning_rate divided by
+    optax's correction is therefore passed to optax, as a schedule.
     """
 
     def uncorrected(count: Any):

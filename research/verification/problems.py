@@ -17,7 +17,7 @@ NUM_STEPS = 50
 
 
 class Problem(NamedTuple):
-    """A problem on which rules are run.
+    """A problem on which a rule and its reference are run.
 
     Attributes:
       name: Name of the problem in PROBLEMS.
@@ -25,15 +25,16 @@ class Problem(NamedTuple):
         exactly.
       objective: JAX function params -> (). None if the problem is a sequence of
         gradients.
-      exact: Function without arguments that returns the objective in fifty digits, a
-        new `Function` for each run. None if there is no such function.
+      exact: Function () -> the objective as a new `formula.Function`, which computes
+        with fifty digits. It is called once for each run. None if there is no such
+        function.
       gradients: Sequence of gradients, shaped like the start with a leading axis of
         length NUM_STEPS. None if the problem has an objective.
       rate: Learning rate for rules whose steps are proportional to the gradient.
       rate_of_unit_steps: Learning rate for rules whose steps do not grow with the
         gradient.
-      nan: Whether a gradient contains NaN. If so, NaN in both trajectories counts as
-        agreement.
+      nan: Whether a gradient contains NaN. If so, an entry that is NaN in the
+        trajectories of both the rule and the reference counts as agreement.
     """
 
     name: str

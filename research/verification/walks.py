@@ -21,6 +21,7 @@ from research.checks import (
     check_number,
     check_tree,
 )
+from research.sizes import check_most
 from research.types import Array, Batch, Params
 from research.update_rules import find_rule
 from research.update_rules._checks import check_rule
@@ -29,6 +30,8 @@ from research.verification.cards import CARDS
 from research.verification.formula import Function
 from research.verification.leaves import DIGITS, Leaves
 from research.verification.problems import NUM_STEPS, Problem
+
+MOST_STEPS = 100_000  # In fifty digits, more would take hours.
 
 
 class Walk(NamedTuple):
@@ -254,18 +257,18 @@ def walk_exactly(
     num_steps: int = NUM_STEPS,
     **arguments: Any,
 ) -> Walk:
-    """Run a formula on a problem in fifty digits, and return its trajectory.
+    """Run a formula on a problem in arithmetic of fifty digits: return the trajectory.
 
     Args:
       formula: Generator function of a `Formula`.
-      problem: Problem with a sequence of gradients, or with an exact Function.
+      problem: Problem with a sequence of gradients, or with the field `exact`.
       num_steps: Number T of steps. A problem that is a sequence of gradients allows at
         most NUM_STEPS.
       **arguments: Arguments of the formula. Floats are converted exactly.
     Returns:
       The Walk, rounded to float64 at the end.
     Raises:
-      ValueError: The problem has neither gradients nor an exact Function.
+      ValueError: The problem has neither `gradients` nor `exact`.
       ZeroDivisionError: The formula divides by zero.
     Example:
       >>> from research.verification.cards import FORMULAS
@@ -307,6 +310,7 @@ def _check_walk(problem: Problem, num_steps: int) -> None:
         "problem", problem, Problem, "Take one of research.verification.PROBLEMS."
     )
     check_count("num_steps", num_steps)
+    check_most(MOST_STEPS, num_steps=num_steps)
     if problem.gradients is not None and num_steps > NUM_STEPS:
         raise ValueError(
             f"num_steps must be at most {NUM_STEPS}, the number of gradients of "
@@ -319,8 +323,8 @@ def _function(problem: Problem) -> Function:
         return problem.exact()
     if problem.gradients is None:
         raise ValueError(
-            f"the problem {problem.name!r} has neither gradients nor an exact "
-            "Function. Give it one of them."
+            f"the problem {problem.name!r} has neither gradients nor exact. Give it "
+            "one of these two fields."
         )
     rows = iter(range(NUM_STEPS))
     leaves = jax.tree.leaves(problem.gradients)

@@ -71,7 +71,10 @@ def diabetes(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
 
 @constructor
 def diabetes_ridge(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
-    """`diabetes` with penalty 0.1. This lowers the condition number from 520 to 40."""
+    """`diabetes` with a penalty of 0.1.
+
+    The penalty lowers the condition number from 520 to 40.
+    """
     data = datasets.load("diabetes_raw")
     return _supervised(
         "diabetes_ridge", _REGRESSION, data, 0.1, holdout, dtype, scale_targets=True

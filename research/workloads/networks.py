@@ -77,7 +77,8 @@ def network_workload(
       model: Model, for example from `research.models` or a Linen module by
         `research.models.from_linen`.
       loss: Loss of one example, (prediction, target) -> ().
-      train, validation: Parts of the data. The validation part scores a training.
+      train, validation: Parts of the data. The score of a training is its loss on the
+        validation part.
       test: Part of the data on which the accuracy is reported; None if there is none.
       batch_size: Number of examples in a mini-batch.
       num_epochs: Length of the training in epochs.
@@ -133,7 +134,7 @@ def network_workload(
 
 
 def mlp_digits(*, size: str = "small") -> NetworkWorkload:
-    """MLP on 8x8 digits: 64-64-10, or 64-512-512-10 if size="large"; 20 epochs."""
+    """MLP on 8x8 digits, 20 epochs. Units: 64-64-10, or 64-512-512-10 if "large"."""
     hidden = {"small": (64,), "large": (512, 512)}[_checked(size)]
     model = models.mlp((64, *hidden, 10), dtype=DTYPE)
     return network_workload(
@@ -142,7 +143,7 @@ def mlp_digits(*, size: str = "small") -> NetworkWorkload:
 
 
 def cnn_digits(*, size: str = "small") -> NetworkWorkload:
-    """CNN on 8x8 digits: 8 and 16 channels, 32 and 64 if size="large"; 15 epochs."""
+    """CNN on 8x8 digits, 15 epochs. Channels: 8 and 16, or 32 and 64 if "large"."""
     channels = {"small": (8, 16), "large": (32, 64)}[_checked(size)]
     hidden = {"small": (32,), "large": (128,)}[size]
     model = models.cnn((8, 8, 1), 10, channels=channels, hidden=hidden, dtype=DTYPE)
@@ -153,7 +154,7 @@ def cnn_digits(*, size: str = "small") -> NetworkWorkload:
 
 
 def gru_digits(*, size: str = "small") -> NetworkWorkload:
-    """GRU on the rows of 8x8 digits; 32 units, or 256 if size="large"; 20 epochs."""
+    """GRU on the rows of 8x8 digits, 20 epochs. Units: 32, or 256 if "large"."""
     hidden = {"small": 32, "large": 256}[_checked(size)]
     model = models.recurrent(8, hidden, 10, cell="gru", dtype=DTYPE)
     rows = lambda x: Sequences(
@@ -165,7 +166,7 @@ def gru_digits(*, size: str = "small") -> NetworkWorkload:
 
 
 def gru_vowels(*, size: str = "small") -> NetworkWorkload:
-    """GRU on Japanese Vowels (downloaded); 32 units, 256 if size="large"; 60 epochs.
+    """GRU on Japanese Vowels (downloaded), 60 epochs. Units: 32, or 256 if "large".
 
     A third of the training utterances of each speaker are the validation part.
     """
@@ -232,9 +233,9 @@ def gpt_characters(*, size: str = "small") -> NetworkWorkload:
 def autoencoder_digits(*, size: str = "small") -> NetworkWorkload:
     """Deep autoencoder of 8x8 digits: 64-32-16-8-16-32-64 units; 30 epochs.
 
-    With size="large", it has 64-256-128-16-128-256-64 units. It is a classic example of
-    ill-conditioned training (Hinton & Salakhutdinov, Science 313, 2006). The loss is
-    the mean squared error of the 64 standardised pixels.
+    With size="large", it has 64-256-128-16-128-256-64 units. The network is a classic
+    example of ill-conditioned training (Hinton & Salakhutdinov, Science 313, 2006). The
+    loss is the mean squared error of the 64 standardised pixels.
     """
     half = {"small": (64, 32, 16, 8), "large": (64, 256, 128, 16)}[_checked(size)]
     model = models.mlp(
@@ -302,7 +303,7 @@ def _checked(size: Any) -> str:
 
 
 def _digits(prepare: Callable[[np.ndarray], Any]) -> list[Batch]:
-    """Return the three parts of the digits, standardised as one number."""
+    """Return the three parts of the digits, standardised by one mean and sd."""
     data = datasets.load("digits")
     parts = datasets.split(data.x, data.y, seed=SPLIT_SEED)
     mean, sd = parts[0][0].mean(), parts[0][0].std()
@@ -318,9 +319,7 @@ def _digits(prepare: Callable[[np.ndarray], Any]) -> list[Batch]:
 
 
 def _windows(tokens: np.ndarray, context: int, most: int) -> Batch:
-    """Return at most so many windows of a text, evenly spread, and their next
-    tokens.
-    """
+    """Return at most `most` windows of a text, evenly spread, and their next tokens."""
     count = min(most, (len(tokens) - 1) // context)
     starts = np.linspace(0, len(tokens) - 1 - context, count).astype(int)
     windows = np.asarray(tokens)[starts[:, None] + np.arange(context + 1)]

@@ -389,7 +389,7 @@ def test_classifying_does_not_depend_on_the_units():
         classify_critical_point(lambda x: 1e20 * (x**2 - 1e-20) ** 2, 1e-10).kind
         == "minimum"
     )
-    for size in (1.0, 3.4e-10):
+    for size in (1.0, 3.4e-10, 1e-15):
         well = lambda x, size=size: (size / x) ** 12 - (size / x) ** 6
         point = classify_critical_point(well, 2 ** (1 / 6) * size)
         assert point.kind == "minimum"
@@ -431,6 +431,30 @@ def test_peano_s_point_is_found_from_near_it():
     (point,) = critical_points(f, [[0.1, 0.1], [0.01, -0.02], [-0.3, 0.2]], bounds)
     np.testing.assert_allclose(point.x, 0, atol=1e-9)
     assert said(point) == "saddle"
+
+
+@pytest.mark.parametrize("power", [3, 4])
+def test_a_valley_that_narrows_faster_than_peano_s_is_followed_to_its_end(power):
+    # Along the valley the curvature falls below ε times that across it, long before 0.
+    f = lambda x: (x[1] - x[0] ** power) * (x[1] - 2 * x[0] ** power)
+    random = np.random.default_rng(0)
+    near = [size * random.uniform(-1, 1, (8, 2)) for size in (1e-4, 1e-2, 0.1, 0.9)]
+    found = critical_points(f, np.concatenate(near), [(-1.0, 1.0)] * 2)
+    (point,) = found
+    np.testing.assert_allclose(point.x, 0, atol=1e-9)
+    assert (found.converged, said(point)) == (32, "saddle")
+
+
+def test_nothing_is_critical_where_f_is_not_finite_nor_beside_it():
+    # where() takes the constant branch at x, whose gradient is 0.
+    for value in (jnp.nan, jnp.inf):
+        f = lambda x, v=value: jnp.where(x[0] == 0.25, v, (x[0] - 0.25) ** 2)
+        with pytest.raises(ValueError, match=r"f must be finite at x; got f\(x\)="):
+            classify_critical_point(f, jnp.array([0.25]))
+    # The zero of the gradient is hidden: the points beside the gap have a slope.
+    f = lambda x: jnp.where(jnp.abs(x[0] - 0.1) < 1e-3, jnp.nan, (x[0] - 0.1) ** 2)
+    bounds = [(-1.0, 1.0)]
+    assert critical_points(f, grid_of_starts(bounds, 11), bounds) == ()
 
 
 @pytest.mark.thorough("the other functions", but="cubic")

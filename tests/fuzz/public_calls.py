@@ -1495,6 +1495,7 @@ def of_checks() -> Iterator[Call]:
         "check_text": {"name": "text", "value": "a"},
         "check_tree": {"name": "params", "tree": params()},
         "is_array": {"value": np.ones(2)},
+        "is_float_array": {"value": np.ones(2)},
         "is_integer": {"value": 2},
         "is_traced": {"value": 2},
         "shown": {"value": 2},

@@ -321,3 +321,14 @@ def test_a_group_that_has_come_to_its_end_does_not_end_the_others():
             f, by_group({"a": lbfgs(), "b": other}, {"a": "a", "b": "b"}), start
         )
         assert int(found.outcome) == Outcome.CONVERGED
+
+
+def test_numbers_are_kept_on_the_device_but_never_tracers():
+    """The first call of a new tolerance is traced; a later one is not."""
+    rule, start = optax.sgd(0.5), jnp.zeros(2)
+    run = lambda x: minimise(
+        lambda x: jnp.sum((x - 3.0) ** 2), rule, x, tolerance=1.25e-7, max_steps=77
+    )
+    traced = jax.jit(run)(start)
+    assert jax.jit(jax.vmap(run))(start[None]).steps == traced.steps
+    np.testing.assert_array_equal(run(start).params, traced.params)

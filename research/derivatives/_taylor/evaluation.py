@@ -120,7 +120,7 @@ def evaluate(jaxpr: Any, inputs: Sequence[Series], context: Context) -> list[Ser
 
 
 def _in_step(results: list[Series], moving: list[Series]) -> list[Series]:
-    """Return the outputs as series that compute all series of a jaxpr in step.
+    """Return the outputs as series that advance all series of a jaxpr together.
 
     Before coefficient k of an output is computed, coefficient k of every series in
     `moving` is computed. Otherwise Python calls would nest as deep as the longest chain
@@ -178,7 +178,7 @@ def _remember(
 
 
 def _moves(equation: Any, inputs: Sequence[Series]) -> bool:
-    """Return whether an output depends on t."""
+    """Return whether an output depends on t, the variable of the series."""
     return (
         not all(one.is_constant for one in inputs)
         and not _is_flat(equation)
@@ -342,7 +342,10 @@ def _general(
 
 
 def _slope(equation: Any, inputs: Sequence[Series]) -> Any:
-    """Return the jaxpr of Dp(x) x' as a function of x, x' and all inputs' values."""
+    """Return the jaxpr of Dp(x) x', for the derivative Dp of the equation's primitive.
+
+    The jaxpr is a function of x, x' and the values of all inputs.
+    """
     own = _Moving.of(equation, inputs)
     at = [own.values[i] for i in own.places]
 
@@ -535,7 +538,7 @@ def _moving_carry(
 
 
 def _reached(jaxpr: Any, moving: Sequence[bool]) -> list[bool]:
-    """Return whether each output of a jaxpr depends on inputs that move."""
+    """Return whether each output of a jaxpr depends on an input that depends on t."""
     depends = {v for v, moves in zip(jaxpr.invars, moving, strict=True) if moves}
     for equation in jaxpr.eqns:
         flags = [not hasattr(v, "val") and v in depends for v in equation.invars]
@@ -556,7 +559,7 @@ def _sparse(x: Series, order: int) -> list[Coefficient]:
 def _packed(
     group: Sequence[Series], moving: Sequence[bool], order: int
 ) -> list[list[Any]]:
-    """Return the coefficients of series as arrays, all of those that move."""
+    """Return the coefficients of series as arrays, only the first if it is constant."""
     return [
         [dense(one, k) for k in range(order + 1 if moves else 1)]
         for one, moves in zip(group, moving, strict=True)

@@ -102,7 +102,7 @@ def times(factor: float, coefficient: Coefficient) -> Coefficient:
 
 
 def total(terms: Iterable[Coefficient]) -> Coefficient:
-    """Add terms, of which None is zero."""
+    """Add terms; None counts as zero."""
     result = None
     for term in terms:
         if term is not None:

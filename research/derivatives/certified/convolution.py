@@ -10,7 +10,7 @@ from research.derivatives.costs.jaxprs import caller
 
 
 def convolution(equation: Any, x: Interval, kernel: Interval) -> Interval:
-    """Enclose conv_general_dilated.
+    """Enclose the result of a convolution, which is JAX's conv_general_dilated.
 
     To find which entries of x are multiplied by an entry of the kernel, JAX convolves
     the numbers 1, 2, 3, ... with a kernel that is 1 at that entry and 0 elsewhere. The

@@ -42,7 +42,7 @@ HUGE = 2.0**29  # Multiples of π/2 up to here are subtracted exactly enough.
 
 
 def around(value: Any) -> Interval:
-    """Return the two floats next to an exact or a sixty-digit number."""
+    """Return the floats just below and above a number, exact or with sixty digits."""
     nearest = np.asarray(float(value))
     return Interval(down(nearest), up(nearest), np.asarray(FINE))
 
@@ -104,7 +104,7 @@ def _at(x: np.ndarray) -> Interval:
 
 
 def _exp_at(x: np.ndarray) -> Interval:
-    """Enclose e^x: x = k log 2 + r, and e^r by 14 terms, |r| <= 0.35."""
+    """Enclose e^x = 2^k e^r, where x = k log 2 + r, by 14 terms of a series of e^r."""
     clipped = np.clip(x, -760.0, 760.0)
     k = np.rint(clipped / math.log(2))
     r = _less_multiples(clipped, k, LN2_PARTS, LN2_REST)
@@ -142,7 +142,7 @@ def _less_multiples(
 
 
 def _clipped(x: Interval, size: float) -> Interval:
-    """Limit ends that only unused entries exceed."""
+    """Limit the ends to [-size, size], which only entries that are not used exceed."""
     return x._replace(
         low=np.clip(x.low, -size, size), high=np.clip(x.high, -size, size)
     )
@@ -165,7 +165,7 @@ def _choose(where: np.ndarray, a: Interval, b: Interval) -> Interval:
 
 
 def _log_at(x: np.ndarray) -> Interval:
-    """Enclose log x for x > 0: x = m 2^k with m near 1, and log m by its series."""
+    """Enclose log x = log m + k log 2, where x = m 2^k > 0, by the series of log m."""
     usable = np.where((x > 0) & np.isfinite(x), x, 1.0)
     m, k = np.frexp(usable)
     lower = m < math.sqrt(0.5)
@@ -202,7 +202,7 @@ def _log1p_at(x: np.ndarray) -> Interval:
 
 
 def _sine_at(x: np.ndarray, quarter_turns: int = 0) -> Interval:
-    """Enclose sin(x + quarter_turns π/2): x = k π/2 + r, and Taylor's formula for r."""
+    """Enclose sin(x + quarter_turns π/2) by the series at r, where x = k π/2 + r."""
     usable = np.where(np.abs(x) < HUGE, x, 0.0)
     k = np.rint(usable * (2 / math.pi))
     r = _clipped(_less_multiples(usable, k, HALF_PI_PARTS, HALF_PI_REST), 0.79)
@@ -230,7 +230,7 @@ def _signed(x: Interval, index: int) -> Interval:
 
 
 def _atan_at(x: np.ndarray) -> Interval:
-    """Enclose atan x: for |x| > 1 by π/2 - atan(1/|x|), then from the nearest step."""
+    """Enclose atan x. If |x| > 1, this is π/2 - atan(1/|x|), with the sign of x."""
     size = np.abs(x)
     outside = size > 1.0
     inner = divide(
@@ -615,7 +615,7 @@ def power(x: Interval, y: Interval) -> Interval:
 
 
 def _nonnegative(x: Interval) -> Interval:
-    """The part of x that is not negative; its trouble is left to the caller."""
+    """Return the part of x that is not negative. The caller sets `trouble`."""
     return Interval(np.maximum(x.low, 0.0), np.maximum(x.high, 0.0), np.asarray(FINE))
 
 

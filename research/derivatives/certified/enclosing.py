@@ -95,7 +95,7 @@ def derivative_enclosure(
     """Return proved bounds of a derivative of f over a box, or at a point.
 
     If the argument of f is an array with axes, order 1 is the gradient and order 2 the
-    Hessian. If it is a number, the derivative of every order is a number. The
+    Hessian. If the argument is a number, the derivative of every order is a number. The
     derivative is the one that JAX forms from the program of f by its own rules. A
     function with a derivative rule of your own, or with `stop_gradient`, is refused,
     because its derivative in JAX may not be the derivative of its values. If `smooth`

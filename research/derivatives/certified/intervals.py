@@ -76,8 +76,7 @@ def worst(*intervals: Interval) -> np.ndarray:
 
 
 def with_trouble(x: Interval, where: np.ndarray, kind: np.uint8) -> Interval:
-    """Return x with `trouble` set to at least `kind` where the condition `where`
-    holds."""
+    """Return x with `trouble` of at least `kind` where the condition `where` holds."""
     if not np.any(where):
         return x
     return x._replace(trouble=np.maximum(x.trouble, np.where(where, kind, FINE)))
@@ -296,11 +295,13 @@ def hull(a: Interval, b: Interval) -> Interval:
 
 
 def total(a: Interval, axes: tuple[int, ...]) -> Interval:
-    """Return the sum over some axes.
+    """Return the sum of an array of intervals over some axes.
 
-    The computed sum of n floats, in any order, differs from the exact sum by at most (n
-    - 1) u / (1 - (n - 1) u) times the sum of their absolute values, where u = 2^-53
-    (Higham, Accuracy and stability of numerical algorithms, 2002, equation (4.4)).
+    NumPy adds the lower ends, and then the upper ends. Each of the two sums is then
+    moved outwards by `sum_error`, a bound of its rounding error. For n floats in any
+    order, the rounding error is at most γ times the sum of their absolute values, where
+    γ = (n - 1) u / (1 - (n - 1) u) and u = 2^-53 (Higham, Accuracy and stability of
+    numerical algorithms, 2002, equation (4.4)).
     """
     trouble = a.trouble
     if trouble.ndim:

@@ -49,7 +49,7 @@ def _lifted(x: Interval, axis: int) -> Interval:
 
 @rule("lu")
 def _lu(a: Interval, **params: Any) -> Sequence[Interval]:
-    """Return L and U in one matrix, the exchanges of rows, and the order of rows."""
+    """Return (L and U as one matrix, exchanges of rows, order of the rows)."""
     m, n = a.low.shape[-2:]
     a = _writable(a)
     order = np.broadcast_to(np.arange(m), a.low.shape[:-1]).copy()
@@ -79,7 +79,7 @@ def _lu(a: Interval, **params: Any) -> Sequence[Interval]:
 
 
 def _is_open(a: Interval, k: int, chosen: np.ndarray) -> np.ndarray:
-    """Whether another row of column k may have the largest entry: JAX would take it."""
+    """Return whether another row may have the largest entry of column k (the pivot)."""
     size = magnitude(_entry(a, slice(k, None), k))
     at = (chosen - k)[..., None]
     least = np.take_along_axis(size.low, at, axis=-1)

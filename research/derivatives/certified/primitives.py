@@ -207,7 +207,7 @@ def _sign(x: Interval, **params: Any) -> Interval:
 
 
 def _rounding(function: Callable[[np.ndarray], np.ndarray], jumps: float) -> Rule:
-    """A rounding whose jumps lie at the integers plus `jumps`."""
+    """Return the rule of a rounding function that jumps at integers plus `jumps`."""
 
     def apply(x: Interval, **params: Any) -> Interval:
         low, high = function(x.low), function(x.high)
@@ -235,13 +235,13 @@ def _half_away(x: np.ndarray) -> np.ndarray:
 
 
 def _bool_result(low: np.ndarray, high: np.ndarray, trouble: np.ndarray) -> Interval:
-    """A bool that may be open: low says if it always holds, high if it can hold."""
+    """Return a bool that may be undecided: low if it always holds, high if it can."""
     found = Interval(np.asarray(low), np.asarray(high), trouble)
     return with_trouble(found, found.low != found.high, NOT_SMOOTH)
 
 
 def _compared(a: Interval, b: Interval, low: Any, high: Any) -> Interval:
-    """The answer of a comparison; floats that touch are a border, where f may jump."""
+    """Return the answer of a comparison. Where two floats may be equal, f may jump."""
     found = _bool_result(low, high, worst(a, b))
     if not a.is_float:
         return found
@@ -319,7 +319,7 @@ def _logical(
 
 @rule("is_finite")
 def _is_finite(x: Interval, **params: Any) -> Interval:
-    """A real number is finite; a value that may be undefined may also be NaN."""
+    """Return True for real numbers, and either answer for a value that may be NaN."""
     return nan_test(x, where_real=True)
 
 
@@ -339,7 +339,7 @@ def nan_test(x: Interval, where_real: bool) -> Interval:
 
 @rule("select_n")
 def _select_n(which: Interval, *cases: Interval, **params: Any) -> Interval:
-    """Take the case that the condition names; where it names several, their hull."""
+    """Return the case that the condition names, or the hull of all it may name."""
     shape = cases[0].low.shape
     # A condition that may be undefined may have any answer: NaN compares as false.
     unknown = np.broadcast_to(which.trouble, shape) == MAYBE_UNDEFINED
@@ -380,7 +380,7 @@ def _clamp(low: Interval, x: Interval, high: Interval, **params: Any) -> Interva
 
 @rule("rem")
 def _rem(a: Interval, b: Interval, **params: Any) -> Interval:
-    """The remainder with the sign of a, where the quotient is one integer."""
+    """Return the remainder of a / b, with the sign of a, as C's function fmod does."""
     if not a.is_float:
         return _exact_integers(np.fmod, _no_floats)(a, b)
     quotient = divide(a, b)
@@ -404,7 +404,7 @@ def _no_floats(*inputs: Interval) -> Interval:
 
 
 def _each_end(move: Callable[..., np.ndarray]) -> Callable[..., Interval]:
-    """Apply an operation that only moves entries to both ends and to the trouble."""
+    """Apply to both ends, and to `trouble`, an operation that only moves entries."""
 
     def apply(*inputs: Interval) -> Interval:
         low = move(*(x.low for x in inputs))
@@ -560,7 +560,7 @@ def moved_by_jax(equation: Any, inputs: Sequence[Interval]) -> Interval:
 
 
 def _filled(x: Interval, where: np.ndarray, fill: Any) -> Interval:
-    """Put the value of an index outside of an array: JAX's is NaN if none is given."""
+    """Return x with `fill` at indices outside an array. JAX's default `fill` is NaN."""
     if not np.any(where):
         return x
     if fill is None:

@@ -226,7 +226,7 @@ def constant(value: Any) -> Interval:
 
 
 def _without_nan(x: Interval) -> Interval:
-    """Replace NaN by no bound, so that no comparison is answered by it."""
+    """Replace a NaN end by an infinite one, so that it decides no comparison."""
     if not x.is_float:
         return x
     unknown = np.isnan(x.low) | np.isnan(x.high)
@@ -339,7 +339,7 @@ def _run(program: Any, values: Sequence[Any], lines: dict[str, str]) -> list[Any
 
 
 def _cond(equation: Any, values: list[Any], lines: dict[str, str]) -> list[Any]:
-    """Enclose the branch that the index names, or the hull of all that it may name."""
+    """Enclose the branch that the index names, or the hull of those it may name."""
     index, *operands = values
     branches = equation.params["branches"]
     last = len(branches) - 1
@@ -359,7 +359,7 @@ def _cond(equation: Any, values: list[Any], lines: dict[str, str]) -> list[Any]:
 
 
 def _doubted(x: Interval, doubt: int) -> Interval:
-    """Mark all of a result with the trouble of the condition that it depends on."""
+    """Give all entries of a result the `trouble` of the condition that chose it."""
     return with_trouble(x, np.full(x.low.shape, doubt > 0), np.uint8(doubt))
 
 
@@ -429,7 +429,7 @@ def _while(equation: Any, values: list[Any], lines: dict[str, str]) -> list[Any]
 
 
 def _custom_rule(equation: Any, values: list[Any], lines: dict[str, str]) -> list[Any]:
-    """A function with its own derivative rule: the function itself is enclosed."""
+    """Enclose a function that has its own derivative rule. The rule is not used."""
     params = equation.params
     own = params.get("call_jaxpr", params.get("fun_jaxpr", params.get("jaxpr")))
     named = "call_jaxpr" in params and name_of_rule(equation) == "exp_neg_sq"

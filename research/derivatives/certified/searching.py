@@ -158,8 +158,8 @@ def certified_roots(
       f: Function of an array of shape (n,) that returns an array of shape (n,), which
         JAX can trace.
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
-      seconds: Time after which the search stops. It first completes the work that it
-        has begun, on at most 256 boxes. The remaining boxes are then undecided.
+      seconds: Time after which the search stops. The search first completes the work
+        that it has begun, on at most 256 boxes. The remaining boxes are then undecided.
     Returns:
       `Roots`, whose arrays `low` and `high` of shape (roots, n) have one box for each
       root.
@@ -380,7 +380,7 @@ class _Search:
             self._step()
 
     def _step(self) -> None:
-        """Examine the last boxes; leave all as it was if the time is over meanwhile."""
+        """Examine the last boxes. If the time ends meanwhile, change nothing."""
         results = (self.roots, self.regions, self.points, self.open_boxes)
         lengths = [len(result) for result in results]
         before = self.stack_low, self.stack_high
@@ -450,7 +450,7 @@ class _Search:
         return low[left], high[left]
 
     def _is_smooth(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """Whether no comparison is open in the function, nor in f if this is ∇f."""
+        """Return whether all comparisons are decided, in the function and in f."""
         smooth = self.function(low, high).trouble == FINE
         if self.values is not None:
             smooth &= self.values(low, high).trouble == FINE
@@ -486,7 +486,7 @@ class _Search:
     def _is_known(
         self, low: np.ndarray, high: np.ndarray, region: list[np.ndarray]
     ) -> bool:
-        """Whether a root is one of those known: a region holds one root only."""
+        """Return whether a root is already known. A region contains only one root."""
         if not self.roots:
             return False
         known_low, known_high = (
@@ -622,7 +622,7 @@ def certified_minimum(
       tolerance: Largest difference between the two bounds, above 0.
       seconds: Time after which the search stops, as in `certified_roots`.
     Returns:
-      A `Minimum`. If the time was over, its bounds are valid but wider.
+      A `Minimum`. If the time limit ended the search, the bounds are valid but wider.
     Raises:
       ValueError: bounds has a wrong shape, is not finite, or low >= high; or tolerance
         is not above 0.
@@ -755,11 +755,11 @@ def curvature_bound(
         trace and differentiate twice.
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
       tolerance: The search stops when each bound is this close to an eigenvalue at some
-        point of the box. The distance is a share of the largest absolute eigenvalue.
+        point of the box. tolerance is a share of the largest absolute eigenvalue.
       most_boxes: Number of boxes after which the search stops. The bounds are then
         wider.
-      seconds: Time after which the search stops, as in `certified_roots`. Half of it is
-        for each of the two bounds.
+      seconds: Time after which the search stops, as in `certified_roots`. Each of the
+        two bounds gets half of this time.
     Returns:
       A `CurvatureBound`. Its bounds are infinite if f may be undefined or not smooth.
     Raises:
@@ -796,7 +796,7 @@ class _SmoothHessian:
         self.parts = [Batched(g(f), size) for g in (jax.hessian, jax.grad, lambda f: f)]
 
     def stop_at(self, deadline: float) -> None:
-        """Set the end of the time for several boxes; see `Batched`."""
+        """Set the deadline of the enclosures, as in `Batched`."""
         for part in self.parts:
             part.deadline = deadline
 

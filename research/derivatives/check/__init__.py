@@ -44,14 +44,14 @@ def check_derivative(
     """Check the derivative of f at x against values of f around x.
 
     The check uses eight random directions, the direction of the gradient, and a random
-    direction within each leaf of x. Along each direction v, it evaluates f(x + h v) at
-    h = ±1, ±1/2, ..., ±2^-26. Within each leaf, the entries of v are about as large as
-    the entries of x. Extrapolated central differences give a slope with an error
-    estimate. The derivative counts as wrong if it differs from the slope by more than
-    this error estimate and the rounding error together. The check gives the verdict
-    "wrong" or "kink" only if other step lengths confirm it. If f varies too much within
-    a step, the check uses shorter steps. If rounding errors hide how f changes, it uses
-    longer steps.
+    direction within each leaf of x. Along each direction v, the check evaluates f(x + h
+    v) at h = ±1, ±1/2, ..., ±2^-26. Within each leaf, the entries of v are about as
+    large as the entries of x. Extrapolated central differences give a slope with an
+    error estimate. The derivative counts as wrong if it differs from the slope by more
+    than this error estimate and the rounding error together. The check gives the
+    verdict "wrong" or "kink" only if other step lengths confirm it. If f varies too
+    much within a step, the check uses shorter steps. If rounding errors hide how f
+    changes, it uses longer steps.
 
     The check measures the rounding error of f. To do so, it evaluates f again and
     perturbs the result of each operation by eight times its rounding error. So the
@@ -71,13 +71,13 @@ def check_derivative(
     the derivative in the parts without a kink. Along a direction with a kink, the
     derivative must lie between the left slope and the right slope.
 
-    If several numbers tie, as in max(min(x, y), z) or in a median, no derivative exists
-    although the left and the right slope may be equal along every line. JAX then
-    returns a mean of slopes or one of them. So if a derivative seems wrong, the check
-    also takes the slopes at points close to x. If these differ, the derivative must lie
-    between the smallest and the largest of them (a necessary condition for an element
-    of Clarke's generalised gradient). If the derivative lies there, the verdict is
-    "kink", and otherwise "wrong".
+    If several compared numbers are equal, as in max(min(x, y), z) or in a median, the
+    derivative may not exist although the left and the right slope may be equal along
+    every line. JAX then returns a mean of slopes or one of them. So if a derivative
+    seems wrong, the check also takes the slopes at points close to x. If these differ,
+    the derivative must lie between the smallest and the largest of them (a necessary
+    condition for an element of Clarke's generalised gradient). If the derivative lies
+    there, the verdict is "kink", and otherwise "wrong".
 
     The check evaluates f and its derivative in float64 if f can be traced in float64,
     even if x has a lower precision or float64 is disabled. If f converts its values to
@@ -91,8 +91,8 @@ def check_derivative(
     the derivative is not 0, but no larger than its rounding error, its sign is unknown,
     and the verdict is "unresolved". The verdict is also "unresolved" if the check could
     not have detected a relative error of 1e-3, or if f varies so fast that it is not
-    smooth between neighbouring floats, as sin(1e20 x) or the remainder of 1e20 x
-    divided by 1.
+    smooth between neighbouring floats. Examples of such an f are sin(1e20 x), and the
+    remainder of 1e20 x divided by 1.
 
     Args:
       f: Function of one pytree of floating arrays that returns a floating array. If f

@@ -156,7 +156,8 @@ class Line:
           w: Weights of the outputs.
           seed: Seed of the perturbations.
           values: Unperturbed values at OFFSETS.
-          nudge: Size of the perturbations in units of ε.
+          nudge: Size of the perturbations, in units of the relative spacing of the
+            floats.
         """
         count = len(NUDGED_OFFSETS)
         if self.jaxpr is None:

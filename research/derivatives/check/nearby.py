@@ -48,15 +48,16 @@ def slopes_nearby(
 
     The points x + h u lie on lines through x with random directions u. The slope at
     such a point is the difference of the values at x + h (u ± v / 8), divided by h / 4.
-    Its limit for h -> 0 is the slope of the piece of f that contains this side of the
-    line. For a smooth f, all of these limits are the derivative along v.
+    A kink may separate the points with h > 0 from those with h < 0. On each of these
+    two sides, the slope has a limit for h -> 0: the slope of the smooth piece of f that
+    contains the side. For a smooth f, all of these limits are the derivative along v.
 
     Args:
       line: The function.
       v: Direction of the slopes.
       w: Weights of the outputs.
       eps: Relative spacing of the floats in which f is computed.
-      size: Lower bound of the rounding error of a value, in units of ε.
+      size: Lower bound of the rounding error of a value, in units of eps.
       gap: Distance between the tested derivative and the slope at x. Kinks may explain
         it. A slope is used only if its error is much smaller than this distance.
       length: Length of the longest step, relative to the size of x.

@@ -21,8 +21,8 @@ class Probe(NamedTuple):
       floor: Smallest distance from `differences` that counts as an error. It is the
         uncertainty of `differences` plus the rounding error.
       scale: Unit of relative errors: the expected size of a rate.
-      taylor_slope: Order of the Taylor remainder at small h: 2 for a right derivative,
-        1 for a wrong derivative, NaN if there is no remainder.
+      taylor_slope: Order in h of the Taylor remainder at small steps h: 2 for a correct
+        derivative, 1 for a wrong derivative, NaN if there is no remainder.
       jump: Right slope minus left slope at a kink; 0 if there is no kink.
       left, right: One-sided slopes. If `is_nearby` is true, the smallest and the
         largest slope at points near x.
@@ -79,10 +79,11 @@ class Probe(NamedTuple):
 
     @property
     def dot_product_gap(self) -> float:
-        """Relative gap |⟨Jv, w⟩ - ⟨v, Jᵀw⟩| between forward and reverse mode.
+        """Gap |⟨Jv, w⟩ - ⟨v, Jᵀw⟩| of forward and reverse mode, divided by `scale`.
 
-        J is the Jacobian, v is the direction, and w are the weights of the outputs. The
-        gap is NaN if one of the two modes is missing.
+        J is the Jacobian, v is the direction, and w are the weights of the outputs.
+        Both products are the same number in exact arithmetic. The result is NaN if one
+        of the two modes is missing.
         """
         return abs(self.forward - self.reverse) / self.scale
 
@@ -105,10 +106,13 @@ class CheckReport(NamedTuple):
         relative to the change of f over a step of the size of x.
       relative_error: Largest observed gap between the derivative and the differences of
         f, relative to the same quantity as `smallest_error`.
-      taylor_slope: Order of the Taylor remainder: 2 for a right derivative, NaN if f is
-        linear along the directions. The value is the median over the random directions.
-      dot_product_gap: Largest relative |⟨Jv, w⟩ - ⟨v, Jᵀw⟩| over the directions v, with
-        Jacobian J and output weights w. NaN if forward or reverse mode is missing.
+      taylor_slope: Order in h of the Taylor remainder at small steps h: 2 for a correct
+        derivative, 1 for a wrong derivative, NaN if f is linear along the directions.
+        The value is the median over the random directions.
+      dot_product_gap: Largest distance |⟨Jv, w⟩ - ⟨v, Jᵀw⟩| of forward and reverse mode
+        over the directions v, with the Jacobian J and output weights w. The distance is
+        relative to the expected size of a rate of change. NaN if forward or reverse
+        mode is missing.
       probes: Results for each direction.
       precision: Text that names the precision in which f and its derivative were
         evaluated.
@@ -261,7 +265,8 @@ def vanishing(f: str, smallest: float, of_change: float, by_size: bool) -> str:
       f: Name of the function.
       smallest: Smallest error that the check can detect, relative to the gradient.
       of_change: Smallest error that the check can detect, relative to the change of f
-        over a step. If `by_size` is true, it is relative to the size of f instead.
+        over a step. If `by_size` is true, this error is relative to the size of f
+        instead.
       by_size: Whether f hardly changes over a step.
     """
     times = (

@@ -190,8 +190,7 @@ def _equation(
 
 
 def _unless_lost(value: Any, divisor: Any, result: Any) -> Any:
-    """Return the result, or NaN where the value is too large for a meaningful
-    remainder.
+    """Return the result, or NaN where the remainder of a large value means nothing.
 
     Above divisor / ε, neighbouring floats are at least a divisor apart.
     """

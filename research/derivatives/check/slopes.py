@@ -84,16 +84,21 @@ class Slope(NamedTuple):
 def slope_at_middle(
     values: Float[np.ndarray, "n"], rounding: float | Float[np.ndarray, "levels"]
 ) -> Slope:
-    """Estimate the derivative of f at the middle of a line, from its values at OFFSETS.
+    """Estimate the derivative of f along a line, from values of f on the line.
 
-    The estimates are central differences with step lengths that are halved each time.
-    Richardson's table extrapolates them. The result is the entry of the table with the
-    smallest error estimate. The error estimate of an entry combines two parts: its
-    distances from the neighbouring entries, and the effect of the noise of the values.
+    The derivative is that at the middle of the line. The constants of this module
+    define the points: STEPS are the step lengths 1, 1/2, ..., 2^-26, LEVELS is their
+    number, and OFFSETS are the positions of the points, which are 0 (the middle) and
+    ±STEPS.
+
+    The estimates are central differences, one for each step length. Richardson's table
+    extrapolates them. The result is the entry of the table with the smallest error
+    estimate. The error estimate of an entry combines two parts: its distances from the
+    neighbouring entries, and the effect of the noise of the values.
 
     Args:
-      values: Values of f at OFFSETS, shape (2 LEVELS + 1,). Values that are not finite
-        are skipped.
+      values: Values of f at OFFSETS in ascending order, shape (2 LEVELS + 1,). Values
+        that are not finite are skipped.
       rounding: Lower bound on the rounding error of a value: either one number, or an
         array with one number for each length in STEPS.
     Returns:
@@ -134,8 +139,9 @@ def noise_of_levels(
 ) -> Float[np.ndarray, "levels"]:
     """Return the rounding error of one value of f at each length in STEPS.
 
-    The result is at least ε / 2 times the sum of |f| and |f'|. The second term is there
-    because x is rounded too.
+    `slope_at_middle` defines STEPS and OFFSETS, and NUDGED_OFFSETS is a part of
+    OFFSETS. The result is at least ε / 2 times the sum of |f| and |f'|. The second term
+    is there because x is rounded too.
 
     Args:
       nudged: Measured rounding errors at NUDGED_OFFSETS, shape (2 len(NUDGED),). NaN
@@ -176,7 +182,7 @@ def remainder_slope(
 
     The order is measured at the smallest steps whose remainder exceeds the noise. Here
     `derivative` is the rate f'(x) v, and `noise` is the error of a value at each step.
-    The order is 2 for a right derivative. It is 1 for a wrong derivative, because the
+    The order is 2 for a correct derivative. It is 1 for a wrong derivative, because the
     remainder then contains a term in h.
 
     Returns:
@@ -212,7 +218,8 @@ def limit_of_slopes(
 ) -> tuple[float, float]:
     """Return the limit of slopes at the lengths in STEPS, and its error estimate.
 
-    The slopes are extrapolated as a series in h, so one-sided slopes are allowed.
+    STEPS are the step lengths 1, 1/2, ..., 2^-26. The slopes are extrapolated as a
+    series in the step length h, so one-sided slopes are allowed.
 
     Args:
       slopes: Slope at each length h in STEPS. Slopes that are not finite are skipped.

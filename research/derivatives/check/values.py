@@ -66,7 +66,9 @@ class Values:
         return slope_at_middle(values, noise).times(1 / length), values
 
     def resolve(self, enough: float) -> None:
-        """Shorten the steps if f varies too much within them, or lengthen them if
+        """Adapt the length of the steps to f.
+
+        The steps become shorter if f varies too much within them, and longer if
         rounding errors hide how f changes.
 
         Stop when the error of the slope is at most `enough`.

@@ -17,10 +17,11 @@ class Cost(NamedTuple):
     """Cost of one call of a compiled function.
 
     Attributes:
-      flops: Number of flops, counted from the jaxpr. The count for the body of a loop
-        is multiplied by the number of iterations. A LAPACK routine is counted by a
-        formula, and a multiply-add counts as two flops. (XLA's own count includes the
-        body of a loop only once, and counts a LAPACK routine as 0.)
+      flops: Number of floating-point operations (flops), counted from the jaxpr. The
+        count for the body of a loop is multiplied by the number of iterations. A LAPACK
+        routine is counted by a formula, and a multiply-add counts as two flops. (XLA's
+        own count includes the body of a loop only once, and counts a LAPACK routine as
+        0.)
       transcendentals: Number of exp, log, sqrt and similar operations.
       bytes: Number of bytes that would be read and written if each equation of the
         jaxpr ran by itself. This is an upper bound, because XLA fuses equations.

@@ -12,7 +12,7 @@ from research.checks import check_callable, check_count, check_number, check_num
 from research.derivatives.certified import certified_critical_points
 from research.derivatives.critical.classifying import CriticalPoint, described, judged
 from research.derivatives.critical.curvature import curvatures
-from research.derivatives.critical.finding import found_points, vanishes
+from research.derivatives.critical.finding import found_points, zero_of_gradient
 from research.derivatives.critical.landscape import Landscape, power_of_two
 from research.derivatives.critical.result import CriticalPoints
 from research.derivatives.errors import NotInexactError
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 # Distances, relative to the scale, at which the gradient should be long.
-AWAY = 0.1 * 2.0 ** -np.arange(40)
+AWAY = 0.1 * 2.0 ** -np.arange(110)
 
 
 def critical_points(
@@ -55,10 +55,10 @@ def critical_points(
     `certified_critical_points` then examines the box, and the result says how many
     points the search has missed, and in how many boxes there may be more.
 
-    If the Hessian is singular, there are two cases for a point with a small gradient: a
-    zero of the gradient may be close, or the gradient may be small but nowhere 0, as
-    that of x³/3 + 1e-9 x. So the search goes on with multiples of Newton's steps. If
-    the gradient does not become as small as its rounding error, the point is dropped.
+    If the Hessian is singular and the gradient is small, a zero of the gradient may be
+    close. But the gradient may also be small and nowhere 0, as that of x³/3 + 1e-9 x.
+    So the search goes on with multiples of Newton's steps. If the gradient does not
+    become as small as its rounding error, the point is dropped.
     A point with a singular Hessian is dropped at once if its gradient is longer than
     ε^0.55 (2e-9 in float64) times the longest gradient at a start.
 
@@ -148,9 +148,9 @@ def classify_critical_point(
     distances. Each change of f is computed twice: as the integral of the gradient, and
     as a difference of values. The decision uses the smallest distances at which the
     change of f exceeds its rounding error. If f has a curved valley or ridge, the
-    samples follow the valley or ridge. A point is "undecided" if the samples do not
-    decide, if the Hessian is not finite, or if x lies on a whole curve of minimum
-    points.
+    samples follow the valley or ridge. The note of the result says "undecided" if the
+    samples do not decide, if the Hessian is not finite, or if x lies on a whole curve
+    of minimum points.
 
     You need not know the scale of f, because the samples cover all distances that are
     large enough to change x in floating-point arithmetic.
@@ -166,7 +166,7 @@ def classify_critical_point(
       The classified point.
     Raises:
       ValueError: x is not a critical point (the message shows the norm of the
-        gradient), or scale or tolerance is not positive.
+        gradient), f(x) is not finite, or scale or tolerance is not positive.
       NotScalarError, NotInexactError: As in `gradient`.
     Example:
       >>> f = lambda x: x[0] ** 4 + x[1] ** 2
@@ -194,13 +194,19 @@ def classify_critical_point(
     land = Landscape(checked, power_of_two(_scale(scale, x)), x.dtype)
     y = x.astype(float) / land.unit
     with np.errstate(all="ignore"):  # Values that are not finite do not decide.
+        value = float(land.at(y[None])[0][0])
+        if not np.isfinite(value):
+            raise ValueError(
+                f"f must be finite at x; got f(x)={value} at x={x.tolist()}. A branch "
+                "of jnp.where may be NaN there."
+            )
         length, most = _slopes(land, y)
         (curvature,) = curvatures(land, y[None], wary=True)
         point = judged(land, y, curvature)
         doubtful = (
             point.evidence is not None
             and not point.evidence.kind
-            and not vanishes(land, y, curvature)
+            and zero_of_gradient(land, y, curvature) is None
         )
         if length and (doubtful or not length <= tolerance * most):
             raise ValueError(

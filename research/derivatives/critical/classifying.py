@@ -13,6 +13,8 @@ from research.derivatives.critical.sampling import Evidence, evidence
 # Radii of the first balls in which the change of the Hessian is sampled, in units of
 # the landscape.
 COARSE = 2.0 ** np.arange(2, -42, -2)
+# Factors of these radii. The next one is used where no radius is short enough.
+LONGEST = (1.0, 2.0**-44, 2.0**-88)
 # Finer radii, relative to the largest coarse radius that the Hessian's change allows.
 FINE = 2.0 ** (np.arange(8, -1, -1) / 4)
 SAMPLES = 24  # Number of pairs of opposite directions.
@@ -44,8 +46,9 @@ class CriticalPoint(NamedTuple):
       value: f(x).
       gradient_norm: Norm of the gradient at x.
       eigenvalues: Eigenvalues of the Hessian, ascending, shape (n,).
-      kind: "minimum", "maximum", "saddle", or "degenerate". It is "degenerate" if an
-        eigenvalue is zero, or if the gradient around x does not confirm an eigenvalue.
+      kind: "minimum", "maximum", "saddle", or "degenerate". A point is "degenerate" if
+        its Hessian cannot decide: an eigenvalue is zero, or the gradient at points
+        around x does not change as an eigenvalue predicts.
       newton_radius: *Estimate* of the distance within which Newton's method converges
         to this point. The estimate is 2 / (3 β L), where β = ‖H⁻¹‖ for the Hessian H at
         x, and L estimates the Lipschitz constant of the Hessian from samples around x.
@@ -53,9 +56,9 @@ class CriticalPoint(NamedTuple):
         singular, `newton_radius` is 0.
       order: Order of the derivatives that decide the kind: 2, 3 or 4. It is 0 if higher
         derivatives or values of f decide, or if the kind is undecided.
-      note: For a degenerate point, a text with the kind and the reason. The text starts
-        with "a minimum", "a maximum", "a saddle", "no extremum" or "undecided". For any
-        other point, "".
+      note: For a degenerate point, a text that says what higher derivatives or values
+        of f show, with the reason. The text starts with "a minimum", "a maximum", "a
+        saddle", "no extremum" or "undecided". For any other point, "".
     """
 
     x: Float[np.ndarray, "n"]
@@ -187,10 +190,18 @@ def _newton_radii(land: Landscape, points: Sequence[Judged]) -> Float[np.ndarray
     hessians = np.stack(
         [point.curvature.hessian for point in points if point.curvature]
     )
-    coarse = np.broadcast_to(
-        land.unit.min().astype(float) * COARSE, (len(y), len(COARSE))
-    )
-    best = _largest(land, y, hessians, coarse, SAMPLES // 4)
+    best, left = np.zeros(len(y)), np.arange(len(y))
+    for longest in LONGEST:
+        coarse = np.broadcast_to(
+            land.unit.min().astype(float) * longest * COARSE, (len(left), len(COARSE))
+        )
+        radii = _largest(land, y[left], hessians[left], coarse, SAMPLES // 4)
+        # Steps of a few roundings of x show nothing of how the Hessian changes.
+        rounding = land.eps * np.abs(y[left] * land.unit.astype(float)).max(axis=1)
+        best[left] = np.where(radii > 64 * rounding, radii, 0.0)
+        left = left[best[left] == 0]
+        if not left.size:
+            break
     known = best > 0
     fine = _largest(land, y[known], hessians[known], best[known, None] * FINE, SAMPLES)
     best[known] = np.where(fine > 0, fine, best[known] / 4)

@@ -38,7 +38,7 @@ class Curvature(NamedTuple):
       value: f(y).
       gradient: ∇f(y), shape (n,).
       hessian: Hessian at y, shape (n, n).
-      signs: Signs of the confirmed eigenvalues, shape (a,).
+      signs: Signs of the a confirmed eigenvalues, shape (a,).
       firm: Firm directions, scaled so that the curvature is ±1, shape (n, a).
       loose: Eigenvectors in the loose directions, in the scaled coordinates, shape (n,
         n - a).
@@ -121,26 +121,29 @@ def _split(
     )
 
 
-def equilibrium(hessian: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n"]:
+def equilibrium(
+    hessian: Float[np.ndarray, "*k n n"],
+) -> Float[np.ndarray, "*k n"]:
     """Return scales s for which all rows of s_i H_ij s_j have about the same maximum.
 
-    The scales are powers of two, and the largest scale is 1. A row of zeros has scale
-    1.
+    Each Hessian of a stack gets its own scales. The scales are powers of two, and the
+    largest scale is 1. A row of zeros has scale 1.
 
     References:
       Ruiz, A scaling algorithm to equilibrate both rows and columns norms in matrices,
       2001.
     """
-    scale, size = np.ones(len(hessian)), np.abs(hessian)
+    size = np.abs(hessian)
+    scale = np.ones(size.shape[:-1])
     for _ in range(60):
-        rows = (scale[:, None] * size * scale).max(axis=1)
+        rows = (scale[..., :, None] * size * scale[..., None, :]).max(axis=-1)
         factor = np.where(rows > 0, 1 / np.sqrt(np.where(rows > 0, rows, 1.0)), 1.0)
         scale = scale * factor
         if (np.abs(np.log2(factor)) < 0.1).all():
             break
-    used = size.any(axis=1)
-    if used.any():
-        scale = np.where(used, scale / scale[used].max(), 1.0)
+    used = size.any(axis=-1)
+    largest = np.where(used, scale, 0.0).max(axis=-1, keepdims=True)
+    scale = np.where(used, scale / np.where(largest > 0, largest, 1.0), 1.0)
     return np.ldexp(1.0, np.rint(np.log2(scale)).astype(int))
 
 
@@ -249,8 +252,9 @@ def _holds_between(
 ) -> bool:
     """Return whether the Hessian predicts the gradient along sums of firm directions.
 
-    It already predicts the gradient along each firm direction alone. At a kink of f,
-    the prediction along their sums is wrong.
+    `Curvature` defines the firm directions. The Hessian already predicts the gradient
+    along each firm direction alone. At a kink of f, the prediction along their sums is
+    wrong.
     """
     ways = directions(firm.shape[1])
     radii = reach.min() * RADII[1:41]

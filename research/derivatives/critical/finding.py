@@ -7,6 +7,7 @@ from research.derivatives.critical.classifying import Judged, judged
 from research.derivatives.critical.curvature import Curvature, curvatures
 from research.derivatives.critical.landscape import Landscape
 from research.derivatives.critical.walking import (
+    ARRIVED,
     Walks,
     length,
     lengthened,
@@ -16,9 +17,6 @@ from research.derivatives.critical.walking import (
 
 # A gradient below ε to this power (2e-9) times the longest one at a start may be 0.
 FLAT = 0.55
-# If the Newton step at a point is below this, in the landscape's units, the point may
-# be critical.
-ARRIVED = 1e-3
 # If a gradient remains, its change must exceed SMALL times the gradient at some of
 # these distances on both sides. On a slope or in a tail it does not.
 NEAR = 2.0 ** -np.arange(5, 45)
@@ -59,7 +57,7 @@ def found_points(
     hopeful[hopeful] = short[hopeful] | (newton_lengths(land, ends[hopeful]) <= ARRIVED)
     group, leaders = _groups(ends, slope, hopeful, separation)
     points, fates = _judged_leaders(
-        land, ends[leaders], short[leaders], group.reshape(len(led), -1)
+        land, ends[leaders], short[leaders], group.reshape(len(led), -1), separation
     )
     fate = np.array([*fates, ""], object)[group].reshape(len(led), -1)
     return points, _counts(led, fate, inside.reshape(len(led), -1))
@@ -104,14 +102,20 @@ def _groups(
 
 
 def _judged_leaders(
-    land: Landscape, y: np.ndarray, short: np.ndarray, group: np.ndarray
+    land: Landscape,
+    y: np.ndarray,
+    short: np.ndarray,
+    group: np.ndarray,
+    separation: np.ndarray,
 ) -> tuple[list[Judged], list[str]]:
     """Return the critical points among the groups' leaders, and each group's outcome.
 
     The leader of a group of end points is the one with the shortest gradient. A
     degenerate leader is classified only if one of the starts of its group has not
     reached a critical point yet. So a curve of degenerate points gives at most one
-    point for each start.
+    point for each start. A regular leader counts only if Newton's step from it is
+    short, or its gradient is a rounding error. Otherwise something stands between the
+    leader and the zero of the gradient, such as a NaN or a kink.
     """
     points, fates, reached = [], [""] * len(y), np.zeros(group.shape[1], bool)
     known = curvatures(land, y) if len(y) else []
@@ -119,17 +123,24 @@ def _judged_leaders(
         curvature is not None and not curvature.loose.shape[1] for curvature in known
     ]
     for i in sorted(range(len(y)), key=lambda i: not regular[i]):
-        members = (group == i).any(axis=0)
+        members, zero = (group == i).any(axis=0), (y[i], known[i])
         if not regular[i]:
             if reached[members].all():
                 continue
             if _constant(land, y[i], known[i]):
                 fates[i] = "flat"
                 continue
-            if not (short[i] and vanishes(land, y[i], known[i])):
-                continue
-        if not any(_is_same(y[i], point) for point in points):
-            points.append(judged(land, y[i], known[i]))
+            zero = zero_of_gradient(land, y[i], known[i]) if short[i] else None
+        elif not _settled(land, y[i], known[i]):
+            continue
+        if zero is None:
+            continue
+        if not any(
+            _is_same(zero[0], point)
+            or (not regular[i] and _is_near(zero[0], point, separation))
+            for point in points
+        ):
+            points.append(judged(land, *zero))
         fates[i] = "converged"
         reached |= members
     return points, fates
@@ -138,6 +149,11 @@ def _judged_leaders(
 def _is_same(y: np.ndarray, point: Judged) -> bool:
     """Return whether rounding hides the distance of y from a known degenerate point."""
     return bool(point.evidence and np.abs(y - point.y).max() <= point.evidence.distance)
+
+
+def _is_near(y: np.ndarray, point: Judged, separation: np.ndarray) -> bool:
+    """Return whether y is closer to a known point than the separation."""
+    return bool(np.linalg.norm((y - point.y) / separation) <= 1)
 
 
 def _neighbours(
@@ -161,48 +177,71 @@ def _constant(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> bo
     return bool((value == curvature.value).all()) and not slope.any()
 
 
-def vanishes(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> bool:
-    """Return whether the gradient vanishes at y or at a point close to y.
+def zero_of_gradient(
+    land: Landscape, y: np.ndarray, curvature: Curvature | None
+) -> tuple[np.ndarray, Curvature | None] | None:
+    """Return the point y, or a point close to it, where the gradient vanishes.
 
     Only the loose directions count: those in which the gradient around y does not
     confirm the Hessian. In each of them, the gradient must not exceed its rounding
     error. If the gradient exceeds it but changes much around y, the search may have
     stopped early, because it converges slowly to a zero of higher multiplicity. The
-    search then goes on with multiples of Newton's steps. The result is False if the
-    gradient is small but nowhere 0, as that of x³/3 + 1e-9 x.
+    search then goes on with multiples of Newton's steps.
+
+    Returns:
+      (the point, its curvature), or None if the gradient is small but nowhere 0, as
+      that of x³/3 + 1e-9 x.
     """
-    if curvature is None:
-        return True
+    if curvature is None or _is_rounding(land, y, curvature):
+        return y, curvature
     left = np.abs(curvature.loose.T @ curvature.gradient)
-    if (left <= _rounding(land, y, curvature)).all():
-        return True
     _, _, slope = _neighbours(land, y, curvature.loose.T)
     change = np.abs(
         np.einsum("swrn,nw->swr", slope - curvature.gradient, curvature.loose)
     )
     grown = np.where(np.isfinite(change), change, 0.0).min(axis=0).max(axis=1)
     if not (SMALL * left <= grown).all():
-        return False
+        return None
     for _ in range(GOING_ON):
         there = lengthened(land, y)
         if there is None or np.abs(there - y).max() > ARRIVED:
-            return False
+            return None
         y, (curvature,) = there, curvatures(land, there[None])
         if curvature is None:
-            return False
-        left = np.abs(curvature.loose.T @ curvature.gradient)
-        if (left <= _rounding(land, y, curvature)).all():
-            return True
-    return False
+            return None
+        if _is_rounding(land, y, curvature):
+            return y, curvature
+    return None
+
+
+def _is_rounding(land: Landscape, y: np.ndarray, curvature: Curvature) -> bool:
+    """Return whether the gradient is a rounding error in all loose directions."""
+    left = np.abs(curvature.loose.T @ curvature.gradient)
+    return bool((left <= _rounding(land, y, curvature, curvature.loose)).all())
+
+
+def _settled(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> bool:
+    """Return whether the search could come no closer to the zero of the gradient.
+
+    It could not if Newton's step from y is below TINY, or if the gradient is a rounding
+    error.
+    """
+    if curvature is None or newton_lengths(land, y[None])[0] <= TINY:
+        return True
+    left = np.abs(curvature.gradient)
+    return bool((left <= _rounding(land, y, curvature, np.eye(len(y)))).all())
 
 
 def _rounding(
-    land: Landscape, y: np.ndarray, curvature: Curvature
+    land: Landscape,
+    y: np.ndarray,
+    curvature: Curvature,
+    ways: Float[np.ndarray, "n b"],
 ) -> Float[np.ndarray, "b"]:
-    """Return the length below which the gradient counts as 0, in loose directions."""
+    """Return the length below which the gradient counts as 0, in each direction."""
     return ROUNDED * (
-        np.abs(land.noise(y)[0] @ curvature.loose).max(axis=0)
-        + land.eps * np.abs(curvature.loose.T) @ np.abs(curvature.hessian) @ np.abs(y)
+        np.abs(land.noise(y)[0] @ ways).max(axis=0)
+        + land.eps * np.abs(ways.T) @ np.abs(curvature.hessian) @ np.abs(y)
     )
 
 

@@ -27,8 +27,8 @@ class Landscape:
       unit: Unit of each coordinate, shape (n,).
       dtype: Dtype in which f computes.
       eps: Relative spacing of the dtype.
-      least: Smallest usable result. Smaller results have larger relative rounding
-        errors.
+      least: Smallest absolute value of a usable result. Smaller results have larger
+        relative rounding errors.
     """
 
     def __init__(

@@ -65,7 +65,10 @@ class Evidence(NamedTuple):
 def evidence(
     land: Landscape, y: Float[np.ndarray, "n"], curvature: Curvature
 ) -> Evidence:
-    """Sample f around y in the loose directions, and judge what kind of point y is."""
+    """Sample f around y in the loose directions, and judge what kind of point y is.
+
+    `Curvature` defines the loose directions.
+    """
     if curvature.loose.shape[1] > 1:
         curvature = curvature._replace(
             loose=curvature.loose * balance(Reduced(land, y, curvature))
@@ -301,6 +304,8 @@ def _seeds(height: np.ndarray, ways: np.ndarray) -> np.ndarray:
 
 def _kind(word: str, reduced: Reduced, up: bool, down: bool) -> str:
     """Return the kind of a point, by how f changes in loose and in firm directions.
+
+    `Curvature` defines loose and firm directions.
 
     Args:
       word: Mark for the change of the reduced function, as returned by `_word`.

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from research.derivatives.critical.curvature import equilibrium
 from research.derivatives.critical.landscape import Landscape
 
 # Largest numbers of steps. An undamped step divides the distance from a point of
@@ -17,6 +18,11 @@ DAMPING = 10.0 ** -np.arange(0, 9, 2)
 # Multiples of a Newton step for zeros of higher multiplicity.
 TIMES = np.array([1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0])
 LONGEST = 1.0  # Largest undamped step, in the landscape's units.
+# If the Newton step at a point is below this, in the landscape's units, the point may
+# be critical.
+ARRIVED = 1e-3
+# Most repetitions from the end points of the starts that have not arrived.
+AGAIN = 3
 
 
 class Walks(NamedTuple):
@@ -39,47 +45,87 @@ class Walks(NamedTuple):
 class Model(NamedTuple):
     """Gradients and Hessians at k points.
 
-    If the gradient or the Hessian of a point is not finite, both are set to 0.
+    The coordinates of each point are scaled so that all rows of its Hessian are about
+    equally large (`equilibrium`). So a small curvature in one coordinate is not taken
+    for the rounding error of a large one in another, as in the valley of (y - x⁴)(y - 2
+    x⁴). If the gradient or the Hessian of a point is not finite, both are set to 0.
 
     Attributes:
-      gradients: Gradients, shape (k, n).
-      values: Eigenvalues of the Hessians, shape (k, n).
-      vectors: Eigenvectors of the Hessians in columns, shape (k, n, n).
+      gradients: Gradients in the original coordinates, shape (k, n).
+      scale: Scale of each coordinate, shape (k, n).
+      values: Eigenvalues of the scaled Hessians, shape (k, n).
+      vectors: Eigenvectors of the scaled Hessians in columns, shape (k, n, n).
     """
 
     gradients: Float[np.ndarray, "k n"]
+    scale: Float[np.ndarray, "k n"]
     values: Float[np.ndarray, "k n"]
     vectors: Float[np.ndarray, "k n n"]
 
     def newton_moves(self, eps: float) -> Float[np.ndarray, "k n"]:
-        """Compute H⁺ ∇f at each point, where H⁺ is the pseudoinverse of the Hessian."""
+        """Compute H⁺ ∇f at each point, where H⁺ is the pseudoinverse of the Hessian.
+
+        The pseudoinverse is that in the scaled coordinates.
+        """
         small = np.abs(self.values) <= eps * np.abs(self.values).max(
             axis=1, keepdims=True
         )
         inverse = np.where(small, 0.0, 1 / np.where(small, 1.0, self.values))
-        along = np.einsum("kij,ki->kj", self.vectors, self.gradients)
-        return np.einsum("kij,kj->ki", self.vectors, inverse * along)
+        along = self._along()
+        return self.scale * np.einsum("kij,kj->ki", self.vectors, inverse * along)
 
     def damped_moves(self) -> Float[np.ndarray, "k s n"]:
-        """Compute (H² + μ)⁻¹ H ∇f for the Hessian H and several damping numbers μ."""
-        along = np.einsum("kij,ki->kj", self.vectors, self.gradients)
+        """Compute (H² + μ)⁻¹ H ∇f for the scaled H and ∇f and several numbers μ."""
+        along = self._along()
         damping = (np.abs(self.values).max(axis=1)[:, None] * DAMPING) ** 2
         bottom = self.values[:, None, :] ** 2 + damping[:, :, None]
         top = self.values[:, None, :] * along[:, None, :]
         steps = np.divide(top, bottom, out=np.zeros_like(bottom), where=bottom > 0)
-        return np.einsum("kij,ksj->ksi", self.vectors, steps)
+        moves = np.einsum("kij,ksj->ksi", self.vectors, steps)
+        return self.scale[:, None, :] * moves
+
+    def _along(self) -> Float[np.ndarray, "k n"]:
+        """Return the components of the scaled gradient along the eigenvectors."""
+        return np.einsum("kij,ki->kj", self.vectors, self.scale * self.gradients)
 
 
 def walks(land: Landscape, starts: Float[np.ndarray, "k n"]) -> list[Walks]:
-    """Iterate from all starts in three ways.
+    """Iterate from all starts, with undamped and damped steps in turn.
 
     The first iteration makes undamped steps from the starts, and the second makes
     damped steps from the starts. The third makes undamped steps from the end points of
     the second. Damped steps must shorten the gradient. So they stall in a curved valley
-    of f with a degenerate bottom, where undamped steps continue.
+    of f with a degenerate bottom, where undamped steps continue. Undamped steps may
+    leap away from a zero that is already close. Therefore the last two iterations are
+    repeated, at most AGAIN times, from the best end points of the starts that have not
+    arrived.
     """
     damped = _damped(land, starts)
-    return [_undamped(land, starts), damped, _undamped(land, damped.ends)]
+    led = [_undamped(land, starts), damped, _undamped(land, damped.ends)]
+    for _ in range(AGAIN):
+        best = _shortest(led)
+        rows = np.flatnonzero(np.isfinite(best.slope) & (best.slope > 0))
+        rows = rows[newton_lengths(land, best.ends[rows]) > ARRIVED]
+        if not rows.size:
+            break
+        damped = _damped(land, best.ends[rows])
+        undamped = _undamped(land, damped.ends)
+        for part in (damped, undamped):
+            led.append(best._replace(**{k: v.copy() for k, v in _fields(best)}))
+            for name, values in _fields(part):
+                getattr(led[-1], name)[rows] = values
+    return led
+
+
+def _fields(walk: Walks) -> list[tuple[str, np.ndarray]]:
+    return list(walk._asdict().items())
+
+
+def _shortest(led: list[Walks]) -> Walks:
+    """Return, for each start, the end point with the shortest gradient."""
+    stacked = [np.stack(column) for column in zip(*led, strict=True)]
+    best, row = stacked[1].argmin(axis=0), np.arange(stacked[1].shape[1])
+    return Walks(*(column[best, row] for column in stacked))
 
 
 def _undamped(land: Landscape, starts: np.ndarray) -> Walks:
@@ -178,9 +224,11 @@ def lengthened(
 def _model(land: Landscape, y: np.ndarray) -> tuple[np.ndarray, Model]:
     values, gradients, hessians = land.hessians(y)
     finite = np.isfinite(hessians).all(axis=(1, 2)) & np.isfinite(gradients).all(axis=1)
-    spectrum, vectors = np.linalg.eigh(np.where(finite[:, None, None], hessians, 0.0))
+    hessians = np.where(finite[:, None, None], hessians, 0.0)
+    scale = equilibrium(hessians)
+    spectrum, vectors = np.linalg.eigh(scale[:, :, None] * hessians * scale[:, None, :])
     return np.where(finite, values, np.nan), Model(
-        np.where(finite[:, None], gradients, 0.0), spectrum, vectors
+        np.where(finite[:, None], gradients, 0.0), scale, spectrum, vectors
     )
 
 

@@ -56,10 +56,10 @@ def derivative(f: Callable[..., Any], x: Any, order: int = 1) -> Any:
     over x, and for all derivatives up to an order use `taylor`.
 
     If f selects between branches (`jnp.where`, `lax.cond`), the result is the
-    derivative of the branch that is selected at x. It may differ from the derivative of
-    f. For example, for f(x) = jnp.where(x == 0, 1, jnp.sin(x) / x) all derivatives at 0
-    are returned as 0, although f''(0) = -1/3. Instead use `jnp.sinc`, a series near 0,
-    or `finite_difference`, which uses values of f on both sides of x.
+    derivative of the branch that is selected at x. This derivative may differ from the
+    derivative of f. For example, for f(x) = jnp.where(x == 0, 1, jnp.sin(x) / x) all
+    derivatives at 0 are returned as 0, although f''(0) = -1/3. Instead use `jnp.sinc`,
+    a series near 0, or `finite_difference`, which uses values of f on both sides of x.
 
     Args:
       f: Function of one real number. It may return an array or a pytree, and then every
@@ -164,7 +164,7 @@ def taylor(f: Callable[..., Any], x: Any, v: Any, order: int) -> Any:
       NotInexactError: A leaf of x or v, or the value of f, is not floating.
       UnsupportedPrimitiveError: f contains a function with a derivative rule for
         reverse mode only (`jax.custom_vjp`), or an operation that has no derivative
-        rule. The message names it.
+        rule. The message names the operation.
       ValueError: order is not in 1..100, or v does not have the structure and shapes of
         x.
     References:

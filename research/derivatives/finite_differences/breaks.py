@@ -18,8 +18,8 @@ def quiet_part(ladder: Ladder) -> tuple[Ladder, int] | None:
     A level is a distance from x, and a window is a group of points near a distance.
 
     Returns:
-      (ladder of these levels, index of the window). None if the first window shows
-      such noise, or if no window does.
+      (ladder of these levels, index of the window). The result is None if the first
+      window shows such noise, or if no window shows it.
     """
     noise = windows_noise(ladder)
     loud = np.flatnonzero(noise > _APPEARS * rounding(ladder)[ladder.places])

@@ -120,7 +120,7 @@ def finite_difference(
     - at x;
     - at x ± 2^k. The smallest 2^k is about four spacings of the floats at x. The
       largest is about eight times the larger of |x| and 1;
-    - at eight equally spaced points for every fourth k.
+    - in a group of eight equally spaced points for every fourth k.
 
     If f maps arrays elementwise, one call evaluates all points. To check this, the
     points are passed in random order and some values are compared with f of single
@@ -128,8 +128,8 @@ def finite_difference(
 
     The equally spaced points give an estimate of the noise of f at each distance. The
     estimate is at least ε |f| / 2, where ε is the relative spacing of the floats that f
-    returns. If fewer than three groups of points show noise, the estimate is at least
-    ε (|f| + |x f'|) / 2.
+    returns. If fewer than three of these groups show noise, the estimate is at least ε
+    (|f| + |x f'|) / 2.
 
     At each step h the difference quotient (f(x + h) - f(x - h)) / 2h is extrapolated to
     h = 0 by Richardson's scheme. It is extrapolated twice: as a series in h², and as a
@@ -163,11 +163,12 @@ def finite_difference(
     at least 0.6 times the difference, if the difference is above a quarter of its own
     bound.
 
-    If the estimates at the chosen step and at the next two steps change with a power p
-    of the step below log2(6), as for x² + 1e-6 |x|^2.5, the bound is at least 1.5 times
-    the error that this power implies, change / (2^p - 1). The bound is also at least
-    ε |x f^(n+1)|, the change of the derivative of order n if f computes with a rounded
-    x. This matters near an edge of f, as for sqrt(1 - x²) near 1.
+    The estimates at the chosen step and at the next two steps may change like the power
+    p of the step, with p below log2(6), as for x² + 1e-6 |x|^2.5. The bound is then at
+    least 1.5 times the error that this power implies, change / (2^p - 1). Let n be the
+    order. The bound is also at least ε |x f^(n+1)|, the change of the derivative of
+    order n if f computes with a rounded x. This matters near an edge of f, as for
+    sqrt(1 - x²) near 1.
 
     If f shows noise that grows with a power of the distance from x, and this power is
     not clearly above n, f oscillates at all distances, and the verdict is "unresolved".
@@ -325,8 +326,9 @@ def difference_of_values(x: float, values: np.ndarray) -> FiniteDifference:
 def judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDifference:
     """Return the verdict, and the derivative with its bound if there is one.
 
-    `noise` is the bound on the error of f at each level, and `side` is 0 for the
-    two-sided derivative, 1 for the one from the right, -1 for the one from the left."""
+    A level is a distance from x. `noise` is the bound on the error of f at each level,
+    and `side` is 0 for the two-sided derivative, 1 for the one from the right, -1 for
+    the one from the left."""
     all_tables = tables(ladder, noise, order)
     columns = [
         best_of_each_level(all_tables.left),

@@ -37,7 +37,7 @@ NOTHING = Estimate(float("nan"), float("inf"), 0)
 
 
 class Column(NamedTuple):
-    """Best estimate at each level; a level is one step length.
+    """Best estimate of a derivative at each level; a level is one step length.
 
     Attributes:
       values: Estimates, shape (levels,).
@@ -65,7 +65,10 @@ class Column(NamedTuple):
 
 
 def best_of_each_level(*tables: Table) -> Column:
-    """For each level, return the estimate with the smallest bound in all tables."""
+    """For each level, return the estimate with the smallest bound in all tables.
+
+    A level is one step length.
+    """
     values = np.concatenate([table.values for table in tables])
     bounds = np.concatenate([table.bounds for table in tables])
     row = np.argmin(bounds, axis=0)[None]
@@ -76,6 +79,8 @@ def best_of_each_level(*tables: Table) -> Column:
 
 def settle(column: Column, end: int | None = None) -> Estimate:
     """Return the estimate with the smallest bound among the levels that agree.
+
+    A level is one step length.
 
     Large steps may agree with each other because they skip the oscillations of f. So
     the search starts at the smallest step and stops at the first level that contradicts
@@ -104,6 +109,8 @@ def growth(
     sizes: np.ndarray, noise: np.ndarray, powers: np.ndarray, levels: int = 8
 ) -> tuple[float, np.ndarray]:
     """Return the power p for which sizes shrink like step^p as the step goes to 0.
+
+    A level is one step length.
 
     The power is fitted at the smallest steps where the sizes are larger than the noise.
 

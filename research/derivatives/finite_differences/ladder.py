@@ -59,7 +59,7 @@ class Ladder(NamedTuple):
 
 
 def exponents(x: float) -> np.ndarray:
-    """Return log2 of the distances at which f is evaluated.
+    """Return log2 of the distances from x at which the function f is evaluated.
 
     The smallest distance is about four spacings of the floats at x, and the largest is
     about eight times the larger of |x| and 1. Each distance is twice the previous one,
@@ -131,7 +131,7 @@ def climbed(sampler: Sampler, x: float) -> Ladder:
 
 
 def nodes(x: float, powers: np.ndarray) -> np.ndarray:
-    """Return x, the points at the distances 2^powers, and the points of the windows."""
+    """Return x, the points at distances 2^powers, and those in windows."""
     places, distances = _places(powers), np.ldexp(1.0, powers)
     sides = np.where(np.arange(len(places)) % 2, -1.0, 1.0) * distances[places]
     return np.concatenate(

@@ -78,7 +78,7 @@ def _outward(values: np.ndarray) -> np.ndarray:
 
 
 def _seen(ladder: Ladder, nominal: np.ndarray) -> np.ndarray:
-    """Return the nominal noise, or the noise that the windows show, shape (levels,)."""
+    """Return the rounding error, or else the noise in the windows, shape (levels,)."""
     noise, grown = _windows(ladder.windows)
     floor, factor = np.zeros(len(nominal)), 1.0
     for j, k in enumerate(ladder.places):

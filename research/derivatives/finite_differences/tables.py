@@ -261,7 +261,7 @@ def tables(ladder: Ladder, noise: np.ndarray, order: int) -> Tables:
 
     Args:
       ladder: Samples of f.
-      noise: Bound on the error of f at each level, shape (levels,).
+      noise: Bound on the error of f at each level (distance from x), shape (levels,).
       order: Order of the derivative, 1 to 4.
     """
     plain, squares, parity = _formulas(order)

@@ -38,7 +38,7 @@ def explain(
     level: str = MATHEMATICS,
     expand: Sequence[str] = (),
 ) -> Ledger:
-    """Return a table of backpropagation through f at args that can be checked by hand.
+    """Return a table of backpropagation through f at args, for checking it by hand.
 
     The gradients are bit-identical to the result of jax.grad(f) if JAX runs each
     operation separately (`with jax.disable_jit()`). If f or a function of jax.numpy is

@@ -27,7 +27,7 @@ def pull_back(tape: Tape, output: int, adjoint: Any) -> None:
 
     Args:
       tape: Record of the evaluation of the function.
-      output: Node of the value of the function.
+      output: Node of the value of the function: the number of this value on the tape.
       adjoint: Adjoint of the output.
     Raises:
       UnsupportedPrimitiveError: An equation between the inputs and the output has no
@@ -58,8 +58,8 @@ def contributions(
       adjoints: Adjoint of each output, or None.
     Returns:
       A tuple with the contribution to each input. An entry is None if the input does
-      not depend on a differentiated input of the function. If no adjoint passes through
-      the equation, the result is None instead of a tuple.
+      not depend on a differentiated input of the function. If the backward pass does
+      not reach the equation, the result is None instead of a tuple.
     Raises:
       UnsupportedPrimitiveError: The equation has no rule for reverse mode.
     """

@@ -87,7 +87,8 @@ def record(
       leaves: Arguments of f.
       expand: ("scan",) to record each step of a scan separately, or ().
     Returns:
-      The tape, the nodes of the leaves, and for each output its node or constant.
+      The tape, the nodes of the leaves, and for each output its node or constant. A
+      node is a number: the position of a value on the tape.
     """
     made = jax.make_jaxpr(f)(*leaves)
     tape = Tape(frozenset(expand))

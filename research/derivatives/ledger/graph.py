@@ -28,8 +28,8 @@ class Node(NamedTuple):
         rows.
       value: Value as a short text.
       adjoint: Adjoint as a short text, or "" if there is no adjoint.
-      kind: "input", "row", "constant" (no adjoint passes), "fold" (several rows) or
-        "output".
+      kind: "input", "row" (one row of the table), "constant" (a row without an
+        adjoint), "fold" (several rows) or "output".
       hint: Derivative rule in words, and the line of code.
       rows: Positions of its rows in `Ledger.rows`; empty for an input.
     """
@@ -50,8 +50,9 @@ class Edge(NamedTuple):
       local: Local derivative, such as "× 3", or "" if it is not shown.
       contribution: Contribution to the adjoint of the start node, such as "+ 108.4", or
         "" if there is none.
-      kind: "row", "constant" (no adjoint passes) or "rule" (from a custom derivative
-        rule).
+      kind: "row" (a row of the table contributes to the adjoint of the start node),
+        "constant" (nothing contributes) or "rule" (a custom derivative rule
+        contributes).
     """
 
     start: int

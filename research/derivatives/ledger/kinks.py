@@ -28,9 +28,10 @@ WINDOWS = ("reduce_window_max", "reduce_window_min")
 
 
 class Kink(NamedTuple):
-    """A row at a tie, where the function may have no derivative.
+    """A row of the table of `explain` where the function may have no derivative.
 
-    At a tie, two compared values are equal, or a value is exactly at a kink or a jump.
+    The row is at a tie: two compared values are equal, or a value is exactly at a kink
+    or a jump.
 
     Attributes:
       name: Name of the row.
@@ -46,11 +47,14 @@ class Kink(NamedTuple):
 
 
 def at_kinks(tape: Tape, names: dict[int, str]) -> list[Kink]:
-    """List the rows at a tie, where the derivative may not exist.
+    """List the equations of a tape at which the derivative may not exist.
 
-    At a tie, two compared values are equal (as in max(a, a)), or a value is exactly at
-    a kink or a jump (as in abs(0)). If a loop is shown as one row, its steps are not
-    searched. `names` is a dict from each node to its name.
+    These equations are at a tie: two compared values are equal (as in max(a, a)), or a
+    value is exactly at a kink or a jump (as in abs(0)). If the tape has a loop as one
+    equation, the steps of the loop are not searched.
+
+    `names` is a dict from each node to the name of its value. A node is a number: the
+    position of a value on the tape.
     """
     kinks = []
     for equation in tape.equations():

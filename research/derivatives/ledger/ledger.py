@@ -30,9 +30,9 @@ class Ledger(LedgerFields):
       rows: Rows in the order of evaluation.
       value: f(*args), a number.
       grads: Gradient with respect to every argument, in the structure of the arguments.
-        If f has several arguments, it is a tuple with a gradient for each argument. It
-        is None if f cannot be differentiated in reverse mode, and `note` then gives the
-        reason.
+        If f has several arguments, `grads` is a tuple with a gradient for each
+        argument. `grads` is None if f cannot be differentiated in reverse mode, and
+        `note` then gives the reason.
       inputs: Dict from the name of each argument leaf to its value.
       output: Name of the output f(*args).
       note: Remark for the reader, or "".
@@ -124,9 +124,10 @@ class Ledger(LedgerFields):
 
         The page shows the graph and the table. If you point at a row or a box, or move
         to it with Tab or the arrow keys, the page highlights the rows that contribute
-        to its adjoint. It also lists these contributions: the row from which each
-        comes, its rule, and its numbers. Scopes (functions, branches, steps) can be
-        folded. The page opens from disk in every browser and needs no network.
+        to its adjoint. The page also lists these contributions, each with the row from
+        which it comes, the derivative rule and the numbers. Scopes (functions,
+        branches, steps) can be folded. The page opens from disk in every browser and
+        needs no network.
 
         Example:
           >>> from research.derivatives import explain

@@ -74,8 +74,8 @@ def pull(
 ) -> list[Any]:
     """Compute the new adjoints of the active inputs of an equation.
 
-    A new adjoint is the existing one plus the contribution of the equation. If a node
-    occurs twice among the inputs, it counts as two variables.
+    A new adjoint is the existing one plus the contribution of the equation. If the same
+    value occurs twice among the inputs, it counts as two variables.
 
     Args:
       tape: Record of the evaluation of the function.

@@ -40,7 +40,9 @@ class Row(NamedTuple):
         is not a number and the equation is not elementwise. The adjoint is then passed
         on by a vector-Jacobian product.
       adjoint: Derivative of the function with respect to the value. It is None if the
-        function does not depend on the value, or if no adjoint passes.
+        backward pass does not reach the value. This is so if the function does not
+        depend on the value, if the value does not depend on a differentiated input, or
+        if the value is computed inside a function with a custom derivative rule.
       contributions: Contribution of this row to the adjoint of each input, or None.
       rule: Derivative rule in words.
       source: Line of the user's code, such as "file.py:12".
@@ -65,11 +67,11 @@ class Row(NamedTuple):
 
 
 def shown_equations(tape: Tape, level: str) -> list[Equation]:
-    """List the equations that a level shows.
+    """List the equations of a tape that a level of detail shows.
 
     The level "primitives" shows all equations. The level "mathematics" leaves out two
-    kinds of equations. The first kind only changes a shape or a dtype. The second kind
-    belongs to a custom rule for forward mode, and no adjoint passes through it.
+    kinds of equations: those that only change a shape or a dtype, and those inside a
+    custom rule for forward mode (custom_jvp) that the backward pass does not reach.
     """
     backward_only = {
         id(entry)

@@ -45,7 +45,7 @@ class Equation:
         is stored because it is used three times: in the backward pass, for local
         derivatives and for paths.
       contributions: Contribution to the adjoint of each input, from the backward pass.
-        None if no adjoint passes.
+        None if the backward pass does not reach the equation.
     """
 
     primitive: str
@@ -66,7 +66,7 @@ class Equation:
 class Link:
     """Entry of the tape that passes adjoints unchanged from its outputs to its inputs.
 
-    It connects a custom rule with the equations around the rule.
+    A link connects a custom rule with the equations around the rule.
 
     Attributes:
       inputs: Nodes that receive the adjoints.

@@ -127,8 +127,8 @@ def sparse_hessian(
     """Compute a sparse Hessian H_ij = ∂²f/∂x_i∂x_j from few products H v.
 
     The Hessian is computed as the Jacobian of the gradient, as in `sparse_jacobian`.
-    Because it is symmetric, H_ij may be read from H_ji. So a dense row costs one
-    product, which also gives the dense column.
+    Because the Hessian is symmetric, H_ij may be read from H_ji. So a dense row costs
+    one product, which also gives the dense column.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.

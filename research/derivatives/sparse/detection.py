@@ -450,7 +450,7 @@ OTHERS: dict[str, Callable[[Any, list[Fact]], list[Matrix]]] = {
 
 
 def _joined(a: Fact, b: Fact) -> Fact:
-    """Return what holds of a variable that is one or the other."""
+    """Return the facts that are true of a variable that is either a or b."""
     same = (
         a.value is not None and b.value is not None and np.array_equal(a.value, b.value)
     )
@@ -511,7 +511,7 @@ def _stack(facts: list[Fact], shape: tuple[int, ...]) -> Fact:
 
 
 def _while(equation: Any, facts: list[Fact]) -> list[Fact]:
-    """Repeat the body until nothing new is found; any number of steps may happen."""
+    """Repeat the body until no new dependence is found, for any number of steps."""
     params = equation.params
     first = params["cond_nconsts"]
     consts = facts[first : first + params["body_nconsts"]]
