@@ -15,8 +15,10 @@ divided by the prediction η tr(C) / (4b). C is the covariance of the gradients 
 examples, and b is the batch size.
 """
 
+import concurrent.futures
 import dataclasses
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -80,6 +82,7 @@ FIXED_RATES = {
     "stochastic": (2.0**-5, 2.0**-7),
 }  # Rates at which the floors are measured.
 FIRST_RULE = "gradient_descent"
+THREADS = 2  # Number of combinations that are compiled and trained at the same time.
 PROOF_RATE, PROOF_STEPS = (
     2.0**-8,
     200,
@@ -96,31 +99,26 @@ def run(
     seeds = research.runs.parse_seeds(config.seeds)
     tuning = research.runs.parse_seeds(config.tuning_seeds)
     jobs = plan(config)
-    rows, arrays, programs = [], {}, {}
-    for done, job in enumerate(jobs):
-        workload, rule, regime, _ = job
-        label = f"{workload.name}, {rule}, {regime.name}"
-        if on_progress:
-            on_progress(done, len(jobs), label)
-
-        def on_chunk(progress: Any, done: float = done, label: str = label):
-            if on_progress:
-                on_progress(done + progress.share, len(jobs), f"{progress}: {label}")
+    work = Work(jobs, on_progress, checkpoints)
+    rows, arrays = [], {}
+    for job, saved in zip(jobs, train_all(config, work, seeds, tuning), strict=True):
+        key, rate = key_of(job), saved.values["rate"]
 
         def compute(
-            parts: Checkpoints, job: tuple = job, on_chunk: Callable = on_chunk
+            parts: Checkpoints, key: str = key, job: tuple = job, rate: float = rate
         ):
-            return piece(config, job, seeds, tuning, programs, on_chunk, parts)
+            # A resumed run has not compiled all trainings.
+            training = work.alone.get(key) or compile_alone(job, rate)
+            return research.types.Saved({}, timing_of(job, training))
 
-        key = f"{workload.name}/{rule}/{regime.name}"
-        saved = research.runs.remembered(checkpoints, key, compute)
-        rows.append(saved.values)
+        timing = research.runs.remembered(checkpoints, f"alone/{key}", compute)
+        rows.append(saved.values | timing.values)
         arrays |= {f"{key}/{name}": array for name, array in saved.arrays.items()}
     first = jobs[0][0]
     floors = research.runs.remembered(
         checkpoints,
         "floors",
-        lambda parts: replacement_floors(config, first, programs, seeds, parts),
+        lambda parts: replacement_floors(config, first, work.programs, seeds, parts),
     )
     numbers = {
         "rows": rows,
@@ -153,23 +151,112 @@ def regimes_of(config: Config, rule: str):
     )
 
 
-def piece(
+def key_of(job: tuple):
+    """Return the name of a combination of workload, rule and regime."""
+    workload, rule, regime, _ = job
+    return f"{workload.name}/{rule}/{regime.name}"
+
+
+class Work:
+    """What the threads share: progress, checkpoints and compiled programs."""
+
+    def __init__(
+        self,
+        jobs: Sequence[tuple],
+        on_progress: OnProgress | None,
+        checkpoints: Checkpoints,
+    ):
+        self.jobs, self.on_progress = jobs, on_progress
+        self.programs, self.alone = {}, {}
+        self.shares = dict.fromkeys(map(key_of, jobs), 0.0)
+        self.stopped, self.lock = threading.Event(), threading.RLock()
+        self.checkpoints = self.one_at_a_time(checkpoints)
+
+    def show(self, key: str, share: float, message: str):
+        """Show the progress of all combinations together.
+
+        If another thread has stopped, stop here too, as Ctrl-C would.
+        """
+        if self.stopped.is_set():
+            raise KeyboardInterrupt
+        with self.lock:
+            self.shares[key] = share
+            if self.on_progress:
+                self.on_progress(sum(self.shares.values()), len(self.jobs), message)
+
+    def one_at_a_time(self, checkpoints: Checkpoints) -> Checkpoints:
+        """Return checkpoints of which only one is read or written at a time."""
+
+        def checkpoint(name: str):
+            load, save, due = checkpoints(name)
+
+            def load_alone():
+                with self.lock:
+                    return load()
+
+            def save_alone(saved: research.types.Saved):
+                with self.lock:
+                    save(saved)
+
+            return research.types.Checkpoint(load_alone, save_alone, due)
+
+        return checkpoint
+
+
+def train_all(config: Config, work: Work, seeds: Sequence[int], tuning: Sequence[int]):
+    """Return the facts and arrays of all combinations, trained in THREADS threads.
+
+    While one thread traces or trains, another can compile. If a combination fails or
+    is stopped, the others stop and are saved, and the exception is raised.
+    """
+    train = lambda job: train_one(config, job, work, seeds, tuning)
+    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+        futures = [pool.submit(train, job) for job in work.jobs]
+        first = concurrent.futures.FIRST_EXCEPTION
+        try:
+            for future in concurrent.futures.wait(futures, return_when=first).done:
+                future.result()
+        finally:
+            work.stopped.set()
+            pool.shutdown(cancel_futures=True)
+    return [future.result() for future in futures]
+
+
+def train_one(
+    config: Config,
+    job: tuple,
+    work: Work,
+    seeds: Sequence[int],
+    tuning: Sequence[int],
+):
+    """Tune and train one combination, and compile what is timed later."""
+    workload, rule, regime, _ = job
+    key, label = key_of(job), f"{workload.name}, {rule}, {regime.name}"
+
+    def compute(parts: Checkpoints):
+        on_chunk = lambda at: work.show(key, at.share, f"{at}: {label}")
+        measured = measure(config, job, seeds, tuning, on_chunk, parts)
+        work.programs[key] = measured.program
+        work.alone[key] = compile_alone(job, measured.choice.rate)
+        return facts_of_runs(job, measured)
+
+    work.show(key, 0.0, label)
+    saved = research.runs.remembered(work.checkpoints, key, compute)
+    work.show(key, 1.0, label)
+    return saved
+
+
+def measure(
     config: Config,
     job: tuple,
     seeds: Sequence[int],
     tuning: Sequence[int],
-    programs: dict[tuple, Any],
     on_chunk: Callable,
     checkpoints: Checkpoints,
 ):
-    """Measure one combination of workload, rule and regime.
-
-    The result has the facts and the arrays of the runs.
-
-    The compiled program is added to `programs`.
-    """
+    """Tune and train one combination of workload, rule and regime."""
     workload, rule, regime, passes = job
-    measured = research.tuning.measure(
+    return research.tuning.measure(
         workload,
         make_rule(rule, regime, workload),
         regime.sampler(len(workload.train.y)),
@@ -180,8 +267,13 @@ def piece(
         width=config.width,
         on_chunk=on_chunk,
         checkpoints=checkpoints,
+        timed=False,
     )
-    programs[workload.name, rule, regime.name] = measured.program
+
+
+def facts_of_runs(job: tuple, measured: Measured):
+    """Return the facts and the arrays of the runs of one combination."""
+    workload, rule, regime, _ = job
     trained = measured.trained
     arrays = {
         "passes": trained.passes,
@@ -189,6 +281,27 @@ def piece(
         "hashes": cell_hashes(trained),
     }
     return research.types.Saved(arrays, summary(workload, rule, regime, measured))
+
+
+def compile_alone(job: tuple, rate: float):
+    """Compile one training of a combination, to be timed while no other work runs."""
+    workload, rule, regime, passes = job
+    return research.tuning.compile_alone(
+        workload,
+        make_rule(rule, regime, workload),
+        regime.sampler(len(workload.train.y)),
+        {"learning_rate": rate},
+        max(1, passes // 30),
+    )
+
+
+def timing_of(job: tuple, alone: research.tuning.TrainingAlone):
+    """Time one training of a combination, and return its facts as JSON."""
+    workload, _, regime, _ = job
+    sampler, n = regime.sampler(len(workload.train.y)), len(workload.train.y)
+    timing = alone.time()
+    per_pass = timing.seconds_per_epoch * n / (sampler.num_batches * sampler.batch_size)
+    return {"alone": timing._asdict(), "seconds_per_pass": per_pass}
 
 
 def make_rule(rule: str, regime: Regime, workload: Any):
@@ -245,11 +358,6 @@ def summary(workload: Any, rule: str, regime: Regime, measured: Measured):
     """Return the facts of one combination of workload, rule and regime, as JSON."""
     trained, gaps = measured.trained, measured.gaps
     n, sampler = len(workload.train.y), measured.program.sampler
-    per_pass = (
-        measured.timing.seconds_per_epoch
-        * n
-        / (sampler.num_batches * sampler.batch_size)
-    )
     relative = gaps / gaps[:, :1]
     facts = {
         "workload": workload.name,
@@ -265,8 +373,6 @@ def summary(workload: Any, rule: str, regime: Regime, measured: Measured):
         "diverged": int((trained.first_bad_step >= 0).sum()),
         "first_bad_step": int(trained.first_bad_step.max()),
         "compile_seconds": measured.compile_seconds,
-        "alone": measured.timing._asdict(),
-        "seconds_per_pass": per_pass,
         "initial_gap": float(np.median(gaps[:, 0])),
         "floor": interval(late(trained.passes, relative)),
         "targets": {},
@@ -326,7 +432,7 @@ def optimum_facts(workload: Any):
 def replacement_floors(
     config: Config,
     workload: Any,
-    programs: dict[tuple, Any],
+    programs: dict[str, Any],
     seeds: Sequence[int],
     checkpoints: Checkpoints,
 ):
@@ -351,7 +457,7 @@ def replacement_floors(
                 ("with", f"{name}, with replacement"),
                 ("without", name),
             ):
-                key = (workload.name, FIRST_RULE, regime)
+                key = key_of((workload, FIRST_RULE, regimes[regime], config.passes))
                 if key not in programs:  # A resumed run has not compiled them.
                     programs[key] = research.descent.compile_sweep(
                         workload,

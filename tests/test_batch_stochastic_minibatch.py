@@ -106,6 +106,27 @@ def test_each_cell_has_a_hash(result):
         assert len({cell.tobytes() for cell in cells}) == 4
 
 
+def test_a_run_that_is_stopped_in_its_threads_goes_on_to_the_same_bits(
+    result, tmp_path
+):
+    checkpoints = runs.checkpoints_in(tmp_path, seconds_between=1e9)
+
+    def stop(done, total, message):
+        if done > 2.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        experiment.run(SMALL, stop, checkpoints)
+    assert [*tmp_path.glob("**/*.npz")]
+    again = experiment.run(SMALL, None, checkpoints)
+    assert again.arrays.keys() == result.arrays.keys()
+    for name, array in again.arrays.items():
+        np.testing.assert_array_equal(array, result.arrays[name], name)
+    assert [row["rate"] for row in again.numbers["rows"]] == [
+        row["rate"] for row in result.numbers["rows"]
+    ]
+
+
 def test_figures_are_drawn_from_the_saved_arrays(result, tmp_path):
     runs_result = runs.finish(runs.open_run("small", SMALL, tmp_path), result)
     again = runs.load_result(runs_result.path)

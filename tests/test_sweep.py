@@ -1,11 +1,17 @@
 """Laws of lanes: a cell's result is its own, whatever stands beside it."""
 
+import collections
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from research import descent, samplers, update_rules, workloads
+from research.descent import _shared_programs, _sweep_program
+from research.descent._shared_programs import compile_once
+
+COMPILE_QUICKLY = True  # tests/conftest.py
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +72,54 @@ def test_chunk_length_leaves_the_bits_alone(workload, program):
     whole = train(program, np.arange(10))
     for other in others:
         assert_same_bits(train(other, np.arange(10)), whole)
+
+
+@pytest.mark.parametrize("stated", [True, False], ids=["of n", "of unstated n"])
+def test_orders_drawn_beforehand_leave_the_bits_alone(workload, stated, monkeypatch):
+    sampler = samplers.minibatch(len(workload.train.y), 100)
+    if not stated:
+        sampler = sampler._replace(num_examples=None)
+    arguments = (workload, update_rules.adam, sampler, 6)
+    beforehand = descent.compile_sweep(*arguments, chunk=2, width=4)
+    monkeypatch.setattr(_sweep_program, "MOST_BYTES_OF_ORDERS", 0)
+    inside = descent.compile_sweep(*arguments, chunk=2, width=4)
+    runs = {name: values[:4] for name, values in RUNS.items()}
+    epochs = np.arange(2, dtype=np.int32)
+    assert beforehand.orders[0](runs, epochs).shape == (4, 2, 3, 100)
+    assert inside.orders[0](runs, epochs) is None
+    assert_same_bits(descent.sweep(beforehand, runs), descent.sweep(inside, runs))
+
+
+def test_rules_share_the_programs_that_do_not_depend_on_the_rule(workload, monkeypatch):
+    monkeypatch.setattr(_shared_programs, "_entries", collections.OrderedDict())
+    sampler = samplers.minibatch(len(workload.train.y), 100)
+    counts = []
+    for rule in (update_rules.adam, update_rules.heavy_ball, update_rules.heavy_ball):
+        program = descent.compile_sweep(workload, rule, sampler, 6, width=4)
+        assert np.isfinite(train(program, np.arange(4)).values).all()
+        counts.append(len(_shared_programs._entries))
+    # The initial points, the orders, the rule's state and its epochs; of a second rule
+    # only the last two; of the same rule nothing.
+    assert counts == [4, 6, 6]
+
+
+def test_only_equal_programs_are_shared():
+    x = jnp.arange(3.0)
+    add = lambda constant: lambda x: x + constant
+    two, again = compile_once(add(2.0), x), compile_once(add(2.0), x)
+    assert two is again
+    table = np.array([1.0, 2.0, 3.0])
+    for constant in (3.0, table, table + 1):
+        other = compile_once(add(constant), x)
+        assert other is not two
+        np.testing.assert_array_equal(other(x), np.arange(3.0) + constant)
+    # Of equal operations: one result is weakly typed, or has another name.
+    as_pair = [compile_once(lambda x, n=n: {n: x + 2.0}, x)(x) for n in "ab"]
+    assert [*map(list, as_pair)] == [["a"], ["b"]]
+    kinds = [jnp.asarray(1.0), jnp.asarray(np.float64(1.0))]
+    assert [one.weak_type for one in kinds] == [True, False]
+    for one in kinds:
+        assert compile_once(lambda x: x, one)(one).weak_type == one.weak_type
 
 
 def test_lanes_agree_with_the_lone_run(workload, program):

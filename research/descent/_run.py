@@ -134,9 +134,31 @@ def run(
             "epochs must be integers of shape (e,), such as jnp.arange(10); got "
             f"{epochs.dtype}{list(epochs.shape)}."
         )
-    n = getattr(step, "num_examples", None)
     if hasattr(step, "num_examples"):  # Steps that `build` did not make lack it.
-        check_sampler(sampler, n)
+        check_sampler(sampler, step.num_examples)
+    return scan_epochs(
+        step, state, sampler, key, epochs, None, evaluate, noisy=noisy, observe=observe
+    )
+
+
+def scan_epochs(
+    step: Callable[[State, BatchIndices], tuple[State, Info]],
+    state: State,
+    sampler: Sampler,
+    key: Key,
+    epochs: Int[Array, "e"],
+    orders: Int[Array, "e num_batches batch_size"] | None,
+    evaluate: Callable[[Params], Any] | None = None,
+    *,
+    noisy: bool = False,
+    observe: Callable[[State, Info], Any] | None = None,
+) -> tuple[State, EpochInfo]:
+    """Run epochs as `run` does, without its checks.
+
+    `orders` are the indices that the sampler draws in these epochs, from `draw_orders`.
+    None means that they are drawn here.
+    """
+    n = getattr(step, "num_examples", None)
     points = evaluation_points(sampler.num_batches)
     plain, closely = _epochs(
         _observed(step, observe),
@@ -145,8 +167,13 @@ def run(
         points,
     )
 
-    def one_epoch(state: State, epoch: Array):
-        batches = epoch_batches(sampler, jax.random.fold_in(key, epoch), noisy)
+    def one_epoch(state: State, xs: tuple[Array, Array | None]):
+        epoch, order = xs
+        batches = (
+            epoch_batches(sampler, jax.random.fold_in(key, epoch), noisy)
+            if order is None
+            else BatchIndices(order)
+        )
         if (
             sampler.num_examples is None
             and batches.indices is not None
@@ -162,7 +189,20 @@ def run(
         info, observed = infos
         return state, _reduce(info, observed, evaluations)
 
-    return jax.lax.scan(one_epoch, state, epochs)
+    return jax.lax.scan(one_epoch, state, (epochs, orders))
+
+
+def draw_orders(
+    sampler: Sampler, key: Key, epochs: Int[Array, "e"]
+) -> Int[Array, "e num_batches batch_size"] | None:
+    """Draw the indices of every batch of the epochs, for `scan_epochs`.
+
+    They are those that `run` draws from the same key. The result is None if the sampler
+    draws no indices.
+    """
+    return jax.lax.map(
+        lambda epoch: sampler.indices(jax.random.fold_in(key, epoch)), epochs
+    )
 
 
 def epoch_batches(sampler: Sampler, key: Key, noisy: bool) -> BatchIndices:

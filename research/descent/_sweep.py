@@ -176,7 +176,8 @@ def _dispatch(program: SweepProgram, batch: RunBatch, device: int) -> RunBatch:
     first = batch.done * program.chunk
     epochs = np.arange(first, first + program.chunk, dtype=np.int32)
     state, epochs = jax.device_put((batch.state, epochs), place)
-    state, info = program.advance[device](state, runs, epochs, data)
+    orders = program.orders[device](runs, epochs)
+    state, info = program.advance[device](state, runs, epochs, orders, data)
     return batch._replace(state=state, info=(*batch.info, info), done=batch.done + 1)
 
 

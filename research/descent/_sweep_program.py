@@ -17,6 +17,7 @@ from research.checks import (
     check_sequence,
 )
 from research.descent import _run, _step
+from research.descent._shared_programs import compile_once
 from research.objectives import check_data
 from research.samplers import check_form, check_sampler, num_examples
 from research.sizes import check_most, check_room
@@ -29,6 +30,8 @@ INIT, EPOCHS = range(2)
 # The width is fixed: a vmapped product sums in another order at another width, which
 # changes the bits of a run.
 WIDTH = 8
+# Orders of examples that need more memory than this are drawn one epoch at a time.
+MOST_BYTES_OF_ORDERS = 2**26
 
 MakeRule = Callable[..., optax.GradientTransformation]
 
@@ -41,7 +44,10 @@ class SweepProgram(NamedTuple):
 
     Attributes:
       begin: For each device: function (runs, data) -> (states, initial values).
-      advance: For each device: function (states, runs, epochs, data) -> (states, info).
+      orders: For each device: function (runs, epochs) -> the indices that the sampler
+        draws, or None if `advance` draws them itself or none are drawn.
+      advance: For each device: function (states, runs, epochs, orders, data) ->
+        (states, info).
       data: For each device: the parts of the workload by name, always with "train".
       evaluate_on: The parts on which the objective is evaluated.
       hyperparameters: Names of the traced hyper-parameters that each run provides.
@@ -51,6 +57,7 @@ class SweepProgram(NamedTuple):
     """
 
     begin: tuple[Callable, ...]
+    orders: tuple[Callable, ...]
     advance: tuple[Callable, ...]
     data: tuple[dict[str, Batch | None], ...]
     evaluate_on: tuple[str, ...]
@@ -79,7 +86,9 @@ def compile_sweep(
 
     Learning rates and seeds are traced, so a sweep over them compiles nothing more.
     Each device gets the same single-device program. The bits of a run therefore do not
-    depend on the number of devices.
+    depend on the number of devices. The initial points and the order of the examples
+    are drawn by programs of their own, which are compiled only once for all rules with
+    the same workload and sampler.
 
     Args:
       workload: Workload to train.
@@ -134,9 +143,10 @@ def compile_sweep(
         _compile_on(device, workload, functions, parts, names, chunk, width)
         for device in devices
     ]
-    begin, advance, data = zip(*compiled, strict=True)
+    begin, orders, advance, data = zip(*compiled, strict=True)
     return SweepProgram(
         begin=begin,
+        orders=orders,
         advance=advance,
         data=data,
         evaluate_on=parts,
@@ -150,62 +160,115 @@ def compile_sweep(
     )
 
 
+class _OneRun(NamedTuple):
+    """The parts of a run as pure functions.
+
+    The functions `initial` and `orders` do not depend on the rule.
+
+    Attributes:
+      initial: (seed, data) -> (params, values at these params).
+      begin: (params, run, data) -> state.
+      orders: (seed, epochs) -> indices of the epochs' batches, or None.
+      advance: (state, run, epochs, orders, data) -> (state, info).
+    """
+
+    initial: Callable[..., Any]
+    begin: Callable[..., Any]
+    orders: Callable[..., Any]
+    advance: Callable[..., Any]
+
+
 def _functions(
     workload: Workload, make_rule: MakeRule, sampler: Sampler, parts: Sequence[str]
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return two functions of one run: its start, and one chunk of its epochs."""
-
+) -> _OneRun:
     def evaluate(params: Params, data: Mapping[str, Any]):
         return tuple(workload.objective(params, data[part]) for part in parts)
 
-    def begin(run: Mapping[str, Array], data: Mapping[str, Any]):
+    def initial(seed: Array, data: Mapping[str, Any]):
+        params = workload.init(_key(seed, INIT))
+        return params, _together(evaluate(params, data))
+
+    def begin(params: Params, run: Mapping[str, Array], data: Mapping[str, Any]):
         rule = make_rule(**_hyper(run))
-        state = _step.build(workload.objective, rule, data["train"]).init(
-            workload.init(_key(run, INIT))
-        )
-        return state, _together(evaluate(state.params, data))
+        return _step.build(workload.objective, rule, data["train"]).init(params)
+
+    def orders(seed: Array, epochs: Array):
+        return _run.draw_orders(sampler, _key(seed, EPOCHS), epochs)
 
     def advance(
         state: _step.State,
         run: Mapping[str, Array],
         epochs: Array,
+        orders: Array | None,
         data: Mapping[str, Any],
     ):
         rule = make_rule(**_hyper(run))
-        state, info = _run.run(
+        state, info = _run.scan_epochs(
             _step.build(workload.objective, rule, data["train"]).step,
             state,
             sampler,
-            _key(run, EPOCHS),
+            _key(run["seed"], EPOCHS),
             epochs,
-            evaluate=lambda params: evaluate(params, data),
+            orders,
+            lambda params: evaluate(params, data),
         )
         return state, info._replace(evaluations=_together(info.evaluations))
 
-    return begin, advance
+    return _OneRun(initial, begin, orders, advance)
 
 
 def _compile_on(
     device: Any,
     workload: Workload,
-    functions: tuple[Callable[..., Any], Callable[..., Any]],
+    functions: _OneRun,
     parts: Sequence[str],
     names: Sequence[str],
     chunk: int,
     width: int,
-) -> tuple[Callable[..., Any], Callable[..., Any], dict[str, Batch | None]]:
-    """Compile both functions for one device, and place the data there."""
-    begin, advance = functions
+) -> tuple[Callable, Callable, Callable, dict[str, Batch | None]]:
+    """Compile the functions of a run for one device, and place the data there."""
     place = jax.sharding.SingleDeviceSharding(device)
     data = {part: getattr(workload, part) for part in ("train", *parts)}
     data = jax.device_put(data, place)
     one = {name: np.ones(1) for name in names} | {"seed": np.zeros(1, int)}
     runs = jax.device_put(padded(one, width), place)
-    begun = jax.jit(_over_runs(begin, (0, None), width)).lower(runs, data).compile()
-    states, _ = begun(runs, data)
     epochs = jax.device_put(np.arange(chunk, dtype=np.int32), place)
-    advanced = jax.jit(_over_runs(advance, (0, 0, None, None), width))
-    return begun, advanced.lower(states, runs, epochs, data).compile(), data
+
+    initial = compile_once(
+        _over_runs(functions.initial, (0, None), width), runs["seed"], data
+    )
+    params, _ = initial(runs["seed"], data)
+    begun = compile_once(
+        _over_runs(functions.begin, (0, 0, None), width), params, runs, data
+    )
+
+    def begin(runs: Mapping[str, Any], data: Mapping[str, Any]):
+        params, values = initial(runs["seed"], data)
+        return begun(params, runs, data), values
+
+    drawn = compile_orders(
+        _over_runs(functions.orders, (0, None), width), runs["seed"], epochs
+    )
+    orders = lambda runs, epochs: drawn(runs["seed"], epochs)
+    states, order = begun(params, runs, data), orders(runs, epochs)
+    advance = compile_once(
+        _over_runs(functions.advance, (0, 0, None, 0, None), width),
+        *(states, runs, epochs, order, data),
+    )
+    return begin, orders, advance, data
+
+
+def compile_orders(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+    """Compile a function that draws the orders of several epochs.
+
+    The result is a function that returns None if no indices are drawn, or so many that
+    they should not be in memory at the same time.
+    """
+    drawn = jax.tree.leaves(jax.eval_shape(function, *arguments))
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in drawn)
+    if not 0 < size <= MOST_BYTES_OF_ORDERS:
+        return lambda *arguments: None
+    return compile_once(function, *arguments)
 
 
 def _over_runs(
@@ -300,5 +363,5 @@ def _hyper(run: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in run.items() if name != "seed"}
 
 
-def _key(run: Mapping[str, Any], child: int) -> Key:
-    return jax.random.fold_in(jax.random.key(run["seed"]), child)
+def _key(seed: Array, child: int) -> Key:
+    return jax.random.fold_in(jax.random.key(seed), child)

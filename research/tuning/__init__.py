@@ -18,4 +18,6 @@ from research.tuning.spaces import parse_range as parse_range
 from research.tuning.spaces import parse_spaces as parse_spaces
 from research.tuning.spaces import range_text as range_text
 from research.tuning.timing import Timing as Timing
+from research.tuning.timing import TrainingAlone as TrainingAlone
+from research.tuning.timing import compile_alone as compile_alone
 from research.tuning.timing import time_alone as time_alone

@@ -7,7 +7,13 @@ import numpy as np
 from jaxtyping import Float
 
 from research import descent
-from research.checks import check_callable, check_count, check_numbers, check_sequence
+from research.checks import (
+    check_callable,
+    check_count,
+    check_flag,
+    check_numbers,
+    check_sequence,
+)
 from research.descent._sweep_program import check_workload
 from research.samplers import check_form
 from research.statistics.costs import digits_gained
@@ -25,7 +31,7 @@ class Measured(NamedTuple):
       trained: Runs on the reporting seeds, at the rate of `choice`.
       gaps: Gaps f - f* of these runs at the k evaluations, shape (seeds, k).
         `trained.passes` contains the passes at each evaluation.
-      timing: Seconds of one training that runs alone.
+      timing: Seconds of one training that runs alone; None if `timed` was False.
       compile_seconds: Seconds to compile the program of all runs.
       cells: Total number of runs, including those on the tuning seeds.
       program: Compiled program, which can be used for more runs.
@@ -34,7 +40,7 @@ class Measured(NamedTuple):
     choice: Choice
     trained: descent.SweepResult
     gaps: Float[np.ndarray, "seeds evaluations"]
-    timing: Timing
+    timing: Timing | None
     compile_seconds: float
     cells: int
     program: descent.SweepProgram
@@ -52,6 +58,7 @@ def measure(
     width: int = descent.WIDTH,
     on_chunk: Callable[[descent.SweepProgress], None] | None = None,
     checkpoints: Checkpoints = no_checkpoints,
+    timed: bool = True,
 ) -> Measured:
     """Choose the learning rate on the tuning seeds, then train on the reporting seeds.
 
@@ -72,6 +79,8 @@ def measure(
         of the progress is the share of the whole measurement that is done.
       checkpoints: Storage for unfinished runs. The caller makes it specific to this
         rule, sampler and workload.
+      timed: Whether to time one training that runs alone. Pass False if other work runs
+        at the same time, and call `time_alone` later.
     Returns:
       The measurement.
     Raises:
@@ -94,6 +103,7 @@ def measure(
     if on_chunk is not None:
         check_callable("on_chunk", on_chunk, "progress")
     check_callable("checkpoints", checkpoints, "name")
+    check_flag("timed", timed)
     both = sorted(set(seeds) & set(tuning_seeds))
     if both:
         raise ValueError(
@@ -134,13 +144,15 @@ def measure(
 
     choice = choose_rate(score, ladder)
     trained, gaps = gaps_of(np.array([choice.rate]), seeds, 1.0)
-    timing = time_alone(
-        workload,
-        make_rule,
-        sampler,
-        {"learning_rate": choice.rate},
-        max(1, num_epochs // 30),
-    )
+    timing = None
+    if timed:
+        timing = time_alone(
+            workload,
+            make_rule,
+            sampler,
+            {"learning_rate": choice.rate},
+            max(1, num_epochs // 30),
+        )
     return Measured(
         choice, trained, gaps, timing, program.compile_seconds, made, program
     )

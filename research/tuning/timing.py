@@ -1,8 +1,8 @@
 """Timing of one training that runs alone: compilation, first call, later calls."""
 
 import time
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +10,12 @@ import numpy as np
 
 from research import descent
 from research.checks import check_callable, check_count, check_mapping, check_number
-from research.descent._sweep_program import check_workload
+from research.descent._run import draw_orders, scan_epochs
+from research.descent._shared_programs import compile_once
+from research.descent._sweep_program import check_workload, compile_orders
 from research.samplers import check_form
 from research.sizes import check_most, check_room
-from research.types import Array, Batch, Sampler, Workload
+from research.types import Array, Batch, Key, Sampler, Workload
 
 # Number of timed calls after the first one; their median is reported.
 TIMED_CALLS = 5
@@ -33,6 +35,40 @@ class Timing(NamedTuple):
     slowest_seconds_per_epoch: float
 
 
+class TrainingAlone(NamedTuple):
+    """A compiled training that runs alone, from `compile_alone`.
+
+    Attributes:
+      call: Function of no arguments that runs the training once, until it is done.
+      num_epochs: Number of epochs of one call.
+      compile_seconds: Seconds to compile the training.
+    """
+
+    call: Callable[[], Any]
+    num_epochs: int
+    compile_seconds: float
+
+    def time(self) -> Timing:
+        """Run the training, and return its timing.
+
+        The `seconds_per_epoch` are the median of five calls. No other work should run
+        at the same time.
+        """
+        times = [time.perf_counter()]
+        for _ in range(1 + TIMED_CALLS):
+            self.call()
+            times.append(time.perf_counter())
+        first_call, *calls = np.diff(times)
+        per_epoch = np.array(calls) / self.num_epochs
+        return Timing(
+            self.compile_seconds,
+            float(first_call),
+            float(np.median(per_epoch)),
+            float(per_epoch.min()),
+            float(per_epoch.max()),
+        )
+
+
 def time_alone(
     workload: Workload,
     make_rule: descent.MakeRule,
@@ -49,6 +85,35 @@ def time_alone(
     Returns:
       The timing. Its `seconds_per_epoch` is the median of five calls.
     """
+    return compile_alone(
+        workload, make_rule, sampler, hyperparameters, num_epochs
+    ).time()
+
+
+def compile_alone(
+    workload: Workload,
+    make_rule: descent.MakeRule,
+    sampler: Sampler,
+    hyperparameters: Mapping[str, float],
+    num_epochs: int,
+) -> TrainingAlone:
+    """Compile one training that runs alone, without evaluations of the objective.
+
+    Use this function instead of `time_alone` to compile several trainings at the same
+    time, in threads, and to time them later, one after another.
+
+    Args:
+      workload, make_rule, sampler, hyperparameters, num_epochs: As in `time_alone`.
+    Returns:
+      The compiled training. Its method `time` times it.
+    Example:
+      >>> from research import samplers, update_rules, workloads
+      >>> quadratic = workloads.make_workload("quadratic")
+      >>> rule, sampler = update_rules.gradient_descent, samplers.full_batch(1)
+      >>> alone = compile_alone(quadratic, rule, sampler, {"learning_rate": 0.1}, 20)
+      >>> alone.time().seconds_per_epoch > 0
+      True
+    """
     check_workload("workload", workload)
     check_callable("make_rule", make_rule)
     check_form(sampler)
@@ -62,31 +127,33 @@ def time_alone(
     root = jax.random.key(0)
     init, _ = descent.build(workload.objective, make_rule(**cell), workload.train)
     state = init(workload.init(jax.random.fold_in(root, descent.INIT)))
+    key = jax.random.fold_in(root, descent.EPOCHS)
+    epochs = jnp.arange(num_epochs, dtype=jnp.int32)
+
+    def draw(key: Key, epochs: Array):
+        return draw_orders(sampler, key, epochs)
 
     def advance(
         state: descent.State,
         cell: Mapping[str, Array],
+        key: Key,
         epochs: Array,
+        orders: Array | None,
         train: Batch | None,
     ):
         _, step = descent.build(workload.objective, make_rule(**cell), train)
-        return descent.run(
-            step, state, sampler, jax.random.fold_in(root, descent.EPOCHS), epochs
+        return scan_epochs(step, state, sampler, key, epochs, orders)
+
+    started = time.perf_counter()
+    drawn = compile_orders(draw, key, epochs)
+    arguments = (state, cell, key, epochs, drawn(key, epochs), workload.train)
+    advanced = compile_once(advance, *arguments)
+    seconds = time.perf_counter() - started
+
+    def call() -> Any:
+        orders = drawn(key, epochs)
+        return jax.block_until_ready(
+            advanced(state, cell, key, epochs, orders, workload.train)
         )
 
-    arguments = (state, cell, jnp.arange(num_epochs, dtype=jnp.int32), workload.train)
-    times = [time.perf_counter()]
-    compiled = jax.jit(advance).lower(*arguments).compile()
-    times.append(time.perf_counter())
-    for _ in range(1 + TIMED_CALLS):
-        jax.block_until_ready(compiled(*arguments))
-        times.append(time.perf_counter())
-    compile_seconds, first_call, *calls = np.diff(times)
-    per_epoch = np.array(calls) / num_epochs
-    return Timing(
-        float(compile_seconds),
-        float(first_call),
-        float(np.median(per_epoch)),
-        float(per_epoch.min()),
-        float(per_epoch.max()),
-    )
+    return TrainingAlone(call, num_epochs, seconds)

@@ -241,10 +241,11 @@ def events():
 
 
 def test_a_program_key_compiles_once(events):
-    """Two computations a program, its beginning and its chunk of epochs; sweeps over
-    seeds and rates add none.
+    """Two computations a program, the orders and the epochs of a chunk; sweeps over
+    seeds and rates add none. The initial points and the first state of the rule are
+    those of the program before.
     """
-    cells.program(BY_32)  # Whatever JAX compiles for itself at first use.
+    cells.program(BY_32)  # Also whatever JAX compiles for itself at first use.
     traces = []
 
     def rule(learning_rate):

@@ -1295,6 +1295,11 @@ def of_studies() -> Iterator[Call]:
         ),
         ("theory_regimes", {"batch_size": 4}, False),
         (
+            "compile_alone",
+            {**timing, "hyperparameters": {"learning_rate": 0.1}, "num_epochs": 2},
+            True,
+        ),
+        (
             "time_alone",
             {**timing, "hyperparameters": {"learning_rate": 0.1}, "num_epochs": 2},
             True,

@@ -15,6 +15,8 @@ from research.descent._sweep_batch import INFO, RunBatch, from_saved, to_saved
 from research.descent._sweep_program import padded
 from research.runs import checkpoints
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 
 def odd_rule(learning_rate):
     """Gradient descent that drags along a state of every kind: a key, bfloat16, flags,
@@ -91,9 +93,9 @@ def test_batches_of_any_state_round_trip_exactly(tmp_path):
     ]
     two = padded(batches[0].runs, 2)
     state, initial = shared.begin[0](two, shared.data[0])
-    state, info = shared.advance[0](
-        state, two, jnp.arange(2, dtype=jnp.int32), shared.data[0]
-    )
+    epochs = jnp.arange(2, dtype=jnp.int32)
+    orders = shared.orders[0](two, epochs)
+    state, info = shared.advance[0](state, two, epochs, orders, shared.data[0])
     begun = [
         batches[0]._replace(state=state, initial=initial, info=(info,), done=1),
         batches[1],

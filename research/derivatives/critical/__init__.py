@@ -48,8 +48,16 @@ def critical_points(
       the number in 1, 1/2, ..., 1/1024 that gives the shortest gradient;
     - undamped Newton steps from the end points of the damped iteration.
 
+    The last two iterations are repeated up to three times for the starts that have not
+    arrived, from their points with the shortest gradient. H⁺ belongs to coordinates in
+    which all rows of the Hessian are about equally large. So the search can follow a
+    valley that narrows quickly, such as that of (y - x⁴)(y - 2x⁴).
+
     Points outside the bounds and points where the gradient does not vanish are dropped.
-    If several points are closer together than `separation`, only one of them is kept.
+    So is a point from which a Newton step remains that leads to no critical point, such
+    as a point beside a gap where f is NaN. If several points are closer together than
+    `separation`, only one of them is kept.
+
     The result contains the points *found from these starts* and may be incomplete.
     Print the result to see how many starts found a point. With `prove_seconds`,
     `certified_critical_points` then examines the box, and the result says how many

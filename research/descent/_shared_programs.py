@@ -1,0 +1,68 @@
+"""Compile equal programs only once in a process."""
+
+import collections
+import hashlib
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+MOST = 64  # Programs that are kept. The least recently used ones go first.
+
+
+class _Entry:
+    """A program that a thread compiles, while other threads may wait for it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.program: Callable[..., Any] | None = None
+
+
+_entries: collections.OrderedDict[tuple, _Entry] = collections.OrderedDict()
+_lock = threading.Lock()
+
+
+def compile_once(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+    """Return `jax.jit(function)`, compiled for these arguments.
+
+    The function is always traced. If its program is equal to one that an earlier call
+    has compiled, in every operation, constant, shape and dtype and for the same
+    devices, that compiled program is returned. So several rules share the programs that
+    do not depend on the rule. Equal programs give equal bits.
+
+    Args:
+      function: Pure function of arrays.
+      *arguments: Its arguments. Arrays on a device determine where the program runs.
+    Returns:
+      The compiled program, a function of such arguments.
+    """
+    traced = jax.jit(function).trace(*arguments)
+    lowered = traced.lower()
+    text = lowered.as_text()
+    if "jax.const" in text:  # The values of these constants are not part of the text.
+        return lowered.compile()
+    devices = {
+        (device.platform, device.id)
+        for leaf in jax.tree.leaves(arguments)
+        if isinstance(leaf, jax.Array)
+        for device in leaf.devices()
+    }
+    # A weak type is not part of the text.
+    results = [(a.shape, a.dtype, a.weak_type) for a in traced.jaxpr.out_avals]
+    key = (
+        hashlib.sha256(text.encode()).digest(),
+        lowered.in_tree,
+        jax.tree.structure(lowered.out_info),
+        tuple(results),
+        frozenset(devices),
+    )
+    with _lock:
+        entry = _entries.setdefault(key, _Entry())
+        _entries.move_to_end(key)
+        if len(_entries) > MOST:
+            _entries.popitem(last=False)
+    with entry.lock:
+        if entry.program is None:
+            entry.program = lowered.compile()
+        return entry.program
