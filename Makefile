@@ -3,6 +3,7 @@
 #   make test           every law in its fast form, and every docstring's example
 #   make test-all       every test but the nightly ones
 #   make nightly        the tests that take minutes and add little to the rest
+#   make test-floor     the tests that depend on versions, on the oldest versions that we support
 #   make test-device    an accelerator against the CPU, if JAX finds one: rules, gradients, reruns
 #   make check          style and types
 #   make notebooks      each notebook from its text source, with setup.cfg's address in it
@@ -12,23 +13,30 @@
 #   make bench          speed beside peers, to benchmarks/RESULTS.md; its own environment, about half an hour
 #   make requirements   the locks in requirements/: newest and floor
 PYTHON ?= python3.13 python3.12 python3.11 python3
+# The oldest NumPy that we support has no wheel for a newer one.
+FLOOR_PYTHON ?= python3.12 python3.11
 VENV := .venv
 ARGS ?=
 python := $(VENV)/bin/python
 
-.PHONY: run test test-all nightly test-device check notebooks owner docs test-torch bench requirements
+.PHONY: run test test-all nightly test-floor test-device check notebooks owner docs test-torch bench requirements
 
 run: $(VENV)/installed
 	$(python) experiments/batch_stochastic_minibatch.py $(ARGS)
 
 test: $(VENV)/installed-test
-	$(python) -m pytest --numprocesses 2 --dist loadfile -m "not thorough and not nightly" $(ARGS)
+	$(python) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not thorough and not nightly" $(ARGS)
 
 test-all: $(VENV)/installed-test
-	$(python) -m pytest --numprocesses 2 --dist loadfile -m "not nightly" $(ARGS)
+	$(python) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not nightly" $(ARGS)
 
 nightly: $(VENV)/installed-test
-	$(python) -m pytest --numprocesses 2 --dist loadfile -m nightly $(ARGS)
+	$(python) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m nightly $(ARGS)
+
+test-floor: setup.cfg
+	@$(MAKE) --no-print-directory VENV=.venv-floor PYTHON="$(FLOOR_PYTHON)" .venv-floor/installed-floor
+	.venv-floor/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "every_version and not thorough and not nightly" \
+	  $(or $(ARGS),tests)
 
 test-device: $(VENV)/installed-test
 	$(python) -m tests.device $(ARGS)
@@ -74,6 +82,13 @@ $(VENV)/installed $(VENV)/installed-test $(VENV)/installed-check $(VENV)/install
 	@echo "Installing into $(VENV); the first time this takes a minute or two."
 	@$(python) -m pip install --quiet --disable-pip-version-check --editable '.$(extras)'
 	@touch $(VENV)/installed $@
+
+$(VENV)/installed-floor: requirements/floor.txt
+	@$(environment)
+	@echo "Installing the oldest versions that we support into $(VENV)."
+	@$(python) -m pip install --quiet --disable-pip-version-check --requirement requirements/floor.txt
+	@$(python) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
 
 # A Python that is found but cannot run (a version manager's stand-in), is too old, or lacks venv is passed over.
 define environment

@@ -1,6 +1,6 @@
 """Compare the speed with other libraries, and write the ratios to RESULTS.md.
 
-python -m benchmarks             # every row, about half an hour on two cores
+python -m benchmarks             # every row, about an hour on two cores
 python -m benchmarks --quick     # a smoke run of few steps; prints, writes nothing
 """
 
@@ -12,7 +12,18 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-PARTS = ("steps", "sweep", "studies", "updates", "minimising", "networks", "startup")
+PARTS = (
+    "steps",
+    "sweep",
+    "studies",
+    "network_studies",
+    "updates",
+    "matrix_rules",
+    "minimising",
+    "networks",
+    "derivatives",
+    "startup",
+)
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
@@ -52,7 +63,10 @@ def main(words: list[str] | None = None) -> None:
     research.backend.configure(x64=True)
     from benchmarks import (
         clock,
+        derivatives,
+        matrix_rules,
         minimising,
+        network_studies,
         networks,
         rule_updates,
         startup,
@@ -71,9 +85,12 @@ def main(words: list[str] | None = None) -> None:
     }
     alone = {
         "studies": studies,
+        "network_studies": network_studies,
         "updates": rule_updates,
+        "matrix_rules": matrix_rules,
         "minimising": minimising,
         "networks": networks,
+        "derivatives": derivatives,
     }
     others = [
         module.section(module.measure(flags.quick, tell))

@@ -2,7 +2,7 @@
 
 The runs are all trials and seeds of a rule on a workload.
 
-python -m benchmarks.studies  # both workloads and rules, about five minutes
+python -m benchmarks.studies  # six workloads and two rules, about eight minutes
 python -m benchmarks.studies --only adam --quick   # a smoke run of a few runs
 """
 
@@ -32,10 +32,16 @@ from research import comparison, descent, samplers, workloads
 from research.tuning.spaces import Range, trials
 from research.types import Batch, Workload
 
+# Each with the model that PyTorch has a loss for, and the workload's penalty. Equal
+# losses prove the penalties.
 WORKLOADS = {
-    "breast_cancer": "logistic",
-    "digits": "softmax",
-}  # By the model that PyTorch has a loss for.
+    "breast_cancer": ("logistic", 0.01),
+    "digits": ("softmax", 0.01),
+    "diabetes": ("linear", 0.0),
+    "diabetes_ridge": ("linear", 0.1),
+    "ill_conditioned": ("linear", 0.0),
+    "breast_cancer_two_features": ("logistic", 0.01),
+}
 # The spaces of a study up to rates at which every training is stable: beyond, rounding
 # grows to whole digits.
 SPACES = {
@@ -237,7 +243,7 @@ def _placed(
 
 
 def peers(
-    study: Sweep, model: str, rule: str, with_torch: bool
+    study: Sweep, model: str, penalty: float, rule: str, with_torch: bool
 ) -> tuple[list[Contender], list[tuple[str, str]]]:
     """Return the peers that run, and the reasons for the others."""
     found = [optax_peer(study, rule, scanned=scanned) for scanned in (True, False)]
@@ -248,7 +254,7 @@ def peers(
     return [
         *found,
         *(
-            make(study, model, rule)
+            make(study, model, penalty, rule)
             for make in (studies_torch.eager, studies_torch.vmapped)
         ),
     ], []
@@ -269,7 +275,7 @@ def measure_study(
     """
     made = {budget: make_study(workload, rule, budget, **terms) for budget in budgets}
     program, train = build_ours(made[beside], rule)
-    others, absent = peers(made[beside], WORKLOADS[workload], rule, with_torch)
+    others, absent = peers(made[beside], *WORKLOADS[workload], rule, with_torch)
     ours = {
         budget: Contender("ours", lambda s=s: train(s), program.compile_seconds)
         for budget, s in made.items()

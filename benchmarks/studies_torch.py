@@ -13,21 +13,21 @@ import torch
 from benchmarks import peers_torch
 from benchmarks.clock import seconds_of
 from benchmarks.contender import Contender
-from benchmarks.problems import PENALTIES, training_data
+from benchmarks.problems import training_data
 from benchmarks.sweep_runs import Sweep, one_by_one
 
 B2, EPS = 0.999, 1e-8  # Of Adam, everywhere.
 PARTS = {"heavy_ball": 1, "adam": 2}  # Averages of each leaf.
 
 
-def _objective(study: Sweep, model: str) -> Callable[[Any, Any], Any]:
+def _objective(study: Sweep, model: str, penalty: float) -> Callable[[Any, Any], Any]:
     x, y = training_data(study.workload)
     placed, loss = (
         (torch.tensor(x), peers_torch.targets(model, y)),
         peers_torch.loss_of(model),
     )
     return lambda weights, intercept: (
-        loss(weights, intercept, *placed) + 0.5 * PENALTIES[model] * (weights**2).sum()
+        loss(weights, intercept, *placed) + 0.5 * penalty * (weights**2).sum()
     )
 
 
@@ -56,14 +56,14 @@ def _move_adam(
 MOVES = {"heavy_ball": _move_heavy_ball, "adam": _move_adam}
 
 
-def eager(study: Sweep, model: str, rule: str) -> Contender:
+def eager(study: Sweep, model: str, penalty: float, rule: str) -> Contender:
     """Make one run after another in eager mode.
 
     It uses autograd.grad and an update in place, which is faster than torch.optim for
     one run.
     """
-    loss, penalty, move = peers_torch.loss_of(model), PENALTIES[model], MOVES[rule]
-    objective = _objective(study, model)
+    loss, move = peers_torch.loss_of(model), MOVES[rule]
+    objective = _objective(study, model, penalty)
     batches = {
         seed: peers_torch.place_batches(model, study.workload, order, study.steps)
         for seed, order in study.orders.items()
@@ -134,9 +134,9 @@ def _adam(
 FUNCTIONS = {"heavy_ball": _heavy_ball, "adam": _adam}
 
 
-def vmapped(study: Sweep, model: str, rule: str) -> Contender:
+def vmapped(study: Sweep, model: str, penalty: float, rule: str) -> Contender:
     """Make all runs at once, in a Python loop over steps vmapped over the runs."""
-    update, penalty = FUNCTIONS[rule], PENALTIES[model]
+    update = FUNCTIONS[rule]
     gradient_of = torch.func.grad(peers_torch.loss_of(model), argnums=(0, 1))
 
     def step(
@@ -165,7 +165,7 @@ def vmapped(study: Sweep, model: str, rule: str) -> Contender:
     draws = list(torch.tensor(np.stack(orders, 1)).unbind())
     together = torch.func.vmap(step, in_dims=(0, 0, 0, None, 0, 0))
     objective, hyper = (
-        torch.func.vmap(_objective(study, model)),
+        torch.func.vmap(_objective(study, model, penalty)),
         torch.tensor(study.rates),
     )
     placed = [peers_torch.place(study.starts[seed]) for seed in study.seeds.tolist()]

@@ -2,12 +2,16 @@
 setup.cfg makes warnings errors.
 """
 
+import collections
 import functools
+import gc
 import importlib.util
+import inspect
 import math
 import os
 import re
 import signal
+import sys
 from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -27,8 +31,8 @@ from research import backend, report
 threadpoolctl.threadpool_limits(1)
 
 HERE = Path(__file__).parent
-# `.ci/run` runs these on the lower bounds too, each package's by the tests of what uses
-# it; all else on the newest versions.
+# `make test-floor` runs these on the lower bounds too, each package's by the tests of
+# what uses it; all else runs on the newest versions.
 EVERY_VERSION = (
     *(
         "datasets/",
@@ -36,6 +40,7 @@ EVERY_VERSION = (
         "derivatives/test_check",
         "derivatives/test_exact",
         "derivatives/test_ledger.py",
+        "fuzz/test_public_calls",
         "laws/",
         "models/",
     ),
@@ -58,7 +63,7 @@ EVERY_VERSION = (
         "test_schedules",
     ),
     *(
-        "test_tuning",
+        "test_tuning.py",
         "test_study_figures",
         "test_training",
         "test_update_rules",
@@ -75,6 +80,27 @@ NEWEST_ALONE = (
     "test_eager_equals_jit_and_a_loop_equals_a_scan",
     # optax 0.2.6 does not have madgrad.
     "test_optax_takes_the_arguments_of_the_card[madgrad]",
+)
+# Of these, what `.ci/run` runs on the lower bounds: one valid call of every public
+# function; of a test of several cases one case in eight; of the tests with one case
+# every second. The next test of as many cases begins at the next case: eight laws for
+# every rule meet every rule. `make test-floor` has all tests and all cases.
+ONE_CASE_IN, ONE_TEST_IN = 8, 2
+ALWAYS = "test_every_valid_call_is_accepted"
+# Slow tests that the lower bounds do not meet in `.ci/run`, and what meets there what
+# they call. The start of a transformer and the noise in it: the numbers of its other
+# tests. Mini-batches: test_descent and test_training. The curvature of a certified
+# minimum, erf and a scaled problem: the other certified points. Pictures with the same
+# bytes: the other pictures. Wrong arguments: the right ones.
+NOT_SAMPLED = (
+    "test_the_initial_point_is_as_it_is_told",
+    "test_no_key_means_no_noise_and_each_key_its_own",
+    "test_mini_batches_reach_a_hundredth_of_the_start",
+    "test_curvature_is_bounded_and_the_bound_is_close",
+    "test_erf_and_its_derivative_are_enclosed",
+    "test_scaling_by_powers_of_two_scales_the_points",
+    "test_same_arrays_give_the_same_bytes",
+    "test_wrong_arguments_are_refused_by_name",
 )
 # What `make nightly` runs alone, with what of its law is met each time. The first: each
 # rule in float64. The laws of a rule on params of several leaves: the authorities'
@@ -123,9 +149,17 @@ NIGHTLY = re.compile(
 # process that it starts inherits that. The tests of Ctrl-C need them as in a terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
-MOST_MEMORY = 1.5e9  # Bytes, beyond which a file's programs go with it.
+MOST_MEMORY = 2.5e9  # Bytes, beyond which a file's programs go with it.
+# Packages of the library of which nothing becomes part of a program.
+NOT_TRACED = "backend|cli|datasets|leaderboard|report|runs"
 # PyTorch is not among the dependencies: `make bench` installs it.
 collect_ignore = [] if importlib.util.find_spec("torch") else ["test_torch_mutants.py"]
+# Tests that plant mistakes. make test catches every mistake that make test-all catches:
+# where such a test leaves cases out, its mark says which test catches the same ones.
+PLANTED = re.compile(
+    r"mutant|planted_(fault|error)|mistake|slip|_caught|is_seen|_rejected_in"
+)
+QUICKLY = pytest.StashKey[bool]()  # Whether the file before had COMPILE_QUICKLY.
 LIMIT = 600  # Seconds that one test may take; the longest needs a tenth of it.
 
 backend.configure(devices=1, pool=2, x64=True)
@@ -162,6 +196,37 @@ def pytest_collection_modifyitems(items):
         chosen = is_for_every_version(item.path)
         if chosen and not item.name.startswith(NEWEST_ALONE):
             item.add_marker(pytest.mark.every_version)
+    for item in sampled(items):
+        item.add_marker(pytest.mark.some_versions)
+    items.sort(key=lambda item: not compiles_quickly(item))
+
+
+def pytest_collection_finish():
+    """Look for no garbage in what stays to the end: modules and collected tests."""
+    gc.collect()
+    gc.freeze()
+
+
+def sampled(items):
+    """Of the tests for every version, what `.ci/run` runs on the lower bounds."""
+    cases = {}
+    for item in items:
+        left_out = ("thorough", "nightly")
+        if (
+            item.get_closest_marker("every_version")
+            and not any(map(item.get_closest_marker, left_out))
+            and not item.name.startswith(NOT_SAMPLED)
+        ):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    firsts, chosen = collections.Counter(), []
+    for found in cases.values():
+        first = firsts[len(found)]
+        firsts[len(found)] += 1
+        if len(found) > 1:
+            chosen += found[first % min(ONE_CASE_IN, len(found)) :: ONE_CASE_IN]
+        elif first % ONE_TEST_IN == 0 or found[0].name == ALWAYS:
+            chosen += found
+    return chosen
 
 
 def pytest_itemcollected(item):
@@ -191,6 +256,24 @@ def check_that_cases_are_kept(items):
         marks = [item.get_closest_marker("thorough") for item in its]
         if len(its) > 1 and all(mark and "but" in mark.kwargs for mark in marks):
             raise pytest.UsageError(f"{test}: make test keeps no case of it.")
+        if PLANTED.search(test.partition("::")[2]):
+            for item, mark in zip(its, marks, strict=True):
+                if mark and not is_kept(item, mark.kwargs.get("caught_by", "")):
+                    raise pytest.UsageError(
+                        f"{item.nodeid} plants a mistake that make test leaves out. "
+                        "Say at its mark which test of this file catches the same one "
+                        'and stays in make test: thorough(..., caught_by="test_...").'
+                    )
+
+
+def is_kept(item, test):
+    """Whether a test of an item's file is in make test, at least one case of it."""
+    function = getattr(item.module, test, None)
+    marks = getattr(function, "pytestmark", [])
+    return function is not None and not any(
+        mark.name in ("thorough", "nightly") and "but" not in mark.kwargs
+        for mark in marks
+    )
 
 
 def limited(item):
@@ -239,26 +322,69 @@ def memory():
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
+def compiles_quickly(item):
+    """Whether an item's file has COMPILE_QUICKLY = True."""
+    return getattr(getattr(item, "module", None), "COMPILE_QUICKLY", False)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def forget_programs(request):
     """Keep compiled programs for the next file, while they do not fill a small machine.
 
-    A file that replaces parts of the library begins and ends without any: a program
-    that was traced before would not see the replacement, and one traced with it
-    would be met later.
+    A file that replaces parts of the library loses them before its first replacement
+    and at its end: a program that was traced before would not see the replacement, and
+    one traced with it would be met later.
 
     A file with COMPILE_QUICKLY = True has large programs that run for a moment, and its
     laws hold whatever XLA makes of them: XLA optimises them less, which takes about
-    half the time. Bits that such a file compares are all of such programs; no file that
-    starts a process or reads recorded bits may have it.
+    three quarters of the time. Bits that such a file compares are all of such programs;
+    no file that starts a process or reads recorded bits may have it. These files come
+    first, so that a worker changes its mind once.
     """
     quickly = getattr(request.module, "COMPILE_QUICKLY", False)
-    items = [i for i in request.session.items if i.path == request.path]
-    replaces = any("monkeypatch" in getattr(i, "fixturenames", ()) for i in items)
-    if replaces or quickly:
+    if quickly != request.config.stash.get(QUICKLY, False):
         jax.clear_caches()
+    request.config.stash[QUICKLY] = quickly
     jax.config.update("jax_disable_most_optimizations", quickly)
+    Replacing.replaced = False
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    if replaces or quickly or memory() > MOST_MEMORY:
+    if Replacing.replaced or memory() > MOST_MEMORY:
         jax.clear_caches()
+
+
+class Replacing(pytest.MonkeyPatch):
+    """pytest's, which forgets programs before a file's first replacement in one."""
+
+    replaced = False
+
+    def setattr(self, target, *given, **options):
+        self._forget_before(target)
+        super().setattr(target, *given, **options)
+
+    def setitem(self, dic, name, value):
+        if dic is not sys.modules:
+            self._forget_before(jax if isinstance(dic, dict) else dic)
+        super().setitem(dic, name, value)
+
+    @staticmethod
+    def _forget_before(target):
+        if not Replacing.replaced and may_be_traced(target):
+            Replacing.replaced = True
+            jax.clear_caches()
+
+
+def may_be_traced(target):
+    """Whether what belongs to a module, class or object may be a part of a program."""
+    if not isinstance(target, str):
+        owner = getattr(target, "__module__", type(target).__module__)
+        target = target.__name__ if inspect.ismodule(target) else owner
+    ours = "research|experiments|benchmarks|tests|jax|optax"
+    return bool(re.match(rf"({ours})\b(?!\.({NOT_TRACED})\b)", target))
+
+
+@pytest.fixture
+def monkeypatch():
+    """pytest's own, but that programs never outlive a replacement in them."""
+    replacing = Replacing()
+    yield replacing
+    replacing.undo()

@@ -5,8 +5,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax
 import pytest
+
+from research import losses, runs
 
 HERE = Path(__file__).parent
 
@@ -44,6 +48,107 @@ def test_in_the_background_ctrl_c_is_not_ignored():
         check=True,
     )
     assert done.stdout == "True True True\n"
+
+
+class Item:
+    """One case of a law, for a rule."""
+
+    def __init__(self, law, rule, marks):
+        self.name, self.rule, self.marks = f"test_{law}[{rule}]", rule, marks
+        self.nodeid = f"tests/laws/test_every_rule.py::{self.name}"
+
+    def get_closest_marker(self, name):
+        return name if name in self.marks else None
+
+
+def test_on_the_lower_bounds_each_law_meets_a_rule_and_each_rule_a_law(conftest):
+    laws, rules = range(conftest.ONE_CASE_IN), range(67)
+    items = [Item(law, rule, {"every_version"}) for law in laws for rule in rules]
+    others = [
+        Item("slow", 0, {"every_version", "thorough"}),
+        Item("of_numpy", 0, {}),
+        Item(conftest.NOT_SAMPLED[0].removeprefix("test_"), 0, {"every_version"}),
+    ]
+    found = conftest.sampled([*items, *others])
+    assert {i.name.partition("[")[0] for i in found} == {f"test_{i}" for i in laws}
+    assert {i.rule for i in found} == set(rules)
+    assert len(found) <= len(items) / conftest.ONE_CASE_IN + len(laws)
+    few = [Item("few", rule, {"every_version"}) for rule in range(2)]
+    assert len(conftest.sampled(few)) == 1
+    alone = [Item(law, 0, {"every_version"}) for law in range(4)]
+    assert len(conftest.sampled(alone)) == 4 / conftest.ONE_TEST_IN
+    alone[1].name = conftest.ALWAYS
+    assert conftest.sampled(alone) == alone[:3]
+
+
+def planting(*cases, **marked):
+    """Cases of a test of mutants; those that are no case of make test have a mark."""
+
+    def test_of_one():
+        pass
+
+    @pytest.mark.thorough("all of it")
+    def test_that_is_left_out():
+        pass
+
+    mark = pytest.mark.thorough("the others", but="first", **marked).mark
+    module = SimpleNamespace(
+        test_of_one=test_of_one, test_that_is_left_out=test_that_is_left_out
+    )
+    return [
+        SimpleNamespace(
+            nodeid=f"tests/test_x.py::test_mutants_are_caught[{case}]",
+            module=module,
+            get_closest_marker=lambda name, case=case: (
+                None if case == "first" else mark
+            ),
+        )
+        for case in cases
+    ]
+
+
+def test_a_mistake_that_is_left_out_names_the_test_that_catches_it(conftest):
+    check = conftest.check_that_cases_are_kept
+    check(planting("first", "second", caught_by="test_of_one"))
+    for wrong in ({}, {"caught_by": "test_no"}, {"caught_by": "test_that_is_left_out"}):
+        with pytest.raises(pytest.UsageError, match=r"second.* plants a mistake"):
+            check(planting("first", "second", **wrong))
+    with pytest.raises(pytest.UsageError, match="keeps no case"):
+        check(planting("second", "third", caught_by="test_of_one"))
+
+
+@pytest.mark.parametrize(
+    ("target", "traced"),
+    [
+        (losses, True),
+        ("research.models.backward.ACTIVATION_DERIVATIVES", True),
+        (losses.squared_error.__globals__, True),
+        (jax, True),
+        (runs, False),
+        ("research.cli.data.data", False),
+        (Path, False),
+        (sys.modules, False),
+    ],
+)
+def test_a_program_never_outlives_what_was_replaced_in_it(
+    conftest, monkeypatch, target, traced
+):
+    forgotten = []
+    replaced = conftest.Replacing.replaced
+    conftest.Replacing.replaced = False
+    monkeypatch.setattr(conftest.jax, "clear_caches", lambda: forgotten.append(1))
+    conftest.Replacing.replaced, forgotten[:] = False, []
+    with conftest.Replacing.context() as patch:
+        for _ in range(2):
+            if isinstance(target, dict):
+                patch.setitem(target, "new_name", 1)
+            elif isinstance(target, str):
+                patch.setattr(target, 1)
+            else:
+                patch.setattr(target, "new_name", 1, raising=False)
+        assert conftest.Replacing.replaced == traced
+    assert forgotten == [1] * traced
+    conftest.Replacing.replaced = replaced
 
 
 def test_memory_is_that_of_this_process(conftest):

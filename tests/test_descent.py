@@ -11,6 +11,8 @@ import pytest
 from research import descent, samplers, update_rules
 from research.types import Batch
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 EIGENVALUES = jnp.array([0.5, 1.0, 4.0])
 
 

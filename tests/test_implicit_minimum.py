@@ -17,6 +17,8 @@ from research.descent import SingularHessianError, implicit_minimum, minimise
 from research.types import Outcome
 from research.update_rules import bfgs, gradient_descent
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 RANDOM = np.random.default_rng(0)
 A = jnp.asarray(RANDOM.normal(size=(30, 6)))
 B = jnp.asarray(RANDOM.normal(size=30))

@@ -396,7 +396,7 @@ def test_make_sets_up_once_and_again_when_setup_cfg_changes(tmp_path):
         f"-m venv --clear {tmp_path / 'environment'}",
         install + ".[test]",
     ]
-    parallel = "-m pytest --numprocesses 2 --dist loadfile -m"
+    parallel = "-m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m"
     assert first[-1] == f"{parallel} not thorough and not nightly -q"
     assert make(tmp_path, "test") == [f"{parallel} not thorough and not nightly"]
     assert make(tmp_path, "test-all") == [f"{parallel} not nightly"]

@@ -16,6 +16,8 @@ import pytest
 
 from research import losses
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 REFERENCE = Path(__file__).parent / "reference"
 RECORDED = {
     case["name"]: case

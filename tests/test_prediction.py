@@ -23,6 +23,8 @@ from research import cli, models, runs
 from research.datasets import check_images, read_image
 from tests.hostile_files import waved
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 STEPS = {
     "loss": np.array([[4.0, 2.0, np.nan], [1.5, np.inf, 0.5]]),
     "learning_rate": np.full((2, 3), 0.1),

@@ -27,6 +27,8 @@ from research.descent import _train, _train_records
 from research.runs import checkpoints
 from research.types import Batch, Records, Sequences
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 GENERATOR = np.random.default_rng(0)
 FILES = (records.EXAMPLES, records.CHECKSUMS, records.ABOUT)
 

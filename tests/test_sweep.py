@@ -11,6 +11,8 @@ from research import descent, samplers, update_rules, workloads
 from research.descent import _shared_programs, _sweep_program
 from research.descent._shared_programs import compile_once
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 
 @pytest.fixture(scope="module")
 def workload():

@@ -15,6 +15,8 @@ from research.update_rules import UPDATE_RULES
 from research.verification import CARDS, deviation, deviation_from_optax, trajectory
 from research.verification.walks import _differences_from_optax
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 # Over 40 steps in float64. Measured: right rules below 1e-15, wrong ones above 2e-9.
 TOLERANCE = 1e-12
 RATE, NUM_STEPS = 0.05, 40

@@ -197,7 +197,11 @@ IN_FLOAT32 = (
 )
 
 
-@pytest.mark.thorough("the same faults in the other dtype", but="float64")
+@pytest.mark.thorough(
+    "the same faults in the other dtype",
+    but="float64",
+    caught_by="test_planted_fault_is_found_and_named",
+)
 @pytest.mark.parametrize(
     ("fault", "dtype"),
     [*((f, "float64") for f in FAULTS), *((f, "float32") for f in IN_FLOAT32)],
@@ -205,7 +209,9 @@ IN_FLOAT32 = (
 def test_planted_fault_is_found_and_named(fault, dtype):
     rule, reference, arguments, cause = FAULTS[fault]
     subject = (lambda rate, **_: rule(rate)) if arguments else rule
-    found = verify_rule(subject, reference, problems=SMALL, dtype=dtype, **arguments)
+    # In float64 the quadratic alone shows all but one; in float32 all three problems.
+    few = SMALL[:1] if dtype == "float64" and fault != "NaN hidden" else SMALL
+    found = verify_rule(subject, reference, problems=few, dtype=dtype, **arguments)
     assert not found.same
     assert found.cause is not None
     assert cause in found.cause
@@ -309,6 +315,7 @@ def exactly(name, problem, steps, given):
 @pytest.mark.thorough(
     "the name of each mistake; make test sees above that each would be caught",
     but=r"^(adam|heavy_ball|lbfgs|lamb|muon|newton)-0\]",
+    caught_by="test_every_mistake_of_a_formula_departs_from_it",
 )
 @pytest.mark.parametrize(("name", "number"), MISTAKES)
 def test_every_mistake_of_a_formula_is_named_as_itself_or_as_one_that_walks_alike(

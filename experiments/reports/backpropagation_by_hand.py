@@ -118,7 +118,7 @@ def table_of_activations(arrays: dict[str, np.ndarray], numbers: dict[str, Any])
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     """Draw the small network with its deltas, and the measurements of all networks."""
     arrays, numbers = result.arrays, result.numbers
-    chain, axes = research.figures.new_figure(width=10, height=5.0)
+    chain, axes = research.figures.new_figure(width=6.4, height=5.0)
     draw_example(
         axes[0, 0],
         {

@@ -199,7 +199,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
         result.numbers,
         (order_caption, curves_caption, rates_caption),
     )
-    order, axes = research.figures.new_figure(width=9, height=3.6)
+    order, axes = research.figures.new_figure(width=4.6, height=4.0)
     losses = {order: arrays[f"{order}/gradient_descent/batches"][0] for order in ORDERS}
     repeating_batches(axes[0, 0], PUBLISHED_BATCHES, losses, STEPS)
     axes[0, 0].set_title("SGD at its published rate")
@@ -343,7 +343,8 @@ def repeating_batches(
         xlabel="step, counted from the last (dotted: ends of epochs)",
         ylabel="loss of the mini-batch",
     )
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    axes.set_ylim(top=axes.get_ylim()[1] + 3)  # Room for the legend above the lines.
+    axes.legend(loc="upper center", ncols=3, fontsize=8.5, columnspacing=1.0)
 
 
 def loss_by_epoch(

@@ -84,7 +84,9 @@ def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
     row_height = 0.30 + (
         0.14 * len(workloads) if with_intervals else 0.14 if single else 0.0
     )
-    figure, axes = figures.new_figure(height=max(2.4, 1.3 + row_height * len(rules)))
+    figure, axes = figures.new_figure(
+        width=6.4, height=max(2.4, 1.3 + row_height * len(rules))
+    )
     panel = axes[0, 0]
     _frame(panel, [*overall.values(), *single.values()])
     depth = 0.14 / row_height if with_intervals else 0.0

@@ -16,6 +16,8 @@ from research.derivatives.check.slopes import OFFSETS, slope_at_middle
 from research.derivatives.errors import NotInexactError
 from research.models.activations import gelu
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 rng = np.random.default_rng(0)
 A = jnp.asarray(rng.normal(size=(6, 6)))
 S = A @ A.T + 0.3 * jnp.eye(6)
@@ -77,6 +79,7 @@ def wrong_by(f, x, error):
 @pytest.mark.thorough(
     "the functions that take longest, and four others",
     but="linear|eigen|hill",
+    caught_by="test_right_is_accepted_and_one_in_ten_thousand_rejected_in_float64",
 )
 @pytest.mark.parametrize("name", ZOO)
 def test_right_is_accepted_and_one_in_ten_thousand_rejected_in_float64(name):
@@ -90,7 +93,11 @@ def test_right_is_accepted_and_one_in_ten_thousand_rejected_in_float64(name):
     )
 
 
-@pytest.mark.thorough("the other functions", but="product")
+@pytest.mark.thorough(
+    "the other functions",
+    but="product",
+    caught_by="test_right_is_accepted_and_one_in_a_hundred_rejected_in_float32",
+)
 @pytest.mark.parametrize("name", SINGLE)
 def test_right_is_accepted_and_one_in_a_hundred_rejected_in_float32(name):
     f = lambda x: ZOO[name][0](jax.tree.map(lambda leaf: leaf.astype(jnp.float32), x))
@@ -105,7 +112,13 @@ def test_right_is_accepted_and_one_in_a_hundred_rejected_in_float32(name):
     )
 
 
-@pytest.mark.thorough("the other seeds", but=r"^0\]")
+@pytest.mark.thorough(
+    "the other seeds",
+    but=r"^0\]",
+    caught_by=(
+        "test_error_of_the_size_that_is_printed_is_caught_and_one_far_below_is_not"
+    ),
+)
 @pytest.mark.parametrize("seed", range(12))
 def test_error_of_the_size_that_is_printed_is_caught_and_one_far_below_is_not(seed):
     f, x = ZOO["rosenbrock"][0], jnp.asarray(ZOO["rosenbrock"][1])

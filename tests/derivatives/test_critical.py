@@ -19,6 +19,8 @@ from research.derivatives.critical import (
 )
 from research.derivatives.errors import NotInexactError, NotScalarError
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 FILE = Path(__file__).parent.parent / "reference" / "critical_points.json"
 COMPLETE = {case["name"]: case for case in json.loads(FILE.read_text("utf-8"))["cases"]}
 KINDS = {

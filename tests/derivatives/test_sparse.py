@@ -20,6 +20,8 @@ from research.derivatives import (
 from research.derivatives.sparse.colouring import coloured
 from research.derivatives.sparse.detection import detect
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 RANDOM = np.random.default_rng(0)
 KERNEL = jnp.asarray(RANDOM.normal(size=(1, 1, 3, 3)))
 HOLES = jnp.asarray((RANDOM.random((8, 6)) < 0.3) * RANDOM.normal(size=(8, 6)))

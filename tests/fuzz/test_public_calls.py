@@ -12,6 +12,8 @@ import pytest
 import runcall
 import wrong_values
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 MOST_UNCLEAR, MOST_SILENT = 0.05, 0.02
 
 

@@ -29,6 +29,8 @@ from research.verification.walks import (
     walk_exactly,
 )
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 # Two with coupled decay, which here is a chain, and one with another line search, whose
 # limit points alone compare: tests/laws/test_rule_trajectories.py and
 # tests/rules/test_quasi_newton.py.

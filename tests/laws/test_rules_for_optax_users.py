@@ -37,6 +37,8 @@ from research.update_rules import (
 from research.update_rules._transforms import reached
 from research.verification import CARDS, PROBLEMS, verify_rule
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 LARGEST = int(jnp.iinfo(jnp.int32).max)
 PARAMS = {
     "w": jnp.array([[1.0, 2.0], [3.0, -1.0]]),

@@ -12,6 +12,8 @@ from research.models import cnn, dropout
 from research.objectives import empirical_risk
 from research.types import Batch
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 SMALL = {"channels": (4, 2), "hidden": (5,)}
 
 

@@ -12,6 +12,8 @@ from scipy.signal import correlate
 
 from research.models import average_pool, convolution, max_pool
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 # Image (H, W), kernel, channels in and out, stride, padding, and the zeros that the
 # padding stands for.
 CASES = {

@@ -13,6 +13,8 @@ from scipy import stats
 from research import models
 from research.types import Model
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 VOCABULARY, CONTEXT = 7, 4
 LOGITS = np.array([0.3, -1.0, 1.2, 0.3, -0.5, 0.0, -9.0])
 MANY = np.zeros((4000, 1), int)  # So many prompts, so many draws of one call.

@@ -22,6 +22,8 @@ from research.models import (
 )
 from research.types import Model
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 AUGMENTATIONS = {
     "flip": random_flip,
     "shift": random_shift(2),

@@ -11,6 +11,8 @@ from scipy import stats
 
 from research import models
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 FAN_IN, FAN_OUT = 120, 80
 VARIANCES = {"lecun": 1 / FAN_IN, "glorot": 2 / (FAN_IN + FAN_OUT), "he": 2 / FAN_IN}
 RANDOM = [f"{name}_{kind}" for name in VARIANCES for kind in ("normal", "uniform")]

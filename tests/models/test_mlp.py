@@ -19,6 +19,8 @@ from research.models.backward import (
 )
 from research.types import Batch
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 LOSSES = {
     "softmax_cross_entropy": losses.softmax_cross_entropy,
     "squared_error": losses.squared_error,

@@ -15,6 +15,8 @@ from research import models, update_rules
 from research.models._resnet import _layout
 from research.types import Sequences
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 BOUND = 1e-12
 close = functools.partial(np.testing.assert_allclose, rtol=BOUND, atol=BOUND)
 MODERN = {

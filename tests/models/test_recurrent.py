@@ -15,6 +15,8 @@ from research.models.cells import CELLS
 from research.models.recurrent_layer import unroll
 from research.types import Sequences
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 BOUND = 1e-12
 each_cell = pytest.mark.parametrize("cell", CELLS)
 LENGTH = np.array([5, 1, 3])

@@ -17,6 +17,8 @@ from research.models.embedding import embed, split_sequences
 from research.models.transformer_block import init_block
 from research.types import Sequences
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 VOCABULARY, CONTEXT, SMALL = (
     7,
     5,

@@ -15,6 +15,8 @@ from research.descent._sweep_batch import INFO, RunBatch, from_saved, to_saved
 from research.descent._sweep_program import padded
 from research.runs import checkpoints
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 
 def odd_rule(learning_rate):
     """Gradient descent that drags along a state of every kind: a key, bfloat16, flags,

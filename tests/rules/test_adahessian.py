@@ -15,6 +15,8 @@ from research.verification.adam_variants import ADAHESSIAN
 from research.verification.formula import Formula, mistaken
 from research.verification.problems import NUM_STEPS
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 KEY = jax.random.key(5)
 FUNCTIONS = ["quadratic", "rosenbrock", "softmax_regression"]
 

@@ -43,6 +43,8 @@ from research.verification import (
 )
 from research.verification.walks import distance
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 SIGNS = np.array([1.0, -1.0, 1.0, -1.0])
 GRADIENTS = jnp.asarray(
     np.exp(np.random.default_rng(0).uniform(-3, 3, (50, 4))) * SIGNS

@@ -27,6 +27,8 @@ from research.update_rules._kronecker import (
     root_residual,
 )
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 SHAPES = [(4, 4), (3, 5), (5, 3), (1, 4)]
 
 

@@ -31,6 +31,8 @@ from research.update_rules._layerwise import (
     newton_schulz,
 )
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 CONVERGING = (15 / 8, -10 / 8, 3 / 8)
 SHAPES = [(4, 4), (3, 5), (5, 3), (1, 4)]
 

@@ -23,6 +23,8 @@ from research.verification.problems import Problem
 from research.verification.walks import distance, walk_constructed, walk_exactly
 from tests.rules import mgh, nist
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 EPS = np.finfo("float64").eps
 MARQUARDT, GAUSS = levenberg_marquardt(), gauss_newton()
 RULES = {"levenberg_marquardt": levenberg_marquardt, "gauss_newton": gauss_newton}

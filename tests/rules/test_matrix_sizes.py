@@ -12,6 +12,8 @@ import pytest
 from research.update_rules import MatrixAxes, adam, heavy_ball, hyperball, muon, normuon
 from research.update_rules._layerwise import matrices_of, newton_schulz
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 SHAPES = [(4, 4), (3, 5), (5, 3)]
 
 

@@ -23,6 +23,8 @@ from research.update_rules import (
 from research.update_rules._least_squares import gauss_newton, levenberg_marquardt
 from research.update_rules._newton import newton, trust_region_newton
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 RNG = np.random.default_rng(7)
 TARGET = {
     "w": RNG.standard_normal((2, 2)),

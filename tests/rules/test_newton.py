@@ -21,6 +21,8 @@ from research.update_rules._newton import newton, trust_region_newton, trust_reg
 from research.verification import FORMULAS, PROBLEMS
 from research.verification.walks import distance, walk, walk_exactly
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 EPS = np.finfo("float64").eps
 
 

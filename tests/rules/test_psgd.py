@@ -12,6 +12,8 @@ import pytest
 from research.update_rules import psgd_draws, psgd_kron, skip_nonfinite
 from research.update_rules._kronecker import norm_lower_bound
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 KEY = jax.random.key(3)
 
 

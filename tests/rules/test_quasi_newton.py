@@ -25,6 +25,8 @@ from research.verification.problems import PROBLEMS
 from research.verification.recorded import recorded_walks
 from research.verification.walks import walk, walk_exactly
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 N = 6
 RNG = np.random.default_rng(3)
 BASIS = np.linalg.qr(RNG.standard_normal((N, N)))[0]

@@ -15,6 +15,8 @@ from research.types import Batch
 from research.update_rules import add_decayed_weights, gradient_descent
 from research.update_rules._variance_reduction import saga, svrg
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 N = 12
 RNG = np.random.default_rng(0)
 INPUTS = RNG.standard_normal((N, 3))
