@@ -78,6 +78,7 @@ NOT_CALLED = {
     "cli.write_pictures",
     "cli.report_of",
     "cli.predict",
+    "cli.run_file",
     "runs.write_tensorboard",  # It needs an extra.
     # Parts of `runs` and `models`, which check the arguments.
     *(
