@@ -388,5 +388,6 @@ def test_optima_share_no_code_with_what_they_judge():
         "scipy.linalg",
         "scipy.special",
         "research.checks",
+        "research.sizes",
         "research.types",
     }

@@ -108,6 +108,11 @@ def test_only_equal_programs_are_shared():
     add = lambda constant: lambda x: x + constant
     two, again = compile_once(add(2.0), x), compile_once(add(2.0), x)
     assert two is again
+    quickly = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", not quickly)
+    otherwise = compile_once(add(2.0), x)
+    jax.config.update("jax_disable_most_optimizations", quickly)
+    assert otherwise is not two  # It is compiled with more or less optimisation.
     table = np.array([1.0, 2.0, 3.0])
     for constant in (3.0, table, table + 1):
         other = compile_once(add(constant), x)

@@ -27,9 +27,9 @@ def compile_once(function: Callable[..., Any], *arguments: Any) -> Callable[...,
     """Return `jax.jit(function)`, compiled for these arguments.
 
     The function is always traced. If its program is equal to one that an earlier call
-    has compiled, in every operation, constant, shape and dtype and for the same
-    devices, that compiled program is returned. So several rules share the programs that
-    do not depend on the rule. Equal programs give equal bits.
+    has compiled, in every operation, constant, shape and dtype, for the same devices
+    and with as much optimisation, that compiled program is returned. So several rules
+    share the programs that do not depend on the rule. Equal programs give equal bits.
 
     Args:
       function: Pure function of arrays.
@@ -56,6 +56,7 @@ def compile_once(function: Callable[..., Any], *arguments: Any) -> Callable[...,
         jax.tree.structure(lowered.out_info),
         tuple(results),
         frozenset(devices),
+        jax.config.read("jax_disable_most_optimizations"),
     )
     with _lock:
         entry = _entries.setdefault(key, _Entry())

@@ -29,7 +29,6 @@ from research.update_rules._second_order import (
     secular_root,
     shaped_like,
     solve_symmetric,
-    symmetric_eigen,
     value_slack,
 )
 from research.update_rules._transforms import cast, increment
@@ -364,7 +363,7 @@ def trust_region_step(
       region), and the kind of H as an index into CURVATURES, int32.
     """
     eps = jnp.finfo(g.dtype).eps
-    values, vectors = symmetric_eigen(hessian)
+    values, vectors = jnp.linalg.eigh(hessian)
     lowest, largest = (
         jnp.min(values, initial=jnp.inf),
         jnp.max(jnp.abs(values), initial=0.0),
@@ -380,11 +379,7 @@ def trust_region_step(
     c, rounding = coefficients(s), len(g) * eps * largest
     hard = (lowest < -rounding) & (s == 0)
     along = jnp.where(hard, jnp.sqrt(jnp.maximum(radius**2 - c @ c, 0.0)), 0.0)
-    p = -(vectors @ c)
-    if len(g):
-        p += along * jax.lax.dynamic_index_in_dim(
-            vectors, jnp.argmin(values), 1, keepdims=False
-        )
+    p = -(vectors @ c) + (along * vectors[:, 0] if len(g) else 0.0)
     flawed = jnp.where(lowest < -rounding, INDEFINITE, SINGULAR)
     curvature = jnp.where(lowest > rounding, DEFINITE, flawed).astype(jnp.int32)
     return p, jnp.where(inside, 0.0, s - lowest), curvature
