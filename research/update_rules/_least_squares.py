@@ -29,6 +29,7 @@ from research.update_rules._second_order import (
     least_squares_step,
     require,
     shaped_like,
+    symmetric_eigen,
 )
 from research.update_rules._transforms import cast, increment
 
@@ -405,7 +406,7 @@ def _quadratic_step(
     """Return the minimiser of F's quadratic model with |D h| <= Δ, and the damping."""
     hessian = _again(x, r)(jax.grad(lambda z: _half_square(residuals(z))))(x)
     scaled = hessian / metric[:, None] / metric[None]
-    p, shift, _ = trust_region_step(scaled, g / metric, radius)
+    p, shift, _ = trust_region_step(*symmetric_eigen(scaled), g / metric, radius)
     return p / metric, shift
 
 

@@ -305,7 +305,8 @@ def trust_region_newton(
         require("trust_region_newton", params=params, value_fn=value_fn)
         x, unflatten, f, g, value, hessian = _model(updates, params, value, value_fn)
         radius, finite = state.learning_rate, _finite(value, g, hessian)
-        p, shift, curvature = trust_region_step(hessian, g, radius)
+        values, vectors = jnp.linalg.eigh(hessian)
+        p, shift, curvature = trust_region_step(values, vectors, g, radius)
         promised, slack = -(g @ p) - p @ hessian @ p / 2, value_slack(value)
         there = jax.value_and_grad(f)(x + p)
         kept = value - there[0] + slack
@@ -345,7 +346,10 @@ def trust_region_newton(
 
 
 def trust_region_step(
-    hessian: Float[Array, "n n"], g: Float[Array, " n"], radius: Float[Array, ""]
+    values: Float[Array, " n"],
+    vectors: Float[Array, "n n"],
+    g: Float[Array, " n"],
+    radius: Float[Array, ""],
 ) -> tuple[Float[Array, " n"], Float[Array, ""], Int[Array, ""]]:
     """Return the minimiser of a quadratic model inside a trust region.
 
@@ -355,7 +359,8 @@ def trust_region_step(
     division entry by entry.
 
     Args:
-      hessian: Hessian H, symmetric, shape (n, n).
+      values: Eigenvalues λ of the Hessian H, in any order, shape (n,).
+      vectors: Eigenvectors, the columns of V, shape (n, n).
       g: Gradient, shape (n,).
       radius: Radius Δ > 0, shape ().
     Returns:
@@ -363,7 +368,6 @@ def trust_region_step(
       region), and the kind of H as an index into CURVATURES, int32.
     """
     eps = jnp.finfo(g.dtype).eps
-    values, vectors = jnp.linalg.eigh(hessian)
     lowest, largest = (
         jnp.min(values, initial=jnp.inf),
         jnp.max(jnp.abs(values), initial=0.0),
@@ -379,7 +383,11 @@ def trust_region_step(
     c, rounding = coefficients(s), len(g) * eps * largest
     hard = (lowest < -rounding) & (s == 0)
     along = jnp.where(hard, jnp.sqrt(jnp.maximum(radius**2 - c @ c, 0.0)), 0.0)
-    p = -(vectors @ c) + (along * vectors[:, 0] if len(g) else 0.0)
+    p = -(vectors @ c)
+    if len(g):
+        p += along * jax.lax.dynamic_index_in_dim(
+            vectors, jnp.argmin(values), 1, keepdims=False
+        )
     flawed = jnp.where(lowest < -rounding, INDEFINITE, SINGULAR)
     curvature = jnp.where(lowest > rounding, DEFINITE, flawed).astype(jnp.int32)
     return p, jnp.where(inside, 0.0, s - lowest), curvature

@@ -390,6 +390,28 @@ def singular_values(
     return unit * s, projected, vectors
 
 
+def symmetric_eigen(
+    matrix: Float[Array, "n n"],
+) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
+    """Return the eigenvalues of a symmetric matrix in no order, and its eigenvectors.
+
+    Example:
+      >>> values, _ = symmetric_eigen(jnp.array([[1.0, 2.0], [2.0, 1.0]]))
+      >>> print(jnp.sort(values).round(5))
+      [-1.  3.]
+    """
+    n = len(matrix)
+    if not _in_own_loops(n, n):
+        return jnp.linalg.eigh(matrix)
+    # The shifted matrix is positive semidefinite, so that its singular vectors are its
+    # eigenvectors.
+    shift = jnp.max(jnp.sum(jnp.abs(matrix), axis=0), initial=0.0)
+    unit = jnp.where(shift > 0, shift, 1.0)
+    scaled = matrix / unit
+    _, vectors = _orthogonal_columns(scaled + jnp.eye(n, dtype=matrix.dtype))
+    return unit * jnp.sum(vectors * (scaled @ vectors), axis=0), vectors
+
+
 def _orthogonal_columns(
     matrix: Float[Array, "m n"],
 ) -> tuple[Float[Array, "m n"], Float[Array, "n n"]]:

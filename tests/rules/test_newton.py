@@ -210,10 +210,8 @@ def test_trust_region_step_meets_the_conditions_of_the_exact_minimum(seed):
         values, vectors = np.linalg.eigh(h)
         for gradient in (g, g - vectors[:, 0] * (vectors[:, 0] @ g), 0 * g, 1e-12 * g):
             for radius in (1e-3, 1.0, 1e3):
-                p, sigma, _ = (
-                    np.asarray(a)
-                    for a in step(h, jnp.asarray(gradient), jnp.asarray(radius))
-                )
+                found = step(values, vectors, gradient, radius)
+                p, sigma, _ = (np.asarray(a) for a in found)
                 scale = max(1.0, np.abs(values).max()) * max(
                     np.linalg.norm(p), np.linalg.norm(gradient), 1e-300
                 )

@@ -73,6 +73,27 @@ def test_singular_values_are_those_of_lapack(shape, dtype):
         )
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_eigenvalues_are_those_of_lapack(n, dtype):
+    rng, bound = np.random.default_rng(n), 30 * np.finfo(dtype).eps
+    plain = rng.standard_normal((n, n))
+    signs = np.diag(np.where(np.arange(n) % 2, -1.0, 1.0))  # Both of 1 and of -1.
+    mirror = np.eye(n) - 2 / n  # One eigenvalue of -1, the others 1.
+    for matrix in (plain + plain.T, signs, mirror, 0 * plain):
+        values, vectors = (
+            np.asarray(a, "float64")
+            for a in compiled("symmetric_eigen")(matrix.astype(dtype))
+        )
+        size = np.abs(matrix).sum() + 1.0
+        theirs = np.linalg.eigvalsh(matrix)
+        assert np.abs(np.sort(values) - theirs).max() <= bound * size
+        np.testing.assert_allclose(
+            matrix @ vectors, vectors * values, atol=bound * size
+        )
+        np.testing.assert_allclose(vectors.T @ vectors, np.eye(n), atol=bound)
+
+
 def test_triangular_systems_are_solved_and_a_zero_pivot_shows():
     upper = np.triu(np.random.default_rng(0).standard_normal((4, 4))) + 3 * np.eye(4)
     found = compiled("solve_upper")(upper, np.ones(4))
