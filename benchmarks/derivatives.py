@@ -3,7 +3,7 @@
 Each stands beside the other ways to compute the same in JAX, in turns. We know of no
 peer in Python that proves a global minimum of a JAX function, so this row stands alone.
 
-    python -m benchmarks.derivatives         # under a minute
+    python -m benchmarks.derivatives         # about 20 seconds on two idle cores
     python -m benchmarks.derivatives --only taylor --quick   # a smoke run
 """
 
@@ -27,6 +27,7 @@ WIDTH = 64  # Of the network whose Taylor series is computed.
 VARIABLES = 2_000  # Of Rosenbrock's function.
 BOX = [(-3.0, 3.0), (-2.0, 2.0)]  # Of the six-hump camel function.
 ROUNDS = 15
+LEAST = 0.02  # Seconds for which a short call is repeated in a round.
 TOLERANCE = 1e-8  # Relative; derivatives of order 6 magnify rounding.
 OURS = "ours"
 
@@ -122,7 +123,7 @@ def compiled_row(
         name: lambda program=program: jax.block_until_ready(program(x))
         for name, program in programs.items()
     }
-    seconds = clock.take_turns(calls, rounds)
+    seconds = clock.take_turns(calls, rounds, least=LEAST)
     return [
         DerivativeRow(
             what,

@@ -6,7 +6,7 @@ with one jitted scan per training, and with all threads of XLA or with the proce
 pinned to one core. Every contender is a process of its own, because threads and devices
 belong to a process. The contenders take turns.
 
-    python -m benchmarks.network_studies    # four networks, about six minutes
+    python -m benchmarks.network_studies    # four networks, one after another
     python -m benchmarks.network_studies --only mlp_digits --quick   # a smoke run
 """
 

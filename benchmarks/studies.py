@@ -2,7 +2,7 @@
 
 The runs are all trials and seeds of a rule on a workload.
 
-python -m benchmarks.studies  # six workloads and two rules, about eight minutes
+python -m benchmarks.studies  # six workloads and two rules
 python -m benchmarks.studies --only adam --quick   # a smoke run of a few runs
 """
 

@@ -1,4 +1,4 @@
-"""What the language models of characters share: text, n-grams, training and losses."""
+"""Text, n-grams, training and losses, for both language models of characters."""
 
 import sys
 import time

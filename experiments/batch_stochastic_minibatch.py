@@ -158,7 +158,7 @@ def key_of(job: tuple):
 
 
 class Work:
-    """What the threads share: progress, checkpoints and compiled programs."""
+    """Progress, checkpoints and compiled programs, which all threads use."""
 
     def __init__(
         self,

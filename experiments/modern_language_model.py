@@ -11,7 +11,7 @@ with each of three seeds, each time for the same number of steps.
     # Under an hour on two cores: three trainings of about ten minutes.
     python experiments/character_language_model.py --modern
     # What each part gains: trainings of fewer steps, one without each part.
-    python experiments/character_language_model.py --modern --without each --steps 500
+    python experiments/character_language_model.py --modern --without each --steps 400
     # For the choice of settings: the validation part is not read.
     python experiments/character_language_model.py --modern --choose --seeds 0
     # Continue your text with the network of the finished run.

@@ -208,7 +208,7 @@ def pytest_collection_finish():
 
 
 def sampled(items):
-    """Of the tests for every version, what `.ci/run` runs on the lower bounds."""
+    """Return the tests for every version that `.ci/run` runs on the lower bounds."""
     cases = {}
     for item in items:
         left_out = ("thorough", "nightly")

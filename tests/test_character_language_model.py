@@ -125,7 +125,7 @@ def test_run_answers_and_draws(result, tmp_path, headline_of):
 
 
 class Killed(Exception):
-    """What stands for a kill."""
+    """An exception that stops a run as a kill would."""
 
 
 def test_killed_run_goes_on_to_the_bits_of_a_whole_one_with_more_seeds(

@@ -135,7 +135,6 @@ def test_a_program_never_outlives_what_was_replaced_in_it(
 ):
     forgotten = []
     replaced = conftest.Replacing.replaced
-    conftest.Replacing.replaced = False
     monkeypatch.setattr(conftest.jax, "clear_caches", lambda: forgotten.append(1))
     conftest.Replacing.replaced, forgotten[:] = False, []
     with conftest.Replacing.context() as patch:

@@ -16,6 +16,7 @@ import optax
 import pytest
 
 from experiments import _characters as plain
+from experiments import character_language_model
 from experiments import modern_language_model as experiment
 from research import cli, figures, runs, types, update_rules
 
@@ -224,7 +225,7 @@ def test_run_loads_what_its_parts_have_trained(monkeypatch, tmp_path):
 
 
 class Killed(Exception):
-    """What stands for a kill."""
+    """An exception that stops a run as a kill would."""
 
 
 @pytest.fixture(scope="module")
@@ -282,3 +283,9 @@ def test_flag_of_the_other_experiment_shows_this_help():
 def test_bad_config_is_named(change, words):
     with pytest.raises(ValueError, match=words):
         cli.conduct(experiment, dataclasses.replace(FAST, **change))
+
+
+def test_a_misspelt_flag_of_another_experiment_is_named(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(character_language_model, ["--modren"])
+    assert "Did you mean --modern?" in capsys.readouterr().err

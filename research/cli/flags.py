@@ -129,7 +129,8 @@ def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
         config=(tyro.conf.OmitArgPrefixes,),
     )
     if unknown:
-        raise ValueError(_unknown(unknown, names))
+        others = getattr(experiment, "OTHERS", {})  # These flags start another one.
+        raise ValueError(_unknown(unknown, [*names, *others]))
     return Command(command.experiment, command.every_experiment)
 
 

@@ -53,7 +53,8 @@ class SweepProgram(NamedTuple):
       hyperparameters: Names of the traced hyper-parameters that each run provides.
       sampler, num_epochs, chunk, width: The arguments of `compile_sweep`.
       devices: The devices that run the batches, in turn.
-      compile_seconds: Time that building the program took.
+      compile_seconds: Time that building the program took. Parts that an earlier
+        program had already compiled are not compiled again.
     """
 
     begin: tuple[Callable, ...]

@@ -33,7 +33,8 @@ def count(t: Num[ArrayLike, "*shape"]) -> Num[Array, "*shape"]:
 
     Raises:
       TypeError: t is not a number, or it is True or False.
-      ValueError: t is a concrete number below 0, or NaN.
+      ValueError: t is below 0 or NaN, and it is not a JAX array, whose entries are not
+        read.
     Example:
       >>> print(count(3).dtype.kind, f"{count(2**70):.2e}")
       i 1.18e+21

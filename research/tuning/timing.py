@@ -41,7 +41,8 @@ class TrainingAlone(NamedTuple):
     Attributes:
       call: Function of no arguments that runs the training once, until it is done.
       num_epochs: Number of epochs of one call.
-      compile_seconds: Seconds to compile the training.
+      compile_seconds: Seconds to compile the training. They are fewer if this process
+        has compiled an equal training before.
     """
 
     call: Callable[[], Any]

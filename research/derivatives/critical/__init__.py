@@ -54,9 +54,9 @@ def critical_points(
     valley that narrows quickly, such as that of (y - x⁴)(y - 2x⁴).
 
     Points outside the bounds and points where the gradient does not vanish are dropped.
-    So is a point from which a Newton step remains that leads to no critical point, such
-    as a point beside a gap where f is NaN. If several points are closer together than
-    `separation`, only one of them is kept.
+    A point is also dropped if a Newton step remains there that leads to no critical
+    point, for example beside a gap where f is NaN. If several points are closer
+    together than `separation`, only one of them is kept.
 
     The result contains the points *found from these starts* and may be incomplete.
     Print the result to see how many starts found a point. With `prove_seconds`,
