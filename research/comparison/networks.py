@@ -142,7 +142,8 @@ def compare_networks(
 ) -> NetworkStudy:
     """Compare rules on networks by final validation loss, and by steps to equal loss.
 
-    All trainings have the same length, and the learning rate falls to zero at the end
+    All compared trainings have the same length, and the learning rate falls to zero
+    at the end
     (except for schedule-free rules, which average instead). Every rule gets several
     independent searches, as in `compare`. They search the peak rate, the share of
     warm-up and the kind of decay (`network_contenders`). The score is the validation
@@ -162,9 +163,9 @@ def compare_networks(
 
     In each step, a rule receives the gradient, the params, the training loss of the
     batch, the indices of the batch, and `value_fn`, which evaluates the objective on
-    training examples. The rule never receives the validation or the test part. The
-    calls of `value_fn` in the code of a step are counted; a call in a loop counts once.
-    A rule with such a call is refused until its cost is stated in `evaluations`. The
+    training examples. The rule never receives the validation or the test part. If the
+    code of a step calls `value_fn`, `evaluations` must state the cost of a step.
+    Otherwise the rule is refused, and the error names the number of these calls. The
     study cannot detect data that a rule reads in other ways: from a closure (such as
     the validation part), files, global variables, or callbacks to Python. If a rule is
     already made, the study also cannot detect whether its schedule ends with the
@@ -196,8 +197,9 @@ def compare_networks(
       ValueError, TypeError: An argument is wrong, a rule cannot be traced, a budget is
         too small for its search, a network has no validation part or a validation loss
         that is not positive, or the states of the runs do not fit into the memory. The
-        error is raised before any training. During training, only a validation loss
-        below 0 raises an error, because its log does not exist.
+        error is raised before any training. During training, a final validation loss
+        below 0 raises an error, because rules are compared by the log of the loss. A
+        loss of 0 counts as the smallest normal float32.
     References:
       Dahl et al., Benchmarking neural network training algorithms, arXiv:2306.07179.
       Wen et al., Fantastic pretraining optimizers, arXiv:2509.02046 (rankings change

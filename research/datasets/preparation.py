@@ -116,7 +116,7 @@ def mean_and_sd(
     sd is 0 for this column, also in other parts of the data.
 
     Args:
-      train_x: Inputs, shape (n, ...), floating.
+      train_x: Inputs, shape (n, ...), floating or integer.
     Returns:
       The mean and the standard deviation, each with the shape of one row and the dtype
       of the inputs (float64 for integers).

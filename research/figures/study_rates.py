@@ -235,16 +235,18 @@ def _scale(panel: Axes, valleys: list[Valley]) -> None:
 
 
 def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, row: int) -> None:
-    """Draw the trials of a rule with their ranges, and the line with its band.
+    """Draw the scores of one rule against its learning rate.
 
-    Crosses at the top mark diverged trials. A bar at the bottom marks the interval
-    `near`.
+    Each trial is a dot, with its range over the seeds. The curve is the score as a
+    function of the learning rate alone, with its band over the seeds. Crosses at the
+    top mark trials that diverged. A bar at the bottom marks the rates whose score is at
+    most 10 % above the best one (`Valley.near`).
 
     Args:
       panel: Panel. The scales and limits of its axes must be set before.
       v: Scores to draw.
       colour: Colour of the rule.
-      rule: Label of the line.
+      rule: Label of the curve.
       row: Index of the rule in the panel. The bar and the crosses of each rule are
         shifted vertically by this index, so that they do not overlap.
     """

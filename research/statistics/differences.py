@@ -93,19 +93,19 @@ def difference(
 
     Use at least three tuning seeds, because with two the coverage was only 91 %. If
     half of the runs miss the target and there are many comparisons, use at least twenty
-    reporting seeds. With at most ten reporting seeds, five of 210 such studies of equal
-    rules reported a difference, where at most one was expected. Their intervals had the
-    level 99.75 %, as for 20 comparisons.
+    reporting seeds. Such studies of two equal rules were simulated with at most ten
+    reporting seeds, at the level 99.75 %, which 20 comparisons need. Five of 210
+    studies reported a difference; at this level, at most one was expected.
 
     Args:
       mine, other: Scores of my rule and of the other rule, on the same seeds in the
         same order.
       trials: Number of trials from which each rule chooses; None means all. Use this
         argument to give equal budgets to rules with different numbers of trials. The
-        trials are drawn at random; the defaults are always among them. `ratio` and
-        `win` then describe a rule that chooses from such a random set of trials. The
-        cost of this rule is its mean number of passes divided by its mean share of runs
-        that reach the target. Both means are over the random sets.
+        trials are drawn at random many times; the defaults are always among them. The
+        rule chooses one trial from each random set. Its cost is the mean number of
+        passes divided by the mean share of runs that reach the target, and both means
+        are over the random sets. `ratio` and `win` compare these costs.
       level: Coverage of the intervals.
       comparisons: Number of comparisons that are made together. Each interval has the
         level 1 - (1 - level) / comparisons (Bonferroni), so all intervals together are

@@ -204,9 +204,9 @@ class LevenbergMarquardtState(NamedTuple):
       scale: Diagonal of D: the largest length of each column of J so far, shape (n,).
       gain: Ratio ρ of the last trial's decrease to the decrease predicted by the model,
         shape (). x moved if ρ > 1e-4. NaN before the first step.
-      misses: Number of successive trials in which the linear model of r was much worse
-        than the quadratic model of F, at most 3, int32. At 3, the next step uses the
-        quadratic model.
+      misses: Number of misses in a row, at most 3, int32. A miss is a trial in which
+        second derivatives of r would have predicted F much better. At 3, the next step
+        uses them.
       outcome: `Outcome` of the last step, int32. A rejected trial is not a failure,
         because the next trial is shorter. The outcome is "the step became too small" if
         the step is smaller than the rounding error of x.

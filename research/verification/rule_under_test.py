@@ -144,15 +144,18 @@ def made(
 
 
 def guarded(name: str, constructor: Any) -> Callable[..., optax.GradientTransformation]:
-    """Return a constructor whose rules are checked, with errors that name the rule.
+    """Return a constructor of rules whose calls are checked.
+
+    Each call of such a rule checks that updates and state keep structure, shapes and
+    dtypes. The error messages contain the name of the rule.
 
     Args:
       name: Name of the rule in messages.
       constructor: A function of hyper-parameters by name, or a rule that is already
         made. In the second case, hyper-parameters have no effect.
     Returns:
-      The constructor, a function of hyper-parameters by name. It raises the errors of
-      `made`.
+      The constructor, a function of hyper-parameters by name. It raises NoRuleError if
+      it gets no rule, and RuleError if `constructor` raises an exception.
     Example:
       >>> guarded("mine", lambda rate: 1 / 0)(rate=0.1)
       Traceback (most recent call last):

@@ -100,19 +100,20 @@ class CheckReport(NamedTuple):
       verdict: "right", "wrong", "kink" (f has no derivative at x), "unresolved" (the
         values of f do not decide), or "nan" (the derivative or f is not finite).
       smallest_error: Smallest error of the derivative that this check would detect with
-        probability 0.99, relative to the norm of the gradient. The number is valid for
-        two norms: the Euclidean norm, and the Euclidean norm after each leaf is
-        multiplied by the size of that leaf of x. If the gradient is 0, the error is
-        relative to the change of f over a step of the size of x.
+        probability 0.99, as a share of the gradient: the norm of the error divided by
+        the norm of the gradient. The share is valid for the Euclidean norm of the
+        gradient, and also if each leaf of the gradient is first multiplied by the root
+        mean square of the same leaf of x. If the gradient is 0, the error is divided by
+        the change of f over a step as long as x.
       relative_error: Largest observed gap between the derivative and the differences of
         f, relative to the same quantity as `smallest_error`.
       taylor_slope: Order in h of the Taylor remainder at small steps h: 2 for a correct
         derivative, 1 for a wrong derivative, NaN if f is linear along the directions.
         The value is the median over the random directions.
       dot_product_gap: Largest distance |⟨Jv, w⟩ - ⟨v, Jᵀw⟩| of forward and reverse mode
-        over the directions v, with the Jacobian J and output weights w. The distance is
-        relative to the expected size of a rate of change. NaN if forward or reverse
-        mode is missing.
+        over the directions v, with the Jacobian J and output weights w. It is divided
+        by the size of ⟨Jv, w⟩ that the gradient lets expect for a random v. NaN if
+        forward or reverse mode is missing.
       probes: Results for each direction.
       precision: Text that names the precision in which f and its derivative were
         evaluated.

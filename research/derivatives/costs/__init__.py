@@ -165,8 +165,8 @@ def cost_ratio(
 
     In theory, a gradient in reverse mode takes at most 4 times as many operations as f
     (Baur & Strassen, 1983). If memory traffic is counted too, it costs at most 5 times
-    as much as f (Griewank & Walther, 2008). A larger ratio means that some derivative
-    rule departs from plain reverse mode.
+    as much as f (Griewank & Walther, 2008). If the ratio of operations of `jax.grad` is
+    larger, some derivative rule departs from plain reverse mode.
 
     Args:
       transform: Function from f to a function of the same arguments, such as

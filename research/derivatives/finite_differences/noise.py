@@ -44,9 +44,10 @@ def noise_bounds(ladder: Ladder, sampler: Sampler | None = None) -> np.ndarray:
 
 
 def rounding(ladder: Ladder) -> np.ndarray:
-    """Return the rounding error ε (|f| + |x f'|) / 2 at each distance, shape (levels,).
+    """Return the rounding error ε (|f| + |x f'|) / 2 of f, shape (levels,).
 
-    The first term is the rounding error of f. The second is the rounding error of the
+    There is one value for each distance from x at which the ladder evaluates f. The
+    first term is the rounding error of f. The second is the rounding error of the
     intermediate results that f computes from x.
     """
     # Slopes between neighbours ignore a jump of f at x.

@@ -90,7 +90,7 @@ def explain(
     for way, leaf in zip(ways, leaves, strict=True):
         if isinstance(kind_of(leaf), str):
             raise NotInexactError(
-                "the arguments of f must be arrays of numbers; got "
+                "the arguments of f must be numbers or arrays of numbers; got "
                 f"args{jax.tree_util.keystr(way)}={leaf!r}. Close over other values."
             )
     leaves = [jnp.asarray(leaf) for leaf in leaves]

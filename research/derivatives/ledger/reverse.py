@@ -98,7 +98,8 @@ def pull(
     except NO_RULE as error:
         raise UnsupportedPrimitiveError(
             f"{equation.primitive} at {equation.source or 'an unknown line'} has no "
-            f"reverse rule ({str(error).splitlines()[0]})"
+            f"reverse rule ({str(error).splitlines()[0]}). Use jax.jvp, or give the "
+            "function a custom derivative rule"
         ) from error
 
 

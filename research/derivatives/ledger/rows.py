@@ -100,9 +100,8 @@ def name_nodes(
     """Return a dict from each node (number of a value on the tape) to its name.
 
     `leaves` is a dict from the name of each input to its node, and `shown` contains the
-    equations that are rows of the table.
-
-    The value of a row that is not shown has the name of the row's input.
+    equations that are rows of the table. Other equations, such as a reshape, have no
+    row. The output of such an equation gets the name of its input.
     """
     names = {node: name for name, node in leaves.items()}
     names |= {node: rule.name for rule in tape.rules for node in rule.outputs}

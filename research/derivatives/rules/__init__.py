@@ -57,8 +57,9 @@ def verify_derivative_rule(
     """Compare a rule of `DERIVATIVE_RULES` with JAX and with finite differences.
 
     Both tests are independent of the rule. JAX differentiates the code of f, and finite
-    differences use only values of f. For a right rule in float64, `residual_jax` is
-    near 1e-15 and `residual_differences` is below 1e-12.
+    differences use only values of f. The differences are extrapolated
+    (`finite_difference`). For a right rule in float64, `residual_jax` is near 1e-15 and
+    `residual_differences` is below 1e-12.
 
     Args:
       name: Name of the rule.
