@@ -187,7 +187,7 @@ def is_for_every_version(path):
     )
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Mark what `make test` leaves out, what runs on every version and at night."""
     check_that_cases_are_kept(items)
     for item in items:
@@ -198,7 +198,9 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.every_version)
     for item in sampled(items):
         item.add_marker(pytest.mark.some_versions)
-    items.sort(key=lambda item: not compiles_quickly(item))
+    items.sort(
+        key=lambda item: not compiles_quickly(getattr(item, "module", None), config)
+    )
 
 
 def pytest_collection_finish():
@@ -322,9 +324,10 @@ def memory():
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-def compiles_quickly(item):
-    """Whether an item's file has COMPILE_QUICKLY = True."""
-    return getattr(getattr(item, "module", None), "COMPILE_QUICKLY", False)
+def compiles_quickly(module, config):
+    """Whether a file has COMPILE_QUICKLY = True, and slow tests are left out."""
+    is_fast = re.search("not thorough|some_versions", config.getoption("markexpr"))
+    return bool(is_fast) and getattr(module, "COMPILE_QUICKLY", False)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -336,12 +339,13 @@ def forget_programs(request):
     one traced with it would be met later.
 
     A file with COMPILE_QUICKLY = True has large programs that run for a moment, and its
-    laws hold whatever XLA makes of them: XLA optimises them less, which takes about
-    three quarters of the time. Bits that such a file compares are all of such programs;
-    no file that starts a process or reads recorded bits may have it. These files come
-    first, so that a worker changes its mind once.
+    laws hold whatever XLA makes of them: in the form without slow tests, XLA optimises
+    them less, which takes about three quarters of the time. `make test-all` has the
+    programs as users have them. Bits that such a file compares are all of such
+    programs; no file that starts a process or reads recorded bits may have it. These
+    files come first, so that a worker changes its mind once.
     """
-    quickly = getattr(request.module, "COMPILE_QUICKLY", False)
+    quickly = compiles_quickly(request.module, request.config)
     if quickly != request.config.stash.get(QUICKLY, False):
         jax.clear_caches()
     request.config.stash[QUICKLY] = quickly

@@ -12,6 +12,8 @@ from experiments import backpropagation_by_hand as experiment
 from research import cli, figures, models, runs, tuning
 from research.runs.result import result_bytes
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 # What make test leaves out: the tests of a fixture, and why.
 THOROUGH = {
     "result": "a small run from end to end; make test has that of chain_rule_ledger"

@@ -15,6 +15,8 @@ from research import cli, figures, losses, models, objectives, runs, workloads
 from research.runs.result import result_bytes
 from research.types import Batch, Optimum, Workload
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 TINY = experiment.Config(
     batch_sizes=(4,),
     large_batch_sizes=(16,),

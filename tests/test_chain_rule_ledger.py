@@ -14,6 +14,8 @@ import pytest
 from experiments import chain_rule_ledger
 from research import cli, figures, runs, workloads
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 GRAPHS = ["neuron", "softmax", "network", "bug"]
 PICTURES = [
     *("neuron", "softmax", "softmax_adjoints", "network", "network_adjoints", "bug")

@@ -31,6 +31,8 @@ from research.tuning.spaces import (
 from research.types import Batch
 from research.verification.rule_under_test import NoRuleError, RuleError
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 RATE = Range(1e-4, 10.0, "log", 0.01)
 MOMENTUM = Range(0.0, 0.99, "one_minus", 0.9)
 BOTH = {"learning_rate": RATE, "momentum": MOMENTUM}

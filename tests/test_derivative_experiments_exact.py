@@ -16,6 +16,8 @@ from experiments import (
 )
 from research import cli, figures, runs
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 EXPERIMENTS = (derivative_rules, partial_and_total, critical_points, cheap_gradient)
 # Cut down where sizes set the seconds, not what is expected.
 CONFIGS = {cheap_gradient: cheap_gradient.Config(size=100, largest=64, seconds=0.0)}

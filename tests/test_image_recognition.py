@@ -17,6 +17,8 @@ from research import cli, datasets, figures, runs, types
 from research.figures import confusion
 from research.runs.result import result_bytes
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 TINY = dataclasses.replace(
     experiment.FAST, softmax_epochs=1, mlp_epochs=1, batch_size=64
 )

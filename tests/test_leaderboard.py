@@ -21,6 +21,8 @@ from research.leaderboard.rankings import answer, costs, leaders, merge
 from research.runs import archive
 from research.types import Saved
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 NASTY = (
     "<script>document.title = 'owned'</script>&amp;\"'</td><img src=x onerror=alert(1)>"
     " {{ 7 * 7 }} </style>"

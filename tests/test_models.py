@@ -11,6 +11,8 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from research import models
 from research.types import Model
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 # Name: (builder of a model of d features, output axes for it).
 MODELS = {
     "linear": (models.linear, ()),

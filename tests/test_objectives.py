@@ -18,6 +18,8 @@ from sklearn.metrics import accuracy_score, log_loss, r2_score
 from research import losses, models, objectives
 from research.types import Batch, Model
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 RECORDED = json.loads(
     (Path(__file__).parent / "reference" / "losses.json").read_text()
 )["cases"]

@@ -16,6 +16,8 @@ from jax.experimental.compilation_cache import compilation_cache
 from benchmarks import clock, minimiser_problems, minimising, rule_updates, tables
 from research import update_rules
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 REFERENCE = Path(__file__).parent / "reference"
 CASES = {case.name: case for case in minimiser_problems.make_cases()}
 

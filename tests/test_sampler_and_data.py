@@ -11,6 +11,8 @@ import pytest
 from research import descent, losses, models, objectives, samplers, update_rules
 from research.types import Batch, Sampler, Sequences, Workload
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 N = 12
 MODEL = models.linear(3)
 OBJECTIVE = objectives.empirical_risk(MODEL, losses.squared_error)

@@ -11,6 +11,8 @@ import pytest
 from research import schedules
 from research.schedules import SCHEDULES, join
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 
 def restarted(t, period, factor):
     """Equation (5) of SGDR with the paper's loop: T_cur counts up to T_i, which then

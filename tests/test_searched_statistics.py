@@ -18,6 +18,8 @@ from research.statistics.costs import (
 )
 from research.statistics.searches import best_of_trials
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 SHARE = pytest.mark.parametrize(
     "share",
     [0.2, pytest.param(1.0, marks=pytest.mark.thorough("five times as many studies"))],

@@ -17,6 +17,8 @@ from experiments import decision_boundary, fit_a_line
 from research import cli, descent, figures, runs, samplers, update_rules, workloads
 from research.figures import motion
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 EXPERIMENTS = (fit_a_line, decision_boundary)
 SMALL = {
     fit_a_line: fit_a_line.Config(passes=4),

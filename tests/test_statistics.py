@@ -12,6 +12,8 @@ from research.statistics import bootstrap, costs, profiles, scores
 from research.statistics import differences as statistics
 from research.statistics.scores import Scores
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 FEW_OR_ALL = pytest.mark.parametrize(
     "studies",
     [100, pytest.param(1000, marks=pytest.mark.thorough("ten times as many studies"))],

@@ -15,6 +15,8 @@ from research import figures
 from research.figures import studies, study_curves, study_looks, study_rates
 from research.figures.study_looks import written
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 PASSES, TARGET, SEEDS, SEARCHES, SCREENING_SEEDS = 30.0, 1e-2, 20, 2, 4
 NAMES = (
     "gradient_descent",

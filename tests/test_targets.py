@@ -10,6 +10,8 @@ import pytest
 from research import descent, losses, models, objectives, samplers, update_rules
 from research.types import Batch, Workload
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 N, K = 12, 3
 X = jnp.asarray(np.random.default_rng(0).normal(size=(N, 4)))
 CLASSES = np.arange(N) % K

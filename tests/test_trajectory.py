@@ -15,6 +15,8 @@ from PIL import Image
 from experiments import trajectory
 from research import cli, figures, runs
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 SMALL = trajectory.Config(rule=("gradient_descent",), steps=20, rates=3)
 
 

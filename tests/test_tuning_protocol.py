@@ -27,6 +27,8 @@ from research.comparison.decision_procedures import (
     winner,
 )
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 TINY = tuning_protocol.Config(
     rule=("gradient_descent", "heavy_ball"),
     workload=("quadratic",),

@@ -26,6 +26,8 @@ from research.update_rules import (
 )
 from research.verification import trajectory
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 # They take nothing but the gradient, and their rate scales the update.
 PLAIN = (
     "gradient_descent",

@@ -22,6 +22,8 @@ from research.verification.rule_under_test import RuleError
 from research.verification.table import BOUND
 from research.verification.walks import distance
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 transformation: Any = (
     optax.GradientTransformation
 )  # Of functions whose arguments are called as here.

@@ -13,6 +13,8 @@ from threadpoolctl import threadpool_limits
 from research import datasets, descent, optima, samplers, update_rules, workloads
 from research.types import Batch
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 SMALL = {
     "overlapping_50k": {"n": 2_000},
     "overlapping_1m": {"n": 3_000},

@@ -26,6 +26,8 @@ from research.derivatives.exact import (
     jacobian,
 )
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 PARAMS = {
     "w": jnp.arange(1.0, 7.0).reshape(2, 3) / 5,
     "b": (jnp.array([0.3, -0.2]), 0.7),

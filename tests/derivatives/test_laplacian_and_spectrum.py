@@ -21,6 +21,8 @@ from research.derivatives import (
     laplacian_estimate,
 )
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 METHODS = ["forward", "loop", *(["folx"] if importlib.util.find_spec("folx") else [])]
 
 

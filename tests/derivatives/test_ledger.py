@@ -17,6 +17,8 @@ import pytest
 from research.derivatives import NotInexactError, NotScalarError, explain
 from research.derivatives import ledger as ledgers
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 
 def neuron(w, b, x, y):
     return (jax.nn.sigmoid(w * x + b) - y) ** 2

@@ -13,6 +13,8 @@ from research import models
 from research.derivatives import explain
 from research.types import Sequences
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 TOKENS, LENGTH = jnp.array([[1, 2, 3, 0]]), jnp.array([3])
 IMAGE, NUMBERS = (
     jnp.linspace(0.0, 1.0, 36).reshape(1, 6, 6, 1),

@@ -13,6 +13,8 @@ from jax import lax
 
 from research.derivatives import explain
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 F32 = jnp.float32
 
 

@@ -13,6 +13,8 @@ import pytest
 from research.derivatives.errors import NotInexactError
 from research.derivatives.partial import partial_derivative, total_derivative
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 
 def energy(x, y, z=2.0, *, scale=1):
     return scale * (x**2 * y + jnp.sin(y) * z)

@@ -19,6 +19,8 @@ from research.derivatives.rules import (
     verify_derivative_rule,
 )
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 RECORDED = json.loads(
     (Path(__file__).parent.parent / "reference" / "derivative_rules.json").read_text(
         "utf-8"

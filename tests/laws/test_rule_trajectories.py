@@ -19,6 +19,8 @@ from research.update_rules import UPDATE_RULES, add_decayed_weights
 from research.verification import FORMULAS, PROBLEMS, trajectory
 from research.verification.leaves import DIGITS, Leaves
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 REFERENCE = json.loads(
     (Path(__file__).parents[1] / "reference/optimizer_trajectories.json").read_text(
         "utf-8"

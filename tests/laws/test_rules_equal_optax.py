@@ -14,6 +14,8 @@ from research import schedules
 from research.update_rules import UPDATE_RULES, add_decayed_weights
 from research.verification import CARDS
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 NAMES = (
     "gradient_descent",
     "heavy_ball",

@@ -11,6 +11,8 @@ from scipy import special, stats
 
 from research import models
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 POINTS = np.concatenate([np.linspace(-8, 8, 65), [-30.0, -0.1, 0.1, 30.0]])
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from research.models import ngrams
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 SIZE = 5
 each_smoothing = pytest.mark.parametrize("smoothing", ngrams.SMOOTHINGS)
 

@@ -8,6 +8,8 @@ from flax import linen
 
 from research.models import group_normalisation, layer_normalisation
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 
 def drawn(shape=(2, 3, 4, 6)):
     """Images away from 0, a scale and a bias for their channels."""

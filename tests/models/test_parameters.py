@@ -17,6 +17,8 @@ from research.models.parameters import (
     list_parameters,
 )
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 
 class Pair(NamedTuple):
     first: object

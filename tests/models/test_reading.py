@@ -11,6 +11,8 @@ from research import datasets
 from research.models import reading
 from research.types import Batch, Model
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 SIZE, CONTEXT = 4, 3
 TOKENS = np.random.default_rng(0).integers(0, SIZE, 23, np.int32)
 

@@ -20,6 +20,8 @@ from research.models._convolution import convolution
 from research.models.pooling import average_pool, max_pool
 from research.models.transformer import transformer_decoder
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 BOUND = 1e-12
 TEXT = (Path(__file__).parents[1] / "reference" / "models.json").read_text(
     encoding="utf-8"

@@ -22,6 +22,8 @@ from research.update_rules import (
 )
 from research.verification.averaging import optax_lookahead
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 START = {"w": np.array([3.0, -2.0]), "b": np.array(1.0), "none": np.zeros((0, 2))}
 
 

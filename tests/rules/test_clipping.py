@@ -15,6 +15,8 @@ from research.update_rules import (
     gradient_descent,
 )
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 SHAPES = {
     "scalar": (),
     "vector": (5,),

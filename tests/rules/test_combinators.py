@@ -28,6 +28,8 @@ from research.update_rules import (
     with_state_dtype,
 )
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 PARAMS = {
     "w": jnp.array([[1.0, -2.0], [0.5, 3.0]]),
     "b": jnp.array(0.25),

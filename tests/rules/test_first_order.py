@@ -29,6 +29,8 @@ from research.update_rules._tuning import (
 )
 from research.verification import trajectory
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 GRADIENTS = jnp.asarray(
     np.exp(np.random.default_rng(0).uniform(-3, 3, (50, 4))) * [1.0, -1.0, 1.0, -1.0]
 )

@@ -24,6 +24,8 @@ from research.update_rules import (
     svrg,
 )
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 PARAMS = {
     "hidden": {"w": jnp.array([[1.0, -2.0]]), "b": jnp.array([0.5])},
     "out": {"w": jnp.array(3.0), "b": jnp.zeros(0)},

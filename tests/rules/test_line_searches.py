@@ -13,6 +13,8 @@ from research.types import Outcome
 from research.update_rules import nonlinear_conjugate_gradient
 from research.update_rules._line_searches import backtracking, strong_wolfe
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 NUM_LINES = 200
 ROUNDING = (
     10 * np.finfo(np.float64).eps

@@ -13,6 +13,8 @@ from research.descent import Outcome, minimise
 from research.update_rules import bfgs, lbfgs, trust_region_newton
 from tests.rules import mgh
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 # A program a rule and problem is a second: these twelve have the hard traits between
 # them (a curved valley, bad scales, a singular Hessian, exponentials, a trigonometric
 # argument, real data); all 42 are done by `python -m benchmarks.more_garbow_hillstrom`.

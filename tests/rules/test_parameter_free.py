@@ -23,6 +23,8 @@ from research.update_rules import (
 )
 from research.verification import PROBLEMS
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 CURVATURES = np.array([4.0, 1.0, 0.01])
 MINIMUM = np.array([0.5, -3.0, 2.0])
 START = jnp.zeros(3)

@@ -18,6 +18,8 @@ from research.verification import CARDS
 from research.verification.formula import Function, mistaken
 from research.verification.leaves import DIGITS, Leaves
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 
 def scales(rule, values):
     """The scale of each step: the update of a gradient of 1."""

@@ -17,6 +17,8 @@ from research.update_rules import (
 )
 from research.verification import PROBLEMS, trajectory, verify_rule
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 CURVATURES = np.array([4.0, 1.0, 0.25])
 START = jnp.array([1.0, -2.0, 3.0])
 

@@ -11,6 +11,8 @@ from research.schedules import inverse_time
 from research.update_rules import adamw, gradient_descent, heavy_ball
 from research.update_rules._sharpness import sam
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 CURVATURES = np.array([4.0, 1.0, 0.25])
 START = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(0.5)}
 

@@ -14,6 +14,8 @@ from research.update_rules import _second_order as second_order
 from research.update_rules._least_squares import levenberg_marquardt
 from tests.rules import mgh, nist
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 SHAPES = [(1, 1), (5, 3), (4, 4), (2, 4)]
 
 

@@ -14,6 +14,8 @@ import pytest
 
 from research.update_rules import adgd, barzilai_borwein, polyak_step
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 CURVATURES = np.array([1.0, 20.0])
 START = np.array([3.0, -2.0])
 
