@@ -199,7 +199,12 @@ def pytest_collection_modifyitems(config, items):
     for item in sampled(items):
         item.add_marker(pytest.mark.some_versions)
     items.sort(
-        key=lambda item: not compiles_quickly(getattr(item, "module", None), config)
+        key=lambda item: (
+            not (
+                is_example(item)
+                or compiles_quickly(getattr(item, "module", None), config)
+            )
+        )
     )
 
 
@@ -324,10 +329,42 @@ def memory():
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-def compiles_quickly(module, config):
+def is_fast(config):
+    """Whether slow tests are left out."""
+    return bool(re.search("not thorough|some_versions", config.getoption("markexpr")))
+
+
+def compiles_quickly(module, config, name="COMPILE_QUICKLY"):
     """Whether a file has COMPILE_QUICKLY = True, and slow tests are left out."""
-    is_fast = re.search("not thorough|some_versions", config.getoption("markexpr"))
-    return bool(is_fast) and getattr(module, "COMPILE_QUICKLY", False)
+    return is_fast(config) and getattr(module, name, False)
+
+
+def optimise_less(quickly, config):
+    """Let XLA optimise programs less, or as always."""
+    if quickly != config.stash.get(QUICKLY, False):
+        jax.clear_caches()
+    config.stash[QUICKLY] = quickly
+    jax.config.update("jax_disable_most_optimizations", quickly)
+
+
+def is_example(item):
+    """Whether an item is the example of a docstring of the library."""
+    return isinstance(item, pytest.DoctestItem) and HERE not in item.path.parents
+
+
+class Examples:
+    """What lets docstrings' examples compile quickly too: they lie outside of this
+    folder, and meet none of its fixtures.
+    """
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item):
+        if is_example(item):
+            optimise_less(is_fast(item.config), item.config)
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(Examples())
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -342,16 +379,16 @@ def forget_programs(request):
     laws hold whatever XLA makes of them: in the form without slow tests, XLA optimises
     them less, which takes about three quarters of the time. `make test-all` has the
     programs as users have them. Bits that such a file compares are all of such
-    programs; no file that starts a process or reads recorded bits may have it. These
-    files come first, so that a worker changes its mind once.
+    programs; no file that reads recorded bits may have it, and one that starts a
+    process only beside CHILDREN_COMPILE_QUICKLY = True: the processes that such a file
+    starts do the same. These files come first, so that a worker changes its mind once.
     """
-    quickly = compiles_quickly(request.module, request.config)
-    if quickly != request.config.stash.get(QUICKLY, False):
-        jax.clear_caches()
-    request.config.stash[QUICKLY] = quickly
-    jax.config.update("jax_disable_most_optimizations", quickly)
+    optimise_less(compiles_quickly(request.module, request.config), request.config)
+    if compiles_quickly(request.module, request.config, "CHILDREN_COMPILE_QUICKLY"):
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     Replacing.replaced = False
     yield
+    os.environ.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)
     if Replacing.replaced or memory() > MOST_MEMORY:
         jax.clear_caches()
 

@@ -26,7 +26,7 @@ import traceback
 import warnings
 import wave
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -695,7 +695,11 @@ def _fault(subject: Subject, folder: Path) -> str | None:
 
 def attack(cases: int, seed: int) -> list[str]:
     """Runs so many cases, as many of each subject, and tells what broke the law."""
-    found: list[str] = []
+    return list(faults(cases, seed))
+
+
+def faults(cases: int, seed: int) -> Generator[str, None, None]:
+    """What broke the law in each case, where something did, one after the other."""
     with (
         tempfile.TemporaryDirectory() as top,
         contextlib.redirect_stdout(io.StringIO()),
@@ -714,8 +718,7 @@ def attack(cases: int, seed: int) -> list[str]:
             folder.mkdir(parents=True)
             fault = broken(made[name], name, folder, draw)
             if fault:
-                found.append(f"case {case}, seed {seed}, {fault}")
-    return found
+                yield f"case {case}, seed {seed}, {fault}"
 
 
 def main() -> int:

@@ -184,7 +184,7 @@ def test_formula_finite_difference_and_gradient_agree(loss, formula, kind):
         # Near the cube root of machine epsilon: truncation and rounding errors are both
         # about 1e-10.
     )
-    batched = jax.vmap(loss)
+    batched = jax.jit(jax.vmap(loss))
     np.testing.assert_allclose(
         (batched(p + h, y) - batched(p - h, y)) / (2 * h),
         truth[1],
@@ -258,42 +258,62 @@ OPTAX = {
 }
 
 
-@pytest.mark.parametrize(("ours", "theirs", "kind"), OPTAX.values(), ids=OPTAX)
-def test_loss_equals_optax(ours, theirs, kind):
+@pytest.fixture(scope="module")
+def beside_optax():
+    """Name -> our value, gradient and Hessian, and optax's: all are one program."""
     rng = np.random.default_rng(2)
-    p = jnp.array(rng.normal(scale=3.0, size=(20,) if kind == "label" else (20, 4)))
-    y = {
-        "real": rng.normal(size=(20, 4)),
-        "label": rng.integers(0, 2, 20),
-        "class": rng.integers(0, 4, 20),
-        "distribution": rng.dirichlet(np.ones(4), 20),
-    }[kind]
-    for mine, other in zip(
-        *jax.jit(lambda p, y: [jax.vmap(three(f))(p, y) for f in (ours, theirs)])(p, y),
-        strict=True,
-    ):
+    one, four = rng.normal(scale=3.0, size=20), rng.normal(scale=3.0, size=(20, 4))
+    given = {
+        "real": (four, rng.normal(size=(20, 4))),
+        "label": (one, rng.integers(0, 2, 20)),
+        "class": (four, rng.integers(0, 4, 20)),
+        "distribution": (four, rng.dirichlet(np.ones(4), 20)),
+    }
+
+    def found(given):
+        return {
+            name: [jax.vmap(three(f))(*given[kind]) for f in (ours, theirs)]
+            for name, (ours, theirs, kind) in OPTAX.items()
+        }
+
+    return jax.jit(found)(given)
+
+
+@pytest.mark.parametrize("name", OPTAX)
+def test_loss_equals_optax(beside_optax, name):
+    for mine, other in zip(*beside_optax[name], strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-12, atol=1e-14)
 
 
 def test_where_optax_differs_is_as_the_docstrings_say():
-    zero = jnp.array(0.0)
-    curvature = jax.vmap(jax.hessian(losses.huber), (0, None))(
-        np.array([0.0, 1.0, -1.0]), 0.0
-    )
-    np.testing.assert_array_equal(curvature, [1.0, 1.0, 1.0])
-    assert jax.hessian(optax.huber_loss)(1.0, zero) == 0.25
-    assert jax.grad(losses.hinge)(1.0, 1) == 0
-    assert jax.grad(optax.hinge_loss)(1.0, 1.0) == -0.5
-    logits = jnp.array([0.0, 1.0])
-    last = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.array(-1))
-    assert last == optax.softmax_cross_entropy_with_integer_labels(logits, jnp.array(1))
-    assert jnp.isnan(jax.jit(losses.softmax_cross_entropy)(logits, -1))
-    assert jnp.isnan(
-        optax.softmax_cross_entropy(jnp.array([0.0, -jnp.inf]), jnp.array([1.0, 0.0]))
-    )
-    assert optax.squared_error(jnp.array(3.0), zero) == 2 * losses.squared_error(
-        3.0, 0.0
-    )
+    optaxs = optax.softmax_cross_entropy_with_integer_labels
+
+    @jax.jit  # One program.
+    def found(zero, one, three, points, logits, below):
+        return {
+            "huber": jax.vmap(jax.hessian(losses.huber), (0, None))(points, 0.0),
+            "optax's huber": jax.hessian(optax.huber_loss)(one, zero),
+            "hinge": jax.grad(losses.hinge)(one, 1),
+            "optax's hinge": jax.grad(optax.hinge_loss)(one, 1.0),
+            "label -1": losses.softmax_cross_entropy(logits, below),
+            "optax's label -1": optaxs(logits, below),
+            "optax's label 1": optaxs(logits, -below),
+            "optax's -inf": optax.softmax_cross_entropy(
+                jnp.array([0.0, -jnp.inf]) + zero, jnp.array([1.0, 0.0])
+            ),
+            "square": losses.squared_error(three, zero),
+            "optax's square": optax.squared_error(three, zero),
+        }
+
+    given = (0.0, 1.0, 3.0, np.array([0.0, 1.0, -1.0]), np.array([0.0, 1.0]), -1)
+    said = jax.tree.map(np.asarray, found(*map(jnp.asarray, given)))
+    np.testing.assert_array_equal(said["huber"], [1.0, 1.0, 1.0])
+    assert said["optax's huber"] == 0.25
+    assert (said["hinge"], said["optax's hinge"]) == (0, -0.5)
+    assert said["optax's label -1"] == said["optax's label 1"]
+    assert np.isnan(said["label -1"])
+    assert np.isnan(said["optax's -inf"])
+    assert said["optax's square"] == 2 * said["square"]
 
 
 @pytest.mark.thorough("the other dtype", but="float64")
@@ -464,11 +484,12 @@ def test_dtype_of_the_prediction_is_kept(loss, shape, target, dtype):
 
 @pytest.mark.parametrize(("loss", "shape", "target"), EXAMPLES.values(), ids=EXAMPLES)
 def test_jit_equals_eager_and_vmap_equals_the_loop(loss, shape, target):
-    p = jnp.array(np.random.default_rng(3).normal(size=(5, *shape)))
-    y = jnp.array(np.stack([target] * 5))
-    loop = jnp.stack([loss(p[i], y[i]) for i in range(5)])
-    np.testing.assert_allclose(jax.vmap(loss)(p, y), loop, rtol=1e-14)
-    np.testing.assert_allclose(jax.jit(loss)(p[0], y[0]), loop[0], rtol=1e-14)
+    p = np.random.default_rng(3).normal(size=(5, *shape))
+    y = np.stack([target] * 5)
+    loop = np.stack([loss(*map(jnp.asarray, pair)) for pair in zip(p, y, strict=True)])
+    both = jax.jit(lambda p, y: (jax.vmap(loss)(p, y), loss(p[0], y[0])))(p, y)
+    np.testing.assert_allclose(both[0], loop, rtol=1e-14)
+    np.testing.assert_allclose(both[1], loop[0], rtol=1e-14)
 
 
 @pytest.mark.parametrize(("loss", "shape", "target"), EXAMPLES.values(), ids=EXAMPLES)

@@ -149,7 +149,7 @@ def test_an_image_gets_the_probabilities_of_the_model_that_was_saved(tmp_path):
         saved, params = saved_with(model)
         trained[name] = _prediction.kept_model(saved, architecture)
         bundled = np.round(pixels / 255 * 16).astype(np.uint8)
-        said = jax.nn.softmax(model.apply(params, bundled))
+        said = jax.nn.softmax(jax.jit(model.apply)(params, bundled))
         best = int(said.argmax())
         expected[images.LABELS[name]] = (str(best), round(100 * float(said[best]), 1))
     path = finished(tmp_path, "image_recognition", images.FAST, trained)

@@ -30,6 +30,8 @@ from research.descent._train_loop import _loop, compile_training
 from research.runs import checkpoints
 from research.types import Batch, Checkpoint, Sampler
 
+COMPILE_QUICKLY = CHILDREN_COMPILE_QUICKLY = True  # tests/conftest.py
+
 TOP = Path(__file__).parent.parent
 MODEL = models.mlp(
     (3, 4, 2), activation="tanh", initialiser="lecun_normal", dtype=jnp.float32

@@ -77,8 +77,8 @@ def wrong_by(f, x, error):
 
 
 @pytest.mark.thorough(
-    "the functions that take longest, and four others",
-    but="linear|eigen|hill",
+    "the functions that take longest, and five others",
+    but="eigen|hill",
     caught_by="test_right_is_accepted_and_one_in_ten_thousand_rejected_in_float64",
 )
 @pytest.mark.parametrize("name", ZOO)
@@ -304,7 +304,9 @@ NEAR_AN_EDGE = {
 }
 
 
-@pytest.mark.thorough("the other factors", but=r"[^-]-1\.0\]|-1\.001\]")
+@pytest.mark.thorough(
+    "the other factors and functions", but=r"^(log|sqrt|cholesky)-1\."
+)
 @pytest.mark.parametrize("factor", [1.0, -1.0, 2.0, 1.001])
 @pytest.mark.parametrize("name", NEAR_AN_EDGE)
 def test_where_f_is_undefined_at_long_steps_the_short_ones_decide(name, factor):
@@ -327,7 +329,7 @@ def test_a_correct_derivative_close_to_kinks_is_not_rejected(n, distance):
     assert report.verdict in ("right", "unresolved")
 
 
-@pytest.mark.thorough("the other sizes", but="^1e-06-")
+@pytest.mark.thorough("the other sizes and rates", but=r"^1e-06-10{6}(0{4})?\.0")
 @pytest.mark.parametrize("rate", [1e6, 1e8, 1e9, 1e10, 1e12])
 @pytest.mark.parametrize("size", [1e-3, 1e-6, 1e-9])
 def test_a_correct_derivative_of_a_fast_wave_is_not_rejected(rate, size):
@@ -404,11 +406,16 @@ TIES = {  # At three or more equal entries, JAX's derivative is a mean of slopes
 
 @pytest.mark.thorough("the other ties", but="max of min|median")
 @pytest.mark.parametrize("name", TIES)
-def test_a_tie_is_a_kink_and_excuses_no_error_outside_it(name):
+def test_a_tie_is_a_kink(name):
     """No derivative exists at a tie. The slopes of the pieces say what is allowed."""
-    f, key = TIES[name], jax.random.key(0)
     for x in (jnp.ones(4), jnp.array([0.0, 0.0, 0.0, 1.5])):
-        assert check_derivative(f, x, key).verdict == "kink"
+        assert check_derivative(TIES[name], x, jax.random.key(0)).verdict == "kink"
+
+
+@pytest.mark.thorough("the other ties", but="max of min")
+@pytest.mark.parametrize("name", TIES)
+def test_a_tie_excuses_no_error_outside_it(name):
+    f, key = TIES[name], jax.random.key(0)
     tree = lambda p: f(jnp.concatenate([p["tied"], p["free"][None]]))
     p = {"tied": jnp.ones(3), "free": jnp.array(1.5)}
     assert check_derivative(tree, p, key).verdict == "kink"
@@ -576,7 +583,7 @@ def test_a_kink_in_one_leaf_excuses_no_error_in_another():
     assert beyond.verdict == "wrong"
 
 
-@pytest.mark.thorough("the other distances", but="1e-06|0.0")
+@pytest.mark.thorough("the other distances", but=r"^(1e-06|0\.0)\]")
 @pytest.mark.parametrize("distance", [1e-3, 1e-6, 1e-8, 0.0])
 def test_right_is_accepted_near_a_minimum_at_which_f_vanishes(distance):
     for seed in range(3):
@@ -593,6 +600,7 @@ def test_right_is_accepted_near_a_minimum_at_which_f_vanishes(distance):
             )
 
 
+@pytest.mark.thorough("three more functions of one number", but=r"^gelu|-0\.0009|-0\.3")
 @pytest.mark.parametrize(
     ("f", "x"),
     [
@@ -719,6 +727,7 @@ ROUNDED = {
 }
 
 
+@pytest.mark.thorough("one of two loops", but=r"^(?!scan)")
 @pytest.mark.parametrize("name", ROUNDED)
 def test_measured_rounding_is_that_of_float32_against_float64(name):
     f, centre = ROUNDED[name]

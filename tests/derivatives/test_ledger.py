@@ -80,6 +80,7 @@ def tail(v):
     return jnp.exp(v) / (1 + v**2)
 
 
+@pytest.mark.thorough("a decomposition, which compiles longest", but=r"args[0-3]")
 @pytest.mark.parametrize(
     ("first", "rest", "args"),
     [

@@ -399,6 +399,7 @@ def test_value_and_gradient_have_the_bits_of_jax_grad(name):
     assert ledger(name).note == ""
 
 
+@pytest.mark.thorough("the largest program", but=r"softmax|layer|jit")
 @pytest.mark.parametrize(
     "name",
     [

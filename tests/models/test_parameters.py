@@ -181,6 +181,7 @@ def test_a_network_refuses_the_weights_of_another_architecture(name):
             jax.jit(model.apply)(strange.init(jax.random.key(0)), x)
 
 
+@pytest.mark.thorough("the largest of the models", but=r"^(?!transformer)")
 @pytest.mark.parametrize(
     ("model", "x"),
     [

@@ -12,6 +12,8 @@ import pytest
 
 from tests.processes import matrix
 
+CHILDREN_COMPILE_QUICKLY = True  # tests/conftest.py
+
 HERE = Path(__file__).parent
 TOP = HERE.parents[1]
 # Two devices, of two processes or of one; a rule that moves parts of arrays.

@@ -59,7 +59,7 @@ def operations(disk, carry_out, folder):
 
 EVERY_OR_SOME = pytest.mark.parametrize(
     "every",
-    [7, pytest.param(1, marks=pytest.mark.thorough("six in seven operations"))],
+    [13, pytest.param(1, marks=pytest.mark.thorough("twelve in thirteen operations"))],
 )
 
 

@@ -41,6 +41,7 @@ def compared(name, **arguments: Any):
     )
 
 
+@pytest.mark.thorough("the quadratic", but=r"rosenbrock|softmax")
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_adahessian_is_its_formula_on_the_same_draws(name):
     assert compared(name).same

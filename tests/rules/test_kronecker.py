@@ -365,6 +365,7 @@ def test_leaves_of_any_shape_move_and_do_not_see_each_other(name, alone):
             np.testing.assert_allclose(u[key], v, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.thorough("shampoo with its other way to the roots", but=r"shampoo|soap")
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_a_nan_shows_in_its_leaf_alone_and_can_be_skipped(rule):
     x = {"w": normal(1, 2, 3), "v": normal(2, 2, 3)}
@@ -380,6 +381,7 @@ def test_a_nan_shows_in_its_leaf_alone_and_can_be_skipped(rule):
     np.testing.assert_allclose(skipped[2]["w"], plain[1]["w"], rtol=1e-13)
 
 
+@pytest.mark.thorough("shampoo with its other way to the roots", but=r"shampoo|soap")
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_half_precision_has_matrices_of_float32(rule):
     x = {"w": normal(1, 3, 4).astype(jnp.bfloat16)}

@@ -279,6 +279,7 @@ def test_muon_with_every_convention_of_optax_is_optax():
     chex.assert_trees_all_close(found, expected, rtol=1e-11)
 
 
+@pytest.mark.thorough("a third list of coefficients", but=r"standard|polar")
 @pytest.mark.parametrize("coefficients", COEFFICIENTS)
 def test_muon_s_options_are_those_of_optax(coefficients):
     """All that optax.contrib.muon has as well; its lists of coefficients end at

@@ -15,6 +15,8 @@ import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from research import update_rules as rules
 
+CHILDREN_COMPILE_QUICKLY = True  # tests/conftest.py
+
 mesh = Mesh(np.array(jax.devices()), ("d",))
 split = lambda a: jax.device_put(a, NamedSharding(mesh, PartitionSpec("d")))
 # A square: the square of a gradient with 8 rows and 6 columns has a null space of two
