@@ -192,7 +192,7 @@ def finite_difference(
         jump of f'''     0      0.45   0.15   0
         kink             0.05   0      0.05   0
         kink near x      0      0.05   0.55   0.30
-        terms cancel     1.05   1.00   0.95   1.00
+        terms cancel     0.30   0.35   0.40   0.60
         few digits       1.20   1.45   1.05   1.45
 
     The verdict is "ok" for at least 94 % of the smooth functions and of the functions

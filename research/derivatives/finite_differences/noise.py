@@ -122,9 +122,7 @@ def _seen(ladder: Ladder, nominal: np.ndarray) -> np.ndarray:
     )
 
 
-def _fades(
-    ladder: Ladder, noise: np.ndarray, nominal: np.ndarray, first: int
-) -> bool:
+def _fades(ladder: Ladder, noise: np.ndarray, nominal: np.ndarray, first: int) -> bool:
     """Whether the noise falls fast towards larger distances while |f| does not.
 
     This is the noise of a cancellation near x, like that of (1 - cos x) / x² at 1e-8:
