@@ -71,7 +71,7 @@ class Config:
         "autoencoder_digits",
     )
     """Named networks on which all rules run."""
-    searches: int = 3
+    searches: int = 6
     """Number of independent searches of each rule on each network."""
     budget: int = 8
     """Number of trials with which a search starts."""
@@ -79,7 +79,7 @@ class Config:
     """Whether warm-up and kind of decay are searched too."""
     seeds: str = "0..9"
     """Reported seeds, written as 0..9 or as 1,4,7."""
-    tuning_seeds: str = "1000..1005"
+    tuning_seeds: str = "1000..1011"
     """Seeds for the choice, divided among the searches. They must differ from the
     reported seeds."""
     size: str = "small"
@@ -98,7 +98,6 @@ FULL = Config(
     searches=4,
     budget=16,
     search_schedule=True,
-    tuning_seeds="1000..1011",
     timed=True,
 )
 

@@ -65,8 +65,8 @@ def is_float_array(value: Any) -> bool:
 def shown(value: Any) -> str:
     """Return a text that describes a value in an error message.
 
-    The text is the repr of the value, shortened if it is long. For an array, the text
-    is the dtype and the shape.
+    The text is the repr of the value. A long repr is shortened, and the type of the
+    value is added. For an array, the text is the dtype and the shape.
 
     Example:
       >>> shown(np.zeros((2, 3))), shown("a" * 200)[-10:]

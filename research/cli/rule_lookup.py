@@ -162,8 +162,8 @@ def _described(word: str, rule: Any) -> Named:
         parameters[0].VAR_KEYWORD,
     ):
         raise TypeError(
-            f"{word} must take the learning rate as its first argument; it has no such "
-            "argument."
+            f"{word} must take the learning rate as its first argument, of "
+            "any name; it has no positional argument."
         )
     rest = [
         p for p in parameters[1:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)

@@ -227,8 +227,8 @@ def report_choices(
 
     A trial is a choice of hyper-parameters. `Protocol` defines the reporting seeds.
 
-    Return the outcomes and the passes over the data at each evaluation. The defaults
-    are the last point of the outcomes.
+    Return the outcomes and the passes over the data at each evaluation. The last of the
+    outcomes belongs to the defaults.
     """
     values = {
         name: np.array(

@@ -42,7 +42,7 @@ def log_mel(
     Returns:
       The spectrogram, float32, shape (frames, num_mels), with frames = 1 + (t - window)
       // hop. Here window and hop are window_seconds and hop_seconds, converted to
-      samples.
+      samples, and t is the length after padding.
     Raises:
       TypeError: wave is neither int16 nor floating.
       ValueError: wave is empty or not one-dimensional, a number is out of range, or

@@ -72,10 +72,10 @@ def train(
 ) -> TrainResult:
     """Train one model, with progress reports, checkpoints and resumption.
 
-    The batches are the same as in `run`. The loop over steps is compiled once, and the
-    first and last step are its arguments. Progress reports and interruptions therefore
-    do not change a bit of the result. The result contains the info of every step.
-    Besides the dataset, only the order of the examples in one epoch is kept in memory.
+    The batches are the same as in `run`. The loop over steps is compiled once. A
+    progress report or an interruption only splits this loop into shorter ones, so it
+    does not change a bit of the result. The result contains the info of every step. Of
+    the batches, only the order of the examples in one epoch is kept in memory.
 
     With several devices, each device takes batch_size / devices examples of each batch.
     Values and gradients are averaged over devices. The order of summation differs, so
@@ -94,7 +94,8 @@ def train(
       dataset: Batch of n examples, copied to the device once for the whole training. Or
         Records, from `research.records.open_records`, of which only the examples of the
         next steps are in memory. The result has the same bits as with a Batch. A
-        checkpoint is refused if the Records have another digest.
+        checkpoint is refused if the Records have another digest. Or None, for an
+        objective that uses no data.
       sampler: Sampler that chooses the examples of each batch. An epoch's order is
         drawn from fold_in(key, epoch).
       num_epochs: Number of epochs.
@@ -130,12 +131,13 @@ def train(
         - both devices and a mesh are given, or the processes of the mesh differ in
           code, versions or arguments;
         - the checkpoint belongs to another training. The check compares the initial
-          params and rule state (which holds a constant learning rate), the key, the
+          params and rule state (and so a learning rate that is constant), the key, the
           order of the examples, the shapes of the data (with a mesh, the data
           themselves), the number of devices and the settings of the mesh. The check
           cannot detect, for example, another penalty.
       TypeError: The rule is not a gradient transformation, a leaf of params is not
-        floating, the dataset is not a Batch, or the key is not a JAX key.
+        floating, the dataset is neither a Batch nor Records nor None, or the key is not
+        a JAX key.
       OSError: The checkpoint cannot be written.
       ConnectionError: Another process of the mesh has ended.
     Example:

@@ -64,9 +64,10 @@ def mlp_value_and_gradient(
 
     No automatic differentiation is used.
 
-    The forward pass computes h_0 = x, z_k = h_(k-1) W_k + b_k and h_k = φ(z_k) for the
-    layers k = 1, ..., K. Let f be the mean loss and δ_k = ∂f/∂z_k. The backward pass
-    starts from δ_K and goes from each layer to the previous one:
+    The forward pass computes h_0 = x and z_k = h_(k-1) W_k + b_k for the layers k = 1,
+    ..., K, and h_k = φ(z_k) for all layers but the last. The prediction is z_K, without
+    an activation. Let f be the mean loss and δ_k = ∂f/∂z_k. The backward pass starts
+    from δ_K and goes from each layer to the previous one:
 
       ∂f/∂W_k = h_(k-1)ᵀ δ_k,    ∂f/∂b_k = Σ_i δ_k[i],
       δ_(k-1) = (δ_k W_kᵀ) φ'(z_(k-1)).
@@ -96,11 +97,8 @@ def mlp_value_and_gradient(
       ...     "dense_1": {"weights": jnp.array([[2.0]]), "bias": jnp.array([1.0])},
       ...     "dense_2": {"weights": jnp.array([[3.0]]), "bias": jnp.array([0.0])},
       ... }
-      >>> # So δ_2 = 9 - 8 and δ_1 = 1 · 3.
-      >>> x, y = (
-      ...     jnp.array([[1.0]]),
-      ...     jnp.array([[8.0]]),
-      ... )
+      >>> x, y = jnp.array([[1.0]]), jnp.array([[8.0]])
+      >>> # The prediction is 3 (2 · 1 + 1) = 9, so δ_2 = 9 - 8 and δ_1 = 1 · 3.
       >>> value, grads = mlp_value_and_gradient(params, x, y, loss="squared_error")
       >>> print(value, grads["dense_2"]["weights"], grads["dense_1"]["weights"])
       0.5 [[3.]] [[3.]]

@@ -75,8 +75,8 @@ def read_npz(data: bytes) -> dict[str, np.ndarray]:
                 )
     except STUMBLES as error:
         raise ValueError(
-            "it is not an archive of arrays, or it is damaged "
-            f"({str(error) or type(error).__name__})."
+            "the file is not an archive of arrays, or it is damaged "
+            f"({str(error) or type(error).__name__}). Get or make it again."
         ) from error
     return arrays
 

@@ -45,8 +45,8 @@ class Agreement(NamedTuple):
         not compared.
       rounded: Differences between values that agree to the printed digits. They are as
         small as rounding errors.
-      within: Larger differences, between values that agree within the interval. `hold`
-        defines the agreement to the printed digits and within the interval.
+      within: Larger differences, between values that agree within their interval, which
+        the reference holds. `hold` defines both kinds of agreement.
       chosen: Differences between values that are reported but not judged, because they
         depend on single trainings or on what is installed. The experiment declares
         these values.

@@ -358,7 +358,7 @@ def load_result(path: str | Path) -> Result:
     if fault:
         raise ValueError(
             f"{path} contains no complete result: {fault}. Run it again: "
-            f"{manifest.get('command')}"
+            f"{manifest.get('command', 'its manifest names no command.')}"
         )
     try:
         return read_result(read_file(path, RESULT), read_file(path, ARRAYS))

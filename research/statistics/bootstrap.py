@@ -34,11 +34,11 @@ class Replicates(NamedTuple):
     is reported on reporting seeds.
 
     Attributes:
-      choice: Estimate on the original reporting seeds, with the trials chosen on
-        resampled tuning seeds, shape (..., resamples).
+      choice: Estimates on the original reporting seeds. For each, the trials are chosen
+        on resampled tuning seeds. Shape (..., resamples).
       reporting: Change of the estimate if the reporting seeds are resampled, shape
-        (..., resamples). The estimate is here averaged over the trials that were chosen
-        in the replicates `choice`.
+        (..., resamples). This estimate is a mean over all trials that were chosen for
+        the field `choice`.
       freedom: Degrees of freedom of the variance of `choice`, shape (...).
     """
 

@@ -302,10 +302,10 @@ def from_unit(
 def unit_limits(
     space: Space,
 ) -> tuple[Float[np.ndarray, " dimensions"], Float[np.ndarray, " dimensions"]]:
-    """Return the smallest and largest share of each range that a search may use.
+    """Return the lowest and highest position in each range that a search may try.
 
-    A share is a position on the scale of a range: 0 is low and 1 is high. The limits of
-    a log or one_minus range lie outside the range by a third of its width, where
+    A position is a number on the scale of a range: 0 is low and 1 is high. The limits
+    of a log or one_minus range lie outside the range by a third of its width, where
     `widen` allows this. All other limits are 0 and 1.
 
     Example:

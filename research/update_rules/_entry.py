@@ -41,8 +41,8 @@ class RuleEntry(NamedTuple):
         `tuning.ANY_LADDER`.
       aliases: Names of the rule in other libraries, in lower case.
       needs: Input that the constructor or a step needs besides the gradient and the
-        objective ("residuals"). "" for a rule of `UPDATE_RULES`, which needs only a
-        name and a learning rate.
+        objective ("residuals"). "" if it needs nothing else; such a rule is in
+        `UPDATE_RULES`.
     """
 
     constructor: Callable[..., optax.GradientTransformation]

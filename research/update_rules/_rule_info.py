@@ -15,7 +15,8 @@ class RuleInfo(NamedTuple):
     Attributes:
       learning_rate: Learning rate used in the step, shape (). None if the state holds
         no learning rate, or more than one, as for rules on groups of parameters.
-      outcomes: `Outcome` of each part of the rule that can fail; each int32, shape ().
+      outcomes: A tuple with the `Outcome` of each part of the rule that can fail, in
+        the order of these parts in the state; each int32, shape ().
       evaluations: Number of evaluations of the objective inside the step, int32. 0 if
         the rule does not count them.
     """

@@ -37,10 +37,10 @@ class DescendState(NamedTuple):
 def descend(learning_rate: Scalar | Schedule) -> optax.GradientTransformation:
     """Step against the incoming direction: u_t = -η_t d_t.
 
-    d_t are the incoming updates, and u_t are the returned updates. Every rule ends with
-    this transformation. The rate is rounded to each leaf's dtype before the
-    multiplication, whether it is a float or traced. So bfloat16 leaves are not widened,
-    and the bits of the result do not depend on whether the rate is traced.
+    d_t are the incoming updates, and u_t are the returned updates. Rules with a
+    learning rate end with this transformation. The rate is rounded to each leaf's dtype
+    before the multiplication, whether it is a float or traced. So bfloat16 leaves are
+    not widened, and the bits of the result do not depend on whether the rate is traced.
     optax.scale_by_learning_rate rounds the rate only if it comes from a schedule.
 
     Args:

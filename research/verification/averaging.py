@@ -18,11 +18,11 @@ from research.verification.leaves import Leaves, zeros_like
 
 
 class Evaluated(Leaves):
-    """Iterates together with the params at which the rule is evaluated.
+    """Iterates of a rule that reports other params than those it continues from.
 
     Args:
       iterate: Params from which the rule continues.
-      evaluation: Params at which the rule is evaluated.
+      evaluation: Params that the rule reports as its result, such as an average.
     """
 
     def __init__(self, iterate: Leaves, evaluation: Leaves):

@@ -402,6 +402,37 @@ def test_cancellation_is_unresolved_or_within_the_bound(f, x, truth):
     ) <= found.error + 1e-9 * abs(truth)
 
 
+ROUNDED = {  # f, which loses digits, and the same without rounding.
+    "1 - cos": (lambda x: (1 - np.cos(x)) / x**2, lambda x: (1 - mpmath.cos(x)) / x**2),
+    "cosh - 1": (
+        lambda x: (np.cosh(x) - 1) / x**2,
+        lambda x: (mpmath.cosh(x) - 1) / x**2,
+    ),
+    "flat": (
+        lambda x: 1e8 - np.sqrt(1e16 - x),
+        lambda x: mpmath.mpf(10) ** 8 - mpmath.sqrt(mpmath.mpf(10) ** 16 - x),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_a_function_that_jumps_by_its_rounding_gets_no_wrong_answer(name):
+    """f is constant, or smooth, between two jumps of what it subtracts."""
+    f, exact = ROUNDED[name]
+    for x in np.geomspace(1e-9, 1e-6, 31).tolist():
+        found = finite_difference(f, x)
+        with mpmath.workdps(60):
+            truth = float(mpmath.diff(exact, mpmath.mpf(x)))
+        assert found.verdict != "ok" or abs(found.value - truth) <= found.error, x
+
+
+def test_a_step_function_has_the_derivative_0_between_its_steps():
+    for f in (np.floor, np.sign, lambda x: np.where(x > 3, 1.0, 0.0)):
+        found = finite_difference(f, 0.5)
+        assert (found.value, found.verdict) == (0.0, "ok")
+        assert found.error < 1e-12
+
+
 def test_small_kink_is_one_and_largest_float_has_one_side():
     kink = finite_difference(lambda w: (w - 1) ** 2 + 1e-7 * np.abs(w), 0.0)
     assert (kink.verdict, kink.left, kink.right) == (

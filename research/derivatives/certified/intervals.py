@@ -24,7 +24,7 @@ class Interval(NamedTuple):
 
     Attributes:
       low, high: Ends of the intervals, float64, int64 or bool arrays of one shape. Ends
-        may be infinite. Integers and bools are exact.
+        may be infinite. Ends that are integers or bools have no rounding error.
       trouble: FINE, NOT_SMOOTH (a comparison in the function may be true at one point
         of the box and false at another) or MAYBE_UNDEFINED (the function may have no
         value at some point), uint8, of the same shape or ().

@@ -66,10 +66,12 @@ def with_larger_roundings(f: Callable[..., Any]) -> Callable[..., Any]:
     """Return a version of f in which each operation's result is multiplied by 1 ± 2 ε.
 
     Zeros stay exact, and the result of each operation changes only in its last digits.
-    So the value of f changes by more than its last digits only if large terms cancel.
+    The value of f changes by more if the operations after it enlarge the change, for
+    example because large terms cancel.
 
     Returns:
-      Function (signs, *args) -> value, with random signs of shape (SIGNS,).
+      Function (signs, *args) -> value. `signs` is an array of SIGNS random numbers 1
+      and -1. The operations use them in turn, from the first one again after the last.
     """
 
     def noisy(signs: jax.Array, *args: Any) -> Any:

@@ -192,7 +192,7 @@ def finite_difference(
         jump of f'''     0      0.45   0.15   0
         kink             0.05   0      0.05   0
         kink near x      0      0.05   0.55   0.30
-        terms cancel     1.05   1.00   0.95   1.00
+        terms cancel     0.30   0.35   0.40   0.60
         few digits       1.20   1.45   1.05   1.45
 
     The verdict is "ok" for at least 94 % of the smooth functions and of the functions
@@ -205,7 +205,9 @@ def finite_difference(
     - A jump of f' or of the requested derivative that the noise hides. An example is
       sin(x) + 1e-8 max(x, 0)⁴ at 0 with order 4.
     - A function that is constant around x only because it is rounded. f counts as
-      constant if it is constant over a distance of at least max(|x|, 1) / 5.
+      constant if it is constant over a distance of at least max(|x|, 1) / 5. There is
+      one exception: f counts as rounded if it has at least three equal jumps up to the
+      largest distance and a mean slope below 1e-6.
     - A jump of a higher derivative, a power like |x|^2.5 or an oscillation whose
       contribution to f is below the noise at the steps that are used. An example is the
       third derivative of a cubic spline with many nodes: the value is the third

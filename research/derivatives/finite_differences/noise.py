@@ -15,6 +15,7 @@ _SUDDEN = 30.0  # Noise that exceeds the usual noise by less than this factor is
 _GROWTH = np.array([16.0**m for m in range(2, 5)])
 _HOMOGENEOUS = 1 / 16  # Below this fraction of |x|, noise is the same at all distances.
 _WIDE = 0.2  # f that is constant up to this fraction of max(|x|, 1) counts as constant.
+_FLAT = 1e-6  # A staircase with a smaller mean slope is a rounded function.
 _TELLING = 3  # If this many windows show noise, they are assumed to show all of it.
 _NONE = 5e-324  # Smallest positive number, for noise that is 0.
 
@@ -108,12 +109,43 @@ def _seen(ladder: Ladder, nominal: np.ndarray) -> np.ndarray:
         grows = (
             j > 0 and noise[j - 1] > _SUDDEN * nominal[ladder.places[j - 1]] * factor
         )
-        if again and not grows and not (j > 0 and grown[j - 1] >= 0.15 * noise[j]):
+        smooth = grows or (j > 0 and grown[j - 1] >= 0.15 * noise[j])
+        if _fades(ladder, noise, nominal, j):
+            # It grows towards x as much as it falls in the other direction.
+            floor[: k + 1] = np.maximum(floor[: k + 1], noise[j] ** 2 / noise[j + 1])
+        elif again and not smooth:
             floor[: k + 1] = np.maximum(floor[: k + 1], noise[j])
         if again or len(following) < 2:
             floor[lowest:] = np.maximum(floor[lowest:], noise[j])
     return np.maximum(
         np.minimum(factor * nominal, _most(ladder, noise, nominal)), floor
+    )
+
+
+def _fades(ladder: Ladder, noise: np.ndarray, nominal: np.ndarray, first: int) -> bool:
+    """Whether the noise falls fast towards larger distances while |f| does not.
+
+    This is the noise of a cancellation near x, like that of (1 - cos x) / x² at 1e-8:
+    there the numerator is constant between two jumps, so f looks smooth near x. The
+    fourth differences of noise change their sign within a window. Those of a smooth
+    function that a window does not resolve, like 1 / x near 0, do not.
+
+    Args:
+      ladder: Samples of f.
+      noise: Noise in each window, shape (windows,).
+      nominal: Rounding error at each level, shape (levels,).
+      first: Index of the first window with noise.
+    """
+    some = slice(first, first + 3)
+    shown, size = noise[some], np.max(np.abs(ladder.windows[some]), axis=1)
+    fourth = np.diff(ladder.windows[some], n=4, axis=1)
+    return (
+        len(shown) == 3
+        and ((fourth > 0).any(axis=1) & (fourth < 0).any(axis=1)).all()
+        and (shown > _SUDDEN * nominal[ladder.places[some]]).all()
+        and (shown[1:] <= shown[:-1] / 4).all()
+        and shown[2] <= shown[0] / 64
+        and (size[1:] >= size[:-1] / 4).all()
     )
 
 
@@ -186,9 +218,9 @@ def _quantum(ladder: Ladder, sampler: Sampler) -> float:
 
     The result is 0 if f varies at the smallest distances. If f is constant over a wide
     interval, f counts as constant, and the result is the rounding error of its largest
-    value. If f is constant over a narrow interval, f may be quantised, or have a kink
-    at the end of the interval, like max(x, 0). More values of f distinguish these two
-    cases.
+    value. But if f is a staircase beyond this interval, f may be quantised. If f is
+    constant over a narrow interval, f may be quantised, or have a kink at the end of
+    the interval, like max(x, 0). More values of f distinguish these cases.
     """
     changes, steps = ladder.changes, ladder.steps
     moved = np.nan_to_num(changes) != 0
@@ -197,7 +229,8 @@ def _quantum(ladder: Ladder, sampler: Sampler) -> float:
     firsts = np.where(moved.any(axis=1), np.argmax(moved, axis=1), len(steps))
     if steps[firsts.min()] >= _WIDE * max(abs(ladder.x), 1.0):
         values = np.concatenate([ladder.plus, ladder.minus, [ladder.centre]])
-        return ladder.epsilon / 2 * float(np.nanmax(np.abs(values)))
+        rounding = ladder.epsilon / 2 * float(np.nanmax(np.abs(values)))
+        return max(rounding, _stair(ladder, sampler, firsts))
     for side, first in enumerate(firsts):
         if first > min(firsts.min() + 6, len(steps) - 1):
             continue
@@ -211,3 +244,31 @@ def _quantum(ladder: Ladder, sampler: Sampler) -> float:
         if len(jumps) and np.max(jumps) > 20 * np.median(jumps):
             return float(quantum)
     return 0.0
+
+
+def _stair(ladder: Ladder, sampler: Sampler, firsts: np.ndarray) -> float:
+    """Return the quantum of f if f looks like a rounded function, otherwise 0.
+
+    f then has at least three jumps up to the largest distance, all about equally large,
+    and is constant between them. Values cannot distinguish a rounded function from a
+    step function like floor(x). A mean slope below 1e-6 counts as rounding.
+
+    Args:
+      ladder: Samples of f.
+      sampler: Evaluator of f.
+      firsts: For each side, index of the first level at which f differs from f(x).
+    """
+    steps, jumps = ladder.steps, []
+    for side, first in enumerate(firsts):
+        if first == len(steps):
+            continue
+        way = np.linspace(steps[max(first - 1, 0)], steps[-1], 65)
+        rises = np.abs(np.diff(sampler(ladder.x + (1 if side else -1) * way)))
+        rising = rises > 0
+        if not np.isfinite(rises).all() or (rising[1:] & rising[:-1]).any():
+            return 0.0
+        jumps += list(rises[rising])
+    if len(jumps) < 3 or max(jumps) > 2.5 * min(jumps):
+        return 0.0
+    is_flat = sum(jumps) < _FLAT * 2 * steps[-1]
+    return float(min(jumps)) if is_flat else 0.0
