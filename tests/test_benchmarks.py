@@ -27,6 +27,8 @@ from benchmarks import (
 )
 from research import descent, update_rules
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 REGIMES = problems.REGIMES
 

@@ -18,6 +18,8 @@ from research import cli, figures
 from research.derivatives.problems import DEVELOPMENT, HELD_OUT, random_functions
 from research.runs.result import result_bytes
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 MPMATH = {
     name: getattr(mpmath, name)
     for name in ("exp", "log", "log1p", "sin", "cos", "sinh", "cosh", "tanh", "sqrt")

@@ -12,6 +12,8 @@ import pytest
 
 from research import descent, samplers, update_rules, workloads
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 PLATFORMS = ("cpu", "cuda", "tpu")
 MODELS = {"linear": "diabetes", "logistic": "breast_cancer", "softmax": "digits"}
 SAMPLERS = {

@@ -20,6 +20,8 @@ from experiments import character_language_model
 from experiments import modern_language_model as experiment
 from research import cli, figures, runs, types, update_rules
 
+COMPILE_QUICKLY = CHILDREN_COMPILE_QUICKLY = True  # tests/conftest.py
+
 FAST = experiment.FAST
 # What make test leaves out: the tests of a fixture, and why.
 THOROUGH = {

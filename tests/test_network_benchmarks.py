@@ -9,6 +9,8 @@ from benchmarks import clock, network_jobs, networks, networks_linen
 from benchmarks.contender import Contender
 from benchmarks.networks import NetworkRow
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 
 @pytest.mark.thorough("what make bench checks before it measures")
 def test_ours_and_the_flax_loop_make_the_same_training():

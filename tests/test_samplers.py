@@ -14,6 +14,8 @@ from scipy import stats
 
 from research import samplers
 
+COMPILE_QUICKLY = CHILDREN_COMPILE_QUICKLY = True  # tests/conftest.py
+
 TOP = Path(__file__).parent.parent
 
 

@@ -19,6 +19,8 @@ from experiments import compare
 from research import cli, comparison, runs
 from research.cli import flags, job, spread
 
+COMPILE_QUICKLY = CHILDREN_COMPILE_QUICKLY = True  # tests/conftest.py
+
 # An experiment that adds, and says who computed what; `fault` is what goes wrong with
 # its last term.
 ADDS = '''"""Does it add up?"""

@@ -15,6 +15,8 @@ from research.cli import commands
 from research.cli import verify as verify_command
 from research.files import read_json
 
+COMPILE_QUICKLY = CHILDREN_COMPILE_QUICKLY = True  # tests/conftest.py
+
 TOP = Path(__file__).parent.parent
 RULES = """
 import jax

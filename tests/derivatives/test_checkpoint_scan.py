@@ -13,6 +13,8 @@ import pytest
 from research.derivatives import checkpoint_scan
 from research.derivatives._checkpoint_scan import _part
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 W = jnp.asarray(np.random.default_rng(0).normal(size=(4, 4)) / 2)
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from research.derivatives import NotInexactError, NotScalarError, forward_gradient
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 SLOPE = np.arange(1.0, 11.0)
 
 

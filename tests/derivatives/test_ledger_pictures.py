@@ -14,6 +14,8 @@ import pytest
 from research.derivatives import explain
 from research.derivatives.ledger import graph
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 SVG = "{http://www.w3.org/2000/svg}"
 TAGS = {"svg", "title", "desc", "rect", "g", "path", "text"}
 

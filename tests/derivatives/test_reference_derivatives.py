@@ -14,6 +14,8 @@ import pytest
 
 from research.derivatives.exact import derivative, gradient, hessian, jacobian
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 REFERENCE = Path(__file__).parent.parent / "reference"
 SCALAR, MULTI, EDGES = (
     {

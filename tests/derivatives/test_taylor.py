@@ -20,6 +20,8 @@ from research.derivatives.costs.jaxprs import inner
 from research.derivatives.exact import derivative, taylor
 from tests.derivatives.taylor_probes import PROBES, network
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 X = 0.8
 
 

@@ -16,6 +16,8 @@ from research import losses, models, objectives
 from research.models.linen import from_linen
 from research.types import Batch, Sequences
 
+COMPILE_QUICKLY = CHILDREN_COMPILE_QUICKLY = True  # tests/conftest.py
+
 
 class Small(nn.Module):
     """A network for one batch axis exactly, with dropout that a flag of the given kind

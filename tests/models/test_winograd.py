@@ -12,6 +12,8 @@ import pytest
 from research.models import convolution
 from research.models.winograd import INPUTS, OUTPUTS, TAPS, matrices, winograd
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 
 def test_the_matrices_give_the_correlation_in_exact_arithmetic():
     of_inputs, of_taps, of_outputs = matrices()

@@ -10,6 +10,8 @@ import small
 from research import files, runs
 from research.runs import checkpoints
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 CONFIG = small.Config(cells=1, width=1, epochs=4, chunk=2)
 
 

@@ -10,6 +10,8 @@ import pytest
 from research import files, runs
 from research.types import Saved
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 SAVED = Saved({"w": np.arange(5.0)}, {"epoch": 1})
 
 

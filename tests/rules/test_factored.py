@@ -12,6 +12,8 @@ from research.verification import FORMULAS, walk, walk_exactly
 from research.verification.problems import NUM_STEPS, Problem
 from research.verification.walks import distance
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 
 def of_shape(*shape):
     """A problem of random gradients for one leaf."""

@@ -17,6 +17,8 @@ from research.update_rules import (
     optimistic_gradient_descent,
 )
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 
 def distances(rule, num_steps):
     """Distance from the saddle point of f = x y after each step, from (1, 2)."""
