@@ -3,6 +3,7 @@ breaks it, and must see it.
 """
 
 import ast
+import functools
 import graphlib
 import re
 import resource
@@ -80,14 +81,34 @@ Law = Callable[
 ]  # (path in the repository, its text) -> what breaks the law
 
 
+@functools.cache  # Several laws read each file.
+def parsed(source: str) -> ast.Module:
+    return ast.parse(source)
+
+
+@functools.cache
+def _nodes(tree: ast.AST) -> list[ast.AST]:
+    """The nodes below a tree that imports looks at."""
+    kinds = (ast.Import, ast.ImportFrom, ast.Attribute)
+    return [node for node in ast.walk(tree) if isinstance(node, kinds)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_trees():
+    """Once this file is done: they take 150 MB."""
+    yield
+    parsed.cache_clear()
+    _nodes.cache_clear()
+
+
 def imports(path: str, source: str | ast.AST) -> list[str]:
     """Dotted names of all that a module imports, `research.x` from the lazy package
     among them.
     """
-    tree = ast.parse(source) if isinstance(source, str) else source
+    tree = parsed(source) if isinstance(source, str) else source
     package = Path(path).parent.parts
     found, lazy = [], {"research"}
-    for node in ast.walk(tree):
+    for node in _nodes(tree):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
             lazy |= {
@@ -99,7 +120,7 @@ def imports(path: str, source: str | ast.AST) -> list[str]:
             parent = package[: len(package) - node.level + 1] if node.level else ()
             module = ".".join((*parent, *filter(None, [node.module])))
             found += [f"{module}.{alias.name}" for alias in node.names]
-    for node in ast.walk(tree):
+    for node in _nodes(tree):
         if (
             isinstance(node, ast.Attribute)
             and isinstance(node.value, ast.Name)
@@ -154,7 +175,7 @@ def _is_of_the_same_experiment(path: str, imported: list[str]) -> bool:
 
 
 def keeps_packages_in_their_place(path: str, source: str) -> Iterator[str]:
-    tree = ast.parse(source)
+    tree = parsed(source)
     if component(path) == "experiments":  # Its draw functions may use matplotlib.
         drawing = [
             f
@@ -182,7 +203,7 @@ def _misplaced(path: str, names: list[str]) -> Iterator[str]:
 def writes_its_own_rules(path: str, source: str) -> Iterator[str]:
     if component(path) != "update_rules":
         return
-    tree = ast.parse(source)
+    tree = parsed(source)
     names = [
         name.split(".")[1] for name in imports(path, tree) if name.startswith("optax.")
     ]
@@ -223,7 +244,7 @@ def hides_no_module(path: str, source: str) -> Iterator[str]:
     if Path(path).name != "__init__.py":
         return
     package = ".".join(folder.parts)
-    nodes = ast.parse(source).body
+    nodes = parsed(source).body
     froms = [node for node in nodes if isinstance(node, ast.ImportFrom)]
     modules = {
         node.module.removeprefix(f"{package}.").partition(".")[0]
@@ -387,7 +408,7 @@ def broken(law: Law) -> list[str]:
 def _imported_modules(path: str, source: str, modules: set[str]) -> set[str]:
     """The modules of this repository that a module imports at its top, by full name."""
     nodes: list[ast.AST] = []
-    stack: list[ast.AST] = [ast.parse(source)]
+    stack: list[ast.AST] = [parsed(source)]
     while stack:
         node = stack.pop()
         nodes.append(node)

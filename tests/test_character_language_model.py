@@ -16,6 +16,8 @@ from experiments import character_language_model as experiment
 from research import cli, figures, runs
 from research.runs.result import result_bytes
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 TINY = dataclasses.replace(
     experiment.FAST, seeds="0..1", steps=8, longer_steps=8, evaluate_every=4, warmup=3
 )

@@ -12,6 +12,8 @@ from research import cli, comparison, runs, workloads
 from research.cli import commands
 from research.comparison.command import name_rules
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 RULE = """
     import jax
     import optax

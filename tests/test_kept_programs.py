@@ -74,7 +74,7 @@ def test_a_damaged_program_is_compiled_again(as_a_user, tmp_path, damage):
     (file,) = [f for f in programs(folder) if f.name.startswith("jit__lambda")]
     whole = file.read_bytes()
     draws = np.random.default_rng(1)
-    for place in draws.integers(len(whole), size=5 if damage in ("cut", "byte") else 1):
+    for place in draws.integers(len(whole), size=3 if damage in ("cut", "byte") else 1):
         flipped = bytes([whole[place] ^ (1 << int(draws.integers(8)))])
         file.write_bytes(
             {

@@ -13,6 +13,8 @@ from scipy import stats
 from research.derivatives import check_derivative
 from tests.derivatives import check_cases
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 MORE = pytest.mark.thorough(
     "many times as many cases, with the same kinds of errors",
     caught_by="test_no_planted_error_is_called_right_beyond_the_smallest_error_that_is_stated",

@@ -15,6 +15,8 @@ from research import models
 from research.models.linen import from_linen
 from research.types import Sequences
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 BOUND = 1e-12
 
 

@@ -12,6 +12,8 @@ from research.schedules import constant
 from research.update_rules import rprop
 from research.verification import PROBLEMS, trajectory, verify_rule
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 
 def updates_of(rule, gradients):
     def step(state, g):
