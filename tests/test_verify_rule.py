@@ -285,11 +285,11 @@ def test_every_mistake_of_a_formula_departs_from_it(name):
     """So that a comparison with the formula sees each; nothing is compiled."""
     formula, card = FORMULAS[name], CARDS[name]
     cheap = ["quadratic", "rosenbrock", "scales"]
-    names = [p for p in (*cheap, *PROBLEMS) if p not in card.reasons]
+    names = [p for p in dict.fromkeys([*cheap, *PROBLEMS]) if p not in card.reasons]
     bound = card.bounds.get("formula", BOUND) * jnp.finfo("float64").eps
 
     # A few steps show most of them; what has not departed by then is walked to the end.
-    walks = [(key, steps) for steps in (6, NUM_STEPS) for key in names]
+    walks = [(key, steps) for steps in (6, 18, NUM_STEPS) for key in names]
 
     def departs(mistake):
         for key, steps in walks:

@@ -32,7 +32,7 @@ COMPILE_QUICKLY = True  # tests/conftest.py
 
 PARAMS = {
     "w": jnp.array([[1.0, -2.0], [0.5, 3.0]]),
-    "b": jnp.array(0.25),
+    "b": jnp.array(0.25, float),
     "empty": jnp.zeros((0,)),
 }
 

@@ -276,7 +276,7 @@ def test_soap_with_frozen_bases_of_identity_is_adam():
     x = {"w": normal(1, 3, 4), "b": normal(2, 3), "k": normal(3, 2, 3, 2)}
     gradients = [jax.tree.map(lambda a, k=k: jnp.cos(k * a), x) for k in range(1, 8)]
     rule = soap(0.1, 0.9, 0.999, refresh_every=1_000)
-    nothing, state = rule.update(gradients[0], rule.init(x), x)
+    nothing, state = jax.jit(rule.update)(gradients[0], rule.init(x), x)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(nothing))
     ours = updates_of(rule, gradients[1:], x, with_bases_of_identity(state))
     theirs = updates_of(adam(0.1, 0.9, 0.999), gradients[1:], x)
@@ -334,7 +334,7 @@ def test_bases_stay_orthogonal_and_turn_towards_the_eigenvectors():
 LEAVES = {
     "w": normal(6, 3, 4),
     "b": normal(7, 5),
-    "s": jnp.array(0.5),
+    "s": jnp.array(0.5, float),
     "kernel": normal(8, 2, 3, 4),
     "row": normal(9, 1, 4),
     "empty": jnp.zeros((0, 3)),

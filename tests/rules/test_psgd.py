@@ -87,7 +87,7 @@ X = {
     "b": normal(2, 3),
     "k": normal(3, 2, 3, 4),
     "row": normal(4, 1, 3),
-    "s": jnp.array(0.5),
+    "s": jnp.array(0.5, float),  # Not of weak type: that would be compiled anew.
 }
 
 
@@ -100,12 +100,16 @@ def traced_update(probability, g, state):
     return rule.update(g, state, X)
 
 
+traced_draws = jax.jit(lambda step: psgd_draws(KEY, step, X))
+
+
 @pytest.mark.parametrize("probability", [1.0, 0.5])
 def test_psgd_is_its_formula_on_the_same_draws(probability):
     gradients = [
-        jax.tree.map(lambda a, k=k: 0.1 * k * jnp.cos(k * a), X) for k in range(1, 13)
+        jax.tree.map(lambda a, k=k: 0.1 * k * np.cos(k * np.asarray(a)), X)
+        for k in range(1, 13)
     ]
-    draws = [psgd_draws(KEY, t, X) for t in range(12)]
+    draws = [traced_draws(t) for t in range(12)]
     used = [float(d.uniform) < probability for d in draws]
     assert all(used) if probability == 1.0 else {True, False} == set(used)
     state, ours = psgd_kron(0.1, KEY).init(X), []

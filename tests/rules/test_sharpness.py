@@ -14,7 +14,7 @@ from research.update_rules._sharpness import sam
 COMPILE_QUICKLY = True  # tests/conftest.py
 
 CURVATURES = np.array([4.0, 1.0, 0.25])
-START = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(0.5)}
+START = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(0.5, float)}
 
 
 def value_fn(x, indices=None):
