@@ -139,7 +139,7 @@ def _fades(ladder: Ladder, noise: np.ndarray, nominal: np.ndarray, first: int) -
     some = slice(first, first + 3)
     shown, size = noise[some], np.max(np.abs(ladder.windows[some]), axis=1)
     fourth = np.diff(ladder.windows[some], n=4, axis=1)
-    return (
+    return bool(
         len(shown) == 3
         and ((fourth > 0).any(axis=1) & (fourth < 0).any(axis=1)).all()
         and (shown > _SUDDEN * nominal[ladder.places[some]]).all()
