@@ -2,7 +2,7 @@
 
 The params are those of three networks.
 
-python -m benchmarks.matrix_rules                      # all networks and rules
+python -m benchmarks.matrix_rules                      # all; six minutes on two cores
 python -m benchmarks.matrix_rules --only soap --quick  # a smoke run
 """
 

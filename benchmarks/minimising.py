@@ -2,7 +2,7 @@
 
 Ours are L-BFGS, BFGS, Newton and Levenberg-Marquardt.
 
-python -m benchmarks.minimising  # every problem, about four minutes
+python -m benchmarks.minimising  # every problem, a minute and a half
 python -m benchmarks.minimising --only rosenbrock_2    # one of them
 """
 

@@ -198,14 +198,7 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.every_version)
     for item in sampled(items):
         item.add_marker(pytest.mark.some_versions)
-    items.sort(
-        key=lambda item: (
-            not (
-                is_example(item)
-                or compiles_quickly(getattr(item, "module", None), config)
-            )
-        )
-    )
+    items.sort(key=lambda item: not (is_example(item) or quick(item, config)))
 
 
 def pytest_collection_finish():
@@ -334,8 +327,9 @@ def is_fast(config):
     return bool(re.search("not thorough|some_versions", config.getoption("markexpr")))
 
 
-def compiles_quickly(module, config, name="COMPILE_QUICKLY"):
-    """Whether a file has COMPILE_QUICKLY = True, and slow tests are left out."""
+def quick(node, config, name="COMPILE_QUICKLY"):
+    """Whether the file of a test has `name` = True, and slow tests are left out."""
+    module = getattr(node, "module", None)
     return is_fast(config) and getattr(module, name, False)
 
 
@@ -353,8 +347,9 @@ def is_example(item):
 
 
 class Examples:
-    """What lets docstrings' examples compile quickly too: they lie outside of this
-    folder, and meet none of its fixtures.
+    """A plugin that compiles the examples of docstrings quickly, too.
+
+    They lie outside of this folder, so `forget_programs` does not apply to them.
     """
 
     @pytest.hookimpl(tryfirst=True)
@@ -383,8 +378,8 @@ def forget_programs(request):
     process only beside CHILDREN_COMPILE_QUICKLY = True: the processes that such a file
     starts do the same. These files come first, so that a worker changes its mind once.
     """
-    optimise_less(compiles_quickly(request.module, request.config), request.config)
-    if compiles_quickly(request.module, request.config, "CHILDREN_COMPILE_QUICKLY"):
+    optimise_less(quick(request, request.config), request.config)
+    if quick(request, request.config, "CHILDREN_COMPILE_QUICKLY"):
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     Replacing.replaced = False
     yield

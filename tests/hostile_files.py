@@ -699,7 +699,7 @@ def attack(cases: int, seed: int) -> list[str]:
 
 
 def faults(cases: int, seed: int) -> Generator[str, None, None]:
-    """What broke the law in each case, where something did, one after the other."""
+    """Try the cases, and yield a text for each that breaks the law."""
     with (
         tempfile.TemporaryDirectory() as top,
         contextlib.redirect_stdout(io.StringIO()),

@@ -40,8 +40,6 @@ for words in json.loads(sys.argv[1]):
     except SystemExit as end:
         statuses.append(end.code)
 import research
-
-CHILDREN_COMPILE_QUICKLY = True  # tests/conftest.py
 facts = [statuses, research.__file__, "experiments" in sys.modules]
 print("statuses", json.dumps(facts))
 """

@@ -142,11 +142,10 @@ def compare_networks(
 ) -> NetworkStudy:
     """Compare rules on networks by final validation loss, and by steps to equal loss.
 
-    All compared trainings have the same length, and the learning rate falls to zero
-    at the end
-    (except for schedule-free rules, which average instead). Every rule gets several
-    independent searches, as in `compare`. They search the peak rate, the share of
-    warm-up and the kind of decay (`network_contenders`). The score is the validation
+    All compared trainings have the same length, and the learning rate falls to zero at
+    the end (except for schedule-free rules, which average instead). Every rule gets
+    several independent searches, as in `compare`. They search the peak rate, the share
+    of warm-up and the kind of decay (`network_contenders`). The score is the validation
     loss at the end. The hyper-parameters are chosen by the score on tuning seeds, and
     the score on other seeds is reported. The accuracy on the test part is reported,
     too, but never used for a choice. A training that diverges counts as ten times its

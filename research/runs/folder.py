@@ -356,9 +356,10 @@ def load_result(path: str | Path) -> Result:
     manifest = read_manifest(path)
     fault = _fault(path, manifest)
     if fault:
+        command = manifest.get("command")
         raise ValueError(
-            f"{path} contains no complete result: {fault}. Run it again: "
-            f"{manifest.get('command', 'its manifest names no command.')}"
+            f"{path} contains no complete result: {fault}. Run it again"
+            + (f": {command}" if command else ".")
         )
     try:
         return read_result(read_file(path, RESULT), read_file(path, ARRAYS))

@@ -8,14 +8,14 @@ import sys
 
 import pytest
 
+CHILDREN_COMPILE_QUICKLY = True  # tests/conftest.py
+
 SCRIPT = """
 import sys
 
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from research import update_rules as rules
-
-CHILDREN_COMPILE_QUICKLY = True  # tests/conftest.py
 
 mesh = Mesh(np.array(jax.devices()), ("d",))
 split = lambda a: jax.device_put(a, NamedSharding(mesh, PartitionSpec("d")))

@@ -112,8 +112,8 @@ class CheckReport(NamedTuple):
         The value is the median over the random directions.
       dot_product_gap: Largest distance |⟨Jv, w⟩ - ⟨v, Jᵀw⟩| of forward and reverse mode
         over the directions v, with the Jacobian J and output weights w. It is divided
-        by the size of ⟨Jv, w⟩ that the gradient lets expect for a random v. NaN if
-        forward or reverse mode is missing.
+        by the expected size of ⟨Jv, w⟩ for a random v. NaN if forward or reverse mode
+        is missing.
       probes: Results for each direction.
       precision: Text that names the precision in which f and its derivative were
         evaluated.

@@ -35,7 +35,8 @@ def noise_bounds(ladder: Ladder, sampler: Sampler | None = None) -> np.ndarray:
       smaller. If noise appears suddenly at some distance, and smaller distances show no
       sign of it, f is quantised (by cancellation or by a conversion to single
       precision). Then the same noise is assumed at the smaller distances, where f only
-      looks smooth.
+      looks smooth. If the noise falls fast towards larger distances while |f| does not,
+      more noise is assumed at the smaller distances.
     - Quantum: the size of the first jump of f, if f is constant around x. To find it,
       the sampler evaluates f at more points. If there is no sampler, this part is left
       out.
@@ -218,9 +219,9 @@ def _quantum(ladder: Ladder, sampler: Sampler) -> float:
 
     The result is 0 if f varies at the smallest distances. If f is constant over a wide
     interval, f counts as constant, and the result is the rounding error of its largest
-    value. But if f is a staircase beyond this interval, f may be quantised. If f is
-    constant over a narrow interval, f may be quantised, or have a kink at the end of
-    the interval, like max(x, 0). More values of f distinguish these cases.
+    value, or the quantum of f if f looks rounded beyond this interval (`_stair`). If f
+    is constant over a narrow interval, f may be quantised, or have a kink at the end of
+    the interval, like max(x, 0). More values of f distinguish these two cases.
     """
     changes, steps = ladder.changes, ladder.steps
     moved = np.nan_to_num(changes) != 0
@@ -229,8 +230,8 @@ def _quantum(ladder: Ladder, sampler: Sampler) -> float:
     firsts = np.where(moved.any(axis=1), np.argmax(moved, axis=1), len(steps))
     if steps[firsts.min()] >= _WIDE * max(abs(ladder.x), 1.0):
         values = np.concatenate([ladder.plus, ladder.minus, [ladder.centre]])
-        rounding = ladder.epsilon / 2 * float(np.nanmax(np.abs(values)))
-        return max(rounding, _stair(ladder, sampler, firsts))
+        last_digits = ladder.epsilon / 2 * float(np.nanmax(np.abs(values)))
+        return max(last_digits, _stair(ladder, sampler, firsts))
     for side, first in enumerate(firsts):
         if first > min(firsts.min() + 6, len(steps) - 1):
             continue
