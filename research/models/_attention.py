@@ -31,12 +31,14 @@ def attention(
 ) -> Float[Array, "*batch T width"]:
     """Apply multi-head self-attention.
 
-    The result is concat_h(softmax(Q_h K_hᵀ / sqrt(d) + M) V_h) W_output + b_output with
-    d = width / num_heads. Q, K and V are the three parts of one product x W + b. Head h
-    uses the columns h d, ..., (h + 1) d - 1 of each part. M is 0 where the mask is True
-    and -∞ where it is False. In half precision, the softmax is computed in float32.
+    The result is concat_h(softmax(Q_h K_hᵀ / sqrt(d) + M) V_h) W_output + b_output.
+    Here h = 0, ..., num_heads - 1 numbers the heads, and d = width / num_heads is the
+    width of a head. The queries Q, keys K and values V are the three parts of one
+    product x W + b. Head h uses the columns h d, ..., (h + 1) d - 1 of each part. M is
+    0 where the mask is True and -∞ where it is False. In half precision, the softmax is
+    computed in float32.
 
-    If there are fewer key and value heads than query heads (grouped-query attention),
+    If num_key_value_heads is smaller than num_heads (grouped-query attention),
     num_heads / num_key_value_heads adjacent query heads share one key head and one
     value head.
 
@@ -46,10 +48,11 @@ def attention(
 
     Args:
       params: {"query_key_value": {"weights": (width, 3 width), "bias": (3 width,)},
-        "output": {"weights": (width, width), "bias": (width,)}}. A missing bias means
-        0. With grouped queries, query_key_value has (num_heads + 2
-        num_key_value_heads) d outputs. "query_normalisation" and "key_normalisation"
-        are {"scale": (d,)}, if they are present.
+        "output": {"weights": (width, width), "bias": (width,)}}. The first layer is W
+        and b, and the second is W_output and b_output. A missing bias means 0. With
+        grouped queries, query_key_value has (num_heads + 2 num_key_value_heads) d
+        outputs. "query_normalisation" and "key_normalisation" are {"scale": (d,)}, if
+        they are present.
       x: Inputs, shape (..., T, width).
       mask: Booleans of shape (T, T), (..., 1, T) or (..., T, T), where "..." stands for
         the leading axes of x. Entry (i, j) is True if query i may attend to key j. None
@@ -65,7 +68,7 @@ def attention(
       ValueError: The width is not divisible by num_heads, num_heads is not divisible by
         num_key_value_heads, x does not fit the weights, or the table of angles is too
         short or does not fit the heads.
-      TypeError: The mask is not boolean.
+      TypeError: The mask is not boolean, or "query_key_value" or "output" is missing.
     References:
       Vaswani et al., Attention is all you need, NeurIPS 2017, section 3.2.
       Ainslie et al., GQA: training generalized multi-query transformer models, EMNLP
@@ -102,7 +105,8 @@ def attention_weights(
 ) -> Float[Array, "*batch num_heads T T"]:
     """Compute the attention weights softmax(Q_h K_hᵀ / sqrt(d) + M).
 
-    Every row sums to 1. `attention` defines the symbols.
+    Every row sums to 1. `attention` defines the symbols. The entry "output" of its
+    params is not needed here.
 
     Args, Raises:
       As in `attention`.
@@ -243,7 +247,7 @@ def _at_least_float32(dtype: Any) -> Any:
 def project(
     params: Params, x: Float[ArrayLike, "*batch d"]
 ) -> Float[Array, "*batch K"]:
-    """Apply `dense` with params {"weights", "bias"}, where a missing bias means 0."""
+    """Compute x weights + bias from {"weights", "bias"}; a missing bias means 0."""
     weights = jnp.asarray(params["weights"])
     return dense(x, weights, params.get("bias", jnp.zeros((), weights.dtype)))
 
@@ -272,7 +276,7 @@ def _check_attended(
 
 
 def check_heads(width: int, num_heads: int) -> None:
-    """Raise ValueError if the width is not divisible by the number of heads."""
+    """Raise ValueError unless num_heads is a positive divisor of the width."""
     check_count("num_heads", num_heads, 1)
     if width % num_heads:
         divisors = ", ".join(str(k) for k in range(1, width + 1) if width % k == 0)
@@ -283,9 +287,9 @@ def check_heads(width: int, num_heads: int) -> None:
 
 
 def check_groups_of_heads(num_heads: int, num_key_value_heads: int | None) -> int:
-    """Return the number of key and value heads, which must divide num_heads.
+    """Return the number of key heads, which is also the number of value heads.
 
-    None means num_heads.
+    None means num_heads. Raises ValueError if the number does not divide num_heads.
     """
     if num_key_value_heads is None:
         return num_heads

@@ -66,8 +66,9 @@ def cnn(
         `research.models.ACTIVATIONS`, or an elementwise function.
       normalisation: Normalisation between convolution and activation. "layer"
         normalises over the channels of each pixel. "group" normalises over the pixels
-        and channels of each group of 16 channels. If the number of channels is not a
-        multiple of 16, the groups have fewer channels. None means no normalisation.
+        and channels of each group of 16 adjacent channels. If the number of channels is
+        not a multiple of 16, a group has as many channels as their greatest common
+        divisor. None means no normalisation.
       dropout: Dropout rate of the inputs of every dense layer. Dropout is active only
         if apply gets a key.
       initialiser: Name of the initialiser of all weights, a key of
@@ -78,8 +79,9 @@ def cnn(
       A model. Its apply maps images of shape (..., H, W, C) to (..., num_classes). Its
       params are {"convolution_1": {"weights": (height, width, C, channels[0]), "bias":
       (channels[0],)}, "normalisation_1": {"scale", "bias"}, ..., "dense_1": {"weights":
-      (features, hidden[0]), "bias"}, ...}. The entries "normalisation_k" exist only if
-      there is normalisation.
+      (features, hidden[0]), "bias"}, ...}. Here `features` is the number of entries of
+      an image after the last block. The entries "normalisation_k" exist only if there
+      is normalisation.
     Raises:
       ValueError: A number is out of range, a name is unknown, or a layer gets an image
         that is smaller than its filter or pooling window. In apply: the images do not

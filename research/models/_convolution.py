@@ -38,20 +38,22 @@ def convolution(
 ) -> Float[Array, "*batch height width C_out"]:
     """Convolve images with small filters.
 
-    With stride s, the output is
-    y[i, j, o] = bias[o] + Σ_{a,b,c} x[s i + a, s j + b, c] weights[a, b, c, o]. As is
-    usual in deep learning, the filter is not flipped, so this is a cross-correlation.
+    With stride s, the output is y[i, j, o] = bias[o] + Σ_{a,b,c} x[s i + a, s j + b, c]
+    weights[a, b, c, o]. Here x is the image with its padding, (a, b) runs over the
+    pixels of the filter, and c over the input channels. As is usual in deep learning,
+    the filter is not flipped, so this is a cross-correlation.
 
     Filters of 3 x 3 with stride 1 use `research.models.winograd` if there are at least
     16 input and 16 output channels, and x and weights are both float32 or both float64.
     Winograd's algorithm needs a quarter of the multiplications. For all other filters,
     each patch of x under the filter becomes a row of one matrix. This matrix is
-    multiplied by the weights. A few images are processed at a time. The patches then
-    stay in the processor's cache, and a batch of any size fits into memory.
+    multiplied by the weights. A large batch is processed a few images at a time. The
+    patches of a few images usually fit into the processor's cache, and their memory
+    does not grow with the batch.
 
-    XLA's own convolution is faster on a GPU. On a CPU, XLA's convolution has two
-    drawbacks: its gradient with respect to the weights is much slower inside
-    `lax.scan`, and `vmap` over weights turns it into a grouped convolution.
+    XLA's own convolution is not used. It is faster on a GPU, but it has two drawbacks
+    on a CPU: its gradient with respect to the weights is much slower inside `lax.scan`,
+    and `vmap` over weights turns it into a grouped convolution.
 
     Args:
       x: Images with channels last, shape (..., H, W, C_in).
@@ -65,8 +67,9 @@ def convolution(
         Flax. One number means that many zeros on each side, as in PyTorch. ((top,
         bottom), (left, right)) gives each side its own number.
     Returns:
-      The output images, shape (..., height, width, C_out) with
-      height = floor((H + top + bottom - kernel height) / s) + 1.
+      The output images, shape (..., height, width, C_out) with height = floor((H + top
+      + bottom - kernel height) / s) + 1, where top and bottom are the numbers of rows
+      of zeros. The width follows likewise.
     Raises:
       ValueError: The shapes do not fit, the padded image is smaller than the filter, or
         stride or padding is invalid.
@@ -168,14 +171,18 @@ def _in_slices(
 def patches(
     images: Float[Array, "n H W C"], window: tuple[int, int], strides: tuple[int, int]
 ) -> Float[Array, "n height width d"]:
-    """Lay out every window as a row of d = window height * window width * C."""
+    """Copy the pixels of each window into one row of d = window[0] * window[1] * C."""
     return jnp.concatenate(shifted(images, window, strides), axis=-1)
 
 
 def shifted(
     images: Float[Array, "n H W C"], window: tuple[int, int], strides: tuple[int, int]
 ) -> list[Float[Array, "n height width C"]]:
-    """Return one array of pixels for each entry of the window, in row-major order."""
+    """Return the pixels under each entry (a, b) of the window, in row-major order.
+
+    With the strides (s, t), entry [n, i, j] of the array of (a, b) is images[n, s i +
+    a, t j + b].
+    """
     n, *size, channels = images.shape
     height, width = (
         output_length(*both) for both in zip(size, window, strides, strict=True)
@@ -211,7 +218,12 @@ def padding_margins(
     window: tuple[int, int],
     strides: tuple[int, int],
 ) -> Margins:
-    """Convert `padding` to the number of zeros on each side of an image (H, W)."""
+    """Return the zeros on each side of an image, ((top, bottom), (left, right)).
+
+    `padding` is as in `convolution`. `size` is the shape (H, W) of the image. Raises
+    ValueError if `padding` is invalid, or if the window is larger than the padded
+    image.
+    """
     if isinstance(padding, str) and padding == "valid":
         margins = ((0, 0), (0, 0))
     elif isinstance(padding, str) and padding == "same":
@@ -250,7 +262,8 @@ def padding_margins(
 def pair(name: str, value: int | tuple[int, int], least: int) -> tuple[int, int]:
     """Check a value for height and width, and return it as two integers.
 
-    The value is one number for both axes, or two numbers.
+    The value is one integer for both axes, or two integers. Raises ValueError if it has
+    another form, or if an integer is smaller than `least`.
     """
     both = value if isinstance(value, tuple | list) else (value, value)
     if len(both) != 2 or not all(_is_count(n, least) for n in both):
@@ -265,7 +278,8 @@ def pair(name: str, value: int | tuple[int, int], least: int) -> tuple[int, int]
 def check_image(x: Num[Array, "..."], channels: int | None = None) -> None:
     """Raise ValueError unless x has shape (..., H, W, C).
 
-    If the channels seem to come first, the message says how to transpose.
+    If `channels` is given, C must be equal to it. If the channels seem to come first,
+    the message says how to move their axis.
     """
     if x.ndim < 3 or (channels is not None and x.shape[-1] != channels):
         many = (

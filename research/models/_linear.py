@@ -45,7 +45,11 @@ def linear(
 
 
 def dense_model(shape: tuple[int, ...], scale: float, dtype: DTypeLike | None) -> Model:
-    """Build a model of one dense layer with normal weights of the given shape."""
+    """Build a model of one dense layer with weights of the given shape.
+
+    The shape is (d,) for one output without an axis, or (d, K) for K outputs. The
+    initial weights are normal with the standard deviation `scale`.
+    """
     checks.check_real("scale", scale)
     if not scale >= 0:
         raise ValueError(
@@ -81,8 +85,9 @@ def dense(
 
     Args:
       x: Inputs, shape (..., d).
-      weights: Weights, shape (d, K), or (d,) for a single output without an axis.
-      bias: Bias, shape (K,), or ().
+      weights: Weights, shape (d, K) for K outputs, or (d,) for a single output without
+        an axis.
+      bias: Bias, shape (K,), or () to add one number to every output.
     Returns:
       The outputs, shape (..., K), or shape (...) for weights of shape (d,).
     Raises:
@@ -115,9 +120,9 @@ def dense(
 
 
 def check_drawn(key: Key, shape: Sequence[int], dtype: DTypeLike) -> None:
-    """Raise an error if parameters of this shape do not fit into memory.
+    """Raise ValueError if an array of this shape needs more than half of the memory.
 
-    Nothing is checked while tracing.
+    Nothing is checked if the key is traced.
     """
     if not isinstance(key, Tracer):
         check_room(
@@ -128,13 +133,13 @@ def check_drawn(key: Key, shape: Sequence[int], dtype: DTypeLike) -> None:
 
 
 def check_model_dtype(dtype: DTypeLike | None) -> None:
-    """Raise an error unless dtype is floating, or None for JAX's default."""
+    """Raise TypeError unless dtype is floating, or None for JAX's default."""
     if dtype is not None:
         checks.check_dtype("dtype", dtype)
 
 
 def check_counts(name: str, values: Sequence[int]) -> None:
-    """Raise an error unless values is a sequence of positive integers."""
+    """Raise ValueError unless values is a sequence of positive integers."""
     if not isinstance(values, Sequence) or isinstance(values, str | bytes):
         raise ValueError(
             f"{name} must be a sequence of positive integers; got {name}={values!r}. "
@@ -145,6 +150,6 @@ def check_counts(name: str, values: Sequence[int]) -> None:
 
 
 def check_count(name: str, value: int, least: int) -> None:
-    """Raise an error unless value is an integer of at least `least`."""
+    """Raise ValueError unless value is an integer in least..2**31 - 1."""
     checks.check_count(name, value, least)
     check_most(**{name: value})

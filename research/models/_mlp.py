@@ -22,11 +22,12 @@ def mlp(
 ) -> Model:
     """Build a multilayer perceptron.
 
-    With h_0 = x, layer k computes z_k = h_(k-1) W_k + b_k and h_k = φ(z_k), where φ is
-    the activation. The last layer has no activation: its z is the prediction.
-    Predictions are therefore logits or the values of a regression. With two sizes, the
-    model is linear. `mlp_value_and_gradient` computes the gradient of a loss without
-    automatic differentiation.
+    Layer k = 1, ..., K computes z_k = h_(k-1) W_k + b_k from its inputs h_(k-1). The
+    inputs of the first layer are h_0 = x. The inputs of each later layer are h_k =
+    φ(z_k), where φ is the activation. The prediction is z_K, without an activation, so
+    it can be logits or the values of a regression. With two sizes, the model is linear.
+    `mlp_value_and_gradient` computes the gradient of a loss without automatic
+    differentiation.
 
     Args:
       sizes: Number of inputs, number of units of each hidden layer, and number of

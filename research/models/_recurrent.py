@@ -87,7 +87,7 @@ def recurrent(
         symbols.
       num_hidden: Width H of each layer.
       num_outputs: Number K of outputs.
-      cell: Name of the recurrent cell, a key of `research.models.cells.CELLS`.
+      cell: Name of the recurrent cell: "vanilla", "gru" or "lstm".
       num_layers: Number of layers.
       outputs: "last" for one prediction at the end of each sequence, "every" for a
         prediction after each step.
@@ -96,8 +96,8 @@ def recurrent(
       dropout: Dropout rate between layers and before the output layer. Dropout is
         active only if apply gets a key. There is no dropout between time steps.
       window: Number of steps in a window of truncated backpropagation. None means the
-        full gradient. The gradient reaches the initial state only from the first
-        `window` steps.
+        full gradient. With a window, no gradient reaches the state before the first
+        step: the gradient of a learned initial state is then 0.
       initial_state: State before the first step of every sequence. None means zeros.
         "learned" adds it to the params, initially zero. A fixed state is a sequence
         with one tuple for each layer: (h,), or (h, c) for an LSTM. h and c have shape
@@ -108,10 +108,11 @@ def recurrent(
       With an embedding, the params also contain {"embedding": {"weights": (num_inputs,
       embedding)}}. With a learned initial state, they contain {"initial_state":
       {"layer_1": {"state_1": (H,), ...}}}, where state_1 is h and an LSTM's state_2 is
-      c. `recurrent_layer.draw_layer` describes the params of a layer. The
-      model's apply accepts floats of shape (..., T, d), integer symbols of shape (...,
-      T), or `Sequences` of such floats or symbols. Its result has shape (..., K) for
-      "last" and (..., T, K) for "every". Outputs after the end of a sequence are zero.
+      c. `recurrent_layer.draw_layer` describes the params of a layer. The model's apply
+      accepts floats of shape (..., T, d). With an embedding, it accepts integer symbols
+      of shape (..., T) instead. Either may be the values of `Sequences`. Its result has
+      shape (..., K) for "last" and (..., T, K) for "every". Outputs after the end of a
+      sequence are zero.
     Raises:
       ValueError: A count is not a positive integer, a name is unknown, dropout lies
         outside [0, 1), or initial_state does not have the layers, arrays and shapes of
@@ -252,11 +253,13 @@ def recurrence(
 def check_sequences(sequences: Sequences, num_symbols: int | None = None) -> None:
     """Raise an error for lengths or symbols out of range.
 
-    A model cannot check lengths and symbols under jit.
+    A model cannot check lengths and symbols under jit. Call this function on the data
+    before training.
 
     Args:
       sequences: `Sequences` of concrete arrays.
-      num_symbols: Number of symbols. None means that the values are floating.
+      num_symbols: Number of symbols. None means that the values are not symbols, and
+        only the lengths are checked.
     Raises:
       ValueError: A length lies outside 1..T, or a symbol before the end of a sequence
         lies outside 0..num_symbols - 1.

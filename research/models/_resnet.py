@@ -40,14 +40,14 @@ def resnet(
         a = φ(GN_1(x)),    y = s(x) + C_2(φ(GN_2(C_1(a)))).
 
     C_1 and C_2 are convolutions of 3 x 3. The shortcut s(x) is x, if x has the size and
-    the number of channels of y. Otherwise it is a 1 x 1 convolution of a. The first
-    block of each stage except the first has stride 2. The last layers are φ(GN(x)), the
-    mean over all pixels, and a dense layer.
+    the number of channels of y. Otherwise it is a 1 x 1 convolution of a. In each stage
+    after the first, the first block has stride 2, in C_1 and in the shortcut. The last
+    layers are φ(GN(x)), the mean over all pixels, and a dense layer.
 
     All convolutions use `standardise_weights` and have no bias. Standardised weights
-    and group normalisation together replace batch normalisation. So the model remains a
-    pure function of its params, and the prediction for an image does not depend on the
-    other images of the batch.
+    and group normalisation together replace batch normalisation. Neither of them needs
+    statistics of a batch. So the model remains a pure function of its params, and the
+    prediction for an image does not depend on the other images of the batch.
 
     Args:
       image_shape: Shape (H, W, C) of one image, channels last.
@@ -63,8 +63,9 @@ def resnet(
       A model. Its apply maps images of shape (..., H, W, C) to (..., K). Its params are
       {"convolution": {"weights", "gain"}, "block_1": {"normalisation_1": {"scale",
       "bias"}, "convolution_1", "normalisation_2", "convolution_2", "shortcut"}, ...,
-      "normalisation", "dense": {"weights", "bias"}}. The entry "shortcut" exists only
-      if the shortcut is a convolution. The dense layer starts at 0, as in BiT.
+      "normalisation", "dense": {"weights", "bias"}}. All convolutions have "weights"
+      and "gain". The entry "shortcut" exists only if the shortcut is a convolution. The
+      dense layer starts at 0, as in BiT.
     Raises:
       ValueError: A number is not a positive integer, or a name is unknown. In apply:
         the images do not have shape image_shape.
@@ -154,12 +155,12 @@ def standardise_weights(
 ) -> Float[Array, "*fan_in C_out"]:
     """Give the weights of each output channel mean 0 and variance gain² / N.
 
-    The result is gain (W - m) / √(N (v + ε)), where m and v are the mean and the
-    variance (divided by N) of the N weights of an output channel, and ε is `epsilon`.
-    For independent inputs of variance 1, an output then has variance gain². With ε = 0,
-    the result would not change if the weights were multiplied by a positive constant,
-    or if a constant were added to them. Half precision is converted to float32, and the
-    result is rounded.
+    Let N be the number of weights of an output channel, m their mean, and v their
+    variance (divided by N). The result is gain (W - m) / √(N (v + ε)), where ε is
+    `epsilon`. The variance gain² / N is exact for ε = 0. An output for independent
+    inputs of variance 1 then has variance gain². For ε = 0, the result also would not
+    change if the weights were multiplied by a positive constant, or if a constant were
+    added to them. Half precision is converted to float32, and the result is rounded.
 
     Args:
       weights: Weights, shape (..., C_out), such as the filters of

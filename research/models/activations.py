@@ -35,7 +35,7 @@ def relu(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def silu(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
-    """Compute the sigmoid linear unit φ(z) = z σ(z), also called swish."""
+    """Compute the sigmoid linear unit (swish) φ(z) = z σ(z), σ being the sigmoid."""
     z = jnp.asarray(z)
     return z * jax.nn.sigmoid(z)
 
@@ -66,9 +66,9 @@ def gelu(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
 def gelu_tanh(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
     """Compute the tanh approximation of `gelu`: z (1 + tanh(u)) / 2 = z σ(2u).
 
-    Here u = √(2/π) (z + 0.044715 z³) and σ is the sigmoid. z σ(2u) is computed, because
-    it keeps its digits where 1 + tanh(u) is near 0. GPT-2 uses this function. It equals
-    `jax.nn.gelu(z)`, and PyTorch's gelu with approximate="tanh".
+    Here u = √(2/π) (z + 0.044715 z³) and σ is the sigmoid. The form z σ(2u) is
+    computed, because it keeps its digits where 1 + tanh(u) is near 0. GPT-2 uses this
+    function. It equals `jax.nn.gelu(z)`, and PyTorch's gelu with approximate="tanh".
 
     Args:
       z: Floating array of any shape.

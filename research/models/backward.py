@@ -28,10 +28,13 @@ Loss = Callable[[Any, Any], tuple[Array, Array]]
 class Forward(NamedTuple):
     """Results of the forward pass of an `mlp` of K layers, for n examples.
 
+    Layer k = 1, ..., K computes z_k = h_(k-1) W_k + b_k. Here h_0 = x are the inputs of
+    the network, and h_k = φ(z_k) with the activation φ.
+
     Attributes:
       inputs: Inputs of each layer: h_0 = x, h_1, ..., h_(K-1), each of shape (n,
         width).
-      sums: Sums z_1, ..., z_K, each of shape (n, width). The last sum is the
+      sums: Sums z_1, ..., z_K, each of shape (n, width). The last sum z_K is the
         prediction.
     """
 
@@ -40,7 +43,9 @@ class Forward(NamedTuple):
 
 
 class Backward(NamedTuple):
-    """Results of the backward pass; `Forward` defines the symbols.
+    """Results of the backward pass of an `mlp` of K layers, for n examples.
+
+    Let x be the inputs, and z_k the sums of layer k = 1, ..., K before its activation.
 
     Attributes:
       grads: Gradient of the loss, in the pytree of the params.
@@ -66,13 +71,15 @@ def mlp_value_and_gradient(
 
     The forward pass computes h_0 = x and z_k = h_(k-1) W_k + b_k for the layers k = 1,
     ..., K, and h_k = φ(z_k) for all layers but the last. The prediction is z_K, without
-    an activation. Let f be the mean loss and δ_k = ∂f/∂z_k. The backward pass starts
-    from δ_K and goes from each layer to the previous one:
+    an activation. Let f be the mean loss and δ_k = ∂f/∂z_k, whose row i belongs to
+    example i. The backward pass starts from δ_K. For k = K, ..., 1 it computes, with
+    the elementwise derivative φ' of the activation,
 
       ∂f/∂W_k = h_(k-1)ᵀ δ_k,    ∂f/∂b_k = Σ_i δ_k[i],
       δ_(k-1) = (δ_k W_kᵀ) φ'(z_(k-1)).
 
-    The result equals `jax.value_and_grad` of the same mean loss up to rounding error.
+    The last formula is for k > 1, and its second product is elementwise. The result
+    equals `jax.value_and_grad` of the same mean loss up to rounding error.
 
     Args:
       params: Params of an `mlp`, one entry for each layer.
@@ -80,8 +87,8 @@ def mlp_value_and_gradient(
       y: Targets. For "softmax_cross_entropy" they are classes of shape (n,). For the
         other losses they have the shape of the prediction, (n, sizes[-1]).
       activation: Name of the activation φ, as in `mlp`.
-      loss: Name of the loss, a key of `BATCH_LOSSES`. The loss with this name in
-        `research.losses` is averaged over the batch.
+      loss: "softmax_cross_entropy", "squared_error" or "logistic". The loss with this
+        name in `research.losses` is averaged over the batch.
     Returns:
       The loss, shape (), and the gradient in the pytree of the params.
     Raises:
@@ -118,7 +125,7 @@ def mlp_forward(
     Args:
       params, x, activation: As in `mlp_value_and_gradient`.
     Returns:
-      The inputs and sums of every layer.
+      The inputs and the sums of every layer, a `Forward`.
     Raises:
       ValueError: x is not a batch (n, features) of at least one example, params do not
         belong to an `mlp`, or shapes do not fit.
@@ -157,11 +164,10 @@ def mlp_backward(
     Args:
       params, activation: As in `mlp_value_and_gradient`.
       forward: Result of `mlp_forward` with the same params and activation.
-      delta: Derivative δ_K of a loss with respect to the last sums, shape (n, outputs).
-        Any loss is possible.
+      delta: Derivative of any loss with respect to the prediction, shape (n, outputs).
     Returns:
-      The derivatives with respect to all parameters, all sums and x. Under jit, unused
-      parts are not computed.
+      The derivatives of the loss with respect to all parameters, all sums and x, a
+      `Backward`. Under jit, unused parts are not computed.
     Raises:
       ValueError: delta does not have the shape of the last sums, or params do not
         belong to an `mlp`.
@@ -204,12 +210,13 @@ def mlp_rounding_bound(
 ) -> Params:
     """Bound how much the gradient changes if its sums are computed in another order.
 
-    Each entry of the gradient is a chain of sums. The last sum has n terms, and each
-    earlier sum has as many terms as the width of a layer. Let m be the number of all
-    these terms and ε the machine epsilon. Rounding errors change the entry by at most
-    about m ε times the same chain of sums with all numbers replaced by their absolute
-    values. The bound is therefore m ε times the result of the backward pass with |δ_K|
-    + 1/n in place of δ_K, and with |W|, |h| and |φ'| in place of W, h and φ' (see
+    Each entry of the gradient is a chain of sums. The last sum has n terms, one for
+    each example. Each earlier sum has as many terms as a layer has inputs or outputs.
+    Let m be n plus the widths of the inputs, of all hidden layers and of the outputs,
+    and let ε be the machine epsilon. Rounding errors change the entry by at most about
+    m ε times the same chain of sums with all numbers replaced by their absolute values.
+    The bound is therefore m ε times the result of the backward pass with |δ_K| + 1/n in
+    place of δ_K, and with |W|, |h| and |φ'| in place of W, h and φ' (see
     `mlp_value_and_gradient`). The 1/n is for the rounding error of δ_K itself: to
     compute δ_K, a target of size 1 is subtracted, and the difference is divided by n.
     Rounding errors of the forward pass are not included.

@@ -16,8 +16,10 @@ Carry = tuple[Array, ...]
 class Cell(NamedTuple):
     """One kind of recurrent layer.
 
-    A cell computes p = W x + b from the input x and q = U h from the state h. p and q
-    each consist of several blocks of H columns, side by side.
+    A layer has H units. Its carry is the tuple of arrays that one step passes to the
+    next, and the first of them is the hidden state h. A cell computes p = W x + b from
+    the input x and q = U h from h. p and q each consist of several blocks of H columns,
+    side by side.
 
     Attributes:
       num_blocks: Number of blocks.
@@ -25,11 +27,12 @@ class Cell(NamedTuple):
       has_recurrent_bias: Whether the last block of q has its own bias.
       forget_block: Index of the block whose bias starts at 1, or None.
       advance: Function (p, q, carry) -> (next carry, values). p and q have shape (n,
-        num_blocks * H). `slopes` needs the values.
-      slopes: Function (values, carry, next carry) -> partial derivatives of a step. The
-        arrays may have any leading axes, so one call can treat all steps.
+        num_blocks * H) for n sequences. The values are intermediate results, which
+        `slopes` needs.
+      slopes: Function (values, carry, next carry) -> partial derivatives of the next
+        carry. The arrays may have any leading axes, so one call can treat all steps.
       differential: Function (slopes, dp, dq, dcarry) -> differential of the next carry.
-        It is linear in dp, dq and dcarry. If dp is None, it counts as 0.
+        The differential is linear in dp, dq and dcarry. dp=None stands for 0.
     """
 
     num_blocks: int
@@ -47,7 +50,7 @@ def vanilla(
     """Compute one step of the vanilla (Elman) network: h' = tanh(W x + b + U h).
 
     Args:
-      p: Product W x + b, shape (n, H).
+      p: Input part W x + b, shape (n, H) for n sequences and H units.
       q: Product U h, shape (n, H).
       carry: Carry (h,). The state h is used only through q.
     Returns:
@@ -66,7 +69,11 @@ def vanilla(
 
 
 def vanilla_slopes(kept: Any, before: Carry, after: Carry) -> Float[Array, "... H"]:
-    """Compute 1 - h'², the derivative of h' = tanh(s) with respect to s = p + q."""
+    """Compute 1 - h'², the derivative of h' = tanh(s) with respect to s = p + q.
+
+    `vanilla` defines the symbols. `after` is the next carry (h',). `kept` and `before`
+    are not used.
+    """
     del kept, before
     return 1 - after[0] ** 2
 
@@ -77,7 +84,11 @@ def vanilla_differential(
     dq: Float[Array, "... H"],
     dcarry: Carry,
 ) -> Carry:
-    """Compute dh' = (1 - h'²) (dp + dq), for p = W x + b and q = U h."""
+    """Compute dh' = (1 - h'²) (dp + dq), for p = W x + b and q = U h.
+
+    `slopes` is 1 - h'² from `vanilla_slopes`. dp=None stands for 0. `dcarry` is not
+    used. The result is the carry (dh',).
+    """
     del dcarry
     return (slopes * _sum(dp, dq),)
 
@@ -90,15 +101,17 @@ def gru(
     r = σ(W_r x + b_r + U_r h), z = σ(W_z x + b_z + U_z h),
     n = tanh(W_n x + b_n + r (U_n h + c_n)), h' = (1 - z) n + z h.
 
-    The reset gate r acts after the product U_n h, as in cuDNN, PyTorch and Flax. The
-    three products with h can therefore be computed as one product. In Cho et al., r
-    acts before the product: n = tanh(W_n x + b_n + U_n (r h)). The recurrent bias c_n
-    is separate from b_n, because r multiplies c_n.
+    Here x is the input, h the state, h' the next state, and σ the sigmoid. The reset
+    gate r acts after the product U_n h, as in cuDNN, PyTorch and Flax. The three
+    products with h can therefore be computed as one product. In Cho et al., r acts
+    before the product: n = tanh(W_n x + b_n + U_n (r h)). The recurrent bias c_n is
+    separate from b_n, because r multiplies c_n.
 
     Args:
-      p: Blocks W_r x + b_r, W_z x + b_z and W_n x + b_n side by side, shape (n, 3 H).
-      q: Blocks U_r h, U_z h and U_n h + c_n side by side, shape (n, 3 H).
-      carry: Carry (h,), shape (n, H).
+      p: Blocks W_r x + b_r, W_z x + b_z and W_n x + b_n side by side, shape (batch, 3
+        H).
+      q: Blocks U_r h, U_z h and U_n h + c_n side by side, shape (batch, 3 H).
+      carry: Carry (h,), where h has shape (batch, H).
     Returns:
       The next carry (h',), and the values that `gru_slopes` needs: r and z side by
       side, n, and U_n h + c_n.
@@ -125,9 +138,11 @@ def gru_slopes(
 ) -> tuple[Float[Array, "... 3H"], Float[Array, "... H"], Float[Array, "... H"]]:
     """Compute the partial derivatives of h' in one GRU step.
 
-    `gru` defines the symbols. Return the derivatives with respect to q (blocks side by
-    side), to the block p_n = W_n x + b_n, and to h. The derivative with respect to h is
-    z.
+    `gru` defines the symbols. `kept` are the values that `gru` returns, and `before` is
+    the carry (h,). The result has three parts: the derivatives with respect to q
+    (blocks side by side), to the last block W_n x + b_n of p, and to h. The derivatives
+    with respect to the first two blocks of p are those with respect to the same blocks
+    of q. The derivative with respect to h is z, because q is here held fixed.
     """
     del after
     gates, new, reset_from = kept
@@ -149,9 +164,10 @@ def gru_differential(
 ) -> Carry:
     """Compute dh' = z dh + (1 - z) dn + (h - n) dz.
 
-    `gru` defines r, z, n and h. Here dz = z (1 - z) (dp_z + dq_z), dr = r (1 - r) (dp_r
-    + dq_r) and dn = (1 - n²) (dp_n + r dq_n + q_n dr). The indices name the blocks of p
-    and q, the arguments of that function.
+    `gru` defines r, z, n and h. `slopes` is the result of `gru_slopes`, and dp=None
+    stands for 0. Here dz = z (1 - z) (dp_z + dq_z), dr = r (1 - r) (dp_r + dq_r) and dn
+    = (1 - n²) (dp_n + r dq_n + q_n dr). The indices name the blocks of p and q, the
+    arguments of that function.
     """
     of_blocks, by_new, z = slopes
     by_r, by_z, by_n = jnp.split(of_blocks * dq, 3, axis=-1)
@@ -206,10 +222,13 @@ def lstm_slopes(
 ) -> tuple[Float[Array, "... 4H"], Float[Array, "... H"], Float[Array, "... H"]]:
     """Compute the partial derivatives of one LSTM step.
 
-    `lstm` defines the symbols. The first array has the derivatives with respect to the
-    arguments of the gates, side by side. For the gates i, f and g, these are
-    derivatives of c'. For the gate o, these are derivatives of h'. The second array is
-    ∂c'/∂c = f. The third array is ∂h'/∂c'.
+    `lstm` defines the symbols. `kept` are the values that `lstm` returns. `before` and
+    `after` are the carries (h, c) and (h', c').
+
+    The first array of the result has the derivatives with respect to the arguments of
+    i, f, g and o, side by side. For i, f and g, these are derivatives of c'. For o,
+    these are derivatives of h'. The second array is ∂c'/∂c = f. The third array is
+    ∂h'/∂c'.
     """
     i, f, g, o = jnp.split(kept, 4, axis=-1)
     squashed = jnp.tanh(after[1])
@@ -232,9 +251,10 @@ def lstm_differential(
 
     dc' = f dc + c df + g di + i dg and dh' = tanh(c') do + o (1 - tanh²(c')) dc'.
 
-    `lstm` defines i, f, g, o and c. Here di = i (1 - i) (dp_i + dq_i), likewise for f
-    and o, and dg = (1 - g²) (dp_g + dq_g). The indices name the blocks of p and q, the
-    arguments of that function.
+    `lstm` defines i, f, g, o and c. `slopes` is the result of `lstm_slopes`, and
+    dp=None stands for 0. Here di = i (1 - i) (dp_i + dq_i), likewise for f and o, and
+    dg = (1 - g²) (dp_g + dq_g). The indices name the blocks of p and q, the arguments
+    of that function.
     """
     of_gates, f, by_c = slopes
     by_i, by_f, by_g, by_o = jnp.split(of_gates * _sum(dp, dq), 4, axis=-1)
@@ -250,7 +270,7 @@ CELLS: dict[str, Cell] = {
 
 
 def find_cell(name: str) -> Cell:
-    """Return the cell with this name.
+    """Return the cell with this name: "vanilla", "gru" or "lstm".
 
     Raises:
       ValueError: The name is unknown.

@@ -119,9 +119,10 @@ def check_tokens(
 
 
 def check_every(logits: tuple[int, ...], tokens: tuple[int, ...]) -> None:
-    """Raise ValueError unless the shape of the logits is (..., T, V).
+    """Raise ValueError unless there are logits for each token.
 
-    tokens is the shape (..., T) of the tokens.
+    The arguments are shapes. For tokens of shape (..., T), the logits must have shape
+    (..., T, V), where V is the number of symbols.
     """
     if logits[:-1] != tokens:
         raise ValueError(
@@ -153,7 +154,7 @@ def values_and_length(x: Any) -> tuple[Num[Array, "..."], Int[Array, "..."] | No
 def split_sequences(
     x: Any, context: int, num_symbols: int | None = None
 ) -> tuple[Int[Array, "... T"], Bool[Array, "... T"] | None]:
-    """Check tokens, and return them with a mask that marks the tokens before the end.
+    """Check tokens, and return them with a mask of the tokens inside the sequences.
 
     Args:
       x: Tokens of shape (..., T), or `Sequences` of tokens.

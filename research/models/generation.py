@@ -33,8 +33,8 @@ def generate(
     The probability of a token is the softmax of logits / temperature over the top_k
     largest logits. The model reads only the last `context` tokens, so the beginning of
     a longer prompt has no effect. One compiled program serves prompts of any length,
-    all params and all temperatures. Token i is drawn with fold_in(key, i), so a larger
-    num_tokens gives the same first tokens.
+    and all values of params and temperature. Token i is drawn with fold_in(key, i), so
+    a larger num_tokens gives the same first tokens.
 
     Args:
       model: Model that maps integers (..., T) to logits (..., T, V). The logits at a

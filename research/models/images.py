@@ -34,8 +34,8 @@ def on_images(
     """Wrap a model so that it accepts stored images and standardises them.
 
     The wrapped model computes model((x - mean) / sd) on the device. Each batch is
-    converted only when it is used. A dataset of bytes therefore takes a quarter of the
-    memory of float32.
+    converted only when it is used. The dataset can therefore stay in bytes, which take
+    a quarter of the memory of float32.
 
     Args:
       model: Model of standardised images, shape (..., H, W, C), dtype `dtype`.
@@ -46,9 +46,9 @@ def on_images(
       A model with the same params. Its apply accepts images of shape (..., H, W, C) in
       uint8 or another dtype.
     Raises:
-      ValueError: sd is not positive. In apply: x does not have the shape of images, or
-        x is uint8 but sd is below 1. An sd below 1 is usual only for images that are
-        scaled to 0..1.
+      ValueError: sd is not positive, mean is not finite, or their shapes are wrong. In
+        apply: x does not have the shape of images, or x is uint8 but sd is below 1. An
+        sd below 1 is usual only for images that are scaled to 0..1.
     Example:
       >>> total = Model(lambda key: (), lambda params, x, key=None: x.sum((-3, -2, -1)))
       >>> images = np.full((2, 4, 4, 1), 200, np.uint8)
@@ -154,8 +154,8 @@ def augmented(model: Model, augment: Augmentation) -> Model:
       augment: Function (key, x) -> x, such as `random_flip`, `random_crop(4)` or
         `random_shift(2)`. `in_turn` combines several functions.
     Returns:
-      A model with the same params. The augmentation gets fold_in(key, 0), and the model
-      gets fold_in(key, 1).
+      A model with the same params. If apply gets a key, the augmentation gets
+      fold_in(key, 0), and the model gets fold_in(key, 1).
     References:
       Krizhevsky, Sutskever & Hinton, ImageNet classification with deep convolutional
       neural networks, NeurIPS 2012, section 4.1.

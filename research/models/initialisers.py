@@ -51,10 +51,9 @@ def lecun_normal(
 ) -> Float[Array, "..."]:
     """Draw normal weights with variance 1 / fan_in.
 
-    If the inputs of a layer are independent with variance 1, its outputs then have
-    variance 1. As in the papers, the distribution is not truncated.
-    `jax.nn.initializers` truncates it at two standard deviations and rescales it to the
-    same variance.
+    If the inputs of a layer have mean 0 and variance 1, its outputs then have variance
+    1. As in the papers, the distribution is not truncated. `jax.nn.initializers`
+    truncates it at two standard deviations and rescales it to the same variance.
 
     Args:
       key: Typed key.
@@ -83,7 +82,10 @@ def lecun_uniform(
     fan_in: int | None = None,
     fan_out: int | None = None,
 ) -> Float[Array, "..."]:
-    """Draw uniform weights in ±√(3 / fan_in), with the variance of `lecun_normal`."""
+    """Draw uniform weights in ±√(3 / fan_in), with the variance of `lecun_normal`.
+
+    Arguments, result and errors are as in `lecun_normal`.
+    """
     return _uniform(key, shape, dtype, 1 / _fans(shape, fan_in, fan_out)[0])
 
 
@@ -96,8 +98,8 @@ def glorot_normal(
 ) -> Float[Array, "..."]:
     """Draw normal weights with variance 2 / (fan_in + fan_out).
 
-    This variance is a compromise between the forward pass, which needs 1 / fan_in, and
-    the backward pass, which needs 1 / fan_out.
+    This variance is a compromise. With 1 / fan_in, the signals of the forward pass keep
+    their variance. With 1 / fan_out, those of the backward pass keep it.
 
     Args, Returns, Raises:
       As in `lecun_normal`.
@@ -121,7 +123,8 @@ def glorot_uniform(
 ) -> Float[Array, "..."]:
     """Draw uniform weights in ±√(6 / (fan_in + fan_out)).
 
-    The variance of the weights equals that of `glorot_normal`.
+    The variance of the weights equals that of `glorot_normal`. Arguments, result and
+    errors are as in `lecun_normal`.
 
     References:
       Glorot & Bengio, as for `glorot_normal`, eq. 16.
@@ -159,7 +162,10 @@ def he_uniform(
     fan_in: int | None = None,
     fan_out: int | None = None,
 ) -> Float[Array, "..."]:
-    """Draw uniform weights in ±√(6 / fan_in), with the variance of `he_normal`."""
+    """Draw uniform weights in ±√(6 / fan_in), with the variance of `he_normal`.
+
+    Arguments, result and errors are as in `lecun_normal`.
+    """
     return _uniform(key, shape, dtype, 2 / _fans(shape, fan_in, fan_out)[0])
 
 
@@ -172,9 +178,10 @@ def orthogonal(
 ) -> Float[Array, "..."]:
     """Draw a matrix with orthonormal columns (rows, if it has fewer rows than columns).
 
-    The matrix is uniformly distributed among all such matrices. It is the Q in the QR
+    All axes of the shape except the last are treated as one axis, the rows. The matrix
+    is uniformly distributed among all such matrices. It is the Q in the QR
     decomposition of a matrix of normal numbers, with the signs that make R's diagonal
-    positive. All axes of the shape except the last are treated as one axis.
+    positive.
 
     Args:
       key: Typed key.

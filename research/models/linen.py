@@ -64,7 +64,8 @@ def from_linen(
       noise: Keyword arguments for the module's call, passed only if apply gets a key,
         such as {"train": True}. None means the flags described above.
       streams: Names of the module's random number streams.
-      dtype: Dtype to which the initial parameters are cast. None means no cast.
+      dtype: Dtype to which the floating initial parameters are cast. None means no
+        cast.
       **arguments: Keyword arguments for every call of the module, such as train=False.
     Returns:
       A model with the params of the module. Its apply maps x of shape (...,

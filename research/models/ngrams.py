@@ -30,17 +30,19 @@ LONGEST = 1_000  # Largest order of an n-gram.
 class Level(NamedTuple):
     """Statistics of all n-grams of one length.
 
-    The probability of token w after context h is p(w | h) = (kept(h w) + back(h) p(w |
-    h')) / total(h), where h' is h without its first token. The code of an n-gram is the
-    number whose digits in base V are the tokens. The code of its context is code // V.
-    There are g n-grams and c contexts.
+    The context h of an n-gram h w is the n-gram without its last token w. The
+    probability of w after h is p(w | h) = (kept(h w) + back(h) p(w | h')) / total(h),
+    where h' is h without its first token. The code of an n-gram is the number whose
+    digits in base V are the tokens, for V symbols. The code of its context is code //
+    V. There are g different n-grams and c different contexts in the text.
 
     Attributes:
       codes: Codes of the observed n-grams, ascending int64, shape (g,).
       kept: Smoothed count of each n-gram, shape (g,).
       contexts: Codes of the observed contexts, ascending int64, shape (c,).
-      back: Weight of the shorter context, shape (c,).
-      total: Sum of kept over the tokens, plus back, shape (c,).
+      back: Weight of p(w | h') for each context h, shape (c,).
+      total: Denominator for each context h: the sum of kept(h w) over all tokens w,
+        plus back(h), shape (c,).
     """
 
     codes: Int[np.ndarray, "g"]
@@ -75,18 +77,20 @@ def ngram(
     """Fit an n-gram model with interpolated smoothing to a text.
 
     The model computes the probability p(w | h) of a token w after the context h of
-    order - 1 tokens. Let c be the count of an n-gram, N(h) the number of different
-    tokens after the context h, and h' the context h without its first token.
+    order - 1 tokens. Let c(h w) be the number of times that w follows h in the text,
+    and c(h) = Σ_w c(h w). Let N(h) be the number of different tokens after h, and h'
+    the context h without its first token.
 
     "witten_bell": p(w | h) = (c(h w) + N(h) p(w | h')) / (c(h) + N(h)).
 
     "kneser_ney" (modified Kneser-Ney): p(w | h) = (c(h w) - D(c(h w)) + Σ_v D(c(h v))
-    p(w | h')) / c(h). Here Σ_v is the sum over all tokens v. Below the highest order,
-    c(h w) is replaced by the number of different tokens before h w. Let n_i be the
-    number of n-grams of count i, and Y = n_1 / (n_1 + 2 n_2). The discounts are D(i) =
-    i - (i + 1) Y n_{i+1} / n_i for i = 1, 2 and 3, and D(i) = D(3) for larger i. In a
-    short text, a discount may be undefined or lie outside (0, i]. Then D(1), D(2) and
-    D(3) are replaced by 0.5, 1 and 1.5, as in KenLM.
+    p(w | h')) / c(h). Here Σ_v is the sum over all tokens v. In p(w | h'), and so on
+    down to single tokens, c(h w) is replaced by the number of different tokens before h
+    w, and c(h) by the sum of these numbers. Let n_i be the number of n-grams of count
+    i, and Y = n_1 / (n_1 + 2 n_2). The discounts are D(0) = 0, D(i) = i - (i + 1) Y
+    n_{i+1} / n_i for i = 1, 2 and 3, and D(i) = D(3) for larger i. In a short text,
+    D(1), D(2) or D(3) may be undefined or not positive. Then they are replaced by 0.5,
+    1 and 1.5, as in KenLM.
 
     In both methods, p(w | h) = p(w | h') if the context h does not occur in the text.
     If h is empty, p(w | h') stands for 1 / vocabulary_size. So no probability is 0.
@@ -155,7 +159,7 @@ def best_ngram(
       The model with the smallest mean loss on held_out, and the mean loss of each
       order, shape (max_order,).
     Raises:
-      TypeError, ValueError: As in `ngram`.
+      TypeError, ValueError: As in `ngram`, or held_out is empty.
     Example:
       >>> model, losses = best_ngram([0, 1, 2] * 9, [0, 1, 2] * 3, 3, max_order=3)
       >>> bool(len(model.levels) == losses.argmin() + 1)

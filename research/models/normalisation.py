@@ -151,7 +151,7 @@ def check_groups(num_groups: int, channels: int) -> None:
 def check_normalisation(
     x: Float[Array, "*n d"], scale: ArrayLike, bias: ArrayLike, epsilon: float
 ) -> None:
-    """Raise ValueError if scale or bias would broadcast, or epsilon is not positive."""
+    """Raise ValueError unless scale and bias are (d,) and epsilon is positive."""
     if (
         x.ndim == 0
         or jnp.shape(scale) != x.shape[-1:]

@@ -118,8 +118,8 @@ def check_same_architecture(params: Params, expected: Params) -> None:
       params: Parameters, for example from a file.
       expected: Parameters of the model, or their shapes from `shapes_of`.
     Raises:
-      ValueError: The names or shapes differ. The message shows the first array that
-        differs and says what to do.
+      ValueError: The names, the shapes or the structures of the pytrees differ. The
+        message shows the first difference and says what to do.
     Example:
       >>> from research import models
       >>> expected = shapes_of(models.softmax(64, 10).init)

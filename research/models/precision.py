@@ -15,17 +15,21 @@ from research.types import Array, Key, Model, Params, Sequences
 def mixed_precision(model: Model, compute_dtype: DTypeLike = "bfloat16") -> Model:
     """Build a model that computes in a narrow dtype and keeps its params in float32.
 
-    The params and the floating inputs are rounded to the compute dtype, the model is
-    applied, and its prediction is converted back to the dtype of the params. Therefore
-    a loss is computed in float32, and its gradient has the dtype of the params. An
-    update rule then keeps its state in float32. Bfloat16 would not be enough, because
-    its numbers have 8 significant bits: an average with a decay above 0.996 would no
-    longer change, and an update below 0.2 % of a parameter would be lost.
+    In apply, the params and the floating inputs are rounded to the compute dtype, the
+    model is applied, and its prediction is converted back to the dtype of the params.
+    So for params in float32, a loss is computed in float32, its gradient has this
+    dtype, and an update rule keeps its state in it.
+
+    An update in bfloat16 would be too coarse, because its numbers have 8 significant
+    bits: an average with a decay above 0.996 would hardly change, and an update below
+    0.2 % of a parameter would be lost.
 
     Normalisations and the softmax of `attention` are computed in float32. The result
     differs from the result in float32 by the rounding errors of all layers. In
-    bfloat16, the relative rounding error of a number is at most 2⁻⁸. Float16 overflows
-    above 65,504, so losses must be scaled. Bfloat16 has the range of float32.
+    bfloat16, the relative rounding error of a number is at most 2⁻⁸. Bfloat16 has the
+    range of float32. In float16, numbers above 65,504 overflow and numbers below about
+    6e-8 become 0. A loss must then be multiplied by a constant, so that its gradient
+    does not become 0.
 
     Args:
       model: Model of this library, or any model whose apply accepts params of the

@@ -22,11 +22,10 @@ def next_token_losses(
 ) -> Callable[..., Float[Array, "n context"]]:
     """Build a function that computes the loss of each next token in windows of a text.
 
-    Let w be the tokens and s the start of a window. Losses are in nats.
-
-    The loss at position i of a window is -log p(w_{s+i+1} | w_s, ..., w_{s+i}), i = 0,
-    ..., context - 1. A batch contains only the starts s of windows. The tokens are
-    gathered on the device from a single array, so windows are not stored.
+    Let w be the tokens of the text and s the index at which a window starts. The loss
+    at position i = 0, ..., context - 1 of this window is -log p(w_{s+i+1} | w_s, ...,
+    w_{s+i}), in nats. The function gets only the starts s. It gathers the tokens on the
+    device from a single array, so windows are not stored.
 
     Args:
       model: Model that maps integers (..., T) to logits (..., T, V). The logits at a
@@ -89,7 +88,7 @@ def next_token_risk(
 ) -> Callable[[Params, Batch], Float[Array, ""]]:
     """Build the objective of a language model: the mean next-token loss of a batch.
 
-    `next_token_losses` computes the losses.
+    The losses of the tokens are those of `next_token_losses`.
 
     Args, Raises:
       As in `next_token_losses`.
@@ -112,8 +111,9 @@ def reader(
 ) -> Callable[..., Float[np.ndarray, "n context"]]:
     """Build a function that computes `next_token_losses` in slices of windows.
 
-    The function accepts any number of windows. It is compiled once and needs the memory
-    of slice_size windows.
+    The function accepts any number of windows. It computes the losses of slice_size
+    windows at a time. So it is compiled once and needs the memory of slice_size
+    windows.
 
     Args:
       model, tokens, context: As in `next_token_losses`.
@@ -123,7 +123,8 @@ def reader(
       A function (params, starts) -> float64 losses, shape (n, context), n >= 1. The
       function loops in Python and cannot be traced.
     Raises:
-      ValueError: As in `next_token_losses`, or slice_size is not a positive integer.
+      ValueError: As in `next_token_losses`, or slice_size is not a positive integer. In
+        the function: there are no starts, or a start lies outside 0..N - context - 1.
     Example:
       >>> uniform = lambda params, x, key=None: jnp.zeros((*x.shape, 4))
       >>> model = Model(lambda key: None, uniform)

@@ -19,9 +19,10 @@ def draw_layer(
 ) -> Params:
     """Draw the initial parameters of one layer.
 
-    Input weights are Glorot uniform, recurrent weights are orthogonal in each block,
-    and biases are 0. Only the bias of the LSTM's forget gate is 1, so that the layer
-    initially remembers.
+    Weights consist of one block of H columns for each gate of the cell. Input weights
+    are Glorot uniform, recurrent weights are orthogonal in each block, and biases are
+    0. Only the bias of the LSTM's forget gate is 1, so that the layer initially
+    remembers.
 
     Args:
       key: Key for this layer.
@@ -31,7 +32,7 @@ def draw_layer(
       dtype: Dtype of the parameters.
     Returns:
       {"input": {"weights": (d, blocks * H), "bias": (blocks * H,)}, "recurrent":
-      {"weights": (H, blocks * H)}}, where blocks is `cell.num_blocks`. For the GRU,
+      {"weights": (H, blocks * H)}}, where `blocks` is `cell.num_blocks`. For the GRU,
       "recurrent" also contains "bias": (H,).
     References:
       Glorot & Bengio, Understanding the difficulty of training deep feedforward neural
@@ -94,7 +95,8 @@ def unroll(
       x: Inputs, time first, shape (T, n, d).
       carry: Carry before the first step, arrays of shape (n, H).
       window: As in `recurrent`. If t is a multiple of `window`, dcarry_(t-1) is set to
-        0.
+        0. The steps are t = 0, ..., T - 1, so the differential of the carry before step
+        0 is set to 0 too.
     Returns:
       The carry after each step. Its arrays have a leading axis of length T.
     References:

@@ -84,11 +84,13 @@ def transformer_decoder(
 ) -> Model:
     """Build a Transformer language model: logits of the next token at each position.
 
-    The model computes x = E[tokens] + P, where E is the embedding and P are the
-    positions. Then it applies the blocks and, if order is "pre", a last normalisation.
-    The logits are x W_output, or x Eᵀ if tied. The defaults build the network of GPT-2.
-    The network of Llama is built with positions="rotary", normalisation="rms",
-    gated=True, activation="silu" and bias=False.
+    The model computes x = E[tokens] + P, where E is the embedding and P are vectors of
+    the positions. Then it applies the blocks and, if order is "pre", a last
+    normalisation. A block consists of attention and a small network with one hidden
+    layer (`research.models.block`). The logits are x W_output, or x Eᵀ if tied. The
+    defaults build the network of GPT-2. The network of Llama is built with
+    positions="rotary", normalisation="rms", gated=True, activation="silu" and
+    bias=False.
 
     Weights are drawn from N(0, 0.02²), as in GPT-2. The two matrices of a block whose
     outputs are added to the residual sum are scaled by 1 / sqrt(2 num_layers), so that
@@ -110,8 +112,9 @@ def transformer_decoder(
       positions: "learned", or "sinusoidal" or "rotary", which have no parameters. With
         "rotary", nothing is added to E[tokens]: each block rotates its queries and keys
         (`research.models.rotate`), and width / num_heads must be even.
-      order: "pre" normalises the input of a sublayer f: x + f(LN(x)). "post" normalises
-        the residual sum: LN(x + f(x)).
+      order: Order of the normalisation LN and a sublayer f, which is the attention or
+        the network of a block. "pre" normalises the input: x + f(LN(x)). "post"
+        normalises the residual sum: LN(x + f(x)).
       activation: Name of the activation, a key of `research.models.ACTIVATIONS`, or an
         elementwise function.
       dropout: Dropout rate. Dropout is active only if apply gets a key.
@@ -227,9 +230,10 @@ def transformer_encoder(
     """Build a Transformer classifier of token sequences.
 
     The architecture is the same as in `transformer_decoder`, but without the causal
-    mask. So each position attends to all positions. The logits are mean_t(x_t) W_output
-    + b_output, where x_t is the vector at position t after the last block (and, if
-    order is "pre", after the last normalisation).
+    mask. So each position attends to all positions of its sequence. Let x_t be the
+    vector at position t after the last block (and, if order is "pre", after the last
+    normalisation). The logits are mean_t(x_t) W_output + b_output, with the mean over
+    all positions of the sequence.
 
     Args:
       vocabulary_size, context, width, num_layers, num_heads, hidden, positions, order,

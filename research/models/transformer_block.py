@@ -71,7 +71,7 @@ def block(
     Returns:
       The outputs, shape (..., T, width).
     Raises:
-      ValueError: order, activation or normalisation is unknown.
+      ValueError: order, activation or normalisation is unknown. Also as in `attention`.
     References:
       Vaswani et al., Attention is all you need, NeurIPS 2017, sections 3.1 and 3.3.
       Shazeer, GLU variants improve Transformer, arXiv:2002.05202, eq. 6 (the gate).
@@ -143,12 +143,13 @@ def init_block(
     num_key_value: int | None = None,
     head_size: int | None = None,
 ) -> Params:
-    """Draw the parameters of one block.
+    """Draw the parameters of one block of a Transformer with num_layers blocks.
 
-    The weights whose outputs are added to a residual sum are divided by sqrt(2
-    num_layers). num_key_value is the number of columns of all keys and values together;
-    None means 2 width. If head_size is given, queries and keys are normalised, with
-    scales of shape (head_size,).
+    Weights are normal with the standard deviation 0.02. The weights whose outputs are
+    added to a residual sum are divided by sqrt(2 num_layers). Biases are 0 and scales
+    are 1. `hidden` is the number of hidden units of the network. num_key_value is the
+    number of columns of all keys and values together; None means 2 width. If head_size
+    is given, queries and keys are normalised, with scales of shape (head_size,).
     """
     residual = SCALE / np.sqrt(2 * num_layers).item()
     num_key_value = 2 * width if num_key_value is None else num_key_value
@@ -201,7 +202,11 @@ def draw_weights(
 def normalise(
     params: Params, x: Float[Array, "*n d"], kind: str = "layer"
 ) -> Float[Array, "*n d"]:
-    """Apply a normalisation with params {"scale"} or {"scale", "bias"}."""
+    """Apply the normalisation `kind`, "rms" or "layer", over the last axis of x.
+
+    The params are {"scale": (d,)}, and for "layer" also {"bias": (d,)}. A missing bias
+    means 0.
+    """
     if kind == "rms":
         return rms_normalisation(x, params["scale"])
     bias = params["bias"] if "bias" in params else jnp.zeros_like(params["scale"])
@@ -209,5 +214,5 @@ def normalise(
 
 
 def check_name(name: str, value: str, known: tuple[str, ...]) -> None:
-    """Raise ValueError if the name is unknown."""
+    """Raise ValueError unless `value` is one of the known names."""
     check_choice(name, value, known)

@@ -27,9 +27,9 @@ def winograd(
 
     for a tile d, a filter g and the `matrices` Bᵀ, G and Aᵀ. For each of the 36 entries
     of the elementwise product ⊙, one matrix product (tiles, C_in) x (C_in, C_out)
-    treats all tiles and channels. So 16 outputs need 36 multiplications instead of 144.
-    Y is linear in d and in g, so derivatives of any order, in forward and reverse mode,
-    consist of the same kind of products.
+    treats all tiles and channels. So 16 outputs need 36 multiplications for each input
+    channel instead of 144. Y is linear in d and in g, so derivatives of any order, in
+    forward and reverse mode, consist of the same kind of products.
 
     The rounding errors of the outputs and the gradients are about two to four times the
     rounding errors of the direct sum.
@@ -81,14 +81,15 @@ def matrices() -> tuple[
     """Return the matrices Bᵀ (6, 6), G (6, 3) and Aᵀ (4, 6) of Winograd's algorithm.
 
     For d of 6 numbers and g of 3 numbers, Aᵀ ((G g) ⊙ (Bᵀ d)) is the correlation y_i =
-    Σ_j d_{i+j} g_j. The matrices come from the Toom-Cook algorithm, which multiplies
-    polynomials by their values at interpolation points.
+    Σ_j d_{i+j} g_j, with i = 0, ..., 3 and j = 0, 1, 2. The product ⊙ is elementwise.
+    The matrices come from the Toom-Cook algorithm, which multiplies polynomials by
+    their values at interpolation points.
 
-    Let the points be p_0, ..., p_4 and ∞. Then Aᵀ[i, k] = p_k^i and G[k, j] = p_k^j /
-    Π_{l≠k} (p_k - p_l). Row k of Bᵀ has the coefficients of Π_{l≠k} (x - p_l), the
-    lowest power first. For the point ∞, the last column of Aᵀ and the last row of G are
-    0 except for a 1 at the highest power, and the last row of Bᵀ has the coefficients
-    of Π_l (x - p_l).
+    Let the points be p_0, ..., p_4 and ∞. For k = 0, ..., 4, Aᵀ[i, k] = p_k^i and G[k,
+    j] = p_k^j / Π_{l≠k} (p_k - p_l). Row k of Bᵀ has the coefficients of Π_{l≠k} (x -
+    p_l), the lowest power first, and then a 0. The point ∞ gives the last column of Aᵀ,
+    the last row of G and the last row of Bᵀ. The first two of these are 0 except for a
+    1 as their last entry. The last row of Bᵀ has the coefficients of Π_l (x - p_l).
 
     Example:
       >>> of_inputs, of_taps, of_outputs = matrices()
