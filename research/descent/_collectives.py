@@ -57,7 +57,7 @@ def spread(arrays: Sequence[Array], exact: bool) -> list[Array]:
 
     This is the transpose of `total`. Apply it to arrays that are equal on all devices,
     before each device uses them with its own data: the gradient with respect to such an
-    array is then the sum of the gradients of all devices.
+    array is then the sum of the gradients of all devices. `exact` is as in `total`.
     """
     return _spread.bind(*arrays, exact=exact) if arrays else []
 
@@ -114,7 +114,10 @@ def scatter_sum(
 
 
 def own_part(array: Array, axis: int | None) -> Array:
-    """Return this device's part of a whole array."""
+    """Return this device's part of a whole array that is split along `axis`.
+
+    If `axis` is None, the array is not split, and the part is the whole array.
+    """
     if axis is None:
         return array
     size = array.shape[axis] // jax.lax.axis_size(AXIS)

@@ -44,8 +44,9 @@ def solve_by_conjugate_gradients(
 ) -> Params:
     """Solve H x = b for a positive definite H, as an operation with derivatives.
 
-    The result is NaN if the residual stays above √ε times the norm of b, where ε is the
-    machine epsilon. This happens if H is singular and b is outside the range of H.
+    `matvec` is the function x -> H x, and `right` is b. The result is NaN if the
+    residual stays above √ε times the norm of b, where ε is the machine epsilon. This
+    happens, for example, if H is singular and b is outside the range of H.
     """
     return jax.lax.custom_linear_solve(matvec, right, _solve, symmetric=True)
 
@@ -71,7 +72,8 @@ def _norm(tree: Params) -> Array:
 def as_floats(counts: tuple[Array, ...]) -> Any:
     """Return int32 numbers as pairs of float32 numbers, which hold them exactly.
 
-    `jax.lax.custom_root` of jax 0.7.2 cannot return integers besides the root.
+    The pair (h, l) stands for the number 4096 h + l. `jax.lax.custom_root` of jax 0.7.2
+    cannot return integers besides the root.
     """
     return [
         (jnp.floor_divide(n, 4096).astype("float32"), (n % 4096).astype("float32"))

@@ -37,10 +37,10 @@ class ImplicitMinimum(NamedTuple):
       smallest_eigenvalue: Smallest eigenvalue of the Hessian at `params`, shape ().
         With more than 128 parameters, this is an estimate by 64 Lanczos steps. Except
         for rounding, the estimate is never below the true value.
-      largest_eigenvalue: Largest eigenvalue, shape (), by the same method. The estimate
-        is never above the true value.
+      largest_eigenvalue: Largest eigenvalue of the Hessian, shape (), by the same
+        method. Except for rounding, the estimate is never above the true value.
       steps: Number of steps taken, int32, shape ().
-      outcome: The reason why the loop stopped, an `Outcome` as int32, shape ().
+      outcome: The reason why the search stopped, an `Outcome` as int32, shape ().
     """
 
     params: Params

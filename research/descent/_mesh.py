@@ -20,8 +20,8 @@ class Mesh(NamedTuple):
     Attributes:
       devices: JAX's mesh of these devices, with one axis.
       shard_params: Whether each device stores only its part of params and rule state.
-      exact: Whether sums over devices are in the order of the devices, so that the bits
-        do not depend on the number of processes.
+      exact: Whether sums over devices are added in the order of the devices. Their bits
+        then do not depend on the number of processes.
     """
 
     devices: jax.sharding.Mesh
@@ -137,7 +137,11 @@ def specs_of(tree: Any, axes: Sequence[int | None]) -> Any:
 
 
 def placed(tree: Any, mesh: Mesh, axes: Sequence[int | None] | None = None) -> Any:
-    """Put whole arrays, which every process holds, on the devices of the mesh."""
+    """Put whole arrays, which every process holds, on the devices of the mesh.
+
+    `axes` has the axis along which each leaf is split. An axis of None puts the whole
+    leaf on each device, and axes=None does so for all leaves.
+    """
     axes = axes or [None] * len(jax.tree.leaves(tree))
     return jax.tree.map(
         lambda leaf, spec: put(leaf, jax.sharding.NamedSharding(mesh.devices, spec)),
@@ -160,7 +164,7 @@ def put(leaf: Any, sharding: Any) -> jax.Array:
 
 
 def whole(tree: Any, mesh: Mesh) -> Any:
-    """Return the leaves as arrays on one device of this process, all entries of each.
+    """Return a tree of the same arrays, each whole on one device of this process.
 
     If there are several processes, all of them must call this function.
     """

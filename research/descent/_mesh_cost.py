@@ -27,9 +27,9 @@ def bytes_per_step(
 ) -> int:
     """Return the number of bytes that each device receives in a step on a mesh.
 
-    Let D be the number of devices and P the size of the params in bytes. Let S be the
-    size of the arrays of params and rule state that are split over devices, and W the
-    size of the params that are not split.
+    Let D be the number of devices. All sizes are in bytes. Let P be the size of the
+    params, W the size of the params that are not split over devices, and S the size of
+    the split arrays of params and rule state.
 
     A sum of P bytes over the devices costs 2 P (D - 1) / D, as in an all-reduce in a
     ring. If exact=True, arrays of fewer than 32,768 entries are joined. If the joined
@@ -41,8 +41,8 @@ def bytes_per_step(
     - shard_params=True, and any other rule: S (D - 1) / D for params and state, and a
       sum of the gradients, P bytes.
 
-    The sum also contains the loss. In the second case it also contains two norms, of
-    the gradient and of the update.
+    In each case, the sum also contains the loss. In the second case, the norms of the
+    gradient and of the update are summed too.
 
     Args:
       rule: The update rule.

@@ -174,7 +174,11 @@ def moves_in_parts(
     params: Params,
     mesh: Mesh,
 ) -> bool:
-    """Return whether each device updates its part of split arrays by itself."""
+    """Return whether each device updates its part of split arrays by itself.
+
+    The result is True if some array is split, and if the rule treats each entry of the
+    split arrays by itself and does not evaluate the objective.
+    """
     shapes = jax.eval_shape(init, params)
     split = lambda tree: [axis is not None for axis in axes_of(tree, mesh)]
     return (

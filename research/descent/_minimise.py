@@ -64,19 +64,20 @@ def minimise(
     residual_fn: Callable[[Params], Params] | None = None,
     norm: float = jnp.inf,
 ) -> Minimum:
-    """Take steps of a rule until |∇f(x)| <= tolerance, or until it cannot continue.
+    """Minimise f with an update rule: take steps until |∇f(x)| <= tolerance.
 
-    Here f is the objective, and x are the params. All steps run in one compiled loop. A
-    second call with the same objective and rule objects does not compile again.
-    `minimise` may be vmapped over params. It may also be vmapped over a learning rate
-    if the rule is made inside the vmapped function. The rule receives value, grad and
-    value_fn as extra arguments, and residual_fn if given.
+    Here f is the objective, and x are the params. At most max_steps steps are taken.
+    All steps run in one compiled loop. A second call with the same objective and rule
+    objects, and params of the same shapes, does not compile again. `minimise` may be
+    vmapped over params. It may also be vmapped over a learning rate if the rule is made
+    inside the vmapped function. The rule receives value, grad and value_fn as extra
+    arguments, and residual_fn if given.
 
     The objective may use arrays that are not its argument. The result has derivatives
-    with respect to these arrays, in forward and reverse mode and of any order. They are
-    the derivatives of the minimum by the implicit function theorem, not the derivatives
-    of the steps, so reverse mode does not store the steps. Let g be the gradient of the
-    objective, H its Hessian, and dg the change of g with these arrays. Conjugate
+    with respect to these arrays, in forward and reverse mode and of any order. These
+    derivatives are those of the minimum by the implicit function theorem, not those of
+    the steps, so reverse mode does not store the steps. Let g be the gradient of the
+    objective, H its Hessian, and dg the change of g if these arrays change. Conjugate
     gradients solve H dx = -dg for the change dx of the minimum. If conjugate gradients
     fail because H is singular, the derivatives are NaN. The derivatives with respect to
     the initial parameters and to the rule's arguments are 0. The fields other than
@@ -84,7 +85,7 @@ def minimise(
     does not hold. So check the outcome, or use `implicit_minimum`, which also returns
     the Hessian's extreme eigenvalues.
 
-    The loop stops early in these cases:
+    The loop stops before max_steps in these cases too:
     - The rule keeps an `outcome` in its state, and the outcome is a failure. If the
       rule combines several rules, as `by_group` does, every rule that keeps an outcome
       must have failed, in a step that changed no parameter.
@@ -94,8 +95,9 @@ def minimise(
 
     Some rules keep the objective's value and gradient after the step, as `value_after`
     and `grad_after` in the state or in the state's field `search`. The loop then does
-    not evaluate the objective again. If objective is None, `squares_after` and
-    `squares_grad_after` (half the sum of squares) serve the same purpose.
+    not evaluate the objective again. If objective is None, f is half the sum of
+    squares, and the loop also uses the fields `squares_after` and `squares_grad_after`,
+    which are the value and the gradient of this f.
 
     Args:
       objective: Function params -> (). None means half the sum of squares of
@@ -104,7 +106,8 @@ def minimise(
       params: Initial parameters, a pytree of floating arrays.
       tolerance: Tolerance on the gradient's norm, at least 0; may be traced.
       max_steps: Largest number of steps.
-      residual_fn: Function params -> pytree of residuals, for least-squares rules.
+      residual_fn: Function params -> pytree of residuals, for least-squares rules. None
+        if the rule needs no residuals.
       norm: Norm of the gradient: jnp.inf (largest absolute entry) or 2 (Euclidean).
     Returns:
       The `Minimum`. Check its `outcome`.

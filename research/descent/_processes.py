@@ -62,7 +62,7 @@ def number_of_leader(value: int) -> int:
 
 
 def texts_of_all(text: str) -> list[str]:
-    """Return the text of each process."""
+    """Return the texts of all processes, in the order of their numbers."""
     if jax.process_count() == 1:
         return [text]
     data = text.encode(errors="replace")
@@ -78,7 +78,7 @@ def texts_of_all(text: str) -> list[str]:
 
 
 def bytes_of_leader(data: bytes) -> bytes:
-    """Return the bytes of process 0."""
+    """Return the bytes that process 0 passes, in every process."""
     if jax.process_count() == 1:
         return data
     length = number_of_leader(len(data))
@@ -217,9 +217,10 @@ def _short(text: str) -> str:
 def interrupts_noted(together: bool) -> Iterator[Callable[[], bool]]:
     """Record the first Ctrl-C; only a second one raises KeyboardInterrupt.
 
-    If a process stopped at once, the others would wait for it. If `together` is False,
-    the process trains alone, and the first Ctrl-C raises KeyboardInterrupt as usual.
-    The context yields a function () -> whether Ctrl-C was recorded.
+    If a process stopped at once, the others would wait for it. `together` is False if
+    the process trains alone. Then, and outside the main thread, the first Ctrl-C raises
+    KeyboardInterrupt as usual. The context yields a function () -> whether Ctrl-C was
+    recorded.
     """
     noted: list[bool] = []
     main = threading.current_thread() is threading.main_thread()
@@ -241,7 +242,7 @@ def interrupts_noted(together: bool) -> Iterator[Callable[[], bool]]:
 
 @contextlib.contextmanager
 def lost_processes_explained() -> Iterator[None]:
-    """Replace JAX's error about a process that has ended by a short message."""
+    """Replace JAX's error about a process that has ended by a ConnectionError."""
     try:
         yield
     except (jax.errors.JaxRuntimeError, ValueError) as error:

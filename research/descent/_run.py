@@ -30,9 +30,10 @@ class EpochInfo(NamedTuple):
     """Summary of the steps of one epoch.
 
     Attributes:
-      loss: Mean of the steps' losses, shape ().
+      loss: Mean of the losses of the steps, shape ().
       learning_rate: Learning rate of the last step, shape ().
-      gradient_norm, update_norm: Root mean squares over the steps, shape ().
+      gradient_norm, update_norm: Root mean squares of the norms of the gradients and of
+        the updates over the steps, shape ().
       first_bad_step: Index within the epoch of the first step whose loss or update is
         not finite, int32; -1 if there is no such step.
       evaluations: Results of `evaluate`. Each leaf has a leading axis over the epoch's
@@ -52,11 +53,10 @@ class EpochInfo(NamedTuple):
 
 
 def evaluation_points(num_batches: int) -> tuple[int, ...]:
-    """Return the numbers of the steps in the first epoch that precede an evaluation.
+    """Return the numbers of the steps of the first epoch after which `run` evaluates.
 
-    The objective is evaluated after each of these steps. Steps are counted from 1.
-    There are at most eight numbers, log-spaced. The last one is num_batches, the end of
-    the epoch.
+    Steps are counted from 1. There are at most eight numbers, log-spaced. The last one
+    is num_batches, the end of the epoch.
 
     Example:
       >>> evaluation_points(1), evaluation_points(100)
@@ -82,23 +82,25 @@ def run(
     """Run a training, or some epochs of one, as a pure function for jit, vmap and grad.
 
     The key of an epoch is fold_in(key, epoch), so epoch ten can run without epoch nine.
-    Several calls, each with a chunk of the epochs, give the same result as one call.
-    The result is bit-identical if each chunk has at least two epochs, because XLA
-    unrolls a loop of one iteration.
+    Several calls, each with some of the epochs in order, give the same result as one
+    call, up to rounding. The result is bit-identical if each call has at least two
+    epochs. A loop of one epoch may round differently, because XLA unrolls it.
 
     Args:
       step: The step from `build`.
       state: The initial state.
       sampler: Sampler that chooses the examples of each batch.
       key: Key from which the keys of all epochs are derived.
-      epochs: Numbers of the epochs to run; `jnp.arange(e)` for a whole training.
+      epochs: Numbers of the epochs to run, shape (e,); `jnp.arange(e)` for a whole
+        training.
       evaluate: Function params -> pytree of floating scalars. It is called at the end
         of each epoch and, in epoch 0, at `evaluation_points`. These evaluations do not
         count as gradient evaluations. If the rule averages the params, `evaluate` gets
         the average.
       noisy: Whether the objective draws noise. If so, each batch gets a key of its own.
-      observe: Function (state, info) -> pytree of arrays, called after each step. All
-        results are kept: `lambda state, info: info` keeps the Info of every step.
+      observe: Function (state, info) -> pytree of arrays, called after each step. The
+        results of all steps are kept: `lambda state, info: info` keeps the Info of
+        every step.
     Returns:
       The last state, and an EpochInfo whose leaves have a leading axis over the epochs.
     Raises:
@@ -197,8 +199,8 @@ def draw_orders(
 ) -> Int[Array, "e num_batches batch_size"] | None:
     """Draw the indices of every batch of the epochs, for `scan_epochs`.
 
-    They are those that `run` draws from the same key. The result is None if the sampler
-    draws no indices.
+    The indices are those that `run` draws from the same key with noisy=False. The
+    result is None if the sampler draws no indices.
     """
     return jax.lax.map(
         lambda epoch: sampler.indices(jax.random.fold_in(key, epoch)), epochs

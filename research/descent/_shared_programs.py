@@ -26,10 +26,12 @@ _lock = threading.Lock()
 def compile_once(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
     """Return `jax.jit(function)`, compiled for these arguments.
 
-    The function is always traced. If its program is equal to one that an earlier call
-    has compiled, in every operation, constant, shape and dtype, for the same devices
-    and with as much optimisation, that compiled program is returned. So several rules
+    The function is traced in each call. An earlier call may have compiled an equal
+    program: one with the same operations, constants, shapes, dtypes, devices and level
+    of optimisation. Then the earlier compiled program is returned, so several rules
     share the programs that do not depend on the rule. Equal programs give equal bits.
+    The 64 programs that were used last are kept. A program whose text does not contain
+    the values of its constants is not shared.
 
     Args:
       function: Pure function of arrays.

@@ -144,8 +144,9 @@ def build(
     """Build a descent x <- x + u, where a rule computes u from a batch's gradient.
 
     Besides the gradient, the rule receives value, grad, value_fn(params, indices=...)
-    and indices, by optax's convention for extra arguments. In value_fn, indices=None
-    gives the full objective. Rules that take no extra arguments work unchanged.
+    and indices, by optax's convention for extra arguments. By default value_fn uses the
+    examples of the batch, and indices=None gives the objective on the whole dataset.
+    Rules that take no extra arguments work unchanged.
 
     Args:
       objective: Function (params, batch) -> ().
@@ -229,7 +230,7 @@ def _step(
 
 
 def norm(tree: Params) -> Array:
-    """Return the Euclidean norm of all entries of a tree."""
+    """Return the Euclidean norm of all entries of a pytree together."""
     return jnp.sqrt(sum(map(square_sum, jax.tree.leaves(tree))))
 
 

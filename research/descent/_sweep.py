@@ -24,10 +24,10 @@ class SweepProgress(NamedTuple):
     """Progress of a call of `sweep`.
 
     Attributes:
-      share: Share of the work that is done, in 0..1.
+      share: Fraction of the work that is done, from 0 to 1.
       runs_done, runs: Number of finished runs, and of all runs.
-      loss: Median of the last epoch's mean loss, over the runs in progress. It is NaN
-        if all these runs diverged.
+      loss: Median, over the runs in progress, of the mean loss of the last epoch.
+        Losses that are not finite are left out. If none is finite, the median is NaN.
     """
 
     share: float
@@ -51,8 +51,8 @@ class SweepResult(NamedTuple):
         initial point.
       values_on: The values on every part in `evaluate_on`, by the part's name.
       info: EpochInfo without evaluations, leaves of shape (m, num_epochs).
-      params: The last parameters. If the rule averages the parameters, this is their
-        average, at which the objective is evaluated.
+      params: The last parameters, each leaf with leading axis m. If the rule averages
+        the parameters, `params` is this average, at which the objective is evaluated.
       first_bad_step: First step, counted over all epochs, whose loss or update is not
         finite; -1 if there is no such step.
       seconds: Wall time of the sweep in this process, without compilation.
@@ -85,11 +85,13 @@ def sweep(
         There is an array of numbers for each hyper-parameter of the program.
       on_chunk: Function called with the `SweepProgress` after each chunk of epochs.
         `compile_sweep` sets the length of a chunk.
-      checkpoints: Place where batches are saved between chunks. The name of the
-        checkpoint is a digest of the seeds, the hyper-parameters, the number of epochs,
-        the length of a chunk, and the number of runs in a batch. Ctrl-C saves the last
-        complete chunk. To resume, repeat the call. The result is bit-identical to that
-        of an uninterrupted call.
+      checkpoints: Function from a name to the `Checkpoint` in which batches are saved
+        between chunks. By default nothing is saved. The name is a digest of the seeds,
+        the hyper-parameters, the number of epochs, the length of a chunk, and the
+        number of runs in a batch. The name does not depend on the rule and the
+        workload, so use another place for another rule or workload. Ctrl-C saves the
+        last complete chunk. To resume, repeat the call. The result is bit-identical to
+        that of an uninterrupted call.
     Returns:
       The SweepResult. A run that diverges is not an error: its values become inf or
       NaN, and its first bad step is recorded.

@@ -20,7 +20,8 @@ class RunBatch(NamedTuple):
 
     A chunk is a number of epochs that run without a pause; `compile_sweep` sets it.
 
-    The result arrays include the copies that pad a batch to its width.
+    A batch with fewer runs is padded to its width with copies of its last run. The
+    arrays of results include these copies.
 
     Attributes:
       runs: Seeds and hyper-parameters, without copies.

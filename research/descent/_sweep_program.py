@@ -85,11 +85,11 @@ def compile_sweep(
 ) -> SweepProgram:
     """Compile one program for all runs that differ only in traced values.
 
-    Learning rates and seeds are traced, so a sweep over them compiles nothing more.
-    Each device gets the same single-device program. The bits of a run therefore do not
-    depend on the number of devices. The initial points and the order of the examples
-    are drawn by programs of their own, which are compiled only once for all rules with
-    the same workload and sampler.
+    The seeds and the hyper-parameters are traced, so a sweep over them compiles nothing
+    more. Each device gets the same single-device program. The bits of a run therefore
+    do not depend on the number of devices. The initial points and the order of the
+    examples are drawn by programs of their own, which are compiled only once for all
+    rules with the same workload and sampler.
 
     Args:
       workload: Workload to train.
@@ -98,11 +98,11 @@ def compile_sweep(
       sampler: Sampler made for workload.train.
       num_epochs: Number of epochs of each run.
       hyperparameters: Names of the hyper-parameters that `make_rule` takes.
-      chunk: Number of epochs between two saves and progress reports. It must be at
-        least 2 and divide num_epochs. None means a tenth of num_epochs if that is
-        allowed, else num_epochs.
+      chunk: Number of epochs between two saves and progress reports. It must divide
+        num_epochs and be at least 2, or 1 if num_epochs is 1. None means a tenth of
+        num_epochs if that is allowed, else num_epochs.
       width: Number of runs in a batch.
-      devices: Devices to use. The default is all of `jax.devices()`.
+      devices: Devices to use. None means all of `jax.devices()`.
       evaluate_on: Parts of the workload ("train", "validation", "test") on which the
         objective is evaluated.
     Returns:

@@ -106,7 +106,8 @@ def train(
         after each epoch. `train` does not compile this function. Compile it with
         jax.jit, with the data as an argument, as `research.objectives.in_slices` does.
       noisy: Whether the objective draws noise. If so, each batch gets a key of its own.
-      on_progress: Function called with the share done, in 0..1, and a short text.
+      on_progress: Function called with the fraction of the training that is done, from
+        0 to 1, and a short text.
       checkpoint: Place where the training is saved. None means that it is not saved.
         Ctrl-C saves the training before it stops.
       devices: Number of JAX devices that share each batch. On a CPU,
@@ -361,8 +362,8 @@ class ProgressReporter(NamedTuple):
     """Reporter of a training's progress.
 
     Attributes:
-      on_progress: Function called with the share done and a short text. None means that
-        nothing is reported.
+      on_progress: Function called with the fraction of the training that is done, from
+        0 to 1, and a short text. None means that nothing is reported.
       num_epochs, num_batches: Number of epochs, and of batches in an epoch.
     """
 
@@ -371,7 +372,7 @@ class ProgressReporter(NamedTuple):
     num_batches: int
 
     def show(self, at: Progress) -> None:
-        """Report the share done, and the mean loss over the last tenth of an epoch."""
+        """Report the fraction done, and the mean loss of the last tenth of an epoch."""
         if self.on_progress is None or not at.step or not _processes.is_leader():
             return  # No step of this epoch is done, or process 0 reports.
         first = max(0, at.step - max(1, self.num_batches // 10))

@@ -27,8 +27,8 @@ class Compiled(NamedTuple):
       start: The initial progress.
       epoch_batches: Function (key, epoch) -> the batches of that epoch, for `advance`.
       advance: Function (state, info, batches, start, stop) -> (state, info) after the
-        steps from start to stop - 1. A last argument replaces the dataset by another
-        one of the same shapes and dtypes.
+        steps from start to stop - 1. An optional last argument replaces the dataset by
+        another one of the same shapes and dtypes.
       whole: Function tree -> the same arrays on one device, all entries of each.
     """
 
@@ -125,7 +125,7 @@ def no_info(
     batches: _step.BatchIndices,
     num_batches: int,
 ) -> _step.Info:
-    """Return the info of steps that are not yet taken."""
+    """Return the Info of an epoch before its first step: NaN for each step."""
     _, one = jax.eval_shape(
         lambda state, batches: step(state, jax.tree.map(lambda a: a[0], batches)),
         state,
@@ -144,11 +144,12 @@ def _loop(
 def loop_over(
     make_step: Callable[[Batch | None], Callable[..., Any]],
 ) -> Callable[..., tuple[_step.State, _step.Info]]:
-    """Return the loop over the steps from start to stop - 1.
+    """Return the loop over the steps from start to stop - 1 of an epoch.
 
-    The function make_step makes the step from the dataset. The number of iterations is
-    an argument of the compiled loop. So XLA does not unroll the loop, and the bits of
-    the result do not depend on the number of iterations in one call.
+    The loop is a function (state, info, batches, dataset, start, stop) -> (state,
+    info). make_step makes the step from the dataset. The number of iterations is an
+    argument of the compiled loop. So XLA does not unroll the loop, and the bits of the
+    result do not depend on the number of iterations in one call.
     """
 
     def loop(

@@ -25,8 +25,9 @@ class TrainResult(NamedTuple):
         shape (num_epochs + 1,).
       first_bad_step: First step, counted over all epochs, whose loss or update is not
         finite; -1 if there is no such step.
-      seconds: Time that the steps took, summed over all processes that worked on the
-        training, without compilation and evaluation.
+      seconds: Time that the steps took, without compilation and evaluation. If the
+        training was interrupted and resumed, the time before the interruption is
+        included.
       compile_seconds: Time that compilation took in this process.
     """
 

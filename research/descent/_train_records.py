@@ -30,7 +30,7 @@ AHEAD = 2  # Number of windows that are ready before they are needed.
 
 
 def check_records(records: Records) -> None:
-    """Raise an error if the fields of a Records have other types."""
+    """Raise TypeError or ValueError unless the fields of a Records are valid."""
     check_count("dataset.num_examples", records.num_examples)
     check_callable("dataset.read", records.read, "indices")
     check_text("dataset.digest", records.digest)
@@ -152,10 +152,11 @@ def _places(sampler: Sampler, steps: int) -> Sampler:
 
 
 class Windows:
-    """The windows of an epoch, each with the examples of `steps` steps.
+    """The windows of an epoch, each with the examples of `steps` successive steps.
 
-    The last window repeats its last batch up to the same size, because the compiled
-    program needs one size.
+    `read` is a function indices -> Batch, and `order` has the indices of the examples
+    of each step, shape (num_batches, batch_size). The last window repeats its last
+    batch up to the same size, because the compiled program needs one size.
     """
 
     def __init__(
