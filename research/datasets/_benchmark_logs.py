@@ -13,8 +13,9 @@ def benchmark_logs() -> dict[str, str]:
     had at the commit f411b3d. The archive is downloaded if it is missing.
 
     Returns:
-      The texts by path: "README.md", "results/....txt", sorted. Bytes that are not
-      UTF-8 become the replacement character.
+      Dict from the path of each file to its text, sorted by path. The paths are
+      "README.md", "results/....txt" and so on. Bytes that are not UTF-8 become the
+      replacement character.
     Raises:
       ValueError: The file is damaged.
       OSError: The file is missing and cannot be downloaded. The message says how to get

@@ -81,7 +81,7 @@ def parse_tab(table: str, where: str) -> tuple[list[str], list[str]]:
       table: Content of the file.
       where: Name of the file, for error messages.
     Returns:
-      The categories and the texts.
+      Two lists: the categories and the texts of the documents.
     Raises:
       ValueError: The header is wrong, a line does not have two columns, or there are no
         rows.

@@ -114,7 +114,8 @@ def frames(
       length, hop: Length of a frame, and distance between the starts of two consecutive
         frames, in samples. Both are at least 1.
     Returns:
-      The frames, shape (1 + (t - length) // hop, length).
+      The frames, shape (1 + (t - length) // hop, length), where t is the number of
+      samples after padding.
     Example:
       >>> frames(np.arange(6.0), 4, 2).tolist()
       [[0.0, 1.0, 2.0, 3.0], [2.0, 3.0, 4.0, 5.0]]
@@ -129,15 +130,16 @@ def power_spectrum(
 ) -> Float[np.ndarray, "frames N/2+1"]:
     """Compute the power spectrum |X(f)|² of each frame under a periodic Hann window.
 
-    Each frame is padded with 0 to N samples, where N is the next power of two. Let P(k)
-    be the power at the k-th frequency. By Parseval's theorem, P(0) + 2 P(1) + ... + 2
-    P(N/2 - 1) + P(N/2) = N Σ_t (window_t x_t)².
+    Each frame is padded with 0 to N samples, where N is the smallest power of two that
+    is not below the length of the frame. Let P(k) be the power at the frequency k / N,
+    in cycles per sample, for k = 0, ..., N/2. By Parseval's theorem, P(0) + 2 P(1) +
+    ... + 2 P(N/2 - 1) + P(N/2) = N Σ_t (window_t x_t)², where x_t are the samples of
+    the frame.
 
     Args:
-      framed: Frames of floating samples, shape (frames, length).
+      framed: Frames of floating samples, shape (frames, length), length at least 2.
     Returns:
-      The power P, shape (frames, N / 2 + 1). Column k belongs to the frequency k / N,
-      in cycles per sample.
+      The power P, shape (frames, N / 2 + 1). Column k has the P(k) of each frame.
     Example:
       >>> power_spectrum(np.ones((1, 4)))[0].round(12).tolist()
       [4.0, 1.0, 0.0]
@@ -171,10 +173,11 @@ def mel_weights(
 ) -> Float[np.ndarray, "N/2+1 num_mels"]:
     """Compute the weights of triangular bands on the mel scale.
 
-    The bands have num_mels + 2 edges, which are evenly spaced on the mel scale. The
-    weight of band k rises from 0 at edge k to 1 at edge k + 1 and falls to 0 at edge k
-    + 2. The weight is piecewise linear in mel, as in HTK. At each frequency between the
-    first and the last peak, the weights of all bands sum to 1.
+    The bands have num_mels + 2 edges, which are evenly spaced on the mel scale. Edges
+    and bands are numbered from 0. The weight of band k rises from 0 at edge k to 1 at
+    edge k + 1 and falls to 0 at edge k + 2. The weight is piecewise linear in mel, as
+    in HTK. At each frequency between the first and the last peak, the weights of all
+    bands sum to 1.
 
     Args:
       rate: Number of samples per second.

@@ -13,7 +13,7 @@ def python_help() -> Text:
     compared only within one version of Python.
 
     Returns:
-      The first 300,000 ASCII characters as a text.
+      A `Text` of the first 300,000 ASCII characters. Other characters are left out.
     Example:
       >>> len(python_help().characters)
       300000

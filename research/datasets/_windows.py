@@ -12,9 +12,9 @@ def window_starts(
     """Compute the start positions of windows of context + 1 tokens.
 
     A model reads the first `context` tokens of a window. After each of these tokens, it
-    predicts the next token. If the stride is `context`, every token of the text is
-    predicted once, except the first token and the tokens at the end that do not fill a
-    window. A stride of 1 gives all windows.
+    predicts the next token. If the stride is `context` and the offset is 0, every token
+    of the text is predicted once, except the first token and the tokens at the end that
+    do not fill a window. A stride of 1 gives all windows.
 
     Args:
       num_tokens: Number T of tokens of the text.

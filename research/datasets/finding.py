@@ -60,6 +60,10 @@ def find_source(name: str, loader: str = "") -> Source:
 def search_folders(source: Source) -> tuple[Folder, ...]:
     """List the folders that are searched for a data set's files, in order.
 
+    The first is the user's folder, if the environment variable DESCENT_DATA names one.
+    The second is the folder of the operating system's package, if there is such a
+    package. The last is the cache.
+
     Raises:
       ValueError: DESCENT_DATA is not a folder.
     """

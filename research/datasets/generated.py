@@ -62,6 +62,7 @@ def quadratic(
     Returns:
       The function with its minimum.
     Raises:
+      TypeError: seed is not an integer >= 0.
       ValueError: An eigenvalue is negative or not finite, or all eigenvalues are 0.
     References:
       Mezzadri (2007), How to generate random matrices from the classical compact
@@ -111,8 +112,8 @@ def quadratic(
 def rosenbrock(dimension: int = 2) -> Function:
     """Build Rosenbrock's function f(x) = Σ_i 100 (x_{i+1} - x_i²)² + (1 - x_i)².
 
-    The minimum is f(1, ..., 1) = 0. If the dimension is at least 4, there is also a
-    local minimum near (-1, 1, ..., 1).
+    The sum is over i = 1, ..., d - 1. The minimum is f(1, ..., 1) = 0. If the dimension
+    is at least 4, there is also a local minimum near (-1, 1, ..., 1).
 
     Args:
       dimension: Dimension d of x, at least 2.
@@ -160,14 +161,15 @@ def rosenbrock(dimension: int = 2) -> Function:
 def linear_problem(
     seed: int, n: int, d: int, noise: float, condition: float
 ) -> Problem:
-    """Generate regression data whose sample covariance has an exact condition number.
+    """Generate regression data whose sample covariance has a given condition number.
 
     The targets are y = x w + c + noise ε with w ~ N(0, I), c ~ N(0, 1) and ε ~ N(0, I).
     The columns of x are centred and satisfy xᵀx / n = V diag(λ) Vᵀ. Here V is a random
-    orthogonal matrix, and λ is a geometric sequence from 1 / condition to 1. Half the
+    orthogonal matrix, and λ is a geometric sequence of d numbers from 1 / condition to
+    1. (For d = 1, λ is 1 / condition.) The columns are centred, so the intercept does
+    not interact with the weights, and the curvature in the intercept is 1. Half the
     mean squared error therefore has the smoothness constant L = 1 and the strong
-    convexity constant μ = 1 / condition. (The columns are centred, so the intercept
-    does not interact with the weights. The curvature in the intercept is 1.)
+    convexity constant μ = 1 / condition.
 
     Args:
       seed: Seed of V, w, c, x and ε.
@@ -179,6 +181,7 @@ def linear_problem(
     Returns:
       The data, with the weights w and the intercept c.
     Raises:
+      TypeError: seed is not an integer >= 0.
       ValueError: An argument is out of range.
     Example:
       >>> problem = linear_problem(0, n=100, d=3, noise=0.0, condition=10.0)
@@ -212,10 +215,12 @@ def overlapping_classes(
     """Generate two overlapping Gaussian classes whose log-odds are exactly linear.
 
     Each class has probability ½, and log(p(1|x) / p(0|x)) = x w. The covariance within
-    a class is B Bᵀ. The eigenvalues of B Bᵀ are a geometric sequence from 1 / condition
-    to 1. The means are ±½ separation B u for a random unit vector u. It follows that w
-    = separation B⁻ᵀ u and that the intercept is 0. The smallest possible error rate
-    (Bayes) is Φ(-separation / 2), where Φ is the normal distribution function.
+    a class is B Bᵀ for a random matrix B. The eigenvalues of B Bᵀ are a geometric
+    sequence of d numbers from 1 / condition to 1. (For d = 1, the eigenvalue is 1 /
+    condition.) The mean of class 1 is ½ separation B u for a random unit vector u, and
+    the mean of class 0 is its negative. It follows that w = separation B⁻ᵀ u and that
+    the intercept is 0. The smallest possible error rate (Bayes) is Φ(-separation / 2),
+    where Φ is the normal distribution function.
 
     Args:
       seed: Seed of u, B, the labels and the points.
@@ -229,6 +234,7 @@ def overlapping_classes(
       the expected logistic loss. The coefficients that minimise the mean loss of the n
       rows differ from w and 0 by O(1 / √n).
     Raises:
+      TypeError: seed is not an integer >= 0.
       ValueError: An argument is out of range.
     Example:
       >>> problem = overlapping_classes(0, n=1000, d=3, separation=2.0)
@@ -248,12 +254,13 @@ def overlapping_classes(
 def separable_classes(seed: int, n: int, d: int, margin: float) -> Problem:
     """Generate two linearly separable classes with a known maximum-margin direction u.
 
-    u is a random unit vector. The first two points are -margin u (class 0) and margin u
-    (class 1). Every other point lies on the side of the plane x u = 0 that belongs to
-    the class of the point. The distance of the point from the plane is margin + |N(0,
-    1)|, and the position along the plane is normally distributed. Therefore u is the
-    unique direction of largest margin. Gradient descent on the logistic loss converges
-    to this direction.
+    The direction u is a random unit vector. The first two points are -margin u (class
+    0) and margin u (class 1). Every other point lies on the side of the plane x u = 0
+    that belongs to the class of the point. The distance of the point from the plane is
+    margin plus the absolute value of a standard normal number, and the position along
+    the plane is normally distributed. No point is closer to the plane than the first
+    two, and u is the line between them. Therefore u is the unique direction of largest
+    margin. Gradient descent on the logistic loss converges to this direction.
 
     Args:
       seed: Seed of u, the labels and the points.
@@ -264,6 +271,7 @@ def separable_classes(seed: int, n: int, d: int, margin: float) -> Problem:
       The data, with the direction u as weights and intercept 0. Each row satisfies (2y
       - 1) (x u) >= margin up to rounding error.
     Raises:
+      TypeError: seed is not an integer >= 0.
       ValueError: An argument is out of range.
     References:
       Soudry, Hoffer, Nacson, Gunasekar & Srebro (2018), The implicit bias of gradient

@@ -150,7 +150,7 @@ def standardise(
     so that they may differ from 0 in other parts.
 
     Args:
-      train_x: Inputs of the training part, shape (n, ...), floating.
+      train_x: Inputs of the training part, shape (n, ...), floating or integer.
       *others: Inputs of other parts (validation, test, ...), each of shape (m, ...).
     Returns:
       The standardised arrays, in the given order.

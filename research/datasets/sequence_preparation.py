@@ -28,7 +28,7 @@ def inside(length: Int[np.ndarray, "n"], num_steps: int) -> Bool[np.ndarray, "n 
 
 
 def standardise_steps(split: SequenceSplit) -> SequenceSplit:
-    """Standardise each component over all steps of the training sequences.
+    """Standardise each of the d components over all steps of the training sequences.
 
     Args:
       split: Sequences of shape (n, T, d).
@@ -59,8 +59,10 @@ def mean_and_sd_of_steps(
       split: Sequences of shape (n, T, d).
     Returns:
       The mean and the population standard deviation over all steps of the training
-      sequences, each of shape (d,). The standard deviation of a constant component is
-      infinite, so that the standardised component is 0.
+      sequences, each of shape (d,). For a constant component, the standard deviation ∞
+      is returned instead of 0, so that the standardised component is 0. A component
+      counts as constant if its standard deviation is at most 1e-6 times its absolute
+      mean.
     """
     steps = split.train_x[inside(split.train_length, split.train_x.shape[1])]
     mean, sd = steps.mean(axis=0, dtype=np.float64), steps.std(axis=0, dtype=np.float64)

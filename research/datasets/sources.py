@@ -38,7 +38,8 @@ class Source(NamedTuple):
       name: Name to pass to the loader and to `descent data fetch`.
       title: Common name of the data set.
       what: Content of the data set, in a few words.
-      loader: Names of the functions of `research.datasets` that load the data set.
+      loader: Names of the functions of `research.datasets` that load the data set,
+        separated by a comma and a space.
       licence: Licence of the data, as stated by the source.
       source: Where the data come from.
       citation: Publication to cite.

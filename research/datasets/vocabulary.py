@@ -70,7 +70,7 @@ def encode(
       int32. These two arrays are the fields of `research.types.Sequences`.
     Raises:
       TypeError: texts is a single string.
-      ValueError: length is not positive.
+      ValueError: length is not positive, or a token of the vocabulary is negative.
     Example:
       >>> tokens, lengths = encode(["oil up and up", "up", ""], {"oil": 1, "up": 2}, 3)
       >>> print(tokens, lengths)
