@@ -31,10 +31,13 @@ def pivoted_qr(
 ]:
     """Compute a QR decomposition with column pivoting.
 
-    First, each column is scaled to norm 1.
+    First, each column is scaled to norm 1. A column counts as dependent on the others
+    if this holds up to rounding errors.
 
     Returns:
-      Q, R, the order of the columns and the norms of the columns.
+      Four arrays: Q of shape (n, p), R of shape (p, p), the order of the columns and
+      the norms of the columns, both of shape (p,). They satisfy Q R = (matrix /
+      norms)[:, order].
     Raises:
       ValueError: A column depends linearly on the others.
     """
@@ -68,7 +71,11 @@ def with_ones(x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d+1"]:
 def checked(
     x: Shaped[np.ndarray, "n d"], y: Num[np.ndarray, "n"], penalty: float
 ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n"]]:
-    """Check x, y and the penalty, and return x and y in float64."""
+    """Check x, y and the penalty, and return x and y in float64.
+
+    Raises ValueError unless x is floating of shape (n, d), y has shape (n,), all
+    numbers are finite, and the penalty is at least 0.
+    """
     check_numbers("x", x)
     check_numbers("y", y)
     check_real("penalty", penalty)

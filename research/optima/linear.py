@@ -12,7 +12,9 @@ from research.types import Optimum
 
 
 def least_squares(x: Float[np.ndarray, "n d"], y: Num[np.ndarray, "n"]) -> Optimum:
-    """Solve linear regression: minimise f(w, b) = 1/(2n) Σ (x_i w + b - y_i)².
+    """Solve linear regression: minimise f(w, b) = 1/(2n) Σ_i (x_i w + b - y_i)².
+
+    The sum is over the n rows x_i of x.
 
     Args:
       x: Inputs, shape (n, d), floating.
@@ -40,11 +42,12 @@ def ridge(
 ) -> Optimum:
     """Solve ridge regression.
 
-    Minimise f(w, b) = 1/(2n) Σ (x_i w + b - y_i)² + penalty/2 |w|². The minimiser is
-    the least-squares solution of the stacked system [1 x; 0 √(n penalty) I] (b, w) =
-    (y, 0). The columns of x are centred first, and the columns of the system are scaled
-    to norm 1. The system is solved by QR with column pivoting, and the solution is
-    refined twice. scikit-learn's Ridge solves the same problem if alpha = n penalty.
+    Minimise f(w, b) = 1/(2n) Σ_i (x_i w + b - y_i)² + penalty/2 |w|², with the sum over
+    the n rows x_i of x. The minimiser is the least-squares solution of the stacked
+    system [1 x; 0 √(n penalty) I] (b, w) = (y, 0). The columns of x are centred first,
+    and the columns of the system are scaled to norm 1. The system is solved by QR with
+    column pivoting, and the solution is refined twice. scikit-learn's Ridge solves the
+    same problem if alpha = n penalty.
 
     Args:
       x: Inputs, shape (n, d), floating.
@@ -97,10 +100,10 @@ def curvature(
 ) -> tuple[float, float]:
     """Compute the extreme eigenvalues μ and L of the Hessian of a linear model.
 
-    The Hessian is 1/n Σ c_i z_i z_iᵀ + penalty diag(0, 1, ..., 1) with z_i = (1, x_i).
-    Here c_i is the second derivative of the loss with respect to the output of the
-    model for example i. The argument `example_curvature` contains these numbers. Choose
-    them as follows:
+    The Hessian is 1/n Σ_i c_i z_i z_iᵀ + penalty diag(0, 1, ..., 1), with z_i = (1,
+    x_i) for the n rows x_i of x. Here c_i is the second derivative of the loss with
+    respect to the output of the model for example i. The argument `example_curvature`
+    contains these numbers. Choose them as follows:
 
     * c_i = 1 for half the squared error. Then μ and L do not depend on the params.
     * c_i = p_i (1 - p_i) for the logistic loss, at params that predict the

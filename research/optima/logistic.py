@@ -38,9 +38,9 @@ def logistic_regression(
 ) -> Optimum:
     """Solve logistic regression by damped Newton steps.
 
-    Minimise f(w, b) = 1/n Σ log(1 + exp(-s_i (x_i w + b))) + penalty/2 |w|² with
-    s_i = 2 y_i - 1. scikit-learn's LogisticRegression solves the same problem if
-    C = 1 / (n penalty).
+    Minimise f(w, b) = 1/n Σ_i log(1 + exp(-s_i (x_i w + b))) + penalty/2 |w|², with s_i
+    = 2 y_i - 1 and the sum over the n rows x_i of x. scikit-learn's LogisticRegression
+    solves the same problem if C = 1 / (n penalty).
 
     Args:
       x: Inputs, shape (n, d), floating.
@@ -87,11 +87,11 @@ def softmax_regression(
 ) -> Optimum:
     """Solve softmax regression by damped Newton steps.
 
-    Minimise f(W, b) = 1/n Σ -log softmax(x_i W + b)[y_i] + penalty/2 |W|². The loss
-    does not change if the same number is added to all logits. Therefore the solver
-    considers only params W and b whose sums over the classes are 0. Among these params
-    the optimum is unique. If the penalty is positive and includes the intercept, there
-    is no other optimum among all params.
+    Minimise f(W, b) = 1/n Σ_i -log softmax(x_i W + b)[y_i] + penalty/2 |W|², with the
+    sum over the n rows x_i of x. The loss does not change if the same number is added
+    to all logits. Therefore the solver considers only params W and b whose sums over
+    the classes are 0. Among these params the optimum is unique. If the penalty is
+    positive and includes the intercept, there is no other optimum among all params.
 
     Args:
       x: Inputs, shape (n, d), floating.

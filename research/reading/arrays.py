@@ -53,9 +53,10 @@ STUMBLES = (
 
 
 def read_npz(data: bytes) -> dict[str, np.ndarray]:
-    """Read the bytes of an .npz file that `research.runs` wrote.
+    """Read the arrays in an .npz file that `research.runs` wrote.
 
-    Arrays must be stored uncompressed, so no array can be larger than the file.
+    `data` is the content of the file, and the result maps the name of each array to the
+    array. Arrays must be stored uncompressed, so no array can be larger than the file.
 
     Raises:
       ValueError: The file is damaged or compressed, two arrays have the same name, or
@@ -85,9 +86,8 @@ def open_zip(data: bytes) -> zipfile.ZipFile:
     """Open a .zip in memory, unless it has too many members.
 
     Raises:
-      ValueError: The archive has more members than any archive that this package
-        writes.
-      Another exception in `STUMBLES`: The archive is damaged.
+      ValueError: The archive has more than 100,000 members.
+      Exception: The archive is damaged. `STUMBLES` lists the possible classes.
     """
     if data.count(b"PK\x01\x02") > MOST_MEMBERS:
         raise ValueError(f"it has more than {MOST_MEMBERS:,} members")
@@ -97,8 +97,10 @@ def open_zip(data: bytes) -> zipfile.ZipFile:
 def read_npy(data: bytes, what: str) -> np.ndarray:
     """Read the array of a .npy file.
 
-    Before any memory is allocated, the size in the header is compared with the size of
-    the file.
+    `data` is the content of the file, and `what` names the array in error messages.
+
+    Before memory for the array is allocated, the size in the header is compared with
+    the size of the file.
 
     Raises:
       ValueError: The bytes are not a .npy file, contain Python objects, or do not have
@@ -169,7 +171,7 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) ->
 
     Raises:
       ValueError: The member is larger than `most` bytes.
-      Another exception in `STUMBLES`: The member is damaged.
+      Exception: The member is damaged. `STUMBLES` lists the possible classes.
     """
     if member.file_size > most:
         raise ValueError(
@@ -191,7 +193,7 @@ def check_arrays(
     Args:
       arrays: Arrays by name.
       wanted: Required arrays: a mapping from a name to an array with the required shape
-        and dtype. The values of its entries are not used.
+        and dtype. The numbers in these arrays are not used.
       where: Description of the arrays, for messages.
     Raises:
       ValueError: An array is missing or has another shape or dtype.

@@ -36,7 +36,7 @@ _ENTRY = {"dtype": str, "shape": [int], "data_offsets": [int]}
 
 
 class TruncatedError(ValueError):
-    """A file ends before its arrays end."""
+    """Raised if a file ends before its arrays end."""
 
 
 def read_safetensors(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -47,7 +47,8 @@ def read_safetensors(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]
     Args:
       data: Content of the file.
     Returns:
-      The arrays by name, in the order of their bytes, and the metadata.
+      Two dicts: the arrays by name, in the order of their bytes in the file, and the
+      metadata, which are texts by name.
     Raises:
       TruncatedError: The file is shorter than its header says.
       ValueError: The file is not a .safetensors file, or its header contradicts itself:

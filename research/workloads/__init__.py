@@ -50,8 +50,9 @@ WORKLOADS: dict[str, Callable[..., Workload]] = {
 def make_workload(name: str, **options: Any) -> Workload:
     """Build the workload with this name: its data, objective and optimum.
 
-    A second call with the same name and options returns the same object. The optimum is
-    therefore computed only once per process.
+    For each name, the last four workloads with different options are kept. A second
+    call with the same name and options then returns the same object, so the optimum is
+    not computed again.
 
     | name | model, loss | training rows, features | penalty |
     |---|---|---|---|
@@ -68,21 +69,25 @@ def make_workload(name: str, **options: Any) -> Workload:
     | quadratic | 20 variables, eigenvalues 0.01 to 1 | - | - |
     | rosenbrock | 2 variables | - | - |
 
-    Rows are split 70/15/15 with seed 0, and x is standardised on the training part. A
+    Rows are split at random with seed 0: 70 % for training, 15 % for validation, 15 %
+    for test. Except in noisy_quadratic, x is standardised on the training part. A
     penalty λ adds λ/2 |w|² to the objective. Intercepts are not penalised. The optimum
-    is the minimum of the objective on the training part.
+    is the minimum of the objective on the training part, or of the function for the
+    last two names, which have no data.
 
     Args:
       name: One of `WORKLOADS`.
       **options: Options of the workload's constructor. All constructors accept dtype
         ("float64" by default). Constructors of problems with data accept holdout:
         holdout=False means that all rows are used for training, and that validation and
-        test are None. Some constructors accept a size; see their signatures.
+        test are None. Some constructors accept a size or a condition number; see their
+        signatures.
     Returns:
       The workload. Its arrays have the given dtype; labels are int32.
     Raises:
-      ValueError: The name is unknown, or dtype is float64 but JAX's 64-bit mode is off.
-        For an unknown name, the message suggests the nearest name.
+      ValueError: The name is unknown, an option is out of range, or dtype is float64
+        but JAX's 64-bit mode is off. For an unknown name, the message suggests the
+        nearest name.
       TypeError: dtype is not floating, or the constructor has no such option.
     Example:
       >>> from research import backend
@@ -116,7 +121,7 @@ def known_optimum(workload: Workload) -> Optimum:
     if optimum is None or not math.isfinite(optimum.value):
         raise ValueError(
             f"workload {workload.name!r} has no known optimum "
-            f"(optimum={optimum!r:.60}), so a share of f - f* is not defined. Solve it "
+            f"(optimum={optimum!r:.60}), so f - f* cannot be computed. Solve it "
             "and pass workload._replace(optimum=research.types.Optimum(params, value, "
             "gradient_norm, initial_gradient_norm, solver)); research.optima and "
             "research.descent.minimise find optima."

@@ -25,9 +25,10 @@ SPLIT_SEED = 0
 
 
 def constructor(build: Callable[..., Workload]) -> Callable[..., Workload]:
-    """Return a constructor that caches its workloads, by dtype and options.
+    """Return a constructor that keeps its last four workloads, by dtype and options.
 
-    The dtype is checked at every call.
+    A call with the dtype and the options of one of these workloads returns this
+    workload. The dtype is checked at every call.
     """
     remembered = functools.lru_cache(maxsize=4)(build)
 
@@ -56,7 +57,8 @@ def in_batches(
 ) -> tuple[Any, ...]:
     """Return the training, validation and test batches.
 
-    If there is only one part, the validation and test batches are None.
+    `parts` are pairs (x, y), one for each of these batches, or one pair for training
+    alone. With one pair, the validation and test batches are None.
     """
     batches = (
         Batch(jnp.asarray(x, dtype), jnp.asarray(y, target_dtype)) for x, y in parts
@@ -77,7 +79,10 @@ def _check_options(options: dict[str, Any]) -> None:
 
 
 def check_size(name: str, value: Any, entries: int = 1) -> None:
-    """Raise an error unless a size is a positive integer that fits into memory."""
+    """Raise ValueError unless a size is a positive integer that fits into memory.
+
+    The memory is that of an array of shape (value, entries).
+    """
     check_count(name, value)
     check_most(**{name: value})
     check_room(f"{name}={value}", value, entries)

@@ -54,9 +54,9 @@ _TEN_CLASSES = _Task(
 
 @constructor
 def diabetes(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
-    """Linear regression of disease progression on ten measurements.
+    """Build the linear regression of disease progression on ten measurements.
 
-    Inputs and target are standardised.
+    Inputs and target are standardised. `make_workload` explains the options.
     """
     return _supervised(
         "diabetes",
@@ -71,9 +71,10 @@ def diabetes(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
 
 @constructor
 def diabetes_ridge(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
-    """`diabetes` with a penalty of 0.1.
+    """Build `diabetes` with the penalty 0.1/2 |w|² on the weights w.
 
-    The penalty lowers the condition number from 520 to 40.
+    The penalty lowers the condition number from 520 to 40. `make_workload` explains the
+    options.
     """
     data = datasets.load("diabetes_raw")
     return _supervised(
@@ -83,9 +84,10 @@ def diabetes_ridge(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Wor
 
 @constructor
 def diabetes_bmi(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
-    """Linear regression of disease progression on the body mass index.
+    """Build the linear regression of disease progression on the body mass index.
 
     The body mass index is standardised. The target is not; it keeps its own units.
+    `make_workload` explains the options.
     """
     return _supervised(
         "diabetes_bmi", _REGRESSION, _only("diabetes_raw", "bmi"), 0.0, holdout, dtype
@@ -94,9 +96,10 @@ def diabetes_bmi(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workl
 
 @constructor
 def breast_cancer(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
-    """Logistic regression that classifies tumours as benign (1) or malignant (0).
+    """Build a logistic regression of tumours, which are benign (1) or malignant (0).
 
-    The inputs are thirty measurements of cell nuclei.
+    The inputs are thirty measurements of cell nuclei. `make_workload` explains the
+    options.
     """
     return _supervised(
         "breast_cancer",
@@ -112,7 +115,10 @@ def breast_cancer(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Work
 def breast_cancer_two_features(
     *, holdout: bool = True, dtype: DTypeLike = "float64"
 ) -> Workload:
-    """`breast_cancer` with two inputs: "worst radius" and "worst concave points"."""
+    """Build `breast_cancer` with two inputs, "worst radius" and "worst concave points".
+
+    `make_workload` explains the options.
+    """
     data = _only("breast_cancer", "worst radius", "worst concave points")
     return _supervised(
         "breast_cancer_two_features", _TWO_CLASSES, data, 0.01, holdout, dtype
@@ -121,7 +127,10 @@ def breast_cancer_two_features(
 
 @constructor
 def digits(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
-    """Softmax regression that predicts which of ten digits an 8 by 8 image shows."""
+    """Build the softmax regression of the digit that an 8 by 8 image shows.
+
+    `make_workload` explains the options.
+    """
     return _supervised(
         "digits", _TEN_CLASSES, datasets.load("digits"), 0.01, holdout, dtype
     )
@@ -131,9 +140,10 @@ def digits(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
 def overlapping_50k(
     *, n: int = 50_000, holdout: bool = True, dtype: DTypeLike = "float64"
 ) -> Workload:
-    """Logistic regression on many rows: two Gaussian classes in 20 dimensions.
+    """Build a logistic regression on many rows: two Gaussian classes in 20 dimensions.
 
     The features are correlated. There are n training rows. The Bayes accuracy is 0.841.
+    `make_workload` explains the options.
     """
     data = datasets.overlapping_classes(0, rows_for(n, holdout), 20, 2.0, 200.0)
     return _supervised("overlapping_50k", _TWO_CLASSES, data, 1e-4, holdout, dtype)
@@ -143,9 +153,10 @@ def overlapping_50k(
 def overlapping_1m(
     *, n: int = 1_000_000, holdout: bool = True, dtype: DTypeLike = "float64"
 ) -> Workload:
-    """Logistic regression on very many rows: two Gaussian classes in 10 dimensions.
+    """Build a logistic regression on a million rows, two classes in 10 dimensions.
 
-    There are n training rows. The Bayes accuracy is 0.841.
+    The classes are Gaussian. There are n training rows. The Bayes accuracy is 0.841.
+    `make_workload` explains the options.
     """
     data = datasets.overlapping_classes(0, rows_for(n, holdout), 10, 2.0, 10.0)
     return _supervised("overlapping_1m", _TWO_CLASSES, data, 1e-4, holdout, dtype)
@@ -155,9 +166,11 @@ def overlapping_1m(
 def ill_conditioned(
     *, n: int = 2_000, holdout: bool = True, dtype: DTypeLike = "float64"
 ) -> Workload:
-    """Ill-conditioned linear regression on generated data, with R² = 0.95.
+    """Build an ill-conditioned linear regression on generated data.
 
-    After the inputs are standardised, the condition number is 10,000.
+    There are n training rows. By default, the condition number after the inputs are
+    standardised is about 10,000, and R² at the optimum is about 0.95. `make_workload`
+    explains the options.
     """
     data = datasets.linear_problem(
         0, rows_for(n, holdout), 50, 0.5, 12_000.0
@@ -169,16 +182,18 @@ def ill_conditioned(
 def noisy_quadratic(
     *, n: int = 2_000, holdout: bool = True, dtype: DTypeLike = "float64"
 ) -> Workload:
-    """The mean of ½ (x - x_i)ᵀH(x - x_i) over n examples x_i ~ N(c, 0.36 I).
+    """Build the mean of ½ (x - x_i)ᵀH(x - x_i) over n training examples x_i.
 
-    The centre c is a fixed draw from N(0, I). The minimiser is the mean of the x_i. The
-    matrix H is not diagonal. As in DeepOBS (Schneider et al. 2019), 90 of its 100
-    eigenvalues are drawn from [0, 1] and 10 from [30, 60]. Zhang et al. 2019 (arXiv
-    1907.04164) describe the effect of batch size on such problems.
+    The x_i are drawn from N(c, 0.36 I) in 100 dimensions, and the centre c is a fixed
+    draw from N(0, I). The minimiser is the mean of the x_i. The matrix H is not
+    diagonal. As in DeepOBS (Schneider et al. 2019), 90 of its 100 eigenvalues are drawn
+    from [0, 1] and 10 from [30, 60]. Zhang et al. 2019 (arXiv 1907.04164) describe the
+    effect of batch size on such problems.
 
     In a batch, batch.x has the x_i, and batch.y has the numbers ½ x_iᵀHx_i. Let m be
     the mean of the x_i in the batch. The objective is then ½ (x - m)ᵀH(x - m) +
     mean(batch.y) - ½ mᵀHm, so a batch of any size needs only two products with H.
+    `make_workload` explains the options.
     """
     random = np.random.default_rng(0)
     eigenvalues = np.concatenate([random.uniform(0, 1, 90), random.uniform(30, 60, 10)])

@@ -16,9 +16,10 @@ from research.workloads._construction import check_size, constructor
 def quadratic(
     *, dimension: int = 20, condition: float = 100.0, dtype: DTypeLike = "float64"
 ) -> Workload:
-    """The quadratic ½ xᵀAx - bᵀx, with initial points drawn from N(0, I).
+    """Build the quadratic ½ xᵀAx - bᵀx, with initial points drawn from N(0, I).
 
     The eigenvalues of A are geometrically spaced from 1 / condition to 1.
+    `make_workload` explains the options.
     """
     check_size("dimension", dimension)
     if not 1 <= condition < math.inf:
@@ -29,10 +30,11 @@ def quadratic(
 
 @constructor
 def rosenbrock(*, dimension: int = 2, dtype: DTypeLike = "float64") -> Workload:
-    """Rosenbrock's function, with initial points near (-1.2, 1, -1.2, ...).
+    """Build Rosenbrock's function, with initial points near (-1.2, 1, -1.2, ...).
 
-    The point (-1.2, 1, -1.2, ...) is Rosenbrock's own initial point. A normal random
-    vector with the standard deviation 0.1 is added to it.
+    The point (-1.2, 1, -1.2, ...) is Rosenbrock's own initial point. The initial point
+    of a run is this point plus normal noise with the standard deviation 0.1.
+    `make_workload` explains the options.
     """
     function = datasets.rosenbrock(dimension)
     centre = np.where(np.arange(dimension) % 2 == 0, -1.2, 1.0)

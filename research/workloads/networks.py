@@ -49,7 +49,7 @@ class NetworkWorkload(NamedTuple):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Number of steps in an epoch; an incomplete last batch is left out."""
+        """Number of steps in an epoch, without an incomplete last batch."""
         return self.num_examples // self.batch_size
 
     @property
@@ -198,9 +198,10 @@ def gru_vowels(*, size: str = "small") -> NetworkWorkload:
 def gpt_characters(*, size: str = "small") -> NetworkWorkload:
     """Character GPT on the bundled help text of Python: 2 layers, width 32, context 32.
 
-    With size="large", it has 4 layers, width 128 and context 64. The text depends on
-    the version of Python, so losses can be compared only within one version. The first
-    90 % of the text are used for training. An epoch is 4,096 windows.
+    With size="large", the network has 4 layers, width 128 and context 64. The text
+    depends on the version of Python, so losses can be compared only within one version.
+    The first 90 % of the text are used for training. An epoch is 4,096 windows, and the
+    training has 2 epochs.
     """
     width, layers, context = {"small": (32, 2, 32), "large": (128, 4, 64)}[
         _checked(size)
@@ -233,9 +234,9 @@ def gpt_characters(*, size: str = "small") -> NetworkWorkload:
 def autoencoder_digits(*, size: str = "small") -> NetworkWorkload:
     """Deep autoencoder of 8x8 digits: 64-32-16-8-16-32-64 units; 30 epochs.
 
-    With size="large", it has 64-256-128-16-128-256-64 units. The network is a classic
-    example of ill-conditioned training (Hinton & Salakhutdinov, Science 313, 2006). The
-    loss is the mean squared error of the 64 standardised pixels.
+    With size="large", the network has 64-256-128-16-128-256-64 units. The network is a
+    classic example of ill-conditioned training (Hinton & Salakhutdinov, Science 313,
+    2006). The loss is the mean squared error of the 64 standardised pixels.
     """
     half = {"small": (64, 32, 16, 8), "large": (64, 256, 128, 16)}[_checked(size)]
     model = models.mlp(
@@ -285,7 +286,7 @@ def make_network(name: str, *, size: str = "small") -> NetworkWorkload:
 
 
 def check_network_name(name: Any) -> None:
-    """Raise an error if a name is not one of `NETWORKS`.
+    """Raise ValueError if a name is not one of `NETWORKS`.
 
     Raises:
       ValueError: The name is unknown. The message lists the known names.
