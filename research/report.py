@@ -86,7 +86,8 @@ class Sortable(NamedTuple):
 
     Attributes:
       title, columns, note: As in `runs.Table`.
-      numeric: For each column, whether it contains only numbers.
+      numeric: For each column, whether it contains no texts, only numbers and missing
+        values.
       rows: Rows of Cells.
     """
 
@@ -194,6 +195,8 @@ def rule_sources(numbers: Mapping[str, Any]) -> list[tuple[str, str | None]]:
 def first_sentence(text: str) -> tuple[str, str]:
     """Split a text into its first sentence and the remaining text.
 
+    A blank line also ends the first sentence.
+
     Example:
       >>> first_sentence("It takes 0.3 s, e.g. Adam on digits. SGD takes longer.")
       ('It takes 0.3 s, e.g. Adam on digits.', 'SGD takes longer.')
@@ -256,10 +259,11 @@ def prose(text: str) -> str:
 def shown(value: str | int | float | None) -> str:
     """Format one value of a table for reading.
 
-    An integer is shown in full. Another number is shown with four significant digits,
-    or without decimals if it is 10,000 or larger. A number that is printed with a power
-    of ten has three significant digits. None, NaN and the infinities become words or
-    symbols.
+    An integer below 10¹⁵ is shown in full. Another number that is 0 or from 0.001 to
+    10⁶ is shown with four significant digits, or without decimals if it is 10,000 or
+    larger. All other numbers are shown with three significant digits and a power of
+    ten. Signs do not count in these limits. None, NaN, the infinities and truth values
+    become words or symbols.
 
     Example:
       >>> [
@@ -382,7 +386,9 @@ def embed(path: str | Path) -> Embedded:
     Browsers use the size to reserve the space before they draw the image.
 
     Raises:
-      ValueError: The file is neither SVG nor PNG, or is an SVG without a viewBox.
+      ValueError: The file is too large, is neither SVG nor PNG, or is an SVG without a
+        viewBox.
+      OSError: The file does not exist or cannot be read.
     """
     checks.check_path("path", path)
     if not Path(path).is_file():

@@ -69,7 +69,11 @@ class Picture(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """Title, caption and file paths of a saved picture."""
+    """Title, caption and file paths of a saved picture.
+
+    `still` is the path of the SVG file. `motion` is the path of the animated PNG, or
+    None.
+    """
 
     title: str
     caption: str
@@ -113,12 +117,14 @@ def new_figure(
 
 
 def save(picture: Picture, folder: Path | str, name: str) -> Saved:
-    """Write a picture as name.svg and name.png, and an animation as name.apng.
+    """Write a picture as name.svg and name.png, and its animation as name.apng.
 
-    If the picture's figure is the text of an SVG file, only name.svg is written.
+    If the figure of the picture is the text of an SVG file, name.png is not written.
+    The file name.apng is written only if the picture has an animation. A ValueError is
+    raised if `name` contains a folder, or if `folder` does not exist.
 
     Returns:
-      Title, caption and paths of the picture. `still` is the path of the SVG file.
+      Title, caption and paths of the picture.
     """
     check_instance(
         "picture",
@@ -180,13 +186,18 @@ def _check_figure(name: str, figure: Any) -> None:
 
 
 def colour(regime: str) -> str:
-    """Return the colour of a `Regime`, such as full batch, by a word in its name."""
+    """Return the colour of a regime of gradient descent, such as full batch.
+
+    The name of the regime must contain "decaying", "full batch", "mini-batch" or
+    "stochastic". The first of these that it contains determines the colour.
+    """
     check_text("regime", regime)
     for word in ("decaying", "full batch", "mini-batch", "stochastic"):
         if word in regime:
             return COLOURS[word]
     raise ValueError(
-        f"regime must be one of {', '.join(COLOURS)}; got regime={regime!r}."
+        "regime must contain decaying, full batch, mini-batch or stochastic; got "
+        f"regime={regime!r}."
     )
 
 
@@ -198,7 +209,10 @@ def band(
     high: Float[np.ndarray, " k"],
     **style: Any,
 ) -> None:
-    """Draw a line with a band from `low` to `high`.
+    """Draw the line (x, middle), with a band from `low` to `high`.
+
+    **style are options of the line for `Axes.plot`. The band has the colour of the
+    line.
 
     Where a value is not finite, the line or the band has a gap.
     """

@@ -44,9 +44,9 @@ def draw_curves(
     y_label: str = "",
     resamples: int = 500,
 ) -> None:
-    """Draw the median and the band of each curve on log-log axes.
+    """Draw the median of each curve over its seeds on log-log axes, with a band.
 
-    Predicted floors are dashed lines.
+    The band is a bootstrap interval of the median. Predicted floors are dashed lines.
 
     Args:
       axes: Axes to draw on.
@@ -75,8 +75,8 @@ def draw_curves(
 def thin(x: Float[np.ndarray, " k"], points: int = 160) -> Int[np.ndarray, " chosen"]:
     """Return indices of at most `points` positive entries of x.
 
-    The selected entries are spaced evenly on a log axis. The last positive entry is
-    always selected.
+    The entries of x are ascending, and at least one is positive. The selected entries
+    are spaced about evenly on a log axis. The last positive entry is always selected.
     """
     positive = np.flatnonzero(x > 0)
     wanted = np.geomspace(x[positive[0]], x[positive[-1]], points)

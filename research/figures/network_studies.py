@@ -20,8 +20,9 @@ def draw_network_study(
     Args:
       numbers, arrays: The `numbers` and the `arrays` of the study's result.
     Returns:
-      Pictures by name: steps (the steps for an equal loss), and curves (the validation
-      loss during training). The baseline is black.
+      Two pictures by name. "steps" shows the steps that each rule needs for the same
+      loss as the baseline, and "curves" shows the validation loss during training. The
+      baseline is black.
     """
     baseline = numbers["baseline"]
     rules = [baseline, *(rule for rule in numbers["rules"] if rule != baseline)]
@@ -35,7 +36,13 @@ def draw_network_study(
 
 
 def draw_steps(numbers: Numbers, colours: Mapping[str, str]) -> figures.Picture:
-    """Draw each rule's steps for the loss of the baseline, on each network."""
+    """Draw how many steps each rule needs for the same loss as the baseline.
+
+    The steps are divided by those of the baseline. There is a dot with an interval for
+    each rule on each network, and for each rule over all networks if there are several.
+    `numbers` are those of the study's result, and `colours` has the colour of each
+    rule.
+    """
     rules = [rule for rule in colours if rule != numbers["baseline"]]
     networks = numbers["networks"]
     figure, axes = figures.new_figure(
@@ -108,7 +115,12 @@ def _inside(panel: Axes, tick: float) -> bool:
 def draw_curves(
     numbers: Numbers, arrays: Mapping[str, np.ndarray], colours: Mapping[str, str]
 ) -> figures.Picture:
-    """Draw the validation loss of the chosen trainings against the epoch."""
+    """Draw the validation loss of the chosen trainings against the epoch.
+
+    Each network has one panel. The line of a rule is the median over searches and
+    seeds, and its band goes from the 10 % to the 90 % quantile. `numbers` and `arrays`
+    are those of the study's result, and `colours` has the colour of each rule.
+    """
     networks = numbers["networks"]
     columns = min(3, len(networks))
     rows = -(-len(networks) // columns)

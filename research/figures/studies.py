@@ -65,8 +65,9 @@ def draw_study(
 def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
     """Draw a forest plot of the cost of each rule relative to the baseline.
 
-    The cost is the number of example gradients. The plot shows the overall ratio and
-    the ratio on each workload.
+    The cost is the number of example gradients that a rule needs to reach the target.
+    The plot shows the ratio of the costs over all workloads and, if there are several
+    workloads, on each of them. `numbers` are those of the study's result.
     """
     workloads, rules = (
         numbers["workloads"],

@@ -32,7 +32,12 @@ Arrays = Mapping[str, np.ndarray]
 
 
 def trials(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Picture:
-    """Plot the expected cost of the best of k trials of each rule, against k."""
+    """Plot the expected cost of the best of k trials of each rule, against k.
+
+    A trial is one choice of hyper-parameters. The cost is the number of passes over the
+    data to the target. Bands are intervals over other trials and seeds. The arguments
+    are as in `curves`.
+    """
     figure, used, spare = panels(numbers["workloads"])
     ends: dict[tuple[str, str], np.ndarray] = {}
     for panel, workload in zip(used, numbers["workloads"], strict=True):
@@ -84,6 +89,8 @@ def curves(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
 
     The relative gap is f - f* divided by its initial value. The line is the median over
     searches and reporting seeds. The band contains the middle 80 % of the runs.
+    `numbers` and `arrays` are those of the study's result, and `who` has the order and
+    the colours of the rules.
     """
     target = numbers["protocol"]["target"]
     figure, used, spare = panels(numbers["workloads"])
@@ -147,10 +154,11 @@ def curves(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
 
 
 def profile(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Picture:
-    """Draw the performance profile.
+    """Draw the performance profile of the rules of a study.
 
-    For each rule and each factor, the profile shows the share of workloads on which the
-    cost of the rule is at most the factor times the lowest cost of all rules.
+    For each rule and each factor, the profile shows the fraction of the workloads on
+    which the cost of the rule is at most the factor times the lowest cost of all rules.
+    The arguments are as in `curves`.
     """
     figure, axes = figures.new_figure(height=4.4)
     panel, factors = axes[0, 0], arrays["profile/factors"]
@@ -197,9 +205,10 @@ def profile(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pi
 
 
 def quantiles(values: Float[np.ndarray, "runs k"]) -> Float[np.ndarray, "3 k"]:
-    """Return the median and the 10 and 90 % quantiles over the rows.
+    """Return three rows: the median, the 10 % and the 90 % quantile over the runs.
 
-    The quantiles are order statistics. Values that are not finite are treated as ∞.
+    Each quantile is one of the values, without interpolation. Values that are not
+    finite are treated as ∞, and values below 1e-12 as 1e-12.
     """
     values = np.where(np.isfinite(values), np.maximum(values, SMALLEST), np.inf)
     return np.array(

@@ -101,15 +101,16 @@ def _price(numbers: Mapping[str, Any], rule: str) -> tuple[int, float]:
 def reaches(cell: Mapping[str, Any]) -> bool:
     """Return whether at least half of the reported runs reach the target.
 
-    The whole package calls a target "reached" by a rule if this is True.
+    `cell` holds the numbers of one rule on one workload. The whole package calls a
+    target "reached" by a rule if this is True.
     """
     return cell["reached"] >= HALF
 
 
 def number(value: float | None) -> float:
-    """Convert a cost from the JSON of a study to a float. None becomes inf.
+    """Convert a cost from the JSON of a study to a float.
 
-    None means that the target was not reached.
+    None and NaN become inf. None means that the target was not reached.
     """
     return math.inf if value is None or math.isnan(value) else float(value)
 
@@ -141,7 +142,7 @@ def written(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """Format a share as a percentage: 95 %."""
+    """Format a fraction as a percentage: 0.95 becomes 95 %."""
     return f"{100 * share:.3g} %"
 
 
@@ -168,7 +169,8 @@ def panels(
 
     Args:
       titles: Titles of the panels, in order.
-      each: Height of a row of panels in inches. A single row is higher.
+      each: Height of a row of panels in inches. A single row of one or two panels is
+        higher.
       wrap: Maximum number of panels in a row. Four panels are drawn as two rows of two
         if this number is 3 (the default).
       **keywords: Arguments for `research.figures.new_figure`.
@@ -295,7 +297,8 @@ def _end(panel: Axes, line: Any) -> tuple[float, float, bool]:
 def spread(places: Sequence[float], step: float) -> list[float]:
     """Move positions apart until neighbours differ by at least `step`.
 
-    The positions are ascending and lie in [0, 1]. They are moved as little as possible.
+    The positions are ascending and lie in [0, 1]. They are moved as little as possible,
+    and stay in [0, 1] if there is room.
 
     Example:
       >>> spread([0.5, 0.5, 0.9], 0.1)

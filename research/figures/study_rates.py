@@ -70,9 +70,10 @@ def valley(
     workload: str,
     rule: str,
 ) -> Valley | None:
-    """Return the scores of a rule by learning rate.
+    """Return the scores of a rule on a workload by learning rate.
 
-    The result is None if the rule has no learning rate.
+    `numbers` and `arrays` are those of the study's result. The result is None if the
+    rule has no learning rate.
     """
     cell = next(
         c for c in numbers["cells"] if (c["workload"], c["rule"]) == (workload, rule)
@@ -133,11 +134,13 @@ def _span(
 def rates(
     numbers: Mapping[str, Any], arrays: Mapping[str, np.ndarray], who: Cast
 ) -> figures.Picture | None:
-    """Plot the scores against the learning rate.
+    """Plot the scores of the trials of each rule against the learning rate.
 
-    If there are at most three rules, each workload has one panel. Otherwise, if there
-    are at most twelve pairs of rule and workload, each pair has its own panel.
-    Otherwise, each workload has one panel with the best three rules.
+    The result is None if no rule has a learning rate. `numbers` and `arrays` are those
+    of the study's result. If there are at most three rules, each workload has one
+    panel. Otherwise, if there are at most twelve pairs of rule and workload, each pair
+    has its own panel. Otherwise, each workload has one panel with three rules: the
+    baseline and the best two others.
     """
     workloads = numbers["workloads"]
     valleys = {
