@@ -40,6 +40,8 @@ def split_axis(shape: Sequence[int], num_devices: int) -> int | None:
 def total(arrays: Sequence[Array], exact: bool) -> list[Array]:
     """Return the sum of each array over the devices, on every device.
 
+    Each device calls this function inside `jax.shard_map`.
+
     Args:
       arrays: Floating arrays of this device.
       exact: Whether the terms are added in the order of the devices, so that the bits
@@ -55,9 +57,10 @@ def total(arrays: Sequence[Array], exact: bool) -> list[Array]:
 def spread(arrays: Sequence[Array], exact: bool) -> list[Array]:
     """Return the arrays unchanged, with a gradient that is summed over devices.
 
-    This is the transpose of `total`. Apply it to arrays that are equal on all devices,
-    before each device uses them with its own data: the gradient with respect to such an
-    array is then the sum of the gradients of all devices. `exact` is as in `total`.
+    This function is the transpose of `total`. Apply it to arrays that are equal on all
+    devices, before each device uses them with its own data: the gradient with respect
+    to such an array is then the sum of the gradients of all devices. `exact` is as in
+    `total`.
     """
     return _spread.bind(*arrays, exact=exact) if arrays else []
 
@@ -65,10 +68,12 @@ def spread(arrays: Sequence[Array], exact: bool) -> list[Array]:
 def gather(arrays: Sequence[Array], axes: Sequence[int | None]) -> list[Array]:
     """Join the parts of each split array, and return the whole arrays on every device.
 
+    Each device calls this function inside `jax.shard_map`.
+
     Args:
       arrays: This device's part of each array. An array whose axis is None is not
         split.
-      axes: Axis along which each array is split, from `split_axis`.
+      axes: Axis along which each array is split, or None, from `split_axis`.
     """
 
     def whole(rows: Array) -> Array:
@@ -92,6 +97,8 @@ def scatter_sum(
     arrays: Sequence[Array], axes: Sequence[int], exact: bool
 ) -> list[Array]:
     """Return this device's part of the sum of each whole array over the devices.
+
+    Each device calls this function inside `jax.shard_map`.
 
     Args:
       arrays: Whole arrays of this device.

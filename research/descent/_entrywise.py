@@ -27,8 +27,8 @@ def is_entrywise(f: Callable[..., Any], args: Any, split: Sequence[bool]) -> boo
     result may be False although f can be computed on parts.
 
     Args:
-      f: Function of the arguments, which may be `jax.ShapeDtypeStruct`.
-      args: Tuple of arguments of f.
+      f: Function of these arguments.
+      args: Tuple of arguments of f, with arrays or `jax.ShapeDtypeStruct` as leaves.
       split: For each leaf of args, whether it is split over devices.
     Example:
       >>> import jax.numpy as jnp

@@ -21,14 +21,15 @@ def root_of_gradient(
     """Return the result of a search for a minimum, with implicit derivatives.
 
     Args:
-      objective: Function params -> (). It may use arrays from outside. The derivatives
-        are with respect to these arrays.
+      objective: Function params -> (). It may use other arrays than its argument. The
+        derivatives are with respect to these arrays.
       params: Where the search starts.
       search: Function params -> (minimum, other floating arrays).
     Returns:
       The result of `search`. The derivative dx of the minimum is the solution of H dx =
       -dg, by conjugate gradients. H is the Hessian, and dg is the change of the
-      gradient with the arrays from outside. The other arrays count as constant.
+      gradient if the arrays that the objective uses change. The other arrays of the
+      result count as constant.
     """
     return jax.lax.custom_root(
         jax.grad(objective),
@@ -91,8 +92,9 @@ def with_derivative_of(
 ) -> Any:
     """Return `value`, with the derivative of `function` at params.
 
-    `value` is function(params), computed before. `function` may use arrays from
-    outside. It is evaluated only if a derivative is computed.
+    `value` is function(params), computed before. `function` may use other arrays than
+    its argument. The derivative is with respect to params and these arrays. `function`
+    is evaluated only if a derivative is computed.
     """
     converted, consts = jax.closure_convert(function, params)
 

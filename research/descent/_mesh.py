@@ -126,7 +126,10 @@ def axes_of(tree: Any, mesh: Mesh) -> list[int | None]:
 
 
 def specs_of(tree: Any, axes: Sequence[int | None]) -> Any:
-    """Return the tree of partition specs that belong to the axes of its leaves."""
+    """Return a tree of `jax.sharding.PartitionSpec`, one for each leaf of a tree.
+
+    `axes` has the axis along which each leaf is split, or None for a whole leaf.
+    """
     specs = [
         jax.sharding.PartitionSpec(*[None] * axis, AXIS)
         if axis is not None
@@ -203,7 +206,8 @@ def _whole_leaves(tree: Any) -> list[jax.Array]:
 def digest_parts(tree: Any) -> list[np.ndarray]:
     """Return the arrays that a digest of the tree uses, one for each leaf.
 
-    The array contains the numbers of the leaf, or the shape of a leaf that is split.
+    For a leaf that is split, the array is the shape of the leaf. For any other leaf,
+    the array contains the numbers of the leaf.
     """
     return [
         as_numbers(leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf)

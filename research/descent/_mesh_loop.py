@@ -110,7 +110,10 @@ def compile_on_mesh(
     noisy: bool,
     mesh: Mesh,
 ) -> Compiled:
-    """Compile the loop over an epoch's steps. The arguments are those of `train`."""
+    """Compile the loop over an epoch's steps on a mesh.
+
+    The arguments are those of `train`.
+    """
     n = num_examples(dataset)
     program, state, info, batches, dataset, batches_of = lower_on_mesh(
         objective, rule, dataset, sampler, params, key, noisy=noisy, mesh=mesh

@@ -57,7 +57,7 @@ def numbers_of_all(values: list[int]) -> np.ndarray:
 
 
 def number_of_leader(value: int) -> int:
-    """Return the integer of process 0, such as a decision that depends on its clock."""
+    """Return the integer that process 0 passes, in every process."""
     return int(numbers_of_all([value])[0, 0])
 
 

@@ -36,9 +36,10 @@ class EpochInfo(NamedTuple):
         the updates over the steps, shape ().
       first_bad_step: Index within the epoch of the first step whose loss or update is
         not finite, int32; -1 if there is no such step.
-      evaluations: Results of `evaluate`. Each leaf has a leading axis over the epoch's
-        evaluation points, the last of which is the end of the epoch. In all epochs
-        except epoch 0, only the last entry is evaluated, and the other entries are NaN.
+      evaluations: Results of `evaluate`, or None if `evaluate` is not given. Each leaf
+        has a leading axis over the epoch's evaluation points, the last of which is the
+        end of the epoch. In all epochs except epoch 0, only the last entry is
+        evaluated, and the other entries are NaN.
       steps: Results of `observe` after each step. Each leaf has a leading axis over the
         steps of the epoch. None if `observe` is not given.
     """
@@ -212,8 +213,8 @@ def epoch_batches(sampler: Sampler, key: Key, noisy: bool) -> BatchIndices:
 
     Args:
       sampler: Sampler that chooses the examples of each batch.
-      key: Key of the epoch. The order is drawn with this key. If `noisy`, the order is
-        drawn with a key that is derived from this key.
+      key: Key of the epoch. The order of the examples is drawn with this key. If
+        `noisy`, the order is drawn with a key that is derived from this key.
       noisy: Whether each batch gets a key of its own.
     Returns:
       The BatchIndices. Its indices are None if the sampler draws no indices.

@@ -43,7 +43,8 @@ class BatchIndices(NamedTuple):
     Attributes:
       indices: Indices of the examples, shape (batch_size,). None means the whole
         dataset.
-      key: The key of this batch, for an objective that draws noise.
+      key: The key of this batch, for an objective that draws noise. None means no
+        noise.
     """
 
     indices: Int[Array, "batch_size"] | None
@@ -71,8 +72,8 @@ class Descent(NamedTuple):
     """A descent as a pair of pure functions.
 
     Attributes:
-      init: params -> State, before the first step.
-      step: (State, BatchIndices) -> (State, Info).
+      init: Function params -> State before the first step.
+      step: Function (State, BatchIndices) -> (State, Info) that takes one step.
     """
 
     init: Callable[[Params], State]

@@ -53,8 +53,8 @@ class SweepResult(NamedTuple):
       info: EpochInfo without evaluations, leaves of shape (m, num_epochs).
       params: The last parameters, each leaf with leading axis m. If the rule averages
         the parameters, `params` is this average, at which the objective is evaluated.
-      first_bad_step: First step, counted over all epochs, whose loss or update is not
-        finite; -1 if there is no such step.
+      first_bad_step: First step of each run, counted from 0 over all epochs, whose loss
+        or update is not finite, shape (m,); -1 if there is no such step.
       seconds: Wall time of the sweep in this process, without compilation.
     """
 

@@ -29,7 +29,7 @@ class Compiled(NamedTuple):
       advance: Function (state, info, batches, start, stop) -> (state, info) after the
         steps from start to stop - 1. An optional last argument replaces the dataset by
         another one of the same shapes and dtypes.
-      whole: Function tree -> the same arrays on one device, all entries of each.
+      whole: Function tree -> tree of the same arrays, each whole on one device.
     """
 
     start: Progress

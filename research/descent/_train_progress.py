@@ -23,8 +23,8 @@ class TrainResult(NamedTuple):
       steps: The `Info` of every step, leaves of shape (num_epochs, num_batches).
       evaluations: Results of `evaluate` by name, at the start and after each epoch,
         shape (num_epochs + 1,).
-      first_bad_step: First step, counted over all epochs, whose loss or update is not
-        finite; -1 if there is no such step.
+      first_bad_step: First step, counted from 0 over all epochs, whose loss or update
+        is not finite; -1 if there is no such step.
       seconds: Time that the steps took, without compilation and evaluation. If the
         training was interrupted and resumed, the time before the interruption is
         included.
@@ -72,7 +72,7 @@ def digest(words: str, *begun_with: Any) -> str:
 
 
 def evaluation_params(state: _step.State) -> Params:
-    """Return the parameters to evaluate: the average if the rule averages."""
+    """Return the last parameters, or their average if the rule averages them."""
     return evaluation_params_of(state.rule, state.params)
 
 
@@ -127,6 +127,9 @@ def from_saved(
     start: Progress, saved: Saved, num_epochs: int, evaluated: bool
 ) -> Progress:
     """Restore the progress that `to_saved` saved for a training that begins at `start`.
+
+    The training has num_epochs epochs. `evaluated` says whether it has a function
+    `evaluate`.
 
     Raises:
       ValueError: The checkpoint belongs to another training.

@@ -53,7 +53,7 @@ def attention(
         grouped queries, query_key_value has (num_heads + 2 num_key_value_heads) d
         outputs. "query_normalisation" and "key_normalisation" are {"scale": (d,)}, if
         they are present.
-      x: Inputs, shape (..., T, width).
+      x: Inputs at T positions, shape (..., T, width).
       mask: Booleans of shape (T, T), (..., 1, T) or (..., T, T), where "..." stands for
         the leading axes of x. Entry (i, j) is True if query i may attend to key j. None
         means that all entries are True. Each row needs at least one True.
@@ -130,6 +130,8 @@ def attention_weights(
 
 def causal_mask(length: int) -> Bool[Array, "length length"]:
     """Return the mask that lets each position attend to itself and earlier positions.
+
+    Entry (i, j) is True if j <= i, for `length` positions.
 
     Example:
       >>> print(causal_mask(3).astype(int))

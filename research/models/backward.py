@@ -72,14 +72,14 @@ def mlp_value_and_gradient(
     The forward pass computes h_0 = x and z_k = h_(k-1) W_k + b_k for the layers k = 1,
     ..., K, and h_k = φ(z_k) for all layers but the last. The prediction is z_K, without
     an activation. Let f be the mean loss and δ_k = ∂f/∂z_k, whose row i belongs to
-    example i. The backward pass starts from δ_K. For k = K, ..., 1 it computes, with
-    the elementwise derivative φ' of the activation,
+    example i. The backward pass starts from δ_K. For k = K, ..., 1 it computes
 
       ∂f/∂W_k = h_(k-1)ᵀ δ_k,    ∂f/∂b_k = Σ_i δ_k[i],
       δ_(k-1) = (δ_k W_kᵀ) φ'(z_(k-1)).
 
-    The last formula is for k > 1, and its second product is elementwise. The result
-    equals `jax.value_and_grad` of the same mean loss up to rounding error.
+    The last formula is for k > 1. φ' is the derivative of the activation, and the
+    product with φ'(z_(k-1)) is elementwise. The result equals `jax.value_and_grad` of
+    the same mean loss up to rounding error.
 
     Args:
       params: Params of an `mlp`, one entry for each layer.

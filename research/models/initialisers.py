@@ -82,7 +82,7 @@ def lecun_uniform(
     fan_in: int | None = None,
     fan_out: int | None = None,
 ) -> Float[Array, "..."]:
-    """Draw uniform weights in ±√(3 / fan_in), with the variance of `lecun_normal`.
+    """Draw uniform weights between ±√(3 / fan_in), with the variance of `lecun_normal`.
 
     Arguments, result and errors are as in `lecun_normal`.
     """
@@ -121,7 +121,7 @@ def glorot_uniform(
     fan_in: int | None = None,
     fan_out: int | None = None,
 ) -> Float[Array, "..."]:
-    """Draw uniform weights in ±√(6 / (fan_in + fan_out)).
+    """Draw uniform weights between ±√(6 / (fan_in + fan_out)).
 
     The variance of the weights equals that of `glorot_normal`. Arguments, result and
     errors are as in `lecun_normal`.
@@ -162,7 +162,7 @@ def he_uniform(
     fan_in: int | None = None,
     fan_out: int | None = None,
 ) -> Float[Array, "..."]:
-    """Draw uniform weights in ±√(6 / fan_in), with the variance of `he_normal`.
+    """Draw uniform weights between ±√(6 / fan_in), with the variance of `he_normal`.
 
     Arguments, result and errors are as in `lecun_normal`.
     """

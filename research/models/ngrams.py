@@ -270,6 +270,7 @@ def sample_ngram(
     Returns:
       The sampled tokens without the prompt, int32, shape (num_tokens,).
     Raises:
+      TypeError: prompt does not consist of integers.
       ValueError: An argument is out of range.
     Example:
       >>> model = ngram([0, 1, 2] * 50, 3, 3)

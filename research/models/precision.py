@@ -13,7 +13,7 @@ from research.types import Array, Key, Model, Params, Sequences
 
 
 def mixed_precision(model: Model, compute_dtype: DTypeLike = "bfloat16") -> Model:
-    """Build a model that computes in a narrow dtype and keeps its params in float32.
+    """Build a model that computes in a narrow dtype, with params in a wider dtype.
 
     In apply, the params and the floating inputs are rounded to the compute dtype, the
     model is applied, and its prediction is converted back to the dtype of the params.
@@ -28,8 +28,8 @@ def mixed_precision(model: Model, compute_dtype: DTypeLike = "bfloat16") -> Mode
     differs from the result in float32 by the rounding errors of all layers. In
     bfloat16, the relative rounding error of a number is at most 2⁻⁸. Bfloat16 has the
     range of float32. In float16, numbers above 65,504 overflow and numbers below about
-    6e-8 become 0. A loss must then be multiplied by a constant, so that its gradient
-    does not become 0.
+    6e-8 become 0. With float16, a loss must therefore be multiplied by a constant
+    before its gradient is computed. Otherwise small entries of the gradient become 0.
 
     Args:
       model: Model of this library, or any model whose apply accepts params of the

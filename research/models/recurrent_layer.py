@@ -19,10 +19,9 @@ def draw_layer(
 ) -> Params:
     """Draw the initial parameters of one layer.
 
-    Weights consist of one block of H columns for each gate of the cell. Input weights
-    are Glorot uniform, recurrent weights are orthogonal in each block, and biases are
-    0. Only the bias of the LSTM's forget gate is 1, so that the layer initially
-    remembers.
+    Weights consist of `cell.num_blocks` blocks of H columns. Input weights are Glorot
+    uniform, recurrent weights are orthogonal in each block, and biases are 0. Only the
+    bias of the LSTM's forget gate is 1, so that the layer initially remembers.
 
     Args:
       key: Key for this layer.
