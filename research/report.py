@@ -163,7 +163,7 @@ def write_report(path: str | Path, pictures: Sequence[Any], question: str = "") 
 
 
 def rule_sources(numbers: Mapping[str, Any]) -> list[tuple[str, str | None]]:
-    """Return the sources of those rules of a study that are not from this package.
+    """Return the source code of those rules of a study that are not from this package.
 
     The numbers may come from an untrusted source: malformed entries are left out, and
     nothing is executed.
@@ -171,7 +171,8 @@ def rule_sources(numbers: Mapping[str, Any]) -> list[tuple[str, str | None]]:
     Args:
       numbers: Numbers of a result.
     Returns:
-      Pairs (names of the rules, source). The source is None if it is unknown.
+      List of pairs (names of the rules, source code). The names are one text, separated
+      by commas. The source code is None if it is unknown.
     Example:
       >>> rule_sources(
       ...     {"origin": {"code": [{"rules": ["mine"], "text": "mine = 3"}, 7]}}
@@ -262,8 +263,8 @@ def shown(value: str | int | float | None) -> str:
     An integer below 10¹⁵ is shown in full. Another number that is 0 or from 0.001 to
     10⁶ is shown with four significant digits, or without decimals if it is 10,000 or
     larger. All other numbers are shown with three significant digits and a power of
-    ten. Signs do not count in these limits. None, NaN, the infinities and truth values
-    become words or symbols.
+    ten. Signs do not count in these limits. None becomes "not reached". NaN, the
+    infinities and truth values become words or symbols too.
 
     Example:
       >>> [

@@ -25,10 +25,11 @@ def log_mel(
     """Compute the log-mel spectrogram of a wave.
 
     The entry of frame m and band k is log(Σ_f weights[f, k] P_m(f) + 1e-10), with the
-    natural logarithm. P_m is the power spectrum of the frame under a periodic Hann
-    window (`power_spectrum`). The weights are `mel_weights`. There is no pre-emphasis,
-    dithering, centring or normalisation. Samples of int16 are divided by 32,768.
-    Floating samples are used unchanged.
+    natural logarithm and the sum over the frequencies f of the spectrum. P_m is the
+    power spectrum of the frame under a periodic Hann window (`power_spectrum`). The
+    weights are `mel_weights`. There is no pre-emphasis, dithering, centring or
+    normalisation. Samples of int16 are divided by 32,768. Floating samples are used
+    unchanged.
 
     Args:
       wave: Samples, int16 or floating, shape (t,) with t >= 1. A wave that is shorter
@@ -130,11 +131,12 @@ def power_spectrum(
 ) -> Float[np.ndarray, "frames N/2+1"]:
     """Compute the power spectrum |X(f)|² of each frame under a periodic Hann window.
 
-    Each frame is padded with 0 to N samples, where N is the smallest power of two that
-    is not below the length of the frame. Let P(k) be the power at the frequency k / N,
-    in cycles per sample, for k = 0, ..., N/2. By Parseval's theorem, P(0) + 2 P(1) +
-    ... + 2 P(N/2 - 1) + P(N/2) = N Σ_t (window_t x_t)², where x_t are the samples of
-    the frame.
+    X is the discrete Fourier transform of the product of frame and window. Each frame
+    is padded with 0 to N samples, where N is the smallest power of two that is not
+    below the length of the frame. Let P(k) be the power at the frequency k / N, in
+    cycles per sample, for k = 0, ..., N/2. By Parseval's theorem, P(0) + 2 P(1) + ... +
+    2 P(N/2 - 1) + P(N/2) = N Σ_t (window_t x_t)², where x_t are the samples of the
+    frame.
 
     Args:
       framed: Frames of floating samples, shape (frames, length), length at least 2.

@@ -84,8 +84,8 @@ def copies(source: Source, file: File) -> list[tuple[Folder, Path]]:
     """List every copy of a file on this machine, in search order.
 
     A copy may be damaged; `fault` checks a copy. MNIST and Fashion-MNIST use the same
-    file names. A file that belongs to the wrong one of these two data sets is not
-    listed, not even as a damaged copy.
+    file names. A file of the other one of these two data sets is therefore not listed,
+    not even as a damaged copy.
 
     Args:
       source: Data set of `SOURCES`.

@@ -100,12 +100,12 @@ def interpolate_steps(
 def hold_out(split: SequenceSplit, one_in: int, seed: int) -> SequenceSplit:
     """Hold out random examples of the training part, as a new test part.
 
-    In each class, one of every `one_in` examples is held out, and at least one.
+    Of the m examples of each class, ⌊m / one_in⌋ are held out, and at least one.
 
     Args:
       split: Sequences. The test part is not used.
-      one_in: Number of examples for each example that is held out, at least 2. For
-        example, 5 means that a fifth of the examples is held out.
+      one_in: Number at least 2. For example, 5 means that a fifth of the examples is
+        held out.
       seed: Seed of the selection.
     Returns:
       The old training part, split into a new training part and a new test part. The new

@@ -14,7 +14,7 @@ COLUMNS = (
 
 
 def size_in_words(source: Source) -> str:
-    """Format the size of a data set's download.
+    """Format the size of a data set's download in MB, or "none" without a download.
 
     Example:
       >>> size_in_words(SOURCES["fashion_mnist"]), size_in_words(SOURCES["iris"])
@@ -46,7 +46,10 @@ def call_in_words(source: Source) -> str:
 
 
 def table_rows() -> list[tuple[str, ...]]:
-    """Return the rows of the table of data sets, with the columns `COLUMNS`.
+    """Return the rows of the table of data sets.
+
+    The columns are name, contents, call that loads the data, size of the download,
+    licence, origin, and publication to cite.
 
     Example:
       >>> [row[0] for row in table_rows() if row[0].endswith("mnist")]

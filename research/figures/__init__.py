@@ -57,7 +57,8 @@ class Picture(NamedTuple):
       title: Title of a few words.
       caption: Description of the content, with the important numbers. Readers who
         cannot see the picture get this text.
-      figure: Still figure, or the text of an SVG file, such as `Ledger.svg` returns.
+      figure: Still figure, or the text of an SVG file, such as
+        `research.derivatives.Ledger.svg` returns.
       motion: Looping APNG from `research.figures.motion.record`. None means that there
         is no animation.
     """
@@ -161,7 +162,9 @@ def save(picture: Picture, folder: Path | str, name: str) -> Saved:
 
 
 def svg_bytes(figure: Figure | str) -> bytes:
-    """Return a figure as SVG. The same figure always gives the same bytes.
+    """Return a figure as SVG.
+
+    With the same version of matplotlib, equal figures give equal bytes.
 
     Args:
       figure: The figure, or the text of an SVG file, which is returned as it is.

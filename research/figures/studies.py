@@ -43,10 +43,12 @@ def draw_study(
       arrays: The `arrays` of the study's result, with names such as
         <workload>/<rule>/curves.
     Returns:
-      Pictures by name: ratios, trials, rates (only if a rule has a learning rate),
-      curves, and profile (only if there are at least three workloads). A rule has the
-      same colour in all pictures except ratios. In ratios, the colour shows the
-      verdict.
+      Pictures by name: "ratios" (cost relative to the baseline), "trials" (cost against
+      the number of trials), "rates" (cost against the learning rate), "curves"
+      (distance to the optimum against passes) and "profile" (performance profile).
+      "rates" is there only if a rule has a learning rate, and "profile" only if there
+      are at least three workloads. A rule has the same colour in all pictures except
+      "ratios", where the colour shows the verdict.
     """
     who = cast(numbers)
     with figures.style():
@@ -67,7 +69,8 @@ def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
 
     The cost is the number of example gradients that a rule needs to reach the target.
     The plot shows the ratio of the costs over all workloads and, if there are several
-    workloads, on each of them. `numbers` are those of the study's result.
+    workloads, on each of them. `numbers` are those of the study's result, and `who` has
+    the order of the rules.
     """
     workloads, rules = (
         numbers["workloads"],

@@ -35,9 +35,10 @@ class Cast(NamedTuple):
     """Order and colours of the rules in a study's pictures.
 
     Attributes:
-      order: All rules, the best first. They are sorted by their overall ratio to the
-        baseline; the ratio of the baseline is 1. Rules with equal ratios are sorted by
-        the number of workloads on which they reach the target, and then by cost.
+      order: All rules, the best first. They are sorted by their cost relative to the
+        baseline over all workloads; this ratio is 1 for the baseline. Rules with equal
+        ratios are sorted by the number of workloads on which they reach the target, and
+        then by cost.
       shown: Rules drawn in colour: first the baseline, then the best other rules.
       quiet: The remaining rules, drawn in grey, the best first.
       colours: Colour of every rule.

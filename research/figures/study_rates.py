@@ -241,9 +241,10 @@ def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, row: int) -> Non
     """Draw the scores of one rule against its learning rate.
 
     Each trial is a dot, with its range over the seeds. The curve is the score as a
-    function of the learning rate alone, with its band over the seeds. Crosses at the
-    top mark trials that diverged. A bar at the bottom marks the rates whose score is at
-    most 10 % above the best one (`Valley.near`).
+    function of the learning rate alone, with its band over the seeds. A ring marks the
+    trial with the lowest score. Crosses at the top mark trials that diverged. A bar at
+    the bottom marks the rates whose score is at most 10 % above the best one
+    (`Valley.near`).
 
     Args:
       panel: Panel. The scales and limits of its axes must be set before.

@@ -58,7 +58,8 @@ def in_batches(
     """Return the training, validation and test batches.
 
     `parts` are pairs (x, y), one for each of these batches, or one pair for training
-    alone. With one pair, the validation and test batches are None.
+    alone. With one pair, the validation and test batches are None. The inputs get
+    `dtype` and the targets `target_dtype`.
     """
     batches = (
         Batch(jnp.asarray(x, dtype), jnp.asarray(y, target_dtype)) for x, y in parts

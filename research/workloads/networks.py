@@ -134,7 +134,10 @@ def network_workload(
 
 
 def mlp_digits(*, size: str = "small") -> NetworkWorkload:
-    """MLP on 8x8 digits, 20 epochs. Units: 64-64-10, or 64-512-512-10 if "large"."""
+    """MLP on 8x8 digits, trained for 20 epochs.
+
+    Its layers have 64-64-10 units, or 64-512-512-10 units if size is "large".
+    """
     hidden = {"small": (64,), "large": (512, 512)}[_checked(size)]
     model = models.mlp((64, *hidden, 10), dtype=DTYPE)
     return network_workload(
@@ -143,7 +146,10 @@ def mlp_digits(*, size: str = "small") -> NetworkWorkload:
 
 
 def cnn_digits(*, size: str = "small") -> NetworkWorkload:
-    """CNN on 8x8 digits, 15 epochs. Channels: 8 and 16, or 32 and 64 if "large"."""
+    """CNN on 8x8 digits, trained for 15 epochs.
+
+    Its convolutions have 8 and 16 channels, or 32 and 64 channels if size is "large".
+    """
     channels = {"small": (8, 16), "large": (32, 64)}[_checked(size)]
     hidden = {"small": (32,), "large": (128,)}[size]
     model = models.cnn((8, 8, 1), 10, channels=channels, hidden=hidden, dtype=DTYPE)
@@ -154,7 +160,10 @@ def cnn_digits(*, size: str = "small") -> NetworkWorkload:
 
 
 def gru_digits(*, size: str = "small") -> NetworkWorkload:
-    """GRU on the rows of 8x8 digits, 20 epochs. Units: 32, or 256 if "large"."""
+    """GRU on the rows of 8x8 digits, trained for 20 epochs.
+
+    It has 32 units, or 256 units if size is "large".
+    """
     hidden = {"small": 32, "large": 256}[_checked(size)]
     model = models.recurrent(8, hidden, 10, cell="gru", dtype=DTYPE)
     rows = lambda x: Sequences(
@@ -166,9 +175,10 @@ def gru_digits(*, size: str = "small") -> NetworkWorkload:
 
 
 def gru_vowels(*, size: str = "small") -> NetworkWorkload:
-    """GRU on Japanese Vowels (downloaded), 60 epochs. Units: 32, or 256 if "large".
+    """GRU on Japanese Vowels (downloaded), trained for 60 epochs.
 
-    A third of the training utterances of each speaker are the validation part.
+    It has 32 units, or 256 units if size is "large". A third of the training utterances
+    of each speaker are the validation part.
     """
     hidden = {"small": 32, "large": 256}[_checked(size)]
     data = datasets.vowels()
