@@ -227,7 +227,7 @@ def test_progress_grows_to_one(program):
         ({"seed": [0], "learning_rate": [np.nan]}, "learning_rate must be finite.*nan"),
         (
             {"seed": [0, 1], "learning_rate": [0.1, -0.1]},
-            "not negative; got learning_rate=-0.1 in run 1",
+            "at least 0; got learning_rate=-0.1 in run 1",
         ),
     ],
 )

@@ -292,7 +292,7 @@ def _check_hyperparameter(name: str, values: np.ndarray) -> np.ndarray:
         bad |= values < 0
     if bad.any():
         raise ValueError(
-            f"{name} must be finite and not negative; got {name}={values[bad][0]} in "
-            f"run {bad.argmax()}."
+            f"{name} must be finite, and a learning rate at least 0; got "
+            f"{name}={values[bad][0]} in run {bad.argmax()}."
         )
     return values
