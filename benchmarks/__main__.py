@@ -1,6 +1,6 @@
 """Compare the speed with other libraries, and write the ratios to RESULTS.md.
 
-python -m benchmarks             # every row, over half an hour on two cores
+python -m benchmarks             # every row, over an hour on two cores
 python -m benchmarks --quick     # a smoke run of few steps; prints, writes nothing
 """
 
@@ -22,6 +22,7 @@ PARTS = (
     "minimising",
     "networks",
     "derivatives",
+    "gradbench",
     "startup",
 )
 RESULTS = Path(__file__).parent / "RESULTS.md"
@@ -48,6 +49,12 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         type=Path,
         help="file to write (default: RESULTS.md beside this, when all is run)",
     )
+    parser.add_argument(
+        "--gradbench",
+        type=Path,
+        metavar="FOLDER",
+        help="a checkout of gradbench/gradbench, whose C++ and PyTorch are timed too",
+    )
     return parser.parse_args(words)
 
 
@@ -64,6 +71,7 @@ def main(words: list[str] | None = None) -> None:
     from benchmarks import (
         clock,
         derivatives,
+        gradbench,
         matrix_rules,
         minimising,
         network_studies,
@@ -97,6 +105,9 @@ def main(words: list[str] | None = None) -> None:
         for name, module in alone.items()
         if name in parts
     ]
+    if "gradbench" in parts:
+        checked = gradbench.measure(flags.quick, tell, flags.gradbench)
+        others.append(gradbench.section(checked))
     command = " ".join(
         ["python -m benchmarks", *(sys.argv[1:] if words is None else words)]
     )

@@ -9,8 +9,8 @@ python -m benchmarks.gradbench --only gmm --only ba
 
 The C++ derivatives, written by hand, must have been built: `make -C tools/manual` in
 the checkout, with json.hpp of nlohmann-json in its folder cpp. Its PyTorch tool needs
-torch. All run on one core, in turns. The times are processor seconds of a call, because
-other work on the machine disturbs these least.
+torch and dataclasses_json. All run on one core, in turns. The times are processor
+seconds of a call, because other work on the machine disturbs these least.
 """
 
 import argparse
@@ -30,13 +30,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import gradbench_reference as reference
+from benchmarks.tables import Section
 
 TOLERANCE = 1e-10  # Of the largest entry.
 SEED = 31337
 ROUNDS, SECONDS, MOST_CALLS = 3, 0.1, 4096
 PYTORCH = ("gmm", "kmeans", "lse", "lstm")  # Evaluations its PyTorch tool finishes.
 BITS, BONES = 14, 22
-SMALL: dict[str, dict[str, int]] = {
+Sizes = dict[str, dict[str, int]]
+SMALL: Sizes = {
     "gmm": {"d": 3, "k": 4, "n": 20},
     "kmeans": {"k": 4, "n": 30, "d": 3},
     "llsq": {"n": 17, "m": 7},
@@ -50,7 +52,7 @@ SMALL: dict[str, dict[str, int]] = {
     "saddle": {},
 }
 # Sizes of GradBench's own workloads.
-FULL: dict[str, dict[str, int]] = {
+FULL: Sizes = {
     "gmm": {"d": 20, "k": 25, "n": 1000},
     "kmeans": {"k": 100, "n": 10_000, "d": 8},
     "llsq": {"n": 4096, "m": 128},
@@ -358,11 +360,32 @@ def check(name: str) -> tuple[float, float]:
     return error(call(0, 1)[0], value), error(call(1, 1)[0], derivative)
 
 
-def row(name: str, checkout: Path | None, rounds: int) -> tuple[str, bool]:
-    """Return a line of the table, and whether every number is right."""
+class GradRow(NamedTuple):
+    """One evaluation: how exact ours is, and what a call costs each tool.
+
+    Attributes:
+      name, size, note: The evaluation, its sizes in words, and how ours computes it.
+      error: Largest error of our value and derivative, in units of the largest entry.
+      milliseconds: By tool, those of a call of the value and of the derivative.
+      ratio: Time of the C++ derivative over ours: the ratio of the least times, and the
+        least and largest ratio of a round; None without the C++.
+      compile_seconds: To compile our value and derivative.
+    """
+
+    name: str
+    size: str
+    note: str
+    error: float
+    milliseconds: dict[str, list[float]]
+    ratio: list[float] | None
+    compile_seconds: float
+
+
+def row(name: str, checkout: Path | None, rounds: int, sizes: Sizes) -> GradRow:
+    """Compute an evaluation with each tool, in turns."""
     from benchmarks.gradbench_functions import EVALUATIONS
 
-    given = make_input(name, FULL[name])
+    given = make_input(name, sizes[name])
     call, compile_seconds = ours(name, given)
     calls = {"ours": call}
     if checkout and (checkout / "tools" / "manual" / "bin" / name).exists():
@@ -372,40 +395,109 @@ def row(name: str, checkout: Path | None, rounds: int) -> tuple[str, bool]:
     runs = in_turns(calls, rounds)
     # Without the C++ program, the small input is compared with NumPy.
     errors = [] if "C++" in runs else list(check(name))
+    ratio = None
     if "C++" in runs:
         errors += [
             error(*pair)
             for pair in zip(runs["ours"].outputs, runs["C++"].outputs, strict=True)
         ]
-    times = {
-        tool: [f"{1e3 * min(seconds):.3g}" for seconds in run.seconds]
-        for tool, run in runs.items()
-    }
-    cell = lambda tool: " / ".join(times.get(tool, ["–", "–"]))
-    ratio = "–"
-    if "C++" in runs:
-        pairs = np.array(runs["C++"].seconds[1]) / np.array(runs["ours"].seconds[1])
-        best = min(runs["C++"].seconds[1]) / min(runs["ours"].seconds[1])
-        ratio = f"{best:.3g} ({pairs.min():.3g} to {pairs.max():.3g})"
-    sizes = ", ".join(f"{key} {value}" for key, value in FULL[name].items())
-    words = [
+        theirs, mine = runs["C++"].seconds[1], runs["ours"].seconds[1]
+        pairs = [their / own for their, own in zip(theirs, mine, strict=True)]
+        ratio = [min(theirs) / min(mine), min(pairs), max(pairs)]
+    return GradRow(
         name,
-        sizes or "–",
-        f"{max(errors):.0e}",
-        cell("ours"),
-        cell("C++"),
-        cell("PyTorch"),
-        ratio,
-        f"{compile_seconds:.1f}",
+        ", ".join(f"{key} {value}" for key, value in sizes[name].items()) or "–",
         EVALUATIONS[name].note,
+        max(errors),
+        {
+            tool: [1e3 * min(seconds) for seconds in run.seconds]
+            for tool, run in runs.items()
+        },
+        ratio,
+        compile_seconds,
+    )
+
+
+def line(row: GradRow) -> str:
+    """Write a row of the Markdown table."""
+    times = {
+        tool: " / ".join(f"{value:.3g}" for value in pair)
+        for tool, pair in row.milliseconds.items()
+    }
+    ratio = "{:.3g} ({:.3g} to {:.3g})".format(*row.ratio) if row.ratio else "–"
+    words = [
+        row.name,
+        row.size,
+        f"{row.error:.0e}",
+        *(times.get(tool, "– / –") for tool in ("ours", "C++", "PyTorch")),
+        ratio,
+        f"{row.compile_seconds:.1f}",
+        row.note,
     ]
-    return "| " + " | ".join(words) + " |", max(errors) <= TOLERANCE
+    return "| " + " | ".join(words) + " |"
 
 
 HEAD = (
     "| evaluation | size | largest error | ours, f / ∇f, ms | C++ | PyTorch "
     "| C++ ∇f / ours | seconds to compile | note |\n" + "|---" * 9 + "|"
 )
+
+
+def measure(
+    quick: bool, tell: Callable[[str], Any], checkout: Path | None = None
+) -> list[GradRow]:
+    """Compute all evaluations in a process of their own, which has one core.
+
+    Raises:
+      RuntimeError: That process ended with an error.
+    """
+    words = [sys.executable, "-m", "benchmarks.gradbench", "--json"]
+    words += ["--small"] if quick else []
+    words += ["--checkout", str(checkout)] if checkout else []
+    rows = []
+    tell("gradbench")
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as child:
+        for printed in child.stdout or ():
+            rows.append(GradRow(*json.loads(printed)))
+            tell(f"gradbench: {rows[-1].name} is done")
+    if len(rows) < len(FULL):
+        raise RuntimeError(
+            f"{' '.join(words)} ended with status {child.returncode} after "
+            f"{len(rows)} of {len(FULL)} evaluations."
+        )
+    return rows
+
+
+def section(rows: list[GradRow]) -> Section:
+    """Describe the rows in a section of the page."""
+    right = [row for row in rows if row.error <= TOLERANCE]
+    beside = [(row.name, row.ratio[0]) for row in rows if row.ratio]
+    faster = [name for name, ratio in beside if ratio >= 1]
+    answer = f"GradBench: {len(right)} of {len(rows)} right to {TOLERANCE:.0e}" + (
+        f"; the gradient takes at most the time of the C++ in {len(faster)} of "
+        f"{len(beside)}: {', '.join(faster) or 'none'}."
+        if beside
+        else "; its C++ was not there to be timed."
+    )
+    text = (
+        "\n".join([HEAD, *map(line, rows)])
+        + "\n\nProcessor milliseconds of a call on one core. The ratio is above 1 where"
+        " ours is faster; in brackets are the rounds. det is computed by another "
+        "algorithm than in the C++. The C++ gradient of ode is a formula for the exact "
+        "solution and runs no steps. [README.md](README.md#gradbench) says why ours is "
+        "slower where it is."
+    )
+    missed = [
+        f"GradBench, {row.name}: an error of {row.error:.0e}"
+        for row in rows
+        if row not in right
+    ]
+    missed += [
+        f"GradBench, {name}: the C++ gradient takes {ratio:.3g} of our time"
+        for name, ratio in beside
+        if ratio < 1
+    ]
+    return Section("GradBench", answer, text, missed)
 
 
 def main(words: list[str] | None = None) -> int:
@@ -417,6 +509,8 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--checkout", type=Path, help="folder of gradbench/gradbench")
     parser.add_argument("--only", choices=FULL, action="append", help="may be repeated")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--json", action="store_true", help="print a list for each row")
+    parser.add_argument("--small", action="store_true", help="small inputs, one round")
     flags = parser.parse_args(words)
     if flags.checkout and not (flags.checkout / "tools" / "manual").is_dir():
         parser.error(f"{flags.checkout} has no folder tools/manual.")
@@ -427,13 +521,16 @@ def main(words: list[str] | None = None) -> int:
     research.backend.configure(x64=True)
     if find_spec("torch"):
         importlib.import_module("torch").set_num_threads(1)
-    print(HEAD, flush=True)
-    right = []
+    if not flags.json:
+        print(HEAD, flush=True)
+    sizes, rounds = (SMALL, 1) if flags.small else (FULL, flags.rounds)
+    rows = []
     for name in flags.only or FULL:
-        line, is_right = row(name, flags.checkout, flags.rounds)
-        print(line, flush=True)
-        right.append(is_right)
-    print(f"\n{sum(right)} of {len(right)} right to {TOLERANCE:.0e}.")
+        rows.append(row(name, flags.checkout, rounds, sizes))
+        print(json.dumps(rows[-1]) if flags.json else line(rows[-1]), flush=True)
+    right = [row.error <= TOLERANCE for row in rows]
+    if not flags.json:
+        print(f"\n{sum(right)} of {len(right)} right to {TOLERANCE:.0e}.")
     return 0 if all(right) else 1
 
 
