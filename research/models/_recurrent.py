@@ -96,8 +96,8 @@ def recurrent(
       dropout: Dropout rate between layers and before the output layer. Dropout is
         active only if apply gets a key. There is no dropout between time steps.
       window: Number of steps in a window of truncated backpropagation. None means the
-        full gradient. With a window, no gradient reaches the state before the first
-        step: the gradient of a learned initial state is then 0.
+        full gradient. With a window, the gradient of a learned initial state comes from
+        the outputs of the first window only.
       initial_state: State before the first step of every sequence. None means zeros.
         "learned" adds it to the params, initially zero. A fixed state is a sequence
         with one tuple for each layer: (h,), or (h, c) for an LSTM. h and c have shape

@@ -93,9 +93,8 @@ def unroll(
       params: Params of the layer, from `draw_layer`.
       x: Inputs, time first, shape (T, n, d).
       carry: Carry before the first step, arrays of shape (n, H).
-      window: As in `recurrent`. If t is a multiple of `window`, dcarry_(t-1) is set to
-        0. The steps are t = 0, ..., T - 1, so the differential of the carry before step
-        0 is set to 0 too.
+      window: As in `recurrent`. The steps are t = 0, ..., T - 1. If t is a positive
+        multiple of `window`, dcarry_(t-1) is set to 0.
     Returns:
       The carry after each step. Its arrays have a leading axis of length T.
     References:
@@ -108,7 +107,9 @@ def unroll(
         bias = jnp.concatenate(
             [jnp.zeros(weights.shape[1] - len(bias), bias.dtype), bias]
         )[None]
-    cuts = None if window is None else jnp.arange(len(x)) % window == 0
+    # Nothing is before step 0 but the first carry, which may have been learned.
+    steps = jnp.arange(len(x))
+    cuts = None if window is None else (steps % window == 0) & (steps > 0)
     return _over_time(cell, cuts)(projected, weights, bias, carry)
 
 

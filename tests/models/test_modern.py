@@ -403,6 +403,27 @@ def test_an_initial_state_equals_the_carry_of_recurrence(cell):
     assert not any(np.any(a) for a in jax.tree.leaves(zeros))
 
 
+@pytest.mark.thorough("the other cell", but="lstm")
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_a_learned_initial_state_has_the_gradient_of_the_first_window(cell):
+    options = {"cell": cell, "outputs": "every", "initial_state": "learned"}
+    model = models.recurrent(2, 3, 4, **options, window=2)
+    whole = models.recurrent(2, 3, 4, **options)
+    params, x = drawn(model.init), np.random.default_rng(11).normal(size=(5, 7, 2))
+
+    def first_window(params):
+        return jnp.sum(jnp.sin(whole.apply(params, x)[:, :2]))
+
+    found, expected = jax.jit(
+        lambda: (
+            jax.grad(lambda p: jnp.sum(jnp.sin(model.apply(p, x))))(params),
+            jax.grad(first_window)(params),
+        )
+    )()
+    close(found["initial_state"], expected["initial_state"])
+    assert all(np.all(a != 0) for a in jax.tree.leaves(found["initial_state"]))
+
+
 @pytest.mark.parametrize(
     "wrong", ["zeros", 0.0, (), ((np.zeros(3),),), ((np.zeros(2),),) * 2]
 )
