@@ -1,6 +1,5 @@
 """Run experiments and other commands that need a clone: python -m experiments NAME."""
 
-import argparse
 import ast
 import importlib
 import sys
@@ -10,6 +9,7 @@ from types import ModuleType
 
 import research
 from research.cli import commands, flags
+from research.cli.parser import Parser
 from research.cli.reproduce import (
     add_options,
     pin_libraries_of,
@@ -118,9 +118,7 @@ def keep(words: Sequence[str]) -> int:
 
     Its first picture is stored beside it, as reference/NAME.svg or NAME.png.
     """
-    parser = argparse.ArgumentParser(
-        "python -m experiments keep", description=keep.__doc__
-    )
+    parser = Parser("python -m experiments keep", description=keep.__doc__)
     parser.add_argument(
         "run",
         type=Path,
@@ -183,9 +181,7 @@ def reproduce(words: Sequence[str]) -> int:
     table and the numbers. Differences from the hashes of a reference are only shown.
     The status is 0 if the results agree, and 1 otherwise.
     """
-    parser = argparse.ArgumentParser(
-        "python -m experiments reproduce", description=reproduce.__doc__
-    )
+    parser = Parser("python -m experiments reproduce", description=reproduce.__doc__)
     parser.add_argument(
         "what", help="a finished run, results/NAME/ID, or the NAME of an experiment"
     )

@@ -408,8 +408,8 @@ def test_bad_input_is_one_line_that_names_it(words, line, capsys):
             "argument --learning-rate: invalid float value: 'fast'",
         ),
         (
-            "mine.py:my_adam --again adam",
-            "the following arguments are required: --against",
+            "mine.py:my_adam --agianst adam",
+            "Unknown flag --agianst. Did you mean --against?",
         ),
     ],
 )

@@ -1,6 +1,5 @@
 """The command `descent data`: list, fetch and verify data sets."""
 
-import argparse
 import os
 import sys
 import textwrap
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from research.cli import errors as problems
 from research.cli import progress
+from research.cli.parser import Parser
 from research.naming import nearest
 
 if TYPE_CHECKING:
@@ -39,14 +39,12 @@ def data(words: Sequence[str]) -> int:
     Raises:
       ValueError, OSError: The input is bad, or a data set cannot be fetched.
         `research.cli.errors_in_one_line` reports the error in one line.
-      SystemExit: Status 2 after an unknown flag.
+      SystemExit: Status 2 if an argument is missing or a value has the wrong type.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "descent data",
         description=(data.__doc__ or "").partition("\n")[0],
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "action", nargs="?", default="list", help="list (the default), fetch or verify"

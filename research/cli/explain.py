@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from research.cli import expression, user_code
+from research.cli.parser import Parser
 from research.naming import nearest
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def explain(words: Sequence[str]) -> int:
     Raises:
       ValueError, TypeError, OSError: The input is bad.
         `research.cli.errors_in_one_line` reports the error in one line.
-      SystemExit: Status 2 after an unknown flag.
+      SystemExit: Status 2 if an argument is missing or a value has the wrong type.
     """
     asked = _parser().parse_args(words)
     point = values(asked.at)
@@ -63,14 +64,12 @@ def explain(words: Sequence[str]) -> int:
     return SUCCESS
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     functions = textwrap.fill(", ".join(expression.FUNCTIONS), WIDTH)
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "descent explain",
         description=f"{DESCRIPTION}{functions}",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("function", metavar="EXPR", help="a formula, FILE.py:name or module:name")

@@ -1,11 +1,11 @@
 """The commands `descent leaderboard` (merge studies) and `descent pack` (pack runs)."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from research.cli import console
+from research.cli.parser import Parser
 
 PAGE = Path("leaderboard.html")
 EXAMPLES = """
@@ -28,7 +28,7 @@ def leaderboard(words: Sequence[str]) -> int:
     Raises:
       ValueError, OSError: The input is bad. `research.cli.errors_in_one_line` reports
         the error in one line.
-      SystemExit: Status 2 after an unknown flag.
+      SystemExit: Status 2 if an argument is missing or a value has the wrong type.
     """
     asked = _parser().parse_args(words)
     from research import leaderboard as page
@@ -51,13 +51,11 @@ def leaderboard(words: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         "descent leaderboard",
         description=(leaderboard.__doc__ or "").partition("\n")[0],
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add(
@@ -94,12 +92,11 @@ def pack(words: Sequence[str]) -> int:
       0. The path of the archive and a summary of its contents are printed.
     Raises:
       ValueError, OSError: Bad input, as in `leaderboard`.
-      SystemExit: Status 2 after an unknown flag.
+      SystemExit: Status 2 if an argument is missing or a value has the wrong type.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "descent pack",
         description=(pack.__doc__ or "").partition("\n")[0],
-        allow_abbrev=False,
     )
     parser.add_argument(
         "run", type=Path, help="folder of a finished run, results/NAME/ID"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from research import cli, portable
 from research.cli import compare, compare_networks, flags, received
+from research.cli.parser import Parser
 from research.reading import parse_json, read_bytes
 
 if TYPE_CHECKING:
@@ -43,14 +44,12 @@ def reproduce(words: Sequence[str]) -> int:
     Raises:
       ValueError, OSError: The input is bad. `research.cli.errors_in_one_line` reports
         the error in one line.
-      SystemExit: Status 2 after an unknown flag.
+      SystemExit: Status 2 if an argument is missing or a value has the wrong type.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "descent reproduce",
         description=(reproduce.__doc__ or "").partition("\n")[0],
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "study",

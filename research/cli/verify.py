@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from research.cli import console, progress
 from research.cli import rule_lookup as subjects
+from research.cli.parser import Parser
 
 if TYPE_CHECKING:
     from research.verification import Verification
@@ -38,7 +39,7 @@ def verify(words: Sequence[str]) -> int:
     Raises:
       ValueError, TypeError, OSError: The input is bad.
         `research.cli.errors_in_one_line` reports the error in one line.
-      SystemExit: Status 2 after an unknown flag.
+      SystemExit: Status 2 if an argument is missing or a value has the wrong type.
     """
     asked = _parser().parse_args(words)
     from research import backend
@@ -92,13 +93,11 @@ def _reference(word: str, named: subjects.Named, given: dict[str, Any]) -> Any:
     return named.rule if known_name(named.rule) else subjects.constructor(named, given)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         "descent verify",
         description=DESCRIPTION,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     of_rule = (
