@@ -105,7 +105,7 @@ def search(
        race. The refinement ends if the best mean score improves by less than log 1.02
        in two rounds in a row.
     4. Choice: the best four points run on all seeds. The point with the lowest mean
-    score is chosen.
+       score is chosen.
 
     A new point may lie outside a range with a log or one_minus scale, by up to a third
     of the width of the range on this scale. The chosen point may therefore lie outside
