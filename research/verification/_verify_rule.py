@@ -346,6 +346,9 @@ def known_name(reference: Any) -> str | None:
 
     The reference may be a name, a constructor of this library, or the function of optax
     that corresponds to such a constructor.
+
+    Raises:
+      ValueError: The reference is a str, but not the name of a rule with a formula.
     """
     if isinstance(reference, str):
         if reference not in FORMULAS:

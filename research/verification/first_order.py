@@ -66,8 +66,8 @@ def ema_momentum(
 ) -> Iterator[Leaves]:
     """Yield the iterates of descent along a moving average of gradients.
 
-    The average is that of algorithm 1 of Kingma & Ba (2015). With undamped_start=True
-    the start is as in torch.
+    The average is that of algorithm 1 of Kingma & Ba (2015), without its bias
+    correction. With undamped_start=True, it starts at the first gradient, as in torch.
     """
     m = zeros_like(x)
     for t in count(1):
@@ -126,7 +126,7 @@ def averaged(
 def signed_average(
     learning_rate: float, momentum: float = 0.9
 ) -> optax.GradientTransformation:
-    """Return a rule like optax.signum, which optax 0.2.6 does not have yet.
+    """Return the rule of optax.signum, made of parts that optax 0.2.6 already has.
 
     optax calls the momentum beta.
     """
@@ -152,7 +152,8 @@ def noisy_sgd(
 ) -> Iterator[Leaves]:
     """Yield the iterates of noisy SGD: equation (1) of Neelakantan et al. (2015).
 
-    draws is an iterable of Leaves: the standard normal numbers of each step.
+    `draws` has one `Leaves` of standard normal numbers for each step. `eta` and `gamma`
+    are the paper's η and γ.
     """
     for t, noise in enumerate(draws, 1):
         deviation = sqrt(eta / mpmath.mpf(t) ** gamma)

@@ -21,7 +21,8 @@ def natural_gradient(
 ) -> Iterator[Leaves]:
     """Yield the iterates of equation (7) of Amari (1998): x <- x - η F⁻¹ g.
 
-    F is the Fisher matrix. For a canonical link it equals the Hessian.
+    F is the Fisher matrix, plus `damping` times the identity. It is computed as the
+    Hessian, which equals the Fisher matrix for a canonical link.
     """
     while True:
         fisher = hessian(f, x)

@@ -49,7 +49,8 @@ def barzilai_borwein(
 ) -> Iterator[Leaves]:
     """Yield the iterates of equations (5) and (6) of Barzilai & Borwein (1988).
 
-    If the curvature is not positive, the step size does not change.
+    If the curvature ⟨s, y⟩ is not positive, the step size does not change. Here s is
+    the last change of the params, and y that of the gradient.
     """
     g, step = f.gradient(x), learning_rate
     while True:
@@ -64,7 +65,8 @@ def barzilai_borwein(
 def adgd(x: Leaves, f: Function, learning_rate: float = 1e-3) -> Iterator[Leaves]:
     """Yield the iterates of AdGD: algorithm 1 of Malitsky & Mishchenko (2020).
 
-    If the iterates do not move, λ and θ do not change.
+    λ is the step size, and θ the ratio of the last two step sizes. If the iterates do
+    not move, λ and θ do not change.
     """
     g, step, theta = f.gradient(x), learning_rate, mpmath.inf
     while True:
