@@ -286,12 +286,13 @@ def train_on_seeds(
 def train_around(
     setting: Setting, searched: Searched, rate: str
 ) -> dict[str, Float[np.ndarray, "..."]]:
-    """Train at learning rates around the chosen one, on the first search's tuning seeds.
+    """Train at learning rates around the chosen one, on tuning seeds of one search.
 
-    At most ten of these seeds are used. The rates are 2^-4 to 2^4 times the rate that
-    the search `searched` chose. All other hyper-parameters are those that it chose.
-    `rate` is the name of the learning rate. Return a dict with the arrays `rates`,
-    shape (r,), and `rate_scores`, their log costs, shape (r, seeds).
+    The seeds are the first ten tuning seeds of search 0, or all of them if there are
+    fewer. The rates are 2^-4 to 2^4 times the rate that the search `searched` chose.
+    All other hyper-parameters are those that it chose. `rate` is the name of the
+    learning rate. Return a dict with the arrays `rates`, shape (r,), and `rate_scores`,
+    their log costs, shape (r, seeds).
     """
     seeds = setting.protocol.seeds_of_search(0)[:RACING_SEEDS]
     values = {
