@@ -309,8 +309,8 @@ def carry_out(
       experiment: Module of the experiment, as described in `main`.
       command: Parsed command line, from `flags.parse`.
       exactly: Whether to raise an error if missing data would be replaced by other
-        data. Missing data that the experiment does not need are left out, whatever the
-        value: the field of the config that names them is empty in the returned run.
+        data. In any case, missing data that the experiment does not need are left out:
+        the field of the config that names them is then empty in the returned run.
     Returns:
       The finished run, and whether it was finished before.
     Raises:

@@ -88,6 +88,12 @@ def best_search(searches: Sequence[Searched]) -> Searched:
 class Evaluate:
     """Callable that trains the runs that searches ask for, and counts them.
 
+    Args:
+      program: Compiled program of the trainings.
+      score: Function (result of a sweep) -> (score of each run, whether it diverged).
+      protocol: Protocol of the comparison.
+      on_chunk: Function that is called with the progress of the searches, or None.
+      checkpoints: Storage for unfinished runs.
     Attributes:
       trained: Number of runs so far.
       screened: Number of runs in the screening. In the screening, each search runs all
@@ -161,7 +167,17 @@ class Outcomes(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """Settings that all trainings of a contender on a workload share."""
+    """Settings that all trainings of a contender on a workload share.
+
+    Attributes:
+      workload: The workload.
+      contender: The rule and its search space.
+      protocol: Protocol of the comparison.
+      program: Compiled program of the trainings.
+      sampler: Sampler of the training data.
+      num_epochs: Number of epochs of a training.
+      checkpoints: Storage for unfinished runs.
+    """
 
     workload: Workload
     contender: Contender
@@ -240,7 +256,8 @@ def report_choices(
 ) -> tuple[Outcomes, Float[np.ndarray, " evaluations"]]:
     """Train the trial that each search chose, and the defaults, on the reporting seeds.
 
-    A trial is a choice of hyper-parameters. `Protocol` defines the reporting seeds.
+    A trial is a choice of hyper-parameters. The reporting seeds are the seeds that no
+    search uses (`Protocol`).
 
     Return the outcomes and the passes over the data at each evaluation. The outcomes
     have one row for each search, and a last row for the defaults.
@@ -260,7 +277,8 @@ def train_on_seeds(
 ) -> tuple[Outcomes, Float[np.ndarray, " evaluations"]]:
     """Train trials on the reporting seeds.
 
-    A trial is a choice of hyper-parameters. `Protocol` defines the reporting seeds.
+    A trial is a choice of hyper-parameters. The reporting seeds are the seeds that no
+    search uses (`Protocol`).
 
     `values` has the values of each hyper-parameter, by name, of `count` trials. Return
     the outcomes of the trials, and the passes over the data at each evaluation.

@@ -31,7 +31,7 @@ def measurement(
       arrays: Arrays of all searches, as `measure_contender` returns them.
       nearby: Dict of two arrays: `rates` (learning rates around the chosen one) and
         `rate_scores` (their log costs). {} if the rule has no learning rate.
-      known: Values that are already known, by name. Needed are `n` (number of
+      known: Values that are already known, by name. They must include `n` (number of
         examples), `evaluations` (cost of a step in gradients) and `seconds_per_pass`,
         which may be None.
       protocol: Protocol of the comparison.

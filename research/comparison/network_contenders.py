@@ -200,13 +200,13 @@ def network_contenders(
     Args:
       rules: Mapping from a name to a rule, or a sequence of names of rules of this
         package, as for `make_contenders`.
-      evaluations: {rule: cost of one step}, for rules whose cost is not 1, as for
-        `make_contenders`.
       spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
         the hyper-parameter. If there is no default range, the hyper-parameter is added
         to the space. The hyper-parameters whose names end in "learning_rate" follow the
         schedule; others are constant. `warmup` and `decay` are arguments of
         `training_schedule`.
+      evaluations: {rule: cost of one step}, for rules whose cost is not 1, as for
+        `make_contenders`.
       search_schedule: Whether `warmup` and `decay` are searched. If False, the warm-up
         is 10 % of the training and the decay is linear.
     Returns:

@@ -505,7 +505,8 @@ def measure_on_network(
     Args:
       network: The network workload.
       contender: A rule with its search space, one of `network_contenders`.
-      protocol: Protocol, of which searches, budget, seeds and level are used.
+      protocol: Protocol of the comparison. Its `passes`, `batch_size`, `target` and
+        `level` are not used.
       timed: Whether to time a training that runs alone.
       on_chunk: Function that is called with the progress of the measurement, or None.
       checkpoints: Storage for unfinished runs. The caller makes it specific to this

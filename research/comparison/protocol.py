@@ -63,11 +63,11 @@ class Protocol(NamedTuple):
 
     @property
     def reported_on(self) -> str:
-        """Part of the workload on which rules are reported."""
+        """Part of the data on which rules are reported: "train" or "test"."""
         return REPORTED_ON[self.tune_on]
 
     def seeds_of_search(self, number: int) -> tuple[int, ...]:
-        """Return the tuning seeds of search number 0, 1, ...."""
+        """Return the tuning seeds of the search with this number, counted from 0."""
         return self.tuning_seeds[number :: self.searches]
 
 

@@ -307,7 +307,8 @@ def train_trials(
 ) -> tuple[Outcomes, Float[np.ndarray, " evaluations"]]:
     """Train given trials on all reporting seeds, without a search.
 
-    A trial is a choice of hyper-parameters. `Protocol` defines the reporting seeds.
+    A trial is a choice of hyper-parameters. The reporting seeds are the seeds that no
+    search uses (`Protocol`).
 
     Args:
       workload: Workload with the parts of the data that the protocol needs.

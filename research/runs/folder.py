@@ -49,7 +49,7 @@ CHECKPOINTS, MODELS = "checkpoints", "models"
 
 
 class Run(NamedTuple):
-    """A run folder that is open.
+    """A run and its folder, from `open_run`.
 
     Attributes:
       path: The folder, <results>/<experiment>/<id>.
@@ -113,7 +113,12 @@ def run_id(experiment: str, config: Any) -> str:
 
 
 def check_experiment(experiment: Any) -> None:
-    """Raise an error unless the experiment's name can name a folder."""
+    """Raise an error unless the experiment's name can name a folder.
+
+    Raises:
+      TypeError: The name is not a str.
+      ValueError: The name has other characters than letters, digits, _ and -.
+    """
     check_text("experiment", experiment)
     if not re.fullmatch(NAME, experiment):
         raise ValueError(

@@ -36,8 +36,8 @@ class Replicates(NamedTuple):
     Attributes:
       choice: Estimate for each resample of the tuning seeds, shape (..., resamples).
         The trials are chosen on the resampled tuning seeds; their costs are those on
-        the original reporting seeds. The dots are the shape of the estimates, () for
-        one.
+        the original reporting seeds. The dots stand for the shape of the estimates,
+        which is () for a single one.
       reporting: Estimate for each resample of the reporting seeds, minus the estimate
         on the original reporting seeds, shape (..., resamples). In these estimates, the
         cost of a rule is averaged over all trials that were chosen for the field
@@ -110,11 +110,11 @@ def choice_weights(
     A subset has k of the t trials. Trial 0, the rule's defaults, is in every subset.
     The trial with the lowest mean in the subset is chosen.
 
-    Sort the other trials by their mean, the lowest first, and number them i = 1, 2, ...
-    in this order. If trial i has a lower mean than trial 0, trial i is chosen in every
-    subset that contains trial i and none of the trials 1, ..., i - 1. These subsets are
-    a share C(t - 1 - i, k - 2) / C(t - 1, k - 1) of all subsets, where C is the
-    binomial coefficient. In all other subsets, and for k = 1, trial 0 is chosen.
+    Sort the other trials by their mean, the lowest first, and number them i = 1, ..., t
+    - 1 in this order. If trial i has a lower mean than trial 0, trial i is chosen in
+    every subset that contains trial i and none of the trials 1, ..., i - 1. These
+    subsets are a share C(t - 1 - i, k - 2) / C(t - 1, k - 1) of all subsets, where C is
+    the binomial coefficient. In all other subsets, and for k = 1, trial 0 is chosen.
 
     Args:
       means: Mean score of each trial, lower is better, shape (..., t).

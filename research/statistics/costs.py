@@ -170,9 +170,10 @@ def search_scores(
 
     A run that reached the target has its log cost as score. A run that missed the
     target has the score log(10 B) - 0.001 log(10 B / P), where B is the budget,
-    `passes[-1]`, and P are the `penalised_passes` of the run, at most 10 B. The first
-    term is the result of `log_costs`. The second term, 0.001 log(10 B / P), is between
-    0 and 0.0023. It ranks the runs that missed the target by how close they came.
+    `passes[-1]`, and P is the result of `penalised_passes` for the run, at most 10 B.
+    The first term is the log cost of a run that missed the target (`log_costs`). The
+    second term, 0.001 log(10 B / P), is between 0 and 0.0023. It ranks the runs that
+    missed the target by how close they came.
 
     Args:
       passes: Passes at each evaluation, shape (k,), ascending from 0; the last one is

@@ -39,16 +39,16 @@ def median_interval(
     """Return the median over the first axis with its percentile bootstrap interval.
 
     Args:
-      samples: Numbers of the runs with m seeds, one row per seed, shape (m, ...). A run
-        that did not reach its target has inf, which counts as a number here.
+      samples: Numbers, one row for each of m seeds, shape (m, ...). A run that did not
+        reach its target may have inf: medians of infinities are allowed.
       level: Nominal coverage, between 0 and 1. With ten seeds, the actual coverage of
         the percentile interval is slightly lower.
       resamples: Number of bootstrap resamples, at least 100.
       seed: Seed of the resampling.
     Returns:
       The triple (median, low, high), each of shape (...). Where a sample is NaN, or the
-      median lies between -inf and inf, all three are NaN. With one seed, all three are
-      the median, because one seed does not show the spread.
+      median is the mean of -inf and inf, all three are NaN. With one seed, all three
+      are the median, because one seed does not show the spread.
     Raises:
       ValueError, TypeError: There is no sample, a sample is not a real number, or
         `level`, `resamples` or `seed` is out of its range.

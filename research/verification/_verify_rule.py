@@ -44,8 +44,8 @@ class Verification(NamedTuple):
       deviations: Deviation on each problem, by the problem's name.
       reasons: Reasons why rule and reference could not be compared, by the problem's
         name.
-      cause: Likely mistake in the rule. None if rule and reference agree, or if no
-        known mistake explains the deviation.
+      cause: Likely mistake in the rule, in words. None if rule and reference agree, or
+        if no cause was found.
       tolerance: Largest deviation that counts as agreement.
     """
 

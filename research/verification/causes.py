@@ -39,7 +39,7 @@ def likely_cause(
     tolerance: float,
     on_progress: OnProgress | None = None,
 ) -> str | None:
-    """Return the mistake that makes the reference behave like the rule.
+    """Describe the mistake that makes the reference behave like the rule.
 
     A mistake explains the rule if the reference with this mistake agrees with the rule
     on every problem on which it can be run. These kinds of mistakes are tried in order:

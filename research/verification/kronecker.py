@@ -74,8 +74,10 @@ def soap(
 ) -> Iterator[Leaves]:
     """Yield the iterates of SOAP: algorithms 3 and 4 of Vyas et al. (2024).
 
-    As in the authors' code, the first gradient sets the bases and makes no step, and
-    the columns of a basis are sorted before an iteration.
+    As in the authors' code, the first gradient sets the bases and makes no step. The
+    bases are computed again every `refresh_every` steps: with refresh="eigh" from
+    eigenvectors, with "qr" by one power iteration and a QR decomposition. The columns
+    of a basis are sorted before.
     """
     beta = b2 if shampoo_beta is None else shampoo_beta
     m = v = zeros_like(x)

@@ -53,8 +53,8 @@ def strong_wolfe(
     The conditions are φ(a) <= φ(0) + c1 a φ'(0) and |φ'(a)| <= c2 |φ'(0)|, where φ(a) =
     f(x + a d). The search is that of algorithms 3.5 and 3.6. At most `most` values of a
     are tried. If none of them satisfies both conditions, the result is the best one
-    that lowers f enough, or 0 if there is none. The result is also 0 if φ'(0) is not
-    negative.
+    that satisfies the first, or 0 if there is none. The result is also 0 if φ'(0) is
+    not negative.
     """
     points = []
 

@@ -318,9 +318,11 @@ def optax_prodigy(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.prodigy, with zero updates until a gradient is not 0.
 
-    Until then, optax itself divides 0 by 0, and its params become NaN. optax always
-    corrects the bias. For bias_correction=False, the argument learning_rate divided by
-    optax's correction is therefore passed to optax, as a schedule.
+    Until then, optax itself divides 0 by 0, and its params become NaN. The rule gets
+    x_t - x_0 in place of the params x_t, because optax subtracts x_0 and would lose
+    digits. optax always corrects the bias. For bias_correction=False, the argument
+    learning_rate divided by optax's correction is therefore passed to optax, as a
+    schedule.
     """
 
     def uncorrected(count: Any):

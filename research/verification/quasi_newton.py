@@ -73,8 +73,9 @@ def lbfgs(
 ) -> Iterator[Leaves]:
     """Yield the iterates of L-BFGS: algorithms 7.4 and 7.5 of Nocedal & Wright.
 
-    Without pairs of changes, the direction is the gradient times `first_scale`.
-    Otherwise the initial inverse Hessian is the identity times the scale γ of (7.20).
+    The memory has pairs of the last changes of the params and of the gradient. As long
+    as it is empty, the direction is minus the gradient times `first_scale`. Otherwise
+    the initial inverse Hessian is the identity times the scale γ of (7.20).
     """
     g, pairs = f.gradient(x), []
     while True:

@@ -144,7 +144,9 @@ def optax_adamw(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.schedule_free_adamw, with a corrected warm-up.
 
-    `optax_sgd` describes the error in optax's warm-up.
+    For the step, optax evaluates the schedule of the warm-up with a count from 0, and
+    for the weight of the average with a count from 1. With warm-up, the result is
+    therefore a rule made of other parts of optax.
     """
     if not warmup_steps:
         rule = optax.contrib.schedule_free_adamw(

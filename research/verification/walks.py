@@ -405,9 +405,9 @@ def distance(
 
     If only one of two compared values is finite, the difference is inf. If both values
     are NaN, the difference is 0 if the problem has NaN in its gradients, and inf if it
-    does not. Failed runs therefore never count as equal. If both rules report other
-    params than their iterates (`Walk.evaluations`), these params are compared, too, by
-    |x - y| / (1 + |y|).
+    does not. Two runs that become NaN therefore count as equal only if a gradient is
+    NaN. If both rules report other params than their iterates (`Walk.evaluations`),
+    these params are compared, too, by |x - y| / (1 + |y|).
 
     Args:
       found, reference: The two trajectories.
