@@ -51,15 +51,18 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
         predict(config, folder, file) -> Result, if the experiment saves models
         share(config, part, parts, checkpoints), if processes can share the work
 
-    With the digests from `complete`, a run whose files have changed is another run.
+    Because of the digests from `complete`, a run whose files have changed gets another
+    id and another folder. `share` computes part number `part` of `parts`, and saves it
+    in the checkpoints.
 
-    With the flag of a key of its dict `OTHERS`, another experiment runs instead: the
-    file of that name in the same folder, with the remaining flags.
+    The module may also have a dict `OTHERS` from the name of a flag to the name of
+    another experiment. If this flag is given, the other experiment, a file in the same
+    folder, runs instead with the remaining flags.
 
     If Config has a field `devices`, that many devices are shown to JAX (see
     `backend.configure`). Compiled programs are kept for the next run (see
     `backend.keep_programs`), unless the module says TIMES_COMPILATION = True.
-    `report_of` finds the module with the experiment's texts and figures.
+    `report_of` says where the experiment's texts and figures are.
 
     Args:
       experiment: Module of the experiment, as described above.
@@ -139,6 +142,7 @@ def conduct(
     Args:
       experiment: Module of the experiment, as described in `main`.
       config, on_progress, checkpoints: Arguments of the experiment's function `run`.
+        `on_progress` is called with (done, total, message).
     """
     from research import runs
 
@@ -153,9 +157,10 @@ def conduct(
 def errors_in_one_line() -> Iterator[None]:
     """Report errors in one line on stderr, and exit with a status.
 
-    Bad input exits with status 2 and Ctrl-C with 130. Warnings are printed without
-    their location. If the program that reads the output has closed the pipe (`| head`),
-    this program ends silently with status 141, as is usual.
+    Bad input (ValueError, TypeError, OSError or ImportError) exits with status 2, and
+    Ctrl-C with 130. Warnings are printed without their location. If the program that
+    reads the output has closed the pipe (`| head`), this program ends silently with
+    status 141, as is usual.
     """
     formatwarning = warnings.formatwarning
     warnings.formatwarning = lambda message, *place, **more: f"warning: {message}\n"
@@ -231,7 +236,9 @@ def predict(experiment: ModuleType, command: flags.Command) -> None:
     """Predict a file with the models of a finished run, and print the prediction.
 
     Args:
-      experiment, command: As in `perform`.
+      experiment: Module of the experiment, as described in `main`.
+      command: Parsed command line, from `flags.parse`. Its option `predict` names the
+        file.
     Raises:
       ValueError: The experiment saves no models, or the run is not finished. The
         message says what to run.
@@ -274,7 +281,7 @@ def write_pictures(experiment: ModuleType, folder: Path) -> dict[str, Path]:
       experiment: Module of the experiment, as described in `main`.
       folder: Run folder.
     Returns:
-      Paths by name: the figures, and "report".
+      Paths by name: the figures, "report", and "models" if the run saved models.
     """
     from research import figures, report, runs
 
@@ -299,17 +306,20 @@ def carry_out(
     """Run a parsed command line to its end, unless the run is already finished.
 
     Args:
-      experiment, command: As in `perform`.
-      exactly: If True, missing data are never replaced by other data. For both values,
-        missing data are left out if the field of the config that names them may be
-        empty. The field is then empty in the config of the returned run.
+      experiment: Module of the experiment, as described in `main`.
+      command: Parsed command line, from `flags.parse`.
+      exactly: Whether to raise an error if missing data would be replaced by other
+        data. In any case, missing data that the experiment does not need are left out:
+        the field of the config that names them is then empty in the returned run.
     Returns:
       The finished run, and whether it was finished before.
     Raises:
-      ValueError: `exactly` is True, and the config needs data that are missing here. Or
-        the options ask for bits that are the same on all processors (--portable), which
-        this process cannot give. Or the finished run was made without --portable and
-        the options have it, or the other way round.
+      ValueError: `exactly` is True, and data of the config are missing here and would
+        be replaced. Or the options ask for bits that are the same on all processors
+        (--portable), which this process cannot give. Or the finished run was made
+        without --portable and the options have it, or the other way round.
+      OSError: Another process is working in the run folder, or the folder cannot be
+        written.
     """
     from research import backend, runs
 
@@ -377,7 +387,8 @@ def changed_fields(before: Any, after: Any) -> dict[str, tuple[Any, Any]]:
     """Return the fields in which two configs of the same class differ.
 
     Returns:
-      Dict name -> (value before, value after). Empty if `before` is not a dataclass.
+      Dict from the name of each such field to the pair (value before, value after). It
+      is empty if `before` is not a dataclass.
     """
     names = (
         [field.name for field in dataclasses.fields(before)]

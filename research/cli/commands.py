@@ -103,7 +103,7 @@ def find(name: str) -> Callable[[Sequence[str]], int]:
     """Return the function of a command.
 
     Raises:
-      ValueError: The command does not exist, or the name belongs to an experiment.
+      ValueError: There is no command with this name.
     """
     if name in COMMANDS:
         module = importlib.import_module(f"research.cli.{COMMANDS[name].module}")

@@ -140,7 +140,11 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: "Checkpoints | None" = None,
 ) -> "Result":
-    """Compare the rules."""
+    """Compare the rules that a config names, and return the study as a result.
+
+    `on_progress` is called with (done, total, message). Finished measurements are saved
+    in `checkpoints`; None means that they are not saved.
+    """
     given = arguments(config)
     study = research.comparison.compare(
         given.pop("rules"),
@@ -153,10 +157,10 @@ def run(
 
 
 def share(config: Config, part: int, parts: int, checkpoints: "Checkpoints") -> None:
-    """Compute one part of the pairs of a rule and a workload.
+    """Measure one part of all pairs (workload, rule), and save the measurements.
 
-    The part has every `parts`-th pair, starting with pair `part`. The results are saved
-    in the checkpoints, and `run` loads them from there.
+    The part has every `parts`-th pair, starting with pair number `part`, counted from
+    0. The measurements are saved in `checkpoints`, where `run` finds them.
     """
     given = arguments(config)
     research.comparison.compute_share(
@@ -170,7 +174,10 @@ def share(config: Config, part: int, parts: int, checkpoints: "Checkpoints") -> 
 
 
 def arguments(config: Config) -> dict[str, Any]:
-    """Convert a config to the arguments of `research.comparison.compare`."""
+    """Convert a config to the arguments of `research.comparison.compare`, by name.
+
+    The argument `workload` is not among them.
+    """
     return research.comparison.parse_command(
         config.rule,
         lambda word: rule_lookup.find(word).rule,

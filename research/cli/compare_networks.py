@@ -127,7 +127,13 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: "Checkpoints | None" = None,
 ) -> "Result":
-    """Compare the rules."""
+    """Compare the rules that a config names, and return the study as a result.
+
+    `on_progress` is called with (done, total, message). Finished measurements are saved
+    in `checkpoints`; None means that they are not saved. If Muon is compared with the
+    baseline AdamW, the numbers of the result also have the ratio `muon_over_adamw` of
+    their validation losses.
+    """
     study = research.comparison.compare_networks(
         on_progress=on_progress,
         checkpoints=checkpoints or research.types.no_checkpoints,
@@ -141,10 +147,10 @@ def run(
 
 
 def share(config: Config, part: int, parts: int, checkpoints: "Checkpoints") -> None:
-    """Compute one part of the pairs of a rule and a network.
+    """Measure one part of all pairs (network, rule), and save the measurements.
 
-    The part has every `parts`-th pair, starting with pair `part`. The results are saved
-    in the checkpoints, and `run` loads them from there.
+    The part has every `parts`-th pair, starting with pair number `part`, counted from
+    0. The measurements are saved in `checkpoints`, where `run` finds them.
     """
     given = arguments(config)
     research.comparison.compute_network_share(
@@ -153,7 +159,7 @@ def share(config: Config, part: int, parts: int, checkpoints: "Checkpoints") -> 
 
 
 def arguments(config: Config) -> dict[str, Any]:
-    """Convert a config to the arguments of `research.comparison.compare_networks`."""
+    """Convert a config to the arguments of `comparison.compare_networks`, by name."""
     words = research.comparison.name_rules(config.rule)
     return {
         "rules": {name: rule_lookup.find(word).rule for name, word in words.items()},

@@ -14,10 +14,12 @@ DISTRIBUTIONS = {"sklearn": "scikit-learn", "lazy_loader": "lazy-loader"}
 def explain(problem: Exception) -> str:
     """Describe an exception in one line.
 
-    The message of an exception from this package is used without changes. An exception
-    from a library (for example a shape error inside NumPy) may be caused by a mistake
-    in this package. For such an exception, the line also says how to see the traceback.
-    If a package is missing, the line gives the command that installs the package.
+    The message of an exception that this package raised is used without changes, except
+    that it is put on one line. An exception from a library (for example a shape error
+    inside NumPy) may be caused by a mistake in this package. For such an exception, the
+    line also says how to see the traceback. For an error of the operating system about
+    a file, the line has the reason and the file. If a package is missing, the line
+    gives the command that installs the package.
 
     Args:
       problem: The exception.

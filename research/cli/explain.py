@@ -99,6 +99,9 @@ def _parser() -> Parser:
 def values(words: Sequence[str]) -> dict[str, Any]:
     """Parse texts such as x=1.0, and return numbers or lists of numbers by name.
 
+    Raises:
+      ValueError: A text is not NAME=VALUE with a number or a list of numbers, or a name
+        occurs twice.
     Example:
       >>> values(["x=1", "y=[1, 2.5]"])
       {'x': 1, 'y': [1, 2.5]}
@@ -129,9 +132,9 @@ def _is_numeric(value: Any) -> bool:
 
 
 def function(word: str) -> tuple[Callable[..., Any], bool]:
-    """Find the function that a command-line argument describes.
+    """Return the function that an argument describes, and whether it is a formula.
 
-    Return the function, and True if the argument is a formula.
+    The argument is a formula such as "x**2", FILE.py:name, or module:name.
 
     Raises:
       ValueError, TypeError, OSError: The argument is neither a formula nor the name of

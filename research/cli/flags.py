@@ -85,9 +85,9 @@ def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
 
     The config starts from the default values. With --full it starts from the module's
     FULL instead, and with --fast from its FAST. With --config, values from a file
-    replace some of its values. All other flags then change single values. `--help`
-    prints the docstring of the module and the flags with their defaults, and exits. JAX
-    is not imported.
+    replace some of these. All other flags then change single values. `--help` prints
+    the docstring of the module and the flags with their defaults, and exits. JAX is not
+    imported.
 
     Args:
       experiment: Module with a docstring, a frozen dataclass Config, and FULL, an
@@ -98,7 +98,8 @@ def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
     Raises:
       ValueError: A flag or a key of the file is unknown. The message suggests the most
         similar flag or key.
-      TypeError: A value in the file has the wrong type.
+      TypeError: A value in the file has the wrong type, or a field of Config has the
+        name of a flag that every experiment has.
       OSError: The file cannot be read.
       SystemExit: The exit status is 0 after --help. It is 2 if the value of a flag has
         the wrong type, and then a message on stderr names the flag.
@@ -194,6 +195,8 @@ def with_values(base: Any, values: Mapping[str, Any], where: str) -> Any:
       base: Frozen dataclass instance.
       values: New values. A key is the name of a field or of its flag.
       where: Source of the values, for messages.
+    Returns:
+      A new instance of the same class. Fields that `values` does not name are kept.
     Raises:
       ValueError: A key is not a field.
       TypeError: A value does not have the type of its field.

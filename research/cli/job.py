@@ -29,17 +29,17 @@ SECONDS_TO_CLAIM = 10.0
 class Task(NamedTuple):
     """Description of a job's task, made only of strings, numbers, dicts and lists.
 
-    So the task can be sent to another machine and started there much later.
+    The task can therefore be sent to another machine and started there much later.
 
     Attributes:
       experiment: Name of the experiment's module, with its packages, as seen from the
         folder `top`.
       top: Folder that contains the module's top package.
       config: Config as JSON values.
-      part, parts: Index of this job, and number of all jobs.
+      part, parts: Index of this job, from 0 to parts - 1, and number of all jobs.
       run: Run folder.
-      command: Identifier of the command line call that submitted the job.
-      variables: Environment variables of the submitting process.
+      command: Identifier of the command that submitted the job.
+      variables: Environment variables of the submitting process that the job needs.
     """
 
     experiment: str
@@ -68,7 +68,8 @@ class Outcome(NamedTuple):
 def compute_part(task: Task) -> Outcome:
     """Compute one job's part of an experiment, and save it in the run's checkpoints.
 
-    An error is also written to the job's log.
+    An error is returned in the outcome, not raised, and its traceback is written to the
+    job's log.
     """
     try:
         return Outcome(None, _compute_part(task))

@@ -29,14 +29,19 @@ The last two commands run on two hosts, of which node1 is the first."""
 
 
 def launch(words: Sequence[str]) -> int:
-    """Run the command `descent launch`.
+    """Start the processes of a training, wait for them, and return an exit status.
+
+    If a signal stopped a process, a line on stderr says so. If a process fails, the
+    others have 45 seconds to end; then they are killed.
 
     Args:
       words: Command-line arguments after `launch`.
     Returns:
       The exit status: 0 if all processes succeeded, 130 after Ctrl-C, otherwise 1.
     Raises:
-      ValueError: The arguments contradict one another.
+      ValueError: The arguments contradict one another, or a number is out of its range.
+      OSError: The file cannot be started.
+      SystemExit: Status 2 if a flag has a value of the wrong type.
     """
     asked = _parser().parse_args(words)
     places = _places(asked)

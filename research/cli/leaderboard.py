@@ -91,7 +91,8 @@ def pack(words: Sequence[str]) -> int:
     Returns:
       0. The path of the archive and a summary of its contents are printed.
     Raises:
-      ValueError, OSError: Bad input, as in `leaderboard`.
+      ValueError, OSError: The input is bad. `research.cli.errors_in_one_line` reports
+        the error in one line.
       SystemExit: Status 2 if an argument is missing or a value has the wrong type.
     """
     parser = Parser(

@@ -75,19 +75,20 @@ def with_files(
 
     Args:
       config: Config of the study.
-      given: Files of rules on this machine, as in the argument `rules` of
-        `reproduce_study`.
+      given: Files of rules on this machine, each written FILE.py, FILE.py:NAME or
+        RULE=FILE.py:NAME, where RULE is the name in the study.
       folder: Run folder of the study. Error messages refer to its folder `sources`.
       trusted: Whether the config comes from the user, not from a .zip file. If False, a
         file that the config names is used only if it lies in the current folder and has
         the digest that the study recorded.
     Returns:
-      The fields `rule` and `files`.
+      A dict with the fields `rule` and `files`; {} if the config names no rules.
     Raises:
       NotHereError: The file of a rule was not given, or the study has objects that
         exist only in Python.
       ValueError: A text of `given` is malformed or names no rule of the study, or the
         digest of a file differs from the one that the study recorded.
+      FileNotFoundError: A file does not exist.
     """
     from research import comparison
 
@@ -131,6 +132,8 @@ def without_origin(result: "runs.Result") -> "runs.Result":
 
 def printable(text: Any) -> str:
     """Return a text from another person if it is safe to print, else "unknown".
+
+    A text is safe if it has at most 2000 characters, all of them printable.
 
     Example:
       >>> printable("mine"), printable("\\x1b[2J"), printable(None)

@@ -40,7 +40,8 @@ def reproduce(words: Sequence[str]) -> int:
     Args:
       words: Command-line arguments after `reproduce`.
     Returns:
-      0 if the results agree, and 1 otherwise. The verdict is printed.
+      0 if the results agree or nothing was trained, and 1 otherwise. The verdict is
+      printed.
     Raises:
       ValueError, OSError: The input is bad. `research.cli.errors_in_one_line` reports
         the error in one line.
@@ -103,7 +104,7 @@ def reproduce_study(
     Args:
       path: Run folder of the study, or a .zip file that `descent pack` made from such a
         folder. Only a .zip file is redrawn.
-      options: Options, as in `reproduce_run`.
+      options: Options. The field `results` is the folder for the new run.
       rules: Files of rules: FILE.py, FILE.py:NAME or RULE=FILE.py:NAME.
       redraw_only: Whether to end after the redrawing.
     Returns:
@@ -179,8 +180,9 @@ def reproduce_run(
     """Run the config of a finished run again in another folder, and compare results.
 
     If versions, processor, settings and code are the same in both runs, every array and
-    number must be bit-identical. If they are not the same, the table and the numbers
-    are compared by the rules of `research.runs.hold`.
+    number must be bit-identical, except times. If they are not the same, or if data
+    were left out, the first table and the numbers must agree to the printed digits or
+    within their intervals (`research.runs.hold_against`).
 
     Args:
       folder: Run folder.
@@ -241,11 +243,13 @@ def reproduce_reference(
 
     Args:
       file: Path of the reference, experiments/reference/<name>.json.
-      load, options: As in `reproduce_run`.
+      load: Function (name of an experiment) -> module of the experiment.
+      options: Options. The field `results` is the folder for the new run.
     Returns:
       0 if the table and the numbers agree to the printed digits or within their
-      intervals, and 1 otherwise. The hashes have no effect on this value. The verdict
-      is printed.
+      intervals, and 1 otherwise. Values that the experiment declares as not
+      reproducible, and the hashes of the arrays, have no effect on this value. The
+      verdict is printed.
     Raises:
       ValueError: The reference cannot be read, the experiment does not accept the
         config any more, or the data are missing here and would have to be replaced by

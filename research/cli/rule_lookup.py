@@ -82,6 +82,10 @@ def find(word: str) -> Named:
 def arguments(words: Sequence[str]) -> dict[str, Any]:
     """Parse texts such as "b1=0.8", and return the values by name.
 
+    A value that is not a Python literal stays a text.
+
+    Raises:
+      ValueError: A text is not NAME=VALUE.
     Example:
       >>> arguments(["b1=0.8", "nesterov=True", "mu_dtype=bfloat16"])
       {'b1': 0.8, 'nesterov': True, 'mu_dtype': 'bfloat16'}
@@ -106,9 +110,10 @@ def check_arguments(
     """Select the given arguments that a constructor accepts.
 
     Args:
-      named: The constructor.
+      named: The rule or constructor, from `find`.
       given: Values by name.
       all_taken: Whether an argument that the constructor does not accept is an error.
+        If False, such an argument is left out.
     Returns:
       The accepted arguments, values by name.
     Raises:
@@ -262,9 +267,11 @@ def _may_be_a_rule(value: Any) -> bool:
 def constructor(named: Named, given: dict[str, Any]) -> Callable[..., Any] | Any:
     """Return the rule in the form that `verify_rule` takes.
 
-    A class of PyTorch is returned unchanged. Otherwise the result is a rule, or a
-    function learning_rate -> rule that ignores keyword arguments. The error messages of
-    this rule or function contain the name of the rule.
+    A class of PyTorch is returned unchanged. For a rule that is already made, the
+    result is this rule. For a constructor, the result is a function learning_rate ->
+    rule that passes the arguments `given` to the constructor, and ignores other keyword
+    arguments. The rule is checked in each call (`made`), and error messages contain its
+    name.
     """
     from research.verification.rule_under_test import is_made, made
     from research.verification.torch_rules import is_torch_class

@@ -20,6 +20,8 @@ def in_file(word: str, what: str, is_one: Callable[[Any], bool], among: str) -> 
       is_one: Function (object) -> whether the object is of the wanted kind. Error
         messages suggest only objects of this kind.
       among: Text for the message if the file has no object of the wanted kind.
+    Returns:
+      The object with this name, of any kind.
     Raises:
       OSError: The file does not exist.
       ValueError: Importing the file fails, or the name does not exist in the file. For
@@ -95,7 +97,10 @@ def imported_file(path: Path) -> Any:
 
 @contextlib.contextmanager
 def failures_named(name: str) -> Iterator[None]:
-    """Add the name of a file to errors that are raised while the file is imported."""
+    """Turn errors that are raised while a file is imported into a RuleError.
+
+    The message of the RuleError contains the name of the file or module.
+    """
     from research.verification.rule_under_test import RuleError, place
 
     try:

@@ -66,19 +66,20 @@ def compare(
         to the search (`make_contenders`).
       evaluations: {rule: cost of one step}. The cost is how often a step evaluates the
         objective on a batch. A value counts as one evaluation, and so does a gradient.
-        The gradient that the step receives counts, too. A rule whose update calls
-        `value_fn`, which evaluates the objective, needs this number.
+        The gradient that the step receives counts, too. The number is needed for a rule
+        whose update evaluates the objective (by the argument `value_fn`), except for
+        rules of this package.
       timed: Whether to measure the seconds per pass. The measurement needs one more
         compilation for each rule on each workload.
-      on_progress: Function that is called with (done, total, message).
-      checkpoints: Storage for finished measurements.
+      on_progress: Function that is called with (done, total, message), or None.
+      checkpoints: Storage for finished measurements. By default nothing is stored.
       **terms: Arguments of `make_protocol`: searches, budget, passes, batch_size,
         seeds, tuning_seeds, tune_on, target, level, width, search_seed.
     Returns:
       The study; print it to see the answer.
     Raises:
       ValueError, TypeError: An argument is wrong, or a rule cannot be traced. The error
-        is raised before any training. Its message names the rule and the argument.
+        is raised before any training.
     References:
       Choi et al. 2019, arXiv:1910.05446 (budgets and spaces decide comparisons);
       Bouthillier et al. 2021, arXiv:2103.03098 (variance from the choice of
@@ -131,7 +132,8 @@ def plan(
     Args:
       rules, workload, baseline, spaces, evaluations, terms: As for `compare`.
     Returns:
-      The pair (protocol, contenders). A contender is a rule with its search space.
+      The pair (protocol, contenders). The protocol has the terms of the comparison.
+      There is one contender for each rule: the rule with its search space.
     Raises:
       ValueError, TypeError: As for `compare`.
     Example:
@@ -169,8 +171,8 @@ def compute_share(
 ) -> None:
     """Measure one share of a comparison that several processes compute.
 
-    The share is every `parts`-th pair (workload, rule), starting at number `part`. The
-    measurements are saved in `checkpoints`, where `compare` reads them.
+    The share is every `parts`-th pair (workload, rule), starting at pair number `part`.
+    The measurements are saved in `checkpoints`, where `compare` finds them.
 
     Args:
       rules, workload, arguments: As for `compare`.

@@ -45,13 +45,15 @@ Score = Callable[
 def start_searches(
     space: Mapping[str, Range], protocol: Protocol, workload: str, rule: str
 ) -> list[Search]:
-    """Start the searches of a rule on a workload, each with its own points and seeds.
+    """Start the searches of a rule on a workload, each with its own trials and seeds.
 
-    The points depend on the names of the rule and of the workload, so the searches of
-    two rules are independent.
+    A trial is a choice of hyper-parameters. The random trials of a search depend on the
+    names of the rule and of the workload. The searches of two rules are therefore
+    independent.
 
     Args:
-      space: Search space of the rule. If it is empty, there is one search.
+      space: Search space of the rule. If it is empty, there is one search, which has
+        only one trial.
       protocol: Protocol of the comparison.
       workload, rule: Names of the workload and of the rule.
     Returns:
@@ -71,7 +73,7 @@ def start_searches(
 
 
 def tuning_score(searched: Searched) -> float:
-    """Return the mean score, on the tuning seeds of a search, of the trial it chose.
+    """Return the mean score of the trial that a search chose, over its tuning seeds.
 
     A trial is a choice of hyper-parameters.
     """
@@ -79,17 +81,24 @@ def tuning_score(searched: Searched) -> float:
 
 
 def best_search(searches: Sequence[Searched]) -> Searched:
-    """Return the search with the lowest `tuning_score`."""
+    """Return the search whose chosen trial has the lowest score (`tuning_score`)."""
     return searches[int(np.argmin([tuning_score(one) for one in searches]))]
 
 
 class Evaluate:
     """Callable that trains the runs that searches ask for, and counts them.
 
+    Args:
+      program: Compiled program of the trainings.
+      score: Function (result of a sweep) -> (score of each run, whether it diverged).
+      protocol: Protocol of the comparison.
+      on_chunk: Function that is called with the progress of the searches, or None.
+      checkpoints: Storage for unfinished runs.
     Attributes:
       trained: Number of runs so far.
-      screened, diverged: Number of runs in the screening (the first runs of all trials
-        of a search), and number of these runs that diverged.
+      screened: Number of runs in the screening. In the screening, each search runs all
+        trials with which it starts.
+      diverged: Number of the runs in the screening that diverged.
     """
 
     def __init__(
@@ -142,13 +151,15 @@ class Evaluate:
 class Outcomes(NamedTuple):
     """Results of runs on the reporting seeds.
 
-    A point is a choice of hyper-parameters. `Protocol` defines the reporting seeds.
+    There is one row for each point, a choice of hyper-parameters. The reporting seeds
+    are the seeds that no search uses (`Protocol`).
 
     Attributes:
-      costs: Passes to the target, inf for a run that did not reach it, shape (points,
-        seeds).
-      curves: Relative gaps (f - f*) / (f_0 - f*), inf where they are not finite, shape
-        (points, seeds, evaluations).
+      costs: Passes over the data to the target, inf for a run that did not reach it,
+        shape (points, seeds).
+      curves: Relative gap (f - f*) / (f_0 - f*) at each evaluation, inf where it is not
+        finite, shape (points, seeds, evaluations). f is the objective, f_0 its initial
+        value and f* its minimum.
     """
 
     costs: Float[np.ndarray, "points seeds"]
@@ -156,7 +167,17 @@ class Outcomes(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """Settings that all trainings of a contender on a workload share."""
+    """Settings that all trainings of a contender on a workload share.
+
+    Attributes:
+      workload: The workload.
+      contender: The rule and its search space.
+      protocol: Protocol of the comparison.
+      program: Compiled program of the trainings.
+      sampler: Sampler of the training data.
+      num_epochs: Number of epochs of a training.
+      checkpoints: Storage for unfinished runs.
+    """
 
     workload: Workload
     contender: Contender
@@ -173,7 +194,12 @@ def compile_setting(
     protocol: Protocol,
     checkpoints: Checkpoints,
 ) -> Setting:
-    """Compile the program of all trainings of a contender on a workload."""
+    """Compile the program of all trainings of a contender on a workload.
+
+    A contender is a rule with its search space. The setting that is returned has the
+    program and the arguments of this function. `checkpoints` is the storage for
+    unfinished runs.
+    """
     sampler = sampler_of(workload, protocol.batch_size)
     # `check_trials` guarantees that it is at least one.
     num_epochs = int(protocol.passes // contender.evaluations)
@@ -194,7 +220,12 @@ def compile_setting(
 def score(
     setting: Setting, result: descent.SweepResult
 ) -> tuple[Float[np.ndarray, " runs"], Bool[np.ndarray, " runs"]]:
-    """Return the score of each run on the part tune_on, and whether it diverged."""
+    """Return the score by which a search ranks each run, and whether the run diverged.
+
+    The score (`search_scores`, lower is better) is that on the part `tune_on` of the
+    data, which the protocol names. `result` has the runs. Both arrays have the shape
+    (runs,).
+    """
     part, protocol = setting.protocol.tune_on, setting.protocol
     gaps = _relative_gaps(setting.workload, part, result.values_on[part])
     passes = result.passes * setting.contender.evaluations
@@ -225,10 +256,11 @@ def report_choices(
 ) -> tuple[Outcomes, Float[np.ndarray, " evaluations"]]:
     """Train the trial that each search chose, and the defaults, on the reporting seeds.
 
-    A trial is a choice of hyper-parameters. `Protocol` defines the reporting seeds.
+    A trial is a choice of hyper-parameters. The reporting seeds are the seeds that no
+    search uses (`Protocol`).
 
-    Return the outcomes and the passes over the data at each evaluation. The last of the
-    outcomes belongs to the defaults.
+    Return the outcomes and the passes over the data at each evaluation. The outcomes
+    have one row for each search, and a last row for the defaults.
     """
     values = {
         name: np.array(
@@ -245,9 +277,11 @@ def train_on_seeds(
 ) -> tuple[Outcomes, Float[np.ndarray, " evaluations"]]:
     """Train trials on the reporting seeds.
 
-    A trial is a choice of hyper-parameters. `Protocol` defines the reporting seeds.
+    A trial is a choice of hyper-parameters. The reporting seeds are the seeds that no
+    search uses (`Protocol`).
 
-    Return their outcomes and the passes over the data at each evaluation.
+    `values` has the values of each hyper-parameter, by name, of `count` trials. Return
+    the outcomes of the trials, and the passes over the data at each evaluation.
     """
     workload, contender, protocol = setting[:3]
     seeds = np.array(protocol.seeds)
@@ -270,9 +304,14 @@ def train_on_seeds(
 def train_around(
     setting: Setting, searched: Searched, rate: str
 ) -> dict[str, Float[np.ndarray, "..."]]:
-    """Train at rates around the chosen rate, on tuning seeds of the first search.
+    """Train at learning rates around the chosen one, on tuning seeds of one search.
 
-    `rate` is the name of the learning rate. Return the rates and their log costs."""
+    The seeds are the first ten tuning seeds of search 0, or all of them if there are
+    fewer. The rates are 2^-4 to 2^4 times the rate that the search `searched` chose.
+    All other hyper-parameters are those that it chose. `rate` is the name of the
+    learning rate. Return a dict with the arrays `rates`, shape (r,), and `rate_scores`,
+    their log costs, shape (r, seeds).
+    """
     seeds = setting.protocol.seeds_of_search(0)[:RACING_SEEDS]
     values = {
         name: np.full(len(AROUND), value)
@@ -291,7 +330,7 @@ def train_around(
 
 
 def rate_name(space: Mapping[str, Range]) -> str | None:
-    """Return the name of the hyper-parameter that is the learning rate.
+    """Return the name of the hyper-parameter that is taken as the learning rate.
 
     The name is "learning_rate" if the space has it, else the first name with a log
     scale. If no name has a log scale, return None.
@@ -306,7 +345,11 @@ def search_arrays(
     outcomes: Outcomes,
     passes: Float[np.ndarray, " evaluations"],
 ) -> dict[str, np.ndarray]:
-    """Return the arrays of all searches under the names that a study uses."""
+    """Return the arrays of all searches of a rule, under the names that a study uses.
+
+    `measure_contender` lists these arrays. `outcomes` and `passes` are the results of
+    `report_choices`.
+    """
     count = searches[0].screened
     points = [
         np.stack([*one.values.values()], 1) if one.values else np.empty((count, 0))
@@ -330,14 +373,21 @@ def search_arrays(
 
 
 def yardstick(workload: Workload, protocol: Protocol) -> dict[str, Any]:
-    """Return f_0 and f*, which show whether two studies have the same problem."""
+    """Return f_0 and f*, which show whether two studies have the same problem.
+
+    f_0 is the initial value of the objective (`initial`) for the first reporting seed,
+    and f* its minimum (`optimum`), both on the training part.
+    """
     start = jax.random.fold_in(jax.random.key(protocol.seeds[0]), descent.INIT)
     initial = float(workload.objective(workload.init(start), workload.train))
     return {"initial": initial, "optimum": known_optimum(workload).value}
 
 
 def seconds_per_pass(setting: Setting, chosen: Mapping[str, float]) -> float:
-    """Return the seconds per pass of one training of the chosen trial, run alone."""
+    """Return the seconds per pass over the data of a training that runs alone.
+
+    `chosen` has the hyper-parameters of the training, by name.
+    """
     workload, contender, sampler = setting.workload, setting.contender, setting.sampler
     timing = time_alone(
         workload,

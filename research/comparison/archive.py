@@ -121,7 +121,9 @@ class Study(NamedTuple):
         does not decide.
       tables: Tables of the study. The first table has one row for each pair (workload,
         rule).
-      arrays, numbers: Data from which the tables and figures are made.
+      arrays: Arrays from which the figures are made, by name.
+      numbers: Values from which the tables and figures are made, by name, as JSON can
+        store them.
     """
 
     answer: str
@@ -167,7 +169,7 @@ def save_study(
 
     Args:
       experiment: Name of the experiment, a key of `PROGRAMS`.
-      study: The study.
+      study: The study, a `Study` or `NetworkStudy`.
       config: Result of `compare_config` or `networks_config`.
       draw: Function (numbers, arrays) -> pictures by name.
       results: The folder of all results.
@@ -206,9 +208,10 @@ class SavedStudy(NamedTuple):
     Attributes:
       name: Name of the file or folder, without its parent folders.
       manifest: Manifest of the run: id, command, environment, digests.
-      numbers: Numbers of the study, checked: all entries that PROTOCOL, CELL and
-        COMPARISON list exist and have the right types. For a study on networks, the
-        lists are NETWORK_PROTOCOL, NETWORK_CELL and NETWORK_COMPARISON.
+      numbers: Numbers of the study, which were checked: all entries that the dicts
+        PROTOCOL, CELL and COMPARISON of this module list exist and have the right
+        types. For a study on networks, these dicts are NETWORK_PROTOCOL, NETWORK_CELL
+        and NETWORK_COMPARISON.
     """
 
     name: str
@@ -229,7 +232,11 @@ class SavedStudy(NamedTuple):
         )
 
     def fact(self, *path: str) -> str:
-        """Return a text or number of the manifest; "unknown" for any other entry."""
+        """Return an entry of the manifest as text, or "unknown".
+
+        `path` has the keys that lead to the entry. The result is "unknown" if there is
+        no such entry, or if it is not a text or a number.
+        """
         entry: Any = self.manifest
         for name in path:
             entry = entry.get(name) if isinstance(entry, dict) else None
@@ -244,8 +251,8 @@ def read_study(path: str | Path) -> SavedStudy:
     Returns:
       The study, whose numbers were checked.
     Raises:
-      ValueError: The path does not hold a complete study, or the study has a format
-        that this version does not know. The message names the path.
+      ValueError: The path does not hold a complete study, or the study has an older or
+        newer format than this version reads. The message names the path.
       OSError: The path cannot be read.
     """
     check_path("path", path)

@@ -35,6 +35,7 @@ def make_workloads(given: str | Workload | Sequence[str | Workload]) -> list[Wor
     Raises:
       ValueError: The sequence is empty, two workloads have the same name, or a name is
         unknown.
+      TypeError: An entry is neither a workload nor a name.
     Example:
       >>> [workload.name for workload in make_workloads(["quadratic", "rosenbrock"])]
       ['quadratic', 'rosenbrock']
@@ -56,10 +57,10 @@ def make_workloads(given: str | Workload | Sequence[str | Workload]) -> list[Wor
 
 
 def sampler_of(workload: Workload, batch_size: int | None) -> Sampler:
-    """Make the sampler of a comparison for a workload.
+    """Make the sampler with which a comparison trains on a workload.
 
     Args:
-      workload: A workload. If it has no data, its sampler is the full batch.
+      workload: A workload. If it has no data, `batch_size` is ignored.
       batch_size: Number of examples in a mini-batch; None means full batch.
     Returns:
       The sampler.
@@ -87,12 +88,14 @@ def check_trials(
     """Raise an error for trials that cannot be trained, before anything is compiled.
 
     Args:
-      protocol, contenders: As for `measure_contenders`. A contender is a rule with its
-        search space.
+      protocol: Terms of the comparison.
+      contenders: Rules with their search spaces.
       workload: One of the workloads.
     Raises:
       ValueError, TypeError: The workload lacks a part of the data that the protocol
-        uses, its optimum is not known, or a step of a contender cannot be traced.
+        uses, it has fewer examples than a batch, its optimum is not known, the passes
+        are too few for one epoch of a contender, or a step of a contender cannot be
+        traced.
     """
     known_optimum(workload)
     sampler_of(workload, protocol.batch_size)
@@ -128,14 +131,15 @@ def check_contender(
       batch: The training data, or None for an objective without data.
     Returns:
       Number of times that the code of a step evaluates the objective. The gradient that
-      the step receives is not counted. An evaluation in a loop counts once.
+      the step receives is not counted. An evaluation in a loop counts once, because the
+      code is traced and not run.
     Raises:
       RuleError: The rule raised an error when it was made (with the defaults or with an
         end of its ranges) or when its step was traced.
       NoRuleError: The contender is not an update rule, or its step changes the
         structure, a shape or a dtype of the updates or of the state.
       ValueError: A step of the rule evaluates the objective, and the cost of a step was
-        not stated.
+        not stated (`Contender.evaluations` and `Contender.stated`).
     Example:
       >>> from research.comparison import make_contenders
       >>> (adam,) = make_contenders(["adam"])

@@ -101,7 +101,7 @@ def parse_evaluations(words: Sequence[str]) -> dict[str, float]:
     Args:
       words: One text for each rule, such as mine=2.
     Returns:
-      {rule: cost of one step}, as for `compare`.
+      {rule: cost of one step}, for the argument `evaluations` of `compare`.
     Raises:
       ValueError: A text has the wrong syntax.
     Example:
@@ -126,12 +126,13 @@ def digest_files(words: Sequence[str], recorded: Sequence[str] = ()) -> tuple[st
 
     Args:
       words: One text for each rule, such as v1=FILE.py:NAME.
-      recorded: The digests of an earlier run; empty if there is no earlier run.
+      recorded: Result of this function in an earlier run, to compare with; empty if
+        there is no earlier run.
     Returns:
-      "NAME SHA-256" for each file.
+      One text for each file: its name without folders, a space, and its SHA-256 digest.
     Raises:
       FileNotFoundError: A file is missing.
-      ValueError: The digests differ from the recorded ones.
+      ValueError: `recorded` is not empty and differs from the result.
     Example:
       >>> digest_files(["adam", "optax.sgd"])
       ()

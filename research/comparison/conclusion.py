@@ -38,12 +38,16 @@ def conclude(
     """Compute the verdicts and tables of a study from its measurements.
 
     Args:
-      protocol, contenders: Results of `plan`.
+      protocol: Terms of the comparison, from `plan`.
+      contenders: Rules with their search spaces, from `plan`.
       baseline: Name of the rule with which the others are compared.
       measurements: Result of `measure_contenders`.
     Returns:
       The study. It compares each rule with the baseline on each workload and on all
       workloads together (`searched_difference`), and has a performance profile.
+    Raises:
+      ValueError, TypeError: An argument has another type, `baseline` is not one of the
+        rules, or a rule was not measured.
     """
     check_instance("protocol", protocol, Protocol, "Take it from plan.")
     check_text("baseline", baseline)
@@ -159,7 +163,8 @@ def leader(measurements: Measurements, *, tuned: bool = True) -> str:
     The tuning seeds are those on which the searches choose hyper-parameters. On each
     workload the score of a rule is its mean log cost on the tuning seeds, averaged over
     searches. The best rule has the lowest mean score over workloads. The reporting
-    seeds are not used, so naming this rule does not bias the results on them.
+    seeds are not used, so naming this rule does not bias the results on the reporting
+    seeds.
 
     Args:
       measurements: Result of `measure_contenders`.

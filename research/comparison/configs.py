@@ -17,9 +17,11 @@ LEVEL = 0.95
 def compare_config(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config with which `descent compare` repeats a study.
 
-    The function is the inverse of `parse_command`. A rule that has neither a name nor a
-    file is written NAME=<in Python>. If an argument of `compare` cannot be written as a
-    flag, the config has the entry `in_python`, the Python call that repeats the study.
+    The config is a dict from the names of the flags to their values. `parse_command`
+    turns these values into the arguments of `compare` again. A rule that has neither a
+    name nor a file is written NAME=<in Python>. If an argument of `compare` cannot be
+    written as a flag, the config has the entry `in_python`, the Python call that
+    repeats the study.
 
     Args:
       numbers: Numbers of a study that `compare` returned.
@@ -45,7 +47,9 @@ def compare_config(numbers: Mapping[str, Any]) -> dict[str, Any]:
 def networks_config(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config with which `descent networks` repeats a study.
 
-    The config has the form that `compare_config` returns.
+    The config is a dict from the names of the flags to their values. If an argument
+    cannot be written as a flag, the config has the entry `in_python`, the Python call
+    that repeats the study.
 
     Args:
       numbers: Numbers of a study that `compare_networks` returned.

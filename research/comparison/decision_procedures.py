@@ -18,12 +18,12 @@ MINE, NONE, OTHER = 1, 0, -1  # The rule that is named the winner.
 class MeasuredRuns(NamedTuple):
     """Runs of all trials of one rule on many seeds of a workload.
 
-    A trial is a choice of hyper-parameters; trial 0 is the rule's defaults.
-    `simulate_study` draws studies from these runs. There are t trials and s seeds.
+    A trial is a choice of hyper-parameters; trial 0 is the rule's defaults. There are t
+    trials and s seeds. `simulate_study` makes studies from some of these runs.
 
     Attributes:
-      scores: Passes to the target, with a finite penalty for runs that missed it
-        (`penalised_passes`), lower is better, shape (t, s).
+      scores: Passes over the data to the target, with a finite penalty for runs that
+        missed it (`penalised_passes`), lower is better, shape (t, s).
       costs: Passes to the target, inf for a run that did not reach it, shape (t, s).
       budget: Passes after which a run was stopped.
     """
@@ -42,7 +42,8 @@ class SimulatedRuns(NamedTuple):
     There are t trials, m tuning seeds and n reporting seeds.
 
     Attributes:
-      tuning: Scores (`penalised_passes`) on the tuning seeds, shape (t, m).
+      tuning: Scores on the tuning seeds, shape (t, m): passes to the target, with a
+        finite penalty for runs that missed it (`penalised_passes`).
       reported: Scores on the reporting seeds, shape (t, n).
       costs: Passes to the target on the reporting seeds, inf for a run that did not
         reach it, shape (t, n).
@@ -67,17 +68,18 @@ class Procedure(NamedTuple):
       decide: Method of the decision. "lower mean" names the rule with the lower mean
         score, even if the difference is small. "t-test" names a rule only if the paired
         t-test on log scores rejects equality. "interval" names a rule only if the
-        interval of `difference` excludes 1. This interval includes the uncertainty of
-        the choice of the trial.
-      seeds: Number of reporting seeds that are used; None means all.
+        interval that `difference` gives for the ratio of the two costs excludes 1. This
+        interval includes the uncertainty of the choice of the trial.
+      seeds: Number of reporting seeds that are used; None means all. "interval" always
+        uses all.
       held_out: Whether the trial is chosen on the tuning seeds. If False, it is chosen
-        on the same seeds that are reported.
+        on the same seeds that are reported. "interval" always uses the tuning seeds.
       others_trials: Number of trials of the other rule, with its defaults first; None
         means the same number as for my rule.
-      redrawn: Number of trials that each bootstrap replicate of the interval draws, the
-        same trials for the two rules. The interval then includes the variation between
-        random searches. If None, every replicate uses all trials, and the interval is
-        valid only for these trials.
+      redrawn: Number of trials that each bootstrap replicate of the interval draws at
+        random, the same trials for the two rules. The interval then includes the
+        variation between random searches. If None, every replicate uses all trials, and
+        the interval is valid only for these trials. Only "interval" uses this number.
     """
 
     decide: str
@@ -91,13 +93,14 @@ def procedures(few: int = 3, redrawn: int = 6) -> dict[str, Procedure]:
     """Return common decision procedures by name.
 
     Args:
-      few: Number of trials of the other rule, in the procedures that give fewer trials
-        to the other rule. Also the number of reporting seeds in the procedures with few
-        seeds.
-      redrawn: Number of trials that each replicate of the last procedure draws.
+      few: Number of reporting seeds in the procedures with few seeds, and number of
+        trials of the other rule in the procedure that gives it fewer trials.
+      redrawn: Number of trials that each bootstrap replicate of the last procedure
+        draws.
     Returns:
-      {name: procedure}. The last two use `difference`: "fixed trials" takes the trials
-      as they are, and "trials redrawn" draws some of them in each replicate.
+      {name: procedure}. The last two use the interval of `difference`: "fixed trials"
+      uses all trials in each bootstrap replicate, and "trials redrawn" draws some of
+      them.
     Example:
       >>> list(procedures())[-2:]
       ['fixed trials', 'trials redrawn']
@@ -126,9 +129,10 @@ def true_cost(
 
     Args:
       runs: Runs of the rule.
-      trials: Trials among which the best is chosen; all by default.
+      trials: Row numbers of the trials among which the best is chosen; all by default.
     Returns:
-      Expected running time in passes, inf if the trial never reached the target.
+      Expected running time in passes (`expected_running_time`), inf if no run of the
+      trial reached the target.
     Example:
       >>> costs = np.array([[9.0, 9.0], [2.0, 4.0]])
       >>> true_cost(MeasuredRuns(costs, costs, 10.0))
@@ -276,8 +280,9 @@ def winner(
 def reported(procedure: Procedure, side: SimulatedRuns) -> Float[np.ndarray, " seeds"]:
     """Return the reported scores of the trial that a procedure chooses.
 
-    The procedure chooses among the trials of one rule. The argument `side` has the runs
-    of this rule.
+    `side` has the runs of one rule in a study. The procedure chooses a trial of this
+    rule. The scores are those of this trial on the reporting seeds that the procedure
+    uses, shape (seeds,).
 
     Example:
       >>> tuning = np.array([[1.0, 1.0], [2.0, 2.0]])
@@ -333,8 +338,10 @@ def tally(
       truth: The rule that is truly better in each study, or NONE if both rules are
         equal. For NONE, every named winner is wrong. Shape (studies,).
     Returns:
-      A dict with the keys "right", "wrong" and "undecided". A value is the `share` of
-      these studies, with its interval.
+      A dict with the keys "right", "wrong" and "undecided". Each value is the triple
+      (share of these studies, low, high) that `share` returns.
+    Raises:
+      ValueError: The shapes differ, or an entry is not MINE, NONE or OTHER.
     Example:
       >>> shares = tally(np.array([1, -1, 0, 1]), np.array([1, 1, 1, 0]))
       >>> {key: share[0] for key, share in shares.items()}

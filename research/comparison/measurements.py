@@ -29,16 +29,19 @@ def measurement(
 
     Args:
       arrays: Arrays of all searches, as `measure_contender` returns them.
-      nearby: Two arrays: `rates` (rates around the chosen one) and `rate_scores` (their
-        log costs). {} if the rule has no learning rate.
-      known: Values that are already known, such as `trials` (the choices of
-        hyper-parameters), `evaluations`, `n` and `seconds_per_pass`.
+      nearby: Dict of two arrays: `rates` (learning rates around the chosen one) and
+        `rate_scores` (their log costs). {} if the rule has no learning rate.
+      known: Values that are already known, by name. They must include `n` (number of
+        examples), `evaluations` (cost of a step in gradients) and `seconds_per_pass`,
+        which may be None.
       protocol: Protocol of the comparison.
       batch_size: Examples in a batch.
     Returns:
-      A `Saved`. Its arrays are the given arrays and `best_of`. Its values are the known
-      values, the robustness and the costs, in a form that JSON can store. A cost is
-      None if less than half of the runs on the reporting seeds reach the target.
+      A `Saved`. Its arrays are the given arrays and `best_of` (the expected cost of the
+      best of k trials). Its values are the known values, the range of rates whose cost
+      is near the lowest (`robust_rates`), and the costs, in a form that JSON can store.
+      A cost is None if less than half of the runs on the reporting seeds reach the
+      target.
     """
     best_of = best_of_trials(arrays["screening"], level=protocol.level)
     arrays = {**arrays, "best_of": best_of, **nearby}
@@ -55,13 +58,16 @@ def measurement(
 def logs_of(arrays: Arrays) -> Float[np.ndarray, "searches seeds"]:
     """Return the log costs of the trial that each search chose, on the reporting seeds.
 
-    A trial is a choice of hyper-parameters. `Protocol` defines the reporting seeds.
+    A trial is a choice of hyper-parameters. The reporting seeds are the seeds that no
+    search uses.
 
     Args:
-      arrays: Arrays of the measurement; `costs` and `passes` are used.
+      arrays: Arrays of the measurement by name, of which two are used: `costs`, the
+        passes to the target, shape (J, n), inf for a run that missed it; and `passes`,
+        the passes at each evaluation. The last of these is the full length of a run.
     Returns:
       Log costs for J searches and n seeds, shape (J, n). A run that missed the target
-      costs ten times its full length.
+      costs ten times the full length.
     Example:
       >>> arrays = {"costs": np.array([[2.0, np.inf]]), "passes": np.arange(4.0)}
       >>> print(np.exp(logs_of(arrays)))
@@ -74,18 +80,18 @@ def logs_of(arrays: Arrays) -> Float[np.ndarray, "searches seeds"]:
 def robust_rates(
     rates: Float[np.ndarray, " rates"], scores: Float[np.ndarray, "rates seeds"]
 ) -> tuple[float, float]:
-    """Return the range of rates whose mean cost is at most 10 % above the lowest.
+    """Return the range of learning rates whose mean cost is within 10 % of the lowest.
 
-    The range contains the best rate. Its ends are interpolated between two rates, as if
-    the mean log cost were linear in the log rate.
+    The range contains the best rate. The mean cost of a rate is exp of its mean log
+    cost. The ends of the range are interpolated between two rates, as if the mean log
+    cost were linear in the log rate.
 
     Args:
       rates: Rates, ascending, shape (r,).
-      scores: Log cost of each of r rates on each of m seeds, shape (r, m). Their means
-        over seeds are used.
+      scores: Log cost of each of r rates on each of m seeds, shape (r, m).
     Returns:
-      The pair (low, high). If the cost of the first or last rate is at most 10 % above
-      the lowest, the range ends at this rate.
+      The pair (low, high). If all rates from the best to the first or last one are
+      within 10 % of the lowest cost, the range ends at the first or last rate.
     Example:
       >>> rates = np.array([0.01, 0.1, 1.0, 10.0])
       >>> costs = np.array([[3.0], [2.0], [2.0], [3.0]])

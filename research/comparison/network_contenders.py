@@ -49,9 +49,9 @@ def training_schedule(
 
     η_t = peak min(1, (t + 1) / max(1, w)) d((t - w) / (T - w)),
 
-    where T is the number of steps and w = warmup T the number of steps in which the
-    rate rises. During the rise, s <= 0 and the decay d(s) is 1. After the rise, d(s)
-    falls to 0 at s = 1:
+    where t = 0, ..., T - 1, T is the number of steps, and w = warmup T is the number of
+    steps in which the rate rises. During the rise, s = (t - w) / (T - w) is at most 0,
+    and the decay d(s) is 1. After the rise, d(s) falls to 0 at s = 1:
 
     | decay | name | d(s) |
     |---|---|---|
@@ -60,9 +60,9 @@ def training_schedule(
     | 2 | late linear (warmup-stable-decay) | min(1, (1 - s) / 0.2) |
 
     Args:
-      peak: Largest learning rate; may be traced.
-      warmup: Share of the training in which the rate rises, in [0, 1); may be traced.
-      decay: Kind of decay; may be traced. The number is rounded down to 0, 1 or 2, so
+      peak: Largest learning rate; may be a JAX tracer.
+      warmup: Share of the training in which the rate rises, in [0, 1); may be a tracer.
+      decay: Kind of decay; may be a tracer. The number is rounded down to 0, 1 or 2, so
         that a search may draw it from [0, 3). None means no decay, d = 1. Use None for
         schedule-free rules, which average the params instead.
       num_steps: Number T of steps.
@@ -107,8 +107,8 @@ def muon_with_adam(
     rate (`consistent_rms`), as in Moonlight (Liu et al., arXiv:2502.16982).
 
     Args:
-      learning_rate: Learning rate of Muon.
-      adam_learning_rate: Learning rate of Adam.
+      learning_rate: Learning rate or schedule of Muon.
+      adam_learning_rate: Learning rate or schedule of Adam.
     Example:
       >>> rule = muon_with_adam(0.1, 0.01)
       >>> params = {"weights": jnp.ones((2, 2)), "bias": jnp.zeros(2)}
@@ -130,15 +130,15 @@ def grafted_shampoo(
 ) -> optax.GradientTransformation:
     """Return Shampoo as it is used on networks: with the step lengths of Adam.
 
-    Shampoo multiplies a gradient by matrix roots of its factors, which are averages of
-    products of gradients. Here the factors are moving averages with the decay rate
-    0.999, ε is 1e-12, and the roots are computed again every ten steps. Shi et al.
-    (arXiv:2309.06497) advise these decay rates, this ε, and Adam's step lengths
+    Shampoo multiplies a gradient by inverse roots of matrices, its factors, which are
+    averages of products of gradients. Here the factors are moving averages with the
+    decay rate 0.999, ε is 1e-12, and the roots are computed again every ten steps. Shi
+    et al. (arXiv:2309.06497) advise this decay rate, this ε, and Adam's step lengths
     (grafting).
 
     Args:
-      learning_rate: Learning rate. The step has the length of Adam's step with this
-        rate.
+      learning_rate: Learning rate or schedule. The step has the length of Adam's step
+        with this rate.
     Example:
       >>> rule, params = grafted_shampoo(0.1), jnp.ones((2, 2))
       >>> updates, _ = rule.update(params, rule.init(params), params)
@@ -165,6 +165,11 @@ ON_NETWORKS = {
 def check_warmup(name: str, warmup: Any) -> None:
     """Raise an error if the warm-up is not shorter than the training.
 
+    `warmup` is the share of the training in which the learning rate rises, and `name`
+    its name in the message. A JAX tracer is accepted.
+
+    Raises:
+      ValueError: `warmup` is not in [0, 1).
     Example:
       >>> check_warmup("warmup", 1.5)
       Traceback (most recent call last):
@@ -186,23 +191,27 @@ def network_contenders(
 ) -> tuple[Contender, ...]:
     """Make contenders for networks: rules whose rate and schedule are searched.
 
-    The range of the rate is that of the rule in `SPACES`. "muon" is `muon_with_adam`,
-    whose two rates follow the same schedule. "shampoo" is `grafted_shampoo`. For a rule
-    that estimates its own learning rate, such as "prodigy", the peak of the schedule is
-    1, and the factor of the estimate is searched. The learning rate of a schedule-free
-    rule does not decay.
+    A contender is a rule with its search space. The range of the rate is that of the
+    rule in `SPACES`. "muon" is `muon_with_adam`, whose two rates follow the same
+    schedule. "shampoo" is `grafted_shampoo`. For a rule that estimates its own learning
+    rate, such as "prodigy", the peak of the schedule is 1, and the factor of the
+    estimate is searched. The learning rate of a schedule-free rule does not decay.
 
     Args:
-      rules, evaluations: As for `make_contenders`.
+      rules: Mapping from a name to a rule, or a sequence of names of rules of this
+        package, as for `make_contenders`.
       spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
         the hyper-parameter. If there is no default range, the hyper-parameter is added
         to the space. The hyper-parameters whose names end in "learning_rate" follow the
         schedule; others are constant. `warmup` and `decay` are arguments of
         `training_schedule`.
+      evaluations: {rule: cost of one step}, for rules whose cost is not 1, as for
+        `make_contenders`.
       search_schedule: Whether `warmup` and `decay` are searched. If False, the warm-up
         is 10 % of the training and the decay is linear.
     Returns:
-      The contenders, still without a schedule: `scheduled` adds it.
+      The contenders, in the order of `rules`. Their rates do not yet follow a schedule:
+      `scheduled` adds it.
     Raises:
       ValueError, TypeError: As for `make_contenders`, or a warm-up may be longer than
         the training, or a decay is not in 0..3.
@@ -267,8 +276,9 @@ def _is_undecayed(make_rule: Any) -> bool:
 def schedule_of(contender: Contender, values: Mapping[str, Any]) -> tuple[Any, Any]:
     """Return the warm-up and the decay of a rule with the given hyper-parameters.
 
-    If `values` has no warm-up, the warm-up is 10 % of the training. If `values` has no
-    decay, the decay is linear. A schedule-free rule has no decay.
+    They are the arguments `warmup` and `decay` of `training_schedule`. If `values` has
+    no warm-up, the warm-up is 10 % of the training. If `values` has no decay, the decay
+    is linear. For a schedule-free rule, it is None, which means no decay.
 
     Example:
       >>> (adam,) = network_contenders(["adam"], search_schedule=False)
@@ -285,12 +295,13 @@ def scheduled(contender: Contender, num_steps: int) -> Contender:
     A contender is a rule with its search space.
 
     The rules of this package and of optax receive the schedule as their learning rate.
-    Any other constructor is called in each step with the rate of this step, a traced
-    number, as in `compare`.
+    Any other constructor is called in each step with the rate of this step, a JAX
+    tracer. A contender without hyper-parameters is returned unchanged.
 
     Args:
       contender: Result of `network_contenders`.
-      num_steps: Number of steps of the training. At its end the rates are zero.
+      num_steps: Number of steps of the training. At its end the rates are zero, except
+        for schedule-free rules, whose rates do not decay.
     Returns:
       The contender; its constructor takes the same hyper-parameters.
     Example:

@@ -16,6 +16,11 @@ NOT_MEASURED = "not measured"
 def answer(numbers: Numbers) -> str:
     """Return the answer of a study on networks in a few sentences.
 
+    `numbers` are the numbers of the study. For each rule, the answer compares its
+    validation loss with that of the baseline. It also names the smallest factor of the
+    loss that the study could detect, rules whose searches disagree, and rules whose
+    trainings all diverged.
+
     Example:
       >>> one = {"rule": "muon", "baseline": "adam", "verdict": "better"}
       >>> one |= {"loss_ratio": 0.93, "loss_low": 0.9, "loss_high": 0.96}
@@ -86,12 +91,15 @@ def _interval(one: Numbers, ratio: str, low: str, high: str) -> str:
 
 
 def tables(numbers: Numbers) -> tuple[runs.Table, ...]:
-    """Return the table of losses and the table of choices."""
+    """Return the table of validation losses and that of the chosen hyper-parameters."""
     return losses_table(numbers), choices_table(numbers)
 
 
 def losses_table(numbers: Numbers) -> runs.Table:
-    """Return the table of validation losses, and of the steps for an equal loss."""
+    """Return the table of validation losses, and of the steps for an equal loss.
+
+    It has one row for each pair (network, rule).
+    """
     compared = {(one["network"], one["rule"]): one for one in numbers["comparisons"]}
     order = list(numbers["networks"])
     cells = sorted(
@@ -154,7 +162,10 @@ def _beside(one: Numbers | None) -> tuple[Any, ...]:
 
 
 def choices_table(numbers: Numbers) -> runs.Table:
-    """Return the table of the chosen hyper-parameters, and of the cost of each rule."""
+    """Return the table of the chosen hyper-parameters, and of the cost of a step.
+
+    It has one row for each pair (network, rule).
+    """
     columns = (
         "network",
         "rule",

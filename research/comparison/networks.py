@@ -62,10 +62,13 @@ class NetworkStudy(NamedTuple):
     """A finished comparison on networks.
 
     Attributes:
-      answer: Text that says which rule reaches the lower validation loss, and the ratio
-        of the numbers of steps that two rules need for an equal loss.
+      answer: Text that says which rule reaches the lower validation loss. It also gives
+        the number of steps that a rule needs for the same loss as the baseline, divided
+        by the baseline's number.
       tables: Tables of the study.
-      arrays, numbers: Data from which the tables are made.
+      arrays: Arrays from which the figures are made, by name.
+      numbers: Values from which the tables and figures are made, by name, as JSON can
+        store them.
     """
 
     answer: str
@@ -80,8 +83,9 @@ class NetworkStudy(NamedTuple):
     def save(self, results: str | Path = "results") -> Path:
         """Save the study as the run folder results/compare_networks/<id>.
 
-        The folder has the pictures and the report, as the folder that `Study.save`
-        writes.
+        The folder has the form that `descent networks` writes: pictures, report.html,
+        and files that `descent pack`, `descent leaderboard` and `descent reproduce`
+        read.
 
         Args:
           results: The folder of all results.
@@ -142,14 +146,15 @@ def compare_networks(
 ) -> NetworkStudy:
     """Compare rules on networks by final validation loss, and by steps to equal loss.
 
-    All compared trainings have the same length, and the learning rate falls to zero at
-    the end (except for schedule-free rules, which average instead). Every rule gets
-    several independent searches, as in `compare`. They search the peak rate, the share
-    of warm-up and the kind of decay (`network_contenders`). The score is the validation
-    loss at the end. The hyper-parameters are chosen by the score on tuning seeds, and
-    the score on other seeds is reported. The accuracy on the test part is reported,
-    too, but never used for a choice. A training that diverges counts as ten times its
-    initial loss. If every training diverges, this is a result and not an error.
+    All compared trainings have the same length. The learning rate falls to zero at the
+    end, except for schedule-free rules, which average their iterates instead. Every
+    rule gets several independent searches (`tuning.search`), each with its own trials
+    and seeds. They search the peak rate, the share of warm-up and the kind of decay
+    (`network_contenders`). The score is the validation loss at the end. The
+    hyper-parameters are chosen by the score on tuning seeds, and the score on other
+    seeds is reported. The accuracy on the test part is reported, too, but never used
+    for a choice. A training that diverges counts as ten times its initial loss. If
+    every training diverges, this is a result and not an error.
 
     The baseline is also trained for 0.5, 0.7, 1.4 and 2 times as many steps, with its
     chosen hyper-parameters. These trainings show how many steps the baseline needs for
@@ -163,15 +168,17 @@ def compare_networks(
     In each step, a rule receives the gradient, the params, the training loss of the
     batch, the indices of the batch, and `value_fn`, which evaluates the objective on
     training examples. The rule never receives the validation or the test part. If the
-    code of a step calls `value_fn`, `evaluations` must state the cost of a step.
-    Otherwise the rule is refused, and the error names the number of these calls. The
-    study cannot detect data that a rule reads in other ways: from a closure (such as
-    the validation part), files, global variables, or callbacks to Python. If a rule is
-    already made, the study also cannot detect whether its schedule ends with the
-    training. Look at the code of a rule from other people before you trust its result.
+    code of a step calls `value_fn`, and the rule is not from this package,
+    `evaluations` must state the cost of a step. Otherwise the rule is refused, and the
+    error names the number of these calls. The study cannot detect data that a rule
+    reads in other ways: from a closure (such as the validation part), files, global
+    variables, or callbacks to Python. If a rule is already made, the study also cannot
+    detect whether its schedule ends with the training. Look at the code of a rule from
+    other people before you trust its result.
 
     Args:
-      rules: As for `compare`. "muon" is Muon for leaves with two axes and Adam for
+      rules: Mapping from a name to a rule, or a sequence of names of rules of this
+        package, as for `compare`. "muon" is Muon for leaves with two axes and Adam for
         other leaves, with two rates.
       networks: Names as in `research.workloads.networks.NETWORKS`, or workloads made by
         `network_workload`.
@@ -180,16 +187,21 @@ def compare_networks(
       spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
         the hyper-parameter. If there is no default range, the hyper-parameter is added
         to the search (`network_contenders`).
-      evaluations: {rule: cost of one step}, as for `compare`. A rule that calls
-        `value_fn` needs this number.
+      evaluations: {rule: cost of one step}. The cost is how often a step evaluates the
+        objective on a batch, including the gradient that it receives.
       search_schedule: Whether warm-up and decay are searched. If False, every rule has
         a warm-up of 10 % and a linear decay, and only the rates are searched.
-      searches, budget, seeds, tuning_seeds, level, search_seed: As in `make_protocol`.
-        The budget must exceed the number of searched hyper-parameters.
+      searches: Number of independent searches of each rule on each network.
+      budget: Number of trials (choices of hyper-parameters) with which a search starts.
+        It must exceed the number of searched hyper-parameters.
+      seeds: Number of reporting seeds, or the seeds themselves.
+      tuning_seeds: Number of tuning seeds of each search, or the seeds of all searches.
+      level: Coverage of the intervals.
+      search_seed: Random seed of the trials of all searches.
       size: "small" or "large", for networks given by name.
-      timed: Whether to measure seconds.
-      on_progress: Function that is called with (done, total, message).
-      checkpoints: Storage for finished measurements.
+      timed: Whether to measure the seconds of a step.
+      on_progress: Function that is called with (done, total, message), or None.
+      checkpoints: Storage for finished measurements. By default nothing is stored.
     Returns:
       The study; print it to see the answer.
     Raises:
@@ -288,8 +300,8 @@ def compute_network_share(
 ) -> None:
     """Measure one share of a comparison on networks that several processes compute.
 
-    The share is every `parts`-th pair (network, rule), starting at number `part`. The
-    measurements are saved in `checkpoints`, where `compare_networks` reads them.
+    The share is every `parts`-th pair (network, rule), starting at pair number `part`.
+    The measurements are saved in `checkpoints`, where `compare_networks` finds them.
 
     Args:
       rules, networks, arguments: As for `compare_networks`.
@@ -492,23 +504,29 @@ def measure_on_network(
 
     Args:
       network: The network workload.
-      contender: One of `network_contenders`.
-      protocol: Protocol, of which searches, budget, seeds and level are used.
+      contender: A rule with its search space, one of `network_contenders`.
+      protocol: Protocol of the comparison. Its `passes`, `batch_size`, `target` and
+        `level` are not used.
       timed: Whether to time a training that runs alone.
-      on_chunk, checkpoints: As for `measure_contender`.
+      on_chunk: Function that is called with the progress of the measurement, or None.
+      checkpoints: Storage for unfinished runs. The caller makes it specific to this
+        rule and network.
     Returns:
       Arrays and values of the measurement. There are J searches, h hyper-parameters, n
       reporting seeds, k evaluations in a training, and r rates.
 
       - `chosen` (J, h): the hyper-parameters that each search chose;
-      - `tuning` (J,): the mean score of these hyper-parameters on the tuning seeds;
+      - `tuning` (J,): the mean log loss of these hyper-parameters on the tuning seeds;
       - `logs` (J, n): the log of the final validation loss on the reporting seeds;
-      - `curves` (J n, k): the validation losses on the reporting seeds;
-      - `accuracy` (J, n): the test accuracy on the reporting seeds, NaN without a
-        metric;
+      - `curves` (J n, k): the validation losses on the reporting seeds, inf where they
+        are not finite;
+      - `bad` (J, n): whether the training on a reporting seed diverged;
+      - `accuracy` (J, n): the test accuracy on the reporting seeds, NaN if the network
+        has no metric or no test part;
       - `update_rms` (J, n): the root mean square of the updates on the reporting seeds;
       - `rates` (r,) and `rate_scores` (r, q): rates around the best rate, and their log
-        losses on q tuning seeds, at most three.
+        losses on q tuning seeds, at most three. They are missing if the rule has no
+        hyper-parameters.
     """
     setting = _compile(network, contender, protocol, checkpoints)
     evaluate = Evaluate(
@@ -719,10 +737,11 @@ def log_lengths(
     """Return the log of the training length at which the baseline reaches each loss.
 
     The length of a training is its number of steps, divided by the number of steps of
-    the study's trainings. The curve is the mean log loss as a function of the log
-    length. First each entry of the curve is replaced by the smallest entry so far, so
-    that the curve does not rise. Then the curve is interpolated linearly. For a loss
-    outside the range of the curve, the result is the log length at the nearer end.
+    the study's trainings. The curve is the baseline's mean log loss at the end of a
+    training, as a function of the log length. First each entry of the curve is replaced
+    by the smallest entry up to this length, so that the curve does not rise. Then the
+    curve is interpolated linearly. For a loss outside the range of the curve, the
+    result is the log length at the nearer end.
 
     Args:
       logs: Log losses, shape (...).
@@ -752,9 +771,13 @@ def conclude_networks(
     """Make a study on networks from its measurements.
 
     Args:
-      protocol, baseline, names: Protocol, name of the baseline, and names of all rules.
+      protocol: Protocol of the comparison.
+      baseline: Name of the rule with which the others are compared.
+      names: Names of all rules.
       measurements: {(network, rule): result of `measure_on_network`}.
-      longer: {network: mean log losses of the baseline at other lengths}.
+      longer: {network: `Saved` with two arrays: `factors`, the lengths of the
+        baseline's trainings divided by the length of the study's trainings, and `logs`,
+        the mean log losses of these trainings}.
     Returns:
       The study.
     """

@@ -26,14 +26,14 @@ def origin(contenders: Sequence[Contender], own: Sequence[str] = ()) -> dict[str
     """Return where the rules and the workloads of a study come from.
 
     Args:
-      contenders: The contenders.
+      contenders: Rules with their search spaces.
       own: Names of the workloads that were given as objects, not by name.
     Returns:
       A dict for JSON. `words` has the text with which a command line names each rule,
       and `files` the name and the SHA-256 digest of each file in `words`. `code` has
       the sources of the rules that are not from this package, as entries {"rules":
       [name, ...], "text": source or None}. Rules with the same source share an entry.
-      `own` is the argument.
+      `own` is the argument as a list.
     """
     constructors = {c.name: inspect.unwrap(c.make_rule) for c in contenders}
     words = {name: rule_word(rule) for name, rule in constructors.items()}
@@ -81,7 +81,10 @@ def rule_word(constructor: Any) -> str:
 
 
 def our_name(constructor: Any) -> str | None:
-    """Return the name of a rule of this package; None for other rules."""
+    """Return the name of a rule of this package; None for other rules.
+
+    `constructor` is the constructor of the rule, without wrappers.
+    """
     for name, entry in update_rules.RULE_TABLE.items():
         if inspect.unwrap(entry.constructor) is constructor:
             return name
@@ -94,9 +97,10 @@ def our_name(constructor: Any) -> str | None:
 def source_text(constructor: Any) -> str | None:
     """Return the source of a rule: its whole file, or else its function.
 
-    The whole file is returned if it belongs to the user and is not too large, because
-    the rule may use other parts of the file. If the rule is defined in an installed
-    package or a notebook, only its function is returned.
+    The whole file is returned if it belongs to the user and has at most 256 KiB,
+    because the rule may use other parts of the file. Otherwise, for example for a rule
+    in an installed package or a notebook, only its function is returned. For a
+    functools.partial, the text begins with its call.
 
     Returns:
       The source; None if it is unknown, as for a rule that is already made.
@@ -118,8 +122,8 @@ def source_text(constructor: Any) -> str | None:
 def source_digest(make_rule: Any) -> str | None:
     """Return the SHA-256 digest of a constructor's source code.
 
-    The result is None if the source is unknown. Two studies with the same digest have
-    the same rule.
+    The source is that of the constructor's function only, not of the functions that it
+    calls. The result is None if the source is unknown.
     """
     constructor = inspect.unwrap(make_rule)
     # The source of a rule that is already made is not available.

@@ -31,20 +31,22 @@ class Protocol(NamedTuple):
         is n example gradients.
       batch_size: Number of examples in a mini-batch; None means full batch.
         Mini-batches are drawn without replacement, in a new order every epoch.
-      seeds: Reporting seeds. All rules and searches are reported on the same seeds.
+      seeds: Reporting seeds, on which the chosen trials are trained for the results.
+        They are the same for all rules and searches.
       tuning_seeds: Seeds of all searches together. Search number j = 0, 1, ... uses the
         seeds `tuning_seeds[j::searches]`. No seed is both a tuning seed and a reporting
         seed.
       tune_on: Part of the data on which a search scores its trials. If it is "train",
-        rules are reported on the training part. If it is "validation", rules are
-        reported on the test part, which does not affect the choices.
-      target: Target. A run reaches the target when f - f* is at most this share of its
-        initial value, where f* is the minimum.
+        rules are reported on the training part, with other seeds. If it is
+        "validation", rules are reported on the test part, which does not affect the
+        choices.
+      target: A run reaches the target when f - f* is at most this share of its initial
+        value, where f is the objective and f* its minimum.
       level: Coverage of the intervals.
       width: Number of runs that are trained at once. The rounding errors of a run
         depend on this number, so it is part of the protocol.
-      search_seed: Random seed of the points (choices of hyper-parameters) of all
-        searches. Another seed gives other points.
+      search_seed: Random seed of the trials of all searches. Another seed gives other
+        trials.
     """
 
     searches: int
@@ -61,11 +63,11 @@ class Protocol(NamedTuple):
 
     @property
     def reported_on(self) -> str:
-        """Part of the workload on which rules are reported."""
+        """Part of the data on which rules are reported: "train" or "test"."""
         return REPORTED_ON[self.tune_on]
 
     def seeds_of_search(self, number: int) -> tuple[int, ...]:
-        """Return the tuning seeds of one search, numbered from 0."""
+        """Return the tuning seeds of the search with this number, counted from 0."""
         return self.tuning_seeds[number :: self.searches]
 
 
@@ -90,13 +92,14 @@ def make_protocol(
       tuning_seeds: Number of tuning seeds of each search, or the seeds of all searches
         together. If a number is given, the seeds start at 1000.
       searches, budget, passes, batch_size, tune_on, target, level, width, search_seed:
-        As in `Protocol`.
+        Fields of `Protocol`, which explains them. `searches` is at least 2.
     Returns:
       The protocol.
     Raises:
-      ValueError: A number is out of its range, there are too few searches or seeds for
-        an interval, a seed is both a reporting and a tuning seed, the tuning seeds
-        cannot be divided among the searches, or `tune_on` is "test".
+      ValueError, TypeError: A number is out of its range, there are too few searches or
+        seeds for an interval, a seed is both a reporting and a tuning seed, the tuning
+        seeds cannot be divided equally among the searches, or `tune_on` is neither
+        "train" nor "validation".
     Example:
       >>> protocol = make_protocol(searches=2, tuning_seeds=2, seeds=3)
       >>> protocol.seeds, protocol.tuning_seeds

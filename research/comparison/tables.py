@@ -21,11 +21,12 @@ _VERDICTS = {
 def answer(numbers: Numbers) -> str:
     """Return the answer of a study in a few sentences.
 
-    If there is one rule besides the baseline, the answer compares the two. If there are
-    more rules, the answer names up to three rules for each verdict (better, worse,
-    undecided). The answer also gives the smallest factor that the study could have
-    detected. It names the rules whose searches disagree, and the rules that missed the
-    target.
+    `numbers` are the numbers of the study. If there is one rule besides the baseline,
+    the answer compares the two. If there are more rules, the answer names up to three
+    rules for each verdict (better, worse, undecided). The answer also gives the
+    smallest factor that the study could have detected. It names up to three rules whose
+    searches disagree, and up to three that missed the target in more than half of their
+    runs.
 
     Example:
       >>> overall = {"rule": "mine", "baseline": "adam", "verdict": "better"}
@@ -150,12 +151,15 @@ def _why(measurement: Numbers) -> str:
 
 
 def interval(one: Numbers) -> str:
-    """Return a ratio with its interval: "0.71 [0.64, 0.79]"."""
+    """Return a ratio with its interval as text: "0.71 [0.64, 0.79]".
+
+    `one` has the entries "ratio", "low" and "high".
+    """
     return f"{short(one['ratio'])} [{short(one['low'])}, {short(one['high'])}]"
 
 
 def sortable(value: float | None) -> float:
-    """Return the number, or inf if it is None."""
+    """Return a number for sorting: inf if it is None."""
     return math.inf if value is None else value
 
 
@@ -171,7 +175,8 @@ def short(value: Any) -> str:
 def study_tables(numbers: Numbers) -> tuple[runs.Table, ...]:
     """Return the three tables of a study.
 
-    They show costs, the comparison over all workloads, and the chosen trials.
+    They show the costs, the comparison over all workloads, and the chosen trials
+    (choices of hyper-parameters).
     """
     return costs_table(numbers), comparisons_table(numbers), choices_table(numbers)
 
@@ -295,7 +300,11 @@ def comparisons_table(numbers: Numbers) -> runs.Table:
 
 
 def choices_table(numbers: Numbers) -> runs.Table:
-    """Return the table of the chosen trials, and of how much the choice mattered."""
+    """Return the table of the chosen trials, and of how much the choice mattered.
+
+    A trial is a choice of hyper-parameters. There is one row for each pair (workload,
+    rule).
+    """
     columns = (
         "workload",
         "rule",
@@ -359,7 +368,7 @@ def _decades(measurement: Numbers) -> str:
 
 
 def as_text(table: runs.Table) -> str:
-    """Return a table as aligned plain text.
+    """Return a table as plain text with aligned columns.
 
     Example:
       >>> rows = (("adam", 3.14159), ("mine", None))

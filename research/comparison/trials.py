@@ -61,9 +61,12 @@ def measure_contenders(
     """Measure every contender (a rule with its search space) on every workload.
 
     Args:
-      protocol, contenders: Results of `plan`.
-      workloads: Result of `make_workloads`.
-      timed, on_progress, checkpoints: As for `compare`.
+      protocol: Terms of the comparison, from `plan`.
+      contenders: Rules with their search spaces, from `plan`.
+      workloads: Workloads, from `make_workloads`.
+      timed: Whether to measure the seconds per pass.
+      on_progress: Function that is called with (done, total, message), or None.
+      checkpoints: Storage for finished measurements. By default nothing is stored.
     Returns:
       {(workload, rule): measurement}, the input of `conclude` and `leader`.
     Example:
@@ -109,6 +112,9 @@ def chunk_teller(
 ) -> OnChunk | None:
     """Report the start of a piece of work, and return a callback for its progress.
 
+    The callback is called with the progress of a sweep. If `on_progress` is None,
+    nothing is reported, and the result is None.
+
     Args:
       on_progress: Function that is called with (done, total, message), or None.
       done, total: Number of finished pieces, and of all pieces.
@@ -132,14 +138,17 @@ def measure_share(
     timed: bool,
     checkpoints: Checkpoints,
 ) -> None:
-    """Measure one share of the pairs (workload, contender).
+    """Measure one share of the pairs (workload, contender), and save the measurements.
 
     A contender is a rule with its search space.
 
-    The share is every `parts`-th pair, starting at number `part`.
+    The share is every `parts`-th pair, starting at pair number `part`.
 
     Args:
-      protocol, contenders, workloads, timed: As for `measure_contenders`.
+      protocol: Terms of the comparison, from `plan`.
+      contenders: Rules with their search spaces, from `plan`.
+      workloads: Workloads, from `make_workloads`.
+      timed: Whether to measure the seconds per pass.
       part: Number of this share, from 0 to parts - 1.
       parts: Number of shares.
       checkpoints: Storage for the measurements.
@@ -208,9 +217,9 @@ def measure_contender(
       protocol: Protocol of the comparison.
       timed: Whether to measure the seconds per pass of the best choice. One training
         then runs alone, which needs one more compilation.
-      on_chunk: Function that is called with the progress of the measurement. The field
-        `share` of the progress is the number of finished runs, divided by the largest
-        number of runs that the measurement may need.
+      on_chunk: Function that is called with the progress of the searches, or None. The
+        field `share` of the progress is the number of finished runs, divided by the
+        largest number of runs that the measurement may need.
       checkpoints: Storage for unfinished runs. The caller makes it specific to this
         rule and workload.
     Returns:
@@ -222,15 +231,18 @@ def measure_contender(
       - `screening` (J, t, s): their log costs on the screening seeds;
       - `chosen` (J, h): the trial that each search chose;
       - `tuning` (J,): the mean log cost of this trial on the tuning seeds;
-      - `costs` (J, n) and `final` (J, n): the costs and final gaps of this trial on the
-        reporting seeds;
+      - `costs` (J, n) and `final` (J, n): for this trial on the reporting seeds, the
+        passes to the target (inf for a run that missed it), and the relative gap at the
+        end;
       - `passes` (k,) and `curves` (J n, k): the passes at each evaluation, and the
-        relative gaps there;
+        relative gaps of these runs there. The relative gap is f - f* divided by its
+        initial value, where f is the objective and f* its minimum;
       - `default_costs` (n,): the costs of the defaults on the reporting seeds;
       - `best_of` (t, 3): the expected cost of the best of 1, 2, ..., t trials, with its
         interval;
       - `rates` (r,) and `rate_scores` (r, q): rates around the rate of the best search,
-        and their log costs on q tuning seeds, at most ten.
+        and their log costs on q tuning seeds, at most ten. They are missing if the rule
+        has no learning rate.
 
       The values can be written as JSON; a study stores them as one entry of `cells`.
     Raises:
@@ -295,14 +307,20 @@ def train_trials(
 ) -> tuple[Outcomes, Float[np.ndarray, " evaluations"]]:
     """Train given trials on all reporting seeds, without a search.
 
-    A trial is a choice of hyper-parameters. `Protocol` defines the reporting seeds.
+    A trial is a choice of hyper-parameters. The reporting seeds are the seeds that no
+    search uses (`Protocol`).
 
     Args:
-      workload, contender, protocol, on_chunk, checkpoints: As for `measure_contender`.
+      workload: Workload with the parts of the data that the protocol needs.
+      contender: The rule and its search space.
+      protocol: Protocol of the comparison.
       values: Values of each hyper-parameter, by name, shape (count,).
       count: Number of trials.
+      on_chunk: Function that is called with the progress of the runs, or None.
+      checkpoints: Storage for unfinished runs. By default nothing is stored.
     Returns:
-      The outcomes, and the passes over the data at each evaluation, shape (k,).
+      The outcomes (costs and relative gaps of each trial on each seed), and the passes
+      over the data at each of the k evaluations, shape (k,).
     Raises:
       ValueError, TypeError: An argument is wrong; a column of `values` does not have
         `count` entries; or the optimum of the workload is not known.

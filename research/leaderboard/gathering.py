@@ -30,18 +30,20 @@ def gather(paths: Sequence[str | Path], skip_bad: bool = False) -> Gathered:
     """Read the studies from several paths.
 
     A path may also be a folder of run folders and .zip files. All of these are then
-    read.
+    read, except runs that are not finished, which are skipped with a warning.
 
     Args:
       paths: Run folders, .zip files, and folders that contain run folders or .zip
         files.
-      skip_bad: Whether to continue without a study that cannot be read.
+      skip_bad: Whether to continue without a study that cannot be read. If False, such
+        a study raises an error.
     Returns:
-      The studies, and the names of the studies that were left out.
+      The studies, and the names of the duplicates and of the studies that were left
+      out.
     Raises:
       ValueError: A study cannot be read although `skip_bad` is False, or no study can
         be read.
-      OSError: As in `research.comparison.read_study`.
+      TypeError: `paths` is not a sequence of paths, or `skip_bad` is not a bool.
     """
     check_sequence("paths", paths, "paths", (str, Path))
     check_flag("skip_bad", skip_bad)
@@ -66,10 +68,12 @@ def gather(paths: Sequence[str | Path], skip_bad: bool = False) -> Gathered:
 def run_paths(path: Path) -> list[Path]:
     """Return the run folders and .zip files in a folder, sorted by name.
 
-    If the path is itself a file or a run folder, the list contains only this path.
+    A run that is not finished is skipped with a warning. If the path is a run folder or
+    is not a folder, the list contains only this path.
 
     Raises:
-      ValueError: The folder has no run folder and no .zip file.
+      ValueError: The folder has no finished run and no .zip file.
+      OSError: The folder cannot be read.
     """
     if not path.is_dir() or (path / MANIFEST).exists():
         return [path]

@@ -63,7 +63,8 @@ def write_leaderboard(
     Raises:
       ValueError: A study cannot be read or has a newer format, or `output` is not an
         .html file, is one of the inputs, or lies in a run folder.
-      OSError: A file cannot be read or written.
+      OSError: The page cannot be written.
+      TypeError: An argument has another type.
     """
     check_sequence("paths", paths, "paths", (str, Path))
     check_path("output", output)
@@ -97,11 +98,12 @@ def write_leaderboard(
 def tables(rankings: Rankings) -> list[Table]:
     """Make the tables of a leaderboard: measurements, protocols and studies.
 
-    The tables show the measurements on workloads and those on networks, the protocols
-    and the studies. If files were left out, another table lists these files.
+    The measurements on workloads have one table, and those on networks another; so have
+    their protocols. A table without rows is omitted. If studies were left out, the last
+    table lists their files.
 
     Args:
-      rankings: Result of `write_leaderboard`.
+      rankings: Rankings of the studies, from `write_leaderboard`.
     """
     check_instance(
         "rankings", rankings, Rankings, "It is the result of write_leaderboard."

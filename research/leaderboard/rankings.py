@@ -27,14 +27,16 @@ class Entry(NamedTuple):
         source, search space or cost of a step), a digest is added to the name. If the
         source is not known, the id of the study is added.
       workload: Name of the workload. If studies have different workloads with this
-        name, the number of examples or the minimum f* is added to the name.
+        name, the number of examples (of parameters for a network) or the minimum f* is
+        added to the name.
       protocol: Number of the protocol, counted from 1.
       cost, low, high: Number of example gradients until the target is reached, and the
         ends of the interval for this number. inf means that the target was not reached.
         On a network: the validation loss at the end, and its interval.
       measurement: Measurement of the rule, as stored in the study.
-      comparison: Comparison of the rule with the baseline of the study. None if the
-        rule is the baseline.
+      comparison: Comparison of the rule with the baseline of the study, as stored in
+        the study. None if the study does not have it, for example because the rule is
+        the baseline.
     """
 
     study: SavedStudy
@@ -52,12 +54,13 @@ class Rankings(NamedTuple):
     """The rankings of many studies.
 
     Attributes:
-      gathered: The studies.
+      gathered: The studies, from `gather`.
       protocols: The different protocols, in order of their first occurrence. A protocol
-        is a tuple with the values of the settings `PROTOCOL`. On networks it is
-        `ON_NETWORKS` and the values of `NETWORK_PROTOCOL`.
+        has the settings that must be equal if two costs are to be compared. It is a
+        tuple with the values of the settings named in `PROTOCOL`. On networks it is a
+        tuple of `ON_NETWORKS` and the values of `NETWORK_PROTOCOL`.
       all: The rankings. There is one ranking for each workload and protocol. A ranking
-        is a tuple of entries, sorted by the `costs` of the rules, lowest cost first.
+        is a tuple of entries, sorted by the `costs` of their rules, lowest cost first.
     """
 
     gathered: Gathered
@@ -75,7 +78,10 @@ class Rankings(NamedTuple):
 
 
 def merge(gathered: Gathered) -> Rankings:
-    """Rank the measurements of all studies, one ranking per workload and protocol."""
+    """Rank the measurements of all studies, one ranking per workload and protocol.
+
+    A protocol is the settings that must be equal if two costs are to be compared.
+    """
     studies = gathered.studies
     ambiguous = {
         "code": _ambiguous(studies, _rule, _code),
@@ -110,12 +116,16 @@ def merge(gathered: Gathered) -> Rankings:
 
 
 def workload_of(study: SavedStudy, entry: Mapping[str, Any]) -> str:
-    """Return the name of the workload or of the network of a measurement."""
+    """Return the name of the workload or network of a measurement or comparison."""
     return entry["network" if study.on_networks else "workload"]
 
 
 def terms_of(study: SavedStudy, measurement: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return the protocol of a measurement."""
+    """Return the protocol of a measurement.
+
+    The protocol is a tuple of the settings that must be equal if two costs are to be
+    compared.
+    """
     protocol = study.numbers["protocol"]
     if not study.on_networks:
         return tuple(protocol[name] for name in PROTOCOL)
@@ -158,10 +168,10 @@ def _workload_details(
 
 
 def costs(ranking: Sequence[Entry]) -> dict[str, float]:
-    """Return the cost of each rule of a ranking.
+    """Return the cost of each rule of a ranking, by name of the rule.
 
-    The cost of a rule is the median over the entries of the rule. So a rule does not
-    get a better place if it is submitted more often.
+    The cost of a rule is the median over its entries in the ranking. With the lowest
+    cost instead, a rule could get a better place by being submitted more often.
     """
     by_rule: dict[str, list[float]] = {}
     for entry in ranking:
@@ -218,7 +228,10 @@ def _decided(
 
 
 def answer(rankings: Rankings) -> tuple[str, str]:
-    """Return a sentence that says which rule leads, and remarks about the rankings."""
+    """Return a sentence that says which rule leads, and remarks on the rankings.
+
+    Both are texts.
+    """
     entries = [entry for ranking in rankings.all for entry in ranking]
     counted = ", ".join(
         (

@@ -17,7 +17,7 @@ WIDEST = 1e4  # Ratios beyond this factor are drawn at the edge.
 
 
 class Ratio(NamedTuple):
-    """One row of the picture.
+    """One row of the picture of `draw_ratios`.
 
     Attributes:
       label: Name of the row.
@@ -37,14 +37,14 @@ def draw_ratios(title: str, rows: Sequence[Ratio], axis: str) -> figures.Picture
 
     The labels and the numbers may come from an untrusted source. Every number is
     accepted: a ratio that is not positive or not finite gets a mark at the edge, or
-    none. Only the first 40 rows are drawn, and the caption says so.
+    none. Only the first 40 rows are drawn; the caption says how many are missing.
 
     Args:
       title: Title of the picture.
-      rows: The rows, from top to bottom.
+      rows: Ratios with their intervals, from top to bottom.
       axis: Label of the axis.
     Returns:
-      The picture.
+      The picture. Its caption gives the same ratios as text.
     """
     check_text("title", title)
     check_sequence("rows", rows, "Ratios", Ratio)

@@ -69,7 +69,7 @@ def environment(
       `portable`: the packages whose results have the same bits on all processors:
         "JAX", or "JAX, NumPy and SciPy". None without
         `backend.configure(portable=True)`.
-      `code`: SHA-256 of the Python files, from `code_digest`.
+      `code`: SHA-256 of the Python files of this package and of the argument `code`.
       `git`: the commit, and whether files differ from the commit. None outside a
         repository of this project.
     Example:
@@ -113,13 +113,14 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """List the differences between two environments that may change a result's bits.
 
     Args:
-      there, here: Environments, from `environment`. An older manifest may lack an
-        entry. The value of this entry is then unknown.
+      there, here: Environments, from `environment`. A manifest that an older version
+        wrote may lack an entry, whose value is then unknown.
     Returns:
       One text for each difference, the most likely cause first. The list is empty if
-      the two environments should give the same bits. Four differences are not listed:
-      the number of devices, the number of cores, the commit if the code is identical,
-      and the processor if `portable` is "JAX, NumPy and SciPy" in the two environments.
+      the two environments should give the same bits. Differences that do not change the
+      bits are not listed, such as the number of devices or of cores, and the commit if
+      the code is identical. The processor is not listed if `portable` is "JAX, NumPy
+      and SciPy" in both environments.
     Example:
       >>> here = {"versions": {"jax": "0.10.2", "numpy": "2.4.6"}, "xla_pool": "2"}
       >>> there = {"versions": {"jax": "0.12.0", "numpy": "2.4.6"}, "xla_pool": "4"}
@@ -210,7 +211,8 @@ def code_digest(files: Sequence[str | Path] = ()) -> str:
     """Return the SHA-256 of this package's Python files and of the given files.
 
     The digest also depends on the path of each package file inside the package, and on
-    the name of each given file.
+    the name of each given file. It does not depend on whether lines end as on Windows
+    or as on Unix.
     """
     check_sequence("files", files, "paths", (str, Path))
     digest = hashlib.sha256()
@@ -226,7 +228,10 @@ def code_digest(files: Sequence[str | Path] = ()) -> str:
 def processor(cpuinfo: str | Path = "/proc/cpuinfo") -> dict[str, Any]:
     """Return the processor's model, architecture, instruction sets and number of cores.
 
-    The list of instruction sets contains only the sets that XLA distinguishes.
+    The result is a dict with the keys `model`, `architecture`, `instruction_sets` and
+    `cores`. The list of instruction sets contains only the sets that XLA distinguishes.
+    `cpuinfo` is the file in which Linux describes the processor. If it does not exist,
+    the list is empty.
     """
     path = Path(cpuinfo)
     text = path.read_text(errors="replace") if path.exists() else ""
@@ -249,8 +254,8 @@ def git_state(folder: Path) -> dict[str, Any] | None:
     Returns:
       Dict with the keys "commit" and "dirty". The result is None if `folder` is not the
       top folder of a repository, if the repository has no commit yet, or if git is not
-      installed. (A folder below the top folder gives None, because an installed copy of
-      this package may lie inside another repository.)
+      installed or fails. A folder below the top folder gives None, because an installed
+      copy of this package may lie inside another repository.
     """
     top, _, commit = (
         (_git(folder, "rev-parse", "--show-toplevel", "HEAD") or "")

@@ -45,8 +45,9 @@ class Agreement(NamedTuple):
         not compared.
       rounded: Differences between values that agree to the printed digits. They are as
         small as rounding errors.
-      within: Larger differences, between values that agree within their interval, which
-        the reference holds. `hold` defines both kinds of agreement.
+      within: Larger differences, between estimates whose intervals overlap, or between
+        values that lie between ends which the experiment states. `hold` defines these
+        kinds of agreement.
       chosen: Differences between values that are reported but not judged, because they
         depend on single trainings or on what is installed. The experiment declares
         these values.
@@ -54,8 +55,8 @@ class Agreement(NamedTuple):
       hashes: Number of compared hashes.
       other_hashes: Names of the hashes that differ.
       not_made: Names of the values and hashes of the reference that the run could not
-        compute because of `left_out`.
-      left_out: Data that were missing in the run.
+        compute, because data were missing.
+      left_out: Names of the data that were missing in the run.
       causes: Differences between the two environments, the most likely cause first.
     """
 
@@ -72,7 +73,7 @@ class Agreement(NamedTuple):
 
     @property
     def same(self) -> bool:
-        """Whether all values and hashes are equal to those of the reference."""
+        """Whether all compared values and hashes equal those of the reference."""
         return not (
             self.rounded
             or self.within
@@ -83,7 +84,7 @@ class Agreement(NamedTuple):
 
     @property
     def agrees(self) -> bool:
-        """Whether every value agrees to the printed digits or within its interval."""
+        """Whether no value is in `other_values`. Different hashes do not count."""
         return not self.other_values
 
 
@@ -96,10 +97,18 @@ def hold_against(
 ) -> Agreement:
     """Compare the finished run at `path` with a reference of the same config.
 
-    `hold` describes the comparison and the arguments `varies` and `left_out`.
+    `hold` describes when two values agree.
 
+    Args:
+      reference: Reference, from `read_reference`.
+      path: Folder of the run.
+      varies: Values that are not reproducible, as a dict from the name of a column or
+        of a number to the ends between which it must lie. None instead of the ends
+        means that the value is reported but not judged. See `hold`.
+      left_out: Names of the data that were missing in the run.
     Raises:
-      ValueError: The run is not finished.
+      ValueError: The run is not finished, or has no table.
+      TypeError: An argument has another type.
     """
     check_path("path", path)
     return hold(
@@ -119,14 +128,16 @@ def hold(
 ) -> Agreement:
     """Compare the reference values of two runs of the same config.
 
-    Two values agree to the printed digits if their difference is as small as a rounding
-    error. The difference is at most 1e-6 times the larger of the two values, or at most
-    64 ε times the largest number in their column or list (at most 64 ε if this number
-    is below 1). Here ε is the relative spacing of float64 numbers.
+    Two floats agree to the printed digits if their difference is as small as a rounding
+    error: at most 1e-6 times the larger absolute value of the two, or at most 64 ε s.
+    Here ε = 2^-52 is the relative spacing of float64 numbers, and s is the largest
+    absolute value in their column or list, but at least 1. The same holds for two texts
+    that contain a number, if their intervals are equal.
 
     Two estimates agree within the interval if their intervals overlap. If only one
     estimate has an interval, the other estimate must lie in this interval. The ends of
-    two intervals are not compared with each other. All other values must be equal.
+    intervals are not compared with each other: they agree if the estimates do. All
+    other values must be equal.
 
     Args:
       reference, here: References of the two runs, from `reference_of`.
@@ -137,7 +148,7 @@ def hold(
         between the ends. With None instead of ends, the difference is reported but not
         judged.
       left_out: Names of the data that were missing in the run. If there are any, the
-        entries and hashes that exist only in the reference are not compared.
+        values and hashes that exist only in the reference are not compared.
     """
     for name, given in (("reference", reference), ("here", here)):
         _check_reference(name, given)
@@ -189,7 +200,11 @@ def hold(
 
 
 def agreement_verdict(agreement: Agreement) -> str:
-    """Describe an agreement in a few sentences. The first words give its kind."""
+    """Describe an agreement in a few sentences. The first words give its kind.
+
+    The kinds are "Bit-identical", "The same printed digits", "Agrees within the
+    interval" and "Does not agree".
+    """
     check_instance(
         "agreement", agreement, Agreement, "It is the result of hold_against."
     )

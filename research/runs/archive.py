@@ -139,12 +139,14 @@ def read_contents(path: str | Path) -> Contents:
     """Read a run folder, or an archive written by `pack`, into memory.
 
     Nothing is extracted or executed, and the size of each file is limited. The digests
-    show that the files were not changed after packing. The digests do not show who
+    show that the files were not changed after the run. The digests do not show who
     packed the files, or whether the numbers are true. To test the numbers, reproduce
     the run.
 
     Args:
       path: Run folder or .zip file.
+    Returns:
+      The manifest and the content of result.json. The arrays are not returned.
     Raises:
       ValueError: The path is neither a run folder nor a .zip file, or the run is
         unfinished, damaged, altered or too large. The message names the path.

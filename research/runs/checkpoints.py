@@ -106,7 +106,8 @@ def remembered(
 ) -> Saved:
     """Load a result from its checkpoint, or compute it and save the checkpoint.
 
-    So each piece of a run is computed only once, even if the run is interrupted later.
+    A piece of a run that was computed before an interruption is therefore not computed
+    again.
 
     Args:
       checkpoints: Checkpoints in which the result is saved.
@@ -114,6 +115,8 @@ def remembered(
       compute: Function (checkpoints) -> Saved. Its argument gives checkpoints for the
         parts of the result. These checkpoints are deleted when the whole result is
         saved.
+    Returns:
+      The result.
     Example:
       >>> import tempfile
       >>> checkpoints = checkpoints_in(tempfile.mkdtemp())

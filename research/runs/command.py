@@ -25,6 +25,8 @@ def command_line(experiment: str, config: Any, program: str = "") -> str:
         these.
       program: Command that starts the experiment. "" means `python` with the
         experiment's file.
+    Raises:
+      TypeError: `config` is neither an instance of a dataclass nor a mapping.
     Example:
       >>> Config = dataclasses.make_dataclass(
       ...     "Config", [("seeds", str, "0..9"), ("learning_rate", float, 0.1)]
@@ -75,8 +77,8 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """Parse seeds: "7", "0,3,5", "0..9" (both ends included), or a mixture of these.
 
     Raises:
-      ValueError: A seed is not an integer in 0..2³²-1, a range is empty, or a seed
-        occurs twice. The message names the seed or the range.
+      ValueError: A seed is not an integer in 0..2³²-1, a range is empty, a seed occurs
+        twice, or there are more than a million seeds.
     Example:
       >>> parse_seeds("0..3,7")
       (0, 1, 2, 3, 7)

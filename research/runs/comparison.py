@@ -20,8 +20,10 @@ class Difference(NamedTuple):
     """Difference between two results at one place.
 
     Attributes:
-      place: Name of an array with the index of an entry, or path of a number.
-      there, here: The two values, or a text such as "missing".
+      place: Name of an array with the index of an entry, such as "loss[1]", or the path
+        of a number, such as "final.loss".
+      there, here: The two values, or a text such as "missing". `there` and `here` name
+        the two results.
       size: |there - here|. The size is infinite if the values cannot be subtracted, and
         0 if the values are equal but their bits differ.
       relative: `size` divided by the larger absolute value of the two values.
@@ -53,7 +55,7 @@ class Comparison(NamedTuple):
 
     @property
     def same(self) -> bool:
-        """Whether every bit is the same."""
+        """Whether all compared arrays and numbers are the same, bit by bit."""
         return not self.other_arrays and not self.other_numbers
 
 
@@ -63,12 +65,16 @@ def compare(
     """Compare the arrays and the numbers of two results.
 
     Tables and answers are not compared, because they are derived from the arrays and
-    numbers.
+    numbers. Arrays and numbers with "seconds" in their name are not compared either,
+    because times differ between runs.
 
     Args:
       there, here: The two results.
       environments: Environments of the two runs, in the order (there, here), from the
         manifests of the runs.
+    Raises:
+      TypeError, ValueError: The results are not valid, or there are not two
+        environments.
     Example:
       >>> there = Result(
       ...     "", (), {"loss": np.array([1.0, 2.0])}, {"steps": 7, "seconds": 1.5}
@@ -149,7 +155,7 @@ def verdict(comparison: Comparison) -> str:
 
 
 def largest(worst: Difference) -> str:
-    """Describe the largest difference in a sentence."""
+    """Describe a difference, the largest of a comparison, in a sentence."""
     values = f"{worst.there!r} there, {worst.here!r} here"
     if not np.isfinite(worst.size):
         return f"The largest difference: {worst.place} is {values}."
@@ -162,7 +168,11 @@ def largest(worst: Difference) -> str:
 
 
 def likely_cause(causes: Sequence[str]) -> str:
-    """Describe the causes in a sentence."""
+    """Describe the likely causes of different results in a sentence.
+
+    `causes` are the differences between the two environments, as texts. There may be
+    none.
+    """
     if causes:
         return f"Likely cause: {'; '.join(causes)}."
     return (
@@ -174,7 +184,8 @@ def likely_cause(causes: Sequence[str]) -> str:
 def number_difference(path: str, there: Any, here: Any) -> Difference | None:
     """Compare two JSON values at one place; return None if they are equal.
 
-    1, 1.0 and True are different values. NaN equals NaN.
+    `path` is the name of the place. 1, 1.0 and True are different values. NaN equals
+    NaN.
     """
     if repr(there) == repr(here):
         return None

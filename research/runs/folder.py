@@ -49,10 +49,10 @@ CHECKPOINTS, MODELS = "checkpoints", "models"
 
 
 class Run(NamedTuple):
-    """A run folder that is open.
+    """A run and its folder, from `open_run`.
 
     Attributes:
-      path: results/<experiment>/<id>.
+      path: The folder, <results>/<experiment>/<id>.
       id: Name of the run, from `run_id`.
       experiment: Name of the experiment.
       config: Config of the run, as passed to `open_run`.
@@ -61,7 +61,7 @@ class Run(NamedTuple):
       resumed: Whether this run continues from checkpoints of an earlier process.
       seconds: Seconds that earlier processes spent on the run.
       lock: Lock that prevents a second process from working in the folder while the run
-        is open. `finish` and `close` release the lock.
+        is open. `finish` and `close` release the lock. None if the run is finished.
     """
 
     path: Path
@@ -82,7 +82,7 @@ class Run(NamedTuple):
 def run_id(experiment: str, config: Any) -> str:
     """Return the id of a run: 12 hexadecimal digits of a hash of experiment and config.
 
-    The digits are the first ones of the SHA-256.
+    The hash is SHA-256.
 
     The id does not depend on the time, on a path, or on the order of the config's
     fields. 1, 1.0 and True are three different values.
@@ -113,7 +113,12 @@ def run_id(experiment: str, config: Any) -> str:
 
 
 def check_experiment(experiment: Any) -> None:
-    """Raise an error unless the experiment's name can name a folder."""
+    """Raise an error unless the experiment's name can name a folder.
+
+    Raises:
+      TypeError: The name is not a str.
+      ValueError: The name has other characters than letters, digits, _ and -.
+    """
     check_text("experiment", experiment)
     if not re.fullmatch(NAME, experiment):
         raise ValueError(
@@ -145,7 +150,7 @@ def open_run(
 
     Args:
       experiment, config: Name and config, as in `run_id`. The run folder is
-        results/<experiment>/<run id>.
+        <results>/<experiment>/<run id>.
       results: Folder of all results.
       fresh: Whether to start from the beginning even if the folder has checkpoints or a
         result.
@@ -154,7 +159,8 @@ def open_run(
       command: Command that reproduces the run. None means the command line of the
         experiment with this config.
     Raises:
-      ValueError: The folder contains another run.
+      ValueError, TypeError: The folder contains another run, or an argument is not
+        valid.
       OSError: The folder cannot be created or written, or another process is working in
         the folder. The message says why.
     Example:
@@ -267,6 +273,8 @@ def finish(run: Run, result: Result, **facts: Any) -> Run:
     Raises:
       OSError: A file cannot be written. The message gives the reason and the files that
         remain.
+      ValueError, TypeError: The manifest of the run cannot be read, or the result is
+        not valid.
     """
     check_instance(
         "run", run, Run, "Open one by research.runs.open_run(experiment, config)."
@@ -323,9 +331,10 @@ def model_file(path: str | Path, name: str) -> Path:
     if fault is None and not file.exists():
         fault = f"it has no {MODELS}/{file.name}"
     if fault:
+        command = manifest.get("command")
         raise ValueError(
             f"{path} contains no trained model {name!r}: {fault}. Run it again with "
-            f"--fresh: {manifest.get('command')} --fresh"
+            + (f"--fresh: {command} --fresh" if command else "--fresh.")
         )
     return file
 
@@ -355,8 +364,8 @@ def load_result(path: str | Path) -> Result:
     path = Path(path)
     manifest = read_manifest(path)
     fault = _fault(path, manifest)
+    command = manifest.get("command")
     if fault:
-        command = manifest.get("command")
         raise ValueError(
             f"{path} contains no complete result: {fault}. Run it again"
             + (f": {command}" if command else ".")
@@ -365,8 +374,8 @@ def load_result(path: str | Path) -> Result:
         return read_result(read_file(path, RESULT), read_file(path, ARRAYS))
     except ValueError as error:
         raise ValueError(
-            f"{path} contains no result of a run: {error} Run it again: "
-            f"{manifest.get('command')}"
+            f"{path} contains no result of a run: {error} Run it again"
+            + (f": {command}" if command else ".")
         ) from error
 
 

@@ -35,6 +35,9 @@ SHAPE = ORIGIN | {"experiment": str, "id": str, "status": str, "digests?": {str:
 def read_manifest(path: str | Path) -> dict[str, Any]:
     """Read the manifest of a run folder.
 
+    The manifest, manifest.json, has the experiment, the id, the config, the environment
+    and the status of the run, and the command that reproduces it.
+
     Raises:
       ValueError: The manifest is missing, cannot be read, or is not a manifest of a
         run.
@@ -68,7 +71,7 @@ def check_origin(manifest: dict[str, Any], path: str | Path) -> None:
 
 
 def read_file(path: Path, name: str) -> bytes:
-    """Read a file of a run folder.
+    """Read a file of a run folder as bytes. `path` is the folder.
 
     Raises:
       ValueError: The file is too large, or not a regular file.

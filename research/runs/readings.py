@@ -18,11 +18,12 @@ class Entry(NamedTuple):
     Attributes:
       value: Value of the entry.
       name: Name of the column or of the number.
-      scale: Largest absolute value in the column or list of the entry, but at least 1.
+      scale: Largest finite absolute value in the column or list of the entry, but at
+        least 1.
       interval: Pair (low, high) if the entry is an estimate with an interval. None
         otherwise.
       of: If the entry is an end of an interval, the place of the estimate that has this
-        interval. None otherwise.
+        interval, such as "row 2, loss". None otherwise.
     """
 
     value: Any
@@ -35,14 +36,17 @@ class Entry(NamedTuple):
 def read_entries(reference: Mapping[str, Any]) -> dict[str, Entry]:
     """Return the table entries and the numbers of a reference, except times.
 
-    The result is a dict from the place of an entry or a number, as a text, to its
-    `Entry`.
+    The result is a dict from a place to the `Entry` at this place. The place of an
+    entry of the table is a text such as "row 2, loss". The place of a number is its
+    name, such as "final_loss", or "final_loss[3]" in a list. Entries whose place
+    contains "seconds" are left out.
 
     In the table, the interval of an estimate can be in the same entry ("84 % [81, 86]")
     or in the next entry ("1.571 to 1.600"). It can also be in the next two entries, if
     their headings end in "low" and "high". The interval of a number is the one that the
-    reference lists under `intervals`. If the reference lists no interval, the interval
-    is that of the estimate in the table that equals the rounded number.
+    reference lists under `intervals`. If the reference lists none, a float gets the
+    interval of the estimate in the table that equals the rounded float; if there are
+    several, the narrowest interval.
 
     Args:
       reference: Reference, from `reference_of` or `read_reference`.
@@ -64,7 +68,7 @@ def read_entries(reference: Mapping[str, Any]) -> dict[str, Entry]:
 def as_number(value: Any) -> float | None:
     """Return the number in a table entry, or None if the entry is not a number.
 
-    The entry is a number or a text: "84 % [81, 86]" gives 84.
+    The entry is a number or a text: "84 % [81, 86]" gives 84. A bool is not a number.
 
     Example:
       >>> [

@@ -42,7 +42,8 @@ def keep(path: str | Path, folder: str | Path) -> Path:
     Returns:
       Path of the written file.
     Raises:
-      ValueError: The run is not finished, or the reference would be larger than 20 kB.
+      ValueError: The run is not finished, cannot become a reference (see
+        `reference_of`), or the reference would be larger than 20 kB.
       OSError: The file cannot be written.
     """
     check_path("path", path)

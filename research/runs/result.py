@@ -71,8 +71,10 @@ class TrainedModel(NamedTuple):
       params: Parameters, a pytree of arrays.
       architecture: All settings that are needed to build the model and its inputs, as
         JSON values by name (see `research.models.save`).
-      steps: Metrics of every step, as in `write_step_metrics`; empty if unknown.
-      evaluations: Evaluations after every epoch, as in `write_step_metrics`.
+      steps: Metrics of every step: arrays by name, each of shape (num_epochs,
+        num_batches), for `write_step_metrics`; empty if unknown.
+      evaluations: Evaluations before the first and after every epoch: arrays by name,
+        each of shape (num_epochs + 1,); empty if there are none.
     """
 
     params: Params
@@ -85,7 +87,9 @@ class Findings(NamedTuple):
     """Measurements of an experiment. Its report is made from these measurements only.
 
     Attributes:
-      arrays, numbers, models: As in a `Result`.
+      arrays: Arrays by name.
+      numbers: JSON values by name.
+      models: Trained models by name. All three are also fields of a `Result`.
     """
 
     arrays: dict[str, np.ndarray]
@@ -114,7 +118,14 @@ class Result(NamedTuple):
 
 
 def check_result(name: str, result: Any) -> None:
-    """Raise TypeError unless a value is a Result whose fields have the right types."""
+    """Raise an error unless a value is a Result whose fields have the right types.
+
+    `name` is the name of the value in the message.
+
+    Raises:
+      TypeError: The value is not a Result, or a field has another type.
+      ValueError: The name of a model cannot name a file.
+    """
     check_instance(
         name,
         result,
@@ -144,14 +155,16 @@ def check_result(name: str, result: Any) -> None:
 def result_bytes(result: Result) -> tuple[bytes, bytes]:
     """Return the contents of result.json and arrays.npz.
 
-    `read_result` restores the result to the last bit, with two exceptions: NumPy
-    scalars in tables and numbers become Python scalars, and tuples in numbers become
-    lists. The same result always gives the same bytes.
+    The models are not included. `read_result` restores the rest of the result to the
+    last bit, with two exceptions: NumPy scalars in tables and numbers become Python
+    scalars, and tuples in numbers become lists. The same result always gives the same
+    bytes.
 
     Raises:
       ValueError: A row does not have one entry for each column of its table, or two
         columns of a table have the same name.
-      TypeError: JSON cannot hold a number, or .npz without pickle cannot hold an array.
+      TypeError: A value in the tables or in `numbers` cannot be written as JSON, or an
+        array cannot be written to .npz without pickle.
     Example:
       >>> result = Result(
       ...     "Yes.",
@@ -223,6 +236,8 @@ def check_values(values: Any) -> None:
 def check_rows(table: Any, where: str) -> None:
     """Check that each row has one entry per column, and that column names are unique.
 
+    `table` is a dict with the keys "columns" and "rows". `where` names it in messages.
+
     Raises:
       ValueError: The table fails the check.
     """
@@ -245,6 +260,8 @@ def hash_arrays(*arrays: Any) -> str:
     Args:
       arrays: NumPy or JAX arrays of numbers. For a random key, give
         `jax.random.key_data(key)`.
+    Raises:
+      TypeError: An array holds Python objects.
     Example:
       >>> zeros = np.zeros(4, np.float32)
       >>> (

@@ -23,21 +23,23 @@ def write_step_metrics(
     """Write the metrics of every step of a training as CSV or as JSON lines.
 
     Each row describes the parameters after `step` steps and `epoch` finished epochs.
-    The row has the loss and the norms of the step that starts from these parameters.
-    The first row of each epoch also has the evaluations of these parameters. The last
-    row, after all steps, has only evaluations. If a value was not measured, its field
-    in a .csv file is empty, and its name is missing in a .jsonl file. NaN is written as
-    {"$float": "nan"} in a .jsonl file, because JSON has no NaN.
+    The row has the metrics in `steps`, such as the loss, of the step that starts from
+    these parameters. The first row of each epoch also has the evaluations of these
+    parameters. If there are evaluations, a last row, after all steps, has only these.
+    If a value was not measured, its field in a .csv file is empty, and its name is
+    missing in a .jsonl file. NaN is written as {"$float": "nan"} in a .jsonl file,
+    because JSON has no NaN.
 
     Args:
       path: Path of the file, which ends in .csv or .jsonl.
       steps: `TrainResult.steps`, or arrays by name, each of shape (num_epochs,
-        num_batches).
+        num_batches), where num_batches is the number of steps in an epoch.
       evaluations: `TrainResult.evaluations`: arrays by name, each of shape
         (num_epochs + 1,). None means that there are no evaluations.
     Raises:
       ValueError: The file has another suffix, a shape is wrong, or a name is used
         twice.
+      TypeError: `steps` or `evaluations` does not map names to arrays of numbers.
       OSError: The file cannot be written.
     Example:
       >>> import tempfile
@@ -77,11 +79,14 @@ def write_tensorboard(
 
     Args:
       folder: Folder of the log. Each call adds a file to the folder.
-      steps, evaluations: As in `write_step_metrics`.
+      steps: `TrainResult.steps`, or arrays by name, each of shape (num_epochs,
+        num_batches).
+      evaluations: `TrainResult.evaluations`: arrays by name, each of shape (num_epochs
+        + 1,). None means that there are no evaluations.
     Raises:
       ImportError: The package tensorboardX is not installed. The extra `tensorboard`
         installs it.
-      ValueError: As in `write_step_metrics`.
+      ValueError, TypeError: As in `write_step_metrics`.
       OSError: The folder cannot be written.
     """
     check_path("folder", folder)
@@ -103,7 +108,7 @@ def write_tensorboard(
 def metric_rows(
     steps: Any, evaluations: Mapping[str, Any] | None = None
 ) -> Iterator[dict[str, float]]:
-    """Yield the rows of `write_step_metrics`, as numbers by name."""
+    """Yield the rows of `write_step_metrics`, each a dict from a name to a number."""
     values, evaluated = _checked(steps, evaluations)
     num_epochs, num_batches = next(iter(values.values())).shape
     for epoch in range(num_epochs + 1):

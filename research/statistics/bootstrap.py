@@ -34,12 +34,16 @@ class Replicates(NamedTuple):
     is reported on reporting seeds.
 
     Attributes:
-      choice: Estimates on the original reporting seeds. For each, the trials are chosen
-        on resampled tuning seeds. Shape (..., resamples).
-      reporting: Change of the estimate if the reporting seeds are resampled, shape
-        (..., resamples). This estimate is a mean over all trials that were chosen for
-        the field `choice`.
-      freedom: Degrees of freedom of the variance of `choice`, shape (...).
+      choice: Estimate for each resample of the tuning seeds, shape (..., resamples).
+        The trials are chosen on the resampled tuning seeds; their costs are those on
+        the original reporting seeds. The dots stand for the shape of the estimates,
+        which is () for a single one.
+      reporting: Estimate for each resample of the reporting seeds, minus the estimate
+        on the original reporting seeds, shape (..., resamples). In these estimates, the
+        cost of a rule is averaged over all trials that were chosen for the field
+        `choice`.
+      freedom: Degrees of freedom of the variance of `choice` over its resamples, shape
+        (...).
     """
 
     choice: Float[np.ndarray, "*estimates resamples"]
@@ -57,21 +61,23 @@ def replicate(
     trial.
 
     Seeds are drawn with replacement. The two rules get the same seeds, because their
-    runs are paired. Of the m tuning seeds, m - 1 are drawn. With m draws, the variance
-    of a mean over few seeds would be too small.
+    runs are paired. From m tuning seeds, m - 1 are drawn, because with m draws the
+    variance of a mean over few seeds would be too small. From n reporting seeds, n are
+    drawn.
 
     Args:
       mine, other: Scores of my rule and of the other rule, on the same seeds.
-      trials: Number of trials from which each rule chooses; None means all. For each
-        choice, these trials are drawn again; the defaults are always among them. If two
-        rules have the same number of trials, the same trials are drawn for both.
+      trials: Number of trials from which each rule chooses; None means all. Each
+        replicate draws this number of trials at random. The rule's defaults, trial 0,
+        are always among them. If the two rules have the same number of trials, trials
+        of the same numbers are drawn for both.
       resamples: Number of replicates.
       seed: Seed of the resampling.
     Returns:
       The pair (replicates of log(ERT(mine) / ERT(other)), replicates of the share of
-      seeds on which mine is cheaper), each of shape (resamples,). The variance that
-      comes from the choice of trials has m - 1 degrees of freedom if only one rule has
-      several trials, and up to 2 (m - 1) if both have.
+      seeds on which mine is cheaper). In both, `choice` and `reporting` have the shape
+      (resamples,). `freedom` is m - 1 if the chosen trial varies between the replicates
+      for only one rule, else up to 2 (m - 1).
     References:
       Rao & Wu, Resampling inference with complex survey data, JASA 83, 1988: m - 1
       draws.
@@ -104,11 +110,11 @@ def choice_weights(
     A subset has k of the t trials. Trial 0, the rule's defaults, is in every subset.
     The trial with the lowest mean in the subset is chosen.
 
-    Sort the other trials by their mean, the lowest first, and number them i = 1, 2, ...
-    in this order. If trial i has a lower mean than trial 0, trial i is chosen in every
-    subset that contains trial i and none of the trials 1, ..., i - 1. These subsets are
-    a share C(t - 1 - i, k - 2) / C(t - 1, k - 1) of all subsets, where C is the
-    binomial coefficient. In all other subsets, trial 0 is chosen.
+    Sort the other trials by their mean, the lowest first, and number them i = 1, ..., t
+    - 1 in this order. If trial i has a lower mean than trial 0, trial i is chosen in
+    every subset that contains trial i and none of the trials 1, ..., i - 1. These
+    subsets are a share C(t - 1 - i, k - 2) / C(t - 1, k - 1) of all subsets, where C is
+    the binomial coefficient. In all other subsets, and for k = 1, trial 0 is chosen.
 
     Args:
       means: Mean score of each trial, lower is better, shape (..., t).
@@ -137,19 +143,19 @@ def choice_weights(
 
 @functools.cache
 def rank_chances(points: int, trials: int) -> Float[np.ndarray, " points"]:
-    """Return the chance that the point of each rank is the best of k - 1 drawn points.
+    """Return the chance of each ranked trial to be the best of k - 1 that are drawn.
 
-    A point is a choice of hyper-parameters other than the defaults. The point of rank i
-    = 1, 2, ... is the best if it is drawn and no point of a better rank is drawn. The
-    chance of this is C(points - i, k - 2) / C(points, k - 1), where C is the binomial
-    coefficient.
+    A trial is a choice of hyper-parameters. Here the trials other than the rule's
+    defaults are numbered i = 1, ..., `points`, the best first. Of these trials, k - 1
+    are drawn at random without replacement. Trial i is the best one drawn if it is
+    drawn and none of the trials 1, ..., i - 1 is. The chance of this is C(points - i, k
+    - 2) / C(points, k - 1), where C is the binomial coefficient.
 
     Args:
-      points: Number of points.
-      trials: Number k of trials: the defaults, which are not among the points, and k -
-        1 points drawn without replacement.
+      points: Number of trials other than the defaults.
+      trials: Number k: the defaults and the k - 1 trials that are drawn.
     Returns:
-      Chances in the order of the ranks, shape (points,); 0 for k = 1.
+      Chances of the trials i = 1, ..., `points`, shape (points,); all 0 for k = 1.
     Example:
       >>> print(rank_chances(4, 3).round(3))
       [0.5   0.333 0.167 0.   ]
@@ -179,7 +185,7 @@ def wins(
 def log_ratio(
     mine: Float[np.ndarray, "*shape"], other: Float[np.ndarray, "*shape"]
 ) -> Float[np.ndarray, "*shape"]:
-    """Return log(mine / other), and 0 where both costs are equal or infinite."""
+    """Return log(mine / other); 0 where the two costs are equal or both infinite."""
     with np.errstate(divide="ignore"):
         return minus(np.log(mine), np.log(other))
 
@@ -187,13 +193,18 @@ def log_ratio(
 def minus(
     left: Float[np.ndarray, "*shape"], right: Float[np.ndarray, "*shape"]
 ) -> Float[np.ndarray, "*shape"]:
-    """Return left - right, with infinity - infinity = 0."""
+    """Return left - right, and 0 where both are the same infinity."""
     with np.errstate(invalid="ignore"):
         return np.where(left == right, 0.0, np.subtract(left, right))
 
 
 def ert_of_all(scores: Scores) -> Float[np.ndarray, " trials"]:
-    """Return the expected running time of every trial, shape (t,)."""
+    """Return the expected running time of every trial, shape (t,).
+
+    `scores` has the costs of t trials of a rule on the reporting seeds. The expected
+    running time of a trial is the number of passes that its runs spent, divided by the
+    number of runs that reached the target. It is inf if no run reached the target.
+    """
     return ratio(
         *(array.sum(axis=1) for array in spent_and_reached(scores.costs, scores.budget))
     )
@@ -206,7 +217,8 @@ def pooled(
     """Return Satterthwaite's degrees of freedom of a sum of independent variances.
 
     The formula is (sum V)^2 / sum(V^2 / freedom), where V are the variances and
-    `freedom` are their degrees of freedom.
+    `freedom` are their degrees of freedom. If all variances are 0, the result is the
+    sum of `freedom`.
 
     Example:
       >>> pooled([1.0, 1.0], [4.0, 4.0]), pooled([1.0, 0.0], [4.0, 4.0])
@@ -231,12 +243,15 @@ def resampled_means(
     `scipy.stats.bootstrap` draws the columns. Every row uses the same drawn columns.
 
     Args:
-      rows: Numbers, shape (rows, seeds).
+      rows: Numbers, one column per seed, shape (rows, seeds).
       resamples: Number of means of each row.
       generator: Random generator of the draws.
-      left_out: Number of columns minus the number of draws.
+      left_out: Number of columns minus the number of columns that are drawn for one
+        mean.
     Returns:
       Means, shape (rows, resamples).
+    Raises:
+      ValueError: `resamples` is above a million or needs too much memory.
     """
 
     def means(columns: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -313,7 +328,8 @@ def _log_variance(costs: np.ndarray) -> float:
 class Variance(NamedTuple):
     """Variance that an estimate has if the study is repeated with other seeds.
 
-    A trial is a choice of hyper-parameters. A variance that is unknown is inf.
+    A trial is a choice of hyper-parameters. The variances are inf if they are unknown,
+    because the estimate is infinite for some resampled seeds.
 
     Attributes:
       choice: Variance that comes from the choice of trials.
@@ -336,7 +352,8 @@ class Variance(NamedTuple):
     def freedom(self) -> float:
         """Degrees of freedom of the sum of the two variances (Satterthwaite).
 
-        The variance `reporting` has seeds - 1 degrees of freedom.
+        The variance `reporting` has seeds - 1 degrees of freedom. This number is also
+        the result if a variance is inf.
         """
         if not np.isfinite(self.total):
             return self.seeds - 1.0
@@ -350,17 +367,20 @@ def variance_of(replicates: Replicates, seeds: int) -> Variance:
 
     The variance is var(choice) + n / (n - 1) var(reporting). Here `choice` and
     `reporting` are the replicates over resampled tuning seeds and over resampled
-    reporting seeds. The factor n / (n - 1) removes the bias of the second variance.
+    reporting seeds, and n is the number of reporting seeds. The factor n / (n - 1)
+    removes the bias of the second variance.
 
-    The two kinds of seeds are not resampled together. This would count their
-    interaction, which is the noise in the reported cost of the chosen trial, three
-    times.
+    The two kinds of seeds are not resampled together, because their interaction would
+    then be counted three times. The interaction is the noise in the reported cost of
+    the chosen trial.
 
     Args:
-      replicates: Replicates of one estimate, each array of shape (resamples,).
+      replicates: Replicates of one estimate: `choice` and `reporting` of shape
+        (resamples,).
       seeds: Number n of reporting seeds.
     Returns:
-      The variance, with its parts and degrees of freedom.
+      The variance, with its two parts and its degrees of freedom. Both parts are inf if
+      a replicate is not finite.
     References:
       Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1, 2007: what is
       counted too often if two factors are resampled. Satterthwaite, An approximate
@@ -381,22 +401,27 @@ def log_interval(
     """Return the confidence interval of a log ratio from its bootstrap replicates.
 
     If all replicates are finite, the result is the t interval estimate ± t sqrt(V).
-    `variance_of` gives the variance V and its degrees of freedom, and t is a quantile
-    of Student's t distribution.
+    `variance_of` gives the variance V and its degrees of freedom, and t is the (1 +
+    level) / 2 quantile of Student's t distribution.
 
-    A replicate is infinite if a rule did not reach the target in it. If a replicate is
-    infinite, the result is the expanded percentile interval of the sums `choice` +
-    `reporting` of the two fields of `replicates`. The ends of this interval may be
-    infinite.
+    A replicate is infinite if one of the two rules did not reach the target in it. If a
+    replicate or the estimate is infinite, the result is an expanded percentile interval
+    of the sums `choice` + `reporting` of the two fields of `replicates`. Each of its
+    tails has the probability Φ(-t sqrt(n / (n - 1))), where Φ is the normal
+    distribution function and t has n - 1 degrees of freedom. The ends of this interval
+    may be infinite.
 
     Args:
-      estimate: Log ratio on the seeds of the study. If this estimate is NaN, the
-        interval is infinite on both sides.
-      replicates: Replicates of the estimate, each array of shape (resamples,).
+      estimate: Log ratio on the seeds of the study. If it is NaN, the interval is
+        (-inf, inf).
+      replicates: Replicates of the estimate: `choice` and `reporting` of shape
+        (resamples,).
       seeds: Number n of reporting seeds.
       level: Coverage of the interval.
     Returns:
       The pair (low, high).
+    Raises:
+      ValueError, TypeError: `level` is not between 0 and 1.
     References:
       Hesterberg, What teachers should know about the bootstrap, The American
       Statistician 69, 2015: expanded percentiles.
@@ -427,17 +452,19 @@ def log_interval(
 def share_interval(
     estimate: float, replicates: Replicates, seeds: int, level: float
 ) -> tuple[float, float]:
-    """Return the confidence interval of a share of seeds from its replicates.
+    """Return the confidence interval of a share of seeds from its bootstrap replicates.
 
-    The result is Wilson's interval with p (1 - p) / V as the effective number of seeds.
-    Here p is the share and V its estimated variance. A share of that many independent
-    seeds would have the variance V. If p is 0 or 1, the actual number of seeds is used.
-    If p is 1/2 and V is 0, the two costs count as equal on every seed. The interval is
-    then (1/2, 1/2).
+    The share p is that of the seeds on which one rule costs less than another; a seed
+    with equal costs counts half. V is the variance of p, from `variance_of`. The result
+    is Wilson's interval with p (1 - p) / V as the effective number of seeds: a share of
+    that many independent seeds would have the variance V. If p is 0 or 1, or V is 0,
+    the actual number of seeds is used. If p is 1/2 and V is 0, all seeds count as equal
+    costs, and the interval is (1/2, 1/2).
 
     Args:
       estimate: Share on the seeds of the study, from 0 to 1.
-      replicates: Replicates of the share, each array of shape (resamples,).
+      replicates: Replicates of the share: `choice` and `reporting` of shape
+        (resamples,).
       seeds: Number n of reporting seeds.
       level: Coverage of the interval.
     Returns:
@@ -457,10 +484,11 @@ def wilson_interval(
 ) -> tuple[float, float]:
     """Return Wilson's confidence interval of a share whose variance was estimated.
 
-    The effective number of seeds is estimate (1 - estimate) / variance. If the estimate
-    is 1/2 and the variance is 0, the interval is (1/2, 1/2). The formula uses a
-    quantile of Student's t distribution with `freedom` degrees of freedom instead of a
-    normal quantile, because the variance is estimated.
+    Wilson's formula gets estimate (1 - estimate) / variance as the number of seeds,
+    which is the effective number of seeds. Because the variance is estimated, the
+    formula uses a quantile of Student's t distribution with `freedom` degrees of
+    freedom instead of a normal quantile. If the estimate is 1/2 and the variance is 0,
+    the interval is (1/2, 1/2).
 
     Args:
       estimate: The share, from 0 to 1.
@@ -472,7 +500,7 @@ def wilson_interval(
     Returns:
       The pair (low, high), within [0, 1].
     Raises:
-      ValueError: A number is out of its range.
+      ValueError, TypeError: A number is out of its range, or is not a number.
     Example:
       >>> low, high = wilson_interval(0.5, 0.0125, 19.0, 20, 0.95)
       >>> print(round(low, 3), round(high, 3))
@@ -504,25 +532,26 @@ def wilson_interval(
 def seeds_needed(variance: Variance, level: float = 0.95) -> int:
     """Return how many reporting seeds a study needs to detect a 10 % difference.
 
-    A trial is a choice of hyper-parameters, made on tuning seeds. Its cost is reported
-    on the reporting seeds. The study detects the difference with probability (power)
-    0.8. More reporting seeds do not reduce the variance that comes from the choice of
-    trials.
+    The study compares the costs of two rules. For each rule, it chooses a trial (a
+    choice of hyper-parameters) on tuning seeds, and reports the cost of this trial on
+    reporting seeds. The study detects the difference with probability (power) 0.8. More
+    reporting seeds do not reduce the variance that comes from the choice of trials.
 
     With n reporting seeds, the reporting part of the variance is V_r = reporting *
     seeds / n. Here `reporting`, `seeds` and `choice` are fields of the argument
-    `variance`. The interval of the log ratio then has the half width t sqrt(choice +
-    V_r), where t is a quantile of Student's t distribution. The power is computed from
-    the normal approximation of the noncentral t distribution.
+    `variance`. The interval of the log ratio of the costs then has the half width t
+    sqrt(choice + V_r), where t is a quantile of Student's t distribution. The power is
+    computed from the normal approximation of the noncentral t distribution.
 
     Args:
       variance: Variance of the log ratio in the present study.
-      level: Coverage of the interval that must exclude 1.
+      level: Coverage of the interval of the ratio, which must exclude 1.
     Returns:
-      The smallest sufficient number of seeds, at least 2. It is -1 if a variance is
-      unknown, or if no number up to a million suffices. In the second case, the
-      uncertainty of the choice of trials alone exceeds 10 %, and only more tuning seeds
-      help.
+      The smallest sufficient number of seeds, at least 2. It is -1 if a variance is inf
+      (unknown), or if no number up to 2^20 suffices. In the second case, the choice of
+      trials alone is too uncertain to detect 10 %, and more tuning seeds are needed.
+    Raises:
+      ValueError, TypeError: `level` is not between 0 and 1.
     References:
       Abramowitz & Stegun, Handbook of mathematical functions, 1964, 26.7.10: the
       approximation.

@@ -25,13 +25,15 @@ def passes_to_target(
 ) -> Float[np.ndarray, "*runs"]:
     """Return the passes over the data at which each run first reaches the target.
 
-    The relative gap r = (f - f*) / (f_0 - f*) is known at some evaluations. The result
-    is interpolated linearly in log r:
+    The relative gap of a run is r = (f - f*) / (f_0 - f*), where f is the objective,
+    f_0 its initial value and f* its minimum. The target is a value of r. r is known
+    only at some evaluations, so the passes p to the target are interpolated linearly in
+    log r:
 
     p = p_0 + (p_1 - p_0) log(r_0 / target) / log(r_0 / r_1).
 
     Here r_1 is the first relative gap at or below the target, measured after p_1
-    passes. The evaluation before it gives r_0 and p_0.
+    passes. r_0 is the relative gap at the evaluation before, after p_0 passes.
 
     Args:
       passes: Passes at each evaluation, shape (k,), ascending from 0.
@@ -42,10 +44,11 @@ def passes_to_target(
       Passes, shape (...); inf for a run that did not reach the target. If a run has a
       NaN or infinite gap before the target, the result is also inf, because a run that
       diverged never counts as successful. A run that starts at the target costs
-      `passes[0]`. Relative gaps below 1e-12 are rounding errors and count as 1e-12.
+      `passes[0]`. Relative gaps below 1e-12 are rounding errors. They count as 1e-12,
+      or as the target if it is lower.
     Raises:
-      ValueError: The shapes do not fit, `passes` does not ascend, or `target` is not a
-        positive number.
+      ValueError, TypeError: The shapes do not fit, `passes` does not ascend or is not
+        finite, or `target` is not a positive number.
     Example:
       >>> relative = np.array([[1.0, 0.1, 0.001], [1.0, 0.9, 0.8]])
       >>> print(passes_to_target(np.array([0.0, 1.0, 2.0]), relative, 0.01))
@@ -72,13 +75,15 @@ def penalised_passes(
 ) -> Float[np.ndarray, "*runs"]:
     """Return the passes to the target, or a finite penalty for a run that missed it.
 
-    All values are finite, so all runs can be ranked. The gap f - f* is the distance
-    from the minimum, and the relative gap is the gap divided by its initial value. If a
-    run missed the target, but all its gaps are finite and its last relative gap r_last
-    is below 1, the passes to the target are extrapolated as if the gap fell by the same
-    factor in each pass. The budget B is the length of a run in passes. The result is B
-    log(target) / log(r_last), at most 10 B. Any other run that missed the target counts
-    as 10 B.
+    All values are finite, so all runs can be ranked. The gap f - f* is the objective f
+    minus its minimum f*, and the relative gap is the gap divided by its initial value.
+    The budget B is the length of a run in passes.
+
+    A run that reached the target has its `passes_to_target`. For a run that missed the
+    target, the passes are extrapolated, as if the gap fell by the same factor in each
+    pass: the result is B log(target) / log(r_last), at most 10 B. Here r_last is the
+    last relative gap. If r_last is not below 1, or if a gap of the run is not finite,
+    the result is 10 B.
 
     Counting a failed run as 10 B is the convention of PAR10, a score from the field of
     algorithm selection. The extrapolation is not part of PAR10.
@@ -86,12 +91,13 @@ def penalised_passes(
     Args:
       passes: Passes at each evaluation, shape (k,), ascending from 0; the last one is
         the budget.
-      relative: Relative gaps, as for `passes_to_target`.
+      relative: Relative gaps, shape (..., k). Column 0 belongs to the initial point and
+        is 1.
       target: Target as a share of the initial gap, below 1.
     Returns:
       Passes, shape (...), finite.
     Raises:
-      ValueError: As for `passes_to_target`, or `target` is not below 1.
+      ValueError, TypeError: As for `passes_to_target`, or `target` is not below 1.
     References:
       Bischl et al., ASlib: a benchmark library for algorithm selection, Artificial
       Intelligence 237, 2016: PAR10.
@@ -124,13 +130,15 @@ def log_costs(
     """Return the log of each cost; a missed target costs ten times the budget.
 
     Args:
-      costs: Passes to the target, inf for a run that missed it, shape (...). A run that
-        starts at the target has the cost 0, which counts as a millionth of the budget.
+      costs: Passes to the target, inf for a run that missed it, shape (...). A cost
+        above the budget counts as missed. A cost below a millionth of the budget counts
+        as a millionth of it: a run that starts at the target has the cost 0.
       budget: Passes after which a run was stopped.
     Returns:
       Log costs, shape (...), finite.
     Raises:
-      ValueError: A cost is negative or NaN, or the budget is not a positive number.
+      ValueError, TypeError: A cost is negative or NaN, or the budget is not a positive
+        number.
     References:
       Bischl et al., ASlib: a benchmark library for algorithm selection, Artificial
       Intelligence 237, 2016: PAR10, which counts a failed run as ten budgets.
@@ -161,15 +169,21 @@ def search_scores(
     """Return the score by which a search ranks runs: the log cost, lower is better.
 
     A run that reached the target has its log cost as score. A run that missed the
-    target has the score log(10 B) - 0.001 log(10 B / P), where B is the budget and P
-    are the `penalised_passes`. The first term is the result of `log_costs`. The second
-    term is between 0 and 0.0023: it ranks the runs that missed the target by how close
-    they came.
+    target has the score log(10 B) - 0.001 log(10 B / P), where B is the budget,
+    `passes[-1]`, and P is the result of `penalised_passes` for the run, at most 10 B.
+    The first term is the log cost of a run that missed the target (`log_costs`). The
+    second term, 0.001 log(10 B / P), is between 0 and 0.0023. It ranks the runs that
+    missed the target by how close they came.
 
     Args:
-      passes, relative, target: As for `penalised_passes`.
+      passes: Passes at each evaluation, shape (k,), ascending from 0; the last one is
+        the budget.
+      relative: Relative gaps, shape (..., k), as for `penalised_passes`.
+      target: Target as a share of the initial gap, below 1.
     Returns:
       Scores, shape (...), finite.
+    Raises:
+      ValueError, TypeError: As for `penalised_passes`.
     Example:
       >>> gaps = np.array([[1.0, 0.5, 0.01], [1.0, 0.5, 0.2], [1.0, 0.9, 0.8]])
       >>> scores = search_scores(np.array([0.0, 1.0, 2.0]), gaps, 0.01)
@@ -190,10 +204,11 @@ def expected_running_time(
     """Return the mean number of passes to the target, if failed runs are restarted.
 
     The expected running time (ERT) is the number of passes of all runs, divided by the
-    number of runs that reach the target. It equals c + budget (1 - p) / p. Here p is
-    the share of runs that reach the target, and c is the mean cost of these runs. The
-    ERT is the expected cost if a run that misses the target within its budget is
-    started again until it reaches the target.
+    number of runs that reach the target. A run that misses the target has `budget`
+    passes. If p > 0 is the share of runs that reach the target, and c the mean cost of
+    these runs, the ERT is c + budget (1 - p) / p. The ERT is the expected cost if a run
+    that misses the target within its budget is started again until it reaches the
+    target.
 
     Args:
       costs: Passes to the target, inf for a run that missed it, shape (..., n). A cost
@@ -202,8 +217,8 @@ def expected_running_time(
     Returns:
       Expected running time in passes, shape (...); inf if no run reached the target.
     Raises:
-      ValueError: There is no run, a cost is negative, or the budget is not a positive
-        number.
+      ValueError, TypeError: There is no run, a cost is negative, or the budget is not a
+        positive number.
     References:
       Auger & Hansen, Performance evaluation of an advanced local search evolutionary
       algorithm, CEC 2005: SP and ERT. Hansen, Auger, Ros, Mersmann, Tusar & Brockhoff,
@@ -231,9 +246,10 @@ def spent_and_reached(
 ) -> tuple[Float[np.ndarray, "*runs"], Float[np.ndarray, "*runs"]]:
     """Return the passes that each run spent, and whether it reached the target.
 
-    A run that missed the target spent the whole budget. The second array is 1.0 for a
-    run that reached the target, else 0.0. The expected running time is the sum of the
-    first array over the sum of the second.
+    `costs` are the passes of each run to the target. A cost that is NaN or above the
+    budget is a missed target. A run that missed the target spent the whole budget. The
+    second array is 1.0 for a run that reached the target, else 0.0. The expected
+    running time is the sum of the first array divided by the sum of the second.
     """
     check_numbers("costs", costs)
     check_real("budget", budget)
@@ -264,19 +280,20 @@ def digits_gained(
 ) -> Float[np.ndarray, "*runs"]:
     """Return the mean over the passes of log10((f - f*) / (f_0 - f*)), lower is better.
 
-    Here f_0 is the initial value of the objective f, and f* is its minimum. This mean,
-    times -1, is the mean number of decimal digits that a run gained. It is low if the
-    gap f - f* falls early and ends low. No target is needed.
+    Here f_0 is the initial value of the objective f, and f* is its minimum. Minus this
+    mean is the mean number of decimal digits that a run gained. The mean is low if the
+    gap f - f* falls early and ends low. No target is needed. A gap below 1e-12 of the
+    initial gap counts as 1e-12 of it.
 
     Args:
       passes: Passes at each evaluation, shape (k,), ascending.
       gaps: Gaps f - f*, shape (..., k); column 0 is the initial gap.
     Returns:
-      The mean by the trapezoidal rule, shape (...). It is inf if a gap is not finite,
+      The mean by the trapezoidal rule, shape (...). It is inf if a gap is NaN or inf,
       or if the initial gap is not positive.
     Raises:
-      ValueError: `passes` does not ascend, has fewer than two entries, or does not fit
-        the shape of `gaps`.
+      ValueError, TypeError: `passes` does not ascend, is not finite, has fewer than two
+        entries, or does not fit the shape of `gaps`.
     Example:
       >>> print(digits_gained(np.array([0.0, 1.0, 2.0]), np.array([1.0, 0.1, 0.01])))
       -1.0
@@ -302,7 +319,7 @@ def first_reached(
     gaps: Float[np.ndarray, "*runs evaluations"],
     target: float,
 ) -> Float[np.ndarray, "*runs"]:
-    """Return the passes at the first evaluation that is at or below the target.
+    """Return the passes at the first evaluation at which each run is at its target.
 
     A run is at the target if its gap is at most `target` times the initial gap.
 
@@ -314,8 +331,8 @@ def first_reached(
       Passes, shape (...). The result is inf if the run is never at the target, if the
       initial gap is not positive, or if a gap before the target is not finite.
     Raises:
-      ValueError: `passes` does not ascend or does not fit the shape of `gaps`, or
-        `target` is not positive and finite.
+      ValueError, TypeError: `passes` does not ascend, is not finite, or does not fit
+        the shape of `gaps`, or `target` is not positive and finite.
     Example:
       >>> gaps = np.array([[1.0, 0.1, 0.01], [1.0, 0.9, 0.8]])
       >>> print(first_reached(np.array([0.0, 1.0, 2.0]), gaps, 0.05))

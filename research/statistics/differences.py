@@ -39,13 +39,14 @@ class Difference(NamedTuple):
         above 1, else "undecided".
       more_seeds: Number of additional reporting seeds with which the study would detect
         a difference of 10 % between the costs of the chosen trials, with power 0.8 at
-        the level of the interval. The number is estimated from the variance in the
-        study; with 20 seeds, the standard error of this variance is a third of the
-        variance. If the choice of the trial is uncertain, the number is too small: the
-        measured power was then 0.6 instead of 0.8. The number is -1 if no number of
-        reporting seeds suffices, because the choice of the trial alone adds an
-        uncertainty of more than 10 %. Then more tuning seeds help. The number is also
-        -1 if a rule did not reach the target in one of the bootstrap replicates.
+        the level of the interval. The number is 0 if the study has enough seeds. It is
+        estimated from the variance in the study; with 20 seeds, the standard error of
+        this variance is a third of the variance. If the choice of the trial is
+        uncertain, the number is too small: in simulations, the power was then 0.6
+        instead of 0.8. The number is -1 if no number of reporting seeds suffices,
+        because the choice of the trial alone adds an uncertainty of more than 10 %.
+        Then more tuning seeds help. The number is also -1 if a rule did not reach the
+        target, in the study or in one of its bootstrap replicates.
     """
 
     ratio: float
@@ -80,8 +81,8 @@ def difference(
     (`variance_of`): the variance over resampled tuning seeds, on which the trials are
     chosen again, and the variance over resampled reporting seeds. Satterthwaite's
     formula gives the degrees of freedom of the sum. If a rule misses the target in some
-    of the bootstrap replicates, an expanded percentile interval is returned instead of
-    the t interval.
+    of the bootstrap replicates, `low` and `high` are instead a percentile interval of
+    the replicates, slightly expanded because the seeds are few (`log_interval`).
 
     The coverage of the 95 % interval was measured on simulated studies of two equal
     rules. The rules had twelve trials, and their cost had a minimum within the search
@@ -103,9 +104,10 @@ def difference(
       trials: Number of trials from which each rule chooses; None means all. Use this
         argument to give equal budgets to rules with different numbers of trials. The
         trials are drawn at random many times; the defaults are always among them. The
-        rule chooses one trial from each random set. Its cost is the mean number of
-        passes divided by the mean share of runs that reach the target, and both means
-        are over the random sets. `ratio` and `win` compare these costs.
+        rule chooses one trial from each random set. The cost of the rule is the mean
+        number of passes divided by the mean share of runs that reach the target. These
+        two means are over the trials chosen from the random sets. `ratio` compares
+        these costs, and `win` is averaged over the random sets.
       level: Coverage of the intervals.
       comparisons: Number of comparisons that are made together. Each interval has the
         level 1 - (1 - level) / comparisons (Bonferroni), so all intervals together are
@@ -115,8 +117,9 @@ def difference(
     Returns:
       The difference.
     Raises:
-      ValueError: The rules have different numbers of seeds, there are fewer than two
-        tuning or reporting seeds, or a number is out of its range.
+      ValueError, TypeError: The rules have different numbers of seeds, there are fewer
+        than two tuning or reporting seeds, an argument has another type, or a number is
+        out of its range.
     References:
       Bouthillier et al., Accounting for variance in machine learning benchmarks, MLSys
       2021, arXiv 2103.03098: the probability of outperforming, and tuning as a source

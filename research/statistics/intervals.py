@@ -39,19 +39,19 @@ def median_interval(
     """Return the median over the first axis with its percentile bootstrap interval.
 
     Args:
-      samples: Samples, one row per seed, shape (m, ...). A run that did not reach its
-        target is inf, and is not dropped.
-      level: Nominal coverage, between 0 and 1. With ten seeds the percentile interval
-        covers slightly less.
+      samples: Numbers, one row for each of m seeds, shape (m, ...). A run that did not
+        reach its target may have inf: medians of infinities are allowed.
+      level: Nominal coverage, between 0 and 1. With ten seeds, the actual coverage of
+        the percentile interval is slightly lower.
       resamples: Number of bootstrap resamples, at least 100.
       seed: Seed of the resampling.
     Returns:
-      The triple (median, low, high), each of shape (...). All three are NaN if a sample
-      is NaN. With one seed all three are the median, because one seed does not show the
-      spread.
+      The triple (median, low, high), each of shape (...). Where a sample is NaN, or the
+      median is the mean of -inf and inf, all three are NaN. With one seed, all three
+      are the median, because one seed does not show the spread.
     Raises:
-      ValueError, TypeError: There is no sample, or `level` or `resamples` is out of its
-        range.
+      ValueError, TypeError: There is no sample, a sample is not a real number, or
+        `level`, `resamples` or `seed` is out of its range.
     References:
       Efron & Tibshirani, An introduction to the bootstrap, 1993, section 13.3;
       `scipy.stats.bootstrap` computes it.
@@ -113,19 +113,19 @@ def mean_interval(
 ) -> tuple[float, float | None, float | None]:
     """Return the mean over seeds with Student's t interval: m ± t_(n-1) s / sqrt(n).
 
-    m is the mean and s the standard deviation of the n numbers, and t_(n-1) is a
-    quantile of Student's t distribution with n - 1 degrees of freedom.
+    m is the mean and s the standard deviation of the n numbers. t_(n-1) is the (1 +
+    level) / 2 quantile of Student's t distribution with n - 1 degrees of freedom.
 
     Args:
       samples: One number per seed, shape (n,), n >= 1.
       level: Coverage if the numbers are normally distributed, between 0 and 1.
     Returns:
       The triple (mean, low, high). For fewer than three seeds, low and high are None,
-      because two seeds hardly show the spread. If a sample is not finite, low and high
-      are NaN, and the mean is NaN or infinite, as numpy's mean.
+      because two seeds hardly show the spread. The mean is that of numpy, so it is NaN
+      or infinite if a sample is. For three or more seeds, low and high are then NaN.
     Raises:
-      ValueError, TypeError: `samples` is empty or does not have one axis, or `level` is
-        not between 0 and 1.
+      ValueError, TypeError: `samples` is empty, does not have one axis or is not of
+        real numbers, or `level` is not between 0 and 1.
     References:
       Student, The probable error of a mean, Biometrika 1908; `scipy.stats.ttest_1samp`
       gives the same interval.
@@ -159,6 +159,8 @@ def mean_interval(
 def seeds_in_words(count: int) -> str:
     """Return a text that says what `mean_interval` computes for this number of seeds.
 
+    `count` is the number of seeds, at least 1. Fewer than three seeds have no interval.
+
     Example:
       >>> [seeds_in_words(count) for count in (1, 2, 5)]
       ['one seed', 'mean over 2 seeds', 'mean over 5 seeds, 95 % t interval']
@@ -172,9 +174,10 @@ def seeds_in_words(count: int) -> str:
 
 
 def interval_in_words(interval: Interval, digits: int = 3) -> str:
-    """Return an interval as text; the ends are left out if they are None.
+    """Return a mean and its interval as text; the ends are left out if they are None.
 
-    `digits` is the number of digits after the decimal point.
+    `interval` is the triple (mean, low, high), as `mean_interval` returns it. `digits`
+    is the number of digits after the decimal point, at most 100.
 
     Example:
       >>> interval_in_words((1.8931, 1.8799, 1.9063))

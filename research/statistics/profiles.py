@@ -17,13 +17,15 @@ def performance_profile(
         did not reach the target.
       factors: Factors, at least 1, shape (f,).
     Returns:
-      Shares, shape (rules, f). At factor 1, this is the share of workloads on which the
-      rule is the best; if several rules have the same lowest cost, each of them counts
-      as the best. At large factors, this is the share of workloads on which the rule
-      reaches the target. If no rule reaches the target on a workload, this workload
-      counts as failed for all rules.
+      Shares, shape (rules, f). The share of a rule at a factor is the share of
+      workloads on which its cost is at most the factor times the lowest cost of all
+      rules. At factor 1, this is the share of workloads on which the rule has the
+      lowest cost, alone or together with others. As the factor grows, the share rises
+      to the share of workloads on which the rule reaches the target. A workload on
+      which no rule reaches the target counts as failed for all rules.
     Raises:
-      ValueError: The shapes do not fit, a cost is not positive, or a factor is below 1.
+      ValueError, TypeError: The shapes do not fit, `costs` is empty, a cost is not a
+        positive number or inf, or a factor is below 1.
     References:
       Dolan & More, Benchmarking optimization software with performance profiles,
       Mathematical Programming 91, 2002.

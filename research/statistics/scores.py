@@ -17,9 +17,10 @@ class Scores(NamedTuple):
 
     Attributes:
       tuning: Scores by which a trial is chosen, lower is better, finite, shape (t, m).
-      costs: Passes to the target on the reporting seeds, inf for a run that did not
-        reach it, shape (t, n).
-      budget: Passes after which a run was stopped.
+      costs: Passes over the data until the target was reached, on the reporting seeds,
+        shape (t, n); inf for a run that did not reach it.
+      budget: Passes after which a run was stopped. A larger cost counts as a run that
+        did not reach the target.
     """
 
     tuning: Float[np.ndarray, "trials tuning_seeds"]
@@ -30,7 +31,8 @@ class Scores(NamedTuple):
 def choose(tuning: Float[np.ndarray, "trials tuning_seeds"]) -> int:
     """Return the trial with the lowest mean score over the tuning seeds.
 
-    A trial is a choice of hyper-parameters, made on the tuning seeds.
+    A trial is a choice of hyper-parameters. Each trial was run on the same tuning
+    seeds.
 
     Args:
       tuning: Scores of t trials on m seeds, lower is better, shape (t, m).
@@ -38,7 +40,8 @@ def choose(tuning: Float[np.ndarray, "trials tuning_seeds"]) -> int:
       Row number of the trial. If several trials have the lowest mean, the first of
       them.
     Raises:
-      ValueError: There is no trial or no seed, or a score is not finite.
+      ValueError, TypeError: There is no trial or no seed, or a score is not a finite
+        number.
     Example:
       >>> choose(np.array([[3.0, 1.0], [1.0, 2.0], [2.0, 1.0]]))
       1
@@ -67,7 +70,8 @@ def checked(scores: Scores, name: str = "scores") -> Scores:
     Returns:
       The same scores, as arrays of floats.
     Raises:
-      TypeError: `scores` does not have the fields of `Scores`.
+      TypeError: `scores` does not have the fields of `Scores`, or a field is not of
+        numbers.
       ValueError: There are fewer than two tuning or reporting seeds, `tuning` and
         `costs` have different numbers of trials, or a number is not a valid score or
         cost.

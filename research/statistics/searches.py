@@ -45,8 +45,8 @@ class SearchedDifference(NamedTuple):
         its full length. If the ratio is below 1, mine is cheaper.
       low, high: Confidence interval of the ratio. The interval includes the variation
         between searches and between seeds.
-      win: Probability that mine costs less than the other, for a random search of each
-        rule and a random seed. Ties count half.
+      win: Probability that mine costs less than the other, for a random workload, a
+        random search of each rule and a random seed. Equal costs count half.
       win_low, win_high: Confidence interval of `win`.
       verdict: "better" if the interval of the ratio lies below 1, "worse" if it lies
         above 1, else "undecided".
@@ -101,22 +101,25 @@ def searched_difference(
 ) -> SearchedDifference:
     """Compare two rules by the mean of log cost over independent searches and seeds.
 
-    Each rule has J searches of its own. Each search chooses hyper-parameters. All
-    choices, of both rules, are run on the same n reporting seeds.
+    A rule is tuned by J independent searches, and each search chooses hyper-parameters.
+    The two rules may have different numbers J. All chosen hyper-parameters are run on
+    the same n reporting seeds.
 
     The model of one workload is log cost = rule + search + seed + residual. Let d_s be
     the difference of the log costs of the two rules on seed s, averaged over the
     searches. For each rule, let m_j be the mean log cost of search j over the seeds,
-    and R the mean square of the residuals. The variance of the mean difference is then
+    and R the sum of the squared residuals divided by (J - 1) (n - 1). The variance of
+    the mean difference is then
 
     V = var(d_s) / n + Σ max(0, var(m_j) / J - R / (n J)), where Σ is the sum over the
     two rules.
 
-    The interval is the mean difference ± t sqrt(V), where t is a quantile of Student's
-    t distribution with Satterthwaite's degrees of freedom. With W workloads, d_s is
-    first averaged over the workloads. The sum Σ is then over both rules and all
-    workloads, and is divided by W². Each half of the interval is at least `resolution`
-    wide, by default log 1.02, because a search ends when it improves by less than 2 %.
+    The interval of the log ratio is the mean difference ± t sqrt(V), where t is a
+    quantile of Student's t distribution with Satterthwaite's degrees of freedom. With W
+    workloads, d_s is first averaged over the workloads. The sum Σ is then over both
+    rules and all workloads, and is divided by W². The half width of the interval is at
+    least `resolution`, by default log 1.02, because a search stops when it improves the
+    cost by less than 2 %.
 
     Args:
       pairs: One pair of arrays (mine, other) for each workload. An array has the log
@@ -130,8 +133,9 @@ def searched_difference(
     Returns:
       The difference.
     Raises:
-      ValueError: There is no pair, a number is not finite, there are fewer than two
-        seeds, or the numbers of seeds differ.
+      ValueError, TypeError: There is no pair, a log cost is not between -700 and 700,
+        there are fewer than two seeds, the numbers of seeds differ, or another argument
+        is out of its range.
     References:
       Searle, Casella & McCulloch, Variance components, 1992, chapter 5 (two-way crossed
       random model). Satterthwaite, Biometrics Bulletin 2, 1946. Bouthillier et al.,
@@ -187,11 +191,12 @@ class SearchedCost(NamedTuple):
         costs. A run that missed the target costs ten times its full length.
       low, high: Confidence interval of the cost. The interval includes the variation
         between searches and between seeds.
-      spread: Largest cost of a search divided by the smallest one.
-      disagree: Whether the searches disagree: `spread` is at least 1.25, and the costs
-        of the searches differ by more than the variation between seeds can explain (F
-        test with the significance level 0.01). A rule whose searches disagree is hard
-        to tune.
+      spread: Largest cost of a search divided by the smallest one, where the cost of a
+        search is its geometric mean over the seeds.
+      disagree: Whether the searches disagree: `spread` is at least the argument
+        `factor` of `searched_cost`, by default 1.25, and the costs of the searches
+        differ by more than the variation between seeds can explain (F test with the
+        significance level 0.01). A rule whose searches disagree is hard to tune.
     """
 
     cost: float
@@ -213,12 +218,14 @@ def searched_cost(
     Args:
       logs: Log cost of the hyper-parameters that each of J searches chose, on each of n
         reporting seeds, shape (J, n).
-      level, resolution: As in `searched_difference`.
+      level: Coverage of the interval.
+      resolution: Smallest half width of the interval, on the log scale.
       factor: Smallest `spread` at which the searches may disagree.
     Returns:
       The cost.
     Raises:
-      ValueError: As for `searched_difference`.
+      ValueError, TypeError: There are fewer than two seeds, a log cost is not between
+        -700 and 700, or `level` is not between 0 and 1.
     References:
       Scheffé, The analysis of variance, 1959, 4.3: the F test of rows in a two-way
       layout with one observation in each cell.
@@ -250,31 +257,35 @@ def best_of_trials(
 ) -> Float[np.ndarray, "trials 3"]:
     """Return the expected cost of the best of k trials, with a band, for k = 1, ..., t.
 
-    A trial, or point, is a choice of hyper-parameters. At its start, a search runs all
-    its trials on some seeds (the screening). The k trials here are the defaults and k -
-    1 random points. The trial with the lowest mean log cost on half of the screening
-    seeds is chosen, and its cost on the other half is reported. Then the two halves are
-    exchanged, and the two reported costs are averaged. The result is the geometric mean
-    of this average over all subsets of k trials that have the defaults and k - 1 of the
-    points of all searches. It is computed exactly (`rank_chances`), not by sampling
-    subsets.
+    A trial is a choice of hyper-parameters. Each of J searches starts with a screening:
+    it runs t trials on s seeds. Trial 0 of each search is the rule's defaults. The
+    other trials of all searches form one pool. Consider each set of k trials that has
+    the defaults and k - 1 trials of the pool.
 
-    The band is a percentile interval over replicates. Each replicate draws the points
-    of each search with replacement, and gives the seeds of each half random weights
-    (Bayesian bootstrap). So the band includes the variation between points. With four
-    seeds or more, it also includes the variation between seeds. The Sobol points of a
-    search are spread more evenly than random ones, so the band is slightly too wide.
+    The trial of the set with the lowest mean log cost on half of the seeds is chosen,
+    and its mean log cost on the other half is reported. Then the two halves are
+    exchanged, and the two reported log costs are averaged. The result is exp of the
+    mean of this average over all sets. It is computed from the chance of each trial to
+    be chosen (`rank_chances`), not by sampling sets.
+
+    The band is a percentile interval over replicates. Each replicate draws the trials
+    of each search with replacement, except the defaults, and gives the seeds of each
+    half random weights (Bayesian bootstrap). Therefore the band includes the variation
+    between trials. With four seeds or more, it also includes the variation between
+    seeds. The trials of a search are points of a Sobol sequence, which are spread more
+    evenly than random points. The band is therefore slightly too wide.
 
     Args:
-      scores: Log costs in the screening: J searches, t trials, and s seeds with s at
-        least 2, shape (J, t, s). Trial 0 of each search is the rule's defaults.
+      scores: Log costs in the screening, finite, shape (J, t, s), where s is at least
+        2.
       level: Coverage of the band at each k.
       resamples: Number of replicates.
       seed: Seed of the replicates.
     Returns:
       Rows (cost, low, high) for each k, shape (t, 3).
     Raises:
-      ValueError: The shape is wrong, or a score is not finite.
+      ValueError, TypeError: The shape is wrong, a score is not a finite number, or
+        another argument is out of its range.
     References:
       Dodge, Gururangan, Card, Schwartz & Smith, Show your work, EMNLP 2019,
       arXiv:1909.03004: expected result of the best of k; here in the unbiased form

@@ -29,12 +29,13 @@ class Measured(NamedTuple):
     Attributes:
       choice: The learning rate that was chosen on the tuning seeds, a `Choice`.
       trained: Runs on the reporting seeds, at the rate of `choice`.
-      gaps: Gaps f - f* of these runs at the k evaluations, shape (seeds, k).
-        `trained.passes` contains the passes at each evaluation.
+      gaps: Gaps f - f* of the runs in `trained` at the k evaluations, shape (seeds, k).
+        f is the objective and f* its minimum. `trained.passes` contains the passes over
+        the data at each evaluation.
       timing: Seconds of one training that runs alone; None if `timed` was False.
       compile_seconds: Seconds to compile the program of all runs.
       cells: Total number of runs, including those on the tuning seeds.
-      program: Compiled program, which can be used for more runs.
+      program: Compiled program of the runs, which can be used for more runs.
     """
 
     choice: Choice
@@ -75,17 +76,18 @@ def measure(
       seeds, tuning_seeds: Reporting seeds and tuning seeds; they must be disjoint.
       ladder: Learning rates to try first, as in `choose_rate`.
       width: Number of runs trained at once.
-      on_chunk: Function that is called with the progress of the runs. The field `share`
-        of the progress is the share of the whole measurement that is done.
-      checkpoints: Storage for unfinished runs. The caller makes it specific to this
-        rule, sampler and workload.
+      on_chunk: Function that is called with the progress of the runs, or None. The
+        field `share` of the progress is the estimated share of the whole measurement
+        that is done.
+      checkpoints: Storage for unfinished runs; `no_checkpoints` stores nothing. The
+        caller makes the storage specific to this rule, sampler and workload.
       timed: Whether to time one training that runs alone. Pass False if other work runs
         at the same time, and call `time_alone` later.
     Returns:
       The measurement.
     Raises:
-      ValueError: The workload has no known optimum, or a seed is both a reporting and a
-        tuning seed.
+      ValueError, TypeError: The workload has no known optimum, a seed is both a
+        reporting and a tuning seed, there is no seed, or another argument is not valid.
     """
     check_workload("workload", workload)
     optimum = known_optimum(workload)

@@ -27,7 +27,8 @@ class Choice(NamedTuple):
       widened: Number of times that rates were added below the smallest or above the
         largest.
       at_edge: Whether the chosen rate is the smallest or the largest of all rates that
-        were tried. A better rate may then lie outside.
+        were tried, so that a better rate may lie outside. False if only one rate was
+        tried.
     """
 
     rate: float
@@ -49,7 +50,8 @@ def choose_rate(
     The tuning seeds are used for this choice only, not for reported results.
 
     The ladder is the sequence of rates to try. If its first or last rate is the best,
-    more rates are added at this end, up to six times.
+    more rates are added at this end, up to six times. A ladder of one rate is not
+    extended.
 
     Args:
       score: Function that takes rates (k,) and returns scores (k, number of tuning
@@ -58,12 +60,13 @@ def choose_rate(
       factor: Ratio between neighbours of the added rates.
       added: Number of rates that are added each time.
     Returns:
-      The choice. If several rates have the lowest score, the largest of them is chosen.
-      If all runs diverge, smaller rates are added to the ladder.
+      The choice. If several rates have the lowest mean score, the largest of them is
+      chosen. A rate at which a run diverges has the mean score inf. If this holds for
+      all rates, smaller rates are added to the ladder.
     Raises:
-      ValueError: The ladder is empty, not positive or not ascending, `factor` or
-        `added` is too small to add rates, or the scores do not have the shape (k,
-        number of tuning seeds).
+      ValueError, TypeError: The ladder is empty, not positive or not ascending,
+        `factor` is not above 1, `added` is not between 1 and 1000, or the scores do not
+        have the shape (k, number of tuning seeds).
     Example:
       >>> score = lambda rates: (np.log(rates) - np.log(0.04))[:, None] ** 2
       >>> choice = choose_rate(score, [0.5, 1.0, 2.0])

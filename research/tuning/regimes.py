@@ -23,7 +23,8 @@ class Regime(NamedTuple):
       name: Name in figures and tables.
       batch_size: Number of examples in a batch; None means all examples.
       replacement: Whether an example may be drawn more than once in an epoch.
-      decaying: Whether the rate decreases as 1 / sqrt(1 + passes).
+      decaying: Whether the learning rate decreases as 1 / sqrt(1 + passes over the
+        data).
     """
 
     name: str
@@ -32,7 +33,7 @@ class Regime(NamedTuple):
     decaying: bool = False
 
     def sampler(self, n: int) -> Sampler:
-        """Return the sampler of this regime for n examples."""
+        """Return the sampler of this regime for n training examples."""
         if self.batch_size is None:
             return samplers.full_batch(n)
         return samplers.minibatch(n, self.batch_size, replacement=self.replacement)
@@ -42,8 +43,10 @@ class Regime(NamedTuple):
     ) -> Callable:
         """Return a function learning_rate -> rule, with a constant or decaying rate.
 
-        For batches of b examples, the decaying rate at step t is the learning rate
-        divided by sqrt(1 + t b / n).
+        `rule` is a function learning_rate -> rule that also accepts a schedule, and n
+        is the number of training examples. The decaying rate at step t = 0, 1, ... is
+        the learning rate divided by sqrt(1 + t b / n). Here b is the batch size, which
+        is n for the full batch.
         """
         if not self.decaying:
             return rule
@@ -54,9 +57,9 @@ class Regime(NamedTuple):
     def ladder(self, rule: str) -> Float[np.ndarray, " rates"]:
         """Return the learning rates to try first for the rule with the name `rule`.
 
-        The rates are those that RULE_TABLE lists for the rule; for other rules, those
+        The rates are those that RULE_TABLE lists for the rule; if it lists none, those
         of ANY_LADDER. All rates are multiplied by 16 for the full batch, and divided by
-        16 for single examples.
+        16 for batches of one example.
         """
         moved = {None: 16.0, 1: 1 / 16}.get(self.batch_size, 1.0)
         entry = RULE_TABLE.get(rule)
@@ -65,13 +68,14 @@ class Regime(NamedTuple):
 
 
 def theory_regimes(batch_size: int) -> tuple[Regime, ...]:
-    """Return each `Regime` for which theory predicts where f - f* levels off.
+    """Return the regimes for which theory predicts where f - f* levels off.
 
-    There are four regimes: the full batch, mini-batches and single examples drawn with
-    replacement at a constant rate, and single examples at a decaying rate. Here f is
-    the objective and f* its minimum. With replacement and a small constant learning
-    rate η, f - f* levels off at approximately η tr(C) / (4b). Here b is the batch size,
-    and C is the covariance matrix of the gradients of single examples at the minimum.
+    f is the objective and f* its minimum. There are four regimes: the full batch,
+    mini-batches of `batch_size` examples, single examples, and single examples with a
+    decaying learning rate. Mini-batches and single examples are drawn with replacement.
+    If they are drawn with a small constant learning rate η, f - f* levels off at
+    approximately η tr(C) / (4b). Here b is the number of examples in a batch, and C is
+    the covariance matrix of the gradients of single examples at the minimum.
 
     Example:
       >>> [regime.name for regime in theory_regimes(32)][1:3]
@@ -89,7 +93,10 @@ def theory_regimes(batch_size: int) -> tuple[Regime, ...]:
 
 
 def practice_regimes(batch_size: int) -> tuple[Regime, ...]:
-    """Return each `Regime` used in practice: the data are shuffled in every epoch.
+    """Return three regimes used in practice: the data are shuffled in every epoch.
+
+    They are the full batch, which needs no shuffling, mini-batches of `batch_size`
+    examples, and single examples. The learning rate is constant.
 
     Example:
       >>> [regime.name for regime in practice_regimes(32)]

@@ -41,7 +41,8 @@ class Runs(NamedTuple):
     """Runs that a search asks for.
 
     Attributes:
-      values: Values of each hyper-parameter, by name, shape (runs,).
+      values: Dict from the name of each hyper-parameter to its value in each run, shape
+        (runs,).
       seeds: Seed of each run, shape (runs,).
     """
 
@@ -50,15 +51,17 @@ class Runs(NamedTuple):
 
 
 class Searched(NamedTuple):
-    """Result of one search; a point is a choice of all hyper-parameters.
+    """Result of one search.
 
-    `search` explains the screening and the refinements.
+    A point is a choice of all hyper-parameters. `search` explains the screening and the
+    refinements.
 
     Attributes:
-      values: Values of each hyper-parameter at all points, by name, shape (points,).
-        The first points are those of the screening; row 0 is the defaults.
-      scores: Scores on the seeds of the search, NaN for a run that was not needed,
-        shape (points, seeds).
+      values: Dict from the name of each hyper-parameter to its values at all points,
+        shape (points,). The first points are those of the screening; row 0 is the
+        defaults.
+      scores: Score of each point on each seed of the search, shape (points, seeds); NaN
+        for a run that was not needed.
       screened: Number of points of the screening.
       chosen: Row of the point with the lowest mean score over all seeds.
       rounds: Number of refinements.
@@ -72,7 +75,7 @@ class Searched(NamedTuple):
 
     @property
     def chosen_values(self) -> dict[str, float]:
-        """Values of the chosen point, by hyper-parameter."""
+        """Values of the chosen point, by name of the hyper-parameter."""
         return {
             name: float(column[self.chosen]) for name, column in self.values.items()
         }
@@ -87,24 +90,26 @@ def search(
     """Search a space for the hyper-parameters with the lowest mean score.
 
     A point is a choice of all hyper-parameters. To run a point on a seed is to train
-    once with these hyper-parameters.
+    once with these hyper-parameters. The coordinates of a point are its positions in
+    the ranges, on their scales: 0 is the low end of a range, and 1 the high end.
 
     1. Screening: the defaults and budget - 1 scrambled Sobol points run on four seeds.
     2. Race: the best quarter of the points also runs on the next six seeds.
     3. Refinement, at most four rounds. In each round, budget / 4 new points are drawn
        from normal distributions around the two best points, with 0.49 times the
-       covariance of the elite. The elite is the best budget / 5 points on the screening
-       seeds, but at least h + 2 points for h hyper-parameters. So the new points follow
-       a narrow valley of the score in any direction, and they lie closer together if
-       the elite does. The new points run on the screening seeds, and the better half of
-       them also on the six seeds of the race. The refinement ends if the best mean
-       score improves by less than log 1.02 in two rounds in a row.
+       covariance of the coordinates of the elite. The elite is the best budget / 5
+       points on the screening seeds, but at least h + 2 points for h hyper-parameters.
+       With this covariance, the new points follow a narrow valley of the score in any
+       direction, and they lie closer together if the elite does. The new points run on
+       the screening seeds, and the better half of them also on the six seeds of the
+       race. The refinement ends if the best mean score improves by less than log 1.02
+       in two rounds in a row.
     4. Choice: the best four points run on all seeds. The point with the lowest mean
        score is chosen.
 
     A new point may lie outside a range with a log or one_minus scale, by up to a third
-    of the width of the range on this scale. So the chosen point may lie outside the
-    given space.
+    of the width of the range on this scale. The chosen point may therefore lie outside
+    the given space.
 
     Args:
       space: Ranges by name. If the space is empty, one point runs on all seeds.
@@ -162,6 +167,11 @@ def search_all(
         search, and returns one array of scores for each `Runs`.
     Returns:
       Results of the searches, in their order.
+    Raises:
+      TypeError: `searches` are not results of `search`, or `evaluate` is not a function
+        of one argument.
+      ValueError: `evaluate` does not return an array for each `Runs`, with one finite
+        score for each run.
     Example:
       >>> from research.tuning import Range
       >>> bowl = lambda runs: np.log(runs.values["rate"] / 0.03) ** 2
@@ -191,7 +201,7 @@ def search_all(
 
 
 def most_runs(budget: int, seeds: int) -> int:
-    """Return the largest number of runs that one search asks for.
+    """Return the largest number of runs that one `search` asks for.
 
     Args:
       budget: Number of points of the screening (see `search`); 1 for a space without

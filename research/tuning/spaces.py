@@ -129,13 +129,14 @@ def _check_numbers(range_: Range, where: str) -> None:
 
 
 def trials(space: Space, count: int) -> dict[str, Float[np.ndarray, " trials"]]:
-    """Return the first trials of a search: defaults, then a scrambled Halton sequence.
+    """Return trials: the defaults, then points of a scrambled Halton sequence.
 
-    A trial is a choice of hyper-parameters. Each name of the space uses one dimension
-    of the Halton sequence. DIMENSIONS lists the dimension for common names, so that two
-    rules with the same hyper-parameter try the same values. If a name is not listed, or
-    if its dimension is already in use, the name gets the first free dimension. The
-    trials do not depend on `count`: a larger count only adds trials.
+    A trial is a choice of hyper-parameters. In trial 0, a range without a default has
+    its middle, on its scale. Each name of the space uses one dimension of the Halton
+    sequence. DIMENSIONS lists the dimension for common names, so that two rules with
+    the same hyper-parameter try the same positions in its range. If a name is not
+    listed, or if its dimension is already in use, the name gets the first free
+    dimension. The trials do not depend on `count`: a larger count only adds trials.
 
     Args:
       space: Ranges by name.
@@ -175,12 +176,13 @@ def edges(
 
     A trial is a choice of hyper-parameters.
 
-    If the best trial is at an edge, a better trial may lie outside the space.
+    If the best trial lies at an edge, a better trial may lie outside the space.
 
     Args:
       space: Ranges by name.
       chosen: Values of the trial by name.
-      outer: Share of a range, at each end, that counts as its edge.
+      outer: Share of the width of a range, on its scale, that counts as an edge at each
+        end.
     Returns:
       Pairs (name, "low" or "high"), in the order of the space. The low end 0 of a
       one_minus range is not an edge, because smaller values are not allowed.
@@ -214,9 +216,10 @@ def widen(
       name: Name of the range to widen.
       side: End of the range, "low" or "high".
     Returns:
-      The pair (new space, space of the added part only). If the range cannot grow, the
-      pair is (unchanged space, None). A linear range never grows. A one_minus range
-      does not grow below 0 or above 1 - 1e-6.
+      The pair (space with the wider range, space with the added part as range); all
+      other ranges are unchanged. If the range cannot grow, the pair is (unchanged
+      space, None). A linear range never grows. A one_minus range does not grow below 0
+      or above 1 - 1e-6, and a log range does not grow to 0 or infinity.
     Raises:
       ValueError: `name` is not in the space, or `side` is neither "low" nor "high".
     Example:
@@ -248,10 +251,10 @@ def widen(
 
 
 def to_unit(space: Space) -> Float[np.ndarray, "1 dimensions"]:
-    """Return the defaults as shares of the ranges, shape (1, dimensions).
+    """Return the positions of the defaults in their ranges, shape (1, dimensions).
 
-    A share is measured on the scale of its range: 0 is low and 1 is high. A range
-    without a default has the share 1/2.
+    A position is a number on the scale of a range: 0 is low and 1 is high. A range
+    without a default has the position 1/2.
 
     Example:
       >>> print(to_unit({"learning_rate": Range(0.01, 1.0, default=0.1)}))
@@ -268,14 +271,16 @@ def to_unit(space: Space) -> Float[np.ndarray, "1 dimensions"]:
 def from_unit(
     space: Space, shares: Float[np.ndarray, "points dimensions"]
 ) -> dict[str, Float[np.ndarray, " points"]]:
-    """Convert shares of the ranges to values, by name, each of shape (points,).
+    """Convert positions in the ranges to values, by name, each of shape (points,).
 
-    A share below 0 or above 1 lies outside the range.
+    A position is a number on the scale of a range: 0 is low and 1 is high. A position
+    below 0 or above 1 lies outside the range.
 
     Args:
       space: Ranges by name.
-      shares: A row for each point and a column for each name. A share of 0 or 1 gives
-        exactly the end of the range.
+      shares: Positions: a row for each point (a choice of hyper-parameters), and a
+        column for each name of the space. A position of 0 or 1 gives exactly the end of
+        the range.
     Example:
       >>> print(from_unit({"rate": Range(0.01, 1.0)}, np.array([[0.0], [0.5], [1.5]])))
       {'rate': array([1.e-02, 1.e-01, 1.e+01])}
@@ -401,8 +406,9 @@ def _at(
 def parse_range(text: str) -> Range:
     """Parse a range of a command line, such as "1e-4..10" or "0.5..0.999 one_minus".
 
-    The scale is log (the default), linear, or one_minus, which is logarithmic in 1 -
-    value. A default may follow: "1e-4..10 log default=0.1".
+    The scale is log, linear, or one_minus, which is logarithmic in 1 - value. Without a
+    scale in the text, it is log. A default value may follow: "1e-4..10 log
+    default=0.1". The ends and the scale are not checked here, but by `check_space`.
 
     Raises:
       ValueError: The text does not have this syntax.
@@ -428,7 +434,7 @@ def parse_range(text: str) -> Range:
 
 
 def range_text(range_: Range) -> str:
-    """Return the text that `parse_range` turns into this range.
+    """Return a range as the text that `parse_range` turns into the same range.
 
     Example:
       >>> range_text(Range(1e-4, 10.0, "log", 0.1))
@@ -447,8 +453,9 @@ def parse_spaces(words: Iterable[str]) -> dict[str, dict[str, Range]]:
     Returns:
       A dict {rule: {name: Range}} in which every range is valid.
     Raises:
-      ValueError: A text has the wrong syntax, a name is given twice, or a range is not
+      ValueError: A text has the wrong syntax, a range is given twice, or a range is not
         valid.
+      TypeError: `words` is not a list of texts.
     Example:
       >>> parse_spaces(["mine.rate=1e-4..10"])
       {'mine': {'rate': Range(low=0.0001, high=10.0, scale='log', default=None)}}

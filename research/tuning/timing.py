@@ -24,8 +24,9 @@ TIMED_CALLS = 5
 class Timing(NamedTuple):
     """Seconds of one training while no other training runs.
 
-    The seconds of compilation and of the first call are fields of their own. The
-    seconds per epoch are the median, the fastest and the slowest of the later calls.
+    All fields are floats. The seconds of compilation and of the first call are fields
+    of their own. The first call is followed by five more calls. The seconds per epoch
+    are the median (`seconds_per_epoch`), the fastest and the slowest of these five.
     """
 
     compile_seconds: float
@@ -39,7 +40,8 @@ class TrainingAlone(NamedTuple):
     """A compiled training that runs alone, from `compile_alone`.
 
     Attributes:
-      call: Function of no arguments that runs the training once, until it is done.
+      call: Function without arguments that runs the training once, and returns when the
+        training has ended.
       num_epochs: Number of epochs of one call.
       compile_seconds: Seconds to compile the training. They are fewer if this process
         has compiled an equal training before.
@@ -50,10 +52,10 @@ class TrainingAlone(NamedTuple):
     compile_seconds: float
 
     def time(self) -> Timing:
-        """Run the training, and return its timing.
+        """Run the training six times, and return its timing.
 
-        The `seconds_per_epoch` are the median of five calls. No other work should run
-        at the same time.
+        The `seconds_per_epoch` are the median of the last five calls. No other work
+        should run at the same time.
         """
         times = [time.perf_counter()]
         for _ in range(1 + TIMED_CALLS):
@@ -80,11 +82,14 @@ def time_alone(
     """Time one training that runs alone, without evaluations of the objective.
 
     Args:
-      workload, make_rule, sampler: As in `compile_sweep`.
-      hyperparameters: Arguments of make_rule, by name.
+      workload: Workload to train.
+      make_rule: Function that makes the rule from the hyperparameters.
+      sampler: Sampler for the training data of the workload.
+      hyperparameters: Arguments of `make_rule`, by name; finite numbers.
       num_epochs: Number of epochs in each timed call.
     Returns:
-      The timing. Its `seconds_per_epoch` is the median of five calls.
+      The timing. Its `seconds_per_epoch` is the median of five calls that follow a
+      first call.
     """
     return compile_alone(
         workload, make_rule, sampler, hyperparameters, num_epochs
@@ -104,9 +109,15 @@ def compile_alone(
     time, in threads, and to time them later, one after another.
 
     Args:
-      workload, make_rule, sampler, hyperparameters, num_epochs: As in `time_alone`.
+      workload: Workload to train.
+      make_rule: Function that makes the rule from the hyperparameters.
+      sampler: Sampler for the training data of the workload.
+      hyperparameters: Arguments of `make_rule`, by name; finite numbers.
+      num_epochs: Number of epochs of one call.
     Returns:
       The compiled training. Its method `time` times it.
+    Raises:
+      ValueError, TypeError: An argument is not valid.
     Example:
       >>> from research import samplers, update_rules, workloads
       >>> quadratic = workloads.make_workload("quadratic")

@@ -44,8 +44,8 @@ class Verification(NamedTuple):
       deviations: Deviation on each problem, by the problem's name.
       reasons: Reasons why rule and reference could not be compared, by the problem's
         name.
-      cause: Likely mistake in the rule. None if rule and reference agree, or if no
-        known mistake explains the deviation.
+      cause: Likely mistake in the rule, in words. None if rule and reference agree, or
+        if no cause was found.
       tolerance: Largest deviation that counts as agreement.
     """
 
@@ -346,6 +346,9 @@ def known_name(reference: Any) -> str | None:
 
     The reference may be a name, a constructor of this library, or the function of optax
     that corresponds to such a constructor.
+
+    Raises:
+      ValueError: The reference is a str, but not the name of a rule with a formula.
     """
     if isinstance(reference, str):
         if reference not in FORMULAS:

@@ -35,7 +35,7 @@ def adagrad(
 ) -> Iterator[Leaves]:
     """Yield the iterates of AdaGrad: figure 1 of Duchi, Hazan & Singer (2011).
 
-    The paper has eps_in_sqrt=False and the initial value 0.
+    The paper has eps_in_sqrt=False and an accumulator that starts at 0.
     """
     s = zeros_like(x) + initial_accumulator_value
     while True:
@@ -57,7 +57,8 @@ def adadelta(
 ) -> Iterator[Leaves]:
     """Yield the iterates of Adadelta: algorithm 1 of Zeiler (2012).
 
-    RMS[a] = √(E[a²] + ε) is equation (9). The paper has no learning rate.
+    RMS[a] = √(E[a²] + ε) is equation (9), where E[a²] is a moving average of a² with
+    the decay rate `rho`. The paper has no learning rate.
     """
     of_g = of_dx = zeros_like(x)
     while True:
@@ -85,8 +86,8 @@ def rmsprop(
 ) -> Iterator[Leaves]:
     """Yield the iterates of RMSProp: slide 29 of Tieleman & Hinton (2012).
 
-    The centered variant is from Graves (2013), equations (38)-(41). The other arguments
-    are those of `research.update_rules.rmsprop`.
+    The variant centered=True is from Graves (2013), equations (38)-(41). The other
+    arguments are those of `research.update_rules.rmsprop`.
     """
     n, m, b = zeros_like(x) + initial_scale, zeros_like(x), zeros_like(x)
     for t in count(1):

@@ -49,7 +49,8 @@ def adamw(
 ) -> Iterator[Leaves]:
     """Yield the iterates of AdamW: algorithm 2 of Loshchilov & Hutter (2019).
 
-    The λ of the paper is the product η λ in this function.
+    The λ of the paper is here the product of the arguments `learning_rate` and
+    `weight_decay`.
     """
     m = v = zeros_like(x)
     for t in count(1):
@@ -124,7 +125,10 @@ def adamaxw(
     eps: float = 1e-8,
     weight_decay: float = 1e-4,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of `adamax` with the decay of Loshchilov & Hutter (2019)."""
+    """Yield the iterates of `adamax` with the decay of Loshchilov & Hutter (2019).
+
+    Their decay is decoupled: it is added to the step, not to the gradient.
+    """
     m = u = zeros_like(x)
     for t in count(1):
         g = f.gradient(x)

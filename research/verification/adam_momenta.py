@@ -27,7 +27,8 @@ def ademamix(
 ) -> Iterator[Leaves]:
     """Yield the iterates of algorithm 1 of Pagliardini, Ablin & Grangier (2025).
 
-    If warmup_steps > 0, α and β3 follow the schedulers in section 3 of the paper.
+    If warmup_steps > 0, α (`alpha`) and β3 (`b3`) follow the schedulers in section 3 of
+    the paper.
     """
     m = n = v = zeros_like(x)
     for t in count(1):
@@ -120,7 +121,10 @@ def mars(
 
 
 def clipped(a: Leaf):
-    """Return an array divided by its norm, if the norm exceeds 1 or is NaN."""
+    """Return an array divided by its norm if the norm exceeds 1 or is NaN.
+
+    Otherwise the array is returned unchanged.
+    """
     size = norm(Leaves([a]))
     return a if size <= 1 else a / size
 

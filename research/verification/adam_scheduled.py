@@ -62,7 +62,9 @@ def nadamw(
 ) -> Iterator[Leaves]:
     """Yield the iterates of `nadam` with the decay of Loshchilov & Hutter (2019).
 
-    μ is constant. The argument same_correction is from the AlgoPerf benchmark.
+    The momentum coefficient is the constant `b1`. With same_correction=True, the bias
+    corrections of the momentum and of the gradient use the same step count, as in the
+    AlgoPerf benchmark.
     """
     m = v = zeros_like(x)
     for t in count(1):

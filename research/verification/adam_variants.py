@@ -67,7 +67,9 @@ def acprop(
 ) -> Iterator[Leaves]:
     """Yield the iterates of ACProp of Zhuang et al. (2021).
 
-    The first divisor and the bias corrections are those of optax.
+    The first divisor and the bias corrections are those of optax. With
+    from_old_mean=True, the deviation of a gradient is taken from the mean before this
+    gradient, also as in optax.
     """
     m = s = zeros_like(x)
     for t in count(1):
@@ -200,8 +202,10 @@ def optax_acprop(
     """Return optax.contrib.acprop, or a corrected form of it that follows the paper.
 
     optax computes the spread of the gradients around m_(t-1), and the paper around m_t.
-    Because g_t - m_t = β1 (g_t - m_(t-1)), the spread around m_t is β1 times as large.
-    The corrected rule divides eps by b1, eps_root by b1² and the updates by b1.
+    Here g_t is a gradient, and m_t the moving average of the gradients with the decay
+    β1 (`b1`). Because g_t - m_t = β1 (g_t - m_(t-1)), the spread around m_t is β1 times
+    the spread around m_(t-1). The corrected rule divides eps by b1, eps_root by b1² and
+    the updates by b1.
     """
     rule = optax.contrib.scale_by_acprop(b1, b2, eps, eps_root)
     if corrected:
@@ -259,7 +263,8 @@ def adahessian(
 ) -> Iterator[Leaves]:
     """Yield the iterates of algorithm 1 of Yao et al. (2021), without block averages.
 
-    draws has the random signs of each step: one array for each leaf.
+    `draws` has the random numbers of each step, each 1 or -1: one array for each leaf,
+    of its shape.
     """
     assert f.hessian is not None
     m = v = zeros_like(x)

@@ -40,7 +40,8 @@ def lookahead(
 ) -> Iterator[Leaves]:
     """Yield the iterates of Lookahead: algorithm 1 of Zhang et al. (2019).
 
-    The inner rule is the heavy ball with momentum 0.9.
+    The inner rule is the heavy ball with momentum 0.9. Each iterate is an `Evaluated`,
+    whose params for evaluation are the slow params.
     """
     slow, m = x, zeros_like(x)
     for t in count(1):
@@ -59,8 +60,8 @@ def polyak_averaging(
 ) -> Iterator[Leaves]:
     """Yield the iterates of gradient descent, together with their mean.
 
-    The mean is equation (2) of Polyak & Juditsky (1992), over the iterates after
-    `start`.
+    The mean is equation (2) of Polyak & Juditsky (1992), over the iterates after step
+    `start`. Up to this step, the iterate itself takes the place of the mean.
     """
     total, n = zeros_like(x), 0
     for t in count(1):
@@ -90,7 +91,12 @@ def exponential_averaging(
 
 
 class Apart(NamedTuple):
-    """State of an optax rule, together with its params for evaluation."""
+    """State of an optax rule, together with its params for evaluation.
+
+    Attributes:
+      evaluation_params: Params that the rule reports as its result, such as an average.
+      state: State of the optax rule.
+    """
 
     evaluation_params: Params
     state: Any

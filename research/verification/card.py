@@ -58,7 +58,11 @@ class Card(NamedTuple):
 
 
 def rate_on(problem: Problem, card: Card | None) -> float:
-    """Return the learning rate for a rule on a problem."""
+    """Return the learning rate for a rule on a problem.
+
+    It is the rate of the card for this problem, or else one of the problem's two rates.
+    `card` is None for a rule without a card.
+    """
     if card is None:
         return problem.rate
     return card.rates.get(

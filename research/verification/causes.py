@@ -39,14 +39,14 @@ def likely_cause(
     tolerance: float,
     on_progress: OnProgress | None = None,
 ) -> str | None:
-    """Return the mistake that makes the reference behave like the rule.
+    """Describe the mistake that makes the reference behave like the rule.
 
     A mistake explains the rule if the reference with this mistake agrees with the rule
-    on every problem. These kinds of mistakes are tried in order: the mistakes of the
-    formula, other values of the formula's arguments, other formulas, general mistakes
-    (a wrong sign, a wrong length, updates that are one step late), and two mistakes at
-    once. If several mistakes of one kind explain the rule, the mistake with the
-    smallest remaining deviation is returned.
+    on every problem on which it can be run. These kinds of mistakes are tried in order:
+    the mistakes of the formula, other values of the formula's arguments, other
+    formulas, general mistakes (a wrong sign, a wrong length, updates that are one step
+    late), and two mistakes of the formula at once. If several mistakes of one kind
+    explain the rule, the mistake with the smallest remaining deviation is returned.
 
     Args:
       evidence: Comparisons of rule and reference, one for each problem. On at least one
@@ -57,7 +57,9 @@ def likely_cause(
       tolerance: Largest deviation that counts as agreement.
       on_progress: Function called with (done, total, message) before each trial.
     Returns:
-      Short description of the mistake; None if no mistake explains the rule.
+      Short description of the mistake. If no mistake explains the rule, a description
+      of a difference that is visible in the trajectories, such as a NaN; None if there
+      is none.
     """
     differing = sorted(evidence, key=lambda e: e.deviation.largest <= tolerance)
     first = differing[0]

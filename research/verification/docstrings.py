@@ -14,9 +14,9 @@ class Description(NamedTuple):
       family: Name of the rule's file in research/update_rules/.
       signature: Name and arguments of the rule, with defaults, as a user writes them.
       summary: First line of the docstring.
-      formula: List of the paragraphs between the summary and the arguments, except
-        `use`.
-      use: Paragraph on when to use the rule, which begins "Use it".
+      formula: Paragraphs between the summary and the arguments, except `use`.
+      use: Paragraph on when to use the rule, which begins "Use it"; "" if there is
+        none.
       papers: The references of the docstring, as one text.
       line: Line number in the rule's file at which the rule's definition begins.
     """

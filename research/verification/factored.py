@@ -40,9 +40,9 @@ def adafactor(
 ) -> Iterator[Leaves]:
     """Yield the iterates of Adafactor: algorithms 4 and 5 of Shazeer & Stern (2018).
 
-    The paper has relative_step=True, and neither momentum nor decay. This function
-    keeps the whole average of squares and factors it in each step. The result is the
-    same, because the mean of an average is the average of the means.
+    The paper has relative_step=True, and neither momentum nor weight decay. This
+    function keeps the whole average of squares and factors it in each step. The result
+    is the same, because the mean of an average is the average of the means.
     """
     m = v = zeros_like(x)
     least = 128 if min_dim_size_to_factor is None else min_dim_size_to_factor
@@ -180,8 +180,9 @@ def optax_sm3(
 ) -> optax.GradientTransformation:
     """Return optax.sm3, extended to leaves without axes.
 
-    Such a leaf is passed to optax.sm3 as a vector with one entry. Where a sum is NaN,
-    optax.sm3 gives the update 0, and this function gives NaN.
+    Such a leaf is passed to optax.sm3 as a vector with one entry. Where a gradient or
+    an accumulated sum of squares is NaN, optax.sm3 gives the update 0, and this rule
+    gives NaN.
     """
     rule = optax.sm3(learning_rate, momentum)
     vectors = lambda tree: jax.tree.map(jnp.atleast_1d, tree)

@@ -22,7 +22,10 @@ from research.verification.leaves import (  # noqa: F401, the mistakes use them
 
 
 def gradient_descent(x: Leaves, f: Function, learning_rate: float) -> Iterator[Leaves]:
-    """Yield the iterates of Cauchy (1847): x <- x - η g."""
+    """Yield the iterates of gradient descent by Cauchy (1847): x <- x - η g.
+
+    g is the gradient at x, and η the learning rate.
+    """
     while True:
         x = x - learning_rate * f.gradient(x)
         yield x
@@ -33,7 +36,8 @@ def heavy_ball(
 ) -> Iterator[Leaves]:
     """Yield the iterates of the heavy ball: equation (9) of Polyak (1964).
 
-    The step is x_(t+1) = x_t - η g_t + μ (x_t - x_(t-1)).
+    The step is x_(t+1) = x_t - η g_t + μ (x_t - x_(t-1)), where g_t is the gradient at
+    x_t, η the learning rate and μ the momentum. The first step has x_(t-1) = x_t.
     """
     before = x
     while True:
@@ -47,7 +51,7 @@ def nesterov(
     """Yield the iterates of equations (3)-(4) of Sutskever et al. (2013).
 
     The iterates are the points y_t = x_t + μ v_t at which the gradient is taken, where
-    v_t is the velocity.
+    v_t is the velocity and μ the momentum.
     """
     y, v = x, zeros_like(x)
     while True:
@@ -66,8 +70,8 @@ def ema_momentum(
 ) -> Iterator[Leaves]:
     """Yield the iterates of descent along a moving average of gradients.
 
-    The average is that of algorithm 1 of Kingma & Ba (2015). With undamped_start=True
-    the start is as in torch.
+    The average is that of algorithm 1 of Kingma & Ba (2015), without its bias
+    correction. With undamped_start=True, it starts at the first gradient, as in torch.
     """
     m = zeros_like(x)
     for t in count(1):
@@ -80,7 +84,7 @@ def ema_momentum(
 def sign_descent(x: Leaves, f: Function, learning_rate: float) -> Iterator[Leaves]:
     """Yield the iterates of sign descent: algorithm 1 of Bernstein et al. (2018).
 
-    The step is x <- x - η sign(g), where η is the learning rate.
+    The step is x <- x - η sign(g), where g is the gradient and η the learning rate.
     """
     while True:
         g = f.gradient(x)
@@ -93,7 +97,8 @@ def signum(
 ) -> Iterator[Leaves]:
     """Yield the iterates of Signum: algorithm 2 of Bernstein et al. (2018).
 
-    The steps are m <- μ m + (1 - μ) g and x <- x - η sign(m).
+    The steps are m <- μ m + (1 - μ) g and x <- x - η sign(m), where g is the gradient,
+    μ the momentum and η the learning rate. m starts at 0.
     """
     m = zeros_like(x)
     while True:
@@ -126,7 +131,7 @@ def averaged(
 def signed_average(
     learning_rate: float, momentum: float = 0.9
 ) -> optax.GradientTransformation:
-    """Return a rule like optax.signum, which optax 0.2.6 does not have yet.
+    """Return the rule of optax.signum, made of parts that optax 0.2.6 already has.
 
     optax calls the momentum beta.
     """
@@ -152,7 +157,8 @@ def noisy_sgd(
 ) -> Iterator[Leaves]:
     """Yield the iterates of noisy SGD: equation (1) of Neelakantan et al. (2015).
 
-    draws is an iterable of Leaves: the standard normal numbers of each step.
+    `draws` has one `Leaves` of standard normal numbers for each step. `eta` and `gamma`
+    are the paper's η and γ.
     """
     for t, noise in enumerate(draws, 1):
         deviation = sqrt(eta / mpmath.mpf(t) ** gamma)

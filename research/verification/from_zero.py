@@ -15,10 +15,10 @@ from research.types import Params
 def from_zero(
     rule: optax.GradientTransformation, positions: str
 ) -> optax.GradientTransformation:
-    """Return a rule that passes x_t - x_0 instead of x_t to the given rule.
+    """Return a rule that passes x_t - x_0 instead of the params x_t to the given rule.
 
-    optax itself subtracts params. If params of size 1 differ by 1e-13, their difference
-    has only three correct digits.
+    Some rules of optax subtract x_0 from the params. If params of size 1 differ by
+    1e-13, the computed difference has only three correct digits.
 
     Args:
       rule: A rule that uses only differences of params (so it has no weight decay).

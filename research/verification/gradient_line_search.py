@@ -32,7 +32,9 @@ def backtracking_descent(
 ) -> Iterator[Leaves]:
     """Yield the iterates of backtracking along -g, from Armijo (1966).
 
-    This is algorithm 3.1 of Nocedal & Wright.
+    This is algorithm 3.1 of Nocedal & Wright, with the negative gradient -g as the
+    direction. If `increase` is given, a search starts at most at this multiple of the
+    last step length.
     """
     a = 0
     while True:
@@ -54,8 +56,9 @@ def nonlinear_conjugate_gradient(
 ) -> Iterator[Leaves]:
     """Yield the iterates of algorithm 5.4 of Nocedal & Wright.
 
-    The formula for β is one of (5.41), (5.44), (5.45), (5.46) and (5.49). The first
-    trial step is that of section 3.5.
+    The argument `beta` selects the formula for β, the factor of the last direction: one
+    of (5.41), (5.44), (5.45), (5.46) and (5.49). The first trial step is that of
+    section 3.5.
     """
     a, g_before, d, slope_before = 0, None, None, 0
     while True:
@@ -78,7 +81,7 @@ def nonlinear_conjugate_gradient(
 
 
 def flat(f: Function, x: Leaves, d: Leaves, first: Number):
-    """Run `strong_wolfe` with the bound c2 = 0.1 on the slope.
+    """Return the step length of `strong_wolfe` with the bound c2 = 0.1 on the slope.
 
     This value is usual for conjugate gradients.
     """
@@ -88,7 +91,8 @@ def flat(f: Function, x: Leaves, d: Leaves, first: Number):
 def conjugacy(beta: str, g: Leaves, g_before: Any, d: Leaves):
     """Return β, the factor of the last direction, by the formula with this name.
 
-    β is 0 if the formula divides by zero.
+    g and g_before are the last two gradients, and d is the last direction. β is 0 if
+    the formula divides by zero.
     """
     y = g - g_before
     above = dot(g, g) if beta in ("fletcher_reeves", "dai_yuan") else dot(g, y)

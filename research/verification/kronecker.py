@@ -30,7 +30,9 @@ def shampoo(
     """Yield the iterates of algorithm 2 of Gupta et al. (2018), for any number of axes.
 
     The gradients are averaged with the decay b1, as the authors propose in section 5.
-    If b2 is given, the sums of G Gᵀ become moving averages.
+    If b2 is given, the sums of G Gᵀ become moving averages. Here the rows of G are the
+    slices of a leaf's gradient along one axis. The factor of each axis is raised to the
+    power -1 / `root`; None means twice the number of axes.
     """
     m = zeros_like(x)
     factors: Any = [[mpmath.mpf(0)] * max(a.ndim, 1) for a in x.arrays]
@@ -72,8 +74,10 @@ def soap(
 ) -> Iterator[Leaves]:
     """Yield the iterates of SOAP: algorithms 3 and 4 of Vyas et al. (2024).
 
-    As in the authors' code, the first gradient sets the bases and makes no step, and
-    the columns of a basis are sorted before an iteration.
+    As in the authors' code, the first gradient sets the bases and makes no step. The
+    bases are computed again every `refresh_every` steps: with refresh="eigh" from
+    eigenvectors, with "qr" by one power iteration and a QR decomposition. The columns
+    of a basis are sorted before.
     """
     beta = b2 if shampoo_beta is None else shampoo_beta
     m = v = zeros_like(x)
@@ -171,7 +175,7 @@ def whitened(
 ) -> Leaf:
     """Return a leaf times Q diag(d)^(-1/2) along each axis except the given one.
 
-    Q is the basis of the axis, and d are its eigenvalues.
+    Q is the matrix of the axis in `bases`, and d are its eigenvalues in `spectra`.
     """
     scaled = [
         (q / np.array([mpmath.sqrt(e) for e in d], object)).T
@@ -181,7 +185,7 @@ def whitened(
 
 
 def only(axis: int, matrix: Square, ndim: int) -> list[Square | None]:
-    """Return a list with the matrix at one axis, and None at the others."""
+    """Return a list of `ndim` entries: the matrix at one axis, None at the others."""
     return [matrix if k == axis else None for k in range(ndim)]
 
 
@@ -201,7 +205,10 @@ def products(g: Leaf, axis: int):
 
 
 def along_axes(a: Leaf, matrices: Iterable[Square | None]):
-    """Return an array with each axis multiplied by its matrix, if it is not None."""
+    """Return an array with each axis multiplied by its matrix.
+
+    `matrices` has one matrix for each axis. An axis whose matrix is None is unchanged.
+    """
     found = np.atleast_1d(a)
     for k, matrix in enumerate(matrices):
         if matrix is not None:
@@ -210,7 +217,10 @@ def along_axes(a: Leaf, matrices: Iterable[Square | None]):
 
 
 def rotate(x: Leaves, bases: Bases):
-    """Return each leaf with each axis multiplied by the Qᵀ of this axis."""
+    """Return each leaf with each axis multiplied by the Qᵀ of this axis.
+
+    `bases` has a matrix Q for each axis of each leaf.
+    """
     return Leaves(
         along_axes(a, [q.T for q in of_leaf])
         for a, of_leaf in zip(x.arrays, bases, strict=True)
@@ -218,7 +228,10 @@ def rotate(x: Leaves, bases: Bases):
 
 
 def rotate_back(x: Leaves, bases: Bases):
-    """Return each leaf with each axis multiplied by the Q of this axis."""
+    """Return each leaf with each axis multiplied by the Q of this axis.
+
+    `bases` has a matrix Q for each axis of each leaf.
+    """
     return Leaves(
         along_axes(a, of_leaf) for a, of_leaf in zip(x.arrays, bases, strict=True)
     )
@@ -230,7 +243,7 @@ def is_finite(matrix: Square):
 
 
 def spectrum(matrix: Square):
-    """Return the eigenvalues, sorted from the largest, and the eigenvectors."""
+    """Return the eigenvalues, the largest first, and the eigenvectors as columns."""
     values, vectors = mpmath.eigsy(mpmath.matrix(matrix.tolist()))
     order = sorted(range(len(values)), key=lambda k: values[k], reverse=True)
     vectors = np.array(vectors.tolist(), object).reshape(matrix.shape)
@@ -238,7 +251,7 @@ def spectrum(matrix: Square):
 
 
 def eigenvectors(matrix: Square):
-    """Return the eigenvectors, sorted from the largest eigenvalue."""
+    """Return the eigenvectors as columns, that of the largest eigenvalue first."""
     return spectrum(matrix)[1]
 
 
@@ -251,7 +264,11 @@ def orthogonalised(matrix: Square, instead: Square):
 
 
 def inverse_root(factor: Square, order: int, eps: Number):
-    """Return (L + ε I)^(-1/q) by the eigenvalues; NaN if an entry is not finite."""
+    """Return (L + ε I)^(-1/q) by the eigenvalues; NaN if an entry is not finite.
+
+    L is the argument `factor`, q is `order`, and ε is `eps`. Negative eigenvalues count
+    as 0.
+    """
     if not factor.size:
         return factor
     if not is_finite(factor):

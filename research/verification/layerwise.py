@@ -40,7 +40,8 @@ def lamb(
 ) -> Iterator[Leaves]:
     """Yield the iterates of LAMB: algorithm 2 of You et al. (2020), with φ(z) = z.
 
-    r is the direction of AdamW. The ratio |x| / |r| is 1 if either norm is 0.
+    φ is the paper's function of a norm, and r is the direction of AdamW. The step of a
+    leaf x is multiplied by the ratio |x| / |r|, which is 1 if either norm is 0.
     """
     m = v = zeros_like(x)
     for t in count(1):
@@ -80,8 +81,8 @@ def muon(
     """Yield the iterates of Muon, by Jordan et al. (2024).
 
     Matrices have shape (inputs, outputs). Other leaves use Adam. bias_correction=True
-    is as in optax. consistent_rms is the factor 0.2 in equation (4) of Liu et al.
-    (2025).
+    is as in optax. consistent_rms takes the place of the factor 0.2 in equation (4) of
+    Liu et al. (2025).
     """
     m = n = v = zeros_like(x)
     for t in count(1):
@@ -202,16 +203,17 @@ def mean_square_of_rows(a: Leaf):
 
 
 def wanted(a: Leaf, consistent_rms: Number | None):
-    """Return the norm of a NorMuon step, given the orthogonal matrix of Muon."""
+    """Return the norm of a NorMuon step, given the orthogonal matrix `a` of Muon."""
     if consistent_rms is not None:
         return consistent_rms * mpmath.sqrt(np.size(a))
     return mpmath.sqrt(shape_factor(a)) * norm(Leaves([a]))
 
 
 def hyperball(x: Leaves, f: Function, learning_rate: float) -> Iterator[Leaves]:
-    """Yield the iterates of Wen et al. (2025), with Adam as the inner rule.
+    """Yield the iterates of Hyperball, by Wen et al. (2025), around Adam.
 
-    Leaves that are not matrices take Adam's step.
+    After each step, a matrix is scaled back to its initial norm. Leaves that are not
+    matrices take Adam's step.
     """
     m = v = zeros_like(x)
     radii = by_leaf(lambda a: norm(Leaves([a])), x)
@@ -227,7 +229,7 @@ def hyperball(x: Leaves, f: Function, learning_rate: float) -> Iterator[Leaves]:
 def on_sphere(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
     """Return R Y / |Y| with Y = X - η R D / |D| for a matrix, and X - η D otherwise.
 
-    The arguments are X, D, R and η, in this order.
+    The arguments are X, D, R and η, in this order. If D is 0, return X.
     """
     if a.ndim != 2:
         return a - learning_rate * d
@@ -239,20 +241,31 @@ def on_sphere(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
 
 
 def before_projection(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
-    """Return Y = X - η R D / |D|, without the projection R Y / |Y| of `on_sphere`."""
+    """Return Y = X - η R D / |D|, without the projection R Y / |Y| of `on_sphere`.
+
+    The arguments are X, D, R and η, in this order. For an array that is not a matrix,
+    and for D = 0, return X - η D.
+    """
     return a - learning_rate * (
         radius * d / norm(Leaves([d])) if a.ndim == 2 and norm(Leaves([d])) else d
     )
 
 
 def of_full_length(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
-    """Return R Y / |Y| with Y = X - η D. Unlike in `on_sphere`, D is not scaled."""
+    """Return R Y / |Y| with Y = X - η D. Unlike in `on_sphere`, D is not scaled.
+
+    The arguments are X, D, R and η, in this order. For an array that is not a matrix,
+    return Y.
+    """
     y = a - learning_rate * d
     return radius * y / norm(Leaves([y])) if a.ndim == 2 else y
 
 
 def along_the_sphere(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
-    """Return `on_sphere` with the part of D that is orthogonal to X in place of D."""
+    """Return `on_sphere` with the part of D that is orthogonal to X in place of D.
+
+    The arguments are X, D, R and η, in this order.
+    """
     if a.ndim == 2:
         d = d - a * ((a * d).sum() / (a * a).sum())
     return on_sphere(a, d, radius, learning_rate)

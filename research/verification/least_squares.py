@@ -24,8 +24,8 @@ def gauss_newton(
 ) -> Iterator[Leaves]:
     """Yield the iterates of Gauss-Newton: equation (10.23) of Nocedal & Wright (2006).
 
-    The direction h solves JᵀJ h = -Jᵀr. Armijo's backtracking (algorithm 3.1) gives the
-    step length.
+    r are the residuals at x, and J is their Jacobian. The direction h solves JᵀJ h =
+    -Jᵀr. Armijo's backtracking (algorithm 3.1) gives the step length.
     """
     while True:
         r, j = linearised(f, x)
@@ -44,10 +44,13 @@ def levenberg_marquardt(
 ) -> Iterator[Leaves]:
     """Yield the iterates of Levenberg-Marquardt: algorithm 7.1 of Moré (1978).
 
-    Each step h minimises |J h + r| subject to |D h| <= Δ, where Δ is the radius of the
-    trust region. This subproblem is solved exactly. After three successive trials in
-    which the linear model of r is a much worse prediction, h minimises the quadratic
-    model of ½ |r|², with the second derivatives of r.
+    r are the residuals at x, and J is their Jacobian. Each step h minimises |J h + r|
+    subject to |D h| <= Δ, where Δ is the radius of the trust region. D is a diagonal
+    matrix with the largest norm so far of each column of J, or 1 where this is 0. This
+    subproblem is solved exactly. ½ |J h + r|² is a model of ½ |r(x + h)|² in which r is
+    linear. If this model is a much worse prediction than the second-order Taylor
+    polynomial of ½ |r(x + h)|² in three successive trials, h minimises the polynomial
+    instead.
     """
     scale, radius, misses = None, None, 0
     while True:
@@ -92,13 +95,15 @@ def levenberg_marquardt(
 
 
 def second(f: Any, x: Leaves, r: Any, h: Leaves):
-    """Return Σ r_i d²r_i(x + t h) / dt² at t = 0."""
+    """Return Σ r_i d²r_i(x + t h) / dt² at t = 0, for the residuals r_i at x."""
     along = lambda t: (r.T * mpmath.matrix(f.residuals(x + t * h)))[0]
     return mpmath.diff(along, 0, 2)
 
 
 def bending(f: Any, x: Leaves, r: Any):
     """Return the matrix Σ r_i ∇²r_i, computed from second derivatives along lines.
+
+    r_i are the residuals at x.
 
     The lines have the directions of the axes and of sums of two axes.
     """

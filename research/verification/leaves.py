@@ -86,7 +86,10 @@ def _each(operation: Callable[..., Any], *operands: Any) -> Leaves:
 
 
 def entrywise(function: Callable[..., Any], *operands: Leaves | Any) -> Leaves:
-    """Apply a function of mpmath numbers entry by entry."""
+    """Apply a function of mpmath numbers entry by entry.
+
+    Numbers among the operands are used for all entries.
+    """
     return _each(function, *operands)
 
 
@@ -101,7 +104,7 @@ def by_leaf(function: Callable[..., Any], *operands: Leaves) -> Leaves:
 
 
 def sqrt(x: Any) -> Any:
-    """Return √x of each entry, or of a number. √x is NaN if x < 0."""
+    """Return √x of each entry of Leaves, or of a number. √x is NaN if x < 0."""
     if isinstance(x, Leaves):
         return _each(sqrt, x)
     return mpmath.sqrt(x) if x >= 0 else mpmath.nan

@@ -23,8 +23,10 @@ def backtracking(
 ):
     """Return the first step length with sufficient decrease, by algorithm 3.1.
 
-    The step lengths tried are `first` times 1, shrink, shrink², ..., at most `most` of
-    them. The result is 0 if none of them gives a sufficient decrease.
+    A step length a has sufficient decrease if f(x + a d) <= f(x) + c a gᵀd, where g is
+    the gradient at x. The step lengths tried are `first` times 1, shrink, shrink², ...,
+    at most `most` of them. The result is 0 if none of them gives a sufficient decrease,
+    or if gᵀd is not negative.
     """
     value, slope = f.value(x), dot(f.gradient(x), d)
     if not slope < 0:
@@ -46,11 +48,13 @@ def strong_wolfe(
     c2: Number = 0.9,
     most: int = 30,
 ):
-    """Return a step length that satisfies the strong Wolfe conditions.
+    """Search a step length a that satisfies the strong Wolfe conditions, and return it.
 
-    The search is that of algorithms 3.5 and 3.6. Each point is a triple (a, φ(a),
-    φ'(a)), where φ(a) = f(x + a d). At most `most` points are computed. The result is 0
-    if no point lowers f enough.
+    The conditions are φ(a) <= φ(0) + c1 a φ'(0) and |φ'(a)| <= c2 |φ'(0)|, where φ(a) =
+    f(x + a d). The search is that of algorithms 3.5 and 3.6. At most `most` values of a
+    are tried. If none of them satisfies both conditions, the result is the best one
+    that satisfies the first, or 0 if there is none. The result is also 0 if φ'(0) is
+    not negative.
     """
     points = []
 
@@ -92,7 +96,8 @@ def strong_wolfe(
 def cubic(left: Point, right: Point):
     """Return the minimiser of a cubic, by equation (3.59); NaN if there is none.
 
-    The cubic has the values φ and the slopes φ' of the two points.
+    Each point is a triple (a, φ(a), φ'(a)). The cubic has the values φ and the slopes
+    φ' of the two points.
     """
     (a, va, sa), (b, vb, sb) = left, right
     d1 = sa + sb - 3 * (va - vb) / (a - b)
@@ -105,8 +110,9 @@ def cubic(left: Point, right: Point):
 def inwards(low: Point, high: Point):
     """Return the next trial inside the bracket from `low` to `high`.
 
-    The trial is the minimiser of `cubic`, or the middle of the bracket if there is
-    none. It is kept at least a tenth of the bracket's length away from both ends.
+    Each end is a triple (a, φ(a), φ'(a)). The trial is the minimiser of `cubic`, kept
+    at least a tenth of the bracket's length away from both ends. If there is no
+    minimiser, the trial is the middle of the bracket.
     """
     left, right = sorted((low[0], high[0]))
     margin, a = mpmath.mpf(0.1) * (right - left), cubic(low, high)
@@ -120,9 +126,10 @@ def inwards(low: Point, high: Point):
 def outwards(before: Point, point: Point):
     """Return the next trial beyond the last point, while there is no bracket.
 
-    The trial is the minimiser of `cubic` for the last two points. If h is the distance
-    from `before` to `point`, the distance of the trial from `before` is limited to
-    between 2.1 h and 5 h.
+    Each point is a triple (a, φ(a), φ'(a)). The trial is the minimiser of `cubic` for
+    the last two points. If h is the distance from `before` to `point`, the distance of
+    the trial from `before` is limited to between 2.1 h and 5 h. It is 5 h if there is
+    no minimiser beyond `point`.
     """
     width, a = point[0] - before[0], cubic(before, point)
     nearest, furthest = point[0] + mpmath.mpf(1.1) * width, point[0] + 4 * width

@@ -21,7 +21,9 @@ def natural_gradient(
 ) -> Iterator[Leaves]:
     """Yield the iterates of equation (7) of Amari (1998): x <- x - η F⁻¹ g.
 
-    F is the Fisher matrix. For a canonical link it equals the Hessian.
+    g is the gradient and η the learning rate. F is the Fisher matrix, plus `damping`
+    times the identity. The Fisher matrix is computed as the Hessian, which it equals
+    for a canonical link.
     """
     while True:
         fisher = hessian(f, x)

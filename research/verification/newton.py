@@ -42,7 +42,7 @@ def trust_region_newton(
     """Yield the iterates of algorithm 4.1 of Nocedal & Wright (2006).
 
     Each step minimises the quadratic model of f within the radius (`model_minimum`).
-    This subproblem is solved exactly by theorem 4.1.
+    This subproblem is solved to the full precision by theorem 4.1.
     """
     radius = learning_rate
     while True:
@@ -128,12 +128,19 @@ def solve(h: Matrix, b: Leaves):
 
 
 def low_enough(f: Function, x: Leaves, step: Leaves, bound: Number):
-    """Return whether f(x + step) <= f(x) + bound; true for a linear function."""
+    """Return whether f(x + step) <= f(x) + bound; True if f has no values.
+
+    A function without values is given by its gradients only, and counts as linear.
+    """
     return f.value is None or f.value(x + step) <= f.value(x) + bound
 
 
 def decrease(f: Function, x: Leaves, y: Leaves, of_linear: Number):
-    """Return f(x) - f(y). For a linear function, return the known value `of_linear`."""
+    """Return f(x) - f(y), or `of_linear` if f has no values.
+
+    A function without values is given by its gradients only, and counts as linear.
+    `of_linear` is its decrease.
+    """
     return of_linear if f.value is None else f.value(x) - f.value(y)
 
 

@@ -13,7 +13,11 @@ from research.verification.leaves import Leaves, sqrt, zeros_like
 def optimistic_gradient_descent(
     x: Leaves, f: Function, learning_rate: float, alpha: float = 1.0, beta: float = 1.0
 ) -> Iterator[Leaves]:
-    """Yield the iterates of Mokhtari, Ozdaglar & Pattathil (2020), with g_0 = g_1."""
+    """Yield the iterates of optimistic gradient descent.
+
+    The rule is that of Mokhtari, Ozdaglar & Pattathil (2020). In the first step, the
+    previous gradient is taken to be equal to the present one.
+    """
     before = None
     while True:
         g = f.gradient(x)
@@ -35,9 +39,10 @@ def optimistic_adam(
     eps_root: float = 0.0,
     nesterov: bool = False,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of algorithm 1 of Daskalakis et al. (2018), with d_0 = d_1.
+    """Yield the iterates of optimistic Adam: algorithm 1 of Daskalakis et al. (2018).
 
-    The arguments alpha, beta and nesterov are those of optax.
+    In the first step, the previous direction of Adam is taken to be equal to the
+    present one. The arguments alpha, beta and nesterov are those of optax.
     """
     m = v = zeros_like(x)
     before = None

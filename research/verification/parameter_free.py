@@ -189,7 +189,8 @@ def mechanic(
 
     Mechanic is algorithm 1 of Cutkosky, Defazio & Mehta (2023).
 
-    The clip of h is that of optax and of the authors' code.
+    h is minus the product of the gradient, with weight decay, and the sum of Adam's
+    steps. Its clip is that of optax and of the authors' code.
     """
     n = 6 if num_betas is None else num_betas
     betas = [1 - mpmath.mpf(1) / 10**i for i in range(1, n + 1)]
@@ -294,8 +295,8 @@ def optax_dog(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.dog, called with x_t - x_0 in place of the params x_t.
 
-    optax subtracts x_0 from the params. With the params x_t themselves, this would give
-    the first distances a relative error of 1e-10.
+    optax subtracts x_0 from the params. With the params x_t themselves, the first
+    distances would have a relative error of 1e-10.
     """
     first = (
         ("heuristic", 1e-6)
@@ -317,9 +318,11 @@ def optax_prodigy(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.prodigy, with zero updates until a gradient is not 0.
 
-    Until then, optax itself divides 0 by 0, and its params become NaN. optax always
-    corrects the bias. For bias_correction=False, the argument learning_rate divided by
-    optax's correction is therefore passed to optax, as a schedule.
+    Until then, optax itself divides 0 by 0, and its params become NaN. The rule gets
+    x_t - x_0 in place of the params x_t, because optax subtracts x_0 and would lose
+    digits. optax always corrects the bias. For bias_correction=False, the argument
+    learning_rate divided by optax's correction is therefore passed to optax, as a
+    schedule.
     """
 
     def uncorrected(count: Any):
@@ -338,7 +341,7 @@ def optax_dowg(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.dowg, called with x_t - x_0 in place of the params x_t.
 
-    The reason is as in `optax_dog`.
+    optax subtracts x_0 from the params, and would lose digits of small differences.
     """
     rule = optax.contrib.dowg(learning_rate, initial_distance**2, eps)
     return from_zero(rule, "init_params")
@@ -352,7 +355,8 @@ def optax_cocob(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.cocob, called with x_t - x_0 in place of the params x_t.
 
-    The reason is as in `optax_dog`. Only the weight decay gets x_t.
+    optax subtracts x_0 from the params, and would lose digits of small differences.
+    Only the weight decay gets x_t.
     """
     rule = optax.contrib.cocob(learning_rate, alpha, eps)
     decay = optax.add_decayed_weights(weight_decay)

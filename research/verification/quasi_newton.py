@@ -37,7 +37,9 @@ def bfgs(
 ) -> Iterator[Leaves]:
     """Yield the iterates of algorithm 6.1 of Nocedal & Wright, with update (6.17).
 
-    Before the first pair is used, H is scaled by (6.20).
+    H is the approximation of the inverse Hessian, and a pair has the last changes of
+    the params and of the gradient. Before the first pair is used, H is the identity
+    times the factor (6.20).
     """
     g, inverse = f.gradient(x), None
     while True:
@@ -71,7 +73,9 @@ def lbfgs(
 ) -> Iterator[Leaves]:
     """Yield the iterates of L-BFGS: algorithms 7.4 and 7.5 of Nocedal & Wright.
 
-    The scale γ is that of (7.20).
+    The memory has pairs of the last changes of the params and of the gradient. As long
+    as it is empty, the direction is minus the gradient times `first_scale`. Otherwise
+    the initial inverse Hessian is the identity times the scale γ of (7.20).
     """
     g, pairs = f.gradient(x), []
     while True:

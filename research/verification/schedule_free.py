@@ -31,8 +31,8 @@ def schedule_free_sgd(
 ) -> Iterator[Leaves]:
     """Yield the points y of schedule-free descent, by Defazio et al. (2024).
 
-    The rule is that of the introduction of the paper. Weights, warm-up and weight decay
-    are those of its algorithm 1.
+    The gradients are taken at y. The rule is that of the introduction of the paper.
+    Weights, warm-up and weight decay are those of its algorithm 1.
     """
     y = z = x
     total = 0
@@ -59,7 +59,10 @@ def schedule_free_adamw(
     weight_decay: float = 0.0,
     weight_power: float = 2.0,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of algorithm 1 of Defazio et al. (2024)."""
+    """Yield the points y of schedule-free AdamW: algorithm 1 of Defazio et al. (2024).
+
+    The gradients are taken at y.
+    """
     y = z = x
     v = zeros_like(x)
     total = 0
@@ -141,7 +144,9 @@ def optax_adamw(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.schedule_free_adamw, with a corrected warm-up.
 
-    `optax_sgd` describes the error in optax's warm-up.
+    For the step, optax evaluates the schedule of the warm-up with a count from 0, and
+    for the weight of the average with a count from 1. With warm-up, the result is
+    therefore a rule made of other parts of optax.
     """
     if not warmup_steps:
         rule = optax.contrib.schedule_free_adamw(

@@ -18,7 +18,9 @@ def sam(
 ) -> Iterator[Leaves]:
     """Yield the iterates of SAM: algorithm 1 of Foret et al. (2021) with p = 2.
 
-    The steps are ε̂ = ρ g / |g| and w <- w - η ∇L(w + ε̂).
+    p = 2 means that |g| is the Euclidean norm. For the params w and the objective L
+    with the gradient g, the steps are ε̂ = ρ g / |g| and w <- w - η ∇L(w + ε̂), where η
+    is the learning rate.
     """
     while True:
         g = f.gradient(x)

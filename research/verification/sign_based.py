@@ -37,10 +37,11 @@ def adopt(
     eps: float = 1e-6,
     use_clipping: bool = True,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of Taniguchi et al. (2024).
+    """Yield the iterates of ADOPT of Taniguchi et al. (2024).
 
-    The first gradient only gives v_0. After that, each step divides the gradient, clips
-    it to ±t^(1/4), and averages it.
+    v is the moving average of the squared gradients. The first gradient only gives its
+    start v_0. After that, step t = 1, 2, ... divides the gradient by the root of v,
+    clips the quotient to ±t^(1/4), and averages it.
     """
     m = zeros_like(x)
     v = f.gradient(x) ** 2

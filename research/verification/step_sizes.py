@@ -28,9 +28,11 @@ def polyak_step(
     eps: float = 0.0,
     positive_part: bool = False,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of Polyak (1969), with optax's ε.
+    """Yield the iterates of gradient descent with Polyak's step size (1969).
 
-    The upper limit of the step is that of Loizou et al. (2021), equation (3).
+    The step size is (f - f_min) / (|g|² + ε), where g is the gradient of f, and ε is
+    from optax. Its upper limit, `max_learning_rate`, is that of Loizou et al. (2021),
+    equation (3).
     """
     while True:
         g = f.gradient(x)
@@ -49,7 +51,9 @@ def barzilai_borwein(
 ) -> Iterator[Leaves]:
     """Yield the iterates of equations (5) and (6) of Barzilai & Borwein (1988).
 
-    If the curvature is not positive, the step size does not change.
+    If the curvature ⟨s, y⟩ is not positive, the step size does not change. Here s is
+    the last change of the params, and y that of the gradient. With short=True, the step
+    size is ⟨s, y⟩ / ⟨y, y⟩, else ⟨s, s⟩ / ⟨s, y⟩.
     """
     g, step = f.gradient(x), learning_rate
     while True:
@@ -64,7 +68,8 @@ def barzilai_borwein(
 def adgd(x: Leaves, f: Function, learning_rate: float = 1e-3) -> Iterator[Leaves]:
     """Yield the iterates of AdGD: algorithm 1 of Malitsky & Mishchenko (2020).
 
-    If the iterates do not move, λ and θ do not change.
+    λ is the step size, and θ the ratio of the last two step sizes. If the iterates do
+    not move, λ and θ do not change.
     """
     g, step, theta = f.gradient(x), learning_rate, mpmath.inf
     while True:

@@ -36,7 +36,8 @@ class Cell(NamedTuple):
 
     Attributes:
       rule, authority, dtype, problem: Names of the rule, the authority, the dtype and
-        the problem. The authority is the kind of reference, one of AUTHORITIES.
+        the problem. The authority is the kind of reference: "formula", "optax" or
+        "recorded". The problem is "" if a rule has no recorded results.
       arguments: Arguments other than the defaults, as a user writes them; "" for the
         defaults.
       deviation: The largest deviation of the rule from the authority, with its step and
@@ -61,7 +62,7 @@ def verification_table(
     authorities: Iterable[str] = AUTHORITIES,
     on_rule: Callable[[int, int, str], None] | None = None,
 ) -> list[Cell]:
-    """Compare every rule with its formula, with optax and with recorded results.
+    """Compare rules with their formulas, with optax and with recorded results.
 
     Args:
       rules: Names in UPDATE_RULES. None means all.
@@ -71,7 +72,8 @@ def verification_table(
       on_rule: Function called before each rule with (number of rules done, number of
         all rules, name of this rule).
     Returns:
-      The comparisons, rule after rule.
+      The comparisons, rule after rule: one for each dtype, problem, authority and set
+      of arguments (the defaults, and perhaps others).
     Example:
       >>> cells = verification_table(["gradient_descent"], ["float32"], ["formula"])
       >>> len(cells), max(cell.deviation.largest for cell in cells) < 1e-6

@@ -61,7 +61,13 @@ class Evidence(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """A mistake, with a function that runs the reference with that mistake."""
+    """A mistake, with a function that runs the reference with that mistake.
+
+    Attributes:
+      cause: Short description of the mistake.
+      walk: Function (evidence, number of steps) -> trajectory of the wrong reference on
+        the problem of the evidence.
+    """
 
     cause: str
     walk: Callable[[Evidence, int], Walk]

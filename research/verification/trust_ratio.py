@@ -33,8 +33,8 @@ def lars(
 ) -> Iterator[Leaves]:
     """Yield the iterates of LARS: algorithm 1 of You, Gitman & Ginsburg (2017).
 
-    If a norm is 0, the ratio is 1. The arguments eps and separate_norms=False are from
-    optax.
+    The step of a leaf is multiplied by the ratio of two norms, which is 1 if a norm is
+    0. The arguments eps and separate_norms=False are from optax.
     """
     v = zeros_like(x)
     while True:

@@ -40,11 +40,11 @@ class Walk(NamedTuple):
     Attributes:
       iterates: Iterates x_1, ..., x_T, float64, shape (T, number of entries), with the
         entries of all leaves in order.
-      updates: Updates x_t - x_(t-1) that the rule returned, same shape. For a formula,
-        the differences in fifty digits.
+      updates: Updates x_t - x_(t-1) that the rule returned, same shape as `iterates`.
+        For a formula, the differences in fifty digits, rounded to float64.
       leaves: Path of each entry's leaf, as `jax.tree_util.keystr` writes it.
-      evaluations: Points at which the rule is to be evaluated after each step, same
-        shape as iterates. None if the rule is evaluated at the iterates.
+      evaluations: Params that the rule reports as its result after each step, such as
+        an average, same shape as `iterates`. None if these are the iterates.
       subtracted: Whether the updates are differences of stored iterates, so that they
         have the rounding errors of the iterates.
     """
@@ -77,6 +77,7 @@ def walk(
       The Walk.
     Raises:
       TypeError: The rule changes the structure, shape or dtype of the updates or state.
+      ValueError: `num_steps` is not a positive integer, or is too large.
     Example:
       >>> from research.verification.problems import PROBLEMS
       >>> found = walk(optax.sgd(0.1), PROBLEMS["quadratic"], "float32", num_steps=2)
@@ -98,14 +99,17 @@ def walk_constructed(
 ) -> Walk:
     """Return the trajectory of the rule constructor(**arguments).
 
-    Float arguments are traced, so a call with other values does not compile again.
+    In the compiled program, float arguments are tracers. A call with other floats
+    therefore does not compile again.
 
     Args:
-      constructor: Constructor of a gradient transformation, whose hyper-parameters may
-        be traced.
+      constructor: Constructor of a gradient transformation, which accepts tracers as
+        hyper-parameters.
       arguments: All arguments by name, including learning_rate. Arguments that are not
         floats are constants of the compiled program.
-      problem, dtype, num_steps: As for `walk`.
+      problem: One of PROBLEMS, or another problem.
+      dtype: Dtype of params and gradients.
+      num_steps: Number of steps.
     Returns:
       The Walk.
     Raises:
@@ -392,7 +396,8 @@ def distance(
 
     If the problem is a sequence of gradients, the updates u of `found` and v of
     `reference` are compared entry by entry. The difference is the maximum of |u - v| /
-    max_t |v_t|. Small entries therefore count as much as large ones. If the updates of
+    max_t |v_t|, where max_t is the maximum over the steps for this entry. Entries with
+    small updates therefore count as much as entries with large ones. If the updates of
     `found` are differences of stored iterates, they have the rounding errors of the
     iterates. |u - v| is then divided by the larger of max_t |v_t| and |y|. If a
     gradient is NaN, the iterates are compared instead, because NaN params have no
@@ -400,9 +405,9 @@ def distance(
 
     If only one of two compared values is finite, the difference is inf. If both values
     are NaN, the difference is 0 if the problem has NaN in its gradients, and inf if it
-    does not. Failed runs therefore never count as equal. If both rules are evaluated at
-    points other than their iterates, these points are compared in the same way as the
-    iterates.
+    does not. Two runs that become NaN therefore count as equal only if a gradient is
+    NaN. If both rules report other params than their iterates (`Walk.evaluations`),
+    these params are compared, too, by |x - y| / (1 + |y|).
 
     Args:
       found, reference: The two trajectories.
@@ -458,6 +463,8 @@ def trajectory(
 ) -> Params:
     """Return the iterates x_0, x_1, ..., x_T of x_(t+1) = x_t + u_t, from one scan.
 
+    u_t is the update that the rule returns for the gradient at x_t.
+
     Args:
       rule: Any gradient transformation.
       gradient: Function params -> gradient, such as jax.grad(f).
@@ -508,8 +515,10 @@ def deviation(
 ) -> Deviation:
     """Return the largest difference between the iterates of two rules from one start.
 
-    Each rule follows its own iterates. The trajectories are not kept: both rules run in
-    one compiled scan that returns a number for each step and leaf.
+    The gradients of each rule are those at its own iterates. The difference is the
+    maximum of |x - y| / (1 + |y|) over the iterates x of `rule` and y of `reference`.
+    The trajectories are not kept: both rules run in one compiled scan that returns a
+    number for each step and leaf.
 
     Args:
       rule, reference: The two gradient transformations.
