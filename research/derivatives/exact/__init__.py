@@ -141,14 +141,15 @@ def taylor(f: Callable[..., Any], x: Any, v: Any, order: int) -> Any:
     is the directional derivative. If f has one value, c_2 is vᵀ H v / 2, where H is the
     Hessian of f at x.
 
-    f is evaluated once, on truncated power series instead of numbers. The cost is at most about (order + 1)² / 2 times the cost of f. Nested
-    derivatives would cost 2^order times as much as f. The coefficients of most
-    operations have a recurrence, or are a linear function of the coefficients of the
-    inputs. For any other operation, the series of its derivative is computed from the
-    derivative rule of JAX, and integrated. f may contain loops and branches. Calls of
-    `taylor` may be compiled, mapped and differentiated like any other function of JAX.
-    If f selects between branches, the result is the series of the branch that is
-    selected at x, as in `derivative`.
+    f is evaluated once, on truncated power series instead of numbers. The cost is at
+    most about (order + 1)² / 2 times the cost of f. Nested derivatives would cost
+    2^order times as much as f. The coefficients of most operations have a recurrence,
+    or are a linear function of the coefficients of the inputs. For any other operation,
+    the series of its derivative is computed from the derivative rule of JAX, and
+    integrated. f may contain loops and branches. Calls of `taylor` may be compiled,
+    mapped and differentiated like any other function of JAX. If f selects between
+    branches, the result is the series of the branch that is selected at x, as in
+    `derivative`.
 
     `jax.experimental.jet` returns derivatives instead of Taylor coefficients, and has
     no rule for loops, branches, linear solves and many elementary functions.
