@@ -42,7 +42,8 @@ class Curvature(NamedTuple):
       firm: Firm directions, scaled so that the curvature is ±1, shape (n, a).
       loose: Eigenvectors in the loose directions, in the scaled coordinates, shape (n,
         n - a).
-      radius: Distance up to which each firm direction is confirmed, shape (a,).
+      radius: Distance up to which the curvature in each firm direction is confirmed,
+        shape (a,).
     """
 
     value: float

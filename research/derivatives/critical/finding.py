@@ -36,8 +36,17 @@ def found_points(
 ) -> tuple[list[Judged], dict[str, int]]:
     """Return the distinct critical points in the bounds, and counts of the outcomes.
 
-    The counts are the numbers of starts with each outcome. All lengths are in the
-    scaled coordinates of `Landscape`.
+    All lengths are in the scaled coordinates of `Landscape`.
+
+    Args:
+      land: The function f in scaled coordinates.
+      starts: Starting points, shape (k, n).
+      bounds: (low, high) of each coordinate, shape (n, 2).
+      separation: Smallest distance between two different points, for each coordinate,
+        shape (n,).
+    Returns:
+      (points, counts). The dict `counts` has the number of starts for each of the
+      outcomes "converged", "flat", "not_finite", "outside" and "stalled".
     """
     led = walks(land, starts)
     ends, slope = _snapped(

@@ -168,8 +168,8 @@ class Reduced:
 def balance(reduced: Reduced) -> Float[np.ndarray, "c"]:
     """Return a scale for each of the c loose directions, shape (c,).
 
-    `Curvature` defines the loose directions. f changes about equally along all scaled
-    directions.
+    `Curvature` defines the loose directions. With these scales, f changes about equally
+    along all of them.
     """
     n, radii = reduced.curvature.loose.shape[1], 0.5 * 2.0 ** -np.arange(0, 120)
     rises = reduced.rises(
