@@ -18,7 +18,7 @@ _NAMES = itertools.count()
 
 
 class Series:
-    """A series x(t) = Σ_k x[k] t^k.
+    """A power series x(t) = Σ_k x[k] t^k for k = 0, 1, 2, ...
 
     Attributes:
       is_constant: Whether all coefficients but the first are zero.
@@ -95,14 +95,14 @@ def grow(first: Any, slope: Callable[[int, list[Coefficient]], Coefficient]) -> 
 
 
 def times(factor: float, coefficient: Coefficient) -> Coefficient:
-    """Multiply a coefficient by a number."""
+    """Return a coefficient times a number; None counts as zero."""
     if coefficient is None or factor == 1:
         return coefficient
     return lax.mul(coefficient, np.asarray(factor, coefficient.dtype))
 
 
 def total(terms: Iterable[Coefficient]) -> Coefficient:
-    """Add terms; None counts as zero."""
+    """Return the sum of terms; None counts as zero, and is returned if all are zero."""
     result = None
     for term in terms:
         if term is not None:
@@ -111,7 +111,7 @@ def total(terms: Iterable[Coefficient]) -> Coefficient:
 
 
 def minus(a: Coefficient, b: Coefficient) -> Coefficient:
-    """Subtract b from a; None is zero."""
+    """Return a - b; None counts as zero."""
     if b is None:
         return a
     return lax.neg(b) if a is None else lax.sub(a, b)
@@ -121,6 +121,8 @@ def product(
     k: int, a: Indexed, b: Indexed, first: int = 0, call: Callable[..., Any] = lax.mul
 ) -> Coefficient:
     """Return coefficient k of a(t) b(t), without the terms of a[0] to a[first - 1].
+
+    This is the sum of a[j] b[k - j] over j from `first` to k.
 
     Args:
       k: Number of the coefficient.
