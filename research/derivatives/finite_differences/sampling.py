@@ -44,8 +44,8 @@ class Sampler:
           points: Points, shape (n,). The first is the point of interest. Infinite
             points are not passed to f.
         Raises:
-          NotScalarError: f of a point is not a single number, or f of the first point is
-            a complex number.
+          NotScalarError: f of a point is not a single number, or f of the first point
+            is a complex number.
           Exception: f raises an error that is neither an ArithmeticError nor a
             ValueError. These two give nan instead.
         """

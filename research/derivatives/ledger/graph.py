@@ -63,7 +63,7 @@ class Edge(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """Nodes in an order of evaluation, and the edges between them."""
+    """Graph of a table of `explain`: nodes in an order of evaluation, and edges."""
 
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
@@ -93,8 +93,9 @@ class _Share(NamedTuple):
 def make_graph(ledger: LedgerFields, largest: int = LARGEST) -> Graph:
     """Return the graph of a table of `explain`.
 
-    If a function has a custom derivative rule, the graph contains the rows that compute
-    the function's value, and an edge of kind "rule" for its derivative.
+    If the table has more rows than `largest`, neighbouring rows share a node. If a
+    function has a custom derivative rule, the graph contains the rows that compute the
+    function's value, and an edge of kind "rule" for its derivative.
 
     Args:
       ledger: Table of `explain`.
@@ -379,7 +380,7 @@ def _edge(start: int, end: int, shares: Sequence[_Share]) -> Edge:
 
 
 def brief(value: Any) -> str:
-    """Format a value for a drawing.
+    """Return a short text for a value in a drawing.
 
     An array of more than two entries is shown by its shape and its Euclidean norm.
 

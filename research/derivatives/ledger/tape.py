@@ -158,7 +158,10 @@ class Tape:
     copies: dict[int, int] = dataclasses.field(default_factory=dict)
 
     def node(self, value: Any, active: bool) -> int:
-        """Add a node and return its number."""
+        """Add a node with a value to the tape, and return its number.
+
+        The node becomes active only if its value is also floating or complex.
+        """
         self.values.append(value)
         self.active.append(bool(active) and is_inexact(value))
         self.adjoints.append(None)

@@ -20,7 +20,7 @@ class Series:
     """A Taylor series in t that is valid for t > 0 (side 1) or for t < 0 (side -1).
 
     Attributes:
-      c: Coefficients of t^0 to t^4.
+      c: List of the coefficients of t^0 to t^4.
       side: 1 or -1.
     """
 
@@ -115,7 +115,8 @@ def _rate(u: Series) -> Series:
 def power(u: Series, n: Any) -> Series:
     """Return the power u^n for a real n.
 
-    The coefficients satisfy k u_0 c_k = Σ_j (n j - (k - j)) u_j c_{k-j}.
+    Its coefficients c_k, for k >= 1, satisfy k u_0 c_k = Σ_j (n j - (k - j)) u_j
+    c_{k-j} with the sum over j from 1 to k.
     """
     n = mpf(n)
     c = [u.c[0] ** n]
@@ -126,7 +127,11 @@ def power(u: Series, n: Any) -> Series:
 
 
 def exp(u: Series) -> Series:
-    """Return e^u. Its coefficients satisfy k c_k = Σ_j j u_j c_{k-j}."""
+    """Return e^u.
+
+    Its coefficients c_k, for k >= 1, satisfy k c_k = Σ_j j u_j c_{k-j} with the sum
+    over j from 1 to k.
+    """
     c = [mp.exp(u.c[0])]
     for k in range(1, _LENGTH):
         c.append(sum((j * u.c[j] * c[k - j] for j in range(1, k + 1)), mpf(0)) / k)
@@ -198,12 +203,12 @@ def erf(u: Series) -> Series:
 
 
 def maximum(a: Any, b: Any) -> Series:
-    """Return the value that is larger near the point."""
+    """Return the argument that is larger near the point, on the side of the series."""
     return a if a - b >= 0 else b - 0 * a
 
 
 def minimum(a: Any, b: Any) -> Series:
-    """Return the value that is smaller near the point."""
+    """Return the argument that is smaller near the point, on the side of the series."""
     return b - 0 * a if a - b >= 0 else a
 
 
