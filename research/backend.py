@@ -52,8 +52,8 @@ def configure(
     """Set the JAX and XLA options on which the bits of a run depend.
 
     Call this function before JAX starts its backend. The size of XLA's CPU thread pool
-    affects the bits of large products, so the size is the same on every machine. A
-    second call with the same values has no effect.
+    affects the bits of large products, so this function sets the size to `pool` on
+    every machine. A second call with the same values has no effect.
 
     Args:
       devices: Number of CPU devices that JAX shows, at most `pool`. JAX does not

@@ -37,7 +37,7 @@ def is_traced(value: Any) -> bool:
 
 
 def is_array(value: Any) -> bool:
-    """Return whether a value has a dtype and a shape, like arrays and NumPy numbers.
+    """Return whether a value has a dtype and a shape, as arrays and NumPy numbers have.
 
     Example:
       >>> is_array(np.ones(2)), is_array([1.0]), is_array(np)
@@ -103,7 +103,8 @@ def check_number(
     Args:
       name, value: Name and value of the argument. The value may be a Python number, a
         NumPy number, or an array of shape ().
-      below: Exclusive upper limit. The lower limit is 0, inclusive.
+      below: Exclusive upper limit. The lower limit is 0, inclusive, unless `signed` is
+        True.
       positive: Whether 0 is refused.
       integer: Whether only integers are allowed. The float 2.0 is not an integer.
       signed: Whether negative numbers are allowed.
@@ -260,6 +261,9 @@ def check_choice(name: str, value: Any, known: Iterable[str]) -> None:
 
     A value that is not a str always raises an error.
 
+    Args:
+      name, value: Name and value of the argument.
+      known: The known names.
     Raises:
       ValueError: The value is not one of the names. The message lists the names.
     Example:
