@@ -45,8 +45,7 @@ def checkpoint_scan(
       f: Function (carry, x) -> (carry, y), as for `jax.lax.scan`.
       init: First carry, a pytree of arrays.
       xs: A pytree of arrays of shape (T, ...), or None if `length` is given.
-      levels: Number of levels, 1 to 3. Not used if memory_bytes is given (unless T =
-        0).
+      levels: Number of levels, 1 to 3. Not used if memory_bytes is given.
       memory_bytes: Largest temporary memory of XLA in bytes, or None to use `levels`.
         The smallest number of levels that needs at most this memory is used. To measure
         the need, one program is compiled for each number of levels, from 1 on. This

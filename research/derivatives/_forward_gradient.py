@@ -17,7 +17,7 @@ MOST_SAMPLES = 10_000_000
 
 
 class ForwardGradient(NamedTuple):
-    """The result of `forward_gradient`.
+    """Estimate of a gradient from random directions, with the size of its error.
 
     Attributes:
       gradient: The estimate, in the structure and shapes of x.

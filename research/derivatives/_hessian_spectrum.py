@@ -32,7 +32,7 @@ DENSE = 32  # Up to this many inputs, the whole Hessian is computed.
 
 
 class HessianSpectrum(NamedTuple):
-    """The result of `hessian_spectrum`.
+    """Some eigenvalues of a Hessian, with their eigenvectors and residuals.
 
     Attributes:
       values: The eigenvalues, a NumPy array of shape (count,). With `which` =

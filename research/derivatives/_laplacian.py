@@ -21,7 +21,7 @@ MOST_SAMPLES = 10_000_000
 
 
 class LaplacianEstimate(NamedTuple):
-    """The result of `laplacian_estimate`.
+    """Estimate of a Laplacian from random directions, with its standard error.
 
     Attributes:
       value: Estimate of the Laplacian, in the structure and shapes of f(x).

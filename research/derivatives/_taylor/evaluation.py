@@ -60,7 +60,7 @@ LINEAR = {
 
 
 class Context(NamedTuple):
-    """How a jaxpr is evaluated.
+    """Settings and memory of the evaluation of a jaxpr on power series.
 
     Attributes:
       order: Largest order. Each equation is evaluated to this order before the next

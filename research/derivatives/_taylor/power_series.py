@@ -37,7 +37,7 @@ class Series:
 
 
 class Constant(Series):
-    """A series with one coefficient."""
+    """A power series that does not depend on t: only its first coefficient is not 0."""
 
     def __init__(self, value: Any):
         self.value, self.is_constant = value, True
@@ -139,7 +139,10 @@ def product(
 
 
 def square(k: int, a: Indexed, first: int = 0) -> Coefficient:
-    """Return coefficient k of a(t)², without the terms of a[0] to a[first - 1]."""
+    """Return coefficient k of a(t)², without the terms of a[0] to a[first - 1].
+
+    This is the sum of a[j] a[k - j] over all j with j >= first and k - j >= first.
+    """
     halves = ((a[j], a[k - j]) for j in range(first, (k + 1) // 2))
     twice = times(
         2,

@@ -258,7 +258,7 @@ def _atan_at(x: np.ndarray) -> Interval:
 
 
 def safe_size(size: np.ndarray) -> np.ndarray:
-    """Replace infinity by the largest float; `size` has no negative entries."""
+    """Return numbers that are not negative, with the largest float for infinity."""
     return np.minimum(size, np.finfo(float).max)
 
 
@@ -307,7 +307,8 @@ def expm1(x: Interval) -> Interval:
 def log(x: Interval) -> Interval:
     """Enclose log x over the part of x above 0.
 
-    If x contains other numbers, `trouble` is MAYBE_UNDEFINED.
+    If x contains other numbers, `trouble` of the result is MAYBE_UNDEFINED (log x may
+    have no value).
     """
     found = _increasing(
         _log_at, x._replace(low=np.maximum(x.low, 0.0), high=np.maximum(x.high, 0.0))
@@ -319,7 +320,8 @@ def log(x: Interval) -> Interval:
 def log1p(x: Interval) -> Interval:
     """Enclose log(1 + x) over the part of x above -1.
 
-    If x contains other numbers, `trouble` is MAYBE_UNDEFINED.
+    If x contains other numbers, `trouble` of the result is MAYBE_UNDEFINED (log(1 + x)
+    may have no value).
     """
     inside = np.nextafter(-1.0, 0.0)
     clipped = x._replace(low=np.maximum(x.low, inside), high=np.maximum(x.high, inside))
@@ -367,8 +369,9 @@ def _holds_integer(low: np.ndarray, high: np.ndarray, offset: int) -> np.ndarray
 def tan(x: Interval) -> Interval:
     """Enclose tan x for all numbers in x.
 
-    If x may contain a pole, the result is the whole real line, and `trouble` is
-    MAYBE_UNDEFINED. This is also so for |x| above 2^29, where poles are not located.
+    If x may contain a pole, the result is the whole real line, and its `trouble` is
+    MAYBE_UNDEFINED (tan x may have no value). This is also so if x contains numbers of
+    absolute value 2^29 or more.
     """
     quarters_low = divide(_at(x.low), HALF_PI_ENCLOSED).low
     quarters_high = divide(_at(x.high), HALF_PI_ENCLOSED).high
@@ -479,7 +482,8 @@ def _asin_at(x: np.ndarray) -> Interval:
 def asin(x: Interval) -> Interval:
     """Enclose the arc sine over the part of x in [-1, 1].
 
-    If x contains other numbers, `trouble` is MAYBE_UNDEFINED.
+    If x contains other numbers, `trouble` of the result is MAYBE_UNDEFINED (the arc
+    sine may have no value).
     """
     found = _increasing(_asin_at, x)
     return with_trouble(found, (x.low < -1) | (x.high > 1), MAYBE_UNDEFINED)
@@ -488,7 +492,8 @@ def asin(x: Interval) -> Interval:
 def acos(x: Interval) -> Interval:
     """Enclose the arc cosine over the part of x in [-1, 1].
 
-    If x contains other numbers, `trouble` is MAYBE_UNDEFINED.
+    If x contains other numbers, `trouble` of the result is MAYBE_UNDEFINED (the arc
+    cosine may have no value).
     """
     return subtract(HALF_PI_ENCLOSED, asin(x))
 
@@ -517,7 +522,7 @@ def acosh(x: Interval) -> Interval:
     """Enclose acosh x = log(x + √(x² - 1)) over the part of x with x >= 1.
 
     The formula used is log1p(t + √(2 t + t²)) with t = x - 1. If x contains numbers
-    below 1, `trouble` is MAYBE_UNDEFINED.
+    below 1, `trouble` of the result is MAYBE_UNDEFINED (acosh x may have no value).
     """
     t = subtract(x, point(1.0))
     clipped = t._replace(low=np.maximum(t.low, 0.0), high=np.maximum(t.high, 0.0))
@@ -530,7 +535,8 @@ def acosh(x: Interval) -> Interval:
 def atanh(x: Interval) -> Interval:
     """Enclose atanh x = ½ log1p(2 x / (1 - x)) over the part of x inside (-1, 1).
 
-    If x contains other numbers, `trouble` is MAYBE_UNDEFINED.
+    If x contains other numbers, `trouble` of the result is MAYBE_UNDEFINED (atanh x may
+    have no value).
     """
     outside = (x.low <= -1) | (x.high >= 1)
     inside = np.nextafter(1.0, 0.0)
@@ -559,8 +565,8 @@ def _atanh_at(x: np.ndarray) -> Interval:
 def atan2(y: Interval, x: Interval) -> Interval:
     """Enclose the angle of the points (x, y), from -π to π.
 
-    The angle jumps at the points with y = 0 and x <= 0. If the box contains such a
-    point, the result encloses [-π, π], and `trouble` is NOT_SMOOTH.
+    The angle jumps at the points with y = 0 and x <= 0. If the box of the points
+    contains such a point, the result encloses [-π, π], and its `trouble` is NOT_SMOOTH.
     """
     right, above, below = x.low > 0, y.low > 0, y.high < 0
     one = point(1.0)
@@ -625,11 +631,11 @@ def _cube_root_at(x: np.ndarray) -> Interval:
 def power(x: Interval, y: Interval) -> Interval:
     """Enclose x^y for all numbers in x and y.
 
-    If each y is a known integer, x^y is computed by products. If each y is 0.5, it is
-    the square root. Otherwise it is e^(y log x) over the part of x above 0. A negative
-    number has real powers with integer exponents only. So if x contains negative
-    numbers, `trouble` is MAYBE_UNDEFINED, and where y contains an integer, the result
-    is the whole real line.
+    If each y is one known integer, x^y is computed by products. If each y is the number
+    0.5, it is the square root. Otherwise it is e^(y log x) over the part of x above 0,
+    because a negative number has real powers with integer exponents only. If x then
+    contains negative numbers, `trouble` of the result is MAYBE_UNDEFINED (x^y may have
+    no value). If y also contains an integer, the result is the whole real line.
     """
     if y.is_point and np.all(y.low == np.rint(y.low)) and np.all(np.abs(y.low) < 2**31):
         return _integer_powers(x, y)

@@ -197,7 +197,7 @@ def check_denormals() -> None:
 
 
 def check_scalar(f: Callable[..., Any], shape: jax.ShapeDtypeStruct) -> None:
-    """Raise an error unless f returns one real floating number by JAX's own rules.
+    """Raise an error unless f returns one number whose derivative in JAX is trusted.
 
     Args:
       f: Function of one array.
@@ -222,7 +222,7 @@ class TimeOver(Exception):
 
 
 class Batched:
-    """A function of one point, which encloses its results for many boxes at once.
+    """Callable (low, high) -> enclosures of a function of a point over many boxes.
 
     Attributes:
       function: The function, mapped over points by `jax.vmap`.

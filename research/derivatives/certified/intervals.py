@@ -196,7 +196,8 @@ def _largest(ends: tuple[np.ndarray, ...]) -> np.ndarray:
 def divide(a: Interval, b: Interval) -> Interval:
     """Enclose a / b for all numbers in a and b.
 
-    Where b contains 0, `trouble` is MAYBE_UNDEFINED.
+    Where b contains 0, `trouble` of the result is MAYBE_UNDEFINED (the quotient may
+    have no value).
     """
     through_zero = (b.low <= 0) & (b.high >= 0)
     safe_low = np.where(through_zero, 1.0, b.low)
@@ -238,7 +239,8 @@ def _quotient(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def square_root(a: Interval) -> Interval:
     """Enclose √a over the part of a that is not negative.
 
-    If a contains negative numbers, `trouble` is MAYBE_UNDEFINED.
+    If a contains negative numbers, `trouble` of the result is MAYBE_UNDEFINED (the root
+    may have no value).
     """
     low, high = np.sqrt(np.maximum(a.low, 0.0)), np.sqrt(np.maximum(a.high, 0.0))
     # The square of an integer below 2^26 is exact, and so is its root.

@@ -108,13 +108,14 @@ def eigenvalue_bounds(symmetric: Interval) -> tuple[np.ndarray, np.ndarray]:
 
 
 def signs_of_eigenvalues(symmetric: Interval) -> tuple[np.ndarray, np.ndarray]:
-    """Count the positive and the negative eigenvalues of all matrices in a matrix A.
+    """Count the positive and the negative eigenvalues of an interval matrix A.
 
-    A is an interval matrix, and the columns of Q are approximate eigenvectors of its
-    midpoint. If no Gershgorin circle of QᵀQ contains 0, Q is invertible, and by
-    Sylvester's law of inertia A and QᵀAQ have equal numbers of positive and of negative
-    eigenvalues. If no circle of QᵀAQ contains 0, there are as many positive eigenvalues
-    as circles to the right of 0, and as many negative ones as circles to the left.
+    The counts hold for all symmetric matrices in A. The columns of Q are approximate
+    eigenvectors of the midpoint of A. If no Gershgorin circle of QᵀQ contains 0, Q is
+    invertible, and by Sylvester's law of inertia A and QᵀAQ have equal numbers of
+    positive and of negative eigenvalues. If no circle of QᵀAQ contains 0, there are as
+    many positive eigenvalues as circles to the right of 0, and as many negative ones as
+    circles to the left.
 
     Args:
       symmetric: Interval matrices A, shape (..., n, n).

@@ -527,6 +527,9 @@ def moved_by_jax(equation: Any, inputs: Sequence[Interval]) -> Interval:
     entries. In the result, 0 marks an entry that is filled in. The indices of the
     equation must not depend on the point in the box.
 
+    Args:
+      equation: Jaxpr equation that moves entries.
+      inputs: Enclosures of its inputs.
     Raises:
       NotImplementedError: An index may differ between points of the box.
     """

@@ -76,9 +76,9 @@ def evaluate(
     Args:
       program: The closed jaxpr that `trace` returns.
       inputs: Enclosures of the arguments.
-      lines: Dict to which lines of the program are added: each line at which a
-        comparison may have both answers or a value may be undefined, with the name of
-        the operation.
+      lines: Dict from a line of the program to the name of an operation. Each line at
+        which a comparison may have both answers or a value may be undefined is added to
+        it.
     Returns:
       Enclosures of the results, in the order of the program.
     Raises:
@@ -468,11 +468,12 @@ STRUCTURES: dict[str, Callable[..., list[Any]]] = {
 def check_derivatives(program: Any) -> None:
     """Raise an error if JAX's derivative may not be that of the program's values.
 
-    The derivative rules of JAX itself are trusted. A rule of the user may be wrong, and
-    `stop_gradient` changes the derivative on purpose.
+    The derivative rules of JAX itself are trusted. A derivative rule of the user
+    (`jax.custom_jvp`, `jax.custom_vjp`) may be wrong, and `stop_gradient` changes the
+    derivative on purpose.
 
     Raises:
-      UnsupportedPrimitiveError: The program contains a rule of the user or
+      UnsupportedPrimitiveError: The program contains a derivative rule of the user or
         `stop_gradient`. The message names the line.
     """
     for equation in program.eqns:

@@ -68,11 +68,12 @@ def check_derivative(
     the inner product ⟨w, f⟩ instead of f, with random weights w for each direction.
 
     At a kink of f along v, the quotients (f(x + h v) - f(x)) / h have one limit for h >
-    0, the right slope, and another one for h < 0, the left slope. This distinguishes a
-    kink from a bug. The check still tests the derivative in the leaves without a kink.
-    It divides a leaf with a kink into halves, in at most 24 divisions, and tests the
-    derivative in the parts without a kink. Along a direction with a kink, the
-    derivative must lie between the left slope and the right slope.
+    0, the right slope, and another one for h < 0, the left slope. Beside a bug in the
+    derivative, the two slopes are equal, so the check can distinguish a kink from a
+    bug. It still tests the derivative in the leaves without a kink. It divides a leaf
+    with a kink into halves, in at most 24 divisions, and tests the derivative in the
+    parts without a kink. Along a direction with a kink, the derivative must lie between
+    the left slope and the right slope.
 
     If several compared numbers are equal, as in max(min(x, y), z) or in a median, the
     derivative may not exist although the left and the right slope may be equal along

@@ -29,7 +29,7 @@ LOOKS_AT_VALUES = (
 
 
 class Leaf(NamedTuple):
-    """One leaf of the pytree x.
+    """One leaf of the pytree x at which a derivative is checked.
 
     Attributes:
       name: Name of the leaf.
@@ -74,7 +74,7 @@ class Line:
       flat: x as one vector.
       value: f(x).
       shape: Shape of f(x).
-      leaves: Leaves of x.
+      leaves: List with a `Leaf` for each leaf of x.
       scales: For each entry of x, the scale of the leaf that contains the entry. This
         is the unit of a step.
     """

@@ -54,7 +54,7 @@ class Slope(NamedTuple):
         return Slope(value * factor, error * factor, noise, *sides, *arrays)
 
     def agrees_with(self, rate: float, gap: float) -> bool:
-        """Return whether the central differences at small steps equal a rate.
+        """Return whether the central differences at small steps are close to a rate.
 
         Of the steps with little noise, the two smallest are used. At these two steps,
         the central difference must lie within gap / 4 of the rate. `gap` is the

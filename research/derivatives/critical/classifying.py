@@ -96,6 +96,11 @@ def judged(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> Judge
     """Return the point y with the evidence for its kind.
 
     f is sampled if the Hessian does not decide the kind.
+
+    Args:
+      land: The function f in scaled coordinates.
+      y: Point in scaled coordinates, shape (n,).
+      curvature: Hessian at y and its tests. None if it is not finite.
     """
     if (
         curvature is None

@@ -198,8 +198,8 @@ def zero_of_gradient(
     search then goes on with multiples of Newton's steps.
 
     Returns:
-      (the point, its curvature), or None if the gradient is small but nowhere 0, as
-      that of x³/3 + 1e-9 x.
+      (the point, its curvature), or None if there seems to be no such point, as for
+      x³/3 + 1e-9 x, whose gradient is small but nowhere 0.
     """
     if curvature is None or _is_rounding(land, y, curvature):
         return y, curvature

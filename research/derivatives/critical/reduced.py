@@ -29,7 +29,8 @@ class Rises(NamedTuple):
     Attributes:
       rise: Rise of f, shape (r, w).
       error: Error of the rise, same shape. Infinite if the rise is unknown.
-      denied: Whether values of f contradict the rise, same shape.
+      denied: Whether the rise, which is computed from gradients, contradicts values of
+        f, same shape.
     """
 
     rise: Float[np.ndarray, "r w"]
@@ -74,6 +75,8 @@ class Reduced:
           radii: Lengths of the given steps, shape (r,).
           noise: Smallest error of the rises at each radius. None estimates this error
             from the noise of the gradient.
+        Returns:
+          The `Rises`.
         """
         z = (radii[:, None, None] * ways).reshape(-1, ways.shape[2])
         straight = z @ self.curvature.loose.T

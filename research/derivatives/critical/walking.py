@@ -90,15 +90,15 @@ class Model(NamedTuple):
 
 
 def walks(land: Landscape, starts: Float[np.ndarray, "k n"]) -> list[Walks]:
-    """Iterate from all starts, with undamped and damped steps in turn.
+    """Iterate from all starts, and return the end points of each iteration.
 
     The first iteration makes undamped steps from the starts, and the second makes
     damped steps from the starts. The third makes undamped steps from the end points of
     the second. Damped steps must shorten the gradient. So they stall in a curved valley
     of f with a degenerate bottom, where undamped steps continue. Undamped steps may
     leap away from a zero that is already close. Therefore the last two iterations are
-    repeated, at most AGAIN times, for the starts at whose best end point the Newton
-    step is longer than ARRIVED. They continue from this end point.
+    repeated, at most three times, for the starts at whose best end point the Newton
+    step is longer than 1e-3. They continue from this end point.
     """
     damped = _damped(land, starts)
     led = [_undamped(land, starts), damped, _undamped(land, damped.ends)]

@@ -18,6 +18,8 @@ def floating(tree: Any, argument: str) -> Any:
     Args:
       tree: Value of the argument.
       argument: Name of the argument, for the message.
+    Returns:
+      The tree with arrays as leaves.
     Raises:
       NotInexactError: A leaf is not real and floating. The message shows the leaf.
     """
@@ -127,6 +129,9 @@ def point_and_direction(x: Any, v: Any) -> tuple[Any, Any]:
 
     Returns:
       (x, v). The leaves of v are converted to the dtypes of the leaves of x.
+    Raises:
+      NotInexactError: A leaf is not real and floating.
+      ValueError: x and v differ in structure or shapes.
     """
     x, v = floating(x, "x"), floating(v, "v")
     same = jax.tree.structure(x) == jax.tree.structure(v)

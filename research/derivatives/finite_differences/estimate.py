@@ -118,7 +118,6 @@ def finite_difference(
     that JAX cannot trace. f is evaluated at about 215 points:
 
     - at x;
-
     - at x ± 2^k. The smallest 2^k is about four spacings of the floats at x. The
       largest is about eight times the larger of |x| and 1;
     - in a group of eight equally spaced points near the distance 2^k for every fourth

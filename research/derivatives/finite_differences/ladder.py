@@ -20,7 +20,8 @@ WINDOW = 0.8172649105735923 * (1 + np.arange(8) / 8)
 class Ladder(NamedTuple):
     """Values of f around x, at power-of-two distances and in windows between them.
 
-    A level is one of the distances.
+    A level is one of the distances, and a window is a group of eight equally spaced
+    points near a level.
 
     Attributes:
       x, centre: The point x, and f(x).

@@ -21,7 +21,7 @@ CLOSED = -1  # Mark of rows that always form one group.
 
 
 class Node(NamedTuple):
-    """Node of the graph, drawn as a box.
+    """Node of the graph of a table of `explain`, drawn as a box.
 
     Attributes:
       title: Name and equation of the row, or a description if the node has several
@@ -43,7 +43,7 @@ class Node(NamedTuple):
 
 
 class Edge(NamedTuple):
-    """Edge from the node of a value to a node that reads the value.
+    """Edge of the graph, from the node of a value to a node that reads the value.
 
     Attributes:
       start, end: Indices of the two nodes.
