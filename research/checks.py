@@ -47,9 +47,9 @@ def is_array(value: Any) -> bool:
 
 
 def is_float_array(value: Any) -> bool:
-    """Return whether a value is an array of float16, float32 or float64, or a tracer.
+    """Return whether a value is an array or tracer of float16, float32 or float64.
 
-    This is the common case, which takes a tenth of the time of the full checks. An
+    This test takes a tenth of the time of the full checks, and most arrays pass it. An
     array of another floating dtype, such as bfloat16, gives False.
 
     Example:

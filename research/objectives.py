@@ -36,7 +36,8 @@ CHUNK_NUMBERS = (
 def empirical_risk(model: Model, loss: Callable[[Array, Array], Array]) -> Objective:
     """Return the mean loss over a batch: (1/n) Σ_i loss(model(params, x_i), y_i).
 
-    The sum runs over the n examples (x_i, y_i) of the batch.
+    The sum runs over the n examples (x_i, y_i) of the batch, and model(params, x)
+    stands for the prediction model.apply(params, x).
 
     Args:
       model: Model, which is applied to the whole batch at once. It gets batch.key as

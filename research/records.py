@@ -168,7 +168,10 @@ def open_records(folder: str | Path) -> Records:
         raise _damaged(path, error) from error
     n = about["num_examples"]
     if found != n:
-        raise ValueError(f"{path} holds {found:,} records; {ABOUT} says {n:,}.")
+        raise ValueError(
+            f"{path} holds {found:,} records; {ABOUT} says {n:,}. Copy the folder "
+            "again, or write the records again."
+        )
 
     def read(indices: Any) -> Batch:
         rows = _checked_indices(indices, n)
@@ -279,7 +282,8 @@ def _read_about(folder: Path) -> dict[str, Any]:
         raise _damaged(file, error) from error
     if about["format"] != FORMAT:
         raise ValueError(
-            f"{file} has format {about['format']}; this version reads {FORMAT}."
+            f"{file} has format {about['format']}; this version reads {FORMAT}. Write "
+            "the records again with this version."
         )
     return about
 

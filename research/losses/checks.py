@@ -50,7 +50,12 @@ def one_or_nan(
 def one_example(
     wanted: str, first: Num[Array, "..."], second: Num[Array, "..."]
 ) -> str:
-    """Return the error message for a batch that is passed instead of one example."""
+    """Return the error message for a batch that is passed instead of one example.
+
+    Args:
+      wanted: Shapes that are expected, in words.
+      first, second: The two arguments of the loss.
+    """
     return (
         f"A loss takes one example, {wanted}; got shapes {first.shape} and "
         f"{second.shape}. Use jax.vmap for a batch."
@@ -70,6 +75,10 @@ def check_terms(
       of: What the terms are, such as "logits", for the message.
       where: Booleans, or None.
       weights: Numbers, or None. Concrete weights must be finite and at least 0.
+    Raises:
+      ValueError: `where` or `weights` has another shape, or a concrete weight is
+        negative or not finite.
+      TypeError: `where` is not boolean, or `weights` are not numbers.
     """
     for name, value in (("where", where), ("weights", weights)):
         if value is None:

@@ -47,8 +47,8 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
     The rate is η_t = schedules[i](t - b_i) for b_i <= t < b_(i+1), where b_0 = 0 and
     b_1, b_2, ... are the boundaries. The last schedule has no end. optax.join_schedules
     also evaluates the later schedules at negative counts, where for example 1 / √(1 +
-    t) is NaN. The rate does not contain this NaN. But the derivatives of the rate are
-    NaN, and jax_debug_nans raises an error. This function evaluates no schedule at a
+    t) is NaN. Its rate does not contain this NaN, but the derivatives of its rate do,
+    and jax_debug_nans raises an error. This function evaluates no schedule at a
     negative count.
 
     Args:
@@ -101,7 +101,7 @@ def piecewise(
     The rate is `initial` before the first boundary, and values[i] from boundaries[i]
     on.
 
-    With the boundaries b_i and the values v_i,
+    With the boundaries b_1, ..., b_k and the values v_1, ..., v_k,
     optax.piecewise_constant_schedule(initial, {b_1: v_1 / initial, b_2: v_2 / v_1,
     ...}) is the same schedule. The function in optax takes factors instead of rates, so
     a rate of 0 cannot rise again. Both schedules apply the new rate from the boundary
