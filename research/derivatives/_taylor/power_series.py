@@ -157,7 +157,7 @@ def square(k: int, a: Indexed, first: int = 0) -> Coefficient:
 
 
 def multiplied(a: Series, b: Series) -> Series:
-    """Return the series of a(t) b(t)."""
+    """Return the power series of the product a(t) b(t)."""
     return series(
         square(k, a) if a is b else product(k, a, b) for k in itertools.count()
     )

@@ -168,7 +168,7 @@ class Tape:
         return len(self.values) - 1
 
     def value(self, operand: Operand) -> Any:
-        """Return the value of an operand."""
+        """Return the value of an operand, which is the number of a node or a constant."""
         return operand.value if isinstance(operand, Literal) else self.values[operand]
 
     def is_active(self, operand: Operand) -> bool:

@@ -221,7 +221,7 @@ def as_written(primitive: str, inputs: Sequence[str], params: dict[str, Any]) ->
 
 
 def short(value: Any) -> str:
-    """Return a short text for a value.
+    """Return a value as a short text for the table of `explain`.
 
     Numbers have four digits. For a long array, the text shows the first two entries,
     the last entry and the shape.
