@@ -142,8 +142,9 @@ def limit_table(
       The `LimitTable`. `print` shows it as a text.
     Raises:
       StepUnderflowError: x + h or x - h is rounded to x for one of the given steps.
-      TypeError: x is not one real number, f returns another dtype than the dtype of its
-        argument, or the scheme is "complex" and f does not return one complex number.
+      TypeError: x or a step is not a real number; dtype is not a dtype; f returns
+        another dtype than the dtype of its argument; or the scheme is "complex" and f
+        does not return one complex number.
       NotScalarError: f does not return a single number.
       ValueError: scheme is unknown, dtype is neither float64 nor float32, x is not
         finite, or a step is not positive and finite.

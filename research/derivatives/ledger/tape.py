@@ -168,7 +168,7 @@ class Tape:
         return len(self.values) - 1
 
     def value(self, operand: Operand) -> Any:
-        """Return the value of an operand, which is the number of a node or a constant."""
+        """Return the value of an operand: of a constant, or of a node by its number."""
         return operand.value if isinstance(operand, Literal) else self.values[operand]
 
     def is_active(self, operand: Operand) -> bool:

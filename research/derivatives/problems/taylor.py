@@ -191,7 +191,7 @@ def sqrt(u: Series) -> Series:
 
 
 def atan(u: Series) -> Series:
-    """Return the Taylor series of the arc tangent of u, by (atan u)' = u' / (1 + u²)."""
+    """Return the Taylor series of atan u, by (atan u)' = u' / (1 + u²)."""
     return _integral(mp.atan(u.c[0]), _rate(u) / (1 + u * u))
 
 
