@@ -51,9 +51,10 @@ def configure(
 ) -> None:
     """Set the JAX and XLA options on which the bits of a run depend.
 
-    Call this function before JAX starts its backend. The size of XLA's CPU thread pool
-    affects the bits of large products, so the size is the same on every machine. A
-    second call with the same values has no effect.
+    Two results have the same bits if they are exactly equal. Call this function before
+    JAX starts its backend. The size of XLA's CPU thread pool affects the bits of large
+    products, so this function sets the size to `pool` on every machine. A second call
+    with the same values has no effect.
 
     Args:
       devices: Number of CPU devices that JAX shows, at most `pool`. JAX does not
@@ -64,14 +65,14 @@ def configure(
       pool: Number of threads in XLA's CPU pool (the environment variable NPROC).
       x64: Whether arrays may be float64. Experiments that measure f - f* need float64.
       portable: Whether the bits are the same on every x86-64 processor with AVX2 and
-        FMA, under Linux, with the same versions and pool. XLA then compiles for AVX
-        and uses no library that chooses kernels by the processor. A sum of products
-        with more than 192 terms is computed in parts of 192, in order, and JAX's linear
-        algebra uses OpenBLAS's kernels for Haswell. Convolutions of XLA (our models use
-        products) with more than 250 terms still depend on the processor's cache. NumPy
-        and SciPy choose their kernels when they are imported. `research.portable` and
-        the flag --portable of an experiment fix these kernels too. False does not undo
-        an earlier call with True.
+        FMA, under Linux, with the same versions and pool. XLA then compiles for AVX and
+        uses no library that chooses kernels by the processor. A sum of products with
+        more than 192 terms is computed in parts of 192, in order, and JAX's linear
+        algebra uses OpenBLAS's kernels for Haswell. Convolutions of XLA with more than
+        250 terms still depend on the processor's cache; the models of this package use
+        products instead. NumPy and SciPy choose their kernels when they are imported.
+        `research.portable` and the flag --portable of an experiment fix these kernels
+        too. False does not undo an earlier call with True.
     Raises:
       ValueError: devices or pool is not a positive integer; devices exceeds pool; or
         `portable` is True on another processor or system, or with jaxlib below 0.10.

@@ -37,7 +37,7 @@ def is_traced(value: Any) -> bool:
 
 
 def is_array(value: Any) -> bool:
-    """Return whether a value has a dtype and a shape, like arrays and NumPy numbers.
+    """Return whether a value has a dtype and a shape, as arrays and NumPy numbers have.
 
     Example:
       >>> is_array(np.ones(2)), is_array([1.0]), is_array(np)
@@ -47,9 +47,9 @@ def is_array(value: Any) -> bool:
 
 
 def is_float_array(value: Any) -> bool:
-    """Return whether a value is an array of float16, float32 or float64, or a tracer.
+    """Return whether a value is an array or tracer of float16, float32 or float64.
 
-    This is the common case, which takes a tenth of the time of the full checks. An
+    This test takes a tenth of the time of the full checks, and most arrays pass it. An
     array of another floating dtype, such as bfloat16, gives False.
 
     Example:
@@ -103,7 +103,8 @@ def check_number(
     Args:
       name, value: Name and value of the argument. The value may be a Python number, a
         NumPy number, or an array of shape ().
-      below: Exclusive upper limit. The lower limit is 0, inclusive.
+      below: Exclusive upper limit. The lower limit is 0, inclusive, unless `signed` is
+        True.
       positive: Whether 0 is refused.
       integer: Whether only integers are allowed. The float 2.0 is not an integer.
       signed: Whether negative numbers are allowed.
@@ -260,6 +261,9 @@ def check_choice(name: str, value: Any, known: Iterable[str]) -> None:
 
     A value that is not a str always raises an error.
 
+    Args:
+      name, value: Name and value of the argument.
+      known: The known names.
     Raises:
       ValueError: The value is not one of the names. The message lists the names.
     Example:

@@ -70,8 +70,8 @@ def join(
     reads the environment variables that `descent launch`, Slurm or MPI sets. If there
     are no such variables, this process is alone, and the call changes nothing.
 
-    After this call, an uncaught error ends this process at once, without waiting for
-    the other processes. The other processes then end too.
+    If there are other processes, an uncaught error after this call ends this process at
+    once, without waiting for the others. The other processes then end too.
 
     Args:
       coordinator: Address HOST:PORT at which the other processes reach process 0.
@@ -80,12 +80,12 @@ def join(
       seconds: Maximum time to wait for the other processes. If they have not all joined
         by then, this process prints an error and ends with status 1.
     Returns:
-      The place of this process.
+      The `Place` of this process.
     Raises:
       ValueError: Only one or two of coordinator, num_processes and process_id are
         given, they contradict one another, or MPI's processes run on several hosts and
         `coordinator` is not given.
-      RuntimeError: JAX has already started.
+      RuntimeError: There are other processes, and JAX has already started.
     Example:
       >>> join()
       Place(process_id=0, num_processes=1)
@@ -196,7 +196,12 @@ def _port_of(number: int) -> int:
 
 
 def variables(address: str, place: Place) -> Mapping[str, str]:
-    """Return environment variables from which `join` reads the place of a process."""
+    """Return environment variables from which `join` reads the place of a process.
+
+    Args:
+      address: Address HOST:PORT of process 0.
+      place: Place of the process that gets the variables.
+    """
     return {
         COORDINATOR: address,
         NUM_PROCESSES: str(place.num_processes),

@@ -32,7 +32,7 @@ _REASONS = {
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write a file in one step, so that it never has partial content.
+    """Write a file in one step, so that no reader sees a partly written file.
 
     The bytes are written to a temporary file in the same folder and flushed to the
     disk. The temporary file is then renamed to the target.
@@ -43,6 +43,7 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     Raises:
       OSError: The file cannot be written, and the old content remains. The message
         gives the path, the reason, and the names of the files in the folder.
+      TypeError: data is not bytes.
     Example:
       >>> import tempfile
       >>> path = Path(tempfile.mkdtemp()) / "answer.txt"
@@ -89,7 +90,12 @@ def _flush_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def explained(task: str, advice: Callable[[], str]) -> Iterator[None]:
-    """Replace an OSError by an error that says what failed, why, and what to do."""
+    """Replace an OSError inside the context by one that says what failed and why.
+
+    Args:
+      task: What failed, for the message, such as "Cannot write x.npz".
+      advice: Function that returns the last sentence of the message.
+    """
     try:
         yield
     except OSError as error:
@@ -98,7 +104,7 @@ def explained(task: str, advice: Callable[[], str]) -> Iterator[None]:
 
 
 def kept(folder: Path) -> str:
-    """Return a sentence that lists the files in a folder."""
+    """Return a sentence that says which files of a folder are unchanged."""
     try:
         names = sorted(
             entry.name for entry in folder.iterdir() if not entry.name.startswith(".")
@@ -113,7 +119,7 @@ def kept(folder: Path) -> str:
 
 
 def plain(value: Any, where: str = "value") -> Any:
-    """Convert a value to a form that strict JSON can represent.
+    """Return a value in a form that strict JSON can represent.
 
     Dataclasses and mappings become objects, tuples become lists, and NumPy scalars
     become numbers. NaN and the infinities become {"$float": name}.
@@ -161,16 +167,22 @@ def plain(value: Any, where: str = "value") -> Any:
 
 
 def canonical(value: Any, where: str = "value") -> str:
-    """Return the unique JSON text of a value: sorted keys, no spaces, ASCII."""
+    """Return the unique JSON text of a value: sorted keys, no spaces, ASCII.
+
+    `where` is the name of the value for the TypeError of `plain`.
+    """
     return json.dumps(
         plain(value, where), sort_keys=True, separators=(",", ":"), allow_nan=False
     )
 
 
 def json_bytes(value: Any, where: str = "value", indent: int | None = 1) -> bytes:
-    """Return readable JSON with keys in the given order.
+    """Return a value as the bytes of readable JSON, with keys in the given order.
 
-    indent=None puts everything on one line.
+    Args:
+      value: Value that `plain` can convert.
+      where: Name of the value, for the TypeError of `plain`.
+      indent: Number of spaces per level. None puts everything on one line.
     """
     text = json.dumps(
         plain(value, where), indent=indent, allow_nan=False, ensure_ascii=False
@@ -179,7 +191,9 @@ def json_bytes(value: Any, where: str = "value", indent: int | None = 1) -> byte
 
 
 def read_json(data: bytes) -> Any:
-    """Parse JSON that `json_bytes` wrote. Tuples become lists.
+    """Return the value of JSON that `json_bytes` wrote.
+
+    Tuples that were written come back as lists.
 
     Raises:
       ValueError: See `research.reading.parse_json`.
@@ -188,7 +202,7 @@ def read_json(data: bytes) -> Any:
 
 
 def npz_bytes(arrays: Mapping[str, Any]) -> bytes:
-    """Convert named arrays to the bytes of an .npz file, without pickle.
+    """Return named arrays as the bytes of an .npz file, without pickle.
 
     The same arrays always give the same bytes.
 
@@ -218,7 +232,7 @@ def _savable(array: Any, name: str) -> np.ndarray:
 
 
 def safetensors_bytes(arrays: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
-    """Convert named arrays and texts to the bytes of a .safetensors file.
+    """Return named arrays and texts as the bytes of a .safetensors file.
 
     The same arrays and texts always give the same bytes. Arrays whose dtype has more
     bytes come first, so that every array begins at a multiple of the size of one of its

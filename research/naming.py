@@ -19,6 +19,8 @@ def known_names(
         corresponding names in this package.
     Returns:
       Text that follows the unknown name in the message.
+    Raises:
+      TypeError: known is not a collection of str, or elsewhere is not a mapping.
     Example:
       >>> known_names("adm", ["adam", "nesterov"])
       "; did you mean 'adam'? Known: adam, nesterov."

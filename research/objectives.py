@@ -36,6 +36,9 @@ CHUNK_NUMBERS = (
 def empirical_risk(model: Model, loss: Callable[[Array, Array], Array]) -> Objective:
     """Return the mean loss over a batch: (1/n) Σ_i loss(model(params, x_i), y_i).
 
+    The sum runs over the n examples (x_i, y_i) of the batch, and model(params, x)
+    stands for the prediction model.apply(params, x).
+
     Args:
       model: Model, which is applied to the whole batch at once. It gets batch.key as
         its key, which a model with dropout needs.
@@ -102,12 +105,13 @@ def check_data(
 
 
 def l2_penalty(strength: ArrayLike, *, penalise_intercept: bool = False) -> Penalty:
-    """Return the ridge penalty (λ/2) Σ w² over all weights, with the gradient λ w.
+    """Return the ridge penalty (λ/2) Σ w² over all weights w, with the gradient λ w.
 
-    If the penalty is added to `empirical_risk` of n examples, scikit-learn's
-    Ridge(alpha) corresponds to λ = alpha / n, and its LogisticRegression(C) corresponds
-    to λ = 1 / (n C). optax.add_decayed_weights(λ) adds the same λ w to the gradient,
-    also for intercepts, but it does not change the value of the objective.
+    Here λ = strength. By default, intercepts do not count as weights. If the penalty is
+    added to `empirical_risk` of n examples, scikit-learn's Ridge(alpha) corresponds to
+    λ = alpha / n, and its LogisticRegression(C) corresponds to λ = 1 / (n C).
+    optax.add_decayed_weights(λ) adds the same λ w to the gradient, also for intercepts,
+    but it does not change the value of the objective.
 
     Args:
       strength: Strength λ >= 0, which may be traced.
@@ -128,12 +132,13 @@ def l2_penalty(strength: ArrayLike, *, penalise_intercept: bool = False) -> Pena
 
 
 def l1_penalty(strength: ArrayLike, *, penalise_intercept: bool = False) -> Penalty:
-    """Return the lasso penalty λ Σ |w| over all weights.
+    """Return the lasso penalty λ Σ |w| over all weights w.
 
-    For a weight of exactly 0, the gradient is 0. (JAX's derivative of abs at 0 is +1.)
-    Gradient descent does not make weights exactly 0, but a proximal step does. If the
-    penalty is added to `empirical_risk` of squared errors, scikit-learn's Lasso(alpha)
-    corresponds to λ = alpha.
+    Here λ = strength. By default, intercepts do not count as weights. For a weight of
+    exactly 0, the gradient is 0. (JAX's derivative of abs at 0 is +1.) Gradient descent
+    does not make weights exactly 0, but a proximal step does. If the penalty is added
+    to `empirical_risk` of squared errors, scikit-learn's Lasso(alpha) corresponds to λ
+    = alpha.
 
     Args:
       strength: Strength λ >= 0, which may be traced.
@@ -184,18 +189,18 @@ def regularised(objective: Objective, *penalties: Penalty) -> Objective:
 def per_example_gradients(objective: Objective) -> Callable[[Params, Batch], Params]:
     """Return a function that computes the gradient g_i of each example.
 
-    Here g_i = ∇f(params, {(x_i, y_i)}), where f is the objective. If f is a mean over
-    examples plus penalties, the mean of the g_i is the gradient on the batch. If the
-    batch has a key, the key is split into one key for each example. Then the noise of
-    the model (such as dropout) differs between examples. The noise also differs from
-    the noise on the whole batch.
+    Here g_i = ∇f(params, {(x_i, y_i)}), where f is the objective and (x_i, y_i) is
+    example i of the batch. If f is a mean over examples plus penalties, the mean of the
+    g_i is the gradient on the batch. If the batch has a key, the key is split into one
+    key for each example. Then the noise of the model (such as dropout) differs between
+    examples. The noise also differs from the noise on the whole batch.
 
     Args:
       objective: Function (params, batch) -> (), as from `empirical_risk` or
         `regularised`.
     Returns:
       Function (params, batch) -> gradients. The result is a pytree like params, in
-      which every leaf has an additional first axis of length n.
+      which every leaf has an additional first axis of length n, the number of examples.
     Example:
       >>> from research import losses, models
       >>> objective = empirical_risk(models.linear(1), losses.squared_error)
@@ -220,18 +225,20 @@ def gradient_covariance_trace(
 ) -> Float[Array, ""]:
     """Return the trace of the gradient covariance: tr(C) = (1/n) Σ_i |g_i - ∇f|².
 
-    Here f is the objective, and g_i the gradient of f on example i. The trace is the
-    variance of the gradient of one example, summed over all parameters. It gives the
-    noise floor of stochastic gradient descent near a minimiser. Let f* be the minimum
-    of f. With a constant rate η and batches of b examples drawn with replacement, the
-    mean of f - f* converges to η tr(C) / (4 b), to first order in η. The sum is divided
-    by n, not by n - 1, because the batches are drawn from these n examples only.
+    Here f is the objective, ∇f its gradient on the whole batch, and g_i its gradient on
+    example i = 1, ..., n. The trace is the variance of the gradient of one example,
+    summed over all parameters. It gives the noise floor of stochastic gradient descent
+    near a minimiser. Let f* be the minimum of f. With a constant rate η and batches of
+    b examples drawn with replacement, the mean of f - f* converges to η tr(C) / (4 b),
+    to first order in η. The sum is divided by n, not by n - 1, because the batches are
+    drawn from these n examples only.
 
     Args:
       objective: Function (params, batch) -> (), a mean over examples plus penalties.
       params: The parameters. For the noise floor, pass the minimiser.
-      batch: The whole dataset, without a key. The examples are processed in chunks,
-        which limits the memory to about 32 MiB.
+      batch: The whole dataset, without a key. The examples are processed in chunks, so
+        that at most 2^22 gradient entries (32 MiB of float64), or the gradient of one
+        example, are in memory.
     Returns:
       tr(C), shape ().
     Raises:
@@ -289,10 +296,10 @@ def accuracy(model: Model) -> Objective:
         label, the logits have an additional last axis of length K.
     Returns:
       The metric, (params, batch) -> (), in the dtype of the logits. Its value is NaN if
-      any logit is NaN. (Otherwise a diverged run would get the share of one class as
-      its accuracy.) The value is also NaN if a traced label is not a class. The metric
-      raises ValueError if the shapes do not match (as with one-hot labels), or if a
-      concrete label is not a class.
+      any logit is NaN. Without this rule, the accuracy of a diverged run would be the
+      share of one class. The value is also NaN if a traced label is not a class. The
+      metric raises ValueError if the shapes do not match (as with one-hot labels), or
+      if a concrete label is not a class.
     Example:
       >>> from research import models
       >>> params = {"weights": jnp.array([1.0]), "intercept": jnp.array(0.0)}
@@ -326,10 +333,11 @@ def accuracy(model: Model) -> Objective:
 
 
 def r_squared(model: Model) -> Objective:
-    """Return the metric R² = 1 - Σ (y - p)² / Σ (y - ȳ)², where p is the prediction.
+    """Return the metric R² = 1 - Σ (y - p)² / Σ (y - ȳ)².
 
-    R² is the share of the variance of the targets that the predictions explain. ȳ is
-    the mean target. The sums run over all examples and all outputs, as for
+    R² is the share of the variance of the targets that the predictions explain. Here y
+    are the targets, p the predictions, and ȳ the mean of the targets over the examples.
+    The sums run over all examples and all outputs, as for
     multioutput="variance_weighted" in scikit-learn. The key of the batch is not used,
     so the model has no noise (such as dropout).
 
@@ -337,7 +345,7 @@ def r_squared(model: Model) -> Objective:
       model: Model whose predictions have the shape of the targets.
     Returns:
       The metric, (params, batch) -> (). Its value is not finite if all targets are
-      equal.
+      equal. The metric raises ValueError if predictions and targets differ in shape.
     Example:
       >>> from research import models
       >>> params = {"weights": jnp.array([1.0]), "intercept": jnp.array(0.0)}

@@ -35,9 +35,12 @@ LIBRARIES = {
 def pin_libraries() -> None:
     """Set the environment variables by which NumPy and SciPy choose their kernels.
 
+    The bits of NumPy and SciPy are then the same on every x86-64 processor with AVX2
+    and FMA under Linux.
+
     Raises:
-      ValueError: The processor lacks AVX2 or FMA, or NumPy was imported before with
-        other variables. The message says what to set before Python starts.
+      ValueError: This is not Linux on x86-64 with AVX2 and FMA, or NumPy was imported
+        before with other variables. The message says what to set before Python starts.
     """
     check_processor()
     if are_libraries_pinned():

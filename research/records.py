@@ -64,7 +64,7 @@ class _Leaf(NamedTuple):
 
 
 def write_records(folder: str | Path, pieces: Iterable[Batch]) -> Records:
-    """Write examples to a new folder, a piece at a time, and open it.
+    """Write examples to a new folder, a piece at a time, and open it as Records.
 
     Only one piece is in memory at a time. The folder appears when all pieces are
     written. A killed process leaves a hidden folder beside `folder`. The next call
@@ -78,10 +78,11 @@ def write_records(folder: str | Path, pieces: Iterable[Batch]) -> Records:
     Returns:
       The Records of the folder.
     Raises:
-      ValueError: The folder exists; there are no examples; or pieces differ in dtypes
-        or shapes.
+      ValueError: The folder exists; there are no examples; a piece has a key; or pieces
+        differ in dtypes or shapes.
       TypeError: A piece is not a Batch, or an array does not hold numbers.
-      OSError: A file cannot be written, for example because the disk is full.
+      OSError: The parent of the folder does not exist, or a file cannot be written, for
+        example because the disk is full.
       ImportError: The package array-record is not installed.
     Example:
       >>> import tempfile
@@ -136,8 +137,9 @@ def open_records(folder: str | Path) -> Records:
     Raises:
       ValueError: The folder was not written completely, or a file has another size or
         content than when it was written. The function `read` of the Records raises
-        ValueError if a record has changed or an index lies outside the dataset. Its
-        message has the number of the example.
+        ValueError if a record has changed or an index lies outside the dataset, with
+        the number of the example in the message. It raises TypeError if the indices are
+        not integers of shape (m,).
       OSError: A file is missing or cannot be read.
       ImportError: The package array-record is not installed.
     Example:
@@ -166,7 +168,10 @@ def open_records(folder: str | Path) -> Records:
         raise _damaged(path, error) from error
     n = about["num_examples"]
     if found != n:
-        raise ValueError(f"{path} holds {found:,} records; {ABOUT} says {n:,}.")
+        raise ValueError(
+            f"{path} holds {found:,} records; {ABOUT} says {n:,}. Copy the folder "
+            "again, or write the records again."
+        )
 
     def read(indices: Any) -> Batch:
         rows = _checked_indices(indices, n)
@@ -277,7 +282,8 @@ def _read_about(folder: Path) -> dict[str, Any]:
         raise _damaged(file, error) from error
     if about["format"] != FORMAT:
         raise ValueError(
-            f"{file} has format {about['format']}; this version reads {FORMAT}."
+            f"{file} has format {about['format']}; this version reads {FORMAT}. Write "
+            "the records again with this version."
         )
     return about
 

@@ -250,7 +250,7 @@ def check_form(sampler: Any) -> None:
 
 
 def check_indices(indices: Any, n: int) -> None:
-    """Raise ValueError if a concrete index lies outside 0..n-1.
+    """Raise an error if a concrete index lies outside 0..n-1.
 
     Traced indices are not checked. None is always valid, because it means all examples.
 
@@ -259,6 +259,7 @@ def check_indices(indices: Any, n: int) -> None:
       n: Number of examples in the dataset.
     Raises:
       ValueError: An index lies outside 0..n-1. The message contains the index and n.
+      TypeError: indices are not integers.
     Example:
       >>> check_indices([0, 12], 12)
       Traceback (most recent call last):

@@ -15,7 +15,9 @@ SHARE = 0.5  # Largest share of the memory for one array.
 
 
 def check_most(most: int = MOST, /, **sizes: Any) -> None:
-    """Check that integers are not unreasonably large. Other types are ignored.
+    """Raise unless each of the given integers is at most `most`.
+
+    Values that are not integers are ignored.
 
     Args:
       most: Largest allowed integer.
@@ -36,7 +38,7 @@ def check_most(most: int = MOST, /, **sizes: Any) -> None:
 
 
 def check_room(what: str, *shape: Any, itemsize: int = 8) -> None:
-    """Check that an array fits into this machine's memory.
+    """Raise unless an array needs at most half of this machine's memory.
 
     Args:
       what: Names of the arguments that determine the size. The text may contain their
@@ -62,7 +64,7 @@ def check_room(what: str, *shape: Any, itemsize: int = 8) -> None:
 
 
 def check_memory(what: str, size: int) -> None:
-    """Check that a number of bytes fits into this machine's memory.
+    """Raise unless a number of bytes is at most half of this machine's memory.
 
     Args:
       what: What needs the memory, as the subject of a sentence.

@@ -30,12 +30,13 @@ class Batch(NamedTuple):
 
 
 class Sequences(NamedTuple):
-    """Sequences of different lengths, padded to one length.
+    """Sequences of different lengths, padded to one length T.
 
     The values after the end of a sequence have no effect on results.
 
     Attributes:
-      values: Padded sequences, shape (..., T, d), or integer tokens, shape (..., T).
+      values: Padded sequences of vectors of length d, shape (..., T, d), or of integer
+        tokens, shape (..., T).
       length: Length of each sequence, shape (...), integers in 1..T.
     """
 
@@ -44,9 +45,9 @@ class Sequences(NamedTuple):
 
 
 class Records(NamedTuple):
-    """A dataset that is not in memory. Some examples are read at a time.
+    """A dataset that is not in memory, and from which some examples are read at a time.
 
-    `research.records.open_records` opens one that lies on a disk.
+    `research.records.open_records` opens a dataset that lies on a disk.
 
     Attributes:
       num_examples: Number n of examples.
@@ -79,7 +80,7 @@ class Model(NamedTuple):
 
 
 class Sampler(NamedTuple):
-    """A sampler. It chooses the examples of each batch of an epoch.
+    """Sizes and a function that choose the examples of each batch of an epoch.
 
     Attributes:
       num_batches: Number of batches in an epoch. It is also the number of steps in an
@@ -101,7 +102,10 @@ class Sampler(NamedTuple):
 class Saved(NamedTuple):
     """Content of a checkpoint: NumPy arrays by name, and JSON values.
 
-    After loading, tuples in `values` are lists, because JSON has no tuples.
+    Attributes:
+      arrays: Dict from a name to an array.
+      values: Any value that JSON can represent. After loading, tuples in it are lists,
+        because JSON has no tuples.
     """
 
     arrays: dict[str, np.ndarray]
@@ -109,7 +113,7 @@ class Saved(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """Storage for the progress of a long computation, which can then be resumed.
+    """Functions that store the progress of a long computation, to resume it later.
 
     Attributes:
       load: Function () -> the last `Saved` that was saved completely, or None.
@@ -129,14 +133,18 @@ Checkpoints = Callable[
 
 
 def no_checkpoints(name: str) -> Checkpoint:
-    """Return a `Checkpoint` that saves nothing, so that no run is resumed."""
+    """Return a `Checkpoint` that saves nothing, so that no run is resumed.
+
+    `name` is the name of the run, which is not used. If it is not a str, a TypeError is
+    raised.
+    """
     if not isinstance(name, str):
         raise TypeError(f"name must be a str; got name={name!r}.")
     return Checkpoint(lambda: None, lambda saved: None, lambda: False)
 
 
 class Outcome(IntEnum):
-    """Outcome of one step of a rule, or of a minimisation.
+    """Outcome of one step of an update rule, or of a minimisation.
 
     The attribute `words` describes an outcome. Rules store an outcome as an int32
     array, so its description is `Outcome(int(state.outcome)).words`.
@@ -144,8 +152,9 @@ class Outcome(IntEnum):
     If a rule can fail to find a step, its state has the fields `outcome` and
     `evaluations`. `evaluations` counts how often the objective was evaluated inside the
     last update. A value counts as one evaluation, and so does a value together with its
-    gradient. All outcomes from FIRST_FAILURE on mean that the step failed. The update
-    is then the search direction times 0, which is 0 if the direction is finite.
+    gradient. If the outcome of a rule is FIRST_FAILURE or a larger number, the step
+    failed. The update is then the search direction times 0, which is 0 if the direction
+    is finite.
 
     `research.descent.minimise` reads `outcome` and `evaluations`, and stops at a
     failure. A minimisation can also end with CONVERGED, NO_PROGRESS or STEPS_USED_UP.
@@ -181,7 +190,7 @@ class Outcome(IntEnum):
 
 
 class Optimum(NamedTuple):
-    """The exact minimiser of a training objective, not computed by gradient descent.
+    """The exact minimiser of a training objective f, not computed by gradient descent.
 
     Attributes:
       params: Minimiser x*, in the model's own pytree.

@@ -26,8 +26,9 @@ def checkpoint_scan(
 ) -> tuple[Any, Any]:
     """Scan f over xs like `jax.lax.scan`, with less memory in reverse mode.
 
-    Reverse mode of `jax.lax.scan` stores all that f computes in each of T steps.
-    `checkpoint_scan` stores only carries, and computes the rest again:
+    In a scan of T steps, reverse mode of `jax.lax.scan` stores the intermediate values
+    of f in each step. `checkpoint_scan` stores carries, and computes the other values
+    again:
 
     - levels=1 stores the carry of each step.
     - levels=2 divides the steps into about √T parts. It stores the first carry of each
@@ -45,19 +46,22 @@ def checkpoint_scan(
       init: First carry, a pytree of arrays.
       xs: A pytree of arrays of shape (T, ...), or None if `length` is given.
       levels: Number of levels, 1 to 3. Not used if memory_bytes is given.
-      memory_bytes: Largest temporary memory of XLA in bytes. The smallest number of
-        levels that needs at most this memory is used. To measure the need, a program is
-        compiled at most three times. This program computes the sum of squares of all
-        outputs, and the gradient of this sum with respect to init, xs and the arrays
-        that f uses. The need includes the memory of ys, so return None as y if you do
-        not need ys. Under `jax.vmap`, the limit holds for one element of the batch.
-      length: Number T of steps. Needed if xs is None.
+      memory_bytes: Largest temporary memory of XLA in bytes, or None to use `levels`.
+        The smallest number of levels that needs at most this memory is used. To measure
+        the need, one program is compiled for each number of levels, from 1 on. This
+        program computes the sum of squares of all outputs, and the gradient of this sum
+        with respect to init, xs and the arrays that f uses. The need includes the
+        memory of ys, so return None as y if you do not need ys. Under `jax.vmap`, the
+        limit holds for one element of the batch.
+      length: Number T of steps. Needed if xs is None. Otherwise None, or the length of
+        the first axis of each array in xs.
     Returns:
       (last carry, ys), as `jax.lax.scan`.
     Raises:
-      ValueError: levels is not 1, 2 or 3; memory_bytes is not positive; the arrays of
-        xs have first axes of different lengths; or every number of levels needs more
-        than memory_bytes (the message says how much each number of levels needs).
+      ValueError: levels is not 1, 2 or 3; memory_bytes is not positive; the first axes
+        of the arrays of xs differ in length from each other or from `length`; xs and
+        `length` are both None; or every number of levels needs more than memory_bytes
+        (the message says how much each number of levels needs).
       TypeError: f is not a function of (carry, x).
     References:
       Griewank & Walther, Evaluating Derivatives, 2nd ed., SIAM 2008, chapter 12.

@@ -17,13 +17,14 @@ MOST_SAMPLES = 10_000_000
 
 
 class ForwardGradient(NamedTuple):
-    """The result of `forward_gradient`.
+    """Estimate of a gradient from random directions, with the size of its error.
 
     Attributes:
       gradient: The estimate, in the structure and shapes of x.
-      relative_error: Expected size of the error of the estimate: the root mean square
-        of the error's length over all random directions, divided by the length of the
-        true gradient. For n inputs, this number is exactly √((n + 1) / samples).
+      relative_error: Expected size of the error of the estimate, divided by the length
+        of the true gradient. The expected size is the root mean square of the error's
+        length over all random directions. This quotient is √((n + 1) / samples) if x
+        has n numbers, whatever f is.
     """
 
     gradient: Any
@@ -38,16 +39,16 @@ def forward_gradient(
     Each v has independent normal entries, so the mean of v vᵀ is the identity matrix,
     and the estimate is unbiased. Forward mode computes ∇f · v for about twice the cost
     of f. Unlike reverse mode, it stores no intermediate values. But the mean square of
-    the error is (n + 1) / samples times |∇f|², for n inputs. With n samples, the error
-    is still about as long as the gradient itself. So `gradient` is cheaper, unless n is
-    very small. Use this function to learn why reverse mode matters, or if f has no
-    reverse mode.
+    the error is (n + 1) / samples times |∇f|², where n is the number of entries of x.
+    Even with n samples, the error is about as long as the gradient itself. For the same
+    accuracy, `gradient` is therefore cheaper unless n is very small. Use this function
+    to learn why reverse mode matters, or if f has no reverse mode.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.
       x: Point of evaluation.
       key: Random key; it draws the directions.
-      samples: Number of directions.
+      samples: Number of directions, at least 1.
     Returns:
       The `ForwardGradient`.
     Raises:

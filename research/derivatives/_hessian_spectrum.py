@@ -32,16 +32,17 @@ DENSE = 32  # Up to this many inputs, the whole Hessian is computed.
 
 
 class HessianSpectrum(NamedTuple):
-    """The result of `hessian_spectrum`.
+    """Some eigenvalues of a Hessian, with their eigenvectors and residuals.
 
     Attributes:
-      values: The eigenvalues, a NumPy array of shape (count,). The argument `which` of
-        `hessian_spectrum` chooses their order.
+      values: The eigenvalues, a NumPy array of shape (count,). With `which` =
+        "largest", the largest comes first; with "smallest", the smallest; and with
+        "magnitude", the one with the largest absolute value.
       vectors: Eigenvectors of length 1, in the structure of x. Each leaf has a leading
         axis for the eigenvalues.
-      residuals: |H v - λ v| for each eigenvalue λ and its vector v, with the Hessian H.
-        The Hessian has an eigenvalue within this distance of λ, up to the rounding
-        errors of the product H v.
+      residuals: |H v - λ v| for each eigenvalue λ and its vector v, shape (count,). H
+        is the Hessian, and it has an eigenvalue within this distance of λ, up to
+        the rounding errors of the product H v.
       products: Number of products of the Hessian and a vector.
     """
 
@@ -58,7 +59,7 @@ def hessian_spectrum(
     count: int = 1,
     which: SpectrumPart = "largest",
 ) -> HessianSpectrum:
-    """Compute the extreme eigenvalues of the Hessian of f at x, without the Hessian.
+    """Compute the largest or smallest eigenvalues of the Hessian of f at x.
 
     For a loss, the largest eigenvalue is the sharpness: gradient descent with a rate
     above 2 / sharpness diverges on the quadratic approximation of the loss.
@@ -68,11 +69,12 @@ def hessian_spectrum(
     (`scipy.sparse.linalg.eigsh`). The method runs until it converges to the precision
     of the dtype. If it does not converge, an error is raised. The package matfree has a
     Lanczos method that can be compiled. But its number of iterations is fixed, so the
-    caller would have to find out whether it converged. If the number of inputs is at
-    most 32, or at most twice `count`, the whole Hessian is computed, column by column.
+    caller would have to find out whether it converged. The Hessian itself is computed
+    in one case, column by column: if x has at most 32 numbers, or at most 2 · count.
 
-    A multiple eigenvalue may be listed fewer times than it occurs. The reason is that a
-    Lanczos method seldom finds more than one of its eigenvectors from one start.
+    If the Lanczos method is used, a multiple eigenvalue may be listed fewer times than
+    it occurs. The reason is that the method seldom finds more than one of the
+    eigenvectors of this eigenvalue from one start.
 
     The function runs ARPACK on the host, so it cannot be compiled or mapped. f is
     compiled at each call. If you pass `jax.jit(f)`, f is compiled once for many calls.
@@ -81,17 +83,18 @@ def hessian_spectrum(
       f: Function of one pytree of floating arrays that returns one real number.
       x: Point of evaluation.
       key: Random key; it draws the start of the iteration.
-      count: Number of eigenvalues, at most the number n of inputs.
+      count: Number of eigenvalues, at most the number n of entries of x.
       which: "largest", "smallest", or "magnitude" for the eigenvalues with the largest
-        |λ|. The result has the eigenvalues in this order.
+        |λ|. The result is sorted in the same way, with the most extreme eigenvalue
+        first.
     Returns:
       The `HessianSpectrum`.
     Raises:
       NotScalarError: f does not return one number.
       NotInexactError: A leaf of x or the value of f is not floating, or x or key is
         traced.
-      ValueError: count is not in 1..n, `which` is an unknown name, or a product of the
-        Hessian and a vector is not finite.
+      ValueError: x has no numbers, count is not in 1..n, `which` is an unknown name, or
+        a product of the Hessian and a vector is not finite.
       TypeError: key is not a key.
       RuntimeError: The iteration did not converge.
     References:

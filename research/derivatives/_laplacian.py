@@ -21,10 +21,10 @@ MOST_SAMPLES = 10_000_000
 
 
 class LaplacianEstimate(NamedTuple):
-    """The result of `laplacian_estimate`.
+    """Estimate of a Laplacian from random directions, with its standard error.
 
     Attributes:
-      value: The estimate, in the structure and shapes of f(x).
+      value: Estimate of the Laplacian, in the structure and shapes of f(x).
       standard_error: Standard error of `value`, estimated from the samples, in the same
         structure and shapes.
     """
@@ -38,22 +38,22 @@ def laplacian(
 ) -> Any:
     """Compute the Laplacian Δf = Σ_i ∂²f / ∂x_i², the trace of the Hessian.
 
-    The Hessian is not stored. For n inputs, the method "forward" evaluates f and its
-    first two derivatives along all n axes at once, by nested forward mode. It needs
-    about n times the memory of f. The method "loop" takes the axes one by one, and
-    needs the memory of one axis. The method "folx" calls the package folx, which
-    propagates the value, the Jacobian and the Laplacian of every intermediate result
-    together. folx is faster on networks. You must install it (`pip install folx`). folx
-    is not chosen automatically, because a number should not depend on which packages
-    are installed. Version 0.2.30 of folx works with JAX 0.7.2 to 0.12, but has no rule
-    for loops (`jax.lax.scan`) on JAX 0.12.
+    The Hessian is not stored. If x has n numbers, the method "forward" evaluates f and
+    its first two derivatives along all n axes at once, by nested forward mode. It needs
+    about n times the memory of f. The method "loop" does this for one axis after
+    another, and needs the memory for one axis. The method "folx" calls the package
+    folx, which propagates the value, the Jacobian and the Laplacian of every
+    intermediate result together. folx is faster on networks. You must install it (`pip
+    install folx`). folx is not chosen automatically, because a number should not depend
+    on which packages are installed. Version 0.2.30 of folx works with JAX 0.7.2 to
+    0.12, but has no rule for loops (`jax.lax.scan`) on JAX 0.12.
 
-    As in `hessian`, a function that selects between branches gives the Laplacian of the
-    branch that is selected at x.
+    If f selects between branches (`jnp.where`, `lax.cond`), the result is the Laplacian
+    of the branch that is selected at x.
 
     Args:
-      f: Function of one pytree of floating arrays. It may return an array or a pytree,
-        and then every entry has its Laplacian.
+      f: Function of one pytree of floating arrays. It may return an array or a pytree.
+        The Laplacian of each entry is then computed.
       x: Point of evaluation.
       method: "forward", "loop" or "folx".
     Returns:
@@ -96,13 +96,13 @@ def laplacian_estimate(
 ) -> LaplacianEstimate:
     """Estimate the Laplacian as the mean of vᵀ H v over random directions v.
 
-    The entries of each v are 1 or -1, with equal probability. So the mean of v vᵀ is
-    the identity, and the estimate of the trace of the Hessian H is unbiased. The
-    variance of the estimate is 2 / samples times the sum of the squares of all entries
-    of H off the diagonal. So the estimate is exact for a diagonal Hessian, and may be
-    useless for others. A sample costs a few evaluations of f for any number n of
-    inputs, and `laplacian` costs about n times as much as a sample. Look at the
-    standard error before you use the estimate.
+    H is the Hessian of f at x, and its trace is the Laplacian. The entries of each v
+    are 1 or -1, with equal probability. So the mean of v vᵀ is the identity, and the
+    mean of vᵀ H v is the trace of H. The variance of the estimate is 2 / samples times
+    the sum of the squares of all entries of H off the diagonal. So the estimate is
+    exact for a diagonal Hessian, and may be useless for others. A sample costs a few
+    evaluations of f. If x has n numbers, `laplacian` costs about n times as much as one
+    sample. Look at the standard error before you use the estimate.
 
     Args:
       f: Function of one pytree of floating arrays, as in `laplacian`.

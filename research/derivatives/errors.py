@@ -10,7 +10,7 @@ class NotInexactError(TypeError):
 
 
 class GridTooSmallError(ValueError):
-    """Raised if a grid has fewer points than the formula needs."""
+    """Raised if a grid has fewer points than a difference formula needs."""
 
 
 class NoDerivativeError(ValueError):
@@ -18,7 +18,7 @@ class NoDerivativeError(ValueError):
 
 
 class StepUnderflowError(ValueError):
-    """Raised if a step is too small to change the point."""
+    """Raised if x + h is rounded to x, because the step h is too small."""
 
 
 class UnsupportedPrimitiveError(NotImplementedError):

@@ -21,7 +21,9 @@ _BLOCK = 1 << 16
 def fornberg_weights(nodes: Any, at: Any, order: int) -> Float[np.ndarray, "*batch s"]:
     """Return the weights w of the formula f^(order)(at) ≈ Σ_j w_j f(nodes_j).
 
-    The formula is exact for polynomials of degree below the number of nodes.
+    Here f^(order) is the derivative of f of this order, and j runs over all nodes. The
+    formula is exact, except for rounding, if f is a polynomial of degree below the
+    number of nodes.
 
     Args:
       nodes: Distinct abscissae, shape (..., s) with s > order. Each row along the last
@@ -32,6 +34,11 @@ def fornberg_weights(nodes: Any, at: Any, order: int) -> Float[np.ndarray, "*bat
         f.
     Returns:
       The weights, shape (..., s), in float64.
+    Raises:
+      GridTooSmallError: nodes has fewer than order + 1 entries along its last axis.
+      ValueError: Two nodes of a formula are equal; a node or `at` is not finite; the
+        shape of `at` does not match; or order is not an integer in 0..1000.
+      TypeError: nodes or `at` are not real numbers.
     References:
       Fornberg, Generation of finite difference formulas on arbitrarily spaced grids,
       Math. Comp. 51 (1988), 699-706.
@@ -91,22 +98,24 @@ def grid_derivative(
 ) -> Any:
     """Return the derivative d^order y / dx^order of samples on an even or uneven grid.
 
-    The derivative at a point is a weighted sum of the samples at the order + accuracy
-    nearest points, with Fornberg's weights. The error is O(spacing^accuracy)
-    everywhere, including both ends. In the interior of an even grid, a symmetric
-    formula with one point less is used if there is such a formula, because the symmetry
-    gains one power of the spacing. For example, the second derivative with accuracy 2
-    uses three points.
+    The derivative at a point is a weighted sum of the samples at order + accuracy
+    successive points around it, with Fornberg's weights. The error is
+    O(spacing^accuracy) everywhere, including both ends. If order and accuracy are both
+    even and the points are evenly spaced, one point less is enough in the interior: a
+    symmetric formula gains one power of the spacing. For example, the second derivative
+    with accuracy 2 uses three points there.
 
     The result is linear in y. The samples y may be a traced JAX array, but x must be
     concrete. If you have a function instead of samples, use `derivative(f, x)`.
 
     Args:
-      y: Samples, any shape, real or complex. Integers are converted to float64.
+      y: Samples, an array with at least one axis, real or complex. Integers and bools
+        are converted to float64.
       x: Abscissae, strictly increasing or strictly decreasing, shape (n,), where n is
         the length of y along `axis`.
       order: Order of the derivative, a positive integer.
-      accuracy: Power of the spacing in the error, a positive integer.
+      accuracy: Exponent of the spacing in the error O(spacing^accuracy), a positive
+        integer.
       axis: Axis of y that contains the samples.
     Returns:
       The derivative, in the shape of y. It is a JAX array if y is a JAX array, else a
@@ -115,7 +124,8 @@ def grid_derivative(
       GridTooSmallError: y or x is a single number, or there are fewer than order +
         accuracy points.
       ValueError: Two abscissae are equal, or the abscissae are not monotone, not
-        finite, or do not match y. Also if order or accuracy is not positive.
+        finite, or do not match y. Also if order or accuracy is not a positive integer.
+      TypeError: y or x does not hold numbers, x is complex, or axis is not an integer.
     References:
       Fornberg, Generation of finite difference formulas on arbitrarily spaced grids,
       Math. Comp. 51 (1988), 699-706.
@@ -207,10 +217,10 @@ def _weights(
 
 
 def refuse_scalars(y: Any, x: Any) -> None:
-    """Raise an error if y or x is a single number, for which a grid has no derivative.
+    """Raise an error if the samples y or the abscissae x are a single number.
 
     Raises:
-      GridTooSmallError: y or x has no axis.
+      GridTooSmallError: y or x has shape ().
     """
     if np.ndim(y) == 0:
         raise GridTooSmallError(

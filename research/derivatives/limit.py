@@ -14,7 +14,7 @@ Scheme = Literal["forward", "central", "richardson", "complex"]
 
 
 class LimitTable(NamedTuple):
-    """Difference quotients at several steps, with estimates of their errors.
+    """Difference quotients of a function at several steps, with estimated errors.
 
     Here h is a step, p is the power of h in the error of the formula, and ε is the
     relative spacing of the requested dtype.
@@ -22,24 +22,27 @@ class LimitTable(NamedTuple):
     Attributes:
       steps: Steps h, shape (K,), float64. They have the order in which they were given.
         The default steps begin with the largest.
-      estimates: Quotient at each step, computed in the requested dtype, shape (K,),
-        float64.
-      truncation: Truncation error at each step, shape (K,). This is the distance of the
-        quotient from the derivative in exact arithmetic. It is measured at steps where
-        it exceeds the rounding error. For smaller steps it is extrapolated as C h^p,
-        with a constant C.
-      rounding: Bound on the rounding error at each step, shape (K,). The errors of f
-        and of x + h contribute ε (|f| + |x f'|) / 2 times the sum of the formula's
-        absolute weights, divided by h. The rounding error of the division is added. For
-        the complex step, only the division has a rounding error.
+      estimates: Difference quotient at each step, shape (K,). It is computed in the
+        requested dtype and then converted to float64.
+      truncation: Estimated truncation error at each step, shape (K,). The truncation
+        error is the difference between quotient and derivative without any rounding.
+        The reference step is the smallest step at which |quotient - limit| is more than
+        ten times the rounding error. At this step and at larger steps, the estimate is
+        |quotient - limit| if this exceeds the rounding error. Elsewhere it is C h^p,
+        where the constant C fits the reference step. Without a reference step, the
+        estimates are 0, or nan if `limit` is nan.
+      rounding: Estimated rounding error at each step, shape (K,). The errors of f and
+        of x + h contribute ε (|f| + |x f'|) / 2 times the sum of the absolute weights
+        of f in the formula, divided by h. The rounding error of the division is added.
+        For the complex step, only the division has a rounding error.
       best: Index of the step with the smallest sum of truncation and rounding error.
-      theory: Rule of thumb for the best step, ε^(1 / (p + 1)) times max(|x|, 1). The
-        first factor is √ε for forward differences, ∛ε for central differences and the
-        fifth root of ε for Richardson differences. `theory` is 0 for the complex step,
-        because any small step works there.
+      theory: Rule of thumb for the best step, ε^(1 / (p + 1)) max(|x|, 1), where x is
+        the point of the derivative. The first factor is √ε for forward differences, ∛ε
+        for central differences and the fifth root of ε for Richardson differences.
+        `theory` is 0 for the complex step, because any small step works there.
       limit: Limit of the quotients. This is the derivative from `finite_difference` in
-        float64, or nan if there is no derivative. For the complex step it is the
-        quotient at h = 1e-100.
+        float64, or nan if that function finds no derivative. For the complex step it is
+        the quotient at h = 1e-100.
     """
 
     steps: Float[np.ndarray, "K"]
@@ -54,7 +57,10 @@ class LimitTable(NamedTuple):
         return self.text()
 
     def text(self) -> str:
-        """Format the limit, the best step, and a row for each step."""
+        """Return the limit, the best step and a row for each step as a text.
+
+        The row of the best step ends with a star.
+        """
         limit = "none was found" if np.isnan(self.limit) else f"{self.limit:.12g}"
         theory = (
             f"theory suggests {self.theory:.1e}"
@@ -109,13 +115,15 @@ def limit_table(
     steps: Any = None,
     dtype: Any = np.float64,
 ) -> LimitTable:
-    """Tabulate the difference quotients whose limit is f'(x), with their errors.
+    """Tabulate difference quotients whose limit is f'(x), and estimate their errors.
 
     * "forward": (f(x + h) - f(x)) / h, error O(h).
-    * "central": (f(x + h) - f(x - h)) / 2h, error O(h²).
+    * "central": (f(x + h) - f(x - h)) / (2 h), error O(h²).
     * "richardson": (4 D(h / 2) - D(h)) / 3 with the central quotient D, error O(h⁴).
     * "complex": Im f(x + ih) / h, error O(h²) without cancellation. f must be analytic
       and must accept complex numbers.
+
+    Here x is the point and h the step.
 
     The first three schemes have a rounding error of about ε |f| / h, where ε is the
     relative spacing of the dtype. If the error of the scheme is O(h^p), the total error
@@ -125,19 +133,21 @@ def limit_table(
       f: Function of a NumPy number that computes in the dtype of its argument.
       x: Point of the derivative.
       scheme: "forward", "central", "richardson" or "complex".
-      steps: Positive steps. If `steps` is None, they start at the largest power of ten
-        that is at most max(|x|, 1). There are then two steps in each of 16 decades. For
-        the complex step, there is one step in each of 30 decades. Steps that are too
-        small to change x in the dtype are left out.
+      steps: Positive steps. If `steps` is None, the first step is the largest power of
+        ten that is at most max(|x|, 1). Two steps in each of 16 decades follow, or one
+        step in each of 30 decades for the complex step. Of these, steps that are too
+        small to change x in the dtype are left out, except for the complex step.
       dtype: np.float64 or np.float32, the dtype of x, h, f and the quotient.
     Returns:
-      The table, which print() formats.
+      The `LimitTable`. `print` shows it as a text.
     Raises:
       StepUnderflowError: x + h or x - h is rounded to x for one of the given steps.
-      TypeError: f returns another dtype than the dtype of its argument, or the scheme
-        is "complex" and f drops the imaginary part.
+      TypeError: x or a step is not a real number; dtype is not a dtype; f returns
+        another dtype than the dtype of its argument; or the scheme is "complex" and f
+        does not return one complex number.
       NotScalarError: f does not return a single number.
-      ValueError: scheme, dtype, x or a step is invalid.
+      ValueError: scheme is unknown, dtype is neither float64 nor float32, x is not
+        finite, or a step is not positive and finite.
     References:
       Squire and Trapp, Using complex variables to estimate derivatives of real
       functions, SIAM Review 40 (1998), 110-112.

@@ -18,12 +18,12 @@ MOST_PATHS = 1000  # Largest number of paths that a total derivative lists.
 
 
 class DependencyPath(NamedTuple):
-    """A path of dependencies from x to f.
+    """A path from x to f, on which each variable is an argument of the next one.
 
     Attributes:
       names: Names of the variables on the path, from x to f, such as ("x", "y", "f").
-      value: Product of the local derivatives along the path, in the shape of the total
-        derivative.
+      value: Product of the derivatives of each variable with respect to the one before
+        it, in the structure and shapes of the total derivative.
     """
 
     names: tuple[str, ...]
@@ -39,8 +39,8 @@ class TotalDerivative(NamedTuple):
         effect of x through that argument. The dict contains only arguments of f, not
         the other variables.
       total: df/dx, which equals `direct` plus the sum of the values of `via`.
-      paths: All paths from x to f, with their products. The sum of these products also
-        equals `total`. Empty if there are more than 1000 paths.
+      paths: Tuple of all paths from x to f, or an empty tuple if there are more than
+        1000. The values of all paths add up to `total`.
     """
 
     direct: Any
@@ -56,14 +56,17 @@ def partial_derivative(
 
     Args:
       f: Function of several arguments.
-      argument: Position (from 0) or name of the argument that varies.
+      argument: Name of the argument that varies, or its position among `args`, from 0.
       *args, **named: Point of evaluation, as in f(*args, **named). The arguments that
         do not vary may have any type.
     Returns:
-      The derivative with respect to the argument. It is the gradient if f has one real
-      value, and the Jacobian otherwise. `chosen_mode` selects forward or reverse mode.
+      The derivative with respect to the argument, as from `jacobian`. If f returns one
+      number, this is the gradient, in the structure and shapes of the argument.
+      `chosen_mode` selects forward or reverse mode.
     Raises:
       ValueError: f has no such argument, or the argument is not given.
+      TypeError: argument is neither a name nor a position, or f cannot be called as
+        f(*args, **named).
       NotInexactError: The argument or the value of f is not floating.
     Example:
       >>> ideal_gas = lambda n, T, V: n * 8.314 * T / V
@@ -124,29 +127,32 @@ def total_derivative(
 ) -> TotalDerivative:
     """Return the total derivative df/dx if the other arguments of f depend on x.
 
-    For y = g(x), the formula is df/dx = ∂f/∂x + ∂f/∂y · dy/dx. The functions in
-    `dependencies` may use each other's variables and may stand in any order, but they
-    must not form a cycle. The result also contains the contribution of each path from x
-    to f.
+    For f(x, y) with y = g(x), the formula is df/dx = ∂f/∂x + ∂f/∂y · dy/dx. A variable
+    in `dependencies` may be an argument of the function of another variable, but the
+    variables must not form a cycle. Their order does not matter. The result also
+    contains the contribution of each path of variables from x to f.
 
     Args:
-      f: Function whose first argument is x. Its other arguments are variables that are
-        named in `dependencies`.
+      f: Function whose first argument is x. Each other argument is a variable that is
+        named in `dependencies`, or has a default, which is used. f returns one array.
       x: Point of evaluation, a floating array or pytree.
       dependencies: Dict from the name of a variable to the function that computes it.
-        The arguments of this function are matched by name. An argument is another
-        variable, or x. An argument that receives x must have the same name as the first
-        argument of f. All other arguments must have defaults, which are used.
+        The arguments of this function are matched by name: an argument with the name of
+        the first argument of f receives x, and an argument with the name of a variable
+        receives this variable. All other arguments must have defaults, which are used.
     Returns:
-      The total derivative and its parts. Each of these derivatives has the structure of
-      x. If f returns one number, the leaves have the shapes of the leaves of x.
-      If f returns an array of shape s, each leaf of a derivative has the shape s +
-      z.shape, where z is the corresponding leaf of x.
+      The `TotalDerivative`. Each derivative in it has the structure of x. If f returns
+      one number, the leaves have the shapes of the leaves of x. If f returns an array
+      of shape s, each leaf of a derivative has the shape s + z.shape, where z is the
+      corresponding leaf of x.
     Raises:
       ValueError: An argument of a function is not x, is not a dependency and has no
         default. Or the name of a dependency is the name of x. Or a dependency is not
-        used, or the dependencies have a cycle.
-      NotInexactError: A leaf of x or a variable is not floating.
+        used, or the dependencies have a cycle. Or f has no arguments, or does not
+        return one array.
+      TypeError: f or a dependency is not callable, or `dependencies` is not a dict from
+        names to functions.
+      NotInexactError: A leaf of x, of a variable or of the value of f is not floating.
     References:
       Bauer, Computational graphs and rounding error, SIAM J. Numer. Anal. 11, 1974 (the
       sum over paths).

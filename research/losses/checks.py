@@ -10,7 +10,7 @@ from research.checks import check_numbers, is_traced, shown
 
 
 def floating(name: str, value: ArrayLike) -> Float[Array, "..."]:
-    """Convert a value to an array, and raise TypeError if it is not floating."""
+    """Return a value as an array, or raise TypeError if it is not floating."""
     array = numeric(name, value)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(
@@ -21,14 +21,14 @@ def floating(name: str, value: ArrayLike) -> Float[Array, "..."]:
 
 
 def numeric(name: str, value: ArrayLike) -> Num[Array, "..."]:
-    """Convert a value to an array of numbers, or raise TypeError."""
+    """Return a value as an array of numbers, or raise TypeError if it is not one."""
     if not isinstance(value, jax.Array) or not is_traced(value):
         check_numbers(name, value)
     return jnp.asarray(value)
 
 
 def wide(label: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
-    """Convert a label to an integer type with at least 32 bits.
+    """Return an integer label, converted to 32 bits if its dtype has fewer.
 
     JAX compares a label with the number of classes in the label's type. An 8-bit type
     cannot represent a number of classes above 127.
@@ -39,7 +39,7 @@ def wide(label: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
 def one_or_nan(
     valid: Bool[Array, "*shape"], dtype: DTypeLike
 ) -> Float[Array, "*shape"]:
-    """Return 1 if a traced label is valid, else NaN, as a factor of the loss.
+    """Return 1 where a label is valid, else NaN, as a factor of the loss.
 
     The factor also makes the gradient NaN. With `jnp.where(valid, loss, jnp.nan)`, the
     gradient would be 0, so training would continue and silently ignore the example.
@@ -50,7 +50,12 @@ def one_or_nan(
 def one_example(
     wanted: str, first: Num[Array, "..."], second: Num[Array, "..."]
 ) -> str:
-    """Return the error message for a batch that is passed instead of one example."""
+    """Return the error message for a batch that is passed instead of one example.
+
+    Args:
+      wanted: Shapes that are expected, in words.
+      first, second: The two arguments of the loss.
+    """
     return (
         f"A loss takes one example, {wanted}; got shapes {first.shape} and "
         f"{second.shape}. Use jax.vmap for a batch."
@@ -70,6 +75,10 @@ def check_terms(
       of: What the terms are, such as "logits", for the message.
       where: Booleans, or None.
       weights: Numbers, or None. Concrete weights must be finite and at least 0.
+    Raises:
+      ValueError: `where` or `weights` has another shape, or a concrete weight is
+        negative or not finite.
+      TypeError: `where` is not boolean, or `weights` are not numbers.
     """
     for name, value in (("where", where), ("weights", weights)):
         if value is None:
@@ -96,7 +105,11 @@ def check_terms(
 def only(
     where: Bool[ArrayLike, "*shape"] | None, *arrays: Num[Array, "*shape"]
 ) -> tuple[Num[Array, "*shape"], ...]:
-    """Set the entries to 0 where `where` is False, so that NaN there has no effect."""
+    """Return arrays whose entries are 0 where `where` is False.
+
+    NaN at such an entry then has no effect. If `where` is None, the arrays are
+    unchanged.
+    """
     if where is None:
         return arrays
     return tuple(jnp.where(where, array, jnp.zeros_like(array)) for array in arrays)
@@ -107,13 +120,13 @@ def weighted(
     where: Bool[ArrayLike, "*shape"] | None,
     weights: Num[ArrayLike, "*shape"] | None,
 ) -> Float[Array, "*shape"]:
-    """Multiply terms by their weights, and set them to 0 where `where` is False."""
+    """Return terms times their weights, and 0 where `where` is False."""
     (terms,) = only(where, terms)
     return terms if weights is None else terms * jnp.asarray(weights, terms.dtype)
 
 
 def negative_absolute(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Compute -|x|, with the derivative +1 at 0.
+    """Return -|x|, with the derivative +1 at 0.
 
     JAX's derivative of -jnp.abs(x) at 0 is -1. `logistic` and `focal` add a second
     term, which uses its derivative for x < 0 at x = 0. For x < 0, -|x| = x has the

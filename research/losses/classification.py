@@ -127,7 +127,8 @@ def focal(
     = 0, the loss is `logistic`. (1 - q)^γ and log q are both computed from log σ, so
     the loss keeps its relative precision for confident predictions.
     optax.sigmoid_focal_loss without its alpha is the same function for labels 0 and 1.
-    Its alpha is the factor `weights` here.
+    Its alpha corresponds to weights = alpha for the label 1, and weights = 1 - alpha
+    for the label 0.
 
     Args:
       logit: Logit z, floating, shape ().

@@ -28,10 +28,11 @@ def sequence_cross_entropy(
 
     Let z_tk be the logit of class k at position t. The loss is (1/m) Σ_t (log Σ_k
     exp(z_tk) - z_t,label_t). The sum runs over the m positions t whose label is not
-    negative. Each term of the sum is optax.softmax_cross_entropy_with_integer_labels.
-    PyTorch's cross_entropy(ignore_index=-1) averages over all positions of all
-    sequences of a batch. Its result differs from the mean of this loss over the
-    sequences, if some sequences have more ignored positions than others.
+    negative and for which `where` is not False. Each term of the sum is
+    optax.softmax_cross_entropy_with_integer_labels. PyTorch's
+    cross_entropy(ignore_index=-1) averages over all positions of all sequences of a
+    batch. Its result differs from the mean of this loss over the sequences, if some
+    sequences have more ignored positions than others.
 
     Args:
       logits: Logits z, floating, shape (T, K).

@@ -17,7 +17,7 @@ Schedule = Callable[[Any], Float[Array, "*shape"]]
 
 
 def real(t: Num[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
-    """Convert a step count to the default float dtype.
+    """Return a step count as an array of JAX's default float dtype.
 
     Without this conversion, an int32 count divided by an integer would be float32, even
     if float64 is enabled.
@@ -26,15 +26,14 @@ def real(t: Num[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def count(t: Num[ArrayLike, "*shape"]) -> Num[Array, "*shape"]:
-    """Convert a step count to an array.
+    """Return a step count as an array.
 
     An integer that fits into JAX's default integer dtype remains an integer. A larger
     integer becomes a float.
 
     Raises:
       TypeError: t is not a number, or it is True or False.
-      ValueError: t is below 0 or NaN, and it is not a JAX array, whose entries are not
-        read.
+      ValueError: t is below 0 or NaN. The entries of a JAX array are not checked.
     Example:
       >>> print(count(3).dtype.kind, f"{count(2**70):.2e}")
       i 1.18e+21
@@ -61,7 +60,7 @@ def count(t: Num[ArrayLike, "*shape"]) -> Num[Array, "*shape"]:
 
 
 def is_before(t: Num[Array, "*shape"], boundary: Integer) -> Bool[Array, "*shape"]:
-    """Compute t < boundary.
+    """Return whether the step count t is below a boundary, for each entry of t.
 
     The result is True if the boundary is too large for the integer dtype of t.
     """
@@ -71,7 +70,7 @@ def is_before(t: Num[Array, "*shape"], boundary: Integer) -> Bool[Array, "*shape
 
 
 def since(t: Num[Array, "*shape"], boundary: Integer) -> Num[Array, "*shape"]:
-    """Compute the number of steps since the boundary: max(t - boundary, 0)."""
+    """Return the number of steps since the boundary: max(t - boundary, 0)."""
     return (
         jnp.zeros_like(t)
         if _is_beyond(t, boundary)
@@ -80,7 +79,10 @@ def since(t: Num[Array, "*shape"], boundary: Integer) -> Num[Array, "*shape"]:
 
 
 def periods(t: Num[Array, "*shape"], every: Integer) -> Num[Array, "*shape"]:
-    """Compute ⌊t / every⌋, in integers if t is an integer."""
+    """Return ⌊t / every⌋, the number of whole periods of `every` steps before step t.
+
+    The result is an integer if t is an integer.
+    """
     return jnp.zeros_like(t) if _is_beyond(t, every) else t // _beside(t, every)
 
 
@@ -103,6 +105,6 @@ def _beside(t: Array, number: Integer) -> Any:
 
 
 def fraction(t: Num[ArrayLike, "*shape"], num_steps: Integer) -> Float[Array, "*shape"]:
-    """Compute the fraction of T = num_steps that has passed: min(t, T) / T."""
+    """Return the fraction of T = num_steps steps that has passed: min(t, T) / T."""
     length = real(num_steps)  # num_steps may exceed int32.
     return jnp.minimum(real(t), length) / length

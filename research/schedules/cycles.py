@@ -22,12 +22,12 @@ def one_cycle(
     η_t = η_T + ½ (peak - η_T) · (1 + cos(π (t - p) / (T - p))) for p <= t < T,
     η_t = η_T from T on.
 
-    Here T = num_steps, the peak is at p = φ T, η_0 = peak / initial_divisor and
-    η_T = η_0 / final_divisor.
+    Here T = num_steps, φ = warmup_fraction, the peak is at p = φ T, η_0 = peak /
+    initial_divisor and η_T = η_0 / final_divisor.
 
     In the paper, the rate rises and falls along straight lines, and momentum is lowered
-    while the rate rises. (For straight lines, `join` a `linear_warmup` and a
-    `polynomial`.) The cosines and the default values are those of fastai, optax and
+    while the rate rises. For straight lines, `join` a `linear_warmup` and a
+    `polynomial`. The cosines and the default values are those of fastai, optax and
     PyTorch. optax.cosine_onecycle_schedule(T, peak, φ, ...) is the same schedule,
     except that it rounds p down to an integer. PyTorch's OneCycleLR(total_steps=N,
     pct_start=c) reaches its final rate at its last step, N - 1. It equals this schedule
@@ -39,6 +39,8 @@ def one_cycle(
       warmup_fraction: Fraction φ of the steps in which the rate rises, in (0, 1).
       initial_divisor: Ratio peak / η_0, positive.
       final_divisor: Ratio η_0 / η_T, positive.
+    Returns:
+      Function t -> η_t, the learning rate at step t = 0, 1, ...
     Raises:
       ValueError, TypeError: A concrete value is out of range or not a number.
     References:
@@ -85,9 +87,10 @@ def warm_restarts(
     In period i, the rate is η_t = final + ½ (initial - final) ·
     (1 + cos(π (t - s_i) / T_i)).
 
-    Here T_i = T_0 mⁱ is the length of period i = 0, 1, ... Each period is m times as
-    long as the period before. Period i starts at s_i = T_0 + ... + T_(i-1). The rate
-    returns to `initial` at s_i, and never equals `final`.
+    Here T_i = T_0 mⁱ is the length of period i = 0, 1, ..., with T_0 = first_period and
+    m = period_factor. Each period is m times as long as the period before. Period i
+    starts at s_i = T_0 + ... + T_(i-1), and period 0 at s_0 = 0. The rate returns to
+    `initial` at s_i, and approaches `final` towards the end of the period.
 
     PyTorch's CosineAnnealingWarmRestarts(T_0, T_mult=m, eta_min=final) is the same
     schedule. If PyTorch's scheduler is called with an epoch, it computes i from a
@@ -101,6 +104,8 @@ def warm_restarts(
       period_factor: Ratio m of the length of a period to the length of the period
         before, a positive integer.
       final: Rate that each period approaches at its end, at least 0.
+    Returns:
+      Function t -> η_t, the learning rate at step t = 0, 1, ...
     Raises:
       ValueError, TypeError: A concrete value is out of range or not a number.
     References:

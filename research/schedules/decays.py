@@ -17,6 +17,8 @@ def constant(value: Scalar) -> Schedule:
 
     Args:
       value: Rate, at least 0.
+    Returns:
+      Function t -> η_t, the learning rate at step t = 0, 1, ...
     Raises:
       ValueError, TypeError: A concrete value is not a finite number >= 0.
     Example:
@@ -38,6 +40,8 @@ def step(initial: Scalar, factor: Scalar, every: Integer) -> Schedule:
       factor: Factor by which the rate is multiplied at each drop, positive, usually
         0.1.
       every: Number of steps between two drops, a positive integer.
+    Returns:
+      Function t -> η_t, the learning rate at step t = 0, 1, ...
     Raises:
       ValueError, TypeError: A concrete value is out of range or not a number.
     References:
@@ -65,6 +69,8 @@ def exponential(initial: Scalar, factor: Scalar, timescale: Scalar = 1.0) -> Sch
         the factor is above 1, the rate grows.
       timescale: Number of steps in which the rate is multiplied by `factor` once,
         positive.
+    Returns:
+      Function t -> η_t, the learning rate at step t = 0, 1, ...
     Raises:
       ValueError, TypeError: A concrete value is out of range or not a number.
     References:
@@ -97,6 +103,8 @@ def polynomial(
       final: Rate from t = num_steps on, at least 0.
       num_steps: Number T of steps, a positive integer.
       power: Positive exponent. DeepLab uses 0.9.
+    Returns:
+      Function t -> η_t, the learning rate at step t = 0, 1, ...
     Raises:
       ValueError, TypeError: A concrete value is out of range or not a number.
     References:
@@ -130,6 +138,8 @@ def cosine(initial: Scalar, num_steps: Integer, final: Scalar = 0.0) -> Schedule
       initial: Rate at t = 0, at least 0.
       num_steps: Number T of steps, a positive integer.
       final: Rate from t = num_steps on, at least 0.
+    Returns:
+      Function t -> η_t, the learning rate at step t = 0, 1, ...
     Raises:
       ValueError, TypeError: A concrete value is out of range or not a number.
     References:
@@ -162,6 +172,8 @@ def inverse_square_root(initial: Scalar, timescale: Scalar = 1.0) -> Schedule:
     Args:
       initial: Rate at t = 0, at least 0.
       timescale: Number of steps after which the rate is initial / √2, positive.
+    Returns:
+      Function t -> η_t, the learning rate at step t = 0, 1, ...
     Raises:
       ValueError, TypeError: A concrete value is out of range or not a number.
     References:
@@ -179,13 +191,16 @@ def inverse_square_root(initial: Scalar, timescale: Scalar = 1.0) -> Schedule:
 def inverse_time(initial: Scalar, timescale: Scalar = 1.0) -> Schedule:
     """Build an inverse-time decay: η_t = initial / (1 + t / timescale).
 
-    The rates satisfy the Robbins-Monro conditions Σ η_t = ∞ and Σ η_t² < ∞. Bottou's
-    schedule γ_0 / (1 + γ_0 λ t) is this schedule with initial = γ_0 and
-    timescale = 1 / (γ_0 λ). optax does not have this schedule.
+    If initial > 0, the rates satisfy the Robbins-Monro conditions Σ η_t = ∞ and Σ η_t²
+    < ∞, with the sums over t = 0, 1, ... Bottou's schedule γ_0 / (1 + γ_0 λ t) is this
+    schedule with initial = γ_0 and timescale = 1 / (γ_0 λ). optax does not have this
+    schedule.
 
     Args:
       initial: Rate at t = 0, at least 0.
       timescale: Number of steps after which the rate is initial / 2, positive.
+    Returns:
+      Function t -> η_t, the learning rate at step t = 0, 1, ...
     Raises:
       ValueError, TypeError: A concrete value is out of range or not a number.
     References:

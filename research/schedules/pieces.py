@@ -24,6 +24,8 @@ def linear_warmup(peak: Scalar, num_steps: Integer, initial: Scalar = 0.0) -> Sc
       peak: Rate from t = num_steps on, at least 0.
       num_steps: Number T of steps, a positive integer.
       initial: Rate at t = 0, at least 0.
+    Returns:
+      Function t -> η_t, the learning rate at step t = 0, 1, ...
     Raises:
       ValueError, TypeError: A concrete value is out of range or not a number.
     References:
@@ -43,16 +45,18 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
     """Join schedules one after another, each with steps counted from its own start.
 
     The rate is η_t = schedules[i](t - b_i) for b_i <= t < b_(i+1), where b_0 = 0 and
-    b_1, b_2, ... are the boundaries. optax.join_schedules also evaluates the later
-    schedules at negative counts, where for example 1 / √(1 + t) is NaN. The rate does
-    not contain this NaN. But the derivatives of the rate are NaN, and
-    jax_debug_nans raises an error. This function evaluates no schedule at a negative
-    count.
+    b_1, b_2, ... are the boundaries. The last schedule has no end. optax.join_schedules
+    also evaluates the later schedules at negative counts, where for example 1 / √(1 +
+    t) is NaN. Its rate does not contain this NaN, but the derivatives of its rate do,
+    and jax_debug_nans raises an error. This function evaluates no schedule at a
+    negative count.
 
     Args:
       schedules: Sequence of k schedules, from this library or from optax.
       boundaries: Steps at which the second, third, ... schedule starts: k - 1 positive
         integers in increasing order.
+    Returns:
+      Function t -> η_t, the learning rate at step t = 0, 1, ...
     Raises:
       ValueError, TypeError: The number of boundaries is not k - 1, or the boundaries do
         not increase.
@@ -97,7 +101,7 @@ def piecewise(
     The rate is `initial` before the first boundary, and values[i] from boundaries[i]
     on.
 
-    With the boundaries b_i and the values v_i,
+    With the boundaries b_1, ..., b_k and the values v_1, ..., v_k,
     optax.piecewise_constant_schedule(initial, {b_1: v_1 / initial, b_2: v_2 / v_1,
     ...}) is the same schedule. The function in optax takes factors instead of rates, so
     a rate of 0 cannot rise again. Both schedules apply the new rate from the boundary
@@ -108,6 +112,8 @@ def piecewise(
       boundaries: Steps at which the rate changes: k positive integers in increasing
         order.
       values: Rate from each boundary on: k numbers, at least 0.
+    Returns:
+      Function t -> η_t, the learning rate at step t = 0, 1, ...
     Raises:
       ValueError, TypeError: The lengths differ, the boundaries do not increase, or a
         concrete value is out of range.

@@ -21,8 +21,8 @@ def coefficients(f: Callable[..., Any], x: Any, v: Any, order: int) -> Any:
       v: Direction, in the structure, shapes and dtypes of x.
       order: Largest order, at least 1.
     Returns:
-      A pytree like f(x), in which each leaf is replaced by the list of its
-      coefficients.
+      A pytree like f(x), in which each leaf is replaced by the list of its coefficients
+      of t^0, t^1, ..., t^order.
     """
     jaxpr, shapes = jax.make_jaxpr(f, return_shape=True)(x)
     inputs = [

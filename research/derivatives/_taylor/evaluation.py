@@ -60,7 +60,7 @@ LINEAR = {
 
 
 class Context(NamedTuple):
-    """How a jaxpr is evaluated.
+    """Settings and memory of the evaluation of a jaxpr on power series.
 
     Attributes:
       order: Largest order. Each equation is evaluated to this order before the next
@@ -85,7 +85,7 @@ class Known(NamedTuple):
 
 
 def evaluate(jaxpr: Any, inputs: Sequence[Series], context: Context) -> list[Series]:
-    """Evaluate a closed jaxpr on series.
+    """Evaluate a closed jaxpr on power series instead of arrays.
 
     Args:
       jaxpr: The closed jaxpr.
@@ -94,7 +94,8 @@ def evaluate(jaxpr: Any, inputs: Sequence[Series], context: Context) -> list[Ser
     Returns:
       A series for each output.
     Raises:
-      UnsupportedPrimitiveError: A primitive has no derivative rule for forward mode.
+      UnsupportedPrimitiveError: A primitive has no derivative rule for forward mode, or
+        a function has a rule for reverse mode only (`jax.custom_vjp`).
     """
     jaxpr = closed(jaxpr)
     known: dict[Any, Series] = dict(zip(jaxpr.jaxpr.invars, inputs, strict=True))

@@ -18,7 +18,7 @@ _NAMES = itertools.count()
 
 
 class Series:
-    """A series x(t) = Σ_k x[k] t^k.
+    """A power series x(t) = Σ_k x[k] t^k for k = 0, 1, 2, ...
 
     Attributes:
       is_constant: Whether all coefficients but the first are zero.
@@ -37,7 +37,7 @@ class Series:
 
 
 class Constant(Series):
-    """A series with one coefficient."""
+    """A power series that does not depend on t: only its first coefficient is not 0."""
 
     def __init__(self, value: Any):
         self.value, self.is_constant = value, True
@@ -95,14 +95,14 @@ def grow(first: Any, slope: Callable[[int, list[Coefficient]], Coefficient]) -> 
 
 
 def times(factor: float, coefficient: Coefficient) -> Coefficient:
-    """Multiply a coefficient by a number."""
+    """Return a coefficient times a number; None counts as zero."""
     if coefficient is None or factor == 1:
         return coefficient
     return lax.mul(coefficient, np.asarray(factor, coefficient.dtype))
 
 
 def total(terms: Iterable[Coefficient]) -> Coefficient:
-    """Add terms; None counts as zero."""
+    """Return the sum of terms; None counts as zero, and is returned if all are zero."""
     result = None
     for term in terms:
         if term is not None:
@@ -111,7 +111,7 @@ def total(terms: Iterable[Coefficient]) -> Coefficient:
 
 
 def minus(a: Coefficient, b: Coefficient) -> Coefficient:
-    """Subtract b from a; None is zero."""
+    """Return a - b; None counts as zero."""
     if b is None:
         return a
     return lax.neg(b) if a is None else lax.sub(a, b)
@@ -121,6 +121,8 @@ def product(
     k: int, a: Indexed, b: Indexed, first: int = 0, call: Callable[..., Any] = lax.mul
 ) -> Coefficient:
     """Return coefficient k of a(t) b(t), without the terms of a[0] to a[first - 1].
+
+    This is the sum of a[j] b[k - j] over j from `first` to k.
 
     Args:
       k: Number of the coefficient.
@@ -137,7 +139,10 @@ def product(
 
 
 def square(k: int, a: Indexed, first: int = 0) -> Coefficient:
-    """Return coefficient k of a(t)², without the terms of a[0] to a[first - 1]."""
+    """Return coefficient k of a(t)², without the terms of a[0] to a[first - 1].
+
+    This is the sum of a[j] a[k - j] over all j with j >= first and k - j >= first.
+    """
     halves = ((a[j], a[k - j]) for j in range(first, (k + 1) // 2))
     twice = times(
         2,
@@ -152,7 +157,7 @@ def square(k: int, a: Indexed, first: int = 0) -> Coefficient:
 
 
 def multiplied(a: Series, b: Series) -> Series:
-    """Return the series of a(t) b(t)."""
+    """Return the power series of the product a(t) b(t)."""
     return series(
         square(k, a) if a is b else product(k, a, b) for k in itertools.count()
     )

@@ -42,7 +42,10 @@ HUGE = 2.0**29  # Multiples of π/2 up to here are subtracted exactly enough.
 
 
 def around(value: Any) -> Interval:
-    """Return the floats just below and above a number, exact or with sixty digits."""
+    """Return the interval between the two neighbours of the float nearest to a number.
+
+    The number, a Fraction or an mpmath number of sixty digits, lies in this interval.
+    """
     nearest = np.asarray(float(value))
     return Interval(down(nearest), up(nearest), np.asarray(FINE))
 
@@ -255,7 +258,7 @@ def _atan_at(x: np.ndarray) -> Interval:
 
 
 def safe_size(size: np.ndarray) -> np.ndarray:
-    """Replace infinity by the largest float."""
+    """Return numbers that are not negative, with the largest float for infinity."""
     return np.minimum(size, np.finfo(float).max)
 
 
@@ -292,17 +295,21 @@ def _increasing(function: Callable[[np.ndarray], Interval], x: Interval) -> Inte
 
 
 def exp(x: Interval) -> Interval:
-    """Return e^x."""
+    """Enclose e^x for all numbers in x."""
     return _increasing(_exp_at, x)
 
 
 def expm1(x: Interval) -> Interval:
-    """Return e^x - 1."""
+    """Enclose e^x - 1 for all numbers in x."""
     return _increasing(_expm1_at, x)
 
 
 def log(x: Interval) -> Interval:
-    """Return log x, over the part of x above 0."""
+    """Enclose log x over the part of x above 0.
+
+    If x contains other numbers, `trouble` of the result is MAYBE_UNDEFINED (log x may
+    have no value).
+    """
     found = _increasing(
         _log_at, x._replace(low=np.maximum(x.low, 0.0), high=np.maximum(x.high, 0.0))
     )
@@ -311,7 +318,11 @@ def log(x: Interval) -> Interval:
 
 
 def log1p(x: Interval) -> Interval:
-    """Return log(1 + x), over the part of x above -1."""
+    """Enclose log(1 + x) over the part of x above -1.
+
+    If x contains other numbers, `trouble` of the result is MAYBE_UNDEFINED (log(1 + x)
+    may have no value).
+    """
     inside = np.nextafter(-1.0, 0.0)
     clipped = x._replace(low=np.maximum(x.low, inside), high=np.maximum(x.high, inside))
     found = _increasing(_log1p_at, clipped)
@@ -320,12 +331,12 @@ def log1p(x: Interval) -> Interval:
 
 
 def sin(x: Interval) -> Interval:
-    """Return sin x."""
+    """Enclose sin x for all numbers in x."""
     return _wave(x, 0)
 
 
 def cos(x: Interval) -> Interval:
-    """Return cos x = sin(x + π/2)."""
+    """Enclose cos x = sin(x + π/2) for all numbers in x."""
     return _wave(x, 1)
 
 
@@ -356,7 +367,12 @@ def _holds_integer(low: np.ndarray, high: np.ndarray, offset: int) -> np.ndarray
 
 
 def tan(x: Interval) -> Interval:
-    """Return tan x. Over an interval with a pole, tan may be undefined."""
+    """Enclose tan x for all numbers in x.
+
+    If x may contain a pole, the result is the whole real line, and its `trouble` is
+    MAYBE_UNDEFINED (tan x may have no value). This is also so if x contains numbers of
+    absolute value 2^29 or more.
+    """
     quarters_low = divide(_at(x.low), HALF_PI_ENCLOSED).low
     quarters_high = divide(_at(x.high), HALF_PI_ENCLOSED).high
     lower, upper = down((quarters_low - 1) / 2), up((quarters_high - 1) / 2)
@@ -394,7 +410,7 @@ def _tanh_at(x: np.ndarray) -> Interval:
 
 
 def tanh(x: Interval) -> Interval:
-    """Return tanh x."""
+    """Enclose tanh x for all numbers in x."""
     return _increasing(_tanh_at, x)
 
 
@@ -407,7 +423,7 @@ def _logistic_at(x: np.ndarray) -> Interval:
 
 
 def logistic(x: Interval) -> Interval:
-    """Return 1 / (1 + e^-x)."""
+    """Enclose 1 / (1 + e^-x) for all numbers in x."""
     return _increasing(_logistic_at, x)
 
 
@@ -429,12 +445,12 @@ def _half_sum(e: Interval) -> Interval:
 
 
 def sinh(x: Interval) -> Interval:
-    """Return sinh x."""
+    """Enclose sinh x for all numbers in x."""
     return _increasing(_sinh_at, x)
 
 
 def cosh(x: Interval) -> Interval:
-    """Return cosh x = (e^|x| + e^-|x|) / 2, which grows with |x|."""
+    """Enclose cosh x = (e^|x| + e^-|x|) / 2 for all numbers in x."""
     size = magnitude(x)
     low, high = _cosh_at(size.low), _cosh_at(size.high)
     return interval(np.maximum(low.low, 1.0), high.high, x)
@@ -445,7 +461,7 @@ def _cosh_at(size: np.ndarray) -> Interval:
 
 
 def atan(x: Interval) -> Interval:
-    """Return the arc tangent of x."""
+    """Enclose the arc tangent of all numbers in x."""
     return _increasing(_atan_at, x)
 
 
@@ -464,13 +480,21 @@ def _asin_at(x: np.ndarray) -> Interval:
 
 
 def asin(x: Interval) -> Interval:
-    """Return the arc sine of x, over the part of x in [-1, 1]."""
+    """Enclose the arc sine over the part of x in [-1, 1].
+
+    If x contains other numbers, `trouble` of the result is MAYBE_UNDEFINED (the arc
+    sine may have no value).
+    """
     found = _increasing(_asin_at, x)
     return with_trouble(found, (x.low < -1) | (x.high > 1), MAYBE_UNDEFINED)
 
 
 def acos(x: Interval) -> Interval:
-    """Return the arc cosine of x, over the part of x in [-1, 1]."""
+    """Enclose the arc cosine over the part of x in [-1, 1].
+
+    If x contains other numbers, `trouble` of the result is MAYBE_UNDEFINED (the arc
+    cosine may have no value).
+    """
     return subtract(HALF_PI_ENCLOSED, asin(x))
 
 
@@ -490,12 +514,16 @@ def _asinh_at(x: np.ndarray) -> Interval:
 
 
 def asinh(x: Interval) -> Interval:
-    """Return the inverse of sinh."""
+    """Enclose asinh x, the inverse of sinh, for all numbers in x."""
     return _increasing(_asinh_at, x)
 
 
 def acosh(x: Interval) -> Interval:
-    """Return log(x + √(x² - 1)) = log1p(t + √(2 t + t²)), t = x - 1, where x >= 1."""
+    """Enclose acosh x = log(x + √(x² - 1)) over the part of x with x >= 1.
+
+    The formula used is log1p(t + √(2 t + t²)) with t = x - 1. If x contains numbers
+    below 1, `trouble` of the result is MAYBE_UNDEFINED (acosh x may have no value).
+    """
     t = subtract(x, point(1.0))
     clipped = t._replace(low=np.maximum(t.low, 0.0), high=np.maximum(t.high, 0.0))
     square = multiply(clipped, add(clipped, point(2.0)))
@@ -505,7 +533,11 @@ def acosh(x: Interval) -> Interval:
 
 
 def atanh(x: Interval) -> Interval:
-    """Return ½ log1p(2 x / (1 - x)), over the part of x inside (-1, 1)."""
+    """Enclose atanh x = ½ log1p(2 x / (1 - x)) over the part of x inside (-1, 1).
+
+    If x contains other numbers, `trouble` of the result is MAYBE_UNDEFINED (atanh x may
+    have no value).
+    """
     outside = (x.low <= -1) | (x.high >= 1)
     inside = np.nextafter(1.0, 0.0)
     clipped = x._replace(
@@ -531,10 +563,11 @@ def _atanh_at(x: np.ndarray) -> Interval:
 
 
 def atan2(y: Interval, x: Interval) -> Interval:
-    """Return the angle of the point (x, y).
+    """Enclose the angle of the points (x, y), from -π to π.
 
-    If the box contains points with y = 0 and x <= 0, where the angle jumps, the result
-    is [-π, π]."""
+    The angle jumps at the points with y = 0 and x <= 0. If the box of the points
+    contains such a point, the result encloses [-π, π], and its `trouble` is NOT_SMOOTH.
+    """
     right, above, below = x.low > 0, y.low > 0, y.high < 0
     one = point(1.0)
     of_right = atan(divide(y, _where(right, x, one)))
@@ -559,12 +592,15 @@ def _where(condition: np.ndarray, x: Interval, otherwise: Interval) -> Interval:
 
 
 def erf(x: Interval) -> Interval:
-    """Return the error function of x."""
+    """Enclose the error function of all numbers in x."""
     return _increasing(_erf_at, x)
 
 
 def cube_root(x: Interval) -> Interval:
-    """Return ∛x. The ends are floats near NumPy's result, and their cubes enclose x."""
+    """Enclose ∛x for all numbers in x.
+
+    The ends are floats near NumPy's result whose cubes enclose x.
+    """
     low, high = _cube_root_at(x.low), _cube_root_at(x.high)
     return interval(low.low, high.high, x)
 
@@ -593,10 +629,13 @@ def _cube_root_at(x: np.ndarray) -> Interval:
 
 
 def power(x: Interval, y: Interval) -> Interval:
-    """Return x^y: by products for integers y, otherwise e^(y log x) where x > 0.
+    """Enclose x^y for all numbers in x and y.
 
-    A negative x has powers with integer exponents only. If x contains negative numbers,
-    and y is not one number but contains an integer, the result is the whole real line.
+    If each y is one known integer, x^y is computed by products. If each y is the number
+    0.5, it is the square root. Otherwise it is e^(y log x) over the part of x above 0,
+    because a negative number has real powers with integer exponents only. If x then
+    contains negative numbers, `trouble` of the result is MAYBE_UNDEFINED (x^y may have
+    no value). If y also contains an integer, the result is the whole real line.
     """
     if y.is_point and np.all(y.low == np.rint(y.low)) and np.all(np.abs(y.low) < 2**31):
         return _integer_powers(x, y)

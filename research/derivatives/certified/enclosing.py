@@ -34,10 +34,11 @@ class Enclosure(NamedTuple):
     Attributes:
       low, high: For every point of the box at which the function has a value, low <=
         value <= high; float64, of the shape of the value. An end may be infinite.
-      smooth: Whether it is proved that the function has a value at every point of the
-        box, and that each comparison in it has the same answer at all these points.
+      smooth: True if two statements are proved: the function has a value at every point
+        of the box, and each comparison in the function has the same answer at all these
+        points.
       lines: Lines of the program, such as "model.py:12", at which a comparison may have
-        both answers or a value may be undefined.
+        both answers or a value may be undefined. Empty if `smooth` is True.
     """
 
     low: np.ndarray
@@ -60,20 +61,21 @@ def enclose(f: Callable[..., Any], low: Any, high: Any) -> Enclosure:
 
     f is traced by JAX, and its operations are evaluated in interval arithmetic: lower
     ends are rounded down and upper ends up. The bounds hold for the function of real
-    numbers that the program describes: constants are the floats of the program, and no
-    operation rounds. The bounds are rigorous, but not tight: where a variable occurs
-    several times, they may be much wider than the range of f. They tighten as the box
-    shrinks.
+    numbers that the program describes. In this function, constants are the floats of
+    the program, and no operation rounds. The bounds are proved, but not tight. If a
+    variable occurs several times in f, they may be much wider than the range of f. They
+    tighten as the box shrinks.
 
     Args:
       f: Function of one array of floats that JAX can trace. It returns one array.
-      low, high: Ends of the box, arrays of one shape with low <= high, finite. They are
-        read as float64.
+      low, high: Ends of the box, finite arrays of one shape with low <= high. They are
+        converted to float64.
     Returns:
       An `Enclosure` with arrays of the shape of f(x).
     Raises:
       ValueError: The ends have different shapes, low > high, or an end is not finite.
       TypeError: f is not callable, or an end is not a real number.
+      NotScalarError: f does not return one array.
       UnsupportedPrimitiveError: f uses an operation that cannot be enclosed. The
         message names its line.
     References:
@@ -94,26 +96,28 @@ def derivative_enclosure(
 ) -> Enclosure:
     """Return proved bounds of a derivative of f over a box, or at a point.
 
-    If the argument of f is an array with axes, order 1 is the gradient and order 2 the
-    Hessian. If the argument is a number, the derivative of every order is a number. The
-    derivative is the one that JAX forms from the program of f by its own rules. A
-    function with a derivative rule of your own, or with `stop_gradient`, is refused,
-    because its derivative in JAX may not be the derivative of its values. If `smooth`
-    is True in the result, the derivative exists everywhere in the box.
+    If low has axes, order 1 is the gradient and order 2 the Hessian. If low is a
+    number, the derivative of every order is a number. The derivative is the one that
+    JAX forms from the program of f by its own rules. If f uses `stop_gradient` or a
+    derivative rule of your own (`jax.custom_jvp`, `jax.custom_vjp`), an error is
+    raised, because the derivative in JAX may not be the derivative of the values of f.
+    If `smooth` is True in the result, the derivative exists everywhere in the box.
 
     Args:
       f: Function of one array of floats that returns one number.
-      low, high: Ends of the box; high=None means the point low.
+      low, high: Ends of the box, as in `enclose`. high=None means the point low.
       order: Order of the derivative, 1 to 10; at most 2 if low has axes. Each order
-        doubles the size of the program.
+        about doubles the size of the program.
     Returns:
-      An `Enclosure` of shape (), low.shape or low.shape + low.shape.
+      An `Enclosure`. Its arrays have shape () if low is a number. Otherwise they have
+      the shape low.shape for order 1, and low.shape + low.shape for order 2.
     Raises:
       ValueError: As in `enclose`, or the order is out of range.
       TypeError: As in `enclose`.
       NotScalarError: f does not return one number.
-      UnsupportedPrimitiveError: As in `enclose`, or f has a derivative rule that is not
-        JAX's.
+      NotInexactError: f returns an integer or a bool.
+      UnsupportedPrimitiveError: As in `enclose`, or f uses `stop_gradient` or a
+        derivative rule that is not JAX's.
     References:
       Moore, Kearfott & Cloud, Introduction to interval analysis, 2009, chapter 6.
     Example:
@@ -156,7 +160,13 @@ def _enclosure(program: Any, box: Interval) -> Enclosure:
 
 
 def checked_box(low: Any, high: Any) -> Interval:
-    """Return a box as an interval of float64."""
+    """Check the ends of a box, and return it as an interval of float64.
+
+    Raises:
+      TypeError: An end is not an array of real numbers.
+      ValueError: The ends have different shapes, low > high, or an end is not finite.
+      RuntimeError: The processor replaces the smallest floats by 0.
+    """
     ends = []
     for name, value in (("low", low), ("high", high)):
         check_numbers(name, value, kinds="iuf")
@@ -177,7 +187,7 @@ def checked_box(low: Any, high: Any) -> Interval:
 
 
 def check_denormals() -> None:
-    """Refuse to work on a processor that replaces the smallest floats by 0."""
+    """Raise RuntimeError if the processor replaces the smallest floats by 0."""
     smallest = np.array([5e-324])
     if (smallest * 1.0)[0] == 0 or np.nextafter(np.zeros(1), 1.0)[0] == 0:
         raise RuntimeError(
@@ -187,7 +197,17 @@ def check_denormals() -> None:
 
 
 def check_scalar(f: Callable[..., Any], shape: jax.ShapeDtypeStruct) -> None:
-    """Refuse a function that does not return one real floating number."""
+    """Raise an error unless f returns one number whose derivative in JAX is trusted.
+
+    Args:
+      f: Function of one array.
+      shape: Shape and dtype of this array.
+    Raises:
+      NotScalarError: f does not return one number.
+      NotInexactError: The number is not real and floating.
+      UnsupportedPrimitiveError: f uses `stop_gradient` or a derivative rule that is not
+        JAX's.
+    """
     with in_float64():
         result = jax.eval_shape(f, shape)
     if getattr(result, "shape", None) != ():
@@ -198,13 +218,15 @@ def check_scalar(f: Callable[..., Any], shape: jax.ShapeDtypeStruct) -> None:
 
 
 class TimeOver(Exception):
-    """The time of a search was over before all boxes were enclosed."""
+    """Raised if the time of a search is over before all boxes are enclosed."""
 
 
 class Batched:
-    """A function of a point, enclosed for many boxes at once.
+    """Callable (low, high) -> enclosures of a function of a point over many boxes.
 
     Attributes:
+      function: The function, mapped over points by `jax.vmap`.
+      size: Number of coordinates of a point.
       deadline: Value of `time.monotonic()` after which a call for several boxes raises
         TimeOver. A call for one box is always completed.
       lines: Lines of the program at which a comparison may have both answers or a value

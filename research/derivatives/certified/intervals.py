@@ -20,7 +20,8 @@ LARGEST = float(np.finfo(np.float64).max)
 class Interval(NamedTuple):
     """An array of intervals that enclose the values of a function on a box.
 
-    Wherever the function has a value, this value lies between `low` and `high`.
+    If the function has a value at a point of the box, the value lies between `low` and
+    `high`.
 
     Attributes:
       low, high: Ends of the intervals, float64, int64 or bool arrays of one shape. Ends
@@ -41,12 +42,16 @@ class Interval(NamedTuple):
 
     @property
     def is_point(self) -> bool:
-        """Whether low and high are the same array."""
+        """Whether low and high are the same array object."""
         return self.low is self.high
 
 
 def point(value: Any) -> Interval:
-    """Return the interval [x, x] of each entry; floats become float64."""
+    """Return the interval [x, x] for each entry x of an array.
+
+    Floats are converted to float64, and integers to int64. Complex numbers raise a
+    TypeError.
+    """
     array = np.asarray(value)
     if array.dtype.kind == "f" or array.dtype.name == "bfloat16":
         array = array.astype(np.float64)
@@ -60,14 +65,17 @@ def point(value: Any) -> Interval:
 
 
 def interval(low: Any, high: Any, *causes: Interval) -> Interval:
-    """Return [low, high], with the largest `trouble` of `causes`.
+    """Return the interval [low, high], with the largest `trouble` of other intervals.
 
-    `causes` are the intervals from which low and high were computed."""
+    Args:
+      low, high: Ends of the interval.
+      causes: The other intervals, from which low and high were computed.
+    """
     return Interval(np.asarray(low), np.asarray(high), worst(*causes))
 
 
 def worst(*intervals: Interval) -> np.ndarray:
-    """Return the largest `trouble` of several intervals, entry by entry."""
+    """Return the largest `trouble` of several intervals for each entry, or FINE."""
     trouble = np.asarray(FINE)
     for one in intervals:
         if one.trouble.ndim or one.trouble > 0 or trouble.ndim:
@@ -83,12 +91,12 @@ def with_trouble(x: Interval, where: np.ndarray, kind: np.uint8) -> Interval:
 
 
 def down(x: np.ndarray) -> np.ndarray:
-    """Return the next smaller float."""
+    """Return the next smaller float for each entry."""
     return np.nextafter(x, -np.inf)
 
 
 def up(x: np.ndarray) -> np.ndarray:
-    """Return the next larger float."""
+    """Return the next larger float for each entry."""
     return np.nextafter(x, np.inf)
 
 
@@ -113,19 +121,19 @@ def _two_sum(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def add(a: Interval, b: Interval) -> Interval:
-    """Return a + b."""
+    """Enclose a + b for all numbers in a and b."""
     low = add_down(a.low, b.low)
     high = add_up(a.high, b.high)
     return interval(_or(low, -np.inf), _or(high, np.inf), a, b)
 
 
 def negative(a: Interval) -> Interval:
-    """Return -a."""
+    """Return the interval of the numbers -a."""
     return a._replace(low=-a.high, high=-a.low)
 
 
 def subtract(a: Interval, b: Interval) -> Interval:
-    """Return a - b."""
+    """Enclose a - b for all numbers in a and b."""
     return add(a, negative(b))
 
 
@@ -135,7 +143,7 @@ def _or(values: np.ndarray, otherwise: float) -> np.ndarray:
 
 
 def multiply(a: Interval, b: Interval) -> Interval:
-    """Return a b."""
+    """Enclose a b for all numbers in a and b."""
     if b.is_point:
         a, b = b, a
     if a.is_point:
@@ -186,7 +194,11 @@ def _largest(ends: tuple[np.ndarray, ...]) -> np.ndarray:
 
 
 def divide(a: Interval, b: Interval) -> Interval:
-    """Return a / b. Where b contains 0, the quotient may be undefined."""
+    """Enclose a / b for all numbers in a and b.
+
+    Where b contains 0, `trouble` of the result is MAYBE_UNDEFINED (the quotient may
+    have no value).
+    """
     through_zero = (b.low <= 0) & (b.high >= 0)
     safe_low = np.where(through_zero, 1.0, b.low)
     safe_high = np.where(through_zero, 1.0, b.high)
@@ -215,7 +227,7 @@ def divide(a: Interval, b: Interval) -> Interval:
 
 
 def safe(x: np.ndarray) -> np.ndarray:
-    """Replace 0 by 1, for quotients that are not used."""
+    """Replace 0 by 1, so that a quotient that is not used does not divide by 0."""
     return np.where(x == 0, 1.0, x)
 
 
@@ -225,7 +237,11 @@ def _quotient(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def square_root(a: Interval) -> Interval:
-    """Return √a, over the part of a that is not negative."""
+    """Enclose √a over the part of a that is not negative.
+
+    If a contains negative numbers, `trouble` of the result is MAYBE_UNDEFINED (the root
+    may have no value).
+    """
     low, high = np.sqrt(np.maximum(a.low, 0.0)), np.sqrt(np.maximum(a.high, 0.0))
     # The square of an integer below 2^26 is exact, and so is its root.
     exact = (low == np.floor(low)) & (low < 2.0**26) & (low * low == a.low)
@@ -234,7 +250,7 @@ def square_root(a: Interval) -> Interval:
 
 
 def magnitude(a: Interval) -> Interval:
-    """Return |a|."""
+    """Return the interval of the absolute values |a|."""
     crosses = (a.low < 0) & (a.high > 0)
     ends = np.abs(a.low), np.abs(a.high)
     zero = np.zeros((), a.low.dtype)
@@ -244,7 +260,7 @@ def magnitude(a: Interval) -> Interval:
 
 
 def integer_power(a: Interval, n: int) -> Interval:
-    """Return aⁿ for an integer n."""
+    """Enclose aⁿ for all numbers in a, for an integer n."""
     if n < 0:
         return divide(point(1.0), integer_power(a, -n))
     if n == 0:
@@ -280,12 +296,12 @@ def _power(
 
 
 def minimum(a: Interval, b: Interval) -> Interval:
-    """Return the smaller of a and b."""
+    """Return the interval of min(a, b) for all numbers in a and b."""
     return interval(np.minimum(a.low, b.low), np.minimum(a.high, b.high), a, b)
 
 
 def maximum(a: Interval, b: Interval) -> Interval:
-    """Return the larger of a and b."""
+    """Return the interval of max(a, b) for all numbers in a and b."""
     return interval(np.maximum(a.low, b.low), np.maximum(a.high, b.high), a, b)
 
 
@@ -295,13 +311,13 @@ def hull(a: Interval, b: Interval) -> Interval:
 
 
 def total(a: Interval, axes: tuple[int, ...]) -> Interval:
-    """Return the sum of an array of intervals over some axes.
+    """Enclose the sum of an array of intervals over some axes.
 
-    NumPy adds the lower ends, and then the upper ends. Each of the two sums is then
-    moved outwards by `sum_error`, a bound of its rounding error. For n floats in any
-    order, the rounding error is at most γ times the sum of their absolute values, where
-    γ = (n - 1) u / (1 - (n - 1) u) and u = 2^-53 (Higham, Accuracy and stability of
-    numerical algorithms, 2002, equation (4.4)).
+    NumPy adds the lower ends, and then the upper ends. If they are floats, each of the
+    two sums is then moved outwards by `sum_error`, a bound of its rounding error. For n
+    floats in any order, the rounding error is at most γ times the sum of their absolute
+    values, where γ = (n - 1) u / (1 - (n - 1) u) and u = 2^-53 (Higham, Accuracy and
+    stability of numerical algorithms, 2002, equation (4.4)).
     """
     trouble = a.trouble
     if trouble.ndim:
@@ -321,8 +337,12 @@ def total(a: Interval, axes: tuple[int, ...]) -> Interval:
 
 
 def sum_error(sizes: np.ndarray, axes: tuple[int, ...], count: int) -> np.ndarray:
-    """Return a bound of the rounding error of a sum of `count` floats.
+    """Return a bound of the rounding error of sums of floats over some axes.
 
-    `sizes` are the absolute values of the floats."""
+    Args:
+      sizes: Absolute values of the floats.
+      axes: Axes that are summed.
+      count: Number of floats in each sum.
+    """
     # The sum of sizes is itself rounded; the factor 1.01 is more than its error.
     return up(1.01 * count * UNIT * np.sum(sizes, axis=axes))

@@ -18,7 +18,7 @@ from research.derivatives.certified.intervals import (
 
 
 def product(a: Interval, b: Interval) -> Interval:
-    """Return A B for matrices (..., m, k) and (..., k, n)."""
+    """Enclose A B for matrices of shapes (..., m, k) and (..., k, n)."""
     left = Interval(a.low[..., :, :, None], a.high[..., :, :, None], np.asarray(FINE))
     if a.is_point:
         left = point(left.low)
@@ -29,7 +29,7 @@ def product(a: Interval, b: Interval) -> Interval:
 
 
 def applied(a: Interval, v: Interval) -> Interval:
-    """Return A v for matrices (..., m, k) and vectors (..., k)."""
+    """Enclose A v for matrices of shape (..., m, k) and vectors of shape (..., k)."""
     column = Interval(v.low[..., None], v.high[..., None], np.asarray(FINE))
     if v.is_point:
         column = point(column.low)
@@ -45,18 +45,21 @@ def krawczyk(
     value: Interval,
     jacobian: Interval,
 ) -> Interval:
-    """Return m - Y F(m) + (I - Y J(X)) (X - m), which contains all roots of F in X.
+    """Return a box that contains all roots of F in a box X, by Krawczyk's operator.
 
-    X is a box, m a point in X, and J(X) an enclosure of the Jacobian of F over X. If
-    the result lies in the interior of X, then X contains exactly one root of F. These
-    two statements are true for every matrix Y. Here Y is an approximate inverse of the
-    midpoint of J(X), which makes the result narrow.
+    Let m be a point in X, J(X) an enclosure of the Jacobian of F over X, I the identity
+    matrix and Y any matrix. The box m - Y F(m) + (I - Y J(X)) (X - m) contains all
+    roots of F in X. If it lies in the interior of X, then X contains exactly one root
+    of F. Here Y is an approximate inverse of the midpoint of J(X), which makes the
+    result narrow.
 
     Args:
       low, high: Ends of the boxes X, shape (boxes, n).
       middle: A point m of each box, shape (boxes, n).
       value: Enclosure of F(m), shape (boxes, n).
       jacobian: Enclosure of the Jacobian over X, shape (boxes, n, n).
+    Returns:
+      The box for each X, an `Interval` of shape (boxes, n).
     References:
       Krawczyk, Newton-Algorithmen zur Bestimmung von Nullstellen mit Fehlerschranken,
       Computing 4 (1969). Neumaier, Interval methods for systems of equations, 1990,
@@ -81,18 +84,18 @@ def _inverse(matrices: np.ndarray) -> np.ndarray:
 
 
 def eigenvalue_bounds(symmetric: Interval) -> tuple[np.ndarray, np.ndarray]:
-    """Return bounds of the smallest and the largest eigenvalue, over all matrices in A.
+    """Bound the eigenvalues of all symmetric matrices in an interval matrix A.
 
-    A is the argument `symmetric`. The columns of Q are approximate eigenvectors of the
-    midpoint of A, so QᵀAQ is almost diagonal. With x = Q y, the quotient xᵀAx / xᵀx is
-    yᵀQᵀAQy / yᵀQᵀQy. Gershgorin's circles of QᵀAQ bound the numerator, and those of QᵀQ
-    bound the denominator.
+    The extreme eigenvalues of a symmetric matrix A are the extreme values of xᵀAx /
+    xᵀx. Let the columns of Q be approximate eigenvectors of the midpoint of A, so QᵀAQ
+    is almost diagonal. With x = Q y, the quotient is yᵀQᵀAQy / yᵀQᵀQy. Gershgorin's
+    circles of QᵀAQ bound the numerator, and those of QᵀQ bound the denominator.
 
     Args:
-      symmetric: Symmetric matrices of intervals, shape (..., n, n).
+      symmetric: Interval matrices A, shape (..., n, n).
     Returns:
-      A lower bound of the smallest and an upper bound of the largest eigenvalue, each
-      of shape (...).
+      (lower bound of the smallest eigenvalue, upper bound of the largest), each of
+      shape (...). They are -inf and inf where nothing is proved.
     """
     centres, radii, gram_low, gram_high = _circles(symmetric)
     smallest = np.min(down(centres.low - radii), axis=-1)
@@ -105,17 +108,20 @@ def eigenvalue_bounds(symmetric: Interval) -> tuple[np.ndarray, np.ndarray]:
 
 
 def signs_of_eigenvalues(symmetric: Interval) -> tuple[np.ndarray, np.ndarray]:
-    """Count the eigenvalues that are surely positive and surely negative.
+    """Count the positive and the negative eigenvalues of an interval matrix A.
 
-    A is the argument `symmetric`, and the columns of Q are approximate eigenvectors of
-    its midpoint. If no Gershgorin circle of QᵀQ contains 0, Q is invertible, and by
-    Sylvester's law of inertia A and QᵀAQ have equal numbers of positive and of negative
-    eigenvalues. If no circle of QᵀAQ contains 0, there are as many positive eigenvalues
-    as circles to the right of 0, and as many negative ones as circles to the left.
+    The counts hold for all symmetric matrices in A. The columns of Q are approximate
+    eigenvectors of the midpoint of A. If no Gershgorin circle of QᵀQ contains 0, Q is
+    invertible, and by Sylvester's law of inertia A and QᵀAQ have equal numbers of
+    positive and of negative eigenvalues. If no circle of QᵀAQ contains 0, there are as
+    many positive eigenvalues as circles to the right of 0, and as many negative ones as
+    circles to the left.
 
+    Args:
+      symmetric: Interval matrices A, shape (..., n, n).
     Returns:
-      The numbers of positive and of negative eigenvalues; both 0 if a circle contains
-      0.
+      (number of positive eigenvalues, number of negative eigenvalues), each of shape
+      (...). Both are 0 where a circle contains 0.
     """
     centres, radii, gram_low, _ = _circles(symmetric)
     positive, negative = down(centres.low - radii) > 0, up(centres.high + radii) < 0

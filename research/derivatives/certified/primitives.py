@@ -44,7 +44,10 @@ RULES: dict[str, Rule] = {}
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Register a function as the rule of primitives."""
+    """Return a decorator that registers a function as the rule of JAX primitives.
+
+    `names` are the names of the primitives.
+    """
 
     def register(function: Rule) -> Rule:
         for name in names:
@@ -523,6 +526,12 @@ def moved_by_jax(equation: Any, inputs: Sequence[Interval]) -> Interval:
     entry goes, JAX runs the equation on the numbers 1, 2, 3, ... in place of the
     entries. In the result, 0 marks an entry that is filled in. The indices of the
     equation must not depend on the point in the box.
+
+    Args:
+      equation: Jaxpr equation that moves entries.
+      inputs: Enclosures of its inputs.
+    Raises:
+      NotImplementedError: An index may differ between points of the box.
     """
     operands = [x for x in inputs if x.is_float]
     for x in inputs:
@@ -684,9 +693,14 @@ def _mul_add(a: Interval, b: Interval, c: Interval, **params: Any) -> Interval:
 
 
 def scattered(equation: Any, inputs: Sequence[Interval]) -> Interval:
-    """Add updates to an operand, one after another.
+    """Enclose the result of a scatter: updates are added to an operand, or replace it.
 
-    The indices must not depend on the point in the box."""
+    Args:
+      equation: Jaxpr equation of the scatter.
+      inputs: Enclosures of the operand, the indices and the updates.
+    Raises:
+      NotImplementedError: An index may differ between points of the box.
+    """
     operand, indices, updates = inputs
     if not np.array_equal(indices.low, indices.high):
         raise NotImplementedError("it has an index that varies in the box")

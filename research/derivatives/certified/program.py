@@ -63,7 +63,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def trace(function: Callable[..., Any], *shapes: jax.ShapeDtypeStruct) -> Any:
-    """Trace a function in float64 as a program without values."""
+    """Trace a function in float64 on arrays of the given shapes; return its jaxpr."""
     with in_float64():
         return jax.make_jaxpr(function)(*shapes)
 
@@ -76,8 +76,11 @@ def evaluate(
     Args:
       program: The closed jaxpr that `trace` returns.
       inputs: Enclosures of the arguments.
-      lines: Dict that gets the lines of the program at which a comparison may have both
-        answers or a value may be undefined.
+      lines: Dict from a line of the program to the name of an operation. Each line at
+        which a comparison may have both answers or a value may be undefined is added to
+        it.
+    Returns:
+      Enclosures of the results, in the order of the program.
     Raises:
       UnsupportedPrimitiveError: An equation has no rule. The message names its line.
     """
@@ -107,7 +110,7 @@ def _walk(
 
 
 class Extreme(NamedTuple):
-    """A maximum or minimum of a variable along some of its axes.
+    """A maximum or minimum of a variable of a jaxpr along some of its axes.
 
     Attributes:
       root: The variable.
@@ -221,7 +224,7 @@ def _value(atom: Any, known: dict[Any, Any]) -> Any:
 
 
 def constant(value: Any) -> Interval:
-    """Return a constant of the program; NaN becomes an interval of all numbers."""
+    """Return a constant of the program as an interval; NaN gives the real line."""
     return _without_nan(point(value))
 
 
@@ -465,11 +468,12 @@ STRUCTURES: dict[str, Callable[..., list[Any]]] = {
 def check_derivatives(program: Any) -> None:
     """Raise an error if JAX's derivative may not be that of the program's values.
 
-    The derivative rules of JAX itself are trusted. A rule of the user may be wrong, and
-    `stop_gradient` changes the derivative on purpose.
+    The derivative rules of JAX itself are trusted. A derivative rule of the user
+    (`jax.custom_jvp`, `jax.custom_vjp`) may be wrong, and `stop_gradient` changes the
+    derivative on purpose.
 
     Raises:
-      UnsupportedPrimitiveError: The program contains a rule of the user or
+      UnsupportedPrimitiveError: The program contains a derivative rule of the user or
         `stop_gradient`. The message names the line.
     """
     for equation in program.eqns:

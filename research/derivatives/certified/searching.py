@@ -56,7 +56,7 @@ class CertifiedPoint(NamedTuple):
       low, high: Ends of the box, shape (n,).
       kind: "minimum", "maximum" or "saddle" if the signs of all eigenvalues of the
         Hessian are proved, otherwise "unproved".
-      value_low, value_high: Bounds of f at the point.
+      value_low, value_high: Bounds of f at the critical point.
     """
 
     low: np.ndarray
@@ -67,16 +67,16 @@ class CertifiedPoint(NamedTuple):
 
     @property
     def x(self) -> np.ndarray:
-        """The middle of the box."""
+        """The middle of the box, shape (n,)."""
         return 0.5 * (self.low + self.high)
 
 
 class Undecided(NamedTuple):
-    """A box that may contain critical points, and why this is not decided.
+    """A box that may contain critical points or roots, and why this is not decided.
 
     Attributes:
       low, high: Ends of the box, shape (n,).
-      reason: A sentence.
+      reason: Why nothing is proved for the box, in words.
     """
 
     low: np.ndarray
@@ -88,12 +88,12 @@ class Certified(NamedTuple):
     """Proved critical points of a function in a box.
 
     Attributes:
-      points: The critical points, in ascending order of their values. Each is given by
-        a small box that contains exactly one critical point.
+      points: The critical points, in ascending order of `value_low`. Each is given by a
+        small box that contains exactly one critical point.
       undecided: Small boxes that may contain further critical points.
-      complete: Whether `points` has all critical points of the function in the box that
-        was searched. This is so if `undecided` is empty.
-      boxes: Number of small boxes that were examined.
+      complete: True if `undecided` is empty. `points` then has all critical points of
+        the function in the box that was searched.
+      boxes: Number of boxes that were examined during the search.
     """
 
     points: tuple[CertifiedPoint, ...]
@@ -102,7 +102,7 @@ class Certified(NamedTuple):
     boxes: int
 
     def text(self) -> str:
-        """Return the result as lines of text."""
+        """Return a text with the numbers of points and boxes, and all points."""
         kinds = [point.kind for point in self.points]
         counts = ", ".join(
             f"{kinds.count(kind)} {kind}{'' if kinds.count(kind) == 1 else plural}"
@@ -135,11 +135,12 @@ class Certified(NamedTuple):
 
 
 class Roots(NamedTuple):
-    """Proved roots of a system.
+    """Proved roots of a system of equations in a box.
 
     Attributes:
       low, high: Ends of the boxes with exactly one root each, shape (roots, n).
-      undecided, complete, boxes: As in `Certified`.
+      undecided, complete, boxes: As in `Certified`, for roots instead of critical
+        points.
     """
 
     low: np.ndarray
@@ -152,7 +153,11 @@ class Roots(NamedTuple):
 def certified_roots(
     f: Callable[..., Any], bounds: Any, *, seconds: float = 60.0
 ) -> Roots:
-    """Find all roots of f(x) = 0 in a box, with a proof that there is no other.
+    """Find the roots of f(x) = 0 in a box, and prove that there are no others.
+
+    Each root is returned as a small box that contains exactly one root. Boxes for which
+    nothing could be proved are returned as undecided. If there are none, `complete` is
+    True in the result, and there are no other roots.
 
     Args:
       f: Function of an array of shape (n,) that returns an array of shape (n,), which
@@ -161,12 +166,12 @@ def certified_roots(
       seconds: Time after which the search stops. The search first completes the work
         that it has begun, on at most 256 boxes. The remaining boxes are then undecided.
     Returns:
-      `Roots`, whose arrays `low` and `high` of shape (roots, n) have one box for each
-      root.
+      The `Roots`.
     Raises:
-      ValueError: bounds has a wrong shape, is not finite, or low >= high; or f does
-        not return an array of shape (n,).
-      UnsupportedPrimitiveError: f uses an operation that cannot be enclosed.
+      ValueError: bounds has a wrong shape, is not finite, or low >= high; seconds is
+        negative; or f does not return an array of shape (n,).
+      UnsupportedPrimitiveError: f uses an operation that cannot be enclosed,
+        `stop_gradient`, or a derivative rule that is not JAX's.
     References:
       Neumaier, Interval methods for systems of equations, 1990, chapter 5.
     Example:
@@ -195,12 +200,14 @@ def certified_roots(
 def certified_critical_points(
     f: Callable[..., Any], bounds: Any, *, seconds: float = 60.0
 ) -> Certified:
-    """Find all critical points of f in a box, with a proof that there is no other.
+    """Find the critical points of f in a box, and prove that there are no others.
 
     A critical point is a root of the gradient. Its kind follows from the signs of the
-    eigenvalues of the Hessian (Sylvester's law of inertia). All bounds are rigorous:
-    lower ends are rounded down and upper ends up. A point where the Hessian is singular
-    cannot be proved in this way. It stays in a small box that is reported as undecided.
+    eigenvalues of the Hessian (Sylvester's law of inertia). All bounds are proved:
+    lower ends are rounded down and upper ends up. Boxes for which nothing could be
+    proved are returned as undecided. If there are none, `complete` is True in the
+    result, and there are no other critical points. A critical point with a singular
+    Hessian cannot be proved in this way. It stays in a small box that is undecided.
 
     Args:
       f: Function of an array of shape (n,) that returns one number, and that JAX can
@@ -209,15 +216,17 @@ def certified_critical_points(
       seconds: Time after which the search stops, as in `certified_roots`. The remaining
         boxes are then undecided.
     Returns:
-      A `Certified`. Print it to see the points.
+      A `Certified`. `print` shows its points.
     Raises:
       ValueError: bounds has a wrong shape, is not finite, or low >= high; or f jumps
         in the box (the message names the line).
       NotScalarError: f does not return one number.
-      UnsupportedPrimitiveError: f uses an operation that cannot be enclosed.
+      NotInexactError: f returns an integer or a bool.
+      UnsupportedPrimitiveError: As in `certified_roots`.
     References:
-      Krawczyk 1969; Neumaier, Interval methods for systems of equations, 1990, sections
-      5.1 and 5.6.
+      Krawczyk, Newton-Algorithmen zur Bestimmung von Nullstellen mit Fehlerschranken,
+      Computing 4 (1969); Neumaier, Interval methods for systems of equations, 1990,
+      sections 5.1 and 5.6.
     Example:
       >>> f = lambda x: x[0] ** 3 - 3 * x[0] + x[1] ** 2
       >>> found = certified_critical_points(f, [(-2.0, 2.0), (-1.0, 1.1)])
@@ -589,9 +598,9 @@ class Minimum(NamedTuple):
 
     Attributes:
       low, high: Bounds of the minimum value f*, low <= f* <= high.
-      x: A point of the box with f(x) <= high.
+      x: A point of the box with f(x) <= high, shape (n,).
       complete: Whether high - low is at most the requested tolerance.
-      boxes: Number of boxes that were examined.
+      boxes: Number of boxes that were examined during the search.
     """
 
     low: float
@@ -610,23 +619,26 @@ def certified_minimum(
 ) -> Minimum:
     """Enclose the global minimum of f over a box, its border included.
 
-    A box is dropped if a lower bound of f in it is above the value of f at some point.
-    Let X be a box, m its midpoint, and ∇f(X) the enclosure of the gradient over X. The
-    lower bound of f in X is the larger one of two bounds: from the enclosure of f over
-    X, and from the mean value form f(m) + ∇f(X) (X - m).
+    The box is cut into smaller boxes. A smaller box is dropped if a lower bound of f in
+    it is above the smallest value of f that is known so far. Let X be a smaller box, m
+    its midpoint, and ∇f(X) the enclosure of the gradient over X. One lower bound of f
+    in X follows from the enclosure of f over X, and another one from the mean value
+    form f(m) + ∇f(X) (X - m). The larger of the two is used.
 
     Args:
       f: Function of an array of shape (n,) that returns one number, and that JAX can
         trace and differentiate.
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
-      tolerance: Largest difference between the two bounds, above 0.
+      tolerance: The search stops when `high - low` of the result is at most this
+        number, which is above 0.
       seconds: Time after which the search stops, as in `certified_roots`.
     Returns:
-      A `Minimum`. If the time limit ended the search, the bounds are valid but wider.
+      A `Minimum`. If the search was stopped before, its bounds are valid but wider.
     Raises:
-      ValueError: bounds has a wrong shape, is not finite, or low >= high; or tolerance
-        is not above 0.
-      NotScalarError, UnsupportedPrimitiveError: As in `certified_critical_points`.
+      ValueError: bounds has a wrong shape, is not finite, or low >= high; tolerance is
+        not above 0; or seconds is negative.
+      NotScalarError, NotInexactError, UnsupportedPrimitiveError: As in
+        `certified_critical_points`.
     References:
       Hansen & Walster, Global optimization using interval analysis, 2004, chapter 12.
     Example:
@@ -725,9 +737,9 @@ class CurvatureBound(NamedTuple):
     Attributes:
       low, high: Every eigenvalue of the Hessian, at every point of the box, lies in
         [low, high].
-      reached: A proved lower bound of the largest eigenvalue at some point of the box.
-        The maximum over the box therefore lies in [reached, high].
-      boxes: Number of boxes that were examined.
+      reached: Proved lower bound of the largest eigenvalue at some point of the box.
+        The largest eigenvalue in the whole box therefore lies in [reached, high].
+      boxes: Number of boxes that were examined during the search.
     """
 
     low: float
@@ -754,16 +766,20 @@ def curvature_bound(
       f: Function of an array of shape (n,) that returns one number, and that JAX can
         trace and differentiate twice.
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
-      tolerance: The search stops when each bound is this close to an eigenvalue at some
-        point of the box. tolerance is a share of the largest absolute eigenvalue.
-      most_boxes: Number of boxes after which the search stops. The bounds are then
-        wider.
+      tolerance: The search for an upper bound stops when the bound is proved to be
+        within tolerance · |λ| of λ, the largest eigenvalue at some point of the box.
+        The search for a lower bound does the same for the smallest eigenvalue μ, with
+        max(|λ|, |μ|) instead of |λ|.
+      most_boxes: Number of boxes after which the search stops; each of the two bounds
+        gets half of them. The bounds are then wider.
       seconds: Time after which the search stops, as in `certified_roots`. Each of the
         two bounds gets half of this time.
     Returns:
-      A `CurvatureBound`. Its bounds are infinite if f may be undefined or not smooth.
+      A `CurvatureBound`. Its bounds are infinite if f may be undefined or not smooth
+      somewhere in the box.
     Raises:
-      As in `certified_minimum`.
+      ValueError, NotScalarError, NotInexactError, UnsupportedPrimitiveError: As in
+      `certified_minimum`. ValueError also if most_boxes is not a positive integer.
     References:
       Nesterov, Introductory lectures on convex optimization, 2004, theorem 2.1.14, for
       the rate.

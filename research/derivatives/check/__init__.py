@@ -43,15 +43,17 @@ def check_derivative(
 ) -> CheckReport:
     """Check the derivative of f at x against values of f around x.
 
-    The check uses eight random directions, the direction of the gradient, and a random
-    direction within each leaf of x. Along each direction v, the check evaluates f(x + h
-    v) at h = ±1, ±1/2, ..., ±2^-26. Within each leaf, the entries of v are about as
-    large as the entries of x. Extrapolated central differences give a slope with an
-    error estimate. The derivative counts as wrong if it differs from the slope by more
-    than this error estimate and the rounding error together. The check gives the
-    verdict "wrong" or "kink" only if other step lengths confirm it. If f varies too
-    much within a step, the check uses shorter steps. If rounding errors hide how f
-    changes, it uses longer steps.
+    The check uses eight random directions, the direction of the gradient, and (if x has
+    several leaves) a random direction within each leaf of x. Along each direction v,
+    the check evaluates f(x + h v) at h = 0, ±1, ±1/2, ..., ±2^-26. Within each leaf,
+    the entries of v are about as large as the entries of x. The slope of f along v is
+    the derivative of f(x + h v) with respect to h at h = 0. Extrapolated central
+    differences give this slope with an error estimate. The tested derivative along v
+    counts as wrong if it differs from the slope by more than five times this error
+    estimate plus ten times the rounding error. The check gives the verdict "wrong" or
+    "kink" only if other step lengths confirm it. If f varies too much within a step,
+    the check uses shorter steps. If rounding errors hide how f changes, it uses longer
+    steps.
 
     The check measures the rounding error of f. To do so, it evaluates f again and
     perturbs the result of each operation by eight times its rounding error. So the
@@ -63,39 +65,43 @@ def check_derivative(
     All errors are relative to the norm of the gradient, so the scales of f and x do not
     matter. There is no tolerance to choose. Instead, the report shows the smallest
     error that the check would have detected. If f has several outputs, the check uses
-    the number ⟨w, f⟩, with random weights w for each direction.
+    the inner product ⟨w, f⟩ instead of f, with random weights w for each direction.
 
-    At a kink of f, the left slope and the right slope differ for every h. This
-    distinguishes a kink from a bug. The check still tests the derivative in the leaves
-    without a kink. It divides a leaf with a kink into halves, up to 24 times, and tests
-    the derivative in the parts without a kink. Along a direction with a kink, the
-    derivative must lie between the left slope and the right slope.
+    At a kink of f along v, the quotients (f(x + h v) - f(x)) / h have one limit for h >
+    0, the right slope, and another one for h < 0, the left slope. Beside a bug in the
+    derivative, the two slopes are equal, so the check can distinguish a kink from a
+    bug. It still tests the derivative in the leaves without a kink. It divides a leaf
+    with a kink into halves, in at most 24 divisions, and tests the derivative in the
+    parts without a kink. Along a direction with a kink, the derivative must lie between
+    the left slope and the right slope.
 
     If several compared numbers are equal, as in max(min(x, y), z) or in a median, the
     derivative may not exist although the left and the right slope may be equal along
     every line. JAX then returns a mean of slopes or one of them. So if a derivative
-    seems wrong, the check also takes the slopes at points close to x. If these differ,
-    the derivative must lie between the smallest and the largest of them (a necessary
-    condition for an element of Clarke's generalised gradient). If the derivative lies
-    there, the verdict is "kink", and otherwise "wrong".
+    seems wrong, the check also computes slopes at points close to x. If these slopes
+    differ, the derivative must lie between the smallest and the largest of them. This
+    is a necessary condition for an element of Clarke's generalised gradient. If the
+    derivative lies there, the verdict is "kink", and otherwise "wrong".
 
-    The check evaluates f and its derivative in float64 if f can be traced in float64,
-    even if x has a lower precision or float64 is disabled. If f converts its values to
-    a lower precision, the check assumes the rounding error of that precision, and the
-    report says so.
+    The check evaluates f and its derivative in float64 if f accepts float64, even if x
+    has a lower precision or float64 is disabled. If f converts its values to a lower
+    precision, the check assumes the rounding error of that precision, and the report
+    says so.
 
-    Reverse mode returns nan if the branch that `where` does not select is singular at
-    x. An example is where(x == 0, 1, sin(x) / x) at 0. The verdict is then "nan", and
-    the report says how to rewrite f. If the derivative is exactly 0, the verdict
-    "right" means that the error is small relative to the change of f over a step. If
-    the derivative is not 0, but no larger than its rounding error, its sign is unknown,
-    and the verdict is "unresolved". The verdict is also "unresolved" if the check could
-    not have detected a relative error of 1e-3, or if f varies so fast that it is not
-    smooth between neighbouring floats. Examples of such an f are sin(1e20 x), and the
-    remainder of 1e20 x divided by 1.
+    Reverse mode returns nan if the derivative of the branch that `where` does not
+    select is not finite at x. An example is where(x == 0, 1, sin(x) / x) at 0. The
+    verdict is then "nan", and the report says how to rewrite f.
+
+    If the derivative is exactly 0, an error cannot be relative to it. The verdict
+    "right" then means that the error is small relative to the change of f over a step.
+    The verdict is "unresolved" in three cases. In the first, the derivative is not 0
+    but no larger than its rounding error, so its sign is unknown. In the second, the
+    check could not have detected a relative error of 1e-3. In the third, f varies so
+    fast that it is not smooth between neighbouring floats. Examples of such an f are
+    sin(1e20 x), and the remainder of 1e20 x divided by 1.
 
     Args:
-      f: Function of one pytree of floating arrays that returns a floating array. If f
+      f: Function of one pytree of floating arrays that returns one floating array. If f
         is a `jax.tree_util.Partial`, JAX compiles it only once, and later checks with
         other values of the bound arguments are fast.
       x: Point of evaluation.
@@ -106,11 +112,13 @@ def check_derivative(
         forward and reverse derivatives of f, including the custom derivative rules
         inside f.
     Returns:
-      The report, which print() formats.
+      The `CheckReport`. `print` shows it as a text.
     Raises:
       NotInexactError: A leaf of x or the value of f is not floating.
       ValueError: x has no entries, or `derivative` returns another structure or shape
         than the gradient or the Jacobian.
+      TypeError: f or `derivative` is not a function of one argument, or key is not a
+        key.
     References:
       Ridders, Accurate computation of F'(x) and F'(x) F''(x), Adv. Eng. Softw. 4, 1982
       (the extrapolation).

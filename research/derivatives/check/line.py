@@ -29,7 +29,7 @@ LOOKS_AT_VALUES = (
 
 
 class Leaf(NamedTuple):
-    """One leaf of the pytree x.
+    """One leaf of the pytree x at which a derivative is checked.
 
     Attributes:
       name: Name of the leaf.
@@ -49,8 +49,9 @@ def lift(f: Callable[..., Any], x: Any) -> tuple[Any, Any]:
     """Convert x to float64, and find the lowest precision inside f.
 
     Returns:
-      Pair (x in float64, dtype of the lowest precision inside f). If f does not accept
-      float64, the pair contains x unchanged and the dtype of its least precise leaf.
+      (x in float64, dtype of the lowest precision inside f). If f cannot be traced, the
+      dtype is float64. If f does not accept float64, the result is x unchanged and the
+      dtype of its least precise leaf.
     """
     lifted = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float64)), x)
     try:
@@ -63,7 +64,7 @@ def lift(f: Callable[..., Any], x: Any) -> tuple[Any, Any]:
 
 
 class Line:
-    """Evaluation of f along lines through x.
+    """Evaluation of f, and of its derivative, along lines through x.
 
     If f is a `jax.tree_util.Partial`, JAX compiles it once and uses the program again
     for other values of the bound arguments. Any other f is compiled again for each
@@ -73,7 +74,7 @@ class Line:
       flat: x as one vector.
       value: f(x).
       shape: Shape of f(x).
-      leaves: Leaves of x.
+      leaves: List with a `Leaf` for each leaf of x.
       scales: For each entry of x, the scale of the leaf that contains the entry. This
         is the unit of a step.
     """
@@ -147,15 +148,16 @@ class Line:
         values: np.ndarray,
         nudge: float = NUDGE,
     ) -> np.ndarray:
-        """Measure the rounding errors of f at NUDGED_OFFSETS, a part of OFFSETS.
+        """Measure the rounding errors of ⟨w, f(x + h v)⟩ at some of the steps h.
 
-        The errors are NaN if f cannot be traced.
+        The steps are NUDGED_OFFSETS, the numbers ±1, ±1/16, ..., ±2^-24 in ascending
+        order. The errors are NaN if f cannot be traced.
 
         Args:
           v: Direction of the line.
           w: Weights of the outputs.
           seed: Seed of the perturbations.
-          values: Unperturbed values at OFFSETS.
+          values: Unperturbed values, as returned by `sampled`.
           nudge: Size of the perturbations, in units of the relative spacing of the
             floats.
         """
@@ -174,8 +176,10 @@ class Line:
         """Measure the rounding error of the derivative of ⟨w, f⟩ along v.
 
         The result is the largest error of the available modes, and 0 if the derivative
-        cannot be traced. Rounding errors grow in proportion to the perturbations. Jumps
-        of the derivative at a kink do not, so larger perturbations tell them apart.
+        cannot be traced. Operations are perturbed by a small and by a large amount, and
+        the change of the derivative is divided by this amount. The smaller quotient is
+        the error. The reason is that rounding errors grow in proportion to the
+        perturbations, and jumps of the derivative at a kink do not.
         """
         seeds = float(seed * DRAWS) + np.arange(2.0 * DRAWS)
         sizes = np.repeat([NUDGE, WIDE * NUDGE], DRAWS)
@@ -220,7 +224,7 @@ class Line:
 
         J is JAX's Jacobian of f, v is the direction, and w are the weights of the
         outputs. The result is NaN if f has no rule for forward mode, or if the user
-        gave the derivative.
+        gave the derivative. It is infinity if the product is not finite.
         """
         if self.given is not None:
             return float("nan")

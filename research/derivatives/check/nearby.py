@@ -62,6 +62,8 @@ def slopes_nearby(
         it. A slope is used only if its error is much smaller than this distance.
       length: Length of the longest step, relative to the size of x.
       random: Source of the random lines.
+    Returns:
+      The `Range`.
     """
     found: list[tuple[float, float]] = []
     for _ in range(POINTS):

@@ -6,9 +6,10 @@ import numpy as np
 
 
 class Probe(NamedTuple):
-    """Derivative along one direction, computed in three ways.
+    """Derivative of a function f along one direction v, computed in three ways.
 
-    A rate is the rate of change of f along the direction.
+    A rate is the derivative of f(x + h v) with respect to h at h = 0. If f has several
+    outputs, f stands for ⟨w, f⟩ with random weights w.
 
     Attributes:
       name: Name of the direction: "random 3", "gradient", or "leaf " and the leaf's
@@ -18,14 +19,19 @@ class Probe(NamedTuple):
       reverse: Rate by reverse mode, or by the derivative that the user gave. NaN if
         neither exists.
       differences: Slope from differences of f.
-      floor: Smallest distance from `differences` that counts as an error. It is the
-        uncertainty of `differences` plus the rounding error.
-      scale: Unit of relative errors: the expected size of a rate.
-      taylor_slope: Order in h of the Taylor remainder at small steps h: 2 for a correct
-        derivative, 1 for a wrong derivative, NaN if there is no remainder.
-      jump: Right slope minus left slope at a kink; 0 if there is no kink.
-      left, right: One-sided slopes. If `is_nearby` is true, the smallest and the
-        largest slope at points near x.
+      floor: A rate counts as wrong if its distance from `differences` is larger than
+        this number. It is five times the error estimate of `differences` plus ten times
+        the rounding error.
+      scale: Number by which errors along v are divided to make them relative. It is the
+        root mean square of the rate over random directions, or |differences| if f has
+        no reverse mode. If the gradient vanishes, it is the change of f over a step as
+        long as x, or the size of f if f hardly changes.
+      taylor_slope: Order p of the Taylor remainder |f(x + h v) - f(x) - h rate| ≈ C h^p
+        at small steps h. It is about 2 for a correct derivative and 1 for a wrong one.
+        NaN if the remainder is not visible above the rounding error.
+      jump: right - left at a kink; 0 if there is no kink.
+      left, right: Slopes of f along v for h < 0 and for h > 0. If `is_nearby` is True,
+        the smallest and the largest slope at points near x.
       is_nearby: Whether the kink shows only in the slopes at points near x.
     """
 
@@ -81,9 +87,9 @@ class Probe(NamedTuple):
     def dot_product_gap(self) -> float:
         """Gap |⟨Jv, w⟩ - ⟨v, Jᵀw⟩| of forward and reverse mode, divided by `scale`.
 
-        J is the Jacobian, v is the direction, and w are the weights of the outputs.
-        Both products are the same number in exact arithmetic. The result is NaN if one
-        of the two modes is missing.
+        J is the Jacobian, v is the direction, w are the weights of the outputs, and ⟨,⟩
+        is the inner product. In exact arithmetic, the two inner products are equal. The
+        result is NaN if one of the two modes is missing.
         """
         return abs(self.forward - self.reverse) / self.scale
 
@@ -99,22 +105,22 @@ class CheckReport(NamedTuple):
     Attributes:
       verdict: "right", "wrong", "kink" (f has no derivative at x), "unresolved" (the
         values of f do not decide), or "nan" (the derivative or f is not finite).
-      smallest_error: Smallest error of the derivative that this check would detect with
-        probability 0.99, as a share of the gradient: the norm of the error divided by
-        the norm of the gradient. The share is valid for the Euclidean norm of the
-        gradient, and also if each leaf of the gradient is first multiplied by the root
-        mean square of the same leaf of x. If the gradient is 0, the error is divided by
-        the change of f over a step as long as x.
-      relative_error: Largest observed gap between the derivative and the differences of
-        f, relative to the same quantity as `smallest_error`.
-      taylor_slope: Order in h of the Taylor remainder at small steps h: 2 for a correct
-        derivative, 1 for a wrong derivative, NaN if f is linear along the directions.
-        The value is the median over the random directions.
+      smallest_error: Smallest relative error of the derivative that this check would
+        detect with probability 0.99. A relative error is the norm of the error divided
+        by the norm of the gradient. The number is large enough for two norms: the
+        Euclidean norm, and the Euclidean norm after each leaf is multiplied by the root
+        mean square of the same leaf of x. If the gradient is 0, an error is divided by
+        the change of f over a step as long as x. Infinity for the verdict "nan".
+      relative_error: Largest observed distance of the derivative along a direction from
+        the differences of f, divided by the `scale` of the direction's `Probe`.
+      taylor_slope: Median of `taylor_slope` in the probes of the random directions:
+        about 2 for a correct derivative, 1 for a wrong one, NaN if f is linear along
+        the directions.
       dot_product_gap: Largest distance |⟨Jv, w⟩ - ⟨v, Jᵀw⟩| of forward and reverse mode
         over the directions v, with the Jacobian J and output weights w. It is divided
         by the expected size of ⟨Jv, w⟩ for a random v. NaN if forward or reverse mode
         is missing.
-      probes: Results for each direction.
+      probes: Tuple with one `Probe` for each direction.
       precision: Text that names the precision in which f and its derivative were
         evaluated.
       own_precision_gap: Relative distance between the derivative in the precision of x
@@ -144,7 +150,7 @@ class CheckReport(NamedTuple):
         return self.text()
 
     def text(self) -> str:
-        """Format the verdict, the smallest detectable error and all directions."""
+        """Return the verdict, the smallest detectable error and all probes as text."""
         slope = (
             "no remainder (f is linear along the directions)"
             if np.isnan(self.taylor_slope)
@@ -206,7 +212,16 @@ def _row(probe: Probe) -> tuple[str, ...]:
 def explained(
     verdict: str, probes: tuple[Probe, ...], f: str, is_finite: bool, chooses: bool
 ) -> str:
-    """Return a text that explains the verdict, or "" if it needs no explanation."""
+    """Return a text that explains the verdict, or "" if it needs no explanation.
+
+    Args:
+      verdict: Verdict of the check, as in `CheckReport`.
+      probes: Results for each direction.
+      f: Name of the function.
+      is_finite: Whether f is finite at x.
+      chooses: Whether f contains a `where`, which is then named as a possible cause of
+        nan.
+    """
     if verdict == "nan":
         return (
             _not_finite(probes, f, chooses)

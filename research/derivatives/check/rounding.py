@@ -39,11 +39,13 @@ def rounding_of(closed: Any) -> Callable[..., list[Any]]:
 
     This is Monte Carlo arithmetic. Every rounded result is multiplied by 1 + 8 ε ξ.
     Here ε is the relative spacing of the dtype of the result, and ξ is random with
-    variance 1. The result is NaN if f computes a mod b where the floats near a are at
-    least b apart, because this remainder is then arbitrary. The difference between this
-    evaluation and the plain evaluation, divided by 8, is about as large as the rounding
-    error, including cancellation.
+    variance 1. The result is NaN if the jaxpr computes a mod b where the floats near a
+    are at least b apart, because this remainder is then arbitrary. The difference
+    between this evaluation and the plain evaluation, divided by 8, is about as large as
+    the rounding error, including cancellation.
 
+    Args:
+      closed: The jaxpr.
     Returns:
       Function (seed, inputs, size=8.0) -> outputs. The float `seed` determines ξ, and
       `size` replaces the factor 8.

@@ -29,8 +29,8 @@ class Slope(NamedTuple):
       noise: Error of one function value at each length in STEPS, shape (LEVELS,).
       jump: Right slope minus left slope at a kink; 0 if there is no kink. At a kink,
         this difference does not shrink with the step.
-      left, right: One-sided slopes at the smallest step where they differ by more than
-        the noise.
+      left, right: One-sided slopes at the smallest step where they differ by much more
+        than the noise, or at 2^-13 if there is no such step.
       bends: Right slope minus left slope at each length in STEPS, shape (LEVELS,).
       unsure: Uncertainty of each entry of `bends`, because of noise, shape (LEVELS,).
       central: Central difference at each length in STEPS, shape (LEVELS,).
@@ -54,7 +54,7 @@ class Slope(NamedTuple):
         return Slope(value * factor, error * factor, noise, *sides, *arrays)
 
     def agrees_with(self, rate: float, gap: float) -> bool:
-        """Return whether the central differences at small steps equal a rate.
+        """Return whether the central differences at small steps are close to a rate.
 
         Of the steps with little noise, the two smallest are used. At these two steps,
         the central difference must lie within gap / 4 of the rate. `gap` is the
@@ -102,7 +102,7 @@ def slope_at_middle(
       rounding: Lower bound on the rounding error of a value: either one number, or an
         array with one number for each length in STEPS.
     Returns:
-      The slope.
+      The `Slope`.
     """
     middle, right = values[LEVELS], values[LEVELS + 1 :][::-1]
     left = values[:LEVELS]
@@ -139,9 +139,9 @@ def noise_of_levels(
 ) -> Float[np.ndarray, "levels"]:
     """Return the rounding error of one value of f at each length in STEPS.
 
-    `slope_at_middle` defines STEPS and OFFSETS, and NUDGED_OFFSETS is a part of
-    OFFSETS. The result is at least ε / 2 times the sum of |f| and |f'|. The second term
-    is there because x is rounded too.
+    `slope_at_middle` defines STEPS and OFFSETS. NUDGED_OFFSETS are the numbers ±1,
+    ±1/16, ..., ±2^-24 in ascending order. The result is at least ε / 2 times the sum of
+    |f| and |f'|. The second term is there because x is rounded too.
 
     Args:
       nudged: Measured rounding errors at NUDGED_OFFSETS, shape (2 len(NUDGED),). NaN
@@ -224,6 +224,8 @@ def limit_of_slopes(
     Args:
       slopes: Slope at each length h in STEPS. Slopes that are not finite are skipped.
       noise: Error of h times the slope at each length.
+    Returns:
+      (limit, error estimate).
     """
     with np.errstate(all="ignore"):
         return _extrapolated(slopes, noise, 2)

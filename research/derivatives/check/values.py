@@ -28,6 +28,11 @@ WIDER, WIDEST, FOLLOWS = (2.0**12, 2.0**22), 2.0**-14, 1 / 8
 class Values:
     """Values of ⟨w, f⟩ along a direction v, and their slope.
 
+    The arguments of the constructor are the function and its point x (`line`), the
+    direction v, the weights w of the outputs, the relative spacing `eps` of the floats,
+    a lower bound `size` of the rounding error of a value in units of eps, and the seed
+    of the perturbations.
+
     Attributes:
       slope: Slope from the best step length.
       length: Length of the longest step, relative to the size of x.
@@ -71,7 +76,7 @@ class Values:
         The steps become shorter if f varies too much within them, and longer if
         rounding errors hide how f changes.
 
-        Stop when the error of the slope is at most `enough`.
+        This ends when the error of the slope is at most `enough`.
         """
         for length in (*self._shorter, *LONGER):
             if self.slope.jump == 0 and self.slope.error <= enough:
@@ -170,5 +175,8 @@ class Values:
                 return
 
     def remainder(self, rate: float) -> float:
-        """Return the order of the Taylor remainder, with `rate` as the derivative."""
+        """Return the order in h of the remainder |f(x + h v) - f(x) - h rate|.
+
+        As elsewhere in this class, f stands for ⟨w, f⟩.
+        """
         return remainder_slope(self._values, self.length * rate, self.slope.noise)

@@ -18,10 +18,11 @@ class Cost(NamedTuple):
 
     Attributes:
       flops: Number of floating-point operations (flops), counted from the jaxpr. The
-        count for the body of a loop is multiplied by the number of iterations. A LAPACK
-        routine is counted by a formula, and a multiply-add counts as two flops. (XLA's
-        own count includes the body of a loop only once, and counts a LAPACK routine as
-        0.)
+        count for the body of a `scan` is multiplied by the number of iterations. Of the
+        branches of a `cond`, the most expensive one is counted. A LAPACK routine is
+        counted by a formula, and a multiply-add counts as two flops. XLA's own count is
+        different: it includes the body of a loop only once, and counts a LAPACK routine
+        as 0.
       transcendentals: Number of exp, log, sqrt and similar operations.
       bytes: Number of bytes that would be read and written if each equation of the
         jaxpr ran by itself. This is an upper bound, because XLA fuses equations.
@@ -48,7 +49,7 @@ class Cost(NamedTuple):
 
 
 class CostRatio(NamedTuple):
-    """Cost of a transform of f relative to the cost of f.
+    """Cost of transform(f), such as `jax.grad(f)`, relative to the cost of f.
 
     Attributes:
       function: Cost of f.
@@ -66,7 +67,7 @@ class CostRatio(NamedTuple):
     wall: float
 
     def text(self) -> str:
-        """Format the ratios as a sentence, and both costs as a table."""
+        """Return the ratios as a sentence, and both costs as a table, in one text."""
         rows: list[tuple[str, ...]] = [
             (
                 "",
@@ -119,7 +120,7 @@ def cost(f: Callable[..., Any], *args: Any, seconds: float = 0.2) -> Cost:
       seconds: Duration of the timing in seconds. At least three calls are timed. If
         `seconds` is 0, no call is timed.
     Returns:
-      The cost.
+      The `Cost`.
     Raises:
       ValueError: seconds is negative or above 10,000.
     References:
@@ -175,9 +176,10 @@ def cost_ratio(
       *args: Arguments of f, arrays or pytrees of arrays.
       seconds: Duration of the timing of each function in seconds, as in `cost`.
     Returns:
-      The ratios, which the method `text` formats.
+      The `CostRatio`. Its method `text` returns the ratios and both costs as a text.
     Raises:
-      ValueError: f has no operations on floating numbers, or seconds is negative.
+      ValueError: f has no operations on floating numbers, or seconds is negative or
+        above 10,000.
     References:
       Baur & Strassen, The complexity of partial derivatives, Theor. Comput. Sci. 22,
       1983.
@@ -215,7 +217,7 @@ def counted_cost(f: Callable[..., Any], *args: Any) -> Count:
       f: Any function that JAX can trace.
       *args: Arguments of f. Only the shapes and dtypes of arrays are used.
     Returns:
-      The counts that `cost` returns, without memory and times.
+      A `Count`: the same counts as in a `Cost`, without memory and times.
     Example:
       >>> import jax.numpy as jnp
       >>> a, b = jnp.ones((2, 3)), jnp.ones((3, 4))

@@ -104,7 +104,7 @@ MOVES = {  # These operations only move or rename numbers.
 
 
 class Count(NamedTuple):
-    """Counted cost of one evaluation.
+    """Counted cost of one evaluation of a function.
 
     Attributes:
       flops: Number of additions, multiplications, comparisons and similar operations on
@@ -156,6 +156,9 @@ def count(jaxpr: Any, wanted: list[bool] | None = None) -> Count:
       jaxpr: The jaxpr.
       wanted: For each output, whether it is wanted. None means that all outputs are
         wanted.
+    Returns:
+      The `Count`. The body of a `scan` is counted once for each iteration, and of the
+      branches of a `cond` the most expensive one is counted.
     """
     total = Count()
     for equation, of_own in alive(jaxpr, wanted):

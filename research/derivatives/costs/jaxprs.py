@@ -24,7 +24,11 @@ def traced(f: Callable[..., Any], *args: Any) -> Any:
 
 
 def inner(equation: Any) -> list[Any]:
-    """Return the jaxprs inside an equation, such as the body or branches of a loop."""
+    """Return the jaxprs inside an equation, such as the body of a loop.
+
+    For a function with a derivative rule of its own, this is the jaxpr of the function,
+    without that of the rule.
+    """
     jaxprs = []
     for value in equation.params.values():
         for part in value if isinstance(value, tuple | list) else (value,):
@@ -57,7 +61,10 @@ def source_line(equation: Any, left_out: tuple[str, ...] = ()) -> str:
 
 
 def scan_sizes(params: dict[str, Any]) -> tuple[int, int]:
-    """Return the number of constants and the number of carried values of a scan."""
+    """Return the number of constants and the number of carried values of a scan.
+
+    `params` are the parameters of the equation of the scan.
+    """
     if "num_consts" in params:
         return params["num_consts"], params["num_carry"]
     consts, carry, _ = params["ft_in"].unpack()  # Since jax 0.11.
@@ -67,7 +74,9 @@ def scan_sizes(params: dict[str, Any]) -> tuple[int, int]:
 def alive(
     jaxpr: Any, wanted: list[bool] | None = None
 ) -> Iterator[tuple[Any, list[bool]]]:
-    """Yield the equations that affect the wanted outputs, in reverse order.
+    """Yield the equations of a jaxpr that affect its wanted outputs, in reverse order.
+
+    Equations with side effects are yielded too.
 
     Args:
       jaxpr: The jaxpr.
@@ -128,7 +137,7 @@ def _is_floating(variable: Any) -> bool:
 
 
 def closed(jaxpr: Any) -> Any:
-    """Return a closed jaxpr; some wrappers contain a jaxpr without its constants."""
+    """Return a jaxpr as a closed jaxpr, with no constants if it has none of its own."""
     return jaxpr if hasattr(jaxpr, "consts") else jax.extend.core.ClosedJaxpr(jaxpr, ())
 
 
@@ -146,7 +155,7 @@ def is_library(function: Any) -> bool:
 
 
 def caller(equation: Any) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
-    """Return an equation as a function of the values of its inputs."""
+    """Return a function that computes the results of an equation from its inputs."""
 
     def call(values: Sequence[Any]) -> tuple[Any, ...]:
         bound = equation.primitive.get_bind_params(equation.params)
@@ -160,7 +169,7 @@ def caller(equation: Any) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
 
 
 def name_of_rule(equation: Any) -> str:
-    """Return the name of a function with a custom derivative rule."""
+    """Return the name of the function with a custom derivative rule in an equation."""
     inner = equation.params["call_jaxpr"]
     information = getattr(getattr(inner, "jaxpr", inner), "debug_info", None)
     name = (

@@ -48,26 +48,27 @@ def critical_points(
       the number in 1, 1/2, ..., 1/1024 that gives the shortest gradient;
     - undamped Newton steps from the end points of the damped iteration.
 
-    The last two iterations are repeated up to three times for the starts that have not
-    arrived, from their points with the shortest gradient. H⁺ belongs to coordinates in
-    which all rows of the Hessian are about equally large. So the search can follow a
-    valley that narrows quickly, such as that of (y - x⁴)(y - 2x⁴).
+    The last two iterations are repeated up to three times for the starts whose last
+    Newton step is still long, from their points with the shortest gradient. Before H⁺
+    is computed, the coordinates are scaled so that all rows of the Hessian are about
+    equally large. So the search can follow a valley that narrows quickly, such as that
+    of (y - x⁴)(y - 2x⁴).
 
     Points outside the bounds and points where the gradient does not vanish are dropped.
-    A point is also dropped if a Newton step remains there that leads to no critical
-    point, for example beside a gap where f is NaN. If several points are closer
-    together than `separation`, only one of them is kept.
+    A point is also dropped if the Newton step from there is long, but the iteration
+    could not follow it, for example beside a gap where f is NaN. If several points are
+    closer together than `separation`, only one of them is kept.
 
     The result contains the points *found from these starts* and may be incomplete.
     Print the result to see how many starts found a point. With `prove_seconds`,
     `certified_critical_points` then examines the box, and the result says how many
     points the search has missed, and in how many boxes there may be more.
 
-    If the Hessian is singular and the gradient is small, a zero of the gradient may be
-    close. But the gradient may also be small and nowhere 0, as that of x³/3 + 1e-9 x.
-    So the search goes on with multiples of Newton's steps. If the gradient does not
-    become as small as its rounding error, the point is dropped.
-    A point with a singular Hessian is dropped at once if its gradient is longer than
+    At a point with a singular Hessian and a small gradient, a zero of the gradient may
+    be close. But the gradient may also be small and nowhere 0, as that of x³/3 + 1e-9
+    x. So the search goes on from this point with multiples of Newton's steps. If the
+    gradient does not become as small as its rounding error, the point is dropped. A
+    point with a singular Hessian is dropped at once if its gradient is longer than
     ε^0.55 (2e-9 in float64) times the longest gradient at a start.
 
     The points and their kinds do not change if f is multiplied by a power of two. All
@@ -86,11 +87,12 @@ def critical_points(
       prove_seconds: Time limit in seconds for a proof of how many points the search has
         missed; 0 means no proof.
     Returns:
-      A tuple of the points, in ascending order of f. Its attributes are the numbers of
-      starts that converged, left the bounds, stalled, reached values that are not
-      finite, or ended where f is constant. With `prove_seconds`, `missed` is the number
-      of points that are proved to lie in the box and were not found, and `unexplored`
-      is the number of boxes that may contain more; otherwise both are None.
+      A `CriticalPoints`, which is a tuple of `CriticalPoint`s in ascending order of f.
+      Its attributes count the starts that converged, left the bounds, stalled, reached
+      values that are not finite, or ended where f is constant. With `prove_seconds`,
+      its attribute `missed` is the number of points that are proved to lie in the box
+      and were not found, and `unexplored` is the number of boxes that may contain more.
+      Without it, both are None.
     Raises:
       ValueError: starts or bounds has a wrong shape, a lower bound is not below the
         upper bound, a number is not finite, separation is not positive, or
@@ -149,8 +151,8 @@ def classify_critical_point(
     The Hessian at x predicts how the gradient changes around x. In the directions where
     this prediction is correct, the eigenvalues of the Hessian decide the kind of the
     point. The prediction must be correct at distances that are long relative to the
-    Newton step from x. It must also stay correct if the rounding errors of f are made
-    larger.
+    Newton step from x. The eigenvalue must also be much larger than its rounding error,
+    which is measured by larger rounding errors in f.
 
     In the other directions, samples of f decide. They lie on both sides of x at many
     distances. Each change of f is computed twice: as the integral of the gradient, and
@@ -160,18 +162,18 @@ def classify_critical_point(
     samples do not decide, if the Hessian is not finite, or if x lies on a whole curve
     of minimum points.
 
-    You need not know the scale of f, because the samples cover all distances that are
-    large enough to change x in floating-point arithmetic.
+    The samples cover distances from about `scale` / 2 down to many orders of magnitude
+    below. So `scale` need not be known well.
 
     Args:
       f: Function of an array of shape (n,) that returns one real number.
       x: Critical point, shape (n,), or () for a function of one number.
       tolerance: Largest allowed norm of the gradient at x, relative to the largest norm
         of the gradient at points within a tenth of `scale` around x.
-      scale: Length over which f changes: a number, or an array of shape (n,). None
-        means 1 + |x|.
+      scale: Length over which f changes: a number, or an array of shape (n,) with one
+        length for each coordinate. None means 1 + |x_i| for coordinate i.
     Returns:
-      The classified point.
+      The `CriticalPoint`.
     Raises:
       ValueError: x is not a critical point (the message shows the norm of the
         gradient), f(x) is not finite, or scale or tolerance is not positive.
@@ -236,6 +238,11 @@ def grid_of_starts(
         one number for each axis.
     Returns:
       The points, shape (k, n), where k is the product of the numbers of points.
+    Raises:
+      ValueError: bounds is not finite or does not have shape (n, 2), a number in
+        per_axis is not positive, per_axis does not have n numbers, or k points do not
+        fit into memory.
+      TypeError: bounds or per_axis is not an array of numbers.
     Example:
       >>> grid_of_starts([(0.0, 1.0)], 2).tolist()
       [[0.25], [0.75]]

@@ -72,7 +72,7 @@ class CriticalPoint(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """A critical point in scaled coordinates, with the evidence for its kind.
+    """A critical point of f in scaled coordinates, with the evidence for its kind.
 
     `Landscape` defines the scaled coordinates.
 
@@ -93,7 +93,15 @@ class Judged(NamedTuple):
 
 
 def judged(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> Judged:
-    """Return the point y with the evidence for its kind, and sample f if necessary."""
+    """Return the point y with the evidence for its kind.
+
+    f is sampled if the Hessian does not decide the kind.
+
+    Args:
+      land: The function f in scaled coordinates.
+      y: Point in scaled coordinates, shape (n,).
+      curvature: Hessian at y and its tests. None if it is not finite.
+    """
     if (
         curvature is None
         or not curvature.loose.shape[1]
@@ -104,7 +112,7 @@ def judged(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> Judge
 
 
 def described(land: Landscape, points: Sequence[Judged]) -> list[CriticalPoint]:
-    """Classify points, and convert them to the coordinates of f."""
+    """Classify points, and convert them from scaled to original coordinates."""
     regular = [i for i, point in enumerate(points) if point.regular]
     radii = np.zeros(len(points))
     radii[regular] = _newton_radii(land, [points[i] for i in regular])

@@ -38,11 +38,12 @@ class Curvature(NamedTuple):
       value: f(y).
       gradient: ∇f(y), shape (n,).
       hessian: Hessian at y, shape (n, n).
-      signs: Signs of the a confirmed eigenvalues, shape (a,).
+      signs: Signs 1 and -1 of the confirmed eigenvalues, shape (a,).
       firm: Firm directions, scaled so that the curvature is ±1, shape (n, a).
       loose: Eigenvectors in the loose directions, in the scaled coordinates, shape (n,
         n - a).
-      radius: Distance up to which each firm direction is confirmed, shape (a,).
+      radius: Distance up to which the curvature in each firm direction is confirmed,
+        shape (a,).
     """
 
     value: float
@@ -124,7 +125,7 @@ def _split(
 def equilibrium(
     hessian: Float[np.ndarray, "*k n n"],
 ) -> Float[np.ndarray, "*k n"]:
-    """Return scales s for which all rows of s_i H_ij s_j have about the same maximum.
+    """Return scales s for which all rows of |s_i H_ij s_j| have about the same maximum.
 
     Each Hessian of a stack gets its own scales. The scales are powers of two, and the
     largest scale is 1. A row of zeros has scale 1.

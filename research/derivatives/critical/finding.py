@@ -36,8 +36,17 @@ def found_points(
 ) -> tuple[list[Judged], dict[str, int]]:
     """Return the distinct critical points in the bounds, and counts of the outcomes.
 
-    The counts are the numbers of starts with each outcome. All lengths are in the
-    scaled coordinates of `Landscape`.
+    All lengths are in the scaled coordinates of `Landscape`.
+
+    Args:
+      land: The function f in scaled coordinates.
+      starts: Starting points, shape (k, n).
+      bounds: (low, high) of each coordinate, shape (n, 2).
+      separation: Smallest distance between two different points, for each coordinate,
+        shape (n,).
+    Returns:
+      (points, counts). The dict `counts` has the number of starts for each of the
+      outcomes "converged", "flat", "not_finite", "outside" and "stalled".
     """
     led = walks(land, starts)
     ends, slope = _snapped(
@@ -189,8 +198,8 @@ def zero_of_gradient(
     search then goes on with multiples of Newton's steps.
 
     Returns:
-      (the point, its curvature), or None if the gradient is small but nowhere 0, as
-      that of x³/3 + 1e-9 x.
+      (the point, its curvature), or None if there seems to be no such point, as for
+      x³/3 + 1e-9 x, whose gradient is small but nowhere 0.
     """
     if curvature is None or _is_rounding(land, y, curvature):
         return y, curvature

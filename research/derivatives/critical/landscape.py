@@ -59,6 +59,9 @@ class Landscape:
           v: Direction for each point, shape (m, n). None means 0.
           noisy: Whether to give each operation of f a larger, random rounding error.
             The errors differ between rows.
+        Returns:
+          (values, gradients, products of the Hessian and v), of the shapes (m,), (m, n)
+          and (m, n).
         """
         y = self.rounded(y)
         v = np.zeros_like(y) if v is None else np.asarray(v, self.dtype)
@@ -86,7 +89,7 @@ class Landscape:
     ) -> tuple[
         Float[np.ndarray, "m"], Float[np.ndarray, "m n"], Float[np.ndarray, "m n n"]
     ]:
-        """Evaluate f, its gradient and its symmetric Hessian at each row of y."""
+        """Return f, its gradient and its symmetric Hessian at each row of y."""
         m, n = y.shape
         value, slope, columns = self.at(
             np.repeat(y, n, axis=0), np.tile(np.eye(n), (m, 1))
@@ -129,13 +132,13 @@ class Landscape:
     ) -> tuple[Float[np.ndarray, "m"], Float[np.ndarray, "m"], Float[np.ndarray, "m"]]:
         """Compute f(y + d) - f(y) for each step d.
 
-        The rise is the integral of the gradient along d, by Gauss's rules with 5 and 6
-        nodes. So no digits are lost if f(y) is large.
+        The rise is the integral of the gradient along d, by Gauss-Legendre quadrature
+        with 5 and 6 nodes. So no digits are lost if f(y) is large.
 
         Returns:
-          (rise, error, difference). The error is the difference between the results of
-          the two rules plus the rounding error of their terms. The third result is the
-          plain difference f(y + d) - f(y) of two values.
+          (rise, error, difference). The error is the difference between the results
+          with 5 and with 6 nodes, plus the rounding error of their terms. The third
+          result is the plain difference f(y + d) - f(y) of two values.
         """
         totals, rounding = [], np.zeros(len(d))
         for nodes, weights in NODES:
@@ -181,5 +184,5 @@ def _one(f: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def power_of_two(lengths: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
-    """Round positive lengths down to powers of two."""
+    """Return positive lengths, rounded down to powers of two."""
     return np.ldexp(1.0, np.frexp(np.asarray(lengths, float))[1] - 1)

@@ -29,7 +29,8 @@ class Rises(NamedTuple):
     Attributes:
       rise: Rise of f, shape (r, w).
       error: Error of the rise, same shape. Infinite if the rise is unknown.
-      denied: Whether values of f contradict the rise, same shape.
+      denied: Whether the rise, which is computed from gradients, contradicts values of
+        f, same shape.
     """
 
     rise: Float[np.ndarray, "r w"]
@@ -74,6 +75,8 @@ class Reduced:
           radii: Lengths of the given steps, shape (r,).
           noise: Smallest error of the rises at each radius. None estimates this error
             from the noise of the gradient.
+        Returns:
+          The `Rises`.
         """
         z = (radii[:, None, None] * ways).reshape(-1, ways.shape[2])
         straight = z @ self.curvature.loose.T
@@ -168,8 +171,8 @@ class Reduced:
 def balance(reduced: Reduced) -> Float[np.ndarray, "c"]:
     """Return a scale for each of the c loose directions, shape (c,).
 
-    `Curvature` defines the loose directions. f changes about equally along all scaled
-    directions.
+    `Curvature` defines the loose directions. With these scales, f changes about equally
+    along all of them.
     """
     n, radii = reduced.curvature.loose.shape[1], 0.5 * 2.0 ** -np.arange(0, 120)
     rises = reduced.rises(

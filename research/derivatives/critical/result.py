@@ -52,7 +52,7 @@ class CriticalPoints(tuple):
         return made
 
     def text(self) -> str:
-        """Format the points, one on each line, and the outcome of the starts."""
+        """Return the points, one on each line, and the starts' outcomes as a text."""
         lines = [
             f"{len(self)} critical point{'' if len(self) == 1 else 's'} found from "
             f"{self.starts} starts."

@@ -63,15 +63,17 @@ EXACT = (  # These operations move or compare numbers without rounding.
 
 
 def with_larger_roundings(f: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a version of f in which each operation's result is multiplied by 1 ± 2 ε.
+    """Return a version of f in which each rounded result is multiplied by 1 ± 2 ε.
 
-    Zeros stay exact, and the result of each operation changes only in its last digits.
-    The value of f changes by more if the operations after it enlarge the change, for
-    example because large terms cancel.
+    Here ε is the relative spacing of the dtype. Zeros stay exact, and the results of
+    operations that do not round are not changed. The result of each other operation
+    changes in its last digits. The value of f changes by more if later operations
+    enlarge the change, for example because large terms cancel.
 
     Returns:
-      Function (signs, *args) -> value. `signs` is an array of SIGNS random numbers 1
-      and -1. The operations use them in turn, from the first one again after the last.
+      Function (signs, *args) -> value. `signs` is an array of 61 random numbers 1 and
+      -1 (the constant SIGNS is 61). The operations use them in turn, from the first one
+      again after the last.
     """
 
     def noisy(signs: jax.Array, *args: Any) -> Any:

@@ -40,7 +40,7 @@ STEADY = 0.8  # Largest allowed change of this power over a run.
 
 
 class Evidence(NamedTuple):
-    """Kind of a point according to samples of f around it.
+    """Kind of a critical point of f, according to samples of f around it.
 
     Attributes:
       kind: "minimum", "maximum", "saddle" (a minimum along one line or curve, and a

@@ -26,7 +26,7 @@ AGAIN = 3
 
 
 class Walks(NamedTuple):
-    """End points of the iterations from k starts.
+    """End points of one Newton iteration from each of k starts.
 
     Attributes:
       ends: For each start, the point with the shortest gradient that the iteration
@@ -75,7 +75,7 @@ class Model(NamedTuple):
         return self.scale * np.einsum("kij,kj->ki", self.vectors, inverse * along)
 
     def damped_moves(self) -> Float[np.ndarray, "k s n"]:
-        """Compute (H² + μ)⁻¹ H ∇f for the scaled H and ∇f and several numbers μ."""
+        """Compute (H² + μ)⁻¹ H ∇f for the scaled H and ∇f and s numbers μ."""
         along = self._along()
         damping = (np.abs(self.values).max(axis=1)[:, None] * DAMPING) ** 2
         bottom = self.values[:, None, :] ** 2 + damping[:, :, None]
@@ -90,15 +90,15 @@ class Model(NamedTuple):
 
 
 def walks(land: Landscape, starts: Float[np.ndarray, "k n"]) -> list[Walks]:
-    """Iterate from all starts, with undamped and damped steps in turn.
+    """Iterate from all starts, and return the end points of each iteration.
 
     The first iteration makes undamped steps from the starts, and the second makes
     damped steps from the starts. The third makes undamped steps from the end points of
     the second. Damped steps must shorten the gradient. So they stall in a curved valley
     of f with a degenerate bottom, where undamped steps continue. Undamped steps may
     leap away from a zero that is already close. Therefore the last two iterations are
-    repeated, at most AGAIN times, from the best end points of the starts that have not
-    arrived.
+    repeated, at most three times, for the starts at whose best end point the Newton
+    step is longer than 1e-3. They continue from this end point.
     """
     damped = _damped(land, starts)
     led = [_undamped(land, starts), damped, _undamped(land, damped.ends)]

@@ -62,13 +62,13 @@ def derivative(f: Callable[..., Any], x: Any, order: int = 1) -> Any:
     a series near 0, or `finite_difference`, which uses values of f on both sides of x.
 
     Args:
-      f: Function of one real number. It may return an array or a pytree, and then every
-        entry is differentiated.
+      f: Function of one real number. It may return an array or a pytree. Each entry is
+        then differentiated.
       x: Point of evaluation, a floating number, shape ().
       order: Order of the derivative, an integer in 0..100. For order 0, the result is
         f(x).
     Returns:
-      The derivative, in the shape of f(x).
+      The derivative, in the structure and shapes of f(x).
     Raises:
       NotScalarError: x is not a single number.
       NotInexactError: x or the value of f is not floating.
@@ -137,17 +137,19 @@ def _by_series(f: Callable[..., Any], x: jax.Array, order: int, shapes: Any) -> 
 def taylor(f: Callable[..., Any], x: Any, v: Any, order: int) -> Any:
     """Compute the Taylor coefficients c_k of f(x + t v) = c_0 + c_1 t + c_2 t² + ...
 
-    c_k is 1/k! times the k-th derivative of f(x + t v) at t = 0. So c_0 = f(x), c_1 is
-    the directional derivative, and c_2 is half of vᵀ H v if f has one value.
+    c_k is 1/k! times the k-th derivative of f(x + t v) at t = 0. So c_0 = f(x), and c_1
+    is the directional derivative. If f has one value, c_2 is vᵀ H v / 2, where H is the
+    Hessian of f at x.
 
-    f is evaluated once, on series instead of numbers. The cost is at most about (order
-    + 1)² / 2 times the cost of f. Nested derivatives would cost 2^order times as much
-    as f. The coefficients of most operations have a recurrence, or are a linear
-    function of the coefficients of the inputs. For any other operation, the series of
-    its derivative is computed from the derivative rule of JAX, and integrated. f may
-    contain loops and branches. Calls of `taylor` may be compiled, mapped and
-    differentiated like any other function of JAX. As in `derivative`, a function that
-    selects between branches gives the series of the branch that is selected at x.
+    f is evaluated once, on truncated power series instead of numbers. The cost is at
+    most about (order + 1)² / 2 times the cost of f. Nested derivatives would cost
+    2^order times as much as f. The coefficients of most operations have a recurrence,
+    or are a linear function of the coefficients of the inputs. For any other operation,
+    the series of its derivative is computed from the derivative rule of JAX, and
+    integrated. f may contain loops and branches. Calls of `taylor` may be compiled,
+    mapped and differentiated like any other function of JAX. If f selects between
+    branches, the result is the series of the branch that is selected at x, as in
+    `derivative`.
 
     `jax.experimental.jet` returns derivatives instead of Taylor coefficients, and has
     no rule for loops, branches, linear solves and many elementary functions.
@@ -187,13 +189,13 @@ def taylor(f: Callable[..., Any], x: Any, v: Any, order: int) -> Any:
 
 
 def gradient(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
-    """Return the gradient (∂f/∂x_1, ..., ∂f/∂x_n) of a function with one real value.
+    """Return the gradient (∂f/∂x_1, ..., ∂f/∂x_n) of a function f with one real value.
 
     If f selects between branches, the result is the gradient of the branch that is
-    selected at x, as in `derivative`. If the other branch is not finite at x, reverse
-    mode returns NaN, because 0 times NaN is NaN. An example is the branch sin(x) / x at
-    0. To keep this branch finite, set safe = jnp.where(x == 0, 1, x), and then use
-    jnp.where(x == 0, 1, jnp.sin(safe) / safe).
+    selected at x, as in `derivative`. If the derivative of the other branch is not
+    finite at x, reverse mode returns NaN, because it multiplies this derivative by 0.
+    An example is the branch sin(x) / x at 0. To keep this branch finite, set safe =
+    jnp.where(x == 0, 1, x), and then use jnp.where(x == 0, 1, jnp.sin(safe) / safe).
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number, shape
@@ -218,7 +220,7 @@ def gradient(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
 
 
 def jacobian(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
-    """Return the Jacobian J_ij = ∂f_i / ∂x_j.
+    """Return the Jacobian J_ij = ∂f_i / ∂x_j of a function f at x.
 
     Args:
       f: Function of one pytree of floating arrays that returns an array or a pytree of
@@ -245,21 +247,23 @@ def jacobian(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
 
 
 def hessian(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
-    """Return the Hessian H_ij = ∂²f / ∂x_i ∂x_j of a function with one real value.
+    """Return the Hessian H_ij = ∂²f / ∂x_i ∂x_j of a function f with one real value.
 
     If f selects between branches, the result is the Hessian of the branch that is
     selected at x, as in `derivative` and `gradient`. The Hessian is the derivative of
-    the gradient. Forward mode computes this derivative. If f has no derivative rule for
-    forward mode, reverse mode computes it.
+    the gradient. This derivative is computed in forward mode, or in reverse mode if f
+    has no derivative rule for forward mode.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.
       x: Point of evaluation.
       mode: Mode in which the gradient is computed: "forward", "reverse" or "auto".
-        "auto" means reverse mode if f has more than one input.
+        "auto" means forward mode if x is one number, and reverse mode otherwise. If f
+        has no derivative rule for this mode, "auto" means the other mode.
     Returns:
       If x is an array, an array of shape x.shape + x.shape. If x is a pytree, a tree
-      like x in which each leaf is replaced by a tree like x.
+      like x in which each leaf is replaced by a tree like x. The array for two leaves
+      of x then has the shape of the first leaf followed by the shape of the second.
     Raises:
       NotScalarError, NotInexactError, ValueError: As in `gradient`.
     Example:
@@ -272,18 +276,18 @@ def hessian(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
 
 
 def hessian_vector_product(f: Callable[..., Any], x: Any, v: Any) -> Any:
-    """Compute the product H v of the Hessian H and a vector v, without computing H.
+    """Compute the product H v of the Hessian H of f and a vector v, without storing H.
 
-    The product is the derivative of the gradient along v. The gradient is computed in
-    reverse mode, and its derivative in forward mode. The cost is therefore a small
-    multiple of the cost of f, for any number of inputs.
+    The product is the derivative of the gradient along v. If x has several numbers, the
+    gradient is computed in reverse mode and its derivative in forward mode. The cost is
+    therefore a small multiple of the cost of f, however many numbers x has.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.
       x: Point of evaluation.
       v: Direction, in the structure and shapes of x.
     Returns:
-      Σ_j ∂²f/∂x_i∂x_j v_j, in the structure and shapes of x.
+      The product (H v)_i = Σ_j (∂²f / ∂x_i ∂x_j) v_j, in the structure and shapes of x.
     Raises:
       NotScalarError, NotInexactError: As in `gradient`.
       ValueError: v does not have the structure and shapes of x.
@@ -299,10 +303,10 @@ def hessian_vector_product(f: Callable[..., Any], x: Any, v: Any) -> Any:
 
 
 def hessian_diagonal(f: Callable[..., Any], x: Any) -> Any:
-    """Return the diagonal ∂²f / ∂x_i² of the Hessian.
+    """Return the diagonal ∂²f / ∂x_i² of the Hessian of f.
 
-    For n inputs this takes n passes of forward mode through the gradient. It does not
-    store n² numbers.
+    If x has n numbers, nested forward mode evaluates f and its second derivative along
+    one axis after another, n times. The Hessian with its n² numbers is not stored.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.
@@ -311,6 +315,8 @@ def hessian_diagonal(f: Callable[..., Any], x: Any) -> Any:
       The diagonal, in the structure and shapes of x.
     Raises:
       NotScalarError, NotInexactError: As in `gradient`.
+      UnsupportedPrimitiveError: f has a derivative rule for reverse mode only
+        (`jax.custom_vjp`).
     Example:
       >>> f = lambda x: x[0] ** 2 * x[1] ** 3
       >>> hessian_diagonal(f, jnp.array([3.0, 2.0])).tolist()
@@ -337,18 +343,18 @@ def hessian_diagonal(f: Callable[..., Any], x: Any) -> Any:
 
 
 def directional_derivative(f: Callable[..., Any], x: Any, v: Any) -> Any:
-    """Return the directional derivative J v = lim (f(x + t v) - f(x)) / t.
+    """Return the directional derivative J v = lim (f(x + t v) - f(x)) / t for t -> 0.
 
-    J is the Jacobian, and the limit is for t -> 0. The cost is one forward pass. The
-    vector v is not normalised. To get the slope per unit length, divide the result by
-    the length of v.
+    J is the Jacobian of f at x. The cost is one pass of forward mode. The vector v is
+    not normalised. To get the rate of change per unit length, divide the result by the
+    length of v.
 
     Args:
       f: Function of one pytree of floating arrays, with any output.
       x: Point of evaluation.
       v: Direction, in the structure and shapes of x.
     Returns:
-      The rate of change, in the structure and shapes of f(x).
+      The directional derivative, in the structure and shapes of f(x).
     Raises:
       NotInexactError: A leaf of x or v, or the value of f, is not floating.
       ValueError: v does not have the structure and shapes of x.

@@ -15,6 +15,11 @@ from research.derivatives.errors import NotInexactError, NotScalarError
 def floating(tree: Any, argument: str) -> Any:
     """Convert the leaves of a tree to arrays, and check that all are real and floating.
 
+    Args:
+      tree: Value of the argument.
+      argument: Name of the argument, for the message.
+    Returns:
+      The tree with arrays as leaves.
     Raises:
       NotInexactError: A leaf is not real and floating. The message shows the leaf.
     """
@@ -41,7 +46,10 @@ def floating(tree: Any, argument: str) -> Any:
 
 
 def kind_of(leaf: Any) -> Any:
-    """Return the dtype of a number or array, or the type's name for any other value."""
+    """Return the dtype of a number or array, or the type's name for any other value.
+
+    An integer that fits no dtype of JAX gives its digits as a str.
+    """
     is_array = isinstance(leaf, jax.Array | np.ndarray | np.generic) or is_traced(leaf)
     if not is_array and not isinstance(leaf, bool | int | float | complex):
         return type(leaf).__name__
@@ -52,7 +60,7 @@ def kind_of(leaf: Any) -> Any:
 
 
 def title(f: Callable[..., Any]) -> str:
-    """Return the name of f for a message, or "f" if f is a lambda function."""
+    """Return the name of a function for a message, or "f" for a lambda function."""
     while isinstance(f, functools.partial):
         f = f.func
     name = getattr(f, "__name__", type(f).__name__)
@@ -60,7 +68,12 @@ def title(f: Callable[..., Any]) -> str:
 
 
 def scalar(f: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """Wrap f so that it raises an error unless it returns one real number."""
+    """Return f with a check that it returns one real number.
+
+    The returned function raises NotScalarError for another shape or a pytree, and
+    NotInexactError for a value that is not real and floating. `name` is the name of the
+    calling function, for the message.
+    """
 
     def checked(x: Any) -> jax.Array:
         value = f(x)
@@ -95,7 +108,9 @@ def refuse_integer_outputs(value: Any) -> None:
 
 
 def outputs_of(f: Callable[..., Any], x: Any) -> Any:
-    """Return the shapes and dtypes of f(x) without computing f(x).
+    """Return the shapes and dtypes of f(x), without computing f(x).
+
+    The result has the structure of f(x). Its leaves are `jax.ShapeDtypeStruct`.
 
     Raises:
       NotInexactError: A leaf of f(x) is not real and floating.
@@ -114,6 +129,9 @@ def point_and_direction(x: Any, v: Any) -> tuple[Any, Any]:
 
     Returns:
       (x, v). The leaves of v are converted to the dtypes of the leaves of x.
+    Raises:
+      NotInexactError: A leaf is not real and floating.
+      ValueError: x and v differ in structure or shapes.
     """
     x, v = floating(x, "x"), floating(v, "v")
     same = jax.tree.structure(x) == jax.tree.structure(v)
@@ -134,7 +152,7 @@ def size(tree: Any) -> int:
 
 
 def described(tree: Any) -> str:
-    """Describe a value in words, by its shape or by the shapes of its leaves."""
+    """Return the shape of a value, or the shapes of its first four leaves, in words."""
 
     def shape_of(leaf: Any) -> str:
         return f"an array of shape {jnp.shape(leaf)}" if jnp.shape(leaf) else "a number"

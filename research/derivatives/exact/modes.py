@@ -14,12 +14,12 @@ MODES = ("auto", "forward", "reverse")
 
 
 class Mode(NamedTuple):
-    """Mode in which a Jacobian is computed, with the reason for this choice.
+    """Mode in which the Jacobian of a function f is computed, with the reason.
 
     Attributes:
       name: "forward" (one pass for each input) or "reverse" (one pass for each output).
-      inputs: Number of inputs of f.
-      outputs: Number of outputs of f.
+      inputs: Number of inputs of f, over all leaves of its argument.
+      outputs: Number of outputs of f, over all leaves of its value.
       reason: Reason for the choice of the mode, in words.
     """
 
@@ -32,17 +32,18 @@ class Mode(NamedTuple):
 def chosen_mode(f: Callable[..., Any], x: Any) -> Mode:
     """Return the mode that `gradient` and `jacobian` use by default.
 
-    Forward mode costs one pass for each of the n inputs. Reverse mode costs one pass
-    for each of the m outputs, and stores the intermediate values. So the choice is
+    For the Jacobian of f with n inputs and m outputs, forward mode needs n passes.
+    Reverse mode needs m passes, and stores the intermediate values. So the choice is
     forward mode if n <= m, and reverse mode otherwise. If f has no derivative rule for
-    this mode, the choice is the other mode. For example, `while_loop` has no rule for
-    reverse mode, and `jax.custom_vjp` has no rule for forward mode.
+    this mode, the choice is the other mode. For example, `jax.lax.while_loop` has no
+    rule for reverse mode, and a function of `jax.custom_vjp` has no rule for forward
+    mode.
 
     Args:
       f: Function of one pytree of floating arrays.
       x: Point of evaluation. f(x) is traced, but not computed.
     Returns:
-      The mode, with the reason.
+      The `Mode`, with the reason.
     Raises:
       NotInexactError: A leaf of x or the value of f is not floating.
     Example:
@@ -70,14 +71,16 @@ def chosen_mode(f: Callable[..., Any], x: Any) -> Mode:
 
 
 def differentiated_in(f: Callable[..., Any], x: Any, mode: str, outputs: int) -> Any:
-    """Compute the Jacobian of f at x in the given mode.
+    """Return the Jacobian of f at x, computed in the given mode.
 
     Args:
       f: Function of one pytree of floating arrays.
       x: Point of evaluation.
       mode: "forward", "reverse" or "auto". "auto" means the mode that
         `chosen_mode(f, x)` returns.
-      outputs: Number of outputs of f, which `chosen_mode` needs for "auto".
+      outputs: Number of outputs of f. Used for "auto" only.
+    Raises:
+      ValueError: mode is unknown.
     """
     check_choice("mode", mode, MODES)
     if mode != "auto":

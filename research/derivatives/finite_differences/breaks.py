@@ -15,7 +15,8 @@ _SHRINKS = 8.0  # At a kink, the looks shrink the break by more than this factor
 def quiet_part(ladder: Ladder) -> tuple[Ladder, int] | None:
     """Return the levels below the first window that shows noise beyond rounding errors.
 
-    A level is a distance from x, and a window is a group of points near a distance.
+    A ladder has values of f at many distances from x, which are its levels, and in
+    windows. A window is a group of points near a distance.
 
     Returns:
       (ladder of these levels, index of the window). The result is None if the first
@@ -40,11 +41,12 @@ def quiet_part(ladder: Ladder) -> tuple[Ladder, int] | None:
 def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
     """Return whether f bends, but does not jump, where the noise of a window appears.
 
-    The sampler evaluates f around this window, and then again and again at closer
-    points around the place where the slope changes most. At a jump, the change of f
-    between neighbouring points stays the same. At a kink, it shrinks with the distance
-    of the points. This distinguishes a function that interpolates a table with straight
-    lines from a function that is rounded.
+    A window is a group of points near a distance from x. The sampler evaluates f around
+    this window, and then again and again at closer points around the place where the
+    slope changes most. At a jump, the change of f between neighbouring points stays the
+    same. At a kink, it shrinks with the distance of the points. This distinguishes a
+    function that interpolates a table with straight lines from a function that is
+    rounded.
     """
     side = -1.0 if window % 2 else 1.0
     step = ladder.steps[ladder.places[window]]

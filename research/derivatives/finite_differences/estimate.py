@@ -91,9 +91,9 @@ class FiniteDifference(NamedTuple):
         - "unresolved": the difference quotients do not converge. Either the derivative
           does not exist, or it is infinite, or noise hides it.
         - "nan": f(x) is not finite, or f is defined on neither side of x.
-      left, right: One-sided derivatives. With the verdict "ok" both equal `value`. With
-        any other verdict, each has an error of at most ten per cent of the larger of
-        the two, or is nan.
+      left, right: One-sided derivatives. With the verdict "ok" of a two-sided scheme
+        both equal `value`. Otherwise each of them is nan if its error bound is larger
+        than ten per cent of the larger of the two.
     """
 
     value: float
@@ -120,7 +120,8 @@ def finite_difference(
     - at x;
     - at x ± 2^k. The smallest 2^k is about four spacings of the floats at x. The
       largest is about eight times the larger of |x| and 1;
-    - in a group of eight equally spaced points for every fourth k.
+    - in a group of eight equally spaced points near the distance 2^k for every fourth
+      k.
 
     If f maps arrays elementwise, one call evaluates all points. To check this, the
     points are passed in random order and some values are compared with f of single
@@ -131,14 +132,14 @@ def finite_difference(
     returns. If fewer than three of these groups show noise, the estimate is at least ε
     (|f| + |x f'|) / 2.
 
-    At each step h the difference quotient (f(x + h) - f(x - h)) / 2h is extrapolated to
-    h = 0 by Richardson's scheme. It is extrapolated twice: as a series in h², and as a
-    series in h. The second series is right if the next higher derivative of f jumps at
-    x. If estimates at two smaller steps contradict the estimate at a step, that step
-    and all larger steps are discarded. The result is the remaining estimate with the
-    smallest bound. The bound is 1.5 times a sum of two terms. The first term is 1.2
-    times the noise of the estimate. The second is the largest of three changes of the
-    estimate:
+    At each step h a central difference quotient is extrapolated to h = 0 by
+    Richardson's scheme. For order 1 the quotient is (f(x + h) - f(x - h)) / (2 h). It
+    is extrapolated twice: as a series in h², and as a series in h. The second series is
+    right if the next higher derivative of f jumps at x. If estimates at two smaller
+    steps contradict the estimate at a step, that step and all larger steps are
+    discarded. The result is the remaining estimate with the smallest bound. The bound
+    is 1.5 times a sum of two terms. The first term is 1.2 times the noise of the
+    estimate. The second is the largest of three changes of the estimate:
 
     - the change by the last extrapolation;
     - the change from the estimate at half the step. If there are fewer than four
@@ -154,14 +155,14 @@ def finite_difference(
     show that f bends but does not jump, the result is that of the small steps. If the
     small steps do not suffice for a result, the verdict is "unresolved".
 
-    Before the extrapolation, the left and the right derivative of each order from 1 to
-    `order` are compared. If they differ clearly, the verdict is "kink". If their
-    difference is only a little larger than its bound, the verdict is "unresolved". The
-    difference is estimated twice: from one-sided quotients, and from the part of f that
-    is even about x (for odd orders) or odd about x (for even orders). In that part a
-    smooth f has no power h^order, so small jumps stand out. The bound of the result is
-    at least 0.6 times the difference, if the difference is above a quarter of its own
-    bound.
+    With a two-sided scheme, the left and the right derivative of each order from 1 to
+    `order` are compared before the extrapolation. If they differ clearly, the verdict
+    is "kink". If their difference is only a little larger than its bound, the verdict
+    is "unresolved". The difference is estimated twice: from one-sided quotients, and
+    from the part of f that is even about x (for odd orders) or odd about x (for even
+    orders). In that part a smooth f has no power h^order, so small jumps stand out. The
+    bound of the result is at least 0.6 times the difference, if the difference is above
+    a quarter of its own bound.
 
     The estimates at the chosen step and at the next two steps may change like the power
     p of the step, with p below log2(6), as for x² + 1e-6 |x|^2.5. The bound is then at
@@ -230,13 +231,15 @@ def finite_difference(
         side.
       strict: Whether a verdict other than "ok" raises an error.
     Returns:
-      The derivative with its bound and verdict.
+      A `FiniteDifference`: the derivative with its bound and verdict.
     Raises:
-      NoDerivativeError: `strict` is true, and the verdict is not "ok".
+      NoDerivativeError: `strict` is True, and the verdict is not "ok".
       NotScalarError: f does not return a single real number. A Fraction, a Decimal or a
         number of mpmath is not an error, because it is converted to a float.
-      TypeError, ValueError: x is not a finite real number, or the value of order or
-        scheme is not allowed.
+      TypeError: x is not one real number, f is not a function of one argument, or
+        strict is not True or False.
+      ValueError: x is not finite, order is not an integer from 1 to 4, or scheme is
+        unknown.
     References:
       Ridders, Accurate computation of F'(x) and F'(x)F''(x), Advances in Engineering
       Software 4 (1982), 75-76; Moré and Wild, Estimating computational noise, SIAM J.
@@ -317,7 +320,8 @@ def difference_of_values(x: float, values: np.ndarray) -> FiniteDifference:
 
     Args:
       x: Point of the derivative.
-      values: Values of f at nodes(x, exponents(x)), shape (n,).
+      values: Values of f at the points nodes(x, exponents(x)), in this order, shape
+        (n,). `nodes` and `exponents` are functions of the module `ladder`.
     """
     epsilon = float(np.finfo(np.float64).eps)
     with np.errstate(all="ignore"):
@@ -328,9 +332,13 @@ def difference_of_values(x: float, values: np.ndarray) -> FiniteDifference:
 def judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDifference:
     """Return the verdict, and the derivative with its bound if there is one.
 
-    A level is a distance from x. `noise` is the bound on the error of f at each level,
-    and `side` is 0 for the two-sided derivative, 1 for the one from the right, -1 for
-    the one from the left."""
+    Args:
+      ladder: Values of f. A level is a distance from x in the ladder.
+      noise: Bound on the error of f at each level, shape (levels,).
+      order: Order of the derivative.
+      side: 0 for the two-sided derivative, 1 for the one from the right, -1 for the one
+        from the left.
+    """
     all_tables = tables(ladder, noise, order)
     columns = [
         best_of_each_level(all_tables.left),

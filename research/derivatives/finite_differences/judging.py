@@ -15,7 +15,7 @@ _FAST = 6.0  # Changes that grow by this factor at each step are covered by the 
 
 
 class Estimate(NamedTuple):
-    """An estimate of a derivative.
+    """Estimate of a derivative, with a bound on its error.
 
     Attributes:
       value: Estimated derivative. NaN if there is no estimate.

@@ -20,7 +20,8 @@ WINDOW = 0.8172649105735923 * (1 + np.arange(8) / 8)
 class Ladder(NamedTuple):
     """Values of f around x, at power-of-two distances and in windows between them.
 
-    A level is one of the distances.
+    A level is one of the distances, and a window is a group of eight equally spaced
+    points near a level.
 
     Attributes:
       x, centre: The point x, and f(x).
@@ -118,12 +119,12 @@ def _within(x: float, steps: np.ndarray) -> np.ndarray:
 
 
 def climb(f: Callable[[Any], Any], x: float) -> Ladder:
-    """Evaluate f at the distances from x and in the windows."""
+    """Return the `Ladder` of a function f around x."""
     return climbed(Sampler(f), x)
 
 
 def climbed(sampler: Sampler, x: float) -> Ladder:
-    """Evaluate the function of a sampler at the distances from x and in the windows."""
+    """Return the `Ladder` around x of the function that a sampler evaluates."""
     powers = exponents(x)
     with np.errstate(all="ignore"):
         values = sampler(nodes(x, powers))
@@ -131,7 +132,15 @@ def climbed(sampler: Sampler, x: float) -> Ladder:
 
 
 def nodes(x: float, powers: np.ndarray) -> np.ndarray:
-    """Return x, the points at distances 2^powers, and those in windows."""
+    """Return all points of a ladder as one array.
+
+    First comes x, then the points x + 2^powers, then the points x - 2^powers, and then
+    the points in the windows.
+
+    Args:
+      x: Point at the centre of the ladder.
+      powers: log2 of the distances from x, ascending, shape (levels,).
+    """
     places, distances = _places(powers), np.ldexp(1.0, powers)
     sides = np.where(np.arange(len(places)) % 2, -1.0, 1.0) * distances[places]
     return np.concatenate(
@@ -146,7 +155,15 @@ def from_values(
     epsilon: float,
     evaluations: int = 0,
 ) -> Ladder:
-    """Return the ladder whose nodes have the given values of f."""
+    """Return the ladder whose points, in the order of `nodes`, have the given values.
+
+    Args:
+      x: Point at the centre of the ladder.
+      powers: log2 of the distances from x, ascending, shape (levels,).
+      values: Values of f at nodes(x, powers).
+      epsilon: Relative spacing of the floats that f returns.
+      evaluations: Number of points where f was evaluated.
+    """
     levels, places = len(powers), _places(powers)
     finite = np.where(np.isfinite(values), values, np.nan)
     return Ladder(

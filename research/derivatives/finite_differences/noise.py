@@ -30,8 +30,9 @@ def noise_bounds(ladder: Ladder, sampler: Sampler | None = None) -> np.ndarray:
       intermediate results that it computes from x. If the windows show less noise than
       this, this part is the noise in the windows, but at least ε |f| / 2. For example,
       (x - 1) g(x) does not have a noise of ε |x f'| at x = 1, because x - 1 is exact.
-    - Noise in the windows. It is recognised by sixth differences. For a smooth
-      function, they are far smaller than the fifth differences. For noise, they are not
+    - Noise in the windows. It is recognised by fifth and sixth differences, each
+      divided by the size that such differences have for noise of size 1. For a smooth
+      function, the sixth are then far smaller than the fifth. For noise, they are not
       smaller. If noise appears suddenly at some distance, and smaller distances show no
       sign of it, f is quantised (by cancellation or by a conversion to single
       precision). Then the same noise is assumed at the smaller distances, where f only

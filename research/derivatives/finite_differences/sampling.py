@@ -22,7 +22,8 @@ class Sampler:
     Attributes:
       evaluations: Number of points where f was evaluated, including the three
         comparisons.
-      epsilon: Relative spacing of the floats that f returns.
+      epsilon: Relative spacing of the floats that f returned in all calls so far, at
+        its largest. 0 before the first call.
     Example:
       >>> Sampler(lambda x: x**2)(np.array([3.0, 4.0]))
       array([ 9., 16.])
@@ -43,9 +44,10 @@ class Sampler:
           points: Points, shape (n,). The first is the point of interest. Infinite
             points are not passed to f.
         Raises:
-          NotScalarError: f of the first point is not a single real number.
-          Exception: f raises any other error at the first point. Domain errors and
-            arithmetic errors give nan instead.
+          NotScalarError: f of a point is not a single number, or f of the first point
+            is a complex number.
+          Exception: f raises an error that is neither an ArithmeticError nor a
+            ValueError. These two give nan instead.
         """
         there = np.isfinite(points)
         values = np.full(points.shape, np.nan)

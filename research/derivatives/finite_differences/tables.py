@@ -22,10 +22,10 @@ _NODES = 4  # Largest number of distances in a formula.
 
 
 class Table(NamedTuple):
-    """Estimates of one number from many steps.
+    """Estimates of one derivative from difference quotients at many step lengths h.
 
-    Row m contains the estimates after m extrapolations. Each column, or level, belongs
-    to one step length h.
+    Row m contains the estimates after m Richardson extrapolations. Each column, or
+    level, belongs to one step length h.
 
     Attributes:
       values: Estimates, shape (rows, levels). They are nan where a sample is

@@ -40,6 +40,9 @@ def explain(
 ) -> Ledger:
     """Return a table of backpropagation through f at args, for checking it by hand.
 
+    Each row is an equation of f with its value and its adjoint. The adjoint of a value
+    is the derivative of f with respect to this value.
+
     The gradients are bit-identical to the result of jax.grad(f) if JAX runs each
     operation separately (`with jax.disable_jit()`). If f or a function of jax.numpy is
     jitted, XLA fuses operations, and the result of jax.grad may differ in the last
@@ -49,18 +52,23 @@ def explain(
     Args:
       f: Any JAX function that takes arrays, or pytrees of arrays, and returns a number.
       *args: Point of evaluation. The gradient is with respect to all floating leaves.
-      level: "mathematics" hides equations that only change a shape or a dtype.
-        "primitives" shows all equations.
+      level: "mathematics" hides equations that only change a shape or a dtype, and
+        equations of a `jax.custom_jvp` rule without an adjoint. "primitives" shows all
+        equations.
       expand: ("scan",) shows each step of a scan in separate rows. () shows a scan as
         one row.
     Returns:
-      The table. If f cannot be differentiated in reverse mode (for example because of a
-      `while` loop), the table contains only the values of the forward pass. Its
-      attribute `grads` is then None, and its attribute `note` gives the reason.
+      The table, a `Ledger`. If f cannot be differentiated in reverse mode (for example
+      because of a `while` loop), the table contains only the values of the forward
+      pass. Its attribute `grads` is then None, and its attribute `note` gives the
+      reason.
     Raises:
       NotScalarError: f does not return a number.
-      NotInexactError: No argument is floating.
+      NotInexactError: No argument is floating, or a leaf of an argument is not a number
+        or an array of numbers.
       ValueError: level or expand is unknown.
+      TypeError: f cannot be called with these arguments, or expand is not a list of
+        str.
     References:
       Griewank & Walther, Evaluating derivatives, 2nd ed., 2008, table 3.6 (adjoints of
       an evaluation trace).

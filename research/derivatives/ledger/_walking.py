@@ -68,7 +68,13 @@ class Place:
     in_library: bool = False
 
     def inside(self, tape: Tape, name: str, **changes: Any) -> "Place":
-        """Return the position in a new scope that begins with the next equation."""
+        """Return the position in a new scope that begins with the next equation.
+
+        Args:
+          tape: Record of the evaluation.
+          name: Name of the new scope.
+          changes: New values of other attributes.
+        """
         calls = (*self.calls, len(tape.entries))
         return dataclasses.replace(
             self, scope=(*self.scope, name), calls=calls, **changes

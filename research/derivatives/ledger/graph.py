@@ -21,7 +21,7 @@ CLOSED = -1  # Mark of rows that always form one group.
 
 
 class Node(NamedTuple):
-    """Node of the graph, drawn as a box.
+    """Node of the graph of a table of `explain`, drawn as a box.
 
     Attributes:
       title: Name and equation of the row, or a description if the node has several
@@ -43,7 +43,7 @@ class Node(NamedTuple):
 
 
 class Edge(NamedTuple):
-    """Edge from the node of a value to a node that reads the value.
+    """Edge of the graph, from the node of a value to a node that reads the value.
 
     Attributes:
       start, end: Indices of the two nodes.
@@ -63,7 +63,7 @@ class Edge(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """Nodes in an order of evaluation, and the edges between them."""
+    """Graph of a table of `explain`: nodes in an order of evaluation, and edges."""
 
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
@@ -93,8 +93,9 @@ class _Share(NamedTuple):
 def make_graph(ledger: LedgerFields, largest: int = LARGEST) -> Graph:
     """Return the graph of a table of `explain`.
 
-    If a function has a custom derivative rule, the graph contains the rows that compute
-    the function's value, and an edge of kind "rule" for its derivative.
+    If the table has more rows than `largest`, neighbouring rows share a node. If a
+    function has a custom derivative rule, the graph contains the rows that compute the
+    function's value, and an edge of kind "rule" for its derivative.
 
     Args:
       ledger: Table of `explain`.
@@ -379,7 +380,7 @@ def _edge(start: int, end: int, shares: Sequence[_Share]) -> Edge:
 
 
 def brief(value: Any) -> str:
-    """Format a value for a drawing.
+    """Return a short text for a value in a drawing.
 
     An array of more than two entries is shown by its shape and its Euclidean norm.
 

@@ -27,7 +27,8 @@ class Ledger(LedgerFields):
 
     Attributes:
       title: Name of f.
-      rows: Rows in the order of evaluation.
+      rows: Tuple with a `Row` for each equation that is shown, in the order of
+        evaluation.
       value: f(*args), a number.
       grads: Gradient with respect to every argument, in the structure of the arguments.
         If f has several arguments, `grads` is a tuple with a gradient for each
@@ -36,7 +37,7 @@ class Ledger(LedgerFields):
       inputs: Dict from the name of each argument leaf to its value.
       output: Name of the output f(*args).
       note: Remark for the reader, or "".
-      recorded: Recorded evaluation.
+      recorded: The record of the evaluation from which the table was made.
     """
 
     __slots__ = ()
@@ -48,6 +49,9 @@ class Ledger(LedgerFields):
 
         Args:
           name: Name of an input, as in `inputs`.
+        Returns:
+          A list with a `GradientPath` for each path. Their derivatives add up to the
+          gradient.
         Raises:
           ValueError: There is no such input, the function has no gradient, or there are
             more than 10,000 paths.
@@ -80,7 +84,9 @@ class Ledger(LedgerFields):
         )
 
     def at_kinks(self) -> list[kinks.Kink]:
-        """List the rows at a tie, such as max of two equal arguments, or abs at 0.
+        """Return a `Kink` for each row at a tie.
+
+        A row is at a tie if it is, for example, max of two equal numbers, or abs at 0.
 
         At a tie, the gradient is a convention of JAX. The steps of a scan are searched
         only if `expand` shows them. The steps of a `while` loop are not searched.
@@ -88,7 +94,10 @@ class Ledger(LedgerFields):
         return kinks.at_kinks(self.recorded.tape, self.recorded.names)
 
     def gradient(self, name: str) -> Any:
-        """Return the gradient with respect to an input, or None if it does not exist.
+        """Return the gradient with respect to an input, or None if there is none.
+
+        There is none if the input is not floating, or if f cannot be differentiated in
+        reverse mode.
 
         Args:
           name: Name of the input, as in `inputs`.
@@ -106,7 +115,7 @@ class Ledger(LedgerFields):
         return whole, layout.arrange(whole)
 
     def text(self) -> str:
-        """Format the value and the gradient as a sentence, and the rows as a table."""
+        """Return the value and the gradient as a sentence, then the rows as a table."""
         return table.as_text(self)
 
     def svg(self) -> str:
@@ -125,9 +134,9 @@ class Ledger(LedgerFields):
         The page shows the graph and the table. If you point at a row or a box, or move
         to it with Tab or the arrow keys, the page highlights the rows that contribute
         to its adjoint. The page also lists these contributions, each with the row from
-        which it comes, the derivative rule and the numbers. Scopes (functions,
-        branches, steps) can be folded. The page opens from disk in every browser and
-        needs no network.
+        which it comes, the derivative rule and the numbers. The rows of a function, of
+        a branch or of a step of a loop can be folded. The page opens from disk in every
+        browser and needs no network.
 
         Example:
           >>> from research.derivatives import explain

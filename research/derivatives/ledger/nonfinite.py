@@ -51,6 +51,12 @@ def first_nonfinite(
     """Find the row that creates a NaN or infinity in the value or in the gradient.
 
     The result is None if both the value and the gradient are finite.
+
+    Args:
+      tape: Record of the evaluation, with adjoints.
+      output: The value of the function: its number on the tape, or a constant.
+      inputs: Dict from the name of each input to its number on the tape.
+      names: Dict from the number of a value on the tape to its name.
     """
     if is_finite(tape.value(output)) and all(
         _is_fine(tape.adjoints[node]) for node in inputs.values()

@@ -13,10 +13,10 @@ MOST_PATHS = 10_000
 
 
 class GradientPath(NamedTuple):
-    """A path from an input to the output.
+    """A path of values from an input of a function to its output.
 
     Attributes:
-      nodes: Names of the nodes on the path, from the input to the output.
+      nodes: Names of the values on the path, from the input to the output.
       derivative: Contribution of the path to the gradient, in the shape of the input.
     """
 
@@ -37,6 +37,8 @@ def paths_from(
       start: Node of the input. A node is a number: the position of a value on the tape.
       output: Node of the output.
       names: Dict from a node to its name.
+    Returns:
+      A list with a `GradientPath` for each path.
     Raises:
       ValueError: There are more than 10,000 paths.
     """

@@ -61,7 +61,7 @@ def _drawn(ledger: LedgerFields, *, dark: bool) -> str:
 
 
 def heading_of(ledger: LedgerFields) -> str:
-    """Return the title of a drawing."""
+    """Return the title of the drawing of a table of `explain`."""
     return f"Backpropagation through {ledger.title}"
 
 
@@ -137,7 +137,10 @@ def draw(
 
 
 def as_html(ledger: LedgerFields) -> str:
-    """Format the sentence, the drawing and the table as HTML for a notebook."""
+    """Return a sentence with the gradient, the drawing and the table as HTML.
+
+    The HTML is for a notebook.
+    """
     cells = [line for lines in all_cells(ledger) for line in lines]
     left = ' style="text-align:left"'
     head = "".join(f"<th{left}>{html.escape(heading)}</th>" for heading in HEADINGS)

@@ -82,6 +82,8 @@ def pull(
       equation: Equation of the tape.
       adjoints: Adjoint of each output, or None.
       before: Existing adjoint of each active input, or None.
+    Returns:
+      The new adjoints, in the order of the active inputs.
     Raises:
       UnsupportedPrimitiveError: The equation has no rule for reverse mode.
     """

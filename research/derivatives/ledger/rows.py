@@ -36,14 +36,15 @@ class Row(NamedTuple):
       inputs: Names of the inputs. A constant is shown by its value.
       expression: Right side of the equation in mathematical notation.
       value: Value of the equation, or a tuple if there are several values.
-      local: Derivative of the value with respect to each input. It is None if the value
-        is not a number and the equation is not elementwise. The adjoint is then passed
-        on by a vector-Jacobian product.
+      local: Tuple with the derivative of the value with respect to each input. An entry
+        is None if the value is not a number and the equation is not elementwise. The
+        adjoint is then passed on by a vector-Jacobian product.
       adjoint: Derivative of the function with respect to the value. It is None if the
         backward pass does not reach the value. This is so if the function does not
         depend on the value, if the value does not depend on a differentiated input, or
         if the value is computed inside a function with a custom derivative rule.
-      contributions: Contribution of this row to the adjoint of each input, or None.
+      contributions: Tuple with the contribution of this row to the adjoint of each
+        input. An entry is None if there is no contribution.
       rule: Derivative rule in words.
       source: Line of the user's code, such as "file.py:12".
       scope: Names of the enclosing functions, rules, branches and steps, outermost

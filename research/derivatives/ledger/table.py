@@ -52,7 +52,7 @@ def _listed(parts: list[str]) -> str:
 
 
 def as_text(ledger: LedgerFields) -> str:
-    """Format the sentence and the table.
+    """Return the value and gradient as a sentence, and then the table of rows, as text.
 
     Where the scope changes from one row to the next, a line shows the new scope.
     """
@@ -80,9 +80,10 @@ def as_text(ledger: LedgerFields) -> str:
 
 
 def all_cells(ledger: LedgerFields) -> list[list[tuple[str, ...]]]:
-    """Return the text lines of each row. A line is a tuple with a text for each column.
+    """Return the lines of each row of the table.
 
-    A row has one line for each input that gets a contribution, and at least one line.
+    A line is a tuple with a text for each column of HEADINGS. A row has one line for
+    each input that gets a contribution, and at least one line.
     """
     own = _by_own_rule(ledger)
     return [_cells(row, own.get(row.name, [])) for row in ledger.rows]

@@ -158,14 +158,17 @@ class Tape:
     copies: dict[int, int] = dataclasses.field(default_factory=dict)
 
     def node(self, value: Any, active: bool) -> int:
-        """Add a node and return its number."""
+        """Add a node with a value to the tape, and return its number.
+
+        The node becomes active only if its value is also floating or complex.
+        """
         self.values.append(value)
         self.active.append(bool(active) and is_inexact(value))
         self.adjoints.append(None)
         return len(self.values) - 1
 
     def value(self, operand: Operand) -> Any:
-        """Return the value of an operand."""
+        """Return the value of an operand: of a constant, or of a node by its number."""
         return operand.value if isinstance(operand, Literal) else self.values[operand]
 
     def is_active(self, operand: Operand) -> bool:

@@ -205,7 +205,7 @@ def in_words(primitive: str) -> str:
 
 
 def as_written(primitive: str, inputs: Sequence[str], params: dict[str, Any]) -> str:
-    """Format the right side of an equation in mathematical notation.
+    """Return the right side of an equation in mathematical notation.
 
     Example:
       >>> as_written("integer_pow", ["x"], {"y": 3}), as_written("sin", ["v1"], {})
@@ -221,7 +221,7 @@ def as_written(primitive: str, inputs: Sequence[str], params: dict[str, Any]) ->
 
 
 def short(value: Any) -> str:
-    """Format a value briefly.
+    """Return a value as a short text for the table of `explain`.
 
     Numbers have four digits. For a long array, the text shows the first two entries,
     the last entry and the shape.

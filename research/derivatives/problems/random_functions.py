@@ -81,11 +81,11 @@ class Case(NamedTuple):
         return eval("lambda x: " + self.expression, dict(NAMES))
 
     def exists(self, order: int) -> bool:
-        """Return whether f has a derivative of the given order at x."""
+        """Return whether the derivatives of f at x exist up to the given order."""
         return self.left[: order + 1] == self.right[: order + 1]
 
     def gap(self, order: int) -> float:
-        """Return the largest |right - left| of the derivatives up to a given order."""
+        """Return the largest |right - left| of the derivatives of orders 1 to order."""
         return max(
             abs(a - b)
             for a, b in zip(
@@ -95,14 +95,18 @@ class Case(NamedTuple):
 
 
 def random_cases(kind: str, count: int, seed: int) -> list[Case]:
-    """Draw random functions of a class.
+    """Draw random functions of a class, with their one-sided derivatives.
 
-    With a larger `count`, the first functions are the same.
+    With the same seed and a larger `count`, the first functions are the same.
 
     Args:
       kind: Class of the functions, one of `CLASSES`.
       count: Number of functions.
-      seed: Seed of the draws.
+      seed: Seed of the draws, an integer of at least 0.
+    Returns:
+      A list with `count` cases.
+    Raises:
+      ValueError: kind is not in `CLASSES`.
     Example:
       >>> case = random_cases("kink", 1, 0)[0]
       >>> case.exists(1), case.gap(1) > 0

@@ -20,7 +20,7 @@ class Series:
     """A Taylor series in t that is valid for t > 0 (side 1) or for t < 0 (side -1).
 
     Attributes:
-      c: Coefficients of t^0 to t^4.
+      c: List of the coefficients of t^0 to t^4.
       side: 1 or -1.
     """
 
@@ -113,9 +113,10 @@ def _rate(u: Series) -> Series:
 
 
 def power(u: Series, n: Any) -> Series:
-    """Return the power u^n for a real n.
+    """Return the Taylor series of the power u^n, for a real number n.
 
-    The coefficients satisfy k u_0 c_k = Σ_j (n j - (k - j)) u_j c_{k-j}.
+    Its coefficients c_k, for k >= 1, satisfy k u_0 c_k = Σ_j (n j - (k - j)) u_j
+    c_{k-j} with the sum over j from 1 to k.
     """
     n = mpf(n)
     c = [u.c[0] ** n]
@@ -126,7 +127,11 @@ def power(u: Series, n: Any) -> Series:
 
 
 def exp(u: Series) -> Series:
-    """Return e^u. Its coefficients satisfy k c_k = Σ_j j u_j c_{k-j}."""
+    """Return the Taylor series of e^u.
+
+    Its coefficients c_k, for k >= 1, satisfy k c_k = Σ_j j u_j c_{k-j} with the sum
+    over j from 1 to k.
+    """
     c = [mp.exp(u.c[0])]
     for k in range(1, _LENGTH):
         c.append(sum((j * u.c[j] * c[k - j] for j in range(1, k + 1)), mpf(0)) / k)
@@ -145,65 +150,65 @@ def _pair(u: Series, first: Any, second: Any, sign: int) -> tuple[Series, Series
 
 
 def sin(u: Series) -> Series:
-    """Return sin u."""
+    """Return the Taylor series of sin u."""
     return _pair(u, mp.sin(u.c[0]), mp.cos(u.c[0]), -1)[0]
 
 
 def cos(u: Series) -> Series:
-    """Return cos u."""
+    """Return the Taylor series of cos u."""
     return _pair(u, mp.sin(u.c[0]), mp.cos(u.c[0]), -1)[1]
 
 
 def sinh(u: Series) -> Series:
-    """Return the hyperbolic sine of u."""
+    """Return the Taylor series of the hyperbolic sine of u."""
     return _pair(u, mp.sinh(u.c[0]), mp.cosh(u.c[0]), 1)[0]
 
 
 def cosh(u: Series) -> Series:
-    """Return the hyperbolic cosine of u."""
+    """Return the Taylor series of the hyperbolic cosine of u."""
     return _pair(u, mp.sinh(u.c[0]), mp.cosh(u.c[0]), 1)[1]
 
 
 def tanh(u: Series) -> Series:
-    """Return the hyperbolic tangent of u."""
+    """Return the Taylor series of the hyperbolic tangent of u."""
     s, c = _pair(u, mp.sinh(u.c[0]), mp.cosh(u.c[0]), 1)
     return s / c
 
 
 def log(u: Series) -> Series:
-    """Return the natural logarithm of u, by (log u)' = u' / u."""
+    """Return the Taylor series of the natural logarithm of u, by (log u)' = u' / u."""
     return _integral(mpmath.log(u.c[0]), _rate(u) / u)
 
 
 def log1p(u: Series) -> Series:
-    """Return log(1 + u)."""
+    """Return the Taylor series of log(1 + u)."""
     return _integral(mpmath.log1p(u.c[0]), _rate(u) / (1 + u))
 
 
 def sqrt(u: Series) -> Series:
-    """Return the square root of u."""
+    """Return the Taylor series of the square root of u."""
     return power(u, mpf(1) / 2)
 
 
 def atan(u: Series) -> Series:
-    """Return the arc tangent of u, by (atan u)' = u' / (1 + u²)."""
+    """Return the Taylor series of atan u, by (atan u)' = u' / (1 + u²)."""
     return _integral(mp.atan(u.c[0]), _rate(u) / (1 + u * u))
 
 
 def erf(u: Series) -> Series:
-    """Return the error function of u, by (erf u)' = 2 / √π e^(-u²) u'."""
+    """Return the Taylor series of erf u, by (erf u)' = 2 / √π e^(-u²) u'."""
     return _integral(
         mpmath.erf(u.c[0]), _rate(u) * exp(-(u * u)) * (2 / mp.sqrt(mp.pi))
     )
 
 
 def maximum(a: Any, b: Any) -> Series:
-    """Return the value that is larger near the point."""
+    """Return the argument that is larger near the point, on the side of the series."""
     return a if a - b >= 0 else b - 0 * a
 
 
 def minimum(a: Any, b: Any) -> Series:
-    """Return the value that is smaller near the point."""
+    """Return the argument that is smaller near the point, on the side of the series."""
     return b - 0 * a if a - b >= 0 else a
 
 

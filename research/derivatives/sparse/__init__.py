@@ -42,8 +42,8 @@ class SparsityPattern(NamedTuple):
 
     Attributes:
       rows: Row of each entry, shape (number of entries,).
-      columns: Column of each entry.
-      shape: Shape of the matrix.
+      columns: Column of each entry, same shape.
+      shape: Shape of the matrix, (outputs, inputs).
       colouring: Which rows and columns are computed together, by one product.
     """
 
@@ -60,9 +60,10 @@ class SparseDerivative(NamedTuple):
       matrix: The matrix in coordinate format, `jax.experimental.sparse.BCOO` of shape
         (outputs, inputs). `matrix.todense()` is the full matrix. The entries of x and
         of f(x) are numbered in the order of `jax.flatten_util.ravel_pytree`.
-      colours: Number of products that were computed: products J v and products uᵀ J.
-      pattern: The pattern. Pass it to the next call, which then does not need to detect
-        and colour it.
+      colours: Number of products J v and uᵀ J from which the matrix was read. One more
+        product checks the pattern.
+      pattern: The sparsity pattern with its colouring. Pass it to the next call, which
+        then does not need to detect and colour it.
     """
 
     matrix: BCOO
@@ -75,12 +76,12 @@ def sparse_jacobian(
 ) -> SparseDerivative:
     """Compute a sparse Jacobian J_ij = ∂f_i/∂x_j from few products J v and uᵀ J.
 
-    Two columns may get the same colour if they have no entries in the same row. One
-    product J v (forward mode) gives all columns of one colour. A row with many entries
-    would need many colours of columns. Such rows are therefore computed by products uᵀ
-    J (reverse mode) instead. Rows and columns change roles if that takes fewer
-    products. A matrix with one dense row, one dense column and a diagonal takes 3
-    products for any size.
+    One product J v (forward mode) gives several columns of J if no two of them have
+    entries in the same row. Such columns get the same colour, so each colour costs one
+    product. A row with many entries would need many colours of columns. Such rows are
+    therefore computed by products uᵀ J (reverse mode) instead. Rows and columns change
+    roles if that takes fewer products. A matrix with one dense row, one dense column
+    and a diagonal takes 3 products for any size.
 
     The pattern is found from the jaxpr of f. A rule for each operation says which
     entries of its result depend on which entries of its inputs. Both sides of a branch
@@ -88,8 +89,10 @@ def sparse_jacobian(
     take more products.
 
     Each call checks the pattern with one random vector v: J v by forward mode must be
-    the product of the sparse matrix and v. If J has an entry outside the pattern, this
-    is detected with probability 1, unless the entry is smaller than the rounding error.
+    the product of the sparse matrix and v. If f has no forward mode, uᵀ J is compared
+    instead. An entry outside the pattern is detected if it changes its row of the
+    product by more than √ε times the sum of the absolute terms of this row, plus 1000 ε
+    times the largest such sum. Here ε is the relative spacing of the floats.
 
     Args:
       f: Function of one pytree of floating arrays that returns floating arrays.
@@ -104,7 +107,8 @@ def sparse_jacobian(
         where the call cannot raise, all values are NaN instead.
       NotInexactError: A leaf of x or the value of f is not floating.
       ValueError: pattern has another shape than J.
-      UnsupportedPrimitiveError: f has no derivative rule.
+      UnsupportedPrimitiveError: f has a derivative rule neither for forward mode nor
+        for reverse mode.
     References:
       Gebremedhin, Manne & Pothen, What color is your Jacobian?, SIAM Review 2005.
     Example:
@@ -124,7 +128,7 @@ def sparse_jacobian(
 def sparse_hessian(
     f: Callable[..., Any], x: Any, *, pattern: Any = None
 ) -> SparseDerivative:
-    """Compute a sparse Hessian H_ij = ∂²f/∂x_i∂x_j from few products H v.
+    """Compute a sparse Hessian H_ij = ∂²f / ∂x_i ∂x_j from few products H v.
 
     The Hessian is computed as the Jacobian of the gradient, as in `sparse_jacobian`.
     Because the Hessian is symmetric, H_ij may be read from H_ji. So a dense row costs

@@ -17,7 +17,9 @@ Matrix = Any  # scipy.sparse.csr_matrix of bool.
 
 
 class Colouring(NamedTuple):
-    """Which rows and columns are computed together.
+    """Which rows and columns of a matrix are computed together, by one product.
+
+    Rows, or columns, of one colour are computed together. Colours are numbers from 0.
 
     Attributes:
       columns: Colour of each column, or -1 for a column that no product needs.
@@ -42,7 +44,7 @@ class Colouring(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Number of colours."""
+        """Number of colours of columns and rows together."""
         return self.num_columns + self.num_rows
 
 
@@ -56,6 +58,10 @@ def coloured(
       forward, reverse: Whether products J v, and products uᵀ J, can be computed.
       symmetric: Whether the matrix is symmetric. Then entry (i, j) may be read from
         entry (j, i).
+    Returns:
+      The `Colouring` with the fewest colours among those that were tried.
+    Raises:
+      ValueError: forward and reverse are both False.
     """
     best: Colouring | None = None
     for flipped in (False, True):

@@ -22,13 +22,14 @@ Matrix = Any  # scipy.sparse.csr_array of bool, one row for each entry of an arr
 
 
 class Fact(NamedTuple):
-    """Known properties of a variable of a jaxpr.
+    """Known properties of a variable of the jaxpr of a function.
 
     Attributes:
-      shape: Its shape.
-      value: Its value if it does not depend on the inputs and is not traced, or None.
-      rows: For each entry, the inputs on which it depends. None if no entry depends on
-        any input.
+      shape: Shape of the variable.
+      value: Its value if it does not depend on the inputs of the function and is not
+        traced, or None.
+      rows: Boolean sparse matrix with a row for each entry of the variable, which says
+        on which inputs the entry depends. None if no entry depends on any input.
     """
 
     shape: tuple[int, ...]
@@ -60,13 +61,14 @@ CUMULATIVE = {"cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"}
 
 
 def detect(f: Callable[..., Any], x: Any) -> Matrix:
-    """Return which entries of f(x) depend on which entries of the vector x.
+    """Return which entries of f(x) may depend on which entries of the vector x.
 
     Args:
       f: Function of a vector to a vector.
       x: The vector; only its shape and dtype are used.
     Returns:
-      A boolean matrix in CSR form, of shape (size of f(x), size of x).
+      A boolean matrix in CSR form, of shape (size of f(x), size of x). It is True for
+      each entry of f(x) and each entry of x on which this may depend.
     """
     jaxpr = jax.make_jaxpr(f)(jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)))
     # Inside a trace of the user, constants are computed all the same.
