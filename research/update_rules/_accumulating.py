@@ -148,15 +148,15 @@ def adadelta(
     D_t = ρ D_(t-1) + (1 - ρ) d_t²,
     u_t = -η_t d_t, from E_0 = D_0 = 0.
 
-    g_t is the gradient, u_t the update and η_t the learning rate at step t. g_t / √E_t
-    has no unit and √D_(t-1) has the unit of the params, so d_t has the unit of the
-    params. The paper has no η, which is the same as η = 1. D_t averages d_t², not u_t²,
-    so D_t does not depend on η. optax and torch do the same. For the weight decay of
-    optax.adadelta, chain `add_decayed_weights` before this rule.
+    g_t is the gradient, d_t the direction, u_t the update and η_t the learning rate at
+    step t. g_t / √E_t has no unit and √D_(t-1) has the unit of the params, so d_t has
+    the unit of the params. The paper has no η, which is the same as η = 1. D_t averages
+    d_t², not u_t², so D_t does not depend on η. optax and torch do the same. For the
+    weight decay of optax.adadelta, chain `add_decayed_weights` before this rule.
 
     Use it where no rate can be tuned and many steps are affordable. D starts at 0, so
-    the first steps have a length of about √(ε / (1 - ρ)), which is 0.003 by default.
-    The length of the steps grows slowly.
+    each entry of the first steps is at most about √(ε / (1 - ρ)), which is 0.003 by
+    default. The steps grow slowly.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -275,8 +275,8 @@ def rmsprop(
 
     optax.rmsprop is the same. torch has the default β = 0.99 and adds ε outside the
     root. At g = 1e-5 with β = 0.9, the first step is 31 times as long with ε outside
-    the root as with ε inside. torch also multiplies the momentum's sum, not each
-    gradient, by the rate. The two differ only under a schedule. The lecture that
+    the root as with ε inside. torch also multiplies the momentum's sum by the rate, not
+    each gradient, which makes a difference only under a schedule. The lecture that
     introduced RMSProp has no ε.
 
     optax and torch compute the variance by subtraction, as v - m². Where gradients
@@ -460,13 +460,13 @@ def madgrad(
 ) -> optax.GradientTransformation:
     """Dual averaging that divides by the cube root of the sum of squared gradients.
 
-    w_t = (η_t + ε) √t, with t counted from 1, is the weight of gradient g_t,
+    w_t = (η_t + ε) √t, with t counted from 1, is the weight of the gradient g_t,
     s_t = s_(t-1) + w_t g_t,
     ν_t = ν_(t-1) + w_t g_t²,
     z_t = x_0 - s_t / (∛ν_t + ε),
     u_t = (1 - μ) (z_t - x_t), where u_t is the update, x_t are the params, x_0 the
-    params before the first step and μ is momentum. The quotient in z_t is 0 where its
-    divisor is 0.
+    params before the first step and μ is momentum. The sums start at 0, and the
+    quotient in z_t is 0 where its divisor is 0.
 
     optax.contrib.madgrad and the authors' code are the same. The paper has η_t in place
     of η_t + ε (eps_in_rate=False). This function computes x_t - x_0 as the sum of its

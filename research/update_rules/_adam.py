@@ -136,8 +136,7 @@ def adamw(
         and ε_root, as in `adam`.
       weight_decay: Decay λ, at least 0; may be traced.
       mask: Pytree of booleans (a prefix of the params), or a function from the params
-        to such a pytree. Leaves marked True are decayed. None means that all leaves
-        are.
+        to such a pytree. Leaves marked True are decayed. None means all leaves.
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
     Raises:
@@ -320,7 +319,8 @@ def adamax(
     decays |m̂_t| / n_t is at most 1.01.
 
     Args:
-      learning_rate, b1, b2, eps: As in `adam`.
+      learning_rate, b1, b2, eps: Rate η, decays β1 and β2, and constant ε, as in
+        `adam`.
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:
@@ -358,7 +358,8 @@ def adamaxw(
     weights with large gradients would hardly decay.
 
     Args:
-      learning_rate, b1, b2, eps: As in `adam`.
+      learning_rate, b1, b2, eps: Rate η, decays β1 and β2, and constant ε, as in
+        `adam`.
       weight_decay: Decay λ, at least 0; may be traced.
       mask: Pytree of booleans, or a function from the params to one, that marks the
         leaves that decay, as in `adamw`. None means all leaves.

@@ -90,7 +90,8 @@ def ademamix(
     the rule is AdamW.
 
     Args:
-      learning_rate, b1, b2, eps, eps_root: As in `adam`.
+      learning_rate, b1, b2, eps, eps_root: Rate η, decays β1 and β2, and constants ε
+        and ε_root, as in `adam`.
       b3: Decay β3 of the slow average in [0, 1); may be traced.
       alpha: Factor α of the slow average, at least 0; may be traced.
       weight_decay: Decay λ, at least 0; may be traced.
@@ -204,7 +205,8 @@ def simplified_ademamix(
     uses a large α for small batches, and an α near 0 for large batches.
 
     Args:
-      learning_rate, b1, b2, eps, eps_root: As in `adam`.
+      learning_rate, b1, b2, eps, eps_root: Rate η, decays β1 and β2, and constants ε
+        and ε_root, as in `adam`.
       alpha: Additional weight α of the newest gradient, at least 0; may be traced.
       weight_decay: Decay λ, at least 0; may be traced.
       mask: Pytree of booleans, or a function from the params to one, that marks the
@@ -281,7 +283,8 @@ def laprop(
     gradients changes quickly.
 
     Args:
-      learning_rate, b1, b2, eps: As in `adam`.
+      learning_rate, b1, b2, eps: Rate η, decays β1 and β2, and constant ε, as in
+        `adam`.
       weight_decay: Decay λ, at least 0; may be traced.
       mask: Pytree of booleans, or a function from the params to one, that marks the
         leaves that decay, as in `adamw`. None means all leaves.
@@ -367,10 +370,10 @@ def mars(
     c_t = g_t, so the rule is AdamW for them, unless optimize_1d=True.
 
     The rule is the paper's MARS-AdamW in its approximate form, as in timm's Mars
-    (mars_type="adamw"). The exact form computes the gradient of step t - 1 again, with
-    the examples of step t, which doubles the cost. This rule does not clip c_1, and
-    neither does timm before version 1.0.31. timm 1.0.31 and the authors' code divide
-    c_1 by |c_1| if |c_1| > 1. The authors' code also sets g_0 = 0. timm's option
+    (mars_type="adamw"). The exact form computes g_(t-1) again at the params of step t -
+    1, with the examples of step t, which doubles the cost. This rule does not clip c_1,
+    and neither does timm before version 1.0.31. timm 1.0.31 and the authors' code
+    divide c_1 by |c_1| if |c_1| > 1. The authors' code also sets g_0 = 0. timm's option
     `caution` corresponds to the function `cautious` here. optax 0.2.8 and torch do not
     have the rule.
 
@@ -378,7 +381,8 @@ def mars(
     where Adam stores two. timm's default rate is 0.003.
 
     Args:
-      learning_rate, b1, b2, eps: As in `adam`.
+      learning_rate, b1, b2, eps: Rate η, decays β1 and β2, and constant ε, as in
+        `adam`.
       gamma: Factor γ of the correction, at least 0; may be traced. 0 gives AdamW with
         clipped gradients.
       weight_decay: Decay λ, at least 0; may be traced.

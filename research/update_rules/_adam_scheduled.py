@@ -87,7 +87,8 @@ def nadam(
     overshoots, as on ill-conditioned problems.
 
     Args:
-      learning_rate, b1, b2, eps, eps_root: As in `adam`.
+      learning_rate, b1, b2, eps, eps_root: Rate η, decays β1 and β2, and constants ε
+        and ε_root, as in `adam`.
       momentum_schedule: Name of the schedule: "constant", "torch" or "paper".
       momentum_decay: Decay ψ, at least 0; may be traced. With ψ = 0, μ_t stays at β1 /
         2, not at β1. The schedule "constant" ignores ψ.
@@ -138,7 +139,8 @@ def nadamw(
     AlgoPerf.
 
     Args:
-      learning_rate, b1, b2, eps, eps_root: As in `adam`.
+      learning_rate, b1, b2, eps, eps_root: Rate η, decays β1 and β2, and constants ε
+        and ε_root, as in `adam`.
       weight_decay: Decay λ, at least 0; may be traced.
       mask: Pytree of booleans, or a function from the params to one, that marks the
         leaves that decay, as in `adamw`. None means all leaves.
@@ -267,7 +269,8 @@ def radam(
     as η times the gradient, so η must suit these steps as well as the later ones.
 
     Args:
-      learning_rate, b1, b2, eps, eps_root: As in `adam`.
+      learning_rate, b1, b2, eps, eps_root: Rate η, decays β1 and β2, and constants ε
+        and ε_root, as in `adam`.
       threshold: Smallest ρ_t at which m̂_t is divided by √v̂_t, at least 4; may be
         traced. If ρ_t is below 4, r_t² is negative.
       eps_before_correction: Whether ε is added before v_t is corrected, as in torch.

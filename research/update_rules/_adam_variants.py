@@ -491,8 +491,9 @@ def cautious_adamw(
 
     d_t = m̂_t / (√v̂_t + ε), with m̂_t and v̂_t as in `adam`,
     u_t = -η_t (k_t d_t / max(mean(k_t), 0.001) + λ x_t). Here g_t is the gradient, x_t
-    are the params and η_t is the learning rate. k_t is 1 for entries with d_t g_t > 0
-    and 0 for others, and the mean is over the leaf.
+    are the params and η_t is the learning rate. m̂_t and v̂_t are the averages of the
+    gradients and of their squares, with bias correction. k_t is 1 for entries with d_t
+    g_t > 0 and 0 for others, and the mean is over the leaf.
 
     timm's AdamW with caution=True, and the authors' code, are the same rule. The paper
     divides by (Σ k_t + 1) / n in place of the mean over n entries (plus_one=True). With
@@ -504,7 +505,8 @@ def cautious_adamw(
     changes its sign, the entry is skipped until its momentum has changed sign, too.
 
     Args:
-      learning_rate, b1, b2, eps: As in `adam`.
+      learning_rate, b1, b2, eps: Rate η, decays β1 and β2, and constant ε, as in
+        `adam`.
       weight_decay: Decay λ, at least 0; may be traced.
       mask: Pytree of booleans, or a function from the params to one, that marks the
         leaves that decay, as in `adamw`. None means all leaves.
@@ -628,7 +630,7 @@ def adahessian(
         constant, and the rule is momentum.
       weight_decay: Factor λ, at least 0; may be traced.
       mask: Pytree of booleans (a prefix of the params), or a function from params to
-        such a pytree. Leaves marked True are decayed. None means that all leaves are.
+        such a pytree. Leaves marked True are decayed. None means all leaves.
       average_kernels: Whether to average |D_t| over the kernels of convolutions.
     Returns:
       The rule; its update needs params and value_fn.

@@ -80,7 +80,7 @@ def lookahead(
       passes extra arguments on to the inner rule.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update got no params.
+        update got no params, or inner is not a constructor.
     References:
       Zhang, Lucas, Hinton & Ba, Lookahead optimizer: k steps forward, 1 step back,
       NeurIPS 2019, algorithm 1.
@@ -187,7 +187,7 @@ def polyak_averaging(
       passes extra arguments on to the inner rule.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update got no params.
+        update got no params, or inner is not a constructor.
     References:
       Polyak & Juditsky, Acceleration of stochastic approximation by averaging, SIAM J.
       Control Optim. 30 (1992), equation (2). Ruppert, Efficient estimations from a
@@ -256,7 +256,7 @@ def exponential_averaging(
       passes extra arguments on to the inner rule.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update got no params.
+        update got no params, or inner is not a constructor.
     References:
       Ruppert (1988) and Polyak & Juditsky (1992) for averaging; Kingma & Ba, Adam, ICLR
       2015, section 7.2 (temporal averaging) for these weights and the bias correction.

@@ -253,15 +253,16 @@ def cautious(
     with k_t = 0 does not decay. In `cautious_adamw`, such an entry decays. optax 0.2.8
     does not have this function.
 
-    Use it around a rule with momentum, such as `adam`, `lion` or `heavy_ball`. For
-    `gradient_descent`, s_t < 1 only where entries of the gradient are 0; in a leaf
-    without such entries, the update does not change (with plus_one=False).
+    Use it around a rule with momentum, such as `adam`, `lion` or `heavy_ball`. Without
+    momentum every nonzero entry of the update opposes the gradient, so around
+    `gradient_descent` this wrapper changes only leaves in which entries of the gradient
+    are 0 (with plus_one=False).
 
     Args:
       rule: Rule to wrap.
       plus_one: Whether to multiply by n / (Σ k_t + 1), as in the paper.
-      min_share: Lower bound of the share s_t in the division, positive; may be traced.
-        Ignored if plus_one is True.
+      min_share: Lower bound of s_t in the division, positive; may be traced. Ignored if
+        plus_one is True.
     Returns:
       The wrapped rule.
     Raises:

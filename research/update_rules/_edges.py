@@ -86,7 +86,9 @@ def arrays(tree: Params) -> Params:
 def refuse_complex(params: Params, rule: str, needs_value_fn: bool = False) -> None:
     """Raise if params are complex, for a rule that is defined for real params only.
 
-    `rule` is the name of the rule, and needs_value_fn is as in `complete`.
+    `rule` is the name of the rule, for the message. needs_value_fn says whether the
+    rule calls value_fn. If it does not, the message suggests
+    optax.contrib.split_real_and_imaginary as a remedy.
 
     Raises:
       TypeError: A leaf is complex; the message names the leaf and a remedy.
@@ -277,8 +279,8 @@ def leaf_norm(x: Num[Array, "*shape"]) -> Float[Array, ""]:
 
     If the largest absolute value lies above 2^60 or below 2^-60, all entries are
     multiplied by a power of two before they are squared, and the root is divided by it.
-    Otherwise the square of an entry above 1.8e19 would overflow in float32. The norm of
-    a leaf without entries is 0.
+    Without this scaling, the square of an entry above 1.8e19 would overflow in float32.
+    The norm of a leaf without entries is 0.
 
     Example:
       >>> print(leaf_norm(jnp.array([3e30, -4e30], "float32")))

@@ -135,7 +135,6 @@ def nesterov(
     u_t = -η_t (g_t + μ m_t), from m_0 = 0.
 
     g_t is the gradient, u_t the update and η_t the learning rate at step t.
-
     optax.sgd(η, momentum=μ, nesterov=True) and torch.optim.SGD(momentum=μ,
     nesterov=True) are the same. Nesterov takes the gradient of the objective f at a
     look-ahead point y_t = x_t + μ (x_t - x_(t-1)), and then steps to x_(t+1) = y_t - η

@@ -220,7 +220,7 @@ def nonlinear_conjugate_gradient(
 
     Args:
       learning_rate: Factor η in the first step size that the first search tries. A
-        positive number, a traced scalar or a schedule.
+        positive number, a traced scalar or a schedule (number of earlier steps -> η).
       beta: Name of the formula for β_t, one of the four above.
       linesearch: Name of the line search, "strong_wolfe" (with curvature 0.1) or
         "backtracking", or a function with the arguments of `strong_wolfe`.

@@ -99,7 +99,8 @@ def checked_mask(mask: Any) -> Callable[[Params], Any]:
     messages name the faulty leaves.
 
     Args:
-      mask: As for `masked_leaves`.
+      mask: Pytree of booleans that is a prefix of the params, or a function from the
+        params to such a pytree.
     Returns:
       Function params -> pytree of booleans with the structure of the params.
       optax.masked accepts this function. The function raises the same errors as
@@ -135,7 +136,7 @@ class GroupsState(NamedTuple):
     """State of `by_group`.
 
     Attributes:
-      inner: State of each group's rule, by label.
+      inner: Dict from the label of each group to the state of its rule.
     """
 
     inner: dict[str, optax.OptState]
@@ -157,7 +158,8 @@ def by_group(
     the norm of all leaves, chain `clip_by_global_norm` before this rule.
 
     Args:
-      rules: Rules by label. A rule whose label no leaf has is never called.
+      rules: Mapping from the label of a group, a str, to its rule. A rule whose label
+        no leaf has is never called.
       labels: Pytree of labels that is a prefix of the params, or a function from the
         params to such a pytree.
     Returns:

@@ -79,14 +79,15 @@ def soap(
     V̂_t = V_t / (1 - β2^t), with V_t = β2 V_(t-1) + (1 - β2) (Q_Lᵀ G_t Q_R)², entry by
     entry.
 
-    The bases Q_L and Q_R are orthogonal matrices. Their columns approximate the
-    eigenvectors of L and R, which are moving averages of G Gᵀ and Gᵀ G. After the step,
-    L <- β L + (1 - β) G_t G_tᵀ and R <- β R + (1 - β) G_tᵀ G_t, where β is
-    shampoo_beta. If t is a multiple of k = refresh_every, the bases are then brought
-    closer to the eigenvectors of L and R. First the columns q_i of Q_L are sorted by
-    q_iᵀ L q_i, the largest first. V_t is sorted along the same axis, in the same order.
-    With refresh="qr", Q_L then becomes the orthogonal factor of L Q_L, which is one
-    step of orthogonal iteration. With refresh="eigh", Q_L becomes the matrix of the
+    u_t is the update and η_t the learning rate. The bases Q_L and Q_R are orthogonal
+    matrices. Their columns approximate the eigenvectors of L and R, which are moving
+    averages of G Gᵀ and Gᵀ G. After the step, L <- β L + (1 - β) G_t G_tᵀ and R <- β R
+    + (1 - β) G_tᵀ G_t, where β is shampoo_beta. If t is a multiple of k =
+    refresh_every, the bases are then brought closer to the eigenvectors of L and R.
+    First the columns q_i of Q_L are sorted by q_iᵀ L q_i, the largest first. V_t is
+    sorted along the same axis, in the same order. With refresh="qr", Q_L then becomes
+    the orthogonal factor of the QR factorisation of L Q_L, which is one step of
+    orthogonal iteration. With refresh="eigh", Q_L becomes the matrix of the
     eigenvectors of L. Q_R is refreshed in the same way with R.
 
     The first call only sets L = (1 - β) G Gᵀ and R = (1 - β) Gᵀ G, and computes Q_L and
@@ -125,7 +126,7 @@ def soap(
       eps: Constant ε, at least 0; may be traced.
       weight_decay: Factor λ, at least 0; may be traced.
       mask: Pytree of booleans (a prefix of the params), or a function from params to
-        such a pytree. Leaves marked True are decayed. None means that all leaves are.
+        such a pytree. Leaves marked True are decayed. None means all leaves.
       refresh_every: Number of steps k between two refreshes, a positive integer; may be
         traced.
       refresh: How the bases are refreshed (see above), "qr" or "eigh".
@@ -352,41 +353,43 @@ def kl_soap(
     N_t = Q_Lᵀ M_t Q_R / (√V_t + ε), with
     M_t = β1 M_(t-1) + (1 - β1) G_t and
     V_t = β2 V_(t-1) + (1 - β2) (Q_Lᵀ G_t Q_R)², entry by entry.
-    M and V start at 0, and their bias is not corrected. The bases Q_L and Q_R are
-    orthogonal matrices. Their columns approximate the eigenvectors of the factors L and
-    R.
+    u_t is the update and η_t the learning rate. M and V start at 0, and their bias is
+    not corrected. The bases Q_L and Q_R are orthogonal matrices. Their columns
+    approximate the eigenvectors of the factors L and R.
 
     After the step, the factors L and R are updated, and so are d_L and d_R, the moving
     averages of their eigenvalues. With β = shampoo_beta and P = Q_Lᵀ G_t Q_R,
     L <- β L + (1 - β) G_t Q_R diag(1 / d_R) Q_Rᵀ G_tᵀ / n,
-    d_L <- max(β d_L + (1 - β) mean_j P_ij² / d_R,j, c^(-2)) with c = max(10, min(m,
-    4000)), and R and d_R are updated in the same way. All new values are computed from
-    the old ones. If t is a multiple of refresh_every, Q_L then becomes the orthogonal
-    factor of L Q_L, and Q_R that of R Q_R.
+    d_L,i <- max(β d_L,i + (1 - β) mean_j (P_ij² / d_R,j), c^(-2)) for each i, with c =
+    max(10, min(m, 4000)), and R and d_R are updated in the same way. All new values are
+    computed from the old ones. If t is a multiple of refresh_every, Q_L then becomes
+    the orthogonal factor of the QR factorisation of L Q_L, and Q_R that of R Q_R.
 
-    SOAP's L is the average of G Gᵀ. Here, the gradients in L are whitened by R, and
-    those in R by L. With E for the expected value, L = E[G R⁻¹ Gᵀ] / n and R = E[Gᵀ L⁻¹
-    G] / m. These are the factors whose Kronecker product has the smallest
-    Kullback-Leibler divergence from the covariance of the gradients.
+    SOAP's L is the average of G Gᵀ. Here, the gradients in L are whitened by R, that
+    is, multiplied by R^(-1/2), and those in R are whitened by L. With E for the
+    expected value, L = E[G R⁻¹ Gᵀ] / n and R = E[Gᵀ L⁻¹ G] / m. These are the factors
+    whose Kronecker product has the smallest Kullback-Leibler divergence from the
+    covariance of the gradients.
 
     The first call only sets L = (1 - β) G Gᵀ / n and R = (1 - β) Gᵀ G / m, computes Q_L
     and Q_R by an eigen-decomposition, and sets all entries of d_L and d_R to
     first_eigenvalue. This call returns the update 0. t counts the later calls, from 1.
 
-    A leaf with more than two axes has a factor for each axis, which is whitened along
-    all other axes. Axes of length 1, and axes longer than max_size, are not rotated and
-    not whitened. Vectors and scalars are not rotated either. For them, the rule is Adam
-    without bias correction. An entry of the rotated gradient that is not larger than
-    its rounding error counts as 0. If an entry of the rotated gradient is so large that
-    its square overflows, the step has no part along this entry. If a factor overflows,
-    its basis is not changed. A NaN in a gradient makes all later steps of its leaf NaN;
-    wrap the rule in `skip_nonfinite` to skip such a step.
+    A leaf with more than two axes has a factor for each axis, in which the gradients
+    are whitened along all other axes. Axes of length 1, and axes longer than max_size,
+    are not rotated and not whitened. Vectors and scalars are not rotated either. For
+    them, the rule is Adam without bias correction. An entry of the rotated gradient
+    that is not larger than its rounding error counts as 0. If an entry of the rotated
+    gradient is so large that its square overflows, the step has no part along this
+    entry. If a factor overflows, its basis is not changed. A NaN in a gradient makes
+    all later steps of its leaf NaN; wrap the rule in `skip_nonfinite` to skip such a
+    step.
 
-    The rule is that of the authors' code with using_klsoap=True, and so are the
-    defaults, except for λ, which is 0.01 there. There are three differences. The
-    authors' code multiplies the weights by 1 - η λ after the step, which changes the
-    result by a term of the size η² λ. It computes in bfloat16. It refuses
-    vectors. optax and torch do not have KL-SOAP.
+    The rule is that of the authors' code with using_klsoap=True, with the same defaults
+    except for λ, which is 0.01 there. There are three differences. The authors' code
+    multiplies the weights by 1 - η λ after the step, which changes the result by a term
+    of the size η² λ. It computes in bfloat16. It refuses vectors. optax and torch do
+    not have KL-SOAP.
 
     The state of a matrix of shape (m, n) has 2 m n + 2 m² + 2 n² + m + n numbers, in at
     least float32, whatever the dtype of the params. A step costs about as much as that
@@ -402,7 +405,7 @@ def kl_soap(
       eps: Constant ε, at least 0; may be traced.
       weight_decay: Factor λ, at least 0; may be traced.
       mask: Pytree of booleans (a prefix of the params), or a function from params to
-        such a pytree. Leaves marked True are decayed. None means that all leaves are.
+        such a pytree. Leaves marked True are decayed. None means all leaves.
       refresh_every: Number of steps between two refreshes of the bases, a positive
         integer; may be traced.
       shampoo_beta: Decay rate β in [0, 1); may be traced. None means β2.
@@ -617,7 +620,8 @@ def shampoo(
     L_t = ε I + Σ G_s G_sᵀ and R_t = ε I + Σ G_sᵀ G_s, with sums over s = 1, ..., t,
     M_t = β1 M_(t-1) + (1 - β1) G_t.
 
-    A leaf with j axes has a factor for each axis, and q = 2 j, which is 4 for matrices
+    u_t is the update, η_t the learning rate and q the order of the inverse roots. A
+    leaf with j axes has a factor for each axis, and q = 2 j, which is 4 for matrices
     and 2 for vectors. For vectors, the rule is the full-matrix AdaGrad. A scalar counts
     as a vector of length 1.
 
@@ -664,7 +668,7 @@ def shampoo(
       eps: Constant ε, at least 0; may be traced.
       weight_decay: Factor λ, at least 0; may be traced.
       mask: Pytree of booleans (a prefix of the params), or a function from params to
-        such a pytree. Leaves marked True are decayed. None means that all leaves are.
+        such a pytree. Leaves marked True are decayed. None means all leaves.
       refresh_every: Number of steps k between two refreshes, a positive integer; may be
         traced.
       root: Order q of the roots, an integer from 1 to 1000; None means twice the number
@@ -1044,7 +1048,8 @@ def psgd_kron(
     given probability:
     Q_L <- Q_L - μ / |A Aᵀ + B Bᵀ| triu(A Aᵀ - B Bᵀ) Q_L, with
     A = Q_L M_t Q_Rᵀ and B = Q_L^(-T) V_t Q_R^(-1).
-    Q_R is updated in the same way, with Aᵀ A and Bᵀ B. V_t has standard normal entries,
+    Q_R is updated in the same way, with Aᵀ A and Bᵀ B. u_t is the update and η_t the
+    learning rate. V_t has standard normal entries, Q^(-T) is the transposed inverse,
     triu keeps the upper triangle, μ is factor_rate, and |.| is a lower bound of the
     spectral norm. The factors start at I. Their expected change is 0 if Q_L M Q_Rᵀ has
     the same covariance as V.
@@ -1084,7 +1089,7 @@ def psgd_kron(
         may be traced, or a schedule t -> probability with t counted from 0.
       weight_decay: Factor λ, at least 0; may be traced.
       mask: Pytree of booleans (a prefix of the params), or a function from params to
-        such a pytree. Leaves marked True are decayed. None means that all leaves are.
+        such a pytree. Leaves marked True are decayed. None means all leaves.
       max_size: Largest length of an axis whose factor is a whole matrix, an integer of
         at least 0; None means 8,192. This argument cannot be traced, because it decides
         the shapes of arrays.

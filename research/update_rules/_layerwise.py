@@ -112,8 +112,8 @@ def lamb(
     to 1, and leaves out the ratio for leaves with λ = 0. torch does not have LAMB.
 
     Use it for large batches on models with many layers of different scales, with
-    warm-up. On small problems it has no advantage over AdamW. A rate of 0.1 changes
-    every leaf by a tenth of its norm in each step, even at a minimum.
+    warm-up. On small problems it rarely has an advantage over AdamW. A rate of 0.1
+    changes every leaf by a tenth of its norm in each step, even near a minimum.
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
@@ -122,7 +122,7 @@ def lamb(
       eps, eps_root: Constants ε and ε_root, at least 0; may be traced.
       weight_decay: Factor λ, at least 0; may be traced.
       mask: Pytree of booleans (a prefix of the params), or a function from params to
-        such a pytree. Leaves marked True are decayed. None means that all leaves are.
+        such a pytree. Leaves marked True are decayed. None means all leaves.
     Returns:
       The rule; its update needs params.
     Raises:
@@ -597,7 +597,7 @@ def newton_schulz(
     Returns:
       The matrix, shape (m, n), with the dtype of a.
     Raises:
-      ValueError: ns_coeffs is not of this form, or ns_steps is above 1000.
+      ValueError, TypeError: ns_coeffs is not of this form, or ns_steps is above 1000.
     Example:
       >>> print(
       ...     newton_schulz(
@@ -813,11 +813,11 @@ def hyperball(
 
     X_(t+1) = R Y_t / |Y_t|, with Y_t = X_t - η_t R D_t / |D_t| and R = |X_0|. X_t is
     the matrix, |.| is the Frobenius norm, η_t is the learning rate, and D_t is -1 times
-    the update of another rule (inner) with the rate 1. The step depends only on the
-    direction of D_t, not on its length. If D_t is orthogonal to X_t, the matrix turns
-    by an angle of about η_t. All other leaves take the step of the inner rule,
-    multiplied by η_t. This rule is called AdamH if the inner rule is Adam, and MuonH if
-    the inner rule is Muon.
+    the update of another rule (inner) with the rate 1. The step of a matrix depends
+    only on the direction of D_t, not on its length. If D_t is orthogonal to X_t, the
+    matrix turns by an angle of about η_t. All other leaves take the step of the inner
+    rule, multiplied by η_t. This rule is called AdamH if the inner rule is Adam, and
+    MuonH if the inner rule is Muon.
 
     If D_t is 0, the matrix is not changed. A matrix that starts at 0 has no norm to
     keep, so it takes the step of the inner rule. Weight decay in the inner rule only

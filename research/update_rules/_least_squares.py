@@ -38,12 +38,14 @@ MOST_MISSES = 3  # Successive misses after which the quadratic model is used.
 
 
 class GaussNewtonState(NamedTuple):
-    """State of `gauss_newton`, whose docstring defines the symbols.
+    """State of `gauss_newton`.
+
+    r are the residuals at the params x, and J is their Jacobian.
 
     Attributes:
       count: Number of calls of update, int32, shape ().
       learning_rate: Step size a of the last step, 0 if no step was taken, shape ().
-      outcome: `Outcome` of the last step, int32.
+      outcome: `research.types.Outcome` of the last step, int32, shape ().
       curvature: Kind of the matrix JᵀJ, an index into
         `research.update_rules._second_order.CURVATURES`, int32.
       evaluations: Number of times that the last update evaluated the sum of squares
@@ -76,11 +78,11 @@ def gauss_newton(
 ) -> optax.GradientTransformationExtraArgs:
     """Step to the point that minimises the squares of the linearised residuals.
 
-    u_t = a_t h_t, where h_t minimises |J_t h + r_t|. r_t = r(x_t) are the residuals and
-    J_t is their Jacobian. The step size a_t is the first of η, η s, η s², ... that
-    satisfies Armijo's condition F(x_t + a_t h_t) <= F(x_t) + c a_t ∇F(x_t)ᵀh_t, with F
-    = ½ |r|², up to the rounding error of F. Here η is learning_rate, s is shrink and c
-    is sufficient_decrease.
+    u_t = a_t h_t, where h_t minimises |J_t h + r_t|. r_t = r(x_t) are the residuals at
+    the params x_t, and J_t is their Jacobian. The step size a_t is the first of η, η s,
+    η s², ... that satisfies Armijo's condition F(x_t + a_t h_t) <= F(x_t) + c a_t
+    ∇F(x_t)ᵀh_t, with F = ½ |r|², up to the rounding error of F. Here η is
+    learning_rate, s is shrink and c is sufficient_decrease.
 
     h_t comes from a QR factorisation of J. It does not come from JᵀJ, because the
     condition number of JᵀJ is the square of that of J. For linear residuals, one step
@@ -211,9 +213,9 @@ class LevenbergMarquardtState(NamedTuple):
       misses: Number of misses in a row, at most 3, int32. A miss is a trial in which
         second derivatives of r would have predicted F much better. At 3, the next step
         uses them.
-      outcome: `Outcome` of the last step, int32. A rejected trial is not a failure,
-        because the next trial is shorter. The outcome is "the step became too small" if
-        the step is smaller than the rounding error of x.
+      outcome: `research.types.Outcome` of the last step, int32, shape (). A rejected
+        trial is not a failure, because the next trial is shorter. The outcome is "the
+        step became too small" if the step is smaller than the rounding error of x.
       evaluations: Number of times that the last update evaluated the sum of squares
         with its gradient, int32. It is 1 after the first update.
       squares_after, squares_grad_after: Sum ½ |r|², shape (), and its gradient, shaped

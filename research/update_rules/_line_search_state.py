@@ -40,7 +40,7 @@ class Searched(NamedTuple):
         Before the first search, it is the first step size to try.
       evaluations: Number of evaluations of the objective in the search, int32, shape
         ().
-      outcome: `Outcome` of the search, int32, shape ().
+      outcome: `research.types.Outcome` of the search, int32, shape ().
       value_after, grad_after: Objective, shape (), and its gradient, shaped like the
         params, after the step. None if the search computes no gradients, or if there is
         no search.
@@ -78,7 +78,11 @@ def find_line_search(linesearch: str | Search | None) -> Search | None:
 def not_yet(
     search: Search | None, params: Params, learning_rate: Scalar | Schedule
 ) -> Searched:
-    """Return the `Searched` that a state holds before the first search."""
+    """Return the `Searched` that a state holds before the first search.
+
+    Its learning_rate is the first step size to try, from the rule's learning_rate. Its
+    value and gradient are zeros, or None if the search computes no gradients.
+    """
     dtype = working_dtype(params)
     searched = Searched(
         jnp.array(rate_at(learning_rate, _zero()), dtype), *(_zero() for _ in range(2))

@@ -33,7 +33,7 @@ class LineSearch(NamedTuple):
       grad: Gradient of f at x + a d, shaped like the params. None after `backtracking`.
       evaluations: Number of evaluations of f, with or without its gradient, not
         counting the value and gradient passed to the search; int32, shape ().
-      outcome: `Outcome` of the search, int32, shape ().
+      outcome: `research.types.Outcome` of the search, int32, shape ().
     """
 
     step: Float[Array, ""]

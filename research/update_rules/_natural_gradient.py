@@ -35,7 +35,7 @@ class NaturalGradientState(NamedTuple):
     Attributes:
       count: Number of calls of update, int32, shape ().
       learning_rate: Learning rate η of the last step, 0 if no step was taken, shape ().
-      outcome: `Outcome` of the last step, int32.
+      outcome: `research.types.Outcome` of the last step, int32, shape ().
       curvature: Kind of the matrix F + λ I, an index into
         `research.update_rules._second_order.CURVATURES`, int32.
     """
@@ -78,7 +78,7 @@ def natural_gradient(
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
-        schedule.
+        schedule (number of earlier steps -> η).
       fisher_fn: Function (params, indices=None) -> F, shape (n, n), with the params in
         the order of `jax.flatten_util.ravel_pytree`. `indices` are the examples of the
         mini-batch. fisher_fn may be left out here if it is passed to update.

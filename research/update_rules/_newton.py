@@ -42,7 +42,7 @@ class NewtonState(NamedTuple):
     Attributes:
       count: Number of calls of update, int32, shape ().
       learning_rate: Step size a of the last step, 0 if no step was taken, shape ().
-      outcome: `Outcome` of the last step, int32.
+      outcome: `research.types.Outcome` of the last step, int32, shape ().
       curvature: Kind of the Hessian, an index into
         `research.update_rules._second_order.CURVATURES`, int32.
       evaluations: Number of times that the last update evaluated the objective with its
@@ -102,7 +102,7 @@ def newton(
 
     Args:
       learning_rate: First step size η to try. A number of at least 0, a traced scalar,
-        or a schedule.
+        or a schedule (number of earlier steps -> η).
       indefinite: Step for a Hessian that is not positive definite (see above):
         "reflect", "keep" or "stop".
       line_search: Whether to search for the step size. False uses η without evaluating
@@ -205,11 +205,17 @@ class TrustRegionState(NamedTuple):
       learning_rate: Radius Δ_t, the largest length of the next step, shape ().
       gain: Ratio ρ of the last trial's decrease to the decrease predicted by the model,
         shape (). x moved if ρ is larger than `acceptance`. NaN before the first step.
-      outcome: `Outcome` of the last trial, int32. A rejected trial is not a failure,
-        because the next trial is shorter. The outcome is "the step became too small" if
-        the step is smaller than the rounding error of x.
-      curvature, evaluations, value_after, grad_after: As in NewtonState. If the trial
-        was rejected, value_after and grad_after belong to the unchanged x.
+      outcome: `research.types.Outcome` of the last trial, int32, shape (). A rejected
+        trial is not a failure, because the next trial is shorter. The outcome is "the
+        step became too small" if the step is smaller than the rounding error of x.
+      curvature: Kind of the Hessian, an index into
+        `research.update_rules._second_order.CURVATURES`, int32.
+      evaluations: Number of times that the last update evaluated the objective with its
+        gradient, int32. The Hessian is not counted.
+      value_after, grad_after: Objective, shape (), and its gradient, shaped like the
+        params, after the step, or at the unchanged x if the trial was rejected. None if
+        a leaf is narrower than float32 or than another leaf, so that x is rounded after
+        the step.
     """
 
     count: Int[Array, ""]

@@ -110,7 +110,8 @@ def optimistic_adam(
     Use it for games such as GANs, where Adam circles around the saddle point.
 
     Args:
-      learning_rate, b1, b2, eps, eps_root: As in `adam`.
+      learning_rate, b1, b2, eps, eps_root: Rate η, decays β1 and β2, and constants ε
+        and ε_root, as in `adam`.
       alpha: Factor α of the direction, at least 0; may be traced.
       beta: Factor β of the change, at least 0; may be traced. With α = 1 and β = 0, the
         rule is `adam`.

@@ -160,7 +160,8 @@ class ProdigyState(NamedTuple):
       mu, nu: Averages m_t of d_t g_t and v_t of (d_t g_t)², shaped like the params.
       gradient_sum: Weighted sum s_t of gradients, shaped like the params.
       numerator: Numerator r_t, shape (), in at least float32.
-      distance: Estimate d_t of |x* - x_0|, shape (), in at least float32.
+      distance: Estimate d_t of the distance |x* - x_0| from the start to the minimum
+        x*, shape (), in at least float32.
       learning_rate: Step size of the last step, shape (), in at least float32; 0 before
         the first step.
     """
@@ -727,7 +728,8 @@ def mechanic(
     v_(t+1) = β² v_t + h_t²,
     s_(t+1) = (σ m_(t+1) / n + max(r_(t+1), 0)) / (√v_(t+1) + ε),
     x_(t+1) = x_0 + S_(t+1) (Δ_t + d_t).
-    λ is weight_decay and σ is initial_scale. Norms and products are over all leaves.
+    λ is weight_decay and σ is initial_scale. Norms and inner products <., .> are over
+    all leaves.
 
     optax.contrib.mechanize(inner(η)) is the same, but it computes x_t - x_0 by
     subtracting the params, which loses digits. The clip of h_t is not in the paper; it
@@ -874,14 +876,14 @@ def momo(
 
     m_t, f̄_t and γ_t are moving averages of the gradient g_t, of the objective's value
     f(x_t) and of the inner product <g_t, x_t>, with the decay β. In the first step,
-    each average is its first value. With the learning rate η_t, a = 1 + η_t λ and the
-    lower bound f*:
+    each average is its first value. With the learning rate η_t, the weight decay λ, a =
+    1 + η_t λ and the lower bound f*, the step size τ_t and the update u_t are
     τ_t = min(η_t, max(a (f̄_t - f* - γ_t) + <m_t, x_t>, 0) / |m_t|²),
     u_t = -τ_t m_t - η_t λ x_t / a.
 
-    If m_t = 0, τ_t = 0. With adapt_lower_bound=True, f* changes. Let q_t = a (f̄_t -
-    γ_t) + <m_t, x_t>. If a f* > q_t, then before the step f* <- max(q_t / (2 a),
-    lower_bound). After the step, f* <- max(f̄_t + <m_t, x_t> - γ_t - ½ τ_t |m_t|²,
+    If m_t = 0, τ_t = 0. With adapt_lower_bound=True, the rule estimates f*. Let q_t = a
+    (f̄_t - γ_t) + <m_t, x_t>. If a f* > q_t, then before the step f* <- max(q_t / (2
+    a), lower_bound). After the step, f* <- max(f̄_t + <m_t, x_t> - γ_t - ½ τ_t |m_t|²,
     lower_bound).
 
     optax.contrib.momo is the same, except that it sets τ_t = 0 if |m_t|² <= 2.2e-16. In
@@ -1001,16 +1003,17 @@ def momo_adam(
 
     m_t, f̄_t and γ_t are moving averages of the gradient g_t, of the objective's value
     f(x_t) and of the inner product <g_t, x_t>, with the decay β1. They start at 0, and
-    t is counted from 1. With the learning rate η_t, D_t = √v̂_t + ε as in `adam`, c_t =
-    1 - β1^t, a = 1 + η_t λ, p_t = <m_t, m_t / D_t> and the lower bound f*:
+    t is counted from 1. v̂_t is the average of the squared gradients with bias
+    correction, as in `adam`. With the learning rate η_t, the weight decay λ, D_t =
+    √v̂_t + ε, c_t = 1 - β1^t, a = 1 + η_t λ, p_t = <m_t, m_t / D_t> and the lower bound
+    f*, the step size τ_t and the update u_t are
     τ_t = min(η_t / c_t, max(a (f̄_t - c_t f* - γ_t) + <m_t, x_t>, 0) / p_t),
     u_t = -τ_t m_t / D_t - η_t λ x_t / a.
 
     If m_t = 0, τ_t = 0. With adapt_lower_bound=True, f* is estimated by the formulas of
     `momo`, in which c_t f* replaces f* and p_t replaces |m_t|².
-    optax.contrib.momo_adam is the same, except that it sets τ_t = 0
-    if p_t <= 2.2e-16. In the authors' package, the rule is MomoAdam. torch does not
-    have the rule.
+    optax.contrib.momo_adam is the same, except that it sets τ_t = 0 if p_t <= 2.2e-16.
+    In the authors' package, the rule is MomoAdam. torch does not have the rule.
 
     Use it in place of `adam`. A rate that is too large does little harm, because the
     steps become short by themselves near a minimum with f = f*.

@@ -39,7 +39,7 @@ def rprop(
     min_step_size: Scalar = 1e-6,
     max_step_size: Scalar = 50.0,
 ) -> optax.GradientTransformation:
-    """Step by the sign of each entry, with step sizes that grow and shrink.
+    """Step against the sign of each gradient entry, with growing and shrinking steps.
 
     u_t = -Δ_t sign(g_t), or 0 if g_t g_(t-1) < 0,
     Δ_t = clip(Δ_(t-1) η+) if g_t g_(t-1) > 0,
@@ -65,7 +65,8 @@ def rprop(
         traced scalar. A schedule is not accepted.
       eta_minus: Factor η- in [0, 1); may be traced.
       eta_plus: Factor η+, at least 1; may be traced.
-      min_step_size, max_step_size: Smallest and largest step size; may be traced.
+      min_step_size, max_step_size: Smallest and largest step size, at least 0; may be
+        traced.
     Returns:
       The rule.
     Raises:

@@ -65,7 +65,7 @@ def lion(
         decay, the rule is `signum`.
       weight_decay: Factor λ, at least 0; may be traced.
       mask: Pytree of booleans (a prefix of the params), or a function from params to
-        such a pytree. Leaves marked True are decayed. None means that all leaves are.
+        such a pytree. Leaves marked True are decayed. None means all leaves.
     Returns:
       The rule; its update needs params.
     Raises:

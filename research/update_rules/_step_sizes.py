@@ -133,7 +133,8 @@ class BarzilaiBorweinState(NamedTuple):
         rate of the first step.
       refused: Number of steps that kept the previous rate because the curvature along
         the last step was not positive, int32, shape ().
-      previous_params, previous_gradient: x_(t-1) and g_(t-1), shaped like the params.
+      previous_params, previous_gradient: Params x_(t-1) and gradient g_(t-1) of the
+        last step, shaped like the params.
     """
 
     count: Int[Array, ""]
@@ -241,7 +242,8 @@ class AdgdState(NamedTuple):
         rate of the first step.
       growth: Ratio θ_t = λ_t / λ_(t-1), shape (); infinite up to and including the
         first step.
-      previous_params, previous_gradient: x_(t-1) and g_(t-1), shaped like the params.
+      previous_params, previous_gradient: Params x_(t-1) and gradient g_(t-1) of the
+        last step, shaped like the params.
     """
 
     count: Int[Array, ""]
@@ -264,9 +266,10 @@ def adgd(learning_rate: Scalar = 1e-3) -> optax.GradientTransformation:
     λ_1, both terms are ∞, and λ stays the same. The rule is algorithm 1 of "Adaptive
     gradient descent without descent". optax and torch do not have this rule.
 
-    Use it on smooth convex problems with full gradients. On such problems it converges
-    without any known constants. But the rule is slower than gradient descent with a
-    tuned rate, and slower than `barzilai_borwein` where `barzilai_borwein` converges.
+    Use it on smooth convex problems with full gradients. On such problems it converges,
+    and no constant of the problem needs to be known. It is usually slower than gradient
+    descent with a tuned rate, and slower than `barzilai_borwein` where
+    `barzilai_borwein` converges.
 
     Args:
       learning_rate: Rate λ_0 of the first step, positive; may be traced. The first step

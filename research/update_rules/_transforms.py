@@ -331,7 +331,7 @@ def evaluation_params(state: optax.OptState, params: Params) -> Params:
       state: State of any rule of this library or of optax.
       params: Current params, which the rule moves.
     Returns:
-      Params to evaluate, with the structure and dtypes of params.
+      Params at which to evaluate, with the structure and dtypes of params.
     Example:
       >>> from research.update_rules._averaging import polyak_averaging
       >>> rule, x = polyak_averaging(1.0), jnp.array([8.0])

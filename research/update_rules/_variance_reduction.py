@@ -29,7 +29,8 @@ class SvrgState(NamedTuple):
     Attributes:
       count: Number of steps since the last snapshot, int32, shape (). If it is 0, the
         next step takes a snapshot.
-      snapshot: Params w̃ at the last snapshot.
+      snapshot: Params w̃ at the last snapshot, shaped like the params; 0 before the
+        first step.
       full_gradient: Gradient ∇f(w̃) over all examples, shaped like the params.
     """
 
