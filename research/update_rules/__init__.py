@@ -222,7 +222,7 @@ def find_rule(name: str) -> Callable[..., optax.GradientTransformation]:
       returns the rule.
     Raises:
       TypeError: name is not a str.
-      ValueError: The name is unknown, or the rule needs another argument besides a
+      ValueError: The name is unknown, or the rule needs another input besides a
         learning rate. For an unknown name, the message suggests the nearest name.
     Example:
       >>> find_rule("heavy_ball").__name__

@@ -122,13 +122,12 @@ def adagrad(
 
 
 class AdadeltaState(NamedTuple):
-    """State of `adadelta`, whose docstring defines the symbols.
+    """State of `adadelta`.
 
     Attributes:
-      mean_square_gradient: Moving average E_t of squared gradients, shaped like the
-        params.
-      mean_square_update: Moving average D_t of squared directions d_t, shaped like the
-        params. The directions are not multiplied by the rate.
+      mean_square_gradient: Moving average of squared gradients, shaped like the params.
+      mean_square_update: Moving average of squared updates before their multiplication
+        by the learning rate, shaped like the params.
     """
 
     mean_square_gradient: Params

@@ -321,7 +321,8 @@ class AdanState(NamedTuple):
     Attributes:
       count: Number t of steps taken, int32, shape ().
       mu: Moving average m_t of gradients, shaped like the params.
-      difference: Moving average v_t of gradient differences, shaped like the params.
+      difference: Moving average v_t of the changes d_t of the gradient in a step,
+        shaped like the params.
       nu: Moving average n_t of the squares (g_t + β2 d_t)², shaped like the params.
       gradient: Last gradient g_t, shaped like the params.
     """

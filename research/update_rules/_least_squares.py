@@ -199,20 +199,22 @@ def gauss_newton(
 
 
 class LevenbergMarquardtState(NamedTuple):
-    """State of `levenberg_marquardt`, whose docstring defines the symbols.
+    """State of `levenberg_marquardt`.
 
-    A trial is a step that the rule computes, and then accepts or rejects.
+    r are the residuals at the params x, and J is their Jacobian. h is a step, and D a
+    diagonal matrix that scales it. A trial is a step that the rule computes, and then
+    accepts or rejects.
 
     Attributes:
       count: Number of calls of update, int32, shape ().
       learning_rate: Radius Δ, the largest |D h| allowed in the next step, shape ().
-        Before the first step, the radius is η.
+        Before the first step, the argument learning_rate.
       scale: Diagonal of D: the largest length of each column of J so far, shape (n,).
       gain: Ratio ρ of the last trial's decrease to the decrease predicted by the model,
         shape (). x moved if ρ > 1e-4. NaN before the first step.
-      misses: Number of misses in a row, at most 3, int32. A miss is a trial in which
-        second derivatives of r would have predicted F much better. At 3, the next step
-        uses them.
+      misses: Number of misses in a row, at most 3, int32. A miss is a trial for which a
+        model with the second derivatives of r would have predicted ½ |r|² much better.
+        At 3, the next step uses this model.
       outcome: `research.types.Outcome` of the last step, int32, shape (). A rejected
         trial is not a failure, because the next trial is shorter. The outcome is "the
         step became too small" if the step is smaller than the rounding error of x.

@@ -159,7 +159,8 @@ class ProdigyState(NamedTuple):
       moved: Difference x_t - x_0, shaped like the params.
       mu, nu: Averages m_t of d_t g_t and v_t of (d_t g_t)², shaped like the params.
       gradient_sum: Weighted sum s_t of gradients, shaped like the params.
-      numerator: Numerator r_t, shape (), in at least float32.
+      numerator: Weighted sum r_t of the products <g_t, x_0 - x_t>, from which d_t is
+        computed, shape (), in at least float32.
       distance: Estimate d_t of the distance |x* - x_0| from the start to the minimum
         x*, shape (), in at least float32.
       learning_rate: Step size of the last step, shape (), in at least float32; 0 before
@@ -554,7 +555,7 @@ class DadaptAdamwState(NamedTuple):
       nu: Moving average v_t of squared gradients, shaped like the params.
       gradient_sum: Moving average s_t of the scaled gradients λ_t g_t with the decay
         √β2, shaped like the params.
-      numerator: Numerator r_t, shape (), in at least float32.
+      numerator: Numerator r_t in the formula of d_t, shape (), in at least float32.
       distance: Estimate d_t of the distance to the minimum, shape (), in at least
         float32.
       learning_rate: Step size of the last step, shape (), in at least float32; 0 before
@@ -847,8 +848,10 @@ class MomoState(NamedTuple):
     Attributes:
       count: Number t of steps taken, int32, shape ().
       mu: Moving average m_t of gradients, shaped like the params.
-      mean_value: Moving average f̄_t of values, shape (), in at least float32.
-      mean_product: Moving average γ_t of <g_t, x_t>, shape (), in at least float32.
+      mean_value: Moving average f̄_t of the objective's values, shape (), in at least
+        float32.
+      mean_product: Moving average γ_t of the inner product of gradient and params,
+        shape (), in at least float32.
       lower_bound: Lower bound of the objective, shape (), in at least float32.
       learning_rate: Step size τ_t of the last step, shape (); 0 before the first step.
     """
@@ -971,8 +974,10 @@ class MomoAdamState(NamedTuple):
       mu: Moving average m_t of gradients, shaped like the params.
       nu: Moving average v_t of squared gradients, shaped like the params (real if the
         params are complex).
-      mean_value: Moving average f̄_t of values, shape (), in at least float32.
-      mean_product: Moving average γ_t of <g_t, x_t>, shape (), in at least float32.
+      mean_value: Moving average f̄_t of the objective's values, shape (), in at least
+        float32.
+      mean_product: Moving average γ_t of the inner product of gradient and params,
+        shape (), in at least float32.
       lower_bound: Lower bound of the objective, shape (), in at least float32.
       learning_rate: Step size τ_t of the last step, shape (); 0 before the first step.
     """

@@ -37,7 +37,8 @@ class BFGSState(NamedTuple):
 
     Attributes:
       count: Number of steps taken, int32, shape ().
-      num_pairs: Number of pairs (s, y) that H uses, int32, shape ().
+      num_pairs: Number of pairs (s, y) that H uses, int32, shape (). A pair is a step s
+        and the change y of the gradient in this step.
       params, grad: Params x and gradient g of the last step, shaped like the params.
       inverse_hessian: Approximation H of the inverse Hessian, with all n entries of the
         params as one vector, shape (n, n).
@@ -187,6 +188,7 @@ class LBFGSState(NamedTuple):
     Attributes:
       count: Number of steps taken, int32, shape ().
       num_pairs: Number of pairs (s, y) that entered the memory so far, int32, shape ().
+        A pair is a step s and the change y of the gradient in this step.
       params, grad: Params x and gradient g of the last step, shaped like the params.
       steps, changes: s and y of the last pairs, newest first; shaped like the params
         with a leading axis of length memory_size.

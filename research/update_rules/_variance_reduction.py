@@ -31,7 +31,8 @@ class SvrgState(NamedTuple):
         next step takes a snapshot.
       snapshot: Params w̃ at the last snapshot, shaped like the params; 0 before the
         first step.
-      full_gradient: Gradient ∇f(w̃) over all examples, shaped like the params.
+      full_gradient: Gradient ∇f(w̃) of the objective f over all examples, at the
+        snapshot, shaped like the params.
     """
 
     count: Int[Array, ""]
@@ -146,7 +147,7 @@ class SagaState(NamedTuple):
     Attributes:
       count: Number of steps taken, int32, shape (). The first step fills the table.
       table: Last gradient of each example, shaped like the params with a leading axis
-        of length n.
+        whose length is the number of examples.
       mean: Mean of the table over the examples, shaped like the params.
     """
 
