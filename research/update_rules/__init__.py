@@ -215,14 +215,15 @@ def find_rule(name: str) -> Callable[..., optax.GradientTransformation]:
     """Return the constructor of the rule with a given name.
 
     Args:
-      name: A key of UPDATE_RULES.
+      name: Name of a rule that needs only a learning rate, such as "adam". The names
+        are the keys of `UPDATE_RULES`.
     Returns:
       The constructor: a function that takes learning_rate and other arguments, and
       returns the rule.
     Raises:
       TypeError: name is not a str.
-      ValueError: The name is unknown (the message suggests the nearest name), or the
-        rule needs more than a learning rate.
+      ValueError: The name is unknown, or the rule needs another input besides a
+        learning rate. For an unknown name, the message suggests the nearest name.
     Example:
       >>> find_rule("heavy_ball").__name__
       'heavy_ball'

@@ -42,11 +42,11 @@ from research.update_rules._transforms import (
 
 
 class AdagradState(NamedTuple):
-    """State of `adagrad`, whose docstring defines the symbols.
+    """State of `adagrad`.
 
     Attributes:
-      sum_of_squares: Sum s_t of squared gradients, shaped like the params (real if the
-        params are complex).
+      sum_of_squares: Sum of the starting value and of all squared gradients, shaped
+        like the params (real if the params are complex).
     """
 
     sum_of_squares: Params
@@ -64,11 +64,13 @@ def adagrad(
     s_t = s_(t-1) + g_t²,
     u_t = -η_t g_t / √(s_t + ε), or 0 where s_t = 0.
 
-    With eps_in_sqrt=False the denominator is √s_t + ε. The defaults are those of
-    optax.adagrad, which has no argument eps_in_sqrt. The paper starts from s_0 = 0 and
-    adds its constant δ outside the root. torch does the same, with δ = 1e-10. The
-    starting value matters more than whether ε is inside the root: at g = 0.01 the first
-    step is 0.0316 η with the default s_0 = 0.1, and η with s_0 = 0.
+    g_t is the gradient, u_t the update and η_t the learning rate at step t. The sum
+    starts from s_0 = initial_accumulator_value. With eps_in_sqrt=False the denominator
+    is √s_t + ε. The defaults are those of optax.adagrad, which has no argument
+    eps_in_sqrt. The paper starts from s_0 = 0 and adds its constant δ outside the root.
+    torch does the same, with δ = 1e-10. The starting value matters more than whether ε
+    is inside the root: at g = 0.01 the first step is 0.0316 η with the default s_0 =
+    0.1, and η with s_0 = 0.
 
     Use it for rare features: the params of a rare feature take long steps when the
     feature occurs. On dense gradients the steps shrink like 1/√t. Such a decrease suits
@@ -76,7 +78,7 @@ def adagrad(
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
-        schedule t -> η_t.
+        schedule (number of earlier steps -> η).
       initial_accumulator_value: Starting value s_0, at least 0; may be traced.
       eps: Constant ε, at least 0; may be traced.
       eps_in_sqrt: Whether ε is added inside the root.
@@ -120,13 +122,12 @@ def adagrad(
 
 
 class AdadeltaState(NamedTuple):
-    """State of `adadelta`, whose docstring defines the symbols.
+    """State of `adadelta`.
 
     Attributes:
-      mean_square_gradient: Moving average E_t of squared gradients, shaped like the
-        params.
-      mean_square_update: Moving average D_t of squared directions d_t, shaped like the
-        params. The directions are not multiplied by the rate.
+      mean_square_gradient: Moving average of squared gradients, shaped like the params.
+      mean_square_update: Moving average of squared updates before their multiplication
+        by the learning rate, shaped like the params.
     """
 
     mean_square_gradient: Params
@@ -144,22 +145,24 @@ def adadelta(
     E_t = ρ E_(t-1) + (1 - ρ) g_t²,
     d_t = √(D_(t-1) + ε) / √(E_t + ε) · g_t,
     D_t = ρ D_(t-1) + (1 - ρ) d_t²,
-    u_t = -η_t d_t.
+    u_t = -η_t d_t, from E_0 = D_0 = 0.
 
-    g_t / √E_t has no unit and √D_(t-1) has the unit of the params, so d_t has the unit
-    of the params. The paper has no η, which is the same as η = 1. D_t averages d_t²,
-    not u_t², so D_t does not depend on η. optax and torch do the same. For the weight
-    decay of optax.adadelta, chain `add_decayed_weights` before this rule.
+    g_t is the gradient, d_t the direction, u_t the update and η_t the learning rate at
+    step t. g_t / √E_t has no unit and √D_(t-1) has the unit of the params, so d_t has
+    the unit of the params. The paper has no η, which is the same as η = 1. D_t averages
+    d_t², not u_t², so D_t does not depend on η. optax and torch do the same. For the
+    weight decay of optax.adadelta, chain `add_decayed_weights` before this rule.
 
     Use it where no rate can be tuned and many steps are affordable. D starts at 0, so
-    the first steps have a length of about √(ε / (1 - ρ)), which is 0.003 by default.
-    The length of the steps grows slowly.
+    each entry of the first steps is at most about √(ε / (1 - ρ)), which is 0.003 by
+    default. The steps grow slowly.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
-        schedule t -> η_t.
+        schedule (number of earlier steps -> η).
       rho: Decay ρ in [0, 1); may be traced.
-      eps: Constant ε, at least 0; may be traced. With ε = 0 the params never move.
+      eps: Constant ε, at least 0; may be traced. With ε = 0 the params never move, and
+        an entry whose gradients are all 0 becomes NaN.
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:
@@ -226,8 +229,9 @@ class CenteredRmspropState(NamedTuple):
       count: Number t of steps taken, int32, shape ().
       mu: Moving average of gradients, shaped like the params. It is bias-corrected if
         the rule has bias_correction=True.
-      variance: Moving average of the squared distances between gradients and `mu`,
-        shaped like the params. It is not bias-corrected.
+      variance: Variance of the gradients around `mu`: the moving average of their
+        squares minus the square of `mu`, shaped like the params. It is not
+        bias-corrected.
     """
 
     count: Int[Array, ""]
@@ -251,32 +255,34 @@ def rmsprop(
     """Divide each gradient entry by the root of a moving average of its squares.
 
     v_t = β v_(t-1) + (1 - β) g_t²,
-    u_t = -η_t g_t / √(v_t + ε).
+    u_t = -η_t g_t / √(v_t + ε), from v_0 = initial_scale.
 
-    With eps_in_sqrt=False the denominator is √v_t + ε. With bias_correction=True, v_t /
-    (1 - β^t) replaces v_t. Without bias correction each entry of the first step is
-    about η / √(1 - β), which is 3.2 η by default.
+    g_t is the gradient, u_t the update and η_t the learning rate at step t. With
+    eps_in_sqrt=False the denominator is √v_t + ε. With bias_correction=True, v_t / (1 -
+    β^t) replaces v_t. Without bias correction each entry of the first step is about η /
+    √(1 - β), which is 3.2 η by default.
 
     With centered=True the variance v_t - m_t² replaces v_t, where m_t is the moving
     average of gradients with the decay β. If bias_correction is also True, v_t and m_t
-    are both corrected. The first variance is then 0, and the first step is η g / √ε, or
-    η g / ε with eps_in_sqrt=False. The first step may therefore be very long.
+    are both corrected. With initial_scale=0, the first variance is then 0, and the
+    first step is η g / √ε, or η g / ε with eps_in_sqrt=False. Such a first step may be
+    very long.
 
-    With momentum μ the update is the sum b_t = μ b_(t-1) + u_t. With nesterov=True the
-    update is u_t + μ b_t. With rate_in_momentum=False, η_t multiplies the sum b_t
-    instead of each gradient.
+    With momentum μ the update is not u_t, but the sum b_t = μ b_(t-1) + u_t. With
+    nesterov=True the update is u_t + μ b_t. With rate_in_momentum=False, η_t multiplies
+    the sum b_t instead of each term.
 
     optax.rmsprop is the same. torch has the default β = 0.99 and adds ε outside the
     root. At g = 1e-5 with β = 0.9, the first step is 31 times as long with ε outside
-    the root as with ε inside. torch also multiplies the momentum's sum, not each
-    gradient, by the rate. The two differ only under a schedule. The lecture that
+    the root as with ε inside. torch also multiplies the momentum's sum by the rate, not
+    each gradient, which makes a difference only under a schedule. The lecture that
     introduced RMSProp has no ε.
 
     optax and torch compute the variance by subtraction, as v - m². Where gradients
     hardly change, rounding errors can make this difference negative, and its root NaN.
-    Here the variance is β s + β (1 - β) (g - m)², where s and m are the previous
-    variance and average. In exact arithmetic this expression equals v - m². It is never
-    negative.
+    Here, without bias correction, the variance is β s + β (1 - β) (g - m)², where s and
+    m are the previous variance and average. In exact arithmetic this expression equals
+    v_t - m_t². It is never negative.
 
     Use it where gradients are noisy and their size drifts, as in reinforcement learning
     and recurrent networks. If the gradients have no noise, then at a minimum the rule
@@ -284,10 +290,11 @@ def rmsprop(
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
-        schedule t -> η_t.
+        schedule (number of earlier steps -> η).
       decay: Decay β in [0, 1); may be traced.
       eps: Constant ε, at least 0; may be traced.
-      initial_scale: Starting value v_0, at least 0; may be traced.
+      initial_scale: Starting value v_0, or the starting value of the variance with
+        centered=True. At least 0; may be traced.
       eps_in_sqrt: Whether ε is added inside the root.
       centered: Whether to divide by the standard deviation, the root of v_t - m_t².
       momentum: Momentum μ in [0, 1); may be traced. None disables momentum.
@@ -452,11 +459,13 @@ def madgrad(
 ) -> optax.GradientTransformation:
     """Dual averaging that divides by the cube root of the sum of squared gradients.
 
-    w_t = (η_t + ε) √t, with t counted from 1, is the weight of gradient g_t,
+    w_t = (η_t + ε) √t, with t counted from 1, is the weight of the gradient g_t,
     s_t = s_(t-1) + w_t g_t,
     ν_t = ν_(t-1) + w_t g_t²,
     z_t = x_0 - s_t / (∛ν_t + ε),
-    u_t = (1 - μ) (z_t - x_t), where x_t are the params and μ is momentum.
+    u_t = (1 - μ) (z_t - x_t), where u_t is the update, x_t are the params, x_0 the
+    params before the first step and μ is momentum. The sums start at 0, and the
+    quotient in z_t is 0 where its divisor is 0.
 
     optax.contrib.madgrad and the authors' code are the same. The paper has η_t in place
     of η_t + ε (eps_in_rate=False). This function computes x_t - x_0 as the sum of its
@@ -469,12 +478,13 @@ def madgrad(
     for other rules; often λ = 0 is best.
 
     Args:
-      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
-        η_t.
+      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule (number
+        of earlier steps -> η).
       momentum: Momentum μ in [0, 1); may be traced.
       weight_decay: Decay λ, coupled: λ x_t is added to the gradient. At least 0; may be
         traced.
-      mask: As in `adamw`.
+      mask: Pytree of booleans, or a function from the params to one, that marks the
+        leaves that decay, as in `adamw`. None means all leaves.
       eps: Constant ε, at least 0; may be traced.
       eps_in_rate: Whether ε is also added to the rate.
     Returns:

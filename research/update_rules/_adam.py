@@ -66,7 +66,8 @@ def adam(
     m̂_t = m_t / (1 - β1^t),
     v̂_t = v_t / (1 - β2^t), with t counted from 1.
 
-    The divisions by 1 - β1^t and 1 - β2^t correct both averages for starting at 0.
+    g_t is the gradient, u_t the update and η_t the learning rate at step t. The
+    divisions by 1 - β1^t and 1 - β2^t correct both averages for starting at 0.
     optax.adam and torch.optim.Adam are the same: ε is added after the correction, as in
     the paper's algorithm 1. The faster form at the end of the paper's section 2 adds ε
     before the correction. ε_root comes from optax and makes the root differentiable at
@@ -88,7 +89,7 @@ def adam(
 
     Args:
       learning_rate: Learning rate η, the paper's α. A nonnegative number, a traced
-        scalar or a schedule t -> η_t.
+        scalar or a schedule (number of earlier steps -> η).
       b1, b2: Decays β1 and β2 in [0, 1); may be traced.
       eps, eps_root: Constants ε and ε_root, at least 0; may be traced.
     Returns:
@@ -117,8 +118,9 @@ def adamw(
 ) -> optax.GradientTransformation:
     """Adam with weight decay that is separate from the gradient.
 
-    u_t = -η_t (m̂_t / (√(v̂_t + ε_root) + ε) + λ x_t), where x_t are the params, and
-    m̂_t and v̂_t are as in `adam`.
+    u_t = -η_t (m̂_t / (√(v̂_t + ε_root) + ε) + λ x_t), where x_t are the params, η_t is
+    the learning rate, and m̂_t and v̂_t are the averages of the gradients and of their
+    squares, with bias correction, as in `adam`.
 
     optax.adamw and torch.optim.AdamW are the same except for the default λ: 1e-4 in
     optax and here, 1e-2 in torch. The paper's rate is a constant α times a factor from
@@ -130,10 +132,11 @@ def adamw(
     with large gradients would hardly decay.
 
     Args:
-      learning_rate, b1, b2, eps, eps_root: As in `adam`.
+      learning_rate, b1, b2, eps, eps_root: Rate η, decays β1 and β2, and constants ε
+        and ε_root, as in `adam`.
       weight_decay: Decay λ, at least 0; may be traced.
       mask: Pytree of booleans (a prefix of the params), or a function from the params
-        to such a pytree. Leaves marked True are decayed.
+        to such a pytree. Leaves marked True are decayed. None means all leaves.
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
     Raises:
@@ -212,7 +215,9 @@ def amsgrad(
     """Adam that divides by the root of the largest average of squares so far.
 
     u_t = -η_t m̂_t / (√(n_t + ε_root) + ε),
-    n_t = max(n_(t-1), v̂_t), with m̂_t and v̂_t as in `adam`.
+    n_t = max(n_(t-1), v̂_t), where m̂_t and v̂_t are the averages of the gradients and
+    of their squares, with bias correction, as in `adam`. n_0 is 0, u_t is the update
+    and η_t the learning rate.
 
     The defaults are those of optax.amsgrad. The paper corrects neither average. To
     follow the paper, set bias_correction_mu=False and bias_correction_nu=False. torch's
@@ -226,9 +231,10 @@ def amsgrad(
     large, rare gradient. In practice AMSGrad is seldom better than Adam.
 
     Args:
-      learning_rate, b1, b2, eps, eps_root: As in `adam`.
-      bias_correction_mu, bias_correction_nu: Whether to correct m_t and v_t for
-        starting at 0.
+      learning_rate, b1, b2, eps, eps_root: Rate η, decays β1 and β2, and constants ε
+        and ε_root, as in `adam`.
+      bias_correction_mu, bias_correction_nu: Whether to correct the averages of the
+        gradients and of their squares for starting at 0.
       correct_before_max: Whether to correct each v_t before taking the maximum. If
         False, the maximum of the uncorrected v_t is corrected.
     Returns:
@@ -278,12 +284,13 @@ def amsgrad(
 
 
 class AdamaxState(NamedTuple):
-    """State of Adamax and AdamaxW. `adamax` defines the symbols.
+    """State of `adamax` and `adamaxw`.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
       mu: Moving average m_t of gradients, shaped like the params.
-      nu: Decaying maximum n_t of gradient sizes, shaped like the params.
+      nu: Decaying maximum n_t of the absolute values of the gradients, shaped like the
+        params.
     """
 
     count: Int[Array, ""]
@@ -301,7 +308,8 @@ def adamax(
     """Divide an average of gradients by a decaying maximum of their sizes.
 
     n_t = max(β2 n_(t-1), |g_t| + ε),
-    u_t = -η_t m̂_t / n_t, with m̂_t as in `adam`.
+    u_t = -η_t m̂_t / n_t, where m̂_t is the average of the gradients g_t with bias
+    correction, as in `adam`, u_t is the update and η_t the learning rate.
 
     optax.adamax and torch.optim.Adamax are the same. The paper has no ε. With eps=0, an
     entry whose gradients are all 0 gives 0/0, which is NaN.
@@ -311,7 +319,8 @@ def adamax(
     decays |m̂_t| / n_t is at most 1.01.
 
     Args:
-      learning_rate, b1, b2, eps: As in `adam`.
+      learning_rate, b1, b2, eps: Rate η, decays β1 and β2, and constant ε, as in
+        `adam`.
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:
@@ -338,18 +347,22 @@ def adamaxw(
 ) -> optax.GradientTransformation:
     """Adamax with weight decay that is separate from the gradient.
 
-    u_t = -η_t (m̂_t / n_t + λ x_t), where m̂_t and n_t are as in `adamax`, and x_t are
-    the params.
+    u_t = -η_t (m̂_t / n_t + λ x_t), where m̂_t is the average of the gradients and n_t
+    the decaying maximum of their sizes, as in `adamax`. x_t are the params and η_t is
+    the learning rate.
 
     optax.adamaxw is the same. torch.optim.Adamax can only add λ x_t to the gradient.
 
-    Use it instead of adding a penalty ½ λ |x|² to the loss that Adamax minimises, for
-    the reason given in `adamw`.
+    Use it instead of adding a penalty ½ λ |x|² to the loss that Adamax minimises.
+    Adamax would divide the penalty's gradient by the size of the loss's gradient, so
+    weights with large gradients would hardly decay.
 
     Args:
-      learning_rate, b1, b2, eps: As in `adam`.
+      learning_rate, b1, b2, eps: Rate η, decays β1 and β2, and constant ε, as in
+        `adam`.
       weight_decay: Decay λ, at least 0; may be traced.
-      mask: As in `adamw`.
+      mask: Pytree of booleans, or a function from the params to one, that marks the
+        leaves that decay, as in `adamw`. None means all leaves.
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
     Raises:

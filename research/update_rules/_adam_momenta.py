@@ -70,8 +70,9 @@ def ademamix(
     """AdamW with a second, slow average of gradients in the numerator.
 
     n_t = β3 n_(t-1) + (1 - β3) g_t,
-    u_t = -η_t ((m̂_t + α n_t) / (√(v̂_t + ε_root) + ε) + λ x_t), where m̂_t and v̂_t
-    are as in `adam`, and x_t are the params.
+    u_t = -η_t ((m̂_t + α n_t) / (√(v̂_t + ε_root) + ε) + λ x_t), where g_t is the
+    gradient, x_t are the params and η_t is the learning rate. m̂_t and v̂_t are the
+    averages of the gradients and of their squares, with bias correction, as in `adam`.
 
     n_t starts at 0 and is not corrected for this, so its influence grows slowly. With
     warmup_steps = T > 0, α is replaced by α min(t / T, 1). β3 is replaced by a decay
@@ -89,11 +90,13 @@ def ademamix(
     the rule is AdamW.
 
     Args:
-      learning_rate, b1, b2, eps, eps_root: As in `adam`.
+      learning_rate, b1, b2, eps, eps_root: Rate η, decays β1 and β2, and constants ε
+        and ε_root, as in `adam`.
       b3: Decay β3 of the slow average in [0, 1); may be traced.
       alpha: Factor α of the slow average, at least 0; may be traced.
       weight_decay: Decay λ, at least 0; may be traced.
-      mask: As in `adamw`.
+      mask: Pytree of booleans, or a function from the params to one, that marks the
+        leaves that decay, as in `adamw`. None means all leaves.
       warmup_steps: Length T of the warm-up in steps, an integer of at least 0; may be
         traced.
     Returns:
@@ -161,11 +164,12 @@ def _warmed_up(
 
 
 class SimplifiedAdemamixState(NamedTuple):
-    """State of the simplified AdEMAMix. `simplified_ademamix` defines the symbols.
+    """State of `simplified_ademamix`.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      velocity: Decaying sum m_t of gradients, shaped like the params.
+      velocity: Decaying sum of gradients, m_t = β1 m_(t-1) + g_t, shaped like the
+        params.
       nu: Moving average v_t of squared gradients, shaped like the params.
     """
 
@@ -188,10 +192,12 @@ def simplified_ademamix(
     """Divide a decaying sum of gradients by Adam's root of an average of squares.
 
     m_t = β1 m_(t-1) + g_t,
-    u_t = -η_t ((m_t + α g_t) / (√(v̂_t + ε_root) + ε) + λ x_t), with v̂_t as in `adam`.
+    u_t = -η_t ((m_t + α g_t) / (√(v̂_t + ε_root) + ε) + λ x_t), where g_t is the
+    gradient, x_t are the params and η_t is the learning rate. v̂_t is the average of
+    the squared gradients, with bias correction, as in `adam`.
 
     m_t is a sum, not an average. If α = 0 and the gradient is constant, the steps
-    therefore grow from η to η / (1 - β1). So use about 1 - β1 times the rate of Adam.
+    therefore grow from η to η / (1 - β1). Use about 1 - β1 times the rate of Adam.
     optax.contrib.simplified_ademamix is the same for real params. For complex params,
     optax computes v_t from g² instead of |g|². torch does not have the rule.
 
@@ -199,10 +205,12 @@ def simplified_ademamix(
     uses a large α for small batches, and an α near 0 for large batches.
 
     Args:
-      learning_rate, b1, b2, eps, eps_root: As in `adam`.
+      learning_rate, b1, b2, eps, eps_root: Rate η, decays β1 and β2, and constants ε
+        and ε_root, as in `adam`.
       alpha: Additional weight α of the newest gradient, at least 0; may be traced.
       weight_decay: Decay λ, at least 0; may be traced.
-      mask: As in `adamw`.
+      mask: Pytree of booleans, or a function from the params to one, that marks the
+        leaves that decay, as in `adamw`. None means all leaves.
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
     Raises:
@@ -260,8 +268,9 @@ def laprop(
     """Divide each gradient by Adam's root √v̂_t, and then take the moving average.
 
     m_t = β1 m_(t-1) + (1 - β1) g_t / (√v̂_t + ε),
-    u_t = -η_t (m_t / (1 - β1^t) + λ x_t), where v̂_t is as in `adam`, and x_t are the
-    params.
+    u_t = -η_t (m_t / (1 - β1^t) + λ x_t), where g_t is the gradient, x_t are the params
+    and η_t is the learning rate. v̂_t is the average of the squared gradients, with
+    bias correction, as in `adam`.
 
     Adam divides the average of all gradients by √v̂_t of the present step. LaProp
     divides each gradient by √v̂_t of the step in which this gradient was computed, so
@@ -274,9 +283,11 @@ def laprop(
     gradients changes quickly.
 
     Args:
-      learning_rate, b1, b2, eps: As in `adam`.
+      learning_rate, b1, b2, eps: Rate η, decays β1 and β2, and constant ε, as in
+        `adam`.
       weight_decay: Decay λ, at least 0; may be traced.
-      mask: As in `adamw`.
+      mask: Pytree of booleans, or a function from the params to one, that marks the
+        leaves that decay, as in `adamw`. None means all leaves.
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
     Raises:
@@ -351,17 +362,18 @@ def mars(
     c_t = g_t + γ β1 / (1 - β1) (g_t - g_(t-1)), divided by |c_t| if |c_t| > 1,
     m_t = β1 m_(t-1) + (1 - β1) c_t,
     v_t = β2 v_(t-1) + (1 - β2) c_t²,
-    u_t = -η_t (m̂_t / (√v̂_t + ε) + λ x_t), where m̂_t and v̂_t are corrected for bias
-    as in `adam`, and x_t are the params.
+    u_t = -η_t (m̂_t / (√v̂_t + ε) + λ x_t), where m̂_t and v̂_t are m_t and v_t,
+    corrected for bias as in `adam`. g_t is the gradient, x_t are the params and η_t is
+    the learning rate.
 
     |c_t| is the norm of one leaf, and c_1 = g_1. Leaves with fewer than two axes have
     c_t = g_t, so the rule is AdamW for them, unless optimize_1d=True.
 
     The rule is the paper's MARS-AdamW in its approximate form, as in timm's Mars
-    (mars_type="adamw"). The exact form computes the gradient of step t - 1 again, with
-    the examples of step t, which doubles the cost. This rule does not clip c_1, and
-    neither does timm before version 1.0.31. timm 1.0.31 and the authors' code divide
-    c_1 by |c_1| if |c_1| > 1. The authors' code also sets g_0 = 0. timm's option
+    (mars_type="adamw"). The exact form computes g_(t-1) again at the params of step t -
+    1, with the examples of step t, which doubles the cost. This rule does not clip c_1,
+    and neither does timm before version 1.0.31. timm 1.0.31 and the authors' code
+    divide c_1 by |c_1| if |c_1| > 1. The authors' code also sets g_0 = 0. timm's option
     `caution` corresponds to the function `cautious` here. optax 0.2.8 and torch do not
     have the rule.
 
@@ -369,11 +381,13 @@ def mars(
     where Adam stores two. timm's default rate is 0.003.
 
     Args:
-      learning_rate, b1, b2, eps: As in `adam`.
+      learning_rate, b1, b2, eps: Rate η, decays β1 and β2, and constant ε, as in
+        `adam`.
       gamma: Factor γ of the correction, at least 0; may be traced. 0 gives AdamW with
         clipped gradients.
       weight_decay: Decay λ, at least 0; may be traced.
-      mask: As in `adamw`.
+      mask: Pytree of booleans, or a function from the params to one, that marks the
+        leaves that decay, as in `adamw`. None means all leaves.
       optimize_1d: Whether vectors and scalars are corrected and clipped, too.
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.

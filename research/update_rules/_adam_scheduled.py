@@ -31,13 +31,13 @@ from research.update_rules._transforms import (
 
 
 class NadamState(NamedTuple):
-    """State of NAdam and NAdamW. `nadam` defines the symbols.
+    """State of `nadam` and `nadamw`.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
       mu: Moving average m_t of gradients, shaped like the params.
       nu: Moving average v_t of squared gradients, shaped like the params.
-      product: Product μ_1 μ_2 ... μ_t of a scheduled momentum, shape (); 1 with the
+      product: Product μ_1 μ_2 ... μ_t of the scheduled momenta, shape (); 1 with the
         "constant" schedule.
     """
 
@@ -63,9 +63,11 @@ def nadam(
     """Adam with Nesterov's look-ahead.
 
     u_t = -η_t (μ_(t+1) m_t / (1 - μ_1 ... μ_(t+1)) + (1 - μ_t) g_t / (1 - μ_1 ... μ_t))
-    / (√(v̂_t + ε_root) + ε), with m_t and v̂_t as in `adam`.
+    / (√(v̂_t + ε_root) + ε). Here g_t is the gradient and η_t the learning rate. m_t is
+    the average of the gradients, and v̂_t the average of their squares with bias
+    correction, as in `adam`.
 
-    Here μ_1 ... μ_t is the product of the momenta up to step t. The numerator is
+    μ_1 ... μ_t is the product of the momenta up to step t. The numerator is
     approximately the next average m̂_(t+1), with g_t in place of the gradient g_(t+1),
     which is not yet known. The argument momentum_schedule chooses the momenta μ_t:
 
@@ -85,7 +87,8 @@ def nadam(
     overshoots, as on ill-conditioned problems.
 
     Args:
-      learning_rate, b1, b2, eps, eps_root: As in `adam`.
+      learning_rate, b1, b2, eps, eps_root: Rate η, decays β1 and β2, and constants ε
+        and ε_root, as in `adam`.
       momentum_schedule: Name of the schedule: "constant", "torch" or "paper".
       momentum_decay: Decay ψ, at least 0; may be traced. With ψ = 0, μ_t stays at β1 /
         2, not at β1. The schedule "constant" ignores ψ.
@@ -122,8 +125,9 @@ def nadamw(
     """NAdam with weight decay that is separate from the gradient.
 
     u_t = -η_t (n_t / (√(v̂_t + ε_root) + ε) + λ x_t), with
-    n_t = β1 m_t / (1 - β1^(t+1)) + (1 - β1) g_t / (1 - β1^t). m_t and v̂_t are those of
-    `adam`, and x_t are the params.
+    n_t = β1 m_t / (1 - β1^(t+1)) + (1 - β1) g_t / (1 - β1^t). Here g_t is the gradient,
+    η_t the learning rate and x_t are the params. m_t is the average of the gradients,
+    and v̂_t the average of their squares with bias correction, as in `adam`.
 
     optax.nadamw is the same. With same_correction=True, m_t is divided by 1 - β1^t, as
     g_t is. The NAdamW of timm and of the AlgoPerf benchmark has this form. With the
@@ -135,9 +139,11 @@ def nadamw(
     AlgoPerf.
 
     Args:
-      learning_rate, b1, b2, eps, eps_root: As in `adam`.
+      learning_rate, b1, b2, eps, eps_root: Rate η, decays β1 and β2, and constants ε
+        and ε_root, as in `adam`.
       weight_decay: Decay λ, at least 0; may be traced.
-      mask: As in `adamw`.
+      mask: Pytree of booleans, or a function from the params to one, that marks the
+        leaves that decay, as in `adamw`. None means all leaves.
       same_correction: Whether m_t and g_t are both divided by 1 - β1^t.
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
@@ -243,12 +249,14 @@ def radam(
 ) -> optax.GradientTransformation:
     """Momentum at first, then Adam with steps scaled by a factor r_t.
 
-    ρ_t = ρ - 2 t β2^t / (1 - β2^t), with ρ = 2 / (1 - β2) - 1. While ρ_t is below the
-    threshold, u_t = -η_t m̂_t. From the threshold on, u_t = -η_t r_t m̂_t / (√(v̂_t +
-    ε_root) + ε), with r_t² = (ρ_t - 4) (ρ_t - 2) ρ / ((ρ - 4) (ρ - 2) ρ_t).
+    m̂_t and v̂_t are the averages of the gradients and of their squares, with bias
+    correction, as in `adam`. v̂_t effectively averages ρ_t = ρ - 2 t β2^t / (1 - β2^t)
+    squares, with ρ = 2 / (1 - β2) - 1. While ρ_t is below the argument threshold, the
+    update is u_t = -η_t m̂_t, where η_t is the learning rate. Afterwards, u_t = -η_t
+    r_t m̂_t / (√(v̂_t + ε_root) + ε), with r_t² = (ρ_t - 4) (ρ_t - 2) ρ / ((ρ - 4) (ρ -
+    2) ρ_t).
 
-    ρ_t is the number of squares that v_t effectively averages. m̂_t and v̂_t are as in
-    `adam`. With the defaults r_t grows from 0.026 at the sixth step to 1.
+    With the defaults r_t grows from 0.026 at the sixth step to 1.
 
     The defaults are those of optax.radam. torch adds ε before the correction: r_t m̂_t
     √(1 - β2^t) / (√v_t + ε). To follow torch, set eps_before_correction=True. The paper
@@ -261,7 +269,8 @@ def radam(
     as η times the gradient, so η must suit these steps as well as the later ones.
 
     Args:
-      learning_rate, b1, b2, eps, eps_root: As in `adam`.
+      learning_rate, b1, b2, eps, eps_root: Rate η, decays β1 and β2, and constants ε
+        and ε_root, as in `adam`.
       threshold: Smallest ρ_t at which m̂_t is divided by √v̂_t, at least 4; may be
         traced. If ρ_t is below 4, r_t² is negative.
       eps_before_correction: Whether ε is added before v_t is corrected, as in torch.

@@ -42,7 +42,7 @@ from research.update_rules._transforms import (
 
 
 class AdabeliefState(NamedTuple):
-    """State of AdaBelief and ACProp. `adabelief` defines the symbols.
+    """State of `adabelief` and `acprop`.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -67,19 +67,21 @@ def adabelief(
     """Adam that divides by the distance of gradients from their average.
 
     s_t = β2 s_(t-1) + (1 - β2) (g_t - m_t)² + ε_root,
-    u_t = -η_t m̂_t / (√(s_t / (1 - β2^t)) + ε), with m_t and m̂_t as in `adam`.
+    u_t = -η_t m̂_t / (√(s_t / (1 - β2^t)) + ε). Here g_t is the gradient and η_t the
+    learning rate. m_t is the average of the gradients with the decay β1, and m̂_t = m_t
+    / (1 - β1^t), as in `adam`.
 
     optax.adabelief is the same. ε_root is added at every step, so its total in s_t
     tends to ε_root / (1 - β2). The paper does the same, but with a single ε for both
     constants.
 
     Use it in place of Adam if gradients change little from step to step. Its steps are
-    then longer than Adam's, up to η m̂ √((1 - β2) / ε_root). So ε_root matters more
-    than ε does in Adam.
+    then longer than Adam's, up to η m̂ √((1 - β2) / ε_root). ε_root therefore matters
+    more than ε does in Adam.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
-        schedule t -> η_t.
+        schedule (number of earlier steps -> η).
       b1, b2: Decays β1 and β2 in [0, 1); may be traced.
       eps, eps_root: Constants ε and ε_root, at least 0; may be traced.
     Returns:
@@ -140,7 +142,8 @@ def acprop(
     m_t = β1 m_(t-1) + (1 - β1) g_t,
     s_t = β2 s_(t-1) + (1 - β2) (g_t - m_t)² + ε_root,
     u_t = -η_t (g_t / (√(s_(t-1) / (1 - β2^(t-1))) + ε) + λ x_t). In the first step, g_1
-    is divided by 1 + ε.
+    is divided by 1 + ε. Here g_t is the gradient, x_t are the params and η_t is the
+    learning rate.
 
     The divisor of g_t does not depend on g_t, and the step has no momentum.
     optax.contrib.acprop has (g_t - m_(t-1))² in place of (g_t - m_t)²
@@ -152,12 +155,13 @@ def acprop(
     in AdaBelief, biases the step. The first step is η g_1, which may be long.
 
     Args:
-      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
-        η_t.
+      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule (number
+        of earlier steps -> η).
       b1, b2: Decays β1 and β2 in [0, 1); may be traced.
       eps, eps_root: Constants ε and ε_root, at least 0; may be traced.
       weight_decay: Decay λ, at least 0; may be traced.
-      mask: As in `adamw`.
+      mask: Pytree of booleans, or a function from the params to one, that marks the
+        leaves that decay, as in `adamw`. None means all leaves.
       from_old_mean: Whether s_t is the spread around m_(t-1), as in optax.
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
@@ -236,13 +240,16 @@ def yogi(
     """Adam with a second moment that changes by at most (1 - β2) g² per step.
 
     v_t = v_(t-1) - (1 - β2) sign(v_(t-1) - g_t²) g_t²,
-    u_t = -η_t m̂_t / (√(v̂_t + ε_root) + ε), with m̂_t and v̂_t corrected as in `adam`.
+    u_t = -η_t m̂_t / (√(v̂_t + ε_root) + ε), where g_t is the gradient and η_t the
+    learning rate. m̂_t is the average of the gradients, and both m̂_t and v̂_t are
+    corrected as in `adam`.
 
-    After a large gradient v_t therefore falls slowly. The paper corrects neither m_t
-    nor v_t. To follow the paper, set bias_correction=False. optax.yogi starts both m
-    and v from 1e-6. Here only v starts from 1e-6, and m from 0. To follow optax, set
-    initial_mu=1e-6. Params whose gradients are 0 then still move down: by 3e-4 η at the
-    first step, and by more than 0.001 η in ten steps.
+    After a large gradient v_t falls slowly, because v_t changes by at most (1 - β2)
+    g_t². The paper corrects neither m_t nor v_t. To follow the paper, set
+    bias_correction=False. optax.yogi starts both m and v from 1e-6. Here only v starts
+    from 1e-6, and m from 0. To follow optax, set initial_mu=1e-6. Params whose
+    gradients are 0 then still move down: by 3e-4 η at the first step, and by more than
+    0.001 η in ten steps.
 
     Use it in place of Adam if gradients are sparse or change in size. The default ε is
     large, because it was tuned for Yogi. If gradients are below 1e-3, this ε makes Yogi
@@ -250,7 +257,7 @@ def yogi(
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
-        schedule t -> η_t.
+        schedule (number of earlier steps -> η).
       b1, b2: Decays β1 and β2 in [0, 1); may be traced.
       eps, eps_root: Constants ε and ε_root, at least 0; may be traced.
       initial_accumulator_value, initial_mu: Starting values v_0 and m_0, at least 0;
@@ -314,7 +321,8 @@ class AdanState(NamedTuple):
     Attributes:
       count: Number t of steps taken, int32, shape ().
       mu: Moving average m_t of gradients, shaped like the params.
-      difference: Moving average v_t of gradient differences, shaped like the params.
+      difference: Moving average v_t of the changes d_t of the gradient in a step,
+        shaped like the params.
       nu: Moving average n_t of the squares (g_t + β2 d_t)², shaped like the params.
       gradient: Last gradient g_t, shaped like the params.
     """
@@ -344,27 +352,30 @@ def adan(
     m_t = β1 m_(t-1) + (1 - β1) g_t,
     v_t = β2 v_(t-1) + (1 - β2) d_t,
     n_t = β3 n_(t-1) + (1 - β3) (g_t + β2 d_t)²,
-    u_t = -η_t ((m̂_t + β2 v̂_t) / (√(n̂_t + ε_root) + ε) + λ x_t). The averages m̂_t,
-    v̂_t and n̂_t are corrected for starting at 0 as in `adam`.
+    u_t = -η_t ((m̂_t + β2 v̂_t) / (√(n̂_t + ε_root) + ε) + λ x_t). Here g_t is the
+    gradient, x_t are the params and η_t is the learning rate. The averages m̂_t, v̂_t
+    and n̂_t are corrected for starting at 0 as in `adam`.
 
     The betas are decays, as in the authors' code and in optax. The paper's betas are 1
     minus these decays. The paper starts from m = g_1 and n = g_1², without corrections.
-    The paper decays weights implicitly: x_(t+1) = (x_t - η_t (...)) / (1 + λ η_t). Set
-    proximal=True for this decay. optax 0.2.8 multiplies d_t and v̂_t by 1 - β2, which
-    is 0.08 instead of 0.92. optax thus combines the paper's factor with the code's
-    beta, and hardly looks ahead.
+    The paper decays weights implicitly: x_(t+1) = (x_t - η_t q_t) / (1 + λ η_t), where
+    q_t is the quotient in the formula of u_t. Set proximal=True for this decay. optax
+    0.2.8 multiplies d_t and v̂_t by 1 - β2, which is 0.08 instead of 0.92. optax thus
+    combines the paper's factor with the decay of the code, and hardly looks ahead.
 
     Use it for large networks and many steps, at larger rates than Adam's. It stores
     four arrays per leaf where Adam stores two.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
-        schedule t -> η_t.
+        schedule (number of earlier steps -> η).
       b1, b2, b3: Decays β1, β2 and β3 in [0, 1); may be traced.
       eps, eps_root: Constants ε and ε_root, at least 0; may be traced.
       weight_decay: Decay λ, at least 0; may be traced.
-      mask: As in `adamw`.
-      proximal: Whether weights decay implicitly, as in the paper.
+      mask: Pytree of booleans, or a function from the params to one, that marks the
+        leaves that decay, as in `adamw`. None means all leaves.
+      proximal: Whether weights decay implicitly, as in the paper: u_t is divided by 1 +
+        λ η_t.
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
     Raises:
@@ -480,7 +491,9 @@ def cautious_adamw(
     """AdamW that skips entries whose momentum and gradient have opposite signs.
 
     d_t = m̂_t / (√v̂_t + ε), with m̂_t and v̂_t as in `adam`,
-    u_t = -η_t (k_t d_t / max(mean(k_t), 0.001) + λ x_t). k_t is 1 for entries with d_t
+    u_t = -η_t (k_t d_t / max(mean(k_t), 0.001) + λ x_t). Here g_t is the gradient, x_t
+    are the params and η_t is the learning rate. m̂_t and v̂_t are the averages of the
+    gradients and of their squares, with bias correction. k_t is 1 for entries with d_t
     g_t > 0 and 0 for others, and the mean is over the leaf.
 
     timm's AdamW with caution=True, and the authors' code, are the same rule. The paper
@@ -493,9 +506,11 @@ def cautious_adamw(
     changes its sign, the entry is skipped until its momentum has changed sign, too.
 
     Args:
-      learning_rate, b1, b2, eps: As in `adam`.
+      learning_rate, b1, b2, eps: Rate η, decays β1 and β2, and constant ε, as in
+        `adam`.
       weight_decay: Decay λ, at least 0; may be traced.
-      mask: As in `adamw`.
+      mask: Pytree of booleans, or a function from the params to one, that marks the
+        leaves that decay, as in `adamw`. None means all leaves.
       plus_one: Whether to divide by (Σ k_t + 1) / n, as in the paper.
       cautious_decay: Whether only entries with k_t d_t x_t >= 0 decay.
     Returns:
@@ -519,13 +534,13 @@ def cautious_adamw(
 
 
 class AdahessianState(NamedTuple):
-    """State of `adahessian`, whose docstring defines the symbols.
+    """State of `adahessian`.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
       mu: Moving average m_t of gradients, shaped like the params.
-      nu: Moving average v_t of the squared estimates D_t, shaped like the params, in at
-        least float32.
+      nu: Moving average v_t of the squared estimates of the Hessian's diagonal, shaped
+        like the params, in at least float32.
     """
 
     count: Int[Array, ""]
@@ -582,11 +597,13 @@ def adahessian(
     """Adam that divides by the diagonal of the Hessian, estimated by random signs.
 
     v_t = β2 v_(t-1) + (1 - β2) D_t², with D_t = z_t (H_t z_t) entry by entry,
-    u_t = -η_t (m̂_t / (v̂_t^(k/2) + ε) + λ x_t), with m̂_t and v̂_t as in `adam`.
+    u_t = -η_t (m̂_t / (v̂_t^(k/2) + ε) + λ x_t), where m̂_t is the average of the
+    gradients with bias correction, and v̂_t = v_t / (1 - β2^t), as in `adam`.
 
-    H_t is the Hessian of value_fn at x_t, and H_t z_t is computed as the derivative of
-    the gradient along z_t. The entries of z_t are 1 or -1 with equal probability, so
-    that the expected value of D_t is the diagonal of H_t. k is hessian_power, and λ is
+    x_t are the params, η_t is the learning rate, and H_t is the Hessian of the
+    objective value_fn at x_t. H_t z_t is computed as the derivative of the gradient
+    along z_t. The entries of z_t are 1 or -1 with equal probability, so that the
+    expected value of D_t is the diagonal of H_t. k is hessian_power, and λ is
     weight_decay. With average_kernels=True, |D_t| is averaged over the first two axes
     of every leaf that has four axes. In Flax, these are the height and the width of the
     kernel of a convolution.
@@ -605,7 +622,7 @@ def adahessian(
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
-        schedule t -> η_t.
+        schedule (number of earlier steps -> η).
       key: Key for all random signs, from `jax.random.key`; may be traced.
         `adahessian_draws` says how the key is used.
       b1, b2: Decays β1 and β2 in [0, 1); may be traced.
@@ -614,13 +631,14 @@ def adahessian(
         constant, and the rule is momentum.
       weight_decay: Factor λ, at least 0; may be traced.
       mask: Pytree of booleans (a prefix of the params), or a function from params to
-        such a pytree. Leaves marked True are decayed.
+        such a pytree. Leaves marked True are decayed. None means all leaves.
       average_kernels: Whether to average |D_t| over the kernels of convolutions.
     Returns:
       The rule; its update needs params and value_fn.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, key is
-        not a key, or update received no params or value_fn.
+      ValueError, TypeError: A concrete argument is out of range or not a number; key is
+        not a key; update received no params or value_fn; in init, the params are
+        complex.
     References:
       Yao et al., ADAHESSIAN: an adaptive second order optimizer for machine learning,
       AAAI 2021, algorithm 1. Code: github.com/amirgholami/adahessian, commit 23eeab0.

@@ -31,7 +31,8 @@ class LookaheadState(NamedTuple):
 
     Attributes:
       count: Number of inner steps since the last synchronisation, int32, shape ().
-      evaluation_params: Slow params φ, shaped like the params.
+      evaluation_params: Slow params φ, which change only at a synchronisation, shaped
+        like the params.
       inner: State of the inner rule.
     """
 
@@ -60,7 +61,8 @@ def lookahead(
     optax updates x and φ separately. torch does not have this rule.
 
     Use it to calm a rule that overshoots or is noisy. Lookahead stores one more copy of
-    the params. With α = 1, Lookahead is the inner rule.
+    the params. With α = 1 and reset_state=False, the params move as with the inner rule
+    alone.
 
     Args:
       learning_rate: Learning rate η of the inner rule. Any value that the inner
@@ -78,7 +80,7 @@ def lookahead(
       passes extra arguments on to the inner rule.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update got no params.
+        update got no params, or inner is not a constructor.
     References:
       Zhang, Lucas, Hinton & Ba, Lookahead optimizer: k steps forward, 1 step back,
       NeurIPS 2019, algorithm 1.
@@ -166,10 +168,10 @@ def polyak_averaging(
     this rule.
 
     Use it with a rate that is constant or decays more slowly than 1 / t. The mean then
-    averages out the noise that such a rate leaves in the iterates. If the rate decays
-    in this way, then after many steps hardly any estimate from the same number of
-    examples is more accurate than the mean. Choose a late start, because the mean never
-    forgets its first iterates.
+    averages out the noise that such a rate leaves in the iterates. On smooth, strongly
+    convex objectives and with a rate that decays more slowly than 1 / t, the mean is
+    asymptotically as accurate as the best estimate from the same number of examples.
+    Choose a late start, because the mean never forgets its first iterates.
 
     Args:
       learning_rate: Learning rate η of the inner rule. Any value that the inner
@@ -185,7 +187,7 @@ def polyak_averaging(
       passes extra arguments on to the inner rule.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update got no params.
+        update got no params, or inner is not a constructor.
     References:
       Polyak & Juditsky, Acceleration of stochastic approximation by averaging, SIAM J.
       Control Optim. 30 (1992), equation (2). Ruppert, Efficient estimations from a
@@ -227,13 +229,14 @@ def exponential_averaging(
 
     x̄_t = β x̄_(t-1) + (1 - β) x_t.
 
-    With debias=True the average starts from x̄_0 = 0 and is divided by 1 - β^t, so the
-    result is a mean of x_1 to x_t only. With debias=False the average starts from x̄_0
-    = x_0, as is usual for networks, and x_0 keeps the weight β^t. The averaging does
-    not change the params themselves. `research.update_rules.evaluation_params` returns
-    the average, at which `research.descent` evaluates the objective. debias=True is
-    optax.ema(β) of the params. debias=False is torch's AveragedModel with
-    get_ema_multi_avg_fn(β), except that torch's first average is x_1.
+    Here x_t are the params after step t, and β is decay. With debias=True the average
+    starts from x̄_0 = 0 and is divided by 1 - β^t, so the result is a weighted mean of
+    x_1 to x_t only. With debias=False the average starts from x̄_0 = x_0, as is usual
+    for networks, and x_0 keeps the weight β^t. The averaging does not change the params
+    themselves. `research.update_rules.evaluation_params` returns the average, at which
+    `research.descent` evaluates the objective. debias=True is optax.ema(β) of the
+    params. debias=False is torch's AveragedModel with get_ema_multi_avg_fn(β), except
+    that torch's first average is x_1.
 
     Use it where the rate stays constant and the last iterate is noisy. Choose β so that
     1 / (1 - β) steps are a fraction of an epoch. Unlike the mean of `polyak_averaging`,
@@ -253,7 +256,7 @@ def exponential_averaging(
       passes extra arguments on to the inner rule.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update got no params.
+        update got no params, or inner is not a constructor.
     References:
       Ruppert (1988) and Polyak & Juditsky (1992) for averaging; Kingma & Ba, Adam, ICLR
       2015, section 7.2 (temporal averaging) for these weights and the bias correction.

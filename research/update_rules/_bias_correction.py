@@ -15,7 +15,8 @@ def bias_correction(decay: Scalar, count: Int[Array, ""]) -> Float[Array, ""]:
       decay: Decay β in [0, 1); may be traced.
       count: Step number t, from 1.
     Returns:
-      Sum over i < t of the weights (1 - β) β^i in a moving average after t steps.
+      1 - β^t, shape (). It is the sum of the weights (1 - β) β^i, for i = 0, ..., t -
+      1, of the values in a moving average after t steps.
     Example:
       >>> print(bias_correction(0.5, jnp.int32(2)))
       0.75
@@ -26,14 +27,14 @@ def bias_correction(decay: Scalar, count: Int[Array, ""]) -> Float[Array, ""]:
 def effective_length(decay: Scalar, count: Int[Array, ""]) -> Float[Array, ""]:
     """Return the number of gradients that a moving average effectively averages.
 
-    ρ_t = 2 / (1 - β) - 1 - 2 t β^t / (1 - β^t).
+    ρ_t = 2 / (1 - β) - 1 - 2 t β^t / (1 - β^t), for the decay β at step t.
 
     The age of a gradient is the number of steps since it was computed. A plain mean of
-    the last ρ_t gradients has the same mean age as the moving average. So ρ_t = 1 + 2
-    a, where a is the mean age of the gradients in the moving average. While t is small,
-    the formula for ρ_t is the difference of two much larger numbers. For example, it is
-    1999 - 1993 for β = 0.999 and t = 6. Such a difference loses digits. While t (1 - β)
-    is small, this function therefore computes the mean age from a power series.
+    the last ρ gradients has the mean age (ρ - 1) / 2. ρ_t is the ρ for which this
+    equals the mean age a of the gradients in the moving average: ρ_t = 1 + 2 a. While t
+    is small, the formula for ρ_t is the difference of two much larger numbers, for
+    example 1999 - 1993 for β = 0.999 and t = 6. Such a difference loses digits. While t
+    (1 - β) is small, this function therefore computes the mean age from a power series.
 
     Args:
       decay: Decay β in [0, 1); may be traced.

@@ -62,8 +62,8 @@ def make_inner(
     """Build the inner rule of another rule, from the inner rule's constructor.
 
     Args:
-      inner: Constructor of the inner rule, with learning_rate as its argument. None
-        means the default.
+      inner: Constructor of the inner rule, with learning_rate as its first argument.
+        None means `default`.
       learning_rate: Argument of the constructor.
       default: Constructor to use if inner is None. The outer rule cannot have this
         constructor as the default value of its argument `inner`, because
@@ -104,8 +104,8 @@ def check_rate(
     Args:
       learning_rate: A number, a tracer or a schedule.
       positive: Whether 0 is refused.
-      no_schedule: Reason why the rule does not accept a schedule. None if the rule
-        accepts schedules.
+      no_schedule: Reason why the rule does not accept a schedule, as a clause for the
+        message. None if the rule accepts schedules.
     Raises:
       TypeError, ValueError: The rate is not a number, is out of range, or is a schedule
         that the rule does not accept.
@@ -128,7 +128,7 @@ def check_rate(
 
 
 def rate_at(learning_rate: Any, count: Any) -> Any:
-    """Return the rate at a step: the schedule's value there, or the constant rate.
+    """Return the rate at a step: the schedule's value at `count`, or the constant rate.
 
     Example:
       >>> rate_at(lambda t: 2.0 * t, 3), rate_at(0.1, 3)
@@ -140,10 +140,13 @@ def rate_at(learning_rate: Any, count: Any) -> Any:
 def check_decays_and_sizes(
     decays: Mapping[str, Scalar], sizes: Mapping[str, Scalar]
 ) -> None:
-    """Raise unless decays lie in [0, 1) and sizes are numbers of at least 0, by name.
+    """Raise unless all decays lie in [0, 1) and all sizes are finite and at least 0.
 
+    Args:
+      decays, sizes: Mappings from the name of an argument to its value.
     Raises:
-      TypeError, ValueError: As in `check_number`.
+      TypeError: A value is not a number.
+      ValueError: A value is out of range or not finite.
     Example:
       >>> check_decays_and_sizes({"b1": 1.0}, {"eps": 1e-8})
       Traceback (most recent call last):
@@ -156,7 +159,7 @@ def check_decays_and_sizes(
 
 
 def check_floating(params: Params) -> None:
-    """Raise unless all params are real floating-point arrays.
+    """Raise unless all params are real floating-point arrays or numbers.
 
     Raises:
       TypeError: A leaf is not real and floating; the message names the leaf and a
@@ -192,13 +195,14 @@ def check_floating(params: Params) -> None:
 def checked(constructor: Callable[_Arguments, _Rule]) -> Callable[_Arguments, _Rule]:
     """Wrap the constructor of a rule so that the rule checks its arguments.
 
-    The wrapped constructor checks those arguments that are flags, functions, dtypes or
-    masks. `init` and `update` refuse params and updates that are not pytrees of
-    numbers. `update` also refuses params whose structure or shapes differ from those of
-    the updates, and a state that does not belong to this rule and these shapes. Only
-    structures and shapes are compared. Under jit the checks run while `update` is
-    traced. A compiled step therefore costs no more than without the checks, and its
-    results are the same to the last bit.
+    The wrapped constructor checks the arguments with the annotation bool. If a keyword
+    argument or such a flag is present, it also checks the arguments `residual_fn`,
+    `fisher_fn`, `accumulator_dtype` and `mask`. `init` and `update` refuse params and
+    updates that are not pytrees of numbers. `update` also refuses a state of another
+    rule or for other shapes. It refuses params whose structure or shapes differ from
+    those of the updates; a None in the updates may stand for any part of the params.
+    Under jit the checks run while `update` is traced. A compiled step therefore costs
+    no more than without the checks, and its results are the same to the last bit.
 
     Args:
       constructor: Function that returns the rule.

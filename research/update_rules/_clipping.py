@@ -118,8 +118,8 @@ def clip_adaptively(
 ) -> optax.GradientTransformation:
     """Limit the norm of each unit's gradient relative to the norm of its weights.
 
-    A unit is the set of weights that feed one output. For each unit,
-    g <- g min(1, λ max(|w|, ε) / |g|), where w are its weights and g is their gradient.
+    A unit is the set of weights that feed one output. For each unit, g <- g min(1, λ
+    max(|w|, ε) / |g|), where w are the weights of the unit and g is their gradient.
 
     In a matrix (inputs, outputs) a unit is a column. In a leaf of three axes (attention
     heads) it spans the first axis only. In a convolution's kernel (..., inputs,
@@ -139,8 +139,9 @@ def clip_adaptively(
     Returns:
       The transformation, without state; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range, update got no params,
-        or a leaf has more than five axes while axis is None.
+      ValueError, TypeError: A concrete argument is out of range or not a number; axis
+        is not None, an integer or a sequence of integers; update got no params; or a
+        leaf has more than five axes while axis is None.
     References:
       Brock, De, Smith & Simonyan, High-performance large-scale image recognition
       without normalization, ICML 2021, equation (3).

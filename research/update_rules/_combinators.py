@@ -28,7 +28,7 @@ class AccumulationState(NamedTuple):
         argument `every` of `accumulate_gradients`.
       mean: Mean of these gradients, shaped like the params.
       value: Mean of the objective values that were passed with these gradients, shape
-        ().
+        (); 0 if none were passed.
       inner: State of the wrapped rule.
     """
 
@@ -52,12 +52,13 @@ def accumulate_gradients(
     result is the step on one batch that is k times larger, up to rounding errors.
     optax.MultiSteps(rule, k) is the same, but by default keeps the mean in float32.
     Here the mean has the dtype of the params. For a wider dtype, put `with_state_dtype`
-    around this wrapper. torch takes the sum of the gradients instead of their mean.
+    around this wrapper. In torch, repeated calls of backward sum the gradients instead
+    of averaging them.
 
     All k gradients must belong to the same params, so nothing else may change the
-    params in these steps. Rules that call value_fn (SVRG, SAGA, SAM, line searches) are
-    not supported, because such a rule would see only the last of the k batches. For
-    such a rule, update raises an error.
+    params in these steps. Rules that evaluate the objective with the extra argument
+    `value_fn` (SVRG, SAGA, SAM, line searches) are not supported, because value_fn
+    would use only the last of the k batches. For such a rule, update raises an error.
 
     Args:
       rule: Rule to wrap.
@@ -65,8 +66,8 @@ def accumulate_gradients(
     Returns:
       The rule that accumulates gradients.
     Raises:
-      ValueError, TypeError: A concrete `every` is not a positive integer; in update,
-        the rule calls value_fn.
+      ValueError, TypeError: A concrete `every` is not a positive integer; rule is not a
+        rule; in update, the rule calls value_fn.
     Example:
       >>> from research.update_rules import gradient_descent
       >>> rule = accumulate_gradients(gradient_descent(1.0), every=2)
@@ -181,7 +182,8 @@ def skip_nonfinite(
     Returns:
       The rule that skips.
     Raises:
-      ValueError, TypeError: A concrete max_consecutive is not a positive integer.
+      ValueError, TypeError: A concrete max_consecutive is not a positive integer, or
+        rule is not a rule.
     Example:
       >>> from research.update_rules import gradient_descent
       >>> rule = skip_nonfinite(gradient_descent(1.0))
@@ -239,10 +241,11 @@ def cautious(
 ) -> optax.GradientTransformationExtraArgs:
     """Set each entry of a rule's update to 0 if it does not oppose the gradient.
 
-    u_t <- k_t u_t / max(s_t, min_share), where k_t is 1 for entries with u_t g_t < 0
-    and 0 for others, and s_t is the mean of k_t over the leaf. With momentum, an entry
-    of u_t may have the same sign as the gradient. Such an entry is set to 0, and the
-    other entries of the leaf become larger.
+    u_t <- k_t u_t / max(s_t, min_share), where u_t is the rule's update and g_t the
+    gradient. k_t is 1 for entries with u_t g_t < 0 and 0 for others, and s_t is the
+    mean of k_t over the leaf. With momentum, an entry of u_t may have the same sign as
+    the gradient. Such an entry is set to 0, and the other entries of the leaf become
+    larger.
 
     The authors' code, and timm's option `caution`, are the same. For a leaf of n
     entries, the paper has n / (Σ k_t + 1) in place of 1 / max(s_t, min_share)
@@ -250,18 +253,21 @@ def cautious(
     with k_t = 0 does not decay. In `cautious_adamw`, such an entry decays. optax 0.2.8
     does not have this function.
 
-    Use it around a rule with momentum, such as `adam`, `lion` or `heavy_ball`. A rule
-    without momentum is not changed.
+    Use it around a rule with momentum, such as `adam`, `lion` or `heavy_ball`. Without
+    momentum every nonzero entry of the update opposes the gradient, so around
+    `gradient_descent` this wrapper changes only leaves in which entries of the gradient
+    are 0 (with plus_one=False).
 
     Args:
       rule: Rule to wrap.
       plus_one: Whether to multiply by n / (Σ k_t + 1), as in the paper.
-      min_share: Lower bound of the share s_t in the division, positive; may be traced.
-        Ignored if plus_one is True.
+      min_share: Lower bound of s_t in the division, positive; may be traced. Ignored if
+        plus_one is True.
     Returns:
       The wrapped rule.
     Raises:
-      ValueError, TypeError: A concrete min_share is not a positive number.
+      ValueError, TypeError: A concrete min_share is not a positive number, plus_one is
+        not a bool, or rule is not a rule.
     References:
       Liang, Chen, Liu & Liu, Cautious optimizers: improving training with one line of
       code, 2024.
@@ -303,8 +309,9 @@ def with_state_dtype(
 ) -> optax.GradientTransformationExtraArgs:
     """Run a rule and its state in another dtype, such as float32 for bfloat16 params.
 
-    Params, gradients, `value` and `grad` are cast to dtype before the rule sees them.
-    The rule gets a value_fn that takes params in dtype, casts them back to their
+    Params, gradients, and the extra arguments `value` and `grad` are cast to dtype
+    before the rule sees them. If update gets the objective as `value_fn`, the rule gets
+    another value_fn. This function takes params in dtype, casts them back to their
     original dtype, and returns the value in dtype. Updates are cast back to the dtype
     of the gradient. The params themselves are still rounded to their own dtype after
     each step. In optax's rules, mu_dtype and accumulator_dtype change the dtype of a
@@ -317,7 +324,7 @@ def with_state_dtype(
       The rule with a state of that dtype; integers in the state stay integers.
     Raises:
       ValueError, TypeError: dtype is not floating, or is float64 while JAX's float64 is
-        off.
+        off; or rule is not a rule.
     Example:
       >>> from research.update_rules import heavy_ball
       >>> rule = with_state_dtype(heavy_ball(0.1), "float32")

@@ -26,8 +26,8 @@ def complete(
 
     The update of the returned rule accepts any extra keyword argument. Arguments that
     the wrapped rule does not take are ignored. Params and gradients may be plain
-    numbers. If the gradient of a leaf is None, the leaf does not move: the wrapped rule
-    gets the gradient 0, and the returned update is None.
+    numbers. If update gets params, the gradient of a leaf may be None. The wrapped rule
+    then gets the gradient 0 for this leaf, and the returned update of the leaf is None.
 
     Args:
       rule: Rule to wrap. Its init and update get arrays only.
@@ -86,7 +86,9 @@ def arrays(tree: Params) -> Params:
 def refuse_complex(params: Params, rule: str, needs_value_fn: bool = False) -> None:
     """Raise if params are complex, for a rule that is defined for real params only.
 
-    `rule` is the name of the rule, and needs_value_fn is as in `complete`.
+    `rule` is the name of the rule, for the message. needs_value_fn says whether the
+    rule calls value_fn. If it does not, the message suggests
+    optax.contrib.split_real_and_imaginary as a remedy.
 
     Raises:
       TypeError: A leaf is complex; the message names the leaf and a remedy.
@@ -165,9 +167,9 @@ def in_dtype(x: Num[Array, "*shape"], dtype: Any) -> Num[Array, "*shape"]:
 
 
 def dtype_beside(x: Any, dtype: Any) -> Any:
-    """Return dtype, or its complex counterpart if the leaf is complex.
+    """Return dtype, or its complex counterpart if the leaf x is complex.
 
-    Real and imaginary parts of the complex dtype have at least float32 precision.
+    The real and imaginary parts of the complex dtype have at least float32 precision.
 
     Example:
       >>> print(dtype_beside(jnp.ones(2, "complex64"), "float64"))
@@ -224,10 +226,11 @@ def overflowed(
 ) -> Bool[Array, "*shape"]:
     """Return a mask of the entries where an average of squares overflowed.
 
-    In these entries the average is ∞ although the arrays from which it was computed
-    (`behind`) are finite. The numerator of a step may be ∞ as well, and the quotient is
-    then NaN. The caller can use 0 as the step of such an entry. If the gradient itself
-    is ∞ in an entry, the mask is False, so that the NaN remains visible.
+    In these entries the average `squares` is ∞, although the arrays `behind`, from
+    which it was computed, are finite. A rule that divides by the root of the average
+    should use 0 as the step of such an entry, because the quotient is NaN if the
+    numerator is ∞ as well. If an array of `behind`, such as the gradient, is itself ∞
+    or NaN in an entry, the mask is False, so that a NaN in the step remains visible.
 
     Example:
       >>> print(
@@ -274,9 +277,10 @@ def within_range(x: Num[Array, "*shape"]) -> Num[Array, "*shape"]:
 def leaf_norm(x: Num[Array, "*shape"]) -> Float[Array, ""]:
     """Return the Euclidean norm of a leaf without overflow, in at least float32.
 
-    Entries above 2^60 or below 2^-60 are multiplied by a power of two before they are
-    squared, which changes no digit. Otherwise the square of an entry above 1.8e19 would
-    overflow in float32. The norm of a leaf without entries is 0.
+    If the largest absolute value lies above 2^60 or below 2^-60, all entries are
+    multiplied by a power of two before they are squared, and the root is divided by it.
+    Without this scaling, the square of an entry above 1.8e19 would overflow in float32.
+    The norm of a leaf without entries is 0.
 
     Example:
       >>> print(leaf_norm(jnp.array([3e30, -4e30], "float32")))

@@ -11,13 +11,13 @@ class Range(NamedTuple):
 
     Attributes:
       low, high: Ends of the range, low < high.
-      scale: Scale on which the trials are spread evenly. For a value x, the scale "log"
-        is log x; use this scale for rates, with low > 0. The scale "linear" is x
-        itself. The scale "one_minus" is log(1 - x); use this scale for momenta, with 0
-        <= low and high < 1. The scale "one_minus" has as many trials between 0.9 and
-        0.99 as between 0 and 0.9.
-      default: Value of the first trial, between low and high; None means the middle of
-        the range on this scale.
+      scale: Scale on which the values that a search tries are spread evenly. For a
+        value x, the scale "log" is log x; use this scale for rates, with low > 0. The
+        scale "linear" is x itself. The scale "one_minus" is log(1 - x); use this scale
+        for momenta, with 0 <= low and high < 1. On the scale "one_minus", a search
+        tries as many values between 0.9 and 0.99 as between 0 and 0.9.
+      default: Value that a search tries first, between low and high. None means the
+        middle of the range on the scale.
     """
 
     low: float
@@ -32,13 +32,14 @@ class RuleEntry(NamedTuple):
     Attributes:
       constructor: Function that takes learning_rate and other arguments, and returns
         the rule.
-      search_space: Ranges of the hyper-parameters that `compare` searches, by name. If
-        `compare` does not accept the rule, this field is instead a str with the reason,
-        written as a clause ("it needs ...").
-      evaluations: Number of evaluations of the batch objective or its gradient in a
-        step, including the gradient that is passed to the step.
-      rates: Learning rates that are tried first, ascending; None means those of
-        `tuning.ANY_LADDER`.
+      search_space: Mapping from the name of a hyper-parameter to the Range that
+        `research.comparison.compare` searches. If `compare` does not accept the rule,
+        this field is instead a str with the reason, written as a clause ("it needs
+        ...").
+      evaluations: Number of times that a step evaluates the objective on the batch, or
+        its gradient. The gradient that is passed to the step counts as one.
+      rates: Learning rates that are tried first, ascending; None means the powers of
+        two from 2^-10 to 1 (`research.tuning.ANY_LADDER`).
       aliases: Names of the rule in other libraries, in lower case.
       needs: Input that the constructor or a step needs besides the gradient and the
         objective ("residuals"). "" if it needs nothing else; such a rule is in
@@ -54,7 +55,11 @@ class RuleEntry(NamedTuple):
 
     @property
     def asks_the_objective(self) -> bool:
-        """Whether a step evaluates the objective, besides the gradient that it gets."""
+        """Whether a step may evaluate the objective, besides the gradient that it gets.
+
+        The answer is False only if `compare` accepts the rule and `evaluations` is 1.
+        For the other rules it is True, even if their steps need only the gradient.
+        """
         return isinstance(self.search_space, str) or self.evaluations != 1.0
 
 
@@ -79,7 +84,8 @@ SECOND_ORDER = "it takes second derivatives, whose cost is not counted in gradie
 def gradient_rate(default: float) -> Range:
     """Return the search range of a learning rate that multiplies a gradient.
 
-    Such a rate is about the inverse of a curvature.
+    Such a rate is about the inverse of a curvature. The range is 1e-4 to 10 on the
+    scale "log", and `default` is the value that is tried first.
     """
     return Range(1e-4, 10.0, "log", default)
 
@@ -88,6 +94,7 @@ def step_rate(default: float) -> Range:
     """Return the search range of a learning rate that is about the length of a step.
 
     This range is for rules whose step hardly depends on the gradient's size. For such
-    rules, each entry moves by about the rate in a step.
+    rules, each entry moves by about the rate in a step. The range is 1e-5 to 1 on the
+    scale "log", and `default` is the value that is tried first.
     """
     return Range(1e-5, 1.0, "log", default)

@@ -40,11 +40,12 @@ MIN_DIM_SIZE_TO_FACTOR = 128
 
 
 class Factors(NamedTuple):
-    """Means of the averaged squares of a leaf, over each of its two longest axes.
+    """Means of the averaged squared gradients of a leaf, over its two longest axes.
 
     Attributes:
-      row: Mean over the longest axis. The array does not have this axis.
-      column: Mean over the second longest axis. The array does not have this axis.
+      row: Mean over the longest axis, with the shape of the leaf without this axis.
+      column: Mean over the second longest axis, with the shape of the leaf without this
+        axis.
     """
 
     row: Float[Array, "..."]
@@ -52,12 +53,12 @@ class Factors(NamedTuple):
 
 
 class AdafactorState(NamedTuple):
-    """State of Adafactor, without its momentum. `adafactor` defines the symbols.
+    """State of `adafactor`, without its momentum.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
       nu: Moving average v_t of squared gradients, shaped like the params. A leaf that
-        is factored has its Factors instead.
+        is factored has Factors instead: the means of v_t over its two longest axes.
     """
 
     count: Int[Array, ""]
@@ -65,10 +66,11 @@ class AdafactorState(NamedTuple):
 
 
 class AdafactorMomentumState(NamedTuple):
-    """State of Adafactor's momentum. `adafactor` defines the symbols.
+    """State of the momentum of `adafactor`.
 
     Attributes:
-      mu: Moving average m_t of directions, shaped like the params.
+      mu: Moving average of the updates before weight decay and learning rate, shaped
+        like the params.
     """
 
     mu: Params
@@ -94,14 +96,15 @@ def adafactor(
     d_t = g_t / √v̂_t,
     u_t = -η_t (max(ε2, rms(x_t)) d_t / max(1, rms(d_t) / δ) + λ x_t).
 
-    rms is the root of the mean square over a leaf, δ is clipping_threshold, c is
-    decay_rate, ε2 is min_scale and λ is weight_decay. A matrix is factored if both its
-    sides are at least min_dim_size_to_factor long. Then only the means r_t of the rows
-    and q_t of the columns of v_t are stored, and v̂_t = r_t q_tᵀ / mean(r_t). For
-    leaves with more axes, r_t and q_t are the means over the longest and over the
-    second longest axis. If a leaf is not factored, v̂_t = v_t. With a momentum μ, the
-    first term in the brackets (the term before λ x_t) is replaced by its moving average
-    with the decay μ.
+    g_t is the gradient of a leaf, u_t its update, x_t its params and η_t the learning
+    rate at step t. rms is the root of the mean square over a leaf, δ is
+    clipping_threshold, c is decay_rate, ε2 is min_scale and λ is weight_decay. A matrix
+    is factored if both its sides are at least min_dim_size_to_factor long. Then only
+    the means r_t of the rows and q_t of the columns of v_t are stored, and v̂_t = r_t
+    q_tᵀ / mean(r_t). For leaves with more axes, r_t and q_t are the means over the
+    longest and over the second longest axis. If a leaf is not factored, v̂_t = v_t.
+    With a momentum μ, the first term in the brackets (the term before λ x_t) is
+    replaced by its moving average with the decay μ.
 
     The paper's rate is η_t = min(η, 1 / √t) with η = 0.01 (relative_step=True). Other
     implementations also differ in these points:
@@ -121,11 +124,11 @@ def adafactor(
 
     Use it if the state of Adam does not fit into memory. For an (m, n) matrix,
     Adafactor stores m + n numbers. The rate is relative to the size of the params, so
-    0.01 changes a matrix by 1 % per step.
+    0.01 changes a matrix by about 1 % per step.
 
     Args:
-      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
-        η_t.
+      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule (number
+        of earlier steps -> η).
       decay_rate: Exponent c, positive; may be traced.
       min_dim_size_to_factor: Smallest length that the two axes of a factored leaf may
         have, a positive integer; None means 128. This argument cannot be traced.
@@ -133,7 +136,8 @@ def adafactor(
       clipping_threshold: Threshold δ, positive; may be traced. 1e30 turns clipping off.
       momentum: Momentum μ in [0, 1); may be traced. None means no momentum.
       weight_decay: Decay λ, at least 0; may be traced.
-      mask: As in `adamw`.
+      mask: Pytree of booleans, or a function from the params to one, that marks the
+        leaves that decay, as in `adamw`. None means all leaves.
       eps, min_scale: Constants ε and ε2, at least 0; may be traced.
       relative_step: Whether the rate of step t is min(η_t, 1 / √t).
     Returns:
@@ -307,13 +311,14 @@ def _at_most_relative(learning_rate: Scalar | Schedule) -> Schedule:
 
 
 class Sm3State(NamedTuple):
-    """State of `sm3`, whose docstring defines the symbols.
+    """State of `sm3`.
 
     Attributes:
-      largest: For each leaf, a tuple with one array per axis. The array of an axis has
-        the largest s_t at each position of this axis. A leaf without axes has one
-        number.
-      mu: Moving average m_t of directions, shaped like the params.
+      largest: For each leaf, a tuple with one array per axis. At each position of the
+        axis, the array has the largest s_t of the entries with this position. s_t is
+        the accumulated square of an entry. A leaf without axes has a tuple with one
+        array of shape ().
+      mu: Moving average m_t of the normalised gradients, shaped like the params.
     """
 
     largest: Params
@@ -328,12 +333,12 @@ def sm3(
 ) -> optax.GradientTransformation:
     """Adagrad that stores one number for each row and each column of a matrix.
 
-    s_t = min(r_(t-1), c_(t-1)) + g_t² for each entry, where r is the number of its row,
-    and c the number of its column. Then r_t is the largest s_t in the row, and c_t is
-    the largest s_t in the column.
+    s_t = min(r_(t-1), c_(t-1)) + g_t² for each entry, where r is the number stored for
+    its row, and c the number stored for its column, both 0 at the start. Then r_t is
+    the largest s_t in the row, and c_t is the largest s_t in the column.
     m_t = μ m_(t-1) + (1 - μ) g_t / √(s_t + ε), with 0 in place of the quotient where
     s_t = 0,
-    u_t = -η_t m_t.
+    u_t = -η_t m_t, where g_t is the gradient, u_t the update and η_t the learning rate.
 
     In a leaf with more axes, every axis has such numbers, and the minimum is over all
     axes. For a vector or a scalar, s_t is the sum of the squared gradients, as in
@@ -347,8 +352,8 @@ def sm3(
     place of the squares, and m n numbers for the momentum.
 
     Args:
-      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
-        η_t.
+      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule (number
+        of earlier steps -> η).
       momentum: Momentum μ in [0, 1); may be traced.
       eps: Constant ε, at least 0; may be traced.
     Returns:

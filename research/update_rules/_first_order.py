@@ -39,9 +39,10 @@ def gradient_descent(
 ) -> optax.GradientTransformation:
     """Step along the negative gradient: u_t = -η_t g_t.
 
-    optax.sgd(η) and torch.optim.SGD(lr=η) are the same. The sampler chooses the
-    examples from which g_t is computed. Batch, stochastic and mini-batch descent
-    therefore all use this rule.
+    g_t is the gradient, u_t the update and η_t the learning rate at step t.
+    optax.sgd(η) and torch.optim.SGD(lr=η) are the same. Batch, mini-batch and
+    stochastic gradient descent are all this rule; they differ only in the examples from
+    which g_t is computed.
 
     Use it as the baseline, and on well-conditioned problems. It needs about κ log(1 /
     ε) steps to reach the error ε, where κ is the ratio of the largest to the smallest
@@ -49,7 +50,7 @@ def gradient_descent(
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
-        schedule t -> η_t.
+        schedule (number of earlier steps -> η).
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:
@@ -67,10 +68,11 @@ def gradient_descent(
 
 
 class MomentumState(NamedTuple):
-    """State of the momentum rules. `heavy_ball` defines the symbols.
+    """State of `heavy_ball`, and of `nesterov` with a constant momentum.
 
     Attributes:
-      velocity: Decaying sum m_t of gradients, shaped like the params.
+      velocity: Decaying sum of gradients, m_t = μ m_(t-1) + g_t, where μ is the
+        momentum and g_t the gradient. Shaped like the params.
     """
 
     velocity: Params
@@ -85,12 +87,14 @@ def heavy_ball(
     m_t = μ m_(t-1) + g_t,
     u_t = -η_t m_t, from m_0 = 0.
 
-    optax.sgd(η, momentum=μ) and torch.optim.SGD(momentum=μ) are the same. Polyak writes
-    x_(t+1) = x_t - η g_t + μ (x_t - x_(t-1)). Sutskever et al. write v_t = μ v_(t-1) -
-    η g_t. With a constant rate all three agree. Under a schedule, the rate of this rule
-    scales the whole sum, while the rate in those two formulas scales each gradient
-    once. torch also has an argument `dampening`, which scales g_t by 1 - dampening
-    except at the first step (see `ema_momentum`).
+    g_t is the gradient, u_t the update and η_t the learning rate at step t.
+    optax.sgd(η, momentum=μ) and torch.optim.SGD(momentum=μ) are the same. For the
+    params x_t, Polyak writes x_(t+1) = x_t - η g_t + μ (x_t - x_(t-1)). Sutskever et
+    al. write v_t = μ v_(t-1) - η g_t and x_(t+1) = x_t + v_t. With a constant rate the
+    three forms agree. Under a schedule, the rate of this rule scales the whole sum,
+    while the rate in those two formulas scales each gradient once. torch also has an
+    argument `dampening`, which scales g_t by 1 - dampening except at the first step
+    (see `ema_momentum`).
 
     Use it on ill-conditioned problems: near a minimum it needs about √κ log(1 / ε)
     steps to reach the error ε, where κ is the ratio of the largest to the smallest
@@ -101,7 +105,7 @@ def heavy_ball(
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
-        schedule t -> η_t.
+        schedule (number of earlier steps -> η).
       momentum: Momentum μ in [0, 1); may be traced.
     Returns:
       The rule, an optax.GradientTransformation.
@@ -128,13 +132,14 @@ def nesterov(
     """Heavy ball with a look-ahead: step along g_t + μ m_t instead of m_t.
 
     m_t = μ m_(t-1) + g_t,
-    u_t = -η_t (g_t + μ m_t).
+    u_t = -η_t (g_t + μ m_t), from m_0 = 0.
 
+    g_t is the gradient, u_t the update and η_t the learning rate at step t.
     optax.sgd(η, momentum=μ, nesterov=True) and torch.optim.SGD(momentum=μ,
-    nesterov=True) are the same. Nesterov takes the gradient at a look-ahead point y_t =
-    x_t + μ (x_t - x_(t-1)), and then steps to x_(t+1) = y_t - η ∇f(y_t). Here the
-    params are y_t, so the gradient is taken at the params (Bengio et al.). With a
-    constant rate the two forms agree.
+    nesterov=True) are the same. Nesterov takes the gradient of the objective f at a
+    look-ahead point y_t = x_t + μ (x_t - x_(t-1)), and then steps to x_(t+1) = y_t - η
+    ∇f(y_t). Here the params are y_t, so the gradient is taken at the params (Bengio et
+    al.). With a constant rate the two forms agree.
 
     Use it where the heavy ball would overshoot. For convex functions with a Lipschitz
     gradient, the convergence of Nesterov's rule is proved if the rate is small enough.
@@ -147,7 +152,7 @@ def nesterov(
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
-        schedule t -> η_t.
+        schedule (number of earlier steps -> η).
       momentum: Momentum μ in [0, 1), which may be traced, or a schedule t -> μ_t with t
         counted from 0.
     Returns:
@@ -170,14 +175,13 @@ def nesterov(
 
 
 class ScheduledMomentumState(NamedTuple):
-    """State of Nesterov's rule with a momentum schedule.
-
-    `nesterov` defines the symbols.
+    """State of `nesterov` with a momentum schedule t -> μ_t.
 
     Attributes:
       count: Number of steps taken, int32, shape ().
       momentum: Momentum μ_t of the last step, shape (); 0 before the first step.
-      velocity: Decaying sum m_t of gradients, shaped like the params.
+      velocity: Decaying sum of gradients, m_t = μ_(t-1) m_(t-1) + g_t, where g_t is the
+        gradient. Shaped like the params.
     """
 
     count: Int[Array, ""]
@@ -232,11 +236,12 @@ def _accumulate(momentum: Scalar, look_ahead: bool) -> optax.GradientTransformat
 
 
 class AverageState(NamedTuple):
-    """State of the rules that average gradients. `ema_momentum` defines the symbols.
+    """State of the rules that average gradients, `ema_momentum` and `signum`.
 
     Attributes:
       count: Number of steps taken, int32, shape ().
-      average: Moving average m_t of gradients, shaped like the params.
+      average: Moving average of gradients, m_t = μ m_(t-1) + (1 - μ) g_t, where μ is
+        the momentum and g_t the gradient. Shaped like the params.
     """
 
     count: Int[Array, ""]
@@ -254,9 +259,10 @@ def ema_momentum(
     m_t = μ m_(t-1) + (1 - μ) g_t,
     u_t = -η_t m_t, from m_0 = 0.
 
-    The rule is the heavy ball with the rate (1 - μ) η, so the length of a step does not
-    grow with μ. optax.chain(optax.ema(μ, debias=False), optax.sgd(η)) is the same.
-    optax's default debias=True also divides m_t by 1 - μ^t, as Adam does.
+    g_t is the gradient, u_t the update and η_t the learning rate at step t. The rule is
+    the heavy ball with the rate (1 - μ) η, so the length of a step does not grow with
+    μ. optax.chain(optax.ema(μ, debias=False), optax.sgd(η)) is the same. optax's
+    default debias=True also divides m_t by 1 - μ^t, as Adam does.
     torch.optim.SGD(momentum=μ, dampening=μ) starts from m_1 = g_1, without the factor 1
     - μ. Set undamped_start=True for that start; the first step is then 1 / (1 - μ)
     times as long.
@@ -266,7 +272,7 @@ def ema_momentum(
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
-        schedule t -> η_t.
+        schedule (number of earlier steps -> η).
       momentum: Momentum μ in [0, 1); may be traced.
       undamped_start: Whether to start from m_1 = g_1.
     Returns:
@@ -320,7 +326,8 @@ def sign_descent(
 ) -> optax.GradientTransformation:
     """Move each coordinate by the rate, against the sign of its gradient.
 
-    u_t = -η_t sign(g_t), which is 0 where g_t is 0.
+    u_t = -η_t sign(g_t), which is 0 where the gradient g_t is 0. u_t is the update and
+    η_t the learning rate at step t.
 
     Steepest descent in the maximum norm has the same direction, but its steps have the
     additional factor |g|_1, the sum of the absolute values of g. optax.sign_sgd is the
@@ -330,12 +337,13 @@ def sign_descent(
     Use it to see how much of Adam's effect comes from the sign. The rule also suits
     gradients whose sizes carry no information. With a constant rate the steps do not
     become shorter near a minimum, so the params oscillate around it. On batches of one
-    example, the rule approaches a point where the median of the examples' gradients is
-    0, instead of their mean. Use large batches and a decaying schedule.
+    example, the rule approaches a point where, in each coordinate, the median of the
+    examples' gradients is 0 instead of their mean. Use large batches and a decaying
+    schedule.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
-        schedule t -> η_t.
+        schedule (number of earlier steps -> η).
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:
@@ -359,11 +367,12 @@ def signum(
     """Move each coordinate by the rate, against the sign of an average of gradients.
 
     m_t = μ m_(t-1) + (1 - μ) g_t,
-    u_t = -η_t sign(m_t).
+    u_t = -η_t sign(m_t), from m_0 = 0.
 
+    g_t is the gradient, u_t the update and η_t the learning rate at step t.
     optax.signum(η, beta=μ) is the same. A decaying sum of gradients, as in
-    `heavy_ball`, would give the same signs. Lion takes the sign of another mixture: (1
-    - β1) g_t + β1 m_(t-1), with a slower average m.
+    `heavy_ball`, would give the same signs. Lion takes the sign of another mixture, (1
+    - β1) g_t + β1 m_(t-1), where β1 is a constant and m is a slower average.
 
     Use it in place of `sign_descent` if gradients are noisy: the noise is averaged
     before the sign is taken. Near a minimum the rule overshoots by about 1 / (1 - μ)
@@ -371,7 +380,7 @@ def signum(
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
-        schedule t -> η_t.
+        schedule (number of earlier steps -> η).
       momentum: Momentum μ in [0, 1), the paper's β; may be traced.
     Returns:
       The rule, an optax.GradientTransformation.
@@ -424,7 +433,8 @@ def noisy_sgd(
     u_t = -η_t (g_t + σ_t n_t), where n_t are standard normal numbers,
     σ_t² = σ² / t^γ with t counted from 1, and σ² is the argument eta.
 
-    The numbers of step t and leaf k, with k counted from 0, are drawn with the key
+    g_t is the gradient, u_t the update and η_t the learning rate at step t. The numbers
+    of step t and leaf k, with k counted from 0, are drawn with the key
     fold_in(fold_in(key, t - 1), k). A run that is resumed at step t therefore draws the
     same numbers as an uninterrupted run. optax.noisy_sgd draws other numbers from the
     same distribution, because it has a key in its state. torch does not have the rule.
@@ -433,8 +443,8 @@ def noisy_sgd(
     for the noise of mini-batches.
 
     Args:
-      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
-        η_t.
+      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule (number
+        of earlier steps -> η).
       key: Key of `jax.random`, which should be used for this rule only.
       eta: Variance of the noise in the first step, at least 0; may be traced.
       gamma: Exponent γ, at least 0; may be traced.

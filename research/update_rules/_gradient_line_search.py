@@ -54,9 +54,10 @@ def backtracking_descent(
 ) -> optax.GradientTransformationExtraArgs:
     """Gradient descent with a backtracking line search by Armijo's rule.
 
-    u_t = -a_t g_t, where a_t is the first of b_t, ρ b_t, ρ² b_t, ... with f(x_t - a_t
-    g_t) <= f(x_t) - c a_t |g_t|². Here ρ is shrink, c is sufficient_decrease and f is
-    the objective.
+    u_t = -a_t g_t, where the step size a_t is the first of b_t, ρ b_t, ρ² b_t, ... with
+    f(x_t - a_t g_t) <= f(x_t) - c a_t |g_t|². Here f is the objective, x_t are the
+    params, g_t is the gradient, ρ is shrink and c is sufficient_decrease. A trial is a
+    step size that the search tries.
 
     By default the first trial b_t is η, the learning rate, at every step. If increase
     is given, b_t is min(η, increase · a_(t-1)). This saves evaluations where the
@@ -74,7 +75,7 @@ def backtracking_descent(
 
     Args:
       learning_rate: Longest trial step η. A positive number, a traced scalar or a
-        schedule t -> η_t.
+        schedule (number of earlier steps -> η).
       sufficient_decrease: Constant c in (0, 1).
       shrink: Factor ρ in (0, 1).
       increase: Positive factor. The first trial of a search is this factor times the
@@ -191,9 +192,11 @@ def nonlinear_conjugate_gradient(
     """Nonlinear conjugate gradients with a line search.
 
     d_t = -g_t + β_t d_(t-1),
-    u_t = a_t d_t, with a_t from the line search.
+    u_t = a_t d_t, with the step size a_t from the line search.
 
-    Let y = g_t - g_(t-1) and d = d_(t-1). The argument beta names the formula for β_t:
+    g_t is the gradient, d_t the direction and u_t the update at step t. <., .> is the
+    inner product and |.| the Euclidean norm over all leaves. Let y = g_t - g_(t-1) and
+    d = d_(t-1). The argument beta names the formula for β_t:
 
     β_t = |g_t|² / |g_(t-1)|², with `fletcher_reeves`,
     β_t = max(0, <g_t, y> / |g_(t-1)|²), with `polak_ribiere_plus`,
@@ -217,7 +220,7 @@ def nonlinear_conjugate_gradient(
 
     Args:
       learning_rate: Factor η in the first step size that the first search tries. A
-        positive number, a traced scalar or a schedule.
+        positive number, a traced scalar or a schedule (number of earlier steps -> η).
       beta: Name of the formula for β_t, one of the four above.
       linesearch: Name of the line search, "strong_wolfe" (with curvature 0.1) or
         "backtracking", or a function with the arguments of `strong_wolfe`.

@@ -17,7 +17,7 @@ Labels = Any  # A pytree that is a prefix of the params, or params -> such a pyt
 
 
 class MaskedLeaf(NamedTuple):
-    """Row of a MaskTable.
+    """One leaf of the params, with the value of a mask: a row of a MaskTable.
 
     Attributes:
       path: Path of the leaf, such as "layer/weights".
@@ -53,9 +53,9 @@ class MaskTable(NamedTuple):
 
 
 def masked_leaves(mask: Any, params: Params) -> MaskTable:
-    """Return a table of the leaves that a mask covers.
+    """Return a printable table that says for each leaf whether a mask covers it.
 
-    With the mask of a weight decay, these are the leaves whose weights decay.
+    With the mask of a weight decay, the covered leaves are those that decay.
 
     Args:
       mask: Pytree of booleans that is a prefix of the params, or a function from the
@@ -95,13 +95,18 @@ def masked_leaves(mask: Any, params: Params) -> MaskTable:
 def checked_mask(mask: Any) -> Callable[[Params], Any]:
     """Return a mask as a function from params to a boolean for every leaf.
 
-    The function checks the mask, and its error messages name the faulty leaves.
+    The returned function also checks whether the mask fits the params. Its error
+    messages name the faulty leaves.
 
     Args:
-      mask: As for `masked_leaves`.
+      mask: Pytree of booleans that is a prefix of the params, or a function from the
+        params to such a pytree.
     Returns:
-      Function params -> pytree of booleans, which optax.masked accepts. It raises the
-      same errors as `masked_leaves`.
+      Function params -> pytree of booleans with the structure of the params.
+      optax.masked accepts this function. The function raises the same errors as
+      `masked_leaves`.
+    Raises:
+      TypeError: mask is a pytree with an entry that is not a boolean.
     Example:
       >>> checked_mask({"w": True})({"w": 1.0, "b": 2.0})
       Traceback (most recent call last):
@@ -131,7 +136,7 @@ class GroupsState(NamedTuple):
     """State of `by_group`.
 
     Attributes:
-      inner: State of each group's rule, by label.
+      inner: Dict from the label of each group to the state of its rule.
     """
 
     inner: dict[str, optax.OptState]
@@ -144,15 +149,17 @@ def by_group(
     """Apply a separate rule to each group of leaves.
 
     The leaves with label l are updated by rules[l], which does not see the other
-    leaves. optax.partition and torch's parameter groups are the same. A rule may need
-    extra arguments of update. Each rule gets the leaves of `grad` that belong to its
-    group. The value_fn that a rule gets is a function of the params of its group; it
-    keeps all other leaves fixed. Other extra arguments (value, indices) are passed on
-    unchanged. Inside a group, `clip_by_global_norm` uses the norm of that group only.
-    To clip by the norm of all leaves, chain `clip_by_global_norm` before this rule.
+    leaves. optax.partition and torch's parameter groups do the same. Some rules need
+    the extra arguments of update: the gradient `grad`, and the objective `value_fn` as
+    a function of the params. Each rule gets the leaves of `grad` that belong to its
+    group. Each rule gets value_fn as a function of the params of its group, with all
+    other leaves fixed. Other extra arguments (value, indices) are passed on unchanged.
+    Inside a group, `clip_by_global_norm` uses the norm of that group only. To clip by
+    the norm of all leaves, chain `clip_by_global_norm` before this rule.
 
     Args:
-      rules: Rules by label. A rule whose label no leaf has is never called.
+      rules: Mapping from the label of a group, a str, to its rule. A rule whose label
+        no leaf has is never called.
       labels: Pytree of labels that is a prefix of the params, or a function from the
         params to such a pytree.
     Returns:
@@ -160,8 +167,8 @@ def by_group(
     Raises:
       ValueError: rules is empty; in init and update, labels do not fit the structure of
         the params, or a leaf's label is not in rules. The message names the leaves.
-      TypeError: rules is not a mapping from labels to rules, or labels holds an entry
-        that is not a str.
+      TypeError: rules is not a mapping from labels to rules, or labels is a pytree with
+        an entry that is not a str.
     Example:
       >>> from research.update_rules import gradient_descent
       >>> rule = by_group(
@@ -287,6 +294,8 @@ def spread_labels(name: str, prefix: Any, params: Params) -> Any:
       name: Name of the argument, for the message.
       prefix: Pytree that is a prefix of the params.
       params: Params, or another pytree of their structure.
+    Returns:
+      Pytree of the structure of params, with an entry of prefix at each leaf.
     Raises:
       ValueError: The structure of prefix is not a prefix of the structure of the
         params. The message names the leaves.

@@ -44,8 +44,10 @@ class SoapState(NamedTuple):
       mu: Moving average M of gradients, shaped like the params, in at least float32.
       nu: Moving average V of the squares of the rotated gradients, shaped like the
         params, in at least float32.
-      factors: For each leaf, the moving average of G Gᵀ along each rotated axis.
-      bases: For each leaf, the basis Q of each rotated axis, an orthogonal matrix.
+      factors: For each leaf, a tuple with the moving average of G Gᵀ along each rotated
+        axis.
+      bases: For each leaf, a tuple with the basis Q of each rotated axis, an orthogonal
+        matrix.
     """
 
     count: Int[Array, ""]
@@ -77,27 +79,31 @@ def soap(
     V̂_t = V_t / (1 - β2^t), with V_t = β2 V_(t-1) + (1 - β2) (Q_Lᵀ G_t Q_R)², entry by
     entry.
 
-    After the step, L <- β L + (1 - β) G_t G_tᵀ and R <- β R + (1 - β) G_tᵀ G_t, where β
-    is shampoo_beta. If t is a multiple of k = refresh_every, the bases are then brought
-    closer to the eigenvectors of L and R. First the columns q_i of Q_L are sorted by
-    q_iᵀ L q_i, the largest first. V_t is sorted along the same axis, in the same order.
-    With refresh="qr", Q_L then becomes the orthogonal factor of L Q_L, which is one
-    step of orthogonal iteration. With refresh="eigh", Q_L becomes the matrix of the
+    u_t is the update and η_t the learning rate. The bases Q_L and Q_R are orthogonal
+    matrices. Their columns approximate the eigenvectors of L and R, which are moving
+    averages of G Gᵀ and Gᵀ G. After the step, L <- β L + (1 - β) G_t G_tᵀ and R <- β R
+    + (1 - β) G_tᵀ G_t, where β is shampoo_beta. If t is a multiple of k =
+    refresh_every, the bases are then brought closer to the eigenvectors of L and R.
+    First the columns q_i of Q_L are sorted by q_iᵀ L q_i, the largest first. V_t is
+    sorted along the same axis, in the same order. With refresh="qr", Q_L then becomes
+    the orthogonal factor of the QR factorisation of L Q_L, which is one step of
+    orthogonal iteration. With refresh="eigh", Q_L becomes the matrix of the
     eigenvectors of L. Q_R is refreshed in the same way with R.
 
-    The first call only sets L and R, and computes Q_L and Q_R by an
-    eigen-decomposition. This call returns the update 0. t counts the later calls, from
-    1. A basis therefore never depends on the gradient that it rotates. If the bases are
-    I, the rule is Adam from the second call on.
+    The first call only sets L = (1 - β) G Gᵀ and R = (1 - β) Gᵀ G, and computes Q_L and
+    Q_R by an eigen-decomposition. This call returns the update 0. t counts the later
+    calls, from 1. Because the bases change only after a step, they do not depend on the
+    gradient that they rotate. If the bases are I, the rule is Adam from the second call
+    on.
 
     A leaf with more than two axes has a basis for each axis. Axes of length 1, and axes
     longer than max_size, are not rotated. Vectors and scalars are not rotated either,
     so the rule is Adam for them. If one axis of a matrix is longer than max_size, the
     rule is the paper's one-sided SOAP. An entry of the rotated gradient that is not
-    larger than its rounding error counts as 0. If an entry of a gradient is so large
-    that its square overflows, the step of this entry is 0, and the basis is not
-    changed. A NaN in a gradient makes all later steps of its leaf NaN; wrap the rule in
-    `skip_nonfinite` to skip such a step.
+    larger than its rounding error counts as 0. If an entry of the rotated gradient is
+    so large that its square overflows, the step has no part along this entry. If L or R
+    overflows, its basis is not changed. A NaN in a gradient makes all later steps of
+    its leaf NaN; wrap the rule in `skip_nonfinite` to skip such a step.
 
     In the paper, ε is inside the root. The authors' code has the rule of this function,
     with two differences. The code adds ε before the bias correction. It also multiplies
@@ -120,7 +126,7 @@ def soap(
       eps: Constant ε, at least 0; may be traced.
       weight_decay: Factor λ, at least 0; may be traced.
       mask: Pytree of booleans (a prefix of the params), or a function from params to
-        such a pytree. Leaves marked True are decayed.
+        such a pytree. Leaves marked True are decayed. None means all leaves.
       refresh_every: Number of steps k between two refreshes, a positive integer; may be
         traced.
       refresh: How the bases are refreshed (see above), "qr" or "eigh".
@@ -131,8 +137,8 @@ def soap(
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update received no params.
+      ValueError, TypeError: A concrete argument is out of range or not a number; update
+        received no params; in init, the params are complex.
     References:
       Vyas et al., SOAP: improving and stabilizing Shampoo using Adam, ICLR 2025,
       algorithms 3 and 4 (github.com/nikhilvyas/SOAP).
@@ -308,9 +314,15 @@ class KlSoapState(NamedTuple):
 
     Attributes:
       count: Number of calls of update, int32, shape ().
-      mu, nu, factors, bases: As in SoapState.
-      eigenvalues: For each leaf and each rotated axis, the moving average d of the
-        eigenvalues, shape (length of the axis,).
+      mu: Moving average M of gradients, shaped like the params, in at least float32.
+      nu: Moving average V of the squares of the rotated gradients, shaped like the
+        params, in at least float32.
+      factors: For each leaf, a tuple with the factor of each rotated axis (L and R for
+        a matrix).
+      bases: For each leaf, a tuple with the basis Q of each rotated axis, an orthogonal
+        matrix.
+      eigenvalues: For each leaf, a tuple with the moving average d of the eigenvalues
+        of each factor, shape (length of the axis,).
     """
 
     count: Int[Array, ""]
@@ -341,39 +353,43 @@ def kl_soap(
     N_t = Q_Lᵀ M_t Q_R / (√V_t + ε), with
     M_t = β1 M_(t-1) + (1 - β1) G_t and
     V_t = β2 V_(t-1) + (1 - β2) (Q_Lᵀ G_t Q_R)², entry by entry.
-    M and V start at 0, and their bias is not corrected.
+    u_t is the update and η_t the learning rate. M and V start at 0, and their bias is
+    not corrected. The bases Q_L and Q_R are orthogonal matrices. Their columns
+    approximate the eigenvectors of the factors L and R.
 
     After the step, the factors L and R are updated, and so are d_L and d_R, the moving
     averages of their eigenvalues. With β = shampoo_beta and P = Q_Lᵀ G_t Q_R,
     L <- β L + (1 - β) G_t Q_R diag(1 / d_R) Q_Rᵀ G_tᵀ / n,
-    d_L <- max(β d_L + (1 - β) mean_j P_ij² / d_R,j, c^(-2)) with c = max(10, min(m,
-    4000)), and R and d_R are updated in the same way. All new values are computed from
-    the old ones. If t is a multiple of refresh_every, Q_L then becomes the orthogonal
-    factor of L Q_L, and Q_R that of R Q_R.
+    d_L,i <- max(β d_L,i + (1 - β) mean_j (P_ij² / d_R,j), c^(-2)) for each i, with c =
+    max(10, min(m, 4000)), and R and d_R are updated in the same way. All new values are
+    computed from the old ones. If t is a multiple of refresh_every, Q_L then becomes
+    the orthogonal factor of the QR factorisation of L Q_L, and Q_R that of R Q_R.
 
-    SOAP's L is the average of G Gᵀ. Here, each factor is whitened by the inverse of the
-    other factor. With E for the expected value, L = E[G R⁻¹ Gᵀ] / n and
-    R = E[Gᵀ L⁻¹ G] / m. These are the factors whose Kronecker product has the smallest
-    Kullback-Leibler divergence from the covariance of the gradients.
+    SOAP's L is the average of G Gᵀ. Here, the gradients in L are whitened by R, that
+    is, multiplied by R^(-1/2), and those in R are whitened by L. With E for the
+    expected value, L = E[G R⁻¹ Gᵀ] / n and R = E[Gᵀ L⁻¹ G] / m. These are the factors
+    whose Kronecker product has the smallest Kullback-Leibler divergence from the
+    covariance of the gradients.
 
     The first call only sets L = (1 - β) G Gᵀ / n and R = (1 - β) Gᵀ G / m, computes Q_L
     and Q_R by an eigen-decomposition, and sets all entries of d_L and d_R to
     first_eigenvalue. This call returns the update 0. t counts the later calls, from 1.
 
-    A leaf with more than two axes has a factor for each axis, which is whitened along
-    all other axes. Axes of length 1, and axes longer than max_size, are not rotated and
-    not whitened. Vectors and scalars are not rotated either. For them, the rule is Adam
-    without bias correction. An entry of the rotated gradient that is not larger than
-    its rounding error counts as 0. If an entry of a gradient is so large that its
-    square overflows, the step of this entry is 0, and the basis is not changed. A NaN
-    in a gradient makes all later steps of its leaf NaN; wrap the rule in
-    `skip_nonfinite` to skip such a step.
+    A leaf with more than two axes has a factor for each axis, in which the gradients
+    are whitened along all other axes. Axes of length 1, and axes longer than max_size,
+    are not rotated and not whitened. Vectors and scalars are not rotated either. For
+    them, the rule is Adam without bias correction. An entry of the rotated gradient
+    that is not larger than its rounding error counts as 0. If an entry of the rotated
+    gradient is so large that its square overflows, the step has no part along this
+    entry. If a factor overflows, its basis is not changed. A NaN in a gradient makes
+    all later steps of its leaf NaN; wrap the rule in `skip_nonfinite` to skip such a
+    step.
 
-    The rule is that of the authors' code with using_klsoap=True, and so are the
-    defaults, except for λ, which is 0.01 there. There are three differences. The
-    authors' code multiplies the weights by 1 - η λ after the step, which changes the
-    result by a term of the size η² λ. It computes in bfloat16. It refuses
-    vectors. optax and torch do not have KL-SOAP.
+    The rule is that of the authors' code with using_klsoap=True, with the same defaults
+    except for λ, which is 0.01 there. There are three differences. The authors' code
+    multiplies the weights by 1 - η λ after the step, which changes the result by a term
+    of the size η² λ. It computes in bfloat16. It refuses vectors. optax and torch do
+    not have KL-SOAP.
 
     The state of a matrix of shape (m, n) has 2 m n + 2 m² + 2 n² + m + n numbers, in at
     least float32, whatever the dtype of the params. A step costs about as much as that
@@ -389,7 +405,7 @@ def kl_soap(
       eps: Constant ε, at least 0; may be traced.
       weight_decay: Factor λ, at least 0; may be traced.
       mask: Pytree of booleans (a prefix of the params), or a function from params to
-        such a pytree. Leaves marked True are decayed.
+        such a pytree. Leaves marked True are decayed. None means all leaves.
       refresh_every: Number of steps between two refreshes of the bases, a positive
         integer; may be traced.
       shampoo_beta: Decay rate β in [0, 1); may be traced. None means β2.
@@ -400,8 +416,8 @@ def kl_soap(
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update received no params.
+      ValueError, TypeError: A concrete argument is out of range or not a number; update
+        received no params; in init, the params are complex.
     References:
       Lin et al., Understanding and improving Shampoo and SOAP via Kullback-Leibler
       minimization, ICLR 2026, arXiv:2509.03378. Code: github.com/yorkerlin/KL-Methods,
@@ -566,13 +582,13 @@ class ShampooState(NamedTuple):
     Attributes:
       count: Number of calls of update, int32, shape ().
       mu: Moving average of gradients, shaped like the params.
-      factors: For each leaf and each of its axes, the sum or moving average of G Gᵀ
-        along the axis. If the axis is longer than max_size, only the diagonal is
-        stored.
-      roots: The inverse roots of the factors, from the last refresh.
+      factors: For each leaf, a tuple with the sum or moving average of G Gᵀ along each
+        axis. If the axis is longer than max_size, only the diagonal is stored.
+      roots: Inverse roots of order q of the factors plus ε I, from the last refresh, in
+        the structure of `factors`.
       residual: Largest entry of |X^q (L + ε I) - I| over all roots X and their factors
         L at the last refresh, shape ().
-      graft: State of the rule that sets the length of the step.
+      graft: State of the rule that sets the length of the step. None without `graft`.
     """
 
     count: Int[Array, ""]
@@ -604,7 +620,8 @@ def shampoo(
     L_t = ε I + Σ G_s G_sᵀ and R_t = ε I + Σ G_sᵀ G_s, with sums over s = 1, ..., t,
     M_t = β1 M_(t-1) + (1 - β1) G_t.
 
-    A leaf with j axes has a factor for each axis, and q = 2 j. So q is 4 for matrices
+    u_t is the update, η_t the learning rate and q the order of the inverse roots. A
+    leaf with j axes has a factor for each axis, and q = 2 j, which is 4 for matrices
     and 2 for vectors. For vectors, the rule is the full-matrix AdaGrad. A scalar counts
     as a vector of length 1.
 
@@ -616,11 +633,11 @@ def shampoo(
     another rule would take with the rate 1. For an axis longer than max_size, only the
     diagonal of the factor is used.
 
-    If b1 = 0 and ε = 0, the first step has the direction U Vᵀ, where G = U S Vᵀ is the
-    singular value decomposition. `muon` approximates this matrix. If an eigenvalue
-    under a root is 0, it is left out, as in a pseudo-inverse. If G Gᵀ overflows, the
-    root is 0, and the step of the leaf is 0. A NaN in a gradient makes all later steps
-    of its leaf NaN; wrap the rule in `skip_nonfinite` to skip such a step.
+    If b1, ε and λ are 0, the first update of a matrix is -η U Vᵀ, where G = U S Vᵀ is
+    the singular value decomposition. `muon` approximates U Vᵀ. If an eigenvalue under a
+    root is 0, it is left out, as in a pseudo-inverse. If G Gᵀ overflows, the root is 0,
+    and the step of the leaf is 0. A NaN in a gradient makes all later steps of its leaf
+    NaN; wrap the rule in `skip_nonfinite` to skip such a step.
 
     method="eigh" uses an eigen-decomposition. method="newton" uses the coupled Newton
     iteration, which consists of matrix products and is faster on accelerators. Its
@@ -645,17 +662,17 @@ def shampoo(
 
     Args:
       learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
-        schedule t -> η_t.
+        schedule (number of earlier steps -> η).
       b1: Decay rate β1 of M_t in [0, 1); may be traced.
       b2: Decay rate β2 in [0, 1), which may be traced. None means sums.
       eps: Constant ε, at least 0; may be traced.
       weight_decay: Factor λ, at least 0; may be traced.
       mask: Pytree of booleans (a prefix of the params), or a function from params to
-        such a pytree. Leaves marked True are decayed.
+        such a pytree. Leaves marked True are decayed. None means all leaves.
       refresh_every: Number of steps k between two refreshes, a positive integer; may be
         traced.
-      root: Order q of the roots, a positive integer; None means twice the number of
-        axes. This argument cannot be traced.
+      root: Order q of the roots, an integer from 1 to 1000; None means twice the number
+        of axes. This argument cannot be traced.
       method: How the roots are computed (see above), "eigh" or "newton".
       graft: Function from a rate to the rule that sets the length of the step, such as
         adagrad. None means that the length is not changed.
@@ -665,8 +682,9 @@ def shampoo(
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update received no params.
+      ValueError, TypeError: A concrete argument is out of range or not a number; graft
+        is not a constructor of a rule; update received no params; in init, the params
+        are complex.
     References:
       Gupta et al., Shampoo: preconditioned stochastic tensor optimization, ICML 2018,
       algorithms 1 and 2. Anil et al., Scalable second order optimization for deep
@@ -856,8 +874,8 @@ def by_newton(
     Let A = L + ε I, |A| its Frobenius norm, and z = (1 + q) / (2 |A|). The iteration
     starts with X = z^(1/q) I and M = z A. Each step computes T = ((q + 1) I - M) / q, X
     <- X T and M <- T^q M. M converges to I, and X converges to A^(-1/q). The iteration
-    ends when the largest entry of |M - I| is below n times the machine epsilon, when
-    this entry grows again, or after num_steps steps.
+    ends when the largest entry of |M - I| is at most n times the machine epsilon, when
+    this entry is at most ½ and no longer falls, or after num_steps steps.
 
     Args:
       matrix: Symmetric matrix L, shape (n, n), of float32 or float64. L + ε I must be
@@ -911,6 +929,8 @@ def root_residual(
 ) -> Float[Array, "n n"]:
     """Return the entries of |X^q A - I|; they are 0 if X is the inverse q-th root of A.
 
+    X is x, A is the argument `matrix` and q is order.
+
     Example:
       >>> print(root_residual(jnp.array([[0.5]]), jnp.array([[16.0]]), 4))
       [[0.]]
@@ -946,13 +966,13 @@ def _as_long_as(direction: Array, wanted: Array) -> Array:
 
 
 class PsgdState(NamedTuple):
-    """State of PSGD with Kronecker factors. `psgd_kron` defines the symbols.
+    """State of `psgd_kron`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of calls of update, int32, shape ().
       mu: Moving average M of gradients, shaped like the params.
-      factors: For each leaf and each of its axes, the factor Q: an upper triangular
-        matrix, or only its diagonal.
+      factors: For each leaf, a tuple with the factor Q of each axis: an upper
+        triangular matrix, or the diagonal of a diagonal matrix.
     """
 
     count: Int[Array, ""]
@@ -1028,7 +1048,8 @@ def psgd_kron(
     given probability:
     Q_L <- Q_L - μ / |A Aᵀ + B Bᵀ| triu(A Aᵀ - B Bᵀ) Q_L, with
     A = Q_L M_t Q_Rᵀ and B = Q_L^(-T) V_t Q_R^(-1).
-    Q_R is updated in the same way, with Aᵀ A and Bᵀ B. V_t has standard normal entries,
+    Q_R is updated in the same way, with Aᵀ A and Bᵀ B. u_t is the update and η_t the
+    learning rate. V_t has standard normal entries, Q^(-T) is the transposed inverse,
     triu keeps the upper triangle, μ is factor_rate, and |.| is a lower bound of the
     spectral norm. The factors start at I. Their expected change is 0 if Q_L M Q_Rᵀ has
     the same covariance as V.
@@ -1059,7 +1080,7 @@ def psgd_kron(
 
     Args:
       learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
-        schedule t -> η_t.
+        schedule (number of earlier steps -> η).
       key: Key for all random numbers, from `jax.random.key`; may be traced.
         `psgd_draws` says how the key is used.
       b1: Decay rate β1 in [0, 1); may be traced.
@@ -1068,15 +1089,15 @@ def psgd_kron(
         may be traced, or a schedule t -> probability with t counted from 0.
       weight_decay: Factor λ, at least 0; may be traced.
       mask: Pytree of booleans (a prefix of the params), or a function from params to
-        such a pytree. Leaves marked True are decayed.
+        such a pytree. Leaves marked True are decayed. None means all leaves.
       max_size: Largest length of an axis whose factor is a whole matrix, an integer of
         at least 0; None means 8,192. This argument cannot be traced, because it decides
         the shapes of arrays.
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, key is
-        not a key, or update received no params.
+      ValueError, TypeError: A concrete argument is out of range or not a number; key is
+        not a key; update received no params; in init, the params are complex.
     References:
       Li, Preconditioned stochastic gradient descent, IEEE Transactions on Neural
       Networks and Learning Systems 29 (2018). Pooladzandi & Li, Curvature-informed SGD
@@ -1203,8 +1224,9 @@ def _psgd_factors(
 def norm_lower_bound(a: Float[Array, "n n"]) -> Float[Array, ""]:
     """Return a lower bound of the spectral norm of a symmetric matrix.
 
-    The bound is |A x| / |x|, where x is A times the longest column of A. For most
-    matrices, the spectral norm is at most √2 times this bound.
+    A is the argument a. The bound is |A x| / |x|, where x is A times the column of A
+    with the largest norm. For most matrices, the spectral norm is at most √2 times this
+    bound.
 
     Example:
       >>> print(norm_lower_bound(jnp.diag(jnp.array([3.0, 4.0]))))

@@ -100,9 +100,11 @@ def lamb(
     """Scale AdamW's step for each leaf to the norm of the leaf.
 
     u_t = -η_t (|x_t| / |d_t|) d_t for each leaf, with d_t = m̂_t / (√(v̂_t + ε_root) +
-    ε) + λ x_t as in `adamw` and t counted from 1. Here |.| is the Euclidean norm of a
-    leaf, and λ is weight_decay. If |x_t| or |d_t| is 0, the ratio is 1, as in the
-    authors' code. With the ratio 0, a leaf that starts at 0 could never move.
+    ε) + λ x_t as in `adamw`. Here x_t are the params of the leaf, |.| is the Euclidean
+    norm of a leaf, η_t is the learning rate and λ is weight_decay. m̂_t and v̂_t are
+    the averages of the gradients and of their squares, with bias correction. If |x_t|
+    or |d_t| is 0, the ratio |x_t| / |d_t| is replaced by 1, as in the authors' code.
+    With the ratio 0, a leaf that starts at 0 could never move.
 
     The paper has a function φ that may clip |x_t|. φ is the identity here and in
     optax.lamb, which is the same rule. timm's Lamb is the same with max_grad_norm=None
@@ -110,17 +112,17 @@ def lamb(
     to 1, and leaves out the ratio for leaves with λ = 0. torch does not have LAMB.
 
     Use it for large batches on models with many layers of different scales, with
-    warm-up. On small problems it has no advantage over AdamW. A rate of 0.1 changes
-    every leaf by a tenth of its norm in each step, even at a minimum.
+    warm-up. On small problems it rarely has an advantage over AdamW. A rate of 0.1
+    changes every leaf by a tenth of its norm in each step, even near a minimum.
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
-        schedule t -> η_t.
+        schedule (number of earlier steps -> η).
       b1, b2: Decay rates β1 and β2 in [0, 1); may be traced.
       eps, eps_root: Constants ε and ε_root, at least 0; may be traced.
       weight_decay: Factor λ, at least 0; may be traced.
       mask: Pytree of booleans (a prefix of the params), or a function from params to
-        such a pytree. Leaves marked True are decayed.
+        such a pytree. Leaves marked True are decayed. None means all leaves.
     Returns:
       The rule; its update needs params.
     Raises:
@@ -166,12 +168,17 @@ class MatrixAxes:
     The input axes are merged into the rows of a matrix, and the output axes into the
     columns, in the given order. Each index of the remaining axes gives one matrix. Then
     every matrix may be cut into equal blocks (heads), and each block is read as one
-    matrix. optax.contrib.MuonDimensionNumbers has the axes, but no heads.
+    matrix. `matrices_of` returns these matrices. optax.contrib.MuonDimensionNumbers has
+    the axes, but no heads.
 
     Attributes:
-      inputs, outputs: One axis or several axes. Negative numbers count from the end.
+      inputs, outputs: An axis of the leaf or a tuple of axes. Negative numbers count
+        from the end.
       input_heads, output_heads: Number of blocks into which the rows, and the columns,
         are cut.
+    Raises:
+      ValueError, TypeError: An axis is not an integer, or a number of blocks is not a
+        positive integer.
     Example:
       >>> queries = MatrixAxes(inputs=0, outputs=1, output_heads=8)  # (model, 8 * head)
       >>> matrices_of(jnp.zeros((16, 32)), queries).shape
@@ -280,7 +287,7 @@ def _by_matrix(function: Callable[[Array], Array], a: Array, axes: MatrixAxes) -
 
 
 class MuonState(NamedTuple):
-    """State of Muon for the matrices. `muon` defines the symbols.
+    """State of `muon` and `normuon` for the leaves that are read as matrices.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -308,13 +315,13 @@ def muon(
     """Orthogonalise the momentum of each matrix before the step.
 
     U_t = -η_t (s O(β M_t + (1 - β) G_t) + λ X_t), with M_t = β M_(t-1) + (1 - β) G_t
-    and the scale s = √max(1, n / m). X_t is the matrix and G_t its gradient, of shape
-    (m, n) for m inputs and n outputs. λ is weight_decay, β is beta and M_t is the
-    momentum. The function O is defined in the next paragraph. With nesterov=False, O is
-    applied to M_t instead. If consistent_rms is a number r, then s = r √max(m, n), and
-    the root mean square of s O is about r for every shape. With r = 0.2 this root mean
-    square is about that of Adam's step, so the learning rate and the weight decay of
-    AdamW can be used.
+    and the scale s = √max(1, n / m). X_t is the matrix, G_t its gradient and U_t its
+    update, of shape (m, n) for m inputs and n outputs. η_t is the learning rate, λ is
+    weight_decay, β is beta, and M_t is the momentum, from M_0 = 0. The function O is
+    defined in the next paragraph. With nesterov=False, O is applied to M_t instead. If
+    consistent_rms is a number r, then s = r √max(m, n), and the root mean square of s O
+    is about r for every shape. With r = 0.2 this root mean square is about that of
+    Adam's step, so the learning rate and the weight decay of AdamW can be used.
 
     O(A) keeps the singular vectors of A and brings its singular values close to 1. Its
     computation starts from Y = A / (|A| + ε), where |A| is the Frobenius norm, and
@@ -322,9 +329,9 @@ def muon(
     and c of the reference implementation by Jordan et al., singular values of at least
     0.01 |A| are mapped to values between 0.68 and 1.14. With (15/8, -10/8, 3/8) and
     more iterations, they are mapped to 1. If the coefficients differ between
-    iterations, fewer iterations are needed. The coefficients of the Polar Express map
-    singular values of at least 0.01 |A| to values between 0.87 and 1.13 in five
-    iterations, and to 1 within 0.003 in six.
+    iterations, fewer iterations are needed. The coefficients of the Polar Express
+    (ns_coeffs="polar_express") map singular values of at least 0.01 |A| to values
+    between 0.87 and 1.13 in five iterations, and to 1 within 0.003 in six.
 
     The rule is the same as the reference implementation, except that the reference
     rounds to bfloat16 inside O, as torch.optim.Muon does. This rule keeps the leaf's
@@ -337,7 +344,7 @@ def muon(
     NAdam. Fourth, optax takes one step for each triple of a list of coefficients, and
     refuses a list of more than ns_steps triples. This rule always takes ns_steps steps:
     it uses the first ns_steps triples, and repeats the last triple of a shorter list,
-    as the paper does.
+    as the paper of the Polar Express does.
 
     The state of a matrix has one number per parameter, for M_t. The state of any other
     leaf is that of the inner rule, which is two numbers per parameter for Adam.
@@ -349,18 +356,19 @@ def muon(
 
     Args:
       learning_rate: Learning rate η of all leaves. A number of at least 0, a traced
-        scalar, or a schedule t -> η_t.
+        scalar, or a schedule (number of earlier steps -> η).
       beta: Decay rate β in [0, 1); may be traced.
       nesterov: Whether to use the look-ahead β M_t + (1 - β) G_t instead of M_t.
       eps: Constant ε, at least 0; may be traced.
       weight_decay: Factor λ for the matrices, at least 0; may be traced. It is
         decoupled: it does not enter the momentum.
-      ns_steps: Number of iterations, a positive integer; may be traced.
-      ns_coeffs: Coefficients a, b and c, or a sequence of such triples. Iteration k
-        uses triple k, and iterations beyond the last triple use the last triple. Names
-        of published coefficients are accepted, too: "standard" (the reference's, the
+      ns_steps: Number of iterations, an integer from 1 to 1000; may be traced.
+      ns_coeffs: Coefficients a, b and c, or a sequence of such triples, one for each
+        iteration. Iterations beyond the last triple use the last triple. Names of
+        published coefficients are accepted, too: "standard" (the reference's, the
         default), "polar_express" and "dion".
-      bias_correction: Whether to correct the bias as optax does.
+      bias_correction: Whether to divide M_t by 1 - β^(t+1) and G_t by 1 - β^t, as optax
+        does.
       matrices: Pytree of True, False and `MatrixAxes` (a prefix of the params), or a
         function from params to such a pytree. Leaves marked True, which must have two
         axes, are orthogonalised. `MatrixAxes` names the axes of a leaf that become the
@@ -376,8 +384,9 @@ def muon(
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, a
-        selected leaf is not a matrix, or update received no params.
+      ValueError, TypeError: A concrete argument is out of range or not a number; a
+        selected leaf is not a matrix; update received no params; in init, a selected
+        leaf is complex.
     References:
       Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024
       (kellerjordan.github.io/posts/muon). Liu et al., Muon is scalable for LLM
@@ -574,15 +583,21 @@ def newton_schulz(
 ) -> Float[Array, "rows columns"]:
     """Return a matrix with the singular vectors of a and singular values close to 1.
 
-    The matrix comes from repeated application of odd polynomials of degree five. They
-    enlarge small singular values. With the defaults, the factor is up to 485. If a
-    singular value is 0, its rounding error is enlarged by the same factor.
+    The matrix is divided by its Frobenius norm, and then an odd polynomial of degree
+    five is applied repeatedly to its singular values. The polynomials enlarge small
+    singular values, with the defaults by a factor of up to 485. If a singular value is
+    0, its rounding error is enlarged by the same factor.
 
     Args:
       a: Matrix, shape (m, n).
-      ns_steps, ns_coeffs, eps: As in `muon`.
+      ns_steps: Number of iterations, an integer from 1 to 1000; may be traced.
+      ns_coeffs: Coefficients p, q and r of the polynomial p x + q x³ + r x⁵, or a
+        sequence of such triples, or a name, as in `muon`.
+      eps: Constant that is added to the norm of the matrix, at least 0; may be traced.
     Returns:
       The matrix, shape (m, n), with the dtype of a.
+    Raises:
+      ValueError, TypeError: ns_coeffs is not of this form, or ns_steps is above 1000.
     Example:
       >>> print(
       ...     newton_schulz(
@@ -624,8 +639,8 @@ class NeuronState(NamedTuple):
     """State of the normalisation of `normuon`.
 
     Attributes:
-      nu: For each leaf, the moving average of the mean square of each column, shape
-        (number of matrices, 1, n).
+      nu: For each leaf, the moving average of the mean square of each column of the
+        orthogonalised momentum, shape (number of matrices, 1, number of columns).
     """
 
     nu: Params
@@ -652,13 +667,14 @@ def normuon(
     v_t = β2 v_(t-1) + (1 - β2) (mean of the squares of each column of O_t).
 
     O_t is the orthogonalised momentum of `muon`: O(β M_t + (1 - β) G_t), or O(M_t) with
-    nesterov=False. The docstring of `muon` defines the function O, the momentum M_t,
-    the gradient G_t and β. The params X_t have shape (m, n) for m inputs and n outputs,
-    so v_t has a number for each output (neuron). δ is 1e-10, β2 is beta2 and λ is
-    weight_decay. With the factor s = √max(1, n / m) |O_t| / (|P_t| + δ), where |.| is
-    the Frobenius norm, the step has the same norm as the step of Muon. If
-    consistent_rms is a number c, then s = c √(m n) / (|P_t| + δ), and the root mean
-    square of s P_t is c.
+    nesterov=False. Here G_t is the gradient, and M_t is the moving average of the
+    gradients with the decay β, which is beta. O(A) has the singular vectors of A and
+    singular values close to 1; the docstring of `muon` has its formula. The params X_t
+    have shape (m, n) for m inputs and n outputs, so v_t has a number for each output
+    (neuron). η_t is the learning rate, δ is 1e-10, β2 is beta2 and λ is weight_decay.
+    With the factor s = √max(1, n / m) |O_t| / (|P_t| + δ), where |.| is the Frobenius
+    norm, the step has the same norm as the step of Muon. If consistent_rms is a number
+    c, then s = c √(m n) / (|P_t| + δ), and the root mean square of s P_t is c.
 
     The rule is the same as the authors' code, except that the code rounds to bfloat16
     inside O. The paper's algorithm has consistent_rms=0.2. In the authors' code,
@@ -682,7 +698,9 @@ def normuon(
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: As in `muon`.
+      ValueError, TypeError: A concrete argument is out of range or not a number; a
+        selected leaf is not a matrix; update received no params; in init, a selected
+        leaf is complex.
     References:
       Li et al., NorMuon: making Muon more efficient and scalable, arXiv:2510.05491
       (2025), algorithm 1 (github.com/zichongli5/NorMuon).
@@ -793,12 +811,13 @@ def hyperball(
 ) -> optax.GradientTransformationExtraArgs:
     """Keep the Frobenius norm of each weight matrix constant.
 
-    X_(t+1) = R Y_t / |Y_t|, with Y_t = X_t - η_t R D_t / |D_t| and R = |X_0|. |.| is
-    the Frobenius norm, and D_t is -1 times the update of another rule (inner) with the
-    rate 1. The step therefore depends only on the direction of D_t, and η_t is
-    approximately the angle by which the matrix turns. All other leaves take the step of
-    the inner rule, multiplied by η_t. This rule is called AdamH if the inner rule is
-    Adam, and MuonH if the inner rule is Muon.
+    X_(t+1) = R Y_t / |Y_t|, with Y_t = X_t - η_t R D_t / |D_t| and R = |X_0|. X_t is
+    the matrix, |.| is the Frobenius norm, η_t is the learning rate, and D_t is -1 times
+    the update of another rule (inner) with the rate 1. The step of a matrix depends
+    only on the direction of D_t, not on its length. If D_t is orthogonal to X_t, the
+    matrix turns by an angle of about η_t. All other leaves take the step of the inner
+    rule, multiplied by η_t. This rule is called AdamH if the inner rule is Adam, and
+    MuonH if the inner rule is Muon.
 
     If D_t is 0, the matrix is not changed. A matrix that starts at 0 has no norm to
     keep, so it takes the step of the inner rule. Weight decay in the inner rule only
@@ -816,7 +835,7 @@ def hyperball(
 
     Args:
       learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
-        schedule t -> η_t.
+        schedule (number of earlier steps -> η).
       inner: Function from a rate to the inner rule; None means adam. The function is
         called with the rate 1. For leaves that do not keep their norms, the updates of
         the inner rule are multiplied by η_t.
@@ -825,8 +844,9 @@ def hyperball(
     Returns:
       The rule; its update needs params, and what the inner rule needs.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, a
-        selected leaf is not a matrix, or update received no params.
+      ValueError, TypeError: A concrete argument is out of range or not a number; a
+        selected leaf is not a matrix; update received no params; in init, the params
+        are complex.
     References:
       Wen et al., Fantastic pretraining optimizers and where to find them 2.1: hyperball
       optimization, 2025 (whenwen.github.io/blog/2025/weight-decay-hyperball-part-1).

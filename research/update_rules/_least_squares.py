@@ -38,19 +38,22 @@ MOST_MISSES = 3  # Successive misses after which the quadratic model is used.
 
 
 class GaussNewtonState(NamedTuple):
-    """State of `gauss_newton`, whose docstring defines the symbols.
+    """State of `gauss_newton`.
+
+    r are the residuals at the params x, and J is their Jacobian.
 
     Attributes:
       count: Number of calls of update, int32, shape ().
       learning_rate: Step size a of the last step, 0 if no step was taken, shape ().
-      outcome: `Outcome` of the last step, int32.
+      outcome: `research.types.Outcome` of the last step, int32, shape ().
       curvature: Kind of the matrix JᵀJ, an index into
         `research.update_rules._second_order.CURVATURES`, int32.
       evaluations: Number of times that the last update evaluated the sum of squares
         with its gradient, int32. The Jacobian is not counted.
-      squares_after, squares_grad_after: Sum ½ |r|² and its gradient after the step.
-        None if there is no line search, or if the params are narrower than float32, so
-        that x is rounded after the step.
+      squares_after, squares_grad_after: Sum ½ |r|², shape (), and its gradient, shaped
+        like the params, after the step. None if there is no line search, or if a leaf
+        is narrower than float32 or than another leaf, so that x is rounded after the
+        step.
     """
 
     count: Int[Array, ""]
@@ -75,10 +78,11 @@ def gauss_newton(
 ) -> optax.GradientTransformationExtraArgs:
     """Step to the point that minimises the squares of the linearised residuals.
 
-    u_t = a_t h_t, where h_t minimises |J_t h + r_t|. r_t = r(x_t) are the residuals and
-    J_t is their Jacobian. The step size a_t is the first of η, η s, η s², ... that
-    satisfies Armijo's condition F(x_t + a_t h_t) <= F(x_t) + c a_t ∇F(x_t)ᵀh_t, with F
-    = ½ |r|². Here η is learning_rate, s is shrink and c is sufficient_decrease.
+    u_t = a_t h_t, where h_t minimises |J_t h + r_t|. r_t = r(x_t) are the residuals at
+    the params x_t, and J_t is their Jacobian. The step size a_t is the first of η, η s,
+    η s², ... that satisfies Armijo's condition F(x_t + a_t h_t) <= F(x_t) + c a_t
+    ∇F(x_t)ᵀh_t, with F = ½ |r|², up to the rounding error of F. Here η is
+    learning_rate, s is shrink and c is sufficient_decrease.
 
     h_t comes from a QR factorisation of J. It does not come from JᵀJ, because the
     condition number of JᵀJ is the square of that of J. For linear residuals, one step
@@ -89,17 +93,18 @@ def gauss_newton(
 
     A column of J counts as a linear combination of the other columns if its diagonal
     entry in the factor R of J = Q R is at most m eps times the length of the column,
-    where m is the number of residuals and eps is the machine epsilon. The state then
-    reports a singular matrix, and the argument `singular` chooses the step. "shortest"
-    takes the h with the smallest |D h|, where the diagonal matrix D holds the lengths
-    of the columns. "stop" takes no step.
+    where m is the number of residuals and eps is the machine epsilon. With fewer
+    residuals than params, there is always such a column. The state then reports a
+    singular matrix, and the argument `singular` chooses the step. "shortest" takes the
+    h with the smallest |D h|, where the diagonal matrix D holds the lengths of the
+    columns. "stop" takes no step.
 
     Use it to fit a curve with few parameters from a good start. From a poor start,
     Levenberg-Marquardt is safer.
 
     Args:
       learning_rate: First step size η to try. A positive number, a traced scalar, or a
-        schedule t -> η_t.
+        schedule (number of earlier steps -> η).
       residual_fn: Function from params to residuals r, a vector or a pytree of vectors.
         It may be left out if it is passed to update.
       singular: "shortest" or "stop".
@@ -111,8 +116,9 @@ def gauss_newton(
     Returns:
       The rule; its update needs params and, unless it was given above, residual_fn.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update lacks a required argument.
+      ValueError, TypeError: A concrete argument is out of range or not a number;
+        singular is unknown; update lacks a required argument; in init, the params are
+        complex.
     References:
       Gauss, Theoria motus corporum coelestium (1809). Nocedal & Wright (2006), section
       10.3, equation (10.23).
@@ -193,24 +199,30 @@ def gauss_newton(
 
 
 class LevenbergMarquardtState(NamedTuple):
-    """State of `levenberg_marquardt`, whose docstring defines the symbols.
+    """State of `levenberg_marquardt`.
 
-    A trial is a step that the rule computes, and then accepts or rejects.
+    r are the residuals at the params x, and J is their Jacobian. h is a step, and D a
+    diagonal matrix that scales it. A trial is a step that the rule computes, and then
+    accepts or rejects.
 
     Attributes:
       count: Number of calls of update, int32, shape ().
       learning_rate: Radius Δ, the largest |D h| allowed in the next step, shape ().
-        Before the first step, the radius is η.
+        Before the first step, the argument learning_rate.
       scale: Diagonal of D: the largest length of each column of J so far, shape (n,).
       gain: Ratio ρ of the last trial's decrease to the decrease predicted by the model,
         shape (). x moved if ρ > 1e-4. NaN before the first step.
-      misses: Number of misses in a row, at most 3, int32. A miss is a trial in which
-        second derivatives of r would have predicted F much better. At 3, the next step
-        uses them.
-      outcome: `Outcome` of the last step, int32. A rejected trial is not a failure,
-        because the next trial is shorter. The outcome is "the step became too small" if
-        the step is smaller than the rounding error of x.
-      evaluations, squares_after, squares_grad_after: As in GaussNewtonState.
+      misses: Number of misses in a row, at most 3, int32. A miss is a trial for which a
+        model with the second derivatives of r would have predicted ½ |r|² much better.
+        At 3, the next step uses this model.
+      outcome: `research.types.Outcome` of the last step, int32, shape (). A rejected
+        trial is not a failure, because the next trial is shorter. The outcome is "the
+        step became too small" if the step is smaller than the rounding error of x.
+      evaluations: Number of times that the last update evaluated the sum of squares
+        with its gradient, int32. It is 1 after the first update.
+      squares_after, squares_grad_after: Sum ½ |r|², shape (), and its gradient, shaped
+        like the params, after the step. None if a leaf is narrower than float32 or than
+        another leaf, so that x is rounded after the step.
     """
 
     count: Int[Array, ""]
@@ -230,12 +242,13 @@ def levenberg_marquardt(
 ) -> optax.GradientTransformationExtraArgs:
     """Take a Gauss-Newton step inside a trust region.
 
-    u_t = h_t, where h_t minimises |J_t h + r_t| subject to |D_t h| <= Δ_t. r_t = r(x_t)
-    are the residuals, J_t is their Jacobian and Δ_t is the radius. Equivalently, h_t
-    minimises |J h + r|² + μ |D h|², where the radius determines the damping μ >= 0
-    (Moré). D is diagonal. Each entry is the largest length so far of the corresponding
-    column of J, so the rule does not depend on the units of the parameters. h comes
-    from a QR factorisation of J with √μ D below it, not from JᵀJ.
+    u_t = h_t, or 0 if the step is rejected, where h_t minimises |J_t h + r_t| subject
+    to |D_t h| <= Δ_t. x_t are the params, r_t = r(x_t) are the residuals, J_t is their
+    Jacobian and Δ_t is the radius. Equivalently, h_t minimises |J h + r|² + μ |D h|²,
+    where the radius determines the damping μ >= 0 (Moré). D is diagonal. Each entry is
+    the largest length so far of the corresponding column of J (1 if all these lengths
+    are 0), so the rule does not depend on the units of the parameters. h comes from a
+    QR factorisation of J with √μ D below it, not from JᵀJ.
 
     A trial is a step h that is computed, and then accepted or rejected. Let F = ½ |r|².
     The ratio ρ = (F(x) - F(x + h)) / (½ |J h|² + μ |D h|²) compares the decrease with
@@ -274,8 +287,8 @@ def levenberg_marquardt(
     Returns:
       The rule; its update needs params and, unless it was given above, residual_fn.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update lacks a required argument.
+      ValueError, TypeError: A concrete argument is out of range or not a number; update
+        lacks a required argument; in init, the params are complex.
     References:
       Levenberg, A method for the solution of certain non-linear problems in least
       squares, Quart. Appl. Math. 2 (1944).

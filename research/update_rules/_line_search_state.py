@@ -40,9 +40,10 @@ class Searched(NamedTuple):
         Before the first search, it is the first step size to try.
       evaluations: Number of evaluations of the objective in the search, int32, shape
         ().
-      outcome: `Outcome` of the search, int32, shape ().
-      value_after, grad_after: Objective and its gradient after the step. None if the
-        search computes no gradients.
+      outcome: `research.types.Outcome` of the search, int32, shape ().
+      value_after, grad_after: Objective, shape (), and its gradient, shaped like the
+        params, after the step. None if the search computes no gradients, or if there is
+        no search.
     """
 
     learning_rate: Float[Array, ""]
@@ -53,7 +54,7 @@ class Searched(NamedTuple):
 
 
 def find_line_search(linesearch: str | Search | None) -> Search | None:
-    """Return the line search with the given name.
+    """Return the line search with the given name, "backtracking" or "strong_wolfe".
 
     A function is returned unchanged. None, which means a fixed step, gives None.
 
@@ -77,7 +78,11 @@ def find_line_search(linesearch: str | Search | None) -> Search | None:
 def not_yet(
     search: Search | None, params: Params, learning_rate: Scalar | Schedule
 ) -> Searched:
-    """Return the `Searched` that a state holds before the first search."""
+    """Return the `Searched` that a state holds before the first search.
+
+    Its learning_rate is the first step size to try, from the rule's learning_rate. Its
+    value and gradient are zeros, or None if the search computes no gradients.
+    """
     dtype = working_dtype(params)
     searched = Searched(
         jnp.array(rate_at(learning_rate, _zero()), dtype), *(_zero() for _ in range(2))
@@ -116,7 +121,7 @@ def take_step(
     Returns:
       (updates, Searched).
     Raises:
-      ValueError: params, value or value_fn is missing.
+      ValueError: search is not None, and params, value or value_fn is missing.
     """
     if search is None:
         rate = jnp.asarray(first_step, working_dtype(direction))
@@ -175,9 +180,10 @@ def capped_inverse_norm(grad: Params, norm: str = "euclidean") -> Float[Array, "
 
     Args:
       grad: Gradient g.
-      norm: "euclidean" for |g|_2, as in optax, or "absolute" for |g|_1, as in torch.
+      norm: "euclidean" for the Euclidean norm over all leaves, as in optax, or
+        "absolute" for the sum of the absolute values, as in torch.
     Returns:
-      The factor, shape (); 1 if the gradient is zero.
+      The factor, shape (); 1 if the gradient is zero, and NaN if the norm is NaN.
     Example:
       >>> print(
       ...     capped_inverse_norm(jnp.array([3.0, 4.0])),

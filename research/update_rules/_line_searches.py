@@ -33,7 +33,7 @@ class LineSearch(NamedTuple):
       grad: Gradient of f at x + a d, shaped like the params. None after `backtracking`.
       evaluations: Number of evaluations of f, with or without its gradient, not
         counting the value and gradient passed to the search; int32, shape ().
-      outcome: `Outcome` of the search, int32, shape ().
+      outcome: `research.types.Outcome` of the search, int32, shape ().
     """
 
     step: Float[Array, ""]
@@ -64,10 +64,11 @@ def backtracking(
     The step sizes tried are a_0, ρ a_0, ρ² a_0, ..., where a_0 is first_step and ρ is
     shrink. The condition on a step size a is f(x + a d) <= f(x) + c a <∇f(x), d>, where
     x is params, d is direction and c is sufficient_decrease. The search evaluates only
-    values of f, not gradients. A step is too small if x + a d equals x to the last bit.
+    values of f, not gradients. The search fails if a step is so small that x + a d
+    equals x to the last bit.
 
     Args:
-      value_fn: Objective f: params -> ().
+      value_fn: Objective f, a function from params to a number of shape ().
       params, direction: Point x and direction d, pytrees of the same structure.
       value, grad: Value f(x) and gradient ∇f(x).
       first_step: First step size a_0, positive.
@@ -181,14 +182,18 @@ def strong_wolfe(
     decrease and a sufficiently flat slope.
 
     The search is Nocedal & Wright's bracketing and zooming in a single loop, with one
-    value and gradient per iteration. A trial is a step size that the search tries.
-    Before a bracket is found, the next trial is the minimiser of the cubic that has the
-    values and slopes of φ at the last two trials. If h is the distance between the last
-    two trials, the distance of the new trial from the earlier of them is limited to
-    between 2.1 h and 5 h. In a bracket, the next trial is the minimiser of the cubic
-    that has the values and slopes of φ at both ends. It is kept at least a tenth of the
+    value and gradient per iteration. A trial is a step size that the search tries, and
+    a bracket is an interval that contains acceptable step sizes. Before a bracket is
+    found, the next trial is the minimiser of the cubic that has the values and slopes
+    of φ at the last two trials, where a = 0 is the first. If h is the distance between
+    these two trials, the distance of the new trial from the earlier of them is limited
+    to between 2.1 h and 5 h. If the cubic has no minimiser beyond the last trial, the
+    distance is 5 h. In a bracket, the next trial is the minimiser of the cubic that has
+    the values and slopes of φ at both ends. It is kept at least a tenth of the
     bracket's length away from both ends. If the cubic has no minimiser, the trial is
-    the middle of the bracket. A value that is not finite counts as too high.
+    the middle of the bracket. If the two values differ by no more than their rounding
+    error, a parabola with the two slopes takes the place of the cubic. A value that is
+    not finite counts as too high.
 
     Close to a minimum, the values of f differ by less than their rounding errors. If
     φ(a) exceeds φ(0) by no more than the rounding error 10 eps |φ(0)|, where eps is the
@@ -199,7 +204,7 @@ def strong_wolfe(
     is the same search with other safeguards.
 
     Args:
-      value_fn: Objective f: params -> ().
+      value_fn: Objective f, a function from params to a number of shape ().
       params, direction: Point x and direction d, pytrees of the same structure.
       value, grad: Value f(x) and gradient ∇f(x).
       first_step: First step size a to try, positive.
@@ -208,10 +213,10 @@ def strong_wolfe(
         for conjugate gradients.
       max_evaluations: Maximum number of values with gradients to evaluate.
     Returns:
-      The LineSearch. The evaluations may run out, or the bracket may close, at a point
-      with sufficient decrease but a steep slope. The point is then accepted if f is
-      lower there by more than its rounding error, and the outcome is
-      Outcome.DECREASE_ONLY.
+      The LineSearch. If the search fails, its step is 0. The evaluations may run out,
+      or the bracket may close, at a step size with sufficient decrease but a steep
+      slope. This step size is then accepted if f is lower there by more than its
+      rounding error, and the outcome is Outcome.DECREASE_ONLY.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or not a number.
     References:
@@ -403,7 +408,8 @@ def _wide(x: Array) -> Array:
 def along(params: Params, direction: Params, step: Scalar) -> Params:
     """Return x + a d, with each leaf in its own dtype.
 
-    The sum is computed as in `optax.apply_updates`.
+    x is params, d is direction and a is step. The sum is computed as in
+    `optax.apply_updates`.
 
     Example:
       >>> print(along(jnp.array([1.0, 2.0]), jnp.array([1.0, -1.0]), 0.5))

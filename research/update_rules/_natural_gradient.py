@@ -35,8 +35,8 @@ class NaturalGradientState(NamedTuple):
     Attributes:
       count: Number of calls of update, int32, shape ().
       learning_rate: Learning rate η of the last step, 0 if no step was taken, shape ().
-      outcome: `Outcome` of the last step, int32.
-      curvature: Kind of the matrix F + λ I, an index into
+      outcome: `research.types.Outcome` of the last step, int32, shape ().
+      curvature: Kind of the damped Fisher matrix F + λ I, an index into
         `research.update_rules._second_order.CURVATURES`, int32.
     """
 
@@ -56,10 +56,12 @@ def natural_gradient(
 ) -> optax.GradientTransformationExtraArgs:
     """Step along the negative gradient in the metric of the Fisher matrix.
 
-    u_t = -η_t (F(x_t) + λ I)⁻¹ g_t, where λ is damping and F is the Fisher matrix. F is
-    the covariance of ∇log p(y | x), with y drawn from the model itself. If λ = 0, the
-    step therefore does not depend on the parametrisation of the model, to first order
-    in η.
+    u_t = -η_t (F(x_t) + λ I)⁻¹ g_t, where x_t are the params, g_t is the gradient, η_t
+    the learning rate, λ is damping and F is the Fisher matrix. F is the covariance of
+    the gradient of log p(y) with respect to the params, where p is the model's
+    distribution of a target y, and y is drawn from p. F measures how much a step
+    changes p. If λ = 0, the change of p in a step therefore does not depend on the
+    parametrisation of the model, to first order in η.
 
     `canonical_fisher` computes F for the logits of logistic and softmax models, linear
     or not, as the generalised Gauss-Newton matrix. If the logits are linear in the
@@ -76,19 +78,21 @@ def natural_gradient(
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
-        schedule.
+        schedule (number of earlier steps -> η).
       fisher_fn: Function (params, indices=None) -> F, shape (n, n), with the params in
         the order of `jax.flatten_util.ravel_pytree`. `indices` are the examples of the
         mini-batch. fisher_fn may be left out here if it is passed to update.
       damping: Damping λ, at least 0; may be traced.
       singular: What to do if F + λ I is singular up to rounding errors, as for softmax
         without a penalty. "drop" leaves out the directions whose eigenvalue is zero or
-        negative; "stop" takes no step. state.curvature reports both cases.
+        negative, up to rounding errors; "stop" takes no step. In both cases
+        state.curvature reports the kind of the matrix.
     Returns:
       The rule; its update needs params, and fisher_fn or value_fn.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update lacks a required argument.
+      ValueError, TypeError: A concrete argument is out of range or not a number;
+        singular is unknown; update lacks a required argument; fisher_fn returns a
+        matrix of another shape; in init, the params are complex.
     References:
       Amari, Natural gradient works efficiently in learning, Neural Computation 10
       (1998), theorem 1. Martens, New insights and perspectives on the natural gradient
@@ -177,23 +181,24 @@ def canonical_fisher(
 ) -> FisherFn:
     """Return a function that computes the Fisher matrix of a model with logits.
 
-    The matrix is (1/n) Σ_i J_iᵀ (diag p_i - p_i p_iᵀ) J_i. J_i is the Jacobian of the
-    logits of example i with respect to the params, and p_i is the softmax of these
-    logits. For a single logit z_i, the matrix is (1/n) Σ_i σ(z_i) (1 - σ(z_i)) J_iᵀJ_i.
-    The Fisher matrix is also the generalised Gauss-Newton matrix of the mean
-    cross-entropy.
+    The matrix is (1/n) Σ_i J_iᵀ (diag p_i - p_i p_iᵀ) J_i, with the sum over n
+    examples. J_i is the Jacobian of the logits of example i with respect to the params,
+    and p_i is the softmax of these logits. For a single logit z_i, the matrix is (1/n)
+    Σ_i σ(z_i) (1 - σ(z_i)) J_iᵀJ_i, where σ is the logistic function. The Fisher matrix
+    is also the generalised Gauss-Newton matrix of the mean cross-entropy.
 
     Args:
       apply: Model (params, x) -> logits, as in `research.models`. The logits have shape
-        (n,) for logistic models or (n, K) for softmax.
+        (n,) for logistic models, or (n, K) for a softmax over K classes.
       x: Inputs, shape (n, ...).
-      penalty: Function params -> (), such as `research.objectives.l2_penalty`. Its
-        Hessian is added.
+      penalty: Function from params to a number, such as
+        `research.objectives.l2_penalty`. Its Hessian is added. None means no penalty.
     Returns:
       The fisher_fn for `natural_gradient`: (params, indices=None) -> F, over all inputs
       or over those with the given indices.
     Raises:
-      ValueError: The logits do not have one or two axes.
+      ValueError: The logits do not have one or two axes; the returned function raises
+        this error.
     References:
       Martens (2020), equation (8) and section 9.2; Schraudolph, Fast curvature
       matrix-vector products, Neural Computation 14 (2002), on matching losses.

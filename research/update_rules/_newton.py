@@ -42,13 +42,14 @@ class NewtonState(NamedTuple):
     Attributes:
       count: Number of calls of update, int32, shape ().
       learning_rate: Step size a of the last step, 0 if no step was taken, shape ().
-      outcome: `Outcome` of the last step, int32.
+      outcome: `research.types.Outcome` of the last step, int32, shape ().
       curvature: Kind of the Hessian, an index into
         `research.update_rules._second_order.CURVATURES`, int32.
       evaluations: Number of times that the last update evaluated the objective with its
         gradient, int32. The Hessian is not counted.
-      value_after, grad_after: Objective and its gradient after the step. None if there
-        is no line search, or if the params are narrower than float32.
+      value_after, grad_after: Objective, shape (), and its gradient, shaped like the
+        params, after the step. None if there is no line search, or if a leaf is
+        narrower than float32 or than another leaf, so that x is rounded after the step.
     """
 
     count: Int[Array, ""]
@@ -72,9 +73,10 @@ def newton(
 ) -> optax.GradientTransformationExtraArgs:
     """Step towards the minimum of the quadratic model of the objective.
 
-    u_t = a_t p_t, where ∇²f(x_t) p_t = -∇f(x_t) and f is the objective. The step size
-    a_t is the first of η, η s, η s², ... that satisfies Armijo's condition f(x_t + a_t
-    p_t) <= f(x_t) + c a_t ∇f(x_t)ᵀp_t. Here η is learning_rate, s is shrink and c is
+    u_t = a_t p_t, where ∇²f(x_t) p_t = -∇f(x_t), f is the objective and x_t are the
+    params. The step size a_t is the first of η, η s, η s², ... that satisfies Armijo's
+    condition f(x_t + a_t p_t) <= f(x_t) + c a_t ∇f(x_t)ᵀp_t, up to ten times the
+    rounding error of f. Here η is learning_rate, s is shrink and c is
     sufficient_decrease. η = 1 tries the full step first.
 
     The Hessian is `jax.hessian` of value_fn over all params as one vector. For n
@@ -100,7 +102,7 @@ def newton(
 
     Args:
       learning_rate: First step size η to try. A number of at least 0, a traced scalar,
-        or a schedule.
+        or a schedule (number of earlier steps -> η).
       indefinite: Step for a Hessian that is not positive definite (see above):
         "reflect", "keep" or "stop".
       line_search: Whether to search for the step size. False uses η without evaluating
@@ -111,8 +113,9 @@ def newton(
     Returns:
       The rule; its update needs params and value_fn, which `research.descent` passes.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update lacks a required argument.
+      ValueError, TypeError: A concrete argument is out of range or not a number;
+        indefinite is unknown; update lacks a required argument; in init, the params are
+        complex.
     References:
       Nocedal & Wright, Numerical Optimization (2006), algorithms 3.1 and 3.2, and
       section 3.4 on eigenvalues. Dauphin et al., Identifying and attacking the saddle
@@ -202,10 +205,17 @@ class TrustRegionState(NamedTuple):
       learning_rate: Radius Δ_t, the largest length of the next step, shape ().
       gain: Ratio ρ of the last trial's decrease to the decrease predicted by the model,
         shape (). x moved if ρ is larger than `acceptance`. NaN before the first step.
-      outcome, curvature, evaluations, value_after, grad_after: As in NewtonState. A
-        rejected trial is not a failure, because the next trial is shorter. The outcome
-        is "the step became too small" if the step is smaller than the rounding error of
-        x.
+      outcome: `research.types.Outcome` of the last trial, int32, shape (). A rejected
+        trial is not a failure, because the next trial is shorter. The outcome is "the
+        step became too small" if the step is smaller than the rounding error of x.
+      curvature: Kind of the Hessian, an index into
+        `research.update_rules._second_order.CURVATURES`, int32.
+      evaluations: Number of times that the last update evaluated the objective with its
+        gradient, int32. The Hessian is not counted.
+      value_after, grad_after: Objective, shape (), and its gradient, shaped like the
+        params, after the step, or at the unchanged x if the trial was rejected. None if
+        a leaf is narrower than float32 or than another leaf, so that x is rounded after
+        the step.
     """
 
     count: Int[Array, ""]
@@ -227,21 +237,21 @@ def trust_region_newton(
 ) -> optax.GradientTransformationExtraArgs:
     """Step to the minimum of the quadratic model inside a trust region.
 
-    u_t = p_t, where p_t minimises the model gᵀp + ½ pᵀ H p subject to |p| <= Δ_t. g is
-    the gradient, H the Hessian and Δ_t the radius, within which the model is trusted.
-    The minimiser is exact for all signs of H's eigenvalues, because it comes from an
-    eigen-decomposition: p = -(H + σ I)⁻¹ g, where σ >= 0 and H + σ I is positive
-    semidefinite. In the hard case, g has no part along the eigenvector of the lowest,
-    negative eigenvalue. The step is then extended along this eigenvector to the edge of
-    the region, in a direction of arbitrary sign. In this way the rule leaves an exact
-    saddle point.
+    u_t = p_t, or 0 if the step is rejected, where p_t minimises the model gᵀp + ½ pᵀ H
+    p subject to |p| <= Δ_t. g is the gradient, H the Hessian and Δ_t the radius, within
+    which the model is trusted. The minimiser is exact for all signs of H's eigenvalues,
+    because it comes from an eigen-decomposition: p = -(H + σ I)⁻¹ g, where σ >= 0 and H
+    + σ I is positive semidefinite. In the hard case, g has no part along the
+    eigenvector of the lowest, negative eigenvalue. The step is then extended along this
+    eigenvector to the edge of the region, in a direction of arbitrary sign. In this way
+    the rule leaves an exact saddle point.
 
     The ratio ρ_t is the decrease of the objective f divided by the decrease of the
-    model. x moves if ρ_t > acceptance. The next radius is Δ_t / 4 if ρ_t < 1/4, and
-    min(2 Δ_t, max_radius) if ρ_t > 3/4 and |p_t| = Δ_t. Otherwise the radius does not
-    change. A decrease below the rounding error of f counts as predicted by the model.
-    The constants are those of scipy's trust-exact, which solves the subproblem less
-    exactly. optax and torch do not have this rule.
+    model. The params x move if ρ_t > acceptance. The next radius is Δ_t / 4 if ρ_t <
+    1/4, and min(2 Δ_t, max_radius) if ρ_t > 3/4 and |p_t| = Δ_t. Otherwise the radius
+    does not change. A decrease below the rounding error of f counts as predicted by the
+    model. The constants are those of scipy's trust-exact, which solves the subproblem
+    less exactly. optax and torch do not have this rule.
 
     Use it if Newton with backtracking fails: at saddle points, in narrow curved
     valleys, and for singular Hessians. Each step costs one eigen-decomposition, which
@@ -255,8 +265,8 @@ def trust_region_newton(
     Returns:
       The rule; its update needs params and value_fn, which `research.descent` passes.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update lacks a required argument.
+      ValueError, TypeError: A concrete argument is out of range or not a number; update
+        lacks a required argument; in init, the params are complex.
     References:
       Nocedal & Wright (2006), algorithm 4.1 and section 4.3 (theorem 4.1 on the exact
       step, the hard case). Moré & Sorensen, Computing a trust region step, SIAM J. Sci.

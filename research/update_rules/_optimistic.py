@@ -30,11 +30,11 @@ from research.update_rules._transforms import (
 
 
 class OptimisticState(NamedTuple):
-    """State of the optimistic correction. `optimistic_adam` defines the symbols.
+    """State of the optimistic rules; `optimistic_adam` also has the state of Adam.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      previous: Last gradient (optimistic descent) or last direction d_t (optimistic
+      previous: Last gradient (optimistic descent) or last direction of Adam (optimistic
         Adam), shaped like the params.
     """
 
@@ -50,10 +50,11 @@ def optimistic_gradient_descent(
 ) -> optax.GradientTransformation:
     """Step along the gradient and its last change.
 
-    u_t = -η_t (α g_t + β (g_t - g_(t-1))). In the first step g_0 = g_1. The paper has α
-    = β = 1. With these values, the rule steps along g_t + (g_t - g_(t-1)), a guess of
-    the next gradient. optax.optimistic_gradient_descent is the same. torch does not
-    have the rule.
+    u_t = -η_t (α g_t + β (g_t - g_(t-1))), with g_0 = g_1. Here g_t is the gradient,
+    u_t the update and η_t the learning rate at step t. The paper has α = β = 1. With
+    these values, the rule steps along g_t + (g_t - g_(t-1)), a guess of the next
+    gradient. optax.optimistic_gradient_descent is the same. torch does not have the
+    rule.
 
     Use it for games and other saddle points, where f(x, y) is minimised over x and
     maximised over y. Pass the negative gradient for y. On f = x y, gradient descent
@@ -61,8 +62,8 @@ def optimistic_gradient_descent(
     converges to the saddle point for 0 < η < 1 / √3.
 
     Args:
-      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
-        η_t.
+      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule (number
+        of earlier steps -> η).
       alpha: Factor α of the gradient, at least 0; may be traced.
       beta: Factor β of the change, at least 0; may be traced. With α = 1 and β = 0, the
         rule is `gradient_descent`.
@@ -97,8 +98,8 @@ def optimistic_adam(
 ) -> optax.GradientTransformation:
     """Adam that also steps along the last change of its direction.
 
-    u_t = -η_t (α d_t + β (d_t - d_(t-1))), where -d_t is the update of `adam` with the
-    rate 1. In the first step d_0 = d_1.
+    u_t = -η_t (α d_t + β (d_t - d_(t-1))), with d_0 = d_1. Here u_t is the update, η_t
+    the learning rate, and -d_t the update of `adam` with the rate 1.
 
     The paper's algorithm has α = β = 1 and d_0 = 0. optax.optimistic_adam_v2(η,
     alpha=α, beta=β) is the same rule. Its default is nesterov=True, with the direction
@@ -109,7 +110,8 @@ def optimistic_adam(
     Use it for games such as GANs, where Adam circles around the saddle point.
 
     Args:
-      learning_rate, b1, b2, eps, eps_root: As in `adam`.
+      learning_rate, b1, b2, eps, eps_root: Rate η, decays β1 and β2, and constants ε
+        and ε_root, as in `adam`.
       alpha: Factor α of the direction, at least 0; may be traced.
       beta: Factor β of the change, at least 0; may be traced. With α = 1 and β = 0, the
         rule is `adam`.

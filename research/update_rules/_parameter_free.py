@@ -44,13 +44,16 @@ from research.update_rules._transforms import (
 
 
 class DogState(NamedTuple):
-    """State of `dog`, whose docstring defines the symbols.
+    """State of `dog`.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      moved: Difference x_t - x_0, shaped like the params.
-      largest_distance: Largest distance r̄, shape (), in at least float32.
-      sum_of_squares: Sum of squared gradients Σ |g_i|², shape (), in at least float32.
+      moved: Difference x_t - x_0 between the params and their start, shaped like the
+        params.
+      largest_distance: Largest |x_i - x_0| before the last step, but at least the
+        initial distance, shape (), in at least float32.
+      sum_of_squares: Sum of squared norms of the gradients, shape (), in at least
+        float32.
       learning_rate: Step size of the last step, shape (), in at least float32; 0 before
         the first step.
     """
@@ -71,7 +74,8 @@ def dog(
     """Use the largest distance from the start, divided by √(Σ |g|²), as the step size.
 
     u_t = -η_t r̄_t g_t / √(Σ_(i<=t) |g_i|² + ε), with r̄_t = max(r_ε, max_(i<=t) |x_i -
-    x_0|). Here t is counted from 0, and norms are over all leaves. r_ε is
+    x_0|). Here x_t are the params, g_t is the gradient, u_t the update and η_t the
+    learning rate at step t, with t counted from 0. Norms are over all leaves. r_ε is
     initial_distance, or 1e-6 (1 + |x_0|) by default. As long as all gradients are 0,
     u_t = 0 for any ε.
 
@@ -89,7 +93,7 @@ def dog(
 
     Args:
       learning_rate: Learning rate η, the paper's c. Leave this rate at 1. A number of
-        at least 0, a traced scalar, or a schedule t -> η_t.
+        at least 0, a traced scalar, or a schedule (number of earlier steps -> η).
       initial_distance: Initial distance r_ε, at least 0; may be traced. It should be
         less than the distance to a minimum.
       eps: Constant ε, at least 0; may be traced.
@@ -147,16 +151,18 @@ def dog(
 class ProdigyState(NamedTuple):
     """State of `prodigy`, whose docstring defines the symbols.
 
-    The averages and sums are divided by d_0, and nu is divided by d_0², so that float32
-    does not underflow.
+    mu, gradient_sum and numerator are stored divided by the initial distance d_0, and
+    nu divided by d_0², so that float32 does not underflow.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
       moved: Difference x_t - x_0, shaped like the params.
       mu, nu: Averages m_t of d_t g_t and v_t of (d_t g_t)², shaped like the params.
       gradient_sum: Weighted sum s_t of gradients, shaped like the params.
-      numerator: Numerator r_t, shape (), in at least float32.
-      distance: Estimate d_t of |x* - x_0|, shape (), in at least float32.
+      numerator: Weighted sum r_t of the products <g_t, x_0 - x_t>, from which d_t is
+        computed, shape (), in at least float32.
+      distance: Estimate d_t of the distance |x* - x_0| from the start to the minimum
+        x*, shape (), in at least float32.
       learning_rate: Step size of the last step, shape (), in at least float32; 0 before
         the first step.
     """
@@ -186,9 +192,9 @@ def prodigy(
 ) -> optax.GradientTransformation:
     """Take AdamW steps with an estimate of the distance to the minimum as the rate.
 
-    The rate is η_t d_t, where d_t is the estimate of the distance. The estimate never
-    decreases. m_t and v_t are Adam's moving averages, and r_t and s_t are weighted
-    sums:
+    The rate is η_t d_t, where η_t is the learning rate and d_t the estimate of the
+    distance. The estimate never decreases. For the gradient g_t and the params x_t, m_t
+    and v_t are Adam's moving averages, and r_t and s_t are weighted sums, all from 0:
 
     m_(t+1) = β1 m_t + (1 - β1) d_t g_t,
     v_(t+1) = β2 v_t + (1 - β2) d_t² g_t²,
@@ -196,9 +202,10 @@ def prodigy(
     s_(t+1) = β3 s_t + η_t d_t² g_t,
     d_(t+1) = max(d_t, κ r_(t+1) / |s_(t+1)|_1),
     u_t = -η_t d_t (m_(t+1) / (√v_(t+1) + d_(t+1) ε) + λ x_t).
-    Here t is counted from 0, and β3 = √β2 by default. |.|_1 is the sum of the absolute
-    values, λ is weight_decay and κ is distance_factor. As long as all gradients are 0,
-    d does not change.
+    Here t is counted from 0, d_0 is initial_distance, and β3 = √β2 by default. <., .>
+    is the inner product over all leaves, |.|_1 the sum of the absolute values, λ is
+    weight_decay and κ is distance_factor. As long as all gradients are 0, d does not
+    change.
 
     The rule is the same as the authors' code. The paper multiplies ε by d_t instead of
     d_(t+1) (eps_by_next_distance=False). With ε = 1e-8, this changes a step by one part
@@ -217,7 +224,7 @@ def prodigy(
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
-        schedule t -> η_t. Its largest value should be 1.
+        schedule (number of earlier steps -> η). Its largest value should be 1.
       b1, b2: Decay rates β1 and β2 in [0, 1); may be traced.
       b3: Decay rate β3 in [0, 1), or None for √β2; may be traced.
       eps: Constant ε, at least 0; may be traced.
@@ -232,8 +239,8 @@ def prodigy(
     Returns:
       The rule.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update received no params to decay.
+      ValueError, TypeError: A concrete argument is out of range or not a number; update
+        received no params to decay; in init, the params are complex.
     References:
       Mishchenko & Defazio, Prodigy: an expeditiously adaptive parameter-free learner,
       ICML 2024, the version for Adam.
@@ -313,13 +320,16 @@ def prodigy(
 
 
 class DowgState(NamedTuple):
-    """State of `dowg`, whose docstring defines the symbols.
+    """State of `dowg`.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      moved: Difference x_t - x_0, shaped like the params.
-      largest_distance: Largest distance r̄, shape (), in at least float32.
-      weighted_sum: Sum Σ r̄_i² |g_i|², shape (), in at least float32.
+      moved: Difference x_t - x_0 between the params and their start, shaped like the
+        params.
+      largest_distance: Largest |x_i - x_0| before the last step, but at least the
+        initial distance, shape (), in at least float32.
+      weighted_sum: Sum over the steps of the squared norm of the gradient, times the
+        square of `largest_distance` at the step, shape (), in at least float32.
       learning_rate: Step size of the last step, shape (), in at least float32; 0 before
         the first step.
     """
@@ -340,8 +350,9 @@ def dowg(
     """Set the rate from the distance that was moved, and from weighted gradients.
 
     u_t = -η_t r̄_t² g_t / (√(Σ_(i<=t) r̄_i² |g_i|²) + ε), where r̄_t = max(r_ε,
-    max_(i<=t) |x_i - x_0|), and r_ε is initial_distance. t is counted from 0, and the
-    norms are over all leaves.
+    max_(i<=t) |x_i - x_0|), and r_ε is initial_distance. Here x_t are the params, g_t
+    is the gradient, u_t the update and η_t the learning rate at step t, with t counted
+    from 0. The norms are over all leaves. If the divisor is 0, u_t = 0.
 
     The name stands for "distance over weighted gradients". Early gradients belong to
     short distances, so they have little weight in the sum, and the steps are longer
@@ -355,7 +366,7 @@ def dowg(
 
     Args:
       learning_rate: Learning rate η; leave it at 1. A number of at least 0, a traced
-        scalar, or a schedule t -> η_t.
+        scalar, or a schedule (number of earlier steps -> η).
       initial_distance: Initial distance r_ε, at least 0; may be traced. It should be
         less than the distance to a minimum.
       eps: Constant ε, at least 0; may be traced.
@@ -406,17 +417,19 @@ def dowg(
 
 
 class CocobState(NamedTuple):
-    """State of COCOB. `cocob` defines the symbols.
+    """State of `cocob`.
 
-    All arrays except count are shaped like the params.
+    All arrays except count are shaped like the params. The scaled gradient of step t is
+    c_t = η_t g_t, with the learning rate η_t, and x_t are the params.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
       moved: Difference x_t - x_0.
-      largest: Largest absolute value L_t of a gradient so far.
-      sizes: Sum G_t of the absolute values of the gradients.
-      reward: Sum R_t of the gains -c_t (x_t - x_0) so far, but at least 0.
-      gradient_sum: Sum θ_t of the negative gradients.
+      largest: Largest |c| so far, L_t; at first, the argument eps.
+      sizes: Sum G_t of all |c|.
+      reward: Sum R_t of the gains -c_t (x_t - x_0), set to 0 whenever it would be
+        negative.
+      gradient_sum: Sum θ_t of all -c.
     """
 
     count: Int[Array, ""]
@@ -437,15 +450,16 @@ def cocob(
 ) -> optax.GradientTransformation:
     """Set the step of each entry by coin betting, without a learning rate to tune.
 
-    For each entry, with c_t = η_t g_t, L_0 = ε and all other values starting at 0:
+    For each entry, with the gradient g_t, the params x_t, c_t = η_t g_t, L_0 = ε, x_0
+    the params at the start and all other values starting at 0:
     L_t = max(L_(t-1), |c_t|),
     G_t = G_(t-1) + |c_t|,
     R_t = max(R_(t-1) - c_t (x_t - x_0), 0),
     θ_t = θ_(t-1) - c_t,
-    x_(t+1) = x_0 + θ_t (L_t + R_t) / (L_t max(G_t + L_t, α L_t)), and u_t = x_(t+1) -
-    x_t.
+    x_(t+1) = x_0 + θ_t (L_t + R_t) / (L_t max(G_t + L_t, α L_t)), and the update is u_t
+    = x_(t+1) - x_t. Here t is counted from 1, and x_1 = x_0.
 
-    So L_t is the largest |c| so far, or ε if that is larger. G_t is the sum of all |c|,
+    L_t is the largest |c| so far, or ε if that is larger. G_t is the sum of all |c|,
     θ_t is the sum of all -c, and R_t is the gain of the bets, at least 0. The name
     stands for "continuous coin betting". The paper calls the rule COCOB-Backprop, and
     has no η. A constant η would cancel if ε were 0. optax.contrib.cocob is the same,
@@ -458,18 +472,19 @@ def cocob(
 
     Args:
       learning_rate: Factor η of the gradient; leave it at 1. A number of at least 0, a
-        traced scalar, or a schedule t -> η_t.
-      alpha: Constant α, positive; may be traced. Each entry of the first steps is at
+        traced scalar, or a schedule (number of earlier steps -> η).
+      alpha: Constant α, positive; may be traced. Each entry of the first step is at
         most 1 / α.
       eps: Initial size ε, positive; may be traced.
       weight_decay: Decay λ, coupled: λ x_t is added to the gradient. At least 0; may be
         traced.
-      mask: As in `adamw`.
+      mask: Pytree of booleans, or a function from the params to one, that marks the
+        leaves that decay, as in `adamw`. None means all leaves.
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update received no params.
+      ValueError, TypeError: A concrete argument is out of range or not a number; update
+        received no params; in init, the params are complex.
     References:
       Orabona & Tommasi, Training deep networks without learning rates through coin
       betting, NIPS 2017, algorithm 2.
@@ -531,16 +546,18 @@ def cocob(
 
 
 class DadaptAdamwState(NamedTuple):
-    """State of AdamW with D-Adaptation. `dadapt_adamw` defines the symbols.
+    """State of `dadapt_adamw`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      mu: Moving average m_t of the scaled gradients λ_t g_t, shaped like the params.
+      mu: Moving average m_t of the scaled gradients λ_t g_t, where λ_t is the step
+        size, shaped like the params.
       nu: Moving average v_t of squared gradients, shaped like the params.
       gradient_sum: Moving average s_t of the scaled gradients λ_t g_t with the decay
         √β2, shaped like the params.
-      numerator: Numerator r_t, shape (), in at least float32.
-      distance: Estimate d_t, shape (), in at least float32.
+      numerator: Numerator r_t in the formula of d_t, shape (), in at least float32.
+      distance: Estimate d_t of the distance to the minimum, shape (), in at least
+        float32.
       learning_rate: Step size of the last step, shape (), in at least float32; 0 before
         the first step.
     """
@@ -573,19 +590,21 @@ def dadapt_adamw(
     d_(t+1) = max(d_t, r_t / ((1 - √β2) |s_t|_1)),
     u_t = -m_t / (√v_t + ε) - w λ_t x_t, where w is weight_decay.
 
-    d_t is the estimate of the distance, and |.|_1 is the sum of the absolute values. As
-    long as all gradients are 0, d does not change; in this case, optax divides 0 by 0,
-    and its params become NaN. Otherwise optax.contrib.dadapt_adamw is the same. Its
-    arguments betas and estim_lr0 are b1, b2 and initial_distance here. In the authors'
-    package, the rule is DAdaptAdam(decouple=True, use_bias_correction=True). torch does
-    not have the rule.
+    g_t is the gradient, x_t are the params, u_t is the update and η_t the learning
+    rate. d_t is the estimate of the distance, and d_1 is initial_distance. All averages
+    start at 0. <., .> is the inner product over all leaves, and |.|_1 is the sum of the
+    absolute values. As long as all gradients are 0, d does not change; in this case,
+    optax divides 0 by 0, and its params become NaN. Otherwise
+    optax.contrib.dadapt_adamw is the same. Its arguments betas and estim_lr0 are b1, b2
+    and initial_distance here. In the authors' package, the rule is
+    DAdaptAdam(decouple=True, use_bias_correction=True). torch does not have the rule.
 
     Use it in place of AdamW if you cannot tune the rate, with a schedule for η that
     ends at 0. `prodigy` finds larger estimates in fewer steps.
 
     Args:
-      learning_rate: Factor η: a number of at least 0, a traced scalar, or a schedule t
-        -> η_t. Its largest value should be 1.
+      learning_rate: Factor η: a number of at least 0, a traced scalar, or a schedule
+        (number of earlier steps -> η). Its largest value should be 1.
       b1, b2: Decays β1 and β2 in [0, 1); may be traced.
       eps: Constant ε, at least 0; may be traced.
       initial_distance: First estimate d_1, positive; may be traced. It should be less
@@ -595,8 +614,8 @@ def dadapt_adamw(
     Returns:
       The rule.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update received no params to decay.
+      ValueError, TypeError: A concrete argument is out of range or not a number; update
+        received no params to decay; in init, the params are complex.
     References:
       Defazio & Mishchenko, Learning-rate-free learning by D-Adaptation, ICML 2023,
       its version for Adam.
@@ -665,18 +684,18 @@ def dadapt_adamw(
 
 
 class MechanicState(NamedTuple):
-    """State of Mechanic. `mechanic` defines the symbols.
+    """State of `mechanic`, whose docstring defines the number h_t of a step.
 
-    The arrays other than count and moved have shape (num_betas,).
+    scales, largest, squares and reward have shape (num_betas,), one entry for each
+    decay.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
       moved: Difference x_t - x_0, shaped like the params.
-      scales: Scales s_t. Their sum multiplies the distance that the inner rule has
-        moved.
-      largest: Decaying maximum m_t of |h|.
-      squares: Decaying sum v_t of h².
-      reward: Decaying reward r_t.
+      scales: Scales s_t. Their sum multiplies the sum of the inner rule's updates.
+      largest: Decaying maximum of |h_t|.
+      squares: Decaying sum of h_t².
+      reward: Decaying sum of the rewards, which are the clipped h_t times the scales.
       inner: State of the inner rule.
     """
 
@@ -701,15 +720,17 @@ def mechanic(
     """Learn the scale of another rule's updates, so that its rate need not be tuned.
 
     There are n decays β_i = 1 - 0.1^i, i = 1 to n. Each decay has its own m_t, v_t, r_t
-    and s_t, in whose formulas β is this decay. S_t is the sum of the n scales s_t. Let
-    d_t be the update of the inner rule, and Δ_t = (x_t - x_0) / (S_t + ε). Then
+    and s_t, in whose formulas β is this decay. They start from s_0 = σ and m_0 = v_0 =
+    r_0 = 0. S_t is the sum of the n scales s_t. Let g_t be the gradient, x_t the
+    params, d_t the update of the inner rule, and Δ_t = (x_t - x_0) / (S_t + ε). Then
     h_t = -<g_t + λ S_t |g_t| / (|x_t| + ε) x_t, Δ_t>,
     r_(t+1) = β r_t + clip(h_t, -m_t, m_t) s_t,
     m_(t+1) = max(β m_t, |h_t| + ε),
     v_(t+1) = β² v_t + h_t²,
     s_(t+1) = (σ m_(t+1) / n + max(r_(t+1), 0)) / (√v_(t+1) + ε),
     x_(t+1) = x_0 + S_(t+1) (Δ_t + d_t).
-    λ is weight_decay and σ is initial_scale. Norms and products are over all leaves.
+    λ is weight_decay and σ is initial_scale. Norms and inner products <., .> are over
+    all leaves.
 
     optax.contrib.mechanize(inner(η)) is the same, but it computes x_t - x_0 by
     subtracting the params, which loses digits. The clip of h_t is not in the paper; it
@@ -727,14 +748,15 @@ def mechanic(
       weight_decay: Decay λ in h, at least 0; may be traced.
       eps: Constant ε, positive; may be traced.
       initial_scale: Scale σ, positive; may be traced.
-      num_betas: Number n of decays, a positive integer; None means 6. This argument
-        cannot be traced.
+      num_betas: Number n of decays, an integer from 1 to 100; None means 6. This
+        argument cannot be traced.
     Returns:
       The rule; its update needs params, and passes extra arguments on to the inner
       rule.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update received no params.
+      ValueError, TypeError: A concrete argument is out of range or not a number; inner
+        is not a constructor; update received no params; in init, the params are
+        complex.
     References:
       Cutkosky, Defazio & Mehta, Mechanic: a learning rate tuner, NeurIPS 2023,
       algorithm 1.
@@ -826,8 +848,10 @@ class MomoState(NamedTuple):
     Attributes:
       count: Number t of steps taken, int32, shape ().
       mu: Moving average m_t of gradients, shaped like the params.
-      mean_value: Moving average f̄_t of values, shape (), in at least float32.
-      mean_product: Moving average γ_t of <g_t, x_t>, shape (), in at least float32.
+      mean_value: Moving average f̄_t of the objective's values, shape (), in at least
+        float32.
+      mean_product: Moving average γ_t of the inner product of gradient and params,
+        shape (), in at least float32.
       lower_bound: Lower bound of the objective, shape (), in at least float32.
       learning_rate: Step size τ_t of the last step, shape (); 0 before the first step.
     """
@@ -854,14 +878,15 @@ def momo(
     length is at most η_t |m_t|.
 
     m_t, f̄_t and γ_t are moving averages of the gradient g_t, of the objective's value
-    f(x_t) and of <g_t, x_t>, with the decay β. In the first step, each average is its
-    first value. With a = 1 + η_t λ and the lower bound f*:
+    f(x_t) and of the inner product <g_t, x_t>, with the decay β. In the first step,
+    each average is its first value. With the learning rate η_t, the weight decay λ, a =
+    1 + η_t λ and the lower bound f*, the step size τ_t and the update u_t are
     τ_t = min(η_t, max(a (f̄_t - f* - γ_t) + <m_t, x_t>, 0) / |m_t|²),
     u_t = -τ_t m_t - η_t λ x_t / a.
 
-    If m_t = 0, τ_t = 0. With adapt_lower_bound=True, f* changes. Let q_t = a (f̄_t -
-    γ_t) + <m_t, x_t>. If a f* > q_t, then before the step f* <- max(q_t / (2 a),
-    lower_bound). After the step, f* <- max(f̄_t + <m_t, x_t> - γ_t - ½ τ_t |m_t|²,
+    If m_t = 0, τ_t = 0. With adapt_lower_bound=True, the rule estimates f*. Let q_t = a
+    (f̄_t - γ_t) + <m_t, x_t>. If a f* > q_t, then before the step f* <- max(q_t / (2
+    a), lower_bound). After the step, f* <- max(f̄_t + <m_t, x_t> - γ_t - ½ τ_t |m_t|²,
     lower_bound).
 
     optax.contrib.momo is the same, except that it sets τ_t = 0 if |m_t|² <= 2.2e-16. In
@@ -872,7 +897,7 @@ def momo(
 
     Args:
       learning_rate: Largest rate η: a nonnegative number, a traced scalar or a schedule
-        t -> η_t.
+        (number of earlier steps -> η).
       beta: Decay β in [0, 1); may be traced.
       lower_bound: Lower bound f* of the objective, a finite number; may be traced.
       weight_decay: Decay λ, at least 0; may be traced. The decay is implicit: it
@@ -880,7 +905,7 @@ def momo(
       adapt_lower_bound: Whether f* is estimated. lower_bound is then the smallest value
         that f* can have.
     Returns:
-      The rule; its update needs params and value.
+      The rule; its update needs params and value, which is f(x_t).
     Raises:
       ValueError, TypeError: A concrete argument is out of range or not a number, or
         update received no params or value.
@@ -942,15 +967,17 @@ def momo(
 
 
 class MomoAdamState(NamedTuple):
-    """State of MoMo-Adam. `momo_adam` defines the symbols.
+    """State of `momo_adam`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
       mu: Moving average m_t of gradients, shaped like the params.
       nu: Moving average v_t of squared gradients, shaped like the params (real if the
         params are complex).
-      mean_value: Moving average f̄_t of values, shape (), in at least float32.
-      mean_product: Moving average γ_t of <g_t, x_t>, shape (), in at least float32.
+      mean_value: Moving average f̄_t of the objective's values, shape (), in at least
+        float32.
+      mean_product: Moving average γ_t of the inner product of gradient and params,
+        shape (), in at least float32.
       lower_bound: Lower bound of the objective, shape (), in at least float32.
       learning_rate: Step size τ_t of the last step, shape (); 0 before the first step.
     """
@@ -980,23 +1007,25 @@ def momo_adam(
     not longer than Adam's step.
 
     m_t, f̄_t and γ_t are moving averages of the gradient g_t, of the objective's value
-    f(x_t) and of <g_t, x_t>, with the decay β1. They start at 0. With D_t = √v̂_t + ε
-    as in `adam`, c_t = 1 - β1^t, a = 1 + η_t λ, p_t = <m_t, m_t / D_t> and the lower
-    bound f*:
+    f(x_t) and of the inner product <g_t, x_t>, with the decay β1. They start at 0, and
+    t is counted from 1. v̂_t is the average of the squared gradients with bias
+    correction, as in `adam`. With the learning rate η_t, the weight decay λ, D_t =
+    √v̂_t + ε, c_t = 1 - β1^t, a = 1 + η_t λ, p_t = <m_t, m_t / D_t> and the lower bound
+    f*, the step size τ_t and the update u_t are
     τ_t = min(η_t / c_t, max(a (f̄_t - c_t f* - γ_t) + <m_t, x_t>, 0) / p_t),
     u_t = -τ_t m_t / D_t - η_t λ x_t / a.
 
     If m_t = 0, τ_t = 0. With adapt_lower_bound=True, f* is estimated by the formulas of
     `momo`, in which c_t f* replaces f* and p_t replaces |m_t|².
-    optax.contrib.momo_adam is the same, except that it sets τ_t = 0
-    if p_t <= 2.2e-16. In the authors' package, the rule is MomoAdam. torch does not
-    have the rule.
+    optax.contrib.momo_adam is the same, except that it sets τ_t = 0 if p_t <= 2.2e-16.
+    In the authors' package, the rule is MomoAdam. torch does not have the rule.
 
-    Use it in place of `adam`. A rate that is too large does little harm, as in `momo`.
+    Use it in place of `adam`. A rate that is too large does little harm, because the
+    steps become short by themselves near a minimum with f = f*.
 
     Args:
       learning_rate: Largest rate η: a nonnegative number, a traced scalar or a schedule
-        t -> η_t.
+        (number of earlier steps -> η).
       b1, b2: Decays β1 and β2 in [0, 1); may be traced.
       eps: Constant ε, at least 0; may be traced.
       lower_bound: Lower bound f* of the objective, a finite number; may be traced.
@@ -1005,7 +1034,7 @@ def momo_adam(
       adapt_lower_bound: Whether f* is estimated. lower_bound is then the smallest value
         that f* can have.
     Returns:
-      The rule; its update needs params and value.
+      The rule; its update needs params and value, which is f(x_t).
     Raises:
       ValueError, TypeError: A concrete argument is out of range or not a number, or
         update received no params or value.

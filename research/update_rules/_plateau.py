@@ -70,21 +70,22 @@ def reduce_on_plateau(
     reduction if it would change the rate by eps or less. The callback of Keras counts
     in the same way as this function.
 
-    Use it where no schedule can be planned. The value of one mini-batch is noisy. So
-    use an accumulation_size of about an epoch, or pass the value on held-out data.
+    Use it where no schedule can be planned. The value of one mini-batch is noisy. Set
+    accumulation_size to about the number of steps in an epoch, or pass the value on
+    held-out data.
 
     Args:
       factor: Factor of the scale, positive and below 1; may be traced.
       patience: Number of means in a row that are not better before s is reduced, a
         positive integer; may be traced.
-      rtol, atol: Tolerances, at least 0; may be traced. rtol assumes that the values
-        are positive.
+      rtol, atol: Tolerances, at least 0; may be traced. rtol is at most 1, and assumes
+        that the values are positive.
       cooldown: Number of means that do not count after s was reduced, an integer of at
         least 0; may be traced.
       accumulation_size: Number of values per mean, a positive integer; may be traced.
       min_scale: Least scale, at least 0; may be traced.
     Returns:
-      The transformation; its update needs value.
+      The transformation; its update needs value, the value of the objective.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or not a number, or
         update received no value.

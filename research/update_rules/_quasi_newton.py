@@ -37,8 +37,9 @@ class BFGSState(NamedTuple):
 
     Attributes:
       count: Number of steps taken, int32, shape ().
-      num_pairs: Number of pairs (s, y) that H uses, int32, shape ().
-      params, grad: x and g of the last step, shaped like the params.
+      num_pairs: Number of pairs (s, y) that H uses, int32, shape (). A pair is a step s
+        and the change y of the gradient in this step.
+      params, grad: Params x and gradient g of the last step, shaped like the params.
       inverse_hessian: Approximation H of the inverse Hessian, with all n entries of the
         params as one vector, shape (n, n).
       search: `Searched`, the result of the last line search.
@@ -62,11 +63,12 @@ def bfgs(
     """Step along -H_t g_t, where H_t approximates the inverse Hessian.
 
     u_t = -a_t H_t g_t, with H_t = (I - ρ s yᵀ) H_(t-1) (I - ρ y sᵀ) + ρ s sᵀ, where s =
-    x_t - x_(t-1), y = g_t - g_(t-1) and ρ = 1 / <s, y>. Before the first pair (s, y), H
-    = min(1, 1 / |g_t|) I. For the first pair, H_(t-1) is replaced by (<s, y> / <y, y>)
-    I. A line search finds a_t, and tries η first. A pair is used only if <s, y> >
-    min_curvature, so H stays positive definite. For min_curvature = 0, a strong Wolfe
-    step ensures this condition.
+    x_t - x_(t-1), y = g_t - g_(t-1) and ρ = 1 / <s, y>. Here x_t are all n params as
+    one vector, g_t is the gradient, <., .> the inner product and a_t the step size.
+    Before the first pair (s, y), H_t = min(1, 1 / |g_t|) I. For the first pair, H_(t-1)
+    is replaced by (<s, y> / <y, y>) I. A line search finds a_t, and tries the learning
+    rate η first. A pair is used only if <s, y> > min_curvature, so H_t stays positive
+    definite. For min_curvature = 0, a strong Wolfe step ensures this condition.
 
     optax does not have BFGS. scipy's BFGS starts from H = I, first tries a step size of
     1.01 / |g_1|, and does not rescale H.
@@ -77,7 +79,8 @@ def bfgs(
 
     Args:
       learning_rate: First step size η that each line search tries, or the step size if
-        linesearch is None. A positive number, a traced scalar, or a schedule t -> η_t.
+        linesearch is None. A positive number, a traced scalar, or a schedule (number of
+        earlier steps -> η).
       linesearch: "strong_wolfe", "backtracking", a function with the arguments of
         `strong_wolfe`, or None for a fixed step size.
       first_step: Kind of the norm |g_t| that is used before the first pair.
@@ -89,8 +92,9 @@ def bfgs(
       (`learning_rate`), `evaluations` and `outcome`. If the search fails, the update is
       0.
     Raises:
-      ValueError, TypeError: An argument is out of range or unknown, or update received
-        no params, value or value_fn.
+      ValueError, TypeError: An argument is out of range or unknown; update received no
+        params or, for a line search, no value or value_fn; in init, the params are
+        complex.
     References:
       Nocedal & Wright, Numerical Optimization, 2nd ed., algorithm 6.1, equations (6.17)
       and (6.20).
@@ -184,7 +188,8 @@ class LBFGSState(NamedTuple):
     Attributes:
       count: Number of steps taken, int32, shape ().
       num_pairs: Number of pairs (s, y) that entered the memory so far, int32, shape ().
-      params, grad: x and g of the last step, shaped like the params.
+        A pair is a step s and the change y of the gradient in this step.
+      params, grad: Params x and gradient g of the last step, shaped like the params.
       steps, changes: s and y of the last pairs, newest first; shaped like the params
         with a leading axis of length memory_size.
       weights: ρ = 1 / <s, y> of each pair, 0 for empty entries, shape (memory_size,).
@@ -213,16 +218,18 @@ def lbfgs(
 ) -> optax.GradientTransformationExtraArgs:
     """Step as in `bfgs`, but keep the last steps and gradient changes, not a matrix.
 
-    u_t = -a_t H_t g_t, computed by the two-loop recursion. H_t starts from (<s, y> /
-    <y, y>) I for the newest pair (s, y) and is updated as in `bfgs` with the last m
-    pairs, oldest first. Without any pair, H_t = min(1, 1 / |g_t|) I. With
-    linesearch=None, a_t = η.
+    u_t = -a_t H_t g_t, computed by the two-loop recursion, where g_t is the gradient
+    and a_t the step size. A pair (s, y) holds a step s and the change y of the gradient
+    in this step. H_t starts from (<s, y> / <y, y>) I for the newest pair and is updated
+    as in `bfgs` with the last m pairs, oldest first. Without any pair, H_t = min(1, 1 /
+    |g_t|) I. With linesearch=None, a_t = η.
 
     optax.lbfgs(η, m, linesearch=None) is this rule with first_step="euclidean".
     torch.optim.LBFGS(lr=η, max_iter=1, history_size=m) is this rule with
     first_step="absolute" and min_curvature=1e-10. optax also uses pairs of negative
-    curvature, which this rule never does. By default both libraries use a strong Wolfe
-    search, each with its own implementation, so only the limits of the iterates agree.
+    curvature, <s, y> < 0, which this rule never does. By default both libraries use a
+    strong Wolfe search, each with its own implementation, so only the limits of the
+    iterates agree.
 
     Use it on smooth deterministic functions of any size, where it is the first rule to
     try. Full-batch logistic regression is a typical case. On mini-batches, L-BFGS
@@ -230,9 +237,10 @@ def lbfgs(
 
     Args:
       learning_rate: First step size η that each line search tries, or the step size if
-        linesearch is None. A positive number, a traced scalar, or a schedule t -> η_t.
-      memory_size: Number of pairs m, a positive integer; None means 10. This argument
-        cannot be traced, because it determines the shapes of arrays.
+        linesearch is None. A positive number, a traced scalar, or a schedule (number of
+        earlier steps -> η).
+      memory_size: Number of pairs m, an integer from 1 to 100,000; None means 10. This
+        argument cannot be traced, because it determines the shapes of arrays.
       linesearch: "strong_wolfe", "backtracking", a function with the arguments of
         `strong_wolfe`, or None for a fixed step size.
       first_step: Kind of the norm |g_t| that is used before the first pair.
@@ -244,8 +252,9 @@ def lbfgs(
       (`learning_rate`), `evaluations` and `outcome`. If the search fails, the update is
       0.
     Raises:
-      ValueError, TypeError: An argument is out of range or unknown, or update received
-        no params, value or value_fn.
+      ValueError, TypeError: An argument is out of range or unknown; update received no
+        params or, for a line search, no value or value_fn; in init, the params are
+        complex.
     References:
       Nocedal, Updating quasi-Newton matrices with limited storage, Math. Comp. 35
       (1980). Nocedal & Wright, Numerical Optimization, 2nd ed., algorithms 7.4 and 7.5,

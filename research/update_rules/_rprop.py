@@ -39,17 +39,17 @@ def rprop(
     min_step_size: Scalar = 1e-6,
     max_step_size: Scalar = 50.0,
 ) -> optax.GradientTransformation:
-    """Step by the sign of each entry, with step sizes that grow and shrink.
+    """Step against the sign of each gradient entry, with growing and shrinking steps.
 
-    u_t = -Δ_t sign(g_t),
+    u_t = -Δ_t sign(g_t), or 0 if g_t g_(t-1) < 0,
     Δ_t = clip(Δ_(t-1) η+) if g_t g_(t-1) > 0,
     Δ_t = clip(Δ_(t-1) η-) if g_t g_(t-1) < 0,
     Δ_t = clip(Δ_(t-1)) otherwise.
-    t is counted from 1, Δ_0 = η and g_0 = 0. Here η is learning_rate, η+ is eta_plus
-    and η- is eta_minus. clip limits Δ_t to the range from min_step_size to
-    max_step_size. A step size grows while the sign of its entry stays the same, and
-    shrinks when the sign changes. After a change of sign, u_t = 0 and g_t counts as 0
-    in the next step, so that a step size shrinks once for each overshoot.
+    g_t is the gradient and u_t the update. t is counted from 1, Δ_0 = η and g_0 = 0.
+    Here η is learning_rate, η+ is eta_plus and η- is eta_minus. clip limits Δ_t to the
+    range from min_step_size to max_step_size. A step size grows while the sign of its
+    entry stays the same, and shrinks when the sign changes. If g_t g_(t-1) < 0, g_t
+    counts as 0 in the next step, so that a step size shrinks once for each overshoot.
 
     This rule is iRprop- of Igel & Hüsken. torch.optim.Rprop is the same. The original
     rule of 1993 (Rprop+) undoes the last step when the sign changes. optax.rprop (up to
@@ -65,12 +65,13 @@ def rprop(
         traced scalar. A schedule is not accepted.
       eta_minus: Factor η- in [0, 1); may be traced.
       eta_plus: Factor η+, at least 1; may be traced.
-      min_step_size, max_step_size: Smallest and largest step size; may be traced.
+      min_step_size, max_step_size: Smallest and largest step size, at least 0; may be
+        traced.
     Returns:
       The rule.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        min_step_size exceeds max_step_size.
+      ValueError, TypeError: A concrete argument is out of range or not a number;
+        min_step_size exceeds max_step_size; in init, the params are complex.
     References:
       Riedmiller & Braun, A direct adaptive method for faster backpropagation learning:
       the RPROP algorithm, ICNN 1993.

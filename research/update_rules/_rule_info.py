@@ -15,10 +15,11 @@ class RuleInfo(NamedTuple):
     Attributes:
       learning_rate: Learning rate used in the step, shape (). None if the state holds
         no learning rate, or more than one, as for rules on groups of parameters.
-      outcomes: A tuple with the `Outcome` of each part of the rule that can fail, in
-        the order of these parts in the state; each int32, shape ().
-      evaluations: Number of evaluations of the objective inside the step, int32. 0 if
-        the rule does not count them.
+      outcomes: A tuple with one `research.types.Outcome` for each part of the rule that
+        can fail, such as a line search. The order is that of the parts in the state.
+        Each is an int32, shape ().
+      evaluations: Number of evaluations of the objective inside the step, int32, shape
+        (). The int 0 if the rule does not count them.
     """
 
     learning_rate: Float[Array, ""] | None
@@ -43,9 +44,11 @@ def rule_info(state: optax.OptState) -> RuleInfo:
     """Return the learning rate, outcomes and evaluations of a rule's last step.
 
     The function finds them in the state, as fields named `learning_rate`, `outcome` and
-    `evaluations` at any depth. The states of optax's rules use the same names. If no
-    such learning rate is found, the learning rate that `optax.inject_hyperparams` keeps
-    under `hyperparams` is returned.
+    `evaluations` at any depth. The states of optax's line searches have a field
+    `learning_rate`, too. If no field `learning_rate` is found, the function returns the
+    learning rate that `optax.inject_hyperparams` keeps under `hyperparams`. A rate
+    inside a DirectionState does not count, because another rule sets the length of the
+    step.
 
     Args:
       state: State of any rule of this library or of optax.

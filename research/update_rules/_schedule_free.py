@@ -30,19 +30,19 @@ from research.update_rules._transforms import (
 
 
 class ScheduleFreeState(NamedTuple):
-    """State of schedule-free rules. `schedule_free_sgd` defines the symbols.
-
-    The params are y_t.
+    """State of the schedule-free rules, `schedule_free_sgd` and `schedule_free_adamw`.
 
     Attributes:
-      evaluation_params: Average x_t. `research.descent` evaluates the objective at x_t
-        during the run, and x_t is the result at the end. Before the first step, x_t
-        equals y_t.
+      evaluation_params: Average x_t of the fast sequence z_t, shaped like the params.
+        `research.descent` evaluates the objective at x_t during the run, and x_t is the
+        result at the end. Before the first step, x_t equals the params.
       lead: Difference z_t - x_t between the fast sequence and its average, shaped like
         the params.
-      weight_sum: Sum of weights Σ γ_i^p, shape ().
-      direction: State of the transformation from gradients to directions.
-      rate: State of `descend`, which holds the learning rate.
+      weight_sum: Sum of γ^p over the steps taken, shape (), where γ is the rate of a
+        step, including the warm-up, and p is weight_power.
+      direction: State of the transformation from gradients to directions, which
+        normalises the gradient (in AdamW) and adds the weight decay.
+      rate: DescendState with the learning rate.
     """
 
     evaluation_params: Params
@@ -66,14 +66,15 @@ def schedule_free_sgd(
     x_(t+1) = (1 - c_t) x_t + c_t z_(t+1),
     c_t = γ_t^p / Σ_(i<=t) γ_i^p,
     γ_t = η_t min(1, t / T).
-    Here t is counted from 1, and z_1 = x_1 = y_1. γ_t is the rate with a warm-up of T
-    steps, λ is weight_decay and p is weight_power. The params, at which the gradient is
-    taken, are y_t = (1 - β) z_t + β x_t, where β is b1. So x is the average of z_2,
-    z_3, ... with weights γ^p.
+    Here t is counted from 1, and z_1 = x_1 = y_1. The params, at which the gradient g_t
+    is taken, are y_t = (1 - β) z_t + β x_t, where β is b1. γ_t is the learning rate η_t
+    with a warm-up of T steps; without a warm-up (T = 0), γ_t = η_t. λ is weight_decay
+    and p is weight_power. As long as all rates are 0, c_t = 0. x_(t+1) is thus the
+    average of z_2, ..., z_(t+1) with the weights γ_1^p, ..., γ_t^p.
 
     β = 0 is plain descent with Polyak-Ruppert averaging, and β = 1 is primal averaging.
-    The paper uses p = 2. In c, optax and the authors' code replace γ_i by the largest
-    rate so far, which is the same as long as the rate does not fall.
+    The paper uses p = 2. In c_t, optax and the authors' code replace γ_i by the largest
+    rate up to step i, which is the same as long as the rate does not fall.
     optax.contrib.schedule_free_sgd (up to 0.2.8) differs in three more ways. First,
     with warm-up its steps use the rates 0, 1/T, 2/T, ... times η, while its weights use
     1/T, 2/T, ... The first step therefore does not move the params. Second, it needs β
@@ -86,14 +87,15 @@ def schedule_free_sgd(
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
-        schedule t -> η_t.
+        schedule (number of earlier steps -> η).
       warmup_steps: Length T of the warm-up, an integer of at least 0; may be traced.
       b1: Interpolation β in [0, 1]; may be traced.
       weight_decay: Factor λ, at least 0, applied to y; may be traced.
       weight_power: Exponent p, at least 0; may be traced. 0 gives all iterates the same
         weight.
     Returns:
-      The rule; its update needs params.
+      The rule; its update needs params. Its state holds x_t in `evaluation_params` and
+      z_t - x_t in `lead`.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or not a number, or
         update received no params.
@@ -124,17 +126,18 @@ def schedule_free_adamw(
     weight_decay: Scalar = 0.0,
     weight_power: Scalar = 2.0,
 ) -> optax.GradientTransformation:
-    """Use `schedule_free_sgd` with g_t replaced by Adam's normalised gradient.
+    """Schedule-free AdamW: `schedule_free_sgd` with Adam's normalised gradient.
 
     d_t = g_t / (√v̂_t + ε), with v_t = β2 v_(t-1) + (1 - β2) g_t²,
-    v̂_t = v_t / (1 - β2^t), and d_t replaces g_t in `schedule_free_sgd`.
+    v̂_t = v_t / (1 - β2^t), and d_t replaces the gradient g_t in `schedule_free_sgd`.
 
     d_t is Adam without its first moment, which the average replaces.
 
     optax.contrib.schedule_free_adamw is the same except for the warm-up (see
-    `schedule_free_sgd`). The authors' first code multiplied γ_t by √(1 - β2^t) instead
-    of dividing v_t by 1 - β2^t. This factor also enters the weights: c_2 is then 0.667
-    instead of 0.5, and the average forgets its first steps faster.
+    `schedule_free_sgd`). The authors' first code multiplied the rate γ_t by √(1 - β2^t)
+    instead of dividing v_t by 1 - β2^t. This factor also enters the weights of the
+    average. The weight of the second step is then 0.667 instead of 0.5, and the average
+    forgets its first steps faster.
 
     Use it instead of AdamW with a schedule if the length of the run is not known.
     Evaluate at `evaluation_params`.

@@ -37,8 +37,8 @@ def curvature_in_words(curvature: Integer) -> str:
     """Return a description of the matrix that a second-order rule's last step used.
 
     Args:
-      curvature: Index into CURVATURES, as in the field `curvature` of the rule's state;
-        a concrete scalar.
+      curvature: Index from 0 to 4 into CURVATURES, as in the field `curvature` of the
+        rule's state; a concrete scalar.
     Returns:
       The description.
     Example:
@@ -99,7 +99,11 @@ def flatten(params: Params) -> tuple[Float[Array, " n"], Unflatten]:
 def shaped_like(
     step: Float[Array, " n"], unflatten: Unflatten, updates: Params
 ) -> Params:
-    """Convert a step from a flat vector to updates with the gradient's dtypes."""
+    """Convert a step from one vector to a pytree with the dtypes of the gradient.
+
+    `unflatten` is the function from `flatten`, and `updates` is the gradient, whose
+    dtypes the result has.
+    """
     return jax.tree.map(
         lambda u, g: u.astype(jnp.result_type(g)), unflatten(step), updates
     )
@@ -119,6 +123,8 @@ def kept_after(
       params, unflatten: The params, and the function from `flatten` that restores their
         structure.
       after: Value and gradient after the step; the gradient is one vector.
+    Returns:
+      The value, shape (), and the gradient in the structure of params; or (None, None).
     """
     exact = all(
         jnp.result_type(leaf) == working_dtype(params)
@@ -253,8 +259,9 @@ def least_squares_step(
     Args:
       jacobian: Jacobian J, shape (m, n).
       r: Residuals, shape (m,).
-      singular: What to do if columns of J are linearly dependent: "shortest" or "stop",
-        as in `gauss_newton`.
+      singular: What to do if columns of J are linearly dependent. "shortest" returns,
+        after the columns of J are scaled to length 1, the shortest minimiser. "stop"
+        returns h = 0.
     Returns:
       h, shape (n,), and an index into CURVATURES, int32: DEFINITE or SINGULAR.
     Example:
@@ -344,6 +351,8 @@ def solve_upper(
 ) -> Float[Array, " n"]:
     """Return x with R x = b, for an upper triangular R.
 
+    R is the argument `upper`, shape (n, n), and b is `right`, shape (n,).
+
     Example:
       >>> print(solve_upper(jnp.array([[1.0, 1.0], [0.0, 2.0]]), jnp.array([3.0, 4.0])))
       [1. 2.]
@@ -371,8 +380,9 @@ def singular_values(
       matrix: Matrix A, shape (m, n).
       target: Vector b, shape (m,).
     Returns:
-      s, shape (k,), in no order; Uᵀb, shape (k,), 0 where s is 0; and V, shape (n, k).
-      k is n, or min(m, n) for a large matrix.
+      s, shape (k,), in no order; Uᵀb, shape (k,); and V, shape (n, k). If m n² <= 8192
+      and the backend is a CPU, k is n, and Uᵀb is 0 where s is 0. Otherwise k is min(m,
+      n).
     Example:
       >>> matrix = jnp.diag(jnp.array([3.0, 4.0]))
       >>> s, projected, _ = singular_values(matrix, jnp.ones(2))
@@ -394,6 +404,9 @@ def symmetric_eigen(
     matrix: Float[Array, "n n"],
 ) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
     """Return the eigenvalues of a symmetric matrix in no order, and its eigenvectors.
+
+    The eigenvalues have the shape (n,). The eigenvectors are the columns of a matrix of
+    shape (n, n), in the order of the eigenvalues.
 
     Example:
       >>> values, _ = symmetric_eigen(jnp.array([[1.0, 2.0], [2.0, 1.0]]))
@@ -464,11 +477,12 @@ def damped_step(
 ) -> tuple[Float[Array, " n"], Float[Array, ""]]:
     """Return the step that minimises |J h + r| within a trust region, and its damping.
 
-    The trust region is |D h| <= Δ, for a diagonal scaling D and a radius Δ. J = Q R is
-    factorised once. The damping μ comes from the singular values of R D⁻¹. The step h
-    comes from a QR factorisation of R with √μ D below it. If columns of J are linearly
-    dependent up to rounding errors, h comes from the singular values instead. Singular
-    values of at most max(m, n) eps times the largest are then left out.
+    The trust region is |D h| <= Δ, for a diagonal scaling D and a radius Δ. The damping
+    is the μ >= 0 for which the step h minimises |J h + r|² + μ |D h|². J = Q R is
+    factorised once. μ comes from the singular values of R D⁻¹. The step h comes from a
+    QR factorisation of R with √μ D below it. If columns of J are linearly dependent up
+    to rounding errors, h comes from the singular values instead. Singular values of at
+    most max(m, n) eps times the largest are then left out.
 
     Args:
       jacobian: Jacobian J, shape (m, n).

@@ -36,13 +36,14 @@ def sam(
 ) -> optax.GradientTransformationExtraArgs:
     """Descend with the gradient at the worst point in a neighbourhood.
 
-    e_t = ρ g_t / |g_t|, and the inner rule receives the gradient ∇f(x_t + e_t). To
-    first order, x_t + e_t is the point with the largest loss within the distance ρ of
-    x_t. |g_t| is the Euclidean norm over all leaves (the paper's p = 2). If |g_t| is 0,
-    e_t = 0. Each step costs two gradients, both on the examples of the mini-batch. The
-    inner rule works with the shifted function y -> f(y + e_t). It receives the gradient
-    of this function and, if needed, the value, grad and value_fn of this function.
-    Weight decay in the inner rule applies to x_t, not to x_t + e_t.
+    e_t = ρ g_t / |g_t|, and the inner rule receives the gradient ∇f(x_t + e_t). Here f
+    is the objective, x_t are the params and g_t = ∇f(x_t). To first order, x_t + e_t is
+    the point with the largest loss within the distance ρ of x_t. |g_t| is the Euclidean
+    norm over all leaves (the paper's p = 2). If |g_t| is 0, e_t = 0. Each step costs
+    two gradients, both on the examples of the mini-batch. The inner rule works with the
+    shifted function y -> f(y + e_t). It receives the gradient of this function and, if
+    needed, the value, grad and value_fn of this function. Weight decay in the inner
+    rule applies to x_t, not to x_t + e_t.
 
     The rule is optax.contrib.sam(inner(η), chain(normalize(), sgd(ρ)),
     opaque_mode=True), which divides 0 by 0 if the gradient is zero. By default, optax
@@ -56,7 +57,7 @@ def sam(
 
     Args:
       learning_rate: Learning rate η of the inner rule. A number of at least 0, a traced
-        scalar, or a schedule t -> η_t.
+        scalar, or a schedule (number of earlier steps -> η).
       rho: Radius ρ of the neighbourhood, at least 0; may be traced. 0 gives the inner
         rule itself.
       inner: Constructor of the inner rule, called with the learning rate; None means
@@ -64,8 +65,9 @@ def sam(
     Returns:
       The rule; its update needs params and value_fn.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update received no params or value_fn.
+      ValueError, TypeError: A concrete argument is out of range or not a number; inner
+        is not a constructor; update received no params or value_fn; in init, the params
+        are complex.
     References:
       Foret, Kleiner, Mobahi & Neyshabur, Sharpness-aware minimization for efficiently
       improving generalization, ICLR 2021, equations (2)-(3) and algorithm 1.

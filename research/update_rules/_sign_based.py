@@ -47,29 +47,30 @@ def lion(
     """Step by the sign of a short moving average, and keep a longer moving average.
 
     u_t = -η_t (sign(β1 m_(t-1) + (1 - β1) g_t) + λ x_t), with m_t = β2 m_(t-1) + (1 -
-    β2) g_t. Only the moving average m_t, which uses β2, is kept.
+    β2) g_t from m_0 = 0. Here g_t is the gradient, x_t are the params and η_t is the
+    learning rate. Only the moving average m_t, which uses β2, is kept.
 
     optax.lion and timm's Lion are the same except for the default of λ: 1e-3 in optax
     and here, 0 in timm. torch does not have Lion.
 
-    Use it on large networks and large batches. Every entry moves by η, however small
-    its gradient. So take a value of η that is 3 to 10 times smaller than for AdamW, and
-    a value of λ that is larger by the same factor. Lion keeps one array per leaf. Lion
-    only converges if η_t decreases.
+    Use it on large networks and large batches. Apart from the decay, every entry moves
+    by η, however small its gradient, unless the sign is 0. Take a value of η that is 3
+    to 10 times smaller than for AdamW, and a value of λ that is larger by the same
+    factor. Lion keeps one array per leaf. Lion only converges if η_t decreases.
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
-        schedule t -> η_t.
-      b1, b2: Decay rates β1 and β2 in [0, 1); may be traced. With b1 = b2 and no decay,
-        the rule is `signum`.
+        schedule (number of earlier steps -> η).
+      b1, b2: Decay rates β1 and β2 in [0, 1); may be traced. With b1 = b2 and no weight
+        decay, the rule is `signum`.
       weight_decay: Factor λ, at least 0; may be traced.
       mask: Pytree of booleans (a prefix of the params), or a function from params to
-        such a pytree. Leaves marked True are decayed.
+        such a pytree. Leaves marked True are decayed. None means all leaves.
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update received no params.
+      ValueError, TypeError: A concrete argument is out of range or not a number; update
+        received no params; in init, the params are complex.
     References:
       Chen et al., Symbolic discovery of optimization algorithms, NeurIPS 2023,
       algorithm 2.
@@ -120,13 +121,13 @@ def adopt(
 ) -> optax.GradientTransformation:
     """Normalise each gradient by the previous gradients, and average the results.
 
-    The first gradient only initialises v_1 = g_1², and u_1 = 0. For t > 1,
+    The first gradient only initialises v_1 = g_1², with m_1 = 0 and u_1 = 0. For t > 1,
     d_t = g_t / max(√v_(t-1), ε), clipped to ±(t - 1)^¼,
     m_t = β1 m_(t-1) + (1 - β1) d_t,
     u_t = -η_t m_t,
     v_t = β2 v_(t-1) + (1 - β2) g_t².
-    So m_t is the average of the normalised gradients d_t, and v_t is the average of the
-    squared gradients.
+    g_t is the gradient, u_t the update and η_t the learning rate at step t. m_t
+    averages the normalised gradients d_t, and v_t averages the squared gradients.
 
     With use_clipping=False, the rule is the paper's first version; the second version
     added the clipping. optax.contrib.adopt is the same. If the first gradients of an
@@ -139,14 +140,15 @@ def adopt(
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
-        schedule t -> η_t.
+        schedule (number of earlier steps -> η).
       b1, b2: Decay rates β1 and β2 in [0, 1); may be traced.
       eps: Constant ε, at least 0; may be traced.
       use_clipping: Whether d_t is clipped.
     Returns:
       The rule.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number.
+      ValueError, TypeError: A concrete argument is out of range or not a number; in
+        init, the params are complex.
     References:
       Taniguchi et al., ADOPT: modified Adam can converge with any β2 with the optimal
       rate, NeurIPS 2024, algorithm 1; a later version, arXiv:2411.02853, clips.

@@ -38,8 +38,9 @@ def polyak_step(
 ) -> optax.GradientTransformationExtraArgs:
     """Step to the point where the objective's tangent reaches the minimum value.
 
-    u_t = -η_t g_t, with η_t = c min((f(x_t) - f*) / (|g_t|² + ε), η_max). Here c is
-    learning_rate, η_max is max_learning_rate, ε is eps, and f* is f_min, the minimum
+    u_t = -η_t g_t, with η_t = c min((f(x_t) - f*) / (|g_t|² + ε), η_max). Here f is the
+    objective, x_t are the params, g_t is the gradient and u_t the update at step t. c
+    is learning_rate, η_max is max_learning_rate, ε is eps, and f* is f_min, the minimum
     value of f. Polyak's own step has η_max = ∞ and ε = 0.
 
     On single examples, with f* the minimum loss of one example, the rule is SPS_max of
@@ -49,10 +50,10 @@ def polyak_step(
 
     With c = 1, the rule is optax.polyak_sgd(η_max, f_min=f*, eps=ε), with
     variant="sps+" for the positive part, except for two differences. optax's η_max is 1
-    by default. optax does not move if |g|² + ε <= 2.2e-16, while here η_t = 0 only if
-    the gradient is 0. optax's `scaling` is not c: optax multiplies the gradient by
-    `scaling` before it takes the norm, which divides the step by `scaling`. torch does
-    not have the rule.
+    by default. optax does not move if |g|² + ε <= 2.2e-16, while here η_t is set to 0
+    only if |g|² + ε is 0 or overflows. optax's `scaling` is not c: optax multiplies the
+    gradient by `scaling` before it takes the norm, which divides the step by `scaling`.
+    torch does not have the rule.
 
     Use it if the minimum value is known. For example, the minimum value is 0 for a
     model that can fit all examples exactly, and for a system of equations with a
@@ -68,7 +69,7 @@ def polyak_step(
       eps: Constant ε, at least 0; may be traced.
       positive_part: Whether f - f* is replaced by max(f - f*, 0).
     Returns:
-      The rule; its update needs value.
+      The rule; its update needs value, which is f(x_t).
     Raises:
       ValueError, TypeError: A concrete argument is out of range or not a number, or
         update received no value.
@@ -130,9 +131,10 @@ class BarzilaiBorweinState(NamedTuple):
       count: Number of steps taken, int32, shape ().
       learning_rate: Rate η_t of the last step, shape (). Before the first step, the
         rate of the first step.
-      refused: Number of steps that kept the previous rate because sᵀy was not positive,
-        int32, shape ().
-      previous_params, previous_gradient: x_(t-1) and g_(t-1), shaped like the params.
+      refused: Number of steps that kept the previous rate because the curvature along
+        the last step was not positive, int32, shape ().
+      previous_params, previous_gradient: Params x_(t-1) and gradient g_(t-1) of the
+        last step, shaped like the params.
     """
 
     count: Int[Array, ""]
@@ -148,12 +150,14 @@ def barzilai_borwein(
 ) -> optax.GradientTransformation:
     """Use the inverse of the curvature along the last step as the rate.
 
-    u_t = -η_t g_t, with η_t = sᵀs / sᵀy, where s = x_t - x_(t-1) and y = g_t - g_(t-1)
+    u_t = -η_t g_t, with η_t = sᵀs / sᵀy for t > 1. Here x_t are the params, g_t is the
+    gradient and u_t the update at step t, and s = x_t - x_(t-1) and y = g_t - g_(t-1)
     over all leaves. This is the long step (BB1). The short step (BB2) is η_t = sᵀy /
     yᵀy, which is never longer if sᵀy > 0. The first rate is η_1 = learning_rate. If sᵀy
     <= 0, the rule keeps the previous rate, and the state counts these steps. In that
-    case the function is not convex there, or the params did not move. The rule has no
-    line search, so values may increase. optax and torch do not have this rule.
+    case the curvature along the last step is not positive, or the params did not move.
+    The rule has no line search, so values may increase. optax and torch do not have
+    this rule.
 
     Use it on smooth, nearly quadratic problems with full gradients, where it is often
     almost as fast as conjugate gradients. On functions that are far from quadratic, the
@@ -238,7 +242,8 @@ class AdgdState(NamedTuple):
         rate of the first step.
       growth: Ratio θ_t = λ_t / λ_(t-1), shape (); infinite up to and including the
         first step.
-      previous_params, previous_gradient: x_(t-1) and g_(t-1), shaped like the params.
+      previous_params, previous_gradient: Params x_(t-1) and gradient g_(t-1) of the
+        last step, shaped like the params.
     """
 
     count: Int[Array, ""]
@@ -253,16 +258,18 @@ def adgd(learning_rate: Scalar = 1e-3) -> optax.GradientTransformation:
     """Step by half the inverse of the local curvature, with a slowly growing rate.
 
     u_t = -λ_t g_t, with λ_t = min(√(1 + θ_(t-1)) λ_(t-1), |s| / (2 |y|)), where θ_t =
-    λ_t / λ_(t-1), s = x_t - x_(t-1) and y = g_t - g_(t-1). λ_0 = learning_rate and θ_0
-    = ∞, so λ_1 is |s| / (2 |y|) for any λ_0. If the params did not move, λ and θ stay
-    the same; the algorithm of the paper stops in this case. If the params moved and y =
-    0, the second term of the minimum is ∞. If this happens for λ_1, both terms are ∞,
-    and λ stays the same. The rule is algorithm 1 of "Adaptive gradient descent without
-    descent". optax and torch do not have this rule.
+    λ_t / λ_(t-1), s = x_t - x_(t-1) and y = g_t - g_(t-1). Here x_t are the params, g_t
+    is the gradient and u_t the update at step t, with t counted from 0. λ_0 =
+    learning_rate and θ_0 = ∞, so λ_1 is |s| / (2 |y|) for any λ_0. If the params did
+    not move, λ and θ stay the same; the algorithm of the paper stops in this case. If
+    the params moved and y = 0, the second term of the minimum is ∞. If this happens for
+    λ_1, both terms are ∞, and λ stays the same. The rule is algorithm 1 of "Adaptive
+    gradient descent without descent". optax and torch do not have this rule.
 
-    Use it on smooth convex problems with full gradients. On such problems it converges
-    without any known constants. But the rule is slower than gradient descent with a
-    tuned rate, and slower than `barzilai_borwein` where `barzilai_borwein` converges.
+    Use it on smooth convex problems with full gradients. On such problems it converges,
+    and no constant of the problem needs to be known. It is usually slower than gradient
+    descent with a tuned rate, and slower than `barzilai_borwein` where
+    `barzilai_borwein` converges.
 
     Args:
       learning_rate: Rate λ_0 of the first step, positive; may be traced. The first step

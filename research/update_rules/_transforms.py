@@ -37,11 +37,12 @@ class DescendState(NamedTuple):
 def descend(learning_rate: Scalar | Schedule) -> optax.GradientTransformation:
     """Step against the incoming direction: u_t = -η_t d_t.
 
-    d_t are the incoming updates, and u_t are the returned updates. Rules with a
-    learning rate end with this transformation. The rate is rounded to each leaf's dtype
-    before the multiplication, whether it is a float or traced. So bfloat16 leaves are
-    not widened, and the bits of the result do not depend on whether the rate is traced.
-    optax.scale_by_learning_rate rounds the rate only if it comes from a schedule.
+    d_t are the incoming updates, u_t are the returned updates, and η_t is the learning
+    rate at step t. Most rules of this library end with this transformation. The rate is
+    rounded to each leaf's dtype before the multiplication, whether it is a float or
+    traced. Bfloat16 leaves therefore stay bfloat16, and a traced rate gives the same
+    bits as a float. optax.scale_by_learning_rate rounds the rate only if it comes from
+    a schedule.
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
@@ -112,9 +113,10 @@ def _scale(rate: Scalar, updates: Params) -> Params:
 
 
 def direction_of(rule: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Return the direction of a rule that was made with the learning rate 1.
+    """Return a transformation whose updates are those of a rule, times -1.
 
-    The update of such a rule is its direction times -1.
+    For a rule with the learning rate 1, the result is the direction d_t of the rule's
+    step -d_t. The state of the rule is wrapped in a DirectionState.
 
     Example:
       >>> print(
@@ -143,10 +145,10 @@ def add_decayed_weights(
     """Add weight decay to the incoming direction d_t: d_t <- d_t + λ x_t.
 
     x_t are the params. If this transformation is chained before a rule, the decay is
-    coupled: it adds the gradient of ½ λ |x|², as torch's `weight_decay` does in SGD and
-    Adam. If it stands between the direction of an adaptive rule and the learning rate,
-    the decay is decoupled. `adamw` is built in this way. optax's transformation is the
-    same, and also accepts a schedule for λ.
+    coupled: λ x_t is part of the gradient that the rule gets, as with torch's
+    `weight_decay` in SGD and Adam. If this transformation stands between the direction
+    of an adaptive rule and the learning rate, as in `adamw`, the decay is decoupled.
+    optax.add_decayed_weights is the same, and also accepts a schedule for λ.
 
     With cautious=True, an entry decays only if d_t x_t >= 0. The decay then never works
     against the step along d_t. optax 0.2.8 does not have this form.
@@ -162,7 +164,8 @@ def add_decayed_weights(
       The transformation; its update needs params.
     Raises:
       ValueError, TypeError: A concrete weight_decay is negative, not finite or not a
-        number, or update received no params.
+        number; mask is not a pytree of booleans or does not fit the params; cautious is
+        not a bool; or update received no params.
     References:
       Loshchilov & Hutter, Decoupled weight decay regularization, ICLR 2019, section 2.
       Chen et al., Cautious weight decay, 2025.
@@ -195,11 +198,11 @@ def add_decayed_weights(
 def agreement(
     a: Num[Array, "*shape"], b: Num[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
-    """Return a number for each entry: positive if the entries of a and b agree in sign.
+    """Return sign(a) sign(b) for each entry: 1, -1, or 0 if an entry is 0.
 
-    The number is negative if the signs are opposite, and 0 if one of the two entries is
-    0. The product of two small entries would underflow, so their signs are multiplied
-    instead. For complex entries, the number is the cosine of the angle between them.
+    The signs are multiplied, and not the entries, because the product of two small
+    entries would underflow. For complex entries, the result is the cosine of the angle
+    between them.
 
     Example:
       >>> print(
@@ -216,8 +219,8 @@ def agreement(
 def cast(value: Scalar, leaf: Num[Array, "*shape"]) -> Float[Array, ""]:
     """Convert a hyperparameter to the leaf's dtype.
 
-    A float32 or float64 hyperparameter must not widen a bfloat16 leaf. For a complex
-    leaf, the result is real.
+    Without the conversion, a float32 hyperparameter would widen a bfloat16 leaf to
+    float32. For a complex leaf, the result has the dtype of the real part.
 
     Example:
       >>> print(cast(jnp.float32(0.5), jnp.ones(2, jnp.bfloat16)).dtype)
@@ -314,20 +317,21 @@ def reached(count: Int[Array, ""], limit: Integer) -> Bool[Array, ""]:
 
 
 def evaluation_params(state: optax.OptState, params: Params) -> Params:
-    """Return the params at which a rule should be evaluated.
+    """Return the params at which to evaluate the objective or the model.
 
-    The function returns the field `evaluation_params` of the rule's state, for example
-    Lookahead's slow params or an average of iterates. If the state has no such field,
-    the params themselves are returned. If one averaging rule wraps another, the
-    `evaluation_params` of the outer rule are returned. For rules on parts of the params
-    (optax.masked, optax.partition), each part uses its own field, and the leaves of a
-    part without such a field are taken from params.
+    Some rules move the params, but recommend other params as their result, for example
+    Lookahead's slow params or an average of the iterates. Such a rule has a field
+    `evaluation_params` in its state, and the function returns this field. If the state
+    has no such field, the function returns the params themselves. If one averaging rule
+    wraps another, the field of the outer rule is returned. For rules on parts of the
+    params (optax.masked, optax.partition), each part uses its own field. The leaves of
+    a part without such a field are taken from params.
 
     Args:
       state: State of any rule of this library or of optax.
-      params: Current params of the rule.
+      params: Current params, which the rule moves.
     Returns:
-      Params to evaluate, with the structure and dtypes of params.
+      Params at which to evaluate, with the structure and dtypes of params.
     Example:
       >>> from research.update_rules._averaging import polyak_averaging
       >>> rule, x = polyak_averaging(1.0), jnp.array([8.0])

@@ -32,8 +32,8 @@ class StepMomentumState(NamedTuple):
     """State of the momentum of `lars`.
 
     Attributes:
-      velocity: Decaying sum u_t of steps, shaped like the params. `lars` has the
-        formula.
+      velocity: Decaying sum of steps, u_t = μ u_(t-1) + s_t, where μ is the momentum
+        and s_t the step without momentum. Shaped like the params.
     """
 
     velocity: Params
@@ -51,13 +51,15 @@ def lars(
     nesterov: bool = False,
     separate_norms: bool = True,
 ) -> optax.GradientTransformation:
-    """Momentum on gradients that are scaled to a fixed share of the norm of the params.
+    """Momentum on gradients that are scaled to a multiple of the norm of the params.
 
     u_t = μ u_(t-1) - η_t c |x_t| / (|g_t| + λ |x_t| + ε) (g_t + λ x_t) for each leaf.
 
-    c is trust_coefficient, λ is weight_decay and μ is momentum. The ratio c |x_t| /
-    (|g_t| + λ |x_t| + ε) is replaced by 1 if |x_t| is 0, or if |g_t| + λ |x_t| is 0.
-    With nesterov=True, the update is μ u_t plus the last term of u_t.
+    g_t is the gradient of the leaf, x_t its params, u_t its update, η_t the learning
+    rate and |.| the Euclidean norm. c is trust_coefficient, λ is weight_decay and μ is
+    momentum. The ratio c |x_t| / (|g_t| + λ |x_t| + ε) is replaced by 1 if |x_t| is 0,
+    or if |g_t| + λ |x_t| is 0. With nesterov=True, the update is μ u_t plus the last
+    term in the formula of u_t.
 
     The paper, timm's Lars and NVIDIA's LARC divide by the sum of two norms, as here.
     optax.lars divides by |g_t + λ x_t| + ε (separate_norms=False). Without weight
@@ -68,11 +70,12 @@ def lars(
     scales of normalisations out of the decay and of the ratio, as the paper does.
 
     Args:
-      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
-        η_t. With c = 0.001, η is about 1 to 30.
+      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule (number
+        of earlier steps -> η). With c = 0.001, η is about 1 to 30.
       momentum: Momentum μ in [0, 1); may be traced.
       weight_decay: Decay λ, coupled, at least 0; may be traced.
-      mask: As in `adamw`.
+      mask: Pytree of booleans, or a function from the params to one, that marks the
+        leaves that decay, as in `adamw`. None means all leaves.
       trust_coefficient: Factor c, at least 0; may be traced.
       eps: Constant ε, at least 0; may be traced.
       ratio_mask: Mask of the leaves that are scaled by the ratio, in the form of
@@ -183,8 +186,10 @@ def novograd(
 
     v_t = β2 v_(t-1) + (1 - β2) |g_t|², with v_1 = |g_1|²,
     m_t = β1 m_(t-1) + g_t / (√(v_t + ε_root) + ε) + λ x_t,
-    u_t = -η_t m_t.
+    u_t = -η_t m_t, from m_0 = 0.
 
+    g_t is the gradient of a leaf, x_t its params, u_t its update and η_t the learning
+    rate. |g_t| is the Euclidean norm of the leaf, so v_t is one number per leaf.
     optax.novograd is the same. The paper's algorithm 1 has no ε_root. timm's NvNovoGrad
     is the same rule with other defaults: β1 = 0.95, β2 = 0.98 and ε = 1e-8. With
     grad_averaging=True, timm multiplies the new term of m_t by 1 - β1. torch does not
@@ -196,8 +201,8 @@ def novograd(
     β1), however many entries the leaf has.
 
     Args:
-      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
-        η_t.
+      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule (number
+        of earlier steps -> η).
       b1, b2: Decays β1 and β2 in [0, 1); may be traced.
       eps, eps_root: Constants ε and ε_root, at least 0; may be traced.
       weight_decay: Decay λ inside the momentum, at least 0; may be traced.
@@ -275,7 +280,9 @@ def fromage(
     """Turn each leaf by a fixed angle towards its negative gradient.
 
     x_(t+1) = (x_t - η_t |x_t| g_t / |g_t|) / √(1 + η_t²) for each leaf, and
-    u_t = x_(t+1) - x_t. Norms below min_norm count as min_norm.
+    u_t = x_(t+1) - x_t. Here x_t are the params of the leaf, g_t is its gradient, η_t
+    the learning rate and |.| the Euclidean norm. Norms below min_norm count as
+    min_norm.
 
     Without the division by √(1 + η_t²), the norm of a leaf would grow without bound. If
     g_t is orthogonal to x_t, |x_(t+1)| = |x_t|. The paper has no min_norm. The authors'
@@ -288,8 +295,8 @@ def fromage(
     that start at 0, such as biases, hardly move.
 
     Args:
-      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
-        η_t.
+      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule (number
+        of earlier steps -> η).
       min_norm: Least norm, at least 0; may be traced.
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.

@@ -16,7 +16,7 @@ from research.types import Array, Integer, Scalar
 
 
 class Constants(NamedTuple):
-    """Constants with which `heavy_ball` and `nesterov` are called.
+    """Learning rate and momentum for `heavy_ball` or `nesterov`.
 
     Attributes:
       learning_rate: Learning rate η.
@@ -28,11 +28,12 @@ class Constants(NamedTuple):
 
 
 def gradient_descent_rate(smoothness: Scalar, strong_convexity: Scalar) -> Scalar:
-    """Return the learning rate with the fastest guaranteed convergence.
+    """Return the rate of gradient descent with the fastest guaranteed convergence.
 
-    The rate is η = 2 / (L + m). With this rate, each step of gradient descent
-    multiplies the distance to the minimum by at most (κ - 1) / (κ + 1), where κ = L /
-    m. No other constant rate has a better guarantee.
+    The rate is η = 2 / (L + m), for functions whose curvature lies between m and L
+    everywhere. With this rate, each step of gradient descent multiplies the distance to
+    the minimum by at most (κ - 1) / (κ + 1), where κ = L / m. No other constant rate
+    has a better guarantee.
 
     Args:
       smoothness: Largest curvature L, positive; may be traced.
@@ -55,10 +56,9 @@ def heavy_ball_constants(smoothness: Scalar, strong_convexity: Scalar) -> Consta
     """Return Polyak's constants, with which `heavy_ball` is fastest on quadratics.
 
     The constants are η = 4 / (√L + √m)² and μ = ((√κ - 1) / (√κ + 1))², where κ = L /
-    m. On quadratics, each step multiplies the distance to the minimum by (√κ - 1) / (√κ
-    + 1), up to a factor that grows with the number of steps. On other functions, the
-    iterates may cycle forever: Lessard, Recht & Packard give an example with κ = 25 in
-    section 4.6.
+    m. On quadratics, each step multiplies the distance to the minimum by about (√κ - 1)
+    / (√κ + 1) in the long run. On other functions, the iterates may cycle forever:
+    Lessard, Recht & Packard give an example with κ = 25 in section 4.6.
 
     Args:
       smoothness: Largest curvature L, positive; may be traced.
@@ -84,13 +84,15 @@ def heavy_ball_constants(smoothness: Scalar, strong_convexity: Scalar) -> Consta
 
 
 def nesterov_constants(smoothness: Scalar, strong_convexity: Scalar) -> Constants:
-    """Return Nesterov's constants, which suit every strongly convex function.
+    """Return Nesterov's constants, which suit every smooth, strongly convex function.
 
-    The constants are η = 1 / L and μ = (√κ - 1) / (√κ + 1), where κ = L / m. For every
-    smooth, strongly convex function f with the minimum f* at x*, f(x_k) - f* <= (1 - 1
-    / √κ)^k (f(x_0) - f* + ½ m |x_0 - x*|²) after k steps. Here x_k is the iterate
-    itself, not the look-ahead point at which the gradient is taken. On quadratics, each
-    step multiplies the distance to the minimum by 1 - 1 / √κ in the long run.
+    The constants are η = 1 / L and μ = (√κ - 1) / (√κ + 1), where κ = L / m. Let f be a
+    function whose curvature lies between m and L everywhere, with the minimum f* at x*.
+    Then f(x_k) - f* <= (1 - 1 / √κ)^k (f(x_0) - f* + ½ m |x_0 - x*|²) after k steps.
+    Here x_k is Nesterov's iterate, while the params of `nesterov` are the look-ahead
+    points y_k = x_k + μ (x_k - x_(k-1)), at which the gradient is taken. On quadratics,
+    each step multiplies the distance to the minimum by about 1 - 1 / √κ in the long
+    run.
 
     Args:
       smoothness: Largest curvature L, positive; may be traced.
@@ -115,8 +117,9 @@ def tuned_nesterov_constants(smoothness: Scalar, strong_convexity: Scalar) -> Co
     """Return the constants with which `nesterov` is fastest on quadratics.
 
     The constants are η = 4 / (3L + m) and μ = (√(3κ + 1) - 2) / (√(3κ + 1) + 2), where
-    κ = L / m. On quadratics, each step multiplies the distance to the minimum by 1 - 2
-    / √(3κ + 1) in the long run. This convergence rate is proved only for quadratics.
+    κ = L / m. On quadratics, each step multiplies the distance to the minimum by about
+    1 - 2 / √(3κ + 1) in the long run. This convergence rate is proved only for
+    quadratics.
 
     Args:
       smoothness: Largest curvature L, positive; may be traced.
@@ -144,13 +147,14 @@ def nesterov_momentum(t: Integer) -> Float[Array, "*shape"]:
 
     The momentum is μ_t = t / (t + 3), with t counted from 0. With the learning rate η =
     1 / L, every convex function f with curvature at most L and the minimum f* at x*
-    satisfies f(x_k) - f* <= 2 L |x_0 - x*|² / (k + 1)² after k steps. Here x_k is the
-    iterate itself, not the look-ahead point at which the gradient is taken. Nesterov's
-    own sequence is (a_t - 1) / a_(t+1), where a_(t+1) = ½ (1 + √(4 a_t² + 1)).
-    Nesterov's sequence has the same limit and the same bound.
+    satisfies f(x_k) - f* <= 2 L |x_0 - x*|² / (k + 1)² after k steps. Here x_k is
+    Nesterov's iterate, while the params of `nesterov` are the look-ahead points at
+    which the gradient is taken. Nesterov's own momenta are (a_t - 1) / a_(t+1), where
+    a_0 = 1 and a_(t+1) = ½ (1 + √(4 a_t² + 1)). They have the same limit 1 and the same
+    bound.
 
     Args:
-      t: Number of steps taken, any shape.
+      t: Number t of steps taken, any shape.
     Returns:
       Momentum μ_t, with the shape of t. Use the function as a schedule: nesterov(1 / L,
       nesterov_momentum).

@@ -29,8 +29,10 @@ class SvrgState(NamedTuple):
     Attributes:
       count: Number of steps since the last snapshot, int32, shape (). If it is 0, the
         next step takes a snapshot.
-      snapshot: Params w̃ at the last snapshot.
-      full_gradient: Gradient ∇f(w̃) over all examples, shaped like the params.
+      snapshot: Params w̃ at the last snapshot, shaped like the params; 0 before the
+        first step.
+      full_gradient: Gradient ∇f(w̃) of the objective f over all examples, at the
+        snapshot, shaped like the params.
     """
 
     count: Int[Array, ""]
@@ -44,7 +46,8 @@ def svrg(
 ) -> optax.GradientTransformationExtraArgs:
     """Correct each gradient by the gradient at a snapshot of the params.
 
-    u_t = -η_t (∇f_B(x_t) - ∇f_B(w̃) + ∇f(w̃)). f_B is the objective on the mini-batch B
+    u_t = -η_t (∇f_B(x_t) - ∇f_B(w̃) + ∇f(w̃)). x_t are the params, η_t is the learning
+    rate and w̃ is a snapshot of the params. f_B is the objective on the mini-batch B
     (in the paper, on a single example i), and f is the objective over all n examples.
     Every m = period steps, at t = 1, m + 1, 2 m + 1, ..., the current iterate x_t
     becomes the snapshot w̃. This is the paper's option I. The paper's theorem is about
@@ -57,15 +60,16 @@ def svrg(
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
-        schedule t -> η_t.
+        schedule (number of earlier steps -> η).
       period: Period m, a positive integer. For single examples, the paper suggests 2 n
         for convex problems and 5 n for others. With 1, the rule is gradient descent.
     Returns:
       The rule; its update needs params, value_fn and indices. indices=None means all
       examples.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update received no params or value_fn.
+      ValueError, TypeError: A concrete argument is out of range or not a number; update
+        received no params or value_fn; the rule is used for a group of the params
+        (`by_group`); in init, the params are complex.
     References:
       Johnson & Zhang, Accelerating stochastic gradient descent using predictive
       variance reduction, NeurIPS 2013, figure 1, theorem 1. Defazio & Bottou, On the
@@ -143,7 +147,7 @@ class SagaState(NamedTuple):
     Attributes:
       count: Number of steps taken, int32, shape (). The first step fills the table.
       table: Last gradient of each example, shaped like the params with a leading axis
-        of length n.
+        whose length is the number of examples.
       mean: Mean of the table over the examples, shaped like the params.
     """
 
@@ -158,11 +162,13 @@ def saga(
 ) -> optax.GradientTransformationExtraArgs:
     """Correct each gradient by a table of the examples' last gradients.
 
-    u_t = -η_t (1/b Σ_(j in B) (∇f_j(x_t) - T_j) + 1/n Σ_i T_i), then T_j <- ∇f_j(x_t).
-    B is the mini-batch of b examples (in the paper b = 1). T_i is the gradient of
-    example i in the last step whose batch contained example i. The first step fills the
-    table with ∇f_i(x_1), which costs n gradients of examples. An example drawn twice in
-    a batch counts twice in the first sum and once in the table.
+    u_t = -η_t (1/b Σ_(j in B) (∇f_j(x_t) - T_j) + 1/n Σ_i T_i), then T_j <- ∇f_j(x_t)
+    for all j in B. x_t are the params, η_t is the learning rate, f_j is the objective
+    on example j, and B is the mini-batch of b examples (in the paper b = 1). T is the
+    table: T_i is the gradient of example i in the last step whose batch contained
+    example i. The first step fills the table with ∇f_i(x_1), which costs n gradients of
+    examples. An example drawn twice in a batch counts twice in the first sum and once
+    in the table.
 
     A step costs 2 b gradients of examples: b for the gradient on the batch, which is
     passed to update, and b single gradients for the table. The mean of the table is
@@ -175,16 +181,18 @@ def saga(
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
-        schedule t -> η_t. The paper's rate is 1 / (3 L) for curvatures of at most L.
+        schedule (number of earlier steps -> η). The paper's rate is 1 / (3 L) for
+        curvatures of at most L.
       num_examples: Number of examples n, a positive integer. The table holds n times
         the params.
     Returns:
       The rule; its update needs params, value_fn and indices. indices=None means all n
       examples. A traced index of n or more gives NaN.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number; update
-        received no params or value_fn, or an index of n or more; or value_fn comes from
-        a step (`research.descent.build`) whose dataset does not have n examples.
+      ValueError, TypeError: A concrete argument is out of range or not a number; the
+        table does not fit in memory; update received no params or value_fn, or an index
+        below 0 or of n or more; value_fn comes from a step (`research.descent.build`)
+        whose dataset does not have n examples; or, in init, the params are complex.
     References:
       Defazio, Bach & Lacoste-Julien, SAGA: a fast incremental gradient method with
       support for non-strongly convex composite objectives, NeurIPS 2014, section 2,
