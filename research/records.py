@@ -135,11 +135,11 @@ def open_records(folder: str | Path) -> Records:
       The Records. Their digest depends on every byte of every example, on the dtypes
       and on the shapes, but not on the folder.
     Raises:
-      ValueError: The folder was not written completely, or a file has another size or
-        content than when it was written. The function `read` of the Records raises
-        ValueError if a record has changed or an index lies outside the dataset, with
-        the number of the example in the message. It raises TypeError if the indices are
-        not integers of shape (m,).
+      ValueError: The folder was not written completely, the file of examples has
+        another size than when it was written, or the file of checksums has another
+        content. The function `read` of the Records raises ValueError if a record has
+        changed or an index lies outside the dataset, with the number of the example in
+        the message. It raises TypeError if the indices are not integers of shape (m,).
       OSError: A file is missing or cannot be read.
       ImportError: The package array-record is not installed.
     Example:

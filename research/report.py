@@ -260,11 +260,14 @@ def prose(text: str) -> str:
 def shown(value: str | int | float | None) -> str:
     """Format one value of a table for reading.
 
-    An integer below 10¹⁵ is shown in full. Another number that is 0 or from 0.001 to
-    10⁶ is shown with four significant digits, or without decimals if it is 10,000 or
-    larger. All other numbers are shown with three significant digits and a power of
-    ten. Signs do not count in these limits. None becomes "not reached". NaN, the
-    infinities and truth values become words or symbols too.
+    The format depends on the type of the number and on its absolute value a:
+    - an integer with a < 10¹⁵: all digits
+    - a float with a = 0 or 0.001 <= a < 10,000: four significant digits
+    - a float with 10,000 <= a < 10⁶: no decimals
+    - any other finite number: three significant digits and a power of ten
+
+    None becomes "not reached". NaN, the infinities and truth values become words or
+    symbols too.
 
     Example:
       >>> [

@@ -80,15 +80,16 @@ class Model(NamedTuple):
 
 
 class Sampler(NamedTuple):
-    """Sizes and a function that choose the examples of each batch of an epoch.
+    """Function that chooses the examples of each batch of an epoch, and sizes.
 
     Attributes:
       num_batches: Number of batches in an epoch. It is also the number of steps in an
         epoch.
       batch_size: Number of examples in each batch. An epoch costs
         num_batches * batch_size example gradients.
-      indices: Function key -> integers of shape (num_batches, batch_size), or None if
-        every batch is the whole dataset.
+      indices: Function of a key. It returns the indices of the examples of each batch,
+        integers of shape (num_batches, batch_size). If every batch is the whole
+        dataset, it returns None.
       num_examples: Size n of the dataset for which the sampler is made. None means that
         the size is not known.
     """

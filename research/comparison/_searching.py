@@ -280,8 +280,9 @@ def train_on_seeds(
     A trial is a choice of hyper-parameters. The reporting seeds are the seeds that no
     search uses (`Protocol`).
 
-    `values` has the values of each hyper-parameter, by name, of `count` trials. Return
-    the outcomes of the trials, and the passes over the data at each evaluation.
+    There are `count` trials. For the name of each hyper-parameter, `values` has an
+    array with its value in each trial. Return the outcomes of the trials, and the
+    passes over the data at each evaluation.
     """
     workload, contender, protocol = setting[:3]
     seeds = np.array(protocol.seeds)

@@ -32,8 +32,8 @@ def measurement(
       nearby: Dict of two arrays: `rates` (learning rates around the chosen one) and
         `rate_scores` (their log costs). {} if the rule has no learning rate.
       known: Values that are already known, by name. They must include `n` (number of
-        examples), `evaluations` (cost of a step in gradients) and `seconds_per_pass`,
-        which may be None.
+        examples), `evaluations` (number of gradients that a step evaluates) and
+        `seconds_per_pass`, which may be None.
       protocol: Protocol of the comparison.
       batch_size: Examples in a batch.
     Returns:

@@ -178,10 +178,10 @@ def patches(
 def shifted(
     images: Float[Array, "n H W C"], window: tuple[int, int], strides: tuple[int, int]
 ) -> list[Float[Array, "n height width C"]]:
-    """Return the pixels under each entry (a, b) of the window, in row-major order.
+    """Return one array of pixels for each entry (a, b) of the window.
 
-    With the strides (s, t), entry [n, i, j] of the array of (a, b) is images[n, s i +
-    a, t j + b].
+    The arrays are in the order (0, 0), (0, 1), ... With the strides (s, t), entry [n,
+    i, j] of the array of (a, b) is images[n, s i + a, t j + b].
     """
     n, *size, channels = images.shape
     height, width = (

@@ -145,8 +145,9 @@ def check_model(model: Model) -> None:
 def augmented(model: Model, augment: Augmentation) -> Model:
     """Wrap a model so that apply augments the images if it gets a key (in training).
 
-    Apply this wrapper to the result of `on_images`. Then the stored bytes are
-    augmented, and 0 is black. For example:
+    Apply this wrapper to the result of `on_images`. Then the images are augmented
+    before they are standardised, and the zeros with which `random_shift` fills the
+    border are black. For example:
     `augmented(on_images(cnn(...), mean, sd, dtype=...), random_shift(2))`.
 
     Args:

@@ -36,7 +36,8 @@ class Table(NamedTuple):
       title: Title of the table. It says what the rows are.
       columns: Heading of each column.
       rows: One tuple for each row, as long as `columns`. The entry None means "not
-        reached". If a column does not apply to a row, use `dashed`.
+        reached". If a column does not apply to a row, the entry is a dash, which the
+        function `dashed` puts there.
       note: Sentence that is printed below the table.
     """
 

@@ -228,9 +228,10 @@ def overflowed(
 
     In these entries the average `squares` is ∞, although the arrays `behind`, from
     which it was computed, are finite. A rule that divides by the root of the average
-    should use 0 as the step of such an entry, because the quotient is NaN if the
-    numerator is ∞ as well. If an array of `behind`, such as the gradient, is itself ∞
-    or NaN in an entry, the mask is False, so that a NaN in the step remains visible.
+    should use 0 as the step of such an entry. (The quotient would be NaN if the
+    numerator has overflowed as well.) If an array of `behind`, such as the gradient, is
+    itself ∞ or NaN in an entry, the mask is False, so that a NaN in the step remains
+    visible.
 
     Example:
       >>> print(

@@ -179,7 +179,8 @@ class ScheduledMomentumState(NamedTuple):
 
     Attributes:
       count: Number of steps taken, int32, shape ().
-      momentum: Momentum μ_t of the last step, shape (); 0 before the first step.
+      momentum: Momentum μ_t of the last step, shape (); 0 before the first step. The
+        next step multiplies the velocity by it.
       velocity: Decaying sum of gradients, m_t = μ_(t-1) m_(t-1) + g_t, where g_t is the
         gradient. Shaped like the params.
     """

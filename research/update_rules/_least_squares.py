@@ -264,18 +264,20 @@ def levenberg_marquardt(
     miss if the linear model's error is above |a| / 10 and above ten times the quadratic
     model's error. After three misses in a row, h minimises the quadratic model subject
     to |D h| <= Δ, as in `trust_region_newton`, and ρ uses the prediction of this model.
-    The rule returns to the linear model after a trial in which the linear model's error
-    is above |a| / 10, but below the quadratic model's error.
+    The rule returns to the linear model after a trial in which the quadratic model
+    predicts worse than the linear model, although the linear model's error is above |a|
+    / 10.
 
     The rule is MINPACK's lmder, which scipy's least_squares(method="lm") runs, with
     five differences. First, MINPACK accepts a μ for which |D h| is within a tenth of Δ,
-    while this rule computes μ to full precision. Second, after a bad trial MINPACK
-    shrinks Δ to between 0.1 and 0.5 times |D h|. Third, MINPACK's η is 100. Fourth, if
-    F changes here by less than its rounding error, the change counts as predicted, so
-    that the last digits of x converge. The rounding error is 4 eps |r|ᵀ(|r| + |J| |x|),
-    with the machine epsilon eps and absolute values entry by entry. Fifth, MINPACK
-    never uses the quadratic model. The rule ignores the incoming gradient, so the
-    objective may be any multiple of |r|². optax and torch do not have this rule.
+    while this rule computes μ to full precision. Second, after a trial with ρ <=
+    1/4 MINPACK multiplies the smaller of Δ and 10 |D h| by a factor between 0.1 and
+    0.5. Third, MINPACK's η is 100. Fourth, if F changes by less than its rounding
+    error, ρ is near 1 here, so that the last digits of x converge. The rounding error
+    is 4 eps |r|ᵀ(|r| + |J| |x|), with the machine epsilon eps and absolute values entry
+    by entry. Fifth, MINPACK never uses the quadratic model. The rule ignores the
+    incoming gradient, so the objective may be any multiple of |r|². optax and torch do
+    not have this rule.
 
     Use it to fit curves. It needs all residuals at once and does not work with
     mini-batches.

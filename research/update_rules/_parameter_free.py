@@ -327,9 +327,10 @@ class DowgState(NamedTuple):
       moved: Difference x_t - x_0 between the params and their start, shaped like the
         params.
       largest_distance: Largest |x_i - x_0| before the last step, but at least the
-        initial distance, shape (), in at least float32.
-      weighted_sum: Sum over the steps of the squared norm of the gradient, times the
-        square of `largest_distance` at the step, shape (), in at least float32.
+        argument `initial_distance` of `dowg`, shape (), in at least float32.
+      weighted_sum: Sum over the steps of the product of the squared norm of the
+        gradient and the squared `largest_distance`, both at this step, shape (), in at
+        least float32.
       learning_rate: Step size of the last step, shape (), in at least float32; 0 before
         the first step.
     """

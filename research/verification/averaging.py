@@ -40,8 +40,9 @@ def lookahead(
 ) -> Iterator[Leaves]:
     """Yield the iterates of Lookahead: algorithm 1 of Zhang et al. (2019).
 
-    The inner rule is the heavy ball with momentum 0.9. Each iterate is an `Evaluated`,
-    whose params for evaluation are the slow params.
+    The inner rule is the heavy ball with momentum 0.9. Each iterate is an `Evaluated`:
+    it has the params from which the rule continues, and as its `evaluation` the slow
+    params, which are the result of the rule.
     """
     slow, m = x, zeros_like(x)
     for t in count(1):

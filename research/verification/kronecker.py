@@ -175,7 +175,8 @@ def whitened(
 ) -> Leaf:
     """Return a leaf times Q diag(d)^(-1/2) along each axis except the given one.
 
-    Q is the matrix of the axis in `bases`, and d are its eigenvalues in `spectra`.
+    Each axis has a preconditioner Q diag(d) Qᵀ. Q, its eigenvectors, is the entry of
+    the axis in `bases`, and d, its eigenvalues, is the entry in `spectra`.
     """
     scaled = [
         (q / np.array([mpmath.sqrt(e) for e in d], object)).T

@@ -120,8 +120,8 @@ def optax_sgd(
 
     optax's own warm-up has an error (open pull request 1744). For the step, optax
     evaluates the schedule with a count from 0, and for the weight of the average with a
-    count from 1. With warm-up, the result is therefore a rule made of other parts of
-    optax.
+    count from 1. With warm-up, this function therefore does not
+    return optax's rule, but builds the rule from smaller transformations of optax.
     """
     if not warmup_steps:
         rule = optax.contrib.schedule_free_sgd(
@@ -145,8 +145,9 @@ def optax_adamw(
     """Return optax.contrib.schedule_free_adamw, with a corrected warm-up.
 
     For the step, optax evaluates the schedule of the warm-up with a count from 0, and
-    for the weight of the average with a count from 1. With warm-up, the result is
-    therefore a rule made of other parts of optax.
+    for the weight of the average with a count from 1. With warm-up, this
+    function therefore does not return optax's rule, but builds the rule from smaller
+    transformations of optax.
     """
     if not warmup_steps:
         rule = optax.contrib.schedule_free_adamw(

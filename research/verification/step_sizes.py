@@ -98,8 +98,9 @@ def polyak_sgd(
 ) -> optax.GradientTransformation:
     """Return optax.scale_by_polyak followed by the factor of the learning rate.
 
-    optax.polyak_sgd itself multiplies the gradient by its argument `scaling` before
-    scale_by_polyak takes the norm. Its step is therefore divided by `scaling`.
+    optax.polyak_sgd itself first multiplies the gradient by its argument `scaling`, and
+    scale_by_polyak then divides by the square of the norm. In total, this divides the
+    step by `scaling`.
     """
     limit = math.inf if max_learning_rate is None else max_learning_rate
     step = optax.scale_by_polyak(f_min, limit, eps, "sps+" if positive_part else "sps")

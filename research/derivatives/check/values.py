@@ -157,11 +157,12 @@ class Values:
     def deny(self, rates: list[float]) -> None:
         """Set the slope's error to infinity if short steps agree with the derivative.
 
-        This happens if the slope of f changes near x. The slope from longer steps then
-        does not show that the derivative is wrong.
+        The slope from long steps differs from a correct derivative if the curvature of
+        f is large near x. The long steps then do not show that the derivative is wrong.
 
         Args:
-          rates: Rates of the tested derivative that differ from the slope.
+          rates: Values of the derivative in the tested direction that differ from the
+            slope: by forward mode, by reverse mode, or both.
         """
         for length in (
             self.length,

@@ -333,7 +333,8 @@ def judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDif
     """Return the verdict, and the derivative with its bound if there is one.
 
     Args:
-      ladder: Values of f. A level is a distance from x in the ladder.
+      ladder: Values of f at several distances on both sides of x. Each distance is a
+        level.
       noise: Bound on the error of f at each level, shape (levels,).
       order: Order of the derivative.
       side: 0 for the two-sided derivative, 1 for the one from the right, -1 for the one

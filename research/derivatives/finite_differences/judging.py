@@ -157,18 +157,23 @@ def rate(table: Table, powers: np.ndarray) -> float:
 def slow_error(found: Estimate, *tables: Table) -> float:
     """Return an error bound for an estimate that converges slowly, otherwise 0.
 
-    Let c be the change of the estimate from its step to the next larger step, and q c
-    the change to the step after that. If c exceeds the noise and 1 < q < 6, the error
-    behaves like step^p with p = log2(q), and the result is 1.5 |c| / (q - 1). If
-    0 < q <= 1, the result is huge. This detects a power that no extrapolation removes,
-    as in x² + 1e-6 |x|^2.5, even if noise hides it at smaller steps. For a larger q,
-    the bound of the tables is large enough. The estimates at the larger steps are those
-    with the same number of extrapolations, and those with the smallest bound.
+    The function detects a power of the step that no extrapolation removes, as in x² +
+    1e-6 |x|^2.5, even if noise hides it at smaller steps. Let e_0 be the estimate at
+    the step of `found`, and e_1 and e_2 estimates at two and four times this step. Let
+    c = e_1 - e_0 and q = (e_2 - e_1) / c. If c exceeds the noise and 1 < q < 6, the
+    error behaves like step^p with p = log2(q), and the bound is 1.5 |c| / (q - 1). If 0
+    < q <= 1, the bound is huge. If q >= 6, the bounds of the tables are large enough,
+    and the result is 0.
+
+    At each step, the tables contain several estimates. First, e_0 is the one with the
+    smallest bound, and e_1 and e_2 have the same number of extrapolations as e_0.
+    Second, each of the three is the one with the smallest bound at its step. The second
+    choice is left out if the bound of e_2 is so large that the step may cross a kink.
+    The result is the larger bound of the two choices.
 
     Args:
-      found: The estimate.
-      *tables: Tables that contain the estimate. The entry at its level with the
-        smallest bound is used.
+      found: The estimate whose error is bounded; only its level is used.
+      *tables: Tables that contain the estimate.
     """
     near = slice(found.level, found.level + 3)
     bounds = np.concatenate([table.bounds[:, near] for table in tables])

@@ -22,8 +22,8 @@ class Sampler:
     Attributes:
       evaluations: Number of points where f was evaluated, including the three
         comparisons.
-      epsilon: Relative spacing of the floats that f returned in all calls so far, at
-        its largest. 0 before the first call.
+      epsilon: Machine epsilon of the least precise dtype that f returned in all calls
+        so far. 0 before the first call.
     Example:
       >>> Sampler(lambda x: x**2)(np.array([3.0, 4.0]))
       array([ 9., 16.])
