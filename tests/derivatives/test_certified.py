@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from research.derivatives import certified
 from research.derivatives.certified import (
@@ -743,3 +744,157 @@ def test_higher_derivatives_of_erf_and_the_values_of_sinc_are_enclosed():
         assert flint.arb(float(found.low)) <= truth
         assert truth <= flint.arb(float(found.high))
         assert found.high - found.low <= 1e-12
+
+
+@pytest.mark.parametrize(
+    ("f", "low", "high", "order"),
+    [
+        (jnp.abs, -1.0, 1.0, 2),
+        (jax.nn.relu, -1.0, 1.0, 2),
+        (lambda x: x + jnp.floor(x), -0.5, 0.5, 1),
+        (lambda x: x + jnp.sign(x), -1.0, 1.0, 1),
+        (lambda x: x + (x > 0.5), 0.0, 1.0, 1),
+        (lambda x: x * x.astype(jnp.int32), 2.0, 2.0, 1),
+        (lambda x: x + jnp.fmod(x, 1.0), 3.0, 3.0, 1),
+    ],
+)
+def test_no_derivative_is_smooth_where_f_or_a_lower_derivative_jumps(
+    f, low, high, order
+):
+    found = certified.derivative_enclosure(f, low, high, order=order)
+    assert not found.smooth
+    assert found.lines
+
+
+def test_a_derivative_is_smooth_between_the_jumps_of_f():
+    found = certified.derivative_enclosure(lambda x: x + jnp.floor(x), 0.25, 0.75)
+    assert found.smooth
+    assert found.low == found.high == 1.0
+
+
+def nan_is_not_above(x):
+    return 1.0 * (jnp.sqrt(x) > -1.0)
+
+
+TWO = np.array([[1.0, 0.0], [1.5, 1.0]]), np.array([[2.0, 0.0], [1.6, 1.0]])
+INFINITE = jnp.inf
+
+
+@pytest.mark.parametrize(
+    ("f", "low", "high", "x", "value"),
+    [
+        (nan_is_not_above, -1.0, 1.0, -0.5, 0.0),
+        (lambda x: jnp.sqrt(x).astype(bool) * 1.0, -1.0, 1.0, -0.5, 1.0),
+        (lambda x: x.reshape(-1, order="F"), *[np.arange(6.0).reshape(2, 3)] * 2, 0, 0),
+        (lambda x: x + INFINITE - INFINITE, 0.0, 1.0, 0.5, np.nan),
+        (lambda x: jnp.where(jnp.isnan(INFINITE * x), 5.0, 0.0), 0.0, 0.0, 0.0, 5.0),
+        (
+            lambda x: jnp.where(jnp.isfinite(jnp.where(x > 0, x, INFINITE)), 1.0, 2.0),
+            -1.0,
+            -0.5,
+            -0.75,
+            2.0,
+        ),
+        (
+            lambda x: jnp.where(
+                jnp.isnan(jnp.linalg.cholesky(jnp.array([[1.0, 0], [0, x]]))[0, 0]),
+                5.0,
+                0.0,
+            ),
+            -1.0,
+            -0.5,
+            -0.75,
+            5.0,
+        ),
+        (lambda x: (1 + (x > 0).astype(int)) ** 2 * 1.0, -1.0, 1.0, -1.0, 1.0),
+    ],
+)
+def test_a_value_that_jax_gives_lies_within_the_bounds(f, low, high, x, value):
+    found = certified.enclose(f, low, high)
+    if np.ndim(low):
+        np.testing.assert_array_equal(found.low, f(jnp.asarray(low)))
+        return
+    exact = float(f(jnp.asarray(x)))
+    np.testing.assert_equal(exact, value)
+    if np.isnan(value):
+        assert not found.smooth
+    else:
+        assert found.low <= value <= found.high
+
+
+@pytest.mark.parametrize(
+    ("f", "low", "high"),
+    [
+        (lambda x: ((x > 0).astype(jnp.uint8) + 15) ** 2 * 1.0, -1.0, 1.0),
+        (lambda x: (1 + (x > 0).astype(int)) ** 2 // 2 * 1.0, -1.0, 1.0),
+        (lambda x: jnp.int64(2**53 + 1), 0.0, 1.0),
+        (lambda x: jnp.uint64(2**64 - 1), 0.0, 1.0),
+        (lambda x: jnp.arange(3.0)[jnp.sqrt(x).astype(int)], -1.0, 1.0),
+        (lambda a: jax.scipy.linalg.lu(a)[2], *TWO),
+    ],
+)
+def test_what_cannot_be_bounded_is_refused(f, low, high):
+    with pytest.raises(UnsupportedPrimitiveError, match="cannot be enclosed"):
+        certified.enclose(f, low, high)
+
+
+def test_solutions_and_determinants_do_not_depend_on_the_order_of_pivots():
+    for f in (
+        lambda a: jnp.linalg.solve(a, jnp.ones(2)),
+        lambda a: jnp.linalg.slogdet(a)[1],
+        jnp.linalg.inv,
+        jnp.linalg.det,
+    ):
+        found = certified.enclose(f, *TWO)
+        for a in np.random.default_rng(0).uniform(*TWO, (20, 2, 2)):
+            assert np.all((found.low <= f(a)) & (f(a) <= found.high))
+
+
+@jax.custom_gradient
+def flat(x):
+    return (x - 0.3) ** 2, lambda ct: 0.0 * ct
+
+
+flat_sine = jax.custom_jvp(jnp.sin)
+flat_sine.defjvps(lambda t, ans, x: 0.0 * t)
+
+
+def straight_through(x):
+    return jax.tree.map(lax.stop_gradient, (x - 0.3) ** 2)
+
+
+def mapped_stop(x):
+    return jax.vmap(lax.stop_gradient)((x[None] - 0.3) ** 2)[0]
+
+
+def unfinished(x):
+    matrix = lambda v: jnp.stack([x * v[0], v[1]])
+    return jax.scipy.sparse.linalg.cg(matrix, jnp.ones(2), maxiter=1)[0][0]
+
+
+def own_solver(x):
+    return lax.custom_linear_solve(lambda v: x * v, 1.0, lambda mv, b: b)
+
+
+@pytest.mark.parametrize(
+    "f", [flat, flat_sine, straight_through, mapped_stop, unfinished, own_solver]
+)
+def test_a_derivative_rule_of_the_user_in_the_clothes_of_jax_is_refused(f):
+    with pytest.raises(UnsupportedPrimitiveError, match="cannot be trusted"):
+        certified.derivative_enclosure(f, 0.5, 0.75)
+    with pytest.raises(UnsupportedPrimitiveError, match="cannot be trusted"):
+        certified.certified_minimum(lambda x: f(x[0]), [(0.25, 0.75)])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_rounded_constant_of_another_precision_is_widened(dtype):
+    f = lambda x: jax.scipy.special.erf(x.astype(dtype)).astype(float)
+    found = certified.derivative_enclosure(f, 0.5)
+    exact = flint.arb(2) / flint.arb.pi().sqrt() * (-flint.arb("0.25")).exp()
+    assert found.low <= float(exact) <= found.high
+
+
+def test_a_float_that_is_made_a_bool_jumps_at_zero():
+    f = lambda x: jnp.where(x.astype(bool), 1.0, 0.0)
+    assert not certified.derivative_enclosure(f, 0.0).smooth
+    assert certified.derivative_enclosure(f, 0.5).smooth

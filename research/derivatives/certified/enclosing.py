@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ from research.derivatives.certified.intervals import (
     FINE,
     MAYBE_UNDEFINED,
     Interval,
+    check_exact,
     point,
 )
 from research.derivatives.certified.program import (
@@ -22,7 +23,11 @@ from research.derivatives.certified.program import (
     evaluate,
     trace,
 )
-from research.derivatives.errors import NotInexactError, NotScalarError
+from research.derivatives.errors import (
+    NotInexactError,
+    NotScalarError,
+    UnsupportedPrimitiveError,
+)
 
 MOST_ORDER = 10
 CHUNKS = (16, 256)  # Numbers of boxes for which a program is traced.
@@ -137,14 +142,21 @@ def derivative_enclosure(
         )
     shape = jax.ShapeDtypeStruct(box.low.shape, jnp.float64)
     check_scalar(f, shape)
-    function = f
+    functions = [f]
     for k in range(order):
-        function = jax.jacfwd(function) if k else jax.grad(function)
-    return _enclosure(trace(function, shape), box)
+        functions.append(jax.jacfwd(functions[-1]) if k else jax.grad(functions[-1]))
+    *lower, program = (trace(function, shape) for function in functions)
+    return _enclosure(program, box, lower)
 
 
-def _enclosure(program: Any, box: Interval) -> Enclosure:
+def _enclosure(program: Any, box: Interval, lower: Sequence[Any] = ()) -> Enclosure:
+    """Enclose the result of a program, a derivative of the programs in `lower`.
+
+    The derivative of a step, such as floor or a comparison, is 0 in JAX, so the program
+    of a derivative does not show where f or a lower derivative jumps.
+    """
     lines: dict[str, str] = {}
+    doubts = [one.trouble for part in lower for one in evaluate(part, [box], lines)]
     results = evaluate(program, [box], lines)
     if len(results) != 1:
         raise NotScalarError(
@@ -152,10 +164,16 @@ def _enclosure(program: Any, box: Interval) -> Enclosure:
         )
     (found,) = results
     if not found.is_float:
+        try:
+            check_exact(found)
+        except NotImplementedError as problem:
+            raise UnsupportedPrimitiveError(
+                f"the result of f cannot be enclosed: {problem}."
+            ) from problem
         found = Interval(
             found.low.astype(float), found.high.astype(float), found.trouble
         )
-    smooth = not np.any(found.trouble)
+    smooth = not any(np.any(trouble) for trouble in (found.trouble, *doubts))
     return Enclosure(found.low, found.high, smooth, () if smooth else tuple(lines))
 
 

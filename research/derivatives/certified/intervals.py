@@ -56,12 +56,21 @@ def point(value: Any) -> Interval:
     if array.dtype.kind == "f" or array.dtype.name == "bfloat16":
         array = array.astype(np.float64)
     elif array.dtype.kind in "iu":
+        if array.size and int(np.max(array)) > np.iinfo(np.int64).max:
+            raise NotImplementedError("it has an integer beyond 2^63")
         array = array.astype(np.int64)
     elif array.dtype.kind != "b":
         raise TypeError(
             f"intervals hold real numbers; got an array of dtype {array.dtype.name}."
         )
     return Interval(array, array, np.asarray(FINE))
+
+
+def check_exact(x: Interval) -> None:
+    """Raise NotImplementedError if float64 cannot hold the integers of an interval."""
+    ends = (int(np.min(x.low, initial=0)), int(np.max(x.high, initial=0)))
+    if max(map(abs, ends)) > 2**53:
+        raise NotImplementedError("its integers may lie beyond 2^53")
 
 
 def interval(low: Any, high: Any, *causes: Interval) -> Interval:
@@ -124,7 +133,12 @@ def add(a: Interval, b: Interval) -> Interval:
     """Enclose a + b for all numbers in a and b."""
     low = add_down(a.low, b.low)
     high = add_up(a.high, b.high)
-    return interval(_or(low, -np.inf), _or(high, np.inf), a, b)
+    found = interval(_or(low, -np.inf), _or(high, np.inf), a, b)
+    # Infinite ends may be attained, and inf - inf is NaN.
+    opposite = ((a.low == -np.inf) & (b.high == np.inf)) | (
+        (a.high == np.inf) & (b.low == -np.inf)
+    )
+    return with_trouble(found, opposite, MAYBE_UNDEFINED)
 
 
 def negative(a: Interval) -> Interval:
@@ -161,10 +175,17 @@ def multiply(a: Interval, b: Interval) -> Interval:
     found = interval(
         np.where(exact, low, down(low)), np.where(exact, high, up(high)), a, b
     )
-    if a.is_point:  # An infinite constant times 0 is NaN.
-        zero = (b.low <= 0) & (b.high >= 0)
-        return with_trouble(found, np.isinf(a.low) & zero, MAYBE_UNDEFINED)
-    return found
+    # Infinite ends may be attained, and infinity times 0 is NaN.
+    nothing = (_is_infinite(a) & _has_zero(b)) | (_is_infinite(b) & _has_zero(a))
+    return with_trouble(found, nothing, MAYBE_UNDEFINED)
+
+
+def _is_infinite(x: Interval) -> np.ndarray:
+    return np.isinf(x.low) | np.isinf(x.high)
+
+
+def _has_zero(x: Interval) -> np.ndarray:
+    return (x.low <= 0) & (x.high >= 0)
 
 
 def _product(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -223,7 +244,8 @@ def divide(a: Interval, b: Interval) -> Interval:
         a,
         b,
     )
-    return with_trouble(found, through_zero, MAYBE_UNDEFINED)
+    nothing = through_zero | (_is_infinite(a) & _is_infinite(b))
+    return with_trouble(found, nothing, MAYBE_UNDEFINED)
 
 
 def safe(x: np.ndarray) -> np.ndarray:

@@ -163,4 +163,7 @@ def _cholesky(a: Interval, **params: Any) -> Interval:
                 below,
                 subtract(_entry(a, below, below), _outer(column, column)),
             )
-    return a
+    # Where one pivot is negative, JAX fills the whole matrix with NaN.
+    diagonal = np.einsum("...ii->...i", a.trouble)
+    largest = np.max(diagonal, axis=-1, initial=FINE)[..., None, None]
+    return a._replace(trouble=np.maximum(a.trouble, largest))

@@ -20,6 +20,7 @@ from research.derivatives.certified.intervals import (
     UNIT,
     Interval,
     add,
+    check_exact,
     divide,
     hull,
     integer_power,
@@ -70,15 +71,19 @@ def _exact_integers(
             ends = [logical(*(end[i] for end in inputs)) for i in (0, 1)]
             return Interval(ends[0], ends[1], worst(*inputs))
         found = in_floats(*(_as_float(x) for x in inputs))
-        return _as_integer(
+        return as_integer(
             Interval(np.floor(found.low), np.ceil(found.high), found.trouble)
         )
 
     return apply
 
 
-def _as_integer(x: Interval) -> Interval:
-    """Return floats that are integers as int64, if float64 holds them exactly."""
+def as_integer(x: Interval) -> Interval:
+    """Return bounds of integers, which are floats, as int64.
+
+    Raises:
+      NotImplementedError: A bound may lie beyond 2^53, where floats skip integers.
+    """
     if not np.all((np.abs(x.low) <= 2.0**53) & (np.abs(x.high) <= 2.0**53)):
         raise NotImplementedError("its integers may lie beyond 2^53")
     return Interval(x.low.astype(np.int64), x.high.astype(np.int64), x.trouble)
@@ -87,6 +92,7 @@ def _as_integer(x: Interval) -> Interval:
 def _as_float(x: Interval) -> Interval:
     if x.is_float:
         return x
+    check_exact(x)
     low = x.low.astype(np.float64)
     return Interval(low, low if x.is_point else x.high.astype(np.float64), x.trouble)
 
@@ -180,12 +186,21 @@ def _convert(x: Interval, *, new_dtype: Any, **params: Any) -> Interval:
     if kind == "b":
         if x.low.dtype.kind == "b":
             return x
-        return _bool_result(
-            (x.low > 0) | (x.high < 0), ~((x.low == 0) & (x.high == 0)), worst(x)
+        unknown = x.trouble == MAYBE_UNDEFINED
+        found = _bool_result(
+            ((x.low > 0) | (x.high < 0)) & ~unknown,
+            ~((x.low == 0) & (x.high == 0)) | unknown,
+            worst(x),
         )
+        touches = (x.low <= 0) & (x.high >= 0)
+        return with_trouble(found, touches, NOT_SMOOTH) if x.is_float else found
     if x.is_float:  # Towards zero, as JAX does.
-        whole = _as_integer(Interval(np.trunc(x.low), np.trunc(x.high), x.trouble))
-        return with_trouble(whole, whole.low != whole.high, NOT_SMOOTH)
+        if np.any(x.trouble == MAYBE_UNDEFINED):
+            raise NotImplementedError("it makes an integer of a value that may be NaN")
+        low, high = np.trunc(x.low), np.trunc(x.high)
+        jumps = (low != high) | _is_step(x.low) | _is_step(x.high)
+        whole = as_integer(Interval(low, high, x.trouble))
+        return with_trouble(whole, jumps, NOT_SMOOTH)
     low = x.low.astype(np.int64)
     return Interval(low, low if x.is_point else x.high.astype(np.int64), x.trouble)
 
@@ -244,8 +259,13 @@ def _bool_result(low: np.ndarray, high: np.ndarray, trouble: np.ndarray) -> Inte
 
 
 def _compared(a: Interval, b: Interval, low: Any, high: Any) -> Interval:
-    """Return the answer of a comparison. Where two floats may be equal, f may jump."""
-    found = _bool_result(low, high, worst(a, b))
+    """Return the answer of a comparison. Where two floats may be equal, f may jump.
+
+    Where a float may be NaN, both answers are possible.
+    """
+    trouble = worst(a, b)
+    unknown = trouble == MAYBE_UNDEFINED
+    found = _bool_result(low & ~unknown, high | unknown, trouble)
     if not a.is_float:
         return found
     return with_trouble(found, (a.low <= b.high) & (b.low <= a.high), NOT_SMOOTH)
@@ -322,8 +342,11 @@ def _logical(
 
 @rule("is_finite")
 def _is_finite(x: Interval, **params: Any) -> Interval:
-    """Return True for real numbers, and either answer for a value that may be NaN."""
-    return nan_test(x, where_real=True)
+    """Return True for real numbers, and either answer for NaN or an infinite end."""
+    found = nan_test(x, where_real=True)
+    infinite = np.isinf(x.low) | np.isinf(x.high)
+    found = found._replace(low=found.low & ~infinite)
+    return with_trouble(found, infinite, MAYBE_UNDEFINED)
 
 
 def nan_test(x: Interval, where_real: bool) -> Interval:
@@ -396,7 +419,13 @@ def _rem(a: Interval, b: Interval, **params: Any) -> Interval:
         np.where(same, np.minimum(exact.high, size), np.where(a.high <= 0, 0.0, size)),
         quotient,
     )
-    return with_trouble(found, ~same, NOT_SMOOTH)
+    jumps = ~same | _is_step(quotient.low) | _is_step(quotient.high)
+    return with_trouble(found, jumps, NOT_SMOOTH)
+
+
+def _is_step(x: np.ndarray) -> np.ndarray:
+    """Return where rounding towards 0 jumps: at the integers other than 0."""
+    return (np.trunc(x) == x) & (x != 0)
 
 
 def _no_floats(*inputs: Interval) -> Interval:
@@ -434,8 +463,14 @@ def _broadcast(
 
 
 @rule("reshape")
-def _reshape(x: Interval, *, new_sizes: Any, **params: Any) -> Interval:
-    return _each_end(lambda v: v.reshape(new_sizes))(x)
+def _reshape(
+    x: Interval, *, new_sizes: Any, dimensions: Any = None, **params: Any
+) -> Interval:
+    def move(v: np.ndarray) -> np.ndarray:
+        moved = v if dimensions is None else np.transpose(v, dimensions)
+        return moved.reshape(new_sizes)
+
+    return _each_end(move)(x)
 
 
 @rule("squeeze")

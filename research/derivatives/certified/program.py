@@ -6,12 +6,15 @@ their floats, and no operation rounds. Some constants of JAX's derivative rules,
 whether the program computes in float32 or float64.
 """
 
+import functools
 import math
 import os
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from research.derivatives._float64 import in_float64
@@ -23,17 +26,16 @@ from research.derivatives.certified.intervals import (
     MAYBE_UNDEFINED,
     NOT_SMOOTH,
     Interval,
-    down,
     hull,
     integer_power,
     negative,
     point,
-    up,
     with_trouble,
 )
 from research.derivatives.certified.primitives import (
     MOVED_BY_JAX,
     RULES,
+    as_integer,
     moved_by_jax,
     nan_test,
     scattered,
@@ -59,6 +61,17 @@ ROUNDED = (2 / math.sqrt(math.pi), math.log(2), 1 / math.log(2), 1 / 3)
 # much more than the terms that the polynomial leaves out, for each of its derivatives.
 SINC = tuple(math.pi ** (2 * k) / math.factorial(2 * k + 1) for k in range(1, 12))
 NEAR = 1e-14
+# Functions of JAX that use the factors of a matrix, and do not return them.
+SOLUTIONS = ("solve", "_solve", "inv", "det", "_det", "slogdet", "_slogdet_lu")
+# Files of JAX whose functions call a function of the user.
+PASS_ON = (
+    *("tree_util.py", "tree.py", "api.py", "api_util.py", "pjit.py", "linear_util.py"),
+    *("traceback_util.py", "core.py", "batching.py", "partial_eval.py", "ad.py"),
+    *("control_flow.py", "loops.py", "conditionals.py", "profiler.py", "util.py"),
+    *("custom_derivatives.py", "ad_checkpoint.py", "numpy_vectorize.py"),
+)
+STANDARD = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
+MOST_REACHED = 10_000
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -85,8 +98,15 @@ def evaluate(
       UnsupportedPrimitiveError: An equation has no rule. The message names its line.
     """
     lines = {} if lines is None else lines
-    with np.errstate(all="ignore"):
-        return _run(program, inputs, lines)
+    try:
+        with np.errstate(all="ignore"):
+            return _run(program, inputs, lines)
+    except UnsupportedPrimitiveError:
+        raise
+    except NotImplementedError as problem:  # Of a constant.
+        raise UnsupportedPrimitiveError(
+            f"the program cannot be enclosed: {problem}."
+        ) from problem
 
 
 def _walk(
@@ -214,11 +234,15 @@ def _value(atom: Any, known: dict[Any, Any]) -> Any:
     found = constant(atom.val)
     if not found.is_float or found.low.ndim:
         return found
-    size = abs(found.low)
-    if size in ROUNDED:
-        return Interval(down(found.low), up(found.low), found.trouble)
-    if any(abs(size - exact) <= NEAR * exact for exact in SINC):
-        error = 3 * NEAR * size
+    size, dtype = abs(found.low), atom.aval.dtype
+    for exact in ROUNDED:
+        if size == float(np.asarray(exact, dtype)):
+            near = np.array([size, np.nextafter(exact, 0), np.nextafter(exact, 2)])
+            ends = np.sort(np.sign(found.low) * near)[[0, -1]]
+            return Interval(np.asarray(ends[0]), np.asarray(ends[1]), found.trouble)
+    near = max(NEAR, 4 * float(jnp.finfo(dtype).eps))
+    if any(abs(size - exact) <= near * exact for exact in SINC):
+        error = 3 * near * size
         return Interval(found.low - error, found.low + error, found.trouble)
     return found
 
@@ -293,7 +317,10 @@ def _enclosed(equation: Any, values: list[Any], lines: dict[str, str]) -> Any:
     if name in ("eq", "ne") and equation.invars[0] is equation.invars[1]:
         return nan_test(values[0], where_real=name == "eq")  # x != x asks for NaN.
     if name in RULES:
-        return RULES[name](*values, **params)
+        found = RULES[name](*values, **params)
+        if name == "lu" and np.any(found[2].trouble) and not _solves(equation):
+            raise NotImplementedError("the order of its pivots varies in the box")
+        return found
     if name in MOVED_BY_JAX:
         return moved_by_jax(equation, values)
     if name in ("scatter-add", "scatter_add", "scatter"):
@@ -303,6 +330,19 @@ def _enclosed(equation: Any, values: list[Any], lines: dict[str, str]) -> Any:
     if not values:
         return _by_jax(equation, values)
     raise NotImplementedError("it has no rule")
+
+
+def _solves(equation: Any) -> bool:
+    """Whether JAX factorises a matrix for a solution or a determinant.
+
+    These do not depend on the order of the pivots, and the factors do.
+    """
+    traceback = equation.source_info.traceback
+    return traceback is not None and any(
+        frame.file_name.startswith(LIBRARY + os.sep)
+        and frame.function_name.rpartition(".")[2] in SOLUTIONS
+        for frame in traceback.frames
+    )
 
 
 def _by_jax(equation: Any, values: Sequence[Interval]) -> list[Interval]:
@@ -324,6 +364,9 @@ def _checked(x: Interval, aval: Any) -> Interval:
     """Refuse a result of another shape, or integers that its dtype cannot hold."""
     if x.low.shape != tuple(aval.shape) or x.high.shape != tuple(aval.shape):
         raise NotImplementedError(f"it has the shape {aval.shape}, not {x.low.shape}")
+    kind = np.dtype(aval.dtype).kind if hasattr(aval.dtype, "kind") else ""
+    if kind in ("i", "u") and x.is_float:  # The bounds were computed in floats.
+        x = as_integer(Interval(np.ceil(x.low), np.floor(x.high), x.trouble))
     if x.low.dtype.kind in "iu":
         limits = np.iinfo(aval.dtype)
         if np.any((x.low < limits.min) | (x.high > limits.max)):
@@ -478,8 +521,11 @@ def check_derivatives(program: Any) -> None:
     """
     for equation in program.eqns:
         name = equation.primitive.name
-        if name.startswith("custom_") and name != "custom_linear_solve":
-            own = [part for part in inner(equation) if not is_library(closed(part))]
+        if name == "custom_linear_solve":
+            own = not _is_direct(equation.params["jaxprs"].solve)
+        elif name.startswith("custom_"):
+            own = not all(is_library(closed(part)) for part in inner(equation))
+            own = own or not _has_rule_of_library(equation)
         else:
             own = name == "stop_gradient" and not _called_by_library(equation)
         if own:
@@ -492,18 +538,93 @@ def check_derivatives(program: Any) -> None:
             check_derivatives(part)
 
 
+def _is_direct(solve: Any) -> bool:
+    """Whether a solver of JAX ends without a loop, so that its result is exact."""
+    return is_library(closed(solve)) and not _has_loop(closed(solve).jaxpr)
+
+
+def _has_loop(jaxpr: Any) -> bool:
+    return any(
+        equation.primitive.name in ("while", "scan")
+        or any(_has_loop(part) for part in inner(equation))
+        for equation in jaxpr.eqns
+    )
+
+
+def _has_rule_of_library(equation: Any) -> bool:
+    """Whether the derivative rule of a function is from JAX, like the function.
+
+    The rule is a closure, or a wrapper of it. All functions that it reaches must be
+    defined in JAX or in Python's library.
+    """
+    known = [v for k, v in equation.params.items() if not hasattr(v, "eqns")]
+    reached: set[int] = set()
+    files: set[str] = set()
+    while known:
+        value = known.pop()
+        if id(value) in reached or len(reached) > MOST_REACHED:
+            continue
+        reached.add(id(value))
+        if isinstance(value, types.FunctionType):
+            files.add(value.__code__.co_filename)
+            known += [
+                cell.cell_contents for cell in value.__closure__ or () if _is_full(cell)
+            ]
+            known += list(value.__defaults__ or ())
+        elif isinstance(value, types.MethodType):
+            known += [value.__func__, value.__self__]
+        elif isinstance(value, functools.partial):
+            known += [value.func, *value.args, *value.keywords.values()]
+        elif isinstance(value, tuple | list):
+            known += list(value)
+        elif type(value).__module__.startswith("jax"):
+            known += list(_attributes(value))
+    return all(map(_is_trusted, files))
+
+
+def _is_trusted(file: str) -> bool:
+    """Whether a file belongs to JAX or to Python's library."""
+    if file.startswith((LIBRARY + os.sep, "<")):
+        return True
+    return file.startswith(STANDARD) and "-packages" not in file
+
+
+def _is_full(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:  # The cell has no value yet.
+        return False
+
+
+def _attributes(value: Any) -> Iterator[Any]:
+    names = [*getattr(value, "__dict__", ()), *getattr(type(value), "__slots__", ())]
+    for name in names:
+        found = getattr(value, name, None)
+        if callable(found) or isinstance(found, tuple | list):
+            yield found
+
+
 def _called_by_library(equation: Any) -> bool:
-    """Whether JAX itself calls stop_gradient, as logsumexp does."""
+    """Whether JAX itself calls stop_gradient, as logsumexp does.
+
+    Functions of JAX that only call a function of the user, such as tree.map and vmap,
+    do not count.
+    """
     traceback = equation.source_info.traceback
     if traceback is None:
         return False
     files = [frame.file_name for frame in traceback.frames]
+    passes_on = lambda k: (
+        files[k].startswith(LIBRARY + os.sep) and os.path.basename(files[k]) in PASS_ON
+    )
     own = [
         k
         for k, frame in enumerate(traceback.frames)
-        if frame.file_name.startswith(LIBRARY)
+        if frame.file_name.startswith(LIBRARY + os.sep)
         and frame.function_name.rpartition(".")[2]
         in ("stop_gradient", "_stop_gradient")
     ]
     at = own[-1] + 1 if own else len(files)
-    return at < len(files) and files[at].startswith(LIBRARY)
+    while at < len(files) and passes_on(at):
+        at += 1
+    return at < len(files) and files[at].startswith(LIBRARY + os.sep)
