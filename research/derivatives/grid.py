@@ -70,7 +70,9 @@ def fornberg_weights(nodes: Any, at: Any, order: int) -> Float[np.ndarray, "*bat
     if not np.isfinite(np.asarray(at, np.float64)).all():
         raise ValueError(f"at must be finite; got at={at!r}.")
     offsets = np.asarray(nodes, np.float64) - np.asarray(at, np.float64)[..., None]
-    offset = np.moveaxis(offsets, -1, 0)
+    # In the unit of the largest offset, products of offsets do not overflow.
+    power = np.frexp(np.max(np.abs(offsets), axis=-1))[1]
+    offset = np.moveaxis(np.ldexp(offsets, -power[..., None]), -1, 0)
     # weights[k, j] is the weight of node j for derivative k, from the first i nodes.
     weights = np.zeros((order + 1, *offset.shape))
     weights[0, 0] = 1.0
@@ -90,7 +92,8 @@ def fornberg_weights(nodes: Any, at: Any, order: int) -> Float[np.ndarray, "*bat
             weights[0, j] = offset[i] * weights[0, j] / gap
             weights[1:, j] = (offset[i] * weights[1:, j] - orders * lower) / gap
         before = product
-    return np.moveaxis(weights[order], 0, -1)
+    found = np.moveaxis(weights[order], 0, -1)
+    return np.ldexp(found, -order * power[..., None])
 
 
 def grid_derivative(
@@ -183,7 +186,8 @@ def _pieces(x: np.ndarray, order: int, accuracy: int) -> Iterator[tuple[int, int
     half = size // 2
     steps = np.diff(x)
     # The grid counts as even up to the rounding of the abscissae.
-    even = np.ptp(steps) <= 8 * np.finfo(np.float64).eps * np.max(np.abs(x))
+    rounding = 8 * np.finfo(np.float64).eps * np.max(np.abs(x))
+    even = np.ptp(steps) <= min(rounding, 0.01 * np.min(np.abs(steps)))
     # The error of a symmetric formula has only even powers of the spacing.
     inside = size - 1 if even and size % 2 == 0 and accuracy % 2 == 0 else size
     marks = (0, half, n - half, n) if inside < size and n > 2 * half else (0, n)

@@ -204,7 +204,13 @@ def _limit(f: Callable[[Any], Any], x: Any, scheme: str) -> tuple[float, float]:
     """Return the derivative at x in float64, and its error bound."""
     # The complex step has no cancellation. At a tiny step only rounding errors remain.
     if scheme == "complex":
-        value = _quotients(f, np.float64(x), np.array([1e-100]), scheme)[0][0]
+        point = np.float64(x)
+        value = _quotients(f, point, np.array([1e-100]), scheme)[0][0]
+        if abs(point) < 1e-90 and point != 0:  # The step is not small.
+            value = _quotients(f, point, np.array([1e-30 * abs(point)]), scheme)[0][0]
+        elif abs(value) * 1e-100 < 1e-290:  # The imaginary part has underflowed.
+            step = 1e-30 * max(abs(point), 1.0)
+            value = _quotients(f, point, np.array([step]), scheme)[0][0]
         return value, 2 * abs(value) * float(np.finfo(np.float64).eps)
     result = finite_difference(f, float(x))
     if result.verdict == "ok":

@@ -768,3 +768,21 @@ def test_a_partial_is_compiled_once_for_all_of_its_arguments():
             ).verdict
             == "wrong"
         )
+
+
+def test_the_scale_of_a_huge_leaf_does_not_overflow():
+    f, x = (lambda x: jnp.sin(x / 1e160)), jnp.array(1e160)
+    assert check_derivative(f, x, jax.random.key(0)).verdict == "right"
+    wrong = check_derivative(f, x, jax.random.key(0), lambda x: jnp.zeros_like(x))
+    assert wrong.verdict == "wrong"
+
+
+def test_a_small_jump_and_a_slope_without_a_limit_are_unresolved():
+    key = jax.random.key(0)
+    jump = lambda x: x + 1e-6 * jnp.sign(x)
+    assert check_derivative(jump, jnp.array(0.0), key).verdict != "right"
+    other = lambda x: jnp.where(x > 1, x**2, 2 * x - 1 + 1e-6)
+    assert check_derivative(other, jnp.array(1.0), key).verdict != "right"
+    drift = lambda x: jnp.sum(x * jnp.log(jnp.abs(x) + 1e-30))
+    for x in (jnp.array([0.0, 0.5]), jnp.array([0.0])):
+        assert check_derivative(drift, x, key).verdict != "wrong"

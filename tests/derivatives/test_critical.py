@@ -535,3 +535,13 @@ def test_a_search_says_how_many_points_it_has_missed():
     assert "2 more are proved to lie inside the bounds, and there are no" in str(found)
     assert pickle.loads(pickle.dumps(found)).missed == 2
     assert critical_points(f, start, bounds).missed is None
+
+
+def test_a_point_is_classified_in_the_precision_of_jax():
+    with jax.enable_x64(False):
+        f = lambda x: (x[0] - 1) ** 4
+        kinds = [
+            classify_critical_point(f, x).kind
+            for x in (np.array([1.0]), jnp.array([1.0]))
+        ]
+    assert kinds[0] == kinds[1]

@@ -706,3 +706,84 @@ def test_random_functions_are_answered_within_their_bounds(kind, order, number):
             f.verdict for case, f in none if case.gap(1) > 1e-6 * abs(case.left[1])
         ]
         assert large.count("kink") >= 0.8 * len(large)
+
+
+def test_a_function_may_return_bfloat16():
+    found = finite_difference(lambda x: jnp.asarray(3 * x, "bfloat16"), 1.0)
+    assert found.verdict != "ok" or abs(found.value - 3.0) <= found.error
+
+
+def of_the_phase(g):
+    """x g(log2 of the mantissa of x), which repeats whenever x doubles."""
+
+    def f(x):
+        mantissa = np.frexp(np.abs(x))[0]
+        return x * g(2 * np.pi * np.log2(np.where(mantissa == 0, 1.0, mantissa)))
+
+    return f
+
+
+@pytest.mark.parametrize("scheme", ["auto", "forward", "backward"])
+@pytest.mark.parametrize("size", [0.1, 0.3, 1.0, 3.0])
+def test_a_function_that_repeats_with_the_ladder_has_no_derivative(scheme, size):
+    for phase in np.linspace(0, 2 * np.pi, 24, endpoint=False):
+        f = of_the_phase(lambda t, p=phase: 1 + size * np.cos(t + p))
+        assert finite_difference(f, 0.0, scheme=scheme).verdict != "ok"
+
+
+@pytest.mark.parametrize("power", [1.1, 1.15, 1.2, 1.25, 1.3, 1.4, 1.5, 1.75])
+def test_a_power_above_one_is_no_kink(power):
+    for f in (lambda x: abs(x) ** power, lambda x: max(x, 0.0) ** power):
+        found = finite_difference(f, 0.0)
+        assert found.verdict in ("ok", "unresolved")
+        assert found.verdict == "unresolved" or abs(found.value) <= found.error
+
+
+def test_a_formula_that_underflows_beside_zero_is_defined_there():
+    def waves(x):
+        return np.where(x == 0, 0.0, x**2 * np.sin(1 / x**2))
+
+    def ratio(x):
+        return np.where(x == 0, 1.0, np.sin(x**2) / x**2)
+
+    for f in (waves, ratio):
+        found = finite_difference(f, 0.0)
+        assert found.verdict in ("ok", "unresolved")
+        assert found.verdict == "unresolved" or abs(found.value) <= found.error
+
+
+@pytest.mark.parametrize("gap", [1e-12, 2e-13, 1e-13, 3e-14, 1e-14])
+def test_a_point_beside_an_edge_has_two_sides(gap):
+    x = 1 - gap
+    for f, slope in (
+        (np.arccos, -1 / mpmath.sqrt(1 - mpmath.mpf(x) ** 2)),
+        (lambda x: np.sqrt(1 - x**2), -x / mpmath.sqrt(1 - mpmath.mpf(x) ** 2)),
+        (lambda x: np.log(1 - x), -1 / (1 - mpmath.mpf(x))),
+    ):
+        found = finite_difference(f, x)
+        assert found.verdict in ("ok", "unresolved")
+        if found.verdict == "ok":
+            assert abs(found.value - float(slope)) <= found.error
+
+
+def test_another_slope_far_below_the_other_steps_is_seen():
+    for f, slope in (
+        (lambda x: np.sqrt(x**2 + np.finfo(float).tiny), 0.0),
+        (lambda x: x * (1 + 1 / (1 + (1e30 * x) ** 2)), 2.0),
+    ):
+        found = finite_difference(f, 0.0)
+        assert found.verdict in ("ok", "unresolved")
+        if found.verdict == "ok":
+            assert abs(found.value - slope) <= found.error
+
+
+def test_one_side_has_the_safeguards_of_both():
+    rough = lambda x: np.where(
+        x == 0, 1.0, np.cos(x) + 1e-5 * x**2 * np.sin(1 / np.where(x == 0, 1, x))
+    )
+    assert finite_difference(rough, 0.0, 2, scheme="forward").verdict != "ok"
+    slow = lambda t: np.sin(t) + 1e-6 * np.abs(t - 0.7) ** 2.5
+    for scheme in ("auto", "forward", "backward"):
+        found = finite_difference(slow, 0.7, 2, scheme=scheme)
+        if found.verdict == "ok":
+            assert abs(found.value + np.sin(0.7)) <= found.error

@@ -274,3 +274,19 @@ def test_numpy_still_falls_into_the_trap():
 def test_bad_input_is_named_with_its_value_and_a_remedy(y, x, keywords, error, message):
     with pytest.raises(error, match=message):
         grid_derivative(y, x, **keywords)
+
+
+def test_weights_of_tiny_and_of_huge_offsets_are_those_of_one():
+    plain = fornberg_weights(np.arange(30) / 32, 0.0, 1)
+    for power in (-600, -40, 30, 300):
+        nodes = np.ldexp(np.arange(30) / 32, power)
+        found = fornberg_weights(nodes, 0.0, 1)
+        np.testing.assert_array_equal(np.ldexp(found, power), plain)
+    found = fornberg_weights(np.array([-1e-200, 0, 1e-200]), 0.0, 1)
+    np.testing.assert_allclose(found, [-5e199, 0, 5e199])
+
+
+def test_an_uneven_grid_far_from_zero_is_not_even():
+    k = np.array([0, 1, 3, 4, 6, 7, 9])
+    found = grid_derivative(k.astype(float) ** 3, 2.0**30 + k * 2.0**-22, order=2)
+    np.testing.assert_allclose(found / 2.0**44, 6.0 * k, atol=1e-6)

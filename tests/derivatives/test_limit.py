@@ -227,3 +227,9 @@ def test_printed_table_has_the_limit_a_row_for_each_step_and_a_mark_at_the_best(
         "any step that is small enough works"
         in limit_table(np.sin, 1.0, "complex").text()
     )
+
+
+def test_the_complex_step_fits_the_point_and_the_value():
+    flat = limit_table(lambda x: np.exp(-(x**2)), 25.0, "complex")
+    np.testing.assert_allclose(flat.limit, -50 * np.exp(-625.0), rtol=1e-12)
+    assert limit_table(np.log, 1e-120, "complex").limit == pytest.approx(1e120)

@@ -245,3 +245,10 @@ def test_every_public_name_is_there():
         "find_derivative_rule",
         "verify_derivative_rule",
     } == set(rules.__all__)
+
+
+def test_the_first_power_has_its_derivative_at_zero():
+    found = verify_derivative_rule(
+        "power with a whole exponent", jax.random.key(0), points=[0.0] * 20
+    )
+    assert found.residual_jax < 1e-12

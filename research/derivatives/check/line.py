@@ -397,7 +397,7 @@ def _leaves(x: Any) -> Iterator[Leaf]:
     start = 0
     for path, leaf in jax.tree_util.tree_flatten_with_path(x)[0]:
         values = np.asarray(leaf, np.float64)
-        scale = float(np.sqrt(np.mean(values**2))) if values.size else 0.0
+        scale = _root_mean_square(values)
         yield Leaf(
             "x" + jax.tree_util.keystr(path),
             start,
@@ -405,6 +405,16 @@ def _leaves(x: Any) -> Iterator[Leaf]:
             scale if 0 < scale < np.inf else 1.0,
         )
         start += values.size
+
+
+def _root_mean_square(values: np.ndarray) -> float:
+    """Return √(mean of the squares), also where the squares over- or underflow."""
+    with np.errstate(over="ignore", under="ignore"):
+        plain = float(np.sqrt(np.mean(values**2))) if values.size else 0.0
+    if 1e-150 < plain < np.inf or not values.any():
+        return plain
+    top = float(np.max(np.abs(values)))
+    return top * float(np.sqrt(np.mean((values / top) ** 2)))
 
 
 def _contracted(jacobian: Any, line: Line, w: np.ndarray) -> np.ndarray:

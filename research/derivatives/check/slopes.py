@@ -14,6 +14,8 @@ NUDGED_OFFSETS = np.concatenate([-STEPS[NUDGED], STEPS[NUDGED][::-1]])
 _DEPTH = 4  # Number of Richardson extrapolations.
 _SEEN = 40  # A difference of one-sided slopes above this many noise units is visible.
 _FEW = 2  # Number of low-noise steps whose agreement is unlikely to be chance.
+VISIBLE, HIDDEN = "visible", "hidden"  # Drifts at the smallest steps.
+_MANY = 8  # Number of smallest steps that show a jump or a drift.
 _SAME = 8  # A difference above this many noise units is a contradiction.
 
 
@@ -34,6 +36,8 @@ class Slope(NamedTuple):
       bends: Right slope minus left slope at each length in STEPS, shape (LEVELS,).
       unsure: Uncertainty of each entry of `bends`, because of noise, shape (LEVELS,).
       central: Central difference at each length in STEPS, shape (LEVELS,).
+      drifts: Whether the central differences change by the same amount from step to
+        step, down to steps where noise hides the change.
     """
 
     value: float
@@ -45,13 +49,14 @@ class Slope(NamedTuple):
     bends: np.ndarray
     unsure: np.ndarray
     central: np.ndarray
+    drifts: bool = False
 
     def times(self, factor: float) -> "Slope":
         """Return the slopes, each multiplied by a factor, for a new unit of length."""
-        value, error, noise, jump, left, right, bends, unsure, central = self
+        value, error, noise, jump, left, right, bends, unsure, central, drifts = self
         sides = (jump * factor, left * factor, right * factor)
         arrays = (bends * factor, unsure * factor, central * factor)
-        return Slope(value * factor, error * factor, noise, *sides, *arrays)
+        return Slope(value * factor, error * factor, noise, *sides, *arrays, drifts)
 
     def agrees_with(self, rate: float, gap: float) -> bool:
         """Return whether the central differences at small steps are close to a rate.
@@ -115,6 +120,9 @@ def slope_at_middle(
         if change and scatter > max(1e-3 * change, 100 * float(np.min(rounding))):
             # f jumps, or changes faster than the smallest step: the slope is unknown.
             error = float("inf")
+        drift = _drift(central, noise / STEPS)
+        if drift or _has_a_jump(central, float(np.min(rounding))):
+            error = float("inf")
         forward, backward = (right - middle) / STEPS, (middle - left) / STEPS
         bends, unsure = forward - backward, noise / STEPS
         jump, level = _jump(bends, unsure)
@@ -128,6 +136,47 @@ def slope_at_middle(
         bends,
         unsure,
         central,
+        drift == HIDDEN,
+    )
+
+
+def _has_a_jump(central: np.ndarray, rounding: float) -> bool:
+    """Return whether f jumps at the middle.
+
+    If it jumps by a, the central differences contain a / (2 h), so their changes times
+    h are all alike.
+    """
+    jumps = (np.diff(central) * STEPS[1:])[-_MANY:]
+    return _are_alike(jumps, 0.5) and bool(np.min(np.abs(jumps)) > 100 * rounding)
+
+
+def _drift(central: np.ndarray, unsure: np.ndarray) -> str:
+    """Return how the central differences drift, or "" if they do not.
+
+    If the slope drifts like log h, they change by the same amount from step to step. A
+    slope that converges has changes that shrink. The drift is VISIBLE at the smallest
+    steps, or HIDDEN there by noise.
+    """
+    changes = np.diff(central)
+    visible = np.abs(changes) > 20 * (unsure[1:] + unsure[:-1])
+    shown = np.flatnonzero(visible)
+    if len(shown) < _MANY or shown[-1] - shown[-_MANY] != _MANY - 1:
+        return ""
+    if not _are_alike(changes[shown[-_MANY:]], 0.7):
+        return ""
+    return VISIBLE if shown[-1] == len(changes) - 1 else HIDDEN
+
+
+def _are_alike(numbers: np.ndarray, least: float) -> bool:
+    """Return whether numbers have one sign, and the smallest is a share of the largest.
+
+    The share must be above `least`.
+    """
+    sizes = np.abs(numbers)
+    return bool(
+        np.isfinite(numbers).all()
+        and abs(np.sum(np.sign(numbers))) == len(numbers)
+        and np.min(sizes) > least * np.max(sizes)
     )
 
 

@@ -78,12 +78,17 @@ class Values:
 
         This ends when the error of the slope is at most `enough`.
         """
+        if self.slope.drifts:
+            return
         for length in (*self._shorter, *LONGER):
             if self.slope.jump == 0 and self.slope.error <= enough:
                 return
             if self.slope.jump and length > 1:
                 return
             slope, values = self._at(length)
+            if slope.drifts and length < 1:  # Shorter steps show only noise.
+                self.slope = self.slope._replace(error=float("inf"), jump=0.0)
+                return
             if self._is_worse_than(slope, length):
                 self.slope, self._values, self.length = slope, values, length
 

@@ -195,6 +195,7 @@ def classify_critical_point(
         )
     checked = scalar(f if x.ndim else lambda y: f(y[0]), "classify_critical_point")
     x = np.atleast_1d(np.asarray(x))
+    x = x.astype(jax.dtypes.canonicalize_dtype(x.dtype))  # float32 without x64.
     if not x.size:
         raise ValueError("x must have at least one coordinate; got shape (0,).")
     if not np.isfinite(x.astype(float)).all():

@@ -24,11 +24,12 @@ from research.derivatives.finite_differences.judging import (
 )
 from research.derivatives.finite_differences.ladder import (
     APART,
-    LOWEST,
     Ladder,
     climbed,
     exponents,
     from_values,
+    reach,
+    window_points,
 )
 from research.derivatives.finite_differences.noise import (
     noise_bounds,
@@ -56,6 +57,8 @@ _LOUD = 2.0
 # A jump of the derivative above this share of its bound is probably not noise.
 _SHOWN = 0.25
 _HALF = 0.6  # Half a jump, and a little for the error of the jump.
+_THREE = 3  # Windows in a row that contradict an estimate.
+_UNDERFLOW = 1e-290  # A smaller change of f may have lost digits.
 _SHARP = 30.0  # A difference above this many bounds is a kink without further tests.
 _REASONS = {
     "kink": "the slopes from the left and from the right differ. Ask for one of them "
@@ -365,7 +368,10 @@ def judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDif
         )
 
     values = [ladder.minus, ladder.plus]
-    there = [s for s in (0, 1) if np.isfinite(values[s][:LOWEST]).all()]
+    # Beside an edge of f only the smallest steps lie inside, and at x = 0 a formula may
+    # underflow at the isolated ones.
+    first = int(np.argmax(reach(ladder.exponents) > 1))
+    there = [s for s in (0, 1) if np.isfinite(values[s][first : first + 2]).all()]
     wanted = [(side + 1) // 2] if side else [0, 1]
     if not np.isfinite(ladder.centre) or not set(wanted) & set(there):
         return result("nan")
@@ -375,16 +381,83 @@ def judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDif
     if any(jumps(ladder, noise, values[s]) for s in wanted):
         return result("jump")
     if side:
-        found = sides[wanted[0]]
-        return result(
-            "ok" if _is_known_well(found, _flat(ladder, order)) else "unresolved", found
-        )
+        found = _one_sided(ladder, all_tables, sides[wanted[0]], side)
+        known = _is_known_well(found, _flat(ladder, order))
+        known = known and not (order == 1 and _is_contradicted(ladder, found, noise))
+        return result("ok" if known else "unresolved", found)
     verdict, found = _two_sided(
         ladder, all_tables, min(column.end for column in columns)
     )
+    if order == 1 and verdict == "ok" and _is_contradicted(ladder, found, noise):
+        return result("unresolved")
+    if order == 1 and _differs_near_zero(ladder, verdict, found, left, right):
+        return result("unresolved")
     if verdict == "ok":  # Both one-sided derivatives equal the derivative.
         left = right = found.value
     return result(verdict, found)
+
+
+def _one_sided(ladder: Ladder, all_tables: Tables, found: Estimate, side: int):
+    """Return an estimate from one side with the bounds that `_two_sided` has."""
+    if not found.is_known or _is_rough(ladder, len(all_tables.gaps)):
+        return NOTHING
+    least = max(
+        slow_error(found, all_tables.right if side > 0 else all_tables.left),
+        _of_rounded_x(ladder, all_tables, found.level),
+    )
+    return found._replace(error=max(found.error, least))
+
+
+def _is_contradicted(ladder: Ladder, found: Estimate, noise: np.ndarray) -> bool:
+    """Return whether quotients in the smallest windows stay away from the estimate.
+
+    The points of a window are not at the distances 2^k of the levels. So they show a
+    function that repeats itself whenever the distance doubles. If f has a derivative,
+    the quotients (f - f(x)) / distance approach it from window to window.
+    """
+    apart = window_points(ladder) - ladder.x
+    quotients = (ladder.windows - ladder.centre) / apart
+    away = np.max(np.abs(quotients - found.value), axis=1)
+    least = np.min(np.abs(apart), axis=1)
+    unsure = 4 * found.error + 8 * noise[ladder.places] / least
+    unsure += ladder.epsilon * abs(ladder.centre) / least
+    shown = np.isfinite(away) & (away > unsure)
+    if shown.sum() < _THREE:
+        return False
+    j = int(np.argmax(shown))
+    some = slice(j, j + _THREE)
+    return bool(
+        shown[some].all()
+        and len(away[some]) == _THREE
+        # A smaller window that could show the difference does not.
+        and not (unsure[:j] < away[j]).any()
+        and (away[some][:-1] > 0.8 * away[some][1:]).all()
+    )
+
+
+def _differs_near_zero(
+    ladder: Ladder, verdict: Verdict, found: Estimate, left: float, right: float
+) -> bool:
+    """Return whether steps far below the others show another slope, for x = 0."""
+    alone = np.diff(ladder.exponents, append=np.inf) > 1
+    alone &= ladder.exponents < 0
+    if verdict not in ("ok", "kink") or ladder.x or not alone.any():
+        return False
+    changes, steps = ladder.changes[:, alone], ladder.steps[alone]
+    slopes = changes / steps * np.array([[-1.0], [1.0]])
+    # A change that may have underflowed, or that rounding may hide, shows nothing.
+    tiny = (np.abs(changes) < _UNDERFLOW) & (abs(ladder.centre) < _UNDERFLOW)
+    unsure = 4 * ladder.epsilon * abs(ladder.centre) / steps
+    shown = np.isfinite(slopes) & ~tiny
+    if verdict == "ok":
+        # Slopes that converge come closer at smaller steps.
+        nearest = ladder.changes[:, len(steps)] / ladder.steps[len(steps)]
+        before = np.max(np.abs(nearest * [-1.0, 1.0] - found.value))
+        away = np.abs(slopes - found.value)
+        return bool((shown & (away > 4 * found.error + unsure + 2 * before)).any())
+    jump = right - left
+    away = np.abs(slopes[1] - slopes[0] - jump) > abs(jump) / 2
+    return bool((shown.all(axis=0) & away & (abs(jump) > 4 * unsure)).any())
 
 
 def _two_sided(ladder: Ladder, found: Tables, end: int) -> tuple[Verdict, Estimate]:
@@ -470,6 +543,9 @@ def _of_gap(found: Estimate, gap: Table, powers: np.ndarray) -> Verdict:
       gap: Table of this difference.
       powers: log2 of the steps, shape (levels,).
     """
+    power, sizes = growth(np.abs(gap.values[0]), gap.noise[0], powers)
+    if power >= VANISHES:  # The sides may meet slowly, as for |x|^1.25 at 0.
+        found = _widened(found, power)
     share = (
         abs(found.value) / max(found.error, np.finfo(np.float64).tiny)
         if found.is_known
@@ -477,7 +553,6 @@ def _of_gap(found: Estimate, gap: Table, powers: np.ndarray) -> Verdict:
     )
     if share > _SHARP:
         return "kink"
-    power, sizes = growth(np.abs(gap.values[0]), gap.noise[0], powers)
     if power < VANISHES:
         return "kink" if np.max(sizes) <= 1.3 * np.min(sizes) else "unresolved"
     return "ok" if share <= 1 else "kink" if share > _CLEAR else "unresolved"

@@ -206,6 +206,9 @@ def jumps(ladder: Ladder, noise: np.ndarray, side: np.ndarray) -> bool:
     on this side.
     """
     low = side[:LOWEST] - ladder.centre
+    low = low[np.isfinite(low)]
+    if not len(low):
+        return False
     distance = np.median(low)
     floor = 10 * max(float(np.max(noise[:LOWEST])), ladder.epsilon * abs(ladder.centre))
     return bool(

@@ -179,6 +179,12 @@ def from_values(
     )
 
 
+def window_points(ladder: Ladder) -> np.ndarray:
+    """Return the points of the windows, shape (windows, 8)."""
+    sides = np.where(np.arange(len(ladder.places)) % 2, -1.0, 1.0)
+    return _within(ladder.x, sides * ladder.steps[ladder.places])
+
+
 def _places(powers: np.ndarray) -> np.ndarray:
     """Return the indices of the levels that have a window."""
     first = int(np.argmax(reach(powers) >= APART)) + 3

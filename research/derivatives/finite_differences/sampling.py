@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from research.derivatives.errors import NotScalarError
@@ -85,10 +86,10 @@ def _at_once(
         mixed = np.asarray(f(points[order]))
     except Exception:  # f may not accept arrays; the loop raises real errors again.
         return None, 0.0
-    if mixed.shape != points.shape or mixed.dtype.kind not in "fiub":
+    if mixed.shape != points.shape or _kind(mixed.dtype) not in "fiub":
         return None, 0.0
     values = np.empty(len(points))
-    values[order] = mixed
+    values[order] = mixed.astype(float)
     return values, _epsilon(mixed.dtype)
 
 
@@ -99,7 +100,7 @@ def _at(f: Callable[[Any], Any], point: Any, strict: bool) -> tuple[float, float
     except (ArithmeticError, ValueError):  # math.log(-1.0), 1.0 / 0.0, math.exp(1000.0)
         return float("nan"), 0.0
     array: Any = np.asarray(value)
-    if array.size != 1 or array.dtype.kind not in "fiubcO":
+    if array.size != 1 or _kind(array.dtype) not in "fiubcO":
         raise NotScalarError(
             f"f must return one real number; f({float(point)!r}) has shape "
             f"{array.shape} and dtype {array.dtype}. For several outputs call "
@@ -144,7 +145,12 @@ def _exact(number: Any, point: Any) -> tuple[float, float]:
 
 
 def _epsilon(dtype: np.dtype) -> float:
-    return float(np.finfo(dtype if dtype.kind == "f" else np.float64).eps)
+    return float(jnp.finfo(dtype if _kind(dtype) == "f" else np.float64).eps)
+
+
+def _kind(dtype: np.dtype) -> str:
+    """Return NumPy's letter of a kind of dtype; "f" also for bfloat16."""
+    return "f" if jnp.issubdtype(dtype, jnp.floating) else dtype.kind
 
 
 def _same(one: float, other: float, epsilon: float) -> bool:

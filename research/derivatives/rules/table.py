@@ -105,7 +105,10 @@ DERIVATIVE_RULES: dict[str, Rule] = {
         "every x, for n = 1, 2, ...",
         WIDE,
         lambda x, c: c["n"] >= 1 and c["n"] == int(c["n"]),
-        lambda x, c: jnp.sign(x) ** c["n"] * jnp.abs(x) ** c["n"],
+        # JAX's derivative of sign(x) |x| at 0 is 0.
+        lambda x, c: jnp.where(
+            c["n"] == 1, x, jnp.sign(x) ** c["n"] * jnp.abs(x) ** c["n"]
+        ),
         lambda x, c: c["n"] * jnp.sign(x) ** (c["n"] - 1) * jnp.abs(x) ** (c["n"] - 1),
         {"n": (1, 6)},
     ),
