@@ -173,6 +173,9 @@ def _levels_within(
     f: Callable, init: Any, xs: Any, count: int, memory_bytes: int
 ) -> int:
     """Return the fewest levels whose gradient fits into the memory."""
+    # lax.scan may promote a weakly typed carry, such as the number 0.
+    carried = jax.eval_shape(lambda: jax.lax.scan(f, init, xs, length=count)[0])
+    init = jax.tree.map(lambda a, to: jnp.asarray(a, to.dtype), init, carried)
     needed = []
     for levels in range(1, MOST_LEVELS + 1):
         needed.append(_temporary_bytes(f, init, xs, count, levels))

@@ -77,7 +77,10 @@ def forward_gradient(
     def sample(total: jax.Array, i: jax.Array) -> tuple[jax.Array, None]:
         v = jax.random.normal(jax.random.fold_in(key, i), flat.shape, flat.dtype)
         slope = jax.jvp(lambda y: checked(unravel(y)), (flat,), (v,))[1]
-        return total + slope * v, None
+        return total + (slope * v).astype(total.dtype), None
 
-    total, _ = jax.lax.scan(sample, jnp.zeros_like(flat), jnp.arange(samples))
-    return ForwardGradient(unravel(total / samples), ((flat.size + 1) / samples) ** 0.5)
+    # A sum in half precision stops growing after a few hundred terms.
+    wide = jnp.promote_types(flat.dtype, jnp.float32)
+    total, _ = jax.lax.scan(sample, jnp.zeros(flat.shape, wide), jnp.arange(samples))
+    mean = (total / samples).astype(flat.dtype)
+    return ForwardGradient(unravel(mean), ((flat.size + 1) / samples) ** 0.5)

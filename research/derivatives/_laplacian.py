@@ -86,9 +86,29 @@ def laplacian(
     axes = jnp.arange(flat.size)
     if method == "forward":
         return jax.tree.map(lambda own: jnp.sum(own, axis=0), jax.vmap(along)(axes))
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    add = lambda total, i: (jax.tree.map(jnp.add, total, along(i)), None)
-    return jax.lax.scan(add, zeros, axes)[0]
+    add = lambda total, i: (jax.tree.map(jnp.add, total, _wide(along(i))), None)
+    return _like(jax.lax.scan(add, _wide_zeros(shapes), axes)[0], shapes)
+
+
+def _wide(tree: Any) -> Any:
+    """Return the leaves in at least float32.
+
+    A sum in half precision stops growing after a few hundred terms.
+    """
+    return jax.tree.map(
+        lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), tree
+    )
+
+
+def _wide_zeros(shapes: Any) -> Any:
+    return jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, jnp.promote_types(leaf.dtype, jnp.float32)),
+        shapes,
+    )
+
+
+def _like(tree: Any, shapes: Any) -> Any:
+    return jax.tree.map(lambda leaf, shape: leaf.astype(shape.dtype), tree, shapes)
 
 
 def laplacian_estimate(
@@ -132,13 +152,13 @@ def laplacian_estimate(
     shapes = outputs_of(f, x)
     flat, unravel = ravel_pytree(x)
     of_flat = lambda y: f(unravel(y))
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    zeros = _wide_zeros(shapes)
 
     # Welford's recurrence: the sum of squares about the mean, without cancellation.
     def sample(state: Any, i: Array) -> tuple[Any, None]:
         mean, squares = state
         v = jax.random.rademacher(jax.random.fold_in(key, i), flat.shape, flat.dtype)
-        own = _second(f, of_flat, flat, v)
+        own = _wide(_second(f, of_flat, flat, v))
         step = jax.tree.map(jnp.subtract, own, mean)
         mean = jax.tree.map(lambda m, s: m + s / (i + 1), mean, step)
         squares = jax.tree.map(
@@ -148,7 +168,8 @@ def laplacian_estimate(
 
     (mean, squares), _ = jax.lax.scan(sample, (zeros, zeros), jnp.arange(samples))
     count = float(samples) * (samples - 1)
-    return LaplacianEstimate(mean, jax.tree.map(lambda q: jnp.sqrt(q / count), squares))
+    error = jax.tree.map(lambda q: jnp.sqrt(q / count), squares)
+    return LaplacianEstimate(_like(mean, shapes), _like(error, shapes))
 
 
 def _second(

@@ -290,12 +290,26 @@ def _parameters(f: Callable[..., Any]) -> dict[str, inspect.Parameter]:
         ) from error
 
 
+def _called(f: Callable[..., Any], values: dict[str, Any]) -> Any:
+    """Call a function with arguments by name, or by position if it needs that."""
+    by_position = [
+        values[name]
+        for name, parameter in _parameters(f).items()
+        if parameter.kind is parameter.POSITIONAL_ONLY and name in values
+    ]
+    by_name = {
+        name: values[name]
+        for name, parameter in _parameters(f).items()
+        if parameter.kind is not parameter.POSITIONAL_ONLY and name in values
+    }
+    return f(*by_position, **by_name)
+
+
 def _values(graph: _Graph, x: Any) -> dict[str, Any]:
     values = {graph.source: x}
     for name in graph.order:
-        values[name] = graph.functions[name](
-            **{parent: values[parent] for parent in graph.parents[name]}
-        )
+        parents = {parent: values[parent] for parent in graph.parents[name]}
+        values[name] = _called(graph.functions[name], parents)
         values[name] = floating(
             values[name], title(graph.functions[name]) if name == graph.target else name
         )
@@ -326,9 +340,8 @@ def _local_derivatives(
                 others: dict[str, Any] = others,
                 unravel: Callable[..., Any] = unravel,
             ) -> jax.Array:
-                return ravel_pytree(
-                    graph.functions[name](**{**others, parent: unravel(moved)})
-                )[0]
+                given = {**others, parent: unravel(moved)}
+                return ravel_pytree(_called(graph.functions[name], given))[0]
 
             local[name, parent] = jacobian(step, flat)
     return local

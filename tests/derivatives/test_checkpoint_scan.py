@@ -144,3 +144,9 @@ def test_bad_input_is_named(options, error, words):
     call = {"f": lambda carry, x: (carry + x, x), "init": 0.0, "xs": jnp.ones(4)}
     with pytest.raises(error, match=re.escape(words)):
         checkpoint_scan(**(call | options))
+
+
+def test_a_promise_of_memory_takes_a_number_as_the_carry():
+    step = lambda c, x: (2 * c + x, None)
+    found = checkpoint_scan(step, 0, jnp.ones(8), memory_bytes=10**9)[0]
+    assert found == jax.lax.scan(step, 0, jnp.ones(8))[0] == 255

@@ -254,3 +254,12 @@ def test_pooling_costs_its_windows():
         x, -jnp.inf, jax.lax.max, (2, 2), (2, 2), "VALID"
     )
     assert cost(halved, jnp.ones((100, 100))).flops == 4 * 50 * 50
+
+
+def test_an_iterative_solve_is_a_loop_of_unknown_length():
+    n = 20
+    a = jnp.eye(n) * 3 + jnp.ones((n, n)) / n
+    solve = lambda b: jax.scipy.sparse.linalg.cg(lambda v: a @ v, b)[0]
+    found = counted_cost(solve, jnp.ones(n))
+    assert found.unknown_loops == 1
+    assert found.flops > 2 * (2 * n * n)

@@ -265,3 +265,13 @@ def test_mistake_in_f_is_raised_as_it_is():
 
 def test_hessian_diagonal_of_nothing_is_nothing():
     assert hessian_diagonal(lambda x: jnp.sum(x), jnp.zeros(0)).shape == (0,)
+
+
+def test_a_product_with_the_hessian_of_one_number_may_use_reverse_mode():
+    @jax.custom_vjp
+    def square(x):
+        return jnp.sum(x**2)
+
+    square.defvjp(lambda x: (jnp.sum(x**2), x), lambda x, ct: (2 * x * ct,))
+    found = hessian_vector_product(square, jnp.array([3.0]), jnp.array([5.0]))
+    np.testing.assert_allclose(found, [10.0])

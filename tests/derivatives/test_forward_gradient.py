@@ -54,3 +54,11 @@ def test_mean_is_the_gradient_and_the_mean_square_error_is_the_stated_one():
 def test_bad_input_is_named(call, error, words):
     with pytest.raises(error, match=re.escape(words)):
         call(jax.random.key(0))
+
+
+def test_a_long_sum_in_half_precision_is_the_gradient():
+    x = jnp.ones(1, "bfloat16")
+    f = lambda x: jnp.sum(x.astype("float32") ** 2)  # Another dtype than that of x.
+    found = forward_gradient(f, x, jax.random.key(0), samples=10_000)
+    assert found.gradient.dtype == x.dtype
+    assert abs(float(found.gradient[0]) - 2.0) < 10 * found.relative_error

@@ -213,3 +213,16 @@ reverse_only.defvjp(lambda x: (jnp.sum(x), x), lambda x, g: (g * jnp.ones_like(x
 def test_bad_input_is_named(call, error, words):
     with pytest.raises(error, match=re.escape(words)):
         call(jnp.ones(3))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_sums_in_half_precision_do_not_stop_growing(dtype):
+    f = lambda x: jnp.sum(x**2)
+    assert laplacian(f, jnp.ones(1000, dtype), method="loop") == 2000
+    square = lambda x: jnp.sum(x) ** 2
+    key = jax.random.key(0)
+    half = laplacian_estimate(square, jnp.ones(3, dtype), key, 4000)
+    full = laplacian_estimate(square, jnp.ones(3, "float32"), key, 4000)
+    assert half.value.dtype == half.standard_error.dtype == dtype
+    np.testing.assert_allclose(half.value, full.value, rtol=0.02)
+    np.testing.assert_allclose(half.standard_error, full.standard_error, rtol=0.05)

@@ -435,3 +435,65 @@ def test_a_constant_that_is_not_finite_is_named_at_the_row_that_uses_it(bad):
     found = explain(lambda x: jnp.sum(x * weights), jnp.ones(500)).first_nonfinite()
     assert found.index == (250,)
     assert "entry [250]" in found.sentence
+
+
+@jax.custom_jvp
+def twice(x):
+    y = jnp.sin(x)
+    return y, y
+
+
+twice.defjvp(lambda p, t: (twice(*p), (jnp.cos(p[0]) * t[0],) * 2))
+
+
+@jax.custom_vjp
+def twice_in_reverse(x):
+    y = jnp.sin(x)
+    return y, y
+
+
+twice_in_reverse.defvjp(
+    lambda x: (twice_in_reverse(x), jnp.cos(x)), lambda c, cts: (c * (cts[0] + cts[1]),)
+)
+
+
+@pytest.mark.parametrize("rule", [twice, twice_in_reverse])
+def test_a_rule_that_returns_the_same_value_twice_counts_it_once(rule):
+    def product(x):
+        a, b = rule(x)
+        return a * b
+
+    found = explain(product, 0.5).grads
+    np.testing.assert_allclose(found, np.sin(1.0), rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("values", "is_tie"), [([1.0, 1.0, 2.0], True), ([1.0, 2.0, 1.0], False)]
+)
+def test_an_equal_running_maximum_is_a_kink(values, is_tie):
+    for f, sign in ((lax.cummax, 1.0), (lax.cummin, -1.0)):
+        x = sign * jnp.array(values)
+        found = explain(lambda x, f=f: jnp.sum(f(x)), x).at_kinks()
+        assert bool(found) == is_tie
+        back = explain(lambda x, f=f: jnp.sum(f(x, reverse=True)), x[::-1]).at_kinks()
+        assert bool(back) == is_tie
+
+
+def test_a_long_function_is_walked_without_recursion():
+    def long(x):
+        x = jnp.log(x)
+        for _ in range(1100):
+            x = x + 1.0
+        return x
+
+    assert explain(long, -1.0).first_nonfinite().primitive == "log"
+    (path,) = explain(long, 2.0).paths("x")
+    np.testing.assert_allclose(path.derivative, 0.5)
+
+
+def test_a_scan_without_steps_has_its_carry():
+    def f(x):
+        return x + jnp.sum(lax.scan(lambda c, _: (c, c), x, None, length=0)[1])
+
+    found = explain(f, 2.0, expand=("scan",)).grads
+    assert found == 1.0

@@ -246,3 +246,8 @@ def test_arguments_may_be_called_as_the_functions_own():
         )
         == 3.0
     )
+
+
+def test_an_argument_by_position_is_passed_by_position():
+    found = total_derivative(lambda x, y: x * y, 2.0, {"y": jnp.sin})
+    np.testing.assert_allclose(found.total, np.sin(2.0) + 2.0 * np.cos(2.0))

@@ -295,3 +295,29 @@ def test_missing_dependence_in_the_detection_is_seen(monkeypatch):
 def test_bad_input_is_named(call, error, words):
     with pytest.raises(error, match=re.escape(words)):
         call()
+
+
+def test_a_pattern_is_coloured_again_for_the_other_kind_of_matrix():
+    f = lambda x: jnp.sum(x**2) + x[0] * jnp.sum(x)
+    x = jnp.arange(1.0, 7.0)
+    hessian = sparse_hessian(f, x)
+    again = sparse_jacobian(jax.grad(f), x, pattern=hessian.pattern)
+    np.testing.assert_allclose(again.matrix.todense(), hessian.matrix.todense())
+    back = sparse_hessian(f, x, pattern=again.pattern)
+    np.testing.assert_allclose(back.matrix.todense(), jax.hessian(f)(x))
+
+
+def test_a_filled_entry_and_a_padded_pattern_are_no_entries():
+    f = lambda x: x.at[jnp.array([0, 7])].get(mode="fill", fill_value=100.0)
+    found = sparse_jacobian(f, jnp.ones(5)).matrix.todense()
+    np.testing.assert_array_equal(found, [[1, 0, 0, 0, 0], [0, 0, 0, 0, 0]])
+    padded = jax.experimental.sparse.BCOO.fromdense(jnp.eye(3), nse=7)
+    found = sparse_jacobian(jnp.sin, jnp.ones(3), pattern=padded)
+    np.testing.assert_allclose(found.matrix.todense(), np.cos(1.0) * np.eye(3))
+
+
+def test_the_sign_of_a_complex_number_depends_on_it():
+    f = lambda x: jnp.real(lax.sign(lax.complex(x, x[::-1])))
+    x = jnp.arange(1.0, 4.0)
+    found = sparse_jacobian(f, x).matrix.todense()
+    np.testing.assert_allclose(found, jax.jacobian(f)(x), atol=1e-15)

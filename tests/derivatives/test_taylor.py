@@ -434,3 +434,10 @@ def test_constants_complex_powers_and_roots_are_those_of_nested_derivatives(f, x
     forward = jax.jacfwd
     found, expected = derivative(f, x, 3), forward(forward(forward(f)))(x)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_large_whole_power_at_zero_has_one_coefficient():
+    found = taylor(lambda x: x**65.0, 0.0, 2.0, order=70)
+    expected = np.zeros(71)
+    expected[65] = 2.0**65
+    np.testing.assert_array_equal(np.asarray(found), expected)

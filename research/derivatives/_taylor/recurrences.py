@@ -201,7 +201,8 @@ def _pow(operation: Operation, x: Series, exponent: Series) -> Coefficients | No
     a = float(exponent[0])
     if not math.isfinite(a):
         return None
-    if a == int(a) and abs(a) <= 64:
+    # Above the largest order, the coefficients at 0 are 0 anyway.
+    if a == int(a) and abs(a) <= 128:
         return _integer_power(x, int(a))
     return _zero_base(a, x, _power(a)(operation, x, exponent))
 

@@ -183,6 +183,8 @@ def _of_equation(equation: Any, wanted: list[bool]) -> Count:
         return max(
             (count(branch) for branch in held), key=lambda branch: branch.operations
         )
+    if name == "custom_linear_solve":  # Its first program is a product, not the solver.
+        return count(equation.params["jaxprs"].solve.jaxpr)
     if held and name not in REDUCTIONS | SCATTERS:
         same = len(held) == 1 and len(held[0].outvars) == len(wanted)
         return count(held[0], wanted if same else None)

@@ -298,8 +298,7 @@ def hessian_vector_product(f: Callable[..., Any], x: Any, v: Any) -> Any:
     """
     check_callable("f", f, "x")
     x, v = point_and_direction(x, v)
-    mode = "forward" if size(x) == 1 else "auto"
-    return jax.jvp(lambda y: gradient(f, y, mode), (x,), (v,))[1]
+    return jax.jvp(lambda y: gradient(f, y), (x,), (v,))[1]
 
 
 def hessian_diagonal(f: Callable[..., Any], x: Any) -> Any:

@@ -224,11 +224,13 @@ def _own_rule(
     outs = _walk(
         tape, inner.jaxpr, inner.consts, inputs, place.inside(tape, name, active=False)
     )
-    # Create a new node if the function returns an input or a constant unchanged.
-    outputs = [
-        tape.node(tape.value(o), False) if isinstance(o, Literal) or o in inputs else o
-        for o in outs
-    ]
+    # Create a new node if the function returns an input or a constant unchanged, or the
+    # same value twice: each output has its own adjoint.
+    outputs: list[int] = []
+    for o in outs:
+        if isinstance(o, Literal) or o in inputs or o in outputs:
+            o = tape.node(tape.value(o), False)
+        outputs.append(o)
     diff = {
         i: o
         for i, o in enumerate(inputs)
@@ -332,6 +334,12 @@ def _scan_in_steps(
         carry = outs[:num_carry]
         stacked.append(outs[num_carry:])
     stacked = stacked[::-1] if params["reverse"] else stacked
+    if not length:
+        empty = (v.aval for v in equation.outvars[num_carry:])
+        return [
+            *carry,
+            *(tape.node(jnp.zeros(a.shape, a.dtype), False) for a in empty),
+        ]
     ys = [
         _row(tape, "stack", list(y), lambda v: (jnp.stack(v),), place)[0]
         for y in zip(*stacked, strict=True)

@@ -161,10 +161,21 @@ def _at_jump(primitive: str, value: np.ndarray) -> np.ndarray:
 
 
 def _is_shared(equation: Equation, array: np.ndarray) -> bool:
+    if equation.primitive in ("cummax", "cummin"):
+        return _is_reached_again(equation, array)
     axes = equation.params.get("axes", equation.params.get("axis"))
     axes = axes if isinstance(axes, int) else tuple(axes or ())
     best = EXTREMES[equation.primitive](array, axis=axes, keepdims=True)
     return bool(np.any(np.sum(array == best, axis=axes) > 1))
+
+
+def _is_reached_again(equation: Equation, array: np.ndarray) -> bool:
+    """Return whether an entry equals the extreme of the entries before it."""
+    axis = equation.params["axis"]
+    array = np.flip(array, axis) if equation.params["reverse"] else array
+    array = np.moveaxis(array, axis, 0)
+    extreme = np.maximum if equation.primitive == "cummax" else np.minimum
+    return bool(np.any(array[1:] == extreme.accumulate(array, axis=0)[:-1]))
 
 
 def _is_shared_in_windows(equation: Equation, array: Any) -> bool:

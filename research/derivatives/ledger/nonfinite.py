@@ -79,7 +79,7 @@ def first_nonfinite(
             )
     if not is_finite(tape.value(output)):
         equations = tape.equations()
-        born = _forward_origin(tape, output, _makers(equations), {}) or next(
+        born = _forward_origin(tape, output, equations) or next(
             (
                 e
                 for e in equations
@@ -93,44 +93,33 @@ def first_nonfinite(
     return _backward_origin(tape, inputs.values(), names)
 
 
-def _makers(equations: Sequence[Equation]) -> dict[int, Equation]:
-    return {node: equation for equation in equations for node in equation.outputs}
-
-
 def _forward_origin(
-    tape: Tape,
-    operand: Operand,
-    makers: dict[int, Equation],
-    known: dict[int, Equation | None],
+    tape: Tape, output: Operand, equations: Sequence[Equation]
 ) -> Equation | None:
-    """Find the equation that creates the first NaN or infinity in an operand.
+    """Find the equation that creates the first NaN or infinity in the output.
 
-    The result is None if the operand is finite, or if the NaN or infinity comes from an
-    input of the function.
+    The result is None if the NaN or infinity comes from an input of the function.
     """
-    if (
-        isinstance(operand, Literal)
-        or operand not in makers
-        or is_finite(tape.values[operand])
-    ):
-        return None
-    if operand not in known:
-        equation = makers[operand]
+    makers = {node for equation in equations for node in equation.outputs}
+    known: dict[Operand, Equation | None] = {}
+    for equation in equations:
         bad = [o for o in equation.inputs if not is_finite(tape.value(o))]
         # Trace a NaN rather than an infinity, which may be intended.
         bad.sort(key=lambda o: not _has_nan(tape.value(o)))
-        born = next(
-            filter(None, (_forward_origin(tape, o, makers, known) for o in bad)), None
-        )
-        # All inputs of f are finite, so the other operands are constants.
         made = [o for o in bad if not isinstance(o, Literal) and o in makers]
-        is_first = _has_nan(tape.values[operand]) and not any(
-            _has_nan(tape.value(o)) for o in made
-        )
-        if is_first and any(_has_nan(tape.value(o)) for o in bad):
-            born = equation
-        known[operand] = born or (equation if is_first or not bad else None)
-    return known[operand]
+        earlier = next(filter(None, (known.get(o) for o in made)), None)
+        for node in equation.outputs:
+            if is_finite(tape.values[node]):
+                continue
+            # All inputs of f are finite, so the other operands are constants.
+            is_first = _has_nan(tape.values[node]) and not any(
+                _has_nan(tape.value(o)) for o in made
+            )
+            born = earlier
+            if is_first and any(_has_nan(tape.value(o)) for o in bad):
+                born = equation
+            known[node] = born or (equation if is_first or not bad else None)
+    return None if isinstance(output, Literal) else known.get(output)
 
 
 def _backward_origin(
@@ -201,9 +190,9 @@ def _cause(tape: Tape, entry: Equation | OwnReverse) -> Equation | None:
             (e for e in rows if not all(is_finite(tape.values[o]) for o in e.outputs)),
             None,
         )
-    makers = _makers(tape.equations())
+    equations = tape.equations()
     return next(
-        filter(None, (_forward_origin(tape, o, makers, {}) for o in entry.inputs)),
+        filter(None, (_forward_origin(tape, o, equations) for o in entry.inputs)),
         entry,
     )
 

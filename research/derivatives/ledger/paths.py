@@ -50,19 +50,24 @@ def paths_from(
         )
     makers = _makers(tape)
     result: list[GradientPath] = []
-
-    def back(node: int, adjoint: Any, way: tuple[int, ...]) -> None:
+    # A stack in place of a recursion, which Python limits to a thousand equations.
+    stack: list[tuple[int, Any, tuple[int, ...]]] = [
+        (output, jnp.ones_like(tape.values[output]), (output,))
+    ]
+    while stack:
+        node, adjoint, way = stack.pop()
         if node == start:
             result.append(GradientPath(tuple(names.get(n, "") for n in way), adjoint))
         elif node in ways:
-            for earlier, share in makers[node](adjoint):
-                back(
+            steps = [
+                (
                     earlier,
                     share,
                     way if names.get(earlier) == names.get(way[0]) else (earlier, *way),
                 )
-
-    back(output, jnp.ones_like(tape.values[output]), (output,))
+                for earlier, share in makers[node](adjoint)
+            ]
+            stack.extend(reversed(steps))
     return result
 
 

@@ -45,12 +45,15 @@ class SparsityPattern(NamedTuple):
       columns: Column of each entry, same shape.
       shape: Shape of the matrix, (outputs, inputs).
       colouring: Which rows and columns are computed together, by one product.
+      symmetric: Whether the colouring reads some entries from their mirror images, as
+        `sparse_hessian` does.
     """
 
     rows: np.ndarray
     columns: np.ndarray
     shape: tuple[int, int]
     colouring: Colouring
+    symmetric: bool = False
 
 
 class SparseDerivative(NamedTuple):
@@ -173,6 +176,13 @@ def _derivative(
     if isinstance(pattern, SparsityPattern):
         if tuple(pattern.shape) != shape:
             raise _wrong_shape(pattern.shape, shape)
+        if pattern.symmetric != symmetric:
+            entries = (
+                np.ones(len(pattern.rows), bool),
+                (pattern.rows, pattern.columns),
+            )
+            pattern = scipy.sparse.csr_matrix(entries, shape=shape)
+    if isinstance(pattern, SparsityPattern):
         plan = pattern
     else:
         plan = _plan(function, flat, pattern, shape, symmetric, name or title(f))
@@ -214,15 +224,18 @@ def _plan(
         )
     colouring = coloured(matrix, forward, reverse, symmetric)
     rows = np.repeat(np.arange(shape[0]), np.diff(matrix.indptr))
-    return SparsityPattern(rows, np.asarray(matrix.indices), shape, colouring)
+    columns = np.asarray(matrix.indices)
+    return SparsityPattern(rows, columns, shape, colouring, symmetric)
 
 
 def _matrix(pattern: Any, shape: tuple[int, int]) -> Any:
     """Convert a pattern that the user gave to a boolean CSR matrix."""
     if isinstance(pattern, BCOO):
-        indices = np.asarray(pattern.indices)
+        indices, data = np.asarray(pattern.indices), np.asarray(pattern.data)
+        # The padding of a BCOO has indices outside of the matrix.
+        inside = np.all(indices < np.asarray(pattern.shape), axis=1)
         pattern = scipy.sparse.coo_matrix(
-            (np.asarray(pattern.data) != 0, (indices[:, 0], indices[:, 1])),
+            (data[inside] != 0, (indices[inside, 0], indices[inside, 1])),
             pattern.shape,
         )
     if not scipy.sparse.issparse(pattern):

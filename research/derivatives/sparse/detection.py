@@ -126,7 +126,8 @@ def _step(equation: Any, facts: list[Fact]) -> list[Fact]:
         return _walk(inner, facts)
     if name in LOOPS:
         return LOOPS[name](equation, facts)
-    if name in FLAT:
+    # The sign of a complex number has a derivative.
+    if name in FLAT and not any(_is_complex(v.aval) for v in equation.invars):
         return [Fact(v.aval.shape) for v in equation.outvars]
     rule = _rule(name, equation, facts)
     outputs = (rule or _dense)(equation, facts)
@@ -140,8 +141,13 @@ def _is_inexact(aval: Any) -> bool:
     return jnp.issubdtype(getattr(aval, "dtype", np.dtype(int)), jnp.inexact)
 
 
+def _is_complex(aval: Any) -> bool:
+    dtype = getattr(aval, "dtype", np.dtype(int))
+    return jnp.issubdtype(dtype, jnp.complexfloating)
+
+
 def _rule(name: str, equation: Any, facts: list[Fact]) -> Callable[..., Any] | None:
-    if name in ELEMENTWISE:
+    if name in ELEMENTWISE or name == "sign":
         return _elementwise
     if name in MOVING and _places_are_known(equation, facts):
         return _moved
@@ -257,6 +263,8 @@ def _numbered(equation: Any, facts: list[Fact]) -> tuple[list[np.ndarray], Matri
         jnp.asarray(argument) if isinstance(argument, np.ndarray) else argument
         for argument in arguments
     ]
+    if "fill_value" in equation.params:  # It must not be taken for a number.
+        equation = equation.replace(params={**equation.params, "fill_value": 0})
     moved = caller(equation)(arguments)
     places = [np.maximum(np.asarray(one).ravel(), 0) for one in moved]
     return places, scipy.sparse.vstack(blocks, format="csr")
