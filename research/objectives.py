@@ -128,7 +128,9 @@ def l2_penalty(strength: ArrayLike, *, penalise_intercept: bool = False) -> Pena
       >>> print(l2_penalty(0.5)(params))
       1.25
     """
-    return _penalty(strength, lambda leaf: 0.5 * jnp.sum(leaf**2), penalise_intercept)
+    return _penalty(
+        strength, lambda leaf: 0.5 * jnp.sum(_abs_square(leaf)), penalise_intercept
+    )
 
 
 def l1_penalty(strength: ArrayLike, *, penalise_intercept: bool = False) -> Penalty:
@@ -155,9 +157,7 @@ def l1_penalty(strength: ArrayLike, *, penalise_intercept: bool = False) -> Pena
       >>> print(l1_penalty(0.5)(params))
       1.5
     """
-    return _penalty(
-        strength, lambda leaf: jnp.sum(leaf * jnp.sign(leaf)), penalise_intercept
-    )
+    return _penalty(strength, lambda leaf: jnp.sum(_absolute(leaf)), penalise_intercept)
 
 
 def regularised(objective: Objective, *penalties: Penalty) -> Objective:
@@ -269,13 +269,13 @@ def gradient_covariance_trace(
 
     def squared_distance(example: Batch) -> Array:
         differences = jax.tree.map(
-            lambda g, m: jnp.sum((g - m) ** 2),
+            lambda g, m: jnp.sum(_abs_square(g - m)),
             jax.grad(objective)(params, example),
             mean,
         )
         return jnp.asarray(sum(jax.tree.leaves(differences)))
 
-    size = sum(leaf.size for leaf in jax.tree.leaves(params))
+    size = sum(jnp.size(leaf) for leaf in jax.tree.leaves(params))
     chunk = int(np.clip(CHUNK_NUMBERS // max(size, 1), 1, num_examples(batch)))
     return jnp.mean(
         jax.lax.map(squared_distance, _batches_of_one(batch), batch_size=chunk)
@@ -317,7 +317,9 @@ def accuracy(model: Model) -> Objective:
         predicted = (
             logits > 0 if logits.ndim == batch.y.ndim else jnp.argmax(logits, axis=-1)
         )
-        share = jnp.mean(predicted == batch.y, dtype=logits.dtype)
+        is_float = jnp.issubdtype(logits.dtype, jnp.floating)
+        dtype = logits.dtype if is_float else jnp.result_type(float)
+        share = jnp.mean(predicted == batch.y, dtype=dtype)
         y, num_classes = (
             jnp.asarray(batch.y, float),
             2 if logits.ndim == batch.y.ndim else logits.shape[-1],
@@ -436,11 +438,28 @@ def _penalty(
             for path, leaf in leaves
             if penalise_intercept or not _is_intercept(path)
         )
-        return (
-            jnp.asarray(strength, jnp.result_type(total)) * total
-        )  # A float64 strength must not widen a float32 total.
+        dtype = jnp.result_type(total)
+        if not jnp.issubdtype(dtype, jnp.floating):  # Integer params.
+            dtype = jnp.result_type(float)
+        # A float64 strength must not widen a float32 total.
+        return jnp.asarray(strength, dtype) * total
 
     return penalty
+
+
+def _abs_square(leaf: ArrayLike) -> Array:
+    """Return |a|² of each entry."""
+    leaf = jnp.asarray(leaf)
+    return leaf.real**2 + leaf.imag**2 if jnp.iscomplexobj(leaf) else leaf**2
+
+
+def _absolute(leaf: ArrayLike) -> Array:
+    """Return |a| of each entry, with the gradient 0 where a is 0."""
+    leaf = jnp.asarray(leaf)
+    if not jnp.iscomplexobj(leaf):
+        return leaf * jnp.sign(leaf)
+    is_zero = leaf == 0
+    return jnp.where(is_zero, 0.0, jnp.abs(jnp.where(is_zero, 1.0, leaf)))
 
 
 def _is_intercept(path: tuple[Any, ...]) -> bool:

@@ -35,7 +35,7 @@ def full_batch(n: int) -> Sampler:
       True
     """
     _check_count("n", n)
-    return Sampler(1, n, lambda key: None, n)
+    return Sampler(1, int(n), lambda key: None, int(n))
 
 
 def minibatch(n: int, batch_size: int, *, replacement: bool = False) -> Sampler:
@@ -80,6 +80,7 @@ def minibatch(n: int, batch_size: int, *, replacement: bool = False) -> Sampler:
             f"batch_size must lie in 1..n; got batch_size={batch_size}, n={n}. Use "
             "full_batch(n) for batches of all examples."
         )
+    n, batch_size = int(n), int(batch_size)  # NumPy's integers may overflow.
     check_room(f"n={n} examples in random order", n, itemsize=16)
     num_batches = n // batch_size
 

@@ -400,3 +400,11 @@ def test_a_million_rows_take_seconds():
     problem = datasets.overlapping_classes(0, 1_000_000, 10, 2.0)
     assert problem.x.shape == (1_000_000, 10)
     assert time.process_time() - start < 4.0
+
+
+def test_large_values_in_float32_are_centred():
+    x = np.float32([[1.7e9], [1.7e9 + 128]])
+    (found,) = datasets.standardise(x)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, [[-1.0], [1.0]])
+    assert datasets.rosenbrock(np.int64(4)).f(np.ones(4)) == 0.0

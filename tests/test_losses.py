@@ -799,3 +799,29 @@ def test_the_margin_loss_is_zero_beyond_its_margin_and_keeps_its_kink():
             loss(np.zeros(2), 0, margin)
     with pytest.raises(ValueError, match="gamma must be a number of at least 0"):
         losses.focal(0.0, 1, -1.0)
+
+
+def test_ignored_positions_may_hold_nan():
+    logits = jnp.array([[0.0, 0.0], [jnp.nan, -jnp.inf]])
+    labels = jnp.array([1, losses.IGNORED])
+    value, slope = jax.value_and_grad(losses.sequence_cross_entropy)(logits, labels)
+    np.testing.assert_allclose(value, np.log(2))
+    np.testing.assert_allclose(slope, [[0.5, -0.5], [0.0, 0.0]])
+
+
+def test_a_long_sequence_in_float16_does_not_overflow():
+    logits, labels = jnp.zeros((20_000, 50), "float16"), jnp.zeros(20_000, int)
+    found = losses.sequence_cross_entropy(logits, labels)
+    assert found.dtype == jnp.float16
+    np.testing.assert_allclose(found, np.log(50), rtol=1e-3)
+
+
+@pytest.mark.parametrize("size", [1e-8, 1e-4, 0.3, 0.999, 1.0, 1.5, 30.0])
+def test_log_cosh_is_exact_relative_to_small_residuals(size):
+    for dtype, most in (("float32", 3e-7), ("float64", 1e-15)):
+        r = jnp.array(size, dtype)
+        value, slope = jax.value_and_grad(losses.log_cosh)(r, jnp.zeros((), dtype))
+        with mpmath.workdps(40):
+            exact = mpmath.log(mpmath.cosh(float(r)))
+            assert abs(float(value) / exact - 1) < 2 * most
+            assert abs(float(slope) / mpmath.tanh(float(r)) - 1) < 2 * most

@@ -439,3 +439,28 @@ def test_slices_of_any_length_give_the_mean_of_all():
             lambda params, batch: {"m": jnp.mean(params * batch.x * batch.y)}, size
         )(2.0, Batch(x, y))
         np.testing.assert_allclose(found["m"], np.mean(2 * x * y), rtol=1e-14)
+
+
+def test_accuracy_of_integer_logits_is_a_share():
+    params = {"weights": jnp.array([1]), "intercept": jnp.array(0)}
+    batch = Batch(jnp.array([[-1], [2], [3]]), jnp.array([0, 1, 0]))
+    found = objectives.accuracy(models.logistic(1))(params, batch)
+    np.testing.assert_allclose(found, 2 / 3)
+
+
+def test_penalties_of_complex_and_of_integer_params():
+    params = {"w": jnp.array([3.0 + 4.0j, 0.0])}
+    assert objectives.l2_penalty(2.0)(params) == 25.0
+    assert objectives.l1_penalty(2.0)(params) == 10.0
+    slope = jax.grad(objectives.l1_penalty(1.0))(params)["w"]
+    np.testing.assert_allclose(slope, [0.6 - 0.8j, 0.0], rtol=1e-12)  # Conjugate.
+    assert objectives.l1_penalty(0.5)({"w": jnp.array([1, -2]), "v": 3}) == 3.0
+
+
+def test_the_spread_of_gradients_takes_numbers_and_complex_params():
+    batch = Batch(jnp.array([1.0, -1.0]), jnp.zeros(2))
+    plain = lambda p, b: jnp.mean(p["a"] * b.x)
+    assert objectives.gradient_covariance_trace(plain, {"a": 0.0}, batch) == 1.0
+    turned = lambda p, b: jnp.mean(jnp.real(p["a"] * 1j * b.x))
+    params = {"a": jnp.array(0.0 + 0.0j)}
+    assert objectives.gradient_covariance_trace(turned, params, batch) == 1.0

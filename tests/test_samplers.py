@@ -119,3 +119,10 @@ def test_bad_batch_size_is_named(batch_size):
 def test_bad_number_of_examples_is_named(n):
     with pytest.raises(ValueError, match=f"n must be a positive integer; got n={n}"):
         samplers.full_batch(n)
+
+
+def test_sizes_may_be_integers_of_numpy():
+    found = samplers.minibatch(np.int64(10), np.int16(3)).indices(jax.random.key(0))
+    expected = samplers.minibatch(10, 3).indices(jax.random.key(0))
+    np.testing.assert_array_equal(found, expected)
+    assert samplers.minibatch(np.int64(60_000), np.int16(32)).num_batches == 1875

@@ -390,3 +390,11 @@ def test_what_is_no_step_count_is_refused(name):
             schedule(bad)
     for large in (2**31, 2**63, 10**30, np.uint64(2**63)):
         assert np.isfinite(schedule(large))
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_compiled_restarts_come_at_their_step(factor):
+    for period in (41, 47, 49, 55, 98, 103):
+        starts = period * np.cumsum([0, *(factor**i for i in range(4))])
+        rate = jax.jit(schedules.warm_restarts(1.0, period, factor))
+        np.testing.assert_array_equal(rate(jnp.asarray(starts)), 1.0)

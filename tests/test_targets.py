@@ -197,3 +197,16 @@ def test_check_labels_names_what_is_no_number_and_no_count():
             ValueError, match="num_classes must be a positive integer; got num_classes="
         ):
             losses.check_labels(np.array([0]), wrong)
+
+
+def test_a_loss_that_cannot_be_hashed_is_taken():
+    class Scaled:
+        __hash__ = None
+
+        def __call__(self, prediction, target):
+            return 2 * losses.squared_error(prediction, target)
+
+    batch = Batch(jnp.ones((3, 1)), jnp.ones(3))
+    risk = objectives.empirical_risk(models.linear(1), Scaled())
+    params = {"weights": jnp.zeros(1), "intercept": jnp.zeros(())}
+    assert risk(params, batch) == 1.0

@@ -86,4 +86,4 @@ def windows(
             f"starts must lie in 0..{len(tokens) - context - 1} for {len(tokens)} "
             f"tokens and windows of {context + 1}; got {outside[0]}."
         )
-    return tokens[starts[:, None] + np.arange(context + 1)]
+    return tokens[starts.astype(np.int64)[:, None] + np.arange(context + 1)]

@@ -6,7 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float64, Num
 
-from research.checks import check_count, check_number, check_numbers, check_real
+from research.checks import (
+    check_count,
+    check_number,
+    check_numbers,
+    check_real,
+    is_integer,
+)
 from research.sizes import check_most, check_room
 
 
@@ -131,8 +137,9 @@ def rosenbrock(dimension: int = 2) -> Function:
       >>> print(f"{valley.f(np.array([-1.2, 1.0])):.1f}")
       24.2
     """
-    if not isinstance(dimension, int) or isinstance(dimension, bool) or dimension < 2:
+    if not is_integer(dimension) or dimension < 2:
         raise ValueError(f"dimension must be an integer >= 2; got {dimension!r}.")
+    dimension = int(dimension)
     check_room(f"dimension={dimension}", dimension)
     # At (1, ..., 1) the term 100 (b - a²)² + (1 - a)² has the second derivatives 802
     # (a, a), 200 (b, b) and -400 (a, b).

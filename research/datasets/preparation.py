@@ -127,16 +127,21 @@ def mean_and_sd(
     """
     check_numbers("train_x", train_x)
     train_x = np.asarray(train_x)
-    # Compute in float64, because a long sum in float32 loses digits.
-    mean, sd = (
-        train_x.mean(axis=0, dtype=np.float64),
-        train_x.std(axis=0, dtype=np.float64),
-    )
+    mean, sd = _mean_and_sd(train_x)
+    dtype = _floating_dtype(train_x)
+    return mean.astype(dtype), sd.astype(dtype)
+
+
+def _mean_and_sd(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Compute in float64, because a long sum in float32 loses digits."""
+    mean, sd = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
     # Compare the values, because rounding may give a constant column an sd just above
     # 0.
-    sd = np.where(train_x.max(axis=0) == train_x.min(axis=0), np.inf, sd)
-    dtype = train_x.dtype if np.issubdtype(train_x.dtype, np.floating) else np.float64
-    return mean.astype(dtype), sd.astype(dtype)
+    return mean, np.where(x.max(axis=0) == x.min(axis=0), np.inf, sd)
+
+
+def _floating_dtype(x: np.ndarray) -> np.dtype:
+    return x.dtype if np.issubdtype(x.dtype, np.floating) else np.dtype(np.float64)
 
 
 def standardise(
@@ -159,7 +164,10 @@ def standardise(
       >>> train.tolist(), test.tolist()
       ([[-1.0], [1.0]], [[4.0]])
     """
+    check_numbers("train_x", train_x)
     for other in others:
         check_numbers("each of others", other)
-    mean, sd = mean_and_sd(train_x)
-    return tuple((part - mean) / sd for part in (train_x, *others))
+    parts = [np.asarray(part) for part in (train_x, *others)]
+    # In float32, the mean of large values is too coarse to be subtracted.
+    mean, sd = _mean_and_sd(parts[0])
+    return tuple(((part - mean) / sd).astype(_floating_dtype(part)) for part in parts)

@@ -143,9 +143,13 @@ def log_cosh(
       ... )
       999.31
     """
-    below = negative_absolute(_residual(prediction, target, where, weights))
-    terms = jnp.log1p(jnp.exp(2 * below)) - below - jnp.asarray(np.log(2), below.dtype)
-    return jnp.sum(weighted(terms, where, weights))
+    residual = _residual(prediction, target, where, weights)
+    is_small = jnp.abs(residual) < 1
+    # Here the difference below would cancel: cosh² r = 1 + sinh² r.
+    near = 0.5 * jnp.log1p(jnp.sinh(jnp.where(is_small, residual, 0)) ** 2)
+    below = negative_absolute(residual)
+    far = jnp.log1p(jnp.exp(2 * below)) - below - jnp.asarray(np.log(2), below.dtype)
+    return jnp.sum(weighted(jnp.where(is_small, near, far), where, weights))
 
 
 def quantile(

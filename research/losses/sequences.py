@@ -75,18 +75,20 @@ def sequence_cross_entropy(
     labels = wide(labels)
     if where is not None:
         labels = jnp.where(where, labels, IGNORED)
-        logits = jnp.where(jnp.asarray(where)[:, None], logits, 0)
     counts = labels >= 0
+    # Logits of ignored positions may be NaN; the gradient must not be.
+    logits = jnp.where(counts[:, None], logits, 0)
     log_probabilities = jax.nn.log_softmax(logits)
     chosen = jnp.take_along_axis(
         log_probabilities, jnp.clip(labels, 0, logits.shape[1] - 1)[:, None], axis=1
     )[:, 0]
     chosen = chosen * one_or_nan(labels < logits.shape[1], chosen.dtype)
-    if weights is not None:
-        factors = jnp.where(counts, jnp.asarray(weights, chosen.dtype), 0)
-        total = jnp.sum(factors)
-        mean = jnp.sum(factors * jnp.where(counts, chosen, 0))
-        return -mean / jnp.where(total > 0, total, 1)
-    return -jnp.sum(jnp.where(counts, chosen, 0)) / jnp.maximum(
-        jnp.sum(counts), 1
-    ).astype(logits.dtype)
+    # A sum of many terms overflows in float16.
+    terms = jnp.where(counts, chosen, 0)
+    terms = terms.astype(jnp.promote_types(terms.dtype, jnp.float32))
+    if weights is None:
+        total, mean = jnp.sum(counts).astype(terms.dtype), jnp.sum(terms)
+    else:
+        factors = jnp.where(counts, jnp.asarray(weights, terms.dtype), 0)
+        total, mean = jnp.sum(factors), jnp.sum(factors * terms)
+    return (-mean / jnp.where(total > 0, total, 1)).astype(logits.dtype)

@@ -49,7 +49,9 @@ def check_targets(loss: Callable[..., Any], prediction: Any, targets: Any) -> No
     check_callable("loss", loss)
     while isinstance(loss, functools.partial):
         loss = loss.func
-    if loss in _CHECKS and not isinstance(targets, Tracer):
+    # A loss of another package may be unhashable.
+    check = next((check for known, check in _CHECKS.items() if known is loss), None)
+    if check is not None and not isinstance(targets, Tracer):
         if not is_array(prediction):
             check_numbers("prediction", prediction)
         y = np.asarray(targets)
@@ -62,7 +64,7 @@ def check_targets(loss: Callable[..., Any], prediction: Any, targets: Any) -> No
                 f"targets must be numbers; got dtype {y.dtype}. Number the classes "
                 "with np.unique(y, return_inverse=True)[1]."
             )
-        _CHECKS[loss](tuple(jnp.shape(prediction)), y)
+        check(tuple(jnp.shape(prediction)), y)
 
 
 def check_classes(shape: tuple[int, ...], y: Any) -> None:

@@ -217,7 +217,7 @@ def rotate(
        [0.5   0.866]]
     """
     for name, value in (("x", x), ("angles", angles)):
-        check_numbers(name, value)
+        check_numbers(name, value, kinds="f", wanted="a floating array")
     x, angles = jnp.asarray(x), jnp.asarray(angles)
     if x.ndim < 2 or angles.ndim != 2 or x.shape[-1] != 2 * angles.shape[1]:
         raise ValueError(

@@ -40,7 +40,7 @@ def dropout(
       [0.0, 2.0]
     """
     check_dropout_rate("rate", rate)
-    checks.check_numbers("x", x)
+    checks.check_numbers("x", x, kinds="f", wanted="a floating array")
     if key is not None:
         checks.check_key("key", key)
     x = jnp.asarray(x)

@@ -181,7 +181,7 @@ def standardise_weights(
       [[-0.707  0.707]]
     """
     for name, value in (("weights", weights), ("gain", gain)):
-        check_numbers(name, value)
+        check_numbers(name, value, kinds="f", wanted="a floating array")
     weights, gain = jnp.asarray(weights), jnp.asarray(gain)
     if weights.ndim < 2 or gain.shape != weights.shape[-1:]:
         raise ValueError(

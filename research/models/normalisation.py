@@ -45,7 +45,8 @@ def layer_normalisation(
       >>> [f"{value:.2f}" for value in y]
       ['-1.00', '7.00']
     """
-    for name, value in (("x", x), ("scale", scale), ("bias", bias)):
+    check_numbers("x", x, kinds="f", wanted="a floating array")
+    for name, value in (("scale", scale), ("bias", bias)):
         check_numbers(name, value)
     x = jnp.asarray(x)
     check_normalisation(x, scale, bias, epsilon)
@@ -81,8 +82,8 @@ def rms_normalisation(
       >>> [f"{value:.2f}" for value in y]
       ['1.00', '14.00']
     """
-    for name, value in (("x", x), ("scale", scale)):
-        check_numbers(name, value)
+    check_numbers("x", x, kinds="f", wanted="a floating array")
+    check_numbers("scale", scale)
     x = jnp.asarray(x)
     if x.ndim == 0 or jnp.shape(scale) != x.shape[-1:]:
         raise ValueError(
@@ -125,7 +126,8 @@ def group_normalisation(
       >>> [f"{value:.2f}" for value in y.ravel()]
       ['-1.00', '1.00', '-1.00', '1.00']
     """
-    for name, value in (("x", x), ("scale", scale), ("bias", bias)):
+    check_numbers("x", x, kinds="f", wanted="a floating array")
+    for name, value in (("scale", scale), ("bias", bias)):
         check_numbers(name, value)
     x = jnp.asarray(x)
     check_normalisation(x, scale, bias, epsilon)

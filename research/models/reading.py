@@ -67,6 +67,8 @@ def next_token_losses(
     def losses(params: Params, starts: ArrayLike, key: Key | None = None) -> Array:
         check_numbers("starts", starts, ndim=1, kinds="iu")
         starts = jnp.asarray(starts)
+        # The position of a token may not fit into 8 or 16 bits.
+        starts = starts.astype(jnp.promote_types(starts.dtype, jnp.int32))
         windows = text[
             starts[:, None] + jnp.arange(context + 1, dtype=starts.dtype)[None]
         ]

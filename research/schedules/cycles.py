@@ -123,18 +123,19 @@ def warm_restarts(
 
     def rate_at(t: Any) -> Array:
         period, factor = real(first_period), real(period_factor)
-        done, times = _periods_done(real(t) / period, factor)
+        done, times = _periods_done(real(t), period, factor)
         gone = (real(t) - period * done) / (period * times)
         return final + 0.5 * (initial - final) * (1.0 + jnp.cos(jnp.pi * gone))
 
     return rate_at
 
 
-def _periods_done(time: Array, factor: Array) -> tuple[Array, Array]:
-    """Compute the start and the length of the period that contains `time`.
+def _periods_done(t: Array, period: Array, factor: Array) -> tuple[Array, Array]:
+    """Compute the start and the length of the period that contains step t.
 
-    The unit of the start, the length and `time` is the length of the first period.
+    Their unit is `period`, the length of the first period.
     """
+    time = t / period
 
     def start(i: Array) -> Array:
         # The relative error of a power is below 2^-50, so rounding makes these integers
@@ -144,5 +145,6 @@ def _periods_done(time: Array, factor: Array) -> tuple[Array, Array]:
 
     grown = jnp.log1p(time * (factor - 1.0)) / jnp.log(jnp.maximum(factor, 2.0))
     i = jnp.floor(jnp.where(factor == 1.0, time, grown))
-    i = i + (start(i + 1.0) <= time) - (start(i) > time)
+    # The quotient may be rounded below an integer; these products are exact.
+    i = i + (period * start(i + 1.0) <= t) - (period * start(i) > t)
     return start(i), jnp.round(factor**i)

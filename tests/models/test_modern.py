@@ -420,7 +420,7 @@ def test_a_learned_initial_state_has_the_gradient_of_the_first_window(cell):
             jax.grad(first_window)(params),
         )
     )()
-    close(found["initial_state"], expected["initial_state"])
+    jax.tree.map(close, found["initial_state"], expected["initial_state"])
     assert all(np.all(a != 0) for a in jax.tree.leaves(found["initial_state"]))
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import linen
 
+from research import models
 from research.models import group_normalisation, layer_normalisation
 
 COMPILE_QUICKLY = True  # tests/conftest.py
@@ -118,3 +119,16 @@ def test_bad_input_is_refused_with_what_to_do():
         group_normalisation(x, ones, ones, 4)
     with pytest.raises(ValueError, match=r"x must be images.*\(2, 6\)"):
         group_normalisation(x[0], ones, ones, 2)
+
+
+def test_integers_are_refused_and_not_rounded():
+    whole = jnp.array([[1, 3]])
+    for call in (
+        lambda: layer_normalisation(whole, jnp.ones(2), jnp.zeros(2)),
+        lambda: models.rms_normalisation(whole, jnp.ones(2)),
+        lambda: models.dropout(jax.random.key(0), whole, 0.5),
+        lambda: models.rotate(whole, models.rotary_angles(2, 2)),
+        lambda: models.standardise_weights(whole, jnp.ones(2)),
+    ):
+        with pytest.raises(TypeError, match="must be a floating array"):
+            call()

@@ -129,3 +129,18 @@ def test_bad_slice_is_named():
         ValueError, match="slice_size must be a positive integer; got slice_size=0"
     ):
         reading.reader(bigram(), TOKENS, CONTEXT, slice_size=0)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint64])
+def test_starts_of_any_integer_dtype_reach_their_window(dtype):
+    text = np.arange(600) % 7
+    model = Model(
+        lambda key: None, lambda p, x, key=None: 100 * jax.nn.one_hot((x + 1) % 7, 7)
+    )
+    starts = np.array([250], dtype)
+    if dtype != np.uint64:  # Above 2^63, JAX's int64 could not hold it.
+        found = reading.next_token_losses(model, text, 10)(None, starts)
+        np.testing.assert_allclose(found, 0.0, atol=1e-12)
+    np.testing.assert_array_equal(
+        datasets.windows(text, starts, 10), text[None, 250:261]
+    )
