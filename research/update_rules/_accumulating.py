@@ -35,6 +35,7 @@ from research.update_rules._transforms import (
     cast,
     constant_rate,
     descend,
+    direction_of,
     increment,
     like,
     moving_average,
@@ -335,9 +336,8 @@ def rmsprop(
         return optax.chain(direction, descend(learning_rate))
     momentum_rule = nesterov_momentum if nesterov else heavy_ball
     if rate_in_momentum:
-        return optax.chain(
-            direction, descend(learning_rate), momentum_rule(1.0, momentum), _negate()
-        )
+        summed = direction_of(momentum_rule(1.0, momentum))
+        return optax.chain(direction, descend(learning_rate), summed)
     return optax.chain(direction, momentum_rule(learning_rate, momentum))
 
 
@@ -411,20 +411,6 @@ def _centered(
 
 def _root(v: Array, eps: Scalar, eps_in_sqrt: bool) -> Array:
     return jnp.sqrt(v + cast(eps, v)) if eps_in_sqrt else jnp.sqrt(v) + cast(eps, v)
-
-
-def _negate() -> optax.GradientTransformation:
-    """Return a transformation that negates the updates.
-
-    Each rule negates its input. If two rules are chained, this transformation undoes
-    one of the two negations.
-    """
-
-    def update(updates: Params, state: Any, params: Params | None = None):
-        del params
-        return jax.tree.map(jnp.negative, updates), state
-
-    return complete(optax.GradientTransformation(optax.init_empty_state, update))
 
 
 class MadgradState(NamedTuple):

@@ -160,7 +160,8 @@ def _warmed_up(
     share = jnp.minimum(count.astype(float) / jnp.maximum(warmup_steps, 1), 1.0)
     of_b1, of_b3 = (jnp.log(jnp.asarray(b, float)) for b in (b1, b3))
     decay = jnp.exp(of_b3 / (share + (1.0 - share) * of_b3 / of_b1))
-    return alpha * share, jnp.where(share < 1.0, decay, b3)
+    # With β3 = 0, log β3 is -∞ and the decay is NaN.
+    return alpha * share, jnp.where((share < 1.0) & (jnp.asarray(b3) > 0), decay, b3)
 
 
 class SimplifiedAdemamixState(NamedTuple):

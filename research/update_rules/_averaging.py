@@ -168,7 +168,9 @@ def polyak_averaging(
     this rule.
 
     Use it with a rate that is constant or decays more slowly than 1 / t. The mean then
-    averages out the noise that such a rate leaves in the iterates. On smooth, strongly
+    averages out the noise that such a rate leaves in the iterates. Nothing may change
+    the updates of this rule afterwards: a transformation such as `reduce_on_plateau`
+    belongs into the chain of the inner rule. On smooth, strongly
     convex objectives and with a rate that decays more slowly than 1 / t, the mean is
     asymptotically as accurate as the best estimate from the same number of examples.
     Choose a late start, because the mean never forgets its first iterates.

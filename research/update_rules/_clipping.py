@@ -1,5 +1,6 @@
 """Gradient clipping: by entry, by leaf, by global norm, or relative to the weights."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -171,16 +172,12 @@ def clip_adaptively(
         # A list would not be a valid static argument.
         axes = axes if isinstance(axes, int) else tuple(axes)
         of_weights, of_gradient = (
-            jnp.sqrt(jnp.sum(abs_square(a), axes, keepdims=True)) for a in (w, g)
+            jnp.sqrt(jnp.sum(abs_square(_wide(a)), axes, keepdims=True)) for a in (w, g)
         )
-        largest = (cast(clipping, w) * jnp.maximum(of_weights, cast(eps, w))).astype(
-            of_gradient.dtype
-        )
-        return jnp.where(
-            of_gradient < largest,
-            g,
-            g * (largest / jnp.where(of_gradient == 0, 1.0, of_gradient)),
-        )
+        least = jnp.maximum(of_weights, cast(eps, of_weights))
+        largest = (cast(clipping, least) * least).astype(of_gradient.dtype)
+        factor = largest / jnp.where(of_gradient == 0, 1.0, of_gradient)
+        return jnp.where(of_gradient < largest, g, (_wide(g) * factor).astype(g.dtype))
 
     def clip(updates: Params, params: Params):
         if params is None:
@@ -213,10 +210,31 @@ def _norm(leaves: list[Array]) -> Array:
     """Return the Euclidean norm over all entries of all leaves.
 
     The sum is computed in the widest of their dtypes, and at least in float32, because
-    300² overflows in float16.
+    300² overflows in float16. If the sum overflows although all entries are finite, the
+    entries are divided by the largest one before they are squared.
     """
-    wide = lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
-    return jnp.sqrt(sum(jnp.sum(abs_square(wide(leaf))) for leaf in leaves))
+    if not leaves:
+        return jnp.zeros(())
+    leaves = [_wide(leaf) for leaf in leaves]
+
+    def over(scale: Array | float) -> Array:
+        shares = [leaf / scale for leaf in leaves]
+        return jnp.sqrt(sum(jnp.sum(abs_square(share)) for share in shares))
+
+    def scaled() -> Array:
+        sizes = [jnp.max(jnp.abs(leaf), initial=0.0) for leaf in leaves]
+        largest = functools.reduce(jnp.maximum, sizes)
+        return (largest * over(jnp.where(jnp.isfinite(largest), largest, 1.0))).astype(
+            plain.dtype
+        )
+
+    plain = jnp.sqrt(sum(jnp.sum(abs_square(leaf)) for leaf in leaves))
+    return jax.lax.cond(jnp.isinf(plain), scaled, lambda: plain)
+
+
+def _wide(leaf: Array) -> Array:
+    """Return the leaf in at least float32."""
+    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
 
 
 def _stateless(

@@ -23,7 +23,6 @@ from research.update_rules._edges import (
     abs_square,
     complete,
     overflowed,
-    real_dtype,
     sizes_like,
 )
 from research.update_rules._entry import MOMENTUM, Range, RuleEntry, step_rate
@@ -280,8 +279,8 @@ def _rms(x: Array) -> Array:
 
     The result is 0 for a leaf without entries.
     """
-    wide = jnp.promote_types(real_dtype(x), jnp.float32)
-    total = jnp.sum(abs_square(x).astype(wide))
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    total = jnp.sum(abs_square(wide))
     return jnp.sqrt(total / max(math.prod(x.shape), 1))
 
 

@@ -62,7 +62,10 @@ def reduce_on_plateau(
     objective are averaged in groups of accumulation_size. The mean f of a group counts
     as better than the best mean so far, f_best, if f < (1 - rtol) f_best - atol. After
     `patience` means in a row that are not better, s <- max(factor s, min_scale), and
-    the next `cooldown` means do not count. Chain this transformation after a rule.
+    the next `cooldown` means do not count. Chain this transformation after a rule. A
+    rule that keeps other params than the iterates (`polyak_averaging`,
+    `ema_averaging`, `lookahead`, the schedule-free rules) must stay outside: chain this
+    transformation after its inner rule.
 
     optax.contrib.reduce_on_plateau is the same. torch's ReduceLROnPlateau reduces the
     rate one mean later: after patience + 1 means in a row that are not better. To get
@@ -123,7 +126,9 @@ def reduce_on_plateau(
 
     def judge(state: PlateauState):
         best = state.best
-        better = state.mean < cast(1.0 - rtol, best) * best - cast(atol, best)
+        enough = cast(1.0 - rtol, best) * best - cast(atol, best)
+        # With rtol = 1, the product of 0 and the first best value, ∞, would be NaN.
+        better = state.mean < jnp.where(jnp.isinf(best), best, enough)
         waits = state.waiting > 0
         worse = jnp.where(better | waits, 0, increment(state.consecutive))
         due = reached(worse, patience) & ~waits

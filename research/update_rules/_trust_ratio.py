@@ -238,7 +238,7 @@ def novograd(
         first = state.count == 0
 
         def average(g: Array, v: Array):
-            square = jnp.sum(abs_square(g).astype(v.dtype))
+            square = jnp.sum(abs_square(g.astype(jnp.promote_types(g.dtype, v.dtype))))
             mixed = cast(1.0 - b2, v) * square + cast(b2, v) * v
             return jnp.where(first, square, mixed)
 

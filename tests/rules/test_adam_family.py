@@ -19,6 +19,7 @@ from research.update_rules import (
     adamax,
     adamw,
     adan,
+    ademamix,
     adopt,
     amsgrad,
     ema_momentum,
@@ -33,6 +34,7 @@ from research.update_rules import (
     yogi,
 )
 from research.update_rules._bias_correction import effective_length
+from research.update_rules._rule_info import rule_info
 from research.verification import (
     FORMULAS,
     PROBLEMS,
@@ -551,3 +553,17 @@ def test_nadam_goes_on_where_its_count_has_come_to_its_largest(schedule):
     for _ in range(3):
         updates, state = rule.update(jnp.ones(1), state, x)
     np.testing.assert_allclose(updates, [-0.1], rtol=1e-3)
+
+
+def test_rmsprop_with_momentum_reports_its_rate():
+    rule, x = rmsprop(0.01, momentum=0.9), jnp.ones(2)
+    state = rule.update(x, rule.init(x), x)[1]
+    np.testing.assert_allclose(rule_info(state).learning_rate, 0.01)
+
+
+def test_ademamix_without_a_slow_average_warms_up():
+    rule, x = ademamix(0.1, b3=0.0, warmup_steps=10), jnp.ones(2)
+    state = rule.init(x)
+    for _ in range(3):
+        updates, state = rule.update(jnp.array([1.0, -2.0]), state, x)
+        assert np.all(np.isfinite(updates))

@@ -188,3 +188,22 @@ def test_norms_of_float16_do_not_overflow(clip):
     found, _ = clip.update(g, clip.init(g))
     assert found.dtype == jnp.float16
     np.testing.assert_allclose(np.asarray(found, float), [0.6, 0.8], rtol=1e-3)
+
+
+@pytest.mark.parametrize("clip", [clip_by_norm, clip_by_global_norm])
+def test_a_gradient_whose_square_overflows_keeps_its_direction(clip):
+    g = {"a": jnp.array([3e20, 0.0], "float32"), "b": jnp.array(-4e20, "float32")}
+    rule = clip(1.0)
+    found = rule.update(g, rule.init(g))[0]
+    expected = [0.6, -0.8] if clip is clip_by_global_norm else [1.0, -1.0]
+    np.testing.assert_allclose([found["a"][0], found["b"]], expected, rtol=1e-6)
+    assert found["a"][1] == 0
+    infinite = {"a": jnp.array([jnp.inf, 1.0]), "b": jnp.array(1.0)}
+    assert np.isnan(rule.update(infinite, rule.init(infinite))[0]["a"][0])
+
+
+def test_units_of_float16_do_not_overflow():
+    rule, w = clip_adaptively(0.1), jnp.array([3.0, 4.0], "float16")
+    found = rule.update(jnp.array([300.0, 400.0], "float16"), rule.init(w), w)[0]
+    assert found.dtype == w.dtype
+    np.testing.assert_allclose(found, [0.3, 0.4], rtol=2e-3)

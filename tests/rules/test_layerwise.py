@@ -12,12 +12,14 @@ import optax
 import pytest
 
 from research.update_rules import (
+    adafactor,
     adam,
     adamw,
     heavy_ball,
     lamb,
     muon,
     nadam,
+    novograd,
     with_state_dtype,
 )
 from research.update_rules._layerwise import (
@@ -450,3 +452,12 @@ def test_bad_input_raises():
     for rule in (muon(0.1), lamb(0.1)):
         with pytest.raises(ValueError, match=r"call update\(grads, state, params\)"):
             rule.update(jnp.ones((2, 2)), rule.init(jnp.ones((2, 2))))
+
+
+def test_novograd_and_adafactor_square_in_float32():
+    rule, x = novograd(0.1), jnp.ones(2, "float16")
+    updates = rule.update(jnp.array([300.0, 400.0], "float16"), rule.init(x), x)[0]
+    np.testing.assert_allclose(updates, [-0.06, -0.08], rtol=2e-3)
+    rule, x = adafactor(0.01), jnp.full(4, 300.0, "float16")
+    updates = rule.update(jnp.ones(4, "float16"), rule.init(x), x)[0]
+    assert np.all(np.isfinite(updates))

@@ -19,6 +19,7 @@ from research.update_rules import (
     by_group,
     gradient_descent,
     lbfgs,
+    with_state_dtype,
 )
 from research.update_rules._least_squares import gauss_newton, levenberg_marquardt
 from research.update_rules._newton import newton, trust_region_newton
@@ -334,3 +335,24 @@ def test_numbers_are_kept_on_the_device_but_never_tracers():
     traced = jax.jit(run)(start)
     assert jax.jit(jax.vmap(run))(start[None]).steps == traced.steps
     np.testing.assert_array_equal(run(start).params, traced.params)
+
+
+@pytest.mark.parametrize("rule", [newton, lbfgs])
+def test_a_rule_that_keeps_other_params_does_not_report_their_value(rule):
+    f = lambda x: 0.5 * jnp.sum((x - 3) ** 2)
+    narrow = with_state_dtype(rule(), "float32")
+    found = minimise(f, narrow, jnp.array([1000.1]), max_steps=30)
+    np.testing.assert_allclose(found.value, f(found.params), rtol=1e-12)
+    gradient = jnp.max(jnp.abs(jax.grad(f)(found.params)))
+    np.testing.assert_allclose(found.gradient_norm, gradient, rtol=1e-12)
+
+
+def test_the_norm_of_a_large_gradient_does_not_overflow():
+    x = jnp.array([3e20, 4e20], "float32")
+    found = minimise(
+        lambda x: 0.5 * jnp.sum(jnp.abs(x)), optax.sgd(0.0), 0 * x + 1, norm=2
+    )
+    assert found.outcome == Outcome.NO_PROGRESS
+    steep = lambda y: jnp.vdot(x, y)
+    found = minimise(steep, optax.sgd(0.0), jnp.zeros(2, "float32"), norm=2)
+    np.testing.assert_allclose(found.gradient_norm, 5e20, rtol=1e-6)

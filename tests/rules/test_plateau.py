@@ -184,3 +184,12 @@ def test_keys_under_vmap_are_separate_noises():
     assert (found[0] != found[1]).all()
     with pytest.raises(TypeError, match="key must be a key"):
         noisy_sgd(0.1, 3)
+
+
+def test_rtol_one_counts_a_first_mean_as_better():
+    rule, x = reduce_on_plateau(0.5, patience=2, rtol=1.0), jnp.ones(1)
+    state, scales = rule.init(x), []
+    for _ in range(3):
+        updates, state = rule.update(jnp.ones(1), state, x, value=3.0)
+        scales.append(float(updates[0]))
+    assert scales == [1.0, 1.0, 0.5]
