@@ -495,3 +495,21 @@ def test_the_leader_is_the_rule_with_the_lowest_cost_on_the_tuning_seeds():
     found = {("w", "a"): made(4.0, [2.0, 2.0]), ("w", "b"): made(3.0, [1.0, 9.0])}
     assert comparison.leader(found) == "a"  # sqrt(1 * 9) = 3 is more than 2.
     assert comparison.leader(found, tuned=False) == "b"
+
+
+def test_measurements_of_another_rule_or_of_other_data_are_not_taken(tmp_path):
+    def slow(learning_rate):
+        return update_rules.gradient_descent(learning_rate / 8)
+
+    kept, terms = runs.checkpoints_in(tmp_path), TERMS | {"budget": 2}
+    first, second, again = (
+        comparison.compare(
+            {"mine": mine, "adam": "adam"}, "quadratic", checkpoints=kept, **terms
+        )
+        for mine in (update_rules.heavy_ball, slow, update_rules.heavy_ball)
+    )
+    curves = [
+        of(one, "mine", "screening", "quadratic") for one in (first, second, again)
+    ]
+    np.testing.assert_array_equal(curves[0], curves[2])
+    assert not np.array_equal(curves[0], curves[1])

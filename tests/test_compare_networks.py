@@ -23,6 +23,7 @@ from research import (
     update_rules,
 )
 from research.cli import compare_networks as command
+from research.comparison.contenders import Contender
 from research.comparison.network_contenders import (
     DECAYS,
     muon_with_adam,
@@ -627,3 +628,18 @@ def test_a_name_that_does_not_exist_is_refused_before_a_run_begins(given, messag
     # A run folder is made of what `complete` returns.
     with pytest.raises(ValueError, match=message):
         command.complete(command.Config(**given))
+
+
+def test_a_contender_keeps_its_own_space():
+    space = {"learning_rate": Range(1e-4, 1.0), "b1": Range(0.0, 0.99, "one_minus")}
+    given = Contender("mine", update_rules.adam, space)
+    for rules in ([given], {"mine": given}):
+        (one,) = network_contenders(rules)
+        assert list(one.space) == ["learning_rate", "b1", "warmup", "decay"]
+
+
+def test_the_rate_of_a_partial_schedule_free_rule_does_not_decay():
+    part = functools.partial(update_rules.schedule_free_adamw, b2=0.95)
+    (one,) = network_contenders({"free": part})
+    assert "decay" not in one.space
+    assert schedule_of(one, {"learning_rate": 0.1})[1] is None

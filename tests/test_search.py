@@ -18,7 +18,13 @@ from research.tuning.search import (
     search,
     search_all,
 )
-from research.tuning.spaces import from_unit, to_unit, unit_limits
+from research.tuning.spaces import (
+    from_unit,
+    parse_range,
+    range_text,
+    to_unit,
+    unit_limits,
+)
 
 SPACE = {
     "learning_rate": Range(1e-4, 10.0),
@@ -178,3 +184,8 @@ def test_bad_input_is_refused_before_the_first_run(change, message):
     arguments = {"space": SPACE, "budget": 4, "seeds": range(3)} | change
     with pytest.raises(ValueError, match=message):
         search(**arguments, generator=np.random.default_rng(0))
+
+
+def test_the_text_of_a_range_holds_a_number_of_numpy():
+    given = Range(0.01, 1.0, "log", np.float64(0.1))
+    assert parse_range(range_text(given)) == given

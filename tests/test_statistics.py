@@ -10,6 +10,7 @@ from scipy import stats
 
 from research.statistics import bootstrap, costs, profiles, scores
 from research.statistics import differences as statistics
+from research.statistics.intervals import median_interval
 from research.statistics.scores import Scores
 
 COMPILE_QUICKLY = True  # tests/conftest.py
@@ -577,3 +578,28 @@ GOOD = constant(4.0)
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_an_infinite_factor_counts_no_run_that_fails():
+    found = profiles.performance_profile(
+        np.array([[1.0, np.inf]]), np.array([2.0, np.inf])
+    )
+    np.testing.assert_array_equal(found, [[1.0, 1.0], [0.0, 0.0]])
+
+
+def test_chances_of_many_trials_do_not_overflow():
+    chances = bootstrap.rank_chances(2000, 1000)
+    assert chances.sum() == pytest.approx(1.0)
+    np.testing.assert_allclose(chances[:3], [0.4995, 0.25, 0.125], rtol=2e-3)
+    usual = bootstrap.rank_chances(40, 7)
+    left = 40 - np.arange(1, 40)
+    ratios = np.concatenate([[1.0], np.maximum(left - 5, 0) / left])
+    np.testing.assert_allclose(usual, 6 / 40 * np.cumprod(ratios), rtol=1e-12)
+
+
+def test_an_interval_ends_at_a_sample_or_at_infinity():
+    samples = np.array([1.0, 2, 3, 4, 5, 6, 7, np.inf, np.inf])
+    for seed in range(60):
+        _, low, high = median_interval(samples, seed=seed)
+        assert 1 <= low <= 7
+        assert high <= 7 or np.isinf(high)

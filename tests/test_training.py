@@ -581,3 +581,16 @@ def test_a_checkpoint_of_another_training_is_refused():
                 num_epochs=3,
                 **options | {"params": params},
             )
+
+
+def test_a_checkpoint_beyond_the_last_epoch_is_refused():
+    objective = lambda x, batch: jnp.mean((x - batch.x) ** 2)
+    data, kept = Batch(jnp.arange(4.0), jnp.zeros(4)), []
+    keep = Checkpoint(lambda: kept[-1] if kept else None, kept.append, lambda: True)
+    options = {"params": jnp.array(9.0), "key": jax.random.key(0), "checkpoint": keep}
+    arguments = objective, update_rules.adam(0.1), data, samplers.minibatch(4, 2)
+    descent.train(*arguments, num_epochs=3, **options)
+    within = next(one for one in kept if one.values[1] == 1)
+    kept[:] = [within._replace(values=[*within.values[:2], 1, *within.values[3:]])]
+    with pytest.raises(ValueError, match="belongs to another training"):
+        descent.train(*arguments, num_epochs=1, **options)

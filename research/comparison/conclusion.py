@@ -16,12 +16,13 @@ from research.checks import (
 from research.comparison.archive import FORMAT, Study
 from research.comparison.contenders import Contender
 from research.comparison.measurements import logs_of
-from research.comparison.origins import origin, source_digest
+from research.comparison.origins import origin
 from research.comparison.protocol import Protocol
 from research.comparison.tables import answer, study_tables
 from research.statistics.profiles import performance_profile
 from research.statistics.searches import SearchedDifference, searched_difference
 from research.types import Saved
+from research.verification.rule_under_test import source_digest
 
 Measurements = Mapping[tuple[str, str], Saved]
 

@@ -199,7 +199,8 @@ def network_contenders(
 
     Args:
       rules: Mapping from a name to a rule, or a sequence of names of rules of this
-        package, as for `make_contenders`.
+        package, as for `make_contenders`. A Contender keeps its constructor and its
+        search space.
       spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
         the hyper-parameter. If there is no default range, the hyper-parameter is added
         to the space. The hyper-parameters whose names end in "learning_rate" follow the
@@ -237,18 +238,27 @@ def network_contenders(
             )
         check_space(space, name)
     shape = SCHEDULE_SPACE if search_schedule else {}
+    # A rule that is given as a Contender has a search space of its own.
+    given = rules.values() if isinstance(rules, Mapping) else rules
+    chosen = [isinstance(rule, Contender) for rule in given]
     return tuple(
-        _on_networks(one, (spaces or {}).get(one.name, {}), shape) for one in made
+        _on_networks(one, (spaces or {}).get(one.name, {}), shape, keep=keep)
+        for one, keep in zip(made, chosen, strict=True)
     )
 
 
-def _on_networks(contender: Contender, given: Space, shape: Space) -> Contender:
-    """Return a contender whose space has its rates and the shape of the schedule."""
+def _on_networks(
+    contender: Contender, given: Space, shape: Space, *, keep: bool
+) -> Contender:
+    """Return a contender whose space has its rates and the shape of the schedule.
+
+    If `keep` is True, its constructor and all its ranges stay.
+    """
     if not contender.space:
         return contender
     make_rule, own = contender.make_rule, {}
     for name, (plain, on_networks) in ON_NETWORKS.items():
-        if inspect.unwrap(make_rule) is inspect.unwrap(plain):
+        if not keep and inspect.unwrap(make_rule) is inspect.unwrap(plain):
             make_rule, own = on_networks, RATE_SPACES[name]
     if _is_undecayed(make_rule):
         shape = {n: range_ for n, range_ in shape.items() if n != "decay"}
@@ -256,6 +266,8 @@ def _on_networks(contender: Contender, given: Space, shape: Space) -> Contender:
     of_schedule = {n: range_ for n, range_ in given.items() if n in SCHEDULE_SPACE}
     first = next(iter(contender.space))
     rates = own or {first: contender.space[first]}
+    if keep:
+        rates = contender.space
     space = {**rates, **of_rates, **shape, **of_schedule}
     for end in ("low", "high"):
         if "warmup" in space:
@@ -270,6 +282,8 @@ def _on_networks(contender: Contender, given: Space, shape: Space) -> Contender:
 
 def _is_undecayed(make_rule: Any) -> bool:
     plain = inspect.unwrap(make_rule)
+    while isinstance(plain, functools.partial):
+        plain = inspect.unwrap(plain.func)
     return any(plain is inspect.unwrap(rule) for rule in UNDECAYED)
 
 

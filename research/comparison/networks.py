@@ -32,7 +32,7 @@ from research.comparison.network_contenders import (
     schedule_of,
     scheduled,
 )
-from research.comparison.origins import origin, source_digest
+from research.comparison.origins import origin
 from research.comparison.protocol import Protocol, make_protocol
 from research.comparison.tables import as_text
 from research.comparison.trials import chunk_teller
@@ -45,6 +45,8 @@ from research.statistics.searches import searched_cost, searched_difference
 from research.tuning.search import SCREENING_SEEDS, Searched, search_all
 from research.tuning.timing import time_alone
 from research.types import Batch, Checkpoints, Params, Saved, no_checkpoints
+from research.verification.rule_under_test import source_digest
+from research.workloads._construction import data_digest
 from research.workloads.networks import NetworkWorkload, make_network
 
 FACTORS = (0.5, 0.7, 1.0, 1.4, 2.0)  # Lengths of the baseline's trainings.
@@ -460,6 +462,8 @@ def _key(network: NetworkWorkload, contender: Contender, protocol: Protocol) -> 
     terms = canonical(
         {
             "protocol": protocol._asdict(),
+            "rule": source_digest(contender.make_rule),
+            "data": data_digest(network.workload),
             "space": contender.space,
             "evaluations": contender.evaluations,
             "batch_size": network.batch_size,
@@ -479,7 +483,7 @@ def _remembered(
 ) -> Saved:
     return runs.remembered(
         checkpoints,
-        _key(network, contender, plan.protocol),
+        _key(network, contender, plan.protocol) + " untimed" * (not plan.timed),
         lambda parts: measure_on_network(
             network,
             contender,

@@ -15,7 +15,7 @@ from research import update_rules
 from research.comparison.contenders import Contender
 from research.comparison.network_contenders import ON_NETWORKS
 from research.reading import read_bytes
-from research.verification.rule_under_test import guarded
+from research.verification.rule_under_test import is_a_guard
 
 IN_PYTHON = "<in Python>"  # Stands for a rule that has neither a name nor a file.
 LARGEST_SOURCE = 2**18  # Bytes; of a larger file only the function is kept.
@@ -114,35 +114,13 @@ def source_text(constructor: Any) -> str | None:
     except (OSError, ValueError):  # Too large, or not UTF-8.
         pass
     try:
-        return None if _is_a_guard(constructor) else inspect.getsource(constructor)
+        return None if is_a_guard(constructor) else inspect.getsource(constructor)
     except (TypeError, OSError):
         return None
-
-
-def source_digest(make_rule: Any) -> str | None:
-    """Return the SHA-256 digest of a constructor's source code.
-
-    The source is that of the constructor's function only, not of the functions that it
-    calls. The result is None if the source is unknown.
-    """
-    constructor = inspect.unwrap(make_rule)
-    # The source of a rule that is already made is not available.
-    if _is_a_guard(constructor):
-        return None
-    try:
-        text = inspect.getsource(constructor)
-    except (TypeError, OSError):
-        return None
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _digest(file: Path) -> str:
     return f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}"
-
-
-def _is_a_guard(constructor: Any) -> bool:
-    """Return whether a constructor is the package's wrapper of a rule already made."""
-    return getattr(constructor, "__module__", "") == guarded.__module__
 
 
 def _partial_text(constructor: functools.partial) -> str:
@@ -157,7 +135,7 @@ def _partial_text(constructor: functools.partial) -> str:
 
 def _own_file(constructor: Any) -> Path | None:
     """Return the file of the user in which a function is defined."""
-    if not inspect.isfunction(constructor) or _is_a_guard(constructor):
+    if not inspect.isfunction(constructor) or is_a_guard(constructor):
         return None
     file = Path(constructor.__code__.co_filename)
     if not file.is_file() or _INSTALLED & {*file.parts}:

@@ -44,7 +44,9 @@ from research.files import canonical
 from research.tuning.search import search_all
 from research.tuning.spaces import edges
 from research.types import Checkpoints, Saved, Workload, no_checkpoints
+from research.verification.rule_under_test import source_digest
 from research.workloads import known_optimum
+from research.workloads._construction import data_digest
 
 PROTOCOL_HINT = "Make one by research.comparison.make_protocol()."
 
@@ -171,6 +173,7 @@ def _remembered(
     contender: Contender,
     protocol: Protocol,
     *,
+    timed: bool,
     checkpoints: Checkpoints,
     **options: Any,
 ) -> Saved:
@@ -180,6 +183,9 @@ def _remembered(
             "protocol": protocol._asdict(),
             "space": contender.space,
             "evaluations": contender.evaluations,
+            "rule": source_digest(contender.make_rule),
+            "data": data_digest(workload),
+            "timed": timed,
         }
     )
     digest = hashlib.sha256(terms.encode()).hexdigest()[:8]
@@ -187,7 +193,7 @@ def _remembered(
         checkpoints,
         f"{workload.name}/{contender.name} {digest}",
         lambda parts: measure_contender(
-            workload, contender, protocol, checkpoints=parts, **options
+            workload, contender, protocol, timed=timed, checkpoints=parts, **options
         ),
     )
 

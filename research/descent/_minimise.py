@@ -26,6 +26,7 @@ from research.descent._implicit import (
 )
 from research.types import Array, Outcome, Params, Scalar
 from research.update_rules._checks import check_floating, check_rule
+from research.update_rules._edges import leaf_norm
 from research.update_rules._rule_info import rule_info
 
 # Stop after this many steps that change no parameter, even if the rule's state changes.
@@ -238,7 +239,7 @@ def _minimise(
         )
         params = optax.apply_updates(loop.params, updates)
         evaluations = loop.evaluations + rule_info(state).evaluations
-        after = _after(state, squares=objective is None)
+        after = _after(state, params, squares=objective is None)
         if after is None:
             after = jax.value_and_grad(value_fn)(params)
             evaluations += 1
@@ -283,18 +284,26 @@ def _minimise(
     )
 
 
-def _after(state: optax.OptState, squares: bool) -> tuple[Array, Params] | None:
+def _after(
+    state: optax.OptState, params: Params, squares: bool
+) -> tuple[Array, Params] | None:
     """Return the value and gradient after the step, if the rule's state keeps them.
 
     If `squares` is true, the value and gradient of half the sum of squares also count.
     Only the state of the outermost rule is read. If this rule wraps another one, the
-    value and gradient in the state of the inner rule may belong to other params.
+    value and gradient in the state of the inner rule may belong to other params. The
+    same holds if the gradient has other dtypes than the params: the rule then keeps the
+    params in its own dtype.
     """
+    dtypes = [leaf.dtype for leaf in jax.tree.leaves(params)]
     state = getattr(state, "search", state)
     names = [("value_after", "grad_after"), ("squares_after", "squares_grad_after")]
     for value, grad in names[: 1 + squares]:
-        if getattr(state, grad, None) is not None:
-            return getattr(state, value), getattr(state, grad)
+        kept = getattr(state, grad, None)
+        if kept is not None and dtypes == [
+            leaf.dtype for leaf in jax.tree.leaves(kept)
+        ]:
+            return getattr(state, value), kept
     return None
 
 
@@ -343,9 +352,7 @@ def _norm(tree: Params, norm: float) -> Array:
         [jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)] or [jnp.zeros(0)]
     )
     return (
-        jnp.max(jnp.abs(leaves), initial=0.0)
-        if norm == jnp.inf
-        else jnp.linalg.norm(leaves)
+        jnp.max(jnp.abs(leaves), initial=0.0) if norm == jnp.inf else leaf_norm(leaves)
     )
 
 

@@ -143,7 +143,8 @@ def from_saved(
         raise ValueError(OF_ANOTHER_TRAINING)
     check_shape(values, SHAPE, "the checkpoint")
     training, epoch, step, evaluations, seconds = values.values()
-    if epoch > num_epochs or len(evaluations) != (epoch + 1) * evaluated:
+    beyond = epoch > num_epochs or (epoch == num_epochs and step > 0)
+    if beyond or len(evaluations) != (epoch + 1) * evaluated:
         raise ValueError(OF_ANOTHER_TRAINING)
     now = {"state": start.state, "info": start.info}
     like = jax.tree.map(_like, now)

@@ -164,7 +164,12 @@ def rank_chances(points: int, trials: int) -> Float[np.ndarray, " points"]:
         return np.zeros(points)
     rank = np.arange(1, points + 1)
     drawn = special.comb(points, trials - 1)
-    return np.asarray(special.comb(points - rank, trials - 2) / drawn)
+    if np.isfinite(drawn):
+        return np.asarray(special.comb(points - rank, trials - 2) / drawn)
+    # The binomials overflow; the quotient of successive chances does not.
+    left = points - rank[:-1]
+    ratios = np.maximum(left - trials + 2, 0) / left
+    return (trials - 1) / points * np.cumprod(np.concatenate([[1.0], ratios]))
 
 
 def wins(

@@ -81,8 +81,9 @@ def median_interval(
         np.max(np.abs(samples), initial=0.0, where=np.isfinite(samples)),
     )
     unit = largest if largest > _LARGE else 1.0
-    # scipy cannot take means of infinities. Medians only compare numbers, so a huge
-    # finite number replaces infinity.
+    # scipy cannot take means of infinities, so a huge finite number replaces infinity.
+    # scipy may also interpolate between it and a sample; any share of it stays above
+    # _LARGE, which no sample exceeds.
     finite = np.where(
         infinite,
         np.copysign(_NEVER, samples),
@@ -98,7 +99,7 @@ def median_interval(
         rng=seed,
     )
     ends = (
-        np.where(np.abs(v) >= _NEVER / 4, np.copysign(np.inf, v), v * unit)
+        np.where(np.abs(v) > 2 * _LARGE, np.copysign(np.inf, v), v * unit)
         for v in outcome.confidence_interval
     )
     low, high = (

@@ -57,4 +57,5 @@ def performance_profile(
     ratios = np.where(
         np.isfinite(costs), costs / np.where(np.isfinite(best), best, 1.0), np.inf
     )
-    return (ratios[..., None] <= factors).mean(axis=0)
+    reached = np.isfinite(ratios)[..., None]
+    return (reached & (ratios[..., None] <= factors)).mean(axis=0)

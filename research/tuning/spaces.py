@@ -442,7 +442,9 @@ def range_text(range_: Range) -> str:
     """
     check_instance("range_", range_, Range, "Write Range(low, high).")
     text = f"{float(range_.low)!r}..{float(range_.high)!r} {range_.scale}"
-    return text if range_.default is None else f"{text} default={range_.default!r}"
+    if range_.default is None:
+        return text
+    return f"{text} default={float(range_.default)!r}"
 
 
 def parse_spaces(words: Iterable[str]) -> dict[str, dict[str, Range]]:

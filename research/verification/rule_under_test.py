@@ -1,6 +1,7 @@
 """The rule under test: checks of the rule, with errors that name it."""
 
 import functools
+import hashlib
 import importlib
 import inspect
 import sys
@@ -281,3 +282,25 @@ def place(problem: BaseException) -> str:
 
 def _kind(value: Any) -> str:
     return f"a value of type {type(value).__name__}"
+
+
+def is_a_guard(constructor: Any) -> bool:
+    """Return whether a constructor is the package's wrapper of a rule already made."""
+    return getattr(constructor, "__module__", "") == guarded.__module__
+
+
+def source_digest(make_rule: Any) -> str | None:
+    """Return the SHA-256 digest of a constructor's source code.
+
+    The source is that of the constructor's function only, not of the functions that it
+    calls. The result is None if the source is unknown.
+    """
+    constructor = inspect.unwrap(make_rule)
+    # The source of a rule that is already made is not available.
+    if is_a_guard(constructor):
+        return None
+    try:
+        text = inspect.getsource(constructor)
+    except (TypeError, OSError):
+        return None
+    return hashlib.sha256(text.encode()).hexdigest()

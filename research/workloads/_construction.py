@@ -1,6 +1,7 @@
 """Helpers for workload constructors: check options and dtypes, and build batches."""
 
 import functools
+import hashlib
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -119,3 +120,16 @@ def _available(dtype: DTypeLike) -> np.dtype:
             "dtype='float32'."
         )
     return chosen
+
+
+def data_digest(workload: Workload) -> str:
+    """Return the SHA-256 digest of all arrays of the parts of a workload.
+
+    The digest depends on the bytes, dtype and shape of each array.
+    """
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves((workload.train, workload.validation, workload.test)):
+        array = np.asarray(leaf)
+        digest.update(f"{array.dtype} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
