@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import threadpoolctl
 from jax.interpreters import mlir
+from jaxlib.mlir.dialects import stablehlo as hlo
 
 from research import portable as settings
 from research.checks import check_path
@@ -105,10 +106,6 @@ def configure(
         raise TypeError(f"portable must be True or False; got portable={portable!r}.")
     if portable:
         _check_portable()
-    jax.config.update("jax_enable_x64", x64)
-    jax.config.update(
-        "jax_default_matmul_precision", "highest"
-    )  # A GPU may otherwise multiply in TF32.
     flags = re.sub(
         r"--xla_force_host_platform_device_count=\d+\s*",
         "",
@@ -133,11 +130,16 @@ def configure(
             "longer be changed. Call research.backend.configure before the first JAX "
             "computation of the process."
         )
+    jax.config.update("jax_enable_x64", x64)
+    jax.config.update(
+        "jax_default_matmul_precision", "highest"
+    )  # A GPU may otherwise multiply in TF32.
     os.environ.update(changed)
     if portable:
         # SciPy has not been imported, or was with this value.
         os.environ["OPENBLAS_CORETYPE"] = settings.LIBRARIES["OPENBLAS_CORETYPE"]
         _split_products()
+        _divide_by_roots()
 
 
 def keep_programs(folder: str | Path | None = None) -> Path | None:
@@ -261,6 +263,32 @@ def _split_products() -> None:
         )
 
     mlir.register_lowering(product, lowering, platform="cpu")
+
+
+@functools.cache
+def _divide_by_roots() -> None:
+    """Make the CPU compute 1 / √x by a root and a division, which IEEE 754 rounds.
+
+    XLA computes it from the processor's estimate (vrsqrtps), which differs between
+    Intel and AMD. It also turns 1 / √x of a program into this, so each root is followed
+    by a barrier.
+    """
+    root = jax.lax.sqrt_p
+    entry: Any = mlir._platform_specific_lowerings["cpu"].get(root)
+    original = getattr(entry or mlir._lowerings[root], "rule", None)
+    original = original or entry or mlir._lowerings[root]
+
+    def rooted(ctx: Any, x: Any, **options: Any):
+        results = original(ctx, x, **options)
+        return hlo.OptimizationBarrierOp(list(results)).results
+
+    def inverse(x: Any, **options: Any) -> Any:
+        return jax.lax.div(jax.lax.full_like(x, 1), jax.lax.sqrt(x))
+
+    mlir.register_lowering(root, rooted, platform="cpu")
+    mlir.register_lowering(
+        jax.lax.rsqrt_p, mlir.lower_fun(inverse, multiple_results=False), platform="cpu"
+    )
 
 
 def _in_parts(lhs: Any, rhs: Any, *, dimension_numbers: Any, **options: Any) -> Any:

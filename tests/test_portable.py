@@ -185,3 +185,28 @@ def test_three_networks_have_the_bits_of_the_reference():
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+INVERSE_ROOT = """
+import sys
+from research import portable
+portable.pin_libraries()
+from research import backend
+backend.configure(portable=True)
+import jax, jax.numpy as jnp, numpy as np
+x = np.random.default_rng(0).uniform(1e-3, 1e3, 10_000).astype(np.float32)
+exact = np.float32(1) / np.sqrt(x)
+for f in (jax.lax.rsqrt, lambda x: 1 / jnp.sqrt(x), jax.vmap(jax.lax.rsqrt)):
+    np.testing.assert_array_equal(jax.jit(f)(x), exact)
+np.testing.assert_array_equal(jax.jit(lambda x: x / jnp.sqrt(x))(x), x / np.sqrt(x))
+slope = jax.jit(jax.vmap(jax.grad(jax.lax.rsqrt)))(x)
+np.testing.assert_allclose(slope, -0.5 * exact**3, rtol=1e-6)
+"""
+
+
+def test_an_inverse_root_is_a_root_and_a_division():
+    # IEEE 754 rounds both, so these are the bits of every processor.
+    done = subprocess.run(
+        [sys.executable, "-c", INVERSE_ROOT], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
