@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -57,7 +58,9 @@ def write_atomically(path: str | Path, data: bytes) -> None:
             f"data must be bytes; got data={shown(data)}. Text: data.encode()."
         )
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # Threads, and processes of other machines, may write the same file.
+    unique = f"{os.getpid()}.{uuid.uuid4().hex[:8]}"
+    partial = path.with_name(f".{path.name}.{unique}.partial")
     with explained(f"Cannot write {path}", lambda: kept(path.parent)):
         try:
             with open(partial, "wb") as file:

@@ -16,6 +16,7 @@ import math
 import os
 import re
 import shutil
+import uuid
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -109,8 +110,8 @@ def write_records(folder: str | Path, pieces: Iterable[Batch]) -> Records:
             f"folder={str(folder)!r} cannot be created: {str(folder.parent)!r} is not "
             "a folder."
         )
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    # Two processes may write at once; the first to finish wins.
+    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         partial.mkdir()
         leaves, checksums = _write_examples(partial / EXAMPLES, pieces)

@@ -24,6 +24,7 @@ from research.reading import read_bytes
 
 LARGEST_PICTURE = 2**28  # Maximum size of an image in bytes.
 FILE = "report.html"
+VALUE = str | int | float | np.number | np.bool_  # Entries of a table.
 LABELS = {
     "facts": "This run",
     "xla_pool": "Threads in XLA's pool",
@@ -285,12 +286,13 @@ def shown(value: str | int | float | None) -> str:
       ... ]
       ['not reached', 'yes', '1,797', '0.02525', '12,346', '−1.00×10⁻⁹', '∞', 'Adam']
     """
-    if value is not None and not isinstance(value, str | int | float | np.number):
+    if value is not None and not isinstance(value, VALUE):
         raise TypeError(
             f"value must be a number, a text or None; got value={checks.shown(value)}."
         )
     if value is None or isinstance(value, str):
         return "not reached" if value is None else value
+    value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int) and abs(value) >= 2**1000:  # Too large for a float.
@@ -348,7 +350,7 @@ def sortable(table: runs.Table) -> Sortable:
 def cell(value: str | int | float | None, text: str) -> Cell:
     """Return the Cell for a value and its text. None and NaN count as missing."""
     checks.check_text("text", text)
-    if value is not None and not isinstance(value, str | int | float | np.number):
+    if value is not None and not isinstance(value, VALUE):
         raise TypeError(
             f"value must be a number, a text or None; got value={checks.shown(value)}."
         )
@@ -452,6 +454,7 @@ def _policy_hash(text: str) -> str:
 
 def _exact(value: str | int | float | None) -> str | None:
     """Write a number in the notation of JavaScript; None for any other value."""
+    value = value.item() if isinstance(value, np.generic) else value
     if (
         value is None
         or isinstance(value, str | bool)

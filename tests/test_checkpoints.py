@@ -334,3 +334,9 @@ def test_array_of_objects_is_refused_and_what_was_saved_stays(keeper):
     with pytest.raises(TypeError, match="object"):
         keeper("piece").save(Saved({"w": np.array([None])}, {}))
     assert (bits(keeper("piece").load()), loaded(keeper)[1]) == (bits(SECOND), [])
+
+
+def test_a_checkpoint_is_found_after_a_million_saves(tmp_path):
+    for number in (999_999, 1_000_000):
+        (tmp_path / f"{number:06d}.json").touch()
+    assert sorted(checkpoints._numbers(tmp_path)) == [999_999, 1_000_000]

@@ -90,3 +90,12 @@ def test_integers_are_taken_up_to_the_limit(value):
     checks.check_number("n", value, positive=True, integer=True)
     with pytest.raises(ValueError, match="n must be an integer"):
         checks.check_number("n", value, integer=True, below=1.0)
+
+
+def test_a_refused_configuration_changes_nothing():
+    from research import backend
+
+    jnp.zeros(1).block_until_ready()
+    with pytest.raises(RuntimeError, match="already started"):
+        backend.configure(pool=7, x64=False)
+    assert jnp.zeros(1).dtype == jnp.float64

@@ -379,3 +379,17 @@ def test_number_in_a_formula_is_real_and_an_exponent_whole(capsys):
     assert "x³" in explained(capsys, "x**3 / 2", "--at", "x=2")
     out = explained(capsys, "1 / 2 * x", "--at", "x=2")
     assert out.startswith("f = 1 at x = 2; its derivative is 0.5.")
+
+
+def test_an_entry_outside_of_a_vector_is_refused(capsys):
+    for index in ("3", "-4", "5"):
+        with pytest.raises(SystemExit):
+            commands.main(["explain", f"x[{index}]**2", "--at", "x=[1, 2, 3]"])
+        assert "outside of 3 entries" in capsys.readouterr().err
+
+
+def test_an_argument_by_position_takes_the_defaults_before_it(capsys, tmp_path):
+    (tmp_path / "by_place.py").write_text("def f(a=1.0, b=2.0, /):\n    return a - b\n")
+    words = ["explain", f"{tmp_path}/by_place.py:f", "--at", "b=5.0"]
+    assert commands.main(words) == 0
+    assert "f = -4" in capsys.readouterr().out

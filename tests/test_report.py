@@ -13,6 +13,7 @@ import re
 import struct
 import zlib
 
+import numpy as np
 import pytest
 
 from research import report, runs
@@ -409,3 +410,11 @@ def test_numbers_are_written_with_four_digits(value, text):
 )
 def test_first_sentence_ends_where_a_sentence_does(text, parts):
     assert report.first_sentence(text) == parts
+
+
+def test_numbers_of_numpy_are_shown_as_those_of_python():
+    for value in (1797, 1_234_567, 2.5, 1e-9, float("nan"), True):
+        assert report.shown(np.asarray(value)[()]) == report.shown(value)
+    table = runs.Table("t", ("a",), ((np.float64(2.5),), (np.int64(3),)))
+    cells = [row[0] for row in report.sortable(table).rows]
+    assert [cell.exact for cell in cells] == ["2.5", "3"]

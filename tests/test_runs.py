@@ -12,6 +12,7 @@ import platform
 import signal
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import jax
@@ -360,10 +361,12 @@ def test_a_file_system_that_flushes_no_folders_takes_files(tmp_path, monkeypatch
     assert files(tmp_path) == {"answer.txt": b"after"}
 
 
-def test_full_disk_keeps_what_was_saved(tmp_path):
+def test_full_disk_keeps_what_was_saved(tmp_path, monkeypatch):
     path = tmp_path / "answer.txt"
     runs.write_atomically(path, b"before")
-    (tmp_path / f".answer.txt.{os.getpid()}.partial").symlink_to("/dev/full")
+    monkeypatch.setattr("research.files.uuid.uuid4", lambda: uuid.UUID(int=0))
+    partial = f".answer.txt.{os.getpid()}.00000000.partial"
+    (tmp_path / partial).symlink_to("/dev/full")
     with pytest.raises(
         OSError,
         match=r"Cannot write .*answer\.txt: the disk is full\. Unchanged: answer",
@@ -423,3 +426,31 @@ def test_killed_write_keeps_what_was_saved_and_its_left_over_goes(run, tmp_path)
     assert files(run.path)["manifest.json"] == before["manifest.json"]
     runs.open_run("trajectory", Config(), tmp_path)
     assert files(run.path) == before
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        runs.Table("T", ("rule", 64), (("adam", 1.0),)),
+        runs.Table("T", ("rule", "x"), (("adam", (1, 2)),)),
+        runs.Table(None, ("rule",), (("adam",),)),
+    ],
+)
+def test_a_result_that_could_not_be_read_is_not_written(table):
+    with pytest.raises((ValueError, TypeError)):
+        result_bytes(runs.Result("x", (table,), {}, {}))
+
+
+def test_an_empty_list_is_a_number_that_differs():
+    there, here = (runs.Result("", (), {}, n) for n in ({"reached": []}, {}))
+    assert not runs.compare(there, here, ({}, {})).same
+    other = runs.Result("", (), {}, {"reached": {}})
+    assert not runs.compare(there, other, ({}, {})).same
+    assert runs.compare(there, there, ({}, {})).same
+
+
+def test_seeds_are_counted_to_the_last():
+    assert len(runs.parse_seeds("0..999999")) == 1_000_000
+    for text in ("0..1000000", "0..999999,1000000", "0..500000,500001..1000000"):
+        with pytest.raises(ValueError, match="at most"):
+            runs.parse_seeds(text)

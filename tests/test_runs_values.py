@@ -214,3 +214,12 @@ def test_seeds_are_read_as_typed(text, seeds):
 def test_seeds_that_make_no_sense_are_named(text, message):
     with pytest.raises(ValueError, match=message):
         runs.parse_seeds(text)
+
+
+def test_integers_that_a_float_cannot_hold_differ():
+    there, here = (
+        runs.Result("", (), {"a": np.array([2**60 + k, 5])}, {}) for k in (0, 1)
+    )
+    found = runs.compare(there, here, ({}, {}))
+    assert not found.same
+    assert found.other_arrays[0].size == 1.0

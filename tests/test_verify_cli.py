@@ -454,3 +454,18 @@ def test_help_has_an_example_and_the_statuses_and_needs_no_jax():
         in done.stdout
     )
     assert done.stdout.endswith("False\n")
+
+
+def test_a_file_with_a_dataclass_is_imported(tmp_path):
+    (tmp_path / "with_state.py").write_text(
+        "from __future__ import annotations\n"
+        "import dataclasses\nimport optax\n"
+        "@dataclasses.dataclass\nclass Settings:\n    scale: float = 1.0\n"
+        "def mine(rate):\n    return optax.sgd(Settings().scale * rate)\n"
+    )
+    assert verify(f"{tmp_path}/with_state.py:mine --against gradient_descent") == 0
+
+
+def test_an_argument_that_is_given_twice_is_refused(capsys):
+    words = "mine.py:my_adam --against adam --argument b1=0.8 b1=0.9"
+    assert "sets b1 twice" in refused(words, capsys)

@@ -209,9 +209,11 @@ def perform(experiment: ModuleType, command: flags.Command) -> Path:
     Returns:
       Path of the run folder.
     """
+    options = command.options
+    if options.portable:
+        portable.pin_libraries()  # Before NumPy is imported.
     from research import runs
 
-    options = command.options
     run, drawn_again = carry_out(experiment, command)
     if drawn_again:
         other = runs.read_manifest(run.path)["environment"].get(
@@ -254,7 +256,9 @@ def predict(experiment: ModuleType, command: flags.Command) -> None:
         )
     data.use_folder(options.data_dir)
     devices = getattr(command.config, "devices", 1)
-    backend.configure(devices=devices, pool=max(2, devices), x64=True)
+    backend.configure(
+        devices=devices, pool=max(2, devices), x64=True, portable=options.portable
+    )
     backend.keep_programs()
     config = command.config
     folder_of = lambda config: (
@@ -362,7 +366,8 @@ def carry_out(
         + " --portable" * options.portable,
     )
     if run.finished:
-        _check_as_portable(run.path, options)
+        if not exactly:  # A reproduction begins anew.
+            _check_as_portable(run.path, options)
         return run, True
     try:
         return _run(experiment, run, options), False

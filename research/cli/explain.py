@@ -183,29 +183,35 @@ def _bound(
             f"{name} needs a value for {missing[0]}. Pass for example --at "
             f"{missing[0]}=1.0."
         )
-    kinds = {key: parameters[key].kind for key in parameters if key in point}
+    names = [key for key in parameters if key in point]
     dtype = float if is_formula else None
-    args = [np.asarray(point[key], dtype=dtype) for key in kinds]
-    return _of_given(f, kinds, "f" if is_formula else getattr(f, "__name__", "f")), args
+    args = [np.asarray(point[key], dtype=dtype) for key in names]
+    title = "f" if is_formula else getattr(f, "__name__", "f")
+    return _of_given(f, parameters, names, title), args
 
 
 def _of_given(
-    f: Callable[..., Any], kinds: Mapping[str, Any], name: str
+    f: Callable[..., Any],
+    parameters: Mapping[str, inspect.Parameter],
+    names: list[str],
+    title: str,
 ) -> Callable[..., Any]:
-    """Return f with the name `name` and only the arguments in `kinds`, by position."""
+    """Return f with the name `title` and only the arguments in `names`, by position."""
+    by_position = [
+        p for p in parameters.values() if p.kind is inspect.Parameter.POSITIONAL_ONLY
+    ]
+    # An argument by position needs all before it, with their defaults.
+    while by_position and by_position[-1].name not in names:
+        by_position.pop()
 
     def given(*arrays: Any) -> Any:
-        positional, rest = [], {}
-        for (key, kind), array in zip(kinds.items(), arrays, strict=True):
-            if kind is inspect.Parameter.POSITIONAL_ONLY:
-                positional.append(array)
-            else:
-                rest[key] = array
-        return f(*positional, **rest)
+        values = dict(zip(names, arrays, strict=True))
+        positional = [values.pop(p.name, p.default) for p in by_position]
+        return f(*positional, **values)
 
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    signature = inspect.Signature([inspect.Parameter(key, kind) for key in kinds])
-    given.__name__ = name
+    signature = inspect.Signature([inspect.Parameter(key, kind) for key in names])
+    given.__name__ = title
     given.__signature__ = signature  # type: ignore[attr-defined]
     return given
 

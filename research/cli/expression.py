@@ -195,7 +195,13 @@ def _value(node: ast.AST, values: Mapping[str, Any]) -> Any:
         case ast.Name():
             return values[node.id] if node.id in values else getattr(jnp, node.id)
         case ast.Subscript():
-            return _value(node.value, values)[ast.literal_eval(node.slice)]
+            vector, index = _value(node.value, values), ast.literal_eval(node.slice)
+            # JAX would take the nearest entry.
+            if jnp.ndim(vector) and not -len(vector) <= index < len(vector):
+                raise IndexError(
+                    f"{ast.unparse(node)} is outside of {len(vector)} entries"
+                )
+            return vector[index]
         case ast.BinOp(op=ast.Pow()) if _is_integer(node.right):
             return _value(node.left, values) ** ast.literal_eval(node.right)
     inputs = [_value(child, values) for child in _operands(node)]

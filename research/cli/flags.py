@@ -211,6 +211,8 @@ def with_values(base: Any, values: Mapping[str, Any], where: str) -> Any:
                 f"{where} has the key {_SHORT.repr(key)}, which is not a field of "
                 f"Config. {nearest(name, kinds)}"
             )
+        if name in replaced:
+            raise ValueError(f"{where} sets {name} twice. Keep one of the two.")
         try:
             replaced[name] = _convert(value, kinds[name])
         except ValueError:

@@ -104,12 +104,13 @@ def _compute_part(task: Task) -> list[str]:
         )  # submitit sets this variable and so hides the devices.
     from research import backend, runs
 
-    backend.configure(x64=True)
-    backend.keep_programs()
     if task.top not in sys.path:
         sys.path.insert(0, task.top)
     experiment, folder = importlib.import_module(task.experiment), Path(task.run)
     config = flags.with_values(experiment.Config(), task.config, "the job")
+    devices = getattr(config, "devices", 1)
+    backend.configure(devices=devices, pool=max(2, devices), x64=True)
+    backend.keep_programs()
     with _claimed(folder, task):
         differences = _differences(experiment, config, folder)
         experiment.share(

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -61,6 +62,7 @@ def reproduce(words: Sequence[str]) -> int:
     parser.add_argument(
         "--rule",
         nargs="+",
+        action="extend",
         default=[],
         metavar="RULE=FILE.py:NAME",
         help=(
@@ -117,7 +119,7 @@ def reproduce_study(
         the repository.
       OSError: The path cannot be read.
     """
-    pin_libraries_of(path / "manifest.json")
+    pin_libraries_of(path if path.suffix == ".zip" else path / "manifest.json")
     from research.runs import archive
 
     if not path.exists() and path.suffix != ".zip":
@@ -278,13 +280,23 @@ def pin_libraries_of(file: Path) -> None:
     the code that reads the file later reports them.
     """
     found: Any = None
-    with contextlib.suppress(OSError, ValueError):
-        found = parse_json(read_bytes(file, MOST_BYTES))
+    with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
+        found = parse_json(_manifest_bytes(file))
     for name in ("manifest", "environment", "portable"):
         inside = found.get(name) if isinstance(found, dict) else None
         found = found if name == "manifest" and inside is None else inside
     if found is not None:
         portable.pin_libraries()
+
+
+def _manifest_bytes(file: Path) -> bytes:
+    """Read a manifest or a reference, or the manifest of a packed run."""
+    if file.suffix != ".zip":
+        return read_bytes(file, MOST_BYTES)
+    with zipfile.ZipFile(file) as packed:
+        (name,) = (n for n in packed.namelist() if n.endswith("/manifest.json"))
+        with packed.open(name) as opened:
+            return opened.read(MOST_BYTES)
 
 
 def _held_against(

@@ -97,6 +97,8 @@ def arguments(words: Sequence[str]) -> dict[str, Any]:
             raise ValueError(
                 f"--argument must be NAME=VALUE, such as b1=0.8; got {word!r}."
             )
+        if name in found:
+            raise ValueError(f"--argument sets {name} twice. Keep one of the two.")
         try:
             found[name] = ast.literal_eval(text)
         except (ValueError, SyntaxError):

@@ -149,6 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--slurm",
         nargs="+",
+        action="extend",
         default=[],
         metavar="NAME=VALUE",
         help="further options of sbatch, such as partition=short",

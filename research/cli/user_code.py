@@ -90,8 +90,18 @@ def imported_file(path: Path) -> Any:
     if spec is None or spec.loader is None:
         raise ValueError(f"{path} is not a Python file.")
     module = importlib.util.module_from_spec(spec)
-    with folder_first(path.resolve().parent), failures_named(str(path)):
-        spec.loader.exec_module(module)
+    # Dataclasses and pickle look their module up by its name.
+    shadowed = sys.modules.get(spec.name)
+    sys.modules[spec.name] = module
+    try:
+        with folder_first(path.resolve().parent), failures_named(str(path)):
+            spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[spec.name]
+        raise
+    finally:
+        if shadowed is not None:
+            sys.modules[spec.name] = shadowed
     return module
 
 

@@ -162,7 +162,7 @@ def save(picture: Picture, folder: Path | str, name: str) -> Saved:
 
 
 def svg_bytes(figure: Figure | str) -> bytes:
-    """Return a figure as SVG.
+    """Return the bytes of an SVG file that shows a figure.
 
     With the same version of matplotlib, equal figures give equal bytes.
 

@@ -81,11 +81,11 @@ def write_leaderboard(
         pictures=[_picture(study) for study in rankings.gathered.studies],
         command=shlex.join(
             [
-                "python",
-                "-m",
-                "experiments",
+                "descent",
                 "leaderboard",
+                # The page names no folder of this machine.
                 *(Path(path).name for path in paths),
+                *(["--skip-bad"] if skip_bad else []),
             ]
         ),
         made_of=f"studies merged: {len(rankings.gathered.studies)}",
@@ -238,7 +238,9 @@ def _row(entry: Entry, cost_of: Mapping[str, float]) -> dict[str, Any]:
             "unknown",
         ),
         "trials": measurement["trials"],
-        "seconds": measurement["seconds"],
+        "seconds": report.cell(None, "not measured")
+        if measurement["seconds"] is None and cost is not None
+        else measurement["seconds"],
         "diverged": _share(measurement["diverged"]),
         "processor": _processor(study),
         "versions": _versions(study),

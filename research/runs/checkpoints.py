@@ -205,7 +205,7 @@ def _numbers(folder: Path) -> list[int]:
     return [
         int(file.stem)
         for file in folder.glob("*.json")
-        if re.fullmatch("[0-9]{6}", file.stem)
+        if re.fullmatch("[0-9]{6}|[1-9][0-9]{6,}", file.stem)
     ]
 
 

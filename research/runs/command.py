@@ -92,7 +92,8 @@ def parse_seeds(text: str) -> tuple[int, ...]:
             raise ValueError(
                 f"seeds: the range {part.strip()!r} is empty. Write {last[0]}..{first}."
             )
-        check_most(MOST_SEEDS, seeds=last[0] - first if last else 1)
+        more = last[0] - first + 1 if last else 1
+        check_most(MOST_SEEDS, seeds=len(seeds) + more)
         seeds += range(first, last[0] + 1) if last else [first]
     twice = [str(seed) for seed, times in Counter(seeds).items() if times > 1]
     if twice:

@@ -238,6 +238,8 @@ def _array_difference(
                 for a in (there, here)
             ]
             gap = np.abs(wide[0] - wide[1])
+            if there.dtype.kind in "iu":  # Beyond 2^53, floats may hide a difference.
+                gap = np.abs(there.astype(object) - here.astype(object)).astype(float)
             share = gap / np.maximum(np.abs(wide[0]), np.abs(wide[1]))
         gap, share = (
             np.where(other.reshape(there.shape), np.where(np.isnan(a), np.inf, a), -1.0)
@@ -253,7 +255,9 @@ def _array_difference(
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every number with its path, except times."""
+    """Yield every number and every empty container with its path, except times."""
+    if isinstance(value, Mapping | list | tuple) and not value and path:
+        yield path, "[]" if isinstance(value, list | tuple) else "{}"
     if isinstance(value, Mapping):
         for name, inner in value.items():
             if CLOCK not in name:

@@ -27,6 +27,7 @@ SHAPE = {
     "numbers": {str: (*_VALUE, list)},
     "hashes": {str: str},
     "answer?": str,
+    "intervals?": {str: [NUMBER]},
 }
 
 
@@ -121,6 +122,8 @@ def read_reference(file: str | Path) -> dict[str, Any]:
             if isinstance(value, list)
         }
         check_shape(lists, {str: [_VALUE]}, "the reference.numbers")
+        if any(len(ends) != 2 for ends in reference.get("intervals", {}).values()):
+            raise ValueError("the reference.intervals must have two ends each")
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{file} cannot be read as a reference: {str(error).rstrip('.')}."

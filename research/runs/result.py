@@ -197,7 +197,9 @@ def result_bytes(result: Result) -> tuple[bytes, bytes]:
         "tables": [table._asdict() for table in result.tables],
         "numbers": result.numbers,
     }
-    return json_bytes(text, "result"), npz_bytes(result.arrays)
+    found = json_bytes(text, "result")
+    check_values(parse_json(found))  # What is written can be read.
+    return found, npz_bytes(result.arrays)
 
 
 def read_result(text: bytes, arrays: bytes) -> Result:
