@@ -343,7 +343,7 @@ def plan(config: Config):
                 (workload, rule, regime, config.passes)
                 for regime in regimes_of(config, rule)
             ]
-    if config.large_passes:
+    if config.large_passes and LARGE not in config.workload:
         large = research.workloads.make_workload(LARGE)
         jobs += [
             (large, FIRST_RULE, regime, config.large_passes)

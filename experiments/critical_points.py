@@ -62,6 +62,7 @@ from experiments._landscapes import camel, himmelblau
 from research.cli.progress import OnProgress
 from research.types import Checkpoints
 
+CLOSE = 0.01  # A descent ends in a minimum if it ends so close to it.
 LANDSCAPES = {  # name: (formula in words, bounds).
     "himmelblau": ("(x² + y - 11)² + (x + y² - 7)²", ((-5.5, 5.5), (-5.5, 5.5))),
     "camel": (
@@ -135,13 +136,16 @@ def landscape(f: Callable, bounds: Any, config: Config):
     ends = descended(f, grid_of_starts(bounds, config.descents), config)
     x = np.array([point.x for point in points])
     nearest = np.linalg.norm(ends[:, None] - x, axis=2).argmin(axis=1)
-    at_minimum = np.array([points[i].kind == "minimum" for i in nearest])
+    # A descent that did not arrive, or ends at a point that was not found, counts too.
+    is_close = np.linalg.norm(ends - x[nearest], axis=1) < CLOSE
+    at_minimum = is_close & np.array([points[i].kind == "minimum" for i in nearest])
     axes = [np.linspace(low, high, 161) for low, high in bounds]
     heights = np.asarray(f(np.stack(np.meshgrid(*axes))))
     found = {
         "points": [as_json(point) for point in points],
         "starts": len(starts),
-        "gradient_left": max(point.gradient_norm for point in points) / steepest,
+        "gradient_left": max(point.gradient_norm for point in points)
+        / max(steepest, np.finfo(float).tiny),
         "elsewhere": float(np.mean(~at_minimum)),
         "farthest": float(np.linalg.norm(ends - x[nearest], axis=1).max()),
     }

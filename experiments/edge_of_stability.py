@@ -150,15 +150,18 @@ def _row(rate: float, arrays: dict[str, np.ndarray], every: int) -> dict[str, An
     first = int(reached[0]) * every if reached.size else None
     rises = np.diff(losses) > 0
     share = lambda part: float(np.mean(part)) if part.size else None
+    last = ratio[-max(1, len(ratio) // 4) :]
     return {
         "rate": rate,
         "start": float(ratio[0]),
         "end": float(ratio[-1]),
-        "least_of_last_quarter": float(ratio[-(len(ratio) // 4) :].min()),
-        "greatest_of_last_quarter": float(ratio[-(len(ratio) // 4) :].max()),
+        "least_of_last_quarter": float(last.min()),
+        "greatest_of_last_quarter": float(last.max()),
         "first": first,
         # The sharpness may pass 2 / η up to `every` steps before it is seen there.
-        "rises_before": share(rises[: None if first is None else first - every]),
+        "rises_before": share(
+            rises[: None if first is None else max(0, first - every)]
+        ),
         "rises_after": None if first is None else share(rises[first:]),
         "loss": float(losses[-1]),
     }

@@ -97,6 +97,7 @@ def run(
         "bytes": {way: found for way, found in bytes_of.items() if way != EQUINOX},
         "peer_installed": installed,
         "peer_bytes": bytes_of[EQUINOX][-1] if installed else None,
+        "timed": config.timed,
         "seconds": _seconds(ways, config),
         "promises": promises,
         "largest_share_of_promise": max(p["bytes"] / p["promise"] for p in promises),
@@ -119,7 +120,7 @@ def run(
 
 
 def _check(config: Config) -> None:
-    for field, least in (("width", 1), ("longest", 64), ("timed", 2), ("repeats", 1)):
+    for field, least in (("width", 1), ("longest", 256), ("timed", 2), ("repeats", 1)):
         if getattr(config, field) < least:
             raise ValueError(
                 f"{field} must be at least {least}; got "

@@ -370,7 +370,8 @@ def facts(
     trained: Sequence[Saved],
 ):
     """Return the results as JSON."""
-    numbers = plain.facts_of_text(settings_of(config), parts, counted)
+    first_settings = settings_of(config, variants[0].without)
+    numbers = plain.facts_of_text(first_settings, parts, counted)
     numbers["choose"] = config.choose
     for name in dict.fromkeys(variant.name for variant in variants):
         mine = [

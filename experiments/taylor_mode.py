@@ -181,7 +181,7 @@ def _examined(
         (NESTED, config.nested),
         (JET, config.order),
     ):
-        counts[way] = np.full(config.order + 1, np.nan)
+        counts[way] = np.full(max(config.order, config.nested) + 1, np.nan)
         for order in range(1, largest + 1):
             f = derivatives(way, curve, order)
             try:

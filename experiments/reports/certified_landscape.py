@@ -98,10 +98,15 @@ def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
     )
     found = findings.numbers["landscapes"]
     counts = ", ".join(f"{found[name]['proved']} of {name}" for name in SHOWN)
+    title = (
+        "Every critical point in the box, proved complete"
+        if all(found[name]["complete"] for name in SHOWN)
+        else "The critical points that are proved in the given time"
+    )
     return {
         "points": research.figures.Picture(
             "All critical points of three functions",
-            f"Every critical point in the box, proved complete: {counts}. The lines "
+            f"{title}: {counts}. The lines "
             "are contours of log(1 + f - min f), which are left out between many "
             "points.",
             figure,

@@ -147,10 +147,10 @@ def curves_caption(numbers: dict[str, Any]):
         f"{found['sampled'][0]:.2f} ({NAMES[name]})" for name, found in networks.items()
     )
     return (
-        f"Left: the loss on {SAMPLED} random windows of the validation part, one line "
+        f"Above: the loss on {SAMPLED} random windows of the validation part, one line "
         "for each seed. Dashed: the loss of n-grams on the whole part, from "
         f"{orders[min(1, len(orders) - 1)]:.2f} (order 2) to {numbers['ngram']:.2f} "
-        f"(order {numbers['order']}). The networks reach {ends}. Right: the loss by "
+        f"(order {numbers['order']}). The networks reach {ends}. Below: the loss by "
         "the number of characters before the predicted one in its window; a network "
         "and an n-gram with the same context have the same horizontal position. The "
         "first characters of a window have a high loss in every model. The best "

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Circle
 
 import research
-from experiments.critical_points import LANDSCAPES
+from experiments.critical_points import EXPECTED, LANDSCAPES
 
 KINDS = {
     "minimum": ("first class", "v"),
@@ -37,11 +37,20 @@ def answer(findings: research.runs.Findings) -> str:
         "The gradient of Himmelblau's function vanishes at "
         f"{numbers['himmelblau_found']} points ({kinds(himmelblau['points'])}), that "
         f"of the six-hump camel at {numbers['camel_found']} "
-        f"({kinds(camel['points'])}). These are all critical points; Newton's method "
+        f"({kinds(camel['points'])}). {how_many(numbers)} Newton's method "
         f"finds them from {himmelblau['starts']} starts. "
         f"{elsewhere(numbers['descents_elsewhere'])} If the Hessian is singular, "
         "the derivatives of orders 3 and 4 decide the kind, or leave it undecided."
     )
+
+
+def how_many(numbers: dict[str, Any]):
+    """Say whether the points are all critical points of both functions."""
+    found = {name: EXPECTED[name][0] for name in ("himmelblau_found", "camel_found")}
+    if all(numbers[name] == total for name, total in found.items()):
+        return "These are all critical points;"
+    totals = " and ".join(map(str, found.values()))
+    return f"There are {totals}: more starts are needed for the others."
 
 
 def elsewhere(share: float):

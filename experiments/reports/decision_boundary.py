@@ -72,8 +72,10 @@ def two_speeds(numbers: dict[str, Any]):
         numbers["accuracy_after_one"] >= numbers["accuracy"]
         and numbers["length_after_one"] < 0.5
     )
+    falls = numbers["angle_after_one"] < numbers["angle_at_start"]
+    turns = "reduces" if falls else "changes"
     return (
-        f"{'The position converges first: one' if settled else 'One'} epoch reduces "
+        f"{'The position converges first: one' if settled else 'One'} epoch {turns} "
         f"the angle to the exact line from {numbers['angle_at_start']:.0f}° to "
         f"{numbers['angle_after_one']:.0f}° and changes the test accuracy from "
         f"{100 * numbers['accuracy_at_start']:.1f} % to "

@@ -25,12 +25,15 @@ def answer(findings: research.runs.Findings) -> str:
         f"steps, before in at most {100 * numbers['rises_before']:.1f} %, and in the "
         "end it is lower all the same. "
         if first
-        else ""
+        else "It does not reach 2 / η within these steps. "
     )
-    return (
-        f"The sharpness divided by 2 / η ends at {ends}. {arrives}Smaller rates do not "
-        f"arrive within these steps: their quotient ends at {slow}."
+    late = [row["rate"] for row in rows[len(RATES) :] if row["first"] is not None]
+    smaller = (
+        f"Smaller rates do not arrive within these steps: their quotient ends at {slow}"
+        if not late
+        else f"At smaller rates the quotient ends at {slow}"
     )
+    return f"The sharpness divided by 2 / η ends at {ends}. {arrives}{smaller}."
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
@@ -88,15 +91,23 @@ def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
         *upper.get_legend_handles_labels(), loc="outside lower center", ncols=2
     )
     numbers = findings.numbers
+    arrived = all(row["first"] is not None for row in numbers["rows"][: len(RATES)])
     return {
         "sharpness": research.figures.Picture(
             "The edge of stability",
             "Above: the largest eigenvalue of the Hessian, divided by 2 / η, along "
-            f"full-batch gradient descent. At {len(RATES)} rates it rises to 1, and "
-            f"ends at {numbers['least_at_end']:.2f} to "
-            f"{numbers['greatest_at_end']:.2f}. At smaller rates (dashed) it does not "
-            "arrive. Below: the loss. Once the sharpness is there, the loss rises in "
-            "many steps and falls all the same.",
+            f"full-batch gradient descent. At {len(RATES)} rates it "
+            f"{'rises to 1, and ' if arrived else ''}ends at "
+            f"{numbers['least_at_end']:.2f} to "
+            f"{numbers['greatest_at_end']:.2f}. At smaller rates (dashed) it "
+            f"{'does not arrive' if numbers['slow_at_end'] < 1 else 'rises later'}. "
+            "Below: the loss."
+            + (
+                " Once the sharpness is there, the loss rises in many steps and falls "
+                "all the same."
+                if arrived
+                else ""
+            ),
             figure,
         )
     }

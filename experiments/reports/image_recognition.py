@@ -268,9 +268,9 @@ def accuracy_caption(numbers: Mapping[str, Any]) -> str:
         else ""
     )
     return (
-        f"Left: test accuracy after each epoch. Thin lines are the {numbers['seeds']} "
+        f"Above: test accuracy after each epoch. Thin lines are the {numbers['seeds']} "
         "single seeds; dots are their mean. The rate rises in the first quarter of a "
-        "training and then falls to nearly 0. Right: the CNN at the end of trainings "
+        "training and then falls to nearly 0. Below: the CNN at the end of trainings "
         "of other lengths, with the first seed; the rate rises and falls within each: "
         f"{budgets}.{lines}"
     )

@@ -27,11 +27,21 @@ def answer(findings: research.runs.Findings) -> str:
         f"{numbers['seconds'][way][1]:.1f} times the seconds"
         for way in OURS[1:]
     ]
+    if numbers["bits_that_differ"]:
+        bits = f"{numbers['bits_that_differ']} values differ from those of a plain scan"
+    else:
+        bits = "The values are bit-identical to those of a plain scan"
+    share = numbers["largest_share_of_promise"]
+    promise = (
+        "No scan used more memory than promised"
+        if share <= 1
+        else f"A scan used {share:.2f} times the memory that was promised"
+    )
     return (
         f"The gradient of a loop of {length:,} steps needs "
         f"{found[PLAIN][-1] / 1e3:,.0f} kB if all steps are stored; "
-        f"{'; '.join(parts)}. The values are bit-identical to those of a plain "
-        "scan. No scan used more memory than promised."
+        f"{'; '.join(parts)} (the seconds are those of {numbers['timed']:,} steps). "
+        f"{bits}. {promise}."
     )
 
 

@@ -153,7 +153,7 @@ def draw_motion(panels: np.ndarray, result: research.runs.Result):
 def draw_range(panel: Axes, t: np.ndarray, y: np.ndarray, order: int, spacing: float):
     """Draw the lowest and the highest difference of neighbours in each short time."""
     places, values = differentiated(t, y, 1, order, 2)
-    parts = np.array_split(np.arange(len(values)), BINS)
+    parts = np.array_split(np.arange(len(values)), min(BINS, len(values)))
     middles = [np.mean(t[places][part]) for part in parts]
     low, high = ([end(values[part]) for part in parts] for end in (np.min, np.max))
     label = f"step {spacing:g} s"

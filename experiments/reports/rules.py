@@ -19,14 +19,22 @@ def answer(findings: research.runs.Findings) -> str:
         if not numbers["over_bound"]
         else f"No, {numbers['over_bound']} table entries exceed their bound"
     )
+    compared = {cell["who"] for cell in numbers["cells"] if cell["reason"] is None}
+    others = {
+        "optax": f"by at most {numbers['optax_float64']:.1e} from optax if it has the "
+        "same rule",
+        "recorded": f"by at most {numbers['recorded_float64']:.1e} from recorded "
+        "results of other packages",
+    }
+    clauses = [words for who, words in others.items() if who in compared]
+    beside = f", {', and '.join(clauses)}" if clauses else ""
+    one = numbers["rules"] == 1
     return (
-        f"{every}: {numbers['rules']} rules differ by at most "
-        f"{numbers['formula_float64']:.1e} from the formulas of their papers in "
-        f"float64 ({numbers['formula_float32']:.1e} in float32), by at most "
-        f"{numbers['optax_float64']:.1e} from optax if it has the same rule, and by at "
-        f"most {numbers['recorded_float64']:.1e} from recorded results of other "
-        f"packages. These are {numbers['numbers']:,} comparisons; for "
-        f"{numbers['reasons']:,} more the tables give a reason why they are impossible."
+        f"{every}: {numbers['rules']} {'rule differs' if one else 'rules differ'} by "
+        f"at most {numbers['formula_float64']:.1e} from the formulas of their papers "
+        f"in float64 ({numbers['formula_float32']:.1e} in float32){beside}. These are "
+        f"{numbers['numbers']:,} comparisons; for {numbers['reasons']:,} more the "
+        "tables give a reason why they are impossible."
     )
 
 

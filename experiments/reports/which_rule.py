@@ -95,6 +95,8 @@ def answer(findings: research.runs.Findings) -> str:
         {row["rule"]: row for row in numbers["by_rule"]},
     )
     own = rows[first]
+    if own["times_best"] is None:
+        return f"No rule reaches the target on any of the {on} workloads."
     sentences = [
         f"Use {first} first. When it is tuned well, it reaches the target on "
         f"{own['reached_on']} of {on} workloads, with {own['times_best']:.2f} times "
@@ -120,6 +122,9 @@ def answer(findings: research.runs.Findings) -> str:
     ]
     sentences.append(first_by_workload(numbers))
     untuned = rows[numbers["first_untuned"]]
+    if untuned["defaults_times_best"] is None:
+        sentences.append("Without any tuning, no rule reaches the target.")
+        return " ".join(sentences)
     sentences.append(
         f"Without any tuning use {untuned['rule']}: its defaults reach the target on "
         f"{untuned['defaults_reached_on']} of {on}, and need "
