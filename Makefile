@@ -10,7 +10,7 @@
 #   make owner          the name of the repository's owner into every address: make owner OWNER=name
 #   make docs           the site, to docs/_build/html, which opens from disk
 #   make test-torch     the tests that need PyTorch, in the environment of make bench
-#   make bench          speed beside peers, to benchmarks/RESULTS.md; its own environment, about half an hour
+#   make bench          speed beside peers, to benchmarks/RESULTS.md; its own environment, over an hour
 #   make requirements   the locks in requirements/: newest and floor
 PYTHON ?= python3.13 python3.12 python3.11 python3
 # The oldest NumPy that we support has no wheel for a newer one.
