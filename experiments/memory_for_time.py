@@ -97,7 +97,6 @@ def run(
         "bytes": {way: found for way, found in bytes_of.items() if way != EQUINOX},
         "peer_installed": installed,
         "peer_bytes": bytes_of[EQUINOX][-1] if installed else None,
-        "timed": config.timed,
         "seconds": _seconds(ways, config),
         "promises": promises,
         "largest_share_of_promise": max(p["bytes"] / p["promise"] for p in promises),
