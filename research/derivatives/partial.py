@@ -37,7 +37,7 @@ class TotalDerivative(NamedTuple):
       direct: ∂f/∂x with all other arguments of f held fixed.
       via: Dict from the name y of an argument of f to ∂f/∂y · dy/dx, which is the
         effect of x through that argument. The dict contains only arguments of f, not
-        the other variables.
+        the dependencies that other dependencies alone take.
       total: df/dx, which equals `direct` plus the sum of the values of `via`.
       paths: Tuple of all paths from x to f, or an empty tuple if there are more than
         1000. The values of all paths add up to `total`.

@@ -25,8 +25,9 @@ class Timing(NamedTuple):
     """Seconds of one training while no other training runs.
 
     All fields are floats. The seconds of compilation and of the first call are fields
-    of their own. The first call is followed by five more calls. The seconds per epoch
-    are the median (`seconds_per_epoch`), the fastest and the slowest of these five.
+    of their own. A call is a whole training. The first call is followed by five more
+    calls. Their seconds are divided by the number of epochs; the fields hold the median
+    (`seconds_per_epoch`), the least and the largest of the five quotients.
     """
 
     compile_seconds: float

@@ -71,7 +71,7 @@ def bfgs(
     definite. For min_curvature = 0, a strong Wolfe step ensures this condition.
 
     optax does not have BFGS. scipy's BFGS starts from H = I, first tries a step size of
-    1.01 / |g_1|, and does not rescale H.
+    min(1, 1.01 / |g_1|), and does not rescale H.
 
     Use it on smooth deterministic functions of up to a few hundred params, if a
     gradient costs more than n² operations and H fits in memory. For more params, use

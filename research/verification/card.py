@@ -60,8 +60,9 @@ class Card(NamedTuple):
 def rate_on(problem: Problem, card: Card | None) -> float:
     """Return the learning rate for a rule on a problem.
 
-    It is the rate of the card for this problem, or else one of the problem's two rates.
-    `card` is None for a rule without a card.
+    If the card has a rate for this problem, it is returned. Otherwise the rate is that
+    of the problem: `rate_of_unit_steps` if the card says that the rule takes steps of
+    the size of its rate, and else `rate`. `card` is None for a rule without a card.
     """
     if card is None:
         return problem.rate

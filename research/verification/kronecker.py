@@ -173,7 +173,7 @@ def kl_soap(
 def whitened(
     a: Leaf, bases: Sequence[Square], spectra: Sequence[Leaf], axis: int
 ) -> Leaf:
-    """Return a leaf times Q diag(d)^(-1/2) along each axis except the given one.
+    """Return a leaf times Q diag(d)^(-1/2) (without Qᵀ) along all axes but one.
 
     Each axis has a preconditioner Q diag(d) Qᵀ. Q, its eigenvectors, is the entry of
     the axis in `bases`, and d, its eigenvalues, is the entry in `spectra`.

@@ -27,7 +27,7 @@ def pull_back(tape: Tape, output: int, adjoint: Any) -> None:
 
     Args:
       tape: Record of the evaluation of the function.
-      output: Node of the value of the function: the number of this value on the tape.
+      output: Index of the function's value on the tape.
       adjoint: Adjoint of the output.
     Raises:
       UnsupportedPrimitiveError: An equation between the inputs and the output has no

@@ -48,13 +48,13 @@ class NonFinite(NamedTuple):
 def first_nonfinite(
     tape: Tape, output: Operand, inputs: dict[str, int], names: dict[int, str]
 ) -> NonFinite | None:
-    """Find the row that creates a NaN or infinity in the value or in the gradient.
+    """Find the row of the ledger that creates the first NaN or infinity.
 
-    The result is None if both the value and the gradient are finite.
+    It may be in the value of the function or in its gradient. The result is None if both the value and the gradient are finite.
 
     Args:
       tape: Record of the evaluation, with adjoints.
-      output: The value of the function: its number on the tape, or a constant.
+      output: Index of the function's value on the tape, or a constant.
       inputs: Dict from the name of each input to its number on the tape.
       names: Dict from the number of a value on the tape to its name.
     """

@@ -26,8 +26,8 @@ class Fact(NamedTuple):
 
     Attributes:
       shape: Shape of the variable.
-      value: Its value if it does not depend on the inputs of the function and is not
-        traced, or None.
+      value: Its value. None if the value depends on the inputs of the function or is
+        traced.
       rows: Boolean sparse matrix with a row for each entry of the variable, which says
         on which inputs the entry depends. None if no entry depends on any input.
     """
