@@ -50,7 +50,8 @@ def first_nonfinite(
 ) -> NonFinite | None:
     """Find the row of the ledger that creates the first NaN or infinity.
 
-    It may be in the value of the function or in its gradient. The result is None if both the value and the gradient are finite.
+    It may be in the value of the function or in its gradient. The result is None if
+    both the value and the gradient are finite.
 
     Args:
       tape: Record of the evaluation, with adjoints.
