@@ -63,12 +63,14 @@ SINC = tuple(math.pi ** (2 * k) / math.factorial(2 * k + 1) for k in range(1, 12
 NEAR = 1e-14
 # Functions of JAX that use the factors of a matrix, and do not return them.
 SOLUTIONS = ("solve", "_solve", "inv", "det", "_det", "slogdet", "_slogdet_lu")
-# Files of JAX whose functions call a function of the user.
-PASS_ON = (
-    *("tree_util.py", "tree.py", "api.py", "api_util.py", "pjit.py", "linear_util.py"),
-    *("traceback_util.py", "core.py", "batching.py", "partial_eval.py", "ad.py"),
-    *("control_flow.py", "loops.py", "conditionals.py", "profiler.py", "util.py"),
-    *("custom_derivatives.py", "ad_checkpoint.py", "numpy_vectorize.py"),
+# Files of JAX whose functions stop gradients so that the derivative stays right. They
+# call no function of the user.
+STOPPERS = tuple(
+    os.path.join(LIBRARY, "_src", *path.split("/"))
+    for path in (
+        *("ops/special.py", "nn/functions.py", "numpy/reductions.py"),
+        *("numpy/ufuncs.py", "numpy/linalg.py", "lax/linalg.py", "scipy/linalg.py"),
+    )
 )
 STANDARD = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 MOST_REACHED = 10_000
@@ -559,14 +561,16 @@ def _has_rule_of_library(equation: Any) -> bool:
     """
     known = [v for k, v in equation.params.items() if not hasattr(v, "eqns")]
     reached: set[int] = set()
-    files: set[str] = set()
     while known:
         value = known.pop()
-        if id(value) in reached or len(reached) > MOST_REACHED:
+        if id(value) in reached:
             continue
         reached.add(id(value))
+        if len(reached) > MOST_REACHED:
+            return False
         if isinstance(value, types.FunctionType):
-            files.add(value.__code__.co_filename)
+            if not _is_trusted(value):
+                return False
             known += [
                 cell.cell_contents for cell in value.__closure__ or () if _is_full(cell)
             ]
@@ -579,12 +583,16 @@ def _has_rule_of_library(equation: Any) -> bool:
             known += list(value)
         elif type(value).__module__.startswith("jax"):
             known += list(_attributes(value))
-    return all(map(_is_trusted, files))
+    return True
 
 
-def _is_trusted(file: str) -> bool:
-    """Whether a file belongs to JAX or to Python's library."""
-    if file.startswith((LIBRARY + os.sep, "<")):
+def _is_trusted(function: types.FunctionType) -> bool:
+    """Whether a function is defined in JAX or in Python's library."""
+    file = function.__code__.co_filename
+    if file.startswith("<"):  # Made by a NamedTuple, or typed into an interpreter.
+        module = str(function.__globals__.get("__name__", ""))
+        return module.partition(".")[0] in ("jax", "jaxlib") or "namedtuple" in module
+    if file.startswith(LIBRARY + os.sep):
         return True
     return file.startswith(STANDARD) and "-packages" not in file
 
@@ -614,9 +622,6 @@ def _called_by_library(equation: Any) -> bool:
     if traceback is None:
         return False
     files = [frame.file_name for frame in traceback.frames]
-    passes_on = lambda k: (
-        files[k].startswith(LIBRARY + os.sep) and os.path.basename(files[k]) in PASS_ON
-    )
     own = [
         k
         for k, frame in enumerate(traceback.frames)
@@ -625,6 +630,4 @@ def _called_by_library(equation: Any) -> bool:
         in ("stop_gradient", "_stop_gradient")
     ]
     at = own[-1] + 1 if own else len(files)
-    while at < len(files) and passes_on(at):
-        at += 1
-    return at < len(files) and files[at].startswith(LIBRARY + os.sep)
+    return at < len(files) and files[at] in STOPPERS
