@@ -275,8 +275,8 @@ def _divide_by_roots() -> None:
     """
     root = jax.lax.sqrt_p
     entry: Any = mlir._platform_specific_lowerings["cpu"].get(root)
-    original = getattr(entry or mlir._lowerings[root], "rule", None)
-    original = original or entry or mlir._lowerings[root]
+    entry = entry or mlir._lowerings[root]
+    original: Any = getattr(entry, "rule", entry)
 
     def rooted(ctx: Any, x: Any, **options: Any):
         results = original(ctx, x, **options)
