@@ -244,13 +244,18 @@ def _check_portable() -> None:
         )
 
 
+def _cpu_lowering(primitive: Any) -> Any:
+    """Return the function by which JAX lowers a primitive for the CPU."""
+    registered = mlir._platform_specific_lowerings["cpu"]  # JAX cannot be asked for it.
+    entry: Any = registered.get(primitive) or mlir._lowerings[primitive]
+    return getattr(entry, "rule", entry)
+
+
 @functools.cache
 def _split_products() -> None:
     """Make the CPU compute long sums of products in parts, in a fixed order."""
     product = jax.lax.dot_general_p
-    registered = mlir._platform_specific_lowerings["cpu"]  # JAX cannot be asked for it.
-    entry: Any = registered.get(product) or mlir._lowerings[product]
-    original = getattr(entry, "rule", entry)
+    original = _cpu_lowering(product)
 
     def lowering(ctx: Any, lhs: Any, rhs: Any, **options: Any):
         (contracted, _), _ = options["dimension_numbers"]
@@ -274,9 +279,7 @@ def _divide_by_roots() -> None:
     by a barrier.
     """
     root = jax.lax.sqrt_p
-    entry: Any = mlir._platform_specific_lowerings["cpu"].get(root)
-    entry = entry or mlir._lowerings[root]
-    original: Any = getattr(entry, "rule", entry)
+    original = _cpu_lowering(root)
 
     def rooted(ctx: Any, x: Any, **options: Any):
         results = original(ctx, x, **options)
