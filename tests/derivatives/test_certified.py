@@ -1,5 +1,6 @@
 """Laws of the certified layer: exact values lie inside, and nothing more is claimed."""
 
+import functools
 import time
 
 import flint
@@ -860,6 +861,37 @@ flat_sine = jax.custom_jvp(jnp.sin)
 flat_sine.defjvps(lambda t, ans, x: 0.0 * t)
 
 
+class FlatRule:
+    """A derivative rule that is an object, not a function."""
+
+    def __call__(self, primals, tangents):
+        return jnp.sin(*primals), 0.0 * tangents[0]
+
+    def kept(self, x):
+        return jnp.sin(x), x
+
+    def back(self, x, ct):
+        return (0.0 * ct,)
+
+
+def sine_with(rule):
+    sine = jax.custom_jvp(jnp.sin)
+    sine.defjvp(rule)
+    return sine
+
+
+class Kept(FlatRule):
+    __call__ = FlatRule.kept
+
+
+class Back(FlatRule):
+    __call__ = FlatRule.back
+
+
+flat_backwards = jax.custom_vjp(jnp.sin)
+flat_backwards.defvjp(Kept(), Back())
+
+
 def straight_through(x):
     return jax.tree.map(lax.stop_gradient, (x - 0.3) ** 2)
 
@@ -890,6 +922,12 @@ def own_solver(x):
     [
         flat,
         flat_sine,
+        sine_with(FlatRule()),
+        sine_with(FlatRule().__call__),
+        sine_with(jax.jit(FlatRule())),
+        sine_with(functools.lru_cache(FlatRule())),
+        sine_with(functools.wraps(jnp.sin)(FlatRule())),
+        flat_backwards,
         straight_through,
         mapped_stop,
         stop_along,

@@ -9,6 +9,7 @@ whether the program computes in float32 or float64.
 import functools
 import math
 import os
+import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -581,9 +582,21 @@ def _has_rule_of_library(equation: Any) -> bool:
             known += [value.func, *value.args, *value.keywords.values()]
         elif isinstance(value, tuple | list):
             known += list(value)
-        elif type(value).__module__.startswith("jax"):
+        elif isinstance(value, dict):
+            known += list(value.values())
+        elif _root_of(value) in ("jax", "jaxlib"):
             known += list(_attributes(value))
+        elif callable(value):  # An object of a class of the user may be a rule too.
+            if _root_of(value) not in (*sys.stdlib_module_names, "numpy"):
+                return False
+            known.append(getattr(value, "__wrapped__", None))
     return True
+
+
+def _root_of(value: Any) -> str:
+    """Return the package that defines a class, or the class of another object."""
+    kind = value if isinstance(value, type) else type(value)
+    return kind.__module__.partition(".")[0]
 
 
 def _is_trusted(function: types.FunctionType) -> bool:
