@@ -557,8 +557,8 @@ def _has_loop(jaxpr: Any) -> bool:
 def _has_rule_of_library(equation: Any) -> bool:
     """Whether the derivative rule of a function is from JAX, like the function.
 
-    The rule is a closure, or a wrapper of it. All functions that it reaches must be
-    defined in JAX or in Python's library.
+    The rule is a closure, a wrapper of it, or an object. All functions that it reaches
+    must be defined in JAX or in Python's library.
     """
     known = [v for k, v in equation.params.items() if not hasattr(v, "eqns")]
     reached: set[int] = set()
