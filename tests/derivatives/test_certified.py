@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.experimental import io_callback
 
 from research.derivatives import certified
 from research.derivatives.certified import (
@@ -481,6 +482,94 @@ def test_roots_of_a_system():
     assert len(found.low) == 4
 
 
+# Systems of M. W. Smiley and C. Chun, J. Comput. Appl. Math. 137 (2001), 293, with the
+# numbers of roots that they report.
+
+
+def smiley_2_2(x):
+    line = x[1] * (x[0] - 1.995) * (x[1] - x[0] ** 2) * (x[1] - x[0] + 1)
+    return jnp.stack([x[0] ** 2 + 4 * x[1] ** 2 - 4, line])
+
+
+def smiley_5_2(x):
+    square, plane = x @ x, 0.5 * x[0] + 0.5 * x[1] + x[2]
+    sine, cosine = (f(np.arange(1, 4) * np.pi / 3) for f in (np.sin, np.cos))
+    v, c = -0.5 * (cosine + sine), 0.5 * (sine - cosine)
+    planes = (0.5 * v - sine) * x[0] + (cosine - 0.5 * v) * x[1] + c * x[2] - 0.2 * c
+    return jnp.stack(
+        [(square - 1) * (square - 4), (plane - 0.2) * (plane + 0.7), jnp.prod(planes)]
+    )
+
+
+def smiley_5_4(x):
+    a, b = x[0], x[1]
+    return jnp.stack(
+        [
+            1.069e-5 * a**4 + 200 * a**3 * b + 1e5 * a**3 - 1.8e5 * a - 1.283e-4,
+            0.02 * a * b**2 + 10 * b**2 - 10,
+        ]
+    )
+
+
+def smiley_5_5(x):
+    def once(x):
+        first, second = np.exp(-np.pi / 5), np.exp(-2 * np.pi / 5)
+        a = x[2] - 5 * jnp.sin(x[0]) * jnp.cos(x[1])
+        b = x[3] - 5 * jnp.cos(x[0]) * jnp.sin(x[1])
+        return jnp.stack(
+            [
+                (1 - first) / (np.pi / 5) * a + x[0],
+                (1 - second) / (2 * np.pi / 5) * b + x[1],
+                first * a,
+                second * b,
+            ]
+        )
+
+    return once(once(x)) - x
+
+
+@pytest.mark.parametrize(
+    ("f", "box", "roots"),
+    [
+        (smiley_2_2, [(-3, 3)] * 2, 8),
+        (smiley_5_2, [(-3, 3)] * 3, 24),
+        (smiley_5_4, [(-510, 1.4), (-510, 1.1)], 7),
+        pytest.param(
+            smiley_5_5,
+            [(-1.02 * np.pi, 1.02 * np.pi)] * 2 + [(-0.5 * np.pi, 0.5 * np.pi)] * 2,
+            41,
+            marks=pytest.mark.thorough("two minutes for one system"),
+        ),
+    ],
+)
+def test_all_roots_of_systems_are_proved(f, box, roots):
+    found = certified.certified_roots(f, box, seconds=1_000)
+    assert found.complete
+    assert len(found.low) == roots
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_short_forms_of_polynomials_give_the_bounds_of_interval_arithmetic(seed):
+    drawn = np.random.default_rng(seed)
+    ends = np.sort(drawn.uniform(-0.36, 0.36, (2, 1_000)), axis=0)
+    ends[:, :4] = [[0.0, 0.0, -0.36, -1e-300], [0.0, 0.36, 0.0, 1e-300]]
+    x = intervals.Interval(*ends, np.asarray(intervals.FINE))
+    square = intervals.multiply(x, x)
+    square = square._replace(low=np.maximum(square.low, 0.0))
+    for short, series, at in (
+        (intervals.positive_polynomial, elementary.INVERSE_FACTORIALS[:14], x),
+        (intervals.polynomial_of_square, elementary.SINE_SERIES, square),
+        (intervals.polynomial_of_square, elementary.ODD_INVERSES, square),
+    ):
+        expected = series[-1]
+        for coefficient in series[-2::-1]:
+            product = intervals.multiply(at, expected)
+            expected = intervals.add(coefficient, product)
+        found = short(series, at)
+        np.testing.assert_array_equal(found.low, expected.low)
+        np.testing.assert_array_equal(found.high, expected.high)
+
+
 # Bad input.
 
 
@@ -540,6 +629,15 @@ def test_roots_of_a_system():
 def test_bad_input_is_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_integers_that_another_program_computes_are_refused():
+    def f(x):
+        told = jax.ShapeDtypeStruct((), jnp.int32)
+        return x * io_callback(lambda i: np.int32(i), told, 3)
+
+    with pytest.raises(UnsupportedPrimitiveError, match="it has side effects"):
+        certified.enclose(f, 0.0, 1.0)
 
 
 def test_orders_that_would_trace_for_hours_are_refused():

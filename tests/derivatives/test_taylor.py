@@ -283,6 +283,7 @@ def equations(f, x):
         "sinc",
         "digamma",
         "custom_jvp_twice",
+        "custom_root",
         "i1e",
         "network",
         "scan",

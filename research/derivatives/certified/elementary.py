@@ -7,10 +7,12 @@ errors is proved. A constant whose name ends in _ENCLOSED is an interval between
 floats next to the exact constant, which mpmath computes with sixty digits.
 """
 
+import collections
+import functools
 import math
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import mpmath
 import numpy as np
@@ -30,6 +32,8 @@ from research.derivatives.certified.intervals import (
     multiply,
     negative,
     point,
+    polynomial_of_square,
+    positive_polynomial,
     square_root,
     subtract,
     up,
@@ -84,14 +88,11 @@ def _coefficients(fractions: list[Fraction]) -> list[Interval]:
 
 INVERSE_FACTORIALS = _coefficients([Fraction(1, math.factorial(i)) for i in range(20)])
 ODD_INVERSES = _coefficients([Fraction(1, 2 * i + 1) for i in range(12)])
+SINE_SERIES, COSINE_SERIES = (
+    _coefficients([Fraction((-1) ** i, math.factorial(2 * i + k)) for i in range(9)])
+    for k in (1, 0)
+)
 ALTERNATING = _coefficients([Fraction((-1) ** i, 2 * i + 1) for i in range(10)])
-
-
-def _horner(coefficients: list[Interval], x: Interval) -> Interval:
-    result = coefficients[-1]
-    for coefficient in coefficients[-2::-1]:
-        result = add(coefficient, multiply(x, result))
-    return result
 
 
 def _widened(x: Interval, by: np.ndarray | float) -> Interval:
@@ -113,7 +114,7 @@ def _exp_at(x: np.ndarray) -> Interval:
     r = _less_multiples(clipped, k, LN2_PARTS, LN2_REST)
     r = _clipped(r, 0.36)
     # |r|^14 / 14! e^|r| < 0.36^14 / 8.7e10 * 1.44 < 1.1e-17.
-    value = _widened(_horner(INVERSE_FACTORIALS[:14], r), 1.1e-17)
+    value = _widened(positive_polynomial(INVERSE_FACTORIALS[:14], r), 1.1e-17)
     shift = k.astype(np.int64)
     low, high = _scaled(value.low, shift), _scaled(value.high, shift)
     # Scaling by a power of two is exact unless the result is below the normal floats.
@@ -156,7 +157,8 @@ def _expm1_at(x: np.ndarray) -> Interval:
     small = np.abs(x) < 0.35
     r = _at(np.where(small, x, 0.0))
     # The terms left out are below 0.35^14 / 15! * 1.5 < 5e-19, relative to x.
-    near = multiply(r, _widened(_horner(INVERSE_FACTORIALS[1:15], r), 5e-19))
+    series = positive_polynomial(INVERSE_FACTORIALS[1:15], r)
+    near = multiply(r, _widened(series, 5e-19))
     far = subtract(_exp_at(np.where(small, 1.0, x)), point(1.0))
     return _choose(small, near, far)
 
@@ -188,7 +190,7 @@ def _twice_artanh(s: Interval) -> Interval:
     square = multiply(s, s)
     square = square._replace(low=np.maximum(square.low, 0.0))
     # 12 terms; the next ones are below 0.172^24 / 25 / (1 - 0.03) < 2e-20.
-    series = _widened(_horner(ODD_INVERSES, square), 2e-20)
+    series = _widened(polynomial_of_square(ODD_INVERSES, square), 2e-20)
     return multiply(point(2.0), multiply(s, series))
 
 
@@ -204,20 +206,53 @@ def _log1p_at(x: np.ndarray) -> Interval:
     return _choose(small, near, far)
 
 
-def _sine_at(x: np.ndarray, quarter_turns: int = 0) -> Interval:
-    """Enclose sin(x + quarter_turns π/2) by the series at r, where x = k π/2 + r."""
+class _Turned(NamedTuple):
+    """The sine and cosine of r, where x = k π/2 + r, and k as integers."""
+
+    sine: Interval
+    cosine: Interval
+    turns: np.ndarray
+
+
+def _of_recent_arrays(function: Callable[[np.ndarray], Any]) -> Callable[..., Any]:
+    """Keep the results for the last few arrays, for calls with the same array object.
+
+    A program often needs the sine and the cosine of the same array. No array changes
+    after it is computed.
+    """
+    recent: collections.deque[tuple[np.ndarray, Any]] = collections.deque(maxlen=8)
+
+    @functools.wraps(function)
+    def kept(x: np.ndarray) -> Any:
+        for array, result in tuple(recent):
+            if array is x:
+                return result
+        result = function(x)
+        recent.append((x, result))
+        return result
+
+    return kept
+
+
+@_of_recent_arrays
+def _turned(x: np.ndarray) -> _Turned:
+    """Enclose the sine and cosine of x less a multiple of π/2, by their series."""
     usable = np.where(np.abs(x) < HUGE, x, 0.0)
     k = np.rint(usable * (2 / math.pi))
     r = _clipped(_less_multiples(usable, k, HALF_PI_PARTS, HALF_PI_REST), 0.79)
     square = multiply(r, r)
     square = square._replace(low=np.maximum(square.low, 0.0))
-    signs = [_signed(c, i) for i, c in enumerate(INVERSE_FACTORIALS[1::2][:9])]
     # sin: 9 terms, the next one is below 0.79^18 / 19! < 2e-19, relative to r.
-    sine = multiply(r, _widened(_horner(signs, square), 2e-19))
-    signs = [_signed(c, i) for i, c in enumerate(INVERSE_FACTORIALS[0::2][:9])]
+    sine = multiply(r, _widened(polynomial_of_square(SINE_SERIES, square), 2e-19))
     # cos: 9 terms, the next one is below 0.79^18 / 18! < 3e-18.
-    cosine = _widened(_horner(signs, square), 3e-18)
-    turn = np.mod(k.astype(np.int64) + quarter_turns, 4)
+    cosine = _widened(polynomial_of_square(COSINE_SERIES, square), 3e-18)
+    return _Turned(sine, cosine, k.astype(np.int64))
+
+
+def _sine_at(x: np.ndarray, quarter_turns: int = 0) -> Interval:
+    """Enclose sin(x + quarter_turns π/2) by the series at r, where x = k π/2 + r."""
+    sine, cosine, turns = _turned(x)
+    turn = np.mod(turns + quarter_turns, 4)
     low = np.choose(turn, [sine.low, cosine.low, -sine.high, -cosine.high])
     high = np.choose(turn, [sine.high, cosine.high, -sine.low, -cosine.low])
     large = ~(np.abs(x) < HUGE)
@@ -228,8 +263,10 @@ def _sine_at(x: np.ndarray, quarter_turns: int = 0) -> Interval:
     )
 
 
-def _signed(x: Interval, index: int) -> Interval:
-    return negative(x) if index % 2 else x
+@_of_recent_arrays
+def _quarters(x: np.ndarray) -> Interval:
+    """Enclose x / (π/2)."""
+    return divide(_at(x), HALF_PI_ENCLOSED)
 
 
 def _atan_at(x: np.ndarray) -> Interval:
@@ -248,7 +285,7 @@ def _atan_at(x: np.ndarray) -> Interval:
     square = multiply(t, t)
     square = square._replace(low=np.maximum(square.low, 0.0))
     # 10 terms; the next one is below 0.13^20 / 21 < 1e-19, relative to t.
-    series = multiply(t, _widened(_horner(ALTERNATING, square), 1e-19))
+    series = multiply(t, _widened(polynomial_of_square(ALTERNATING, square), 1e-19))
     found = add(Interval(ATANS_LOW[index], ATANS_HIGH[index], np.asarray(FINE)), series)
     turned = subtract(HALF_PI_ENCLOSED, found)
     found = _choose(outside, turned, found)
@@ -347,8 +384,8 @@ def _wave(x: Interval, quarter_turns: int) -> Interval:
         return interval(at_low.low, at_low.high, x)
     at_high = _sine_at(x.high, quarter_turns)
     # sin(x + q π/2) is 1 at x = π/2 (4 k + 1 - q), and -1 at x = π/2 (4 k - 1 - q).
-    quarters_low = divide(_at(x.low), HALF_PI_ENCLOSED).low
-    quarters_high = divide(_at(x.high), HALF_PI_ENCLOSED).high
+    quarters_low = _quarters(x.low).low
+    quarters_high = _quarters(x.high).high
     with np.errstate(invalid="ignore"):
         tops = _holds_integer(quarters_low, quarters_high, 1 - quarter_turns)
         bottoms = _holds_integer(quarters_low, quarters_high, -1 - quarter_turns)
@@ -373,8 +410,8 @@ def tan(x: Interval) -> Interval:
     MAYBE_UNDEFINED (tan x may have no value). This is also so if x contains numbers of
     absolute value 2^29 or more.
     """
-    quarters_low = divide(_at(x.low), HALF_PI_ENCLOSED).low
-    quarters_high = divide(_at(x.high), HALF_PI_ENCLOSED).high
+    quarters_low = _quarters(x.low).low
+    quarters_high = _quarters(x.high).high
     lower, upper = down((quarters_low - 1) / 2), up((quarters_high - 1) / 2)
     with np.errstate(invalid="ignore"):
         pole = (

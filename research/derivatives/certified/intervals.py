@@ -6,7 +6,7 @@ differences, products, quotients and square roots of float64 are rounded to near
 evaluates them one by one: XLA would fuse, reorder and replace them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -124,9 +124,55 @@ def add_up(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _two_sum(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the rounded sum and its rounding error (Knuth 1969); NaN on overflow."""
     with np.errstate(invalid="ignore", over="ignore"):
-        total = a + b
-        of_b = total - a
-        return total, (a - (total - of_b)) + (b - of_b)
+        return _sum_and_error(a, b)
+
+
+def _sum_and_error(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    total = a + b
+    of_b = total - a
+    return total, (a - (total - of_b)) + (b - of_b)
+
+
+def polynomial_of_square(
+    coefficients: Sequence[Interval], square: Interval
+) -> Interval:
+    """Enclose Σ c_i s^i by Horner's scheme, for all numbers s in an interval in [0, 1].
+
+    The bounds are those of `multiply` and `add`. As s is not negative, two products of
+    ends are enough, and nothing is infinite.
+    """
+    low, high = coefficients[-1].low, coefficients[-1].high
+    for coefficient in coefficients[-2::-1]:
+        low = np.minimum(square.low * low, square.high * low)
+        high = np.maximum(square.low * high, square.high * high)
+        low, high = _sum_of_product(coefficient, low, high)
+    return Interval(low, high, np.asarray(FINE))
+
+
+def positive_polynomial(coefficients: Sequence[Interval], x: Interval) -> Interval:
+    """Enclose Σ c_i x^i by Horner's scheme, for coefficients that make it positive.
+
+    The sums c_i + c_(i + 1) x + ... must be positive for all numbers x in the interval,
+    which is bounded. Two products of ends are enough, as in `polynomial_of_square`.
+    """
+    low, high = coefficients[-1].low, coefficients[-1].high
+    for coefficient in coefficients[-2::-1]:
+        ends = (
+            np.minimum(x.low * low, x.low * high),
+            np.maximum(x.high * low, x.high * high),
+        )
+        low, high = _sum_of_product(coefficient, *ends)
+    return Interval(low, high, np.asarray(FINE))
+
+
+def _sum_of_product(
+    c: Interval, low: np.ndarray, high: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of c + [low, high], where low and high are rounded products."""
+    below, error = _sum_and_error(c.low, down(low))
+    below = np.where(error >= 0, below, down(below))
+    above, error = _sum_and_error(c.high, up(high))
+    return below, np.where(error <= 0, above, up(above))
 
 
 def add(a: Interval, b: Interval) -> Interval:

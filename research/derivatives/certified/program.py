@@ -75,6 +75,7 @@ STOPPERS = tuple(
 )
 STANDARD = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 MOST_REACHED = 10_000
+MOST_KEPT = 4096  # Entries of the inputs of an equation whose results are kept.
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -259,23 +260,33 @@ def _without_nan(x: Interval) -> Interval:
     """Replace a NaN end by an infinite one, so that it decides no comparison."""
     if not x.is_float:
         return x
-    unknown = np.isnan(x.low) | np.isnan(x.high)
-    if not np.any(unknown):
+    # A maximum is NaN if one entry is, and costs half of asking each entry.
+    if not x.low.size or not (_has_nan(x.low) or _has_nan(x.high)):
         return x
+    unknown = np.isnan(x.low) | np.isnan(x.high)
     wide = Interval(
         np.where(unknown, -np.inf, x.low), np.where(unknown, np.inf, x.high), x.trouble
     )
     return with_trouble(wide, unknown, MAYBE_UNDEFINED)
 
 
+def _has_nan(ends: np.ndarray) -> bool:
+    return math.isnan(np.maximum.reduce(ends, axis=None))
+
+
 def _note(
     equation: Any, values: Sequence[Any], results: Sequence[Any], lines: dict[str, str]
 ) -> None:
     """Keep the line of an equation whose result has more trouble than its inputs."""
-    before = max((int(np.max(v.trouble, initial=0)) for v in values), default=0)
-    after = max((int(np.max(r.trouble, initial=0)) for r in results), default=0)
-    if after > before:
+    after = max((_most(r.trouble) for r in results), default=0)
+    if after > 0 and after > max((_most(v.trouble) for v in values), default=0):
         lines.setdefault(_line(equation) or "the program", equation.primitive.name)
+
+
+def _most(trouble: np.ndarray) -> int:
+    if not trouble.ndim:
+        return int(trouble)
+    return int(np.maximum.reduce(trouble, axis=None, initial=0))
 
 
 def _results(equation: Any, values: list[Any], lines: dict[str, str]) -> Sequence[Any]:
@@ -350,17 +361,37 @@ def _solves(equation: Any) -> bool:
 
 def _by_jax(equation: Any, values: Sequence[Interval]) -> list[Interval]:
     """Let JAX compute integers and bools that are known."""
+    if equation.effects:
+        raise NotImplementedError("it has side effects")
     inputs = [
         value.low.astype(atom.aval.dtype)
         for value, atom in zip(values, equation.invars, strict=True)
     ]
+    if sum(x.size for x in inputs) <= MOST_KEPT:
+        keys = ((x.tobytes(), x.shape, x.dtype) for x in inputs)
+        results = _kept_by_jax(equation, *keys)
+    else:
+        results = _computed_by_jax(equation, inputs)
+    doubt = max((_most(v.trouble) for v in values), default=0)
+    return [one._replace(trouble=np.asarray(doubt, np.uint8)) for one in results]
+
+
+def _computed_by_jax(equation: Any, inputs: list[np.ndarray]) -> list[Interval]:
     with in_float64():
         results = caller(equation)(inputs)
-    doubt = max((int(np.max(v.trouble, initial=0)) for v in values), default=0)
-    return [
-        constant(np.asarray(one))._replace(trouble=np.asarray(doubt, np.uint8))
-        for one in results
-    ]
+    return [constant(np.asarray(one)) for one in results]
+
+
+@functools.lru_cache(maxsize=1024)
+def _kept_by_jax(
+    equation: Any, *keys: tuple[bytes, tuple[int, ...], np.dtype]
+) -> list[Interval]:
+    """Compute an equation once for the same inputs; a search asks it for each box.
+
+    Most of these equations find out where an index points, and depend on no box.
+    """
+    inputs = [np.frombuffer(data, dtype).reshape(shape) for data, shape, dtype in keys]
+    return _computed_by_jax(equation, inputs)
 
 
 def _checked(x: Interval, aval: Any) -> Interval:

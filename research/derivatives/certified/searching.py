@@ -44,6 +44,7 @@ MOST_BOXES_AT_ONCE = 1024
 MOST_UNDECIDED = 20_000
 INFLATION = 0.1  # By which a box is enlarged on each side, to prove roots at its faces.
 REFINEMENTS = 8
+NARROW = 1e-3  # A side of a box whose share is smaller, beside the others, is not cut.
 MOST_GROUPS = 200  # That an undecided box is compared with.
 FOLLOWED = 8  # Boxes in which a jump is looked for.
 JUMP = 1e6  # A value that moves by so many gradients times the box has jumped.
@@ -421,17 +422,22 @@ class _Search:
         low, high = low[possible], high[possible]
         if not len(low):
             return
-        low, high = self._newton(low, high)
+        low, high, slopes = self._newton(low, high)
         if not len(low):
             return
         tiny = np.all(high - low <= TINY * self.width, axis=-1)
         self._keep_open(low[tiny], high[tiny])
-        self._cut(low[~tiny], high[~tiny])
+        self._cut(low[~tiny], high[~tiny], slopes[~tiny])
 
     def _newton(
         self, low: np.ndarray, high: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Prove or drop roots by Krawczyk's operator; return the boxes still open."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Prove or drop roots by Krawczyk's operator.
+
+        Returns:
+          (low, high, slopes): the boxes still open, and bounds of the absolute entries
+          of the Jacobian there.
+        """
         pad = INFLATION * (high - low)
         wide_low, wide_high = down(low - pad), up(high + pad)
         jacobian = self.jacobian(wide_low, wide_high)
@@ -456,7 +462,8 @@ class _Search:
         shrunk = usable & left
         low = np.where(shrunk[:, None], new_low, low)
         high = np.where(shrunk[:, None], new_high, high)
-        return low[left], high[left]
+        slopes = np.maximum(np.abs(jacobian.low), np.abs(jacobian.high))
+        return low[left], high[left], slopes[left]
 
     def _is_smooth(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         """Return whether all comparisons are decided, in the function and in f."""
@@ -553,12 +560,23 @@ class _Search:
             )
             self.open_boxes.append((low[k], high[k], reason))
 
-    def _cut(self, low: np.ndarray, high: np.ndarray) -> None:
-        """Cut each box in two at its widest side, near its middle."""
+    def _cut(self, low: np.ndarray, high: np.ndarray, slopes: np.ndarray) -> None:
+        """Cut each box in two, near its middle, at the side that matters most.
+
+        This is the side along which an entry of the function may change most: the
+        largest |J_ij| (high_j - low_j) (maximal smear). A side that is much narrower
+        than the others, as a share of the whole box, is not cut. If no slope is known
+        or all are 0, the widest side is cut.
+
+        Kearfott, Rigorous Global Search: Continuous Problems, 1996, section 4.3.2.
+        """
         if not len(low):
             return
         share = (high - low) / self.width
-        side = np.argmax(share, axis=-1)
+        smear = np.max(slopes * (high - low)[:, None, :], axis=1)
+        smear[share < NARROW * np.max(share, axis=-1, keepdims=True)] = 0.0
+        known = np.all(np.isfinite(smear), axis=-1) & np.any(smear > 0, axis=-1)
+        side = np.argmax(np.where(known[:, None], smear, share), axis=-1)
         rows = np.arange(len(low))
         # Not exactly in the middle, where roots of symmetric functions lie.
         where = low[rows, side] + 0.4921875 * (high[rows, side] - low[rows, side])

@@ -14,7 +14,7 @@ WRAPPERS = {
     **dict.fromkeys(
         ("jit", "pjit", "remat", "remat2", "checkpoint", "custom_lin"), "jaxpr"
     ),
-    **dict.fromkeys(("closed_call", "core_call"), "call_jaxpr"),
+    **dict.fromkeys(("closed_call", "core_call", "eval_jaxpr"), "call_jaxpr"),
 }
 
 

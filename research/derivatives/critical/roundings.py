@@ -9,7 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 SIGNS = 61  # Number of random signs per evaluation. Operations use them in turn.
-WRAPPERS = ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint")
+WRAPPERS = (
+    *("jit", "pjit", "closed_call", "core_call", "eval_jaxpr"),
+    *("remat", "remat2", "checkpoint"),
+)
 # These operations also round partial results.
 SUMS = ("dot_general", "reduce_sum", "cumsum", "conv_general_dilated")
 EXACT = (  # These operations move or compare numbers without rounding.
