@@ -289,8 +289,8 @@ def _check_format(experiment: str, numbers: Any) -> None:
     if version > known:
         raise ValueError(
             f"was written by a newer version of Descent (study format {version}; this "
-            f"version reads formats up to {known}). Update descent-jax, or ask for a "
-            "study from an older version."
+            f"version reads formats up to {known}). Update descent-jax, or ask its "
+            "author for a study from an older version."
         )
 
 

@@ -743,8 +743,8 @@ def log_lengths(
     The length of a training is its number of steps, divided by the number of steps of
     the study's trainings. The curve is the baseline's mean log loss at the end of a
     training, as a function of the log length. First each entry of the curve is replaced
-    by the smallest entry up to this length, so that the curve does not rise. Then the
-    curve is interpolated linearly. For a loss outside the range of the curve, the
+    by the smallest entry at its own or a shorter length. Now the curve does not rise.
+    Then it is interpolated linearly. For a loss outside the range of the curve, the
     result is the log length at the nearer end.
 
     Args:

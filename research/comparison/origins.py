@@ -100,10 +100,11 @@ def source_text(constructor: Any) -> str | None:
     The whole file is returned if it belongs to the user and has at most 256 KiB,
     because the rule may use other parts of the file. Otherwise, for example for a rule
     in an installed package or a notebook, only its function is returned. For a
-    functools.partial, the text begins with its call.
+    functools.partial, the text begins with a line such as partial(rule, decay=0.9).
 
     Returns:
-      The source; None if it is unknown, as for a rule that is already made.
+      The source; None if it is unknown, as for a gradient transformation, which is
+      not a function.
     """
     if isinstance(constructor, functools.partial):
         return _partial_text(constructor)

@@ -40,9 +40,10 @@ def forward_gradient(
     and the estimate is unbiased. Forward mode computes ∇f · v for about twice the cost
     of f. Unlike reverse mode, it stores no intermediate values. But the mean square of
     the error is (n + 1) / samples times |∇f|², where n is the number of entries of x.
-    Even with n samples, the error is about as long as the gradient itself. For the same
-    accuracy, `gradient` is therefore cheaper unless n is very small. Use this function
-    to learn why reverse mode matters, or if f has no reverse mode.
+    Even with n samples, the error is about as long as the gradient itself. An error of
+    1 % takes more than 10,000 n samples. `gradient` is exact and costs a few
+    evaluations of f, whatever n is. Use this function to learn why reverse mode
+    matters, or if f has no reverse mode.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.
@@ -53,7 +54,7 @@ def forward_gradient(
       The `ForwardGradient`.
     Raises:
       NotScalarError, NotInexactError: As in `gradient`.
-      ValueError: samples is not a positive integer, or above 10,000,000.
+      ValueError: samples is not an integer from 1 to 10,000,000.
       TypeError: key is not a key.
     References:
       Baydin, Pearlmutter, Syme, Wood & Torr, Gradients without backpropagation,

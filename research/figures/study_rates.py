@@ -23,8 +23,8 @@ class Valley(NamedTuple):
     A trial is one choice of hyper-parameters, which a search trains with several seeds.
     The score of a trial is the geometric mean of its costs over these seeds, in passes
     over the data. There are t trials, those of all searches together. The line shows
-    the score as a function of the learning rate alone. At its r points, all other
-    hyper-parameters are those that the best search chose.
+    the score at r learning rates. All other hyper-parameters there are those that the
+    best search chose.
 
     Attributes:
       rates: Learning rate of each trial, ascending, shape (t,).

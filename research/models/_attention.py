@@ -74,7 +74,8 @@ def attention(
       Ainslie et al., GQA: training generalized multi-query transformer models, EMNLP
       2023, section 2.2.
       Dehghani et al., Scaling vision transformers to 22 billion parameters, ICML 2023,
-      section 2 (normalised queries and keys; layer normalisation there).
+      section 2 (normalised queries and keys, but with layer normalisation instead of
+      RMS).
     Example:
       >>> identity = {"weights": jnp.eye(2)}
       >>> threefold = {"weights": jnp.tile(jnp.eye(2), (1, 3))}
@@ -284,7 +285,7 @@ def check_heads(width: int, num_heads: int) -> None:
         divisors = ", ".join(str(k) for k in range(1, width + 1) if width % k == 0)
         raise ValueError(
             f"width must be divisible by num_heads; got width={width}, "
-            f"num_heads={num_heads}. Divisors: {divisors}."
+            f"num_heads={num_heads}. num_heads may be one of {divisors}."
         )
 
 

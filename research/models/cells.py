@@ -138,11 +138,13 @@ def gru_slopes(
 ) -> tuple[Float[Array, "... 3H"], Float[Array, "... H"], Float[Array, "... H"]]:
     """Compute the partial derivatives of h' in one GRU step.
 
-    `gru` defines the symbols. `kept` are the values that `gru` returns, and `before` is
-    the carry (h,). The result has three parts: the derivatives with respect to q
-    (blocks side by side), to the last block W_n x + b_n of p, and to h. The derivatives
-    with respect to the first two blocks of p are those with respect to the same blocks
-    of q. The derivative with respect to h is z, because q is here held fixed.
+    `gru` defines the symbols. `kept` are the values that `gru` returns with the next
+    carry, `before` is the carry (h,) and `after` is the carry (h',), which is not used.
+    The result has three parts: the derivatives with respect to q (blocks side by side),
+    to the last block W_n x + b_n of p, and to h. In the first two blocks, `gru` uses
+    only the sum of p and q. So the derivatives with respect to these blocks of p are
+    equal to those for q, and are not returned again. The derivative with respect to h
+    is z, because q is here held fixed.
     """
     del after
     gates, new, reset_from = kept

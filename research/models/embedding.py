@@ -20,8 +20,8 @@ def embed(
 ) -> Float[Array, "*shape width"]:
     """Look up the row of each token: e_t = weights[token_t].
 
-    Under jit, a token outside 0..V-1 cannot raise an error. The nearest row is used
-    instead. Call `check_tokens` on the data before training.
+    A token outside 0..V-1 raises no error, because values are unknown under jit. The
+    nearest row is used instead. Call `check_tokens` on the data before training.
 
     Args:
       weights: Weights with one row for each symbol, shape (V, width).

@@ -87,18 +87,20 @@ def transformer_decoder(
     The model computes x = E[tokens] + P, where E is the embedding and P are vectors of
     the positions. Then it applies the blocks and, if order is "pre", a last
     normalisation. A block consists of attention and a small network with one hidden
-    layer (`research.models.block`). The logits are x W_output, or x Eᵀ if tied. The
-    defaults build the network of GPT-2. The network of Llama is built with
+    layer (`research.models.block`). The logits are x W_output, or x Eᵀ if tied. With
+    tied=True and activation="gelu_tanh", this is the architecture of GPT-2. That of
+    Llama is built with
     positions="rotary", normalisation="rms", gated=True, activation="silu" and
     bias=False.
 
     Weights are drawn from N(0, 0.02²), as in GPT-2. The two matrices of a block whose
     outputs are added to the residual sum are scaled by 1 / sqrt(2 num_layers), so that
     the initial size of the sum hardly depends on num_layers. Biases start at 0. With
-    sinusoidal positions, the embedding is drawn from N(0, 1 / width) and multiplied by
-    sqrt(width) (Vaswani et al., section 3.4). E[tokens] and P are then both of order
-    one. Dropout acts on E[tokens] + P and on the outputs of the attention and of the
-    small network in each block. It does not act on the attention weights.
+    sinusoidal positions, E is drawn from N(0, 1 / width), and x = sqrt(width) E[tokens]
+    + P (Vaswani et al., section 3.4). Both terms are then of order one. Tied logits
+    have no factor sqrt(width). Dropout acts on E[tokens] + P and on the outputs of the
+    attention and of the small network in each block. It does not act on the attention
+    weights.
 
     Args:
       vocabulary_size: Number V of symbols.

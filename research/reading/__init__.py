@@ -33,7 +33,7 @@ _KINDS[type(None)] = "None"
 
 
 class Is(NamedTuple):
-    """Shape for `check_shape`: a value that has one of the types and passes a test.
+    """Requirement for `check_shape`: the value has one of the types and passes a test.
 
     Attributes:
       kinds: Allowed types. If float is allowed, integers are allowed too.

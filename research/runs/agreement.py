@@ -45,9 +45,9 @@ class Agreement(NamedTuple):
         not compared.
       rounded: Differences between values that agree to the printed digits. They are as
         small as rounding errors.
-      within: Larger differences, between estimates whose intervals overlap, or between
-        values that lie between ends which the experiment states. `hold` defines these
-        kinds of agreement.
+      within: Larger differences that count as agreement: the intervals of the two
+        estimates overlap, or both values lie within limits that the experiment states.
+        `hold` defines these kinds of agreement.
       chosen: Differences between values that are reported but not judged, because they
         depend on single trainings or on what is installed. The experiment declares
         these values.

@@ -230,9 +230,9 @@ class CenteredRmspropState(NamedTuple):
       count: Number t of steps taken, int32, shape ().
       mu: Moving average of gradients, shaped like the params. It is bias-corrected if
         the rule has bias_correction=True.
-      variance: Variance of the gradients around `mu`: the moving average of their
-        squares minus the square of `mu`, shaped like the params. It is not
-        bias-corrected.
+      variance: Moving average of the squared gradients minus c mu², shaped like the
+        params. c is 1 - decay^t with bias_correction=True and 1 otherwise. The variance
+        is not bias-corrected; the rule divides it by c.
     """
 
     count: Int[Array, ""]
@@ -449,15 +449,15 @@ def madgrad(
     s_t = s_(t-1) + w_t g_t,
     ν_t = ν_(t-1) + w_t g_t²,
     z_t = x_0 - s_t / (∛ν_t + ε),
-    u_t = (1 - μ) (z_t - x_t), where u_t is the update, x_t are the params, x_0 the
-    params before the first step and μ is momentum. The sums start at 0, and the
+    u_t = (1 - μ) (z_t - x_t), where u_t is the update, x_t are the params before step
+    t, x_0 = x_1 the initial params and μ is momentum. The sums start at 0, and the
     quotient in z_t is 0 where its divisor is 0.
 
     optax.contrib.madgrad and the authors' code are the same. The paper has η_t in place
     of η_t + ε (eps_in_rate=False). This function computes x_t - x_0 as the sum of its
-    updates, so the rule must be the last one in a chain. optax computes x_t - x_0 by
-    subtracting the params, which loses digits, and computes √t in float32. torch does
-    not have the rule.
+    updates, so the rule must be the last one in a chain. optax stores x_0 and subtracts
+    it from x_t, which loses digits. It computes √t in float32. torch does not have the
+    rule.
 
     Use it for sparse or noisy gradients and for long trainings, because the sum s_t
     forgets no gradient. Good values of η and of the weight decay λ differ from those

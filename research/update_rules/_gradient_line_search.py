@@ -233,10 +233,10 @@ def nonlinear_conjugate_gradient(
         or value_fn, or the params are complex.
     References:
       Nocedal & Wright, Numerical Optimization, 2nd ed., algorithm 5.4, equations
-      (5.41), (5.44)-(5.46), (5.49), and section 3.5 for the first trial. Fletcher &
-      Reeves, Function minimization by conjugate gradients, Comput. J. 7 (1964). Dai &
-      Yuan, A nonlinear conjugate gradient method with a strong global convergence
-      property, SIAM J. Optim. 10 (1999).
+      (5.41), (5.44)-(5.46), (5.49), and section 3.5 for the first step size that a
+      search tries. Fletcher & Reeves, Function minimization by conjugate gradients,
+      Comput. J. 7 (1964). Dai & Yuan, A nonlinear conjugate gradient method with a
+      strong global convergence property, SIAM J. Optim. 10 (1999).
     Example:
       >>> rule = nonlinear_conjugate_gradient(linesearch="backtracking")
       >>> x = jnp.array([0.5])

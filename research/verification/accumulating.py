@@ -146,10 +146,11 @@ def optax_madgrad(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.madgrad, called with x_t - x_0 in place of the params x_t.
 
-    optax subtracts x_0 from the params. With the params x_t themselves, small updates
-    would therefore have few correct digits. Only the weight decay gets x_t. optax
-    computes √t in float32, so in float64 its updates would be wrong by 1e-7. The rate
-    is therefore a schedule that replaces this √t by the exact one.
+    optax subtracts the x_0 that it has stored from the params. Beside a large x_0,
+    small updates lose digits in this difference. Here optax gets x_t - x_0, so its own
+    x_0 is 0. Only the weight decay gets x_t. optax computes √t in float32, so in
+    float64 its updates would be wrong by 1e-7. The rate is therefore a schedule that
+    replaces this √t by the exact one.
     """
 
     def rate(count: Any):

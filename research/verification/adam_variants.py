@@ -159,8 +159,9 @@ def cautious_adamw(
 ) -> Iterator[Leaves]:
     """Yield the iterates of the cautious AdamW of Liang et al. (2024).
 
-    The authors' code has plus_one=False. The argument cautious_decay is from Chen et
-    al. (2025).
+    plus_one=True counts one more entry as kept (`agreeing`), as the paper does; the
+    authors' code does not. cautious_decay=True decays an entry only if the decay has
+    not the opposite sign of its step (Chen et al. 2025).
     """
     m = v = zeros_like(x)
     for t in count(1):

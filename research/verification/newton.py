@@ -63,8 +63,8 @@ def hessian(f: Function, x: Leaves):
     """Return the Hessian of f at x.
 
     If f has no Hessian function, the Hessian is computed by central differences of the
-    gradient and is accurate to 30 digits. If f consists of gradients alone, the Hessian
-    is 0.
+    gradient and is accurate to 30 digits. A problem that is a sequence of given
+    gradients, which do not depend on x, has no f. The result is then 0.
     """
     n = len(flat(x))
     if f.value is None:

@@ -37,7 +37,8 @@ class Cell(NamedTuple):
     Attributes:
       rule, authority, dtype, problem: Names of the rule, the authority, the dtype and
         the problem. The authority is the kind of reference: "formula", "optax" or
-        "recorded". The problem is "" if a rule has no recorded results.
+        "recorded". If the authority is "recorded" and the rule has no recorded
+        results, there is no comparison, and the problem is "".
       arguments: Arguments other than the defaults, as a user writes them; "" for the
         defaults.
       deviation: The largest deviation of the rule from the authority, with its step and

@@ -65,8 +65,8 @@ class Trial(NamedTuple):
 
     Attributes:
       cause: Short description of the mistake.
-      walk: Function (evidence, number of steps) -> trajectory of the wrong reference on
-        the problem of the evidence.
+      walk: Function (evidence, number of steps) -> trajectory of the reference with
+        this mistake, on the problem on which `evidence` was recorded.
     """
 
     cause: str

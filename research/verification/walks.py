@@ -399,9 +399,10 @@ def distance(
     max_t |v_t|, where max_t is the maximum over the steps for this entry. Entries with
     small updates therefore count as much as entries with large ones. If the updates of
     `found` are differences of stored iterates, they have the rounding errors of the
-    iterates. |u - v| is then divided by the larger of max_t |v_t| and |y|. If a
-    gradient is NaN, the iterates are compared instead, because NaN params have no
-    differences.
+    iterates. |u - v| is then divided by the larger of max_t |v_t| and |y|, where y is
+    the iterate of `reference` at this step. If a gradient is NaN, the iterates are
+    compared instead: the difference of two params that are NaN says nothing about an
+    update.
 
     If only one of two compared values is finite, the difference is inf. If both values
     are NaN, the difference is 0 if the problem has NaN in its gradients, and inf if it
@@ -412,7 +413,7 @@ def distance(
     Args:
       found, reference: The two trajectories.
       problem: Problem on which both rules were run.
-      tolerance: Difference above which Deviation.first counts a step.
+      tolerance: Deviation.first is the first step with a larger difference than this.
     Returns:
       The Deviation.
     Example:

@@ -484,7 +484,7 @@ def test_each_dense_product_has_two_axes():
             {"num_heads": 3},
             (
                 r"width must be divisible by num_heads; got width=8, num_heads=3. "
-                r"Divisors: 1, 2, 4, 8"
+                r"num_heads may be one of 1, 2, 4, 8"
             ),
         ),
         ({"num_layers": 0}, "num_layers must be a positive integer; got num_layers=0"),

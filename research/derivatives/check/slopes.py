@@ -62,8 +62,8 @@ class Slope(NamedTuple):
         """Return whether the central differences at small steps are close to a rate.
 
         Of the steps with little noise, the two smallest are used. At these two steps,
-        the central difference must lie within gap / 4 of the rate. `gap` is the
-        distance between the rate and the slope that was estimated before.
+        the central difference must lie within gap / 4 of the rate. The rate is
+        the derivative that is checked, and `gap` is its distance from `value`.
         """
         steps = np.flatnonzero(np.isfinite(self.central) & (_SAME * self.unsure < gap))[
             -_FEW:

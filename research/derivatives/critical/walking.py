@@ -46,9 +46,10 @@ class Model(NamedTuple):
     """Gradients and Hessians at k points.
 
     The coordinates of each point are scaled so that all rows of its Hessian are about
-    equally large (`equilibrium`). So a small curvature in one coordinate is not taken
-    for the rounding error of a large one in another, as in the valley of (y - x⁴)(y - 2
-    x⁴). If the gradient or the Hessian of a point is not finite, both are set to 0.
+    equally large (`equilibrium`). Without the scaling, a small curvature in one
+    coordinate could be taken for the rounding error of a large one in another. An
+    example is the valley of (y - x⁴)(y - 2 x⁴). If the gradient or the Hessian of a
+    point is not finite, both are set to 0.
 
     Attributes:
       gradients: Gradients in the original coordinates, shape (k, n).
@@ -90,15 +91,15 @@ class Model(NamedTuple):
 
 
 def walks(land: Landscape, starts: Float[np.ndarray, "k n"]) -> list[Walks]:
-    """Iterate from all starts, and return the end points of each iteration.
+    """Run Newton's method from all starts, and return the end points of each run.
 
-    The first iteration makes undamped steps from the starts, and the second makes
-    damped steps from the starts. The third makes undamped steps from the end points of
-    the second. Damped steps must shorten the gradient. So they stall in a curved valley
+    The first run makes undamped steps from the starts, and the second makes damped
+    steps from the starts. The third makes undamped steps from the end points of the
+    second. Damped steps must shorten the gradient. So they stall in a curved valley
     of f with a degenerate bottom, where undamped steps continue. Undamped steps may
-    leap away from a zero that is already close. Therefore the last two iterations are
-    repeated, at most three times, for the starts at whose best end point the Newton
-    step is longer than 1e-3. They continue from this end point.
+    leap away from a zero that is already close. The best end point of a start is the
+    one with the shortest gradient. If the Newton step there is longer than 1e-3, the
+    second and third run are repeated from this point, at most three times.
     """
     damped = _damped(land, starts)
     led = [_undamped(land, starts), damped, _undamped(land, damped.ends)]
