@@ -62,8 +62,9 @@ class Slope(NamedTuple):
         """Return whether the central differences at small steps are close to a rate.
 
         Of the steps with little noise, the two smallest are used. At these two steps,
-        the central difference must lie within gap / 4 of the rate. The rate is
-        the derivative that is checked, and `gap` is its distance from `value`.
+        the central difference must lie within gap / 4 of the rate. The rate is the
+        derivative that is checked, and `gap` is its distance from the earlier estimate
+        of the slope.
         """
         steps = np.flatnonzero(np.isfinite(self.central) & (_SAME * self.unsure < gap))[
             -_FEW:
