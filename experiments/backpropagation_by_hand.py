@@ -86,6 +86,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from research.checks import check_distinct
 from research.cli.progress import OnProgress
 from research.models import backward
 from research.types import Checkpoints
@@ -138,6 +139,7 @@ def check(config: Config):
             raise ValueError(
                 f"{field} must be some of {', '.join(known)}; got {field}={values}."
             )
+        check_distinct(field, values)
     for field in ("seeds", "probes", "repeats"):
         if getattr(config, field) < 1:
             raise ValueError(

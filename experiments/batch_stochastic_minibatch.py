@@ -71,6 +71,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from research.checks import check_count
 from research.cli.progress import OnProgress
 from research.tuning import Measured, Regime
 from research.types import Checkpoints
@@ -316,13 +317,19 @@ def plan(config: Config):
 
     All names are looked up first, so that a typo cannot stop a run half way.
     """
-    for name, value in (
-        ("passes", config.passes),
-        ("batch_size", config.batch_size),
-        ("width", config.width),
-    ):
-        if value < 1:
-            raise ValueError(f"{name} must be a positive integer; got {name}={value}.")
+    for name, least in (("passes", 1), ("large_passes", 0), ("width", 1)):
+        check_count(name, getattr(config, name), least=least)
+    if config.batch_size < 2:
+        raise ValueError(
+            "batch_size must be at least 2, because stochastic descent already has "
+            f"batches of one example; got batch_size={config.batch_size}."
+        )
+    seeds, tuning = map(research.runs.parse_seeds, (config.seeds, config.tuning_seeds))
+    if both := sorted(set(seeds) & set(tuning)):
+        raise ValueError(
+            "seeds and tuning_seeds must be disjoint, so that the choice does not use "
+            f"the reported seeds; in both: {both}."
+        )
     if not config.workload or not config.rule:
         raise ValueError(
             "workload and rule must each name at least one; got an empty list."

@@ -66,6 +66,7 @@ from research.types import Checkpoints, Params
 # JAX's rules for these differ from plain reverse mode. The zoo also contains cheaper
 # alternatives: `slogdet`, a scan.
 EXCEPTIONS = ("log-determinant by Cholesky", "product", "running product")
+MOST_SECONDS = 10_000
 MODES: tuple[Any, ...] = ("reverse", "forward", "central differences")
 
 
@@ -84,6 +85,11 @@ def run(
             raise ValueError(
                 f"{field} must be at least 4; got {field}={getattr(config, field)}."
             )
+    if not 0 <= config.seconds <= MOST_SECONDS:
+        raise ValueError(
+            f"seconds must be 0 to {MOST_SECONDS:,}, where 0 measures no seconds; got "
+            f"seconds={config.seconds}."
+        )
     functions, found = zoo(config), {}
     for done, (name, (f, x)) in enumerate(functions.items()):
         if on_progress:

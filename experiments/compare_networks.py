@@ -22,7 +22,10 @@ Expected number (`EXPECTED`): the validation loss of Muon divided by that of Ada
 all networks of the default run.
 """
 
+import re
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import research
 from research.cli import compare_networks as study  # The command `descent networks`.
@@ -35,6 +38,40 @@ complete = study.complete
 run = study.run
 share = study.share
 draw = study.draw
+
+
+def draw_reference(reference: Mapping[str, Any]) -> "research.figures.Picture":
+    """Draw the steps for an equal loss of a stored reference, of one network."""
+    from experiments.reports import _dots as dots
+    from research.figures import network_studies
+
+    baseline = reference["numbers"]["baseline"]
+    rows = {row["rule"]: row for row in dots.rows(reference)}
+    compared = [
+        {"rule": rule, "network": rows[rule]["network"]}
+        | dict(
+            zip(
+                ("steps", "steps_low", "steps_high"),
+                map(float, re.findall(r"[\d.]+", words(rows[rule], baseline))),
+                strict=True,
+            )
+        )
+        for rule in reference["numbers"]["rules"]
+        if rule != baseline
+    ]
+    numbers = reference["numbers"] | {
+        "comparisons": compared,
+        "overall": compared,
+        "protocol": {"level": 0.95},
+    }
+    picture = network_studies.draw_steps(numbers, network_studies.colours_of(numbers))
+    return picture._replace(caption=f"{picture.caption} {dots.SOURCE}")
+
+
+def words(row: Mapping[str, Any], baseline: str) -> str:
+    """Return the steps of a row and their interval, as the table shows them."""
+    column = f"steps for equal loss, times {baseline}'s"
+    return f"{row[column]} {row['interval of steps']}"
 
 
 if __name__ == "__main__":

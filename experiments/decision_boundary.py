@@ -56,6 +56,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from research.checks import check_count
 from research.cli.progress import OnProgress
 from research.types import Checkpoints
 
@@ -79,6 +80,7 @@ def run(
         raise ValueError(
             f"epochs must be a positive integer; got epochs={config.epochs}."
         )
+    check_count("batch_size", config.batch_size, least=0)
     if on_progress:
         on_progress(0, 1, WORKLOAD)
     workload = research.workloads.make_workload(WORKLOAD)

@@ -63,6 +63,7 @@ import numpy as np
 
 from experiments._peers import peer
 from experiments._timing import seconds_and_ratios
+from research.checks import check_count
 from research.cli.progress import OnProgress
 from research.types import Checkpoints
 
@@ -119,12 +120,17 @@ def run(
 
 
 def _check(config: Config) -> None:
-    for field, least in (("width", 1), ("longest", 256), ("timed", 2), ("repeats", 1)):
-        if getattr(config, field) < least:
-            raise ValueError(
-                f"{field} must be at least {least}; got "
-                f"{field}={getattr(config, field)}."
-            )
+    longest = config.longest
+    if longest < 256 or 4 ** round(np.log(longest) / np.log(4)) != longest:
+        raise ValueError(
+            "longest must be a power of 4 of at least 256, such as 1024 or 4096; got "
+            f"longest={longest}."
+        )
+    # With a smaller carry, the memory that does not depend on the carry would exceed
+    # the promise.
+    width = max(64, round(np.sqrt(longest) / 2))
+    for field, least in (("width", width), ("timed", 2), ("repeats", 1)):
+        check_count(field, getattr(config, field), least=least)
 
 
 def step(carry: jax.Array, x: jax.Array) -> tuple[jax.Array, None]:

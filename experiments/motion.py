@@ -66,6 +66,7 @@ from research.types import Checkpoints
 EXPONENT = complex(
     -0.25, 2.0
 )  # The position is Re exp(EXPONENT t); each derivative multiplies by EXPONENT.
+MOST_SAMPLES = 1_000_000
 NAMES = {1: "velocity", 2: "acceleration"}
 FORMULAS = tuple((order, accuracy) for order in NAMES for accuracy in (2, 4))
 
@@ -137,10 +138,15 @@ def check(config: Config):
         value = getattr(config, field)
         if not 0 < value < math.inf:
             raise ValueError(f"{field} must be a positive number; got {field}={value}.")
-    if config.seconds / config.spacing < 100:
+    if not 100 <= config.seconds / config.spacing <= MOST_SAMPLES:
         raise ValueError(
-            f"spacing must leave at least 100 samples in {config.seconds} s; got "
-            f"spacing={config.spacing}."
+            f"spacing must leave 100 to {MOST_SAMPLES:,} samples in seconds="
+            f"{config.seconds}; got spacing={config.spacing}."
+        )
+    if config.noise > 1:
+        raise ValueError(
+            "noise must be at most 1 m, the height of the swing; got "
+            f"noise={config.noise}."
         )
 
 

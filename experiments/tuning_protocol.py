@@ -133,6 +133,7 @@ if __name__ == "__main__":  # Flags are read before anything heavy is imported.
 import numpy as np
 from scipy import stats
 
+from research.checks import check_distinct
 from research.cli.progress import OnProgress
 from research.comparison import (
     decision_procedures,
@@ -143,6 +144,7 @@ from research.comparison import (
     train_trials,
 )
 from research.comparison.decision_procedures import MINE, NONE, OTHER, MeasuredRuns
+from research.sizes import MOST_SEEDS, MOST_TRIALS, check_most
 from research.statistics import penalised_passes, searched_difference
 from research.tuning.spaces import trials
 from research.types import Checkpoints
@@ -222,15 +224,23 @@ def check(config: Config):
         "few": 1,
         "reported_seeds": 2,
         "tuning_seeds": 2,
-        "studies": 1,
         "budget": 2,
         "searches": 2,
+        "resamples": 100,
+        "search_budget": 1,
+        "search_seeds": 2,
     }
     for name, least in counts.items():
         if getattr(config, name) < least:
             raise ValueError(
                 f"{name} must be at least {least}; got {name}={getattr(config, name)}."
             )
+    most = min(config.budget, config.reported_seeds)
+    if config.few > most:
+        raise ValueError(
+            f"few must be at most {most}, the smaller one of budget and "
+            f"reported_seeds; got few={config.few}."
+        )
     if len(seeds) < needed:
         raise ValueError(
             f"seeds: the two sides of a study need {needed} seeds; got {len(seeds)}, "
@@ -252,10 +262,53 @@ def check(config: Config):
             "a comparison needs at least one workload and two rules; got "
             f"{config.workload} and {config.rule}."
         )
+    check_distinct("workload", config.workload)
+    for name in config.workload:
+        research.workloads.make_workload(name)
     found = make_contenders(config.rule)
+    pairs = len(config.rule) * len(config.workload)
+    if not pairs <= config.studies <= MOST_SEEDS:
+        raise ValueError(
+            f"studies must be {pairs:,} to {MOST_SEEDS:,}, at least one for each rule "
+            f"on each workload; got studies={config.studies}."
+        )
+    check_most(
+        MOST_TRIALS, resamples=config.resamples, trials=config.trials, pool=config.pool
+    )
+    trial_terms(config)
+    search_terms(config)
     if empty := [contender.name for contender in found if not contender.space]:
         raise ValueError(f"rule: {empty[0]} has nothing to tune. Leave it out.")
     return found
+
+
+def trial_terms(config: Config):
+    """Return the protocol with which every trial runs on every seed."""
+    return make_protocol(
+        searches=2,
+        passes=config.passes,
+        batch_size=config.batch_size,
+        seeds=research.runs.parse_seeds(config.seeds),
+        tuning_seeds=range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + 4),  # Not used.
+        target=config.target,
+        width=config.width,
+    )
+
+
+def search_terms(config: Config):
+    """Return the protocol of the searches."""
+    tuning = config.search_seeds * config.pool
+    return make_protocol(
+        searches=config.pool,
+        budget=config.search_budget,
+        passes=config.passes,
+        batch_size=config.batch_size,
+        seeds=research.runs.parse_seeds(config.seeds),
+        tuning_seeds=range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + tuning),
+        target=config.target,
+        width=config.width,
+        search_seed=config.seed,
+    )
 
 
 def pool_arrays(
@@ -270,15 +323,7 @@ def pool_arrays(
     Returns:
       Scores and costs, each of shape (trials, seeds).
     """
-    terms = make_protocol(
-        searches=2,
-        passes=config.passes,
-        batch_size=config.batch_size,
-        seeds=research.runs.parse_seeds(config.seeds),
-        tuning_seeds=range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + 4),  # Not used.
-        target=config.target,
-        width=config.width,
-    )
+    terms = trial_terms(config)
     name = f"{workload}/{contender.name}"
 
     def compute(parts: Checkpoints):
@@ -313,18 +358,7 @@ def search_arrays(
     Returns:
       Log costs of the choice of each search on all seeds, shape (pool, seeds).
     """
-    tuning = config.search_seeds * config.pool
-    terms = make_protocol(
-        searches=config.pool,
-        budget=config.search_budget,
-        passes=config.passes,
-        batch_size=config.batch_size,
-        seeds=research.runs.parse_seeds(config.seeds),
-        tuning_seeds=range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + tuning),
-        target=config.target,
-        width=config.width,
-        search_seed=config.seed,
-    )
+    terms = search_terms(config)
     name = f"searches/{workload}/{contender.name}"
 
     def compute(parts: Checkpoints):

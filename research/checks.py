@@ -201,6 +201,25 @@ def check_count(name: str, value: Any, least: int = 1, most: int | None = None) 
     raise ValueError(f"{name} must be {wanted}; got {name}={shown(value)}.")
 
 
+def check_distinct(name: str, values: Sequence[Any]) -> None:
+    """Raise if a value occurs twice.
+
+    Args:
+      name, values: Name and value of the argument, a tuple or list.
+    Raises:
+      ValueError: A value occurs twice.
+    Example:
+      >>> check_distinct("rule", ("adam", "lion", "adam"))
+      Traceback (most recent call last):
+      ValueError: rule must name 'adam' only once; got rule=('adam', 'lion', 'adam').
+    """
+    for place, value in enumerate(values):
+        if value in values[:place]:
+            raise ValueError(
+                f"{name} must name {value!r} only once; got {name}={shown(values)}."
+            )
+
+
 def check_share(name: str, value: Any, example: float = 0.5) -> None:
     """Raise unless a value is a number above 0 and below 1.
 

@@ -115,6 +115,8 @@ def test_calls_are_timed_interleaved():
     [
         ({"nets": ("3-3",)}, "nets must be some of 2-3-1"),
         ({"activations": ()}, "activations must be some of identity"),
+        ({"nets": ("2-3-1", "2-3-1")}, "nets must name '2-3-1' only once"),
+        ({"activations": ("tanh", "tanh")}, "activations must name 'tanh' only once"),
         ({"repeats": 0}, "repeats must be a positive integer"),
     ],
 )

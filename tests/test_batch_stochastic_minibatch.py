@@ -144,6 +144,8 @@ def test_figures_are_drawn_from_the_saved_arrays(result, tmp_path):
         ({"rule": ("adm",)}, "did you mean 'adam'"),
         ({"workload": ()}, "at least one"),
         ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": 1}, "batch_size must be at least 2, .* got batch_size=1"),
+        ({"large_passes": -1}, "large_passes must be an integer of at least 0"),
         ({"batch_size": 399}, "batch_size=399, n=398"),
         ({"passes": -1}, "passes"),
         ({"seeds": "0..x"}, "x"),
@@ -151,5 +153,6 @@ def test_figures_are_drawn_from_the_saved_arrays(result, tmp_path):
     ],
 )
 def test_bad_input_is_named_before_anything_is_trained(change, message):
+    started = lambda *words: pytest.fail("it has begun")
     with pytest.raises(ValueError, match=message):
-        cli.conduct(experiment, dataclasses.replace(SMALL, **change))
+        cli.conduct(experiment, dataclasses.replace(SMALL, **change), started)

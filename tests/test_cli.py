@@ -2,6 +2,7 @@
 input.
 """
 
+import dataclasses
 import importlib.util
 import json
 import shlex
@@ -27,6 +28,32 @@ def toy(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "toy", module)  # Dataclasses look their module up.
     spec.loader.exec_module(module)
     return module
+
+
+def test_number_that_no_experiment_can_use_is_refused_before_the_run(toy, capsys):
+    for words, sentence in (
+        ("--learning-rate nan", "learning_rate must be a finite number; got"),
+        ("--learning-rate inf", "learning_rate must be a finite number; got"),
+        (f"--terms 1 {10**30}", "terms must be at most 2,147,483,647; got terms=1.0e"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            cli.main(toy, words.split())
+        assert sentence in capsys.readouterr().err
+    assert not Path("runs.log").exists()
+    for seed in (-1, 2**32):
+        config = dataclasses.make_dataclass("Config", ["seed", "search_seed"])
+        for bad in (config(seed, 0), config(0, seed)):
+            with pytest.raises(ValueError, match=r"seed must be an integer of at lea"):
+                flags.check_values(bad)
+    flags.check_values(config(0, 2**32 - 1))
+
+
+def test_run_is_announced_when_its_config_is_accepted(toy, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(toy, ["--fault", "value"])
+    assert "Running in" not in capsys.readouterr().err
+    cli.main(toy, [])
+    assert capsys.readouterr().err.count("Running in") == 1
 
 
 def times_run():
@@ -110,9 +137,9 @@ def test_wrong_type_names_the_flag(toy, capsys, words, flag):
 @hypothesis.given(
     st.builds(
         dict,
-        terms=st.lists(st.integers()).map(tuple),
+        terms=st.lists(st.integers(max_value=2**31 - 1)).map(tuple),
         names=st.lists(st.from_regex(r"[a-z_]+", fullmatch=True)).map(tuple),
-        learning_rate=st.floats(allow_nan=False),
+        learning_rate=st.floats(allow_nan=False, allow_infinity=False),
         label=st.none() | st.from_regex(r"[a-z]+[ a-z\"'$]*", fullmatch=True),
         loud=st.booleans(),
     )

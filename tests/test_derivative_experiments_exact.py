@@ -176,6 +176,8 @@ def test_exceptions_are_told_and_no_other_function_is_above_the_bound(results):
         (critical_points, "starts", 0),
         (critical_points, "learning_rate", float("inf")),
         (cheap_gradient, "size", 3),
+        (cheap_gradient, "seconds", -1.0),
+        (cheap_gradient, "seconds", 1e300),
     ],
 )
 def test_bad_config_names_its_field_and_value(experiment, field, value):

@@ -90,6 +90,9 @@ def test_gradient_of_the_validation_loss_has_a_closed_form():
     ("experiment", "changed"),
     [
         (memory_for_time, {"longest": 16}),
+        (memory_for_time, {"longest": 2048}),  # Loops of 4,096 steps would be measured.
+        (memory_for_time, {"width": 63}),
+        (memory_for_time, {"width": 64, "longest": 4**8}),
         (learn_the_penalty, {"steps": 0}),
         (sparse_hessian, {"side": 2}),
         (taylor_mode, {"order": 1}),

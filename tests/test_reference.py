@@ -162,6 +162,7 @@ SHOWN = {
     "character_language_model": (("whole", "half full"), 1),
     "image_recognition": (("test accuracy", "low", "high", "to reach"), 100),
     "memory_for_time": (("16 steps", "4,096 steps"), 1),
+    "rules": (("formula", "formula, float32"), 1),
     "sparse_hessian": (("operations / f", "operations / f, dense"), 1),
     "spoken_words": (("test accuracy", "low", "high"), 100),
     "tensorflow_side_by_side": (

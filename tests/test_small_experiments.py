@@ -226,6 +226,7 @@ def test_mini_batches_draw_a_boundary_too():
         (fit_a_line, "stochastic_rate", -1.0),
         (decision_boundary, "epochs", 0),
         (decision_boundary, "learning_rate", float("nan")),
+        (decision_boundary, "batch_size", -1),
         (decision_boundary, "batch_size", 399),
         (decision_boundary, "learning_rate", 1e6),
     ],

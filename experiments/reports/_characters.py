@@ -87,7 +87,7 @@ def learning_and_context(
         _logarithmic(axes[0, 1], [2**k for k in range(12)], numbers["context"], words)
         axes[0, 1].set_title("Loss by context", loc="left")
         figure.legend(
-            *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2
+            *axes[0, 1].get_legend_handles_labels(), loc="outside lower center", ncols=2
         )
     return figure
 
@@ -146,6 +146,8 @@ def _ngram_lines(axes: Axes, losses: np.ndarray) -> None:
             "ha": "right",
             "fontsize": 8.5,
             "color": COLOURS["exact"],
+            "zorder": 5,
+            "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.5},
         }
         axes.text(
             1.0,

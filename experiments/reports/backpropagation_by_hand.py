@@ -118,7 +118,7 @@ def table_of_activations(arrays: dict[str, np.ndarray], numbers: dict[str, Any])
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     """Draw the small network with its deltas, and the measurements of all networks."""
     arrays, numbers = result.arrays, result.numbers
-    chain, axes = research.figures.new_figure(width=6.4, height=5.0)
+    chain, axes = research.figures.new_figure(width=4.6, height=5.9)
     draw_example(
         axes[0, 0],
         {
@@ -164,14 +164,11 @@ def draw_example(axes: Axes, a: dict[str, np.ndarray]):
     )
     names = (("x₁", "x₂"), ("h₁", "h₂", "h₃"), ("z",))
     draw_chain(axes, values, deltas, (a["w1"], a["w2"]), (a["dw1"], a["dw2"]), names)
-    axes.text(7.8, -1.15, f"f = log(1 + exp(-z)) = {float(a['f']):.2f}", ha="center")
-    draw_way(axes, -2.85, "forward:  h = tanh(W₁ᵀ x + b₁),  z = W₂ᵀ h + b₂", False)
-    draw_way(
-        axes,
-        -3.4,
-        "back:  δ of z = σ(z) - y,  δ of h = (W₂ δ) (1 - h²),  δ of x = W₁ δ",
-        True,
-    )
+    axes.text(8.7, -2.1, f"f = log(1 + exp(-z))\n= {float(a['f']):.2f}", ha="right")
+    draw_way(axes, -3.2, "forward", "h = tanh(W₁ᵀ x + b₁),  z = W₂ᵀ h + b₂", False)
+    formulas = "δ of z = σ(z) - y,  δ of h = (W₂ δ) (1 - h²),\nδ of x = W₁ δ"
+    draw_way(axes, -4.2, "back", formulas, True)
+    axes.set_ylim(bottom=-5.3)
 
 
 def draw_differences(axes: Axes, nets: dict[str, Any]):
@@ -252,7 +249,7 @@ def draw_chain(
             share = (
                 0.45
                 if weight.shape[1] == 1
-                else 0.28 + 0.34 * i / max(weight.shape[0] - 1, 1)
+                else 0.4 + 0.26 * i / max(weight.shape[0] - 1, 1)
             )
             for j, end in enumerate(places[k + 1]):
                 _draw_edge(
@@ -297,8 +294,8 @@ def draw_chain(
     axes.axis("off")
 
 
-def draw_way(axes: Axes, y: float, text: str, back: bool) -> None:
-    """Draw a long labelled arrow below the network, pointing forward or backward."""
+def draw_way(axes: Axes, y: float, name: str, formulas: str, back: bool) -> None:
+    """Draw a long named arrow below the network, and formulas below the arrow."""
     left, right = axes.get_xlim()
     start, end = (right - 1, left + 1) if back else (left + 1, right - 1)
     colour = BACK if back else AHEAD
@@ -310,7 +307,10 @@ def draw_way(axes: Axes, y: float, text: str, back: bool) -> None:
     )
     ground = {"facecolor": "white", "edgecolor": "none", "pad": 2.0}
     axes.text(
-        (left + right) / 2, y, text, ha="center", va="center", color=colour, bbox=ground
+        (left + right) / 2, y, name, ha="center", va="center", color=colour, bbox=ground
+    )
+    axes.text(
+        (left + right) / 2, y - 0.25, formulas, ha="center", va="top", color=colour
     )
 
 
@@ -329,7 +329,6 @@ def _draw_edge(
         x,
         y,
         "-0.00\n-0.00",
-        fontsize=8.5,
         ha="center",
         va="center",
         bbox=ground,
@@ -341,7 +340,6 @@ def _draw_edge(
             x,
             y,
             f"{number:.2f}",
-            fontsize=8.5,
             ha="center",
             va=side,
             color=colour,

@@ -104,9 +104,10 @@ def draw_reference(reference: Mapping[str, Any]) -> research.figures.Picture:
     figure, axes = research.figures.new_figure(width=dots.WIDTH, height=7.6)
     draw_zoo(axes[0, 0], found)
     axes[0, 0].get_legend().remove()
-    figure.legend(
-        *axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=2
-    )
+    dear = research.figures.COLOURS["stochastic"]
+    axes[0, 0].plot([], [], "o", color=dear, label="operations, exceptions")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=2)
     numbers = reference["numbers"]
     caption = (
         "All partial derivatives in reverse mode cost at most "

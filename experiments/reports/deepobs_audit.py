@@ -340,11 +340,10 @@ def repeating_batches(
         axes.axvline(end + 0.5, color=figures.COLOURS["data"], lw=1, ls=":")
     axes.set_xticks(steps[:: -(epoch // 2)])
     axes.set(
-        xlabel="step, counted from the last (dotted: ends of epochs)",
+        xlabel="step, counted from the last\n(dotted: ends of epochs)",
         ylabel="loss of the mini-batch",
     )
-    axes.set_ylim(top=axes.get_ylim()[1] + 3)  # Room for the legend above the lines.
-    axes.legend(loc="upper center", ncols=3, fontsize=8.5, columnspacing=1.0)
+    axes.get_figure().legend(loc="outside lower center", ncols=2)
 
 
 def loss_by_epoch(

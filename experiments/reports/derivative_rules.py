@@ -9,6 +9,9 @@ from matplotlib.axes import Axes
 import research
 from experiments.derivative_rules import WAYS
 
+# Shorter names for the figure.
+LABELS = {"power with a whole exponent": "power, whole exponent"}
+
 
 def answer(findings: research.runs.Findings) -> str:
     """Say that the rules hold, and how many digits each method confirms."""
@@ -48,7 +51,7 @@ def table(numbers: dict[str, Any]):
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     """Draw each method's disagreement with each rule."""
-    figure, axes = research.figures.new_figure(width=9, height=8.2)
+    figure, axes = research.figures.new_figure(width=4.6, height=8.6)
     draw_witnesses(
         axes[0, 0], list(result.numbers["rules"]), result.arrays["disagreement"]
     )
@@ -97,7 +100,10 @@ def draw_witnesses(axes: Axes, names: Sequence[str], disagreement: np.ndarray):
         ylim=(-0.8, len(names) - 0.2),
         xlabel="relative difference from the rule",
     )
-    axes.set_yticks(rows, names)
-    axes.legend(
-        loc="upper center", bbox_to_anchor=(0.4, 1.06), ncols=4, handletextpad=0.2
+    axes.set_xticks([1e-17, 1e-15, 1e-13, 1e-11])
+    axes.minorticks_off()
+    axes.set_yticks(rows, [LABELS.get(name, name) for name in names])
+    handles, labels = axes.get_legend_handles_labels()
+    axes.get_figure().legend(
+        handles, labels, loc="outside upper left", ncols=2, handletextpad=0.2
     )

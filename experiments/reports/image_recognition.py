@@ -171,9 +171,11 @@ def draw_reference(reference: Mapping[str, Any]) -> figures.Picture:
         )
         mean = 100 * reference["numbers"][name]
         points.append(dots.Dot(label, mean, low, high, COLOURS[name], target))
-    figure, axes = figures.new_figure(width=dots.WIDTH, height=2.9)
+    figure, axes = figures.new_figure(width=dots.WIDTH, height=3.2)
     dots.draw_dots(axes[0, 0], points)
     axes[0, 0].set_xlabel("recognised test images in %")
+    axes[0, 0].plot([], [], "k:", lw=2, label="accuracy to reach")
+    figure.legend(loc="outside upper left")
     numbers = reference["numbers"]
     found = ", ".join(
         f"{p.label.replace(chr(10), ' ')} {p.value:.1f} %" for p in points

@@ -130,14 +130,20 @@ def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
             color=colours["mini-batch"],
             label=f"{found['features']} penalties",
         )
-        path.axhline(found["grid"], color=colours["full batch"], lw=1, ls=(0, (4, 2)))
+        path.axhline(
+            found["grid"],
+            color=colours["full batch"],
+            lw=1,
+            ls=(0, (4, 2)),
+            label="best of the grid",
+        )
         path.set(xlabel="step of descent on the penalties", ylabel="validation loss")
         path.set_title(f"{name}: one, then {found['features']} penalties", loc="left")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     more = axes[1, 0].get_legend_handles_labels()
     figure.legend(
         handles + more[0],
-        labels + ["one for each feature"],
+        labels + ["one for each feature", *more[1][1:]],
         loc="outside lower center",
         ncols=2,
     )

@@ -93,9 +93,10 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     )
     caption = (
         "Position, velocity and acceleration of a damped swing, from positions with "
-        f"{1e3 * numbers['noise']:g} mm of noise. Grey: the range of the differences "
-        "between neighbouring samples; those for the acceleration have the last panel "
-        "for themselves, because they would fill the panel above. Blue: at the best "
+        f"{1e3 * numbers['noise']:g} mm of noise. Grey: differences between "
+        "neighbouring samples, as a range for the velocity. Those for the acceleration "
+        "would fill their panel; the last panel shows a part of them as dots. Blue: at "
+        "the best "
         "step, without the ends. Dashed: the truth. " + " ".join(falls)
     )
     curve = (
@@ -137,7 +138,7 @@ def draw_motion(panels: np.ndarray, result: research.runs.Result):
         panels[order].plot(t[places], values, color="#0072B2", lw=1.8, label=label)
         reach = 1.6 * np.max(np.abs(motion(t, order)))
         panels[order].set_ylim(-reach, reach)
-    draw_range(panels[3], t, y, 2, spacing)
+    draw_differences(panels[3], t, y, 2, spacing)
     titles = [f"{NAMES.get(order, 'position')} ({UNITS[order]})" for order in range(3)]
     titles.append(f"{titles[2]}, neighbouring samples")
     for panel, order, title in zip(panels, (0, 1, 2, 2), titles, strict=True):
@@ -158,6 +159,16 @@ def draw_range(panel: Axes, t: np.ndarray, y: np.ndarray, order: int, spacing: f
     low, high = ([end(values[part]) for part in parts] for end in (np.min, np.max))
     label = f"step {spacing:g} s"
     panel.fill_between(middles, low, high, color="#C3C7CC", lw=0, label=label)
+
+
+def draw_differences(
+    panel: Axes, t: np.ndarray, y: np.ndarray, order: int, spacing: float
+):
+    """Draw evenly spaced differences of neighbours as dots, at most BINS of them."""
+    places, values = differentiated(t, y, 1, order, 2)
+    few = np.linspace(0, len(values) - 1, min(BINS, len(values))).astype(int)
+    label, colour = f"step {spacing:g} s", research.figures.COLOURS["data"]
+    panel.plot(t[places][few], values[few], "o", ms=2.5, color=colour, label=label)
 
 
 def draw_errors(axes: Axes, result: research.runs.Result, order: int):

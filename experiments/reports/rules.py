@@ -1,12 +1,13 @@
 """Report of rules: answer, tables and figures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
 import research
+from experiments.reports import _dots as dots
 from experiments.rules import WHO, largest
 from research.verification.docstrings import describe
 
@@ -159,6 +160,48 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
             "Every rule and its references", caption, figure
         )
     }
+
+
+# Column of the table, and the label, colour, marker and filling in the figure.
+SHOWN = (
+    ("formula", "formula", "full batch", "o", "full"),
+    ("optax", "optax", "second class", "s", "none"),
+    ("formula, float32", "formula, float32", "stochastic", "^", "full"),
+)
+
+
+def draw_reference(reference: Mapping[str, Any]) -> research.figures.Picture:
+    """Draw the largest differences of each rule of a stored reference."""
+    rows = dots.rows(reference)[::-1]
+    figure, axes = research.figures.new_figure(
+        width=dots.WIDTH, height=1.0 + 0.17 * len(rows)
+    )
+    panel, eps = axes[0, 0], np.finfo(float).eps
+    for column, label, colour, mark, fill in SHOWN:
+        found = [
+            (max(float(row[column]), eps / 4), height)
+            for height, row in enumerate(rows)
+            if row[column] != "none"
+        ]
+        look = {"color": research.figures.COLOURS[colour], "fillstyle": fill}
+        panel.plot(*np.transpose(found), mark, ms=5, label=label, **look)
+    for dtype in ("float64", "float32"):
+        end = float(np.finfo(dtype).eps)
+        panel.axvline(end, color=research.figures.COLOURS["exact"], lw=1, ls="--")
+    panel.set(xscale="log", xlim=(1e-17, 1e-2), xlabel="largest difference")
+    panel.set_xticks([1e-15, 1e-10, 1e-5])
+    panel.minorticks_off()
+    panel.set_yticks(range(len(rows)), [row["rule"] for row in rows])
+    panel.set_ylim(-0.8, len(rows) - 0.2)
+    panel.tick_params(axis="y", length=0)
+    figure.legend(loc="outside upper left", ncols=2)
+    caption = (
+        f"Largest difference of each of {len(rows)} rules from its formula in fifty "
+        "digits and from optax, over all problems and fifty steps. Dashed: ε of "
+        "float64 and of float32. Without an optax mark: optax does not have the rule. "
+        f"A difference of 0 is drawn at ε / 4. {dots.SOURCE}"
+    )
+    return research.figures.Picture("Every rule and its references", caption, figure)
 
 
 def draw_digits(

@@ -46,7 +46,10 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
     for name, part in findings.numbers["functions"].items():
         for way in COLOURS:
             count = findings.arrays[f"{name}/{way}"]
-            row = [float(count[k]) if np.isfinite(count[k]) else None for k in TIMED]
+            row = [
+                float(count[k]) if k < len(count) and np.isfinite(count[k]) else None
+                for k in TIMED
+            ]
             counts.append((f"{name}, {way}", *row))
             ratios = part["ratio_of_seconds"]
             seconds = [ratios.get(f"{way}/{order}") for order in TIMED]

@@ -120,7 +120,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 def draw_gains(numbers: Numbers) -> research.figures.Picture:
     """Draw the gain of each record in steps, with a 90 % interval."""
     rows = numbers["rows"]
-    figure, axes = research.figures.new_figure(width=8, height=5.2)
+    figure, axes = research.figures.new_figure(width=4.6, height=6.4)
     panel = axes[0, 0]
     for place, row in enumerate(rows):
         clear = row["p_here"] < LEVEL
@@ -136,6 +136,15 @@ def draw_gains(numbers: Numbers) -> research.figures.Picture:
     panel.invert_yaxis()
     panel.axvline(0, color="black", lw=1)
     panel.set_xlabel("gain in steps over the record before")
+    looks = (
+        ("full batch", "D", "full", "distinguishable"),
+        ("data", "D", "none", "not distinguishable"),
+        ("exact", "|", "full", "published saving"),
+    )
+    for colour, mark, fill, label in looks:
+        colour = research.figures.COLOURS[colour]
+        panel.plot([], [], mark, color=colour, fillstyle=fill, ms=8, label=label)
+    figure.legend(loc="outside upper left", ncols=2)
     caption = (
         f"{numbers['distinguishable_here']} of {numbers['comparisons']} records are "
         "distinguishable from the one before (filled; one-sided test at 5 %). Lines: "

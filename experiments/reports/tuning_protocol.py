@@ -254,10 +254,11 @@ def draw_reference(reference: Mapping[str, Any]) -> research.figures.Picture:
         panel.set(xlim=(-4, 108), xlabel=words)
         for y in places[1:] + 1:
             panel.axhline(y, color="#E6E8EB", lw=1)
-    axes[0, 0].axvline(5, color=research.figures.COLOURS["exact"], lw=1, ls="--")
+    line = {"color": research.figures.COLOURS["exact"], "lw": 1, "ls": "--"}
     for way, colour in looks.items():
         colour = research.figures.COLOURS[colour]
         axes[0, 0].plot([], [], "o", ms=8, color=colour, label=way)
+    axes[0, 0].axvline(5, label="5 %", **line)
     figure.legend(loc="outside upper left", ncols=2)
     numbers = reference["numbers"]
     caption = (

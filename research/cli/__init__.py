@@ -15,7 +15,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -407,16 +407,15 @@ def changed_fields(before: Any, after: Any) -> dict[str, tuple[Any, Any]]:
 def _run(experiment: ModuleType, run: "runs.Run", options: flags.Options) -> "runs.Run":
     from research import runs
 
-    if run.resumed:
-        _say(
-            options,
-            f"Resuming {run.path} after {progress.duration(run.seconds)}; use --fresh "
-            "to start from the beginning.",
-        )
-    else:
-        _say(options, f"Running in {run.path}; the first compilation takes a while.")
+    sentence = (
+        f"Resuming {run.path} after {progress.duration(run.seconds)}; use --fresh "
+        "to start from the beginning."
+        if run.resumed
+        else f"Running in {run.path}; the first compilation takes a while."
+    )
     start = time.monotonic() - run.seconds
     with contextlib.nullcontext(_silent) if options.quiet else progress.shown() as show:
+        show = _announced(show, lambda: _say(options, sentence))
         on_progress = _recorded(run, show, start)
         try:
             checkpoints = runs.checkpoints_in(run.checkpoints)
@@ -435,6 +434,26 @@ def _run(experiment: ModuleType, run: "runs.Run", options: flags.Options) -> "ru
                     problem.errno, f"{problem.strerror} {_what_is_kept(run)}"
                 ) from problem
             raise
+
+
+def _announced(
+    show: progress.OnProgress, announce: Callable[[], None]
+) -> progress.OnProgress:
+    """Return an `on_progress` that first announces the run, and then shows progress.
+
+    An experiment reports progress when it has checked its config, so a run whose config
+    is refused is not announced.
+    """
+    begun = False
+
+    def on_progress(done: float, total: float, message: str) -> None:
+        nonlocal begun
+        if not begun:
+            begun = True
+            announce()
+        show(done, total, message)
+
+    return on_progress
 
 
 def _recorded(

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import inspect
+import math
 import reprlib
 import tomllib
 import types
@@ -11,8 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
+from research.checks import check_count
 from research.naming import nearest
 from research.reading import parse_json, read_bytes
+from research.sizes import check_most
 
 MOST_BYTES = 2**24  # Maximum size of a config file.
 _SHORT = reprlib.Repr()  # Python 3.11 does not accept limits in the constructor.
@@ -132,7 +135,35 @@ def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
     if unknown:
         others = getattr(experiment, "OTHERS", {})  # These flags start another one.
         raise ValueError(_unknown(unknown, [*names, *others]))
+    check_values(command.experiment)
     return Command(command.experiment, command.every_experiment)
+
+
+def check_values(config: Any) -> None:
+    """Raise unless every number of a config is one that any experiment can use.
+
+    Numbers in tuples are checked too, defaults are not. A field is a seed if its name
+    is seed or ends in _seed.
+
+    Args:
+      config: Instance of an experiment's Config.
+    Raises:
+      ValueError: A float is not finite, an integer is above `sizes.MOST`, or a seed is
+        not in 0..2³²-1. The message names the field.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value == field.default:
+            continue
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, float) and not math.isfinite(one):
+                raise ValueError(
+                    f"{field.name} must be a finite number; got {field.name}={value}."
+                )
+            if field.name == "seed" or field.name.endswith("_seed"):
+                check_count(field.name, one, least=0, most=2**32 - 1)
+            else:
+                check_most(**{field.name: one})
 
 
 def read_config(path: Path, base: Any) -> Any:

@@ -24,15 +24,18 @@ def draw_network_study(
       loss as the baseline, and "curves" shows the validation loss during training. The
       baseline is black.
     """
-    baseline = numbers["baseline"]
-    rules = [baseline, *(rule for rule in numbers["rules"] if rule != baseline)]
-    colours = {
-        rule: RULE_COLOURS[i % len(RULE_COLOURS)] for i, rule in enumerate(rules)
-    }
+    colours = colours_of(numbers)
     return {
         "steps": draw_steps(numbers, colours),
         "curves": draw_curves(numbers, arrays, colours),
     }
+
+
+def colours_of(numbers: Numbers) -> dict[str, str]:
+    """Return the colour of each rule of a study. The baseline is the first rule."""
+    baseline = numbers["baseline"]
+    rules = [baseline, *(rule for rule in numbers["rules"] if rule != baseline)]
+    return {rule: RULE_COLOURS[i % len(RULE_COLOURS)] for i, rule in enumerate(rules)}
 
 
 def draw_steps(numbers: Numbers, colours: Mapping[str, str]) -> figures.Picture:
@@ -46,7 +49,7 @@ def draw_steps(numbers: Numbers, colours: Mapping[str, str]) -> figures.Picture:
     rules = [rule for rule in colours if rule != numbers["baseline"]]
     networks = numbers["networks"]
     figure, axes = figures.new_figure(
-        width=8, height=1.4 + 0.22 * len(rules) * (len(networks) + 1)
+        width=4.6, height=1.8 + 0.22 * len(rules) * (len(networks) + 1)
     )
     panel, places = axes[0, 0], []
     groups = [*networks, "all"] if len(networks) > 1 else networks
@@ -82,7 +85,7 @@ def draw_steps(numbers: Numbers, colours: Mapping[str, str]) -> figures.Picture:
     panel.set(
         xscale="log",
         xlabel=(
-            "steps for the same validation loss, divided by those of "
+            "steps for the same validation loss,\ndivided by those of "
             f"{plain(numbers['baseline'])}"
         ),
     )
@@ -90,7 +93,8 @@ def draw_steps(numbers: Numbers, colours: Mapping[str, str]) -> figures.Picture:
     panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     panel.minorticks_off()
     panel.grid(axis="y", visible=False)
-    panel.legend(loc="best")
+    panel.margins(y=0.12)
+    figure.legend(loc="outside lower center", ncols=3)
     words = "; ".join(
         f"{one['rule']} {one['steps']:.2f} [{one['steps_low']:.2f}, "
         f"{one['steps_high']:.2f}]"

@@ -27,6 +27,7 @@ VERDICTS = {
     "worse": ("#D55E00", "left"),
     "undecided": ("#6B737C", "none"),
 }
+MISSES = "misses the target on"
 MARKS = "os^vPX<>*p"  # One marker for each workload.
 WIDEST = 12  # An interval that exceeds all ratios by a larger factor ends in an arrow.
 MOST_INTERVALS = 24  # With more single workloads, only markers are drawn, no intervals.
@@ -85,18 +86,25 @@ def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
     with_intervals = (
         len(rules) * len(workloads) <= MOST_INTERVALS and len(workloads) > 1
     )
-    row_height = 0.30 + (
-        0.14 * len(workloads) if with_intervals else 0.14 if single else 0.0
+    words = {rule: _words(numbers, overall[rule]) for rule in rules}
+    # Inches above the diamond of a row, for one line of words or two.
+    above = 0.5 if any(MISSES in text for text in words.values()) else 0.33
+    row_height = (
+        above
+        + 0.17
+        + (0.16 * len(workloads) if with_intervals else 0.14 if single else 0.0)
     )
+    legend_rows = -(-len(workloads) // 2) if single else 0
     figure, axes = figures.new_figure(
-        width=6.4, height=max(2.4, 1.3 + row_height * len(rules))
+        width=4.6, height=1.0 + 0.2 * legend_rows + row_height * len(rules)
     )
     panel = axes[0, 0]
     _frame(panel, [*overall.values(), *single.values()])
-    depth = 0.14 / row_height if with_intervals else 0.0
-    top = 0.15 / row_height - 0.5 if single else 0.0
+    depth = 0.16 / row_height if with_intervals else 0.0
+    top = above / row_height - 0.5
     for place, rule in enumerate(rules):
-        _draw_overall(panel, place + top, overall[rule], _words(numbers, overall[rule]))
+        _draw_overall(panel, place + top, overall[rule])
+        _write_verdict(panel, place - 0.5, overall[rule], words[rule])
         for index, workload in enumerate(workloads if single else []):
             height = (
                 place
@@ -108,13 +116,13 @@ def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
     panel.set(
         ylim=(len(rules) - 0.5, -0.5),
         xlabel=(
-            f"example gradients to the target, relative to {plain(numbers['baseline'])}"
+            "example gradients to the target,\n"
+            f"relative to {plain(numbers['baseline'])}"
         ),
     )
     panel.set_yticks(
         [place + top for place in range(len(rules))],
         [plain(rule) for rule in rules],
-        fontsize=9,
     )
     panel.tick_params(axis="y", length=0)
     panel.grid(axis="y", visible=False)
@@ -129,8 +137,7 @@ def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
             marks,
             [plain(w) for w in workloads],
             loc="outside lower center",
-            ncols=5,
-            fontsize=8,
+            ncols=2,
             frameon=False,
         )
     return figures.Picture(
@@ -156,7 +163,6 @@ def _frame(panel: Axes, rows: list[dict[str, Any]]) -> None:
     panel.set_xscale("log")
     places: dict[str, Any] = {
         "transform": panel.get_xaxis_transform(),
-        "fontsize": 8,
         "color": WORDS,
         "va": "bottom",
     }
@@ -173,7 +179,7 @@ def _numbers(row: Mapping[str, Any]) -> tuple[float, float, float]:
     return float(row["ratio"]), float(row["low"]), float(row["high"])
 
 
-def _draw_overall(panel: Axes, height: float, row: dict[str, Any], words: str) -> None:
+def _draw_overall(panel: Axes, height: float, row: dict[str, Any]) -> None:
     colour, fill = VERDICTS[row["verdict"]]
     ratio, low, high = _numbers(row)
     _draw_interval(panel, height, low, high, color=colour, linewidth=1.8)
@@ -187,8 +193,23 @@ def _draw_overall(panel: Axes, height: float, row: dict[str, Any], words: str) -
     if fill == "none":
         style |= {"markerfacecolor": "white", "fillstyle": "full"}
     panel.plot(ratio, height, "D", markersize=7.5, label=row["rule"], **style)
-    beside = {"transform": panel.get_yaxis_transform(), "va": "center", "fontsize": 8.5}
-    panel.text(1.015, height, f"{row['verdict']}   {words}", color=colour, **beside)
+
+
+def _write_verdict(panel: Axes, height: float, row: dict[str, Any], words: str) -> None:
+    """Write the verdict on a rule above its row. `height` is the top of the row."""
+    text = f"{row['verdict']}   {words}".replace(f", {MISSES}", f",\n{MISSES}")
+    panel.annotate(
+        text,
+        (0.01, height),
+        (0, -2),
+        xycoords=panel.get_yaxis_transform(),
+        textcoords="offset points",
+        va="top",
+        color=VERDICTS[row["verdict"]][0],
+        linespacing=1.05,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+        zorder=2,
+    )
 
 
 def _words(numbers: Mapping[str, Any], row: Mapping[str, Any]) -> str:
@@ -199,7 +220,7 @@ def _words(numbers: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     missed = sum(not reaches(cell) for cell in cells)
     if not missed:
         return text
-    return f"{text}, misses the target on {missed} of {len(cells)}"
+    return f"{text}, {MISSES} {missed} of {len(cells)}"
 
 
 def _draw_interval(
