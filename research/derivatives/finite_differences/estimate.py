@@ -307,8 +307,7 @@ def _beside_breaks(
     # The result needs the noisy steps.
     beyond = found.step > quiet.steps[-1] and inner.verdict in ("ok", "unresolved")
     if found.verdict == "kink":  # Small steps that could show a kink show none.
-        jump = abs(found.right - found.left)
-        beyond, apart = inner.verdict == "ok" and not jump <= _CLEAR * inner.error, 0.0
+        beyond, apart = inner.verdict == "ok", 0.0
     if not (beyond or apart > found.error) or not is_continuous(
         ladder, sampler, window
     ):
