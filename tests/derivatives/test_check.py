@@ -786,3 +786,21 @@ def test_a_small_jump_and_a_slope_without_a_limit_are_unresolved():
     drift = lambda x: jnp.sum(x * jnp.log(jnp.abs(x) + 1e-30))
     for x in (jnp.array([0.0, 0.5]), jnp.array([0.0])):
         assert check_derivative(drift, x, key).verdict != "wrong"
+
+
+@pytest.mark.parametrize("power", [-900, -600, 600, 900])
+def test_a_huge_or_tiny_f_is_checked_as_another(power):
+    f = lambda x: jnp.sum(jnp.sin(x) * jnp.arange(1.0, 5.0))
+    scaled = lambda x: 2.0**power * f(x)
+    wrong = lambda x: jax.grad(scaled)(x) * (1 + 1e-9)
+    x, key = 0.3 * jnp.arange(1.0, 5.0), jax.random.key(0)
+    plain, report = check_derivative(f, x, key), check_derivative(scaled, x, key)
+    assert report.verdict == plain.verdict == "right"
+    assert report.smallest_error == pytest.approx(plain.smallest_error, rel=1e-3)
+    assert check_derivative(scaled, x, key, wrong).verdict == "wrong"
+
+
+def test_a_constant_has_the_derivative_0():
+    f, x, key = lambda x: jnp.asarray(3.0), jnp.ones(3), jax.random.key(0)
+    assert check_derivative(f, x, key).verdict == "right"
+    assert check_derivative(f, x, key, lambda x: 1e-3 * x).verdict == "wrong"

@@ -647,6 +647,42 @@ def test_an_oscillation_at_all_distances_hides_the_order_of_its_power():
     assert finite_difference(f, 1.0, 1).verdict == "ok"
 
 
+@pytest.mark.parametrize(("power", "order"), [(0.9, 3), (1.3, 3), (2.0, 3), (2.0, 4)])
+def test_an_oscillation_that_is_all_of_f_hides_the_order_of_its_power(power, order):
+    for rate in np.linspace(0.4, 3.0, 14):
+        f = lambda x, r=rate: np.where(
+            x == 0, 0.0, np.abs(x) ** power * np.sin(np.abs(apart(x, 0.0)) ** -r)
+        )
+        assert finite_difference(f, 0.0, order).verdict != "ok"
+
+
+def random_network(rng):
+    """A network of one input with relu units, and its slope at a point."""
+    width, x = int(rng.integers(20, 200)), float(rng.uniform(-2, 2))
+    first, last = rng.normal(size=(width, 1)), rng.normal(size=(1, width))
+    inner = rng.normal(size=(width, width)) * np.sqrt(2 / width)
+    one, two = rng.normal(size=(2, width, 1)) / 2
+
+    def f(t):
+        hidden = np.maximum(first * t + one, 0)
+        return (last @ np.maximum(inner @ hidden + two, 0)).item()
+
+    on = first * x + one > 0
+    also = inner @ np.maximum(first * x + one, 0) + two > 0
+    return f, x, (last @ (also * (inner @ (on * first)))).item()
+
+
+def test_the_slope_of_a_network_is_that_of_its_linear_piece():
+    answered = 0
+    for seed in range(100):
+        f, x, slope = random_network(np.random.default_rng([3, seed]))
+        found = finite_difference(f, x)
+        assert found.verdict in ("ok", "unresolved"), seed
+        assert found.verdict != "ok" or abs(found.value - slope) <= found.error, seed
+        answered += found.verdict == "ok"
+    assert answered > 60
+
+
 @pytest.mark.parametrize("nodes", [1_000, 10_000, 100_000])
 def test_a_table_has_no_curvature_between_its_nodes(nodes):
     t = np.linspace(-3, 3, nodes)

@@ -10,7 +10,11 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from research.derivatives.check.rounding import NUDGE, rounding_of
-from research.derivatives.check.slopes import NUDGED_OFFSETS, OFFSETS
+from research.derivatives.check.slopes import (
+    NUDGED_OFFSETS,
+    OFFSETS,
+    root_mean_square,
+)
 from research.derivatives.costs.jaxprs import inner, lowest_precision
 from research.derivatives.errors import NotInexactError
 from research.derivatives.exact.arguments import title
@@ -190,9 +194,9 @@ class Line:
             except (*NO_RULE, *LOOKS_AT_VALUES):
                 continue
             off = np.asarray(moved[1:], np.float64) - float(moved[0])
-            squares = (off / sizes).reshape(2, DRAWS) ** 2
-            squares = np.where(np.isfinite(squares), squares, 0.0)
-            errors.append(float(np.sqrt(np.min(np.mean(squares, axis=1)))))
+            errors_of_each = (off / sizes).reshape(2, DRAWS)
+            finite = np.where(np.isfinite(errors_of_each), errors_of_each, 0.0)
+            errors.append(float(np.min(root_mean_square(finite.T))))
         return max(errors)
 
     @functools.cached_property
@@ -354,7 +358,7 @@ def _at(f: Callable, x: Any, v: Any, w: Any, h: Any) -> Any:
     moved = jax.tree.map(
         lambda leaf, d: (leaf.astype(float) + h * d).astype(leaf.dtype), x, v
     )
-    return jnp.sum(w * f(moved).astype(float))
+    return jnp.sum(w * jnp.asarray(f(moved)).astype(float))
 
 
 def _mapped(at: Callable, given: Any, largest: int) -> Any:

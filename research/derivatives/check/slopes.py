@@ -213,10 +213,21 @@ def noise_of_levels(
         least = np.maximum(epsilon / 2 * (sizes + np.append(slopes, 0.0)), floor)
         two = _finite(nudged).reshape(2, -1)
         measured = np.maximum(
-            np.sqrt((two[0] ** 2 + two[1][::-1] ** 2) / 2), np.finfo(float).tiny
+            root_mean_square(np.stack([two[0], two[1][::-1]])), np.finfo(float).tiny
         )
     between = np.exp(np.interp(np.arange(LEVELS), NUDGED, np.log(measured)))
     return np.maximum.accumulate(np.maximum(least, between)[::-1])[::-1]
+
+
+def root_mean_square(values: np.ndarray) -> np.ndarray:
+    """Return √(mean of the squares) over the first axis.
+
+    The squares do not over- or underflow, because the values are divided by a power of
+    two near the largest one.
+    """
+    largest = np.max(np.abs(values), axis=0)
+    unit = np.ldexp(1.0, np.frexp(np.where(largest > 0, largest, 1.0))[1] - 1)
+    return unit * np.sqrt(np.mean((values / unit) ** 2, axis=0))
 
 
 def _finite(values: np.ndarray) -> np.ndarray:

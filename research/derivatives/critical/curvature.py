@@ -12,8 +12,9 @@ from research.derivatives.critical.landscape import Landscape
 # Radii at which the gradient is compared with the Hessian. The range is wide, so that
 # the scale of f need not be known.
 RADII = 2.0 ** -np.arange(0, 110)
-# If the Hessian nearby exceeds LARGER / ε times an eigenvalue, the eigenvalue may be
-# the rounding error of cancelling terms.
+# If the Hessian nearby exceeds LARGER / √ε times an eigenvalue, rounding errors may
+# decide: the eigenvalue may be one, or they may have split a multiple zero of the
+# gradient into simple ones.
 LARGER = 2.0**-10
 CLEAR = 8.0  # Such an eigenvalue must exceed this many times its noise.
 # The Hessian is confirmed at a radius if it predicts the gradient's change up to this
@@ -21,7 +22,8 @@ CLEAR = 8.0  # Such an eigenvalue must exceed this many times its noise.
 CHANGE = 0.25
 # Number of consecutive radii, each half of the last, that must confirm the Hessian.
 RUN = 3
-# Largest allowed ratio of the remaining Newton step to the largest confirmed radius.
+# Largest allowed ratio of the remaining Newton step, with its rounding error, to the
+# largest confirmed radius.
 NEWTON = 0.25
 # Steps that rounding changes by more than this fraction are not used.
 REPRESENTED = 0.02
@@ -96,13 +98,15 @@ def _split(
     checked = _by_direction(
         around, vectors[:, candidates], spectrum[candidates], land.eps
     )
-    noise = np.zeros(len(y))
+    noise, unsure = np.zeros(len(y)), np.zeros(len(y))
     if wary or any(suspect for *_, suspect in checked):
+        of_gradient, of_hessian = land.noise(y)
+        unsure = np.abs(of_gradient @ vectors).max(axis=0)
         noise = CLEAR * np.abs(
-            np.einsum("ik,mij,jk->mk", vectors, land.noise(y)[1], vectors)
+            np.einsum("ik,mij,jk->mk", vectors, of_hessian, vectors)
         ).max(axis=0)
     for k, (ratio, opposed, _) in zip(candidates, checked, strict=True):
-        newton = abs(vectors[:, k] @ gradient) / size[k]
+        newton = (abs(vectors[:, k] @ gradient) + unsure[k]) / size[k]
         radius[k] = 0.0 if opposed or size[k] <= noise[k] else _confirmed(ratio, newton)
     sure = radius > 0
     firm = vectors[:, sure] / np.sqrt(size[sure])
@@ -202,7 +206,7 @@ def _by_direction(
       the side where this error is larger. The eigenvalue is opposed if the gradient
       changes as if λ had the other sign, at four consecutive radii. It is also opposed
       if values of f contradict the gradient where the gradient confirms λ. It is
-      suspect if the Hessian nearby is so much larger that λ may be a rounding error.
+      suspect if the Hessian nearby is so much larger that rounding errors may decide.
     """
     n, count = vectors.shape
     steps = np.concatenate(
@@ -224,7 +228,9 @@ def _by_direction(
         denied = (
             bool(good.any()) and value_ratio[k][np.flatnonzero(good)[0]] > 2 * CHANGE
         )
-        suspect = bool((np.abs(slope[:, k]).min(axis=0) > LARGER / eps * unit[k]).any())
+        suspect = bool(
+            (np.abs(slope[:, k]).min(axis=0) > LARGER / np.sqrt(eps) * unit[k]).any()
+        )
         out.append(
             (
                 ratio[k],

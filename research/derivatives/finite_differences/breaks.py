@@ -6,24 +6,32 @@ from research.derivatives.finite_differences.ladder import WINDOW, Ladder
 from research.derivatives.finite_differences.noise import rounding, windows_noise
 from research.derivatives.finite_differences.sampling import Sampler
 
-_APPEARS = 3.0  # Noise above this many rounding errors is not rounding.
+# Noise above _APPEARS usual rounding errors in all larger windows, or above _SUDDEN
+# nominal rounding errors in one, is not rounding.
+_APPEARS = 3.0
+_SUDDEN = 30.0
 _POINTS = 33  # Number of points of one look at a break.
 _LOOKS = 3  # Number of looks; each is sixteen times as close as the one before.
 _SHRINKS = 8.0  # At a kink, the looks shrink the break by more than this factor.
 
 
-def quiet_part(ladder: Ladder) -> tuple[Ladder, int] | None:
+def quiet_part(ladder: Ladder) -> tuple[Ladder, np.ndarray, int] | None:
     """Return the levels below the first window that shows noise beyond rounding errors.
 
     A ladder has values of f at many distances from x, which are its levels, and in
-    windows. A window is a group of points near a distance.
+    windows. A window is a group of points near a distance. The rounding errors of some
+    functions, such as those with matrix products, are a few times larger than
+    `rounding`. So noise that is only a few times larger counts if all larger windows
+    show it too.
 
     Returns:
-      (ladder of these levels, index of the window). The result is None if the first
-      window shows such noise, or if no window shows it.
+      (ladder of these levels, rounding error at each of them, index of the window). The
+      result is None if the first window shows such noise, or if no window shows it.
     """
-    noise = windows_noise(ladder)
-    loud = np.flatnonzero(noise > _APPEARS * rounding(ladder)[ladder.places])
+    share = windows_noise(ladder) / rounding(ladder)[ladder.places]
+    before = np.maximum.accumulate(np.append(1.0, share[:-1]))
+    stays = np.minimum.accumulate(share[::-1])[::-1] > _APPEARS * before
+    loud = np.flatnonzero(stays | (share > _SUDDEN))
     if not len(loud) or not loud[0]:
         return None
     window = int(loud[0])
@@ -35,7 +43,7 @@ def quiet_part(ladder: Ladder) -> tuple[Ladder, int] | None:
         places=ladder.places[:count],
         windows=ladder.windows[:count],
     )
-    return quiet, window
+    return quiet, before[window] * rounding(quiet), window
 
 
 def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:

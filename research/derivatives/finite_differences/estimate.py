@@ -54,6 +54,7 @@ _SLOW = 0.9
 _STEADY = 0.25
 _FOUR = 4
 _LOUD = 2.0
+_ALL = 1 / 16  # Noise above this share of the changes of f is all of f.
 # A jump of the derivative above this share of its bound is probably not noise.
 _SHOWN = 0.25
 _HALF = 0.6  # Half a jump, and a little for the error of the jump.
@@ -284,6 +285,8 @@ def _beside_breaks(
 ) -> FiniteDifference:
     """Return the derivative at small steps if it contradicts the result `found`.
 
+    `found` is a derivative or a kink.
+
     Larger steps cross the breaks of an f that interpolates a table with straight lines,
     and show the slope of the function behind it. Small steps show the slope of f. If f
     jumps at the breaks, it is rounded, and the result stays. If it does not jump, the
@@ -291,11 +294,11 @@ def _beside_breaks(
     derivative of such a table or for sin(x) + 1e-10 sin(1e6 x), the verdict is
     "unresolved".
     """
-    part = quiet_part(ladder) if found.verdict == "ok" else None
+    part = quiet_part(ladder) if found.verdict in ("ok", "kink") else None
     if part is None:
         return found
-    quiet, window = part
-    inner = judge(quiet, rounding(quiet), order, side)
+    quiet, noise, window = part
+    inner = judge(quiet, noise, order, side)
     apart = {
         "ok": abs(inner.value - found.value) - _CLEAR * inner.error,
         # A side that is not known well is nan.
@@ -303,6 +306,8 @@ def _beside_breaks(
     }.get(inner.verdict, 0.0)
     # The result needs the noisy steps.
     beyond = found.step > quiet.steps[-1] and inner.verdict in ("ok", "unresolved")
+    if found.verdict == "kink":  # Small steps that could show a kink show none.
+        beyond, apart = inner.verdict == "ok", 0.0
     if not (beyond or apart > found.error) or not is_continuous(
         ladder, sampler, window
     ):
@@ -522,11 +527,15 @@ def _is_rough(ladder: Ladder, order: int) -> bool:
     order n needs a power above n. Rounding errors and other noise do not grow by a
     power at four windows in a row.
     """
-    bits = np.log2(windows_noise(ladder) / rounding(ladder)[ladder.places])
+    noise = windows_noise(ladder)
+    bits = np.log2(noise / rounding(ladder)[ladder.places])
+    # If f - f(x) is all noise, its rounding errors grow with it, and bits do not.
+    change = np.max(np.abs(ladder.windows - ladder.centre), axis=1)
+    rising = np.where(noise > _ALL * change, np.log2(noise), bits)
     powers = ladder.exponents[ladder.places]
     for first in range(len(bits) - _FOUR + 1):
         some = slice(first, first + _FOUR)
-        rises = np.diff(bits[some])
+        rises = np.diff(rising[some])
         if not (bits[some] > _LOUD).all() or np.ptp(powers[some]) != 3 * APART:
             continue
         mean = float(np.mean(rises)) / APART
