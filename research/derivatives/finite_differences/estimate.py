@@ -221,6 +221,9 @@ def finite_difference(
     - Whether f interpolates a table with straight lines, if the slopes of neighbouring
       lines differ by less than the rounding error of a difference quotient within a
       line. The value is then the slope of the function behind the table.
+    - The error of a solver or an integrator in f that stops at a tolerance. Near x it
+      takes the same number of steps, so its values are smooth. The value is the
+      derivative of this smooth function, not of the exact solution.
     - A rounding error inside f that is the same at all points near x. Near 1 - 1e-8,
       the values of sqrt(1 - x²) are nearly those of sqrt(2 - 2 x).
 
