@@ -40,13 +40,22 @@ share = study.share
 draw = study.draw
 
 
-def draw_reference(reference: Mapping[str, Any]) -> "research.figures.Picture":
-    """Draw the steps for an equal loss of a stored reference, of one network."""
-    from experiments.reports import _dots as dots
-    from research.figures import network_studies
+if __name__ == "__main__":  # Flags are read before anything heavy is imported.
+    research.cli.main(sys.modules[__name__])
 
-    baseline = reference["numbers"]["baseline"]
-    rows = {row["rule"]: row for row in dots.rows(reference)}
+from research.figures import network_studies
+
+
+def draw_reference(reference: Mapping[str, Any]) -> research.figures.Picture:
+    """Draw the steps for an equal loss of a stored reference, of one network."""
+    baseline, table = reference["numbers"]["baseline"], reference["table"]
+    rows = {
+        row["rule"]: row
+        for row in (
+            dict(zip(table["columns"], entries, strict=True))
+            for entries in table["rows"]
+        )
+    }
     compared = [
         {"rule": rule, "network": rows[rule]["network"]}
         | dict(
@@ -65,14 +74,11 @@ def draw_reference(reference: Mapping[str, Any]) -> "research.figures.Picture":
         "protocol": {"level": 0.95},
     }
     picture = network_studies.draw_steps(numbers, network_studies.colours_of(numbers))
-    return picture._replace(caption=f"{picture.caption} {dots.SOURCE}")
+    source = "Drawn from the numbers that are kept of the recorded run."
+    return picture._replace(caption=f"{picture.caption} {source}")
 
 
 def words(row: Mapping[str, Any], baseline: str) -> str:
     """Return the steps of a row and their interval, as the table shows them."""
     column = f"steps for equal loss, times {baseline}'s"
     return f"{row[column]} {row['interval of steps']}"
-
-
-if __name__ == "__main__":
-    research.cli.main(sys.modules[__name__])

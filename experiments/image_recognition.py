@@ -246,6 +246,11 @@ def check(config: Config, split: Any):
             raise ValueError(
                 f"{name} must be positive; got {name}={getattr(config, name)}."
             )
+    if not config.channels:
+        raise ValueError(
+            "channels must have at least one entry, because the filters of the first "
+            "convolution are drawn; got channels=()."
+        )
     if any(epochs < 1 or epochs == config.cnn_epochs for epochs in config.budgets):
         raise ValueError(
             "budgets must be positive and other than cnn_epochs; got "

@@ -66,7 +66,7 @@ from research.types import Checkpoints
 EXPONENT = complex(
     -0.25, 2.0
 )  # The position is Re exp(EXPONENT t); each derivative multiplies by EXPONENT.
-MOST_SAMPLES = 1_000_000
+MOST_SAMPLES, LEAST_NOISE = 1_000_000, 1e-10
 NAMES = {1: "velocity", 2: "acceleration"}
 FORMULAS = tuple((order, accuracy) for order in NAMES for accuracy in (2, 4))
 
@@ -143,10 +143,10 @@ def check(config: Config):
             f"spacing must leave 100 to {MOST_SAMPLES:,} samples in seconds="
             f"{config.seconds}; got spacing={config.spacing}."
         )
-    if config.noise > 1:
+    if not LEAST_NOISE <= config.noise <= 1:
         raise ValueError(
-            "noise must be at most 1 m, the height of the swing; got "
-            f"noise={config.noise}."
+            f"noise must lie between {LEAST_NOISE:g}, far above rounding, and 1, the "
+            f"height of the swing; got noise={config.noise}."
         )
 
 

@@ -64,6 +64,8 @@ import numpy as np
 from research.cli.progress import OnProgress
 from research.types import Checkpoints
 
+LARGEST = 1_000_000_000  # Of the numbers of the shop.
+
 
 def run(
     config: Config,
@@ -76,6 +78,12 @@ def run(
         if not getattr(config, field) > 0:
             raise ValueError(
                 f"{field} must be positive; got {field}={getattr(config, field)}."
+            )
+    for field in ("customers", "willingness", "unit_cost", "price", "fixed_cost"):
+        if not abs(getattr(config, field)) <= LARGEST:
+            raise ValueError(
+                f"{field} must be at most {LARGEST:,}; got "
+                f"{field}={getattr(config, field)}."
             )
     if on_progress:
         on_progress(0, 2, "the shop")

@@ -34,7 +34,10 @@ def test_number_that_no_experiment_can_use_is_refused_before_the_run(toy, capsys
     for words, sentence in (
         ("--learning-rate nan", "learning_rate must be a finite number; got"),
         ("--learning-rate inf", "learning_rate must be a finite number; got"),
-        (f"--terms 1 {10**30}", "terms must be at most 2,147,483,647; got terms=1.0e"),
+        (
+            f"--terms 1 {10**30}",
+            "terms must be at most 2,147,483,647; got terms=(1, 1000",
+        ),
     ):
         with pytest.raises(SystemExit, match="2"):
             cli.main(toy, words.split())
@@ -43,7 +46,9 @@ def test_number_that_no_experiment_can_use_is_refused_before_the_run(toy, capsys
     for seed in (-1, 2**32):
         config = dataclasses.make_dataclass("Config", ["seed", "search_seed"])
         for bad in (config(seed, 0), config(0, seed)):
-            with pytest.raises(ValueError, match=r"seed must be an integer of at lea"):
+            with pytest.raises(
+                ValueError, match=r"seed must be an integer in 0\.\.2³²-1"
+            ):
                 flags.check_values(bad)
     flags.check_values(config(0, 2**32 - 1))
 

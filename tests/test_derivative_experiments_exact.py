@@ -173,6 +173,8 @@ def test_exceptions_are_told_and_no_other_function_is_above_the_bound(results):
         (derivative_rules, "evaluated", 65),
         (partial_and_total, "willingness", 0.0),
         (partial_and_total, "graphs", 0),
+        (partial_and_total, "price", 1e300),
+        (partial_and_total, "fixed_cost", -1e300),
         (critical_points, "starts", 0),
         (critical_points, "learning_rate", float("inf")),
         (cheap_gradient, "size", 3),

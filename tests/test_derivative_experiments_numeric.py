@@ -269,6 +269,7 @@ def test_same_seed_gives_the_same_arrays_and_another_other_ones():
         (motion, "spacing", 1.0),
         (motion, "spacing", 1e-9),
         (motion, "noise", 2.0),
+        (motion, "noise", 1e-300),
     ],
 )
 def test_bad_config_names_its_field_and_value(experiment, field, value):

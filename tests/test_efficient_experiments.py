@@ -45,6 +45,16 @@ def test_expected_numbers_hold_and_figures_are_drawn(experiment, tmp_path):
         assert figures.save(picture, tmp_path, name).still.stat().st_size > 1000
 
 
+@pytest.mark.thorough("the derivatives of four functions, which compile")
+def test_orders_that_were_not_tried_have_no_entry():
+    config = taylor_mode.Config(order=2, nested=2, width=2, repeats=1)
+    result = cli.conduct(taylor_mode, config)
+    rows = {row[0]: row for row in result.tables[0].rows}
+    assert rows["scalar, taylor"][1] > 1
+    assert rows["scalar, taylor"][2:] == (None, None, None)
+    assert cli.report_of(taylor_mode).draw(result)
+
+
 def test_series_of_the_pendulum_solves_its_equation():
     # θ'' = -sin θ, so θ''' = -cos θ θ' and θ'''' = sin θ θ'² + cos θ sin θ.
     angle, speed = 0.7, 0.3

@@ -409,6 +409,10 @@ def test_images_that_are_not_at_hand_are_replaced_aloud(monkeypatch, capsys):
         ({"cnn_rate": -1.0}, "cnn_rate must be positive; got cnn_rate=-1.0"),
         ({"mlp_rate": np.nan}, "mlp_rate must be positive; got mlp_rate=nan"),
         ({"hidden": (16, 0)}, r"hidden must be positive; got hidden=\(16, 0\)"),
+        (
+            {"channels": ()},
+            r"channels must have at least one entry, .* got channels=\(",
+        ),
         ({"batch_size": 2_000}, "at most the 1,437 training images of digits"),
         ({"choose": (1.0,), "held_out": 1_400}, "at most the 37 training images"),
         ({"choose": (2.0, 1.0)}, "choose must be positive multiples, ascending"),

@@ -207,6 +207,23 @@ def test_picture_of_a_reference_shows_its_numbers_and_is_the_kept_one(name):
     assert "Drawn from the numbers that are kept" in picture.caption
 
 
+def test_picture_of_compare_networks_shows_the_steps_of_its_reference():
+    reference = runs.read_reference(gallery.REFERENCES / "compare_networks.json")
+    picture = experiments.load("compare_networks").draw_reference(reference)
+    drawn = [[*map(float, line.get_xdata())] for line in picture.figure.axes[0].lines]
+    for steps in (
+        [0.522],
+        [0.444, 0.613],
+        [0.684],
+        [0.561, 0.833],
+        [1.93],
+        [1.62, 2.3],
+    ):
+        assert steps in drawn
+    kept = gallery.description(gallery.picture("compare_networks"))
+    assert kept == " ".join(picture.caption.split())
+
+
 def test_picture_that_lacks_a_number_of_its_reference_is_seen():
     reference = runs.read_reference(gallery.REFERENCES / "text_classification.json")
     report = cli.report_of(experiments.load("text_classification"))

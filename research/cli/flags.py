@@ -12,12 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from research.checks import check_count
 from research.naming import nearest
 from research.reading import parse_json, read_bytes
-from research.sizes import check_most
 
 MOST_BYTES = 2**24  # Maximum size of a config file.
+MOST = 2**31 - 1  # Of an integer, as `sizes.MOST`, whose import takes longer.
 _SHORT = reprlib.Repr()  # Python 3.11 does not accept limits in the constructor.
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 4, 200, 200, 40
 
@@ -148,7 +147,7 @@ def check_values(config: Any) -> None:
     Args:
       config: Instance of an experiment's Config.
     Raises:
-      ValueError: A float is not finite, an integer is above `sizes.MOST`, or a seed is
+      ValueError: A float is not finite, an integer is above `MOST`, or a seed is
         not in 0..2³²-1. The message names the field.
     """
     for field in dataclasses.fields(config):
@@ -160,10 +159,17 @@ def check_values(config: Any) -> None:
                 raise ValueError(
                     f"{field.name} must be a finite number; got {field.name}={value}."
                 )
-            if field.name == "seed" or field.name.endswith("_seed"):
-                check_count(field.name, one, least=0, most=2**32 - 1)
-            else:
-                check_most(**{field.name: one})
+            is_seed = field.name == "seed" or field.name.endswith("_seed")
+            if is_seed and not 0 <= one < 2**32:
+                raise ValueError(
+                    f"{field.name} must be an integer in 0..2³²-1; got "
+                    f"{field.name}={_SHORT.repr(one)}."
+                )
+            if isinstance(one, int) and one > MOST and not is_seed:
+                raise ValueError(
+                    f"{field.name} must be at most {MOST:,}; got "
+                    f"{field.name}={_SHORT.repr(value)}."
+                )
 
 
 def read_config(path: Path, base: Any) -> Any:
