@@ -62,7 +62,7 @@ def recurrent(
     *,
     cell: str = "gru",
     num_layers: int = 1,
-    outputs: Literal["last", "every"] = "last",
+    outputs: Literal["last", "mean", "every"] = "last",
     embedding: int | None = None,
     dropout: float = 0.0,
     window: int | None = None,
@@ -89,8 +89,9 @@ def recurrent(
       num_outputs: Number K of outputs.
       cell: Name of the recurrent cell: "vanilla", "gru" or "lstm".
       num_layers: Number of layers.
-      outputs: "last" for one prediction at the end of each sequence, "every" for a
-        prediction after each step.
+      outputs: "last" for one prediction from the state at the end of each sequence,
+        "mean" for one prediction from the mean of its states h_1, h_2, ..., "every" for
+        a prediction after each step.
       embedding: Width of the learned vector for each symbol. The vectors are initially
         standard normal. None means that x is floating and is not embedded.
       dropout: Dropout rate between layers and before the output layer. Dropout is
@@ -111,8 +112,8 @@ def recurrent(
       c. `recurrent_layer.draw_layer` describes the params of a layer. The model's apply
       accepts floats of shape (..., T, d). With an embedding, it accepts integer symbols
       of shape (..., T) instead. Either may be the values of `Sequences`. Its result has
-      shape (..., K) for "last" and (..., T, K) for "every". Outputs after the end of a
-      sequence are zero.
+      shape (..., K) for "last" and "mean", and (..., T, K) for "every". Outputs after
+      the end of a sequence are zero.
     Raises:
       ValueError: A count is not a positive integer, a name is unknown, dropout lies
         outside [0, 1), or initial_state does not have the layers, arrays and shapes of
@@ -131,9 +132,9 @@ def recurrent(
       >>> model.apply(params, x).shape
       (5, 9)
     """
-    if not isinstance(outputs, str) or outputs not in ("last", "every"):
+    if not isinstance(outputs, str) or outputs not in ("last", "mean", "every"):
         raise ValueError(
-            f'outputs must be "last" or "every"; got outputs={shown(outputs)}.'
+            f'outputs must be "last", "mean" or "every"; got outputs={shown(outputs)}.'
         )
     network = _Network(
         num_inputs,
@@ -157,10 +158,9 @@ def recurrent(
             check_length(x.length, (*leading, values.shape[1]))
         carries = _initial(network, (len(values),), params)
         hidden, carries = _advance_layers(network, params, values, length, carries, key)
-        if outputs == "last":
-            return _read(network, params, carries[-1][0], key).reshape(
-                *leading, num_outputs
-            )
+        if outputs != "every":
+            state = carries[-1][0] if outputs == "last" else _mean(hidden, length)
+            return _read(network, params, state, key).reshape(*leading, num_outputs)
         return _read_every(network, params, hidden, length, key).reshape(
             *leading, values.shape[1], num_outputs
         )
@@ -498,6 +498,15 @@ def _read(network: _Network, params: Params, hidden: Array, key: Key | None) -> 
     if key is not None:
         hidden = dropped(jax.random.fold_in(key, 0), hidden, network.dropout)
     return dense(hidden, **params["output"])
+
+
+def _mean(hidden: Array, length: Array | None) -> Array:
+    """Return the mean of the states (T, n, H) over the steps of each sequence."""
+    if length is None:
+        return jnp.mean(hidden, axis=0)
+    inside = jnp.arange(len(hidden))[:, None] < length[None]
+    total = jnp.sum(jnp.where(inside[..., None], hidden, 0), axis=0)
+    return total / length[:, None].astype(total.dtype)
 
 
 def _read_every(

@@ -93,9 +93,9 @@ def network(cell, **options):
 @each_cell
 @pytest.mark.parametrize("num_layers", [1, 2])
 def test_network_equals_the_loop_over_time_written_out(cell, num_layers):
-    last, every = (
+    last, mean, every = (
         network(cell, num_layers=num_layers, outputs=outputs)
-        for outputs in ("last", "every")
+        for outputs in ("last", "mean", "every")
     )
     params, x = drawn(last), inputs(3, 5, 2)
     own = jax.tree.map(np.asarray, params)
@@ -113,6 +113,14 @@ def test_network_equals_the_loop_over_time_written_out(cell, num_layers):
     )
     np.testing.assert_allclose(
         jax.jit(last.apply)(params, x)[0], expected[0, -1], rtol=BOUND, atol=BOUND
+    )
+    # The output layer is linear, so the output of the mean is the mean of the outputs.
+    means = expected.sum(axis=1) / LENGTH[:, None]
+    np.testing.assert_allclose(
+        jax.jit(mean.apply)(params, batch), means, rtol=BOUND, atol=BOUND
+    )
+    np.testing.assert_allclose(
+        jax.jit(mean.apply)(params, x)[0], expected[0].mean(0), rtol=BOUND, atol=BOUND
     )
 
 
@@ -537,7 +545,7 @@ REFUSED = [
     ),
     (
         lambda: models.recurrent(2, 3, 4, outputs="all"),
-        'outputs must be "last" or "every"',
+        'outputs must be "last", "mean" or "every"',
     ),
     (lambda: models.recurrent(2, 3, 4, dropout=1.0), "dropout must lie in"),
     (

@@ -191,18 +191,18 @@ def finite_difference(
     and the right derivative counts as the error.
 
         order              1      2      3      4
-        smooth           0.10   0.10   0.10   0.45
-        root of f        0.05   0.10   0      0.20
-        jump of f''      0.15   0.05   0      0
-        jump of f'''     0      0.45   0.15   0
-        kink             0.05   0      0.05   0
-        kink near x      0      0.05   0.55   0.30
+        smooth           0.05   0.05   0.10   0.45
+        root of f        0      0      0      0.20
+        jump of f''      0.05   0.10   0      0
+        jump of f'''     0      0.30   0.15   0
+        kink             0.05   0.05   0.05   0.05
+        kink near x      0      0.05   0.60   0.30
         terms cancel     0.30   0.35   0.40   0.60
-        few digits       1.20   1.45   1.05   1.45
+        few digits       1.15   1.45   1.05   1.45
 
-    The verdict is "ok" for at least 94 % of the smooth functions and of the functions
-    with a root at x. The median ratio of the bound to the error is between 14 and 21
-    for smooth functions, and between 12 and 29 at roots.
+    The verdict is "ok" for at least 97 % of the smooth functions and of the functions
+    with a root at x. The median ratio of the bound to the error is between 15 and 21
+    for smooth functions, and between 13 and 30 at roots.
 
     Values alone cannot reveal the following:
 
