@@ -208,11 +208,13 @@ def check_distinct(name: str, values: Sequence[Any]) -> None:
       name, values: Name and value of the argument, a tuple or list.
     Raises:
       ValueError: A value occurs twice.
+      TypeError: values is no tuple or list.
     Example:
       >>> check_distinct("rule", ("adam", "lion", "adam"))
       Traceback (most recent call last):
       ValueError: rule must name 'adam' only once; got rule=('adam', 'lion', 'adam').
     """
+    check_sequence(name, values)
     for place, value in enumerate(values):
         if value in values[:place]:
             raise ValueError(

@@ -156,6 +156,31 @@ def row_sequences(split: ImageSplit) -> SequenceSplit:
     return SequenceSplit._make([split.name, *parts, split.classes])
 
 
+def with_deltas(sequence: Float[np.ndarray, "t d"]) -> Float[np.ndarray, "t 2d"]:
+    """Append the changes in time of each component, called deltas.
+
+    The delta of a step is half the difference between the next and the previous step.
+    At the first and the last step it is the difference to the only neighbour. A
+    sequence of one step has deltas of 0.
+
+    Args:
+      sequence: Such as the `log_mel` of a recording, shape (t, d).
+    Returns:
+      The components and then their deltas, in the dtype of the sequence.
+    References:
+      Furui, Speaker-independent isolated word recognition using dynamic features of
+      speech spectrum, IEEE Transactions on Acoustics, Speech, and Signal Processing
+      34(1), 1986. The slopes there are fitted to several steps.
+    Example:
+      >>> with_deltas(np.array([[1.0], [2.0], [5.0]])).tolist()
+      [[1.0, 1.0], [2.0, 2.0], [5.0, 3.0]]
+    """
+    if len(sequence) < 2:
+        return np.concatenate([sequence, np.zeros_like(sequence)], axis=1)
+    deltas = np.gradient(sequence, axis=0).astype(sequence.dtype)
+    return np.concatenate([sequence, deltas], axis=1)
+
+
 def word_splits(
     given: Recordings, words: Sequence[Float[np.ndarray, "t d"]], longest: int
 ) -> dict[str, SequenceSplit]:

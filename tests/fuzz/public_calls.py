@@ -1482,6 +1482,7 @@ def of_checks() -> Iterator[Call]:
         "check_callable": {"name": "f", "value": cube},
         "check_choice": {"name": "mode", "value": "a", "known": ("a", "b")},
         "check_count": {"name": "n", "value": 2},
+        "check_distinct": {"name": "rule", "values": ("adam", "lion")},
         "check_dtype": {"name": "dtype", "value": "float32"},
         "check_flag": {"name": "noisy", "value": True},
         "check_instance": {"name": "n", "value": 2, "kind": int},
