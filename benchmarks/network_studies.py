@@ -3,7 +3,8 @@
 Ours trains as `research.comparison.compare_networks` does: one training per core, each
 the same program of one device. optax trains one after another, with a jitted step or
 with one jitted scan per training, and with all threads of XLA or with the process
-pinned to one core. Every contender is a process of its own, because threads and devices
+pinned to one core. All evaluate the validation loss after every epoch, as the study
+needs it. Every contender is a process of its own, because threads and devices
 belong to a process. The contenders take turns.
 
     python -m benchmarks.network_studies    # four networks, one after another
@@ -114,33 +115,43 @@ def _train_optax(
         updates, inner = optax.adam(rate).update(gradients, inner, params)
         return optax.apply_updates(params, updates), inner
 
+    def loss(params: Any):
+        return workload.objective(params, workload.validation)
+
     def scan(state: Any, rate: Any, order: Any):
-        return jax.lax.scan(lambda s, i: (step(s, rate, i), None), state, order)[0]
+        def epoch(state: Any, rows: Any):
+            state = jax.lax.scan(lambda s, i: (step(s, rate, i), None), state, rows)[0]
+            return state, loss(state[0])
+
+        return jax.lax.scan(epoch, state, order)[1]
 
     def loop(state: Any, rate: Any, order: Any):
-        for indices in order:
-            state = stepped(state, rate, indices)
-        return state
+        losses = []
+        for rows in order:
+            for indices in rows:
+                state = stepped(state, rate, indices)
+            losses.append(evaluated(state[0]))
+        return losses
 
-    stepped = jax.jit(step)
+    stepped, evaluated = jax.jit(step), jax.jit(loss)
     advance = jax.jit(scan) if scanned else loop
     start = jax.jit(lambda key: workload.init(jax.random.fold_in(key, descent.INIT)))
     begin = jax.jit(optax.adam(0.1).init)
-    last = jax.jit(lambda params: workload.objective(params, workload.validation))
     orders = {}
     for seed in SEEDS:
         key = jax.random.fold_in(jax.random.key(seed), descent.EPOCHS)
         drawn = draw_order(sampler, key, epochs)
         assert drawn is not None
-        orders[seed] = jax.device_put(drawn) if scanned else list(drawn)
+        rows = drawn.reshape(epochs, network.steps_per_epoch, -1)
+        orders[seed] = jax.device_put(rows) if scanned else [list(row) for row in rows]
 
     def train() -> np.ndarray:
         found = []
         for seed in SEEDS:
             params = start(jax.random.key(seed))
             for rate in RATES.astype(np.float32):
-                state = advance((params, begin(params)), rate, orders[seed])
-                found.append(last(state[0]))
+                losses = advance((params, begin(params)), rate, orders[seed])
+                found.append(losses[-1])
         return np.array(jax.device_get(found))
 
     return train, epochs * network.steps_per_epoch
