@@ -343,7 +343,7 @@ def repeating_batches(
         xlabel="step, counted from the last\n(dotted: ends of epochs)",
         ylabel="loss of the mini-batch",
     )
-    axes.get_figure().legend(loc="outside lower center", ncols=2)
+    axes.figure.legend(loc="outside lower center", ncols=2)
 
 
 def loss_by_epoch(

@@ -104,6 +104,6 @@ def draw_witnesses(axes: Axes, names: Sequence[str], disagreement: np.ndarray):
     axes.minorticks_off()
     axes.set_yticks(rows, [LABELS.get(name, name) for name in names])
     handles, labels = axes.get_legend_handles_labels()
-    axes.get_figure().legend(
+    axes.figure.legend(
         handles, labels, loc="outside upper left", ncols=2, handletextpad=0.2
     )
