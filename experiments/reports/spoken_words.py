@@ -101,8 +101,9 @@ def sequences_caption(numbers: dict[str, Any]):
         "Above: two training sequences of each of three classes of "
         f"{numbers['dataset']}. Each row is one feature, standardised (blue: below its "
         "mean, red: above). Below, if the data are present: digits spoken by two "
-        "speakers. The pictures show energy by frequency, low frequencies at the "
-        "bottom, one column every 25 ms, dark for much energy. Time runs to the right."
+        "speakers. The pictures show the natural logarithm of the energy by frequency, "
+        "low frequencies at the bottom, one column every 25 ms, dark for much energy. "
+        "Time runs to the right. The networks also get the change in time of each row."
     )
 
 
@@ -305,7 +306,7 @@ def draw_sequences(arrays: dict[str, np.ndarray]) -> Figure:
             place.set_title(title or f"class {int(who) + 1}", loc="left", fontsize=10)
             place.grid(False)
             place.set(yticks=[], xlabel="step" if name in rows[-1] else "")
-        label = "natural log of the energy" if look is not looks[0] else "component"
+        label = "log energy" if look is not looks[0] else "component"
         figure.colorbar(image, ax=places, shrink=0.9, label=label)
     return figure
 
