@@ -7,6 +7,7 @@ import importlib.util
 import json
 import shlex
 import sys
+import time
 from pathlib import Path
 
 import hypothesis
@@ -59,6 +60,19 @@ def test_run_is_announced_when_its_config_is_accepted(toy, capsys):
     assert "Running in" not in capsys.readouterr().err
     cli.main(toy, [])
     assert capsys.readouterr().err.count("Running in") == 1
+
+
+def test_run_without_progress_is_announced_after_a_while(toy, capsys, monkeypatch):
+    def conduct(*given):
+        time.sleep(0.5)
+        assert capsys.readouterr().err.count("Running in") == 1
+        raise ValueError("too late")
+
+    monkeypatch.setattr(cli, "SILENT_SECONDS", 0.01)
+    monkeypatch.setattr(cli, "conduct", conduct)
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(toy, [])
+    assert "Running in" not in capsys.readouterr().err
 
 
 def times_run():

@@ -13,6 +13,7 @@ import runpy
 import select
 import shutil
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from research.types import Checkpoints
 
 SUCCESS, BAD_INPUT, STOPPED, UNREAD = 0, 2, 130, 141
+SILENT_SECONDS = 1.0  # After which a run is announced, if it has shown no progress.
 
 
 def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
@@ -415,8 +417,11 @@ def _run(experiment: ModuleType, run: "runs.Run", options: flags.Options) -> "ru
     )
     start = time.monotonic() - run.seconds
     with contextlib.nullcontext(_silent) if options.quiet else progress.shown() as show:
-        show = _announced(show, lambda: _say(options, sentence))
-        on_progress = _recorded(run, show, start)
+        announce = _once(lambda: _say(options, sentence))
+        timer = threading.Timer(SILENT_SECONDS, announce)
+        timer.daemon = True
+        timer.start()
+        on_progress = _recorded(run, _announced(show, announce), start)
         try:
             checkpoints = runs.checkpoints_in(run.checkpoints)
             result = conduct(experiment, run.config, on_progress, checkpoints)
@@ -434,6 +439,20 @@ def _run(experiment: ModuleType, run: "runs.Run", options: flags.Options) -> "ru
                     problem.errno, f"{problem.strerror} {_what_is_kept(run)}"
                 ) from problem
             raise
+        finally:
+            timer.cancel()
+
+
+def _once(action: Callable[[], None]) -> Callable[[], None]:
+    """Return a function that acts only the first time, whichever thread calls it."""
+    lock, left = threading.Lock(), [action]
+
+    def act() -> None:
+        with lock:
+            if left:
+                left.pop()()
+
+    return act
 
 
 def _announced(
@@ -442,15 +461,12 @@ def _announced(
     """Return an `on_progress` that first announces the run, and then shows progress.
 
     An experiment reports progress when it has checked its config, so a run whose config
-    is refused is not announced.
+    is refused at once is not announced. If the first progress takes longer than
+    `SILENT_SECONDS`, a timer announces the run.
     """
-    begun = False
 
     def on_progress(done: float, total: float, message: str) -> None:
-        nonlocal begun
-        if not begun:
-            begun = True
-            announce()
+        announce()
         show(done, total, message)
 
     return on_progress

@@ -160,7 +160,7 @@ def check_values(config: Any) -> None:
                     f"{field.name} must be a finite number; got {field.name}={value}."
                 )
             is_seed = field.name == "seed" or field.name.endswith("_seed")
-            if is_seed and not 0 <= one < 2**32:
+            if is_seed and isinstance(one, int) and not 0 <= one < 2**32:
                 raise ValueError(
                     f"{field.name} must be an integer in 0..2³²-1; got "
                     f"{field.name}={_SHORT.repr(one)}."
