@@ -4,8 +4,8 @@ Ours trains as `research.comparison.compare_networks` does: one training per cor
 the same program of one device. optax trains one after another, with a jitted step or
 with one jitted scan per training, and with all threads of XLA or with the process
 pinned to one core. All evaluate the validation loss after every epoch, as the study
-needs it. Every contender is a process of its own, because threads and devices
-belong to a process. The contenders take turns.
+does. Every contender is a process of its own, because threads and devices belong to a
+process. The contenders take turns.
 
     python -m benchmarks.network_studies    # four networks, one after another
     python -m benchmarks.network_studies --only mlp_digits --quick   # a smoke run

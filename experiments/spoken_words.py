@@ -17,7 +17,7 @@ were thus part of the training, and the score is too high. For the fair score, e
 the six speakers is left out in turn: the training uses the other five speakers, and the
 test uses the one left out. Both scores are reported.
 
-    # About eleven minutes on two cores; with --full an hour.
+    # About eleven minutes on two cores; with --full longer, more seeds and epochs.
     python experiments/spoken_words.py
     # Recognise your recording with the networks of the finished run.
     python experiments/spoken_words.py --predict seven.wav

@@ -640,6 +640,22 @@ def test_integers_that_another_program_computes_are_refused():
         certified.enclose(f, 0.0, 1.0)
 
 
+def test_an_integer_may_be_printed(capfd):
+    def f(x):
+        jax.debug.print("{}", jnp.int32(3))
+        return x * x
+
+    found = certified.enclose(f, 1.0, 2.0)
+    assert found.low <= 1 <= 4 <= found.high
+
+
+def test_an_array_whose_sine_is_kept_cannot_change():
+    x = np.array([0.5])
+    elementary.sin(intervals.Interval(x, x, np.asarray(intervals.FINE)))
+    with pytest.raises(ValueError, match="read-only"):
+        x[0] = 1.5
+
+
 def test_orders_that_would_trace_for_hours_are_refused():
     with pytest.raises(ValueError, match="order must be at most 10; got order=101"):
         certified.derivative_enclosure(jnp.sin, 1.0, order=101)

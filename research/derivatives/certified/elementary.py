@@ -217,8 +217,8 @@ class _Turned(NamedTuple):
 def _of_recent_arrays(function: Callable[[np.ndarray], Any]) -> Callable[..., Any]:
     """Keep the results for the last few arrays, for calls with the same array object.
 
-    A program often needs the sine and the cosine of the same array. No array changes
-    after it is computed.
+    A program often needs the sine and the cosine of the same array. The array becomes
+    read-only, because a change would make the kept result wrong.
     """
     recent: collections.deque[tuple[np.ndarray, Any]] = collections.deque(maxlen=8)
 
@@ -227,6 +227,7 @@ def _of_recent_arrays(function: Callable[[np.ndarray], Any]) -> Callable[..., An
         for array, result in tuple(recent):
             if array is x:
                 return result
+        x.setflags(write=False)
         result = function(x)
         recent.append((x, result))
         return result

@@ -8,15 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.derivatives.costs.jaxprs import scan_sizes
+from research.derivatives.costs.jaxprs import WRAPPERS, scan_sizes
 
 # Size of a perturbation in units of ε. It is so large that rounding cannot hide it.
 NUDGE = 8.0
 DRAWN = 4096  # Number of random ξ. Larger arrays use products of two of them.
-WRAPPERS = (
-    *("jit", "pjit", "closed_call", "core_call", "eval_jaxpr"),
-    *("remat", "remat2", "checkpoint"),
-)
 OWN_RULES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 # These operations move, select or compare numbers without rounding.
 EXACT = (

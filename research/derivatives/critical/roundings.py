@@ -8,11 +8,9 @@ import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 
+from research.derivatives.costs.jaxprs import WRAPPERS
+
 SIGNS = 61  # Number of random signs per evaluation. Operations use them in turn.
-WRAPPERS = (
-    *("jit", "pjit", "closed_call", "core_call", "eval_jaxpr"),
-    *("remat", "remat2", "checkpoint"),
-)
 # These operations also round partial results.
 SUMS = ("dot_general", "reduce_sum", "cumsum", "conv_general_dilated")
 EXACT = (  # These operations move or compare numbers without rounding.
@@ -136,7 +134,7 @@ def _result(
     equation: Any, values: list[Any], changed: Callable[[Any], Any]
 ) -> Sequence[Any]:
     name, params = equation.primitive.name, equation.params
-    inner = params.get("jaxpr", params.get("call_jaxpr")) if name in WRAPPERS else None
+    inner = params.get(WRAPPERS[name]) if name in WRAPPERS else None
     if inner is not None:
         closed = (
             inner
