@@ -804,3 +804,45 @@ def test_a_constant_has_the_derivative_0():
     f, x, key = lambda x: jnp.asarray(3.0), jnp.ones(3), jax.random.key(0)
     assert check_derivative(f, x, key).verdict == "right"
     assert check_derivative(f, x, key, lambda x: 1e-3 * x).verdict == "wrong"
+
+
+@pytest.mark.parametrize("size", [300.0, 808.0, 3030.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_small_float32_term_of_a_large_f_is_no_bug(size, seed):
+    """The rounding error of f is that of its small term, not ε of float32 times f."""
+    f = lambda x: (
+        jnp.sum(jnp.sin(2 * x).astype(jnp.float32)).astype(x.dtype) + jnp.sum(x**2)
+    )
+    x = jnp.array([size, -size / 2])
+    assert check_derivative(f, x, jax.random.key(seed)).verdict in (
+        "right",
+        "unresolved",
+    )
+    wrong = lambda x: 1.01 * jax.grad(f)(x)
+    assert check_derivative(f, x, jax.random.key(seed), wrong).verdict == "wrong"
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_fast_wave_just_above_the_rounding_error_is_no_bug(seed):
+    rates, sizes = jnp.array([2.34e9, 5e5]), jnp.array([7.5e-13, 2.5e-9])
+    f = lambda x: jnp.sum(jnp.exp(x) + sizes * jnp.sin(rates * x))
+    report = check_derivative(f, jnp.array([1.3, 0.4]), jax.random.key(seed))
+    assert report.verdict == "unresolved", report.text()
+
+
+@pytest.mark.parametrize("scale", [1e-16, 1e-12, 1e-8, 1e-4, 1.0])
+@pytest.mark.parametrize("large", [1.0, 1e4, 1e8])
+def test_an_error_in_a_leaf_that_hardly_changes_f_is_not_called_right(scale, large):
+    """Right means: smaller than the smallest error, also within one leaf."""
+    x = {"small": scale * jnp.array([1.0, 2.0]), "other": jnp.array([1.0, 2.0])}
+    f = lambda x: (
+        jnp.sum(x["small"] ** 2) / scale + large * jnp.sum(jnp.sin(x["other"]))
+    )
+    true = jax.grad(f)(x)
+    wrong = lambda x: {"small": -3 * true["small"], "other": true["other"]}
+    report = check_derivative(f, x, jax.random.key(0), wrong)
+    norm = np.linalg.norm(np.concatenate([true["small"], true["other"]]))
+    size = np.linalg.norm(4 * true["small"]) / norm
+    assert report.verdict == "wrong" or report.smallest_error >= size, report.text()
+    if report.verdict == "unresolved":
+        assert "x['small']" in report.explanation

@@ -823,3 +823,80 @@ def test_one_side_has_the_safeguards_of_both():
         found = finite_difference(slow, 0.7, 2, scheme=scheme)
         if found.verdict == "ok":
             assert abs(found.value + np.sin(0.7)) <= found.error
+
+
+def peak(random):
+    """Return (function, mpmath's function, x) of a wave with a narrow peak beside x."""
+    width, back = 10 ** random.uniform(-7, -2), 10 ** random.uniform(-4, 0)
+    x = float(random.uniform(-2, 2))
+    centre = x + float(random.uniform(7, 13)) * width
+
+    def f(u):
+        return back * math.sin(u) + math.exp(-(((u - centre) / width) ** 2) / 2)
+
+    def exact(u):
+        away = (u - mpmath.mpf(centre)) / mpmath.mpf(width)
+        return mpmath.mpf(back) * mpmath.sin(u) + mpmath.exp(-(away**2) / 2)
+
+    return f, exact, x
+
+
+@pytest.mark.parametrize("scheme", ["auto", "forward"])
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_a_narrow_peak_that_a_value_shows_is_not_passed_over(order, scheme):
+    random, answered = np.random.default_rng(0), 0
+    for _ in range(40):
+        f, exact, x = peak(random)
+        found = finite_difference(f, x, order, scheme)
+        with mpmath.workdps(80):
+            truth = mpmath.diff(exact, mpmath.mpf(x), order)
+            apart = abs(float(found.value - truth))
+        if found.verdict == "ok":
+            answered += 1
+            assert apart <= found.error, (x, found, float(truth))
+    # Peaks hide the derivatives of higher order.
+    assert answered > {1: 36, 2: 20}.get(order, -1)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_peak_that_looks_like_rounding_is_looked_at_closely(order):
+    width, centre, size = 4.364546235910635e-08, -1.1955846525037421, 0.43
+    x = -1.1956083167776024
+    found = finite_difference(
+        lambda u: math.sin(u) + size / (1 + ((u - centre) / width) ** 2), x, order
+    )
+    with mpmath.workdps(60):
+        exact = lambda u: mpmath.sin(u) + size / (1 + ((u - centre) / width) ** 2)
+        truth = float(mpmath.diff(exact, mpmath.mpf(x), order))
+    assert found.verdict == "ok"
+    assert abs(found.value - truth) <= found.error < 1e-3 * abs(truth)
+
+
+@pytest.mark.parametrize("power", [2, 3])
+@pytest.mark.parametrize("order", [1, 2])
+def test_the_knot_of_a_spline_beside_x_is_no_kink_at_x(order, power):
+    """f has a derivative of that order everywhere if it is below the power."""
+    random, answered = np.random.default_rng(order), 0
+    for _ in range(60):
+        x, size = float(random.uniform(-2, 2)), float(random.uniform(0.5, 4))
+        knot = x + float(random.choice([-1, 1])) * 10 ** random.uniform(-12, -3)
+        f = lambda u, size=size, knot=knot: (
+            math.sin(3 * u) + size * max(u - knot, 0.0) ** power
+        )
+        found = finite_difference(f, x, order)
+        factor = power if order == 1 else power * (power - 1)
+        truth = (3 * math.cos(3 * x) if order == 1 else -9 * math.sin(3 * x)) + (
+            size * factor * max(x - knot, 0.0) ** (power - order)
+        )
+        assert found.verdict in ("ok", "unresolved") or order >= power, (x, knot, found)
+        if found.verdict == "ok" and order < power:
+            answered += 1
+            assert abs(found.value - truth) <= found.error + 1e-15 * abs(truth)
+    assert answered > 30 or order >= power
+
+
+@pytest.mark.parametrize("size", [1e-3, 1e-5, 1e-6])
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_small_kink_beside_curvature_is_still_one(order, size):
+    f = lambda u: math.exp(u) + (size * abs(u) if order == 1 else size * u * abs(u))
+    assert finite_difference(f, 0.0, order).verdict == "kink"

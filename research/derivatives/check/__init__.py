@@ -94,11 +94,15 @@ def check_derivative(
 
     If the derivative is exactly 0, an error cannot be relative to it. The verdict
     "right" then means that the error is small relative to the change of f over a step.
-    The verdict is "unresolved" in three cases. In the first, the derivative is not 0
-    but no larger than its rounding error, so its sign is unknown. In the second, the
-    check could not have detected a relative error of 1e-3. In the third, f varies so
-    fast that it is not smooth between neighbouring floats. Examples of such an f are
-    sin(1e20 x), and the remainder of 1e20 x divided by 1.
+    The verdict is "unresolved" in four cases. In the first, the derivative is not 0 but
+    no larger than its rounding error, so its sign is unknown. In the second, the check
+    could not have detected a relative error of 1e-3. One reason may be a leaf of x that
+    is so small that a step of its size hardly changes f; the report then names this
+    leaf. In the third, f varies so fast that it is not smooth between neighbouring
+    floats. Examples of such an f are sin(1e20 x), and the remainder of 1e20 x divided
+    by 1. In the fourth, the slopes from long and from short steps differ, and neither
+    is the derivative. An example is a fast wave that is hardly larger than the rounding
+    error of f.
 
     Args:
       f: Function of one pytree of floating arrays that returns one floating array. If f
@@ -194,6 +198,8 @@ class _Direction(NamedTuple):
       rates: Two rates. The first is for errors and gradients measured by the Euclidean
         norm. For the second, each leaf of an error or gradient is multiplied by the
         size of that leaf of x before the norm is taken.
+      leaf_rates: For each leaf, the same rate for an error that is confined to this
+        leaf, measured by the Euclidean norm.
     """
 
     name: str
@@ -202,6 +208,7 @@ class _Direction(NamedTuple):
     gradient: np.ndarray | None
     scale: float
     rates: tuple[float, float]
+    leaf_rates: tuple[float, ...]
 
 
 def _directions(line: Line, random: np.random.Generator) -> list[_Direction]:
@@ -211,16 +218,20 @@ def _directions(line: Line, random: np.random.Generator) -> list[_Direction]:
         w = random.normal(size=line.shape) if line.shape else np.ones(())
         gradient = line.reverse(w) if line.shape else once
         if gradient is None:
-            return _Direction(
-                name, v, w, None, float("nan"), (float("nan"), float("nan"))
-            )
+            nan = float("nan")
+            return _Direction(name, v, w, None, nan, (nan, nan), ())
         scaled = line.scales * gradient
         root = np.sqrt(max(line.flat.size, 1))
         rates = (
             _norm(gradient) * _norm(v) / root,
             _norm(scaled) * _norm(v / line.scales) / root,
         )
-        return _Direction(name, v, w, gradient, _norm(scaled[part]), rates)
+        within = [v[leaf.start : leaf.start + leaf.size] for leaf in line.leaves]
+        leaf_rates = [
+            _norm(gradient) * _norm(own) / max(own.size, 1) ** 0.5 for own in within
+        ]
+        scale = _norm(scaled[part])
+        return _Direction(name, v, w, gradient, scale, rates, tuple(leaf_rates))
 
     whole, drawn = slice(None), []
     for i in range(RANDOM):
@@ -278,7 +289,7 @@ def _within(line: Line, direction: _Direction, part: slice) -> _Direction:
     if direction.gradient is None:
         return direction._replace(name=name, v=v)
     scale = _norm((line.scales * direction.gradient)[part])
-    return direction._replace(name=name, v=v, scale=scale)
+    return direction._replace(name=name, v=v, scale=scale, leaf_rates=())
 
 
 def _errors_beside_kinks(
@@ -390,25 +401,28 @@ class _Found(NamedTuple):
 
     Attributes:
       probe: Derivative along the direction.
-      rates: Two rates, as in `_Direction`.
+      rates, leaf_rates: Rates of errors, as in `_Direction`.
       vanishes: Whether the gradient is not larger than its rounding error.
       is_flat: Whether the gradient vanishes and f hardly changes over a step. Errors
         are then relative to the size of f.
       size: Lower bound of the rounding error of a value, in units of the relative
         spacing ε of the floats.
       length: Length of the longest step, relative to the size of x.
+      is_refuted: Whether short steps show neither the slope nor the derivative.
     """
 
     probe: Probe
     rates: tuple[float, ...]
+    leaf_rates: tuple[float, ...]
     vanishes: bool
     is_flat: bool
     size: float
     length: float
+    is_refuted: bool
 
 
 def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
-    name, v, w, gradient, scale, rates = direction
+    name, v, w, gradient, scale, rates, leaf_rates = direction
     with np.errstate(all="ignore"):
         backward = float("nan") if gradient is None else _finite(float(gradient @ v))
         forward = line.forward(v, w)
@@ -459,10 +473,12 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
     return _Found(
         Probe(name, forward, backward, slope.value, floor, scale, remainder, *sides),
         rates,
+        leaf_rates,
         vanishes,
         is_flat,
         sum(known[:2]),
         values.length,
+        values.is_refuted,
     )
 
 
@@ -482,6 +498,8 @@ def _report(
         for rates in zip(*(each.rates for each in random), strict=True)
     ]
     sizes.append(_caught_along(found))
+    in_leaves = _caught_in_leaves(line, found)
+    sizes += in_leaves.values()
     vanishes = all(each.vanishes for each in random)
     # Errors relative to a gradient that is 0 or unknown have no size.
     smallest = max((size for size in sizes if np.isfinite(size)), default=of_change)
@@ -489,12 +507,17 @@ def _report(
     rates = [p.forward if np.isnan(p.reverse) else p.reverse for p in probes[:RANDOM]]
     is_zero = vanishes and not any(rates)
     verdict = _verdict(probes, of_change if is_zero else smallest, is_finite)
+    if verdict == "right" and any(each.is_refuted for each in found):
+        verdict = "unresolved"
     slopes = [
         p.taylor_slope
         for p in probes
         if np.isfinite(p.taylor_slope) and p.name.startswith("random")
     ]
-    explanation = explained(verdict, probes, title(line.f), is_finite, line.chooses)
+    hidden = [name for name, size in in_leaves.items() if not size < RESOLVED]
+    explanation = explained(
+        verdict, probes, title(line.f), is_finite, line.chooses, hidden
+    )
     if verdict in ("right", "unresolved") and vanishes:
         explanation = vanishing(
             title(line.f), smallest, of_change, any(each.is_flat for each in random)
@@ -526,6 +549,29 @@ def _caught_along(found: tuple[_Found, ...]) -> float:
             ]
         )
     return float(sizes[2])
+
+
+def _caught_in_leaves(line: Line, found: tuple[_Found, ...]) -> dict[str, float]:
+    """Return, for each of several leaves, the error that all directions miss.
+
+    The error is confined to the leaf, and relative to the whole gradient. It may be
+    large if a step of the size of the leaf hardly changes f.
+    """
+    leaves = line.leaves if len(line.leaves) > 1 else ()
+    drawn = [
+        each
+        for each in found
+        if each.leaf_rates
+        and each.probe.name != "gradient"
+        and each.probe.floor < np.inf
+    ]
+    return {
+        leaf.name: _caught(
+            [each.probe.floor for each in drawn], [each.leaf_rates[k] for each in drawn]
+        )
+        for k, leaf in enumerate(leaves)
+        if leaf.size and drawn
+    }
 
 
 def _caught(floors: Sequence[float], rates: Sequence[float]) -> float:

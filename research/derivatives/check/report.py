@@ -1,5 +1,6 @@
 """Result of a derivative check, and its report as text."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -109,8 +110,10 @@ class CheckReport(NamedTuple):
         detect with probability 0.99. A relative error is the norm of the error divided
         by the norm of the gradient. The number is large enough for two norms: the
         Euclidean norm, and the Euclidean norm after each leaf is multiplied by the root
-        mean square of the same leaf of x. If the gradient is 0, an error is divided by
-        the change of f over a step as long as x. Infinity for the verdict "nan".
+        mean square of the same leaf of x. If x has several leaves, the number is also
+        large enough for errors in only one leaf, in the Euclidean norm. If the gradient
+        is 0, an error is divided by the change of f over a step as long as x. Infinity
+        for the verdict "nan".
       relative_error: Largest observed distance of the derivative along a direction from
         the differences of f, divided by the `scale` of the direction's `Probe`.
       taylor_slope: Median of `taylor_slope` in the probes of the random directions:
@@ -210,7 +213,12 @@ def _row(probe: Probe) -> tuple[str, ...]:
 
 
 def explained(
-    verdict: str, probes: tuple[Probe, ...], f: str, is_finite: bool, chooses: bool
+    verdict: str,
+    probes: tuple[Probe, ...],
+    f: str,
+    is_finite: bool,
+    chooses: bool,
+    hidden: Sequence[str] = (),
 ) -> str:
     """Return a text that explains the verdict, or "" if it needs no explanation.
 
@@ -221,6 +229,7 @@ def explained(
       is_finite: Whether f is finite at x.
       chooses: Whether f contains a `where`, which is then named as a possible cause of
         nan.
+      hidden: Names of the leaves that hardly change f.
     """
     if verdict == "nan":
         return (
@@ -240,6 +249,12 @@ def explained(
             f"{f} has a kink here, and the check finds no other error. Along "
             f"{worst.name} the slope {where}. The derivative does not exist; "
             f"{says:.6g} is a convention."
+        )
+    if verdict == "unresolved" and hidden:
+        return (
+            f"Inconclusive: steps of the size of {', '.join(hidden)} hardly change "
+            f"{f}, so its values do not show an error of the derivative there. Check "
+            f"{'it' if len(hidden) == 1 else 'them'} with the other leaves fixed."
         )
     if verdict == "unresolved":
         return (

@@ -15,6 +15,7 @@ _DEPTH = 4  # Number of Richardson extrapolations.
 _SEEN = 40  # A difference of one-sided slopes above this many noise units is visible.
 _FEW = 2  # Number of low-noise steps whose agreement is unlikely to be chance.
 VISIBLE, HIDDEN = "visible", "hidden"  # Drifts at the smallest steps.
+_ABOVE = 3  # Number of larger steps whose changes also bound the noise of a step.
 _MANY = 8  # Number of smallest steps that show a jump or a drift.
 _SAME = 8  # A difference above this many noise units is a contradiction.
 
@@ -61,17 +62,52 @@ class Slope(NamedTuple):
     def agrees_with(self, rate: float, gap: float) -> bool:
         """Return whether the central differences at small steps are close to a rate.
 
-        Of the steps with little noise, the two smallest are used. At these two steps,
-        the central difference must lie within gap / 4 of the rate. The rate is the
-        derivative that is checked, and `gap` is its distance from the earlier estimate
-        of the slope.
+        The rate is the derivative that is checked, and `gap` is its distance from the
+        earlier estimate of the slope. At the two smallest steps with little noise, the
+        central difference must lie within gap / 4 of the rate. The noise may be far
+        below the rounding error that is assumed, if only small terms of f are computed
+        in a low precision. So the test is repeated with the noise that the central
+        differences show.
         """
-        steps = np.flatnonzero(np.isfinite(self.central) & (_SAME * self.unsure < gap))[
-            -_FEW:
-        ]
-        return len(steps) == _FEW and bool(
-            (np.abs(self.central[steps] - rate) < gap / 4).all()
+        return any(
+            len(apart) == _FEW and bool((apart < gap / 4).all())
+            for apart in (
+                np.abs(self._at_small_steps(_SAME * unsure < gap) - rate)
+                for unsure in (self.unsure, self._shown())
+            )
         )
+
+    def refutes(self, slope: float, gap: float) -> bool:
+        """Return whether the central differences at small steps are far from a slope.
+
+        The slope is the earlier estimate, and `gap` is its distance from the derivative
+        that is checked. At the two smallest steps with little noise, the central
+        difference must be farther than gap / 2 from the slope. The two must be close to
+        each other, because the error of a smooth f falls to a quarter from step to
+        step.
+        """
+        apart = self._at_small_steps(_SAME * self.unsure < gap) - slope
+        least = np.min(np.abs(apart), initial=np.inf)
+        return len(apart) == _FEW and bool(least > max(gap, np.ptp(apart)) / 2)
+
+    def _at_small_steps(self, quiet: np.ndarray) -> np.ndarray:
+        """Return the central differences at the two smallest of the quiet steps."""
+        return self.central[np.isfinite(self.central) & quiet][-_FEW:]
+
+    def _shown(self) -> np.ndarray:
+        """Return the uncertainty of central differences that these differences show.
+
+        It is the largest change between neighbouring differences at this step, at the
+        next three larger steps and at all smaller ones, as a change of f. It is
+        infinite at steps so small that f does not change, or that its changes repeat.
+        """
+        with np.errstate(all="ignore"):
+            moved = np.abs(np.diff(self.central, append=np.nan)) * STEPS
+        moved = np.where(np.isfinite(moved), moved, 0.0)
+        below = np.maximum.accumulate(moved[::-1])[::-1]
+        above = np.max([np.roll(moved, k) for k in range(1, _ABOVE + 1)], axis=0)
+        shown = np.maximum(below, above) / STEPS
+        return np.where((self.central != 0) & (shown > 0), shown, np.inf)
 
     def contradicts(self, jump: float) -> bool:
         """Return whether the slopes at some step rule out a kink with this jump.

@@ -37,6 +37,7 @@ class Values:
       slope: Slope from the best step length.
       length: Length of the longest step, relative to the size of x.
       change: Largest value minus smallest value over steps of the size of x.
+      is_refuted: Whether short steps show neither the slope nor the derivative.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Values:
         least = float(np.log2(np.min(sizes, initial=1.0)) / np.log2(SHORTER))
         self._shorter = SHORTER ** np.arange(1, max(FEWEST, int(least)) + 1)
         self.length, (self.slope, self._values) = 1.0, self._at(1.0)
-        self.change = spread(self._values)
+        self.change, self.is_refuted = spread(self._values), False
 
     def _at(self, length: float) -> tuple[Slope, np.ndarray]:
         """Return the slope from steps up to that length, and the sampled values."""
@@ -160,10 +161,11 @@ class Values:
                 return
 
     def deny(self, rates: list[float]) -> None:
-        """Set the slope's error to infinity if short steps agree with the derivative.
+        """Set the slope's error to infinity if short steps do not confirm it.
 
         The slope from long steps differs from a correct derivative if the curvature of
-        f is large near x. The long steps then do not show that the derivative is wrong.
+        f is large near x. Short steps then agree with the derivative, or with neither.
+        So the long steps do not show that the derivative is wrong.
 
         Args:
           rates: Values of the derivative in the tested direction that differ from the
@@ -174,9 +176,12 @@ class Values:
             *(short for short in self._shorter if short < self.length),
         ):
             slope, _ = self._at(length)
-            if any(
-                slope.agrees_with(rate, abs(rate - self.slope.value)) for rate in rates
-            ):
+            gaps = {rate: abs(rate - self.slope.value) for rate in rates}
+            agrees = any(slope.agrees_with(rate, gap) for rate, gap in gaps.items())
+            self.is_refuted = not agrees and any(
+                slope.refutes(self.slope.value, gap) for gap in gaps.values()
+            )
+            if agrees or self.is_refuted:
                 self.slope = self.slope._replace(error=float("inf"))
                 return
 

@@ -1,8 +1,12 @@
-"""Distances at which a function begins to look noisy, and whether it jumps there."""
+"""Distances at which a function begins to look noisy, jumps, or leaves its series."""
 
 import numpy as np
 
-from research.derivatives.finite_differences.ladder import WINDOW, Ladder
+from research.derivatives.finite_differences.ladder import (
+    WINDOW,
+    Ladder,
+    window_points,
+)
 from research.derivatives.finite_differences.noise import rounding, windows_noise
 from research.derivatives.finite_differences.sampling import Sampler
 
@@ -13,6 +17,9 @@ _SUDDEN = 30.0
 _POINTS = 33  # Number of points of one look at a break.
 _LOOKS = 3  # Number of looks; each is sixteen times as close as the one before.
 _SHRINKS = 8.0  # At a kink, the looks shrink the break by more than this factor.
+_NODES = 4  # Number of larger steps whose values predict a value.
+_SURPRISE = 30.0  # A value this many noises from its prediction is a surprise.
+_WITHIN = 4.0  # A value within this many rounding errors is as predicted.
 
 
 def quiet_part(ladder: Ladder) -> tuple[Ladder, np.ndarray, int] | None:
@@ -35,15 +42,96 @@ def quiet_part(ladder: Ladder) -> tuple[Ladder, np.ndarray, int] | None:
     if not len(loud) or not loud[0]:
         return None
     window = int(loud[0])
-    end, count = int(ladder.places[window]), window
-    quiet = ladder._replace(
+    quiet = levels_below(ladder, int(ladder.places[window]))
+    return quiet, before[window] * rounding(quiet), window
+
+
+def levels_below(ladder: Ladder, end: int) -> Ladder:
+    """Return the ladder with the levels before index `end`, and their windows."""
+    count = int(np.searchsorted(ladder.places, end))
+    return ladder._replace(
         exponents=ladder.exponents[:end],
         plus=ladder.plus[:end],
         minus=ladder.minus[:end],
         places=ladder.places[:count],
         windows=ladder.windows[:count],
     )
-    return quiet, before[window] * rounding(quiet), window
+
+
+def first_surprise(ladder: Ladder, noise: np.ndarray, level: int) -> int | None:
+    """Return the smallest step below a level where f is not as larger steps predict.
+
+    If the quotients at some steps converge, f is close to a polynomial there. This
+    polynomial predicts f at the smaller steps, too. A narrow peak beside x refutes it,
+    although the quotients at smaller steps may be too uncertain to contradict the
+    result. Each value of f is predicted from f(x) and the values at the next four
+    larger steps on its side. A surprise is a value whose distance from its prediction
+    exceeds 30 times the noise plus twice the largest such distance from `level` on,
+    reduced in proportion to the step. Distances within four rounding errors count as 0.
+
+    Args:
+      ladder: Values of f.
+      noise: Bound on the error of f at each level, shape (levels,).
+      level: Index of the step whose estimate is tested.
+    Returns:
+      Index of the level of the first surprise, or None.
+    """
+    predicted = len(ladder.steps) - _NODES
+    if level < 1 or predicted < 1:
+        return None
+    levels, steps = np.arange(predicted), ladder.steps
+    errors, unsure = np.zeros(predicted), np.zeros((2, predicted))
+    both = np.stack([noise, rounding(ladder)])
+    for changes in ladder.changes:
+        predictions = _predicted(changes, both, steps, levels, steps[levels])
+        errors = np.fmax(errors, np.abs(changes[levels] - predictions[0]))
+        unsure = np.fmax(unsure, predictions[1])
+    apart = np.abs(window_points(ladder) - ladder.x)
+    for j, place in enumerate(ladder.places[ladder.places < predicted]):
+        changes, there = ladder.changes[1 - j % 2], ladder.windows[j] - ladder.centre
+        own = np.full(len(WINDOW), place)
+        predictions = _predicted(changes, both, steps, own, apart[j])
+        found = np.fmax.reduce(np.abs(there - predictions[0]))
+        errors[place] = np.fmax(errors[place], found)
+        unsure[:, place] = np.fmax(unsure[:, place], np.max(predictions[1], axis=1))
+    # A series that converges is off by a power of the step, at least the first.
+    first = min(level, predicted - 1)
+    top = np.where(errors > _WITHIN * unsure[1], errors, 0.0)[first:][:_NODES]
+    largest = 2 * float(np.max(top)) / steps[first]
+    allowed = _SURPRISE * unsure[0] + largest * steps[levels]
+    surprises = np.flatnonzero(errors[:level] > allowed[:level])
+    return int(surprises[0]) if len(surprises) else None
+
+
+def _predicted(
+    changes: np.ndarray,
+    noise: np.ndarray,
+    steps: np.ndarray,
+    levels: np.ndarray,
+    distances: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the changes of f that larger steps predict, and their noise.
+
+    Args:
+      changes: Changes f - f(x) at each level on one side, shape (levels,).
+      noise: Two bounds on the error of f at each level, shape (2, levels).
+      steps: Step length of each level.
+      levels: For each prediction, the level below the four that predict, shape (n,).
+      distances: Distances from x of the predicted changes, shape (n,).
+    Returns:
+      (changes, noise), shapes (n,) and (2, n). The noise includes that of the value
+      itself.
+    """
+    ahead = levels[:, None] + np.arange(1, _NODES + 1)
+    nodes, same = steps[ahead] / distances[:, None], np.eye(_NODES, dtype=bool)
+    # Lagrange's weights of (f - f(x)) / distance at the nodes, for the distance 1.
+    apart = np.where(same, 1.0, nodes[:, None, :] - nodes[:, :, None])
+    rest = np.where(same, 1.0, nodes[:, None, :] - 1.0)
+    weights = np.prod(rest / apart, axis=2) / nodes
+    return (
+        np.sum(weights * changes[ahead], axis=1),
+        2 * noise[:, levels] + np.sum(np.abs(weights) * noise[:, ahead], axis=2),
+    )
 
 
 def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
@@ -67,4 +155,4 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
         sizes.append(float(np.max(bends)))
         at = int(np.argmax(bends)) + 1
         low, high = points[at - 1], points[at + 1]
-    return sizes[-1] * _SHRINKS < sizes[0]
+    return sizes[-1] * _SHRINKS < max(sizes)  # The first look may miss a peak.

@@ -9,7 +9,12 @@ import numpy as np
 
 from research.checks import check_callable, check_choice, check_flag
 from research.derivatives.errors import NoDerivativeError
-from research.derivatives.finite_differences.breaks import is_continuous, quiet_part
+from research.derivatives.finite_differences.breaks import (
+    first_surprise,
+    is_continuous,
+    levels_below,
+    quiet_part,
+)
 from research.derivatives.finite_differences.judging import (
     CONFIDENT,
     NOTHING,
@@ -60,6 +65,7 @@ _SHOWN = 0.25
 _HALF = 0.6  # Half a jump, and a little for the error of the jump.
 _THREE = 3  # Windows in a row that contradict an estimate.
 _UNDERFLOW = 1e-290  # A smaller change of f may have lost digits.
+_KNOT = 3.0  # Largest difference of orders between a knot's jump and the one it shows.
 _SHARP = 30.0  # A difference above this many bounds is a kink without further tests.
 _REASONS = {
     "kink": "the slopes from the left and from the right differ. Ask for one of them "
@@ -168,6 +174,16 @@ def finite_difference(
     bound of the result is at least 0.6 times the difference, if the difference is above
     a quarter of its own bound.
 
+    Larger steps also show a jump if f has a knot beside x, such as max(x - d, 0)³ at 0.
+    The jumps of two successive orders give the distance d. If the steps below three
+    times this distance do not show the jump, larger steps are discarded.
+
+    A result predicts the values of f at smaller steps: each value follows from f(x) and
+    the values at the next four larger steps. If one of them is farther from its
+    prediction than 30 times its noise, larger steps have passed over something, such as
+    a narrow peak beside x. They are then discarded, and the verdict is "unresolved" if
+    the smaller steps do not suffice.
+
     The estimates at the chosen step and at the next two steps may change like the power
     p of the step, with p below log2(6), as for x² + 1e-6 |x|^2.5. The bound is then at
     least 1.5 times the error that this power implies, change / (2^p - 1). Let n be the
@@ -274,6 +290,7 @@ def finite_difference(
             _SIDES[scheme],
         )
         found = _beside_breaks(ladder, sampler, order, _SIDES[scheme], found)
+        found = _without_surprises(ladder, noise, order, _SIDES[scheme], found)
     if strict and found.verdict != "ok":
         raise NoDerivativeError(
             f"f has no derivative of order {order} at x={point!r} according to its "
@@ -322,6 +339,31 @@ def _beside_breaks(
     return inner._replace(evaluations=sampler.evaluations)
 
 
+def _without_surprises(
+    ladder: Ladder, noise: np.ndarray, order: int, side: int, found: FiniteDifference
+) -> FiniteDifference:
+    """Return the derivative at the steps below the first surprise, if there is one.
+
+    `first_surprise` defines a surprise. If the steps below it give no derivative, the
+    verdict is "unresolved".
+    """
+    while found.verdict == "ok":
+        level = int(np.searchsorted(ladder.steps, found.step))
+        end = first_surprise(ladder, noise, level)
+        if end is None:
+            return found
+        ladder, noise = levels_below(ladder, end), noise[:end]
+        below = (
+            judge(ladder, noise, order, side)
+            if len(ladder.places)
+            else found._replace(verdict="unresolved")
+        )
+        if below.verdict != "ok":
+            below = below._replace(verdict="unresolved")
+        found = below._replace(evaluations=found.evaluations)
+    return found
+
+
 def difference_of_values(x: float, values: np.ndarray) -> FiniteDifference:
     """Estimate f'(x) from float64 values of f at the points of `finite_difference`.
 
@@ -337,7 +379,8 @@ def difference_of_values(x: float, values: np.ndarray) -> FiniteDifference:
     epsilon = float(np.finfo(np.float64).eps)
     with np.errstate(all="ignore"):
         ladder = from_values(x, exponents(x), values, epsilon)
-        return judge(ladder, noise_bounds(ladder), 1, _SIDES["auto"])
+        noise, side = noise_bounds(ladder), _SIDES["auto"]
+        return _without_surprises(ladder, noise, 1, side, judge(ladder, noise, 1, side))
 
 
 def judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDifference:
@@ -396,6 +439,13 @@ def judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDif
     verdict, found = _two_sided(
         ladder, all_tables, min(column.end for column in columns)
     )
+    if verdict == "kink":
+        end = _shift_of_a_kink(ladder, noise, all_tables)
+        if end is not None:
+            inner = levels_below(ladder, end)
+            if not len(inner.places):
+                return result("unresolved")
+            return judge(inner, noise[:end], order, side)
     if order == 1 and verdict == "ok" and _is_contradicted(ladder, found, noise):
         return result("unresolved")
     if order == 1 and _differs_near_zero(ladder, verdict, found, left, right):
@@ -473,10 +523,7 @@ def _two_sided(ladder: Ladder, found: Tables, end: int) -> tuple[Verdict, Estima
 
     The function f must be defined on both sides of x.
     """
-    gaps = [
-        settle(best_of_each_level(*both))
-        for both in zip(found.gaps, found.jumps, strict=True)
-    ]
+    gaps = [settle(best_of_each_level(*both)) for both in _both_gaps(found)]
     for gap, table in zip(gaps, found.gaps, strict=True):
         verdict = _of_gap(gap, table, ladder.exponents)
         if verdict != "ok":
@@ -498,6 +545,39 @@ def _two_sided(ladder: Ladder, found: Tables, end: int) -> tuple[Verdict, Estima
     least = max(least, _of_rounded_x(ladder, found, one.level))
     one = one._replace(error=max(one.error, least))
     return ("ok" if _is_known_well(one, scale) else "unresolved"), one
+
+
+def _shift_of_a_kink(ladder: Ladder, noise: np.ndarray, found: Tables) -> int | None:
+    """Return the end of the steps that may be shorter than the shift of a kink.
+
+    Beside the knot of a spline, larger steps show a jump J_m of the derivative of order
+    m, but f is smooth at x. If the derivative of order p jumps at the distance d, J_m /
+    J_(m+1) = d / (p - m). So the steps below d = 3 |J_m / J_(m+1)| must show the jump,
+    too.
+
+    Returns:
+      Index of the first step of at least d, if the steps below it do not show the jump.
+      None if they show it, or if no step is so long.
+    """
+    jumps = [settle(best_of_each_level(*both)) for both in _both_gaps(found)]
+    after = [*jumps[1:], settle(best_of_each_level(found.next_jump))]
+    for m, jump in enumerate(jumps):
+        if _of_gap(jump, found.gaps[m], ladder.exponents) != "ok":
+            break
+    largest = abs(after[m].value) + after[m].error if after[m].is_known else np.inf
+    shift = _KNOT * (abs(jump.value) / largest if jump.is_known else 0.0)
+    end = int(np.searchsorted(ladder.steps, shift))
+    if end == len(ladder.steps):
+        return None
+    inner = tables(levels_below(ladder, end), noise[:end], len(jumps))
+    below = settle(best_of_each_level(*_both_gaps(inner)[m]))
+    shows = below.is_known and abs(below.value) > below.error
+    return None if shows and below.value * jump.value > 0 else end
+
+
+def _both_gaps(found: Tables) -> list[tuple[Table, Table]]:
+    """Return the two tables of the jump of each order."""
+    return list(zip(found.gaps, found.jumps, strict=True))
 
 
 def _of_rounded_x(ladder: Ladder, found: Tables, level: int) -> float:

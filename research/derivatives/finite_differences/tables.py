@@ -103,6 +103,7 @@ class Tables(NamedTuple):
     right: Table
     gaps: tuple[Table, ...]
     jumps: tuple[Table, ...]
+    next_jump: Table
 
 
 class _Formulas(NamedTuple):
@@ -172,7 +173,7 @@ def jump_formula(order: int) -> tuple[np.ndarray, int]:
     several h so that the powers below h^order cancel.
 
     Args:
-      order: Order of the derivative that jumps, 1 to 4.
+      order: Order of the derivative that jumps, 1 to 5.
     Returns:
       (weights, count), as of `formula`.
     """
@@ -216,7 +217,7 @@ def _formulas(order: int) -> tuple[_Formulas, _Formulas, _Formulas]:
         right and the left derivative of orders 1 to n, the left and the right
         derivative;
       - extrapolated as a series in h²: the central quotient;
-      - extrapolated as series in h, h³, h⁵, ...: the jumps of orders 1 to n.
+      - extrapolated as series in h, h³, h⁵, ...: the jumps of orders 1 to n + 1.
     """
     forward = [formula(m, 1) for m in range(1, order + 1)]
     backward = [formula(m, -1) for m in range(1, order + 1)]
@@ -230,7 +231,11 @@ def _formulas(order: int) -> tuple[_Formulas, _Formulas, _Formulas]:
             first,
         ),
         _group([formula(order, 0)], [order], 2 * first),
-        _group([jump_formula(m) for m in up_to], up_to, 2 * first - 1),
+        _group(
+            [jump_formula(m) for m in (*up_to, order + 1)],
+            [*up_to, order + 1],
+            2 * first - 1,
+        ),
     )
 
 
@@ -267,8 +272,8 @@ def tables(ladder: Ladder, noise: np.ndarray, order: int) -> Tables:
     plain, squares, parity = _formulas(order)
     central, *gaps, left, right = _extrapolated(plain, ladder, noise, False)
     even = _extrapolated(squares, ladder, noise, True)[0]
-    jumps = _extrapolated(parity, ladder, noise, True)
-    return Tables(even, central, left, right, tuple(gaps), tuple(jumps))
+    *jumps, next_jump = _extrapolated(parity, ladder, noise, True)
+    return Tables(even, central, left, right, tuple(gaps), tuple(jumps), next_jump)
 
 
 def _extrapolated(
