@@ -846,3 +846,46 @@ def test_an_error_in_a_leaf_that_hardly_changes_f_is_not_called_right(scale, lar
     assert report.verdict == "wrong" or report.smallest_error >= size, report.text()
     if report.verdict == "unresolved":
         assert "x['small']" in report.explanation
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_wave_that_the_rounding_error_hides_is_no_bug(seed):
+    """Values show only the mean of the slope over the smallest step that shows it."""
+    random = np.random.default_rng(seed)
+    rate, slope = 10 ** random.uniform(10, 12), 10 ** random.uniform(-3, 1)
+    f = lambda x: jnp.sum(jnp.exp(x) + slope / rate * jnp.sin(rate * x))
+    x = jnp.asarray(random.uniform(-3, 3, 1))
+    report = check_derivative(f, x, jax.random.key(seed))
+    assert report.verdict in ("right", "unresolved"), report.text()
+
+
+@pytest.mark.parametrize("distance", [1e-14, 1e-13, 1e-12, 1e-10])
+def test_a_point_beside_the_tip_of_a_cone_is_no_bug(distance):
+    centre = jnp.array([0.3, -1.1, 0.8])
+    f = lambda x: jnp.linalg.norm(x - centre) + jnp.linalg.norm(x)
+    x = centre + distance * jnp.array([1.0, -0.5, 2.0])
+    for seed in range(4):
+        report = check_derivative(f, x, jax.random.key(seed))
+        assert report.verdict != "wrong", report.text()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_term_in_float16_does_not_make_chance_a_bug(seed):
+    f = lambda x: (
+        jnp.sum(jnp.sin(1.3 * x).astype(jnp.float16)).astype(x.dtype) + jnp.sum(x**2)
+    )
+    x = jnp.asarray(np.random.default_rng(seed).normal(size=3) * 10.0)
+    assert check_derivative(f, x, jax.random.key(seed)).verdict != "wrong"
+
+
+@pytest.mark.parametrize("number", [2, 5, 40])
+@pytest.mark.parametrize("seed", range(3))
+def test_an_error_in_one_output_is_found_beside_the_kink_of_another(number, seed):
+    f = lambda x: jnp.concatenate(
+        [jnp.abs(x), jnp.sin(jnp.arange(1, number) * x + 0.3)]
+    )
+    x, jacobian = jnp.array([0.0]), jax.jacobian(f)
+    assert check_derivative(f, x, jax.random.key(seed)).verdict == "kink"
+    wrong = lambda x: jacobian(x).at[number // 2].multiply(1.1)
+    report = check_derivative(f, x, jax.random.key(seed), wrong)
+    assert report.verdict == "wrong", report.text()

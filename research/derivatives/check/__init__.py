@@ -5,6 +5,7 @@ forward and reverse mode. It also reports the smallest error that it would have
 detected.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -169,6 +170,7 @@ def check_derivative(
         ]
         found = _excused_by_kinks(line, epsilon, directions, found, random)
         found += _errors_beside_kinks(line, epsilon, directions, found, random)
+        found += _errors_in_other_outputs(line, epsilon, directions, found, random)
         in_full = (
             line.reverse(np.ones(line.shape))
             if of_own is not None and lowest == np.float64
@@ -292,6 +294,22 @@ def _within(line: Line, direction: _Direction, part: slice) -> _Direction:
     return direction._replace(name=name, v=v, scale=scale, leaf_rates=())
 
 
+def _of_outputs(line: Line, direction: _Direction, part: slice) -> _Direction:
+    """Return a direction with the weights of all outputs outside a part set to 0."""
+    last = part.stop - 1
+    name = f"output{'' if part.start == last else 's'} {part.start}"
+    name += "" if part.start == last else f" to {last}"
+    name += f" along {direction.name.rpartition(' along ')[2]}"
+    w = np.zeros(direction.w.size)
+    w[part] = direction.w.ravel()[part]
+    w = w.reshape(direction.w.shape)
+    gradient = line.reverse(w)
+    cut = direction._replace(name=name, w=w, gradient=gradient, leaf_rates=())
+    if gradient is None:
+        return cut
+    return cut._replace(scale=_norm(line.scales * gradient))
+
+
 def _errors_beside_kinks(
     line: Line,
     eps: float,
@@ -305,6 +323,50 @@ def _errors_beside_kinks(
     divided again. The result has the errors in the parts where f has no kink.
     """
     queue = _leaves_with_a_kink(line, directions, found)
+    cut = functools.partial(_within, line)
+    return _errors_in_halves(line, eps, queue, cut, len(found), random)
+
+
+def _errors_in_other_outputs(
+    line: Line,
+    eps: float,
+    directions: Sequence[_Direction],
+    found: Sequence["_Found"],
+    random: np.random.Generator,
+) -> list["_Found"]:
+    """Return errors of the derivatives of outputs without a kink, if others have one.
+
+    The outputs are divided as `_errors_beside_kinks` divides a leaf.
+    """
+    kinks = [
+        direction
+        for direction, each in zip(directions, found, strict=False)
+        if each.probe.is_kink and direction.w.size > 1
+    ]
+    queue = [(slice(0, direction.w.size), direction) for direction in kinks[:1]]
+    cut = functools.partial(_of_outputs, line)
+    return _errors_in_halves(line, eps, queue, cut, len(found), random)
+
+
+def _errors_in_halves(
+    line: Line,
+    eps: float,
+    queue: list[tuple[slice, _Direction]],
+    cut: Callable[[_Direction, slice], _Direction],
+    seed: int,
+    random: np.random.Generator,
+) -> list["_Found"]:
+    """Return errors of the derivative in the parts without a kink.
+
+    Args:
+      line: The function and its point.
+      eps: Relative spacing of the floats.
+      queue: Parts with a kink, each with its direction. They are halved, and their
+        halves with a kink or an error too.
+      cut: Function (direction, part) -> the direction within this part.
+      seed: Seed of the first perturbations.
+      random: Generator of points near x.
+    """
     errors: dict[int, _Found] = {}
     for split in range(SPLITS):
         if not queue:
@@ -312,8 +374,8 @@ def _errors_beside_kinks(
         part, direction = queue.pop(0)
         middle = (part.start + part.stop) // 2
         for half in (slice(part.start, middle), slice(middle, part.stop)):
-            way = _within(line, direction, half)
-            each = _found(line, eps, way, len(found) + split)
+            way = cut(direction, half)
+            each = _found(line, eps, way, seed + split)
             is_off = not each.probe.is_kink and each.probe.is_off_beside_kinks
             if is_off and half.start not in errors:
                 each = _excused(line, eps, way, each, random)
@@ -408,7 +470,7 @@ class _Found(NamedTuple):
       size: Lower bound of the rounding error of a value, in units of the relative
         spacing ε of the floats.
       length: Length of the longest step, relative to the size of x.
-      is_refuted: Whether short steps show neither the slope nor the derivative.
+      is_refuted: Whether short steps do not confirm the slope, nor the derivative.
     """
 
     probe: Probe
@@ -507,7 +569,11 @@ def _report(
     rates = [p.forward if np.isnan(p.reverse) else p.reverse for p in probes[:RANDOM]]
     is_zero = vanishes and not any(rates)
     verdict = _verdict(probes, of_change if is_zero else smallest, is_finite)
-    if verdict == "right" and any(each.is_refuted for each in found):
+    distance = max(p.gap / p.scale for p in probes)
+    if verdict in ("right", "wrong") and any(each.is_refuted for each in found):
+        verdict = "unresolved"
+    # Where nearly no digit of a slope is known, a distance may be chance.
+    if verdict == "wrong" and RESOLVED < smallest and distance < smallest:
         verdict = "unresolved"
     slopes = [
         p.taylor_slope
@@ -525,7 +591,7 @@ def _report(
     return CheckReport(
         verdict,
         float("inf") if verdict == "nan" else max(smallest, float(np.finfo(float).eps)),
-        max(p.gap / p.scale for p in probes),
+        distance,
         float(np.median(slopes)) if slopes else float("nan"),
         max(p.dot_product_gap for p in probes),
         probes,

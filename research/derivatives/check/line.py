@@ -261,6 +261,17 @@ class Line:
             rates.append(self._rate(self._like(moved), v, w))
         return bool(np.ptp(rates) <= 0.1 * np.max(np.abs(rates)))
 
+    def rates_around(
+        self, v: np.ndarray, w: np.ndarray, distances: np.ndarray
+    ) -> np.ndarray:
+        """Return the mean of the rates of change at x + h v and at x - h v, for each h.
+
+        The rate is the derivative of ⟨w, f⟩ along v, and the numbers h are the
+        distances.
+        """
+        at = lambda h: self._rate(self._like(self.flat + h * v), v, w)
+        return np.array([(at(h) + at(-h)) / 2 for h in distances])
+
     def _rate(self, x: Any, v: np.ndarray, w: np.ndarray) -> float:
         """Return the rate of change along v at another point x, by any mode."""
         if self.given is not None:

@@ -13,8 +13,8 @@ class Probe(NamedTuple):
     outputs, f stands for ⟨w, f⟩ with random weights w.
 
     Attributes:
-      name: Name of the direction: "random 3", "gradient", or "leaf " and the leaf's
-        name.
+      name: Name of the direction: "random 3", "gradient", "leaf " and the leaf's name,
+        or "outputs 0 to 3 along random 1" if the other outputs have weight 0.
       forward: Rate by forward mode. NaN if f has no forward mode, or if the user gave
         the derivative.
       reverse: Rate by reverse mode, or by the derivative that the user gave. NaN if
@@ -61,13 +61,15 @@ class Probe(NamedTuple):
     def is_off_beside_kinks(self) -> bool:
         """Whether the derivative has an error that a kink does not explain.
 
-        This is true in two cases. In the first, the direction lies within one leaf, f
-        has no kink along it, and the derivative is wrong. In the second, f has a kink
+        This is true in two cases. In the first, the direction lies within one leaf or
+        has weights for a part of the outputs, f has no kink along it, and the
+        derivative is wrong. In the second, f has a kink
         along the direction, and the derivative does not lie between the left and the
         right slope.
         """
         if not self.is_kink:
-            return self.is_off and self.jump == 0 and self.name.startswith("leaf ")
+            parts = ("leaf ", "output")
+            return self.is_off and self.jump == 0 and self.name.startswith(parts)
         low, high = sorted((self.left, self.right))
         # Both slopes contain curvature over a step.
         allowed = max(self.floor, 1e-6 * self.scale, 0.25 * abs(self.jump))
@@ -329,10 +331,15 @@ def _bug(probes: tuple[Probe, ...], f: str) -> str:
     says = getattr(worst, modes[0])
     leaf = f" in {where}" if where else ""
     mode = f", in {modes[0]} mode only" if alone else ""
+    ratio = f"{worst.differences:.9g} on both sides{_hint(says, worst)}."
+    if worst.name.startswith("output"):
+        return (
+            f"A bug{leaf}{mode}: the derivative of {worst.name} is {says:.9g}, but the "
+            f"values have the slope {ratio}"
+        )
     return (
-        f"A bug{leaf}{mode}: "
-        f"along {worst.name} the derivative is {says:.9g}, but the slope of {f} is "
-        f"{worst.differences:.9g} on both sides{_hint(says, worst)}."
+        f"A bug{leaf}{mode}: along {worst.name} the derivative is {says:.9g}, but the "
+        f"slope of {f} is {ratio}"
     )
 
 

@@ -90,6 +90,14 @@ class Slope(NamedTuple):
         least = np.min(np.abs(apart), initial=np.inf)
         return len(apart) == _FEW and bool(least > max(gap, np.ptp(apart)) / 2)
 
+    def smallest_step(self, gap: float) -> float:
+        """Return the smallest step at which a slope with this gap differs from noise.
+
+        The result is NaN if there is none.
+        """
+        steps = STEPS[_SAME * self.unsure < gap]
+        return float(steps[-1]) if len(steps) else float("nan")
+
     def _at_small_steps(self, quiet: np.ndarray) -> np.ndarray:
         """Return the central differences at the two smallest of the quiet steps."""
         return self.central[np.isfinite(self.central) & quiet][-_FEW:]

@@ -23,6 +23,7 @@ OTHER = 0.7  # Relative length of the steps that confirm a result.
 # Factors by which perturbations are enlarged to see whether f follows them, the largest
 # relative perturbation, and the share of the expected change that f must reach.
 WIDER, WIDEST, FOLLOWS = (2.0**12, 2.0**22), 2.0**-14, 1 / 8
+PAIRS = 16  # Number of pairs of points around x at which the derivative is compared.
 
 
 class Values:
@@ -37,7 +38,8 @@ class Values:
       slope: Slope from the best step length.
       length: Length of the longest step, relative to the size of x.
       change: Largest value minus smallest value over steps of the size of x.
-      is_refuted: Whether short steps show neither the slope nor the derivative.
+      is_refuted: Whether short steps show neither the slope nor the derivative, or
+        are too long to show it.
     """
 
     def __init__(
@@ -165,12 +167,14 @@ class Values:
 
         The slope from long steps differs from a correct derivative if the curvature of
         f is large near x. Short steps then agree with the derivative, or with neither.
-        So the long steps do not show that the derivative is wrong.
+        So the long steps do not show that the derivative is wrong. The same holds if
+        the derivative varies within the smallest steps that can show the difference.
 
         Args:
           rates: Values of the derivative in the tested direction that differ from the
             slope: by forward mode, by reverse mode, or both.
         """
+        gaps: dict[float, float] = {}
         for length in (
             self.length,
             *(short for short in self._shorter if short < self.length),
@@ -184,6 +188,25 @@ class Values:
             if agrees or self.is_refuted:
                 self.slope = self.slope._replace(error=float("inf"))
                 return
+        self.is_refuted = any(self._varies_around(gap) for gap in gaps.values())
+        if self.is_refuted:
+            self.slope = self.slope._replace(error=float("inf"))
+
+    def _varies_around(self, gap: float) -> bool:
+        """Return whether the derivative varies by a gap within the smallest telling step.
+
+        Its mean over such a step must then be the slope. The values show only this
+        mean, as for a fast wave that the rounding error of f hides.
+        """
+        step = self.length * self.slope.smallest_step(gap)
+        if not 0 < step < np.inf:
+            return False
+        random = np.random.default_rng(self._seed)
+        rates = self._line.rates_around(
+            self._v, self._w, step * random.uniform(0, 1, PAIRS)
+        )
+        apart, varies = abs(np.mean(rates) - self.slope.value), np.std(rates)
+        return bool(varies > gap / 4 and apart < 3 * varies / PAIRS**0.5)
 
     def remainder(self, rate: float) -> float:
         """Return the order in h of the remainder |f(x + h v) - f(x) - h rate|.

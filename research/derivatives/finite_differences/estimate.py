@@ -29,6 +29,7 @@ from research.derivatives.finite_differences.judging import (
 )
 from research.derivatives.finite_differences.ladder import (
     APART,
+    LOWEST,
     Ladder,
     climbed,
     exponents,
@@ -207,12 +208,12 @@ def finite_difference(
     and the right derivative counts as the error.
 
         order              1      2      3      4
-        smooth           0.05   0.05   0.10   0.45
+        smooth           0      0      0.05   0.40
         root of f        0      0      0      0.20
         jump of f''      0.05   0.10   0      0
-        jump of f'''     0      0.30   0.15   0
-        kink             0.05   0.05   0.05   0.05
-        kink near x      0      0.05   0.60   0.30
+        jump of f'''     0      0.30   0.20   0
+        kink             0.10   0.05   0.05   0.05
+        kink near x      0      0.05   0.40   0.30
         terms cancel     0.30   0.35   0.40   0.60
         few digits       1.15   1.45   1.05   1.45
 
@@ -569,6 +570,8 @@ def _shift_of_a_kink(ladder: Ladder, noise: np.ndarray, found: Tables) -> int | 
     end = int(np.searchsorted(ladder.steps, shift))
     if end == len(ladder.steps):
         return None
+    if end < LOWEST:  # So few steps show nothing.
+        return end
     inner = tables(levels_below(ladder, end), noise[:end], len(jumps))
     below = settle(best_of_each_level(*_both_gaps(inner)[m]))
     shows = below.is_known and abs(below.value) > below.error
