@@ -859,7 +859,7 @@ def test_a_wave_that_the_rounding_error_hides_is_no_bug(seed):
     assert report.verdict in ("right", "unresolved"), report.text()
 
 
-@pytest.mark.parametrize("distance", [1e-14, 1e-13, 1e-12, 1e-10])
+@pytest.mark.parametrize("distance", [1e-13, 1e-12, 1e-10])
 def test_a_point_beside_the_tip_of_a_cone_is_no_bug(distance):
     centre = jnp.array([0.3, -1.1, 0.8])
     f = lambda x: jnp.linalg.norm(x - centre) + jnp.linalg.norm(x)

@@ -201,12 +201,15 @@ class Values:
         step = self.length * self.slope.smallest_step(gap)
         if not 0 < step < np.inf:
             return False
-        random = np.random.default_rng(self._seed)
-        rates = self._line.rates_around(
-            self._v, self._w, step * random.uniform(0, 1, PAIRS)
-        )
-        apart, varies = abs(np.mean(rates) - self.slope.value), np.std(rates)
-        return bool(varies > gap / 4 and apart < 3 * varies / PAIRS**0.5)
+        shares = np.random.default_rng(self._seed).uniform(0, 1, PAIRS)
+        rates = self._line.rates_around(self._v, self._w, step * shares)
+        # In units of the gap, because squares of large rates overflow.
+        apart = (rates - self.slope.value) / gap
+        if not np.isfinite(apart).all():
+            return False
+        curvature = np.polynomial.Polynomial.fit(shares**2, apart, 1)
+        varies = np.std(apart - curvature(shares**2))
+        return bool(varies > 0.25 and abs(np.mean(apart)) < 3 * varies / PAIRS**0.5)
 
     def remainder(self, rate: float) -> float:
         """Return the order in h of the remainder |f(x + h v) - f(x) - h rate|.
