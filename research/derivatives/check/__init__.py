@@ -573,7 +573,7 @@ def _report(
     if verdict in ("right", "wrong") and any(each.is_refuted for each in found):
         verdict = "unresolved"
     # Where nearly no digit of a slope is known, a distance may be chance.
-    if verdict == "wrong" and RESOLVED < smallest and distance < smallest:
+    if verdict == "wrong" and smallest > RESOLVED and distance < smallest:
         verdict = "unresolved"
     slopes = [
         p.taylor_slope
