@@ -193,7 +193,7 @@ class Values:
             self.slope = self.slope._replace(error=float("inf"))
 
     def _varies_around(self, gap: float) -> bool:
-        """Return whether the derivative varies by a gap within the smallest useful step.
+        """Return whether the derivative varies by a gap within the smallest such step.
 
         Its mean over such a step must then be the slope. The values show only this
         mean, as for a fast wave that the rounding error of f hides.
