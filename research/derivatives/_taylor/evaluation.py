@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from research.checks import is_traced
+from research.derivatives._taylor.equality import RULE, equal, equal_params
 from research.derivatives._taylor.power_series import (
     Coefficient,
     Constant,
@@ -201,34 +201,15 @@ def _same(known: Known, equation: Any, inputs: Sequence[Series]) -> bool:
     """Return whether an equation equals one that was evaluated with the same inputs.
 
     JAX traces a custom rule again at each call. So two custom functions count as equal
-    if their jaxprs and the jaxprs of their rules have the same text and constants.
+    if their jaxprs and the jaxprs of their rules are equal.
     """
     if known.equation is equation:
         return True
-    mine, other = known.equation.params, equation.params
-    if mine.keys() != other.keys():
+    if not equal_params(known.equation.params, equation.params):
         return False
-    names = [name for name in mine if name != "jvp_jaxpr_fun"]
-    if not all(_equal(mine[name], other[name]) for name in names):
-        return False
-    return "jvp_jaxpr_fun" not in mine or _equal(
+    return RULE not in equation.params or equal(
         _slope(known.equation, known.inputs), _slope(equation, inputs)
     )
-
-
-def _equal(a: Any, b: Any) -> bool:
-    """Return whether two parameters of equations are equal."""
-    if a is b:
-        return True
-    if hasattr(a, "eqns") or hasattr(a, "jaxpr"):
-        a, b = closed(a), closed(b)
-        constants = zip(a.consts, b.consts, strict=False)
-        return str(a.jaxpr) == str(b.jaxpr) and all(_equal(*pair) for pair in constants)
-    if is_traced(a) or is_traced(b):
-        return False
-    if isinstance(a, jax.Array | np.ndarray) or isinstance(b, jax.Array | np.ndarray):
-        return bool(np.array_equal(a, b, equal_nan=False))
-    return bool(a == b)
 
 
 def _evaluated(
