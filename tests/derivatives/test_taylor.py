@@ -10,6 +10,7 @@ import flint
 import jax
 import jax.numpy as jnp
 import jax.scipy.special as special
+import mpmath
 import numpy as np
 import pytest
 from jax import lax
@@ -119,6 +120,67 @@ def test_series_of_the_inverse_error_function_is_its_reversion():
     np.testing.assert_allclose(
         taylor(special.erfinv, X, 1.0, 10)[1:], truth[1:], rtol=1e-13
     )
+
+
+def bessel_derivative(n, x, order, scaled):
+    """Derivative of I_n(x), or of e^(-|x|) I_n(x), in 50 digits.
+
+    I_n' = (I_(n - 1) + I_(n + 1)) / 2 (DLMF 10.29.1), applied `order` times.
+    """
+    with mpmath.workdps(50):
+        x = mpmath.mpf(x)
+
+        def plain(k):
+            terms = (
+                mpmath.binomial(k, j) * mpmath.besseli(n - k + 2 * j, x)
+                for j in range(k + 1)
+            )
+            return mpmath.fsum(terms) / 2**k
+
+        if not scaled:
+            return float(plain(order))
+        terms = (
+            mpmath.binomial(order, j) * (-mpmath.sign(x)) ** (order - j) * plain(j)
+            for j in range(order + 1)
+        )
+        return float(mpmath.exp(-abs(x)) * mpmath.fsum(terms))
+
+
+@pytest.mark.parametrize("name", ["i0", "i1", "i0e", "i1e"])
+def test_bessel_functions_keep_their_digits_near_zero(name):
+    series = lambda x: taylor(getattr(special, name), x, 1.0, 8)
+    found = jax.jit(jax.vmap(series))
+    places = 10.0 ** np.arange(-6, 0.5, 0.5)
+    x = np.concatenate([places, -places, [1e-300, 1.999, 2.001]])
+    factorials = np.array([math.factorial(k) for k in range(9)])
+    truth = [
+        [bessel_derivative(int(name[1]), a, k, name.endswith("e")) for k in range(9)]
+        for a in x
+    ]
+    # The factor e^(-|x|) cancels digits, as in the terms 2^k of its derivative.
+    rtol = 3e-12 if name.endswith("e") else 1e-12
+    np.testing.assert_allclose(np.asarray(found(x)) * factorials, truth, rtol=rtol)
+
+
+def test_bessel_functions_of_a_function_near_zero_are_arbs():
+    ours = lambda x: special.i0(x * jnp.sin(x)) + special.i1(x * jnp.sin(x))
+
+    def theirs(x):
+        x = x * x.sin()
+        term = lambda m, n: (
+            flint.arb(1)
+            / (2 ** (2 * m + n) * math.factorial(m) * math.factorial(m + n))
+        )
+        even, odd = (
+            sum(((x * x) ** m * term(m, n) for m in range(30)), flint.arb_series([0]))
+            for n in (0, 1)
+        )
+        return even + x * odd
+
+    for x in (1e-3, 0.05, 0.9):
+        np.testing.assert_allclose(
+            taylor(ours, x, 1.0, 9), arb_series(theirs, x, 9), rtol=1e-11
+        )
 
 
 def nested(f, x, v, order):

@@ -29,12 +29,17 @@ from research.derivatives._taylor.power_series import (
     times,
     total,
 )
-from research.derivatives._taylor.recurrences import RECURRENCES, Operation
+from research.derivatives._taylor.recurrences import (
+    OWN_FUNCTIONS,
+    RECURRENCES,
+    Operation,
+)
 from research.derivatives.costs.jaxprs import (
     WRAPPERS,
     alive,
     caller,
     closed,
+    is_library,
     name_of_rule,
     scan_sizes,
 )
@@ -233,6 +238,9 @@ def _evaluated(
         coefficients = RECURRENCES[name](operation, *inputs)
         if coefficients is not None:
             return [series(coefficients)]
+    if _is_own_function(equation):
+        rule = OWN_FUNCTIONS[name_of_rule(equation)]
+        return [series(rule(Operation(name, params, caller(equation)), *inputs))]
     if name in LINEAR and not _of_complex(equation):
         return columns(_linear(equation, inputs), _inexact_outputs(equation))
     inner = Context(None, {} if context.order is not None else context.known)
@@ -241,6 +249,14 @@ def _evaluated(
     # The general rule meets this equation again, in its own derivative rule.
     _remember(equation, inputs, outputs, inner)
     return outputs
+
+
+def _is_own_function(equation: Any) -> bool:
+    """Return whether an equation calls a function of JAX that has a recurrence."""
+    if equation.primitive.name != "custom_jvp_call":
+        return False
+    is_known = name_of_rule(equation) in OWN_FUNCTIONS
+    return is_known and is_library(closed(equation.params["call_jaxpr"]))
 
 
 def _of_complex(equation: Any) -> bool:
