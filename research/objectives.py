@@ -317,15 +317,16 @@ def accuracy(model: Model) -> Objective:
         predicted = (
             logits > 0 if logits.ndim == batch.y.ndim else jnp.argmax(logits, axis=-1)
         )
-        is_float = jnp.issubdtype(logits.dtype, jnp.floating)
-        dtype = logits.dtype if is_float else jnp.result_type(float)
-        share = jnp.mean(predicted == batch.y, dtype=dtype)
+        dtype = _floating_dtype(logits)
         y, num_classes = (
             jnp.asarray(batch.y, float),
             2 if logits.ndim == batch.y.ndim else logits.shape[-1],
         )
+        # In float16, counts above 65,504 are infinite, and 2,049 equals 2,048.
+        share = jnp.mean(predicted == y, dtype=_at_least_single(dtype))
         no_class = ~((y >= 0) & (y < num_classes) & (y == jnp.floor(y)))
-        return jnp.where(jnp.isnan(logits).any() | no_class.any(), jnp.nan, share)
+        is_bad = jnp.isnan(logits).any() | no_class.any()
+        return jnp.where(is_bad, jnp.nan, share).astype(dtype)
 
     def check(logits: Any, y: Any) -> None:
         _check_paired(logits, y)
@@ -366,10 +367,52 @@ def r_squared(model: Model) -> Objective:
                 f"predictions and targets differ in shape: {prediction.shape} and "
                 f"{batch.y.shape}. Give the targets the shape of the predictions."
             )
-        deviation = batch.y - jnp.mean(batch.y, axis=0, keepdims=True)
-        return 1 - jnp.sum((batch.y - prediction) ** 2) / jnp.sum(deviation**2)
+        dtype = jnp.result_type(prediction, _floating_dtype(batch.y))
+        wide = _at_least_single(dtype)
+        y, prediction = jnp.asarray(batch.y, wide), jnp.asarray(prediction, wide)
+        unexplained, of_residual = _sum_of_squares(y - prediction)
+        size = _power_of_two(y)
+        deviation = y / size - jnp.mean(y / size, axis=0, keepdims=True)
+        variance, of_deviation = _sum_of_squares(deviation)
+        share = unexplained / variance * (of_residual / size / of_deviation) ** 2
+        return (1 - share).astype(dtype)
 
     return metric
+
+
+def _floating_dtype(a: ArrayLike) -> Any:
+    """Return the dtype of an array, or the default floating dtype for integers."""
+    dtype = jnp.result_type(a)
+    return dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.result_type(float)
+
+
+def _at_least_single(dtype: Any) -> Any:
+    """Return the dtype for sums of numbers of a dtype: float32 for half precision."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def _widened(a: ArrayLike) -> Array:
+    """Return an array in at least float32, if it is in half precision."""
+    a = jnp.asarray(a)
+    is_inexact = jnp.issubdtype(a.dtype, jnp.inexact)
+    return a.astype(_at_least_single(a.dtype)) if is_inexact else a
+
+
+def _sum_of_squares(a: Array) -> tuple[Array, Array]:
+    """Return Σ (a / s)² and s, a power of two with which no square overflows.
+
+    The large squares do not underflow either. Powers of two change no other bits.
+    """
+    size = _power_of_two(a)
+    return jnp.sum((a / size) ** 2), size
+
+
+def _power_of_two(a: Array) -> Array:
+    """Return the largest power of two up to max |a|; 1 if that is 0 or not finite."""
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(a), initial=0.0))
+    has_size = (largest > 0) & jnp.isfinite(largest)
+    exponent = jnp.frexp(jnp.where(has_size, largest, 1.0))[1] - 1
+    return jnp.ldexp(jnp.ones((), a.dtype), exponent)
 
 
 def in_slices(
@@ -410,11 +453,12 @@ def in_slices(
                 lambda a, start=start: a[start : start + size], (batch.x, batch.y)
             )
             share = min(size, n - start) / n
-            part = jax.tree.map(
-                lambda mean, share=share: share * mean, compiled(params, Batch(x, y))
-            )
+            means = compiled(params, Batch(x, y))
+            part = jax.tree.map(lambda a, share=share: share * _widened(a), means)
             total = part if total is None else jax.tree.map(jnp.add, total, part)
-        return total
+        return jax.tree.map(
+            lambda a, mean: a.astype((share * mean).dtype), total, means
+        )
 
     return whole
 

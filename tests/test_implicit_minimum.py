@@ -151,6 +151,53 @@ def test_singular_hessian_is_refused(name):
     assert jnp.isnan(slope)  # A trace cannot raise.
 
 
+ROTATED = jnp.linalg.qr(jnp.asarray(RANDOM.normal(size=(3, 3))))[0]
+# The Hessian is singular at the minimum, and not where a search ends. The third has a
+# direction that is flatter and quadratic, and the last no minimum.
+DEGENERATE = {
+    "quartic": lambda x, t: jnp.sum(x**4) / 4 - t * jnp.sum(x),
+    "rotated": lambda x, t: _one_quartic(ROTATED @ x, 1.0) - t * (ROTATED @ x)[0],
+    "beside flat": lambda x, t: _one_quartic(x, 1e-6) - t * x[0],
+    "sixth power": lambda x, t: jnp.sum(x**6) - t * jnp.sum(x),
+    "none": lambda x, t: jnp.sum(jnp.exp(-x * (1 + t))),
+}
+
+
+def _one_quartic(x, curvature):
+    return x[0] ** 4 / 4 + 0.5 * curvature * jnp.sum((x[1:] - 1) ** 2)
+
+
+@pytest.mark.parametrize("name", DEGENERATE)
+def test_search_that_ends_before_a_singular_hessian_is_refused(name):
+    start = jnp.array([0.5, 1.0, 1.0])
+    if name == "rotated":
+        start = ROTATED.T @ start
+
+    def at(theta, tolerance):
+        options = {"rule": bfgs(), "tolerance": tolerance, "max_steps": 10_000}
+        return implicit_minimum(DEGENERATE[name], start, theta, **options)
+
+    slope = jax.jit(jax.grad(lambda theta, tol: jnp.sum(at(theta, tol).params)))
+    for tolerance in (1e-3, 1e-6):
+        with pytest.raises(SingularHessianError, match="ends too far from it"):
+            at(0.0, tolerance)
+        assert jnp.isnan(slope(0.0, tolerance))
+
+
+@pytest.mark.parametrize("size", [3, 200])
+def test_smooth_minimum_is_not_refused_at_a_moderate_tolerance(size):
+    # At the minimum x = a t^(1/3); the curvatures 3 x² differ by a factor of 100. The
+    # relative error of dx/dt is 2 (gradient / curvature) / x, which is below 0.011.
+    at = jnp.geomspace(0.5, 5.0, size)
+    objective = lambda x, t: jnp.sum(x**4 / 4 - t * at**3 * x)
+    found = lambda t: (
+        implicit_minimum(
+            objective, 1.2 * at, t, rule=optax.sgd(0.01), tolerance=2e-3, max_steps=2000
+        ).params
+    )
+    np.testing.assert_allclose(jax.jacfwd(found)(1.0), at / 3, rtol=0.011)
+
+
 def test_minimise_is_differentiable_in_reverse():
     def at(theta):
         return minimise(lambda x: ridge(x, theta), RULE, jnp.zeros(6), tolerance=1e-13)

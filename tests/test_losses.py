@@ -770,6 +770,18 @@ def test_the_cosine_depends_on_directions_alone_and_keeps_small_distances():
     np.testing.assert_allclose(slope @ p, 0, atol=2e-15)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_the_cosine_ignores_the_size_of_an_entry_of_weight_0(dtype):
+    p, y = (jnp.array([a, 1.0, b], dtype) for a, b in ((6e4, 0.5), (3.0, -0.5)))
+    weights = jnp.array([0.0, 1.0, 1.0], dtype)
+    f = lambda p, **terms: losses.cosine_distance(p, y, **terms)
+    for compute in (f, jax.grad(f)):
+        found, among = compute(p, weights=weights), compute(p, where=weights > 0)
+        np.testing.assert_array_equal(found, among)
+    eps = float(jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(f(p, weights=weights), 1 - 0.75 / 1.25, rtol=4 * eps)
+
+
 def test_kl_is_the_cross_entropy_less_the_entropy_and_0_at_its_minimum():
     z, q = np.random.default_rng(16).normal(size=4), np.array([0.1, 0.0, 0.4, 0.5])
     entropy = -np.sum(q[q > 0] * np.log(q[q > 0]))

@@ -418,6 +418,73 @@ def test_r_squared_is_scikit_learn_s():
         objectives.r_squared(model)(params, batch)
 
 
+# A model whose parameters are its predictions.
+SHOWN = Model(lambda key: jnp.zeros(()), lambda params, x, key=None: params)
+
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_accuracy_is_right_in_every_dtype(dtype):
+    rng = np.random.default_rng(0)
+    logits = jnp.asarray(rng.normal(size=70_000), dtype)
+    y = rng.integers(0, 2, logits.size)
+    expected = accuracy_score(y, np.asarray(logits.astype(float)) > 0)
+    found = objectives.accuracy(SHOWN)(logits, Batch(y, y))
+    assert found.dtype == dtype
+    assert found == jnp.asarray(expected, dtype)
+    # The label 2,048 is not the predicted class 2,049, which float16 rounds to it.
+    logits = jnp.zeros((1, 3000), dtype).at[0, 2049].set(1)
+    y = jnp.asarray([2048], dtype)
+    assert objectives.accuracy(SHOWN)(logits, Batch(y, y)) == 0
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_r_squared_is_right_at_every_scale_in_every_dtype(dtype):
+    rng = np.random.default_rng(0)
+    exponents = {"float16": (-5, 0, 12), "float64": (-1000, 0, 1000)}
+    for exponent in exponents.get(dtype, (-100, -60, 0, 60, 120)):
+        scale = 2.0**exponent
+        y = rng.normal(size=200)
+        prediction = y + 0.5 * rng.normal(size=200)
+        y, prediction = (jnp.asarray(scale * a, dtype) for a in (y, prediction))
+        found = objectives.r_squared(SHOWN)(prediction, Batch(y, y))
+        exact = [np.asarray(a.astype(float)) / scale for a in (y, prediction)]
+        assert found.dtype == dtype
+        np.testing.assert_allclose(
+            float(found), r2_score(*exact), rtol=2 * float(jnp.finfo(dtype).eps)
+        )
+
+
+def test_r_squared_has_the_bits_of_its_formula_where_nothing_overflows():
+    def formula(prediction, y):
+        deviation = y - jnp.mean(y, axis=0, keepdims=True)
+        return 1 - jnp.sum((y - prediction) ** 2) / jnp.sum(deviation**2)
+
+    # Operation by operation. Under jit, XLA chooses the order of a sum anew.
+    rng = np.random.default_rng(1)
+    for dtype, shape in (("float32", (97,)), ("float64", (97,)), ("float32", (31, 5))):
+        for scale in (1e-3, 1.0, 1e3):
+            drawn = scale * rng.normal(size=(2, *shape))
+            prediction, y = (jnp.asarray(a, dtype) for a in drawn)
+            found = objectives.r_squared(SHOWN)(prediction, Batch(y, y))
+            assert found == formula(prediction, y)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_slices_round_a_mean_once(dtype):
+    batch = Batch(jnp.asarray(np.arange(700) % 2, dtype), np.zeros(700))
+    for size in (1, 7):
+        found = objectives.in_slices(lambda _, batch: jnp.mean(batch.x), size)
+        mean = found(None, batch)
+        assert mean.dtype == dtype
+        # Each mean and the sum of the means are rounded to dtype. The sum takes 700 or
+        # 100 steps in float32 or float64.
+        wide = max(jnp.finfo(dtype).bits, 32)
+        eps = [float(jnp.finfo(kind).eps) for kind in (dtype, f"float{wide}")]
+        assert abs(float(mean) - 0.5) <= 0.5 * (eps[0] + 700 / size * eps[1])
+
+
 def test_slices_refuse_what_is_no_batch():
     mean = objectives.in_slices(lambda params, batch: jnp.mean(batch.x), 2)
     with pytest.raises(ValueError, match="the dataset has no examples"):

@@ -85,6 +85,22 @@ def test_a_sample_that_is_not_finite_never_gives_a_finite_interval_of_the_mean(b
     assert not np.isfinite(statistics.mean_interval([1.0, bad])[0])
 
 
+@pytest.mark.parametrize("exponent", [-1000, -300, 0, 300, 1000])
+def test_an_interval_of_the_mean_scales_with_the_samples(exponent):
+    samples = np.array([1.0, 2.0, 4.5])
+    found = statistics.mean_interval(np.ldexp(samples, exponent))
+    expected = statistics.mean_interval(samples)
+    assert [*found] == [*np.ldexp(expected, exponent)]
+
+
+def test_the_median_of_a_column_does_not_depend_on_the_other_columns():
+    samples = np.random.default_rng(0).normal(size=(7, 4)) * [1e-270, 1.0, 1e60, 1e300]
+    together = np.array(statistics.median_interval(samples))
+    alone = [statistics.median_interval(column) for column in samples.T]
+    np.testing.assert_allclose(together, np.array(alone).T, rtol=1e-15)
+    assert (together[1] < together[2]).all()
+
+
 def test_the_median_of_samples_keeps_nan_and_the_sign_of_infinity():
     samples = np.tile(SAMPLES[:, None], 4)
     samples[2, 1], samples[4:, 2], samples[3:, 3] = np.nan, -np.inf, np.inf

@@ -117,6 +117,13 @@ def test_only_equal_programs_are_shared():
         other = compile_once(add(constant), x)
         assert other is not two
         np.testing.assert_array_equal(other(x), np.arange(3.0) + constant)
+    # Programs that call Python have one text, whatever function they call.
+    by_python = lambda factor: (
+        lambda x: jax.pure_callback(lambda x: factor * np.asarray(x), x, x)
+    )
+    for factor in (2.0, 3.0):
+        multiple = compile_once(by_python(factor), x)(x)
+        np.testing.assert_array_equal(multiple, factor * np.arange(3.0))
     # Of equal operations: one result is weakly typed, or has another name.
     as_pair = [compile_once(lambda x, n=n: {n: x + 2.0}, x)(x) for n in "ab"]
     assert [*map(list, as_pair)] == [["a"], ["b"]]

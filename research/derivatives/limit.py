@@ -42,7 +42,8 @@ class LimitTable(NamedTuple):
         `theory` is 0 for the complex step, because any small step works there.
       limit: Limit of the quotients. This is the derivative from `finite_difference` in
         float64, or nan if that function finds no derivative. For the complex step it is
-        the quotient at h = 1e-100.
+        the quotient at h = 1e-100, or nan if a step that is 1e5 times longer gives
+        another quotient, or if f is so small that its imaginary part underflows.
     """
 
     steps: Float[np.ndarray, "K"]
@@ -204,18 +205,35 @@ def _limit(f: Callable[[Any], Any], x: Any, scheme: str) -> tuple[float, float]:
     """Return the derivative at x in float64, and its error bound."""
     # The complex step has no cancellation. At a tiny step only rounding errors remain.
     if scheme == "complex":
-        point = np.float64(x)
-        value = _quotients(f, point, np.array([1e-100]), scheme)[0][0]
+        point, step = np.float64(x), 1e-100
+        at = lambda step: _quotients(f, point, np.array([step]), scheme)[0][0]
+        value = at(step)
         if abs(point) < 1e-90 and point != 0:  # The step is not small.
-            value = _quotients(f, point, np.array([1e-30 * abs(point)]), scheme)[0][0]
+            step = 1e-30 * abs(point)
+            value = at(step)
         elif abs(value) * 1e-100 < 1e-290:  # The imaginary part has underflowed.
             step = 1e-30 * max(abs(point), 1.0)
-            value = _quotients(f, point, np.array([step]), scheme)[0][0]
+            value = at(step)
+        if not _is_settled(value, at(1e5 * step), at(1e-5 * max(abs(point), 1.0))):
+            return float("nan"), 0.0
         return value, 2 * abs(value) * float(np.finfo(np.float64).eps)
     result = finite_difference(f, float(x))
     if result.verdict == "ok":
         return result.value, result.error
     return float("nan"), 0.0
+
+
+def _is_settled(value: float, longer: float, longest: float) -> bool:
+    """Return whether the quotient of the complex step is the derivative.
+
+    It is not if the quotient of a longer step differs, or if it is 0 because the
+    imaginary part of f underflows. In the latter case the quotient of a much longer
+    step is tiny and not 0.
+    """
+    if value == 0 and 0 < abs(longest) < 1e-285:
+        return False
+    # Where the derivative is 0, the quotient is about h².
+    return abs(value - longer) <= max(1e-8 * abs(value), 1e-40)
 
 
 def _quotients(

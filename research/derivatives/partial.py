@@ -291,17 +291,18 @@ def _parameters(f: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def _called(f: Callable[..., Any], values: dict[str, Any]) -> Any:
-    """Call a function with arguments by name, or by position if it needs that."""
-    by_position = [
-        values[name]
-        for name, parameter in _parameters(f).items()
-        if parameter.kind is parameter.POSITIONAL_ONLY and name in values
-    ]
-    by_name = {
-        name: values[name]
-        for name, parameter in _parameters(f).items()
-        if parameter.kind is not parameter.POSITIONAL_ONLY and name in values
-    }
+    """Call a function with arguments by name, or by position if it needs that.
+
+    A default that stands before a given argument, by position only, is passed too.
+    """
+    parameters = _parameters(f).values()
+    by_place = [p for p in parameters if p.kind is p.POSITIONAL_ONLY]
+    num_given = max(
+        (i + 1 for i, p in enumerate(by_place) if p.name in values), default=0
+    )
+    by_position = [values.get(p.name, p.default) for p in by_place[:num_given]]
+    places = {p.name for p in by_place}
+    by_name = {name: value for name, value in values.items() if name not in places}
     return f(*by_position, **by_name)
 
 

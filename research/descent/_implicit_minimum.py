@@ -79,6 +79,12 @@ def implicit_minimum(
     error. If the smallest eigenvalue is too small in such a call, all derivatives are
     NaN instead, and the field smallest_eigenvalue shows why.
 
+    The search ends a small distance from the minimum, where H may be positive although
+    it is singular at the minimum, as for x⁴. So the call also raises an error, or gives
+    NaN, if H changes by more than half over the distance that is left. Newton's method
+    estimates this distance: s = vᵀ∇f / λ for each eigenvalue λ and eigenvector v. The
+    curvature along v must be within λ / 2 of λ at x + s v and at x - s v.
+
     jaxopt's `custom_root` decorator and optimistix's `ImplicitAdjoint` differentiate in
     the same way, but do not look at the Hessian.
 
@@ -96,13 +102,15 @@ def implicit_minimum(
       theta; the other fields are constants.
     Raises:
       SingularHessianError: The smallest eigenvalue of the Hessian at the minimum is at
-        most n ε times the largest.
+        most n ε times the largest, or the Hessian changes by more than half between the
+        end of the search and the minimum.
       NotInexactError: A leaf of start or theta is not floating.
       NotScalarError: objective does not return one number.
       ValueError, TypeError: An argument is out of range.
     References:
       Krantz & Parks, The Implicit Function Theorem, 2002. Blondel et al., Efficient and
-      Modular Implicit Differentiation, 2022, equation 3.
+      Modular Implicit Differentiation, 2022, equation 3. Kantorovich, Functional
+      analysis and applied mathematics, 1948 (the change of H over a Newton step).
     Example:
       >>> objective = lambda x, theta: 0.5 * (x - 1.0) ** 2 + 0.5 * theta * x**2
       >>> rule = optax.sgd(0.5)
@@ -123,7 +131,7 @@ def implicit_minimum(
             f"objective must return one real number; it returns {described(value)}. "
             "Sum the result."
         )
-    found = _implicit(objective, rule, start, theta, tolerance, int(max_steps))
+    found, far = _implicit(objective, rule, start, theta, tolerance, int(max_steps))
     smallest = jax.lax.stop_gradient(found.smallest_eigenvalue)
     largest = jax.lax.stop_gradient(found.largest_eigenvalue)
     if not is_traced(smallest) and bool(_is_singular(smallest, largest, start)):
@@ -135,6 +143,16 @@ def implicit_minimum(
             "such as 1e-6 * sum(x**2), remove redundant parameters, or check that "
             "the search ends in a minimum (largest entry of the gradient: "
             f"{float(jax.lax.stop_gradient(found.residual)):.3g})."
+        )
+    far = jax.lax.stop_gradient(far)
+    if not is_traced(far) and bool(far):
+        raise SingularHessianError(
+            "The search for the minimum ends too far from it: the Hessian of objective "
+            "changes by more than half over the distance that is left (largest entry "
+            f"of the gradient: {float(jax.lax.stop_gradient(found.residual)):.3g}, "
+            f"smallest eigenvalue: {float(smallest):.3g}). Lower tolerance, or raise "
+            "max_steps. If this does not help, the Hessian at the minimum is singular: "
+            "add a penalty such as 1e-6 * sum(x**2)."
         )
     return found
 
@@ -153,13 +171,17 @@ def _implicit(
     theta: Any,
     tolerance: float | Array,
     max_steps: int,
-) -> ImplicitMinimum:
+) -> tuple[ImplicitMinimum, Array]:
+    """Return the result, and whether the search ends too far from the minimum."""
     of_params = lambda params: objective(params, theta)
     found = minimise(of_params, rule, start, tolerance=tolerance, max_steps=max_steps)
     params, fixed = jax.lax.stop_gradient((found.params, theta))
-    smallest, largest = _extreme_eigenvalues(lambda x: objective(x, fixed), params)
-    bad = _is_singular(smallest, largest, start)
-    return ImplicitMinimum(
+    of_fixed = lambda x: objective(x, fixed)
+    values, vectors = _eigenvectors(of_fixed, params)
+    smallest, largest = values[0], values[-1]
+    far = _is_far(of_fixed, params, values, vectors)
+    bad = _is_singular(smallest, largest, start) | far
+    result = ImplicitMinimum(
         unless(bad, found.params),
         unless(bad, found.value),
         found.gradient_norm,
@@ -168,25 +190,52 @@ def _implicit(
         found.steps,
         found.outcome,
     )
+    return result, far
 
 
-def _extreme_eigenvalues(
-    f: Callable[[Params], Array], params: Params
-) -> tuple[Array, Array]:
-    """Return the smallest and the largest eigenvalue of the Hessian of f."""
+def _eigenvectors(f: Callable[[Params], Array], params: Params) -> tuple[Array, Array]:
+    """Return eigenvalues of the Hessian of f, ascending, and eigenvectors as rows.
+
+    If there are many parameters, these are the Ritz values and vectors of a Krylov
+    space.
+    """
     flat, unravel = ravel_pytree(params)
     slope = jax.grad(lambda x: f(unravel(x)))
     product = lambda v: jax.jvp(slope, (flat,), (v,))[1]
     if flat.size <= DENSE:
         hessian = jax.vmap(product)(jnp.eye(flat.size, dtype=flat.dtype))
-        values = jnp.linalg.eigvalsh(0.5 * (hessian + hessian.T))
-    else:
-        values = _lanczos(product, flat)
-    return values[0], values[-1]
+        values, vectors = jnp.linalg.eigh(0.5 * (hessian + hessian.T))
+        return values, vectors.T
+    basis = _lanczos(product, flat)
+    projected = jax.vmap(lambda v: basis @ product(v))(basis)
+    values, vectors = jnp.linalg.eigh(0.5 * (projected + projected.T))
+    return values, vectors.T @ basis
+
+
+def _is_far(
+    f: Callable[[Params], Array], params: Params, values: Array, vectors: Array
+) -> Array:
+    """Return whether the Hessian changes by more than half within Newton's distance."""
+    flat, unravel = ravel_pytree(params)
+    slope = jax.grad(lambda x: f(unravel(x)))
+    steps = (vectors @ slope(flat)) / values
+    rounding = flat.size * jnp.finfo(flat.dtype).eps * jnp.abs(values[-1])
+
+    def is_steady(given: tuple[Array, Array, Array]) -> Array:
+        v, value, step = given
+
+        def change(step: Array) -> Array:
+            curvature = v @ jax.jvp(slope, (flat + step * v,), (v,))[1]
+            return jnp.abs(curvature - value)
+
+        return jnp.maximum(change(step), change(-step)) <= 0.5 * value + rounding
+
+    # One product after another, so that the check takes little memory.
+    return ~jnp.all(jax.lax.map(is_steady, (vectors, values, steps)))
 
 
 def _lanczos(product: Callable[[Array], Array], like: Array) -> Array:
-    """Return eigenvalues of a symmetric operator on its Krylov space, ascending.
+    """Return an orthonormal basis of the Krylov space of a symmetric operator, as rows.
 
     Each vector is orthogonalised twice against all earlier vectors. If the Krylov space
     is exhausted, a random vector takes the place of the next vector.
@@ -208,5 +257,4 @@ def _lanczos(product: Callable[[Array], Array], like: Array) -> Array:
 
     start = (jnp.zeros_like(draws), draws[0])
     (basis, _), _ = jax.lax.scan(step, start, jnp.arange(LANCZOS_STEPS))
-    projected = jax.vmap(lambda v: basis @ product(v))(basis)
-    return jnp.linalg.eigvalsh(0.5 * (projected + projected.T))
+    return basis

@@ -31,7 +31,7 @@ def compile_once(function: Callable[..., Any], *arguments: Any) -> Callable[...,
     of optimisation. Then the earlier compiled program is returned, so several rules
     share the programs that do not depend on the rule. Equal programs give equal bits.
     The 64 programs that were used last are kept. A program whose text does not contain
-    the values of its constants is not shared.
+    the values of its constants, or the Python functions that it calls, is not shared.
 
     Args:
       function: Pure function of arrays.
@@ -42,7 +42,8 @@ def compile_once(function: Callable[..., Any], *arguments: Any) -> Callable[...,
     traced = jax.jit(function).trace(*arguments)
     lowered = traced.lower()
     text = lowered.as_text()
-    if "jax.const" in text:  # The values of these constants are not part of the text.
+    # The text only counts the constants and the Python functions that it names so.
+    if "jax.const" in text or "callback" in text:
         return lowered.compile()
     devices = {
         (device.platform, device.id)

@@ -241,6 +241,8 @@ def cosine_distance(
             one_example("prediction and target of the same shape (d,)", p, y)
         )
     check_terms(p.shape, "prediction", where, weights)
+    if weights is not None:  # An entry of weight 0 has no part in the size, either.
+        p, y = only(jnp.asarray(weights) != 0, p, y)
     p, y = (_direction(vector, weights) for vector in only(where, p, y))
     return 0.5 * jnp.sum(weighted((p - y) ** 2, None, weights))
 

@@ -25,7 +25,8 @@ def max_pool(
 
     If several entries of a window are equally large, they share the derivative equally,
     as in `jnp.max`. This is the subgradient of least norm. PyTorch assigns the whole
-    derivative to the first entry.
+    derivative to the first entry. A NaN in a window makes the largest value and all
+    derivatives of the window NaN.
 
     Args:
       x: Images, shape (..., H, W, C).
@@ -109,8 +110,12 @@ def _derivative_of_largest(
 ) -> tuple[Array, Array]:
     (x,), (dx,) = primals, tangents
     y = _largest(x, axis)
-    among = x == jnp.broadcast_to(jnp.expand_dims(y, axis), x.shape)
+    whole = jnp.broadcast_to(jnp.expand_dims(y, axis), x.shape)
+    is_bad = y != y  # It is NaN, so no entry equals it. Then all derivatives are NaN.
+    among = (x == whole) | (whole != whole)
     picked = jnp.where(among, dx, jnp.zeros((), dx.dtype))
     count = jnp.sum(among, axis=axis, dtype=dx.dtype)
     # XLA may round x and y differently, so that no entry equals the largest value.
-    return y, jnp.sum(picked, axis=axis) / jnp.maximum(count, 1)
+    nan = jnp.asarray(jnp.nan, dx.dtype)
+    count = jnp.where(is_bad, nan, jnp.maximum(count, 1))
+    return y, jnp.sum(picked, axis=axis) / count

@@ -78,9 +78,10 @@ def median_interval(
         return median, median, median
     infinite, largest = (
         np.isinf(samples),
-        np.max(np.abs(samples), initial=0.0, where=np.isfinite(samples)),
+        np.max(np.abs(samples), axis=0, initial=0.0, where=np.isfinite(samples)),
     )
-    unit = largest if largest > _LARGE else 1.0
+    # Each column has its own unit, so that a small one beside a large one stays.
+    unit = np.where(largest > _LARGE, largest, 1.0)
     # scipy cannot take means of infinities, so a huge finite number replaces infinity.
     # scipy may also interpolate between it and a sample; any share of it stays above
     # _LARGE, which no sample exceeds.
@@ -149,9 +150,12 @@ def mean_interval(
         return mean, None, None
     if not np.isfinite(numbers).all():
         return mean, np.nan, np.nan
+    # The squares of numbers of this size neither overflow nor underflow. A power of two
+    # changes no other bits.
+    exponent = np.frexp(np.max(np.abs(numbers)))[1]
     half = float(
         stats.t.isf((1 - level) / 2, len(numbers) - 1)
-        * numbers.std(ddof=1)
+        * np.ldexp(np.ldexp(numbers, -exponent).std(ddof=1), exponent)
         / np.sqrt(len(numbers))
     )
     return mean, mean - half, mean + half

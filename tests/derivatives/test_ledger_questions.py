@@ -296,6 +296,8 @@ def put(x, places, values):
 
 
 X3 = jnp.array([1.0, 0.0, 2.0])
+TIED, ONES = jnp.array([2.0, 1.0, 2.0]), jnp.ones(3)
+RANK_ONE = jnp.array([[1.0, 2.0], [2.0, 4.0]])
 KINKS = {
     "max": (lambda x: jnp.maximum(x, 2 * x), 0.0, "max"),
     "min": (lambda x: jnp.sum(jnp.minimum(x, 1.0)), X3, "min"),
@@ -320,6 +322,47 @@ KINKS = {
     "sign": (lambda x: jnp.sign(x) * x, 0.0, "sign"),
     "sqrt": (lambda x: jnp.sqrt(x), 0.0, "sqrt"),
     "clamp": (lambda x: jax.lax.clamp(0.0, x, 1.0), 1.0, "clamp"),
+    "argsort": (lambda x: jnp.sum(X3 * x[jnp.argsort(x)]), TIED, "sort"),
+    "ranks": (lambda x: jnp.sum(X3[jnp.argsort(x)] * x**2), TIED, "sort"),
+    "lexsort": (lambda x: jnp.sum(X3 * x[jnp.lexsort((x, ONES))]), TIED, "sort"),
+    "top_k": (lambda x: jnp.sum(X3[:2] * x[lax.top_k(x, 2)[1]]), TIED, "top_k"),
+    "int": (lambda x: jnp.sum(x.astype(int) * x), -TIED, "convert_element_type"),
+    "bool": (lambda x: jnp.sum(x.astype(bool) * X3), X3, "convert_element_type"),
+    "switch": (
+        lambda x: lax.switch(jnp.int32(x), [jnp.sin, jnp.cos], x),
+        1.0,
+        "convert_element_type",
+    ),
+    "nuclear norm": (lambda x: jnp.linalg.norm(x, "nuc"), RANK_ONE, "svd"),
+    "second singular value": (
+        lambda x: jnp.linalg.svd(x, compute_uv=False)[1],
+        jnp.eye(2),
+        "svd",
+    ),
+    "largest eigenvalue": (lambda x: jnp.linalg.eigvalsh(x)[-1], jnp.eye(2), "eigh"),
+    "eigenvector": (lambda x: jnp.linalg.eigh(x)[1][0, 0], jnp.eye(2), "eigh"),
+    "atan2": (lambda x: jnp.arctan2(x[0], x[1]), jnp.array([0.0, -1.0]), "atan2"),
+    "angle": (lambda x: jnp.angle(lax.complex(*x)), jnp.array([-1.0, 0.0]), "atan2"),
+    "complex sqrt": (
+        lambda x: jnp.sqrt(lax.complex(*x)).imag,
+        jnp.array([-1.0, 0.0]),
+        "sqrt",
+    ),
+    "complex log": (
+        lambda x: jnp.log(lax.complex(*x)).imag,
+        jnp.array([-1.0, 0.0]),
+        "log",
+    ),
+    "complex arcsin": (
+        lambda x: jnp.arcsin(lax.complex(*x)).imag,
+        jnp.array([2.0, 0.0]),
+        "asin",
+    ),
+    "complex power": (
+        lambda x: (lax.complex(*x) ** 0.5).imag,
+        jnp.array([-1.0, 0.0]),
+        "pow",
+    ),
 }
 
 
@@ -348,10 +391,81 @@ def test_tie_is_found_and_none_a_little_beside_it(name):
         (lambda x: x * jax.lax.stop_gradient(jnp.abs(x)), 0.0),
         (jax.nn.gelu, 0.0),
         (lambda x: jnp.where(jnp.isnan(x), 0.0, x), 1.0),
+        # What treats equal values alike is smooth in them, as the trace is.
+        (lambda x: jnp.linalg.norm(x, "nuc"), jnp.eye(2)),
+        (lambda x: jnp.linalg.norm(x, 2), RANK_ONE),
+        (lambda x: jnp.sum(jnp.linalg.svd(x, compute_uv=False) ** 2), RANK_ONE),
+        (lambda x: jnp.sum(jnp.linalg.eigvalsh(x) ** 3), jnp.eye(2)),
+        (lambda x: jnp.linalg.slogdet(x)[1], jnp.eye(2)),
+        (lambda x: lax.sort_key_val(ONES, x)[1] @ X3, X3),
+        (lambda x: jnp.sum(x.astype(int) * x), jnp.zeros(3)),
+        (lambda x: jnp.sum(x.astype("float32")), TIED),
+        (lambda x: jnp.sqrt(x.astype(complex)).imag, -1.0),
+        (lambda x: (lax.complex(*x) ** 2).real, jnp.array([-1.0, 0.0])),
+        (lambda x: jnp.searchsorted(X3, x) * x, 0.5),
+        (lambda x: jnp.interp(x, jnp.arange(3.0), X3), 0.5),
+        (lambda x: ONES.at[jnp.array([0, 0, 1])].max(x) @ X3, TIED + X3),
+        # Loops whose steps are smooth.
+        (lambda x: lax.scan(lambda c, a: (jnp.tanh(c + a), c), x, X3)[0], 0.0),
+        (lambda x: lax.fori_loop(0, 3, lambda i, c: jnp.sin(c) * i, x), 0.0),
+        (lambda x: lax.map(jax.nn.softplus, x).sum(), X3),
+        (lambda x: lax.map(jax.nn.softmax, x[None])[0, 0], ONES),
+        (lambda x: lax.map(lambda a: jnp.where(a > 0, a, 1.0) * x, X3).sum(), 1.0),
     ],
 )
 def test_smooth_function_has_no_kink(f, x):
     assert explain(f, x).at_kinks() == []
+
+
+CHOOSING = {
+    "argsort": lambda x, w: w * x[jnp.argsort(x)],
+    "lexsort": lambda x, w: w * x[jnp.lexsort((x,))],
+    "top_k": lambda x, w: w[:3] * x[lax.top_k(x, 3)[1]],
+    "scatter": lambda x, w: w[:2] * jnp.full(2, -9.0).at[SEGMENTS].max(x),
+    "scatter_min": lambda x, w: w[:2] * jnp.full(2, 1.0).at[SEGMENTS].min(x),
+    "rows": lambda x, w: w[:3] * jnp.zeros((2, 3)).at[ROWS].max(x.reshape(2, 3))[0],
+    "segment_max": lambda x, w: w[:2] * jax.ops.segment_max(x, SEGMENTS, 2),
+    "int": lambda x, w: w * x * x.astype(int),
+    "searchsorted": lambda x, w: w * x * jnp.searchsorted(jnp.arange(4.0), x),
+    "digitize": lambda x, w: w * x * jnp.digitize(x, jnp.arange(4.0)),
+    "reduce": lambda x, w: w * lax.reduce(x, -jnp.inf, larger, (0,)),
+    "loop": lambda x, w: lax.map(jnp.abs, w * (x - 1)),
+    "sort": lambda x, w: w * jnp.sort(x),
+    "floor": lambda x, w: w * x * jnp.floor(x),
+}
+SEGMENTS, ROWS = jnp.array([0, 0, 0, 1, 1, 1]), jnp.array([0, 0])
+
+
+def larger(a, b):
+    return jnp.where(a > b, a, b)
+
+
+@pytest.mark.parametrize("name", CHOOSING)
+def test_no_kink_that_differences_show_is_missed(name):
+    # One-sided differences along random directions are the authority.
+    f = lambda x, w: jnp.sum(CHOOSING[name](x, w))
+    differences = jax.jit(
+        lambda x, w, v, h=1e-6: f(x + h * v, w) - 2 * f(x, w) + f(x - h * v, w)
+    )
+    rng = np.random.default_rng(0)
+    shown = 0
+    for _ in range(6):
+        x, w = jnp.array(rng.integers(0, 3, 6), float), jnp.array(rng.normal(size=6))
+        at = [float(differences(x, w, v)) for v in rng.normal(size=(5, 6))]
+        is_kink = np.max(np.abs(at)) > 1e-9
+        shown += is_kink
+        assert explain(f, x, w).at_kinks() or not is_kink
+    assert shown
+
+
+def test_what_is_not_searched_is_said():
+    for f, steps in ((CHOOSING["loop"], ("scan",)), (CHOOSING["reduce"], ())):
+        total = lambda x, w, f=f: jnp.sum(f(x, w))
+        (kink,) = explain(total, TIED, X3).at_kinks()
+        assert kink.sentence.endswith("inside, where at_kinks does not search.")
+        if steps:
+            inside = explain(total, TIED, X3, expand=steps).at_kinks()
+            assert {one.primitive for one in inside} == {"abs"}
 
 
 def test_kink_says_what_jax_chooses():

@@ -65,6 +65,25 @@ def test_best_step_is_within_a_decade_of_theory_on_twenty_functions(scheme, dtyp
     assert max(map(abs, off.values())) <= 1, off
 
 
+SETTLED = {
+    "underflow": (lambda z: 1e-300 * z, 1.0, math.nan),
+    "fast": (lambda z: np.tanh(1e110 * z), 0.0, math.nan),
+    "vertical": (np.sqrt, 0.0, math.nan),
+    "zero": (lambda z: z**3, 0.0, 0.0),
+    "even": (np.cos, 0.0, 0.0),
+    "tiny place": (lambda z: z**2, 1e-95, 2e-95),
+    "small": (lambda z: 1e-150 * np.sin(z), 1.0, 1e-150 * math.cos(1.0)),
+    "large": (lambda z: 1e150 * np.exp(z), 1.0, 1e150 * math.e),
+}
+
+
+@pytest.mark.parametrize("name", SETTLED)
+def test_limit_of_the_complex_step_is_the_derivative_or_nan(name):
+    f, x, slope = SETTLED[name]
+    found = limit_table(f, x, "complex").limit
+    np.testing.assert_allclose(found, slope, rtol=1e-11, atol=1e-50 * (slope == 0))
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("scheme", [*POWERS, "complex"])
 def test_truncation_and_rounding_bound_the_error_at_every_step(scheme, dtype):

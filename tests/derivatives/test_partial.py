@@ -251,3 +251,27 @@ def test_arguments_may_be_called_as_the_functions_own():
 def test_an_argument_by_position_is_passed_by_position():
     found = total_derivative(lambda x, y: x * y, 2.0, {"y": jnp.sin})
     np.testing.assert_allclose(found.total, np.sin(2.0) + 2.0 * np.cos(2.0))
+
+
+@pytest.mark.parametrize(
+    "names", [(), ("a",), ("b",), ("c",), ("a", "c"), ("b", "c"), ("a", "b", "c")]
+)
+def test_arguments_by_position_alone_equal_arguments_by_name(names):
+    # Defaults that are skipped stand before, between and after the given arguments.
+    def by_name(x, a=2.0, b=1.0, c=5.0):
+        return a * x + 100 * b + x * c**2
+
+    def by_place(x, a=2.0, b=1.0, c=5.0, /):
+        return by_name(x, a, b, c)
+
+    def mixed(x, a=2.0, /, b=1.0, *, c=5.0):
+        return by_name(x, a, b, c)
+
+    functions = {"a": jnp.sin, "b": jnp.square, "c": jnp.exp}
+    composed = lambda x: by_name(x, **{name: functions[name](x) for name in names})
+    truth = jax.grad(composed)(3.0)
+    dependencies = {name: lambda x, g=functions[name]: g(x) for name in names}
+    for f in (by_name, by_place, mixed):
+        found = total_derivative(f, 3.0, dependencies)
+        np.testing.assert_allclose(found.total, truth, rtol=1e-14)
+        assert list(found.via) == list(names)

@@ -10,12 +10,13 @@ import flint
 import jax
 import jax.numpy as jnp
 import jax.scipy.special as special
+import mpmath
 import numpy as np
 import pytest
 from jax import lax
 
 from research.derivatives import NotInexactError, UnsupportedPrimitiveError
-from research.derivatives._taylor import recurrences
+from research.derivatives._taylor import equality, recurrences
 from research.derivatives.costs.jaxprs import inner
 from research.derivatives.exact import derivative, taylor
 from tests.derivatives.taylor_probes import PROBES, network
@@ -119,6 +120,67 @@ def test_series_of_the_inverse_error_function_is_its_reversion():
     np.testing.assert_allclose(
         taylor(special.erfinv, X, 1.0, 10)[1:], truth[1:], rtol=1e-13
     )
+
+
+def bessel_derivative(n, x, order, scaled):
+    """Derivative of I_n(x), or of e^(-|x|) I_n(x), in 50 digits.
+
+    I_n' = (I_(n - 1) + I_(n + 1)) / 2 (DLMF 10.29.1), applied `order` times.
+    """
+    with mpmath.workdps(50):
+        x = mpmath.mpf(x)
+
+        def plain(k):
+            terms = (
+                mpmath.binomial(k, j) * mpmath.besseli(n - k + 2 * j, x)
+                for j in range(k + 1)
+            )
+            return mpmath.fsum(terms) / 2**k
+
+        if not scaled:
+            return float(plain(order))
+        terms = (
+            mpmath.binomial(order, j) * (-mpmath.sign(x)) ** (order - j) * plain(j)
+            for j in range(order + 1)
+        )
+        return float(mpmath.exp(-abs(x)) * mpmath.fsum(terms))
+
+
+@pytest.mark.parametrize("name", ["i0", "i1", "i0e", "i1e"])
+def test_bessel_functions_keep_their_digits_near_zero(name):
+    series = lambda x: taylor(getattr(special, name), x, 1.0, 8)
+    found = jax.jit(jax.vmap(series))
+    places = 10.0 ** np.arange(-6, 0.5, 0.5)
+    x = np.concatenate([places, -places, [1e-300, 1.999, 2.001]])
+    factorials = np.array([math.factorial(k) for k in range(9)])
+    truth = [
+        [bessel_derivative(int(name[1]), a, k, name.endswith("e")) for k in range(9)]
+        for a in x
+    ]
+    # The factor e^(-|x|) cancels digits, as in the terms 2^k of its derivative.
+    rtol = 3e-12 if name.endswith("e") else 1e-12
+    np.testing.assert_allclose(np.asarray(found(x)) * factorials, truth, rtol=rtol)
+
+
+def test_bessel_functions_of_a_function_near_zero_are_arbs():
+    ours = lambda x: special.i0(x * jnp.sin(x)) + special.i1(x * jnp.sin(x))
+
+    def theirs(x):
+        x = x * x.sin()
+        term = lambda m, n: (
+            flint.arb(1)
+            / (2 ** (2 * m + n) * math.factorial(m) * math.factorial(m + n))
+        )
+        even, odd = (
+            sum(((x * x) ** m * term(m, n) for m in range(30)), flint.arb_series([0]))
+            for n in (0, 1)
+        )
+        return even + x * odd
+
+    for x in (1e-3, 0.05, 0.9):
+        np.testing.assert_allclose(
+            taylor(ours, x, 1.0, 9), arb_series(theirs, x, 9), rtol=1e-11
+        )
 
 
 def nested(f, x, v, order):
@@ -322,6 +384,105 @@ def test_functions_with_one_body_and_two_rules_are_not_confused():
         np.testing.assert_allclose(
             taylor(f, X, 1.0, 3), nested(f, X, 1.0, 3), rtol=1e-14
         )
+
+
+INSIDE = {
+    "plain": lambda f: f,
+    "jit": jax.jit,
+    "jit in jit": lambda f: jax.jit(lambda x: jax.jit(f)(x)),
+    "checkpoint": jax.checkpoint,
+    "cond": lambda f: lambda x: lax.cond(x > 0, jax.jit(f), lambda x: x, x),
+    "scan": lambda f: (
+        lambda x: lax.scan(lambda c, _: (jax.jit(f)(c), None), x, None, length=1)[0]
+    ),
+}
+
+
+def polynomial(coefficients, inside, rule_inside):
+    @jax.custom_jvp
+    def own(x):
+        return INSIDE[inside](lambda x: jnp.polyval(coefficients, x))(x)
+
+    @own.defjvp
+    def _(primals, tangents):
+        slope = lambda x: jnp.polyval(jnp.polyder(coefficients), x)
+        return own(primals[0]), INSIDE[rule_inside](slope)(primals[0]) * tangents[0]
+
+    return own
+
+
+def product_by_rule(one, two):
+    """The product, with the rule of Leibniz as its own rule."""
+
+    @jax.custom_jvp
+    def both(x):
+        return one(x) * two(x)
+
+    @both.defjvp
+    def _(primals, tangents):
+        a, slope_a = jax.jvp(one, primals, tangents)
+        b, slope_b = jax.jvp(two, primals, tangents)
+        return both(*primals), a * slope_b + b * slope_a
+
+    return both
+
+
+@pytest.mark.parametrize("inside", INSIDE)
+def test_functions_that_differ_in_constants_alone_are_not_confused(inside):
+    # The other polynomial has the same text. NumPy multiplies the coefficients.
+    one, two = np.array([1.0, 2.0, 3.0]), np.array([10.0, 20.0, 40.0])
+    for kinds in ((inside, inside), ("plain", inside), (inside, "plain")):
+        own = [polynomial(jnp.asarray(c), *kinds) for c in (one, two)]
+        whole = np.polymul(one, two)
+        for order in range(3, 6):
+            np.testing.assert_allclose(
+                derivative(product_by_rule(*own), 2.0, order),
+                np.polyval(np.polyder(whole, order), 2.0),
+                rtol=1e-13,
+                atol=1e-10,
+            )
+
+
+def test_functions_that_differ_in_an_inner_rule_are_not_confused():
+    # Equal values and equal slopes; the rules of the slopes differ.
+    def square(second):
+        @jax.custom_jvp
+        def double(x):
+            return 2 * x
+
+        double.defjvp(lambda x, dx: (double(*x), second * dx[0]))
+
+        @jax.custom_jvp
+        def own(x):
+            return x * x
+
+        own.defjvp(lambda x, dx: (own(*x), jax.jit(double)(*x) * dx[0]))
+        return own
+
+    f = product_by_rule(square(2.0), square(5.0))
+    np.testing.assert_allclose(
+        taylor(f, X, 1.0, 4), nested(f, X, 1.0, 4), rtol=1e-13, atol=1e-14
+    )
+
+
+def test_constants_are_equal_by_their_bits():
+    nan = float("nan")
+    for a, b in ((nan, nan), (np.array([nan]), np.array([nan])), ((1, 2), (1, 2))):
+        assert equality.equal(a, b)
+    ones = np.ones(2)
+    for b in (np.ones(3), np.ones(1), np.ones(2, "float32"), np.ones((2, 1)), [1, 1]):
+        assert not equality.equal(ones, b)
+    assert not equality.equal(0.0, -0.0)
+    assert not equality.equal(np.zeros(2), -np.zeros(2))
+    assert not equality.equal((1, 2), (1, 2, 3))
+    assert not equality.equal(1, 1.0)
+    key = jax.random.key
+    assert not equality.equal(key(0), key(1))
+    seen = []
+    jax.jit(lambda x, y: seen.append((equality.equal(x, x), equality.equal(x, y))))(
+        1.0, 1.0
+    )
+    assert seen == [(True, False)]  # A tracer equals itself alone.
 
 
 @jax.custom_vjp

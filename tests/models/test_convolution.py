@@ -338,6 +338,24 @@ def test_equal_largest_values_share_the_derivative():
     )
 
 
+@pytest.mark.parametrize(("window", "stride"), [(2, None), (2, 1)])
+def test_nan_in_a_window_gives_the_derivatives_of_the_maximum(window, stride):
+    x = jnp.arange(16.0).reshape(4, 4, 1).at[1, 1].set(jnp.nan)
+    step = stride or window
+
+    def of_windows(x):
+        places = range(0, 3, step)
+        return sum(
+            jnp.sum(jnp.max(x[i : i + 2, j : j + 2], axis=(0, 1)))
+            for i in places
+            for j in places
+        )
+
+    pooled = lambda x: jnp.sum(max_pool(x, window, stride=stride))
+    np.testing.assert_array_equal(jax.grad(pooled)(x), jax.grad(of_windows)(x))
+    assert jnp.isnan(jax.grad(pooled)(x)).any()
+
+
 def test_second_derivatives_pass_through_max_pooling():
     x = np.random.default_rng(5).normal(size=(4, 4, 1))
     hessian = jax.jit(jax.hessian(lambda x: jnp.sum(max_pool(x) ** 3)))(x).reshape(

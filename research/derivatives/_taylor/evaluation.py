@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from research.checks import is_traced
+from research.derivatives._taylor.equality import RULE, equal, equal_params
 from research.derivatives._taylor.power_series import (
     Coefficient,
     Constant,
@@ -29,12 +29,17 @@ from research.derivatives._taylor.power_series import (
     times,
     total,
 )
-from research.derivatives._taylor.recurrences import RECURRENCES, Operation
+from research.derivatives._taylor.recurrences import (
+    OWN_FUNCTIONS,
+    RECURRENCES,
+    Operation,
+)
 from research.derivatives.costs.jaxprs import (
     WRAPPERS,
     alive,
     caller,
     closed,
+    is_library,
     name_of_rule,
     scan_sizes,
 )
@@ -201,34 +206,15 @@ def _same(known: Known, equation: Any, inputs: Sequence[Series]) -> bool:
     """Return whether an equation equals one that was evaluated with the same inputs.
 
     JAX traces a custom rule again at each call. So two custom functions count as equal
-    if their jaxprs and the jaxprs of their rules have the same text and constants.
+    if their jaxprs and the jaxprs of their rules are equal.
     """
     if known.equation is equation:
         return True
-    mine, other = known.equation.params, equation.params
-    if mine.keys() != other.keys():
+    if not equal_params(known.equation.params, equation.params):
         return False
-    names = [name for name in mine if name != "jvp_jaxpr_fun"]
-    if not all(_equal(mine[name], other[name]) for name in names):
-        return False
-    return "jvp_jaxpr_fun" not in mine or _equal(
+    return RULE not in equation.params or equal(
         _slope(known.equation, known.inputs), _slope(equation, inputs)
     )
-
-
-def _equal(a: Any, b: Any) -> bool:
-    """Return whether two parameters of equations are equal."""
-    if a is b:
-        return True
-    if hasattr(a, "eqns") or hasattr(a, "jaxpr"):
-        a, b = closed(a), closed(b)
-        constants = zip(a.consts, b.consts, strict=False)
-        return str(a.jaxpr) == str(b.jaxpr) and all(_equal(*pair) for pair in constants)
-    if is_traced(a) or is_traced(b):
-        return False
-    if isinstance(a, jax.Array | np.ndarray) or isinstance(b, jax.Array | np.ndarray):
-        return bool(np.array_equal(a, b, equal_nan=False))
-    return bool(a == b)
 
 
 def _evaluated(
@@ -252,6 +238,9 @@ def _evaluated(
         coefficients = RECURRENCES[name](operation, *inputs)
         if coefficients is not None:
             return [series(coefficients)]
+    if _is_own_function(equation):
+        rule = OWN_FUNCTIONS[name_of_rule(equation)]
+        return [series(rule(Operation(name, params, caller(equation)), *inputs))]
     if name in LINEAR and not _of_complex(equation):
         return columns(_linear(equation, inputs), _inexact_outputs(equation))
     inner = Context(None, {} if context.order is not None else context.known)
@@ -260,6 +249,14 @@ def _evaluated(
     # The general rule meets this equation again, in its own derivative rule.
     _remember(equation, inputs, outputs, inner)
     return outputs
+
+
+def _is_own_function(equation: Any) -> bool:
+    """Return whether an equation calls a function of JAX that has a recurrence."""
+    if equation.primitive.name != "custom_jvp_call":
+        return False
+    is_known = name_of_rule(equation) in OWN_FUNCTIONS
+    return is_known and is_library(closed(equation.params["call_jaxpr"]))
 
 
 def _of_complex(equation: Any) -> bool:

@@ -254,38 +254,105 @@ def _integer_power(x: Series, exponent: int) -> Coefficients:
     return (result[k] for k in itertools.count())
 
 
-def _bessel(column: int) -> Callable[..., Coefficients]:
-    """Return the rule of e^(-|x|) I_0(x) (column 0) or e^(-|x|) I_1(x) (column 1).
+# Up to this |x|, the recurrence of Bessel functions would lose digits; see `_bessel`.
+NEAR = 2.0
+TERMS = 14  # The next term is below 1e-21 of the sum for |x| up to NEAR.
+
+
+def _bessel(column: int, scaled: bool) -> Callable[..., Coefficients]:
+    """Return the rule of I_0(x) (column 0) or I_1(x) (column 1), scaled by e^(-|x|).
 
     p = e^(-|x|) I_0 and q = e^(-|x|) I_1 satisfy p' = q - s p and q' = p - s q - q / x,
-    where s is the sign of x (DLMF 10.29). At x = 0 the rule of JAX is p' = q, q' = 1/2.
+    where s is the sign of x (DLMF 10.29); without the scale, s = 0. Each order divides
+    rounding errors by x, so `_bessel_near_zero` replaces this recurrence near 0. At
+    x = 0 the rule of JAX for the scaled functions is p' = q, q' = 1/2.
     """
 
     def rule(operation: Operation, x: Series) -> Coefficients:
         del operation
-        slope, sign, at_zero = differentiated(x), lax.sign(x[0]), x[0] == 0
-        safe = jnp.where(at_zero, jnp.ones_like(x[0]), x[0])
-        p, q = [lax.bessel_i0e(x[0])], [lax.bessel_i1e(x[0])]
+        slope, at_zero = differentiated(x), x[0] == 0
+        is_near = lax.abs(x[0]) <= NEAR
+        near = _bessel_near_zero(x, slope, scaled)
+        sign = lax.sign(x[0]) if scaled else jnp.zeros_like(x[0])
+        scale = jnp.ones_like(x[0]) if scaled else lax.exp(lax.abs(x[0]))
+        safe = jnp.where(is_near, jnp.ones_like(x[0]), x[0])
+        p, q = [scale * lax.bessel_i0e(x[0])], [scale * lax.bessel_i1e(x[0])]
         ratio: list[Any] = []
         of_p: list[Any] = []
         of_q: list[Any] = []
+        zero = jnp.zeros_like(x[0])
+        yield (p, q)[column][0]
+        next(near)
         for k in itertools.count():
-            yield (p, q)[column][k]
             rest = minus(q[k], product(k, x, ratio, first=1))
             ratio.append(lax.div(rest, safe))
             of_p.append(q[k] - sign * p[k])
             of_q.append(p[k] - sign * q[k] - ratio[k])
-            zero = jnp.zeros_like(x[0])
-            half = zero if x[k + 1] is None else 0.5 * x[k + 1]
-            quarter = square(k + 1, x, first=1)
-            quarter = zero if quarter is None else 0.25 * quarter
             factor = 1 / (k + 1)
             p_next = times(factor, product(k, slope, of_p))
             q_next = times(factor, product(k, slope, of_q))
-            p.append(jnp.where(at_zero, quarter, zero if p_next is None else p_next))
-            q.append(jnp.where(at_zero, half, zero if q_next is None else q_next))
+            p.append(zero if p_next is None else p_next)
+            q.append(zero if q_next is None else q_next)
+            close = next(near)[column]
+            found = jnp.where(
+                is_near, zero if close is None else close, (p, q)[column][k + 1]
+            )
+            if scaled:
+                half = zero if x[k + 1] is None else 0.5 * x[k + 1]
+                quarter = square(k + 1, x, first=1)
+                quarter = zero if quarter is None else 0.25 * quarter
+                found = jnp.where(at_zero, (quarter, half)[column], found)
+            yield found
 
     return rule
+
+
+def _bessel_near_zero(
+    x: Series, slope: Series, scaled: bool
+) -> Iterator[tuple[Coefficient, Coefficient]]:
+    """Yield the coefficients of I_0(x) and I_1(x), scaled or not, for |x| <= NEAR.
+
+    R_n(x) = I_n(x) / x^n has a power series of positive terms, and R_n' = x R_(n+1)
+    (DLMF 10.29.4). So nothing is divided by x.
+    """
+    rate = series(product(k, x, slope) for k in itertools.count())
+    levels: list[list[Coefficient]] = [[_regular_bessel(0, x[0])]]
+    second: list[Coefficient] = []
+    decay = series(_exp_of_minus_size(x)) if scaled else Constant(jnp.ones_like(x[0]))
+
+    def add(n: int, j: int) -> None:
+        """Add coefficient j of R_n, from those of R_(n + 1)."""
+        levels[n].append(times(1 / j, product(j - 1, rate, levels[n + 1])))
+
+    for k in itertools.count():
+        levels.append([_regular_bessel(k + 1, x[0])])
+        for n in range(k, 0, -1):
+            add(n, k + 1 - n)
+        if k:
+            add(0, k)
+        second.append(product(k, x, levels[1]))
+        yield product(k, decay, levels[0]), product(k, decay, second)
+
+
+def _exp_of_minus_size(x: Series) -> Coefficients:
+    """Yield the coefficients of e^(-s x), where s is the sign of x[0]."""
+    sign, slope = lax.sign(x[0]), differentiated(x)
+    rate = series(
+        None if slope[k] is None else lax.neg(lax.mul(sign, slope[k]))
+        for k in itertools.count()
+    )
+    return grow(lax.exp(-lax.abs(x[0])), lambda k, y: product(k, rate, y))
+
+
+def _regular_bessel(n: int, x: Any) -> Any:
+    """Return I_n(x) / x^n = Σ_m (x² / 4)^m / (2^n m! (m + n)!)."""
+    terms = [
+        1 / (2**n * math.factorial(m) * math.factorial(m + n)) for m in range(TERMS)
+    ]
+    result = jnp.full_like(x, terms[-1])
+    for term in terms[-2::-1]:
+        result = result * (0.25 * x * x) + jnp.full_like(x, term)
+    return result
 
 
 def _cholesky(operation: Operation, a: Series) -> Coefficients:
@@ -382,8 +449,14 @@ RECURRENCES: dict[str, Callable[..., Coefficients | None]] = {
     "cbrt": _cbrt,
     "pow": _pow,
     "integer_pow": _integer_pow,
-    "bessel_i0e": _bessel(0),
-    "bessel_i1e": _bessel(1),
+    "bessel_i0e": _bessel(0, scaled=True),
+    "bessel_i1e": _bessel(1, scaled=True),
     "cholesky": _cholesky,
     "triangular_solve": _triangular_solve,
+}
+
+# Functions of JAX with a custom rule that divides by x.
+OWN_FUNCTIONS: dict[str, Callable[..., Coefficients]] = {
+    "i0_impl": _bessel(0, scaled=False),
+    "_i1": _bessel(1, scaled=False),
 }

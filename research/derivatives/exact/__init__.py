@@ -61,6 +61,12 @@ def derivative(f: Callable[..., Any], x: Any, order: int = 1) -> Any:
     derivatives at 0 are returned as 0, although f''(0) = -1/3. Instead use `jnp.sinc`,
     a series near 0, or `finite_difference`, which uses values of f on both sides of x.
 
+    Near a removable singularity that f itself writes, such as sin(x) / x or
+    (1 - cos(x)) / x² at x = 1e-3, rounding errors of this formula grow by a factor of
+    about 1 / x with each order, and the result has no bound. Instead use a formula
+    without the singularity, such as `jnp.sinc`, or `finite_difference`, whose result
+    has an error bound.
+
     Args:
       f: Function of one real number. It may return an array or a pytree. Each entry is
         then differentiated.
@@ -149,7 +155,9 @@ def taylor(f: Callable[..., Any], x: Any, v: Any, order: int) -> Any:
     integrated. f may contain loops and branches. Calls of `taylor` may be compiled,
     mapped and differentiated like any other function of JAX. If f selects between
     branches, the result is the series of the branch that is selected at x, as in
-    `derivative`.
+    `derivative`. Near a removable singularity that f itself writes, such as sin(x) / x
+    at x = 1e-3, rounding errors grow by a factor of about 1 / x with each order, and
+    the result has no bound (see `derivative` for what to use instead).
 
     `jax.experimental.jet` returns derivatives instead of Taylor coefficients, and has
     no rule for loops, branches, linear solves and many elementary functions.

@@ -46,8 +46,10 @@ def explain(
     The gradients are bit-identical to the result of jax.grad(f) if JAX runs each
     operation separately (`with jax.disable_jit()`). If f or a function of jax.numpy is
     jitted, XLA fuses operations, and the result of jax.grad may differ in the last
-    digits. With `expand`, the gradients agree with the result of jax.grad up to
-    rounding errors.
+    digits. They may also differ in the last digit if f has a `jax.checkpoint` inside
+    another one or one that uses its argument several times, or a `jax.custom_jvp` with
+    several outputs: JAX then adds the same terms in another order. With `expand`, the
+    gradients agree with the result of jax.grad up to rounding errors.
 
     Args:
       f: Any JAX function that takes arrays, or pytrees of arrays, and returns a number.

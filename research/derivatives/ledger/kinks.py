@@ -3,6 +3,7 @@
 At a kink or a jump, the gradient is a convention of JAX and not a derivative.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,9 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from research.derivatives.ledger.tape import Equation, Tape, is_key
+from research.derivatives.costs.splitting import (
+    COMPARISONS,
+    JUMPS,
+    SPLITTING,
+    may_split,
+)
+from research.derivatives.ledger.tape import Equation, Tape, is_inexact, is_key
 
-COMPARISONS = frozenset(["lt", "le", "gt", "ge", "eq", "ne"])
 EXTREMES = {
     "reduce_max": np.max,
     "argmax": np.max,
@@ -24,20 +30,38 @@ EXTREMES = {
 }
 
 
-WINDOWS = ("reduce_window_max", "reduce_window_min")
+SPECTRA = frozenset(["svd", "eigh", "eig"])
+SCATTERS = frozenset(["scatter_max", "scatter_min"])
+WINDOWS = frozenset(["reduce_window_max", "reduce_window_min"])
+# Where complex functions jump: the axis and the rays on it. For z = u + iv, the cut is
+# on the "real" axis (v = 0) or on the "imaginary" one (u = 0).
+CUTS = {
+    "sqrt": ("real", lambda u: u < 0),
+    "log": ("real", lambda u: u <= 0),
+    "log1p": ("real", lambda u: u <= -1),
+    "pow": ("real", lambda u: u <= 0),
+    "asin": ("real", lambda u: np.abs(u) >= 1),
+    "acos": ("real", lambda u: np.abs(u) >= 1),
+    "acosh": ("real", lambda u: u <= 1),
+    "atanh": ("real", lambda u: np.abs(u) >= 1),
+    "asinh": ("imaginary", lambda v: np.abs(v) >= 1),
+    "atan": ("imaginary", lambda v: np.abs(v) >= 1),
+}
 
 
 class Kink(NamedTuple):
     """A row of the table of `explain` where the function may have no derivative.
 
     The row is at a tie: two compared values are equal, or a value is exactly at a kink
-    or a jump.
+    or a jump. Or the row contains operations that could be at a tie and are not
+    searched, as a loop does.
 
     Attributes:
       name: Name of the row.
       primitive: JAX primitive of the row.
       source: Line of the user's code.
-      sentence: Sentence that describes the tie and the derivative that JAX uses.
+      sentence: Sentence that describes the tie and the derivative that JAX uses, or
+        says that the row is not searched.
     """
 
     name: str
@@ -51,18 +75,15 @@ def at_kinks(tape: Tape, names: dict[int, str]) -> list[Kink]:
 
     These equations are at a tie: two compared values are equal (as in max(a, a)), or a
     value is exactly at a kink or a jump (as in abs(0)). If the tape has a loop as one
-    equation, the steps of the loop are not searched.
+    equation, the steps of the loop are not searched. If these steps, or the equations
+    of another function inside an equation, could be at a tie, the list says so.
 
     `names` is a dict from each node to the name of its value. A node is a number: the
     position of a value on the tape.
     """
     kinks = []
     for equation in tape.equations():
-        what = (
-            _tie(equation, [tape.value(operand) for operand in equation.inputs])
-            if _counts(equation)
-            else ""
-        )
+        what = _tie(equation, tape) if _counts(equation, tape) else ""
         if what:
             name = names.get(equation.outputs[0], equation.primitive)
             # A comparison inside a rule has no row of its own.
@@ -74,39 +95,53 @@ def at_kinks(tape: Tape, names: dict[int, str]) -> list[Kink]:
     return kinks
 
 
-def _counts(equation: Equation) -> bool:
+def _counts(equation: Equation, tape: Tape) -> bool:
     """Return whether a tie in the row affects the derivative.
 
     At a tie, two compared values are equal. In a function with a custom rule, only the
     comparisons inside the rule count. The comparisons that compute the value of the
     function do not: the function may be smooth although one of them is a tie, as
     softplus at 0 is. A comparison of a value with itself does not count, because it is
-    a test for NaN.
+    a test for NaN. An equation with an integer output decides, as argmax does: no
+    adjoint passes through an index, but the value that it chooses jumps.
     """
     if equation.primitive in COMPARISONS:
         return (equation.is_active or equation.is_rule) and equation.inputs[
             0
         ] != equation.inputs[1]
-    decides = equation.primitive in (
-        "argmax",
-        "argmin",
-        "sign",
-        "floor",
-        "ceil",
-        "round",
-    )
+    decides = equation.primitive in JUMPS or _integers(equation, tape)
     return (
         equation.is_active
         and not equation.is_rule
-        and (decides or equation.contributions is not None)
+        and (bool(decides) or equation.contributions is not None)
     )
 
 
-def _tie(equation: Equation, values: Sequence[Any]) -> str:
-    primitive = equation.primitive
+def _integers(equation: Equation, tape: Tape) -> list[int]:
+    """Return the places of the outputs that are integers or truth values."""
+    values = [tape.value(node) for node in equation.outputs]
+    return [i for i, v in enumerate(values) if not is_key(v) and not is_inexact(v)]
+
+
+def _tie(equation: Equation, tape: Tape) -> str:
+    primitive = equation.primitive.replace("-", "_")
+    values = [tape.value(operand) for operand in equation.inputs]
     if any(map(is_key, values)):
         return ""
     arrays = [np.asarray(value) for value in values]
+    if np.iscomplexobj(arrays[0]) and primitive in CUTS:
+        return _at_cut(equation, tape, arrays[0])
+    if primitive == "atan2" and np.any((arrays[0] == 0) & (arrays[1] <= 0)):
+        return "its point is on the negative half of the axis, where the angle jumps"
+    if primitive in SPECTRA:
+        return _at_equal_values(equation, tape)
+    if primitive in SCATTERS:
+        shared = _is_shared_in_scatter(equation, values)
+        return "several entries are extreme at one place" if shared else ""
+    if primitive == "convert_element_type" and np.any(
+        _at_step(arrays[0], equation.params["new_dtype"])
+    ):
+        return "its argument is at a jump of the conversion; JAX takes the derivative 0"
     if primitive in ("max", "min") and np.any(arrays[0] == arrays[1]):
         return "its two arguments are equal; each gets half of the adjoint"
     if primitive == "abs" and np.any(arrays[0] == 0):
@@ -145,9 +180,156 @@ def _tie(equation: Equation, values: Sequence[Any]) -> str:
         return (
             "several entries are extreme; the derivative depends on which one is chosen"
         )
-    if primitive in ("sort", "top_k") and _has_equal(equation, arrays[0]):
+    if primitive == "sort":
+        has_equal = _has_equal_keys(equation, tape)
+    else:
+        has_equal = primitive == "top_k" and _has_equal(equation, arrays[0])
+    if has_equal:
         return "some entries are equal; the derivative depends on their order"
+    return _unsearched(equation, tape) if primitive not in SPLITTING else ""
+
+
+def _at_cut(equation: Equation, tape: Tape, z: np.ndarray) -> str:
+    """Say if an argument is on the branch cut of a complex function."""
+    if equation.primitive == "pow":
+        exponent = np.asarray(tape.value(equation.inputs[1]))
+        z = np.where((exponent.imag == 0) & (exponent.real % 1 == 0), 1.0, z)
+    if equation.primitive == "sqrt" and np.any(z == 0):
+        return "its argument is 0, where its graph is vertical"
+    axis, is_cut = CUTS[equation.primitive]
+    u, v = np.real(z), np.imag(z)
+    along, across = (u, v) if axis == "real" else (v, u)
+    if not np.any((across == 0) & is_cut(along)) or _is_converted(equation, tape):
+        return ""
+    return "its argument is on the branch cut, where it jumps"
+
+
+def _is_converted(equation: Equation, tape: Tape) -> bool:
+    """Return whether a complex argument is a real one, which stays beside no cut."""
+    makers = [e for e in tape.equations() if equation.inputs[0] in e.outputs]
+    return any(
+        e.primitive == "convert_element_type"
+        and not np.iscomplexobj(tape.value(e.inputs[0]))
+        for e in makers
+    )
+
+
+def _at_step(value: np.ndarray, dtype: Any) -> np.ndarray | bool:
+    """Return where a conversion to integers or truth values jumps."""
+    if not np.issubdtype(value.dtype, np.floating) or jnp.issubdtype(
+        dtype, jnp.inexact
+    ):
+        return False
+    if np.dtype(dtype).kind == "b":
+        return value == 0
+    # The conversion rounds towards 0, so it does not jump there.
+    return (value == np.trunc(value)) & (value != 0)
+
+
+def _at_equal_values(equation: Equation, tape: Tape) -> str:
+    """Say if singular values or eigenvalues are equal, or singular values are 0.
+
+    What treats equal values alike, such as their sum, is smooth there. So equal values
+    count if their adjoints differ, or if an adjoint of their vectors is not 0. Singular
+    values of 0 count if their adjoint is not 0.
+    """
+    rank = np.ndim(tape.value(equation.inputs[0])) - 1
+    spectrum = next(
+        node for node in equation.outputs if np.ndim(tape.value(node)) == rank
+    )
+    vectors = [node for node in equation.outputs if node != spectrum]
+    values = np.asarray(tape.value(spectrum))
+    adjoint = _adjoint(tape, spectrum)
+    eps = 100 * values.shape[-1] * float(np.finfo(values.dtype).eps)
+    size = np.max(np.abs(values), axis=-1, initial=0.0)[..., None]
+    weight = np.max(np.abs(adjoint), axis=-1, initial=0.0)[..., None]
+    close = np.abs(values[..., None] - values[..., None, :]) <= eps * size[..., None]
+    unlike = np.abs(adjoint[..., None] - adjoint[..., None, :]) > (
+        eps * weight[..., None]
+    )
+    off_diagonal = ~np.eye(values.shape[-1], dtype=bool)
+    used = any(np.any(_adjoint(tape, node) != 0) for node in vectors)
+    if np.any(close & off_diagonal & (unlike | used)):
+        return "some of its values are equal; the derivative depends on their order"
+    is_zero = (values <= eps * size) & (np.abs(adjoint) > eps * weight)
+    if equation.primitive == "svd" and np.any(is_zero):
+        return "a singular value is 0, where it has a kink"
     return ""
+
+
+def _adjoint(tape: Tape, node: int) -> np.ndarray:
+    adjoint = tape.adjoints[node]
+    return np.asarray(jnp.zeros_like(tape.value(node)) if adjoint is None else adjoint)
+
+
+def _is_shared_in_scatter(equation: Equation, values: Sequence[Any]) -> bool:
+    """Return whether two or more candidates for an entry are extreme there."""
+    operand, indices, updates = values
+    names = ("dimension_numbers", "indices_are_sorted", "unique_indices", "mode")
+    kept = {name: equation.params[name] for name in names}
+    add = lambda u: lax.scatter_add(jnp.zeros_like(operand), indices, u, **kept)
+    best = equation.call(values)[0]
+    # The transpose of adding updates reads the entry of each update.
+    read = jax.linear_transpose(add, updates)(best)[0]
+    count = (operand == best) + add((updates == read).astype(operand.dtype))
+    return bool(jnp.any(count > 1))
+
+
+def _has_equal_keys(equation: Equation, tape: Tape) -> bool:
+    """Return whether a sort that depends on the inputs has entries with equal keys."""
+    num_keys = equation.params["num_keys"]
+    if not any(map(tape.is_active, equation.inputs[:num_keys])):
+        return False
+    axis = equation.params["dimension"]
+    keys = [np.asarray(tape.value(node)) for node in equation.outputs[:num_keys]]
+    return bool(np.any(np.all([np.diff(key, axis=axis) == 0 for key in keys], axis=0)))
+
+
+def _unsearched(equation: Equation, tape: Tape) -> str:
+    """Say if a loop, or another equation without a rule of its own, may be at a tie."""
+    places = _integers(equation, tape)
+    primitive = equation.primitive
+    if primitive in ("is_finite", "stop_gradient", "convert_element_type"):
+        return ""
+    if primitive == "bitcast_convert_type" and places:
+        return "it takes numbers apart into bits, and at_kinks has no rule for that"
+    if places and _is_unsteady(equation, tape, places):
+        return "the integers that it computes jump here"
+    if equation.contributions is None:
+        return ""
+    flags = [tape.is_active(operand) for operand in equation.inputs]
+    if may_split(primitive, equation.params, flags):
+        return "it may be at a kink inside, where at_kinks does not search"
+    return ""
+
+
+def _is_unsteady(equation: Equation, tape: Tape, places: Sequence[int]) -> bool:
+    """Return whether integers change if active inputs change by their rounding.
+
+    Every two entries move in opposite directions in two of the trials.
+    """
+    values = [tape.value(operand) for operand in equation.inputs]
+    chosen = lambda given: [np.asarray(equation.call(given)[i]) for i in places]
+    here = chosen(values)
+    moves = [i for i, o in enumerate(equation.inputs) if tape.is_active(o)]
+    longest = max(np.size(values[i]) for i in moves)
+    for bit, sign in itertools.product(range(longest.bit_length() + 1), (1, -1)):
+        nudged = list(values)
+        for i in moves:
+            nudged[i] = _nudged(values[i], bit, sign)
+        if not all(map(np.array_equal, here, chosen(nudged))):
+            return True
+    return False
+
+
+def _nudged(value: Any, bit: int, sign: int) -> Any:
+    """Move each entry by its rounding: up, or down if a bit of its position is 1."""
+    value = jnp.asarray(value)
+    info = jnp.finfo(value.dtype)
+    position = np.arange(value.size).reshape(value.shape)
+    direction = sign * (1 - 2 * (position >> bit & 1))
+    step = 2 * info.eps * jnp.abs(value) + 2 * info.tiny
+    return value + (direction * step).astype(value.dtype)
 
 
 def _at_jump(primitive: str, value: np.ndarray) -> np.ndarray:

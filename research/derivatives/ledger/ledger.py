@@ -87,9 +87,13 @@ class Ledger(LedgerFields):
         """Return a `Kink` for each row at a tie.
 
         A row is at a tie if it is, for example, max of two equal numbers, or abs at 0.
+        Other ties are equal entries of argsort, an integer that is converted to int, a
+        point on a branch cut, and equal eigenvalues that are not treated alike.
 
         At a tie, the gradient is a convention of JAX. The steps of a scan are searched
-        only if `expand` shows them. The steps of a `while` loop are not searched.
+        only if `expand` shows them. If they are not searched and could be at a tie,
+        the scan has a `Kink` that says so. The same holds for functions inside other
+        equations, as of `lax.reduce`. The steps of a `while` loop are not searched.
         """
         return kinks.at_kinks(self.recorded.tape, self.recorded.names)
 

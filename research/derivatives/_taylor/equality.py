@@ -1,0 +1,151 @@
+"""Equality of the equations of jaxprs, with all constants inside them.
+
+The text of a jaxpr does not show the values of its constants, so equal texts
+are not enough.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from research.checks import is_array, is_traced
+from research.derivatives.costs.jaxprs import caller, closed, name_of_rule
+
+# A custom rule may contain functions with custom rules, often the function itself. The
+# rules are compared to this depth. Deeper ones count as equal if they have one name.
+DEPTH = 3
+RULE = "jvp_jaxpr_fun"
+
+
+def equal_params(
+    mine: Mapping[str, Any], other: Mapping[str, Any], depth: int = DEPTH
+) -> bool:
+    """Return whether two equations of one primitive have equal parameters.
+
+    The derivative rule of a custom function is left out. JAX traces a rule again at
+    each call, so two of them have to be compared by what they compute.
+    """
+    return mine.keys() == other.keys() and all(
+        equal(mine[name], other[name], depth) for name in mine if name != RULE
+    )
+
+
+def equal(a: Any, b: Any, depth: int = DEPTH) -> bool:
+    """Return whether two constants or parameters of equations are equal for certain.
+
+    Jaxprs are equal if they have the same equations and the same constants at every
+    depth. Arrays are equal if they have the same bits, so NaN equals NaN and 0 differs
+    from -0. A tracer equals only itself.
+
+    Args:
+      a, b: Arrays, numbers, jaxprs, other parameters, or tuples and dicts of these.
+      depth: Number of nested custom rules that are compared.
+    """
+    if a is b:
+        return True
+    if is_traced(a) or is_traced(b):
+        return False
+    if _is_jaxpr(a) and _is_jaxpr(b):
+        return _equal_jaxprs(closed(a), closed(b), depth)
+    if type(a) is not type(b):
+        return False
+    if is_array(a):
+        return _equal_arrays(a, b)
+    if isinstance(a, float | complex):
+        return repr(a) == repr(b)  # NaN equals NaN, and 0 differs from -0.
+    if isinstance(a, Mapping):
+        return a.keys() == b.keys() and all(equal(a[k], b[k], depth) for k in a)
+    if isinstance(a, tuple | list):
+        return _equal_all(a, b, depth)
+    return bool(a == b)
+
+
+def _is_jaxpr(value: Any) -> bool:
+    return hasattr(value, "eqns") or hasattr(value, "jaxpr")
+
+
+def _equal_all(a: Sequence[Any], b: Sequence[Any], depth: int) -> bool:
+    return len(a) == len(b) and all(map(lambda u, v: equal(u, v, depth), a, b))
+
+
+def _equal_arrays(a: Any, b: Any) -> bool:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if getattr(a, "weak_type", False) != getattr(b, "weak_type", False):
+        return False
+    if jnp.issubdtype(a.dtype, jax.dtypes.extended) or a.dtype.hasobject:
+        return False
+    return np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def _equal_jaxprs(a: Any, b: Any, depth: int) -> bool:
+    """Compare closed jaxprs, whose variables may have different names."""
+    if not _equal_all(a.consts, b.consts, depth):
+        return False
+    partner: dict[Any, Any] = {}  # From a variable of a to the one of b in its place.
+
+    def bound(mine: Sequence[Any], others: Sequence[Any]) -> bool:
+        if [str(v.aval) for v in mine] != [str(v.aval) for v in others]:
+            return False
+        partner.update(zip(mine, others, strict=True))
+        return True
+
+    def same(mine: Sequence[Any], others: Sequence[Any]) -> bool:
+        return len(mine) == len(others) and all(map(same_atom, mine, others))
+
+    def same_atom(mine: Any, other: Any) -> bool:
+        if hasattr(mine, "val") and hasattr(other, "val"):
+            is_alike = str(mine.aval) == str(other.aval)
+            return is_alike and equal(mine.val, other.val, depth)
+        return not hasattr(mine, "val") and partner[mine] is other
+
+    one, two = a.jaxpr, b.jaxpr
+    return (
+        bound(one.constvars, two.constvars)
+        and bound(one.invars, two.invars)
+        and len(one.eqns) == len(two.eqns)
+        and all(
+            same(mine.invars, other.invars)
+            and _equal_equations(mine, other, depth)
+            and bound(mine.outvars, other.outvars)
+            for mine, other in zip(one.eqns, two.eqns, strict=True)
+        )
+        and same(one.outvars, two.outvars)
+    )
+
+
+def _equal_equations(mine: Any, other: Any, depth: int) -> bool:
+    """Compare two equations inside jaxprs, apart from their inputs and outputs."""
+    if mine.primitive is not other.primitive:
+        return False
+    if not equal_params(mine.params, other.params, depth):
+        return False
+    if RULE not in mine.params or mine.params[RULE] is other.params[RULE]:
+        return True
+    if not depth:
+        return name_of_rule(mine) == name_of_rule(other)
+    return equal(_slope(mine), _slope(other), depth - 1)
+
+
+def _slope(equation: Any) -> Any:
+    """Return the jaxpr of the derivative of a custom function, from its rule."""
+    at = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in equation.invars]
+    moves = [jnp.issubdtype(one.dtype, jnp.inexact) for one in at]
+
+    def slope(values: list[Any], rates: list[Any]) -> Any:
+        def of(moving: list[Any]) -> Any:
+            given = iter(moving)
+            merged = [
+                next(given) if moved else v
+                for moved, v in zip(moves, values, strict=True)
+            ]
+            return caller(equation)(merged)
+
+        moving = [v for moved, v in zip(moves, values, strict=True) if moved]
+        return jax.jvp(of, (moving,), (rates,))[1]
+
+    rates = [one for moved, one in zip(moves, at, strict=True) if moved]
+    return jax.make_jaxpr(slope)(at, rates)
