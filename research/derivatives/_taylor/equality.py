@@ -18,6 +18,8 @@ from research.derivatives.costs.jaxprs import caller, closed, name_of_rule
 # rules are compared to this depth. Deeper ones count as equal if they have one name.
 DEPTH = 3
 RULE = "jvp_jaxpr_fun"
+# JAX's steps around a user's rule that only convert its arguments and results.
+_PLAIN = frozenset(["_flatten_jvp", "_get_result_paths_thunk"])
 
 
 def equal_params(
@@ -123,11 +125,55 @@ def _equal_equations(mine: Any, other: Any, depth: int) -> bool:
         return False
     if not equal_params(mine.params, other.params, depth):
         return False
-    if RULE not in mine.params or mine.params[RULE] is other.params[RULE]:
+    if RULE not in mine.params or have_one_rule(mine, other):
         return True
     if not depth:
         return name_of_rule(mine) == name_of_rule(other)
     return equal(_slope(mine), _slope(other), depth - 1)
+
+
+def have_one_rule(mine: Any, other: Any) -> bool:
+    """Return whether two custom functions have the same rule for certain.
+
+    They have it if the user's rule is one Python function that gets its arguments in
+    the same form. If JAX hides the function, the answer is False.
+    """
+    if mine.params[RULE] is other.params[RULE]:
+        return True
+    one, two = _users_rule(mine), _users_rule(other)
+    return one is not None and two is not None and one[0] is two[0] and one[1] == two[1]
+
+
+def _users_rule(equation: Any) -> tuple[Any, Any] | None:
+    """Return the user's derivative rule and the form of its arguments, or None.
+
+    Each time that JAX evaluates the equation in another trace, it wraps the rule again.
+    """
+    wrapped, form = equation.params[RULE], []
+    while wrapped is not None:
+        inner = _in_closure(_in_closure(wrapped.f, "fn"), "jvp")
+        transforms = getattr(inner, "transforms", ())
+        steps = {getattr(step[0], "__name__", ""): step[1] for step in transforms}
+        # Others pass arguments on which the rule depends.
+        if inner is None or not steps.keys() <= _PLAIN:
+            return None
+        parts = [part for step in steps.values() for part in step]
+        form += [p for p in parts if isinstance(p, jax.tree_util.PyTreeDef)]
+        wrapped = _in_closure(inner.f, RULE)
+        if wrapped is None:
+            return inner.f, form
+        # Without constants, the wrapped rule gets the same arguments.
+        form += filter(None, [_in_closure(inner.f, "num_consts")])
+    return None
+
+
+def _in_closure(function: Any, name: str) -> Any:
+    """Return the value of a variable in a function's closure, or None."""
+    cells = getattr(function, "__closure__", None)
+    if not cells:
+        return None
+    found = dict(zip(function.__code__.co_freevars, cells, strict=True)).get(name)
+    return None if found is None else found.cell_contents
 
 
 def _slope(equation: Any) -> Any:

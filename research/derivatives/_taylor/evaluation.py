@@ -17,7 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from research.derivatives._taylor.equality import RULE, equal, equal_params
+from research.derivatives._taylor.equality import (
+    RULE,
+    equal,
+    equal_params,
+    have_one_rule,
+)
 from research.derivatives._taylor.power_series import (
     Coefficient,
     Constant,
@@ -212,9 +217,9 @@ def _same(known: Known, equation: Any, inputs: Sequence[Series]) -> bool:
         return True
     if not equal_params(known.equation.params, equation.params):
         return False
-    return RULE not in equation.params or equal(
-        _slope(known.equation, known.inputs), _slope(equation, inputs)
-    )
+    if RULE not in equation.params or have_one_rule(known.equation, equation):
+        return True
+    return equal(_slope(known.equation, known.inputs), _slope(equation, inputs))
 
 
 def _evaluated(
