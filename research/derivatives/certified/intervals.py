@@ -353,7 +353,8 @@ def _power(
 ) -> np.ndarray:
     """Return a bound of sizeⁿ for sizes of at least 0, by repeated squaring."""
     simple = (size == 0) | (size == 1)
-    result, base = None, size
+    result: Any = None  # There is no factor yet.
+    base = size
     while n:
         if n % 2:
             result = base if result is None else rounded(result * base)
