@@ -889,3 +889,23 @@ def test_an_error_in_one_output_is_found_beside_the_kink_of_another(number, seed
     wrong = lambda x: jacobian(x).at[number // 2].multiply(1.1)
     report = check_derivative(f, x, jax.random.key(seed), wrong)
     assert report.verdict == "wrong", report.text()
+
+
+@pytest.mark.parametrize("scale", [1e-14, 1e-9, 1e-2])
+def test_a_tiny_leaf_does_not_hide_an_error_of_another(scale):
+    random = np.random.default_rng(0)
+    draw = lambda *shape: jnp.asarray(random.normal(size=shape))
+    inputs, targets = draw(16, 4), draw(16)
+
+    def loss(p):
+        hidden = jnp.tanh(inputs @ p["W"] + p["b"][None])
+        return jnp.mean((hidden @ p["v"] + p["c"] - targets) ** 2)
+
+    x = {"W": draw(4, 6), "b": draw(6) * scale, "v": draw(6), "c": draw() * scale}
+    gradient, key = jax.grad(loss), jax.random.key(1)
+    twice = lambda x: jax.tree.map(lambda g: 2 * g, gradient(x))
+    one_off = lambda x: gradient(x) | {"W": 1.001 * gradient(x)["W"]}
+    for wrong in (twice, one_off):
+        assert check_derivative(loss, x, key, wrong).verdict == "wrong"
+    if scale > 1e-10:
+        assert check_derivative(loss, x, key).verdict == "right"

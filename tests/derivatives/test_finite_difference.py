@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from research.derivatives import errors, problems
 from research.derivatives.finite_differences import FiniteDifference, finite_difference
@@ -900,3 +900,17 @@ def test_the_knot_of_a_spline_beside_x_is_no_kink_at_x(order, power):
 def test_a_small_kink_beside_curvature_is_still_one(order, size):
     f = lambda u: math.exp(u) + (size * abs(u) if order == 1 else size * u * abs(u))
     assert finite_difference(f, 0.0, order).verdict == "kink"
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_poles_in_the_outer_steps_do_not_make_an_answer_wrong(order):
+    random, answered = np.random.default_rng(order), 0
+    for x in random.uniform(-4.9, -0.1, 40):
+        found = finite_difference(special.gamma, float(x), order)
+        with mpmath.workdps(40):
+            truth = mpmath.diff(mpmath.gamma, mpmath.mpf(float(x)), order)
+            apart = abs(float(found.value - truth))
+        if found.verdict == "ok":
+            answered += 1
+            assert apart <= found.error, (x, found, float(truth))
+    assert answered > 25

@@ -32,6 +32,9 @@ ROUNDINGS = 10  # Allowed rounding error of the derivative, in units of rounding
 ZERO = 4
 # A check that could not catch a relative error of this size is inconclusive.
 RESOLVED = 1e-3
+# Nor is one in which an error of this size may hide in a single leaf. This bound is
+# larger, because only one direction is that of the leaf.
+HIDDEN = 0.1
 # Largest number of times that a leaf with a kink, or its parts, are halved.
 SPLITS = 24
 
@@ -97,13 +100,13 @@ def check_derivative(
     "right" then means that the error is small relative to the change of f over a step.
     The verdict is "unresolved" in four cases. In the first, the derivative is not 0 but
     no larger than its rounding error, so its sign is unknown. In the second, the check
-    could not have detected a relative error of 1e-3. One reason may be a leaf of x that
-    is so small that a step of its size hardly changes f; the report then names this
-    leaf. In the third, f varies so fast that it is not smooth between neighbouring
-    floats. Examples of such an f are sin(1e20 x), and the remainder of 1e20 x divided
-    by 1. In the fourth, the slopes from long and from short steps differ, and neither
-    is the derivative. An example is a fast wave that is hardly larger than the rounding
-    error of f.
+    could not have detected a relative error of 1e-3, or one of 0.1 in a single leaf of
+    x. Such a leaf is so small that it hardly changes f, and the report names it. In the
+    third, f varies so fast that it is not smooth between neighbouring floats. Examples
+    of such an f are sin(1e20 x), and the remainder of 1e20 x divided by 1. In the
+    fourth, the slopes from long and from short steps differ, and neither is the
+    derivative. An example is a fast wave that is hardly larger than the rounding error
+    of f.
 
     Args:
       f: Function of one pytree of floating arrays that returns one floating array. If f
@@ -501,9 +504,7 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
         if vanishes:  # Make errors relative to the change of f over a step.
             scale = (terms or 1.0) if is_flat else values.change
         values.resolve(RESOLVED * scale / SAFETY)
-        floor = SAFETY * values.slope.error + ROUNDINGS * (
-            values.slope.noise[-1] + eps * sum(known)
-        )
+        floor = _floor(values, eps, known)
         reported = [rate for rate in (forward, backward) if not np.isnan(rate)]
         if values.slope.jump or any(
             not abs(rate - values.slope.value) <= floor for rate in reported
@@ -512,9 +513,7 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
             values.doubt(
                 float("inf") if gradient is None else _norm(gradient * line.flat)
             )
-            off = SAFETY * values.slope.error + ROUNDINGS * (
-                values.slope.noise[-1] + eps * sum(known)
-            )
+            off = _floor(values, eps, known)
             values.deny(
                 [
                     rate
@@ -522,9 +521,7 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
                     if np.isfinite(rate) and abs(rate - values.slope.value) > off
                 ]
             )
-            floor = SAFETY * values.slope.error + ROUNDINGS * (
-                values.slope.noise[-1] + eps * sum(known)
-            )
+            floor = _floor(values, eps, known)
             if any(abs(rate - values.slope.value) > floor for rate in reported):
                 floor += ROUNDINGS * line.rounding_of_rate(v, w, seed)
         slope, remainder = (
@@ -544,6 +541,17 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
     )
 
 
+def _floor(values: Values, eps: float, known: Sequence[float]) -> float:
+    """Return the largest distance from the slope that does not count as an error.
+
+    `known` has the sizes of f, of its change over a step of the size of x, and of the
+    slope. Rounding errors of values change a slope less if the steps are longer.
+    """
+    of_values = values.slope.noise[-1] + eps * sum(known[:2])
+    rounding = of_values / max(values.length, 1.0) + eps * known[2]
+    return SAFETY * values.slope.error + ROUNDINGS * rounding
+
+
 def _finite(rate: float) -> float:
     """Return a finite rate, and infinity for others, since NaN means a missing mode."""
     return rate if np.isfinite(rate) else float("inf")
@@ -560,6 +568,7 @@ def _report(
         for rates in zip(*(each.rates for each in random), strict=True)
     ]
     sizes.append(_caught_along(found))
+    overall = max((size for size in sizes if np.isfinite(size)), default=of_change)
     in_leaves = _caught_in_leaves(line, found)
     sizes += in_leaves.values()
     vanishes = all(each.vanishes for each in random)
@@ -568,19 +577,21 @@ def _report(
     is_finite = bool(np.isfinite(np.asarray(line.value, np.float64)).all())
     rates = [p.forward if np.isnan(p.reverse) else p.reverse for p in probes[:RANDOM]]
     is_zero = vanishes and not any(rates)
-    verdict = _verdict(probes, of_change if is_zero else smallest, is_finite)
+    verdict = _verdict(probes, of_change if is_zero else overall, is_finite)
+    hidden = [name for name, size in in_leaves.items() if not size < HIDDEN]
+    if verdict == "right" and hidden:
+        verdict = "unresolved"
     distance = max(p.gap / p.scale for p in probes)
     if verdict in ("right", "wrong") and any(each.is_refuted for each in found):
         verdict = "unresolved"
     # Where nearly no digit of a slope is known, a distance may be chance.
-    if verdict == "wrong" and smallest > RESOLVED and distance < smallest:
+    if verdict == "wrong" and overall > RESOLVED and distance < overall:
         verdict = "unresolved"
     slopes = [
         p.taylor_slope
         for p in probes
         if np.isfinite(p.taylor_slope) and p.name.startswith("random")
     ]
-    hidden = [name for name, size in in_leaves.items() if not size < RESOLVED]
     explanation = explained(
         verdict, probes, title(line.f), is_finite, line.chooses, hidden
     )

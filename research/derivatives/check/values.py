@@ -17,7 +17,8 @@ from research.derivatives.check.slopes import (
 # Factor between the lengths of the longest step if f is rough over steps of the size
 # of x, and the least number of such lengths. There are more if entries of x need them.
 SHORTER, FEWEST = 2.0**-20, 2
-# Relative lengths of the longest step if f is so flat that rounding hides its slope.
+# Relative lengths of the longest step if f is so flat that rounding hides its slope. If
+# a leaf is tiny beside others, there are more, up to the size of the largest leaf.
 LONGER = (2.0**6, 2.0**12)
 OTHER = 0.7  # Relative length of the steps that confirm a result.
 # Factors by which perturbations are enlarged to see whether f follows them, the largest
@@ -62,6 +63,10 @@ class Values:
         sizes = np.abs(line.flat[line.flat != 0] / line.scales[line.flat != 0])
         least = float(np.log2(np.min(sizes, initial=1.0)) / np.log2(SHORTER))
         self._shorter = SHORTER ** np.arange(1, max(FEWEST, int(least)) + 1)
+        largest = np.max(line.scales[v != 0], initial=0.0)
+        ratio = np.max(line.scales) / largest if largest else 1.0
+        more = int(np.log2(min(max(ratio, 1.0), 2.0**60)) / 6)
+        self._longer = (*LONGER, *(2.0 ** (6 * k) for k in range(3, more + 1)))
         self.length, (self.slope, self._values) = 1.0, self._at(1.0)
         self.change, self.is_refuted = spread(self._values), False
 
@@ -83,7 +88,7 @@ class Values:
         """
         if self.slope.drifts:
             return
-        for length in (*self._shorter, *LONGER):
+        for length in (*self._shorter, *self._longer):
             if self.slope.jump == 0 and self.slope.error <= enough:
                 return
             if self.slope.jump and length > 1:

@@ -16,7 +16,8 @@ _APPEARS = 3.0
 _SUDDEN = 30.0
 _POINTS = 33  # Number of points of one look at a break.
 _LOOKS = 3  # Number of looks; each is sixteen times as close as the one before.
-_SHRINKS = 8.0  # At a kink, the looks shrink the break by more than this factor.
+# At a kink, the looks shrink the break by more than this factor. A pole grows by more.
+_SHRINKS = 8.0
 _NODES = 4  # Number of larger steps whose values predict a value.
 _SURPRISE = 30.0  # A value this many noises from its prediction is a surprise.
 _WITHIN = 4.0  # A value within this many rounding errors is as predicted.
@@ -135,14 +136,14 @@ def _predicted(
 
 
 def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
-    """Return whether f bends, but does not jump, where the noise of a window appears.
+    """Return whether f bends or has a pole, but does not jump, where noise appears.
 
     A window is a group of points near a distance from x. The sampler evaluates f around
     this window, and then again and again at closer points around the place where the
     slope changes most. At a jump, the change of f between neighbouring points stays the
-    same. At a kink, it shrinks with the distance of the points. This distinguishes a
-    function that interpolates a table with straight lines from a function that is
-    rounded.
+    same. At a kink, it shrinks with the distance of the points, and at a pole it grows.
+    This distinguishes a function that interpolates a table with straight lines, or that
+    has a pole, from a function that is rounded.
     """
     side = -1.0 if window % 2 else 1.0
     step = ladder.steps[ladder.places[window]]
@@ -155,4 +156,5 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
         sizes.append(float(np.max(bends)))
         at = int(np.argmax(bends)) + 1
         low, high = points[at - 1], points[at + 1]
-    return sizes[-1] * _SHRINKS < max(sizes)  # The first look may miss a peak.
+    # The first look may miss a peak.
+    return sizes[-1] * _SHRINKS < max(sizes) or sizes[0] * _SHRINKS < sizes[-1]

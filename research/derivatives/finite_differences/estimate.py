@@ -441,12 +441,13 @@ def judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDif
         ladder, all_tables, min(column.end for column in columns)
     )
     if verdict == "kink":
-        end = _shift_of_a_kink(ladder, noise, all_tables)
-        if end is not None:
+        doubt = _doubt_of_a_kink(ladder, noise, all_tables)
+        if doubt is not None:
+            end, least = doubt
             inner = levels_below(ladder, end)
             if not len(inner.places):
                 return result("unresolved")
-            return judge(inner, noise[:end], order, side)
+            return _at_least(judge(inner, noise[:end], order, side), least)
     if order == 1 and verdict == "ok" and _is_contradicted(ladder, found, noise):
         return result("unresolved")
     if order == 1 and _differs_near_zero(ladder, verdict, found, left, right):
@@ -548,8 +549,10 @@ def _two_sided(ladder: Ladder, found: Tables, end: int) -> tuple[Verdict, Estima
     return ("ok" if _is_known_well(one, scale) else "unresolved"), one
 
 
-def _shift_of_a_kink(ladder: Ladder, noise: np.ndarray, found: Tables) -> int | None:
-    """Return the end of the steps that may be shorter than the shift of a kink.
+def _doubt_of_a_kink(
+    ladder: Ladder, noise: np.ndarray, found: Tables
+) -> tuple[int, float] | None:
+    """Return the steps that may be shorter than the shift of a kink, if they show none.
 
     Beside the knot of a spline, larger steps show a jump J_m of the derivative of order
     m, but f is smooth at x. If the derivative of order p jumps at the distance d, J_m /
@@ -557,8 +560,9 @@ def _shift_of_a_kink(ladder: Ladder, noise: np.ndarray, found: Tables) -> int | 
     too.
 
     Returns:
-      Index of the first step of at least d, if the steps below it do not show the jump.
-      None if they show it, or if no step is so long.
+      None if they show it, or if no step is so long. Otherwise the index of the first
+      step of at least d, and the least error of an estimate by smaller steps. They may
+      hide the jump, so the error is 0.6 |J_m|, or infinite if a lower order jumps.
     """
     jumps = [settle(best_of_each_level(*both)) for both in _both_gaps(found)]
     after = [*jumps[1:], settle(best_of_each_level(found.next_jump))]
@@ -570,12 +574,24 @@ def _shift_of_a_kink(ladder: Ladder, noise: np.ndarray, found: Tables) -> int | 
     end = int(np.searchsorted(ladder.steps, shift))
     if end == len(ladder.steps):
         return None
+    least = _HALF * abs(jump.value) if m + 1 == len(jumps) else np.inf
     if end < LOWEST:  # So few steps show nothing.
-        return end
+        return end, least
     inner = tables(levels_below(ladder, end), noise[:end], len(jumps))
     below = settle(best_of_each_level(*_both_gaps(inner)[m]))
     shows = below.is_known and abs(below.value) > below.error
-    return None if shows and below.value * jump.value > 0 else end
+    if shows and below.value * jump.value > 0:
+        return None
+    excluded = below.is_known and abs(below.value) + below.error < abs(jump.value) / 2
+    return end, 0.0 if excluded else least
+
+
+def _at_least(found: FiniteDifference, least: float) -> FiniteDifference:
+    """Return a result with at least this error, "unresolved" if that is too large."""
+    if found.verdict != "ok" or found.error >= least:
+        return found
+    known = least <= CONFIDENT * abs(found.value)
+    return found._replace(error=least, verdict="ok" if known else "unresolved")
 
 
 def _both_gaps(found: Tables) -> list[tuple[Table, Table]]:
