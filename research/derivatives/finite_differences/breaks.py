@@ -16,8 +16,7 @@ _APPEARS = 3.0
 _SUDDEN = 30.0
 _POINTS = 33  # Number of points of one look at a break.
 _LOOKS = 3  # Number of looks; each is sixteen times as close as the one before.
-# At a kink, the looks shrink the break by more than this factor. A pole grows by more.
-_SHRINKS = 8.0
+_SHRINKS = 8.0  # At a kink, the looks shrink the break by more than this factor.
 _NODES = 4  # Number of larger steps whose values predict a value.
 _SURPRISE = 30.0  # A value this many noises from its prediction is a surprise.
 _WITHIN = 4.0  # A value within this many rounding errors is as predicted.
@@ -141,20 +140,23 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
     A window is a group of points near a distance from x. The sampler evaluates f around
     this window, and then again and again at closer points around the place where the
     slope changes most. At a jump, the change of f between neighbouring points stays the
-    same. At a kink, it shrinks with the distance of the points, and at a pole it grows.
+    same. At a kink, it shrinks with the distance of the points. At a pole, f grows.
     This distinguishes a function that interpolates a table with straight lines, or that
     has a pole, from a function that is rounded.
     """
     side = -1.0 if window % 2 else 1.0
     step = ladder.steps[ladder.places[window]]
     low, high = step / 16, step * 2 * WINDOW[-1]
-    sizes = []
+    sizes, heights = [], []
     for _ in range(_LOOKS + 1):
         points = np.linspace(low, high, _POINTS)
-        bends = np.abs(np.diff(sampler(ladder.x + side * points), 2))
+        values = sampler(ladder.x + side * points)
+        bends = np.abs(np.diff(values, 2))
         bends = np.where(np.isfinite(bends), bends, 0.0)
         sizes.append(float(np.max(bends)))
+        heights.append(float(np.fmax.reduce(np.abs(values))))
         at = int(np.argmax(bends)) + 1
         low, high = points[at - 1], points[at + 1]
-    # The first look may miss a peak.
-    return sizes[-1] * _SHRINKS < max(sizes) or sizes[0] * _SHRINKS < sizes[-1]
+    # The first look may miss a peak. Beside a jump, f is not larger than around it.
+    has_pole = heights[-1] > 2 * heights[0]
+    return sizes[-1] * _SHRINKS < max(sizes) or has_pole
