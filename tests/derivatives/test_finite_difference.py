@@ -872,10 +872,8 @@ def test_a_peak_that_looks_like_rounding_is_looked_at_closely(order):
     assert abs(found.value - truth) <= found.error < 1e-3 * abs(truth)
 
 
-@pytest.mark.parametrize("power", [2, 3])
-@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize(("order", "power"), [(1, 2), (1, 3), (2, 3)])
 def test_the_knot_of_a_spline_beside_x_is_no_kink_at_x(order, power):
-    """f has a derivative of that order everywhere if it is below the power."""
     random, answered = np.random.default_rng(order), 0
     for _ in range(60):
         x, size = float(random.uniform(-2, 2)), float(random.uniform(0.5, 4))
@@ -888,11 +886,11 @@ def test_the_knot_of_a_spline_beside_x_is_no_kink_at_x(order, power):
         truth = (3 * math.cos(3 * x) if order == 1 else -9 * math.sin(3 * x)) + (
             size * factor * max(x - knot, 0.0) ** (power - order)
         )
-        assert found.verdict in ("ok", "unresolved") or order >= power, (x, knot, found)
-        if found.verdict == "ok" and order < power:
+        assert found.verdict in ("ok", "unresolved"), (x, knot, found)
+        if found.verdict == "ok":
             answered += 1
             assert abs(found.value - truth) <= found.error + 1e-15 * abs(truth)
-    assert answered > 30 or order >= power
+    assert answered > 30
 
 
 @pytest.mark.parametrize("size", [1e-3, 1e-5, 1e-6])

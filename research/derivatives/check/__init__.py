@@ -5,7 +5,6 @@ forward and reverse mode. It also reports the smallest error that it would have
 detected.
 """
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -172,8 +171,12 @@ def check_derivative(
             for i, direction in enumerate(directions)
         ]
         found = _excused_by_kinks(line, epsilon, directions, found, random)
-        found += _errors_beside_kinks(line, epsilon, directions, found, random)
-        found += _errors_in_other_outputs(line, epsilon, directions, found, random)
+        for queue, cut in (
+            (_leaves_with_a_kink(line, directions, found), _within),
+            (_outputs_with_a_kink(directions, found), _of_outputs),
+        ):
+            seed = len(found)
+            found += _errors_beside_kinks(line, epsilon, queue, cut, seed, random)
         in_full = (
             line.reverse(np.ones(line.shape))
             if of_own is not None and lowest == np.float64
@@ -316,57 +319,22 @@ def _of_outputs(line: Line, direction: _Direction, part: slice) -> _Direction:
 def _errors_beside_kinks(
     line: Line,
     eps: float,
-    directions: Sequence[_Direction],
-    found: Sequence["_Found"],
-    random: np.random.Generator,
-) -> list["_Found"]:
-    """Return errors of the derivative that lie beside kinks, in a leaf with a kink.
-
-    A leaf with a kink is divided into halves. Each half with a kink or an error is
-    divided again. The result has the errors in the parts where f has no kink.
-    """
-    queue = _leaves_with_a_kink(line, directions, found)
-    cut = functools.partial(_within, line)
-    return _errors_in_halves(line, eps, queue, cut, len(found), random)
-
-
-def _errors_in_other_outputs(
-    line: Line,
-    eps: float,
-    directions: Sequence[_Direction],
-    found: Sequence["_Found"],
-    random: np.random.Generator,
-) -> list["_Found"]:
-    """Return errors of the derivatives of outputs without a kink, if others have one.
-
-    The outputs are divided as `_errors_beside_kinks` divides a leaf.
-    """
-    kinks = [
-        direction
-        for direction, each in zip(directions, found, strict=False)
-        if each.probe.is_kink and direction.w.size > 1
-    ]
-    queue = [(slice(0, direction.w.size), direction) for direction in kinks[:1]]
-    cut = functools.partial(_of_outputs, line)
-    return _errors_in_halves(line, eps, queue, cut, len(found), random)
-
-
-def _errors_in_halves(
-    line: Line,
-    eps: float,
     queue: list[tuple[slice, _Direction]],
-    cut: Callable[[_Direction, slice], _Direction],
+    cut: Callable[[Line, _Direction, slice], _Direction],
     seed: int,
     random: np.random.Generator,
 ) -> list["_Found"]:
-    """Return errors of the derivative in the parts without a kink.
+    """Return errors of the derivative that lie beside kinks.
+
+    A leaf with a kink, or the outputs, are divided into halves. Each half with a kink
+    or an error is divided again. The result has the errors in the parts where f has no
+    kink.
 
     Args:
       line: The function and its point.
       eps: Relative spacing of the floats.
-      queue: Parts with a kink, each with its direction. They are halved, and their
-        halves with a kink or an error too.
-      cut: Function (direction, part) -> the direction within this part.
+      queue: What is divided: parts with a kink, each with its direction.
+      cut: Function (line, direction, part) -> the direction within this part.
       seed: Seed of the first perturbations.
       random: Generator of points near x.
     """
@@ -377,7 +345,7 @@ def _errors_in_halves(
         part, direction = queue.pop(0)
         middle = (part.start + part.stop) // 2
         for half in (slice(part.start, middle), slice(middle, part.stop)):
-            way = cut(direction, half)
+            way = cut(line, direction, half)
             each = _found(line, eps, way, seed + split)
             is_off = not each.probe.is_kink and each.probe.is_off_beside_kinks
             if is_off and half.start not in errors:
@@ -461,6 +429,15 @@ def _leaves_with_a_kink(
     return kinks
 
 
+def _outputs_with_a_kink(
+    directions: Sequence[_Direction], found: Sequence["_Found"]
+) -> list[tuple[slice, _Direction]]:
+    """Return (all outputs, direction) for the first direction with a kink, if any."""
+    pairs = zip(directions, found, strict=True)
+    kinks = [way for way, each in pairs if each.probe.is_kink and way.w.size > 1]
+    return [(slice(0, way.w.size), way) for way in kinks[:1]]
+
+
 class _Found(NamedTuple):
     """Result along one direction.
 
@@ -473,7 +450,7 @@ class _Found(NamedTuple):
       size: Lower bound of the rounding error of a value, in units of the relative
         spacing ε of the floats.
       length: Length of the longest step, relative to the size of x.
-      is_refuted: Whether short steps do not confirm the slope, nor the derivative.
+      is_refuted: Whether short steps confirm neither the slope nor the derivative.
     """
 
     probe: Probe

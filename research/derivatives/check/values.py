@@ -39,8 +39,7 @@ class Values:
       slope: Slope from the best step length.
       length: Length of the longest step, relative to the size of x.
       change: Largest value minus smallest value over steps of the size of x.
-      is_refuted: Whether short steps show neither the slope nor the derivative, or
-        are too long to show it.
+      is_refuted: Whether short steps confirm neither the slope nor the derivative.
     """
 
     def __init__(

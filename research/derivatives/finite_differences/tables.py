@@ -95,6 +95,7 @@ class Tables(NamedTuple):
         of the derivative at x. They use only the part of f that is even about x if the
         order is odd, and only the odd part if the order is even. In this part a smooth
         f has no power h^order, so a much smaller jump stands out.
+      next_jump: The table that `jumps` would have for the order n + 1.
     """
 
     even: Table
