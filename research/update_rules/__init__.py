@@ -2,9 +2,10 @@
 
 A rule is a pair of functions: init(params) -> state, and update(updates, state, params)
 -> (updates, state). The input updates are gradients. The output updates are added to
-the params. These rules therefore work wherever optax's rules do. In the formulas of the
-rules, x_t are the params, g_t is the gradient, u_t the update and η_t the learning rate
-at step t.
+the params. optax's rules have the same form, so functions such as optax.chain and
+optax.apply_updates work with the rules of this package. In the formulas of the rules,
+x_t are the params, g_t is the gradient, u_t the update and η_t the learning rate at
+step t.
 
 To add a rule:
 

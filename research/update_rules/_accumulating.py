@@ -60,7 +60,7 @@ def adagrad(
     eps: Scalar = 1e-7,
     eps_in_sqrt: bool = True,
 ) -> optax.GradientTransformation:
-    """Divide each gradient entry by the root of the sum of its squares at all steps.
+    """Divide each gradient entry by the root of the sum of its squares so far.
 
     s_t = s_(t-1) + g_t²,
     u_t = -η_t g_t / √(s_t + ε), or 0 where s_t = 0.
@@ -69,13 +69,14 @@ def adagrad(
     starts from s_0 = initial_accumulator_value. With eps_in_sqrt=False the denominator
     is √s_t + ε. The defaults are those of optax.adagrad, which has no argument
     eps_in_sqrt. The paper starts from s_0 = 0 and adds its constant δ outside the root.
-    torch does the same, with δ = 1e-10. The starting value matters more than whether ε
-    is inside the root: at g = 0.01 the first step is 0.0316 η with the default s_0 =
-    0.1, and η with s_0 = 0.
+    torch does the same, with δ = 1e-10. The starting value changes the first steps much
+    more than the place of ε does: if the first gradient entry is 0.01, the entry moves
+    by 0.0316 η with the default s_0 = 0.1, and by about η with s_0 = 0.
 
-    Use it for rare features: the params of a rare feature take long steps when the
-    feature occurs. On dense gradients the steps shrink like 1/√t. Such a decrease suits
-    convex problems, but is often too fast for networks.
+    Use it for sparse features. The gradient of a param is then 0 in most steps, so its
+    sum stays small, and its other steps are long. If the gradient entries keep their
+    size, the steps shrink like 1/√t. Such a decrease suits convex problems, but is
+    often too fast for networks.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -86,7 +87,7 @@ def adagrad(
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type.
     References:
       Duchi, Hazan & Singer, Adaptive subgradient methods, JMLR 12 (2011), figure 1
       (diagonal matrices).
@@ -123,12 +124,13 @@ def adagrad(
 
 
 class AdadeltaState(NamedTuple):
-    """State of `adadelta`.
+    """State of `adadelta`, whose docstring defines the symbols.
 
     Attributes:
-      mean_square_gradient: Moving average of squared gradients, shaped like the params.
-      mean_square_update: Moving average of squared updates before their multiplication
-        by the learning rate, shaped like the params.
+      mean_square_gradient: Moving average E_t of squared gradients, shaped like the
+        params.
+      mean_square_update: Moving average D_t of squared directions d_t (the updates
+        before their multiplication by -η_t), shaped like the params.
     """
 
     mean_square_gradient: Params
@@ -141,7 +143,7 @@ def adadelta(
     rho: Scalar = 0.9,
     eps: Scalar = 1e-6,
 ) -> optax.GradientTransformation:
-    """Scale each gradient entry by the ratio of past step sizes to past gradient sizes.
+    """Multiply each gradient entry by (size of past steps) / (size of past gradients).
 
     E_t = ρ E_(t-1) + (1 - ρ) g_t²,
     d_t = √(D_(t-1) + ε) / √(E_t + ε) · g_t,
@@ -149,25 +151,25 @@ def adadelta(
     u_t = -η_t d_t, from E_0 = D_0 = 0.
 
     g_t is the gradient, d_t the direction, u_t the update and η_t the learning rate at
-    step t. g_t / √E_t has no unit and √D_(t-1) has the unit of the params, so d_t has
+    step t. If ε is neglected, g_t / √E_t has no unit, and the factor √D_(t-1) gives d_t
     the unit of the params. The paper has no η, which is the same as η = 1. D_t averages
-    d_t², not u_t², so D_t does not depend on η. optax and torch do the same. For the
-    weight decay of optax.adadelta, chain `add_decayed_weights` before this rule.
+    d_t², not u_t², as in optax and torch. optax.adadelta also has an argument
+    weight_decay; here, chain `add_decayed_weights` before this rule.
 
     Use it where no rate can be tuned and many steps are affordable. D starts at 0, so
-    each entry of the first steps is at most about √(ε / (1 - ρ)), which is 0.003 by
-    default. The steps grow slowly.
+    each entry of the first step is at most η √(ε / (1 - ρ)), which is 0.003 with the
+    defaults. The following steps grow slowly.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
         schedule (number of earlier steps -> η).
       rho: Decay ρ in [0, 1); may be traced.
-      eps: Constant ε, at least 0; may be traced. With ε = 0 the params never move, and
-        an entry whose gradients are all 0 becomes NaN.
+      eps: Constant ε, at least 0; may be traced. With ε = 0 an entry never moves if its
+        first gradient is not 0, and becomes NaN if it is 0.
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type.
     References:
       Zeiler, ADADELTA: an adaptive learning rate method, arXiv:1212.5701 (2012),
       algorithm 1.
@@ -202,21 +204,21 @@ def adadelta(
 
 
 class RmspropState(NamedTuple):
-    """State of `rmsprop`, whose docstring defines the symbols.
+    """State of `rmsprop` without centering and bias correction.
 
     Attributes:
-      nu: Moving average v_t of squared gradients, shaped like the params.
+      nu: Moving average of squared gradients, shaped like the params.
     """
 
     nu: Params
 
 
 class CorrectedRmspropState(NamedTuple):
-    """State of RMSProp with bias correction. `rmsprop` defines the symbols.
+    """State of `rmsprop` with bias_correction=True and centered=False.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      nu: Moving average v_t of squared gradients, shaped like the params.
+      nu: Moving average of squared gradients, shaped like the params.
     """
 
     count: Int[Array, ""]
@@ -224,15 +226,16 @@ class CorrectedRmspropState(NamedTuple):
 
 
 class CenteredRmspropState(NamedTuple):
-    """State of RMSProp with centered=True, which `rmsprop` describes.
+    """State of `rmsprop` with centered=True.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
       mu: Moving average of gradients, shaped like the params. It is bias-corrected if
         the rule has bias_correction=True.
       variance: Moving average of the squared gradients minus c mu², shaped like the
-        params. c is 1 - decay^t with bias_correction=True and 1 otherwise. The variance
-        is not bias-corrected; the rule divides it by c.
+        params. c is 1 - decay^t with bias_correction=True and 1 otherwise, where decay
+        is the argument of `rmsprop`. The stored variance is not bias-corrected; the
+        rule divides it by c in each step.
     """
 
     count: Int[Array, ""]
@@ -260,24 +263,25 @@ def rmsprop(
 
     g_t is the gradient, u_t the update and η_t the learning rate at step t. With
     eps_in_sqrt=False the denominator is √v_t + ε. With bias_correction=True, v_t / (1 -
-    β^t) replaces v_t. Without bias correction each entry of the first step is about η /
-    √(1 - β), which is 3.2 η by default.
+    β^t) replaces v_t. Without bias correction and with v_0 = 0, each entry of the first
+    step is about η / √(1 - β), which is 3.2 η for β = 0.9.
 
     With centered=True the variance v_t - m_t² replaces v_t, where m_t is the moving
-    average of gradients with the decay β. If bias_correction is also True, v_t and m_t
-    are both corrected. With initial_scale=0, the first variance is then 0, and the
-    first step is η g / √ε, or η g / ε with eps_in_sqrt=False. Such a first step may be
-    very long.
+    average of gradients with the decay β, from m_0 = 0. If bias_correction is also
+    True, v_t and m_t are both divided by 1 - β^t. In this case, and with
+    initial_scale=0, the variance of the first step is 0. The first step is then η g_1 /
+    √ε, or η g_1 / ε with eps_in_sqrt=False, and may be very long.
 
-    With momentum μ the update is not u_t, but the sum b_t = μ b_(t-1) + u_t. With
-    nesterov=True the update is u_t + μ b_t. With rate_in_momentum=False, η_t multiplies
-    the sum b_t instead of each term.
+    With momentum μ the update is not u_t, but the sum b_t = μ b_(t-1) + u_t, from b_0 =
+    0. With nesterov=True the update is u_t + μ b_t. With rate_in_momentum=False, η_t
+    multiplies the sum b_t instead of each term.
 
     optax.rmsprop is the same. torch has the default β = 0.99 and adds ε outside the
-    root. At g = 1e-5 with β = 0.9, the first step is 31 times as long with ε outside
-    the root as with ε inside. torch also multiplies the momentum's sum by the rate, not
-    each gradient, which makes a difference only under a schedule. The lecture that
-    introduced RMSProp has no ε.
+    root. For example, if the first gradient entry is 1e-5, β = 0.9 and ε = 1e-8, the
+    first step is 31 times as long with ε outside the root as with ε inside. torch also
+    multiplies the momentum's sum by the rate, not each gradient
+    (rate_in_momentum=False). This makes a difference only under a schedule. The lecture
+    that introduced RMSProp has no ε.
 
     optax and torch compute the variance by subtraction, as v - m². Where gradients
     hardly change, rounding errors can make this difference negative, and its root NaN.
@@ -286,8 +290,9 @@ def rmsprop(
     v_t - m_t². It is never negative.
 
     Use it where gradients are noisy and their size drifts, as in reinforcement learning
-    and recurrent networks. If the gradients have no noise, then at a minimum the rule
-    divides rounding errors by their own size, so the params do not converge.
+    and recurrent networks. With a constant rate, the steps stay about η long near a
+    minimum as long as the gradients are larger than √ε, so the params oscillate around
+    the minimum. Let the rate decay to converge.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -301,14 +306,15 @@ def rmsprop(
       momentum: Momentum μ in [0, 1); may be traced. None disables momentum.
       nesterov: Whether the update is u_t + μ b_t (Nesterov's look-ahead) instead of
         b_t.
-      bias_correction: Whether to correct the averages for starting at 0.
+      bias_correction: Whether to divide the averages by 1 - β^t, to correct them for
+        starting at 0.
       rate_in_momentum: If True, η_t multiplies each gradient, as in optax. If False,
         η_t multiplies the momentum's sum, as in torch.
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        nesterov is True without momentum.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type,
+        or nesterov is True without momentum.
     References:
       Tieleman & Hinton, Neural networks for machine learning, lecture 6e (2012), slide
       29. Graves, Generating sequences with recurrent neural networks, arXiv:1308.0850
@@ -418,8 +424,8 @@ class MadgradState(NamedTuple):
 
     Attributes:
       count: Number of steps taken, int32, shape ().
-      moved: Difference x_t - x_0, which is the sum of the updates, shaped like the
-        params.
+      moved: Sum of all updates so far, which is the current params minus x_0, shaped
+        like the params.
       gradient_sum: Weighted sum s_t of gradients, shaped like the params.
       sum_of_squares: Weighted sum ν_t of squared gradients, shaped like the params
         (real if the params are complex).
@@ -456,12 +462,12 @@ def madgrad(
     optax.contrib.madgrad and the authors' code are the same. The paper has η_t in place
     of η_t + ε (eps_in_rate=False). This function computes x_t - x_0 as the sum of its
     updates, so the rule must be the last one in a chain. optax stores x_0 and subtracts
-    it from x_t, which loses digits. It computes √t in float32. torch does not have the
-    rule.
+    it from x_t, which loses digits. optax also computes √t in float32. torch does not
+    have the rule.
 
-    Use it for sparse or noisy gradients and for long trainings, because the sum s_t
-    forgets no gradient. Good values of η and of the weight decay λ differ from those
-    for other rules; often λ = 0 is best.
+    Use it for sparse or noisy gradients and for long trainings, because s_t is a sum,
+    in which old gradients do not fade. Good values of η and of the weight decay λ
+    differ from those for other rules; often λ = 0 is best.
 
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule (number
@@ -472,12 +478,12 @@ def madgrad(
       mask: Pytree of booleans, or a function from the params to one, that marks the
         leaves that decay, as in `adamw`. None means all leaves.
       eps: Constant ε, at least 0; may be traced.
-      eps_in_rate: Whether ε is also added to the rate.
+      eps_in_rate: Whether ε is added to the rate in w_t. If False, w_t = η_t √t.
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update got no params.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type,
+        mask does not fit the params, or update got no params.
     References:
       Defazio & Jelassi, Adaptivity without compromise: a momentumized, adaptive, dual
       averaged gradient method for stochastic optimization, JMLR 23 (2022), algorithm 1.

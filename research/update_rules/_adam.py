@@ -64,28 +64,29 @@ def adam(
     v_t = β2 v_(t-1) + (1 - β2) g_t²,
     u_t = -η_t m̂_t / (√(v̂_t + ε_root) + ε),
     m̂_t = m_t / (1 - β1^t),
-    v̂_t = v_t / (1 - β2^t), with t counted from 1.
+    v̂_t = v_t / (1 - β2^t), with t counted from 1 and m_0 = v_0 = 0.
 
     g_t is the gradient, u_t the update and η_t the learning rate at step t. The
     divisions by 1 - β1^t and 1 - β2^t correct both averages for starting at 0.
     optax.adam and torch.optim.Adam are the same: ε is added after the correction, as in
     the paper's algorithm 1. The faster form at the end of the paper's section 2 adds ε
     before the correction. ε_root comes from optax and makes the root differentiable at
-    0. This rule computes 1 - β^t as -expm1(t log β). If float64 is off and t is small,
-    the direct formula loses two digits. The relative error of the first steps is then
-    1e-5 in optax and 2e-7 here.
+    0. If float64 is off and t is small, computing 1 - 0.999^t directly loses two
+    digits, and the relative error of the first steps is 1e-5 in optax. This rule
+    computes 1 - β^t as -expm1(t log β), which reduces the error to 2e-7.
 
     For params in half precision, wrap the rule in `with_state_dtype(..., "float32")`.
     In bfloat16 the number 0.999 rounds to 1, so v never falls. In float16, ε rounds to
     0. optax.adam has the same problems.
 
-    Use it as the first choice for networks. Most entries move by about η per step,
-    whatever the scale of their gradients. The defaults rarely need much tuning. With
-    the default decays, a nonzero gradient after many zero gradients moves its entry by
-    3.2 η. If the gradient then grows by a factor β2 / β1 at each step, the entry moves
-    by up to 7.3 η per step. With these decays, no sequence of gradients makes a longer
-    step. On some convex problems with bounded params, Adam converges to the point with
-    the highest loss (Reddi et al., see `amsgrad`).
+    Use it as the first choice for networks. Most entries move by η or less per step,
+    whatever the scale of their gradients. The default decays and ε rarely need much
+    tuning. With the default decays, a nonzero gradient after many zero gradients moves
+    its entry by 3.2 η in the same step. If the gradient then grows by a factor β2 / β1
+    at each step, the entry moves by up to 7.3 η per step. With these decays, no
+    sequence of gradients makes a longer step. On some convex problems with bounded
+    params, Adam converges to the point with the highest loss (Reddi et al.; `amsgrad`
+    gives the reference).
 
     Args:
       learning_rate: Learning rate η, the paper's α. A nonnegative number, a traced
@@ -95,7 +96,7 @@ def adam(
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type.
     References:
       Kingma & Ba, Adam: a method for stochastic optimization, ICLR 2015, algorithm 1.
     Example:
@@ -118,9 +119,9 @@ def adamw(
 ) -> optax.GradientTransformation:
     """Adam with weight decay that is separate from the gradient.
 
-    u_t = -η_t (m̂_t / (√(v̂_t + ε_root) + ε) + λ x_t), where x_t are the params, η_t is
-    the learning rate, and m̂_t and v̂_t are the averages of the gradients and of their
-    squares, with bias correction, as in `adam`.
+    u_t = -η_t (m̂_t / (√(v̂_t + ε_root) + ε) + λ x_t), where u_t is the update, x_t are
+    the params and η_t is the learning rate at step t. m̂_t and v̂_t are the averages of
+    the gradients and of their squares, with bias correction, as in `adam`.
 
     optax.adamw and torch.optim.AdamW are the same except for the default λ: 1e-4 in
     optax and here, 1e-2 in torch. The paper's rate is a constant α times a factor from
@@ -140,8 +141,8 @@ def adamw(
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update got no params.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type,
+        mask does not fit the params, or update got no params.
     References:
       Loshchilov & Hutter, Decoupled weight decay regularization, ICLR 2019, algorithm
       2, line 12.
@@ -191,8 +192,8 @@ class AmsgradState(NamedTuple):
       count: Number t of steps taken, int32, shape ().
       mu: Moving average m_t of gradients, shaped like the params.
       nu: Moving average v_t of squared gradients, shaped like the params.
-      nu_max: Largest v_t so far, shaped like the params. With correct_before_max=True
-        it is the largest corrected v_t.
+      nu_max: Largest v_t so far, shaped like the params. If correct_before_max and
+        bias_correction_nu are True, it is the largest corrected v_t.
     """
 
     count: Int[Array, ""]
@@ -222,25 +223,26 @@ def amsgrad(
     The defaults are those of optax.amsgrad. The paper corrects neither average. To
     follow the paper, set bias_correction_mu=False and bias_correction_nu=False. torch's
     Adam(amsgrad=True) takes the maximum of the uncorrected v_t and then corrects this
-    maximum. To follow torch, set correct_before_max=False. The first corrected v̂_t is
-    a single square and may be large, so the maximum in optax may keep the first
-    gradient's square for ever. torch and optax therefore differ from the second step
-    on.
+    maximum. To follow torch, set correct_before_max=False. The two orders differ if the
+    first gradient is large: v̂_1 = g_1² is a single square, and with optax's order n_t
+    keeps it as long as no later v̂_t is larger.
 
-    Use it where Adam does not settle although η_t falls. The maximum never forgets a
-    large, rare gradient. In practice AMSGrad is seldom better than Adam.
+    Use it where Adam does not converge although η_t falls. Adam's v̂_t forgets a large,
+    rare gradient after some time; the maximum does not. In practice AMSGrad is seldom
+    better than Adam.
 
     Args:
       learning_rate, b1, b2, eps, eps_root: Rate η, decays β1 and β2, and constants ε
         and ε_root, as in `adam`.
-      bias_correction_mu, bias_correction_nu: Whether to correct the averages of the
-        gradients and of their squares for starting at 0.
+      bias_correction_mu, bias_correction_nu: Whether to divide the averages of the
+        gradients and of their squares by 1 - β1^t and 1 - β2^t, as in `adam`.
       correct_before_max: Whether to correct each v_t before taking the maximum. If
-        False, the maximum of the uncorrected v_t is corrected.
+        False, the maximum of the uncorrected v_t is corrected. This argument has no
+        effect with bias_correction_nu=False.
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type.
     References:
       Reddi, Kale & Kumar, On the convergence of Adam and beyond, ICLR 2018, algorithm
       2.
@@ -308,15 +310,16 @@ def adamax(
     """Divide an average of gradients by a decaying maximum of their sizes.
 
     n_t = max(β2 n_(t-1), |g_t| + ε),
-    u_t = -η_t m̂_t / n_t, where m̂_t is the average of the gradients g_t with bias
-    correction, as in `adam`, u_t is the update and η_t the learning rate.
+    u_t = -η_t m̂_t / n_t, from n_0 = 0. m̂_t is the average of the gradients g_t with
+    bias correction, as in `adam`. u_t is the update and η_t the learning rate at step
+    t.
 
     optax.adamax and torch.optim.Adamax are the same. The paper has no ε. With eps=0, an
     entry whose gradients are all 0 gives 0/0, which is NaN.
 
     Use it where gradients are heavy-tailed or sparse and Adam's average of squares
     forgets large gradients too soon. n_t needs no bias correction. With the default
-    decays |m̂_t| / n_t is at most 1.01.
+    decays, each entry moves by at most 1.01 η per step.
 
     Args:
       learning_rate, b1, b2, eps: Rate η, decays β1 and β2, and constant ε, as in
@@ -324,7 +327,7 @@ def adamax(
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type.
     References:
       Kingma & Ba, Adam: a method for stochastic optimization, ICLR 2015, algorithm 2.
     Example:
@@ -348,8 +351,8 @@ def adamaxw(
     """Adamax with weight decay that is separate from the gradient.
 
     u_t = -η_t (m̂_t / n_t + λ x_t), where m̂_t is the average of the gradients and n_t
-    the decaying maximum of their sizes, as in `adamax`. x_t are the params and η_t is
-    the learning rate.
+    the decaying maximum of their sizes, as in `adamax`. u_t is the update, x_t are the
+    params and η_t is the learning rate at step t.
 
     optax.adamaxw is the same. torch.optim.Adamax can only add λ x_t to the gradient.
 
@@ -366,8 +369,8 @@ def adamaxw(
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update got no params.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type,
+        mask does not fit the params, or update got no params.
     References:
       Kingma & Ba, Adam: a method for stochastic optimization, ICLR 2015, algorithm 2.
       Loshchilov & Hutter, Decoupled weight decay regularization, ICLR 2019, section 2.

@@ -70,20 +70,21 @@ def ademamix(
     """AdamW with a second, slow average of gradients in the numerator.
 
     n_t = β3 n_(t-1) + (1 - β3) g_t,
-    u_t = -η_t ((m̂_t + α n_t) / (√(v̂_t + ε_root) + ε) + λ x_t), where g_t is the
-    gradient, x_t are the params and η_t is the learning rate. m̂_t and v̂_t are the
-    averages of the gradients and of their squares, with bias correction, as in `adam`.
+    u_t = -η_t ((m̂_t + α n_t) / (√(v̂_t + ε_root) + ε) + λ x_t), where u_t is the
+    update, g_t the gradient, x_t are the params and η_t is the learning rate at step t.
+    m̂_t and v̂_t are the averages of the gradients and of their squares, with bias
+    correction, as in `adam`.
 
     n_t starts at 0 and is not corrected for this, so its influence grows slowly. With
-    warmup_steps = T > 0, α is replaced by α min(t / T, 1). β3 is replaced by a decay
-    β3_t that grows from about β1 to β3: log β3_t = log β3 / (s + (1 - s) log β3 / log
-    β1), with s = min(t / T, 1).
+    warmup_steps = T > 0, α is replaced by α min(t / T, 1), where t is counted from 1.
+    β3 is replaced by a decay β3_t that grows from about β1 to β3: log β3_t = log β3 /
+    (s + (1 - s) log β3 / log β1), with s = min(t / T, 1).
 
     optax.contrib.ademamix is the same without a warm-up. It also accepts schedules for
     α and β3, whose steps are counted from 0. In the paper, the warm-up lasts for the
-    whole training. Without a warm-up, a long training may diverge in its first steps.
-    In bitsandbytes, the arguments t_alpha and t_beta3 are the lengths of the warm-up.
-    torch does not have the rule.
+    whole training, because the training may diverge early without a warm-up. In
+    bitsandbytes, the arguments t_alpha and t_beta3 are the lengths of the warm-ups of α
+    and β3. torch does not have the rule.
 
     Use it for long trainings of large models, where gradients that are 10,000 steps old
     still help. The rule stores three arrays per leaf where Adam stores two. With α = 0
@@ -102,8 +103,8 @@ def ademamix(
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update got no params.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type,
+        mask does not fit the params, or update got no params.
     References:
       Pagliardini, Ablin & Grangier, The AdEMAMix optimizer: better, faster, older, ICLR
       2025, algorithm 1 and section 3 (schedulers).
@@ -193,14 +194,15 @@ def simplified_ademamix(
     """Divide a decaying sum of gradients by Adam's root of an average of squares.
 
     m_t = β1 m_(t-1) + g_t,
-    u_t = -η_t ((m_t + α g_t) / (√(v̂_t + ε_root) + ε) + λ x_t), where g_t is the
-    gradient, x_t are the params and η_t is the learning rate. v̂_t is the average of
-    the squared gradients, with bias correction, as in `adam`.
+    u_t = -η_t ((m_t + α g_t) / (√(v̂_t + ε_root) + ε) + λ x_t), where u_t is the
+    update, g_t the gradient, x_t are the params and η_t is the learning rate at step t.
+    v̂_t is the average of the squared gradients, with bias correction, as in `adam`.
 
-    m_t is a sum, not an average. If α = 0 and the gradient is constant, the steps
-    therefore grow from η to η / (1 - β1). Use about 1 - β1 times the rate of Adam.
-    optax.contrib.simplified_ademamix is the same for real params. For complex params,
-    optax computes v_t from g² instead of |g|². torch does not have the rule.
+    m_t starts at 0 and is a sum, not an average. If α and λ are 0 and the gradient is
+    constant, each entry therefore moves by η in the first step, and later by up to η /
+    (1 - β1). Use about 1 - β1 times the rate of Adam. optax.contrib.simplified_ademamix
+    is the same for real params. For complex params, optax computes v_t from g² instead
+    of |g|². torch does not have the rule.
 
     Use it in place of AdEMAMix if a second average costs too much memory. The paper
     uses a large α for small batches, and an α near 0 for large batches.
@@ -215,8 +217,8 @@ def simplified_ademamix(
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update got no params.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type,
+        mask does not fit the params, or update got no params.
     References:
       Morwani, Vyas, Zhang & Kakade, Connections between schedule-free optimizers,
       AdEMAMix, and accelerated SGD variants, 2025, algorithm of simplified AdEMAMix.
@@ -266,19 +268,20 @@ def laprop(
     weight_decay: Scalar = 0.0,
     mask: Any = None,
 ) -> optax.GradientTransformation:
-    """Divide each gradient by Adam's root √v̂_t, and then take the moving average.
+    """Divide each gradient by Adam's root √v̂_t, then take the average of the
+    quotients.
 
     m_t = β1 m_(t-1) + (1 - β1) g_t / (√v̂_t + ε),
-    u_t = -η_t (m_t / (1 - β1^t) + λ x_t), where g_t is the gradient, x_t are the params
-    and η_t is the learning rate. v̂_t is the average of the squared gradients, with
-    bias correction, as in `adam`.
+    u_t = -η_t (m_t / (1 - β1^t) + λ x_t), where u_t is the update, g_t the gradient,
+    x_t are the params and η_t is the learning rate at step t. v̂_t is the average of
+    the squared gradients, with bias correction, as in `adam`.
 
     Adam divides the average of all gradients by √v̂_t of the present step. LaProp
     divides each gradient by √v̂_t of the step in which this gradient was computed, so
     no quotient exceeds 1 / √(1 - β2), whatever β1 is. The authors' code and timm's
-    LaProp are the same for a constant rate. Under a schedule, both take the average of
-    η_t times the quotient, divide it by the average of η_t, and multiply the result by
-    η_t. optax 0.2.8 and torch do not have the rule.
+    LaProp are the same for a constant rate. If η_t comes from a schedule, both take the
+    moving average of η_t g_t / (√v̂_t + ε), divide it by the moving average of η_t, and
+    multiply the result by η_t. optax 0.2.8 and torch do not have the rule.
 
     Use it in place of Adam if β2 must be small, for example because the size of the
     gradients changes quickly.
@@ -292,8 +295,8 @@ def laprop(
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update got no params.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type,
+        mask does not fit the params, or update got no params.
     References:
       Ziyin, Wang & Ueda, LaProp: separating momentum and adaptivity in Adam, 2020,
       algorithm 1.
@@ -364,19 +367,21 @@ def mars(
     m_t = β1 m_(t-1) + (1 - β1) c_t,
     v_t = β2 v_(t-1) + (1 - β2) c_t²,
     u_t = -η_t (m̂_t / (√v̂_t + ε) + λ x_t), where m̂_t and v̂_t are m_t and v_t,
-    corrected for bias as in `adam`. g_t is the gradient, x_t are the params and η_t is
-    the learning rate.
+    corrected for bias as in `adam`. u_t is the update, g_t the gradient, x_t are the
+    params and η_t is the learning rate at step t.
 
-    |c_t| is the norm of one leaf, and c_1 = g_1. Leaves with fewer than two axes have
-    c_t = g_t, so the rule is AdamW for them, unless optimize_1d=True.
+    c_t is the corrected gradient of one leaf, and |c_t| its norm. In the first step c_1
+    = g_1, also if |g_1| > 1. In leaves with fewer than two axes, c_t = g_t in every
+    step, so the rule is AdamW for them. With optimize_1d=True, these leaves are
+    corrected like the others.
 
     The rule is the paper's MARS-AdamW in its approximate form, as in timm's Mars
-    (mars_type="adamw"). The exact form computes g_(t-1) again at the params of step t -
-    1, with the examples of step t, which doubles the cost. This rule does not clip c_1,
-    and neither does timm before version 1.0.31. timm 1.0.31 and the authors' code
-    divide c_1 by |c_1| if |c_1| > 1. The authors' code also sets g_0 = 0. timm's option
-    `caution` corresponds to the function `cautious` here. optax 0.2.8 and torch do not
-    have the rule.
+    (mars_type="adamw"). The paper's exact form replaces g_(t-1) by the gradient at the
+    params of step t - 1 on the examples of step t. This needs a second gradient per
+    step. This rule does not clip c_1, and neither does timm before version 1.0.31. timm
+    1.0.31 and the authors' code divide c_1 by |c_1| if |c_1| > 1. The authors' code
+    also sets g_0 = 0. timm's option `caution` corresponds to the function `cautious`
+    here. optax 0.2.8 and torch do not have the rule.
 
     Use it in place of AdamW on large models. The rule stores three arrays per leaf
     where Adam stores two. timm's default rate is 0.003.
@@ -384,17 +389,18 @@ def mars(
     Args:
       learning_rate, b1, b2, eps: Rate η, decays β1 and β2, and constant ε, as in
         `adam`.
-      gamma: Factor γ of the correction, at least 0; may be traced. 0 gives AdamW with
-        clipped gradients.
+      gamma: Factor γ of the correction, at least 0; may be traced. With γ = 0 the rule
+        is AdamW with gradients that are clipped from the second step on.
       weight_decay: Decay λ, at least 0; may be traced.
       mask: Pytree of booleans, or a function from the params to one, that marks the
         leaves that decay, as in `adamw`. None means all leaves.
-      optimize_1d: Whether vectors and scalars are corrected and clipped, too.
+      optimize_1d: Whether the gradients of vectors and scalars are corrected and
+        clipped, too.
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update got no params.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type,
+        mask does not fit the params, or update got no params.
     References:
       Yuan, Liu, Wu, Zhou & Gu, MARS: unleashing the power of variance reduction for
       training large models, 2024, algorithms 1 (MARS) and 2 (MARS-AdamW).

@@ -63,13 +63,14 @@ def nadam(
     """Adam with Nesterov's look-ahead.
 
     u_t = -η_t (μ_(t+1) m_t / (1 - μ_1 ... μ_(t+1)) + (1 - μ_t) g_t / (1 - μ_1 ... μ_t))
-    / (√(v̂_t + ε_root) + ε). Here g_t is the gradient and η_t the learning rate. m_t is
-    the average of the gradients, and v̂_t the average of their squares with bias
-    correction, as in `adam`.
+    / (√(v̂_t + ε_root) + ε). Here u_t is the update, g_t the gradient and η_t the
+    learning rate at step t, with t counted from 1. m_t is the average of the gradients,
+    and v̂_t the average of their squares with bias correction, as in `adam`.
 
-    μ_1 ... μ_t is the product of the momenta up to step t. The numerator is
-    approximately the next average m̂_(t+1), with g_t in place of the gradient g_(t+1),
-    which is not yet known. The argument momentum_schedule chooses the momenta μ_t:
+    μ_1 ... μ_t is the product of the momenta up to step t. The numerator approximates
+    the next average m̂_(t+1). That average contains the gradient g_(t+1), which is not
+    yet known, so g_t replaces it. The argument momentum_schedule chooses the momenta
+    μ_t:
 
     "constant", as in optax.nadam: μ_t = β1.
 
@@ -83,20 +84,20 @@ def nadam(
     the first step is 1.47 η with "constant", 1.06 η with "torch" and 1.31 η with
     "paper".
 
-    Use it in place of Adam. Its look-ahead is slightly better where Adam's momentum
-    overshoots, as on ill-conditioned problems.
+    Use it in place of Adam where Adam's momentum overshoots, as on ill-conditioned
+    problems. The difference is usually small.
 
     Args:
       learning_rate, b1, b2, eps, eps_root: Rate η, decays β1 and β2, and constants ε
         and ε_root, as in `adam`.
       momentum_schedule: Name of the schedule: "constant", "torch" or "paper".
-      momentum_decay: Decay ψ, at least 0; may be traced. With ψ = 0, μ_t stays at β1 /
-        2, not at β1. The schedule "constant" ignores ψ.
+      momentum_decay: Decay ψ, at least 0; may be traced. With ψ = 0, μ_t = β1 / 2 at
+        all steps. The schedule "constant" ignores ψ.
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        momentum_schedule is unknown.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type,
+        or momentum_schedule is unknown.
     References:
       Dozat, Incorporating Nesterov momentum into Adam, ICLR 2016 workshop, algorithm 2,
       and the paper's schedule of μ.
@@ -125,18 +126,20 @@ def nadamw(
     """NAdam with weight decay that is separate from the gradient.
 
     u_t = -η_t (n_t / (√(v̂_t + ε_root) + ε) + λ x_t), with
-    n_t = β1 m_t / (1 - β1^(t+1)) + (1 - β1) g_t / (1 - β1^t). Here g_t is the gradient,
-    η_t the learning rate and x_t are the params. m_t is the average of the gradients,
-    and v̂_t the average of their squares with bias correction, as in `adam`.
+    n_t = β1 m_t / (1 - β1^(t+1)) + (1 - β1) g_t / (1 - β1^t). Here u_t is the update,
+    g_t the gradient, η_t the learning rate at step t, with t counted from 1, and x_t
+    are the params. m_t is the average of the gradients, and v̂_t the average of their
+    squares with bias correction, as in `adam`.
 
-    optax.nadamw is the same. With same_correction=True, m_t is divided by 1 - β1^t, as
-    g_t is. The NAdamW of timm and of the AlgoPerf benchmark has this form. With the
-    default b1, each entry of its first step is 1.9 η instead of 1.47 η. The default λ
-    is 1e-4 in optax and here, and 0.01 in timm. In torch,
-    NAdam(decoupled_weight_decay=True) also has a schedule for β1 (see `nadam`).
+    optax.nadamw is the same. With same_correction=True, m_t is divided by 1 - β1^t
+    instead of 1 - β1^(t+1). The NAdamW of timm and of the AlgoPerf benchmark has this
+    form. With the default b1 and without weight decay, each entry of the first step is
+    then 1.9 η instead of 1.47 η. The default λ is 1e-4 in optax and here, and 0.01 in
+    timm. torch's NAdam(decoupled_weight_decay=True) differs: its momenta follow the
+    schedule "torch" of `nadam`.
 
     Use it in place of AdamW. NAdamW with same_correction=True was the baseline of
-    AlgoPerf.
+    AlgoPerf, a benchmark of training algorithms (Dahl et al.).
 
     Args:
       learning_rate, b1, b2, eps, eps_root: Rate η, decays β1 and β2, and constants ε
@@ -148,8 +151,8 @@ def nadamw(
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update got no params.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type,
+        mask does not fit the params, or update got no params.
     References:
       Dozat, Incorporating Nesterov momentum into Adam, ICLR 2016 workshop, algorithm 2.
       Loshchilov & Hutter, Decoupled weight decay regularization, ICLR 2019, algorithm
@@ -251,12 +254,13 @@ def radam(
 
     m̂_t and v̂_t are the averages of the gradients and of their squares, with bias
     correction, as in `adam`. v̂_t effectively averages ρ_t = ρ - 2 t β2^t / (1 - β2^t)
-    squares, with ρ = 2 / (1 - β2) - 1. While ρ_t is below the argument threshold, the
-    update is u_t = -η_t m̂_t, where η_t is the learning rate. Afterwards, u_t = -η_t
-    r_t m̂_t / (√(v̂_t + ε_root) + ε), with r_t² = (ρ_t - 4) (ρ_t - 2) ρ / ((ρ - 4) (ρ -
-    2) ρ_t).
+    squares, where ρ = 2 / (1 - β2) - 1 and t is the number of the step, from 1. While
+    ρ_t is below the argument threshold, the update is u_t = -η_t m̂_t, where η_t is the
+    learning rate. Afterwards, u_t = -η_t r_t m̂_t / (√(v̂_t + ε_root) + ε), with r_t² =
+    (ρ_t - 4) (ρ_t - 2) ρ / ((ρ - 4) (ρ - 2) ρ_t).
 
-    With the defaults r_t grows from 0.026 at the sixth step to 1.
+    With the defaults, the first five steps are momentum steps. r_t is 0.026 at the
+    sixth step and then grows towards 1.
 
     The defaults are those of optax.radam. torch adds ε before the correction: r_t m̂_t
     √(1 - β2^t) / (√v_t + ε). To follow torch, set eps_before_correction=True. The paper
@@ -265,19 +269,20 @@ def radam(
     the relative error of optax's sixth step is therefore 0.6 %. Here this error is
     1e-7, because ρ_t is computed without this subtraction of two large numbers.
 
-    Use it to avoid tuning the length of a warm-up for Adam. The first steps are as long
-    as η times the gradient, so η must suit these steps as well as the later ones.
+    Use it to avoid tuning the length of a warm-up for Adam. The first updates are -η_t
+    m̂_t, not divided by the size of the gradients, so η must suit these steps as well
+    as the later ones.
 
     Args:
       learning_rate, b1, b2, eps, eps_root: Rate η, decays β1 and β2, and constants ε
         and ε_root, as in `adam`.
       threshold: Smallest ρ_t at which m̂_t is divided by √v̂_t, at least 4; may be
-        traced. If ρ_t is below 4, r_t² is negative.
+        traced. For ρ_t between 2 and 4, r_t² is negative.
       eps_before_correction: Whether ε is added before v_t is corrected, as in torch.
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type.
     References:
       Liu et al., On the variance of the adaptive learning rate and beyond, ICLR 2020,
       algorithm 2.

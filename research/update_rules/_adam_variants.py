@@ -64,20 +64,20 @@ def adabelief(
     eps: Scalar = 1e-16,
     eps_root: Scalar = 1e-16,
 ) -> optax.GradientTransformation:
-    """Adam that divides by the distance of gradients from their average.
+    """Adam that divides by the typical distance of gradients from their average.
 
     s_t = β2 s_(t-1) + (1 - β2) (g_t - m_t)² + ε_root,
-    u_t = -η_t m̂_t / (√(s_t / (1 - β2^t)) + ε). Here g_t is the gradient and η_t the
-    learning rate. m_t is the average of the gradients with the decay β1, and m̂_t = m_t
-    / (1 - β1^t), as in `adam`.
+    u_t = -η_t m̂_t / (√(s_t / (1 - β2^t)) + ε). Here u_t is the update, g_t the
+    gradient and η_t the learning rate at step t, with t counted from 1. m_t is the
+    average of the gradients with the decay β1, and m̂_t = m_t / (1 - β1^t), as in
+    `adam`.
 
     optax.adabelief is the same. ε_root is added at every step, so its total in s_t
-    tends to ε_root / (1 - β2). The paper does the same, but with a single ε for both
-    constants.
+    tends to ε_root / (1 - β2). In the paper, both constants are the same ε.
 
     Use it in place of Adam if gradients change little from step to step. Its steps are
-    then longer than Adam's, up to η m̂ √((1 - β2) / ε_root). ε_root therefore matters
-    more than ε does in Adam.
+    then longer than Adam's. If the gradients do not change at all, the step tends to η
+    m̂_t √((1 - β2) / ε_root) for ε = 0, so ε_root matters more than ε does in Adam.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -87,7 +87,7 @@ def adabelief(
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type.
     References:
       Zhuang et al., AdaBelief optimizer: adapting stepsizes by the belief in observed
       gradients, NeurIPS 2020, algorithm 2.
@@ -137,19 +137,18 @@ def acprop(
     mask: Any = None,
     from_old_mean: bool = False,
 ) -> optax.GradientTransformation:
-    """Divide each gradient by the spread of the gradients before it.
+    """Divide each gradient by the spread of the earlier gradients around their average.
 
     m_t = β1 m_(t-1) + (1 - β1) g_t,
     s_t = β2 s_(t-1) + (1 - β2) (g_t - m_t)² + ε_root,
     u_t = -η_t (g_t / (√(s_(t-1) / (1 - β2^(t-1))) + ε) + λ x_t). In the first step, g_1
-    is divided by 1 + ε. Here g_t is the gradient, x_t are the params and η_t is the
-    learning rate.
+    is divided by 1 + ε. Here u_t is the update, g_t the gradient, x_t are the params
+    and η_t is the learning rate at step t, with t counted from 1.
 
-    The divisor of g_t does not depend on g_t, and the step has no momentum.
-    optax.contrib.acprop has (g_t - m_(t-1))² in place of (g_t - m_t)²
-    (from_old_mean=True), although its docstring has m_t, like the paper. From the
-    second step on, the steps of optax are about β1 times as long, because g_t - m_t =
-    β1 (g_t - m_(t-1)). torch does not have the rule.
+    The divisor of g_t does not depend on g_t, and the step has no momentum. The paper
+    has (g_t - m_t)², as above. optax.contrib.acprop has (g_t - m_(t-1))² in its place
+    (from_old_mean=True). From the second step on, the steps of optax are about β1 times
+    as long, because g_t - m_t = β1 (g_t - m_(t-1)). torch does not have the rule.
 
     Use it in place of AdaBelief for noisy gradients: a divisor that depends on g_t, as
     in AdaBelief, biases the step. The first step is η g_1, which may be long.
@@ -162,12 +161,13 @@ def acprop(
       weight_decay: Decay λ, at least 0; may be traced.
       mask: Pytree of booleans, or a function from the params to one, that marks the
         leaves that decay, as in `adamw`. None means all leaves.
-      from_old_mean: Whether s_t is the spread around m_(t-1), as in optax.
+      from_old_mean: Whether s_t averages (g_t - m_(t-1))², as in optax, instead of (g_t
+        - m_t)².
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update got no params.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type,
+        mask does not fit the params, or update got no params.
     References:
       Zhuang et al., Momentum centering and asynchronous update for adaptive gradient
       methods, NeurIPS 2021, algorithm of ACProp.
@@ -240,12 +240,12 @@ def yogi(
     """Adam with a second moment that changes by at most (1 - β2) g² per step.
 
     v_t = v_(t-1) - (1 - β2) sign(v_(t-1) - g_t²) g_t²,
-    u_t = -η_t m̂_t / (√(v̂_t + ε_root) + ε), where g_t is the gradient and η_t the
-    learning rate. m̂_t is the average of the gradients, and both m̂_t and v̂_t are
-    corrected as in `adam`.
+    u_t = -η_t m̂_t / (√(v̂_t + ε_root) + ε), where u_t is the update, g_t the gradient
+    and η_t the learning rate at step t. m_t is the average of the gradients, as in
+    `adam`. m̂_t = m_t / (1 - β1^t) and v̂_t = v_t / (1 - β2^t), with t counted from 1.
 
-    After a large gradient v_t falls slowly, because v_t changes by at most (1 - β2)
-    g_t². The paper corrects neither m_t nor v_t. To follow the paper, set
+    After a large gradient v_t falls slowly, because a later step reduces v_t by at most
+    (1 - β2) g_t². The paper corrects neither m_t nor v_t. To follow the paper, set
     bias_correction=False. optax.yogi starts both m and v from 1e-6. Here only v starts
     from 1e-6, and m from 0. To follow optax, set initial_mu=1e-6. Params whose
     gradients are 0 then still move down: by 3e-4 η at the first step, and by more than
@@ -266,7 +266,7 @@ def yogi(
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type.
     References:
       Zaheer et al., Adaptive methods for nonconvex optimization, NeurIPS 2018,
       algorithm 2.
@@ -321,8 +321,8 @@ class AdanState(NamedTuple):
     Attributes:
       count: Number t of steps taken, int32, shape ().
       mu: Moving average m_t of gradients, shaped like the params.
-      difference: Moving average v_t of the changes d_t of the gradient in a step,
-        shaped like the params.
+      difference: Moving average v_t of the changes d_t = g_t - g_(t-1), shaped like the
+        params.
       nu: Moving average n_t of the squares (g_t + β2 d_t)², shaped like the params.
       gradient: Last gradient g_t, shaped like the params.
     """
@@ -352,16 +352,18 @@ def adan(
     m_t = β1 m_(t-1) + (1 - β1) g_t,
     v_t = β2 v_(t-1) + (1 - β2) d_t,
     n_t = β3 n_(t-1) + (1 - β3) (g_t + β2 d_t)²,
-    u_t = -η_t ((m̂_t + β2 v̂_t) / (√(n̂_t + ε_root) + ε) + λ x_t). Here g_t is the
-    gradient, x_t are the params and η_t is the learning rate. The averages m̂_t, v̂_t
-    and n̂_t are corrected for starting at 0 as in `adam`.
+    u_t = -η_t ((m̂_t + β2 v̂_t) / (√(n̂_t + ε_root) + ε) + λ x_t). Here u_t is the
+    update, g_t the gradient, x_t are the params and η_t is the learning rate at step t.
+    m̂_t, v̂_t and n̂_t are the averages divided by 1 - β1^t, 1 - β2^t and 1 - β3^t,
+    because they start at 0.
 
     The betas are decays, as in the authors' code and in optax. The paper's betas are 1
-    minus these decays. The paper starts from m = g_1 and n = g_1², without corrections.
-    The paper decays weights implicitly: x_(t+1) = (x_t - η_t q_t) / (1 + λ η_t), where
-    q_t is the quotient in the formula of u_t. Set proximal=True for this decay. optax
-    0.2.8 multiplies d_t and v̂_t by 1 - β2, which is 0.08 instead of 0.92. optax thus
-    combines the paper's factor with the decay of the code, and hardly looks ahead.
+    minus these decays. The paper starts from m_1 = g_1 and n_1 = g_1², without these
+    divisions. The paper decays weights implicitly: x_(t+1) = (x_t - η_t q_t) / (1 + λ
+    η_t), where q_t is the quotient in the formula of u_t. Set proximal=True for this
+    decay. optax 0.2.8 multiplies d_t and v̂_t by 1 - β2 instead of β2, although its β2
+    is a decay. With the default, this factor is 0.08 instead of 0.92, so the look-ahead
+    of optax is much smaller.
 
     Use it for large networks and many steps, at larger rates than Adam's. It stores
     four arrays per leaf where Adam stores two.
@@ -379,8 +381,8 @@ def adan(
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update got no params.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type,
+        mask does not fit the params, or update got no params.
     References:
       Xie et al., Adan: adaptive Nesterov momentum algorithm for faster optimizing deep
       models, IEEE TPAMI 46 (2024), algorithm 1.
@@ -444,7 +446,7 @@ def adan(
 
 
 class ShrinkState(NamedTuple):
-    """State of the implicit weight decay of `adan`.
+    """State of the implicit weight decay of `adan`, with proximal=True.
 
     Attributes:
       count: Number of steps taken, int32, shape ().
@@ -491,19 +493,21 @@ def cautious_adamw(
     """AdamW that skips entries whose momentum and gradient have opposite signs.
 
     d_t = m̂_t / (√v̂_t + ε), with m̂_t and v̂_t as in `adam`,
-    u_t = -η_t (k_t d_t / max(mean(k_t), 0.001) + λ x_t). Here g_t is the gradient, x_t
-    are the params and η_t is the learning rate. m̂_t and v̂_t are the averages of the
-    gradients and of their squares, with bias correction. k_t is 1 for entries with d_t
-    g_t > 0 and 0 for others, and the mean is over the leaf.
+    u_t = -η_t (k_t d_t / max(mean(k_t), 0.001) + λ x_t). Here u_t is the update, g_t
+    the gradient, x_t are the params and η_t is the learning rate at step t. m̂_t and
+    v̂_t are the averages of the gradients and of their squares, with bias correction.
+    k_t is 1 for entries with d_t g_t > 0 and 0 for others, and the mean is over the
+    leaf.
 
     timm's AdamW with caution=True, and the authors' code, are the same rule. The paper
     divides by (Σ k_t + 1) / n in place of the mean over n entries (plus_one=True). With
-    cautious_decay=True, only entries with k_t d_t x_t >= 0 decay. These are the entries
-    that the step without decay moves towards 0 or leaves unchanged. optax 0.2.8 does
-    not have the rule. To make another rule cautious, use `cautious`.
+    cautious_decay=True, only entries with k_t d_t x_t >= 0 decay. If x_t is not 0, this
+    means that the step without decay moves the entry towards 0 or leaves it unchanged.
+    optax 0.2.8 does not have the rule. To make another rule cautious, use `cautious`.
 
     Use it in place of AdamW, with the same arguments. If the gradient of an entry
-    changes its sign, the entry is skipped until its momentum has changed sign, too.
+    changes its sign, only the weight decay moves the entry as long as its momentum has
+    the old sign.
 
     Args:
       learning_rate, b1, b2, eps: Rate η, decays β1 and β2, and constant ε, as in
@@ -516,8 +520,8 @@ def cautious_adamw(
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update got no params.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type,
+        mask does not fit the params, or update got no params.
     References:
       Liang, Chen, Liu & Liu, Cautious optimizers: improving training with one line of
       code, 2024 (the cautious AdamW of that paper). Chen et al., Cautious weight decay,
@@ -551,17 +555,19 @@ class AdahessianState(NamedTuple):
 def adahessian_draws(key: Key, count: Integer, params: Params) -> Params:
     """Return the random signs z of a step of `adahessian`, each 1 or -1.
 
-    The key of the step is fold_in(key, count). The signs of leaf i, counted from 1, are
-    drawn with fold_in(key of the step, i).
+    The key of the step is fold_in(key, count). The signs of leaf i, counted from 1 in
+    the order of jax.tree.leaves, are drawn with fold_in(key of the step, i). fold_in is
+    that of `jax.random`.
 
     Args:
-      key: Key of the rule.
-      count: Number of steps before this one.
+      key: Argument key of `adahessian`.
+      count: Number of steps that the rule took before this one, an integer of at least
+        0.
       params: Params, or arrays of their structure, shapes and dtypes.
     Returns:
       The signs, shaped like the params and in their dtypes.
     Raises:
-      TypeError: key is not a key, or params are not arrays.
+      TypeError: key is not a key, count is not an integer, or params are not arrays.
       ValueError: count is negative.
     Example:
       >>> drawn = adahessian_draws(jax.random.key(0), 3, {"w": jnp.zeros(4)})
@@ -600,10 +606,11 @@ def adahessian(
     u_t = -η_t (m̂_t / (v̂_t^(k/2) + ε) + λ x_t), where m̂_t is the average of the
     gradients with bias correction, and v̂_t = v_t / (1 - β2^t), as in `adam`.
 
-    x_t are the params, η_t is the learning rate, and H_t is the Hessian of the
-    objective value_fn at x_t. H_t z_t is computed as the derivative of the gradient
-    along z_t. The entries of z_t are 1 or -1 with equal probability, so that the
-    expected value of D_t is the diagonal of H_t. k is hessian_power, and λ is
+    u_t is the update, x_t are the params and η_t is the learning rate at step t. H_t is
+    the Hessian of the objective at x_t. The objective is the argument value_fn of
+    update, a function of the params. H_t z_t is computed as the derivative of the
+    gradient along z_t. The entries of z_t are 1 or -1 with equal probability, so that
+    the expected value of D_t is the diagonal of H_t. k is hessian_power, and λ is
     weight_decay. With average_kernels=True, |D_t| is averaged over the first two axes
     of every leaf that has four axes. In Flax, these are the height and the width of the
     kernel of a convolution.
@@ -632,13 +639,14 @@ def adahessian(
       weight_decay: Factor λ, at least 0; may be traced.
       mask: Pytree of booleans (a prefix of the params), or a function from params to
         such a pytree. Leaves marked True are decayed. None means all leaves.
-      average_kernels: Whether to average |D_t| over the kernels of convolutions.
+      average_kernels: Whether to average |D_t| over the first two axes of leaves with
+        four axes.
     Returns:
       The rule; its update needs params and value_fn.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number; key is
-        not a key; update received no params or value_fn; in init, the params are
-        complex.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type;
+        key is not a key; mask does not fit the params; update got no params or
+        value_fn; in init, the params are complex.
     References:
       Yao et al., ADAHESSIAN: an adaptive second order optimizer for machine learning,
       AAAI 2021, algorithm 1. Code: github.com/amirgholami/adahessian, commit 23eeab0.

@@ -53,8 +53,9 @@ def lookahead(
 
     After every k steps: φ <- φ + α (x - φ), x <- φ.
 
-    The inner rule moves the params x (the paper's fast weights). The slow params φ stay
-    fixed between synchronisations. Evaluate at φ, which
+    The inner rule moves the params x (the paper's fast weights). The slow params φ
+    start at x and change only at the synchronisations, which are these k-th steps. α is
+    slow_step_size. Evaluate the model at φ, which
     `research.update_rules.evaluation_params` returns. optax.lookahead is the same, but
     its params are a pair of fast and slow weights. Here x and φ are equal to the last
     bit after each synchronisation. In optax they may differ by rounding errors, because
@@ -79,7 +80,7 @@ def lookahead(
       The rule, an optax.GradientTransformationExtraArgs. Its update needs params and
       passes extra arguments on to the inner rule.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type,
         update got no params, or inner is not a constructor.
     References:
       Zhang, Lucas, Hinton & Ba, Lookahead optimizer: k steps forward, 1 step back,
@@ -135,7 +136,7 @@ def lookahead(
 
 
 class AveragingState(NamedTuple):
-    """State of a rule that averages its iterates.
+    """State of `polyak_averaging` and `exponential_averaging`.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -157,23 +158,24 @@ def polyak_averaging(
 ) -> optax.GradientTransformationExtraArgs:
     """Move like another rule and keep the mean of the iterates.
 
-    x̄_t = (x_(s+1) + ... + x_t) / (t - s), where x_t are the iterates and s is start.
-    The mean leaves out the first s iterates.
+    x̄_t = (x_(s+1) + ... + x_t) / (t - s), where x_t are the iterates, that is, the
+    params after step t, and s is start. The mean leaves out the first s iterates.
 
-    Up to t = s + 1 the mean is x_t itself. The averaging does not change the params
-    themselves. `research.update_rules.evaluation_params` returns the mean, at which
+    Up to t = s + 1, x̄_t is x_t itself. The averaging does not change the steps of the
+    inner rule. `research.update_rules.evaluation_params` returns the mean, at which
     `research.descent` evaluates the objective. Polyak and Juditsky average x_0 to
-    x_(t-1), one iterate earlier. torch.optim.ASGD keeps the same mean, but has a
-    decaying rate of its own. ASGD's argument t0 is `start` here. optax does not have
+    x_(t-1), the params before each step. torch.optim.ASGD keeps the same mean, but has
+    a decaying rate of its own. ASGD's argument t0 is `start` here. optax does not have
     this rule.
 
     Use it with a rate that is constant or decays more slowly than 1 / t. The mean then
-    averages out the noise that such a rate leaves in the iterates. Nothing may change
-    the updates of this rule afterwards: a transformation such as `reduce_on_plateau`
-    belongs into the chain of the inner rule. On smooth, strongly
+    averages out the noise that such a rate leaves in the iterates. On smooth, strongly
     convex objectives and with a rate that decays more slowly than 1 / t, the mean is
     asymptotically as accurate as the best estimate from the same number of examples.
-    Choose a late start, because the mean never forgets its first iterates.
+    Choose a late start, because the mean never forgets its first iterates. The rule
+    computes the iterates from its own updates. A transformation that changes updates,
+    such as `reduce_on_plateau`, must therefore be part of the inner rule, not follow
+    this rule in a chain.
 
     Args:
       learning_rate: Learning rate η of the inner rule. Any value that the inner
@@ -183,12 +185,12 @@ def polyak_averaging(
       start: Number s of first steps that the mean leaves out, an integer of at least 0;
         may be traced.
       accumulator_dtype: Dtype of the mean; None means the dtype of the params. In
-        bfloat16, rounding loses the small changes of a mean of 256 iterates.
+        bfloat16, rounding loses the small changes of a mean of 256 or more iterates.
     Returns:
       The rule, an optax.GradientTransformationExtraArgs. Its update needs params and
       passes extra arguments on to the inner rule.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type,
         update got no params, or inner is not a constructor.
     References:
       Polyak & Juditsky, Acceleration of stochastic approximation by averaging, SIAM J.
@@ -233,16 +235,17 @@ def exponential_averaging(
 
     Here x_t are the params after step t, and β is decay. With debias=True the average
     starts from x̄_0 = 0 and is divided by 1 - β^t, so the result is a weighted mean of
-    x_1 to x_t only. With debias=False the average starts from x̄_0 = x_0, as is usual
-    for networks, and x_0 keeps the weight β^t. The averaging does not change the params
-    themselves. `research.update_rules.evaluation_params` returns the average, at which
-    `research.descent` evaluates the objective. debias=True is optax.ema(β) of the
-    params. debias=False is torch's AveragedModel with get_ema_multi_avg_fn(β), except
-    that torch's first average is x_1.
+    x_1, ..., x_t without x_0. With debias=False the average starts from x̄_0 = x_0, as
+    is usual for networks, and x_0 has the weight β^t in x̄_t. The averaging does not
+    change the steps of the inner rule. `research.update_rules.evaluation_params`
+    returns the average, at which `research.descent` evaluates the objective.
+    debias=True is optax.ema(β) of the params. debias=False is torch's AveragedModel
+    with get_ema_multi_avg_fn(β), except that torch's first average is x_1.
 
-    Use it where the rate stays constant and the last iterate is noisy. Choose β so that
-    1 / (1 - β) steps are a fraction of an epoch. Unlike the mean of `polyak_averaging`,
-    this average forgets the first iterates, but it never removes all of the noise.
+    Use it where the rate stays constant and the last iterate is noisy. The average
+    covers about the last 1 / (1 - β) iterates; choose β so that these are a fraction of
+    an epoch. Unlike the mean of `polyak_averaging`, this average forgets the first
+    iterates, but it never removes all of the noise.
 
     Args:
       learning_rate: Learning rate η of the inner rule. Any value that the inner
@@ -250,14 +253,14 @@ def exponential_averaging(
       inner: Constructor of the inner rule, with learning_rate as its first argument.
         Use functools.partial to set other arguments. None means gradient_descent.
       decay: Decay β in [0, 1); may be traced.
-      debias: Whether to average x_1 to x_t only, without x_0.
+      debias: Whether to divide by 1 - β^t and so leave out x_0 (see above).
       accumulator_dtype: Dtype of the average; None means the dtype of the params. In
         bfloat16, rounding loses the small changes of an average with β > 0.996.
     Returns:
       The rule, an optax.GradientTransformationExtraArgs. Its update needs params and
       passes extra arguments on to the inner rule.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type,
         update got no params, or inner is not a constructor.
     References:
       Ruppert (1988) and Polyak & Juditsky (1992) for averaging; Kingma & Ba, Adam, ICLR

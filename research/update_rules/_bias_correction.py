@@ -9,14 +9,15 @@ from research.types import Array, Scalar
 
 
 def bias_correction(decay: Scalar, count: Int[Array, ""]) -> Float[Array, ""]:
-    """Return 1 - β^t, with full relative precision even where β^t is close to 1.
+    """Return 1 - β^t without the loss of digits where β^t is close to 1.
 
     Args:
       decay: Decay β in [0, 1); may be traced.
       count: Step number t, from 1.
     Returns:
-      1 - β^t, shape (). It is the sum of the weights (1 - β) β^i, for i = 0, ..., t -
-      1, of the values in a moving average after t steps.
+      1 - β^t, shape (). A moving average that starts at 0 gives the value of i steps
+      ago the weight (1 - β) β^i. 1 - β^t is the sum of these weights for i = 0, ..., t
+      - 1.
     Example:
       >>> print(bias_correction(0.5, jnp.int32(2)))
       0.75
@@ -30,17 +31,18 @@ def effective_length(decay: Scalar, count: Int[Array, ""]) -> Float[Array, ""]:
     ρ_t = 2 / (1 - β) - 1 - 2 t β^t / (1 - β^t), for the decay β at step t.
 
     The age of a gradient is the number of steps since it was computed. A plain mean of
-    the last ρ gradients has the mean age (ρ - 1) / 2. ρ_t is the ρ for which this
-    equals the mean age a of the gradients in the moving average: ρ_t = 1 + 2 a. While t
-    is small, the formula for ρ_t is the difference of two much larger numbers, for
-    example 1999 - 1993 for β = 0.999 and t = 6. Such a difference loses digits. While t
-    (1 - β) is small, this function therefore computes the mean age from a power series.
+    the last ρ gradients has the mean age (ρ - 1) / 2. Let a be the mean age of the
+    gradients in the moving average, weighted as in this average. ρ_t = 1 + 2 a is the
+    length of the plain mean with the same mean age. For small t, the formula for ρ_t
+    loses digits, because it is the difference of two much larger numbers, for example
+    1999 - 1993 for β = 0.999 and t = 6. For small t (1 - β), this function therefore
+    computes the mean age from a power series.
 
     Args:
       decay: Decay β in [0, 1); may be traced.
       count: Step number t, from 1.
     Returns:
-      Effective length ρ_t. It starts at ρ_1 = 1 and grows towards 2 / (1 - β) - 1.
+      Effective length ρ_t, shape (). ρ_1 is 1, and ρ_t tends to 2 / (1 - β) - 1.
     Example:
       >>> print(
       ...     effective_length(0.5, jnp.int32(1)), effective_length(0.0, jnp.int32(9))

@@ -32,7 +32,8 @@ def check_rule(rule: Any, name: str = "rule") -> None:
       rule: Value to check.
       name: Name of the argument, for the message.
     Raises:
-      TypeError: The value has no init and update; the message says how to make a rule.
+      TypeError: The value is a class, or it has no methods init and update. The message
+        says how to make a rule.
     Example:
       >>> check_rule(optax.sgd)
       Traceback (most recent call last):
@@ -64,12 +65,13 @@ def make_inner(
     Args:
       inner: Constructor of the inner rule, with learning_rate as its first argument.
         None means `default`.
-      learning_rate: Argument of the constructor.
+      learning_rate: Learning rate that is passed to the constructor.
       default: Constructor to use if inner is None. The outer rule cannot have this
         constructor as the default value of its argument `inner`, because
         optax.inject_hyperparams would take the constructor for a schedule.
     Returns:
-      The inner rule. Its update accepts extra arguments and ignores unknown ones.
+      The inner rule. Its update accepts any keyword argument and ignores those that the
+      rule does not use.
     Raises:
       TypeError: inner is not a constructor, or it does not return a rule.
     Example:
@@ -195,14 +197,16 @@ def check_floating(params: Params) -> None:
 def checked(constructor: Callable[_Arguments, _Rule]) -> Callable[_Arguments, _Rule]:
     """Wrap the constructor of a rule so that the rule checks its arguments.
 
-    The wrapped constructor checks the arguments with the annotation bool. If a keyword
-    argument or such a flag is present, it also checks the arguments `residual_fn`,
-    `fisher_fn`, `accumulator_dtype` and `mask`. `init` and `update` refuse params and
-    updates that are not pytrees of numbers. `update` also refuses a state of another
-    rule or for other shapes. It refuses params whose structure or shapes differ from
-    those of the updates; a None in the updates may stand for any part of the params.
-    Under jit the checks run while `update` is traced. A compiled step therefore costs
-    no more than without the checks, and its results are the same to the last bit.
+    The wrapped constructor raises an error if an argument with the annotation bool is
+    not True or False. It also checks the types of the arguments `residual_fn`,
+    `fisher_fn`, `accumulator_dtype` and `mask`, except if the constructor has no bool
+    argument and is called without keyword arguments. The rule's `init` and `update`
+    raise an error for params and updates that are not pytrees of numbers. `update` also
+    raises an error if the state belongs to another rule or to params of other shapes,
+    or if the params and the updates differ in structure or shapes. A None in the
+    updates may stand for any part of the params. Under jit the checks run while
+    `update` is traced. A compiled step therefore costs no more than without the checks,
+    and its results are the same to the last bit.
 
     Args:
       constructor: Function that returns the rule.

@@ -23,8 +23,8 @@ def clip_by_value(max_value: Scalar) -> optax.GradientTransformation:
 
     optax.clip and torch's clip_grad_value_ are the same. Unlike the clips by norm, this
     clip changes the direction of the gradient. NaN stays NaN, but an infinite entry
-    becomes ±c, as in optax and torch. To detect infinite entries, put `skip_nonfinite`
-    around this transformation.
+    becomes ±c, as in optax and torch. To skip steps with infinite entries instead, wrap
+    this transformation in `skip_nonfinite`.
 
     Args:
       max_value: Bound c, positive; may be traced.
@@ -53,7 +53,7 @@ def clip_by_norm(max_norm: Scalar) -> optax.GradientTransformation:
 
     |g| is the norm of one leaf. For a leaf of n entries, optax.clip_by_block_rms with
     the threshold c / √n is the same. torch does not have this clip. If a leaf contains
-    NaN or an infinity, the result contains NaN.
+    NaN or an infinity, the result for this leaf contains NaN.
 
     Args:
       max_norm: Largest norm c, positive; may be traced.
@@ -122,27 +122,29 @@ def clip_adaptively(
     A unit is the set of weights that feed one output. For each unit, g <- g min(1, λ
     max(|w|, ε) / |g|), where w are the weights of the unit and g is their gradient.
 
-    In a matrix (inputs, outputs) a unit is a column. In a leaf of three axes (attention
-    heads) it spans the first axis only. In a convolution's kernel (..., inputs,
-    outputs) of four or five axes it spans all axes but the last. A vector or a scalar
-    is one unit. A leaf with at most one axis longer than 1 is also one unit.
+    In a matrix (inputs, outputs) a unit is a column. In a leaf (inputs, heads, head
+    size) of three axes, as in attention, a unit spans the first axis only. In a
+    convolution's kernel (..., inputs, outputs) of four or five axes, a unit spans all
+    axes but the last. Vectors, scalars, and leaves with at most one axis longer than 1
+    are single units.
 
     optax.adaptive_grad_clip is the same. torch stores the weight matrix of a layer
     transposed, so in timm's adaptive_clip_grad a unit is a row.
 
     Args:
       clipping: Factor λ, positive; may be traced. The paper uses 0.01 to 0.16, with
-        smaller values for larger batches. The paper does not clip the last layer (to
-        exclude it, use `optax.masked` or `by_group`).
+        smaller values for larger batches. The paper does not clip the last layer. To
+        exclude a layer, use `optax.masked` or `by_group`.
       eps: Constant ε, at least 0; may be traced. With ε > 0, weights that start at zero
         can move.
-      axis: Axes that a unit spans, in every leaf; None means the axes described above.
+      axis: Axis that a unit spans in every leaf, or a list or tuple of such axes. None
+        means the axes described above.
     Returns:
       The transformation, without state; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number; axis
-        is not None, an integer or a sequence of integers; update got no params; or a
-        leaf has more than five axes while axis is None.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type;
+        axis is not None, an integer, or a list or tuple of integers; update got no
+        params; or a leaf has more than five axes while axis is None.
     References:
       Brock, De, Smith & Simonyan, High-performance large-scale image recognition
       without normalization, ICML 2021, equation (3).

@@ -44,16 +44,16 @@ def accumulate_gradients(
 ) -> optax.GradientTransformationExtraArgs:
     """Call a rule at every k-th step with the mean of k gradients.
 
-    k batches then act as one large batch. At every k-th step the rule gets the mean of
-    the k gradients, both as the updates and as the extra argument `grad`. The extra
-    argument `value` is the mean of the k values of the objective. The update of this
-    step is the rule's update. At the other steps the update is 0 and the rule's state
-    does not change. If the loss is a mean and all batches have the same size, the
-    result is the step on one batch that is k times larger, up to rounding errors.
-    optax.MultiSteps(rule, k) is the same, but by default keeps the mean in float32.
-    Here the mean has the dtype of the params. For a wider dtype, put `with_state_dtype`
-    around this wrapper. In torch, repeated calls of backward sum the gradients instead
-    of averaging them.
+    k batches then act as one large batch. At every k-th step the wrapped rule gets the
+    mean of the last k gradients as its updates, and returns the update of this step. At
+    the other steps the update is 0 and the state of the wrapped rule does not change.
+    If the extra arguments `grad` and `value` are passed, the wrapped rule gets the same
+    mean as `grad`, and the mean of the last k values of the objective as `value`. If
+    the loss is a mean and all batches have the same size, the k-th update is the update
+    for one batch that is k times larger, up to rounding errors. optax.MultiSteps(rule,
+    k) is the same, but by default keeps the mean in float32. Here the mean has the
+    dtype of the params. For a wider dtype, put `with_state_dtype` around this wrapper.
+    In torch, repeated calls of backward sum the gradients instead of averaging them.
 
     All k gradients must belong to the same params, so nothing else may change the
     params in these steps. Rules that evaluate the objective with the extra argument
@@ -148,8 +148,8 @@ class SkippingState(NamedTuple):
 
     Attributes:
       skipped: Number of steps skipped so far, int32, shape ().
-      consecutive: Number of non-finite steps in a row, up to the last step, int32,
-        shape (); 0 after a finite step.
+      consecutive: Number of non-finite steps in a row up to and including the last
+        step, whether skipped or not, int32, shape (). 0 after a finite step.
       inner: State of the wrapped rule after the last step that was not skipped.
     """
 
@@ -165,10 +165,10 @@ def skip_nonfinite(
     """Skip and count the steps whose gradient or update contains NaN or an infinity.
 
     A skipped step leaves the params and the rule's state unchanged. After
-    max_consecutive skipped steps in a row, the next step is applied even if it is not
-    finite, so that the params show the problem. optax.apply_if_finite is similar, but
-    checks the gradient only. torch's GradScaler also skips such steps, but it scales
-    the loss as well.
+    max_consecutive skipped steps in a row, steps are applied even if they are not
+    finite, until a step is finite. The params then show the problem.
+    optax.apply_if_finite is similar, but checks the gradient only. torch's GradScaler
+    also skips such steps, but it scales the loss as well.
 
     Use it against rare overflows, as in half precision. Read the number of skipped
     steps with optax.tree_utils.tree_get(state, "skipped"). A training that skips many
@@ -250,13 +250,13 @@ def cautious(
     The authors' code, and timm's option `caution`, are the same. For a leaf of n
     entries, the paper has n / (Σ k_t + 1) in place of 1 / max(s_t, min_share)
     (plus_one=True). If `rule` has weight decay, the decay is part of u_t, so an entry
-    with k_t = 0 does not decay. In `cautious_adamw`, such an entry decays. optax 0.2.8
-    does not have this function.
+    with k_t = 0 does not decay. In `cautious_adamw`, an entry with k_t = 0 decays by
+    default. optax 0.2.8 does not have this function.
 
-    Use it around a rule with momentum, such as `adam`, `lion` or `heavy_ball`. Without
-    momentum every nonzero entry of the update opposes the gradient, so around
-    `gradient_descent` this wrapper changes only leaves in which entries of the gradient
-    are 0 (with plus_one=False).
+    Use it around a rule with momentum, such as `adam`, `lion` or `heavy_ball`. Around
+    `gradient_descent` it has little effect: no entry of u_t has the sign of the
+    gradient. With plus_one=False, only leaves in which some gradient entries are 0
+    change. There s_t is below 1, so the other entries become larger.
 
     Args:
       rule: Rule to wrap.
@@ -310,12 +310,12 @@ def with_state_dtype(
     """Run a rule and its state in another dtype, such as float32 for bfloat16 params.
 
     Params, gradients, and the extra arguments `value` and `grad` are cast to dtype
-    before the rule sees them. If update gets the objective as `value_fn`, the rule gets
-    another value_fn. This function takes params in dtype, casts them back to their
-    original dtype, and returns the value in dtype. Updates are cast back to the dtype
-    of the gradient. The params themselves are still rounded to their own dtype after
-    each step. In optax's rules, mu_dtype and accumulator_dtype change the dtype of a
-    single average only.
+    before the rule sees them. If update gets params and the objective `value_fn`, the
+    rule gets a replacement of value_fn. The replacement takes params in dtype, casts
+    them back to their original dtype, calls value_fn, and returns the value in dtype.
+    Updates are cast back to the dtype of the gradient. The params themselves are still
+    rounded to their own dtype after each step. In optax's rules, mu_dtype and
+    accumulator_dtype change the dtype of a single average only.
 
     Args:
       rule: Rule to wrap.

@@ -193,7 +193,7 @@ def abs_square(x: Num[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def norm_of(x: Num[Array, "*shape"]) -> Float[Array, ""]:
-    """Return the Euclidean norm of a leaf, at least in float32.
+    """Return the Euclidean norm of a leaf, computed in float32 or a wider dtype.
 
     Example:
       >>> print(norm_of(jnp.array([3.0, 4.0], jnp.bfloat16)))
@@ -228,10 +228,9 @@ def overflowed(
 
     In these entries the average `squares` is ∞, although the arrays `behind`, from
     which it was computed, are finite. A rule that divides by the root of the average
-    should use 0 as the step of such an entry. (The quotient would be NaN if the
-    numerator has overflowed as well.) If an array of `behind`, such as the gradient, is
-    itself ∞ or NaN in an entry, the mask is False, so that a NaN in the step remains
-    visible.
+    should use 0 as the step of such an entry, because the quotient would be NaN if the
+    numerator has overflowed as well. Where an array of `behind`, such as the gradient,
+    is itself ∞ or NaN, the mask is False, so that a NaN in the step remains visible.
 
     Example:
       >>> print(
@@ -246,7 +245,7 @@ def overflowed(
 
 
 def sizes_like(x: Num[Array, "*shape"], value: Any = 0.0) -> Float[Array, "*shape"]:
-    """Return a real array with the shape of x, filled with a value; x may be complex.
+    """Return a real array with the shape and precision of x, filled with a value.
 
     Example:
       >>> print(sizes_like(jnp.ones(2, "complex64"), 0.5))
@@ -260,7 +259,7 @@ def sizes_like(x: Num[Array, "*shape"], value: Any = 0.0) -> Float[Array, "*shap
 
 
 def within_range(x: Num[Array, "*shape"]) -> Num[Array, "*shape"]:
-    """Clip x to the finite range of its dtype.
+    """Clip x to the finite range of its dtype; NaN stays NaN.
 
     The difference of two finite gradients may overflow, because it may be twice the
     largest number of the dtype.
@@ -276,7 +275,7 @@ def within_range(x: Num[Array, "*shape"]) -> Num[Array, "*shape"]:
 
 
 def leaf_norm(x: Num[Array, "*shape"]) -> Float[Array, ""]:
-    """Return the Euclidean norm of a leaf without overflow, in at least float32.
+    """Return the Euclidean norm of a leaf, in at least float32; no square overflows.
 
     If the largest absolute value lies above 2^60 or below 2^-60, all entries are
     multiplied by a power of two before they are squared, and the root is divided by it.

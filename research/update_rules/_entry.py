@@ -42,8 +42,8 @@ class RuleEntry(NamedTuple):
         two from 2^-10 to 1 (`research.tuning.ANY_LADDER`).
       aliases: Names of the rule in other libraries, in lower case.
       needs: Input that the constructor or a step needs besides the gradient and the
-        objective ("residuals"). "" if it needs nothing else; such a rule is in
-        `UPDATE_RULES`.
+        objective, for example "residuals". "" if it needs nothing else; such a rule is
+        in `UPDATE_RULES`.
     """
 
     constructor: Callable[..., optax.GradientTransformation]
@@ -93,8 +93,8 @@ def gradient_rate(default: float) -> Range:
 def step_rate(default: float) -> Range:
     """Return the search range of a learning rate that is about the length of a step.
 
-    This range is for rules whose step hardly depends on the gradient's size. For such
-    rules, each entry moves by about the rate in a step. The range is 1e-5 to 1 on the
-    scale "log", and `default` is the value that is tried first.
+    This range is for rules whose step hardly depends on the gradient's size, such as
+    Adam. In a step of such a rule, each entry moves by about the rate. The range is
+    1e-5 to 1 on the scale "log", and `default` is the value that is tried first.
     """
     return Range(1e-5, 1.0, "log", default)

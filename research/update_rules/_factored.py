@@ -100,17 +100,18 @@ def adafactor(
     clipping_threshold, c is decay_rate, ε2 is min_scale and λ is weight_decay. A matrix
     is factored if both its sides are at least min_dim_size_to_factor long. Then only
     the means r_t of the rows and q_t of the columns of v_t are stored, and v̂_t = r_t
-    q_tᵀ / mean(r_t). For leaves with more axes, r_t and q_t are the means over the
-    longest and over the second longest axis. If a leaf is not factored, v̂_t = v_t.
-    With a momentum μ, the first term in the brackets (the term before λ x_t) is
-    replaced by its moving average with the decay μ.
+    q_tᵀ / mean(r_t), where mean(r_t) is the mean of the entries of r_t. For leaves with
+    more axes, r_t and q_t are the means over the longest and over the second longest
+    axis. If a leaf is not factored, v̂_t = v_t. With a momentum μ, the first term in
+    the brackets (the term before λ x_t) is replaced by its moving average with the
+    decay μ.
 
     The paper's rate is η_t = min(η, 1 / √t) with η = 0.01 (relative_step=True). Other
     implementations also differ in these points:
     optax.adafactor has no relative step, no argument ε2 and no default rate. It
     subtracts λ x_t without the factor η_t, and takes the moving average after the
-    multiplication by η_t. It computes t^-c in float32, so in float64 its updates have
-    an error of 1e-7.
+    multiplication by η_t. It computes t^-c in float32, so in float64 its updates have a
+    relative error of 1e-7.
     torch.optim.Adafactor always has the relative step (its lr is η). It has no
     momentum, and factors the last two axes, whatever their lengths. It does not add ε
     to the squares, but bounds √v̂_t from below.
@@ -121,9 +122,10 @@ def adafactor(
     average after the multiplication by η_t, and multiply λ x_t by max(ε2, rms(x_t)),
     too.
 
-    Use it if the state of Adam does not fit into memory. For an (m, n) matrix,
-    Adafactor stores m + n numbers. The rate is relative to the size of the params, so
-    0.01 changes a matrix by about 1 % per step.
+    Use it if the state of Adam does not fit into memory. For an (m, n) matrix that is
+    factored, Adafactor without momentum stores m + n numbers. By default, the rate is
+    relative to the size of the params: with η = 0.01, δ = 1 and λ = 0, the root mean
+    square of a step is at most 1 % of max(ε2, rms(x_t)).
 
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule (number
@@ -142,8 +144,8 @@ def adafactor(
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update got no params.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type,
+        mask does not fit the params, or update got no params.
     References:
       Shazeer & Stern, Adafactor: adaptive learning rates with sublinear memory cost,
       ICML 2018, algorithms 4 and 5.
@@ -317,7 +319,7 @@ class Sm3State(NamedTuple):
         axis, the array has the largest s_t of the entries with this position. s_t is
         the accumulated square of an entry. A leaf without axes has a tuple with one
         array of shape ().
-      mu: Moving average m_t of the normalised gradients, shaped like the params.
+      mu: Moving average m_t of the quotients g_t / √(s_t + ε), shaped like the params.
     """
 
     largest: Params
@@ -358,7 +360,7 @@ def sm3(
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type.
     References:
       Anil, Gupta, Koren & Singer, Memory-efficient adaptive optimization, NeurIPS 2019,
       algorithm SM3-II.

@@ -44,9 +44,10 @@ def gradient_descent(
     stochastic gradient descent are all this rule; they differ only in the examples from
     which g_t is computed.
 
-    Use it as the baseline, and on well-conditioned problems. It needs about κ log(1 /
-    ε) steps to reach the error ε, where κ is the ratio of the largest to the smallest
-    curvature.
+    Use it as the baseline, and on well-conditioned problems. Let κ be the ratio of the
+    largest to the smallest curvature of a quadratic. With the best rate, the distance
+    to the minimum falls to ε times its first value in a number of steps that grows like
+    κ log(1 / ε).
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -96,12 +97,13 @@ def heavy_ball(
     argument `dampening`, which scales g_t by 1 - dampening except at the first step
     (see `ema_momentum`).
 
-    Use it on ill-conditioned problems: near a minimum it needs about √κ log(1 / ε)
-    steps to reach the error ε, where κ is the ratio of the largest to the smallest
-    curvature. `tuning.heavy_ball_constants` computes the η and μ for this speed. Far
-    from a minimum it may cycle for ever. Noise in the gradients moves the params around
-    a minimum, and momentum does not reduce this motion: it is as large as without
-    momentum at the rate η / (1 - μ).
+    Use it on ill-conditioned problems. Let κ be the ratio of the largest to the
+    smallest curvature near a minimum. With the best η and μ, the distance to the
+    minimum falls to ε times its first value in a number of steps that grows like √κ
+    log(1 / ε). `research.update_rules._tuning.heavy_ball_constants` computes these η
+    and μ. Far from a minimum the params may cycle for ever. Noise in the gradients
+    moves the params around a minimum. Momentum does not reduce this motion: for small
+    η, the motion is about as large as without momentum at the rate η / (1 - μ).
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -110,7 +112,7 @@ def heavy_ball(
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type.
     References:
       Polyak, Some methods of speeding up the convergence of iteration methods, USSR
       Comp. Math. Math. Phys. 4 (1964).
@@ -142,11 +144,12 @@ def nesterov(
     al.). With a constant rate the two forms agree.
 
     Use it where the heavy ball would overshoot. For convex functions with a Lipschitz
-    gradient, the convergence of Nesterov's rule is proved if the rate is small enough.
-    A constant μ suits strongly convex functions (`tuning.nesterov_constants`). In
-    Nesterov's paper (1983), μ grows towards 1 with t. For such a growing μ, pass a
-    schedule such as `tuning.nesterov_momentum`. With a schedule, the formulas are m_t =
-    μ_(t-1) m_(t-1) + g_t and u_t = -η_t (g_t + μ_t m_t). The factor of m_(t-1) is
+    gradient, Nesterov's rule is proved to converge if the rate is small enough. A
+    constant μ suits strongly convex functions (`nesterov_constants` in
+    `research.update_rules._tuning`). In Nesterov's paper (1983), μ grows towards 1 with
+    t. For such a growing μ, pass a schedule such as `nesterov_momentum` from the same
+    module. With a schedule, the formulas are m_t = μ_(t-1) m_(t-1) + g_t and u_t = -η_t
+    (g_t + μ_t m_t), where t is counted from 0 and m_(-1) = 0. The factor of m_(t-1) is
     μ_(t-1), because the previous step multiplied m_(t-1) by μ_(t-1) in its look-ahead.
     optax and torch do not accept such a schedule.
 
@@ -158,7 +161,7 @@ def nesterov(
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type.
     References:
       Nesterov, A method of solving a convex programming problem with convergence rate
       O(1/k²), Soviet Math. Dokl. 27 (1983). Sutskever et al., ICML 2013, equations
@@ -182,7 +185,7 @@ class ScheduledMomentumState(NamedTuple):
       momentum: Momentum μ_t of the last step, shape (); 0 before the first step. The
         next step multiplies the velocity by it.
       velocity: Decaying sum of gradients, m_t = μ_(t-1) m_(t-1) + g_t, where g_t is the
-        gradient. Shaped like the params.
+        gradient and t is counted from 0. Shaped like the params.
     """
 
     count: Int[Array, ""]
@@ -268,8 +271,8 @@ def ema_momentum(
     - μ. Set undamped_start=True for that start; the first step is then 1 / (1 - μ)
     times as long.
 
-    Use it to tune μ and η separately: η need not be tuned again for each μ. Rates in
-    the literature are usually meant for the heavy ball.
+    Use it to tune μ and η separately: the best η depends less on μ than the best rate
+    of the heavy ball. Rates in the literature are usually meant for the heavy ball.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -279,7 +282,7 @@ def ema_momentum(
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type.
     References:
       Polyak, Some methods of speeding up the convergence of iteration methods, USSR
       Comp. Math. Math. Phys. 4 (1964), of which this rule is a scaled form. Kingma &
@@ -386,8 +389,8 @@ def signum(
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number; in
-        init, the params are complex.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type;
+        in init, the params are complex.
     References:
       Bernstein et al., signSGD: compressed optimisation for non-convex problems, ICML
       2018, algorithm 2.
@@ -447,13 +450,14 @@ def noisy_sgd(
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule (number
         of earlier steps -> η).
       key: Key of `jax.random`, which should be used for this rule only.
-      eta: Variance of the noise in the first step, at least 0; may be traced.
+      eta: Variance σ² of each entry of the noise in the first step, at least 0; may be
+        traced.
       gamma: Exponent γ, at least 0; may be traced.
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or key
-        is not a key.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type,
+        or key is not a key.
     References:
       Neelakantan et al., Adding gradient noise improves learning for very deep
       networks, 2015, equation (1).

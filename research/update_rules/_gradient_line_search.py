@@ -37,7 +37,8 @@ class SearchState(NamedTuple):
 
     Attributes:
       count: Number of steps taken, int32, shape ().
-      search: Result of the last line search.
+      search: `Searched`, the result of the last line search: the step size
+        `learning_rate`, `evaluations` and `outcome`.
     """
 
     count: Int[Array, ""]
@@ -55,19 +56,20 @@ def backtracking_descent(
     """Gradient descent with a backtracking line search by Armijo's rule.
 
     u_t = -a_t g_t, where the step size a_t is the first of b_t, ρ b_t, ρ² b_t, ... with
-    f(x_t - a_t g_t) <= f(x_t) - c a_t |g_t|². Here f is the objective, x_t are the
-    params, g_t is the gradient, ρ is shrink and c is sufficient_decrease. A trial is a
-    step size that the search tries.
+    f(x_t - a_t g_t) <= f(x_t) - c a_t |g_t|². Here u_t is the update, f is the
+    objective, x_t are the params, g_t is the gradient, ρ is shrink and c is
+    sufficient_decrease. A trial is a step size that the search tries.
 
-    By default the first trial b_t is η, the learning rate, at every step. If increase
-    is given, b_t is min(η, increase · a_(t-1)). This saves evaluations where the
-    accepted step hardly changes. After a failed search, the first trial is η again.
+    By default the first trial b_t is η, the learning rate, at every step. If the
+    argument increase is given, b_t is min(η, increase · a_(t-1)). This saves
+    evaluations where the accepted step size hardly changes. At the first step, and
+    after a failed search, b_t is η.
 
     The same rule in optax is chain(sgd(1), scale_by_backtracking_linesearch(n,
     slope_rtol=c, decrease_factor=ρ, increase_factor=increase or inf,
     max_learning_rate=η)), where n is max_evaluations. If no trial is accepted, optax
-    takes the last trial. Here the update is then 0, and the state's `outcome` gives the
-    reason.
+    takes the last trial. In this case, the update of this rule is 0, and the field
+    `outcome` in the state gives the reason.
 
     Use it on a deterministic, cheap objective to avoid tuning a rate. The rule is not
     faster than gradient descent with the best rate. On mini-batches the rule fits each
@@ -79,15 +81,15 @@ def backtracking_descent(
       sufficient_decrease: Constant c in (0, 1).
       shrink: Factor ρ in (0, 1).
       increase: Positive factor. The first trial of a search is this factor times the
-        last accepted step. None starts each search from η.
+        last accepted step size, but at most η. None starts each search from η.
       max_evaluations: Largest number of trials per step.
     Returns:
       The rule; its update needs params, value and value_fn. Its state is a SearchState.
-      The field `search` has the last step size (`learning_rate`), `evaluations` and
-      `outcome`.
+      The fields of its field `search` are `learning_rate` (the accepted step size a_t),
+      `evaluations` (the number of trials) and `outcome`.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, update
-        got no value or value_fn, or the params are complex.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type,
+        update got no value or value_fn, or the params are complex.
     References:
       Armijo, Minimization of functions having Lipschitz continuous first partial
       derivatives, Pacific J. Math. 16 (1966). Nocedal & Wright, Numerical Optimization,
@@ -142,7 +144,8 @@ class ConjugateState(NamedTuple):
       grad, direction: Gradient g and direction d of the last step, shaped like the
         params.
       slope: Inner product <g, d> of the last step, shape ().
-      search: Result of the last line search.
+      search: `Searched`, the result of the last line search: the step size
+        `learning_rate`, `evaluations` and `outcome`.
     """
 
     count: Int[Array, ""]
@@ -203,31 +206,35 @@ def nonlinear_conjugate_gradient(
     β_t = <g_t, y> / <d, y>, with `hestenes_stiefel`,
     β_t = |g_t|² / <d, y>, with `dai_yuan`.
 
-    On a quadratic with exact line searches all four formulas give the linear conjugate
-    gradient method, which ends after at most n steps in n dimensions.
+    On a convex quadratic with exact line searches, all four formulas give the linear
+    conjugate gradient method. Without rounding errors, this method reaches the minimum
+    in at most n steps in n dimensions.
 
     The method restarts with d_t = -g_t if d_t is not a descent direction, or if the
-    formula for β_t divides by zero. The first step size that a search tries is a_(t-1)
-    <g_(t-1), d_(t-1)> / <g_t, d_t>, which assumes that the objective decreases by as
-    much as in the last step. At the first step, and after a failed search, the first
-    step size to try is η min(1, 1 / |g_t|).
+    formula for β_t divides by zero or overflows. The first step size that a search
+    tries is a_(t-1) <g_(t-1), d_(t-1)> / <g_t, d_t>, which assumes that the objective
+    decreases by as much as in the last step. At the first step, and after a failed
+    search, the first step size to try is η min(1, 1 / |g_t|).
 
     optax does not have this rule. scipy's CG is polak_ribiere_plus with another
     implementation of the strong Wolfe search.
 
-    Use it where L-BFGS would need too much memory: this rule stores two vectors. L-BFGS
-    usually needs fewer evaluations. The gradients must be deterministic.
+    Use it where L-BFGS would need too much memory: the state has three arrays of the
+    size of the params, or two with linesearch="backtracking". L-BFGS usually needs
+    fewer evaluations. The gradients must be deterministic.
 
     Args:
-      learning_rate: Factor η in the first step size that the first search tries. A
-        positive number, a traced scalar or a schedule (number of earlier steps -> η).
+      learning_rate: Factor η in the first step size that a search tries, at the first
+        step and after a failed search. A positive number, a traced scalar or a schedule
+        (number of earlier steps -> η).
       beta: Name of the formula for β_t, one of the four above.
       linesearch: Name of the line search, "strong_wolfe" (with curvature 0.1) or
         "backtracking", or a function with the arguments of `strong_wolfe`.
     Returns:
       The rule; its update needs params, value and value_fn. Its state is a
-      ConjugateState. The field `search` has the last step size (`learning_rate`),
-      `evaluations` and `outcome`. If the search fails, the update is 0.
+      ConjugateState. Among the fields of its field `search` are `learning_rate` (the
+      step size a_t), `evaluations` (of the objective in the last search) and `outcome`.
+      If the search fails, the update is 0.
     Raises:
       ValueError, TypeError: An argument is out of range or unknown, update got no value
         or value_fn, or the params are complex.

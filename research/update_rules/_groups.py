@@ -17,7 +17,7 @@ Labels = Any  # A pytree that is a prefix of the params, or params -> such a pyt
 
 
 class MaskedLeaf(NamedTuple):
-    """One leaf of the params, with the value of a mask: a row of a MaskTable.
+    """Row of a MaskTable: a leaf of the params, and the value of the mask at this leaf.
 
     Attributes:
       path: Path of the leaf, such as "layer/weights".

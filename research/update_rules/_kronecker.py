@@ -79,22 +79,22 @@ def soap(
     V̂_t = V_t / (1 - β2^t), with V_t = β2 V_(t-1) + (1 - β2) (Q_Lᵀ G_t Q_R)², entry by
     entry.
 
-    u_t is the update and η_t the learning rate. The bases Q_L and Q_R are orthogonal
-    matrices. Their columns approximate the eigenvectors of L and R, which are moving
-    averages of G Gᵀ and Gᵀ G. After the step, L <- β L + (1 - β) G_t G_tᵀ and R <- β R
-    + (1 - β) G_tᵀ G_t, where β is shampoo_beta. If t is a multiple of k =
-    refresh_every, the bases are then brought closer to the eigenvectors of L and R.
-    First the columns q_i of Q_L are sorted by q_iᵀ L q_i, the largest first. V_t is
-    sorted along the same axis, in the same order. With refresh="qr", Q_L then becomes
-    the orthogonal factor of the QR factorisation of L Q_L, which is one step of
-    orthogonal iteration. With refresh="eigh", Q_L becomes the matrix of the
-    eigenvectors of L. Q_R is refreshed in the same way with R.
+    u_t is the update and η_t the learning rate at step t. Step 1 is the second call of
+    update, because the first call only initialises the bases. M_t and V_t start at 0.
+    The bases Q_L and Q_R are orthogonal matrices. Their columns approximate the
+    eigenvectors of L and R, which are moving averages of G Gᵀ and Gᵀ G. After the step,
+    L <- β L + (1 - β) G_t G_tᵀ and R <- β R + (1 - β) G_tᵀ G_t, where β is
+    shampoo_beta. If t is a multiple of k = refresh_every, the bases are then brought
+    closer to the eigenvectors of L and R. First the columns q_i of Q_L are sorted by
+    q_iᵀ L q_i, the largest first. V_t is sorted along the same axis, in the same order.
+    With refresh="qr", Q_L then becomes the orthogonal factor of the QR factorisation of
+    L Q_L, which is one step of orthogonal iteration. With refresh="eigh", Q_L becomes
+    the matrix of the eigenvectors of L. Q_R is refreshed in the same way with R.
 
-    The first call only sets L = (1 - β) G Gᵀ and R = (1 - β) Gᵀ G, and computes Q_L and
-    Q_R by an eigen-decomposition. This call returns the update 0. t counts the later
-    calls, from 1. Because the bases change only after a step, they do not depend on the
-    gradient that they rotate. If the bases are I, the rule is Adam from the second call
-    on.
+    The first call only sets L = (1 - β) G Gᵀ and R = (1 - β) Gᵀ G, computes Q_L and Q_R
+    by an eigen-decomposition, and returns the update 0. Because the bases change only
+    after a step, they do not depend on the gradient that they rotate. If the bases are
+    I, the rule is Adam from the second call on.
 
     A leaf with more than two axes has a basis for each axis. Axes of length 1, and axes
     longer than max_size, are not rotated. Vectors and scalars are not rotated either,
@@ -137,8 +137,9 @@ def soap(
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number; update
-        received no params; in init, the params are complex.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type;
+        mask does not fit the params; update got no params; in init, the params are
+        complex.
     References:
       Vyas et al., SOAP: improving and stabilizing Shampoo using Adam, ICLR 2025,
       algorithms 3 and 4 (github.com/nikhilvyas/SOAP).
@@ -353,9 +354,10 @@ def kl_soap(
     N_t = Q_Lᵀ M_t Q_R / (√V_t + ε), with
     M_t = β1 M_(t-1) + (1 - β1) G_t and
     V_t = β2 V_(t-1) + (1 - β2) (Q_Lᵀ G_t Q_R)², entry by entry.
-    u_t is the update and η_t the learning rate. M and V start at 0, and their bias is
-    not corrected. The bases Q_L and Q_R are orthogonal matrices. Their columns
-    approximate the eigenvectors of the factors L and R.
+    u_t is the update and η_t the learning rate at step t. Step 1 is the second call of
+    update, because the first call only initialises the factors. M_t and V_t start at 0,
+    and their bias is not corrected. The bases Q_L and Q_R are orthogonal matrices.
+    Their columns approximate the eigenvectors of the factors L and R.
 
     After the step, the factors L and R are updated, and so are d_L and d_R, the moving
     averages of their eigenvalues. With β = shampoo_beta and P = Q_Lᵀ G_t Q_R,
@@ -372,8 +374,8 @@ def kl_soap(
     covariance of the gradients.
 
     The first call only sets L = (1 - β) G Gᵀ / n and R = (1 - β) Gᵀ G / m, computes Q_L
-    and Q_R by an eigen-decomposition, and sets all entries of d_L and d_R to
-    first_eigenvalue. This call returns the update 0. t counts the later calls, from 1.
+    and Q_R by an eigen-decomposition, and returns the update 0. At this call, all
+    entries of d_L and d_R are first_eigenvalue.
 
     A leaf with more than two axes has a factor for each axis, in which the gradients
     are whitened along all other axes. Axes of length 1, and axes longer than max_size,
@@ -416,8 +418,9 @@ def kl_soap(
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number; update
-        received no params; in init, the params are complex.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type;
+        mask does not fit the params; update got no params; in init, the params are
+        complex.
     References:
       Lin et al., Understanding and improving Shampoo and SOAP via Kullback-Leibler
       minimization, ICLR 2026, arXiv:2509.03378. Code: github.com/yorkerlin/KL-Methods,
@@ -586,8 +589,8 @@ class ShampooState(NamedTuple):
         axis. If the axis is longer than max_size, only the diagonal is stored.
       roots: Inverse roots of order q of the factors plus ε I, from the last refresh, in
         the structure of `factors`.
-      residual: Largest entry of |X^q (L + ε I) - I| over all roots X and their factors
-        L at the last refresh, shape ().
+      residual: Largest entry of |X^q (F + ε I) - I| over all entries F of `factors` and
+        their roots X at the last refresh, shape ().
       graft: State of the rule that sets the length of the step. None without `graft`.
     """
 
@@ -620,18 +623,18 @@ def shampoo(
     L_t = ε I + Σ G_s G_sᵀ and R_t = ε I + Σ G_sᵀ G_s, with sums over s = 1, ..., t,
     M_t = β1 M_(t-1) + (1 - β1) G_t.
 
-    u_t is the update, η_t the learning rate and q the order of the inverse roots. A
-    leaf with j axes has a factor for each axis, and q = 2 j, which is 4 for matrices
-    and 2 for vectors. For vectors, the rule is the full-matrix AdaGrad. A scalar counts
-    as a vector of length 1.
+    u_t is the update, η_t the learning rate, q the order of the inverse roots, and M_0
+    is 0. A leaf with j axes has a factor for each axis, and q = 2 j, which is 4 for
+    matrices and 2 for vectors. For vectors, the rule is the full-matrix AdaGrad. A
+    scalar counts as a vector of length 1.
 
     The following options come from later versions of Shampoo. If b2 is a number, the
-    sums become moving averages: the root is that of ε I + L_t, with L_t = β2 L_(t-1) +
-    (1 - β2) G_t G_tᵀ and without a bias correction. The roots are computed at the calls
-    1, 1 + k, 1 + 2 k, ... for k = refresh_every, and are used until they are computed
-    again. With graft, the step of a leaf is rescaled to the length of the step that
-    another rule would take with the rate 1. For an axis longer than max_size, only the
-    diagonal of the factor is used.
+    sums become moving averages without bias correction: L_t = ε I + A_t with A_t = β2
+    A_(t-1) + (1 - β2) G_t G_tᵀ and A_0 = 0, and in the same way for R_t. The roots are
+    computed at the calls 1, 1 + k, 1 + 2 k, ... for k = refresh_every, and are used
+    until they are computed again. With graft, the step of a leaf is rescaled to the
+    length of the step that another rule would take with the rate 1. For an axis longer
+    than max_size, only the diagonal of the factor is used.
 
     If b1, ε and λ are 0, the first update of a matrix is -η U Vᵀ, where G = U S Vᵀ is
     the singular value decomposition. `muon` approximates U Vᵀ. If an eigenvalue under a
@@ -649,16 +652,16 @@ def shampoo(
     but uses G_t in place of M_t. Google's distributed Shampoo has b2, grafting and
     Newton's iteration. It uses ε times the largest eigenvalue in place of ε, and
     averages the steps instead of the gradients. Meta's distributed Shampoo corrects the
-    bias of L_t.
+    bias of the moving averages.
 
     The state of a matrix of shape (m, n) has m n + 2 m² + 2 n² numbers. For a square
     matrix, this is five numbers per parameter. Factors and roots have at least float32
     precision, whatever the dtype of the params. A step costs 2 (m + n) m n
     multiplications, and a refresh about 10 (m³ + n³).
 
-    Use it for matrices with up to a few thousand rows, with a refresh_every of 10 or
-    more. A learning rate that was tuned for another rule, such as adagrad, can be used
-    with graft=adagrad.
+    Use it for matrices with up to a few thousand rows and columns, with a max_size that
+    is large enough for them, and a refresh_every of 10 or more. With graft=adagrad, a
+    learning rate that was tuned for `adagrad` can be used.
 
     Args:
       learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
@@ -682,9 +685,9 @@ def shampoo(
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number; graft
-        is not a constructor of a rule; update received no params; in init, the params
-        are complex.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type;
+        graft is not a constructor of a rule; mask does not fit the params; update got
+        no params; in init, the params are complex.
     References:
       Gupta et al., Shampoo: preconditioned stochastic tensor optimization, ICML 2018,
       algorithms 1 and 2. Anil et al., Scalable second order optimization for deep
@@ -997,17 +1000,19 @@ def psgd_draws(key: Key, count: Integer, params: Params) -> PsgdDraws:
     """Return the random numbers of a step of `psgd_kron`.
 
     The key of the step is fold_in(key, count). The uniform number is drawn with
-    fold_in(key of the step, 0). The noise of leaf i, counted from 1, is drawn with
-    fold_in(key of the step, i).
+    fold_in(key of the step, 0). The noise of leaf i, counted from 1 in the order of
+    jax.tree.leaves, is drawn with fold_in(key of the step, i). fold_in is that of
+    `jax.random`.
 
     Args:
-      key: Key of the rule.
-      count: Number of steps before this one.
+      key: Argument key of `psgd_kron`.
+      count: Number of steps that the rule took before this one, an integer of at least
+        0.
       params: Params, or arrays of their structure, shapes and dtypes.
     Returns:
       The PsgdDraws.
     Raises:
-      TypeError: key is not a key, or params are not arrays.
+      TypeError: key is not a key, count is not an integer, or params are not arrays.
       ValueError: count is negative.
     Example:
       >>> drawn = psgd_draws(jax.random.key(0), 3, {"w": jnp.zeros((2, 3))})
@@ -1046,17 +1051,18 @@ def psgd_kron(
     u_t = -η_t (clip(Q_Lᵀ Q_L M_t Q_Rᵀ Q_R) + λ X_t), where λ is weight_decay and
     M_t = β1 M_(t-1) + (1 - β1) G_t. Before this step, the factors are updated with the
     given probability:
-    Q_L <- Q_L - μ / |A Aᵀ + B Bᵀ| triu(A Aᵀ - B Bᵀ) Q_L, with
+    Q_L <- Q_L - (μ / |A Aᵀ + B Bᵀ|) triu(A Aᵀ - B Bᵀ) Q_L, with
     A = Q_L M_t Q_Rᵀ and B = Q_L^(-T) V_t Q_R^(-1).
-    Q_R is updated in the same way, with Aᵀ A and Bᵀ B. u_t is the update and η_t the
-    learning rate. V_t has standard normal entries, Q^(-T) is the transposed inverse,
-    triu keeps the upper triangle, μ is factor_rate, and |.| is a lower bound of the
-    spectral norm. The factors start at I. Their expected change is 0 if Q_L M Q_Rᵀ has
-    the same covariance as V.
+    Q_R is updated in the same way, with Aᵀ A and Bᵀ B in place of A Aᵀ and B Bᵀ. u_t is
+    the update and η_t the learning rate. V_t has standard normal entries, Q^(-T) is the
+    transposed inverse, triu keeps the upper triangle, μ is factor_rate, and |.| is a
+    lower bound of the spectral norm. M starts at 0, and the factors start at I. Their
+    expected change is 0 if Q_Lᵀ Q_L M Q_Rᵀ Q_R has the same covariance as V, so that
+    the entries of this step are uncorrelated and have variance 1.
 
-    clip first multiplies the steps of all leaves by the same factor, so that the norm
-    of all steps together is at most √n, where n is the number of parameters. Then clip
-    limits each entry to [-1, 1].
+    clip has two parts. Its arguments for all leaves are first multiplied by the same
+    factor, so that their norm over all leaves is at most √n, where n is the number of
+    parameters. Then each entry is limited to [-1, 1].
 
     A leaf with more axes has a factor for each axis. A factor is a diagonal matrix for
     vectors and scalars, for axes of length 1, and for axes longer than max_size. For
@@ -1096,8 +1102,9 @@ def psgd_kron(
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number; key is
-        not a key; update received no params; in init, the params are complex.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type;
+        key is not a key; mask does not fit the params; update got no params; in init,
+        the params are complex.
     References:
       Li, Preconditioned stochastic gradient descent, IEEE Transactions on Neural
       Networks and Learning Systems 29 (2018). Pooladzandi & Li, Curvature-informed SGD

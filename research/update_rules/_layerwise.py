@@ -100,11 +100,12 @@ def lamb(
     """Scale AdamW's step for each leaf to the norm of the leaf.
 
     u_t = -η_t (|x_t| / |d_t|) d_t for each leaf, with d_t = m̂_t / (√(v̂_t + ε_root) +
-    ε) + λ x_t as in `adamw`. Here x_t are the params of the leaf, |.| is the Euclidean
-    norm of a leaf, η_t is the learning rate and λ is weight_decay. m̂_t and v̂_t are
-    the averages of the gradients and of their squares, with bias correction. If |x_t|
-    or |d_t| is 0, the ratio |x_t| / |d_t| is replaced by 1, as in the authors' code.
-    With the ratio 0, a leaf that starts at 0 could never move.
+    ε) + λ x_t as in `adamw`. Here u_t is the update and x_t are the params of the leaf,
+    |.| is the Euclidean norm of a leaf, η_t is the learning rate and λ is weight_decay.
+    m̂_t and v̂_t are the averages of the gradients and of their squares, with bias
+    correction. If |x_t| or |d_t| is 0, the ratio |x_t| / |d_t| is replaced by 1, as in
+    the authors' code. Otherwise a leaf that starts at 0 would have the ratio 0 and
+    could never move.
 
     The paper has a function φ that may clip |x_t|. φ is the identity here and in
     optax.lamb, which is the same rule. timm's Lamb is the same with max_grad_norm=None
@@ -112,8 +113,9 @@ def lamb(
     to 1, and leaves out the ratio for leaves with λ = 0. torch does not have LAMB.
 
     Use it for large batches on models with many layers of different scales, with
-    warm-up. On small problems it rarely has an advantage over AdamW. A rate of 0.1
-    changes every leaf by a tenth of its norm in each step, even near a minimum.
+    warm-up. On small problems it rarely has an advantage over AdamW. With η = 0.1, the
+    step of each leaf is a tenth as long as the leaf, even near a minimum, so let the
+    rate decay.
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
@@ -126,8 +128,8 @@ def lamb(
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update received no params.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type,
+        mask does not fit the params, or update got no params.
     References:
       You et al., Large batch optimization for deep learning: training BERT in 76
       minutes, ICLR 2020, algorithm 2.
@@ -319,17 +321,19 @@ def muon(
     update, of shape (m, n) for m inputs and n outputs. η_t is the learning rate, λ is
     weight_decay, β is beta, and M_t is the momentum, from M_0 = 0. The function O is
     defined in the next paragraph. With nesterov=False, O is applied to M_t instead. If
-    consistent_rms is a number r, then s = r √max(m, n), and the root mean square of s O
-    is about r for every shape. With r = 0.2 this root mean square is about that of
-    Adam's step, so the learning rate and the weight decay of AdamW can be used.
+    consistent_rms is a number r, then s = r √max(m, n), and the root mean square of s
+    times the value of O is about r for every shape. With r = 0.2 this root mean square
+    is about that of Adam's step, so the learning rate and the weight decay of AdamW can
+    be used.
 
     O(A) keeps the singular vectors of A and brings its singular values close to 1. Its
     computation starts from Y = A / (|A| + ε), where |A| is the Frobenius norm, and
-    repeats Y <- a Y + b Y Yᵀ Y + c Y Yᵀ Y Yᵀ Y for ns_steps iterations. With the a, b
-    and c of the reference implementation by Jordan et al., singular values of at least
-    0.01 |A| are mapped to values between 0.68 and 1.14. With (15/8, -10/8, 3/8) and
-    more iterations, they are mapped to 1. If the coefficients differ between
-    iterations, fewer iterations are needed. The coefficients of the Polar Express
+    repeats Y <- a Y + b Y Yᵀ Y + c Y Yᵀ Y Yᵀ Y for ns_steps iterations. With the
+    default of five iterations and the a, b and c of the reference implementation by
+    Jordan et al., singular values of at least 0.01 |A| are mapped to values between
+    0.68 and 1.14. With (15/8, -10/8, 3/8), the singular values converge to 1, but this
+    takes more iterations. If the coefficients differ between iterations, fewer
+    iterations are needed. The coefficients of the Polar Express
     (ns_coeffs="polar_express") map singular values of at least 0.01 |A| to values
     between 0.87 and 1.13 in five iterations, and to 1 within 0.003 in six.
 
@@ -378,15 +382,15 @@ def muon(
       inner: Function from a rate to the rule for the other leaves; None means adam. The
         rule is made with the rate 1, and its updates are multiplied by η_t. For
         example, `lambda rate: adamw(0.1 * rate)` is AdamW at a tenth of the rate.
-      consistent_rms: Root mean square r of s O, which is the step divided by the rate
-        if there is no weight decay. At least 0; may be traced. None means s = √max(1, n
-        / m).
+      consistent_rms: Approximate root mean square r of the step of a matrix, without
+        weight decay and divided by the rate. At least 0; may be traced. None means s =
+        √max(1, n / m).
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number; a
-        selected leaf is not a matrix; update received no params; in init, a selected
-        leaf is complex.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type; a
+        selected leaf is not a matrix; update got no params; in init, a selected leaf is
+        complex.
     References:
       Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024
       (kellerjordan.github.io/posts/muon). Liu et al., Muon is scalable for LLM
@@ -585,8 +589,9 @@ def newton_schulz(
 
     The matrix is divided by its Frobenius norm, and then an odd polynomial of degree
     five is applied repeatedly to its singular values. The polynomials enlarge small
-    singular values, with the defaults by a factor of up to 485. If a singular value is
-    0, its rounding error is enlarged by the same factor.
+    singular values, with the defaults by a factor of up to 485. Singular values that
+    are much smaller than 1/485 of the norm therefore stay far below 1. If a singular
+    value is 0, its rounding error is enlarged by the same factor.
 
     Args:
       a: Matrix, shape (m, n).
@@ -666,15 +671,16 @@ def normuon(
     P_t = O_t / (√v_t + δ), column by column,
     v_t = β2 v_(t-1) + (1 - β2) (mean of the squares of each column of O_t).
 
-    O_t is the orthogonalised momentum of `muon`: O(β M_t + (1 - β) G_t), or O(M_t) with
-    nesterov=False. Here G_t is the gradient, and M_t is the moving average of the
-    gradients with the decay β, which is beta. O(A) has the singular vectors of A and
-    singular values close to 1; the docstring of `muon` has its formula. The params X_t
-    have shape (m, n) for m inputs and n outputs, so v_t has a number for each output
-    (neuron). η_t is the learning rate, δ is 1e-10, β2 is beta2 and λ is weight_decay.
-    With the factor s = √max(1, n / m) |O_t| / (|P_t| + δ), where |.| is the Frobenius
-    norm, the step has the same norm as the step of Muon. If consistent_rms is a number
-    c, then s = c √(m n) / (|P_t| + δ), and the root mean square of s P_t is c.
+    U_t is the update of a matrix X_t, and v_0 is 0. O_t is the orthogonalised momentum
+    of `muon`: O(β M_t + (1 - β) G_t), or O(M_t) with nesterov=False. Here G_t is the
+    gradient, and M_t is the moving average of the gradients with the decay β, which is
+    beta. O(A) has the singular vectors of A and singular values close to 1; the
+    docstring of `muon` has its formula. The params X_t have shape (m, n) for m inputs
+    and n outputs, so v_t has a number for each output (neuron). η_t is the learning
+    rate, δ is 1e-10, β2 is beta2 and λ is weight_decay. With the factor s = √max(1, n /
+    m) |O_t| / (|P_t| + δ), where |.| is the Frobenius norm, the step has the same norm
+    as the step of Muon. If consistent_rms is a number c, then s = c √(m n) / (|P_t| +
+    δ), and the root mean square of s P_t is c.
 
     The rule is the same as the authors' code, except that the code rounds to bfloat16
     inside O. The paper's algorithm has consistent_rms=0.2. In the authors' code,
@@ -692,15 +698,15 @@ def normuon(
       learning_rate, beta, nesterov, eps, weight_decay, ns_steps, ns_coeffs, matrices,
         inner: As in `muon`.
       beta2: Decay rate β2 in [0, 1); may be traced.
-      consistent_rms: Root mean square c of s P_t, which is the step divided by the rate
-        if there is no weight decay. At least 0; may be traced. None keeps the norm of
+      consistent_rms: Root mean square c of s P_t, which is the step without weight
+        decay, divided by the rate. At least 0; may be traced. None keeps the norm of
         Muon's step.
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number; a
-        selected leaf is not a matrix; update received no params; in init, a selected
-        leaf is complex.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type; a
+        selected leaf is not a matrix; update got no params; in init, a selected leaf is
+        complex.
     References:
       Li et al., NorMuon: making Muon more efficient and scalable, arXiv:2510.05491
       (2025), algorithm 1 (github.com/zichongli5/NorMuon).
@@ -815,17 +821,17 @@ def hyperball(
     the matrix, |.| is the Frobenius norm, η_t is the learning rate, and D_t is -1 times
     the update of another rule (inner) with the rate 1. The step of a matrix depends
     only on the direction of D_t, not on its length. If D_t is orthogonal to X_t, the
-    matrix turns by an angle of about η_t. All other leaves take the step of the inner
-    rule, multiplied by η_t. This rule is called AdamH if the inner rule is Adam, and
-    MuonH if the inner rule is Muon.
+    matrix turns by the angle arctan(η_t), which is about η_t radians. All other leaves
+    take the step of the inner rule, multiplied by η_t. This rule is called AdamH if the
+    inner rule is Adam, and MuonH if the inner rule is Muon.
 
     If D_t is 0, the matrix is not changed. A matrix that starts at 0 has no norm to
     keep, so it takes the step of the inner rule. Weight decay in the inner rule only
     changes the direction D_t.
 
     If AdamW has the rate η_A and the decay λ, the authors use η = √(η_A λ). In the long
-    run, the weights then turn as fast as with AdamW. optax and torch do not have the
-    rule.
+    run, the weights then turn about as fast as with AdamW. optax and torch do not have
+    the rule.
 
     The rule stores one number per matrix, in addition to the state of the inner rule.
 
@@ -844,9 +850,9 @@ def hyperball(
     Returns:
       The rule; its update needs params, and what the inner rule needs.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number; a
-        selected leaf is not a matrix; update received no params; in init, the params
-        are complex.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type; a
+        selected leaf is not a matrix; update got no params; in init, the params are
+        complex.
     References:
       Wen et al., Fantastic pretraining optimizers and where to find them 2.1: hyperball
       optimization, 2025 (whenwen.github.io/blog/2025/weight-decay-hyperball-part-1).

@@ -78,26 +78,26 @@ def gauss_newton(
 ) -> optax.GradientTransformationExtraArgs:
     """Step to the point that minimises the squares of the linearised residuals.
 
-    u_t = a_t h_t, where h_t minimises |J_t h + r_t|. r_t = r(x_t) are the residuals at
-    the params x_t, and J_t is their Jacobian. The step size a_t is the first of η, η s,
-    η s², ... that satisfies Armijo's condition F(x_t + a_t h_t) <= F(x_t) + c a_t
-    ∇F(x_t)ᵀh_t, with F = ½ |r|², up to the rounding error of F. Here η is
-    learning_rate, s is shrink and c is sufficient_decrease.
+    u_t = a_t h_t, where u_t is the update and h_t minimises |J_t h + r_t|. r_t = r(x_t)
+    are the residuals at the params x_t, and J_t is their Jacobian. The step size a_t is
+    the first of η, η s, η s², ... that satisfies Armijo's condition F(x_t + a_t h_t) <=
+    F(x_t) + c a_t ∇F(x_t)ᵀh_t, with F = ½ |r|², up to the rounding error of F. Here η
+    is learning_rate, s is shrink and c is sufficient_decrease.
 
     h_t comes from a QR factorisation of J. It does not come from JᵀJ, because the
-    condition number of JᵀJ is the square of that of J. For linear residuals, one step
-    reaches the minimum. For nonlinear residuals, the rule is fast if the residuals are
-    small at the minimum, because the rule omits Σ r_i ∇²r_i from the Hessian. The rule
-    ignores the incoming gradient, so the objective may be any multiple of |r|². optax
-    and torch do not have this rule.
+    condition number of JᵀJ is the square of that of J. For linear residuals and η = 1,
+    one step reaches the minimum. For nonlinear residuals, the rule is fast if the
+    residuals are small at the minimum, because the rule omits Σ r_i ∇²r_i from the
+    Hessian. The rule ignores the incoming gradient, so the objective may be any
+    multiple of |r|². optax and torch do not have this rule.
 
     A column of J counts as a linear combination of the other columns if its diagonal
     entry in the factor R of J = Q R is at most m eps times the length of the column,
     where m is the number of residuals and eps is the machine epsilon. With fewer
-    residuals than params, there is always such a column. The state then reports a
-    singular matrix, and the argument `singular` chooses the step. "shortest" takes the
-    h with the smallest |D h|, where the diagonal matrix D holds the lengths of the
-    columns. "stop" takes no step.
+    residuals than params, there is always such a column. The field `curvature` of the
+    state then reports a singular matrix, and the argument `singular` chooses the step.
+    "shortest" takes the h with the smallest |D h|, where the diagonal matrix D holds
+    the lengths of the columns. "stop" takes no step.
 
     Use it to fit a curve with few parameters from a good start. From a poor start,
     Levenberg-Marquardt is safer.
@@ -107,7 +107,8 @@ def gauss_newton(
         schedule (number of earlier steps -> η).
       residual_fn: Function from params to residuals r, a vector or a pytree of vectors.
         It may be left out if it is passed to update.
-      singular: "shortest" or "stop".
+      singular: Step if columns of J are linearly dependent (see above), "shortest" or
+        "stop".
       line_search: Whether to search for the step size. False uses η without evaluating
         F. This is Gauss's own method, which may diverge.
       sufficient_decrease: Constant c in [0, 1).
@@ -116,7 +117,7 @@ def gauss_newton(
     Returns:
       The rule; its update needs params and, unless it was given above, residual_fn.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number;
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type;
         singular is unknown; update lacks a required argument; in init, the params are
         complex.
     References:
@@ -242,13 +243,13 @@ def levenberg_marquardt(
 ) -> optax.GradientTransformationExtraArgs:
     """Take a Gauss-Newton step inside a trust region.
 
-    u_t = h_t, or 0 if the step is rejected, where h_t minimises |J_t h + r_t| subject
-    to |D_t h| <= Δ_t. x_t are the params, r_t = r(x_t) are the residuals, J_t is their
-    Jacobian and Δ_t is the radius. Equivalently, h_t minimises |J h + r|² + μ |D h|²,
-    where the radius determines the damping μ >= 0 (Moré). D is diagonal. Each entry is
-    the largest length so far of the corresponding column of J (1 if all these lengths
-    are 0), so the rule does not depend on the units of the parameters. h comes from a
-    QR factorisation of J with √μ D below it, not from JᵀJ.
+    The update is u_t = h_t, or 0 if the step is rejected. h_t minimises |J_t h + r_t|
+    subject to |D_t h| <= Δ_t. x_t are the params, r_t = r(x_t) are the residuals, J_t
+    is their Jacobian and Δ_t is the radius. Equivalently, h_t minimises |J h + r|² + μ
+    |D h|², where the radius determines the damping μ >= 0 (Moré). D is diagonal. Each
+    entry is the largest length so far of the corresponding column of J (1 if all these
+    lengths are 0), so the rule does not depend on the units of the parameters. h comes
+    from a QR factorisation of J with √μ D below it, not from JᵀJ.
 
     A trial is a step h that is computed, and then accepted or rejected. Let F = ½ |r|².
     The ratio ρ = (F(x) - F(x + h)) / (½ |J h|² + μ |D h|²) compares the decrease with
@@ -270,14 +271,14 @@ def levenberg_marquardt(
 
     The rule is MINPACK's lmder, which scipy's least_squares(method="lm") runs, with
     five differences. First, MINPACK accepts a μ for which |D h| is within a tenth of Δ,
-    while this rule computes μ to full precision. Second, after a trial with ρ <=
-    1/4 MINPACK multiplies the smaller of Δ and 10 |D h| by a factor between 0.1 and
-    0.5. Third, MINPACK's η is 100. Fourth, if F changes by less than its rounding
-    error, ρ is near 1 here, so that the last digits of x converge. The rounding error
-    is 4 eps |r|ᵀ(|r| + |J| |x|), with the machine epsilon eps and absolute values entry
-    by entry. Fifth, MINPACK never uses the quadratic model. The rule ignores the
-    incoming gradient, so the objective may be any multiple of |r|². optax and torch do
-    not have this rule.
+    while this rule computes μ to full precision. Second, after a trial with ρ <= 1/4,
+    MINPACK multiplies the smaller of Δ and 10 |D h| by a factor between 0.1 and 0.5.
+    Third, MINPACK's η is 100. Fourth, if F changes by less than its rounding error, ρ
+    is near 1 here, so that the last digits of x converge. The rounding error is 4 eps
+    |r|ᵀ(|r| + |J| |x|), with the machine epsilon eps and absolute values entry by
+    entry. Fifth, MINPACK never uses the quadratic model. The rule ignores the incoming
+    gradient, so the objective may be any multiple of |r|². optax and torch do not have
+    this rule.
 
     Use it to fit curves. It needs all residuals at once and does not work with
     mini-batches.
@@ -289,8 +290,8 @@ def levenberg_marquardt(
     Returns:
       The rule; its update needs params and, unless it was given above, residual_fn.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number; update
-        lacks a required argument; in init, the params are complex.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type;
+        update lacks a required argument; in init, the params are complex.
     References:
       Levenberg, A method for the solution of certain non-linear problems in least
       squares, Quart. Appl. Math. 2 (1944).

@@ -80,8 +80,8 @@ def not_yet(
 ) -> Searched:
     """Return the `Searched` that a state holds before the first search.
 
-    Its learning_rate is the first step size to try, from the rule's learning_rate. Its
-    value and gradient are zeros, or None if the search computes no gradients.
+    Its learning_rate is the rule's learning_rate, at step 0 if that is a schedule. Its
+    value_after and grad_after are zeros, or None if the search computes no gradients.
     """
     dtype = working_dtype(params)
     searched = Searched(
@@ -115,11 +115,13 @@ def take_step(
     Args:
       search: Line search from `find_line_search`. If it is None, the update is
         first_step times the direction.
-      direction, params, grad: Pytrees of the same structure.
+      direction, params, grad: Direction, params, and gradient of the objective at the
+        params, pytrees of the same structure.
       extra: Extra arguments of update, including `value` and `value_fn`.
       first_step: First step size to try, shape ().
     Returns:
-      (updates, Searched).
+      (updates, searched): the update, shaped like the params, and the `Searched` of
+      this step.
     Raises:
       ValueError: search is not None, and params, value or value_fn is missing.
     """
@@ -176,7 +178,7 @@ def failed(searched: Searched) -> Bool[Array, ""]:
 
 
 def capped_inverse_norm(grad: Params, norm: str = "euclidean") -> Float[Array, ""]:
-    """Return min(1, 1 / |g|), so that a first step along g has a length of at most 1.
+    """Return min(1, 1 / |g|), the factor that shortens g to a norm of at most 1.
 
     Args:
       grad: Gradient g.

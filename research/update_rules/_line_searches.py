@@ -28,8 +28,8 @@ class LineSearch(NamedTuple):
       step: Step size a, shape (); 0 if the search failed.
       value: Value f(x + a d), shape ().
       slope: Derivative of f(x + a d) with respect to a, shape (). `backtracking`
-        computes no gradients, so it knows this derivative only at a = 0. The slope is
-        then NaN unless the search failed.
+        computes no gradients, so it knows this derivative only at a = 0. After
+        `backtracking`, the slope is therefore NaN unless the search failed.
       grad: Gradient of f at x + a d, shaped like the params. None after `backtracking`.
       evaluations: Number of evaluations of f, with or without its gradient, not
         counting the value and gradient passed to the search; int32, shape ().
@@ -63,9 +63,9 @@ def backtracking(
 
     The step sizes tried are a_0, ρ a_0, ρ² a_0, ..., where a_0 is first_step and ρ is
     shrink. The condition on a step size a is f(x + a d) <= f(x) + c a <∇f(x), d>, where
-    x is params, d is direction and c is sufficient_decrease. The search evaluates only
-    values of f, not gradients. The search fails if a step is so small that x + a d
-    equals x to the last bit.
+    x is params, d is direction and c is sufficient_decrease. f is the objective
+    value_fn. The search evaluates only values of f, not gradients. It fails if a
+    becomes so small that x + a d equals x to the last bit.
 
     Args:
       value_fn: Objective f, a function from params to a number of shape ().
@@ -77,9 +77,9 @@ def backtracking(
       max_evaluations: Maximum number of values to evaluate.
     Returns:
       The LineSearch. Its outcome is a failure and its step is 0 if d is not a descent
-      direction, if x, f(x) or d is not finite, or if no step size is accepted.
+      direction, if f(x) or <∇f(x), d> is not finite, or if no step size is accepted.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type.
     References:
       Armijo, Minimization of functions having Lipschitz continuous first partial
       derivatives, Pacific J. Math. 16 (1966). Nocedal & Wright, Numerical Optimization,
@@ -177,7 +177,7 @@ def strong_wolfe(
     """Return a step size that satisfies the strong Wolfe conditions.
 
     The conditions on the step size a are φ(a) <= φ(0) + c1 a φ'(0) and |φ'(a)| <= c2
-    |φ'(0)|, where φ(a) = f(x + a d), x is params, d is direction, c1 is
+    |φ'(0)|, where φ(a) = f(x + a d), f is value_fn, x is params, d is direction, c1 is
     sufficient_decrease and c2 is curvature. The conditions require a sufficient
     decrease and a sufficiently flat slope.
 
@@ -218,7 +218,7 @@ def strong_wolfe(
       slope. This step size is then accepted if f is lower there by more than its
       rounding error, and the outcome is Outcome.DECREASE_ONLY.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type.
     References:
       Nocedal & Wright, Numerical Optimization, 2nd ed., algorithms 3.5 and 3.6,
       equation (3.59). Hager & Zhang, A new conjugate gradient method with guaranteed
