@@ -73,10 +73,10 @@ def adagrad(
     more than the place of ε does: if the first gradient entry is 0.01, the entry moves
     by 0.0316 η with the default s_0 = 0.1, and by about η with s_0 = 0.
 
-    Use it for sparse features. The gradient of a param is then 0 in most steps, so its
-    sum stays small, and its other steps are long. If the gradient entries keep their
-    size, the steps shrink like 1/√t. Such a decrease suits convex problems, but is
-    often too fast for networks.
+    Use it for sparse features. The param of such a feature has the gradient 0 in most
+    steps, so s_t stays small, and the param takes long steps when the feature occurs.
+    If the gradient entries keep their size, the steps shrink like 1/√t. Such a decrease
+    suits convex problems, but is often too fast for networks.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -276,10 +276,10 @@ def rmsprop(
     0. With nesterov=True the update is u_t + μ b_t. With rate_in_momentum=False, η_t
     multiplies the sum b_t instead of each term.
 
-    optax.rmsprop is the same. torch has the default β = 0.99 and adds ε outside the
-    root. For example, if the first gradient entry is 1e-5, β = 0.9 and ε = 1e-8, the
-    first step is 31 times as long with ε outside the root as with ε inside. torch also
-    multiplies the momentum's sum by the rate, not each gradient
+    optax.rmsprop is the same up to rounding errors. torch has the default β = 0.99 and
+    adds ε outside the root. For example, if the first gradient entry is 1e-5, β = 0.9
+    and ε = 1e-8, the first step is 31 times as long with ε outside the root as with ε
+    inside. torch also multiplies the momentum's sum by the rate, not each gradient
     (rate_in_momentum=False). This makes a difference only under a schedule. The lecture
     that introduced RMSProp has no ε.
 
@@ -290,9 +290,9 @@ def rmsprop(
     v_t - m_t². It is never negative.
 
     Use it where gradients are noisy and their size drifts, as in reinforcement learning
-    and recurrent networks. With a constant rate, the steps stay about η long near a
-    minimum as long as the gradients are larger than √ε, so the params oscillate around
-    the minimum. Let the rate decay to converge.
+    and recurrent networks. With a constant rate, each param keeps moving by about η per
+    step near a minimum, as long as its gradients are larger than √ε, so it oscillates
+    around the minimum. Let the rate decay to converge.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -449,7 +449,7 @@ def madgrad(
     eps: Scalar = 1e-6,
     eps_in_rate: bool = True,
 ) -> optax.GradientTransformation:
-    """Dual averaging that divides by the cube root of the sum of squared gradients.
+    """Dual averaging, divided by the cube root of a weighted sum of squared gradients.
 
     w_t = (η_t + ε) √t, with t counted from 1, is the weight of the gradient g_t,
     s_t = s_(t-1) + w_t g_t,

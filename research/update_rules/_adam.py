@@ -70,10 +70,11 @@ def adam(
     divisions by 1 - β1^t and 1 - β2^t correct both averages for starting at 0.
     optax.adam and torch.optim.Adam are the same: ε is added after the correction, as in
     the paper's algorithm 1. The faster form at the end of the paper's section 2 adds ε
-    before the correction. ε_root comes from optax and makes the root differentiable at
-    0. If float64 is off and t is small, computing 1 - 0.999^t directly loses two
-    digits, and the relative error of the first steps is 1e-5 in optax. This rule
-    computes 1 - β^t as -expm1(t log β), which reduces the error to 2e-7.
+    before the correction. ε_root comes from optax; a positive ε_root makes the root
+    differentiable at 0. If float64 is off and t is small, computing 1 - 0.999^t
+    directly loses two digits, and the relative error of the first steps is 1e-5 in
+    optax. This rule computes 1 - β^t as -expm1(t log β), which reduces the error to
+    2e-7.
 
     For params in half precision, wrap the rule in `with_state_dtype(..., "float32")`.
     In bfloat16 the number 0.999 rounds to 1, so v never falls. In float16, ε rounds to
@@ -224,8 +225,8 @@ def amsgrad(
     follow the paper, set bias_correction_mu=False and bias_correction_nu=False. torch's
     Adam(amsgrad=True) takes the maximum of the uncorrected v_t and then corrects this
     maximum. To follow torch, set correct_before_max=False. The two orders differ if the
-    first gradient is large: v̂_1 = g_1² is a single square, and with optax's order n_t
-    keeps it as long as no later v̂_t is larger.
+    first gradient is large: v̂_1 = g_1² is a single square, and with
+    correct_before_max=True, n_t stays at g_1² as long as no later v̂_t is larger.
 
     Use it where Adam does not converge although η_t falls. Adam's v̂_t forgets a large,
     rare gradient after some time; the maximum does not. In practice AMSGrad is seldom

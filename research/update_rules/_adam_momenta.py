@@ -82,9 +82,9 @@ def ademamix(
 
     optax.contrib.ademamix is the same without a warm-up. It also accepts schedules for
     α and β3, whose steps are counted from 0. In the paper, the warm-up lasts for the
-    whole training, because the training may diverge early without a warm-up. In
-    bitsandbytes, the arguments t_alpha and t_beta3 are the lengths of the warm-ups of α
-    and β3. torch does not have the rule.
+    whole training. Without a warm-up, the training may diverge early. In bitsandbytes,
+    the arguments t_alpha and t_beta3 are the lengths of the warm-ups of α and β3. torch
+    does not have the rule.
 
     Use it for long trainings of large models, where gradients that are 10,000 steps old
     still help. The rule stores three arrays per leaf where Adam stores two. With α = 0
@@ -268,8 +268,7 @@ def laprop(
     weight_decay: Scalar = 0.0,
     mask: Any = None,
 ) -> optax.GradientTransformation:
-    """Divide each gradient by Adam's root √v̂_t, then take the average of the
-    quotients.
+    """Step along a moving average of gradients that are divided by Adam's root √v̂_t.
 
     m_t = β1 m_(t-1) + (1 - β1) g_t / (√v̂_t + ε),
     u_t = -η_t (m_t / (1 - β1^t) + λ x_t), where u_t is the update, g_t the gradient,
@@ -363,17 +362,18 @@ def mars(
 ) -> optax.GradientTransformation:
     """AdamW with gradients that are corrected by their last change, to reduce noise.
 
-    c_t = g_t + γ β1 / (1 - β1) (g_t - g_(t-1)), divided by |c_t| if |c_t| > 1,
+    b_t = g_t + (γ β1 / (1 - β1)) (g_t - g_(t-1)),
+    c_t = b_t / max(1, |b_t|),
     m_t = β1 m_(t-1) + (1 - β1) c_t,
     v_t = β2 v_(t-1) + (1 - β2) c_t²,
     u_t = -η_t (m̂_t / (√v̂_t + ε) + λ x_t), where m̂_t and v̂_t are m_t and v_t,
     corrected for bias as in `adam`. u_t is the update, g_t the gradient, x_t are the
     params and η_t is the learning rate at step t.
 
-    c_t is the corrected gradient of one leaf, and |c_t| its norm. In the first step c_1
-    = g_1, also if |g_1| > 1. In leaves with fewer than two axes, c_t = g_t in every
-    step, so the rule is AdamW for them. With optimize_1d=True, these leaves are
-    corrected like the others.
+    c_t is the corrected gradient of one leaf, and |b_t| is the norm over the leaf. In
+    the first step c_1 = g_1, also if |g_1| > 1. In leaves with fewer than two axes, c_t
+    = g_t in every step, so the rule is AdamW for them. With optimize_1d=True, these
+    leaves are corrected like the others.
 
     The rule is the paper's MARS-AdamW in its approximate form, as in timm's Mars
     (mars_type="adamw"). The paper's exact form replaces g_(t-1) by the gradient at the

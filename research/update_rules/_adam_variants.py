@@ -365,8 +365,8 @@ def adan(
     is a decay. With the default, this factor is 0.08 instead of 0.92, so the look-ahead
     of optax is much smaller.
 
-    Use it for large networks and many steps, at larger rates than Adam's. It stores
-    four arrays per leaf where Adam stores two.
+    Use it for large networks and many steps, at larger rates than Adam's. The rule
+    stores four arrays per leaf where Adam stores two.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a

@@ -316,9 +316,10 @@ def _check_state(state: Any, structure: Any, shapes: list[Any]) -> None:
     found = [jnp.shape(leaf) for leaf in jax.tree.leaves(state)]
     if found != shapes:
         raise ValueError(
-            "state must belong to params of the same shapes as updates; state has "
-            f"{shown(found)}, updates have {shown(shapes)}. Call init with these "
-            "params, or pass the state of the last update."
+            "state must belong to params of the same shapes as updates; the leaves of "
+            f"state have the shapes {shown(found)}, but for these updates they must "
+            f"have {shown(shapes)}. Call init with these params, or pass the state of "
+            "the last update."
         )
 
 

@@ -108,10 +108,10 @@ def adafactor(
 
     The paper's rate is η_t = min(η, 1 / √t) with η = 0.01 (relative_step=True). Other
     implementations also differ in these points:
-    optax.adafactor has no relative step, no argument ε2 and no default rate. It
-    subtracts λ x_t without the factor η_t, and takes the moving average after the
-    multiplication by η_t. It computes t^-c in float32, so in float64 its updates have a
-    relative error of 1e-7.
+    optax.adafactor has no relative step and no argument for ε2. It subtracts λ x_t
+    without the factor η_t, and takes the moving average after the multiplication by
+    η_t. It computes t^-c in float32, so in float64 its updates have a relative error of
+    1e-7.
     torch.optim.Adafactor always has the relative step (its lr is η). It has no
     momentum, and factors the last two axes, whatever their lengths. It does not add ε
     to the squares, but bounds √v̂_t from below.

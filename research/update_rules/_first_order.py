@@ -376,7 +376,8 @@ def signum(
     g_t is the gradient, u_t the update and η_t the learning rate at step t.
     optax.signum(η, beta=μ) is the same. A decaying sum of gradients, as in
     `heavy_ball`, would give the same signs. Lion takes the sign of another mixture, (1
-    - β1) g_t + β1 m_(t-1), where β1 is a constant and m is a slower average.
+    - β1) g_t + β1 m_(t-1), where β1 is a constant and m is an average with a decay of
+    its own.
 
     Use it in place of `sign_descent` if gradients are noisy: the noise is averaged
     before the sign is taken. Near a minimum the rule overshoots by about 1 / (1 - μ)
@@ -439,12 +440,13 @@ def noisy_sgd(
 
     g_t is the gradient, u_t the update and η_t the learning rate at step t. The numbers
     of step t and leaf k, with k counted from 0, are drawn with the key
-    fold_in(fold_in(key, t - 1), k). A run that is resumed at step t therefore draws the
-    same numbers as an uninterrupted run. optax.noisy_sgd draws other numbers from the
-    same distribution, because it has a key in its state. torch does not have the rule.
+    fold_in(fold_in(key, t - 1), k), where fold_in is that of `jax.random`. A run that
+    is resumed at step t therefore draws the same numbers as an uninterrupted run.
+    optax.noisy_sgd draws other numbers from the same distribution, because it has a key
+    in its state. torch does not have the rule.
 
-    Use it to leave flat regions and saddle points early in a training, or as a baseline
-    for the noise of mini-batches.
+    Use it to leave flat regions and saddle points early in a training, or to compare
+    artificial noise with the noise of mini-batches.
 
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule (number

@@ -363,15 +363,16 @@ def kl_soap(
     averages of their eigenvalues. With β = shampoo_beta and P = Q_Lᵀ G_t Q_R,
     L <- β L + (1 - β) G_t Q_R diag(1 / d_R) Q_Rᵀ G_tᵀ / n,
     d_L,i <- max(β d_L,i + (1 - β) mean_j (P_ij² / d_R,j), c^(-2)) for each i, with c =
-    max(10, min(m, 4000)), and R and d_R are updated in the same way. All new values are
-    computed from the old ones. If t is a multiple of refresh_every, Q_L then becomes
-    the orthogonal factor of the QR factorisation of L Q_L, and Q_R that of R Q_R.
+    max(10, min(m, 4000)), and R and d_R are updated in the same way, with m and n
+    exchanged. All new values are computed from the old ones. If t is a multiple of
+    refresh_every, Q_L then becomes the orthogonal factor of the QR factorisation of L
+    Q_L, and Q_R that of R Q_R.
 
     SOAP's L is the average of G Gᵀ. Here, the gradients in L are whitened by R, that
     is, multiplied by R^(-1/2), and those in R are whitened by L. With E for the
-    expected value, L = E[G R⁻¹ Gᵀ] / n and R = E[Gᵀ L⁻¹ G] / m. These are the factors
-    whose Kronecker product has the smallest Kullback-Leibler divergence from the
-    covariance of the gradients.
+    expected value, the averages aim at L = E[G R⁻¹ Gᵀ] / n and R = E[Gᵀ L⁻¹ G] / m. The
+    Kronecker product of factors that satisfy both equations has the smallest
+    Kullback-Leibler divergence from the covariance of the gradients.
 
     The first call only sets L = (1 - β) G Gᵀ / n and R = (1 - β) Gᵀ G / m, computes Q_L
     and Q_R by an eigen-decomposition, and returns the update 0. At this call, all
@@ -1050,7 +1051,7 @@ def psgd_kron(
     For a matrix X_t with the gradient G_t,
     u_t = -η_t (clip(Q_Lᵀ Q_L M_t Q_Rᵀ Q_R) + λ X_t), where λ is weight_decay and
     M_t = β1 M_(t-1) + (1 - β1) G_t. Before this step, the factors are updated with the
-    given probability:
+    probability given by the argument probability:
     Q_L <- Q_L - (μ / |A Aᵀ + B Bᵀ|) triu(A Aᵀ - B Bᵀ) Q_L, with
     A = Q_L M_t Q_Rᵀ and B = Q_L^(-T) V_t Q_R^(-1).
     Q_R is updated in the same way, with Aᵀ A and Bᵀ B in place of A Aᵀ and B Bᵀ. u_t is
@@ -1232,8 +1233,8 @@ def norm_lower_bound(a: Float[Array, "n n"]) -> Float[Array, ""]:
     """Return a lower bound of the spectral norm of a symmetric matrix.
 
     A is the argument a. The bound is |A x| / |x|, where x is A times the column of A
-    with the largest norm. For most matrices, the spectral norm is at most √2 times this
-    bound.
+    with the largest norm. Usually the spectral norm is at most √2 times this bound, but
+    this is not guaranteed.
 
     Example:
       >>> print(norm_lower_bound(jnp.diag(jnp.array([3.0, 4.0]))))

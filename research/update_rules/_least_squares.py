@@ -51,9 +51,9 @@ class GaussNewtonState(NamedTuple):
       evaluations: Number of times that the last update evaluated the sum of squares
         with its gradient, int32. The Jacobian is not counted.
       squares_after, squares_grad_after: Sum ½ |r|², shape (), and its gradient, shaped
-        like the params, after the step. None if there is no line search, or if a leaf
-        is narrower than float32 or than another leaf, so that x is rounded after the
-        step.
+        like the params, after the step. None if there is no line search. Also None if
+        the dtype of a leaf is narrower than float32 or than that of another leaf,
+        because x is then rounded after the step.
     """
 
     count: Int[Array, ""]
@@ -106,7 +106,7 @@ def gauss_newton(
       learning_rate: First step size η to try. A positive number, a traced scalar, or a
         schedule (number of earlier steps -> η).
       residual_fn: Function from params to residuals r, a vector or a pytree of vectors.
-        It may be left out if it is passed to update.
+        None means that residual_fn is passed to update instead.
       singular: Step if columns of J are linearly dependent (see above), "shortest" or
         "stop".
       line_search: Whether to search for the step size. False uses η without evaluating
@@ -115,7 +115,7 @@ def gauss_newton(
       shrink: Factor s in (0, 1).
       max_evaluations: Maximum number of sums of squares to evaluate.
     Returns:
-      The rule; its update needs params and, unless it was given above, residual_fn.
+      The rule; its update needs params, and residual_fn unless the constructor got it.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or of the wrong type;
         singular is unknown; update lacks a required argument; in init, the params are
@@ -222,8 +222,8 @@ class LevenbergMarquardtState(NamedTuple):
       evaluations: Number of times that the last update evaluated the sum of squares
         with its gradient, int32. It is 1 after the first update.
       squares_after, squares_grad_after: Sum ½ |r|², shape (), and its gradient, shaped
-        like the params, after the step. None if a leaf is narrower than float32 or than
-        another leaf, so that x is rounded after the step.
+        like the params, after the step. None if the dtype of a leaf is narrower than
+        float32 or than that of another leaf, because x is then rounded after the step.
     """
 
     count: Int[Array, ""]
@@ -286,9 +286,9 @@ def levenberg_marquardt(
     Args:
       learning_rate: First radius η in units of |D x_0|, positive; may be traced.
       residual_fn: Function from params to residuals r, a vector or a pytree of vectors.
-        It may be left out if it is passed to update.
+        None means that residual_fn is passed to update instead.
     Returns:
-      The rule; its update needs params and, unless it was given above, residual_fn.
+      The rule; its update needs params, and residual_fn unless the constructor got it.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or of the wrong type;
         update lacks a required argument; in init, the params are complex.
