@@ -192,7 +192,7 @@ class Outcome(IntEnum):
 
 
 class Optimum(NamedTuple):
-    """Minimiser of a training objective f, from a direct solver or Newton's method.
+    """Minimiser of a training objective f, found without gradient descent.
 
     Attributes:
       params: Minimiser x*, a pytree like the params of the model.
@@ -200,7 +200,8 @@ class Optimum(NamedTuple):
       gradient_norm: Euclidean norm of the gradient at x*.
       initial_gradient_norm: Euclidean norm of the gradient at params = 0. If
         `gradient_norm` is much smaller, the minimiser is accurate.
-      solver: Short description of the method ("QR", "Newton, 7 steps").
+      solver: Short description of the method by which x* was found, such as "QR" or
+        "Newton, 7 steps".
     """
 
     params: Params

@@ -34,8 +34,8 @@ def logistic(
     σ(z) = 1 / (1 + exp(-z)). The loss is computed as log(1 + exp(-|z|)) +
     z ([z > 0] - y), which neither overflows nor cancels. Here [z > 0] is 1 if z > 0,
     and 0 otherwise. If a prediction is correct and close to certain, the loss, its
-    gradient σ(z) - y and its Hessian σ(z) σ(-z) are close to 0. Computed in this way,
-    they keep their relative precision. Labels are 0 or 1, not -1 or +1.
+    derivative σ(z) - y and its second derivative σ(z) σ(-z) are close to 0. With this
+    formula, all three keep their relative precision. Labels are 0 or 1, not -1 or +1.
     optax.sigmoid_binary_cross_entropy is the same function, but it broadcasts its
     arguments.
 
@@ -80,9 +80,9 @@ def hinge(
     """Compute the hinge loss of a support vector machine: max(0, 1 - (2y - 1) s).
 
     Here s is the score and y the label. At the kink, where (2y - 1) s = 1, the gradient
-    is 0, as in Pegasos. Labels are 0 or 1, as in all losses of this library.
-    optax.hinge_loss expects the labels -1 and +1. Its gradient at the kink is half of
-    its gradient where the loss is positive.
+    is 0, as in Pegasos. Labels are 0 or 1, as in `logistic`. optax.hinge_loss expects
+    the labels -1 and +1, and its gradient at the kink is half of its gradient where the
+    loss is positive.
 
     Args:
       score: Score s, floating, shape ().
@@ -228,7 +228,7 @@ def multiclass_margin(
     Args:
       scores: Scores s, floating, shape (K,).
       label: Integer y in 0..K-1, shape ().
-      margin: Margin m, positive. It may be traced.
+      margin: Margin m, positive; may be traced.
       where, weights: As in `softmax_cross_entropy`. The maximum runs over the classes
         that exist.
     Returns:
@@ -270,7 +270,7 @@ def softmax_cross_entropy_one_hot(
 
     The loss is -Σ_k q_k log softmax(z)_k. A class with z_k = -inf and q_k = 0
     contributes 0, because 0 log 0 counts as 0. optax.softmax_cross_entropy is the same
-    function, except that it returns NaN if there is such a class.
+    function, except that optax returns NaN if there is such a class.
 
     Args:
       logits: Logits z, floating, shape (K,).

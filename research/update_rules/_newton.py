@@ -248,13 +248,13 @@ def trust_region_newton(
     u_t = p_t, or 0 if the step is rejected, where p_t minimises the model gᵀp + ½ pᵀ H
     p subject to |p| <= Δ_t. g is the gradient, H the Hessian and Δ_t the radius, within
     which the model is trusted. Except in the hard case below, the minimiser is p_t =
-    -(H + σ I)⁻¹ g, where σ >= 0 and H + σ I is positive definite. The rule computes
-    p_t from the eigenvalues of H, and therefore finds the global minimiser also if H is
-    indefinite. In the hard case, the lowest eigenvalue is negative, g has no part along
-    its eigenvector, and the minimiser over the other eigenvectors lies inside the
-    region. The step is then extended along the eigenvector of the lowest eigenvalue to
-    the edge of the region, with an arbitrary sign. In this way the rule leaves an exact
-    saddle point.
+    -(H + σ I)⁺ g, where ⁺ is the pseudo-inverse, σ >= 0 and H + σ I is positive
+    semidefinite. The rule computes p_t from the eigenvalues of H, and therefore finds
+    the global minimiser also if H is indefinite. In the hard case, the lowest
+    eigenvalue is negative, g has no part along its eigenvector, and the minimiser over
+    the other eigenvectors lies inside the region. The step is then extended along the
+    eigenvector of the lowest eigenvalue to the edge of the region, with an arbitrary
+    sign. In this way the rule leaves an exact saddle point.
 
     The ratio ρ_t is the decrease of the objective f divided by the decrease of the
     model. The params move if ρ_t > acceptance. The next radius is Δ_t / 4 if ρ_t < 1/4,
@@ -377,8 +377,8 @@ def trust_region_step(
 
     The model is gᵀp + ½ pᵀ H p, and the region is |p| <= Δ. Let H = V diag(λ) Vᵀ and γ
     = Vᵀg. Outside the hard case (see `trust_region_newton`), the minimiser is p = -V (γ
-    / (λ + σ)), with the division entry by entry. σ >= 0 is the multiplier of the
-    constraint |p| <= Δ.
+    / (λ + σ)), with the division entry by entry and 0 / 0 = 0. σ >= 0 is the multiplier
+    of the constraint |p| <= Δ.
 
     Args:
       values: Eigenvalues λ of the Hessian H, in any order, shape (n,).
