@@ -28,8 +28,9 @@ Loss = Callable[[Any, Any], tuple[Array, Array]]
 class Forward(NamedTuple):
     """Results of the forward pass of an `mlp` of K layers, for n examples.
 
-    Layer k = 1, ..., K computes z_k = h_(k-1) W_k + b_k. Here h_0 = x are the inputs of
-    the network, and h_k = φ(z_k) with the activation φ.
+    Layer k = 1, ..., K computes z_k = h_(k-1) W_k + b_k with the weights W_k and the
+    bias b_k. Here h_0 = x are the inputs of the network, and h_k = φ(z_k) for k < K
+    with the activation φ.
 
     Attributes:
       inputs: Inputs of each layer: h_0 = x, h_1, ..., h_(K-1), each of shape (n,
@@ -45,7 +46,8 @@ class Forward(NamedTuple):
 class Backward(NamedTuple):
     """Results of the backward pass of an `mlp` of K layers, for n examples.
 
-    Let x be the inputs, and z_k the sums of layer k = 1, ..., K before its activation.
+    Let x be the inputs, and let z_k = h_(k-1) W_k + b_k be the sums of layer k = 1,
+    ..., K before the activation, as in `Forward`.
 
     Attributes:
       grads: Gradient of the loss, in the pytree of the params.
@@ -92,9 +94,10 @@ def mlp_value_and_gradient(
     Returns:
       The loss, shape (), and the gradient in the pytree of the params.
     Raises:
-      ValueError: A name is unknown, params do not belong to an `mlp`, shapes do not
-        fit, or a concrete y contains a number that is not a class. For "logistic": a
-        concrete y contains a number outside [0, 1].
+      ValueError: A name is unknown, params do not belong to an `mlp`, or shapes do not
+        fit. For "softmax_cross_entropy": y contains a number that is not a class. For
+        "logistic": y contains a number outside [0, 1]. Under jit, such a y makes the
+        loss NaN instead.
     References:
       Rumelhart, Hinton & Williams, Learning representations by back-propagating errors,
       Nature 1986.
@@ -218,8 +221,9 @@ def mlp_rounding_bound(
     The bound is therefore m ε times the result of the backward pass with |δ_K| + 1/n in
     place of δ_K, and with |W|, |h| and |φ'| in place of W, h and φ' (see
     `mlp_value_and_gradient`). The 1/n is for the rounding error of δ_K itself: to
-    compute δ_K, a target of size 1 is subtracted, and the difference is divided by n.
-    Rounding errors of the forward pass are not included.
+    compute δ_K, a target is subtracted, and the difference is divided by n. This
+    assumes targets of size about 1 or less. Rounding errors of the forward pass are not
+    included.
 
     Args:
       params, x, y, activation, loss: As in `mlp_value_and_gradient`.

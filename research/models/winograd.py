@@ -31,8 +31,8 @@ def winograd(
     channel instead of 144. Y is linear in d and in g, so derivatives of any order, in
     forward and reverse mode, consist of the same kind of products.
 
-    The rounding errors of the outputs and the gradients are about two to four times the
-    rounding errors of the direct sum.
+    The rounding errors of the outputs and the gradients are about two to four times
+    those of the direct sum over the pixels of the filter.
 
     Args:
       images: Images, shape (n, H, W, C_in), H and W at least 3.
