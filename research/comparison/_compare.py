@@ -30,9 +30,10 @@ def compare(
     """Compare tuned rules by how many example gradients they need to reach a target.
 
     The question is which rule is better when all rules are tuned well. On each workload
-    every rule gets the same number of independent searches. A search trains the
-    defaults and scrambled Sobol points of the search space. It runs the better points
-    on more seeds, and then tries new points around the best ones (`tuning.search`).
+    every rule gets the same number of independent searches. (A rule without
+    hyper-parameters to search gets one.) A search trains the defaults and scrambled
+    Sobol points of the search space. It runs the better points on more seeds, and then
+    tries new points around the best ones (`tuning.search`).
     Each search chooses hyper-parameters on its own seeds, the tuning seeds. The choices
     of all searches are run on other seeds, the reporting seeds. On each seed, all rules
     start at the same point and use the same order of examples.
@@ -47,8 +48,8 @@ def compare(
     to tune.
 
     For each rule and workload, the array `best_of` and its figure show the expected
-    cost of the best of k trials (choices of hyper-parameters), with a band. With small
-    k, this is the cost of a rule that is hardly tuned.
+    cost of the best of k trials (choices of hyper-parameters), with its interval. For
+    small k, this is the cost of a rule that is hardly tuned.
 
     Args:
       rules: Mapping from a name to a rule. A rule may be a constructor whose first
@@ -70,7 +71,8 @@ def compare(
         whose update evaluates the objective (by the argument `value_fn`), except for
         rules of this package.
       timed: Whether to measure the seconds per pass. The measurement needs one more
-        compilation for each rule on each workload.
+        compilation for each rule on each workload. Without it, the study gives no
+        seconds.
       on_progress: Function that is called with (done, total, message), or None.
       checkpoints: Storage for finished measurements. By default nothing is stored.
       **terms: Arguments of `make_protocol`: searches, budget, passes, batch_size,
