@@ -245,8 +245,8 @@ def winner(
 
     Args:
       procedure: The procedure.
-      mine, other: Runs of the two rules in one study. Column i of every array belongs
-        to the same seed.
+      mine, other: Runs of the two rules in one study. Column i of an array belongs to
+        the same seed for both rules.
       level: Coverage of the interval; the t-test has significance level 1 - level.
       resamples, seed: Number of bootstrap resamples, and seed of the resampling.
     Returns:

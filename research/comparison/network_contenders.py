@@ -43,7 +43,7 @@ RATE_SPACES: dict[str, Space] = {
 def training_schedule(
     peak: ArrayLike, warmup: ArrayLike, decay: ArrayLike | None, num_steps: int
 ) -> Schedule:
-    """Return a schedule with a warm-up, whose learning rate falls to zero at the end.
+    """Return a learning-rate schedule with a linear warm-up and a decay to zero.
 
     The learning rate of step t is
 
@@ -51,7 +51,8 @@ def training_schedule(
 
     where t = 0, ..., T - 1, T is the number of steps, and w = warmup T is the number of
     steps in which the rate rises. During the rise, s = (t - w) / (T - w) is at most 0,
-    and the decay d(s) is 1. After the rise, d(s) falls to 0 at s = 1:
+    and the decay d(s) is 1. After the rise, d(s) falls and would reach 0 at s = 1,
+    which is t = T:
 
     | decay | name | d(s) |
     |---|---|---|
@@ -319,8 +320,8 @@ def scheduled(contender: Contender, num_steps: int) -> Contender:
 
     Args:
       contender: Result of `network_contenders`.
-      num_steps: Number of steps of the training. At its end the rates are zero, except
-        for schedule-free rules, whose rates do not decay.
+      num_steps: Number of steps of the training. At its end the rates have fallen to
+        zero, except for schedule-free rules, whose rates do not decay.
     Returns:
       The contender; its constructor takes the same hyper-parameters.
     Example:

@@ -174,9 +174,9 @@ def compare_networks(
     `evaluations` must state the cost of a step. Otherwise the rule is refused, and the
     error names the number of these calls. The study cannot detect data that a rule
     reads in other ways: from a closure (such as the validation part), files, global
-    variables, or callbacks to Python. If a rule is already made, the study also cannot
-    detect whether its schedule ends with the training. Look at the code of a rule from
-    other people before you trust its result.
+    variables, or callbacks to Python. If a rule is given as a finished gradient
+    transformation, the study also cannot detect whether its schedule ends with the
+    training. Look at the code of a rule from other people before you trust its result.
 
     Args:
       rules: Mapping from a name to a rule, or a sequence of names of rules of this
@@ -190,7 +190,8 @@ def compare_networks(
         the hyper-parameter. If there is no default range, the hyper-parameter is added
         to the search (`network_contenders`).
       evaluations: {rule: cost of one step}. The cost is how often a step evaluates the
-        objective on a batch, including the gradient that it receives.
+        objective on a batch. A value counts as one evaluation, and so does a gradient.
+        The gradient that the step receives counts, too.
       search_schedule: Whether warm-up and decay are searched. If False, every rule has
         a warm-up of 10 % and a linear decay, and only the rates are searched.
       searches: Number of independent searches of each rule on each network.

@@ -101,7 +101,8 @@ def source_text(constructor: Any) -> str | None:
     The whole file is returned if it belongs to the user and has at most 256 KiB,
     because the rule may use other parts of the file. Otherwise, for example for a rule
     in an installed package or a notebook, only its function is returned. For a
-    functools.partial, the text begins with a line such as partial(rule, decay=0.9).
+    functools.partial, the text begins with a line such as "functools.partial(rule,
+    decay=0.9)".
 
     Returns:
       The source; None if it is unknown, as for a gradient transformation, which is

@@ -34,13 +34,13 @@ def attention(
     The result is concat_h(softmax(Q_h K_hᵀ / sqrt(d) + M) V_h) W_output + b_output.
     Here h = 0, ..., num_heads - 1 numbers the heads, and d = width / num_heads is the
     width of a head. The queries Q, keys K and values V are the three parts of one
-    product x W + b. Head h uses the columns h d, ..., (h + 1) d - 1 of each part. M is
-    0 where the mask is True and -∞ where it is False. In half precision, the softmax is
-    computed in float32.
+    product x W + b. By default, head h uses the columns h d, ..., (h + 1) d - 1 of each
+    part. M is 0 where the mask is True and -∞ where it is False. In half precision, the
+    softmax is computed in float32.
 
-    If num_key_value_heads is smaller than num_heads (grouped-query attention), each
-    key head and its value head are shared by num_heads / num_key_value_heads adjacent
-    query heads.
+    If num_key_value_heads is smaller than num_heads (grouped-query attention), Q has
+    num_heads heads, and K and V have num_key_value_heads heads of d columns. Each head
+    of K and V is shared by num_heads / num_key_value_heads adjacent heads of Q.
 
     If the params contain "query_normalisation" and "key_normalisation", each query and
     each key of a head is first normalised by `rms_normalisation` over its d entries.

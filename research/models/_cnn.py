@@ -82,8 +82,8 @@ def cnn(
       params are {"convolution_1": {"weights": (height, width, C, channels[0]), "bias":
       (channels[0],)}, "normalisation_1": {"scale", "bias"}, ..., "dense_1": {"weights":
       (features, hidden[0]), "bias"}, ...}. Here `features` is the number of entries of
-      an image after the last block. The entries "normalisation_k" exist only if there
-      is normalisation.
+      an image after the last block. The last dense layer has num_classes outputs. The
+      entries "normalisation_k" exist only if there is normalisation.
     Raises:
       ValueError: A number is out of range, a name is unknown, or a layer gets an image
         that is smaller than its filter or pooling window. In apply: the images do not

@@ -111,9 +111,9 @@ def recurrent(
       {"layer_1": {"state_1": (H,), ...}}}, where state_1 is h and an LSTM's state_2 is
       c. `recurrent_layer.draw_layer` describes the params of a layer. The model's apply
       accepts floats of shape (..., T, d). With an embedding, it accepts integer symbols
-      of shape (..., T) instead. Either may be the values of `Sequences`. Its result has
-      shape (..., K) for "last" and "mean", and (..., T, K) for "every". With "every",
-      the outputs after the end of a sequence are zero.
+      of shape (..., T) instead. Either may be the values of `Sequences`. The result of
+      apply has shape (..., K) for "last" and "mean", and (..., T, K) for "every". With
+      "every", the outputs after the end of a sequence are zero.
     Raises:
       ValueError: A count is not a positive integer, a name is unknown, dropout lies
         outside [0, 1), or initial_state does not have the layers, arrays and shapes of

@@ -33,9 +33,10 @@ def resnet(
 ) -> Model:
     """Build a residual network without batch statistics.
 
-    The first layer is a convolution of 3 x 3. Each entry of `channels` is a stage of
-    residual blocks. With the group normalisation GN and the activation φ, a block
-    computes
+    The first layer is a convolution of 3 x 3. Then come several stages, one for each
+    entry of `channels`. A stage is a chain of residual blocks. With the group
+    normalisation GN and the activation φ, a block computes its output y from its input
+    x:
 
         a = φ(GN_1(x)),    y = s(x) + C_2(φ(GN_2(C_1(a)))).
 

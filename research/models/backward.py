@@ -71,10 +71,11 @@ def mlp_value_and_gradient(
 
     No automatic differentiation is used.
 
-    The forward pass computes h_0 = x and z_k = h_(k-1) W_k + b_k for the layers k = 1,
-    ..., K, and h_k = φ(z_k) for all layers but the last. The prediction is z_K, without
-    an activation. Let f be the mean loss and δ_k = ∂f/∂z_k, whose row i belongs to
-    example i. The backward pass starts from δ_K. For k = K, ..., 1 it computes
+    The layers k = 1, ..., K have the weights W_k and the biases b_k. The forward pass
+    computes h_0 = x and z_k = h_(k-1) W_k + b_k for all layers, and h_k = φ(z_k) for
+    all layers but the last. The prediction is z_K, without an activation. Let f be the
+    mean loss and δ_k = ∂f/∂z_k, whose row i belongs to example i. The backward pass
+    starts from δ_K. For k = K, ..., 1 it computes
 
       ∂f/∂W_k = h_(k-1)ᵀ δ_k,    ∂f/∂b_k = Σ_i δ_k[i],
       δ_(k-1) = (δ_k W_kᵀ) φ'(z_(k-1)).
@@ -85,9 +86,9 @@ def mlp_value_and_gradient(
 
     Args:
       params: Params of an `mlp`, one entry for each layer.
-      x: Inputs, shape (n, sizes[0]).
+      x: Inputs, shape (n, d) for n examples of d features.
       y: Targets. For "softmax_cross_entropy" they are classes of shape (n,). For the
-        other losses they have the shape of the prediction, (n, sizes[-1]).
+        other losses they have the shape of the prediction z_K.
       activation: Name of the activation φ, as in `mlp`.
       loss: "softmax_cross_entropy", "squared_error" or "logistic". The loss with this
         name in `research.losses` is averaged over the batch.

@@ -18,9 +18,9 @@ class Cell(NamedTuple):
 
     A layer has H units. Its carry is the tuple of arrays that one step passes to the
     next, and the first of them is the hidden state h. Each step first computes p = W x
-    + b from the input x, and q = U h from the state h. The cell computes the next carry
-    from p, q and the carry. p and q each consist of several blocks of H columns, side
-    by side.
+    + b from the input x, and q = U h from the state h, with the input weights W, the
+    bias b and the recurrent weights U. The cell computes the next carry from p, q and
+    the carry. p and q each consist of several blocks of H columns, side by side.
 
     Attributes:
       num_blocks: Number of blocks of p, which is also the number of blocks of q.
@@ -60,8 +60,7 @@ def vanilla(
       q: Product U h, shape (n, H).
       carry: Carry (h,). The state h is used only through q.
     Returns:
-      The next carry (h',), and an empty tuple. (Other cells return values for the
-      derivative in its place.)
+      The next carry (h',), and (), because `vanilla_slopes` needs no other values.
     References:
       Elman, Finding structure in time, Cognitive Science 1990. (PyTorch and Flax also
       use tanh by default.)
@@ -243,8 +242,8 @@ def lstm_slopes(
 
     The first array of the result has four blocks side by side. They contain derivatives
     with respect to p + q, where p and q are the arguments of `lstm`. The blocks for i,
-    f and g are derivatives of c'. The block for o is the derivative of h'. The second
-    array is ∂c'/∂c = f. The third array is ∂h'/∂c'.
+    f and g are derivatives of c'. The block for o is the derivative of h' with c' held
+    fixed. The second array is ∂c'/∂c = f. The third array is ∂h'/∂c'.
     """
     i, f, g, o = jnp.split(kept, 4, axis=-1)
     squashed = jnp.tanh(after[1])

@@ -163,9 +163,8 @@ def split_sequences(
 ) -> tuple[Int[Array, "... T"], Bool[Array, "... T"] | None]:
     """Check tokens, and return them with a mask of the tokens inside the sequences.
 
-    `Sequences` are padded to one length T, and the mask is False in the padding. Values
-    that are traced (under jit) are not checked. Then only dtypes and shapes are
-    checked.
+    `Sequences` are padded to one length T, and the mask is False in the padding. Under
+    jit, where values are traced, only dtypes and shapes are checked.
 
     Args:
       x: Tokens of shape (..., T), or `Sequences` of tokens.

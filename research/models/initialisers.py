@@ -182,9 +182,9 @@ def orthogonal(
     """Draw a matrix with orthonormal columns (rows, if it has fewer rows than columns).
 
     The rows of the matrix are all axes of the shape except the last, treated as one
-    axis. The matrix is uniformly distributed among all such matrices. It is the Q in
-    the QR decomposition of a matrix of normal numbers, with the signs for which the
-    diagonal of R is positive.
+    axis. The matrix is uniformly distributed among all such matrices. It is the Q (or
+    Qᵀ, if it has fewer rows than columns) in the QR decomposition of a matrix of normal
+    numbers, with the signs for which the diagonal of R is positive.
 
     Args:
       key: Typed key.

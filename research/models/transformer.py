@@ -92,15 +92,16 @@ def transformer_decoder(
     positions="rotary", normalisation="rms", gated=True, activation="silu" and
     bias=False, the architecture is that of Llama.
 
-    Weights are drawn from N(0, 0.02²), as in GPT-2. In each block, the output of the
-    attention and the output of the network are added to x. The last matrix of each of
-    these two parts is drawn with the standard deviation 0.02 / sqrt(2 num_layers), so
-    that the initial size of the sum hardly depends on num_layers. Biases start at 0.
-    With sinusoidal positions, E is drawn from N(0, 1 / width), and x = sqrt(width)
-    E[tokens] + P (Vaswani et al., section 3.4). Both terms are then of order one. Tied
-    logits have no factor sqrt(width). Dropout acts on E[tokens] + P, and in each block
-    on the outputs of the attention and of the network. Dropout does not act on the
-    attention weights.
+    Weights are drawn from N(0, 0.02²), as in GPT-2, with two exceptions. First, in each
+    block the output of the attention and the output of the network are added to x. The
+    last matrix of each of these two parts is drawn with the standard deviation 0.02 /
+    sqrt(2 num_layers), so that the initial size of the sum hardly depends on
+    num_layers. Second, with sinusoidal positions, E is drawn from N(0, 1 / width), and
+    x = sqrt(width) E[tokens] + P (Vaswani et al., section 3.4). Both terms are then of
+    order one. Tied logits have no factor sqrt(width). Biases start at 0.
+
+    Dropout acts on E[tokens] + P, and in each block on the outputs of the attention and
+    of the network. Dropout does not act on the attention weights.
 
     Args:
       vocabulary_size: Number V of symbols.
@@ -130,7 +131,8 @@ def transformer_decoder(
       num_key_value_heads: Number of key heads and of value heads, a divisor of
         num_heads (grouped-query attention). None means num_heads, 1 means multi-query
         attention.
-      bias: Whether dense layers and layer normalisations have a bias.
+      bias: Whether the layers of the blocks and the layer normalisations have a bias.
+        The output layer never has one.
       query_key_normalisation: Whether each query and key of a head is normalised by
         `rms_normalisation` with a learned scale. Rotary positions rotate the normalised
         queries and keys.
@@ -241,7 +243,7 @@ def transformer_encoder(
     sequence. The logits are computed from a mean: let x_t be the vector at position t
     after the last block (and, if order is "pre", after the last normalisation). The
     logits are mean_t(x_t) W_output + b_output, with the mean over all positions of the
-    sequence.
+    sequence, and the weights W_output and the bias b_output of the output layer.
 
     Args:
       vocabulary_size, context, width, num_layers, num_heads, hidden, positions, order,

@@ -58,8 +58,9 @@ def block(
     Args:
       params: {"normalisation_1": {"scale", "bias"}, "attention": as in `attention`,
         "normalisation_2", "dense_1": {"weights": (width, hidden), "bias"}, "dense_2":
-        {"weights": (hidden, width), "bias"}}. "gate", if present, has the shapes of
-        "dense_1". A missing bias means 0.
+        {"weights": (hidden, width), "bias"}}. W_1 and b_1 are "dense_1", and W_2 and
+        b_2 are "dense_2". "gate", if present, contains W_gate and b_gate and has the
+        shapes of "dense_1". A missing bias means 0.
       x: Inputs, shape (..., T, width).
       mask, num_heads, num_key_value_heads, angles: As in `attention`.
       order: Order of normalisation and sublayer, "pre" or "post".

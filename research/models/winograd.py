@@ -19,9 +19,9 @@ def winograd(
 ) -> Float[Array, "n H-2 W-2 C_out"]:
     """Convolve images with 3 x 3 filters by Winograd's minimal filtering.
 
-    The result is the same as from `convolution` with stride 1, padding "valid" and no
-    bias. The images are cut into tiles of 6 x 6 pixels that overlap by 2 pixels. Each
-    tile gives a matrix Y of 4 x 4 outputs:
+    The result is that of `convolution` with stride 1, padding "valid" and no bias, up
+    to rounding errors. The images are cut into tiles of 6 x 6 pixels that overlap by 2
+    pixels. Each tile gives a matrix Y of 4 x 4 outputs:
 
         Y = Aᵀ ((G g Gᵀ) ⊙ (Bᵀ d B)) A,
 

@@ -102,10 +102,11 @@ def curvature(
 ) -> tuple[float, float]:
     """Compute the extreme eigenvalues μ and L of the Hessian of a linear model.
 
-    The Hessian is 1/n Σ_i c_i z_i z_iᵀ + penalty diag(0, 1, ..., 1), with z_i = (1,
-    x_i) for the n rows x_i of x. Here c_i is the second derivative of the loss with
-    respect to the output of the model for example i. The argument `example_curvature`
-    contains these numbers. Choose them as follows:
+    The objective is the mean loss of the n examples plus penalty/2 |w|², for the
+    weights w without the intercept. Its Hessian is 1/n Σ_i c_i z_i z_iᵀ + penalty
+    diag(0, 1, ..., 1), with z_i = (1, x_i) for the n rows x_i of x. Here c_i is the
+    second derivative of the loss with respect to the output of the model for example i.
+    The argument `example_curvature` contains these numbers. Choose them as follows:
 
     * c_i = 1 for half the squared error. Then μ and L do not depend on the params.
     * c_i = p_i (1 - p_i) for the logistic loss, at params that predict the

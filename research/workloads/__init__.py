@@ -55,9 +55,9 @@ def make_workload(name: str, **options: Any) -> Workload:
 
     | name | model, loss | training rows, features | penalty λ |
     |---|---|---|---|
-    | diabetes | linear, squared error; y standardised | 309, 10 | none |
+    | diabetes | linear, half the squared error; y standardised | 309, 10 | none |
     | diabetes_ridge | as diabetes | 309, 10 | 0.1 |
-    | diabetes_bmi | linear, squared error; y in its own units | 309, 1 | none |
+    | diabetes_bmi | linear, half the squared error; y in its units | 309, 1 | none |
     | breast_cancer | logistic | 398, 30 | 0.01 |
     | breast_cancer_two_features | logistic | 398, 2 | 0.01 |
     | digits | softmax, 10 classes | 1257, 64 | 0.01 |
