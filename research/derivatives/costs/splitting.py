@@ -33,13 +33,16 @@ SPLITTING = frozenset(
 def may_split(primitive: str, params: dict[str, Any], flags: Sequence[bool]) -> bool:
     """Return whether a function inside an equation may have a kink or a jump.
 
-    Only operations count that take a value that moves, and that affect the result of
-    the function other than through `stop_gradient`.
+    The result is True if the function contains an operation, such as a comparison or
+    abs, that may have a kink or a jump, whose floating inputs depend on an input that
+    varies, and on which the result of the function depends other than through
+    `stop_gradient`.
 
     Args:
       primitive: Name of the primitive of the equation.
-      params: Its parameters. They contain the functions, such as the body of a loop.
-      flags: Whether each input of the equation moves.
+      params: Parameters of the equation. They contain the functions as jaxprs, such as
+        the body of a loop.
+      flags: Whether each input of the equation varies.
     """
     if primitive == "scan":  # A carried constant may move after the first step.
         num_consts, num_carry = scan_sizes(params)

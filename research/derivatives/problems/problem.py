@@ -16,7 +16,7 @@ class Problem(NamedTuple):
       x: Point of the derivative.
       kind: Kind of the function at x, one of
 
-        - "smooth";
+        - "smooth": differentiable, and not "scaled" or "noisy";
         - "scaled": smooth, but with a scale of x or f far from 1;
         - "noisy": smooth, but computed with errors far above the rounding error;
         - "kink";
@@ -35,7 +35,7 @@ class Problem(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Text with the function and the point."""
+        """Text with the function and the point, such as "exp(x) at 1.0"."""
         return f"{self.expression} at {self.x!r}"
 
     @property
@@ -44,7 +44,7 @@ class Problem(NamedTuple):
         return float("nan" if self.derivative is None else self.derivative)
 
     def function(self) -> Callable[[Any], Any]:
-        """Return the function in float64, for numbers and NumPy arrays."""
+        """Return the function as a Python function of a number or a NumPy array."""
         return eval("lambda x: " + self.expression, dict(NUMPY))
 
 
