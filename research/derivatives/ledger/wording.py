@@ -251,7 +251,10 @@ def short(value: Any) -> str:
 
 
 def constant(value: Any) -> str:
-    """Return a text for a constant: its value, or its shape if it has over 3 entries."""
+    """Return a text for a constant: its value, or its shape if it has many entries.
+
+    An array of up to three entries is shown by its value.
+    """
     if is_key(value) or np.size(value) <= 3:
         return short(value)
     return f"constant {_shape(np.asarray(value))}"
