@@ -296,7 +296,7 @@ def _atan_at(x: np.ndarray) -> Interval:
 
 
 def safe_size(size: np.ndarray) -> np.ndarray:
-    """Return numbers that are not negative, with the largest float for infinity."""
+    """Return non-negative numbers, with infinity replaced by the largest float."""
     return np.minimum(size, np.finfo(float).max)
 
 

@@ -79,7 +79,7 @@ def _exact_integers(
 
 
 def as_integer(x: Interval) -> Interval:
-    """Return bounds of integers, which are floats, as int64.
+    """Convert bounds of integers from float64 to int64.
 
     Raises:
       NotImplementedError: A bound may lie beyond 2^53, where floats skip integers.
@@ -353,7 +353,8 @@ def nan_test(x: Interval, where_real: bool) -> Interval:
     """Enclose the answer of a test for NaN.
 
     Where x is a real number, the answer is `where_real`. Where x may be undefined, True
-    and False are possible."""
+    and False are possible.
+    """
     unknown = np.broadcast_to(x.trouble, x.low.shape) == MAYBE_UNDEFINED
     found = Interval(
         np.where(unknown, False, where_real),
