@@ -39,9 +39,11 @@ def adopt(
 ) -> Iterator[Leaves]:
     """Yield the iterates of ADOPT of Taniguchi et al. (2024).
 
-    v is the moving average of the squared gradients. The first gradient only gives its
-    start v_0. After that, step t = 1, 2, ... divides the gradient by the root of v,
-    clips the quotient to ±t^(1/4), and averages it.
+    v is the moving average of the squared gradients. The first gradient only gives the
+    start of v, and the first iterate is the initial point. Each later step, counted by
+    t = 1, 2, ..., divides the gradient by the larger of √v and `eps`, clips the
+    quotient to ±t^(1/4), and moves along the average of these quotients.
+    use_clipping=False leaves out the clipping.
     """
     m = zeros_like(x)
     v = f.gradient(x) ** 2

@@ -103,7 +103,10 @@ class Certified(NamedTuple):
     boxes: int
 
     def text(self) -> str:
-        """Return the numbers of points and boxes, and a line for each point, as text."""
+        """Return the numbers of points and boxes, and one line for each point, as text.
+
+        If boxes are undecided, the text has the reason of the first one.
+        """
         kinds = [point.kind for point in self.points]
         counts = ", ".join(
             f"{kinds.count(kind)} {kind}{'' if kinds.count(kind) == 1 else plural}"
