@@ -32,7 +32,8 @@ def checkpoint_scan(
 
     - levels=1 stores the carry of each step.
     - levels=2 divides the steps into about √T parts. It stores the first carry of each
-      part. While it goes back through one part, it stores the carries inside this part.
+      part. While reverse mode goes back through one part, the carries inside this part
+      are stored.
     - levels=3 divides each part into parts once more.
 
     With L levels, about L T^(1/L) carries and the intermediate values of one step are

@@ -40,8 +40,8 @@ def adabelief(
 ) -> Iterator[Leaves]:
     """Yield the iterates of AdaBelief: algorithm 2 of Zhuang et al. (2020).
 
-    The paper's single ε has two names here: eps_root in the second moment s, and eps in
-    the division.
+    The paper's single ε has two names here: `eps_root` is added to the second moment s
+    in each step, and `eps` to the root of s in the division.
     """
     m = s = zeros_like(x)
     for t in count(1):
@@ -211,8 +211,8 @@ def optax_acprop(
     optax computes the spread of the gradients around m_(t-1), and the paper around m_t.
     Here g_t is a gradient, and m_t the moving average of the gradients with the decay
     β1 (`b1`). Because g_t - m_t = β1 (g_t - m_(t-1)), the spread around m_t is β1 times
-    the spread around m_(t-1). The corrected rule divides eps by b1, eps_root by b1² and
-    the updates by b1.
+    the spread around m_(t-1). With corrected=True, the rule therefore divides eps by
+    b1, eps_root by b1² and the updates by b1.
     """
     rule = optax.contrib.scale_by_acprop(b1, b2, eps, eps_root)
     if corrected:

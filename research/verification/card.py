@@ -29,13 +29,14 @@ class Card(NamedTuple):
     Attributes:
       formula: The paper's formula in arithmetic of fifty digits, with known mistakes.
         If there is no formula, a clause with the reason.
-      optax: The constructor of the same rule in optax, called with this library's
-        argument names. If optax does not have the rule, a sentence with the reason.
+      optax: The constructor of the same rule in optax, or a function that builds the
+        same rule from optax. If optax does not have the rule, a sentence with the
+        reason.
       recorded: Recorded trajectories of other implementations. If there are none, a
         sentence with the reason.
       arguments: Arguments other than the defaults, for a second comparison.
-      optax_arguments: The same arguments under optax's names, if they differ. None
-        means the same names.
+      optax_arguments: The arguments with which `optax` is called in this comparison.
+        None means that they are `arguments`.
       unit_steps: Whether the length of a step is proportional to the learning rate and
         does not grow with the gradient.
       rates: Learning rates by the problem's name, for problems whose own rate is not

@@ -42,9 +42,14 @@ def adafactor(
 
     The paper has relative_step=True, which limits the rate to 1 / √t in step t, and
     neither momentum nor weight decay. Leaves are factored if two axes have at least the
-    length `min_dim_size_to_factor`, where None means 128. This function keeps the whole
-    average of squares and factors it in each step. The result is the same as in the
-    paper, because the mean of an average is the average of the means.
+    length `min_dim_size_to_factor`, where None means 128. A step whose root mean square
+    exceeds `clipping_threshold` is scaled down to it. With
+    multiply_by_parameter_scale=True, the step is multiplied by the root mean square of
+    the leaf, or by `min_scale` if this is larger.
+
+    This function keeps the whole average of squares and factors it in each step. The
+    result is the same as in the paper, because the mean of an average is the average of
+    the means.
     """
     m = v = zeros_like(x)
     least = 128 if min_dim_size_to_factor is None else min_dim_size_to_factor

@@ -34,8 +34,9 @@ def backtracking_descent(
 
     This is algorithm 3.1 of Nocedal & Wright, with the negative gradient -g as the
     direction. The first step length that a search tries is `learning_rate`. If
-    `increase` is given, it is at most this multiple of the last step length. The other
-    arguments are those of `backtracking`: its c, shrink and most.
+    `increase` is given, it is at most this multiple of the last step length. Each
+    further trial is multiplied by `shrink`. `sufficient_decrease` is the c of
+    `backtracking`, and `max_evaluations` the largest number of trials.
     """
     a = 0
     while True:

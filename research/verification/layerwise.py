@@ -131,12 +131,12 @@ def shape_factor(a: Leaf):
 
 
 def newton_schulz(a: Leaf, ns_steps: int, ns_coeffs: Any, eps: Number):
-    """Iterate X <- a X + (b X Xᵀ + c (X Xᵀ)²) X, and return X after `ns_steps` times.
+    """Iterate X <- p X + (q X Xᵀ + r (X Xᵀ)²) X, and return the last X.
 
-    X starts as the matrix divided by its Frobenius norm plus `eps`. (a, b, c) are
-    ns_coeffs. If ns_coeffs are several triples, iteration k uses triple k, and
-    iterations beyond the last triple use the last triple. An array that is not a matrix
-    is returned unchanged.
+    X starts as the matrix `a`, divided by its Frobenius norm plus `eps`. There are
+    `ns_steps` iterations, and (p, q, r) are `ns_coeffs`. If ns_coeffs are several
+    triples, iteration k uses triple k, and iterations beyond the last triple use the
+    last triple. An array that is not a matrix is returned unchanged.
     """
     if a.ndim != 2:
         return a
@@ -212,7 +212,11 @@ def mean_square_of_rows(a: Leaf):
 
 
 def wanted(a: Leaf, consistent_rms: Number | None):
-    """Return the norm of a NorMuon step, given the orthogonal matrix `a` of Muon."""
+    """Return the norm of a NorMuon step, given the orthogonal matrix `a` of Muon.
+
+    For a number consistent_rms, the norm is consistent_rms · √(number of entries). For
+    None, it is the norm of the step of `muon`.
+    """
     if consistent_rms is not None:
         return consistent_rms * mpmath.sqrt(np.size(a))
     return mpmath.sqrt(shape_factor(a)) * norm(Leaves([a]))

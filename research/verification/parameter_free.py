@@ -79,8 +79,8 @@ def prodigy(
     """Yield the iterates of Prodigy: algorithm 4 of Mishchenko & Defazio (2024).
 
     d_t is the estimate of the distance to the minimum in step t. It starts at
-    `initial_distance`, and `distance_factor` multiplies each new estimate before it is
-    compared with d_t. b3 is the decay of the two averages for the estimate, where None
+    `initial_distance`. d_(t+1) is the larger of d_t and the new estimate times
+    `distance_factor`. b3 is the decay of the two averages for the estimate, where None
     means √b2. ε is multiplied by d_(t+1) with eps_by_next_distance=True, as in the
     authors' code, and by d_t with False, as in the paper.
     """
@@ -203,8 +203,9 @@ def mechanic(
     """Yield the iterates of Mechanic around Adam.
 
     Mechanic is algorithm 1 of Cutkosky, Defazio & Mehta (2023). It multiplies the sum
-    of Adam's steps, with the rate `learning_rate`, by the sum of several scales. Each
-    scale has its own decay 1 - 10^(-i) for i = 1, ..., num_betas, where None means 6.
+    of Adam's steps, with the rate `learning_rate`, by the sum of several scales. Scale
+    i = 1, ..., num_betas has the decay 1 - 10^(-i) and starts at `initial_scale`. For
+    num_betas, None means 6.
     The paper's h is minus the inner product of the gradient, with weight decay, and the
     sum of Adam's steps. h is clipped as in optax and in the authors' code.
     """

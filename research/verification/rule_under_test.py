@@ -285,7 +285,7 @@ def _kind(value: Any) -> str:
 
 
 def is_a_guard(constructor: Any) -> bool:
-    """Return whether `guarded` made this constructor from a rule, not a constructor."""
+    """Return whether this is a constructor that `guarded` made from a finished rule."""
     return getattr(constructor, "__module__", "") == guarded.__module__
 
 

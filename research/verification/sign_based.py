@@ -19,7 +19,11 @@ def lion(
     b2: float = 0.99,
     weight_decay: float = 1e-3,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of Lion: algorithm 2 of Chen et al. (2023)."""
+    """Yield the iterates of Lion: algorithm 2 of Chen et al. (2023).
+
+    `b2` is the decay of the momentum. `b1` is the weight of the old momentum in the
+    average of momentum and gradient whose sign is the step.
+    """
     m = zeros_like(x)
     while True:
         g = f.gradient(x)

@@ -31,9 +31,9 @@ def polyak_step(
     """Yield the iterates of gradient descent with Polyak's step size (1969).
 
     The step size is (f - f_min) / (|g|² + ε), where g is the gradient of f. Polyak has
-    ε = 0. Its upper limit, `max_learning_rate`, is that of Loizou et al. (2021),
-    equation (3). None means no limit. positive_part=True replaces a negative f - f_min
-    by 0. `learning_rate` multiplies the step size.
+    ε = 0. The step size is at most `max_learning_rate`, as in Loizou et al. (2021),
+    equation (3), where None means no limit. positive_part=True replaces a negative
+    f - f_min by 0. `learning_rate` multiplies the step size.
     """
     while True:
         g = f.gradient(x)

@@ -76,8 +76,7 @@ def verification_table(
       List of the comparisons, rule after rule: one for each dtype, problem, authority
       and set of arguments. The first set is the defaults. Most rules have a second set.
     Raises:
-      ValueError: A name in rules, dtypes or authorities is unknown, or a dtype is
-        "float64" while JAX's float64 is off.
+      ValueError: A name in rules, dtypes or authorities is unknown.
       TypeError: rules, dtypes or authorities is not a sequence of names, or on_rule is
         not callable.
     Example:

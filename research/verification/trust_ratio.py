@@ -96,7 +96,8 @@ def fromage(
     """Yield the iterates of Fromage: algorithm 1 of Bernstein et al. (2020).
 
     The step of a leaf is the gradient times the quotient of the norms of the leaf and
-    of the gradient. `min_norm` replaces a smaller norm, as in optax.
+    of the gradient. `min_norm` replaces a smaller norm, as in optax. After the step,
+    the params are divided by √(1 + η²), where η is the learning rate.
     """
     while True:
         g = f.gradient(x)

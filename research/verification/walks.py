@@ -76,7 +76,9 @@ def walk(
     Returns:
       The Walk.
     Raises:
-      TypeError: The rule changes the structure, shape or dtype of the updates or state.
+      TypeError: The rule changes the structure, shape or dtype of the updates or state,
+        rule is not a gradient transformation, problem is not a Problem, or dtype is not
+        a floating dtype.
       ValueError: `num_steps` is not a positive integer, or is too large.
     Example:
       >>> from research.verification.problems import PROBLEMS

@@ -77,7 +77,7 @@ class Context(NamedTuple):
         before the next one. None means that coefficients are computed when they are
         read. Coefficient k of all equations is then computed before coefficient k + 1.
       known: Dict from (name of the primitive, names of the input series) to the list of
-        the equations with this key that were evaluated. It prevents that an equation is
+        the equations with this key that were evaluated. With this dict, no equation is
         evaluated twice. If the series of y(t) is computed from that of y'(t), the
         formula for y' often contains y again. Without the dict, the number of
         evaluations would then double with each order.
@@ -88,7 +88,12 @@ class Context(NamedTuple):
 
 
 class Known(NamedTuple):
-    """An equation that was evaluated, with the series of its inputs and outputs."""
+    """An equation that was evaluated, with the series of its inputs and outputs.
+
+    Attributes:
+      equation: The equation of a jaxpr.
+      inputs, outputs: A series for each input, and for each output.
+    """
 
     equation: Any
     inputs: Sequence[Series]

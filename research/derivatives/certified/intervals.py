@@ -60,7 +60,10 @@ def point(value: Any) -> Interval:
         array = array.astype(np.float64)
     elif array.dtype.kind in "iu":
         if array.size and int(np.max(array)) > np.iinfo(np.int64).max:
-            raise NotImplementedError("it has an integer beyond 2^63")
+            raise NotImplementedError(
+                "it has an integer beyond 2^63, which int64 cannot hold; use smaller "
+                "integers"
+            )
         array = array.astype(np.int64)
     elif array.dtype.kind != "b":
         raise TypeError(
@@ -73,7 +76,10 @@ def check_exact(x: Interval) -> None:
     """Raise NotImplementedError if float64 cannot hold the integers of an interval."""
     ends = (int(np.min(x.low, initial=0)), int(np.max(x.high, initial=0)))
     if max(map(abs, ends)) > 2**53:
-        raise NotImplementedError("its integers may lie beyond 2^53")
+        raise NotImplementedError(
+            "its integers may lie beyond 2^53, where float64 skips integers; use "
+            "smaller integers or a smaller box"
+        )
 
 
 def interval(low: Any, high: Any, *causes: Interval) -> Interval:

@@ -85,7 +85,10 @@ def as_integer(x: Interval) -> Interval:
       NotImplementedError: A bound may lie beyond 2^53, where floats skip integers.
     """
     if not np.all((np.abs(x.low) <= 2.0**53) & (np.abs(x.high) <= 2.0**53)):
-        raise NotImplementedError("its integers may lie beyond 2^53")
+        raise NotImplementedError(
+            "its integers may lie beyond 2^53, where float64 skips integers; use "
+            "smaller integers or a smaller box"
+        )
     return Interval(x.low.astype(np.int64), x.high.astype(np.int64), x.trouble)
 
 

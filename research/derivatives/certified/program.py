@@ -407,7 +407,10 @@ def _checked(x: Interval, aval: Any) -> Interval:
     if x.low.dtype.kind in "iu":
         limits = np.iinfo(aval.dtype)
         if np.any((x.low < limits.min) | (x.high > limits.max)):
-            raise NotImplementedError(f"its integers may not fit into {aval.dtype}")
+            raise NotImplementedError(
+                f"its integers may not fit into {aval.dtype}; use a wider dtype or "
+                "smaller integers"
+            )
     return _without_nan(x)
 
 

@@ -33,10 +33,12 @@ SPLITTING = frozenset(
 def may_split(primitive: str, params: dict[str, Any], flags: Sequence[bool]) -> bool:
     """Return whether a function inside an equation may have a kink or a jump.
 
-    The result is True if the function contains an operation, such as a comparison or
-    abs, that may have a kink or a jump, whose floating inputs depend on an input that
-    varies, and on which the result of the function depends other than through
-    `stop_gradient`.
+    The result is True if the function contains an operation with these properties:
+
+    - It may have a kink or a jump, as a comparison or abs may.
+    - A floating input of the operation depends on an input of the equation that varies.
+    - The result of the function depends on the operation other than through
+      `stop_gradient`.
 
     Args:
       primitive: Name of the primitive of the equation.

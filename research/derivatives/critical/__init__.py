@@ -49,11 +49,11 @@ def critical_points(
     - undamped steps from the end points of the second run.
 
     For each start, the best point is the one with the shortest gradient. If the Newton
-    step at the best point is still longer than about 1e-3 of the bounds, the second and
-    the third run are repeated from this point, up to three times. Before H⁺ is
-    computed, the coordinates are scaled so that all rows of the Hessian are about
-    equally large. So the search can follow a valley that narrows quickly, such as that
-    of (y - x⁴)(y - 2x⁴).
+    step at the best point is still longer than about 1e-3 times the widths of the
+    bounds, the second and the third run are repeated from this point, up to three
+    times. Before H⁺ is computed, the coordinates are scaled so that all rows of the
+    Hessian are about equally large. So the search can follow a valley that narrows
+    quickly, such as that of (y - x⁴)(y - 2x⁴).
 
     Points outside the bounds and points where the gradient does not vanish are dropped.
     A point is also dropped if the Newton step from this point is long, but the search
@@ -99,7 +99,8 @@ def critical_points(
       ValueError: starts or bounds has a wrong shape, a lower bound is not below the
         upper bound, a number is not finite, separation is not positive, or
         prove_seconds is negative. Or f jumps in the box, and a proof is asked for.
-      TypeError: starts, bounds, separation or prove_seconds is not real.
+      TypeError: starts, bounds, separation or prove_seconds does not consist of real
+        numbers.
       NotInexactError: starts or the value of f is not floating.
       NotScalarError: f does not return one number.
       UnsupportedPrimitiveError: A proof is asked for, and f contains an operation for

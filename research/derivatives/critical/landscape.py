@@ -127,9 +127,11 @@ class Landscape:
     def moved(
         self, y: Float[np.ndarray, "n"], d: Float[np.ndarray, "m n"]
     ) -> tuple[Float[np.ndarray, "m n"], Float[np.ndarray, "m n"]]:
-        """Return y + d for each row of d in the precision of f, and its exact d.
+        """Return y + d for each row of d, and the exact steps after rounding.
 
-        The exact d is the difference of the rounded y + d and the rounded y.
+        Returns:
+          (points, steps), both of shape (m, n). The points are y + d in the precision
+          of f. The steps are the points minus the rounded y, without a further error.
         """
         there = self.rounded(self.rounded(y) + d)
         return there, there.astype(float) - self.rounded(y).astype(float)

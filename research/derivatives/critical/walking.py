@@ -81,8 +81,8 @@ class Model(NamedTuple):
         """Compute Levenberg-Marquardt steps (H² + μ)⁻¹ H ∇f for several numbers μ.
 
         H and ∇f are in the scaled coordinates, and the steps are converted to the
-        original ones. The numbers μ are (10⁻⁸ to 1)² times the square of the largest
-        eigenvalue of H.
+        original ones. √μ is 1, 1e-2, 1e-4, 1e-6 or 1e-8 times the largest absolute
+        eigenvalue of H. The result has shape (k, s, n), where s is the number of μ.
         """
         along = self._along()
         damping = (np.abs(self.values).max(axis=1)[:, None] * DAMPING) ** 2

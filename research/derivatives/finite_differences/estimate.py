@@ -84,9 +84,10 @@ class FiniteDifference(NamedTuple):
     """A derivative estimated from values of f.
 
     Attributes:
-      value: Derivative with the verdict "ok". With "one-sided" it is the derivative
-        from the side where f is defined, and with "unresolved" the best guess. In these
-        two cases it is nan if there is no estimate. With all other verdicts it is nan.
+      value: Derivative if the verdict is "ok". For the verdict "one-sided", it is the
+        derivative from the side where f is defined, and for "unresolved" the best
+        guess. In these two cases it is nan if there is no estimate. For all other
+        verdicts it is nan.
       error: Bound on |value - derivative|. It is estimated from the differences between
         steps and from the noise of f, so it may be too small. The docstring of
         `finite_difference` reports how often this happened. The bound is infinite if

@@ -71,11 +71,11 @@ class Ledger(LedgerFields):
         )
 
     def first_nonfinite(self) -> nonfinite.NonFinite | None:
-        """Return the row of the table that creates the first NaN or infinity.
+        """Find the row of the table that creates the first NaN or infinity.
 
         The search begins with the value of f and continues with the gradient. The
-        result is None if both the value and the gradient are finite, even if a row has
-        an infinity.
+        result is a `NonFinite`, which describes the row. It is None if both the value
+        and the gradient are finite, even if a row has an infinity.
         """
         return nonfinite.first_nonfinite(
             self.recorded.tape,

@@ -48,11 +48,11 @@ class NonFinite(NamedTuple):
 def first_nonfinite(
     tape: Tape, output: Operand, inputs: dict[str, int], names: dict[int, str]
 ) -> NonFinite | None:
-    """Return the row of the table of `explain` that creates the first NaN or infinity.
+    """Find the row of the table of `explain` that creates the first NaN or infinity.
 
     The search begins with the value of the function and continues with its gradient.
-    The result is None if both the value and the gradient are finite, even if a row has
-    an infinity.
+    The result is a `NonFinite`, which describes the row. It is None if both the value
+    and the gradient are finite, even if a row has an infinity.
 
     Args:
       tape: Record of the evaluation, with adjoints.

@@ -102,7 +102,7 @@ def shown_equations(tape: Tape, level: str) -> list[Equation]:
 def name_nodes(
     tape: Tape, leaves: dict[str, int], shown: Sequence[Equation]
 ) -> dict[int, str]:
-    """Return a dict from each node (number of a value on the tape) to its name.
+    """Return a dict from each node (index of a value on the tape) to its name.
 
     `leaves` is a dict from the name of each input to its node, and `shown` contains the
     equations that are rows of the table. If an equation that only changes a shape or a

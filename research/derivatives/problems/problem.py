@@ -16,11 +16,12 @@ class Problem(NamedTuple):
       x: Point of the derivative.
       kind: Kind of the function at x, one of
 
-        - "smooth": differentiable, and not "scaled" or "noisy";
-        - "scaled": smooth, but with a scale of x or f far from 1;
-        - "noisy": smooth, but computed with errors far above the rounding error;
-        - "kink";
-        - "jump";
+        - "smooth": differentiable, with scales of x and f near 1;
+        - "scaled": differentiable, with a scale of x or f far from 1;
+        - "noisy": differentiable, but computed with errors far above the rounding
+          error;
+        - "kink": continuous, but the left and the right derivative differ;
+        - "jump": discontinuous;
         - "one-sided": defined on one side of x only;
         - "unresolved": the difference quotients have no limit, or an infinite limit;
         - "nan": not defined at x.

@@ -79,7 +79,7 @@ def coloured(
             if best is None or found.total < best.total:
                 best = found
     if best is None:
-        raise ValueError("Neither forward nor reverse mode is possible.")
+        raise ValueError("forward or reverse must be True; got False for both.")
     return best
 
 
