@@ -65,9 +65,9 @@ def exponents(x: float) -> np.ndarray:
     The smallest distance is about four spacings of the floats at x, and the largest is
     about eight times the larger of |x| and 1. Each distance is twice the previous one,
     with two exceptions. If x is near 0, there are two ranges of distances, around |x|
-    and around 1, because either may be the scale of f. If x is 0 or below 2^-1015, the
-    distances are 2^-56 to 8 and a few much smaller ones, each 2^32 times the previous
-    one.
+    and around 1, because either may be the scale of f. If |x| is below 2^-1015, the
+    distances are 2^-56 to 8 and thirty smaller ones from 2^-1020 on, each of them 2^32
+    times the previous one.
     """
     small, large = -56, 3
     if abs(x) < 2.0**-1015:  # There are no floats for steps smaller than x.

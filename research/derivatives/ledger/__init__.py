@@ -45,11 +45,16 @@ def explain(
 
     The gradients are bit-identical to the result of jax.grad(f) if JAX runs each
     operation separately (`with jax.disable_jit()`). There are three exceptions, in
-    which they agree up to rounding errors, because JAX adds the same terms in another
-    order: f has a `jax.checkpoint` that is inside another one or uses its argument
-    several times; f has a `jax.custom_jvp` with several outputs; or `expand` is not
-    empty. If JAX compiles f or a function of jax.numpy, XLA fuses operations, and the
-    result of jax.grad may differ in the last digits.
+    which they agree up to rounding errors:
+
+    - f has a `jax.checkpoint` that is inside another one, or that uses its argument
+      several times.
+    - f has a `jax.custom_jvp` with several outputs.
+    - `expand` is not empty.
+
+    In the first two cases, JAX adds the same terms in another order. If JAX compiles f
+    or a function of jax.numpy, XLA fuses operations, and the result of jax.grad may
+    differ in the last digits.
 
     Args:
       f: Any JAX function that takes arrays, or pytrees of arrays, and returns one real
