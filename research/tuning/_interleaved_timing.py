@@ -24,8 +24,8 @@ def interleaved_timing(
 
     To compare two calls, divide one column of the result by the other, and take the
     median of these ratios. Other load on the machine slows both calls alike, so this
-    median hardly depends on it. Each call first runs five times, so that compilation is
-    not measured.
+    median hardly depends on the load. Each call first runs five times, so that
+    compilation is not measured.
 
     Args:
       calls: Functions without arguments. If a function returns JAX arrays, the time
