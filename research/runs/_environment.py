@@ -61,8 +61,8 @@ def environment(
       `python`: version of Python.
       `versions`: version of each package; None if the package is not installed.
       `processor`: model, architecture, instruction sets and number of cores.
-      `xla_pool` (the variable NPROC), `xla_flags` and `jax_variables`: settings at the
-        start of the process.
+      `xla_pool`, `xla_flags` and `jax_variables`: the environment variables NPROC and
+        XLA_FLAGS, and those that begin with JAX_.
       `x64` and `matmul_precision`: settings of JAX.
       `devices`: kind, platform and number of devices.
       `lane_width`: the argument `width`.
@@ -230,8 +230,8 @@ def processor(cpuinfo: str | Path = "/proc/cpuinfo") -> dict[str, Any]:
 
     The result is a dict with the keys `model`, `architecture`, `instruction_sets` and
     `cores`. The list of instruction sets contains only the sets that XLA distinguishes.
-    `cpuinfo` is the file in which Linux describes the processor. If it does not exist,
-    the list is empty.
+    `cpuinfo` is the file in which Linux describes the processor. If this file does not
+    exist, the list of instruction sets is empty.
     """
     path = Path(cpuinfo)
     text = path.read_text(errors="replace") if path.exists() else ""

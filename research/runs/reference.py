@@ -34,8 +34,8 @@ SHAPE = {
 def keep(path: str | Path, folder: str | Path) -> Path:
     """Write the reference of a run to <folder>/<experiment>.json.
 
-    The reference contains the run's manifest, answer, first table, simple numbers and
-    hashes, as `reference_of` describes.
+    `experiment` is the name of the experiment. `reference_of` describes the contents of
+    the reference.
 
     Args:
       path: Folder of a finished run.
@@ -64,13 +64,14 @@ def keep(path: str | Path, folder: str | Path) -> Path:
 def reference_of(path: str | Path) -> dict[str, Any]:
     """Return the reference of a finished run, as a dict. `keep` writes it to a file.
 
-    The reference has the first table of the result; floats in the table are rounded to
-    four digits. From `numbers`, only single numbers, strings, None, and lists of at
-    most 20 numbers or strings are kept. If `numbers` has an entry `intervals`, the
-    reference contains this dict, which maps the name of a number to its interval (low,
-    high). Arrays whose names are equal up to the last "/" were computed by the same
-    program. They get one common hash of 16 hexadecimal digits. Arrays of times are not
-    hashed.
+    The reference has the main entries of the manifest, and the answer and first table
+    of the result. Floats in the table are rounded to four significant digits. From the
+    result's `numbers`, only single numbers, strings, None, and lists of at most 20
+    numbers or strings are kept. If `numbers` has an entry `intervals`, the reference
+    contains this dict, which maps the name of a number to its interval (low, high).
+    Arrays whose names are equal up to the last "/" were computed by the same program.
+    They get one common hash of 16 hexadecimal digits. Arrays with "seconds" in their
+    name are times, which are not hashed.
 
     Raises:
       ValueError: The run is not finished, its result has no table, or its manifest has

@@ -85,12 +85,12 @@ class TrainedModel(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """Measurements of an experiment. Its report is made from these measurements only.
+    """Measurements of an experiment, from which its report is made.
 
     Attributes:
       arrays: Arrays by name.
       numbers: JSON values by name.
-      models: Trained models by name. All three are also fields of a `Result`.
+      models: Trained models by name.
     """
 
     arrays: dict[str, np.ndarray]
