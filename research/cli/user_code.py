@@ -109,7 +109,8 @@ def imported_file(path: Path) -> Any:
 def failures_named(name: str) -> Iterator[None]:
     """Turn errors that are raised while a file is imported into a RuleError.
 
-    The message of the RuleError contains the name of the file or module.
+    A RuleError is a ValueError. Its message contains `name`, the name of the file or
+    module.
     """
     from research.verification.rule_under_test import RuleError, place
 
