@@ -35,8 +35,8 @@ def trials(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
     """Plot the expected cost of the best of k trials of each rule, against k.
 
     A trial is one choice of hyper-parameters. The cost is the number of passes over the
-    data to the target. Bands are intervals over other trials and seeds. The arguments
-    are as in `curves`.
+    data to the target. The bands are intervals: they show the variation between trials
+    and between seeds. The arguments are as in `curves`.
     """
     figure, used, spare = panels(numbers["workloads"])
     ends: dict[tuple[str, str], np.ndarray] = {}
