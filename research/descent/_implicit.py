@@ -45,8 +45,8 @@ def solve_by_conjugate_gradients(
 ) -> Params:
     """Solve H x = b for a positive definite H, by a differentiable operation.
 
-    `matvec` is the function x -> H x, and `right` is b. The result is NaN if the
-    residual stays above √ε times the norm of b, where ε is the machine epsilon. This
+    `matvec` is the function x -> H x, and `right` is b. The result is NaN if the norm
+    of H x - b stays above √ε times the norm of b, where ε is the machine epsilon. This
     happens, for example, if H is singular and b is outside the range of H.
     """
     return jax.lax.custom_linear_solve(matvec, right, _solve, symmetric=True)

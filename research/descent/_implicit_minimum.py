@@ -85,12 +85,13 @@ def implicit_minimum(
     too small in such a call, all derivatives are NaN instead. Compare the fields
     smallest_eigenvalue and largest_eigenvalue then.
 
-    The search ends a small distance from the minimum, where H may be positive although
-    it is singular at the minimum, as for x⁴. So the call also raises an error, or gives
-    NaN derivatives under jit, if H changes by more than half over the distance to the
-    minimum. Newton's method estimates this distance as s = vᵀ∇f / λ, for each computed
-    eigenvalue λ and its eigenvector v. The curvature along v must be within λ / 2 of λ,
-    up to rounding, at x + s v and at x - s v, where x is the end of the search.
+    The search ends a small distance from the minimum. There H may be positive definite
+    although it is singular at the minimum, as for x⁴. So the call also raises an error,
+    or gives NaN derivatives under jit, if H changes by more than half over the distance
+    to the minimum. Newton's method estimates this distance as s = vᵀ∇f / λ, for each
+    computed eigenvalue λ and its eigenvector v. The curvature along v must be within λ
+    / 2 of λ, up to rounding, at x + s v and at x - s v, where x is the end of the
+    search.
 
     jaxopt's `custom_root` decorator and optimistix's `ImplicitAdjoint` differentiate in
     the same way, but do not look at the Hessian.
@@ -100,7 +101,7 @@ def implicit_minimum(
         for each objective and rule; arrays that change belong in theta.
       start: Where the search begins, a pytree of floating arrays.
       theta: Parameters of the objective, a pytree of floating arrays.
-      rule: Any update rule.
+      rule: Any `optax.GradientTransformation`.
       tolerance: The search ends when the absolute value of every entry of the gradient
         is at most `tolerance`.
       max_steps: Largest number of steps.

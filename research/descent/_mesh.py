@@ -20,8 +20,8 @@ class Mesh(NamedTuple):
     Attributes:
       devices: JAX's mesh of these devices, with one axis.
       shard_params: Whether each device stores only its part of params and rule state.
-      exact: Whether sums over devices are added in the order of the devices. Their bits
-        then do not depend on the number of processes.
+      exact: Whether sums over devices are added in the order of the devices. If so, the
+        bits of these sums do not depend on the number of processes.
     """
 
     devices: jax.sharding.Mesh

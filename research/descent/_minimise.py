@@ -68,13 +68,13 @@ def minimise(
 ) -> Minimum:
     """Minimise f with an update rule: take steps until |∇f(x)| <= tolerance.
 
-    Here f is the objective, and x are the params. At most max_steps steps are taken.
-    All steps run in one compiled loop. A second call with the same function and rule
-    objects, and params of the same shapes and dtypes, does not compile again.
-    `minimise` may be vmapped over params. It may also be vmapped over a learning rate
-    if the rule is made inside the vmapped function. The update of the rule receives as
-    extra arguments f(x) as value, ∇f(x) as grad, f as value_fn, and residual_fn if it
-    is given.
+    Here f is the objective, x are the params, and `norm` selects the norm of the
+    gradient. At most max_steps steps are taken. All steps run in one compiled loop. A
+    second call with the same function and rule objects, and params of the same shapes
+    and dtypes, does not compile again. `minimise` may be vmapped over params. It may
+    also be vmapped over a learning rate if the rule is made inside the vmapped
+    function. The update of the rule receives as extra arguments f(x) as value, ∇f(x) as
+    grad, f as value_fn, and residual_fn if it is given.
 
     The objective may use arrays that are not its argument. The result has derivatives
     with respect to these arrays, in forward and reverse mode and of any order. These
@@ -106,9 +106,10 @@ def minimise(
     Args:
       objective: Function params -> (). None means half the sum of squares of
         residual_fn.
-      rule: Any update rule.
+      rule: Any `optax.GradientTransformation`.
       params: Initial parameters, a pytree of floating arrays.
-      tolerance: Tolerance on the gradient's norm, at least 0; may be traced.
+      tolerance: Largest norm of the gradient at which the search has converged, at
+        least 0. It may be traced.
       max_steps: Largest number of steps, an integer of at least 0.
       residual_fn: Function params -> pytree of residuals, for least-squares rules. None
         if the rule needs no residuals.

@@ -29,14 +29,17 @@ POINTS_IN_FIRST_EPOCH = 8
 class EpochInfo(NamedTuple):
     """Summary of the steps of one epoch.
 
+    `run` returns an EpochInfo of several epochs, in which each leaf has an additional
+    first axis over the epochs.
+
     Attributes:
       loss: Mean of the losses of the steps, shape ().
       learning_rate: Learning rate of the last step, shape (). NaN if the rule's state
-        holds none.
+        holds none or more than one.
       gradient_norm, update_norm: Root mean square, over the steps, of the norm of the
         gradient and of the norm of the update, shape ().
-      first_bad_step: Index within the epoch of the first step whose loss or update is
-        not finite, int32; -1 if there is no such step.
+      first_bad_step: Index, from 0 in each epoch, of the first step whose loss or
+        update is not finite, int32, shape (). -1 if there is no such step.
       evaluations: Results of `evaluate`, a pytree. Each leaf has a leading axis over
         the steps that `evaluation_points` returns. In epoch 0, each entry is the result
         after that step. In any other epoch, only the last entry is a result, at the end
@@ -100,8 +103,8 @@ def run(
         of each epoch and, in epoch 0, also after the steps that `evaluation_points`
         returns. If the rule keeps an average of the params, `evaluate` gets the
         average. None means that nothing is evaluated.
-      noisy: Whether the objective draws noise. If so, each batch gets a key of its own,
-        in the field `key`.
+      noisy: Whether the objective draws noise. If so, each `Batch` has a key of its
+        own, in its field `key`.
       observe: Function (state, info) -> pytree of arrays, called after each step. The
         results of all steps are kept: `lambda state, info: info` keeps the Info of
         every step. None means that nothing is kept.
@@ -112,9 +115,9 @@ def run(
         integers of rank one, or the sampler is not a Sampler.
       ValueError: The sampler is made for a different number of examples than the
         dataset has (`samplers.check_sampler`). If the sampler does not state this
-        number, only one trial epoch of indices is checked. If a later epoch has an
-        index outside the dataset, no error is raised: the params are NaN from that
-        epoch on.
+        number, only the indices that it draws from a fixed key are checked. If an epoch
+        has an index outside the dataset nevertheless, no error is raised: the params
+        are NaN from that epoch on.
     Example:
       >>> import optax
       >>> from research import samplers

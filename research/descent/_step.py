@@ -144,12 +144,12 @@ def build(
 ) -> Descent:
     """Build a descent x <- x + u, where a rule computes u from a batch's gradient.
 
-    Besides the gradient, the update of the rule receives extra arguments, as optax
-    defines them. value and grad are the objective and its gradient on the batch.
-    indices are the indices of the batch's examples. value_fn(params, indices=...) is
-    the objective. By default, value_fn uses the examples of the batch; indices=None
-    gives the objective on the whole dataset. Rules that take no extra arguments work
-    unchanged.
+    Besides the gradient, the update of the rule receives keyword arguments, which optax
+    calls extra arguments. value and grad are the objective and its gradient on the
+    batch. indices are the indices of the batch's examples. value_fn(params,
+    indices=...) is the objective. By default, value_fn uses the examples of the batch;
+    indices=None gives the objective on the whole dataset. Rules that take no extra
+    arguments work unchanged.
 
     Args:
       objective: Function (params, batch) -> ().
@@ -161,10 +161,10 @@ def build(
       a rule such as SAGA uses it to check its table.
     Raises:
       TypeError: The rule is not an optax.GradientTransformation (call its constructor),
-        or the dataset is not a Batch. In init and in a step: a leaf of the params is
+        or the dataset is not a Batch. init and step raise it if a leaf of the params is
         not floating, because integers cannot take small steps.
       ValueError: Leaves of the dataset differ in length, or the dataset has no
-        examples. In a step: a concrete index lies outside the dataset.
+        examples. step raises it if a concrete index lies outside the dataset.
     Example:
       >>> from research.update_rules import gradient_descent
       >>> half = lambda x, batch: x**2 / 2

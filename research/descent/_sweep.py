@@ -26,9 +26,9 @@ class SweepProgress(NamedTuple):
     Attributes:
       share: Fraction of the work that is done, from 0 to 1.
       runs_done, runs: Number of finished runs, and of all runs.
-      loss: Mean loss over the steps of the last finished epoch, as a median over the
-        runs that the last chunk of epochs trained. Losses that are not finite are left
-        out. If none is finite, the median is NaN.
+      loss: Median, over the runs that the last chunk of epochs trained, of the mean
+        loss in the last epoch of this chunk. Losses that are not finite are left out.
+        If none is finite, the median is NaN.
     """
 
     share: float
@@ -46,7 +46,9 @@ class SweepResult(NamedTuple):
 
     Attributes:
       passes: Passes over the training data before each of the k evaluations, shape
-        (k,). A pass is n example gradients, for n training examples.
+        (k,). A pass is n example gradients, for n training examples. The objective is
+        evaluated at the initial point, in epoch 0 after the steps that
+        `evaluation_points` returns, and at the end of each later epoch.
       values: The objective at each evaluation, shape (m, k), on the first part of the
         data in `evaluate_on` of `compile_sweep` (by default the training data). Column
         0 is the initial point.

@@ -46,7 +46,7 @@ class RunBatch(NamedTuple):
 
 
 def to_saved(batches: Sequence[RunBatch]) -> Saved:
-    """Convert batches to a `Saved`. It has no arrays of batches that have not begun."""
+    """Convert batches to a `Saved`, with arrays only of batches that have begun."""
     arrays = {}
     for i, batch in enumerate(batches):
         if batch.done:

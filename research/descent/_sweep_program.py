@@ -55,8 +55,8 @@ class SweepProgram(NamedTuple):
       hyperparameters: Names of the traced hyper-parameters that each run provides.
       sampler, num_epochs, chunk, width: As in `compile_sweep`; chunk is not None.
       devices: The devices that run the batches, in turn.
-      compile_seconds: Time that building the program took. Parts that an earlier
-        program had already compiled are not compiled again.
+      compile_seconds: Time that building the program took. Parts that this process has
+        compiled before are not compiled again.
     """
 
     begin: tuple[Callable, ...]
@@ -112,7 +112,7 @@ def compile_sweep(
     Raises:
       ValueError: num_epochs or width is not positive, chunk is 1 or does not divide
         num_epochs, the sampler is made for another number of examples than
-        workload.train has (1 without data), or the workload lacks a part.
+        workload.train has (than 1 if there are no data), or the workload lacks a part.
     Example:
       >>> from research import descent, samplers, update_rules, workloads
       >>> quadratic = workloads.make_workload("quadratic")

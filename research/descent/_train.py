@@ -139,8 +139,8 @@ def train(
           params and rule state (which contains a constant learning rate), the key, the
           order of the examples, the number of devices and the settings of the mesh. Of
           the data, it compares the shapes of a Batch, the digest of Records and, with a
-          mesh, the data themselves. The check cannot detect, for example, another
-          penalty.
+          mesh, the data themselves. The check does not compare the objective: it cannot
+          detect, for example, another penalty.
       TypeError: The rule is not a gradient transformation, a leaf of params is not
         floating, the dataset is neither a Batch nor Records nor None, or the key is not
         a JAX key.
@@ -365,7 +365,7 @@ def _evaluated(
 
 
 class ProgressReporter(NamedTuple):
-    """The function that a training reports its progress to, and its lengths.
+    """Reporter that passes the progress of a training to a function.
 
     Attributes:
       on_progress: Function called with the fraction of the training that is done, from
@@ -378,7 +378,8 @@ class ProgressReporter(NamedTuple):
     num_batches: int
 
     def show(self, at: Progress) -> None:
-        """Report the fraction done, the mean loss of the last steps and the rate.
+        """Report the fraction done, the mean loss of the last steps and the learning
+        rate.
 
         The mean is over at most the last tenth of the epoch. Nothing is reported before
         the first step of an epoch, and only process 0 reports.

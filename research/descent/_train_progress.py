@@ -94,7 +94,7 @@ def check_alike(state: _step.State) -> None:
 
     Each device gets a part of each batch. If a rule reads `indices`, the indices of the
     batch's examples, it reads a different part on each device. A rule that keeps
-    something for each example, such as SAGA, then has different states.
+    something for each example, such as SAGA, then has a different state on each device.
     """
     for leaf in jax.tree.leaves(state):
         first, *others = (as_numbers(shard.data) for shard in leaf.addressable_shards)

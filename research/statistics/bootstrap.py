@@ -28,10 +28,11 @@ LEAST_RESAMPLES = 100  # With fewer, the 2.5 % tails hold hardly any replicate.
 
 
 class Replicates(NamedTuple):
-    """Bootstrap replicates of an estimate.
+    """Bootstrap replicates of an estimate, which compares two rules.
 
-    A trial is a choice of hyper-parameters. It is chosen on tuning seeds, and its cost
-    is reported on reporting seeds.
+    The estimate is, for example, the log ratio of their costs. A trial is a choice of
+    hyper-parameters. It is chosen on tuning seeds, and its cost is reported on
+    reporting seeds.
 
     Attributes:
       choice: Estimate for each resample of the tuning seeds, shape (..., resamples).
@@ -57,8 +58,8 @@ def replicate(
     """Return bootstrap replicates of the comparison of two rules.
 
     A trial is a choice of hyper-parameters. It is chosen on tuning seeds, and its cost
-    is reported on reporting seeds. ERT is the expected running time of the chosen
-    trial.
+    is reported on reporting seeds. ERT is the expected running time to the target of
+    the chosen trial.
 
     Seeds are drawn with replacement. The two rules get the same seeds, because their
     runs are paired. From m tuning seeds, m - 1 are drawn, because with m draws the
@@ -409,7 +410,7 @@ def log_interval(
     `variance_of` gives the variance V and its degrees of freedom, and t is the (1 +
     level) / 2 quantile of Student's t distribution with these degrees of freedom.
 
-    A replicate is infinite if one of the two rules did not reach the target in it. If a
+    A replicate is infinite if only one of the two rules reached the target in it. If a
     replicate or the estimate is infinite, the result is an expanded percentile interval
     of the sums `choice` + `reporting` of the two fields of `replicates`. Each of its
     tails has the probability Φ(-t' sqrt(n / (n - 1))), where Φ is the normal

@@ -108,8 +108,8 @@ def searched_difference(
     The model of one workload is log cost = rule + search + seed + residual. Let d_s be
     the difference of the log costs of the two rules on seed s, averaged over the
     searches. For each rule, let m_j be the mean log cost of search j over the seeds,
-    and R the sum of the squared residuals divided by (J - 1) (n - 1). The variance of
-    the mean difference is then
+    and R the sum of the squares of its residuals, divided by (J - 1) (n - 1). The
+    variance of the mean difference is then
 
     V = var(d_s) / n + Σ max(0, var(m_j) / J - R / (n J)), where Σ is the sum over the
     two rules.
@@ -125,7 +125,7 @@ def searched_difference(
       pairs: One pair of arrays (mine, other) for each workload. An array has the log
         cost of the hyper-parameters that each search chose, on each reporting seed,
         shape (J, n). All arrays have the same seeds in the same order. A rule without
-        hyper-parameters to search has one row; its variance between searches is 0.
+        hyper-parameters to search has one row; its term in Σ is 0.
       level: Coverage of the interval, or of all intervals together if there are several
         comparisons.
       comparisons: Number of comparisons that are made together. The interval of each

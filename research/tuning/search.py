@@ -97,15 +97,15 @@ def search(
 
     1. Screening: the defaults and budget - 1 scrambled Sobol points run on four seeds.
     2. Race: the best quarter of the points also runs on the next six seeds.
-    3. Refinement, at most four rounds. In each round, budget / 4 new points are drawn
-       from normal distributions around the two best points, with 0.49 times the
-       covariance of the coordinates of the elite. The elite is the best budget / 5
-       points on the screening seeds, but at least h + 2 points for h hyper-parameters.
-       With this covariance, the new points follow a narrow valley of the score in any
-       direction, and they lie closer together if the elite does. The new points run on
-       the screening seeds, and the better half of them also on the six seeds of the
-       race. The refinement ends if the best mean score improves by less than log 1.02
-       in two rounds in a row.
+    3. Refinement, at most four rounds. In each round, budget / 4 new points (rounded
+       up) are drawn from normal distributions around the two best points, with 0.49
+       times the covariance of the coordinates of the elite. The elite is the best
+       budget / 5 points (rounded up) on the screening seeds, but at least h + 2 points
+       for h hyper-parameters. With this covariance, the new points follow a narrow
+       valley of the score in any direction, and they lie closer together if the points
+       of the elite do. The new points run on the screening seeds, and the better half
+       of them also on the six seeds of the race. The refinement ends after two rounds
+       in a row that each improve the best mean score by less than log 1.02.
     4. Choice: the best four points run on all seeds. The point with the lowest mean
        score is chosen.
 

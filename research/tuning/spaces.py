@@ -132,12 +132,12 @@ def trials(space: Space, count: int) -> dict[str, Float[np.ndarray, " trials"]]:
     """Return trials: the defaults, then points of a scrambled Halton sequence.
 
     A trial is a choice of hyper-parameters. Trial 0 has the default of each range. If a
-    range has no default, trial 0 has its middle, on its scale. Each name of the space
-    uses one dimension of the Halton sequence. The constant DIMENSIONS lists the
-    dimension for common names, so that two rules with the same hyper-parameter try the
-    same positions in its range. If a name is not listed, or if its dimension is already
-    in use, the name gets the first free dimension. The trials do not depend on `count`:
-    a larger count only adds trials.
+    range has no default, trial 0 has the middle of this range, on its scale. Each name
+    of the space uses one dimension of the Halton sequence. The constant DIMENSIONS
+    lists the dimension for common names, so that two rules with the same
+    hyper-parameter try the same positions in its range. If a name is not listed, or if
+    its dimension is already in use, the name gets the first free dimension. The trials
+    do not depend on `count`: a larger count only adds trials.
 
     Args:
       space: Ranges by name.
@@ -216,10 +216,11 @@ def widen(
       name: Name of the range to widen.
       side: End of the range, "low" or "high".
     Returns:
-      The pair (space with the wider range, space with the added part as range); all
-      other ranges are unchanged. If the range cannot grow, the pair is (unchanged
-      space, None). A linear range never grows. A one_minus range does not grow below 0
-      or above 1 - 1e-6, and a log range does not grow to 0 or infinity.
+      Two spaces. In the first one, the range has the new end. In the second one, the
+      range is only the part that was added. All other ranges are unchanged. If the
+      range cannot grow, the result is (unchanged space, None). A linear range never
+      grows. A one_minus range does not grow below 0 or above 1 - 1e-6, and a log range
+      does not grow to 0 or infinity.
     Raises:
       ValueError: `name` is not in the space, or `side` is neither "low" nor "high".
     Example:
