@@ -52,7 +52,7 @@ class Agreement(NamedTuple):
         depend on single trainings or on what is installed. The experiment declares
         these values.
       other_values: Differences between values that do not agree.
-      hashes: Number of compared hashes.
+      hashes: Number of compared hashes of arrays.
       other_hashes: Names of the hashes that differ.
       not_made: Names of the values and hashes of the reference that the run could not
         compute, because data were missing.
@@ -103,8 +103,8 @@ def hold_against(
       reference: Reference, from `read_reference`.
       path: Folder of the run.
       varies: Values that are not reproducible, as a dict from the name of a column or
-        of a number to the ends between which it must lie. None instead of the ends
-        means that the value is reported but not judged. See `hold`.
+        of a number to the ends between which the value must lie. None instead of the
+        ends means that the value is reported but not judged. See `hold`.
       left_out: Names of the data that were missing in the run.
     Raises:
       ValueError: The run is not finished, or has no table.

@@ -354,8 +354,8 @@ def close(run: Run) -> None:
 def load_result(path: str | Path) -> Result:
     """Load the result of a finished run, without its models.
 
-    The arrays have the bits that were saved. `result_bytes` lists the types of values
-    in tables and numbers that change.
+    The arrays have the bits that were saved. In tables and numbers, NumPy scalars have
+    become Python scalars, and in numbers, tuples have become lists.
 
     Args:
       path: Run folder.
