@@ -33,7 +33,7 @@ class Valley(NamedTuple):
       diverged: Whether a run of the trial diverged or had the largest possible cost,
         shape (t,).
       chosen: Index of the trial with the lowest score. If several trials have the
-        lowest score, the first of them.
+        lowest score, it is the one that the searches list first.
       along: Learning rates of the line, shape (r,).
       line: Score at each of these rates, shape (r,).
       floor, ceiling: Smallest and largest cost over the seeds at each of these rates,
