@@ -50,7 +50,7 @@ def is_leader() -> bool:
 
 
 def numbers_of_all(values: list[int]) -> np.ndarray:
-    """Return the integers of each process, shape (processes, number of values)."""
+    """Return the integers that each process passes, shape (processes, len(values))."""
     if jax.process_count() == 1:
         return np.array([values], np.int32)
     return np.asarray(multihost_utils.process_allgather(np.array(values, np.int32)))

@@ -29,7 +29,8 @@ class Entry(NamedTuple):
       workload: Name of the workload. If studies have different workloads with this
         name, the number of examples (of parameters for a network) or the minimum f* is
         added to the name.
-      protocol: Number of the protocol, counted from 1.
+      protocol: Number of the protocol, the settings of the measurement, counted from 1
+        in the order of `Rankings.protocols`.
       cost, low, high: Number of example gradients until the target is reached, and the
         ends of the interval for this number. inf means that the target was not reached.
         For a study on networks, they are the validation loss at the end and the ends of
