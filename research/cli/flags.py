@@ -86,10 +86,10 @@ def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
     """Parse a command line into the experiment's Config.
 
     The config starts from the default values. With --full it starts from the module's
-    FULL instead, and with --fast from its FAST. With --config, values from a file
-    replace some of these. All other flags then change single values. `--help` prints
-    the docstring of the module and the flags with their defaults, and exits. JAX is not
-    imported.
+    FULL instead, and with --fast from its FAST. With --config, the values in a file
+    replace values of this config. All other flags then change single values. `--help`
+    prints the docstring of the module and the flags with their defaults, and exits. JAX
+    is not imported.
 
     Args:
       experiment: Module with a docstring, a frozen dataclass Config, and FULL, an

@@ -34,7 +34,8 @@ class ImplicitMinimum(NamedTuple):
     """The result of `implicit_minimum`.
 
     Attributes:
-      params: The minimum x(θ), a pytree like the start of the search.
+      params: The end of the search, a pytree like its start. If the search has
+        converged, this is approximately the minimum x(θ).
       value: The objective at `params`, shape ().
       residual: Largest absolute entry of the gradient at `params`, shape (). To first
         order, the distance from `params` to the minimum is at most √n residual /

@@ -112,9 +112,9 @@ def remembered(
     Args:
       checkpoints: Checkpoints in which the result is saved.
       name: Name of the checkpoint of the result.
-      compute: Function (checkpoints) -> Saved. Its argument gives checkpoints for the
-        parts of the result. These checkpoints are deleted when the whole result is
-        saved.
+      compute: Function (checkpoints) -> Saved. Its argument is a function from the name
+        of a part of the result to the Checkpoint of this part. These checkpoints are
+        deleted when the whole result is saved.
     Returns:
       The result.
     Example:

@@ -546,8 +546,9 @@ def seeds_needed(variance: Variance, level: float = 0.95) -> int:
     With n reporting seeds, the reporting part of the variance is V_r = reporting *
     seeds / n. Here `reporting`, `seeds` and `choice` are fields of the argument
     `variance`. The interval of the log ratio of the costs then has the half width t
-    sqrt(choice + V_r), where t is a quantile of Student's t distribution. The power is
-    computed from a normal approximation of the noncentral t distribution.
+    sqrt(choice + V_r), where t is the (1 + level) / 2 quantile of Student's t
+    distribution. The power is computed from a normal approximation of the noncentral t
+    distribution.
 
     Args:
       variance: Variance of the log ratio in the present study.
