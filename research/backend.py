@@ -54,8 +54,8 @@ def configure(
 
     Two results have the same bits if they are exactly equal. Call this function before
     JAX starts its backend. The size of XLA's CPU thread pool affects the bits of large
-    products, so this function sets the size to `pool` on every machine. A second call
-    with the same values has no effect.
+    matrix products, so this function sets the size to `pool` on every machine. A second
+    call with the same values has no effect.
 
     Args:
       devices: Number of CPU devices that JAX shows, at most `pool`. JAX does not
@@ -64,22 +64,24 @@ def configure(
         device, so more devices than `pool` would change the size of the pool and thus
         the bits.
       pool: Number of threads in XLA's CPU pool (the environment variable NPROC).
-      x64: Whether arrays may be float64. Experiments that measure f - f* need float64.
-      portable: Whether the bits are the same on every x86-64 processor with AVX2 and
-        FMA, under Linux, with the same versions and pool. XLA then compiles for AVX and
-        uses no library that chooses kernels by the processor. A sum of products with
-        more than 192 terms is computed in parts of 192, in order, and JAX's linear
-        algebra uses OpenBLAS's kernels for Haswell. Convolutions of XLA with more than
-        250 terms still depend on the processor's cache; the models of this package use
-        products instead. NumPy and SciPy choose their kernels when they are imported.
-        `research.portable` and the flag --portable of an experiment fix these kernels
-        too. False does not undo an earlier call with True.
+      x64: Whether arrays may be float64. Experiments that measure the small difference
+        between the objective and its minimum need float64.
+      portable: Whether JAX's results have the same bits on every x86-64 processor with
+        AVX2 and FMA, under Linux, with the same versions of the packages and the same
+        pool. XLA then compiles for AVX and uses no library that chooses kernels by the
+        processor. A sum of products with more than 192 terms is computed in parts of
+        192, in order. JAX's linear algebra uses OpenBLAS's kernels for Haswell. There
+        is one exception: convolutions of XLA with more than 250 terms still depend on
+        the processor's cache. The models of this package use matrix products instead.
+        Results of NumPy and SciPy need `research.portable.pin_libraries` or the flag
+        --portable of an experiment. False does not undo an earlier call with True.
     Raises:
-      ValueError: devices or pool is not a positive integer; devices exceeds pool; or
-        `portable` is True on another processor or system, or with jaxlib below 0.10.
+      ValueError: devices or pool is not an integer from 1 to 65,536; devices exceeds
+        pool; or `portable` is True on another processor or system, or with jaxlib below
+        0.10.
       TypeError: `portable` is neither True nor False.
-      RuntimeError: The backend has already started with other values, or SciPy was
-        imported before `portable` was set. Call `configure` earlier.
+      RuntimeError: The backend has already started with other values, or `portable` is
+        True and SciPy was imported before with other kernels. Call `configure` earlier.
     Example:
       >>> configure(x64=True)
       >>> import jax.numpy as jnp
@@ -162,10 +164,9 @@ def keep_programs(folder: str | Path | None = None) -> Path | None:
         cache folder. The folder may be deleted at any time.
     Returns:
       The folder of this process's programs, which holds at most 1 GiB. None if this
-      call changes nothing. This is so if the user has turned the cache off or chosen
-      another folder, or if no file can be written. It is also so if JAX would compress
-      the files without a checksum, which JAX does if the package zstandard is
-      installed.
+      call changes nothing. The call changes nothing if JAX's cache is turned off or has
+      a folder already, if no file can be written, or if the package zstandard is
+      installed. With zstandard, JAX would compress the files without a checksum.
     Raises:
       TypeError: `folder` is neither a path nor None.
     Example:

@@ -1,9 +1,9 @@
 """Checks of arguments, one for each kind of value.
 
-Every public function checks its arguments first. The error message of a check names the
+Public functions call these checks first. The error message of a check names the
 argument, shows its value and says what to pass instead. Only concrete values are
-checked. Tracers are accepted, and no operation is added to a program. This module does
-not import JAX, so that JAX need not be loaded for modules that use only NumPy.
+checked. Tracers are accepted, and a check adds no operation to a compiled program. This
+module is loaded without JAX, so that modules that use only NumPy need not load JAX.
 """
 
 import inspect
@@ -65,8 +65,9 @@ def is_float_array(value: Any) -> bool:
 def shown(value: Any) -> str:
     """Return a text that describes a value in an error message.
 
-    The text is the repr of the value. A long repr is shortened, and the type of the
-    value is added. For an array, the text is the dtype and the shape.
+    The text is the repr of the value. If the repr has more than 120 characters, it is
+    shortened, and the type of the value is added. For an array of rank one or more, the
+    text is the dtype and the shape.
 
     Example:
       >>> shown(np.zeros((2, 3))), shown("a" * 200)[-10:]
@@ -103,8 +104,7 @@ def check_number(
     Args:
       name, value: Name and value of the argument. The value may be a Python number, a
         NumPy number, or an array of shape ().
-      below: Exclusive upper limit. The lower limit is 0, inclusive, unless `signed` is
-        True.
+      below: Exclusive upper limit. The lower limit is 0, or none if `signed` is True.
       positive: Whether 0 is refused.
       integer: Whether only integers are allowed. The float 2.0 is not an integer.
       signed: Whether negative numbers are allowed.
@@ -148,7 +148,8 @@ def check_real(name: str, value: Any) -> None:
     """Raise unless a value is a single real number that is not infinite.
 
     Use this check if the caller checks the range afterwards. NaN is accepted here,
-    because every range check rejects NaN. A tracer is accepted too.
+    because a later check such as `value > 0` is False for NaN. A tracer is accepted,
+    too.
 
     Raises:
       TypeError: value is not a number.
@@ -173,11 +174,11 @@ def check_real(name: str, value: Any) -> None:
 
 
 def check_count(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
-    """Raise unless a value is an integer in [least, most]. A tracer is accepted.
+    """Raise unless a value is an integer in [least, most].
 
     Args:
       name, value: Name and value of the argument. The value may be a Python integer, a
-        NumPy integer or a tracer; a tracer is not checked.
+        NumPy integer, an array of shape () or a tracer; a tracer is not checked.
       least, most: Limits, both inclusive. most=None means that there is no upper limit.
     Raises:
       ValueError: The value is not such an integer. The message shows the value.
@@ -208,7 +209,7 @@ def check_distinct(name: str, values: Sequence[Any]) -> None:
       name, values: Name and value of the argument, a tuple or list.
     Raises:
       ValueError: A value occurs twice.
-      TypeError: values is no tuple or list.
+      TypeError: values is not a sequence.
     Example:
       >>> check_distinct("rule", ("adam", "lion", "adam"))
       Traceback (most recent call last):
@@ -230,7 +231,7 @@ def check_share(name: str, value: Any, example: float = 0.5) -> None:
       example: A sensible value, for the message.
     Raises:
       TypeError: The value is not a number.
-      ValueError: The value is not between 0 and 1.
+      ValueError: The value is not above 0 and below 1.
     Example:
       >>> check_share("level", 95, 0.95)
       Traceback (most recent call last):
@@ -456,6 +457,9 @@ def check_sequence(
 def check_key(name: str, value: Any) -> None:
     """Raise unless a value is a single key of `jax.random`. A tracer is accepted.
 
+    Keys of both kinds are accepted: those of `jax.random.key` and those of
+    `jax.random.PRNGKey`.
+
     Raises:
       TypeError: The value is not a key, or is an array of several keys.
     Example:
@@ -489,19 +493,21 @@ def check_numbers(
     kinds: str = "biuf",
     wanted: str = "",
 ) -> None:
-    """Raise unless a value is an array of real numbers or can be converted to one.
+    """Raise unless a value is an array of numbers or can be converted to one.
 
-    For a tracer, only dtype and rank are checked.
+    By default, the numbers must be real. For a tracer, only dtype and rank are checked.
 
     Args:
       name, value: Name and value of the argument: an array, a number, or lists of
         numbers.
       ndim: Required rank. None means that any rank is allowed.
-      kinds: Allowed kinds of dtypes, in the letters of NumPy: b, i, u, f, c.
+      kinds: Allowed kinds of dtypes, in the letters of NumPy: b for booleans, i and u
+        for signed and unsigned integers, f for floats, c for complex numbers.
       wanted: Description of the argument for the message. "" means that the description
         is derived from `kinds`.
     Raises:
-      TypeError: The value is not an array of these kinds.
+      TypeError: The value is not an array of these kinds, or it contains a Python
+        integer above 2^63 - 1.
       ValueError: The rank differs from `ndim`.
     Example:
       >>> check_numbers("costs", ["a"])

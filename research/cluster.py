@@ -74,17 +74,21 @@ def join(
     once, without waiting for the others. The other processes then end too.
 
     Args:
-      coordinator: Address HOST:PORT at which the other processes reach process 0.
-      num_processes: Number of all processes.
-      process_id: Number of this process, from 0.
+      coordinator: Address HOST:PORT at which the other processes reach process 0. Under
+        MPI, it may be given without the next two arguments.
+      num_processes: Number of all processes. None means that it is read from the
+        environment.
+      process_id: Number of this process, from 0. None means that it is read from the
+        environment.
       seconds: Maximum time to wait for the other processes. If they have not all joined
         by then, this process prints an error and ends with status 1.
     Returns:
       The `Place` of this process.
     Raises:
-      ValueError: Only one or two of coordinator, num_processes and process_id are
-        given, they contradict one another, or MPI's processes run on several hosts and
-        `coordinator` is not given.
+      ValueError: Only one or two of coordinator, num_processes and process_id are given
+        (except `coordinator` under MPI), process_id is not below num_processes, an
+        argument is malformed, or MPI's processes run on several hosts and `coordinator`
+        is not given.
       RuntimeError: There are other processes, and JAX has already started.
     Example:
       >>> join()

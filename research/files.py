@@ -107,7 +107,11 @@ def explained(task: str, advice: Callable[[], str]) -> Iterator[None]:
 
 
 def kept(folder: Path) -> str:
-    """Return a sentence that says which files of a folder are unchanged."""
+    """Return a sentence that lists the files of a folder as unchanged.
+
+    Hidden files, whose names begin with a dot, are not listed. If there are no other
+    files, the sentence says that nothing was saved there before.
+    """
     try:
         names = sorted(
             entry.name for entry in folder.iterdir() if not entry.name.startswith(".")
@@ -124,12 +128,19 @@ def kept(folder: Path) -> str:
 def plain(value: Any, where: str = "value") -> Any:
     """Return a value in a form that strict JSON can represent.
 
-    Dataclasses and mappings become objects, tuples become lists, and NumPy scalars
-    become numbers. NaN and the infinities become {"$float": name}.
+    Dataclasses and mappings become dicts, tuples become lists, and NumPy scalars become
+    Python numbers. NaN and the infinities become {"$float": "nan"}, {"$float": "inf"}
+    and {"$float": "-inf"}.
 
+    Args:
+      value: Value to convert.
+      where: Name of the value, for the message of an error.
+    Returns:
+      The converted value.
     Raises:
-      TypeError: A value cannot be stored exactly. The message names the place of the
-        value; the name starts with `where`.
+      TypeError: A part of the value cannot be stored exactly, or a key of a mapping is
+        not a str or is "$float". The message names this part, for example
+        value.sizes[0].
     Example:
       >>> plain({"loss": float("inf"), "sizes": (64, 10)})
       {'loss': {'$float': 'inf'}, 'sizes': [64, 10]}
@@ -170,9 +181,10 @@ def plain(value: Any, where: str = "value") -> Any:
 
 
 def canonical(value: Any, where: str = "value") -> str:
-    """Return the unique JSON text of a value: sorted keys, no spaces, ASCII.
+    """Return a value as JSON text in one fixed form: sorted keys, no spaces, ASCII.
 
-    `where` is the name of the value for the TypeError of `plain`.
+    The value is first converted by `plain`, which may raise TypeError. `where` is the
+    name of the value for the message of this error.
     """
     return json.dumps(
         plain(value, where), sort_keys=True, separators=(",", ":"), allow_nan=False
@@ -194,12 +206,13 @@ def json_bytes(value: Any, where: str = "value", indent: int | None = 1) -> byte
 
 
 def read_json(data: bytes) -> Any:
-    """Return the value of JSON that `json_bytes` wrote.
+    """Return the value that `json_bytes` has written as JSON.
 
-    Tuples that were written come back as lists.
+    Tuples come back as lists, and dataclasses as dicts.
 
     Raises:
-      ValueError: See `research.reading.parse_json`.
+      ValueError: The bytes are not valid JSON in UTF-8.
+      TypeError: data is not bytes.
     """
     return parse_json(data)
 
@@ -210,7 +223,7 @@ def npz_bytes(arrays: Mapping[str, Any]) -> bytes:
     The same arrays always give the same bytes.
 
     Raises:
-      TypeError: An array cannot be stored exactly.
+      TypeError: An array has a dtype that .npz cannot store exactly.
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(
@@ -237,9 +250,9 @@ def _savable(array: Any, name: str) -> np.ndarray:
 def safetensors_bytes(arrays: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
     """Return named arrays and texts as the bytes of a .safetensors file.
 
-    The same arrays and texts always give the same bytes. Arrays whose dtype has more
-    bytes come first, so that every array begins at a multiple of the size of one of its
-    entries.
+    The same arrays and texts always give the same bytes. The arrays are sorted by the
+    number of bytes of one entry, largest first, so that every array begins at a
+    multiple of this number.
 
     Raises:
       TypeError: An array has a dtype that the format cannot store.

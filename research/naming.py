@@ -16,7 +16,8 @@ def known_names(
       name: Name that the user wrote.
       known: Valid names.
       elsewhere: Mapping from names in other packages, in lower case, to the
-        corresponding names in this package.
+        corresponding valid names, which are suggested first. None means an empty
+        mapping.
     Returns:
       Text that follows the unknown name in the message.
     Raises:

@@ -42,12 +42,12 @@ def empirical_risk(model: Model, loss: Callable[[Array, Array], Array]) -> Objec
     Args:
       model: Model, which is applied to the whole batch at once. It gets batch.key as
         its key, which a model with dropout needs.
-      loss: Loss of one example, (prediction, target) -> ().
+      loss: Loss of one example, (prediction, target) -> number.
     Returns:
-      The objective, (params, batch) -> (). The objective raises ValueError if the batch
-      is empty, or if the numbers of predictions and targets differ. If `loss` belongs
-      to this library, the objective also raises an error if concrete targets are
-      invalid for this loss (see `losses.check_targets`).
+      The objective, (params, batch) -> number. The objective raises ValueError if the
+      batch is empty, or if the numbers of predictions and targets differ. If `loss`
+      belongs to this library, the objective also raises an error if concrete targets
+      are invalid for this loss (see `losses.check_targets`).
     References:
       Vapnik, Principles of risk minimization for learning theory, NeurIPS 1991.
     Example:
@@ -109,18 +109,19 @@ def l2_penalty(strength: ArrayLike, *, penalise_intercept: bool = False) -> Pena
 
     Here λ = strength. By default, intercepts do not count as weights. If the penalty is
     added to `empirical_risk` of n examples, scikit-learn's Ridge(alpha) corresponds to
-    λ = alpha / n, and its LogisticRegression(C) corresponds to λ = 1 / (n C).
-    optax.add_decayed_weights(λ) adds the same λ w to the gradient, also for intercepts,
-    but it does not change the value of the objective.
+    squared errors with λ = alpha / n, and LogisticRegression(C) to logistic losses with
+    λ = 1 / (n C). optax.add_decayed_weights(λ) adds the same λ w to the gradient, also
+    for intercepts, but it does not change the value of the objective.
 
     Args:
       strength: Strength λ >= 0, which may be traced.
-      penalise_intercept: Whether to penalise also the leaves whose last name is
-        "intercept" (or "bias", as in Flax).
+      penalise_intercept: Whether to penalise the intercepts, too. An intercept is a
+        leaf whose dict key or attribute is "intercept" (or "bias", as in Flax).
     Returns:
-      The penalty, params -> (), in the dtype of the parameters.
+      The penalty, params -> number, in the dtype of the parameters.
     Raises:
-      ValueError: strength is negative.
+      ValueError: A concrete strength is negative, infinite or NaN.
+      TypeError: strength is not a number, or penalise_intercept is not a bool.
     References:
       Hoerl & Kennard, Ridge regression, Technometrics 1970.
     Example:
@@ -144,12 +145,13 @@ def l1_penalty(strength: ArrayLike, *, penalise_intercept: bool = False) -> Pena
 
     Args:
       strength: Strength λ >= 0, which may be traced.
-      penalise_intercept: Whether to penalise also the leaves whose last name is
-        "intercept" or "bias".
+      penalise_intercept: Whether to penalise the intercepts, too. An intercept is a
+        leaf whose dict key or attribute is "intercept" or "bias".
     Returns:
-      The penalty, params -> (), in the dtype of the parameters.
+      The penalty, params -> number, in the dtype of the parameters.
     Raises:
-      ValueError: strength is negative.
+      ValueError: A concrete strength is negative, infinite or NaN.
+      TypeError: strength is not a number, or penalise_intercept is not a bool.
     References:
       Tibshirani, Regression shrinkage and selection via the lasso, JRSS B 1996.
     Example:
@@ -164,10 +166,10 @@ def regularised(objective: Objective, *penalties: Penalty) -> Objective:
     """Return an objective plus penalties: f(params, batch) + Σ_j r_j(params).
 
     Args:
-      objective: Function f, (params, batch) -> ().
-      penalties: Functions r_j, params -> ().
+      objective: Function f, (params, batch) -> number.
+      penalties: Functions r_j, params -> number.
     Returns:
-      The sum, (params, batch) -> ().
+      The sum, (params, batch) -> number.
     Example:
       >>> objective = regularised(
       ...     lambda params, batch: jnp.sum(params), l2_penalty(1.0), l1_penalty(1.0)
@@ -189,14 +191,14 @@ def regularised(objective: Objective, *penalties: Penalty) -> Objective:
 def per_example_gradients(objective: Objective) -> Callable[[Params, Batch], Params]:
     """Return a function that computes the gradient g_i of each example.
 
-    Here g_i = ∇f(params, {(x_i, y_i)}), where f is the objective and (x_i, y_i) is
-    example i of the batch. If f is a mean over examples plus penalties, the mean of the
-    g_i is the gradient on the batch. If the batch has a key, the key is split into one
-    key for each example. Then the noise of the model (such as dropout) differs between
-    examples. The noise also differs from the noise on the whole batch.
+    g_i is the gradient, with respect to the params, of the objective on a batch that
+    contains only example i. If the objective is a mean over examples plus penalties,
+    the mean of the g_i is the gradient on the whole batch. If the batch has a key, the
+    key is split into one key for each example. The noise of the model (such as dropout)
+    then differs between examples, and from the noise on the whole batch.
 
     Args:
-      objective: Function (params, batch) -> (), as from `empirical_risk` or
+      objective: Function (params, batch) -> number, as from `empirical_risk` or
         `regularised`.
     Returns:
       Function (params, batch) -> gradients. The result is a pytree like params, in
@@ -229,16 +231,17 @@ def gradient_covariance_trace(
     example i = 1, ..., n. The trace is the variance of the gradient of one example,
     summed over all parameters. It gives the noise floor of stochastic gradient descent
     near a minimiser. Let f* be the minimum of f. With a constant rate η and batches of
-    b examples drawn with replacement, the mean of f - f* converges to η tr(C) / (4 b),
-    to first order in η. The sum is divided by n, not by n - 1, because the batches are
-    drawn from these n examples only.
+    b examples drawn with replacement, the expected value of f - f* converges to η tr(C)
+    / (4 b), to first order in η. The sum is divided by n, not by n - 1, because the
+    batches are drawn from these n examples only.
 
     Args:
-      objective: Function (params, batch) -> (), a mean over examples plus penalties.
+      objective: Function (params, batch) -> number: a mean over examples plus
+        penalties.
       params: The parameters. For the noise floor, pass the minimiser.
-      batch: The whole dataset, without a key. The examples are processed in chunks, so
-        that at most 2^22 gradient entries (32 MiB of float64), or the gradient of one
-        example, are in memory.
+      batch: The whole dataset, without a key. The examples are processed in chunks. The
+        gradients of a chunk have at most 2^22 entries (32 MiB of float64), unless the
+        gradient of a single example has more.
     Returns:
       tr(C), shape ().
     Raises:
@@ -295,11 +298,11 @@ def accuracy(model: Model) -> Objective:
         and labels have the same shape, (n,) or (n, 1). If there are K logits for each
         label, the logits have an additional last axis of length K.
     Returns:
-      The metric, (params, batch) -> (), in the dtype of the logits. Its value is NaN if
-      any logit is NaN. Without this rule, the accuracy of a diverged run would be the
-      share of one class. The value is also NaN if a traced label is not a class. The
-      metric raises ValueError if the shapes do not match (as with one-hot labels), or
-      if a concrete label is not a class.
+      The metric, (params, batch) -> number, in the dtype of the logits. Its value is
+      NaN if any logit is NaN. Without this rule, the accuracy of a diverged run would
+      be the share of one class. The value is also NaN if a traced label is not a class.
+      The metric raises ValueError if the shapes do not match (as with one-hot labels),
+      or if a concrete label is not a class.
     Example:
       >>> from research import models
       >>> params = {"weights": jnp.array([1.0]), "intercept": jnp.array(0.0)}
@@ -339,16 +342,17 @@ def r_squared(model: Model) -> Objective:
     """Return the metric R² = 1 - Σ (y - p)² / Σ (y - ȳ)².
 
     R² is the share of the variance of the targets that the predictions explain. Here y
-    are the targets, p the predictions, and ȳ the mean of the targets over the examples.
-    The sums run over all examples and all outputs, as for
+    are the targets, p the predictions, and ȳ the mean of the targets over the examples,
+    for each output. The sums run over all examples and all outputs, as for
     multioutput="variance_weighted" in scikit-learn. The key of the batch is not used,
     so the model has no noise (such as dropout).
 
     Args:
       model: Model whose predictions have the shape of the targets.
     Returns:
-      The metric, (params, batch) -> (). Its value is not finite if all targets are
-      equal. The metric raises ValueError if predictions and targets differ in shape.
+      The metric, (params, batch) -> number. Its value is not finite if the targets are
+      the same for all examples. The metric raises ValueError if predictions and targets
+      differ in shape.
     Example:
       >>> from research import models
       >>> params = {"weights": jnp.array([1.0]), "intercept": jnp.array(0.0)}
@@ -432,8 +436,8 @@ def in_slices(
       used.
     Raises:
       ValueError: size is not a positive integer. The returned function raises
-        ValueError if the batch is empty, if x and y differ in length, or if
-        `check_data` raises an error.
+        ValueError if the batch is empty or if x and y differ in length. It also raises
+        the errors of `check_data`.
     Example:
       >>> mean = in_slices(lambda params, batch: jnp.mean(batch.x), 4)
       >>> print(mean(None, Batch(np.arange(10.0), np.zeros(10))))

@@ -35,12 +35,13 @@ LIBRARIES = {
 def pin_libraries() -> None:
     """Set the environment variables by which NumPy and SciPy choose their kernels.
 
-    The bits of NumPy and SciPy are then the same on every x86-64 processor with AVX2
-    and FMA under Linux.
+    Results of NumPy and SciPy then have the same bits on every x86-64 processor with
+    AVX2 and FMA under Linux, if the versions of both packages are the same.
 
     Raises:
       ValueError: This is not Linux on x86-64 with AVX2 and FMA, or NumPy was imported
-        before with other variables. The message says what to set before Python starts.
+        before the variables were set. In the second case, the message says what to set
+        before Python starts.
     """
     check_processor()
     if are_libraries_pinned():
@@ -62,6 +63,11 @@ def are_libraries_pinned() -> bool:
 def check_processor(cpuinfo: str | Path = "/proc/cpuinfo") -> None:
     """Raise ValueError unless this is Linux on x86-64 with AVX2 and FMA.
 
+    Args:
+      cpuinfo: File in which Linux lists the features of the processor.
+    Raises:
+      ValueError: A feature is missing, the file does not exist, or the processor is not
+        x86-64.
     Example:
       >>> check_processor("/no/such/file")
       Traceback (most recent call last):

@@ -3,8 +3,8 @@
 A folder of records holds three files. `examples.array_record` has one record for each
 example, in the ArrayRecord format of Grain. `checksums.npy` has the CRC-32 of each
 record. `records.json` has the number of examples, their dtypes and shapes, and a digest
-of all of this, which identifies the dataset. If the checksum of a record is wrong, an
-error is raised and the record is not returned.
+of these facts and of all checksums, which identifies the dataset. If the checksum of a
+record is wrong, an error is raised and the record is not returned.
 """
 
 import contextlib
@@ -68,20 +68,21 @@ def write_records(folder: str | Path, pieces: Iterable[Batch]) -> Records:
     """Write examples to a new folder, a piece at a time, and open it as Records.
 
     Only one piece is in memory at a time. The folder appears when all pieces are
-    written. A killed process leaves a hidden folder beside `folder`. The next call
-    replaces the hidden folder.
+    written. If the process is killed before, a hidden folder whose name ends in
+    ".partial" remains beside `folder`, and may be deleted.
 
     Args:
       folder: Folder to create. Its parent must exist.
       pieces: Parts of the dataset, in order. Each is a Batch without a key. Its x is an
         array or a Sequences, its y an array, with any number of examples along the
-        first axis. All pieces have the same dtypes and the same shapes of an example.
+        first axis. The dtypes and the other axes must be the same in all pieces.
     Returns:
       The Records of the folder.
     Raises:
       ValueError: The folder exists; there are no examples; a piece has a key; or pieces
         differ in dtypes or shapes.
-      TypeError: A piece is not a Batch, or an array does not hold numbers.
+      TypeError: pieces is not an iterable, a piece is not a Batch, or an array does not
+        hold numbers.
       OSError: The parent of the folder does not exist, or a file cannot be written, for
         example because the disk is full.
       ImportError: The package array-record is not installed.
@@ -133,14 +134,14 @@ def open_records(folder: str | Path) -> Records:
     Args:
       folder: Folder of the records.
     Returns:
-      The Records. Their digest depends on every byte of every example, on the dtypes
-      and on the shapes, but not on the folder.
+      The Records. Their digest is computed from the checksums of all examples, the
+      dtypes and the shapes. It does not depend on the path of the folder. Their
+      function `read` raises ValueError if a record has changed or an index lies outside
+      the dataset; the message gives the number of the example. `read` raises TypeError
+      if the indices are not integers of shape (m,).
     Raises:
-      ValueError: The folder was not written completely, the file of examples has
-        another size than when it was written, or the file of checksums has another
-        content. The function `read` of the Records raises ValueError if a record has
-        changed or an index lies outside the dataset, with the number of the example in
-        the message. It raises TypeError if the indices are not integers of shape (m,).
+      ValueError: A file is damaged, has another size than when it was written, or does
+        not belong to the other files; or records.json has an unknown format.
       OSError: A file is missing or cannot be read.
       ImportError: The package array-record is not installed.
     Example:

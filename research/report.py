@@ -89,7 +89,7 @@ class Sortable(NamedTuple):
       title, columns, note: As in `runs.Table`.
       numeric: For each column, whether it contains no texts, only numbers and missing
         values.
-      rows: Rows of Cells.
+      rows: One tuple of Cells for each row.
     """
 
     title: str
@@ -117,6 +117,7 @@ def write_report(path: str | Path, pictures: Sequence[Any], question: str = "") 
     Raises:
       ValueError: The run is not finished or damaged, or a picture is neither SVG nor
         PNG.
+      TypeError: A picture lacks an attribute of `ReportPicture`.
       OSError: A picture cannot be read, or the report cannot be written.
     Example:
       >>> import tempfile

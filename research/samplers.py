@@ -29,7 +29,7 @@ def full_batch(n: int) -> Sampler:
     Returns:
       A sampler whose function `indices` returns None, which means all examples.
     Raises:
-      ValueError: n is not a positive integer.
+      ValueError: n is not an integer from 1 to 2^31 - 1.
     Example:
       >>> full_batch(5).indices(jax.random.key(0)) is None
       True
@@ -49,8 +49,8 @@ def minibatch(n: int, batch_size: int, *, replacement: bool = False) -> Sampler:
     examples are left out. This is the usual choice in practice.
 
     With replacement, each batch has b independent uniform draws. Whatever the earlier
-    batches were, the expected gradient of the next batch is then the gradient over all
-    examples. The theory of stochastic approximation assumes this.
+    batches were, the expected gradient on the next batch is then the gradient on all
+    examples, as the theory of stochastic approximation assumes.
 
     Args:
       n: Number of examples.
@@ -61,7 +61,9 @@ def minibatch(n: int, batch_size: int, *, replacement: bool = False) -> Sampler:
       A sampler with num_batches = ⌊n/b⌋. An epoch costs the gradients of b ⌊n/b⌋
       examples.
     Raises:
-      ValueError: n is not a positive integer, or batch_size does not lie in 1..n.
+      ValueError: n is not an integer from 1 to 2^31 - 1, batch_size is not an integer
+        in 1..n, or a permutation of n examples would not fit in memory.
+      TypeError: replacement is neither True nor False.
     References:
       Bottou, Curtis & Nocedal, Optimization methods for large-scale machine learning,
       SIAM Review 2018, section 4 (with replacement).
@@ -107,7 +109,7 @@ def stochastic(n: int, *, replacement: bool = False) -> Sampler:
     Returns:
       A sampler. An epoch has n batches, each with one example.
     Raises:
-      ValueError: n is not a positive integer.
+      ValueError, TypeError: As in `minibatch`.
     References:
       Robbins & Monro, A stochastic approximation method, Annals of Mathematical
       Statistics 1951.
@@ -119,18 +121,19 @@ def stochastic(n: int, *, replacement: bool = False) -> Sampler:
 
 
 def num_examples(dataset: Batch | None) -> int | None:
-    """Count the examples of a dataset: the length of its leaves.
+    """Return the number of examples of a dataset.
 
-    All leaves of x and y must have this length along their first axis.
+    The number is the length of the first axis of x and y. If x is a pytree, all its
+    leaves must have this length.
 
     Args:
       dataset: A Batch, or None for an objective without data.
     Returns:
       The number n of examples, or None if the dataset is None.
     Raises:
-      TypeError: The dataset is not a Batch, or a leaf does not hold numbers.
-      ValueError: The leaves differ in length, a leaf has no axis, or there are no
-        examples.
+      TypeError: The dataset is not a Batch, or a leaf of x or y does not hold numbers.
+      ValueError: The leaves differ in the length of the first axis, a leaf has no axis,
+        or there are no examples.
     Example:
       >>> num_examples(Batch(np.zeros((5, 2)), np.zeros(5)))
       5
@@ -178,9 +181,8 @@ def check_sampler(sampler: Sampler, n: int | None) -> None:
     Without this check, two mistakes would cause no error. If a sampler is made for more
     examples than there are, some indices are too large, and JAX then reads the last
     example. If a sampler is made for fewer examples, the other examples are never
-    drawn. If the sampler does not state `num_examples`, this function draws the indices
-    of one epoch, which must lie in 0..n-1. Steps, runs, trainings and sweeps all call
-    this function.
+    drawn. If the field `num_examples` of the sampler is None, this function draws the
+    indices of one epoch, which must lie in 0..n-1.
 
     Args:
       sampler: The sampler.
@@ -189,8 +191,8 @@ def check_sampler(sampler: Sampler, n: int | None) -> None:
     Raises:
       TypeError: `sampler` is not a Sampler, or its indices are not integers.
       ValueError: The sampler is made for another number of examples, its indices do not
-        have the shape (num_batches, batch_size), or it draws batches although there are
-        no data.
+        have the shape (num_batches, batch_size), a drawn index lies outside 0..n-1, or
+        n is None although the sampler draws indices and is not made for one example.
     Example:
       >>> check_sampler(minibatch(13, 4), 12)
       Traceback (most recent call last):

@@ -59,7 +59,7 @@ def check_room(what: str, *shape: Any, itemsize: int = 8) -> None:
         entries = " x ".join(_shown(int(n)) for n in shape)
         raise ValueError(
             f"{what} would need an array of {entries} entries, {_shown(size // 10**9)} "
-            "GB, more than the memory of this machine. Use smaller values."
+            "GB, more than half of the memory of this machine. Use smaller values."
         )
 
 

@@ -21,7 +21,8 @@ class Batch(NamedTuple):
     Attributes:
       x: Inputs, shape (n, ...), or a pytree of inputs such as `Sequences`.
       y: Targets, shape (n, ...).
-      key: Key for models that draw noise (dropout, augmentation). None means no noise.
+      key: Key of `jax.random` for models that draw noise (dropout, augmentation). None
+        means no noise.
     """
 
     x: Any
@@ -54,7 +55,7 @@ class Records(NamedTuple):
       read: Function from indices of shape (m,) to a Batch of these m examples as NumPy
         arrays, in the given order. Several threads may call it at the same time. `read`
         must raise an error rather than return examples that have changed.
-      digest: Text that identifies the content. Two datasets with the same digest are
+      digest: Text that identifies the content. Datasets with the same digest count as
         equal.
       name: Name of the dataset in messages, such as its folder.
     """
@@ -80,7 +81,7 @@ class Model(NamedTuple):
 
 
 class Sampler(NamedTuple):
-    """Function that chooses the examples of each batch of an epoch, and sizes.
+    """Function that chooses the examples of each batch of an epoch, with its sizes.
 
     Attributes:
       num_batches: Number of batches in an epoch. It is also the number of steps in an
@@ -120,7 +121,7 @@ class Checkpoint(NamedTuple):
       load: Function () -> the last `Saved` that was saved completely, or None.
       save: Function Saved -> None. The new content replaces the content of earlier
         saves.
-      due: Function () -> whether enough time has passed since the last save of the run.
+      due: Function () -> whether enough time has passed since the last save.
     """
 
     load: Callable[[], Saved | None]
@@ -154,8 +155,8 @@ class Outcome(IntEnum):
     `evaluations`. `evaluations` counts how often the objective was evaluated inside the
     last update. A value counts as one evaluation, and so does a value together with its
     gradient. If the outcome of a rule is FIRST_FAILURE or a larger number, the step
-    failed. The update is then the search direction times 0, which is 0 if the direction
-    is finite.
+    failed, and the update is 0. The update may be NaN if the value, the gradient or the
+    direction of the step is not finite.
 
     `research.descent.minimise` reads `outcome` and `evaluations`, and stops at a
     failure. A minimisation can also end with CONVERGED, NO_PROGRESS or STEPS_USED_UP.
@@ -191,15 +192,16 @@ class Outcome(IntEnum):
 
 
 class Optimum(NamedTuple):
-    """The exact minimiser of a training objective f, not computed by gradient descent.
+    """Minimiser of a training objective f, found without gradient descent.
 
     Attributes:
-      params: Minimiser x*, in the model's own pytree.
+      params: Minimiser x*, a pytree like the params of the model.
       value: Minimum f* = f(x*).
       gradient_norm: Euclidean norm of the gradient at x*.
       initial_gradient_norm: Euclidean norm of the gradient at params = 0. If
         `gradient_norm` is much smaller, the minimiser is accurate.
-      solver: Short description of the method ("QR", "Newton, 7 steps").
+      solver: Short description of the method by which x* was found, such as "QR" or
+        "Newton, 7 steps".
     """
 
     params: Params
@@ -210,7 +212,7 @@ class Optimum(NamedTuple):
 
 
 class Workload(NamedTuple):
-    """A named optimisation problem: data, objective, initial point and exact optimum.
+    """A named optimisation problem: data, objective, initial point and optimum.
 
     Attributes:
       name: Name of the workload in `research.workloads.WORKLOADS`.

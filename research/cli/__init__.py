@@ -107,7 +107,7 @@ def run_file(file: Path, words: Sequence[str]) -> None:
 
 
 def import_whole(file: Path) -> ModuleType:
-    """Import an experiment's file under its own name.
+    """Import an experiment's file as a module with the name of the file.
 
     If the file belongs to a package, the name of the module begins with the name of the
     package.
@@ -139,7 +139,7 @@ def conduct(
     on_progress: progress.OnProgress | None = None,
     checkpoints: "Checkpoints | None" = None,
 ) -> "runs.Result":
-    """Run an experiment, and return its findings with the answer and the tables.
+    """Run an experiment, and return its result: findings, answer and tables.
 
     Args:
       experiment: Module of the experiment, as described in `main`.
@@ -321,9 +321,10 @@ def carry_out(
       The finished run, and whether it was finished before.
     Raises:
       ValueError: `exactly` is True, and data of the config are missing here and would
-        be replaced. Or the options ask for bits that are the same on all processors
-        (--portable), which this process cannot give. Or the finished run was made
-        without --portable and the options have it, or the other way round.
+        be replaced. The error is also raised if the options have --portable (bits that
+        are the same on all processors) and this process cannot compute such bits. If
+        the run is finished and `exactly` is False, the error is also raised if only one
+        of the run and the options has --portable.
       OSError: Another process is working in the run folder, or the folder cannot be
         written.
     """

@@ -198,7 +198,7 @@ def arguments(config: Config) -> dict[str, Any]:
 
 
 def draw(result: "Result") -> "dict[str, Picture]":
-    """Draw the figures of the study: ratios, trials, rates, curves and profile."""
+    """Draw the figures of the study, as `figures.studies.draw_study` describes."""
     from research.figures import studies
 
     return studies.draw_study(result.numbers, result.arrays)

@@ -178,7 +178,7 @@ def arguments(config: Config) -> dict[str, Any]:
 
 
 def draw(result: "Result") -> "dict[str, Picture]":
-    """Draw the figures of the study: steps for an equal loss, and curves."""
+    """Draw the figures of the study: steps for an equal loss, and loss by epoch."""
     from research.figures import network_studies
 
     return network_studies.draw_network_study(result.numbers, result.arrays)

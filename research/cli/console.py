@@ -89,12 +89,12 @@ def show(
 
 
 def cell(value: Any) -> str:
-    """Format one value of a table with three significant digits.
+    """Return one value of a table as text, a float with three significant digits.
 
     Args:
       value: A string, a number, True, False, or None, which means "not reached".
     Returns:
-      The text of the value.
+      The text. Integers have all their digits.
     Example:
       >>> values = (None, True, 1797, 0.025249, 12345.6, 1e-9, float("nan"), "adam")
       >>> [cell(value) for value in values]

@@ -36,7 +36,7 @@ formula is only parsed."""
 
 
 def explain(words: Sequence[str]) -> int:
-    """Print the table of a formula or function, and write the picture if requested.
+    """Print a function's chain rule as a table, and write its graph if requested.
 
     Args:
       words: Command-line arguments after `explain`.
@@ -100,8 +100,8 @@ def values(words: Sequence[str]) -> dict[str, Any]:
     """Parse texts such as x=1.0, and return numbers or lists of numbers by name.
 
     Raises:
-      ValueError: A text is not NAME=VALUE with a number or a list of numbers, or a name
-        occurs twice.
+      ValueError: A text is not NAME=VALUE, where VALUE is a number or a list of
+        numbers, or a name occurs twice.
     Example:
       >>> values(["x=1", "y=[1, 2.5]"])
       {'x': 1, 'y': [1, 2.5]}

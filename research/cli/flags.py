@@ -86,10 +86,10 @@ def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
     """Parse a command line into the experiment's Config.
 
     The config starts from the default values. With --full it starts from the module's
-    FULL instead, and with --fast from its FAST. With --config, values from a file
-    replace some of these. All other flags then change single values. `--help` prints
-    the docstring of the module and the flags with their defaults, and exits. JAX is not
-    imported.
+    FULL instead, and with --fast from its FAST. With --config, the values in a file
+    replace values of this config. All other flags then change single values. `--help`
+    prints the docstring of the module and the flags with their defaults, and exits. JAX
+    is not imported.
 
     Args:
       experiment: Module with a docstring, a frozen dataclass Config, and FULL, an
@@ -139,16 +139,16 @@ def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
 
 
 def check_values(config: Any) -> None:
-    """Raise unless every number of a config is one that any experiment can use.
+    """Raise unless the numbers of a config are finite and not too large.
 
-    Numbers in tuples are checked too, defaults are not. A field is a seed if its name
-    is seed or ends in _seed.
+    Numbers in tuples are checked, too. A field that has its default value is not
+    checked. A field is a seed if its name is seed or ends in _seed.
 
     Args:
       config: Instance of an experiment's Config.
     Raises:
-      ValueError: A float is not finite, an integer is above `MOST`, or a seed is
-        not in 0..2³²-1. The message names the field.
+      ValueError: A float is not finite, an integer that is not a seed is above 2³¹-1,
+        or a seed is not in 0..2³²-1. The message names the field.
     """
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -235,7 +235,7 @@ def with_values(base: Any, values: Mapping[str, Any], where: str) -> Any:
     Returns:
       A new instance of the same class. Fields that `values` does not name are kept.
     Raises:
-      ValueError: A key is not a field.
+      ValueError: A key is not a field, or two keys name the same field.
       TypeError: A value does not have the type of its field.
     """
     declared = typing.get_type_hints(type(base))

@@ -23,11 +23,11 @@ def leaderboard(words: Sequence[str]) -> int:
     Args:
       words: Command-line arguments after `leaderboard`.
     Returns:
-      0. The leading rules, the first columns of the table and the path of the page are
-        printed.
+      0. The function prints the leading rules, the first columns of the table and the
+      path of the page.
     Raises:
-      ValueError, OSError: The input is bad. `research.cli.errors_in_one_line` reports
-        the error in one line.
+      ValueError, OSError: A study cannot be read, or the page cannot be written.
+        `research.cli.errors_in_one_line` reports the error in one line.
       SystemExit: Status 2 if an argument is missing or a value has the wrong type.
     """
     asked = _parser().parse_args(words)
@@ -89,10 +89,10 @@ def pack(words: Sequence[str]) -> int:
     Args:
       words: Command-line arguments after `pack`.
     Returns:
-      0. The path of the archive and a summary of its contents are printed.
+      0. The function prints the path of the archive and a summary of its contents.
     Raises:
-      ValueError, OSError: The input is bad. `research.cli.errors_in_one_line` reports
-        the error in one line.
+      ValueError, OSError: The run is not finished, or a file cannot be read or written.
+        `research.cli.errors_in_one_line` reports the error in one line.
       SystemExit: Status 2 if an argument is missing or a value has the wrong type.
     """
     parser = Parser(

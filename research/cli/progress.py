@@ -25,7 +25,8 @@ def shown(
       stream: Output stream. None means standard error.
       clock: Function () -> seconds, such as `time.monotonic`. Tests pass another clock.
     Yields:
-      The callback `on_progress(done, total, message)`.
+      The callback `on_progress(done, total, message)`. `done` of `total` units of work
+      are done, and `message` is a short text.
     Example:
       >>> with shown(sys.stdout) as on_progress:
       ...     on_progress(1, 4, "digits")

@@ -29,11 +29,11 @@ class NotHereError(ValueError):
 
 
 def redraw(experiment: ModuleType, folder: Path) -> Path:
-    """Draw the pictures of an unpacked study, and write its report and its sources.
+    """Draw the pictures of an unpacked study, and write its report.
 
-    The sources of its rules are written to the folder `sources`. If the pictures cannot
-    be drawn from the numbers of the study, a warning says so, and the report has only
-    the tables.
+    The source code of the rules is written to the folder `sources`. If the pictures
+    cannot be drawn from the numbers of the study, a warning says so, and the report has
+    only the tables.
 
     Args:
       experiment: Module of the study's experiment.

@@ -80,7 +80,7 @@ def reproduce(words: Sequence[str]) -> int:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that all commands for reproducing have."""
+    """Add the flags --results and --quiet to the parser of a command."""
     parser.add_argument(
         "--results",
         type=Path,
@@ -182,9 +182,9 @@ def reproduce_run(
     """Run the config of a finished run again in another folder, and compare results.
 
     If versions, processor, settings and code are the same in both runs, every array and
-    number must be bit-identical, except times. If they are not the same, or if data
-    were left out, the first table and the numbers must agree to the printed digits or
-    within their intervals (`research.runs.hold_against`).
+    number must be bit-identical, except times. If one of these differs, or if data that
+    are missing here were left out, the first table and the numbers must agree to the
+    printed digits or within their intervals (`research.runs.hold_against`).
 
     Args:
       folder: Run folder.
@@ -274,10 +274,12 @@ def _is_portable(manifest: Mapping[str, Any]) -> bool:
 
 
 def pin_libraries_of(file: Path) -> None:
-    """Pin NumPy and SciPy if a manifest or a reference says that its run is portable.
+    """Call `portable.pin_libraries` if a manifest or a reference is of a portable run.
 
-    Call this function before NumPy is imported. Errors in the file are ignored here;
-    the code that reads the file later reports them.
+    The bits of a portable run are the same on every x86-64 processor with AVX2. Call
+    this function before NumPy is imported. `file` is the path of the manifest, of the
+    reference, or of the .zip file of a run. Errors in the file are ignored here; the
+    code that reads the file later reports them.
     """
     found: Any = None
     with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):

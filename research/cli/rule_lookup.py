@@ -85,7 +85,7 @@ def arguments(words: Sequence[str]) -> dict[str, Any]:
     A value that is not a Python literal stays a text.
 
     Raises:
-      ValueError: A text is not NAME=VALUE.
+      ValueError: A text is not NAME=VALUE, or a name occurs twice.
     Example:
       >>> arguments(["b1=0.8", "nesterov=True", "mu_dtype=bfloat16"])
       {'b1': 0.8, 'nesterov': True, 'mu_dtype': 'bfloat16'}
@@ -119,9 +119,9 @@ def check_arguments(
     Returns:
       The accepted arguments, values by name.
     Raises:
-      ValueError: An argument without a default value is missing. Or `all_taken` is True
-        and an argument is not accepted; the message then suggests the most similar
-        name.
+      ValueError: An argument without a default value is missing, "learning_rate" is
+        given although it has its own flag, or `all_taken` is True and an argument is
+        not accepted. For such an argument, the message suggests the most similar name.
     """
     missing = [name for name in named.required if name not in given]
     if missing:

@@ -83,8 +83,8 @@ def imported_file(path: Path) -> Any:
     """Import a file as a module.
 
     Raises:
-      ValueError: The file is not a Python file, or it raises an error. The message
-        gives the name of the file and the line of the error.
+      ValueError: The file is not a Python file, or an error is raised while it is
+        imported. The message gives the name of the file and the line of the error.
     """
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
@@ -109,7 +109,8 @@ def imported_file(path: Path) -> Any:
 def failures_named(name: str) -> Iterator[None]:
     """Turn errors that are raised while a file is imported into a RuleError.
 
-    The message of the RuleError contains the name of the file or module.
+    A RuleError is a ValueError. Its message contains `name`, the name of the file or
+    module.
     """
     from research.verification.rule_under_test import RuleError, place
 
@@ -125,7 +126,7 @@ def failures_named(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def folder_first(folder: Path) -> Iterator[None]:
-    """Make the modules of a folder importable, as if a script in it were run."""
+    """Put a folder first in sys.path within the context, as for a script in it."""
     sys.path.insert(0, str(folder))
     try:
         yield

@@ -30,12 +30,12 @@ exit status: 0 if they are the same rule, 1 if not, 2 after bad input"""
 
 
 def verify(words: Sequence[str]) -> int:
-    """Compare two rules, and print the verdict and a table of the problems.
+    """Compare two rules, and print the verdict and a table of the test problems.
 
     Args:
       words: Command-line arguments after `verify`.
     Returns:
-      0 if the two rules compute the same, and 1 otherwise.
+      0 if the two rules agree on all test problems, and 1 otherwise.
     Raises:
       ValueError, TypeError, OSError: The input is bad.
         `research.cli.errors_in_one_line` reports the error in one line.

@@ -30,12 +30,13 @@ def compare(
     """Compare tuned rules by how many example gradients they need to reach a target.
 
     The question is which rule is better when all rules are tuned well. On each workload
-    every rule gets the same number of independent searches. A search trains the
-    defaults and scrambled Sobol points of the search space. It runs the better points
-    on more seeds, and then tries new points around the best ones (`tuning.search`).
-    Each search chooses hyper-parameters on its own seeds, the tuning seeds. The choices
-    of all searches are run on other seeds, the reporting seeds. On each seed, all rules
-    start at the same point and use the same order of examples.
+    every rule gets the same number of independent searches. (A rule without
+    hyper-parameters to search gets one.) A search trains the defaults and scrambled
+    Sobol points of the search space. It runs the better points on more seeds, and then
+    tries new points around the best ones (`tuning.search`). Each search chooses
+    hyper-parameters on its own seeds, the tuning seeds. The choices of all searches are
+    run on other seeds, the reporting seeds. On each seed, all rules start at the same
+    point and use the same order of examples.
 
     The cost of a run is the number of passes over the data until it reaches the target.
     A pass over n examples is n example gradients. A run that misses the target costs
@@ -43,12 +44,13 @@ def compare(
     mean costs. The study gives a confidence interval of this ratio, which includes the
     variation between searches and between seeds (`statistics.searched_difference`). The
     answer also gives the smallest factor between two costs that the study could have
-    detected, and names the rules whose searches disagree, because these rules are hard
-    to tune.
+    detected. It names the rules whose searches disagree, because these rules are hard
+    to tune: the costs of their searches differ by a factor of 1.25 or more, and by more
+    than the variation between seeds explains.
 
     For each rule and workload, the array `best_of` and its figure show the expected
-    cost of the best of k trials (choices of hyper-parameters), with a band. With small
-    k, this is the cost of a rule that is hardly tuned.
+    cost of the best of k trials (choices of hyper-parameters), with its interval. For
+    small k, this is the cost of a rule that is hardly tuned.
 
     Args:
       rules: Mapping from a name to a rule. A rule may be a constructor whose first
@@ -69,8 +71,9 @@ def compare(
         The gradient that the step receives counts, too. The number is needed for a rule
         whose update evaluates the objective (by the argument `value_fn`), except for
         rules of this package.
-      timed: Whether to measure the seconds per pass. The measurement needs one more
-        compilation for each rule on each workload.
+      timed: Whether to measure the seconds per pass over the data. The measurement
+        needs one more compilation for each rule on each workload. With False, the study
+        gives no costs in seconds.
       on_progress: Function that is called with (done, total, message), or None.
       checkpoints: Storage for finished measurements. By default nothing is stored.
       **terms: Arguments of `make_protocol`: searches, budget, passes, batch_size,

@@ -222,9 +222,9 @@ def score(
 ) -> tuple[Float[np.ndarray, " runs"], Bool[np.ndarray, " runs"]]:
     """Return the score by which a search ranks each run, and whether the run diverged.
 
-    The score (`search_scores`, lower is better) is that on the part `tune_on` of the
-    data, which the protocol names. `result` has the runs. Both arrays have the shape
-    (runs,).
+    `search_scores` computes the score from the objective on the part
+    `protocol.tune_on` of the data. Lower is better. `result` is the result of the sweep
+    that trained the runs. Both returned arrays have the shape (runs,).
     """
     part, protocol = setting.protocol.tune_on, setting.protocol
     gaps = _relative_gaps(setting.workload, part, result.values_on[part])
@@ -280,9 +280,9 @@ def train_on_seeds(
     A trial is a choice of hyper-parameters. The reporting seeds are the seeds that no
     search uses (`Protocol`).
 
-    There are `count` trials. For the name of each hyper-parameter, `values` has an
-    array with its value in each trial. Return the outcomes of the trials, and the
-    passes over the data at each evaluation.
+    `values` is a dict from the name of each hyper-parameter to its values in the
+    `count` trials, shape (count,). Return the outcomes of the trials, and the passes
+    over the data at each evaluation.
     """
     workload, contender, protocol = setting[:3]
     seeds = np.array(protocol.seeds)
@@ -308,10 +308,10 @@ def train_around(
     """Train at learning rates around the chosen one, on tuning seeds of one search.
 
     The seeds are the first ten tuning seeds of search 0, or all of them if there are
-    fewer. The rates are 2^-4 to 2^4 times the rate that the search `searched` chose.
-    All other hyper-parameters are those that it chose. `rate` is the name of the
-    learning rate. Return a dict with the arrays `rates`, shape (r,), and `rate_scores`,
-    their log costs, shape (r, seeds).
+    fewer. `rate` is the name of the learning rate. The rates are 2^-4 to 2^4 times the
+    rate that the search `searched` chose. All other hyper-parameters have the values
+    that this search chose. Return a dict with the arrays `rates`, shape (r,), and
+    `rate_scores`, the log costs of the rates on the seeds, shape (r, seeds).
     """
     seeds = setting.protocol.seeds_of_search(0)[:RACING_SEEDS]
     values = {
@@ -374,10 +374,11 @@ def search_arrays(
 
 
 def yardstick(workload: Workload, protocol: Protocol) -> dict[str, Any]:
-    """Return f_0 and f*, which show whether two studies have the same problem.
+    """Return the initial value f_0 and the minimum f* of the objective.
 
-    f_0 is the initial value of the objective (`initial`) for the first reporting seed,
-    and f* its minimum (`optimum`), both on the training part.
+    The result is {"initial": f_0, "optimum": f*}. Two studies of the same problem have
+    the same values. f_0 is the objective at the initial point of the first reporting
+    seed. Both values are those on the training part.
     """
     start = jax.random.fold_in(jax.random.key(protocol.seeds[0]), descent.INIT)
     initial = float(workload.objective(workload.init(start), workload.train))
@@ -387,7 +388,7 @@ def yardstick(workload: Workload, protocol: Protocol) -> dict[str, Any]:
 def seconds_per_pass(setting: Setting, chosen: Mapping[str, float]) -> float:
     """Return the seconds per pass over the data of a training that runs alone.
 
-    `chosen` has the hyper-parameters of the training, by name.
+    `chosen` is a dict from the names of the hyper-parameters to their values.
     """
     workload, contender, sampler = setting.workload, setting.contender, setting.sampler
     timing = time_alone(

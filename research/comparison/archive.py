@@ -142,8 +142,9 @@ class Study(NamedTuple):
         and files that `descent pack`, `descent leaderboard` and `descent reproduce`
         read. Other people can repeat the study if each rule is given by a name or a
         file, and each workload by a name. If a rule is not from this package, its
-        source is saved too: the file of its function, or only the function if it is
-        defined in a notebook.
+        source is saved, too: your file that defines the rule, or only the rule's
+        function if the file is above 256 KiB, a notebook, or part of an installed
+        package.
 
         Args:
           results: The folder of all results.

@@ -66,7 +66,7 @@ def name_rules(words: Sequence[str]) -> dict[str, str]:
 
     The name is the text before "=". Without "=", the name is the text after the colon,
     or the whole text if there is no colon. If two rules from files then have the same
-    name, the name of the file is put in front of each.
+    name, each name gets the name of its file as a prefix, such as "a:".
 
     Args:
       words: One text for each rule, such as v1=FILE.py:NAME.

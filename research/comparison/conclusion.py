@@ -45,7 +45,9 @@ def conclude(
       measurements: Result of `measure_contenders`.
     Returns:
       The study. It compares each rule with the baseline on each workload and on all
-      workloads together (`searched_difference`), and has a performance profile.
+      workloads together (`searched_difference`). Its arrays include a performance
+      profile: the share of workloads on which the cost of a rule is at most a factor
+      times the lowest cost.
     Raises:
       ValueError, TypeError: An argument has another type, `baseline` is not one of the
         rules, or a rule was not measured.

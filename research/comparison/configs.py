@@ -19,12 +19,12 @@ def compare_config(numbers: Mapping[str, Any]) -> dict[str, Any]:
 
     The config is a dict from the names of the flags to their values. `parse_command`
     turns these values into the arguments of `compare` again. A rule that has neither a
-    name nor a file is written NAME=<in Python>. If an argument of `compare` cannot be
-    written as a flag, the config has the entry `in_python`, the Python call that
-    repeats the study.
+    name nor a file is written NAME=<in Python>. If a workload was given as an object,
+    or if the level is not 0.95, the config also has the entry `in_python`: the Python
+    call that repeats the study.
 
     Args:
-      numbers: Numbers of a study that `compare` returned.
+      numbers: The `numbers` of a `Study` that `compare` returned.
     """
     protocol = numbers["protocol"]
     names = ("searches", "budget", "passes", "search_seed", "target", "tune_on")
@@ -47,12 +47,12 @@ def compare_config(numbers: Mapping[str, Any]) -> dict[str, Any]:
 def networks_config(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config with which `descent networks` repeats a study.
 
-    The config is a dict from the names of the flags to their values. If an argument
-    cannot be written as a flag, the config has the entry `in_python`, the Python call
-    that repeats the study.
+    The config is a dict from the names of the flags to their values. If a network was
+    given as an object, or if the level is not 0.95, the config also has the entry
+    `in_python`: the Python call that repeats the study.
 
     Args:
-      numbers: Numbers of a study that `compare_networks` returned.
+      numbers: The `numbers` of a `NetworkStudy` that `compare_networks` returned.
     """
     protocol = numbers["protocol"]
     names = ("searches", "budget", "search_seed")

@@ -37,9 +37,9 @@ class Contender(NamedTuple):
       make_rule: Function that takes hyper-parameters by name, which may be JAX tracers,
         and returns the rule.
       space: Search range of each hyper-parameter; {} if nothing is searched.
-      evaluations: Cost of one step: how often it evaluates the objective on a batch. A
-        value counts as one evaluation, and so does a gradient. The gradient that the
-        step receives counts, too, so the cost is at least 1.
+      evaluations: Cost of one step: how often the step evaluates the objective on a
+        batch. A value counts as one evaluation, and so does a gradient. The gradient
+        that the step receives counts, too, so the cost is at least 1.
       stated: Whether the user or the package stated `evaluations`. If False and
         `evaluations` is 1, a rule whose update evaluates the objective is refused.
     """
@@ -63,14 +63,15 @@ def make_contenders(
       rules: Mapping from a name to a rule, or a sequence of names of rules of this
         package and of Contenders. A rule may be the name of a rule of this package, or
         a Contender. It may be a constructor whose first argument is the learning rate,
-        from this package, from optax or your own. It may also be a rule that is already
-        made, which has no hyper-parameters to search.
+        from this package, from optax or your own. It may also be a finished gradient
+        transformation, which has no hyper-parameters to search.
       spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
         the hyper-parameter. If there is no default range, the hyper-parameter is added
         to the space. The default ranges of the rules of this package, and of optax's
         constructors of the same name, are in `SPACES`. For any other constructor, only
-        its first parameter is searched, from 1e-5 to 10: it is taken as the learning
-        rate. If a Range has no default, the first trial uses the default of the
+        its first parameter is searched, which is taken as the learning rate. Its range
+        is 1e-5 to 10 on a log scale, and is extended if the default of the parameter
+        lies outside. If a Range has no default, the first trial uses the default of the
         constructor if this lies inside the range, else the middle of the range.
       evaluations: {rule: cost of one step}, for rules whose cost is not 1. `Contender`
         defines the cost.

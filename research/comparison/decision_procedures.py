@@ -98,9 +98,21 @@ def procedures(few: int = 3, redrawn: int = 6) -> dict[str, Procedure]:
       redrawn: Number of trials that each bootstrap replicate of the last procedure
         draws.
     Returns:
-      {name: procedure}. The last two use the interval of `difference`: "fixed trials"
-      uses all trials in each bootstrap replicate, and "trials redrawn" draws some of
-      them.
+      {name: procedure}. With few=3, the names and procedures are:
+
+      - "one seed", "3 seeds": the lower mean on one or three reporting seeds, on which
+        the trials are also chosen;
+      - "3 other seeds": the lower mean on three reporting seeds. In this and the later
+        procedures, unless stated, the trials are chosen on the tuning seeds;
+      - "tuned on what is reported": a t-test on all reporting seeds, on which the
+        trials are also chosen;
+      - "mine tuned, other 3 trials", "mine tuned, other defaults": a t-test in which
+        the other rule has only three trials, or only its defaults;
+      - "choice left out": a t-test with the same number of trials for both rules;
+      - "fixed trials": the interval of `difference`, with all trials in each bootstrap
+        replicate;
+      - "trials redrawn": the interval of `difference`, with `redrawn` random trials in
+        each bootstrap replicate.
     Example:
       >>> list(procedures())[-2:]
       ['fixed trials', 'trials redrawn']
@@ -233,8 +245,8 @@ def winner(
 
     Args:
       procedure: The procedure.
-      mine, other: Runs of the two rules in one study. Column i of every array belongs
-        to the same seed.
+      mine, other: Runs of the two rules in one study. Column i of an array belongs to
+        the same seed for both rules.
       level: Coverage of the interval; the t-test has significance level 1 - level.
       resamples, seed: Number of bootstrap resamples, and seed of the resampling.
     Returns:

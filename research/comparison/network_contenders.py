@@ -43,7 +43,7 @@ RATE_SPACES: dict[str, Space] = {
 def training_schedule(
     peak: ArrayLike, warmup: ArrayLike, decay: ArrayLike | None, num_steps: int
 ) -> Schedule:
-    """Return a schedule with a warm-up, whose learning rate falls to zero at the end.
+    """Return a learning-rate schedule with a linear warm-up and a decay to zero.
 
     The learning rate of step t is
 
@@ -51,7 +51,8 @@ def training_schedule(
 
     where t = 0, ..., T - 1, T is the number of steps, and w = warmup T is the number of
     steps in which the rate rises. During the rise, s = (t - w) / (T - w) is at most 0,
-    and the decay d(s) is 1. After the rise, d(s) falls to 0 at s = 1:
+    and the decay d(s) is 1. After the rise, d(s) falls and would reach 0 at s = 1,
+    which is t = T:
 
     | decay | name | d(s) |
     |---|---|---|
@@ -132,9 +133,9 @@ def grafted_shampoo(
 
     Shampoo multiplies a gradient by inverse roots of matrices, its factors, which are
     averages of products of gradients. Here the factors are moving averages with the
-    decay rate 0.999, ε is 1e-12, and the roots are computed again every ten steps. Shi
-    et al. (arXiv:2309.06497) advise this decay rate, this ε, and Adam's step lengths
-    (grafting).
+    decay rate 0.999. ε I is added to each factor, with ε = 1e-12, before its root is
+    taken. The roots are computed again every ten steps. Shi et al. (arXiv:2309.06497)
+    advise this decay rate, this ε, and Adam's step lengths (grafting).
 
     Args:
       learning_rate: Learning rate or schedule. The step has the length of Adam's step
@@ -191,11 +192,13 @@ def network_contenders(
 ) -> tuple[Contender, ...]:
     """Make contenders for networks: rules whose rate and schedule are searched.
 
-    A contender is a rule with its search space. The range of the rate is that of the
-    rule in `SPACES`. "muon" is `muon_with_adam`, whose two rates follow the same
-    schedule. "shampoo" is `grafted_shampoo`. For a rule that estimates its own learning
-    rate, such as "prodigy", the peak of the schedule is 1, and the factor of the
-    estimate is searched. The learning rate of a schedule-free rule does not decay.
+    A contender is a rule with its search space. By default the space has the rate, with
+    the range that `make_contenders` gives it, and the two hyper-parameters of the
+    schedule, `warmup` and `decay`. "muon" is `muon_with_adam`, whose two rates have
+    ranges of their own and follow the same schedule. "shampoo" is `grafted_shampoo`,
+    whose rate has a range of its own. For a rule that estimates its own learning rate,
+    such as "prodigy", the peak of the schedule is 1, and the factor of the estimate is
+    searched. The learning rate of a schedule-free rule does not decay.
 
     Args:
       rules: Mapping from a name to a rule, or a sequence of names of rules of this
@@ -214,8 +217,8 @@ def network_contenders(
       The contenders, in the order of `rules`. Their rates do not yet follow a schedule:
       `scheduled` adds it.
     Raises:
-      ValueError, TypeError: As for `make_contenders`, or a warm-up may be longer than
-        the training, or a decay is not in 0..3.
+      ValueError, TypeError: As for `make_contenders`, or the range of a warm-up is not
+        inside [0, 1), or the range of a decay is not inside [0, 3].
     Example:
       >>> muon, adam = network_contenders(["muon", "adam"])
       >>> list(muon.space)
@@ -292,7 +295,7 @@ def schedule_of(contender: Contender, values: Mapping[str, Any]) -> tuple[Any, A
 
     They are the arguments `warmup` and `decay` of `training_schedule`. If `values` has
     no warm-up, the warm-up is 10 % of the training. If `values` has no decay, the decay
-    is linear. For a schedule-free rule, it is None, which means no decay.
+    is linear, or None (no decay) for a schedule-free rule.
 
     Example:
       >>> (adam,) = network_contenders(["adam"], search_schedule=False)
@@ -306,7 +309,10 @@ def schedule_of(contender: Contender, values: Mapping[str, Any]) -> tuple[Any, A
 def scheduled(contender: Contender, num_steps: int) -> Contender:
     """Return a contender whose rates follow the schedule of a training.
 
-    A contender is a rule with its search space.
+    A contender is a rule with its search space. Its rates are the hyper-parameters
+    whose names end in "learning_rate". If there are none, the rate is the argument
+    `learning_rate` of the constructor, with its default as the peak, or else the first
+    hyper-parameter.
 
     The rules of this package and of optax receive the schedule as their learning rate.
     Any other constructor is called in each step with the rate of this step, a JAX
@@ -314,8 +320,8 @@ def scheduled(contender: Contender, num_steps: int) -> Contender:
 
     Args:
       contender: Result of `network_contenders`.
-      num_steps: Number of steps of the training. At its end the rates are zero, except
-        for schedule-free rules, whose rates do not decay.
+      num_steps: Number of steps of the training. At its end the rates have fallen to
+        zero, except for schedule-free rules, whose rates do not decay.
     Returns:
       The contender; its constructor takes the same hyper-parameters.
     Example:
@@ -411,7 +417,9 @@ def _rates(contender: Contender) -> tuple[list[str], dict[str, float]]:
 
 
 def decay_name(value: float | None) -> str:
-    """Return the name of a kind of decay of `training_schedule`; None is "none".
+    """Return the name of the argument `decay` of `training_schedule`: "cosine", ...
+
+    None has the name "none".
 
     Example:
       >>> decay_name(1.7)

@@ -17,9 +17,9 @@ def answer(numbers: Numbers) -> str:
     """Return the answer of a study on networks in a few sentences.
 
     `numbers` are the numbers of the study. For each rule, the answer compares its
-    validation loss with that of the baseline. It also names the smallest factor of the
-    loss that the study could detect, rules whose searches disagree, and rules whose
-    trainings all diverged.
+    validation loss with that of the baseline. The answer also gives the smallest factor
+    between two losses that the study could detect. It names rules whose searches led to
+    different losses, and rules whose trainings all diverged.
 
     Example:
       >>> one = {"rule": "muon", "baseline": "adam", "verdict": "better"}
@@ -91,7 +91,7 @@ def _interval(one: Numbers, ratio: str, low: str, high: str) -> str:
 
 
 def tables(numbers: Numbers) -> tuple[runs.Table, ...]:
-    """Return the table of validation losses and that of the chosen hyper-parameters."""
+    """Return the two tables of a study on networks: `losses_table`, `choices_table`."""
     return losses_table(numbers), choices_table(numbers)
 
 

@@ -148,15 +148,15 @@ def compare_networks(
 ) -> NetworkStudy:
     """Compare rules on networks by final validation loss, and by steps to equal loss.
 
-    All compared trainings have the same length. The learning rate falls to zero at the
-    end, except for schedule-free rules, which average their iterates instead. Every
-    rule gets several independent searches (`tuning.search`), each with its own trials
-    and seeds. They search the peak rate, the share of warm-up and the kind of decay
-    (`network_contenders`). The score is the validation loss at the end. The
-    hyper-parameters are chosen by the score on tuning seeds, and the score on other
-    seeds is reported. The accuracy on the test part is reported, too, but never used
-    for a choice. A training that diverges counts as ten times its initial loss. If
-    every training diverges, this is a result and not an error.
+    All compared trainings have the same number of steps. The learning rate falls to
+    zero at the end, except for schedule-free rules, which average their iterates
+    instead. Every rule gets several independent searches (`tuning.search`), each with
+    its own trials and seeds. The searches vary the peak rate, the share of warm-up and
+    the kind of decay (`network_contenders`). The score is the validation loss at the
+    end. The hyper-parameters are chosen by the score on tuning seeds, and the score on
+    other seeds is reported. The accuracy on the test part is reported, too, but never
+    used for a choice. The final loss of a training that diverges counts as ten times
+    its initial loss. If every training diverges, this is a result and not an error.
 
     The baseline is also trained for 0.5, 0.7, 1.4 and 2 times as many steps, with its
     chosen hyper-parameters. These trainings show how many steps the baseline needs for
@@ -174,9 +174,9 @@ def compare_networks(
     `evaluations` must state the cost of a step. Otherwise the rule is refused, and the
     error names the number of these calls. The study cannot detect data that a rule
     reads in other ways: from a closure (such as the validation part), files, global
-    variables, or callbacks to Python. If a rule is already made, the study also cannot
-    detect whether its schedule ends with the training. Look at the code of a rule from
-    other people before you trust its result.
+    variables, or callbacks to Python. If a rule is given as a finished gradient
+    transformation, the study also cannot detect whether its schedule ends with the
+    training. Look at the code of a rule from other people before you trust its result.
 
     Args:
       rules: Mapping from a name to a rule, or a sequence of names of rules of this
@@ -190,7 +190,8 @@ def compare_networks(
         the hyper-parameter. If there is no default range, the hyper-parameter is added
         to the search (`network_contenders`).
       evaluations: {rule: cost of one step}. The cost is how often a step evaluates the
-        objective on a batch, including the gradient that it receives.
+        objective on a batch. A value counts as one evaluation, and so does a gradient.
+        The gradient that the step receives counts, too.
       search_schedule: Whether warm-up and decay are searched. If False, every rule has
         a warm-up of 10 % and a linear decay, and only the rates are searched.
       searches: Number of independent searches of each rule on each network.
@@ -208,11 +209,11 @@ def compare_networks(
       The study; print it to see the answer.
     Raises:
       ValueError, TypeError: An argument is wrong, a rule cannot be traced, a budget is
-        too small for its search, a network has no validation part or a validation loss
-        that is not positive, or the states of the runs do not fit into the memory. The
-        error is raised before any training. During training, a final validation loss
-        below 0 raises an error, because rules are compared by the log of the loss. A
-        loss of 0 counts as the smallest normal float32.
+        too small for its search, a network has no validation part, its validation loss
+        at the initial point is not positive, or the states of the runs do not fit into
+        memory. These errors are raised before any training. After a training, a final
+        validation loss below 0 is a ValueError, because rules are compared by the log
+        of the loss. (A loss of 0 counts as the smallest normal float32.)
     References:
       Dahl et al., Benchmarking neural network training algorithms, arXiv:2306.07179.
       Wen et al., Fantastic pretraining optimizers, arXiv:2509.02046 (rankings change
@@ -528,9 +529,9 @@ def measure_on_network(
       - `accuracy` (J, n): the test accuracy on the reporting seeds, NaN if the network
         has no metric or no test part;
       - `update_rms` (J, n): the root mean square of the updates on the reporting seeds;
-      - `rates` (r,) and `rate_scores` (r, q): rates around the best rate, and their log
-        losses on q tuning seeds, at most three. They are missing if the rule has no
-        hyper-parameters.
+      - `rates` (r,) and `rate_scores` (r, q): rates around the rate of the search with
+        the lowest `tuning`, and the log losses of these rates on q tuning seeds, at
+        most three. The two arrays are missing if the rule has no hyper-parameters.
     """
     setting = _compile(network, contender, protocol, checkpoints)
     evaluate = Evaluate(
@@ -742,15 +743,16 @@ def log_lengths(
 
     The length of a training is its number of steps, divided by the number of steps of
     the study's trainings. The curve is the baseline's mean log loss at the end of a
-    training, as a function of the log length. First each entry of the curve is replaced
-    by the smallest entry at its own or a shorter length. Now the curve does not rise.
-    Then it is interpolated linearly. For a loss outside the range of the curve, the
-    result is the log length at the nearer end.
+    training, as a function of the log length. First, each entry of the curve is
+    replaced by the smallest entry at its own or a shorter length, so that the curve
+    does not rise. Then the log length is interpolated linearly as a function of the log
+    loss. For a loss outside the range of the curve, the result is the log length at the
+    nearer end.
 
     Args:
       logs: Log losses, shape (...).
-      factors: Lengths of the baseline's trainings, ascending.
-      curve: Mean log loss at each length.
+      factors: Lengths of the baseline's trainings, ascending, shape (l,).
+      curve: Mean log loss of the baseline at each length, shape (l,).
     Returns:
       Log lengths, shape (...).
     Example:

@@ -29,11 +29,12 @@ def origin(contenders: Sequence[Contender], own: Sequence[str] = ()) -> dict[str
       contenders: Rules with their search spaces.
       own: Names of the workloads that were given as objects, not by name.
     Returns:
-      A dict for JSON. `words` has the text with which a command line names each rule,
-      and `files` the name and the SHA-256 digest of each file in `words`. `code` has
-      the sources of the rules that are not from this package, as entries {"rules":
-      [name, ...], "text": source or None}. Rules with the same source share an entry.
-      `own` is the argument as a list.
+      A dict with four entries, which JSON can store. `words` is a dict from the name of
+      each rule to the text with which a command line names this rule (`rule_word`).
+      `files` lists the name and the SHA-256 digest of each file in `words`. `code`
+      lists the sources of the rules that are not from this package, as {"rules": [name,
+      ...], "text": source}. Rules with the same source share an entry, and the text is
+      None if the source is unknown. `own` is the argument as a list.
     """
     constructors = {c.name: inspect.unwrap(c.make_rule) for c in contenders}
     words = {name: rule_word(rule) for name, rule in constructors.items()}
@@ -100,7 +101,8 @@ def source_text(constructor: Any) -> str | None:
     The whole file is returned if it belongs to the user and has at most 256 KiB,
     because the rule may use other parts of the file. Otherwise, for example for a rule
     in an installed package or a notebook, only its function is returned. For a
-    functools.partial, the text begins with a line such as partial(rule, decay=0.9).
+    functools.partial, the text begins with a line such as "functools.partial(rule,
+    decay=0.9)".
 
     Returns:
       The source; None if it is unknown, as for a gradient transformation, which is

@@ -25,8 +25,9 @@ class Protocol(NamedTuple):
     Attributes:
       searches: Number of independent searches of each rule on each workload.
       budget: Number of trials (choices of hyper-parameters) with which each search
-        starts. The first trial is the rule's defaults. Then the better trials are run
-        on more seeds, and new trials around the best ones are added (`tuning.search`).
+        starts. The first of these trials is the rule's defaults. Later in the search,
+        the better trials are run on more seeds, and new trials around the best ones are
+        added (`tuning.search`).
       passes: Length of every training in passes over the data. A pass over n examples
         is n example gradients.
       batch_size: Number of examples in a mini-batch; None means full batch.
@@ -37,12 +38,12 @@ class Protocol(NamedTuple):
         seeds `tuning_seeds[j::searches]`. No seed is both a tuning seed and a reporting
         seed.
       tune_on: Part of the data on which a search scores its trials. If it is "train",
-        rules are reported on the training part, with other seeds. If it is
-        "validation", rules are reported on the test part, which does not affect the
+        rules are reported on the training part, too, but on the reporting seeds. If it
+        is "validation", rules are reported on the test part, which does not affect the
         choices.
-      target: A run reaches the target when f - f* is at most this share of its initial
-        value, where f is the objective and f* its minimum.
-      level: Coverage of the intervals.
+      target: Share between 0 and 1. A run reaches the target when f - f* is at most
+        this share of the initial f - f*, where f is the objective and f* its minimum.
+      level: Coverage of the confidence intervals.
       width: Number of runs that are trained at once. The rounding errors of a run
         depend on this number, so it is part of the protocol.
       search_seed: Random seed of the trials of all searches. Another seed gives other

@@ -24,9 +24,9 @@ def answer(numbers: Numbers) -> str:
     `numbers` are the numbers of the study. If there is one rule besides the baseline,
     the answer compares the two. If there are more rules, the answer names up to three
     rules for each verdict (better, worse, undecided). The answer also gives the
-    smallest factor that the study could have detected. It names up to three rules whose
-    searches disagree, and up to three that missed the target in more than half of their
-    runs.
+    smallest factor between two costs that the study could have detected. It names up to
+    three rules whose searches led to different costs, and up to three rules that missed
+    the target in more than half of their runs.
 
     Example:
       >>> overall = {"rule": "mine", "baseline": "adam", "verdict": "better"}
@@ -159,12 +159,15 @@ def interval(one: Numbers) -> str:
 
 
 def sortable(value: float | None) -> float:
-    """Return a number for sorting: inf if it is None."""
+    """Return the value, or inf for None, so that missing values are sorted last."""
     return math.inf if value is None else value
 
 
 def short(value: Any) -> str:
-    """Return a value as a short text; None becomes "not reached"."""
+    """Return a value as a short text.
+
+    A float gets three significant digits, and None becomes "not reached".
+    """
     if value is None:
         return "not reached"
     if isinstance(value, float):
@@ -182,7 +185,10 @@ def study_tables(numbers: Numbers) -> tuple[runs.Table, ...]:
 
 
 def costs_table(numbers: Numbers) -> runs.Table:
-    """Return the table of the costs of each rule on each workload, in several units."""
+    """Return the table of the costs of each rule on each workload.
+
+    The costs to reach the target are given in passes over the data, steps and seconds.
+    """
     ratios = {(c["workload"], c["rule"]): c for c in numbers["comparisons"]}
     rows = tuple(
         _costs_row(one, ratios.get((one["workload"], one["rule"])))

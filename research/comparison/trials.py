@@ -66,7 +66,7 @@ def measure_contenders(
       protocol: Terms of the comparison, from `plan`.
       contenders: Rules with their search spaces, from `plan`.
       workloads: Workloads, from `make_workloads`.
-      timed: Whether to measure the seconds per pass.
+      timed: Whether to measure the seconds per pass over the data.
       on_progress: Function that is called with (done, total, message), or None.
       checkpoints: Storage for finished measurements. By default nothing is stored.
     Returns:
@@ -114,11 +114,13 @@ def chunk_teller(
 ) -> OnChunk | None:
     """Report the start of a piece of work, and return a callback for its progress.
 
-    The callback is called with the progress of a sweep. If `on_progress` is None,
-    nothing is reported, and the result is None.
+    First, on_progress(done, total, label) is called. The callback takes the
+    `SweepProgress` p of this piece and calls on_progress(done + p.share, total, text),
+    where the text describes p and ends with the label. If `on_progress` is None,
+    nothing is called, and the result is None.
 
     Args:
-      on_progress: Function that is called with (done, total, message), or None.
+      on_progress: Function (done, total, message), or None.
       done, total: Number of finished pieces, and of all pieces.
       label: Name of the piece.
     """
@@ -142,15 +144,14 @@ def measure_share(
 ) -> None:
     """Measure one share of the pairs (workload, contender), and save the measurements.
 
-    A contender is a rule with its search space.
-
-    The share is every `parts`-th pair, starting at pair number `part`.
+    A contender is a rule with its search space. The share is every `parts`-th pair,
+    starting at pair number `part`, counted from 0.
 
     Args:
       protocol: Terms of the comparison, from `plan`.
       contenders: Rules with their search spaces, from `plan`.
       workloads: Workloads, from `make_workloads`.
-      timed: Whether to measure the seconds per pass.
+      timed: Whether to measure the seconds per pass over the data.
       part: Number of this share, from 0 to parts - 1.
       parts: Number of shares.
       checkpoints: Storage for the measurements.
@@ -217,40 +218,44 @@ def measure_contender(
     seeds, which no search uses. The defaults are trained on the reporting seeds, too.
     With a budget of one trial, only the defaults are trained.
 
+    The relative gap is f - f* divided by its initial value, where f is the objective
+    and f* its minimum. The cost of a run is the number of passes over the data until
+    the relative gap falls to the target. The log cost of a run that missed the target
+    is about the log of ten times its full length (`search_scores`).
+
     Args:
       workload: Workload with the parts of the data that the protocol needs.
       contender: The rule and its search space.
       protocol: Protocol of the comparison.
-      timed: Whether to measure the seconds per pass of the best choice. One training
-        then runs alone, which needs one more compilation.
+      timed: Whether to measure the seconds per pass over the data, with the choice of
+        the best search. One training then runs alone, which needs one more compilation.
       on_chunk: Function that is called with the progress of the searches, or None. The
         field `share` of the progress is the number of finished runs, divided by the
         largest number of runs that the measurement may need.
       checkpoints: Storage for unfinished runs. The caller makes it specific to this
         rule and workload.
     Returns:
-      Arrays and values of the measurement. There are J searches of h hyper-parameters.
-      Each search starts with t trials, and has m tuning seeds, of which s are screening
-      seeds. There are n reporting seeds, k evaluations in a training, and r rates.
+      A `Saved` with arrays and values. There are J searches of h hyper-parameters. Each
+      search starts with t trials, and has s screening seeds. There are n reporting
+      seeds, k evaluations in a training, and r rates. The arrays are:
 
       - `trials` (J, t, h): the trials with which the searches start;
       - `screening` (J, t, s): their log costs on the screening seeds;
       - `chosen` (J, h): the trial that each search chose;
       - `tuning` (J,): the mean log cost of this trial on the tuning seeds;
       - `costs` (J, n) and `final` (J, n): for this trial on the reporting seeds, the
-        passes to the target (inf for a run that missed it), and the relative gap at the
-        end;
+        cost (inf for a run that missed the target) and the relative gap at the end;
       - `passes` (k,) and `curves` (J n, k): the passes at each evaluation, and the
-        relative gaps of these runs there. The relative gap is f - f* divided by its
-        initial value, where f is the objective and f* its minimum;
+        relative gaps of the same J n runs at these evaluations;
       - `default_costs` (n,): the costs of the defaults on the reporting seeds;
-      - `best_of` (t, 3): the expected cost of the best of 1, 2, ..., t trials, with its
-        interval;
-      - `rates` (r,) and `rate_scores` (r, q): rates around the rate of the best search,
-        and their log costs on q tuning seeds, at most ten. They are missing if the rule
-        has no learning rate.
+      - `best_of` (t, 3): the expected cost of the best of 1, 2, ..., t trials, and the
+        low and high end of its interval;
+      - `rates` (r,) and `rate_scores` (r, q): learning rates around the one that the
+        best search chose, and their log costs on q tuning seeds, at most ten. The best
+        search is the one with the lowest `tuning`. The two arrays are missing if the
+        rule has no learning rate.
 
-      The values can be written as JSON; a study stores them as one entry of `cells`.
+      The values can be written as JSON. A study stores them as one entry of `cells`.
     Raises:
       ValueError: The workload lacks a part of the data, or its optimum is not known.
     """
@@ -313,23 +318,24 @@ def train_trials(
 ) -> tuple[Outcomes, Float[np.ndarray, " evaluations"]]:
     """Train given trials on all reporting seeds, without a search.
 
-    A trial is a choice of hyper-parameters. The reporting seeds are the seeds that no
-    search uses (`Protocol`).
+    A trial is a choice of hyper-parameters. The reporting seeds are `protocol.seeds`,
+    which no search uses.
 
     Args:
       workload: Workload with the parts of the data that the protocol needs.
       contender: The rule and its search space.
       protocol: Protocol of the comparison.
-      values: Values of each hyper-parameter, by name, shape (count,).
+      values: Dict from the name of each hyper-parameter to its values in the trials,
+        shape (count,).
       count: Number of trials.
       on_chunk: Function that is called with the progress of the runs, or None.
       checkpoints: Storage for unfinished runs. By default nothing is stored.
     Returns:
-      The outcomes (costs and relative gaps of each trial on each seed), and the passes
-      over the data at each of the k evaluations, shape (k,).
+      The `Outcomes` (costs and relative gaps of each trial on each seed), and the
+      passes over the data at each of the k evaluations, shape (k,).
     Raises:
-      ValueError, TypeError: An argument is wrong; a column of `values` does not have
-        `count` entries; or the optimum of the workload is not known.
+      ValueError, TypeError: An argument is wrong, an array of `values` does not have
+        `count` entries, or the optimum of the workload is not known.
     Example:
       >>> from research.comparison import make_contenders, make_protocol
       >>> from research.comparison import make_workloads

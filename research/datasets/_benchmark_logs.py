@@ -9,17 +9,17 @@ def benchmark_logs() -> dict[str, str]:
 
     The benchmark trains one network with many update rules, and asks for the fewest
     steps to a validation loss of 3.28. Its text files are README.md, notes, and the
-    logs of trainings, each with the code that ran. The files have the content that they
-    had at the commit f411b3d. The archive is downloaded if it is missing.
+    logs of trainings, each with the code that ran. The files are those of the commit
+    f411b3d. They are in one archive, which is downloaded if it is missing.
 
     Returns:
       Dict from the path of each file to its text, sorted by path. The paths are
       "README.md", "results/....txt" and so on. Bytes that are not UTF-8 become the
       replacement character.
     Raises:
-      ValueError: The file is damaged.
-      OSError: The file is missing and cannot be downloaded. The message says how to get
-        it.
+      ValueError: The archive is damaged.
+      OSError: The archive is missing and cannot be downloaded. The message says how to
+        get it.
     References:
       Jordan (2026), Modded-NanoGPT Optimization Benchmark,
       github.com/KellerJordan/modded-nanogpt, records/track_3_optimization.

@@ -35,8 +35,9 @@ def read_image(
     Returns:
       The pixels, uint8, shape (H, W, C).
     Raises:
-      ValueError: The file is not an image, is damaged, has several frames, or has
-        another size or other channels.
+      ValueError: shape is not (H, W, 1) or (H, W, 3). Or the file is not an image, is
+        damaged, has several frames, has another size or other channels, or is stored
+        rotated (as its EXIF data say).
       OSError: The file cannot be read.
     Example:
       >>> import tempfile

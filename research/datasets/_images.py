@@ -58,7 +58,7 @@ def images(name: str) -> ImageSplit:
 
     | name | training + test | H, W, C | split |
     |---|---|---|---|
-    | digits | 1,437 + 360 | 8, 8, 1 | the last fifth (other writers) is the test part |
+    | digits | 1,437 + 360 | 8, 8, 1 | the last fifth is the test part |
     | mnist_5k | 4,000 + 1,000 | 28, 28, 1 | 400 + 100 images per class |
     | mnist | 60,000 + 10,000 | 28, 28, 1 | the split of its authors |
     | fashion_mnist | 60,000 + 10,000 | 28, 28, 1 | the split of its authors |

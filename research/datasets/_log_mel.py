@@ -46,8 +46,8 @@ def log_mel(
       samples, and t is the length after padding.
     Raises:
       TypeError: wave is neither int16 nor floating.
-      ValueError: wave is empty or not one-dimensional, a number is out of range, or
-        `mel_weights` raises an error.
+      ValueError: wave is empty or not one-dimensional, a number is out of range, or a
+        band is too narrow to contain a frequency of the spectrum.
     References:
       Davis & Mermelstein (1980), Comparison of parametric representations for
       monosyllabic word recognition, IEEE Transactions on Acoustics, Speech, and Signal
@@ -129,14 +129,14 @@ def frames(
 def power_spectrum(
     framed: Float[np.ndarray, "frames length"],
 ) -> Float[np.ndarray, "frames N/2+1"]:
-    """Compute the power spectrum |X(f)|² of each frame under a periodic Hann window.
+    """Compute the power spectrum of each frame under a periodic Hann window.
 
-    X is the discrete Fourier transform of the product of frame and window. Each frame
-    is padded with 0 to N samples, where N is the smallest power of two that is not
-    below the length of the frame. Let P(k) be the power at the frequency k / N, in
-    cycles per sample, for k = 0, ..., N/2. By Parseval's theorem, P(0) + 2 P(1) + ... +
-    2 P(N/2 - 1) + P(N/2) = N Σ_t (window_t x_t)², where x_t are the samples of the
-    frame.
+    The product of frame and window is padded with 0 to N samples, where N is the
+    smallest power of two that is not below the length of the frame. Let X be the
+    discrete Fourier transform of this product. The power at the frequency k / N, in
+    cycles per sample, is P(k) = |X(k)|² for k = 0, ..., N/2. By Parseval's theorem,
+    P(0) + 2 P(1) + ... + 2 P(N/2 - 1) + P(N/2) = N Σ_t (window_t x_t)², where x_t are
+    the samples of the frame.
 
     Args:
       framed: Frames of floating samples, shape (frames, length), length at least 2.

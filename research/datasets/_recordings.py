@@ -20,12 +20,13 @@ class Recordings(NamedTuple):
     """Recordings of spoken digits.
 
     Attributes:
-      waves: List of n arrays of samples, int16, each of shape (t,). The length t
-        differs between recordings.
+      waves: List of n arrays of samples, each of shape (t,). The length t differs
+        between recordings. `recordings` returns samples of int16.
       rate: Number of samples per second.
       digit: Spoken digit 0..9 of each recording, shape (n,), int32.
       speaker: Index of the speaker in `speakers`, shape (n,), int32.
-      index: Number of the repetition, counted from 0, shape (n,), int32.
+      index: Number of the repetition of this digit by this speaker, counted from 0,
+        shape (n,), int32.
       speakers: Names of the speakers.
     """
 
@@ -40,8 +41,8 @@ class Recordings(NamedTuple):
 def recordings() -> Recordings:
     """Load the Free Spoken Digit Dataset: 10 digits, 6 speakers, 50 repetitions, 8 kHz.
 
-    The recordings are sorted by digit, speaker and index. The file is downloaded if it
-    is missing.
+    The recordings are sorted by digit, then by speaker, then by repetition. The file is
+    downloaded if it is missing.
 
     Returns:
       The recordings.

@@ -41,11 +41,12 @@ class SequenceSplit(NamedTuple):
 
 
 def vowels() -> SequenceSplit:
-    """Load Japanese Vowels: utterances of the two vowels /ae/ by nine men.
+    """Load Japanese Vowels: utterances of the vowels /a/ and /e/ in turn by nine men.
 
-    The data set is split as by its authors: 270 training utterances (30 per speaker)
-    and 370 test utterances (24 to 88 per speaker). Each utterance has 7 to 29 steps of
-    12 LPC cepstra. The file is downloaded if it is missing.
+    The label of an utterance is its speaker. The split is that of the authors: 270
+    training utterances (30 per speaker) and 370 test utterances (24 to 88 per speaker).
+    Each utterance has 7 to 29 steps with 12 LPC cepstral coefficients each. The file is
+    downloaded if it is missing.
 
     Returns:
       The data set, with T = 29 and d = 12. Its arrays are copies that may be changed.

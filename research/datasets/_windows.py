@@ -14,7 +14,8 @@ def window_starts(
     A model reads the first `context` tokens of a window. After each of these tokens, it
     predicts the next token. If the stride is `context` and the offset is 0, every token
     of the text is predicted once, except the first token and the tokens at the end that
-    do not fill a window. A stride of 1 gives all windows.
+    do not fill a window. If the stride is 1 and the offset is 0, the result contains
+    all possible starts.
 
     Args:
       num_tokens: Number T of tokens of the text.

@@ -92,14 +92,16 @@ DATASETS: dict[str, tuple[str, dict[str, bool], tuple[str, str, str]]] = {
 
 
 def load(name: str) -> Dataset:
-    """Load a bundled data set.
+    """Load a small data set that is part of scikit-learn.
+
+    n is the number of examples and d the number of features.
 
     | name | n, d | y |
     |---|---|---|
     | diabetes | 442, 10 | disease progression after a year; columns of x have norm 1 |
     | diabetes_raw | 442, 10 | as diabetes, but x in years, kg/m², ... |
     | breast_cancer | 569, 30 | 0 = malignant, 1 = benign (scikit-learn's order) |
-    | digits | 1797, 64 | digit 0..9 of an 8 by 8 image, intensities 0..16 |
+    | digits | 1797, 64 | digit 0..9; x are 8 by 8 images with intensities 0..16 |
     | iris | 150, 4 | species: 0 = setosa, 1 = versicolor, 2 = virginica |
     | wine | 178, 13 | one of three cultivars |
 
@@ -108,7 +110,7 @@ def load(name: str) -> Dataset:
     Returns:
       The data set with its provenance. Its arrays are copies that may be changed.
     Raises:
-      ValueError: The name is unknown. The message suggests the nearest name.
+      ValueError: The name is unknown. The message suggests similar names.
     Example:
       >>> dataset = load("breast_cancer")
       >>> dataset.x.shape, dataset.target_names

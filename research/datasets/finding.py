@@ -22,8 +22,9 @@ class Folder(NamedTuple):
 
     Attributes:
       path: The folder.
-      owner: Origin of the files: GIVEN (the user's folder), SYSTEM or CACHE. Only in
-        the cache, a damaged file is downloaded again.
+      owner: Origin of the files: GIVEN (the user's folder), SYSTEM (a package of the
+        operating system) or CACHE (downloads). A damaged file is downloaded again only
+        if it is in the cache.
     """
 
     path: Path
@@ -31,14 +32,15 @@ class Folder(NamedTuple):
 
 
 def find_source(name: str, loader: str = "") -> Source:
-    """Return the data set with this name.
+    """Return the entry of `SOURCES` with this name.
 
     Args:
       name: Name of the data set, a key of `SOURCES`.
-      loader: Name of a function of `research.datasets`, or "". If a name is given, only
-        the data sets that this function loads are considered.
+      loader: Name of a function of `research.datasets` that must be able to load the
+        data set, such as "images". "" allows all data sets.
     Raises:
-      ValueError: The name is unknown. The message suggests the nearest name.
+      ValueError: The name is unknown, or the function does not load this data set. The
+        message suggests similar names.
     Example:
       >>> find_source("fashion_minst", "images")
       Traceback (most recent call last):
@@ -65,7 +67,7 @@ def search_folders(source: Source) -> tuple[Folder, ...]:
     package. The last is the cache.
 
     Raises:
-      ValueError: DESCENT_DATA is not a folder.
+      ValueError: DESCENT_DATA is set to a path that is not a folder.
     """
     found = []
     if given := os.environ.get(VARIABLE):
@@ -83,9 +85,9 @@ def search_folders(source: Source) -> tuple[Folder, ...]:
 def copies(source: Source, file: File) -> list[tuple[Folder, Path]]:
     """List every copy of a file on this machine, in search order.
 
-    A copy may be damaged; `fault` checks a copy. MNIST and Fashion-MNIST use the same
-    file names. A file of the other one of these two data sets is therefore not listed,
-    not even as a damaged copy.
+    Copies are found by their file name, and may be damaged. `fault` checks a copy.
+    MNIST and Fashion-MNIST use the same file names. For a file of one of them, the file
+    of the other with the same name is not listed.
 
     Args:
       source: Data set of `SOURCES`.
@@ -115,9 +117,10 @@ def copies(source: Source, file: File) -> list[tuple[Folder, Path]]:
 
 
 def fault(path: Path, file: File) -> str | None:
-    """Describe why a copy is wrong: show its hash and the expected hash.
+    """Return a sentence with the hash of a copy and the expected hash, if they differ.
 
-    Return None if the copy is right.
+    `path` is the copy, and `file` has the expected hash. Return None if the hashes are
+    equal.
     """
     found = digest(path, file.hashed)
     if found == file.sha256:

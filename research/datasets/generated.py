@@ -42,8 +42,9 @@ class Problem(NamedTuple):
     Attributes:
       x: Inputs, shape (n, d), float64.
       y: Targets, shape (n,): float64, or int64 labels 0 and 1.
-      weights: True direction or coefficients, shape (d,). Each generator's docstring
-        defines them.
+      weights: True coefficients w of the columns of x, or the direction of largest
+        margin, shape (d,). The docstring of the function that generates the data says
+        which.
       intercept: True constant term.
     """
 
@@ -58,8 +59,9 @@ def quadratic(
 ) -> Function:
     """Build the quadratic f(x) = ½ xᵀAx - bᵀx with given eigenvalues of A.
 
-    Here A = Q diag(eigenvalues) Qᵀ, and Q is drawn uniformly from the orthogonal group.
-    The minimiser x* is drawn from N(0, I). So b = A x* and f(x*) = -½ x*ᵀ A x*.
+    Here A = Q diag(eigenvalues) Qᵀ, and Q is drawn uniformly from the orthogonal
+    matrices. The minimiser x* is drawn from N(0, I), and b = A x*. The minimum is f(x*)
+    = -½ x*ᵀ A x*.
 
     Args:
       seed: Seed of Q and x*.
@@ -173,10 +175,10 @@ def linear_problem(
     The targets are y = x w + c + noise ε with w ~ N(0, I), c ~ N(0, 1) and ε ~ N(0, I).
     The columns of x are centred and satisfy xᵀx / n = V diag(λ) Vᵀ. Here V is a random
     orthogonal matrix, and λ is a geometric sequence of d numbers from 1 / condition to
-    1. (For d = 1, λ is 1 / condition.) The columns are centred, so the intercept does
-    not interact with the weights, and the curvature in the intercept is 1. Half the
-    mean squared error therefore has the smoothness constant L = 1 and the strong
-    convexity constant μ = 1 / condition.
+    1. (For d = 1, λ is 1 / condition.) The Hessian of half the mean squared error has
+    the eigenvalues λ for the weights and the eigenvalue 1 for the intercept. Its
+    smoothness constant is therefore L = 1, and its strong convexity constant is μ = 1 /
+    condition.
 
     Args:
       seed: Seed of V, w, c, x and ε.
@@ -221,13 +223,14 @@ def overlapping_classes(
 ) -> Problem:
     """Generate two overlapping Gaussian classes whose log-odds are exactly linear.
 
-    Each class has probability ½, and log(p(1|x) / p(0|x)) = x w. The covariance within
-    a class is B Bᵀ for a random matrix B. The eigenvalues of B Bᵀ are a geometric
-    sequence of d numbers from 1 / condition to 1. (For d = 1, the eigenvalue is 1 /
-    condition.) The mean of class 1 is ½ separation B u for a random unit vector u, and
-    the mean of class 0 is its negative. It follows that w = separation B⁻ᵀ u and that
-    the intercept is 0. The smallest possible error rate (Bayes) is Φ(-separation / 2),
-    where Φ is the normal distribution function.
+    The classes 0 and 1 have probability ½ each. The covariance within a class is B Bᵀ
+    for a random matrix B. The eigenvalues of B Bᵀ are a geometric sequence of d numbers
+    from 1 / condition to 1. (For d = 1, the eigenvalue is 1 / condition.) The mean of
+    class 1 is ½ separation B u for a random unit vector u, and the mean of class 0 is
+    its negative. It follows that the log-odds of class 1 at a point x are x w, with w =
+    separation B⁻ᵀ u and without an intercept. The smallest error rate that a classifier
+    can reach (the Bayes error) is Φ(-separation / 2), where Φ is the standard normal
+    distribution function.
 
     Args:
       seed: Seed of u, B, the labels and the points.
@@ -237,9 +240,9 @@ def overlapping_classes(
       condition: Ratio of the largest to the smallest eigenvalue of the covariance, at
         least 1.
     Returns:
-      The data, with the Bayes direction w and intercept 0. These coefficients minimise
-      the expected logistic loss. The coefficients that minimise the mean loss of the n
-      rows differ from w and 0 by O(1 / √n).
+      The data, with the weights w and the intercept 0. These coefficients minimise the
+      expected logistic loss. The coefficients that minimise the mean loss of the n rows
+      differ from w and 0 by O(1 / √n).
     Raises:
       TypeError: seed is not an integer >= 0.
       ValueError: An argument is out of range.
@@ -266,8 +269,9 @@ def separable_classes(seed: int, n: int, d: int, margin: float) -> Problem:
     that belongs to the class of the point. The distance of the point from the plane is
     margin plus the absolute value of a standard normal number, and the position along
     the plane is normally distributed. No point is closer to the plane than the first
-    two, and u is the line between them. Therefore u is the unique direction of largest
-    margin. Gradient descent on the logistic loss converges to this direction.
+    two points, and u is the direction of the line between these two. Therefore u is the
+    unique direction of largest margin. On the logistic loss, the direction of the
+    weights in gradient descent converges to u.
 
     Args:
       seed: Seed of u, the labels and the points.

@@ -116,11 +116,11 @@ def wavs_in(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def logs_in(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the text files of the benchmark of `benchmark_logs` from an archive.
+    """Yield the text files that `benchmark_logs` loads from a tar archive.
 
-    The benchmark is the folder records/track_3_optimization of the repository
-    modded-nanogpt, and the archive contains this repository. The argument and the
-    errors are those of `wavs_in`.
+    They are the .txt, .stdout, .out and .md files in the folder
+    records/track_3_optimization of the repository modded-nanogpt. `path` is the archive
+    of this repository. The errors are those of `wavs_in`.
 
     Yields:
       A pair for each file: the path below the folder of the benchmark, and the content.

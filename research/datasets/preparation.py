@@ -9,7 +9,7 @@ from research.checks import check_count, check_numbers
 
 
 def check_xy(x: Float[np.ndarray, "n *d"], y: Num[np.ndarray, "n *k"]) -> None:
-    """Raise an error for data on which training would fail without a message.
+    """Raise an error for inputs or targets on which a training would silently fail.
 
     Args:
       x: Inputs, shape (n, ...), floating.
@@ -66,8 +66,9 @@ def split(
     """Split the rows at random into disjoint parts that cover the data.
 
     The rows are permuted by NumPy's default generator, so the same seed gives the same
-    parts on every machine. Part k ends at row ⌊n (fractions[0] + ... + fractions[k])⌋
-    of the permutation. The parts are not stratified by class.
+    parts on every machine. Part k = 0, 1, ... ends before row ⌊n (fractions[0] + ... +
+    fractions[k])⌋ of the permutation. The shares of the classes can differ between the
+    parts.
 
     Args:
       x: Inputs, shape (n, ...).
@@ -78,8 +79,9 @@ def split(
       One pair (x, y) for each fraction: by default the training, validation and test
       parts.
     Raises:
-      TypeError, ValueError: As in `check_xy`, or fractions are not positive with sum 1,
-        or a part would be empty.
+      TypeError: As in `check_xy`.
+      ValueError: As in `check_xy`, or seed is not an integer >= 0, fractions are not
+        positive with sum 1, or a part would be empty.
     Example:
       >>> parts = split(np.ones((1797, 64)), np.arange(1797))
       >>> [len(x) for x, y in parts]

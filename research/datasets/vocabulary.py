@@ -16,7 +16,8 @@ UNKNOWN = 0  # Token of every word outside the vocabulary.
 def make_vocabulary(texts: Sequence[str], least_count: int = 1) -> dict[str, int]:
     """Assign the numbers 1, 2, ... to the words of texts, the most common word first.
 
-    Rare words get no number. Token 0 stands for all words outside the vocabulary.
+    Words that occur fewer than least_count times are not in the vocabulary. Token 0
+    stands for all words outside the vocabulary.
 
     Args:
       texts: List of texts, each with words separated by spaces. Pass only the training

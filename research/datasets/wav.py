@@ -19,7 +19,7 @@ def read_wav(content: bytes, rate: int, where: str) -> Int16[np.ndarray, "t"]:
     Returns:
       The samples, int16, shape (t,).
     Raises:
-      ValueError: The file has another format or is truncated.
+      ValueError: The file has another format, is truncated or has no samples.
     """
     try:
         with wave.open(io.BytesIO(content)) as file:

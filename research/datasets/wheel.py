@@ -49,10 +49,11 @@ def read_text(path: Path, member: str) -> str:
 
 
 def as_text(content: bytes, where: str) -> str:
-    """Decode bytes as UTF-8. ASCII is a part of UTF-8.
+    """Decode bytes as UTF-8.
 
     Raises:
-      ValueError: The content is not UTF-8. The message contains `where`.
+      ValueError: The content is not UTF-8. The message begins with `where`, the name of
+        the content.
     """
     try:
         return content.decode("utf-8")

@@ -32,11 +32,12 @@ def checkpoint_scan(
 
     - levels=1 stores the carry of each step.
     - levels=2 divides the steps into about √T parts. It stores the first carry of each
-      part. While it goes back through one part, it stores the carries inside this part.
-    - levels=3 divides the parts again.
+      part. While reverse mode goes back through one part, the carries inside this part
+      are stored.
+    - levels=3 divides each part into parts once more.
 
-    With L levels, about L T^(1/L) carries and the arrays of one step are stored, and
-    reverse mode computes each step L + 1 times.
+    With L levels, about L T^(1/L) carries and the intermediate values of one step are
+    stored at the same time. Value and gradient together compute each step L + 1 times.
 
     The value is bit-identical to that of `jax.lax.scan`. Forward mode and derivatives
     of derivatives work too. T need not be divisible into equal parts.
@@ -45,16 +46,16 @@ def checkpoint_scan(
       f: Function (carry, x) -> (carry, y), as for `jax.lax.scan`.
       init: First carry, a pytree of arrays.
       xs: A pytree of arrays of shape (T, ...), or None if `length` is given.
-      levels: Number of levels, 1 to 3. Not used if memory_bytes is given.
+      levels: Number of levels, 1, 2 or 3. Not used if memory_bytes is given.
       memory_bytes: Largest temporary memory of XLA in bytes, or None to use `levels`.
         The smallest number of levels that needs at most this memory is used. To measure
-        the need, one program is compiled for each number of levels, from 1 on. This
-        program computes the sum of squares of all outputs, and the gradient of this sum
-        with respect to init, xs and the arrays that f uses. The need includes the
-        memory of ys, so return None as y if you do not need ys. Under `jax.vmap`, the
-        limit holds for one element of the batch.
-      length: Number T of steps. Needed if xs is None. Otherwise None, or the length of
-        the first axis of each array in xs.
+        the memory, a program is compiled for 1 level, then for 2 and 3 levels until the
+        memory is small enough. This program computes the sum of squares of all outputs,
+        and the gradient of this sum with respect to init, xs and the arrays that f
+        uses. Its memory includes that of ys, so return None as y if you do not need ys.
+        Under `jax.vmap`, the limit holds for one element of the batch.
+      length: Number T of steps. If xs is not None, `length` may be None, which means
+        the length of the first axis of the arrays in xs.
     Returns:
       (last carry, ys), as `jax.lax.scan`.
     Raises:

@@ -21,10 +21,9 @@ class ForwardGradient(NamedTuple):
 
     Attributes:
       gradient: The estimate, in the structure and shapes of x.
-      relative_error: Expected size of the error of the estimate, divided by the length
-        of the true gradient. The expected size is the root mean square of the error's
-        length over all random directions. This quotient is √((n + 1) / samples) if x
-        has n numbers, whatever f is.
+      relative_error: Root mean square of the length of the error over all random
+        directions, divided by the length of the true gradient. This is
+        √((n + 1) / samples) if x has n numbers, for every f whose gradient is not 0.
     """
 
     gradient: Any
@@ -41,14 +40,15 @@ def forward_gradient(
     of f. Unlike reverse mode, it stores no intermediate values. But the mean square of
     the error is (n + 1) / samples times |∇f|², where n is the number of entries of x.
     Even with n samples, the error is about as long as the gradient itself. An error of
-    1 % takes more than 10,000 n samples. `gradient` is exact and costs a few
-    evaluations of f, whatever n is. Use this function to learn why reverse mode
-    matters, or if f has no reverse mode.
+    1 % takes 10,000 (n + 1) samples. `gradient` has only rounding errors, and in
+    reverse mode it costs a few evaluations of f, whatever n is. Use this function to
+    learn why reverse mode matters, or if f has no derivative rule for reverse mode and
+    n passes of forward mode cost too much.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.
       x: Point of evaluation.
-      key: Random key; it draws the directions.
+      key: Random key from which the directions are drawn.
       samples: Number of directions, at least 1.
     Returns:
       The `ForwardGradient`.

@@ -35,11 +35,11 @@ class HessianSpectrum(NamedTuple):
     """Some eigenvalues of a Hessian, with their eigenvectors and residuals.
 
     Attributes:
-      values: The eigenvalues, a NumPy array of shape (count,). With `which` =
-        "largest", the largest comes first; with "smallest", the smallest; and with
-        "magnitude", the one with the largest absolute value.
-      vectors: Eigenvectors of length 1, in the structure of x. Each leaf has a leading
-        axis for the eigenvalues.
+      values: The eigenvalues, a NumPy array of shape (count,). They are descending for
+        which="largest", ascending for "smallest", and have descending absolute values
+        for "magnitude".
+      vectors: Eigenvectors of length 1, in the structure of x and in the order of
+        `values`. A leaf of x of shape s becomes an array of shape (count, *s).
       residuals: |H v - λ v| for each eigenvalue λ and its vector v, shape (count,). H
         is the Hessian, and it has an eigenvalue within this distance of λ, up to
         the rounding errors of the product H v.
@@ -67,22 +67,21 @@ def hessian_spectrum(
     The eigenvalues are computed from products of the Hessian and vectors
     (`hessian_vector_product`), by the implicitly restarted Lanczos method of ARPACK
     (`scipy.sparse.linalg.eigsh`). The method runs until it converges to the precision
-    of the dtype. If it does not converge, an error is raised. The package matfree has a
-    Lanczos method that can be compiled. But its number of iterations is fixed, so the
-    caller would have to find out whether it converged. The Hessian itself is computed
-    in one case, column by column: if x has at most 32 numbers, or at most 2 · count.
+    of the dtype. If it does not converge, an error is raised. But if x has at most 32
+    numbers, or at most 2 · count, the whole Hessian is computed, column by column, and
+    the Lanczos method is not used.
 
-    If the Lanczos method is used, a multiple eigenvalue may be listed fewer times than
-    it occurs. The reason is that the method seldom finds more than one of the
-    eigenvectors of this eigenvalue from one start.
+    The Lanczos method may list a multiple eigenvalue fewer times than it occurs. From
+    one start, it seldom finds more than one eigenvector of such an eigenvalue.
 
-    The function runs ARPACK on the host, so it cannot be compiled or mapped. f is
-    compiled at each call. If you pass `jax.jit(f)`, f is compiled once for many calls.
+    ARPACK runs on the host, so do not call this function inside `jax.jit` or
+    `jax.vmap`. f is compiled at each call. If you pass `jax.jit(f)`, f is compiled once
+    for many calls.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.
       x: Point of evaluation.
-      key: Random key; it draws the start of the iteration.
+      key: Random key from which the start of the Lanczos method is drawn.
       count: Number of eigenvalues, at most the number n of entries of x.
       which: "largest", "smallest", or "magnitude" for the eigenvalues with the largest
         |λ|. The result is sorted in the same way, with the most extreme eigenvalue
@@ -96,7 +95,7 @@ def hessian_spectrum(
       ValueError: x has no numbers, count is not in 1..n, `which` is an unknown name, or
         a product of the Hessian and a vector is not finite.
       TypeError: key is not a key.
-      RuntimeError: The iteration did not converge.
+      RuntimeError: The Lanczos method did not converge.
     References:
       Lehoucq, Sorensen & Yang, ARPACK users' guide, SIAM 1998. Parlett, The symmetric
       eigenvalue problem, SIAM 1998, section 4.5, for the meaning of the residual.

@@ -38,24 +38,25 @@ def laplacian(
 ) -> Any:
     """Compute the Laplacian Δf = Σ_i ∂²f / ∂x_i², the trace of the Hessian.
 
-    The Hessian is not stored. If x has n numbers, the method "forward" evaluates f and
-    its first two derivatives along all n axes at once, by nested forward mode. It needs
-    about n times the memory of f. The method "loop" does this for one axis after
-    another, and needs the memory for one axis. The method "folx" calls the package
-    folx, which propagates the value, the Jacobian and the Laplacian of every
-    intermediate result together. folx is faster on networks. You must install it (`pip
-    install folx`). folx is not chosen automatically, because a number should not depend
-    on which packages are installed. Version 0.2.30 of folx works with JAX 0.7.2 to
-    0.12, but has no rule for loops (`jax.lax.scan`) on JAX 0.12.
+    The Hessian is not stored. Let n be the number of entries of x.
+
+    * "forward" evaluates f and its first two derivatives along all n axes at once, by
+      nested forward mode. This method needs about n times the memory of f.
+    * "loop" does the same for one axis after another. It needs only the memory for one
+      axis.
+    * "folx" calls the package folx, which propagates the value, the Jacobian and the
+      Laplacian of every intermediate result together. On networks, this is often
+      faster. The method needs `pip install folx`. Version 0.2.30 of folx works with JAX
+      0.7.2 to 0.12, but has no rule for loops (`jax.lax.scan`) on JAX 0.12.
 
     If f selects between branches (`jnp.where`, `lax.cond`), the result is the Laplacian
     of the branch that is selected at x.
 
     Args:
-      f: Function of one pytree of floating arrays. It may return an array or a pytree.
-        The Laplacian of each entry is then computed.
+      f: Function of one pytree of floating arrays. It returns a number, an array or a
+        pytree. The Laplacian of each entry of its value is computed.
       x: Point of evaluation.
-      method: "forward", "loop" or "folx".
+      method: "forward", "loop" or "folx", as above.
     Returns:
       The Laplacian, in the structure and shapes of f(x).
     Raises:
@@ -117,17 +118,18 @@ def laplacian_estimate(
     """Estimate the Laplacian as the mean of vᵀ H v over random directions v.
 
     H is the Hessian of f at x, and its trace is the Laplacian. The entries of each v
-    are 1 or -1, with equal probability. So the mean of v vᵀ is the identity, and the
-    mean of vᵀ H v is the trace of H. The variance of the estimate is 2 / samples times
-    the sum of the squares of all entries of H off the diagonal. So the estimate is
-    exact for a diagonal Hessian, and may be useless for others. A sample costs a few
-    evaluations of f. If x has n numbers, `laplacian` costs about n times as much as one
-    sample. Look at the standard error before you use the estimate.
+    are drawn independently and are 1 or -1 with equal probability. So the mean of v vᵀ
+    is the identity, and the mean of vᵀ H v is the trace of H. The variance of the
+    estimate is 2 / samples times the sum of the squares of all entries of H off the
+    diagonal. So the estimate has no random error if H is diagonal. If the entries off
+    the diagonal are large, the error can be larger than the Laplacian. Look at the
+    standard error before you use the estimate. A sample costs a few evaluations of f.
+    If x has n numbers, `laplacian` costs about n times as much as one sample.
 
     Args:
       f: Function of one pytree of floating arrays, as in `laplacian`.
       x: Point of evaluation.
-      key: Random key; it draws the directions.
+      key: Random key from which the directions are drawn.
       samples: Number of directions, at least 2.
     Returns:
       The `LaplacianEstimate`.

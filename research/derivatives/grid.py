@@ -21,17 +21,17 @@ _BLOCK = 1 << 16
 def fornberg_weights(nodes: Any, at: Any, order: int) -> Float[np.ndarray, "*batch s"]:
     """Return the weights w of the formula f^(order)(at) ≈ Σ_j w_j f(nodes_j).
 
-    Here f^(order) is the derivative of f of this order, and j runs over all nodes. The
-    formula is exact, except for rounding, if f is a polynomial of degree below the
-    number of nodes.
+    Here f^(n) is the n-th derivative of f, and j runs over all nodes. If f is a
+    polynomial of degree below the number of nodes, the formula has only rounding
+    errors.
 
     Args:
       nodes: Distinct abscissae, shape (..., s) with s > order. Each row along the last
         axis belongs to one formula.
       at: Point of the derivative: one number for all formulas, or an array with one
         number for each formula, shape (...).
-      order: Order of the derivative, at least 0. For order 0, the formula interpolates
-        f.
+      order: Order of the derivative, an integer in 0..1000. For order 0, the formula
+        interpolates f.
     Returns:
       The weights, shape (..., s), in float64.
     Raises:
@@ -101,15 +101,16 @@ def grid_derivative(
 ) -> Any:
     """Return the derivative d^order y / dx^order of samples on an even or uneven grid.
 
-    The derivative at a point is a weighted sum of the samples at order + accuracy
-    successive points around it, with Fornberg's weights. The error is
-    O(spacing^accuracy) everywhere, including both ends. If order and accuracy are both
-    even and the points are evenly spaced, one point less is enough in the interior: a
-    symmetric formula gains one power of the spacing. For example, the second derivative
-    with accuracy 2 uses three points there.
+    The derivative at a point is a weighted sum of the samples at the order + accuracy
+    successive points that are nearest to it on both sides, with Fornberg's weights.
+    Near an end of the grid, the first or last order + accuracy points are used. The
+    error is O(spacing^accuracy) everywhere, including both ends. If order and accuracy
+    are both even and the points are evenly spaced, one point less is enough in the
+    interior, because a symmetric formula gains one power of the spacing. For example,
+    the second derivative with accuracy 2 uses three points in the interior.
 
-    The result is linear in y. The samples y may be a traced JAX array, but x must be
-    concrete. If you have a function instead of samples, use `derivative(f, x)`.
+    The result is linear in y. The samples y may be a traced JAX array, but x must have
+    concrete numbers. If you have a function instead of samples, use `derivative(f, x)`.
 
     Args:
       y: Samples, an array with at least one axis, real or complex. Integers and bools

@@ -16,8 +16,8 @@ Scheme = Literal["forward", "central", "richardson", "complex"]
 class LimitTable(NamedTuple):
     """Difference quotients of a function at several steps, with estimated errors.
 
-    Here h is a step, p is the power of h in the error of the formula, and ε is the
-    relative spacing of the requested dtype.
+    Here h is a step, p is the power of h in the truncation error of the scheme, and ε
+    is the relative spacing of the requested dtype.
 
     Attributes:
       steps: Steps h, shape (K,), float64. They have the order in which they were given.
@@ -25,25 +25,30 @@ class LimitTable(NamedTuple):
       estimates: Difference quotient at each step, shape (K,). It is computed in the
         requested dtype and then converted to float64.
       truncation: Estimated truncation error at each step, shape (K,). The truncation
-        error is the difference between quotient and derivative without any rounding.
-        The reference step is the smallest step at which |quotient - limit| is more than
-        ten times the rounding error. At this step and at larger steps, the estimate is
-        |quotient - limit| if this exceeds the rounding error. Elsewhere it is C h^p,
-        where the constant C fits the reference step. Without a reference step, the
-        estimates are 0, or nan if `limit` is nan.
+        error is the difference that quotient and derivative would have without any
+        rounding. The reference step is the smallest step at which |quotient - limit| is
+        more than ten times the rounding error. At this step and at larger steps, the
+        estimate is |quotient - limit| if this exceeds the rounding error. Otherwise the
+        estimate is C h^p, where the constant C is such that C h^p equals
+        |quotient - limit| at the reference step. If no step qualifies as the reference
+        step, the estimate is 0, or nan where the quotient or `limit` is nan.
       rounding: Estimated rounding error at each step, shape (K,). The errors of f and
         of x + h contribute ε (|f| + |x f'|) / 2 times the sum of the absolute weights
-        of f in the formula, divided by h. The rounding error of the division is added.
-        For the complex step, only the division has a rounding error.
-      best: Index of the step with the smallest sum of truncation and rounding error.
+        of f in the formula, divided by h. Here |f| is the largest of the values in the
+        formula, and f' is `limit`, or 0 if `limit` is nan. The rounding error of the
+        division, ε |quotient| / 2, is added. For the complex step, the estimate
+        consists of the error of the division alone.
+      best: Index of the step with the smallest sum of truncation and rounding error, or
+        0 if no sum is finite.
       theory: Rule of thumb for the best step, ε^(1 / (p + 1)) max(|x|, 1), where x is
         the point of the derivative. The first factor is √ε for forward differences, ∛ε
         for central differences and the fifth root of ε for Richardson differences.
         `theory` is 0 for the complex step, because any small step works there.
       limit: Limit of the quotients. This is the derivative from `finite_difference` in
-        float64, or nan if that function finds no derivative. For the complex step it is
-        the quotient at h = 1e-100, or nan if a step that is 1e5 times longer gives
-        another quotient, or if f is so small that its imaginary part underflows.
+        float64, or nan if the verdict of that function is not "ok". For the complex
+        step, `limit` is the quotient at a tiny step, in most cases 1e-100. It is nan if
+        a step that is 1e5 times longer gives a clearly different quotient, or if f is
+        so small that its imaginary part underflows.
     """
 
     steps: Float[np.ndarray, "K"]
@@ -124,28 +129,30 @@ def limit_table(
     * "complex": Im f(x + ih) / h, error O(h²) without cancellation. f must be analytic
       and must accept complex numbers.
 
-    Here x is the point and h the step.
-
-    The first three schemes have a rounding error of about ε |f| / h, where ε is the
-    relative spacing of the dtype. If the error of the scheme is O(h^p), the total error
+    Here x is the point and h the step, and the stated errors are those without
+    rounding. Rounding adds an error of about ε |f| / h to the first three schemes,
+    where ε is the relative spacing of the dtype. If the error of a scheme is O(h^p),
+    and x, f and its derivatives are neither very large nor very small, the total error
     is smallest at a step near ε^(1 / (p + 1)). At smaller steps the total error grows.
 
     Args:
       f: Function of a NumPy number that computes in the dtype of its argument.
       x: Point of the derivative.
       scheme: "forward", "central", "richardson" or "complex".
-      steps: Positive steps. If `steps` is None, the first step is the largest power of
-        ten that is at most max(|x|, 1). Two steps in each of 16 decades follow, or one
-        step in each of 30 decades for the complex step. Of these, steps that are too
-        small to change x in the dtype are left out, except for the complex step.
+      steps: Positive steps, a number or a sequence. If `steps` is None, the first step
+        is the largest power of ten that is at most max(|x|, 1). Two steps in each of 16
+        decades follow, or one step in each of 30 decades for the complex step. Except
+        for the complex step, steps that are too small to change x in the dtype are then
+        left out.
       dtype: np.float64 or np.float32, the dtype of x, h, f and the quotient.
     Returns:
       The `LimitTable`. `print` shows it as a text.
     Raises:
-      StepUnderflowError: x + h or x - h is rounded to x for one of the given steps.
-      TypeError: x or a step is not a real number; dtype is not a dtype; f returns
-        another dtype than the dtype of its argument; or the scheme is "complex" and f
-        does not return one complex number.
+      StepUnderflowError: One of the given steps is so small that adding it to x, or
+        subtracting it, gives x (h / 2 for "richardson").
+      TypeError: x or a step is not a real number; dtype is not a dtype; f returns a
+        floating or complex dtype other than the dtype of its argument; or the scheme is
+        "complex" and f does not return one complex number.
       NotScalarError: f does not return a single number.
       ValueError: scheme is unknown, dtype is neither float64 nor float32, x is not
         finite, or a step is not positive and finite.

@@ -36,11 +36,11 @@ class TotalDerivative(NamedTuple):
     Attributes:
       direct: ∂f/∂x with all other arguments of f held fixed.
       via: Dict from the name y of an argument of f to ∂f/∂y · dy/dx, which is the
-        effect of x through that argument. The dict contains only arguments of f, not
-        the dependencies that other dependencies alone take.
+        effect of x through that argument. The dict has an entry for each argument of f
+        that is a key of `dependencies` (see `total_derivative`).
       total: df/dx, which equals `direct` plus the sum of the values of `via`.
-      paths: Tuple of all paths from x to f, or an empty tuple if there are more than
-        1000. The values of all paths add up to `total`.
+      paths: Tuple of all paths from x to f, whose values add up to `total`. If there
+        are more than 1000 paths, the tuple is empty.
     """
 
     direct: Any
@@ -64,7 +64,8 @@ def partial_derivative(
       number, this is the gradient, in the structure and shapes of the argument.
       `chosen_mode` selects forward or reverse mode.
     Raises:
-      ValueError: f has no such argument, or the argument is not given.
+      ValueError: f has no such argument, the argument is not given, or the names of
+        f's arguments cannot be read, as for some functions written in C.
       TypeError: argument is neither a name nor a position, or f cannot be called as
         f(*args, **named).
       NotInexactError: The argument or the value of f is not floating.
@@ -127,10 +128,10 @@ def total_derivative(
 ) -> TotalDerivative:
     """Return the total derivative df/dx if the other arguments of f depend on x.
 
-    For f(x, y) with y = g(x), the formula is df/dx = ∂f/∂x + ∂f/∂y · dy/dx. A variable
-    in `dependencies` may be an argument of the function of another variable, but the
-    variables must not form a cycle. Their order does not matter. The result also
-    contains the contribution of each path of variables from x to f.
+    For f(x, y) with y = g(x), the formula is df/dx = ∂f/∂x + ∂f/∂y · dy/dx. The
+    function of a variable in `dependencies` may take other variables as arguments, but
+    the variables must not form a cycle. The order of the dict does not matter. The
+    result also contains the contribution of each path of variables from x to f.
 
     Args:
       f: Function whose first argument is x. Each other argument is a variable that is

@@ -19,8 +19,8 @@ def to_arrays(name: str, tree: Any) -> dict[str, np.ndarray]:
       tree: Any pytree of arrays; leaves may be JAX keys.
     Returns:
       Dict with each leaf under "name/number", where the numbers count the leaves from
-      0. Keys become their key data. A dtype that NumPy lacks, such as bfloat16, becomes
-      its bits as integers.
+      0. A key becomes its key data. An array of a dtype that NumPy lacks, such as
+      bfloat16, becomes unsigned integers with the same bits.
     Example:
       >>> to_arrays("state", {"w": np.zeros(2), "b": jnp.bfloat16(1.0)})
       {'state/0': array(16256, dtype=uint16), 'state/1': array([0., 0.])}
@@ -33,13 +33,14 @@ def from_arrays(name: str, like: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     """Rebuild the pytree whose leaves `to_arrays` converted to arrays.
 
     Args:
-      name: Name of the tree.
+      name: Name of the tree, as it was passed to `to_arrays`.
       like: Pytree with the structure, shapes and dtypes of the original pytree.
       arrays: Arrays by name. Arrays that belong to other trees are ignored.
     Returns:
       A pytree with the structure of `like`. Its leaves are NumPy arrays (and JAX keys).
     Raises:
-      ValueError: An array is missing, is superfluous, or has another shape or dtype.
+      ValueError: The array of a leaf is missing or has another shape or dtype, or there
+        is an array "name/..." that belongs to no leaf.
     Example:
       >>> from_arrays("state", {"w": np.zeros(1)}, {"state/0": np.ones(1)})
       {'w': array([1.])}
@@ -63,7 +64,8 @@ def from_arrays(name: str, like: Any, arrays: Mapping[str, np.ndarray]) -> Any:
 def as_numbers(leaf: Array | np.ndarray) -> np.ndarray:
     """Return an array that NumPy can store.
 
-    A key becomes its key data. A dtype that NumPy lacks becomes its bits as integers.
+    A key becomes its key data. An array of a dtype that NumPy lacks becomes unsigned
+    integers with the same bits.
 
     Example:
       >>> as_numbers(jnp.bfloat16(1.0))

@@ -22,9 +22,10 @@ ENTRYWISE = frozenset(NAMES.split())
 def is_entrywise(f: Callable[..., Any], args: Any, split: Sequence[bool]) -> bool:
     """Return whether f can be computed on parts of its arrays, without communication.
 
-    The result is True if no operation mixes the entries of an array that is split, and
-    if all arrays that depend on split arrays have the shape of the split arrays. The
-    result may be False although f can be computed on parts.
+    The result is True if each operation that uses split arrays, or results of them, is
+    entrywise: entry i of its output depends only on the entries i of its inputs, and
+    the inputs that come from split arrays have the shape of the output. The result may
+    be False although f can be computed on parts.
 
     Args:
       f: Function of these arguments.

@@ -26,7 +26,7 @@ def advance_until_done(
 
     After each advance, the progress is saved if a checkpoint is due, and then shown.
     Ctrl-C saves the last complete progress and re-raises KeyboardInterrupt. At the end
-    the progress is saved if the work took over a second.
+    the progress is saved if this call took over a second.
 
     Args:
       progress: The initial progress, or restored progress.
@@ -35,8 +35,8 @@ def advance_until_done(
       show: Function progress -> None that reports the progress to the user.
       to_saved: Function progress -> its checkpoint form.
       checkpoint: Place where the progress is saved.
-      agreed: Function of a bool, this process's answer to the question whether the
-        progress is saved at the end. It returns one answer for all processes.
+      agreed: Function of one bool: whether this process would save the progress at the
+        end. It returns the answer that holds for all processes.
     Returns:
       The last progress.
     """

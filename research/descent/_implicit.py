@@ -26,10 +26,10 @@ def root_of_gradient(
       params: Where the search starts.
       search: Function params -> (minimum, other floating arrays).
     Returns:
-      The result of `search`. The derivative dx of the minimum is the solution of H dx =
-      -dg, by conjugate gradients. H is the Hessian, and dg is the change of the
-      gradient if the arrays that the objective uses change. The other arrays of the
-      result count as constant.
+      The result of `search`. The derivative dx of the minimum solves H dx = -dg, by
+      conjugate gradients. Here H is the Hessian of the objective, and dg is the change
+      of its gradient if the arrays that the objective uses change. The other arrays of
+      the result count as constant.
     """
     return jax.lax.custom_root(
         jax.grad(objective),
@@ -43,10 +43,10 @@ def root_of_gradient(
 def solve_by_conjugate_gradients(
     matvec: Callable[[Params], Params], right: Params
 ) -> Params:
-    """Solve H x = b for a positive definite H, as an operation with derivatives.
+    """Solve H x = b for a positive definite H, by a differentiable operation.
 
-    `matvec` is the function x -> H x, and `right` is b. The result is NaN if the
-    residual stays above √ε times the norm of b, where ε is the machine epsilon. This
+    `matvec` is the function x -> H x, and `right` is b. The result is NaN if the norm
+    of H x - b stays above √ε times the norm of b, where ε is the machine epsilon. This
     happens, for example, if H is singular and b is outside the range of H.
     """
     return jax.lax.custom_linear_solve(matvec, right, _solve, symmetric=True)
@@ -92,9 +92,9 @@ def with_derivative_of(
 ) -> Any:
     """Return `value`, with the derivative of `function` at params.
 
-    `value` is function(params), computed before. `function` may use other arrays than
-    its argument. The derivative is with respect to params and these arrays. `function`
-    is evaluated only if a derivative is computed.
+    `value` is function(params), which the caller has computed already. `function` may
+    use other arrays than its argument. The derivative is with respect to params and
+    these arrays. `function` is evaluated only if a derivative is computed.
     """
     converted, consts = jax.closure_convert(function, params)
 
@@ -118,7 +118,7 @@ def with_derivative_of(
 
 @jax.custom_jvp
 def unless(flag: Array, tree: Any) -> Any:
-    """Return the tree unchanged, but with the derivative NaN if the flag is True."""
+    """Return the tree unchanged. If the flag is True, its derivatives are NaN."""
     del flag
     return tree
 

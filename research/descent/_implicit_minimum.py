@@ -23,22 +23,28 @@ LANCZOS_STEPS = 64
 
 
 class SingularHessianError(ValueError):
-    """Raised if a Hessian is not positive definite, beyond rounding errors."""
+    """Raised by `implicit_minimum` if the derivative of the minimum may not exist.
+
+    The Hessian is not positive definite, up to rounding errors, or it changes too much
+    between the end of the search and the minimum.
+    """
 
 
 class ImplicitMinimum(NamedTuple):
     """The result of `implicit_minimum`.
 
     Attributes:
-      params: The minimum x(θ), a pytree like the start of the search.
+      params: The end of the search, a pytree like its start. If the search has
+        converged, this is approximately the minimum x(θ).
       value: The objective at `params`, shape ().
-      residual: Largest absolute entry of the gradient at `params`, shape (). The error
-        of the minimum, and of its derivatives, is about residual / smallest_eigenvalue.
+      residual: Largest absolute entry of the gradient at `params`, shape (). To first
+        order, the distance from `params` to the minimum is at most √n residual /
+        smallest_eigenvalue, for n parameters.
       smallest_eigenvalue: Smallest eigenvalue of the Hessian at `params`, shape ().
-        With more than 128 parameters, this is an estimate by 64 Lanczos steps. Except
-        for rounding, the estimate is never below the true value.
-      largest_eigenvalue: Largest eigenvalue of the Hessian, shape (), by the same
-        method. Except for rounding, the estimate is never above the true value.
+        With more than 128 parameters, this is an estimate by 64 Lanczos steps. Up to
+        rounding, the estimate is not below the true value.
+      largest_eigenvalue: Largest eigenvalue of the Hessian at `params`, shape (), by
+        the same method. Up to rounding, an estimate is not above the true value.
       steps: Number of steps taken, int32, shape ().
       outcome: The reason why the search stopped, an `Outcome` as int32, shape ().
     """
@@ -73,17 +79,20 @@ def implicit_minimum(
     derivatives of any order work too. If the search stops early, the formula is
     evaluated at the point where it stopped.
 
-    The theorem needs a positive definite H. The call raises an error if the smallest
-    eigenvalue is at most n ε times the largest, for n parameters and the machine
-    epsilon ε. A call with traced values (under `jax.jit` or `jax.vmap`) cannot raise an
-    error. If the smallest eigenvalue is too small in such a call, all derivatives are
-    NaN instead, and the field smallest_eigenvalue shows why.
+    At a minimum, the formula needs a positive definite H. The call raises an error if
+    the smallest eigenvalue is at most n ε times the absolute value of the largest, for
+    n parameters and the machine epsilon ε of their dtype. A call with traced values
+    (under `jax.jit` or `jax.vmap`) cannot raise an error. If the smallest eigenvalue is
+    too small in such a call, all derivatives are NaN instead. Compare the fields
+    smallest_eigenvalue and largest_eigenvalue then.
 
-    The search ends a small distance from the minimum, where H may be positive although
-    it is singular at the minimum, as for x⁴. So the call also raises an error, or gives
-    NaN, if H changes by more than half over the distance that is left. Newton's method
-    estimates this distance: s = vᵀ∇f / λ for each eigenvalue λ and eigenvector v. The
-    curvature along v must be within λ / 2 of λ at x + s v and at x - s v.
+    The search ends a small distance from the minimum. There H may be positive definite
+    although it is singular at the minimum, as for x⁴. So the call also raises an error,
+    or gives NaN derivatives under jit, if H changes by more than half over the distance
+    to the minimum. Newton's method estimates this distance as s = vᵀ∇f / λ, for each
+    computed eigenvalue λ and its eigenvector v. The curvature along v must be within λ
+    / 2 of λ, up to rounding, at x + s v and at x - s v, where x is the end of the
+    search.
 
     jaxopt's `custom_root` decorator and optimistix's `ImplicitAdjoint` differentiate in
     the same way, but do not look at the Hessian.
@@ -93,7 +102,7 @@ def implicit_minimum(
         for each objective and rule; arrays that change belong in theta.
       start: Where the search begins, a pytree of floating arrays.
       theta: Parameters of the objective, a pytree of floating arrays.
-      rule: Any update rule.
+      rule: Any `optax.GradientTransformation`.
       tolerance: The search ends when the absolute value of every entry of the gradient
         is at most `tolerance`.
       max_steps: Largest number of steps.
@@ -101,12 +110,12 @@ def implicit_minimum(
       The `ImplicitMinimum`. Its params and value can be differentiated with respect to
       theta; the other fields are constants.
     Raises:
-      SingularHessianError: The smallest eigenvalue of the Hessian at the minimum is at
-        most n ε times the largest, or the Hessian changes by more than half between the
-        end of the search and the minimum.
+      SingularHessianError: One of the two conditions on the Hessian above does not
+        hold.
       NotInexactError: A leaf of start or theta is not floating.
       NotScalarError: objective does not return one number.
-      ValueError, TypeError: An argument is out of range.
+      ValueError: tolerance or max_steps is out of range.
+      TypeError: An argument has the wrong type, or start has no leaves.
     References:
       Krantz & Parks, The Implicit Function Theorem, 2002. Blondel et al., Efficient and
       Modular Implicit Differentiation, 2022, equation 3. Kantorovich, Functional

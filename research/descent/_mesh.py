@@ -20,8 +20,8 @@ class Mesh(NamedTuple):
     Attributes:
       devices: JAX's mesh of these devices, with one axis.
       shard_params: Whether each device stores only its part of params and rule state.
-      exact: Whether sums over devices are added in the order of the devices. Their bits
-        then do not depend on the number of processes.
+      exact: Whether sums over devices are added in the order of the devices. If so, the
+        bits of these sums do not depend on the number of processes.
     """
 
     devices: jax.sharding.Mesh
@@ -116,7 +116,7 @@ def check_mesh(value: Any) -> None:
 
 
 def axes_of(tree: Any, mesh: Mesh) -> list[int | None]:
-    """Return the axis along which each leaf of a tree is split; None if it is whole."""
+    """Return the axis along which each leaf is split, with None for a whole leaf."""
     if not mesh.shard_params:
         return [None] * len(jax.tree.leaves(tree))
     return [
@@ -142,8 +142,8 @@ def specs_of(tree: Any, axes: Sequence[int | None]) -> Any:
 def placed(tree: Any, mesh: Mesh, axes: Sequence[int | None] | None = None) -> Any:
     """Put whole arrays, which every process holds, on the devices of the mesh.
 
-    `axes` has the axis along which each leaf is split. An axis of None puts the whole
-    leaf on each device, and axes=None does so for all leaves.
+    `axes` has the axis along which each leaf is split. If the axis of a leaf is None,
+    each device gets the whole leaf. With axes=None, each device gets all leaves whole.
     """
     axes = axes or [None] * len(jax.tree.leaves(tree))
     return jax.tree.map(

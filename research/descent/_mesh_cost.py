@@ -31,15 +31,16 @@ def bytes_per_step(
     params, W the size of the params that are not split over devices, and S the size of
     the split arrays of params and rule state.
 
-    A sum of P bytes over the devices costs 2 P (D - 1) / D, as in an all-reduce in a
-    ring. If exact=True, arrays of fewer than 32,768 entries are joined. If the joined
-    array is still that small, it is gathered, which costs D - 1 times its bytes.
+    A sum of an array of B bytes over the devices costs 2 B (D - 1) / D, as in an
+    all-reduce in a ring. If exact=True, arrays of fewer than 32,768 entries are joined.
+    If the joined array still has fewer entries than that, it is gathered, which costs
+    (D - 1) B. The bytes of a step depend on the two arguments:
 
-    - shard_params=False: one sum of the gradients, P bytes.
+    - shard_params=False: a sum of the gradients, B = P.
     - shard_params=True, and the rule treats each entry by itself: 2 (P - W) (D - 1) / D
-      for the parts of params and gradients, and a sum of W bytes.
+      for the parts of params and gradients, and a sum with B = W.
     - shard_params=True, and any other rule: S (D - 1) / D for params and state, and a
-      sum of the gradients, P bytes.
+      sum of the gradients, B = P.
 
     In each case, the sum also contains the loss. In the second case, the norms of the
     gradient and of the update are summed too.
@@ -49,8 +50,8 @@ def bytes_per_step(
       params: Parameters, or their shapes as `jax.ShapeDtypeStruct`.
       num_devices, shard_params, exact: As in `mesh`.
     Returns:
-      Number of bytes. If the rule evaluates the objective by itself, these evaluations
-      are not included.
+      Number of bytes, 0 for one device. If the rule evaluates the objective by itself,
+      the bytes of these evaluations are not included.
     Raises:
       ValueError: num_devices is not positive.
     Example:

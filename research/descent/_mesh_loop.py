@@ -177,7 +177,7 @@ def moves_in_parts(
     params: Params,
     mesh: Mesh,
 ) -> bool:
-    """Return whether each device updates its part of split arrays by itself.
+    """Return whether each device can update its part of the split arrays by itself.
 
     The result is True if some array is split, and if the rule treats each entry of the
     split arrays by itself and does not evaluate the objective.

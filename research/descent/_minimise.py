@@ -43,7 +43,8 @@ class Minimum(NamedTuple):
       gradient_norm: Norm of the objective's gradient at `params`, shape ().
       steps: Number of steps taken, int32, shape ().
       evaluations: Number of evaluations of the objective, int32, shape (). A value
-        counts as one; a value with its gradient also counts as one.
+        counts as one; a value with its gradient also counts as one. Evaluations inside
+        the rule are included if the rule's state has a field `evaluations`.
       outcome: The reason why the loop stopped, an `Outcome` as int32, shape ().
     """
 
@@ -67,12 +68,13 @@ def minimise(
 ) -> Minimum:
     """Minimise f with an update rule: take steps until |∇f(x)| <= tolerance.
 
-    Here f is the objective, and x are the params. At most max_steps steps are taken.
-    All steps run in one compiled loop. A second call with the same objective and rule
-    objects, and params of the same shapes, does not compile again. `minimise` may be
-    vmapped over params. It may also be vmapped over a learning rate if the rule is made
-    inside the vmapped function. The rule receives value, grad and value_fn as extra
-    arguments, and residual_fn if given.
+    Here f is the objective, x are the params, and `norm` selects the norm of the
+    gradient. At most max_steps steps are taken. All steps run in one compiled loop. A
+    second call with the same function and rule objects, and params of the same shapes
+    and dtypes, does not compile again. `minimise` may be vmapped over params. It may
+    also be vmapped over a learning rate if the rule is made inside the vmapped
+    function. The update of the rule receives as extra arguments f(x) as value, ∇f(x) as
+    grad, f as value_fn, and residual_fn if it is given.
 
     The objective may use arrays that are not its argument. The result has derivatives
     with respect to these arrays, in forward and reverse mode and of any order. These
@@ -80,41 +82,45 @@ def minimise(
     the steps, so reverse mode does not store the steps. Let g be the gradient of the
     objective, H its Hessian, and dg the change of g if these arrays change. Conjugate
     gradients solve H dx = -dg for the change dx of the minimum. If conjugate gradients
-    fail because H is singular, the derivatives are NaN. The derivatives with respect to
-    the initial parameters and to the rule's arguments are 0. The fields other than
-    params and value are constants. If the loop ends far from a minimum, the theorem
-    does not hold. So check the outcome, or use `implicit_minimum`, which also returns
-    the Hessian's extreme eigenvalues.
+    fail, for example because H is singular, the derivatives are NaN. The derivatives
+    with respect to the initial parameters and to the rule's arguments are 0. Among the
+    fields of the result, only params and value have derivatives; the others count as
+    constants. If the loop ends far from a minimum, the theorem does not hold, and the
+    derivatives are wrong. Check the outcome, or use `implicit_minimum`, which also
+    returns the Hessian's extreme eigenvalues.
 
     The loop stops before max_steps in these cases too:
-    - The rule keeps an `outcome` in its state, and the outcome is a failure. If the
-      rule combines several rules, as `by_group` does, every rule that keeps an outcome
-      must have failed, in a step that changed no parameter.
-    - The rule keeps no outcome, and nothing changes: either one step changes neither a
-      parameter nor the rule's state, or ten successive steps change no parameter.
+    - The rule's state has a field `outcome`, an `Outcome`, and the step failed. If only
+      inner rules have this field, as in `by_group`, the loop stops when all of these
+      inner rules failed in a step that changed no parameter.
+    - The rule has no outcome. Either one step changed neither a parameter nor the
+      rule's state, or ten successive steps changed no parameter.
     - The value or the gradient is not finite.
 
-    Some rules keep the objective's value and gradient after the step, as `value_after`
-    and `grad_after` in the state or in the state's field `search`. The loop then does
-    not evaluate the objective again. If objective is None, f is half the sum of
-    squares, and the loop also uses the fields `squares_after` and `squares_grad_after`,
-    which are the value and the gradient of this f.
+    Some rules store the objective's value and gradient at the new params, in the fields
+    `value_after` and `grad_after` of the state or of its field `search`. Then the loop
+    does not evaluate the objective again. If objective is None, f is half the sum of
+    squares of the residuals. Then the loop also reads the value and the gradient of
+    this f from the fields `squares_after` and `squares_grad_after`.
 
     Args:
       objective: Function params -> (). None means half the sum of squares of
         residual_fn.
-      rule: Any update rule.
+      rule: Any `optax.GradientTransformation`.
       params: Initial parameters, a pytree of floating arrays.
-      tolerance: Tolerance on the gradient's norm, at least 0; may be traced.
-      max_steps: Largest number of steps.
+      tolerance: Largest norm of the gradient at which the search has converged, at
+        least 0. It may be traced.
+      max_steps: Largest number of steps, an integer of at least 0.
       residual_fn: Function params -> pytree of residuals, for least-squares rules. None
         if the rule needs no residuals.
       norm: Norm of the gradient: jnp.inf (largest absolute entry) or 2 (Euclidean).
     Returns:
       The `Minimum`. Check its `outcome`.
     Raises:
-      ValueError, TypeError: An argument is out of range, or neither objective nor
+      ValueError: tolerance, max_steps or norm is out of range, or neither objective nor
         residual_fn is given.
+      TypeError: An argument has the wrong type, params have no leaves, or a leaf of
+        params is not floating.
     Example:
       >>> shifted = lambda x: jnp.sum((x - 3.0) ** 2)
       >>> minimum = minimise(shifted, optax.sgd(0.5), jnp.zeros(2))

@@ -50,7 +50,7 @@ def is_leader() -> bool:
 
 
 def numbers_of_all(values: list[int]) -> np.ndarray:
-    """Return the integers of each process, shape (processes, number of values)."""
+    """Return the integers that each process passes, shape (processes, len(values))."""
     if jax.process_count() == 1:
         return np.array([values], np.int32)
     return np.asarray(multihost_utils.process_allgather(np.array(values, np.int32)))
@@ -89,7 +89,7 @@ def bytes_of_leader(data: bytes) -> bytes:
 
 
 def by_leader(task: Callable[[], Value]) -> Value | None:
-    """Do a task in process 0 alone; return its result there, and None elsewhere.
+    """Run a task in process 0, and return its result; other processes return None.
 
     Raises:
       OSError, ValueError: The task raised this error. Every process raises it.
@@ -242,7 +242,7 @@ def interrupts_noted(together: bool) -> Iterator[Callable[[], bool]]:
 
 @contextlib.contextmanager
 def lost_processes_explained() -> Iterator[None]:
-    """Replace JAX's error about a process that has ended by a ConnectionError."""
+    """Raise a ConnectionError instead of JAX's error if another process has ended."""
     try:
         yield
     except (jax.errors.JaxRuntimeError, ValueError) as error:

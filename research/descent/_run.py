@@ -29,17 +29,21 @@ POINTS_IN_FIRST_EPOCH = 8
 class EpochInfo(NamedTuple):
     """Summary of the steps of one epoch.
 
+    `run` returns an EpochInfo of several epochs, in which each leaf has an additional
+    first axis over the epochs.
+
     Attributes:
       loss: Mean of the losses of the steps, shape ().
-      learning_rate: Learning rate of the last step, shape ().
-      gradient_norm, update_norm: Root mean squares of the norms of the gradients and of
-        the updates over the steps, shape ().
-      first_bad_step: Index within the epoch of the first step whose loss or update is
-        not finite, int32; -1 if there is no such step.
-      evaluations: Results of `evaluate`, or None if `evaluate` is not given. Each leaf
-        has a leading axis over the epoch's evaluation points, the last of which is the
-        end of the epoch. In all epochs except epoch 0, only the last entry is
-        evaluated, and the other entries are NaN.
+      learning_rate: Learning rate of the last step, shape (). NaN if the rule's state
+        holds none or more than one.
+      gradient_norm, update_norm: Root mean square, over the steps, of the norm of the
+        gradient and of the norm of the update, shape ().
+      first_bad_step: Index, from 0 in each epoch, of the first step whose loss or
+        update is not finite, int32, shape (). -1 if there is no such step.
+      evaluations: Results of `evaluate`, a pytree. Each leaf has a leading axis over
+        the steps that `evaluation_points` returns. In epoch 0, each entry is the result
+        after that step. In any other epoch, only the last entry is a result, at the end
+        of the epoch, and the other entries are NaN. None if `evaluate` is not given.
       steps: Results of `observe` after each step. Each leaf has a leading axis over the
         steps of the epoch. None if `observe` is not given.
     """
@@ -54,10 +58,10 @@ class EpochInfo(NamedTuple):
 
 
 def evaluation_points(num_batches: int) -> tuple[int, ...]:
-    """Return the numbers of the steps of the first epoch after which `run` evaluates.
+    """Return the steps of epoch 0 after which `run` calls its argument `evaluate`.
 
-    Steps are counted from 1. There are at most eight numbers, log-spaced. The last one
-    is num_batches, the end of the epoch.
+    An epoch has num_batches steps, counted from 1. The result has at most eight steps,
+    log-spaced. The last one is num_batches, the end of the epoch.
 
     Example:
       >>> evaluation_points(1), evaluation_points(100)
@@ -82,35 +86,38 @@ def run(
 ) -> tuple[State, EpochInfo]:
     """Run a training, or some epochs of one, as a pure function for jit, vmap and grad.
 
-    The key of an epoch is fold_in(key, epoch), so epoch ten can run without epoch nine.
-    Several calls, each with some of the epochs in order, give the same result as one
-    call, up to rounding. The result is bit-identical if each call has at least two
-    epochs. A loop of one epoch may round differently, because XLA unrolls it.
+    The key of an epoch is fold_in(key, epoch), so the batches of an epoch do not depend
+    on the other epochs. A training may be divided into several calls: each call runs
+    the next epochs, from the state that the call before it returned. The result is the
+    same as that of one call, up to rounding. It is bit-identical if each call has at
+    least two epochs. A loop of one epoch may round differently, because XLA unrolls it.
 
     Args:
       step: The step from `build`.
-      state: The initial state.
+      state: The initial state, from the init of `build`.
       sampler: Sampler that chooses the examples of each batch.
       key: Key from which the keys of all epochs are derived.
       epochs: Numbers of the epochs to run, shape (e,); `jnp.arange(e)` for a whole
         training.
       evaluate: Function params -> pytree of floating scalars. It is called at the end
-        of each epoch and, in epoch 0, at `evaluation_points`. These evaluations do not
-        count as gradient evaluations. If the rule averages the params, `evaluate` gets
-        the average.
-      noisy: Whether the objective draws noise. If so, each batch gets a key of its own.
+        of each epoch and, in epoch 0, also after the steps that `evaluation_points`
+        returns. If the rule keeps an average of the params, `evaluate` gets the
+        average. None means that nothing is evaluated.
+      noisy: Whether the objective draws noise. If so, each `Batch` has a key of its
+        own, in its field `key`.
       observe: Function (state, info) -> pytree of arrays, called after each step. The
         results of all steps are kept: `lambda state, info: info` keeps the Info of
-        every step.
+        every step. None means that nothing is kept.
     Returns:
       The last state, and an EpochInfo whose leaves have a leading axis over the epochs.
     Raises:
-      TypeError: epochs is not an array of integers of rank one, or the sampler is not a
-        Sampler.
+      TypeError: An argument has the wrong type. For example, epochs is not an array of
+        integers of rank one, or the sampler is not a Sampler.
       ValueError: The sampler is made for a different number of examples than the
-        dataset has (`samplers.check_sampler`). If the sampler does not state its number
-        of examples and draws an index outside the dataset, there is no error: the
-        params become NaN from that epoch on.
+        dataset has (`samplers.check_sampler`). If the sampler does not state this
+        number, only the indices that it draws from a fixed key are checked. If an epoch
+        has an index outside the dataset nevertheless, no error is raised: the params
+        are NaN from that epoch on.
     Example:
       >>> import optax
       >>> from research import samplers
@@ -159,7 +166,7 @@ def scan_epochs(
     """Run epochs as `run` does, without its checks.
 
     `orders` are the indices that the sampler draws in these epochs, from `draw_orders`.
-    None means that they are drawn here.
+    With orders=None, this function draws them.
     """
     n = getattr(step, "num_examples", None)
     points = evaluation_points(sampler.num_batches)
@@ -213,8 +220,9 @@ def epoch_batches(sampler: Sampler, key: Key, noisy: bool) -> BatchIndices:
 
     Args:
       sampler: Sampler that chooses the examples of each batch.
-      key: Key of the epoch. The order of the examples is drawn with this key. If
-        `noisy`, the order is drawn with a key that is derived from this key.
+      key: Key of the epoch. With noisy=False, the order of the examples is drawn with
+        this key. With noisy=True, the order is drawn with a key that is derived from
+        it.
       noisy: Whether each batch gets a key of its own.
     Returns:
       The BatchIndices. Its indices are None if the sampler draws no indices.

@@ -56,10 +56,10 @@ class Info(NamedTuple):
 
     Attributes:
       loss: The objective on the batch, before the update.
-      learning_rate: The learning rate of the step; NaN if the rule's state holds no
-        learning rate.
-      gradient_norm: Euclidean norm of the gradient.
-      update_norm: Euclidean norm of the update.
+      learning_rate: The learning rate of the step. NaN if the rule's state holds none
+        or more than one.
+      gradient_norm, update_norm: Euclidean norm of the gradient and of the update, over
+        all leaves together.
     """
 
     loss: Float[Array, ""]
@@ -144,25 +144,27 @@ def build(
 ) -> Descent:
     """Build a descent x <- x + u, where a rule computes u from a batch's gradient.
 
-    Besides the gradient, the rule receives value, grad, value_fn(params, indices=...)
-    and indices, by optax's convention for extra arguments. By default value_fn uses the
-    examples of the batch, and indices=None gives the objective on the whole dataset.
-    Rules that take no extra arguments work unchanged.
+    Besides the gradient, the update of the rule receives keyword arguments, which optax
+    calls extra arguments. value and grad are the objective and its gradient on the
+    batch. indices are the indices of the batch's examples. value_fn(params,
+    indices=...) is the objective. By default, value_fn uses the examples of the batch;
+    indices=None gives the objective on the whole dataset. Rules that take no extra
+    arguments work unchanged.
 
     Args:
       objective: Function (params, batch) -> ().
       rule: Any `optax.GradientTransformation`, from this library or another.
       dataset: Batch of n examples, or None for an objective without data.
     Returns:
-      The Descent (init, step). The step and the value_fn have an attribute
-      `num_examples` equal to n. `run` uses this attribute to check a sampler, and a
-      rule such as SAGA uses it to check its table.
+      The Descent (init, step). The step and value_fn have the attribute `num_examples`,
+      which is n, or None without data. `run` uses the attribute to check a sampler, and
+      a rule such as SAGA uses it to check its table.
     Raises:
       TypeError: The rule is not an optax.GradientTransformation (call its constructor),
-        or the dataset is not a Batch. In init and in a step: a leaf of the params is
+        or the dataset is not a Batch. init and step raise it if a leaf of the params is
         not floating, because integers cannot take small steps.
       ValueError: Leaves of the dataset differ in length, or the dataset has no
-        examples. In a step: a concrete index lies outside the dataset.
+        examples. step raises it if a concrete index lies outside the dataset.
     Example:
       >>> from research.update_rules import gradient_descent
       >>> half = lambda x, batch: x**2 / 2
@@ -236,8 +238,8 @@ def norm(tree: Params) -> Array:
 
 
 def square_sum(leaf: Array) -> Array:
-    """Return the sum of squares of an array, in a dtype in which it does not overflow.
+    """Return the sum of squares of an array, computed in at least float32.
 
-    Squares of float16 numbers overflow.
+    In float16, the square of a number above 256 would overflow.
     """
     return jnp.sum(jnp.square(leaf.astype(working_dtype(leaf))))

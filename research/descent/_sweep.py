@@ -26,8 +26,9 @@ class SweepProgress(NamedTuple):
     Attributes:
       share: Fraction of the work that is done, from 0 to 1.
       runs_done, runs: Number of finished runs, and of all runs.
-      loss: Median, over the runs in progress, of the mean loss of the last epoch.
-        Losses that are not finite are left out. If none is finite, the median is NaN.
+      loss: Median, over the runs that the last chunk of epochs trained, of the mean
+        loss in the last epoch of this chunk. Losses that are not finite are left out.
+        If none is finite, the median is NaN.
     """
 
     share: float
@@ -44,15 +45,20 @@ class SweepResult(NamedTuple):
     """Result of a sweep over m runs. Every per-run array is NumPy with leading axis m.
 
     Attributes:
-      passes: Number of passes over the data at each evaluation (example gradients / n),
-        shape (k,).
-      values: The objective at each evaluation, shape (m, k). It is evaluated on the
-        first part in `evaluate_on` (by default the training data). Column 0 is the
-        initial point.
-      values_on: The values on every part in `evaluate_on`, by the part's name.
-      info: EpochInfo without evaluations, leaves of shape (m, num_epochs).
-      params: The last parameters, each leaf with leading axis m. If the rule averages
-        the parameters, `params` is this average, at which the objective is evaluated.
+      passes: Passes over the training data before each of the k evaluations, shape
+        (k,). A pass is n example gradients, for n training examples. The objective is
+        evaluated at the initial point, in epoch 0 after the steps that
+        `evaluation_points` returns, and at the end of each later epoch.
+      values: The objective at each evaluation, shape (m, k), on the first part of the
+        data in `evaluate_on` of `compile_sweep` (by default the training data). Column
+        0 is the initial point.
+      values_on: Dict from the name of each part in `evaluate_on` to the objective on
+        this part, shape (m, k).
+      info: The EpochInfo, leaves of shape (m, num_epochs). Its fields evaluations and
+        steps are None.
+      params: The last parameters, each leaf with leading axis m. If the rule keeps an
+        average of the parameters, `params` is this average. `values` belong to the
+        average too.
       first_bad_step: First step of each run, counted from 0 over all epochs, whose loss
         or update is not finite, shape (m,); -1 if there is no such step.
       seconds: Wall time of the sweep in this process, without compilation.
@@ -86,12 +92,12 @@ def sweep(
       on_chunk: Function called with the `SweepProgress` after each chunk of epochs.
         `compile_sweep` sets the length of a chunk.
       checkpoints: Function from a name to the `Checkpoint` in which batches are saved
-        between chunks. By default nothing is saved. The name is a digest of the seeds,
-        the hyper-parameters, the number of epochs, the length of a chunk, and the
-        number of runs in a batch. The name does not depend on the rule and the
-        workload, so use another place for another rule or workload. Ctrl-C saves the
-        last complete chunk. To resume, repeat the call. The result is bit-identical to
-        that of an uninterrupted call.
+        between chunks. By default nothing is saved. `sweep` makes the name from a
+        digest of the seeds, the hyper-parameters, the number of epochs, the length of a
+        chunk, and the number of runs in a batch. The rule and the workload are not part
+        of the digest, so use another place for another rule or workload. Ctrl-C saves
+        the last complete chunk. To resume, repeat the call. The result is bit-identical
+        to that of an uninterrupted call.
     Returns:
       The SweepResult. A run that diverges is not an error: its values become inf or
       NaN, and its first bad step is recorded.

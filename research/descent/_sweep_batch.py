@@ -28,7 +28,8 @@ class RunBatch(NamedTuple):
       initial: The objective at the initial points; None before the first chunk.
       state: Parameters and rule state after the last chunk; None before the first
         chunk.
-      info: EpochInfos, each of one chunk or of several chunks joined.
+      info: EpochInfos in the order of the epochs. Each covers one chunk, or several
+        chunks that were read from a checkpoint.
       done: Number of finished chunks.
     """
 
@@ -45,7 +46,7 @@ class RunBatch(NamedTuple):
 
 
 def to_saved(batches: Sequence[RunBatch]) -> Saved:
-    """Convert batches to their checkpoint form, without batches that have not begun."""
+    """Convert batches to a `Saved`, with arrays only of batches that have begun."""
     arrays = {}
     for i, batch in enumerate(batches):
         if batch.done:
@@ -60,7 +61,9 @@ def to_saved(batches: Sequence[RunBatch]) -> Saved:
 def from_saved(
     program: SweepProgram, batches: Sequence[RunBatch], saved: Saved
 ) -> list[RunBatch]:
-    """Restore the batches that `to_saved` saved, for the same runs of the same program.
+    """Restore the batches that `to_saved` saved.
+
+    `batches` are all batches of the sweep before their first chunk.
 
     Raises:
       ValueError: The checkpoint `saved` does not fit this program or these runs.
@@ -86,7 +89,7 @@ def from_saved(
 
 
 def joined_info(chunks: Sequence[Any]) -> Any:
-    """Concatenate the EpochInfo of several chunks along the axis of epochs."""
+    """Concatenate the EpochInfo of several chunks along axis 1, the axis of epochs."""
     return jax.tree.map(lambda *a: np.concatenate(a, axis=1), *chunks)
 
 

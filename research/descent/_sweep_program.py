@@ -45,16 +45,18 @@ class SweepProgram(NamedTuple):
     Attributes:
       begin: For each device: function (runs, data) -> (states, initial values).
       orders: For each device: function (runs, epochs) -> the indices that the sampler
-        draws, or None if `advance` draws them itself or none are drawn.
+        draws in these epochs. The function returns None if `advance` draws the indices
+        itself, or if the sampler draws none.
       advance: For each device: function (states, runs, epochs, orders, data) ->
-        (states, info).
-      data: For each device: the parts of the workload by name, always with "train".
-      evaluate_on: The parts on which the objective is evaluated.
+        (states, info), which runs the epochs.
+      data: For each device: dict from the name of a part of the workload to its data.
+        "train" is always one of the names.
+      evaluate_on: Names of the parts on which the objective is evaluated.
       hyperparameters: Names of the traced hyper-parameters that each run provides.
-      sampler, num_epochs, chunk, width: The arguments of `compile_sweep`.
+      sampler, num_epochs, chunk, width: As in `compile_sweep`; chunk is not None.
       devices: The devices that run the batches, in turn.
-      compile_seconds: Time that building the program took. Parts that an earlier
-        program had already compiled are not compiled again.
+      compile_seconds: Time that building the program took. Parts that this process has
+        compiled before are not compiled again.
     """
 
     begin: tuple[Callable, ...]
@@ -87,9 +89,9 @@ def compile_sweep(
 
     The seeds and the hyper-parameters are traced, so a sweep over them compiles nothing
     more. Each device gets the same single-device program. The bits of a run therefore
-    do not depend on the number of devices. The initial points and the order of the
-    examples are drawn by programs of their own, which are compiled only once for all
-    rules with the same workload and sampler.
+    do not depend on the number of devices. Separate programs draw the initial points
+    and the order of the examples. Rules with the same workload and sampler share these
+    programs.
 
     Args:
       workload: Workload to train.
@@ -99,8 +101,8 @@ def compile_sweep(
       num_epochs: Number of epochs of each run.
       hyperparameters: Names of the hyper-parameters that `make_rule` takes.
       chunk: Number of epochs between two saves and progress reports. It must divide
-        num_epochs and be at least 2, or 1 if num_epochs is 1. None means a tenth of
-        num_epochs if that is allowed, else num_epochs.
+        num_epochs and be at least 2. If num_epochs is 1, it must be 1. None means
+        num_epochs / 10 if that is an integer of at least 2, else num_epochs.
       width: Number of runs in a batch.
       devices: Devices to use. None means all of `jax.devices()`.
       evaluate_on: Parts of the workload ("train", "validation", "test") on which the
@@ -110,7 +112,7 @@ def compile_sweep(
     Raises:
       ValueError: num_epochs or width is not positive, chunk is 1 or does not divide
         num_epochs, the sampler is made for another number of examples than
-        workload.train has (1 without data), or the workload lacks a part.
+        workload.train has (than 1 if there are no data), or the workload lacks a part.
     Example:
       >>> from research import descent, samplers, update_rules, workloads
       >>> quadratic = workloads.make_workload("quadratic")
@@ -262,8 +264,8 @@ def _compile_on(
 def compile_orders(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
     """Compile a function that draws the orders of several epochs.
 
-    The result is a function that returns None if no indices are drawn, or so many that
-    they should not be in memory at the same time.
+    If the function draws no indices, or more than 64 MiB of them, it is not compiled.
+    The result is then a function that returns None.
     """
     drawn = jax.tree.leaves(jax.eval_shape(function, *arguments))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in drawn)
@@ -305,7 +307,7 @@ def check_workload(name: str, workload: Any) -> None:
 
 
 def padded(runs: Mapping[str, np.ndarray], width: int) -> dict[str, np.ndarray]:
-    """Pad the runs to the width with copies of the last run."""
+    """Pad each array of the dict `runs` to this width with copies of its last entry."""
     return {
         name: np.concatenate([v, np.repeat(v[-1:], width - len(v))])
         for name, v in runs.items()

@@ -72,17 +72,19 @@ def train(
 ) -> TrainResult:
     """Train one model, with progress reports, checkpoints and resumption.
 
-    The batches are the same as in `run`. The loop over steps is compiled once. A
-    progress report or an interruption only splits this loop into shorter ones, so it
-    does not change a bit of the result. The result contains the info of every step. Of
-    the batches, only the order of the examples in one epoch is kept in memory.
+    With the same sampler and key, the batches are the same as in `run`. The loop over
+    steps is compiled once. A progress report or an interruption splits this loop into
+    shorter ones, which does not change a bit of the result. The result contains the
+    `Info` of every step. At any time, the indices of the batches are in memory for one
+    epoch only.
 
     With several devices, each device takes batch_size / devices examples of each batch.
     Values and gradients are averaged over devices. The order of summation differs, so
-    the bits differ from the result on one device. Each device folds its number into the
-    noise keys. With `devices`, every device holds all params. A `mesh` can split the
-    params over its devices, can use the devices of several processes, and works with
-    every rule.
+    the bits differ from the result on one device. If `noisy`, each device folds its
+    number into the key of the batch, so that the devices draw different noise. There
+    are two ways to use several devices. With the argument `devices`, every device holds
+    all params. A `mesh` can split the params over its devices, can use the devices of
+    several processes, and works with every rule.
 
     With a mesh over several processes, every process calls `train` with the same
     arguments. Process 0 reads and writes the checkpoint and reports progress. Ctrl-C in
@@ -91,15 +93,14 @@ def train(
     Args:
       objective: Function (params, batch) -> (), a mean over the batch's examples.
       rule: Any gradient transformation.
-      dataset: Batch of n examples, copied to the device once for the whole training. Or
-        Records, from `research.records.open_records`, of which only the examples of the
-        next steps are in memory. The result has the same bits as with a Batch. A
-        checkpoint is refused if the Records have another digest. Or None, for an
-        objective that uses no data.
+      dataset: A Batch, Records or None. A Batch of n examples is copied to the device
+        once for the whole training. Of Records, from `research.records.open_records`,
+        only the examples of the next steps are in memory; the result has the same bits
+        as with a Batch. None is for an objective that uses no data.
       sampler: Sampler that chooses the examples of each batch. An epoch's order is
         drawn from fold_in(key, epoch).
       num_epochs: Number of epochs.
-      params: Initial parameters. The rule's state follows their dtype.
+      params: Initial parameters, a pytree of floating arrays.
       key: Key from which the keys of all epochs are derived. Use another key than the
         one that drew the params.
       evaluate: Function params -> numbers by name, called before the first epoch and
@@ -108,8 +109,10 @@ def train(
       noisy: Whether the objective draws noise. If so, each batch gets a key of its own.
       on_progress: Function called with the fraction of the training that is done, from
         0 to 1, and a short text.
-      checkpoint: Place where the training is saved. None means that it is not saved.
-        Ctrl-C saves the training before it stops.
+      checkpoint: Place where the training is saved, such as
+        `runs.checkpoints_in(folder)(name)`. If it contains a saved training, this
+        training is resumed. Ctrl-C saves the training before it stops. None means that
+        the training is not saved.
       devices: Number of JAX devices that share each batch. On a CPU,
         `research.backend.configure(devices=...)` creates them.
       mesh: Devices of one or many processes that share each batch, from
@@ -124,23 +127,26 @@ def train(
 
         - num_epochs or devices is not positive, JAX has fewer devices, or devices does
           not divide batch_size;
-        - there are several devices, and the rule uses the batch's indices itself;
-        - x and y differ in length or are empty, or the sampler is made for another
-          number of examples;
+        - devices is above 1, and the sampler takes the whole dataset as one batch, or
+          the rule keeps something for each example, as SAGA does;
+        - x and y of the dataset differ in length or are empty, the sampler is made for
+          another number of examples, or it draws an index outside the dataset;
         - the dataset is Records, and a record has changed, a mesh is given, or the rule
           or the sampler asks for more than the examples of one batch;
         - both devices and a mesh are given, or the processes of the mesh differ in
           code, versions or arguments;
         - the checkpoint belongs to another training. The check compares the initial
-          params and rule state (and so a learning rate that is constant), the key, the
-          order of the examples, the shapes of the data (with a mesh, the data
-          themselves), the number of devices and the settings of the mesh. The check
-          cannot detect, for example, another penalty.
+          params and rule state (which contains a constant learning rate), the key, the
+          order of the examples, the number of devices and the settings of the mesh. Of
+          the data, it compares the shapes of a Batch, the digest of Records and, with a
+          mesh, the data themselves. The check does not compare the objective: it cannot
+          detect, for example, another penalty.
       TypeError: The rule is not a gradient transformation, a leaf of params is not
         floating, the dataset is neither a Batch nor Records nor None, or the key is not
         a JAX key.
       OSError: The checkpoint cannot be written.
-      ConnectionError: Another process of the mesh has ended.
+      ConnectionError: Another process of the mesh has ended or cannot be reached.
+      ImportError: The dataset is Records, and the package grain is not installed.
     Example:
       >>> import jax.numpy as jnp
       >>> from research import samplers, update_rules
@@ -359,7 +365,7 @@ def _evaluated(
 
 
 class ProgressReporter(NamedTuple):
-    """Reporter of a training's progress.
+    """Reporter that passes the progress of a training to a function.
 
     Attributes:
       on_progress: Function called with the fraction of the training that is done, from
@@ -372,7 +378,12 @@ class ProgressReporter(NamedTuple):
     num_batches: int
 
     def show(self, at: Progress) -> None:
-        """Report the fraction done, and the mean loss of the last tenth of an epoch."""
+        """Report the fraction done, the mean loss of the last steps and the learning
+        rate.
+
+        The mean is over at most the last tenth of the epoch. Nothing is reported before
+        the first step of an epoch, and only process 0 reports.
+        """
         if self.on_progress is None or not at.step or not _processes.is_leader():
             return  # No step of this epoch is done, or process 0 reports.
         first = max(0, at.step - max(1, self.num_batches // 10))

@@ -26,8 +26,9 @@ class Compiled(NamedTuple):
     Attributes:
       start: The initial progress.
       epoch_batches: Function (key, epoch) -> the batches of that epoch, for `advance`.
-      advance: Function (state, info, batches, start, stop) -> (state, info) after the
-        steps from start to stop - 1. An optional last argument replaces the dataset by
+      advance: Function (state, info, batches, start, stop) -> (state, info). It takes
+        the steps from start to stop - 1 of an epoch, and writes the Info of each step
+        into `info`. Without a mesh, an optional last argument replaces the dataset by
         another one of the same shapes and dtypes.
       whole: Function tree -> tree of the same arrays, each whole on one device.
     """
@@ -147,9 +148,10 @@ def loop_over(
     """Return the loop over the steps from start to stop - 1 of an epoch.
 
     The loop is a function (state, info, batches, dataset, start, stop) -> (state,
-    info). make_step makes the step from the dataset. The number of iterations is an
-    argument of the compiled loop. So XLA does not unroll the loop, and the bits of the
-    result do not depend on the number of iterations in one call.
+    info). make_step makes the step from the dataset. start and stop are arguments of
+    the compiled loop, so XLA does not know the number of steps and does not unroll the
+    loop. The bits of the result therefore do not depend on how an epoch is divided into
+    calls.
     """
 
     def loop(

@@ -19,7 +19,7 @@ class TrainResult(NamedTuple):
     """Result of a training. Every array is NumPy.
 
     Attributes:
-      params: The last parameters, or their average if the rule averages the params.
+      params: The last parameters, or their average if the rule keeps one.
       steps: The `Info` of every step, leaves of shape (num_epochs, num_batches).
       evaluations: Results of `evaluate` by name, at the start and after each epoch,
         shape (num_epochs + 1,).
@@ -72,12 +72,12 @@ def digest(words: str, *begun_with: Any) -> str:
 
 
 def evaluation_params(state: _step.State) -> Params:
-    """Return the last parameters, or their average if the rule averages them."""
+    """Return the current parameters, or their average if the rule keeps one."""
     return evaluation_params_of(state.rule, state.params)
 
 
 def to_saved(at: Progress) -> Saved:
-    """Convert a training's progress to its checkpoint form."""
+    """Convert a training's progress to a `Saved`, for a checkpoint."""
     arrays = to_arrays("state", at.state) | to_arrays("info", at.info)
     if at.earlier:
         arrays |= to_arrays("earlier", _stacked(at.earlier))
@@ -94,7 +94,7 @@ def check_alike(state: _step.State) -> None:
 
     Each device gets a part of each batch. If a rule reads `indices`, the indices of the
     batch's examples, it reads a different part on each device. A rule that keeps
-    something for each example, such as SAGA, then has different states.
+    something for each example, such as SAGA, then has a different state on each device.
     """
     for leaf in jax.tree.leaves(state):
         first, *others = (as_numbers(shard.data) for shard in leaf.addressable_shards)
@@ -179,7 +179,11 @@ def _earlier(info: _step.Info, num_epochs: int, saved: Saved) -> tuple[Any, ...]
 
 
 def collected(at: Progress, params: Params, compile_seconds: float) -> TrainResult:
-    """Return the result of a finished training, whose last parameters are given."""
+    """Return the result of a training.
+
+    `at` is the progress after the last epoch, and `params` are the params of the
+    result.
+    """
     steps = _stacked(at.earlier)
     good = (np.isfinite(steps.loss) & np.isfinite(steps.update_norm)).ravel()
     names = at.evaluations[0] if at.evaluations else {}

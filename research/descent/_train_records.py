@@ -155,8 +155,9 @@ class Windows:
     """The windows of an epoch, each with the examples of `steps` successive steps.
 
     `read` is a function indices -> Batch, and `order` has the indices of the examples
-    of each step, shape (num_batches, batch_size). The last window repeats its last
-    batch up to the same size, because the compiled program needs one size.
+    of each step, shape (num_batches, batch_size). If too few steps are left for the
+    last window, it repeats its last batch, because the compiled program needs windows
+    of one size.
     """
 
     def __init__(

@@ -192,7 +192,8 @@ def colour(regime: str) -> str:
     """Return the colour of a regime of gradient descent, such as full batch.
 
     The name of the regime must contain "decaying", "full batch", "mini-batch" or
-    "stochastic". The first of these that it contains determines the colour.
+    "stochastic"; if not, a ValueError is raised. The first of these words, in this
+    order, that it contains determines the colour.
     """
     check_text("regime", regime)
     for word in ("decaying", "full batch", "mini-batch", "stochastic"):
@@ -215,9 +216,7 @@ def band(
     """Draw the line (x, middle), with a band from `low` to `high`.
 
     **style are options of the line for `Axes.plot`. The band has the colour of the
-    line.
-
-    Where a value is not finite, the line or the band has a gap.
+    line. Where a value is not finite, the line or the band has a gap.
     """
     check_instance("axes", axes, Axes, "Take them from new_figure.")
     for name, values in (("x", x), ("middle", middle), ("low", low), ("high", high)):

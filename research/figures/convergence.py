@@ -46,7 +46,8 @@ def draw_curves(
 ) -> None:
     """Draw the median of each curve over its seeds on log-log axes, with a band.
 
-    The band is a bootstrap interval of the median. Predicted floors are dashed lines.
+    The band is a bootstrap interval of the median. The field `floor` of a curve, a
+    predicted value, is drawn as a dashed line.
 
     Args:
       axes: Axes to draw on.

@@ -119,7 +119,7 @@ def _inside(panel: Axes, tick: float) -> bool:
 def draw_curves(
     numbers: Numbers, arrays: Mapping[str, np.ndarray], colours: Mapping[str, str]
 ) -> figures.Picture:
-    """Draw the validation loss of the chosen trainings against the epoch.
+    """Draw the validation loss with the chosen hyper-parameters against the epoch.
 
     Each network has one panel. The line of a rule is the median over searches and
     seeds, and its band goes from the 10 % to the 90 % quantile. `numbers` and `arrays`

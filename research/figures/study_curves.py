@@ -35,8 +35,8 @@ def trials(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
     """Plot the expected cost of the best of k trials of each rule, against k.
 
     A trial is one choice of hyper-parameters. The cost is the number of passes over the
-    data to the target. Bands are intervals over other trials and seeds. The arguments
-    are as in `curves`.
+    data to the target. The bands are intervals: they show the variation between trials
+    and between seeds. The arguments are as in `curves`.
     """
     figure, used, spare = panels(numbers["workloads"])
     ends: dict[tuple[str, str], np.ndarray] = {}
@@ -253,9 +253,9 @@ def show_few_numbers(panel: Axes) -> None:
 def few_numbers(low: float, high: float) -> list[float]:
     """Return round tick values for a log axis from `low` to `high`.
 
-    The ticks are powers of ten, multiplied by some small factors. If high / low > 3000,
-    the only factor is 1. If 8 < high / low <= 3000, the factors are 1, 2 and 5.
-    Otherwise, the factors are 1, 1.5, 2, 3, 5 and 7.
+    The ticks are those between `low` and `high` among the powers of ten, multiplied by
+    some small factors. If high / low > 3000, the only factor is 1. If 8 < high / low <=
+    3000, the factors are 1, 2 and 5. Otherwise, the factors are 1, 1.5, 2, 3, 5 and 7.
 
     Example:
       >>> few_numbers(0.3, 12)

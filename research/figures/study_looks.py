@@ -53,6 +53,8 @@ class Cast(NamedTuple):
 def cast(numbers: Mapping[str, Any]) -> Cast:
     """Sort the rules of a study, and give each a colour for all pictures.
 
+    `numbers` are those of the study's result.
+
     Example:
       >>> overall = [{"rule": "mine", "ratio": 0.7}, {"rule": "yours", "ratio": None}]
       >>> cast(
@@ -102,8 +104,8 @@ def _price(numbers: Mapping[str, Any], rule: str) -> tuple[int, float]:
 def reaches(cell: Mapping[str, Any]) -> bool:
     """Return whether at least half of the reported runs reach the target.
 
-    `cell` holds the numbers of one rule on one workload. The whole package calls a
-    target "reached" by a rule if this is True.
+    `cell` is an entry of `numbers["cells"]` of a study: the numbers of one rule on one
+    workload. The whole package calls a target "reached" by a rule if this is True.
     """
     return cell["reached"] >= HALF
 
@@ -117,10 +119,11 @@ def number(value: float | None) -> float:
 
 
 def written(value: float) -> str:
-    """Format a number with two decimals, or with two or three significant digits.
+    """Format a number with few digits.
 
-    Numbers from 0.1 to 10 have two decimals. Large numbers are written without a power
-    of ten.
+    Zero and numbers from 0.1 to 10 have two decimals. Numbers from 10 to 100 have three
+    significant digits. Larger numbers are rounded to integers, and smaller ones have
+    two significant digits.
 
     Example:
       >>> [

@@ -23,20 +23,21 @@ class Valley(NamedTuple):
     A trial is one choice of hyper-parameters, which a search trains with several seeds.
     The score of a trial is the geometric mean of its costs over these seeds, in passes
     over the data. There are t trials, those of all searches together. The line shows
-    the score at r learning rates. All other hyper-parameters there are those that the
-    best search chose.
+    the score at r other learning rates, where all other hyper-parameters are those that
+    the best search chose.
 
     Attributes:
       rates: Learning rate of each trial, ascending, shape (t,).
       scores: Score of each trial, shape (t,).
-      low, high: Range of each trial's score over the seeds, shape (t,).
-      diverged: Whether a run of the trial diverged or had the largest possible score,
+      low, high: Smallest and largest cost of each trial over the seeds, shape (t,).
+      diverged: Whether a run of the trial diverged or had the largest possible cost,
         shape (t,).
       chosen: Index of the trial with the lowest score. If several trials have the
-        lowest score, the first of them.
+        lowest score, it is the one that the searches list first.
       along: Learning rates of the line, shape (r,).
       line: Score at each of these rates, shape (r,).
-      floor, ceiling: Range of the line over the seeds, shape (r,).
+      floor, ceiling: Smallest and largest cost over the seeds at each of these rates,
+        shape (r,).
       near: Pair (lowest rate, highest rate) of the range around the best rate of the
         line in which the score is at most 10 % above the best score. None if the best
         score is above the budget of passes, or if the study was made before this range
@@ -240,10 +241,12 @@ def _scale(panel: Axes, valleys: list[Valley]) -> None:
 def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, row: int) -> None:
     """Draw the scores of one rule against its learning rate.
 
-    Each trial is a dot, with its range over the seeds. The curve is the score as a
-    function of the learning rate alone, with its band over the seeds. A ring marks the
-    trial with the lowest score. Crosses at the top mark trials that diverged. A bar at
-    the bottom marks the rates whose score is at most 10 % above the best one
+    Each trial is a dot, with a stroke from its smallest to its largest cost over the
+    seeds. The curve shows the score if only the learning rate varies, and the other
+    hyper-parameters are those that the best search chose. The band around the curve
+    goes from the smallest to the largest cost over the seeds. A ring marks the trial
+    with the lowest score. Crosses at the top mark trials that diverged. A bar at the
+    bottom marks the rates whose score is at most 10 % above the best one
     (`Valley.near`).
 
     Args:

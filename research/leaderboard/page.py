@@ -98,9 +98,9 @@ def write_leaderboard(
 def tables(rankings: Rankings) -> list[Table]:
     """Make the tables of a leaderboard: measurements, protocols and studies.
 
-    The measurements on workloads have one table, and those on networks another; so have
-    their protocols. A table without rows is omitted. If studies were left out, the last
-    table lists their files.
+    The measurements on workloads have one table, and those on networks another. The
+    protocols are divided into two tables in the same way. A table without rows is
+    omitted. If studies were left out, the last table lists their files.
 
     Args:
       rankings: Rankings of the studies, from `write_leaderboard`.

@@ -29,10 +29,12 @@ class Entry(NamedTuple):
       workload: Name of the workload. If studies have different workloads with this
         name, the number of examples (of parameters for a network) or the minimum f* is
         added to the name.
-      protocol: Number of the protocol, counted from 1.
+      protocol: Number of the protocol, the settings of the measurement, counted from 1
+        in the order of `Rankings.protocols`.
       cost, low, high: Number of example gradients until the target is reached, and the
         ends of the interval for this number. inf means that the target was not reached.
-        On a network: the validation loss at the end, and its interval.
+        For a study on networks, they are the validation loss at the end and the ends of
+        its interval; inf means that they are unknown.
       measurement: Measurement of the rule, as stored in the study.
       comparison: Comparison of the rule with the baseline of the study, as stored in
         the study. None if the study does not have it, for example because the rule is
@@ -228,10 +230,7 @@ def _decided(
 
 
 def answer(rankings: Rankings) -> tuple[str, str]:
-    """Return a sentence that says which rule leads, and remarks on the rankings.
-
-    Both are texts.
-    """
+    """Return two texts: which rule leads, and remarks on the rankings."""
     entries = [entry for ranking in rankings.all for entry in ranking]
     counted = ", ".join(
         (

@@ -36,8 +36,9 @@ def draw_ratios(title: str, rows: Sequence[Ratio], axis: str) -> figures.Picture
     """Draw each ratio as a mark with its interval, on a logarithmic axis.
 
     The labels and the numbers may come from an untrusted source. Every number is
-    accepted: a ratio that is not positive or not finite gets a mark at the edge, or
-    none. Only the first 40 rows are drawn; the caption says how many are missing.
+    accepted: a ratio that is infinite or not positive gets a mark at the edge of the
+    picture, and NaN or None gets no mark. Only the first 40 rows are drawn; the caption
+    says how many are missing.
 
     Args:
       title: Title of the picture.

@@ -105,9 +105,9 @@ def check_terms(
 def only(
     where: Bool[ArrayLike, "*shape"] | None, *arrays: Num[Array, "*shape"]
 ) -> tuple[Num[Array, "*shape"], ...]:
-    """Return arrays whose entries are 0 where `where` is False.
+    """Return the arrays, with their entries replaced by 0 where `where` is False.
 
-    NaN at such an entry then has no effect. If `where` is None, the arrays are
+    A NaN at such an entry then has no effect. If `where` is None, the arrays are
     unchanged.
     """
     if where is None:
@@ -120,7 +120,11 @@ def weighted(
     where: Bool[ArrayLike, "*shape"] | None,
     weights: Num[ArrayLike, "*shape"] | None,
 ) -> Float[Array, "*shape"]:
-    """Return terms times their weights, and 0 where `where` is False."""
+    """Return terms times their weights, and 0 where `where` is False.
+
+    `where` = None means that it is True everywhere, and `weights` = None that all
+    weights are 1.
+    """
     (terms,) = only(where, terms)
     return terms if weights is None else terms * jnp.asarray(weights, terms.dtype)
 
@@ -128,8 +132,9 @@ def weighted(
 def negative_absolute(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Return -|x|, with the derivative +1 at 0.
 
-    JAX's derivative of -jnp.abs(x) at 0 is -1. `logistic` and `focal` add a second
-    term, which uses its derivative for x < 0 at x = 0. For x < 0, -|x| = x has the
-    derivative +1. So the derivative of the sum at 0 is correct only with +1.
+    JAX's derivative of -jnp.abs(x) at 0 is -1. `logistic` and `focal` add a second term
+    with a kink at 0, and the kinks of the two terms cancel. At x = 0, the second term
+    has the derivative that it has for x < 0. The sum has the correct derivative only if
+    -|x| does so too: for x < 0, the derivative of -|x| = x is +1.
     """
     return jnp.where(x > 0, -x, x)

@@ -34,8 +34,8 @@ def logistic(
     σ(z) = 1 / (1 + exp(-z)). The loss is computed as log(1 + exp(-|z|)) +
     z ([z > 0] - y), which neither overflows nor cancels. Here [z > 0] is 1 if z > 0,
     and 0 otherwise. If a prediction is correct and close to certain, the loss, its
-    gradient σ(z) - y and its Hessian σ(z) σ(-z) are close to 0. Computed in this way,
-    they keep their relative precision. Labels are 0 or 1, not -1 or +1.
+    derivative σ(z) - y and its second derivative σ(z) σ(-z) are close to 0. With this
+    formula, all three keep their relative precision. Labels are 0 or 1, not -1 or +1.
     optax.sigmoid_binary_cross_entropy is the same function, but it broadcasts its
     arguments.
 
@@ -80,9 +80,9 @@ def hinge(
     """Compute the hinge loss of a support vector machine: max(0, 1 - (2y - 1) s).
 
     Here s is the score and y the label. At the kink, where (2y - 1) s = 1, the gradient
-    is 0, as in Pegasos. Labels are 0 or 1, as in all losses of this library.
-    optax.hinge_loss expects the labels -1 and +1. Its gradient at the kink is half of
-    the gradient beside the kink.
+    is 0, as in Pegasos. Labels are 0 or 1, as in `logistic`. optax.hinge_loss expects
+    the labels -1 and +1, and its gradient at the kink is half of its gradient where the
+    loss is positive.
 
     Args:
       score: Score s, floating, shape ().
@@ -122,13 +122,13 @@ def focal(
 ) -> Float[Array, ""]:
     """Compute the focal loss -(1 - q)^γ log q, where q is the label's probability.
 
-    For a logit z, q is σ(z) if the label is 1, and σ(-z) if it is 0. The factor (1 -
-    q)^γ reduces the loss of examples whose label already has a high probability. With γ
-    = 0, the loss is `logistic`. (1 - q)^γ and log q are both computed from log σ, so
-    the loss keeps its relative precision for confident predictions.
-    optax.sigmoid_focal_loss without its alpha is the same function for labels 0 and 1.
-    Its alpha corresponds to weights = alpha for the label 1, and weights = 1 - alpha
-    for the label 0.
+    For a logit z, q is σ(z) if the label is 1, and σ(-z) if the label is 0, where σ(z)
+    = 1 / (1 + exp(-z)). The factor (1 - q)^γ reduces the loss of examples whose label
+    already has a high probability. With γ = 0, the loss is `logistic`. (1 - q)^γ and
+    log q are both computed from log σ, so the loss keeps its relative precision if q is
+    close to 1. optax.sigmoid_focal_loss without its argument alpha is the same function
+    for labels 0 and 1. To get the effect of alpha, pass weights = alpha for the label
+    1, and weights = 1 - alpha for the label 0.
 
     Args:
       logit: Logit z, floating, shape ().
@@ -177,7 +177,7 @@ def softmax_cross_entropy(
     e_label is the one-hot label, and its Hessian is diag(p) - p pᵀ with p = softmax(z).
     The largest logit is subtracted first, so that large logits neither overflow nor
     cancel. optax.softmax_cross_entropy_with_integer_labels is the same function, except
-    that the label -1 means the last class there.
+    that optax takes the label -1 for the last class.
 
     Args:
       logits: Logits z, floating, shape (K,).
@@ -186,7 +186,7 @@ def softmax_cross_entropy(
         sum runs over these classes. None means all classes.
       weights: Weights of the classes, shape (K,), finite and at least 0: the loss is
         multiplied by weights[label]. None means 1. PyTorch's `weight` is the same, but
-        its mean over a batch is divided by the sum of the weights.
+        PyTorch divides the sum over a batch by the sum of the factors weights[label].
     Returns:
       The loss in the dtype of the logits, shape (). The loss is NaN if a traced label
       lies outside 0..K-1, or is a class that does not exist.
@@ -219,16 +219,16 @@ def multiclass_margin(
     """Compute the multi-class margin loss max(0, m + max_{k ≠ y} s_k - s_y).
 
     Here s are the scores, y is the label and m the margin. The loss is 0 if the score
-    of the label exceeds every other score by at least m. The loss has a kink where it
-    becomes 0. There the gradient is 0, as in `hinge`. optax.multiclass_hinge_loss is
-    the same function for m = 1, but its gradient at the kink is not 0. PyTorch's
-    multi_margin_loss is a different function: it sums max(0, m + s_k - s_y) over all k
-    ≠ y, and divides by K.
+    of the label exceeds every other score by at least m. If it exceeds the largest
+    other score by exactly m, the loss has a kink, and the gradient is 0, as in `hinge`.
+    optax.multiclass_hinge_loss is the same function for m = 1, but its gradient at this
+    kink is not 0. PyTorch's multi_margin_loss is a different function: it sums max(0, m
+    + s_k - s_y) over all k ≠ y, and divides by K.
 
     Args:
       scores: Scores s, floating, shape (K,).
       label: Integer y in 0..K-1, shape ().
-      margin: Margin m, positive. It may be traced.
+      margin: Margin m, positive; may be traced.
       where, weights: As in `softmax_cross_entropy`. The maximum runs over the classes
         that exist.
     Returns:
@@ -270,7 +270,7 @@ def softmax_cross_entropy_one_hot(
 
     The loss is -Σ_k q_k log softmax(z)_k. A class with z_k = -inf and q_k = 0
     contributes 0, because 0 log 0 counts as 0. optax.softmax_cross_entropy is the same
-    function, except that it returns NaN if there is such a class.
+    function, except that optax returns NaN if there is such a class.
 
     Args:
       logits: Logits z, floating, shape (K,).
@@ -307,12 +307,12 @@ def kl_divergence(
 ) -> Float[Array, ""]:
     """Compute the Kullback-Leibler divergence Σ_k q_k (log q_k - log softmax(z)_k).
 
-    The divergence from the prediction softmax(z) to the distribution q is
+    Here q is the distribution and z the logits. The divergence is
     `softmax_cross_entropy_one_hot` minus the entropy of q. The divergence and the
     cross-entropy have the same gradient with respect to z, softmax(z) - q. The
     divergence has its minimum 0 at softmax(z) = q. 0 log 0 counts as 0.
-    optax.kl_divergence takes log softmax(z) instead of z. PyTorch's KLDivLoss is the
-    same as optax's, but averages over all entries by default.
+    optax.kl_divergence takes log softmax(z) instead of z. PyTorch's KLDivLoss also
+    takes log softmax(z), and averages over all entries by default.
 
     Args:
       logits: Logits z, floating, shape (K,).

@@ -29,8 +29,8 @@ def squared_error(
     """Compute half the squared error: ½ Σ (p - y)².
 
     Here p is the prediction and y the target. With the factor ½, the gradient is the
-    residual p - y. This is the convention of Bishop, Pattern Recognition and Machine
-    Learning (2006), eq. 3.12. optax.l2_loss has the same factor, but does not sum.
+    residual p - y. Bishop, Pattern Recognition and Machine Learning (2006), eq. 3.12,
+    has the same factor. optax.l2_loss also has this factor, but does not sum.
     optax.squared_error has no factor, and does not sum either.
 
     Args:
@@ -44,7 +44,8 @@ def squared_error(
     Returns:
       The loss in the dtype of the prediction, shape ().
     Raises:
-      TypeError: prediction is not floating, or where is not boolean.
+      TypeError: prediction is not floating, target or weights are not numbers, or where
+        is not boolean.
       ValueError: The shapes differ (the arguments are never broadcast), or a concrete
         weight is negative or not finite.
     Example:
@@ -89,8 +90,8 @@ def huber(
 
     Let r = p - y be the residual and δ = delta. The loss is Σ h(r), where h(r) = r²/2
     if |r| <= δ, and h(r) = δ (|r| - δ/2) otherwise. The gradient is the residual,
-    clipped to [-δ, δ]. The Hessian is 1 for |r| <= δ and 0 for larger |r|.
-    optax.huber_loss does not sum, and its Hessian at |r| = δ is 1/4.
+    clipped to [-δ, δ]. The second derivative h''(r) is 1 for |r| <= δ and 0 for larger
+    |r|. optax.huber_loss does not sum, and its second derivative at |r| = δ is 1/4.
 
     Args:
       prediction: Prediction p, floating, any shape.
@@ -131,8 +132,9 @@ def log_cosh(
     """Compute the log-cosh loss Σ log cosh(p - y), a smooth variant of the Huber loss.
 
     For a small residual r = p - y, a term of the sum is close to r²/2. For a large
-    residual, the term is close to |r| - log 2. The gradient is tanh(r), and the Hessian
-    is 1 - tanh²(r). optax.log_cosh is the same function, but does not sum.
+    residual, the term is close to |r| - log 2. The first derivative of a term is
+    tanh(r), and the second 1 - tanh²(r). optax.log_cosh is the same function, but does
+    not sum.
 
     Args, Returns, Raises:
       As in `squared_error`.
@@ -163,8 +165,8 @@ def quantile(
     """Compute the quantile loss Σ max(τ (y - p), (τ - 1) (y - p)) (the pinball loss).
 
     Here p is the prediction, y the target and τ the level. A prediction that minimises
-    the mean loss is a τ-quantile of the target. The gradient is 1 - τ if p > y, and -τ
-    if p < y. Where p = y, the gradient is 0, as for `absolute_error`. With τ = ½, the
+    the mean loss is a τ-quantile of the target. An entry of the gradient is 1 - τ if p
+    > y, and -τ if p < y. Where p = y, it is 0, as for `absolute_error`. With τ = ½, the
     loss is half of `absolute_error`. optax does not have this loss. scikit-learn's
     mean_pinball_loss is the mean of this loss over the examples.
 
@@ -207,15 +209,16 @@ def cosine_distance(
     """Compute the cosine distance 1 - pᵀ y / (|p| |y|) of two vectors p and y.
 
     The distance is 0 for vectors of the same direction, 1 for orthogonal vectors and 2
-    for opposite vectors. It is computed as ½ |p / |p| - y / |y||², which is the same
-    number and keeps the digits of a small distance. First, p and y are divided by their
-    largest entries, so that no square overflows. optax.cosine_distance with its
-    default epsilon of 0 is the same function.
+    for opposite vectors. It is computed as ½ |u - v|² with u = p / |p| and v = y / |y|,
+    which is the same number and keeps the digits of a small distance. First, p and y
+    are divided by their largest absolute entries, so that no square overflows.
+    optax.cosine_distance with its default epsilon of 0 is the same function.
 
     Args:
       prediction: Prediction p, floating, shape (d,).
       target: Target y, shape (d,). It is converted to the dtype of the prediction.
-      where: Booleans, shape (d,), True for the entries that count. None means all.
+      where: Booleans, shape (d,), True for the entries that count. None means that all
+        entries count.
       weights: Weights w of the entries, shape (d,), finite and at least 0. With
         weights, pᵀ y, |p|² and |y|² are replaced by Σ w p y, Σ w p² and Σ w y². None
         means 1.

@@ -26,20 +26,20 @@ def sequence_cross_entropy(
 ) -> Float[Array, ""]:
     """Compute the mean cross-entropy over the positions of one sequence, in nats.
 
-    Let z_tk be the logit of class k at position t. The loss is (1/m) Σ_t (log Σ_k
-    exp(z_tk) - z_t,label_t). The sum runs over the m positions t whose label is not
-    negative and for which `where` is not False. Each term of the sum is
-    optax.softmax_cross_entropy_with_integer_labels. PyTorch's
-    cross_entropy(ignore_index=-1) averages over all positions of all sequences of a
-    batch. Its result differs from the mean of this loss over the sequences, if some
-    sequences have more ignored positions than others.
+    Let z_(t,k) be the logit of class k at position t, and y_t the label of position t.
+    The loss is (1/m) Σ_t (log Σ_k exp(z_(t,k)) - z_(t,y_t)). The sum over t runs over
+    the m positions whose label is not negative and for which `where` is not False. Each
+    of its terms equals optax.softmax_cross_entropy_with_integer_labels at this
+    position. PyTorch's cross_entropy(ignore_index=-1) averages over all positions of
+    all sequences of a batch. If some sequences have more ignored positions than others,
+    this average differs from the mean of the losses of the sequences.
 
     Args:
       logits: Logits z, floating, shape (T, K).
-      labels: Labels, integers in 0..K-1, shape (T,). A position with a negative label
-        is ignored.
-      where: Booleans, shape (T,), False for positions that are ignored as well. None
-        means all positions with a label.
+      labels: Labels y_t, integers in 0..K-1, shape (T,). A position with a negative
+        label is ignored.
+      where: Booleans, shape (T,). Positions where `where` is False are ignored, too.
+        None means that only the positions with a negative label are ignored.
       weights: Weights w_t of the positions, shape (T,), finite and at least 0. The loss
         is then the weighted mean: each term has the factor w_t, and m is the sum of the
         weights. None means 1.

@@ -37,7 +37,8 @@ def check_targets(loss: Callable[..., Any], prediction: Any, targets: Any) -> No
         with their shape and dtype.
       targets: Targets y of the dataset. Traced targets are not checked.
     Raises:
-      TypeError: The loss needs integer classes, and the targets are not integers.
+      TypeError: The targets are not numbers, or the loss needs integer classes and the
+        targets are not integers.
       ValueError: The shapes do not match, or a target is out of range. The message
         shows the target and its index.
     Example:
@@ -77,8 +78,9 @@ def check_classes(shape: tuple[int, ...], y: Any) -> None:
         have the shape of the logits without the last axis. The values of traced labels
         are not checked.
     Raises:
-      ValueError: The shapes do not match (as for one-hot labels), or a label is out of
-        range.
+      ValueError: The shapes do not match, for example because the labels are one-hot,
+        or a label is out of range.
+      TypeError: y does not hold numbers, or shape is not a sequence of integers.
     Example:
       >>> check_classes((4, 3), jnp.array([0, 2, 1, 1]))  # No error: 4 labels of 3.
     """

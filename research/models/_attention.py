@@ -34,13 +34,13 @@ def attention(
     The result is concat_h(softmax(Q_h K_hᵀ / sqrt(d) + M) V_h) W_output + b_output.
     Here h = 0, ..., num_heads - 1 numbers the heads, and d = width / num_heads is the
     width of a head. The queries Q, keys K and values V are the three parts of one
-    product x W + b. Head h uses the columns h d, ..., (h + 1) d - 1 of each part. M is
-    0 where the mask is True and -∞ where it is False. In half precision, the softmax is
-    computed in float32.
+    product x W + b. By default, head h uses the columns h d, ..., (h + 1) d - 1 of each
+    part. M is 0 where the mask is True and -∞ where it is False. In half precision, the
+    softmax is computed in float32.
 
-    If num_key_value_heads is smaller than num_heads (grouped-query attention),
-    num_heads / num_key_value_heads adjacent query heads share one key head and one
-    value head.
+    If num_key_value_heads is smaller than num_heads (grouped-query attention), Q has
+    num_heads heads, and K and V have num_key_value_heads heads of d columns. Each head
+    of K and V is shared by num_heads / num_key_value_heads adjacent heads of Q.
 
     If the params contain "query_normalisation" and "key_normalisation", each query and
     each key of a head is first normalised by `rms_normalisation` over its d entries.
@@ -56,7 +56,7 @@ def attention(
       x: Inputs at T positions, shape (..., T, width).
       mask: Booleans of shape (T, T), (..., 1, T) or (..., T, T), where "..." stands for
         the leading axes of x. Entry (i, j) is True if query i may attend to key j. None
-        means that all entries are True. Each row needs at least one True.
+        means that all entries are True. A row without True makes the output NaN.
       num_heads: Number of query heads, a divisor of the width.
       num_key_value_heads: Number of key heads and of value heads, a divisor of
         num_heads. None means num_heads.
@@ -104,10 +104,10 @@ def attention_weights(
     num_key_value_heads: int | None = None,
     angles: Float[ArrayLike, "context d/2"] | None = None,
 ) -> Float[Array, "*batch num_heads T T"]:
-    """Compute the attention weights softmax(Q_h K_hᵀ / sqrt(d) + M).
+    """Compute the attention weights softmax(Q_h K_hᵀ / sqrt(d) + M) of each head h.
 
-    Every row sums to 1. `attention` defines the symbols. The entry "output" of its
-    params is not needed here.
+    Every row sums to 1. `attention` defines the symbols. The params do not need the
+    entry "output".
 
     Args, Raises:
       As in `attention`.
@@ -150,14 +150,14 @@ def rotary_angles(
 ) -> Float[Array, "context size/2"]:
     """Compute the table of angles t / base^(2i / size) for rotary positions.
 
-    Row t belongs to position t, and column i to the pair of entries 2i and 2i + 1 of a
-    query or a key.
+    Row t = 0, ..., context - 1 belongs to position t. Column i = 0, ..., size / 2 - 1
+    belongs to the pair of entries 2i and 2i + 1 of a query or a key.
 
     Args:
       context: Number of positions.
       size: Number of entries of a head's query or key, even.
-      base: Base of the powers, positive. A larger base turns the last pairs more
-        slowly.
+      base: Base of the powers, positive. The larger the base, the more slowly the
+        angles of all columns but the first grow with t.
       dtype: Dtype of the result. None means JAX's default.
     Returns:
       The angles in radians, shape (context, size / 2).
@@ -192,13 +192,14 @@ def rotate(
 ) -> Float[Array, "*batch T d"]:
     """Rotate each pair of entries by the angle of its position.
 
-    With a = angles[t, i], the pair (x[t, 2i], x[t, 2i + 1]) = (u, v) becomes (u cos a -
-    v sin a, u sin a + v cos a). The product of a rotated query at position s and a
-    rotated key at position t depends on the positions only through s - t.
+    With a = angles[t, i] at position t, the pair (x[t, 2i], x[t, 2i + 1]) = (u, v)
+    becomes (u cos a - v sin a, u sin a + v cos a). The scalar product of a rotated
+    query at position s and a rotated key at position t depends on the positions only
+    through s - t.
 
-    Meta's code for Llama pairs the entries 2i and 2i + 1, too. The Llama weights in the
-    format of Hugging Face's transformers pair the entries i and i + d/2 instead. The
-    two conventions differ by a permutation of the columns of the weights.
+    Meta's code for Llama rotates the same pairs of entries, 2i and 2i + 1. In Hugging
+    Face's transformers, the pairs are the entries i and i + d/2. Weights for one of
+    these conventions become weights for the other by a permutation of their columns.
 
     Args:
       x: Queries or keys, shape (..., T, d).
@@ -250,7 +251,10 @@ def _at_least_float32(dtype: Any) -> Any:
 def project(
     params: Params, x: Float[ArrayLike, "*batch d"]
 ) -> Float[Array, "*batch K"]:
-    """Compute x weights + bias from {"weights", "bias"}; a missing bias means 0."""
+    """Apply the dense layer with the params {"weights": (d, K), "bias": (K,)} to x.
+
+    A missing bias means 0.
+    """
     weights = jnp.asarray(params["weights"])
     return dense(x, weights, params.get("bias", jnp.zeros((), weights.dtype)))
 
@@ -292,7 +296,8 @@ def check_heads(width: int, num_heads: int) -> None:
 def check_groups_of_heads(num_heads: int, num_key_value_heads: int | None) -> int:
     """Return the number of key heads, which is also the number of value heads.
 
-    None means num_heads. Raises ValueError if the number does not divide num_heads.
+    This number is num_key_value_heads, or num_heads if num_key_value_heads is None.
+    Raises ValueError if num_key_value_heads is not a positive divisor of num_heads.
     """
     if num_key_value_heads is None:
         return num_heads

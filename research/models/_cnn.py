@@ -44,21 +44,23 @@ def cnn(
     initialiser: str = "he_normal",
     dtype: DTypeLike | None = None,
 ) -> Model:
-    """Build a convolutional network.
+    """Build a convolutional network for the classification of images.
 
-    The network is a chain of blocks. Each block consists of a convolution,
-    normalisation, activation and pooling. Dense layers follow the last block.
+    The network is a chain of blocks. Each block consists of a convolution, an optional
+    normalisation, the activation and pooling. Dense layers follow the last block.
 
     Args:
       image_shape: Shape (H, W, C) of one image, channels last.
       num_classes: Number of outputs.
       channels: Number of output channels of each block.
-      kernel_size, stride, padding: Options of every convolution, as in
+      kernel_size: Height and width of the filters, or one number for both.
+      stride, padding: Options of every convolution, as in
         `research.models.convolution`.
       strides, paddings: Stride and padding of each block's convolution, one entry for
         each block. None means `stride` or `padding` for all blocks.
-      pool: Window of the pooling at the end of each block: one number for all blocks,
-        or a sequence with one number for each block. 1 means no pooling.
+      pool: Height and width of the pooling windows at the end of each block: one number
+        for all blocks, or a sequence with one number for each block. 1 means no
+        pooling.
       pooling: "max" for `research.models.max_pool`, "average" for
         `research.models.average_pool`.
       hidden: Widths of the dense layers before the last one.
@@ -73,15 +75,15 @@ def cnn(
         if apply gets a key.
       initialiser: Name of the initialiser of all weights, a key of
         `research.models.INITIALISERS`. Biases start at 0.
-      dtype: Dtype of the parameters. None means JAX's default (float32 unless float64
-        is enabled).
+      dtype: Dtype of the parameters. None means JAX's default: float64 if JAX's 64-bit
+        mode is on, otherwise float32.
     Returns:
       A model. Its apply maps images of shape (..., H, W, C) to (..., num_classes). Its
       params are {"convolution_1": {"weights": (height, width, C, channels[0]), "bias":
       (channels[0],)}, "normalisation_1": {"scale", "bias"}, ..., "dense_1": {"weights":
       (features, hidden[0]), "bias"}, ...}. Here `features` is the number of entries of
-      an image after the last block. The entries "normalisation_k" exist only if there
-      is normalisation.
+      an image after the last block. The last dense layer has num_classes outputs. The
+      entries "normalisation_k" exist only if there is normalisation.
     Raises:
       ValueError: A number is out of range, a name is unknown, or a layer gets an image
         that is smaller than its filter or pooling window. In apply: the images do not

@@ -38,10 +38,11 @@ def convolution(
 ) -> Float[Array, "*batch height width C_out"]:
     """Convolve images with small filters.
 
-    With stride s, the output is y[i, j, o] = bias[o] + Σ_{a,b,c} x[s i + a, s j + b, c]
-    weights[a, b, c, o]. Here x is the image with its padding, (a, b) runs over the
-    pixels of the filter, and c over the input channels. As is usual in deep learning,
-    the filter is not flipped, so this is a cross-correlation.
+    With the strides s and t along height and width, the output is y[i, j, o] = bias[o]
+    + Σ_{a,b,c} x[s i + a, t j + b, c] weights[a, b, c, o]. Here x is the image with its
+    padding, (a, b) runs over the pixels of the filter, and c over the input channels.
+    As is usual in deep learning, the filter is not flipped, so this is a
+    cross-correlation.
 
     Filters of 3 x 3 with stride 1 use `research.models.winograd` if there are at least
     16 input and 16 output channels, and x and weights are both float32 or both float64.
@@ -59,17 +60,17 @@ def convolution(
       x: Images with channels last, shape (..., H, W, C_in).
       weights: Filters, shape (kernel height, kernel width, C_in, C_out).
       bias: Bias, shape (C_out,).
-      stride: Step s between patches: one number for both axes, or a pair of numbers for
-        height and width.
+      stride: Step between patches: a pair (s, t) for height and width, or one number
+        for both.
       padding: Number of zeros around x. "valid" means no zeros. "same" means that the
-        output has ceil(H / s) x ceil(W / s) pixels. If an axis needs an odd number of
+        output has ceil(H / s) x ceil(W / t) pixels. If an axis needs an odd number of
         zeros, the extra zero is at the bottom or on the right, as in TensorFlow and
         Flax. One number means that many zeros on each side, as in PyTorch. ((top,
         bottom), (left, right)) gives each side its own number.
     Returns:
       The output images, shape (..., height, width, C_out) with height = floor((H + top
       + bottom - kernel height) / s) + 1, where top and bottom are the numbers of rows
-      of zeros. The width follows likewise.
+      of zeros. The formula for the width is the same with left, right and t.
     Raises:
       ValueError: The shapes do not fit, the padded image is smaller than the filter, or
         stride or padding is invalid.
@@ -171,7 +172,11 @@ def _in_slices(
 def patches(
     images: Float[Array, "n H W C"], window: tuple[int, int], strides: tuple[int, int]
 ) -> Float[Array, "n height width d"]:
-    """Copy the pixels of each window into one row of d = window[0] * window[1] * C."""
+    """Copy each window of the images into one row of d numbers.
+
+    d is window[0] * window[1] * C. The windows start every strides[0] rows and every
+    strides[1] columns.
+    """
     return jnp.concatenate(shifted(images, window, strides), axis=-1)
 
 
@@ -207,7 +212,8 @@ def shifted(
 def output_length(length: int, window: int, stride: int) -> int:
     """Compute the number of windows along an axis.
 
-    The number is floor((length - window) / stride) + 1.
+    The number is floor((length - window) / stride) + 1, where `length` is the length of
+    the axis with its padding.
     """
     return (length - window) // stride + 1
 
@@ -218,11 +224,12 @@ def padding_margins(
     window: tuple[int, int],
     strides: tuple[int, int],
 ) -> Margins:
-    """Return the zeros on each side of an image, ((top, bottom), (left, right)).
+    """Return the numbers of zeros on each side of an image.
 
-    `padding` is as in `convolution`. `size` is the shape (H, W) of the image. Raises
-    ValueError if `padding` is invalid, or if the window is larger than the padded
-    image.
+    The result is ((top, bottom), (left, right)). `padding` is as in `convolution`,
+    `size` is the shape (H, W) of the image, and `window` is the shape of the filter.
+    Raises ValueError if `padding` is invalid, or if the window is larger than the
+    padded image.
     """
     if isinstance(padding, str) and padding == "valid":
         margins = ((0, 0), (0, 0))
@@ -262,8 +269,9 @@ def padding_margins(
 def pair(name: str, value: int | tuple[int, int], least: int) -> tuple[int, int]:
     """Check a value for height and width, and return it as two integers.
 
-    The value is one integer for both axes, or two integers. Raises ValueError if it has
-    another form, or if an integer is smaller than `least`.
+    The value is one integer for both axes, or two integers. Raises ValueError if the
+    value has another form, or if an integer is smaller than `least` or above 10,000.
+    `name` is the name of the argument in the message.
     """
     both = value if isinstance(value, tuple | list) else (value, value)
     if len(both) != 2 or not all(_is_count(n, least) for n in both):

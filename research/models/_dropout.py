@@ -17,18 +17,20 @@ def dropout(
     """Set each entry to zero with probability `rate`; divide the others by 1 - rate.
 
     This is inverted dropout: the expected value of the result is x. Outside training,
-    where the key is None, nothing needs to be rescaled. The same key zeroes the same
-    entries for every dtype of x. Use a different key for each layer, such as
-    `jax.random.fold_in(key, layer)`.
+    pass key=None: x is then returned unchanged. For arrays of the same shape, the same
+    key zeroes the same entries, whatever the dtype of x. Use a different key for each
+    layer, such as `jax.random.fold_in(key, layer)`.
 
     Args:
-      key: Key for this layer and step. None returns x unchanged.
+      key: Key for this layer and step, or None for no dropout.
       x: Floating array of any shape.
       rate: Probability that an entry is set to zero, in [0, 1).
     Returns:
       An array with the shape and dtype of x.
     Raises:
-      ValueError: rate lies outside [0, 1).
+      ValueError: rate lies outside [0, 1). A rate that is traced (under jit) is not
+        checked.
+      TypeError: x is not floating, or key is not a key.
     References:
       Srivastava et al., Dropout: a simple way to prevent neural networks from
         overfitting, JMLR 2014.
@@ -56,7 +58,11 @@ def dropout(
 
 
 def check_dropout_rate(name: str, rate: Scalar) -> None:
-    """Raise ValueError if a rate that is not traced lies outside [0, 1)."""
+    """Raise ValueError if the rate lies outside [0, 1).
+
+    A rate that is traced (under jit) is not checked. `name` is the name of the argument
+    in the message.
+    """
     checks.check_real(name, rate)
     if not isinstance(rate, Tracer) and not 0 <= rate < 1:
         raise ValueError(

@@ -22,11 +22,12 @@ def linear(
     Args:
       num_features: Number d of features, at least 1.
       scale: Standard deviation of the initial weights. The intercept starts at 0.
-      dtype: Dtype of the parameters. None means JAX's default (float32 unless float64
-        is enabled). The initial weights depend on the dtype.
+      dtype: Dtype of the parameters. None means JAX's default: float64 if JAX's 64-bit
+        mode is on, otherwise float32. The same key gives different initial weights in
+        different dtypes.
     Returns:
       A model with params {"weights": (d,), "intercept": ()}. Its apply maps x of shape
-      (..., d) to (...).
+      (..., d) to predictions of shape (...).
     Raises:
       ValueError: num_features is not a positive integer, or scale is negative. In
         apply: x does not end in d features, or params belong to another architecture.
@@ -47,8 +48,9 @@ def linear(
 def dense_model(shape: tuple[int, ...], scale: float, dtype: DTypeLike | None) -> Model:
     """Build a model of one dense layer with weights of the given shape.
 
-    The shape is (d,) for one output without an axis, or (d, K) for K outputs. The
-    initial weights are normal with the standard deviation `scale`.
+    The params are {"weights", "intercept"}. The weights have the shape (d,) for one
+    output without an axis, or (d, K) for K outputs. The initial weights are normal with
+    the standard deviation `scale`, and the intercept starts at 0.
     """
     checks.check_real("scale", scale)
     if not scale >= 0:
@@ -78,10 +80,10 @@ def dense(
     weights: Num[ArrayLike, "d *K"],
     bias: Num[ArrayLike, "*K"],
 ) -> Num[Array, "..."]:
-    """Apply a dense layer: compute x weights + bias.
+    """Apply a dense layer: compute the matrix product of x and weights, plus bias.
 
-    The leading axes of x are flattened into one, because XLA on a CPU multiplies two
-    matrices faster than arrays with three axes.
+    Internally, the leading axes of x are flattened into one, because XLA on a CPU
+    multiplies two matrices faster than arrays with three axes.
 
     Args:
       x: Inputs, shape (..., d).
@@ -120,9 +122,10 @@ def dense(
 
 
 def check_drawn(key: Key, shape: Sequence[int], dtype: DTypeLike) -> None:
-    """Raise ValueError if an array of this shape needs more than half of the memory.
+    """Raise ValueError if an array needs more than half of this machine's memory.
 
-    Nothing is checked if the key is traced.
+    The array has the given shape and dtype and is to be drawn with the key. If the key
+    is traced (under jit), nothing is checked.
     """
     if not isinstance(key, Tracer):
         check_room(
@@ -139,7 +142,10 @@ def check_model_dtype(dtype: DTypeLike | None) -> None:
 
 
 def check_counts(name: str, values: Sequence[int]) -> None:
-    """Raise ValueError unless values is a sequence of positive integers."""
+    """Raise ValueError unless values is a sequence of positive integers.
+
+    `name` is the name of the argument in the message.
+    """
     if not isinstance(values, Sequence) or isinstance(values, str | bytes):
         raise ValueError(
             f"{name} must be a sequence of positive integers; got {name}={values!r}. "
@@ -150,6 +156,9 @@ def check_counts(name: str, values: Sequence[int]) -> None:
 
 
 def check_count(name: str, value: int, least: int) -> None:
-    """Raise ValueError unless value is an integer in least..2**31 - 1."""
+    """Raise ValueError unless value is an integer in least..2**31 - 1.
+
+    `name` is the name of the argument in the message.
+    """
     checks.check_count(name, value, least)
     check_most(**{name: value})

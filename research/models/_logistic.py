@@ -15,9 +15,10 @@ def logistic(
 ) -> Model:
     """Build a logistic regression model with the logit z = xᵀ weights + intercept.
 
-    The logit is the log-odds of label 1. Use the model with `research.losses.logistic`.
-    A loss computed from the probability would lose digits for confident predictions.
-    `probability` converts logits to probabilities.
+    The logit is the log-odds of label 1. Use the model with `research.losses.logistic`,
+    which computes the loss from the logit. A loss computed from the probability would
+    lose digits for confident predictions. `probability` converts logits to
+    probabilities.
 
     Args:
       num_features: Number d of features, at least 1.
@@ -25,7 +26,7 @@ def logistic(
       dtype: Dtype of the parameters. None means JAX's default.
     Returns:
       A model with params {"weights": (d,), "intercept": ()}. Its apply maps x of shape
-      (..., d) to logits (...).
+      (..., d) to logits of shape (...).
     Raises:
       ValueError: As in `research.models.linear`.
     References:
@@ -45,7 +46,8 @@ def probability(logit: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
       logit: Logits z, any shape.
     Returns:
       Probabilities in [0, 1], with the shape of the logits. `probability(-logit)` is
-      the probability of label 0. It is more precise than 1 - probability(logit).
+      the probability of label 0, with a smaller rounding error than 1 -
+      probability(logit).
     Example:
       >>> print(probability(jnp.array([0.0, -1000.0])))
       [0.5 0. ]

@@ -22,12 +22,12 @@ def mlp(
 ) -> Model:
     """Build a multilayer perceptron.
 
-    Layer k = 1, ..., K computes z_k = h_(k-1) W_k + b_k from its inputs h_(k-1). The
-    inputs of the first layer are h_0 = x. The inputs of each later layer are h_k =
-    φ(z_k), where φ is the activation. The prediction is z_K, without an activation, so
-    it can be logits or the values of a regression. With two sizes, the model is linear.
-    `mlp_value_and_gradient` computes the gradient of a loss without automatic
-    differentiation.
+    The network has K = len(sizes) - 1 layers. Layer k = 1, ..., K computes z_k =
+    h_(k-1) W_k + b_k with the weights W_k and the bias b_k. Here h_0 = x, and h_k =
+    φ(z_k) for k = 1, ..., K - 1 with the activation φ. The prediction is z_K, without
+    an activation, so it can be logits or the values of a regression. With two sizes,
+    the model is linear. `mlp_value_and_gradient` computes the gradient of a loss
+    without automatic differentiation.
 
     Args:
       sizes: Number of inputs, number of units of each hidden layer, and number of
@@ -42,9 +42,9 @@ def mlp(
       A model with params {"dense_1": {"weights": (in, out), "bias": (out,)}, "dense_2":
       ...}. Its apply maps x of shape (..., sizes[0]) to (..., sizes[-1]).
     Raises:
-      ValueError: sizes are not at least two positive integers, or a name is unknown. In
-        apply: x does not end in sizes[0] features, or params belong to another
-        architecture.
+      ValueError: sizes are not at least two positive integers, a name is unknown, or an
+        activation function is not elementwise. In apply: x does not end in sizes[0]
+        features, or params belong to another architecture.
     References:
       Goodfellow, Bengio & Courville, Deep Learning (2016), chapter 6.
     Example:

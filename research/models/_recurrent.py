@@ -37,17 +37,17 @@ Carries = tuple[Carry, ...]  # One carry for each layer.
 class Recurrence(NamedTuple):
     """A recurrent network whose carry is an explicit argument.
 
-    The carry is the state of all layers, which a step passes to the next step.
-
-    The network can process a long sequence in windows, or one token at a time.
+    The carry is the state of all layers, which a step passes to the next step. With it,
+    the network can process a long sequence in windows, or one token at a time.
 
     Attributes:
       init: Function key -> params, as in `recurrent`.
-      start: Function (leading axes) -> carry before the first step. All arrays of this
-        carry are zero. Pass () for one sequence.
-      advance: Function (params, x, carry, key=None) -> (outputs, carry). The outputs
-        have shape (..., T, num_outputs). The returned carry is the carry at the end of
-        each sequence.
+      start: Function from the shape of the leading axes, a tuple, to the carry before
+        the first step. All arrays of this carry are zero. Pass (n,) for n sequences, or
+        () for one sequence without a leading axis.
+      advance: Function (params, x, carry, key=None) -> (outputs, carry). x is as in
+        `recurrent`, and the outputs have shape (..., T, num_outputs). The returned
+        carry is the carry at the end of each sequence.
     """
 
     init: Callable[[Key], Params]
@@ -71,10 +71,10 @@ def recurrent(
 ) -> Model:
     """Build a recurrent network with a linear output layer.
 
-    The state after step t is h_t = cell(x_t, h_(t-1)), with h_0 = 0 unless
-    `initial_state` says otherwise. The inputs of layer l + 1 are the states h of layer
-    l. Values after the end of a sequence are set to zero before any computation. They
-    therefore change no bit of a result.
+    The state after step t = 1, ..., T is h_t = cell(x_t, h_(t-1)), with h_0 = 0 unless
+    `initial_state` says otherwise. An LSTM has a second state c_t. The inputs of layer
+    l + 1 are the states h_t of layer l. In `Sequences`, the values after the end of a
+    sequence are set to zero before any computation, so they have no effect on a result.
 
     The argument `window` truncates backpropagation and does not change the predictions.
     Time is divided into windows of `window` steps, counted from the start. Inside a
@@ -89,9 +89,9 @@ def recurrent(
       num_outputs: Number K of outputs.
       cell: Name of the recurrent cell: "vanilla", "gru" or "lstm".
       num_layers: Number of layers.
-      outputs: "last" for one prediction from the state at the end of each sequence,
-        "mean" for one prediction from the mean of its states h_1, h_2, ..., "every" for
-        a prediction after each step.
+      outputs: "last" for one prediction from the state of the last layer at the end of
+        each sequence, "mean" for one prediction from the mean of the states h_t of the
+        last layer, "every" for a prediction after each step.
       embedding: Width of the learned vector for each symbol. The vectors are initially
         standard normal. None means that x is floating and is not embedded.
       dropout: Dropout rate between layers and before the output layer. Dropout is
@@ -111,15 +111,15 @@ def recurrent(
       {"layer_1": {"state_1": (H,), ...}}}, where state_1 is h and an LSTM's state_2 is
       c. `recurrent_layer.draw_layer` describes the params of a layer. The model's apply
       accepts floats of shape (..., T, d). With an embedding, it accepts integer symbols
-      of shape (..., T) instead. Either may be the values of `Sequences`. Its result has
-      shape (..., K) for "last" and "mean", and (..., T, K) for "every". Outputs after
-      the end of a sequence are zero.
+      of shape (..., T) instead. Either may be the values of `Sequences`. The result of
+      apply has shape (..., K) for "last" and "mean", and (..., T, K) for "every". With
+      "every", the outputs after the end of a sequence are zero.
     Raises:
       ValueError: A count is not a positive integer, a name is unknown, dropout lies
         outside [0, 1), or initial_state does not have the layers, arrays and shapes of
-        the network. In apply: x has the wrong shape, or a concrete length lies
-        outside 1..T. Under jit, lengths and symbols cannot be checked. Call
-        `check_sequences` on the data before training.
+        the network. In apply: x has the wrong shape, a length lies outside 1..T, or a
+        symbol lies outside 0..num_inputs - 1. Under jit, lengths and symbols cannot be
+        checked. Call `check_sequences` on the data before training.
     References:
       Zaremba et al., Recurrent neural network regularization, arXiv 1409.2329, 2014
       (the places of dropout).
@@ -181,9 +181,8 @@ def recurrence(
 ) -> Recurrence:
     """Build the network of `recurrent`, with the carry as an explicit argument.
 
-    The carry is the state of all layers, which a step passes to the next step.
-
-    The network can be advanced by a window or by one step at a time.
+    The carry is the state of all layers, which a step passes to the next step. With it,
+    the network can process a long sequence in windows, or one step at a time.
 
     Args:
       num_inputs, num_hidden, num_outputs, cell, num_layers, embedding, dropout, dtype:
@@ -194,7 +193,7 @@ def recurrence(
       num_hidden).
     Raises:
       ValueError: As in `recurrent`. In advance: the carry's shapes do not match the
-        leading axes of x.
+        leading axes of x, or a length lies outside 0..T.
     Example:
       >>> network = recurrence(65, 8, 65, embedding=4)
       >>> params, carry = network.init(jax.random.key(0)), network.start(())
@@ -251,18 +250,21 @@ def recurrence(
 
 
 def check_sequences(sequences: Sequences, num_symbols: int | None = None) -> None:
-    """Raise an error for lengths or symbols out of range.
+    """Raise an error if a length or a symbol of padded sequences is out of range.
 
     A model cannot check lengths and symbols under jit. Call this function on the data
     before training.
 
     Args:
-      sequences: `Sequences` of concrete arrays.
+      sequences: `Sequences` with values of shape (..., T, d), or symbols of shape (...,
+        T), not traced by JAX.
       num_symbols: Number of symbols. None means that the values are not symbols, and
         only the lengths are checked.
     Raises:
-      ValueError: A length lies outside 1..T, or a symbol before the end of a sequence
-        lies outside 0..num_symbols - 1.
+      TypeError: The argument is not `Sequences`, or the lengths or symbols are not
+        integers.
+      ValueError: The shapes of values and lengths do not fit, a length lies outside
+        1..T, or a symbol before the end of a sequence lies outside 0..num_symbols - 1.
     Example:
       >>> check_sequences(Sequences(np.zeros((2, 5, 12)), np.array([5, 0])))
       Traceback (most recent call last):

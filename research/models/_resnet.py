@@ -33,9 +33,10 @@ def resnet(
 ) -> Model:
     """Build a residual network without batch statistics.
 
-    The first layer is a convolution of 3 x 3. Each entry of `channels` is a stage of
-    residual blocks. With the group normalisation GN and the activation φ, a block
-    computes
+    The first layer is a convolution of 3 x 3. Then come several stages, one for each
+    entry of `channels`. A stage is a chain of residual blocks. With the group
+    normalisation GN and the activation φ, a block computes its output y from its input
+    x:
 
         a = φ(GN_1(x)),    y = s(x) + C_2(φ(GN_2(C_1(a)))).
 
@@ -45,15 +46,16 @@ def resnet(
     layers are φ(GN(x)), the mean over all pixels, and a dense layer.
 
     All convolutions use `standardise_weights` and have no bias. Standardised weights
-    and group normalisation together replace batch normalisation. Neither of them needs
-    statistics of a batch. So the model remains a pure function of its params, and the
-    prediction for an image does not depend on the other images of the batch.
+    and group normalisation together replace batch normalisation. They do not need the
+    mean and variance of a batch, so the prediction for an image does not depend on the
+    other images of the batch.
 
     Args:
       image_shape: Shape (H, W, C) of one image, channels last.
       num_classes: Number K of outputs.
-      channels: Number of channels of each stage. GN has groups of 16 channels, or fewer
-        if the number of channels is not a multiple of 16.
+      channels: Number of channels of each stage. GN has groups of 16 channels. If the
+        number of channels is not a multiple of 16, the size of a group is the greatest
+        common divisor of these two numbers.
       blocks: Number of blocks of each stage. With three stages, the network has
         6 * blocks + 2 layers of weights, not counting the shortcuts.
       activation: Name of the activation φ, a key of `research.models.ACTIVATIONS`, or
@@ -155,12 +157,13 @@ def standardise_weights(
 ) -> Float[Array, "*fan_in C_out"]:
     """Give the weights of each output channel mean 0 and variance gain² / N.
 
-    Let N be the number of weights of an output channel, m their mean, and v their
-    variance (divided by N). The result is gain (W - m) / √(N (v + ε)), where ε is
-    `epsilon`. The variance gain² / N is exact for ε = 0. An output for independent
-    inputs of variance 1 then has variance gain². For ε = 0, the result also would not
-    change if the weights were multiplied by a positive constant, or if a constant were
-    added to them. Half precision is converted to float32, and the result is rounded.
+    Let W be the N weights of an output channel, m their mean, and v their variance
+    (divided by N). The result is gain (W - m) / √(N (v + ε)), where ε is `epsilon`. If
+    v is much larger than ε, the variance of the result is gain² / N up to a small
+    error. The output for independent inputs of variance 1 then has variance gain², and
+    the result hardly changes if W is multiplied by a positive constant. The result does
+    not change if a constant is added to W. Weights of half precision are converted to
+    float32, and the result is rounded.
 
     Args:
       weights: Weights, shape (..., C_out), such as the filters of

@@ -16,8 +16,9 @@ def softmax(
     """Build a softmax regression model with K logits z = xᵀ weights + intercept.
 
     Use the model with `research.losses.softmax_cross_entropy`. The probabilities are
-    `jax.nn.softmax(logits)`. Adding the same vector to every column of the weights does
-    not change the probabilities, so the optimum is not unique without a penalty.
+    `jax.nn.softmax(logits)`. They do not change if the same vector is added to every
+    column of the weights, or the same number to every intercept. The optimum is
+    therefore not unique, unless weights and intercepts are penalised.
 
     Args:
       num_features: Number d of features, at least 1.
@@ -26,7 +27,7 @@ def softmax(
       dtype: Dtype of the parameters. None means JAX's default.
     Returns:
       A model with params {"weights": (d, K), "intercept": (K,)}. Its apply maps x of
-      shape (..., d) to (..., K).
+      shape (..., d) to logits of shape (..., K).
     Raises:
       ValueError: num_features or num_classes is too small, or scale is negative. In
         apply: x does not end in d features, or params belong to another architecture.

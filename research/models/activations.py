@@ -15,7 +15,7 @@ Activation = Callable[[Array], Array]  # Elementwise; keeps the dtype.
 
 
 def identity(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
-    """Return z itself: φ(z) = z."""
+    """Return z as an array: the activation φ(z) = z."""
     return jnp.asarray(z)
 
 
@@ -68,12 +68,13 @@ def gelu_tanh(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
 
     Here u = √(2/π) (z + 0.044715 z³) and σ is the sigmoid. The form z σ(2u) is
     computed, because it keeps its digits where 1 + tanh(u) is near 0. GPT-2 uses this
-    function. It equals `jax.nn.gelu(z)`, and PyTorch's gelu with approximate="tanh".
+    activation. Up to rounding errors, it equals `jax.nn.gelu(z)` and PyTorch's gelu
+    with approximate="tanh".
 
     Args:
       z: Floating array of any shape.
     Returns:
-      φ(z), with the shape and dtype of z.
+      The values of the activation, with the shape and dtype of z.
     References:
       Hendrycks & Gimpel, Gaussian Error Linear Units, arXiv:1606.08415, section 2.
     Example:
@@ -87,7 +88,7 @@ def gelu_tanh(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
 def elu(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
     """Compute the exponential linear unit: φ(z) = z if z > 0, and exp(z) - 1 otherwise.
 
-    The derivative at 0 is 1. The function is the same as `jax.nn.elu(z)`.
+    The derivative at 0 is 1. `jax.nn.elu(z)` computes the same function.
 
     Args:
       z: Floating array of any shape.
@@ -183,18 +184,18 @@ ACTIVATION_DERIVATIVES: dict[str, Activation] = {
 
 
 def find_activation(name: str | Activation) -> Activation:
-    """Return the activation with a given name. A function is returned unchanged.
+    """Return the activation with a given name, or check a function and return it.
 
     Args:
       name: A key of `ACTIVATIONS`, or an elementwise function of one array, such as
         `jax.nn.leaky_relu`.
     Returns:
-      The elementwise function φ. The derivative of an activation with a name is
-      `ACTIVATION_DERIVATIVES[name]`.
+      The elementwise function φ. Its derivative is `ACTIVATION_DERIVATIVES[name]` if it
+      has a name.
     Raises:
-      ValueError: The name is unknown, or a function changes the shape or the dtype of
-        an array of zeros.
-      TypeError: A function cannot be called with one array.
+      ValueError: The name is unknown, or the function returns an array of another shape
+        or dtype than its argument.
+      TypeError: The function cannot be called with one array.
     Example:
       >>> print(find_activation("relu")(jnp.array([-1.0, 2.0])))
       [0. 2.]

@@ -28,8 +28,9 @@ Loss = Callable[[Any, Any], tuple[Array, Array]]
 class Forward(NamedTuple):
     """Results of the forward pass of an `mlp` of K layers, for n examples.
 
-    Layer k = 1, ..., K computes z_k = h_(k-1) W_k + b_k. Here h_0 = x are the inputs of
-    the network, and h_k = φ(z_k) with the activation φ.
+    Layer k = 1, ..., K computes z_k = h_(k-1) W_k + b_k with the weights W_k and the
+    bias b_k. Here h_0 = x are the inputs of the network, and h_k = φ(z_k) for k < K
+    with the activation φ.
 
     Attributes:
       inputs: Inputs of each layer: h_0 = x, h_1, ..., h_(K-1), each of shape (n,
@@ -45,7 +46,8 @@ class Forward(NamedTuple):
 class Backward(NamedTuple):
     """Results of the backward pass of an `mlp` of K layers, for n examples.
 
-    Let x be the inputs, and z_k the sums of layer k = 1, ..., K before its activation.
+    Let x be the inputs, and let z_k = h_(k-1) W_k + b_k be the sums of layer k = 1,
+    ..., K before the activation, as in `Forward`.
 
     Attributes:
       grads: Gradient of the loss, in the pytree of the params.
@@ -69,10 +71,11 @@ def mlp_value_and_gradient(
 
     No automatic differentiation is used.
 
-    The forward pass computes h_0 = x and z_k = h_(k-1) W_k + b_k for the layers k = 1,
-    ..., K, and h_k = φ(z_k) for all layers but the last. The prediction is z_K, without
-    an activation. Let f be the mean loss and δ_k = ∂f/∂z_k, whose row i belongs to
-    example i. The backward pass starts from δ_K. For k = K, ..., 1 it computes
+    The layers k = 1, ..., K have the weights W_k and the biases b_k. The forward pass
+    computes h_0 = x and z_k = h_(k-1) W_k + b_k for all layers, and h_k = φ(z_k) for
+    all layers but the last. The prediction is z_K, without an activation. Let f be the
+    mean loss and δ_k = ∂f/∂z_k, whose row i belongs to example i. The backward pass
+    starts from δ_K. For k = K, ..., 1 it computes
 
       ∂f/∂W_k = h_(k-1)ᵀ δ_k,    ∂f/∂b_k = Σ_i δ_k[i],
       δ_(k-1) = (δ_k W_kᵀ) φ'(z_(k-1)).
@@ -83,18 +86,19 @@ def mlp_value_and_gradient(
 
     Args:
       params: Params of an `mlp`, one entry for each layer.
-      x: Inputs, shape (n, sizes[0]).
+      x: Inputs, shape (n, d) for n examples of d features.
       y: Targets. For "softmax_cross_entropy" they are classes of shape (n,). For the
-        other losses they have the shape of the prediction, (n, sizes[-1]).
+        other losses they have the shape of the prediction z_K.
       activation: Name of the activation φ, as in `mlp`.
       loss: "softmax_cross_entropy", "squared_error" or "logistic". The loss with this
         name in `research.losses` is averaged over the batch.
     Returns:
       The loss, shape (), and the gradient in the pytree of the params.
     Raises:
-      ValueError: A name is unknown, params do not belong to an `mlp`, shapes do not
-        fit, or a concrete y contains a number that is not a class. For "logistic": a
-        concrete y contains a number outside [0, 1].
+      ValueError: A name is unknown, params do not belong to an `mlp`, or shapes do not
+        fit. For "softmax_cross_entropy": y contains a number that is not a class. For
+        "logistic": y contains a number outside [0, 1]. Under jit, such a y makes the
+        loss NaN instead.
     References:
       Rumelhart, Hinton & Williams, Learning representations by back-propagating errors,
       Nature 1986.
@@ -218,8 +222,9 @@ def mlp_rounding_bound(
     The bound is therefore m ε times the result of the backward pass with |δ_K| + 1/n in
     place of δ_K, and with |W|, |h| and |φ'| in place of W, h and φ' (see
     `mlp_value_and_gradient`). The 1/n is for the rounding error of δ_K itself: to
-    compute δ_K, a target of size 1 is subtracted, and the difference is divided by n.
-    Rounding errors of the forward pass are not included.
+    compute δ_K, a target is subtracted, and the difference is divided by n. This
+    assumes targets of size about 1 or less. Rounding errors of the forward pass are not
+    included.
 
     Args:
       params, x, y, activation, loss: As in `mlp_value_and_gradient`.

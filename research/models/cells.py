@@ -17,22 +17,25 @@ class Cell(NamedTuple):
     """One kind of recurrent layer.
 
     A layer has H units. Its carry is the tuple of arrays that one step passes to the
-    next, and the first of them is the hidden state h. A cell computes p = W x + b from
-    the input x and q = U h from h. p and q each consist of several blocks of H columns,
-    side by side.
+    next, and the first of them is the hidden state h. Each step first computes p = W x
+    + b from the input x, and q = U h from the state h, with the input weights W, the
+    bias b and the recurrent weights U. The cell computes the next carry from p, q and
+    the carry. p and q each consist of several blocks of H columns, side by side.
 
     Attributes:
-      num_blocks: Number of blocks.
+      num_blocks: Number of blocks of p, which is also the number of blocks of q.
       num_carried: Number of arrays in the carry.
-      has_recurrent_bias: Whether the last block of q has its own bias.
-      forget_block: Index of the block whose bias starts at 1, or None.
+      has_recurrent_bias: Whether a bias is added to the last block of q.
+      forget_block: Index of the block of b that starts at 1. None means that all of b
+        starts at 0.
       advance: Function (p, q, carry) -> (next carry, values). p and q have shape (n,
         num_blocks * H) for n sequences. The values are intermediate results, which
         `slopes` needs.
       slopes: Function (values, carry, next carry) -> partial derivatives of the next
-        carry. The arrays may have any leading axes, so one call can treat all steps.
-      differential: Function (slopes, dp, dq, dcarry) -> differential of the next carry.
-        The differential is linear in dp, dq and dcarry. dp=None stands for 0.
+        carry with respect to p, q and the carry. The arrays may have any leading axes,
+        so one call can treat all steps.
+      differential: Function (partial derivatives, dp, dq, dcarry) -> differential of
+        the next carry, which is linear in dp, dq and dcarry. dp=None means dp = 0.
     """
 
     num_blocks: int
@@ -49,16 +52,18 @@ def vanilla(
 ) -> tuple[Carry, Any]:
     """Compute one step of the vanilla (Elman) network: h' = tanh(W x + b + U h).
 
+    Here x is the input, h the state and h' the next state. W are the input weights, b
+    is the bias, and U are the recurrent weights.
+
     Args:
       p: Input part W x + b, shape (n, H) for n sequences and H units.
       q: Product U h, shape (n, H).
       carry: Carry (h,). The state h is used only through q.
     Returns:
-      The next carry (h',), and () in place of values for `vanilla_slopes`, which needs
-      only h'.
+      The next carry (h',), and (), because `vanilla_slopes` needs no other values.
     References:
-      Elman, Finding structure in time, Cognitive Science 1990. tanh is the default of
-      PyTorch and Flax.
+      Elman, Finding structure in time, Cognitive Science 1990. (PyTorch and Flax also
+      use tanh by default.)
     Example:
       >>> half = jnp.array([[0.5]])
       >>> print(vanilla(half, -half, (jnp.array([[0.3]]),))[0][0])
@@ -86,8 +91,8 @@ def vanilla_differential(
 ) -> Carry:
     """Compute dh' = (1 - h'²) (dp + dq), for p = W x + b and q = U h.
 
-    `slopes` is 1 - h'² from `vanilla_slopes`. dp=None stands for 0. `dcarry` is not
-    used. The result is the carry (dh',).
+    `slopes` is 1 - h'² from `vanilla_slopes`. dp=None means dp = 0. `dcarry` is not
+    used. The result is the tuple (dh',).
     """
     del dcarry
     return (slopes * _sum(dp, dq),)
@@ -101,11 +106,12 @@ def gru(
     r = σ(W_r x + b_r + U_r h), z = σ(W_z x + b_z + U_z h),
     n = tanh(W_n x + b_n + r (U_n h + c_n)), h' = (1 - z) n + z h.
 
-    Here x is the input, h the state, h' the next state, and σ the sigmoid. The reset
-    gate r acts after the product U_n h, as in cuDNN, PyTorch and Flax. The three
-    products with h can therefore be computed as one product. In Cho et al., r acts
-    before the product: n = tanh(W_n x + b_n + U_n (r h)). The recurrent bias c_n is
-    separate from b_n, because r multiplies c_n.
+    Here x is the input, h the state, h' the next state, and σ the sigmoid. W are input
+    weights, U recurrent weights, b and c_n biases. Products with r and z are
+    elementwise. The reset gate r acts after the product U_n h, as in cuDNN, PyTorch and
+    Flax. The three products with h can therefore be computed as one product. In Cho et
+    al., r acts before the product: n = tanh(W_n x + b_n + U_n (r h)). The recurrent
+    bias c_n is separate from b_n, because r multiplies c_n.
 
     Args:
       p: Blocks W_r x + b_r, W_z x + b_z and W_n x + b_n side by side, shape (batch, 3
@@ -166,10 +172,12 @@ def gru_differential(
 ) -> Carry:
     """Compute dh' = z dh + (1 - z) dn + (h - n) dz.
 
-    `gru` defines r, z, n and h. `slopes` is the result of `gru_slopes`, and dp=None
-    stands for 0. Here dz = z (1 - z) (dp_z + dq_z), dr = r (1 - r) (dp_r + dq_r) and dn
-    = (1 - n²) (dp_n + r dq_n + q_n dr). The indices name the blocks of p and q, the
-    arguments of that function.
+    `gru` defines r, z, n, h and h', and the blocks of its arguments p and q. With the
+    blocks as indices, dz = z (1 - z) (dp_z + dq_z), dr = r (1 - r) (dp_r + dq_r) and dn
+    = (1 - n²) (dp_n + r dq_n + q_n dr).
+
+    `slopes` is the result of `gru_slopes`, and dp=None means dp = 0. `dcarry` is the
+    tuple (dh,), and the result is the tuple (dh',).
     """
     of_blocks, by_new, z = slopes
     by_r, by_z, by_n = jnp.split(of_blocks * dq, 3, axis=-1)
@@ -189,6 +197,10 @@ def lstm(
     i = σ(W_i x + b_i + U_i h), f = σ(W_f x + b_f + U_f h),
     g = tanh(W_g x + b_g + U_g h), o = σ(W_o x + b_o + U_o h),
     c' = f c + i g, h' = o tanh(c').
+
+    Here x is the input, h and c are the state, h' and c' the next state, and σ is the
+    sigmoid. W are input weights, U recurrent weights, and b biases. Products with i, f
+    and o are elementwise.
 
     Args:
       p: Blocks W_i x + b_i, W_f x + b_f, W_g x + b_g and W_o x + b_o side by side,
@@ -224,13 +236,14 @@ def lstm_slopes(
 ) -> tuple[Float[Array, "... 4H"], Float[Array, "... H"], Float[Array, "... H"]]:
     """Compute the partial derivatives of one LSTM step.
 
-    `lstm` defines the symbols. `kept` are the values that `lstm` returns. `before` and
-    `after` are the carries (h, c) and (h', c').
+    `lstm` defines the symbols. `kept` are the gates i, f, g and o that `lstm` returns
+    with the next carry. `before` is the carry (h, c), and `after` is the next carry
+    (h', c').
 
-    The first array of the result has the derivatives with respect to the arguments of
-    i, f, g and o, side by side. For i, f and g, these are derivatives of c'. For o,
-    these are derivatives of h'. The second array is ∂c'/∂c = f. The third array is
-    ∂h'/∂c'.
+    The first array of the result has four blocks side by side. They contain derivatives
+    with respect to p + q, where p and q are the arguments of `lstm`. The blocks for i,
+    f and g are derivatives of c'. The block for o is the derivative of h' with c' held
+    fixed. The second array is ∂c'/∂c = f. The third array is ∂h'/∂c'.
     """
     i, f, g, o = jnp.split(kept, 4, axis=-1)
     squashed = jnp.tanh(after[1])
@@ -253,10 +266,12 @@ def lstm_differential(
 
     dc' = f dc + c df + g di + i dg and dh' = tanh(c') do + o (1 - tanh²(c')) dc'.
 
-    `lstm` defines i, f, g, o and c. `slopes` is the result of `lstm_slopes`, and
-    dp=None stands for 0. Here di = i (1 - i) (dp_i + dq_i), likewise for f and o, and
-    dg = (1 - g²) (dp_g + dq_g). The indices name the blocks of p and q, the arguments
-    of that function.
+    `lstm` defines i, f, g, o, c, c' and h', and the blocks of its arguments p and q.
+    With the blocks as indices, di = i (1 - i) (dp_i + dq_i), likewise for f and o, and
+    dg = (1 - g²) (dp_g + dq_g).
+
+    `slopes` is the result of `lstm_slopes`, and dp=None means dp = 0. `dcarry` is the
+    tuple (dh, dc), and the result is the tuple (dh', dc').
     """
     of_gates, f, by_c = slopes
     by_i, by_f, by_g, by_o = jnp.split(of_gates * _sum(dp, dq), 4, axis=-1)

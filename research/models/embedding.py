@@ -20,8 +20,8 @@ def embed(
 ) -> Float[Array, "*shape width"]:
     """Look up the row of each token: e_t = weights[token_t].
 
-    A token outside 0..V-1 raises no error, because values are unknown under jit. The
-    nearest row is used instead. Call `check_tokens` on the data before training.
+    A token outside 0..V-1 raises no error, with or without jit. The nearest row is used
+    instead: row 0 or row V-1. Call `check_tokens` on the data before training.
 
     Args:
       weights: Weights with one row for each symbol, shape (V, width).
@@ -48,19 +48,22 @@ def embed(
 def sinusoidal_positions(
     context: int, width: int, *, dtype: DTypeLike | None = None
 ) -> Float[Array, "context width"]:
-    """Compute the vectors of sines and cosines that tell a Transformer the positions.
+    """Compute the position vectors of a Transformer from sines and cosines.
 
-    For position t and i = 0, 1, ...:
+    Row t of the result P is the vector of position t = 0, ..., context - 1. For each
+    pair of columns 2i and 2i + 1 with i = 0, 1, ...:
 
     P[t, 2i] = sin(t / 10000^(2i / width)),
     P[t, 2i + 1] = cos(t / 10000^(2i / width)).
 
     Args:
       context: Number of positions.
-      width: Width of the vectors.
+      width: Number of columns. If it is odd, the last column is a sine.
       dtype: Dtype of the result. None means JAX's default.
     Returns:
-      The positions, shape (context, width).
+      The matrix P, shape (context, width).
+    Raises:
+      ValueError: context or width is not a positive integer.
     References:
       Vaswani et al., Attention is all you need, NeurIPS 2017, section 3.5.
     Example:
@@ -84,17 +87,18 @@ def sinusoidal_positions(
 def check_tokens(
     tokens: Int[ArrayLike, "..."], vocabulary_size: int, name: str = "tokens"
 ) -> None:
-    """Raise an error for tokens out of range.
+    """Raise an error if a token lies outside 0..vocabulary_size - 1.
 
     Call this function on the data before training.
 
     Args:
-      tokens: Concrete integers of any shape.
+      tokens: Integers of any shape, not traced by JAX.
       vocabulary_size: Number V of symbols.
       name: Name of the argument, for the error message.
     Raises:
       TypeError: The tokens are not integers.
-      ValueError: A token lies outside 0..V-1.
+      ValueError: A token lies outside 0..V-1, or vocabulary_size is not a positive
+        integer.
     Example:
       >>> check_tokens(np.array([0, 65]), 65)
       Traceback (most recent call last):
@@ -133,7 +137,10 @@ def check_every(logits: tuple[int, ...], tokens: tuple[int, ...]) -> None:
 
 
 def values_and_length(x: Any) -> tuple[Num[Array, "..."], Int[Array, "..."] | None]:
-    """Return the values of x as an array, and the lengths (None if x has no lengths).
+    """Return the values of x as an array, and the length of each sequence.
+
+    x is an array, or `Sequences` with padded values and lengths. For an array, None is
+    returned instead of lengths.
 
     Raises:
       TypeError: x is a plain tuple.
@@ -156,18 +163,22 @@ def split_sequences(
 ) -> tuple[Int[Array, "... T"], Bool[Array, "... T"] | None]:
     """Check tokens, and return them with a mask of the tokens inside the sequences.
 
+    `Sequences` are padded to one length T, and the mask is False in the padding. Under
+    jit, where values are traced, only dtypes and shapes are checked.
+
     Args:
       x: Tokens of shape (..., T), or `Sequences` of tokens.
       context: Largest allowed T.
-      num_symbols: Number of symbols. If num_symbols is None or the tokens are traced,
-        the range of the tokens is not checked.
+      num_symbols: Number of symbols. None means that the values of the tokens are not
+        checked.
     Returns:
-      (tokens, counts), both of shape (..., T). An entry of counts is True if its token
-      lies before the end of the sequence. counts is None if x is not `Sequences`.
+      (tokens, mask), both of shape (..., T). An entry of the mask is True if its token
+      lies before the end of the sequence. The mask is None if x is not `Sequences`.
     Raises:
       TypeError: The tokens or the lengths are not integers, or x is a plain tuple.
-      ValueError: T is 0 or above the context, or a concrete length or token is out of
-        range.
+      ValueError: T is 0 or above the context, the lengths have the wrong shape, a
+        length lies outside 1..T, or a token before the end of its sequence lies outside
+        0..num_symbols - 1.
     Example:
       >>> x = Sequences(jnp.array([3, 4, 9]), jnp.array(2))
       >>> tokens, counts = split_sequences(x, 5)
@@ -207,8 +218,9 @@ def split_sequences(
 def check_length(length: Any, shape: tuple[int, ...], least: int = 1) -> None:
     """Raise an error unless the lengths are integers in least..T.
 
-    `shape` is the shape (..., T) of the values. The values of traced lengths are not
-    checked.
+    `shape` is the shape (..., T) of the padded tokens, and the lengths must have the
+    shape (...). If the lengths are traced (under jit), only their dtype and shape are
+    checked. Raises TypeError for another dtype, and ValueError otherwise.
     """
     if not jnp.issubdtype(jnp.asarray(length).dtype, jnp.integer):
         raise TypeError(

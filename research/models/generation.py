@@ -32,9 +32,10 @@ def generate(
 
     The probability of a token is the softmax of logits / temperature over the top_k
     largest logits. The model reads only the last `context` tokens, so the beginning of
-    a longer prompt has no effect. One compiled program serves prompts of any length,
-    and all values of params and temperature. Token i is drawn with fold_in(key, i), so
-    a larger num_tokens gives the same first tokens.
+    a longer prompt has no effect. The program is not compiled again for a prompt of
+    another length T, other values of params or another temperature. Token i = 0, 1, ...
+    is drawn with the key fold_in(key, i), so a larger num_tokens gives the same first
+    tokens.
 
     Args:
       model: Model that maps integers (..., T) to logits (..., T, V). The logits at a
@@ -43,10 +44,11 @@ def generate(
         too, then reads only the last `context` tokens.
       params: Params of the model.
       key: Key for all draws.
-      prompt: Integers of shape (..., T), T >= 1. Texts along the leading axes are
-        continued independently.
+      prompt: Integers in 0..V - 1, shape (..., T), T >= 1. Texts along the leading axes
+        are continued independently.
       num_tokens: Number of tokens to sample.
-      context: Number of tokens that the model reads, at most the context of the model.
+      context: Largest number of tokens that the model reads, at most the context for
+        which the model was built.
       temperature: Number >= 0. Values below 1 make likely tokens likelier. 0 always
         selects the likeliest token (greedy).
       top_k: Number of tokens from which the next one is drawn. None means all tokens.
@@ -54,9 +56,10 @@ def generate(
       The sampled tokens without the prompt, int32 of shape (..., num_tokens).
     Raises:
       TypeError: The prompt does not consist of integers.
-      ValueError: The prompt is empty, a count is not a positive integer, temperature is
-        negative, top_k is more than V, or the model does not return logits for each
-        token.
+      ValueError: The prompt is empty or contains a token outside 0..V - 1, a count is
+        not a positive integer, temperature is negative, top_k is more than V, or the
+        model does not return logits for each token. Under jit, tokens and temperature
+        are not checked.
     References:
       Fan, Lewis & Dauphin, Hierarchical neural story generation, ACL 2018, section 5.3
       (top-k).

@@ -41,7 +41,7 @@ def on_images(
       model: Model of standardised images, shape (..., H, W, C), dtype `dtype`.
       mean, sd: Mean and standard deviation of the training images, shape () or (C,),
         for example from `mean_and_sd`. Both are in the units of x (0 to 255 for bytes).
-      dtype: Dtype in which the model computes.
+      dtype: Dtype to which the images are converted before they are standardised.
     Returns:
       A model with the same params. Its apply accepts images of shape (..., H, W, C) in
       uint8 or another dtype.
@@ -132,7 +132,7 @@ def mean_and_sd(
 
 
 def check_model(model: Model) -> None:
-    """Raise an error unless the model has init and apply."""
+    """Raise TypeError unless the model has the functions init and apply."""
     check_methods(
         "model",
         model,
@@ -145,10 +145,10 @@ def check_model(model: Model) -> None:
 def augmented(model: Model, augment: Augmentation) -> Model:
     """Wrap a model so that apply augments the images if it gets a key (in training).
 
-    Apply this wrapper to the result of `on_images`. Then the images are augmented
-    before they are standardised, and the zeros with which `random_shift` fills the
-    border are black. For example:
-    `augmented(on_images(cnn(...), mean, sd, dtype=...), random_shift(2))`.
+    An augmentation changes images at random, for example by a shift. Apply this wrapper
+    to the result of `on_images`. Then the images are augmented before they are
+    standardised, and the zeros with which `random_shift` fills the border are black.
+    For example: `augmented(on_images(cnn(...), mean, sd, dtype=...), random_shift(2))`.
 
     Args:
       model: Any model of images.
@@ -187,6 +187,9 @@ def augmented(model: Model, augment: Augmentation) -> Model:
 
 def in_turn(*augmentations: Augmentation) -> Augmentation:
     """Build an augmentation that applies several others in turn, each with its own key.
+
+    An augmentation is a function (key, images) -> images. Number i = 0, 1, ... of the
+    given augmentations gets the key fold_in(key, i).
 
     Example:
       >>> augment = in_turn(random_flip, random_crop(4))
@@ -240,8 +243,8 @@ def random_shift(pixels: int) -> Augmentation:
     Pixels from outside the image are 0 (black).
 
     Args:
-      pixels: Largest shift. Each shift in -pixels..pixels is equally likely,
-        independently for each axis.
+      pixels: Largest shift. Each shift in -pixels..pixels is equally likely, and the
+        shifts are independent for each image and axis.
     Returns:
       The augmentation, a function (key, x) -> x.
     Raises:
@@ -261,16 +264,17 @@ def random_shift(pixels: int) -> Augmentation:
 def random_crop(padding: int) -> Augmentation:
     """Build an augmentation that cuts a random window from each padded image.
 
-    The window has the size of the image. The padding mirrors the image at its edges.
+    The window has the size of the image. The padding mirrors the image at its outermost
+    pixels, which are not repeated.
 
     Args:
-      padding: Number of pixels of padding on each side, smaller than H and W. Each of
-        the (2 padding + 1)² windows is equally likely.
+      padding: Number of pixels of padding on each side, smaller than the height and the
+        width of the images. Each of the (2 padding + 1)² windows is equally likely.
     Returns:
       The augmentation, a function (key, x) -> x.
     Raises:
       ValueError: padding is not a positive integer. In the call: x has fewer than three
-        axes or is too small.
+        axes, or its height or width is not larger than padding.
     References:
       He, Zhang, Ren & Sun, Deep residual learning for image recognition, CVPR 2016,
       section 4.2 (which pads with 0).

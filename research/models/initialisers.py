@@ -51,20 +51,22 @@ def lecun_normal(
 ) -> Float[Array, "..."]:
     """Draw normal weights with variance 1 / fan_in.
 
-    If the inputs of a layer have mean 0 and variance 1, its outputs then have variance
-    1. As in the papers, the distribution is not truncated. `jax.nn.initializers`
-    truncates it at two standard deviations and rescales it to the same variance.
+    If the inputs of a layer have mean 0 and variance 1, its outputs W x then have
+    variance 1 on average over the drawn weights W. The distribution is not truncated.
+    `jax.nn.initializers.lecun_normal` truncates it at two standard deviations and
+    rescales it to the same variance.
 
     Args:
       key: Typed key.
       shape: Shape (..., in, out) of the weights.
       dtype: Floating dtype.
-      fan_in, fan_out: The fans. None means the fan of the shape (see `fans`).
+      fan_in, fan_out: Number of inputs per output, and number of outputs per input.
+        None means that `fans` computes the number from the shape.
     Returns:
       The weights.
     Raises:
-      ValueError: A fan is not positive, or a fan is None and the shape does not define
-        it.
+      ValueError: A fan is not positive, or a fan is None and the shape has fewer than
+        two axes.
     References:
       LeCun, Bottou, Orr & Müller, Efficient BackProp, 1998, section 4.6.
     Example:
@@ -98,8 +100,9 @@ def glorot_normal(
 ) -> Float[Array, "..."]:
     """Draw normal weights with variance 2 / (fan_in + fan_out).
 
-    This variance is a compromise. With 1 / fan_in, the signals of the forward pass keep
-    their variance. With 1 / fan_out, those of the backward pass keep it.
+    This variance is a compromise. With the variance 1 / fan_in, the forward pass keeps
+    the variance of the activations. With the variance 1 / fan_out, the backward pass
+    keeps the variance of the gradients.
 
     Args, Returns, Raises:
       As in `lecun_normal`.
@@ -141,7 +144,7 @@ def he_normal(
 ) -> Float[Array, "..."]:
     """Draw normal weights with variance 2 / fan_in.
 
-    The factor 2 compensates for the half of the signal that ReLU drops.
+    ReLU sets about half of its inputs to 0. The factor 2 compensates for this loss.
 
     Args, Returns, Raises:
       As in `lecun_normal`.
@@ -178,17 +181,17 @@ def orthogonal(
 ) -> Float[Array, "..."]:
     """Draw a matrix with orthonormal columns (rows, if it has fewer rows than columns).
 
-    All axes of the shape except the last are treated as one axis, the rows. The matrix
-    is uniformly distributed among all such matrices. It is the Q in the QR
-    decomposition of a matrix of normal numbers, with the signs that make R's diagonal
-    positive.
+    The rows of the matrix are all axes of the shape except the last, treated as one
+    axis. The matrix is uniformly distributed among all such matrices. It is the Q (or
+    Qᵀ, if it has fewer rows than columns) in the QR decomposition of a matrix of normal
+    numbers, with the signs for which the diagonal of R is positive.
 
     Args:
       key: Typed key.
       shape: Shape (..., in, out) of the weights, at least two axes.
       dtype: Floating dtype. For half precision, the matrix is computed in float32 and
         rounded.
-      fan_in, fan_out: Not used, because the shape fixes the scale.
+      fan_in, fan_out: Ignored. All initialisers have these arguments.
     Returns:
       The weights.
     Raises:

@@ -48,10 +48,11 @@ def from_linen(
     the layers of this package.)
 
     Each random number stream of the module gets its own key, derived from the key of
-    apply. The module's call may have a flag named deterministic, train, training or
-    is_training. Such a flag is set to the value for training if apply gets a key, and
-    to the opposite value otherwise. A flag that is given in `**arguments` keeps its
-    value. If `noise` is given, it is used instead of these flags.
+    apply. The module's `__call__` may have an argument named deterministic, train,
+    training or is_training. Such an argument is set to its value for training if apply
+    gets a key (deterministic to False, the others to True), and to the opposite value
+    otherwise. An argument that is given in `**arguments` keeps its value. If `noise` is
+    given, these four arguments are not set.
 
     In float64, pass param_dtype=float64 to recurrent cells of the module. The default
     of these cells is float32, and Linen's loop over time then rejects float64 inputs.
@@ -62,10 +63,11 @@ def from_linen(
       example: One x without batch axes, an array or a pytree of arrays. Only its shapes
         and dtypes are used.
       noise: Keyword arguments for the module's call, passed only if apply gets a key,
-        such as {"train": True}. None means the flags described above.
+        such as {"train": True}. None means that deterministic, train, training and
+        is_training are set as described above.
       streams: Names of the module's random number streams.
-      dtype: Dtype to which the floating initial parameters are cast. None means no
-        cast.
+      dtype: Dtype to which init converts the floating parameters. None means that they
+        keep Linen's dtype.
       **arguments: Keyword arguments for every call of the module, such as train=False.
     Returns:
       A model with the params of the module. Its apply maps x of shape (...,

@@ -30,15 +30,16 @@ LONGEST = 1_000  # Largest order of an n-gram.
 class Level(NamedTuple):
     """Statistics of all n-grams of one length.
 
-    The context h of an n-gram h w is the n-gram without its last token w. The
-    probability of w after h is p(w | h) = (kept(h w) + back(h) p(w | h')) / total(h),
-    where h' is h without its first token. The code of an n-gram is the number whose
-    digits in base V are the tokens, for V symbols. The code of its context is code //
-    V. There are g different n-grams and c different contexts in the text.
+    The context h of an n-gram h w is the n-gram without its last token w. For a context
+    in the text, the probability of w after h is p(w | h) = (kept(h w) + back(h) p(w |
+    h')) / total(h), where h' is h without its first token. kept(h w) is 0 if h w is not
+    in the text. The code of an n-gram is the number whose digits in base V are the
+    tokens, for V symbols. The code of its context is code // V. There are g different
+    n-grams and c different contexts in the text.
 
     Attributes:
       codes: Codes of the observed n-grams, ascending int64, shape (g,).
-      kept: Smoothed count of each n-gram, shape (g,).
+      kept: Count of each n-gram minus its discount (see `ngram`), shape (g,).
       contexts: Codes of the observed contexts, ascending int64, shape (c,).
       back: Weight of p(w | h') for each context h, shape (c,).
       total: Denominator for each context h: the sum of kept(h w) over all tokens w,
@@ -53,9 +54,7 @@ class Level(NamedTuple):
 
 
 class NGram(NamedTuple):
-    """Fitted n-gram model.
-
-    The distribution of single tokens is interpolated with a uniform distribution.
+    """N-gram model that was fitted to a text by `ngram`.
 
     Attributes:
       vocabulary_size: Number V of symbols.
@@ -184,10 +183,12 @@ def ngram_losses(
 ) -> Float[np.ndarray, "T"]:
     """Compute the loss -log p(token | the tokens before it) of each token of a text.
 
+    A model of order k uses the k - 1 tokens before a token, or fewer at the beginning
+    of the text.
+
     Args:
-      model: Model from `ngram`.
-      tokens: Tokens of the text, integers in 0..V - 1, shape (T,). The contexts of the
-        first tokens are shorter.
+      model: Model from `ngram` with V symbols.
+      tokens: Tokens of the text, integers in 0..V - 1, shape (T,).
     Returns:
       The losses in nats, float64, shape (T,). Their mean is the cross-entropy in nats
       per token. Divide the mean by log 2 to get bits per token.
@@ -219,7 +220,7 @@ def ngram_probabilities(
     """Compute the probability of each token to be the next one after a context.
 
     Args:
-      model: Model from `ngram`.
+      model: Model from `ngram` with V symbols.
       context: Tokens before the next token, shape (t,), t >= 0. A model of order k uses
         only the last k - 1 of these tokens.
     Returns:
@@ -259,13 +260,14 @@ def sample_ngram(
 
     The next token w is one of the top_k likeliest tokens. Its probability is
     proportional to p(w)^(1 / temperature), where p(w) is the model's probability. Token
-    i is drawn with fold_in(key, i), so a larger num_tokens gives the same first tokens.
+    i = 0, 1, ... is drawn with the key fold_in(key, i), so a larger num_tokens gives
+    the same first tokens.
 
     Args:
       model: Model from `ngram`.
       key: Key for the draws.
       prompt: Beginning of the text, integers, shape (t,), t >= 0.
-      num_tokens: Number of tokens to sample.
+      num_tokens: Number of tokens to sample, at least 0.
       temperature: Positive number. Values below 1 make likely tokens likelier.
       top_k: Number of tokens from which the next one is drawn. None means all tokens.
     Returns:

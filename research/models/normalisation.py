@@ -24,9 +24,9 @@ def layer_normalisation(
     """Apply layer normalisation: compute scale (x - m) / √(v + ε) + bias.
 
     Here m is the mean and v the variance (divided by d, not d - 1) over the last axis,
-    and ε is `epsilon`. Each example and each position is therefore normalised by
-    itself. Inputs of half precision are converted to float32, and the result is rounded
-    at the end, as in Flax.
+    and ε is `epsilon`. Each index of the leading axes is normalised by itself. If x has
+    half precision, (x - m) / √(v + ε) is computed in float32 and rounded to the dtype
+    of x, before scale and bias are applied.
 
     Args:
       x: Floating array, shape (..., d).
@@ -34,7 +34,7 @@ def layer_normalisation(
       epsilon: Positive number inside the root. The default is the same as in PyTorch.
         Flax's default is 1e-6.
     Returns:
-      The normalised array, shape (..., d).
+      The normalised array, shape (..., d), in the result dtype of x, scale and bias.
     Raises:
       ValueError: The shapes do not fit, or epsilon is not positive.
     References:
@@ -61,18 +61,18 @@ def rms_normalisation(
 ) -> Float[Array, "*batch d"]:
     """Apply root-mean-square normalisation: compute scale x / √(mean(x²) + ε).
 
-    The mean is taken over the last axis, and ε is `epsilon`. Unlike
-    `layer_normalisation`, no mean is subtracted and there is no bias. Inputs of half
-    precision are converted to float32, and the result is rounded at the end.
-    `flax.linen.RMSNorm` is the same function. PyTorch's RMSNorm has the machine epsilon
-    as its default ε.
+    The mean is taken over the last axis, and ε is `epsilon`. Unlike in
+    `layer_normalisation`, no mean is subtracted from x and there is no bias. If x has
+    half precision, x / √(mean(x²) + ε) is computed in float32 and rounded to the dtype
+    of x, before the scale is applied.
 
     Args:
       x: Floating array, shape (..., d).
       scale: Scale of each entry, shape (d,).
-      epsilon: Positive number inside the root.
+      epsilon: Positive number inside the root. The default is the same as in
+        `flax.linen.RMSNorm`. PyTorch's default is the machine epsilon.
     Returns:
-      The normalised array, shape (..., d).
+      The normalised array, shape (..., d), in the result dtype of x and scale.
     Raises:
       ValueError: The shapes do not fit, or epsilon is not positive.
     References:
@@ -104,15 +104,17 @@ def group_normalisation(
 ) -> Float[Array, "*batch H W C"]:
     """Apply group normalisation to images: standardise groups of adjacent channels.
 
-    The mean and the variance are taken over the pixels and channels of a group. Then
-    each channel is scaled and shifted. With one group, this is layer normalisation of
-    the whole image. With as many groups as channels, this is instance normalisation.
+    The C channels are divided into num_groups groups of equal size. In each image and
+    group, x is replaced by scale (x - m) / √(v + ε) + bias. Here m and v are the mean
+    and the variance over the pixels and channels of the group, ε is `epsilon`, and each
+    channel has its own scale and bias. With as many groups as channels, this is
+    instance normalisation.
 
     Args:
       x: Floating images, shape (..., H, W, C).
       scale, bias: Scale and bias of each channel, shape (C,).
       num_groups: Number of groups, a divisor of C.
-      epsilon: Positive number that is added to the variance, inside the root.
+      epsilon: Positive number inside the root.
     Returns:
       The normalised images, shape (..., H, W, C).
     Raises:
@@ -141,7 +143,7 @@ def group_normalisation(
 
 
 def check_groups(num_groups: int, channels: int) -> None:
-    """Raise ValueError if num_groups does not divide the number of channels."""
+    """Raise ValueError unless num_groups is a positive divisor of `channels`."""
     check_count("num_groups", num_groups)
     if channels % num_groups:
         raise ValueError(
@@ -153,7 +155,10 @@ def check_groups(num_groups: int, channels: int) -> None:
 def check_normalisation(
     x: Float[Array, "*n d"], scale: ArrayLike, bias: ArrayLike, epsilon: float
 ) -> None:
-    """Raise ValueError unless scale and bias are (d,) and epsilon is positive."""
+    """Raise ValueError unless scale and bias have shape (d,) and epsilon is positive.
+
+    d is the length of the last axis of x.
+    """
     if (
         x.ndim == 0
         or jnp.shape(scale) != x.shape[-1:]

@@ -21,7 +21,7 @@ class Parameter(NamedTuple):
         parameters are one array.
       shape: Shape of the array.
       dtype: Name of the dtype, such as "float32".
-      count: Number of entries.
+      count: Number of entries of the array.
     """
 
     name: str
@@ -37,6 +37,8 @@ def list_parameters(params: Params) -> list[Parameter]:
       params: Any pytree of arrays, or of `jax.ShapeDtypeStruct`.
     Returns:
       One `Parameter` for each array.
+    Raises:
+      TypeError: params is None, or a leaf is not an array of numbers.
     Example:
       >>> import jax.numpy as jnp
       >>> list_parameters({"dense_1": {"weights": jnp.zeros((2, 3), "float32")}})
@@ -74,9 +76,9 @@ def count_parameters(params: Params) -> int:
 
 
 def describe(params: Params) -> str:
-    """Format the parameters as a table of names, shapes, dtypes and counts.
+    """Format the parameters as a table of names, shapes, dtypes and numbers of entries.
 
-    Names are in natural order: layer_2 comes before layer_10.
+    The rows are in natural order of the names: layer_2 comes before layer_10.
 
     Args:
       params: Any pytree of arrays, or of `jax.ShapeDtypeStruct`.
@@ -110,7 +112,7 @@ def describe(params: Params) -> str:
 
 
 def check_same_architecture(params: Params, expected: Params) -> None:
-    """Raise an error unless the parameters have the model's names and shapes.
+    """Raise an error unless the parameters have the model's names, shapes and pytree.
 
     Dtypes may differ, because they are not part of the architecture.
 
@@ -185,7 +187,9 @@ def with_own_parameters(
     Args:
       init, apply: Functions of the model, as in `research.types.Model`.
     Returns:
-      The model. The expected shapes are computed once, without drawing parameters.
+      The model. At the first call of apply, the expected shapes are computed without
+      drawing parameters. The model also checks that key is a key and x contains
+      numbers.
     Example:
       >>> from research import models
       >>> params = models.mlp((4, 3, 2)).init(jax.random.key(0))

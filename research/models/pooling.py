@@ -23,20 +23,20 @@ def max_pool(
 ) -> Num[Array, "*batch height width C"]:
     """Apply max pooling: return the largest value of each window, in each channel.
 
-    If several entries of a window are equally large, they share the derivative equally,
+    If several entries of a window are the largest, they share the derivative equally,
     as in `jnp.max`. This is the subgradient of least norm. PyTorch assigns the whole
-    derivative to the first entry. A NaN in a window makes the largest value and all
+    derivative to the first of them. A NaN in a window makes the largest value and all
     derivatives of the window NaN.
 
     Args:
       x: Images, shape (..., H, W, C).
       window: Height and width of the window, or one number for both.
-      stride: Step between windows. None means the window size, so that windows are
-        adjacent.
+      stride: Step between windows along height and width, or one number for both. None
+        means the window size, so that windows are adjacent.
     Returns:
-      The pooled images, shape (..., height, width, C) with
-      height = floor((H - window) / stride) + 1. Rows and columns that do not fill a
-      window are dropped ("valid").
+      The pooled images, shape (..., height, width, C) with height = floor((H - window)
+      / stride) + 1, and likewise for the width. Rows and columns at the end that do not
+      fill a window are dropped.
     Raises:
       ValueError: x has fewer than three axes, the window is larger than the image, or a
         number is not a positive integer.

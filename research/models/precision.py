@@ -15,32 +15,33 @@ from research.types import Array, Key, Model, Params, Sequences
 def mixed_precision(model: Model, compute_dtype: DTypeLike = "bfloat16") -> Model:
     """Build a model that computes in a narrow dtype, with params in a wider dtype.
 
-    In apply, the params and the floating inputs are rounded to the compute dtype, the
-    model is applied, and its prediction is converted back to the dtype of the params.
-    So for params in float32, a loss is computed in float32, its gradient has this
-    dtype, and an update rule keeps its state in it.
+    In apply, the params and the floating inputs are rounded to compute_dtype, the model
+    is applied, and its prediction is converted back to the dtype of the params. With
+    params in float32, the loss, its gradient, the state of an update rule and the
+    updated params are therefore in float32.
 
-    An update in bfloat16 would be too coarse, because its numbers have 8 significant
-    bits: an average with a decay above 0.996 would hardly change, and an update below
-    0.2 % of a parameter would be lost.
+    Params in bfloat16 would be too coarse for training, because they have 8 significant
+    bits. An update below 0.2 % of a parameter would be lost. A moving average in
+    bfloat16 with a decay above 0.996 would hardly change.
 
-    Normalisations and the softmax of `attention` are computed in float32. The result
-    differs from the result in float32 by the rounding errors of all layers. In
-    bfloat16, the relative rounding error of a number is at most 2⁻⁸. Bfloat16 has the
-    range of float32. In float16, numbers above 65,504 overflow and numbers below about
-    6e-8 become 0. With float16, a loss must therefore be multiplied by a constant
-    before its gradient is computed. Otherwise small entries of the gradient become 0.
+    Normalisations and the softmax of `attention` are computed in float32. The
+    prediction differs from a prediction in float32 by the rounding errors of all
+    layers. In bfloat16, the relative rounding error of a number is at most 2⁻⁸, and the
+    range is that of float32. In float16, numbers above 65,504 overflow, and numbers
+    below about 3e-8 become 0. With float16, multiply the loss by a large constant, and
+    divide the gradient by this constant. Otherwise small entries of the gradient become
+    0.
 
     Args:
       model: Model of this library, or any model whose apply accepts params of the
         compute dtype.
       compute_dtype: Dtype of the computation.
     Returns:
-      A model with the init of `model`. Its apply takes and returns the dtype of the
-      params.
+      A model with the init of `model`. Its predictions have the dtype of the params
+      that are given to apply.
     Raises:
-      TypeError: compute_dtype is not floating. In apply: params have the compute dtype
-        already, or a narrower one.
+      TypeError: compute_dtype is not floating. In apply: a floating array of the params
+        does not have more bits than compute_dtype.
     References:
       Micikevicius et al., Mixed precision training, ICLR 2018, section 3.1 (the copy of
       the weights in float32).

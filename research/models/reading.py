@@ -22,10 +22,11 @@ def next_token_losses(
 ) -> Callable[..., Float[Array, "n context"]]:
     """Build a function that computes the loss of each next token in windows of a text.
 
-    Let w be the tokens of the text and s the index at which a window starts. The loss
-    at position i = 0, ..., context - 1 of this window is -log p(w_{s+i+1} | w_s, ...,
-    w_{s+i}), in nats. The function gets only the starts s. It gathers the tokens on the
-    device from a single array, so windows are not stored.
+    Let w be the tokens of the text, s the index at which a window starts, and p the
+    probability that the model gives to a token. The loss at position i = 0, ...,
+    context - 1 of this window is -log p(w_{s+i+1} | w_s, ..., w_{s+i}), in nats. The
+    function gets only the starts s and takes the tokens from the text, so the dataset
+    of all windows is not stored.
 
     Args:
       model: Model that maps integers (..., T) to logits (..., T, V). The logits at a
@@ -35,10 +36,11 @@ def next_token_losses(
     Returns:
       A function (params, starts, key=None) -> losses, shape (n, context). starts are
       integers in 0..N - context - 1, shape (n,), for example from
-      `research.datasets.window_starts`.
+      `research.datasets.window_starts`. The function does not check this range.
     Raises:
-      ValueError: context is not a positive integer, the text is shorter than a window,
-        a token is out of range, or the model does not return logits for each token.
+      ValueError: context is not a positive integer, or tokens are not at least context
+        + 1 integers along one axis. In the function: a token lies outside 0..V - 1, or
+        the model does not return logits for each token.
     References:
       Bengio, Ducharme, Vincent & Jauvin, A neural probabilistic language model, JMLR
       2003, section 2.
@@ -113,17 +115,18 @@ def reader(
 ) -> Callable[..., Float[np.ndarray, "n context"]]:
     """Build a function that computes `next_token_losses` in slices of windows.
 
-    The function accepts any number of windows. It computes the losses of slice_size
-    windows at a time. So it is compiled once and needs the memory of slice_size
-    windows.
+    The function accepts any number of windows and computes the losses of slice_size
+    windows at a time. Its computation is therefore compiled only once, and needs the
+    memory of slice_size windows.
 
     Args:
       model, tokens, context: As in `next_token_losses`.
       slice_size: Number of windows in a slice. The last slice is padded with copies of
         the last window.
     Returns:
-      A function (params, starts) -> float64 losses, shape (n, context), n >= 1. The
-      function loops in Python and cannot be traced.
+      A function (params, starts) -> float64 losses, shape (n, context). starts are
+      integers of shape (n,), n >= 1. The function loops in Python and cannot be traced
+      by JAX.
     Raises:
       ValueError: As in `next_token_losses`, or slice_size is not a positive integer. In
         the function: there are no starts, or a start lies outside 0..N - context - 1.

@@ -19,9 +19,10 @@ def draw_layer(
 ) -> Params:
     """Draw the initial parameters of one layer.
 
-    Weights consist of `cell.num_blocks` blocks of H columns. Input weights are Glorot
-    uniform, recurrent weights are orthogonal in each block, and biases are 0. Only the
-    bias of the LSTM's forget gate is 1, so that the layer initially remembers.
+    Weights consist of `cell.num_blocks` blocks of H columns. Input weights are drawn by
+    `glorot_uniform` with fan-in d and fan-out H. Each block of recurrent weights is an
+    `orthogonal` matrix. Biases are 0, except for the bias of the LSTM's forget gate,
+    which is 1 so that the layer initially remembers.
 
     Args:
       key: Key for this layer.
@@ -72,29 +73,34 @@ def unroll(
 ) -> Carry:
     """Run one layer over time and return the carry after each step.
 
-    One matrix product before the loop computes the input part W x + b of all steps.
-    Only the product U h is inside the loop.
+    The carry is the state of the layer, and h is its first array. Let W be the input
+    weights, b the bias and U the recurrent weights. One matrix product before the loop
+    computes the input part p = W x + b of all steps. Only the product q = U h is inside
+    the loop.
 
     The derivative is written by hand as a JVP rule. JAX transposes the rule, so forward
-    mode, reverse mode and second derivatives all work. Let U be the recurrent weights,
-    p = W x + b the input part, and q = U h. The differential of the carry after step t
-    is a linear function D_t(dp, dq, dcarry) of the differentials of p, of q and of the
-    carry before the step. The function `differential` of the `Cell` computes D_t. With
-    dq_t = U dh_(t-1) + dU h_(t-1), the differential is a sum of two terms:
+    mode, reverse mode and second derivatives all work. Let h_t be the state after step
+    t = 0, ..., T - 1, and let h_(-1) be the state before the first step. The
+    differential of the carry after step t is a linear function D_t(dp, dq, dcarry) of
+    the differentials of p, of q and of the carry before the step. The function
+    `differential` of the `Cell` computes D_t. With dq_t = U dh_(t-1) + dU h_(t-1), the
+    differential is a sum of two terms:
 
         dcarry_t = D_t(0, U dh_(t-1), dcarry_(t-1)) + D_t(dp_t, dU h_(t-1), 0).
 
-    Here dp_t contains the differentials of W, x and b. The second term is computed for
-    all steps at once. The transpose of this term gives the gradient of U, which is then
-    one product after the backward loop instead of a sum over steps.
+    Here dp_t contains the differentials of W, x and b. (For the GRU, the differential
+    of the recurrent bias is added to dU h_(t-1).) The second term is computed for all
+    steps at once. The transpose of this term gives the gradient of U, which is then one
+    product after the backward loop instead of a sum over steps.
 
     Args:
       cell: Cell from `research.models.cells.CELLS`.
       params: Params of the layer, from `draw_layer`.
       x: Inputs, time first, shape (T, n, d).
       carry: Carry before the first step, arrays of shape (n, H).
-      window: As in `recurrent`. The steps are t = 0, ..., T - 1. If t is a positive
-        multiple of `window`, dcarry_(t-1) is set to 0.
+      window: Number of steps in a window of truncated backpropagation. At each step t
+        that is a positive multiple of `window`, dcarry_(t-1) and dh_(t-1) are set to 0.
+        None means the full derivative.
     Returns:
       The carry after each step. Its arrays have a leading axis of length T.
     References:
@@ -196,15 +202,17 @@ def at_end(
     later: Float[Array, "T n H"],
     length: Int[Array, " n"] | None,
 ) -> Float[Array, "n H"]:
-    """Select the carry at the end of each sequence.
+    """Select one array of the carry at the end of each sequence.
+
+    The carry is the state that one step of a recurrent layer passes to the next.
 
     Args:
-      first: Carry before the first step, shape (n, H).
-      later: Carry after each step, shape (T, n, H).
+      first: The array before the first step, shape (n, H).
+      later: The array after each step, shape (T, n, H).
       length: Number of steps of each sequence, shape (n,). A length of 0 selects
         `first`. None means that all sequences have T steps.
     Returns:
-      The carry, shape (n, H).
+      The array at the end of each sequence, shape (n, H).
     Example:
       >>> later = jnp.arange(1.0, 7.0).reshape(3, 2, 1)
       >>> print(at_end(jnp.zeros((2, 1)), later, jnp.array([3, 0])).ravel())

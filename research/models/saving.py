@@ -50,8 +50,8 @@ def save(path: str | Path, params: Params, architecture: Mapping[str, Any]) -> N
         the standard deviation of the training data, and the names of the classes.
         `load` compares the architecture with the one that its caller expects.
     Raises:
-      TypeError: A leaf of params has a dtype that the format lacks (complex numbers,
-        keys), or JSON cannot store a value of architecture.
+      TypeError: A leaf of params is not an array or has a dtype that the format lacks
+        (complex numbers, keys), or JSON cannot store a value of architecture.
       ValueError: Two arrays have the same name, or architecture is empty.
       OSError: The file cannot be written.
     References:
@@ -97,8 +97,8 @@ def load(path: str | Path, model: Model, architecture: Mapping[str, Any]) -> Par
     Raises:
       ValueError: The file is truncated, is damaged (its digest differs), is not a
         .safetensors file, has a header that contradicts itself, was not written by
-        `save`, or has another architecture. The message names the file and the error.
-        For another architecture, the message shows the first difference.
+        `save`, has another architecture, or contains arrays that do not fit the model.
+        The message names the file and the first difference.
       OSError: The file cannot be read.
     Example:
       >>> import tempfile
@@ -133,7 +133,7 @@ def read_architecture(path: str | Path) -> dict[str, Any]:
     Returns:
       The architecture. Tuples are lists, because JSON has no tuples.
     Raises:
-      ValueError: As in `load`.
+      ValueError: The file is truncated, damaged, or was not written by `save`.
       OSError: The file cannot be read.
     Example:
       >>> import tempfile
@@ -183,9 +183,11 @@ def params_from(
       arrays: Arrays by name, as `named_arrays` returns them.
       where: Name of the source of the arrays, for messages.
     Returns:
-      The parameters, JAX arrays.
+      The parameters: JAX arrays in the structure of `model.init`.
     Raises:
-      ValueError: An array is missing or superfluous, or has another shape or dtype.
+      ValueError: An array is missing, is not one of the model's, or has another shape
+        or dtype than in the model.
+      TypeError: A value of `arrays` is not an array.
     Example:
       >>> from research import models
       >>> model = models.linear(2, dtype="float32")

@@ -85,22 +85,23 @@ def transformer_decoder(
     """Build a Transformer language model: logits of the next token at each position.
 
     The model computes x = E[tokens] + P, where E is the embedding and P are vectors of
-    the positions. Then it applies the blocks and, if order is "pre", a last
+    the positions. Then it applies the blocks to x and, if order is "pre", a last
     normalisation. A block consists of attention and a small network with one hidden
     layer (`research.models.block`). The logits are x W_output, or x Eᵀ if tied. With
-    tied=True and activation="gelu_tanh", this is the architecture of GPT-2. That of
-    Llama is built with
+    tied=True and activation="gelu_tanh", the architecture is that of GPT-2. With
     positions="rotary", normalisation="rms", gated=True, activation="silu" and
-    bias=False.
+    bias=False, the architecture is that of Llama.
 
-    Weights are drawn from N(0, 0.02²), as in GPT-2. The two matrices of a block whose
-    outputs are added to the residual sum are scaled by 1 / sqrt(2 num_layers), so that
-    the initial size of the sum hardly depends on num_layers. Biases start at 0. With
-    sinusoidal positions, E is drawn from N(0, 1 / width), and x = sqrt(width) E[tokens]
-    + P (Vaswani et al., section 3.4). Both terms are then of order one. Tied logits
-    have no factor sqrt(width). Dropout acts on E[tokens] + P and on the outputs of the
-    attention and of the small network in each block. It does not act on the attention
-    weights.
+    Weights are drawn from N(0, 0.02²), as in GPT-2, with two exceptions. First, in each
+    block the output of the attention and the output of the network are added to x. The
+    last matrix of each of these two parts is drawn with the standard deviation 0.02 /
+    sqrt(2 num_layers), so that the initial size of the sum hardly depends on
+    num_layers. Second, with sinusoidal positions, E is drawn from N(0, 1 / width), and
+    x = sqrt(width) E[tokens] + P (Vaswani et al., section 3.4). Both terms are then of
+    order one. Tied logits have no factor sqrt(width). Biases start at 0.
+
+    Dropout acts on E[tokens] + P, and in each block on the outputs of the attention and
+    of the network. Dropout does not act on the attention weights.
 
     Args:
       vocabulary_size: Number V of symbols.
@@ -111,8 +112,9 @@ def transformer_decoder(
       hidden: Number of hidden units of each block's network. None means 4 * width, or
         8 * width // 3 if gated. With and without a gate, the network then has about the
         same number of weights.
-      positions: "learned", or "sinusoidal" or "rotary", which have no parameters. With
-        "rotary", nothing is added to E[tokens]: each block rotates its queries and keys
+      positions: "learned" for one vector of parameters per position, "sinusoidal" for
+        `research.models.sinusoidal_positions`, or "rotary". With "rotary", nothing is
+        added to E[tokens]: each block rotates its queries and keys
         (`research.models.rotate`), and width / num_heads must be even.
       order: Order of the normalisation LN and a sublayer f, which is the attention or
         the network of a block. "pre" normalises the input: x + f(LN(x)). "post"
@@ -124,28 +126,33 @@ def transformer_decoder(
       normalisation: "layer" for `research.models.layer_normalisation`, "rms" for
         `research.models.rms_normalisation`.
       gated: Whether the network of a block has a gate: (φ(x W_gate) (x W_1)) W_2 with
-        the activation φ. With the activation "silu" this is SwiGLU.
+        the activation φ and an elementwise product (biases are left out here). With the
+        activation "silu" this is SwiGLU.
       num_key_value_heads: Number of key heads and of value heads, a divisor of
         num_heads (grouped-query attention). None means num_heads, 1 means multi-query
         attention.
-      bias: Whether dense layers and layer normalisations have a bias.
+      bias: Whether the layers of the blocks and the layer normalisations have a bias.
+        The output layer never has one.
       query_key_normalisation: Whether each query and key of a head is normalised by
-        `rms_normalisation` with a learned scale, before it is rotated.
+        `rms_normalisation` with a learned scale. Rotary positions rotate the normalised
+        queries and keys.
       logit_softcap: Positive number c. The logits z become c tanh(z / c), between -c
         and c. None means no cap.
-      rotary_base: Base of `research.models.rotary_angles`, for positions="rotary".
+      rotary_base: Base of `research.models.rotary_angles`. It has an effect only if
+        positions is "rotary".
       dtype: Dtype of the parameters. None means JAX's default.
     Returns:
       A model. Its apply maps integers of shape (..., T), 1 <= T <= context, or
-      `Sequences` of integers, to logits of shape (..., T, V). `Sequences` are
-      padded to one length T. The padding after the end of a sequence does not change
-      the logits before it. The logits of the padding have no meaning.
+      `Sequences` of integers, to logits of shape (..., T, V). `Sequences` are padded to
+      one length T. The tokens in the padding have no effect on the logits before the
+      padding. The logits of the padding have no meaning.
     Raises:
       ValueError: A count is not a positive integer, the width is not divisible by
         num_heads, num_heads is not divisible by num_key_value_heads, a head of rotary
         positions has an odd size, dropout is not in [0, 1), logit_softcap or
         rotary_base is not positive, or a name is unknown. In apply: T is not in
-        1..context.
+        1..context, a length is not in 1..T, or a token is not in 0..V - 1. Under jit,
+        lengths and tokens are not checked.
       TypeError: In apply: the tokens are not integers.
     References:
       Vaswani et al., Attention is all you need, NeurIPS 2017.
@@ -231,11 +238,12 @@ def transformer_encoder(
 ) -> Model:
     """Build a Transformer classifier of token sequences.
 
-    The architecture is the same as in `transformer_decoder`, but without the causal
-    mask. So each position attends to all positions of its sequence. Let x_t be the
-    vector at position t after the last block (and, if order is "pre", after the last
-    normalisation). The logits are mean_t(x_t) W_output + b_output, with the mean over
-    all positions of the sequence.
+    The architecture is the same as in `transformer_decoder`, except for two
+    differences. There is no causal mask: each position attends to all positions of its
+    sequence. The logits are computed from a mean: let x_t be the vector at position t
+    after the last block (and, if order is "pre", after the last normalisation). The
+    logits are mean_t(x_t) W_output + b_output, with the mean over all positions of the
+    sequence, and the weights W_output and the bias b_output of the output layer.
 
     Args:
       vocabulary_size, context, width, num_layers, num_heads, hidden, positions, order,
@@ -243,8 +251,8 @@ def transformer_encoder(
       num_classes: Number K of classes, at least 2.
     Returns:
       A model. Its apply maps integers of shape (..., T), 1 <= T <= context, or
-      `Sequences` of integers, to logits of shape (..., K). `Sequences` are padded
-      to one length T. The padding changes neither a logit nor a gradient.
+      `Sequences` of integers, to logits of shape (..., K). `Sequences` are padded to
+      one length T. The tokens in the padding have no effect on logits and gradients.
     Raises:
       ValueError, TypeError: As in `transformer_decoder`, or num_classes is not an
         integer >= 2.

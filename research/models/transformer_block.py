@@ -58,8 +58,9 @@ def block(
     Args:
       params: {"normalisation_1": {"scale", "bias"}, "attention": as in `attention`,
         "normalisation_2", "dense_1": {"weights": (width, hidden), "bias"}, "dense_2":
-        {"weights": (hidden, width), "bias"}}. "gate", if present, has the shapes of
-        "dense_1". A missing bias means 0.
+        {"weights": (hidden, width), "bias"}}. W_1 and b_1 are "dense_1", and W_2 and
+        b_2 are "dense_2". "gate", if present, contains W_gate and b_gate and has the
+        shapes of "dense_1". A missing bias means 0.
       x: Inputs, shape (..., T, width).
       mask, num_heads, num_key_value_heads, angles: As in `attention`.
       order: Order of normalisation and sublayer, "pre" or "post".
@@ -71,7 +72,10 @@ def block(
     Returns:
       The outputs, shape (..., T, width).
     Raises:
-      ValueError: order, activation or normalisation is unknown. Also as in `attention`.
+      ValueError: order, activation or normalisation is unknown, or dropout_rate lies
+        outside [0, 1). Or as in `attention`.
+      TypeError: params lack an entry, or dropout_rate is not a number. Or as in
+        `attention`.
     References:
       Vaswani et al., Attention is all you need, NeurIPS 2017, sections 3.1 and 3.3.
       Shazeer, GLU variants improve Transformer, arXiv:2002.05202, eq. 6 (the gate).
@@ -145,11 +149,14 @@ def init_block(
 ) -> Params:
     """Draw the parameters of one block of a Transformer with num_layers blocks.
 
-    Weights are normal with the standard deviation 0.02. The weights whose outputs are
-    added to a residual sum are divided by sqrt(2 num_layers). Biases are 0 and scales
-    are 1. `hidden` is the number of hidden units of the network. num_key_value is the
-    number of columns of all keys and values together; None means 2 width. If head_size
-    is given, queries and keys are normalised, with scales of shape (head_size,).
+    The result is the params of `block`. Weights are normal with the standard deviation
+    0.02. The weights "output" of the attention and "dense_2" are divided by sqrt(2
+    num_layers). Biases are 0 and scales are 1.
+
+    width, hidden, num_layers, dtype, normalisation, gated and bias are as in
+    `transformer_decoder`. num_key_value is the number of columns of all keys and values
+    together. None means 2 width. If head_size is given, queries and keys are
+    normalised, with scales of shape (head_size,).
     """
     residual = SCALE / np.sqrt(2 * num_layers).item()
     num_key_value = 2 * width if num_key_value is None else num_key_value
@@ -183,7 +190,11 @@ def init_block(
 def init_normalisation(
     width: int, dtype: DTypeLike | None, *, bias: bool = True
 ) -> Params:
-    """Return the params of a normalisation: scale 1, and bias 0 if it has a bias."""
+    """Return the initial params of a normalisation: scale 1, and bias 0 if it has one.
+
+    Both arrays have shape (width,). If `bias` is False, there is no bias. dtype=None
+    means JAX's default.
+    """
     chosen = jnp.result_type(float) if dtype is None else dtype
     scale = {"scale": jnp.ones(width, dtype=chosen)}
     return scale | ({"bias": jnp.zeros(width, dtype=chosen)} if bias else {})
@@ -192,7 +203,10 @@ def init_normalisation(
 def draw_weights(
     key: Key, shape: tuple[int, ...], scale: float, dtype: DTypeLike | None
 ) -> Array:
-    """Draw normal weights with the given standard deviation."""
+    """Draw normal weights with mean 0 and the standard deviation `scale`.
+
+    dtype=None means JAX's default.
+    """
     check_drawn(key, shape, jnp.result_type(float) if dtype is None else dtype)
     return scale * jax.random.normal(
         key, shape, dtype=jnp.result_type(float) if dtype is None else dtype
@@ -202,10 +216,10 @@ def draw_weights(
 def normalise(
     params: Params, x: Float[Array, "*n d"], kind: str = "layer"
 ) -> Float[Array, "*n d"]:
-    """Apply the normalisation `kind`, "rms" or "layer", over the last axis of x.
+    """Apply `rms_normalisation` or `layer_normalisation` over the last axis of x.
 
-    The params are {"scale": (d,)}, and for "layer" also {"bias": (d,)}. A missing bias
-    means 0.
+    `kind` is "rms" or "layer". The params are {"scale": (d,)}, and for "layer" also
+    {"bias": (d,)}. A missing bias means 0.
     """
     if kind == "rms":
         return rms_normalisation(x, params["scale"])
@@ -214,5 +228,8 @@ def normalise(
 
 
 def check_name(name: str, value: str, known: tuple[str, ...]) -> None:
-    """Raise ValueError unless `value` is one of the known names."""
+    """Raise ValueError unless `value` is one of the known names.
+
+    `name` is the name of the argument in the message.
+    """
     check_choice(name, value, known)

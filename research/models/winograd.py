@@ -19,9 +19,9 @@ def winograd(
 ) -> Float[Array, "n H-2 W-2 C_out"]:
     """Convolve images with 3 x 3 filters by Winograd's minimal filtering.
 
-    The result is the same as from `convolution` with stride 1, padding "valid" and no
-    bias. The images are cut into tiles of 6 x 6 pixels that overlap by 2 pixels. Each
-    tile gives a matrix Y of 4 x 4 outputs:
+    The result is that of `convolution` with stride 1, padding "valid" and no bias, up
+    to rounding errors. The images are cut into tiles of 6 x 6 pixels that overlap by 2
+    pixels. Each tile gives a matrix Y of 4 x 4 outputs:
 
         Y = Aᵀ ((G g Gᵀ) ⊙ (Bᵀ d B)) A,
 
@@ -31,8 +31,8 @@ def winograd(
     channel instead of 144. Y is linear in d and in g, so derivatives of any order, in
     forward and reverse mode, consist of the same kind of products.
 
-    The rounding errors of the outputs and the gradients are about two to four times the
-    rounding errors of the direct sum.
+    The rounding errors of the outputs and the gradients are about two to four times
+    those of the direct sum over the pixels of the filter.
 
     Args:
       images: Images, shape (n, H, W, C_in), H and W at least 3.

@@ -31,15 +31,16 @@ def pivoted_qr(
 ]:
     """Compute a QR decomposition with column pivoting.
 
-    First, each column is scaled to norm 1. A column counts as dependent on the others
-    if this holds up to rounding errors.
+    First, each column is scaled to norm 1. The first column belongs to the intercept,
+    and the others are the columns of x.
 
     Returns:
       Four arrays: Q of shape (n, p), R of shape (p, p), the order of the columns and
       the norms of the columns, both of shape (p,). They satisfy Q R = (matrix /
       norms)[:, order].
     Raises:
-      ValueError: A column depends linearly on the others.
+      ValueError: A column is a linear combination of the others, up to rounding errors.
+        The message lists such columns by their numbers in x.
     """
     scale = np.linalg.norm(matrix, axis=0)
     scale[scale == 0] = 1.0
@@ -73,8 +74,9 @@ def checked(
 ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n"]]:
     """Check x, y and the penalty, and return x and y in float64.
 
-    Raises ValueError unless x is floating of shape (n, d), y has shape (n,), all
-    numbers are finite, and the penalty is at least 0.
+    Raises TypeError if x or y is not an array of numbers, or if the penalty is not a
+    number. Raises ValueError unless x is floating of shape (n, d) with n and d at least
+    1, y has shape (n,), all numbers are finite, and the penalty is at least 0.
     """
     check_numbers("x", x)
     check_numbers("y", y)
@@ -106,7 +108,8 @@ def checked(
 def checked_labels(y: Float[np.ndarray, "n"], num_classes: int) -> Int[np.ndarray, "n"]:
     """Return y as integers, or raise ValueError if the labels are not 0..num_classes-1.
 
-    Each of these labels must occur in y, and no other label.
+    Each of these labels must occur in y, and no other label. num_classes must be at
+    least 2.
     """
     check_count("num_classes", num_classes, 2)
     found = np.unique(y)

@@ -14,7 +14,8 @@ from research.types import Optimum
 def least_squares(x: Float[np.ndarray, "n d"], y: Num[np.ndarray, "n"]) -> Optimum:
     """Solve linear regression: minimise f(w, b) = 1/(2n) Σ_i (x_i w + b - y_i)².
 
-    The sum is over the n rows x_i of x.
+    The sum is over the n rows x_i of x. The params are the weights w and the intercept
+    b.
 
     Args:
       x: Inputs, shape (n, d), floating.
@@ -42,12 +43,13 @@ def ridge(
 ) -> Optimum:
     """Solve ridge regression.
 
-    Minimise f(w, b) = 1/(2n) Σ_i (x_i w + b - y_i)² + penalty/2 |w|², with the sum over
-    the n rows x_i of x. The minimiser is the least-squares solution of the stacked
-    system [1 x; 0 √(n penalty) I] (b, w) = (y, 0). The columns of x are centred first,
-    and the columns of the system are scaled to norm 1. The system is solved by QR with
-    column pivoting, and the solution is refined twice. scikit-learn's Ridge solves the
-    same problem if alpha = n penalty.
+    Minimise f(w, b) = 1/(2n) Σ_i (x_i w + b - y_i)² + penalty/2 |w|² over the weights w
+    and the intercept b, with the sum over the n rows x_i of x. The minimiser is the
+    least-squares solution of n + d equations: the n equations x_i w + b = y_i, and the
+    d equations √(n penalty) w = 0. The columns of x are centred first, and then the
+    columns of this linear system are scaled to norm 1. The system is solved by QR with
+    column pivoting, followed by two steps of iterative refinement. scikit-learn's Ridge
+    solves the same problem if alpha = n penalty.
 
     Args:
       x: Inputs, shape (n, d), floating.
@@ -56,8 +58,8 @@ def ridge(
     Returns:
       The optimum. Its params are {"weights": (d,), "intercept": ()}, float64.
     Raises:
-      ValueError: The data or the penalty are invalid. Or the penalty is 0 and there are
-        many minimisers, as in `least_squares`.
+      ValueError: The data or the penalty are invalid. Or there are many minimisers, as
+        in `least_squares`, because the penalty is 0 or negligibly small in float64.
     References:
       Golub & Van Loan, Matrix Computations, 4th ed., sections 5.3 and 6.1.
     Example:
@@ -100,10 +102,11 @@ def curvature(
 ) -> tuple[float, float]:
     """Compute the extreme eigenvalues μ and L of the Hessian of a linear model.
 
-    The Hessian is 1/n Σ_i c_i z_i z_iᵀ + penalty diag(0, 1, ..., 1), with z_i = (1,
-    x_i) for the n rows x_i of x. Here c_i is the second derivative of the loss with
-    respect to the output of the model for example i. The argument `example_curvature`
-    contains these numbers. Choose them as follows:
+    The objective is the mean loss of the n examples plus penalty/2 |w|², for the
+    weights w without the intercept. Its Hessian is 1/n Σ_i c_i z_i z_iᵀ + penalty
+    diag(0, 1, ..., 1), with z_i = (1, x_i) for the n rows x_i of x. Here c_i is the
+    second derivative of the loss with respect to the output of the model for example i.
+    The argument `example_curvature` contains these numbers. Choose them as follows:
 
     * c_i = 1 for half the squared error. Then μ and L do not depend on the params.
     * c_i = p_i (1 - p_i) for the logistic loss, at params that predict the
@@ -119,7 +122,8 @@ def curvature(
     Returns:
       The smallest eigenvalue μ and the largest eigenvalue L.
     Raises:
-      ValueError: The data or the penalty are invalid.
+      ValueError: The data or the penalty are invalid, or example_curvature is neither
+        one number nor of shape (n,).
     References:
       Böhning (1992), Multinomial logistic regression algorithm, Ann. Inst. Statist.
       Math. 44(1), theorem 2.1.

@@ -38,21 +38,23 @@ def logistic_regression(
 ) -> Optimum:
     """Solve logistic regression by damped Newton steps.
 
-    Minimise f(w, b) = 1/n Σ_i log(1 + exp(-s_i (x_i w + b))) + penalty/2 |w|², with s_i
-    = 2 y_i - 1 and the sum over the n rows x_i of x. scikit-learn's LogisticRegression
-    solves the same problem if C = 1 / (n penalty).
+    Minimise f(w, b) = 1/n Σ_i log(1 + exp(-s_i (x_i w + b))) + penalty/2 |w|² over the
+    weights w and the intercept b, with s_i = 2 y_i - 1 and the sum over the n rows x_i
+    of x. scikit-learn's LogisticRegression solves the same problem if C = 1 / (n
+    penalty).
 
     Args:
       x: Inputs, shape (n, d), floating.
       y: Labels 0 and 1, shape (n,). Both labels must occur.
       penalty: Factor of the penalty, at least 0. If it is 0 and the classes are
-        separable, there is no optimum, and an error is raised.
+        linearly separable, there is no optimum, and an error is raised.
       penalise_intercept: Whether to add penalty/2 b² to f.
     Returns:
       The optimum. Its params are {"weights": (d,), "intercept": ()}, float64.
     Raises:
-      ValueError: The data, the labels or the penalty are invalid. Or the penalty is 0,
-        and either the columns of x are linearly dependent or the classes are separable.
+      ValueError: The data, the labels or the penalty are invalid. Or the penalty is 0
+        and there is no unique optimum: the classes are linearly separable, the columns
+        of x are linearly dependent, or a linear combination of them is constant.
       RuntimeError: Newton's method did not converge. The message shows the gradient
         norm that it reached.
     References:
@@ -87,25 +89,28 @@ def softmax_regression(
 ) -> Optimum:
     """Solve softmax regression by damped Newton steps.
 
-    Minimise f(W, b) = 1/n Σ_i -log softmax(x_i W + b)[y_i] + penalty/2 |W|², with the
-    sum over the n rows x_i of x. The loss does not change if the same number is added
-    to all logits. Therefore the solver considers only params W and b whose sums over
-    the classes are 0. Among these params the optimum is unique. If the penalty is
-    positive and includes the intercept, there is no other optimum among all params.
+    Minimise f(W, b) = 1/n Σ_i -log softmax(x_i W + b)[y_i] + penalty/2 |W|² over the
+    weights W and the intercepts b, with the sum over the n rows x_i of x. The loss does
+    not change if the same number is added to all logits. Therefore the solver considers
+    only params W and b whose sums over the classes are 0. Among these params the
+    optimum is unique. Params with other sums can be optimal too, unless the penalty is
+    positive and penalise_intercept is True.
 
     Args:
       x: Inputs, shape (n, d), floating.
       y: Labels 0..K-1, shape (n,). Every label must occur.
       num_classes: Number K of classes, at least 2.
-      penalty: Factor of the penalty on the squares of W, at least 0. If it is 0 and the
-        classes are separable, there is no optimum, and an error is raised.
+      penalty: Factor of the penalty, at least 0. If it is 0 and the classes are
+        linearly separable, there is no optimum, and an error is raised.
       penalise_intercept: Whether to add penalty/2 |b|² to f.
     Returns:
       The optimum. Its params are {"weights": (d, K), "intercept": (K,)}, float64. Their
       sums over the classes are 0.
     Raises:
-      ValueError: The data, the labels or the penalty are invalid. Or the penalty is 0,
-        and either the columns of x are linearly dependent or the classes are separable.
+      ValueError: The data, the labels or the penalty are invalid, or the Hessian does
+        not fit into memory. Or the penalty is 0 and there is no unique optimum: the
+        classes are linearly separable, the columns of x are linearly dependent, or a
+        linear combination of them is constant.
       RuntimeError: Newton's method did not converge. The message shows the gradient
         norm that it reached.
     References:

@@ -221,7 +221,7 @@ _DECODER = json.JSONDecoder(
 def check_shape(value: Any, shape: Any, where: str) -> None:
     """Check the types and entries of a value that was read from a file.
 
-    A shape has one of these forms:
+    A shape describes the required structure of the value. It has one of these forms:
 
     - a type or a tuple of types: the value has this type or one of these types (True
       and False are not accepted as numbers);

@@ -128,8 +128,9 @@ def _entry(
         or math.prod(n for n in shape if n) >= 2**62
     ):
         raise ValueError(
-            f"its array {_short(name)} has shape {_short(list(shape))}, which no array "
-            "can have"
+            f"its array {_short(name)} has shape {_short(list(shape))}, but a shape "
+            f"has at most {MOST_AXES} lengths, none of them negative, and fewer than "
+            "2^62 entries. The file is damaged: get it again"
         )
     num_bytes = math.prod(shape) * dtype.itemsize
     if len(offsets) != 2 or offsets[0] < 0 or offsets[1] - offsets[0] != num_bytes:

@@ -59,10 +59,11 @@ def environment(
     Returns:
       Dict with these keys:
       `python`: version of Python.
-      `versions`: version of each package; None if the package is not installed.
+      `versions`: version of JAX, NumPy and other packages; None if a package is not
+        installed.
       `processor`: model, architecture, instruction sets and number of cores.
-      `xla_pool` (the variable NPROC), `xla_flags` and `jax_variables`: settings at the
-        start of the process.
+      `xla_pool`, `xla_flags` and `jax_variables`: the environment variables NPROC and
+        XLA_FLAGS, and those that begin with JAX_.
       `x64` and `matmul_precision`: settings of JAX.
       `devices`: kind, platform and number of devices.
       `lane_width`: the argument `width`.
@@ -113,14 +114,14 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """List the differences between two environments that may change a result's bits.
 
     Args:
-      there, here: Environments, from `environment`. A manifest that an older version
-        wrote may lack an entry, whose value is then unknown.
+      there, here: Environments, from `environment` or from the manifest of a run. If
+        the manifest of an older version lacks an entry, its value counts as unknown.
     Returns:
       One text for each difference, the most likely cause first. The list is empty if
       the two environments should give the same bits. Differences that do not change the
-      bits are not listed, such as the number of devices or of cores, and the commit if
-      the code is identical. The processor is not listed if `portable` is "JAX, NumPy
-      and SciPy" in both environments.
+      bits are not listed. Examples are the number of devices, the number of cores and,
+      if the code is identical, the commit. The processor is not listed if `portable` is
+      "JAX, NumPy and SciPy" in both environments.
     Example:
       >>> here = {"versions": {"jax": "0.10.2", "numpy": "2.4.6"}, "xla_pool": "2"}
       >>> there = {"versions": {"jax": "0.12.0", "numpy": "2.4.6"}, "xla_pool": "4"}
@@ -230,8 +231,8 @@ def processor(cpuinfo: str | Path = "/proc/cpuinfo") -> dict[str, Any]:
 
     The result is a dict with the keys `model`, `architecture`, `instruction_sets` and
     `cores`. The list of instruction sets contains only the sets that XLA distinguishes.
-    `cpuinfo` is the file in which Linux describes the processor. If it does not exist,
-    the list is empty.
+    `cpuinfo` is the file in which Linux describes the processor. If this file does not
+    exist, the list of instruction sets is empty.
     """
     path = Path(cpuinfo)
     text = path.read_text(errors="replace") if path.exists() else ""

@@ -52,7 +52,7 @@ class Agreement(NamedTuple):
         depend on single trainings or on what is installed. The experiment declares
         these values.
       other_values: Differences between values that do not agree.
-      hashes: Number of compared hashes.
+      hashes: Number of compared hashes of arrays.
       other_hashes: Names of the hashes that differ.
       not_made: Names of the values and hashes of the reference that the run could not
         compute, because data were missing.
@@ -103,8 +103,8 @@ def hold_against(
       reference: Reference, from `read_reference`.
       path: Folder of the run.
       varies: Values that are not reproducible, as a dict from the name of a column or
-        of a number to the ends between which it must lie. None instead of the ends
-        means that the value is reported but not judged. See `hold`.
+        of a number to the ends between which the value must lie. None instead of the
+        ends means that the value is reported but not judged. See `hold`.
       left_out: Names of the data that were missing in the run.
     Raises:
       ValueError: The run is not finished, or has no table.
@@ -131,13 +131,15 @@ def hold(
     Two floats agree to the printed digits if their difference is as small as a rounding
     error: at most 1e-6 times the larger absolute value of the two, or at most 64 ε s.
     Here ε = 2^-52 is the relative spacing of float64 numbers, and s is the largest
-    absolute value in their column or list, but at least 1. The same holds for two texts
-    that contain a number, if their intervals are equal.
+    absolute value in their column or list, but at least 1. Texts with a number, such as
+    "1.893 [1.880, 1.906]", agree in the same way if their numbers are that close and
+    their intervals are equal.
 
-    Two estimates agree within the interval if their intervals overlap. If only one
-    estimate has an interval, the other estimate must lie in this interval. The ends of
-    intervals are not compared with each other: they agree if the estimates do. All
-    other values must be equal.
+    An estimate is a number with an interval (`read_entries`). Two estimates agree
+    within the interval if their intervals overlap. If only one of the two numbers has
+    an interval, the other number must lie in this interval. The ends of intervals are
+    not compared with each other: they agree if the estimates do. All other values must
+    be equal.
 
     Args:
       reference, here: References of the two runs, from `reference_of`.

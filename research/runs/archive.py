@@ -59,7 +59,7 @@ def pack(run: str | Path, target: str | Path) -> Path:
     The .zip file contains manifest.json, result.json, arrays.npz, report.html if the
     run has one, and SHA256SUMS, which lists the digests of the other files. The same
     run always gives the same bytes, because the files are stored uncompressed, in this
-    order and without a date. The report is for people: this package never reads it.
+    order and with a fixed date. The report is for people: this package never reads it.
 
     Args:
       run: Run folder.
@@ -138,10 +138,9 @@ def unpack(archive: str | Path, folder: str | Path) -> Path:
 def read_contents(path: str | Path) -> Contents:
     """Read a run folder, or an archive written by `pack`, into memory.
 
-    Nothing is extracted or executed, and the size of each file is limited. The digests
-    show that the files were not changed after the run. The digests do not show who
-    packed the files, or whether the numbers are true. To test the numbers, reproduce
-    the run.
+    Nothing is extracted or executed, and the size of each file is limited. A file that
+    does not match its digest is refused. The digests do not show who packed the files,
+    or whether the numbers are true. To test the numbers, reproduce the run.
 
     Args:
       path: Run folder or .zip file.

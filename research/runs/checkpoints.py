@@ -106,15 +106,15 @@ def remembered(
 ) -> Saved:
     """Load a result from its checkpoint, or compute it and save the checkpoint.
 
-    A piece of a run that was computed before an interruption is therefore not computed
-    again.
+    If a run is interrupted and resumed, a result that was saved before the interruption
+    is therefore not computed again.
 
     Args:
       checkpoints: Checkpoints in which the result is saved.
-      name: Name of the piece.
-      compute: Function (checkpoints) -> Saved. Its argument gives checkpoints for the
-        parts of the result. These checkpoints are deleted when the whole result is
-        saved.
+      name: Name of the checkpoint of the result.
+      compute: Function (checkpoints) -> Saved. Its argument is a function from the name
+        of a part of the result to the Checkpoint of this part. These checkpoints are
+        deleted when the whole result is saved.
     Returns:
       The result.
     Example:

@@ -155,7 +155,7 @@ def verdict(comparison: Comparison) -> str:
 
 
 def largest(worst: Difference) -> str:
-    """Describe a difference, the largest of a comparison, in a sentence."""
+    """Describe `worst`, the largest difference of a comparison, in a sentence."""
     values = f"{worst.there!r} there, {worst.here!r} here"
     if not np.isfinite(worst.size):
         return f"The largest difference: {worst.place} is {values}."
@@ -170,8 +170,8 @@ def largest(worst: Difference) -> str:
 def likely_cause(causes: Sequence[str]) -> str:
     """Describe the likely causes of different results in a sentence.
 
-    `causes` are the differences between the two environments, as texts. There may be
-    none.
+    `causes` are the differences between the two environments, as texts. If there are
+    none, the sentence names other possible causes.
     """
     if causes:
         return f"Likely cause: {'; '.join(causes)}."

@@ -82,10 +82,8 @@ class Run(NamedTuple):
 def run_id(experiment: str, config: Any) -> str:
     """Return the id of a run: 12 hexadecimal digits of a hash of experiment and config.
 
-    The hash is SHA-256.
-
-    The id does not depend on the time, on a path, or on the order of the config's
-    fields. 1, 1.0 and True are three different values.
+    The hash is SHA-256. The id does not depend on the time, on a path, or on the order
+    of the config's fields. 1, 1.0 and True are three different values.
 
     Args:
       experiment: Name of the experiment. It is also the name of a folder, so only
@@ -233,7 +231,9 @@ def open_run(
 
 
 def append_metrics(run: Run, **values: Any) -> None:
-    """Append a line of JSON to metrics.jsonl. Other processes can read it immediately.
+    """Append a line of JSON to metrics.jsonl in the run folder.
+
+    Other processes can read the line immediately.
 
     Args:
       run: An open run.
@@ -352,7 +352,10 @@ def close(run: Run) -> None:
 
 
 def load_result(path: str | Path) -> Result:
-    """Load the result of a finished run. All values are exactly as they were saved.
+    """Load the result of a finished run, without its models.
+
+    The arrays have the bits that were saved. In tables and numbers, NumPy scalars have
+    become Python scalars, and in numbers, tuples have become lists.
 
     Args:
       path: Run folder.

@@ -71,7 +71,7 @@ def check_origin(manifest: dict[str, Any], path: str | Path) -> None:
 
 
 def read_file(path: Path, name: str) -> bytes:
-    """Read a file of a run folder as bytes. `path` is the folder.
+    """Read the file with this name in the run folder `path`, as bytes.
 
     Raises:
       ValueError: The file is too large, or not a regular file.

@@ -34,8 +34,9 @@ SHAPE = {
 def keep(path: str | Path, folder: str | Path) -> Path:
     """Write the reference of a run to <folder>/<experiment>.json.
 
-    The reference contains the run's manifest, answer, first table, simple numbers and
-    hashes, as `reference_of` describes.
+    A reference is a small file with the main results of a run, with which later runs
+    are compared. `reference_of` describes its contents. `experiment` is the name of the
+    experiment.
 
     Args:
       path: Folder of a finished run.
@@ -64,12 +65,14 @@ def keep(path: str | Path, folder: str | Path) -> Path:
 def reference_of(path: str | Path) -> dict[str, Any]:
     """Return the reference of a finished run, as a dict. `keep` writes it to a file.
 
-    The reference has the first table of the result; floats in the table are rounded to
-    four digits. From `numbers`, only single numbers, strings, None, and lists of at
-    most 20 numbers or strings are kept. If `numbers` has an entry `intervals`, the
-    reference contains this dict, which maps the name of a number to its interval (low,
-    high). Arrays whose names are equal up to the last "/" were computed by the same
-    program. They get one common hash of 16 hexadecimal digits. Arrays of times are not
+    A reference contains what later runs are compared with. It has the main entries of
+    the manifest, and the answer and first table of the result. Floats in the table are
+    rounded to four significant digits. From the result's `numbers`, only single
+    numbers, strings, None, and lists of at most 20 numbers or strings are kept. If
+    `numbers` has an entry `intervals`, the reference contains this dict, which maps the
+    name of a number to its interval (low, high). Arrays whose names are equal up to the
+    last "/" were computed by the same program. They get one common hash of 16
+    hexadecimal digits. Arrays with "seconds" in their name are times, which are not
     hashed.
 
     Raises:
@@ -106,7 +109,7 @@ def reference_of(path: str | Path) -> dict[str, Any]:
 
 
 def read_reference(file: str | Path) -> dict[str, Any]:
-    """Read a reference that `keep` wrote.
+    """Read a reference that `keep` wrote, as a dict like that of `reference_of`.
 
     Raises:
       ValueError: The file cannot be read, or is not a reference.

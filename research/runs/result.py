@@ -85,12 +85,12 @@ class TrainedModel(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """Measurements of an experiment. Its report is made from these measurements only.
+    """Measurements of an experiment, from which its report is made.
 
     Attributes:
       arrays: Arrays by name.
       numbers: JSON values by name.
-      models: Trained models by name. All three are also fields of a `Result`.
+      models: Trained models by name.
     """
 
     arrays: dict[str, np.ndarray]
@@ -105,8 +105,7 @@ class Result(NamedTuple):
       answer: Answer to the experiment's question, in one or two sentences.
       tables: Tables that are shown beside the figures.
       arrays: Arrays from which the figures are drawn.
-      numbers: JSON values by name. Tests compare these values with the experiment's
-        `EXPECTED`.
+      numbers: JSON values by name.
       models: Trained models by name. `finish` writes the models to the run folder.
         `load_result` does not load them, and no comparison of results uses them.
     """
@@ -226,10 +225,10 @@ def read_result(text: bytes, arrays: bytes) -> Result:
 
 
 def check_values(values: Any) -> None:
-    """Check that the content of result.json has the right shape.
+    """Check that the content of result.json has the right structure.
 
     Raises:
-      ValueError: The shape is wrong. The message names the entry.
+      ValueError: The structure is wrong. The message names the entry.
     """
     check_shape(values, SHAPE, "the result")
     for index, table in enumerate(values["tables"]):

@@ -85,18 +85,18 @@ def warm_restarts(
     """Build a cosine decay with warm restarts (SGDR).
 
     In period i, the rate is η_t = final + ½ (initial - final) ·
-    (1 + cos(π (t - s_i) / T_i)).
+    (1 + cos(π (t - s_i) / T_i)) for s_i <= t < s_i + T_i.
 
     Here T_i = T_0 mⁱ is the length of period i = 0, 1, ..., with T_0 = first_period and
     m = period_factor. Each period is m times as long as the period before. Period i
-    starts at s_i = T_0 + ... + T_(i-1), and period 0 at s_0 = 0. The rate returns to
-    `initial` at s_i, and approaches `final` towards the end of the period.
+    starts at step s_i = T_0 + ... + T_(i-1), and period 0 at s_0 = 0. The rate returns
+    to `initial` at step s_i, and approaches `final` towards the end of the period.
 
     PyTorch's CosineAnnealingWarmRestarts(T_0, T_mult=m, eta_min=final) is the same
-    schedule. If PyTorch's scheduler is called with an epoch, it computes i from a
-    logarithm. Because of a rounding error, i is then too small at the fifth restart for
-    T_0 = m = 3. This schedule corrects i. In optax.sgdr_schedule, the user lists all
-    periods one by one.
+    schedule. If PyTorch's method `step` gets an epoch, it computes i from a logarithm.
+    Because of a rounding error, this i is too small at the fifth restart for T_0 = m =
+    3. The schedule here corrects such errors. In optax.sgdr_schedule, the user lists
+    all periods one by one.
 
     Args:
       initial: Rate at the start of each period, at least 0.

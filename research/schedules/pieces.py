@@ -45,11 +45,12 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
     """Join schedules one after another, each with steps counted from its own start.
 
     The rate is η_t = schedules[i](t - b_i) for b_i <= t < b_(i+1), where b_0 = 0 and
-    b_1, b_2, ... are the boundaries. The last schedule has no end. optax.join_schedules
-    also evaluates the later schedules at negative counts, where for example 1 / √(1 +
-    t) is NaN. Its rate does not contain this NaN, but the derivatives of its rate do,
-    and jax_debug_nans raises an error. This function evaluates no schedule at a
-    negative count.
+    b_1, b_2, ... are the boundaries. The last schedule has no end.
+
+    optax.join_schedules also evaluates the later schedules at negative counts, where
+    for example √t is NaN. Its rate does not contain this NaN, but the derivatives of
+    its rate may, and with jax_debug_nans an error is raised. The function here
+    evaluates no schedule at a negative count.
 
     Args:
       schedules: Sequence of k schedules, from this library or from optax.
@@ -58,8 +59,8 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
     Returns:
       Function t -> η_t, the learning rate at step t = 0, 1, ...
     Raises:
-      ValueError, TypeError: The number of boundaries is not k - 1, or the boundaries do
-        not increase.
+      ValueError, TypeError: The number of boundaries is not k - 1, the boundaries are
+        not positive integers that increase, or an entry of schedules is not a function.
     Example:
       >>> from research.schedules import inverse_time
       >>> print(
@@ -98,8 +99,8 @@ def piecewise(
 ) -> Schedule:
     """Build a piecewise constant schedule from a list of rates.
 
-    The rate is `initial` before the first boundary, and values[i] from boundaries[i]
-    on.
+    The rate is `initial` before the first boundary, and values[i] from boundaries[i] to
+    the next boundary. The last value has no end.
 
     With the boundaries b_1, ..., b_k and the values v_1, ..., v_k,
     optax.piecewise_constant_schedule(initial, {b_1: v_1 / initial, b_2: v_2 / v_1,
@@ -111,7 +112,7 @@ def piecewise(
       initial: Rate before the first boundary, at least 0.
       boundaries: Steps at which the rate changes: k positive integers in increasing
         order.
-      values: Rate from each boundary on: k numbers, at least 0.
+      values: New rate at each boundary: k numbers, at least 0.
     Returns:
       Function t -> η_t, the learning rate at step t = 0, 1, ...
     Raises:

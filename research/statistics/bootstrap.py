@@ -28,10 +28,11 @@ LEAST_RESAMPLES = 100  # With fewer, the 2.5 % tails hold hardly any replicate.
 
 
 class Replicates(NamedTuple):
-    """Bootstrap replicates of an estimate.
+    """Bootstrap replicates of an estimate, which compares two rules.
 
-    A trial is a choice of hyper-parameters. It is chosen on tuning seeds, and its cost
-    is reported on reporting seeds.
+    The estimate is, for example, the log ratio of their costs. A trial is a choice of
+    hyper-parameters. It is chosen on tuning seeds, and its cost is reported on
+    reporting seeds.
 
     Attributes:
       choice: Estimate for each resample of the tuning seeds, shape (..., resamples).
@@ -57,8 +58,8 @@ def replicate(
     """Return bootstrap replicates of the comparison of two rules.
 
     A trial is a choice of hyper-parameters. It is chosen on tuning seeds, and its cost
-    is reported on reporting seeds. ERT is the expected running time of the chosen
-    trial.
+    is reported on reporting seeds. ERT is the expected running time to the target of
+    the chosen trial.
 
     Seeds are drawn with replacement. The two rules get the same seeds, because their
     runs are paired. From m tuning seeds, m - 1 are drawn, because with m draws the
@@ -70,14 +71,14 @@ def replicate(
       trials: Number of trials from which each rule chooses; None means all. Each
         replicate draws this number of trials at random. The rule's defaults, trial 0,
         are always among them. If the two rules have the same number of trials, trials
-        of the same numbers are drawn for both.
+        with the same indices are drawn for both.
       resamples: Number of replicates.
       seed: Seed of the resampling.
     Returns:
       The pair (replicates of log(ERT(mine) / ERT(other)), replicates of the share of
       seeds on which mine is cheaper). In both, `choice` and `reporting` have the shape
-      (resamples,). `freedom` is m - 1 if the chosen trial varies between the replicates
-      for only one rule, else up to 2 (m - 1).
+      (resamples,). `freedom` is between m - 1 and 2 (m - 1). It is m - 1 if the chosen
+      trial varies between the replicates for one rule only.
     References:
       Rao & Wu, Resampling inference with complex survey data, JASA 83, 1988: m - 1
       draws.
@@ -219,11 +220,11 @@ def pooled(
     variances: Sequence[float] | Float[np.ndarray, " k"],
     freedom: Sequence[float] | Float[np.ndarray, " k"],
 ) -> float:
-    """Return Satterthwaite's degrees of freedom of a sum of independent variances.
+    """Return Satterthwaite's degrees of freedom of a sum of variances.
 
-    The formula is (sum V)^2 / sum(V^2 / freedom), where V are the variances and
-    `freedom` are their degrees of freedom. If all variances are 0, the result is the
-    sum of `freedom`.
+    The variances must be estimated independently of each other. The formula is (sum
+    V)^2 / sum(V^2 / freedom), where V are the variances and `freedom` are their degrees
+    of freedom. If all variances are 0, the result is the sum of `freedom`.
 
     Example:
       >>> pooled([1.0, 1.0], [4.0, 4.0]), pooled([1.0, 0.0], [4.0, 4.0])
@@ -251,8 +252,8 @@ def resampled_means(
       rows: Numbers, one column per seed, shape (rows, seeds).
       resamples: Number of means of each row.
       generator: Random generator of the draws.
-      left_out: Number of columns minus the number of columns that are drawn for one
-        mean.
+      left_out: Each mean is over seeds - left_out columns that are drawn from all
+        columns with replacement.
     Returns:
       Means, shape (rows, resamples).
     Raises:
@@ -375,9 +376,9 @@ def variance_of(replicates: Replicates, seeds: int) -> Variance:
     reporting seeds, and n is the number of reporting seeds. The factor n / (n - 1)
     removes the bias of the second variance.
 
-    The two kinds of seeds are not resampled together, because their interaction would
-    then be counted three times. The interaction is the noise in the reported cost of
-    the chosen trial.
+    The two kinds of seeds are not resampled together. Otherwise the interaction of the
+    two kinds, which is the noise in the reported cost of the chosen trial, would be
+    counted three times.
 
     Args:
       replicates: Replicates of one estimate: `choice` and `reporting` of shape
@@ -407,14 +408,14 @@ def log_interval(
 
     If all replicates are finite, the result is the t interval estimate ± t sqrt(V).
     `variance_of` gives the variance V and its degrees of freedom, and t is the (1 +
-    level) / 2 quantile of Student's t distribution.
+    level) / 2 quantile of Student's t distribution with these degrees of freedom.
 
-    A replicate is infinite if one of the two rules did not reach the target in it. If a
+    A replicate is infinite if only one of the two rules reached the target in it. If a
     replicate or the estimate is infinite, the result is an expanded percentile interval
     of the sums `choice` + `reporting` of the two fields of `replicates`. Each of its
-    tails has the probability Φ(-t sqrt(n / (n - 1))), where Φ is the normal
-    distribution function and t has n - 1 degrees of freedom. The ends of this interval
-    may be infinite.
+    tails has the probability Φ(-t' sqrt(n / (n - 1))), where Φ is the normal
+    distribution function and t' is the same quantile for n - 1 degrees of freedom. The
+    ends of this interval may be infinite.
 
     Args:
       estimate: Log ratio on the seeds of the study. If it is NaN, the interval is
@@ -545,8 +546,9 @@ def seeds_needed(variance: Variance, level: float = 0.95) -> int:
     With n reporting seeds, the reporting part of the variance is V_r = reporting *
     seeds / n. Here `reporting`, `seeds` and `choice` are fields of the argument
     `variance`. The interval of the log ratio of the costs then has the half width t
-    sqrt(choice + V_r), where t is a quantile of Student's t distribution. The power is
-    computed from the normal approximation of the noncentral t distribution.
+    sqrt(choice + V_r), where t is the (1 + level) / 2 quantile of Student's t
+    distribution. The power is computed from a normal approximation of the noncentral t
+    distribution.
 
     Args:
       variance: Variance of the log ratio in the present study.

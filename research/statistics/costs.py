@@ -45,7 +45,7 @@ def passes_to_target(
       NaN or infinite gap before the target, the result is also inf, because a run that
       diverged never counts as successful. A run that starts at the target costs
       `passes[0]`. Relative gaps below 1e-12 are rounding errors. They count as 1e-12,
-      or as the target if it is lower.
+      or as the target if the target is lower.
     Raises:
       ValueError, TypeError: The shapes do not fit, `passes` does not ascend or is not
         finite, or `target` is not a positive number.
@@ -132,7 +132,7 @@ def log_costs(
     Args:
       costs: Passes to the target, inf for a run that missed it, shape (...). A cost
         above the budget counts as missed. A cost below a millionth of the budget counts
-        as a millionth of it: a run that starts at the target has the cost 0.
+        as a millionth of it, because a run that starts at the target has the cost 0.
       budget: Passes after which a run was stopped.
     Returns:
       Log costs, shape (...), finite.
@@ -204,11 +204,11 @@ def expected_running_time(
     """Return the mean number of passes to the target, if failed runs are restarted.
 
     The expected running time (ERT) is the number of passes of all runs, divided by the
-    number of runs that reach the target. A run that misses the target has `budget`
-    passes. If p > 0 is the share of runs that reach the target, and c the mean cost of
-    these runs, the ERT is c + budget (1 - p) / p. The ERT is the expected cost if a run
-    that misses the target within its budget is started again until it reaches the
-    target.
+    number of runs that reach the target. A run that misses the target counts with
+    `budget` passes. If p > 0 is the share of runs that reach the target, and c the mean
+    cost of these runs, the ERT is c + budget (1 - p) / p. The ERT is the expected cost
+    if runs are started one after another, each with at most `budget` passes, until one
+    reaches the target.
 
     Args:
       costs: Passes to the target, inf for a run that missed it, shape (..., n). A cost

@@ -31,7 +31,8 @@ class Difference(NamedTuple):
       ratio: ERT(mine) / ERT(other), where ERT is the expected running time to the
         target. Below 1, mine is cheaper. The ratio is 0 or inf if only one rule reached
         the target, and NaN if neither did.
-      low, high: Confidence interval of the ratio; from 0 to inf if the ratio is NaN.
+      low, high: Confidence interval of the ratio. If the ratio is NaN, it is from 0 to
+        inf.
       win: Probability that, on the same seed, mine costs less than the other. A seed
         counts half if the two costs are equal or both rules missed the target.
       win_low, win_high: Confidence interval of `win`.
@@ -110,8 +111,8 @@ def difference(
         these costs, and `win` is averaged over the random sets.
       level: Coverage of the intervals.
       comparisons: Number of comparisons that are made together. Each interval has the
-        level 1 - (1 - level) / comparisons (Bonferroni), so all intervals together are
-        right with the probability `level`.
+        level 1 - (1 - level) / comparisons (Bonferroni). All intervals together then
+        contain the true values with at least the probability `level`.
       resamples: Number of bootstrap replicates.
       seed: Seed of the resampling.
     Returns:

@@ -54,7 +54,7 @@ def median_interval(
         `level`, `resamples` or `seed` is out of its range.
     References:
       Efron & Tibshirani, An introduction to the bootstrap, 1993, section 13.3;
-      `scipy.stats.bootstrap` computes it.
+      `scipy.stats.bootstrap` computes the interval.
     Example:
       >>> median, low, high = median_interval(np.arange(11.0))
       >>> print(median, low <= 5 <= high)
@@ -123,8 +123,8 @@ def mean_interval(
       level: Coverage if the numbers are normally distributed, between 0 and 1.
     Returns:
       The triple (mean, low, high). For fewer than three seeds, low and high are None,
-      because two seeds hardly show the spread. The mean is that of numpy, so it is NaN
-      or infinite if a sample is. For three or more seeds, low and high are then NaN.
+      because two seeds hardly show the spread. If a sample is NaN or infinite, the mean
+      is NaN or infinite, too. With three or more seeds, low and high are then NaN.
     Raises:
       ValueError, TypeError: `samples` is empty, does not have one axis or is not of
         real numbers, or `level` is not between 0 and 1.
@@ -179,10 +179,11 @@ def seeds_in_words(count: int) -> str:
 
 
 def interval_in_words(interval: Interval, digits: int = 3) -> str:
-    """Return a mean and its interval as text; the ends are left out if they are None.
+    """Return a mean and its interval as text.
 
-    `interval` is the triple (mean, low, high), as `mean_interval` returns it. `digits`
-    is the number of digits after the decimal point, at most 100.
+    `interval` is the triple (mean, low, high), as `mean_interval` returns it. If low
+    and high are None, the text has the mean alone. `digits` is the number of digits
+    after the decimal point, at most 100.
 
     Example:
       >>> interval_in_words((1.8931, 1.8799, 1.9063))

@@ -42,7 +42,7 @@ class SearchedDifference(NamedTuple):
     Attributes:
       ratio: Cost of mine divided by the cost of the other. A cost is the geometric mean
         over searches, seeds and workloads. A run that missed the target costs ten times
-        its full length. If the ratio is below 1, mine is cheaper.
+        the passes after which it was stopped. If the ratio is below 1, mine is cheaper.
       low, high: Confidence interval of the ratio. The interval includes the variation
         between searches and between seeds.
       win: Probability that mine costs less than the other, for a random workload, a
@@ -108,8 +108,8 @@ def searched_difference(
     The model of one workload is log cost = rule + search + seed + residual. Let d_s be
     the difference of the log costs of the two rules on seed s, averaged over the
     searches. For each rule, let m_j be the mean log cost of search j over the seeds,
-    and R the sum of the squared residuals divided by (J - 1) (n - 1). The variance of
-    the mean difference is then
+    and R the sum of the squares of its residuals, divided by (J - 1) (n - 1). The
+    variance of the mean difference is then
 
     V = var(d_s) / n + Σ max(0, var(m_j) / J - R / (n J)), where Σ is the sum over the
     two rules.
@@ -125,10 +125,11 @@ def searched_difference(
       pairs: One pair of arrays (mine, other) for each workload. An array has the log
         cost of the hyper-parameters that each search chose, on each reporting seed,
         shape (J, n). All arrays have the same seeds in the same order. A rule without
-        hyper-parameters to search has one row; its variance between searches is 0.
-      level: Coverage of the interval.
-      comparisons: Number of comparisons that are made together. Each interval has the
-        level 1 - (1 - level) / comparisons (Bonferroni).
+        hyper-parameters to search has one row; its term in Σ is 0.
+      level: Coverage of the interval, or of all intervals together if there are several
+        comparisons.
+      comparisons: Number of comparisons that are made together. The interval of each
+        has the level 1 - (1 - level) / comparisons (Bonferroni).
       resolution: Smallest half width of the interval, on the log scale.
     Returns:
       The difference.
@@ -188,7 +189,8 @@ class SearchedCost(NamedTuple):
 
     Attributes:
       cost: Geometric mean of the cost over searches and seeds, in the unit of the
-        costs. A run that missed the target costs ten times its full length.
+        costs. A run that missed the target costs ten times the passes after which it
+        was stopped.
       low, high: Confidence interval of the cost. The interval includes the variation
         between searches and between seeds.
       spread: Largest cost of a search divided by the smallest one, where the cost of a
@@ -220,7 +222,7 @@ def searched_cost(
         reporting seeds, shape (J, n).
       level: Coverage of the interval.
       resolution: Smallest half width of the interval, on the log scale.
-      factor: Smallest `spread` at which the searches may disagree.
+      factor: Smallest `spread` at which the field `disagree` may be True.
     Returns:
       The cost.
     Raises:
@@ -258,9 +260,10 @@ def best_of_trials(
     """Return the expected cost of the best of k trials, with a band, for k = 1, ..., t.
 
     A trial is a choice of hyper-parameters. Each of J searches starts with a screening:
-    it runs t trials on s seeds. Trial 0 of each search is the rule's defaults. The
-    other trials of all searches form one pool. Consider each set of k trials that has
-    the defaults and k - 1 trials of the pool.
+    it runs t trials on s seeds. Trial 0 of each search is the rule's defaults, whose
+    scores are averaged over the searches. The other trials of all searches form one
+    pool. Consider each set of k trials that has the defaults and k - 1 trials of the
+    pool.
 
     The trial of the set with the lowest mean log cost on half of the seeds is chosen,
     and its mean log cost on the other half is reported. Then the two halves are

@@ -24,14 +24,15 @@ def interleaved_timing(
 
     To compare two calls, divide one column of the result by the other, and take the
     median of these ratios. Other load on the machine slows both calls alike, so this
-    median hardly depends on it. Each call first runs five times, so that compilation is
-    not measured.
+    median hardly depends on the load. Each call first runs five times, so that
+    compilation is not measured.
 
     Args:
       calls: Functions without arguments. If a function returns JAX arrays, the time
         until these arrays are ready is included.
       repeats: Number of samples of each call, at most a million. A sample is the mean
-        time of one or more executions in a row: as many as take 2 ms, at most 1000.
+        time of several executions in a row: as many as take about 2 ms, at least one
+        and at most 1000.
     Returns:
       Seconds per call, shape (repeats, calls).
     Raises:

@@ -79,10 +79,11 @@ def measure(
       on_chunk: Function that is called with the progress of the runs, or None. The
         field `share` of the progress is the estimated share of the whole measurement
         that is done.
-      checkpoints: Storage for unfinished runs; `no_checkpoints` stores nothing. The
-        caller makes the storage specific to this rule, sampler and workload.
-      timed: Whether to time one training that runs alone. Pass False if other work runs
-        at the same time, and call `time_alone` later.
+      checkpoints: Function from a name to the `Checkpoint` in which unfinished runs are
+        saved, as in `descent.sweep`. Use another place for each rule, sampler and
+        workload. By default nothing is saved.
+      timed: Whether to time one training of num_epochs / 30 epochs that runs alone.
+        Pass False if other work runs at the same time, and call `time_alone` later.
     Returns:
       The measurement.
     Raises:

@@ -50,7 +50,7 @@ def choose_rate(
     The tuning seeds are used for this choice only, not for reported results.
 
     The ladder is the sequence of rates to try. If its first or last rate is the best,
-    more rates are added at this end, up to six times. A ladder of one rate is not
+    more rates are added at this end, up to six times. A ladder of one rate is never
     extended.
 
     Args:
@@ -62,7 +62,7 @@ def choose_rate(
     Returns:
       The choice. If several rates have the lowest mean score, the largest of them is
       chosen. A rate at which a run diverges has the mean score inf. If this holds for
-      all rates, smaller rates are added to the ladder.
+      all rates, the smallest rate counts as the best.
     Raises:
       ValueError, TypeError: The ladder is empty, not positive or not ascending,
         `factor` is not above 1, `added` is not between 1 and 1000, or the scores do not

@@ -73,9 +73,10 @@ def theory_regimes(batch_size: int) -> tuple[Regime, ...]:
     f is the objective and f* its minimum. There are four regimes: the full batch,
     mini-batches of `batch_size` examples, single examples, and single examples with a
     decaying learning rate. Mini-batches and single examples are drawn with replacement.
-    If they are drawn with a small constant learning rate η, f - f* levels off at
-    approximately η tr(C) / (4b). Here b is the number of examples in a batch, and C is
-    the covariance matrix of the gradients of single examples at the minimum.
+    For gradient descent with a small constant learning rate η on such batches, f - f*
+    levels off at approximately η tr(C) / (4b). Here b is the number of examples in a
+    batch, and C is the covariance matrix of the gradients of single examples at the
+    minimum.
 
     Example:
       >>> [regime.name for regime in theory_regimes(32)][1:3]

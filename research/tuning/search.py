@@ -63,7 +63,8 @@ class Searched(NamedTuple):
       scores: Score of each point on each seed of the search, shape (points, seeds); NaN
         for a run that was not needed.
       screened: Number of points of the screening.
-      chosen: Row of the point with the lowest mean score over all seeds.
+      chosen: Row of the chosen point. Among the points that ran on all seeds, it has
+        the lowest mean score.
       rounds: Number of refinements.
     """
 
@@ -90,26 +91,27 @@ def search(
     """Search a space for the hyper-parameters with the lowest mean score.
 
     A point is a choice of all hyper-parameters. To run a point on a seed is to train
-    once with these hyper-parameters. The coordinates of a point are its positions in
-    the ranges, on their scales: 0 is the low end of a range, and 1 the high end.
+    once with these hyper-parameters. A coordinate of a point says where its value lies
+    in a range: 0 is the low end, 1 the high end, and in between it is measured on the
+    scale of the range.
 
     1. Screening: the defaults and budget - 1 scrambled Sobol points run on four seeds.
     2. Race: the best quarter of the points also runs on the next six seeds.
-    3. Refinement, at most four rounds. In each round, budget / 4 new points are drawn
-       from normal distributions around the two best points, with 0.49 times the
-       covariance of the coordinates of the elite. The elite is the best budget / 5
-       points on the screening seeds, but at least h + 2 points for h hyper-parameters.
-       With this covariance, the new points follow a narrow valley of the score in any
-       direction, and they lie closer together if the elite does. The new points run on
-       the screening seeds, and the better half of them also on the six seeds of the
-       race. The refinement ends if the best mean score improves by less than log 1.02
-       in two rounds in a row.
+    3. Refinement, at most four rounds. In each round, budget / 4 new points (rounded
+       up) are drawn from normal distributions around the two best points, with 0.49
+       times the covariance of the coordinates of the elite. The elite is the best
+       budget / 5 points (rounded up) on the screening seeds, but at least h + 2 points
+       for h hyper-parameters. With this covariance, the new points follow a narrow
+       valley of the score in any direction, and they lie closer together if the points
+       of the elite do. The new points run on the screening seeds, and the better half
+       of them also on the six seeds of the race. The refinement ends after two rounds
+       in a row that each improve the best mean score by less than log 1.02.
     4. Choice: the best four points run on all seeds. The point with the lowest mean
        score is chosen.
 
-    A new point may lie outside a range with a log or one_minus scale, by up to a third
-    of the width of the range on this scale. The chosen point may therefore lie outside
-    the given space.
+    A new point may lie outside a range with a log or one_minus scale (logarithmic in 1
+    - value), by up to a third of the width of the range on this scale. The chosen point
+    may therefore lie outside the given space.
 
     Args:
       space: Ranges by name. If the space is empty, one point runs on all seeds.
@@ -166,7 +168,7 @@ def search_all(
       evaluate: Function that receives a list with one `Runs` for each unfinished
         search, and returns one array of scores for each `Runs`.
     Returns:
-      Results of the searches, in their order.
+      The `Searched` of each search, in the order of `searches`.
     Raises:
       TypeError: `searches` are not results of `search`, or `evaluate` is not a function
         of one argument.

@@ -131,12 +131,13 @@ def _check_numbers(range_: Range, where: str) -> None:
 def trials(space: Space, count: int) -> dict[str, Float[np.ndarray, " trials"]]:
     """Return trials: the defaults, then points of a scrambled Halton sequence.
 
-    A trial is a choice of hyper-parameters. In trial 0, a range without a default has
-    its middle, on its scale. Each name of the space uses one dimension of the Halton
-    sequence. DIMENSIONS lists the dimension for common names, so that two rules with
-    the same hyper-parameter try the same positions in its range. If a name is not
-    listed, or if its dimension is already in use, the name gets the first free
-    dimension. The trials do not depend on `count`: a larger count only adds trials.
+    A trial is a choice of hyper-parameters. Trial 0 has the default of each range. If a
+    range has no default, trial 0 has the middle of this range, on its scale. Each name
+    of the space uses one dimension of the Halton sequence. The constant DIMENSIONS
+    lists the dimension for common names, so that two rules with the same
+    hyper-parameter try the same positions in its range. If a name is not listed, or if
+    its dimension is already in use, the name gets the first free dimension. The trials
+    do not depend on `count`: a larger count only adds trials.
 
     Args:
       space: Ranges by name.
@@ -174,9 +175,8 @@ def edges(
 ) -> tuple[tuple[str, str], ...]:
     """Return the edges of a space at which a trial lies.
 
-    A trial is a choice of hyper-parameters.
-
-    If the best trial lies at an edge, a better trial may lie outside the space.
+    A trial is a choice of hyper-parameters. If the best trial lies at an edge, a better
+    trial may lie outside the space.
 
     Args:
       space: Ranges by name.
@@ -216,10 +216,11 @@ def widen(
       name: Name of the range to widen.
       side: End of the range, "low" or "high".
     Returns:
-      The pair (space with the wider range, space with the added part as range); all
-      other ranges are unchanged. If the range cannot grow, the pair is (unchanged
-      space, None). A linear range never grows. A one_minus range does not grow below 0
-      or above 1 - 1e-6, and a log range does not grow to 0 or infinity.
+      Two spaces. In the first one, the range has the new end. In the second one, the
+      range is only the part that was added. All other ranges are unchanged. If the
+      range cannot grow, the result is (unchanged space, None). A linear range never
+      grows. A one_minus range does not grow below 0 or above 1 - 1e-6, and a log range
+      does not grow to 0 or infinity.
     Raises:
       ValueError: `name` is not in the space, or `side` is neither "low" nor "high".
     Example:
@@ -253,8 +254,9 @@ def widen(
 def to_unit(space: Space) -> Float[np.ndarray, "1 dimensions"]:
     """Return the positions of the defaults in their ranges, shape (1, dimensions).
 
-    A position is a number on the scale of a range: 0 is low and 1 is high. A range
-    without a default has the position 1/2.
+    A position says where a value lies in its range: 0 is the low end, 1 the high end,
+    and in between it is measured on the scale of the range. A range without a default
+    has the position 1/2.
 
     Example:
       >>> print(to_unit({"learning_rate": Range(0.01, 1.0, default=0.1)}))
@@ -273,8 +275,9 @@ def from_unit(
 ) -> dict[str, Float[np.ndarray, " points"]]:
     """Convert positions in the ranges to values, by name, each of shape (points,).
 
-    A position is a number on the scale of a range: 0 is low and 1 is high. A position
-    below 0 or above 1 lies outside the range.
+    A position says where a value lies in its range: 0 is the low end, 1 the high end,
+    and in between it is measured on the scale of the range. A position below 0 or above
+    1 gives a value outside the range.
 
     Args:
       space: Ranges by name.
@@ -309,9 +312,10 @@ def unit_limits(
 ) -> tuple[Float[np.ndarray, " dimensions"], Float[np.ndarray, " dimensions"]]:
     """Return the lowest and highest position in each range that a search may try.
 
-    A position is a number on the scale of a range: 0 is low and 1 is high. The limits
-    of a log or one_minus range lie outside the range by a third of its width, where
-    `widen` allows this. All other limits are 0 and 1.
+    A position says where a value lies in its range: 0 is the low end, 1 the high end,
+    and in between it is measured on the scale of the range. The limits of a log or
+    one_minus range lie a third of its width outside the range, or less far where
+    `widen` stops earlier. The limits of a linear range are 0 and 1.
 
     Example:
       >>> space = {"rate": Range(0.01, 10.0), "momentum": Range(0.0, 0.9, "one_minus")}

@@ -24,10 +24,11 @@ TIMED_CALLS = 5
 class Timing(NamedTuple):
     """Seconds of one training while no other training runs.
 
-    All fields are floats. The seconds of compilation and of the first call are fields
-    of their own. A call is a whole training. The first call is followed by five more
-    calls. Their seconds are divided by the number of epochs; the fields hold the median
-    (`seconds_per_epoch`), the least and the largest of the five quotients.
+    All fields are floats. A call runs the whole training once. `compile_seconds` and
+    `first_call_seconds` are the seconds of the compilation and of the first call. Five
+    more calls follow. The seconds of each of these calls are divided by the number of
+    epochs. The other three fields are the median, the least and the largest of the five
+    quotients.
     """
 
     compile_seconds: float

@@ -37,7 +37,7 @@ class NaturalGradientState(NamedTuple):
       learning_rate: Learning rate η of the last step, 0 if no step was taken, shape ().
       outcome: `research.types.Outcome` of the last step, int32, shape ().
       curvature: Kind of the damped Fisher matrix F + λ I, an index into
-        `research.update_rules._second_order.CURVATURES`, int32.
+        `research.update_rules._second_order.CURVATURES`, int32, shape ().
     """
 
     count: Int[Array, ""]
@@ -57,19 +57,22 @@ def natural_gradient(
     """Step along the negative gradient in the metric of the Fisher matrix.
 
     u_t = -η_t (F(x_t) + λ I)⁻¹ g_t, where x_t are the params, g_t is the gradient, η_t
-    the learning rate, λ is damping and F is the Fisher matrix. F is the covariance of
-    the gradient of log p(y) with respect to the params, where p is the model's
-    distribution of a target y, and y is drawn from p. F measures how much a step
-    changes p. If λ = 0, the change of p in a step therefore does not depend on the
-    parametrisation of the model, to first order in η.
+    the learning rate, λ is damping and F is the Fisher matrix. For one input, let p be
+    the model's distribution of the target y, with y drawn from p. The Fisher matrix of
+    this input is the covariance of the gradient of log p(y) with respect to the params,
+    and F is the mean over the inputs. For a small step h, ½ hᵀ F h is approximately the
+    mean Kullback-Leibler divergence between p before and after the step. With λ = 0, a
+    step changes p in the same way for every smooth invertible parametrisation of the
+    model, to first order in η.
 
-    `canonical_fisher` computes F for the logits of logistic and softmax models, linear
-    or not, as the generalised Gauss-Newton matrix. If the logits are linear in the
-    params, F is the Hessian of the mean loss. With η = 1 and λ = 0 the rule is then
-    Newton's method without a line search. For logistic and softmax regression, with or
-    without penalties, fisher_fn may therefore be left out. The rule then uses the
-    Hessian of value_fn as F. For other models the Hessian is a different matrix, so
-    pass fisher_fn. optax and torch do not have this rule.
+    `canonical_fisher` computes F for models whose outputs are the logits of a logistic
+    function or of a softmax. If these logits are linear in the params, as in logistic
+    and softmax regression, F is the Hessian of the mean cross-entropy. With η = 1 and λ
+    = 0, the rule is then Newton's method without a line search. For these two
+    regressions, with or without a penalty, fisher_fn may be left out: without it, the
+    rule uses the Hessian of the objective, the argument value_fn of update, as F. For
+    other models the Hessian is a different matrix, so pass fisher_fn. optax and torch
+    do not have this rule.
 
     Use it for generalised linear models. It also suits small networks whose Hessian is
     indefinite, because F is never indefinite. The rule does not use the value of the
@@ -81,12 +84,13 @@ def natural_gradient(
         schedule (number of earlier steps -> η).
       fisher_fn: Function (params, indices=None) -> F, shape (n, n), with the params in
         the order of `jax.flatten_util.ravel_pytree`. `indices` are the examples of the
-        mini-batch. fisher_fn may be left out here if it is passed to update.
+        mini-batch. If update gets its own fisher_fn, it is used instead. If there is
+        none in either place, F is the Hessian of value_fn.
       damping: Damping λ, at least 0; may be traced.
       singular: What to do if F + λ I is singular up to rounding errors, as for softmax
         without a penalty. "drop" leaves out the directions whose eigenvalue is zero or
-        negative, up to rounding errors; "stop" takes no step. In both cases
-        state.curvature reports the kind of the matrix.
+        negative, up to rounding errors; "stop" takes no step. In both cases the field
+        `curvature` of the state reports the kind of the matrix.
     Returns:
       The rule; its update needs params, and fisher_fn or value_fn.
     Raises:
@@ -197,11 +201,12 @@ def canonical_fisher(
       The fisher_fn for `natural_gradient`: (params, indices=None) -> F, over all inputs
       or over those with the given indices.
     Raises:
-      ValueError: The logits do not have one or two axes; the returned function raises
-        this error.
+      ValueError: The logits do not have one or two axes. The error is raised by a call
+        of the returned function.
     References:
-      Martens (2020), equation (8) and section 9.2; Schraudolph, Fast curvature
-      matrix-vector products, Neural Computation 14 (2002), on matching losses.
+      Martens, New insights and perspectives on the natural gradient method, JMLR 21
+      (2020), equation (8) and section 9.2. Schraudolph, Fast curvature matrix-vector
+      products, Neural Computation 14 (2002), on matching losses.
     Example:
       >>> fisher = canonical_fisher(lambda w, x: x @ w, jnp.array([[2.0], [4.0]]))
       >>> print(fisher(jnp.zeros(1)))  # p (1 - p) is 1/4.

@@ -37,19 +37,20 @@ WAYS = ("reflect", "keep", "stop")
 
 
 class NewtonState(NamedTuple):
-    """State of Newton's method (`newton`).
+    """State of `newton`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of calls of update, int32, shape ().
-      learning_rate: Step size a of the last step, 0 if no step was taken, shape ().
+      learning_rate: Step size a_t of the last step, 0 if no step was taken, shape ().
       outcome: `research.types.Outcome` of the last step, int32, shape ().
       curvature: Kind of the Hessian, an index into
-        `research.update_rules._second_order.CURVATURES`, int32.
+        `research.update_rules._second_order.CURVATURES`, int32, shape ().
       evaluations: Number of times that the last update evaluated the objective with its
-        gradient, int32. The Hessian is not counted.
+        gradient, int32, shape (). The Hessian is not counted.
       value_after, grad_after: Objective, shape (), and its gradient, shaped like the
         params, after the step. None if there is no line search, or if a leaf is
-        narrower than float32 or than another leaf, so that x is rounded after the step.
+        narrower than float32 or than another leaf, because this leaf is then rounded
+        after the step.
     """
 
     count: Int[Array, ""]
@@ -77,21 +78,24 @@ def newton(
     params. The step size a_t is the first of η, η s, η s², ... that satisfies Armijo's
     condition f(x_t + a_t p_t) <= f(x_t) + c a_t ∇f(x_t)ᵀp_t, up to ten times the
     rounding error of f. Here η is learning_rate, s is shrink and c is
-    sufficient_decrease. η = 1 tries the full step first.
+    sufficient_decrease. η = 1 tries the full step p_t first. If none of the first
+    max_evaluations step sizes satisfies the condition, the update is 0.
 
     The Hessian is `jax.hessian` of value_fn over all params as one vector. For n
     params, a step takes about n³ operations, and the Hessian needs memory for n²
-    numbers. Near a minimum with a definite Hessian, the number of correct digits
-    doubles with each step. optax and torch do not have Newton's method.
+    numbers. Near a minimum with a positive definite Hessian and with η = 1, each step
+    about doubles the number of correct digits. optax and torch do not have Newton's
+    method.
 
     A Hessian counts as not positive definite if a pivot of its Cholesky factorisation
     is at most n eps times the corresponding diagonal entry, where eps is the machine
-    epsilon. state.curvature then reports this, and the argument `indefinite` chooses
-    the step. "reflect" replaces each eigenvalue by its absolute value, but by at least
-    √eps times the largest absolute value. A saddle point then repels the iterates.
-    "keep" uses the Hessian unchanged, which leads to saddle points and maxima. With the
-    line search, "keep" takes no step if the direction is not a descent direction.
-    "stop" takes no step.
+    epsilon. The field `curvature` of the state then reports the kind of the Hessian,
+    and the argument `indefinite` chooses the step. "reflect" replaces each eigenvalue
+    by its absolute value, but by at least √eps times the largest absolute value. A
+    saddle point then repels the iterates. "keep" uses the Hessian unchanged, so the
+    iterates may also converge to a saddle point or a maximum. With the line search,
+    "keep" takes no step if the direction is not a descent direction. "stop" takes no
+    step.
 
     If the Hessian is zero, the rule takes no step. At an exact saddle point the
     gradient is zero, and so is the step; `trust_region_newton` leaves such a point.
@@ -109,9 +113,11 @@ def newton(
         f. This is Newton's own method, which may diverge.
       sufficient_decrease: Constant c in [0, 1).
       shrink: Factor s in (0, 1).
-      max_evaluations: Maximum number of values to evaluate.
+      max_evaluations: Maximum number of step sizes to try in one step, a positive
+        integer; may be traced.
     Returns:
-      The rule; its update needs params and value_fn, which `research.descent` passes.
+      The rule; its update needs params and value_fn, the objective as a function of the
+      params. `research.descent` passes both.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or not a number;
         indefinite is unknown; update lacks a required argument; in init, the params are
@@ -202,20 +208,22 @@ class TrustRegionState(NamedTuple):
 
     Attributes:
       count: Number of calls of update, int32, shape ().
-      learning_rate: Radius Δ_t, the largest length of the next step, shape ().
+      learning_rate: Radius Δ of the trust region for the next step, shape ().
       gain: Ratio ρ of the last trial's decrease to the decrease predicted by the model,
-        shape (). x moved if ρ is larger than `acceptance`. NaN before the first step.
+        shape (). The params moved if ρ is larger than the argument `acceptance` of the
+        rule. NaN before the first step.
       outcome: `research.types.Outcome` of the last trial, int32, shape (). A rejected
-        trial is not a failure, because the next trial is shorter. The outcome is "the
-        step became too small" if the step is smaller than the rounding error of x.
+        trial is not a failure, because the next trial is shorter. The outcome is
+        STEP_TOO_SMALL if the rejected trial is so small that adding it to the params
+        does not change them in floating point.
       curvature: Kind of the Hessian, an index into
-        `research.update_rules._second_order.CURVATURES`, int32.
+        `research.update_rules._second_order.CURVATURES`, int32, shape ().
       evaluations: Number of times that the last update evaluated the objective with its
-        gradient, int32. The Hessian is not counted.
+        gradient, int32, shape (). The Hessian is not counted.
       value_after, grad_after: Objective, shape (), and its gradient, shaped like the
-        params, after the step, or at the unchanged x if the trial was rejected. None if
-        a leaf is narrower than float32 or than another leaf, so that x is rounded after
-        the step.
+        params, after the step, or at the unchanged params if the trial was rejected.
+        None if a leaf is narrower than float32 or than another leaf, because this leaf
+        is then rounded after the step.
     """
 
     count: Int[Array, ""]
@@ -239,31 +247,35 @@ def trust_region_newton(
 
     u_t = p_t, or 0 if the step is rejected, where p_t minimises the model gᵀp + ½ pᵀ H
     p subject to |p| <= Δ_t. g is the gradient, H the Hessian and Δ_t the radius, within
-    which the model is trusted. The minimiser is exact for all signs of H's eigenvalues,
-    because it comes from an eigen-decomposition: p = -(H + σ I)⁻¹ g, where σ >= 0 and H
-    + σ I is positive semidefinite. In the hard case, g has no part along the
-    eigenvector of the lowest, negative eigenvalue. The step is then extended along this
-    eigenvector to the edge of the region, in a direction of arbitrary sign. In this way
-    the rule leaves an exact saddle point.
+    which the model is trusted. Except in the hard case below, the minimiser is p_t =
+    -(H + σ I)⁺ g, where ⁺ is the pseudo-inverse, σ >= 0 and H + σ I is positive
+    semidefinite. The rule computes p_t from the eigenvalues of H, and therefore finds
+    the global minimiser also if H is indefinite. In the hard case, the lowest
+    eigenvalue is negative, g has no part along its eigenvector, and the minimiser over
+    the other eigenvectors lies inside the region. The step is then extended along the
+    eigenvector of the lowest eigenvalue to the edge of the region, with an arbitrary
+    sign. In this way the rule leaves an exact saddle point.
 
     The ratio ρ_t is the decrease of the objective f divided by the decrease of the
-    model. The params x move if ρ_t > acceptance. The next radius is Δ_t / 4 if ρ_t <
-    1/4, and min(2 Δ_t, max_radius) if ρ_t > 3/4 and |p_t| = Δ_t. Otherwise the radius
-    does not change. A decrease below the rounding error of f counts as predicted by the
-    model. The constants are those of scipy's trust-exact, which solves the subproblem
-    less exactly. optax and torch do not have this rule.
+    model. The params move if ρ_t > acceptance. The next radius is Δ_t / 4 if ρ_t < 1/4,
+    and min(2 Δ_t, max_radius) if ρ_t > 3/4 and |p_t| = Δ_t. Otherwise the radius does
+    not change. Ten times the rounding error of f is first added to both decreases, so
+    that ρ_t is about 1 if both are smaller than this error. The constants are those of
+    scipy's trust-exact, which solves for p_t less exactly. optax and torch do not have
+    this rule.
 
     Use it if Newton with backtracking fails: at saddle points, in narrow curved
     valleys, and for singular Hessians. Each step costs one eigen-decomposition, which
-    takes about n³ operations. A rejected step does not move the params; state.gain
-    reports this.
+    takes about n³ operations for n params. A rejected step does not move the params.
+    The field `gain` of the state contains ρ_t.
 
     Args:
       learning_rate: First radius Δ_0, positive; may be traced.
-      max_radius: Largest radius, positive.
-      acceptance: Ratio ρ above which x moves, in [0, 0.25).
+      max_radius: Largest radius to which Δ_t may grow, positive.
+      acceptance: Ratio ρ_t above which the params move, in [0, 0.25).
     Returns:
-      The rule; its update needs params and value_fn, which `research.descent` passes.
+      The rule; its update needs params and value_fn, the objective as a function of the
+      params. `research.descent` passes both.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or not a number; update
         lacks a required argument; in init, the params are complex.
@@ -363,10 +375,10 @@ def trust_region_step(
 ) -> tuple[Float[Array, " n"], Float[Array, ""], Int[Array, ""]]:
     """Return the minimiser of a quadratic model inside a trust region.
 
-    The model is gᵀp + ½ pᵀ H p, and the region is |p| <= Δ. Let H = V diag(λ) Vᵀ, γ =
-    Vᵀg, and s = σ + λ_1 for the lowest eigenvalue λ_1. Outside the hard case (see
-    `trust_region_newton`), the minimiser is p = -V (γ / (λ - λ_1 + s)), with the
-    division entry by entry.
+    The model is gᵀp + ½ pᵀ H p, and the region is |p| <= Δ. Let H = V diag(λ) Vᵀ and γ
+    = Vᵀg. Outside the hard case (see `trust_region_newton`), the minimiser is p = -V (γ
+    / (λ + σ)), with the division entry by entry and 0 / 0 = 0. σ >= 0 is the multiplier
+    of the constraint |p| <= Δ.
 
     Args:
       values: Eigenvalues λ of the Hessian H, in any order, shape (n,).
@@ -374,8 +386,9 @@ def trust_region_step(
       g: Gradient, shape (n,).
       radius: Radius Δ > 0, shape ().
     Returns:
-      Three results: p, the multiplier σ of the constraint (0 if p is inside the
-      region), and the kind of H as an index into CURVATURES, int32.
+      Three results: p, shape (n,); σ, shape (), which is 0 if p is inside the region;
+      and the kind of H, an index into `research.update_rules._second_order.CURVATURES`,
+      int32.
     """
     eps = jnp.finfo(g.dtype).eps
     lowest, largest = (

@@ -30,7 +30,7 @@ from research.update_rules._transforms import (
 
 
 class OptimisticState(NamedTuple):
-    """State of the optimistic rules; `optimistic_adam` also has the state of Adam.
+    """State of the optimistic correction, a part of the state of both optimistic rules.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -104,8 +104,8 @@ def optimistic_adam(
     The paper's algorithm has α = β = 1 and d_0 = 0. optax.optimistic_adam_v2(η,
     alpha=α, beta=β) is the same rule. Its default is nesterov=True, with the direction
     of `nadam`; the default here is False. The older optax.optimistic_adam(η,
-    optimism=o) is the same with β = o / η, but it does not accept a schedule. torch
-    does not have the rule.
+    optimism=o) is the same with α = 1 and β = o / η, but it does not accept a schedule.
+    torch does not have the rule.
 
     Use it for games such as GANs, where Adam circles around the saddle point.
 
@@ -115,7 +115,8 @@ def optimistic_adam(
       alpha: Factor α of the direction, at least 0; may be traced.
       beta: Factor β of the change, at least 0; may be traced. With α = 1 and β = 0, the
         rule is `adam`.
-      nesterov: Whether d_t is the direction of `nadam`.
+      nesterov: Whether -d_t is the update of `nadam` with the rate 1, instead of
+        `adam`.
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:

@@ -44,16 +44,16 @@ from research.update_rules._transforms import (
 
 
 class DogState(NamedTuple):
-    """State of `dog`.
+    """State of `dog`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
       moved: Difference x_t - x_0 between the params and their start, shaped like the
         params.
-      largest_distance: Largest |x_i - x_0| before the last step, but at least the
-        initial distance, shape (), in at least float32.
-      sum_of_squares: Sum of squared norms of the gradients, shape (), in at least
-        float32.
+      largest_distance: Distance r̄ that the last step used, the largest |x_i - x_0| so
+        far or r_ε if this is larger, shape (), in at least float32. r_ε before the
+        first step.
+      sum_of_squares: Sum of |g_i|² over the steps taken, shape (), in at least float32.
       learning_rate: Step size of the last step, shape (), in at least float32; 0 before
         the first step.
     """
@@ -80,16 +80,16 @@ def dog(
     u_t = 0 for any ε.
 
     The name stands for "distance over gradients". optax.contrib.dog is the same with
-    init_step=("distance", r_ε) or, by default, ("heuristic", 1e-6), but optax computes
-    x_i - x_0 by subtracting the params, which loses digits while the distance is small.
-    The paper has no ε. The authors' code has the same ε as this rule. For coupled
-    weight decay, chain `add_decayed_weights` before the rule. torch does not have this
-    rule.
+    init_step=("distance", r_ε) or, by default, ("heuristic", 1e-6), but optax subtracts
+    x_0 from x_i, which loses digits while the distance is small. This rule adds up its
+    updates instead. The paper has no ε. The authors' code has the same ε as this rule.
+    For coupled weight decay, chain `add_decayed_weights` before the rule. torch does
+    not have this rule.
 
-    Use it if no rate can be tuned, on convex or nearly convex losses. The guarantee of
-    convergence is for an average of the iterates, which the authors also keep. The rule
-    starts slowly, because r̄ at most doubles in each step until it is about the
-    distance to the minimum. The sum of squares never forgets a large gradient.
+    Use it if no rate can be tuned, on convex or nearly convex losses. The proof of
+    convergence is for an average of the iterates, not for the last iterate. The rule
+    starts slowly, because r_ε is small and, with η = 1, r̄_t at most doubles in a step.
+    A large gradient stays in the sum of squares and shortens all later steps.
 
     Args:
       learning_rate: Learning rate η, the paper's c. Leave this rate at 1. A number of
@@ -157,7 +157,7 @@ class ProdigyState(NamedTuple):
     Attributes:
       count: Number t of steps taken, int32, shape ().
       moved: Difference x_t - x_0, shaped like the params.
-      mu, nu: Averages m_t of d_t g_t and v_t of (d_t g_t)², shaped like the params.
+      mu, nu: Moving averages m_t of d g and v_t of (d g)², shaped like the params.
       gradient_sum: Weighted sum s_t of gradients, shaped like the params.
       numerator: Weighted sum r_t of the products <g_t, x_0 - x_t>, from which d_t is
         computed, shape (), in at least float32.
@@ -193,8 +193,12 @@ def prodigy(
     """Take AdamW steps with an estimate of the distance to the minimum as the rate.
 
     The rate is η_t d_t, where η_t is the learning rate and d_t the estimate of the
-    distance. The estimate never decreases. For the gradient g_t and the params x_t, m_t
-    and v_t are Adam's moving averages, and r_t and s_t are weighted sums, all from 0:
+    distance. The estimate never decreases. g_t is the gradient, x_t are the params and
+    u_t is the update at step t, counted from 0. m_t and v_t are moving averages as in
+    Adam, and r_t and s_t are weighted sums. All four start at 0, and d_0 is
+    initial_distance. β1, β2 and β3 are b1, b2 and b3, ε is eps, λ is weight_decay and κ
+    is distance_factor. <., .> is the inner product over all leaves, and |.|_1 the sum
+    of the absolute values.
 
     m_(t+1) = β1 m_t + (1 - β1) d_t g_t,
     v_(t+1) = β2 v_t + (1 - β2) d_t² g_t²,
@@ -202,25 +206,22 @@ def prodigy(
     s_(t+1) = β3 s_t + η_t d_t² g_t,
     d_(t+1) = max(d_t, κ r_(t+1) / |s_(t+1)|_1),
     u_t = -η_t d_t (m_(t+1) / (√v_(t+1) + d_(t+1) ε) + λ x_t).
-    Here t is counted from 0, d_0 is initial_distance, and β3 = √β2 by default. <., .>
-    is the inner product over all leaves, |.|_1 the sum of the absolute values, λ is
-    weight_decay and κ is distance_factor. As long as all gradients are 0, d does not
-    change.
+    As long as all gradients are 0, d_t does not change.
 
-    The rule is the same as the authors' code. The paper multiplies ε by d_t instead of
-    d_(t+1) (eps_by_next_distance=False). With ε = 1e-8, this changes a step by one part
-    in a million while d grows. optax.contrib.prodigy multiplies every η_t by √(1 -
-    β2^(t+1)) / (1 - β1^(t+1)) (bias_correction=True). The authors' code has an option
-    for this. Without this correction, each entry of the first step is about 3.2 d_0 η,
-    where 3.2 is (1 - β1) / √(1 - β2). If all gradients so far are 0, optax (up to
-    0.2.8) divides 0 by 0, and its params become NaN. The arguments betas, estim_lr0 and
-    estim_lr_coef of optax are b1, b2, initial_distance and distance_factor (κ) here.
-    torch does not have the rule.
+    With the defaults, the rule is the same as the authors' code. The paper multiplies ε
+    by d_t instead of d_(t+1) (eps_by_next_distance=False). optax.contrib.prodigy
+    multiplies every η_t by √(1 - β2^(t+1)) / (1 - β1^(t+1)) (bias_correction=True),
+    which is an option in the authors' code. Without this correction and with the
+    default β1 and β2, each entry of the first step with a nonzero gradient has a size
+    of about 3.2 d_0 η_0, because (1 - β1) / √(1 - β2) is 3.2. If all gradients so far
+    are 0, optax (up to 0.2.8) divides 0 by 0, and its params become NaN. optax has
+    other names for some arguments: betas is (b1, b2), estim_lr0 is initial_distance and
+    estim_lr_coef is distance_factor. torch does not have the rule.
 
     Use it instead of tuning Adam's rate, with a schedule for η that ends at 0. To scale
-    all rates, change distance_factor, not η. Since d never shrinks, a single step with
-    large gradients may make d too large for ever, if these gradients point against
-    x_t - x_0.
+    all rates, change distance_factor, not η. The estimate d_t never shrinks. A single
+    large gradient that points against x_t - x_0 may therefore make d_t too large for
+    the rest of the run.
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
@@ -233,7 +234,7 @@ def prodigy(
       distance_factor: Factor κ, at least 0; may be traced.
       weight_decay: Factor λ of decoupled decay, at least 0; may be traced. If it is not
         the number 0, update needs params.
-      bias_correction: Whether to multiply η_t by optax's correction.
+      bias_correction: Whether to multiply η_t by √(1 - β2^(t+1)) / (1 - β1^(t+1)).
       eps_by_next_distance: If True, ε is multiplied by d_(t+1). If False, ε is
         multiplied by d_t.
     Returns:
@@ -320,17 +321,17 @@ def prodigy(
 
 
 class DowgState(NamedTuple):
-    """State of `dowg`.
+    """State of `dowg`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
       moved: Difference x_t - x_0 between the params and their start, shaped like the
         params.
-      largest_distance: Largest |x_i - x_0| before the last step, but at least the
-        argument `initial_distance` of `dowg`, shape (), in at least float32.
-      weighted_sum: Sum over the steps of the product of the squared norm of the
-        gradient and the squared `largest_distance`, both at this step, shape (), in at
-        least float32.
+      largest_distance: Distance r̄ that the last step used, the largest |x_i - x_0| so
+        far or r_ε if this is larger, shape (), in at least float32. r_ε before the
+        first step.
+      weighted_sum: Sum of r̄_i² |g_i|² over the steps taken, shape (), in at least
+        float32.
       learning_rate: Step size of the last step, shape (), in at least float32; 0 before
         the first step.
     """
@@ -348,7 +349,7 @@ def dowg(
     initial_distance: Scalar = 1e-2,
     eps: Scalar = 1e-4,
 ) -> optax.GradientTransformation:
-    """Set the rate from the distance that was moved, and from weighted gradients.
+    """Use r̄² / √(Σ r̄² |g|²) as the step size; r̄ is the largest distance moved.
 
     u_t = -η_t r̄_t² g_t / (√(Σ_(i<=t) r̄_i² |g_i|²) + ε), where r̄_t = max(r_ε,
     max_(i<=t) |x_i - x_0|), and r_ε is initial_distance. Here x_t are the params, g_t
@@ -358,12 +359,11 @@ def dowg(
     The name stands for "distance over weighted gradients". Early gradients belong to
     short distances, so they have little weight in the sum, and the steps are longer
     than those of `dog`. optax.contrib.dowg is the same rule, and its argument
-    init_estim_sq_dist is r_ε². optax computes x_i - x_0 by subtracting the params,
-    which loses digits while the distance is small. The paper has no ε. torch does not
-    have the rule.
+    init_estim_sq_dist is r_ε². optax subtracts x_0 from x_i, which loses digits while
+    the distance is small. This rule adds up its updates instead. The paper has no ε.
+    torch does not have the rule.
 
-    Use it for convex losses if you cannot tune a rate. The rule does not need an
-    average of the iterates.
+    Use it for convex losses if you cannot tune a rate.
 
     Args:
       learning_rate: Learning rate η; leave it at 1. A number of at least 0, a traced
@@ -451,8 +451,8 @@ def cocob(
 ) -> optax.GradientTransformation:
     """Set the step of each entry by coin betting, without a learning rate to tune.
 
-    For each entry, with the gradient g_t, the params x_t, c_t = η_t g_t, L_0 = ε, x_0
-    the params at the start and all other values starting at 0:
+    All operations act entry by entry. Let g_t be the gradient, x_t the params, x_0 the
+    params at the start and c_t = η_t g_t. From L_0 = ε and G_0 = R_0 = θ_0 = 0,
     L_t = max(L_(t-1), |c_t|),
     G_t = G_(t-1) + |c_t|,
     R_t = max(R_(t-1) - c_t (x_t - x_0), 0),
@@ -461,11 +461,12 @@ def cocob(
     = x_(t+1) - x_t. Here t is counted from 1, and x_1 = x_0.
 
     L_t is the largest |c| so far, or ε if that is larger. G_t is the sum of all |c|,
-    θ_t is the sum of all -c, and R_t is the gain of the bets, at least 0. The name
-    stands for "continuous coin betting". The paper calls the rule COCOB-Backprop, and
-    has no η. A constant η would cancel if ε were 0. optax.contrib.cocob is the same,
-    but it computes x_t - x_0 by subtracting the params, which loses digits. torch does
-    not have the rule.
+    and θ_t is the sum of all -c. The name stands for "continuous coin betting": x_t -
+    x_0 is regarded as an amount of money that is bet on the outcome -c_t. R_t is the
+    gain of all bets, at least 0. The paper calls the rule COCOB-Backprop, and has no η.
+    A constant η would cancel if ε were 0. optax.contrib.cocob is the same, but it
+    subtracts x_0 from x_t, which loses digits; this rule adds up its updates. torch
+    does not have the rule.
 
     Use it if you cannot tune a rate, and different entries need different rates. The
     rule stores five arrays per leaf. The distance from x_0 may double within a few
@@ -474,9 +475,9 @@ def cocob(
     Args:
       learning_rate: Factor η of the gradient; leave it at 1. A number of at least 0, a
         traced scalar, or a schedule (number of earlier steps -> η).
-      alpha: Constant α, positive; may be traced. Each entry of the first step is at
-        most 1 / α.
-      eps: Initial size ε, positive; may be traced.
+      alpha: Constant α, positive; may be traced. The size of each entry of the first
+        step is at most 1 / α.
+      eps: Initial value ε of L, positive; may be traced.
       weight_decay: Decay λ, coupled: λ x_t is added to the gradient. At least 0; may be
         traced.
       mask: Pytree of booleans, or a function from the params to one, that marks the
@@ -551,16 +552,16 @@ class DadaptAdamwState(NamedTuple):
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      mu: Moving average m_t of the scaled gradients λ_t g_t, where λ_t is the step
-        size, shaped like the params.
+      mu: Moving average m_t of the scaled gradients λ_t g_t, shaped like the params.
       nu: Moving average v_t of squared gradients, shaped like the params.
       gradient_sum: Moving average s_t of the scaled gradients λ_t g_t with the decay
         √β2, shaped like the params.
-      numerator: Numerator r_t in the formula of d_t, shape (), in at least float32.
-      distance: Estimate d_t of the distance to the minimum, shape (), in at least
-        float32.
-      learning_rate: Step size of the last step, shape (), in at least float32; 0 before
-        the first step.
+      numerator: Moving average r_t, from which d_(t+1) is computed, shape (), in at
+        least float32.
+      distance: Estimate d_(t+1) of the distance to the minimum, which the next step
+        uses, shape (), in at least float32.
+      learning_rate: Step size λ_t of the last step, shape (), in at least float32; 0
+        before the first step.
     """
 
     count: Int[Array, ""]
@@ -583,7 +584,11 @@ def dadapt_adamw(
 ) -> optax.GradientTransformation:
     """AdamW whose rate is an estimated lower bound of the distance to the minimum.
 
-    λ_t = η_t d_t √(1 - β2^t) / (1 - β1^t), with t counted from 1,
+    g_t is the gradient, x_t are the params, u_t is the update and η_t the learning rate
+    at step t, counted from 1. d_t is the estimate of the distance, and d_1 is
+    initial_distance. r_t, m_t, v_t and s_t are moving averages that start at 0. <., .>
+    is the inner product over all leaves, and |.|_1 is the sum of the absolute values.
+    λ_t = η_t d_t √(1 - β2^t) / (1 - β1^t),
     r_t = √β2 r_(t-1) + (1 - √β2) λ_t <g_t, s_(t-1) / (√v_(t-1) + ε)>,
     m_t = β1 m_(t-1) + (1 - β1) λ_t g_t,
     v_t = β2 v_(t-1) + (1 - β2) g_t²,
@@ -591,17 +596,14 @@ def dadapt_adamw(
     d_(t+1) = max(d_t, r_t / ((1 - √β2) |s_t|_1)),
     u_t = -m_t / (√v_t + ε) - w λ_t x_t, where w is weight_decay.
 
-    g_t is the gradient, x_t are the params, u_t is the update and η_t the learning
-    rate. d_t is the estimate of the distance, and d_1 is initial_distance. All averages
-    start at 0. <., .> is the inner product over all leaves, and |.|_1 is the sum of the
-    absolute values. As long as all gradients are 0, d does not change; in this case,
-    optax divides 0 by 0, and its params become NaN. Otherwise
-    optax.contrib.dadapt_adamw is the same. Its arguments betas and estim_lr0 are b1, b2
-    and initial_distance here. In the authors' package, the rule is
-    DAdaptAdam(decouple=True, use_bias_correction=True). torch does not have the rule.
+    As long as all gradients are 0, d_t does not change; in this case, optax divides 0
+    by 0, and its params become NaN. Otherwise optax.contrib.dadapt_adamw is the same;
+    its argument betas is (b1, b2), and its argument estim_lr0 is initial_distance. In
+    the authors' package, the rule is DAdaptAdam(decouple=True,
+    use_bias_correction=True). torch does not have the rule.
 
     Use it in place of AdamW if you cannot tune the rate, with a schedule for η that
-    ends at 0. `prodigy` finds larger estimates in fewer steps.
+    ends at 0. The estimates of `prodigy` usually grow faster.
 
     Args:
       learning_rate: Factor η: a number of at least 0, a traced scalar, or a schedule
@@ -685,18 +687,19 @@ def dadapt_adamw(
 
 
 class MechanicState(NamedTuple):
-    """State of `mechanic`, whose docstring defines the number h_t of a step.
+    """State of `mechanic`, whose docstring defines the symbols.
 
-    scales, largest, squares and reward have shape (num_betas,), one entry for each
-    decay.
+    scales, largest, squares and reward have shape (n,), one entry for each of the n =
+    num_betas decays.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
       moved: Difference x_t - x_0, shaped like the params.
       scales: Scales s_t. Their sum multiplies the sum of the inner rule's updates.
-      largest: Decaying maximum of |h_t|.
-      squares: Decaying sum of h_t².
-      reward: Decaying sum of the rewards, which are the clipped h_t times the scales.
+      largest: m_t, a decaying maximum of |h| + ε.
+      squares: v_t, a decaying sum of h².
+      reward: r_t, a decaying sum of the rewards, which are the clipped h times the
+        scales.
       inner: State of the inner rule.
     """
 
@@ -723,29 +726,30 @@ def mechanic(
     There are n decays β_i = 1 - 0.1^i, i = 1 to n. Each decay has its own m_t, v_t, r_t
     and s_t, in whose formulas β is this decay. They start from s_0 = σ and m_0 = v_0 =
     r_0 = 0. S_t is the sum of the n scales s_t. Let g_t be the gradient, x_t the
-    params, d_t the update of the inner rule, and Δ_t = (x_t - x_0) / (S_t + ε). Then
-    h_t = -<g_t + λ S_t |g_t| / (|x_t| + ε) x_t, Δ_t>,
+    params, d_t the update of the inner rule, and Δ_t = (x_t - x_0) / (S_t + ε) at step
+    t, counted from 0. Then
+    h_t = -<g_t + (λ S_t |g_t| / (|x_t| + ε)) x_t, Δ_t>,
     r_(t+1) = β r_t + clip(h_t, -m_t, m_t) s_t,
     m_(t+1) = max(β m_t, |h_t| + ε),
     v_(t+1) = β² v_t + h_t²,
     s_(t+1) = (σ m_(t+1) / n + max(r_(t+1), 0)) / (√v_(t+1) + ε),
-    x_(t+1) = x_0 + S_(t+1) (Δ_t + d_t).
-    λ is weight_decay and σ is initial_scale. Norms and inner products <., .> are over
-    all leaves.
+    x_(t+1) = x_0 + S_(t+1) (Δ_t + d_t), and the update is x_(t+1) - x_t.
+    λ is weight_decay, σ is initial_scale, and clip(h, -m, m) limits h to the range from
+    -m to m. Norms and inner products <., .> are over all leaves.
 
-    optax.contrib.mechanize(inner(η)) is the same, but it computes x_t - x_0 by
-    subtracting the params, which loses digits. The clip of h_t is not in the paper; it
+    optax.contrib.mechanize(inner(η)) is the same, but it subtracts x_0 from x_t, which
+    loses digits; this rule adds up its updates. The clip of h_t is not in the paper; it
     is the same in optax and here. torch does not have the rule.
 
     Use it around any rule whose rate you cannot tune, with the schedule that you would
-    use for this rule. S_t replaces the size of the inner rate η, so only the ratios of
-    the rates of different steps matter.
+    use for this rule. S_t makes up for an inner rate η that is too small or too large.
+    A schedule therefore acts mainly through the ratios of its rates.
 
     Args:
-      learning_rate: Rate η of the inner rule: any value that the inner constructor
-        accepts.
-      inner: Constructor of the inner rule, with learning_rate as its first argument;
-        None means adam.
+      learning_rate: Rate η of the inner rule: any value that `inner` accepts as its
+        first argument.
+      inner: Constructor of the inner rule, called with the learning rate; None means
+        adam.
       weight_decay: Decay λ in h, at least 0; may be traced.
       eps: Constant ε, positive; may be traced.
       initial_scale: Scale σ, positive; may be traced.
@@ -854,7 +858,8 @@ class MomoState(NamedTuple):
       mean_product: Moving average γ_t of the inner product of gradient and params,
         shape (), in at least float32.
       lower_bound: Lower bound of the objective, shape (), in at least float32.
-      learning_rate: Step size τ_t of the last step, shape (); 0 before the first step.
+      learning_rate: Step size τ_t of the last step, shape (), in at least float32; 0
+        before the first step.
     """
 
     count: Int[Array, ""]
@@ -879,9 +884,9 @@ def momo(
     length is at most η_t |m_t|.
 
     m_t, f̄_t and γ_t are moving averages of the gradient g_t, of the objective's value
-    f(x_t) and of the inner product <g_t, x_t>, with the decay β. In the first step,
-    each average is its first value. With the learning rate η_t, the weight decay λ, a =
-    1 + η_t λ and the lower bound f*, the step size τ_t and the update u_t are
+    f(x_t) and of the inner product <g_t, x_t>, with the decay β. Each average starts at
+    its first value. With the learning rate η_t, the weight decay λ, a = 1 + η_t λ and
+    the lower bound f*, the step size τ_t and the update u_t are
     τ_t = min(η_t, max(a (f̄_t - f* - γ_t) + <m_t, x_t>, 0) / |m_t|²),
     u_t = -τ_t m_t - η_t λ x_t / a.
 
@@ -912,7 +917,8 @@ def momo(
         update received no params or value.
     References:
       Schaipp, Ohana, Eickenberg, Defazio & Gower, MoMo: momentum models for adaptive
-      learning rates, ICML 2024: MoMo, and MoMo* for the bound.
+      learning rates, ICML 2024. MoMo is its rule with a fixed f*, and MoMo* its rule
+      that estimates f*.
     Example:
       >>> # For f = x² / 2, the first step is half of the way to the minimum.
       >>> rule, x = momo(), jnp.array([4.0])
@@ -980,7 +986,8 @@ class MomoAdamState(NamedTuple):
       mean_product: Moving average γ_t of the inner product of gradient and params,
         shape (), in at least float32.
       lower_bound: Lower bound of the objective, shape (), in at least float32.
-      learning_rate: Step size τ_t of the last step, shape (); 0 before the first step.
+      learning_rate: Step size τ_t of the last step, shape (), in at least float32; 0
+        before the first step.
     """
 
     count: Int[Array, ""]
@@ -1041,7 +1048,8 @@ def momo_adam(
         update received no params or value.
     References:
       Schaipp, Ohana, Eickenberg, Defazio & Gower, MoMo: momentum models for adaptive
-      learning rates, ICML 2024: MoMo-Adam, and MoMo-Adam* for the bound.
+      learning rates, ICML 2024. MoMo-Adam is its rule with a fixed f*, and MoMo-Adam*
+      its rule that estimates f*.
     Example:
       >>> rule, x = momo_adam(1.0, eps=0.0), jnp.array([4.0])
       >>> # The first step is half of the way to the minimum of x² / 2, but at most 1.

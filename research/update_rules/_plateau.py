@@ -31,8 +31,8 @@ class PlateauState(NamedTuple):
       best: Smallest mean value so far, shape (), in at least float32; ∞ at first.
       consecutive: Number of mean values in a row that were not better than `best`,
         int32, shape ().
-      waiting: How many of the next mean values will not count, because the scale was
-        just reduced, int32, shape ().
+      waiting: How many of the next mean values will not be counted in `consecutive`,
+        because the scale was just reduced, int32, shape ().
       count: Number of values so far in the unfinished group, int32, shape ().
       mean: Mean of the values so far in the unfinished group, shape (), in at least
         float32.
@@ -61,30 +61,31 @@ def reduce_on_plateau(
     The updates are multiplied by a scale s, which starts at 1. The values of the
     objective are averaged in groups of accumulation_size. The mean f of a group counts
     as better than the best mean so far, f_best, if f < (1 - rtol) f_best - atol. After
-    `patience` means in a row that are not better, s <- max(factor s, min_scale), and
-    the next `cooldown` means do not count. Chain this transformation after a rule. A
-    rule that keeps other params than the iterates (`polyak_averaging`,
-    `ema_averaging`, `lookahead`, the schedule-free rules) must stay outside: chain this
-    transformation after its inner rule.
+    `patience` means in a row that are not better, s <- max(factor s, min_scale). The
+    next `cooldown` means are then not counted as "not better". Chain this
+    transformation after a rule. Some rules store other params besides the iterates:
+    `polyak_averaging`, `ema_averaging`, `lookahead` and the schedule-free rules. Do not
+    chain this transformation after one of these. The first three wrap another rule:
+    chain this transformation after that inner rule.
 
     optax.contrib.reduce_on_plateau is the same. torch's ReduceLROnPlateau reduces the
     rate one mean later: after patience + 1 means in a row that are not better. To get
-    the same result there, pass a patience that is smaller by one. torch also skips a
-    reduction if it would change the rate by eps or less. The callback of Keras counts
-    in the same way as this function.
+    the same result in torch, pass a patience that is smaller by one. torch also skips a
+    reduction that would change the rate by at most its argument eps. The callback
+    ReduceLROnPlateau of Keras counts in the same way as this function.
 
-    Use it where no schedule can be planned. The value of one mini-batch is noisy. Set
-    accumulation_size to about the number of steps in an epoch, or pass the value on
+    Use it where no schedule can be planned. The value of one mini-batch is noisy, so
+    set accumulation_size to about the number of steps in an epoch, or pass the value on
     held-out data.
 
     Args:
       factor: Factor of the scale, positive and below 1; may be traced.
       patience: Number of means in a row that are not better before s is reduced, a
         positive integer; may be traced.
-      rtol, atol: Tolerances, at least 0; may be traced. rtol is at most 1, and assumes
-        that the values are positive.
-      cooldown: Number of means that do not count after s was reduced, an integer of at
-        least 0; may be traced.
+      rtol, atol: Tolerances, at least 0; may be traced. rtol is at most 1, and is
+        meaningful only for positive values.
+      cooldown: Number of means after a reduction of s that are not counted as "not
+        better", an integer of at least 0; may be traced.
       accumulation_size: Number of values per mean, a positive integer; may be traced.
       min_scale: Least scale, at least 0; may be traced.
     Returns:

@@ -67,11 +67,12 @@ def bfgs(
     one vector, g_t is the gradient, <., .> the inner product and a_t the step size.
     Before the first pair (s, y), H_t = min(1, 1 / |g_t|) I. For the first pair, H_(t-1)
     is replaced by (<s, y> / <y, y>) I. A line search finds a_t, and tries the learning
-    rate η first. A pair is used only if <s, y> > min_curvature, so H_t stays positive
-    definite. For min_curvature = 0, a strong Wolfe step ensures this condition.
+    rate η first. A pair is used only if <s, y> > min_curvature; otherwise H_t =
+    H_(t-1). H_t therefore stays positive definite. After a step that satisfies the
+    strong Wolfe conditions, <s, y> is positive.
 
     optax does not have BFGS. scipy's BFGS starts from H = I, first tries a step size of
-    min(1, 1.01 / |g_1|), and does not rescale H.
+    min(1, 1.01 / |g|) for the first gradient g, and does not rescale H.
 
     Use it on smooth deterministic functions of up to a few hundred params, if a
     gradient costs more than n² operations and H fits in memory. For more params, use
@@ -88,9 +89,9 @@ def bfgs(
       min_curvature: Bound that <s, y> must exceed for a pair to be used, at least 0.
     Returns:
       The rule; its update needs params, and for a line search also value and value_fn.
-      Its state is of type BFGSState. The field `search` has the last step size
-      (`learning_rate`), `evaluations` and `outcome`. If the search fails, the update is
-      0.
+      Its state is a BFGSState. Its field `search` is the result of the last line
+      search: the step size a_t, the number of evaluations of the objective, and the
+      outcome. If the search fails, the update is 0.
     Raises:
       ValueError, TypeError: An argument is out of range or unknown; update received no
         params or, for a line search, no value or value_fn; in init, the params are
@@ -224,12 +225,12 @@ def lbfgs(
     as in `bfgs` with the last m pairs, oldest first. Without any pair, H_t = min(1, 1 /
     |g_t|) I. With linesearch=None, a_t = η.
 
-    optax.lbfgs(η, m, linesearch=None) is this rule with first_step="euclidean".
+    optax.lbfgs(η, m, linesearch=None) is this rule with linesearch=None and
+    first_step="euclidean", except that optax also uses pairs with <s, y> < 0.
     torch.optim.LBFGS(lr=η, max_iter=1, history_size=m) is this rule with
-    first_step="absolute" and min_curvature=1e-10. optax also uses pairs of negative
-    curvature, <s, y> < 0, which this rule never does. By default both libraries use a
-    strong Wolfe search, each with its own implementation, so only the limits of the
-    iterates agree.
+    linesearch=None, first_step="absolute" and min_curvature=1e-10. The line searches of
+    the three libraries differ, so with a line search only the limits of the iterates
+    agree.
 
     Use it on smooth deterministic functions of any size, where it is the first rule to
     try. Full-batch logistic regression is a typical case. On mini-batches, L-BFGS
@@ -248,9 +249,9 @@ def lbfgs(
       min_curvature: Bound that <s, y> must exceed for a pair to be used, at least 0.
     Returns:
       The rule; its update needs params, and for a line search also value and value_fn.
-      Its state is of type LBFGSState. The field `search` has the last step size
-      (`learning_rate`), `evaluations` and `outcome`. If the search fails, the update is
-      0.
+      Its state is an LBFGSState. Its field `search` is the result of the last line
+      search: the step size a_t, the number of evaluations of the objective, and the
+      outcome. If the search fails, the update is 0.
     Raises:
       ValueError, TypeError: An argument is out of range or unknown; update received no
         params or, for a line search, no value or value_fn; in init, the params are

@@ -45,11 +45,12 @@ def rprop(
     Δ_t = clip(Δ_(t-1) η+) if g_t g_(t-1) > 0,
     Δ_t = clip(Δ_(t-1) η-) if g_t g_(t-1) < 0,
     Δ_t = clip(Δ_(t-1)) otherwise.
-    g_t is the gradient and u_t the update. t is counted from 1, Δ_0 = η and g_0 = 0.
-    Here η is learning_rate, η+ is eta_plus and η- is eta_minus. clip limits Δ_t to the
-    range from min_step_size to max_step_size. A step size grows while the sign of its
-    entry stays the same, and shrinks when the sign changes. If g_t g_(t-1) < 0, g_t
-    counts as 0 in the next step, so that a step size shrinks once for each overshoot.
+    All operations act entry by entry. g_t is the gradient and u_t the update. t is
+    counted from 1, Δ_0 = η and g_0 = 0. Here η is learning_rate, η+ is eta_plus and η-
+    is eta_minus. clip limits Δ_t to the range from min_step_size to max_step_size. A
+    step size grows while the sign of its gradient entry stays the same, and shrinks
+    when the sign changes. If g_t g_(t-1) < 0, g_t counts as 0 in the next step, so that
+    a step size shrinks once for each overshoot.
 
     This rule is iRprop- of Igel & Hüsken. torch.optim.Rprop is the same. The original
     rule of 1993 (Rprop+) undoes the last step when the sign changes. optax.rprop (up to
@@ -65,8 +66,8 @@ def rprop(
         traced scalar. A schedule is not accepted.
       eta_minus: Factor η- in [0, 1); may be traced.
       eta_plus: Factor η+, at least 1; may be traced.
-      min_step_size, max_step_size: Smallest and largest step size, at least 0; may be
-        traced.
+      min_step_size, max_step_size: Limits of the step sizes Δ_t, at least 0; may be
+        traced. max_step_size is at least min_step_size.
     Returns:
       The rule.
     Raises:

@@ -18,8 +18,9 @@ class RuleInfo(NamedTuple):
       outcomes: A tuple with one `research.types.Outcome` for each part of the rule that
         can fail, such as a line search. The order is that of the parts in the state.
         Each is an int32, shape ().
-      evaluations: Number of evaluations of the objective inside the step, int32, shape
-        (). The int 0 if the rule does not count them.
+      evaluations: Number of evaluations of the objective inside the step, summed over
+        the parts of the rule, int32, shape (). The int 0 if the rule does not count
+        them.
     """
 
     learning_rate: Float[Array, ""] | None
@@ -43,11 +44,10 @@ class DirectionState(NamedTuple):
 def rule_info(state: optax.OptState) -> RuleInfo:
     """Return the learning rate, outcomes and evaluations of a rule's last step.
 
-    The function finds them in the state, as fields named `learning_rate`, `outcome` and
-    `evaluations` at any depth. The states of optax's line searches have a field
-    `learning_rate`, too. If no field `learning_rate` is found, the function returns the
-    learning rate that `optax.inject_hyperparams` keeps under `hyperparams`. A rate
-    inside a DirectionState does not count, because another rule sets the length of the
+    The function looks for fields named `learning_rate`, `outcome` and `evaluations` at
+    any depth of the state. If there is no field `learning_rate`, the function returns
+    the learning rate that `optax.inject_hyperparams` keeps under `hyperparams`. A rate
+    inside a DirectionState is ignored, because another rule sets the length of the
     step.
 
     Args:

@@ -79,20 +79,20 @@ def schedule_free_sgd(
     with warm-up its steps use the rates 0, 1/T, 2/T, ... times η, while its weights use
     1/T, 2/T, ... The first step therefore does not move the params. Second, it needs β
     > 0. Third, it keeps the sum of weights in the params' dtype, so in bfloat16 the sum
-    stops growing at 256 weights. torch does not have this rule.
+    stops growing after 256 equal weights. torch does not have this rule.
 
     Use it instead of a schedule that depends on the length of the run. Evaluate at the
-    state's `evaluation_params`, not at the params. η may be larger than the rate of
-    plain descent. If the run is unstable, tune β.
+    field `evaluation_params` of the state, not at the params. η can often be larger
+    than the rate of plain descent. If the run is unstable, tune β.
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
         schedule (number of earlier steps -> η).
       warmup_steps: Length T of the warm-up, an integer of at least 0; may be traced.
       b1: Interpolation β in [0, 1]; may be traced.
-      weight_decay: Factor λ, at least 0, applied to y; may be traced.
-      weight_power: Exponent p, at least 0; may be traced. 0 gives all iterates the same
-        weight.
+      weight_decay: Factor λ of the decay λ y_t, at least 0; may be traced.
+      weight_power: Exponent p, at least 0; may be traced. 0 gives the same weight to
+        all z_t.
     Returns:
       The rule; its update needs params. Its state holds x_t in `evaluation_params` and
       z_t - x_t in `lead`.
@@ -131,16 +131,18 @@ def schedule_free_adamw(
     d_t = g_t / (√v̂_t + ε), with v_t = β2 v_(t-1) + (1 - β2) g_t²,
     v̂_t = v_t / (1 - β2^t), and d_t replaces the gradient g_t in `schedule_free_sgd`.
 
-    d_t is Adam without its first moment, which the average replaces.
+    Here v_0 = 0, and t is counted from 1. d_t is Adam's direction without the moving
+    average of the gradients. The average of the iterates replaces this moving average.
 
-    optax.contrib.schedule_free_adamw is the same except for the warm-up (see
-    `schedule_free_sgd`). The authors' first code multiplied the rate γ_t by √(1 - β2^t)
-    instead of dividing v_t by 1 - β2^t. This factor also enters the weights of the
-    average. The weight of the second step is then 0.667 instead of 0.5, and the average
-    forgets its first steps faster.
+    optax.contrib.schedule_free_adamw differs from this rule in the ways that
+    `schedule_free_sgd` lists for optax.contrib.schedule_free_sgd. The authors' first
+    code multiplied the rate γ_t by √(1 - β2^t) instead of dividing v_t by 1 - β2^t.
+    This factor also entered the weights of the average: at a constant learning rate,
+    c_2 was 0.667 instead of 0.5 for p = 2 and β2 = 0.999, and the average forgot its
+    first steps faster.
 
     Use it instead of AdamW with a schedule if the length of the run is not known.
-    Evaluate at `evaluation_params`.
+    Evaluate at the field `evaluation_params` of the state, not at the params.
 
     Args:
       learning_rate, warmup_steps, b1, weight_decay, weight_power: As in

@@ -51,8 +51,8 @@ def curvature_in_words(curvature: Integer) -> str:
 def require(rule: str, **given: Any) -> None:
     """Raise an error if update did not receive an argument that a rule needs.
 
-    `given` holds the values that update received, by the arguments' names. None means
-    that the argument is missing.
+    `rule` is the name of the rule, for the message. `given` holds the values that
+    update received, by the arguments' names. None means that the argument is missing.
 
     Raises:
       ValueError: An argument is missing; the message names it and shows the right call.
@@ -74,7 +74,7 @@ def flatten(params: Params) -> tuple[Float[Array, " n"], Unflatten]:
     dtypes of the leaves.
 
     Raises:
-      TypeError: A leaf is not floating.
+      TypeError: A leaf is not a real floating array or number.
     Example:
       >>> flat, unflatten = flatten(
       ...     {"b": jnp.bfloat16(1.0), "w": jnp.ones((2, 1), jnp.bfloat16)}
@@ -139,10 +139,12 @@ def value_slack(value: Float[Array, ""]) -> Float[Array, ""]:
     Two values that differ by less than this slack may be equal. Conn, Gould & Toint
     (Trust-region methods, section 17.4.2) compare values in this way. Near a minimum,
     rounding errors hide the changes of f long before they hide the gradient, so a test
-    on f alone would reject the last, good steps. If large terms of f cancel to a value
-    near 0, the rounding error of f is larger than this slack, and good steps may be
-    rejected. Then only about half of the digits of x may be correct at the end, because
-    f changes with the square of the distance from the minimum.
+    on f alone would reject the last, good steps.
+
+    The rounding error is assumed to be the machine epsilon times |f(x)|. If large terms
+    of f cancel to a value near 0, the true rounding error is larger, and good steps may
+    be rejected. In this case, only about half of the digits of x may be correct at the
+    end, because f changes with the square of the distance from the minimum.
     """
     return 10 * jnp.finfo(value.dtype).eps * jnp.abs(value)
 
@@ -150,13 +152,13 @@ def value_slack(value: Float[Array, ""]) -> Float[Array, ""]:
 def solve_symmetric(
     matrix: Float[Array, "n n"], g: Float[Array, " n"], indefinite: str
 ) -> tuple[Float[Array, " n"], Int[Array, ""]]:
-    """Solve matrix · p = g by Cholesky, with a fallback for indefinite matrices.
+    """Solve matrix · p = g by Cholesky if the matrix is positive definite.
 
     The matrix counts as positive definite if each pivot of the Cholesky factorisation
     is larger than n eps times the corresponding diagonal entry, where eps is the
     machine epsilon. This test does not depend on the scale of the variables. If the
-    matrix fails the test, an eigen-decomposition is used as the argument `indefinite`
-    says. A zero matrix then gives p = 0.
+    matrix fails the test, p is computed from its eigenvalues and eigenvectors, in one
+    of four ways that the argument `indefinite` chooses. A zero matrix gives p = 0.
 
     Args:
       matrix: Symmetric matrix, shape (n, n).
@@ -209,10 +211,11 @@ def secular_root(
 ) -> Float[Array, ""]:
     """Return the damping that keeps a step inside a trust region.
 
-    For the radius Δ, the damping is the smallest s >= floor with |γ / (d + s)| <= Δ.
-    Newton's method on 1 / |p(s)| = 1 / Δ, where p(s) = γ / (d + s), increases s to this
-    root. It starts from the largest s at which a single entry reaches the radius, |γ_i|
-    / (d_i + s) = Δ. An entry with γ = 0 counts as 0 for every divisor.
+    For the radius Δ, the damping is the smallest s >= floor with |p(s)| <= Δ, where
+    p(s) = γ / (d + s), with the division entry by entry. Newton's method on 1 / |p(s)|
+    = 1 / Δ increases s to this root. It starts from the largest s at which a single
+    entry reaches the radius, |γ_i| / (d_i + s) = Δ, or from floor if this is larger. An
+    entry with γ = 0 counts as 0 for every divisor.
 
     Args:
       above: Divisors d >= 0, shape (n,).
@@ -222,7 +225,8 @@ def secular_root(
     Returns:
       The damping s, shape ().
     References:
-      Nocedal & Wright (2006), algorithm 4.3; Conn, Gould & Toint (2000), section 7.3.
+      Nocedal & Wright, Numerical Optimization (2006), algorithm 4.3. Conn, Gould &
+      Toint, Trust-region methods (2000), section 7.3.
     Example:
       >>> print(
       ...     secular_root(
@@ -306,7 +310,7 @@ def _in_own_loops(rows: int, columns: int) -> bool:
 def triangle(
     matrix: Float[Array, "m n"], right: Float[Array, " m"]
 ) -> tuple[Float[Array, "k n"], Float[Array, " k"]]:
-    """Return R and Qᵀb of the factorisation A = Q R, by Householder's reflections.
+    """Return R and Qᵀb of the QR factorisation A = Q R, by Householder's reflections.
 
     Args:
       matrix: Matrix A, shape (m, n).
@@ -533,21 +537,22 @@ def backtrack(
 
     f is the objective, x the params and p the direction of the step. The step sizes
     tried are t_0, t_0 s, t_0 s², ... A step size t is accepted if f(x + t p) <= f(x) +
-    c t ∇f(x)ᵀp + slack (Armijo's condition). `line_searches.backtracking` has no such
-    slack. It rejects the last steps to a minimum, because they change f by less than
-    its rounding error. x then ends with only half of its digits correct.
+    c t ∇f(x)ᵀp + slack, which is Armijo's condition with a slack. Without the slack,
+    the last steps to a minimum could be rejected, because they change f by less than
+    the rounding error of f.
 
     Args:
       at: Function from t to f(x + t p) and ∇f(x + t p).
       before: f(x) and ∇f(x).
-      slope: Slope ∇f(x)ᵀp.
-      slack: Possible rounding error of f.
+      slope: Slope ∇f(x)ᵀp. If it is positive, no step size is tried.
+      slack: Possible rounding error of f, such as `value_slack(f(x))`.
       first: First step size t_0.
       sufficient_decrease, shrink: Constants c and s.
       max_evaluations: Maximum number of step sizes to try.
     Returns:
-      Four results: t (0 if no step size is accepted), an `Outcome`, the number of step
-      sizes tried, and a pair of the value and gradient at x + t p.
+      Four results: t (0 if no step size is accepted), an `Outcome` (FOUND if t is
+      accepted), the number of step sizes tried, and a pair of the value and gradient at
+      x + t p.
     """
     value = before[0]
 

@@ -41,19 +41,20 @@ def sam(
     the point with the largest loss within the distance ρ of x_t. |g_t| is the Euclidean
     norm over all leaves (the paper's p = 2). If |g_t| is 0, e_t = 0. Each step costs
     two gradients, both on the examples of the mini-batch. The inner rule works with the
-    shifted function y -> f(y + e_t). It receives the gradient of this function and, if
-    needed, the value, grad and value_fn of this function. Weight decay in the inner
-    rule applies to x_t, not to x_t + e_t.
+    shifted function y -> f(y + e_t) at y = x_t: its arguments value, grad and value_fn
+    are those of the shifted function. Weight decay in the inner rule applies to x_t,
+    not to x_t + e_t.
 
     The rule is optax.contrib.sam(inner(η), chain(normalize(), sgd(ρ)),
     opaque_mode=True), which divides 0 by 0 if the gradient is zero. By default, optax
-    splits the same step into two calls. torch does not have SAM. SAM uses the incoming
-    gradient only for the direction of e_t. A clip of the norm before SAM therefore has
-    no effect, so clip inside `inner`.
+    splits the same step into two calls of update. torch does not have SAM. SAM uses the
+    incoming gradient only for the direction of e_t. A clip of the norm before SAM
+    therefore has no effect, so clip inside `inner`.
 
     Use it for networks that fit their training set and should generalise better, at
-    twice the cost per step. On a convex problem, SAM only keeps the params at a
-    distance of about ρ from the minimum.
+    twice the cost per step. On a strongly convex problem, which has only one minimum,
+    there is nothing to gain. With a constant rate, SAM does not even converge to this
+    minimum, because e_t has the length ρ also near the minimum.
 
     Args:
       learning_rate: Learning rate η of the inner rule. A number of at least 0, a traced
@@ -63,7 +64,8 @@ def sam(
       inner: Constructor of the inner rule, called with the learning rate; None means
         gradient_descent.
     Returns:
-      The rule; its update needs params and value_fn.
+      The rule; its update needs params and value_fn, the objective as a function of the
+      params.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or not a number; inner
         is not a constructor; update received no params or value_fn; in init, the params

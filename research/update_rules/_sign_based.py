@@ -47,8 +47,9 @@ def lion(
     """Step by the sign of a short moving average, and keep a longer moving average.
 
     u_t = -η_t (sign(β1 m_(t-1) + (1 - β1) g_t) + λ x_t), with m_t = β2 m_(t-1) + (1 -
-    β2) g_t from m_0 = 0. Here g_t is the gradient, x_t are the params and η_t is the
-    learning rate. Only the moving average m_t, which uses β2, is kept.
+    β2) g_t from m_0 = 0. Here g_t is the gradient, x_t are the params, u_t is the
+    update, η_t the learning rate and λ is weight_decay. Only the moving average m_t,
+    which uses β2, is kept.
 
     optax.lion and timm's Lion are the same except for the default of λ: 1e-3 in optax
     and here, 0 in timm. torch does not have Lion.
@@ -56,7 +57,8 @@ def lion(
     Use it on large networks and large batches. Apart from the decay, every entry moves
     by η, however small its gradient, unless the sign is 0. Take a value of η that is 3
     to 10 times smaller than for AdamW, and a value of λ that is larger by the same
-    factor. Lion keeps one array per leaf. Lion only converges if η_t decreases.
+    factor. Lion keeps one array per leaf, Adam two. With a constant η, the params
+    generally do not converge, because the size of the steps does not shrink.
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
@@ -134,9 +136,9 @@ def adopt(
     entry are 0, then without clipping the first d_t that is not 0 is g_t / ε, which may
     be huge.
 
-    Use it instead of Adam if β2 cannot be tuned. ADOPT converges with any β2, because
-    g_t is not part of its own divisor. An unusual first gradient is remembered for
-    about 1 / (1 - β2) steps, which is 10,000 by default.
+    Use it instead of Adam if β2 cannot be tuned. The paper proves convergence for every
+    β2; the reason is that g_t is not part of its own divisor. An unusual first gradient
+    affects v_t for about 1 / (1 - β2) steps, which is 10,000 by default.
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a

@@ -39,21 +39,22 @@ def polyak_step(
     """Step to the point where the objective's tangent reaches the minimum value.
 
     u_t = -η_t g_t, with η_t = c min((f(x_t) - f*) / (|g_t|² + ε), η_max). Here f is the
-    objective, x_t are the params, g_t is the gradient and u_t the update at step t. c
-    is learning_rate, η_max is max_learning_rate, ε is eps, and f* is f_min, the minimum
-    value of f. Polyak's own step has η_max = ∞ and ε = 0.
+    objective, x_t are the params, g_t is the gradient and u_t the update at step t. |.|
+    is the Euclidean norm over all leaves. c is learning_rate, η_max is
+    max_learning_rate, ε is eps, and f* is f_min, the minimum value of f. Polyak's own
+    step has η_max = ∞ and ε = 0.
 
     On single examples, with f* the minimum loss of one example, the rule is SPS_max of
-    Loizou et al. Their constant divides the step, so it corresponds to 1 / c here. If
-    f* is too high, f - f* may be negative and the step goes uphill. With
-    positive_part=True the params do not move in this case (SPS+).
+    Loizou et al. Their constant c divides the step, so it corresponds to 1 / c here. If
+    f* is too high, f(x_t) - f* may be negative, and then the step goes uphill. With
+    positive_part=True, the params do not move in this case (SPS+).
 
     With c = 1, the rule is optax.polyak_sgd(η_max, f_min=f*, eps=ε), with
     variant="sps+" for the positive part, except for two differences. optax's η_max is 1
-    by default. optax does not move if |g|² + ε <= 2.2e-16, while here η_t is set to 0
-    only if |g|² + ε is 0 or overflows. optax's `scaling` is not c: optax multiplies the
-    gradient by `scaling` before it takes the norm, which divides the step by `scaling`.
-    torch does not have the rule.
+    by default. optax does not move if |g_t|² + ε <= 2.2e-16, while here η_t is set to 0
+    only if |g_t|² + ε is 0 or overflows. optax's argument `scaling` is not c: optax
+    multiplies the gradient by `scaling` before it takes the norm, which divides the
+    step by `scaling`. torch does not have the rule.
 
     Use it if the minimum value is known. For example, the minimum value is 0 for a
     model that can fit all examples exactly, and for a system of equations with a
@@ -62,7 +63,7 @@ def polyak_step(
 
     Args:
       learning_rate: Factor c of the step, at least 0; may be traced. 1 gives Polyak's
-        step. On convex functions, the rule converges for c below 2.
+        step. On convex functions with the exact f*, the rule converges for 0 < c < 2.
       f_min: Minimum value f*, any finite number; may be traced.
       max_learning_rate: Largest rate η_max, at least 0; may be traced. None means no
         limit.
@@ -131,8 +132,8 @@ class BarzilaiBorweinState(NamedTuple):
       count: Number of steps taken, int32, shape ().
       learning_rate: Rate η_t of the last step, shape (). Before the first step, the
         rate of the first step.
-      refused: Number of steps that kept the previous rate because the curvature along
-        the last step was not positive, int32, shape ().
+      refused: Number of steps that kept the previous rate because sᵀy was not
+        positive, int32, shape ().
       previous_params, previous_gradient: Params x_(t-1) and gradient g_(t-1) of the
         last step, shaped like the params.
     """
@@ -153,11 +154,11 @@ def barzilai_borwein(
     u_t = -η_t g_t, with η_t = sᵀs / sᵀy for t > 1. Here x_t are the params, g_t is the
     gradient and u_t the update at step t, and s = x_t - x_(t-1) and y = g_t - g_(t-1)
     over all leaves. This is the long step (BB1). The short step (BB2) is η_t = sᵀy /
-    yᵀy, which is never longer if sᵀy > 0. The first rate is η_1 = learning_rate. If sᵀy
-    <= 0, the rule keeps the previous rate, and the state counts these steps. In that
-    case the curvature along the last step is not positive, or the params did not move.
-    The rule has no line search, so values may increase. optax and torch do not have
-    this rule.
+    yᵀy, which is never longer if sᵀy > 0. The first rate is η_1 = learning_rate. If the
+    curvature along the last step is not positive, or if the params did not move, sᵀy <=
+    0. The rule then keeps the previous rate, and counts this in the field `refused` of
+    its state. The rule has no line search, so the objective may increase. optax and
+    torch do not have this rule.
 
     Use it on smooth, nearly quadratic problems with full gradients, where it is often
     almost as fast as conjugate gradients. On functions that are far from quadratic, the
@@ -259,12 +260,13 @@ def adgd(learning_rate: Scalar = 1e-3) -> optax.GradientTransformation:
 
     u_t = -λ_t g_t, with λ_t = min(√(1 + θ_(t-1)) λ_(t-1), |s| / (2 |y|)), where θ_t =
     λ_t / λ_(t-1), s = x_t - x_(t-1) and y = g_t - g_(t-1). Here x_t are the params, g_t
-    is the gradient and u_t the update at step t, with t counted from 0. λ_0 =
-    learning_rate and θ_0 = ∞, so λ_1 is |s| / (2 |y|) for any λ_0. If the params did
-    not move, λ and θ stay the same; the algorithm of the paper stops in this case. If
-    the params moved and y = 0, the second term of the minimum is ∞. If this happens for
-    λ_1, both terms are ∞, and λ stays the same. The rule is algorithm 1 of "Adaptive
-    gradient descent without descent". optax and torch do not have this rule.
+    is the gradient and u_t the update at step t, with t counted from 0. |.| is the
+    Euclidean norm over all leaves. λ_0 = learning_rate and θ_0 = ∞, so λ_1 is |s| / (2
+    |y|) for any λ_0. If the params did not move, λ_t = λ_(t-1) and θ_t = θ_(t-1); the
+    algorithm of the paper stops in this case. If the params moved and y = 0, the second
+    term of the minimum is ∞. If this happens at t = 1, both terms are ∞, and λ_1 = λ_0.
+    The rule is algorithm 1 of "Adaptive gradient descent without descent". optax and
+    torch do not have this rule.
 
     Use it on smooth convex problems with full gradients. On such problems it converges,
     and no constant of the problem needs to be known. It is usually slower than gradient

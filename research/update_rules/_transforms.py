@@ -146,8 +146,8 @@ def add_decayed_weights(
 
     x_t are the params. If this transformation is chained before a rule, the decay is
     coupled: λ x_t is part of the gradient that the rule gets, as with torch's
-    `weight_decay` in SGD and Adam. If this transformation stands between the direction
-    of an adaptive rule and the learning rate, as in `adamw`, the decay is decoupled.
+    `weight_decay` in SGD and Adam. If this transformation stands after the direction of
+    an adaptive rule and before `descend`, as in `adamw`, the decay is decoupled.
     optax.add_decayed_weights is the same, and also accepts a schedule for λ.
 
     With cautious=True, an entry decays only if d_t x_t >= 0. The decay then never works
@@ -217,7 +217,7 @@ def agreement(
 
 
 def cast(value: Scalar, leaf: Num[Array, "*shape"]) -> Float[Array, ""]:
-    """Convert a hyperparameter to the leaf's dtype.
+    """Return a hyperparameter in the dtype of a leaf, as an array of shape ().
 
     Without the conversion, a float32 hyperparameter would widen a bfloat16 leaf to
     float32. For a complex leaf, the result has the dtype of the real part.
@@ -256,9 +256,9 @@ def working_dtype(params: Params) -> Any:
 
 
 def like(value: Num[Array, "*shape"], leaf: Num[Array, "..."]) -> Num[Array, "*shape"]:
-    """Convert a value to the leaf's dtype.
+    """Return a value in the dtype of a leaf.
 
-    Nothing is traced if the value already has that dtype.
+    If the value already has this dtype, it is returned unchanged.
 
     Example:
       >>> print(like(jnp.ones(2), jnp.zeros((), jnp.bfloat16)).dtype)
@@ -292,8 +292,8 @@ def moving_average(decay: Scalar, average: Params, value: Params) -> Params:
 def increment(count: Int[Array, ""]) -> Int[Array, ""]:
     """Return count + 1, or count if it is already the largest int32.
 
-    A long stochastic run can reach that limit within an hour, and the count must not
-    wrap around.
+    A long stochastic run can reach this limit within an hour. Without the limit, the
+    count would wrap around to a negative number.
 
     Example:
       >>> print(increment(jnp.int32(2)), increment(jnp.int32(2147483647)))

@@ -53,13 +53,14 @@ def lars(
 ) -> optax.GradientTransformation:
     """Momentum on gradients that are scaled to a multiple of the norm of the params.
 
-    u_t = μ u_(t-1) - η_t c |x_t| / (|g_t| + λ |x_t| + ε) (g_t + λ x_t) for each leaf.
+    u_t = μ u_(t-1) - η_t r_t (g_t + λ x_t), with r_t = c |x_t| / (|g_t| + λ |x_t| + ε),
+    for each leaf, from u_0 = 0.
 
     g_t is the gradient of the leaf, x_t its params, u_t its update, η_t the learning
     rate and |.| the Euclidean norm. c is trust_coefficient, λ is weight_decay and μ is
-    momentum. The ratio c |x_t| / (|g_t| + λ |x_t| + ε) is replaced by 1 if |x_t| is 0,
-    or if |g_t| + λ |x_t| is 0. With nesterov=True, the update is μ u_t plus the last
-    term in the formula of u_t.
+    momentum. The ratio r_t is replaced by 1 if |x_t| is 0, or if its divisor without ε
+    is 0. With nesterov=True, the returned update is μ u_t - η_t r_t (g_t + λ x_t)
+    instead of u_t.
 
     The paper, timm's Lars and NVIDIA's LARC divide by the sum of two norms, as here.
     optax.lars divides by |g_t + λ x_t| + ε (separate_norms=False). Without weight
@@ -78,8 +79,8 @@ def lars(
         leaves that decay, as in `adamw`. None means all leaves.
       trust_coefficient: Factor c, at least 0; may be traced.
       eps: Constant ε, at least 0; may be traced.
-      ratio_mask: Mask of the leaves that are scaled by the ratio, in the form of
-        `mask`; None means all leaves.
+      ratio_mask: Mask of the leaves whose step is multiplied by r_t, in the form of
+        `mask`. None means all leaves. For other leaves, r_t is 1.
       nesterov: Whether to use Nesterov momentum.
       separate_norms: Whether to divide by |g_t| + λ |x_t| + ε. If False, the divisor is
         |g_t + λ x_t| + ε.
@@ -196,9 +197,9 @@ def novograd(
     have the rule.
 
     Use it in place of Adam for convolutional and speech networks. The rule stores one
-    number per leaf for the second moment, so it needs half of Adam's memory. If the
-    gradient is constant and λ = 0, the length of a leaf's step grows to about η / (1 -
-    β1), however many entries the leaf has.
+    number per leaf for the second moment, so its state needs half of the memory of
+    Adam's state. If the gradient is constant and λ = 0, the norm of a leaf's step grows
+    to about η / (1 - β1), however many entries the leaf has.
 
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule (number
@@ -277,7 +278,7 @@ class FromageState(NamedTuple):
 def fromage(
     learning_rate: Scalar | Schedule, min_norm: Scalar = 1e-6
 ) -> optax.GradientTransformation:
-    """Turn each leaf by a fixed angle towards its negative gradient.
+    """Move each leaf by η times its own norm against the gradient, then shrink it.
 
     x_(t+1) = (x_t - η_t |x_t| g_t / |g_t|) / √(1 + η_t²) for each leaf, and
     u_t = x_(t+1) - x_t. Here x_t are the params of the leaf, g_t is its gradient, η_t
@@ -290,14 +291,14 @@ def fromage(
     rounding errors: it computes 1 / √(1 + η²) - 1 as a difference, which loses digits
     for small η. torch does not have the rule.
 
-    Use it for networks whose layers have different scales. The rate is approximately
-    the angle of a step, so 0.01 suits most networks and hardly needs tuning. Leaves
-    that start at 0, such as biases, hardly move.
+    Use it for networks whose layers have different scales. If g_t is orthogonal to x_t
+    and η is small, η is about the angle in radians by which a leaf turns. A rate of
+    0.01 suits most networks. Leaves that start at 0, such as biases, hardly move.
 
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule (number
         of earlier steps -> η).
-      min_norm: Least norm, at least 0; may be traced.
+      min_norm: Value that replaces a smaller norm, at least 0; may be traced.
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
     Raises:

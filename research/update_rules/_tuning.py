@@ -28,12 +28,12 @@ class Constants(NamedTuple):
 
 
 def gradient_descent_rate(smoothness: Scalar, strong_convexity: Scalar) -> Scalar:
-    """Return the rate of gradient descent with the fastest guaranteed convergence.
+    """Return the constant rate of gradient descent with the best convergence guarantee.
 
     The rate is η = 2 / (L + m), for functions whose curvature lies between m and L
     everywhere. With this rate, each step of gradient descent multiplies the distance to
     the minimum by at most (κ - 1) / (κ + 1), where κ = L / m. No other constant rate
-    has a better guarantee.
+    guarantees a smaller factor for all such functions.
 
     Args:
       smoothness: Largest curvature L, positive; may be traced.
@@ -53,12 +53,12 @@ def gradient_descent_rate(smoothness: Scalar, strong_convexity: Scalar) -> Scala
 
 
 def heavy_ball_constants(smoothness: Scalar, strong_convexity: Scalar) -> Constants:
-    """Return Polyak's constants, with which `heavy_ball` is fastest on quadratics.
+    """Return Polyak's constants, which give `heavy_ball` its best rate on quadratics.
 
     The constants are η = 4 / (√L + √m)² and μ = ((√κ - 1) / (√κ + 1))², where κ = L /
-    m. On quadratics, each step multiplies the distance to the minimum by about (√κ - 1)
-    / (√κ + 1) in the long run. On other functions, the iterates may cycle forever:
-    Lessard, Recht & Packard give an example with κ = 25 in section 4.6.
+    m. On quadratics, each step multiplies the distance to the minimum by at most about
+    (√κ - 1) / (√κ + 1) in the long run. On other functions, the iterates may cycle
+    forever: Lessard, Recht & Packard give an example with κ = 25 in section 4.6.
 
     Args:
       smoothness: Largest curvature L, positive; may be traced.
@@ -84,15 +84,15 @@ def heavy_ball_constants(smoothness: Scalar, strong_convexity: Scalar) -> Consta
 
 
 def nesterov_constants(smoothness: Scalar, strong_convexity: Scalar) -> Constants:
-    """Return Nesterov's constants, which suit every smooth, strongly convex function.
+    """Return Nesterov's constants for smooth, strongly convex functions.
 
     The constants are η = 1 / L and μ = (√κ - 1) / (√κ + 1), where κ = L / m. Let f be a
     function whose curvature lies between m and L everywhere, with the minimum f* at x*.
     Then f(x_k) - f* <= (1 - 1 / √κ)^k (f(x_0) - f* + ½ m |x_0 - x*|²) after k steps.
     Here x_k is Nesterov's iterate, while the params of `nesterov` are the look-ahead
     points y_k = x_k + μ (x_k - x_(k-1)), at which the gradient is taken. On quadratics,
-    each step multiplies the distance to the minimum by about 1 - 1 / √κ in the long
-    run.
+    each step multiplies the distance to the minimum by at most about 1 - 1 / √κ in the
+    long run.
 
     Args:
       smoothness: Largest curvature L, positive; may be traced.
@@ -114,12 +114,11 @@ def nesterov_constants(smoothness: Scalar, strong_convexity: Scalar) -> Constant
 
 
 def tuned_nesterov_constants(smoothness: Scalar, strong_convexity: Scalar) -> Constants:
-    """Return the constants with which `nesterov` is fastest on quadratics.
+    """Return the constants that give `nesterov` its best rate on quadratics.
 
     The constants are η = 4 / (3L + m) and μ = (√(3κ + 1) - 2) / (√(3κ + 1) + 2), where
-    κ = L / m. On quadratics, each step multiplies the distance to the minimum by about
-    1 - 2 / √(3κ + 1) in the long run. This convergence rate is proved only for
-    quadratics.
+    κ = L / m. On quadratics, each step multiplies the distance to the minimum by at
+    most about 1 - 2 / √(3κ + 1) in the long run. This is proved only for quadratics.
 
     Args:
       smoothness: Largest curvature L, positive; may be traced.
@@ -143,15 +142,15 @@ def tuned_nesterov_constants(smoothness: Scalar, strong_convexity: Scalar) -> Co
 
 
 def nesterov_momentum(t: Integer) -> Float[Array, "*shape"]:
-    """Return Nesterov's growing momentum, for functions without strong convexity.
+    """Return the growing momentum t / (t + 3), for `nesterov` on convex functions.
 
-    The momentum is μ_t = t / (t + 3), with t counted from 0. With the learning rate η =
-    1 / L, every convex function f with curvature at most L and the minimum f* at x*
-    satisfies f(x_k) - f* <= 2 L |x_0 - x*|² / (k + 1)² after k steps. Here x_k is
-    Nesterov's iterate, while the params of `nesterov` are the look-ahead points at
-    which the gradient is taken. Nesterov's own momenta are (a_t - 1) / a_(t+1), where
-    a_0 = 1 and a_(t+1) = ½ (1 + √(4 a_t² + 1)). They have the same limit 1 and the same
-    bound.
+    The momentum is μ_t = t / (t + 3), with t counted from 0. The function need not be
+    strongly convex. With the learning rate η = 1 / L, every convex function f with
+    curvature at most L and the minimum f* at x* satisfies f(x_k) - f* <= 2 L |x_0 -
+    x*|² / (k + 1)² after k steps. Here x_k is Nesterov's iterate, while the params of
+    `nesterov` are the look-ahead points at which the gradient is taken. Nesterov's own
+    momenta are (a_t - 1) / a_(t+1), where a_0 = 1 and a_(t+1) = ½ (1 + √(4 a_t² + 1)).
+    They also tend to 1, and f(x_k) - f* satisfies the same bound.
 
     Args:
       t: Number t of steps taken, any shape.

@@ -51,8 +51,9 @@ def svrg(
     (in the paper, on a single example i), and f is the objective over all n examples.
     Every m = period steps, at t = 1, m + 1, 2 m + 1, ..., the current iterate x_t
     becomes the snapshot w̃. This is the paper's option I. The paper's theorem is about
-    option II, where w̃ is a random iterate of the period. A period costs n + 2 m b
-    gradients of examples at batch size b. optax and torch do not have this rule.
+    option II, where w̃ is a random iterate of the last period. A period of m steps costs
+    n + 2 m b gradients of examples at batch size b. optax and torch do not have this
+    rule.
 
     Use it on a smooth and strongly convex finite sum that has to be solved to many
     digits, where plain stochastic descent is limited by its noise. On deep networks,
@@ -62,10 +63,12 @@ def svrg(
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
         schedule (number of earlier steps -> η).
       period: Period m, a positive integer. For single examples, the paper suggests 2 n
-        for convex problems and 5 n for others. With 1, the rule is gradient descent.
+        for convex problems and 5 n for others. With 1, the rule is full-batch gradient
+        descent.
     Returns:
-      The rule; its update needs params, value_fn and indices. indices=None means all
-      examples.
+      The rule; its update needs params, value_fn and indices. value_fn is the objective
+      as a function (params, indices=None), and indices are the examples of the
+      mini-batch. indices=None means all examples.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or not a number; update
         received no params or value_fn; the rule is used for a group of the params
@@ -172,12 +175,12 @@ def saga(
 
     A step costs 2 b gradients of examples: b for the gradient on the batch, which is
     passed to update, and b single gradients for the table. The mean of the table is
-    updated by the changes of the table, so only rounding errors make it drift.
+    updated by the changes of the table, so it is exact up to rounding errors.
     scikit-learn's solver "saga" starts from an empty table instead, and divides by the
     number of examples seen so far. optax and torch do not have this rule.
 
-    Use it instead of SVRG if n times the params fit in memory. SAGA needs no period and
-    no second pass over all examples.
+    Use it instead of SVRG if n times the params fit in memory. SAGA needs no period,
+    and after the first step no further gradients over all examples.
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
@@ -186,8 +189,10 @@ def saga(
       num_examples: Number of examples n, a positive integer. The table holds n times
         the params.
     Returns:
-      The rule; its update needs params, value_fn and indices. indices=None means all n
-      examples. A traced index of n or more gives NaN.
+      The rule; its update needs params, value_fn and indices. value_fn is the objective
+      as a function (params, indices=None), and indices are the examples of the
+      mini-batch. indices=None means all n examples. A traced index of n or more gives
+      NaN.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or not a number; the
         table does not fit in memory; update received no params or value_fn, or an index

@@ -41,9 +41,9 @@ class Verification(NamedTuple):
         which they could be compared.
       problem: Name of the problem on which the rule deviates most from the reference.
       deviation: Deviation on this problem, with its step and leaf.
-      deviations: Deviation on each problem, by the problem's name.
-      reasons: Reasons why rule and reference could not be compared, by the problem's
-        name.
+      deviations: Dict from the name of each problem that was compared to the Deviation
+        on it.
+      reasons: Dict from the name of each problem that was not compared to the reason.
       cause: Likely mistake in the rule, in words. None if rule and reference agree, or
         if no cause was found.
       tolerance: Largest deviation that counts as agreement.
@@ -118,8 +118,9 @@ def verify_rule(
         learning rates.
       problems: Problems to compare on. None means all of PROBLEMS.
       learning_rate: Learning rate for the constructors, on every problem. None means
-        that each problem has its own rate. If only the rule or only the reference is a
-        gradient transformation, give the learning rate of this transformation.
+        that each problem has its own rate. If only one of rule and reference is a
+        gradient transformation, its learning rate must be passed here, because it
+        cannot be read from the transformation.
       dtype: Dtype of the rule's steps: float64 (requires JAX's float64 to be on) or
         float32.
       tolerance: Largest deviation that counts as agreement. None means 1000 times the
@@ -137,7 +138,8 @@ def verify_rule(
         RuleError is a ValueError.
       ValueError: The name is unknown, a rate is missing, dtype is neither float64 nor
         float32, float64 is off, or no problem can be used.
-      TypeError: problems contains something other than Problems.
+      TypeError: problems contains something other than Problems, or dtype is not a
+        dtype.
     Example:
       >>> import optax
       >>> print(verify_rule(optax.adam, "adam").same)

@@ -35,7 +35,10 @@ def adagrad(
 ) -> Iterator[Leaves]:
     """Yield the iterates of AdaGrad: figure 1 of Duchi, Hazan & Singer (2011).
 
-    The paper has eps_in_sqrt=False and an accumulator that starts at 0.
+    The accumulator is the sum s of the squared gradients, and starts at
+    `initial_accumulator_value`. The gradient is divided by √(s + ε) with
+    eps_in_sqrt=True, and by √s + ε with False. The paper has eps_in_sqrt=False and an
+    accumulator that starts at 0.
     """
     s = zeros_like(x) + initial_accumulator_value
     while True:
@@ -86,8 +89,13 @@ def rmsprop(
 ) -> Iterator[Leaves]:
     """Yield the iterates of RMSProp: slide 29 of Tieleman & Hinton (2012).
 
-    The variant centered=True is from Graves (2013), equations (38)-(41). The other
-    arguments are those of `research.update_rules.rmsprop`.
+    The average of the squared gradients has the decay rate `decay`, starts at
+    `initial_scale`, and is corrected for its start if bias_correction=True.
+    centered=True subtracts the squared average of the gradients, as in Graves (2013),
+    equations (38)-(41). eps_in_sqrt=True adds ε under the square root. `momentum` is
+    the factor of the last step, or None for no momentum, and nesterov=True looks ahead
+    along the new step. `rate_in_momentum` has no effect here, because the learning rate
+    is constant.
     """
     n, m, b = zeros_like(x) + initial_scale, zeros_like(x), zeros_like(x)
     for t in count(1):

@@ -24,7 +24,7 @@ def adam(
 ) -> Iterator[Leaves]:
     """Yield the iterates of Adam: algorithm 1 of Kingma & Ba (2015).
 
-    The argument eps_root is from optax. The paper does not have it.
+    `eps_root` is added under the square root, as in optax. The paper does not have it.
     """
     m = v = zeros_like(x)
     for t in count(1):
@@ -50,7 +50,7 @@ def adamw(
     """Yield the iterates of AdamW: algorithm 2 of Loshchilov & Hutter (2019).
 
     The λ of the paper is here the product of the arguments `learning_rate` and
-    `weight_decay`.
+    `weight_decay`. `eps_root` is added under the square root, as in optax.
     """
     m = v = zeros_like(x)
     for t in count(1):
@@ -78,9 +78,11 @@ def amsgrad(
 ) -> Iterator[Leaves]:
     """Yield the iterates of AMSGrad: algorithm 2 of Reddi, Kale & Kumar (2018).
 
-    The paper has no bias corrections and no ε. With correct_before_max=True, the
-    corrections are those of optax, and with False those of torch. ε is the same in
-    both.
+    The paper has no bias corrections and no ε. `bias_correction_mu` says whether the
+    first moment is corrected, and `bias_correction_nu` whether the second is. With
+    correct_before_max=True, the second moment is corrected before the maximum is taken,
+    as in optax. With False the maximum is corrected, as in torch. `eps_root` is added
+    under the square root, as in optax.
     """
     m = v = n = zeros_like(x)
     for t in count(1):
@@ -105,7 +107,8 @@ def adamax(
 ) -> Iterator[Leaves]:
     """Yield the iterates of Adamax: algorithm 2 of Kingma & Ba (2015), with ε.
 
-    The paper itself has no ε. Here ε is as in optax and torch.
+    The paper itself has no ε. Here ε is added to |g|, as in optax and torch, where g is
+    the gradient.
     """
     m = u = zeros_like(x)
     for t in count(1):

@@ -27,8 +27,11 @@ def ademamix(
 ) -> Iterator[Leaves]:
     """Yield the iterates of algorithm 1 of Pagliardini, Ablin & Grangier (2025).
 
-    If warmup_steps > 0, α (`alpha`) and β3 (`b3`) follow the schedulers in section 3 of
-    the paper.
+    The rule is AdEMAMix: Adam with two averages of the gradients, a fast one with the
+    decay `b1` and a slow one with the decay β3 (`b3`). The slow average has the weight
+    α (`alpha`). If warmup_steps > 0, α and β3 follow the schedulers in section 3 of the
+    paper for this number of steps. `eps_root` is added under the square root, as in
+    optax.
     """
     m = n = v = zeros_like(x)
     for t in count(1):
@@ -58,7 +61,12 @@ def simplified_ademamix(
     eps_root: float = 0.0,
     weight_decay: float = 0.0,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of the simplified AdEMAMix of Morwani et al. (2025)."""
+    """Yield the iterates of the simplified AdEMAMix of Morwani et al. (2025).
+
+    The momentum is a sum of gradients with the decay `b1`, and the newest gradient is
+    added to it once more with the weight `alpha`. `eps_root` is added under the square
+    root, as in optax.
+    """
     m = v = zeros_like(x)
     for t in count(1):
         g = f.gradient(x)
@@ -101,8 +109,10 @@ def mars(
 ) -> Iterator[Leaves]:
     """Yield the iterates of the approximate MARS-AdamW of Yuan et al. (2024).
 
-    As in timm before version 1.0.31, the first gradient is neither corrected nor
-    clipped. With optimize_1d=False, vectors are updated by AdamW.
+    Each gradient is corrected by its change since the last step, in proportion to
+    `gamma`, and the corrected gradient of a leaf is clipped to the norm 1. As in timm
+    before version 1.0.31, the first gradient is neither corrected nor clipped. With
+    optimize_1d=False, leaves with fewer than two axes are updated by AdamW.
     """
     m = v = zeros_like(x)
     before = None

@@ -29,7 +29,9 @@ def nadam(
     """Yield the iterates of NAdam: algorithm 2 of Dozat (2016).
 
     momentum_schedule="paper" is the algorithm of the paper, "constant" is the rule of
-    optax, and "torch" that of torch.
+    optax, and "torch" that of torch. With "constant", the momentum is `b1`. Otherwise
+    it is b1 (1 - 0.96^(t · momentum_decay) / 2) in step t. `eps_root` is added under
+    the square root, as in optax.
     """
     paper, constant = momentum_schedule == "paper", momentum_schedule == "constant"
     mu = lambda t: (
@@ -91,8 +93,10 @@ def radam(
 ) -> Iterator[Leaves]:
     """Yield the iterates of RAdam: algorithm 2 of Liu et al. (2020).
 
-    The paper has no ε, and its threshold is 4. With eps_before_correction=False, ε is
-    as in optax, and with True as in torch.
+    The paper has no ε. The step is divided by the root of the second moment if the
+    paper's ρ_t is at least `threshold`. In the paper, ρ_t must exceed 4. With
+    eps_before_correction=False, ε is added to the root of the bias-corrected second
+    moment, as in optax, and with True to the root of the uncorrected one, as in torch.
     """
     m = v = zeros_like(x)
     most = 2 / (1 - b2) - 1

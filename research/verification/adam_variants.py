@@ -40,8 +40,8 @@ def adabelief(
 ) -> Iterator[Leaves]:
     """Yield the iterates of AdaBelief: algorithm 2 of Zhuang et al. (2020).
 
-    The paper's single ε has two names here: eps_root in the second moment s, and eps in
-    the division.
+    The paper's single ε has two names here: `eps_root` is added to the second moment s
+    in each step, and `eps` to the root of s in the division.
     """
     m = s = zeros_like(x)
     for t in count(1):
@@ -67,9 +67,10 @@ def acprop(
 ) -> Iterator[Leaves]:
     """Yield the iterates of ACProp of Zhuang et al. (2021).
 
-    The first divisor and the bias corrections are those of optax. With
+    The first divisor, 1 + eps, and the bias corrections are those of optax. With
     from_old_mean=True, the deviation of a gradient is taken from the mean before this
-    gradient, also as in optax.
+    gradient, as in optax, and with False from the mean that includes the gradient, as
+    in the paper.
     """
     m = s = zeros_like(x)
     for t in count(1):
@@ -97,8 +98,9 @@ def yogi(
 ) -> Iterator[Leaves]:
     """Yield the iterates of Yogi: algorithm 2 of Zaheer et al. (2018).
 
-    The paper has no bias corrections. With bias_correction=True, they are those of
-    Adam.
+    `initial_mu` and `initial_accumulator_value` are the initial values of the first and
+    of the second moment. The paper has no bias corrections. With bias_correction=True,
+    the rule has those of Adam.
     """
     m = zeros_like(x) + initial_mu
     v = zeros_like(x) + initial_accumulator_value
@@ -126,8 +128,10 @@ def adan(
 ) -> Iterator[Leaves]:
     """Yield the iterates of Adan: algorithm 1 of Xie et al. (2024).
 
-    Each β is 1 minus the paper's β. The averages start from 0 and are corrected for
-    this start. proximal=True is the weight decay of the paper.
+    `b1`, `b2` and `b3` are 1 minus the paper's β_1, β_2 and β_3. The averages start
+    from 0 and are corrected for this start. With proximal=True, the weight decay is
+    that of the paper: it divides the new params by 1 + η λ, where η is the learning
+    rate and λ the weight decay. With False it multiplies the old params by 1 - η λ.
     """
     m = v = n = zeros_like(x)
     before = None
@@ -159,9 +163,11 @@ def cautious_adamw(
 ) -> Iterator[Leaves]:
     """Yield the iterates of the cautious AdamW of Liang et al. (2024).
 
-    plus_one=True counts one more entry as kept (`agreeing`), as the paper does; the
-    authors' code does not. cautious_decay=True decays an entry only if the decay has
-    not the opposite sign of its step (Chen et al. 2025).
+    Entries of the step of Adam that do not have the sign of the gradient are set to 0,
+    and the other entries are divided by the share of entries that are kept
+    (`agreeing`). With plus_one=True, this share counts one more entry as kept, as in
+    the paper. The authors' code has False. With cautious_decay=True, an entry does not
+    decay if its decay and its step have opposite signs (Chen et al. 2025).
     """
     m = v = zeros_like(x)
     for t in count(1):
@@ -180,8 +186,8 @@ def cautious_adamw(
 def agreeing(d: Leaf, g: Leaf, plus_one: bool):
     """Return d with 0 where d g <= 0, divided by the share of entries that are kept.
 
-    If k of n entries are kept, the share is max(k / n, 0.001), or (k + 1) / n if
-    plus_one is true.
+    d is a step and g the gradient, entry by entry. If k of n entries are kept, the
+    share is max(k / n, 0.001), or (k + 1) / n if plus_one is true.
     """
     kept = np.array([not a * b <= 0 for a, b in zip(d.flat, g.flat, strict=True)], int)
     kept = kept.reshape(d.shape).astype(object)
@@ -205,8 +211,8 @@ def optax_acprop(
     optax computes the spread of the gradients around m_(t-1), and the paper around m_t.
     Here g_t is a gradient, and m_t the moving average of the gradients with the decay
     β1 (`b1`). Because g_t - m_t = β1 (g_t - m_(t-1)), the spread around m_t is β1 times
-    the spread around m_(t-1). The corrected rule divides eps by b1, eps_root by b1² and
-    the updates by b1.
+    the spread around m_(t-1). With corrected=True, the rule therefore divides eps by
+    b1, eps_root by b1² and the updates by b1.
     """
     rule = optax.contrib.scale_by_acprop(b1, b2, eps, eps_root)
     if corrected:
@@ -264,8 +270,9 @@ def adahessian(
 ) -> Iterator[Leaves]:
     """Yield the iterates of algorithm 1 of Yao et al. (2021), without block averages.
 
-    `draws` has the random numbers of each step, each 1 or -1: one array for each leaf,
-    of its shape.
+    The rule is AdaHessian. `draws` has the random numbers of each step, each 1 or -1:
+    one array for each leaf, of its shape. `hessian_power` is the exponent of the root
+    of the second moment by which the step is divided.
     """
     assert f.hessian is not None
     m = v = zeros_like(x)

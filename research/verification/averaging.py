@@ -40,9 +40,11 @@ def lookahead(
 ) -> Iterator[Leaves]:
     """Yield the iterates of Lookahead: algorithm 1 of Zhang et al. (2019).
 
-    The inner rule is the heavy ball with momentum 0.9. Each iterate is an `Evaluated`:
-    it has the params from which the rule continues, and as its `evaluation` the slow
-    params, which are the result of the rule.
+    The inner rule is the heavy ball with momentum 0.9. Every `sync_period` steps, the
+    slow params move by the share `slow_step_size` towards the params, and the params
+    are set to the slow params. With reset_state=True, the momentum is then set to 0.
+    Each iterate is an `Evaluated`: it has the params from which the rule continues, and
+    as its `evaluation` the slow params, which are the result of the rule.
     """
     slow, m = x, zeros_like(x)
     for t in count(1):
@@ -81,8 +83,9 @@ def exponential_averaging(
 ) -> Iterator[Leaves]:
     """Yield the iterates of gradient descent, together with their moving average.
 
-    The average is that of Kingma & Ba (2015), section 7.2. If `debias` is false, the
-    average starts at x_0 and has no correction.
+    The average is that of Kingma & Ba (2015), section 7.2. It starts at 0 and is
+    corrected for this start. If `debias` is false, the average starts at the initial
+    point and has no correction.
     """
     average = zeros_like(x) if debias else x
     for t in count(1):

@@ -29,15 +29,16 @@ class Card(NamedTuple):
     Attributes:
       formula: The paper's formula in arithmetic of fifty digits, with known mistakes.
         If there is no formula, a clause with the reason.
-      optax: The constructor of the same rule in optax, called with this library's
-        argument names. If optax does not have the rule, a sentence with the reason.
+      optax: The constructor of the same rule in optax, or a function that builds the
+        same rule from optax. If optax does not have the rule, a sentence with the
+        reason.
       recorded: Recorded trajectories of other implementations. If there are none, a
         sentence with the reason.
       arguments: Arguments other than the defaults, for a second comparison.
-      optax_arguments: The same arguments under optax's names, if they differ. None
-        means the same names.
-      unit_steps: Whether the length of a step is the learning rate, whatever the size
-        of the gradient.
+      optax_arguments: The arguments with which `optax` is called in this comparison.
+        None means that they are `arguments`.
+      unit_steps: Whether the length of a step is proportional to the learning rate and
+        does not grow with the gradient.
       rates: Learning rates by the problem's name, for problems whose own rate is not
         suitable.
       reasons: Reasons why the rule is not compared on a problem, by the problem's name.
@@ -60,9 +61,10 @@ class Card(NamedTuple):
 def rate_on(problem: Problem, card: Card | None) -> float:
     """Return the learning rate for a rule on a problem.
 
-    If the card has a rate for this problem, it is returned. Otherwise the rate is that
-    of the problem: `rate_of_unit_steps` if the card says that the rule takes steps of
-    the size of its rate, and else `rate`. `card` is None for a rule without a card.
+    The result is the entry of `card.rates` for this problem. If there is none, it is
+    `problem.rate_of_unit_steps` if `card.unit_steps` is True, and `problem.rate`
+    otherwise. For a rule without a card, `card` is None, and the result is
+    `problem.rate`.
     """
     if card is None:
         return problem.rate

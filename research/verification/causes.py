@@ -55,11 +55,12 @@ def likely_cause(
       others: Other formulas by name. The rule may follow one of them instead.
       dtype: Dtype of the rule's steps.
       tolerance: Largest deviation that counts as agreement.
-      on_progress: Function called with (done, total, message) before each trial.
+      on_progress: Function called with (done, total, message) before each mistake is
+        tried. None means that no function is called.
     Returns:
-      Short description of the mistake. If no mistake explains the rule, a description
-      of a difference that is visible in the trajectories, such as a NaN; None if there
-      is none.
+      Short description of the mistake. If no mistake explains the rule, the result is a
+      description of a difference that is visible in the trajectories, such as a NaN. If
+      there is no such difference either, the result is None.
     """
     differing = sorted(evidence, key=lambda e: e.deviation.largest <= tolerance)
     first = differing[0]

@@ -40,9 +40,16 @@ def adafactor(
 ) -> Iterator[Leaves]:
     """Yield the iterates of Adafactor: algorithms 4 and 5 of Shazeer & Stern (2018).
 
-    The paper has relative_step=True, and neither momentum nor weight decay. This
-    function keeps the whole average of squares and factors it in each step. The result
-    is the same, because the mean of an average is the average of the means.
+    The paper has relative_step=True, which limits the rate to 1 / √t in step t, and
+    neither momentum nor weight decay. Leaves are factored if two axes have at least the
+    length `min_dim_size_to_factor`, where None means 128. A step whose root mean square
+    exceeds `clipping_threshold` is scaled down to it. With
+    multiply_by_parameter_scale=True, the step is multiplied by the root mean square of
+    the leaf, or by `min_scale` if this is larger.
+
+    This function keeps the whole average of squares and factors it in each step. The
+    result is the same as in the paper, because the mean of an average is the average of
+    the means.
     """
     m = v = zeros_like(x)
     least = 128 if min_dim_size_to_factor is None else min_dim_size_to_factor
@@ -102,7 +109,7 @@ def sm3(
 
     The paper stores, for each row and each column of a matrix, the maximum of the
     accumulated squares s. This function stores all of s, and computes the maxima again
-    in each step. The paper has no ε; here ε is added under the root, as in optax.
+    in each step. The paper has no ε. Here ε is added under the root, as in optax.
     """
     s = m = zeros_like(x)
     while True:

@@ -157,8 +157,9 @@ def noisy_sgd(
 ) -> Iterator[Leaves]:
     """Yield the iterates of noisy SGD: equation (1) of Neelakantan et al. (2015).
 
-    `draws` has one `Leaves` of standard normal numbers for each step. `eta` and `gamma`
-    are the paper's η and γ.
+    Step t = 1, 2, ... adds normal noise of the variance η / t^γ to the gradient, where
+    `eta` and `gamma` are the paper's η and γ. `draws` has one `Leaves` of standard
+    normal numbers for each step.
     """
     for t, noise in enumerate(draws, 1):
         deviation = sqrt(eta / mpmath.mpf(t) ** gamma)

@@ -17,7 +17,8 @@ class Function(NamedTuple):
     Attributes:
       gradient: Function Leaves -> Leaves.
       value: Function Leaves -> number. None if only gradients are given.
-      hessian: Function Leaves -> mpmath matrix over all entries in order, or None.
+      hessian: Function Leaves -> the Hessian as an mpmath matrix. Its rows and columns
+        are the entries of all leaves in order. None if it is not given.
     """
 
     gradient: Callable[[Leaves], Leaves]

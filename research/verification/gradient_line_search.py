@@ -33,8 +33,10 @@ def backtracking_descent(
     """Yield the iterates of backtracking along -g, from Armijo (1966).
 
     This is algorithm 3.1 of Nocedal & Wright, with the negative gradient -g as the
-    direction. If `increase` is given, a search starts at most at this multiple of the
-    last step length.
+    direction. The first step length that a search tries is `learning_rate`. If
+    `increase` is given, it is at most this multiple of the last step length. Each
+    further trial is multiplied by `shrink`. `sufficient_decrease` is the c of
+    `backtracking`, and `max_evaluations` the largest number of trials.
     """
     a = 0
     while True:
@@ -56,9 +58,13 @@ def nonlinear_conjugate_gradient(
 ) -> Iterator[Leaves]:
     """Yield the iterates of algorithm 5.4 of Nocedal & Wright.
 
-    The argument `beta` selects the formula for β, the factor of the last direction: one
-    of (5.41), (5.44), (5.45), (5.46) and (5.49). The first trial step is that of
-    section 3.5.
+    The rule is the nonlinear conjugate gradient method. The argument `beta` selects the
+    formula for β, the factor of the last direction: one of (5.41), (5.44), (5.45),
+    (5.46) and (5.49). `linesearch` is "strong_wolfe" or "backtracking". The first line
+    search begins with the step length learning_rate · min(1, 1 / |g|), where g is the
+    gradient. Each later one begins with the last step length times the quotient of the
+    last and the present slope gᵀd along the direction d (section 3.5). If the last step
+    length or the present slope is 0, it begins like the first.
     """
     a, g_before, d, slope_before = 0, None, None, 0
     while True:

@@ -29,10 +29,12 @@ def shampoo(
 ) -> Iterator[Leaves]:
     """Yield the iterates of algorithm 2 of Gupta et al. (2018), for any number of axes.
 
-    The gradients are averaged with the decay b1, as the authors propose in section 5.
-    If b2 is given, the sums of G Gᵀ become moving averages. Here the rows of G are the
-    slices of a leaf's gradient along one axis. The factor of each axis is raised to the
-    power -1 / `root`; None means twice the number of axes.
+    The rule is Shampoo. The gradients are averaged with the decay b1, as the authors
+    propose in section 5. The factor of an axis is ε I plus the sum of G Gᵀ over the
+    steps, where the rows of G are the slices of a leaf's gradient along this axis. If
+    b2 is given, the sum is a moving average. Each factor is raised to the power
+    -1 / `root`, where None means twice the number of axes. These powers are computed
+    every `refresh_every` steps.
     """
     m = zeros_like(x)
     factors: Any = [[mpmath.mpf(0)] * max(a.ndim, 1) for a in x.arrays]
@@ -76,8 +78,10 @@ def soap(
 
     As in the authors' code, the first gradient sets the bases and makes no step. The
     bases are computed again every `refresh_every` steps: with refresh="eigh" from
-    eigenvectors, with "qr" by one power iteration and a QR decomposition. The columns
-    of a basis are sorted before.
+    eigenvectors, with "qr" by one power iteration and a QR decomposition. Before each
+    such computation, the columns of a basis are sorted, the one with the largest
+    estimated eigenvalue first. `shampoo_beta` is the decay of the averages of G Gᵀ
+    whose eigenvectors are the bases. None means `b2`.
     """
     beta = b2 if shampoo_beta is None else shampoo_beta
     m = v = zeros_like(x)
@@ -127,7 +131,10 @@ def kl_soap(
     """Yield the iterates of KL-SOAP, as the code of Lin et al. (2026) computes them.
 
     The code is optim/kl_opt.py of KL-Methods at commit 4cb97e0 with using_klsoap=True.
-    The first gradient sets the bases and makes no step.
+    The first gradient sets the bases and makes no step. `shampoo_beta` is the decay of
+    the averages whose eigenvectors are the bases, and of the estimated eigenvalues.
+    None means `b2`. `first_eigenvalue` is the initial value of all estimated
+    eigenvalues.
     """
     beta = b2 if shampoo_beta is None else shampoo_beta
     m = v = zeros_like(x)

@@ -42,6 +42,7 @@ def lamb(
 
     φ is the paper's function of a norm, and r is the direction of AdamW. The step of a
     leaf x is multiplied by the ratio |x| / |r|, which is 1 if either norm is 0.
+    `eps_root` is added under the square root, as in optax.
     """
     m = v = zeros_like(x)
     for t in count(1):
@@ -80,9 +81,12 @@ def muon(
 ) -> Iterator[Leaves]:
     """Yield the iterates of Muon, by Jordan et al. (2024).
 
-    Matrices have shape (inputs, outputs). Other leaves use Adam. bias_correction=True
-    is as in optax. consistent_rms takes the place of the factor 0.2 in equation (4) of
-    Liu et al. (2025).
+    Matrices have shape (inputs, outputs). Other leaves use Adam. The momentum of a
+    matrix is orthogonalised by `newton_schulz`, which has the arguments ns_steps,
+    ns_coeffs and eps. The result is multiplied by √max(1, outputs / inputs), or, if
+    consistent_rms is given, by consistent_rms √max(inputs, outputs), as in equation (4)
+    of Liu et al. (2025) with 0.2. With bias_correction=True, the momentum is corrected
+    for its start at 0, as in optax.
     """
     m = n = v = zeros_like(x)
     for t in count(1):
@@ -127,9 +131,10 @@ def shape_factor(a: Leaf):
 
 
 def newton_schulz(a: Leaf, ns_steps: int, ns_coeffs: Any, eps: Number):
-    """Iterate X <- a X + (b X Xᵀ + c (X Xᵀ)²) X, with (a, b, c) = ns_coeffs.
+    """Iterate X <- p X + (q X Xᵀ + r (X Xᵀ)²) X, and return the last X.
 
-    X starts as the matrix divided by its Frobenius norm. If ns_coeffs are several
+    X starts as the matrix `a`, divided by its Frobenius norm plus `eps`. There are
+    `ns_steps` iterations, and (p, q, r) are `ns_coeffs`. If ns_coeffs are several
     triples, iteration k uses triple k, and iterations beyond the last triple use the
     last triple. An array that is not a matrix is returned unchanged.
     """
@@ -159,8 +164,12 @@ def normuon(
 ) -> Iterator[Leaves]:
     """Yield the iterates of NorMuon of Li et al. (2025).
 
-    Algorithm 1 of the paper has consistent_rms=0.2. The authors' code keeps the norm of
-    Muon's step (None). Matrices have shape (inputs, outputs). Other leaves use Adam.
+    As in Muon, the momentum of a matrix is orthogonalised. Each column of the result is
+    then divided by the root of the moving average, with the decay `beta2`, of its mean
+    square. The step is scaled so that the root mean square of its entries is
+    consistent_rms, which is 0.2 in algorithm 1 of the paper. With None, as in the
+    authors' code, it is scaled to the norm of the step of `muon`. Matrices have shape
+    (inputs, outputs). Other leaves use Adam.
     """
     m = n = s = zeros_like(x)
     v = by_leaf(mean_square_of_columns, m)
@@ -203,7 +212,11 @@ def mean_square_of_rows(a: Leaf):
 
 
 def wanted(a: Leaf, consistent_rms: Number | None):
-    """Return the norm of a NorMuon step, given the orthogonal matrix `a` of Muon."""
+    """Return the norm of a NorMuon step, given the orthogonal matrix `a` of Muon.
+
+    For a number consistent_rms, the norm is consistent_rms · √(number of entries). For
+    None, it is the norm of the step of `muon`.
+    """
     if consistent_rms is not None:
         return consistent_rms * mpmath.sqrt(np.size(a))
     return mpmath.sqrt(shape_factor(a)) * norm(Leaves([a]))

@@ -25,7 +25,10 @@ def gauss_newton(
     """Yield the iterates of Gauss-Newton: equation (10.23) of Nocedal & Wright (2006).
 
     r are the residuals at x, and J is their Jacobian. The direction h solves JᵀJ h =
-    -Jᵀr. Armijo's backtracking (algorithm 3.1) gives the step length.
+    -Jᵀr. Armijo's backtracking (algorithm 3.1) gives the step length: the first of
+    learning_rate, shrink · learning_rate, shrink² · learning_rate, ... that lowers
+    ½ |r|² by at least the share `sufficient_decrease` of the decrease along the
+    tangent.
     """
     while True:
         r, j = linearised(f, x)
@@ -47,7 +50,8 @@ def levenberg_marquardt(
     r are the residuals at x, and J is their Jacobian. Each step h minimises |J h + r|
     subject to |D h| <= Δ, where Δ is the radius of the trust region. D is a diagonal
     matrix with the largest norm so far of each column of J, or 1 where this is 0. This
-    subproblem is solved exactly. ½ |J h + r|² is a model of ½ |r(x + h)|² in which r is
+    subproblem is solved with fifty digits. The first Δ is learning_rate · |D x|, or
+    learning_rate if x is 0. ½ |J h + r|² is a model of ½ |r(x + h)|² in which r is
     linear. If this model is a much worse prediction than the second-order Taylor
     polynomial of ½ |r(x + h)|² in three successive trials, h minimises the polynomial
     instead.
@@ -103,9 +107,8 @@ def second(f: Any, x: Leaves, r: Any, h: Leaves):
 def bending(f: Any, x: Leaves, r: Any):
     """Return the matrix Σ r_i ∇²r_i, computed from second derivatives along lines.
 
-    r_i are the residuals at x.
-
-    The lines have the directions of the axes and of sums of two axes.
+    r_i are the residuals at x. The lines have the directions of the axes and of sums of
+    two axes.
     """
     n = len(list(flat(x)))
     axes = [like([int(i == k) for i in range(n)], x) for k in range(n)]

@@ -21,12 +21,13 @@ def backtracking(
     shrink: Number = 0.5,
     most: int = 50,
 ):
-    """Return the first step length with sufficient decrease, by algorithm 3.1.
+    """Return the first step length with sufficient decrease.
 
-    A step length a has sufficient decrease if f(x + a d) <= f(x) + c a gᵀd, where g is
-    the gradient at x. The step lengths tried are `first` times 1, shrink, shrink², ...,
-    at most `most` of them. The result is 0 if none of them gives a sufficient decrease,
-    or if gᵀd is not negative.
+    This is algorithm 3.1 of Nocedal & Wright. A step length a has sufficient decrease
+    if f(x + a d) <= f(x) + c a gᵀd, where g is the gradient at x and d the direction.
+    The step lengths tried are `first` times 1, shrink, shrink², ..., at most `most` of
+    them. The result is 0 if none of them gives a sufficient decrease, or if gᵀd is not
+    negative.
     """
     value, slope = f.value(x), dot(f.gradient(x), d)
     if not slope < 0:
@@ -51,10 +52,10 @@ def strong_wolfe(
     """Search a step length a that satisfies the strong Wolfe conditions, and return it.
 
     The conditions are φ(a) <= φ(0) + c1 a φ'(0) and |φ'(a)| <= c2 |φ'(0)|, where φ(a) =
-    f(x + a d). The search is that of algorithms 3.5 and 3.6. At most `most` values of a
-    are tried. If none of them satisfies both conditions, the result is the best one
-    that satisfies the first, or 0 if there is none. The result is also 0 if φ'(0) is
-    not negative.
+    f(x + a d) and d is the direction. The search is that of algorithms 3.5 and 3.6 of
+    Nocedal & Wright, and begins with a = `first`. At most `most` values of a are tried.
+    If none of them satisfies both conditions, the result is the best one that satisfies
+    the first, or 0 if there is none. The result is also 0 if φ'(0) is not negative.
     """
     points = []
 
@@ -94,10 +95,11 @@ def strong_wolfe(
 
 
 def cubic(left: Point, right: Point):
-    """Return the minimiser of a cubic, by equation (3.59); NaN if there is none.
+    """Return the minimiser of a cubic polynomial through two points.
 
     Each point is a triple (a, φ(a), φ'(a)). The cubic has the values φ and the slopes
-    φ' of the two points.
+    φ' of the two points. Its minimiser is equation (3.59) of Nocedal & Wright. The
+    result is NaN if there is no minimiser.
     """
     (a, va, sa), (b, vb, sb) = left, right
     d1 = sa + sb - 3 * (va - vb) / (a - b)

@@ -21,7 +21,9 @@ def newton(
 
     The direction p solves B p = -g. Here g is the gradient of f at x, and B is the
     Hessian with its eigenvalues replaced by their absolute values (`definite`).
-    Armijo's backtracking finds the step length.
+    Armijo's backtracking gives the step length: the first of learning_rate, shrink ·
+    learning_rate, shrink² · learning_rate, ... that lowers f by at least the share
+    `sufficient_decrease` of the decrease along the tangent.
     """
     while True:
         g, t = f.gradient(x), learning_rate
@@ -42,7 +44,9 @@ def trust_region_newton(
     """Yield the iterates of algorithm 4.1 of Nocedal & Wright (2006).
 
     Each step minimises the quadratic model of f within the radius (`model_minimum`).
-    This subproblem is solved to the full precision by theorem 4.1.
+    This subproblem is solved to the full precision by theorem 4.1. The first radius is
+    `learning_rate`, and a radius never grows beyond `max_radius`. A step is taken if
+    the decrease of f is more than `acceptance` times the decrease of the model.
     """
     radius = learning_rate
     while True:
@@ -62,9 +66,10 @@ def trust_region_newton(
 def hessian(f: Function, x: Leaves):
     """Return the Hessian of f at x.
 
-    If f has no Hessian function, the Hessian is computed by central differences of the
-    gradient and is accurate to 30 digits. A problem that is a sequence of given
-    gradients, which do not depend on x, has no f. The result is then 0.
+    If the problem is a sequence of given gradients, which do not depend on x, f has no
+    value function, and the result is 0. Otherwise, if f has no Hessian function, the
+    Hessian is computed by central differences of the gradient and is accurate to 30
+    digits.
     """
     n = len(flat(x))
     if f.value is None:
@@ -121,16 +126,19 @@ def of_length(length: Number, p: Leaves, g: Leaves):
 
 
 def solve(h: Matrix, b: Leaves):
-    """Return H⁻¹ b; 0 if H is 0. If b has a NaN, every entry of the result is NaN."""
+    """Return H⁻¹ b, or 0 if H is 0. If b has a NaN, all entries of the result are NaN.
+
+    h is the matrix H.
+    """
     if mpmath.mnorm(h) == 0:
         return 0 * norm(b) * b
     return like(list(mpmath.lu_solve(h, mpmath.matrix(flat(b)))), b) + 0 * norm(b)
 
 
 def low_enough(f: Function, x: Leaves, step: Leaves, bound: Number):
-    """Return whether f(x + step) <= f(x) + bound; True if f has no values.
+    """Return whether f(x + step) <= f(x) + bound, or True if f has no values.
 
-    A function without values is given by its gradients only, and counts as linear.
+    f has no values if the problem is a sequence of given gradients.
     """
     return f.value is None or f.value(x + step) <= f.value(x) + bound
 
@@ -138,8 +146,8 @@ def low_enough(f: Function, x: Leaves, step: Leaves, bound: Number):
 def decrease(f: Function, x: Leaves, y: Leaves, of_linear: Number):
     """Return f(x) - f(y), or `of_linear` if f has no values.
 
-    A function without values is given by its gradients only, and counts as linear.
-    `of_linear` is its decrease.
+    f has no values if the problem is a sequence of given gradients. It then counts as
+    linear, and `of_linear` is its decrease from x to y.
     """
     return of_linear if f.value is None else f.value(x) - f.value(y)
 

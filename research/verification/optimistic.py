@@ -15,8 +15,9 @@ def optimistic_gradient_descent(
 ) -> Iterator[Leaves]:
     """Yield the iterates of optimistic gradient descent.
 
-    The rule is that of Mokhtari, Ozdaglar & Pattathil (2020). In the first step, the
-    previous gradient is taken to be equal to the present one.
+    The rule is that of Mokhtari, Ozdaglar & Pattathil (2020): x_(t+1) = x_t - η ((α +
+    β) g_t - β g_(t-1)), where g_t is the gradient at x_t and η the learning rate. In
+    the first step, the previous gradient is taken to be equal to the present one.
     """
     before = None
     while True:
@@ -41,8 +42,10 @@ def optimistic_adam(
 ) -> Iterator[Leaves]:
     """Yield the iterates of optimistic Adam: algorithm 1 of Daskalakis et al. (2018).
 
-    In the first step, the previous direction of Adam is taken to be equal to the
-    present one. The arguments alpha, beta and nesterov are those of optax.
+    The step is -η ((α + β) d_t - β d_(t-1)), where d_t is the direction of Adam in step
+    t and η the learning rate. The paper has α = β = 1. In the first step, the previous
+    direction is taken to be equal to the present one. With nesterov=True, d_t is the
+    direction of NAdam. `eps_root` is added under the square root, as in optax.
     """
     m = v = zeros_like(x)
     before = None

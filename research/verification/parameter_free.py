@@ -37,8 +37,10 @@ def dog(
 ) -> Iterator[Leaves]:
     """Yield the iterates of DoG: equation (DoG) of Ivgi, Hinder & Carmon (2023).
 
-    The paper has no ε. ε and the default initial_distance are those of the authors'
-    code.
+    The step size is learning_rate · r_t / √(G_t + ε). Here r_t is the largest distance
+    of an iterate from the initial point x_0 so far, but at least `initial_distance`,
+    and G_t is the sum of the squared norms of the gradients. The paper has no ε. ε and
+    the default of initial_distance, 1e-6 (1 + |x_0|), are those of the authors' code.
     """
     start = x
     distance = (
@@ -76,7 +78,11 @@ def prodigy(
 ) -> Iterator[Leaves]:
     """Yield the iterates of Prodigy: algorithm 4 of Mishchenko & Defazio (2024).
 
-    The paper has eps_by_next_distance=False. The authors' code has True.
+    d_t is the estimate of the distance to the minimum in step t. It starts at
+    `initial_distance`. d_(t+1) is the larger of d_t and the new estimate times
+    `distance_factor`. b3 is the decay of the two averages for the estimate, where None
+    means √b2. ε is multiplied by d_(t+1) with eps_by_next_distance=True, as in the
+    authors' code, and by d_t with False, as in the paper.
     """
     start, d = x, initial_distance
     b3 = sqrt(b2) if b3 is None else b3
@@ -108,7 +114,10 @@ def dowg(
 ) -> Iterator[Leaves]:
     """Yield the iterates of DoWG: algorithm 1 of Khaled, Mishchenko & Jin (2023).
 
-    The ε is that of optax.
+    The step size is learning_rate · r_t² / (√V_t + ε). Here r_t is the largest distance
+    of an iterate from the initial point so far, but at least `initial_distance`, and
+    V_t is the sum of r_k² |g_k|² over the gradients g_1, ..., g_t. The paper has no ε.
+    ε is that of optax.
     """
     start, distance, total = x, initial_distance, 0
     while True:
@@ -129,7 +138,9 @@ def cocob(
 ) -> Iterator[Leaves]:
     """Yield the iterates of COCOB: algorithm 2 of Orabona & Tommasi (2017).
 
-    The rate multiplies the gradient, as in optax.
+    `learning_rate` multiplies the gradient, as in optax. `alpha` is the paper's α,
+    which limits the first steps. `eps` is the initial value of the paper's L, the
+    largest absolute gradient so far.
     """
     start = x
     bets = sizes = reward = zeros_like(x)
@@ -155,7 +166,11 @@ def dadapt_adamw(
     initial_distance: float = 1e-6,
     weight_decay: float = 0.0,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of D-Adapted Adam of Defazio & Mishchenko (2023)."""
+    """Yield the iterates of D-Adapted Adam of Defazio & Mishchenko (2023).
+
+    The estimate d of the distance to the minimum starts at `initial_distance` and never
+    falls. `learning_rate` is a factor of the step size.
+    """
     d, r, root = initial_distance, 0, sqrt(b2)
     m = v = s = zeros_like(x)
     for t in count(1):
@@ -187,10 +202,12 @@ def mechanic(
 ) -> Iterator[Leaves]:
     """Yield the iterates of Mechanic around Adam.
 
-    Mechanic is algorithm 1 of Cutkosky, Defazio & Mehta (2023).
-
-    h is minus the product of the gradient, with weight decay, and the sum of Adam's
-    steps. Its clip is that of optax and of the authors' code.
+    Mechanic is algorithm 1 of Cutkosky, Defazio & Mehta (2023). It multiplies the sum
+    of Adam's steps, with the rate `learning_rate`, by the sum of several scales. Scale
+    i = 1, ..., num_betas has the decay 1 - 10^(-i) and starts at `initial_scale`. For
+    num_betas, None means 6.
+    The paper's h is minus the inner product of the gradient, with weight decay, and the
+    sum of Adam's steps. h is clipped as in optax and in the authors' code.
     """
     n = 6 if num_betas is None else num_betas
     betas = [1 - mpmath.mpf(1) / 10**i for i in range(1, n + 1)]
@@ -230,7 +247,9 @@ def momo(
 ) -> Iterator[Leaves]:
     """Yield the iterates of MoMo of Schaipp et al. (2024).
 
-    adapt_lower_bound=True is the paper's MoMo*.
+    `learning_rate` is the largest step size, and `lower_bound` a lower bound of the
+    objective. adapt_lower_bound=True is the paper's MoMo*, which estimates the lower
+    bound again in each step, but never below `lower_bound`.
     """
     bound, a = lower_bound, 1 + learning_rate * weight_decay
     m, value, product = zeros_like(x), 0, 0
@@ -265,7 +284,10 @@ def momo_adam(
 ) -> Iterator[Leaves]:
     """Yield the iterates of MoMo-Adam of Schaipp et al. (2024).
 
-    adapt_lower_bound=True is the paper's MoMo-Adam*.
+    The largest step size in step t is η / (1 - β1^t), where η is `learning_rate` and β1
+    is `b1`. `lower_bound` is a lower bound of the objective. adapt_lower_bound=True is
+    the paper's MoMo-Adam*, which estimates the lower bound again in each step, but
+    never below `lower_bound`.
     """
     bound, a = lower_bound, 1 + learning_rate * weight_decay
     m, v, value, product = zeros_like(x), zeros_like(x), 0, 0

@@ -21,7 +21,11 @@ from research.verification.problems import PROBLEMS
 
 
 def first_scale(g: Leaves, first_step: str):
-    """Return min(1, 1 / |g|): |g| is |g|_2 for first_step "euclidean", else |g|_1."""
+    """Return min(1, 1 / |g|), the factor of the gradient g in the first step.
+
+    |g| is the Euclidean norm for first_step "euclidean", and the sum of the absolute
+    entries for "absolute".
+    """
     return capped(
         norm(g) if first_step == "euclidean" else dot(absolute(g), zeros_like(g) + 1)
     )
@@ -37,9 +41,12 @@ def bfgs(
 ) -> Iterator[Leaves]:
     """Yield the iterates of algorithm 6.1 of Nocedal & Wright, with update (6.17).
 
-    H is the approximation of the inverse Hessian, and a pair has the last changes of
-    the params and of the gradient. Before the first pair is used, H is the identity
-    times the factor (6.20).
+    The rule is BFGS. H is the approximation of the inverse Hessian, and a pair (s, y)
+    has the last changes of the params and of the gradient. A pair changes H only if
+    sᵀy > min_curvature. As long as no pair is used, the direction is minus the gradient
+    times `first_scale`. Before the first pair is used, H is set to the identity times
+    the factor (6.20). The line search begins with the step length `learning_rate`. With
+    linesearch=None, this is the step length.
     """
     g, inverse = f.gradient(x), None
     while True:
@@ -73,9 +80,11 @@ def lbfgs(
 ) -> Iterator[Leaves]:
     """Yield the iterates of L-BFGS: algorithms 7.4 and 7.5 of Nocedal & Wright.
 
-    The memory has pairs of the last changes of the params and of the gradient. As long
-    as it is empty, the direction is minus the gradient times `first_scale`. Otherwise
-    the initial inverse Hessian is the identity times the scale γ of (7.20).
+    The memory has the last `memory_size` pairs (s, y), the changes of the params and of
+    the gradient in a step with sᵀy > min_curvature. As long as the memory is empty, the
+    direction is minus the gradient times `first_scale`. Otherwise the initial inverse
+    Hessian is the identity times the scale γ of (7.20). The line search begins with the
+    step length `learning_rate`. With linesearch=None, this is the step length.
     """
     g, pairs = f.gradient(x), []
     while True:

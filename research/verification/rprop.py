@@ -16,7 +16,14 @@ def rprop(
     min_step_size: float = 1e-6,
     max_step_size: float = 50.0,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of iRprop- of Igel & Hüsken (2003)."""
+    """Yield the iterates of iRprop- of Igel & Hüsken (2003).
+
+    Each entry of the params has its own step size, which begins with `learning_rate`.
+    It is multiplied by `eta_plus` if the gradient of this entry has the same sign as in
+    the last step, and by `eta_minus` if the sign has changed. It stays between
+    `min_step_size` and `max_step_size`. After a change of sign, the entry does not
+    move, and its next gradient changes no step size.
+    """
     before = step = zeros_like(x)
     size = zeros_like(x) + learning_rate
     while True:

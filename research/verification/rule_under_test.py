@@ -285,15 +285,16 @@ def _kind(value: Any) -> str:
 
 
 def is_a_guard(constructor: Any) -> bool:
-    """Return whether a constructor is the package's wrapper of a rule already made."""
+    """Return whether this is a constructor that `guarded` made from a finished rule."""
     return getattr(constructor, "__module__", "") == guarded.__module__
 
 
 def source_digest(make_rule: Any) -> str | None:
-    """Return the SHA-256 digest of a constructor's source code.
+    """Return the SHA-256 digest of a constructor's source code, in hexadecimal digits.
 
     The source is that of the constructor's function only, not of the functions that it
-    calls. The result is None if the source is unknown.
+    calls. The result is None if the source is unknown, or if `guarded` made the
+    constructor from a finished gradient transformation.
     """
     constructor = inspect.unwrap(make_rule)
     # The source of a rule that is already made is not available.

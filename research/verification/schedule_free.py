@@ -32,7 +32,9 @@ def schedule_free_sgd(
     """Yield the points y of schedule-free descent, by Defazio et al. (2024).
 
     The gradients are taken at y. The rule is that of the introduction of the paper.
-    Weights, warm-up and weight decay are those of its algorithm 1.
+    Weights, warm-up and weight decay are those of its algorithm 1: the rate η_t grows
+    linearly during `warmup_steps` steps, and step t has the weight η_t^weight_power in
+    the average. b1 is the weight of the average in y.
     """
     y = z = x
     total = 0
@@ -61,7 +63,9 @@ def schedule_free_adamw(
 ) -> Iterator[Leaves]:
     """Yield the points y of schedule-free AdamW: algorithm 1 of Defazio et al. (2024).
 
-    The gradients are taken at y.
+    The gradients are taken at y. The rate η_t grows linearly during `warmup_steps`
+    steps, and step t has the weight η_t^weight_power in the average. b1 is the weight
+    of the average in y.
     """
     y = z = x
     v = zeros_like(x)
@@ -120,8 +124,8 @@ def optax_sgd(
 
     optax's own warm-up has an error (open pull request 1744). For the step, optax
     evaluates the schedule with a count from 0, and for the weight of the average with a
-    count from 1. With warm-up, this function therefore does not
-    return optax's rule, but builds the rule from smaller transformations of optax.
+    count from 1. With warm-up, this function therefore does not return optax's rule,
+    but builds the rule from smaller transformations of optax.
     """
     if not warmup_steps:
         rule = optax.contrib.schedule_free_sgd(
@@ -145,8 +149,8 @@ def optax_adamw(
     """Return optax.contrib.schedule_free_adamw, with a corrected warm-up.
 
     For the step, optax evaluates the schedule of the warm-up with a count from 0, and
-    for the weight of the average with a count from 1. With warm-up, this
-    function therefore does not return optax's rule, but builds the rule from smaller
+    for the weight of the average with a count from 1. With warm-up, this function
+    therefore does not return optax's rule, but builds the rule from smaller
     transformations of optax.
     """
     if not warmup_steps:

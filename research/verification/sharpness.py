@@ -19,8 +19,8 @@ def sam(
     """Yield the iterates of SAM: algorithm 1 of Foret et al. (2021) with p = 2.
 
     p = 2 means that |g| is the Euclidean norm. For the params w and the objective L
-    with the gradient g, the steps are ε̂ = ρ g / |g| and w <- w - η ∇L(w + ε̂), where η
-    is the learning rate.
+    with the gradient g, the steps are ε̂ = ρ g / |g| and w <- w - η ∇L(w + ε̂). Here η
+    is the learning rate, and ρ is `rho`. If g is 0, ε̂ is 0.
     """
     while True:
         g = f.gradient(x)

@@ -19,7 +19,11 @@ def lion(
     b2: float = 0.99,
     weight_decay: float = 1e-3,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of Lion: algorithm 2 of Chen et al. (2023)."""
+    """Yield the iterates of Lion: algorithm 2 of Chen et al. (2023).
+
+    `b2` is the decay of the momentum. `b1` is the weight of the old momentum in the
+    average of momentum and gradient whose sign is the step.
+    """
     m = zeros_like(x)
     while True:
         g = f.gradient(x)
@@ -39,9 +43,11 @@ def adopt(
 ) -> Iterator[Leaves]:
     """Yield the iterates of ADOPT of Taniguchi et al. (2024).
 
-    v is the moving average of the squared gradients. The first gradient only gives its
-    start v_0. After that, step t = 1, 2, ... divides the gradient by the root of v,
-    clips the quotient to ±t^(1/4), and averages it.
+    v is the moving average of the squared gradients. The first gradient only gives the
+    start of v, and the first iterate is the initial point. Each later step, counted by
+    t = 1, 2, ..., divides the gradient by the larger of √v and `eps`, clips the
+    quotient to ±t^(1/4), and moves along the average of these quotients.
+    use_clipping=False leaves out the clipping.
     """
     m = zeros_like(x)
     v = f.gradient(x) ** 2

@@ -30,9 +30,10 @@ def polyak_step(
 ) -> Iterator[Leaves]:
     """Yield the iterates of gradient descent with Polyak's step size (1969).
 
-    The step size is (f - f_min) / (|g|² + ε), where g is the gradient of f, and ε is
-    from optax. Its upper limit, `max_learning_rate`, is that of Loizou et al. (2021),
-    equation (3).
+    The step size is (f - f_min) / (|g|² + ε), where g is the gradient of f. Polyak has
+    ε = 0. The step size is at most `max_learning_rate`, as in Loizou et al. (2021),
+    equation (3), where None means no limit. positive_part=True replaces a negative
+    f - f_min by 0. `learning_rate` multiplies the step size.
     """
     while True:
         g = f.gradient(x)
@@ -51,9 +52,10 @@ def barzilai_borwein(
 ) -> Iterator[Leaves]:
     """Yield the iterates of equations (5) and (6) of Barzilai & Borwein (1988).
 
-    If the curvature ⟨s, y⟩ is not positive, the step size does not change. Here s is
-    the last change of the params, and y that of the gradient. With short=True, the step
-    size is ⟨s, y⟩ / ⟨y, y⟩, else ⟨s, s⟩ / ⟨s, y⟩.
+    The first step size is `learning_rate`. With short=True, each later step size is
+    ⟨s, y⟩ / ⟨y, y⟩, else ⟨s, s⟩ / ⟨s, y⟩. Here s is the last change of the params, and
+    y that of the gradient. If the curvature ⟨s, y⟩ is not positive, the step size does
+    not change.
     """
     g, step = f.gradient(x), learning_rate
     while True:
@@ -68,8 +70,9 @@ def barzilai_borwein(
 def adgd(x: Leaves, f: Function, learning_rate: float = 1e-3) -> Iterator[Leaves]:
     """Yield the iterates of AdGD: algorithm 1 of Malitsky & Mishchenko (2020).
 
-    λ is the step size, and θ the ratio of the last two step sizes. If the iterates do
-    not move, λ and θ do not change.
+    λ is the step size, and θ the ratio of the last two step sizes. The first λ is
+    `learning_rate`, and the first θ is infinite. If the iterates do not move, λ and θ
+    do not change.
     """
     g, step, theta = f.gradient(x), learning_rate, mpmath.inf
     while True:

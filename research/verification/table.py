@@ -39,11 +39,11 @@ class Cell(NamedTuple):
         the problem. The authority is the kind of reference: "formula", "optax" or
         "recorded". If the authority is "recorded" and the rule has no recorded
         results, there is no comparison, and the problem is "".
-      arguments: Arguments other than the defaults, as a user writes them; "" for the
+      arguments: Arguments other than the defaults, as a user writes them. "" for the
         defaults.
       deviation: The largest deviation of the rule from the authority, with its step and
-        leaf; None if there was no comparison.
-      reason: The reason why there was no comparison; None if there was a comparison.
+        leaf. None if there was no comparison.
+      reason: The reason why there was no comparison. None if there was a comparison.
       bound: Largest deviation that is allowed.
     """
 
@@ -73,8 +73,12 @@ def verification_table(
       on_rule: Function called before each rule with (number of rules done, number of
         all rules, name of this rule).
     Returns:
-      The comparisons, rule after rule: one for each dtype, problem, authority and set
-      of arguments (the defaults, and perhaps others).
+      List of the comparisons, rule after rule: one for each dtype, problem, authority
+      and set of arguments. The first set is the defaults. Most rules have a second set.
+    Raises:
+      ValueError: A name in rules, dtypes or authorities is unknown.
+      TypeError: rules, dtypes or authorities is not a sequence of names, or on_rule is
+        not callable.
     Example:
       >>> cells = verification_table(["gradient_descent"], ["float32"], ["formula"])
       >>> len(cells), max(cell.deviation.largest for cell in cells) < 1e-6

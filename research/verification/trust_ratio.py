@@ -33,8 +33,10 @@ def lars(
 ) -> Iterator[Leaves]:
     """Yield the iterates of LARS: algorithm 1 of You, Gitman & Ginsburg (2017).
 
-    The step of a leaf is multiplied by the ratio of two norms, which is 1 if a norm is
-    0. The arguments eps and separate_norms=False are from optax.
+    The step of a leaf is multiplied by the ratio c |x| / (|g| + λ |x| + ε). Here x is
+    the leaf, g its gradient, λ the weight decay, and c is `trust_coefficient`. The
+    ratio is 1 if |x| or the sum of the other two norms is 0. The paper has ε = 0. With
+    separate_norms=False, |g + λ x| takes the place of |g| + λ |x|, as in optax.
     """
     v = zeros_like(x)
     while True:
@@ -75,7 +77,7 @@ def novograd(
 ) -> Iterator[Leaves]:
     """Yield the iterates of NovoGrad: algorithm 1 of Ginsburg et al. (2019).
 
-    The argument eps_root is that of optax.
+    `eps_root` is added under the square root, as in optax. The paper does not have it.
     """
     m = zeros_like(x)
     for t in count(1):
@@ -93,7 +95,9 @@ def fromage(
 ) -> Iterator[Leaves]:
     """Yield the iterates of Fromage: algorithm 1 of Bernstein et al. (2020).
 
-    The argument min_norm is that of optax.
+    The step of a leaf is the gradient times the quotient of the norms of the leaf and
+    of the gradient. `min_norm` replaces a smaller norm, as in optax. After the step,
+    the params are divided by √(1 + η²), where η is the learning rate.
     """
     while True:
         g = f.gradient(x)

@@ -76,7 +76,9 @@ def walk(
     Returns:
       The Walk.
     Raises:
-      TypeError: The rule changes the structure, shape or dtype of the updates or state.
+      TypeError: The rule changes the structure, shape or dtype of the updates or state,
+        rule is not a gradient transformation, problem is not a Problem, or dtype is not
+        a floating dtype.
       ValueError: `num_steps` is not a positive integer, or is too large.
     Example:
       >>> from research.verification.problems import PROBLEMS
@@ -261,7 +263,7 @@ def walk_exactly(
     num_steps: int = NUM_STEPS,
     **arguments: Any,
 ) -> Walk:
-    """Run a formula on a problem in arithmetic of fifty digits: return the trajectory.
+    """Run a formula on a problem with fifty digits, and return the trajectory.
 
     Args:
       formula: Generator function of a `Formula`.
@@ -272,7 +274,8 @@ def walk_exactly(
     Returns:
       The Walk, rounded to float64 at the end.
     Raises:
-      ValueError: The problem has neither `gradients` nor `exact`.
+      ValueError: The problem has neither `gradients` nor `exact`, or `num_steps` is not
+        a positive integer or is too large.
       ZeroDivisionError: The formula divides by zero.
     Example:
       >>> from research.verification.cards import FORMULAS
@@ -372,11 +375,12 @@ class Deviation(NamedTuple):
     """Largest difference between two trajectories from one start.
 
     Attributes:
-      largest: The largest difference, as `distance` defines it.
+      largest: The largest difference, as `distance` or `deviation` defines it.
       step: First step, counted from 0, after which the largest difference occurs.
-      leaf: Path of the leaf with the largest difference; "" for a bare array.
-      first: First step, counted from 0, at which the difference exceeds `distance`'s
-        tolerance; -1 if there is none.
+      leaf: Path of the leaf with the largest difference. "" if the params are one
+        array.
+      first: First step, counted from 0, at which the difference exceeds the tolerance
+        of `distance`, or 0 in `deviation`. -1 if there is none.
     """
 
     largest: float
@@ -397,12 +401,12 @@ def distance(
     If the problem is a sequence of gradients, the updates u of `found` and v of
     `reference` are compared entry by entry. The difference is the maximum of |u - v| /
     max_t |v_t|, where max_t is the maximum over the steps for this entry. Entries with
-    small updates therefore count as much as entries with large ones. If the updates of
-    `found` are differences of stored iterates, they have the rounding errors of the
-    iterates. |u - v| is then divided by the larger of max_t |v_t| and |y|, where y is
-    the iterate of `reference` at this step. If a gradient is NaN, the iterates are
-    compared instead: the difference of two params that are NaN says nothing about an
-    update.
+    small updates therefore count as much as entries with large ones. If max_t |v_t| is
+    0, the difference is 0 where u = 0, and inf elsewhere. If the updates of `found` are
+    differences of stored iterates, they have the rounding errors of the iterates. |u -
+    v| is then divided by the larger of max_t |v_t| and |y|, where y is the iterate of
+    `reference` at this step. If a gradient is NaN, the iterates are compared as for a
+    function, because the update of params that are NaN is NaN whatever the rule does.
 
     If only one of two compared values is finite, the difference is inf. If both values
     are NaN, the difference is 0 if the problem has NaN in its gradients, and inf if it

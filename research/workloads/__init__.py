@@ -50,45 +50,49 @@ WORKLOADS: dict[str, Callable[..., Workload]] = {
 def make_workload(name: str, **options: Any) -> Workload:
     """Build the workload with this name: its data, objective and optimum.
 
-    For each name, the last four workloads with different options are kept. A second
-    call with the same name and options then returns the same object, so the optimum is
-    not computed again.
+    The last four workloads of each name are cached. A call with the name and options of
+    a cached workload returns the same object, and the optimum is not computed again.
 
-    | name | model, loss | training rows, features | penalty |
+    | name | model, loss | training rows, features | penalty λ |
     |---|---|---|---|
-    | diabetes | linear, squared error; x and y standardised | 309, 10 | none |
-    | diabetes_ridge | the same | 309, 10 | 0.1 |
-    | diabetes_bmi | linear, squared error; y in its own units | 309, 1 | none |
+    | diabetes | linear, half the squared error; y standardised | 309, 10 | none |
+    | diabetes_ridge | as diabetes | 309, 10 | 0.1 |
+    | diabetes_bmi | linear, half the squared error; y in its units | 309, 1 | none |
     | breast_cancer | logistic | 398, 30 | 0.01 |
     | breast_cancer_two_features | logistic | 398, 2 | 0.01 |
     | digits | softmax, 10 classes | 1257, 64 | 0.01 |
     | overlapping_50k | logistic; Gaussian classes | 50,000, 20 | 0.0001 |
-    | overlapping_1m | the same | 1,000,000, 10 | 0.0001 |
+    | overlapping_1m | logistic; Gaussian classes | 1,000,000, 10 | 0.0001 |
     | ill_conditioned | linear; condition number 10,000 | 2,000, 50 | none |
-    | noisy_quadratic | ½ (x - x_i)ᵀH(x - x_i) | 2,000, 100 | none |
+    | noisy_quadratic | mean of quadratics (see below) | 2,000, 100 | none |
     | quadratic | 20 variables, eigenvalues 0.01 to 1 | - | - |
     | rosenbrock | 2 variables | - | - |
 
+    A penalty λ adds λ/2 |w|² to the objective, where w are the weights without the
+    intercept. In noisy_quadratic, the objective is the mean of ½ (x - x_i)ᵀH(x - x_i)
+    over the examples x_i, with the params x and a fixed matrix H. The last two
+    workloads are functions without data.
+
     Rows are split at random with seed 0: 70 % for training, 15 % for validation, 15 %
-    for test. Except in noisy_quadratic, x is standardised on the training part. A
-    penalty λ adds λ/2 |w|² to the objective. Intercepts are not penalised. The optimum
-    is the minimum of the objective on the training part, or of the function for the
-    last two names, which have no data.
+    for test. The features are standardised by their mean and standard deviation in the
+    training part, except in noisy_quadratic. The optimum minimises the objective on the
+    training part, or the function if there are no data.
 
     Args:
       name: One of `WORKLOADS`.
       **options: Options of the workload's constructor. All constructors accept dtype
-        ("float64" by default). Constructors of problems with data accept holdout:
-        holdout=False means that all rows are used for training, and that validation and
-        test are None. Some constructors accept a size or a condition number; see their
-        signatures.
+        ("float64" by default). Constructors of problems with data accept holdout. With
+        holdout=False, all rows are used for training, and the validation and test parts
+        are None. Some constructors accept a size or a condition number: see the
+        signature of the function `research.workloads.<name>`.
     Returns:
       The workload. Its arrays have the given dtype; labels are int32.
     Raises:
       ValueError: The name is unknown, an option is out of range, or dtype is float64
-        but JAX's 64-bit mode is off. For an unknown name, the message suggests the
-        nearest name.
-      TypeError: dtype is not floating, or the constructor has no such option.
+        but JAX's 64-bit mode is off. For an unknown name, the message suggests similar
+        names.
+      TypeError: dtype is not floating, holdout is not True or False, or the constructor
+        has no such option.
     Example:
       >>> from research import backend
       >>> backend.configure(x64=True)
@@ -105,16 +109,19 @@ def make_workload(name: str, **options: Any) -> Workload:
 
 
 def known_optimum(workload: Workload) -> Optimum:
-    """Return the workload's optimum, for measuring f - f*.
+    """Return the optimum of a workload, or raise an error if it is not known.
+
+    The field `value` of the optimum is the minimum f* of the training objective f. It
+    is needed to compute f - f*.
 
     Args:
       workload: A named problem.
     Returns:
-      The optimum.
+      workload.optimum, an `Optimum`.
     Raises:
       TypeError: The argument is not a Workload.
-      ValueError: The workload has no optimum with a finite value. The message says how
-        to add one.
+      ValueError: workload.optimum is None, or its value is NaN or infinite. The message
+        says how to add an optimum.
     """
     check_instance("workload", workload, Workload, "Make one by make_workload(name).")
     optimum = workload.optimum

@@ -26,10 +26,11 @@ SPLIT_SEED = 0
 
 
 def constructor(build: Callable[..., Workload]) -> Callable[..., Workload]:
-    """Return a constructor that keeps its last four workloads, by dtype and options.
+    """Decorate a constructor of workloads: check its options and cache its results.
 
-    A call with the dtype and the options of one of these workloads returns this
-    workload. The dtype is checked at every call.
+    The decorated constructor keeps its last four workloads. A call with the dtype and
+    options of one of these workloads returns the same object. The dtype and the options
+    are checked at every call.
     """
     remembered = functools.lru_cache(maxsize=4)(build)
 
@@ -44,10 +45,10 @@ def constructor(build: Callable[..., Workload]) -> Callable[..., Workload]:
 
 
 def rows_for(n: int, holdout: bool) -> int:
-    """Return how many rows are needed so that n rows are used for training.
+    """Return how many rows a dataset needs so that n of them are used for training.
 
-    With holdout, 70 % of the rows are used for training. Without holdout, all rows are
-    used.
+    If holdout is True, 70 % of the rows are used for training. Otherwise all rows are
+    used for training.
     """
     check_size("n", n, 100)
     return math.ceil(n / 0.7) if holdout else n
@@ -58,9 +59,9 @@ def in_batches(
 ) -> tuple[Any, ...]:
     """Return the training, validation and test batches.
 
-    `parts` are pairs (x, y), one for each of these batches, or one pair for training
-    alone. With one pair, the validation and test batches are None. The inputs get
-    `dtype` and the targets `target_dtype`.
+    `parts` contains three pairs (x, y), one for each of these batches, or only the pair
+    for training. With one pair, the validation and test batches are None. The inputs x
+    are converted to `dtype`, and the targets y to `target_dtype`.
     """
     batches = (
         Batch(jnp.asarray(x, dtype), jnp.asarray(y, target_dtype)) for x, y in parts
@@ -81,9 +82,11 @@ def _check_options(options: dict[str, Any]) -> None:
 
 
 def check_size(name: str, value: Any, entries: int = 1) -> None:
-    """Raise ValueError unless a size is a positive integer that fits into memory.
+    """Raise ValueError if a size is not a positive integer, or is too large.
 
-    The memory is that of an array of shape (value, entries).
+    A value is too large if it is above 2**31 - 1, or if a float64 array of shape
+    (value, entries) needs more than half of this machine's memory. `name` is the name
+    of the size in the message.
     """
     check_count(name, value)
     check_most(**{name: value})
@@ -123,7 +126,7 @@ def _available(dtype: DTypeLike) -> np.dtype:
 
 
 def data_digest(workload: Workload) -> str:
-    """Return the SHA-256 digest of all arrays of the parts of a workload.
+    """Return the SHA-256 digest of the training, validation and test data, in hex.
 
     The digest depends on the bytes, dtype and shape of each array.
     """

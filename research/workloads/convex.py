@@ -73,8 +73,8 @@ def diabetes(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
 def diabetes_ridge(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
     """Build `diabetes` with the penalty 0.1/2 |w|² on the weights w.
 
-    The penalty lowers the condition number from 520 to 40. `make_workload` explains the
-    options.
+    The penalty lowers the condition number of the Hessian from 520 to 40.
+    `make_workload` explains the options.
     """
     data = datasets.load("diabetes_raw")
     return _supervised(
@@ -86,8 +86,8 @@ def diabetes_ridge(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Wor
 def diabetes_bmi(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
     """Build the linear regression of disease progression on the body mass index.
 
-    The body mass index is standardised. The target is not; it keeps its own units.
-    `make_workload` explains the options.
+    The body mass index is standardised. The target keeps its own units. `make_workload`
+    explains the options.
     """
     return _supervised(
         "diabetes_bmi", _REGRESSION, _only("diabetes_raw", "bmi"), 0.0, holdout, dtype
@@ -127,7 +127,7 @@ def breast_cancer_two_features(
 
 @constructor
 def digits(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
-    """Build the softmax regression of the digit that an 8 by 8 image shows.
+    """Build a softmax regression that classifies 8 by 8 images of digits.
 
     `make_workload` explains the options.
     """
@@ -142,8 +142,9 @@ def overlapping_50k(
 ) -> Workload:
     """Build a logistic regression on many rows: two Gaussian classes in 20 dimensions.
 
-    The features are correlated. There are n training rows. The Bayes accuracy is 0.841.
-    `make_workload` explains the options.
+    The features are correlated. There are n training rows. The highest accuracy that a
+    classifier can reach on these classes (the Bayes accuracy) is 0.841. `make_workload`
+    explains the other options.
     """
     data = datasets.overlapping_classes(0, rows_for(n, holdout), 20, 2.0, 200.0)
     return _supervised("overlapping_50k", _TWO_CLASSES, data, 1e-4, holdout, dtype)
@@ -153,10 +154,10 @@ def overlapping_50k(
 def overlapping_1m(
     *, n: int = 1_000_000, holdout: bool = True, dtype: DTypeLike = "float64"
 ) -> Workload:
-    """Build a logistic regression on a million rows, two classes in 10 dimensions.
+    """Build a logistic regression on many rows: two Gaussian classes in 10 dimensions.
 
-    The classes are Gaussian. There are n training rows. The Bayes accuracy is 0.841.
-    `make_workload` explains the options.
+    There are n training rows. The highest accuracy that a classifier can reach on these
+    classes (the Bayes accuracy) is 0.841. `make_workload` explains the other options.
     """
     data = datasets.overlapping_classes(0, rows_for(n, holdout), 10, 2.0, 10.0)
     return _supervised("overlapping_1m", _TWO_CLASSES, data, 1e-4, holdout, dtype)
@@ -168,9 +169,9 @@ def ill_conditioned(
 ) -> Workload:
     """Build an ill-conditioned linear regression on generated data.
 
-    There are n training rows. By default, the condition number after the inputs are
-    standardised is about 10,000, and R² at the optimum is about 0.95. `make_workload`
-    explains the options.
+    There are n training rows with 50 features. With the default options, the condition
+    number of the Hessian is about 10,000, and R² at the optimum is about 0.95.
+    `make_workload` explains the other options.
     """
     data = datasets.linear_problem(
         0, rows_for(n, holdout), 50, 0.5, 12_000.0
@@ -184,16 +185,17 @@ def noisy_quadratic(
 ) -> Workload:
     """Build the mean of ½ (x - x_i)ᵀH(x - x_i) over n training examples x_i.
 
-    The x_i are drawn from N(c, 0.36 I) in 100 dimensions, and the centre c is a fixed
-    draw from N(0, I). The minimiser is the mean of the x_i. The matrix H is not
-    diagonal. As in DeepOBS (Schneider et al. 2019), 90 of its 100 eigenvalues are drawn
-    from [0, 1] and 10 from [30, 60]. Zhang et al. 2019 (arXiv 1907.04164) describe the
-    effect of batch size on such problems.
+    The params are the vector x of 100 entries, and H is a fixed matrix. The examples
+    x_i are drawn from N(c, 0.36 I), where the centre c is a fixed draw from N(0, I).
+    The minimiser is the mean of the x_i. H is symmetric and not diagonal. As in DeepOBS
+    (Schneider et al. 2019), 90 of its 100 eigenvalues are drawn uniformly from [0, 1]
+    and 10 from [30, 60]. Zhang et al. 2019 (arXiv 1907.04164) describe the effect of
+    batch size on such problems.
 
-    In a batch, batch.x has the x_i, and batch.y has the numbers ½ x_iᵀHx_i. Let m be
-    the mean of the x_i in the batch. The objective is then ½ (x - m)ᵀH(x - m) +
-    mean(batch.y) - ½ mᵀHm, so a batch of any size needs only two products with H.
-    `make_workload` explains the options.
+    The field x of a batch contains the examples x_i of the batch, and its field y the
+    numbers y_i = ½ x_iᵀHx_i. Let m be the mean of these x_i. The objective is computed
+    as ½ (x - m)ᵀH(x - m) + mean(y_i) - ½ mᵀHm, which needs two products with H for a
+    batch of any size. `make_workload` explains the other options.
     """
     random = np.random.default_rng(0)
     eigenvalues = np.concatenate([random.uniform(0, 1, 90), random.uniform(30, 60, 10)])

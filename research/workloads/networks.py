@@ -29,8 +29,8 @@ class NetworkWorkload(NamedTuple):
     Attributes:
       workload: The problem. It has a training and a validation part, and no optimum.
       batch_size: Number of examples in a mini-batch.
-      num_epochs: Length of the training in epochs. A schedule of the learning rate has
-        the same length.
+      num_epochs: Length of the training in epochs. A learning-rate schedule has the
+        same length.
     """
 
     workload: Workload
@@ -49,12 +49,12 @@ class NetworkWorkload(NamedTuple):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Number of steps in an epoch, without an incomplete last batch."""
+        """Number of steps in an epoch, which is the number of complete batches."""
         return self.num_examples // self.batch_size
 
     @property
     def num_steps(self) -> int:
-        """Number of steps of a training."""
+        """Number of steps of the whole training, num_epochs * steps_per_epoch."""
         return self.num_epochs * self.steps_per_epoch
 
 
@@ -70,26 +70,28 @@ def network_workload(
     num_epochs: int = 20,
     accuracy: bool = True,
 ) -> NetworkWorkload:
-    """Make a network workload from a model, a loss and arrays.
+    """Make a network workload from a model, a loss and data.
 
     Args:
       name: Name of the workload in tables and files.
       model: Model, for example from `research.models` or a Linen module by
         `research.models.from_linen`.
-      loss: Loss of one example, (prediction, target) -> ().
-      train, validation: Parts of the data. The score of a training is its loss on the
-        validation part.
-      test: Part of the data on which the accuracy is reported; None if there is none.
+      loss: Function (prediction, target) -> loss of one example, shape ().
+      train, validation: Training and validation part of the data. The score of a
+        training is the mean loss on the validation part.
+      test: Part of the data on which the accuracy is reported. None means that there is
+        no such part.
       batch_size: Number of examples in a mini-batch.
       num_epochs: Length of the training in epochs.
-      accuracy: Whether the accuracy on the test part is reported. The model must then
-        be a classifier.
+      accuracy: True for a classifier: its metric is the accuracy. With False, the
+        workload has no metric.
     Returns:
-      The workload.
+      The network workload. Its `workload` has no optimum.
     Raises:
-      ValueError: There is no validation part, the batch is larger than the training
-        part, or a size is not positive.
-      TypeError: The model is not a Model, or a part is not a Batch.
+      ValueError: validation is None, batch_size is larger than the number of training
+        examples, or batch_size or num_epochs is not a positive integer.
+      TypeError: The name is not a str, the model is not a Model, the loss is not a
+        function of two arguments, or train or validation is not a Batch.
     Example:
       >>> x, y = jnp.ones((40, 3)), jnp.zeros(40, jnp.int32)
       >>> parts = Batch(x[:32], y[:32]), Batch(x[32:], y[32:])
@@ -134,7 +136,7 @@ def network_workload(
 
 
 def mlp_digits(*, size: str = "small") -> NetworkWorkload:
-    """MLP on 8x8 digits, trained for 20 epochs.
+    """Build an MLP for 8x8 images of digits, to be trained for 20 epochs.
 
     Its layers have 64-64-10 units, or 64-512-512-10 units if size is "large".
     """
@@ -146,9 +148,10 @@ def mlp_digits(*, size: str = "small") -> NetworkWorkload:
 
 
 def cnn_digits(*, size: str = "small") -> NetworkWorkload:
-    """CNN on 8x8 digits, trained for 15 epochs.
+    """Build a CNN for 8x8 images of digits, to be trained for 15 epochs.
 
-    Its convolutions have 8 and 16 channels, or 32 and 64 channels if size is "large".
+    Its two convolutions have 8 and 16 channels, or 32 and 64 channels if size is
+    "large". They are followed by a hidden dense layer of 32 or 128 units.
     """
     channels = {"small": (8, 16), "large": (32, 64)}[_checked(size)]
     hidden = {"small": (32,), "large": (128,)}[size]
@@ -160,9 +163,10 @@ def cnn_digits(*, size: str = "small") -> NetworkWorkload:
 
 
 def gru_digits(*, size: str = "small") -> NetworkWorkload:
-    """GRU on the rows of 8x8 digits, trained for 20 epochs.
+    """Build a GRU for 8x8 images of digits, to be trained for 20 epochs.
 
-    It has 32 units, or 256 units if size is "large".
+    The GRU reads one row of the image in each of its 8 steps. It has 32 units, or 256
+    units if size is "large".
     """
     hidden = {"small": 32, "large": 256}[_checked(size)]
     model = models.recurrent(8, hidden, 10, cell="gru", dtype=DTYPE)
@@ -175,12 +179,13 @@ def gru_digits(*, size: str = "small") -> NetworkWorkload:
 
 
 def gru_vowels(*, size: str = "small") -> NetworkWorkload:
-    """GRU on Japanese Vowels (downloaded), trained for 60 epochs.
+    """Build a GRU for the Japanese Vowels dataset, to be trained for 60 epochs.
 
-    It has 32 units, or 256 units if size is "large". A third of the training utterances
-    of each speaker are the validation part. The inputs are standardised by the mean and
-    standard deviation over all utterances and all steps, with the zeros after the end
-    of the shorter ones.
+    The dataset is downloaded if necessary. The GRU has 32 units, or 256 units if size
+    is "large". Every third utterance of the dataset's training part is used for
+    validation. Each input is standardised by its mean and standard deviation over all
+    utterances of the dataset's training part and over all steps. The steps include the
+    zeros with which shorter utterances are padded.
     """
     hidden = {"small": 32, "large": 256}[_checked(size)]
     data = datasets.vowels()
@@ -208,12 +213,13 @@ def gru_vowels(*, size: str = "small") -> NetworkWorkload:
 
 
 def gpt_characters(*, size: str = "small") -> NetworkWorkload:
-    """Character GPT on the bundled help text of Python: 2 layers, width 32, context 32.
+    """Build a GPT that predicts the next character of Python's help text.
 
-    With size="large", the network has 4 layers, width 128 and context 64. The text
-    depends on the version of Python, so losses can be compared only within one version.
-    The first 90 % of the text are used for training. An epoch is 4,096 windows, and the
-    training has 2 epochs.
+    The network has 2 layers, width 32 and context 32. With size="large", it has 4
+    layers, width 128 and context 64. The text depends on the version of Python, so
+    losses can be compared only within one version. The first 90 % of the text are used
+    for training, and the rest for validation. An epoch has 4,096 windows of one context
+    length each, and the training has 2 epochs.
     """
     width, layers, context = {"small": (32, 2, 32), "large": (128, 4, 64)}[
         _checked(size)
@@ -244,11 +250,12 @@ def gpt_characters(*, size: str = "small") -> NetworkWorkload:
 
 
 def autoencoder_digits(*, size: str = "small") -> NetworkWorkload:
-    """Deep autoencoder of 8x8 digits: 64-32-16-8-16-32-64 units; 30 epochs.
+    """Build a deep autoencoder of 8x8 images of digits, to be trained for 30 epochs.
 
-    With size="large", the network has 64-256-128-16-128-256-64 units. The network is a
-    classic example of ill-conditioned training (Hinton & Salakhutdinov, Science 313,
-    2006). The loss is the mean squared error of the 64 standardised pixels.
+    Its layers have 64-32-16-8-16-32-64 units, or 64-256-128-16-128-256-64 units if size
+    is "large". Deep autoencoders are a classic example of ill-conditioned training
+    (Hinton & Salakhutdinov, Science 313, 2006). The loss is the mean squared error of
+    the 64 standardised pixels.
     """
     half = {"small": (64, 32, 16, 8), "large": (64, 256, 128, 16)}[_checked(size)]
     model = models.mlp(
@@ -284,7 +291,7 @@ def make_network(name: str, *, size: str = "small") -> NetworkWorkload:
       name: One of `NETWORKS`.
       size: "small" (one training takes 0.02 to 5 seconds on one core) or "large".
     Returns:
-      The workload.
+      The network workload.
     Raises:
       ValueError: The name or the size is unknown.
       OSError: The data are missing and cannot be downloaded.

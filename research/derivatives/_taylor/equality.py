@@ -27,8 +27,12 @@ def equal_params(
 ) -> bool:
     """Return whether two equations of one primitive have equal parameters.
 
-    The derivative rule of a custom function is left out. JAX traces a rule again at
-    each call, so two of them have to be compared by what they compute.
+    The parameter that contains the derivative rule of a custom function is not
+    compared.
+
+    Args:
+      mine, other: Parameters of the two equations.
+      depth: Depth to which nested derivative rules are compared, as in `equal`.
     """
     return mine.keys() == other.keys() and all(
         equal(mine[name], other[name], depth) for name in mine if name != RULE
@@ -38,13 +42,17 @@ def equal_params(
 def equal(a: Any, b: Any, depth: int = DEPTH) -> bool:
     """Return whether two constants or parameters of equations are equal for certain.
 
-    Jaxprs are equal if they have the same equations and the same constants at every
-    depth. Arrays are equal if they have the same bits, so NaN equals NaN and 0 differs
-    from -0. A tracer equals only itself.
+    False means that they differ or that this is unknown. Jaxprs are equal if they have
+    the same equations and the same constants, also in the jaxprs inside them. Arrays
+    are equal if they have the same shape, dtype and bits, so NaN equals NaN and 0
+    differs from -0. A tracer equals only itself.
 
     Args:
-      a, b: Arrays, numbers, jaxprs, other parameters, or tuples and dicts of these.
-      depth: Number of nested custom rules that are compared.
+      a, b: Arrays, numbers, jaxprs, other parameters, or tuples, lists and dicts of
+        these.
+      depth: A custom derivative rule may call functions with rules of their own. Up to
+        this depth, the jaxprs of such rules are compared. Deeper rules count as equal
+        if their functions have the same name.
     """
     if a is b:
         return True
@@ -133,10 +141,11 @@ def _equal_equations(mine: Any, other: Any, depth: int) -> bool:
 
 
 def have_one_rule(mine: Any, other: Any) -> bool:
-    """Return whether two custom functions have the same rule for certain.
+    """Return whether two equations call custom functions with the same derivative rule.
 
-    They have it if the user's rule is one Python function that gets its arguments in
-    the same form. If JAX hides the function, the answer is False.
+    The result is True if both rules are the same Python function, called with arguments
+    of the same structure. It is False if they are not, or if JAX does not show the
+    Python function of a rule.
     """
     if mine.params[RULE] is other.params[RULE]:
         return True

@@ -73,13 +73,14 @@ class Context(NamedTuple):
     """Settings and memory of the evaluation of a jaxpr on power series.
 
     Attributes:
-      order: Largest order. Each equation is evaluated to this order before the next
-        one. None means that coefficients are computed when they are read: order k of
-        all equations before order k + 1.
-      known: Dict from the primitive and inputs of each evaluated equation to its
-        outputs. It is needed where the series of y(t) is computed from that of y'(t):
-        the formula for y' often contains y again. Without this dict, the number of
-        evaluations would double with each order.
+      order: Largest order of the coefficients. Each equation is evaluated to this order
+        before the next one. None means that coefficients are computed when they are
+        read. Coefficient k of all equations is then computed before coefficient k + 1.
+      known: Dict from (name of the primitive, names of the input series) to the list of
+        the equations with this key that were evaluated. With this dict, no equation is
+        evaluated twice. If the series of y(t) is computed from that of y'(t), the
+        formula for y' often contains y again. Without the dict, the number of
+        evaluations would then double with each order.
     """
 
     order: int | None
@@ -87,7 +88,12 @@ class Context(NamedTuple):
 
 
 class Known(NamedTuple):
-    """An equation that was evaluated, with the series of its inputs and outputs."""
+    """An equation that was evaluated, with the series of its inputs and outputs.
+
+    Attributes:
+      equation: The equation of a jaxpr.
+      inputs, outputs: A series for each input, and for each output.
+    """
 
     equation: Any
     inputs: Sequence[Series]
@@ -99,10 +105,10 @@ def evaluate(jaxpr: Any, inputs: Sequence[Series], context: Context) -> list[Ser
 
     Args:
       jaxpr: The closed jaxpr.
-      inputs: A series for each input.
-      context: How the jaxpr is evaluated.
+      inputs: Sequence with a series for each input.
+      context: Largest order, and the equations that were evaluated before.
     Returns:
-      A series for each output.
+      List with a series for each output.
     Raises:
       UnsupportedPrimitiveError: A primitive has no derivative rule for forward mode, or
         a function has a rule for reverse mode only (`jax.custom_vjp`).

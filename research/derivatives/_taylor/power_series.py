@@ -86,7 +86,8 @@ def differentiated(x: Series) -> Series:
 def grow(first: Any, slope: Callable[[int, list[Coefficient]], Coefficient]) -> Any:
     """Yield the coefficients of y with y(0) = first and y'(t) = Σ_k slope(k, y) t^k.
 
-    slope(k, y) receives the list y of the coefficients 0 to k.
+    The sum is over k = 0, 1, 2, ... In the call slope(k, y), y is the list of the
+    coefficients 0 to k of y(t).
     """
     y = [first]
     for k in itertools.count():
@@ -125,10 +126,10 @@ def product(
     This is the sum of a[j] b[k - j] over j from `first` to k.
 
     Args:
-      k: Number of the coefficient.
-      a, b: The factors.
+      k: Order of the coefficient.
+      a, b: The factors, each a series or the list of its first coefficients.
       first: Index of the first coefficient of a that is used.
-      call: Product of two coefficients.
+      call: Function that multiplies a coefficient of a and a coefficient of b.
     """
     pairs = ((a[j], b[k - j]) for j in range(first, k + 1))
     return total(

@@ -39,7 +39,7 @@ class Operation(NamedTuple):
     Attributes:
       name: Name of the primitive.
       params: Parameters of the primitive.
-      call: Function from the values of the inputs to a tuple of values.
+      call: Function from the values of the inputs to the tuple of the outputs.
     """
 
     name: str

@@ -296,7 +296,7 @@ def _atan_at(x: np.ndarray) -> Interval:
 
 
 def safe_size(size: np.ndarray) -> np.ndarray:
-    """Return numbers that are not negative, with the largest float for infinity."""
+    """Return non-negative numbers, with infinity replaced by the largest float."""
     return np.minimum(size, np.finfo(float).max)
 
 
@@ -669,11 +669,12 @@ def _cube_root_at(x: np.ndarray) -> Interval:
 def power(x: Interval, y: Interval) -> Interval:
     """Enclose x^y for all numbers in x and y.
 
-    If each y is one known integer, x^y is computed by products. If each y is the number
-    0.5, it is the square root. Otherwise it is e^(y log x) over the part of x above 0,
-    because a negative number has real powers with integer exponents only. If x then
-    contains negative numbers, `trouble` of the result is MAYBE_UNDEFINED (x^y may have
-    no value). If y also contains an integer, the result is the whole real line.
+    If each interval in y is a single integer, x^y is computed by products. If each is
+    the single number 0.5, x^y is the square root. Otherwise x^y is e^(y log x) over the
+    part of x above 0, because a negative number has real powers with integer exponents
+    only. If x then contains negative numbers, `trouble` of the result is
+    MAYBE_UNDEFINED (x^y may have no value), and if y also contains an integer, the
+    result is the whole real line.
     """
     if y.is_point and np.all(y.low == np.rint(y.low)) and np.all(np.abs(y.low) < 2**31):
         return _integer_powers(x, y)

@@ -37,8 +37,9 @@ class Enclosure(NamedTuple):
     """Proved bounds of the values of a function over a box.
 
     Attributes:
-      low, high: For every point of the box at which the function has a value, low <=
-        value <= high; float64, of the shape of the value. An end may be infinite.
+      low, high: The bounds, float64 arrays of the shape of the value. low <= value <=
+        high for every point of the box at which the function has a value. A bound may
+        be infinite.
       smooth: True if two statements are proved: the function has a value at every point
         of the box, and each comparison in the function has the same answer at all these
         points.
@@ -83,6 +84,8 @@ def enclose(f: Callable[..., Any], low: Any, high: Any) -> Enclosure:
       NotScalarError: f does not return one array.
       UnsupportedPrimitiveError: f uses an operation that cannot be enclosed. The
         message names its line.
+      RuntimeError: The processor replaces the smallest floats by 0, so rounding is not
+        as the proof assumes.
     References:
       Moore, Kearfott & Cloud, Introduction to interval analysis, 2009, chapter 5.
     Example:
@@ -111,14 +114,14 @@ def derivative_enclosure(
     Args:
       f: Function of one array of floats that returns one number.
       low, high: Ends of the box, as in `enclose`. high=None means the point low.
-      order: Order of the derivative, 1 to 10; at most 2 if low has axes. Each order
+      order: Order of the derivative, 1 to 10, or 1 to 2 if low has axes. Each order
         about doubles the size of the program.
     Returns:
       An `Enclosure`. Its arrays have shape () if low is a number. Otherwise they have
       the shape low.shape for order 1, and low.shape + low.shape for order 2.
     Raises:
       ValueError: As in `enclose`, or the order is out of range.
-      TypeError: As in `enclose`.
+      TypeError, RuntimeError: As in `enclose`.
       NotScalarError: f does not return one number.
       NotInexactError: f returns an integer or a bool.
       UnsupportedPrimitiveError: As in `enclose`, or f uses `stop_gradient` or a
@@ -240,7 +243,10 @@ class TimeOver(Exception):
 
 
 class Batched:
-    """Callable (low, high) -> enclosures of a function of a point over many boxes.
+    """Enclosure of a function over many boxes at once.
+
+    A call with (low, high), the ends of the boxes of shape (boxes, size), returns an
+    `Interval` with the enclosure for each box.
 
     Attributes:
       function: The function, mapped over points by `jax.vmap`.

@@ -49,15 +49,21 @@ class Interval(NamedTuple):
 def point(value: Any) -> Interval:
     """Return the interval [x, x] for each entry x of an array.
 
-    Floats are converted to float64, and integers to int64. Complex numbers raise a
-    TypeError.
+    Floats are converted to float64, and integers to int64. Bools are kept.
+
+    Raises:
+      TypeError: The array holds anything else, such as complex numbers.
+      NotImplementedError: An integer is too large for int64.
     """
     array = np.asarray(value)
     if array.dtype.kind == "f" or array.dtype.name == "bfloat16":
         array = array.astype(np.float64)
     elif array.dtype.kind in "iu":
         if array.size and int(np.max(array)) > np.iinfo(np.int64).max:
-            raise NotImplementedError("it has an integer beyond 2^63")
+            raise NotImplementedError(
+                "it has an integer beyond 2^63, which int64 cannot hold; use smaller "
+                "integers"
+            )
         array = array.astype(np.int64)
     elif array.dtype.kind != "b":
         raise TypeError(
@@ -70,7 +76,10 @@ def check_exact(x: Interval) -> None:
     """Raise NotImplementedError if float64 cannot hold the integers of an interval."""
     ends = (int(np.min(x.low, initial=0)), int(np.max(x.high, initial=0)))
     if max(map(abs, ends)) > 2**53:
-        raise NotImplementedError("its integers may lie beyond 2^53")
+        raise NotImplementedError(
+            "its integers may lie beyond 2^53, where float64 skips integers; use "
+            "smaller integers or a smaller box"
+        )
 
 
 def interval(low: Any, high: Any, *causes: Interval) -> Interval:
@@ -110,13 +119,13 @@ def up(x: np.ndarray) -> np.ndarray:
 
 
 def add_down(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return a lower bound of a + b, which is a + b itself if this is a float."""
+    """Return a lower bound of a + b. It equals a + b if a + b is a float."""
     total, error = _two_sum(a, b)
     return np.where(error >= 0, total, down(total))
 
 
 def add_up(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return an upper bound of a + b, which is a + b itself if this is a float."""
+    """Return an upper bound of a + b. It equals a + b if a + b is a float."""
     total, error = _two_sum(a, b)
     return np.where(error <= 0, total, up(total))
 
@@ -138,8 +147,9 @@ def polynomial_of_square(
 ) -> Interval:
     """Enclose Σ c_i s^i by Horner's scheme, for all numbers s in an interval in [0, 1].
 
-    The bounds are those of `multiply` and `add`. As s is not negative, two products of
-    ends are enough, and nothing is infinite.
+    The intervals c_0, c_1, ... are `coefficients`, and the interval of s is `square`.
+    The function is faster than `multiply` and `add`: because s is not negative, each
+    bound needs two products instead of four.
     """
     low, high = coefficients[-1].low, coefficients[-1].high
     for coefficient in coefficients[-2::-1]:
@@ -150,10 +160,11 @@ def polynomial_of_square(
 
 
 def positive_polynomial(coefficients: Sequence[Interval], x: Interval) -> Interval:
-    """Enclose Σ c_i x^i by Horner's scheme, for coefficients that make it positive.
+    """Enclose Σ c_i x^i by Horner's scheme, if all its partial sums are positive.
 
-    The sums c_i + c_(i + 1) x + ... must be positive for all numbers x in the interval,
-    which is bounded. Two products of ends are enough, as in `polynomial_of_square`.
+    The intervals c_0, c_1, ... are `coefficients`. The partial sums are c_i + c_(i + 1)
+    x + c_(i + 2) x² + ... for each i. They must be positive for all numbers x in the
+    interval, which must be bounded. Each bound then needs two products instead of four.
     """
     low, high = coefficients[-1].low, coefficients[-1].high
     for coefficient in coefficients[-2::-1]:

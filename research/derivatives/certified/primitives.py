@@ -79,13 +79,16 @@ def _exact_integers(
 
 
 def as_integer(x: Interval) -> Interval:
-    """Return bounds of integers, which are floats, as int64.
+    """Convert bounds of integers from float64 to int64.
 
     Raises:
       NotImplementedError: A bound may lie beyond 2^53, where floats skip integers.
     """
     if not np.all((np.abs(x.low) <= 2.0**53) & (np.abs(x.high) <= 2.0**53)):
-        raise NotImplementedError("its integers may lie beyond 2^53")
+        raise NotImplementedError(
+            "its integers may lie beyond 2^53, where float64 skips integers; use "
+            "smaller integers or a smaller box"
+        )
     return Interval(x.low.astype(np.int64), x.high.astype(np.int64), x.trouble)
 
 
@@ -353,7 +356,8 @@ def nan_test(x: Interval, where_real: bool) -> Interval:
     """Enclose the answer of a test for NaN.
 
     Where x is a real number, the answer is `where_real`. Where x may be undefined, True
-    and False are possible."""
+    and False are possible.
+    """
     unknown = np.broadcast_to(x.trouble, x.low.shape) == MAYBE_UNDEFINED
     found = Interval(
         np.where(unknown, False, where_real),

@@ -80,7 +80,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def trace(function: Callable[..., Any], *shapes: jax.ShapeDtypeStruct) -> Any:
-    """Trace a function in float64 on arrays of the given shapes; return its jaxpr."""
+    """Return the closed jaxpr of a function in float64, for arrays of given shapes."""
     with in_float64():
         return jax.make_jaxpr(function)(*shapes)
 
@@ -95,9 +95,9 @@ def evaluate(
       inputs: Enclosures of the arguments.
       lines: Dict from a line of the program to the name of an operation. Each line at
         which a comparison may have both answers or a value may be undefined is added to
-        it.
+        this dict.
     Returns:
-      Enclosures of the results, in the order of the program.
+      List with the enclosure of each result, in the order of the program.
     Raises:
       UnsupportedPrimitiveError: An equation has no rule. The message names its line.
     """
@@ -252,7 +252,10 @@ def _value(atom: Any, known: dict[Any, Any]) -> Any:
 
 
 def constant(value: Any) -> Interval:
-    """Return a constant of the program as an interval; NaN gives the real line."""
+    """Return a constant of the program as an interval.
+
+    For NaN the result is the whole real line, with `trouble` MAYBE_UNDEFINED.
+    """
     return _without_nan(point(value))
 
 
@@ -404,7 +407,10 @@ def _checked(x: Interval, aval: Any) -> Interval:
     if x.low.dtype.kind in "iu":
         limits = np.iinfo(aval.dtype)
         if np.any((x.low < limits.min) | (x.high > limits.max)):
-            raise NotImplementedError(f"its integers may not fit into {aval.dtype}")
+            raise NotImplementedError(
+                f"its integers may not fit into {aval.dtype}; use a wider dtype or "
+                "smaller integers"
+            )
     return _without_nan(x)
 
 

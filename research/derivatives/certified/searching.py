@@ -103,7 +103,10 @@ class Certified(NamedTuple):
     boxes: int
 
     def text(self) -> str:
-        """Return a text with the numbers of points and boxes, and all points."""
+        """Return the numbers of points and boxes, and one line for each point, as text.
+
+        If boxes are undecided, the text has the reason of the first one.
+        """
         kinds = [point.kind for point in self.points]
         counts = ", ".join(
             f"{kinds.count(kind)} {kind}{'' if kinds.count(kind) == 1 else plural}"
@@ -219,8 +222,8 @@ def certified_critical_points(
     Returns:
       A `Certified`. `print` shows its points.
     Raises:
-      ValueError: bounds has a wrong shape, is not finite, or low >= high; or f jumps
-        in the box (the message names the line).
+      ValueError: bounds has a wrong shape, is not finite, or low >= high; seconds is
+        negative; or f jumps in the box (the message names the line).
       NotScalarError: f does not return one number.
       NotInexactError: f returns an integer or a bool.
       UnsupportedPrimitiveError: As in `certified_roots`.
@@ -651,7 +654,7 @@ def certified_minimum(
         number, which is above 0.
       seconds: Time after which the search stops, as in `certified_roots`.
     Returns:
-      A `Minimum`. If the search was stopped before, its bounds are valid but wider.
+      A `Minimum`. If the time is over first, its bounds are valid but farther apart.
     Raises:
       ValueError: bounds has a wrong shape, is not finite, or low >= high; tolerance is
         not above 0; or seconds is negative.
@@ -788,16 +791,18 @@ def curvature_bound(
         within tolerance · |λ| of λ, the largest eigenvalue at some point of the box.
         The search for a lower bound does the same for the smallest eigenvalue μ, with
         max(|λ|, |μ|) instead of |λ|.
-      most_boxes: Number of boxes after which the search stops; each of the two bounds
-        gets half of them. The bounds are then wider.
+      most_boxes: Number of boxes after which the search stops. Each of the two bounds
+        gets half of them. If the search stops here, the bounds are valid but farther
+        apart.
       seconds: Time after which the search stops, as in `certified_roots`. Each of the
         two bounds gets half of this time.
     Returns:
       A `CurvatureBound`. Its bounds are infinite if f may be undefined or not smooth
       somewhere in the box.
     Raises:
-      ValueError, NotScalarError, NotInexactError, UnsupportedPrimitiveError: As in
-      `certified_minimum`. ValueError also if most_boxes is not a positive integer.
+      ValueError: As in `certified_minimum`, or most_boxes is not a positive integer.
+      NotScalarError, NotInexactError, UnsupportedPrimitiveError: As in
+        `certified_minimum`.
     References:
       Nesterov, Introductory lectures on convex optimization, 2004, theorem 2.1.14, for
       the rate.

@@ -71,12 +71,12 @@ def check_derivative(
     the inner product ⟨w, f⟩ instead of f, with random weights w for each direction.
 
     At a kink of f along v, the quotients (f(x + h v) - f(x)) / h have one limit for h >
-    0, the right slope, and another one for h < 0, the left slope. Beside a bug in the
-    derivative, the two slopes are equal, so the check can distinguish a kink from a
-    bug. It still tests the derivative in the leaves without a kink. It divides a leaf
-    with a kink into halves, in at most 24 divisions, and tests the derivative in the
-    parts without a kink. Along a direction with a kink, the derivative must lie between
-    the left slope and the right slope.
+    0, the right slope, and another one for h < 0, the left slope. If f is smooth and
+    only the derivative is wrong, the two slopes are equal. So the check can distinguish
+    a kink from a bug. If f has a kink, the check still tests the derivative in the
+    leaves without a kink. It divides a leaf with a kink into halves, in at most 24
+    divisions, and tests the derivative in the parts without a kink. Along a direction
+    with a kink, the derivative must lie between the left slope and the right slope.
 
     If several compared numbers are equal, as in max(min(x, y), z) or in a median, the
     derivative may not exist although the left and the right slope may be equal along
@@ -84,7 +84,7 @@ def check_derivative(
     seems wrong, the check also computes slopes at points close to x. If these slopes
     differ, the derivative must lie between the smallest and the largest of them. This
     is a necessary condition for an element of Clarke's generalised gradient. If the
-    derivative lies there, the verdict is "kink", and otherwise "wrong".
+    derivative lies between them, the verdict is "kink", and otherwise "wrong".
 
     The check evaluates f and its derivative in float64 if f accepts float64, even if x
     has a lower precision or float64 is disabled. If f converts its values to a lower
@@ -95,24 +95,26 @@ def check_derivative(
     select is not finite at x. An example is where(x == 0, 1, sin(x) / x) at 0. The
     verdict is then "nan", and the report says how to rewrite f.
 
-    If the derivative is exactly 0, an error cannot be relative to it. The verdict
-    "right" then means that the error is small relative to the change of f over a step.
-    The verdict is "unresolved" in four cases. In the first, the derivative is not 0 but
-    no larger than its rounding error, so its sign is unknown. In the second, the check
-    could not have detected a relative error of 1e-3, or one of 0.1 in a single leaf of
-    x. Such a leaf is so small that it hardly changes f, and the report names it. In the
-    third, f varies so fast that it is not smooth between neighbouring floats. Examples
-    of such an f are sin(1e20 x), and the remainder of 1e20 x divided by 1. In the
-    fourth, the slopes from long and from short steps differ, and neither is the
-    derivative. An example is a fast wave that is hardly larger than the rounding error
-    of f.
+    If the derivative is exactly 0, an error cannot be relative to the derivative. The
+    verdict "right" then means that the error is small relative to the change of f over
+    a step. The verdict is "unresolved" in these cases:
+
+    - The derivative is not 0 but no larger than its rounding error, so its sign is
+      unknown.
+    - The check could not have detected a relative error of 1e-3, or a relative error of
+      0.1 in a single leaf of x. Such a leaf is so small that it hardly changes f, and
+      the report names it.
+    - f varies so fast that it is not smooth between neighbouring floats. Examples are
+      sin(1e20 x), and the remainder of 1e20 x divided by 1.
+    - The slopes from long and from short steps differ, and neither is the derivative.
+      An example is a fast wave that is hardly larger than the rounding error of f.
 
     Args:
       f: Function of one pytree of floating arrays that returns one floating array. If f
         is a `jax.tree_util.Partial`, JAX compiles it only once, and later checks with
         other values of the bound arguments are fast.
       x: Point of evaluation.
-      key: Key for the random directions.
+      key: Random key from which the directions are drawn.
       derivative: Function of x that returns the derivative to check. The result must
         have the form that `gradient` returns if f has one output, and the form that
         `jacobian` returns otherwise. If `derivative` is None, the check tests JAX's

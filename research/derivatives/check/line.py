@@ -70,9 +70,11 @@ def lift(f: Callable[..., Any], x: Any) -> tuple[Any, Any]:
 class Line:
     """Evaluation of f, and of its derivative, along lines through x.
 
-    If f is a `jax.tree_util.Partial`, JAX compiles it once and uses the program again
-    for other values of the bound arguments. Any other f is compiled again for each
-    instance, because f may use outside data that have changed.
+    The arguments of the constructor are f, x, and a function that returns the
+    derivative to check, or None for JAX's derivatives. If f is a
+    `jax.tree_util.Partial`, JAX compiles it once and uses the program again for other
+    values of the bound arguments. Any other f is compiled again for each instance,
+    because f may use outside data that have changed.
 
     Attributes:
       flat: x as one vector.
@@ -132,9 +134,8 @@ class Line:
     def sampled(self, v: np.ndarray, w: np.ndarray) -> np.ndarray:
         """Evaluate ⟨w, f(x + h v)⟩ at each step h in OFFSETS.
 
-        v is the direction of the line, and w are the weights of the outputs.
-
-        OFFSETS are the numbers 0, ±1, ±1/2, ..., ±2^-26 in ascending order.
+        OFFSETS are the numbers 0, ±1, ±1/2, ..., ±2^-26 in ascending order. v is the
+        direction of the line, and w are the weights of the outputs.
         """
         if self.jaxpr is None:  # An f that cannot be traced is called for each h.
             return np.array(
@@ -179,11 +180,17 @@ class Line:
     def rounding_of_rate(self, v: np.ndarray, w: np.ndarray, seed: int) -> float:
         """Measure the rounding error of the derivative of ⟨w, f⟩ along v.
 
-        The result is the largest error of the available modes, and 0 if the derivative
-        cannot be traced. Operations are perturbed by a small and by a large amount, and
-        the change of the derivative is divided by this amount. The smaller quotient is
-        the error. The reason is that rounding errors grow in proportion to the
-        perturbations, and jumps of the derivative at a kink do not.
+        Operations are perturbed by a small and by a large amount, and the change of the
+        derivative is divided by this amount. The smaller quotient is the error, because
+        rounding errors grow in proportion to the perturbations, and jumps of the
+        derivative at a kink do not. The result is the larger error of forward and
+        reverse mode, or the error of the derivative that the user gave. It is 0 if no
+        derivative can be traced.
+
+        Args:
+          v: Direction.
+          w: Weights of the outputs.
+          seed: Seed of the perturbations.
         """
         seeds = float(seed * DRAWS) + np.arange(2.0 * DRAWS)
         sizes = np.repeat([NUDGE, WIDE * NUDGE], DRAWS)

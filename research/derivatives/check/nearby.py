@@ -58,8 +58,8 @@ def slopes_nearby(
       w: Weights of the outputs.
       eps: Relative spacing of the floats in which f is computed.
       size: Lower bound of the rounding error of a value, in units of eps.
-      gap: Distance between the tested derivative and the slope at x. Kinks may explain
-        it. A slope is used only if its error is much smaller than this distance.
+      gap: Distance between the tested derivative and the slope at x. A slope near x is
+        used only if its error is much smaller than this distance.
       length: Length of the longest step, relative to the size of x.
       random: Source of the random lines.
     Returns:

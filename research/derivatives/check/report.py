@@ -61,11 +61,12 @@ class Probe(NamedTuple):
     def is_off_beside_kinks(self) -> bool:
         """Whether the derivative has an error that a kink does not explain.
 
-        This is true in two cases. In the first, the direction lies within one leaf or
-        has weights for a part of the outputs, f has no kink along it, and the
-        derivative is wrong. In the second, f has a kink
-        along the direction, and the derivative does not lie between the left and the
-        right slope.
+        There are two such cases:
+
+        - f has no kink along the direction, and the derivative is wrong. The direction
+          must lie within one leaf, or have weights for a part of the outputs.
+        - f has a kink along the direction, and the derivative does not lie between the
+          left and the right slope.
         """
         if not self.is_kink:
             parts = ("leaf ", "output")
@@ -110,21 +111,21 @@ class CheckReport(NamedTuple):
         values of f do not decide), or "nan" (the derivative or f is not finite).
       smallest_error: Smallest relative error of the derivative that this check would
         detect with probability 0.99. A relative error is the norm of the error divided
-        by the norm of the gradient. The number is large enough for two norms: the
-        Euclidean norm, and the Euclidean norm after each leaf is multiplied by the root
-        mean square of the same leaf of x. If x has several leaves, the number is also
-        large enough for errors in only one leaf, in the Euclidean norm. If the gradient
-        is 0, an error is divided by the change of f over a step as long as x. Infinity
-        for the verdict "nan".
+        by the norm of the gradient. The number holds for two norms: the Euclidean norm,
+        and the Euclidean norm after each leaf is multiplied by the root mean square of
+        the same leaf of x. If x has several leaves, the number also holds for an error
+        that is confined to one leaf, in the Euclidean norm. If the gradient is 0, an
+        error is divided by the change of f over a step as long as x. The number is
+        infinite for the verdict "nan".
       relative_error: Largest observed distance of the derivative along a direction from
         the differences of f, divided by the `scale` of the direction's `Probe`.
       taylor_slope: Median of `taylor_slope` in the probes of the random directions:
         about 2 for a correct derivative, 1 for a wrong one, NaN if f is linear along
         the directions.
-      dot_product_gap: Largest distance |⟨Jv, w⟩ - ⟨v, Jᵀw⟩| of forward and reverse mode
-        over the directions v, with the Jacobian J and output weights w. It is divided
-        by the expected size of ⟨Jv, w⟩ for a random v. NaN if forward or reverse mode
-        is missing.
+      dot_product_gap: Largest `dot_product_gap` of the probes: the difference |⟨Jv, w⟩
+        - ⟨v, Jᵀw⟩| of forward and reverse mode along a direction v, divided by the
+        `scale` of the probe. J is the Jacobian, and w are the weights of the outputs.
+        NaN if forward or reverse mode is missing.
       probes: Tuple with one `Probe` for each direction.
       precision: Text that names the precision in which f and its derivative were
         evaluated.

@@ -91,9 +91,10 @@ class Slope(NamedTuple):
         return len(apart) == _FEW and bool(least > max(gap, np.ptp(apart)) / 2)
 
     def smallest_step(self, gap: float) -> float:
-        """Return the smallest step at which a slope with this gap differs from noise.
+        """Return the smallest step at which noise cannot hide a difference of slopes.
 
-        The result is NaN if there is none.
+        `gap` is the difference of the slopes. The result is NaN if noise can hide it at
+        every step.
         """
         steps = STEPS[_SAME * self.unsure < gap]
         return float(steps[-1]) if len(steps) else float("nan")
@@ -285,11 +286,14 @@ def remainder_slope(
 ) -> float:
     """Return the order of the Taylor remainder |f(x + h v) - f(x) - h f'(x) v| in h.
 
-    The order is measured at the smallest steps whose remainder exceeds the noise. Here
-    `derivative` is the rate f'(x) v, and `noise` is the error of a value at each step.
-    The order is 2 for a correct derivative. It is 1 for a wrong derivative, because the
-    remainder then contains a term in h.
+    The order is measured at the smallest steps whose remainder exceeds 20 times the
+    noise. The order is 2 for a correct derivative. It is 1 for a wrong derivative,
+    because the remainder then contains a term in h.
 
+    Args:
+      values: Values f(x + h v) at h = 0, ±1, ±1/2, ..., ±2^-26 in ascending order.
+      derivative: The rate f'(x) v.
+      noise: Error of a value at each step length 1, 1/2, ..., 2^-26.
     Returns:
       The order. It is NaN if fewer than four steps have a visible remainder, or if the
       four smallest of these steps are not consecutive.

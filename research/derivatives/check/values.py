@@ -81,9 +81,8 @@ class Values:
         """Adapt the length of the steps to f.
 
         The steps become shorter if f varies too much within them, and longer if
-        rounding errors hide how f changes.
-
-        This ends when the error of the slope is at most `enough`.
+        rounding errors hide how f changes. The search for a better length ends when the
+        error of the slope is at most `enough`.
         """
         if self.slope.drifts:
             return
@@ -129,12 +128,12 @@ class Values:
 
         An example is sin(1e20 x), whose waves are shorter than the spacing of floats.
         No difference quotient shows its slope. Another example is a mod b where the
-        floats near a are at least b apart; its measured rounding errors are NaN. Any
-        other such f is recognised in two ways:
+        floats near a are at least b apart. Such an f is recognised in three ways:
 
-        1. The measured rounding errors do not grow in proportion to the perturbations,
+        1. All measured rounding errors are NaN, as for a mod b.
+        2. The measured rounding errors do not grow in proportion to the perturbations,
         and they are smaller than the derivative predicts.
-        2. The derivative predicts that f changes more between neighbouring floats than
+        3. The derivative predicts that f changes more between neighbouring floats than
         over all steps, and the derivative differs between these floats. This test also
         works if larger terms of f hide the rounding errors.
 

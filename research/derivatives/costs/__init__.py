@@ -17,15 +17,16 @@ class Cost(NamedTuple):
     """Cost of one call of a compiled function.
 
     Attributes:
-      flops: Number of floating-point operations (flops), counted from the jaxpr. The
-        count for the body of a `scan` is multiplied by the number of iterations. Of the
-        branches of a `cond`, the most expensive one is counted. A LAPACK routine is
-        counted by a formula, and a multiply-add counts as two flops. XLA's own count is
-        different: it includes the body of a loop only once, and counts a LAPACK routine
-        as 0.
+      flops: Number of floating-point operations (flops), counted from the jaxpr. Exp,
+        log, sqrt and similar operations are not included. The count for the body of a
+        `scan` is multiplied by the number of iterations. Of the branches of a `cond`,
+        the most expensive one is counted. A LAPACK routine is counted by a formula, and
+        a multiply-add counts as two flops. XLA's own count is different: it includes
+        the body of a loop only once, and counts a LAPACK routine as 0.
       transcendentals: Number of exp, log, sqrt and similar operations.
       bytes: Number of bytes that would be read and written if each equation of the
-        jaxpr ran by itself. This is an upper bound, because XLA fuses equations.
+        jaxpr ran by itself. The compiled function usually moves fewer bytes, because
+        XLA fuses equations.
       temporary_bytes: Memory in bytes that XLA allocates in addition to arguments and
         results. NaN if unknown.
       compile_seconds: Time to trace and compile, in seconds.
@@ -54,10 +55,11 @@ class CostRatio(NamedTuple):
     Attributes:
       function: Cost of f.
       transformed: Cost of transform(f).
-      flops: Ratio of the numbers of operations, which are flops plus transcendentals
-        (exp, log, sqrt and similar operations).
-      bytes: Ratio of the numbers of bytes.
-      wall: Ratio of the times `wall_seconds`.
+      flops: Number of operations of transform(f), divided by that of f. The operations
+        are flops and transcendentals (exp, log, sqrt and similar operations).
+      bytes: Number of bytes of transform(f), divided by that of f.
+      wall: `wall_seconds` of transform(f), divided by that of f. NaN if calls are not
+        timed.
     """
 
     function: Cost
@@ -122,6 +124,7 @@ def cost(f: Callable[..., Any], *args: Any, seconds: float = 0.2) -> Cost:
     Returns:
       The `Cost`.
     Raises:
+      TypeError: seconds is not a real number.
       ValueError: seconds is negative or above 10,000.
     References:
       Golub & Van Loan, Matrix computations, 4th ed., 2013 (flops of the
@@ -166,8 +169,9 @@ def cost_ratio(
 
     In theory, a gradient in reverse mode takes at most 4 times as many operations as f
     (Baur & Strassen, 1983). If memory traffic is counted too, it costs at most 5 times
-    as much as f (Griewank & Walther, 2008). If the ratio of operations of `jax.grad` is
-    larger, some derivative rule departs from plain reverse mode.
+    as much as f (Griewank & Walther, 2008). If `flops` of the result exceeds 4 for
+    `jax.grad`, the derivative rule of some operation in f takes more operations than
+    this theory assumes.
 
     Args:
       transform: Function from f to a function of the same arguments, such as
@@ -178,6 +182,8 @@ def cost_ratio(
     Returns:
       The `CostRatio`. Its method `text` returns the ratios and both costs as a text.
     Raises:
+      TypeError: transform or transform(f) is not callable, or seconds is not a real
+        number.
       ValueError: f has no operations on floating numbers, or seconds is negative or
         above 10,000.
     References:
@@ -217,7 +223,7 @@ def counted_cost(f: Callable[..., Any], *args: Any) -> Count:
       f: Any function that JAX can trace.
       *args: Arguments of f. Only the shapes and dtypes of arrays are used.
     Returns:
-      A `Count`: the same counts as in a `Cost`, without memory and times.
+      A `Count`, with the counts of a `Cost` but without memory and times.
     Example:
       >>> import jax.numpy as jnp
       >>> a, b = jnp.ones((2, 3)), jnp.ones((3, 4))

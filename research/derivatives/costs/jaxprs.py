@@ -45,8 +45,8 @@ def source_line(equation: Any, left_out: tuple[str, ...] = ()) -> str:
 
     Args:
       equation: The equation of a jaxpr.
-      left_out: Beginnings of paths. For a line of a file whose path has one of these
-        beginnings, "" is returned.
+      left_out: Beginnings of paths. If the path of the file begins with one of them, ""
+        is returned.
     """
     # JAX has no public function for the user's line.
     from jax._src import source_info_util
@@ -137,7 +137,10 @@ def _is_floating(variable: Any) -> bool:
 
 
 def closed(jaxpr: Any) -> Any:
-    """Return a jaxpr as a closed jaxpr, with no constants if it has none of its own."""
+    """Return a jaxpr as a closed jaxpr.
+
+    A closed jaxpr is returned unchanged. Any other becomes one without constants.
+    """
     return jaxpr if hasattr(jaxpr, "consts") else jax.extend.core.ClosedJaxpr(jaxpr, ())
 
 
@@ -171,7 +174,11 @@ def caller(equation: Any) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
 
 
 def name_of_rule(equation: Any) -> str:
-    """Return the name of the function with a custom derivative rule in an equation."""
+    """Return the name of the function that an equation with a derivative rule calls.
+
+    The function has a rule by `jax.custom_jvp` or `jax.custom_vjp`. If JAX does not
+    know its name, "custom" is returned.
+    """
     inner = equation.params["call_jaxpr"]
     information = getattr(getattr(inner, "jaxpr", inner), "debug_info", None)
     name = (

@@ -33,13 +33,18 @@ SPLITTING = frozenset(
 def may_split(primitive: str, params: dict[str, Any], flags: Sequence[bool]) -> bool:
     """Return whether a function inside an equation may have a kink or a jump.
 
-    Only operations count that take a value that moves, and that affect the result of
-    the function other than through `stop_gradient`.
+    The result is True if the function contains an operation with these properties:
+
+    - It may have a kink or a jump, as a comparison or abs may.
+    - A floating input of the operation depends on an input of the equation that varies.
+    - The result of the function depends on the operation other than through
+      `stop_gradient`.
 
     Args:
       primitive: Name of the primitive of the equation.
-      params: Its parameters. They contain the functions, such as the body of a loop.
-      flags: Whether each input of the equation moves.
+      params: Parameters of the equation. They contain the functions as jaxprs, such as
+        the body of a loop.
+      flags: Whether each input of the equation varies.
     """
     if primitive == "scan":  # A carried constant may move after the first step.
         num_consts, num_carry = scan_sizes(params)

@@ -41,40 +41,42 @@ def critical_points(
 ) -> CriticalPoints:
     """Find and classify critical points of f by Newton's method from given starts.
 
-    Three iterations solve ∇f = 0 from all starts at once:
+    Three runs of Newton's method solve ∇f = 0 from all starts at once:
 
-    - undamped Newton steps;
-    - damped steps x <- x - s H⁺ ∇f. H⁺ is the pseudoinverse of the Hessian, and s is
-      the number in 1, 1/2, ..., 1/1024 that gives the shortest gradient;
-    - undamped Newton steps from the end points of the damped iteration.
+    - undamped steps x <- x - H⁺ ∇f, where H⁺ is the pseudoinverse of the Hessian;
+    - damped steps x <- x - s H⁺ ∇f, where s is the number in 1, 1/2, ..., 1/1024 that
+      gives the shortest gradient;
+    - undamped steps from the end points of the second run.
 
-    The last two iterations are repeated up to three times for the starts whose last
-    Newton step is still long, from their points with the shortest gradient. Before H⁺
-    is computed, the coordinates are scaled so that all rows of the Hessian are about
-    equally large. So the search can follow a valley that narrows quickly, such as that
-    of (y - x⁴)(y - 2x⁴).
+    For each start, the best point is the one with the shortest gradient. If the Newton
+    step at the best point is still longer than about 1e-3 times the widths of the
+    bounds, the second and the third run are repeated from this point, up to three
+    times. Before H⁺ is computed, the coordinates are scaled so that all rows of the
+    Hessian are about equally large. So the search can follow a valley that narrows
+    quickly, such as that of (y - x⁴)(y - 2x⁴).
 
     Points outside the bounds and points where the gradient does not vanish are dropped.
-    A point is also dropped if the Newton step from there is long, but the iteration
-    could not follow it, for example beside a gap where f is NaN. If several points are
+    A point is also dropped if the Newton step from this point is long, but the search
+    cannot make this step, for example because f is NaN there. If several points are
     closer together than `separation`, only one of them is kept.
 
     The result contains the points *found from these starts* and may be incomplete.
-    Print the result to see how many starts found a point. With `prove_seconds`,
-    `certified_critical_points` then examines the box, and the result says how many
-    points the search has missed, and in how many boxes there may be more.
+    Print the result to see how many starts found a point. If `prove_seconds` is
+    positive, `certified_critical_points` then examines the box of the bounds. The
+    result says how many points the search has missed, and in how many smaller boxes
+    there may be more.
 
     At a point with a singular Hessian and a small gradient, a zero of the gradient may
     be close. But the gradient may also be small and nowhere 0, as that of x³/3 + 1e-9
     x. So the search goes on from this point with multiples of Newton's steps. If the
     gradient does not become as small as its rounding error, the point is dropped. A
     point with a singular Hessian is dropped at once if its gradient is longer than
-    ε^0.55 (2e-9 in float64) times the longest gradient at a start.
+    ε^0.55 times the longest gradient at a start. Here ε is the relative spacing of the
+    floats, so ε^0.55 is 2e-9 in float64.
 
-    The points and their kinds do not change if f is multiplied by a power of two. All
-    lengths are in units of the widths of the bounds. Therefore, if the unit of a
-    coordinate changes by a power of two, the points change accordingly, and the kinds
-    do not change.
+    The points and their kinds do not change if f is multiplied by a power of two. If
+    the unit of a coordinate changes by a power of two, the points change accordingly,
+    and the kinds do not change.
 
     Args:
       f: Function of an array of shape (n,) that returns one real number.
@@ -85,20 +87,24 @@ def critical_points(
         units of the widths of the bounds, or an array of shape (n,) with one number for
         each coordinate, in the units of that coordinate.
       prove_seconds: Time limit in seconds for a proof of how many points the search has
-        missed; 0 means no proof.
+        missed. 0 means no proof.
     Returns:
       A `CriticalPoints`, which is a tuple of `CriticalPoint`s in ascending order of f.
       Its attributes count the starts that converged, left the bounds, stalled, reached
       values that are not finite, or ended where f is constant. With `prove_seconds`,
       its attribute `missed` is the number of points that are proved to lie in the box
-      and were not found, and `unexplored` is the number of boxes that may contain more.
-      Without it, both are None.
+      and were not found, and `unexplored` is the number of smaller boxes that may
+      contain more. Without `prove_seconds`, both are None.
     Raises:
       ValueError: starts or bounds has a wrong shape, a lower bound is not below the
         upper bound, a number is not finite, separation is not positive, or
         prove_seconds is negative. Or f jumps in the box, and a proof is asked for.
-      NotScalarError, NotInexactError: As in `gradient`.
-      UnsupportedPrimitiveError: A proof is asked for, and f cannot be enclosed.
+      TypeError: starts, bounds, separation or prove_seconds does not consist of real
+        numbers.
+      NotInexactError: starts or the value of f is not floating.
+      NotScalarError: f does not return one number.
+      UnsupportedPrimitiveError: A proof is asked for, and f contains an operation for
+        which `enclose` has no rule.
     References:
       Ortega & Rheinboldt, Iterative solution of nonlinear equations in several
       variables, 1970.
@@ -151,19 +157,19 @@ def classify_critical_point(
     The Hessian at x predicts how the gradient changes around x. In the directions where
     this prediction is correct, the eigenvalues of the Hessian decide the kind of the
     point. The prediction must be correct at distances that are long relative to the
-    Newton step from x. The eigenvalue must also be much larger than its rounding error,
-    which is measured by larger rounding errors in f.
+    Newton step from x. The eigenvalue must also be much larger than its rounding error.
+    To measure this error, f is evaluated with larger rounding errors.
 
-    In the other directions, samples of f decide. They lie on both sides of x at many
-    distances. Each change of f is computed twice: as the integral of the gradient, and
-    as a difference of values. The decision uses the smallest distances at which the
+    In the other directions, samples of f decide. The samples lie on both sides of x at
+    many distances. Each change of f is computed twice: as the integral of the gradient,
+    and as a difference of values. The decision uses the smallest distances at which the
     change of f exceeds its rounding error. If f has a curved valley or ridge, the
     samples follow the valley or ridge. The note of the result says "undecided" if the
     samples do not decide, if the Hessian is not finite, or if x lies on a whole curve
     of minimum points.
 
     The samples cover distances from about `scale` / 2 down to many orders of magnitude
-    below. So `scale` need not be known well.
+    below. So a rough value of `scale` is enough.
 
     Args:
       f: Function of an array of shape (n,) that returns one real number.
@@ -176,8 +182,11 @@ def classify_critical_point(
       The `CriticalPoint`.
     Raises:
       ValueError: x is not a critical point (the message shows the norm of the
-        gradient), f(x) is not finite, or scale or tolerance is not positive.
-      NotScalarError, NotInexactError: As in `gradient`.
+        gradient), x is empty, x or f(x) is not finite, scale or tolerance is not
+        positive, or scale has another shape than x.
+      NotInexactError: x is not floating or has more than one axis, or the value of f is
+        not floating.
+      NotScalarError: f does not return one number.
     Example:
       >>> f = lambda x: x[0] ** 4 + x[1] ** 2
       >>> point = classify_critical_point(f, jnp.zeros(2))

@@ -47,15 +47,16 @@ class CriticalPoint(NamedTuple):
       gradient_norm: Norm of the gradient at x.
       eigenvalues: Eigenvalues of the Hessian, ascending, shape (n,).
       kind: "minimum", "maximum", "saddle", or "degenerate". A point is "degenerate" if
-        its Hessian cannot decide: an eigenvalue is zero, or the gradient at points
-        around x does not change as an eigenvalue predicts.
+        an eigenvalue of its Hessian is zero, if the gradient at points around x does
+        not change as an eigenvalue predicts, or if the Hessian is not finite.
       newton_radius: *Estimate* of the distance within which Newton's method converges
-        to this point. The estimate is 2 / (3 β L), where β = ‖H⁻¹‖ for the Hessian H at
-        x, and L estimates the Lipschitz constant of the Hessian from samples around x.
-        L is not a bound, so the estimate is not a guarantee. If the Hessian is
-        singular, `newton_radius` is 0.
-      order: Order of the derivatives that decide the kind: 2, 3 or 4. It is 0 if higher
-        derivatives or values of f decide, or if the kind is undecided.
+        to this point. The estimate is about 2 / (3 β L), where β = ‖H⁻¹‖ for the
+        Hessian H at x, and L estimates the Lipschitz constant of the Hessian from
+        samples around x. L is not a bound, so the estimate is not a guarantee.
+        `newton_radius` is 0 for a degenerate point.
+      order: Order of the derivatives that decide the kind, or the note of a degenerate
+        point: 2, 3 or 4. It is 0 if higher derivatives or values of f decide, or if the
+        note is "undecided".
       note: For a degenerate point, a text that says what higher derivatives or values
         of f show, with the reason. The text starts with "a minimum", "a maximum", "a
         saddle", "no extremum" or "undecided". For any other point, "".

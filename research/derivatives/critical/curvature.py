@@ -33,17 +33,18 @@ class Curvature(NamedTuple):
     """Hessian at a point y, split into firm and loose directions.
 
     In a firm direction, the gradient around y confirms the curvature that the Hessian
-    predicts. In a loose direction, it does not confirm this curvature. The coordinates
-    are scaled so that all rows of the Hessian are about equally large.
+    predicts. In a loose direction, it does not confirm this curvature. The directions
+    are eigenvectors of the Hessian after the coordinates are scaled so that all its
+    rows are about equally large (`equilibrium`).
 
     Attributes:
       value: f(y).
       gradient: ∇f(y), shape (n,).
       hessian: Hessian at y, shape (n, n).
-      signs: Signs 1 and -1 of the confirmed eigenvalues, shape (a,).
-      firm: Firm directions, scaled so that the curvature is ±1, shape (n, a).
-      loose: Eigenvectors in the loose directions, in the scaled coordinates, shape (n,
-        n - a).
+      signs: Signs 1 and -1 of the eigenvalues in the firm directions, shape (a,).
+      firm: Firm directions as columns, of such length that the curvature is ±1, shape
+        (n, a).
+      loose: Loose directions as columns, shape (n, n - a).
       radius: Distance up to which the curvature in each firm direction is confirmed,
         shape (a,).
     """
@@ -60,14 +61,14 @@ class Curvature(NamedTuple):
 def curvatures(
     land: Landscape, points: Float[np.ndarray, "m n"], wary: bool = False
 ) -> list[Curvature | None]:
-    """Return one entry per point: its curvature, or None if its Hessian is not finite.
+    """Return the `Curvature` at each point, or None where the Hessian is not finite.
 
     Args:
       land: The function f in scaled coordinates.
       points: Points, shape (m, n).
       wary: Whether to measure the noise of the Hessian at every point. If False, the
-        noise is measured only at some points: those with a large Hessian nearby,
-        because the noise may matter there.
+        noise is measured only at points near which the Hessian is much larger than an
+        eigenvalue.
     """
     values, gradients, hessians = land.hessians(points)
     return [

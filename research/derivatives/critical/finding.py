@@ -191,11 +191,12 @@ def zero_of_gradient(
 ) -> tuple[np.ndarray, Curvature | None] | None:
     """Return the point y, or a point close to it, where the gradient vanishes.
 
-    Only the loose directions count: those in which the gradient around y does not
-    confirm the Hessian. In each of them, the gradient must not exceed its rounding
-    error. If the gradient exceeds it but changes much around y, the search may have
-    stopped early, because it converges slowly to a zero of higher multiplicity. The
-    search then goes on with multiples of Newton's steps.
+    The gradient vanishes at a point if it does not exceed its rounding error in any
+    loose direction. A direction is loose if the gradient around y does not confirm the
+    Hessian in this direction. If the gradient exceeds its rounding error but changes
+    much around y, the search may have stopped early, because it converges slowly to a
+    zero of higher multiplicity. The search then goes on with multiples of Newton's
+    steps.
 
     Returns:
       (the point, its curvature), or None if there seems to be no such point, as for

@@ -89,7 +89,11 @@ class Landscape:
     ) -> tuple[
         Float[np.ndarray, "m"], Float[np.ndarray, "m n"], Float[np.ndarray, "m n n"]
     ]:
-        """Return f, its gradient and its symmetric Hessian at each row of y."""
+        """Evaluate f, its gradient and its Hessian at each row of y.
+
+        Returns:
+          (values, gradients, Hessians), of the shapes (m,), (m, n) and (m, n, n).
+        """
         m, n = y.shape
         value, slope, columns = self.at(
             np.repeat(y, n, axis=0), np.tile(np.eye(n), (m, 1))
@@ -103,8 +107,8 @@ class Landscape:
         """Measure how random rounding errors of f change its gradient and its Hessian.
 
         Returns:
-          (changes of the gradient at y, changes of the Hessian at y), for eight
-          different sets of rounding errors.
+          (changes of the gradient at y, changes of the Hessian at y) for eight
+          different sets of rounding errors, of the shapes (8, n) and (8, n, n).
         """
         n = len(y)
         v = np.repeat(np.eye(n), 8, axis=0)
@@ -123,7 +127,12 @@ class Landscape:
     def moved(
         self, y: Float[np.ndarray, "n"], d: Float[np.ndarray, "m n"]
     ) -> tuple[Float[np.ndarray, "m n"], Float[np.ndarray, "m n"]]:
-        """Return the point y + d in the precision of f, and its exact offset from y."""
+        """Return y + d for each row of d, and the exact steps after rounding.
+
+        Returns:
+          (points, steps), both of shape (m, n). The points are y + d in the precision
+          of f. The steps are the points minus the rounded y, without a further error.
+        """
         there = self.rounded(self.rounded(y) + d)
         return there, there.astype(float) - self.rounded(y).astype(float)
 
@@ -133,7 +142,7 @@ class Landscape:
         """Compute f(y + d) - f(y) for each step d.
 
         The rise is the integral of the gradient along d, by Gauss-Legendre quadrature
-        with 5 and 6 nodes. So no digits are lost if f(y) is large.
+        with 6 nodes. So no digits are lost if f(y) is large.
 
         Returns:
           (rise, error, difference). The error is the difference between the results

@@ -22,8 +22,9 @@ class CriticalPoints(tuple):
         is critical, so no such point is listed.
       missed: Number of points that are proved to lie inside the bounds and were not
         found, or None if no proof was asked for.
-      unexplored: Number of boxes that may contain critical points: no point was found
-        in them, and the proof does not decide. None if no proof was asked for.
+      unexplored: Number of boxes inside the bounds in which no point was found, but in
+        which the proof does not exclude critical points. None if no proof was asked
+        for.
 
     A start with several outcomes is counted once. The first outcome that applies is
     used, in the order converged, flat, not_finite, outside, stalled.
@@ -52,7 +53,10 @@ class CriticalPoints(tuple):
         return made
 
     def text(self) -> str:
-        """Return the points, one on each line, and the starts' outcomes as a text."""
+        """Return the points, one on each line, and the outcome of the starts as text.
+
+        If a proof was asked for, the last line has `missed` and `unexplored`.
+        """
         lines = [
             f"{len(self)} critical point{'' if len(self) == 1 else 's'} found from "
             f"{self.starts} starts."

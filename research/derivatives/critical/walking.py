@@ -26,15 +26,15 @@ AGAIN = 3
 
 
 class Walks(NamedTuple):
-    """End points of one Newton iteration from each of k starts.
+    """End points of one run of Newton's method from each of k starts.
 
     Attributes:
-      ends: For each start, the point with the shortest gradient that the iteration
-        reached, shape (k, n).
-      slope: Norm of the gradient at that point, shape (k,). It is infinite if f or its
-        gradient is not finite.
-      broken: Whether the iteration reached a point where f, its gradient or its Hessian
-        is not finite, shape (k,).
+      ends: For each start, the point with the shortest gradient that the run reached,
+        shape (k, n).
+      slope: Norm of the gradient at the end point, shape (k,). It is infinite if f or
+        its gradient is not finite.
+      broken: Whether the run reached a point where f, its gradient or its Hessian is
+        not finite, shape (k,).
     """
 
     ends: Float[np.ndarray, "k n"]
@@ -47,8 +47,8 @@ class Model(NamedTuple):
 
     The coordinates of each point are scaled so that all rows of its Hessian are about
     equally large (`equilibrium`). Without the scaling, a small curvature in one
-    coordinate could be taken for the rounding error of a large one in another. An
-    example is the valley of (y - x⁴)(y - 2 x⁴). If the gradient or the Hessian of a
+    coordinate could be taken for the rounding error of a large curvature in another. An
+    example is the valley of (y - x⁴)(y - 2 x⁴). If the gradient or the Hessian at a
     point is not finite, both are set to 0.
 
     Attributes:
@@ -66,7 +66,9 @@ class Model(NamedTuple):
     def newton_moves(self, eps: float) -> Float[np.ndarray, "k n"]:
         """Compute H⁺ ∇f at each point, where H⁺ is the pseudoinverse of the Hessian.
 
-        The pseudoinverse is that in the scaled coordinates.
+        The pseudoinverse is computed in the scaled coordinates, and the result is in
+        the original coordinates. An eigenvalue counts as 0 if it is at most `eps` times
+        the largest one.
         """
         small = np.abs(self.values) <= eps * np.abs(self.values).max(
             axis=1, keepdims=True
@@ -76,7 +78,12 @@ class Model(NamedTuple):
         return self.scale * np.einsum("kij,kj->ki", self.vectors, inverse * along)
 
     def damped_moves(self) -> Float[np.ndarray, "k s n"]:
-        """Compute (H² + μ)⁻¹ H ∇f for the scaled H and ∇f and s numbers μ."""
+        """Compute Levenberg-Marquardt steps (H² + μ)⁻¹ H ∇f for several numbers μ.
+
+        H and ∇f are in the scaled coordinates, and the steps are converted to the
+        original ones. √μ is 1, 1e-2, 1e-4, 1e-6 or 1e-8 times the largest absolute
+        eigenvalue of H. The result has shape (k, s, n), where s is the number of μ.
+        """
         along = self._along()
         damping = (np.abs(self.values).max(axis=1)[:, None] * DAMPING) ** 2
         bottom = self.values[:, None, :] ** 2 + damping[:, :, None]

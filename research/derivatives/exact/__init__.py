@@ -49,27 +49,29 @@ MOST_NESTED = 2  # Above this order, series replace nested forward mode.
 def derivative(f: Callable[..., Any], x: Any, order: int = 1) -> Any:
     """Return the derivative of f at a number x, of any order.
 
-    Orders 1 and 2 are computed by nested forward mode. A higher order is computed by
-    the Taylor series of f at x (see `taylor`): the derivative is order! times the
-    coefficient. The cost is then at most about order² / 2 times the cost of f. Nested
-    forward mode would cost 2^order times as much as f. For many points use `jax.vmap`
-    over x, and for all derivatives up to an order use `taylor`.
+    Orders 1 and 2 are computed by nested forward mode. A higher order n is computed
+    from the Taylor series of f(x + t) in t (see `taylor`): the derivative is n! times
+    the coefficient of t^n. The cost is then at most about n² / 2 times the cost of f.
+    Nested forward mode would cost 2^n times as much as f. For many points use
+    `jax.vmap` over x, and for all derivatives up to an order use `taylor`.
 
     If f selects between branches (`jnp.where`, `lax.cond`), the result is the
-    derivative of the branch that is selected at x. This derivative may differ from the
-    derivative of f. For example, for f(x) = jnp.where(x == 0, 1, jnp.sin(x) / x) all
-    derivatives at 0 are returned as 0, although f''(0) = -1/3. Instead use `jnp.sinc`,
-    a series near 0, or `finite_difference`, which uses values of f on both sides of x.
+    derivative of the branch that is selected at x. If x lies where one branch ends,
+    this may differ from the derivative of f. For example, for
+    f(x) = jnp.where(x == 0, 1, jnp.sin(x) / x) all derivatives at 0 are returned as 0,
+    although f''(0) = -1/3. Instead use `jnp.sinc`, a series near 0, or
+    `finite_difference`, which uses values of f on both sides of x.
 
-    Near a removable singularity that f itself writes, such as sin(x) / x or
-    (1 - cos(x)) / x² at x = 1e-3, rounding errors of this formula grow by a factor of
-    about 1 / x with each order, and the result has no bound. Instead use a formula
-    without the singularity, such as `jnp.sinc`, or `finite_difference`, whose result
-    has an error bound.
+    Some formulas divide 0 by 0 at a point where the function has a limit. Examples are
+    sin(x) / x and (1 - cos(x)) / x² at 0. If f contains such a formula and x is near
+    the point, such as x = 1e-3, the rounding errors of the result grow by a factor of
+    about 1 / x with each order, and their size is not known. Instead use a formula
+    that does not divide 0 by 0, such as `jnp.sinc`, or `finite_difference`, whose
+    result has an error bound.
 
     Args:
-      f: Function of one real number. It may return an array or a pytree. Each entry is
-        then differentiated.
+      f: Function of one real number. It returns a number, an array or a pytree. Each
+        entry of its value is differentiated.
       x: Point of evaluation, a floating number, shape ().
       order: Order of the derivative, an integer in 0..100. For order 0, the result is
         f(x).
@@ -144,26 +146,26 @@ def taylor(f: Callable[..., Any], x: Any, v: Any, order: int) -> Any:
     """Compute the Taylor coefficients c_k of f(x + t v) = c_0 + c_1 t + c_2 t² + ...
 
     c_k is 1/k! times the k-th derivative of f(x + t v) at t = 0. So c_0 = f(x), and c_1
-    is the directional derivative. If f has one value, c_2 is vᵀ H v / 2, where H is the
-    Hessian of f at x.
+    is the directional derivative. If f returns one number, c_2 is vᵀ H v / 2, where H
+    is the Hessian of f at x.
 
     f is evaluated once, on truncated power series instead of numbers. The cost is at
     most about (order + 1)² / 2 times the cost of f. Nested derivatives would cost
-    2^order times as much as f. The coefficients of most operations have a recurrence,
-    or are a linear function of the coefficients of the inputs. For any other operation,
-    the series of its derivative is computed from the derivative rule of JAX, and
-    integrated. f may contain loops and branches. Calls of `taylor` may be compiled,
-    mapped and differentiated like any other function of JAX. If f selects between
-    branches, the result is the series of the branch that is selected at x, as in
-    `derivative`. Near a removable singularity that f itself writes, such as sin(x) / x
-    at x = 1e-3, rounding errors grow by a factor of about 1 / x with each order, and
-    the result has no bound (see `derivative` for what to use instead).
+    2^order times as much as f. For most operations in f, the coefficients of the result
+    follow from a recurrence, or are a linear function of the coefficients of the
+    inputs. For any other operation, the series of its derivative is computed from the
+    derivative rule of JAX, and integrated.
 
-    `jax.experimental.jet` returns derivatives instead of Taylor coefficients, and has
-    no rule for loops, branches, linear solves and many elementary functions.
+    f may contain loops and branches. `taylor` may be called inside `jax.jit`,
+    `jax.vmap` and `jax.grad`. If f selects between branches, the result is the series
+    of the branch that is selected at x, as in `derivative`. If f contains a formula
+    such as sin(x) / x, and x is near its point 0 / 0, such as x = 1e-3, rounding errors
+    grow by a factor of about 1 / x with each order. See `derivative` for what to use
+    instead.
 
     Args:
-      f: Function of one pytree of floating arrays. It may return an array or a pytree.
+      f: Function of one pytree of floating arrays. It returns a number, an array or a
+        pytree.
       x: Point of evaluation.
       v: Direction, in the structure and shapes of x.
       order: Largest order, an integer in 1..100.
@@ -202,8 +204,9 @@ def gradient(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
     If f selects between branches, the result is the gradient of the branch that is
     selected at x, as in `derivative`. If the derivative of the other branch is not
     finite at x, reverse mode returns NaN, because it multiplies this derivative by 0.
-    An example is the branch sin(x) / x at 0. To keep this branch finite, set safe =
-    jnp.where(x == 0, 1, x), and then use jnp.where(x == 0, 1, jnp.sin(safe) / safe).
+    An example at x = 0 is jnp.where(x == 0, 1, jnp.sin(x) / x). To keep the second
+    branch finite, set safe = jnp.where(x == 0, 1, x), and then use
+    jnp.where(x == 0, 1, jnp.sin(safe) / safe).
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number, shape
@@ -257,10 +260,10 @@ def jacobian(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
 def hessian(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
     """Return the Hessian H_ij = ∂²f / ∂x_i ∂x_j of a function f with one real value.
 
-    If f selects between branches, the result is the Hessian of the branch that is
-    selected at x, as in `derivative` and `gradient`. The Hessian is the derivative of
-    the gradient. This derivative is computed in forward mode, or in reverse mode if f
-    has no derivative rule for forward mode.
+    The Hessian is the derivative of the gradient. This derivative is computed in
+    forward mode, or in reverse mode if f has no derivative rule for forward mode. If f
+    selects between branches, the result is the Hessian of the branch that is selected
+    at x, as in `derivative` and `gradient`.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.
@@ -357,7 +360,8 @@ def directional_derivative(f: Callable[..., Any], x: Any, v: Any) -> Any:
     length of v.
 
     Args:
-      f: Function of one pytree of floating arrays, with any output.
+      f: Function of one pytree of floating arrays. It returns a number, an array or a
+        pytree.
       x: Point of evaluation.
       v: Direction, in the structure and shapes of x.
     Returns:

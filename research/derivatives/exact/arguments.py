@@ -48,7 +48,7 @@ def floating(tree: Any, argument: str) -> Any:
 def kind_of(leaf: Any) -> Any:
     """Return the dtype of a number or array, or the type's name for any other value.
 
-    An integer that fits no dtype of JAX gives its digits as a str.
+    For an integer that is too large for JAX, the result is the integer as a str.
     """
     is_array = isinstance(leaf, jax.Array | np.ndarray | np.generic) or is_traced(leaf)
     if not is_array and not isinstance(leaf, bool | int | float | complex):
@@ -70,9 +70,9 @@ def title(f: Callable[..., Any]) -> str:
 def scalar(f: Callable[..., Any], name: str) -> Callable[..., Any]:
     """Return f with a check that it returns one real number.
 
-    The returned function raises NotScalarError for another shape or a pytree, and
-    NotInexactError for a value that is not real and floating. `name` is the name of the
-    calling function, for the message.
+    The returned function raises NotScalarError if f returns a pytree or an array of
+    another shape than (), and NotInexactError if the value is not real and floating.
+    `name` is the name of the calling function, for the message.
     """
 
     def checked(x: Any) -> jax.Array:

@@ -36,8 +36,8 @@ def chosen_mode(f: Callable[..., Any], x: Any) -> Mode:
     Reverse mode needs m passes, and stores the intermediate values. So the choice is
     forward mode if n <= m, and reverse mode otherwise. If f has no derivative rule for
     this mode, the choice is the other mode. For example, `jax.lax.while_loop` has no
-    rule for reverse mode, and a function of `jax.custom_vjp` has no rule for forward
-    mode.
+    rule for reverse mode, and a function that is decorated with `jax.custom_vjp` has no
+    rule for forward mode.
 
     Args:
       f: Function of one pytree of floating arrays.

@@ -23,17 +23,19 @@ _WITHIN = 4.0  # A value within this many rounding errors is as predicted.
 
 
 def quiet_part(ladder: Ladder) -> tuple[Ladder, np.ndarray, int] | None:
-    """Return the levels below the first window that shows noise beyond rounding errors.
+    """Return the levels below the first window with more noise than rounding errors.
 
     A ladder has values of f at many distances from x, which are its levels, and in
-    windows. A window is a group of points near a distance. The rounding errors of some
-    functions, such as those with matrix products, are a few times larger than
-    `rounding`. So noise that is only a few times larger counts if all larger windows
-    show it too.
+    windows. A window is a group of points near a distance. A window has more noise than
+    rounding errors if its noise is above 30 times `rounding`. The rounding errors of
+    some functions, such as those with matrix products, are a few times larger than
+    `rounding`. So smaller noise counts only if it exceeds three times that of all
+    windows at smaller distances, and if all windows at larger distances show it too.
 
     Returns:
-      (ladder of these levels, rounding error at each of them, index of the window). The
-      result is None if the first window shows such noise, or if no window shows it.
+      (ladder of the levels below this window, rounding error at each of these levels,
+      index of the window), or None if it is the first window or there is no such
+      window.
     """
     share = windows_noise(ladder) / rounding(ladder)[ladder.places]
     before = np.maximum.accumulate(np.append(1.0, share[:-1]))
@@ -61,13 +63,16 @@ def levels_below(ladder: Ladder, end: int) -> Ladder:
 def first_surprise(ladder: Ladder, noise: np.ndarray, level: int) -> int | None:
     """Return the smallest step below a level where f is not as larger steps predict.
 
-    If the quotients at some steps converge, f is close to a polynomial there. This
-    polynomial predicts f at the smaller steps, too. A narrow peak beside x refutes it,
-    although the quotients at smaller steps may be too uncertain to contradict the
-    result. Each value of f is predicted from f(x) and the values at the next four
-    larger steps on its side. A surprise is a value whose distance from its prediction
-    exceeds 30 times the noise plus twice the largest such distance from `level` on,
-    reduced in proportion to the step. Distances within four rounding errors count as 0.
+    If the quotients at some steps converge, f is close to a polynomial at these steps.
+    This polynomial predicts f at the smaller steps, too. If f has a narrow peak beside
+    x, the prediction is wrong, although the quotients at smaller steps may be too
+    uncertain to contradict the result.
+
+    Each value of f is predicted from f(x) and the values at the next four larger steps
+    on its side. Its deviation is |value - prediction|. Let D be the largest deviation
+    at `level` and the next three levels, where deviations within four rounding errors
+    count as 0. A value at a step below `level` is a surprise if its deviation exceeds
+    30 times its noise plus 2 D times the quotient of its step and the step of `level`.
 
     Args:
       ladder: Values of f.
@@ -137,12 +142,17 @@ def _predicted(
 def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
     """Return whether f bends or has a pole, but does not jump, where noise appears.
 
-    A window is a group of points near a distance from x. The sampler evaluates f around
-    this window, and then again and again at closer points around the place where the
-    slope changes most. At a jump, the change of f between neighbouring points stays the
-    same. At a kink, it shrinks with the distance of the points. At a pole, f grows.
     This distinguishes a function that interpolates a table with straight lines, or that
-    has a pole, from a function that is rounded.
+    has a pole, from a function that is rounded. The sampler evaluates f around a
+    window, and then three times at closer points around the place where the slope
+    changes most. At a jump, the change of f between neighbouring points stays the same.
+    At a kink, this change shrinks with the distance of the points. At a pole, f grows.
+
+    Args:
+      ladder: Values of f around x. A window is a group of points near a distance from
+        x.
+      sampler: Evaluator of f.
+      window: Index of the window that shows noise.
     """
     side = -1.0 if window % 2 else 1.0
     step = ladder.steps[ladder.places[window]]

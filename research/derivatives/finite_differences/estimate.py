@@ -84,27 +84,31 @@ class FiniteDifference(NamedTuple):
     """A derivative estimated from values of f.
 
     Attributes:
-      value: Derivative, or nan if there is no estimate. With the verdict "one-sided" it
-        is the derivative from the side where f is defined. With "unresolved" it is the
-        best guess, or nan if there is none.
+      value: Derivative if the verdict is "ok". For the verdict "one-sided", it is the
+        derivative from the side where f is defined, and for "unresolved" the best
+        guess. In these two cases it is nan if there is no estimate. For all other
+        verdicts it is nan.
       error: Bound on |value - derivative|. It is estimated from the differences between
         steps and from the noise of f, so it may be too small. The docstring of
         `finite_difference` reports how often this happened. The bound is infinite if
         `value` is nan.
-      step: Smallest distance from x that was used for `value`, or nan.
+      step: Smallest distance from x that was used for `value`, or nan if `value` is
+        nan.
       evaluations: Number of points where f was evaluated.
       verdict: One of
 
         - "ok": value is the derivative.
-        - "kink": the one-sided derivatives differ.
+        - "kink": the left and the right derivative of an order from 1 to `order`
+          differ.
         - "jump": f is discontinuous at x.
-        - "one-sided": f is defined on only one side of x.
+        - "one-sided": f is defined on only one side of x, and the scheme is two-sided.
         - "unresolved": the difference quotients do not converge. Either the derivative
           does not exist, or it is infinite, or noise hides it.
-        - "nan": f(x) is not finite, or f is defined on neither side of x.
-      left, right: One-sided derivatives. With the verdict "ok" of a two-sided scheme
-        both equal `value`. Otherwise each of them is nan if its error bound is larger
-        than ten per cent of the larger of the two.
+        - "nan": f(x) is not finite, or f is defined on neither side of x. For the
+          scheme "forward" or "backward": f is not defined on the side of the scheme.
+      left, right: One-sided derivatives of the requested order. With the verdict "ok"
+        of a two-sided scheme, both equal `value`. Otherwise each of them is nan if its
+        error bound is larger than ten per cent of the larger of |left| and |right|.
     """
 
     value: float
@@ -134,14 +138,14 @@ def finite_difference(
     - in a group of eight equally spaced points near the distance 2^k for every fourth
       k.
 
-    If f maps arrays elementwise, one call evaluates all points. To check this, the
-    points are passed in random order and some values are compared with f of single
-    numbers. Otherwise f is called in a loop.
+    If f maps arrays elementwise, one call evaluates all points. To check whether f does
+    so, the points are passed in random order, and three of the values are compared with
+    f of single numbers. If they differ, f is called in a loop.
 
-    The equally spaced points give an estimate of the noise of f at each distance. The
-    estimate is at least ε |f| / 2, where ε is the relative spacing of the floats that f
-    returns. If fewer than three of these groups show noise, the estimate is at least ε
-    (|f| + |x f'|) / 2.
+    The groups of equally spaced points give an estimate of the noise of f at each
+    distance. The estimate is at least ε |f| / 2, where ε is the relative spacing of the
+    floats that f returns. If fewer than three groups show noise, the estimate is at
+    least ε (|f| + |x f'|) / 2.
 
     At each step h a central difference quotient is extrapolated to h = 0 by
     Richardson's scheme. For order 1 the quotient is (f(x + h) - f(x - h)) / (2 h). It
@@ -149,8 +153,8 @@ def finite_difference(
     right if the next higher derivative of f jumps at x. If estimates at two smaller
     steps contradict the estimate at a step, that step and all larger steps are
     discarded. The result is the remaining estimate with the smallest bound. The bound
-    is 1.5 times a sum of two terms. The first term is 1.2 times the noise of the
-    estimate. The second is the largest of three changes of the estimate:
+    is 1.5 times a sum of two terms. The first term is 1.2 times the effect of the noise
+    of f on the estimate. The second is the largest of three changes of the estimate:
 
     - the change by the last extrapolation;
     - the change from the estimate at half the step. If there are fewer than four
@@ -162,39 +166,45 @@ def finite_difference(
 
     If f looks smooth at small steps and noisy at larger ones, its values are rounded,
     or f interpolates a table with straight lines. If the result needs the larger steps,
-    or the small steps contradict it, f is evaluated at up to 132 more points. If they
-    show that f bends but does not jump, the result is that of the small steps. If the
-    small steps do not suffice for a result, the verdict is "unresolved".
+    or the small steps contradict the result, f is evaluated at up to 132 more points.
+    If the values at these points show that f bends but does not jump, only the small
+    steps are used. If the small steps do not suffice for a result, the verdict is
+    "unresolved".
 
     With a two-sided scheme, the left and the right derivative of each order from 1 to
     `order` are compared before the extrapolation. If they differ clearly, the verdict
     is "kink". If their difference is only a little larger than its bound, the verdict
     is "unresolved". The difference is estimated twice: from one-sided quotients, and
     from the part of f that is even about x (for odd orders) or odd about x (for even
-    orders). In that part a smooth f has no power h^order, so small jumps stand out. The
-    bound of the result is at least 0.6 times the difference, if the difference is above
-    a quarter of its own bound.
+    orders). In that part a smooth f has no power h^order, so small jumps stand out. If
+    the difference is above a quarter of its own bound, the bound of the result is at
+    least 0.6 times the difference.
 
-    Larger steps also show a jump if f has a knot beside x, such as max(x - d, 0)³ at 0.
-    The jumps of two successive orders give the distance d. If the steps below three
-    times this distance do not show the jump, larger steps are discarded.
+    Larger steps also show a jump of a derivative if the jump is not at x but beside it,
+    as for max(x - d, 0)³ at x = 0 with a small d > 0. The jumps of two successive
+    orders give the distance d. If the steps below three times this distance do not show
+    the jump, larger steps are discarded.
 
     A result predicts the values of f at smaller steps: each value follows from f(x) and
-    the values at the next four larger steps. If one of them is farther from its
-    prediction than 30 times its noise, larger steps have passed over something, such as
-    a narrow peak beside x. They are then discarded, and the verdict is "unresolved" if
-    the smaller steps do not suffice.
+    the values at the next four larger steps. If the difference between a value and its
+    prediction is above 30 times its noise, the larger steps have passed over something,
+    such as a narrow peak beside x. The larger steps are then discarded, and the verdict
+    is "unresolved" if the smaller steps do not suffice.
 
-    The estimates at the chosen step and at the next two steps may change like the power
-    p of the step, with p below log2(6), as for x² + 1e-6 |x|^2.5. The bound is then at
-    least 1.5 times the error that this power implies, change / (2^p - 1). Let n be the
-    order. The bound is also at least ε |x f^(n+1)|, the change of the derivative of
-    order n if f computes with a rounded x. This matters near an edge of f, as for
-    sqrt(1 - x²) near 1.
+    Let e_0 be the estimate at the chosen step, and e_1 and e_2 those at twice and at
+    four times this step. If (e_2 - e_1) / (e_1 - e_0) = 2^p with p below log2(6), the
+    error seems to be a power p of the step that the extrapolation does not remove. An
+    example is x² + 1e-6 |x|^2.5. The bound is then at least 1.5 |e_1 - e_0| /
+    (2^p - 1).
+
+    Let n be the order. The bound is also at least ε |x f^(n+1)|, the change of the
+    derivative of order n if f computes with a rounded x. This matters near the end of
+    the domain of f, as for sqrt(1 - x²) near 1.
 
     If f shows noise that grows with a power of the distance from x, and this power is
-    not clearly above n, f oscillates at all distances, and the verdict is "unresolved".
-    Examples are x² sin(1 / x) at 0 with order 2, and Weierstrass's function.
+    not clearly above n, f is assumed to oscillate at all distances, and the verdict is
+    "unresolved". Examples are x² sin(1 / x) at 0 with order 2, and Weierstrass's
+    function.
 
     The bound is an estimate, not a guarantee. The problems
     `research.derivatives.problems.HELD_OUT` have 66 points with a derivative. At all of
@@ -228,8 +238,8 @@ def finite_difference(
       sin(x) + 1e-8 max(x, 0)⁴ at 0 with order 4.
     - A function that is constant around x only because it is rounded. f counts as
       constant if it is constant over a distance of at least max(|x|, 1) / 5. There is
-      one exception: f counts as rounded if it has at least three equal jumps up to the
-      largest distance and a mean slope below 1e-6.
+      one exception: f counts as rounded if it has at least three nearly equal jumps up
+      to the largest distance and a mean slope below 1e-6.
     - A jump of a higher derivative, a power like |x|^2.5 or an oscillation whose
       contribution to f is below the noise at the steps that are used. An example is the
       third derivative of a cubic spline with many nodes: the value is the third
@@ -246,13 +256,13 @@ def finite_difference(
 
     Args:
       f: Function of a float. It may also accept an array and act on each entry. If f
-        raises a domain error or an arithmetic error, its value counts as nan.
+        raises a ValueError or an ArithmeticError, its value counts as nan.
       x: Point of the derivative, a finite real number.
       order: Order of the derivative, 1 to 4. Noise hides derivatives of higher order.
-        For these call `derivative(f, x, order=n)`.
-      scheme: "auto" or "central" for two-sided formulas. "forward" or "backward" for
-        the derivative from the right or from the left, which ignores f on the other
-        side.
+        For a higher order n call `derivative(f, x, order=n)`, if JAX can trace f.
+      scheme: "auto" and "central" both use values of f on both sides of x. "forward"
+        gives the derivative from the right, and "backward" the one from the left. They
+        ignore f on the other side.
       strict: Whether a verdict other than "ok" raises an error.
     Returns:
       A `FiniteDifference`: the derivative with its bound and verdict.
@@ -368,9 +378,9 @@ def _without_surprises(
 def difference_of_values(x: float, values: np.ndarray) -> FiniteDifference:
     """Estimate f'(x) from float64 values of f at the points of `finite_difference`.
 
-    The result is that of `finite_difference`, with one exception. If f is rounded to
-    few digits, `finite_difference` evaluates f at more points, and its bound may
-    differ.
+    The result is that of `finite_difference`, with one exception. If f looks rounded to
+    few digits, or looks like a table that is interpolated with straight lines,
+    `finite_difference` evaluates f at more points, and its result may differ.
 
     Args:
       x: Point of the derivative.
@@ -385,7 +395,7 @@ def difference_of_values(x: float, values: np.ndarray) -> FiniteDifference:
 
 
 def judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDifference:
-    """Return the verdict, and the derivative with its bound if there is one.
+    """Return the `FiniteDifference` that follows from values of f around x.
 
     Args:
       ladder: Values of f at several distances on both sides of x. Each distance is a

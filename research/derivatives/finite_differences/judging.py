@@ -65,7 +65,7 @@ class Column(NamedTuple):
 
 
 def best_of_each_level(*tables: Table) -> Column:
-    """For each level, return the estimate with the smallest bound in all tables.
+    """Return the estimate with the smallest bound at each level, among all tables.
 
     A level is one step length.
     """
@@ -80,11 +80,11 @@ def best_of_each_level(*tables: Table) -> Column:
 def settle(column: Column, end: int | None = None) -> Estimate:
     """Return the estimate with the smallest bound among the levels that agree.
 
-    A level is one step length.
-
-    Large steps may agree with each other because they skip the oscillations of f. So
-    the search starts at the smallest step and stops at the first level that contradicts
-    two levels with smaller steps.
+    A level is one step length. Large steps may agree with each other because they skip
+    the oscillations of f. So the search starts at the smallest step and stops at the
+    first level that contradicts two levels with smaller steps. The bound of the result
+    is 1.5 times the bound of the chosen estimate. It is larger if estimates of similar
+    bounds at neighbouring levels differ by more than four of these bounds.
 
     Args:
       column: Best estimate of each level.
@@ -110,9 +110,8 @@ def growth(
 ) -> tuple[float, np.ndarray]:
     """Return the power p for which sizes shrink like step^p as the step goes to 0.
 
-    A level is one step length.
-
-    The power is fitted at the smallest steps where the sizes are larger than the noise.
+    A level is one step length. The power is fitted at the smallest steps where the
+    sizes are more than ten times as large as the noise.
 
     Args:
       sizes: Sizes at each level, shape (n,).
@@ -122,8 +121,8 @@ def growth(
     Returns:
       (power, sizes that were fitted). The power is the slope of log2 size against log2
       step. The result is (inf, empty array) in two cases: if no four consecutive sizes
-      are larger than the noise, or if the sizes at smaller steps are clearly smaller
-      than the fitted ones.
+      are more than ten times as large as the noise, or if at least two sizes at smaller
+      steps are less than half the median of the fitted sizes.
     """
     stands_out = np.isfinite(sizes) & (sizes > 10 * noise) & (sizes > 0)
     # A single size may be noise, so four in a row are required.
@@ -146,8 +145,12 @@ def rate(table: Table, powers: np.ndarray) -> float:
     """Return the power p for which the changes of the quotients shrink like step^p.
 
     A change is the difference between the quotients at two neighbouring steps. The
-    power is infinite if no four consecutive changes are larger than the noise, or if
-    the changes vanish at smaller steps.
+    power is infinite if no four consecutive changes are clearly larger than the noise,
+    or if the changes vanish at smaller steps.
+
+    Args:
+      table: Table whose first row contains the quotients.
+      powers: log2 of the steps, shape (levels,).
     """
     change = np.abs(np.diff(table.values[0]))
     noise = (table.noise[0, 1:] + table.noise[0, :-1]) / 4
@@ -160,14 +163,16 @@ def slow_error(found: Estimate, *tables: Table) -> float:
     The function detects a power of the step that no extrapolation removes, as in x² +
     1e-6 |x|^2.5, even if noise hides it at smaller steps. Let e_0 be the estimate at
     the step of `found`, and e_1 and e_2 estimates at two and four times this step. Let
-    c = e_1 - e_0 and q = (e_2 - e_1) / c. If c exceeds the noise and 1 < q < 6, the
-    error behaves like step^p with p = log2(q), and the bound is 1.5 |c| / (q - 1). If 0
-    < q <= 1, the bound is huge. If q >= 6, the bounds of the tables are large enough,
-    and the result is 0.
+    c = e_1 - e_0 and q = (e_2 - e_1) / c. If |c| exceeds the noise and 1 < q < 6, the
+    error behaves like step^p with p = log2(q), and the bound is 1.5 |c| / (q - 1). If
+    |c| exceeds the noise and 0 < q <= 1, the estimates do not converge, and the bound
+    is 1.5 |c| / ε with the relative spacing ε of float64. In all other cases the bounds
+    of the tables are large enough, and the result is 0.
 
-    At each step, the tables contain several estimates. First, e_0 is the one with the
-    smallest bound, and e_1 and e_2 have the same number of extrapolations as e_0.
-    Second, each of the three is the one with the smallest bound at its step. The second
+    At each step, the tables contain several estimates, so the formula is used with two
+    choices. In the first choice, e_0 is the estimate with the smallest bound at its
+    step, and e_1 and e_2 have the same number of extrapolations as e_0. In the second
+    choice, each of the three is the one with the smallest bound at its step. The second
     choice is left out if the bound of e_2 is so large that the step may cross a kink.
     The result is the larger bound of the two choices.
 
@@ -201,9 +206,13 @@ def _slow_error(values: np.ndarray, noise: np.ndarray) -> float:
 def jumps(ladder: Ladder, noise: np.ndarray, side: np.ndarray) -> bool:
     """Return whether f jumps at x on one side.
 
-    f jumps if, at each of the smallest steps, f - f(x) exceeds the noise and has nearly
-    the same value. LOWEST is the number of these steps. `side` contains the values of f
-    on this side.
+    f jumps if f - f(x) has nearly the same value at each of the ten smallest steps, and
+    this value exceeds ten times the noise.
+
+    Args:
+      ladder: Values of f around x.
+      noise: Bound on the error of f at each level, shape (levels,).
+      side: Values of f on the side, `ladder.plus` or `ladder.minus`.
     """
     low = side[:LOWEST] - ladder.centre
     low = low[np.isfinite(low)]

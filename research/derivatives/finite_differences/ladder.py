@@ -64,9 +64,10 @@ def exponents(x: float) -> np.ndarray:
 
     The smallest distance is about four spacings of the floats at x, and the largest is
     about eight times the larger of |x| and 1. Each distance is twice the previous one,
-    with one exception: if x is near 0, there are two ranges of distances, around |x|
-    and around 1, because either may be the scale of f. If x is 0, there are the range
-    around 1 and a few much smaller distances.
+    with two exceptions. If x is near 0, there are two ranges of distances, around |x|
+    and around 1, because either may be the scale of f. If |x| is below 2^-1015, the
+    distances are 2^-56 to 8 and thirty smaller ones from 2^-1020 on, each of them 2^32
+    times the previous one.
     """
     small, large = -56, 3
     if abs(x) < 2.0**-1015:  # There are no floats for steps smaller than x.
@@ -87,15 +88,17 @@ def reach(powers: np.ndarray) -> np.ndarray:
     """Count the consecutive exponents from each level upwards, shape (levels,).
 
     Exponents are consecutive if each one is larger by 1 than the one before. The count
-    at a level includes the exponent of this level.
+    at a level includes the exponent of this level. `powers` contains the exponents,
+    ascending, shape (levels,).
     """
     return runs(np.append(np.diff(powers) == 1, False)) + 1
 
 
 def runs(flags: np.ndarray) -> np.ndarray:
-    """Return the length of the run of true flags that starts at each flag.
+    """Return the length of the run of True that starts at each flag.
 
-    The runs are along the last axis. The length is 0 at a flag that is false.
+    `flags` is a boolean array, and the runs are along its last axis. The length is 0 at
+    a flag that is False. The result has the shape of `flags`.
     """
     index = np.arange(flags.shape[-1])
     # The minimum from the right is the index of the next flag that is not set.
@@ -155,12 +158,12 @@ def from_values(
     epsilon: float,
     evaluations: int = 0,
 ) -> Ladder:
-    """Return the ladder whose points, in the order of `nodes`, have the given values.
+    """Return the `Ladder` with the given values of f.
 
     Args:
       x: Point at the centre of the ladder.
       powers: log2 of the distances from x, ascending, shape (levels,).
-      values: Values of f at nodes(x, powers).
+      values: Values of f at the points nodes(x, powers), in this order.
       epsilon: Relative spacing of the floats that f returns.
       evaluations: Number of points where f was evaluated.
     """

@@ -27,9 +27,10 @@ def noise_bounds(ladder: Ladder, sampler: Sampler | None = None) -> np.ndarray:
     the largest of three parts:
 
     - Rounding error: ε (|f| + |x f'|) / 2, because f rounds its value and the
-      intermediate results that it computes from x. If the windows show less noise than
-      this, this part is the noise in the windows, but at least ε |f| / 2. For example,
-      (x - 1) g(x) does not have a noise of ε |x f'| at x = 1, because x - 1 is exact.
+      intermediate results that it computes from x. Here ε is the relative spacing of
+      the floats that f returns. If the windows show less noise, this part is the noise
+      in the windows, but at least ε |f| / 2. For example, (x - 1) g(x) does not have a
+      noise of ε |x f'| at x = 1, because x - 1 is exact.
     - Noise in the windows. It is recognised by fifth and sixth differences, each
       divided by the size that such differences have for noise of size 1. For a smooth
       function, the sixth are then far smaller than the fifth. For noise, they are not
@@ -38,9 +39,13 @@ def noise_bounds(ladder: Ladder, sampler: Sampler | None = None) -> np.ndarray:
       precision). Then the same noise is assumed at the smaller distances, where f only
       looks smooth. If the noise falls fast towards larger distances while |f| does not,
       more noise is assumed at the smaller distances.
-    - Quantum: the size of the first jump of f, if f is constant around x. To find it,
-      the sampler evaluates f at more points. If there is no sampler, this part is left
-      out.
+    - Quantum: the size of the first jump of f, if f is constant around x and then
+      jumps. To find the jump, the sampler evaluates f at more points. Without a sampler
+      this part is left out.
+
+    Args:
+      ladder: Values of f around x, and in the windows.
+      sampler: Evaluator of f, or None.
     """
     seen = _seen(ladder, rounding(ladder))
     return seen if sampler is None else np.maximum(seen, _quantum(ladder, sampler))
@@ -49,9 +54,11 @@ def noise_bounds(ladder: Ladder, sampler: Sampler | None = None) -> np.ndarray:
 def rounding(ladder: Ladder) -> np.ndarray:
     """Return the rounding error ε (|f| + |x f'|) / 2 of f, shape (levels,).
 
-    There is one value for each distance from x at which the ladder evaluates f. The
-    first term is the rounding error of f. The second is the rounding error of the
-    intermediate results that f computes from x.
+    There is one value for each distance from x in the ladder. ε is the relative spacing
+    of the floats that f returns. |f| and |f'| are the largest values up to this
+    distance, where f' is estimated from neighbouring points. The first term is the
+    rounding error of f. The second is the rounding error of the intermediate results
+    that f computes from x.
     """
     # Slopes between neighbours ignore a jump of f at x.
     rises = np.abs(np.diff(np.stack([ladder.minus, ladder.plus]), axis=1)) / np.diff(

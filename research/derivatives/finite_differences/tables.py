@@ -40,17 +40,19 @@ class Table(NamedTuple):
 
     @property
     def bounds(self) -> np.ndarray:
-        """Bound on the error of each estimate; infinite where there is no estimate.
+        """Bound on the error of each estimate, in the shape of `values`.
 
-        The bound is 1.2 times the noise, plus the largest of three changes:
+        It is infinite where there is no estimate, and at the smallest step. Elsewhere
+        it is 1.2 times the noise, plus the largest of three changes:
 
         - the change by the last extrapolation;
         - the change from the estimate at half the step, which has a smaller error;
         - the change from the estimate at twice the step, divided by a factor. The error
-          at twice the step is larger by about this factor.
+          at twice the step is assumed to be larger by this factor.
 
-        The largest of three is used, because a single change may vanish by chance, or
-        because f does not have the powers of h that are extrapolated.
+        The largest of the three is used, because a single change may vanish by chance,
+        or because the error does not have the powers of h that the extrapolation
+        removes.
 
         The second change contains the noise of the estimate at half the step, which is
         2^order times as large. In the first four rows of a series in h², half of that
@@ -138,18 +140,19 @@ class _Formulas(NamedTuple):
 def formula(order: int, side: int) -> tuple[np.ndarray, int]:
     """Return the weights of a difference formula for h^order times the derivative.
 
-    The weights belong to the differences f - f(x) at -h, -2h, -4h, ... and at h, 2h,
-    4h, ... The formula can use these differences, because the weights of all nodes,
-    including x, sum to 0. Differences from f(x) have smaller rounding errors than
-    values of f.
+    The weights belong to the differences f(x + t) - f(x) at t = -h, -2h, -4h, ... and
+    at t = h, 2h, 4h, ... The formula can use these differences, because the weights of
+    all nodes, including x, sum to 0. Differences from f(x) have smaller rounding errors
+    than values of f.
 
     Args:
       order: Order of the derivative, 1 to 4.
       side: 0 for the central formula, 1 for the forward formula, -1 for the backward
         formula.
     Returns:
-      (weights, count). The weights have shape (2, 4): row 0 is for -h, -2h, ..., and
-      row 1 for h, 2h, ... The count is the number of distances in the formula.
+      (weights, count). The weights have shape (2, 4): row 0 is for -h, -2h, -4h, -8h,
+      and row 1 for h, 2h, 4h, 8h. The count is the number of distances in the formula.
+      The weights of all further distances are 0.
     """
     weights = np.zeros((2, _NODES))
     if side:
@@ -266,7 +269,7 @@ def tables(ladder: Ladder, noise: np.ndarray, order: int) -> Tables:
     """Return the tables of estimates for the derivative of the given order.
 
     Args:
-      ladder: Samples of f.
+      ladder: Values of f around x.
       noise: Bound on the error of f at each level (distance from x), shape (levels,).
       order: Order of the derivative, 1 to 4.
     """

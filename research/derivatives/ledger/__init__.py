@@ -44,15 +44,21 @@ def explain(
     is the derivative of f with respect to this value.
 
     The gradients are bit-identical to the result of jax.grad(f) if JAX runs each
-    operation separately (`with jax.disable_jit()`). If f or a function of jax.numpy is
-    jitted, XLA fuses operations, and the result of jax.grad may differ in the last
-    digits. They may also differ in the last digit if f has a `jax.checkpoint` inside
-    another one or one that uses its argument several times, or a `jax.custom_jvp` with
-    several outputs: JAX then adds the same terms in another order. With `expand`, the
-    gradients agree with the result of jax.grad up to rounding errors.
+    operation separately (`with jax.disable_jit()`). There are three exceptions, in
+    which they agree up to rounding errors:
+
+    - f has a `jax.checkpoint` that is inside another one, or that uses its argument
+      several times.
+    - f has a `jax.custom_jvp` with several outputs.
+    - `expand` is not empty.
+
+    In the first two cases, JAX adds the same terms in another order. If JAX compiles f
+    or a function of jax.numpy, XLA fuses operations, and the result of jax.grad may
+    differ in the last digits.
 
     Args:
-      f: Any JAX function that takes arrays, or pytrees of arrays, and returns a number.
+      f: Any JAX function that takes arrays, or pytrees of arrays, and returns one real
+        floating number.
       *args: Point of evaluation. The gradient is with respect to all floating leaves.
       level: "mathematics" hides equations that only change a shape or a dtype, and
         equations of a `jax.custom_jvp` rule without an adjoint. "primitives" shows all
@@ -65,11 +71,11 @@ def explain(
       pass. Its attribute `grads` is then None, and its attribute `note` gives the
       reason.
     Raises:
-      NotScalarError: f does not return a number.
+      NotScalarError: f does not return one real floating number.
       NotInexactError: No argument is floating, or a leaf of an argument is not a number
         or an array of numbers.
       ValueError: level or expand is unknown.
-      TypeError: f cannot be called with these arguments, or expand is not a list of
+      TypeError: f cannot be called with these arguments, or expand is not a sequence of
         str.
     References:
       Griewank & Walther, Evaluating derivatives, 2nd ed., 2008, table 3.6 (adjoints of

@@ -27,8 +27,8 @@ def pull_back(tape: Tape, output: int, adjoint: Any) -> None:
 
     Args:
       tape: Record of the evaluation of the function.
-      output: Index of the function's value on the tape.
-      adjoint: Adjoint of the output.
+      output: Index of the value of the function on the tape.
+      adjoint: Adjoint of this value, for example 1.
     Raises:
       UnsupportedPrimitiveError: An equation between the inputs and the output has no
         rule for reverse mode.

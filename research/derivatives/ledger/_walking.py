@@ -93,8 +93,9 @@ def record(
       leaves: Arguments of f.
       expand: ("scan",) to record each step of a scan separately, or ().
     Returns:
-      The tape, the nodes of the leaves, and for each output its node or constant. A
-      node is a number: the position of a value on the tape.
+      (tape, inputs, outputs): the record, the list of the nodes of the leaves, and the
+      list with a node or a constant for each output. A node is the index of a value on
+      the tape.
     """
     made = jax.make_jaxpr(f)(*leaves)
     tape = Tape(frozenset(expand))

@@ -11,10 +11,10 @@ class Recorded(NamedTuple):
 
     Attributes:
       tape: Values, equations and adjoints.
-      inputs: Dict from the name of each argument leaf to its node. A node is a number:
-        the position on the tape.
-      output: The value of the function: a node, or a constant.
-      shown: For each row of the table, its equation.
+      inputs: Dict from the name of each argument leaf to its node. A node is the index
+        of a value on the tape.
+      output: Node of the value of the function, or a constant.
+      shown: List with the equation of each row of the table.
       names: Dict from a node to the name of its value.
     """
 

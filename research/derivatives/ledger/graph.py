@@ -24,14 +24,15 @@ class Node(NamedTuple):
     """Node of the graph of a table of `explain`, drawn as a box.
 
     Attributes:
-      title: Name and equation of the row, or a description if the node has several
-        rows.
+      title: Name of the input, or name and equation of the row. If the node has several
+        rows, their function or lines of code, and their number.
       value: Value as a short text.
       adjoint: Adjoint as a short text, or "" if there is no adjoint.
       kind: "input", "row" (one row of the table), "constant" (a row without an
         adjoint), "fold" (several rows) or "output".
-      hint: Derivative rule in words, and the line of code.
-      rows: Positions of its rows in `Ledger.rows`; empty for an input.
+      hint: Derivative rule in words, and the line of code. If the node has several
+        rows, the first and the last of them.
+      rows: Positions of the rows of the node in `Ledger.rows`. Empty for an input.
     """
 
     title: str
@@ -94,8 +95,9 @@ def make_graph(ledger: LedgerFields, largest: int = LARGEST) -> Graph:
     """Return the graph of a table of `explain`.
 
     If the table has more rows than `largest`, neighbouring rows share a node. If a
-    function has a custom derivative rule, the graph contains the rows that compute the
-    function's value, and an edge of kind "rule" for its derivative.
+    function inside f has a custom derivative rule, a node contains the rows that
+    compute the value of the function, and an edge of kind "rule" shows what the rule
+    contributes to each input.
 
     Args:
       ledger: Table of `explain`.
@@ -255,7 +257,7 @@ def _row_shares(
 def fold(
     places: Sequence[tuple[tuple[int, ...], str, bool]], largest: int
 ) -> list[list[int]]:
-    """Group rows and inputs until there are at most `largest` groups.
+    """Group the rows of a table of `explain` into at most `largest` groups.
 
     A unit is a row of the table or an input. The grouping has three stages, and stops
     as soon as there are few enough groups:
@@ -265,15 +267,15 @@ def fold(
     2. The units of each line of code form one group.
     3. Each k consecutive groups are joined, with the smallest k that suffices.
 
-    Only neighbours in the order of evaluation are grouped, so no group
-    depends on itself through another group.
+    Only neighbours in the order of evaluation are grouped, so no group depends on
+    itself through another group.
 
     Args:
       places: (calls, line, alone) of each unit. `calls` are the numbers of the calls
         around the unit, from the outermost to the innermost. If `calls` is (CLOSED,
-        number), the unit is a row of a function with a custom rule. Its neighbours with
-        the same number are in its group from the beginning. A unit with `alone` is
-        never grouped.
+        number), the unit is a row of a function with a custom derivative rule. It is
+        always grouped with its neighbours of the same number. `line` is the line of
+        code. If `alone` is True, as for inputs, the unit is a group of its own.
       largest: Largest number of groups, not counting the units that are alone.
     Returns:
       The groups, as lists of indices of units.

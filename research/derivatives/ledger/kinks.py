@@ -76,10 +76,11 @@ def at_kinks(tape: Tape, names: dict[int, str]) -> list[Kink]:
     These equations are at a tie: two compared values are equal (as in max(a, a)), or a
     value is exactly at a kink or a jump (as in abs(0)). If the tape has a loop as one
     equation, the steps of the loop are not searched. If these steps, or the equations
-    of another function inside an equation, could be at a tie, the list says so.
+    of another function inside an equation, could be at a tie, the equation has a `Kink`
+    that says so.
 
-    `names` is a dict from each node to the name of its value. A node is a number: the
-    position of a value on the tape.
+    `names` is a dict from each node to its name. A node is the index of a value on the
+    tape.
     """
     kinks = []
     for equation in tape.equations():

@@ -30,10 +30,10 @@ class Ledger(LedgerFields):
       rows: Tuple with a `Row` for each equation that is shown, in the order of
         evaluation.
       value: f(*args), a number.
-      grads: Gradient with respect to every argument, in the structure of the arguments.
-        If f has several arguments, `grads` is a tuple with a gradient for each
-        argument. `grads` is None if f cannot be differentiated in reverse mode, and
-        `note` then gives the reason.
+      grads: Gradient with respect to every argument, in the structure of the arguments,
+        with None for each leaf that is not floating. If f has several arguments,
+        `grads` is a tuple with a gradient for each argument. `grads` is None if f
+        cannot be differentiated in reverse mode, and `note` then gives the reason.
       inputs: Dict from the name of each argument leaf to its value.
       output: Name of the output f(*args).
       note: Remark for the reader, or "".
@@ -71,10 +71,11 @@ class Ledger(LedgerFields):
         )
 
     def first_nonfinite(self) -> nonfinite.NonFinite | None:
-        """Find the row that creates the first NaN or infinity.
+        """Find the row of the table that creates the first NaN or infinity.
 
         The search begins with the value of f and continues with the gradient. The
-        result is None if both the value and the gradient are finite.
+        result is a `NonFinite`, which describes the row. It is None if both the value
+        and the gradient are finite, even if a row has an infinity.
         """
         return nonfinite.first_nonfinite(
             self.recorded.tape,
@@ -86,22 +87,24 @@ class Ledger(LedgerFields):
     def at_kinks(self) -> list[kinks.Kink]:
         """Return a `Kink` for each row at a tie.
 
-        A row is at a tie if it is, for example, max of two equal numbers, or abs at 0.
-        Other ties are equal entries of argsort, an integer that is converted to int, a
-        point on a branch cut, and equal eigenvalues that are not treated alike.
+        A row is at a tie if its equation may have no derivative at its inputs, as for
+        the max of two equal numbers, or abs at 0. Other ties are an argsort of equal
+        entries, a float without a fraction that is converted to int, a complex number
+        on a branch cut, and equal eigenvalues with different adjoints.
 
         At a tie, the gradient is a convention of JAX. The steps of a scan are searched
         only if `expand` shows them. If they are not searched and could be at a tie,
         the scan has a `Kink` that says so. The same holds for functions inside other
-        equations, as of `lax.reduce`. The steps of a `while` loop are not searched.
+        equations, such as that of `lax.reduce`. The steps of a `while` loop are not
+        searched.
         """
         return kinks.at_kinks(self.recorded.tape, self.recorded.names)
 
     def gradient(self, name: str) -> Any:
-        """Return the gradient with respect to an input, or None if there is none.
+        """Return the gradient with respect to an input.
 
-        There is none if the input is not floating, or if f cannot be differentiated in
-        reverse mode.
+        The result is None if the input is not floating, or if f cannot be
+        differentiated in reverse mode.
 
         Args:
           name: Name of the input, as in `inputs`.
@@ -139,8 +142,8 @@ class Ledger(LedgerFields):
         to it with Tab or the arrow keys, the page highlights the rows that contribute
         to its adjoint. The page also lists these contributions, each with the row from
         which it comes, the derivative rule and the numbers. The rows of a function, of
-        a branch or of a step of a loop can be folded. The page opens from disk in every
-        browser and needs no network.
+        a branch or of a step of a loop can be folded. The page needs no other files and
+        no network.
 
         Example:
           >>> from research.derivatives import explain
@@ -171,9 +174,9 @@ def make_ledger(
     Args:
       title: Name of the function.
       tape: Record of the evaluation of the function, with adjoints.
-      leaves: Dict from the name of each argument leaf to its node. A node is a number:
-        the position on the tape.
-      output: The value of the function: a node, or a constant.
+      leaves: Dict from the name of each argument leaf to its node. A node is the index
+        of a value on the tape.
+      output: Node of the value of the function, or a constant.
       grads: Gradient, or None.
       note: Remark for the reader, or "".
       level: "mathematics" or "primitives", which selects the rows.

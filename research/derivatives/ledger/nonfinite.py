@@ -48,16 +48,18 @@ class NonFinite(NamedTuple):
 def first_nonfinite(
     tape: Tape, output: Operand, inputs: dict[str, int], names: dict[int, str]
 ) -> NonFinite | None:
-    """Find the row of the ledger that creates the first NaN or infinity.
+    """Find the row of the table of `explain` that creates the first NaN or infinity.
 
-    It may be in the value of the function or in its gradient. The result is None if
-    both the value and the gradient are finite.
+    The search begins with the value of the function and continues with its gradient.
+    The result is a `NonFinite`, which describes the row. It is None if both the value
+    and the gradient are finite, even if a row has an infinity.
 
     Args:
       tape: Record of the evaluation, with adjoints.
-      output: Index of the function's value on the tape, or a constant.
-      inputs: Dict from the name of each input to its number on the tape.
-      names: Dict from the number of a value on the tape to its name.
+      output: Node of the value of the function, or a constant. A node is the index of a
+        value on the tape.
+      inputs: Dict from the name of each input to its node.
+      names: Dict from a node to its name.
     """
     if is_finite(tape.value(output)) and all(
         _is_fine(tape.adjoints[node]) for node in inputs.values()

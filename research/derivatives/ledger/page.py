@@ -25,7 +25,12 @@ HEADINGS = ("row", "equation", "value", "adjoint", "rule", "line")
 
 
 class Part(NamedTuple):
-    """Contribution to an adjoint: the number of the value it comes from, and a text."""
+    """Contribution to an adjoint, as shown in the page.
+
+    Attributes:
+      number: Number of the input or row from which the contribution comes.
+      text: Text that describes the contribution.
+    """
 
     number: int
     text: str

@@ -34,7 +34,7 @@ def paths_from(
 
     Args:
       tape: Record of the evaluation of the function.
-      start: Node of the input. A node is a number: the position of a value on the tape.
+      start: Node of the input. A node is the index of a value on the tape.
       output: Node of the output.
       names: Dict from a node to its name.
     Returns:

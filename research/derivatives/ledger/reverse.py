@@ -59,7 +59,7 @@ def active_places(tape: Tape, equation: Equation) -> list[tuple[int, ...]]:
 def shared_places(tape: Tape, equation: Equation) -> dict[int, tuple[int, ...]]:
     """Return a dict from each active node to its positions among the inputs.
 
-    A node is the number of a value on the tape. It is active if the value depends on a
+    A node is the index of a value on the tape. It is active if the value depends on a
     differentiated input of the function.
     """
     positions: dict[int, tuple[int, ...]] = {}
@@ -118,7 +118,10 @@ def pull_shared(
       tape: Record of the evaluation of the function.
       equation: Equation of the tape.
       adjoints: Adjoint of each output, or None.
-      before: Dict from each node to its existing adjoint, or to None.
+      before: Dict from each active node to its existing adjoint, or to None. A node is
+        the index of a value on the tape.
+    Returns:
+      The new adjoints, in the order of `before`.
     """
     values = [tape.value(operand) for operand in equation.inputs]
     pullback = linearize(
@@ -143,10 +146,10 @@ def _pulled(
 
 
 def cotangent(out: Any, adjoint: Any) -> Any:
-    """Return an adjoint in the form that JAX requires.
+    """Return the adjoint of the value `out` in the form that JAX requires.
 
-    If the adjoint is None, the result is zero. If the output is not floating, the
-    result is zero with the dtype float0.
+    If the adjoint is None, the result is zero. If `out` is neither floating nor
+    complex, the result is zero with the dtype float0.
     """
     if not is_inexact(out):
         return np.zeros(np.shape(out), jax.dtypes.float0)

@@ -37,12 +37,16 @@ class Row(NamedTuple):
       expression: Right side of the equation in mathematical notation.
       value: Value of the equation, or a tuple if there are several values.
       local: Tuple with the derivative of the value with respect to each input. An entry
-        is None if the value is not a number and the equation is not elementwise. The
-        adjoint is then passed on by a vector-Jacobian product.
-      adjoint: Derivative of the function with respect to the value. It is None if the
-        backward pass does not reach the value. This is so if the function does not
-        depend on the value, if the value does not depend on a differentiated input, or
-        if the value is computed inside a function with a custom derivative rule.
+        is a number or an array if the value is a single number, or if the equation is
+        elementwise and the input has the shape of the value. Otherwise the entry is
+        None, and the adjoint is passed on by a vector-Jacobian product. All entries are
+        None if there are several values, or if the backward pass does not reach the
+        row.
+      adjoint: Derivative of the function with respect to the value, or a tuple if there
+        are several values. It is None if the backward pass does not reach the row. This
+        is so if the function does not depend on the value, if the value does not depend
+        on a differentiated input, or if the value is computed inside a function with a
+        custom derivative rule.
       contributions: Tuple with the contribution of this row to the adjoint of each
         input. An entry is None if there is no contribution.
       rule: Derivative rule in words.
@@ -98,11 +102,12 @@ def shown_equations(tape: Tape, level: str) -> list[Equation]:
 def name_nodes(
     tape: Tape, leaves: dict[str, int], shown: Sequence[Equation]
 ) -> dict[int, str]:
-    """Return a dict from each node (number of a value on the tape) to its name.
+    """Return a dict from each node (index of a value on the tape) to its name.
 
     `leaves` is a dict from the name of each input to its node, and `shown` contains the
-    equations that are rows of the table. Other equations, such as a reshape, have no
-    row. The output of such an equation gets the name of its input.
+    equations that are rows of the table. If an equation that only changes a shape or a
+    dtype has no row, its output gets the name of its input. The output of any other
+    equation without a row gets its value, as a text.
     """
     names = {node: name for name, node in leaves.items()}
     names |= {node: rule.name for rule in tape.rules for node in rule.outputs}

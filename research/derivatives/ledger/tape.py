@@ -24,7 +24,8 @@ class Equation:
 
     Attributes:
       primitive: Name of the JAX primitive.
-      inputs: Operands of the equation.
+      inputs: For each input, a node or a constant (`Literal`). A node is the index of a
+        value on the tape.
       outputs: Nodes of the values of the equation.
       call: Function from the values of the inputs to a tuple of the values of the
         outputs.
@@ -81,8 +82,10 @@ class Link:
 class OwnReverse:
     """Call of a function with a custom reverse rule (custom_vjp).
 
+    A node is the index of a value on the tape.
+
     Attributes:
-      inputs: Nodes of the active inputs.
+      inputs: Nodes of the active inputs, those that depend on a differentiated input.
       outputs: Nodes of the outputs.
       pullback: Function from the adjoints of the outputs to the contributions to the
         inputs.
@@ -111,9 +114,11 @@ Entry = Equation | Link | OwnReverse
 class OwnRule:
     """Call of a function with a custom derivative rule, forward or reverse.
 
+    A node is the index of a value on the tape.
+
     Attributes:
       name: Name of the function.
-      inputs: Nodes of the active inputs.
+      inputs: Nodes of the active inputs, those that depend on a differentiated input.
       outputs: Nodes of the outputs.
       entries: Equations that compute the value of the function.
       within: For a forward rule, a node for each input. The adjoint of this node is the
@@ -133,20 +138,20 @@ class OwnRule:
 class Tape:
     """Record of the evaluation of a function.
 
-    A node is the number of a recorded value. An operand of an equation is a node or a
-    constant.
+    A node is the index of a recorded value. An operand is a node or a constant.
 
     Attributes:
       expand: {"scan"} if each step of a scan is recorded, otherwise an empty set.
       values: Value of each node.
       active: Whether each node depends on a differentiated input.
-      adjoints: Derivative of the function with respect to each node, or None if it is
-        not known or does not exist.
+      adjoints: Derivative of the function with respect to the value of each node. None
+        before the backward pass, and for a node that the backward pass does not reach.
       entries: Equations in the order of evaluation, with the links and custom rules
         between them.
       rules: Calls of functions with a custom derivative rule.
-      copies: Dict from each copy of a node that counts as a constant to the original
-        node.
+      copies: Inside a custom rule for forward mode, the inputs are copied to new nodes
+        that are not differentiated. `copies` is a dict from each new node to the
+        original node.
     """
 
     expand: frozenset[str] = frozenset()
@@ -158,9 +163,10 @@ class Tape:
     copies: dict[int, int] = dataclasses.field(default_factory=dict)
 
     def node(self, value: Any, active: bool) -> int:
-        """Add a node with a value to the tape, and return its number.
+        """Add a value to the tape, and return its index, the node.
 
-        The node becomes active only if its value is also floating or complex.
+        `active` says whether the value depends on a differentiated input. A value that
+        is neither floating nor complex is recorded as not active.
         """
         self.values.append(value)
         self.active.append(bool(active) and is_inexact(value))
@@ -168,7 +174,7 @@ class Tape:
         return len(self.values) - 1
 
     def value(self, operand: Operand) -> Any:
-        """Return the value of an operand: of a constant, or of a node by its number."""
+        """Return the value of an operand, which is a node or a constant."""
         return operand.value if isinstance(operand, Literal) else self.values[operand]
 
     def is_active(self, operand: Operand) -> bool:

@@ -223,8 +223,8 @@ def as_written(primitive: str, inputs: Sequence[str], params: dict[str, Any]) ->
 def short(value: Any) -> str:
     """Return a value as a short text for the table of `explain`.
 
-    Numbers have four digits. For a long array, the text shows the first two entries,
-    the last entry and the shape.
+    Floating numbers have four digits. For an array of more than three entries, the text
+    shows the first two entries, the last entry and the shape.
 
     Example:
       >>> short(2 / 3), short(np.arange(3)), short(np.ones((3, 4)))
@@ -251,7 +251,10 @@ def short(value: Any) -> str:
 
 
 def constant(value: Any) -> str:
-    """Return a text for a constant: its value, or its shape if it has many entries."""
+    """Return a text for a constant: its value, or its shape if it has many entries.
+
+    An array of up to three entries is shown by its value.
+    """
     if is_key(value) or np.size(value) <= 3:
         return short(value)
     return f"constant {_shape(np.asarray(value))}"

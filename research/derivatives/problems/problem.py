@@ -16,11 +16,12 @@ class Problem(NamedTuple):
       x: Point of the derivative.
       kind: Kind of the function at x, one of
 
-        - "smooth";
-        - "scaled": smooth, but with a scale of x or f far from 1;
-        - "noisy": smooth, but computed with errors far above the rounding error;
-        - "kink";
-        - "jump";
+        - "smooth": differentiable, with scales of x and f near 1;
+        - "scaled": differentiable, with a scale of x or f far from 1;
+        - "noisy": differentiable, but computed with errors far above the rounding
+          error;
+        - "kink": continuous, but the left and the right derivative differ;
+        - "jump": discontinuous;
         - "one-sided": defined on one side of x only;
         - "unresolved": the difference quotients have no limit, or an infinite limit;
         - "nan": not defined at x.
@@ -35,7 +36,7 @@ class Problem(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Text with the function and the point."""
+        """Text with the function and the point, such as "exp(x) at 1.0"."""
         return f"{self.expression} at {self.x!r}"
 
     @property
@@ -44,7 +45,7 @@ class Problem(NamedTuple):
         return float("nan" if self.derivative is None else self.derivative)
 
     def function(self) -> Callable[[Any], Any]:
-        """Return the function in float64, for numbers and NumPy arrays."""
+        """Return the function as a Python function of a number or a NumPy array."""
         return eval("lambda x: " + self.expression, dict(NUMPY))
 
 

@@ -65,9 +65,9 @@ class Case(NamedTuple):
     Attributes:
       expression: Python expression of f in x.
       x: Point of the derivatives.
-      kind: Class of the function.
-      left, right: One-sided derivatives of orders 0 to 4. The left and the right value
-        of an order are equal if the derivative of this order exists.
+      kind: Class of the function, a key of `CLASSES`, such as "kink".
+      left, right: Lists of the one-sided derivatives of orders 0 to 4. The left and the
+        right value of an order are equal if the derivative of this order exists.
     """
 
     expression: str
@@ -77,7 +77,7 @@ class Case(NamedTuple):
     right: list[float]
 
     def function(self) -> Callable[[Any], Any]:
-        """Return f, for numbers and NumPy arrays."""
+        """Return f as a Python function of a number or a NumPy array."""
         return eval("lambda x: " + self.expression, dict(NAMES))
 
     def exists(self, order: int) -> bool:
@@ -85,7 +85,10 @@ class Case(NamedTuple):
         return self.left[: order + 1] == self.right[: order + 1]
 
     def gap(self, order: int) -> float:
-        """Return the largest |right - left| of the derivatives of orders 1 to order."""
+        """Return the largest |right - left| of the derivatives of orders 1 to `order`.
+
+        `order` is at least 1.
+        """
         return max(
             abs(a - b)
             for a, b in zip(
@@ -100,11 +103,11 @@ def random_cases(kind: str, count: int, seed: int) -> list[Case]:
     With the same seed and a larger `count`, the first functions are the same.
 
     Args:
-      kind: Class of the functions, one of `CLASSES`.
+      kind: Class of the functions, a key of `CLASSES`, such as "kink".
       count: Number of functions.
       seed: Seed of the draws, an integer of at least 0.
     Returns:
-      A list with `count` cases.
+      A list of `count` cases.
     Raises:
       ValueError: kind is not in `CLASSES`.
     Example:

@@ -30,7 +30,10 @@ class Series:
         self.c, self.side = list(c), side
 
     def lifted(self, other: Any) -> "Series":
-        """Convert a number to a constant series with the same side."""
+        """Convert a number to a constant series on the same side.
+
+        A series is returned unchanged.
+        """
         return (
             other
             if isinstance(other, Series)
@@ -81,7 +84,7 @@ class Series:
         return product
 
     def sign(self) -> int:
-        """Return the sign that the series has for small t on its side."""
+        """Return the sign of the series for small t on its side: -1, 0 or 1."""
         for k, coefficient in enumerate(self.c):
             if coefficient:
                 return (1 if coefficient > 0 else -1) * (self.side if k % 2 else 1)
@@ -115,8 +118,8 @@ def _rate(u: Series) -> Series:
 def power(u: Series, n: Any) -> Series:
     """Return the Taylor series of the power u^n, for a real number n.
 
-    Its coefficients c_k, for k >= 1, satisfy k u_0 c_k = Σ_j (n j - (k - j)) u_j
-    c_{k-j} with the sum over j from 1 to k.
+    Let u_k and c_k be the coefficients of u and of u^n. For k >= 1 they satisfy
+    k u_0 c_k = Σ_j (n j - (k - j)) u_j c_{k-j}, with the sum over j from 1 to k.
     """
     n = mpf(n)
     c = [u.c[0] ** n]
@@ -129,8 +132,8 @@ def power(u: Series, n: Any) -> Series:
 def exp(u: Series) -> Series:
     """Return the Taylor series of e^u.
 
-    Its coefficients c_k, for k >= 1, satisfy k c_k = Σ_j j u_j c_{k-j} with the sum
-    over j from 1 to k.
+    Let u_k and c_k be the coefficients of u and of e^u. For k >= 1 they satisfy
+    k c_k = Σ_j j u_j c_{k-j}, with the sum over j from 1 to k.
     """
     c = [mp.exp(u.c[0])]
     for k in range(1, _LENGTH):
@@ -203,17 +206,21 @@ def erf(u: Series) -> Series:
 
 
 def maximum(a: Any, b: Any) -> Series:
-    """Return the argument that is larger near the point, on the side of the series."""
+    """Return the larger of a and b, for small t on the side of the series."""
     return a if a - b >= 0 else b - 0 * a
 
 
 def minimum(a: Any, b: Any) -> Series:
-    """Return the argument that is smaller near the point, on the side of the series."""
+    """Return the smaller of a and b, for small t on the side of the series."""
     return b - 0 * a if a - b >= 0 else a
 
 
 def where(chosen: bool, a: Any, b: Any) -> Any:
-    """Return a if the condition holds near the point, else b."""
+    """Return a if `chosen` is True, else b.
+
+    `chosen` is the result of a comparison of series. It holds for small t on their
+    side.
+    """
     return a if chosen else b
 
 

@@ -87,15 +87,17 @@ def sparse_jacobian(
     and a diagonal takes 3 products for any size.
 
     The pattern is found from the jaxpr of f. A rule for each operation says which
-    entries of its result depend on which entries of its inputs. Both sides of a branch
-    count. An operation without a rule counts as dense: the result stays right, but may
-    take more products.
+    entries of its result depend on which entries of its inputs. If f contains a branch,
+    the dependences of both sides are included. If an operation has no rule, each entry
+    of its result is assumed to depend on all its inputs. The result stays right, but
+    may take more products.
 
     Each call checks the pattern with one random vector v: J v by forward mode must be
-    the product of the sparse matrix and v. If f has no forward mode, uᵀ J is compared
-    instead. An entry outside the pattern is detected if it changes its row of the
-    product by more than √ε times the sum of the absolute terms of this row, plus 1000 ε
-    times the largest such sum. Here ε is the relative spacing of the floats.
+    the product of the sparse matrix and v. If f has no derivative rule for forward
+    mode, uᵀ J is compared instead. An entry outside the pattern is detected if it
+    changes its row of the product by more than √ε times the sum of the absolute terms
+    of this row, plus 1000 ε times the largest such sum. Here ε is the relative spacing
+    of the floats.
 
     Args:
       f: Function of one pytree of floating arrays that returns floating arrays.
@@ -106,8 +108,8 @@ def sparse_jacobian(
     Returns:
       The `SparseDerivative`.
     Raises:
-      PatternError: J has an entry that the pattern does not have. Under `jax.jit`,
-        where the call cannot raise, all values are NaN instead.
+      PatternError: The check found an entry of J outside the pattern. Under `jax.jit`
+        no error can be raised, and all values are NaN instead.
       NotInexactError: A leaf of x or the value of f is not floating.
       ValueError: pattern has another shape than J.
       UnsupportedPrimitiveError: f has a derivative rule neither for forward mode nor
@@ -134,19 +136,22 @@ def sparse_hessian(
     """Compute a sparse Hessian H_ij = ∂²f / ∂x_i ∂x_j from few products H v.
 
     The Hessian is computed as the Jacobian of the gradient, as in `sparse_jacobian`.
+    The gradient is computed in reverse mode, and the products H v in forward mode.
     Because the Hessian is symmetric, H_ij may be read from H_ji. So a dense row costs
     one product, which also gives the dense column.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.
       x: Point of evaluation.
-      pattern: As in `sparse_jacobian`. A pattern that is not symmetric is completed.
+      pattern: As in `sparse_jacobian`. If the pattern contains (i, j) but not (j, i),
+        (j, i) is added.
     Returns:
       The `SparseDerivative`.
     Raises:
       NotScalarError: f does not return one number.
-      PatternError, NotInexactError, ValueError, UnsupportedPrimitiveError: As in
-        `sparse_jacobian`.
+      UnsupportedPrimitiveError: The gradient of f has no derivative rule for forward
+        mode.
+      PatternError, NotInexactError, ValueError: As in `sparse_jacobian`.
     Example:
       >>> rosenbrock = lambda x: jnp.sum(
       ...     100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2

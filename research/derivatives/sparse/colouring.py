@@ -22,10 +22,12 @@ class Colouring(NamedTuple):
     Rows, or columns, of one colour are computed together. Colours are numbers from 0.
 
     Attributes:
-      columns: Colour of each column, or -1 for a column that no product needs.
-      rows: Colour of each row, or -1.
-      by_row: Whether each entry of the pattern, in the order of CSR, is computed with
-        its row and not with its column.
+      columns: Colour of each column, shape (number of columns,). -1 for a column from
+        which no entry is computed.
+      rows: Colour of each row, shape (number of rows,). -1 for a row from which no
+        entry is computed.
+      by_row: Whether each entry of the pattern is computed with its row and not with
+        its column, shape (entries,). The entries are ordered by row, then by column.
     """
 
     columns: np.ndarray
@@ -56,8 +58,8 @@ def coloured(
     Args:
       pattern: Boolean matrix in CSR form.
       forward, reverse: Whether products J v, and products uᵀ J, can be computed.
-      symmetric: Whether the matrix is symmetric. Then entry (i, j) may be read from
-        entry (j, i).
+      symmetric: Whether the matrix is symmetric. If it is, entry (i, j) may be read
+        from entry (j, i).
     Returns:
       The `Colouring` with the fewest colours among those that were tried.
     Raises:
@@ -77,7 +79,7 @@ def coloured(
             if best is None or found.total < best.total:
                 best = found
     if best is None:
-        raise ValueError("Neither forward nor reverse mode is possible.")
+        raise ValueError("forward or reverse must be True; got False for both.")
     return best
 
 

@@ -28,8 +28,9 @@ class Fact(NamedTuple):
       shape: Shape of the variable.
       value: Its value. None if the value depends on the inputs of the function or is
         traced.
-      rows: Boolean sparse matrix with a row for each entry of the variable, which says
-        on which inputs the entry depends. None if no entry depends on any input.
+      rows: Boolean sparse matrix of shape (entries of the variable, inputs of the
+        function). Entry (i, j) is True if entry i of the variable may depend on input
+        j. None if no entry depends on any input.
     """
 
     shape: tuple[int, ...]
@@ -63,12 +64,15 @@ CUMULATIVE = {"cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"}
 def detect(f: Callable[..., Any], x: Any) -> Matrix:
     """Return which entries of f(x) may depend on which entries of the vector x.
 
+    A dependence whose derivative is 0 everywhere, such as that of floor(x) on x, does
+    not count.
+
     Args:
       f: Function of a vector to a vector.
-      x: The vector; only its shape and dtype are used.
+      x: The vector. Only its shape and dtype are used.
     Returns:
-      A boolean matrix in CSR form, of shape (size of f(x), size of x). It is True for
-      each entry of f(x) and each entry of x on which this may depend.
+      A boolean matrix in CSR form, of shape (size of f(x), size of x). Entry (i, j) is
+      True if entry i of f(x) may depend on entry j of x.
     """
     jaxpr = jax.make_jaxpr(f)(jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)))
     # Inside a trace of the user, constants are computed all the same.
