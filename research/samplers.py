@@ -121,7 +121,7 @@ def stochastic(n: int, *, replacement: bool = False) -> Sampler:
 
 
 def num_examples(dataset: Batch | None) -> int | None:
-    """Return the number of examples of a dataset.
+    """Count the examples of a dataset.
 
     The number is the length of the first axis of x and y. If x is a pytree, all its
     leaves must have this length.

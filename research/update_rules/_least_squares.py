@@ -243,13 +243,13 @@ def levenberg_marquardt(
 ) -> optax.GradientTransformationExtraArgs:
     """Take a Gauss-Newton step inside a trust region.
 
-    The update is u_t = h_t, or 0 if the step is rejected. h_t minimises |J_t h + r_t|
-    subject to |D_t h| <= Δ_t. x_t are the params, r_t = r(x_t) are the residuals, J_t
-    is their Jacobian and Δ_t is the radius. Equivalently, h_t minimises |J h + r|² + μ
-    |D h|², where the radius determines the damping μ >= 0 (Moré). D is diagonal. Each
-    entry is the largest length so far of the corresponding column of J (1 if all these
-    lengths are 0), so the rule does not depend on the units of the parameters. h comes
-    from a QR factorisation of J with √μ D below it, not from JᵀJ.
+    u_t = h_t, where h_t minimises |J_t h + r_t| subject to |D_t h| <= Δ_t. If the step
+    is rejected, the update u_t is 0 instead. x_t are the params, r_t = r(x_t) are the
+    residuals, J_t is their Jacobian and Δ_t is the radius. Equivalently, h_t minimises
+    |J h + r|² + μ |D h|², where the radius determines the damping μ >= 0 (Moré). D is
+    diagonal. Each entry is the largest length so far of the corresponding column of J
+    (1 if all these lengths are 0), so the rule does not depend on the units of the
+    parameters. h comes from a QR factorisation of J with √μ D below it, not from JᵀJ.
 
     A trial is a step h that is computed, and then accepted or rejected. Let F = ½ |r|².
     The ratio ρ = (F(x) - F(x + h)) / (½ |J h|² + μ |D h|²) compares the decrease with
