@@ -776,7 +776,7 @@ def test_numbers_that_are_not_as_the_format_has_them_are_refused(
         ({"reached": "all"}, "reached is 'all'; it must be a number or None"),
         ({"rule": "\x1b[2J"}, "rule is '\\x1b[2J'; it must be a printable text"),
         ({"workload": 10 * "long\n"}, "it must be a printable text"),
-        ({"rule": "mine"}, "'mine' on 'digits' twice in its cells"),
+        ({"rule": "mine"}, "cells hold 'mine' on 'digits' twice"),
     ],
 )
 def test_cells_that_make_no_sense_are_refused(tmp_path, change, told):

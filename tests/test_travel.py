@@ -353,7 +353,7 @@ def test_networks_config_says_how_to_make_it_again():
         ("cells", {"network": []}, r"cells\[0\]\.network is \[\]"),
         ("cells", {"accuracy": 2.0}, r"cells\[0\]\.accuracy is 2\.0"),
         ("cells", {"num_steps": 0}, r"cells\[0\]\.num_steps is 0"),
-        ("cells", {"rule": "adam"}, "'adam' on 'gpt' twice in its cells"),
+        ("cells", {"rule": "adam"}, "cells hold 'adam' on 'gpt' twice"),
         ("comparisons", {"loss_ratio": []}, r"comparisons\[0\]\.loss_ratio is \[\]"),
     ],
 )

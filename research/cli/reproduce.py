@@ -182,9 +182,10 @@ def reproduce_run(
     """Run the config of a finished run again in another folder, and compare results.
 
     If versions, processor, settings and code are the same in both runs, every array and
-    number must be bit-identical, except times. If one of these differs, or if data that
-    are missing here were left out, the first table and the numbers must agree to the
-    printed digits or within their intervals (`research.runs.hold_against`).
+    number must be bit-identical, except times. If one of these differs, or if the new
+    run left out data sets that are missing on this machine, the first table and the
+    numbers must agree to the printed digits or within their intervals
+    (`research.runs.hold_against`).
 
     Args:
       folder: Run folder.

@@ -321,7 +321,8 @@ def _check_numbers(numbers: Mapping[str, Any]) -> None:
             where, rule = entry[problem], entry["rule"]
             if (where, rule) in entries:
                 raise ValueError(
-                    f"contains a study with {rule!r} on {where!r} twice in its {name}."
+                    f"contains a study whose {name} hold {rule!r} on {where!r} twice. "
+                    f"A rule may occur there once on each {problem}."
                 )
             entries.add((where, rule))
     for index, measurement in enumerate([] if on_networks else numbers["cells"]):

@@ -77,7 +77,8 @@ class Procedure(NamedTuple):
       others_trials: Number of trials of the other rule, with its defaults first; None
         means the same number as for my rule.
       redrawn: Number of trials that each bootstrap replicate of the interval draws at
-        random, the same trials for the two rules. The interval then includes the
+        random. The trials are drawn by number, and the two rules share the numbers. The
+        interval then includes the
         variation between random searches. If None, every replicate uses all trials, and
         the interval is valid only for these trials. Only "interval" uses this number.
     """

@@ -136,7 +136,8 @@ def train(
         - both devices and a mesh are given, or the processes of the mesh differ in
           code, versions or arguments;
         - the checkpoint belongs to another training. The check compares the initial
-          params and rule state (which contains a constant learning rate), the key, the
+          params, the initial state of the rule (which holds the learning rate if the
+          rule is one of this package and the rate is constant), the key, the
           order of the examples, the number of devices and the settings of the mesh. Of
           the data, it compares the shapes of a Batch, the digest of Records and, with a
           mesh, the data themselves. The check does not compare the objective: it cannot

@@ -26,8 +26,8 @@ class Cell(NamedTuple):
       num_blocks: Number of blocks of p, which is also the number of blocks of q.
       num_carried: Number of arrays in the carry.
       has_recurrent_bias: Whether a bias is added to the last block of q.
-      forget_block: Index of the block of b that starts at 1. None means that all of b
-        starts at 0.
+      forget_block: Index of the block of b whose entries are initially 1. All other
+        entries of b are initially 0. None means that all entries are initially 0.
       advance: Function (p, q, carry) -> (next carry, values). p and q have shape (n,
         num_blocks * H) for n sequences. The values are intermediate results, which
         `slopes` needs.

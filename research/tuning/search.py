@@ -203,7 +203,7 @@ def search_all(
 
 
 def most_runs(budget: int, seeds: int) -> int:
-    """Return the largest number of runs that one `search` asks for.
+    """Return the largest total number of runs for which one `search` may ask.
 
     Args:
       budget: Number of points of the screening (see `search`); 1 for a space without

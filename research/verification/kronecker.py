@@ -78,10 +78,10 @@ def soap(
 
     As in the authors' code, the first gradient sets the bases and makes no step. The
     bases are computed again every `refresh_every` steps: with refresh="eigh" from
-    eigenvectors, with "qr" by one power iteration and a QR decomposition. Before each
-    such computation, the columns of a basis are sorted, the one with the largest
-    estimated eigenvalue first. `shampoo_beta` is the decay of the averages of G Gᵀ
-    whose eigenvectors are the bases. None means `b2`.
+    eigenvectors, with "qr" by one power iteration and a QR decomposition. Before either
+    computation, the columns of a basis, and the second moments along these columns, are
+    sorted by decreasing estimated eigenvalue. `shampoo_beta` is the decay of the
+    averages of G Gᵀ whose eigenvectors are the bases. None means `b2`.
     """
     beta = b2 if shampoo_beta is None else shampoo_beta
     m = v = zeros_like(x)

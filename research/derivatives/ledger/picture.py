@@ -76,9 +76,10 @@ def draw(
 ) -> str:
     """Return a graph with its layout as the text of an SVG file.
 
-    Boxes with a NaN or an infinity are red. The place where the first one arises is
-    marked by a thick border: a box whose inputs are finite, or, in the backward pass,
-    an edge from a finite adjoint to a contribution that is not.
+    Boxes with a NaN or an infinity are red. The place where the first NaN or infinity
+    arises is drawn thick. In the forward pass, this is a box whose inputs are all
+    finite. In the backward pass, it is an edge from a finite adjoint to a contribution
+    that is NaN or infinite.
 
     Args:
       graph, layout: Results of `Ledger.drawing`.

@@ -57,7 +57,7 @@ def active_places(tape: Tape, equation: Equation) -> list[tuple[int, ...]]:
 
 
 def shared_places(tape: Tape, equation: Equation) -> dict[int, tuple[int, ...]]:
-    """Return a dict from each active node to its positions among the inputs.
+    """Return a dict from each active node to its positions among the equation's inputs.
 
     A node is the index of a value on the tape. It is active if the value depends on a
     differentiated input of the function.
