@@ -276,8 +276,28 @@ class Line:
         The rate is the derivative of ⟨w, f⟩ along v, and the numbers h are the
         distances.
         """
-        at = lambda h: self._rate(self._like(self.flat + h * v), v, w)
-        return np.array([(at(h) + at(-h)) / 2 for h in distances])
+        points = [self._like(self.flat + h * v) for h in (*distances, *-distances)]
+        try:
+            rates = self._rates_at_all(points, v, w)
+        except (*NO_RULE, *LOOKS_AT_VALUES):
+            rates = np.array([self._rate(x, v, w) for x in points])
+        return np.mean(rates.reshape(2, -1), axis=0)
+
+    def _rates_at_all(
+        self, points: list[Any], v: np.ndarray, w: np.ndarray
+    ) -> np.ndarray:
+        """Return the rates of change along v at several points, by one program."""
+        together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *points)
+        rates = self._rates_of_points(together, self._like(v), jnp.asarray(w))
+        return np.asarray(rates, np.float64)
+
+    @functools.cached_property
+    def _rates_of_points(self) -> Callable:
+        quick = UNOPTIMIZED if self._largest <= SMALL else ()
+        if (given := self.given) is not None:
+            options = {"compiler_options": dict(quick)}
+            return jax.jit(functools.partial(_map_given, given), **options)
+        return _program(_map_push, self.f, quick)
 
     def _rate(self, x: Any, v: np.ndarray, w: np.ndarray) -> float:
         """Return the rate of change along v at another point x, by any mode."""
@@ -344,6 +364,19 @@ def _nudge(
     return _mapped(at, (jnp.asarray(NUDGED_OFFSETS), seeds), largest)
 
 
+def _map_push(f: Callable, points: Any, v: Any, w: Any) -> Any:
+    return jax.lax.map(lambda x: jnp.sum(w * _push(f, x, v).astype(float)), points)
+
+
+def _map_given(given: Callable, points: Any, v: Any, w: Any) -> Any:
+    return jax.lax.map(lambda x: _inner(_pulled(given, x, w), v), points)
+
+
+def _pulled(given: Callable, x: Any, w: Any) -> Any:
+    """Contract the leaves of a derivative with the weights of the outputs."""
+    return jax.tree.map(lambda leaf: jnp.tensordot(w, leaf, w.ndim), given(x))
+
+
 def _nudge_push(f: Callable, x: Any, v: Any, w: Any, *drawn: Any) -> Any:
     return _nudged_rate(lambda x: jnp.sum(w * _push(f, x, v)), x, *drawn)
 
@@ -354,10 +387,7 @@ def _nudge_pull(f: Callable, x: Any, v: Any, w: Any, *drawn: Any) -> Any:
 
 
 def _nudge_given(given: Callable, x: Any, v: Any, w: Any, *drawn: Any) -> Any:
-    contract = lambda leaf: jnp.tensordot(w, leaf, w.ndim)
-    return _nudged_rate(
-        lambda x: _inner(jax.tree.map(contract, given(x)), v), x, *drawn
-    )
+    return _nudged_rate(lambda x: _inner(_pulled(given, x, w), v), x, *drawn)
 
 
 def _nudged_rate(rate: Callable, x: Any, seeds: Any, sizes: Any) -> Any:
