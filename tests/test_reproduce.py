@@ -102,8 +102,7 @@ def test_run_whose_data_are_missing_is_refused_before_others_take_their_place(
     status, out, err = reproduce(run, tmp_path, capsys)
     assert (status, out) == (2, "")
     assert (
-        "The run used passes=3, which is missing here; with 2 it would be another run."
-        in err
+        "The run used passes=3, which is missing on this machine. With passes=2" in err
     )
     assert not (tmp_path / "again").exists()
 

@@ -351,8 +351,9 @@ def carry_out(
     for name, (was, now) in changed_fields(command.config, config).items():
         if exactly and now:
             raise ValueError(
-                f"The run used {name}={was!r}, which is missing here; with {now!r} it "
-                "would be another run."
+                f"The run used {name}={was!r}, which is missing on this machine. With "
+                f"{name}={now!r} the result would be that of another run. Provide "
+                f"{was!r}, and try again."
             )
     job.refuse_if_busy(options.results / file.stem / runs.run_id(file.stem, config))
     width = getattr(

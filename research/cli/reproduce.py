@@ -163,8 +163,8 @@ def _check_study(path: Path, manifest: Mapping[str, Any]) -> None:
         )
     if "protocol" in manifest["config"]:
         raise ValueError(
-            f"{path} was made by a call in Python of an older version. Make it again "
-            f"with this call: {received.printable(manifest.get('command'))}."
+            f"{path} was made in Python with an older version of this package. Make it "
+            f"again with this call: {received.printable(manifest.get('command'))}."
         )
 
 

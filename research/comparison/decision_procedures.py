@@ -109,7 +109,8 @@ def procedures(few: int = 3, redrawn: int = 6) -> dict[str, Procedure]:
         trials are also chosen;
       - "mine tuned, other 3 trials", "mine tuned, other defaults": a t-test in which
         the other rule has only three trials, or only its defaults;
-      - "choice left out": a t-test with the same number of trials for both rules;
+      - "choice left out": a t-test over the seeds, with the same number of trials for
+        both rules; it leaves out the luck in the choice of the trials;
       - "fixed trials": the interval of `difference`, with all trials in each bootstrap
         replicate;
       - "trials redrawn": the interval of `difference`, with `redrawn` random trials in

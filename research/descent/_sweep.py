@@ -26,9 +26,9 @@ class SweepProgress(NamedTuple):
     Attributes:
       share: Fraction of the work that is done, from 0 to 1.
       runs_done, runs: Number of finished runs, and of all runs.
-      loss: Median, over the runs that the last chunk of epochs trained, of the mean
-        loss in the last epoch of this chunk. Losses that are not finite are left out.
-        If none is finite, the median is NaN.
+      loss: Median of the losses of the runs that were trained in the latest chunk of
+        epochs. The loss of a run is its mean over the last epoch of this chunk. Losses
+        that are not finite are left out. If none is finite, the median is NaN.
     """
 
     share: float

@@ -147,8 +147,8 @@ def check_result(name: str, result: Any) -> None:
         check_instance(f"{name}.models[{key!r}]", model, TrainedModel)
         if not re.fullmatch(NAME, key):
             raise ValueError(
-                f"{name}.models[{key!r}] must have a name of letters, digits, _ and -, "
-                "because it names a file."
+                f"The keys of {name}.models must consist of letters, digits, _ and -, "
+                f"because they become names of files; got {key!r}."
             )
 
 

@@ -232,10 +232,10 @@ class CenteredRmspropState(NamedTuple):
       count: Number t of steps taken, int32, shape ().
       mu: Moving average of gradients, shaped like the params. It is bias-corrected if
         the rule has bias_correction=True.
-      variance: Moving average of the squared gradients minus c mu², shaped like the
-        params. c is 1 - decay^t with bias_correction=True and 1 otherwise, where decay
-        is the argument of `rmsprop`. The stored variance is not bias-corrected; the
-        rule divides it by c in each step.
+      variance: ν - c mu², shaped like the params, where ν is the moving average of the
+        squared gradients. c is 1 - decay^t with bias_correction=True and 1 otherwise,
+        where decay is the argument of `rmsprop`. The stored variance is not
+        bias-corrected; the rule divides it by c in each step.
     """
 
     count: Int[Array, ""]

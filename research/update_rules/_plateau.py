@@ -72,7 +72,9 @@ def reduce_on_plateau(
     rate one mean later: after patience + 1 means in a row that are not better. To get
     the same result in torch, pass a patience that is smaller by one. torch also skips a
     reduction that would change the rate by at most its argument eps. The callback
-    ReduceLROnPlateau of Keras counts in the same way as this function.
+    ReduceLROnPlateau of Keras counts patience in the same way as this function, but its
+    cooldown ends one mean earlier: for the same result, pass Keras a positive cooldown
+    that is larger by one.
 
     Use it where no schedule can be planned. The value of one mini-batch is noisy, so
     set accumulation_size to about the number of steps in an epoch, or pass the value on
@@ -82,8 +84,8 @@ def reduce_on_plateau(
       factor: Factor of the scale, positive and below 1; may be traced.
       patience: Number of means in a row that are not better before s is reduced, a
         positive integer; may be traced.
-      rtol, atol: Tolerances, at least 0; may be traced. rtol is at most 1, and is
-        meaningful only for positive values.
+      rtol, atol: Tolerances, at least 0; may be traced. rtol is at most 1. Use a
+        positive rtol only if the values of the objective are positive.
       cooldown: Number of means after a reduction of s that are not counted as "not
         better", an integer of at least 0; may be traced.
       accumulation_size: Number of values per mean, a positive integer; may be traced.

@@ -600,7 +600,10 @@ def deviation_from_optax(
     check_number("learning_rate", learning_rate)
     check_number("num_steps", num_steps, positive=True, integer=True)
     if isinstance(counterpart, str):
-        raise ValueError(f"rule {name!r} has no counterpart in optax: {counterpart}.")
+        raise ValueError(
+            f"rule {name!r} cannot be compared with optax, because {counterpart}. "
+            f"Compare it with its formula: verify_rule({name!r})."
+        )
     params, batch, rate = _cast(
         (params, batch, jnp.asarray(learning_rate, float)), dtype
     )
