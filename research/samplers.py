@@ -186,8 +186,7 @@ def check_sampler(sampler: Sampler, n: int | None) -> None:
 
     Args:
       sampler: The sampler.
-      n: Number of examples in the dataset, as from `num_examples`. None for an
-        objective without data.
+      n: Number of examples in the dataset. None for an objective without data.
     Raises:
       TypeError: `sampler` is not a Sampler, or its indices are not integers.
       ValueError: The sampler is made for another number of examples, its indices do not

@@ -392,7 +392,7 @@ def test_a_study_is_saved_as_a_run(tmp_path):
         ({"seeds": [1, 1]}, "seed more than once"),
         ({"seeds": [0.5, 1]}, "integers in 0"),
         ({"seeds": True}, "number of seeds"),
-        ({"tune_on": "test"}, "would choose by the reported results"),
+        ({"tune_on": "test"}, "would choose hyper-parameters by the reported results"),
         ({"tune_on": "tran"}, "must be 'train' or 'validation'; got 'tran'"),
         ({"target": 0}, "target must lie between 0 and 1"),
         ({"level": 95}, "level must lie between 0 and 1"),

@@ -178,8 +178,9 @@ def _check_counts(
 def _check_tune_on(tune_on: Any) -> None:
     if isinstance(tune_on, str) and tune_on == "test":
         raise ValueError(
-            "tune_on='test' would choose by the reported results. Use 'train' "
-            "(reported on train, with other seeds) or 'validation' (reported on test)."
+            "tune_on='test' would choose hyper-parameters by the reported results. Use "
+            "'validation' (the results are then reported on the test set) or 'train' "
+            "(they are then reported on the training set, with other seeds)."
         )
     if not isinstance(tune_on, str) or tune_on not in REPORTED_ON:
         raise ValueError(f"tune_on must be 'train' or 'validation'; got {tune_on!r}.")

@@ -197,7 +197,7 @@ def _checked(name: str, files: Mapping[str, bytes]) -> Contents:
     if manifest["id"] != _id(manifest):
         raise ValueError(
             f"contains a {MANIFEST} that was altered: its id does not match its "
-            "experiment and config."
+            f"experiment and config; {_AGAIN}."
         )
     return Contents(name, manifest, _json(files, RESULT, check_values))
 
@@ -220,7 +220,9 @@ def _json(
     try:
         value = parse_json(files[name])
     except ValueError as error:
-        raise ValueError(f"contains a {name} that cannot be read: {error}") from error
+        raise ValueError(
+            f"contains a {name} that cannot be read ({error}); {_AGAIN}."
+        ) from error
     try:
         check(value)
     except ValueError as error:

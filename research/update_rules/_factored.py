@@ -317,8 +317,8 @@ class Sm3State(NamedTuple):
     Attributes:
       largest: For each leaf, a tuple with one array per axis. At each position of the
         axis, the array has the largest s_t of the entries with this position. s_t is
-        the accumulated square of an entry. A leaf without axes has a tuple with one
-        array of shape ().
+        the accumulated square of an entry of the gradient. A leaf without axes has a
+        tuple with one array of shape ().
       mu: Moving average m_t of the quotients g_t / √(s_t + ε), shaped like the params.
     """
 

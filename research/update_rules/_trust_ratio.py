@@ -190,7 +190,7 @@ def novograd(
     u_t = -η_t m_t, from m_0 = 0.
 
     g_t is the gradient of a leaf, x_t its params, u_t its update and η_t the learning
-    rate. |g_t| is the Euclidean norm of the leaf, so v_t is one number per leaf.
+    rate. |g_t| is the Euclidean norm of this gradient, so v_t is one number per leaf.
     optax.novograd is the same. The paper's algorithm 1 has no ε_root. timm's NvNovoGrad
     is the same rule with other defaults: β1 = 0.95, β2 = 0.98 and ε = 1e-8. With
     grad_averaging=True, timm multiplies the new term of m_t by 1 - β1. torch does not

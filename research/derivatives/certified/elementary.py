@@ -669,8 +669,9 @@ def _cube_root_at(x: np.ndarray) -> Interval:
 def power(x: Interval, y: Interval) -> Interval:
     """Enclose x^y for all numbers in x and y.
 
-    If each interval in y is a single integer, x^y is computed by products. If each is
-    the single number 0.5, x^y is the square root. Otherwise x^y is e^(y log x) over the
+    x and y are arrays of intervals. If every interval in y is a single integer, x^y is
+    computed by products. If every interval in y is the single number 0.5, x^y is the
+    square root. Otherwise x^y is e^(y log x) over the
     part of x above 0, because a negative number has real powers with integer exponents
     only. If x then contains negative numbers, `trouble` of the result is
     MAYBE_UNDEFINED (x^y may have no value), and if y also contains an integer, the

@@ -169,9 +169,11 @@ class Values:
         """Set the slope's error to infinity if short steps do not confirm it.
 
         The slope from long steps differs from a correct derivative if the curvature of
-        f is large near x. Short steps then agree with the derivative, or with neither.
-        So the long steps do not show that the derivative is wrong. The same holds if
-        the derivative varies within the smallest steps that can show the difference.
+        f is large near x. The slope from short steps then agrees with the derivative,
+        or with neither the derivative nor the slope from long steps. In both cases the
+        long steps do not show that the derivative is wrong. Nor do they if the
+        derivative varies over the shortest steps at which its difference from the slope
+        exceeds the rounding error.
 
         Args:
           rates: Values of the derivative in the tested direction that differ from the
