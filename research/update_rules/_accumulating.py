@@ -164,8 +164,9 @@ def adadelta(
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
         schedule (number of earlier steps -> η).
       rho: Decay ρ in [0, 1); may be traced.
-      eps: Constant ε, at least 0; may be traced. With ε = 0 an entry never moves if its
-        first gradient is not 0, and becomes NaN if it is 0.
+      eps: Constant ε, at least 0; may be traced. With ε = 0, an entry whose first
+        gradient is not 0 never moves, and an entry whose first gradient is 0 becomes
+        NaN.
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:
@@ -268,9 +269,9 @@ def rmsprop(
 
     With centered=True the variance v_t - m_t² replaces v_t, where m_t is the moving
     average of gradients with the decay β, from m_0 = 0. If bias_correction is also
-    True, v_t and m_t are both divided by 1 - β^t. In this case, and with
-    initial_scale=0, the variance of the first step is 0. The first step is then η g_1 /
-    √ε, or η g_1 / ε with eps_in_sqrt=False, and may be very long.
+    True, v_t and m_t are each divided by 1 - β^t. In this case, and with
+    initial_scale=0, the variance of the first step is 0. The first update is then -η
+    g_1 / √ε, or -η g_1 / ε with eps_in_sqrt=False, and may be very large.
 
     With momentum μ the update is not u_t, but the sum b_t = μ b_(t-1) + u_t, from b_0 =
     0. With nesterov=True the update is u_t + μ b_t. With rate_in_momentum=False, η_t

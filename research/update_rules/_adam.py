@@ -36,11 +36,12 @@ from research.update_rules._transforms import (
 
 
 class AdamState(NamedTuple):
-    """State of `adam`, whose docstring defines the symbols.
+    """State of `adam`, `adamw`, `radam` and `laprop`; `adam` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      mu: Moving average m_t of gradients, shaped like the params.
+      mu: Moving average m_t of gradients, shaped like the params. In `laprop`, it is
+        the moving average of the quotients g_t / (√v̂_t + ε), where g_t is the gradient.
       nu: Moving average v_t of squared gradients, shaped like the params (real if the
         params are complex).
     """

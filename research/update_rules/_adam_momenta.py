@@ -82,9 +82,9 @@ def ademamix(
 
     optax.contrib.ademamix is the same without a warm-up. It also accepts schedules for
     α and β3, whose steps are counted from 0. In the paper, the warm-up lasts for the
-    whole training. Without a warm-up, the training may diverge early. In bitsandbytes,
-    the arguments t_alpha and t_beta3 are the lengths of the warm-ups of α and β3. torch
-    does not have the rule.
+    whole training. Without a warm-up, the training may diverge early. In the library
+    bitsandbytes, the arguments t_alpha and t_beta3 are the lengths of the warm-ups of α
+    and β3. torch does not have the rule.
 
     Use it for long trainings of large models, where gradients that are 10,000 steps old
     still help. The rule stores three arrays per leaf where Adam stores two. With α = 0
@@ -166,7 +166,7 @@ def _warmed_up(
 
 
 class SimplifiedAdemamixState(NamedTuple):
-    """State of `simplified_ademamix`.
+    """State of `simplified_ademamix`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().

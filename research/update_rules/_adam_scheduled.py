@@ -147,7 +147,8 @@ def nadamw(
       weight_decay: Decay λ, at least 0; may be traced.
       mask: Pytree of booleans, or a function from the params to one, that marks the
         leaves that decay, as in `adamw`. None means all leaves.
-      same_correction: Whether m_t and g_t are both divided by 1 - β1^t.
+      same_correction: Whether m_t and g_t are each divided by 1 - β1^t. If False, m_t
+        is divided by 1 - β1^(t+1).
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
     Raises:

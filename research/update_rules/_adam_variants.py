@@ -42,13 +42,14 @@ from research.update_rules._transforms import (
 
 
 class AdabeliefState(NamedTuple):
-    """State of `adabelief` and `acprop`.
+    """State of `adabelief` and `acprop`, whose docstrings define the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
       mu: Moving average m_t of gradients, shaped like the params.
-      nu: Moving average s_t of the squared distances of gradients from m_t, shaped like
-        the params.
+      nu: Moving average s_t of the squared distances of gradients from m_t, to which
+        each step adds ε_root, shaped like the params. In `acprop` with
+        from_old_mean=True, the distances are measured from m_(t-1).
     """
 
     count: Int[Array, ""]

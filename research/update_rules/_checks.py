@@ -85,7 +85,7 @@ def make_inner(
         given = (
             "a rule that is already built. Pass inner=lambda learning_rate: rule. "
             "Under optax.inject_hyperparams also pass static_args=('inner',); "
-            "otherwise optax treats it as a schedule and calls it."
+            "otherwise optax treats inner as a schedule and calls inner."
             if made
             else f"inner={inner!r}."
         )
@@ -130,7 +130,7 @@ def check_rate(
 
 
 def rate_at(learning_rate: Any, count: Any) -> Any:
-    """Return the rate at a step: the schedule's value at `count`, or the constant rate.
+    """Return learning_rate(count) for a schedule, and a constant learning_rate itself.
 
     Example:
       >>> rate_at(lambda t: 2.0 * t, 3), rate_at(0.1, 3)

@@ -21,10 +21,10 @@ MOST_AXES = 32  # No array has more.
 def clip_by_value(max_value: Scalar) -> optax.GradientTransformation:
     """Clip each entry of the gradient to [-c, c]: g <- min(max(g, -c), c).
 
-    optax.clip and torch's clip_grad_value_ are the same. Unlike the clips by norm, this
-    clip changes the direction of the gradient. NaN stays NaN, but an infinite entry
-    becomes ±c, as in optax and torch. To skip steps with infinite entries instead, wrap
-    this transformation in `skip_nonfinite`.
+    optax.clip and torch's clip_grad_value_ are the same. Unlike `clip_by_global_norm`,
+    this clip may change the direction of the gradient. NaN stays NaN, but an infinite
+    entry becomes ±c, as in optax and torch. To skip steps with infinite entries
+    instead, wrap this transformation in `skip_nonfinite`.
 
     Args:
       max_value: Bound c, positive; may be traced.

@@ -256,7 +256,7 @@ def cautious(
     Use it around a rule with momentum, such as `adam`, `lion` or `heavy_ball`. Around
     `gradient_descent` it has little effect: no entry of u_t has the sign of the
     gradient. With plus_one=False, only leaves in which some gradient entries are 0
-    change. There s_t is below 1, so the other entries become larger.
+    change. In such a leaf, s_t is below 1, so the other entries become larger.
 
     Args:
       rule: Rule to wrap.

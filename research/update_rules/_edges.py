@@ -65,9 +65,9 @@ def complete(
 
 
 def arrays(tree: Params) -> Params:
-    """Return the pytree with its plain numbers converted to arrays.
+    """Return the pytree with its numbers and NumPy arrays converted to JAX arrays.
 
-    Leaves that are already arrays do not change.
+    Leaves that are already JAX arrays do not change.
 
     Example:
       >>> print(arrays({"w": 1.0, "b": None})["w"].shape)

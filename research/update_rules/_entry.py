@@ -36,8 +36,8 @@ class RuleEntry(NamedTuple):
         `research.comparison.compare` searches. If `compare` does not accept the rule,
         this field is instead a str with the reason, written as a clause ("it needs
         ...").
-      evaluations: Number of times that a step evaluates the objective on the batch, or
-        its gradient. The gradient that is passed to the step counts as one.
+      evaluations: Number of evaluations of the objective or of its gradient, on the
+        batch, in one step. The gradient that is passed to the step counts as one.
       rates: Learning rates that are tried first, ascending; None means the powers of
         two from 2^-10 to 1 (`research.tuning.ANY_LADDER`).
       aliases: Names of the rule in other libraries, in lower case.

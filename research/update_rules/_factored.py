@@ -39,7 +39,7 @@ MIN_DIM_SIZE_TO_FACTOR = 128
 
 
 class Factors(NamedTuple):
-    """Means of the averaged squared gradients of a leaf, over its two longest axes.
+    """Means of the averaged squared gradients of a leaf over each of two axes.
 
     Attributes:
       row: Mean over the longest axis, with the shape of the leaf without this axis.
@@ -57,7 +57,8 @@ class AdafactorState(NamedTuple):
     Attributes:
       count: Number t of steps taken, int32, shape ().
       nu: Moving average v_t of squared gradients, shaped like the params. A leaf that
-        is factored has Factors instead: the means of v_t over its two longest axes.
+        is factored has Factors instead: the mean of v_t over its longest axis, and the
+        mean over its second longest axis.
     """
 
     count: Int[Array, ""]
@@ -343,7 +344,8 @@ def sm3(
 
     In a leaf with more axes, every axis has such numbers, and the minimum is over all
     axes. For a vector or a scalar, s_t is the sum of the squared gradients, as in
-    `adagrad`. For other leaves, s_t is at least this sum in every entry.
+    `adagrad` with initial_accumulator_value=0. For other leaves, s_t is at least this
+    sum in every entry.
 
     The paper's SM3-II has no ε; eps=0 gives the paper's rule. optax.sm3 is the same
     rule with ε = 1e-8, but it accepts neither a schedule nor a leaf without axes.

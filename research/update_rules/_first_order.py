@@ -183,7 +183,7 @@ class ScheduledMomentumState(NamedTuple):
     Attributes:
       count: Number of steps taken, int32, shape ().
       momentum: Momentum μ_t of the last step, shape (); 0 before the first step. The
-        next step multiplies the velocity by it.
+        next step multiplies the velocity by this momentum.
       velocity: Decaying sum of gradients, m_t = μ_(t-1) m_(t-1) + g_t, where g_t is the
         gradient and t is counted from 0. Shaped like the params.
     """
@@ -245,7 +245,8 @@ class AverageState(NamedTuple):
     Attributes:
       count: Number of steps taken, int32, shape ().
       average: Moving average of gradients, m_t = μ m_(t-1) + (1 - μ) g_t, where μ is
-        the momentum and g_t the gradient. Shaped like the params.
+        the momentum and g_t the gradient. Shaped like the params. In `ema_momentum`
+        with undamped_start=True, it starts from m_1 = g_1.
     """
 
     count: Int[Array, ""]

@@ -267,7 +267,7 @@ def nonlinear_conjugate_gradient(
     if search is None:
         raise ValueError(
             "linesearch must be a line search, because conjugate gradients have no "
-            "fixed step; got linesearch=None."
+            "fixed step; got linesearch=None. Pass 'strong_wolfe' or 'backtracking'."
         )
 
     def init(params: Params):

@@ -1057,9 +1057,9 @@ def psgd_kron(
     Q_R is updated in the same way, with Aᵀ A and Bᵀ B in place of A Aᵀ and B Bᵀ. u_t is
     the update and η_t the learning rate. V_t has standard normal entries, Q^(-T) is the
     transposed inverse, triu keeps the upper triangle, μ is factor_rate, and |.| is a
-    lower bound of the spectral norm. M starts at 0, and the factors start at I. Their
-    expected change is 0 if Q_Lᵀ Q_L M Q_Rᵀ Q_R has the same covariance as V, so that
-    the entries of this step are uncorrelated and have variance 1.
+    lower bound of the spectral norm. M starts at 0, and the factors start at I. The
+    expected change of the factors is 0 if Q_Lᵀ Q_L M Q_Rᵀ Q_R has the same covariance
+    as V. The entries of this product are then uncorrelated and have variance 1.
 
     clip has two parts. Its arguments for all leaves are first multiplied by the same
     factor, so that their norm over all leaves is at most √n, where n is the number of
@@ -1233,8 +1233,8 @@ def norm_lower_bound(a: Float[Array, "n n"]) -> Float[Array, ""]:
     """Return a lower bound of the spectral norm of a symmetric matrix.
 
     A is the argument a. The bound is |A x| / |x|, where x is A times the column of A
-    with the largest norm. Usually the spectral norm is at most √2 times this bound, but
-    this is not guaranteed.
+    with the largest norm. If A is 0, the bound is 0. Usually the spectral norm is at
+    most √2 times this bound, but this is not guaranteed.
 
     Example:
       >>> print(norm_lower_bound(jnp.diag(jnp.array([3.0, 4.0]))))

@@ -218,7 +218,7 @@ def _layout(shape: tuple[int, ...], axes: MatrixAxes, where: str = "") -> _Layou
     inputs, outputs = ([k % max(len(shape), 1) for k in part] for part in given)
     said = f"{axes} does not fit a leaf of shape {list(shape)}{where}: "
     if outside:
-        raise ValueError(f"{said}it has no axis {outside[0]}.")
+        raise ValueError(f"{said}the leaf has no axis {outside[0]}.")
     if len({*inputs, *outputs}) < len(inputs) + len(outputs):
         raise ValueError(f"{said}name each axis once.")
     batch = [k for k in range(len(shape)) if k not in (*inputs, *outputs)]
@@ -244,6 +244,8 @@ def matrices_of(
 ) -> Float[Array, "matrices rows columns"]:
     """Return the matrices of a leaf, shape (number of matrices, rows, columns).
 
+    x is the leaf, and axes say how it is read as matrices.
+
     Raises:
       ValueError: axes do not fit the shape of the leaf.
     Example:
@@ -265,6 +267,8 @@ def leaf_of(
     axes: MatrixAxes,
 ) -> Float[Array, "*shape"]:
     """Return the leaf that has the given matrices and shape; inverse of `matrices_of`.
+
+    axes say how the leaf is read as matrices.
 
     Example:
       >>> axes = MatrixAxes(1, 0, output_heads=2)
@@ -826,8 +830,8 @@ def hyperball(
     inner rule is Adam, and MuonH if the inner rule is Muon.
 
     If D_t is 0, the matrix is not changed. A matrix that starts at 0 has no norm to
-    keep, so it takes the step of the inner rule. Weight decay in the inner rule only
-    changes the direction D_t.
+    keep, so it takes the step of the inner rule. For a matrix that keeps its norm,
+    weight decay in the inner rule only changes the direction D_t.
 
     If AdamW has the rate η_A and the decay λ, the authors use η = √(η_A λ). In the long
     run, the weights then turn about as fast as with AdamW. optax and torch do not have

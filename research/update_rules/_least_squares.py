@@ -82,7 +82,8 @@ def gauss_newton(
     are the residuals at the params x_t, and J_t is their Jacobian. The step size a_t is
     the first of η, η s, η s², ... that satisfies Armijo's condition F(x_t + a_t h_t) <=
     F(x_t) + c a_t ∇F(x_t)ᵀh_t, with F = ½ |r|², up to the rounding error of F. Here η
-    is learning_rate, s is shrink and c is sufficient_decrease.
+    is learning_rate, s is shrink and c is sufficient_decrease. If none of the first
+    max_evaluations step sizes satisfies the condition, the update is 0.
 
     h_t comes from a QR factorisation of J. It does not come from JᵀJ, because the
     condition number of JᵀJ is the square of that of J. For linear residuals and η = 1,
@@ -113,7 +114,8 @@ def gauss_newton(
         F. This is Gauss's own method, which may diverge.
       sufficient_decrease: Constant c in [0, 1).
       shrink: Factor s in (0, 1).
-      max_evaluations: Maximum number of sums of squares to evaluate.
+      max_evaluations: Maximum number of step sizes to try in one step, a positive
+        integer; may be traced.
     Returns:
       The rule; its update needs params, and residual_fn unless the constructor got it.
     Raises:
@@ -210,7 +212,8 @@ class LevenbergMarquardtState(NamedTuple):
       count: Number of calls of update, int32, shape ().
       learning_rate: Radius Δ, the largest |D h| allowed in the next step, shape ().
         Before the first step, the argument learning_rate.
-      scale: Diagonal of D: the largest length of each column of J so far, shape (n,).
+      scale: Largest length of each of the n columns of J so far, shape (n,); 0 before
+        the first step. D has these lengths as its diagonal, with 1 in place of 0.
       gain: Ratio ρ of the last trial's decrease to the decrease predicted by the model,
         shape (). x moved if ρ > 1e-4. NaN before the first step.
       misses: Number of misses in a row, at most 3, int32. A miss is a trial for which a
@@ -220,7 +223,7 @@ class LevenbergMarquardtState(NamedTuple):
         trial is not a failure, because the next trial is shorter. The outcome is "the
         step became too small" if the step is smaller than the rounding error of x.
       evaluations: Number of times that the last update evaluated the sum of squares
-        with its gradient, int32. It is 1 after the first update.
+        with its gradient, int32: 0 before the first update, and 1 after each update.
       squares_after, squares_grad_after: Sum ½ |r|², shape (), and its gradient, shaped
         like the params, after the step. None if the dtype of a leaf is narrower than
         float32 or than that of another leaf, because x is then rounded after the step.

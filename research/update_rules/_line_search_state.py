@@ -37,7 +37,7 @@ class Searched(NamedTuple):
 
     Attributes:
       learning_rate: Step size along the direction, shape (). 0 if the search failed.
-        Before the first search, it is the first step size to try.
+        Before the first search, it is the learning rate of the rule.
       evaluations: Number of evaluations of the objective in the search, int32, shape
         ().
       outcome: `research.types.Outcome` of the search, int32, shape ().
@@ -80,8 +80,9 @@ def not_yet(
 ) -> Searched:
     """Return the `Searched` that a state holds before the first search.
 
-    Its learning_rate is the rule's learning_rate, at step 0 if that is a schedule. Its
+    Its learning_rate is that of the rule, or the value at step 0 of a schedule. Its
     value_after and grad_after are zeros, or None if the search computes no gradients.
+    Only the structure, the shapes and the dtypes of params are used.
     """
     dtype = working_dtype(params)
     searched = Searched(

@@ -84,8 +84,8 @@ def natural_gradient(
         schedule (number of earlier steps -> η).
       fisher_fn: Function (params, indices=None) -> F, shape (n, n), with the params in
         the order of `jax.flatten_util.ravel_pytree`. `indices` are the examples of the
-        mini-batch. If update gets its own fisher_fn, it is used instead. If there is
-        none in either place, F is the Hessian of value_fn.
+        mini-batch. A fisher_fn that is passed to update takes precedence over this
+        one. If neither is given, F is the Hessian of value_fn.
       damping: Damping λ, at least 0; may be traced.
       singular: What to do if F + λ I is singular up to rounding errors, as for softmax
         without a penalty. "drop" leaves out the directions whose eigenvalue is zero or

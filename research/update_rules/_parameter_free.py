@@ -50,9 +50,9 @@ class DogState(NamedTuple):
       count: Number t of steps taken, int32, shape ().
       moved: Difference x_t - x_0 between the params and their start, shaped like the
         params.
-      largest_distance: Distance r̄ that the last step used, the largest |x_i - x_0| so
-        far or r_ε if this is larger, shape (), in at least float32. r_ε before the
-        first step.
+      largest_distance: Distance r̄ that the last step used, the larger one of r_ε
+        and the largest |x_i - x_0| so far, shape (), in at least float32. r_ε before
+        the first step.
       sum_of_squares: Sum of |g_i|² over the steps taken, shape (), in at least float32.
       learning_rate: Step size of the last step, shape (), in at least float32; 0 before
         the first step.
@@ -327,9 +327,9 @@ class DowgState(NamedTuple):
       count: Number t of steps taken, int32, shape ().
       moved: Difference x_t - x_0 between the params and their start, shaped like the
         params.
-      largest_distance: Distance r̄ that the last step used, the largest |x_i - x_0| so
-        far or r_ε if this is larger, shape (), in at least float32. r_ε before the
-        first step.
+      largest_distance: Distance r̄ that the last step used, the larger one of r_ε
+        and the largest |x_i - x_0| so far, shape (), in at least float32. r_ε before
+        the first step.
       weighted_sum: Sum of r̄_i² |g_i|² over the steps taken, shape (), in at least
         float32.
       learning_rate: Step size of the last step, shape (), in at least float32; 0 before
@@ -421,7 +421,8 @@ class CocobState(NamedTuple):
     """State of `cocob`.
 
     All arrays except count are shaped like the params. The scaled gradient of step t is
-    c_t = η_t g_t, with the learning rate η_t, and x_t are the params.
+    c_t = η_t g_t, with the learning rate η_t. x_t are the params, and x_0 the params at
+    the start.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -485,8 +486,9 @@ def cocob(
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number; update
-        received no params; in init, the params are complex.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type;
+        mask does not fit the params; update received no params; in init, the params are
+        complex.
     References:
       Orabona & Tommasi, Training deep networks without learning rates through coin
       betting, NIPS 2017, algorithm 2.
@@ -1024,9 +1026,10 @@ def momo_adam(
     u_t = -τ_t m_t / D_t - η_t λ x_t / a.
 
     If m_t = 0, τ_t = 0. With adapt_lower_bound=True, f* is estimated by the formulas of
-    `momo`, in which c_t f* replaces f* and p_t replaces |m_t|².
-    optax.contrib.momo_adam is the same, except that it sets τ_t = 0 if p_t <= 2.2e-16.
-    In the authors' package, the rule is MomoAdam. torch does not have the rule.
+    `momo`, in which c_t f* replaces f*, c_t lower_bound replaces lower_bound, and p_t
+    replaces |m_t|². optax.contrib.momo_adam is the same, except that it sets τ_t = 0 if
+    p_t <= 2.2e-16. In the authors' package, the rule is MomoAdam. torch does not have
+    the rule.
 
     Use it in place of `adam`. A rate that is too large does little harm, because the
     steps become short by themselves near a minimum with f = f*.

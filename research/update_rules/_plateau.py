@@ -64,9 +64,9 @@ def reduce_on_plateau(
     `patience` means in a row that are not better, s <- max(factor s, min_scale). The
     next `cooldown` means are then not counted as "not better". Chain this
     transformation after a rule. Some rules store other params besides the iterates:
-    `polyak_averaging`, `ema_averaging`, `lookahead` and the schedule-free rules. Do not
-    chain this transformation after one of these. The first three wrap another rule:
-    chain this transformation after that inner rule.
+    `polyak_averaging`, `exponential_averaging`, `lookahead` and the schedule-free
+    rules. Do not chain this transformation after one of these. The first three wrap an
+    inner rule: chain this transformation after the inner rule instead.
 
     optax.contrib.reduce_on_plateau is the same. torch's ReduceLROnPlateau reduces the
     rate one mean later: after patience + 1 means in a row that are not better. To get
@@ -74,7 +74,7 @@ def reduce_on_plateau(
     reduction that would change the rate by at most its argument eps. The callback
     ReduceLROnPlateau of Keras counts patience in the same way as this function, but its
     cooldown ends one mean earlier: for the same result, pass Keras a positive cooldown
-    that is larger by one.
+    that is larger by one. The threshold min_delta of Keras is absolute, like atol.
 
     Use it where no schedule can be planned. The value of one mini-batch is noisy, so
     set accumulation_size to about the number of steps in an epoch, or pass the value on

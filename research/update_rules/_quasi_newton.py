@@ -76,7 +76,7 @@ def bfgs(
 
     Use it on smooth deterministic functions of up to a few hundred params, if a
     gradient costs more than n² operations and H fits in memory. For more params, use
-    lbfgs. On noisy gradients, BFGS fails, because y is mostly noise.
+    lbfgs. On noisy gradients, BFGS usually fails, because y is mostly noise.
 
     Args:
       learning_rate: First step size η that each line search tries, or the step size if
@@ -234,7 +234,7 @@ def lbfgs(
 
     Use it on smooth deterministic functions of any size, where it is the first rule to
     try. Full-batch logistic regression is a typical case. On mini-batches, L-BFGS
-    fails, because y compares gradients of different examples.
+    usually fails, because y compares gradients of different examples.
 
     Args:
       learning_rate: First step size η that each line search tries, or the step size if

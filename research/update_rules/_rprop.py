@@ -140,9 +140,8 @@ def _check_order(name: str, other: str, least: Scalar, value: Scalar) -> None:
         and not isinstance(value, Tracer)
         and float(value) < float(least)
     ):
-        raise ValueError(
-            f"{name} must be at least {other} = {float(least):g}; got {name}={value!r}."
-        )
+        bound = other if other == "1" else f"{other} = {float(least):g}"
+        raise ValueError(f"{name} must be at least {bound}; got {name}={value!r}.")
 
 
 RULES = (RuleEntry(rprop, {"learning_rate": step_rate(0.01)}),)

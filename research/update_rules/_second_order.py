@@ -214,8 +214,8 @@ def secular_root(
     For the radius Δ, the damping is the smallest s >= floor with |p(s)| <= Δ, where
     p(s) = γ / (d + s), with the division entry by entry. Newton's method on 1 / |p(s)|
     = 1 / Δ increases s to this root. It starts from the largest s at which a single
-    entry reaches the radius, |γ_i| / (d_i + s) = Δ, or from floor if this is larger. An
-    entry with γ = 0 counts as 0 for every divisor.
+    entry reaches the radius, |γ_i| / (d_i + s) = Δ, or from floor, whichever is larger.
+    An entry with γ = 0 counts as 0 for every divisor.
 
     Args:
       above: Divisors d >= 0, shape (n,).
@@ -263,9 +263,9 @@ def least_squares_step(
     Args:
       jacobian: Jacobian J, shape (m, n).
       r: Residuals, shape (m,).
-      singular: What to do if columns of J are linearly dependent. "shortest" returns,
-        after the columns of J are scaled to length 1, the shortest minimiser. "stop"
-        returns h = 0.
+      singular: What to do if columns of J are linearly dependent. "shortest" returns
+        the minimiser h with the smallest |D h|, where the diagonal matrix D holds the
+        lengths of the columns, with 1 in place of 0. "stop" returns h = 0.
     Returns:
       h, shape (n,), and an index into CURVATURES, int32: DEFINITE or SINGULAR.
     Example:
@@ -384,7 +384,7 @@ def singular_values(
       matrix: Matrix A, shape (m, n).
       target: Vector b, shape (m,).
     Returns:
-      s, shape (k,), in no order; Uᵀb, shape (k,); and V, shape (n, k). If m n² <= 8192
+      s, shape (k,), in any order; Uᵀb, shape (k,); and V, shape (n, k). If m n² <= 8192
       and the backend is a CPU, k is n, and Uᵀb is 0 where s is 0. Otherwise k is min(m,
       n).
     Example:
@@ -407,7 +407,7 @@ def singular_values(
 def symmetric_eigen(
     matrix: Float[Array, "n n"],
 ) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
-    """Return the eigenvalues of a symmetric matrix in no order, and its eigenvectors.
+    """Return the eigenvalues of a symmetric matrix, in any order, and its eigenvectors.
 
     The eigenvalues have the shape (n,). The eigenvectors are the columns of a matrix of
     shape (n, n), in the order of the eigenvalues.
@@ -544,7 +544,8 @@ def backtrack(
     Args:
       at: Function from t to f(x + t p) and ∇f(x + t p).
       before: f(x) and ∇f(x).
-      slope: Slope ∇f(x)ᵀp. If it is positive, no step size is tried.
+      slope: Slope ∇f(x)ᵀp. If the slope is positive, or if the slope or f(x) is not
+        finite, no step size is tried.
       slack: Possible rounding error of f, such as `value_slack(f(x))`.
       first: First step size t_0.
       sufficient_decrease, shrink: Constants c and s.

@@ -71,8 +71,9 @@ def lion(
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number; update
-        received no params; in init, the params are complex.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type;
+        mask does not fit the params; update received no params; in init, the params are
+        complex.
     References:
       Chen et al., Symbolic discovery of optimization algorithms, NeurIPS 2023,
       algorithm 2.

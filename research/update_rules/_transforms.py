@@ -292,8 +292,8 @@ def moving_average(decay: Scalar, average: Params, value: Params) -> Params:
 def increment(count: Int[Array, ""]) -> Int[Array, ""]:
     """Return count + 1, or count if it is already the largest int32.
 
-    A long stochastic run can reach this limit within an hour. Without the limit, the
-    count would wrap around to a negative number.
+    Without this limit, the count of a very long run would wrap around to a negative
+    number.
 
     Example:
       >>> print(increment(jnp.int32(2)), increment(jnp.int32(2147483647)))

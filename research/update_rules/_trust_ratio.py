@@ -87,8 +87,8 @@ def lars(
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update got no params.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type,
+        mask or ratio_mask does not fit the params, or update got no params.
     References:
       You, Gitman & Ginsburg, Large batch training of convolutional networks, 2017,
       algorithm 1.

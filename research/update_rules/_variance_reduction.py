@@ -179,15 +179,15 @@ def saga(
     scikit-learn's solver "saga" starts from an empty table instead, and divides by the
     number of examples seen so far. optax and torch do not have this rule.
 
-    Use it instead of SVRG if n times the params fit in memory. SAGA needs no period,
-    and after the first step no further gradients over all examples.
+    Use it instead of SVRG if n copies of the params fit in memory. SAGA needs no
+    period, and after the first step no further gradients over all examples.
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
         schedule (number of earlier steps -> η). The paper's rate is 1 / (3 L) for
         curvatures of at most L.
-      num_examples: Number of examples n, a positive integer. The table holds n times
-        the params.
+      num_examples: Number of examples n, a positive integer. The table needs the
+        memory of n copies of the params.
     Returns:
       The rule; its update needs params, value_fn and indices. value_fn is the objective
       as a function (params, indices=None), and indices are the examples of the
@@ -312,7 +312,8 @@ def _check_examples(n: int, value_fn: Callable[..., Array], indices: Any) -> Non
     for index in (np.max(indices), np.min(indices)):
         if not 0 <= index < n:
             raise ValueError(
-                f"saga(num_examples={n}) keeps no gradient of example {index}. Pass "
+                f"saga(num_examples={n}) keeps no gradient of example {index}. Indices "
+                "must be at least 0 and below num_examples, and num_examples must be "
                 "the number of examples in the dataset."
             )
 

@@ -441,7 +441,7 @@ def test_bad_input_raises():
     x = {"k": jnp.ones((2, 3, 4))}
     for axes, said in (
         (True, r"at \['k'\] that `matrices` chooses has shape \[2, 3, 4\].*MatrixAxes"),
-        (MatrixAxes(3, 1), r"does not fit .* \[2, 3, 4\] at \['k'\]: it has no axis 3"),
+        (MatrixAxes(3, 1), r"does not fit .* at \['k'\]: the leaf has no axis 3"),
         (MatrixAxes((0, 1), -2), "name each axis once"),
         (MatrixAxes(0, 1, output_heads=2), "output_heads must divide 3"),
     ):

@@ -101,7 +101,7 @@ def test_bad_input_raises():
     ):
         rprop(0.1, eta_minus=1.2)
     with pytest.raises(
-        ValueError, match=r"eta_plus must be at least 1 = 1; got eta_plus=0\.5"
+        ValueError, match=r"eta_plus must be at least 1; got eta_plus=0\.5"
     ):
         rprop(0.1, eta_plus=0.5)
     with pytest.raises(
