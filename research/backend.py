@@ -71,10 +71,11 @@ def configure(
         pool. XLA then compiles for AVX and uses no library that chooses kernels by the
         processor. A sum of products with more than 192 terms is computed in parts of
         192, in order. JAX's linear algebra uses OpenBLAS's kernels for Haswell. There
-        is one exception: convolutions of XLA with more than 250 terms still depend on
-        the processor's cache. The models of this package use matrix products instead.
-        Results of NumPy and SciPy need `research.portable.pin_libraries` or the flag
-        --portable of an experiment. False does not undo an earlier call with True.
+        is one exception: the bits of XLA's convolutions with more than 250 terms still
+        depend on the processor's cache. The models of this package use matrix products
+        instead. Results of NumPy and SciPy need `research.portable.pin_libraries` or
+        the flag --portable of an experiment. False does not undo an earlier call with
+        True.
     Raises:
       ValueError: devices or pool is not an integer from 1 to 65,536; devices exceeds
         pool; or `portable` is True on another processor or system, or with jaxlib below

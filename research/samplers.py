@@ -123,8 +123,8 @@ def stochastic(n: int, *, replacement: bool = False) -> Sampler:
 def num_examples(dataset: Batch | None) -> int | None:
     """Count the examples of a dataset.
 
-    The number is the length of the first axis of x and y. If x is a pytree, all its
-    leaves must have this length.
+    The number is the length of the first axis of x and y. If x is a pytree, the first
+    axes of all its leaves must have this length.
 
     Args:
       dataset: A Batch, or None for an objective without data.
