@@ -165,6 +165,7 @@ def rotary_angles(
     Raises:
       ValueError: context is not a positive integer, size is not a positive even
         integer, or base is not positive.
+      TypeError: dtype is not floating.
     References:
       Su et al., RoFormer: Enhanced transformer with rotary position embedding,
       arXiv:2104.09864, section 3.2.2.
