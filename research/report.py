@@ -59,7 +59,12 @@ class ReportPicture(NamedTuple):
 
 
 class Embedded(NamedTuple):
-    """Image that is embedded in the page: a data: URI, and the size in CSS pixels."""
+    """Image that is embedded in a page.
+
+    Attributes:
+      uri: The content of the image, as a data: URI.
+      width, height: Size in CSS pixels.
+    """
 
     uri: str
     width: int
