@@ -54,8 +54,9 @@ def configure(
 
     Two results have the same bits if they are exactly equal. Call this function before
     JAX starts its backend. The size of XLA's CPU thread pool affects the bits of large
-    matrix products, so this function sets the size to `pool` on every machine. A second
-    call with the same values has no effect.
+    matrix products, so this function sets the size to `pool` on every machine. It also
+    sets JAX's default precision of matrix products to "highest", so that a GPU does not
+    round the factors to TF32. A second call with the same values has no effect.
 
     Args:
       devices: Number of CPU devices that JAX shows, at most `pool`. JAX does not
@@ -71,10 +72,11 @@ def configure(
         pool. XLA then compiles for AVX and uses no library that chooses kernels by the
         processor. A sum of products with more than 192 terms is computed in parts of
         192, in order. JAX's linear algebra uses OpenBLAS's kernels for Haswell. There
-        is one exception: convolutions of XLA with more than 250 terms still depend on
-        the processor's cache. The models of this package use matrix products instead.
-        Results of NumPy and SciPy need `research.portable.pin_libraries` or the flag
-        --portable of an experiment. False does not undo an earlier call with True.
+        is one exception: the bits of XLA's convolutions with more than 250 terms still
+        depend on the processor's cache. The models of this package use matrix products
+        instead. Results of NumPy and SciPy need `research.portable.pin_libraries` or
+        the flag --portable of an experiment. False does not undo an earlier call with
+        True.
     Raises:
       ValueError: devices or pool is not an integer from 1 to 65,536; devices exceeds
         pool; or `portable` is True on another processor or system, or with jaxlib below
@@ -165,10 +167,12 @@ def keep_programs(folder: str | Path | None = None) -> Path | None:
     Returns:
       The folder of this process's programs, which holds at most 1 GiB. None if this
       call changes nothing. The call changes nothing if JAX's cache is turned off or has
-      a folder already, if no file can be written, or if the package zstandard is
-      installed. With zstandard, JAX would compress the files without a checksum.
+      a folder already, if no file can be written, or if Python has the module zstandard
+      or compression.zstd. With one of these modules, JAX would compress the files
+      without a checksum.
     Raises:
       TypeError: `folder` is neither a path nor None.
+      ValueError: `folder` is an empty path or contains a NUL character.
     Example:
       >>> folder = keep_programs()  # Before the first compilation.
     """

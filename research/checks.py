@@ -49,8 +49,8 @@ def is_array(value: Any) -> bool:
 def is_float_array(value: Any) -> bool:
     """Return whether a value is an array or tracer of float16, float32 or float64.
 
-    This test takes a tenth of the time of the full checks, and most arrays pass it. An
-    array of another floating dtype, such as bfloat16, gives False.
+    This is a quick test for the most common dtypes. An array of another floating dtype,
+    such as bfloat16, gives False.
 
     Example:
       >>> is_float_array(np.ones(2)), is_float_array(np.ones(2, int))
@@ -341,8 +341,9 @@ def check_callable(name: str, value: Any, *arguments: str, hint: str = "") -> No
 
     Args:
       name, value: Name and value of the argument.
-      arguments: Names of the positional arguments that the function must accept. If no
-        names are given, any callable is accepted.
+      arguments: Names of the positional arguments, for the message. The function must
+        accept this number of arguments, whose names may differ. If no names are given,
+        any callable is accepted.
       hint: Additional sentence for the message.
     Raises:
       TypeError: The value is not callable, or it cannot be called with these arguments.

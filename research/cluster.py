@@ -75,7 +75,8 @@ def join(
 
     Args:
       coordinator: Address HOST:PORT at which the other processes reach process 0. Under
-        MPI, it may be given without the next two arguments.
+        MPI, it may be given without the next two arguments. None means that it is read
+        from the environment.
       num_processes: Number of all processes. None means that it is read from the
         environment.
       process_id: Number of this process, from 0. None means that it is read from the

@@ -89,9 +89,10 @@ def check_data(
         other objective, nothing is checked.
       params: The parameters: arrays, or `jax.ShapeDtypeStruct`s with their shapes and
         dtypes.
-      dataset: The examples, or None.
+      dataset: The examples. None means that nothing is checked.
     Raises:
-      TypeError, ValueError: As in `losses.check_targets`.
+      TypeError, ValueError: As in `losses.check_targets`. For an objective from
+        `accuracy`, as in `losses.check_classes`.
     Example:
       >>> from research import losses, models
       >>> risk = empirical_risk(models.logistic(1), losses.logistic)
@@ -109,9 +110,10 @@ def l2_penalty(strength: ArrayLike, *, penalise_intercept: bool = False) -> Pena
 
     Here λ = strength. By default, intercepts do not count as weights. If the penalty is
     added to `empirical_risk` of n examples, scikit-learn's Ridge(alpha) corresponds to
-    squared errors with λ = alpha / n, and LogisticRegression(C) to logistic losses with
-    λ = 1 / (n C). optax.add_decayed_weights(λ) adds the same λ w to the gradient, also
-    for intercepts, but it does not change the value of the objective.
+    `losses.squared_error` with λ = alpha / n, and LogisticRegression(C) corresponds to
+    `losses.logistic` with λ = 1 / (n C). optax.add_decayed_weights(λ) adds the same λ w
+    to the gradient, also for intercepts, but it does not change the value of the
+    objective.
 
     Args:
       strength: Strength λ >= 0, which may be traced.
@@ -139,9 +141,9 @@ def l1_penalty(strength: ArrayLike, *, penalise_intercept: bool = False) -> Pena
 
     Here λ = strength. By default, intercepts do not count as weights. For a weight of
     exactly 0, the gradient is 0. (JAX's derivative of abs at 0 is +1.) Gradient descent
-    does not make weights exactly 0, but a proximal step does. If the penalty is added
-    to `empirical_risk` of squared errors, scikit-learn's Lasso(alpha) corresponds to λ
-    = alpha.
+    rarely makes a weight exactly 0, but a proximal step can do so. If the penalty is
+    added to `empirical_risk` with `losses.squared_error`, scikit-learn's Lasso(alpha)
+    corresponds to λ = alpha.
 
     Args:
       strength: Strength λ >= 0, which may be traced.

@@ -353,8 +353,8 @@ def _compare(
     if other.any():
         raise ValueError(
             f"{path} has changed since it was written: example "
-            f"{rows[np.argmax(other)]} is another one. Use the original file, or "
-            "write the records again."
+            f"{rows[np.argmax(other)]} differs. Use the original file, or write the "
+            "records again."
         )
 
 
@@ -364,7 +364,9 @@ def _arrays_of(piece: Any, number: int) -> dict[str, np.ndarray]:
         f"pieces[{number}]", piece, Batch, "Write research.types.Batch(x, y)."
     )
     if piece.key is not None:
-        raise ValueError(f"pieces[{number}] has a key, which is not stored. Pass none.")
+        raise ValueError(
+            f"pieces[{number}] has a key, which is not stored. Pass key=None."
+        )
     x = piece.x
     named = (
         {"x.values": x.values, "x.length": x.length}

@@ -59,7 +59,12 @@ class ReportPicture(NamedTuple):
 
 
 class Embedded(NamedTuple):
-    """Image that is embedded in the page: a data: URI, and the size in CSS pixels."""
+    """Image that is embedded in a page.
+
+    Attributes:
+      uri: The content of the image, as a data: URI.
+      width, height: Size in CSS pixels.
+    """
 
     uri: str
     width: int
@@ -115,7 +120,7 @@ def write_report(path: str | Path, pictures: Sequence[Any], question: str = "") 
     Returns:
       Path of report.html.
     Raises:
-      ValueError: The run is not finished or damaged, or a picture is neither SVG nor
+      ValueError: The run is damaged or not finished, or a picture is neither SVG nor
         PNG.
       TypeError: A picture lacks an attribute of `ReportPicture`.
       OSError: A picture cannot be read, or the report cannot be written.
@@ -171,7 +176,7 @@ def rule_sources(numbers: Mapping[str, Any]) -> list[tuple[str, str | None]]:
     nothing is executed.
 
     Args:
-      numbers: Numbers of a result.
+      numbers: Field `numbers` of a `runs.Result`, a mapping from names to values.
     Returns:
       List of pairs (names of the rules, source code). The names are one text, separated
       by commas. The source code is None if it is unknown.
@@ -388,9 +393,9 @@ def template(name: str) -> jinja2.Template:
 
 
 def embed(path: str | Path) -> Embedded:
-    """Read an SVG or PNG file, and return its content as a data: URI with its size.
+    """Return the picture in an SVG or PNG file as a data: URI with width and height.
 
-    Browsers use the size to reserve the space before they draw the image.
+    Browsers use width and height to reserve the space before they draw the picture.
 
     Raises:
       ValueError: The file is too large, is neither SVG nor PNG, or is an SVG without a
@@ -406,12 +411,12 @@ def embed(path: str | Path) -> Embedded:
 
 
 def embed_bytes(data: bytes, name: str) -> Embedded:
-    """Return an SVG or PNG picture as a data: URI with its size.
+    """Return an SVG or PNG picture as a data: URI with width and height.
 
     A browser does not run scripts in such a picture.
 
     Args:
-      data: Content of the file.
+      data: Picture, as the bytes of a file.
       name: Name of the picture for messages.
     Raises:
       ValueError: The data are neither SVG nor PNG, or are an SVG without a viewBox.

@@ -46,7 +46,7 @@ def minibatch(n: int, batch_size: int, *, replacement: bool = False) -> Sampler:
 
     Without replacement, each epoch draws a new permutation of the examples and cuts its
     first b ⌊n/b⌋ entries into batches. No example occurs twice in an epoch, and n mod b
-    examples are left out. This is the usual choice in practice.
+    examples are left out. Batches without replacement are usual in practice.
 
     With replacement, each batch has b independent uniform draws. Whatever the earlier
     batches were, the expected gradient on the next batch is then the gradient on all
@@ -123,8 +123,8 @@ def stochastic(n: int, *, replacement: bool = False) -> Sampler:
 def num_examples(dataset: Batch | None) -> int | None:
     """Count the examples of a dataset.
 
-    The number is the length of the first axis of x and y. If x is a pytree, all its
-    leaves must have this length.
+    The number is the length of the first axis of x and y. If x is a pytree, the first
+    axes of all its leaves must have this length.
 
     Args:
       dataset: A Batch, or None for an objective without data.

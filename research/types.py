@@ -81,7 +81,7 @@ class Model(NamedTuple):
 
 
 class Sampler(NamedTuple):
-    """Function that chooses the examples of each batch of an epoch, with its sizes.
+    """Choice of the examples in each batch of an epoch, with the number of batches.
 
     Attributes:
       num_batches: Number of batches in an epoch. It is also the number of steps in an
@@ -118,7 +118,8 @@ class Checkpoint(NamedTuple):
     """Functions that store the progress of a long computation, to resume it later.
 
     Attributes:
-      load: Function () -> the last `Saved` that was saved completely, or None.
+      load: Function () -> the last `Saved` that was saved completely, or None if there
+        is none.
       save: Function Saved -> None. The new content replaces the content of earlier
         saves.
       due: Function () -> whether enough time has passed since the last save.
@@ -155,8 +156,8 @@ class Outcome(IntEnum):
     `evaluations`. `evaluations` counts how often the objective was evaluated inside the
     last update. A value counts as one evaluation, and so does a value together with its
     gradient. If the outcome of a rule is FIRST_FAILURE or a larger number, the step
-    failed, and the update is 0. The update may be NaN if the value, the gradient or the
-    direction of the step is not finite.
+    failed, and the update is 0. There is one exception: the update may be NaN if the
+    value, the gradient or the direction of the step is not finite.
 
     `research.descent.minimise` reads `outcome` and `evaluations`, and stops at a
     failure. A minimisation can also end with CONVERGED, NO_PROGRESS or STEPS_USED_UP.
@@ -192,7 +193,7 @@ class Outcome(IntEnum):
 
 
 class Optimum(NamedTuple):
-    """Minimiser of a training objective f, found without gradient descent.
+    """Minimiser of a training objective f, and the method by which it was found.
 
     Attributes:
       params: Minimiser x*, a pytree like the params of the model.
@@ -215,7 +216,7 @@ class Workload(NamedTuple):
     """A named optimisation problem: data, objective, initial point and optimum.
 
     Attributes:
-      name: Name of the workload in `research.workloads.WORKLOADS`.
+      name: Name of the workload, for example a key of `research.workloads.WORKLOADS`.
       train, validation, test: Parts of the data. A part is None if it does not exist,
         for example because the problem has no data.
       init: Function key -> params that draws the initial point.

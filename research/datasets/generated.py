@@ -118,7 +118,7 @@ def quadratic(
 
 
 def rosenbrock(dimension: int = 2) -> Function:
-    """Build Rosenbrock's function f(x) = Σ_i 100 (x_{i+1} - x_i²)² + (1 - x_i)².
+    """Build Rosenbrock's function f(x) = Σ_i [100 (x_{i+1} - x_i²)² + (1 - x_i)²].
 
     The sum is over i = 1, ..., d - 1. The minimum is f(1, ..., 1) = 0. If the dimension
     is at least 4, there is also a local minimum near (-1, 1, ..., 1).

@@ -153,8 +153,8 @@ def standardise(
 
     The result is (x - mean) / sd for the training part and all other parts, with the
     mean and sd of `mean_and_sd(train_x)`. Columns that are constant on the training
-    part become 0 everywhere. scikit-learn's StandardScaler does not scale such columns,
-    so that they may differ from 0 in other parts.
+    part become 0 in all parts. scikit-learn's StandardScaler only subtracts the mean
+    from such columns, so that they may differ from 0 in other parts.
 
     Args:
       train_x: Inputs of the training part, shape (n, ...), floating or integer.

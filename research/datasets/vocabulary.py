@@ -29,7 +29,8 @@ def make_vocabulary(texts: Sequence[str], least_count: int = 1) -> dict[str, int
       order.
     Raises:
       TypeError: texts is a single string.
-      ValueError: least_count is not positive, or no word occurs least_count times.
+      ValueError: least_count is not positive, or no word occurs least_count times or
+        more.
     Example:
       >>> make_vocabulary(["oil up", "oil down oil", "up"], least_count=2)
       {'oil': 1, 'up': 2}

@@ -21,7 +21,7 @@ def floating(name: str, value: ArrayLike) -> Float[Array, "..."]:
 
 
 def numeric(name: str, value: ArrayLike) -> Num[Array, "..."]:
-    """Return a value as an array of numbers, or raise TypeError if it is not one."""
+    """Return a value as an array, or raise TypeError if it does not hold numbers."""
     if not isinstance(value, jax.Array) or not is_traced(value):
         check_numbers(name, value)
     return jnp.asarray(value)
@@ -30,8 +30,8 @@ def numeric(name: str, value: ArrayLike) -> Num[Array, "..."]:
 def wide(label: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
     """Return an integer label, converted to 32 bits if its dtype has fewer.
 
-    JAX compares a label with the number of classes in the label's type. An 8-bit type
-    cannot represent a number of classes above 127.
+    When JAX compares a label with the number of classes, it converts this number to the
+    dtype of the label. For example, int8 cannot represent a number above 127.
     """
     return label if label.dtype.itemsize >= 4 else label.astype(jnp.int32)
 
@@ -68,13 +68,14 @@ def check_terms(
     where: Bool[ArrayLike, "..."] | None,
     weights: Num[ArrayLike, "..."] | None,
 ) -> None:
-    """Raise an error unless `where` and `weights` have one entry for each term.
+    """Raise an error unless `where` and `weights` have an entry for each term.
 
     Args:
-      shape: Shape of the terms.
+      shape: Shape of the terms of a loss.
       of: What the terms are, such as "logits", for the message.
-      where: Booleans, or None.
-      weights: Numbers, or None. Concrete weights must be finite and at least 0.
+      where: Booleans, or None, which is not checked.
+      weights: Numbers, or None, which is not checked. Concrete weights must be finite
+        and at least 0.
     Raises:
       ValueError: `where` or `weights` has another shape, or a concrete weight is
         negative or not finite.

@@ -51,7 +51,8 @@ def logistic(
       The loss in the dtype of the logit, shape (). The loss is NaN if a traced label
       lies outside 0..1.
     Raises:
-      TypeError: logit is not floating, or where is not boolean.
+      TypeError: logit is not floating, label or weights are not numbers, or where is
+        not boolean.
       ValueError: An argument is not a single number, a concrete label lies outside
         0..1, or a concrete weight is negative or not finite.
     References:
@@ -92,7 +93,8 @@ def hinge(
       The loss in the dtype of the score, shape (). The loss is NaN if a traced label is
       neither 0 nor 1.
     Raises:
-      TypeError: score is not floating, or where is not boolean.
+      TypeError: score is not floating, label or weights are not numbers, or where is
+        not boolean.
       ValueError: An argument is not a single number, a concrete label is neither 0 nor
         1, or a concrete weight is negative or not finite.
     References:
@@ -139,7 +141,8 @@ def focal(
       The loss in the dtype of the logit, shape (). The loss is NaN if a traced label is
       neither 0 nor 1.
     Raises:
-      TypeError, ValueError: As in `hinge`. Also if gamma is negative.
+      TypeError: As in `hinge`. Also if gamma is not a number.
+      ValueError: As in `hinge`. Also if gamma is negative or not finite.
     References:
       Lin, Goyal, Girshick, He & Dollár, Focal loss for dense object detection, ICCV
       2017, eq. 4.
@@ -191,8 +194,8 @@ def softmax_cross_entropy(
       The loss in the dtype of the logits, shape (). The loss is NaN if a traced label
       lies outside 0..K-1, or is a class that does not exist.
     Raises:
-      TypeError: logits are not floating, label is not an integer, or where is not
-        boolean.
+      TypeError: logits are not floating, label is not an integer, weights are not
+        numbers, or where is not boolean.
       ValueError: The shapes are not (K,) and (), a concrete label lies outside 0..K-1
         or is a class that does not exist, or a concrete weight is negative or not
         finite.
@@ -236,8 +239,9 @@ def multiclass_margin(
       lies outside 0..K-1, or is a class that does not exist. If no other class exists,
       the loss is 0.
     Raises:
-      TypeError, ValueError: As in `softmax_cross_entropy`. Also if margin is not
-        positive.
+      TypeError: As in `softmax_cross_entropy`. Also if margin is not a number.
+      ValueError: As in `softmax_cross_entropy`. Also if margin is not positive or not
+        finite.
     References:
       Crammer & Singer, On the algorithmic implementation of multiclass kernel-based
       vector machines, JMLR 2001, eq. 4.
@@ -283,7 +287,8 @@ def softmax_cross_entropy_one_hot(
     Returns:
       The loss in the dtype of the logits, shape ().
     Raises:
-      TypeError: logits are not floating, or where is not boolean.
+      TypeError: logits are not floating, distribution or weights are not numbers, or
+        where is not boolean.
       ValueError: logits are not a vector, the shapes differ, or a concrete weight is
         negative or not finite.
     Example:

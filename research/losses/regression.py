@@ -28,10 +28,11 @@ def squared_error(
 ) -> Float[Array, ""]:
     """Compute half the squared error: ½ Σ (p - y)².
 
-    Here p is the prediction and y the target. With the factor ½, the gradient is the
-    residual p - y. Bishop, Pattern Recognition and Machine Learning (2006), eq. 3.12,
-    has the same factor. optax.l2_loss also has this factor, but does not sum.
-    optax.squared_error has no factor, and does not sum either.
+    Here p is the prediction and y the target, and the sum is over their entries. With
+    the factor ½, the gradient is the residual p - y. Bishop, Pattern Recognition and
+    Machine Learning (2006), eq. 3.12, has the same factor. optax.l2_loss also has this
+    factor, but does not sum. optax.squared_error has no factor, and does not sum
+    either.
 
     Args:
       prediction: Prediction p, floating, any shape.
@@ -90,8 +91,9 @@ def huber(
 
     Let r = p - y be the residual and δ = delta. The loss is Σ h(r), where h(r) = r²/2
     if |r| <= δ, and h(r) = δ (|r| - δ/2) otherwise. The gradient is the residual,
-    clipped to [-δ, δ]. The second derivative h''(r) is 1 for |r| <= δ and 0 for larger
-    |r|. optax.huber_loss does not sum, and its second derivative at |r| = δ is 1/4.
+    clipped to [-δ, δ]. At |r| = δ, h has no second derivative, and JAX returns 1, which
+    is the value for smaller |r|. optax.huber_loss does not sum, and JAX returns 1/4 for
+    its second derivative at |r| = δ.
 
     Args:
       prediction: Prediction p, floating, any shape.
@@ -101,7 +103,8 @@ def huber(
     Returns:
       The loss in the dtype of the prediction, shape ().
     Raises:
-      TypeError, ValueError: As in `squared_error`. Also if delta is not positive.
+      TypeError: As in `squared_error`. Also if delta is not a number.
+      ValueError: As in `squared_error`. Also if delta is not positive or not finite.
     References:
       Huber, Robust estimation of a location parameter, Annals of Mathematical
       Statistics 1964.
@@ -167,8 +170,9 @@ def quantile(
     Here p is the prediction, y the target and τ the level. A prediction that minimises
     the mean loss is a τ-quantile of the target. An entry of the gradient is 1 - τ if p
     > y, and -τ if p < y. Where p = y, it is 0, as for `absolute_error`. With τ = ½, the
-    loss is half of `absolute_error`. optax does not have this loss. scikit-learn's
-    mean_pinball_loss is the mean of this loss over the examples.
+    loss is half of `absolute_error`. optax does not have this loss. If each target is
+    one number, scikit-learn's mean_pinball_loss is the mean of this loss over the
+    examples.
 
     Args:
       prediction: Prediction p, floating, any shape.
@@ -178,8 +182,8 @@ def quantile(
     Returns:
       The loss in the dtype of the prediction, shape ().
     Raises:
-      TypeError, ValueError: As in `squared_error`. Also if level is not between 0
-        and 1.
+      TypeError: As in `squared_error`. Also if level is not a number.
+      ValueError: As in `squared_error`. Also if level is not between 0 and 1.
     References:
       Koenker & Bassett, Regression quantiles, Econometrica 1978, eq. 2.2.
     Example:
@@ -226,7 +230,8 @@ def cosine_distance(
       The distance in the dtype of the prediction, shape (). It is NaN if p or y is 0,
       because a zero vector has no direction.
     Raises:
-      TypeError: prediction is not floating, or where is not boolean.
+      TypeError: prediction is not floating, target or weights are not numbers, or
+        where is not boolean.
       ValueError: The arguments are not vectors of one length, or a concrete weight is
         negative or not finite.
     References:

@@ -30,9 +30,9 @@ def sequence_cross_entropy(
     The loss is (1/m) Σ_t (log Σ_k exp(z_(t,k)) - z_(t,y_t)). The sum over t runs over
     the m positions whose label is not negative and for which `where` is not False. Each
     of its terms equals optax.softmax_cross_entropy_with_integer_labels at this
-    position. PyTorch's cross_entropy(ignore_index=-1) averages over all positions of
-    all sequences of a batch. If some sequences have more ignored positions than others,
-    this average differs from the mean of the losses of the sequences.
+    position. PyTorch's cross_entropy(ignore_index=-1) averages over all positions of a
+    batch that are not ignored. If some sequences have more ignored positions than
+    others, this average may differ from the mean of the losses of the sequences.
 
     Args:
       logits: Logits z, floating, shape (T, K).
@@ -47,8 +47,8 @@ def sequence_cross_entropy(
       The loss in the dtype of the logits, shape (). The loss is 0 if all positions are
       ignored or have weight 0, and NaN if a label is K or larger.
     Raises:
-      TypeError: logits are not floating, labels are not integers, or where is not
-        boolean.
+      TypeError: logits are not floating, labels are not integers, weights are not
+        numbers, or where is not boolean.
       ValueError: The shapes are not (T, K) and (T,), or a concrete weight is negative
         or not finite.
     References:

@@ -106,8 +106,9 @@ def attention_weights(
 ) -> Float[Array, "*batch num_heads T T"]:
     """Compute the attention weights softmax(Q_h K_hᵀ / sqrt(d) + M) of each head h.
 
-    Every row sums to 1. `attention` defines the symbols. The params do not need the
-    entry "output".
+    Q_h and K_h are the queries and the keys of the head, and d is the width of a head.
+    M is 0 where the mask is True and -∞ where it is False. Every row sums to 1, except
+    that a row whose mask has no True is NaN. The params do not need the entry "output".
 
     Args, Raises:
       As in `attention`.
@@ -164,6 +165,7 @@ def rotary_angles(
     Raises:
       ValueError: context is not a positive integer, size is not a positive even
         integer, or base is not positive.
+      TypeError: dtype is not floating.
     References:
       Su et al., RoFormer: Enhanced transformer with rotary position embedding,
       arXiv:2104.09864, section 3.2.2.

@@ -88,7 +88,7 @@ def cnn(
       ValueError: A number is out of range, a name is unknown, or a layer gets an image
         that is smaller than its filter or pooling window. In apply: the images do not
         have shape image_shape.
-      TypeError: In apply: x is uint8.
+      TypeError: dtype is not floating. In apply: x is uint8.
     References:
       LeCun, Bottou, Bengio & Haffner, Gradient-based learning applied to document
       recognition, Proc. IEEE 1998.

@@ -53,8 +53,8 @@ def convolution(
     does not grow with the batch.
 
     XLA's own convolution is not used. It is faster on a GPU, but it has two drawbacks
-    on a CPU: its gradient with respect to the weights is much slower inside `lax.scan`,
-    and `vmap` over weights turns it into a grouped convolution.
+    on a CPU: its gradient with respect to the weights is slow inside `lax.scan`, and
+    `vmap` over weights turns it into a grouped convolution.
 
     Args:
       x: Images with channels last, shape (..., H, W, C_in).

@@ -58,10 +58,11 @@ def dropout(
 
 
 def check_dropout_rate(name: str, rate: Scalar) -> None:
-    """Raise ValueError if the rate lies outside [0, 1).
+    """Raise an error unless the rate is a number in [0, 1).
 
     A rate that is traced (under jit) is not checked. `name` is the name of the argument
-    in the message.
+    in the message. Raises TypeError if the rate is not a number, and ValueError if it
+    is another number.
     """
     checks.check_real(name, rate)
     if not isinstance(rate, Tracer) and not 0 <= rate < 1:

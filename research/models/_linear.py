@@ -31,6 +31,7 @@ def linear(
     Raises:
       ValueError: num_features is not a positive integer, or scale is negative. In
         apply: x does not end in d features, or params belong to another architecture.
+      TypeError: dtype is not floating, or scale is not a number.
     References:
       Bishop, Pattern Recognition and Machine Learning (2006), eq. 3.1.
     Example:

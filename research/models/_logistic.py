@@ -28,7 +28,7 @@ def logistic(
       A model with params {"weights": (d,), "intercept": ()}. Its apply maps x of shape
       (..., d) to logits of shape (...).
     Raises:
-      ValueError: As in `research.models.linear`.
+      ValueError, TypeError: As in `research.models.linear`.
     References:
       Murphy, Probabilistic Machine Learning: An Introduction (2022), section 10.2.
     Example:

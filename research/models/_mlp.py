@@ -45,6 +45,8 @@ def mlp(
       ValueError: sizes are not at least two positive integers, a name is unknown, or an
         activation function is not elementwise. In apply: x does not end in sizes[0]
         features, or params belong to another architecture.
+      TypeError: dtype is not floating, or an activation function cannot be called with
+        one array.
     References:
       Goodfellow, Bengio & Courville, Deep Learning (2016), chapter 6.
     Example:

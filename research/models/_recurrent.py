@@ -120,6 +120,7 @@ def recurrent(
         the network. In apply: x has the wrong shape, a length lies outside 1..T, or a
         symbol lies outside 0..num_inputs - 1. Under jit, lengths and symbols cannot be
         checked. Call `check_sequences` on the data before training.
+      TypeError: dtype is not floating.
     References:
       Zaremba et al., Recurrent neural network regularization, arXiv 1409.2329, 2014
       (the places of dropout).
@@ -194,6 +195,7 @@ def recurrence(
     Raises:
       ValueError: As in `recurrent`. In advance: the carry's shapes do not match the
         leading axes of x, or a length lies outside 0..T.
+      TypeError: As in `recurrent`.
     Example:
       >>> network = recurrence(65, 8, 65, embedding=4)
       >>> params, carry = network.init(jax.random.key(0)), network.start(())

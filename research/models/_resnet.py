@@ -71,7 +71,7 @@ def resnet(
     Raises:
       ValueError: A number is not a positive integer, or a name is unknown. In apply:
         the images do not have shape image_shape.
-      TypeError: In apply: x is not floating.
+      TypeError: dtype is not floating. In apply: x is not floating.
     References:
       He, Zhang, Ren & Sun, Identity mappings in deep residual networks, ECCV 2016,
       figure 4 (e).

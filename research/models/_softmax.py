@@ -31,6 +31,7 @@ def softmax(
     Raises:
       ValueError: num_features or num_classes is too small, or scale is negative. In
         apply: x does not end in d features, or params belong to another architecture.
+      TypeError: dtype is not floating, or scale is not a number.
     References:
       Murphy, Probabilistic Machine Learning: An Introduction (2022), section 10.3.
     Example:

@@ -190,8 +190,8 @@ def find_activation(name: str | Activation) -> Activation:
       name: A key of `ACTIVATIONS`, or an elementwise function of one array, such as
         `jax.nn.leaky_relu`.
     Returns:
-      The elementwise function φ. Its derivative is `ACTIVATION_DERIVATIVES[name]` if it
-      has a name.
+      The elementwise function φ. If `name` is a key, `ACTIVATION_DERIVATIVES[name]` is
+      the derivative of φ.
     Raises:
       ValueError: The name is unknown, or the function returns an array of another shape
         or dtype than its argument.

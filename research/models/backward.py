@@ -214,8 +214,8 @@ def mlp_rounding_bound(
 ) -> Params:
     """Bound how much the gradient changes if its sums are computed in another order.
 
-    Each entry of the gradient is a chain of sums. The last sum has n terms, one for
-    each example. Each earlier sum has as many terms as a layer has inputs or outputs.
+    Each entry of the gradient is computed by a chain of sums. The last sum runs over
+    the n examples. Each earlier sum runs over the inputs or the outputs of a layer.
     Let m be n plus the widths of the inputs, of all hidden layers and of the outputs,
     and let ε be the machine epsilon. Rounding errors change the entry by at most about
     m ε times the same chain of sums with all numbers replaced by their absolute values.

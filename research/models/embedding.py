@@ -64,6 +64,7 @@ def sinusoidal_positions(
       The matrix P, shape (context, width).
     Raises:
       ValueError: context or width is not a positive integer.
+      TypeError: dtype is not floating.
     References:
       Vaswani et al., Attention is all you need, NeurIPS 2017, section 3.5.
     Example:

@@ -186,10 +186,10 @@ def augmented(model: Model, augment: Augmentation) -> Model:
 
 
 def in_turn(*augmentations: Augmentation) -> Augmentation:
-    """Build an augmentation that applies several others in turn, each with its own key.
+    """Build an augmentation that applies several augmentations one after another.
 
     An augmentation is a function (key, images) -> images. Number i = 0, 1, ... of the
-    given augmentations gets the key fold_in(key, i).
+    given augmentations gets its own key, fold_in(key, i).
 
     Example:
       >>> augment = in_turn(random_flip, random_crop(4))

@@ -39,7 +39,8 @@ class Level(NamedTuple):
 
     Attributes:
       codes: Codes of the observed n-grams, ascending int64, shape (g,).
-      kept: Count of each n-gram minus its discount (see `ngram`), shape (g,).
+      kept: For each n-gram h w, the number c(h w) that `ngram` defines, shape (g,). For
+        the smoothing "kneser_ney", the discount D(c(h w)) is subtracted.
       contexts: Codes of the observed contexts, ascending int64, shape (c,).
       back: Weight of p(w | h') for each context h, shape (c,).
       total: Denominator for each context h: the sum of kept(h w) over all tokens w,

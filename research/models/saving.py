@@ -81,8 +81,8 @@ def load(path: str | Path, model: Model, architecture: Mapping[str, Any]) -> Par
     """Load the parameters of a model from a file that `save` wrote.
 
     Nothing in the file is executed, and no array can be larger than the file. Every
-    difference from the expected model or architecture is an error, because a model with
-    other weights or with another activation would predict wrong numbers without notice.
+    difference from the expected model or architecture is an error. For example, a model
+    with another activation would otherwise predict wrong numbers without notice.
 
     Args:
       path: Path of the file.

@@ -153,7 +153,7 @@ def transformer_decoder(
         rotary_base is not positive, or a name is unknown. In apply: T is not in
         1..context, a length is not in 1..T, or a token is not in 0..V - 1. Under jit,
         lengths and tokens are not checked.
-      TypeError: In apply: the tokens are not integers.
+      TypeError: dtype is not floating. In apply: the tokens are not integers.
     References:
       Vaswani et al., Attention is all you need, NeurIPS 2017.
       Radford et al., Language models are unsupervised multitask learners, 2019, section

@@ -71,7 +71,7 @@ def diabetes(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
 
 @constructor
 def diabetes_ridge(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
-    """Build `diabetes` with the penalty 0.1/2 |w|² on the weights w.
+    """Build `diabetes` with the penalty λ/2 |w|² on the weights w, where λ = 0.1.
 
     The penalty lowers the condition number of the Hessian from 520 to 40.
     `make_workload` explains the options.

@@ -34,10 +34,11 @@ def quadratic(
 def rosenbrock(*, dimension: int = 2, dtype: DTypeLike = "float64") -> Workload:
     """Build Rosenbrock's function, with initial points near (-1.2, 1, -1.2, ...).
 
-    The function is Σ_i 100 (x_{i+1} - x_i²)² + (1 - x_i)² with i = 1, ..., dimension -
-    1, and dimension is at least 2. In two dimensions, Rosenbrock's own initial point is
-    (-1.2, 1). The initial point of a run is (-1.2, 1, -1.2, ...) plus normal noise with
-    the standard deviation 0.1. `make_workload` explains the option dtype.
+    For the vector x of `dimension` entries, at least 2, the function is Σ_i [100
+    (x_{i+1} - x_i²)² + (1 - x_i)²] with i = 1, ..., dimension - 1. In two
+    dimensions, Rosenbrock's own initial point is (-1.2, 1). The initial point of a run
+    is (-1.2, 1, -1.2, ...) plus normal noise with the standard deviation 0.1.
+    `make_workload` explains the option dtype.
     """
     function = datasets.rosenbrock(dimension)
     centre = np.where(np.arange(dimension) % 2 == 0, -1.2, 1.0)

@@ -29,8 +29,8 @@ class NetworkWorkload(NamedTuple):
     Attributes:
       workload: The problem. It has a training and a validation part, and no optimum.
       batch_size: Number of examples in a mini-batch.
-      num_epochs: Length of the training in epochs. A learning-rate schedule has the
-        same length.
+      num_epochs: Length of the training in epochs. If the learning rate follows a
+        schedule, the schedule has the same length.
     """
 
     workload: Workload
@@ -101,7 +101,9 @@ def network_workload(
       (20, 'accuracy')
     """
     check_text("name", name)
-    check_instance("model", model, Model, "Make one by research.models.")
+    check_instance(
+        "model", model, Model, "Build one, such as research.models.mlp((4, 3, 2))."
+    )
     check_callable("loss", loss, "prediction", "target")
     check_instance("train", train, Batch, "Give Batch(x, y).")
     if validation is None:
