@@ -212,7 +212,8 @@ def optax_acprop(
     Here g_t is a gradient, and m_t the moving average of the gradients with the decay
     β1 (`b1`). Because g_t - m_t = β1 (g_t - m_(t-1)), the spread around m_t is β1 times
     the spread around m_(t-1). With corrected=True, the rule therefore divides eps by
-    b1, eps_root by b1² and the updates by b1.
+    b1, eps_root by b1², and the updates by b1 from the second step on. The divisor of
+    the first step is 1 + eps.
     """
     rule = optax.contrib.scale_by_acprop(b1, b2, eps, eps_root)
     if corrected:
@@ -270,9 +271,10 @@ def adahessian(
 ) -> Iterator[Leaves]:
     """Yield the iterates of algorithm 1 of Yao et al. (2021), without block averages.
 
-    The rule is AdaHessian. `draws` has the random numbers of each step, each 1 or -1:
-    one array for each leaf, of its shape. `hessian_power` is the exponent of the root
-    of the second moment by which the step is divided.
+    The rule is AdaHessian. `draws` has one list for each step. The list has one array
+    for each leaf, with the shape of the leaf and entries that are randomly 1 or -1.
+    `hessian_power` is the exponent of the root of the second moment by which the step
+    is divided.
     """
     assert f.hessian is not None
     m = v = zeros_like(x)
