@@ -82,8 +82,9 @@ def measure(
       checkpoints: Function from a name to the `Checkpoint` in which unfinished runs are
         saved, as in `descent.sweep`. Use another place for each rule, sampler and
         workload. By default nothing is saved.
-      timed: Whether to time one training of num_epochs / 30 epochs that runs alone.
-        Pass False if other work runs at the same time, and call `time_alone` later.
+      timed: Whether to time one training that runs alone, of num_epochs / 30 epochs
+        (rounded down, at least 1). Pass False if other work runs at the same time, and
+        call `time_alone` later.
     Returns:
       The measurement.
     Raises:

@@ -86,7 +86,7 @@ def check_space(space: Space, owner: str = "") -> None:
     if not isinstance(space, Mapping):
         raise TypeError(
             "a space must be a dict such as {'learning_rate': Range(1e-4, 1.0)}; "
-            f"{owner} has {space!r}."
+            f"{owner + ' has' if owner else 'got'} {space!r}."
         )
     for name, range_ in space.items():
         where = f"{owner}.{name}" if owner else name
