@@ -547,8 +547,8 @@ def seeds_needed(variance: Variance, level: float = 0.95) -> int:
     seeds / n. Here `reporting`, `seeds` and `choice` are fields of the argument
     `variance`. The interval of the log ratio of the costs then has the half width t
     sqrt(choice + V_r), where t is the (1 + level) / 2 quantile of Student's t
-    distribution. The power is computed from a normal approximation of the noncentral t
-    distribution.
+    distribution with the degrees of freedom of `Variance.freedom`. The power is
+    computed from a normal approximation of the noncentral t distribution.
 
     Args:
       variance: Variance of the log ratio in the present study.
