@@ -128,10 +128,11 @@ def adan(
 ) -> Iterator[Leaves]:
     """Yield the iterates of Adan: algorithm 1 of Xie et al. (2024).
 
-    `b1`, `b2` and `b3` are 1 minus the paper's β_1, β_2 and β_3. The averages start
-    from 0 and are corrected for this start. With proximal=True, the weight decay is
-    that of the paper: it divides the new params by 1 + η λ, where η is the learning
-    rate and λ the weight decay. With False it multiplies the old params by 1 - η λ.
+    `b1`, `b2` and `b3` are 1 - β_1, 1 - β_2 and 1 - β_3, where β_k are the paper's
+    constants. The averages start from 0 and are corrected for this start. With
+    proximal=True, the weight decay is that of the paper: it divides the new params by
+    1 + η λ, where η is the learning rate and λ the weight decay. With False it
+    multiplies the old params by 1 - η λ.
     """
     m = v = n = zeros_like(x)
     before = None

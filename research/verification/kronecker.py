@@ -34,7 +34,8 @@ def shampoo(
     steps, where the rows of G are the slices of a leaf's gradient along this axis. If
     b2 is given, a moving average with this decay replaces the sum. Each factor is
     raised to the power -1 / `root`, where None means twice the number of axes. These
-    powers are computed every `refresh_every` steps.
+    powers are computed every `refresh_every` steps. The averaged gradient is multiplied
+    by the powers along its axes.
     """
     m = zeros_like(x)
     factors: Any = [[mpmath.mpf(0)] * max(a.ndim, 1) for a in x.arrays]

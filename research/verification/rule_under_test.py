@@ -33,7 +33,8 @@ class RuleError(ValueError):
 class NoRuleError(TypeError):
     """Error if an argument is not a rule, or if a rule changes shapes or dtypes.
 
-    The message names the rule, and says what was given or what the rule returned.
+    The shapes, dtypes and structure of updates and state must stay the same. The
+    message names the rule, and says what was given or what the rule returned.
     """
 
 
