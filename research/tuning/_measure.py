@@ -74,7 +74,8 @@ def measure(
       sampler: Sampler for the workload's training data.
       num_epochs: Number of epochs of every training.
       seeds, tuning_seeds: Reporting seeds and tuning seeds; they must be disjoint.
-      ladder: Learning rates to try first, as in `choose_rate`.
+      ladder: Learning rates to try first, as in `choose_rate`. By default, 2^-10, 2^-9,
+        ..., 1.
       width: Number of runs trained at once.
       on_chunk: Function that is called with the progress of the runs, or None. The
         field `share` of the progress is the estimated share of the whole measurement
