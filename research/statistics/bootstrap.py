@@ -76,9 +76,9 @@ def replicate(
       seed: Seed of the resampling.
     Returns:
       The pair (replicates of log(ERT(mine) / ERT(other)), replicates of the share of
-      seeds on which mine is cheaper). In both, `choice` and `reporting` have the shape
-      (resamples,). `freedom` is between m - 1 and 2 (m - 1). It is m - 1 if the chosen
-      trial varies between the replicates for one rule only.
+      seeds on which mine is cheaper). In each of the two, `choice` and `reporting` have
+      the shape (resamples,). `freedom` is between m - 1 and 2 (m - 1). It is m - 1 if
+      the chosen trial varies between the replicates for one rule only.
     References:
       Rao & Wu, Resampling inference with complex survey data, JASA 83, 1988: m - 1
       draws.
