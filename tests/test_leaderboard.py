@@ -771,7 +771,7 @@ def test_numbers_that_are_not_as_the_format_has_them_are_refused(
     [
         ({"cost": -1.0}, "cost is -1.0; it must be positive or 0, or None"),
         ({"cost_low": math.nan}, "cost_low is nan"),
-        ({"cost": None}, "a cost in passes but none in example gradients"),
+        ({"cost": None}, "has only one of cost and example_gradients"),
         ({"n": 0}, "n is 0; it must be an integer of at least 1"),
         ({"reached": "all"}, "reached is 'all'; it must be a number or None"),
         ({"rule": "\x1b[2J"}, "rule is '\\x1b[2J'; it must be a printable text"),

@@ -44,9 +44,9 @@ def compare(
     mean costs. The study gives a confidence interval of this ratio, which includes the
     variation between searches and between seeds (`statistics.searched_difference`). The
     answer also gives the smallest factor between two costs that the study could have
-    detected. It names the rules whose searches disagree, because these rules are hard
-    to tune: the costs of their searches differ by a factor of 1.25 or more, and by more
-    than the variation between seeds explains.
+    detected, and names the rules whose searches disagree. The searches of a rule
+    disagree if their costs differ by a factor of 1.25 or more, and by more than the
+    variation between seeds explains. Such a rule is hard to tune.
 
     For each rule and workload, the array `best_of` and its figure show the expected
     cost of the best of k trials (choices of hyper-parameters), with its interval. For
@@ -59,8 +59,9 @@ def compare(
         gradient transformation, which has no hyper-parameters to search. A sequence of
         names takes rules of this package.
       workload: A name in `research.workloads.WORKLOADS`, a Workload, or a sequence of
-        these. The optimum f* of a Workload must be known. A run reaches the target when
-        f - f* falls to the share `target` of its initial value.
+        these. The minimum f* of the objective f of a Workload must be known. A run
+        reaches the target when f - f* falls to the share `target` of the initial f -
+        f*.
       baseline: Name of the rule with which the others are compared. None means the last
         rule.
       spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of

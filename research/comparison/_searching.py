@@ -376,9 +376,10 @@ def search_arrays(
 def yardstick(workload: Workload, protocol: Protocol) -> dict[str, Any]:
     """Return the initial value f_0 and the minimum f* of the objective.
 
-    The result is {"initial": f_0, "optimum": f*}. Two studies of the same problem have
-    the same values. f_0 is the objective at the initial point of the first reporting
-    seed. Both values are those on the training part.
+    The result is {"initial": f_0, "optimum": f*}. f_0 is the objective at the initial
+    point of the first reporting seed. Both values are those on the training part. Two
+    studies of the same workload with the same first reporting seed have the same
+    values.
     """
     start = jax.random.fold_in(jax.random.key(protocol.seeds[0]), descent.INIT)
     initial = float(workload.objective(workload.init(start), workload.train))

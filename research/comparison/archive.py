@@ -290,8 +290,8 @@ def _check_format(experiment: str, numbers: Any) -> None:
     if version > known:
         raise ValueError(
             f"was written by a newer version of Descent (study format {version}; this "
-            f"version reads formats up to {known}). Update descent-jax, or ask its "
-            "author for a study from an older version."
+            f"version reads formats up to {known}). Update descent-jax, or ask the "
+            "author of the study to make it with an older version."
         )
 
 
@@ -328,6 +328,6 @@ def _check_numbers(numbers: Mapping[str, Any]) -> None:
     for index, measurement in enumerate([] if on_networks else numbers["cells"]):
         if (measurement["cost"] is None) != (measurement["example_gradients"] is None):
             raise ValueError(
-                f"contains a study whose cells[{index}] has a cost in passes but none "
-                "in example gradients."
+                f"contains a study whose cells[{index}] has only one of cost and "
+                "example_gradients. Run the study again."
             )

@@ -134,8 +134,8 @@ def check_contender(
       the step receives is not counted. An evaluation in a loop counts once, because the
       code is traced and not run.
     Raises:
-      RuleError: The rule raised an error when it was made (with the defaults or with an
-        end of its ranges) or when its step was traced.
+      RuleError: The rule raised an error when it was made with the low ends or with the
+        high ends of its ranges, or when its step was traced.
       NoRuleError: The contender is not an update rule, or its step changes the
         structure, a shape or a dtype of the updates or of the state.
       ValueError: A step of the rule evaluates the objective, and the cost of a step was

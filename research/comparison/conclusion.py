@@ -49,8 +49,8 @@ def conclude(
       profile: the share of workloads on which the cost of a rule is at most a factor
       times the lowest cost.
     Raises:
-      ValueError, TypeError: An argument has another type, `baseline` is not one of the
-        rules, or a rule was not measured.
+      ValueError, TypeError: An argument has the wrong type, `baseline` is not one of
+        the rules, or a rule was not measured.
     """
     check_instance("protocol", protocol, Protocol, "Take it from plan.")
     check_text("baseline", baseline)

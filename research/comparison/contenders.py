@@ -70,9 +70,11 @@ def make_contenders(
         to the space. The default ranges of the rules of this package, and of optax's
         constructors of the same name, are in `SPACES`. For any other constructor, only
         its first parameter is searched, which is taken as the learning rate. Its range
-        is 1e-5 to 10 on a log scale, and is extended if the default of the parameter
-        lies outside. If a Range has no default, the first trial uses the default of the
-        constructor if this lies inside the range, else the middle of the range.
+        is 1e-5 to 10 on a log scale, and is extended if a positive default of the
+        parameter lies outside. If a Range has no default, the first trial uses the
+        default that `SPACES` has for this hyper-parameter, or else the default of the
+        constructor. If there is no such default, or if it lies outside the range, the
+        first trial uses the middle of the range.
       evaluations: {rule: cost of one step}, for rules whose cost is not 1. `Contender`
         defines the cost.
     Returns:

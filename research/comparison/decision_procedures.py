@@ -78,9 +78,9 @@ class Procedure(NamedTuple):
         means the same number as for my rule.
       redrawn: Number of trials that each bootstrap replicate of the interval draws at
         random. The trials are drawn by number, and the two rules share the numbers. The
-        interval then includes the
-        variation between random searches. If None, every replicate uses all trials, and
-        the interval is valid only for these trials. Only "interval" uses this number.
+        interval then includes the variation between random searches. If None, every
+        replicate uses all trials, and the interval is valid only for these trials. Only
+        "interval" uses this number.
     """
 
     decide: str
@@ -252,10 +252,11 @@ def winner(
       level: Coverage of the interval; the t-test has significance level 1 - level.
       resamples, seed: Number of bootstrap resamples, and seed of the resampling.
     Returns:
-      MINE = 1, OTHER = -1, or NONE = 0 if the procedure does not decide. If the two
-      mean scores are equal, the result is NONE.
+      MINE = 1, OTHER = -1, or NONE = 0 if the procedure does not decide. "lower mean"
+      does not decide only if the two mean scores are equal.
     Raises:
-      ValueError: `decide` is unknown, or a t-test has only one seed.
+      ValueError: `procedure.decide` is unknown, `level` is not between 0 and 1, or a
+        t-test has only one seed.
     Example:
       >>> costs = np.array([[2.0, 3.0, 4.0]])
       >>> mine = SimulatedRuns(costs, costs, costs, 10.0)

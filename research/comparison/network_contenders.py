@@ -417,9 +417,9 @@ def _rates(contender: Contender) -> tuple[list[str], dict[str, float]]:
 
 
 def decay_name(value: float | None) -> str:
-    """Return the name of the argument `decay` of `training_schedule`: "cosine", ...
+    """Return the name of a kind of decay: "linear", "cosine" or "late linear".
 
-    None has the name "none".
+    `value` is the argument `decay` of `training_schedule`. None has the name "none".
 
     Example:
       >>> decay_name(1.7)

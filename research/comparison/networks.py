@@ -408,8 +408,8 @@ def _check_network(network: NetworkWorkload, protocol: Protocol) -> None:
     if loss <= 0:
         raise ValueError(
             f"the validation loss of {network.name} is {float(loss):.3g} at the "
-            "initial point. Rules are compared by the log of the loss, so it must be "
-            "positive; add a constant to the loss."
+            "initial point. Rules are compared by the log of the loss, so the loss "
+            "must be positive; add a constant to the loss."
         )
 
 
@@ -423,7 +423,9 @@ def _made(networks: Any, size: str) -> list[NetworkWorkload]:
     ]
     names = [one.name for one in made]
     if not names or len(set(names)) < len(names):
-        raise ValueError(f"networks must name at least one, each once; got {names}.")
+        raise ValueError(
+            f"networks must name at least one network, each once; got {names}."
+        )
     return made
 
 
@@ -611,7 +613,7 @@ def _score(
     if (last[~bad] < 0).any():
         raise ValueError(
             f"a training ended with a validation loss of {last[~bad].min():.3g}. Rules "
-            "are compared by the log of the loss, so it must be positive; add a "
+            "are compared by the log of the loss, so the loss must be positive; add a "
             "constant to the loss."
         )
     limits = np.finfo(np.float32)

@@ -76,9 +76,9 @@ def replicate(
       seed: Seed of the resampling.
     Returns:
       The pair (replicates of log(ERT(mine) / ERT(other)), replicates of the share of
-      seeds on which mine is cheaper). In both, `choice` and `reporting` have the shape
-      (resamples,). `freedom` is between m - 1 and 2 (m - 1). It is m - 1 if the chosen
-      trial varies between the replicates for one rule only.
+      seeds on which mine is cheaper). In each of the two, `choice` and `reporting` have
+      the shape (resamples,). `freedom` is between m - 1 and 2 (m - 1). It is m - 1 if
+      the chosen trial varies between the replicates for one rule only.
     References:
       Rao & Wu, Resampling inference with complex survey data, JASA 83, 1988: m - 1
       draws.
@@ -547,8 +547,8 @@ def seeds_needed(variance: Variance, level: float = 0.95) -> int:
     seeds / n. Here `reporting`, `seeds` and `choice` are fields of the argument
     `variance`. The interval of the log ratio of the costs then has the half width t
     sqrt(choice + V_r), where t is the (1 + level) / 2 quantile of Student's t
-    distribution. The power is computed from a normal approximation of the noncentral t
-    distribution.
+    distribution with the degrees of freedom of `Variance.freedom`. The power is
+    computed from a normal approximation of the noncentral t distribution.
 
     Args:
       variance: Variance of the log ratio in the present study.

@@ -119,8 +119,8 @@ def difference(
       The difference.
     Raises:
       ValueError, TypeError: The rules have different numbers of seeds, there are fewer
-        than two tuning or reporting seeds, an argument has another type, or a number is
-        out of its range.
+        than two tuning or reporting seeds, an argument has the wrong type, or a number
+        is out of its range.
     References:
       Bouthillier et al., Accounting for variance in machine learning benchmarks, MLSys
       2021, arXiv 2103.03098: the probability of outperforming, and tuning as a source

@@ -23,8 +23,8 @@ def interleaved_timing(
     """Time several calls in turns, reversing their order in every second round.
 
     To compare two calls, divide one column of the result by the other, and take the
-    median of these ratios. Other load on the machine slows both calls alike, so this
-    median hardly depends on the load. Each call first runs five times, so that
+    median of these ratios. Other load on the machine slows both calls about equally, so
+    this median hardly depends on the load. Each call first runs five times, so that
     compilation is not measured.
 
     Args:

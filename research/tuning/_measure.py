@@ -74,7 +74,8 @@ def measure(
       sampler: Sampler for the workload's training data.
       num_epochs: Number of epochs of every training.
       seeds, tuning_seeds: Reporting seeds and tuning seeds; they must be disjoint.
-      ladder: Learning rates to try first, as in `choose_rate`.
+      ladder: Learning rates to try first, as in `choose_rate`. By default, 2^-10, 2^-9,
+        ..., 1.
       width: Number of runs trained at once.
       on_chunk: Function that is called with the progress of the runs, or None. The
         field `share` of the progress is the estimated share of the whole measurement
@@ -82,8 +83,9 @@ def measure(
       checkpoints: Function from a name to the `Checkpoint` in which unfinished runs are
         saved, as in `descent.sweep`. Use another place for each rule, sampler and
         workload. By default nothing is saved.
-      timed: Whether to time one training of num_epochs / 30 epochs that runs alone.
-        Pass False if other work runs at the same time, and call `time_alone` later.
+      timed: Whether to time one training that runs alone, of num_epochs / 30 epochs
+        (rounded down, at least 1). Pass False if other work runs at the same time, and
+        call `time_alone` later.
     Returns:
       The measurement.
     Raises:

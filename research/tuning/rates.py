@@ -61,8 +61,8 @@ def choose_rate(
       added: Number of rates that are added each time.
     Returns:
       The choice. If several rates have the lowest mean score, the largest of them is
-      chosen. A rate at which a run diverges has the mean score inf. If this holds for
-      all rates, the smallest rate counts as the best.
+      chosen. A rate at which a run diverges has the mean score inf. If all rates have
+      the mean score inf, the smallest rate counts as the best.
     Raises:
       ValueError, TypeError: The ladder is empty, not positive or not ascending,
         `factor` is not above 1, `added` is not between 1 and 1000, or the scores do not

@@ -73,10 +73,11 @@ def check_space(space: Space, owner: str = "") -> None:
       space: Ranges by name. It may be empty; the rule then has one trial.
       owner: Name of the rule, for error messages.
     Raises:
-      TypeError: The space is not a mapping, a range is not a `Range`, or an end is not
-        a number.
-      ValueError: The scale is unknown, the ends are not valid on the scale, low is not
-        below high, or the default lies outside the range.
+      TypeError: The space is not a mapping, a range is not a `Range`, or an end or a
+        default is not a number.
+      ValueError: The scale is unknown, a number is not finite, low is not below high,
+        the default lies outside the range, low is not positive on the scale "log", or
+        the range is not inside [0, 1) on the scale "one_minus".
     Example:
       >>> check_space({"learning_rate": Range(0.0, 1.0)}, "mine")
       Traceback (most recent call last):
@@ -86,7 +87,7 @@ def check_space(space: Space, owner: str = "") -> None:
     if not isinstance(space, Mapping):
         raise TypeError(
             "a space must be a dict such as {'learning_rate': Range(1e-4, 1.0)}; "
-            f"{owner} has {space!r}."
+            f"{owner + ' has' if owner else 'got'} {space!r}."
         )
     for name, range_ in space.items():
         where = f"{owner}.{name}" if owner else name

@@ -56,8 +56,8 @@ class TrainingAlone(NamedTuple):
     def time(self) -> Timing:
         """Run the training six times, and return its timing.
 
-        The `seconds_per_epoch` are the median of the last five calls. No other work
-        should run at the same time.
+        The field `seconds_per_epoch` of the timing is the median over the last five
+        calls. No other work should run at the same time.
         """
         times = [time.perf_counter()]
         for _ in range(1 + TIMED_CALLS):
@@ -92,6 +92,8 @@ def time_alone(
     Returns:
       The timing. Its `seconds_per_epoch` is the median of five calls that follow a
       first call.
+    Raises:
+      ValueError, TypeError: An argument is not valid.
     """
     return compile_alone(
         workload, make_rule, sampler, hyperparameters, num_epochs

@@ -132,12 +132,12 @@ def verify_rule(
     Returns:
       The Verification. Print it for a summary.
     Raises:
-      NoRuleError: An argument is not a rule, or the rule changes the structure, shape
-        or dtype of updates or state. A NoRuleError is a TypeError.
+      NoRuleError: `rule` or `reference` is not a rule, or the rule changes the
+        structure, shape or dtype of updates or state. A NoRuleError is a TypeError.
       RuleError: The rule itself raised an exception, which the message contains. A
         RuleError is a ValueError.
-      ValueError: The name is unknown, a rate is missing, dtype is neither float64 nor
-        float32, float64 is off, or no problem can be used.
+      ValueError: The name of a rule is unknown, a rate is missing, dtype is neither
+        float64 nor float32, float64 is off, or no problem can be used.
       TypeError: problems contains something other than Problems, or dtype is not a
         dtype.
     Example:

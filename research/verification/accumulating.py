@@ -60,8 +60,10 @@ def adadelta(
 ) -> Iterator[Leaves]:
     """Yield the iterates of Adadelta: algorithm 1 of Zeiler (2012).
 
-    RMS[a] = √(E[a²] + ε) is equation (9), where E[a²] is a moving average of a² with
-    the decay rate `rho`. The paper has no learning rate.
+    The step is -g RMS[Δx] / RMS[g]. Here g is the gradient, and Δx are the earlier
+    steps. RMS[a] = √(E[a²] + ε) is equation (9), where E[a²] is a moving average of a²
+    with the decay rate `rho`. The step is then multiplied by `learning_rate`, but the
+    average of Δx² has the steps without this factor. The paper has no learning rate.
     """
     of_g = of_dx = zeros_like(x)
     while True:

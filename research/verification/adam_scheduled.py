@@ -93,10 +93,13 @@ def radam(
 ) -> Iterator[Leaves]:
     """Yield the iterates of RAdam: algorithm 2 of Liu et al. (2020).
 
-    The paper has no ε. The step is divided by the root of the second moment if the
-    paper's ρ_t is at least `threshold`. In the paper, ρ_t must exceed 4. With
-    eps_before_correction=False, ε is added to the root of the bias-corrected second
-    moment, as in optax, and with True to the root of the uncorrected one, as in torch.
+    ρ_t is the paper's estimate, in step t, of the number of gradients over which the
+    second moment averages. If ρ_t is at least `threshold`, the first moment is divided
+    by the root of the second moment, and multiplied by the paper's factor r_t.
+    Otherwise the first moment itself is the direction. In the paper, ρ_t must exceed 4.
+    The paper has no ε. With eps_before_correction=False, ε is added to the root of the
+    bias-corrected second moment, as in optax. With True, it is added to the root of the
+    uncorrected second moment, as in torch.
     """
     m = v = zeros_like(x)
     most = 2 / (1 - b2) - 1

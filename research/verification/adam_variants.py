@@ -128,10 +128,11 @@ def adan(
 ) -> Iterator[Leaves]:
     """Yield the iterates of Adan: algorithm 1 of Xie et al. (2024).
 
-    `b1`, `b2` and `b3` are 1 minus the paper's β_1, β_2 and β_3. The averages start
-    from 0 and are corrected for this start. With proximal=True, the weight decay is
-    that of the paper: it divides the new params by 1 + η λ, where η is the learning
-    rate and λ the weight decay. With False it multiplies the old params by 1 - η λ.
+    `b1`, `b2` and `b3` are 1 - β_1, 1 - β_2 and 1 - β_3, where β_k are the paper's
+    constants. The averages start from 0 and are corrected for this start. With
+    proximal=True, the weight decay is that of the paper: it divides the new params by
+    1 + η λ, where η is the learning rate and λ the weight decay. With False it
+    multiplies the old params by 1 - η λ.
     """
     m = v = n = zeros_like(x)
     before = None
@@ -212,7 +213,8 @@ def optax_acprop(
     Here g_t is a gradient, and m_t the moving average of the gradients with the decay
     β1 (`b1`). Because g_t - m_t = β1 (g_t - m_(t-1)), the spread around m_t is β1 times
     the spread around m_(t-1). With corrected=True, the rule therefore divides eps by
-    b1, eps_root by b1² and the updates by b1.
+    b1, eps_root by b1², and the updates by b1 from the second step on. The divisor of
+    the first step is 1 + eps.
     """
     rule = optax.contrib.scale_by_acprop(b1, b2, eps, eps_root)
     if corrected:
@@ -270,9 +272,10 @@ def adahessian(
 ) -> Iterator[Leaves]:
     """Yield the iterates of algorithm 1 of Yao et al. (2021), without block averages.
 
-    The rule is AdaHessian. `draws` has the random numbers of each step, each 1 or -1:
-    one array for each leaf, of its shape. `hessian_power` is the exponent of the root
-    of the second moment by which the step is divided.
+    The rule is AdaHessian. `draws` has one list for each step. The list has one array
+    for each leaf, with the shape of the leaf and entries that are randomly 1 or -1.
+    `hessian_power` is the exponent of the root of the second moment by which the step
+    is divided.
     """
     assert f.hessian is not None
     m = v = zeros_like(x)

@@ -83,9 +83,9 @@ def exponential_averaging(
 ) -> Iterator[Leaves]:
     """Yield the iterates of gradient descent, together with their moving average.
 
-    The average is that of Kingma & Ba (2015), section 7.2. It starts at 0 and is
-    corrected for this start. If `debias` is false, the average starts at the initial
-    point and has no correction.
+    The average is that of Kingma & Ba (2015), section 7.2, with the decay rate `decay`.
+    If `debias` is true, the average starts at 0 and is corrected for this start. If
+    `debias` is false, it starts at the initial point and is not corrected.
     """
     average = zeros_like(x) if debias else x
     for t in count(1):

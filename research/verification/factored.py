@@ -108,8 +108,9 @@ def sm3(
     """Yield the iterates of algorithm SM3-II of Anil et al. (2019), with momentum.
 
     The paper stores, for each row and each column of a matrix, the maximum of the
-    accumulated squares s. This function stores all of s, and computes the maxima again
-    in each step. The paper has no ε. Here ε is added under the root, as in optax.
+    accumulated squared gradients s. This function stores all of s, and computes the
+    maxima again in each step. The paper has no ε. Here ε is added under the root, as in
+    optax.
     """
     s = m = zeros_like(x)
     while True:

@@ -71,7 +71,8 @@ def ema_momentum(
     """Yield the iterates of descent along a moving average of gradients.
 
     The average is that of algorithm 1 of Kingma & Ba (2015), without its bias
-    correction. With undamped_start=True, it starts at the first gradient, as in torch.
+    correction. Its decay rate is `momentum`. With undamped_start=True, the average
+    starts at the first gradient, as in torch, and else at 0.
     """
     m = zeros_like(x)
     for t in count(1):

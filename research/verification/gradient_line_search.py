@@ -34,9 +34,11 @@ def backtracking_descent(
 
     This is algorithm 3.1 of Nocedal & Wright, with the negative gradient -g as the
     direction. The first step length that a search tries is `learning_rate`. If
-    `increase` is given, it is at most this multiple of the last step length. Each
-    further trial is multiplied by `shrink`. `sufficient_decrease` is the c of
-    `backtracking`, and `max_evaluations` the largest number of trials.
+    `increase` is given and the last step length a is not 0, the first one tried is the
+    smaller of `learning_rate` and increase · a. Each further step length is the one
+    before, multiplied by `shrink`. A step length is accepted if f falls by at least the
+    share `sufficient_decrease` of the decrease along the tangent. `max_evaluations` is
+    the largest number of step lengths that a search tries.
     """
     a = 0
     while True:
@@ -58,13 +60,15 @@ def nonlinear_conjugate_gradient(
 ) -> Iterator[Leaves]:
     """Yield the iterates of algorithm 5.4 of Nocedal & Wright.
 
-    The rule is the nonlinear conjugate gradient method. The argument `beta` selects the
-    formula for β, the factor of the last direction: one of (5.41), (5.44), (5.45),
-    (5.46) and (5.49). `linesearch` is "strong_wolfe" or "backtracking". The first line
-    search begins with the step length learning_rate · min(1, 1 / |g|), where g is the
-    gradient. Each later one begins with the last step length times the quotient of the
-    last and the present slope gᵀd along the direction d (section 3.5). If the last step
-    length or the present slope is 0, it begins like the first.
+    The rule is the nonlinear conjugate gradient method. The argument `beta` names the
+    formula for β, the factor of the last direction: "fletcher_reeves" (5.41),
+    "polak_ribiere_plus" (5.45), "hestenes_stiefel" (5.46) or "dai_yuan" (5.49). Any
+    other name selects the formula of Polak and Ribière (5.44). `linesearch` is
+    "strong_wolfe" or "backtracking". The first line search begins with the step length
+    learning_rate · min(1, 1 / |g|), where g is the gradient. Each later one begins with
+    the last step length times the quotient of the last and the present slope gᵀd along
+    the direction d (section 3.5). If the last step length or the present slope is 0, it
+    begins like the first.
     """
     a, g_before, d, slope_before = 0, None, None, 0
     while True:
@@ -95,10 +99,11 @@ def flat(f: Function, x: Leaves, d: Leaves, first: Number):
 
 
 def conjugacy(beta: str, g: Leaves, g_before: Any, d: Leaves):
-    """Return β, the factor of the last direction, by the formula with this name.
+    """Return β, the factor of the last direction, by the formula that `beta` names.
 
-    g and g_before are the last two gradients, and d is the last direction. β is 0 if
-    the formula divides by zero.
+    `nonlinear_conjugate_gradient` lists the names. g is the present gradient, g_before
+    the gradient one step earlier, and d the last direction. β is 0 if the formula
+    divides by zero.
     """
     y = g - g_before
     above = dot(g, g) if beta in ("fletcher_reeves", "dai_yuan") else dot(g, y)

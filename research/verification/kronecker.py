@@ -32,9 +32,10 @@ def shampoo(
     The rule is Shampoo. The gradients are averaged with the decay b1, as the authors
     propose in section 5. The factor of an axis is ε I plus the sum of G Gᵀ over the
     steps, where the rows of G are the slices of a leaf's gradient along this axis. If
-    b2 is given, the sum is a moving average. Each factor is raised to the power
-    -1 / `root`, where None means twice the number of axes. These powers are computed
-    every `refresh_every` steps.
+    b2 is given, a moving average with this decay replaces the sum. Each factor is
+    raised to the power -1 / `root`, where None means twice the number of axes. These
+    powers are computed every `refresh_every` steps. The averaged gradient is multiplied
+    by the powers along its axes.
     """
     m = zeros_like(x)
     factors: Any = [[mpmath.mpf(0)] * max(a.ndim, 1) for a in x.arrays]

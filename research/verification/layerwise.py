@@ -83,10 +83,11 @@ def muon(
 
     Matrices have shape (inputs, outputs). Other leaves use Adam. The momentum of a
     matrix is orthogonalised by `newton_schulz`, which has the arguments ns_steps,
-    ns_coeffs and eps. The result is multiplied by √max(1, outputs / inputs), or, if
-    consistent_rms is given, by consistent_rms √max(inputs, outputs), as in equation (4)
-    of Liu et al. (2025) with 0.2. With bias_correction=True, the momentum is corrected
-    for its start at 0, as in optax.
+    ns_coeffs and eps. The result is multiplied by √max(1, outputs / inputs). If
+    consistent_rms is given, it is instead multiplied by consistent_rms √max(inputs,
+    outputs). Equation (4) of Liu et al. (2025) has this factor with 0.2 for
+    consistent_rms. With bias_correction=True, the momentum is corrected for its start
+    at 0, as in optax.
     """
     m = n = v = zeros_like(x)
     for t in count(1):
@@ -165,11 +166,11 @@ def normuon(
     """Yield the iterates of NorMuon of Li et al. (2025).
 
     As in Muon, the momentum of a matrix is orthogonalised. Each column of the result is
-    then divided by the root of the moving average, with the decay `beta2`, of its mean
-    square. The step is scaled so that the root mean square of its entries is
-    consistent_rms, which is 0.2 in algorithm 1 of the paper. With None, as in the
-    authors' code, it is scaled to the norm of the step of `muon`. Matrices have shape
-    (inputs, outputs). Other leaves use Adam.
+    then divided by √v, where v is a moving average of the mean square of this column,
+    with the decay `beta2`. Then the step is scaled. If consistent_rms is a number, the
+    root mean square of the step becomes this number, which is 0.2 in algorithm 1 of the
+    paper. With None, as in the authors' code, the norm of the step becomes that of the
+    step of `muon`. Matrices have shape (inputs, outputs). Other leaves use Adam.
     """
     m = n = s = zeros_like(x)
     v = by_leaf(mean_square_of_columns, m)
@@ -225,8 +226,9 @@ def wanted(a: Leaf, consistent_rms: Number | None):
 def hyperball(x: Leaves, f: Function, learning_rate: float) -> Iterator[Leaves]:
     """Yield the iterates of Hyperball, by Wen et al. (2025), around Adam.
 
-    After each step, a matrix is scaled back to its initial norm. Leaves that are not
-    matrices take Adam's step.
+    The step of a matrix has the direction of Adam's step, and the length η R. Here η is
+    the learning rate, and R the initial norm of the matrix. After the step, the matrix
+    is scaled back to the norm R. Leaves that are not matrices take Adam's step.
     """
     m = v = zeros_like(x)
     radii = by_leaf(lambda a: norm(Leaves([a])), x)
@@ -277,7 +279,8 @@ def of_full_length(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
 def along_the_sphere(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
     """Return `on_sphere` with the part of D that is orthogonal to X in place of D.
 
-    The arguments are X, D, R and η, in this order.
+    The arguments are X, D, R and η, in this order. For an array that is not a matrix, D
+    is not replaced.
     """
     if a.ndim == 2:
         d = d - a * ((a * d).sum() / (a * a).sum())
@@ -434,8 +437,8 @@ def optax_muon(
 
     For the other leaves, optax.contrib.muon itself would use NAdam if nesterov=True.
     optax's Muon always corrects the bias of the momentum. For bias_correction=False,
-    optax.trace therefore computes the momentum, which is multiplied by 1 - β and then
-    orthogonalised by optax's Muon with beta=0. With consistent_rms, which needs
+    optax.trace therefore computes the momentum, which is multiplied by 1 - beta and
+    then orthogonalised by optax's Muon with beta=0. With consistent_rms, which needs
     bias_correction=True, the scale is computed here, because optax.contrib.muon has the
     argument consistent_rms only since version 0.2.7.
     """

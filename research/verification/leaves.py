@@ -136,5 +136,5 @@ def norm(x: Leaves) -> Any:
 
 
 def zeros_like(x: Leaves) -> Leaves:
-    """Return 0 for every entry."""
+    """Return Leaves with the shapes of x, in which every entry is 0."""
     return _each(lambda a: mpmath.mpf(0), x)

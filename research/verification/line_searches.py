@@ -54,8 +54,9 @@ def strong_wolfe(
     The conditions are φ(a) <= φ(0) + c1 a φ'(0) and |φ'(a)| <= c2 |φ'(0)|, where φ(a) =
     f(x + a d) and d is the direction. The search is that of algorithms 3.5 and 3.6 of
     Nocedal & Wright, and begins with a = `first`. At most `most` values of a are tried.
-    If none of them satisfies both conditions, the result is the best one that satisfies
-    the first, or 0 if there is none. The result is also 0 if φ'(0) is not negative.
+    If none of them satisfies both conditions, the result is the one with the smallest
+    φ(a) among those that satisfy the first condition, or 0 if there is none. The result
+    is also 0 if φ'(0) is not negative.
     """
     points = []
 

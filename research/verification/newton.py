@@ -116,10 +116,11 @@ def rooted(h: Matrix, damping: Number):
 
 
 def of_length(length: Number, p: Leaves, g: Leaves):
-    """Scale p so that √(pᵀg) is the given length.
+    """Multiply p by `length` / √(pᵀg).
 
-    If p = H⁻¹ g, this is the length of p in the metric H. One of the known mistakes
-    uses this length.
+    If p = H⁻¹ g, then √(pᵀg) = √(pᵀHp) is the length of p in the metric H, and the
+    result has the given length in this metric. If √(pᵀg) is 0, return p. One of the
+    known mistakes uses this function.
     """
     size = mpmath.sqrt(dot(p, g))
     return length / size * p if size else p
@@ -146,8 +147,8 @@ def low_enough(f: Function, x: Leaves, step: Leaves, bound: Number):
 def decrease(f: Function, x: Leaves, y: Leaves, of_linear: Number):
     """Return f(x) - f(y), or `of_linear` if f has no values.
 
-    f has no values if the problem is a sequence of given gradients. It then counts as
-    linear, and `of_linear` is its decrease from x to y.
+    f has no values if the problem is a sequence of given gradients. f then counts as
+    linear, and `of_linear` is the decrease of this linear function from x to y.
     """
     return of_linear if f.value is None else f.value(x) - f.value(y)
 

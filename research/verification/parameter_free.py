@@ -78,11 +78,12 @@ def prodigy(
 ) -> Iterator[Leaves]:
     """Yield the iterates of Prodigy: algorithm 4 of Mishchenko & Defazio (2024).
 
-    d_t is the estimate of the distance to the minimum in step t. It starts at
-    `initial_distance`. d_(t+1) is the larger of d_t and the new estimate times
-    `distance_factor`. b3 is the decay of the two averages for the estimate, where None
-    means √b2. ε is multiplied by d_(t+1) with eps_by_next_distance=True, as in the
-    authors' code, and by d_t with False, as in the paper.
+    d_t is the estimate, in step t, of the distance from the initial point to the
+    minimum. It starts at `initial_distance`. d_(t+1) is the larger of d_t and the new
+    estimate times `distance_factor`. b3 is the decay of the two averages for the
+    estimate, where None means √b2. ε is multiplied by d_(t+1) with
+    eps_by_next_distance=True, as in the authors' code, and by d_t with False, as in the
+    paper.
     """
     start, d = x, initial_distance
     b3 = sqrt(b2) if b3 is None else b3
@@ -140,7 +141,7 @@ def cocob(
 
     `learning_rate` multiplies the gradient, as in optax. `alpha` is the paper's α,
     which limits the first steps. `eps` is the initial value of the paper's L, the
-    largest absolute gradient so far.
+    largest absolute value so far of each entry of the gradient.
     """
     start = x
     bets = sizes = reward = zeros_like(x)
@@ -168,8 +169,8 @@ def dadapt_adamw(
 ) -> Iterator[Leaves]:
     """Yield the iterates of D-Adapted Adam of Defazio & Mishchenko (2023).
 
-    The estimate d of the distance to the minimum starts at `initial_distance` and never
-    falls. `learning_rate` is a factor of the step size.
+    d is the estimate of the distance from the initial point to the minimum. It starts
+    at `initial_distance` and never falls. `learning_rate` is a factor of the step size.
     """
     d, r, root = initial_distance, 0, sqrt(b2)
     m = v = s = zeros_like(x)
@@ -206,7 +207,7 @@ def mechanic(
     of Adam's steps, with the rate `learning_rate`, by the sum of several scales. Scale
     i = 1, ..., num_betas has the decay 1 - 10^(-i) and starts at `initial_scale`. For
     num_betas, None means 6.
-    The paper's h is minus the inner product of the gradient, with weight decay, and the
+    The paper's h is -pᵀΔ. Here p is the gradient plus the weight decay, and Δ is the
     sum of Adam's steps. h is clipped as in optax and in the authors' code.
     """
     n = 6 if num_betas is None else num_betas
@@ -247,9 +248,10 @@ def momo(
 ) -> Iterator[Leaves]:
     """Yield the iterates of MoMo of Schaipp et al. (2024).
 
-    `learning_rate` is the largest step size, and `lower_bound` a lower bound of the
-    objective. adapt_lower_bound=True is the paper's MoMo*, which estimates the lower
-    bound again in each step, but never below `lower_bound`.
+    `learning_rate` is the largest step size, `beta` the decay of the moving averages,
+    and `lower_bound` a lower bound of the objective. adapt_lower_bound=True is the
+    paper's MoMo*, which estimates the lower bound again in each step, but never below
+    `lower_bound`.
     """
     bound, a = lower_bound, 1 + learning_rate * weight_decay
     m, value, product = zeros_like(x), 0, 0

@@ -33,8 +33,8 @@ class Problem(NamedTuple):
       rate: Learning rate for rules whose steps are proportional to the gradient.
       rate_of_unit_steps: Learning rate for rules whose steps do not grow with the
         gradient.
-      nan: Whether a gradient contains NaN. If so, an entry that is NaN in the
-        trajectories of both the rule and the reference counts as agreement.
+      nan: Whether a gradient contains NaN. If so, rule and reference count as equal in
+        an entry that is NaN in both of their trajectories.
     """
 
     name: str

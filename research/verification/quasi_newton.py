@@ -45,8 +45,8 @@ def bfgs(
     has the last changes of the params and of the gradient. A pair changes H only if
     sᵀy > min_curvature. As long as no pair is used, the direction is minus the gradient
     times `first_scale`. Before the first pair is used, H is set to the identity times
-    the factor (6.20). The line search begins with the step length `learning_rate`. With
-    linesearch=None, this is the step length.
+    sᵀy / yᵀy (6.20). The line search begins with the step length `learning_rate`. With
+    linesearch=None, every step has this length.
     """
     g, inverse = f.gradient(x), None
     while True:
@@ -83,8 +83,9 @@ def lbfgs(
     The memory has the last `memory_size` pairs (s, y), the changes of the params and of
     the gradient in a step with sᵀy > min_curvature. As long as the memory is empty, the
     direction is minus the gradient times `first_scale`. Otherwise the initial inverse
-    Hessian is the identity times the scale γ of (7.20). The line search begins with the
-    step length `learning_rate`. With linesearch=None, this is the step length.
+    Hessian is the identity times sᵀy / yᵀy (7.20), for the newest pair. The line search
+    begins with the step length `learning_rate`. With linesearch=None, every step has
+    this length.
     """
     g, pairs = f.gradient(x), []
     while True:

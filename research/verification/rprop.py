@@ -19,10 +19,11 @@ def rprop(
     """Yield the iterates of iRprop- of Igel & Hüsken (2003).
 
     Each entry of the params has its own step size, which begins with `learning_rate`.
-    It is multiplied by `eta_plus` if the gradient of this entry has the same sign as in
-    the last step, and by `eta_minus` if the sign has changed. It stays between
-    `min_step_size` and `max_step_size`. After a change of sign, the entry does not
-    move, and its next gradient changes no step size.
+    The step size is multiplied by `eta_plus` if the gradient of this entry has the same
+    sign as in the last step, and by `eta_minus` if the sign has changed. The step size
+    stays between `min_step_size` and `max_step_size`. Then the entry moves by its step
+    size against the sign of its gradient, unless this sign has changed. In that case
+    the entry does not move, and its next gradient does not change its step size.
     """
     before = step = zeros_like(x)
     size = zeros_like(x) + learning_rate

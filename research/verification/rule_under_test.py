@@ -33,7 +33,8 @@ class RuleError(ValueError):
 class NoRuleError(TypeError):
     """Error if an argument is not a rule, or if a rule changes shapes or dtypes.
 
-    The message names the rule and says what the rule returned.
+    The shapes, dtypes and structure of updates and state must stay the same. The
+    message names the rule, and says what was given or what the rule returned.
     """
 
 
@@ -59,8 +60,9 @@ def named(word: str) -> Any:
     Returns:
       The object with that name.
     Raises:
-      ValueError: There is no such module, or the module has no such name. The message
-        says which.
+      ValueError: `word` is not a dotted name, there is no such module, or the module
+        has no such name. The message says which.
+      ModuleNotFoundError: The module imports another module that is not installed.
     Example:
       >>> named("optax.adam") is optax.adam
       True
@@ -155,8 +157,9 @@ def guarded(name: str, constructor: Any) -> Callable[..., optax.GradientTransfor
       constructor: A function of hyper-parameters by name, or a rule that is already
         made. In the second case, hyper-parameters have no effect.
     Returns:
-      The constructor, a function of hyper-parameters by name. It raises NoRuleError if
-      it gets no rule, and RuleError if `constructor` raises an exception.
+      The new constructor, a function of hyper-parameters by name. It raises NoRuleError
+      if `constructor` neither is nor returns a rule, and RuleError if `constructor`
+      raises an exception.
     Example:
       >>> guarded("mine", lambda rate: 1 / 0)(rate=0.1)
       Traceback (most recent call last):
@@ -231,8 +234,9 @@ def _check_state(before: Any, after: Any, name: str) -> None:
 def calling(raised: str, when: str, call: Callable[[], Any]) -> Any:
     """Return the result of the call, and convert an exception to a RuleError.
 
-    The error names the rule and the kind of exception, and contains the line of code
-    that raised it and its message.
+    The error names the rule and the kind of exception. It contains the file and line of
+    user code that raised the exception (`place`), and the message of the exception. A
+    RuleError or a NoRuleError is not converted.
 
     Args:
       raised, when: Parts of the message before and after the kind of exception, such as

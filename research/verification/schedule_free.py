@@ -31,10 +31,11 @@ def schedule_free_sgd(
 ) -> Iterator[Leaves]:
     """Yield the points y of schedule-free descent, by Defazio et al. (2024).
 
-    The gradients are taken at y. The rule is that of the introduction of the paper.
-    Weights, warm-up and weight decay are those of its algorithm 1: the rate η_t grows
-    linearly during `warmup_steps` steps, and step t has the weight η_t^weight_power in
-    the average. b1 is the weight of the average in y.
+    Each step moves a point z against the gradient at y. x is a weighted average of the
+    points z, and y = (1 - b1) z + b1 x. The rule is that of the introduction of the
+    paper. Weights, warm-up and weight decay are those of its algorithm 1: the rate η_t
+    grows linearly during `warmup_steps` steps, and the point z of step t has the weight
+    η_t^weight_power in the average.
     """
     y = z = x
     total = 0
@@ -63,9 +64,10 @@ def schedule_free_adamw(
 ) -> Iterator[Leaves]:
     """Yield the points y of schedule-free AdamW: algorithm 1 of Defazio et al. (2024).
 
-    The gradients are taken at y. The rate η_t grows linearly during `warmup_steps`
-    steps, and step t has the weight η_t^weight_power in the average. b1 is the weight
-    of the average in y.
+    Each step moves a point z by Adam without momentum, with the gradient at y. x is a
+    weighted average of the points z, and y = (1 - b1) z + b1 x. The rate η_t grows
+    linearly during `warmup_steps` steps, and the point z of step t has the weight
+    η_t^weight_power in the average.
     """
     y = z = x
     v = zeros_like(x)

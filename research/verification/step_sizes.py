@@ -31,9 +31,9 @@ def polyak_step(
     """Yield the iterates of gradient descent with Polyak's step size (1969).
 
     The step size is (f - f_min) / (|g|² + ε), where g is the gradient of f. Polyak has
-    ε = 0. The step size is at most `max_learning_rate`, as in Loizou et al. (2021),
-    equation (3), where None means no limit. positive_part=True replaces a negative
-    f - f_min by 0. `learning_rate` multiplies the step size.
+    ε = 0. positive_part=True replaces a negative f - f_min by 0. The step size is then
+    limited to `max_learning_rate`, as in Loizou et al. (2021), equation (3), where None
+    means no limit. Finally the step size is multiplied by `learning_rate`.
     """
     while True:
         g = f.gradient(x)
@@ -70,9 +70,9 @@ def barzilai_borwein(
 def adgd(x: Leaves, f: Function, learning_rate: float = 1e-3) -> Iterator[Leaves]:
     """Yield the iterates of AdGD: algorithm 1 of Malitsky & Mishchenko (2020).
 
-    λ is the step size, and θ the ratio of the last two step sizes. The first λ is
-    `learning_rate`, and the first θ is infinite. If the iterates do not move, λ and θ
-    do not change.
+    λ is the step size, and θ the last step size divided by the one before it. The first
+    λ is `learning_rate`, and the first θ is infinite. If the iterates do not move, or
+    if the next λ would be infinite, λ and θ do not change.
     """
     g, step, theta = f.gradient(x), learning_rate, mpmath.inf
     while True:
@@ -99,11 +99,11 @@ def polyak_sgd(
     eps: float = 0.0,
     positive_part: bool = False,
 ) -> optax.GradientTransformation:
-    """Return optax.scale_by_polyak followed by the factor of the learning rate.
+    """Return optax.scale_by_polyak, followed by a multiplication by -learning_rate.
 
     optax.polyak_sgd itself first multiplies the gradient by its argument `scaling`, and
-    scale_by_polyak then divides by the square of the norm. In total, this divides the
-    step by `scaling`.
+    scale_by_polyak then divides by the square of the norm. Without a limit of the step
+    size, and with eps = 0, this divides the step by `scaling`.
     """
     limit = math.inf if max_learning_rate is None else max_learning_rate
     step = optax.scale_by_polyak(f_min, limit, eps, "sps+" if positive_part else "sps")

@@ -73,8 +73,10 @@ def verification_table(
       on_rule: Function called before each rule with (number of rules done, number of
         all rules, name of this rule).
     Returns:
-      List of the comparisons, rule after rule: one for each dtype, problem, authority
-      and set of arguments. The first set is the defaults. Most rules have a second set.
+      List of the comparisons, rule after rule. For "formula" and "optax", there is one
+      for each dtype, problem and set of arguments. The first set is the defaults, and
+      most rules have a second set. For "recorded", there is one for each dtype and
+      recorded trajectory, or one Cell with the reason if nothing is recorded.
     Raises:
       ValueError: A name in rules, dtypes or authorities is unknown.
       TypeError: rules, dtypes or authorities is not a sequence of names, or on_rule is

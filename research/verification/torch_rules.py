@@ -46,8 +46,9 @@ def is_torch_class(value: Any) -> bool:
 def torch_arguments(optimizer: type, given: dict[str, Any]) -> dict[str, Any]:
     """Return arguments under the names that a PyTorch class gives them.
 
-    learning_rate becomes lr, and b1, b2 and b3 become betas, if the class has these
-    arguments. Other arguments that the class does not take are left out.
+    learning_rate becomes lr, unless the class has an argument learning_rate. b1, b2 and
+    b3 become betas if the class has an argument betas. Other arguments that the class
+    does not take are left out.
 
     Args:
       optimizer: A subclass of `torch.optim.Optimizer`.

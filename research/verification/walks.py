@@ -108,14 +108,15 @@ def walk_constructed(
       constructor: Constructor of a gradient transformation, which accepts tracers as
         hyper-parameters.
       arguments: All arguments by name, including learning_rate. Arguments that are not
-        floats are constants of the compiled program.
+        floats must be hashable. They are constants of the compiled program.
       problem: One of PROBLEMS, or another problem.
       dtype: Dtype of params and gradients.
       num_steps: Number of steps.
     Returns:
       The Walk.
     Raises:
-      TypeError: As in `walk`.
+      TypeError: The rule changes the structure, shape or dtype of the updates or state,
+        or an argument that is not a float is not hashable.
     """
     floats = {
         key: value for key, value in arguments.items() if isinstance(value, float)
@@ -240,7 +241,7 @@ def check_updates(updates: Params, params: Params) -> None:
     if jax.tree.structure(updates) != jax.tree.structure(params):
         raise TypeError(
             f"the rule's updates have the structure {jax.tree.structure(updates)}, but "
-            f"its params have {jax.tree.structure(params)}; update must return updates "
+            f"the params have {jax.tree.structure(params)}; update must return updates "
             "with the structure of its input."
         )
     for (path, u), x in zip(
@@ -274,6 +275,8 @@ def walk_exactly(
     Returns:
       The Walk, rounded to float64 at the end.
     Raises:
+      TypeError: `formula` is not a function, `problem` is not a Problem, or the formula
+        does not take these arguments.
       ValueError: The problem has neither `gradients` nor `exact`, or `num_steps` is not
         a positive integer or is too large.
       ZeroDivisionError: The formula divides by zero.
@@ -379,8 +382,9 @@ class Deviation(NamedTuple):
       step: First step, counted from 0, after which the largest difference occurs.
       leaf: Path of the leaf with the largest difference. "" if the params are one
         array.
-      first: First step, counted from 0, at which the difference exceeds the tolerance
-        of `distance`, or 0 in `deviation`. -1 if there is none.
+      first: First step, counted from 0, after which the difference is larger than a
+        tolerance. In `distance`, this is the argument `tolerance`. In `deviation`, the
+        tolerance is 0. If there is no such step, `first` is -1.
     """
 
     largest: float
@@ -478,8 +482,9 @@ def trajectory(
     Returns:
       The params, with a leading axis of length num_steps + 1 on every leaf.
     Raises:
-      ValueError, TypeError: num_steps is not a positive integer, or the gradient's
-        dtypes differ from those of the params.
+      ValueError: num_steps is not positive.
+      TypeError: num_steps is not an integer, the gradient has another dtype than the
+        params, or rule is not a gradient transformation.
     Example:
       >>> print(
       ...     trajectory(
@@ -535,10 +540,10 @@ def deviation(
     Returns:
       The Deviation.
     Raises:
-      TypeError: The gradient or an update has another dtype than the params, so the
-        comparison would mix two dtypes.
-      ValueError: num_steps is not a positive integer, or dtype is float64 while JAX's
-        float64 is off.
+      TypeError: num_steps is not an integer, or the gradient or an update has another
+        dtype than the params, so the comparison would mix two dtypes.
+      ValueError: num_steps is not positive, or dtype is float64 while JAX's float64 is
+        off.
     Example:
       >>> gradient = jax.grad(lambda x: jnp.sum(x["w"] ** 2) / 2)
       >>> found = deviation(
@@ -717,6 +722,7 @@ def _check_dtypes(what: str, tree: Params, params: Params) -> None:
         if leaf.dtype != x.dtype:
             raise TypeError(
                 f"the {what} at {jax.tree_util.keystr(path) or 'the only leaf'} is "
-                f"{leaf.dtype} where the params are {x.dtype}; cast the data that it "
-                f"is computed from, and traced hyper-parameters, to {x.dtype}."
+                f"{leaf.dtype} where the params are {x.dtype}; cast the data from "
+                f"which the {what} is computed, and traced hyper-parameters, to "
+                f"{x.dtype}."
             )
