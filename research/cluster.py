@@ -74,8 +74,9 @@ def join(
     once, without waiting for the others. The other processes then end too.
 
     Args:
-      coordinator: Address HOST:PORT at which the other processes reach process 0. Under
-        MPI, it may be given without the next two arguments.
+      coordinator: Address HOST:PORT at which the other processes reach process 0. None
+        means that the address is determined from the environment. Under MPI, this argument
+        may be given without the next two.
       num_processes: Number of all processes. None means that it is read from the
         environment.
       process_id: Number of this process, from 0. None means that it is read from the

@@ -109,9 +109,9 @@ def write_report(path: str | Path, pictures: Sequence[Any], question: str = "") 
       path: Run folder.
       pictures: Pictures with the attributes of `ReportPicture`, shown below the answer
         in this order.
-      question: Docstring of the experiment, which begins with its question. Indented
-        paragraphs keep their line breaks. In other paragraphs, line breaks become
-        spaces.
+      question: Docstring of the experiment's module. Its first paragraph is the
+        question of the experiment. Indented paragraphs keep their line breaks. In other
+        paragraphs, line breaks become spaces.
     Returns:
       Path of report.html.
     Raises:
