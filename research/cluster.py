@@ -75,8 +75,8 @@ def join(
 
     Args:
       coordinator: Address HOST:PORT at which the other processes reach process 0. None
-        means that the address is determined from the environment. Under MPI, this argument
-        may be given without the next two.
+        means that the address is determined from the environment. Under MPI, this
+        argument may be given without the next two.
       num_processes: Number of all processes. None means that it is read from the
         environment.
       process_id: Number of this process, from 0. None means that it is read from the
