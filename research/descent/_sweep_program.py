@@ -54,7 +54,7 @@ class SweepProgram(NamedTuple):
       evaluate_on: Names of the parts on which the objective is evaluated.
       hyperparameters: Names of the traced hyper-parameters that each run provides.
       sampler, num_epochs, chunk, width: As in `compile_sweep`; chunk is not None.
-      devices: The devices. They take turns in running the batches of runs.
+      devices: The devices. They work in parallel, each on one batch of runs at a time.
       compile_seconds: Time that building the program took. Parts that this process has
         compiled before are not compiled again.
     """

@@ -80,7 +80,7 @@ def train(
 
     With several devices, each device takes batch_size / devices examples of each batch.
     Values and gradients are averaged over devices. The order of summation differs, so
-    the bits differ from the result on one device. If `noisy`, each device folds its
+    the bits may differ from the result on one device. If `noisy`, each device folds its
     number into the key of the batch, so that the devices draw different noise. There
     are two ways to use several devices. With the argument `devices`, every device holds
     all params. A `mesh` can split the params over its devices, can use the devices of
