@@ -25,7 +25,11 @@ SOURCES = "sources"
 
 
 class NotHereError(ValueError):
-    """The study needs a file that was not given. The message says which."""
+    """Raised if a study cannot be trained with what is on this machine.
+
+    The study needs a file that was not given, or objects that exist only in Python. The
+    message says which.
+    """
 
 
 def redraw(experiment: ModuleType, folder: Path) -> Path:

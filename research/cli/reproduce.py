@@ -192,8 +192,9 @@ def reproduce_run(
     Args:
       folder: Run folder.
       load: Function (name of an experiment) -> module of the experiment.
-      options: Options. The field `results` is the folder for the new run. The new run
-        always starts from the beginning, even if this folder contains a finished run.
+      options: Options. The field `results` is the folder for the new run. If this
+        folder already has a new run from an earlier call, a finished run starts again
+        from the beginning, and an interrupted run continues from its checkpoints.
       changes: New values of fields of the config, such as other paths of the same
         files.
     Returns:
