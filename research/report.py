@@ -115,8 +115,7 @@ def write_report(path: str | Path, pictures: Sequence[Any], question: str = "") 
     Returns:
       Path of report.html.
     Raises:
-      ValueError: The run is not finished or damaged, or a picture is neither SVG nor
-        PNG.
+      ValueError: The run is unfinished or damaged, or a picture is neither SVG nor PNG.
       TypeError: A picture lacks an attribute of `ReportPicture`.
       OSError: A picture cannot be read, or the report cannot be written.
     Example:
@@ -315,7 +314,7 @@ def shown(value: str | int | float | None) -> str:
 
 
 def sortable(table: runs.Table) -> Sortable:
-    """Convert a table to a sortable table.
+    """Convert a `runs.Table` to a `Sortable`.
 
     Numbers are printed as `shown` formats them, and sorted by their exact values.
     Missing values are sorted to the end. An entry that is already a `Cell` is not
