@@ -49,7 +49,7 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
     whole file. The whole module has these functions, of which only `run` is required:
 
         run(config, on_progress, checkpoints) -> Findings or Result
-        complete(config) -> config with the digests of the files that it names
+        complete(config) -> config with the digest of each file that config names
         predict(config, folder, file) -> Result, if the experiment saves models
         share(config, part, parts, checkpoints), if processes can share the work
 
@@ -320,11 +320,13 @@ def carry_out(
     Returns:
       The finished run, and whether it was finished before.
     Raises:
-      ValueError: `exactly` is True, and data of the config are missing here and would
-        be replaced. The error is also raised if the options have --portable (bits that
-        are the same on all processors) and this process cannot compute such bits. If
-        the run is finished and `exactly` is False, the error is also raised if only one
-        of the run and the options has --portable.
+      ValueError: One of these:
+
+        - `exactly` is True, and missing data would be replaced;
+        - the options have --portable (bits that are the same on all processors), and
+          this process cannot compute such bits;
+        - `exactly` is False, the run is finished, and either the run or the options,
+          but not both, have --portable.
       OSError: Another process is working in the run folder, or the folder cannot be
         written.
     """

@@ -131,8 +131,8 @@ def run(
 
     `on_progress` is called with (done, total, message). Finished measurements are saved
     in `checkpoints`; None means that they are not saved. If Muon is compared with the
-    baseline AdamW, the numbers of the result also have the ratio `muon_over_adamw` of
-    their validation losses.
+    baseline AdamW, the numbers of the result also have `muon_over_adamw`, the
+    validation loss of Muon divided by that of AdamW, over all networks.
     """
     study = research.comparison.compare_networks(
         on_progress=on_progress,

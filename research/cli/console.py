@@ -89,7 +89,7 @@ def show(
 
 
 def cell(value: Any) -> str:
-    """Return one value of a table as text, a float with three significant digits.
+    """Return one value of a table as text; a float gets three significant digits.
 
     Args:
       value: A string, a number, True, False, or None, which means "not reached".

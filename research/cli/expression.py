@@ -65,9 +65,10 @@ def parse(text: str) -> Callable[..., Any]:
     appearance in the formula.
 
     A formula may contain numbers, variables, the constants pi and e, + - * / % ** @,
-    comparisons, indices such as x[0], and the functions of jax.numpy and jax.nn that
-    are listed in `FUNCTIONS`. Everything else is an error. A formula therefore cannot
-    run other code or request much memory.
+    the comparisons < <= > >=, indices such as x[0], and the functions of jax.numpy and
+    jax.nn that are listed in `FUNCTIONS`. These functions may have an argument `axis`,
+    an integer. Everything else is an error. A formula therefore cannot run other code
+    or request much memory.
 
     Raises:
       ValueError: The formula is not valid. The message names the invalid part.

@@ -87,9 +87,9 @@ def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
 
     The config starts from the default values. With --full it starts from the module's
     FULL instead, and with --fast from its FAST. With --config, the values in a file
-    replace values of this config. All other flags then change single values. `--help`
-    prints the docstring of the module and the flags with their defaults, and exits. JAX
-    is not imported.
+    replace values of this config. The flags of the single fields then replace values
+    too. `--help` prints the docstring of the module and the flags with their defaults,
+    and exits. JAX is not imported.
 
     Args:
       experiment: Module with a docstring, a frozen dataclass Config, and FULL, an
@@ -98,8 +98,9 @@ def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
     Returns:
       The parsed command. The values of its config have the types that Config declares.
     Raises:
-      ValueError: A flag or a key of the file is unknown. The message suggests the most
-        similar flag or key.
+      ValueError: A flag or a key of the file is unknown, the file is not valid, a
+        number fails `check_values`, or --fast is given with --full or without FAST in
+        the module. For an unknown name, the message suggests the most similar one.
       TypeError: A value in the file has the wrong type, or a field of Config has the
         name of a flag that every experiment has.
       OSError: The file cannot be read.

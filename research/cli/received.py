@@ -25,7 +25,11 @@ SOURCES = "sources"
 
 
 class NotHereError(ValueError):
-    """The study needs a file that was not given. The message says which."""
+    """Raised if a study cannot be trained with what is on this machine.
+
+    The study needs a file that was not given, or objects that exist only in Python. The
+    message says which.
+    """
 
 
 def redraw(experiment: ModuleType, folder: Path) -> Path:
@@ -55,7 +59,7 @@ def redraw(experiment: ModuleType, folder: Path) -> Path:
         lists = [one for one in result.numbers.values() if isinstance(one, list)]
         if max(map(len, lists)) > MOST_CELLS:
             raise ValueError(
-                f"a list of its numbers has more than {MOST_CELLS:,} entries"
+                f"a list in the numbers has more than {MOST_CELLS:,} entries"
             )
         with warnings.catch_warnings(action="ignore"):
             return cli.write_pictures(experiment, folder)["report"]
@@ -94,7 +98,7 @@ def with_files(
 
     if "in_python" in config:
         raise NotHereError(
-            "it used workloads or terms that exist only in Python. Its call was "
+            "the study used workloads or terms that exist only in Python. Its call was "
             f"{printable(config['in_python'])}."
         )
     if "rule" not in config:
@@ -149,7 +153,8 @@ def _words(config: Mapping[str, Any]) -> dict[str, str]:
     rule = config["rule"]
     if not isinstance(rule, list | tuple) or not all(isinstance(r, str) for r in rule):
         raise ValueError(
-            f"rule of its config must be a list of texts; got {reprlib.repr(rule)}."
+            "The config of the study must have a list of texts as rule; got "
+            f"rule={reprlib.repr(rule)}."
         )
     return comparison.name_rules(rule)
 

@@ -99,9 +99,10 @@ def reproduce_study(
 ) -> int:
     """Redraw a packed study, train it again, and compare the results.
 
-    Nothing that a .zip file contains is executed. The report is made again from the
-    numbers. A rule that is neither from this package nor from optax must come from a
-    file on this machine. Without such a file, the study is redrawn but not trained.
+    To redraw a study means to make its report again from its numbers. Nothing that a
+    .zip file contains is executed. A rule that is neither from this package nor from
+    optax must come from a file on this machine. Without such a file, a .zip file is
+    redrawn but not trained, and a run folder raises an error.
 
     Args:
       path: Run folder of the study, or a .zip file that `descent pack` made from such a
@@ -113,10 +114,11 @@ def reproduce_study(
       0 if the results agree or nothing was trained, and 1 otherwise. The verdict is
       printed.
     Raises:
-      ValueError: The path is not a finished study, or the digest of a file in `rules`
-        differs from the one that the study recorded. If the path is a run of another
-        experiment, the message gives the command that reproduces the run in a clone of
-        the repository.
+      ValueError: The path is not a finished study, the digest of a file in `rules`
+        differs from the one that the study recorded, or the study in a run folder
+        cannot be trained without a file that was not given. If the path is a run of
+        another experiment, the message gives the command that reproduces the run in a
+        clone of the repository.
       OSError: The path cannot be read.
     """
     pin_libraries_of(path if path.suffix == ".zip" else path / "manifest.json")
@@ -190,8 +192,9 @@ def reproduce_run(
     Args:
       folder: Run folder.
       load: Function (name of an experiment) -> module of the experiment.
-      options: Options. The field `results` is the folder for the new run. The new run
-        always starts from the beginning, even if this folder contains a finished run.
+      options: Options. The field `results` is the folder for the new run. If this
+        folder already has a new run from an earlier call, a finished run starts again
+        from the beginning, and an interrupted run continues from its checkpoints.
       changes: New values of fields of the config, such as other paths of the same
         files.
     Returns:
@@ -250,9 +253,9 @@ def reproduce_reference(
       options: Options. The field `results` is the folder for the new run.
     Returns:
       0 if the table and the numbers agree to the printed digits or within their
-      intervals, and 1 otherwise. Values that the experiment declares as not
-      reproducible, and the hashes of the arrays, have no effect on this value. The
-      verdict is printed.
+      intervals, and 1 otherwise. Values for which the dict VARIES of the
+      experiment has None, and the hashes of the arrays, have no effect on this result.
+      The verdict is printed.
     Raises:
       ValueError: The reference cannot be read, the experiment does not accept the
         config any more, or the data are missing here and would have to be replaced by

@@ -37,7 +37,7 @@ def from_arrays(name: str, like: Any, arrays: Mapping[str, np.ndarray]) -> Any:
       like: Pytree with the structure, shapes and dtypes of the original pytree.
       arrays: Arrays by name. Arrays that belong to other trees are ignored.
     Returns:
-      A pytree with the structure of `like`. Its leaves are NumPy arrays (and JAX keys).
+      A pytree with the structure of `like`. Each leaf is a NumPy array or a JAX key.
     Raises:
       ValueError: The array of a leaf is missing or has another shape or dtype, or there
         is an array "name/..." that belongs to no leaf.
@@ -54,18 +54,18 @@ def from_arrays(name: str, like: Any, arrays: Mapping[str, np.ndarray]) -> Any:
             raise ValueError(f"the checkpoint has unknown arrays: {sorted(surplus)}.")
     except ValueError as error:
         raise ValueError(
-            f"{error} It was written by another version of this code, or by another "
-            "training. Use --fresh to start from the beginning."
+            f"{error} The checkpoint was written by another version of this code, or "
+            "by another training. Use --fresh to start from the beginning."
         ) from None
     found = [_like(leaf, arrays[f"{name}/{i}"]) for i, leaf in enumerate(leaves)]
     return jax.tree.unflatten(structure, found)
 
 
 def as_numbers(leaf: Array | np.ndarray) -> np.ndarray:
-    """Return an array that NumPy can store.
+    """Return a leaf of a pytree as an array that NumPy can store.
 
-    A key becomes its key data. An array of a dtype that NumPy lacks becomes unsigned
-    integers with the same bits.
+    A JAX key becomes its key data. An array of a dtype that NumPy lacks becomes
+    unsigned integers with the same bits.
 
     Example:
       >>> as_numbers(jnp.bfloat16(1.0))

@@ -48,8 +48,8 @@ def total(arrays: Sequence[Array], exact: bool) -> list[Array]:
         do not depend on how the devices are divided among processes. If not, the
         order is that of XLA's all-reduce.
     Returns:
-      The sums. They have derivatives of any order: in reverse mode, each device gets
-      the cotangent of the sum, which is the same on every device.
+      The sums. They have derivatives of any order. In reverse mode, the cotangent of a
+      sum, which is equal on all devices, is the cotangent of each device's array.
     """
     return _total.bind(*arrays, exact=exact) if arrays else []
 

@@ -35,8 +35,9 @@ def advance_until_done(
       show: Function progress -> None that reports the progress to the user.
       to_saved: Function progress -> its checkpoint form.
       checkpoint: Place where the progress is saved.
-      agreed: Function of one bool: whether this process would save the progress at the
-        end. It returns the answer that holds for all processes.
+      agreed: Function bool -> bool. The argument says whether this process would save
+        the progress at the end. The result says whether the progress is saved, and is
+        the same in all processes. By default, the result is the argument.
     Returns:
       The last progress.
     """

@@ -26,10 +26,10 @@ def root_of_gradient(
       params: Where the search starts.
       search: Function params -> (minimum, other floating arrays).
     Returns:
-      The result of `search`. The derivative dx of the minimum solves H dx = -dg, by
-      conjugate gradients. Here H is the Hessian of the objective, and dg is the change
-      of its gradient if the arrays that the objective uses change. The other arrays of
-      the result count as constant.
+      The result of `search`. If the arrays that the objective uses change, conjugate
+      gradients solve H dx = -dg for the change dx of the minimum. Here H is the Hessian
+      of the objective, and dg is the change of its gradient. The other arrays of the
+      result count as constant.
     """
     return jax.lax.custom_root(
         jax.grad(objective),
@@ -83,7 +83,7 @@ def as_floats(counts: tuple[Array, ...]) -> Any:
 
 
 def as_integers(pairs: Any) -> list[Array]:
-    """Undo `as_floats`."""
+    """Return the int32 numbers that `as_floats` converted to these pairs."""
     return [h.astype("int32") * 4096 + low.astype("int32") for h, low in pairs]
 
 
@@ -118,7 +118,7 @@ def with_derivative_of(
 
 @jax.custom_jvp
 def unless(flag: Array, tree: Any) -> Any:
-    """Return the tree unchanged. If the flag is True, its derivatives are NaN."""
+    """Return the tree unchanged, but with NaN derivatives if the flag is True."""
     del flag
     return tree
 

@@ -80,26 +80,26 @@ def implicit_minimum(
     evaluated at the point where it stopped.
 
     At a minimum, the formula needs a positive definite H. The call raises an error if
-    the smallest eigenvalue is at most n ε times the absolute value of the largest, for
-    n parameters and the machine epsilon ε of their dtype. A call with traced values
-    (under `jax.jit` or `jax.vmap`) cannot raise an error. If the smallest eigenvalue is
-    too small in such a call, all derivatives are NaN instead. Compare the fields
-    smallest_eigenvalue and largest_eigenvalue then.
+    the smallest eigenvalue is at most n ε times the absolute value of the largest. Here
+    n is the number of entries of x, and ε is the machine epsilon of their dtype. A call
+    with traced values (under `jax.jit` or `jax.vmap`) cannot raise an error. If the
+    smallest eigenvalue is too small in such a call, all derivatives are NaN instead.
+    Compare the fields smallest_eigenvalue and largest_eigenvalue then.
 
-    The search ends a small distance from the minimum. There H may be positive definite
-    although it is singular at the minimum, as for x⁴. So the call also raises an error,
-    or gives NaN derivatives under jit, if H changes by more than half over the distance
-    to the minimum. Newton's method estimates this distance as s = vᵀ∇f / λ, for each
-    computed eigenvalue λ and its eigenvector v. The curvature along v must be within λ
-    / 2 of λ, up to rounding, at x + s v and at x - s v, where x is the end of the
-    search.
+    The search ends a small distance from the minimum. At its end, H may be positive
+    definite although H is singular at the minimum, as for x⁴. So the call also raises
+    an error, or gives NaN derivatives under jit, if H changes by more than half over
+    the distance to the minimum. Newton's method estimates this distance as s = vᵀ∇f /
+    λ, for each computed eigenvalue λ and its eigenvector v. The curvature vᵀHv at x + s
+    v and that at x - s v may differ from λ by at most λ/2, up to rounding. Here x is
+    the end of the search.
 
     jaxopt's `custom_root` decorator and optimistix's `ImplicitAdjoint` differentiate in
-    the same way, but do not look at the Hessian.
+    the same way, but do not check the eigenvalues of the Hessian.
 
     Args:
-      objective: Function (x, theta) -> (), twice differentiable. It is compiled once
-        for each objective and rule; arrays that change belong in theta.
+      objective: Function (x, theta) -> (), twice differentiable. A new objective or
+        rule object is compiled again, so put arrays that change into theta.
       start: Where the search begins, a pytree of floating arrays.
       theta: Parameters of the objective, a pytree of floating arrays.
       rule: Any `optax.GradientTransformation`.

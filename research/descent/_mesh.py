@@ -20,8 +20,8 @@ class Mesh(NamedTuple):
     Attributes:
       devices: JAX's mesh of these devices, with one axis.
       shard_params: Whether each device stores only its part of params and rule state.
-      exact: Whether sums over devices are added in the order of the devices. If so, the
-        bits of these sums do not depend on the number of processes.
+      exact: Whether a sum over the devices adds its terms in the order of the devices.
+        If so, the bits of the sum do not depend on the number of processes.
     """
 
     devices: jax.sharding.Mesh
@@ -68,8 +68,10 @@ def mesh(
     Returns:
       The mesh, for `train`.
     Raises:
-      ValueError: num_devices is not positive, JAX has fewer devices, or num_devices is
-        not a multiple of the number of processes.
+      ValueError: num_devices is not a positive integer, JAX has fewer devices,
+        num_devices is not a multiple of the number of processes, or a process has too
+        few devices.
+      TypeError: shard_params or exact is not a bool.
     Example:
       >>> mesh(1).num_devices
       1
@@ -116,7 +118,10 @@ def check_mesh(value: Any) -> None:
 
 
 def axes_of(tree: Any, mesh: Mesh) -> list[int | None]:
-    """Return the axis along which each leaf is split, with None for a whole leaf."""
+    """Return, for each leaf of a tree, the axis along which the mesh splits the leaf.
+
+    None stands for a leaf that is not split.
+    """
     if not mesh.shard_params:
         return [None] * len(jax.tree.leaves(tree))
     return [
@@ -180,8 +185,8 @@ def whole(tree: Any, mesh: Mesh) -> Any:
 def check_whole_alike(tree: Any) -> None:
     """Raise ValueError if devices hold different values of an array that is not split.
 
-    Each device computes such an array by itself. Processors of different kinds round
-    differently, and the copies would drift apart.
+    Each device computes its own copy of such an array. Processors of different kinds
+    may round differently, so that the copies drift apart.
     """
     hashed = []
     for shards in (leaf.addressable_shards for leaf in _whole_leaves(tree)):

@@ -34,7 +34,7 @@ def bytes_per_step(
     A sum of an array of B bytes over the devices costs 2 B (D - 1) / D, as in an
     all-reduce in a ring. If exact=True, arrays of fewer than 32,768 entries are joined.
     If the joined array still has fewer entries than that, it is gathered, which costs
-    (D - 1) B. The bytes of a step depend on the two arguments:
+    (D - 1) B. The bytes of a step depend on shard_params and on the rule:
 
     - shard_params=False: a sum of the gradients, B = P.
     - shard_params=True, and the rule treats each entry by itself: 2 (P - W) (D - 1) / D

@@ -180,7 +180,8 @@ def moves_in_parts(
     """Return whether each device can update its part of the split arrays by itself.
 
     The result is True if some array is split, and if the rule treats each entry of the
-    split arrays by itself and does not evaluate the objective.
+    split arrays by itself and does not evaluate the objective. `init` is the function
+    of `build` that makes the first state from the params.
     """
     shapes = jax.eval_shape(init, params)
     split = lambda tree: [axis is not None for axis in axes_of(tree, mesh)]

@@ -40,7 +40,8 @@ class Minimum(NamedTuple):
     Attributes:
       params: The last parameters, a pytree like the initial parameters.
       value: The objective at `params`, shape ().
-      gradient_norm: Norm of the objective's gradient at `params`, shape ().
+      gradient_norm: Norm of the objective's gradient at `params`, shape (). The
+        argument `norm` of `minimise` selects the norm.
       steps: Number of steps taken, int32, shape ().
       evaluations: Number of evaluations of the objective, int32, shape (). A value
         counts as one; a value with its gradient also counts as one. Evaluations inside
@@ -70,11 +71,11 @@ def minimise(
 
     Here f is the objective, x are the params, and `norm` selects the norm of the
     gradient. At most max_steps steps are taken. All steps run in one compiled loop. A
-    second call with the same function and rule objects, and params of the same shapes
-    and dtypes, does not compile again. `minimise` may be vmapped over params. It may
-    also be vmapped over a learning rate if the rule is made inside the vmapped
-    function. The update of the rule receives as extra arguments f(x) as value, ∇f(x) as
-    grad, f as value_fn, and residual_fn if it is given.
+    second call with the same function and rule objects, the same norm, and params of
+    the same shapes and dtypes, does not compile again. `minimise` may be vmapped over
+    params. It may also be vmapped over a learning rate if the rule is made inside the
+    vmapped function. The update of the rule receives these extra arguments: value is
+    f(x), grad is ∇f(x), value_fn is f, and residual_fn is passed on if it is given.
 
     The objective may use arrays that are not its argument. The result has derivatives
     with respect to these arrays, in forward and reverse mode and of any order. These
@@ -90,11 +91,11 @@ def minimise(
     returns the Hessian's extreme eigenvalues.
 
     The loop stops before max_steps in these cases too:
-    - The rule's state has a field `outcome`, an `Outcome`, and the step failed. If only
+    - The rule's state has a field `outcome`, and this `Outcome` is a failure. If only
       inner rules have this field, as in `by_group`, the loop stops when all of these
       inner rules failed in a step that changed no parameter.
-    - The rule has no outcome. Either one step changed neither a parameter nor the
-      rule's state, or ten successive steps changed no parameter.
+    - The rule has no field `outcome`, and either one step changed neither a parameter
+      nor the rule's state, or ten successive steps changed no parameter.
     - The value or the gradient is not finite.
 
     Some rules store the objective's value and gradient at the new params, in the fields

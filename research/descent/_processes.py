@@ -124,8 +124,9 @@ def shared_checkpoint(
 
     Args:
       checkpoint: The checkpoint of this process.
-      interrupted: Function () -> whether Ctrl-C was pressed in this process. All
-        processes then raise KeyboardInterrupt when they ask whether a save is due.
+      interrupted: Function () -> whether Ctrl-C was pressed in this process. If it was
+        pressed in one of the processes, all processes raise KeyboardInterrupt when they
+        next ask whether a save is due.
     """
     if jax.process_count() == 1:
         return checkpoint
@@ -162,7 +163,10 @@ def _from_bytes(data: bytes) -> Saved:
 
 
 def settings() -> dict[str, str]:
-    """Return the versions, settings and code on which the bits of a result depend."""
+    """Return the facts on which the bits of a result depend, as texts by name.
+
+    The facts are versions, settings, and a digest of the code of this package.
+    """
     config: Any = jax.config
     flags = re.sub(r"--xla_force_host_\S+", "", os.environ.get("XLA_FLAGS", ""))
     code = hashlib.sha256()
@@ -215,12 +219,13 @@ def _short(text: str) -> str:
 
 @contextlib.contextmanager
 def interrupts_noted(together: bool) -> Iterator[Callable[[], bool]]:
-    """Record the first Ctrl-C; only a second one raises KeyboardInterrupt.
+    """Record the first Ctrl-C in this context; only a second one raises an error.
 
-    If a process stopped at once, the others would wait for it. `together` is False if
-    the process trains alone. Then, and outside the main thread, the first Ctrl-C raises
-    KeyboardInterrupt as usual. The context yields a function () -> whether Ctrl-C was
-    recorded.
+    The error is a KeyboardInterrupt. If a process stopped at the first Ctrl-C, the
+    other processes would wait for it. If `together` is False, the process trains alone,
+    and each Ctrl-C raises KeyboardInterrupt as usual. A context that is entered outside
+    the main thread does not change the effect of Ctrl-C either. The context yields a
+    function () -> whether Ctrl-C was recorded.
     """
     noted: list[bool] = []
     main = threading.current_thread() is threading.main_thread()

@@ -36,8 +36,10 @@ class EpochInfo(NamedTuple):
       loss: Mean of the losses of the steps, shape ().
       learning_rate: Learning rate of the last step, shape (). NaN if the rule's state
         holds none or more than one.
-      gradient_norm, update_norm: Root mean square, over the steps, of the norm of the
-        gradient and of the norm of the update, shape ().
+      gradient_norm: Root mean square, over the steps, of the gradient's Euclidean norm,
+        shape ().
+      update_norm: Root mean square, over the steps, of the update's Euclidean norm,
+        shape ().
       first_bad_step: Index, from 0 in each epoch, of the first step whose loss or
         update is not finite, int32, shape (). -1 if there is no such step.
       evaluations: Results of `evaluate`, a pytree. Each leaf has a leading axis over
@@ -216,7 +218,7 @@ def draw_orders(
 
 
 def epoch_batches(sampler: Sampler, key: Key, noisy: bool) -> BatchIndices:
-    """Return the batches of an epoch, each leaf with a leading axis over its steps.
+    """Return the batches of an epoch; each leaf has a leading axis over the batches.
 
     Args:
       sampler: Sampler that chooses the examples of each batch.

@@ -30,12 +30,15 @@ def compile_once(function: Callable[..., Any], *arguments: Any) -> Callable[...,
     program: one with the same operations, constants, shapes, dtypes, devices and level
     of optimisation. Then the earlier compiled program is returned, so several rules
     share the programs that do not depend on the rule. Equal programs give equal bits.
-    The 64 programs that were used last are kept. A program whose text does not contain
-    the values of its constants, or the Python functions that it calls, is not shared.
+    The 64 programs that were used last are kept. Programs are compared by their text,
+    which JAX writes before it compiles them. If this text leaves out the values of
+    constants, or the code of Python functions that the program calls, the program is
+    not shared.
 
     Args:
       function: Pure function of arrays.
-      *arguments: Its arguments. Arrays on a device determine where the program runs.
+      *arguments: Arguments of the function. If arrays among them lie on a device, the
+        program runs there.
     Returns:
       The compiled program, a function of such arguments.
     """

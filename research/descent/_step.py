@@ -85,8 +85,8 @@ def gather(dataset: Batch | None, batch_indices: BatchIndices) -> Batch | None:
 
     Args:
       dataset: Batch of n examples, or None.
-      batch_indices: Indices of the examples to take. If its indices are None, the batch
-        is the whole dataset, which is not copied.
+      batch_indices: The examples to take. If the field `indices` is None, the batch is
+        the whole dataset, which is not copied.
     Returns:
       The batch; None if the dataset is None.
     Raises:

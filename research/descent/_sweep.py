@@ -79,11 +79,10 @@ def sweep(
     on_chunk: Callable[[SweepProgress], None] | None = None,
     checkpoints: Checkpoints = no_checkpoints,
 ) -> SweepResult:
-    """Train m runs, in batches.
+    """Train m runs, in batches of `program.width` runs.
 
-    Run i uses the i-th seed and the i-th value of each hyper-parameter. A batch has
-    `program.width` runs. The last batch is padded with copies of its last run, which
-    are dropped at the end.
+    Run i uses the i-th seed and the i-th value of each hyper-parameter. The last batch
+    is padded with copies of its last run, which are dropped at the end.
 
     Args:
       program: The program from `compile_sweep`.

@@ -18,7 +18,8 @@ INFO = tuple(name for name in _run.EpochInfo._fields if name != "steps")
 class RunBatch(NamedTuple):
     """A batch of at most `width` runs, with the results of its finished chunks.
 
-    A chunk is a number of epochs that run without a pause; `compile_sweep` sets it.
+    A chunk is a number of epochs that run without a pause; `compile_sweep` sets this
+    number.
 
     A batch with fewer runs is padded to its width with copies of its last run. The
     arrays of results include these copies.

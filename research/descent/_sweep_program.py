@@ -54,7 +54,7 @@ class SweepProgram(NamedTuple):
       evaluate_on: Names of the parts on which the objective is evaluated.
       hyperparameters: Names of the traced hyper-parameters that each run provides.
       sampler, num_epochs, chunk, width: As in `compile_sweep`; chunk is not None.
-      devices: The devices. They take turns in running the batches of runs.
+      devices: The devices. They work in parallel, each on one batch of runs at a time.
       compile_seconds: Time that building the program took. Parts that this process has
         compiled before are not compiled again.
     """
@@ -89,9 +89,9 @@ def compile_sweep(
 
     The seeds and the hyper-parameters are traced, so a sweep over them compiles nothing
     more. Each device gets the same single-device program. The bits of a run therefore
-    do not depend on the number of devices. Separate programs draw the initial points
-    and the order of the examples. Rules with the same workload and sampler share these
-    programs.
+    do not depend on the number of devices. The parts that draw the initial points and
+    the order of the examples are compiled separately from the steps. Calls with other
+    rules, but the same workload and sampler, use these compiled parts again.
 
     Args:
       workload: Workload to train.
@@ -101,18 +101,19 @@ def compile_sweep(
       num_epochs: Number of epochs of each run.
       hyperparameters: Names of the hyper-parameters that `make_rule` takes.
       chunk: Number of epochs between two saves and progress reports. It must divide
-        num_epochs and be at least 2. If num_epochs is 1, it must be 1. None means
-        num_epochs / 10 if that is an integer of at least 2, else num_epochs.
-      width: Number of runs in a batch.
+        num_epochs and be at least 2. The exception is num_epochs=1, which needs
+        chunk=1. None means num_epochs / 10 if this is an integer of at least 2, else
+        num_epochs.
+      width: Number of runs that are computed together, as one batch of runs.
       devices: Devices to use. None means all of `jax.devices()`.
       evaluate_on: Parts of the workload ("train", "validation", "test") on which the
         objective is evaluated.
     Returns:
       The program.
     Raises:
-      ValueError: num_epochs or width is not positive, chunk is 1 or does not divide
-        num_epochs, the sampler is made for another number of examples than
-        workload.train has (than 1 if there are no data), or the workload lacks a part.
+      ValueError: num_epochs or width is not positive, chunk is not allowed, the sampler
+        is made for another number of examples than workload.train has (than 1 if there
+        are no data), or the workload lacks a part of evaluate_on.
     Example:
       >>> from research import descent, samplers, update_rules, workloads
       >>> quadratic = workloads.make_workload("quadratic")

@@ -80,7 +80,7 @@ def train(
 
     With several devices, each device takes batch_size / devices examples of each batch.
     Values and gradients are averaged over devices. The order of summation differs, so
-    the bits differ from the result on one device. If `noisy`, each device folds its
+    the bits may differ from the result on one device. If `noisy`, each device folds its
     number into the key of the batch, so that the devices draw different noise. There
     are two ways to use several devices. With the argument `devices`, every device holds
     all params. A `mesh` can split the params over its devices, can use the devices of
@@ -103,9 +103,10 @@ def train(
       params: Initial parameters, a pytree of floating arrays.
       key: Key from which the keys of all epochs are derived. Use another key than the
         one that drew the params.
-      evaluate: Function params -> numbers by name, called before the first epoch and
-        after each epoch. `train` does not compile this function. Compile it with
-        jax.jit, with the data as an argument, as `research.objectives.in_slices` does.
+      evaluate: Function params -> dict from names to numbers. It is called before the
+        first epoch and after each epoch. `train` does not compile this function.
+        Compile it with jax.jit, with the data as an argument, as
+        `research.objectives.in_slices` does.
       noisy: Whether the objective draws noise. If so, each batch gets a key of its own.
       on_progress: Function called with the fraction of the training that is done, from
         0 to 1, and a short text.
@@ -127,20 +128,21 @@ def train(
 
         - num_epochs or devices is not positive, JAX has fewer devices, or devices does
           not divide batch_size;
-        - devices is above 1, and the sampler takes the whole dataset as one batch, or
-          the rule keeps something for each example, as SAGA does;
+        - devices is above 1, and either the sampler takes the whole dataset as one
+          batch, or the rule keeps something for each example, as SAGA does;
         - x and y of the dataset differ in length or are empty, the sampler is made for
           another number of examples, or it draws an index outside the dataset;
-        - the dataset is Records, and a record has changed, a mesh is given, or the rule
-          or the sampler asks for more than the examples of one batch;
+        - the dataset is Records, and one of these holds: a record has changed, a mesh
+          is given, or the rule or the sampler asks for more than the examples of one
+          batch;
         - both devices and a mesh are given, or the processes of the mesh differ in
           code, versions or arguments;
         - the checkpoint belongs to another training. The check compares the initial
           params, the initial state of the rule (which holds the learning rate if the
-          rule is one of this package and the rate is constant), the key, the
-          order of the examples, the number of devices and the settings of the mesh. Of
-          the data, it compares the shapes of a Batch, the digest of Records and, with a
-          mesh, the data themselves. The check does not compare the objective: it cannot
+          rule is one of this package and the rate is constant), the key, the order of
+          the examples, the number of devices and the settings of the mesh. It also
+          compares the shapes of a Batch, the digest of Records and, with a mesh, the
+          data themselves. The check does not compare the objective, so it cannot
           detect, for example, another penalty.
       TypeError: The rule is not a gradient transformation, a leaf of params is not
         floating, the dataset is neither a Batch nor Records nor None, or the key is not
@@ -382,8 +384,10 @@ class ProgressReporter(NamedTuple):
         """Report the fraction done, the mean loss of the last steps and the learning
         rate.
 
-        The mean is over at most the last tenth of the epoch. Nothing is reported before
-        the first step of an epoch, and only process 0 reports.
+        The mean is over the latest steps of the epoch: at most a tenth of the steps of
+        an epoch, or one step if an epoch has fewer than ten. A learning rate of NaN is
+        left out. Nothing is reported before the first step of an epoch, and only
+        process 0 reports.
         """
         if self.on_progress is None or not at.step or not _processes.is_leader():
             return  # No step of this epoch is done, or process 0 reports.

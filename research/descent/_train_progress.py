@@ -21,8 +21,8 @@ class TrainResult(NamedTuple):
     Attributes:
       params: The last parameters, or their average if the rule keeps one.
       steps: The `Info` of every step, leaves of shape (num_epochs, num_batches).
-      evaluations: Results of `evaluate` by name, at the start and after each epoch,
-        shape (num_epochs + 1,).
+      evaluations: Results of `evaluate` at the start and after each epoch, as a dict of
+        arrays of shape (num_epochs + 1,). Empty if `evaluate` is not given.
       first_bad_step: First step, counted from 0 over all epochs, whose loss or update
         is not finite; -1 if there is no such step.
       seconds: Time that the steps took, without compilation and evaluation. If the
@@ -40,13 +40,14 @@ class TrainResult(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Progress of a training after `step` steps of epoch `epoch`.
+    """Progress of a training after `step` steps of epoch number `epoch`, from 0.
 
     Attributes:
-      epoch, step: Number of finished epochs, and of finished steps in this epoch.
+      epoch: Number of finished epochs, which is also the number of the current epoch.
+      step: Number of finished steps in the current epoch.
       state: Parameters and rule state.
-      info: Info of this epoch's steps, leaves of shape (num_batches,). Entries of steps
-        not yet taken are NaN.
+      info: Info of the steps of the current epoch, leaves of shape (num_batches,). The
+        entries of steps that are not taken yet are NaN.
       earlier: The info of each finished epoch.
       evaluations: Evaluations at the start and after each finished epoch.
       seconds: Time that the steps took.

@@ -193,7 +193,7 @@ def colour(regime: str) -> str:
 
     The name of the regime must contain "decaying", "full batch", "mini-batch" or
     "stochastic"; if not, a ValueError is raised. The first of these words, in this
-    order, that it contains determines the colour.
+    order, that occurs in the name determines the colour.
     """
     check_text("regime", regime)
     for word in ("decaying", "full batch", "mini-batch", "stochastic"):

@@ -25,8 +25,9 @@ def draw_confusion(axes: Axes, counts: ArrayLike, classes: Sequence[str]) -> Non
     """Draw a confusion matrix as a heat map.
 
     Rows are true classes, columns are predicted classes. Each square shows its number
-    of examples, unless this number is 0. The shade of a square shows the fraction of
-    the examples of its row, raised to the power 0.4 so that rare errors are visible.
+    of examples, unless this number is 0. The shade of a square shows this number
+    divided by the sum of the row, raised to the power 0.4 so that rare errors are
+    visible.
 
     Args:
       axes: Axes to draw on.

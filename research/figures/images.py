@@ -23,8 +23,8 @@ def draw_images(
 
     Args:
       axes: Axes to draw on. The frame and the ticks of these axes are removed.
-      images: Bytes 0..255 of shape (n, H, W, C), with C = 1 (grey) or 3 (red, green,
-        blue).
+      images: n pictures, as bytes 0..255 of shape (n, H, W, C). H is the height, W is
+        the width, and C is 1 (grey) or 3 (red, green, blue).
       captions: n captions, all with the same number of lines, or none.
       columns: Number of pictures in a row.
     Raises:
@@ -124,9 +124,9 @@ def _draw_grid(
 def _check(images: np.ndarray, captions: Sequence[str], columns: int) -> None:
     if images.ndim != 4 or not len(images) or images.shape[-1] not in CHANNELS:
         raise ValueError(
-            "pictures must have shape (n, H, W, C) with n at least 1 and C = 1 (grey) "
-            f"or 3 (colours); got {images.shape}. Pass one picture as picture[None], "
-            "and add an axis of length 1 at the end of grey ones."
+            "images or filters must have shape (n, H, W, C) with n at least 1 and C = "
+            f"1 (grey) or 3 (colours); got shape {images.shape}. Pass one picture as "
+            "picture[None], and add an axis of length 1 at the end of grey pictures."
         )
     if len(captions) not in (0, len(images)):
         raise ValueError(

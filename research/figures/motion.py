@@ -24,8 +24,8 @@ def record(
     """Record an animation of a figure as an APNG.
 
     The layout is computed for the first frame and used for all frames, so that nothing
-    shifts. All frames use one palette of `colours` colours. In full colour, the file
-    would be several times as large.
+    shifts. All frames use one palette of at most `colours` colours. In full colour, the
+    file would be several times as large.
 
     Args:
       figure: Figure to record. Afterwards the figure shows the last frame.
@@ -35,8 +35,8 @@ def record(
       seconds: Duration of the loop in seconds, without `hold`.
       hold: Number of additional seconds for which the last frame is shown.
       dpi: Dots per inch.
-      colours: Number of colours in the palette, in 2..256. Fewer colours make a smaller
-        file.
+      colours: Largest number of colours in the palette, in 2..256. Fewer colours make a
+        smaller file.
     Returns:
       Bytes of a looping APNG.
     Raises:

@@ -69,9 +69,9 @@ def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
     """Draw the cost of each rule relative to the baseline, with its interval.
 
     The cost is the number of example gradients that a rule needs to reach the target.
-    The picture has a row for each rule. A row shows the ratio of the costs over all
-    workloads and, if there are several workloads, on each of them. `numbers` are those
-    of the study's result, and `who` has the order of the rules.
+    The picture has a row for each rule except the baseline. A row shows the ratio of
+    the costs over all workloads and, if there are several workloads, on each of them.
+    `numbers` are those of the study's result, and `who` has the order of the rules.
     """
     workloads, rules = (
         numbers["workloads"],

@@ -87,8 +87,9 @@ def trials(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
 def curves(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Picture:
     """Draw the relative gap of each rule's chosen trials against passes.
 
-    The relative gap is f - f* divided by its initial value. The line is the median over
-    searches and reporting seeds. The band contains the middle 80 % of the runs.
+    The gap is f - f*, where f* is the minimum of the objective f. The relative gap is
+    the gap divided by its initial value. The line is the median over searches and
+    reporting seeds. The band contains the middle 80 % of the runs.
     `numbers` and `arrays` are those of the study's result, and `who` has the order and
     the colours of the rules.
     """

@@ -217,9 +217,10 @@ def name_lines(
     Args:
       figure: The figure.
       used: Panels with lines. The matplotlib label of a line is the name of the rule.
-      spare: Blank axes. The legend is placed there if possible.
+      spare: Blank axes. If there are any, the legend is placed on the first of them.
       who: Order and colours of the rules.
-      grey: Legend text for the grey lines. "" means that there are no grey lines.
+      grey: Legend text for the grey lines. "" means that the legend does not mention
+        them.
       at_ends: Whether names at the ends of lines are allowed. If False, there is always
         one legend for all panels.
     """

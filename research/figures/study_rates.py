@@ -137,11 +137,12 @@ def rates(
 ) -> figures.Picture | None:
     """Plot the scores of the trials of each rule against the learning rate.
 
-    The result is None if no rule has a learning rate. `numbers` and `arrays` are those
-    of the study's result. If there are at most three rules, each workload has one
-    panel. Otherwise, if there are at most twelve pairs of rule and workload, each pair
-    has its own panel. Otherwise, each workload has one panel with three rules: the
-    baseline and the best two others.
+    Rules without a learning rate are left out. If no rule is left, the result is None.
+    If at most three rules are left, each workload has one panel with these rules.
+    Otherwise, if there are at most twelve pairs of rule and workload, each pair has its
+    own panel. Otherwise, each workload has one panel with three rules: the baseline, if
+    it has a learning rate, and the best others. `numbers` and `arrays` are those of the
+    study's result, and `who` has the order and the colours of the rules.
     """
     workloads = numbers["workloads"]
     valleys = {

@@ -61,8 +61,9 @@ def write_leaderboard(
     Returns:
       The rankings on the page.
     Raises:
-      ValueError: A study cannot be read or has a newer format, or `output` is not an
-        .html file, is one of the inputs, or lies in a run folder.
+      ValueError: A study cannot be read or has a newer format, and `skip_bad` is False.
+        The error is also raised if no study can be read, or if `output` is not an .html
+        file, is one of the inputs, or lies in a run folder.
       OSError: The page cannot be written.
       TypeError: An argument has another type.
     """

@@ -27,8 +27,8 @@ class Entry(NamedTuple):
         source, search space or cost of a step), a digest is added to the name. If the
         source is not known, the id of the study is added.
       workload: Name of the workload. If studies have different workloads with this
-        name, the number of examples (of parameters for a network) or the minimum f* is
-        added to the name.
+        name, the number of examples (of parameters for a network), the minimum f* of
+        the objective, or both are added to the name.
       protocol: Number of the protocol, the settings of the measurement, counted from 1
         in the order of `Rankings.protocols`.
       cost, low, high: Number of example gradients until the target is reached, and the
@@ -82,7 +82,8 @@ class Rankings(NamedTuple):
 def merge(gathered: Gathered) -> Rankings:
     """Rank the measurements of all studies, one ranking per workload and protocol.
 
-    A protocol is the settings that must be equal if two costs are to be compared.
+    A protocol consists of the settings that must be equal if two costs are to be
+    compared.
     """
     studies = gathered.studies
     ambiguous = {

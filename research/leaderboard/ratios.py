@@ -21,7 +21,7 @@ class Ratio(NamedTuple):
 
     Attributes:
       label: Name of the row.
-      ratio, low, high: The ratio and its interval; None if it is unknown.
+      ratio, low, high: The ratio and the ends of its interval. None means unknown.
       verdict: better, worse or undecided. Other words are drawn as undecided.
     """
 

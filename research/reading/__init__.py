@@ -78,7 +78,7 @@ def read_bytes(path: str | Path, most: int) -> bytes:
 
 
 def check_regular(path: str | Path) -> int:
-    """Check that a path is not a pipe or a device, because reading it may never end.
+    """Check that a path is not a pipe or a device, from which reading may never end.
 
     A folder is accepted here. A later call of `open` raises an error for a folder.
 

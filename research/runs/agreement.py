@@ -145,10 +145,10 @@ def hold(
       reference, here: References of the two runs, from `reference_of`.
       varies: Values that depend on single trainings, on a choice that the run made
         after single trainings, or on what is installed. The dict maps a name of a
-        column or of a number to a pair of ends, or to None. The entry is used if at
-        least one of the two values has no interval. The values then agree if both lie
-        between the ends. With None instead of ends, the difference is reported but not
-        judged.
+        column or of a number to a pair of ends, or to None. Such an entry is used for
+        two values of which at least one has no interval. They then agree if each of
+        them lies between the ends. With None instead of ends, the difference is
+        reported but not judged.
       left_out: Names of the data that were missing in the run. If there are any, the
         values and hashes that exist only in the reference are not compared.
     """

@@ -127,7 +127,7 @@ def unpack(archive: str | Path, folder: str | Path) -> Path:
     with _named(archive):
         files = _of_archive(archive)
         manifest = _checked(archive.name, files).manifest
-        check_origin(manifest, "it")
+    check_origin(manifest, archive)
     run = Path(folder) / manifest["experiment"] / manifest["id"]
     run.mkdir(parents=True, exist_ok=True)
     for name in (MANIFEST, RESULT, ARRAYS):

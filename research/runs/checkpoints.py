@@ -47,11 +47,11 @@ def checkpoints_in(
 
     Each checkpoint has its own folder. Each save of a checkpoint writes <number>.npz
     with the arrays and <number>.json with the other values. The JSON file is written
-    last and contains the digests of the arrays and of the values, so an interrupted
-    save is recognised and ignored. Each save gets the next number, and the previous
-    save is kept. If the last save is damaged, `load` returns the previous save and
-    gives a warning. When the checkpoint "x" is saved, the checkpoints of its parts,
-    "x/...", are deleted.
+    last and contains a digest of the arrays and the values, so an interrupted save is
+    recognised and ignored. Each save gets the next number, and the previous save is
+    kept. If the last save is damaged, `load` returns the previous save and gives a
+    warning. When the checkpoint "x" is saved, the checkpoints of its parts, "x/...",
+    are deleted.
 
     Args:
       folder: Folder of all checkpoints. The first save creates the folder.

@@ -22,8 +22,9 @@ class Difference(NamedTuple):
     Attributes:
       place: Name of an array with the index of an entry, such as "loss[1]", or the path
         of a number, such as "final.loss".
-      there, here: The two values, or a text such as "missing". `there` and `here` name
-        the two results.
+      there, here: The values at this place in the two results, which are called `there`
+        and `here`. A text can stand in place of a value: "missing", or the dtype and
+        shape of an array.
       size: |there - here|. The size is infinite if the values cannot be subtracted, and
         0 if the values are equal but their bits differ.
       relative: `size` divided by the larger absolute value of the two values.
@@ -116,7 +117,7 @@ def compare(
 
 
 def verdict(comparison: Comparison) -> str:
-    """Describe a comparison in one or two sentences.
+    """Describe a comparison in a few sentences.
 
     The text says that the results are bit-identical, or it gives the largest difference
     and the likely cause.
@@ -168,10 +169,10 @@ def largest(worst: Difference) -> str:
 
 
 def likely_cause(causes: Sequence[str]) -> str:
-    """Describe the likely causes of different results in a sentence.
+    """Describe the likely causes of different results in one or two sentences.
 
     `causes` are the differences between the two environments, as texts. If there are
-    none, the sentence names other possible causes.
+    none, the text names other possible causes.
     """
     if causes:
         return f"Likely cause: {'; '.join(causes)}."

@@ -260,9 +260,9 @@ def finish(run: Run, result: Result, **facts: Any) -> Run:
     The function writes the models to the folder `models`: for each model a .safetensors
     file, and a .csv file with the metrics of its steps. It then writes arrays.npz,
     result.json, and the manifest. The manifest contains the digests of arrays.npz and
-    result.json, and the status "finished". If the function is interrupted, the run
-    remains unfinished, and every file in the folder is complete. Checkpoints are
-    deleted at the end.
+    result.json, and the status "finished". If the function is interrupted before it has
+    written the manifest, the run remains unfinished, and each of these files is either
+    complete or missing. Checkpoints are deleted at the end.
 
     Args:
       run: An open run.

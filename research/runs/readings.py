@@ -44,9 +44,11 @@ def read_entries(reference: Mapping[str, Any]) -> dict[str, Entry]:
     In the table, the interval of an estimate can be in the same entry ("84 % [81, 86]")
     or in the next entry ("1.571 to 1.600"). It can also be in the next two entries, if
     their headings end in "low" and "high". The interval of a number is the one that the
-    reference lists under `intervals`. If the reference lists none, a float is rounded
-    to the digits of each estimate in the table. It gets the interval of an estimate
-    that it then equals; if there are several, the narrowest interval.
+    reference lists for the number under `intervals`. If the reference lists none, a
+    float gets the interval of an estimate in the table that shows the same number: the
+    float, rounded to the digits of the estimate, equals the estimate. If several
+    estimates do, the float gets the narrowest of their intervals. Estimates in percent
+    are left out.
 
     Args:
       reference: Reference, from `reference_of` or `read_reference`.

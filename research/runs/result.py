@@ -238,7 +238,8 @@ def check_values(values: Any) -> None:
 def check_rows(table: Any, where: str) -> None:
     """Check that each row has one entry per column, and that column names are unique.
 
-    `table` is a dict with the keys "columns" and "rows". `where` names it in messages.
+    `table` is a dict with the keys "columns" and "rows". `where` names the table in
+    messages.
 
     Raises:
       ValueError: The table fails the check.

@@ -25,10 +25,10 @@ def write_step_metrics(
     Each row describes the parameters after `step` steps and `epoch` finished epochs.
     The row has the metrics in `steps`, such as the loss, of the step that starts from
     these parameters. The first row of each epoch also has the evaluations of these
-    parameters. If there are evaluations, a last row, after all steps, has only these.
-    If a value was not measured, its field in a .csv file is empty, and its name is
-    missing in a .jsonl file. NaN is written as {"$float": "nan"} in a .jsonl file,
-    because JSON has no NaN.
+    parameters. If there are evaluations, a last row, after all steps, has no other
+    metrics. If a value was not measured, its field in a .csv file is empty, and its
+    name is missing in a .jsonl file. NaN is written as {"$float": "nan"} in a .jsonl
+    file, because JSON has no NaN.
 
     Args:
       path: Path of the file, which ends in .csv or .jsonl.
