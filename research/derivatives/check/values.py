@@ -219,6 +219,8 @@ class Values:
     def remainder(self, rate: float) -> float:
         """Return the order in h of the remainder |f(x + h v) - f(x) - h rate|.
 
-        As elsewhere in this class, f stands for ⟨w, f⟩.
+        f stands for ⟨w, f⟩ with the weights w of the outputs, and `rate` is the
+        derivative to check, along the direction v. The order is about 2 for a correct
+        derivative and about 1 for a wrong one. It is NaN if noise hides the remainder.
         """
         return remainder_slope(self._values, self.length * rate, self.slope.noise)
