@@ -179,7 +179,7 @@ def jump_formula(order: int) -> tuple[np.ndarray, int]:
     Args:
       order: Order of the derivative that jumps, 1 to 5.
     Returns:
-      (weights, count), as of `formula`.
+      (weights, count), in the form that `formula` returns.
     """
     lower = np.arange(1 + order % 2, order, 2)
     powers = np.append(lower, order)
