@@ -63,11 +63,11 @@ class Slope(NamedTuple):
         """Return whether the central differences at small steps are close to a rate.
 
         The rate is the derivative that is checked, and `gap` is its distance from the
-        earlier estimate of the slope. At the two smallest steps with little noise, the
-        central difference must lie within gap / 4 of the rate. The noise may be far
+        earlier estimate of the slope. At the two smallest steps with little noise, both
+        central differences must lie within gap / 4 of the rate. The noise may be far
         below the rounding error that is assumed, if only small terms of f are computed
         in a low precision. So the test is repeated with the noise that the central
-        differences show.
+        differences show, and one of the two tests must succeed.
         """
         return any(
             len(apart) == _FEW and bool((apart < gap / 4).all())

@@ -109,8 +109,9 @@ class Values:
     def confirm(self) -> None:
         """Estimate the slope again with another step length.
 
-        If the second slope differs from the first, increase the error estimate. If the
-        second estimate does not confirm the jump at a kink, set the jump to 0.
+        The new error estimate is the largest of three numbers: the two error estimates,
+        and the distance between the two slopes. If the second estimate does not confirm
+        the jump at a kink, the jump is set to 0.
         """
         again, _ = self._at(OTHER * self.length)
         jump, error = (
