@@ -185,6 +185,7 @@ def classify_critical_point(
       ValueError: x is not a critical point (the message shows the norm of the
         gradient), x is empty, x or f(x) is not finite, scale or tolerance is not
         positive, or scale has another shape than x.
+      TypeError: x does not consist of real numbers, or tolerance is not a real number.
       NotInexactError: x is not floating or has more than one axis, or the value of f is
         not floating.
       NotScalarError: f does not return one number.
