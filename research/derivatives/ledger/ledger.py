@@ -31,9 +31,10 @@ class Ledger(LedgerFields):
         evaluation.
       value: f(*args), a number.
       grads: Gradient with respect to every argument, in the structure of the arguments,
-        with None for each leaf that is not floating. If f has several arguments,
-        `grads` is a tuple with a gradient for each argument. `grads` is None if f
-        cannot be differentiated in reverse mode, and `note` then gives the reason.
+        with None for each leaf without a derivative, such as an integer. If `explain`
+        was called with several arguments, `grads` is a tuple with a gradient for each
+        argument. `grads` is None if f cannot be differentiated in reverse mode, and
+        `note` then gives the reason.
       inputs: Dict from the name of each argument leaf to its value.
       output: Name of the output f(*args).
       note: Remark for the reader, or "".
