@@ -169,6 +169,7 @@ def certified_roots(
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
       seconds: Time after which the search stops. The search first completes the work
         that it has begun, on at most 256 boxes. The remaining boxes are then undecided.
+        The search also stops if more than 20,000 boxes are undecided.
     Returns:
       The `Roots`.
     Raises:
