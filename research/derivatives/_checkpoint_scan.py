@@ -34,7 +34,9 @@ def checkpoint_scan(
     - levels=2 divides the steps into about √T parts. It stores the first carry of each
       part. While reverse mode goes back through one part, the carries inside this part
       are stored.
-    - levels=3 divides each part into parts once more.
+    - levels=3 divides the steps into about T^(1/3) parts, and each part into about
+      T^(1/3) smaller parts. It stores the first carry of each part, and inside one part
+      at a time it does the same as levels=2.
 
     With L levels, about L T^(1/L) carries and the intermediate values of one step are
     stored at the same time. Value and gradient together compute each step L + 1 times.
@@ -47,8 +49,8 @@ def checkpoint_scan(
       init: First carry, a pytree of arrays.
       xs: A pytree of arrays of shape (T, ...), or None if `length` is given.
       levels: Number of levels, 1, 2 or 3. Not used if memory_bytes is given.
-      memory_bytes: Largest temporary memory of XLA in bytes, or None to use `levels`.
-        The smallest number of levels that needs at most this memory is used. To measure
+      memory_bytes: Limit of the temporary memory of XLA in bytes, or None to use
+        `levels`. The smallest number of levels within the limit is used. To measure
         the memory, a program is compiled for 1 level, then for 2 and 3 levels until the
         memory is small enough. This program computes the sum of squares of all outputs,
         and the gradient of this sum with respect to init, xs and the arrays that f
@@ -63,7 +65,8 @@ def checkpoint_scan(
         of the arrays of xs differ in length from each other or from `length`; xs and
         `length` are both None; or every number of levels needs more than memory_bytes
         (the message says how much each number of levels needs).
-      TypeError: f is not a function of (carry, x).
+      TypeError: f is not a function of (carry, x), memory_bytes is not a number, or
+        `length` is not an integer.
     References:
       Griewank & Walther, Evaluating Derivatives, 2nd ed., SIAM 2008, chapter 12.
     Example:

@@ -35,9 +35,9 @@ class HessianSpectrum(NamedTuple):
     """Some eigenvalues of a Hessian, with their eigenvectors and residuals.
 
     Attributes:
-      values: The eigenvalues, a NumPy array of shape (count,). They are descending for
-        which="largest", ascending for "smallest", and have descending absolute values
-        for "magnitude".
+      values: The eigenvalues, a NumPy array of shape (count,). The order depends on the
+        argument `which` of `hessian_spectrum`: descending for "largest", ascending for
+        "smallest", and descending absolute values for "magnitude".
       vectors: Eigenvectors of length 1, in the structure of x and in the order of
         `values`. A leaf of x of shape s becomes an array of shape (count, *s).
       residuals: |H v - λ v| for each eigenvalue λ and its vector v, shape (count,). H

@@ -261,7 +261,7 @@ def _abscissae(x: Any) -> np.ndarray:
     same = np.flatnonzero(steps == 0)
     if len(same):
         raise ValueError(
-            f"abscissae must differ; got x[{same[0]}] = x[{same[0] + 1}] = "
+            f"x must not have equal abscissae; got x[{same[0]}] = x[{same[0] + 1}] = "
             f"{values[same[0]]}. Average samples with equal abscissae, or remove all "
             "but one of them."
         )

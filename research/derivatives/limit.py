@@ -31,7 +31,8 @@ class LimitTable(NamedTuple):
         estimate is |quotient - limit| if this exceeds the rounding error. Otherwise the
         estimate is C h^p, where the constant C is such that C h^p equals
         |quotient - limit| at the reference step. If no step qualifies as the reference
-        step, the estimate is 0, or nan where the quotient or `limit` is nan.
+        step, the estimate is 0, or nan where the quotient or `limit` is nan. In these
+        comparisons, the rounding error includes the error bound of `limit`.
       rounding: Estimated rounding error at each step, shape (K,). The errors of f and
         of x + h contribute ε (|f| + |x f'|) / 2 times the sum of the absolute weights
         of f in the formula, divided by h. Here |f| is the largest of the values in the
@@ -123,17 +124,20 @@ def limit_table(
 ) -> LimitTable:
     """Tabulate difference quotients whose limit is f'(x), and estimate their errors.
 
+    Let h be the step, and i the imaginary unit. The errors in this list are those
+    without rounding.
+
     * "forward": (f(x + h) - f(x)) / h, error O(h).
     * "central": (f(x + h) - f(x - h)) / (2 h), error O(h²).
     * "richardson": (4 D(h / 2) - D(h)) / 3 with the central quotient D, error O(h⁴).
     * "complex": Im f(x + ih) / h, error O(h²) without cancellation. f must be analytic
       and must accept complex numbers.
 
-    Here x is the point and h the step, and the stated errors are those without
-    rounding. Rounding adds an error of about ε |f| / h to the first three schemes,
-    where ε is the relative spacing of the dtype. If the error of a scheme is O(h^p),
-    and x, f and its derivatives are neither very large nor very small, the total error
-    is smallest at a step near ε^(1 / (p + 1)). At smaller steps the total error grows.
+    Rounding adds an error of about ε |f| / h to the first three schemes, where ε is the
+    relative spacing of the dtype. If the error of such a scheme without rounding is
+    O(h^p), and x, f and its derivatives are neither very large nor very small, the
+    total error is smallest at a step near ε^(1 / (p + 1)). At smaller steps the total
+    error grows.
 
     Args:
       f: Function of a NumPy number that computes in the dtype of its argument.

@@ -273,10 +273,11 @@ def _taken(
             taken.append(parameter.name)
         elif parameter.default is parameter.empty:
             owner = title(g) if is_target else f"dependencies[{name!r}]"
-            choice = ", ".join(sorted(known - {source}))
+            choice = ", ".join(sorted(known - {source})) or "there are none"
             raise ValueError(
                 f"{owner} takes {parameter.name!r}, which is neither {source} nor a "
-                f"dependency ({choice})."
+                f"dependency ({choice}). Add {parameter.name!r} to dependencies, or "
+                "give this argument a default."
             )
     return tuple(taken)
 

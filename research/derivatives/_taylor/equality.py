@@ -25,14 +25,14 @@ _PLAIN = frozenset(["_flatten_jvp", "_get_result_paths_thunk"])
 def equal_params(
     mine: Mapping[str, Any], other: Mapping[str, Any], depth: int = DEPTH
 ) -> bool:
-    """Return whether two equations of one primitive have equal parameters.
+    """Return whether two jaxpr equations of one primitive have equal parameters.
 
-    The parameter that contains the derivative rule of a custom function is not
-    compared.
+    If the equations call custom functions, the derivative rules of these two functions
+    are not compared. Derivative rules inside other parameters are compared.
 
     Args:
       mine, other: Parameters of the two equations.
-      depth: Depth to which nested derivative rules are compared, as in `equal`.
+      depth: Depth to which such inner rules are compared, as in `equal`.
     """
     return mine.keys() == other.keys() and all(
         equal(mine[name], other[name], depth) for name in mine if name != RULE
@@ -40,7 +40,7 @@ def equal_params(
 
 
 def equal(a: Any, b: Any, depth: int = DEPTH) -> bool:
-    """Return whether two constants or parameters of equations are equal for certain.
+    """Return whether two constants or parameters of jaxpr equations are equal.
 
     False means that they differ or that this is unknown. Jaxprs are equal if they have
     the same equations and the same constants, also in the jaxprs inside them. Arrays
@@ -141,7 +141,7 @@ def _equal_equations(mine: Any, other: Any, depth: int) -> bool:
 
 
 def have_one_rule(mine: Any, other: Any) -> bool:
-    """Return whether two equations call custom functions with the same derivative rule.
+    """Return whether two jaxpr equations call functions with the same derivative rule.
 
     The result is True if both rules are the same Python function, called with arguments
     of the same structure. It is False if they are not, or if JAX does not show the

@@ -103,7 +103,7 @@ def times(factor: float, coefficient: Coefficient) -> Coefficient:
 
 
 def total(terms: Iterable[Coefficient]) -> Coefficient:
-    """Return the sum of terms; None counts as zero, and is returned if all are zero."""
+    """Return the sum of terms. None counts as zero; if all are None, so is the sum."""
     result = None
     for term in terms:
         if term is not None:

@@ -671,11 +671,11 @@ def power(x: Interval, y: Interval) -> Interval:
 
     x and y are arrays of intervals. If every interval in y is a single integer, x^y is
     computed by products. If every interval in y is the single number 0.5, x^y is the
-    square root. Otherwise x^y is e^(y log x) over the
-    part of x above 0, because a negative number has real powers with integer exponents
-    only. If x then contains negative numbers, `trouble` of the result is
-    MAYBE_UNDEFINED (x^y may have no value), and if y also contains an integer, the
-    result is the whole real line.
+    square root. Otherwise x^y is enclosed as e^(y log x) over the part of x that is not
+    negative. `trouble` of the result is then MAYBE_UNDEFINED (x^y may have no value) if
+    x contains negative numbers, or if x contains 0 and y contains a number that is 0 or
+    negative. If x contains negative numbers and y an integer, the result is the whole
+    real line.
     """
     if y.is_point and np.all(y.low == np.rint(y.low)) and np.all(np.abs(y.low) < 2**31):
         return _integer_powers(x, y)

@@ -73,7 +73,10 @@ def point(value: Any) -> Interval:
 
 
 def check_exact(x: Interval) -> None:
-    """Raise NotImplementedError if float64 cannot hold the integers of an interval."""
+    """Raise NotImplementedError if an integer in an interval may lie beyond 2^53.
+
+    Beyond 2^53, float64 does not contain every integer.
+    """
     ends = (int(np.min(x.low, initial=0)), int(np.max(x.high, initial=0)))
     if max(map(abs, ends)) > 2**53:
         raise NotImplementedError(
@@ -93,7 +96,10 @@ def interval(low: Any, high: Any, *causes: Interval) -> Interval:
 
 
 def worst(*intervals: Interval) -> np.ndarray:
-    """Return the largest `trouble` of several intervals for each entry, or FINE."""
+    """Return the largest `trouble` of several intervals for each entry.
+
+    Without intervals, the result is FINE.
+    """
     trouble = np.asarray(FINE)
     for one in intervals:
         if one.trouble.ndim or one.trouble > 0 or trouble.ndim:

@@ -86,10 +86,11 @@ def _inverse(matrices: np.ndarray) -> np.ndarray:
 def eigenvalue_bounds(symmetric: Interval) -> tuple[np.ndarray, np.ndarray]:
     """Bound the eigenvalues of all symmetric matrices in an interval matrix A.
 
-    The extreme eigenvalues of a symmetric matrix A are the extreme values of xᵀAx /
-    xᵀx. Let the columns of Q be approximate eigenvectors of the midpoint of A, so QᵀAQ
-    is almost diagonal. With x = Q y, the quotient is yᵀQᵀAQy / yᵀQᵀQy. Gershgorin's
-    circles of QᵀAQ bound the numerator, and those of QᵀQ bound the denominator.
+    The extreme eigenvalues of a symmetric matrix M are the extreme values of xᵀMx /
+    xᵀx. Let the columns of Q be approximate eigenvectors of the midpoint of A, so QᵀMQ
+    is almost diagonal for a matrix M near the midpoint. With x = Q y, the quotient is
+    yᵀQᵀMQy / yᵀQᵀQy. Gershgorin's circles of QᵀAQ bound the numerator, and those of QᵀQ
+    bound the denominator, each divided by yᵀy.
 
     Args:
       symmetric: Interval matrices A, shape (..., n, n).

@@ -732,7 +732,7 @@ def _mul_add(a: Interval, b: Interval, c: Interval, **params: Any) -> Interval:
 
 
 def scattered(equation: Any, inputs: Sequence[Interval]) -> Interval:
-    """Enclose the result of a scatter: updates are added to an operand, or replace it.
+    """Enclose a scatter, which adds updates to entries of an operand or replaces them.
 
     Args:
       equation: Jaxpr equation of the scatter.

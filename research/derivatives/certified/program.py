@@ -95,7 +95,7 @@ def evaluate(
       inputs: Enclosures of the arguments.
       lines: Dict from a line of the program to the name of an operation. Each line at
         which a comparison may have both answers or a value may be undefined is added to
-        this dict.
+        this dict. None means that these lines are not recorded.
     Returns:
       List with the enclosure of each result, in the order of the program.
     Raises:

@@ -159,9 +159,9 @@ def certified_roots(
 ) -> Roots:
     """Find the roots of f(x) = 0 in a box, and prove that there are no others.
 
-    Each root is returned as a small box that contains exactly one root. Boxes for which
-    nothing could be proved are returned as undecided. If there are none, `complete` is
-    True in the result, and there are no other roots.
+    Each proved root is returned as a small box that contains exactly one root. Boxes
+    for which nothing could be proved are returned as undecided. If no box is undecided,
+    `complete` is True in the result, and there are no other roots.
 
     Args:
       f: Function of an array of shape (n,) that returns an array of shape (n,), which
@@ -169,6 +169,7 @@ def certified_roots(
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
       seconds: Time after which the search stops. The search first completes the work
         that it has begun, on at most 256 boxes. The remaining boxes are then undecided.
+        The search also stops if more than 20,000 boxes are undecided.
     Returns:
       The `Roots`.
     Raises:
@@ -209,7 +210,7 @@ def certified_critical_points(
     A critical point is a root of the gradient. Its kind follows from the signs of the
     eigenvalues of the Hessian (Sylvester's law of inertia). All bounds are proved:
     lower ends are rounded down and upper ends up. Boxes for which nothing could be
-    proved are returned as undecided. If there are none, `complete` is True in the
+    proved are returned as undecided. If no box is undecided, `complete` is True in the
     result, and there are no other critical points. A critical point with a singular
     Hessian cannot be proved in this way. It stays in a small box that is undecided.
 
@@ -643,8 +644,9 @@ def certified_minimum(
     The box is cut into smaller boxes. A smaller box is dropped if a lower bound of f in
     it is above the smallest value of f that is known so far. Let X be a smaller box, m
     its midpoint, and ∇f(X) the enclosure of the gradient over X. One lower bound of f
-    in X follows from the enclosure of f over X, and another one from the mean value
-    form f(m) + ∇f(X) (X - m). The larger of the two is used.
+    in X follows from the enclosure of f over X. If f is proved to be smooth in X,
+    another one follows from the mean value form f(m) + ∇f(X) (X - m), and the larger of
+    the two is used.
 
     Args:
       f: Function of an array of shape (n,) that returns one number, and that JAX can
@@ -779,18 +781,20 @@ def curvature_bound(
 ) -> CurvatureBound:
     """Bound the eigenvalues of the Hessian of f over a box.
 
-    If L = max(|low|, |high|), the gradient of f has the Lipschitz constant L in the
-    box, and gradient descent with a rate below 2 / L never increases f while it stays
-    in the box.
+    Every eigenvalue of the Hessian in the box lies between `low` and `high` of the
+    result. Let L = max(|low|, |high|). The gradient of f then has the Lipschitz
+    constant L in the box, and gradient descent with a rate below 2 / L never increases
+    f while it stays in the box.
 
     Args:
       f: Function of an array of shape (n,) that returns one number, and that JAX can
         trace and differentiate twice.
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
-      tolerance: The search for an upper bound stops when the bound is proved to be
-        within tolerance · |λ| of λ, the largest eigenvalue at some point of the box.
-        The search for a lower bound does the same for the smallest eigenvalue μ, with
-        max(|λ|, |μ|) instead of |λ|.
+      tolerance: Let λ be `reached` of the result, a proved lower bound of the largest
+        eigenvalue at some point of the box. The search for `high` stops when high - λ
+        is at most tolerance · |λ|. Let μ be a proved upper bound of the smallest
+        eigenvalue at some point of the box. The search for `low` stops when μ - low is
+        at most tolerance · max(|λ|, |μ|).
       most_boxes: Number of boxes after which the search stops. Each of the two bounds
         gets half of them. If the search stops here, the bounds are valid but farther
         apart.

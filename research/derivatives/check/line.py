@@ -257,9 +257,10 @@ class Line:
         """Return whether the rate of change along v is nearly constant close to x.
 
         The rate is the derivative of ⟨w, f⟩ along v. It is computed at x and at four
-        random points, whose entries differ from those of x by at most 4 eps |x|. The
-        result is True if any two of these rates differ by at most 10 % of the largest
-        absolute rate. `eps` is the relative spacing of the floats.
+        random points. Each entry of such a point is the entry of x times a number
+        between 1 - 4 eps and 1 + 4 eps, where `eps` is the relative spacing of the
+        floats. The result is True if no two of the five rates differ by more than 10 %
+        of the largest absolute rate.
         """
         random = np.random.default_rng(0)
         rates = []

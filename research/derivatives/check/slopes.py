@@ -63,11 +63,11 @@ class Slope(NamedTuple):
         """Return whether the central differences at small steps are close to a rate.
 
         The rate is the derivative that is checked, and `gap` is its distance from the
-        earlier estimate of the slope. At the two smallest steps with little noise, the
-        central difference must lie within gap / 4 of the rate. The noise may be far
+        earlier estimate of the slope. At the two smallest steps with little noise, both
+        central differences must lie within gap / 4 of the rate. The noise may be far
         below the rounding error that is assumed, if only small terms of f are computed
         in a low precision. So the test is repeated with the noise that the central
-        differences show.
+        differences show, and one of the two tests must succeed.
         """
         return any(
             len(apart) == _FEW and bool((apart < gap / 4).all())
@@ -81,10 +81,11 @@ class Slope(NamedTuple):
         """Return whether the central differences at small steps are far from a slope.
 
         The slope is the earlier estimate, and `gap` is its distance from the derivative
-        that is checked. At the two smallest steps with little noise, the central
-        difference must be farther than gap / 2 from the slope. The two must be close to
-        each other, because the error of a smooth f falls to a quarter from step to
-        step.
+        that is checked. At the two smallest steps with little noise, both central
+        differences must be farther from the slope than gap / 2, and farther than half
+        the difference between the two. If f is smooth and the slope is right, the error
+        of a central difference falls to a quarter from step to step, so the second
+        condition fails.
         """
         apart = self._at_small_steps(_SAME * self.unsure < gap) - slope
         least = np.min(np.abs(apart), initial=np.inf)
@@ -239,8 +240,8 @@ def noise_of_levels(
     |f| and |f'|. The second term is there because x is rounded too.
 
     Args:
-      nudged: Measured rounding errors at NUDGED_OFFSETS, shape (2 len(NUDGED),). NaN
-        where the error is unknown.
+      nudged: Measured rounding error at each of NUDGED_OFFSETS, shape (14,). NaN where
+        the error is unknown.
       values: Values of f at OFFSETS.
       floor: Lower bound of the result.
       epsilon: Relative spacing ε of the floats in which f is computed.
@@ -287,8 +288,9 @@ def remainder_slope(
     """Return the order of the Taylor remainder |f(x + h v) - f(x) - h f'(x) v| in h.
 
     The order is measured at the smallest steps whose remainder exceeds 20 times the
-    noise. The order is 2 for a correct derivative. It is 1 for a wrong derivative,
-    because the remainder then contains a term in h.
+    noise. For a correct derivative, the order is about 2, or higher if the second
+    derivative along v is 0. For a wrong derivative, the order is about 1, because the
+    remainder contains a term in h.
 
     Args:
       values: Values f(x + h v) at h = 0, ±1, ±1/2, ..., ±2^-26 in ascending order.

@@ -109,8 +109,9 @@ class Values:
     def confirm(self) -> None:
         """Estimate the slope again with another step length.
 
-        If the second slope differs from the first, increase the error estimate. If the
-        second estimate does not confirm the jump at a kink, set the jump to 0.
+        The new error estimate is the largest of three numbers: the two error estimates,
+        and the distance between the two slopes. If the second estimate does not confirm
+        the jump at a kink, the jump is set to 0.
         """
         again, _ = self._at(OTHER * self.length)
         jump, error = (
@@ -219,6 +220,8 @@ class Values:
     def remainder(self, rate: float) -> float:
         """Return the order in h of the remainder |f(x + h v) - f(x) - h rate|.
 
-        As elsewhere in this class, f stands for ⟨w, f⟩.
+        f stands for ⟨w, f⟩ with the weights w of the outputs, and `rate` is the
+        derivative to check, along the direction v. The order is about 2 for a correct
+        derivative and about 1 for a wrong one. It is NaN if noise hides the remainder.
         """
         return remainder_slope(self._values, self.length * rate, self.slope.noise)

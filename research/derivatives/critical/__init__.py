@@ -45,7 +45,8 @@ def critical_points(
 
     - undamped steps x <- x - H⁺ ∇f, where H⁺ is the pseudoinverse of the Hessian;
     - damped steps x <- x - s H⁺ ∇f, where s is the number in 1, 1/2, ..., 1/1024 that
-      gives the shortest gradient;
+      gives the shortest gradient. A Levenberg-Marquardt step is used instead if it
+      gives a shorter gradient;
     - undamped steps from the end points of the second run.
 
     For each start, the best point is the one with the shortest gradient. If the Newton
@@ -72,7 +73,7 @@ def critical_points(
     gradient does not become as small as its rounding error, the point is dropped. A
     point with a singular Hessian is dropped at once if its gradient is longer than
     ε^0.55 times the longest gradient at a start. Here ε is the relative spacing of the
-    floats, so ε^0.55 is 2e-9 in float64.
+    floats, so ε^0.55 is about 2e-9 in float64.
 
     The points and their kinds do not change if f is multiplied by a power of two. If
     the unit of a coordinate changes by a power of two, the points change accordingly,
@@ -184,6 +185,7 @@ def classify_critical_point(
       ValueError: x is not a critical point (the message shows the norm of the
         gradient), x is empty, x or f(x) is not finite, scale or tolerance is not
         positive, or scale has another shape than x.
+      TypeError: x does not consist of real numbers, or tolerance is not a real number.
       NotInexactError: x is not floating or has more than one axis, or the value of f is
         not floating.
       NotScalarError: f does not return one number.

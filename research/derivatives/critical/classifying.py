@@ -45,7 +45,8 @@ class CriticalPoint(NamedTuple):
       x: Coordinates of the point, shape (n,).
       value: f(x).
       gradient_norm: Norm of the gradient at x.
-      eigenvalues: Eigenvalues of the Hessian, ascending, shape (n,).
+      eigenvalues: Eigenvalues of the Hessian, ascending, shape (n,). NaN if the Hessian
+        is not finite.
       kind: "minimum", "maximum", "saddle", or "degenerate". A point is "degenerate" if
         an eigenvalue of its Hessian is zero, if the gradient at points around x does
         not change as an eigenvalue predicts, or if the Hessian is not finite.
@@ -53,7 +54,8 @@ class CriticalPoint(NamedTuple):
         to this point. The estimate is about 2 / (3 β L), where β = ‖H⁻¹‖ for the
         Hessian H at x, and L estimates the Lipschitz constant of the Hessian from
         samples around x. L is not a bound, so the estimate is not a guarantee.
-        `newton_radius` is 0 for a degenerate point.
+        `newton_radius` is 0 for a degenerate point, and if the samples give no
+        estimate.
       order: Order of the derivatives that decide the kind, or the note of a degenerate
         point: 2, 3 or 4. It is 0 if higher derivatives or values of f decide, or if the
         note is "undecided".
@@ -96,7 +98,7 @@ class Judged(NamedTuple):
 def judged(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> Judged:
     """Return the point y with the evidence for its kind.
 
-    f is sampled if the Hessian does not decide the kind.
+    f is sampled if the Hessian is finite and does not decide the kind.
 
     Args:
       land: The function f in scaled coordinates.

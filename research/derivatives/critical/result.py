@@ -12,7 +12,7 @@ class CriticalPoints(tuple):
     This class is a tuple of `CriticalPoint`s.
 
     Attributes:
-      starts: Number of all starts: the sum of the five numbers below.
+      starts: Number of all starts: the sum of the next five numbers.
       converged: Number of starts that reached a critical point inside the bounds.
       outside: Number of starts whose search ended outside the bounds.
       stalled: Number of starts whose search stalled where the gradient does not vanish.

@@ -73,8 +73,8 @@ def with_larger_roundings(f: Callable[..., Any]) -> Callable[..., Any]:
 
     Returns:
       Function (signs, *args) -> value. `signs` is an array of 61 random numbers 1 and
-      -1 (the constant SIGNS is 61). The operations use them in turn, from the first one
-      again after the last.
+      -1 (the constant SIGNS is 61). The k-th rounded result, counted from 0, uses
+      signs[k % 61].
     """
 
     def noisy(signs: jax.Array, *args: Any) -> Any:

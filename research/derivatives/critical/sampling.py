@@ -51,7 +51,8 @@ class Evidence(NamedTuple):
       smooth: Whether f changes by equal amounts (even power) or by opposite amounts
         (odd power) on opposite sides of the point.
       distance: Smallest distance at which the change of f is visible, in the scaled
-        coordinates of `Landscape`. 0 if no change is visible.
+        coordinates of `Landscape`. 0 if no change is visible, and in most cases if the
+        samples do not decide.
       reason: Reason why the samples do not decide, or "".
     """
 

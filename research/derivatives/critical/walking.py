@@ -78,11 +78,11 @@ class Model(NamedTuple):
         return self.scale * np.einsum("kij,kj->ki", self.vectors, inverse * along)
 
     def damped_moves(self) -> Float[np.ndarray, "k s n"]:
-        """Compute Levenberg-Marquardt steps (H² + μ)⁻¹ H ∇f for several numbers μ.
+        """Compute Levenberg-Marquardt steps (H² + μ I)⁻¹ H ∇f for five numbers μ.
 
-        H and ∇f are in the scaled coordinates, and the steps are converted to the
-        original ones. √μ is 1, 1e-2, 1e-4, 1e-6 or 1e-8 times the largest absolute
-        eigenvalue of H. The result has shape (k, s, n), where s is the number of μ.
+        H and ∇f are in the scaled coordinates, and I is the identity matrix. The steps
+        are converted to the original coordinates. √μ is 1, 1e-2, 1e-4, 1e-6 or 1e-8
+        times the largest absolute eigenvalue of H. The result has shape (k, 5, n).
         """
         along = self._along()
         damping = (np.abs(self.values).max(axis=1)[:, None] * DAMPING) ** 2
@@ -104,9 +104,10 @@ def walks(land: Landscape, starts: Float[np.ndarray, "k n"]) -> list[Walks]:
     steps from the starts. The third makes undamped steps from the end points of the
     second. Damped steps must shorten the gradient. So they stall in a curved valley
     of f with a degenerate bottom, where undamped steps continue. Undamped steps may
-    leap away from a zero that is already close. The best end point of a start is the
-    one with the shortest gradient. If the Newton step there is longer than 1e-3, the
-    second and third run are repeated from this point, at most three times.
+    leap away from a zero of the gradient that is already close. The best end point of a
+    start is the one with the shortest gradient. If the largest absolute entry of the
+    Newton step from this point exceeds 1e-3, the second and the third run are repeated
+    from this point, at most three times.
     """
     damped = _damped(land, starts)
     led = [_undamped(land, starts), damped, _undamped(land, damped.ends)]
@@ -217,9 +218,9 @@ def lengthened(
 ) -> Float[np.ndarray, "n"] | None:
     """Return the point with the shortest gradient among y - m H⁺ ∇f for several m.
 
-    Here m >= 1, and H⁺ is the pseudoinverse of the Hessian. At a zero of multiplicity
-    m, the step with this m is as good as Newton's step at a simple zero. The result is
-    None if no step shortens the gradient.
+    Here m >= 1, and H⁺ is the pseudoinverse of the Hessian. Near a zero of the gradient
+    of multiplicity m, the step with this m is as good as Newton's step near a simple
+    zero. The result is None if no step shortens the gradient.
     """
     values, model = _model(land, y[None])
     trials = land.rounded(y - TIMES[:, None] * model.newton_moves(land.eps))

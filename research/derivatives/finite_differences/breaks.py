@@ -26,16 +26,18 @@ def quiet_part(ladder: Ladder) -> tuple[Ladder, np.ndarray, int] | None:
     """Return the levels below the first window with more noise than rounding errors.
 
     A ladder has values of f at many distances from x, which are its levels, and in
-    windows. A window is a group of points near a distance. A window has more noise than
-    rounding errors if its noise is above 30 times `rounding`. The rounding errors of
-    some functions, such as those with matrix products, are a few times larger than
-    `rounding`. So smaller noise counts only if it exceeds three times that of all
-    windows at smaller distances, and if all windows at larger distances show it too.
+    windows. A window is a group of points near a distance. Let s be the noise of a
+    window, divided by the rounding error that the function `rounding` estimates there.
+    Let b be the largest s of the windows at smaller distances, but at least 1. A window
+    has more noise than rounding errors in two cases: if s is above 30, or if s is above
+    3 b in this window and in all windows at larger distances. The rounding errors of
+    some functions, such as those with matrix products, are a few times larger than the
+    estimate, so the second case compares s with b and not with 1.
 
     Returns:
       (ladder of the levels below this window, rounding error at each of these levels,
-      index of the window), or None if it is the first window or there is no such
-      window.
+      index of the window). The rounding error is b times the estimate. The result is
+      None if the first window already has more noise, or if no window has.
     """
     share = windows_noise(ladder) / rounding(ladder)[ladder.places]
     before = np.maximum.accumulate(np.append(1.0, share[:-1]))

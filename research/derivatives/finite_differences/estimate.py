@@ -260,9 +260,9 @@ def finite_difference(
       x: Point of the derivative, a finite real number.
       order: Order of the derivative, 1 to 4. Noise hides derivatives of higher order.
         For a higher order n call `derivative(f, x, order=n)`, if JAX can trace f.
-      scheme: "auto" and "central" both use values of f on both sides of x. "forward"
-        gives the derivative from the right, and "backward" the one from the left. They
-        ignore f on the other side.
+      scheme: "auto" and "central" have the same meaning: values of f on both sides of x
+        are used. "forward" gives the derivative from the right and ignores f on the
+        left. "backward" gives the derivative from the left and ignores f on the right.
       strict: Whether a verdict other than "ok" raises an error.
     Returns:
       A `FiniteDifference`: the derivative with its bound and verdict.

@@ -83,8 +83,10 @@ def settle(column: Column, end: int | None = None) -> Estimate:
     A level is one step length. Large steps may agree with each other because they skip
     the oscillations of f. So the search starts at the smallest step and stops at the
     first level that contradicts two levels with smaller steps. The bound of the result
-    is 1.5 times the bound of the chosen estimate. It is larger if estimates of similar
-    bounds at neighbouring levels differ by more than four of these bounds.
+    is 1.5 times the larger of two numbers, plus the rounding error of the estimate. The
+    first number is the bound of the chosen estimate. The second is a quarter of the
+    largest distance from the chosen estimate to an estimate that is at most two levels
+    away and whose bound is at most eight times as large.
 
     Args:
       column: Best estimate of each level.
@@ -121,8 +123,9 @@ def growth(
     Returns:
       (power, sizes that were fitted). The power is the slope of log2 size against log2
       step. The result is (inf, empty array) in two cases: if no four consecutive sizes
-      are more than ten times as large as the noise, or if at least two sizes at smaller
-      steps are less than half the median of the fitted sizes.
+      are more than ten times as large as the noise, or if the sizes vanish at smaller
+      steps. They vanish if, for at least two steps smaller than the fitted ones, size
+      plus noise is less than half the median of the fitted sizes.
     """
     stands_out = np.isfinite(sizes) & (sizes > 10 * noise) & (sizes > 0)
     # A single size may be noise, so four in a row are required.

@@ -28,9 +28,10 @@ def noise_bounds(ladder: Ladder, sampler: Sampler | None = None) -> np.ndarray:
 
     - Rounding error: ε (|f| + |x f'|) / 2, because f rounds its value and the
       intermediate results that it computes from x. Here ε is the relative spacing of
-      the floats that f returns. If the windows show less noise, this part is the noise
-      in the windows, but at least ε |f| / 2. For example, (x - 1) g(x) does not have a
-      noise of ε |x f'| at x = 1, because x - 1 is exact.
+      the floats that f returns. If at least three windows show noise, and this noise
+      is smaller, this part is the noise in the windows, but at least ε |f| / 2. For
+      example, (x - 1) g(x) does not have a noise of ε |x f'| at x = 1, because x - 1 is
+      exact.
     - Noise in the windows. It is recognised by fifth and sixth differences, each
       divided by the size that such differences have for noise of size 1. For a smooth
       function, the sixth are then far smaller than the fifth. For noise, they are not

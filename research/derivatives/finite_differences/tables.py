@@ -31,7 +31,8 @@ class Table(NamedTuple):
       values: Estimates, shape (rows, levels). They are nan where a sample is
         missing.
       noise: Effect of the noise of f on each estimate, same shape.
-      is_even: Whether the estimates are extrapolated as a series in h².
+      is_even: Whether the powers of h in the extrapolated series increase by 2, as in a
+        series in h², and not by 1.
     """
 
     values: np.ndarray
@@ -55,12 +56,13 @@ class Table(NamedTuple):
         removes.
 
         The second change contains the noise of the estimate at half the step, which is
-        2^order times as large. In the first four rows of a series in h², half of that
-        noise is subtracted from the second change, because the last extrapolation is
-        reliable there. In the later rows, the largest of the three changes is
-        multiplied by three. The last extrapolation changes the estimate too little in
-        these rows: it gives almost no weight to the largest steps, and the series of f
-        may diverge at them. These numbers were chosen on random functions.
+        2^order times as large. If `is_even` is True, the rows are treated differently.
+        In the first four rows, half of that noise is subtracted from the second change,
+        because the last extrapolation is reliable there. In the later rows, the largest
+        of the three changes is multiplied by three. The last extrapolation changes the
+        estimate too little in these rows: it gives almost no weight to the largest
+        steps, and the series of f may diverge at them. These numbers were chosen on
+        random functions.
         """
         values = self.values
         change = np.full(values.shape, np.nan)
@@ -179,7 +181,7 @@ def jump_formula(order: int) -> tuple[np.ndarray, int]:
     Args:
       order: Order of the derivative that jumps, 1 to 5.
     Returns:
-      (weights, count), as of `formula`.
+      (weights, count), in the form that `formula` returns.
     """
     lower = np.arange(1 + order % 2, order, 2)
     powers = np.append(lower, order)

@@ -55,7 +55,7 @@ def contributions(
     Args:
       tape: Record of the evaluation of the function.
       equation: Equation of the tape.
-      adjoints: Adjoint of each output, or None.
+      adjoints: Adjoint of each output. None for an output without an adjoint.
     Returns:
       A tuple with the contribution to each input. An entry is None if the input does
       not depend on a differentiated input of the function. If the backward pass does

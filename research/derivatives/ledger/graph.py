@@ -26,12 +26,12 @@ class Node(NamedTuple):
     Attributes:
       title: Name of the input, or name and equation of the row. If the node has several
         rows, their function or lines of code, and their number.
-      value: Value as a short text.
-      adjoint: Adjoint as a short text, or "" if there is no adjoint.
+      value: Value as a short text. If the node has several rows, that of the last row.
+      adjoint: Adjoint of this value as a short text, or "" if there is no adjoint.
       kind: "input", "row" (one row of the table), "constant" (a row without an
-        adjoint), "fold" (several rows) or "output".
+        adjoint), "fold" (several rows) or "output" (the last row is the output).
       hint: Derivative rule in words, and the line of code. If the node has several
-        rows, the first and the last of them.
+        rows, the name of the first row, and the name and equation of the last row.
       rows: Positions of the rows of the node in `Ledger.rows`. Empty for an input.
     """
 
@@ -94,10 +94,10 @@ class _Share(NamedTuple):
 def make_graph(ledger: LedgerFields, largest: int = LARGEST) -> Graph:
     """Return the graph of a table of `explain`.
 
-    If the table has more rows than `largest`, neighbouring rows share a node. If a
-    function inside f has a custom derivative rule, a node contains the rows that
-    compute the value of the function, and an edge of kind "rule" shows what the rule
-    contributes to each input.
+    If the table has more rows than `largest`, neighbouring rows share a node. If the
+    table contains a call of a function with a custom derivative rule, one node contains
+    the rows that compute the value of this function, and edges of kind "rule" show what
+    the rule contributes to the inputs of the function.
 
     Args:
       ledger: Table of `explain`.
@@ -259,8 +259,9 @@ def fold(
 ) -> list[list[int]]:
     """Group the rows of a table of `explain` into at most `largest` groups.
 
-    A unit is a row of the table or an input. The grouping has three stages, and stops
-    as soon as there are few enough groups:
+    A unit is a row of the table or an input. Each input is a group of its own, which
+    does not count. The grouping has three stages, and stops as soon as at most
+    `largest` other groups are left:
 
     1. The units of each call of a function form one group, beginning with the innermost
        calls.
@@ -273,10 +274,10 @@ def fold(
     Args:
       places: (calls, line, alone) of each unit. `calls` are the numbers of the calls
         around the unit, from the outermost to the innermost. If `calls` is (CLOSED,
-        number), the unit is a row of a function with a custom derivative rule. It is
-        always grouped with its neighbours of the same number. `line` is the line of
-        code. If `alone` is True, as for inputs, the unit is a group of its own.
-      largest: Largest number of groups, not counting the units that are alone.
+        number) with the constant CLOSED of this module, the unit is a row of a function
+        with a custom derivative rule. It is always grouped with its neighbours of the
+        same number. `line` is the line of code. `alone` is True for an input.
+      largest: Largest number of groups, not counting the inputs.
     Returns:
       The groups, as lists of indices of units.
     Example:

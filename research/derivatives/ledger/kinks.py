@@ -71,9 +71,9 @@ class Kink(NamedTuple):
 
 
 def at_kinks(tape: Tape, names: dict[int, str]) -> list[Kink]:
-    """List the equations of a tape at which the derivative may not exist.
+    """List a `Kink` for each equation of a tape where the derivative may not exist.
 
-    These equations are at a tie: two compared values are equal (as in max(a, a)), or a
+    Such an equation is at a tie: two compared values are equal (as in max(a, a)), or a
     value is exactly at a kink or a jump (as in abs(0)). If the tape has a loop as one
     equation, the steps of the loop are not searched. If these steps, or the equations
     of another function inside an equation, could be at a tie, the equation has a `Kink`

@@ -31,9 +31,10 @@ class Ledger(LedgerFields):
         evaluation.
       value: f(*args), a number.
       grads: Gradient with respect to every argument, in the structure of the arguments,
-        with None for each leaf that is not floating. If f has several arguments,
-        `grads` is a tuple with a gradient for each argument. `grads` is None if f
-        cannot be differentiated in reverse mode, and `note` then gives the reason.
+        with None for each leaf without a derivative, such as an integer. If `explain`
+        was called with several arguments, `grads` is a tuple with a gradient for each
+        argument. `grads` is None if f cannot be differentiated in reverse mode, and
+        `note` then gives the reason.
       inputs: Dict from the name of each argument leaf to its value.
       output: Name of the output f(*args).
       note: Remark for the reader, or "".
@@ -85,7 +86,7 @@ class Ledger(LedgerFields):
         )
 
     def at_kinks(self) -> list[kinks.Kink]:
-        """Return a `Kink` for each row at a tie.
+        """Return a `Kink` for each row that is at a tie, or could be at one inside.
 
         A row is at a tie if its equation may have no derivative at its inputs, as for
         the max of two equal numbers, or abs at 0. Other ties are an argsort of equal
@@ -93,10 +94,11 @@ class Ledger(LedgerFields):
         on a branch cut, and equal eigenvalues with different adjoints.
 
         At a tie, the gradient is a convention of JAX. The steps of a scan are searched
-        only if `expand` shows them. If they are not searched and could be at a tie,
-        the scan has a `Kink` that says so. The same holds for functions inside other
-        equations, such as that of `lax.reduce`. The steps of a `while` loop are not
-        searched.
+        only if the argument `expand` of `explain` shows them. A function inside another
+        equation, such as that of `lax.reduce`, is not searched. If such a function, or
+        a step of a scan that is not searched, could be at a tie, the row has a `Kink`
+        that says so. A `while` loop is not searched and has no such `Kink`, because no
+        adjoint passes through the loop.
         """
         return kinks.at_kinks(self.recorded.tape, self.recorded.names)
 

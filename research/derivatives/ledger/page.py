@@ -40,8 +40,8 @@ def as_page(ledger: LedgerFields) -> str:
     """Return the page of a table of `explain` as the text of an HTML file.
 
     In the page, values are numbered: first the inputs from 0, and then the rows. The
-    element with the id "ledger" contains, as JSON, every value and adjoint with all its
-    digits.
+    element with the id "ledger" contains, as JSON, all digits of the values and
+    adjoints. Arrays of more than 1000 entries are left out.
     """
     graph = make_graph(ledger)
     words = {"title": heading_of(ledger), "answer": answer(ledger)}

@@ -80,8 +80,8 @@ def pull(
     Args:
       tape: Record of the evaluation of the function.
       equation: Equation of the tape.
-      adjoints: Adjoint of each output, or None.
-      before: Existing adjoint of each active input, or None.
+      adjoints: Adjoint of each output. None for an output without an adjoint.
+      before: Existing adjoint of each active input. None for an input without one.
     Returns:
       The new adjoints, in the order of the active inputs.
     Raises:
@@ -117,9 +117,9 @@ def pull_shared(
     Args:
       tape: Record of the evaluation of the function.
       equation: Equation of the tape.
-      adjoints: Adjoint of each output, or None.
-      before: Dict from each active node to its existing adjoint, or to None. A node is
-        the index of a value on the tape.
+      adjoints: Adjoint of each output. None for an output without an adjoint.
+      before: Dict from each active node to its existing adjoint, or to None if there is
+        none. A node is the index of a value on the tape.
     Returns:
       The new adjoints, in the order of `before`.
     """

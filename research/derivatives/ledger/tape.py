@@ -88,13 +88,14 @@ class OwnReverse:
       inputs: Nodes of the active inputs, those that depend on a differentiated input.
       outputs: Nodes of the outputs.
       pullback: Function from the adjoints of the outputs to the contributions to the
-        inputs.
+        adjoints of the active inputs.
       source: Line of the user's code.
       scope: Names of the enclosing scopes and of the rule, outermost first.
       arriving: Nodes whose values are the adjoints of the outputs.
       entries: Equations of the rule. They are at the end of the tape, because they are
         evaluated only in the backward pass.
-      contributions: Contribution to the adjoint of each input, or None.
+      contributions: Contribution to the adjoint of each active input. None if the
+        backward pass does not reach the call.
     """
 
     inputs: tuple[int, ...]
@@ -121,8 +122,9 @@ class OwnRule:
       inputs: Nodes of the active inputs, those that depend on a differentiated input.
       outputs: Nodes of the outputs.
       entries: Equations that compute the value of the function.
-      within: For a forward rule, a node for each input. The adjoint of this node is the
-        contribution of the rule to the input. None for a reverse rule.
+      within: For a forward rule, a node for each active input. The adjoint of this node
+        is the contribution of the rule to the adjoint of the input. None for a reverse
+        rule.
       reverse: The reverse rule, or None for a forward rule.
     """
 

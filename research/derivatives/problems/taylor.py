@@ -118,7 +118,7 @@ def _rate(u: Series) -> Series:
 def power(u: Series, n: Any) -> Series:
     """Return the Taylor series of the power u^n, for a real number n.
 
-    Let u_k and c_k be the coefficients of u and of u^n. For k >= 1 they satisfy
+    Let u_k and c_k be the coefficients of u and of u^n. u_0 must not be 0. For k >= 1,
     k u_0 c_k = Σ_j (n j - (k - j)) u_j c_{k-j}, with the sum over j from 1 to k.
     """
     n = mpf(n)
@@ -199,7 +199,7 @@ def atan(u: Series) -> Series:
 
 
 def erf(u: Series) -> Series:
-    """Return the Taylor series of erf u, by (erf u)' = 2 / √π e^(-u²) u'."""
+    """Return the Taylor series of erf u, by (erf u)' = (2 / √π) e^(-u²) u'."""
     return _integral(
         mpmath.erf(u.c[0]), _rate(u) * exp(-(u * u)) * (2 / mp.sqrt(mp.pi))
     )

@@ -63,8 +63,8 @@ class SparseDerivative(NamedTuple):
       matrix: The matrix in coordinate format, `jax.experimental.sparse.BCOO` of shape
         (outputs, inputs). `matrix.todense()` is the full matrix. The entries of x and
         of f(x) are numbered in the order of `jax.flatten_util.ravel_pytree`.
-      colours: Number of products J v and uᵀ J from which the matrix was read. One more
-        product checks the pattern.
+      colours: Number of products J v and uᵀ J of the matrix J with vectors v and u,
+        from which the matrix was read. One more product checks the pattern.
       pattern: The sparsity pattern with its colouring. Pass it to the next call, which
         then does not need to detect and colour it.
     """

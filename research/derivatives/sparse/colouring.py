@@ -57,13 +57,16 @@ def coloured(
 
     Args:
       pattern: Boolean matrix in CSR form.
-      forward, reverse: Whether products J v, and products uᵀ J, can be computed.
+      forward: Whether products J v of the matrix J with a vector v can be computed, so
+        that columns can be coloured.
+      reverse: Whether products uᵀ J with a vector u can be computed, so that rows can
+        be coloured.
       symmetric: Whether the matrix is symmetric. If it is, entry (i, j) may be read
         from entry (j, i).
     Returns:
       The `Colouring` with the fewest colours among those that were tried.
     Raises:
-      ValueError: forward and reverse are both False.
+      ValueError: forward is False, and reverse is False or symmetric is True.
     """
     best: Colouring | None = None
     for flipped in (False, True):
