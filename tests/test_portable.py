@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research import backend, cli, portable
+from research import backend, cli, portable, runs
 from research.cli import flags, reproduce
 from research.runs import _environment as environment
 from tests.bits import portable as networks
@@ -154,6 +154,24 @@ def test_a_portable_run_is_reproduced_with_pinned_libraries(tmp_path, monkeypatc
         reproduce.pin_libraries_of(file)
         assert len(asked) == times
     reproduce.pin_libraries_of(tmp_path / "none")
+
+
+@pytest.mark.parametrize("was", [True, False])
+def test_a_packed_portable_run_is_reproduced_with_pinned_libraries(
+    was, tmp_path, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(portable, "pin_libraries", lambda: asked.append(1))
+    run = runs.finish(
+        runs.open_run("toy", {}, tmp_path),
+        runs.Result("It descends.", (), {"loss": np.ones(1)}, {}),
+        seconds=1.0,
+    ).path
+    manifest = json.loads((run / "manifest.json").read_text("utf-8"))
+    manifest["environment"]["portable"] = "JAX" if was else None
+    (run / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    reproduce.pin_libraries_of(runs.archive.pack(run, tmp_path / "toy.zip"))
+    assert len(asked) == was
 
 
 def test_the_page_has_a_row_of_the_reference():

@@ -299,10 +299,8 @@ def _manifest_bytes(file: Path) -> bytes:
     """Read a manifest or a reference, or the manifest of a packed run."""
     if file.suffix != ".zip":
         return read_bytes(file, MOST_BYTES)
-    with zipfile.ZipFile(file) as packed:
-        (name,) = (n for n in packed.namelist() if n.endswith("/manifest.json"))
-        with packed.open(name) as opened:
-            return opened.read(MOST_BYTES)
+    with zipfile.ZipFile(file) as packed, packed.open("manifest.json") as opened:
+        return opened.read(MOST_BYTES)
 
 
 def _held_against(

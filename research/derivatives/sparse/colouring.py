@@ -82,7 +82,11 @@ def coloured(
             if best is None or found.total < best.total:
                 best = found
     if best is None:
-        raise ValueError("forward or reverse must be True; got False for both.")
+        alone = "forward" if symmetric else "forward or reverse"
+        raise ValueError(
+            f"{alone} must be True; got forward={forward}, reverse={reverse}, "
+            f"symmetric={symmetric}."
+        )
     return best
 
 
