@@ -138,7 +138,7 @@ def test_an_example_of_another_dataset_is_named(folder, tmp_path):
     shutil.copy(tmp_path / "other" / records.EXAMPLES, folder / records.EXAMPLES)
     opened = records.open_records(folder)
     assert len(opened.read([0, 6]).y) == 2
-    with pytest.raises(ValueError, match=r"has changed since .*: example 3 is another"):
+    with pytest.raises(ValueError, match=r"has changed since .*: example 3 differs"):
         opened.read([0, 3])
 
 
