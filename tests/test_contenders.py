@@ -246,11 +246,11 @@ def test_widening_ends_at_natural_limits():
         ),
         (
             {"x": Range(0.0, 1.0, "one_minus")},
-            "mine.x: a one_minus scale must lie in 0 <= low < high < 1",
+            "mine.x: a range on the one_minus scale needs 0 <= low < high < 1",
         ),
         (
             {"x": Range(-0.1, 0.9, "one_minus")},
-            "mine.x: a one_minus scale must lie in 0 <= low < high < 1",
+            "mine.x: a range on the one_minus scale needs 0 <= low < high < 1",
         ),
         (
             {"x": Range(0.1, 1.0, "logarithm")},

@@ -253,7 +253,7 @@ def winner(
       resamples, seed: Number of bootstrap resamples, and seed of the resampling.
     Returns:
       MINE = 1, OTHER = -1, or NONE = 0 if the procedure does not decide. "lower mean"
-      does not decide only if the two mean scores are equal.
+      always decides, unless the two mean scores are equal.
     Raises:
       ValueError: `procedure.decide` is unknown, `level` is not between 0 and 1, or a
         t-test has only one seed.

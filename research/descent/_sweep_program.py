@@ -43,7 +43,8 @@ class SweepProgram(NamedTuple):
     program.
 
     Attributes:
-      begin: For each device: function (runs, data) -> (states, initial values).
+      begin: For each device: function (runs, data) -> (states, values of the objective
+        at the initial parameters).
       orders: For each device: function (runs, epochs) -> the indices that the sampler
         draws in these epochs. The function returns None if `advance` draws the indices
         itself, or if the sampler draws none.

@@ -141,7 +141,7 @@ def open_run(
     provided that code, versions, processor and settings are the same as before: the
     bits of the result depend on these. Otherwise the checkpoints are deleted with a
     warning. Without a result and without usable checkpoints, the run starts from the
-    beginning. An earlier result stays until `finish` replaces it.
+    beginning. With `fresh`, an earlier result stays until `finish` replaces it.
 
     The manifest lists the devices, so this function starts JAX's backend. Call
     `backend.configure` before this function.

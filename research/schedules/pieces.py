@@ -76,9 +76,9 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
     check_sequence("boundaries", boundaries, "integers")
     if len(schedules) != len(boundaries) + 1:
         raise ValueError(
-            "join needs one boundary between every two schedules; got "
+            "join needs a boundary between each schedule and the next; got "
             f"{len(schedules)} schedules and boundaries={boundaries!r}. Give "
-            f"{max(len(schedules) - 1, 0)} of them."
+            f"{max(len(schedules) - 1, 0)} boundaries."
         )
     _check_boundaries(boundaries, "schedules")
 

@@ -103,8 +103,8 @@ def check_space(space: Space, owner: str = "") -> None:
             )
         if scale == "one_minus" and not (low >= 0 and high < 1):
             raise ValueError(
-                f"{where}: a one_minus scale must lie in 0 <= low < high < 1; got "
-                f"{low!r}..{high!r}."
+                f"{where}: a range on the one_minus scale needs 0 <= low < high < 1; "
+                f"got low={low!r}, high={high!r}."
             )
         if low >= high:
             raise ValueError(

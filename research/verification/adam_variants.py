@@ -213,8 +213,8 @@ def optax_acprop(
     Here g_t is a gradient, and m_t the moving average of the gradients with the decay
     β1 (`b1`). Because g_t - m_t = β1 (g_t - m_(t-1)), the spread around m_t is β1 times
     the spread around m_(t-1). With corrected=True, the rule therefore divides eps by
-    b1, eps_root by b1², and the updates by b1 from the second step on. The divisor of
-    the first step is 1 + eps.
+    b1 and eps_root by b1², and, from the second step on, the updates by b1. The divisor
+    of the first step is 1 + eps.
     """
     rule = optax.contrib.scale_by_acprop(b1, b2, eps, eps_root)
     if corrected:

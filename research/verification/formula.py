@@ -42,7 +42,9 @@ class Mistake(NamedTuple):
 
 
 class Formula(NamedTuple):
-    """A rule in arithmetic of fifty digits as its paper prints it, with known mistakes.
+    """A rule as its paper prints it, in arithmetic of fifty digits.
+
+    The mistakes are those that code of this rule often contains.
 
     Attributes:
       iterates: Generator function of (x, f, learning_rate, ...) that yields the

@@ -91,7 +91,8 @@ def network_workload(
       ValueError: validation is None, batch_size is larger than the number of training
         examples, or batch_size or num_epochs is not a positive integer.
       TypeError: The name is not a str, the model is not a Model, the loss is not a
-        function of two arguments, or train or validation is not a Batch.
+        function of two arguments, train is not a Batch, or
+        validation is neither None nor a Batch.
     Example:
       >>> x, y = jnp.ones((40, 3)), jnp.zeros(40, jnp.int32)
       >>> parts = Batch(x[:32], y[:32]), Batch(x[32:], y[32:])

@@ -334,7 +334,7 @@ def limit_of_slopes(
 
     Args:
       slopes: Slope at each length h in STEPS. Slopes that are not finite are skipped.
-      noise: Error of h times the slope at each length.
+      noise: Error of the product h · slope at each length.
     Returns:
       (limit, error estimate).
     """
@@ -349,7 +349,7 @@ def _extrapolated(
 
     Args:
       slopes: Slope at each length h in STEPS.
-      noise: Error of h times the slope at each length.
+      noise: Error of the product h · slope at each length.
       base: 4 if the error of a slope is a series in h², and 2 if it is one in h.
     """
     column, moved, best = slopes, noise / STEPS, (float("nan"), float("inf"))

@@ -138,7 +138,8 @@ def nodes(x: float, powers: np.ndarray) -> np.ndarray:
     """Return all points of a ladder as one array.
 
     First comes x, then the points x + 2^powers, then the points x - 2^powers, and then
-    the points in the windows.
+    the points in the windows. A window is a group of eight equally spaced points near
+    every fourth distance.
 
     Args:
       x: Point at the centre of the ladder.
