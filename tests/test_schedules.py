@@ -360,7 +360,7 @@ def test_bad_rate_raises(name, bad):
         ),
         (
             lambda: join([schedules.constant(1.0)], [5]),
-            "1 schedules and boundaries=\\[5\\]. Give 0 of them",
+            "1 schedules and boundaries=\\[5\\]. Give 0 boundaries",
         ),
         (
             lambda: join([schedules.constant(1.0)] * 3, [5, 5]),
