@@ -909,3 +909,111 @@ def test_a_tiny_leaf_does_not_hide_an_error_of_another(scale):
         assert check_derivative(loss, x, key, wrong).verdict == "wrong"
     if scale > 1e-10:
         assert check_derivative(loss, x, key).verdict == "right"
+
+
+DRAWS = {
+    "normal": lambda key: jax.random.normal(key, (6,)),
+    "uniform": lambda key: jax.random.uniform(key, (6,)),
+    "choice": lambda key: jax.random.choice(key, 50, (6,)).astype(float),
+    "with a dtype": lambda key: jax.random.normal(key, (6,), jnp.float32),
+}
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_other_random_numbers_in_float64_are_no_bug(name):
+    off = (
+        jax.enable_x64(False)
+        if hasattr(jax, "enable_x64")
+        else jax.experimental.enable_x64(False)
+    )
+    with off:
+        draw = lambda: DRAWS[name](jax.random.key(7))
+        drawn = draw()
+        loss = lambda x, z: jnp.sum(jnp.tanh(x * z) ** 2)
+        f, x = lambda x: loss(x, draw()), jnp.linspace(-1.0, 1.0, 6)
+        right = lambda x: jax.grad(loss)(x, drawn)
+        report = check_derivative(f, x, jax.random.key(0), right)
+        wrong = check_derivative(
+            f, x, jax.random.key(0), lambda x: 1.01 * right(x)
+        ).verdict
+    if name == "with a dtype":
+        assert (report.verdict, wrong) == ("right", "wrong")
+    else:
+        assert report.verdict == "unresolved"
+        assert "something else in float64" in report.explanation
+
+
+@pytest.mark.parametrize("grid", [jnp.linspace, jnp.logspace])
+def test_a_derivative_that_holds_constants_in_float32_is_no_bug(grid):
+    off = (
+        jax.enable_x64(False)
+        if hasattr(jax, "enable_x64")
+        else jax.experimental.enable_x64(False)
+    )
+    with off:
+        held = grid(0.1, 1.0, 12)
+        loss = lambda x, c: jnp.sum(jnp.tanh(x * c) ** 2)
+        f = lambda x: loss(x, grid(0.1, 1.0, 12))
+        x, key = jnp.linspace(-1.0, 1.3, 12), jax.random.key(0)
+        right = lambda x: jax.grad(loss)(x, held)
+        wrong = lambda x: right(x).at[3].multiply(1.001)
+        assert check_derivative(f, x, key, right).verdict == "right"
+        assert check_derivative(f, x, key, wrong).verdict == "wrong"
+
+
+@pytest.mark.parametrize("number", [20, 60])
+def test_an_error_is_found_although_most_entries_of_its_leaf_have_kinks(number):
+    """As in a lasso, where most of the weights are 0."""
+    random = np.random.default_rng(number)
+    chosen = random.choice(number, number // 5, replace=False)
+    x = np.zeros(number)
+    x[chosen] = random.normal(size=len(chosen))
+    inputs = random.normal(size=(2 * number, number))
+    targets = inputs @ x + random.normal(size=2 * number)
+    f = lambda x: jnp.mean((inputs @ x - targets) ** 2) + 0.3 * jnp.sum(jnp.abs(x))
+    factors = np.ones(number)
+    factors[chosen[0]] = 2.0
+    wrong = lambda x: jax.grad(f)(x) * factors
+    key = jax.random.key(0)
+    assert check_derivative(f, jnp.asarray(x), key).verdict == "kink"
+    report = check_derivative(f, jnp.asarray(x), key, wrong)
+    assert report.verdict == "wrong", report.text()
+
+
+LOOPS = {
+    "while": lambda a: jax.lax.while_loop(
+        lambda s: jnp.abs(s) > 1e-3, lambda s: 0.5 * s, a
+    ),
+    "newton": lambda a: jax.lax.fori_loop(0, 8, lambda _, s: 0.5 * (s + a / s), a),
+}
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_a_batch_of_loops_is_checked(name):
+    """Each has a number of steps of its own, so that the condition is an array."""
+    f = lambda x: jnp.sum(jax.vmap(LOOPS[name])(x) ** 2)
+    x = jnp.array([1.0, 5.0, 40.0])
+    assert check_derivative(f, x, jax.random.key(0)).verdict == "right"
+
+
+WHOLE = {
+    "sinc": jnp.sinc,
+    "lanczos": lambda x: jnp.sinc(x) * jnp.sinc(x / 3),
+    "triangle wave": lambda x: jnp.where(
+        2 * jnp.floor(x / 2) == jnp.floor(x),
+        x - jnp.floor(x),
+        1 - (x - jnp.floor(x)),
+    ),
+    "table": lambda x: (
+        x * jnp.sin(jnp.arange(200.0))[(10 * (jnp.floor(10 * x) / 10)).astype(int)]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_whole_numbers_that_are_compared_are_not_perturbed(name):
+    f = lambda x: jnp.sum(WHOLE[name](x))
+    for seed in range(4):
+        x = jnp.asarray(np.random.default_rng(seed).uniform(0.1, 6.0, 4))
+        report = check_derivative(f, x, jax.random.key(seed))
+        assert report.verdict == "right", report.text()

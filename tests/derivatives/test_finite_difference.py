@@ -912,3 +912,40 @@ def test_poles_in_the_outer_steps_do_not_make_an_answer_wrong(order):
             answered += 1
             assert apart <= found.error, (x, found, float(truth))
     assert answered > 25
+
+
+@pytest.mark.parametrize("low", [0, 1, 3])
+@pytest.mark.parametrize("slope", [0.3, 1.0, -2.5])
+def test_vectorize_does_not_truncate_the_values(low, slope):
+    """np.vectorize takes the type of the first value, here of an integer."""
+    plain = lambda t: low if t <= 0 else low + slope * t
+    for x, verdict, value in ((0.0, "kink", None), (0.5, "ok", slope), (-0.5, "ok", 0)):
+        found = finite_difference(np.vectorize(plain), x)
+        assert found.verdict == verdict, (x, found)
+        if value is not None:
+            assert abs(found.value - value) <= found.error
+
+
+@pytest.mark.parametrize("kind", ["mod", "floor"])
+def test_jumps_between_which_f_has_another_slope_are_not_smoothed_away(kind):
+    random = np.random.default_rng(0)
+    for _ in range(40):
+        size, period = 10 ** random.uniform(-4, 0), 10 ** random.uniform(-4, -2)
+        x = float(random.normal())
+        if kind == "mod":
+            f = lambda u, a=size, b=period: np.sin(u) + a * np.mod(u / b, 1.0)
+            truth = math.cos(x) + size / period
+        else:
+            f = lambda u, a=size, b=period: np.sin(u) + a * np.floor(u / b)
+            truth = math.cos(x)
+        found = finite_difference(f, x)
+        assert found.verdict in ("ok", "unresolved", "kink"), (x, found)
+        assert found.verdict != "ok" or abs(found.value - truth) <= found.error, found
+
+
+@pytest.mark.parametrize("digits", [3, 4, 6])
+def test_a_rounded_function_still_has_the_slope_of_the_smooth_one(digits):
+    for x in (0.3, 1.1, -0.7):
+        found = finite_difference(lambda u: np.round(np.sin(u), digits), x)
+        assert found.verdict == "ok"
+        assert abs(found.value - math.cos(x)) <= found.error

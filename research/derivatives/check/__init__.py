@@ -17,7 +17,13 @@ from research.checks import check_callable, check_key
 from research.derivatives._float64 import in_float64
 from research.derivatives.check.line import Line, lift
 from research.derivatives.check.nearby import slopes_nearby
-from research.derivatives.check.report import CheckReport, Probe, explained, vanishing
+from research.derivatives.check.report import (
+    CheckReport,
+    Probe,
+    explained,
+    other_values,
+    vanishing,
+)
 from research.derivatives.check.values import Values
 from research.derivatives.exact.arguments import floating, title
 
@@ -34,6 +40,11 @@ RESOLVED = 1e-3
 # Nor is one in which an error of this size may hide in a single leaf. This bound is
 # larger, because only one direction is that of the leaf.
 HIDDEN = 0.1
+# Rounding of constants that a given derivative holds in float32, relative to the rate.
+OF_CONSTANTS = float(np.finfo(np.float32).eps)
+# If the gradients of f in two precisions differ by this share, and by more than 32 ε,
+# they are gradients of different functions.
+OTHER_VALUE = 1e-3
 # Largest number of times that a leaf with a kink, or its parts, are halved.
 SPLITS = 24
 
@@ -53,10 +64,11 @@ def check_derivative(
     the derivative of f(x + h v) with respect to h at h = 0. Extrapolated central
     differences give this slope with an error estimate. The tested derivative along v
     counts as wrong if it differs from the slope by more than five times this error
-    estimate plus ten times the rounding error. The check gives the verdict "wrong" or
-    "kink" only if other step lengths confirm it. If f varies too much within a step,
-    the check uses shorter steps. If rounding errors hide how f changes, it uses longer
-    steps.
+    estimate plus ten times the rounding error. If x is not in float64, `derivative` may
+    hold constants in float32, so the rounding error is then at least that of float32.
+    The check gives the verdict "wrong" or "kink" only if other step lengths confirm it.
+    If f varies too much within a step, the check uses shorter steps. If rounding errors
+    hide how f changes, it uses longer steps.
 
     The check measures the rounding error of f. To do so, it evaluates f again and
     perturbs the result of each operation by eight times its rounding error. So the
@@ -108,6 +120,8 @@ def check_derivative(
       sin(1e20 x), and the remainder of 1e20 x divided by 1.
     - The slopes from long and from short steps differ, and neither is the derivative.
       An example is a fast wave that is hardly larger than the rounding error of f.
+    - `derivative` seems wrong, but f computes something else in float64 than in the
+      precision of x. An example is an f that draws random numbers without a dtype.
 
     Args:
       f: Function of one pytree of floating arrays that returns one floating array. If f
@@ -165,7 +179,7 @@ def check_derivative(
     of_own = own.reverse(np.ones(own.shape)) if own else None
     with in_float64():
         lifted, lowest = lift(f, x)
-        line = Line(f, lifted, derivative)
+        line = Line(f, lifted, derivative, own is not None)
         directions = _directions(line, random)
         epsilon = float(jnp.finfo(lowest).eps)
         found = [
@@ -178,6 +192,8 @@ def check_derivative(
             (_outputs_with_a_kink(directions, found), _of_outputs),
         ):
             seed = len(found)
+            if cut is _within:
+                found += _errors_in_smooth_entries(line, epsilon, queue, seed, random)
             found += _errors_beside_kinks(line, epsilon, queue, cut, seed, random)
         in_full = (
             line.reverse(np.ones(line.shape))
@@ -189,7 +205,36 @@ def check_derivative(
         if in_full is None or of_own is None
         else _relative(of_own - in_full, in_full)
     )
-    return _report(tuple(found), line, _precision(x, lowest, own is not None), gap)
+    report = _report(tuple(found), line, _precision(x, lowest, own is not None), gap)
+    if own is None or derivative is None or report.verdict != "wrong":
+        return report
+    with in_float64():
+        gradient = _own_gradient(f, lifted)
+    if not _computes_otherwise(own, _own_gradient(f, x), line, gradient):
+        return report
+    return report._replace(
+        verdict="unresolved", explanation=other_values(title(f), own.value, line.value)
+    )
+
+
+def _own_gradient(f: Callable[..., Any], x: Any) -> np.ndarray | None:
+    """Return JAX's gradient of the sum of f's outputs, or None if there is none."""
+    return Line(f, x, None).reverse(np.ones(jnp.shape(f(x))))
+
+
+def _computes_otherwise(
+    own: Line, own_gradient: np.ndarray | None, line: Line, gradient: np.ndarray | None
+) -> bool:
+    """Return whether f computes something else in float64, such as other draws.
+
+    Its gradients in the two precisions then differ by more than rounding errors, or its
+    values if there is no gradient.
+    """
+    if own_gradient is None or gradient is None:
+        own_gradient = np.ravel(np.asarray(own.value, np.float64))
+        gradient = np.ravel(np.asarray(line.value, np.float64))
+    eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(own.x))
+    return _relative(own_gradient - gradient, gradient) > max(OTHER_VALUE, 32 * eps)
 
 
 class _Direction(NamedTuple):
@@ -316,6 +361,43 @@ def _of_outputs(line: Line, direction: _Direction, part: slice) -> _Direction:
     if gradient is None:
         return cut
     return cut._replace(scale=_norm(line.scales * gradient))
+
+
+def _errors_in_smooth_entries(
+    line: Line,
+    eps: float,
+    queue: list[tuple[slice, _Direction]],
+    seed: int,
+    random: np.random.Generator,
+) -> list["_Found"]:
+    """Return errors of the derivative in the entries of leaves that have no kink.
+
+    JAX's gradient jumps at x in the entries that have a kink. It shows which entries to
+    test, and the values of f show whether the derivative is right there. Halving would
+    need too many divisions if most of the entries of a long leaf have kinks.
+
+    Args:
+      line, eps, seed, random: As for `_errors_beside_kinks`.
+      queue: The leaves with a kink, each with its direction.
+    """
+    errors = []
+    for part, direction in queue:
+        way = _within(line, direction, part)
+        if way.gradient is None:
+            continue
+        smooth = line.smooth_entries(way.v, way.w, random)
+        v = np.where(smooth, way.v, 0.0)
+        if not v.any() or (v == way.v).all():
+            continue
+        way = way._replace(
+            name=f"{way.name} (entries without a kink)",
+            v=v,
+            scale=_norm((line.scales * way.gradient)[v != 0]),
+        )
+        each = _found(line, eps, way, seed)
+        if not each.probe.is_kink and each.probe.is_off_beside_kinks:
+            errors.append(each)
+    return errors
 
 
 def _errors_beside_kinks(
@@ -503,6 +585,8 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
             floor = _floor(values, eps, known)
             if any(abs(rate - values.slope.value) > floor for rate in reported):
                 floor += ROUNDINGS * line.rounding_of_rate(v, w, seed)
+                if line.given is not None and line.is_lifted:
+                    floor += ROUNDINGS * OF_CONSTANTS * known[2]
         slope, remainder = (
             values.slope,
             values.remainder(backward if np.isfinite(backward) else forward),

@@ -70,11 +70,11 @@ def lift(f: Callable[..., Any], x: Any) -> tuple[Any, Any]:
 class Line:
     """Evaluation of f, and of its derivative, along lines through x.
 
-    The arguments of the constructor are f, x, and a function that returns the
-    derivative to check, or None for JAX's derivatives. If f is a
-    `jax.tree_util.Partial`, JAX compiles it once and uses the program again for other
-    values of the bound arguments. Any other f is compiled again for each instance,
-    because f may use outside data that have changed.
+    The arguments of the constructor are f, x, a function that returns the derivative to
+    check (None means JAX's derivatives), and whether x was converted to float64. If f
+    is a `jax.tree_util.Partial`, JAX compiles it once and uses the program again for
+    other values of the bound arguments. Any other f is compiled again for each
+    instance, because f may use outside data that have changed.
 
     Attributes:
       flat: x as one vector.
@@ -86,9 +86,13 @@ class Line:
     """
 
     def __init__(
-        self, f: Callable[..., Any], x: Any, derivative: Callable[..., Any] | None
+        self,
+        f: Callable[..., Any],
+        x: Any,
+        derivative: Callable[..., Any] | None,
+        is_lifted: bool = False,
     ):
-        self.f, self.x, self.given = f, x, derivative
+        self.f, self.x, self.given, self.is_lifted = f, x, derivative, is_lifted
         flat, self._unravel = ravel_pytree(x)
         self.flat = np.asarray(flat, np.float64)
         self.value = f(x)
@@ -269,6 +273,40 @@ class Line:
             rates.append(self._rate(self._like(moved), v, w))
         return bool(np.ptp(rates) <= 0.1 * np.max(np.abs(rates)))
 
+    def smooth_entries(
+        self, v: np.ndarray, w: np.ndarray, random: np.random.Generator
+    ) -> np.ndarray:
+        """Return for each entry of x whether JAX's gradient of ⟨w, f⟩ is steady there.
+
+        The gradient is computed at x, at x ± h v and at random points as close to x,
+        for two small h. In an entry with a kink, the range of these gradients does not
+        shrink with h. The result is False everywhere if f has no rule for reverse mode.
+        """
+        ways = [v, *(random.normal(size=v.shape) * self.scales for _ in range(3))]
+        ranges, largest = [], 0.0
+        for h in (2.0**-20, 2.0**-24):
+            points = [0 * v, *(sign * h * way for way in ways for sign in (1, -1))]
+            pulled = [self._pulled_at(self.flat + point, w) for point in points]
+            if any(gradient is None for gradient in pulled):
+                return np.zeros(v.shape, bool)
+            ranges.append(np.ptp(pulled, axis=0))
+            largest = np.max(np.abs(pulled))
+        # Rounding errors of the gradients do not shrink either.
+        jumps = (ranges[1] > 0.5 * ranges[0]) & (ranges[1] > 1e-6 * largest)
+        return ~jumps & np.isfinite(ranges[1])
+
+    def _pulled_at(self, point: np.ndarray, w: np.ndarray) -> np.ndarray | None:
+        """Return JAX's gradient of ⟨w, f⟩ at a point, or None if there is none."""
+        try:
+            pulled = self._pulled(self._like(point), jnp.asarray(w, self.value.dtype))
+        except (*NO_RULE, *LOOKS_AT_VALUES):
+            return None
+        return np.asarray(ravel_pytree(pulled)[0], np.float64)
+
+    @functools.cached_property
+    def _pulled(self) -> Callable:
+        return _program(_pull, self.f)
+
     def rates_around(
         self, v: np.ndarray, w: np.ndarray, distances: np.ndarray
     ) -> np.ndarray:
@@ -346,6 +384,10 @@ def _compiled_for_all(run: Callable, compiler: tuple, **options: Any) -> Callabl
 
 def _push(f: Callable, x: Any, v: Any) -> Any:
     return jax.jvp(f, (x,), (v,))[1]
+
+
+def _pull(f: Callable, x: Any, w: Any) -> Any:
+    return jax.vjp(f, x)[1](w)[0]
 
 
 def _sample(f: Callable, x: Any, v: Any, w: Any, largest: int) -> Any:

@@ -1,7 +1,7 @@
 """Result of a derivative check, and its report as text."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -290,6 +290,22 @@ def _not_finite(probes: tuple[Probe, ...], f: str, chooses: bool) -> str:
             "g(where(ok, x, 1.0)), other) instead of where(ok, g(x), other)."
         )
     return text
+
+
+def other_values(f: str, own: Any, in_float64: Any) -> str:
+    """Return a text for a function that computes something else in float64.
+
+    Args:
+      f: Name of the function.
+      own, in_float64: Its value in the precision of x, and in float64.
+    """
+    return (
+        f"Inconclusive: {f} computes something else in float64, which this check uses, "
+        f"than in the precision of x: {np.ravel(own)[0]:.6g} in the precision of x and "
+        f"{np.ravel(in_float64)[0]:.6g} in float64. For example, the numbers of "
+        "jax.random depend on the dtype. Give them one: jax.random.normal(key, shape, "
+        "jnp.float32)."
+    )
 
 
 def vanishing(f: str, smallest: float, of_change: float, by_size: bool) -> str:

@@ -22,6 +22,9 @@ EXACT = (
     "reduce_min reshape rev scatter select_n sharding_constraint sign slice sort "
     "split squeeze stack stop_gradient top_k transpose unstack while scan cond"
 )
+# The results of these operations are whole numbers, which are the same at all points
+# near x. If they were perturbed, a test of whether one of them is even would fail.
+WHOLE = ("floor", "ceil", "round", "sign")
 # These operations drop or keep the remainder of a division.
 PERIODIC = ("rem", "floor", "ceil", "round")
 # These operations round partial sums, which may be larger than the sum. So their
@@ -54,7 +57,7 @@ def rounding_of(closed: Any) -> Callable[..., list[Any]]:
 
     def evaluate(seed: Any, inputs: Sequence[Any], size: Any = NUDGE) -> list[Any]:
         nudge = _Nudge(seed, size)
-        return _evaluated(closed, [nudge(value) for value in inputs], nudge)
+        return _evaluated(closed, [nudge(value) for value in inputs], nudge)[0]
 
     return evaluate
 
@@ -108,7 +111,7 @@ def _evaluated(
     inputs: Sequence[Any],
     nudge: _Nudge | None,
     vary: Sequence[bool] | None = None,
-) -> list[Any]:
+) -> tuple[list[Any], list[bool]]:
     """Evaluate a jaxpr, and perturb its rounded results unless nudge is None.
 
     Args:
@@ -116,6 +119,8 @@ def _evaluated(
       inputs: Values of its inputs.
       nudge: Perturbation of results.
       vary: Whether each input depends on x. None means that all do.
+    Returns:
+      The outputs, and for each output whether it depends on x.
     """
     jaxpr, consts = getattr(closed, "jaxpr", closed), getattr(closed, "consts", ())
     known = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(
@@ -142,13 +147,19 @@ def _evaluated(
                     nudge(value) if varies else value
                     for value, varies in zip(values, which, strict=True)
                 ]
-            results = _equation(equation, values, nudge, which)
+            results, moving = _equation(equation, values, nudge, which)
         else:
             results = _plain(equation, values)
+            moving = [any(which)] * len(results)
         known.update(zip(equation.outvars, results, strict=True))
-        if any(which):
-            varying |= {atom for atom in equation.outvars if _rounds(atom)}
-    return [read(atom) for atom in jaxpr.outvars]
+        varying |= {
+            atom
+            for atom, moves in zip(equation.outvars, moving, strict=True)
+            if moves and _rounds(atom)
+        }
+    return [read(atom) for atom in jaxpr.outvars], [
+        not hasattr(atom, "val") and atom in varying for atom in jaxpr.outvars
+    ]
 
 
 def _rounds(atom: Any) -> bool:
@@ -162,9 +173,14 @@ def _rounds(atom: Any) -> bool:
 
 def _equation(
     equation: Any, values: list[Any], nudge: _Nudge, which: list[bool]
-) -> Sequence[Any]:
-    """Evaluate an equation with perturbations; `which` marks inputs that vary."""
+) -> tuple[Sequence[Any], list[bool]]:
+    """Evaluate an equation with perturbations; `which` marks inputs that vary.
+
+    Returns:
+      The results, and for each result whether it varies.
+    """
     name, params = equation.primitive.name, equation.params
+    all_vary = [True] * len(equation.outvars)
     if name in WRAPPERS or name in OWN_RULES:
         held = next(
             (
@@ -175,19 +191,21 @@ def _equation(
             None,
         )
         return (
-            _plain(equation, values)
+            (_plain(equation, values), all_vary)
             if held is None
             else _evaluated(held, values, nudge, which)
         )
     if name in LOOPS:
-        return LOOPS[name](params, values, nudge, which)
+        return LOOPS[name](params, values, nudge, which), all_vary
     results = _plain(equation, values)
     if name == "convert_element_type" and not _loses(values[0], results[0]):
-        return results
+        return results, all_vary
     if name in PERIODIC:
         divisor = values[1] if name == "rem" else 1.0
-        return [_unless_lost(values[0], divisor, results[0])]
-    return results if name in EXACT.split() else [nudge(result) for result in results]
+        results = [_unless_lost(values[0], divisor, results[0])]
+    elif name not in EXACT.split():
+        results = [nudge(result) for result in results]
+    return results, [name not in WHOLE for _ in results]
 
 
 def _unless_lost(value: Any, divisor: Any, result: Any) -> Any:
@@ -230,7 +248,7 @@ def _scan(
 
     def body(state: Any, x: Any) -> Any:
         number, carried = state
-        results = _evaluated(
+        results, _ = _evaluated(
             params["jaxpr"], [*consts, *carried, *x], nudge.step(number), vary
         )
         return (number + 1.0, results[:num_carry]), results[num_carry:]
@@ -252,24 +270,39 @@ def _while(
         values[of_test : of_test + of_body],
         values[of_test + of_body :],
     )
-    goes_on = lambda state: _evaluated(
-        params["cond_jaxpr"], [*tested, *state[1]], None
-    )[0]
+    test = lambda carried: _evaluated(params["cond_jaxpr"], [*tested, *carried], None)[
+        0
+    ][0]
 
     def body(state: Any) -> Any:
         number, carried = state
-        return number + 1.0, _evaluated(
+        moved, _ = _evaluated(
             params["body_jaxpr"], [*used, *carried], nudge.step(number), vary
         )
+        # Under vmap, each loop of a batch has a condition of its own.
+        goes_on = test(carried)
+        if goes_on.ndim:
+            moved = [
+                jnp.where(_along_first_axes(goes_on, new), new, old)
+                for new, old in zip(moved, carried, strict=True)
+            ]
+        return number + 1.0, moved
 
-    return jax.lax.while_loop(goes_on, body, (0.0, state))[1]
+    return jax.lax.while_loop(
+        lambda state: jnp.any(test(state[1])), body, (0.0, state)
+    )[1]
+
+
+def _along_first_axes(mask: Any, value: Any) -> Any:
+    """Broadcast a mask of the first axes of an array to the shape of the array."""
+    return jax.lax.broadcast_in_dim(mask, jnp.shape(value), tuple(range(mask.ndim)))
 
 
 def _cond(
     params: dict[str, Any], values: list[Any], nudge: _Nudge, which: list[bool]
 ) -> list[Any]:
     branches = [
-        lambda *given, held=held: _evaluated(held, given, nudge, which[1:])
+        lambda *given, held=held: _evaluated(held, given, nudge, which[1:])[0]
         for held in params["branches"]
     ]
     return jax.lax.switch(values[0], branches, *values[1:])

@@ -67,6 +67,8 @@ _HALF = 0.6  # Half a jump, and a little for the error of the jump.
 _THREE = 3  # Windows in a row that contradict an estimate.
 _UNDERFLOW = 1e-290  # A smaller change of f may have lost digits.
 _KNOT = 3.0  # Largest difference of orders between a knot's jump and the one it shows.
+# Jumps above this many rounding errors, at the step of a result, are those of f itself.
+_LARGE_JUMP = 2.0**27
 _SHARP = 30.0  # A difference above this many bounds is a kink without further tests.
 _REASONS = {
     "kink": "the slopes from the left and from the right differ. Ask for one of them "
@@ -139,8 +141,9 @@ def finite_difference(
       k.
 
     If f maps arrays elementwise, one call evaluates all points. To check whether f does
-    so, the points are passed in random order, and three of the values are compared with
-    f of single numbers. If they differ, f is called in a loop.
+    so, the points are passed in random order, and three of the values (24 if they are
+    integers) are compared with f of single numbers. If they differ, f is called in a
+    loop.
 
     The groups of equally spaced points give an estimate of the noise of f at each
     distance. The estimate is at least ε |f| / 2, where ε is the relative spacing of the
@@ -250,7 +253,9 @@ def finite_difference(
       line. The value is then the slope of the function behind the table.
     - The error of a solver or an integrator in f that stops at a tolerance. Near x it
       takes the same number of steps, so its values are smooth. The value is the
-      derivative of this smooth function, not of the exact solution.
+      derivative of this smooth function, not of the exact solution. If the number of
+      steps grows with x, f jumps, and the value may instead be the mean slope over many
+      jumps.
     - A rounding error inside f that is the same at all points near x. Near 1 - 1e-8,
       the values of sqrt(1 - x²) are nearly those of sqrt(2 - 2 x).
 
@@ -300,7 +305,7 @@ def finite_difference(
             order,
             _SIDES[scheme],
         )
-        found = _beside_breaks(ladder, sampler, order, _SIDES[scheme], found)
+        found = _beside_breaks(ladder, noise, sampler, order, _SIDES[scheme], found)
         found = _without_surprises(ladder, noise, order, _SIDES[scheme], found)
     if strict and found.verdict != "ok":
         raise NoDerivativeError(
@@ -312,7 +317,12 @@ def finite_difference(
 
 
 def _beside_breaks(
-    ladder: Ladder, sampler: Sampler, order: int, side: int, found: FiniteDifference
+    ladder: Ladder,
+    noise: np.ndarray,
+    sampler: Sampler,
+    order: int,
+    side: int,
+    found: FiniteDifference,
 ) -> FiniteDifference:
     """Return the derivative at small steps if it contradicts the result `found`.
 
@@ -320,16 +330,19 @@ def _beside_breaks(
 
     Larger steps cross the breaks of an f that interpolates a table with straight lines,
     and show the slope of the function behind it. Small steps show the slope of f. If f
-    jumps at the breaks, it is rounded, and the result stays. If it does not jump, the
-    result is that of the small steps. If they show too little, as for the third
-    derivative of such a table or for sin(x) + 1e-10 sin(1e6 x), the verdict is
-    "unresolved".
+    does not jump at the breaks, the result is that of the small steps. If they show too
+    little, as for the third derivative of such a table or for sin(x) + 1e-10 sin(1e6
+    x), the verdict is "unresolved". If f jumps at the breaks and is constant between
+    them, f is rounded, and the result stays. It also stays if f is not constant between
+    jumps that are no larger than rounding errors at the step of the result, because
+    cancellation then makes the jumps near x, as in (1 - cos(x)) / x² near 0. Otherwise,
+    as for sin(x) + floor(1000 x), the verdict is "unresolved".
     """
     part = quiet_part(ladder) if found.verdict in ("ok", "kink") else None
     if part is None:
         return found
-    quiet, noise, window = part
-    inner = judge(quiet, noise, order, side)
+    quiet, noise_near, window = part
+    inner = judge(quiet, noise_near, order, side)
     apart = {
         "ok": abs(inner.value - found.value) - _CLEAR * inner.error,
         # A side that is not known well is nan.
@@ -339,9 +352,14 @@ def _beside_breaks(
     beyond = found.step > quiet.steps[-1] and inner.verdict in ("ok", "unresolved")
     if found.verdict == "kink":  # Small steps that could show a kink show none.
         beyond, apart = inner.verdict == "ok", 0.0
-    if not (beyond or apart > found.error) or not is_continuous(
-        ladder, sampler, window
-    ):
+    if not (beyond or apart > found.error):
+        return found._replace(evaluations=sampler.evaluations)
+    if not is_continuous(ladder, sampler, window):
+        varies = inner.verdict == "ok" and abs(inner.value) > inner.error
+        level = min(np.searchsorted(ladder.steps, found.step), len(noise) - 1)
+        jumps = noise[level] > _LARGE_JUMP * rounding(ladder)[level]
+        if found.verdict == "ok" and varies and jumps and apart > found.error:
+            found = found._replace(verdict="unresolved")
         return found._replace(evaluations=sampler.evaluations)
     # A bound that is small only beside the quotients of small steps shows nothing.
     largest = CONFIDENT * max(abs(inner.value), abs(found.value))

@@ -8,7 +8,10 @@ import numpy as np
 
 from research.derivatives.errors import NotScalarError
 
-_CHECKED = 3  # Number of points where f of an array is compared with f of a number.
+# Number of points where f of an array is compared with f of a number. There are more if
+# f returns an array of integers: np.vectorize takes the type of the first value, and
+# would truncate the other values.
+_CHECKED, _CHECKED_INTEGERS = 3, 24
 
 
 class Sampler:
@@ -17,12 +20,12 @@ class Sampler:
     If f acts on each entry of an array, one call is enough. But an f that accepts an
     array may compute something else from it, such as a mean, a sum, a difference of
     neighbours or a sort. To detect this, the points are passed in random order, and
-    three of the values are compared with f of single numbers. If these values are equal
-    up to rounding errors, the array of values is used. Otherwise f is called in a loop.
+    three of the values are compared with f of single numbers. If f returns an array of
+    integers, 24 values are compared. If these values are equal up to rounding errors,
+    the array of values is used. Otherwise f is called in a loop.
 
     Attributes:
-      evaluations: Number of points where f was evaluated, including the three
-        comparisons.
+      evaluations: Number of points where f was evaluated, including the comparisons.
       epsilon: Machine epsilon of the least precise dtype that f returned in all calls
         so far. 0 before the first call.
     Example:
@@ -57,13 +60,18 @@ class Sampler:
         return values
 
     def _sampled(self, points: np.ndarray) -> np.ndarray:
-        checked = np.linspace(0, len(points) - 1, _CHECKED).astype(int)
-        expected = [_at(self.f, points[i], strict=i == 0) for i in checked]
-        values, epsilon = _at_once(self.f, points)
-        self.evaluations += len(points) + _CHECKED
-        if values is not None and all(
-            _same(float(values[i]), e, epsilon)
-            for i, (e, _) in zip(checked, expected, strict=True)
+        first, _ = _at(self.f, points[0], strict=True)  # Errors of f are raised here.
+        values, epsilon, is_floating = _at_once(self.f, points)
+        number = _CHECKED if is_floating else _CHECKED_INTEGERS
+        checked = np.linspace(0, len(points) - 1, number).astype(int)[1:]
+        self.evaluations += len(points) + number
+        if (
+            values is not None
+            and _same(float(values[0]), first, epsilon)
+            and all(
+                _same(float(values[i]), _at(self.f, points[i], False)[0], epsilon)
+                for i in checked
+            )
         ):
             self.epsilon = max(self.epsilon, epsilon)
             return values
@@ -74,23 +82,23 @@ class Sampler:
 
 def _at_once(
     f: Callable[[Any], Any], points: np.ndarray
-) -> tuple[np.ndarray | None, float]:
+) -> tuple[np.ndarray | None, float, bool]:
     """Return the values of f from one call with the points in random order.
 
     Returns:
-      (values, relative spacing of their dtype). The values are None if f does not
-      return a real array of the same shape as the points.
+      (values, relative spacing of their dtype, whether this dtype is floating). The
+      values are None if f does not return a real array of the same shape as the points.
     """
     order = np.random.default_rng(0).permutation(len(points))
     try:
         mixed = np.asarray(f(points[order]))
     except Exception:  # f may not accept arrays; the loop raises real errors again.
-        return None, 0.0
+        return None, 0.0, True
     if mixed.shape != points.shape or _kind(mixed.dtype) not in "fiub":
-        return None, 0.0
+        return None, 0.0, True
     values = np.empty(len(points))
     values[order] = mixed.astype(float)
-    return values, _epsilon(mixed.dtype)
+    return values, _epsilon(mixed.dtype), _kind(mixed.dtype) == "f"
 
 
 def _at(f: Callable[[Any], Any], point: Any, strict: bool) -> tuple[float, float]:
