@@ -562,3 +562,38 @@ def test_a_double_zero_that_rounding_has_split_is_no_minimum():
         assert {said(point) for point in points} <= {"no extremum", "undecided"}
         found += len(points)
     assert found >= 10
+
+
+def test_a_search_that_stopped_early_gives_no_second_point():
+    centre = jnp.array([0.5223217, 0.90674041])
+    f = lambda x: (
+        jnp.sum((x - centre) ** 2) / 2
+        + jnp.sum(jnp.abs(x)) / 2
+        + 0.3 * jnp.sin(3 * x[0] * x[1])
+    )
+    bounds = [(-2.0, 2.0)] * 2
+    for separation in (None, 1e-9):
+        options = {} if separation is None else {"separation": separation}
+        found = critical_points(f, grid_of_starts(bounds, 21), bounds, **options)
+        assert [point.kind for point in found] == ["minimum", "saddle"] * 2
+
+
+PLATEAUS = {
+    "relu": lambda x: jax.nn.relu(x[0] - 1.3),
+    "floor": lambda x: jnp.floor(x[0]),
+    "hinges": lambda x: jnp.sum(jax.nn.relu(jnp.array([1.0, -0.7]) * x[0] - 0.2)),
+}
+
+
+@pytest.mark.parametrize("name", PLATEAUS)
+def test_a_plateau_has_no_point_even_close_to_its_edge(name):
+    bounds = [(-2.0, 3.0)]
+    found = critical_points(PLATEAUS[name], grid_of_starts(bounds, 41), bounds)
+    assert not found
+    assert found.flat
+
+
+def test_a_flat_minimum_is_no_plateau():
+    for f in (lambda x: 1 + x[0] ** 4, lambda x: x[0] ** 8 - 3):
+        found = critical_points(f, grid_of_starts([(-2.0, 3.0)], 11), [(-2.0, 3.0)])
+        assert [said(point) for point in found] == ["minimum"]

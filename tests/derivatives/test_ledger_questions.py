@@ -611,3 +611,38 @@ def test_a_scan_without_steps_has_its_carry():
 
     found = explain(f, 2.0, expand=("scan",)).grads
     assert found == 1.0
+
+
+TABLE = jnp.sin(jnp.arange(20.0))
+SMOOTH_HERE = {
+    "determinant": lambda x: jnp.linalg.det(jnp.outer(x, x) + jnp.eye(3)),
+    "logarithm of a determinant": lambda x: jnp.linalg.slogdet(
+        jnp.outer(x, x) + jnp.eye(3)
+    )[1],
+    "table at floor": lambda x: jnp.sum(TABLE[jnp.floor(x).astype(int)] * x),
+    "table at round": lambda x: jnp.sum(TABLE[jnp.round(x).astype(int)] * x),
+    "integer division": lambda x: jnp.sum((x // 0.7) * x**2),
+    "parity": lambda x: jnp.sum(
+        jnp.where(2 * jnp.floor(x / 2) == jnp.floor(x), x, 1 - x)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SMOOTH_HERE)
+def test_equal_whole_numbers_are_no_kink(name):
+    for seed in range(3):
+        x = jnp.asarray(np.random.default_rng(seed).uniform(1.1, 6.9, 3))
+        assert not explain(SMOOTH_HERE[name], x).at_kinks()
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: jnp.sum(TABLE[jnp.floor(x).astype(int)] * x),
+        lambda x: jnp.sum((x // 0.5) * x),
+        lambda x: jnp.sum(TABLE[x.astype(int)] * x),
+        lambda x: jnp.sum(jnp.where(jnp.floor(x) == x, x, 0.0)),
+    ],
+)
+def test_whole_numbers_at_their_jump_are_kinks(f):
+    assert explain(f, jnp.array([2.0, 3.3])).at_kinks()

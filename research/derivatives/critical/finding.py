@@ -21,7 +21,12 @@ FLAT = 0.55
 # these distances on both sides. On a slope or in a tail it does not.
 NEAR = 2.0 ** -np.arange(5, 45)
 SMALL = 8.0
+# f is constant around a point if it is so up to this distance, in the same units.
+PLATEAU = 2.0**-12
 TINY = 1e-5  # A coordinate below this, in the landscape's units, may be 0.
+# A Newton step below this, in the landscape's units, has converged, and two ends of
+# searches that are closer are one point.
+CLOSE = 1e-9
 ROUNDED = 16.0  # A gradient below this many rounding errors counts as 0.
 # Largest number of steps that show whether a remaining gradient goes to 0.
 GOING_ON = 16
@@ -142,10 +147,13 @@ def _judged_leaders(
             zero = zero_of_gradient(land, y[i], known[i]) if short[i] else None
         elif not _settled(land, y[i], known[i]):
             continue
+        else:
+            zero = _converged(land, y[i], known[i])
         if zero is None:
             continue
         if not any(
             _is_same(zero[0], point)
+            or (zero[0] is not y[i] and np.abs(zero[0] - point.y).max() <= CLOSE)
             or (not regular[i] and _is_near(zero[0], point, separation))
             for point in points
         ):
@@ -179,11 +187,16 @@ def _neighbours(
 
 
 def _constant(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> bool:
-    """Return whether f is constant around the point y."""
+    """Return whether f is constant around the point y.
+
+    f may change at a distance above PLATEAU.
+    """
     if curvature is None or curvature.gradient.any() or curvature.hessian.any():
         return False
     _, value, slope = _neighbours(land, y, np.eye(len(y)))
-    return bool((value == curvature.value).all()) and not slope.any()
+    near = NEAR <= PLATEAU
+    is_level = (value == curvature.value)[:, :, near].all()
+    return bool(is_level and not slope[:, :, near].any())
 
 
 def zero_of_gradient(
@@ -240,6 +253,26 @@ def _settled(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> boo
         return True
     left = np.abs(curvature.gradient)
     return bool((left <= _rounding(land, y, curvature, np.eye(len(y)))).all())
+
+
+def _converged(
+    land: Landscape, y: np.ndarray, curvature: Curvature | None
+) -> tuple[np.ndarray, Curvature | None]:
+    """Return the zero of the gradient at the end of a search, and its curvature.
+
+    A search stops after a number of steps, so it may stop before it has converged. More
+    Newton steps are then made as long as they shorten the gradient. If the search has
+    converged, the result is y itself.
+    """
+    end = y
+    for _ in range(GOING_ON):
+        if curvature is None or newton_lengths(land, end[None])[0] <= CLOSE:
+            break
+        there = lengthened(land, end)
+        if there is None or np.abs(there - y).max() > ARRIVED:
+            break
+        end = there
+    return (y, curvature) if end is y else (end, curvatures(land, end[None])[0])
 
 
 def _rounding(

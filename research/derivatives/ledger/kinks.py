@@ -33,6 +33,7 @@ EXTREMES = {
 SPECTRA = frozenset(["svd", "eigh", "eig"])
 SCATTERS = frozenset(["scatter_max", "scatter_min"])
 WINDOWS = frozenset(["reduce_window_max", "reduce_window_min"])
+STEPS = ("floor", "ceil", "round", "sign")  # Constant between their jumps.
 # Where complex functions jump: the axis and the rays on it. For z = u + iv, the cut is
 # on the "real" axis (v = 0) or on the "imaginary" one (u = 0).
 CUTS = {
@@ -82,9 +83,10 @@ def at_kinks(tape: Tape, names: dict[int, str]) -> list[Kink]:
     `names` is a dict from each node to its name. A node is the index of a value on the
     tape.
     """
-    kinks = []
+    kinks, steady = [], _locally_constant(tape)
     for equation in tape.equations():
-        what = _tie(equation, tape) if _counts(equation, tape) else ""
+        counts = _counts(equation, tape) and not _compares(equation, steady, tape)
+        what = _tie(equation, tape) if counts else ""
         if what:
             name = names.get(equation.outputs[0], equation.primitive)
             # A comparison inside a rule has no row of its own.
@@ -94,6 +96,34 @@ def at_kinks(tape: Tape, names: dict[int, str]) -> list[Kink]:
             sentence = f"{equation.primitive} ({place}): {what}."
             kinks.append(Kink(name, equation.primitive, equation.source, sentence))
     return kinks
+
+
+def _locally_constant(tape: Tape) -> set[int]:
+    """Return the active nodes whose value is constant between jumps, as of floor."""
+    steady: set[int] = set()
+    for equation in tape.equations():
+        active = [operand for operand in equation.inputs if tape.is_active(operand)]
+        if equation.primitive in STEPS or (
+            active and all(operand in steady for operand in active)
+        ):
+            steady |= set(equation.outputs)
+    return steady
+
+
+def _compares(equation: Equation, steady: set[int], tape: Tape) -> bool:
+    """Return whether an equation compares or converts values that are constant nearby.
+
+    They are integers, or whole numbers such as those of floor. Such a value jumps in
+    the row that computes it, which has a `Kink` of its own if x is at a jump.
+    """
+    if equation.primitive not in (*COMPARISONS, "convert_element_type"):
+        return False
+    active = [operand for operand in equation.inputs if tape.is_active(operand)]
+    if active:
+        return all(operand in steady for operand in active)
+    return equation.primitive in COMPARISONS and not any(
+        is_inexact(tape.value(operand)) for operand in equation.inputs
+    )
 
 
 def _counts(equation: Equation, tape: Tape) -> bool:
