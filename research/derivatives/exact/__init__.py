@@ -69,6 +69,12 @@ def derivative(f: Callable[..., Any], x: Any, order: int = 1) -> Any:
     that does not divide 0 by 0, such as `jnp.sinc`, or `finite_difference`, whose
     result has an error bound.
 
+    Some functions of JAX compute an approximation that has the right value but not the
+    right derivatives of high order. The result is the derivative of the approximation.
+    Examples are `jax.scipy.linalg.expm` of a matrix close to 0 (the error at order 7 is
+    5 %), and `jax.scipy.special.bessel_jn(x, v=1)` for x below about 1 (at x = 0.3, the
+    error at order 6 is 0.04, and at order 7 it is 22).
+
     Args:
       f: Function of one real number. It returns a number, an array or a pytree. Each
         entry of its value is differentiated.
