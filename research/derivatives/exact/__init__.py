@@ -167,7 +167,7 @@ def taylor(f: Callable[..., Any], x: Any, v: Any, order: int) -> Any:
     of the branch that is selected at x, as in `derivative`. If f contains a formula
     such as sin(x) / x, and x is near its point 0 / 0, such as x = 1e-3, rounding errors
     grow by a factor of about 1 / x with each order. See `derivative` for what to use
-    instead.
+    instead, and for functions of JAX whose coefficients of high order are wrong.
 
     Args:
       f: Function of one pytree of floating arrays. It returns a number, an array or a
