@@ -497,10 +497,12 @@ def test_many_outputs_one_mode_and_python_branches_are_checked():
             check_derivative(f, jnp.array([0.5, -0.3]), jax.random.key(0)).verdict
             == "right"
         )
-    report = check_derivative(
-        lambda x: x**2, jnp.ones(2), jax.random.key(0), lambda x: jnp.diag(2.1 * x)
-    )
-    assert report.verdict == "wrong"
+    for f, wrong in (
+        (lambda x: x**2, lambda x: jnp.diag(2.1 * x)),
+        (branch, lambda x: 2.1 * x if x[0] > 0 else x),
+    ):
+        report = check_derivative(f, jnp.ones(2), jax.random.key(0), wrong)
+        assert report.verdict == "wrong"
 
 
 def test_every_report_prints_what_it_would_have_caught():

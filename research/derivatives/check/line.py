@@ -332,7 +332,8 @@ class Line:
 
     @functools.cached_property
     def _rates_of_points(self) -> Callable:
-        quick = UNOPTIMIZED if self._largest <= SMALL else ()
+        is_small = self.jaxpr is not None and self._largest <= SMALL
+        quick = UNOPTIMIZED if is_small else ()
         if (given := self.given) is not None:
             options = {"compiler_options": dict(quick)}
             return jax.jit(functools.partial(_map_given, given), **options)
