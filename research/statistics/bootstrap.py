@@ -500,8 +500,8 @@ def wilson_interval(
       estimate: The share, from 0 to 1.
       variance: Estimated variance of the share.
       freedom: Degrees of freedom of the variance.
-      seeds: Number of seeds. The effective number of seeds is this number if the
-        variance is 0, or if the estimate is 0 or 1.
+      seeds: Number of seeds. It takes the place of the effective number of seeds if the
+        variance is 0 (and the estimate is not 1/2), or if the estimate is 0 or 1.
       level: Coverage of the interval.
     Returns:
       The pair (low, high), within [0, 1].

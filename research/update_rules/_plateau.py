@@ -73,8 +73,8 @@ def reduce_on_plateau(
     the same result in torch, pass a patience that is smaller by one. torch also skips a
     reduction that would change the rate by at most its argument eps. The callback
     ReduceLROnPlateau of Keras counts patience in the same way as this function, but its
-    cooldown ends one mean earlier: for the same result, pass Keras a positive cooldown
-    that is larger by one. The threshold min_delta of Keras is absolute, like atol.
+    cooldown ends one mean earlier: for the same result, pass Keras cooldown + 1, unless
+    the cooldown is 0. The threshold min_delta of Keras is absolute, like atol.
 
     Use it where no schedule can be planned. The value of one mini-batch is noisy, so
     set accumulation_size to about the number of steps in an epoch, or pass the value on

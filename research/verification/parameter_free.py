@@ -365,7 +365,7 @@ def optax_dowg(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.dowg, called with x_t - x_0 in place of the params x_t.
 
-    optax subtracts x_0 from the params, and would lose digits of small differences.
+    From x_t, optax would subtract x_0 itself, and lose digits of small differences.
     """
     rule = optax.contrib.dowg(learning_rate, initial_distance**2, eps)
     return from_zero(rule, "init_params")
@@ -379,7 +379,7 @@ def optax_cocob(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.cocob, called with x_t - x_0 in place of the params x_t.
 
-    optax subtracts x_0 from the params, and would lose digits of small differences.
+    From x_t, optax would subtract x_0 itself, and lose digits of small differences.
     Only the weight decay gets x_t.
     """
     rule = optax.contrib.cocob(learning_rate, alpha, eps)

@@ -237,7 +237,8 @@ def noise_of_levels(
 
     `slope_at_middle` defines STEPS and OFFSETS. NUDGED_OFFSETS are the numbers ±1,
     ±1/16, ..., ±2^-24 in ascending order. The result is at least ε / 2 times the sum of
-    |f| and |f'|. The second term is there because x is rounded too.
+    |f| and |f'|, where f' is the derivative with respect to the offset. The second term
+    is there because the offset, which is at most 1, is rounded too.
 
     Args:
       nudged: Measured rounding error at each of NUDGED_OFFSETS, shape (14,). NaN where

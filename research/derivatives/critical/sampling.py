@@ -48,8 +48,8 @@ class Evidence(NamedTuple):
         samples do not decide.
       power: Power p for which f changes like distance^p. NaN if the power differs
         between directions.
-      smooth: Whether f changes by equal amounts (even power) or by opposite amounts
-        (odd power) on opposite sides of the point.
+      smooth: True if f changes on opposite sides of the point as a smooth function:
+        by equal amounts if the power is even, by opposite amounts if it is odd.
       distance: Smallest distance at which the change of f is visible, in the scaled
         coordinates of `Landscape`. 0 if no change is visible, and in most cases if the
         samples do not decide.

@@ -148,8 +148,9 @@ class Tape:
       active: Whether each node depends on a differentiated input.
       adjoints: Derivative of the function with respect to the value of each node. None
         before the backward pass, and for a node that the backward pass does not reach.
-      entries: Equations in the order of evaluation, with the links and custom rules
-        between them.
+      entries: Equations in the order of evaluation. Between them stand the calls with a
+        custom rule, and the `Link`s that connect these calls with the equations around
+        them.
       rules: Calls of functions with a custom derivative rule.
       copies: Inside a custom rule for forward mode, the inputs are copied to new nodes
         that are not differentiated. `copies` is a dict from each new node to the

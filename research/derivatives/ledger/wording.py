@@ -261,7 +261,10 @@ def constant(value: Any) -> str:
 
 
 def entry_at(value: Any, index: tuple[int, ...]) -> str:
-    """Return a text for an entry of an array: the entry, the index and the array.
+    """Return a text for an entry of an array: the entry, its index and the array.
+
+    The text of the array is that of `short`, which ends with the shape. The text of a
+    number is the number.
 
     Example:
       >>> entry_at(np.array([1.0, 2.0, np.nan, 4.0]), (2,)), entry_at(0.5, ())
