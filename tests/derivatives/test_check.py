@@ -1019,3 +1019,11 @@ def test_whole_numbers_that_are_compared_are_not_perturbed(name):
         x = jnp.asarray(np.random.default_rng(seed).uniform(0.1, 6.0, 4))
         report = check_derivative(f, x, jax.random.key(seed))
         assert report.verdict == "right", report.text()
+
+
+def test_in_float32_an_f_that_cannot_be_traced_is_checked():
+    f = lambda x: jnp.sum(x**2) if float(x[0]) > 0 else jnp.sum(jnp.sin(x))
+    x, key = jnp.array([0.5, 1.2], jnp.float32), jax.random.key(0)
+    for factor, verdict in ((2.0, "right"), (2.02, "wrong")):
+        report = check_derivative(f, x, key, lambda x, a=factor: a * x)
+        assert report.verdict == verdict
