@@ -225,9 +225,9 @@ def finite_difference(
         root of f        0      0      0      0.20
         jump of f''      0.05   0.10   0      0
         jump of f'''     0      0.30   0.20   0
-        kink             0.10   0.05   0.05   0.05
+        kink             0.05   0.05   0.05   0.05
         kink near x      0      0.05   0.40   0.30
-        terms cancel     0.30   0.35   0.40   0.60
+        terms cancel     0.30   0.30   0.40   0.60
         few digits       1.15   1.45   1.05   1.45
 
     The verdict is "ok" for at least 97 % of the smooth functions and of the functions
