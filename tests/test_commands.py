@@ -241,7 +241,7 @@ def test_study_of_another_experiment_or_of_python_is_refused(
         pack(run, f"{run.name}.zip")
     for run, sentence in zip(
         finished,
-        ("a run of the experiment toy, which needs a clone", "made by a call in Pyth"),
+        ("a run of the experiment toy, which needs a clone", "made in Python with an"),
         strict=True,
     ):
         assert sentence in refused(capsys, "reproduce", run)

@@ -129,7 +129,7 @@ def test_a_run_keeps_its_models_and_a_fresh_one_replaces_them(tmp_path):
     ]
     with pytest.raises(ValueError, match=r"no trained model 'b': it has no models/b"):
         runs.model_file(path, "b")
-    with pytest.raises(ValueError, match="names a file"):
+    with pytest.raises(ValueError, match=r"become names of files; got '\.\./a'"):
         finished(tmp_path, "toy", {"seed": 1}, {"../a": line(1.0)})
 
 

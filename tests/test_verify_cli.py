@@ -275,7 +275,7 @@ def test_long_search_says_what_it_does(capsys, monkeypatch):
             "mine.py:pair --against adam",
             (
                 "mine.py:pair: the rule's updates have the structure PyTreeDef((*, "
-                "*)), but its params"
+                "*)), but the params"
             ),
         ),
         (

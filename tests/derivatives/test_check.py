@@ -1027,3 +1027,16 @@ def test_in_float32_an_f_that_cannot_be_traced_is_checked():
     for factor, verdict in ((2.0, "right"), (2.02, "wrong")):
         report = check_derivative(f, x, key, lambda x, a=factor: a * x)
         assert report.verdict == verdict
+
+
+def test_cancellation_in_float32_excuses_no_wrong_derivative():
+    off = (
+        jax.enable_x64(False)
+        if hasattr(jax, "enable_x64")
+        else jax.experimental.enable_x64(False)
+    )
+    with off:
+        f = lambda x: jnp.sum((1 - jnp.cos(x)) / x**2)
+        x = jnp.array([1e-2, 2e-2, 5e-3])
+        report = check_derivative(f, x, jax.random.key(0), lambda x: x / 12)
+    assert report.verdict == "wrong"  # It is -x / 12.

@@ -949,3 +949,31 @@ def test_a_rounded_function_still_has_the_slope_of_the_smooth_one(digits):
         found = finite_difference(lambda u: np.round(np.sin(u), digits), x)
         assert found.verdict == "ok"
         assert abs(found.value - math.cos(x)) <= found.error
+
+
+@pytest.mark.parametrize(
+    ("f", "slope", "least"),
+    [
+        (lambda u: float(np.float32(math.sin(u))) + u, lambda u: math.cos(u) + 1, 36),
+        (lambda u: round(math.sin(u), 6) + u, lambda u: math.cos(u) + 1, 36),
+        (
+            lambda u: (1 - math.cos(u)) / u**2,
+            lambda u: float(
+                mpmath.diff(lambda t: (1 - mpmath.cos(t)) / t**2, mpmath.mpf(u))
+            ),
+            24,
+        ),
+    ],
+    ids=["float32", "six digits", "cancellation"],
+)
+def test_small_jumps_of_rounding_do_not_make_an_answer_unresolved(f, slope, least):
+    points = np.geomspace(1e-6, 1e-2, 40) if least < 30 else np.linspace(0.1, 3, 40)
+    answers = [finite_difference(f, float(x)) for x in points]
+    assert sum(found.verdict == "ok" for found in answers) >= least
+    with mpmath.workdps(50):
+        wrong = [
+            abs(found.value - slope(float(x))) > found.error
+            for x, found in zip(points, answers, strict=True)
+            if found.verdict == "ok"
+        ]
+    assert sum(wrong) <= 1

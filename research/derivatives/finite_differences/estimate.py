@@ -67,8 +67,9 @@ _HALF = 0.6  # Half a jump, and a little for the error of the jump.
 _THREE = 3  # Windows in a row that contradict an estimate.
 _UNDERFLOW = 1e-290  # A smaller change of f may have lost digits.
 _KNOT = 3.0  # Largest difference of orders between a knot's jump and the one it shows.
-# Jumps above this many rounding errors, at the step of a result, are those of f itself.
-_LARGE_JUMP = 2.0**27
+# Jumps above this many rounding errors, at the step of a result and at the largest
+# step, are those of f itself. Rounding to float32 makes 2^29.
+_LARGE_JUMP = 2.0**31
 _SHARP = 30.0  # A difference above this many bounds is a kink without further tests.
 _REASONS = {
     "kink": "the slopes from the left and from the right differ. Ask for one of them "
@@ -334,7 +335,7 @@ def _beside_breaks(
     little, as for the third derivative of such a table or for sin(x) + 1e-10 sin(1e6
     x), the verdict is "unresolved". If f jumps at the breaks and is constant between
     them, f is rounded, and the result stays. It also stays if f is not constant between
-    jumps that are no larger than rounding errors at the step of the result, because
+    jumps that are small at the step of the result or at the largest step, because
     cancellation then makes the jumps near x, as in (1 - cos(x)) / x² near 0. Otherwise,
     as for sin(x) + floor(1000 x), the verdict is "unresolved".
     """
@@ -357,7 +358,7 @@ def _beside_breaks(
     if not is_continuous(ladder, sampler, window):
         varies = inner.verdict == "ok" and abs(inner.value) > inner.error
         level = min(np.searchsorted(ladder.steps, found.step), len(noise) - 1)
-        jumps = noise[level] > _LARGE_JUMP * rounding(ladder)[level]
+        jumps = (noise > _LARGE_JUMP * rounding(ladder))[[level, -1]].all()
         if found.verdict == "ok" and varies and jumps and apart > found.error:
             found = found._replace(verdict="unresolved")
         return found._replace(evaluations=sampler.evaluations)
