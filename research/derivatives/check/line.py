@@ -335,8 +335,8 @@ class Line:
         is_small = self.jaxpr is not None and self._largest <= SMALL
         quick = UNOPTIMIZED if is_small else ()
         if (given := self.given) is not None:
-            options = {"compiler_options": dict(quick)}
-            return jax.jit(functools.partial(_map_given, given), **options)
+            run = functools.partial(_map_given, given)
+            return jax.jit(run, compiler_options=dict(quick))
         return _program(_map_push, self.f, quick)
 
     def _rate(self, x: Any, v: np.ndarray, w: np.ndarray) -> float:
