@@ -286,11 +286,12 @@ class Line:
         ranges, largest = [], 0.0
         for h in (2.0**-20, 2.0**-24):
             points = [0 * v, *(sign * h * way for way in ways for sign in (1, -1))]
-            pulled = [self._pulled_at(self.flat + point, w) for point in points]
-            if any(gradient is None for gradient in pulled):
+            gradients = [self._pulled_at(self.flat + point, w) for point in points]
+            known = [gradient for gradient in gradients if gradient is not None]
+            if len(known) < len(points):
                 return np.zeros(v.shape, bool)
-            ranges.append(np.ptp(pulled, axis=0))
-            largest = np.max(np.abs(pulled))
+            ranges.append(np.ptp(np.stack(known), axis=0))
+            largest = float(np.max(np.abs(known)))
         # Rounding errors of the gradients do not shrink either.
         jumps = (ranges[1] > 0.5 * ranges[0]) & (ranges[1] > 1e-6 * largest)
         return ~jumps & np.isfinite(ranges[1])
