@@ -297,6 +297,13 @@ pytest_runtest_teardown = pytest.hookimpl(wrapper=True)(limited)
 
 
 @pytest.fixture
+def float64_off():
+    """A context without float64; in jax up to 0.8, it is in jax.experimental."""
+    where = jax if hasattr(jax, "enable_x64") else jax.experimental
+    return where.enable_x64(False)
+
+
+@pytest.fixture
 def headline_of():
     """answer -> its first sentence, the title of a report: it holds no command, no
     flag, no markup.

@@ -164,13 +164,8 @@ def test_code_pinned_to_bfloat16_is_unresolved_not_accepted():
     assert "computes in bfloat16" in report.text()
 
 
-def test_with_float64_off_f_is_lifted_all_the_same():
-    off = (
-        jax.enable_x64(False)
-        if hasattr(jax, "enable_x64")
-        else jax.experimental.enable_x64(False)
-    )
-    with off:
+def test_with_float64_off_f_is_lifted_all_the_same(float64_off):
+    with float64_off:
         f, x = lambda x: jnp.sum(jnp.sin(x) ** 2), jnp.ones(3)
         assert x.dtype == jnp.float32
         report = check_derivative(f, x, jax.random.key(0))
@@ -922,13 +917,8 @@ DRAWS = {
 
 
 @pytest.mark.parametrize("name", DRAWS)
-def test_other_random_numbers_in_float64_are_no_bug(name):
-    off = (
-        jax.enable_x64(False)
-        if hasattr(jax, "enable_x64")
-        else jax.experimental.enable_x64(False)
-    )
-    with off:
+def test_other_random_numbers_in_float64_are_no_bug(name, float64_off):
+    with float64_off:
         draw = lambda: DRAWS[name](jax.random.key(7))
         drawn = draw()
         loss = lambda x, z: jnp.sum(jnp.tanh(x * z) ** 2)
@@ -946,13 +936,8 @@ def test_other_random_numbers_in_float64_are_no_bug(name):
 
 
 @pytest.mark.parametrize("grid", [jnp.linspace, jnp.logspace])
-def test_a_derivative_that_holds_constants_in_float32_is_no_bug(grid):
-    off = (
-        jax.enable_x64(False)
-        if hasattr(jax, "enable_x64")
-        else jax.experimental.enable_x64(False)
-    )
-    with off:
+def test_a_derivative_that_holds_constants_in_float32_is_no_bug(grid, float64_off):
+    with float64_off:
         held = grid(0.1, 1.0, 12)
         loss = lambda x, c: jnp.sum(jnp.tanh(x * c) ** 2)
         f = lambda x: loss(x, grid(0.1, 1.0, 12))
@@ -1029,13 +1014,8 @@ def test_in_float32_an_f_that_cannot_be_traced_is_checked():
         assert report.verdict == verdict
 
 
-def test_cancellation_in_float32_excuses_no_wrong_derivative():
-    off = (
-        jax.enable_x64(False)
-        if hasattr(jax, "enable_x64")
-        else jax.experimental.enable_x64(False)
-    )
-    with off:
+def test_cancellation_in_float32_excuses_no_wrong_derivative(float64_off):
+    with float64_off:
         f = lambda x: jnp.sum((1 - jnp.cos(x)) / x**2)
         x = jnp.array([1e-2, 2e-2, 5e-3])
         report = check_derivative(f, x, jax.random.key(0), lambda x: x / 12)

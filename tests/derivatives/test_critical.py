@@ -537,13 +537,8 @@ def test_a_search_says_how_many_points_it_has_missed():
     assert critical_points(f, start, bounds).missed is None
 
 
-def test_a_point_is_classified_in_the_precision_of_jax():
-    off = (
-        jax.enable_x64(False)
-        if hasattr(jax, "enable_x64")
-        else jax.experimental.enable_x64(False)
-    )
-    with off:
+def test_a_point_is_classified_in_the_precision_of_jax(float64_off):
+    with float64_off:
         f = lambda x: (x[0] - 1) ** 4
         kinds = [
             classify_critical_point(f, x).kind

@@ -189,13 +189,12 @@ def check_derivative(
             for i, direction in enumerate(directions)
         ]
         found = _excused_by_kinks(line, epsilon, directions, found, random)
-        for queue, cut in (
-            (_leaves_with_a_kink(line, directions, found), _within),
-            (_outputs_with_a_kink(directions, found), _of_outputs),
-        ):
+        leaves = _leaves_with_a_kink(line, directions, found)
+        outputs = _outputs_with_a_kink(directions, found)
+        seed = len(found)
+        found += _errors_in_smooth_entries(line, epsilon, leaves, seed, random)
+        for queue, cut in ((leaves, _within), (outputs, _of_outputs)):
             seed = len(found)
-            if cut is _within:
-                found += _errors_in_smooth_entries(line, epsilon, queue, seed, random)
             found += _errors_beside_kinks(line, epsilon, queue, cut, seed, random)
         in_full = (
             line.reverse(np.ones(line.shape))
@@ -211,21 +210,15 @@ def check_derivative(
     if own is None or derivative is None or report.verdict != "wrong":
         return report
     with in_float64():
-        gradient = _own_gradient(f, lifted)
-    own_gradient = _own_gradient(f, x)
-    if not _computes_otherwise(own, own_gradient, line, gradient):
+        gradient = _gradient_of(f, lifted)
+    if not _computes_otherwise(own, of_own, _gradient_of(f, x), line, gradient):
         return report
-    # A correct derivative agrees with JAX's in the precision of x.
-    if own_gradient is not None and of_own is not None:
-        apart = _relative(of_own - own_gradient, own_gradient)
-        if not apart <= _allowed(own):
-            return report
     return report._replace(
         verdict="unresolved", explanation=other_values(title(f), own.value, line.value)
     )
 
 
-def _own_gradient(f: Callable[..., Any], x: Any) -> np.ndarray | None:
+def _gradient_of(f: Callable[..., Any], x: Any) -> np.ndarray | None:
     """Return JAX's gradient of the sum of f's outputs, or None if there is none."""
     try:
         return Line(f, x, None).reverse(np.ones(jnp.shape(f(x))))
@@ -234,23 +227,33 @@ def _own_gradient(f: Callable[..., Any], x: Any) -> np.ndarray | None:
 
 
 def _computes_otherwise(
-    own: Line, own_gradient: np.ndarray | None, line: Line, gradient: np.ndarray | None
+    own: Line,
+    given: np.ndarray | None,
+    own_gradient: np.ndarray | None,
+    line: Line,
+    gradient: np.ndarray | None,
 ) -> bool:
     """Return whether f computes something else in float64, such as other draws.
 
-    Its gradients in the two precisions then differ by more than rounding errors, or its
-    values if there is no gradient.
+    JAX's gradients in the two precisions then differ by more than rounding errors, or
+    the values if there is no gradient. And a derivative that is right in the precision
+    of x agrees with JAX's gradient in this precision.
+
+    Args:
+      own, line: f in the precision of x, and in float64.
+      given: The tested derivative in the precision of x.
+      own_gradient, gradient: JAX's gradients in the precision of x, and in float64.
     """
-    if own_gradient is None or gradient is None:
-        own_gradient = np.ravel(np.asarray(own.value, np.float64))
-        gradient = np.ravel(np.asarray(line.value, np.float64))
-    return _relative(own_gradient - gradient, gradient) > _allowed(own)
-
-
-def _allowed(own: Line) -> float:
-    """Return the largest relative distance of two gradients of one function."""
     eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(own.x))
-    return max(OTHER_VALUE, 32 * eps)
+    allowed = max(OTHER_VALUE, 32 * eps)
+    if own_gradient is None or gradient is None:
+        own_value, value = (
+            np.ravel(np.asarray(each.value, np.float64)) for each in (own, line)
+        )
+        return _relative(own_value - value, value) > allowed
+    if given is None or not _relative(given - own_gradient, own_gradient) <= allowed:
+        return False
+    return _relative(own_gradient - gradient, gradient) > allowed
 
 
 class _Direction(NamedTuple):

@@ -303,7 +303,7 @@ def other_values(f: str, own: Any, in_float64: Any) -> str:
         f"Inconclusive: {f} computes something else in float64, which this check uses, "
         f"than in the precision of x: {np.ravel(own)[0]:.6g} in the precision of x and "
         f"{np.ravel(in_float64)[0]:.6g} in float64. For example, the numbers of "
-        "jax.random depend on the dtype. Give them one: jax.random.normal(key, shape, "
+        "jax.random depend on the dtype. Name it: jax.random.normal(key, shape, "
         "jnp.float32)."
     )
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.derivatives.costs.jaxprs import WRAPPERS, scan_sizes
+from research.derivatives.costs.splitting import JUMPS
 
 # Size of a perturbation in units of ε. It is so large that rounding cannot hide it.
 NUDGE = 8.0
@@ -22,9 +23,6 @@ EXACT = (
     "reduce_min reshape rev scatter select_n sharding_constraint sign slice sort "
     "split squeeze stack stop_gradient top_k transpose unstack while scan cond"
 )
-# The results of these operations are whole numbers, which are the same at all points
-# near x. If they were perturbed, a test of whether one of them is even would fail.
-WHOLE = ("floor", "ceil", "round", "sign")
 # These operations drop or keep the remainder of a division.
 PERIODIC = ("rem", "floor", "ceil", "round")
 # These operations round partial sums, which may be larger than the sum. So their
@@ -205,7 +203,9 @@ def _equation(
         results = [_unless_lost(values[0], divisor, results[0])]
     elif name not in EXACT.split():
         results = [nudge(result) for result in results]
-    return results, [name not in WHOLE for _ in results]
+    # The whole numbers of floor and the like are the same at all points near x. If they
+    # were perturbed, a test of whether one of them is even would fail.
+    return results, [name not in JUMPS for _ in results]
 
 
 def _unless_lost(value: Any, divisor: Any, result: Any) -> Any:

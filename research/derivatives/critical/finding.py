@@ -145,8 +145,6 @@ def _judged_leaders(
                 fates[i] = "flat"
                 continue
             zero = zero_of_gradient(land, y[i], known[i]) if short[i] else None
-        elif not _settled(land, y[i], known[i]):
-            continue
         else:
             zero = _converged(land, y[i], known[i])
         if zero is None:
@@ -243,35 +241,30 @@ def _is_rounding(land: Landscape, y: np.ndarray, curvature: Curvature) -> bool:
     return bool((left <= _rounding(land, y, curvature, curvature.loose)).all())
 
 
-def _settled(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> bool:
-    """Return whether the search could come no closer to the zero of the gradient.
-
-    It could not if Newton's step from y is below TINY, or if the gradient is a rounding
-    error.
-    """
-    if curvature is None or newton_lengths(land, y[None])[0] <= TINY:
-        return True
-    left = np.abs(curvature.gradient)
-    return bool((left <= _rounding(land, y, curvature, np.eye(len(y)))).all())
-
-
 def _converged(
     land: Landscape, y: np.ndarray, curvature: Curvature | None
-) -> tuple[np.ndarray, Curvature | None]:
-    """Return the zero of the gradient at the end of a search, and its curvature.
+) -> tuple[np.ndarray, Curvature | None] | None:
+    """Return the zero of the gradient at a regular end of a search, with its curvature.
 
-    A search stops after a number of steps, so it may stop before it has converged. More
-    Newton steps are then made as long as they shorten the gradient. If the search has
-    converged, the result is y itself.
+    The end counts if Newton's step from it is below TINY, or if its gradient is a
+    rounding error. A search stops after a number of steps, so it may stop before it has
+    converged. More steps are then made as long as they shorten the gradient. If the
+    search has converged, the point of the result is y itself.
+
+    Returns:
+      (the point, its curvature), or None if the end does not count.
     """
-    end = y
+    if curvature is None:
+        return y, curvature
+    end, step = y, newton_lengths(land, y[None])[0]
+    rounding = _rounding(land, y, curvature, np.eye(len(y)))
+    if step > TINY and not (np.abs(curvature.gradient) <= rounding).all():
+        return None
     for _ in range(GOING_ON):
-        if curvature is None or newton_lengths(land, end[None])[0] <= CLOSE:
-            break
-        there = lengthened(land, end)
+        there = lengthened(land, end) if step > CLOSE else None
         if there is None or np.abs(there - y).max() > ARRIVED:
             break
-        end = there
+        end, step = there, newton_lengths(land, there[None])[0]
     return (y, curvature) if end is y else (end, curvatures(land, end[None])[0])
 
 

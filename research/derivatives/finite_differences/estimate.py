@@ -173,7 +173,8 @@ def finite_difference(
     or the small steps contradict the result, f is evaluated at up to 132 more points.
     If the values at these points show that f bends but does not jump, only the small
     steps are used. If the small steps do not suffice for a result, the verdict is
-    "unresolved".
+    "unresolved". The verdict is also "unresolved" if f jumps by far more than rounding
+    errors and has another slope between the jumps, as sin(x) + floor(1000 x).
 
     With a two-sided scheme, the left and the right derivative of each order from 1 to
     `order` are compared before the extrapolation. If they differ clearly, the verdict

@@ -33,7 +33,6 @@ EXTREMES = {
 SPECTRA = frozenset(["svd", "eigh", "eig"])
 SCATTERS = frozenset(["scatter_max", "scatter_min"])
 WINDOWS = frozenset(["reduce_window_max", "reduce_window_min"])
-STEPS = ("floor", "ceil", "round", "sign")  # Constant between their jumps.
 # Where complex functions jump: the axis and the rays on it. For z = u + iv, the cut is
 # on the "real" axis (v = 0) or on the "imaginary" one (u = 0).
 CUTS = {
@@ -103,7 +102,7 @@ def _locally_constant(tape: Tape) -> set[int]:
     steady: set[int] = set()
     for equation in tape.equations():
         active = [operand for operand in equation.inputs if tape.is_active(operand)]
-        if equation.primitive in STEPS or (
+        if equation.primitive in JUMPS or (
             active and all(operand in steady for operand in active)
         ):
             steady |= set(equation.outputs)
@@ -181,9 +180,7 @@ def _tie(equation: Equation, tape: Tape) -> str:
         )
     if primitive in COMPARISONS and np.any(arrays[0] == arrays[1]):
         return "its two sides are equal, so the chosen branch is at a kink or a jump"
-    if primitive in ("sign", "floor", "ceil", "round") and np.any(
-        _at_jump(primitive, arrays[0])
-    ):
+    if primitive in JUMPS and np.any(_at_jump(primitive, arrays[0])):
         return "its argument is at a jump; JAX takes the derivative 0"
     if primitive in ("sqrt", "cbrt") and np.any(arrays[0] == 0):
         return "its argument is 0, where its graph is vertical"
