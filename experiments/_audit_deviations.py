@@ -155,6 +155,16 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
         ("singular(a)", "singular(a, smaller=False)"),
         within=1e-5,
     ),
+    "optax: momo (other arguments)": deviates(
+        DIFFERS,
+        "the weight decay divides only the params, not the step",
+        ("(x - tau * m) / a", "x / a - tau * m"),
+    ),
+    "optax: momo_adam (other arguments)": deviates(
+        DIFFERS,
+        "the weight decay divides only the params, not the step",
+        ("(x - tau * d) / a", "x / a - tau * d"),
+    ),
     # timm
     "timm: Adafactor": deviates(
         DIFFERS,

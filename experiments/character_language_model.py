@@ -27,8 +27,9 @@ training. It is computed in three ways:
   whole      Windows do not overlap, as in training. Each character is predicted once,
              from the 1 to 64 characters before it in the window. An n-gram model uses
              all characters before it, also those of earlier windows.
-  half full  Each character is predicted from at least 32 characters before it. This is
-             the fairest comparison with n-grams.
+  half full  Windows overlap by half, so that each character is predicted once, from
+             at least 32 characters before it. The first 32 of the part are left out.
+             This is the fairest comparison with n-grams.
   sampled    240 random windows, as in nanoGPT (20 batches of 12). The published loss of
              nanoGPT, 1.88, is computed in this way.
 

@@ -46,9 +46,9 @@ def answer(findings: research.runs.Findings) -> str:
         f"steps of {numbers['batch_size']} x {numbers['context']} characters "
         f"({gpt['passes']:.1f} passes) the loss is {words(lstm['whole'])} for the LSTM "
         f"and {words(gpt['whole'])} for the GPT; after {longer_gpt['steps']:,} steps "
-        f"it is {words(longer_lstm['whole'])} and {words(longer_gpt['whole'])}. On "
-        "characters with at least half a window before them, these last two losses are "
-        f"{longer_lstm['half_full'][0]:.3f} and "
+        f"it is {words(longer_lstm['whole'])} and {words(longer_gpt['whole'])}. With "
+        "overlapping windows, so that at least half a window precedes each character, "
+        f"these last two losses are {longer_lstm['half_full'][0]:.3f} and "
         f"{longer_gpt['half_full'][0]:.3f}.{after}"
     )
 
@@ -121,8 +121,9 @@ def draw_reference(reference: Mapping[str, Any]) -> research.figures.Picture:
         f"Loss on {numbers['validation_characters']:,} characters of "
         f"{numbers['text']} that were not used for training. Dots: each character "
         f"once, in whole windows, with a 95 % t interval over seeds "
-        f"({found}). Bars: characters with at least half a window before them, the "
-        f"fairest comparison with n-grams, for which the two are equal. {dots.SOURCE}"
+        f"({found}). Bars: the same characters in overlapping windows, so that at "
+        f"least half a window precedes each one, the fairest comparison with n-grams, "
+        f"for which the two are equal. {dots.SOURCE}"
     )
     return research.figures.Picture("Loss of each model", caption, figure)
 

@@ -39,9 +39,9 @@ def answer(findings: research.runs.Findings) -> str:
         f"{research.statistics.interval_in_words(found['whole'])} after "
         f"{found['steps']:,} steps of {numbers['batch_size']} x {numbers['context']} "
         f"characters ({research.statistics.seeds_in_words(found['seeds'])}, "
-        f"{found['passes']:.1f} passes, {found['seconds']:.0f} seconds each). On "
-        "characters with at least half a window before them, its loss is "
-        f"{found['half_full'][0]:.3f}.{'' if claimed else plain.INSTEAD}"
+        f"{found['passes']:.1f} passes, {found['seconds']:.0f} seconds each). With "
+        "overlapping windows, so that at least half a window precedes each character, "
+        f"its loss is {found['half_full'][0]:.3f}.{'' if claimed else plain.INSTEAD}"
     )
 
 

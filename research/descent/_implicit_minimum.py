@@ -89,10 +89,10 @@ def implicit_minimum(
     The search ends a small distance from the minimum. At its end, H may be positive
     definite although H is singular at the minimum, as for x⁴. So the call also raises
     an error, or gives NaN derivatives under jit, if H changes by more than half over
-    the distance to the minimum. Newton's method estimates this distance as s = vᵀ∇f /
-    λ, for each computed eigenvalue λ and its eigenvector v. The curvature vᵀHv at x + s
-    v and that at x - s v may differ from λ by at most λ/2, up to rounding. Here x is
-    the end of the search.
+    the remaining distance. Let x be the end of the search, and v an eigenvector of H
+    whose eigenvalue λ was computed. Newton's method estimates the distance along v as
+    s = vᵀ∇f / λ. The curvature along v at x + s v and at x - s v may differ from λ by
+    at most λ/2, up to rounding.
 
     jaxopt's `custom_root` decorator and optimistix's `ImplicitAdjoint` differentiate in
     the same way, but do not check the eigenvalues of the Hessian.

@@ -109,7 +109,9 @@ def reference_of(path: str | Path) -> dict[str, Any]:
 
 
 def read_reference(file: str | Path) -> dict[str, Any]:
-    """Read a reference that `keep` wrote, as a dict like that of `reference_of`.
+    """Read the stored result of a run, with which later runs are compared.
+
+    `keep` wrote the file. The dict is like that of `reference_of`.
 
     Raises:
       ValueError: The file cannot be read, or is not a reference.

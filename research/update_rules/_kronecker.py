@@ -620,9 +620,9 @@ def shampoo(
     """Precondition each axis of a leaf by an inverse root of the sum of G Gᵀ.
 
     For a matrix X_t with the gradient G_t,
-    u_t = -η_t (L_t^(-1/q) M_t R_t^(-1/q) + λ X_t), where λ is weight_decay and
-    L_t = ε I + Σ G_s G_sᵀ and R_t = ε I + Σ G_sᵀ G_s, with sums over s = 1, ..., t,
-    M_t = β1 M_(t-1) + (1 - β1) G_t.
+    u_t = -η_t (L_t^(-1/q) M_t R_t^(-1/q) + λ X_t), where λ is weight_decay,
+    M_t = β1 M_(t-1) + (1 - β1) G_t,
+    L_t = ε I + Σ G_s G_sᵀ and R_t = ε I + Σ G_sᵀ G_s, with sums over s = 1, ..., t.
 
     u_t is the update, η_t the learning rate, q the order of the inverse roots, and M_0
     is 0. A leaf with j axes has a factor for each axis, and q = 2 j, which is 4 for

@@ -233,7 +233,8 @@ def prodigy(
         than the distance to a minimum.
       distance_factor: Factor κ, at least 0; may be traced.
       weight_decay: Factor λ of decoupled decay, at least 0; may be traced. If it is not
-        the number 0, update needs params.
+        the number 0, update needs params. (The differences x_0 - x_t need none: the
+        state holds them.)
       bias_correction: Whether to multiply η_t by √(1 - β2^(t+1)) / (1 - β1^(t+1)).
       eps_by_next_distance: If True, ε is multiplied by d_(t+1). If False, ε is
         multiplied by d_t.
@@ -882,23 +883,24 @@ def momo(
 ) -> optax.GradientTransformationExtraArgs:
     """Momentum with a step length from the objective's value and its lower bound.
 
-    The step ends where a linear model of the objective reaches the lower bound, but its
-    length is at most η_t |m_t|.
+    Without weight decay, the step ends where a linear model of the objective reaches
+    the lower bound, but its length is at most η_t |m_t|.
 
     m_t, f̄_t and γ_t are moving averages of the gradient g_t, of the objective's value
     f(x_t) and of the inner product <g_t, x_t>, with the decay β. Each average starts at
     its first value. With the learning rate η_t, the weight decay λ, a = 1 + η_t λ and
     the lower bound f*, the step size τ_t and the update u_t are
     τ_t = min(η_t, max(a (f̄_t - f* - γ_t) + <m_t, x_t>, 0) / |m_t|²),
-    u_t = -τ_t m_t - η_t λ x_t / a.
+    u_t = (x_t - τ_t m_t) / a - x_t.
 
     If m_t = 0, τ_t = 0. With adapt_lower_bound=True, the rule estimates f*. Let q_t = a
     (f̄_t - γ_t) + <m_t, x_t>. If a f* > q_t, then before the step f* <- max(q_t / (2
     a), lower_bound). After the step, f* <- max(f̄_t + <m_t, x_t> - γ_t - ½ τ_t |m_t|²,
     lower_bound).
 
-    optax.contrib.momo is the same, except that it sets τ_t = 0 if |m_t|² <= 2.2e-16. In
-    the authors' package, the rule is Momo. torch does not have the rule.
+    optax.contrib.momo sets τ_t = 0 if |m_t|² <= 2.2e-16. With weight decay, it also
+    divides only x_t by a, not the step: u_t = x_t / a - τ_t m_t - x_t. In the authors'
+    package, the rule is Momo. torch does not have the rule.
 
     Use it in place of `heavy_ball`. A rate that is too large does little harm, because
     the steps become short by themselves near a minimum with f = f*.
@@ -909,7 +911,7 @@ def momo(
       beta: Decay β in [0, 1); may be traced.
       lower_bound: Lower bound f* of the objective, a finite number; may be traced.
       weight_decay: Decay λ, at least 0; may be traced. The decay is implicit: it
-        divides the params by 1 + η_t λ.
+        divides the params after the step by 1 + η_t λ.
       adapt_lower_bound: Whether f* is estimated. lower_bound is then the smallest value
         that f* can have.
     Returns:
@@ -1013,8 +1015,8 @@ def momo_adam(
 ) -> optax.GradientTransformationExtraArgs:
     """Adam with a step length from the objective's value and its lower bound.
 
-    The step ends where a linear model of the objective reaches the lower bound, but is
-    not longer than Adam's step.
+    Without weight decay, the step ends where a linear model of the objective reaches
+    the lower bound, but it is not longer than Adam's step.
 
     m_t, f̄_t and γ_t are moving averages of the gradient g_t, of the objective's value
     f(x_t) and of the inner product <g_t, x_t>, with the decay β1. They start at 0, and
@@ -1023,13 +1025,13 @@ def momo_adam(
     √v̂_t + ε, c_t = 1 - β1^t, a = 1 + η_t λ, p_t = <m_t, m_t / D_t> and the lower bound
     f*, the step size τ_t and the update u_t are
     τ_t = min(η_t / c_t, max(a (f̄_t - c_t f* - γ_t) + <m_t, x_t>, 0) / p_t),
-    u_t = -τ_t m_t / D_t - η_t λ x_t / a.
+    u_t = (x_t - τ_t m_t / D_t) / a - x_t.
 
     If m_t = 0, τ_t = 0. With adapt_lower_bound=True, f* is estimated by the formulas of
-    `momo`, in which c_t f* replaces f*, c_t lower_bound replaces lower_bound, and p_t
-    replaces |m_t|². optax.contrib.momo_adam is the same, except that it sets τ_t = 0 if
-    p_t <= 2.2e-16. In the authors' package, the rule is MomoAdam. torch does not have
-    the rule.
+    `momo`, with c_t f* in place of f*, c_t lower_bound in place of lower_bound, and p_t
+    in place of |m_t|². optax.contrib.momo_adam sets τ_t = 0 if p_t <= 2.2e-16. With
+    weight decay, it also divides only x_t by a, not the step. In the authors' package,
+    the rule is MomoAdam. torch does not have the rule.
 
     Use it in place of `adam`. A rate that is too large does little harm, because the
     steps become short by themselves near a minimum with f = f*.
@@ -1041,7 +1043,7 @@ def momo_adam(
       eps: Constant ε, at least 0; may be traced.
       lower_bound: Lower bound f* of the objective, a finite number; may be traced.
       weight_decay: Decay λ, at least 0; may be traced. The decay is implicit: it
-        divides the params by 1 + η_t λ.
+        divides the params after the step by 1 + η_t λ.
       adapt_lower_bound: Whether f* is estimated. lower_bound is then the smallest value
         that f* can have.
     Returns:
@@ -1159,11 +1161,14 @@ def _to_the_bound(
 def _implicit_decay(
     steps: Params, params: Params, eta: Array, weight_decay: Scalar
 ) -> Params:
+    """Return the update from x to (x + u) / (1 + η λ), where u is the step."""
     if isinstance(weight_decay, float | int) and weight_decay == 0:
         return steps
     decay = eta * cast(weight_decay, eta)
-    shrink = decay / (1.0 + decay)
-    return jax.tree.map(lambda u, x: u - like(cast(shrink, x) * x, u), steps, params)
+    factor = 1.0 + decay
+    return jax.tree.map(
+        lambda u, x: (u - like(cast(decay, x) * x, u)) / cast(factor, u), steps, params
+    )
 
 
 def _decay(

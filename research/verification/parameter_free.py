@@ -79,11 +79,11 @@ def prodigy(
     """Yield the iterates of Prodigy: algorithm 4 of Mishchenko & Defazio (2024).
 
     d_t is the estimate, in step t, of the distance from the initial point to the
-    minimum. It starts at `initial_distance`. d_(t+1) is the larger of d_t and the new
-    estimate times `distance_factor`. b3 is the decay of the two averages for the
-    estimate, where None means √b2. ε is multiplied by d_(t+1) with
-    eps_by_next_distance=True, as in the authors' code, and by d_t with False, as in the
-    paper.
+    minimum. It starts at `initial_distance`. In each step, a new estimate is multiplied
+    by `distance_factor`, and d_(t+1) is the larger of d_t and this product. b3 is the
+    decay of the two averages for the estimate, where None means √b2. ε is multiplied by
+    d_(t+1) with eps_by_next_distance=True, as in the authors' code, and by d_t with
+    False, as in the paper.
     """
     start, d = x, initial_distance
     b3 = sqrt(b2) if b3 is None else b3
@@ -269,7 +269,7 @@ def momo(
         tau = 0 if size == 0 else min(learning_rate, gap / size)
         if adapt_lower_bound:
             bound = max(value + dot(m, x) - product - tau * size / 2, lower_bound)
-        x = x - tau * m - learning_rate * weight_decay / a * x
+        x = (x - tau * m) / a
         yield x
 
 
@@ -310,8 +310,55 @@ def momo_adam(
         if adapt_lower_bound:
             after = (value + dot(m, x) - product - tau * size / 2) / c
             bound = max(after, lower_bound)
-        x = x - tau * d - learning_rate * weight_decay / a * x
+        x = (x - tau * d) / a
         yield x
+
+
+def optax_momo(
+    learning_rate: float = 1.0,
+    beta: float = 0.9,
+    lower_bound: float = 0.0,
+    weight_decay: float = 0.0,
+    adapt_lower_bound: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """Return optax.contrib.momo, with the weight decay of the paper."""
+    rule = optax.contrib.momo(
+        learning_rate, beta, lower_bound, weight_decay, adapt_lower_bound
+    )
+    return _dividing_the_step(rule, learning_rate * weight_decay)
+
+
+def optax_momo_adam(
+    learning_rate: float = 1e-2,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    lower_bound: float = 0.0,
+    weight_decay: float = 0.0,
+    adapt_lower_bound: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """Return optax.contrib.momo_adam, with the weight decay of the paper."""
+    rule = optax.contrib.momo_adam(
+        learning_rate, b1, b2, eps, lower_bound, weight_decay, adapt_lower_bound
+    )
+    return _dividing_the_step(rule, learning_rate * weight_decay)
+
+
+def _dividing_the_step(
+    rule: optax.GradientTransformationExtraArgs, decay: float
+) -> optax.GradientTransformationExtraArgs:
+    """Return a rule that steps to (x + u) / a, where the given one steps to x / a + u.
+
+    Here a is 1 + decay.
+    """
+    a = 1.0 + decay
+
+    def update(updates: Params, state: Any, params: Params, **extra: Any):
+        updates, state = rule.update(updates, state, params, **extra)
+        step = jax.tree.map(lambda u, x: u + decay / a * x, updates, params)
+        return jax.tree.map(lambda u, x: (u - decay * x) / a, step, params), state
+
+    return optax.GradientTransformationExtraArgs(rule.init, update)
 
 
 def optax_dog(
@@ -365,7 +412,8 @@ def optax_dowg(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.dowg, called with x_t - x_0 in place of the params x_t.
 
-    From x_t, optax would subtract x_0 itself, and lose digits of small differences.
+    optax subtracts x_0 from the params that it gets. If these were x_t, small
+    differences would lose digits.
     """
     rule = optax.contrib.dowg(learning_rate, initial_distance**2, eps)
     return from_zero(rule, "init_params")
@@ -379,8 +427,8 @@ def optax_cocob(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.cocob, called with x_t - x_0 in place of the params x_t.
 
-    From x_t, optax would subtract x_0 itself, and lose digits of small differences.
-    Only the weight decay gets x_t.
+    optax subtracts x_0 from the params that it gets. If these were x_t, small
+    differences would lose digits. Only the weight decay gets x_t.
     """
     rule = optax.contrib.cocob(learning_rate, alpha, eps)
     decay = optax.add_decayed_weights(weight_decay)
@@ -738,13 +786,18 @@ CARDS = {
                     "size = norm(m)",
                 ),
                 Mistake(
-                    "the decay is explicit: it is not divided by 1 + rate * decay",
-                    "learning_rate * weight_decay / a * x",
-                    "learning_rate * weight_decay * x",
+                    "the decay is explicit: a rate * decay of the params is subtracted",
+                    "(x - tau * m) / a",
+                    "x - tau * m - learning_rate * weight_decay * x",
+                ),
+                Mistake(
+                    "only the params are divided by 1 + rate * decay, not the step",
+                    "(x - tau * m) / a",
+                    "x / a - tau * m",
                 ),
             ),
         ),
-        optax=optax.contrib.momo,
+        optax=optax_momo,
         recorded=_NO_RECORD,
         arguments={
             "beta": 0.5,
@@ -785,13 +838,18 @@ CARDS = {
                     "learning_rate / c",
                 ),
                 Mistake(
-                    "the decay is explicit: it is not divided by 1 + rate * decay",
-                    "learning_rate * weight_decay / a * x",
-                    "learning_rate * weight_decay * x",
+                    "the decay is explicit: a rate * decay of the params is subtracted",
+                    "(x - tau * d) / a",
+                    "x - tau * d - learning_rate * weight_decay * x",
+                ),
+                Mistake(
+                    "only the params are divided by 1 + rate * decay, not the step",
+                    "(x - tau * d) / a",
+                    "x / a - tau * d",
                 ),
             ),
         ),
-        optax=optax.contrib.momo_adam,
+        optax=optax_momo_adam,
         recorded=_NO_RECORD,
         arguments={
             "b1": 0.5,

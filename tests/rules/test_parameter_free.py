@@ -278,6 +278,26 @@ def test_momo_with_a_huge_rate_takes_polyak_steps_and_never_overshoots():
         assert values[-1] < 0.05 * values[0]
 
 
+@pytest.mark.parametrize("rate", [0.05, 1e3])
+def test_momo_with_weight_decay_minimises_the_model_with_both_penalties(rate):
+    # Schaipp et al., section 4: the next point minimises the truncated model plus
+    # |y - x|² / (2 η) + λ |y|² / 2. So no other point has a lower sum.
+    value, decay = 7.0, 0.3
+    g, x = np.asarray(slope(START)), np.asarray(START)
+
+    def summed(y):
+        model = np.maximum(value + (y - x) @ g, 0.0)
+        away, size = np.sum((y - x) ** 2, axis=-1), np.sum(y**2, axis=-1)
+        return model + away / (2 * rate) + decay * size / 2
+
+    rule = momo(rate, beta=0.0, weight_decay=decay)
+    updates, _ = rule.update(slope(START), rule.init(START), START, value=value)
+    found = x + np.asarray(updates)
+    directions = np.random.default_rng(0).normal(size=(2000, len(x)))
+    for length in (1.0, 1e-1, 1e-2, 1e-3):
+        assert np.all(summed(found + length * directions) > summed(found))
+
+
 def test_momo_estimates_the_minimum_as_its_lower_bound():
     def f(x):
         return 5.0 + 0.5 * jnp.sum(CURVATURES * (x - MINIMUM) ** 2)

@@ -56,9 +56,9 @@ class CriticalPoint(NamedTuple):
         samples around x. L is not a bound, so the estimate is not a guarantee.
         `newton_radius` is 0 for a degenerate point, and if the samples give no
         estimate.
-      order: Order (2, 3 or 4) of the derivatives that decide the kind. For a degenerate
-        point, the order of those that decide what the note says. It is 0 if higher
-        derivatives or values of f decide, or if the note is "undecided".
+      order: Order of the derivatives that decide the kind: 2. For a degenerate point,
+        the order 2, 3 or 4 of those that decide what the note says; 0 if derivatives of
+        a higher order or values of f decide, or if the note is "undecided".
       note: For a degenerate point, a text that says what higher derivatives or values
         of f show, with the reason. The text starts with "a minimum", "a maximum", "a
         saddle", "no extremum" or "undecided". For any other point, "".

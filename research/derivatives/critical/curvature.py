@@ -66,9 +66,9 @@ def curvatures(
     Args:
       land: The function f in scaled coordinates.
       points: Points, shape (m, n).
-      wary: Whether to measure the noise of the Hessian at every point. If False, the
-        noise is measured only at points near which the Hessian is much larger than an
-        eigenvalue.
+      wary: Whether to measure the rounding errors of the Hessian at every point. If
+        False, they are measured only where they may decide the sign of an eigenvalue,
+        because the Hessian at points nearby is much larger than this eigenvalue.
     """
     values, gradients, hessians = land.hessians(points)
     return [

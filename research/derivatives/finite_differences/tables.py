@@ -95,10 +95,11 @@ class Tables(NamedTuple):
       gaps: Tables of the difference between the right and the left derivative. There is
         one table for each order of derivative from 1 to n, where n is the order of the
         derivative that is estimated.
-      jumps: Tables of the same differences, for an f that is smooth except for a jump
-        of the derivative at x. They use only the part of f that is even about x if the
-        order is odd, and only the odd part if the order is even. In this part a smooth
-        f has no power h^order, so a much smaller jump stands out.
+      jumps: Tables of the same differences as `gaps`, computed in a way that finds much
+        smaller jumps of the derivative if f is smooth on both sides of x. For a
+        derivative of odd order k they use only the part of f that is even about x, and
+        for even k only the odd part. In this part a smooth f has no power h^k, so even
+        a small jump of the k-th derivative stands out.
       next_jump: The table that `jumps` would have for the order n + 1.
     """
 
