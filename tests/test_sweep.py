@@ -73,6 +73,81 @@ def test_chunk_length_leaves_the_bits_alone(workload, program, chunk):
     assert_same_bits(train(other, np.arange(10)), whole)
 
 
+FULL_BATCH = {
+    "adam": update_rules.adam,
+    "an average of the params": update_rules.polyak_averaging,
+    "a line search": lambda learning_rate: update_rules.backtracking_descent(
+        100 * learning_rate
+    ),
+}
+
+
+@pytest.mark.parametrize("make_rule", FULL_BATCH.values(), ids=FULL_BATCH)
+def test_full_batch_sweep_equals_one_run_alone(workload, make_rule):
+    sampler = samplers.full_batch(len(workload.train.y))
+    parts = ("validation", "train")
+    program = descent.compile_sweep(
+        workload, make_rule, sampler, 6, width=4, evaluate_on=parts
+    )
+    trained = train(program, np.arange(5))
+    for i in (0, 4):
+        key, rate = jax.random.key(RUNS["seed"][i]), RUNS["learning_rate"][i]
+        init, step = descent.build(workload.objective, make_rule(rate), workload.train)
+        state, info = descent.run(
+            step,
+            init(workload.init(jax.random.fold_in(key, descent.INIT))),
+            sampler,
+            jax.random.fold_in(key, descent.EPOCHS),
+            jnp.arange(6),
+            evaluate=lambda x: [
+                workload.objective(x, getattr(workload, part)) for part in parts
+            ],
+        )
+        for part, alone in zip(parts, info.evaluations, strict=True):
+            together = trained.values_on[part][i, 1:]
+            np.testing.assert_allclose(together, alone[:, 0], rtol=1e-12)
+        np.testing.assert_allclose(trained.info.loss[i], info.loss, rtol=1e-12)
+        np.testing.assert_allclose(
+            trained.info.update_norm[i], info.update_norm, rtol=1e-10
+        )
+
+
+@pytest.mark.parametrize("chunk", [2, 6])
+def test_full_batch_bits_depend_on_no_chunk_and_no_neighbour(workload, chunk):
+    sampler = samplers.full_batch(len(workload.train.y))
+    program, other = (
+        descent.compile_sweep(
+            workload, update_rules.adam, sampler, 6, chunk=length, width=4
+        )
+        for length in (3, chunk)
+    )
+    whole = train(program, np.arange(10))
+    assert_same_bits(train(other, np.arange(10)), whole)
+    rows = np.array([7, 2, 5])
+    assert_same_bits(train(other, rows), take(whole, rows))
+
+
+def test_full_batch_sweep_evaluates_the_objective_once_in_a_step():
+    evaluated = []
+
+    def objective(x, batch):
+        jax.debug.callback(lambda x: evaluated.append(x), x)
+        return (x - 1.0) ** 2
+
+    bowl = workloads.make_workload("quadratic")._replace(
+        init=lambda key: jnp.zeros(()), objective=objective, train=None
+    )
+    program = descent.compile_sweep(
+        bowl, update_rules.gradient_descent, samplers.full_batch(1), 20, width=1
+    )
+    jax.effects_barrier()
+    evaluated.clear()
+    descent.sweep(program, {"seed": [0], "learning_rate": [0.1]})
+    jax.effects_barrier()
+    # The first value is recorded by the program that the rules share.
+    assert len(evaluated) == 20 + 2
+
+
 @pytest.mark.parametrize("stated", [True, False], ids=["of n", "of unstated n"])
 def test_orders_drawn_beforehand_leave_the_bits_alone(workload, stated, monkeypatch):
     sampler = samplers.minibatch(len(workload.train.y), 100)

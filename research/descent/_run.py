@@ -199,7 +199,7 @@ def scan_epochs(
                 epoch == 0, closely, plain, state, batches
             )
         info, observed = infos
-        return state, _reduce(info, observed, evaluations)
+        return state, reduced(info, observed, evaluations)
 
     return jax.lax.scan(one_epoch, state, (epochs, orders))
 
@@ -308,7 +308,8 @@ def _epochs(
     return plain, closely
 
 
-def _reduce(infos: Info, observed: Any, evaluations: Any) -> EpochInfo:
+def reduced(infos: Info, observed: Any, evaluations: Any) -> EpochInfo:
+    """Return the summary of an epoch, from the Info of its steps along a first axis."""
     good = jnp.isfinite(infos.loss) & jnp.isfinite(infos.update_norm)
     return EpochInfo(
         loss=jnp.mean(infos.loss),

@@ -80,6 +80,19 @@ class Descent(NamedTuple):
     step: Callable[[State, BatchIndices], tuple[State, Info]]
 
 
+class Halves(NamedTuple):
+    """A step in two halves.
+
+    Attributes:
+      gradient: Function (params, BatchIndices) -> (loss, gradient) on the batch.
+      update: Function (State, BatchIndices, loss, gradient) -> (State, Info) that moves
+        the params.
+    """
+
+    gradient: Callable[[Params, BatchIndices], tuple[Array, Params]]
+    update: Callable[[State, BatchIndices, Array, Params], tuple[State, Info]]
+
+
 def gather(dataset: Batch | None, batch_indices: BatchIndices) -> Batch | None:
     """Return the examples of a batch, together with the batch's key.
 
@@ -179,26 +192,12 @@ def build(
     check_callable("objective", objective, "params", "batch")
     check_rule(rule)
     check_dataset("dataset", dataset)
-    n = num_examples(dataset)
-    # A traced index cannot index a NumPy array.
-    dataset = jax.tree.map(jnp.asarray, dataset)
+    halves, checked = halves_of_step(objective, rule, dataset), []
 
     def init(params: Params) -> State:
         check_tree("params", params)
         check_floating(params)
         return State(params, rule.init(params))
-
-    return Descent(init, _step(objective, rule, dataset, n))
-
-
-def _step(
-    objective: Callable[[Params, Any], Array],
-    rule: optax.GradientTransformation,
-    dataset: Batch | None,
-    n: int | None,
-) -> Callable[[State, BatchIndices], tuple[State, Info]]:
-    rule = optax.with_extra_args_support(rule)
-    checked = []
 
     def step(state: State, batch_indices: BatchIndices) -> tuple[State, Info]:
         check_instance("state", state, State, HOW_TO_BEGIN)
@@ -207,20 +206,45 @@ def _step(
         check_batch_indices(batch_indices)
         if not checked:
             checked.append(check_data(objective, state.params, dataset))
+        loss, grads = halves.gradient(state.params, batch_indices)
+        return halves.update(state, batch_indices, loss, grads)
 
+    step.num_examples = num_examples(dataset)
+    return Descent(init, step)
+
+
+def halves_of_step(
+    objective: Callable[[Params, Any], Array],
+    rule: optax.GradientTransformation,
+    dataset: Batch | None,
+) -> Halves:
+    """Return the two halves of the step that `build` builds, without its checks."""
+    rule = optax.with_extra_args_support(rule)
+    n = num_examples(dataset)
+    # A traced index cannot index a NumPy array.
+    dataset = jax.tree.map(jnp.asarray, dataset)
+
+    def value_fn_of(batch_indices: BatchIndices):
         def value_fn(params: Params, indices: Array | None = batch_indices.indices):
             batch = gather(dataset, BatchIndices(indices, batch_indices.key))
             return objective(params, batch)
 
         value_fn.num_examples = n
-        loss, grads = jax.value_and_grad(value_fn)(state.params)
+        return value_fn
+
+    def gradient(params: Params, batch_indices: BatchIndices) -> tuple[Array, Params]:
+        return jax.value_and_grad(value_fn_of(batch_indices))(params)
+
+    def update(
+        state: State, batch_indices: BatchIndices, loss: Array, grads: Params
+    ) -> tuple[State, Info]:
         updates, rule_state = rule.update(
             grads,
             state.rule,
             state.params,
             value=loss,
             grad=grads,
-            value_fn=value_fn,
+            value_fn=value_fn_of(batch_indices),
             indices=batch_indices.indices,
         )
         rate = rule_info(rule_state).learning_rate
@@ -228,8 +252,7 @@ def _step(
         info = Info(loss, rate, norm(grads), norm(updates))
         return State(optax.apply_updates(state.params, updates), rule_state), info
 
-    step.num_examples = n
-    return step
+    return Halves(gradient, update)
 
 
 def norm(tree: Params) -> Array:

@@ -16,7 +16,7 @@ from research.checks import (
     check_real,
     check_sequence,
 )
-from research.descent import _run, _step
+from research.descent import _full_batch, _run, _step
 from research.descent._shared_programs import compile_once
 from research.objectives import check_data
 from research.samplers import check_form, check_sampler, num_examples
@@ -186,37 +186,56 @@ class _OneRun(NamedTuple):
 def _functions(
     workload: Workload, make_rule: MakeRule, sampler: Sampler, parts: Sequence[str]
 ) -> _OneRun:
-    def evaluate(params: Params, data: Mapping[str, Any]):
-        return tuple(workload.objective(params, data[part]) for part in parts)
+    def evaluate(params: Params, data: Mapping[str, Any], on_train: Any = None):
+        return tuple(
+            workload.objective(params, data[part])
+            if part != "train" or on_train is None
+            else on_train
+            for part in parts
+        )
 
     def initial(seed: Array, data: Mapping[str, Any]):
         params = workload.init(_key(seed, INIT))
         return params, _together(evaluate(params, data))
 
+    # Without a record of the training objective, there is nothing to save.
+    in_one = "train" in parts and _full_batch.is_full_batch(sampler)
+
     def begin(params: Params, run: Mapping[str, Array], data: Mapping[str, Any]):
-        rule = make_rule(**_hyper(run))
-        return _step.build(workload.objective, rule, data["train"]).init(params)
+        of_step = workload.objective, make_rule(**_hyper(run)), data["train"]
+        state = _step.build(*of_step).init(params)
+        if in_one:
+            return _full_batch.begin(_step.halves_of_step(*of_step), state)
+        return state
 
     def orders(seed: Array, epochs: Array):
         return _run.draw_orders(sampler, _key(seed, EPOCHS), epochs)
 
     def advance(
-        state: _step.State,
+        state: Any,
         run: Mapping[str, Array],
         epochs: Array,
         orders: Array | None,
         data: Mapping[str, Any],
     ):
-        rule = make_rule(**_hyper(run))
-        state, info = _run.scan_epochs(
-            _step.build(workload.objective, rule, data["train"]).step,
-            state,
-            sampler,
-            _key(run["seed"], EPOCHS),
-            epochs,
-            orders,
-            lambda params: evaluate(params, data),
-        )
+        of_step = workload.objective, make_rule(**_hyper(run)), data["train"]
+        if in_one:
+            state, info = _full_batch.scan_steps(
+                _step.halves_of_step(*of_step),
+                state,
+                epochs,
+                lambda params, value: evaluate(params, data, value),
+            )
+        else:
+            state, info = _run.scan_epochs(
+                _step.build(*of_step).step,
+                state,
+                sampler,
+                _key(run["seed"], EPOCHS),
+                epochs,
+                orders,
+                lambda params: evaluate(params, data),
+            )
         return state, info._replace(evaluations=_together(info.evaluations))
 
     return _OneRun(initial, begin, orders, advance)

@@ -153,7 +153,9 @@ def adadelta(
     g_t is the gradient, d_t the direction, u_t the update and η_t the learning rate at
     step t. If ε is neglected, g_t / √E_t has no unit, and the factor √D_(t-1) gives d_t
     the unit of the params. The paper has no η, which is the same as η = 1. D_t averages
-    d_t², not u_t², as in optax and torch. optax.adadelta also has an argument
+    d_t², not u_t², as in optax and torch. For complex params, E_t and D_t average
+    squared absolute values, while optax averages squares, and torch treats the real and
+    the imaginary part of an entry as two entries. optax.adadelta also has an argument
     weight_decay; here, chain `add_decayed_weights` before this rule.
 
     Use it where no rate can be tuned and many steps are affordable. D starts at 0, so

@@ -69,12 +69,12 @@ def adam(
 
     g_t is the gradient, u_t the update and η_t the learning rate at step t. The
     divisions by 1 - β1^t and 1 - β2^t correct both averages for starting at 0.
-    optax.adam and torch.optim.Adam are the same: ε is added after the correction, as in
-    the paper's algorithm 1. The faster form at the end of the paper's section 2 adds ε
-    before the correction. ε_root comes from optax; a positive ε_root makes the root
-    differentiable at 0. If float64 is off and t is small, computing 1 - 0.999^t
-    directly loses two digits, and the relative error of the first steps is 1e-5 in
-    optax. This rule computes 1 - β^t as -expm1(t log β), which reduces the error to
+    optax.adam and, for real params, torch.optim.Adam are the same: ε is added after the
+    correction, as in the paper's algorithm 1. The faster form at the end of the paper's
+    section 2 adds ε before the correction. ε_root comes from optax; a positive ε_root
+    makes the root differentiable at 0. If float64 is off and t is small, computing 1 -
+    0.999^t directly loses two digits, and the relative error of the first steps is 1e-5
+    in optax. This rule computes 1 - β^t as -expm1(t log β), which reduces the error to
     2e-7.
 
     For params in half precision, wrap the rule in `with_state_dtype(..., "float32")`.
@@ -125,10 +125,10 @@ def adamw(
     the params and η_t is the learning rate at step t. m̂_t and v̂_t are the averages of
     the gradients and of their squares, with bias correction, as in `adam`.
 
-    optax.adamw and torch.optim.AdamW are the same except for the default λ: 1e-4 in
-    optax and here, 1e-2 in torch. The paper's rate is a constant α times a factor from
-    a schedule. The paper multiplies λ x_t only by the factor, so its λ is α times the λ
-    of this rule.
+    optax.adamw and, for real params, torch.optim.AdamW are the same except for the
+    default λ: 1e-4 in optax and here, 1e-2 in torch. The paper's rate is a constant α
+    times a factor from a schedule. The paper multiplies λ x_t only by the factor, so
+    its λ is α times the λ of this rule.
 
     Use it instead of adding a penalty ½ λ |x|² to the loss that Adam minimises. Adam
     would divide the penalty's gradient by the size of the loss's gradient, so weights
@@ -316,8 +316,9 @@ def adamax(
     bias correction, as in `adam`. u_t is the update and η_t the learning rate at step
     t.
 
-    optax.adamax and torch.optim.Adamax are the same. The paper has no ε. With eps=0, an
-    entry whose gradients are all 0 gives 0/0, which is NaN.
+    optax.adamax and, for real params, torch.optim.Adamax are the same. torch treats the
+    real and the imaginary part of a complex entry as two entries. The paper has no ε.
+    With eps=0, an entry whose gradients are all 0 gives 0/0, which is NaN.
 
     Use it where gradients are heavy-tailed or sparse and Adam's average of squares
     forgets large gradients too soon. n_t needs no bias correction. With the default

@@ -277,10 +277,12 @@ def laprop(
 
     Adam divides the average of all gradients by √v̂_t of the present step. LaProp
     divides each gradient by √v̂_t of the step in which this gradient was computed, so
-    no quotient exceeds 1 / √(1 - β2), whatever β1 is. The authors' code and timm's
-    LaProp are the same for a constant rate. If η_t comes from a schedule, both take the
-    moving average of η_t g_t / (√v̂_t + ε), divide it by the moving average of η_t, and
-    multiply the result by η_t. optax 0.2.8 and torch do not have the rule.
+    no quotient exceeds 1 / √(1 - β2), whatever β1 is. With λ = 0 and a constant rate,
+    the authors' code and timm's LaProp are the same. Both decay the params after the
+    step: timm multiplies them by 1 - η_t λ, and the authors' code by 1 - λ, without the
+    rate. If η_t comes from a schedule, both take the moving average of η_t g_t / (√v̂_t
+    + ε), divide it by the moving average of η_t, and multiply the result by η_t. optax
+    0.2.8 and torch do not have the rule.
 
     Use it in place of Adam if β2 must be small, for example because the size of the
     gradients changes quickly.
@@ -379,9 +381,12 @@ def mars(
     (mars_type="adamw"). The paper's exact form replaces g_(t-1) by the gradient at the
     params of step t - 1 on the examples of step t. This needs a second gradient per
     step. This rule does not clip c_1, and neither does timm before version 1.0.31. timm
-    1.0.31 and the authors' code divide c_1 by |c_1| if |c_1| > 1. The authors' code
-    also sets g_0 = 0. timm's option `caution` corresponds to the function `cautious`
-    here. optax 0.2.8 and torch do not have the rule.
+    1.0.31 and the authors divide c_1 by |c_1| if |c_1| > 1. A large first gradient
+    therefore makes v_t large here, and the steps short, for about 1 / (1 - β2) steps.
+    The authors' code also sets g_0 = 0, corrects only leaves with exactly two axes, has
+    β1 = 0.95 by default, and has a rate, decays and a λ of its own for the other
+    leaves. timm's option `caution` corresponds to the function `cautious` here. optax
+    0.2.8 and torch do not have the rule.
 
     Use it in place of AdamW on large models. The rule stores three arrays per leaf
     where Adam stores two. timm's default rate is 0.003.

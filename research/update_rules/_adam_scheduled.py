@@ -266,9 +266,11 @@ def radam(
     The defaults are those of optax.radam. torch adds ε before the correction: r_t m̂_t
     √(1 - β2^t) / (√v_t + ε). To follow torch, set eps_before_correction=True. The paper
     has no ε, and its threshold is 4. The threshold 5 is from the code of the paper's
-    authors. optax computes ρ_6, which is about 6, as 1999 - 1993. If float64 is off,
-    the relative error of optax's sixth step is therefore 0.6 %. Here this error is
-    1e-7, because ρ_t is computed without this subtraction of two large numbers.
+    authors. Their code also adds ε before the correction, and by default
+    (degenerated_to_sgd=False) does not move in the steps below the threshold. optax
+    computes ρ_6, which is about 6, as 1999 - 1993. If float64 is off, the relative
+    error of optax's sixth step is therefore 0.6 %. Here this error is 1e-7, because ρ_t
+    is computed without this subtraction of two large numbers.
 
     Use it to avoid tuning the length of a warm-up for Adam. The first updates are -η_t
     m̂_t, not divided by the size of the gradients, so η must suit these steps as well

@@ -73,8 +73,10 @@ def adabelief(
     average of the gradients with the decay β1, and m̂_t = m_t / (1 - β1^t), as in
     `adam`.
 
-    optax.adabelief is the same. ε_root is added at every step, so its total in s_t
-    tends to ε_root / (1 - β2). In the paper, both constants are the same ε.
+    optax.adabelief is the same. The authors' package is the same with rectify=False; by
+    default, it multiplies the steps by the factor of `radam`. ε_root is added at every
+    step, so its total in s_t tends to ε_root / (1 - β2). In the paper, both constants
+    are the same ε.
 
     Use it in place of Adam if gradients change little from step to step. Its steps are
     then longer than Adam's. If the gradients do not change at all, the step tends to η
@@ -147,7 +149,9 @@ def acprop(
     and η_t is the learning rate at step t, with t counted from 1.
 
     The divisor of g_t does not depend on g_t, and the step has no momentum. The paper
-    has (g_t - m_t)², as above. optax.contrib.acprop has (g_t - m_(t-1))² in its place
+    has (g_t - m_t)², as above, and so does the authors' code, which is the same with
+    rectify=False but for the ε in the first step; by default, it multiplies the steps
+    by the factor of `radam`. optax.contrib.acprop has (g_t - m_(t-1))² in its place
     (from_old_mean=True). From the second step on, the steps of optax are about β1 times
     as long, because g_t - m_t = β1 (g_t - m_(t-1)). torch does not have the rule.
 
@@ -359,12 +363,15 @@ def adan(
     because they start at 0.
 
     The betas are decays, as in the authors' code and in optax. The paper's betas are 1
-    minus these decays. The paper starts from m_1 = g_1 and n_1 = g_1², without these
-    divisions. The paper decays weights implicitly: x_(t+1) = (x_t - η_t q_t) / (1 + λ
-    η_t), where q_t is the quotient in the formula of u_t. Set proximal=True for this
-    decay. optax 0.2.8 multiplies d_t and v̂_t by 1 - β2 instead of β2, although its β2
-    is a decay. With the default, this factor is 0.08 instead of 0.92, so the look-ahead
-    of optax is much smaller.
+    minus these decays. The default ε_root = 1e-8 is optax's. The authors' code and timm
+    have no ε_root. If the gradients are below 1e-4, the default makes the steps much
+    shorter, so set eps_root=0 there. The paper starts from m_1 = g_1 and n_1 = g_1²,
+    without these divisions. The paper decays weights implicitly: x_(t+1) = (x_t - η_t
+    q_t) / (1 + λ η_t), where q_t is the quotient in the formula of u_t. Set
+    proximal=True for this decay, which is also the default of the authors' code. optax
+    0.2.8 multiplies d_t and v̂_t by 1 - β2 instead of β2, although its β2 is a decay.
+    With the default, this factor is 0.08 instead of 0.92, so the look-ahead of optax is
+    much smaller.
 
     Use it for large networks and many steps, at larger rates than Adam's. The rule
     stores four arrays per leaf where Adam stores two.
@@ -500,8 +507,10 @@ def cautious_adamw(
     k_t is 1 for entries with d_t g_t > 0 and 0 for others, and the mean is over the
     leaf.
 
-    timm's AdamW with caution=True, and the authors' code, are the same rule. The paper
-    divides by (Σ k_t + 1) / n in place of the mean over n entries (plus_one=True). With
+    timm's AdamWLegacy with caution=True is the same rule. So is the authors' code, but
+    with foreach=False, and in all its versions before August 2025, it adds ε before the
+    bias correction of v_t; its defaults are ε = 1e-6 and λ = 0. The paper divides by (Σ
+    k_t + 1) / n in place of the mean over n entries (plus_one=True). With
     cautious_decay=True, only entries with k_t d_t x_t >= 0 decay. If x_t is not 0, this
     means that the step without decay moves the entry towards 0 or leaves it unchanged.
     optax 0.2.8 does not have the rule. To make another rule cautious, use `cautious`.
@@ -616,9 +625,11 @@ def adahessian(
     of every leaf that has four axes. In Flax, these are the height and the width of the
     kernel of a convolution.
 
-    The rule is that of the authors' code, with the same defaults of β1, β2, ε and k.
-    The authors' code uses |H_t z_t|, which equals |D_t|. timm's Adahessian and
-    pytorch_optimizer's AdaHessian follow the authors' code, but draw their own signs.
+    The rule is that of the authors' code for images (image_classification), with the
+    same defaults of β1, β2, ε and k. It uses |H_t z_t|, which equals |D_t|. The
+    authors' other codes average |D_t| over other axes. timm's Adahessian and
+    pytorch_optimizer's AdaHessian draw their own signs, have the default ε = 1e-8 and ε
+    = 1e-16, and do not average over kernels: timm by default, pytorch_optimizer never.
     optax and torch do not have the rule.
 
     A step costs about as much as a step of Adam and two more gradients. The state is

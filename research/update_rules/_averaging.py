@@ -164,8 +164,9 @@ def polyak_averaging(
     Up to t = s + 1, x̄_t is x_t itself. The averaging does not change the steps of the
     inner rule. `research.update_rules.evaluation_params` returns the mean, at which
     `research.descent` evaluates the objective. Polyak and Juditsky average x_0 to
-    x_(t-1), the params before each step. torch.optim.ASGD with t0 = s - 1 keeps the
-    same mean, but has a decaying rate of its own. optax does not have this rule.
+    x_(t-1), the params before each step. torch.optim.ASGD with t0 = s - 1 and lambd=0
+    keeps the same mean, but has a decaying rate of its own; by default, its lambd also
+    decays the params. optax does not have this rule.
 
     Use it with a rate that is constant or decays more slowly than 1 / t. The mean then
     averages out the noise that such a rate leaves in the iterates. On smooth, strongly

@@ -213,10 +213,12 @@ def prodigy(
     multiplies every η_t by √(1 - β2^(t+1)) / (1 - β1^(t+1)) (bias_correction=True),
     which is an option in the authors' code. Without this correction and with the
     default β1 and β2, each entry of the first step with a nonzero gradient has a size
-    of about 3.2 d_0 η_0, because (1 - β1) / √(1 - β2) is 3.2. If all gradients so far
-    are 0, optax (up to 0.2.8) divides 0 by 0, and its params become NaN. optax has
-    other names for some arguments: betas is (b1, b2), estim_lr0 is initial_distance and
-    estim_lr_coef is distance_factor. torch does not have the rule.
+    of about 3.2 d_0 η_0, because (1 - β1) / √(1 - β2) is 3.2. If all gradients or all
+    rates so far are 0, optax (up to 0.2.8) divides 0 by 0, and its params become NaN.
+    In the authors' code, such steps do not count, and neither do later steps with the
+    rate 0; here they do. optax has other names for some arguments: betas is (b1, b2),
+    estim_lr0 is initial_distance and estim_lr_coef is distance_factor. torch does not
+    have the rule.
 
     Use it instead of tuning Adam's rate, with a schedule for η that ends at 0. To scale
     all rates, change distance_factor, not η. The estimate d_t never shrinks. A single
@@ -599,11 +601,13 @@ def dadapt_adamw(
     d_(t+1) = max(d_t, r_t / ((1 - √β2) |s_t|_1)),
     u_t = -m_t / (√v_t + ε) - w λ_t x_t, where w is weight_decay.
 
-    As long as all gradients are 0, d_t does not change; in this case, optax divides 0
-    by 0, and its params become NaN. Otherwise optax.contrib.dadapt_adamw is the same;
-    its argument betas is (b1, b2), and its argument estim_lr0 is initial_distance. In
-    the authors' package, the rule is DAdaptAdam(decouple=True,
-    use_bias_correction=True). torch does not have the rule.
+    As long as all gradients or all rates are 0, d_t does not change; in this case,
+    optax divides 0 by 0, and its params become NaN. Otherwise
+    optax.contrib.dadapt_adamw is the same; its argument betas is (b1, b2), and its
+    argument estim_lr0 is initial_distance. In the authors' package, the rule is
+    DAdaptAdam(decouple=True, use_bias_correction=True), but steps with the rate 0, and
+    those before the first gradient that is not 0, do not count there. torch does not
+    have the rule.
 
     Use it in place of AdamW if you cannot tune the rate, with a schedule for η that
     ends at 0. The estimates of `prodigy` usually grow faster.
@@ -742,7 +746,9 @@ def mechanic(
 
     optax.contrib.mechanize(inner(η)) is the same, but it subtracts x_0 from x_t, which
     loses digits; this rule adds up its updates. The clip of h_t is not in the paper; it
-    is the same in optax and here. torch does not have the rule.
+    is the same in optax and here. The authors' package for PyTorch does not clip h_t;
+    it starts m at 1e-6 without adding ε, has σ = 1e-8 by default, and limits r_t itself
+    to values of at least 0. torch does not have the rule.
 
     Use it around any rule whose rate you cannot tune, with the schedule that you would
     use for this rule. S_t makes up for an inner rate η that is too small or too large.

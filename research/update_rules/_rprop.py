@@ -54,8 +54,9 @@ def rprop(
 
     This rule is iRprop- of Igel & Hüsken. torch.optim.Rprop is the same. The original
     rule of 1993 (Rprop+) undoes the last step when the sign changes. optax.rprop (up to
-    0.2.8) returns each step one call too late, so its first update is 0. optax.rprop
-    also clips a step size only in the steps that change this step size.
+    0.2.8) returns each step one call too late, so its first update is 0, and it never
+    returns the step before a change of sign. optax.rprop also clips a step size only in
+    the steps that change this step size.
 
     Use it on full batches for functions that are badly scaled along the axes. No
     learning rate has to be tuned. Do not use it on mini-batches, where signs change by

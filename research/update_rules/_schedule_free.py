@@ -75,11 +75,13 @@ def schedule_free_sgd(
     β = 0 is plain descent with Polyak-Ruppert averaging, and β = 1 is primal averaging.
     The paper uses p = 2. In c_t, optax and the authors' code replace γ_i by the largest
     rate up to step i, which is the same as long as the rate does not fall.
-    optax.contrib.schedule_free_sgd (up to 0.2.8) differs in three more ways. First,
-    with warm-up its steps use the rates 0, 1/T, 2/T, ... times η, while its weights use
-    1/T, 2/T, ... The first step therefore does not move the params. Second, it needs β
-    > 0. Third, it keeps the sum of weights in the params' dtype, so in bfloat16 the sum
-    stops growing after 256 equal weights. torch does not have this rule.
+    optax.contrib.schedule_free_sgd (up to 0.2.8) differs in four more ways. First, with
+    warm-up its steps use the rates 0, 1/T, 2/T, ... times η, while its weights use 1/T,
+    2/T, ... The first step therefore does not move the params. Second, with a schedule
+    as the rate, the weight of a step is computed from the rate of the next step. Third,
+    it needs β > 0. Fourth, it keeps the sum of weights in the params' dtype, so in
+    bfloat16 the sum stops growing after 256 equal weights. torch does not have this
+    rule.
 
     Use it instead of a schedule that depends on the length of the run. Evaluate at the
     field `evaluation_params` of the state, not at the params. η can often be larger

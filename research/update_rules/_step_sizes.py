@@ -45,7 +45,8 @@ def polyak_step(
     step has η_max = ∞ and ε = 0.
 
     On single examples, with f* the minimum loss of one example, the rule is SPS_max of
-    Loizou et al. Their constant c divides the step, so it corresponds to 1 / c here. If
+    Loizou et al. Their constant c divides the step before their limit γ_b acts. So
+    their c is 1 / c here, and their γ_b is c η_max: the rate η_t is at most c η_max. If
     f* is too high, f(x_t) - f* may be negative, and then the step goes uphill. With
     positive_part=True, the params do not move in this case (SPS+).
 
@@ -54,7 +55,7 @@ def polyak_step(
     by default. optax does not move if |g_t|² + ε <= 2.2e-16, while here η_t is set to 0
     only if |g_t|² + ε is 0 or overflows. optax's argument `scaling` is not c: optax
     multiplies the gradient by `scaling` before it takes the norm, which divides the
-    step by `scaling`. torch does not have the rule.
+    step by `scaling` if η_max does not act. torch does not have the rule.
 
     Use it if the minimum value is known. For example, the minimum value is 0 for a
     model that can fit all examples exactly, and for a system of equations with a
@@ -65,8 +66,8 @@ def polyak_step(
       learning_rate: Factor c of the step, at least 0; may be traced. 1 gives Polyak's
         step. On convex functions with the exact f*, the rule converges for 0 < c < 2.
       f_min: Minimum value f*, any finite number; may be traced.
-      max_learning_rate: Largest rate η_max, at least 0; may be traced. None means no
-        limit.
+      max_learning_rate: Limit η_max of the quotient, so that the rate is at most
+        c η_max; at least 0; may be traced. None means no limit.
       eps: Constant ε, at least 0; may be traced.
       positive_part: Whether f - f* is replaced by max(f - f*, 0).
     Returns:
@@ -242,7 +243,7 @@ class AdgdState(NamedTuple):
       learning_rate: Rate λ_t of the last step, shape (). Before the first step, the
         rate of the first step.
       growth: Ratio θ_t = λ_t / λ_(t-1), shape (); infinite up to and including the
-        first step.
+        first step, and as long as both terms of the minimum were infinite.
       previous_params, previous_gradient: Params x_(t-1) and gradient g_(t-1) of the
         last step, shaped like the params.
     """
@@ -264,9 +265,9 @@ def adgd(learning_rate: Scalar = 1e-3) -> optax.GradientTransformation:
     Euclidean norm over all leaves. λ_0 = learning_rate and θ_0 = ∞, so λ_1 is |s| / (2
     |y|) for any λ_0. If the params did not move, λ_t = λ_(t-1) and θ_t = θ_(t-1); the
     algorithm of the paper stops in this case. If the params moved and y = 0, the second
-    term of the minimum is ∞. If this happens at t = 1, both terms are ∞, and λ_1 = λ_0.
-    The rule is algorithm 1 of "Adaptive gradient descent without descent". optax and
-    torch do not have this rule.
+    term of the minimum is ∞. If this happens at t = 1, both terms are ∞; then λ_1 = λ_0
+    and θ_1 = ∞. The rule is algorithm 1 of "Adaptive gradient descent without descent".
+    optax and torch do not have this rule.
 
     Use it on smooth convex problems with full gradients. On such problems it converges,
     and no constant of the problem needs to be known. It is usually slower than gradient

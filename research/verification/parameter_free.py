@@ -208,7 +208,8 @@ def mechanic(
     i = 1, ..., num_betas has the decay 1 - 10^(-i) and starts at `initial_scale`. For
     num_betas, None means 6.
     The paper's h is -pᵀΔ. Here p is the gradient plus the weight decay, and Δ is the
-    sum of Adam's steps. h is clipped as in optax and in the authors' code.
+    sum of Adam's steps. h is clipped as in optax; the authors' package for PyTorch does
+    not clip h.
     """
     n = 6 if num_betas is None else num_betas
     betas = [1 - mpmath.mpf(1) / 10**i for i in range(1, n + 1)]
