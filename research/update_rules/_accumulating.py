@@ -462,11 +462,12 @@ def madgrad(
     t, x_0 = x_1 the initial params and μ is momentum. The sums start at 0, and the
     quotient in z_t is 0 where its divisor is 0.
 
-    optax.contrib.madgrad and the authors' code are the same. The paper has η_t in place
-    of η_t + ε (eps_in_rate=False). This function computes x_t - x_0 as the sum of its
-    updates, so the rule must be the last one in a chain. optax stores x_0 and subtracts
-    it from x_t, which loses digits. optax also computes √t in float32. torch does not
-    have the rule.
+    optax.contrib.madgrad and the authors' code are the same, except that the authors'
+    weight w_t is 0 in a step with η_t = 0. The paper has η_t in place of η_t + ε
+    (eps_in_rate=False). This function computes x_t - x_0 as the sum of its updates, so
+    the rule must be the last one in a chain. optax stores x_0 and subtracts it from
+    x_t, which loses digits. optax also computes √t in float32. torch does not have the
+    rule.
 
     Use it for sparse or noisy gradients and for long trainings, because s_t is a sum,
     in which old gradients do not fade. Good values of η and of the weight decay λ

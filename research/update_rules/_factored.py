@@ -113,15 +113,18 @@ def adafactor(
     without the factor η_t, and takes the moving average after the multiplication by
     η_t. It computes t^-c in float32, so in float64 its updates have a relative error of
     1e-7.
-    torch.optim.Adafactor always has the relative step (its lr is η). It has no
-    momentum, and factors the last two axes, whatever their lengths. It does not add ε
-    to the squares, but bounds √v̂_t from below.
-    keras.optimizers.Adafactor also takes the minimum of the rate and 1 / √t, even if
-    the rate is a schedule. It stores the whole v̂_t, so it does not save memory.
-    transformers and timm factor the last two axes; newer versions of timm factor the
-    two longest axes if these have at least 16 entries. Both packages take the moving
-    average after the multiplication by η_t, and multiply λ x_t by max(ε2, rms(x_t)),
-    too.
+    torch.optim.Adafactor always has the relative step (its lr is η), but multiplies λ
+    x_t by η, not by the minimum. It has no momentum, and factors the last two axes,
+    whatever their lengths. It does not add ε to the squares, but bounds √v̂_t from
+    below. keras.optimizers.Adafactor also takes the minimum of the rate and 1 / √t,
+    even if the rate is a schedule, and decays with the rate itself. It factors the last
+    two axes. It stores the whole v̂_t, so it does not save memory. transformers factors
+    the last two axes, takes the moving average after the multiplication by η_t, and
+    multiplies λ x_t by max(ε2, rms(x_t)), too. timm's Adafactor factors the first two
+    axes of a leaf with three or more, and otherwise the last two, if both are longer
+    than 16; it multiplies by max(ε2, rms(x_t)) only if no rate is given. timm's
+    AdafactorBigVision factors the two longest axes if they have at least 16 entries,
+    and has no such factor.
 
     Use it if the state of Adam does not fit into memory. For an (m, n) matrix that is
     factored, Adafactor without momentum stores m + n numbers. By default, the rate is
@@ -347,8 +350,9 @@ def sm3(
     `adagrad` with initial_accumulator_value=0. For other leaves, s_t is at least this
     sum in every entry.
 
-    The paper's SM3-II has no ε; eps=0 gives the paper's rule. optax.sm3 is the same
-    rule with ε = 1e-8, but it accepts neither a schedule nor a leaf without axes.
+    The paper's SM3-II has no ε; eps=0 gives the paper's rule. The authors' code has ε =
+    1e-30. optax.sm3 is the same rule with ε = 1e-8, but it accepts neither a schedule
+    nor a leaf without axes.
 
     Use it in place of Adagrad if the state of Adagrad does not fit into memory, for
     example for large embeddings. For an (m, n) matrix, SM3 stores m + n numbers in

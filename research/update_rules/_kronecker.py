@@ -389,10 +389,12 @@ def kl_soap(
     step.
 
     The rule is that of the authors' code with using_klsoap=True, with the same defaults
-    except for λ, which is 0.01 there. There are three differences. The authors' code
+    except for λ, which is 0.01 there. There are four differences. The authors' code
     multiplies the weights by 1 - η λ after the step, which changes the result by a term
-    of the size η² λ. It computes in bfloat16. It refuses vectors. optax and torch do
-    not have KL-SOAP.
+    of the size η² λ. It computes in bfloat16. It refuses vectors and leaves with more
+    than three axes. For a leaf with three axes, it updates the last axis first, and
+    uses the new eigenvalues of an axis for the next axis. optax and torch do not have
+    KL-SOAP.
 
     The state of a matrix of shape (m, n) has 2 m n + 2 m² + 2 n² + m + n numbers, in at
     least float32, whatever the dtype of the params. A step costs about as much as that
@@ -650,10 +652,11 @@ def shampoo(
     if ε is small.
 
     optax and torch do not have Shampoo. The authors' TensorFlow code has the same ε,
-    but uses G_t in place of M_t. Google's distributed Shampoo has b2, grafting and
-    Newton's iteration. It uses ε times the largest eigenvalue in place of ε, and
-    averages the steps instead of the gradients. Meta's distributed Shampoo corrects the
-    bias of the moving averages.
+    but by default uses G_t in place of M_t, and it computes the roots at the calls k, 2
+    k, ... Google's distributed Shampoo has b2, grafting and Newton's iteration. It uses
+    ε times the largest eigenvalue in place of ε, and sums or averages the steps instead
+    of the gradients. Meta's distributed Shampoo corrects the bias of the moving
+    averages.
 
     The state of a matrix of shape (m, n) has m n + 2 m² + 2 n² numbers. For a square
     matrix, this is five numbers per parameter. Factors and roots have at least float32

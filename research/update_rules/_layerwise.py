@@ -108,9 +108,10 @@ def lamb(
     could never move.
 
     The paper has a function φ that may clip |x_t|. φ is the identity here and in
-    optax.lamb, which is the same rule. timm's Lamb is the same with max_grad_norm=None
-    and always_adapt=True. By default timm's Lamb clips the global norm of the gradient
-    to 1, and leaves out the ratio for leaves with λ = 0. torch does not have LAMB.
+    optax.lamb, which is the same rule. The authors' code (ALBERT) does not correct the
+    bias. timm's Lamb is the same with max_grad_norm=None and always_adapt=True. By
+    default timm's Lamb clips the global norm of the gradient to 1, and leaves out the
+    ratio for leaves with λ = 0. torch does not have LAMB.
 
     Use it for large batches on models with many layers of different scales, with
     warm-up. On small problems it rarely has an advantage over AdamW. With η = 0.1, the
@@ -343,16 +344,18 @@ def muon(
 
     The rule is the same as the reference implementation, except that the reference
     rounds to bfloat16 inside O, as torch.optim.Muon does. This rule keeps the leaf's
-    dtype. torch's adjust_lr_fn="match_rms_adamw" is consistent_rms=0.2.
-    optax.contrib.muon differs in four ways. First, optax divides M_t by 1 - β^(t+1) and
-    G_t by 1 - β^t before the look-ahead (bias_correction=True). In the second update,
-    the weight of the first gradient is then 0.374 times the weight of the second
-    gradient, instead of 0.463 times. Second, optax's ε is 1e-8. Third, optax's
-    `nesterov`, which is on by default, also turns the Adam for the other leaves into
-    NAdam. Fourth, optax takes one step for each triple of a list of coefficients, and
-    refuses a list of more than ns_steps triples. This rule always takes ns_steps steps:
-    it uses the first ns_steps triples, and repeats the last triple of a shorter list,
-    as the paper of the Polar Express does.
+    dtype. For kernels of convolutions, the reference computes s from the height and the
+    width of the kernel, and so s is 1 for a square kernel. torch divides by max(|A|,
+    ε). torch's adjust_lr_fn="match_rms_adamw" is consistent_rms=0.2. optax.contrib.muon
+    differs in four ways. First, optax divides M_t by 1 - β^(t+1) and G_t by 1 - β^t
+    before the look-ahead (bias_correction=True). In the second update, the weight of
+    the first gradient is then 0.374 times the weight of the second gradient, instead of
+    0.463 times. Second, optax's ε is 1e-8. Third, optax's `nesterov`, which is on by
+    default, also turns the Adam for the other leaves into NAdam. Fourth, optax takes
+    one step for each triple of a list of coefficients, and refuses a list of more than
+    ns_steps triples. This rule always takes ns_steps steps: it uses the first ns_steps
+    triples, and repeats the last triple of a shorter list, as the paper of the Polar
+    Express does.
 
     The state of a matrix has one number per parameter, for M_t. The state of any other
     leaf is that of the inner rule, which is two numbers per parameter for Adam.

@@ -65,7 +65,8 @@ def lars(
     The paper, timm's Lars and NVIDIA's LARC divide by the sum of two norms, as here.
     optax.lars divides by |g_t + λ x_t| + ε (separate_norms=False). Without weight
     decay, the two divisors are equal. With its defaults, timm does not use the ratio
-    for leaves without decay. torch does not have LARS.
+    for leaves without decay. Under a schedule, timm differs: it multiplies the momentum
+    by the rate of the present step. torch does not have LARS.
 
     Use it for large batches on convolutional networks, with warm-up. Leave biases and
     scales of normalisations out of the decay and of the ratio, as the paper does.
@@ -192,7 +193,9 @@ def novograd(
     g_t is the gradient of a leaf, x_t its params, u_t its update and η_t the learning
     rate. |g_t| is the Euclidean norm of this gradient, so v_t is one number per leaf.
     optax.novograd is the same. The paper's algorithm 1 has no ε_root. timm's NvNovoGrad
-    is the same rule with other defaults: β1 = 0.95, β2 = 0.98 and ε = 1e-8. With
+    is the same rule with other defaults: β1 = 0.95, β2 = 0.98 and ε = 1e-8. If the
+    first gradients of a leaf are exactly 0, timm and the authors' code start v_t at the
+    first gradient that is not 0. The authors' code has its ε inside the root. With
     grad_averaging=True, timm multiplies the new term of m_t by 1 - β1. torch does not
     have the rule.
 
@@ -287,9 +290,10 @@ def fromage(
 
     Without the division by √(1 + η_t²), the norm of a leaf would grow without bound. If
     g_t is orthogonal to x_t, |x_(t+1)| = |x_t|. The paper has no min_norm. The authors'
-    code has the ratio |x_t| / |g_t| = 1 if a norm is 0. optax.fromage is the same up to
-    rounding errors: it computes 1 / √(1 + η²) - 1 as a difference, which loses digits
-    for small η. torch does not have the rule.
+    code has the ratio |x_t| / |g_t| = 1 if a norm is 0, and optax has it with min_norm
+    = 0; here, a leaf of zeros does not move if min_norm is 0. Otherwise optax.fromage
+    is the same up to rounding errors: it computes 1 / √(1 + η²) - 1 as a difference,
+    which loses digits for small η. torch does not have the rule.
 
     Use it for networks whose layers have different scales. If g_t is orthogonal to x_t
     and η is small, η is about the angle in radians by which a leaf turns. A rate of
