@@ -1234,6 +1234,11 @@ def _with_the_arguments_of_the_card(row: Row) -> Row | None:
 
 
 WITH_OTHER_ARGUMENTS += filter(None, map(_with_the_arguments_of_the_card, OF_OPTAX))
+# The cards of these rules change the weight decay of optax.
+WITH_OTHER_ARGUMENTS += [
+    _of_optax(f"contrib.{rule}", call=given, given=given, label=OTHER)
+    for rule, given in ((rule, CARDS[rule].arguments) for rule in ("momo", "momo_adam"))
+]
 
 SIMPLE_ROWS: list[Row] = [
     *OF_TORCH,
