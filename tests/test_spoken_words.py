@@ -5,6 +5,8 @@ made-up recordings.
 import dataclasses
 import itertools
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -14,7 +16,7 @@ from experiments import spoken_words as experiment
 from research import cli, datasets, runs
 from research.datasets import sequence_preparation as preparation
 from research.datasets._vowels import SequenceSplit
-from research.types import Saved, no_checkpoints
+from research.types import Model, Saved, Sequences, no_checkpoints
 
 SPEAKERS = ("ann", "bob", "cho")
 SMALL = dataclasses.replace(
@@ -76,9 +78,35 @@ def test_a_network_learns_what_only_the_order_tells():
     assert saved.values["accuracy"] > 0.95
     assert 0 < saved.values["loss"] < np.log(2) / 2  # Half of what a guess costs.
     assert saved.values["first_bad_step"] == -1
-    assert saved.values["parameters"] == 3 * 9 * (2 + 9 + 1) + 9 + 2 * (
-        9 + 1
-    )  # 9 = 8 · √(4/3), for as many as LSTM's.
+    # 7 = 8 · √(4/3) / √2: as many as the LSTM's, in two directions.
+    assert saved.values["parameters"] == 2 * (3 * 7 * (2 + 7 + 1) + 7 + 2 * (7 + 1))
+
+
+def test_second_network_reads_each_recording_backwards():
+    one = research.models.recurrent(2, 3, 4)
+    both = experiment.in_both_directions(one)
+    params = both.init(jax.random.key(0))
+    values = np.random.default_rng(0).normal(size=(2, 5, 2))
+    x = Sequences(jnp.asarray(values), jnp.array([5, 3]))
+    turned = values[:, ::-1].copy()
+    turned[1] = 7.0  # The end, which is not read.
+    turned[1, :3] = values[1, 2::-1]
+    turned = Sequences(jnp.asarray(turned), x.length)
+    alone = [
+        one.apply(params[name], x)
+        for name, x in (("forwards", x), ("backwards", turned))
+    ]
+    np.testing.assert_allclose(both.apply(params, x), sum(alone), rtol=1e-14)
+
+
+def test_noise_on_inputs_is_drawn_in_training_alone():
+    identity = Model(lambda key: (), lambda params, x, key=None: x.values)
+    noisy = experiment.with_noise(identity, 0.5)
+    x = Sequences(jnp.zeros((100, 50, 4)), jnp.full(100, 50))
+    assert not noisy.apply((), x).any()
+    drawn = np.asarray(noisy.apply((), x, jax.random.key(0)))
+    assert abs(drawn.std() - 0.5) < 0.01
+    assert abs(drawn.mean()) < 0.01
 
 
 def test_baseline_is_the_exact_optimum_on_interpolated_steps():

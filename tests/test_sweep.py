@@ -93,7 +93,7 @@ def test_full_batch_sweep_equals_one_run_alone(workload, make_rule):
     for i in (0, 4):
         key, rate = jax.random.key(RUNS["seed"][i]), RUNS["learning_rate"][i]
         init, step = descent.build(workload.objective, make_rule(rate), workload.train)
-        state, info = descent.run(
+        _, info = descent.run(
             step,
             init(workload.init(jax.random.fold_in(key, descent.INIT))),
             sampler,
