@@ -27,6 +27,9 @@ RUN = 3
 NEWTON = 0.25
 # Steps that rounding changes by more than this fraction are not used.
 REPRESENTED = 0.02
+# At a break of f or of its gradient, the height of the break is the same at all small
+# distances: over so many octaves, up to this fraction.
+OCTAVES, SAME = 12, 0.02
 
 
 class Curvature(NamedTuple):
@@ -205,9 +208,10 @@ def _by_direction(
       For each direction, (mismatch, opposed, suspect). The mismatch has one entry for
       each radius r. It is the error of the predicted gradient, relative to |λ| r², on
       the side where this error is larger. The eigenvalue is opposed if the gradient
-      changes as if λ had the other sign, at four consecutive radii. It is also opposed
-      if values of f contradict the gradient where the gradient confirms λ. It is
-      suspect if the Hessian nearby is so much larger that rounding errors may decide.
+      changes as if λ had the other sign, at four consecutive radii, and no smaller
+      radii confirm λ. It is also opposed if values of f contradict the gradient where
+      the gradient confirms λ, or if f or its gradient jumps at the point. It is suspect
+      if the Hessian nearby is so much larger that rounding errors may decide.
     """
     n, count = vectors.shape
     steps = np.concatenate(
@@ -229,17 +233,45 @@ def _by_direction(
         denied = (
             bool(good.any()) and value_ratio[k][np.flatnonzero(good)[0]] > 2 * CHANGE
         )
+        turned, confirmed = (
+            np.flatnonzero(np.convolve(part, np.ones(run), "valid") == run)
+            for part, run in ((against, 4), (good, RUN))
+        )
+        denied |= bool(turned.size) and not (
+            confirmed.size and confirmed[-1] > turned[-1]
+        )
+        jump_of_gradient = slope[:, k].sum(axis=0) / RADII - 2 * eigenvalues[k] * RADII
+        denied |= any(
+            breaks(height, OCTAVES) for height in (jump_of_gradient, *values[:, k])
+        )
         suspect = bool(
             (np.abs(slope[:, k]).min(axis=0) > LARGER / np.sqrt(eps) * unit[k]).any()
         )
         out.append(
             (
                 ratio[k],
-                denied or bool((np.convolve(against, np.ones(4), "valid") == 4).any()),
+                denied,
                 suspect,
             )
         )
     return out
+
+
+def breaks(height: np.ndarray, count: int) -> bool:
+    """Return whether a number has the same value, not 0, at the smallest distances.
+
+    `height` has a number for each distance, the largest distance first. NaN means that
+    the number is unknown. The `count` smallest distances with a known number decide. At
+    a kink or a jump of f at the point, these numbers are equal: the change of the
+    gradient from one side of the point to the other, or the error of the value of f
+    that derivatives predict. If f is smooth, they tend to 0, and rounding errors vary.
+    """
+    last = height[np.isfinite(height)][-count:]
+    return bool(
+        len(last) == count
+        and np.abs(last).min() > 0
+        and np.ptp(last) <= SAME * np.abs(last).max()
+    )
 
 
 def _confirmed(ratio: np.ndarray, newton: float) -> float:

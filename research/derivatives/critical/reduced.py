@@ -31,11 +31,14 @@ class Rises(NamedTuple):
       error: Error of the rise, same shape. Infinite if the rise is unknown.
       denied: Whether the rise, which is computed from gradients, contradicts values of
         f, same shape.
+      beyond: Rise by values of f minus this rise, same shape; 0 if rounding errors of
+        the values may explain the difference, and NaN if it is unknown.
     """
 
     rise: Float[np.ndarray, "r w"]
     error: Float[np.ndarray, "r w"]
     denied: Bool[np.ndarray, "r w"]
+    beyond: Float[np.ndarray, "r w"]
 
     @property
     def signs(self) -> Float[np.ndarray, "r w"]:
@@ -91,7 +94,8 @@ class Reduced:
                 self.y, np.where(kept[:, None], moved, 0.0)
             )
             rise = self.sign * rise - short / 2
-            gap = np.abs(self.sign * by_value - rise)
+            beyond = self.sign * by_value - rise
+            gap = np.abs(beyond)
             error = (
                 4 * error
                 + short
@@ -103,17 +107,15 @@ class Reduced:
         rise, gap = (
             np.where(kept, part, 0.0).reshape(ways.shape[:2]) for part in (rise, gap)
         )
+        rounding = 16 * self.land.eps * abs(self.curvature.value)
+        beyond = np.where(np.abs(beyond) > rounding, beyond, 0.0)
+        beyond = np.where(kept, beyond, np.nan).reshape(ways.shape[:2])
         error = np.where(kept, error, np.inf).reshape(ways.shape[:2])
         error = np.maximum(
             error, noise_of_gradient(error, radii) if noise is None else noise
         )
-        allowed = (
-            error
-            + np.abs(rise) / 2
-            + 3 * _before(gap, radii)
-            + 16 * self.land.eps * abs(self.curvature.value)
-        )
-        return Rises(rise, error, gap > allowed)
+        allowed = error + np.abs(rise) / 2 + 3 * _before(gap, radii) + rounding
+        return Rises(rise, error, gap > allowed, beyond)
 
     def firm_around(self) -> bool:
         """Return whether the firm directions have the same curvature at nearby points.

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from research.derivatives.critical.curvature import Curvature, directions
+from research.derivatives.critical.curvature import Curvature, breaks, directions
 from research.derivatives.critical.landscape import Landscape
 from research.derivatives.critical.reduced import (
     Reduced,
@@ -37,6 +37,7 @@ RUN = 4  # Number of consecutive octaves that must agree (half octaves count hal
 # Smallest power of the distance with which f may change at a critical point.
 LEAST_POWER = 1.2
 STEADY = 0.8  # Largest allowed change of this power over a run.
+JUMPS = "f jumps there"
 
 
 class Evidence(NamedTuple):
@@ -98,6 +99,8 @@ def _on_line(reduced: Reduced) -> Evidence:
     rises = reduced.rises(
         np.broadcast_to([[[1.0], [-1.0]]], (len(ON_LINE), 2, 1)), ON_LINE
     )
+    if _jumps(rises, 24):
+        return _undecided(JUMPS)
     signs = rises.signs
     words = [
         "?" if 0 in pair else {2: "+", -2: "-", 0: "m"}[int(sum(pair))]
@@ -134,6 +137,8 @@ def _on_line(reduced: Reduced) -> Evidence:
 def _on_spheres(reduced: Reduced) -> Evidence:
     ways, radii = directions(reduced.curvature.loose.shape[1]), ON_SPHERE
     grid = reduced.rises(np.broadcast_to(ways, (len(radii), *ways.shape)), radii)
+    if _jumps(grid, 8):
+        return _undecided(JUMPS)
     if not grid.signs.any():
         return _nothing(reduced, grid)
     low, high = (_extreme_of_grid(grid, sign) for sign in (1.0, -1.0))
@@ -200,6 +205,15 @@ def _on_spheres(reduced: Reduced) -> Evidence:
         float(radii[run][-1]),
         "",
     )
+
+
+def _jumps(rises: Rises, count: int) -> bool:
+    """Return whether f jumps at the point in some direction.
+
+    The `count` smallest distances decide: there, values of f differ from the rises that
+    its gradient predicts, and by the same number.
+    """
+    return any(breaks(column, count) for column in rises.beyond.T)
 
 
 def _contradicted(rises: Rises, run: slice) -> bool:
