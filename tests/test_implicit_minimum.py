@@ -245,3 +245,12 @@ def test_bad_input_is_named(change, error, words):
     } | change
     with pytest.raises(error, match=re.escape(words)):
         descent.implicit_minimum(**call)
+
+
+def test_a_search_that_jumps_over_a_kink_gives_no_derivative():
+    # The minimum of t |x| + (x - 1)² / 2 stays at 0 for t > 1.
+    lasso = lambda x, t: jnp.abs(x) * t + 0.5 * (x - 1) ** 2
+    found = lambda t: implicit_minimum(lasso, 0.5, t, rule=gradient_descent(0.01))
+    with pytest.raises(ValueError, match="ends too far from it"):
+        found(2.0)
+    assert jnp.isnan(jax.jit(jax.grad(lambda t: found(t).params))(2.0))

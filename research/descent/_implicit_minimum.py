@@ -92,7 +92,9 @@ def implicit_minimum(
     the remaining distance. Let x be the end of the search, and v an eigenvector of H
     whose eigenvalue λ was computed. Newton's method estimates the distance along v as
     s = vᵀ∇f / λ. The curvature along v at x + s v and at x - s v may differ from λ by
-    at most λ/2, up to rounding.
+    at most λ/2, up to rounding. The slope along v at x - s v may be at most half of
+    that at x, or ten times the tolerance. So a search that ends beside a kink gives no
+    derivative.
 
     jaxopt's `custom_root` decorator and optimistix's `ImplicitAdjoint` differentiate in
     the same way, but do not check the eigenvalues of the Hessian.
@@ -188,7 +190,7 @@ def _implicit(
     of_fixed = lambda x: objective(x, fixed)
     values, vectors = _eigenvectors(of_fixed, params)
     smallest, largest = values[0], values[-1]
-    far = _is_far(of_fixed, params, values, vectors)
+    far = _is_far(of_fixed, params, values, vectors, tolerance)
     bad = _is_singular(smallest, largest, start) | far
     result = ImplicitMinimum(
         unless(bad, found.params),
@@ -222,12 +224,22 @@ def _eigenvectors(f: Callable[[Params], Array], params: Params) -> tuple[Array, 
 
 
 def _is_far(
-    f: Callable[[Params], Array], params: Params, values: Array, vectors: Array
+    f: Callable[[Params], Array],
+    params: Params,
+    values: Array,
+    vectors: Array,
+    tolerance: float | Array,
 ) -> Array:
-    """Return whether the Hessian changes by more than half within Newton's distance."""
+    """Return whether the Hessian changes by more than half within Newton's distance.
+
+    It does so, too, if a Newton step along an eigenvector leaves more than half of the
+    slope, and more than the tolerance explains. An example is a search that jumps to
+    and fro over a kink.
+    """
     flat, unravel = ravel_pytree(params)
     slope = jax.grad(lambda x: f(unravel(x)))
-    steps = (vectors @ slope(flat)) / values
+    before = slope(flat)
+    steps = (vectors @ before) / values
     rounding = flat.size * jnp.finfo(flat.dtype).eps * jnp.abs(values[-1])
 
     def is_steady(given: tuple[Array, Array, Array]) -> Array:
@@ -237,7 +249,10 @@ def _is_far(
             curvature = v @ jax.jvp(slope, (flat + step * v,), (v,))[1]
             return jnp.abs(curvature - value)
 
-        return jnp.maximum(change(step), change(-step)) <= 0.5 * value + rounding
+        left = jnp.abs(v @ slope(flat - step * v))
+        vanishes = left <= jnp.maximum(0.5 * jnp.abs(v @ before), 10.0 * tolerance)
+        steady = jnp.maximum(change(step), change(-step)) <= 0.5 * value + rounding
+        return steady & vanishes
 
     # One product after another, so that the check takes little memory.
     return ~jnp.all(jax.lax.map(is_steady, (vectors, values, steps)))

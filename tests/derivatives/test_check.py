@@ -1020,3 +1020,60 @@ def test_cancellation_in_float32_excuses_no_wrong_derivative(float64_off):
         x = jnp.array([1e-2, 2e-2, 5e-3])
         report = check_derivative(f, x, jax.random.key(0), lambda x: x / 12)
     assert report.verdict == "wrong"  # It is -x / 12.
+
+
+BESIDE = {
+    "abs": (jnp.abs, 0.0, (1.0, 0.2, -1.0), (1.1, 1.4, -1.2)),
+    "relu": (jax.nn.relu, 0.0, (0.0, 0.4, 1.0), (-0.2, 1.2)),
+    "largest": (
+        jnp.max,
+        jnp.array([1.0, 1.0, 0.5]),
+        ([1.0, 0, 0], [0.4, 0.6, 0]),
+        ([1.2, -0.2, 0],),
+    ),
+    "sum of abs": (
+        lambda x: jnp.sum(jnp.abs(x)),
+        jnp.zeros(3),
+        ([0.9, 0, -1],),
+        ([1.4, 0, 0],),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_at_a_kink_a_derivative_lies_between_the_slopes(name):
+    f, x, right, wrong = BESIDE[name]
+    key = jax.random.key(0)
+    for verdict, given in (("kink", right), ("wrong", wrong)):
+        for value in given:
+            found = check_derivative(f, x, key, lambda x, v=value: jnp.asarray(v))
+            assert found.verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("f", "x"),
+    [(jnp.square, 1e-200), (jnp.exp, 705.0), (jnp.square, 1e154)],
+)
+def test_slopes_beyond_the_range_of_floats_are_no_nan(f, x):
+    report = check_derivative(f, x, jax.random.key(0))
+    assert report.verdict == "unresolved"
+    assert "beyond the range of float64" in report.explanation
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "derivative", "words"),
+    [
+        (jnp.nansum, jnp.array([1.0, np.nan]), None, "1 of the 2 entries of x are NaN"),
+        (
+            lambda x: jnp.nansum(x["w"]),
+            {"w": jnp.array([np.nan])},
+            None,
+            "entries of x['w'] are NaN",
+        ),
+        (lambda x: np.float64(1.0), 1.0, None, "Use jax.numpy in it"),
+        (jnp.square, 1.0, lambda x: None, "it returned None"),
+    ],
+)
+def test_what_cannot_be_checked_is_named(f, x, derivative, words):
+    with pytest.raises((ValueError, NotInexactError), match=re.escape(words)):
+        check_derivative(f, x, jax.random.key(0), derivative)

@@ -592,3 +592,42 @@ def test_a_flat_minimum_is_no_plateau():
     for f in (lambda x: 1 + x[0] ** 4, lambda x: x[0] ** 8 - 3):
         found = critical_points(f, grid_of_starts([(-2.0, 3.0)], 11), [(-2.0, 3.0)])
         assert [said(point) for point in found] == ["minimum"]
+
+
+BOWL = np.random.default_rng(3)
+BOWLS = [
+    (a @ a.T + 0.3 * np.eye(2), BOWL.normal(size=2), 10.0 ** BOWL.uniform(-6, -1))
+    for a in BOWL.normal(size=(6, 2, 2))
+]
+BREAKS = {
+    "kink": lambda x, way, height: -height * jax.nn.relu(way @ x),
+    "jump": lambda x, way, height: -height * (way @ x > 0),
+    "other value": lambda x, way, height: height * jnp.all(x == 0),
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_point_at_a_kink_or_a_jump_is_no_minimum(name):
+    # f falls on one side, or f is higher at the point than around it.
+    for hessian, way, height in BOWLS:
+        f = lambda x, h=hessian, a=way, k=height: (
+            0.5 * x @ h @ x + BREAKS[name](x, a, k)
+        )
+        point = classify_critical_point(f, jnp.zeros(2))
+        assert (point.kind, point.note[:9]) == ("degenerate", "undecided")
+
+
+def test_search_lists_no_minimum_at_a_kink():
+    f = lambda x: x[0] ** 2 - 0.1 * jax.nn.relu(x[0])
+    bounds = [(-1.0, 1.3)]
+    found = critical_points(f, grid_of_starts(bounds, 5), bounds)
+    (minimum,) = [point for point in found if point.kind == "minimum"]
+    assert minimum.x == pytest.approx([0.05])
+
+
+@pytest.mark.parametrize("height", [1.3, 1.6, 2.0, 2.9, 4.0])
+def test_a_narrow_maximum_in_a_wide_bowl_is_one(height):
+    f = lambda x: 0.5 * x**2 + height / 2500 * jnp.exp(-1250 * x**2)
+    point = classify_critical_point(f, 0.0)
+    assert point.kind == "maximum"
+    assert point.eigenvalues == pytest.approx([1 - height])

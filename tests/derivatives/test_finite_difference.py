@@ -977,3 +977,49 @@ def test_small_jumps_of_rounding_do_not_make_an_answer_unresolved(f, slope, leas
             if found.verdict == "ok"
         ]
     assert sum(wrong) <= 1
+
+
+@pytest.mark.parametrize("scale", [1e-21, 1e-24, 1e-26, 1e-30])
+def test_far_steps_do_not_answer_for_a_function_of_tiny_numbers(scale):
+    generator = np.random.default_rng(0)
+    for place, rate in zip(
+        generator.uniform(-3, 3, 40), generator.uniform(0.3, 3, 40), strict=True
+    ):
+        f = lambda x, rate=rate: np.sin(rate * x / scale) + 0.3 * x / scale
+        found = finite_difference(f, place * scale)
+        truth = (rate * math.cos(rate * place) + 0.3) / scale
+        assert found.verdict == "ok"
+        assert abs(found.value - truth) <= found.error
+
+
+@pytest.mark.parametrize("width", [1e-15, 1e-17, 1e-18, 1e-20])
+def test_a_safe_root_is_no_kink(width):
+    found = finite_difference(lambda x: np.sqrt(x * x + width**2), 0.0)
+    assert found.verdict in ("ok", "unresolved")
+    assert found.verdict == "unresolved" or abs(found.value) <= found.error
+
+
+def test_a_function_that_is_once_no_entrywise_one_is_never_taken_for_one():
+    # On an array, its largest entry hides the digits of the others.
+    def log_sum_exp(x):
+        largest = np.max(x)
+        return largest + np.log(np.exp(x - largest) + np.exp(-largest))
+
+    wrong = 0
+    for x in np.linspace(-34, -24, 40):
+        found = finite_difference(log_sum_exp, float(x))
+        truth = math.exp(x) / (1 + math.exp(x))
+        wrong += found.verdict == "ok" and abs(found.value - truth) > found.error
+    assert wrong <= 2
+
+
+def test_a_masked_value_is_none():
+    f = lambda x: np.ma.masked_greater(np.asarray(x) ** 2, 0.25)
+    assert finite_difference(f, 0.7).verdict == "nan"
+    assert finite_difference(f, 0.3).value == pytest.approx(0.6)
+
+
+def test_no_kink_is_claimed_where_no_slope_is_known():
+    f = lambda x: (1 - np.cos(x)) / x**2
+    for x in [3.497525255793264e-08, *np.geomspace(3e-9, 3e-7, 40)]:
+        assert finite_difference(f, float(x)).verdict != "kink"

@@ -523,6 +523,8 @@ def test_what_stays_finite_is_not_accused_and_a_rule_that_gives_nan_is_named():
         (lambda x: x**0.5, 0.0, "its base is 0 and its exponent is below 1"),
         (lambda x: jnp.fmod(x, 1.0), 2.0, "its argument is a multiple"),
         (lambda x: jnp.fmod(x, 1.0), 2.5, ""),
+        (jax.scipy.special.i0e, 0.0, "has a kink"),
+        (jax.scipy.special.i0e, 0.5, ""),
     ],
 )
 def test_kinks_of_windows_powers_and_remainders(f, x, words):

@@ -20,6 +20,7 @@ from research.derivatives.check.nearby import slopes_nearby
 from research.derivatives.check.report import (
     CheckReport,
     Probe,
+    beyond_range,
     explained,
     other_values,
     vanishing,
@@ -115,9 +116,12 @@ def check_derivative(
 
     - The derivative is not 0 but no larger than its rounding error, so its sign is
       unknown.
-    - The check could not have detected a relative error of 1e-3, or a relative error of
-      0.1 in a single leaf of x. Such a leaf is so small that it hardly changes f, and
-      the report names it.
+    - The check could not have detected a relative error of 1e-3, or an error in a
+      single leaf of x that is a tenth as long as the whole gradient. Such a leaf is so
+      small that it hardly changes f, and the report names it. (If the gradient of a
+      leaf is shorter than about 1e-13 times the whole gradient, an error there is
+      small, however large it is relative to the gradient of the leaf.)
+    - The change of f over a step of the size of x is beyond the range of float64.
     - f varies so fast that it is not smooth between neighbouring floats. Examples are
       sin(1e20 x), and the remainder of 1e20 x divided by 1.
     - The slopes from long and from short steps differ, and neither is the derivative.
@@ -140,8 +144,8 @@ def check_derivative(
       The `CheckReport`. `print` shows it as a text.
     Raises:
       NotInexactError: A leaf of x or the value of f is not floating.
-      ValueError: x has no entries, or `derivative` returns another structure or shape
-        than the gradient or the Jacobian.
+      ValueError: x has no entries, an entry of x is NaN, or `derivative` returns
+        another structure or shape than the gradient or the Jacobian.
       TypeError: f or `derivative` is not a function of one argument, or key is not a
         key.
     References:
@@ -170,6 +174,12 @@ def check_derivative(
             "x must have at least one entry to differentiate with respect to; got "
             f"x={x!r}."
         )
+    for path, leaf in jax.tree.leaves_with_path(x):
+        if jnp.isnan(leaf).any():
+            raise ValueError(
+                f"x must not contain NaN; {int(jnp.isnan(leaf).sum())} of the "
+                f"{leaf.size} entries of x{jax.tree_util.keystr(path)} are NaN."
+            )
     random = np.random.default_rng(
         np.asarray(jax.random.key_data(key)).ravel().tolist()
     )
@@ -179,7 +189,7 @@ def check_derivative(
         else Line(f, x, derivative)
     )
     of_own = own.reverse(np.ones(own.shape)) if own else None
-    with in_float64():
+    with in_float64(), np.errstate(all="ignore"):
         lifted, lowest = lift(f, x)
         line = Line(f, lifted, derivative, own is not None)
         directions = _directions(line, random)
@@ -206,7 +216,10 @@ def check_derivative(
         if in_full is None or of_own is None
         else _relative(of_own - in_full, in_full)
     )
-    report = _report(tuple(found), line, _precision(x, lowest, own is not None), gap)
+    with np.errstate(all="ignore"):
+        report = _report(
+            tuple(found), line, _precision(x, lowest, own is not None), gap
+        )
     if own is None or derivative is None or report.verdict != "wrong":
         return report
     with in_float64():
@@ -660,6 +673,8 @@ def _report(
     rates = [p.forward if np.isnan(p.reverse) else p.reverse for p in probes[:RANDOM]]
     is_zero = vanishes and not any(rates)
     verdict = _verdict(probes, of_change if is_zero else overall, is_finite)
+    is_beyond = verdict == "nan" and is_finite and line.has_finite_derivative
+    verdict = "unresolved" if is_beyond else verdict
     hidden = [name for name, size in in_leaves.items() if not size < HIDDEN]
     if verdict == "right" and hidden:
         verdict = "unresolved"
@@ -677,7 +692,9 @@ def _report(
     explanation = explained(
         verdict, probes, title(line.f), is_finite, line.chooses, hidden
     )
-    if verdict in ("right", "unresolved") and vanishes:
+    if is_beyond:
+        explanation = beyond_range(title(line.f))
+    elif verdict in ("right", "unresolved") and vanishes:
         explanation = vanishing(
             title(line.f), smallest, of_change, any(each.is_flat for each in random)
         )

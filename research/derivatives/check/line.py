@@ -100,6 +100,8 @@ class Line:
             self.value.dtype, jnp.floating
         ):
             got = getattr(self.value, "dtype", type(self.value).__name__)
+            if isinstance(self.value, np.ndarray | np.generic):
+                got = f"a value of NumPy ({got}). Use jax.numpy in it"
             raise NotInexactError(
                 f"{title(f)} must return one real floating array; got {got}."
             )
@@ -233,6 +235,12 @@ class Line:
         except NO_RULE:
             return None
         return np.asarray(ravel_pytree(pulled)[0], np.float64)
+
+    @property
+    def has_finite_derivative(self) -> bool:
+        """Whether every entry of Jᵀ w is finite, for weights w that are all 1."""
+        gradient = self.reverse(np.ones(self.shape))
+        return gradient is not None and bool(np.isfinite(gradient).all())
 
     def forward(self, v: np.ndarray, w: np.ndarray) -> float:
         """Return ⟨w, J v⟩ by forward mode, or NaN if there is no forward mode to test.
@@ -518,6 +526,11 @@ def _contracted(jacobian: Any, line: Line, w: np.ndarray) -> np.ndarray:
     """Compute wᵀ J as a vector, for a given Jacobian."""
     shapes = [line.shape + leaf.shape for leaf in jax.tree.leaves(line.x)]
     got = [np.shape(leaf) for leaf in jax.tree.leaves(jacobian)]
+    if jacobian is None:
+        raise ValueError(
+            "derivative must return the derivative of f at x; it returned None. Does "
+            "it lack a return?"
+        )
     if jax.tree.structure(jacobian) != jax.tree.structure(line.x) or got != shapes:
         raise ValueError(
             f"derivative must return the structure of x with leaves of shape {shapes} "

@@ -5,6 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+# At a kink, a rate may lie outside the two slopes by this share of their difference.
+BESIDE = 0.02
+
 
 class Probe(NamedTuple):
     """Derivative of a function f along one direction v, computed in three ways.
@@ -73,7 +76,7 @@ class Probe(NamedTuple):
             return self.is_off and self.jump == 0 and self.name.startswith(parts)
         low, high = sorted((self.left, self.right))
         # Both slopes contain curvature over a step.
-        allowed = max(self.floor, 1e-6 * self.scale, 0.25 * abs(self.jump))
+        allowed = max(self.floor, 1e-6 * self.scale, BESIDE * abs(self.jump))
         rates = [rate for rate in (self.forward, self.reverse) if not np.isnan(rate)]
         return any(not low - allowed <= rate <= high + allowed for rate in rates)
 
@@ -266,6 +269,14 @@ def explained(
             "step."
         )
     return _bug(probes, f) if verdict == "wrong" else ""
+
+
+def beyond_range(f: str) -> str:
+    """Return a text for slopes that floats cannot hold, although f' is finite."""
+    return (
+        f"Inconclusive: the change of {f} over a step of the size of x is beyond the "
+        "range of float64. Check a scaled function of a scaled x."
+    )
 
 
 def _not_finite(probes: tuple[Probe, ...], f: str, chooses: bool) -> str:

@@ -25,7 +25,7 @@ SPLITTING = frozenset(
         *(*COMPARISONS, *JUMPS, "max", "min", "abs", "clamp", "rem", "sort", "top_k"),
         *("reduce_max", "reduce_min", "argmax", "argmin", "cummax", "cummin"),
         *("reduce_window_max", "reduce_window_min", "scatter_max", "scatter_min"),
-        *("svd", "eigh", "eig"),
+        *("svd", "eigh", "eig", "bessel_i0e"),
     ]
 )
 

@@ -309,6 +309,7 @@ def finite_difference(
         )
         found = _beside_breaks(ladder, noise, sampler, order, _SIDES[scheme], found)
         found = _without_surprises(ladder, noise, order, _SIDES[scheme], found)
+        found = _not_from_far(ladder, order, _SIDES[scheme], found)
     if strict and found.verdict != "ok":
         raise NoDerivativeError(
             f"f has no derivative of order {order} at x={point!r} according to its "
@@ -395,6 +396,31 @@ def _without_surprises(
     return found
 
 
+def _not_from_far(
+    ladder: Ladder, order: int, side: int, found: FiniteDifference
+) -> FiniteDifference:
+    """Return the derivative at steps around |x| if it contradicts that at steps of 1.
+
+    If x is close to 0, the steps have a gap between the two (`ladder.exponents`). Steps
+    of 1 cannot show a function that varies over the distance |x|.
+    """
+    gap = int(np.argmax(np.diff(ladder.exponents) > 1)) + 1
+    far = found.verdict == "ok" and ladder.x and gap > 1
+    if not far or found.step < ladder.steps[gap]:
+        return found
+    around = levels_below(ladder, gap)
+    if not len(around.places):
+        return found
+    near = judge(around, noise_bounds(around), order, side)
+    apart = abs(near.value - found.value)
+    if near.verdict in ("ok", "unresolved"):
+        if not apart > near.error + found.error:
+            return found
+        if near.verdict == "ok":
+            return near._replace(evaluations=found.evaluations)
+    return near._replace(verdict="unresolved", evaluations=found.evaluations)
+
+
 def difference_of_values(x: float, values: np.ndarray) -> FiniteDifference:
     """Estimate f'(x) from float64 values of f at the points of `finite_difference`.
 
@@ -411,7 +437,9 @@ def difference_of_values(x: float, values: np.ndarray) -> FiniteDifference:
     with np.errstate(all="ignore"):
         ladder = from_values(x, exponents(x), values, epsilon)
         noise, side = noise_bounds(ladder), _SIDES["auto"]
-        return _without_surprises(ladder, noise, 1, side, judge(ladder, noise, 1, side))
+        found = judge(ladder, noise, 1, side)
+        found = _without_surprises(ladder, noise, 1, side, found)
+        return _not_from_far(ladder, 1, side, found)
 
 
 def judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDifference:
@@ -482,6 +510,9 @@ def judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDif
         return result("unresolved")
     if order == 1 and _differs_near_zero(ladder, verdict, found, left, right):
         return result("unresolved")
+    # Slopes of which nothing is known show no kink.
+    if verdict == "kink" and order == 1 and np.isnan([left, right]).all():
+        return result("unresolved")
     if verdict == "ok":  # Both one-sided derivatives equal the derivative.
         left = right = found.value
     return result(verdict, found)
@@ -546,6 +577,9 @@ def _differs_near_zero(
         away = np.abs(slopes - found.value)
         return bool((shown & (away > 4 * found.error + unsure + 2 * before)).any())
     jump = right - left
+    if not np.isfinite(jump):  # The smallest of the other steps show it, too.
+        lowest = ladder.changes[:, len(steps)] / ladder.steps[len(steps)]
+        jump = lowest.sum()
     away = np.abs(slopes[1] - slopes[0] - jump) > abs(jump) / 2
     return bool((shown.all(axis=0) & away & (abs(jump) > 4 * unsure)).any())
 

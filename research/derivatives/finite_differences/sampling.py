@@ -22,7 +22,8 @@ class Sampler:
     neighbours or a sort. To detect this, the points are passed in random order, and
     three of the values are compared with f of single numbers. If f returns an array of
     integers, 24 values are compared. If these values are equal up to rounding errors,
-    the array of values is used. Otherwise f is called in a loop.
+    the array of values is used. Otherwise f is called in a loop, and so it is in all
+    later calls. A masked value counts as nan.
 
     Attributes:
       evaluations: Number of points where f was evaluated, including the comparisons.
@@ -37,6 +38,7 @@ class Sampler:
         self.f = f
         self.evaluations = 0
         self.epsilon = 0.0
+        self._takes_arrays = True  # As far as is known.
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """Return f at the points, as float64.
@@ -61,7 +63,9 @@ class Sampler:
 
     def _sampled(self, points: np.ndarray) -> np.ndarray:
         first, _ = _at(self.f, points[0], strict=True)  # Errors of f are raised here.
-        values, epsilon, is_floating = _at_once(self.f, points)
+        values, epsilon, is_floating = (
+            _at_once(self.f, points) if self._takes_arrays else (None, 0.0, True)
+        )
         number = _CHECKED if is_floating else _CHECKED_INTEGERS
         checked = np.linspace(0, len(points) - 1, number).astype(int)[1:]
         self.evaluations += len(points) + number
@@ -75,6 +79,7 @@ class Sampler:
         ):
             self.epsilon = max(self.epsilon, epsilon)
             return values
+        self._takes_arrays = False
         pairs = [_at(self.f, point, strict=i == 0) for i, point in enumerate(points)]
         self.epsilon = max(self.epsilon, *(e for _, e in pairs))
         return np.array([v for v, _ in pairs])
@@ -91,7 +96,7 @@ def _at_once(
     """
     order = np.random.default_rng(0).permutation(len(points))
     try:
-        mixed = np.asarray(f(points[order]))
+        mixed = _filled(f(points[order]))
     except Exception:  # f may not accept arrays; the loop raises real errors again.
         return None, 0.0, True
     if mixed.shape != points.shape or _kind(mixed.dtype) not in "fiub":
@@ -107,7 +112,7 @@ def _at(f: Callable[[Any], Any], point: Any, strict: bool) -> tuple[float, float
         value = f(point)
     except (ArithmeticError, ValueError):  # math.log(-1.0), 1.0 / 0.0, math.exp(1000.0)
         return float("nan"), 0.0
-    array: Any = np.asarray(value)
+    array: Any = _filled(value)
     if array.size != 1 or _kind(array.dtype) not in "fiubcO":
         raise NotScalarError(
             f"f must return one real number; f({float(point)!r}) has shape "
@@ -130,6 +135,13 @@ def _at(f: Callable[[Any], Any], point: Any, strict: bool) -> tuple[float, float
     return (float("nan") if number.imag else float(number.real)), _epsilon(
         array.real.dtype
     )
+
+
+def _filled(value: Any) -> np.ndarray:
+    """Return a value of f as an array, with nan where it is masked."""
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        return np.ma.filled(value.astype(float), np.nan)
+    return np.asarray(value)
 
 
 def _exact(number: Any, point: Any) -> tuple[float, float]:

@@ -178,6 +178,8 @@ def _tie(equation: Equation, tape: Tape) -> str:
         return (
             f"its argument is 0; JAX takes the derivative {float(jax.grad(abs)(0.0)):g}"
         )
+    if primitive == "bessel_i0e" and np.any(arrays[0] == 0):
+        return "its argument is 0, where exp(-|x|) I0(x) has a kink; JAX takes 0"
     if primitive in COMPARISONS and np.any(arrays[0] == arrays[1]):
         return "its two sides are equal, so the chosen branch is at a kink or a jump"
     if primitive in JUMPS and np.any(_at_jump(primitive, arrays[0])):
