@@ -47,7 +47,8 @@ class Config:
     tuning_seeds: str = "100..102"
     """Seeds for the choice of rates. They must differ from the reported seeds."""
     width: int = 8
-    """Number of runs trained together. The bits of each run depend on this number."""
+    """Number of runs trained together; with the full batch, twice as many. The bits of
+    each run depend on this number."""
 
 
 FULL = Config(

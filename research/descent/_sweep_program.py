@@ -30,6 +30,10 @@ INIT, EPOCHS = range(2)
 # The width is fixed: a vmapped product sums in another order at another width, which
 # changes the bits of a run.
 WIDTH = 8
+# With the full batch, a batch of runs is wider by this factor. Its products are those
+# of a large matrix and few columns, and take less time for each column if there are
+# more.
+WIDER = 2
 # Orders of examples that need more memory than this are drawn one epoch at a time.
 MOST_BYTES_OF_ORDERS = 2**26
 
@@ -54,7 +58,8 @@ class SweepProgram(NamedTuple):
         "train" is always one of the names.
       evaluate_on: Names of the parts on which the objective is evaluated.
       hyperparameters: Names of the traced hyper-parameters that each run provides.
-      sampler, num_epochs, chunk, width: As in `compile_sweep`; chunk is not None.
+      sampler, num_epochs, chunk: As in `compile_sweep`; chunk is not None.
+      width: Number of runs that are computed together.
       devices: The devices. They work in parallel, each on one batch of runs at a time.
       compile_seconds: Time that building the program took. Parts that this process has
         compiled before are not compiled again.
@@ -105,7 +110,9 @@ def compile_sweep(
         num_epochs and be at least 2. The exception is num_epochs=1, which needs
         chunk=1. None means num_epochs / 10 if this is an integer of at least 2, else
         num_epochs.
-      width: Number of runs that are computed together, as one batch of runs.
+      width: Number of runs that are computed together, as one batch of runs. With the
+        full batch, twice as many are, if width is above 1 and "train" is one of
+        evaluate_on.
       devices: Devices to use. None means all of `jax.devices()`.
       evaluate_on: Parts of the workload ("train", "validation", "test") on which the
         objective is evaluated.
@@ -138,11 +145,15 @@ def compile_sweep(
     check_sampler(sampler, 1 if n is None else n)
     devices = _check_devices(devices)
     parts = _check_parts(workload, evaluate_on)
+    # Without a record of the training objective, there is nothing to save.
+    in_one = "train" in parts and _full_batch.is_full_batch(sampler)
+    if in_one and width > 1:
+        width *= WIDER
     params = jax.eval_shape(lambda: workload.init(jax.random.key(0)))
     for part in {"train", *parts}:
         check_data(workload.objective, params, getattr(workload, part))
     started = time.perf_counter()
-    functions = _functions(workload, make_rule, sampler, parts)
+    functions = _functions(workload, make_rule, sampler, parts, in_one)
     names = tuple(hyperparameters)
     compiled = [
         _compile_on(device, workload, functions, parts, names, chunk, width)
@@ -184,8 +195,18 @@ class _OneRun(NamedTuple):
 
 
 def _functions(
-    workload: Workload, make_rule: MakeRule, sampler: Sampler, parts: Sequence[str]
+    workload: Workload,
+    make_rule: MakeRule,
+    sampler: Sampler,
+    parts: Sequence[str],
+    in_one: bool,
 ) -> _OneRun:
+    """Return the parts of a run.
+
+    in_one says whether the objective that is recorded after a step and the gradient of
+    the next step come from one evaluation.
+    """
+
     def evaluate(params: Params, data: Mapping[str, Any], on_train: Any = None):
         return tuple(
             workload.objective(params, data[part])
@@ -197,9 +218,6 @@ def _functions(
     def initial(seed: Array, data: Mapping[str, Any]):
         params = workload.init(_key(seed, INIT))
         return params, _together(evaluate(params, data))
-
-    # Without a record of the training objective, there is nothing to save.
-    in_one = "train" in parts and _full_batch.is_full_batch(sampler)
 
     def begin(params: Params, run: Mapping[str, Array], data: Mapping[str, Any]):
         of_step = workload.objective, make_rule(**_hyper(run)), data["train"]
