@@ -25,7 +25,8 @@ TOLERANCE = 1e-9  # Relative, of every evaluation of every stable run.
 def ours(sweep: Sweep) -> Contender:
     """Build our contender: `research.descent.sweep`, one program for all runs.
 
-    It makes batches of eight runs (of sixteen with the full batch), and draws the orders itself.
+    It makes batches of eight runs, of sixteen with the full batch, and draws the orders
+    itself.
     """
     program = descent.compile_sweep(
         sweep.workload, update_rules.gradient_descent, sweep.sampler, sweep.num_epochs
