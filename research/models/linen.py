@@ -52,7 +52,7 @@ def from_linen(
     training or is_training. Such an argument is set to its value for training if apply
     gets a key (deterministic to False, the others to True), and to the opposite value
     otherwise. An argument that is given in `**arguments` keeps its value. If `noise` is
-    given, these four arguments are not set.
+    given, apply sets none of these four arguments by itself.
 
     In float64, pass param_dtype=float64 to recurrent cells of the module. The default
     of these cells is float32, and Linen's loop over time then rejects float64 inputs.

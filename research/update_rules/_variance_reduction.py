@@ -196,8 +196,9 @@ def saga(
     Raises:
       ValueError, TypeError: A concrete argument is out of range or not a number; the
         table does not fit in memory; update received no params or value_fn, or an index
-        below 0 or of n or more; value_fn comes from a step (`research.descent.build`)
-        whose dataset does not have n examples; or, in init, the params are complex.
+        below 0 or of n or more; the dataset of value_fn, given to
+        `research.descent.build`, does not have n examples; or, in init, the params are
+        complex.
     References:
       Defazio, Bach & Lacoste-Julien, SAGA: a fast incremental gradient method with
       support for non-strongly convex composite objectives, NeurIPS 2014, section 2,

@@ -61,12 +61,13 @@ class Evidence(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """A mistake, with a function that runs the reference with that mistake.
+    """A mistake that a rule may have, with a function that makes this mistake.
 
     Attributes:
       cause: Short description of the mistake.
-      walk: Function (evidence, number of steps) -> trajectory of the reference with
-        this mistake, on the problem on which `evidence` was recorded.
+      walk: Function (evidence, number of steps) -> trajectory of the reference
+        implementation of the rule, run with this mistake on the problem on which
+        `evidence` was recorded.
     """
 
     cause: str

@@ -239,7 +239,7 @@ def check_scalar(f: Callable[..., Any], shape: jax.ShapeDtypeStruct) -> None:
 
 
 class TimeOver(Exception):
-    """Raised if the time of a search is over before all boxes are enclosed."""
+    """Raised if the time is over before f is enclosed on all boxes."""
 
 
 class Batched:

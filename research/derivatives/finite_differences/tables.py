@@ -145,8 +145,8 @@ def formula(order: int, side: int) -> tuple[np.ndarray, int]:
 
     The weights belong to the differences f(x + t) - f(x) at t = -h, -2h, -4h, ... and
     at t = h, 2h, 4h, ... The formula can use these differences, because the weights of
-    all nodes, including x, sum to 0. Differences from f(x) have smaller rounding errors
-    than values of f.
+    all nodes, including x, sum to 0. A weighted sum of the small differences has a
+    smaller rounding error than one of the values of f.
 
     Args:
       order: Order of the derivative, 1 to 4.
