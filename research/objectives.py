@@ -34,7 +34,7 @@ CHUNK_NUMBERS = (
 
 
 def empirical_risk(model: Model, loss: Callable[[Array, Array], Array]) -> Objective:
-    """Return the mean loss over a batch: (1/n) Σ_i loss(model(params, x_i), y_i).
+    """Make the objective (1/n) Σ_i loss(model(params, x_i), y_i), a mean over a batch.
 
     The sum runs over the n examples (x_i, y_i) of the batch, and model(params, x)
     stands for the prediction model.apply(params, x).
@@ -54,7 +54,7 @@ def empirical_risk(model: Model, loss: Callable[[Array, Array], Array]) -> Objec
       >>> from research import losses, models
       >>> objective = empirical_risk(models.linear(1), losses.squared_error)
       >>> params = {"weights": jnp.array([2.0]), "intercept": jnp.array(0.0)}
-      >>> # Residuals 0 and 2
+      >>> # The residuals are 0 and 2, and the losses are half of their squares.
       >>> print(
       ...     objective(params, Batch(jnp.array([[1.0], [2.0]]), jnp.array([2.0, 2.0])))
       ... )

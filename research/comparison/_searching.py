@@ -389,7 +389,8 @@ def yardstick(workload: Workload, protocol: Protocol) -> dict[str, Any]:
 def seconds_per_pass(setting: Setting, chosen: Mapping[str, float]) -> float:
     """Return the seconds that a training takes for a pass over the data.
 
-    The training runs alone, not in a batch of runs. `chosen` is a dict from the names of the hyper-parameters to their values.
+    The training runs alone, not in a batch of runs. `chosen` is a dict from the names
+    of the hyper-parameters to their values.
     """
     workload, contender, sampler = setting.workload, setting.contender, setting.sampler
     timing = time_alone(

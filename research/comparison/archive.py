@@ -209,10 +209,10 @@ class SavedStudy(NamedTuple):
     Attributes:
       name: Name of the file or folder, without its parent folders.
       manifest: Manifest of the run: id, command, environment, digests.
-      numbers: Numbers of the study, which were checked: all entries that the dicts
-        PROTOCOL, CELL and COMPARISON of this module list exist and have the right
-        types. For a study on networks, these dicts are NETWORK_PROTOCOL, NETWORK_CELL
-        and NETWORK_COMPARISON.
+      numbers: Numbers of the study. They have all entries that are named in the dicts
+        PROTOCOL, CELL and COMPARISON of this module, with the right types. For a study
+        on networks, these dicts are NETWORK_PROTOCOL, NETWORK_CELL and
+        NETWORK_COMPARISON.
     """
 
     name: str

@@ -82,8 +82,8 @@ def matrices() -> tuple[
 
     For d of 6 numbers and g of 3 numbers, Aᵀ ((G g) ⊙ (Bᵀ d)) is the correlation y_i =
     Σ_j d_{i+j} g_j, with i = 0, ..., 3 and j = 0, 1, 2. The product ⊙ is elementwise.
-    The matrices come from the Toom-Cook algorithm, which multiplies polynomials by
-    their values at interpolation points.
+    The matrices come from the Toom-Cook algorithm. It finds the product of two
+    polynomials from their values at interpolation points.
 
     Let the points be p_0, ..., p_4 and ∞. For k = 0, ..., 4, Aᵀ[i, k] = p_k^i and G[k,
     j] = p_k^j / Π_{l≠k} (p_k - p_l). Row k of Bᵀ has the coefficients of Π_{l≠k} (x -

@@ -149,9 +149,10 @@ def nesterov(
     `research.update_rules._tuning`). In Nesterov's paper (1983), μ grows towards 1 with
     t. For such a growing μ, pass a schedule such as `nesterov_momentum` from the same
     module. With a schedule, the formulas are m_t = μ_(t-1) m_(t-1) + g_t and u_t = -η_t
-    (g_t + μ_t m_t), where t is counted from 0 and m_(-1) = 0. The factor of m_(t-1) is
-    μ_(t-1), because the previous step multiplied m_(t-1) by μ_(t-1) in its look-ahead.
-    optax and torch do not accept such a schedule.
+    (g_t + μ_t m_t). For a schedule, t is counted from 0, so that μ_0 is the first
+    momentum, and m_(-1) = 0. In both steps that use it, m_(t-1) has the same factor
+    μ_(t-1): in the look-ahead of step t - 1, and in m_t. optax and torch do not accept
+    such a schedule.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a

@@ -274,8 +274,8 @@ def adahessian(
 
     The rule is AdaHessian. `draws` has one list for each step. The list has one array
     for each leaf, with the shape of the leaf and entries that are randomly 1 or -1.
-    `hessian_power` is the exponent of the root of the second moment by which the step
-    is divided.
+    The step is divided by (√v̂)^k, where v̂ is the second moment and k is
+    `hessian_power`.
     """
     assert f.hessian is not None
     m = v = zeros_like(x)

@@ -357,7 +357,7 @@ def _rows(tree: Params) -> np.ndarray:
 
 
 def paths(tree: Params) -> list[str]:
-    """Return the path of each entry's leaf, with the entries of all leaves in order."""
+    """Return, for every entry of all leaves in order, the path of its leaf."""
     pairs = jax.tree_util.tree_leaves_with_path(tree)
     return [
         jax.tree_util.keystr(path) for path, leaf in pairs for _ in range(np.size(leaf))

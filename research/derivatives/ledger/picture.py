@@ -51,7 +51,7 @@ LEGEND = (
 
 
 def as_svg(ledger: LedgerFields) -> str:
-    """Return the graph of a table of `explain` as the text of an SVG file."""
+    """Draw the table of `explain` as a graph, and return the text of an SVG file."""
     return _drawn(ledger, dark=False)
 
 

@@ -122,9 +122,9 @@ class OwnRule:
       inputs: Nodes of the active inputs, those that depend on a differentiated input.
       outputs: Nodes of the outputs.
       entries: Equations that compute the value of the function.
-      within: For a forward rule, a node for each active input. The adjoint of this node
-        is the contribution of the rule to the adjoint of the input. None for a reverse
-        rule.
+      within: For a forward rule, a second node for each active input, which stands for
+        the input inside the rule. The adjoint of this node is the contribution of the
+        rule to the adjoint of the input. None for a reverse rule.
       reverse: The reverse rule, or None for a forward rule.
     """
 
