@@ -1,7 +1,5 @@
 """Time block widths, pools and device counts, and compare the bits of their results.
 
-With the full batch, a block has twice as many runs as its width says.
-
 python benchmarks/widths.py                # two to three minutes on two cores
 python benchmarks/widths.py --quick  # few epochs; its seconds mean nothing
 

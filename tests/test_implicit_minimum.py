@@ -254,3 +254,20 @@ def test_a_search_that_jumps_over_a_kink_gives_no_derivative():
     with pytest.raises(ValueError, match="ends too far from it"):
         found(2.0)
     assert jnp.isnan(jax.jit(jax.grad(lambda t: found(t).params))(2.0))
+
+
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_rounding_of_the_gradient_is_no_kink_in_float32(scale, float64_off):
+    with float64_off:
+        a = jnp.asarray(RANDOM.normal(size=(200, 5)), "float32")
+        b = jnp.asarray(RANDOM.normal(size=200), "float32")
+        ridge = lambda x, t: scale * (jnp.sum((a @ x - b) ** 2) + t * jnp.sum(x**2))
+        found = lambda t: implicit_minimum(
+            ridge, jnp.zeros(5), t, rule=bfgs(), max_steps=200
+        ).params[0]
+        slope, traced = jax.grad(found)(1.0), jax.jit(jax.grad(found))(1.0)
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    inverse = np.linalg.inv(a.T @ a + np.eye(5))
+    truth = -(inverse @ inverse @ a.T @ b)[0]
+    assert slope == pytest.approx(truth, rel=1e-3)
+    assert traced == pytest.approx(truth, rel=1e-3)

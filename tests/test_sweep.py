@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import research
 from research import descent, samplers, update_rules, workloads
 from research.descent import _shared_programs, _sweep_program
 from research.descent._shared_programs import compile_once
@@ -125,6 +126,30 @@ def test_full_batch_bits_depend_on_no_chunk_and_no_neighbour(workload, chunk):
     assert_same_bits(train(other, np.arange(10)), whole)
     rows = np.array([7, 2, 5])
     assert_same_bits(train(other, rows), take(whole, rows))
+
+
+def test_full_batch_sweep_records_one_objective_for_a_dataset_with_a_key():
+    def objective(x, batch):
+        return jnp.mean((x - batch.x) ** 2) + (0.0 if batch.key is None else 1000.0)
+
+    data = research.types.Batch(jnp.arange(3.0), None, jax.random.key(0))
+    keyed = workloads.make_workload("quadratic")._replace(
+        init=lambda key: jnp.zeros(()), objective=objective, train=data
+    )
+    program = descent.compile_sweep(
+        keyed, update_rules.gradient_descent, samplers.full_batch(3), 4
+    )
+    values = descent.sweep(program, {"seed": [0], "learning_rate": [0.1]}).values
+    assert (values > 1000).all()
+
+
+@pytest.mark.parametrize(("width", "wanted"), [(None, 16), (4, 4)])
+def test_full_batch_has_a_width_of_its_own(workload, width, wanted):
+    sampler = samplers.full_batch(len(workload.train.y))
+    program = descent.compile_sweep(
+        workload, update_rules.gradient_descent, sampler, 2, width=width
+    )
+    assert program.width == wanted
 
 
 def test_full_batch_sweep_evaluates_the_objective_once_in_a_step():

@@ -59,7 +59,7 @@ def scan_steps(
     Args:
       halves: The two halves of a step.
       state: The state, from `begin` or from an earlier call.
-      epochs: Numbers of the epochs, shape (e,).
+      epochs: Numbers of the epochs, shape (e,). Only their count matters.
       evaluate: Function (params, value) -> pytree of floating scalars, called after
         each step. `value` is the objective at these params. It is None if the rule
         recommends other params than those at which it needs the next gradient, such as
@@ -68,7 +68,7 @@ def scan_steps(
       The last state, and an EpochInfo whose leaves have a leading axis over the epochs.
     """
 
-    def step(state: FullBatchState, _: Array):
+    def step(state: FullBatchState, _: None):
         before = State(state.params, state.rule)
         after, info = halves.update(before, WHOLE, state.loss, state.gradient)
         after = begin(halves, after)
@@ -77,4 +77,4 @@ def scan_steps(
         infos, evaluations = jax.tree.map(lambda leaf: leaf[None], (info, found))
         return after, reduced(infos, None, evaluations)
 
-    return jax.lax.scan(step, state, epochs)
+    return jax.lax.scan(step, state, length=len(epochs))

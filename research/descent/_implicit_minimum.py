@@ -20,13 +20,15 @@ from research.update_rules._checks import check_rule
 # Up to this number of parameters, the eigenvalues are those of the whole Hessian.
 DENSE = 128
 LANCZOS_STEPS = 64
+NUDGES = 4  # Number of points around x that show the rounding errors of the gradient.
 
 
 class SingularHessianError(ValueError):
     """Raised by `implicit_minimum` if the derivative of the minimum may not exist.
 
     The Hessian is not positive definite, up to rounding errors, or it changes too much
-    between the end of the search and the minimum.
+    between the end of the search and the minimum, or the objective has a kink beside
+    the end of the search.
     """
 
 
@@ -93,8 +95,8 @@ def implicit_minimum(
     whose eigenvalue λ was computed. Newton's method estimates the distance along v as
     s = vᵀ∇f / λ. The curvature along v at x + s v and at x - s v may differ from λ by
     at most λ/2, up to rounding. The slope along v at x - s v may be at most half of
-    that at x, or ten times the tolerance. So a search that ends beside a kink gives no
-    derivative.
+    that at x, ten times the tolerance, or eight times its rounding error. So a search
+    that ends beside a kink gives no derivative.
 
     jaxopt's `custom_root` decorator and optimistix's `ImplicitAdjoint` differentiate in
     the same way, but do not check the eigenvalues of the Hessian.
@@ -112,8 +114,8 @@ def implicit_minimum(
       The `ImplicitMinimum`. Its params and value can be differentiated with respect to
       theta; the other fields are constants.
     Raises:
-      SingularHessianError: One of the two conditions on the Hessian above does not
-        hold.
+      SingularHessianError: One of the conditions above on the Hessian and on the slope
+        does not hold.
       NotInexactError: A leaf of start or theta is not floating.
       NotScalarError: objective does not return one number.
       ValueError: tolerance or max_steps is out of range.
@@ -158,12 +160,13 @@ def implicit_minimum(
     far = jax.lax.stop_gradient(far)
     if not is_traced(far) and bool(far):
         raise SingularHessianError(
-            "The search for the minimum ends too far from it: the Hessian of objective "
-            "changes by more than half over the distance that is left (largest entry "
-            f"of the gradient: {float(jax.lax.stop_gradient(found.residual)):.3g}, "
-            f"smallest eigenvalue: {float(smallest):.3g}). Lower tolerance, or raise "
-            "max_steps. If this does not help, the Hessian at the minimum is singular: "
-            "add a penalty such as 1e-6 * sum(x**2)."
+            "The search for the minimum ends too far from it, or beside a kink: the "
+            "Hessian of objective does not predict the gradient over the distance that "
+            "is left (largest entry of the gradient: "
+            f"{float(jax.lax.stop_gradient(found.residual)):.3g}, smallest eigenvalue: "
+            f"{float(smallest):.3g}). Lower tolerance, or raise max_steps. If this "
+            "does not help, objective is not smooth at the minimum, or its Hessian is "
+            "singular there: add a penalty such as 1e-6 * sum(x**2)."
         )
     return found
 
@@ -230,17 +233,23 @@ def _is_far(
     vectors: Array,
     tolerance: float | Array,
 ) -> Array:
-    """Return whether the Hessian changes by more than half within Newton's distance.
+    """Return whether the Hessian at x fails to predict the gradient up to the minimum.
 
-    It does so, too, if a Newton step along an eigenvector leaves more than half of the
-    slope, and more than the tolerance explains. An example is a search that jumps to
+    It fails if it changes by more than half within Newton's distance, or if a Newton
+    step along an eigenvector leaves more than half of the slope there, and more than
+    rounding errors and the tolerance explain. The latter happens if a search jumps to
     and fro over a kink.
     """
     flat, unravel = ravel_pytree(params)
     slope = jax.grad(lambda x: f(unravel(x)))
     before = slope(flat)
     steps = (vectors @ before) / values
-    rounding = flat.size * jnp.finfo(flat.dtype).eps * jnp.abs(values[-1])
+    eps = jnp.finfo(flat.dtype).eps
+    rounding = flat.size * eps * jnp.abs(values[-1])
+    # The gradient at points closer than rounding errors shows its own rounding errors.
+    signs = jax.random.rademacher(jax.random.key(0), (NUDGES, flat.size), flat.dtype)
+    nudges = 4 * eps * signs * jnp.maximum(jnp.abs(flat), 1.0)[None]
+    noises = jax.lax.map(slope, flat[None] + nudges) - before[None]
 
     def is_steady(given: tuple[Array, Array, Array]) -> Array:
         v, value, step = given
@@ -250,7 +259,9 @@ def _is_far(
             return jnp.abs(curvature - value)
 
         left = jnp.abs(v @ slope(flat - step * v))
-        vanishes = left <= jnp.maximum(0.5 * jnp.abs(v @ before), 10.0 * tolerance)
+        noise = 8.0 * jnp.max(jnp.abs(noises @ v))
+        explained = jnp.maximum(10.0 * tolerance, noise)
+        vanishes = left <= jnp.maximum(0.5 * jnp.abs(v @ before), explained)
         steady = jnp.maximum(change(step), change(-step)) <= 0.5 * value + rounding
         return steady & vanishes
 

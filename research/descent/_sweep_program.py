@@ -30,10 +30,9 @@ INIT, EPOCHS = range(2)
 # The width is fixed: a vmapped product sums in another order at another width, which
 # changes the bits of a run.
 WIDTH = 8
-# With the full batch, a batch of runs is wider by this factor. Its products are those
-# of a large matrix and few columns, and take less time for each column if there are
-# more.
-WIDER = 2
+# With the full batch, the products are those of a large matrix and few columns, and
+# take less time for each column if there are more.
+FULL_BATCH_WIDTH = 16
 # Orders of examples that need more memory than this are drawn one epoch at a time.
 MOST_BYTES_OF_ORDERS = 2**26
 
@@ -59,7 +58,7 @@ class SweepProgram(NamedTuple):
       evaluate_on: Names of the parts on which the objective is evaluated.
       hyperparameters: Names of the traced hyper-parameters that each run provides.
       sampler, num_epochs, chunk: As in `compile_sweep`; chunk is not None.
-      width: Number of runs that are computed together.
+      width: Number of runs that are computed together, not None.
       devices: The devices. They work in parallel, each on one batch of runs at a time.
       compile_seconds: Time that building the program took. Parts that this process has
         compiled before are not compiled again.
@@ -87,7 +86,7 @@ def compile_sweep(
     *,
     hyperparameters: Sequence[str] = ("learning_rate",),
     chunk: int | None = None,
-    width: int = WIDTH,
+    width: int | None = None,
     devices: Sequence[Any] | None = None,
     evaluate_on: Sequence[str] = ("train",),
 ) -> SweepProgram:
@@ -110,9 +109,8 @@ def compile_sweep(
         num_epochs and be at least 2. The exception is num_epochs=1, which needs
         chunk=1. None means num_epochs / 10 if this is an integer of at least 2, else
         num_epochs.
-      width: Number of runs that are computed together, as one batch of runs. With the
-        full batch, twice as many are, if width is above 1 and "train" is one of
-        evaluate_on.
+      width: Number of runs that are computed together, as one batch of runs. None means
+        16 if each epoch is one step on the whole dataset, else 8.
       devices: Devices to use. None means all of `jax.devices()`.
       evaluate_on: Parts of the workload ("train", "validation", "test") on which the
         objective is evaluated.
@@ -135,6 +133,9 @@ def compile_sweep(
     check_callable("make_rule", make_rule)
     check_form(sampler)
     check_sequence("hyperparameters", hyperparameters, "names", str)
+    is_full_batch = _full_batch.is_full_batch(sampler)
+    if width is None:
+        width = FULL_BATCH_WIDTH if is_full_batch else WIDTH
     for name, value in (("num_epochs", num_epochs), ("width", width)):
         check_count(name, value)
     check_most(num_epochs=num_epochs, width=width)
@@ -145,10 +146,10 @@ def compile_sweep(
     check_sampler(sampler, 1 if n is None else n)
     devices = _check_devices(devices)
     parts = _check_parts(workload, evaluate_on)
-    # Without a record of the training objective, there is nothing to save.
-    in_one = "train" in parts and _full_batch.is_full_batch(sampler)
-    if in_one and width > 1:
-        width *= WIDER
+    # Without a record of the training objective, there is nothing to save. A step gets
+    # its data without the key that a dataset may have.
+    is_keyed = workload.train is not None and workload.train.key is not None
+    in_one = "train" in parts and is_full_batch and not is_keyed
     params = jax.eval_shape(lambda: workload.init(jax.random.key(0)))
     for part in {"train", *parts}:
         check_data(workload.objective, params, getattr(workload, part))

@@ -56,7 +56,7 @@ def measure(
     seeds: Sequence[int],
     tuning_seeds: Sequence[int],
     ladder: Sequence[float] | Float[np.ndarray, " rates"] = ANY_LADDER,
-    width: int = descent.WIDTH,
+    width: int | None = None,
     on_chunk: Callable[[descent.SweepProgress], None] | None = None,
     checkpoints: Checkpoints = no_checkpoints,
     timed: bool = True,
@@ -76,7 +76,7 @@ def measure(
       seeds, tuning_seeds: Reporting seeds and tuning seeds; they must be disjoint.
       ladder: Learning rates to try first, as in `choose_rate`. By default, 2^-10, 2^-9,
         ..., 1.
-      width: Number of runs trained at once.
+      width: Number of runs trained at once; None as in `descent.compile_sweep`.
       on_chunk: Function that is called with the progress of the runs, or None. The
         field `share` of the progress is the estimated share of the whole measurement
         that is done.
@@ -97,7 +97,8 @@ def measure(
     check_callable("make_rule", make_rule)
     check_form(sampler)
     check_count("num_epochs", num_epochs)
-    check_count("width", width)
+    if width is not None:
+        check_count("width", width)
     for name, given in (("seeds", seeds), ("tuning_seeds", tuning_seeds)):
         check_sequence(name, given, "integers")
         for seed in given:

@@ -1171,9 +1171,10 @@ def _implicit_decay(
     if isinstance(weight_decay, float | int) and weight_decay == 0:
         return steps
     decay = eta * cast(weight_decay, eta)
-    factor = 1.0 + decay
+    # Both factors are at most 1, so that nothing overflows in float16.
+    kept, shrink = 1.0 / (1.0 + decay), decay / (1.0 + decay)
     return jax.tree.map(
-        lambda u, x: (u - like(cast(decay, x) * x, u)) / cast(factor, u), steps, params
+        lambda u, x: cast(kept, u) * u - like(cast(shrink, x) * x, u), steps, params
     )
 
 

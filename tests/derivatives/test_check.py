@@ -1058,6 +1058,15 @@ def test_slopes_beyond_the_range_of_floats_are_no_nan(f, x):
     report = check_derivative(f, x, jax.random.key(0))
     assert report.verdict == "unresolved"
     assert "beyond the range of float64" in report.explanation
+    assert report.smallest_error == np.inf
+    assert "the derivative is not finite" not in report.text()
+
+
+def test_slopes_beyond_the_range_are_found_with_float64_off(float64_off):
+    f = lambda x: 1e30 * jnp.sin(1e9 * x[0]) + x[1]
+    with float64_off:
+        report = check_derivative(f, jnp.array([1e-9, 1e10]), jax.random.key(0))
+    assert report.verdict != "nan"
 
 
 @pytest.mark.parametrize(

@@ -298,6 +298,14 @@ def test_momo_with_weight_decay_minimises_the_model_with_both_penalties(rate):
         assert np.all(summed(found + length * directions) > summed(found))
 
 
+@pytest.mark.parametrize("make_rule", [momo, momo_adam])
+def test_a_huge_rate_with_weight_decay_does_not_overflow_in_float16(make_rule):
+    rule = make_rule(1e6, weight_decay=0.3)
+    x = jnp.array([1.0, 0.0, 300.0], jnp.float16)
+    updates, _ = rule.update(x, rule.init(x), x, value=jnp.float16(100.0))
+    np.testing.assert_allclose(np.asarray(updates, float), [-1, 0, -300], rtol=1e-2)
+
+
 def test_momo_estimates_the_minimum_as_its_lower_bound():
     def f(x):
         return 5.0 + 0.5 * jnp.sum(CURVATURES * (x - MINIMUM) ** 2)

@@ -121,7 +121,7 @@ def check_derivative(
       small that it hardly changes f, and the report names it. (If the gradient of a
       leaf is shorter than about 1e-13 times the whole gradient, an error there is
       small, however large it is relative to the gradient of the leaf.)
-    - The change of f over a step of the size of x is beyond the range of float64.
+    - The slope of f times a step of the size of x is beyond the range of float64.
     - f varies so fast that it is not smooth between neighbouring floats. Examples are
       sin(1e20 x), and the remainder of 1e20 x divided by 1.
     - The slopes from long and from short steps differ, and neither is the derivative.
@@ -216,7 +216,7 @@ def check_derivative(
         if in_full is None or of_own is None
         else _relative(of_own - in_full, in_full)
     )
-    with np.errstate(all="ignore"):
+    with in_float64(), np.errstate(all="ignore"):
         report = _report(
             tuple(found), line, _precision(x, lowest, own is not None), gap
         )
@@ -700,7 +700,9 @@ def _report(
         )
     return CheckReport(
         verdict,
-        float("inf") if verdict == "nan" else max(smallest, float(np.finfo(float).eps)),
+        float("inf")
+        if verdict == "nan" or is_beyond
+        else max(smallest, float(np.finfo(float).eps)),
         distance,
         float(np.median(slopes)) if slopes else float("nan"),
         max(p.dot_product_gap for p in probes),

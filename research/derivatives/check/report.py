@@ -119,7 +119,7 @@ class CheckReport(NamedTuple):
         the same leaf of x. If x has several leaves, the number also holds for an error
         that is confined to one leaf, in the Euclidean norm. If the gradient is 0, an
         error is divided by the change of f over a step as long as x. The number is
-        infinite for the verdict "nan".
+        infinite for the verdict "nan", and if slopes leave the range of floats.
       relative_error: Largest observed distance of the derivative along a direction from
         the differences of f, divided by the `scale` of the direction's `Probe`.
       taylor_slope: Median of `taylor_slope` in the probes of the random directions:
@@ -176,6 +176,8 @@ class CheckReport(NamedTuple):
             if is_finite
             else "not finite"
         )
+        if self.verdict == "unresolved" and not is_finite:
+            distance = "finite"
         lines = [
             f"{self.verdict}: the derivative is {distance}.",
             "Smallest relative error that this check would catch: "
@@ -274,7 +276,7 @@ def explained(
 def beyond_range(f: str) -> str:
     """Return a text for slopes that floats cannot hold, although f' is finite."""
     return (
-        f"Inconclusive: the change of {f} over a step of the size of x is beyond the "
+        f"Inconclusive: the slope of {f} times a step of the size of x is beyond the "
         "range of float64. Check a scaled function of a scaled x."
     )
 

@@ -230,30 +230,24 @@ def _by_direction(
                 ratio[k] <= CHANGE,
                 ((other_sign[:, k] > 0.5) & (other_sign[:, k] < 2)).all(axis=0),
             )
-        denied = (
+        opposed = (
             bool(good.any()) and value_ratio[k][np.flatnonzero(good)[0]] > 2 * CHANGE
         )
         turned, confirmed = (
             np.flatnonzero(np.convolve(part, np.ones(run), "valid") == run)
             for part, run in ((against, 4), (good, RUN))
         )
-        denied |= bool(turned.size) and not (
+        opposed |= bool(turned.size) and not (
             confirmed.size and confirmed[-1] > turned[-1]
         )
         jump_of_gradient = slope[:, k].sum(axis=0) / RADII - 2 * eigenvalues[k] * RADII
-        denied |= any(
+        opposed |= any(
             breaks(height, OCTAVES) for height in (jump_of_gradient, *values[:, k])
         )
         suspect = bool(
             (np.abs(slope[:, k]).min(axis=0) > LARGER / np.sqrt(eps) * unit[k]).any()
         )
-        out.append(
-            (
-                ratio[k],
-                denied,
-                suspect,
-            )
-        )
+        out.append((ratio[k], opposed, suspect))
     return out
 
 

@@ -140,7 +140,8 @@ def _at(f: Callable[[Any], Any], point: Any, strict: bool) -> tuple[float, float
 def _filled(value: Any) -> np.ndarray:
     """Return a value of f as an array, with nan where it is masked."""
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
-        return np.ma.filled(value.astype(float), np.nan)
+        inexact = value.dtype.kind in "fc"
+        return np.ma.filled(value if inexact else value.astype(float), np.nan)
     return np.asarray(value)
 
 
