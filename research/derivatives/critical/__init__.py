@@ -75,9 +75,13 @@ def critical_points(
     ε^0.55 times the longest gradient at a start. Here ε is the relative spacing of the
     floats, so ε^0.55 is about 2e-9 in float64.
 
-    The points and their kinds do not change if f is multiplied by a power of two. If
-    the unit of a coordinate changes by a power of two, the points change accordingly,
-    and the kinds do not change.
+    The points and their kinds do not change if f is multiplied by a power of two, from
+    about 2^-300 to 2^300. If the unit of a coordinate changes by a power of two, the
+    points change accordingly, and the kinds do not change.
+
+    f must be continuous with a continuous gradient. At a kink or a jump, the gradient
+    that JAX returns may be 0. Such a point is then listed as "degenerate" with the note
+    "undecided", if f breaks along the directions that are sampled.
 
     Args:
       f: Function of an array of shape (n,) that returns one real number.

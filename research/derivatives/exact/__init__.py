@@ -73,7 +73,8 @@ def derivative(f: Callable[..., Any], x: Any, order: int = 1) -> Any:
     right derivatives of high order. The result is the derivative of the approximation.
     Examples are `jax.scipy.linalg.expm` of a matrix close to 0 (the error at order 7 is
     5 %), and `jax.scipy.special.bessel_jn(x, v=1)` for x below about 1 (at x = 0.3, the
-    error at order 6 is 0.04, and at order 7 it is 22).
+    error at order 6 is 0.04, and at order 7 it is 22). JAX's rule for `jnp.linalg.det`
+    is wrong at many singular matrices: at diag(0, 1, 2) it returns only zeros.
 
     Args:
       f: Function of one real number. It returns a number, an array or a pytree. Each
@@ -212,7 +213,8 @@ def gradient(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
     finite at x, reverse mode returns NaN, because it multiplies this derivative by 0.
     An example at x = 0 is jnp.where(x == 0, 1, jnp.sin(x) / x). To keep the second
     branch finite, set safe = jnp.where(x == 0, 1, x), and then use
-    jnp.where(x == 0, 1, jnp.sin(safe) / safe).
+    jnp.where(x == 0, 1, jnp.sin(safe) / safe). JAX's rule for `jnp.linalg.det` is wrong
+    at many singular matrices, as in `derivative`; `check_derivative` finds that.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number, shape
