@@ -7,7 +7,7 @@ replacement, and a large data set.
 
     # Under two minutes on two cores.
     python experiments/batch_stochastic_minibatch.py
-    # Every workload and rule, five and a half minutes there.
+    # Every workload and rule, four minutes there.
     python experiments/batch_stochastic_minibatch.py --full
 
 Expected number (`EXPECTED`): the floor of the stochastic curve at a constant rate η,
