@@ -9,7 +9,7 @@ import pytest
 
 import research
 from research import descent, samplers, update_rules, workloads
-from research.descent import _shared_programs, _sweep_program
+from research.descent import _codec, _shared_programs, _sweep_batch, _sweep_program
 from research.descent._shared_programs import compile_once
 
 COMPILE_QUICKLY = True  # tests/conftest.py
@@ -364,3 +364,10 @@ def test_seeds_of_any_integer_dtype_are_the_same_seeds(program):
         for dtype in (np.int64, np.int32, np.uint8)
     ]
     assert found[0].tobytes() == found[1].tobytes() == found[2].tobytes()
+
+
+def test_values_in_bfloat16_come_back_from_a_checkpoint():
+    values = jnp.array([[1.5, -2.0, jnp.inf]], jnp.bfloat16)
+    back = _sweep_batch._decoded(_codec.as_numbers(values))
+    assert back.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(back, np.asarray(values))

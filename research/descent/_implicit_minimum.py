@@ -250,6 +250,9 @@ def _is_far(
     signs = jax.random.rademacher(jax.random.key(0), (NUDGES, flat.size), flat.dtype)
     nudges = 4 * eps * signs * jnp.maximum(jnp.abs(flat), 1.0)[None]
     noises = jax.lax.map(slope, flat[None] + nudges) - before[None]
+    # A larger change is that of a kink.
+    size = jnp.maximum(jnp.max(jnp.abs(flat), initial=0.0), 1.0)
+    most = jnp.sqrt(eps) * jnp.abs(values[-1]) * size
 
     def is_steady(given: tuple[Array, Array, Array]) -> Array:
         v, value, step = given
@@ -259,7 +262,7 @@ def _is_far(
             return jnp.abs(curvature - value)
 
         left = jnp.abs(v @ slope(flat - step * v))
-        noise = 8.0 * jnp.max(jnp.abs(noises @ v))
+        noise = jnp.minimum(8.0 * jnp.max(jnp.abs(noises @ v)), most)
         explained = jnp.maximum(10.0 * tolerance, noise)
         vanishes = left <= jnp.maximum(0.5 * jnp.abs(v @ before), explained)
         steady = jnp.maximum(change(step), change(-step)) <= 0.5 * value + rounding

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from research.descent import _run
@@ -77,10 +78,10 @@ def from_saved(
         if done:
             _check_axes(program, saved.arrays, i, done)
             info: dict[str, Any] = {
-                name: saved.arrays[f"{i}/info/{name}"] for name in INFO
+                name: _decoded(saved.arrays[f"{i}/info/{name}"]) for name in INFO
             }
             batch = batch._replace(
-                initial=saved.arrays[f"{i}/initial"],
+                initial=_decoded(saved.arrays[f"{i}/initial"]),
                 state=from_arrays(f"{i}/state", like, saved.arrays),
                 info=(_run.EpochInfo(**info, steps=None),),
                 done=done,
@@ -92,6 +93,11 @@ def from_saved(
 def joined_info(chunks: Sequence[Any]) -> Any:
     """Concatenate the EpochInfo of several chunks along axis 1, the axis of epochs."""
     return jax.tree.map(lambda *a: np.concatenate(a, axis=1), *chunks)
+
+
+def _decoded(array: np.ndarray) -> np.ndarray:
+    """Return bfloat16 numbers, which `as_numbers` wrote as uint16; else the array."""
+    return array.view(jnp.bfloat16) if array.dtype == np.uint16 else array
 
 
 def _check_values(program: SweepProgram, saved: Saved, num_batches: int) -> None:

@@ -631,3 +631,36 @@ def test_a_narrow_maximum_in_a_wide_bowl_is_one(height):
     point = classify_critical_point(f, 0.0)
     assert point.kind == "maximum"
     assert point.eigenvalues == pytest.approx([1 - height])
+
+
+def wedge(x):
+    return jax.nn.relu(jnp.minimum(x[0], x[1]))
+
+
+ROUGH = {
+    # At the point, f falls to one side, or in a wedge between the axes.
+    "kink between two parabolas": (
+        lambda x: jnp.where(x > 1, 3 * (x - 1) ** 2 - 0.01 * (x - 1), (x - 1) ** 2),
+        1.0,
+    ),
+    "power 3/2": (
+        lambda x: x**2 - 0.1 * jnp.where(x > 0, jnp.where(x > 0, x, 1.0) ** 1.5, 0.0),
+        0.0,
+    ),
+    "kink in a wedge": (
+        lambda x: x[0] ** 2 + 2 * x[1] ** 2 - 0.05 * wedge(x),
+        jnp.zeros(2),
+    ),
+    "jump in a quadrant": (
+        lambda x: jnp.sum((x - 0.5) ** 2) - 0.05 * ((x[0] > 0.5) & (x[1] > 0.5)),
+        jnp.full(2, 0.5),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ROUGH)
+def test_large_distances_do_not_decide_where_f_is_rough(name):
+    f, x = ROUGH[name]
+    point = classify_critical_point(f, x)
+    assert point.kind == "degenerate"
+    assert point.note.startswith(("undecided", "no extremum"))

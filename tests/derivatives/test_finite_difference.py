@@ -1023,3 +1023,19 @@ def test_no_kink_is_claimed_where_no_slope_is_known():
     f = lambda x: (1 - np.cos(x)) / x**2
     for x in [3.497525255793264e-08, *np.geomspace(3e-9, 3e-7, 40)]:
         assert finite_difference(f, float(x)).verdict != "kink"
+
+
+@pytest.mark.parametrize("x", [1e-19, 1e-20, 1e-25, -1e-30])
+@pytest.mark.parametrize(
+    ("f", "slope"),
+    [
+        (lambda x: np.exp(x) - 1, 1.0),
+        (lambda x: np.log(1 + x), 1.0),
+        (lambda x: np.sqrt(1 + x) - 1, 0.5),
+        (lambda v: 1.6e-19 * (np.exp(v / 0.025) - 1), 6.4e-18),
+    ],
+)
+def test_equal_values_around_a_tiny_x_show_nothing(f, slope, x):
+    found = finite_difference(f, x)
+    assert found.verdict == "ok"
+    assert abs(found.value - slope) <= found.error

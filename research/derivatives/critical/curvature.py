@@ -27,9 +27,12 @@ RUN = 3
 NEWTON = 0.25
 # Steps that rounding changes by more than this fraction are not used.
 REPRESENTED = 0.02
-# At a break of f or of its gradient, the height of the break is the same at all small
-# distances: over so many octaves, up to this fraction.
+# At a break of f, the height of the break is the same at all small distances: over so
+# many octaves, up to this fraction.
 OCTAVES, SAME = 12, 0.02
+# Where the gradient is not differentiable, its change from one side of the point to the
+# other is a power of the distance from 0 to 1: the exponent varies by less than this.
+STEADY = 0.15
 
 
 class Curvature(NamedTuple):
@@ -50,6 +53,8 @@ class Curvature(NamedTuple):
       loose: Loose directions as columns, shape (n, n - a).
       radius: Distance up to which the curvature in each firm direction is confirmed,
         shape (a,).
+      is_rough: Whether f or its gradient breaks at y along an eigenvector or a sum of
+        eigenvectors.
     """
 
     value: float
@@ -59,6 +64,7 @@ class Curvature(NamedTuple):
     firm: Float[np.ndarray, "n a"]
     loose: Float[np.ndarray, "n b"]
     radius: Float[np.ndarray, "a"]
+    is_rough: bool
 
 
 def curvatures(
@@ -103,21 +109,25 @@ def _split(
         around, vectors[:, candidates], spectrum[candidates], land.eps
     )
     noise, unsure = np.zeros(len(y)), np.zeros(len(y))
-    if wary or any(suspect for *_, suspect in checked):
+    if wary or any(suspect for _, _, suspect, _ in checked):
         of_gradient, of_hessian = land.noise(y)
         unsure = np.abs(of_gradient @ vectors).max(axis=0)
         noise = CLEAR * np.abs(
             np.einsum("ik,mij,jk->mk", vectors, of_hessian, vectors)
         ).max(axis=0)
-    for k, (ratio, opposed, _) in zip(candidates, checked, strict=True):
+    is_rough = any(rough for *_, rough in checked)
+    for k, (ratio, opposed, *_) in zip(candidates, checked, strict=True):
         newton = (abs(vectors[:, k] @ gradient) + unsure[k]) / size[k]
         radius[k] = 0.0 if opposed or size[k] <= noise[k] else _confirmed(ratio, newton)
     sure = radius > 0
     firm = vectors[:, sure] / np.sqrt(size[sure])
-    if sure.sum() > 1 and not _holds_between(
-        around, firm, radius[sure] * np.sqrt(size[sure])
-    ):
-        sure = np.zeros_like(sure)
+    if sure.sum() > 1:
+        holds, breaks_between = _between(
+            around, firm, np.sign(spectrum[sure]), radius[sure] * np.sqrt(size[sure])
+        )
+        is_rough |= breaks_between
+        if not holds or breaks_between:
+            sure = np.zeros_like(sure)
     reach = (radius * np.sqrt(size))[sure]
     return Curvature(
         value,
@@ -127,6 +137,7 @@ def _split(
         vectors[:, sure] / np.sqrt(size[sure]),
         vectors[:, ~sure],
         reach,
+        is_rough,
     )
 
 
@@ -201,17 +212,18 @@ def _by_direction(
     vectors: np.ndarray,
     eigenvalues: np.ndarray,
     eps: float,
-) -> list[tuple[np.ndarray, bool, bool]]:
+) -> list[tuple[np.ndarray, bool, bool, bool]]:
     """Test the eigenvalue λ of each direction against the gradient and values of f.
 
     Returns:
-      For each direction, (mismatch, opposed, suspect). The mismatch has one entry for
+      For each direction, (mismatch, opposed, suspect, rough). The mismatch has one for
       each radius r. It is the error of the predicted gradient, relative to |λ| r², on
       the side where this error is larger. The eigenvalue is opposed if the gradient
       changes as if λ had the other sign, at four consecutive radii, and no smaller
       radii confirm λ. It is also opposed if values of f contradict the gradient where
-      the gradient confirms λ, or if f or its gradient jumps at the point. It is suspect
-      if the Hessian nearby is so much larger that rounding errors may decide.
+      the gradient confirms λ, or if f is rough along the direction: f or its gradient
+      breaks at the point. λ is suspect if the Hessian nearby is so much larger that
+      rounding errors may decide.
     """
     n, count = vectors.shape
     steps = np.concatenate(
@@ -240,15 +252,35 @@ def _by_direction(
         opposed |= bool(turned.size) and not (
             confirmed.size and confirmed[-1] > turned[-1]
         )
-        jump_of_gradient = slope[:, k].sum(axis=0) / RADII - 2 * eigenvalues[k] * RADII
-        opposed |= any(
-            breaks(height, OCTAVES) for height in (jump_of_gradient, *values[:, k])
-        )
+        change = slope[:, k].sum(axis=0) / RADII
+        rough = _is_rough(change, 2 * eigenvalues[k] * RADII, values[:, k])
+        opposed |= rough
         suspect = bool(
             (np.abs(slope[:, k]).min(axis=0) > LARGER / np.sqrt(eps) * unit[k]).any()
         )
-        out.append((ratio[k], opposed, suspect))
+        out.append((ratio[k], opposed, suspect, rough))
     return out
+
+
+def _is_rough(change: np.ndarray, wanted: np.ndarray, values: np.ndarray) -> bool:
+    """Return whether f or its gradient breaks at the point along a direction.
+
+    The arguments have a number for each distance, the largest distance first. NaN means
+    that the number is unknown.
+
+    Args:
+      change: Change of the slope from one side of the point to the other.
+      wanted: The same change as the Hessian predicts it.
+      values: Errors of the values of f that derivatives predict, on both sides.
+    """
+    off = (change - wanted)[np.isfinite(change)][-OCTAVES:]
+    wanted = np.abs(wanted[np.isfinite(change)][-OCTAVES:])
+    if len(off) == OCTAVES and (np.abs(off) > CHANGE * wanted).all():
+        powers = -np.diff(np.log2(np.abs(off)))
+        # Rounding errors vary from one distance to the next, and have both signs.
+        if abs(np.sign(off).sum()) == OCTAVES and np.ptp(powers) < STEADY:
+            return bool(-STEADY < np.mean(powers) < 1)
+    return any(breaks(height, OCTAVES) for height in values)
 
 
 def breaks(height: np.ndarray, count: int) -> bool:
@@ -256,9 +288,8 @@ def breaks(height: np.ndarray, count: int) -> bool:
 
     `height` has a number for each distance, the largest distance first. NaN means that
     the number is unknown. The `count` smallest distances with a known number decide. At
-    a kink or a jump of f at the point, these numbers are equal: the change of the
-    gradient from one side of the point to the other, or the error of the value of f
-    that derivatives predict. If f is smooth, they tend to 0, and rounding errors vary.
+    a jump of f at the point, the errors of the values of f that derivatives predict are
+    equal. If f is smooth, they tend to 0, and rounding errors vary.
     """
     last = height[np.isfinite(height)][-count:]
     return bool(
@@ -279,26 +310,37 @@ def _confirmed(ratio: np.ndarray, newton: float) -> float:
     return float(RADII[np.flatnonzero(runs)[0]]) if runs.any() else 0.0
 
 
-def _holds_between(
+def _between(
     around: Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]],
     firm: np.ndarray,
+    signs: np.ndarray,
     reach: np.ndarray,
-) -> bool:
-    """Return whether the Hessian predicts the gradient along sums of firm directions.
+) -> tuple[bool, bool]:
+    """Return how the Hessian predicts the gradient along sums of firm directions.
 
     `Curvature` defines the firm directions. The Hessian already predicts the gradient
     along each firm direction alone. At a kink of f, the prediction along their sums is
     wrong.
+
+    Returns:
+      (whether the prediction holds, whether f or its gradient breaks along a sum).
     """
     ways = directions(firm.shape[1])
     radii = reach.min() * RADII[1:41]
     steps = (radii[:, None, None] * (ways @ firm.T)[None]).reshape(-1, len(firm))
-    off, values, _ = (part.reshape(len(radii), len(ways)) for part in around(steps))
+    off, values, slope = (part.reshape(len(radii), len(ways)) for part in around(steps))
     with np.errstate(invalid="ignore"):
         good = (off <= CHANGE * radii[:, None] ** 2).all(axis=1)
     runs = np.flatnonzero(np.convolve(good, np.ones(RUN), "valid") == RUN)
-    return bool(runs.size) and bool(
+    holds = bool(runs.size) and bool(
         (values[runs[0]] <= 2 * CHANGE * radii[runs[0]] ** 2).all()
+    )
+    half = len(ways) // 2  # The second half has the opposite directions.
+    change = (slope[:, :half] + slope[:, half:]) / radii[:, None]
+    wanted = 2 * radii[:, None] * (ways[:half] ** 2 @ signs)[None]
+    return holds, any(
+        _is_rough(change[:, k], wanted[:, k], values[:, [k, k + half]].T)
+        for k in range(half)
     )
 
 

@@ -38,6 +38,7 @@ RUN = 4  # Number of consecutive octaves that must agree (half octaves count hal
 LEAST_POWER = 1.2
 STEADY = 0.8  # Largest allowed change of this power over a run.
 JUMPS = "f jumps there"
+ROUGH = "the second derivatives of f do not exist there"
 
 
 class Evidence(NamedTuple):
@@ -115,6 +116,8 @@ def _on_line(reduced: Reduced) -> Evidence:
     power, steady = _power(size, ON_LINE[run])
     odd = np.abs(size[:, 0] - size[:, 1]) / size.sum(axis=1)
     word = words[run.start]
+    if reduced.curvature.is_rough and power > LEAST_POWER:
+        return _undecided(ROUGH)
     if word == "m" and not _flattens(size, ON_LINE[run]):
         return _undecided(
             "f rises and falls in proportion to the distance, so the gradient does not "
@@ -192,6 +195,8 @@ def _on_spheres(reduced: Reduced) -> Evidence:
     )
     alike, most = np.abs(pairs[-1, 0] - pairs[-1, 1]).max(), np.abs(pairs[-1]).max()
     opposite = np.abs(pairs[-1, 0] + pairs[-1, 1]).max()
+    if reduced.curvature.is_rough and not power <= LEAST_POWER:
+        return _undecided(ROUGH)
     word = words[run.start]
     both = signs.sum(axis=1)
     up, down = (

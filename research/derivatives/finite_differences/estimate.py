@@ -409,7 +409,8 @@ def _not_from_far(
     if not far or found.step < ladder.steps[gap]:
         return found
     around = levels_below(ladder, gap)
-    if not len(around.places):
+    # Values that are all equal, as those of exp(x) - 1, show nothing.
+    if not len(around.places) or not np.nan_to_num(around.changes).any():
         return found
     near = judge(around, noise_bounds(around), order, side)
     apart = abs(near.value - found.value)
