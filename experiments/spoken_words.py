@@ -32,9 +32,9 @@ their training part. The changes in time and 16 epochs for the digits, instead o
 energies alone and 8 epochs, were chosen by trainings without two of the six speakers.
 For the score of each speaker, only scores of other speakers decided, and they decided
 alike for all six. The two directions and the noise were tried for the digits, too. They
-take longer, and the score of the GRU on the speaker left out was the same (79.2 instead
-of 79.5 %), so the digits are read in one direction, without noise. Two choices used
-test scores of the digits, so these scores may be slightly too high: this one, and the
+take longer, and the score of the GRU on the speaker left out was the same (79.2 and
+78.8 %), so the digits are read in one direction, without noise. Two choices used test
+scores of the digits, so these scores may be slightly too high: this one, and the
 subtraction of means, which was decided on one speaker, george.
 
 If Japanese Vowels is missing and cannot be downloaded, small images of digits, read row
