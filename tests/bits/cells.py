@@ -142,8 +142,7 @@ def main() -> None:
     parser.add_argument(
         "--width",
         type=int,
-        default=descent.WIDTH,
-        help=f"runs trained together ({descent.WIDTH})",
+        help="runs trained together (as compile_sweep chooses)",
     )
     parser.add_argument(
         "--job",

@@ -2,7 +2,7 @@
 digits we print outlive both.
 
 A cell's hash (see `cells.py`) is compared with that of the whole sweep in this process:
-width 8, pool of 2, one device.
+width 16 with the full batch and 8 without, pool of 2, one device.
 """
 
 import functools
@@ -82,7 +82,7 @@ def here():
     return ask
 
 
-# Rows of the sweep that are trained together, in blocks of eight.
+# Rows of the sweep that are trained together, in blocks of eight or sixteen.
 COMPANIES = {
     "permuted": np.random.default_rng(0).permutation(cells.NUM_CELLS),
     "a subset": np.arange(3, cells.NUM_CELLS, 2),
