@@ -229,6 +229,10 @@ CARDS = {
         ),
         optax=optax.contrib.simplified_ademamix,
         recorded="torch and timm have no simplified AdEMAMix to record",
+        # The sum of gradients magnifies rounding. With a processor's own instructions
+        # for bfloat16, optax is 6.9 eps from the exact rule after twenty steps, this
+        # rule 3.9.
+        bounds={"bfloat16": 8.0},
         arguments={
             "b1": 0.5,
             "b2": 0.9,

@@ -354,7 +354,9 @@ def _dividing_the_step(
     """
     a = 1.0 + decay
 
-    def update(updates: Params, state: Any, params: Params, **extra: Any):
+    def update(
+        updates: Params, state: Any, params: Params | None = None, **extra: Any
+    ):
         updates, state = rule.update(updates, state, params, **extra)
         step = jax.tree.map(lambda u, x: u + decay / a * x, updates, params)
         return jax.tree.map(lambda u, x: (u - decay * x) / a, step, params), state
