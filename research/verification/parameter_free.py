@@ -316,31 +316,19 @@ def momo_adam(
 
 
 def optax_momo(
-    learning_rate: float = 1.0,
-    beta: float = 0.9,
-    lower_bound: float = 0.0,
-    weight_decay: float = 0.0,
-    adapt_lower_bound: bool = False,
+    learning_rate: float = 1.0, weight_decay: float = 0.0, **arguments: Any
 ) -> optax.GradientTransformationExtraArgs:
     """Return optax.contrib.momo, with the weight decay of the paper."""
-    rule = optax.contrib.momo(
-        learning_rate, beta, lower_bound, weight_decay, adapt_lower_bound
-    )
+    rule = optax.contrib.momo(learning_rate, weight_decay=weight_decay, **arguments)
     return _dividing_the_step(rule, learning_rate * weight_decay)
 
 
 def optax_momo_adam(
-    learning_rate: float = 1e-2,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
-    lower_bound: float = 0.0,
-    weight_decay: float = 0.0,
-    adapt_lower_bound: bool = False,
+    learning_rate: float = 1e-2, weight_decay: float = 0.0, **arguments: Any
 ) -> optax.GradientTransformationExtraArgs:
     """Return optax.contrib.momo_adam, with the weight decay of the paper."""
     rule = optax.contrib.momo_adam(
-        learning_rate, b1, b2, eps, lower_bound, weight_decay, adapt_lower_bound
+        learning_rate, weight_decay=weight_decay, **arguments
     )
     return _dividing_the_step(rule, learning_rate * weight_decay)
 
@@ -354,9 +342,7 @@ def _dividing_the_step(
     """
     a = 1.0 + decay
 
-    def update(
-        updates: Params, state: Any, params: Params | None = None, **extra: Any
-    ):
+    def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
         updates, state = rule.update(updates, state, params, **extra)
         step = jax.tree.map(lambda u, x: u + decay / a * x, updates, params)
         return jax.tree.map(lambda u, x: (u - decay * x) / a, step, params), state

@@ -216,7 +216,7 @@ def _by_direction(
     """Test the eigenvalue λ of each direction against the gradient and values of f.
 
     Returns:
-      For each direction, (mismatch, opposed, suspect, rough). The mismatch has one for
+      For each direction, (mismatch, opposed, suspect, rough). The mismatch is known for
       each radius r. It is the error of the predicted gradient, relative to |λ| r², on
       the side where this error is larger. The eigenvalue is opposed if the gradient
       changes as if λ had the other sign, at four consecutive radii, and no smaller
