@@ -73,17 +73,18 @@ def configure(
         processor. A sum of products with more than 192 terms is computed in parts of
         192, in order. JAX's linear algebra uses OpenBLAS's kernels for Haswell. There
         is one exception: the bits of XLA's convolutions with more than 250 terms still
-        depend on the processor's cache. The models of this package use matrix products
-        instead. Results of NumPy and SciPy need `research.portable.pin_libraries` or
-        the flag --portable of an experiment. False does not undo an earlier call with
-        True.
+        depend on the processor's cache. The models of this package compute convolutions
+        by matrix products, so this exception does not concern them. Results of NumPy
+        and SciPy need `research.portable.pin_libraries` or the flag --portable of an
+        experiment. False does not undo an earlier call with True.
     Raises:
       ValueError: devices or pool is not an integer from 1 to 65,536; devices exceeds
-        pool; or `portable` is True on another processor or system, or with jaxlib below
-        0.10.
+        pool; or `portable` is True, but this is not Linux on x86-64 with AVX2 and FMA,
+        or jaxlib is older than 0.10.
       TypeError: `portable` is neither True nor False.
       RuntimeError: The backend has already started with other values, or `portable` is
-        True and SciPy was imported before with other kernels. Call `configure` earlier.
+        True and SciPy was imported before with other kernels of OpenBLAS. Call
+        `configure` earlier.
     Example:
       >>> configure(x64=True)
       >>> import jax.numpy as jnp
@@ -149,15 +150,16 @@ def configure(
 def keep_programs(folder: str | Path | None = None) -> Path | None:
     """Keep compiled programs on disk, so that the next process does not compile them.
 
-    JAX's persistent compilation cache does this work. This function only chooses its
-    folder. A program may depend on the version of jaxlib, the processor, the flags of
-    XLA and the size of the thread pool, so each such combination has a folder of its
-    own. A program that is read from disk gives the same bits as one that is compiled. A
-    damaged file is reported in a warning, and the program is compiled.
+    JAX's persistent compilation cache does this work. This function chooses the folder
+    of the cache. Programs that compile in less than 0.1 s are not kept. A program may
+    depend on the version of jaxlib, the processor, the flags of XLA and the size of the
+    thread pool, so each such combination has a folder of its own. A program that is
+    read from disk gives the same bits as one that is compiled. A damaged file is
+    reported in a warning, and the program is compiled.
 
     `import research` does not call this function. Experiments and the command `descent`
-    do, after `configure`. They do not call it if the user has chosen a folder
-    (JAX_COMPILATION_CACHE_DIR), or has turned JAX's cache off
+    call this function after `configure`. The call changes nothing if the user has
+    chosen a folder (JAX_COMPILATION_CACHE_DIR), or has turned JAX's cache off
     (JAX_ENABLE_COMPILATION_CACHE=false).
 
     Args:

@@ -65,9 +65,9 @@ def is_float_array(value: Any) -> bool:
 def shown(value: Any) -> str:
     """Return a text that describes a value in an error message.
 
-    The text is the repr of the value. If the repr has more than 120 characters, it is
-    shortened, and the type of the value is added. For an array of rank one or more, the
-    text is the dtype and the shape.
+    The text is the repr of the value. If the repr has more than 120 characters, the
+    text has the first 120 of them, then "..." and the type of the value. For an array
+    of rank one or more, the text is the dtype and the shape.
 
     Example:
       >>> shown(np.zeros((2, 3))), shown("a" * 200)[-10:]
@@ -104,7 +104,8 @@ def check_number(
     Args:
       name, value: Name and value of the argument. The value may be a Python number, a
         NumPy number, or an array of shape ().
-      below: Exclusive upper limit. The lower limit is 0, or none if `signed` is True.
+      below: Exclusive upper limit. The lower limit is 0. If `signed` is True, there is
+        no lower limit.
       positive: Whether 0 is refused.
       integer: Whether only integers are allowed. The float 2.0 is not an integer.
       signed: Whether negative numbers are allowed.
@@ -178,10 +179,12 @@ def check_count(name: str, value: Any, least: int = 1, most: int | None = None) 
 
     Args:
       name, value: Name and value of the argument. The value may be a Python integer, a
-        NumPy integer, an array of shape () or a tracer; a tracer is not checked.
+        NumPy integer, an array of shape () or a tracer. A tracer is accepted without a
+        check.
       least, most: Limits, both inclusive. most=None means that there is no upper limit.
     Raises:
-      ValueError: The value is not such an integer. The message shows the value.
+      ValueError: The value is not an integer in [least, most]. The message shows the
+        value.
     Example:
       >>> check_count("num_steps", 0)
       Traceback (most recent call last):
@@ -342,8 +345,8 @@ def check_callable(name: str, value: Any, *arguments: str, hint: str = "") -> No
     Args:
       name, value: Name and value of the argument.
       arguments: Names of the positional arguments, for the message. The function must
-        accept this number of arguments, whose names may differ. If no names are given,
-        any callable is accepted.
+        accept this number of positional arguments, under any names. If no names are
+        given, any callable is accepted.
       hint: Additional sentence for the message.
     Raises:
       TypeError: The value is not callable, or it cannot be called with these arguments.
@@ -426,9 +429,9 @@ def check_mapping(name: str, value: Any, of: str = "") -> None:
 def check_sequence(
     name: str, value: Any, of: str = "", kind: type | tuple[type, ...] = object
 ) -> None:
-    """Raise unless a value is a list, a tuple, or an array of rank one or more.
+    """Raise unless a value is a sequence or an array of rank one or more.
 
-    A str, a set or a dict is not accepted.
+    Lists, tuples and ranges are sequences. A str, a set or a dict is not accepted.
 
     Args:
       name, value: Name and value of the argument.
@@ -596,7 +599,7 @@ def check_methods(name: str, value: Any, *methods: str, hint: str = "") -> None:
       methods: Names of the required methods.
       hint: Additional sentence for the message. It should say how to make such a value.
     Raises:
-      TypeError: A method is missing.
+      TypeError: A method is missing, or the value is a class.
     Example:
       >>> check_methods(
       ...     "model", 3, "init", "apply", hint="Make one by research.models.linear(3)."

@@ -93,7 +93,9 @@ def _flush_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def explained(task: str, advice: Callable[[], str]) -> Iterator[None]:
-    """Replace an OSError inside the context by one that says what failed and why.
+    """Replace an OSError inside the context by an OSError with a longer message.
+
+    The message says what failed and why, and ends with the result of `advice`.
 
     Args:
       task: What failed, for the message, such as "Cannot write x.npz".
@@ -138,9 +140,9 @@ def plain(value: Any, where: str = "value") -> Any:
     Returns:
       The converted value.
     Raises:
-      TypeError: A part of the value cannot be stored exactly, or a key of a mapping is
-        not a str or is "$float". The message names this part, for example
-        value.sizes[0].
+      TypeError: JSON cannot store a part of the value exactly, or a mapping has a key
+        that is not a str, or the key "$float". The message names the part of the value
+        or the mapping, for example value.sizes[0].
     Example:
       >>> plain({"loss": float("inf"), "sizes": (64, 10)})
       {'loss': {'$float': 'inf'}, 'sizes': [64, 10]}
@@ -251,8 +253,8 @@ def safetensors_bytes(arrays: Mapping[str, Any], metadata: Mapping[str, str]) ->
     """Return named arrays and texts as the bytes of a .safetensors file.
 
     The same arrays and texts always give the same bytes. The arrays are sorted by the
-    number of bytes of one entry, largest first, so that every array begins at a
-    multiple of this number.
+    number of bytes of one entry, largest first. The position at which an array begins
+    is therefore a multiple of the number of bytes of its entries.
 
     Raises:
       TypeError: An array has a dtype that the format cannot store.

@@ -196,8 +196,9 @@ def per_example_gradients(objective: Objective) -> Callable[[Params, Batch], Par
     g_i is the gradient, with respect to the params, of the objective on a batch that
     contains only example i. If the objective is a mean over examples plus penalties,
     the mean of the g_i is the gradient on the whole batch. If the batch has a key, the
-    key is split into one key for each example. The noise of the model (such as dropout)
-    then differs between examples, and from the noise on the whole batch.
+    key is split into one key for each example. If the model has noise (such as
+    dropout), the noise then differs between the examples, and the mean of the g_i
+    differs from the gradient on the whole batch.
 
     Args:
       objective: Function (params, batch) -> number, as from `empirical_risk` or
@@ -231,11 +232,13 @@ def gradient_covariance_trace(
 
     Here f is the objective, ∇f its gradient on the whole batch, and g_i its gradient on
     example i = 1, ..., n. The trace is the variance of the gradient of one example,
-    summed over all parameters. It gives the noise floor of stochastic gradient descent
-    near a minimiser. Let f* be the minimum of f. With a constant rate η and batches of
-    b examples drawn with replacement, the expected value of f - f* converges to η tr(C)
-    / (4 b), to first order in η. The sum is divided by n, not by n - 1, because the
+    summed over all parameters. The sum is divided by n, not by n - 1, because the
     batches are drawn from these n examples only.
+
+    At a minimiser, the trace determines the noise floor of stochastic gradient descent.
+    This is the limit of the expected value of f - f*, where f* is the minimum of f.
+    With a constant rate η and batches of b examples drawn with replacement, the noise
+    floor is η tr(C) / (4 b), to first order in η.
 
     Args:
       objective: Function (params, batch) -> number: a mean over examples plus
@@ -291,9 +294,9 @@ def accuracy(model: Model) -> Objective:
     """Return a metric: the share of examples whose predicted class is the label.
 
     If an example has one logit z, the predicted class is 1 for z > 0, else 0, as in
-    scikit-learn. If it has K logits, the predicted class is that of the largest logit,
-    or of the first one if several are equally large. The key of the batch is not used,
-    so the model has no noise (such as dropout).
+    scikit-learn. If an example has K logits, the predicted class is the index of the
+    largest logit, or of the first largest logit if several are equal. The key of the
+    batch is not used, so the model has no noise (such as dropout).
 
     Args:
       model: Model that predicts logits. If there is one logit for each label, logits
@@ -302,9 +305,9 @@ def accuracy(model: Model) -> Objective:
     Returns:
       The metric, (params, batch) -> number, in the dtype of the logits. Its value is
       NaN if any logit is NaN. Without this rule, the accuracy of a diverged run would
-      be the share of one class. The value is also NaN if a traced label is not a class.
-      The metric raises ValueError if the shapes do not match (as with one-hot labels),
-      or if a concrete label is not a class.
+      be the share of the examples in one class. The value is also NaN if a traced label
+      is not a class. The metric raises ValueError if the shapes do not match (as with
+      one-hot labels), or if a concrete label is not a class.
     Example:
       >>> from research import models
       >>> params = {"weights": jnp.array([1.0]), "intercept": jnp.array(0.0)}
@@ -438,8 +441,8 @@ def in_slices(
       used.
     Raises:
       ValueError: size is not a positive integer. The returned function raises
-        ValueError if the batch is empty or if x and y differ in length. It also raises
-        the errors of `check_data`.
+        ValueError if the batch is empty or if x and y differ in length. The returned
+        function also raises the errors of `check_data`.
     Example:
       >>> mean = in_slices(lambda params, batch: jnp.mean(batch.x), 4)
       >>> print(mean(None, Batch(np.arange(10.0), np.zeros(10))))

@@ -56,7 +56,7 @@ def pin_libraries() -> None:
 
 
 def are_libraries_pinned() -> bool:
-    """Return whether the variables of `pin_libraries` are set."""
+    """Return whether all variables have the values that `pin_libraries` sets."""
     return all(os.environ.get(name) == value for name, value in LIBRARIES.items())
 
 

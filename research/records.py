@@ -69,18 +69,19 @@ def write_records(folder: str | Path, pieces: Iterable[Batch]) -> Records:
 
     Only one piece is in memory at a time. The folder appears when all pieces are
     written. If the process is killed before, a hidden folder whose name ends in
-    ".partial" remains beside `folder`, and may be deleted.
+    ".partial" remains beside `folder`. This hidden folder may be deleted.
 
     Args:
       folder: Folder to create. Its parent must exist.
-      pieces: Parts of the dataset, in order. Each is a Batch without a key. Its x is an
-        array or a Sequences, its y an array, with any number of examples along the
-        first axis. The dtypes and the other axes must be the same in all pieces.
+      pieces: Parts of the dataset, in order. Each part is a Batch without a key. Its x
+        is an array or a Sequences, and its y is an array. The first axis of x and y
+        runs over the examples and may have any length. The dtypes and the other axes
+        must be the same in all pieces.
     Returns:
       The Records of the folder.
     Raises:
-      ValueError: The folder exists; there are no examples; a piece has a key; or pieces
-        differ in dtypes or shapes.
+      ValueError: The folder exists, there are no examples, a piece has a key, or the
+        pieces differ in dtypes or shapes.
       TypeError: pieces is not an iterable, a piece is not a Batch, or an array does not
         hold numbers.
       OSError: The parent of the folder does not exist, or a file cannot be written, for
@@ -128,20 +129,21 @@ def open_records(folder: str | Path) -> Records:
     """Open a folder that `write_records` has written.
 
     The checksums are read into memory, four bytes for each example. The examples stay
-    on the disk. The function `read` of the result checks the checksum of each record
-    that it reads.
+    on the disk.
 
     Args:
       folder: Folder of the records.
     Returns:
-      The Records. Their digest is computed from the checksums of all examples, the
-      dtypes and the shapes. It does not depend on the path of the folder. Their
-      function `read` raises ValueError if a record has changed or an index lies outside
-      the dataset; the message gives the number of the example. `read` raises TypeError
-      if the indices are not integers of shape (m,).
+      The Records. The digest of the Records is computed from the checksums of all
+      examples, the dtypes, the shapes and the size of the file of examples. The digest
+      does not depend on the path of the folder. The function `read` of the Records
+      compares each example with its checksum. `read` raises ValueError if an example
+      has changed or an index lies outside the dataset. The message gives the number of
+      the example. `read` raises TypeError if the indices are not integers of shape
+      (m,).
     Raises:
       ValueError: A file is damaged, has another size than when it was written, or does
-        not belong to the other files; or records.json has an unknown format.
+        not belong to the other files. Or records.json has an unknown format.
       OSError: A file is missing or cannot be read.
       ImportError: The package array-record is not installed.
     Example:

@@ -48,8 +48,8 @@ class ReportPicture(NamedTuple):
       caption: Description of the content, which is shown below the picture. Readers who
         cannot see the picture get this text.
       still: Path of an SVG or PNG file.
-      motion: Path of an animated PNG, or None. The animation is shown to readers whose
-        browser does not ask for reduced motion.
+      motion: Path of an animated PNG. The page shows the animation instead of `still`,
+        unless the browser asks for reduced motion. None means no animation.
     """
 
     title: str
@@ -92,8 +92,7 @@ class Sortable(NamedTuple):
 
     Attributes:
       title, columns, note: As in `runs.Table`.
-      numeric: For each column, whether it contains no texts, only numbers and missing
-        values.
+      numeric: For each column, whether all its entries are numbers or missing values.
       rows: One tuple of Cells for each row.
     """
 
@@ -114,9 +113,9 @@ def write_report(path: str | Path, pictures: Sequence[Any], question: str = "") 
       path: Run folder.
       pictures: Pictures with the attributes of `ReportPicture`, shown below the answer
         in this order.
-      question: Docstring of the experiment, which begins with its question. Indented
-        paragraphs keep their line breaks. In other paragraphs, line breaks become
-        spaces.
+      question: Docstring of the experiment, which begins with the question that the
+        experiment answers. Indented paragraphs keep their line breaks. In other
+        paragraphs, line breaks become spaces.
     Returns:
       Path of report.html.
     Raises:
@@ -170,10 +169,11 @@ def write_report(path: str | Path, pictures: Sequence[Any], question: str = "") 
 
 
 def rule_sources(numbers: Mapping[str, Any]) -> list[tuple[str, str | None]]:
-    """Return the source code of those rules of a study that are not from this package.
+    """Return the source code of the update rules that are not from this package.
 
-    The numbers may come from an untrusted source: malformed entries are left out, and
-    nothing is executed.
+    The source code comes from the list numbers["origin"]["code"]. The numbers may come
+    from an untrusted source. Therefore, nothing is executed, and entries of the list
+    with another form, such as the 7 in the example, are left out.
 
     Args:
       numbers: Field `numbers` of a `runs.Result`, a mapping from names to values.
@@ -203,7 +203,8 @@ def rule_sources(numbers: Mapping[str, Any]) -> list[tuple[str, str | None]]:
 def first_sentence(text: str) -> tuple[str, str]:
     """Split a text into its first sentence and the remaining text.
 
-    A blank line also ends the first sentence.
+    A blank line also ends the first sentence. Abbreviations such as "e.g." do not end a
+    sentence.
 
     Example:
       >>> first_sentence("It takes 0.3 s, e.g. Adam on digits. SGD takes longer.")
@@ -245,10 +246,11 @@ def paragraphs(text: str) -> list[tuple[bool, str]]:
 
 
 def prose(text: str) -> str:
-    """Convert a text to HTML with code spans and unbreakable flags.
+    """Convert a text to HTML, with marked code and command-line flags.
 
-    Text in backticks becomes code. No line is broken inside a command-line flag;
-    browsers would otherwise break lines after each hyphen, even after the "-" of "-m".
+    Text in backticks becomes code. Flags such as --fast become spans of the class
+    "word", inside which no line is broken. Otherwise, browsers would break lines after
+    each hyphen, even after the "-" of "-m".
 
     Example:
       >>> print(prose("Leave out --fast: `experiments` < 1 - 2 < 3."))
@@ -273,8 +275,8 @@ def shown(value: str | int | float | None) -> str:
     - a float with 10,000 <= a < 10⁶: no decimals
     - any other finite number: three significant digits and a power of ten
 
-    None becomes "not reached". NaN, the infinities and truth values become words or
-    symbols too.
+    None becomes "not reached", and truth values become "yes" or "no". NaN becomes
+    "NaN", and infinities become ∞ or −∞. Texts are not changed.
 
     Example:
       >>> [

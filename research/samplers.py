@@ -190,8 +190,8 @@ def check_sampler(sampler: Sampler, n: int | None) -> None:
     Raises:
       TypeError: `sampler` is not a Sampler, or its indices are not integers.
       ValueError: The sampler is made for another number of examples, its indices do not
-        have the shape (num_batches, batch_size), a drawn index lies outside 0..n-1, or
-        n is None. None is allowed if the sampler draws no indices, or is made for one
+        have the shape (num_batches, batch_size), or a drawn index lies outside 0..n-1.
+        Or n is None, although the sampler draws indices and is not made for exactly one
         example.
     Example:
       >>> check_sampler(minibatch(13, 4), 12)

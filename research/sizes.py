@@ -15,13 +15,13 @@ SHARE = 0.5  # Largest share of the memory for one array.
 
 
 def check_most(most: int = MOST, /, **sizes: Any) -> None:
-    """Raise unless each of the given integers is at most `most`.
+    """Raise an error if one of the given integers is more than `most`.
 
     Values that are not integers are ignored.
 
     Args:
       most: Largest allowed integer.
-      sizes: Values to check, by the names of the arguments.
+      sizes: Values to check, as keyword arguments. The error message shows the keyword.
     Raises:
       ValueError: A value is larger than `most`.
     Example:
@@ -38,11 +38,12 @@ def check_most(most: int = MOST, /, **sizes: Any) -> None:
 
 
 def check_room(what: str, *shape: Any, itemsize: int = 8) -> None:
-    """Raise unless an array needs at most half of this machine's memory.
+    """Raise an error if an array needs more than half of this machine's memory.
 
     Args:
-      what: Names of the arguments that determine the size. The text may contain their
-        values if these are short.
+      what: Names of the arguments that determine the size. The error message begins
+        with this text. The text may contain the values of the arguments if the values
+        are short.
       shape: Lengths of the axes of the array.
       itemsize: Number of bytes per entry.
     Raises:
@@ -64,10 +65,11 @@ def check_room(what: str, *shape: Any, itemsize: int = 8) -> None:
 
 
 def check_memory(what: str, size: int) -> None:
-    """Raise unless a number of bytes is at most half of this machine's memory.
+    """Raise an error if a size in bytes is more than half of this machine's memory.
 
     Args:
-      what: What needs the memory, as the subject of a sentence.
+      what: Name of the thing that needs the memory. The error message begins with this
+        text.
       size: Number of bytes.
     Raises:
       ValueError: The size is more than half of the memory.

@@ -53,8 +53,9 @@ class Records(NamedTuple):
     Attributes:
       num_examples: Number n of examples.
       read: Function from indices of shape (m,) to a Batch of these m examples as NumPy
-        arrays, in the given order. Several threads may call it at the same time. `read`
-        must raise an error rather than return examples that have changed.
+        arrays, in the given order. Several threads may call `read` at the same time. If
+        the stored examples have changed, `read` must raise an error and must not return
+        them.
       digest: Text that identifies the content. Datasets with the same digest count as
         equal.
       name: Name of the dataset in messages, such as its folder.
@@ -88,9 +89,9 @@ class Sampler(NamedTuple):
         epoch.
       batch_size: Number of examples in each batch. An epoch costs
         num_batches * batch_size example gradients.
-      indices: Function of a key. It returns the indices of the examples of each batch,
-        integers of shape (num_batches, batch_size). If every batch is the whole
-        dataset, it returns None.
+      indices: Function of a key of `jax.random`. It returns the indices of the examples
+        of each batch, integers of shape (num_batches, batch_size). If every batch is
+        the whole dataset, the function returns None.
       num_examples: Size n of the dataset for which the sampler is made. None means that
         the size is not known.
     """
@@ -149,15 +150,17 @@ def no_checkpoints(name: str) -> Checkpoint:
 class Outcome(IntEnum):
     """Outcome of one step of an update rule, or of a minimisation.
 
-    The attribute `words` describes an outcome. Rules store an outcome as an int32
-    array, so its description is `Outcome(int(state.outcome)).words`.
+    The attribute `words` describes an outcome in words. The state of a rule contains
+    its outcome as an int32 array. The description of this outcome is
+    `Outcome(int(state.outcome)).words`.
 
     If a rule can fail to find a step, its state has the fields `outcome` and
     `evaluations`. `evaluations` counts how often the objective was evaluated inside the
     last update. A value counts as one evaluation, and so does a value together with its
-    gradient. If the outcome of a rule is FIRST_FAILURE or a larger number, the step
-    failed, and the update is 0. There is one exception: the update may be NaN if the
-    value, the gradient or the direction of the step is not finite.
+    gradient. FIRST_FAILURE is 2, the smallest number of a failure. If the outcome of a
+    rule is 2 or larger, the step failed, and the update is 0. There is one exception:
+    the update may be NaN if the value, the gradient or the direction of the step is not
+    finite.
 
     `research.descent.minimise` reads `outcome` and `evaluations`, and stops at a
     failure. A minimisation can also end with CONVERGED, NO_PROGRESS or STEPS_USED_UP.
@@ -199,8 +202,8 @@ class Optimum(NamedTuple):
       params: Minimiser x*, a pytree like the params of the model.
       value: Minimum f* = f(x*).
       gradient_norm: Euclidean norm of the gradient at x*.
-      initial_gradient_norm: Euclidean norm of the gradient at params = 0. If
-        `gradient_norm` is much smaller, the minimiser is accurate.
+      initial_gradient_norm: Euclidean norm of the gradient at params = 0. The minimiser
+        is accurate if `gradient_norm` is much smaller than this norm.
       solver: Short description of the method by which x* was found, such as "QR" or
         "Newton, 7 steps".
     """
@@ -220,8 +223,8 @@ class Workload(NamedTuple):
       train, validation, test: Parts of the data. A part is None if it does not exist,
         for example because the problem has no data.
       init: Function key -> params that draws the initial point.
-      objective: Function (params, batch) -> objective, shape (). It includes the
-        penalties.
+      objective: Function (params, batch) -> objective, shape (). If the problem has
+        penalties, such as λ/2 |w|² on the weights w, the objective includes them.
       metric: Function (params, batch) -> accuracy or R², shape (), for reports. None if
         the problem has no metric.
       metric_name: Name of the metric.

@@ -54,15 +54,16 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
         share(config, part, parts, checkpoints), if processes can share the work
 
     Because of the digests from `complete`, a run whose files have changed gets another
-    id and another folder. `share` computes part number `part` of `parts`, and saves it
-    in the checkpoints.
+    id and another folder. `predict` makes a prediction for `file` with the models in
+    the run folder `folder`. `share` computes part number `part` of `parts`, and saves
+    it in the checkpoints.
 
-    The module may also have a dict `OTHERS` from the name of a flag to the name of
-    another experiment. If this flag is given, the other experiment, a file in the same
-    folder, runs instead with the remaining flags.
+    The module may also have a dict `OTHERS`. A key is the name of a flag, and its value
+    is the name of another experiment, whose file is in the same folder. If the flag is
+    given, `main` runs the other experiment with the remaining flags.
 
-    If Config has a field `devices`, that many devices are shown to JAX (see
-    `backend.configure`). Compiled programs are kept for the next run (see
+    If Config has a field `devices`, this field is the number of devices that JAX shows
+    (see `backend.configure`). Compiled programs are kept for the next run (see
     `backend.keep_programs`), unless the module says TIMES_COMPILATION = True.
     `report_of` says where the experiment's texts and figures are.
 
@@ -159,10 +160,11 @@ def conduct(
 def errors_in_one_line() -> Iterator[None]:
     """Report errors in one line on stderr, and exit with a status.
 
-    Bad input (ValueError, TypeError, OSError or ImportError) exits with status 2, and
-    Ctrl-C with 130. Warnings are printed without their location. If the program that
+    This context manager handles the errors that are raised in its context. After bad
+    input (ValueError, TypeError, OSError or ImportError), the exit status is 2. After
+    Ctrl-C, it is 130. Warnings are printed without their location. If the program that
     reads the output has closed the pipe (`| head`), this program ends silently with
-    status 141, as is usual.
+    status 141.
     """
     formatwarning = warnings.formatwarning
     warnings.formatwarning = lambda message, *place, **more: f"warning: {message}\n"
@@ -315,8 +317,9 @@ def carry_out(
       experiment: Module of the experiment, as described in `main`.
       command: Parsed command line, from `flags.parse`.
       exactly: Whether to raise an error if missing data would be replaced by other
-        data. In any case, missing data that the experiment does not need are left out:
-        the field of the config that names them is then empty in the returned run.
+        data. Missing data that the experiment does not need raise no error. The
+        experiment leaves such data out, and the field that names them is empty in the
+        config of the returned run.
     Returns:
       The finished run, and whether it was finished before.
     Raises:
@@ -325,8 +328,8 @@ def carry_out(
         - `exactly` is True, and missing data would be replaced;
         - the options have --portable (bits that are the same on all processors), and
           this process cannot compute such bits;
-        - `exactly` is False, the run is finished, and either the run or the options,
-          but not both, have --portable.
+        - `exactly` is False, the run is finished, and only one of the run and the
+          options has --portable.
       OSError: Another process is working in the run folder, or the folder cannot be
         written.
     """
@@ -398,8 +401,8 @@ def changed_fields(before: Any, after: Any) -> dict[str, tuple[Any, Any]]:
     """Return the fields in which two configs of the same class differ.
 
     Returns:
-      Dict from the name of each such field to the pair (value before, value after). It
-      is empty if `before` is not a dataclass.
+      Dict from the name of each such field to the pair (value before, value after). The
+      dict is empty if `before` is not a dataclass.
     """
     names = (
         [field.name for field in dataclasses.fields(before)]

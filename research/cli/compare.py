@@ -130,7 +130,10 @@ def with_rule_flag(words: Sequence[str]) -> list[str]:
 
 
 def complete(config: Config) -> Config:
-    """Return the config with the digest of each file that contains a rule."""
+    """Return the config with the digest of each file that contains a rule.
+
+    The field `files` of the returned config has these SHA-256 digests.
+    """
     files = research.comparison.digest_files(config.rule, config.files)
     return dataclasses.replace(config, files=files)
 
@@ -176,7 +179,7 @@ def share(config: Config, part: int, parts: int, checkpoints: "Checkpoints") -> 
 def arguments(config: Config) -> dict[str, Any]:
     """Convert a config to the arguments of `research.comparison.compare`, by name.
 
-    The argument `workload` is not among them.
+    The result does not have the argument `workload`.
     """
     return research.comparison.parse_command(
         config.rule,

@@ -67,7 +67,7 @@ class Config:
     """Seed of the points that the searches try."""
     search_schedule: bool = True
     """Whether the warm-up and the kind of decay are searched. If not, the warm-up is
-    10 % of the training and the decay is linear."""
+    10 % of the training and the decay is linear (none for a schedule-free rule)."""
     space: tuple[str, ...] = ()
     """Search ranges of the rates that replace the defaults: RULE.learning_rate=1e-4..1
     (log scale)."""
@@ -114,7 +114,10 @@ def networks(words: Sequence[str]) -> int:
 
 
 def complete(config: Config) -> Config:
-    """Return the config with the digest of each file that contains a rule."""
+    """Return the config with the digest of each file that contains a rule.
+
+    The field `files` of the returned config has these SHA-256 digests.
+    """
     arguments(config)  # Bad names are refused before a run is announced.
     for name in config.network:
         research.workloads.check_network_name(name)
@@ -131,8 +134,9 @@ def run(
 
     `on_progress` is called with (done, total, message). Finished measurements are saved
     in `checkpoints`; None means that they are not saved. If Muon is compared with the
-    baseline AdamW, the numbers of the result also have `muon_over_adamw`, the
-    validation loss of Muon divided by that of AdamW, over all networks.
+    baseline AdamW, the numbers of the result also have `muon_over_adamw`. This is the
+    ratio of Muon's final validation loss to that of AdamW, as a geometric mean over
+    networks, searches and seeds.
     """
     study = research.comparison.compare_networks(
         on_progress=on_progress,

@@ -29,9 +29,9 @@ def show(
 ) -> None:
     """Print the question, the answer, the first table, and the paths of files.
 
-    The other tables are in the report. A pipe gets plain text without control codes or
-    line wrapping. If a terminal is too narrow for a table's numbers, each row is
-    printed as a short list.
+    If there are other tables, a line says that they are in the report. A pipe gets
+    plain text without control codes or line wrapping. If a terminal is too narrow for
+    the table, each row is printed as a short list.
 
     Args:
       result: Result of an experiment.

@@ -100,8 +100,8 @@ def values(words: Sequence[str]) -> dict[str, Any]:
     """Parse texts such as x=1.0, and return numbers or lists of numbers by name.
 
     Raises:
-      ValueError: A text is not NAME=VALUE, where VALUE is a number or a list of
-        numbers, or a name occurs twice.
+      ValueError: A name occurs twice, or a text is not NAME=VALUE with a number or a
+        list of numbers as VALUE.
     Example:
       >>> values(["x=1", "y=[1, 2.5]"])
       {'x': 1, 'y': [1, 2.5]}
@@ -132,13 +132,13 @@ def _is_numeric(value: Any) -> bool:
 
 
 def function(word: str) -> tuple[Callable[..., Any], bool]:
-    """Return the function that an argument describes, and whether it is a formula.
+    """Return the function that `word` describes, and whether `word` is a formula.
 
-    The argument is a formula such as "x**2", FILE.py:name, or module:name.
+    `word` is a formula such as "x**2", or has the form FILE.py:name or module:name.
 
     Raises:
-      ValueError, TypeError, OSError: The argument is neither a formula nor the name of
-        a function.
+      ValueError, TypeError, OSError: `word` is neither a formula nor the name of a
+        function.
     """
     if re.fullmatch(r"[^()*]*\.py(:\w*)?", word):
         found = user_code.in_file(word, "function", inspect.isfunction, "no function")

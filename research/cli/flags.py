@@ -66,7 +66,8 @@ def program(experiment: types.ModuleType) -> str:
     """Return the command that starts an experiment.
 
     The command is the attribute `PROGRAM` of the experiment's module. Without this
-    attribute, it is `python` with the file of the module.
+    attribute, the command is `python experiments/NAME.py`, where NAME.py is the name of
+    the module's file.
     """
     file = Path(experiment.__file__ or experiment.__name__)
     return getattr(experiment, "PROGRAM", f"python experiments/{file.stem}.py")
@@ -87,9 +88,9 @@ def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
 
     The config starts from the default values. With --full it starts from the module's
     FULL instead, and with --fast from its FAST. With --config, the values in a file
-    replace values of this config. The flags of the single fields then replace values
-    too. `--help` prints the docstring of the module and the flags with their defaults,
-    and exits. JAX is not imported.
+    replace values of this config. Finally, the flags of the single fields replace
+    values. `--help` prints the docstring of the module and the flags with their
+    defaults, and exits. JAX is not imported.
 
     Args:
       experiment: Module with a docstring, a frozen dataclass Config, and FULL, an
@@ -99,8 +100,9 @@ def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
       The parsed command. The values of its config have the types that Config declares.
     Raises:
       ValueError: A flag or a key of the file is unknown, the file is not valid, a
-        number fails `check_values`, or --fast is given with --full or without FAST in
-        the module. For an unknown name, the message suggests the most similar one.
+        number fails `check_values`, --fast is given together with --full, or --fast is
+        given and the module has no FAST. For an unknown name, the message suggests the
+        most similar one.
       TypeError: A value in the file has the wrong type, or a field of Config has the
         name of a flag that every experiment has.
       OSError: The file cannot be read.
@@ -181,14 +183,15 @@ def read_config(path: Path, base: Any) -> Any:
     becomes a float. No other types are converted.
 
     Args:
-      path: File with a flat table, or the manifest.json of a run. The suffix of the
-        name, .toml or .json, determines the format.
+      path: File with a table of fields and values, or the manifest.json of a run. The
+        suffix of the name, .toml or .json, determines the format.
       base: Frozen dataclass instance. Fields that the file does not name are kept.
     Returns:
       A new instance of the same class.
     Raises:
-      ValueError: The file is not TOML or JSON, or has a key that is not a field. For
-        such a key, the message suggests the most similar field.
+      ValueError: The file is not TOML or JSON, has a key that is not a field, or has
+        two keys for one field. For an unknown key, the message suggests the most
+        similar field.
       TypeError: A value does not have the type of its field.
       OSError: The file cannot be read.
     Example:

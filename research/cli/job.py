@@ -29,7 +29,8 @@ SECONDS_TO_CLAIM = 10.0
 class Task(NamedTuple):
     """Description of a job's task, made only of strings, numbers, dicts and lists.
 
-    The task can therefore be sent to another machine and started there much later.
+    The description can therefore be sent to another machine, where the job may start
+    much later.
 
     Attributes:
       experiment: Name of the experiment's module, with its packages, as seen from the

@@ -10,8 +10,8 @@ from research.naming import nearest
 class Parser(argparse.ArgumentParser):
     """An argparse parser that reports an unknown flag before anything else.
 
-    argparse alone would first report a required flag as missing if it is misspelt. Help
-    texts keep their line breaks, and flags cannot be abbreviated.
+    argparse alone would report a misspelt required flag as missing. Help texts keep
+    their line breaks, and flags cannot be abbreviated.
     """
 
     def __init__(self, prog: str, **options: Any) -> None:

@@ -28,7 +28,7 @@ class NotHereError(ValueError):
     """Raised if a study cannot be trained with what is on this machine.
 
     The study needs a file that was not given, or objects that exist only in Python. The
-    message says which.
+    message says what is missing.
     """
 
 

@@ -38,6 +38,8 @@ exit status: 0 if the results agree, 1 if not, 2 after bad input"""
 def reproduce(words: Sequence[str]) -> int:
     """Redraw a study, run it again, and compare every array and number.
 
+    Only a study from a .zip file is redrawn. `reproduce_study` explains the steps.
+
     Args:
       words: Command-line arguments after `reproduce`.
     Returns:
@@ -109,7 +111,8 @@ def reproduce_study(
         folder. Only a .zip file is redrawn.
       options: Options. The field `results` is the folder for the new run.
       rules: Files of rules: FILE.py, FILE.py:NAME or RULE=FILE.py:NAME.
-      redraw_only: Whether to end after the redrawing.
+      redraw_only: Whether to end before the training. A run folder is then only
+        checked.
     Returns:
       0 if the results agree or nothing was trained, and 1 otherwise. The verdict is
       printed.
@@ -193,8 +196,9 @@ def reproduce_run(
       folder: Run folder.
       load: Function (name of an experiment) -> module of the experiment.
       options: Options. The field `results` is the folder for the new run. If this
-        folder already has a new run from an earlier call, a finished run starts again
-        from the beginning, and an interrupted run continues from its checkpoints.
+        folder already has a new run from an earlier call, a run that is finished starts
+        again from the beginning, and a run that was interrupted continues from its
+        checkpoints.
       changes: New values of fields of the config, such as other paths of the same
         files.
     Returns:
@@ -253,9 +257,9 @@ def reproduce_reference(
       options: Options. The field `results` is the folder for the new run.
     Returns:
       0 if the table and the numbers agree to the printed digits or within their
-      intervals, and 1 otherwise. Values for which the dict VARIES of the
-      experiment has None, and the hashes of the arrays, have no effect on this result.
-      The verdict is printed.
+      intervals, and 1 otherwise. Two things do not affect this result: the hashes of
+      the arrays, and values that are not reproducible (the dict VARIES of the
+      experiment has None for them). The verdict is printed.
     Raises:
       ValueError: The reference cannot be read, the experiment does not accept the
         config any more, or the data are missing here and would have to be replaced by
@@ -278,12 +282,12 @@ def _is_portable(manifest: Mapping[str, Any]) -> bool:
 
 
 def pin_libraries_of(file: Path) -> None:
-    """Call `portable.pin_libraries` if a manifest or a reference is of a portable run.
+    """Call `portable.pin_libraries` if a file describes a portable run.
 
     The bits of a portable run are the same on every x86-64 processor with AVX2. Call
-    this function before NumPy is imported. `file` is the path of the manifest, of the
-    reference, or of the .zip file of a run. Errors in the file are ignored here; the
-    code that reads the file later reports them.
+    this function before NumPy is imported. `file` is the path of the manifest or the
+    .zip file of a run, or of a stored reference. Errors in the file are ignored here.
+    The code that reads the file later reports them.
     """
     found: Any = None
     with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):

@@ -272,8 +272,8 @@ def constructor(named: Named, given: dict[str, Any]) -> Callable[..., Any] | Any
     A class of PyTorch is returned unchanged. For a rule that is already made, the
     result is this rule. For a constructor, the result is a function learning_rate ->
     rule that passes the arguments `given` to the constructor, and ignores other keyword
-    arguments. The rule is checked in each call (`made`), and error messages contain its
-    name.
+    arguments. Each call checks the rule (`made`), and error messages contain the name
+    of the rule.
     """
     from research.verification.rule_under_test import is_made, made
     from research.verification.torch_rules import is_torch_class

@@ -126,7 +126,7 @@ def failures_named(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def folder_first(folder: Path) -> Iterator[None]:
-    """Put a folder first in sys.path within the context, as for a script in it."""
+    """Put a folder first in sys.path within a context, as Python does for a script."""
     sys.path.insert(0, str(folder))
     try:
         yield

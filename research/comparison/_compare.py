@@ -48,16 +48,17 @@ def compare(
     disagree if their costs differ by a factor of 1.25 or more, and by more than the
     variation between seeds explains. Such a rule is hard to tune.
 
-    For each rule and workload, the array `best_of` and its figure show the expected
-    cost of the best of k trials (choices of hyper-parameters), with its interval. For
-    small k, this is the cost of a rule that is hardly tuned.
+    For each rule and workload, the study has an array `best_of` and a figure of this
+    array. Both show the expected cost of the best of k trials (choices of
+    hyper-parameters), with the interval of this cost. For small k, this is the cost of
+    a rule that is hardly tuned.
 
     Args:
       rules: Mapping from a name to a rule. A rule may be a constructor whose first
         argument is the learning rate, from this package, from optax or your own. It may
         be the name of a rule of this package, or a `Contender`. It may also be a
-        gradient transformation, which has no hyper-parameters to search. A sequence of
-        names takes rules of this package.
+        gradient transformation, which has no hyper-parameters to search. If `rules` is
+        a sequence, it has names of rules of this package.
       workload: A name in `research.workloads.WORKLOADS`, a Workload, or a sequence of
         these. The minimum f* of the objective f of a Workload must be known. A run
         reaches the target when f - f* falls to the share `target` of the initial f -
@@ -68,10 +69,10 @@ def compare(
         the hyper-parameter. If there is no default range, the hyper-parameter is added
         to the search (`make_contenders`).
       evaluations: {rule: cost of one step}. The cost is how often a step evaluates the
-        objective on a batch. A value counts as one evaluation, and so does a gradient.
-        The gradient that the step receives counts, too. The number is needed for a rule
-        whose update evaluates the objective (by the argument `value_fn`), except for
-        rules of this package.
+        objective on a batch. To compute the value, the gradient, or both together
+        counts as one evaluation. The gradient that the step receives counts, too. The
+        number is needed for a rule whose update evaluates the objective (by the
+        argument `value_fn`), except for rules of this package.
       timed: Whether to measure the seconds per pass over the data. The measurement
         needs one more compilation for each rule on each workload. With False, the study
         gives no costs in seconds.
@@ -175,8 +176,9 @@ def compute_share(
 ) -> None:
     """Measure one share of a comparison that several processes compute.
 
-    The share is every `parts`-th pair (workload, rule), starting at pair number `part`.
-    The measurements are saved in `checkpoints`, where `compare` finds them.
+    The share is every `parts`-th pair (workload, rule), starting at pair number `part`,
+    counted from 0. The measurements are saved in `checkpoints`, where `compare` finds
+    them.
 
     Args:
       rules, workload, arguments: As for `compare`.

@@ -81,12 +81,15 @@ def tuning_score(searched: Searched) -> float:
 
 
 def best_search(searches: Sequence[Searched]) -> Searched:
-    """Return the search whose chosen trial has the lowest score (`tuning_score`)."""
+    """Return the search whose chosen trial has the lowest score (`tuning_score`).
+
+    A trial is a choice of hyper-parameters.
+    """
     return searches[int(np.argmin([tuning_score(one) for one in searches]))]
 
 
 class Evaluate:
-    """Callable that trains the runs that searches ask for, and counts them.
+    """Callable that trains the runs that searches ask for, and counts these runs.
 
     Args:
       program: Compiled program of the trainings.
@@ -97,7 +100,7 @@ class Evaluate:
     Attributes:
       trained: Number of runs so far.
       screened: Number of runs in the screening. In the screening, each search runs all
-        trials with which it starts.
+        trials (choices of hyper-parameters) with which it starts.
       diverged: Number of the runs in the screening that diverged.
     """
 
@@ -158,8 +161,9 @@ class Outcomes(NamedTuple):
       costs: Passes over the data to the target, inf for a run that did not reach it,
         shape (points, seeds).
       curves: Relative gap (f - f*) / (f_0 - f*) at each evaluation, inf where it is not
-        finite, shape (points, seeds, evaluations). f is the objective, f_0 its initial
-        value and f* its minimum.
+        finite, shape (points, seeds, evaluations). f is the objective on the reported
+        part of the data, f_0 its initial value, and f* its value at the optimum of the
+        training part.
     """
 
     costs: Float[np.ndarray, "points seeds"]
@@ -307,11 +311,12 @@ def train_around(
 ) -> dict[str, Float[np.ndarray, "..."]]:
     """Train at learning rates around the chosen one, on tuning seeds of one search.
 
-    The seeds are the first ten tuning seeds of search 0, or all of them if there are
-    fewer. `rate` is the name of the learning rate. The rates are 2^-4 to 2^4 times the
-    rate that the search `searched` chose. All other hyper-parameters have the values
-    that this search chose. Return a dict with the arrays `rates`, shape (r,), and
-    `rate_scores`, the log costs of the rates on the seeds, shape (r, seeds).
+    The seeds are the first ten tuning seeds of search 0, or all tuning seeds of search
+    0 if there are fewer. `rate` is the name of the learning rate. The rates are 2^-4,
+    2^-3.5, ..., 2^4 times the rate that the search `searched` chose. All other
+    hyper-parameters have the values that `searched` chose. Return a dict with the
+    arrays `rates`, shape (r,), and `rate_scores`, the log costs of the rates on the
+    seeds, shape (r, seeds).
     """
     seeds = setting.protocol.seeds_of_search(0)[:RACING_SEEDS]
     values = {
@@ -333,8 +338,8 @@ def train_around(
 def rate_name(space: Mapping[str, Range]) -> str | None:
     """Return the name of the hyper-parameter that is taken as the learning rate.
 
-    The name is "learning_rate" if the space has it, else the first name with a log
-    scale. If no name has a log scale, return None.
+    The name is "learning_rate" if the space has this name. Otherwise it is the first
+    name whose range has a log scale, or None if there is no such range.
     """
     if "learning_rate" in space:
         return "learning_rate"

@@ -93,9 +93,9 @@ def check_trials(
       workload: One of the workloads.
     Raises:
       ValueError, TypeError: The workload lacks a part of the data that the protocol
-        uses, it has fewer examples than a batch, its optimum is not known, the passes
-        are too few for one epoch of a contender, or a step of a contender cannot be
-        traced.
+        uses, it has fewer examples than a batch, its optimum is not known,
+        `protocol.passes` is less than the cost of a contender's step (then not even one
+        epoch fits), or a step of a contender cannot be traced.
     """
     known_optimum(workload)
     sampler_of(workload, protocol.batch_size)

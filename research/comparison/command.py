@@ -65,15 +65,16 @@ def name_rules(words: Sequence[str]) -> dict[str, str]:
     """Name each rule of a command line.
 
     The name is the text before "=". Without "=", the name is the text after the colon,
-    or the whole text if there is no colon. If two rules from files then have the same
-    name, each name gets the name of its file as a prefix, such as "a:".
+    or the whole text if there is no colon. If several rules then have the same name,
+    the name of each of these rules that comes from a file gets a prefix, such as "a:"
+    for the file a.py.
 
     Args:
       words: One text for each rule, such as v1=FILE.py:NAME.
     Returns:
       {name: text without "name="}, in the order of `words`.
     Raises:
-      ValueError: Two rules have the same name.
+      ValueError: Two rules have the same name, even with the prefixes.
     Example:
       >>> name_rules(["a.py:mine", "b.py:mine", "adam"])
       {'a:mine': 'a.py:mine', 'b:mine': 'b.py:mine', 'adam': 'adam'}
@@ -101,7 +102,8 @@ def parse_evaluations(words: Sequence[str]) -> dict[str, float]:
     Args:
       words: One text for each rule, such as mine=2.
     Returns:
-      {rule: cost of one step}, for the argument `evaluations` of `compare`.
+      {rule: cost of one step}, for the argument `evaluations` of `compare`, which
+      defines the cost.
     Raises:
       ValueError: A text has the wrong syntax.
     Example:

@@ -20,8 +20,8 @@ def compare_config(numbers: Mapping[str, Any]) -> dict[str, Any]:
     The config is a dict from the names of the flags to their values. `parse_command`
     turns these values into the arguments of `compare` again. A rule that has neither a
     name nor a file is written NAME=<in Python>. If a workload was given as an object,
-    or if the level is not 0.95, the config also has the entry `in_python`: the Python
-    call that repeats the study.
+    or if the level of the confidence intervals is not 0.95, the config also has the
+    entry `in_python`: the Python call that repeats the study.
 
     Args:
       numbers: The `numbers` of a `Study` that `compare` returned.
@@ -48,8 +48,8 @@ def networks_config(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config with which `descent networks` repeats a study.
 
     The config is a dict from the names of the flags to their values. If a network was
-    given as an object, or if the level is not 0.95, the config also has the entry
-    `in_python`: the Python call that repeats the study.
+    given as an object, or if the level of the confidence intervals is not 0.95, the
+    config also has the entry `in_python`: the Python call that repeats the study.
 
     Args:
       numbers: The `numbers` of a `NetworkStudy` that `compare_networks` returned.

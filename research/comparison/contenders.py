@@ -38,8 +38,9 @@ class Contender(NamedTuple):
         and returns the rule.
       space: Search range of each hyper-parameter; {} if nothing is searched.
       evaluations: Cost of one step: how often the step evaluates the objective on a
-        batch. A value counts as one evaluation, and so does a gradient. The gradient
-        that the step receives counts, too, so the cost is at least 1.
+        batch. To compute the value, the gradient, or both together counts as one
+        evaluation. The gradient that the step receives counts, too, so the cost is at
+        least 1.
       stated: Whether the user or the package stated `evaluations`. If False and
         `evaluations` is 1, a rule whose update evaluates the objective is refused.
     """
@@ -69,12 +70,14 @@ def make_contenders(
         the hyper-parameter. If there is no default range, the hyper-parameter is added
         to the space. The default ranges of the rules of this package, and of optax's
         constructors of the same name, are in `SPACES`. For any other constructor, only
-        its first parameter is searched, which is taken as the learning rate. Its range
-        is 1e-5 to 10 on a log scale, and is extended if a positive default of the
-        parameter lies outside. If a Range has no default, the first trial uses the
-        default that `SPACES` has for this hyper-parameter, or else the default of the
-        constructor. If there is no such default, or if it lies outside the range, the
-        first trial uses the middle of the range.
+        its first parameter is searched, which is taken as the learning rate. The range
+        of this parameter is 1e-5 to 10 on a log scale, and is extended if a positive
+        default of the parameter lies outside. The first trial (choice of
+        hyper-parameters) of a search uses the default of each Range. If a Range has no
+        default, the first trial uses the default that `SPACES` has for this
+        hyper-parameter, or else the default of the constructor. If there is no such
+        default, or if it lies outside the range, the first trial uses the middle of the
+        range.
       evaluations: {rule: cost of one step}, for rules whose cost is not 1. `Contender`
         defines the cost.
     Returns:

@@ -23,7 +23,7 @@ class MeasuredRuns(NamedTuple):
 
     Attributes:
       scores: Passes over the data to the target, with a finite penalty for runs that
-        missed it (`penalised_passes`), lower is better, shape (t, s).
+        missed the target (`penalised_passes`), shape (t, s). Lower is better.
       costs: Passes to the target, inf for a run that did not reach it, shape (t, s).
       budget: Passes after which a run was stopped.
     """
@@ -36,8 +36,8 @@ class MeasuredRuns(NamedTuple):
 class SimulatedRuns(NamedTuple):
     """Runs of one rule in a simulated study: some of the measured trials and seeds.
 
-    A trial is a choice of hyper-parameters. It is chosen on the tuning seeds, and its
-    cost is reported on the reporting seeds.
+    A trial is a choice of hyper-parameters. A `Procedure` chooses one trial on the
+    tuning seeds, and takes the cost of this trial on the reporting seeds.
 
     There are t trials, m tuning seeds and n reporting seeds.
 
@@ -48,7 +48,8 @@ class SimulatedRuns(NamedTuple):
       costs: Passes to the target on the reporting seeds, inf for a run that did not
         reach it, shape (t, n).
       budget: Passes after which a run was stopped.
-      trials: Row numbers of these trials in the measured runs, shape (t,).
+      trials: Row numbers of these trials in the measured runs, shape (t,). The default
+        is an empty array, because the procedures do not use this field.
     """
 
     tuning: Float[np.ndarray, "trials tuning_seeds"]
@@ -61,8 +62,9 @@ class SimulatedRuns(NamedTuple):
 class Procedure(NamedTuple):
     """A decision procedure: a way to name a winner.
 
-    A trial is a choice of hyper-parameters. A procedure chooses one trial of each rule,
-    and compares the two trials on the reporting seeds.
+    A trial is a choice of hyper-parameters. A procedure chooses one trial of each of
+    two rules, and compares the two trials on the reporting seeds. The two rules are
+    called my rule and the other rule.
 
     Attributes:
       decide: Method of the decision. "lower mean" names the rule with the lower mean
@@ -72,15 +74,16 @@ class Procedure(NamedTuple):
         interval includes the uncertainty of the choice of the trial.
       seeds: Number of reporting seeds that are used; None means all. "interval" always
         uses all.
-      held_out: Whether the trial is chosen on the tuning seeds. If False, it is chosen
-        on the same seeds that are reported. "interval" always uses the tuning seeds.
+      held_out: Whether the trial is chosen on the tuning seeds. If False, the trial is
+        chosen on the reporting seeds that are used. "interval" always uses the tuning
+        seeds.
       others_trials: Number of trials of the other rule, with its defaults first; None
         means the same number as for my rule.
       redrawn: Number of trials that each bootstrap replicate of the interval draws at
-        random. The trials are drawn by number, and the two rules share the numbers. The
-        interval then includes the variation between random searches. If None, every
-        replicate uses all trials, and the interval is valid only for these trials. Only
-        "interval" uses this number.
+        random, with the defaults always among them. If both rules have the same number
+        of trials, the same trials are drawn for both. The interval then includes the
+        variation between random searches. If None, every replicate uses all trials, and
+        the interval is valid only for these trials. Only "interval" uses this number.
     """
 
     decide: str
@@ -103,14 +106,14 @@ def procedures(few: int = 3, redrawn: int = 6) -> dict[str, Procedure]:
 
       - "one seed", "3 seeds": the lower mean on one or three reporting seeds, on which
         the trials are also chosen;
-      - "3 other seeds": the lower mean on three reporting seeds. In this and the later
-        procedures, unless stated, the trials are chosen on the tuning seeds;
+      - "3 other seeds": the lower mean on three reporting seeds. Here, and below if
+        nothing else is said, the trials are chosen on the tuning seeds;
       - "tuned on what is reported": a t-test on all reporting seeds, on which the
         trials are also chosen;
       - "mine tuned, other 3 trials", "mine tuned, other defaults": a t-test in which
         the other rule has only three trials, or only its defaults;
       - "choice left out": a t-test over the seeds, with the same number of trials for
-        both rules; it leaves out the luck in the choice of the trials;
+        both rules. The test leaves out the luck in the choice of the trials;
       - "fixed trials": the interval of `difference`, with all trials in each bootstrap
         replicate;
       - "trials redrawn": the interval of `difference`, with `redrawn` random trials in
@@ -297,7 +300,8 @@ def reported(procedure: Procedure, side: SimulatedRuns) -> Float[np.ndarray, " s
 
     `side` has the runs of one rule in a study. The procedure chooses a trial of this
     rule. The scores are those of this trial on the reporting seeds that the procedure
-    uses, shape (seeds,).
+    uses, shape (seeds,). In the example, the procedure uses one reporting seed. The
+    tuning seeds favour trial 0, and the reporting seed favours trial 1.
 
     Example:
       >>> tuning = np.array([[1.0, 1.0], [2.0, 2.0]])

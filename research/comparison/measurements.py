@@ -28,20 +28,21 @@ def measurement(
     """Summarise the searches of a rule on a workload.
 
     Args:
-      arrays: Arrays of all searches, as `measure_contender` returns them.
+      arrays: Arrays of all searches, as `measure_contender` returns them, except
+        `best_of`, `rates` and `rate_scores`.
       nearby: Dict of two arrays: `rates` (learning rates around the chosen one) and
         `rate_scores` (their log costs). {} if the rule has no learning rate.
       known: Values that are already known, by name. They must include `n` (number of
-        examples), `evaluations` (number of gradients that a step evaluates) and
+        examples), `evaluations` (cost of a step, as in `Contender`) and
         `seconds_per_pass`, which may be None.
       protocol: Protocol of the comparison.
       batch_size: Examples in a batch.
     Returns:
       A `Saved`. Its arrays are the given arrays and `best_of` (the expected cost of the
-      best of k trials). Its values are the known values, the range of rates whose cost
-      is near the lowest (`robust_rates`), and the costs, in a form that JSON can store.
-      A cost is None if less than half of the runs on the reporting seeds reach the
-      target.
+      best of k trials). A trial is a choice of hyper-parameters. The values of the
+      `Saved` are the known values, the range of rates whose cost is near the lowest
+      (`robust_rates`), and the costs. JSON can store all these values. A cost is None
+      if less than half of the runs on the reporting seeds reach the target.
     """
     best_of = best_of_trials(arrays["screening"], level=protocol.level)
     arrays = {**arrays, "best_of": best_of, **nearby}
@@ -90,8 +91,9 @@ def robust_rates(
       rates: Rates, ascending, shape (r,).
       scores: Log cost of each of r rates on each of m seeds, shape (r, m).
     Returns:
-      The pair (low, high). If all rates from the best to the first or last one are
-      within 10 % of the lowest cost, the range ends at the first or last rate.
+      The pair (low, high). low is the first rate if the costs of all rates below the
+      best rate are within 10 % of the lowest cost. high is the last rate if the same
+      holds for all rates above the best rate.
     Example:
       >>> rates = np.array([0.01, 0.1, 1.0, 10.0])
       >>> costs = np.array([[3.0], [2.0], [2.0], [3.0]])

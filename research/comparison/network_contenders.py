@@ -64,8 +64,8 @@ def training_schedule(
       peak: Largest learning rate; may be a JAX tracer.
       warmup: Share of the training in which the rate rises, in [0, 1); may be a tracer.
       decay: Kind of decay; may be a tracer. The number is rounded down to 0, 1 or 2, so
-        that a search may draw it from [0, 3). None means no decay, d = 1. Use None for
-        schedule-free rules, which average the params instead.
+        that a search may draw it from [0, 3]. (3 counts as 2.) None means no decay, d =
+        1. Use None for schedule-free rules, which average the params instead.
       num_steps: Number T of steps.
     Returns:
       The schedule, t -> learning rate.
@@ -131,11 +131,12 @@ def grafted_shampoo(
 ) -> optax.GradientTransformation:
     """Return Shampoo as it is used on networks: with the step lengths of Adam.
 
-    Shampoo multiplies a gradient by inverse roots of matrices, its factors, which are
-    averages of products of gradients. Here the factors are moving averages with the
-    decay rate 0.999. ε I is added to each factor, with ε = 1e-12, before its root is
-    taken. The roots are computed again every ten steps. Shi et al. (arXiv:2309.06497)
-    advise this decay rate, this ε, and Adam's step lengths (grafting).
+    Shampoo multiplies a gradient by inverse roots of matrices. These matrices are
+    called factors. A factor is an average of products of gradients. Here the factors
+    are moving averages with the decay rate 0.999. ε I is added to each factor, with ε =
+    1e-12, before its root is taken. The roots are computed again every ten steps. Shi
+    et al. (arXiv:2309.06497) advise this decay rate, this ε, and Adam's step lengths
+    (grafting).
 
     Args:
       learning_rate: Learning rate or schedule. The step has the length of Adam's step
@@ -166,8 +167,8 @@ ON_NETWORKS = {
 def check_warmup(name: str, warmup: Any) -> None:
     """Raise an error if the warm-up is not shorter than the training.
 
-    `warmup` is the share of the training in which the learning rate rises, and `name`
-    its name in the message. A JAX tracer is accepted.
+    `warmup` is the share of the training in which the learning rate rises. `name` is
+    the name of this argument in the message. A JAX tracer is accepted.
 
     Raises:
       ValueError: `warmup` is not in [0, 1).
@@ -196,9 +197,11 @@ def network_contenders(
     the range that `make_contenders` gives it, and the two hyper-parameters of the
     schedule, `warmup` and `decay`. "muon" is `muon_with_adam`, whose two rates have
     ranges of their own and follow the same schedule. "shampoo" is `grafted_shampoo`,
-    whose rate has a range of its own. For a rule that estimates its own learning rate,
-    such as "prodigy", the peak of the schedule is 1, and the factor of the estimate is
-    searched. The learning rate of a schedule-free rule does not decay.
+    whose rate has a range of its own. For some rules that estimate their own learning
+    rate, such as "prodigy", another hyper-parameter is searched instead of the rate.
+    The peak of the schedule is then the default of the argument `learning_rate`, which
+    is 1. The learning rate of a schedule-free rule does not decay, so its space has no
+    `decay`.
 
     Args:
       rules: Mapping from a name to a rule, or a sequence of names of rules of this
@@ -207,12 +210,13 @@ def network_contenders(
       spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
         the hyper-parameter. If there is no default range, the hyper-parameter is added
         to the space. The hyper-parameters whose names end in "learning_rate" follow the
-        schedule; others are constant. `warmup` and `decay` are arguments of
+        schedule, and others are constant. (`scheduled` says what follows the schedule
+        if there is no such name.) `warmup` and `decay` are arguments of
         `training_schedule`.
       evaluations: {rule: cost of one step}, for rules whose cost is not 1, as for
         `make_contenders`.
       search_schedule: Whether `warmup` and `decay` are searched. If False, the warm-up
-        is 10 % of the training and the decay is linear.
+        is 10 % of the training and the decay is linear (none for a schedule-free rule).
     Returns:
       The contenders, in the order of `rules`. Their rates do not yet follow a schedule:
       `scheduled` adds it.
@@ -293,9 +297,9 @@ def _is_undecayed(make_rule: Any) -> bool:
 def schedule_of(contender: Contender, values: Mapping[str, Any]) -> tuple[Any, Any]:
     """Return the warm-up and the decay of a rule with the given hyper-parameters.
 
-    They are the arguments `warmup` and `decay` of `training_schedule`. If `values` has
-    no warm-up, the warm-up is 10 % of the training. If `values` has no decay, the decay
-    is linear, or None (no decay) for a schedule-free rule.
+    The results are the arguments `warmup` and `decay` of `training_schedule`. If
+    `values` has no warm-up, the warm-up is 10 % of the training. If `values` has no
+    decay, the decay is 0.0 (linear), or None (no decay) for a schedule-free rule.
 
     Example:
       >>> (adam,) = network_contenders(["adam"], search_schedule=False)
@@ -310,9 +314,10 @@ def scheduled(contender: Contender, num_steps: int) -> Contender:
     """Return a contender whose rates follow the schedule of a training.
 
     A contender is a rule with its search space. Its rates are the hyper-parameters
-    whose names end in "learning_rate". If there are none, the rate is the argument
-    `learning_rate` of the constructor, with its default as the peak, or else the first
-    hyper-parameter.
+    whose names end in "learning_rate". If there is no such name, the rate is the
+    argument `learning_rate` of the constructor, and the default of this argument is the
+    peak. If there is no such argument either, or if its default is not a number, the
+    rate is the first hyper-parameter.
 
     The rules of this package and of optax receive the schedule as their learning rate.
     Any other constructor is called in each step with the rate of this step, a JAX
@@ -320,8 +325,8 @@ def scheduled(contender: Contender, num_steps: int) -> Contender:
 
     Args:
       contender: Result of `network_contenders`.
-      num_steps: Number of steps of the training. At its end the rates have fallen to
-        zero, except for schedule-free rules, whose rates do not decay.
+      num_steps: Number of steps of the training. The rates fall, and would reach zero
+        at step `num_steps`. The rates of schedule-free rules do not fall.
     Returns:
       The contender; its constructor takes the same hyper-parameters.
     Example:
@@ -360,10 +365,10 @@ def _takes_schedules(make_rule: Any) -> bool:
 
 
 class RatesState(NamedTuple):
-    """State of a rule that is made in each step with the learning rate of this step.
+    """State of a rule that is made anew in each step, with the rates of this step.
 
     Attributes:
-      count: Number of steps, int32, shape ().
+      count: Number of finished steps, int32, shape ().
       inner: State of the rule.
     """
 
@@ -419,7 +424,8 @@ def _rates(contender: Contender) -> tuple[list[str], dict[str, float]]:
 def decay_name(value: float | None) -> str:
     """Return the name of a kind of decay: "linear", "cosine" or "late linear".
 
-    `value` is the argument `decay` of `training_schedule`. None has the name "none".
+    `value` is the argument `decay` of `training_schedule`. It is rounded down, so 1.7
+    means 1. None has the name "none".
 
     Example:
       >>> decay_name(1.7)

@@ -18,8 +18,9 @@ def answer(numbers: Numbers) -> str:
 
     `numbers` are the numbers of the study. For each rule, the answer compares its
     validation loss with that of the baseline. The answer also gives the smallest factor
-    between two losses that the study could detect. It names rules whose searches led to
-    different losses, and rules whose trainings all diverged.
+    between two losses that the study could detect. It names up to three rules whose
+    searches led to different losses, and up to three rules whose trainings on a network
+    all diverged.
 
     Example:
       >>> one = {"rule": "muon", "baseline": "adam", "verdict": "better"}
@@ -98,7 +99,7 @@ def tables(numbers: Numbers) -> tuple[runs.Table, ...]:
 def losses_table(numbers: Numbers) -> runs.Table:
     """Return the table of validation losses, and of the steps for an equal loss.
 
-    It has one row for each pair (network, rule).
+    The table has one row for each pair (network, rule).
     """
     compared = {(one["network"], one["rule"]): one for one in numbers["comparisons"]}
     order = list(numbers["networks"])
@@ -164,7 +165,7 @@ def _beside(one: Numbers | None) -> tuple[Any, ...]:
 def choices_table(numbers: Numbers) -> runs.Table:
     """Return the table of the chosen hyper-parameters, and of the cost of a step.
 
-    It has one row for each pair (network, rule).
+    The table has one row for each pair (network, rule).
     """
     columns = (
         "network",

@@ -66,7 +66,7 @@ class NetworkStudy(NamedTuple):
     Attributes:
       answer: Text that says which rule reaches the lower validation loss. It also gives
         the number of steps that a rule needs for the same loss as the baseline, divided
-        by the baseline's number.
+        by the number of steps of the baseline.
       tables: Tables of the study.
       arrays: Arrays from which the figures are made, by name.
       numbers: Values from which the tables and figures are made, by name, as JSON can
@@ -149,14 +149,15 @@ def compare_networks(
     """Compare rules on networks by final validation loss, and by steps to equal loss.
 
     All compared trainings have the same number of steps. The learning rate falls to
-    zero at the end, except for schedule-free rules, which average their iterates
-    instead. Every rule gets several independent searches (`tuning.search`), each with
-    its own trials and seeds. The searches vary the peak rate, the share of warm-up and
-    the kind of decay (`network_contenders`). The score is the validation loss at the
-    end. The hyper-parameters are chosen by the score on tuning seeds, and the score on
-    other seeds is reported. The accuracy on the test part is reported, too, but never
-    used for a choice. The final loss of a training that diverges counts as ten times
-    its initial loss. If every training diverges, this is a result and not an error.
+    zero at the end. It stays constant after the warm-up for schedule-free rules, which
+    average their iterates instead. Every rule gets several independent searches
+    (`tuning.search`), each with its own trials and seeds. The searches vary the peak
+    rate, the share of warm-up and the kind of decay (`network_contenders`). The score
+    is the validation loss at the end. The hyper-parameters are chosen by the score on
+    tuning seeds, and the score on other seeds is reported. The accuracy on the test
+    part is reported, too, but never used for a choice. The final loss of a training
+    that diverges counts as ten times its initial loss. If every training diverges, this
+    is a result and not an error.
 
     The baseline is also trained for 0.5, 0.7, 1.4 and 2 times as many steps, with its
     chosen hyper-parameters. These trainings show how many steps the baseline needs for
@@ -190,10 +191,11 @@ def compare_networks(
         the hyper-parameter. If there is no default range, the hyper-parameter is added
         to the search (`network_contenders`).
       evaluations: {rule: cost of one step}. The cost is how often a step evaluates the
-        objective on a batch. A value counts as one evaluation, and so does a gradient.
-        The gradient that the step receives counts, too.
+        objective on a batch. To compute the value, the gradient, or both together
+        counts as one evaluation. The gradient that the step receives counts, too.
       search_schedule: Whether warm-up and decay are searched. If False, every rule has
-        a warm-up of 10 % and a linear decay, and only the rates are searched.
+        a warm-up of 10 % of the training and a linear decay, and only the rates are
+        searched. (A schedule-free rule has no decay.)
       searches: Number of independent searches of each rule on each network.
       budget: Number of trials (choices of hyper-parameters) with which a search starts.
         It must exceed the number of searched hyper-parameters.
@@ -303,8 +305,9 @@ def compute_network_share(
 ) -> None:
     """Measure one share of a comparison on networks that several processes compute.
 
-    The share is every `parts`-th pair (network, rule), starting at pair number `part`.
-    The measurements are saved in `checkpoints`, where `compare_networks` finds them.
+    The share is every `parts`-th pair (network, rule), starting at pair number `part`,
+    counted from 0. The measurements are saved in `checkpoints`, where
+    `compare_networks` finds them.
 
     Args:
       rules, networks, arguments: As for `compare_networks`.
@@ -512,15 +515,15 @@ def measure_on_network(
     Args:
       network: The network workload.
       contender: A rule with its search space, one of `network_contenders`.
-      protocol: Protocol of the comparison. Its `passes`, `batch_size`, `target` and
-        `level` are not used.
+      protocol: Protocol of the comparison. Its fields `passes`, `batch_size`,
+        `tune_on`, `target` and `level` are not used.
       timed: Whether to time a training that runs alone.
       on_chunk: Function that is called with the progress of the measurement, or None.
       checkpoints: Storage for unfinished runs. The caller makes it specific to this
         rule and network.
     Returns:
-      Arrays and values of the measurement. There are J searches, h hyper-parameters, n
-      reporting seeds, k evaluations in a training, and r rates.
+      A `Saved` with arrays and values. There are J searches, h hyper-parameters, n
+      reporting seeds, k evaluations in a training, and r rates. The arrays are:
 
       - `chosen` (J, h): the hyper-parameters that each search chose;
       - `tuning` (J,): the mean log loss of these hyper-parameters on the tuning seeds;

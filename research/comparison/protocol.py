@@ -42,7 +42,9 @@ class Protocol(NamedTuple):
         is "validation", rules are reported on the test part, which does not affect the
         choices.
       target: Share between 0 and 1. A run reaches the target when f - f* is at most
-        this share of the initial f - f*, where f is the objective and f* its minimum.
+        this share of the initial f - f*. Here f is the objective on the part of the
+        data that is scored or reported, and f* its value at the optimum of the training
+        part.
       level: Coverage of the confidence intervals.
       width: Number of runs that are trained at once. The rounding errors of a run
         depend on this number, so it is part of the protocol.

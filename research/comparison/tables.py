@@ -178,7 +178,7 @@ def short(value: Any) -> str:
 def study_tables(numbers: Numbers) -> tuple[runs.Table, ...]:
     """Return the three tables of a study.
 
-    They show the costs, the comparison over all workloads, and the chosen trials
+    The tables show the costs, the comparison over all workloads, and the chosen trials
     (choices of hyper-parameters).
     """
     return costs_table(numbers), comparisons_table(numbers), choices_table(numbers)

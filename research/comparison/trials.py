@@ -216,12 +216,13 @@ def measure_contender(
     which the search starts is trained on them. Only the better trials are trained on
     the other tuning seeds. The trial that a search chooses is trained on the reporting
     seeds, which no search uses. The defaults are trained on the reporting seeds, too.
-    With a budget of one trial, only the defaults are trained.
+    With a budget of one trial, each search tries only the defaults, and chooses them.
 
     The relative gap is f - f* divided by its initial value, where f is the objective
-    and f* its minimum. The cost of a run is the number of passes over the data until
-    the relative gap falls to the target. The log cost of a run that missed the target
-    is about the log of ten times its full length (`search_scores`).
+    and f* its value at the optimum of the training part. The cost of a run is the
+    number of passes over the data until the relative gap falls to the target. The log
+    cost of a run that missed the target is about the log of ten times its full length
+    (`search_scores`).
 
     Args:
       workload: Workload with the parts of the data that the protocol needs.
@@ -230,8 +231,8 @@ def measure_contender(
       timed: Whether to measure the seconds per pass over the data, with the choice of
         the best search. One training then runs alone, which needs one more compilation.
       on_chunk: Function that is called with the progress of the searches, or None. The
-        field `share` of the progress is the number of finished runs, divided by the
-        largest number of runs that the measurement may need.
+        field `share` of the progress is the estimated share of the measurement that is
+        finished.
       checkpoints: Storage for unfinished runs. The caller makes it specific to this
         rule and workload.
     Returns:

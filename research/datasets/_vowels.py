@@ -45,8 +45,9 @@ def vowels() -> SequenceSplit:
 
     Each utterance is the vowel /a/ followed by the vowel /e/. Its label is the speaker.
     The split is that of the authors: 270 training utterances (30 per speaker) and 370
-    test utterances (24 to 88 per speaker). Each utterance has 7 to 29 steps with 12 LPC
-    cepstral coefficients each. The file is downloaded if it is missing.
+    test utterances (24 to 88 per speaker). Each utterance has 7 to 29 steps. A step has
+    12 cepstral coefficients, computed by linear predictive coding (LPC). The file is
+    downloaded if it is missing.
 
     Returns:
       The data set, with T = 29 and d = 12. Its arrays are copies that may be changed.

@@ -60,7 +60,7 @@ def windows(
     Args:
       tokens: Tokens of the text, shape (T,).
       starts: Start positions from `window_starts`, shape (n,).
-      context: As in `window_starts`.
+      context: Number of tokens that the model reads, as in `window_starts`.
     Returns:
       The windows, shape (n, context + 1), in the dtype of the tokens. Columns
       0..context - 1 are the inputs, and columns 1..context are the targets.

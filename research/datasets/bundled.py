@@ -99,11 +99,11 @@ def load(name: str) -> Dataset:
     | name | n, d | y |
     |---|---|---|
     | diabetes | 442, 10 | disease progression after a year; columns of x have norm 1 |
-    | diabetes_raw | 442, 10 | as diabetes, but x in years, kg/m², ... |
+    | diabetes_raw | 442, 10 | y of diabetes; x is not scaled (years, kg/m², ...) |
     | breast_cancer | 569, 30 | 0 = malignant, 1 = benign (scikit-learn's order) |
     | digits | 1797, 64 | digit 0..9; x are 8 by 8 images with intensities 0..16 |
     | iris | 150, 4 | species: 0 = setosa, 1 = versicolor, 2 = virginica |
-    | wine | 178, 13 | one of three cultivars |
+    | wine | 178, 13 | number 0, 1 or 2 of the cultivar |
 
     Args:
       name: Name of the data set, a key of `DATASETS`.

@@ -55,8 +55,8 @@ def fetch_file(
     Returns:
       The path of the downloaded file.
     Raises:
-      ConnectionError: Neither a mirror nor pip delivered the right file. The message
-        describes the result of each attempt.
+      ConnectionError: Every attempt to download the file failed or delivered a file
+        with another hash. The message describes the result of each attempt.
       OSError: The disk is full, or the cache folder cannot be written.
     """
     folder = cache_folder(source.name)

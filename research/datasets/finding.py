@@ -62,9 +62,9 @@ def find_source(name: str, loader: str = "") -> Source:
 def search_folders(source: Source) -> tuple[Folder, ...]:
     """List the folders that are searched for a data set's files, in order.
 
-    The first is the user's folder, if the environment variable DESCENT_DATA names one.
-    The second is the folder of the operating system's package, if there is such a
-    package. The last is the cache.
+    The first is the user's folder, if the environment variable DESCENT_DATA names a
+    folder. The second is the folder of the operating system's package, if there is such
+    a package. The last is the cache.
 
     Raises:
       ValueError: DESCENT_DATA is set to a path that is not a folder.
@@ -86,8 +86,8 @@ def copies(source: Source, file: File) -> list[tuple[Folder, Path]]:
     """List every copy of a file on this machine, in search order.
 
     Copies are found by their file name, and may be damaged. `fault` checks a copy.
-    MNIST and Fashion-MNIST use the same file names. For a file of one of them, the file
-    of the other with the same name is not listed.
+    MNIST and Fashion-MNIST use the same file names. A copy is not listed if its hash
+    shows that it belongs to the other one of these two data sets.
 
     Args:
       source: Data set of `SOURCES`.
@@ -147,7 +147,9 @@ def find_files(source: Source, on_progress: OnProgress | None = None) -> list[Pa
     Returns:
       The paths, in the order of `source.files`.
     Raises:
-      ValueError: A file in the user's or the system's folder has the wrong hash.
+      ValueError: A file in the user's folder or in the folder of the operating system's
+        package has the wrong hash, or DESCENT_DATA is set to a path that is not a
+        folder (see `search_folders`).
       OSError: A file is missing and cannot be downloaded or written.
     """
     return [_find(source, file, on_progress) for file in source.files]

@@ -176,16 +176,16 @@ def linear_problem(
     The columns of x are centred and satisfy xᵀx / n = V diag(λ) Vᵀ. Here V is a random
     orthogonal matrix, and λ is a geometric sequence of d numbers from 1 / condition to
     1. (For d = 1, λ is 1 / condition.) The Hessian of half the mean squared error has
-    the eigenvalues λ for the weights and the eigenvalue 1 for the intercept. Its
-    smoothness constant is therefore L = 1, and its strong convexity constant is μ = 1 /
-    condition.
+    the eigenvalues λ for the weights and the eigenvalue 1 for the intercept. The
+    smoothness constant of this loss is therefore L = 1, and the strong convexity
+    constant is μ = 1 / condition.
 
     Args:
       seed: Seed of V, w, c, x and ε.
       n: Number of rows, more than d.
       d: Number of columns.
-      noise: Standard deviation of the error, at least 0. If it is 0, (w, c) is the
-        least-squares solution.
+      noise: Standard deviation of the errors noise · ε, at least 0. If it is 0, (w, c)
+        is the least-squares solution.
       condition: Ratio of the largest to the smallest eigenvalue of xᵀx / n, at least 1.
     Returns:
       The data, with the weights w and the intercept c.
@@ -227,10 +227,10 @@ def overlapping_classes(
     for a random matrix B. The eigenvalues of B Bᵀ are a geometric sequence of d numbers
     from 1 / condition to 1. (For d = 1, the eigenvalue is 1 / condition.) The mean of
     class 1 is ½ separation B u for a random unit vector u, and the mean of class 0 is
-    its negative. It follows that the log-odds of class 1 at a point x are x w, with w =
-    separation B⁻ᵀ u and without an intercept. The smallest error rate that a classifier
-    can reach (the Bayes error) is Φ(-separation / 2), where Φ is the standard normal
-    distribution function.
+    the negative of this vector. The log-odds of class 1 at a point x are therefore x w
+    with w = separation B⁻ᵀ u, without an intercept. The smallest error rate that a
+    classifier can reach (the Bayes error) is Φ(-separation / 2), where Φ is the
+    standard normal distribution function.
 
     Args:
       seed: Seed of u, B, the labels and the points.

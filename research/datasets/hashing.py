@@ -120,10 +120,11 @@ def logs_in(path: Path) -> Iterator[tuple[str, bytes]]:
 
     They are the .txt, .stdout, .out and .md files in the folder
     records/track_3_optimization of the repository modded-nanogpt. `path` is the archive
-    of this repository. The errors are those of `wavs_in`.
+    of this repository. The function raises the same errors as `wavs_in`.
 
     Yields:
-      A pair for each file: the path below the folder of the benchmark, and the content.
+      A pair for each file: the path below records/track_3_optimization, and the
+      content.
     """
     for name, content in files_in(path, _is_log):
         yield name.partition(LOGS)[2], content

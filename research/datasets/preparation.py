@@ -9,7 +9,7 @@ from research.checks import check_count, check_numbers
 
 
 def check_xy(x: Float[np.ndarray, "n *d"], y: Num[np.ndarray, "n *k"]) -> None:
-    """Raise an error for inputs or targets on which a training would silently fail.
+    """Raise an error for inputs or targets on which training would fail silently.
 
     Args:
       x: Inputs, shape (n, ...), floating.

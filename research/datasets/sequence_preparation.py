@@ -100,7 +100,7 @@ def interpolate_steps(
 def hold_out(split: SequenceSplit, one_in: int, seed: int) -> SequenceSplit:
     """Hold out random examples of the training part, as a new test part.
 
-    Of the m examples of each class, ⌊m / one_in⌋ are held out, and at least one.
+    Of the m examples of each class, max(1, ⌊m / one_in⌋) are held out.
 
     Args:
       split: Sequences. The test part is not used.
@@ -200,8 +200,9 @@ def word_splits(
       longest: Largest number T of steps. A longer sequence is cut to T steps before its
         mean is computed.
     Returns:
-      The splits by name. The official split is called "shared". Each other split has
-      the name of the speaker who is in its test part.
+      The splits by name. The official split is called "shared". In this split,
+      repetitions 0 to 4 of each word by each speaker are the test part. Each other
+      split has the name of the speaker who is in its test part.
     References:
       Atal, Effectiveness of linear prediction characteristics of the speech wave for
       automatic speaker identification and verification, JASA 1974.

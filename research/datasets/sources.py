@@ -10,7 +10,7 @@ class File(NamedTuple):
 
     Attributes:
       name: File name.
-      num_bytes: Size of the download.
+      num_bytes: Size of the download in bytes.
       sha256: Expected hash, in hexadecimal.
       hashed: Data from which the hash is computed. "file" means the bytes of the file.
         "content" means the uncompressed bytes, so that the hash does not depend on the

@@ -27,7 +27,7 @@ class _Member(tarfile.TarInfo):
 def files_in(
     path: Path, is_wanted: Callable[[str], bool]
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield the selected files of an archive.
+    """Yield the selected files of a tar archive.
 
     Links, folders and devices are skipped.
 
@@ -38,8 +38,8 @@ def files_in(
       A pair for each file, in the order of the archive: the name in the archive, and
       the content.
     Raises:
-      ValueError: The file is not an archive, is truncated or damaged, or exceeds a size
-        limit.
+      ValueError: The file is not a tar archive, is truncated or damaged, has more than
+        1,000,000 members, or contains a selected file of more than 2^28 bytes.
       OSError: The file cannot be read.
     """
     check_regular(path)

@@ -20,10 +20,11 @@ class ForwardGradient(NamedTuple):
     """Estimate of a gradient from random directions, with the size of its error.
 
     Attributes:
-      gradient: The estimate, in the structure and shapes of x.
+      gradient: The estimate, in the structure and shapes of the point of evaluation x.
       relative_error: Root mean square of the length of the error over all random
-        directions, divided by the length of the true gradient. This is
-        √((n + 1) / samples) if x has n numbers, for every f whose gradient is not 0.
+        directions, divided by the length of the true gradient. For every f whose
+        gradient is not 0, this number is √((n + 1) / samples), where x has n numbers
+        and `samples` is the number of directions.
     """
 
     gradient: Any
@@ -40,10 +41,11 @@ def forward_gradient(
     of f. Unlike reverse mode, it stores no intermediate values. But the mean square of
     the error is (n + 1) / samples times |∇f|², where n is the number of entries of x.
     Even with n samples, the error is about as long as the gradient itself. An error of
-    1 % takes 10,000 (n + 1) samples. `gradient` has only rounding errors, and in
-    reverse mode it costs a few evaluations of f, whatever n is. Use this function to
-    learn why reverse mode matters, or if f has no derivative rule for reverse mode and
-    n passes of forward mode cost too much.
+    1 % takes 10,000 (n + 1) samples. The result of the function `gradient` has only
+    rounding errors, and in reverse mode `gradient` costs as much as a few evaluations
+    of f, whatever n is. Use `forward_gradient` to learn why reverse mode matters. Use
+    it also if f has no derivative rule for reverse mode, and n passes of forward mode
+    cost too much.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.

@@ -41,9 +41,9 @@ class HessianSpectrum(NamedTuple):
       vectors: Eigenvectors of length 1, in the structure of x and in the order of
         `values`. A leaf of x of shape s becomes an array of shape (count, *s).
       residuals: |H v - λ v| for each eigenvalue λ and its vector v, shape (count,). H
-        is the Hessian, and it has an eigenvalue within this distance of λ, up to
-        the rounding errors of the product H v.
-      products: Number of products of the Hessian and a vector.
+        is the Hessian. An eigenvalue of H lies within this distance of λ, up to the
+        rounding errors of the product H v.
+      products: Number of products of the Hessian and a vector that were computed.
     """
 
     values: Float[np.ndarray, "count"]
@@ -67,12 +67,12 @@ def hessian_spectrum(
     The eigenvalues are computed from products of the Hessian and vectors
     (`hessian_vector_product`), by the implicitly restarted Lanczos method of ARPACK
     (`scipy.sparse.linalg.eigsh`). The method runs until it converges to the precision
-    of the dtype. If it does not converge, an error is raised. But if x has at most 32
-    numbers, or at most 2 · count, the whole Hessian is computed, column by column, and
-    the Lanczos method is not used.
+    of the dtype. If the method does not converge, an error is raised. The Lanczos
+    method is not used if x has at most max(32, 2 · count) numbers. The whole Hessian is
+    then computed, column by column.
 
     The Lanczos method may list a multiple eigenvalue fewer times than it occurs. From
-    one start, it seldom finds more than one eigenvector of such an eigenvalue.
+    one start, the method seldom finds more than one eigenvector of such an eigenvalue.
 
     ARPACK runs on the host, so do not call this function inside `jax.jit` or
     `jax.vmap`. f is compiled at each call. If you pass `jax.jit(f)`, f is compiled once
@@ -83,9 +83,9 @@ def hessian_spectrum(
       x: Point of evaluation.
       key: Random key from which the start of the Lanczos method is drawn.
       count: Number of eigenvalues, at most the number n of entries of x.
-      which: "largest", "smallest", or "magnitude" for the eigenvalues with the largest
-        |λ|. The result is sorted in the same way, with the most extreme eigenvalue
-        first.
+      which: "largest" for the largest eigenvalues λ, "smallest" for the smallest λ (the
+        most negative ones, if λ < 0 occurs), or "magnitude" for the largest |λ|. The
+        most extreme eigenvalue comes first in the result.
     Returns:
       The `HessianSpectrum`.
     Raises:

@@ -101,13 +101,14 @@ def grid_derivative(
 ) -> Any:
     """Return the derivative d^order y / dx^order of samples on an even or uneven grid.
 
-    The derivative at a point is a weighted sum of the samples at the order + accuracy
-    successive points that are nearest to it on both sides, with Fornberg's weights.
-    Near an end of the grid, the first or last order + accuracy points are used. The
-    error is O(spacing^accuracy) everywhere, including both ends. If order and accuracy
-    are both even and the points are evenly spaced, one point less is enough in the
-    interior, because a symmetric formula gains one power of the spacing. For example,
-    the second derivative with accuracy 2 uses three points in the interior.
+    The derivative at a point is a weighted sum of the samples at order + accuracy
+    successive points, with Fornberg's weights. About half of these points lie on each
+    side of the point. Near an end of the grid, the first or last order + accuracy
+    points are used. The error is O(spacing^accuracy) everywhere, including both ends.
+    At the ends, `np.gradient` has the error O(spacing) by default. If order and
+    accuracy are both even and the points are evenly spaced, one point less is enough in
+    the interior, because a symmetric formula gains one power of the spacing. For
+    example, the second derivative with accuracy 2 uses three points in the interior.
 
     The result is linear in y. The samples y may be a traced JAX array, but x must have
     concrete numbers. If you have a function instead of samples, use `derivative(f, x)`.

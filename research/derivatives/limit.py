@@ -25,8 +25,8 @@ class LimitTable(NamedTuple):
       estimates: Difference quotient at each step, shape (K,). It is computed in the
         requested dtype and then converted to float64.
       truncation: Estimated truncation error at each step, shape (K,). The truncation
-        error is the difference that quotient and derivative would have without any
-        rounding. The reference step is the smallest step at which |quotient - limit| is
+        error is the difference between quotient and derivative if nothing is rounded.
+        The reference step is the smallest step at which |quotient - limit| is
         more than ten times the rounding error. At this step and at larger steps, the
         estimate is |quotient - limit| if this exceeds the rounding error. Otherwise the
         estimate is C h^p, where the constant C is such that C h^p equals
@@ -145,15 +145,16 @@ def limit_table(
       scheme: "forward", "central", "richardson" or "complex".
       steps: Positive steps, a number or a sequence. If `steps` is None, the first step
         is the largest power of ten that is at most max(|x|, 1). Two steps in each of 16
-        decades follow, or one step in each of 30 decades for the complex step. Except
-        for the complex step, steps that are too small to change x in the dtype are then
-        left out.
+        decades follow, or one step in each of 30 decades for the complex step. Of these
+        default steps, those that are too small to change x in the dtype are left out,
+        except for the complex step.
       dtype: np.float64 or np.float32, the dtype of x, h, f and the quotient.
     Returns:
       The `LimitTable`. `print` shows it as a text.
     Raises:
-      StepUnderflowError: One of the given steps is so small that adding it to x, or
-        subtracting it, gives x (h / 2 for "richardson").
+      StepUnderflowError: One of the given steps h is so small that x + h or x - h is
+        rounded to x. For "richardson", the same holds with h / 2 instead of h. The
+        scheme "complex" does not raise this error.
       TypeError: x or a step is not a real number; dtype is not a dtype; f returns a
         floating or complex dtype other than the dtype of its argument; or the scheme is
         "complex" and f does not return one complex number.

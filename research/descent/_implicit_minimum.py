@@ -40,13 +40,14 @@ class ImplicitMinimum(NamedTuple):
         converged, this is approximately the minimum x(θ).
       value: The objective at `params`, shape ().
       residual: Largest absolute entry of the gradient at `params`, shape (). To first
-        order, the distance from `params` to the minimum is at most √n residual /
-        smallest_eigenvalue, for n parameters.
+        order, the distance from `params` to the minimum is at most √n times `residual`
+        divided by `smallest_eigenvalue`, for n parameters.
       smallest_eigenvalue: Smallest eigenvalue of the Hessian at `params`, shape ().
         With more than 128 parameters, this is an estimate by 64 Lanczos steps. Up to
         rounding, the estimate is not below the true value.
-      largest_eigenvalue: Largest eigenvalue of the Hessian at `params`, shape (), by
-        the same method. Up to rounding, an estimate is not above the true value.
+      largest_eigenvalue: Largest eigenvalue of the Hessian at `params`, shape (). With
+        more than 128 parameters, this is an estimate by the same Lanczos steps. Up to
+        rounding, the estimate is not above the true value.
       steps: Number of steps taken, int32, shape ().
       outcome: The reason why the search stopped, an `Outcome` as int32, shape ().
     """
@@ -85,18 +86,23 @@ def implicit_minimum(
     the smallest eigenvalue is at most n ε times the absolute value of the largest. Here
     n is the number of entries of x, and ε is the machine epsilon of their dtype. A call
     with traced values (under `jax.jit` or `jax.vmap`) cannot raise an error. If the
-    smallest eigenvalue is too small in such a call, all derivatives are NaN instead.
-    Compare the fields smallest_eigenvalue and largest_eigenvalue then.
+    smallest eigenvalue is too small in such a call, all derivatives are NaN instead. To
+    detect this cause of NaN, compare the fields smallest_eigenvalue and
+    largest_eigenvalue.
 
     The search ends a small distance from the minimum. At its end, H may be positive
     definite although H is singular at the minimum, as for x⁴. So the call also raises
     an error, or gives NaN derivatives under jit, if H changes by more than half over
     the remaining distance. Let x be the end of the search, and v an eigenvector of H
-    whose eigenvalue λ was computed. Newton's method estimates the distance along v as
-    s = vᵀ∇f / λ. The curvature along v at x + s v and at x - s v may differ from λ by
-    at most λ/2, up to rounding. The slope along v at x - s v may be at most half of
-    that at x, ten times the tolerance, or eight times its rounding error. So a search
-    that ends beside a kink gives no derivative.
+    with the eigenvalue λ. Newton's method estimates the distance along v as
+    s = vᵀ∇f / λ. Two conditions must hold for each v. With more than 128 parameters,
+    they are checked only for the 64 vectors v that Lanczos's method gives.
+
+    - The curvature along v at x + s v and at x - s v differs from λ by at most λ / 2,
+      up to rounding.
+    - The slope along v at x - s v is at most the largest of three numbers: half the
+      slope along v at x, ten times the tolerance, and eight times the rounding error of
+      the slope. If the search ends beside a kink, this condition fails.
 
     jaxopt's `custom_root` decorator and optimistix's `ImplicitAdjoint` differentiate in
     the same way, but do not check the eigenvalues of the Hessian.
@@ -114,8 +120,8 @@ def implicit_minimum(
       The `ImplicitMinimum`. Its params and value can be differentiated with respect to
       theta; the other fields are constants.
     Raises:
-      SingularHessianError: One of the conditions above on the Hessian and on the slope
-        does not hold.
+      SingularHessianError: The smallest eigenvalue is too small, or one of the two
+        conditions above on the curvature and on the slope does not hold.
       NotInexactError: A leaf of start or theta is not floating.
       NotScalarError: objective does not return one number.
       ValueError: tolerance or max_steps is out of range.

@@ -94,8 +94,9 @@ def minimise(
     - The rule's state has a field `outcome`, and this `Outcome` is a failure. If only
       inner rules have this field, as in `by_group`, the loop stops when all of these
       inner rules failed in a step that changed no parameter.
-    - The rule has no field `outcome`, and either one step changed neither a parameter
-      nor the rule's state, or ten successive steps changed no parameter.
+    - The rule's state has no field `outcome`, and one of two things happens: a step
+      leaves all parameters and the rule's state unchanged, or ten successive steps
+      leave all parameters unchanged.
     - The value or the gradient is not finite.
 
     Some rules store the objective's value and gradient at the new params, in the fields

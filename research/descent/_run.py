@@ -35,13 +35,14 @@ class EpochInfo(NamedTuple):
     Attributes:
       loss: Mean of the losses of the steps, shape ().
       learning_rate: Learning rate of the last step, shape (). NaN if the rule's state
-        holds none or more than one.
+        holds no learning rate, or more than one.
       gradient_norm: Root mean square, over the steps, of the gradient's Euclidean norm,
         shape ().
       update_norm: Root mean square, over the steps, of the update's Euclidean norm,
         shape ().
-      first_bad_step: Index, from 0 in each epoch, of the first step whose loss or
-        update is not finite, int32, shape (). -1 if there is no such step.
+      first_bad_step: Index of the first step whose loss or update is not finite, int32,
+        shape (). The steps of each epoch are counted from 0. -1 if there is no such
+        step.
       evaluations: Results of `evaluate`, a pytree. Each leaf has a leading axis over
         the steps that `evaluation_points` returns. In epoch 0, each entry is the result
         after that step. In any other epoch, only the last entry is a result, at the end

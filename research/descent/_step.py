@@ -56,8 +56,8 @@ class Info(NamedTuple):
 
     Attributes:
       loss: The objective on the batch, before the update.
-      learning_rate: The learning rate of the step. NaN if the rule's state holds none
-        or more than one.
+      learning_rate: The learning rate of the step. NaN if the rule's state holds no
+        learning rate, or more than one.
       gradient_norm, update_norm: Euclidean norm of the gradient and of the update, over
         all leaves together.
     """
@@ -174,10 +174,11 @@ def build(
       a rule such as SAGA uses it to check its table.
     Raises:
       TypeError: The rule is not an optax.GradientTransformation (call its constructor),
-        or the dataset is not a Batch. init and step raise it if a leaf of the params is
-        not floating, because integers cannot take small steps.
+        or the dataset is not a Batch. The functions init and step raise a TypeError if
+        a leaf of the params is not floating, because integers cannot take small steps.
       ValueError: Leaves of the dataset differ in length, or the dataset has no
-        examples. step raises it if a concrete index lies outside the dataset.
+        examples. The function step raises a ValueError if a concrete index lies outside
+        the dataset.
     Example:
       >>> from research.update_rules import gradient_descent
       >>> half = lambda x, batch: x**2 / 2

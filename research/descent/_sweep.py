@@ -46,9 +46,10 @@ class SweepResult(NamedTuple):
 
     Attributes:
       passes: Passes over the training data before each of the k evaluations, shape
-        (k,). A pass is n example gradients, for n training examples. The objective is
-        evaluated at the initial point, in epoch 0 after the steps that
-        `evaluation_points` returns, and at the end of each later epoch.
+        (k,). A pass is the computation of n example gradients, where n is the number of
+        training examples. The objective is evaluated at the initial point, in epoch 0
+        after the steps that `evaluation_points` returns, and at the end of each later
+        epoch.
       values: The objective at each evaluation, shape (m, k), on the first part of the
         data in `evaluate_on` of `compile_sweep` (by default the training data). Column
         0 is the initial point.

@@ -117,9 +117,10 @@ def compile_sweep(
     Returns:
       The program.
     Raises:
-      ValueError: num_epochs or width is not positive, chunk is not allowed, the sampler
-        is made for another number of examples than workload.train has (than 1 if there
-        are no data), or the workload lacks a part of evaluate_on.
+      ValueError: num_epochs or width is not positive, chunk is not allowed, devices is
+        empty, or the workload lacks a part of evaluate_on. Also if the sampler is made
+        for another number of examples than workload.train has. A workload without data
+        counts as one example.
     Example:
       >>> from research import descent, samplers, update_rules, workloads
       >>> quadratic = workloads.make_workload("quadratic")

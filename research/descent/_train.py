@@ -94,9 +94,10 @@ def train(
       objective: Function (params, batch) -> (), a mean over the batch's examples.
       rule: Any gradient transformation.
       dataset: A Batch, Records or None. A Batch of n examples is copied to the device
-        once for the whole training. Of Records, from `research.records.open_records`,
-        only the examples of the next steps are in memory; the result has the same bits
-        as with a Batch. None is for an objective that uses no data.
+        once for the whole training. Records, from `research.records.open_records`, are
+        read from a disk, and only the examples of the next steps are in memory. The
+        result has the same bits as with a Batch. None is for an objective that uses no
+        data.
       sampler: Sampler that chooses the examples of each batch. An epoch's order is
         drawn from fold_in(key, epoch).
       num_epochs: Number of epochs.
@@ -118,23 +119,23 @@ def train(
         `research.backend.configure(devices=...)` creates them.
       mesh: Devices of one or many processes that share each batch, from
         `research.descent.mesh`. None means `devices` devices of this process. A
-        checkpoint of a mesh continues on any mesh with as many devices and the same
-        settings, whatever the number of processes.
+        training that was saved with a mesh can be resumed on any mesh with the same
+        number of devices and the same settings. The number of processes may differ.
     Returns:
       The TrainResult. A training that diverges is not an error: its first bad step is
       recorded.
     Raises:
       ValueError: One of these:
 
-        - num_epochs or devices is not positive, JAX has fewer devices, or devices does
-          not divide batch_size;
+        - num_epochs or devices is not positive, JAX has fewer devices, or batch_size is
+          not a multiple of the number of devices;
         - devices is above 1, and either the sampler takes the whole dataset as one
           batch, or the rule keeps something for each example, as SAGA does;
         - x and y of the dataset differ in length or are empty, the sampler is made for
           another number of examples, or it draws an index outside the dataset;
         - the dataset is Records, and one of these holds: a record has changed, a mesh
-          is given, or the rule or the sampler asks for more than the examples of one
-          batch;
+          is given, the sampler takes the whole dataset as one batch, or the rule asks
+          for more than the examples of one batch;
         - both devices and a mesh are given, or the processes of the mesh differ in
           code, versions or arguments;
         - the checkpoint belongs to another training. The check compares the initial

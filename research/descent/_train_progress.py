@@ -19,12 +19,14 @@ class TrainResult(NamedTuple):
     """Result of a training. Every array is NumPy.
 
     Attributes:
-      params: The last parameters, or their average if the rule keeps one.
+      params: The parameters after the last step. If the rule keeps an average of the
+        parameters, `params` is this average.
       steps: The `Info` of every step, leaves of shape (num_epochs, num_batches).
-      evaluations: Results of `evaluate` at the start and after each epoch, as a dict of
-        arrays of shape (num_epochs + 1,). Empty if `evaluate` is not given.
-      first_bad_step: First step, counted from 0 over all epochs, whose loss or update
-        is not finite; -1 if there is no such step.
+      evaluations: Results of the argument `evaluate` of `train` at the start and after
+        each epoch: a dict from names to arrays of shape (num_epochs + 1,). The dict is
+        empty if `evaluate` is not given.
+      first_bad_step: Number of the first step whose loss or update is not finite. The
+        steps are counted from 0 over all epochs. -1 means that there is no such step.
       seconds: Time that the steps took, without compilation and evaluation. If the
         training was interrupted and resumed, the time before the interruption is
         included.
@@ -73,7 +75,7 @@ def digest(words: str, *begun_with: Any) -> str:
 
 
 def evaluation_params(state: _step.State) -> Params:
-    """Return the current parameters, or their average if the rule keeps one."""
+    """Return the current parameters, or their average if the rule keeps an average."""
     return evaluation_params_of(state.rule, state.params)
 
 

@@ -32,7 +32,11 @@ def draw_network_study(
 
 
 def colours_of(numbers: Numbers) -> dict[str, str]:
-    """Return the colour of each rule of a study. The baseline is the first rule."""
+    """Return the colour of each rule of a study, as a dict from names to colours.
+
+    The baseline is the first rule of the dict. `numbers` is a field of the study's
+    result.
+    """
     baseline = numbers["baseline"]
     rules = [baseline, *(rule for rule in numbers["rules"] if rule != baseline)]
     return {rule: RULE_COLOURS[i % len(RULE_COLOURS)] for i, rule in enumerate(rules)}
@@ -41,9 +45,10 @@ def colours_of(numbers: Numbers) -> dict[str, str]:
 def draw_steps(numbers: Numbers, colours: Mapping[str, str]) -> figures.Picture:
     """Draw how many steps each rule needs for the same loss as the baseline.
 
-    The steps are divided by those of the baseline. There is a dot with an interval for
-    each rule on each network, and for each rule over all networks if there are several.
-    `numbers` are those of the study's result, and `colours` has the colour of each
+    The number of steps of a rule is divided by that of the baseline. Each rule except
+    the baseline has a dot with an interval on each network. If there are several
+    networks, the rule also has a dot with an interval for all networks together.
+    `numbers` is a field of the study's result, and `colours` has the colour of each
     rule.
     """
     rules = [rule for rule in colours if rule != numbers["baseline"]]
@@ -123,7 +128,7 @@ def draw_curves(
 
     Each network has one panel. The line of a rule is the median over searches and
     seeds, and its band goes from the 10 % to the 90 % quantile. `numbers` and `arrays`
-    are those of the study's result, and `colours` has the colour of each rule.
+    are fields of the study's result, and `colours` has the colour of each rule.
     """
     networks = numbers["networks"]
     columns = min(3, len(networks))

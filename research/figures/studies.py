@@ -36,7 +36,12 @@ MOST_INTERVALS = 24  # With more single workloads, only markers are drawn, no in
 def draw_study(
     numbers: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
 ) -> dict[str, figures.Picture]:
-    """Draw the pictures of a finished study. The first picture shows the answer.
+    """Draw the pictures of a finished study, which compares rules with a baseline.
+
+    The cost of a rule is what the rule needs to reach the target. In the picture
+    "ratios", the cost is the number of example gradients. In the other pictures, the
+    cost is the number of passes over the data. The picture "ratios" comes first and
+    shows which rules are better than the baseline.
 
     Args:
       numbers: The `numbers` of the study's result. The entries protocol, baseline,
@@ -49,7 +54,7 @@ def draw_study(
       (distance to the optimum against passes) and "profile" (performance profile).
       "rates" is there only if a rule has a learning rate, and "profile" only if there
       are at least three workloads. A rule has the same colour in all pictures except
-      "ratios", where the colour shows the verdict.
+      "ratios", where the colour shows the verdict: better, worse or undecided.
     """
     who = cast(numbers)
     with figures.style():
@@ -69,9 +74,10 @@ def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
     """Draw the cost of each rule relative to the baseline, with its interval.
 
     The cost is the number of example gradients that a rule needs to reach the target.
-    The picture has a row for each rule except the baseline. A row shows the ratio of
-    the costs over all workloads and, if there are several workloads, on each of them.
-    `numbers` are those of the study's result, and `who` has the order of the rules.
+    The picture has a row for each rule except the baseline. A row shows the geometric
+    mean, over all workloads, of the cost of the rule divided by that of the baseline.
+    If there are several workloads, the row also shows the ratio on each of them.
+    `numbers` is a field of the study's result, and `who` has the order of the rules.
     """
     workloads, rules = (
         numbers["workloads"],

@@ -35,8 +35,9 @@ def trials(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
     """Plot the expected cost of the best of k trials of each rule, against k.
 
     A trial is one choice of hyper-parameters. The cost is the number of passes over the
-    data to the target. The bands are intervals: they show the variation between trials
-    and between seeds. The arguments are as in `curves`.
+    data to the target. The band around a line is an interval for the expected cost. It
+    accounts for the variation between trials and between seeds. The arguments are as in
+    `curves`.
     """
     figure, used, spare = panels(numbers["workloads"])
     ends: dict[tuple[str, str], np.ndarray] = {}
@@ -88,10 +89,12 @@ def curves(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
     """Draw the relative gap of each rule's chosen trials against passes.
 
     The gap is f - f*, where f* is the minimum of the objective f. The relative gap is
-    the gap divided by its initial value. The line is the median over searches and
-    reporting seeds. The band contains the middle 80 % of the runs.
-    `numbers` and `arrays` are those of the study's result, and `who` has the order and
-    the colours of the rules.
+    the gap divided by its initial value. A trial is one choice of hyper-parameters.
+    Each search chooses one trial. The study then trains this trial on the reporting
+    seeds, which no search uses. The line of a rule is the median over searches and
+    reporting seeds. The band contains the middle 80 % of the runs. `numbers` and
+    `arrays` are fields of the study's result, and `who` has the order and the colours
+    of the rules.
     """
     target = numbers["protocol"]["target"]
     figure, used, spare = panels(numbers["workloads"])
@@ -159,7 +162,8 @@ def profile(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pi
 
     For each rule and each factor, the profile shows the fraction of the workloads on
     which the cost of the rule is at most the factor times the lowest cost of all rules.
-    The arguments are as in `curves`.
+    The cost is the number of passes over the data to the target. The arguments are as
+    in `curves`.
     """
     figure, axes = figures.new_figure(height=4.4)
     panel, factors = axes[0, 0], arrays["profile/factors"]
@@ -254,9 +258,9 @@ def show_few_numbers(panel: Axes) -> None:
 def few_numbers(low: float, high: float) -> list[float]:
     """Return round tick values for a log axis from `low` to `high`.
 
-    The ticks are those between `low` and `high` among the powers of ten, multiplied by
-    some small factors. If high / low > 3000, the only factor is 1. If 8 < high / low <=
-    3000, the factors are 1, 2 and 5. Otherwise, the factors are 1, 1.5, 2, 3, 5 and 7.
+    A tick is a factor times a power of ten. All such numbers between `low` and `high`
+    are ticks. If high / low > 3000, the only factor is 1. If 8 < high / low <= 3000,
+    the factors are 1, 2 and 5. Otherwise, the factors are 1, 1.5, 2, 3, 5 and 7.
 
     Example:
       >>> few_numbers(0.3, 12)

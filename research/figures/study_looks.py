@@ -35,10 +35,12 @@ class Cast(NamedTuple):
     """Order and colours of the rules in a study's pictures.
 
     Attributes:
-      order: All rules, the best first. They are sorted by their cost relative to the
-        baseline over all workloads; this ratio is 1 for the baseline. Rules with equal
-        ratios are sorted by the number of workloads on which they reach the target, and
-        then by cost.
+      order: All rules, the best first. The rules are sorted by the ratio of their cost
+        to the cost of the baseline, over all workloads. The ratio of the baseline is 1,
+        and a rule without a ratio counts as infinite. Among rules with equal ratios,
+        those that miss the target on fewer workloads come first. If these numbers are
+        also equal, the rules are sorted by the sum of the log costs on the other
+        workloads.
       shown: Rules drawn in colour: first the baseline, then the best other rules.
       quiet: The remaining rules, drawn in grey, the best first.
       colours: Colour of every rule.
@@ -53,7 +55,8 @@ class Cast(NamedTuple):
 def cast(numbers: Mapping[str, Any]) -> Cast:
     """Sort the rules of a study, and give each a colour for all pictures.
 
-    `numbers` are those of the study's result.
+    `numbers` is a field of the study's result. A rule whose ratio is None comes after
+    all rules that have a ratio.
 
     Example:
       >>> overall = [{"rule": "mine", "ratio": 0.7}, {"rule": "yours", "ratio": None}]

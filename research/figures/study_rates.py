@@ -22,31 +22,31 @@ class Valley(NamedTuple):
 
     A trial is one choice of hyper-parameters, which a search trains with several seeds.
     The score of a trial is the geometric mean of its costs over these seeds, in passes
-    over the data. There are t trials, those of all searches together. The line shows
-    the score at r other learning rates, where all other hyper-parameters are those that
-    the best search chose.
+    over the data. All searches together have t trials. The line shows the score at r
+    other learning rates. There, all other hyper-parameters have the values that the
+    best search chose.
 
     Attributes:
       rates: Learning rate of each trial, ascending, shape (t,).
       scores: Score of each trial, shape (t,).
       low, high: Smallest and largest cost of each trial over the seeds, shape (t,).
       diverged: Whether a run of the trial diverged or had the largest possible cost,
-        shape (t,).
+        which is ten times the budget of passes, shape (t,).
       chosen: Index of the trial with the lowest score. If several trials have the
-        lowest score, it is the one that the searches list first.
-      along: Learning rates of the line, shape (r,).
-      line: Score at each of these rates, shape (r,).
-      floor, ceiling: Smallest and largest cost over the seeds at each of these rates,
+        lowest score, `chosen` is the one that the searches list first.
+      along: Learning rates of the line, ascending, shape (r,).
+      line: Score at each rate of `along`, shape (r,).
+      floor, ceiling: Smallest and largest cost over the seeds at each rate of `along`,
         shape (r,).
-      near: Pair (lowest rate, highest rate) of the range around the best rate of the
-        line in which the score is at most 10 % above the best score. None if the best
-        score is above the budget of passes, or if the study was made before this range
-        was saved.
-      decades: Width of the range `near` in decades; None if the best score is above the
-        budget.
-      at_end: Whether `near` reaches an end of the line. The true range may then be
-        wider.
-      name: Name of the hyper-parameter.
+      near: Range of good learning rates, a pair (lowest rate, highest rate). In this
+        range around the best rate of the line, the score is at most 10 % above the
+        lowest score of the line. None if this lowest score is above the budget of
+        passes, or if the study is so old that it does not contain the range.
+      decades: Width of the range of good rates in decades. None if the lowest score of
+        the line is above the budget of passes.
+      at_end: Whether `near` reaches an end of the line. The range of good rates may
+        then continue beyond this end.
+      name: Name of the hyper-parameter that is the learning rate.
     """
 
     rates: Float[np.ndarray, " t"]
@@ -73,8 +73,8 @@ def valley(
 ) -> Valley | None:
     """Return the scores of a rule on a workload by learning rate.
 
-    `numbers` and `arrays` are those of the study's result. The result is None if the
-    rule has no learning rate.
+    `numbers` and `arrays` are fields of the study's result. The returned value is None
+    if the rule has no learning rate.
     """
     cell = next(
         c for c in numbers["cells"] if (c["workload"], c["rule"]) == (workload, rule)
@@ -137,12 +137,13 @@ def rates(
 ) -> figures.Picture | None:
     """Plot the scores of the trials of each rule against the learning rate.
 
-    Rules without a learning rate are left out. If no rule is left, the result is None.
-    If at most three rules are left, each workload has one panel with these rules.
-    Otherwise, if there are at most twelve pairs of rule and workload, each pair has its
-    own panel. Otherwise, each workload has one panel with three rules: the baseline, if
-    it has a learning rate, and the best others. `numbers` and `arrays` are those of the
-    study's result, and `who` has the order and the colours of the rules.
+    `Valley` defines trials and scores. Rules without a learning rate are left out. If
+    no rule is left, the returned value is None. If at most three rules are left, each
+    workload has one panel with these rules. If more than three rules are left and there
+    are at most twelve pairs of rule and workload, each pair has its own panel. With
+    more pairs, each workload has one panel with three rules: the baseline, if it has a
+    learning rate, and the best others. `numbers` and `arrays` are fields of the study's
+    result, and `who` has the order and the colours of the rules.
     """
     workloads = numbers["workloads"]
     valleys = {
@@ -246,8 +247,8 @@ def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, row: int) -> Non
     seeds. The curve shows the score if only the learning rate varies, and the other
     hyper-parameters are those that the best search chose. The band around the curve
     goes from the smallest to the largest cost over the seeds. A ring marks the trial
-    with the lowest score. Crosses at the top mark trials that diverged. A bar at the
-    bottom marks the rates whose score is at most 10 % above the best one
+    with the lowest score. Crosses at the top mark the trials of `Valley.diverged`,
+    which have no dot. A bar at the bottom marks the range of good rates
     (`Valley.near`).
 
     Args:

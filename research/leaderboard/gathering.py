@@ -29,8 +29,9 @@ class Gathered(NamedTuple):
 def gather(paths: Sequence[str | Path], skip_bad: bool = False) -> Gathered:
     """Read the studies from several paths.
 
-    A path may also be a folder of run folders and .zip files. All of these are then
-    read, except runs that are not finished, which are skipped with a warning.
+    A run folder contains the files of one run. If a path is a folder of run folders and
+    .zip files, all of these are read. Runs in such a folder that are not finished are
+    skipped with a warning.
 
     Args:
       paths: Run folders, .zip files, and folders that contain run folders or .zip

@@ -100,7 +100,8 @@ def tables(rankings: Rankings) -> list[Table]:
     """Make the tables of a leaderboard: measurements, protocols and studies.
 
     The measurements on workloads have one table, and those on networks another. The
-    protocols are divided into two tables in the same way. A table without rows is
+    protocols are divided into two tables in the same way. A protocol consists of the
+    settings that must be equal if two costs are to be compared. A table without rows is
     omitted. If studies were left out, the last table lists their files.
 
     Args:

@@ -23,22 +23,24 @@ class Entry(NamedTuple):
 
     Attributes:
       study: The study.
-      rule: Name of the rule. If studies have different rules with this name (another
-        source, search space or cost of a step), a digest is added to the name. If the
-        source is not known, the id of the study is added.
-      workload: Name of the workload. If studies have different workloads with this
-        name, the number of examples (of parameters for a network), the minimum f* of
-        the objective, or both are added to the name.
-      protocol: Number of the protocol, the settings of the measurement, counted from 1
-        in the order of `Rankings.protocols`.
-      cost, low, high: Number of example gradients until the target is reached, and the
-        ends of the interval for this number. inf means that the target was not reached.
-        For a study on networks, they are the validation loss at the end and the ends of
-        its interval; inf means that they are unknown.
+      rule: Name of the rule. Rules with this name may differ between studies in their
+        source, search space or cost of a step. A digest of what differs is then added
+        to the name. If the source is not known, the id of the study takes the place of
+        the digest of the source.
+      workload: Name of the workload. Workloads with this name may differ between
+        studies in the number of examples or in the minimum f* of the objective. What
+        differs is then added to the name. For a network, the number of parameters takes
+        the place of the number of examples.
+      protocol: Number of the protocol in `Rankings.protocols`, counted from 1. The
+        protocol consists of the settings of the measurement.
+      cost, low, high: Cost of the rule, and the ends of its interval. The cost is the
+        number of example gradients until the target is reached, and inf means that the
+        target was not reached. For a study on networks, the cost is the validation loss
+        at the end, and inf means that the number is unknown.
       measurement: Measurement of the rule, as stored in the study.
       comparison: Comparison of the rule with the baseline of the study, as stored in
-        the study. None if the study does not have it, for example because the rule is
-        the baseline.
+        the study. None if the study has no such comparison, for example because the
+        rule is the baseline.
     """
 
     study: SavedStudy
@@ -58,9 +60,10 @@ class Rankings(NamedTuple):
     Attributes:
       gathered: The studies, from `gather`.
       protocols: The different protocols, in order of their first occurrence. A protocol
-        has the settings that must be equal if two costs are to be compared. It is a
-        tuple with the values of the settings named in `PROTOCOL`. On networks it is a
-        tuple of `ON_NETWORKS` and the values of `NETWORK_PROTOCOL`.
+        consists of the settings that must be equal if two costs are to be compared. It
+        is a tuple with the values of the settings named in `PROTOCOL`. For studies on
+        networks, the tuple begins with the word `ON_NETWORKS`. The values of the
+        settings named in `NETWORK_PROTOCOL` follow.
       all: The rankings. There is one ranking for each workload and protocol. A ranking
         is a tuple of entries, sorted by the `costs` of their rules, lowest cost first.
     """

@@ -28,10 +28,11 @@ def numeric(name: str, value: ArrayLike) -> Num[Array, "..."]:
 
 
 def wide(label: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
-    """Return an integer label, converted to 32 bits if its dtype has fewer.
+    """Return an integer label, converted to 32 bits if its dtype has fewer bits.
 
-    When JAX compares a label with the number of classes, it converts this number to the
-    dtype of the label. For example, int8 cannot represent a number above 127.
+    When JAX compares a label with the number of classes, JAX converts the number of
+    classes to the dtype of the label. For example, int8 cannot represent a number above
+    127.
     """
     return label if label.dtype.itemsize >= 4 else label.astype(jnp.int32)
 
@@ -123,8 +124,8 @@ def weighted(
 ) -> Float[Array, "*shape"]:
     """Return terms times their weights, and 0 where `where` is False.
 
-    `where` = None means that it is True everywhere, and `weights` = None that all
-    weights are 1.
+    `where` = None means that `where` is True everywhere. `weights` = None means that
+    all weights are 1.
     """
     (terms,) = only(where, terms)
     return terms if weights is None else terms * jnp.asarray(weights, terms.dtype)
@@ -133,9 +134,10 @@ def weighted(
 def negative_absolute(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Return -|x|, with the derivative +1 at 0.
 
-    JAX's derivative of -jnp.abs(x) at 0 is -1. `logistic` and `focal` add a second term
-    with a kink at 0, and the kinks of the two terms cancel. At x = 0, the second term
-    has the derivative that it has for x < 0. The sum has the correct derivative only if
-    -|x| does so too: for x < 0, the derivative of -|x| = x is +1.
+    JAX's derivative of -jnp.abs(x) at 0 is -1. `logistic` and `focal` add a function of
+    -|x| and a second term with a kink at 0, and the two kinks cancel. At x = 0, the
+    derivative of the second term is the same as for x < 0. The derivative of the sum is
+    correct only if the derivative of -|x| at 0 is also the same as for x < 0. There,
+    -|x| = x has the derivative +1.
     """
     return jnp.where(x > 0, -x, x)

@@ -216,7 +216,7 @@ def cosine_distance(
     for opposite vectors. It is computed as ½ |u - v|² with u = p / |p| and v = y / |y|,
     which is the same number and keeps the digits of a small distance. First, p and y
     are divided by their largest absolute entries, so that no square overflows.
-    optax.cosine_distance with its default epsilon of 0 is the same function.
+    With its default epsilon = 0, optax.cosine_distance is the same function.
 
     Args:
       prediction: Prediction p, floating, shape (d,).

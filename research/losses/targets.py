@@ -31,8 +31,9 @@ def check_targets(loss: Callable[..., Any], prediction: Any, targets: Any) -> No
     a wrong label, but returns NaN.
 
     Args:
-      loss: A loss of `research.losses`, or a `functools.partial` of such a loss. For
-        any other loss, nothing is checked.
+      loss: A loss of `research.losses` for classes or sequences, or a
+        `functools.partial` of such a loss. For any other loss, such as `squared_error`,
+        nothing is checked.
       prediction: Predictions of the model for all examples, or a `jax.ShapeDtypeStruct`
         with their shape and dtype.
       targets: Targets y of the dataset. Traced targets are not checked.

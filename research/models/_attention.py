@@ -48,15 +48,16 @@ def attention(
 
     Args:
       params: {"query_key_value": {"weights": (width, 3 width), "bias": (3 width,)},
-        "output": {"weights": (width, width), "bias": (width,)}}. The first layer is W
-        and b, and the second is W_output and b_output. A missing bias means 0. With
+        "output": {"weights": (width, width), "bias": (width,)}}. "query_key_value" has
+        W and b, and "output" has W_output and b_output. A missing bias means 0. With
         grouped queries, query_key_value has (num_heads + 2 num_key_value_heads) d
         outputs. "query_normalisation" and "key_normalisation" are {"scale": (d,)}, if
         they are present.
       x: Inputs at T positions, shape (..., T, width).
       mask: Booleans of shape (T, T), (..., 1, T) or (..., T, T), where "..." stands for
         the leading axes of x. Entry (i, j) is True if query i may attend to key j. None
-        means that all entries are True. A row without True makes the output NaN.
+        means that all entries are True. If row i of the mask has no True, the output at
+        position i is NaN.
       num_heads: Number of query heads, a divisor of the width.
       num_key_value_heads: Number of key heads and of value heads, a divisor of
         num_heads. None means num_heads.
@@ -107,8 +108,9 @@ def attention_weights(
     """Compute the attention weights softmax(Q_h K_hᵀ / sqrt(d) + M) of each head h.
 
     Q_h and K_h are the queries and the keys of the head, and d is the width of a head.
-    M is 0 where the mask is True and -∞ where it is False. Every row sums to 1, except
-    that a row whose mask has no True is NaN. The params do not need the entry "output".
+    M is 0 where the mask is True and -∞ where it is False. Every row of the weights
+    sums to 1. If a row of the mask has no True, the same row of the weights is NaN. The
+    params do not need the entry "output".
 
     Args, Raises:
       As in `attention`.

@@ -227,7 +227,8 @@ def padding_margins(
     """Return the numbers of zeros on each side of an image.
 
     The result is ((top, bottom), (left, right)). `padding` is as in `convolution`,
-    `size` is the shape (H, W) of the image, and `window` is the shape of the filter.
+    `size` is the shape (H, W) of the image, `window` is the shape of the filter, and
+    `strides` are the steps of the filter along height and width.
     Raises ValueError if `padding` is invalid, or if the window is larger than the
     padded image.
     """

@@ -18,8 +18,8 @@ def dropout(
 
     This is inverted dropout: the expected value of the result is x. Outside training,
     pass key=None: x is then returned unchanged. For arrays of the same shape, the same
-    key zeroes the same entries, whatever the dtype of x. Use a different key for each
-    layer, such as `jax.random.fold_in(key, layer)`.
+    key and rate zero the same entries, whatever the dtype of x. Use a different key
+    for each layer, such as `jax.random.fold_in(key, layer)`.
 
     Args:
       key: Key for this layer and step, or None for no dropout.
@@ -30,7 +30,7 @@ def dropout(
     Raises:
       ValueError: rate lies outside [0, 1). A rate that is traced (under jit) is not
         checked.
-      TypeError: x is not floating, or key is not a key.
+      TypeError: x is not floating, rate is not a number, or key is not a key.
     References:
       Srivastava et al., Dropout: a simple way to prevent neural networks from
         overfitting, JMLR 2014.
@@ -61,8 +61,8 @@ def check_dropout_rate(name: str, rate: Scalar) -> None:
     """Raise an error unless the rate is a number in [0, 1).
 
     A rate that is traced (under jit) is not checked. `name` is the name of the argument
-    in the message. Raises TypeError if the rate is not a number, and ValueError if it
-    is another number.
+    in the message. Raises TypeError if the rate is not a number, and ValueError if the
+    rate is a number outside [0, 1).
     """
     checks.check_real(name, rate)
     if not isinstance(rate, Tracer) and not 0 <= rate < 1:

@@ -37,8 +37,8 @@ Carries = tuple[Carry, ...]  # One carry for each layer.
 class Recurrence(NamedTuple):
     """A recurrent network whose carry is an explicit argument.
 
-    The carry is the state of all layers, which a step passes to the next step. With it,
-    the network can process a long sequence in windows, or one token at a time.
+    The carry is the state of all layers, which a step passes to the next step. With the
+    carry, the network can process a long sequence in windows, or one token at a time.
 
     Attributes:
       init: Function key -> params, as in `recurrent`.
@@ -73,8 +73,9 @@ def recurrent(
 
     The state after step t = 1, ..., T is h_t = cell(x_t, h_(t-1)), with h_0 = 0 unless
     `initial_state` says otherwise. An LSTM has a second state c_t. The inputs of layer
-    l + 1 are the states h_t of layer l. In `Sequences`, the values after the end of a
-    sequence are set to zero before any computation, so they have no effect on a result.
+    l + 1 are the states h_t of layer l. If x is `Sequences`, the values after the end
+    of a sequence are set to zero before any computation, so these values have no effect
+    on a result.
 
     The argument `window` truncates backpropagation and does not change the predictions.
     Time is divided into windows of `window` steps, counted from the start. Inside a
@@ -100,9 +101,10 @@ def recurrent(
         full gradient. With a window, the gradient of a learned initial state comes from
         the outputs of the first window only.
       initial_state: State before the first step of every sequence. None means zeros.
-        "learned" adds it to the params, initially zero. A fixed state is a sequence
-        with one tuple for each layer: (h,), or (h, c) for an LSTM. h and c have shape
-        (H,). If each sequence has its own initial state, use `recurrence`.
+        "learned" makes the state a part of the params, and init returns zeros for it. A
+        fixed state is a sequence with one tuple for each layer: (h,), or (h, c) for an
+        LSTM. h and c have shape (H,). If each sequence has its own initial state, use
+        `recurrence`.
       dtype: Dtype of the parameters. None means JAX's default.
     Returns:
       A model with params {"layer_1": ..., "output": {"weights": (H, K), "bias": (K,)}}.
@@ -110,8 +112,9 @@ def recurrent(
       embedding)}}. With a learned initial state, they contain {"initial_state":
       {"layer_1": {"state_1": (H,), ...}}}, where state_1 is h and an LSTM's state_2 is
       c. `recurrent_layer.draw_layer` describes the params of a layer. The model's apply
-      accepts floats of shape (..., T, d). With an embedding, it accepts integer symbols
-      of shape (..., T) instead. Either may be the values of `Sequences`. The result of
+      accepts floats of shape (..., T, d). With an embedding, apply accepts integer
+      symbols of shape (..., T) instead. Padded sequences of different lengths are
+      passed as `Sequences`, whose values are such floats or symbols. The result of
       apply has shape (..., K) for "last" and "mean", and (..., T, K) for "every". With
       "every", the outputs after the end of a sequence are zero.
     Raises:
@@ -182,8 +185,8 @@ def recurrence(
 ) -> Recurrence:
     """Build the network of `recurrent`, with the carry as an explicit argument.
 
-    The carry is the state of all layers, which a step passes to the next step. With it,
-    the network can process a long sequence in windows, or one step at a time.
+    The carry is the state of all layers, which a step passes to the next step. With the
+    carry, the network can process a long sequence in windows, or one step at a time.
 
     Args:
       num_inputs, num_hidden, num_outputs, cell, num_layers, embedding, dropout, dtype:
@@ -194,7 +197,8 @@ def recurrence(
       num_hidden).
     Raises:
       ValueError: As in `recurrent`. In advance: the carry's shapes do not match the
-        leading axes of x, or a length lies outside 0..T.
+        leading axes of x, or a length lies outside 0..T. A length of 0 is allowed, and
+        leaves the carry of its sequence unchanged.
       TypeError: As in `recurrent`.
     Example:
       >>> network = recurrence(65, 8, 65, embedding=4)

@@ -157,8 +157,8 @@ def standardise_weights(
 ) -> Float[Array, "*fan_in C_out"]:
     """Give the weights of each output channel mean 0 and variance gain² / N.
 
-    Let W be the N weights of an output channel, m their mean, and v their variance
-    (divided by N). The result is gain (W - m) / √(N (v + ε)), where ε is `epsilon`. If
+    Let W be the N weights of an output channel, m their mean, and v their variance,
+    mean((W - m)²). The result is gain (W - m) / √(N (v + ε)), where ε is `epsilon`. If
     v is much larger than ε, the variance of the result is gain² / N up to a small
     error. The output for independent inputs of variance 1 then has variance gain², and
     the result hardly changes if W is multiplied by a positive constant. The result does

@@ -91,14 +91,17 @@ def mlp_value_and_gradient(
         other losses they have the shape of the prediction z_K.
       activation: Name of the activation φ, as in `mlp`.
       loss: "softmax_cross_entropy", "squared_error" or "logistic". The loss with this
-        name in `research.losses` is averaged over the batch.
+        name in `research.losses` is averaged over the batch. "logistic" is summed over
+        the outputs of an example.
     Returns:
       The loss, shape (), and the gradient in the pytree of the params.
     Raises:
-      ValueError: A name is unknown, params do not belong to an `mlp`, or shapes do not
-        fit. For "softmax_cross_entropy": y contains a number that is not a class. For
-        "logistic": y contains a number outside [0, 1]. Under jit, such a y makes the
-        loss NaN instead.
+      ValueError: A name is unknown, params do not have the layers of an `mlp`, or
+        shapes do not fit. For "softmax_cross_entropy": y contains a number that is not
+        a class. For "logistic": y contains a number outside [0, 1]. Under jit, such a y
+        makes the loss NaN instead.
+      TypeError: params are not a mapping, or a layer does not have exactly the entries
+        "weights" and "bias".
     References:
       Rumelhart, Hinton & Williams, Learning representations by back-propagating errors,
       Nature 1986.
@@ -132,7 +135,8 @@ def mlp_forward(
       The inputs and the sums of every layer, a `Forward`.
     Raises:
       ValueError: x is not a batch (n, features) of at least one example, params do not
-        belong to an `mlp`, or shapes do not fit.
+        have the layers of an `mlp`, or shapes do not fit.
+      TypeError: As in `mlp_value_and_gradient`.
     Example:
       >>> layer = {"weights": jnp.array([[2.0]]), "bias": jnp.array([1.0])}
       >>> params = {"dense_1": layer}
@@ -173,8 +177,9 @@ def mlp_backward(
       The derivatives of the loss with respect to all parameters, all sums and x, a
       `Backward`. Under jit, unused parts are not computed.
     Raises:
-      ValueError: delta does not have the shape of the last sums, or params do not
-        belong to an `mlp`.
+      ValueError: delta does not have the shape of the last sums, or params do not have
+        the layers of an `mlp`.
+      TypeError: As in `mlp_value_and_gradient`.
     Example:
       >>> layer = {"weights": jnp.array([[2.0]]), "bias": jnp.array([1.0])}
       >>> params = {"dense_1": layer}
@@ -212,7 +217,7 @@ def mlp_rounding_bound(
     activation: str,
     loss: str,
 ) -> Params:
-    """Bound how much the gradient changes if its sums are computed in another order.
+    """Bound the change of the gradient if sums are computed in another order.
 
     Each entry of the gradient is computed by a chain of sums. The last sum runs over
     the n examples. Each earlier sum runs over the inputs or the outputs of a layer.
@@ -231,7 +236,7 @@ def mlp_rounding_bound(
     Returns:
       Bounds, in the pytree and dtype of the params.
     Raises:
-      ValueError: As in `mlp_value_and_gradient`.
+      ValueError, TypeError: As in `mlp_value_and_gradient`.
     References:
       Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed. (2002), section
       3.1.

@@ -145,12 +145,12 @@ def gru_slopes(
     """Compute the partial derivatives of h' in one GRU step.
 
     `gru` defines the symbols. `kept` are the values that `gru` returns with the next
-    carry, `before` is the carry (h,) and `after` is the carry (h',), which is not used.
-    The result has three parts: the derivatives with respect to q (blocks side by side),
-    to the last block W_n x + b_n of p, and to h. In the first two blocks, `gru` uses
-    only the sum of p and q. So the derivatives with respect to these blocks of p are
-    equal to those for q, and are not returned again. The derivative with respect to h
-    is z, because q is here held fixed.
+    carry, and `before` is the carry (h,). `after` is the next carry (h',) and is not
+    used. The result has three parts: the derivatives with respect to q (blocks side by
+    side), to the last block W_n x + b_n of p, and to h. In the first two blocks, `gru`
+    uses only the sum of p and q. So the derivatives with respect to the first two
+    blocks of p are equal to those with respect to the first two blocks of q, and are
+    not returned again. The derivative with respect to h is z, because q is held fixed.
     """
     del after
     gates, new, reset_from = kept

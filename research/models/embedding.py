@@ -221,7 +221,8 @@ def check_length(length: Any, shape: tuple[int, ...], least: int = 1) -> None:
 
     `shape` is the shape (..., T) of the padded tokens, and the lengths must have the
     shape (...). If the lengths are traced (under jit), only their dtype and shape are
-    checked. Raises TypeError for another dtype, and ValueError otherwise.
+    checked. Raises TypeError if the lengths are not integers, and ValueError if their
+    shape is wrong or a length lies outside least..T.
     """
     if not jnp.issubdtype(jnp.asarray(length).dtype, jnp.integer):
         raise TypeError(

@@ -33,9 +33,9 @@ def on_images(
 ) -> Model:
     """Wrap a model so that it accepts stored images and standardises them.
 
-    The wrapped model computes model((x - mean) / sd) on the device. Each batch is
-    converted only when it is used. The dataset can therefore stay in bytes, which take
-    a quarter of the memory of float32.
+    The result of apply is model.apply(params, (x - mean) / sd), computed on the device.
+    Each batch is converted only when it is used. The dataset can therefore stay in
+    bytes, which take a quarter of the memory of float32.
 
     Args:
       model: Model of standardised images, shape (..., H, W, C), dtype `dtype`.
@@ -244,7 +244,8 @@ def random_shift(pixels: int) -> Augmentation:
 
     Args:
       pixels: Largest shift. Each shift in -pixels..pixels is equally likely, and the
-        shifts are independent for each image and axis.
+        shifts are independent for each image and axis. A shift by the whole height or
+        width of an image leaves only zeros.
     Returns:
       The augmentation, a function (key, x) -> x.
     Raises:

@@ -71,7 +71,8 @@ def from_linen(
       **arguments: Keyword arguments for every call of the module, such as train=False.
     Returns:
       A model with the params of the module. Its apply maps x of shape (...,
-      *example.shape) to (..., *outputs).
+      *example.shape) to (..., *outputs), where `outputs` is the shape of the module's
+      result for one example.
     Raises:
       TypeError: module is not a Linen module.
       ValueError: The module has state besides its params, as BatchNorm does. In apply:

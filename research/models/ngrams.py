@@ -30,18 +30,19 @@ LONGEST = 1_000  # Largest order of an n-gram.
 class Level(NamedTuple):
     """Statistics of all n-grams of one length.
 
-    The context h of an n-gram h w is the n-gram without its last token w. For a context
-    in the text, the probability of w after h is p(w | h) = (kept(h w) + back(h) p(w |
-    h')) / total(h), where h' is h without its first token. kept(h w) is 0 if h w is not
-    in the text. The code of an n-gram is the number whose digits in base V are the
-    tokens, for V symbols. The code of its context is code // V. There are g different
-    n-grams and c different contexts in the text.
+    The context h of an n-gram h w is the n-gram without its last token w. `ngram`
+    defines the count c(h w). The level has the g different n-grams with a positive
+    count, and their c different contexts. For these contexts, the probability of w
+    after h is p(w | h) = (kept(h w) + back(h) p(w | h')) / total(h). Here h' is h
+    without its first token, and kept(h w) is 0 if c(h w) = 0. The code of an n-gram is
+    the number whose digits in base V are the tokens, for V symbols. The code of its
+    context is code // V.
 
     Attributes:
-      codes: Codes of the observed n-grams, ascending int64, shape (g,).
-      kept: For each n-gram h w, the number c(h w) that `ngram` defines, shape (g,). For
-        the smoothing "kneser_ney", the discount D(c(h w)) is subtracted.
-      contexts: Codes of the observed contexts, ascending int64, shape (c,).
+      codes: Codes of the n-grams, ascending int64, shape (g,).
+      kept: Count c(h w) of each n-gram, shape (g,). For the smoothing "kneser_ney", the
+        discount D(c(h w)) is subtracted.
+      contexts: Codes of the contexts, ascending int64, shape (c,).
       back: Weight of p(w | h') for each context h, shape (c,).
       total: Denominator for each context h: the sum of kept(h w) over all tokens w,
         plus back(h), shape (c,).
@@ -84,16 +85,16 @@ def ngram(
     "witten_bell": p(w | h) = (c(h w) + N(h) p(w | h')) / (c(h) + N(h)).
 
     "kneser_ney" (modified Kneser-Ney): p(w | h) = (c(h w) - D(c(h w)) + Σ_v D(c(h v))
-    p(w | h')) / c(h). Here Σ_v is the sum over all tokens v. For a shorter context g,
-    the formula is the same, but c(g w) is the number of different tokens that occur
-    before g w in the text, and c(g) = Σ_w c(g w). For each length of the context, let
-    n_i be the number of pairs (h, w) with c(h w) = i, and Y = n_1 / (n_1 + 2 n_2). The
-    discounts are D(0) = 0, D(i) = i - (i + 1) Y n_{i+1} / n_i for i = 1, 2 and 3, and
-    D(i) = D(3) for larger i. If one of D(1), D(2) and D(3) is undefined or not
-    positive, as in a short text, all three are replaced: by 0.5, 1 and 1.5, as in
-    KenLM.
+    p(w | h')) / c(h). Here Σ_v is the sum over all tokens v. For a context g of fewer
+    than order - 1 tokens, the formula is the same, but c(g w) is the number of
+    different tokens that occur before g w in the text, and c(g) = Σ_w c(g w). For each
+    length of the context, let n_i be the number of pairs (h, w) with c(h w) = i, and
+    Y = n_1 / (n_1 + 2 n_2). The discounts are D(0) = 0, D(i) = i - (i + 1) Y n_{i+1} /
+    n_i for i = 1, 2 and 3, and D(i) = D(3) for larger i. If one of D(1), D(2) and D(3)
+    is undefined or not positive, as in a short text, all three are replaced: by 0.5, 1
+    and 1.5, as in KenLM.
 
-    In both methods, p(w | h) = p(w | h') if the context h does not occur in the text.
+    In both methods, p(w | h) = p(w | h') if c(h) = 0.
     If h is empty, p(w | h') stands for 1 / vocabulary_size. So no probability is 0.
 
     Args:
@@ -158,7 +159,7 @@ def best_ngram(
       max_order: Largest order to try.
     Returns:
       The model with the smallest mean loss on held_out, and the mean loss of each
-      order, shape (max_order,).
+      order, shape (max_order,). The loss of a token is -log p, in nats.
     Raises:
       TypeError, ValueError: As in `ngram`, or held_out is empty.
     Example:
@@ -185,7 +186,8 @@ def ngram_losses(
     """Compute the loss -log p(token | the tokens before it) of each token of a text.
 
     A model of order k uses the k - 1 tokens before a token, or fewer at the beginning
-    of the text.
+    of the text. The example has order 2 and prints p(1) = (2 + 2/2) / 8 and p(0 | 1) =
+    (2 + 1 · p(0)) / 3 with p(0) = (4 + 2/2) / 8, by the formula in `ngram`.
 
     Args:
       model: Model from `ngram` with V symbols.
@@ -218,7 +220,10 @@ def ngram_losses(
 def ngram_probabilities(
     model: NGram, context: Int[np.ndarray, "t"] | Sequence[int]
 ) -> Float[np.ndarray, "V"]:
-    """Compute the probability of each token to be the next one after a context.
+    """Compute the probability of each token to be the next token after a context.
+
+    The example has order 1, so the context has no effect. By the formula in `ngram`,
+    the probabilities are (2 - 1 + 1.5 / 2) / 3 and (1 - 0.5 + 1.5 / 2) / 3.
 
     Args:
       model: Model from `ngram` with V symbols.
@@ -260,9 +265,9 @@ def sample_ngram(
     """Continue a text by sampling from an n-gram model, one token at a time.
 
     The next token w is one of the top_k likeliest tokens. Its probability is
-    proportional to p(w)^(1 / temperature), where p(w) is the model's probability. Token
-    i = 0, 1, ... is drawn with the key fold_in(key, i), so a larger num_tokens gives
-    the same first tokens.
+    proportional to p(w)^(1 / temperature), where p(w) is the model's probability of w.
+    Token i = 0, 1, ... is drawn with the key fold_in(key, i). Therefore, a larger
+    num_tokens only adds tokens at the end.
 
     Args:
       model: Model from `ngram`.
@@ -275,7 +280,8 @@ def sample_ngram(
       The sampled tokens without the prompt, int32, shape (num_tokens,).
     Raises:
       TypeError: prompt does not consist of integers.
-      ValueError: An argument is out of range.
+      ValueError: temperature is not positive, num_tokens is below 0, top_k is below 1,
+        or a token of the prompt lies outside 0..V - 1 for the V symbols of the model.
     Example:
       >>> model = ngram([0, 1, 2] * 50, 3, 3)
       >>> print(sample_ngram(model, jax.random.key(0), [0, 1], 4, top_k=1))

@@ -112,9 +112,9 @@ def describe(params: Params) -> str:
 
 
 def check_same_architecture(params: Params, expected: Params) -> None:
-    """Raise an error unless the parameters have the model's names, shapes and pytree.
+    """Raise an error unless parameters have the names, shapes and pytree of a model.
 
-    Dtypes may differ, because they are not part of the architecture.
+    The dtypes may differ, because dtypes are not part of the architecture.
 
     Args:
       params: Parameters, for example from a file.

@@ -24,9 +24,9 @@ def max_pool(
     """Apply max pooling: return the largest value of each window, in each channel.
 
     If several entries of a window are the largest, they share the derivative equally,
-    as in `jnp.max`. This is the subgradient of least norm. PyTorch assigns the whole
-    derivative to the first of them. A NaN in a window makes the largest value and all
-    derivatives of the window NaN.
+    as in `jnp.max`. These shares are the subgradient of least norm. PyTorch assigns the
+    whole derivative to the first of these entries. A NaN in a window makes the largest
+    value and all derivatives of the window NaN.
 
     Args:
       x: Images, shape (..., H, W, C).
@@ -34,9 +34,10 @@ def max_pool(
       stride: Step between windows along height and width, or one number for both. None
         means the window size, so that windows are adjacent.
     Returns:
-      The pooled images, shape (..., height, width, C) with height = floor((H - window)
-      / stride) + 1, and likewise for the width. Rows and columns at the end that do not
-      fill a window are dropped.
+      The pooled images, shape (..., height, width, C). With the window and the stride
+      along the height, height = floor((H - window) / stride) + 1. The same formula
+      holds for the width. Rows and columns at the end that do not fill a window are
+      dropped.
     Raises:
       ValueError: x has fewer than three axes, the window is larger than the image, or a
         number is not a positive integer.

@@ -15,9 +15,9 @@ from research.types import Array, Key, Model, Params, Sequences
 def mixed_precision(model: Model, compute_dtype: DTypeLike = "bfloat16") -> Model:
     """Build a model that computes in a narrow dtype, with params in a wider dtype.
 
-    In apply, the params and the floating inputs are rounded to compute_dtype, the model
-    is applied, and its prediction is converted back to the dtype of the params. With
-    params in float32, the loss, its gradient, the state of an update rule and the
+    In apply, the params and the floating inputs are rounded to compute_dtype. Then the
+    model is applied, and the prediction is converted back to the dtype of the params.
+    With params in float32, the loss, its gradient, the state of an update rule and the
     updated params are therefore in float32.
 
     Params in bfloat16 would be too coarse for training, because they have 8 significant

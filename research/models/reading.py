@@ -22,25 +22,28 @@ def next_token_losses(
 ) -> Callable[..., Float[Array, "n context"]]:
     """Build a function that computes the loss of each next token in windows of a text.
 
-    Let w be the tokens of the text, s the index at which a window starts, and p the
-    probability that the model gives to a token. The loss at position i = 0, ...,
-    context - 1 of this window is -log p(w_{s+i+1} | w_s, ..., w_{s+i}), in nats. The
-    function gets only the starts s and takes the tokens from the text, so the dataset
-    of all windows is not stored.
+    Let w_0, w_1, ... be the tokens of the text, s the index at which a window starts,
+    and p the probability that the model gives to a token. The loss at position i = 0,
+    ..., context - 1 of this window is -log p(w_{s+i+1} | w_s, ..., w_{s+i}), in nats.
+    The returned function gets only the starts s and takes the tokens from the text, so
+    the dataset of all windows is not stored.
 
     Args:
       model: Model that maps integers (..., T) to logits (..., T, V). The logits at a
         position may depend only on tokens up to this position.
       tokens: Tokens of the text, integers in 0..V - 1, shape (N,).
-      context: Number T of tokens that the model reads. A window has one token more.
+      context: Number T of tokens that the model reads. A window has T + 1 tokens,
+        because the last loss needs the token after the context.
     Returns:
-      A function (params, starts, key=None) -> losses, shape (n, context). starts are
-      integers in 0..N - context - 1, shape (n,), for example from
-      `research.datasets.window_starts`. The function does not check this range.
+      A function (params, starts, key=None) -> losses, shape (n, context). `starts` are
+      the first indices of n windows: integers in 0..N - context - 1, shape (n,), for
+      example from `research.datasets.window_starts`. The function does not check this
+      range. `key` is the key for the model.
     Raises:
-      ValueError: context is not a positive integer, or tokens are not at least context
-        + 1 integers along one axis. In the function: a token lies outside 0..V - 1, or
-        the model does not return logits for each token.
+      ValueError: context is not a positive integer, or tokens is not an array of
+        integers with one axis and at least context + 1 entries. The returned function
+        raises ValueError if a token lies outside 0..V - 1, or if the model does not
+        return logits for each token.
     References:
       Bengio, Ducharme, Vincent & Jauvin, A neural probabilistic language model, JMLR
       2003, section 2.
@@ -97,8 +100,8 @@ def next_token_risk(
     Args, Raises:
       As in `next_token_losses`.
     Returns:
-      A function (params, batch) -> mean loss, shape (). batch.x are the starts of the
-      windows, shape (n,). batch.y is not used. batch.key is the key for the model.
+      A function (params, batch) -> mean loss, shape (). batch.x contains the starts of
+      the windows, shape (n,). batch.y is not used. batch.key is the key for the model.
     Example:
       >>> uniform = lambda params, x, key=None: jnp.zeros((*x.shape, 4))
       >>> model, starts = Model(lambda key: None, uniform), jnp.array([0, 1])
@@ -116,20 +119,21 @@ def reader(
     """Build a function that computes `next_token_losses` in slices of windows.
 
     The function accepts any number of windows and computes the losses of slice_size
-    windows at a time. Its computation is therefore compiled only once, and needs the
-    memory of slice_size windows.
+    windows at a time. The computation of a slice is therefore compiled only once, and
+    needs only the memory of slice_size windows.
 
     Args:
       model, tokens, context: As in `next_token_losses`.
       slice_size: Number of windows in a slice. The last slice is padded with copies of
         the last window.
     Returns:
-      A function (params, starts) -> float64 losses, shape (n, context). starts are
+      A function (params, starts) -> float64 losses, shape (n, context). `starts` are
       integers of shape (n,), n >= 1. The function loops in Python and cannot be traced
       by JAX.
     Raises:
-      ValueError: As in `next_token_losses`, or slice_size is not a positive integer. In
-        the function: there are no starts, or a start lies outside 0..N - context - 1.
+      ValueError: As in `next_token_losses`, or slice_size is not a positive integer.
+        The returned function raises ValueError if there are no starts, or if a start
+        lies outside 0..N - context - 1.
     Example:
       >>> uniform = lambda params, x, key=None: jnp.zeros((*x.shape, 4))
       >>> model = Model(lambda key: None, uniform)

@@ -19,10 +19,11 @@ def draw_layer(
 ) -> Params:
     """Draw the initial parameters of one layer.
 
-    Weights consist of `cell.num_blocks` blocks of H columns. Input weights are drawn by
-    `glorot_uniform` with fan-in d and fan-out H. Each block of recurrent weights is an
-    `orthogonal` matrix. Biases are 0, except for the bias of the LSTM's forget gate,
-    which is 1 so that the layer initially remembers.
+    The input weights and the recurrent weights each consist of `cell.num_blocks` blocks
+    of H columns, side by side. Input weights are drawn by `glorot_uniform` with fan-in
+    d and fan-out H. Each block of recurrent weights is an `orthogonal` matrix. Biases
+    are 0, except for the bias of the LSTM's forget gate, the second of four blocks.
+    This bias is 1, so that the layer initially remembers.
 
     Args:
       key: Key for this layer.
@@ -73,14 +74,14 @@ def unroll(
 ) -> Carry:
     """Run one layer over time and return the carry after each step.
 
-    The carry is the state of the layer, and h is its first array. Let W be the input
-    weights, b the bias and U the recurrent weights. One matrix product before the loop
-    computes the input part p = W x + b of all steps. Only the product q = U h is inside
-    the loop.
+    The carry is a tuple of arrays that each step passes to the next step. The first
+    array is the hidden state h. Let W be the input weights, b the bias and U the
+    recurrent weights. One matrix product before the loop computes the input part p =
+    W x + b of all steps. Only the product q = U h is inside the loop.
 
     The derivative is written by hand as a JVP rule. JAX transposes the rule, so forward
-    mode, reverse mode and second derivatives all work. Let h_t be the state after step
-    t = 0, ..., T - 1, and let h_(-1) be the state before the first step. The
+    mode, reverse mode and second derivatives all work. Let h_t be the hidden state
+    after step t = 0, ..., T - 1, and let h_(-1) be h before the first step. The
     differential of the carry after step t is a linear function D_t(dp, dq, dcarry) of
     the differentials of p, of q and of the carry before the step. The function
     `differential` of the `Cell` computes D_t. With dq_t = U dh_(t-1) + dU h_(t-1), the
@@ -90,8 +91,9 @@ def unroll(
 
     Here dp_t contains the differentials of W, x and b. (For the GRU, the differential
     of the recurrent bias is added to dU h_(t-1).) The second term is computed for all
-    steps at once. The transpose of this term gives the gradient of U, which is then one
-    product after the backward loop instead of a sum over steps.
+    steps at once. The transpose of this term gives the gradient of U. One matrix
+    product after the backward loop therefore computes this gradient, instead of a sum
+    over the steps.
 
     Args:
       cell: Cell from `research.models.cells.CELLS`.
@@ -102,7 +104,7 @@ def unroll(
         that is a positive multiple of `window`, dcarry_(t-1) and dh_(t-1) are set to 0.
         None means the full derivative.
     Returns:
-      The carry after each step. Its arrays have a leading axis of length T.
+      The carry after each step: a tuple of arrays of shape (T, n, H).
     References:
       Werbos, Backpropagation through time: what it does and how to do it, Proceedings
       of the IEEE 1990.
@@ -202,9 +204,11 @@ def at_end(
     later: Float[Array, "T n H"],
     length: Int[Array, " n"] | None,
 ) -> Float[Array, "n H"]:
-    """Select one array of the carry at the end of each sequence.
+    """Return one array of a layer's state after the last step of each sequence.
 
-    The carry is the state that one step of a recurrent layer passes to the next.
+    The state of a recurrent layer (the carry) is a tuple of arrays, which each step
+    passes to the next step. The function treats one of these arrays, for n sequences
+    and H hidden units.
 
     Args:
       first: The array before the first step, shape (n, H).
@@ -212,7 +216,7 @@ def at_end(
       length: Number of steps of each sequence, shape (n,). A length of 0 selects
         `first`. None means that all sequences have T steps.
     Returns:
-      The array at the end of each sequence, shape (n, H).
+      The array after the last step of each sequence, shape (n, H).
     Example:
       >>> later = jnp.arange(1.0, 7.0).reshape(3, 2, 1)
       >>> print(at_end(jnp.zeros((2, 1)), later, jnp.array([3, 0])).ravel())

@@ -38,8 +38,8 @@ def save(path: str | Path, params: Params, architecture: Mapping[str, Any]) -> N
     The file contains every array, unchanged to the last bit, under its name, such as
     "dense_1/weights". Every program that reads the safetensors format can read the
     file. The metadata contain the architecture as JSON, and the SHA-256 of names,
-    dtypes, shapes, bytes and architecture. The file gets its name only when it is
-    complete, so it never has partial content.
+    dtypes, shapes, bytes and architecture. The file gets its name only when the file is
+    complete.
 
     Args:
       path: Path of the file. Its folder must exist.
@@ -48,7 +48,7 @@ def save(path: str | Path, params: Params, architecture: Mapping[str, Any]) -> N
         values by name, such as {"model": "mlp", "sizes": [4, 16, 3], "activation":
         "relu"}. Include what is needed to convert data to inputs, such as the mean and
         the standard deviation of the training data, and the names of the classes.
-        `load` compares the architecture with the one that its caller expects.
+        `load` raises an error if its own argument `architecture` is different.
     Raises:
       TypeError: A leaf of params is not an array or has a dtype that the format lacks
         (complex numbers, keys), or JSON cannot store a value of architecture.
@@ -80,17 +80,18 @@ def save(path: str | Path, params: Params, architecture: Mapping[str, Any]) -> N
 def load(path: str | Path, model: Model, architecture: Mapping[str, Any]) -> Params:
     """Load the parameters of a model from a file that `save` wrote.
 
-    Nothing in the file is executed, and no array can be larger than the file. Every
-    difference from the expected model or architecture is an error. For example, a model
-    with another activation would otherwise predict wrong numbers without notice.
+    Nothing in the file is executed, and no array can be larger than the file. If the
+    file differs from the expected model or architecture, an error is raised. Otherwise,
+    for example, a network with relu could get the weights of a network with tanh, and
+    would predict wrong numbers without notice.
 
     Args:
       path: Path of the file.
       model: The model to which the parameters belong. The model determines the
         structure of the result.
-      architecture: The architecture that the caller expects, as in `save`. If only the
-        file is known, `read_architecture` returns the architecture to build a model
-        from.
+      architecture: The architecture that the caller expects, as in `save`. If you do
+        not know the architecture, call `read_architecture`, and build the model from
+        the result.
     Returns:
       The parameters: JAX arrays in the structure of `model.init`, with every bit as it
       was saved.
@@ -131,9 +132,9 @@ def read_architecture(path: str | Path) -> dict[str, Any]:
     Args:
       path: Path of the file.
     Returns:
-      The architecture. Tuples are lists, because JSON has no tuples.
+      The architecture. Tuples have become lists, because JSON has no tuples.
     Raises:
-      ValueError: The file is truncated, damaged, or was not written by `save`.
+      ValueError: The file is truncated or damaged, or was not written by `save`.
       OSError: The file cannot be read.
     Example:
       >>> import tempfile
@@ -185,8 +186,8 @@ def params_from(
     Returns:
       The parameters: JAX arrays in the structure of `model.init`.
     Raises:
-      ValueError: An array is missing, is not one of the model's, or has another shape
-        or dtype than in the model.
+      ValueError: An array of the model is missing, the model has no array with a given
+        name, or an array has another shape or dtype than in the model.
       TypeError: A value of `arrays` is not an array.
     Example:
       >>> from research import models

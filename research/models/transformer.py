@@ -95,10 +95,10 @@ def transformer_decoder(
     Weights are drawn from N(0, 0.02²), as in GPT-2, with two exceptions. First, in each
     block the output of the attention and the output of the network are added to x. The
     last matrix of each of these two parts is drawn with the standard deviation 0.02 /
-    sqrt(2 num_layers), so that the initial size of the sum hardly depends on
-    num_layers. Second, with sinusoidal positions, E is drawn from N(0, 1 / width), and
-    x = sqrt(width) E[tokens] + P (Vaswani et al., section 3.4). Both terms are then of
-    order one. Tied logits have no factor sqrt(width). Biases start at 0.
+    sqrt(2 num_layers), so that the initial size of x after the last block hardly
+    depends on num_layers. Second, with sinusoidal positions, E is drawn from N(0, 1 /
+    width), and x = sqrt(width) E[tokens] + P (Vaswani et al., section 3.4). Both terms
+    are then of order one. Tied logits have no factor sqrt(width). Biases start at 0.
 
     Dropout acts on E[tokens] + P, and in each block on the outputs of the attention and
     of the network. Dropout does not act on the attention weights.
@@ -129,10 +129,10 @@ def transformer_decoder(
         the activation φ and an elementwise product (biases are left out here). With the
         activation "silu" this is SwiGLU.
       num_key_value_heads: Number of key heads and of value heads, a divisor of
-        num_heads (grouped-query attention). None means num_heads, 1 means multi-query
+        num_heads (grouped-query attention). None means num_heads. 1 means multi-query
         attention.
       bias: Whether the layers of the blocks and the layer normalisations have a bias.
-        The output layer never has one.
+        The output layer never has a bias.
       query_key_normalisation: Whether each query and key of a head is normalised by
         `rms_normalisation` with a learned scale. Rotary positions rotate the normalised
         queries and keys.
@@ -148,12 +148,13 @@ def transformer_decoder(
       padding. The logits of the padding have no meaning.
     Raises:
       ValueError: A count is not a positive integer, the width is not divisible by
-        num_heads, num_heads is not divisible by num_key_value_heads, a head of rotary
-        positions has an odd size, dropout is not in [0, 1), logit_softcap or
-        rotary_base is not positive, or a name is unknown. In apply: T is not in
-        1..context, a length is not in 1..T, or a token is not in 0..V - 1. Under jit,
-        lengths and tokens are not checked.
-      TypeError: dtype is not floating. In apply: the tokens are not integers.
+        num_heads, num_heads is not divisible by num_key_value_heads, width / num_heads
+        is odd with rotary positions, dropout is not in [0, 1), logit_softcap or
+        rotary_base is not positive, or a name is unknown. The apply of the model raises
+        ValueError if T is not in 1..context, a length is not in 1..T, or a token is not
+        in 0..V - 1. Under jit, lengths and tokens are not checked.
+      TypeError: dtype is not floating. The apply of the model raises TypeError if the
+        tokens are not integers.
     References:
       Vaswani et al., Attention is all you need, NeurIPS 2017.
       Radford et al., Language models are unsupervised multitask learners, 2019, section
@@ -239,11 +240,12 @@ def transformer_encoder(
     """Build a Transformer classifier of token sequences.
 
     The architecture is the same as in `transformer_decoder`, except for two
-    differences. There is no causal mask: each position attends to all positions of its
-    sequence. The logits are computed from a mean: let x_t be the vector at position t
-    after the last block (and, if order is "pre", after the last normalisation). The
-    logits are mean_t(x_t) W_output + b_output, with the mean over all positions of the
-    sequence, and the weights W_output and the bias b_output of the output layer.
+    differences. First, there is no causal mask: each position attends to all positions
+    of its sequence. Second, each sequence has one vector of logits, mean_t(x_t)
+    W_output + b_output. Here x_t is the vector at position t after the last block (and,
+    if order is "pre", after the last normalisation), and the mean is taken over all
+    positions of the sequence. W_output and b_output are the weights and the bias of the
+    output layer.
 
     Args:
       vocabulary_size, context, width, num_layers, num_heads, hidden, positions, order,

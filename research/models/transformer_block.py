@@ -56,17 +56,18 @@ def block(
     "silu" this is SwiGLU.
 
     Args:
-      params: {"normalisation_1": {"scale", "bias"}, "attention": as in `attention`,
-        "normalisation_2", "dense_1": {"weights": (width, hidden), "bias"}, "dense_2":
-        {"weights": (hidden, width), "bias"}}. W_1 and b_1 are "dense_1", and W_2 and
-        b_2 are "dense_2". "gate", if present, contains W_gate and b_gate and has the
-        shapes of "dense_1". A missing bias means 0.
+      params: {"normalisation_1": {"scale": (width,), "bias": (width,)}, "attention": as
+        in `attention`, "normalisation_2": as "normalisation_1", "dense_1": {"weights":
+        (width, hidden), "bias": (hidden,)}, "dense_2": {"weights": (hidden, width),
+        "bias": (width,)}}. "dense_1" contains W_1 and b_1, and "dense_2" contains W_2
+        and b_2. An optional entry "gate" contains W_gate and b_gate, with the shapes of
+        "dense_1". A missing bias means 0.
       x: Inputs, shape (..., T, width).
       mask, num_heads, num_key_value_heads, angles: As in `attention`.
       order: Order of normalisation and sublayer, "pre" or "post".
       activation: Name of the activation, a key of `ACTIVATIONS`, or a function.
-      normalisation: "layer" for `layer_normalisation` (with a bias of 0 if it is
-        missing), or "rms" for `rms_normalisation`.
+      normalisation: "layer" for `layer_normalisation`, or "rms" for
+        `rms_normalisation`.
       dropout_rate: Dropout rate of the outputs of the two sublayers.
       key: Key for dropout in this block and step. None means no dropout.
     Returns:
@@ -155,8 +156,8 @@ def init_block(
 
     width, hidden, num_layers, dtype, normalisation, gated and bias are as in
     `transformer_decoder`. num_key_value is the number of columns of all keys and values
-    together. None means 2 width. If head_size is given, queries and keys are
-    normalised, with scales of shape (head_size,).
+    together. None means 2 * width. If head_size is given, the params also contain
+    scales of shape (head_size,), by which `attention` normalises queries and keys.
     """
     residual = SCALE / np.sqrt(2 * num_layers).item()
     num_key_value = 2 * width if num_key_value is None else num_key_value
@@ -190,10 +191,10 @@ def init_block(
 def init_normalisation(
     width: int, dtype: DTypeLike | None, *, bias: bool = True
 ) -> Params:
-    """Return the initial params of a normalisation: scale 1, and bias 0 if it has one.
+    """Return the initial params of a normalisation: scale 1 and bias 0.
 
-    Both arrays have shape (width,). If `bias` is False, there is no bias. dtype=None
-    means JAX's default.
+    Both arrays have shape (width,). If `bias` is False, the params contain no bias.
+    dtype=None means JAX's default.
     """
     chosen = jnp.result_type(float) if dtype is None else dtype
     scale = {"scale": jnp.ones(width, dtype=chosen)}

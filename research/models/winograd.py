@@ -27,9 +27,10 @@ def winograd(
 
     for a tile d, a filter g and the `matrices` Bᵀ, G and Aᵀ. For each of the 36 entries
     of the elementwise product ⊙, one matrix product (tiles, C_in) x (C_in, C_out)
-    treats all tiles and channels. So 16 outputs need 36 multiplications for each input
-    channel instead of 144. Y is linear in d and in g, so derivatives of any order, in
-    forward and reverse mode, consist of the same kind of products.
+    treats all tiles and channels. So the 16 outputs of a tile need 36 multiplications
+    for each pair of an input and an output channel, instead of 144. Y is linear in d
+    and in g, so derivatives of any order, in forward and reverse mode, consist of the
+    same kind of products.
 
     The rounding errors of the outputs and the gradients are about two to four times
     those of the direct sum over the pixels of the filter.
@@ -80,16 +81,18 @@ def matrices() -> tuple[
 ]:
     """Return the matrices Bᵀ (6, 6), G (6, 3) and Aᵀ (4, 6) of Winograd's algorithm.
 
-    For d of 6 numbers and g of 3 numbers, Aᵀ ((G g) ⊙ (Bᵀ d)) is the correlation y_i =
-    Σ_j d_{i+j} g_j, with i = 0, ..., 3 and j = 0, 1, 2. The product ⊙ is elementwise.
-    The matrices come from the Toom-Cook algorithm. It finds the product of two
-    polynomials from their values at interpolation points.
+    For inputs d of 6 numbers and a filter g of 3 numbers (taps), the outputs Aᵀ ((G g)
+    ⊙ (Bᵀ d)) are the correlation y_i = Σ_j d_{i+j} g_j, with i = 0, ..., 3 and j = 0,
+    1, 2. The product ⊙ is elementwise. The matrices come from the Toom-Cook algorithm,
+    which finds the product of two polynomials from their values at interpolation
+    points.
 
-    Let the points be p_0, ..., p_4 and ∞. For k = 0, ..., 4, Aᵀ[i, k] = p_k^i and G[k,
-    j] = p_k^j / Π_{l≠k} (p_k - p_l). Row k of Bᵀ has the coefficients of Π_{l≠k} (x -
-    p_l), the lowest power first, and then a 0. The point ∞ gives the last column of Aᵀ,
-    the last row of G and the last row of Bᵀ. The first two of these are 0 except for a
-    1 as their last entry. The last row of Bᵀ has the coefficients of Π_l (x - p_l).
+    The points are p_0, ..., p_4 = 0, 0.75, -0.75, 1.5, -1.5, and ∞. For k = 0, ..., 4,
+    Aᵀ[i, k] = p_k^i and G[k, j] = p_k^j / Π_{l≠k} (p_k - p_l). Row k of Bᵀ contains the
+    coefficients of the polynomial Π_{l≠k} (x - p_l) in x, the lowest power first, and
+    then a 0. The point ∞ gives the last column of Aᵀ and the last rows of G and Bᵀ. The
+    last column of Aᵀ and the last row of G are 0, except for a 1 as their last entry.
+    The last row of Bᵀ contains the coefficients of Π_l (x - p_l).
 
     Example:
       >>> of_inputs, of_taps, of_outputs = matrices()

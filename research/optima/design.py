@@ -36,11 +36,11 @@ def pivoted_qr(
 
     Returns:
       Four arrays: Q of shape (n, p), R of shape (p, p), the order of the columns and
-      the norms of the columns, both of shape (p,). They satisfy Q R = (matrix /
+      the norms of the columns, both of shape (p,). The arrays satisfy Q R = (matrix /
       norms)[:, order].
     Raises:
       ValueError: A column is a linear combination of the others, up to rounding errors.
-        The message lists such columns by their numbers in x.
+        The message lists the numbers of such columns in x, counted from 0.
     """
     scale = np.linalg.norm(matrix, axis=0)
     scale[scale == 0] = 1.0
@@ -108,8 +108,8 @@ def checked(
 def checked_labels(y: Float[np.ndarray, "n"], num_classes: int) -> Int[np.ndarray, "n"]:
     """Return y as integers, or raise ValueError if the labels are not 0..num_classes-1.
 
-    Each of these labels must occur in y, and no other label. num_classes must be at
-    least 2.
+    Each of these labels must occur in y. No other label may occur. num_classes must be
+    at least 2.
     """
     check_count("num_classes", num_classes, 2)
     found = np.unique(y)

@@ -87,7 +87,8 @@ def open_zip(data: bytes) -> zipfile.ZipFile:
 
     Raises:
       ValueError: The archive has more than 100,000 members.
-      Exception: The archive is damaged. `STUMBLES` lists the possible classes.
+      Exception: The archive is damaged. The tuple `STUMBLES` of this module contains
+        the possible classes of the exception.
     """
     if data.count(b"PK\x01\x02") > MOST_MEMBERS:
         raise ValueError(f"it has more than {MOST_MEMBERS:,} members")
@@ -99,12 +100,13 @@ def read_npy(data: bytes, what: str) -> np.ndarray:
 
     `data` is the content of the file, and `what` names the array in error messages.
 
-    Before memory for the array is allocated, the size in the header is compared with
-    the size of the file.
+    The header of the file contains the shape and the dtype of the array. Before memory
+    for the array is allocated, the size of the file is compared with the size that
+    follows from the header.
 
     Raises:
       ValueError: The bytes are not a .npy file, contain Python objects, or do not have
-        the size in the header. The message begins with `what`.
+        the size that follows from the header. The message begins with `what`.
     """
     shape, fortran, dtype, start = read_npy_head(data, len(data), what)
     array = (
@@ -167,11 +169,15 @@ def read_npy_head(
 
 
 def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) -> bytes:
-    """Read a member of an archive, up to the size listed in the archive's directory.
+    """Read a member of an archive.
+
+    The directory of the archive lists the size of the member. The function reads no
+    more bytes than this size.
 
     Raises:
-      ValueError: The member is larger than `most` bytes.
-      Exception: The member is damaged. `STUMBLES` lists the possible classes.
+      ValueError: The size is larger than `most` bytes.
+      Exception: The member is damaged. The tuple `STUMBLES` of this module contains the
+        possible classes of the exception.
     """
     if member.file_size > most:
         raise ValueError(

@@ -115,7 +115,8 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
 
     Args:
       there, here: Environments, from `environment` or from the manifest of a run. If
-        the manifest of an older version lacks an entry, its value counts as unknown.
+        an entry is missing, as in manifests of older versions, its value counts as
+        unknown.
     Returns:
       One text for each difference, the most likely cause first. The list is empty if
       the two environments should give the same bits. Differences that do not change the
@@ -212,8 +213,8 @@ def code_digest(files: Sequence[str | Path] = ()) -> str:
     """Return the SHA-256 of this package's Python files and of the given files.
 
     The digest also depends on the path of each package file inside the package, and on
-    the name of each given file. It does not depend on whether lines end as on Windows
-    or as on Unix.
+    the name of each given file. The line endings of Windows and Unix give the same
+    digest.
     """
     check_sequence("files", files, "paths", (str, Path))
     digest = hashlib.sha256()

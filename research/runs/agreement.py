@@ -45,12 +45,12 @@ class Agreement(NamedTuple):
         not compared.
       rounded: Differences between values that agree to the printed digits. They are as
         small as rounding errors.
-      within: Larger differences that count as agreement: the intervals of the two
-        estimates overlap, or both values lie within limits that the experiment states.
-        `hold` defines these kinds of agreement.
-      chosen: Differences between values that are reported but not judged, because they
-        depend on single trainings or on what is installed. The experiment declares
-        these values.
+      within: Larger differences that count as agreement. Either the intervals of the
+        two estimates overlap, or both values lie within limits that the experiment
+        states. `hold` defines these kinds of agreement.
+      chosen: Differences that are reported but not judged. The experiment declares
+        which values are not judged, because these values depend on single trainings or
+        on what is installed.
       other_values: Differences between values that do not agree.
       hashes: Number of compared hashes of arrays.
       other_hashes: Names of the hashes that differ.
@@ -102,9 +102,10 @@ def hold_against(
     Args:
       reference: Reference, from `read_reference`.
       path: Folder of the run.
-      varies: Values that are not reproducible, as a dict from the name of a column or
-        of a number to the ends between which the value must lie. None instead of the
-        ends means that the value is reported but not judged. See `hold`.
+      varies: Values that are not reproducible. The dict maps the name of a column or of
+        a number to the limits (low, high) between which the values must lie. None
+        instead of limits means that a difference is reported but not judged. See
+        `hold`.
       left_out: Names of the data that were missing in the run.
     Raises:
       ValueError: The run is not finished, or has no table.
@@ -126,31 +127,33 @@ def hold(
     varies: Mapping[str, Sequence[float] | None] | None = None,
     left_out: Sequence[str] = (),
 ) -> Agreement:
-    """Compare the reference values of two runs of the same config.
+    """Compare the references of two runs of the same config.
 
     Two floats agree to the printed digits if their difference is as small as a rounding
     error: at most 1e-6 times the larger absolute value of the two, or at most 64 ε s.
     Here ε = 2^-52 is the relative spacing of float64 numbers, and s is the largest
-    absolute value in their column or list, but at least 1. Texts with a number, such as
-    "1.893 [1.880, 1.906]", agree in the same way if their numbers are that close and
-    their intervals are equal.
+    absolute value in the column or list of the floats, but at least 1. The same limits
+    hold for the numbers in two texts, such as "1.893 [1.880, 1.906]". If the texts
+    contain intervals, the two intervals must be equal.
 
     An estimate is a number with an interval (`read_entries`). Two estimates agree
     within the interval if their intervals overlap. If only one of the two numbers has
-    an interval, the other number must lie in this interval. The ends of intervals are
-    not compared with each other: they agree if the estimates do. All other values must
-    be equal.
+    an interval, the other number must lie in this interval. If the ends of an interval
+    are separate entries, they agree if the estimates agree. All other values must be
+    equal.
 
     Args:
       reference, here: References of the two runs, from `reference_of`.
       varies: Values that depend on single trainings, on a choice that the run made
-        after single trainings, or on what is installed. The dict maps a name of a
-        column or of a number to a pair of ends, or to None. Such an entry is used for
-        two values of which at least one has no interval. They then agree if each of
-        them lies between the ends. With None instead of ends, the difference is
-        reported but not judged.
-      left_out: Names of the data that were missing in the run. If there are any, the
-        values and hashes that exist only in the reference are not compared.
+        after single trainings, or on what is installed. The dict maps the name of a
+        column or of a number to limits (low, high), or to None. With limits, two
+        different values agree if both lie between the limits. With None, a difference
+        is reported but not judged. If both values have an interval, `varies` has no
+        effect.
+      left_out: Names of the data that were missing in the run. If there are any names,
+        the values and hashes that exist only in the reference are not compared.
+    Returns:
+      The agreement, with all differences.
     """
     for name, given in (("reference", reference), ("here", here)):
         _check_reference(name, given)
@@ -202,10 +205,10 @@ def hold(
 
 
 def agreement_verdict(agreement: Agreement) -> str:
-    """Describe an agreement in a few sentences. The first words give its kind.
+    """Describe the result of a comparison with a reference in a few sentences.
 
-    The kinds are "Bit-identical", "The same printed digits", "Agrees within the
-    interval" and "Does not agree".
+    The text begins with "Bit-identical", "The same printed digits", "Agrees within the
+    interval" or "Does not agree".
     """
     check_instance(
         "agreement", agreement, Agreement, "It is the result of hold_against."

@@ -102,9 +102,9 @@ def pack(run: str | Path, target: str | Path) -> Path:
 def unpack(archive: str | Path, folder: str | Path) -> Path:
     """Unpack an archive, written by `pack`, into a run folder.
 
-    The report is left out, because its author may have written anything into it, which
-    a browser would show. Make a new report from the numbers with
-    `research.report.write_report`.
+    The report in the archive is not unpacked. The author of the archive may have
+    written anything into this report, and a browser would show it. Make a new report
+    from the numbers with `research.report.write_report`.
 
     Args:
       archive: Path of the .zip file. Before anything is written, the file is checked as

@@ -50,16 +50,18 @@ def checkpoints_in(
     last and contains a digest of the arrays and the values, so an interrupted save is
     recognised and ignored. Each save gets the next number, and the previous save is
     kept. If the last save is damaged, `load` returns the previous save and gives a
-    warning. When the checkpoint "x" is saved, the checkpoints of its parts, "x/...",
-    are deleted.
+    warning. A checkpoint "x/y" is a part of the checkpoint "x". When "x" is saved, all
+    parts of "x" are deleted.
 
     Args:
       folder: Folder of all checkpoints. The first save creates the folder.
-      seconds_between: Seconds from the last save of any checkpoint until the next save
-        is due, or 20 times the duration of the last save if this is longer.
+      seconds_between: Number of seconds after which the next save is due. The seconds
+        count from the last save of any checkpoint, or from the call of this function if
+        nothing was saved. If 20 times the duration of the last save is longer, this
+        time is used instead.
     Returns:
-      Function name -> Checkpoint. A name may contain any characters. The name of a part
-      is the name of the whole, then "/", then its own name.
+      Function name -> Checkpoint. A name may contain any characters. The character "/"
+      separates the name of a part from the name of the whole.
     Example:
       >>> import tempfile
       >>> import numpy as np
@@ -113,8 +115,8 @@ def remembered(
       checkpoints: Checkpoints in which the result is saved.
       name: Name of the checkpoint of the result.
       compute: Function (checkpoints) -> Saved. Its argument is a function from the name
-        of a part of the result to the Checkpoint of this part. These checkpoints are
-        deleted when the whole result is saved.
+        of a part of the result to the Checkpoint of this part. The checkpoints of the
+        parts are deleted when the whole result is saved.
     Returns:
       The result.
     Example:

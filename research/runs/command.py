@@ -23,8 +23,8 @@ def command_line(experiment: str, config: Any, program: str = "") -> str:
       config: Dataclass or mapping. A mapping has no defaults, so all its fields are
         written. The values are numbers, strings, None, booleans, or tuples and lists of
         these.
-      program: Command that starts the experiment. "" means `python` with the
-        experiment's file.
+      program: Command that starts the experiment. "" means `python` with the file
+        experiments/<experiment>.py.
     Raises:
       TypeError: `config` is neither an instance of a dataclass nor a mapping.
     Example:

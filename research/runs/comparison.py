@@ -43,8 +43,8 @@ class Comparison(NamedTuple):
     Attributes:
       arrays, numbers: How many arrays and how many numbers were compared. Times are not
         compared.
-      other_arrays, other_numbers: For each array or number that differs, its largest
-        difference.
+      other_arrays, other_numbers: The largest difference of each array that differs,
+        and the difference of each number that differs.
       causes: Differences between the two environments, the most likely cause first.
     """
 
@@ -183,7 +183,7 @@ def likely_cause(causes: Sequence[str]) -> str:
 
 
 def number_difference(path: str, there: Any, here: Any) -> Difference | None:
-    """Compare two JSON values at one place; return None if they are equal.
+    """Return the difference of two JSON values at one place, or None if they are equal.
 
     `path` is the name of the place. 1, 1.0 and True are different values. NaN equals
     NaN.

@@ -137,11 +137,12 @@ def open_run(
     """Open the run folder of a config, and create it if it does not exist.
 
     If the folder has a complete result, the folder is left unchanged, and the returned
-    run is finished. If the folder has checkpoints, the run continues from them,
-    provided that code, versions, processor and settings are the same as before: the
-    bits of the result depend on these. Otherwise the checkpoints are deleted with a
-    warning. Without a result and without usable checkpoints, the run starts from the
-    beginning. With `fresh`, an earlier result stays until `finish` replaces it.
+    run is finished. If the folder has checkpoints, the run continues from them. This
+    requires that code, versions, processor and settings are the same as before, because
+    the bits of the result depend on them. If they differ, the checkpoints are deleted
+    with a warning. Without a result and without usable checkpoints, the run starts from
+    the beginning. With `fresh`, the files of an earlier result stay in the folder until
+    `finish` replaces them, but they do not count as a result any more.
 
     The manifest lists the devices, so this function starts JAX's backend. Call
     `backend.configure` before this function.
@@ -261,8 +262,8 @@ def finish(run: Run, result: Result, **facts: Any) -> Run:
     file, and a .csv file with the metrics of its steps. It then writes arrays.npz,
     result.json, and the manifest. The manifest contains the digests of arrays.npz and
     result.json, and the status "finished". If the function is interrupted before it has
-    written the manifest, the run remains unfinished, and each of these files is either
-    complete or missing. Checkpoints are deleted at the end.
+    written the manifest, the run remains unfinished, and no file is incomplete.
+    Checkpoints are deleted at the end.
 
     Args:
       run: An open run.
@@ -354,8 +355,8 @@ def close(run: Run) -> None:
 def load_result(path: str | Path) -> Result:
     """Load the result of a finished run, without its models.
 
-    The arrays have the bits that were saved. In tables and numbers, NumPy scalars have
-    become Python scalars, and in numbers, tuples have become lists.
+    The arrays have the bits that were saved. NumPy scalars in tables and numbers have
+    become Python scalars. Tuples in numbers have become lists.
 
     Args:
       path: Run folder.

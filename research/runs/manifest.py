@@ -35,8 +35,9 @@ SHAPE = ORIGIN | {"experiment": str, "id": str, "status": str, "digests?": {str:
 def read_manifest(path: str | Path) -> dict[str, Any]:
     """Read the manifest of a run folder.
 
-    The manifest, manifest.json, has the experiment, the id, the config, the environment
-    and the status of the run, and the command that reproduces it.
+    The manifest is the file manifest.json. It contains the experiment, the id, the
+    config, the environment and the status of the run, and the command that reproduces
+    the run.
 
     Raises:
       ValueError: The manifest is missing, cannot be read, or is not a manifest of a

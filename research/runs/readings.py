@@ -20,10 +20,10 @@ class Entry(NamedTuple):
       name: Name of the column or of the number.
       scale: Largest finite absolute value in the column or list of the entry, but at
         least 1.
-      interval: Pair (low, high) if the entry is an estimate with an interval. None
-        otherwise.
-      of: If the entry is an end of an interval, the place of the estimate that has this
-        interval, such as "row 2, loss". None otherwise.
+      interval: Pair (low, high) if the entry is an estimate with an interval. Otherwise
+        None.
+      of: Place of an estimate, such as "row 2, loss", if the entry is an end of the
+        interval of this estimate. Otherwise None.
     """
 
     value: Any
@@ -42,13 +42,15 @@ def read_entries(reference: Mapping[str, Any]) -> dict[str, Entry]:
     contains "seconds" are left out.
 
     In the table, the interval of an estimate can be in the same entry ("84 % [81, 86]")
-    or in the next entry ("1.571 to 1.600"). It can also be in the next two entries, if
-    their headings end in "low" and "high". The interval of a number is the one that the
-    reference lists for the number under `intervals`. If the reference lists none, a
-    float gets the interval of an estimate in the table that shows the same number: the
-    float, rounded to the digits of the estimate, equals the estimate. If several
-    estimates do, the float gets the narrowest of their intervals. Estimates in percent
-    are left out.
+    or in the next entry ("1.571 to 1.600"). The interval can also be in the next two
+    entries, if their headings end in "low" and "high".
+
+    A number that is not in the table has the interval that the reference lists for this
+    number under `intervals`. If no interval is listed and the number is a float without
+    an integer value, the number is compared with the estimates in the table. If the
+    number, rounded to the digits of an estimate, equals the estimate, the number gets
+    the interval of this estimate. If several estimates equal the rounded number, the
+    number gets the narrowest of their intervals. Estimates in percent are not compared.
 
     Args:
       reference: Reference, from `reference_of` or `read_reference`.
@@ -70,7 +72,8 @@ def read_entries(reference: Mapping[str, Any]) -> dict[str, Entry]:
 def as_number(value: Any) -> float | None:
     """Return the number in a table entry, or None if the entry is not a number.
 
-    The entry is a number or a text: "84 % [81, 86]" gives 84. A bool is not a number.
+    In a text, only a percent sign and an interval may follow the number: "84 % [81,
+    86]" gives 84, and "7 of 9" gives None. A bool is not a number.
 
     Example:
       >>> [

@@ -34,9 +34,9 @@ SHAPE = {
 def keep(path: str | Path, folder: str | Path) -> Path:
     """Write the reference of a run to <folder>/<experiment>.json.
 
-    A reference is a small file with the main results of a run, with which later runs
-    are compared. `reference_of` describes its contents. `experiment` is the name of the
-    experiment.
+    A reference is a small file with the main results of a run. Later runs are compared
+    with the reference. `reference_of` describes the contents of the file. `experiment`
+    is the name of the experiment.
 
     Args:
       path: Folder of a finished run.
@@ -63,21 +63,23 @@ def keep(path: str | Path, folder: str | Path) -> Path:
 
 
 def reference_of(path: str | Path) -> dict[str, Any]:
-    """Return the reference of a finished run, as a dict. `keep` writes it to a file.
+    """Return the reference of a finished run, as a dict.
 
-    A reference contains what later runs are compared with. It has the main entries of
-    the manifest, and the answer and first table of the result. Floats in the table are
-    rounded to four significant digits. From the result's `numbers`, only single
-    numbers, strings, None, and lists of at most 20 numbers or strings are kept. If
-    `numbers` has an entry `intervals`, the reference contains this dict, which maps the
-    name of a number to its interval (low, high). Arrays whose names are equal up to the
-    last "/" were computed by the same program. They get one common hash of 16
-    hexadecimal digits. Arrays with "seconds" in their name are times, which are not
+    Later runs are compared with the reference, which `keep` writes to a file. The
+    reference has the main entries of the manifest, and the answer and the first table
+    of the result. Floats in the table are rounded to four significant digits. From the
+    result's `numbers`, only single numbers, strings, None, and lists of at most 20
+    numbers or strings are kept. If `numbers` has an entry `intervals`, the reference
+    contains this dict, which maps the name of a number to its interval (low, high).
+
+    The reference contains hashes of 16 hexadecimal digits instead of the arrays. Arrays
+    whose names are equal up to the last "/" were computed by the same program, and have
+    one common hash. Arrays with "seconds" in their name are times, which are not
     hashed.
 
     Raises:
-      ValueError: The run is not finished, its result has no table, or its manifest has
-        no entry command or facts.
+      ValueError: The run is not finished, its result has no table, or its manifest
+        lacks the entry `command` or the entry `facts`.
     """
     manifest, result = read_manifest(path), load_result(path)
     check_origin(manifest, path)
@@ -109,9 +111,9 @@ def reference_of(path: str | Path) -> dict[str, Any]:
 
 
 def read_reference(file: str | Path) -> dict[str, Any]:
-    """Read the stored result of a run, with which later runs are compared.
+    """Read a reference from a file that `keep` wrote.
 
-    `keep` wrote the file. The dict is like that of `reference_of`.
+    The result is a dict with the entries that `reference_of` describes.
 
     Raises:
       ValueError: The file cannot be read, or is not a reference.

@@ -72,10 +72,12 @@ class TrainedModel(NamedTuple):
       params: Parameters, a pytree of arrays.
       architecture: All settings that are needed to build the model and its inputs, as
         JSON values by name (see `research.models.save`).
-      steps: Metrics of every step: arrays by name, each of shape (num_epochs,
-        num_batches), for `write_step_metrics`; empty if unknown.
+      steps: Metrics of every step, for `write_step_metrics`: arrays by name, each of
+        shape (num_epochs, num_batches). The mapping is empty if the metrics are
+        unknown.
       evaluations: Evaluations before the first and after every epoch: arrays by name,
-        each of shape (num_epochs + 1,); empty if there are none.
+        each of shape (num_epochs + 1,). The mapping is empty if there are no
+        evaluations.
     """
 
     params: Params

@@ -22,13 +22,13 @@ def write_step_metrics(
 ) -> None:
     """Write the metrics of every step of a training as CSV or as JSON lines.
 
-    Each row describes the parameters after `step` steps and `epoch` finished epochs.
+    Each row belongs to the parameters after `step` steps and `epoch` finished epochs.
     The row has the metrics in `steps`, such as the loss, of the step that starts from
     these parameters. The first row of each epoch also has the evaluations of these
-    parameters. If there are evaluations, a last row, after all steps, has no other
-    metrics. If a value was not measured, its field in a .csv file is empty, and its
-    name is missing in a .jsonl file. NaN is written as {"$float": "nan"} in a .jsonl
-    file, because JSON has no NaN.
+    parameters. If there are evaluations, the last row belongs to the final parameters
+    and has only evaluations. If a value was not measured, its field in a .csv file is
+    empty, and its name is missing in a .jsonl file. NaN is written as {"$float": "nan"}
+    in a .jsonl file, because JSON has no NaN.
 
     Args:
       path: Path of the file, which ends in .csv or .jsonl.

@@ -62,7 +62,8 @@ def count(t: Num[ArrayLike, "*shape"]) -> Num[Array, "*shape"]:
 def is_before(t: Num[Array, "*shape"], boundary: Integer) -> Bool[Array, "*shape"]:
     """Return whether the step count t is below a boundary, for each entry of t.
 
-    The result is True if the boundary is too large for the integer dtype of t.
+    If the boundary is too large for the integer dtype of t, every count is below the
+    boundary, and the result is True.
     """
     return (
         jnp.ones_like(t, bool) if _is_beyond(t, boundary) else t < _beside(t, boundary)

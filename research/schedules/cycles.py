@@ -22,16 +22,17 @@ def one_cycle(
     η_t = η_T + ½ (peak - η_T) · (1 + cos(π (t - p) / (T - p))) for p <= t < T,
     η_t = η_T from T on.
 
-    Here T = num_steps, φ = warmup_fraction, the peak is at p = φ T, η_0 = peak /
-    initial_divisor and η_T = η_0 / final_divisor.
+    Here T = num_steps and φ = warmup_fraction. The peak is at step p = φ T. The first
+    rate is η_0 = peak / initial_divisor, and the last rate is η_T = η_0 /
+    final_divisor.
 
     In the paper, the rate rises and falls along straight lines, and momentum is lowered
     while the rate rises. For straight lines, `join` a `linear_warmup` and a
     `polynomial`. The cosines and the default values are those of fastai, optax and
     PyTorch. optax.cosine_onecycle_schedule(T, peak, φ, ...) is the same schedule,
-    except that it rounds p down to an integer. PyTorch's OneCycleLR(total_steps=N,
-    pct_start=c) reaches its final rate at its last step, N - 1. It equals this schedule
-    with num_steps = N - 1 and φ = (c N - 1) / (N - 1).
+    except that optax rounds p down to an integer. PyTorch's OneCycleLR(total_steps=N,
+    pct_start=c) reaches its final rate at its last step, N - 1. OneCycleLR equals the
+    schedule here with num_steps = N - 1 and φ = (c N - 1) / (N - 1).
 
     Args:
       peak: Highest rate, at least 0.
@@ -93,10 +94,10 @@ def warm_restarts(
     to `initial` at step s_i, and approaches `final` towards the end of the period.
 
     PyTorch's CosineAnnealingWarmRestarts(T_0, T_mult=m, eta_min=final) is the same
-    schedule. If PyTorch's method `step` gets an epoch, it computes i from a logarithm.
-    Because of a rounding error, this i is too small at the fifth restart for T_0 = m =
-    3. The schedule here corrects such errors. In optax.sgdr_schedule, the user lists
-    all periods one by one.
+    schedule. If PyTorch's method `step` gets an epoch, the method computes i from a
+    logarithm. Because of a rounding error, this i is too small at the fifth restart for
+    T_0 = m = 3. The schedule here corrects such errors. In optax.sgdr_schedule, the
+    user lists all periods one by one.
 
     Args:
       initial: Rate at the start of each period, at least 0.

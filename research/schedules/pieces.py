@@ -48,9 +48,9 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
     b_1, b_2, ... are the boundaries. The last schedule has no end.
 
     optax.join_schedules also evaluates the later schedules at negative counts, where
-    for example √t is NaN. Its rate does not contain this NaN, but the derivatives of
-    its rate may, and with jax_debug_nans an error is raised. The function here
-    evaluates no schedule at a negative count.
+    for example √t is NaN. The rate of optax does not contain this NaN, but the
+    derivatives of this rate may be NaN, and with jax_debug_nans an error is raised. The
+    function here evaluates no schedule at a negative count.
 
     Args:
       schedules: Sequence of k schedules, from this library or from optax.
@@ -104,9 +104,10 @@ def piecewise(
 
     With the boundaries b_1, ..., b_k and the values v_1, ..., v_k,
     optax.piecewise_constant_schedule(initial, {b_1: v_1 / initial, b_2: v_2 / v_1,
-    ...}) is the same schedule. The function in optax takes factors instead of rates, so
-    a rate of 0 cannot rise again. Both schedules apply the new rate from the boundary
-    on. Keras' PiecewiseConstantDecay applies the new rate one step later.
+    ...}) is the same schedule. The function in optax takes factors instead of rates. In
+    optax, a rate of 0 therefore stays 0, because each later rate is a multiple of the
+    rate before. Both schedules apply the new rate from the boundary on. Keras'
+    PiecewiseConstantDecay applies the new rate one step later.
 
     Args:
       initial: Rate before the first boundary, at least 0.

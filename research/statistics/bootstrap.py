@@ -28,19 +28,19 @@ LEAST_RESAMPLES = 100  # With fewer, the 2.5 % tails hold hardly any replicate.
 
 
 class Replicates(NamedTuple):
-    """Bootstrap replicates of an estimate, which compares two rules.
+    """Bootstrap replicates of an estimate that compares two rules.
 
-    The estimate is, for example, the log ratio of their costs. A trial is a choice of
-    hyper-parameters. It is chosen on tuning seeds, and its cost is reported on
-    reporting seeds.
+    The estimate is, for example, the log ratio of the costs of the two rules. A trial
+    is a choice of hyper-parameters. For each rule, one trial is chosen on the tuning
+    seeds, and the cost of this trial is reported on the reporting seeds.
 
     Attributes:
       choice: Estimate for each resample of the tuning seeds, shape (..., resamples).
-        The trials are chosen on the resampled tuning seeds; their costs are those on
-        the original reporting seeds. The dots stand for the shape of the estimates,
-        which is () for a single one.
+        The trials are chosen again on the resampled tuning seeds. The costs of these
+        trials are those on the original reporting seeds. The dots stand for the shape
+        of the estimates, which is () for a single estimate.
       reporting: Estimate for each resample of the reporting seeds, minus the estimate
-        on the original reporting seeds, shape (..., resamples). In these estimates, the
+        on the original reporting seeds, shape (..., resamples). In both estimates, the
         cost of a rule is averaged over all trials that were chosen for the field
         `choice`.
       freedom: Degrees of freedom of the variance of `choice` over its resamples, shape
@@ -57,9 +57,9 @@ def replicate(
 ) -> tuple[Replicates, Replicates]:
     """Return bootstrap replicates of the comparison of two rules.
 
-    A trial is a choice of hyper-parameters. It is chosen on tuning seeds, and its cost
-    is reported on reporting seeds. ERT is the expected running time to the target of
-    the chosen trial.
+    A trial is a choice of hyper-parameters. For each rule, one trial is chosen on the
+    tuning seeds, and the cost of this trial is reported on the reporting seeds. ERT is
+    the expected running time to the target of the chosen trial.
 
     Seeds are drawn with replacement. The two rules get the same seeds, because their
     runs are paired. From m tuning seeds, m - 1 are drawn, because with m draws the
@@ -76,9 +76,10 @@ def replicate(
       seed: Seed of the resampling.
     Returns:
       The pair (replicates of log(ERT(mine) / ERT(other)), replicates of the share of
-      seeds on which mine is cheaper). In each of the two, `choice` and `reporting` have
-      the shape (resamples,). `freedom` is between m - 1 and 2 (m - 1). It is m - 1 if
-      the chosen trial varies between the replicates for one rule only.
+      seeds on which mine is cheaper). In both, the fields `choice` and `reporting` have
+      the shape (resamples,). The field `freedom` is the same number in both, between m
+      - 1 and 2 (m - 1). It is m - 1 if only one of the two rules chooses different
+      trials in different replicates.
     References:
       Rao & Wu, Resampling inference with complex survey data, JASA 83, 1988: m - 1
       draws.
@@ -144,17 +145,18 @@ def choice_weights(
 
 @functools.cache
 def rank_chances(points: int, trials: int) -> Float[np.ndarray, " points"]:
-    """Return the chance of each ranked trial to be the best of k - 1 that are drawn.
+    """Return the chance of each trial to be the best of k - 1 randomly drawn trials.
 
     A trial is a choice of hyper-parameters. Here the trials other than the rule's
     defaults are numbered i = 1, ..., `points`, the best first. Of these trials, k - 1
-    are drawn at random without replacement. Trial i is the best one drawn if it is
-    drawn and none of the trials 1, ..., i - 1 is. The chance of this is C(points - i, k
-    - 2) / C(points, k - 1), where C is the binomial coefficient.
+    are drawn at random without replacement. Trial i is the best one drawn if trial i is
+    drawn and none of the trials 1, ..., i - 1 is drawn. The chance of this is C(points
+    - i, k - 2) / C(points, k - 1), where C is the binomial coefficient.
 
     Args:
       points: Number of trials other than the defaults.
-      trials: Number k: the defaults and the k - 1 trials that are drawn.
+      trials: Number k of trials in all: the defaults and the k - 1 trials that are
+        drawn.
     Returns:
       Chances of the trials i = 1, ..., `points`, shape (points,); all 0 for k = 1.
     Example:
@@ -252,8 +254,9 @@ def resampled_means(
       rows: Numbers, one column per seed, shape (rows, seeds).
       resamples: Number of means of each row.
       generator: Random generator of the draws.
-      left_out: Each mean is over seeds - left_out columns that are drawn from all
-        columns with replacement.
+      left_out: Number of seeds minus the number of columns in each mean. Each mean is
+        over seeds - left_out columns, which are drawn from all columns with
+        replacement.
     Returns:
       Means, shape (rows, resamples).
     Raises:
@@ -334,12 +337,12 @@ def _log_variance(costs: np.ndarray) -> float:
 class Variance(NamedTuple):
     """Variance that an estimate has if the study is repeated with other seeds.
 
-    A trial is a choice of hyper-parameters. The variances are inf if they are unknown,
-    because the estimate is infinite for some resampled seeds.
+    A trial is a choice of hyper-parameters. If the estimate is infinite for some
+    resampled seeds, both variances are unknown. Both are then inf.
 
     Attributes:
       choice: Variance that comes from the choice of trials.
-      choice_freedom: Degrees of freedom of `choice`.
+      choice_freedom: Degrees of freedom of the estimated variance `choice`.
       reporting: Variance that comes from the reporting seeds.
       seeds: Number of reporting seeds.
     """
@@ -376,9 +379,9 @@ def variance_of(replicates: Replicates, seeds: int) -> Variance:
     reporting seeds, and n is the number of reporting seeds. The factor n / (n - 1)
     removes the bias of the second variance.
 
-    The two kinds of seeds are not resampled together. Otherwise the interaction of the
-    two kinds, which is the noise in the reported cost of the chosen trial, would be
-    counted three times.
+    The two kinds of seeds are not resampled together. If they were, the interaction of
+    the two kinds would be counted three times. This interaction is the noise in the
+    reported cost of the chosen trial.
 
     Args:
       replicates: Replicates of one estimate: `choice` and `reporting` of shape
@@ -410,12 +413,13 @@ def log_interval(
     `variance_of` gives the variance V and its degrees of freedom, and t is the (1 +
     level) / 2 quantile of Student's t distribution with these degrees of freedom.
 
-    A replicate is infinite if only one of the two rules reached the target in it. If a
-    replicate or the estimate is infinite, the result is an expanded percentile interval
-    of the sums `choice` + `reporting` of the two fields of `replicates`. Each of its
-    tails has the probability Φ(-t' sqrt(n / (n - 1))), where Φ is the normal
-    distribution function and t' is the same quantile for n - 1 degrees of freedom. The
-    ends of this interval may be infinite.
+    A replicate is infinite if only one of the two rules reached the target in this
+    replicate. If a replicate or the estimate is infinite, the result is an expanded
+    percentile interval. Its ends are percentiles of the sums `choice` + `reporting` of
+    the two fields of `replicates`, and may be infinite. Each tail of the interval has
+    the probability Φ(-t' sqrt(n / (n - 1))). Here Φ is the normal distribution
+    function, and t' is the (1 + level) / 2 quantile of Student's t distribution with n
+    - 1 degrees of freedom.
 
     Args:
       estimate: Log ratio on the seeds of the study. If it is NaN, the interval is
@@ -460,15 +464,15 @@ def share_interval(
 ) -> tuple[float, float]:
     """Return the confidence interval of a share of seeds from its bootstrap replicates.
 
-    The share p is that of the seeds on which one rule costs less than another; a seed
-    with equal costs counts half. V is the variance of p, from `variance_of`. The result
-    is Wilson's interval with p (1 - p) / V as the effective number of seeds: a share of
-    that many independent seeds would have the variance V. If p is 0 or 1, or V is 0,
-    the actual number of seeds is used. If p is 1/2 and V is 0, all seeds count as equal
-    costs, and the interval is (1/2, 1/2).
+    p is the share of the seeds on which one rule costs less than another. A seed with
+    equal costs counts half. V is the variance of p, from `variance_of`. The result is
+    Wilson's interval with p (1 - p) / V as the effective number of seeds: a share of
+    that many independent seeds would have the variance V. If p is 0 or 1, or if V is 0
+    and p is not 1/2, the actual number n of seeds is used. If p is 1/2 and V is 0, the
+    costs count as equal on all seeds, and the interval is (1/2, 1/2).
 
     Args:
-      estimate: Share on the seeds of the study, from 0 to 1.
+      estimate: Share p on the seeds of the study, from 0 to 1.
       replicates: Replicates of the share: `choice` and `reporting` of shape
         (resamples,).
       seeds: Number n of reporting seeds.
@@ -540,23 +544,27 @@ def seeds_needed(variance: Variance, level: float = 0.95) -> int:
 
     The study compares the costs of two rules. For each rule, it chooses a trial (a
     choice of hyper-parameters) on tuning seeds, and reports the cost of this trial on
-    reporting seeds. The study detects the difference with probability (power) 0.8. More
-    reporting seeds do not reduce the variance that comes from the choice of trials.
+    reporting seeds. The study detects a difference if the confidence interval of the
+    ratio of the two costs excludes 1. If one cost is 10 % below the other, the study
+    must detect this difference with probability (power) 0.8. More reporting seeds do
+    not reduce the variance that comes from the choice of trials.
 
     With n reporting seeds, the reporting part of the variance is V_r = reporting *
     seeds / n. Here `reporting`, `seeds` and `choice` are fields of the argument
     `variance`. The interval of the log ratio of the costs then has the half width t
     sqrt(choice + V_r), where t is the (1 + level) / 2 quantile of Student's t
-    distribution with the degrees of freedom of `Variance.freedom`. The power is
-    computed from a normal approximation of the noncentral t distribution.
+    distribution. The property `Variance.freedom` defines the degrees of freedom of this
+    distribution. The power is computed from a normal approximation of the noncentral t
+    distribution.
 
     Args:
       variance: Variance of the log ratio in the present study.
-      level: Coverage of the interval of the ratio, which must exclude 1.
+      level: Coverage of the interval of the ratio.
     Returns:
-      The smallest sufficient number of seeds, at least 2. It is -1 if a variance is inf
-      (unknown), or if no number up to 2^20 suffices. In the second case, the choice of
-      trials alone is too uncertain to detect 10 %, and more tuning seeds are needed.
+      The smallest sufficient number n of reporting seeds, at least 2. The result is -1
+      if a variance is inf (unknown), or if no number up to 2^20 suffices. In the second
+      case, the choice of trials alone is too uncertain to detect 10 %, and more tuning
+      seeds are needed.
     Raises:
       ValueError, TypeError: `level` is not between 0 and 1.
     References:

@@ -280,10 +280,11 @@ def digits_gained(
 ) -> Float[np.ndarray, "*runs"]:
     """Return the mean over the passes of log10((f - f*) / (f_0 - f*)), lower is better.
 
-    Here f_0 is the initial value of the objective f, and f* is its minimum. Minus this
-    mean is the mean number of decimal digits that a run gained. The mean is low if the
-    gap f - f* falls early and ends low. No target is needed. A gap below 1e-12 of the
-    initial gap counts as 1e-12 of it.
+    Here f_0 is the initial value of the objective f, and f* is its minimum. The result
+    with the opposite sign is the number of decimal digits that a run gained, averaged
+    over the passes. The result is low if the gap f - f* falls early and ends low. No
+    target is needed. A gap below 1e-12 times the initial gap counts as 1e-12 times the
+    initial gap.
 
     Args:
       passes: Passes at each evaluation, shape (k,), ascending.

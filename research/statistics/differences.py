@@ -24,30 +24,32 @@ from research.statistics.scores import Scores, checked
 class Difference(NamedTuple):
     """The difference between two rules on one workload.
 
-    The two rules are called mine and other. A trial is a choice of hyper-parameters. It
-    is chosen on tuning seeds, and its cost is reported on reporting seeds.
+    The two rules are called mine and other. A trial is a choice of hyper-parameters.
+    For each rule, one trial is chosen on the tuning seeds, and the cost of this trial
+    is reported on the reporting seeds.
 
     Attributes:
       ratio: ERT(mine) / ERT(other), where ERT is the expected running time to the
         target. Below 1, mine is cheaper. The ratio is 0 or inf if only one rule reached
         the target, and NaN if neither did.
-      low, high: Confidence interval of the ratio. If the ratio is NaN, it is from 0 to
-        inf.
+      low, high: Confidence interval of the ratio. If the ratio is NaN, the interval is
+        from 0 to inf.
       win: Probability that, on the same seed, mine costs less than the other. A seed
         counts half if the two costs are equal or both rules missed the target.
       win_low, win_high: Confidence interval of `win`.
       verdict: "better" if the interval of the ratio lies below 1, "worse" if it lies
         above 1, else "undecided".
-      more_seeds: Number of additional reporting seeds with which the study would detect
-        a difference of 10 % between the costs of the chosen trials, with power 0.8 at
-        the level of the interval. The number is 0 if the study has enough seeds. It is
-        estimated from the variance in the study; with 20 seeds, the standard error of
-        this variance is a third of the variance. If the choice of the trial is
-        uncertain, the number is too small: in simulations, the power was then 0.6
-        instead of 0.8. The number is -1 if no number of reporting seeds suffices,
-        because the choice of the trial alone adds an uncertainty of more than 10 %.
-        Then more tuning seeds help. The number is also -1 if a rule did not reach the
-        target, in the study or in one of its bootstrap replicates.
+      more_seeds: Number of additional reporting seeds that the study needs to detect a
+        difference of 10 % between the costs of the chosen trials, with power 0.8 at the
+        level of the interval. The number is 0 if the study has enough seeds. The number
+        is estimated from the variance in the study. With 20 seeds, the standard error
+        of this variance is a third of the variance. If the choice of the trial is
+        uncertain, the number is too small: in simulations with this number of
+        additional seeds, the power was 0.6 instead of 0.8. The number is -1 if no
+        number of reporting seeds suffices, because the choice of the trial alone adds
+        an uncertainty of more than 10 %. Then more tuning seeds help. The number is
+        also -1 if a rule did not reach the target in the study, or if only one of the
+        two rules reached the target in a bootstrap replicate.
     """
 
     ratio: float
@@ -81,9 +83,10 @@ def difference(
     interval of the log ratio. The variance of the log ratio is the sum of two variances
     (`variance_of`): the variance over resampled tuning seeds, on which the trials are
     chosen again, and the variance over resampled reporting seeds. Satterthwaite's
-    formula gives the degrees of freedom of the sum. If a rule misses the target in some
-    of the bootstrap replicates, `low` and `high` are instead a percentile interval of
-    the replicates, slightly expanded because the seeds are few (`log_interval`).
+    formula gives the degrees of freedom of the sum. If only one of the two rules
+    reaches the target in some of the bootstrap replicates, `low` and `high` are instead
+    a percentile interval of the replicates. This interval is slightly expanded because
+    the seeds are few (`log_interval`).
 
     The coverage of the 95 % interval was measured on simulated studies of two equal
     rules. The rules had twelve trials, and their cost had a minimum within the search
@@ -93,22 +96,24 @@ def difference(
     cases (heavy tails, a flat minimum, or many runs that miss the target; 5,000 studies
     each), the coverage was 95.2 % to 97.8 %, so the interval is slightly too wide.
 
-    Use at least three tuning seeds, because with two the coverage was only 91 %. If
-    half of the runs miss the target and there are many comparisons, use at least twenty
-    reporting seeds. Such studies of two equal rules were simulated with at most ten
-    reporting seeds, at the level 99.75 %, which 20 comparisons need. Five of 210
-    studies reported a difference; at this level, at most one was expected.
+    Use at least three tuning seeds, because with two tuning seeds the coverage was only
+    91 %. If half of the runs miss the target and there are many comparisons, use at
+    least twenty reporting seeds. With at most ten reporting seeds, a false difference
+    is reported too often in this case. This was found in 210 simulated studies of two
+    equal rules, at the level 99.75 %, which 20 comparisons need. Five studies reported
+    a difference; at this level, at most one was expected.
 
     Args:
       mine, other: Scores of my rule and of the other rule, on the same seeds in the
         same order.
       trials: Number of trials from which each rule chooses; None means all. Use this
-        argument to give equal budgets to rules with different numbers of trials. The
-        trials are drawn at random many times; the defaults are always among them. The
-        rule chooses one trial from each random set. The cost of the rule is the mean
-        number of passes divided by the mean share of runs that reach the target. These
-        two means are over the trials chosen from the random sets. `ratio` compares
-        these costs, and `win` is averaged over the random sets.
+        argument to give equal budgets to rules with different numbers of trials. All
+        sets of this number of trials that contain the defaults are then considered. The
+        rule chooses one trial from each set. The cost of the rule is the mean number of
+        passes divided by the mean share of runs that reach the target. These two means
+        are over the trials chosen from the sets. `ratio` compares these costs, and
+        `win` is averaged over the sets. Each bootstrap replicate draws one set at
+        random.
       level: Coverage of the intervals.
       comparisons: Number of comparisons that are made together. Each interval has the
         level 1 - (1 - level) / comparisons (Bonferroni). All intervals together then

@@ -108,11 +108,11 @@ def searched_difference(
     The model of one workload is log cost = rule + search + seed + residual. Let d_s be
     the difference of the log costs of the two rules on seed s, averaged over the
     searches. For each rule, let m_j be the mean log cost of search j over the seeds,
-    and R the sum of the squares of its residuals, divided by (J - 1) (n - 1). The
-    variance of the mean difference is then
+    and let R be the sum of the squares of the rule's residuals, divided by (J - 1) (n -
+    1). The variance of the mean difference is then
 
     V = var(d_s) / n + Σ max(0, var(m_j) / J - R / (n J)), where Σ is the sum over the
-    two rules.
+    two rules. var is the sample variance over the seeds s or over the searches j.
 
     The interval of the log ratio is the mean difference ± t sqrt(V), where t is a
     quantile of Student's t distribution with Satterthwaite's degrees of freedom. With W
@@ -130,7 +130,7 @@ def searched_difference(
         comparisons.
       comparisons: Number of comparisons that are made together. The interval of each
         has the level 1 - (1 - level) / comparisons (Bonferroni).
-      resolution: Smallest half width of the interval, on the log scale.
+      resolution: Smallest half width of the interval of the log ratio.
     Returns:
       The difference.
     Raises:
@@ -195,10 +195,11 @@ class SearchedCost(NamedTuple):
         between searches and between seeds.
       spread: Largest cost of a search divided by the smallest one, where the cost of a
         search is its geometric mean over the seeds.
-      disagree: Whether the searches disagree: `spread` is at least the argument
-        `factor` of `searched_cost`, by default 1.25, and the costs of the searches
-        differ by more than the variation between seeds can explain (F test with the
-        significance level 0.01). A rule whose searches disagree is hard to tune.
+      disagree: Whether the searches disagree. They disagree if two conditions hold.
+        First, `spread` is at least the argument `factor` of `searched_cost`, by default
+        1.25. Second, the costs of the searches differ by more than the variation
+        between seeds can explain (F test with the significance level 0.01). A rule
+        whose searches disagree is hard to tune.
     """
 
     cost: float
@@ -221,7 +222,8 @@ def searched_cost(
       logs: Log cost of the hyper-parameters that each of J searches chose, on each of n
         reporting seeds, shape (J, n).
       level: Coverage of the interval.
-      resolution: Smallest half width of the interval, on the log scale.
+      resolution: Smallest half width of the interval of the log cost. The default is
+        log 1.02.
       factor: Smallest `spread` at which the field `disagree` may be True.
     Returns:
       The cost.
@@ -277,6 +279,10 @@ def best_of_trials(
     between trials. With four seeds or more, it also includes the variation between
     seeds. The trials of a search are points of a Sobol sequence, which are spread more
     evenly than random points. The band is therefore slightly too wide.
+
+    In the example, both searches have the same trials, so the pool has the costs 3, 6,
+    3 and 6. For k = 3, one of the six sets has only 9, 6 and 6. The last cost is
+    therefore above 3.
 
     Args:
       scores: Log costs in the screening, finite, shape (J, t, s), where s is at least

@@ -32,7 +32,8 @@ class Measured(NamedTuple):
       gaps: Gaps f - f* of the runs in `trained` at the k evaluations, shape (seeds, k).
         f is the objective and f* its minimum. `trained.passes` contains the passes over
         the data at each evaluation.
-      timing: Seconds of one training that runs alone; None if `timed` was False.
+      timing: Seconds of one training that runs alone. None if the argument `timed` of
+        `measure` was False.
       compile_seconds: Seconds to compile the program of all runs.
       cells: Total number of runs, including those on the tuning seeds.
       program: Compiled program of the runs, which can be used for more runs.
@@ -76,13 +77,15 @@ def measure(
       seeds, tuning_seeds: Reporting seeds and tuning seeds; they must be disjoint.
       ladder: Learning rates to try first, as in `choose_rate`. By default, 2^-10, 2^-9,
         ..., 1.
-      width: Number of runs trained at once; None as in `descent.compile_sweep`.
+      width: Number of runs trained at once. None means 16 if each epoch is one step on
+        the whole dataset, else 8.
       on_chunk: Function that is called with the progress of the runs, or None. The
         field `share` of the progress is the estimated share of the whole measurement
         that is done.
       checkpoints: Function from a name to the `Checkpoint` in which unfinished runs are
-        saved, as in `descent.sweep`. Use another place for each rule, sampler and
-        workload. By default nothing is saved.
+        saved, as in `descent.sweep`. The name does not identify the rule, the sampler
+        and the workload, so use a different place for each combination of these three.
+        By default nothing is saved.
       timed: Whether to time one training that runs alone, of num_epochs / 30 epochs
         (rounded down, at least 1). Pass False if other work runs at the same time, and
         call `time_alone` later.

@@ -118,7 +118,8 @@ def search(
       budget: Number of points of the screening, positive. With one point there is no
         refinement, and the defaults are chosen.
       seeds: Seeds of this search. If there are fewer than ten, the screening uses the
-        first four at most, and the race the remaining ones.
+        first four, or all if there are fewer than four. The race uses the remaining
+        seeds.
       generator: Random generator that scrambles the Sobol points.
     Returns:
       A generator. It yields the `Runs` that it needs, receives their scores (lower is

@@ -253,7 +253,7 @@ def widen(
 
 
 def to_unit(space: Space) -> Float[np.ndarray, "1 dimensions"]:
-    """Return the positions of the defaults in their ranges, shape (1, dimensions).
+    """Return the positions of the defaults in their ranges, shape (1, ranges).
 
     A position says where a value lies in its range: 0 is the low end, 1 the high end,
     and in between it is measured on the scale of the range. A range without a default
@@ -274,7 +274,7 @@ def to_unit(space: Space) -> Float[np.ndarray, "1 dimensions"]:
 def from_unit(
     space: Space, shares: Float[np.ndarray, "points dimensions"]
 ) -> dict[str, Float[np.ndarray, " points"]]:
-    """Convert positions in the ranges to values, by name, each of shape (points,).
+    """Convert positions in the ranges of a space to values.
 
     A position says where a value lies in its range: 0 is the low end, 1 the high end,
     and in between it is measured on the scale of the range. A position below 0 or above
@@ -285,6 +285,8 @@ def from_unit(
       shares: Positions: a row for each point (a choice of hyper-parameters), and a
         column for each name of the space. A position of 0 or 1 gives exactly the end of
         the range.
+    Returns:
+      Dict from each name of the space to its values, shape (points,).
     Example:
       >>> print(from_unit({"rate": Range(0.01, 1.0)}, np.array([[0.0], [0.5], [1.5]])))
       {'rate': array([1.e-02, 1.e-01, 1.e+01])}
@@ -315,8 +317,9 @@ def unit_limits(
 
     A position says where a value lies in its range: 0 is the low end, 1 the high end,
     and in between it is measured on the scale of the range. The limits of a log or
-    one_minus range lie a third of its width outside the range, or less far where
-    `widen` stops earlier. The limits of a linear range are 0 and 1.
+    one_minus range lie a third of its width outside the range, but not beyond the end
+    at which `widen` stops. The limits of a linear range are 0 and 1. In the example,
+    the momentum cannot be negative, so its lower limit is the position 0.
 
     Example:
       >>> space = {"rate": Range(0.01, 10.0), "momentum": Range(0.0, 0.9, "one_minus")}

@@ -152,15 +152,15 @@ def adadelta(
 
     g_t is the gradient, d_t the direction, u_t the update and η_t the learning rate at
     step t. If ε is neglected, g_t / √E_t has no unit, and the factor √D_(t-1) gives d_t
-    the unit of the params. The paper has no η, which is the same as η = 1. D_t averages
-    d_t², not u_t², as in optax and torch. For complex params, E_t and D_t average
+    the unit of the params. The paper has no η, which is the same as η = 1. As in optax
+    and torch, D_t averages d_t², not u_t². For complex params, E_t and D_t average
     squared absolute values, while optax averages squares, and torch treats the real and
     the imaginary part of an entry as two entries. optax.adadelta also has an argument
     weight_decay; here, chain `add_decayed_weights` before this rule.
 
     Use it where no rate can be tuned and many steps are affordable. D starts at 0, so
     each entry of the first step is at most η √(ε / (1 - ρ)), which is 0.003 with the
-    defaults. The following steps grow slowly.
+    defaults. The size of the later steps grows slowly.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -282,9 +282,9 @@ def rmsprop(
     optax.rmsprop is the same up to rounding errors. torch has the default β = 0.99 and
     adds ε outside the root. For example, if the first gradient entry is 1e-5, β = 0.9
     and ε = 1e-8, the first step is 31 times as long with ε outside the root as with ε
-    inside. torch also multiplies the momentum's sum by the rate, not each gradient
-    (rate_in_momentum=False). This makes a difference only under a schedule. The lecture
-    that introduced RMSProp has no ε.
+    inside. In torch, the rate multiplies the momentum's sum b_t instead of each term
+    (rate_in_momentum=False). This makes a difference only if the rate follows a
+    schedule. The lecture that introduced RMSProp has no ε.
 
     optax and torch compute the variance by subtraction, as v - m². Where gradients
     hardly change, rounding errors can make this difference negative, and its root NaN.
@@ -458,16 +458,17 @@ def madgrad(
     s_t = s_(t-1) + w_t g_t,
     ν_t = ν_(t-1) + w_t g_t²,
     z_t = x_0 - s_t / (∛ν_t + ε),
-    u_t = (1 - μ) (z_t - x_t), where u_t is the update, x_t are the params before step
-    t, x_0 = x_1 the initial params and μ is momentum. The sums start at 0, and the
-    quotient in z_t is 0 where its divisor is 0.
+    u_t = (1 - μ) (z_t - x_t), where u_t is the update, η_t the learning rate and μ is
+    momentum. x_t are the params before step t. The initial params are x_1; they are
+    also called x_0. The sums s_t and ν_t start at 0. Where the divisor ∛ν_t + ε is 0,
+    the quotient in z_t is 0.
 
     optax.contrib.madgrad and the authors' code are the same, except that the authors'
     weight w_t is 0 in a step with η_t = 0. The paper has η_t in place of η_t + ε
     (eps_in_rate=False). This function computes x_t - x_0 as the sum of its updates, so
-    the rule must be the last one in a chain. optax stores x_0 and subtracts it from
-    x_t, which loses digits. optax also computes √t in float32. torch does not have the
-    rule.
+    the rule must be the last one in a chain. optax stores x_0 and subtracts x_0 from
+    x_t. This subtraction loses digits. optax also computes √t in float32. torch does
+    not have the rule.
 
     Use it for sparse or noisy gradients and for long trainings, because s_t is a sum,
     in which old gradients do not fade. Good values of η and of the weight decay λ
@@ -479,8 +480,8 @@ def madgrad(
       momentum: Momentum μ in [0, 1); may be traced.
       weight_decay: Decay λ, coupled: λ x_t is added to the gradient. At least 0; may be
         traced.
-      mask: Pytree of booleans, or a function from the params to one, that marks the
-        leaves that decay, as in `adamw`. None means all leaves.
+      mask: Pytree of booleans, or a function from the params to such a pytree. Leaves
+        marked True decay, as in `adamw`. None means all leaves.
       eps: Constant ε, at least 0; may be traced.
       eps_in_rate: Whether ε is added to the rate in w_t. If False, w_t = η_t √t.
     Returns:

@@ -236,8 +236,9 @@ def amsgrad(
     Args:
       learning_rate, b1, b2, eps, eps_root: Rate η, decays β1 and β2, and constants ε
         and ε_root, as in `adam`.
-      bias_correction_mu, bias_correction_nu: Whether to divide the averages of the
-        gradients and of their squares by 1 - β1^t and 1 - β2^t, as in `adam`.
+      bias_correction_mu, bias_correction_nu: Whether to divide the average of the
+        gradients by 1 - β1^t, and whether to divide the average of their squares by 1 -
+        β2^t, as in `adam`.
       correct_before_max: Whether to correct each v_t before taking the maximum. If
         False, the maximum of the uncorrected v_t is corrected. This argument has no
         effect with bias_correction_nu=False.
@@ -367,8 +368,8 @@ def adamaxw(
       learning_rate, b1, b2, eps: Rate η, decays β1 and β2, and constant ε, as in
         `adam`.
       weight_decay: Decay λ, at least 0; may be traced.
-      mask: Pytree of booleans, or a function from the params to one, that marks the
-        leaves that decay, as in `adamw`. None means all leaves.
+      mask: Pytree of booleans, or a function from the params to such a pytree. Leaves
+        marked True decay, as in `adamw`. None means all leaves.
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
     Raises:

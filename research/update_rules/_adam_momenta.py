@@ -96,8 +96,8 @@ def ademamix(
       b3: Decay β3 of the slow average in [0, 1); may be traced.
       alpha: Factor α of the slow average, at least 0; may be traced.
       weight_decay: Decay λ, at least 0; may be traced.
-      mask: Pytree of booleans, or a function from the params to one, that marks the
-        leaves that decay, as in `adamw`. None means all leaves.
+      mask: Pytree of booleans, or a function from the params to such a pytree. Leaves
+        marked True decay, as in `adamw`. None means all leaves.
       warmup_steps: Length T of the warm-up in steps, an integer of at least 0; may be
         traced.
     Returns:
@@ -191,7 +191,7 @@ def simplified_ademamix(
     weight_decay: Scalar = 0.0,
     mask: Any = None,
 ) -> optax.GradientTransformation:
-    """Divide a decaying sum of gradients by Adam's root of an average of squares.
+    """Divide a decaying sum of gradients by the root of an average of their squares.
 
     m_t = β1 m_(t-1) + g_t,
     u_t = -η_t ((m_t + α g_t) / (√(v̂_t + ε_root) + ε) + λ x_t), where u_t is the
@@ -212,8 +212,8 @@ def simplified_ademamix(
         and ε_root, as in `adam`.
       alpha: Additional weight α of the newest gradient, at least 0; may be traced.
       weight_decay: Decay λ, at least 0; may be traced.
-      mask: Pytree of booleans, or a function from the params to one, that marks the
-        leaves that decay, as in `adamw`. None means all leaves.
+      mask: Pytree of booleans, or a function from the params to such a pytree. Leaves
+        marked True decay, as in `adamw`. None means all leaves.
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
     Raises:
@@ -291,8 +291,8 @@ def laprop(
       learning_rate, b1, b2, eps: Rate η, decays β1 and β2, and constant ε, as in
         `adam`.
       weight_decay: Decay λ, at least 0; may be traced.
-      mask: Pytree of booleans, or a function from the params to one, that marks the
-        leaves that decay, as in `adamw`. None means all leaves.
+      mask: Pytree of booleans, or a function from the params to such a pytree. Leaves
+        marked True decay, as in `adamw`. None means all leaves.
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
     Raises:
@@ -379,14 +379,14 @@ def mars(
 
     The rule is the paper's MARS-AdamW in its approximate form, as in timm's Mars
     (mars_type="adamw"). The paper's exact form replaces g_(t-1) by the gradient at the
-    params of step t - 1 on the examples of step t. This needs a second gradient per
-    step. This rule does not clip c_1, and neither does timm before version 1.0.31. timm
-    1.0.31 and the authors divide c_1 by |c_1| if |c_1| > 1. A large first gradient
-    therefore makes v_t large here, and the steps short, for about 1 / (1 - β2) steps.
-    The authors' code also sets g_0 = 0, corrects only leaves with exactly two axes, has
-    β1 = 0.95 by default, and has a rate, decays and a λ of its own for the other
-    leaves. timm's option `caution` corresponds to the function `cautious` here. optax
-    0.2.8 and torch do not have the rule.
+    params of step t - 1 on the examples of step t. The exact form needs a second
+    gradient per step. This rule does not clip c_1, and neither does timm before version
+    1.0.31. timm 1.0.31 and the authors divide c_1 by |c_1| if |c_1| > 1. A large first
+    gradient therefore makes v_t large here, and the steps short, for about 1 / (1 - β2)
+    steps. The authors' code also sets g_0 = 0, has β1 = 0.95 by default, and corrects
+    only leaves with exactly two axes. The other leaves have their own rate, decays and
+    λ in that code. timm's option `caution` corresponds to the function `cautious` here.
+    optax 0.2.8 and torch do not have the rule.
 
     Use it in place of AdamW on large models. The rule stores three arrays per leaf
     where Adam stores two. timm's default rate is 0.003.
@@ -397,8 +397,8 @@ def mars(
       gamma: Factor γ of the correction, at least 0; may be traced. With γ = 0 the rule
         is AdamW with gradients that are clipped from the second step on.
       weight_decay: Decay λ, at least 0; may be traced.
-      mask: Pytree of booleans, or a function from the params to one, that marks the
-        leaves that decay, as in `adamw`. None means all leaves.
+      mask: Pytree of booleans, or a function from the params to such a pytree. Leaves
+        marked True decay, as in `adamw`. None means all leaves.
       optimize_1d: Whether the gradients of vectors and scalars are corrected and
         clipped, too.
     Returns:

@@ -145,8 +145,8 @@ def nadamw(
       learning_rate, b1, b2, eps, eps_root: Rate η, decays β1 and β2, and constants ε
         and ε_root, as in `adam`.
       weight_decay: Decay λ, at least 0; may be traced.
-      mask: Pytree of booleans, or a function from the params to one, that marks the
-        leaves that decay, as in `adamw`. None means all leaves.
+      mask: Pytree of booleans, or a function from the params to such a pytree. Leaves
+        marked True decay, as in `adamw`. None means all leaves.
       same_correction: Whether m_t and g_t are each divided by 1 - β1^t. If False, m_t
         is divided by 1 - β1^(t+1).
     Returns:
@@ -254,11 +254,11 @@ def radam(
     """Momentum at first, then Adam with steps scaled by a factor r_t.
 
     m̂_t and v̂_t are the averages of the gradients and of their squares, with bias
-    correction, as in `adam`. v̂_t effectively averages ρ_t = ρ - 2 t β2^t / (1 - β2^t)
-    squares, where ρ = 2 / (1 - β2) - 1 and t is the number of the step, from 1. While
-    ρ_t is below the argument threshold, the update is u_t = -η_t m̂_t, where η_t is the
-    learning rate. Afterwards, u_t = -η_t r_t m̂_t / (√(v̂_t + ε_root) + ε), with r_t² =
-    (ρ_t - 4) (ρ_t - 2) ρ / ((ρ - 4) (ρ - 2) ρ_t).
+    correction, as in `adam`. RAdam treats v̂_t like a mean of ρ_t squares, where ρ_t =
+    ρ - 2 t β2^t / (1 - β2^t), ρ = 2 / (1 - β2) - 1 and t is the number of the step,
+    from 1. While ρ_t is below the argument threshold, the update is u_t = -η_t m̂_t,
+    where η_t is the learning rate. Afterwards, u_t = -η_t r_t m̂_t / (√(v̂_t + ε_root)
+    + ε), with r_t² = (ρ_t - 4) (ρ_t - 2) ρ / ((ρ - 4) (ρ - 2) ρ_t).
 
     With the defaults, the first five steps are momentum steps. r_t is 0.026 at the
     sixth step and then grows towards 1.

@@ -73,10 +73,10 @@ def adabelief(
     average of the gradients with the decay β1, and m̂_t = m_t / (1 - β1^t), as in
     `adam`.
 
-    optax.adabelief is the same. The authors' package is the same with rectify=False; by
-    default, it multiplies the steps by the factor of `radam`. ε_root is added at every
-    step, so its total in s_t tends to ε_root / (1 - β2). In the paper, both constants
-    are the same ε.
+    optax.adabelief is the same. The authors' package is the same with rectify=False. By
+    default, the package multiplies the steps by the factor r_t of `radam`. ε_root is
+    added at every step, so its total in s_t tends to ε_root / (1 - β2). In the paper,
+    both constants are the same ε.
 
     Use it in place of Adam if gradients change little from step to step. Its steps are
     then longer than Adam's. If the gradients do not change at all, the step tends to η
@@ -149,9 +149,10 @@ def acprop(
     and η_t is the learning rate at step t, with t counted from 1.
 
     The divisor of g_t does not depend on g_t, and the step has no momentum. The paper
-    has (g_t - m_t)², as above, and so does the authors' code, which is the same with
-    rectify=False but for the ε in the first step; by default, it multiplies the steps
-    by the factor of `radam`. optax.contrib.acprop has (g_t - m_(t-1))² in its place
+    and the authors' code also have (g_t - m_t)² in s_t. With rectify=False, the
+    authors' code is the same except for the ε in the first step. By default, the
+    authors' code multiplies the steps by the factor r_t of `radam`.
+    optax.contrib.acprop has (g_t - m_(t-1))² instead of (g_t - m_t)²
     (from_old_mean=True). From the second step on, the steps of optax are about β1 times
     as long, because g_t - m_t = β1 (g_t - m_(t-1)). torch does not have the rule.
 
@@ -164,8 +165,8 @@ def acprop(
       b1, b2: Decays β1 and β2 in [0, 1); may be traced.
       eps, eps_root: Constants ε and ε_root, at least 0; may be traced.
       weight_decay: Decay λ, at least 0; may be traced.
-      mask: Pytree of booleans, or a function from the params to one, that marks the
-        leaves that decay, as in `adamw`. None means all leaves.
+      mask: Pytree of booleans, or a function from the params to such a pytree. Leaves
+        marked True decay, as in `adamw`. None means all leaves.
       from_old_mean: Whether s_t averages (g_t - m_(t-1))², as in optax, instead of (g_t
         - m_t)².
     Returns:
@@ -365,13 +366,13 @@ def adan(
     The betas are decays, as in the authors' code and in optax. The paper's betas are 1
     minus these decays. The default ε_root = 1e-8 is optax's. The authors' code and timm
     have no ε_root. If the gradients are below 1e-4, the default makes the steps much
-    shorter, so set eps_root=0 there. The paper starts from m_1 = g_1 and n_1 = g_1²,
-    without these divisions. The paper decays weights implicitly: x_(t+1) = (x_t - η_t
-    q_t) / (1 + λ η_t), where q_t is the quotient in the formula of u_t. Set
-    proximal=True for this decay, which is also the default of the authors' code. optax
-    0.2.8 multiplies d_t and v̂_t by 1 - β2 instead of β2, although its β2 is a decay.
-    With the default, this factor is 0.08 instead of 0.92, so the look-ahead of optax is
-    much smaller.
+    shorter. Set eps_root=0 in this case. The paper starts from m_1 = g_1 and n_1 =
+    g_1², without the divisions by 1 - β1^t, 1 - β2^t and 1 - β3^t. The paper decays
+    weights implicitly: x_(t+1) = (x_t - η_t q_t) / (1 + λ η_t), where q_t is the
+    quotient in the formula of u_t. Set proximal=True for this decay, which is also the
+    default of the authors' code. optax 0.2.8 multiplies d_t and v̂_t by 1 - β2 instead
+    of β2, although its β2 is a decay. With the default β2, this factor is 0.08 in optax
+    and 0.92 here, so the changes of the gradient have much less weight in optax.
 
     Use it for large networks and many steps, at larger rates than Adam's. The rule
     stores four arrays per leaf where Adam stores two.
@@ -382,8 +383,8 @@ def adan(
       b1, b2, b3: Decays β1, β2 and β3 in [0, 1); may be traced.
       eps, eps_root: Constants ε and ε_root, at least 0; may be traced.
       weight_decay: Decay λ, at least 0; may be traced.
-      mask: Pytree of booleans, or a function from the params to one, that marks the
-        leaves that decay, as in `adamw`. None means all leaves.
+      mask: Pytree of booleans, or a function from the params to such a pytree. Leaves
+        marked True decay, as in `adamw`. None means all leaves.
       proximal: Whether weights decay implicitly, as in the paper: u_t is divided by 1 +
         λ η_t.
     Returns:
@@ -507,13 +508,14 @@ def cautious_adamw(
     k_t is 1 for entries with d_t g_t > 0 and 0 for others, and the mean is over the
     leaf.
 
-    timm's AdamWLegacy with caution=True is the same rule. So is the authors' code, but
-    with foreach=False, and in all its versions before August 2025, it adds ε before the
-    bias correction of v_t; its defaults are ε = 1e-6 and λ = 0. The paper divides by (Σ
-    k_t + 1) / n in place of the mean over n entries (plus_one=True). With
-    cautious_decay=True, only entries with k_t d_t x_t >= 0 decay. If x_t is not 0, this
-    means that the step without decay moves the entry towards 0 or leaves it unchanged.
-    optax 0.2.8 does not have the rule. To make another rule cautious, use `cautious`.
+    timm's AdamWLegacy with caution=True is the same rule. The authors' code differs in
+    two points. With foreach=False, it adds ε before the bias correction of v_t; before
+    August 2025, it did so with any foreach. Its defaults are ε = 1e-6 and λ = 0. The
+    paper divides by (Σ k_t + 1) / n in place of the mean over n entries
+    (plus_one=True). With cautious_decay=True, only entries with k_t d_t x_t >= 0 decay.
+    If x_t is not 0, this means that the step without decay moves the entry towards 0 or
+    leaves it unchanged. optax 0.2.8 does not have the rule. To make another rule
+    cautious, use `cautious`.
 
     Use it in place of AdamW, with the same arguments. If the gradient of an entry
     changes its sign, only the weight decay moves the entry as long as its momentum has
@@ -523,8 +525,8 @@ def cautious_adamw(
       learning_rate, b1, b2, eps: Rate η, decays β1 and β2, and constant ε, as in
         `adam`.
       weight_decay: Decay λ, at least 0; may be traced.
-      mask: Pytree of booleans, or a function from the params to one, that marks the
-        leaves that decay, as in `adamw`. None means all leaves.
+      mask: Pytree of booleans, or a function from the params to such a pytree. Leaves
+        marked True decay, as in `adamw`. None means all leaves.
       plus_one: Whether to divide by (Σ k_t + 1) / n, as in the paper.
       cautious_decay: Whether only entries with k_t d_t x_t >= 0 decay.
     Returns:
@@ -626,14 +628,14 @@ def adahessian(
     kernel of a convolution.
 
     The rule is that of the authors' code for images (image_classification), with the
-    same defaults of β1, β2, ε and k. It uses |H_t z_t|, which equals |D_t|. The
+    same defaults of β1, β2, ε and k. That code uses |H_t z_t|, which equals |D_t|. The
     authors' other codes average |D_t| over other axes. timm's Adahessian and
-    pytorch_optimizer's AdaHessian draw their own signs, have the default ε = 1e-8 and ε
-    = 1e-16, and do not average over kernels: timm by default, pytorch_optimizer never.
-    optax and torch do not have the rule.
+    pytorch_optimizer's AdaHessian draw their own signs. Their default ε is 1e-8 in timm
+    and 1e-16 in pytorch_optimizer. timm does not average over kernels by default, and
+    pytorch_optimizer never does. optax and torch do not have the rule.
 
-    A step costs about as much as a step of Adam and two more gradients. The state is
-    the same as Adam's, but v has at least float32 precision.
+    A step costs about as much as a step of Adam and two more gradients. The state has
+    the same arrays as Adam's, but v_t has at least float32 precision.
 
     Use it in place of Adam if the objective is twice differentiable and its gradients
     have little noise. The authors use a learning rate of 0.15. On mini-batches, H_t is
@@ -654,7 +656,8 @@ def adahessian(
       average_kernels: Whether to average |D_t| over the first two axes of leaves with
         four axes.
     Returns:
-      The rule; its update needs params and value_fn.
+      The rule, an optax.GradientTransformationExtraArgs. Its update needs params and
+      value_fn.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or of the wrong type;
         key is not a key; mask does not fit the params; update got no params or

@@ -54,8 +54,8 @@ def lookahead(
     After every k steps: φ <- φ + α (x - φ), x <- φ.
 
     The inner rule moves the params x (the paper's fast weights). The slow params φ
-    start at x and change only at the synchronisations, which are these k-th steps. α is
-    slow_step_size. Evaluate the model at φ, which
+    start at the initial x. They change only in every k-th step, which is called a
+    synchronisation. α is slow_step_size. Evaluate the model at φ, which
     `research.update_rules.evaluation_params` returns. optax.lookahead is the same, but
     its params are a pair of fast and slow weights. Here x and φ are equal to the last
     bit after each synchronisation. In optax they may differ by rounding errors, because
@@ -165,8 +165,8 @@ def polyak_averaging(
     inner rule. `research.update_rules.evaluation_params` returns the mean, at which
     `research.descent` evaluates the objective. Polyak and Juditsky average x_0 to
     x_(t-1), the params before each step. torch.optim.ASGD with t0 = s - 1 and lambd=0
-    keeps the same mean, but has a decaying rate of its own; by default, its lambd also
-    decays the params. optax does not have this rule.
+    keeps the same mean. torch's default lambd=1e-4 also decays the params and the rate.
+    optax does not have this rule.
 
     Use it with a rate that is constant or decays more slowly than 1 / t. The mean then
     averages out the noise that such a rate leaves in the iterates. On smooth, strongly

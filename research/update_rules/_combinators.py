@@ -44,16 +44,17 @@ def accumulate_gradients(
 ) -> optax.GradientTransformationExtraArgs:
     """Call a rule at every k-th step with the mean of k gradients.
 
-    k batches then act as one large batch. At every k-th step the wrapped rule gets the
-    mean of the last k gradients as its updates, and returns the update of this step. At
-    the other steps the update is 0 and the state of the wrapped rule does not change.
-    If the extra arguments `grad` and `value` are passed, the wrapped rule gets the same
-    mean as `grad`, and the mean of the last k values of the objective as `value`. If
-    the loss is a mean and all batches have the same size, the k-th update is the update
-    for one batch that is k times larger, up to rounding errors. optax.MultiSteps(rule,
-    k) is the same, but by default keeps the mean in float32. Here the mean has the
-    dtype of the params. For a wider dtype, put `with_state_dtype` around this wrapper.
-    In torch, repeated calls of backward sum the gradients instead of averaging them.
+    k batches then act as one large batch. At every k-th step, the wrapped rule gets the
+    mean of the last k gradients and computes the update of this step. At the other
+    steps the update is 0 and the state of the wrapped rule does not change. If the
+    extra argument `grad` is passed, the wrapped rule also gets this mean in its
+    argument `grad`. If `value` is passed, the wrapped rule gets the mean of the last k
+    values of the objective in its argument `value`. If the loss is a mean and all
+    batches have the same size, the k-th update is the update for one batch that is k
+    times larger, up to rounding errors. optax.MultiSteps(rule, k) is the same, but by
+    default keeps the mean in float32. Here the mean has the dtype of the params. For a
+    wider dtype, put `with_state_dtype` around this wrapper. In torch, repeated calls of
+    backward sum the gradients instead of averaging them.
 
     All k gradients must belong to the same params, so nothing else may change the
     params in these steps. Rules that evaluate the objective with the extra argument
@@ -165,10 +166,10 @@ def skip_nonfinite(
     """Skip and count the steps whose gradient or update contains NaN or an infinity.
 
     A skipped step leaves the params and the rule's state unchanged. After
-    max_consecutive skipped steps in a row, steps are applied even if they are not
-    finite, until a step is finite. The params then show the problem.
-    optax.apply_if_finite is similar, but checks the gradient only. torch's GradScaler
-    also skips such steps, but it scales the loss as well.
+    max_consecutive skipped steps in a row, the next steps are applied even if they
+    contain NaN or an infinity, until a step is finite. Then NaN or an infinity in the
+    params shows the problem. optax.apply_if_finite is similar, but checks the gradient
+    only. torch's GradScaler also skips such steps, but it scales the loss as well.
 
     Use it against rare overflows, as in half precision. Read the number of skipped
     steps with optax.tree_utils.tree_get(state, "skipped"). A training that skips many
@@ -244,8 +245,8 @@ def cautious(
     u_t <- k_t u_t / max(s_t, min_share), where u_t is the rule's update and g_t the
     gradient. k_t is 1 for entries with u_t g_t < 0 and 0 for others, and s_t is the
     mean of k_t over the leaf. With momentum, an entry of u_t may have the same sign as
-    the gradient. Such an entry is set to 0, and the other entries of the leaf become
-    larger.
+    the gradient. Such an entry is set to 0, and the other entries of the update of this
+    leaf become larger.
 
     The authors' code, and timm's option `caution`, are the same. For a leaf of n
     entries, the paper has n / (Σ k_t + 1) in place of 1 / max(s_t, min_share)
@@ -255,8 +256,9 @@ def cautious(
 
     Use it around a rule with momentum, such as `adam`, `lion` or `heavy_ball`. Around
     `gradient_descent` it has little effect: no entry of u_t has the sign of the
-    gradient. With plus_one=False, only leaves in which some gradient entries are 0
-    change. In such a leaf, s_t is below 1, so the other entries become larger.
+    gradient. With plus_one=False, only the updates of leaves with some zero gradient
+    entries change. In such a leaf, s_t is below 1, so the other entries of the update
+    become larger.
 
     Args:
       rule: Rule to wrap.

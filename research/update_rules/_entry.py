@@ -41,9 +41,9 @@ class RuleEntry(NamedTuple):
       rates: Learning rates that are tried first, ascending; None means the powers of
         two from 2^-10 to 1 (`research.tuning.ANY_LADDER`).
       aliases: Names of the rule in other libraries, in lower case.
-      needs: Input that the constructor or a step needs besides the gradient and the
-        objective, for example "residuals". "" if it needs nothing else; such a rule is
-        in `UPDATE_RULES`.
+      needs: Input that the rule needs besides the gradient and the objective, in its
+        constructor or in a step, for example "residuals". "" if the rule needs nothing
+        else. The rules with "" are those of `UPDATE_RULES`.
     """
 
     constructor: Callable[..., optax.GradientTransformation]

@@ -116,15 +116,16 @@ def adafactor(
     torch.optim.Adafactor always has the relative step (its lr is η), but multiplies λ
     x_t by η, not by the minimum. It has no momentum, and factors the last two axes,
     whatever their lengths. It does not add ε to the squares, but bounds √v̂_t from
-    below. keras.optimizers.Adafactor also takes the minimum of the rate and 1 / √t,
-    even if the rate is a schedule, and decays with the rate itself. It factors the last
-    two axes. It stores the whole v̂_t, so it does not save memory. transformers factors
-    the last two axes, takes the moving average after the multiplication by η_t, and
-    multiplies λ x_t by max(ε2, rms(x_t)), too. timm's Adafactor factors the first two
-    axes of a leaf with three or more, and otherwise the last two, if both are longer
-    than 16; it multiplies by max(ε2, rms(x_t)) only if no rate is given. timm's
-    AdafactorBigVision factors the two longest axes if they have at least 16 entries,
-    and has no such factor.
+    below. keras.optimizers.Adafactor always takes the minimum of its rate and 1 / √t,
+    but multiplies λ x_t by its rate, not by the minimum. It factors the last two axes.
+    It stores the whole v̂_t, so it does not save memory. The Adafactor of transformers
+    factors the last two axes, takes the moving average after the multiplication by η_t,
+    and also multiplies λ x_t by max(ε2, rms(x_t)). timm's Adafactor factors the first
+    two axes of a leaf with at least three axes if both are longer than 16. Otherwise it
+    factors the last two axes if both are longer than 16. It multiplies by max(ε2,
+    rms(x_t)) only if no rate is given. timm's AdafactorBigVision factors the two
+    longest axes if both have at least 16 entries, and never multiplies by max(ε2,
+    rms(x_t)).
 
     Use it if the state of Adam does not fit into memory. For an (m, n) matrix that is
     factored, Adafactor without momentum stores m + n numbers. By default, the rate is
@@ -141,8 +142,8 @@ def adafactor(
       clipping_threshold: Threshold δ, positive; may be traced. 1e30 turns clipping off.
       momentum: Momentum μ in [0, 1); may be traced. None means no momentum.
       weight_decay: Decay λ, at least 0; may be traced.
-      mask: Pytree of booleans, or a function from the params to one, that marks the
-        leaves that decay, as in `adamw`. None means all leaves.
+      mask: Pytree of booleans, or a function from the params to such a pytree. Leaves
+        marked True decay, as in `adamw`. None means all leaves.
       eps, min_scale: Constants ε and ε2, at least 0; may be traced.
       relative_step: Whether the rate of step t is min(η_t, 1 / √t).
     Returns:
@@ -345,10 +346,10 @@ def sm3(
     s_t = 0,
     u_t = -η_t m_t, where g_t is the gradient, u_t the update and η_t the learning rate.
 
-    In a leaf with more axes, every axis has such numbers, and the minimum is over all
-    axes. For a vector or a scalar, s_t is the sum of the squared gradients, as in
-    `adagrad` with initial_accumulator_value=0. For other leaves, s_t is at least this
-    sum in every entry.
+    In a leaf with more axes, one number is stored for each index along each axis, and
+    the minimum is over all axes. For a vector or a scalar, s_t is the sum of the
+    squared gradients, as in `adagrad` with initial_accumulator_value=0. For other
+    leaves, s_t is at least this sum in every entry.
 
     The paper's SM3-II has no ε; eps=0 gives the paper's rule. The authors' code has ε =
     1e-30. optax.sm3 is the same rule with ε = 1e-8, but it accepts neither a schedule
@@ -356,7 +357,7 @@ def sm3(
 
     Use it in place of Adagrad if the state of Adagrad does not fit into memory, for
     example for large embeddings. For an (m, n) matrix, SM3 stores m + n numbers in
-    place of the squares, and m n numbers for the momentum.
+    place of Adagrad's m n sums of squares, and m n numbers for the momentum.
 
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule (number

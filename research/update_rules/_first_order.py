@@ -92,10 +92,10 @@ def heavy_ball(
     optax.sgd(η, momentum=μ) and torch.optim.SGD(momentum=μ) are the same. For the
     params x_t, Polyak writes x_(t+1) = x_t - η g_t + μ (x_t - x_(t-1)). Sutskever et
     al. write v_t = μ v_(t-1) - η g_t and x_(t+1) = x_t + v_t. With a constant rate the
-    three forms agree. Under a schedule, the rate of this rule scales the whole sum,
-    while the rate in those two formulas scales each gradient once. torch also has an
-    argument `dampening`, which scales g_t by 1 - dampening except at the first step
-    (see `ema_momentum`).
+    three forms agree. Under a schedule they differ. This rule multiplies the whole sum
+    m_t by the current rate. In the other two formulas, each gradient keeps the rate of
+    its own step. torch also has an argument `dampening`. It multiplies g_t by 1 -
+    dampening, except at the first step (see `ema_momentum`).
 
     Use it on ill-conditioned problems. Let κ be the ratio of the largest to the
     smallest curvature near a minimum. With the best η and μ, the distance to the
@@ -150,9 +150,8 @@ def nesterov(
     t. For such a growing μ, pass a schedule such as `nesterov_momentum` from the same
     module. With a schedule, the formulas are m_t = μ_(t-1) m_(t-1) + g_t and u_t = -η_t
     (g_t + μ_t m_t). For a schedule, t is counted from 0, so that μ_0 is the first
-    momentum, and m_(-1) = 0. In both steps that use it, m_(t-1) has the same factor
-    μ_(t-1): in the look-ahead of step t - 1, and in m_t. optax and torch do not accept
-    such a schedule.
+    momentum, and m_(-1) = 0. The sum m_(t-1) therefore has the same factor μ_(t-1) in
+    the update u_(t-1) and in m_t. optax and torch do not accept such a schedule.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a

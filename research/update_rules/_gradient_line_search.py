@@ -68,8 +68,8 @@ def backtracking_descent(
     The same rule in optax is chain(sgd(1), scale_by_backtracking_linesearch(n,
     slope_rtol=c, decrease_factor=ρ, increase_factor=increase or inf,
     max_learning_rate=η)), where n is max_evaluations. If no trial is accepted, optax
-    takes the last trial. In this case, the update of this rule is 0, and the field
-    `outcome` in the state gives the reason.
+    takes the last trial. Here, the update is then 0, and the field `search.outcome` of
+    the state gives the reason.
 
     Use it on a deterministic, cheap objective to avoid tuning a rate. The rule is not
     faster than gradient descent with the best rate. On mini-batches the rule fits each
@@ -84,9 +84,9 @@ def backtracking_descent(
         last accepted step size, but at most η. None starts each search from η.
       max_evaluations: Largest number of trials per step.
     Returns:
-      The rule; its update needs params, value and value_fn. Its state is a SearchState.
-      The fields of its field `search` are `learning_rate` (the accepted step size a_t),
-      `evaluations` (the number of trials) and `outcome`.
+      The rule; its update needs params, value and value_fn. The state is a SearchState.
+      The field `search` of the state holds `learning_rate` (the accepted step size
+      a_t), `evaluations` (the number of trials) and `outcome`.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or of the wrong type,
         update got no value or value_fn, or the params are complex.
@@ -231,10 +231,10 @@ def nonlinear_conjugate_gradient(
       linesearch: Name of the line search, "strong_wolfe" (with curvature 0.1) or
         "backtracking", or a function with the arguments of `strong_wolfe`.
     Returns:
-      The rule; its update needs params, value and value_fn. Its state is a
-      ConjugateState. Among the fields of its field `search` are `learning_rate` (the
-      step size a_t), `evaluations` (of the objective in the last search) and `outcome`.
-      If the search fails, the update is 0.
+      The rule; its update needs params, value and value_fn. The state is a
+      ConjugateState. The field `search` of the state holds `learning_rate` (the step
+      size a_t), `evaluations` (the number of evaluations of the objective in the last
+      search) and `outcome`. If the search fails, the update is 0.
     Raises:
       ValueError, TypeError: An argument is out of range or unknown, update got no value
         or value_fn, or the params are complex.

@@ -98,18 +98,19 @@ def soap(
 
     A leaf with more than two axes has a basis for each axis. Axes of length 1, and axes
     longer than max_size, are not rotated. Vectors and scalars are not rotated either,
-    so the rule is Adam for them. If one axis of a matrix is longer than max_size, the
-    rule is the paper's one-sided SOAP. An entry of the rotated gradient that is not
-    larger than its rounding error counts as 0. If an entry of the rotated gradient is
-    so large that its square overflows, the step has no part along this entry. If L or R
-    overflows, its basis is not changed. A NaN in a gradient makes all later steps of
-    its leaf NaN; wrap the rule in `skip_nonfinite` to skip such a step.
+    so for them the rule is Adam from the second call on. If one axis of a matrix is
+    longer than max_size, the rule is the paper's one-sided SOAP. An entry of the
+    rotated gradient that is not larger than its rounding error counts as 0. If an entry
+    of the rotated gradient is so large that its square overflows, the step has no part
+    along this entry. If L or R overflows, its basis no longer changes. A NaN in a
+    gradient makes all later steps of its leaf NaN; wrap the rule in `skip_nonfinite` to
+    skip such a step.
 
     In the paper, ε is inside the root. The authors' code has the rule of this function,
-    with two differences. The code adds ε before the bias correction. It also multiplies
-    the weights by 1 - η λ after the step, which changes the result by a term of the
-    size η² λ. In the authors' code, the defaults of β1, β2 and k are the same as here,
-    and the default of λ is 0.01. optax and torch do not have SOAP.
+    with two differences. The code adds ε to √V_t, before the bias correction of V_t. It
+    also multiplies the weights by 1 - η λ after the step, which changes the result by a
+    term of the size η² λ. In the authors' code, the defaults of β1, β2 and k are the
+    same as here, and the default of λ is 0.01. optax and torch do not have SOAP.
 
     The state of a matrix of shape (m, n) has 2 m n + 2 m² + 2 n² numbers. For a square
     matrix, this is six numbers per parameter, where Adam has two. The numbers have at
@@ -117,7 +118,8 @@ def soap(
     n multiplications more than Adam, and a refresh about 10 (m³ + n³).
 
     Use it for networks with weight matrices, where it needs fewer steps than AdamW. The
-    batch should be so large that the additional time per step does not matter.
+    batch should be so large that the gradient takes much more time than the additional
+    operations of SOAP.
 
     Args:
       learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
@@ -363,10 +365,10 @@ def kl_soap(
     averages of their eigenvalues. With β = shampoo_beta and P = Q_Lᵀ G_t Q_R,
     L <- β L + (1 - β) G_t Q_R diag(1 / d_R) Q_Rᵀ G_tᵀ / n,
     d_L,i <- max(β d_L,i + (1 - β) mean_j (P_ij² / d_R,j), c^(-2)) for each i, with c =
-    max(10, min(m, 4000)), and R and d_R are updated in the same way, with m and n
-    exchanged. All new values are computed from the old ones. If t is a multiple of
-    refresh_every, Q_L then becomes the orthogonal factor of the QR factorisation of L
-    Q_L, and Q_R that of R Q_R.
+    max(10, min(m, 4000)), and R and d_R are updated in the same way, with G_t
+    transposed, L and R exchanged, and m and n exchanged. All new values are computed
+    from the old ones. If t is a multiple of refresh_every, Q_L then becomes the
+    orthogonal factor of the QR factorisation of L Q_L, and Q_R that of R Q_R.
 
     SOAP's L is the average of G Gᵀ. Here, the gradients in L are whitened by R, that
     is, multiplied by R^(-1/2), and those in R are whitened by L. With E for the
@@ -378,15 +380,15 @@ def kl_soap(
     and Q_R by an eigen-decomposition, and returns the update 0. At this call, all
     entries of d_L and d_R are first_eigenvalue.
 
-    A leaf with more than two axes has a factor for each axis, in which the gradients
-    are whitened along all other axes. Axes of length 1, and axes longer than max_size,
-    are not rotated and not whitened. Vectors and scalars are not rotated either. For
-    them, the rule is Adam without bias correction. An entry of the rotated gradient
-    that is not larger than its rounding error counts as 0. If an entry of the rotated
-    gradient is so large that its square overflows, the step has no part along this
-    entry. If a factor overflows, its basis is not changed. A NaN in a gradient makes
-    all later steps of its leaf NaN; wrap the rule in `skip_nonfinite` to skip such a
-    step.
+    A leaf with more than two axes has a factor for each axis. In the factor of an axis,
+    the gradients are whitened along all other axes. Axes of length 1, and axes longer
+    than max_size, are not rotated and not whitened. Vectors and scalars are not rotated
+    either, so for them the rule is Adam without bias correction from the second call
+    on. An entry of the rotated gradient that is not larger than its rounding error
+    counts as 0. If an entry of the rotated gradient is so large that its square
+    overflows, the step has no part along this entry. If a factor overflows, its basis
+    no longer changes. A NaN in a gradient makes all later steps of its leaf NaN; wrap
+    the rule in `skip_nonfinite` to skip such a step.
 
     The rule is that of the authors' code with using_klsoap=True, with the same defaults
     except for λ, which is 0.01 there. There are four differences. The authors' code
@@ -627,9 +629,9 @@ def shampoo(
     L_t = ε I + Σ G_s G_sᵀ and R_t = ε I + Σ G_sᵀ G_s, with sums over s = 1, ..., t.
 
     u_t is the update, η_t the learning rate, q the order of the inverse roots, and M_0
-    is 0. A leaf with j axes has a factor for each axis, and q = 2 j, which is 4 for
-    matrices and 2 for vectors. For vectors, the rule is the full-matrix AdaGrad. A
-    scalar counts as a vector of length 1.
+    is 0. L_t and R_t are called factors. A leaf with j axes has a factor for each axis.
+    By default, q = 2 j, which is 4 for matrices and 2 for vectors. For vectors, the
+    rule is then the full-matrix AdaGrad. A scalar counts as a vector of length 1.
 
     The following options come from later versions of Shampoo. If b2 is a number, the
     sums become moving averages without bias correction: L_t = ε I + A_t with A_t = β2
@@ -641,9 +643,10 @@ def shampoo(
 
     If b1, ε and λ are 0, the first update of a matrix is -η U Vᵀ, where G = U S Vᵀ is
     the singular value decomposition. `muon` approximates U Vᵀ. If an eigenvalue under a
-    root is 0, it is left out, as in a pseudo-inverse. If G Gᵀ overflows, the root is 0,
-    and the step of the leaf is 0. A NaN in a gradient makes all later steps of its leaf
-    NaN; wrap the rule in `skip_nonfinite` to skip such a step.
+    root is 0, it is left out, as in a pseudo-inverse. If a factor overflows, its root
+    is 0 from the next computation of the roots on, and then only weight decay moves the
+    leaf. A NaN in a gradient makes all later steps of its leaf NaN; wrap the rule in
+    `skip_nonfinite` to skip such a step.
 
     method="eigh" uses an eigen-decomposition. method="newton" uses the coupled Newton
     iteration, which consists of matrix products and is faster on accelerators. Its
@@ -1064,9 +1067,10 @@ def psgd_kron(
     expected change of the factors is 0 if Q_Lᵀ Q_L M Q_Rᵀ Q_R has the same covariance
     as V. The entries of this product are then uncorrelated and have variance 1.
 
-    clip has two parts. Its arguments for all leaves are first multiplied by the same
-    factor, so that their norm over all leaves is at most √n, where n is the number of
-    parameters. Then each entry is limited to [-1, 1].
+    The function clip has two parts. First, the products Q_Lᵀ Q_L M_t Q_Rᵀ Q_R of all
+    leaves are multiplied by the same factor, so that their norm over all leaves is at
+    most √N, where N is the number of parameters in all leaves. Then each entry is
+    limited to [-1, 1].
 
     A leaf with more axes has a factor for each axis. A factor is a diagonal matrix for
     vectors and scalars, for axes of length 1, and for axes longer than max_size. For

@@ -104,8 +104,8 @@ def lamb(
     |.| is the Euclidean norm of a leaf, η_t is the learning rate and λ is weight_decay.
     m̂_t and v̂_t are the averages of the gradients and of their squares, with bias
     correction. If |x_t| or |d_t| is 0, the ratio |x_t| / |d_t| is replaced by 1, as in
-    the authors' code. Otherwise a leaf that starts at 0 would have the ratio 0 and
-    could never move.
+    the authors' code. Without this replacement, a leaf that starts at 0 would have the
+    ratio 0 and could never move.
 
     The paper has a function φ that may clip |x_t|. φ is the identity here and in
     optax.lamb, which is the same rule. The authors' code (ALBERT) does not correct the
@@ -115,8 +115,8 @@ def lamb(
 
     Use it for large batches on models with many layers of different scales, with
     warm-up. On small problems it rarely has an advantage over AdamW. With η = 0.1, the
-    step of each leaf is a tenth as long as the leaf, even near a minimum, so let the
-    rate decay.
+    norm of a leaf's step is a tenth of the norm of the leaf, even near a minimum.
+    Therefore let the rate decay.
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
@@ -177,8 +177,8 @@ class MatrixAxes:
     Attributes:
       inputs, outputs: An axis of the leaf or a tuple of axes. Negative numbers count
         from the end.
-      input_heads, output_heads: Number of blocks into which the rows, and the columns,
-        are cut.
+      input_heads, output_heads: Numbers of blocks into which the rows and the columns
+        of a matrix are cut. 1 means that they are not cut.
     Raises:
       ValueError, TypeError: An axis is not an integer, or a number of blocks is not a
         positive integer.
@@ -348,14 +348,14 @@ def muon(
     width of the kernel, and so s is 1 for a square kernel. torch divides by max(|A|,
     ε). torch's adjust_lr_fn="match_rms_adamw" is consistent_rms=0.2. optax.contrib.muon
     differs in four ways. First, optax divides M_t by 1 - β^(t+1) and G_t by 1 - β^t
-    before the look-ahead (bias_correction=True). In the second update, the weight of
-    the first gradient is then 0.374 times the weight of the second gradient, instead of
-    0.463 times. Second, optax's ε is 1e-8. Third, optax's `nesterov`, which is on by
-    default, also turns the Adam for the other leaves into NAdam. Fourth, optax takes
-    one step for each triple of a list of coefficients, and refuses a list of more than
-    ns_steps triples. This rule always takes ns_steps steps: it uses the first ns_steps
-    triples, and repeats the last triple of a shorter list, as the paper of the Polar
-    Express does.
+    before the look-ahead (bias_correction=True). With β = 0.95, the weight of the first
+    gradient in the second update is then 0.374 times the weight of the second gradient,
+    instead of 0.463 times. Second, optax's ε is 1e-8. Third, optax's `nesterov`, which
+    is on by default, also turns the Adam for the other leaves into NAdam. Fourth, optax
+    takes one step for each triple of a list of coefficients, and refuses a list of more
+    than ns_steps triples. This rule always takes ns_steps steps: it uses the first
+    ns_steps triples, and repeats the last triple of a shorter list, as the paper of the
+    Polar Express does.
 
     The state of a matrix has one number per parameter, for M_t. The state of any other
     leaf is that of the inner rule, which is two numbers per parameter for Adam.

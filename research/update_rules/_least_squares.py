@@ -108,8 +108,8 @@ def gauss_newton(
         schedule (number of earlier steps -> η).
       residual_fn: Function from params to residuals r, a vector or a pytree of vectors.
         None means that residual_fn is passed to update instead.
-      singular: Step if columns of J are linearly dependent (see above), "shortest" or
-        "stop".
+      singular: Kind of step if columns of J are linearly dependent, "shortest" or
+        "stop" (see above).
       line_search: Whether to search for the step size. False uses η without evaluating
         F. This is Gauss's own method, which may diverge.
       sufficient_decrease: Constant c in [0, 1).
@@ -255,22 +255,22 @@ def levenberg_marquardt(
     parameters. h comes from a QR factorisation of J with √μ D below it, not from JᵀJ.
 
     A trial is a step h that is computed, and then accepted or rejected. Let F = ½ |r|².
-    The ratio ρ = (F(x) - F(x + h)) / (½ |J h|² + μ |D h|²) compares the decrease with
-    the decrease predicted by the model. x moves if ρ > 1e-4. The first radius is Δ_0 =
-    η |D x_0|, or η if x_0 = 0. After the first step, the radius is reduced to |D h_0|
-    if |D h_0| is smaller. The next radius is |D h| / 10 if ρ < 1/4. It is 2 |D h| if ρ
-    >= 3/4, or if ρ >= 1/4 and μ = 0. Otherwise the radius does not change.
+    The ratio ρ = (F(x) - F(x + h)) / (½ |J h|² + μ |D h|²) compares the decrease of F
+    with the decrease that the linearised residuals predict. x moves if ρ > 1e-4. The
+    first radius is Δ_0 = η |D x_0|, or η if x_0 = 0. The next radius is |D h| / 10 if ρ
+    < 1/4. It is 2 |D h| if ρ >= 3/4, or if ρ >= 1/4 and μ = 0. Otherwise it is |D h_0|
+    after the first step, and does not change after later steps.
 
     If the residuals stay large, JᵀJ lacks the second derivatives Σ r_i ∇²r_i of F, and
-    the rule above would take many small steps. Each trial therefore compares two
-    predictions of F(x) - F(x + h). The linear model of r predicts a = -gᵀh - ½ |J h|²,
-    with g = Jᵀr. The quadratic model of F predicts a - ½ Σ r_i hᵀ∇²r_i h. A trial is a
-    miss if the linear model's error is above |a| / 10 and above ten times the quadratic
-    model's error. After three misses in a row, h minimises the quadratic model subject
-    to |D h| <= Δ, as in `trust_region_newton`, and ρ uses the prediction of this model.
-    The rule returns to the linear model after a trial in which the quadratic model
-    predicts worse than the linear model, although the linear model's error is above |a|
-    / 10.
+    the rule described so far would take many small steps. Each trial therefore compares
+    two predictions of F(x) - F(x + h). The linear model of r predicts a = -gᵀh - ½ |J
+    h|², with g = Jᵀr. The quadratic model of F predicts a - ½ Σ r_i hᵀ∇²r_i h. A trial
+    is a miss if the linear model's error is above |a| / 10 and above ten times the
+    quadratic model's error. After three misses in a row, h minimises the quadratic
+    model subject to |D h| <= Δ, as in `trust_region_newton`, and ρ uses the prediction
+    of this model. The rule returns to the linear model after a trial in which the
+    quadratic model predicts worse than the linear model, although the linear model's
+    error is above |a| / 10.
 
     The rule is MINPACK's lmder, which scipy's least_squares(method="lm") runs, with
     five differences. First, MINPACK accepts a μ for which |D h| is within a tenth of Δ,

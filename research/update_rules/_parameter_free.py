@@ -81,10 +81,10 @@ def dog(
 
     The name stands for "distance over gradients". optax.contrib.dog is the same with
     init_step=("distance", r_ε) or, by default, ("heuristic", 1e-6), but optax subtracts
-    x_0 from x_i, which loses digits while the distance is small. This rule adds up its
-    updates instead. The paper has no ε. The authors' code has the same ε as this rule.
-    For coupled weight decay, chain `add_decayed_weights` before the rule. torch does
-    not have this rule.
+    x_0 from x_i, which loses digits while the distance is small. This rule sums its own
+    updates to get x_i - x_0. The paper has no ε. The authors' code has the same ε as
+    this rule. For coupled weight decay, chain `add_decayed_weights` before the rule.
+    torch does not have this rule.
 
     Use it if no rate can be tuned, on convex or nearly convex losses. The proof of
     convergence is for an average of the iterates, not for the last iterate. The rule
@@ -215,10 +215,10 @@ def prodigy(
     default β1 and β2, each entry of the first step with a nonzero gradient has a size
     of about 3.2 d_0 η_0, because (1 - β1) / √(1 - β2) is 3.2. If all gradients or all
     rates so far are 0, optax (up to 0.2.8) divides 0 by 0, and its params become NaN.
-    In the authors' code, such steps do not count, and neither do later steps with the
-    rate 0; here they do. optax has other names for some arguments: betas is (b1, b2),
-    estim_lr0 is initial_distance and estim_lr_coef is distance_factor. torch does not
-    have the rule.
+    The authors' code does not count the steps in which all gradients or all rates so
+    far are 0, nor later steps with the rate 0. Here, all steps count. optax has other
+    names for some arguments: betas is (b1, b2), estim_lr0 is initial_distance and
+    estim_lr_coef is distance_factor. torch does not have the rule.
 
     Use it instead of tuning Adam's rate, with a schedule for η that ends at 0. To scale
     all rates, change distance_factor, not η. The estimate d_t never shrinks. A single
@@ -235,8 +235,8 @@ def prodigy(
         than the distance to a minimum.
       distance_factor: Factor κ, at least 0; may be traced.
       weight_decay: Factor λ of decoupled decay, at least 0; may be traced. If it is not
-        the number 0, update needs params. (The differences x_0 - x_t need none: the
-        state holds them.)
+        the number 0, update needs params. (The differences x_0 - x_t do not need
+        params, because they are in the state.)
       bias_correction: Whether to multiply η_t by √(1 - β2^(t+1)) / (1 - β1^(t+1)).
       eps_by_next_distance: If True, ε is multiplied by d_(t+1). If False, ε is
         multiplied by d_t.
@@ -363,8 +363,8 @@ def dowg(
     short distances, so they have little weight in the sum, and the steps are longer
     than those of `dog`. optax.contrib.dowg is the same rule, and its argument
     init_estim_sq_dist is r_ε². optax subtracts x_0 from x_i, which loses digits while
-    the distance is small. This rule adds up its updates instead. The paper has no ε.
-    torch does not have the rule.
+    the distance is small. This rule sums its own updates to get x_i - x_0. The paper
+    has no ε. torch does not have the rule.
 
     Use it for convex losses if you cannot tune a rate.
 
@@ -464,13 +464,13 @@ def cocob(
     x_(t+1) = x_0 + θ_t (L_t + R_t) / (L_t max(G_t + L_t, α L_t)), and the update is u_t
     = x_(t+1) - x_t. Here t is counted from 1, and x_1 = x_0.
 
-    L_t is the largest |c| so far, or ε if that is larger. G_t is the sum of all |c|,
-    and θ_t is the sum of all -c. The name stands for "continuous coin betting": x_t -
-    x_0 is regarded as an amount of money that is bet on the outcome -c_t. R_t is the
-    gain of all bets, at least 0. The paper calls the rule COCOB-Backprop, and has no η.
-    A constant η would cancel if ε were 0. optax.contrib.cocob is the same, but it
-    subtracts x_0 from x_t, which loses digits; this rule adds up its updates. torch
-    does not have the rule.
+    L_t is the largest |c| so far, or ε if ε is larger. G_t is the sum of all |c|, and
+    θ_t is the sum of all -c. The name stands for "continuous coin betting": x_t - x_0
+    is regarded as an amount of money that is bet on the outcome -c_t. R_t is the gain
+    of all bets, at least 0. The paper calls the rule COCOB-Backprop, and has no η. A
+    constant η would cancel if ε were 0. optax.contrib.cocob is the same, but it
+    subtracts x_0 from x_t, which loses digits. This rule sums its own updates to get
+    x_t - x_0. torch does not have the rule.
 
     Use it if you cannot tune a rate, and different entries need different rates. The
     rule stores five arrays per leaf. The distance from x_0 may double within a few
@@ -484,8 +484,8 @@ def cocob(
       eps: Initial value ε of L, positive; may be traced.
       weight_decay: Decay λ, coupled: λ x_t is added to the gradient. At least 0; may be
         traced.
-      mask: Pytree of booleans, or a function from the params to one, that marks the
-        leaves that decay, as in `adamw`. None means all leaves.
+      mask: Pytree of booleans, or a function from the params to such a pytree. Leaves
+        marked True decay, as in `adamw`. None means all leaves.
     Returns:
       The rule; its update needs params.
     Raises:
@@ -601,13 +601,13 @@ def dadapt_adamw(
     d_(t+1) = max(d_t, r_t / ((1 - √β2) |s_t|_1)),
     u_t = -m_t / (√v_t + ε) - w λ_t x_t, where w is weight_decay.
 
-    As long as all gradients or all rates are 0, d_t does not change; in this case,
-    optax divides 0 by 0, and its params become NaN. Otherwise
-    optax.contrib.dadapt_adamw is the same; its argument betas is (b1, b2), and its
+    As long as all gradients or all rates are 0, d_t does not change. In this case,
+    optax divides 0 by 0, and its params become NaN. In all other cases,
+    optax.contrib.dadapt_adamw is the same. Its argument betas is (b1, b2), and its
     argument estim_lr0 is initial_distance. In the authors' package, the rule is
-    DAdaptAdam(decouple=True, use_bias_correction=True), but steps with the rate 0, and
-    those before the first gradient that is not 0, do not count there. torch does not
-    have the rule.
+    DAdaptAdam(decouple=True, use_bias_correction=True). The package does not count
+    steps with the rate 0, nor steps before the first gradient that is not 0. Here, all
+    steps count. torch does not have the rule.
 
     Use it in place of AdamW if you cannot tune the rate, with a schedule for η that
     ends at 0. The estimates of `prodigy` usually grow faster.
@@ -730,11 +730,11 @@ def mechanic(
 ) -> optax.GradientTransformationExtraArgs:
     """Learn the scale of another rule's updates, so that its rate need not be tuned.
 
-    There are n decays β_i = 1 - 0.1^i, i = 1 to n. Each decay has its own m_t, v_t, r_t
-    and s_t, in whose formulas β is this decay. They start from s_0 = σ and m_0 = v_0 =
-    r_0 = 0. S_t is the sum of the n scales s_t. Let g_t be the gradient, x_t the
-    params, d_t the update of the inner rule, and Δ_t = (x_t - x_0) / (S_t + ε) at step
-    t, counted from 0. Then
+    There are n decays β_i = 1 - 0.1^i, i = 1 to n. For each decay β_i there are
+    separate numbers m_t, v_t, r_t and s_t. In their formulas below, β is this decay.
+    These numbers start from s_0 = σ and m_0 = v_0 = r_0 = 0. S_t is the sum of the n
+    scales s_t. Let g_t be the gradient, x_t the params, d_t the update of the inner
+    rule, and Δ_t = (x_t - x_0) / (S_t + ε) at step t, counted from 0. Then
     h_t = -<g_t + (λ S_t |g_t| / (|x_t| + ε)) x_t, Δ_t>,
     r_(t+1) = β r_t + clip(h_t, -m_t, m_t) s_t,
     m_(t+1) = max(β m_t, |h_t| + ε),
@@ -745,14 +745,14 @@ def mechanic(
     -m to m. Norms and inner products <., .> are over all leaves.
 
     optax.contrib.mechanize(inner(η)) is the same, but it subtracts x_0 from x_t, which
-    loses digits; this rule adds up its updates. The clip of h_t is not in the paper; it
-    is the same in optax and here. The authors' package for PyTorch does not clip h_t;
-    it starts m at 1e-6 without adding ε, has σ = 1e-8 by default, and limits r_t itself
-    to values of at least 0. torch does not have the rule.
+    loses digits. This rule sums its own updates to get x_t - x_0. The paper does not
+    clip h_t. optax clips h_t as this rule does. The authors' package for PyTorch does
+    not clip h_t. It starts m at 1e-6 without adding ε, has σ = 1e-8 by default, and
+    limits r_t itself to values of at least 0. torch does not have the rule.
 
     Use it around any rule whose rate you cannot tune, with the schedule that you would
-    use for this rule. S_t makes up for an inner rate η that is too small or too large.
-    A schedule therefore acts mainly through the ratios of its rates.
+    use for that rule alone. S_t makes up for an inner rate η that is too small or too
+    large. A schedule therefore acts mainly through the ratios of its rates.
 
     Args:
       learning_rate: Rate η of the inner rule: any value that `inner` accepts as its
@@ -890,7 +890,7 @@ def momo(
     """Momentum with a step length from the objective's value and its lower bound.
 
     Without weight decay, the step ends where a linear model of the objective reaches
-    the lower bound, but its length is at most η_t |m_t|.
+    the lower bound, but the step is at most η_t |m_t| long.
 
     m_t, f̄_t and γ_t are moving averages of the gradient g_t, of the objective's value
     f(x_t) and of the inner product <g_t, x_t>, with the decay β. Each average starts at
@@ -927,8 +927,8 @@ def momo(
         update received no params or value.
     References:
       Schaipp, Ohana, Eickenberg, Defazio & Gower, MoMo: momentum models for adaptive
-      learning rates, ICML 2024. MoMo is its rule with a fixed f*, and MoMo* its rule
-      that estimates f*.
+      learning rates, ICML 2024. In this paper, MoMo is the rule with a fixed f*, and
+      MoMo* is the rule that estimates f*.
     Example:
       >>> # For f = x² / 2, the first step is half of the way to the minimum.
       >>> rule, x = momo(), jnp.array([4.0])
@@ -1022,7 +1022,7 @@ def momo_adam(
     """Adam with a step length from the objective's value and its lower bound.
 
     Without weight decay, the step ends where a linear model of the objective reaches
-    the lower bound, but it is not longer than Adam's step.
+    the lower bound, but the step is not longer than Adam's step.
 
     m_t, f̄_t and γ_t are moving averages of the gradient g_t, of the objective's value
     f(x_t) and of the inner product <g_t, x_t>, with the decay β1. They start at 0, and
@@ -1059,8 +1059,8 @@ def momo_adam(
         update received no params or value.
     References:
       Schaipp, Ohana, Eickenberg, Defazio & Gower, MoMo: momentum models for adaptive
-      learning rates, ICML 2024. MoMo-Adam is its rule with a fixed f*, and MoMo-Adam*
-      its rule that estimates f*.
+      learning rates, ICML 2024. In this paper, MoMo-Adam is the rule with a fixed f*,
+      and MoMo-Adam* is the rule that estimates f*.
     Example:
       >>> rule, x = momo_adam(1.0, eps=0.0), jnp.array([4.0])
       >>> # The first step is half of the way to the minimum of x² / 2, but at most 1.

@@ -65,8 +65,8 @@ def reduce_on_plateau(
     next `cooldown` means are then not counted as "not better". Chain this
     transformation after a rule. Some rules store other params besides the iterates:
     `polyak_averaging`, `exponential_averaging`, `lookahead` and the schedule-free
-    rules. Do not chain this transformation after one of these. The first three wrap an
-    inner rule: chain this transformation after the inner rule instead.
+    rules. Do not chain this transformation after one of these rules. The first three
+    wrap an inner rule. For these three, chain this transformation after the inner rule.
 
     optax.contrib.reduce_on_plateau is the same. torch's ReduceLROnPlateau reduces the
     rate one mean later: after patience + 1 means in a row that are not better. To get

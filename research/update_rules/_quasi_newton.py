@@ -76,7 +76,7 @@ def bfgs(
 
     Use it on smooth deterministic functions of up to a few hundred params, if a
     gradient costs more than n² operations and H fits in memory. For more params, use
-    lbfgs. On noisy gradients, BFGS usually fails, because y is mostly noise.
+    `lbfgs`. On noisy gradients, BFGS usually fails, because y is mostly noise.
 
     Args:
       learning_rate: First step size η that each line search tries, or the step size if
@@ -89,9 +89,9 @@ def bfgs(
       min_curvature: Bound that <s, y> must exceed for a pair to be used, at least 0.
     Returns:
       The rule; its update needs params, and for a line search also value and value_fn.
-      Its state is a BFGSState. Its field `search` is the result of the last line
-      search: the step size a_t, the number of evaluations of the objective, and the
-      outcome. If the search fails, the update is 0.
+      The state is a BFGSState. The field `search` of the state is the result of the
+      last line search: the step size a_t, the number of evaluations of the objective,
+      and the outcome. If the search fails, the update is 0.
     Raises:
       ValueError, TypeError: An argument is out of range or unknown; update received no
         params or, for a line search, no value or value_fn; in init, the params are
@@ -249,9 +249,9 @@ def lbfgs(
       min_curvature: Bound that <s, y> must exceed for a pair to be used, at least 0.
     Returns:
       The rule; its update needs params, and for a line search also value and value_fn.
-      Its state is an LBFGSState. Its field `search` is the result of the last line
-      search: the step size a_t, the number of evaluations of the objective, and the
-      outcome. If the search fails, the update is 0.
+      The state is an LBFGSState. The field `search` of the state is the result of the
+      last line search: the step size a_t, the number of evaluations of the objective,
+      and the outcome. If the search fails, the update is 0.
     Raises:
       ValueError, TypeError: An argument is out of range or unknown; update received no
         params or, for a line search, no value or value_fn; in init, the params are

@@ -54,13 +54,13 @@ def rprop(
 
     This rule is iRprop- of Igel & Hüsken. torch.optim.Rprop is the same. The original
     rule of 1993 (Rprop+) undoes the last step when the sign changes. optax.rprop (up to
-    0.2.8) returns each step one call too late, so its first update is 0, and it never
-    returns the step before a change of sign. optax.rprop also clips a step size only in
-    the steps that change this step size.
+    0.2.8) returns each step one call too late. Its first update is therefore 0, and the
+    step before a change of sign is never returned. optax.rprop also clips a step size
+    only in the steps that change this step size.
 
-    Use it on full batches for functions that are badly scaled along the axes. No
-    learning rate has to be tuned. Do not use it on mini-batches, where signs change by
-    chance and the step sizes shrink towards zero.
+    Use it on full batches for functions that are badly scaled along the axes. The step
+    sizes adapt, so learning_rate need not be tuned. Do not use it on mini-batches,
+    where signs change by chance and the step sizes shrink towards zero.
 
     Args:
       learning_rate: First step size η of all entries. A number of at least 0, or a

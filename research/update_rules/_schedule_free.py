@@ -69,19 +69,18 @@ def schedule_free_sgd(
     Here t is counted from 1, and z_1 = x_1 = y_1. The params, at which the gradient g_t
     is taken, are y_t = (1 - β) z_t + β x_t, where β is b1. γ_t is the learning rate η_t
     with a warm-up of T steps; without a warm-up (T = 0), γ_t = η_t. λ is weight_decay
-    and p is weight_power. As long as all rates are 0, c_t = 0. x_(t+1) is thus the
-    average of z_2, ..., z_(t+1) with the weights γ_1^p, ..., γ_t^p.
+    and p is weight_power. x_(t+1) is the average of z_2, ..., z_(t+1) with the weights
+    γ_1^p, ..., γ_t^p. As long as all these weights are 0, c_t = 0.
 
     β = 0 is plain descent with Polyak-Ruppert averaging, and β = 1 is primal averaging.
     The paper uses p = 2. In c_t, optax and the authors' code replace γ_i by the largest
-    rate up to step i, which is the same as long as the rate does not fall.
+    rate up to step i. The result is the same as long as the rate does not fall.
     optax.contrib.schedule_free_sgd (up to 0.2.8) differs in four more ways. First, with
     warm-up its steps use the rates 0, 1/T, 2/T, ... times η, while its weights use 1/T,
     2/T, ... The first step therefore does not move the params. Second, with a schedule
     as the rate, the weight of a step is computed from the rate of the next step. Third,
-    it needs β > 0. Fourth, it keeps the sum of weights in the params' dtype, so in
-    bfloat16 the sum stops growing after 256 equal weights. torch does not have this
-    rule.
+    β must be positive. Fourth, the sum of weights has the params' dtype, so in bfloat16
+    the sum stops growing after 256 equal weights. torch does not have this rule.
 
     Use it instead of a schedule that depends on the length of the run. Evaluate at the
     field `evaluation_params` of the state, not at the params. η can often be larger

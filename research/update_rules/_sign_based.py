@@ -132,11 +132,12 @@ def adopt(
     g_t is the gradient, u_t the update and η_t the learning rate at step t. m_t
     averages the normalised gradients d_t, and v_t averages the squared gradients.
 
-    With use_clipping=False, the rule is the authors' code without its clipping, which
-    the paper's second version added. In their first code, the average starts at the
-    first quotient: m_2 = d_2, not (1 - β1) d_2. optax.contrib.adopt is the same as
-    here. If the first gradients of an entry are 0, then without clipping the first d_t
-    that is not 0 is g_t / ε, which may be huge.
+    The paper's first version does not clip d_t, and its second version clips d_t. With
+    use_clipping=False, the rule is the authors' present code without clipping. In the
+    authors' first code, the average starts at the first quotient: m_2 = d_2, not
+    (1 - β1) d_2. optax.contrib.adopt is the same as the rule here. If the first
+    gradients of an entry are 0, then without clipping the first d_t that is not 0 is
+    g_t / ε, which may be huge.
 
     Use it instead of Adam if β2 cannot be tuned. The paper proves convergence for every
     β2; the reason is that g_t is not part of its own divisor. An unusual first gradient

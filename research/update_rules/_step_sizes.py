@@ -44,18 +44,19 @@ def polyak_step(
     max_learning_rate, ε is eps, and f* is f_min, the minimum value of f. Polyak's own
     step has η_max = ∞ and ε = 0.
 
-    On single examples, with f* the minimum loss of one example, the rule is SPS_max of
-    Loizou et al. Their constant c divides the step before their limit γ_b acts. So
-    their c is 1 / c here, and their γ_b is c η_max: the rate η_t is at most c η_max. If
-    f* is too high, f(x_t) - f* may be negative, and then the step goes uphill. With
-    positive_part=True, the params do not move in this case (SPS+).
+    If f is the loss of a single example in each step, and f* is the minimum of this
+    loss, the rule is SPS_max of Loizou et al. Their constant, here called c', divides
+    the step before their limit γ_b acts. So c' = 1 / c and γ_b = c η_max: the rate η_t
+    is at most c η_max. If f* is too high, f(x_t) - f* may be negative, and then the
+    step goes uphill. With positive_part=True, the params do not move in this case
+    (SPS+).
 
     With c = 1, the rule is optax.polyak_sgd(η_max, f_min=f*, eps=ε), with
     variant="sps+" for the positive part, except for two differences. optax's η_max is 1
     by default. optax does not move if |g_t|² + ε <= 2.2e-16, while here η_t is set to 0
     only if |g_t|² + ε is 0 or overflows. optax's argument `scaling` is not c: optax
-    multiplies the gradient by `scaling` before it takes the norm, which divides the
-    step by `scaling` if η_max does not act. torch does not have the rule.
+    multiplies the gradient by `scaling` before it takes the norm. If η_max does not act
+    and ε = 0, the step is thus divided by `scaling`. torch does not have the rule.
 
     Use it if the minimum value is known. For example, the minimum value is 0 for a
     model that can fit all examples exactly, and for a system of equations with a
@@ -156,10 +157,10 @@ def barzilai_borwein(
     gradient and u_t the update at step t, and s = x_t - x_(t-1) and y = g_t - g_(t-1)
     over all leaves. This is the long step (BB1). The short step (BB2) is η_t = sᵀy /
     yᵀy, which is never longer than the long step if sᵀy > 0. The first rate is η_1 =
-    learning_rate. If the curvature along the last step is not positive, or if the
-    params did not move, sᵀy <= 0. The rule then keeps the previous rate, and counts
-    this in the field `refused` of its state. The rule has no line search, so the
-    objective may increase. optax and torch do not have this rule.
+    learning_rate. sᵀy <= 0 if the curvature along the last step is not positive, or if
+    the params did not move. In a step with sᵀy <= 0, the rule keeps the previous rate.
+    The field `refused` of the state counts these steps. The rule has no line search, so
+    the objective may increase. optax and torch do not have this rule.
 
     Use it on smooth, nearly quadratic problems with full gradients, where it is often
     almost as fast as conjugate gradients. On functions that are far from quadratic, the
@@ -262,12 +263,12 @@ def adgd(learning_rate: Scalar = 1e-3) -> optax.GradientTransformation:
     u_t = -λ_t g_t, with λ_t = min(√(1 + θ_(t-1)) λ_(t-1), |s| / (2 |y|)), where θ_t =
     λ_t / λ_(t-1), s = x_t - x_(t-1) and y = g_t - g_(t-1). Here x_t are the params, g_t
     is the gradient and u_t the update at step t, with t counted from 0. |.| is the
-    Euclidean norm over all leaves. λ_0 = learning_rate and θ_0 = ∞, so λ_1 is |s| / (2
-    |y|) for any λ_0. If the params did not move, λ_t = λ_(t-1) and θ_t = θ_(t-1); the
-    algorithm of the paper stops in this case. If the params moved and y = 0, the second
-    term of the minimum is ∞. If this happens at t = 1, both terms are ∞; then λ_1 = λ_0
-    and θ_1 = ∞. The rule is algorithm 1 of "Adaptive gradient descent without descent".
-    optax and torch do not have this rule.
+    Euclidean norm over all leaves. λ_0 = learning_rate and θ_0 = ∞. At t = 1, the first
+    term of the minimum is therefore ∞, and λ_1 is the second term, whatever λ_0 is. The
+    second term is ∞ if y = 0. If both terms are ∞, or if the params did not move, λ_t =
+    λ_(t-1) and θ_t = θ_(t-1). The algorithm of the paper stops if the params do not
+    move. The rule is algorithm 1 of "Adaptive gradient descent without descent". optax
+    and torch do not have this rule.
 
     Use it on smooth convex problems with full gradients. On such problems it converges,
     and no constant of the problem needs to be known. It is usually slower than gradient

@@ -146,8 +146,9 @@ def add_decayed_weights(
 
     x_t are the params. If this transformation is chained before a rule, the decay is
     coupled: λ x_t is part of the gradient that the rule gets, as with torch's
-    `weight_decay` in SGD and Adam. If this transformation stands after the direction of
-    an adaptive rule and before `descend`, as in `adamw`, the decay is decoupled.
+    `weight_decay` in SGD and Adam. If this transformation stands after the
+    transformation that computes the direction of an adaptive rule, and before
+    `descend`, as in `adamw`, the decay is decoupled.
     optax.add_decayed_weights is the same, and also accepts a schedule for λ.
 
     With cautious=True, an entry decays only if d_t x_t >= 0. The decay then never works

@@ -58,26 +58,27 @@ def lars(
 
     g_t is the gradient of the leaf, x_t its params, u_t its update, η_t the learning
     rate and |.| the Euclidean norm. c is trust_coefficient, λ is weight_decay and μ is
-    momentum. The ratio r_t is replaced by 1 if |x_t| is 0, or if its divisor without ε
-    is 0. With nesterov=True, the returned update is μ u_t - η_t r_t (g_t + λ x_t)
-    instead of u_t.
+    momentum. The ratio r_t is replaced by 1 if |x_t| is 0, or if the divisor of r_t,
+    without ε, is 0. With nesterov=True, the returned update is μ u_t - η_t r_t (g_t + λ
+    x_t) instead of u_t.
 
     The paper, timm's Lars and NVIDIA's LARC divide by the sum of two norms, as here.
     optax.lars divides by |g_t + λ x_t| + ε (separate_norms=False). Without weight
-    decay, the two divisors are equal. With its defaults, timm does not use the ratio
-    for leaves without decay. Under a schedule, timm differs: it multiplies the momentum
-    by the rate of the present step. torch does not have LARS.
+    decay, the two divisors are equal. timm's Lars differs in two ways. With its
+    defaults, timm does not use the ratio for leaves without decay. Under a schedule,
+    timm multiplies the momentum by the rate of the present step. torch does not have
+    LARS.
 
     Use it for large batches on convolutional networks, with warm-up. Leave biases and
     scales of normalisations out of the decay and of the ratio, as the paper does.
 
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule (number
-        of earlier steps -> η). With c = 0.001, η is about 1 to 30.
+        of earlier steps -> η). With c = 0.001, usual values of η are 1 to 30.
       momentum: Momentum μ in [0, 1); may be traced.
       weight_decay: Decay λ, coupled, at least 0; may be traced.
-      mask: Pytree of booleans, or a function from the params to one, that marks the
-        leaves that decay, as in `adamw`. None means all leaves.
+      mask: Pytree of booleans, or a function from the params to such a pytree. Leaves
+        marked True decay, as in `adamw`. None means all leaves.
       trust_coefficient: Factor c, at least 0; may be traced.
       eps: Constant ε, at least 0; may be traced.
       ratio_mask: Mask of the leaves whose step is multiplied by r_t, in the form of
@@ -195,9 +196,9 @@ def novograd(
     optax.novograd is the same. The paper's algorithm 1 has no ε_root. timm's NvNovoGrad
     is the same rule with other defaults: β1 = 0.95, β2 = 0.98 and ε = 1e-8. If the
     first gradients of a leaf are exactly 0, timm and the authors' code start v_t at the
-    first gradient that is not 0. The authors' code has its ε inside the root. With
-    grad_averaging=True, timm multiplies the new term of m_t by 1 - β1. torch does not
-    have the rule.
+    first gradient that is not 0; here v_1 = 0. The authors' code has its ε inside the
+    root. With grad_averaging=True, timm multiplies the new terms of m_t by 1 - β1.
+    torch does not have the rule.
 
     Use it in place of Adam for convolutional and speech networks. The rule stores one
     number per leaf for the second moment, so its state needs half of the memory of
@@ -290,10 +291,11 @@ def fromage(
 
     Without the division by √(1 + η_t²), the norm of a leaf would grow without bound. If
     g_t is orthogonal to x_t, |x_(t+1)| = |x_t|. The paper has no min_norm. The authors'
-    code has the ratio |x_t| / |g_t| = 1 if a norm is 0, and optax has it with min_norm
-    = 0; here, a leaf of zeros does not move if min_norm is 0. Otherwise optax.fromage
-    is the same up to rounding errors: it computes 1 / √(1 + η²) - 1 as a difference,
-    which loses digits for small η. torch does not have the rule.
+    code, and optax with min_norm = 0, set the ratio |x_t| / |g_t| to 1 if one of the
+    norms is 0. A leaf of zeros therefore moves there. Here, a leaf of zeros does not
+    move if min_norm is 0. Otherwise optax.fromage is the same up to rounding errors:
+    optax computes 1 / √(1 + η²) - 1 as a difference, which loses digits for small η.
+    torch does not have the rule.
 
     Use it for networks whose layers have different scales. If g_t is orthogonal to x_t
     and η is small, η is about the angle in radians by which a leaf turns. A rate of

@@ -179,8 +179,8 @@ def saga(
     scikit-learn's solver "saga" starts from an empty table instead, and divides by the
     number of examples seen so far. optax and torch do not have this rule.
 
-    Use it instead of SVRG if n copies of the params fit in memory. SAGA needs no
-    period, and after the first step no further gradients over all examples.
+    Use it instead of SVRG if n copies of the params fit in memory. SAGA has no period.
+    After the first step, SAGA needs no gradients over all examples.
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
@@ -195,9 +195,9 @@ def saga(
       NaN.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or not a number; the
-        table does not fit in memory; update received no params or value_fn, or an index
-        below 0 or of n or more; the dataset of value_fn, given to
-        `research.descent.build`, does not have n examples; or, in init, the params are
+        table does not fit in memory; update received no params or no value_fn; an index
+        that is not traced is below 0, or is n or more; the dataset given to
+        `research.descent.build` does not have n examples; in init, the params are
         complex.
     References:
       Defazio, Bach & Lacoste-Julien, SAGA: a fast incremental gradient method with

@@ -41,9 +41,10 @@ class Verification(NamedTuple):
         which they could be compared.
       problem: Name of the problem on which the rule deviates most from the reference.
       deviation: Deviation on this problem, with its step and leaf.
-      deviations: Dict from the name of each problem that was compared to the Deviation
-        on it.
-      reasons: Dict from the name of each problem that was not compared to the reason.
+      deviations: Dict. Its keys are the names of the problems on which the two were
+        compared, and its values are the Deviations on these problems.
+      reasons: Dict. Its keys are the names of the problems on which the two were not
+        compared, and its values are the reasons.
       cause: Likely mistake in the rule, in words. None if rule and reference agree, or
         if no cause was found.
       tolerance: Largest deviation that counts as agreement.
@@ -98,10 +99,12 @@ def verify_rule(
     """Compare a rule with a reference on test problems, and name the likely mistake.
 
     Rule and reference each take fifty steps on three functions and on five given
-    sequences of gradients. The first sequence is random, the second is sparse, the
-    third has sizes from e^-30 to e^30, the fourth is zero, and the fifth contains one
-    NaN. `research.verification.walks.distance` defines the deviation. If the rule
-    becomes NaN where the reference does not, that is a deviation, not an error.
+    sequences of gradients. The gradients of the first sequence are random, those of the
+    second are sparse, those of the third have entries of sizes from e^-30 to e^30, and
+    those of the fourth are 0. In the fifth, one entry of one gradient is NaN.
+    `research.verification.walks.distance` defines the deviation. If the params of the
+    rule become NaN where those of the reference do not, this counts as a deviation, and
+    no error is raised.
 
     Args:
       rule: A gradient transformation, or a function that takes the learning rate first
@@ -111,12 +114,14 @@ def verify_rule(
         such as "torch.optim.Adam". A class of PyTorch gets its arguments under its own
         names: learning_rate as lr, and b1 and b2 as betas. Arguments that the class
         does not take are left out.
-      reference: As for `rule`, but the name of a rule of this library stands for its
-        paper's formula in arithmetic of fifty digits. The reference may also be a dict
-        from problem names to recorded trajectories, such as
+      reference: As for `rule`, but the name of a rule of this library stands for the
+        formula in the rule's paper, computed with fifty digits. The reference may also
+        be a dict from problem names to recorded trajectories, such as
         `recorded.recorded_walks("adam/defaults")`. Such trajectories have their own
         learning rates.
-      problems: Problems to compare on. None means all of PROBLEMS.
+      problems: Problems to compare on. None means all problems in
+        `research.verification.problems.PROBLEMS`, or all recorded problems if the
+        reference is a dict.
       learning_rate: Learning rate for the constructors, on every problem. None means
         that each problem has its own rate. If only one of rule and reference is a
         gradient transformation, its learning rate must be passed here, because it

@@ -62,8 +62,8 @@ def adadelta(
 
     The step is -g RMS[Δx] / RMS[g]. Here g is the gradient, and Δx are the earlier
     steps. RMS[a] = √(E[a²] + ε) is equation (9), where E[a²] is a moving average of a²
-    with the decay rate `rho`. The step is then multiplied by `learning_rate`, but the
-    average of Δx² has the steps without this factor. The paper has no learning rate.
+    with the decay rate `rho`. The step is then multiplied by `learning_rate`, but
+    E[Δx²] averages the steps without this factor. The paper has no learning rate.
     """
     of_g = of_dx = zeros_like(x)
     while True:
@@ -92,11 +92,12 @@ def rmsprop(
     """Yield the iterates of RMSProp: slide 29 of Tieleman & Hinton (2012).
 
     The average of the squared gradients has the decay rate `decay`, starts at
-    `initial_scale`, and is corrected for its start if bias_correction=True.
-    centered=True subtracts the squared average of the gradients, as in Graves (2013),
-    equations (38)-(41). eps_in_sqrt=True adds ε under the square root. `momentum` is
-    the factor of the last step, or None for no momentum, and nesterov=True looks ahead
-    along the new step. `rate_in_momentum` has no effect here, because the learning rate
+    `initial_scale`, and is corrected for its start if bias_correction=True. With
+    centered=True, the square of the average gradient is subtracted from this average,
+    as in Graves (2013), equations (38)-(41). eps_in_sqrt=True adds ε under the square
+    root. Let u_t be the step without momentum, and μ the argument `momentum`. If μ is
+    None, the step is u_t. Otherwise the step is b_t = μ b_(t-1) + u_t, or u_t + μ b_t
+    if nesterov=True. `rate_in_momentum` has no effect here, because the learning rate
     is constant.
     """
     n, m, b = zeros_like(x) + initial_scale, zeros_like(x), zeros_like(x)
@@ -156,11 +157,11 @@ def optax_madgrad(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.madgrad, called with x_t - x_0 in place of the params x_t.
 
-    optax subtracts the x_0 that it has stored from the params. Beside a large x_0,
-    small updates lose digits in this difference. Here optax gets x_t - x_0, so its own
-    x_0 is 0. Only the weight decay gets x_t. optax computes √t in float32, so in
-    float64 its updates would be wrong by 1e-7. The rate is therefore a schedule that
-    replaces this √t by the exact one.
+    optax stores x_0 and subtracts x_0 from the params. If x_0 is large, small updates
+    lose digits in this difference. Here optax gets x_t - x_0, so the x_0 that optax
+    stores is 0. Only the weight decay gets x_t. optax computes √t in float32, so in
+    float64 the updates would have a relative error of about 1e-7. The rate is therefore
+    a schedule that replaces √t in float32 by √t in float64.
     """
 
     def rate(count: Any):

@@ -29,9 +29,10 @@ def nadam(
     """Yield the iterates of NAdam: algorithm 2 of Dozat (2016).
 
     momentum_schedule="paper" is the algorithm of the paper, "constant" is the rule of
-    optax, and "torch" that of torch. With "constant", the momentum is `b1`. Otherwise
-    it is b1 (1 - 0.96^(t · momentum_decay) / 2) in step t. `eps_root` is added under
-    the square root, as in optax.
+    optax, and "torch" is the rule of torch. With "constant", the momentum is `b1`. With
+    "paper" and "torch", the momentum in step t is
+    b1 (1 - 0.96^(t · momentum_decay) / 2). `eps_root` is added under the square root,
+    as in optax.
     """
     paper, constant = momentum_schedule == "paper", momentum_schedule == "constant"
     mu = lambda t: (

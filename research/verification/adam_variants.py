@@ -67,10 +67,11 @@ def acprop(
 ) -> Iterator[Leaves]:
     """Yield the iterates of ACProp of Zhuang et al. (2021).
 
-    The first divisor, 1 + eps, and the bias corrections are those of optax. With
-    from_old_mean=True, the deviation of a gradient is taken from the mean before this
-    gradient, as in optax, and with False from the mean that includes the gradient, as
-    in the paper.
+    The divisor of the first step, 1 + eps, and the bias corrections are those of optax.
+    The second moment averages the squared deviations of the gradients from their moving
+    average m_t. With from_old_mean=True, the deviation of the gradient g_t is g_t -
+    m_(t-1), as in optax. With False, the deviation is g_t - m_t, as in the paper, where
+    m_t includes g_t.
     """
     m = s = zeros_like(x)
     for t in count(1):
@@ -130,9 +131,9 @@ def adan(
 
     `b1`, `b2` and `b3` are 1 - β_1, 1 - β_2 and 1 - β_3, where β_k are the paper's
     constants. The averages start from 0 and are corrected for this start. With
-    proximal=True, the weight decay is that of the paper: it divides the new params by
-    1 + η λ, where η is the learning rate and λ the weight decay. With False it
-    multiplies the old params by 1 - η λ.
+    proximal=True, the new params are divided by 1 + η λ, as in the paper, where η is
+    the learning rate and λ the weight decay. With False, the old params are multiplied
+    by 1 - η λ.
     """
     m = v = n = zeros_like(x)
     before = None

@@ -35,8 +35,8 @@ class Card(NamedTuple):
       recorded: Recorded trajectories of other implementations. If there are none, a
         sentence with the reason.
       arguments: Arguments other than the defaults, for a second comparison.
-      optax_arguments: The arguments with which `optax` is called in this comparison.
-        None means that they are `arguments`.
+      optax_arguments: The arguments with which `optax` is called in the second
+        comparison. None means that `optax` is called with `arguments`.
       unit_steps: Whether the length of a step is proportional to the learning rate and
         does not grow with the gradient.
       rates: Learning rates by the problem's name, for problems whose own rate is not

@@ -160,9 +160,9 @@ def optax_adafactor(
     """Return optax.adafactor, built from its parts, with a more accurate t^-c.
 
     t is the step number, and c is decay_rate. optax computes this power in float32, so
-    in float64 its updates would be wrong by 1e-7. Here the power has the dtype of the
-    rate. optax does not multiply the weight decay by the rate, so this function
-    multiplies it.
+    in float64 the updates would have a relative error of about 1e-7. Here the power has
+    JAX's default float dtype. optax does not multiply the weight decay by the learning
+    rate, but this function does.
     """
 
     def decay_at(count: Any, exponent: Any):

@@ -72,7 +72,7 @@ def ema_momentum(
 
     The average is that of algorithm 1 of Kingma & Ba (2015), without its bias
     correction. Its decay rate is `momentum`. With undamped_start=True, the average
-    starts at the first gradient, as in torch, and else at 0.
+    starts at the first gradient, as in torch. Otherwise the average starts at 0.
     """
     m = zeros_like(x)
     for t in count(1):

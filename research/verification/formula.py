@@ -18,7 +18,7 @@ class Function(NamedTuple):
       gradient: Function Leaves -> Leaves.
       value: Function Leaves -> number. None if only gradients are given.
       hessian: Function Leaves -> the Hessian as an mpmath matrix. Its rows and columns
-        are the entries of all leaves in order. None if it is not given.
+        have the order of the entries of all leaves. None if the Hessian is not given.
     """
 
     gradient: Callable[[Leaves], Leaves]

@@ -34,9 +34,9 @@ def backtracking_descent(
 
     This is algorithm 3.1 of Nocedal & Wright, with the negative gradient -g as the
     direction. The first step length that a search tries is `learning_rate`. If
-    `increase` is given and the last step length a is not 0, the first one tried is the
-    smaller of `learning_rate` and increase · a. Each further step length is the one
-    before, multiplied by `shrink`. A step length is accepted if f falls by at least the
+    `increase` is given and the last step length a is not 0, the search begins with the
+    smaller of `learning_rate` and increase · a. Each further step length is `shrink`
+    times the previous step length. A step length is accepted if f falls by at least the
     share `sufficient_decrease` of the decrease along the tangent. `max_evaluations` is
     the largest number of step lengths that a search tries.
     """
@@ -65,10 +65,10 @@ def nonlinear_conjugate_gradient(
     "polak_ribiere_plus" (5.45), "hestenes_stiefel" (5.46) or "dai_yuan" (5.49). Any
     other name selects the formula of Polak and Ribière (5.44). `linesearch` is
     "strong_wolfe" or "backtracking". The first line search begins with the step length
-    learning_rate · min(1, 1 / |g|), where g is the gradient. Each later one begins with
-    the last step length times the quotient of the last and the present slope gᵀd along
-    the direction d (section 3.5). If the last step length or the present slope is 0, it
-    begins like the first.
+    learning_rate · min(1, 1 / |g|), where g is the gradient. Each later search begins
+    with the last step length times the quotient of two slopes, the last slope divided
+    by the present slope (section 3.5). A slope is gᵀd, where d is the direction. If the
+    last step length or the present slope is 0, the search begins like the first search.
     """
     a, g_before, d, slope_before = 0, None, None, 0
     while True:
@@ -93,7 +93,7 @@ def nonlinear_conjugate_gradient(
 def flat(f: Function, x: Leaves, d: Leaves, first: Number):
     """Return the step length of `strong_wolfe` with the bound c2 = 0.1 on the slope.
 
-    This value is usual for conjugate gradients.
+    The value 0.1 is usual for conjugate gradients.
     """
     return strong_wolfe(f, x, d, first, c2=0.1)
 

@@ -181,10 +181,11 @@ def kl_soap(
 def whitened(
     a: Leaf, bases: Sequence[Square], spectra: Sequence[Leaf], axis: int
 ) -> Leaf:
-    """Return a leaf times Q diag(d)^(-1/2) (without Qᵀ) along all axes but one.
+    """Return a leaf with all axes but one multiplied by diag(d)^(-1/2) Qᵀ.
 
-    Each axis has a preconditioner Q diag(d) Qᵀ. Q, its eigenvectors, is the entry of
-    the axis in `bases`, and d, its eigenvalues, is the entry in `spectra`.
+    The axis with the number `axis` is not multiplied. Each axis has a preconditioner
+    Q diag(d) Qᵀ. The columns of Q are its eigenvectors, and d has its eigenvalues. Q is
+    the entry of the axis in `bases`, and d is the entry of the axis in `spectra`.
     """
     scaled = [
         (q / np.array([mpmath.sqrt(e) for e in d], object)).T

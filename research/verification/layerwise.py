@@ -84,10 +84,9 @@ def muon(
     Matrices have shape (inputs, outputs). Other leaves use Adam. The momentum of a
     matrix is orthogonalised by `newton_schulz`, which has the arguments ns_steps,
     ns_coeffs and eps. The result is multiplied by √max(1, outputs / inputs). If
-    consistent_rms is given, it is instead multiplied by consistent_rms √max(inputs,
-    outputs). Equation (4) of Liu et al. (2025) has this factor with 0.2 for
-    consistent_rms. With bias_correction=True, the momentum is corrected for its start
-    at 0, as in optax.
+    consistent_rms is given, the factor is instead consistent_rms √max(inputs, outputs).
+    Equation (4) of Liu et al. (2025) has this factor with 0.2 for consistent_rms. With
+    bias_correction=True, the momentum is corrected for its start at 0, as in optax.
     """
     m = n = v = zeros_like(x)
     for t in count(1):
@@ -123,7 +122,7 @@ def muon(
 
 
 def shape_factor(a: Leaf):
-    """Return max(1, outputs / inputs) of a matrix, and 1 for other arrays."""
+    """Return max(1, n / m) for a matrix of shape (m, n), and 1 for other arrays."""
     return (
         max(mpmath.mpf(1), mpmath.mpf(a.shape[1]) / a.shape[0])
         if a.ndim == 2
@@ -244,7 +243,8 @@ def hyperball(x: Leaves, f: Function, learning_rate: float) -> Iterator[Leaves]:
 def on_sphere(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
     """Return R Y / |Y| with Y = X - η R D / |D| for a matrix, and X - η D otherwise.
 
-    The arguments are X, D, R and η, in this order. If D is 0, return X.
+    The arguments are the array X, the direction D, the radius R and the learning rate
+    η, in this order. If D is 0, return X.
     """
     if a.ndim != 2:
         return a - learning_rate * d
@@ -258,8 +258,8 @@ def on_sphere(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
 def before_projection(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
     """Return Y = X - η R D / |D|, without the projection R Y / |Y| of `on_sphere`.
 
-    The arguments are X, D, R and η, in this order. For an array that is not a matrix,
-    and for D = 0, return X - η D.
+    The arguments are the array X, the direction D, the radius R and the learning rate
+    η, in this order. If X is not a matrix, or D is 0, return X - η D.
     """
     return a - learning_rate * (
         radius * d / norm(Leaves([d])) if a.ndim == 2 and norm(Leaves([d])) else d
@@ -269,8 +269,8 @@ def before_projection(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
 def of_full_length(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
     """Return R Y / |Y| with Y = X - η D. Unlike in `on_sphere`, D is not scaled.
 
-    The arguments are X, D, R and η, in this order. For an array that is not a matrix,
-    return Y.
+    The arguments are the array X, the direction D, the radius R and the learning rate
+    η, in this order. If X is not a matrix, return Y.
     """
     y = a - learning_rate * d
     return radius * y / norm(Leaves([y])) if a.ndim == 2 else y
@@ -279,8 +279,8 @@ def of_full_length(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
 def along_the_sphere(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
     """Return `on_sphere` with the part of D that is orthogonal to X in place of D.
 
-    The arguments are X, D, R and η, in this order. For an array that is not a matrix, D
-    is not replaced.
+    The arguments are the array X, the direction D, the radius R and the learning rate
+    η, in this order. If X is not a matrix, D itself is used.
     """
     if a.ndim == 2:
         d = d - a * ((a * d).sum() / (a * a).sum())

@@ -49,8 +49,8 @@ def levenberg_marquardt(
 
     r are the residuals at x, and J is their Jacobian. Each step h minimises |J h + r|
     subject to |D h| <= Δ, where Δ is the radius of the trust region. D is a diagonal
-    matrix with the largest norm so far of each column of J, or 1 where this is 0. This
-    subproblem is solved with fifty digits. The first Δ is learning_rate · |D x|, or
+    matrix with the largest norm so far of each column of J, or 1 if this norm is 0. The
+    minimum is computed with fifty digits. The first Δ is learning_rate · |D x|, or
     learning_rate if x is 0. ½ |J h + r|² is a model of ½ |r(x + h)|² in which r is
     linear. If this model is a much worse prediction than the second-order Taylor
     polynomial of ½ |r(x + h)|² in three successive trials, h minimises the polynomial

@@ -99,7 +99,7 @@ def cubic(left: Point, right: Point):
     """Return the minimiser of a cubic polynomial through two points.
 
     Each point is a triple (a, φ(a), φ'(a)). The cubic has the values φ and the slopes
-    φ' of the two points. Its minimiser is equation (3.59) of Nocedal & Wright. The
+    φ' of the two points. Equation (3.59) of Nocedal & Wright gives its minimiser. The
     result is NaN if there is no minimiser.
     """
     (a, va, sa), (b, vb, sb) = left, right
@@ -131,8 +131,8 @@ def outwards(before: Point, point: Point):
 
     Each point is a triple (a, φ(a), φ'(a)). The trial is the minimiser of `cubic` for
     the last two points. If h is the distance from `before` to `point`, the distance of
-    the trial from `before` is limited to between 2.1 h and 5 h. It is 5 h if there is
-    no minimiser beyond `point`.
+    the trial from `before` is kept between 2.1 h and 5 h. If there is no minimiser
+    beyond `point`, this distance is 5 h.
     """
     width, a = point[0] - before[0], cubic(before, point)
     nearest, furthest = point[0] + mpmath.mpf(1.1) * width, point[0] + 4 * width

@@ -203,13 +203,14 @@ def mechanic(
 ) -> Iterator[Leaves]:
     """Yield the iterates of Mechanic around Adam.
 
-    Mechanic is algorithm 1 of Cutkosky, Defazio & Mehta (2023). It multiplies the sum
-    of Adam's steps, with the rate `learning_rate`, by the sum of several scales. Scale
-    i = 1, ..., num_betas has the decay 1 - 10^(-i) and starts at `initial_scale`. For
-    num_betas, None means 6.
+    Mechanic is algorithm 1 of Cutkosky, Defazio & Mehta (2023). Mechanic multiplies the
+    sum of Adam's steps by the sum of several scales. Adam has the rate `learning_rate`.
+    Scale i = 1, ..., num_betas has the decay 1 - 10^(-i) and starts at `initial_scale`.
+    For num_betas, None means 6.
+
     The paper's h is -pᵀΔ. Here p is the gradient plus the weight decay, and Δ is the
-    sum of Adam's steps. h is clipped as in optax; the authors' package for PyTorch does
-    not clip h.
+    sum of Adam's steps. h is clipped, as in optax. The authors' package for PyTorch
+    does not clip h.
     """
     n = 6 if num_betas is None else num_betas
     betas = [1 - mpmath.mpf(1) / 10**i for i in range(1, n + 1)]
@@ -318,7 +319,11 @@ def momo_adam(
 def optax_momo(
     learning_rate: float = 1.0, weight_decay: float = 0.0, **arguments: Any
 ) -> optax.GradientTransformationExtraArgs:
-    """Return optax.contrib.momo, with the weight decay of the paper."""
+    """Return optax.contrib.momo, with the weight decay of the paper.
+
+    optax divides only the params by 1 + learning_rate · weight_decay. In the paper, the
+    sum of params and step is divided by this number.
+    """
     rule = optax.contrib.momo(learning_rate, weight_decay=weight_decay, **arguments)
     return _dividing_the_step(rule, learning_rate * weight_decay)
 
@@ -326,7 +331,11 @@ def optax_momo(
 def optax_momo_adam(
     learning_rate: float = 1e-2, weight_decay: float = 0.0, **arguments: Any
 ) -> optax.GradientTransformationExtraArgs:
-    """Return optax.contrib.momo_adam, with the weight decay of the paper."""
+    """Return optax.contrib.momo_adam, with the weight decay of the paper.
+
+    optax divides only the params by 1 + learning_rate · weight_decay. In the paper, the
+    sum of params and step is divided by this number.
+    """
     rule = optax.contrib.momo_adam(
         learning_rate, weight_decay=weight_decay, **arguments
     )
@@ -380,9 +389,8 @@ def optax_prodigy(
 
     Until then, optax itself divides 0 by 0, and its params become NaN. The rule gets
     x_t - x_0 in place of the params x_t, because optax subtracts x_0 and would lose
-    digits. optax always corrects the bias. For bias_correction=False, the argument
-    learning_rate divided by optax's correction is therefore passed to optax, as a
-    schedule.
+    digits. optax always corrects the bias. With bias_correction=False, the rate that
+    optax gets is therefore a schedule: learning_rate divided by optax's correction.
     """
 
     def uncorrected(count: Any):

@@ -41,12 +41,12 @@ def bfgs(
 ) -> Iterator[Leaves]:
     """Yield the iterates of algorithm 6.1 of Nocedal & Wright, with update (6.17).
 
-    The rule is BFGS. H is the approximation of the inverse Hessian, and a pair (s, y)
-    has the last changes of the params and of the gradient. A pair changes H only if
-    sᵀy > min_curvature. As long as no pair is used, the direction is minus the gradient
-    times `first_scale`. Before the first pair is used, H is set to the identity times
-    sᵀy / yᵀy (6.20). The line search begins with the step length `learning_rate`. With
-    linesearch=None, every step has this length.
+    The rule is BFGS. H is the approximation of the inverse Hessian. In a pair (s, y), s
+    is the last change of the params, and y is the last change of the gradient. A pair
+    is used to change H only if sᵀy > min_curvature. As long as no pair has been used,
+    the direction is minus the gradient times `first_scale`. Before the first pair is
+    used, H is set to the identity times sᵀy / yᵀy (6.20). The line search begins with
+    the step length `learning_rate`. With linesearch=None, every step has this length.
     """
     g, inverse = f.gradient(x), None
     while True:
@@ -80,12 +80,12 @@ def lbfgs(
 ) -> Iterator[Leaves]:
     """Yield the iterates of L-BFGS: algorithms 7.4 and 7.5 of Nocedal & Wright.
 
-    The memory has the last `memory_size` pairs (s, y), the changes of the params and of
-    the gradient in a step with sᵀy > min_curvature. As long as the memory is empty, the
-    direction is minus the gradient times `first_scale`. Otherwise the initial inverse
-    Hessian is the identity times sᵀy / yᵀy (7.20), for the newest pair. The line search
-    begins with the step length `learning_rate`. With linesearch=None, every step has
-    this length.
+    In a pair (s, y), s is the change of the params in a step, and y is the change of
+    the gradient. The memory has the last `memory_size` pairs with sᵀy > min_curvature.
+    As long as the memory is empty, the direction is minus the gradient times
+    `first_scale`. Otherwise the initial inverse Hessian is the identity times sᵀy / yᵀy
+    (7.20), for the newest pair. The line search begins with the step length
+    `learning_rate`. With linesearch=None, every step has this length.
     """
     g, pairs = f.gradient(x), []
     while True:

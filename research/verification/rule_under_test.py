@@ -289,7 +289,7 @@ def _kind(value: Any) -> str:
 
 
 def is_a_guard(constructor: Any) -> bool:
-    """Return whether this is a constructor that `guarded` made from a finished rule."""
+    """Return whether `guarded` made this constructor from a finished rule."""
     return getattr(constructor, "__module__", "") == guarded.__module__
 
 

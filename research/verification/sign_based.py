@@ -46,7 +46,7 @@ def adopt(
     v is the moving average of the squared gradients. The first gradient only gives the
     start of v, and the first iterate is the initial point. Each later step, counted by
     t = 1, 2, ..., divides the gradient by the larger of √v and `eps`, clips the
-    quotient to ±t^(1/4), and moves along the average of these quotients.
+    quotient to ±t^(1/4), and moves against the moving average of these quotients.
     use_clipping=False leaves out the clipping.
     """
     m = zeros_like(x)

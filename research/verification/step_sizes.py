@@ -52,10 +52,10 @@ def barzilai_borwein(
 ) -> Iterator[Leaves]:
     """Yield the iterates of equations (5) and (6) of Barzilai & Borwein (1988).
 
-    The first step size is `learning_rate`. With short=True, each later step size is
-    ⟨s, y⟩ / ⟨y, y⟩, else ⟨s, s⟩ / ⟨s, y⟩. Here s is the last change of the params, and
-    y that of the gradient. If the curvature ⟨s, y⟩ is not positive, the step size does
-    not change.
+    The first step size is `learning_rate`. Each later step size is ⟨s, s⟩ / ⟨s, y⟩, or
+    ⟨s, y⟩ / ⟨y, y⟩ with short=True. Here s is the last change of the params, and y is
+    the last change of the gradient. If ⟨s, y⟩ is not positive, the step size does not
+    change.
     """
     g, step = f.gradient(x), learning_rate
     while True:
@@ -101,9 +101,10 @@ def polyak_sgd(
 ) -> optax.GradientTransformation:
     """Return optax.scale_by_polyak, followed by a multiplication by -learning_rate.
 
-    optax.polyak_sgd itself first multiplies the gradient by its argument `scaling`, and
-    scale_by_polyak then divides by the square of the norm. Without a limit of the step
-    size, and with eps = 0, this divides the step by `scaling`.
+    optax.polyak_sgd itself first multiplies the gradient by its argument `scaling`.
+    scale_by_polyak then divides by the square of the norm of the multiplied gradient.
+    Without a limit of the step size, and with eps = 0, the step is thus divided by
+    `scaling`.
     """
     limit = math.inf if max_learning_rate is None else max_learning_rate
     step = optax.scale_by_polyak(f_min, limit, eps, "sps+" if positive_part else "sps")

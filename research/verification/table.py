@@ -73,10 +73,11 @@ def verification_table(
       on_rule: Function called before each rule with (number of rules done, number of
         all rules, name of this rule).
     Returns:
-      List of the comparisons, rule after rule. For "formula" and "optax", there is one
-      for each dtype, problem and set of arguments. The first set is the defaults, and
-      most rules have a second set. For "recorded", there is one for each dtype and
-      recorded trajectory, or one Cell with the reason if nothing is recorded.
+      List of Cells, rule after rule. For "formula" and "optax", there is one Cell for
+      each dtype, problem and set of arguments. The first set is the defaults. Most
+      rules have a second set, but `gradient_descent` in the example has none. For
+      "recorded", there is one Cell for each dtype and recorded trajectory. If nothing
+      is recorded, there is one Cell for each dtype, with the reason.
     Raises:
       ValueError: A name in rules, dtypes or authorities is unknown.
       TypeError: rules, dtypes or authorities is not a sequence of names, or on_rule is

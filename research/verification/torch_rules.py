@@ -82,8 +82,8 @@ def walk_torch(
 ) -> Walk:
     """Run a class of optimizers of PyTorch on a problem, and return its trajectory.
 
-    The gradients are those of this library. The optimizer gets a closure that computes
-    value and gradient again, if its `step` takes one.
+    The gradients are those of this library. If the method `step` of the optimizer takes
+    a closure, it gets a closure that computes value and gradient again.
 
     Args:
       optimizer: A subclass of `torch.optim.Optimizer`.

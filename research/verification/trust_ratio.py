@@ -35,7 +35,7 @@ def lars(
 
     The step of a leaf is multiplied by the ratio c |x| / (|g| + λ |x| + ε). Here x is
     the leaf, g its gradient, λ the weight decay, and c is `trust_coefficient`. The
-    ratio is 1 if |x| or the sum of the other two norms is 0. The paper has ε = 0. With
+    ratio is 1 if |x| or |g| + λ |x| is 0. The paper has ε = 0. With
     separate_norms=False, |g + λ x| takes the place of |g| + λ |x|, as in optax.
     """
     v = zeros_like(x)
@@ -60,7 +60,7 @@ def size(a: Leaf):
 
 
 def ratio(p: Number, q: Number, eps: Number):
-    """Return p / (q + ε), and 1 if p or q is 0."""
+    """Return p / (q + ε), or 1 if p or q is 0."""
     p, q = (np.asarray(e, object).item() for e in (p, q))
     return mpmath.mpf(1) if p == 0 or q == 0 else p / (q + eps)
 
@@ -95,9 +95,9 @@ def fromage(
 ) -> Iterator[Leaves]:
     """Yield the iterates of Fromage: algorithm 1 of Bernstein et al. (2020).
 
-    The step of a leaf is the gradient times the quotient of the norms of the leaf and
-    of the gradient. `min_norm` replaces a smaller norm, as in optax. After the step,
-    the params are divided by √(1 + η²), where η is the learning rate.
+    The step of a leaf x is -η |x| g / |g|, where g is its gradient and η the learning
+    rate. `min_norm` replaces a smaller norm, as in optax. After the step, the params
+    are divided by √(1 + η²).
     """
     while True:
         g = f.gradient(x)

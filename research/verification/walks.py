@@ -409,19 +409,19 @@ def distance(
     0, the difference is 0 where u = 0, and inf elsewhere. If the updates of `found` are
     differences of stored iterates, they have the rounding errors of the iterates. |u -
     v| is then divided by the larger of max_t |v_t| and |y|, where y is the iterate of
-    `reference` at this step. If a gradient is NaN, the iterates are compared as for a
-    function, because the update of params that are NaN is NaN whatever the rule does.
+    `reference` at this step. If a gradient is NaN, the iterates are compared, as for a
+    function: once the params are NaN, a difference of two iterates is NaN for any rule.
 
     If only one of two compared values is finite, the difference is inf. If both values
-    are NaN, the difference is 0 if the problem has NaN in its gradients, and inf if it
-    does not. Two runs that become NaN therefore count as equal only if a gradient is
-    NaN. If both rules report other params than their iterates (`Walk.evaluations`),
-    these params are compared, too, by |x - y| / (1 + |y|).
+    are NaN, the difference is 0 if a gradient of the problem is NaN (`Problem.nan`),
+    and inf otherwise. If both rules report other params than their iterates
+    (`Walk.evaluations`), these params are compared, too, by |x - y| / (1 + |y|).
 
     Args:
       found, reference: The two trajectories.
       problem: Problem on which both rules were run.
-      tolerance: Deviation.first is the first step with a larger difference than this.
+      tolerance: The field `first` of the result is the first step with a difference
+        above this number.
     Returns:
       The Deviation.
     Example:

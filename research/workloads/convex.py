@@ -192,10 +192,11 @@ def noisy_quadratic(
     and 10 from [30, 60]. Zhang et al. 2019 (arXiv 1907.04164) describe the effect of
     batch size on such problems.
 
-    The field x of a batch contains the examples x_i of the batch, and its field y the
-    numbers y_i = ½ x_iᵀHx_i. Let m be the mean of these x_i. The objective is computed
-    as ½ (x - m)ᵀH(x - m) + mean(y_i) - ½ mᵀHm, which needs two products with H for a
-    batch of any size. `make_workload` explains the other options.
+    The field `x` of a batch has the examples x_i, and the field `y` has the numbers
+    y_i = ½ x_iᵀHx_i. Let m be the mean of the x_i of the batch. The objective is
+    computed as ½ (x - m)ᵀH(x - m) + mean(y_i) - ½ mᵀHm, where x are the params. For a
+    batch of any size, this needs two products of a vector with a 100 by 100 matrix.
+    `make_workload` explains the other options.
     """
     random = np.random.default_rng(0)
     eigenvalues = np.concatenate([random.uniform(0, 1, 90), random.uniform(30, 60, 10)])

@@ -83,16 +83,16 @@ def network_workload(
         no such part.
       batch_size: Number of examples in a mini-batch.
       num_epochs: Length of the training in epochs.
-      accuracy: True for a classifier: its metric is the accuracy. With False, the
-        workload has no metric.
+      accuracy: Whether the metric of the workload is the accuracy, as for a classifier.
+        With False, the workload has no metric.
     Returns:
       The network workload. Its `workload` has no optimum.
     Raises:
       ValueError: validation is None, batch_size is larger than the number of training
         examples, or batch_size or num_epochs is not a positive integer.
       TypeError: The name is not a str, the model is not a Model, the loss is not a
-        function of two arguments, train is not a Batch, or
-        validation is neither None nor a Batch.
+        function of two arguments, train is not a Batch, or validation is neither None
+        nor a Batch.
     Example:
       >>> x, y = jnp.ones((40, 3)), jnp.zeros(40, jnp.int32)
       >>> parts = Batch(x[:32], y[:32]), Batch(x[32:], y[32:])
@@ -220,9 +220,10 @@ def gpt_characters(*, size: str = "small") -> NetworkWorkload:
 
     The network has 2 layers, width 32 and context 32. With size="large", it has 4
     layers, width 128 and context 64. The text depends on the version of Python, so
-    losses can be compared only within one version. The first 90 % of the text are used
-    for training, and the rest for validation. An epoch has 4,096 windows of one context
-    length each, and the training has 2 epochs.
+    losses can be compared only within one version. The training examples are 4,096
+    windows of the first 90 % of the text, and the validation examples are at most 512
+    windows of the rest. The length of a window is the context. The training has 2
+    epochs.
     """
     width, layers, context = {"small": (32, 2, 32), "large": (128, 4, 64)}[
         _checked(size)
@@ -294,7 +295,7 @@ def make_network(name: str, *, size: str = "small") -> NetworkWorkload:
       name: One of `NETWORKS`.
       size: "small" (one training takes 0.02 to 5 seconds on one core) or "large".
     Returns:
-      The network workload.
+      The network workload. Its `num_steps` is the number of steps of the training.
     Raises:
       ValueError: The name or the size is unknown.
       OSError: The data are missing and cannot be downloaded.

@@ -13,13 +13,13 @@ def convolution(equation: Any, x: Interval, kernel: Interval) -> Interval:
     """Enclose the result of the jaxpr equation `conv_general_dilated`, a convolution.
 
     To find which entries of x are multiplied by an entry of the kernel, JAX convolves
-    the numbers 1, 2, 3, ... with a kernel that is 1 at that entry and 0 elsewhere. For
-    each entry of the kernel, the products with these entries of x are enclosed. The sum
-    of the products is enclosed too.
+    the numbers 1, 2, 3, ..., in place of the entries of x, with a kernel that is 1 at
+    that entry and 0 elsewhere. For each entry of the kernel, the products with these
+    entries of x are enclosed. The sum of the products is enclosed too.
 
     Args:
       equation: Jaxpr equation of the convolution.
-      x, kernel: Enclosures of its two inputs.
+      x, kernel: Enclosures of the two inputs of the convolution.
     """
     numbers = np.arange(1.0, x.low.size + 1).reshape(x.low.shape)
     products_low, products_high, troubles = [], [], []

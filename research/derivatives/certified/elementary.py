@@ -296,7 +296,7 @@ def _atan_at(x: np.ndarray) -> Interval:
 
 
 def safe_size(size: np.ndarray) -> np.ndarray:
-    """Return non-negative numbers, with infinity replaced by the largest float."""
+    """Replace infinity by the largest float in an array of non-negative numbers."""
     return np.minimum(size, np.finfo(float).max)
 
 
@@ -637,7 +637,7 @@ def erf(x: Interval) -> Interval:
 def cube_root(x: Interval) -> Interval:
     """Enclose ∛x for all numbers in x.
 
-    The ends are floats near NumPy's result whose cubes enclose x.
+    Each end is a float near NumPy's result. The cubes of the two ends enclose x.
     """
     low, high = _cube_root_at(x.low), _cube_root_at(x.high)
     return interval(low.low, high.high, x)
@@ -672,10 +672,10 @@ def power(x: Interval, y: Interval) -> Interval:
     x and y are arrays of intervals. If every interval in y is a single integer, x^y is
     computed by products. If every interval in y is the single number 0.5, x^y is the
     square root. Otherwise x^y is enclosed as e^(y log x) over the part of x that is not
-    negative. `trouble` of the result is then MAYBE_UNDEFINED (x^y may have no value) if
-    x contains negative numbers, or if x contains 0 and y contains a number that is 0 or
-    negative. If x contains negative numbers and y an integer, the result is the whole
-    real line.
+    negative. In this third case, `trouble` of the result is MAYBE_UNDEFINED (x^y may
+    have no value) if x contains negative numbers, or if x contains 0 and y contains a
+    number that is 0 or negative. If x contains negative numbers and y contains an
+    integer, the result is the whole real line.
     """
     if y.is_point and np.all(y.low == np.rint(y.low)) and np.all(np.abs(y.low) < 2**31):
         return _integer_powers(x, y)

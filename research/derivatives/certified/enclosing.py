@@ -245,8 +245,8 @@ class TimeOver(Exception):
 class Batched:
     """Enclosure of a function over many boxes at once.
 
-    A call with (low, high), the ends of the boxes of shape (boxes, size), returns an
-    `Interval` with the enclosure for each box.
+    The arguments of a call are (low, high), the ends of the boxes, each of shape
+    (boxes, size). The result is an `Interval` with the enclosure for each box.
 
     Attributes:
       function: The function, mapped over points by `jax.vmap`.

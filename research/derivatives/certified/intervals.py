@@ -125,13 +125,13 @@ def up(x: np.ndarray) -> np.ndarray:
 
 
 def add_down(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return a lower bound of a + b. It equals a + b if a + b is a float."""
+    """Return a lower bound of a + b. The bound is a + b if a + b is a float."""
     total, error = _two_sum(a, b)
     return np.where(error >= 0, total, down(total))
 
 
 def add_up(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return an upper bound of a + b. It equals a + b if a + b is a float."""
+    """Return an upper bound of a + b. The bound is a + b if a + b is a float."""
     total, error = _two_sum(a, b)
     return np.where(error <= 0, total, up(total))
 
@@ -170,7 +170,8 @@ def positive_polynomial(coefficients: Sequence[Interval], x: Interval) -> Interv
 
     The intervals c_0, c_1, ... are `coefficients`. The partial sums are c_i + c_(i + 1)
     x + c_(i + 2) x² + ... for each i. They must be positive for all numbers x in the
-    interval, which must be bounded. Each bound then needs two products instead of four.
+    interval, and the interval must be bounded. Each bound then needs two products
+    (`multiply` needs four).
     """
     low, high = coefficients[-1].low, coefficients[-1].high
     for coefficient in coefficients[-2::-1]:
@@ -399,11 +400,11 @@ def hull(a: Interval, b: Interval) -> Interval:
 def total(a: Interval, axes: tuple[int, ...]) -> Interval:
     """Enclose the sum of an array of intervals over some axes.
 
-    NumPy adds the lower ends, and then the upper ends. If they are floats, each of the
-    two sums is then moved outwards by `sum_error`, a bound of its rounding error. For n
-    floats in any order, the rounding error is at most γ times the sum of their absolute
-    values, where γ = (n - 1) u / (1 - (n - 1) u) and u = 2^-53 (Higham, Accuracy and
-    stability of numerical algorithms, 2002, equation (4.4)).
+    NumPy adds the lower ends, and then the upper ends. If the ends are floats, each of
+    the two sums is then moved outwards by `sum_error`, a bound of the rounding error of
+    the sum. For n floats in any order, the rounding error is at most γ times the sum of
+    their absolute values, where γ = (n - 1) u / (1 - (n - 1) u) and u = 2^-53 (Higham,
+    Accuracy and stability of numerical algorithms, 2002, equation (4.4)).
     """
     trouble = a.trouble
     if trouble.ndim:

@@ -49,8 +49,8 @@ def krawczyk(
 
     Let m be a point in X, J(X) an enclosure of the Jacobian of F over X, I the identity
     matrix and Y any matrix. The box m - Y F(m) + (I - Y J(X)) (X - m) contains all
-    roots of F in X. If it lies in the interior of X, then X contains exactly one root
-    of F. Here Y is an approximate inverse of the midpoint of J(X), which makes the
+    roots of F in X. If this box lies in the interior of X, then X contains exactly one
+    root of F. Here Y is an approximate inverse of the midpoint of J(X), which makes the
     result narrow.
 
     Args:
@@ -113,7 +113,7 @@ def signs_of_eigenvalues(symmetric: Interval) -> tuple[np.ndarray, np.ndarray]:
 
     The counts hold for all symmetric matrices in A. The columns of Q are approximate
     eigenvectors of the midpoint of A. If no Gershgorin circle of QᵀQ contains 0, Q is
-    invertible, and by Sylvester's law of inertia A and QᵀAQ have equal numbers of
+    invertible. By Sylvester's law of inertia, A and QᵀAQ then have equal numbers of
     positive and of negative eigenvalues. If no circle of QᵀAQ contains 0, there are as
     many positive eigenvalues as circles to the right of 0, and as many negative ones as
     circles to the left.
@@ -122,7 +122,7 @@ def signs_of_eigenvalues(symmetric: Interval) -> tuple[np.ndarray, np.ndarray]:
       symmetric: Interval matrices A, shape (..., n, n).
     Returns:
       (number of positive eigenvalues, number of negative eigenvalues), each of shape
-      (...). Both are 0 where a circle contains 0.
+      (...). Both are 0 where a circle of QᵀAQ or of QᵀQ contains 0.
     """
     centres, radii, gram_low, _ = _circles(symmetric)
     positive, negative = down(centres.low - radii) > 0, up(centres.high + radii) < 0

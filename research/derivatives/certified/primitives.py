@@ -559,12 +559,13 @@ def _iota(*, dtype: Any, shape: Any, dimension: int, **params: Any) -> Interval:
 
 
 def moved_by_jax(equation: Any, inputs: Sequence[Interval]) -> Interval:
-    """Move the ends of intervals as the equation moves the entries of its operands.
+    """Enclose the result of an equation that moves the entries of its operands.
 
-    The equation is a gather, a dynamic slice, padding or similar. To find where each
-    entry goes, JAX runs the equation on the numbers 1, 2, 3, ... in place of the
-    entries. In the result, 0 marks an entry that is filled in. The indices of the
-    equation must not depend on the point in the box.
+    The equation is a gather, a dynamic slice, padding or similar. The ends of the
+    intervals are moved as the equation moves the entries. To find where each entry
+    goes, JAX runs the equation on the numbers 1, 2, 3, ... in place of the entries. In
+    the result, 0 marks an entry that is filled in. The indices of the equation must be
+    the same at all points of the box.
 
     Args:
       equation: Jaxpr equation that moves entries.

@@ -164,12 +164,12 @@ def certified_roots(
     `complete` is True in the result, and there are no other roots.
 
     Args:
-      f: Function of an array of shape (n,) that returns an array of shape (n,), which
-        JAX can trace.
+      f: Function that JAX can trace. It takes an array of shape (n,) and returns an
+        array of shape (n,).
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
-      seconds: Time after which the search stops. The search first completes the work
-        that it has begun, on at most 256 boxes. The remaining boxes are then undecided.
-        The search also stops if more than 20,000 boxes are undecided.
+      seconds: Time after which the search stops. The search first completes the
+        enclosure that it is computing, of at most 256 boxes. The remaining boxes are
+        then undecided. The search also stops if more than 20,000 boxes are undecided.
     Returns:
       The `Roots`.
     Raises:
@@ -644,9 +644,9 @@ def certified_minimum(
     The box is cut into smaller boxes. A smaller box is dropped if a lower bound of f in
     it is above the smallest value of f that is known so far. Let X be a smaller box, m
     its midpoint, and ∇f(X) the enclosure of the gradient over X. One lower bound of f
-    in X follows from the enclosure of f over X. If f is proved to be smooth in X,
-    another one follows from the mean value form f(m) + ∇f(X) (X - m), and the larger of
-    the two is used.
+    in X follows from the enclosure of f over X. If f is proved to be smooth in X, a
+    second lower bound follows from the mean value form f(m) + ∇f(X) (X - m). The larger
+    of the two lower bounds is used.
 
     Args:
       f: Function of an array of shape (n,) that returns one number, and that JAX can
@@ -656,7 +656,8 @@ def certified_minimum(
         number, which is above 0.
       seconds: Time after which the search stops, as in `certified_roots`.
     Returns:
-      A `Minimum`. If the time is over first, its bounds are valid but farther apart.
+      A `Minimum`. If the time is over before the tolerance is reached, the bounds are
+      valid but farther apart.
     Raises:
       ValueError: bounds has a wrong shape, is not finite, or low >= high; tolerance is
         not above 0; or seconds is negative.
@@ -796,10 +797,10 @@ def curvature_bound(
         eigenvalue at some point of the box. The search for `low` stops when μ - low is
         at most tolerance · max(|λ|, |μ|).
       most_boxes: Number of boxes after which the search stops. Each of the two bounds
-        gets half of them. If the search stops here, the bounds are valid but farther
-        apart.
-      seconds: Time after which the search stops, as in `certified_roots`. Each of the
-        two bounds gets half of this time.
+        gets half of these boxes. If the search stops here, the bounds are valid but
+        farther apart.
+      seconds: Time after which the search stops, as in `certified_roots`. The search
+        for `high` gets half of this time, and the search for `low` gets the rest.
     Returns:
       A `CurvatureBound`. Its bounds are infinite if f may be undefined or not smooth
       somewhere in the box.

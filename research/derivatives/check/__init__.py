@@ -67,39 +67,41 @@ def check_derivative(
     counts as wrong if it differs from the slope by more than five times this error
     estimate plus ten times the rounding error. If x is not in float64, `derivative` may
     hold constants in float32, so the rounding error is then at least that of float32.
-    The check gives the verdict "wrong" or "kink" only if other step lengths confirm it.
-    If f varies too much within a step, the check uses shorter steps. If rounding errors
-    hide how f changes, it uses longer steps.
+    The check gives the verdict "wrong" or "kink" only if other step lengths confirm
+    this verdict. If f varies too much within a step, the check uses shorter steps. If
+    rounding errors hide how f changes, it uses longer steps.
 
     The check measures the rounding error of f. To do so, it evaluates f again and
     perturbs the result of each operation by eight times its rounding error. So the
     check does not mistake cancellation inside f, or a zero of f at x, for an error of
     the derivative. If the derivative seems wrong, the check measures the rounding error
     of the derivative in the same way. For example, near 0 the derivative of (1 -
-    cos(x)) / x² loses all digits at points where the values still have some.
+    cos(x)) / x² loses all digits at points where the values of the function still have
+    some correct digits.
 
     All errors are relative to the norm of the gradient, so the scales of f and x do not
     matter. There is no tolerance to choose. Instead, the report shows the smallest
     error that the check would have detected. If f has several outputs, the check uses
     the inner product ⟨w, f⟩ instead of f, with random weights w for each direction.
 
-    At a kink of f along v, the quotients (f(x + h v) - f(x)) / h have one limit for h >
-    0, the right slope, and another one for h < 0, the left slope. If f is smooth and
-    only the derivative is wrong, the two slopes are equal. So the check can distinguish
-    a kink from a bug. If f has a kink, the check still tests the derivative in the
-    leaves without a kink. In a leaf with a kink, it tests the entries in which JAX's
-    gradient does not jump near x. It also divides such a leaf into halves, in at most
-    24 divisions, and tests the derivative in the parts without a kink. Along a
-    direction with a kink, the derivative must lie between the left slope and the right
-    slope.
+    At a kink of f along v, the quotients (f(x + h v) - f(x)) / h have two different
+    limits for h -> 0: the right slope for h > 0, and the left slope for h < 0. If f is
+    smooth and only the derivative is wrong, the two slopes are equal. So the check can
+    distinguish a kink from a bug. If f has a kink, the check still tests the derivative
+    in the leaves without a kink. In a leaf with a kink, the check tests the entries in
+    which JAX's gradient does not jump near x. The check also divides such a leaf into
+    halves, in at most 24 divisions, and tests the derivative in the parts without a
+    kink. Along a direction with a kink, the derivative must lie between the left slope
+    and the right slope.
 
     If several compared numbers are equal, as in max(min(x, y), z) or in a median, the
     derivative may not exist although the left and the right slope may be equal along
-    every line. JAX then returns a mean of slopes or one of them. So if a derivative
-    seems wrong, the check also computes slopes at points close to x. If these slopes
-    differ, the derivative must lie between the smallest and the largest of them. This
-    is a necessary condition for an element of Clarke's generalised gradient. If the
-    derivative lies between them, the verdict is "kink", and otherwise "wrong".
+    every line. JAX then returns the slope of one smooth piece of f, or a mean of such
+    slopes. So if a derivative seems wrong, the check also computes slopes at points
+    close to x. If these slopes differ, the derivative must lie between the smallest and
+    the largest of them. This is a necessary condition for an element of Clarke's
+    generalised gradient. If the derivative lies between them, the verdict is "kink",
+    and otherwise "wrong".
 
     The check evaluates f and its derivative in float64 if f accepts float64, even if x
     has a lower precision or float64 is disabled. If f converts its values to a lower
@@ -124,8 +126,9 @@ def check_derivative(
     - The slope of f times a step of the size of x is beyond the range of float64.
     - f varies so fast that it is not smooth between neighbouring floats. Examples are
       sin(1e20 x), and the remainder of 1e20 x divided by 1.
-    - The slopes from long and from short steps differ, and neither is the derivative.
-      An example is a fast wave that is hardly larger than the rounding error of f.
+    - The slopes from long and from short steps differ, and neither slope agrees with
+      the derivative. An example is a fast wave that is hardly larger than the rounding
+      error of f.
     - `derivative` seems wrong, but f computes something else in float64 than in the
       precision of x. An example is an f that draws random numbers without a dtype.
 
@@ -566,7 +569,8 @@ class _Found(NamedTuple):
       size: Lower bound of the rounding error of a value, in units of the relative
         spacing ε of the floats.
       length: Length of the longest step, relative to the size of x.
-      is_refuted: Whether short steps confirm neither the slope nor the derivative.
+      is_refuted: Whether short steps confirm neither the slope from long steps nor the
+        tested derivative.
     """
 
     probe: Probe

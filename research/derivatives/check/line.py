@@ -55,7 +55,7 @@ def lift(f: Callable[..., Any], x: Any) -> tuple[Any, Any]:
     Returns:
       (x in float64, dtype of the lowest precision inside f). If f cannot be traced, the
       dtype is float64. If f does not accept float64, the result is x unchanged and the
-      dtype of its least precise leaf.
+      dtype of the least precise leaf of x.
     """
     lifted = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float64)), x)
     try:
@@ -81,8 +81,8 @@ class Line:
       value: f(x).
       shape: Shape of f(x).
       leaves: List with a `Leaf` for each leaf of x.
-      scales: For each entry of x, the scale of the leaf that contains the entry. This
-        is the unit of a step.
+      scales: For each entry of x, the scale of the leaf that contains the entry. Steps
+        in this entry are measured in units of the scale.
     """
 
     def __init__(

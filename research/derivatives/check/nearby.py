@@ -27,7 +27,8 @@ class Range(NamedTuple):
     smallest and the largest of these slopes.
 
     Attributes:
-      low, high: Smallest and largest slope. Both are NaN if they do not clearly differ.
+      low, high: Smallest and largest slope. Both are NaN if they do not clearly differ,
+        or if no slope is accurate enough.
     """
 
     low: float

@@ -33,7 +33,7 @@ class Probe(NamedTuple):
       taylor_slope: Order p of the Taylor remainder |f(x + h v) - f(x) - h rate| ≈ C h^p
         at small steps h. It is about 2 for a correct derivative and 1 for a wrong one.
         NaN if the remainder is not visible above the rounding error.
-      jump: right - left at a kink; 0 if there is no kink.
+      jump: `right` minus `left` at a kink, and 0 if there is no kink.
       left, right: Slopes of f along v for h < 0 and for h > 0. If `is_nearby` is True,
         the smallest and the largest slope at points near x.
       is_nearby: Whether the kink shows only in the slopes at points near x.
@@ -114,14 +114,16 @@ class CheckReport(NamedTuple):
         values of f do not decide), or "nan" (the derivative or f is not finite).
       smallest_error: Smallest relative error of the derivative that this check would
         detect with probability 0.99. A relative error is the norm of the error divided
-        by the norm of the gradient. The number holds for two norms: the Euclidean norm,
-        and the Euclidean norm after each leaf is multiplied by the root mean square of
-        the same leaf of x. If x has several leaves, the number also holds for an error
-        that is confined to one leaf, in the Euclidean norm. If the gradient is 0, an
-        error is divided by the change of f over a step as long as x. The number is
-        infinite for the verdict "nan", and if slopes leave the range of floats.
-      relative_error: Largest observed distance of the derivative along a direction from
-        the differences of f, divided by the `scale` of the direction's `Probe`.
+        by the norm of the gradient. The number holds for two norms. The first is the
+        Euclidean norm. For the second, each leaf of the error and of the gradient is
+        multiplied by the root mean square of the same leaf of x before the Euclidean
+        norm is taken. If x has several leaves, the number also holds for an error that
+        is confined to one leaf, in the Euclidean norm. If the gradient is 0, an error
+        is divided by the change of f over a step as long as x. The number is infinite
+        for the verdict "nan", and if the slopes of f are too large for floats.
+      relative_error: Largest observed distance between the derivative along a direction
+        and the slope from differences of f, divided by the `scale` of the direction's
+        `Probe`.
       taylor_slope: Median of `taylor_slope` in the probes of the random directions:
         about 2 for a correct derivative, 1 for a wrong one, NaN if f is linear along
         the directions.
@@ -135,9 +137,10 @@ class CheckReport(NamedTuple):
       own_precision_gap: Relative distance between the derivative in the precision of x
         and the derivative in float64. NaN if the two were not compared, for example
         because x is already in float64.
-      explanation: Text that names the leaf and the direction in which an error was
-        found, and says whether the cause is a kink or a bug. It is empty for the
-        verdict "right", unless the gradient vanishes.
+      explanation: Text that gives the reason for the verdict. If an error was found,
+        the text names the leaf or the direction, and says whether the cause is a kink
+        or a bug. The text is empty for the verdict "right", unless the gradient
+        vanishes.
     """
 
     verdict: str
@@ -274,7 +277,10 @@ def explained(
 
 
 def beyond_range(f: str) -> str:
-    """Return a text for slopes that floats cannot hold, although f' is finite."""
+    """Return a text for slopes that floats cannot hold, although f' is finite.
+
+    `f` is the name of the function.
+    """
     return (
         f"Inconclusive: the slope of {f} times a step of the size of x is beyond the "
         "range of float64. Check a scaled function of a scaled x."
@@ -310,7 +316,7 @@ def other_values(f: str, own: Any, in_float64: Any) -> str:
 
     Args:
       f: Name of the function.
-      own, in_float64: Its value in the precision of x, and in float64.
+      own, in_float64: Value of f in the precision of x, and value of f in float64.
     """
     return (
         f"Inconclusive: {f} computes something else in float64, which this check uses, "

@@ -269,8 +269,8 @@ def noise_of_levels(
 def root_mean_square(values: np.ndarray) -> np.ndarray:
     """Return √(mean of the squares) over the first axis.
 
-    The squares do not over- or underflow, because the values are divided by a power of
-    two near the largest one.
+    The sum of the squares does not overflow or underflow. Before the values are
+    squared, they are divided by a power of two near the largest absolute value.
     """
     largest = np.max(np.abs(values), axis=0)
     unit = np.ldexp(1.0, np.frexp(np.where(largest > 0, largest, 1.0))[1] - 1)
@@ -313,7 +313,7 @@ def remainder_slope(
 
 
 def spread(values: Float[np.ndarray, "n"]) -> float:
-    """Return the largest finite value minus the smallest one, or 0 if there is none."""
+    """Return the largest minus the smallest finite value, or 0 if none is finite."""
     finite = values[np.isfinite(values)]
     return float(np.ptp(finite)) if len(finite) else 0.0
 
@@ -331,7 +331,8 @@ def limit_of_slopes(
     """Return the limit of slopes at the lengths in STEPS, and its error estimate.
 
     STEPS are the step lengths 1, 1/2, ..., 2^-26. The slopes are extrapolated as a
-    series in the step length h, so one-sided slopes are allowed.
+    power series in the step length h. (For central differences, a series in h² is
+    enough. One-sided slopes need all powers of h.)
 
     Args:
       slopes: Slope at each length h in STEPS. Slopes that are not finite are skipped.

@@ -39,7 +39,8 @@ class Values:
       slope: Slope from the best step length.
       length: Length of the longest step, relative to the size of x.
       change: Largest value minus smallest value over steps of the size of x.
-      is_refuted: Whether short steps confirm neither the slope nor the derivative.
+      is_refuted: Whether short steps confirm neither the slope from long steps nor the
+        tested derivative. False until `deny` has been called.
     """
 
     def __init__(

@@ -223,7 +223,8 @@ def counted_cost(f: Callable[..., Any], *args: Any) -> Count:
       f: Any function that JAX can trace.
       *args: Arguments of f. Only the shapes and dtypes of arrays are used.
     Returns:
-      A `Count`, with the counts of a `Cost` but without memory and times.
+      A `Count`, with the counts of a `Cost` but without memory and times. Its property
+      `operations` is the number of flops plus the number of transcendentals.
     Example:
       >>> import jax.numpy as jnp
       >>> a, b = jnp.ones((2, 3)), jnp.ones((3, 4))

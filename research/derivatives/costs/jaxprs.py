@@ -26,8 +26,8 @@ def traced(f: Callable[..., Any], *args: Any) -> Any:
 def inner(equation: Any) -> list[Any]:
     """Return the jaxprs inside an equation, such as the body of a loop.
 
-    For a function with a derivative rule of its own, this is the jaxpr of the function,
-    without that of the rule.
+    For a function with a derivative rule of its own, the list has the jaxpr of the
+    function, but not the jaxpr of the rule.
     """
     jaxprs = []
     for value in equation.params.values():
@@ -139,7 +139,8 @@ def _is_floating(variable: Any) -> bool:
 def closed(jaxpr: Any) -> Any:
     """Return a jaxpr as a closed jaxpr.
 
-    A closed jaxpr is returned unchanged. Any other becomes one without constants.
+    A closed jaxpr is returned unchanged. A jaxpr that is not closed becomes a closed
+    jaxpr without constants.
     """
     return jaxpr if hasattr(jaxpr, "consts") else jax.extend.core.ClosedJaxpr(jaxpr, ())
 

@@ -81,7 +81,7 @@ def critical_points(
 
     f must be continuous with a continuous gradient. At a kink or a jump, the gradient
     that JAX returns may be 0. Such a point is then listed as "degenerate" with the note
-    "undecided", if f breaks along the directions that are sampled.
+    "undecided", if the samples of f around the point show the kink or the jump.
 
     Args:
       f: Function of an array of shape (n,) that returns one real number.

@@ -56,12 +56,14 @@ class CriticalPoint(NamedTuple):
         samples around x. L is not a bound, so the estimate is not a guarantee.
         `newton_radius` is 0 for a degenerate point, and if the samples give no
         estimate.
-      order: Order of the derivatives that decide the kind: 2. For a degenerate point,
-        the order 2, 3 or 4 of those that decide what the note says; 0 if derivatives of
-        a higher order or values of f decide, or if the note is "undecided".
+      order: Order of the derivatives that decide the kind. It is 2 if the point is not
+        degenerate. For a degenerate point, it is the order 2, 3 or 4 of the derivatives
+        that decide the note. It is 0 if derivatives of a higher order or values of f
+        decide the note, or if the note is "undecided".
       note: For a degenerate point, a text that says what higher derivatives or values
         of f show, with the reason. The text starts with "a minimum", "a maximum", "a
-        saddle", "no extremum" or "undecided". For any other point, "".
+        saddle", "no extremum" (f increases on one side and decreases on another) or
+        "undecided". For any other point, "".
     """
 
     x: Float[np.ndarray, "n"]
@@ -81,7 +83,7 @@ class Judged(NamedTuple):
 
     Attributes:
       y: Coordinates of the point, shape (n,).
-      curvature: Curvature at the point; None if the Hessian is not finite.
+      curvature: `Curvature` at the point; None if the Hessian is not finite.
       evidence: Evidence from samples of f; None if f was not sampled.
     """
 
@@ -103,7 +105,8 @@ def judged(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> Judge
     Args:
       land: The function f in scaled coordinates.
       y: Point in scaled coordinates, shape (n,).
-      curvature: Hessian at y and its tests. None if it is not finite.
+      curvature: Hessian at y and the results of its tests. None if the Hessian is not
+        finite.
     """
     if (
         curvature is None

@@ -53,8 +53,8 @@ class Curvature(NamedTuple):
       loose: Loose directions as columns, shape (n, n - a).
       radius: Distance up to which the curvature in each firm direction is confirmed,
         shape (a,).
-      is_rough: Whether f or its gradient breaks at y along an eigenvector or a sum of
-        eigenvectors.
+      is_rough: Whether f jumps at y, or the gradient of f jumps or is not
+        differentiable at y, along an eigenvector or a sum of eigenvectors.
     """
 
     value: float
@@ -284,12 +284,16 @@ def _is_rough(change: np.ndarray, wanted: np.ndarray, values: np.ndarray) -> boo
 
 
 def breaks(height: np.ndarray, count: int) -> bool:
-    """Return whether a number has the same value, not 0, at the smallest distances.
+    """Return whether the errors of predicted values of f show a jump of f at a point.
 
-    `height` has a number for each distance, the largest distance first. NaN means that
-    the number is unknown. The `count` smallest distances with a known number decide. At
-    a jump of f at the point, the errors of the values of f that derivatives predict are
-    equal. If f is smooth, they tend to 0, and rounding errors vary.
+    Derivatives of f predict the values of f at several distances from the point.
+    `height` has the error of the prediction for each distance, the largest distance
+    first. NaN means that the error is unknown. If f jumps at the point, the errors at
+    small distances are about equal to the height of the jump. If f is smooth, these
+    errors tend to 0, or they are rounding errors, which vary.
+
+    The result is True if the `count` known errors at the smallest distances are not 0
+    and differ by at most 2 % of the largest of them.
     """
     last = height[np.isfinite(height)][-count:]
     return bool(

@@ -207,7 +207,7 @@ def zero_of_gradient(
     Hessian in this direction. If the gradient exceeds its rounding error but changes
     much around y, the search may have stopped early, because it converges slowly to a
     zero of higher multiplicity. The search then goes on with multiples of Newton's
-    steps.
+    steps. If the Hessian at y is not finite, y is returned without a test.
 
     Returns:
       (the point, its curvature), or None if there seems to be no such point, as for

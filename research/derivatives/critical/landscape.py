@@ -20,8 +20,8 @@ NODES = [np.polynomial.legendre.leggauss(k) for k in (5, 6)]
 class Landscape:
     """The function f in the coordinates y = x / unit.
 
-    The units are powers of two, so converting points does not round. All results are
-    float64 NumPy arrays. Derivatives are with respect to y.
+    The units are powers of two, so the conversion between x and y has no rounding
+    error. All results are float64 NumPy arrays. Derivatives are with respect to y.
 
     Attributes:
       unit: Unit of each coordinate, shape (n,).

@@ -31,8 +31,8 @@ class Rises(NamedTuple):
       error: Error of the rise, same shape. Infinite if the rise is unknown.
       denied: Whether the rise, which is computed from gradients, contradicts values of
         f, same shape.
-      beyond: Rise by values of f minus this rise, same shape; 0 if rounding errors of
-        the values may explain the difference, and NaN if it is unknown.
+      beyond: Difference of two values of f minus `rise`, same shape. 0 if rounding
+        errors of the values may explain the result, and NaN if the rise is unknown.
     """
 
     rise: Float[np.ndarray, "r w"]
@@ -52,8 +52,9 @@ class Reduced:
     """The function f along its loose directions, minimised over its firm directions.
 
     In a firm direction, the Hessian shows how f curves. In a loose direction, it is
-    singular or unconfirmed. `Curvature` has both kinds of directions. If f curves down
-    in the firm directions, it is maximised over them instead.
+    singular or unconfirmed. `Curvature` defines both kinds of directions. If f curves
+    down in the firm directions, f is maximised over them instead of minimised. f must
+    not curve up in one firm direction and down in another.
     """
 
     def __init__(self, land: Landscape, y: np.ndarray, curvature: Curvature):
@@ -202,9 +203,11 @@ def noise_of_gradient(
 ) -> Float[np.ndarray, "r 1"]:
     """Return the error of a rise due to noise of the gradient, at each of r radii.
 
-    `error` has the errors of the rises in w directions. For each radius, the errors at
-    radii at most half as large are extrapolated in proportion to the radius. The result
-    has shape (r, 1).
+    `error` has the errors of the rises in w directions. An error due to noise of the
+    gradient is proportional to the radius. So the errors at each radius are divided by
+    this radius, and the lower quartile over the w directions is taken. The result at a
+    radius R is R times the largest of these quartiles at radii up to R / 2, or 0 if
+    there is no such radius. The shape of the result is (r, 1).
     """
     per_way = np.where(np.isfinite(error), error / radii[:, None], 0.0)
     return (

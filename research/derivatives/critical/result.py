@@ -20,8 +20,9 @@ class CriticalPoints(tuple):
         its Hessian is not finite.
       flat: Number of starts whose search ended where f is constant. There every point
         is critical, so no such point is listed.
-      missed: Number of points that are proved to lie inside the bounds and were not
-        found, or None if no proof was asked for.
+      missed: Number of critical points that are proved to lie inside the bounds and
+        were not found. None if no proof was asked for (`prove_seconds` of
+        `critical_points`).
       unexplored: Number of boxes inside the bounds in which no point was found, but in
         which the proof does not exclude critical points. None if no proof was asked
         for.

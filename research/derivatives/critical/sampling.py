@@ -46,15 +46,16 @@ class Evidence(NamedTuple):
 
     Attributes:
       kind: "minimum", "maximum", "saddle" (a minimum along one line or curve, and a
-        maximum along another), "no extremum", "flat" (f is constant), or "" if the
-        samples do not decide.
+        maximum along another), "no extremum" (f increases on one side and decreases on
+        another), "flat" (f is constant), or "" if the samples do not decide.
       power: Power p for which f changes like distance^p. NaN if the power differs
         between directions.
-      smooth: True if f changes on opposite sides of the point as a smooth function:
-        by equal amounts if the power is even, by opposite amounts if it is odd.
+      smooth: True if the changes of f on opposite sides of the point have about equal
+        absolute values, as for a smooth function. (They are equal if the power is even,
+        and opposite if the power is odd.)
       distance: Smallest distance at which the change of f is visible, in the scaled
-        coordinates of `Landscape`. 0 if no change is visible, and in most cases if the
-        samples do not decide.
+        coordinates of `Landscape`. 0 for the kind "flat". Also 0 for the kind "",
+        unless the reason is that another power of the distance takes over.
       reason: Reason why the samples do not decide, or "".
     """
 

@@ -102,12 +102,12 @@ def walks(land: Landscape, starts: Float[np.ndarray, "k n"]) -> list[Walks]:
 
     The first run makes undamped steps from the starts, and the second makes damped
     steps from the starts. The third makes undamped steps from the end points of the
-    second. Damped steps must shorten the gradient. So they stall in a curved valley
-    of f with a degenerate bottom, where undamped steps continue. Undamped steps may
-    leap away from a zero of the gradient that is already close. The best end point of a
+    second. Damped steps must shorten the gradient. So they stall in a curved valley of
+    f with a degenerate bottom, where undamped steps continue. Undamped steps may leap
+    away from a zero of the gradient that is already close. The best end point of a
     start is the one with the shortest gradient. If the largest absolute entry of the
-    Newton step from this point exceeds 1e-3, the second and the third run are repeated
-    from this point, at most three times.
+    Newton step from this point exceeds 1e-3, in the scaled coordinates of `Landscape`,
+    the second and the third run are repeated from this point, at most three times.
     """
     damped = _damped(land, starts)
     led = [_undamped(land, starts), damped, _undamped(land, damped.ends)]
@@ -203,7 +203,7 @@ def newton_lengths(
 ) -> Float[np.ndarray, "k"]:
     """Return the largest absolute entry of the Newton step at each row of y.
 
-    The result is infinite for a row where the Hessian is not finite.
+    The result is infinite for a row where f, its gradient or its Hessian is not finite.
     """
     if not len(y):
         return np.zeros(0)
@@ -246,7 +246,8 @@ def length(
 ) -> Float[np.ndarray, "k"]:
     """Return the norm of the gradient at each point.
 
-    It is infinite where f or the gradient is not finite.
+    `values` are the values of f, and `gradients` the gradients at k points. The result
+    is infinite where f or the gradient is not finite.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         lengths = np.linalg.norm(gradients, axis=1)

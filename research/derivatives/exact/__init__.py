@@ -56,8 +56,8 @@ def derivative(f: Callable[..., Any], x: Any, order: int = 1) -> Any:
     `jax.vmap` over x, and for all derivatives up to an order use `taylor`.
 
     If f selects between branches (`jnp.where`, `lax.cond`), the result is the
-    derivative of the branch that is selected at x. If x lies where one branch ends,
-    this may differ from the derivative of f. For example, for
+    derivative of the branch that is selected at x. If x lies where one branch ends, the
+    result may differ from the derivative of f. For example, for
     f(x) = jnp.where(x == 0, 1, jnp.sin(x) / x) all derivatives at 0 are returned as 0,
     although f''(0) = -1/3. Instead use `jnp.sinc`, a series near 0, or
     `finite_difference`, which uses values of f on both sides of x.
@@ -160,15 +160,16 @@ def taylor(f: Callable[..., Any], x: Any, v: Any, order: int) -> Any:
     most about (order + 1)² / 2 times the cost of f. Nested derivatives would cost
     2^order times as much as f. For most operations in f, the coefficients of the result
     follow from a recurrence, or are a linear function of the coefficients of the
-    inputs. For any other operation, the series of its derivative is computed from the
-    derivative rule of JAX, and integrated.
+    inputs. For any other operation, JAX's derivative rule gives the series of the
+    derivative of the operation. This series is then integrated.
 
     f may contain loops and branches. `taylor` may be called inside `jax.jit`,
     `jax.vmap` and `jax.grad`. If f selects between branches, the result is the series
-    of the branch that is selected at x, as in `derivative`. If f contains a formula
-    such as sin(x) / x, and x is near its point 0 / 0, such as x = 1e-3, rounding errors
-    grow by a factor of about 1 / x with each order. See `derivative` for what to use
-    instead, and for functions of JAX whose coefficients of high order are wrong.
+    of the branch that is selected at x, as in `derivative`. Some formulas divide 0 by 0
+    at a point, as sin(x) / x does at 0. If x is near such a point, for example
+    x = 1e-3, rounding errors grow by a factor of about 1 / x with each order.
+    `derivative` describes what to use instead, and names functions of JAX whose
+    coefficients of high order are wrong.
 
     Args:
       f: Function of one pytree of floating arrays. It returns a number, an array or a
@@ -211,10 +212,13 @@ def gradient(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
     If f selects between branches, the result is the gradient of the branch that is
     selected at x, as in `derivative`. If the derivative of the other branch is not
     finite at x, reverse mode returns NaN, because it multiplies this derivative by 0.
-    An example at x = 0 is jnp.where(x == 0, 1, jnp.sin(x) / x). To keep the second
-    branch finite, set safe = jnp.where(x == 0, 1, x), and then use
-    jnp.where(x == 0, 1, jnp.sin(safe) / safe). JAX's rule for `jnp.linalg.det` is wrong
-    at many singular matrices, as in `derivative`; `check_derivative` finds that.
+    An example is jnp.where(x == 0, 1, jnp.sin(x) / x) at x = 0. The branch that is not
+    selected there is sin(x) / x. To keep its derivative finite, set
+    safe = jnp.where(x == 0, 1, x), and then use
+    jnp.where(x == 0, 1, jnp.sin(safe) / safe).
+
+    JAX's rule for `jnp.linalg.det` is wrong at many singular matrices (see
+    `derivative`). `check_derivative` finds such errors.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number, shape
@@ -323,8 +327,9 @@ def hessian_vector_product(f: Callable[..., Any], x: Any, v: Any) -> Any:
 def hessian_diagonal(f: Callable[..., Any], x: Any) -> Any:
     """Return the diagonal ∂²f / ∂x_i² of the Hessian of f.
 
-    If x has n numbers, nested forward mode evaluates f and its second derivative along
-    one axis after another, n times. The Hessian with its n² numbers is not stored.
+    The second derivatives are computed one after another by nested forward mode. If x
+    has n numbers, f is evaluated n times, each time with its second derivative along
+    one axis. The Hessian with its n² numbers is not stored.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.

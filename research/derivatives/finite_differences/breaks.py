@@ -30,14 +30,15 @@ def quiet_part(ladder: Ladder) -> tuple[Ladder, np.ndarray, int] | None:
     window, divided by the rounding error that the function `rounding` estimates there.
     Let b be the largest s of the windows at smaller distances, but at least 1. A window
     has more noise than rounding errors in two cases: if s is above 30, or if s is above
-    3 b in this window and in all windows at larger distances. The rounding errors of
-    some functions, such as those with matrix products, are a few times larger than the
-    estimate, so the second case compares s with b and not with 1.
+    3 b in this window and in all windows at larger distances. The second case compares
+    s with b and not with 1, because the rounding errors of some functions are a few
+    times larger than the estimate. Functions with matrix products are an example.
 
     Returns:
       (ladder of the levels below this window, rounding error at each of these levels,
-      index of the window). The rounding error is b times the estimate. The result is
-      None if the first window already has more noise, or if no window has.
+      index of the window). The rounding error is b times the estimate of `rounding`.
+      The result is None if no window has more noise than rounding errors, or if the
+      window at the smallest distance already has more.
     """
     share = windows_noise(ladder) / rounding(ladder)[ladder.places]
     before = np.maximum.accumulate(np.append(1.0, share[:-1]))
@@ -51,7 +52,10 @@ def quiet_part(ladder: Ladder) -> tuple[Ladder, np.ndarray, int] | None:
 
 
 def levels_below(ladder: Ladder, end: int) -> Ladder:
-    """Return the ladder with the levels before index `end`, and their windows."""
+    """Return the ladder with the levels before index `end`, and their windows.
+
+    A level is a distance from x. A window is a group of eight points near a level.
+    """
     count = int(np.searchsorted(ladder.places, end))
     return ladder._replace(
         exponents=ladder.exponents[:end],
@@ -67,21 +71,22 @@ def first_surprise(ladder: Ladder, noise: np.ndarray, level: int) -> int | None:
 
     If the quotients at some steps converge, f is close to a polynomial at these steps.
     This polynomial predicts f at the smaller steps, too. If f has a narrow peak beside
-    x, the prediction is wrong, although the quotients at smaller steps may be too
-    uncertain to contradict the result.
+    x, the prediction is wrong. The quotients at smaller steps may not show this,
+    because their error bounds are large.
 
-    Each value of f is predicted from f(x) and the values at the next four larger steps
-    on its side. Its deviation is |value - prediction|. Let D be the largest deviation
-    at `level` and the next three levels, where deviations within four rounding errors
-    count as 0. A value at a step below `level` is a surprise if its deviation exceeds
-    30 times its noise plus 2 D times the quotient of its step and the step of `level`.
+    Each value of f is predicted from f(x) and from the values at the next four larger
+    steps on the same side of x. The deviation is |value - prediction|.
+    Let D be the largest deviation at `level` and the next three levels. For D, a
+    deviation within four rounding errors counts as 0. Let H be the step of `level`. A
+    value at a step h < H is a surprise if its deviation exceeds the sum of two numbers:
+    30 times the noise of the deviation, and 2 D h / H.
 
     Args:
       ladder: Values of f.
       noise: Bound on the error of f at each level, shape (levels,).
-      level: Index of the step whose estimate is tested.
+      level: Index of the step whose estimate is tested. A level is one step length.
     Returns:
-      Index of the level of the first surprise, or None.
+      Index of the smallest step with a surprise, or None if there is no surprise.
     """
     predicted = len(ladder.steps) - _NODES
     if level < 1 or predicted < 1:
@@ -145,10 +150,11 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
     """Return whether f bends or has a pole, but does not jump, where noise appears.
 
     This distinguishes a function that interpolates a table with straight lines, or that
-    has a pole, from a function that is rounded. The sampler evaluates f around a
-    window, and then three times at closer points around the place where the slope
-    changes most. At a jump, the change of f between neighbouring points stays the same.
-    At a kink, this change shrinks with the distance of the points. At a pole, f grows.
+    has a pole, from a function that is rounded. The sampler first evaluates f at 33
+    points around a window. It then does so three more times, each time at closer points
+    around the place where the second difference of f is largest. At a jump, this
+    difference stays the same. At a kink, it shrinks with the distance between the
+    points. At a pole, f grows.
 
     Args:
       ladder: Values of f around x. A window is a group of points near a distance from

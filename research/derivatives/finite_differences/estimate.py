@@ -87,10 +87,10 @@ class FiniteDifference(NamedTuple):
     """A derivative estimated from values of f.
 
     Attributes:
-      value: Derivative if the verdict is "ok". For the verdict "one-sided", it is the
-        derivative from the side where f is defined, and for "unresolved" the best
-        guess. In these two cases it is nan if there is no estimate. For all other
-        verdicts it is nan.
+      value: Derivative if the verdict is "ok". If the verdict is "one-sided", the
+        derivative from the side where f is defined. If the verdict is "unresolved", the
+        best guess. For these two verdicts, `value` is nan if there is no estimate. For
+        all other verdicts, `value` is nan.
       error: Bound on |value - derivative|. It is estimated from the differences between
         steps and from the noise of f, so it may be too small. The docstring of
         `finite_difference` reports how often this happened. The bound is infinite if
@@ -101,8 +101,8 @@ class FiniteDifference(NamedTuple):
       verdict: One of
 
         - "ok": value is the derivative.
-        - "kink": the left and the right derivative of an order from 1 to `order`
-          differ.
+        - "kink": the left and the right derivative differ, for the requested order or
+          a lower one.
         - "jump": f is discontinuous at x.
         - "one-sided": f is defined on only one side of x, and the scheme is two-sided.
         - "unresolved": the difference quotients do not converge. Either the derivative
@@ -142,9 +142,9 @@ def finite_difference(
       k.
 
     If f maps arrays elementwise, one call evaluates all points. To check whether f does
-    so, the points are passed in random order, and three of the values (24 if they are
-    integers) are compared with f of single numbers. If they differ, f is called in a
-    loop.
+    so, the points are passed in random order, and three of the values (24 if f returns
+    integers) are compared with the values of f at single numbers. If a value differs, f
+    is called for one point after another.
 
     The groups of equally spaced points give an estimate of the noise of f at each
     distance. The estimate is at least ε |f| / 2, where ε is the relative spacing of the
@@ -174,25 +174,26 @@ def finite_difference(
     If the values at these points show that f bends but does not jump, only the small
     steps are used. If the small steps do not suffice for a result, the verdict is
     "unresolved". The verdict is also "unresolved" if f jumps by far more than rounding
-    errors and has another slope between the jumps, as sin(x) + floor(1000 x).
+    errors and the slope of f between the jumps differs from its mean slope. An example
+    is sin(x) + floor(1000 x).
 
-    With a two-sided scheme, the left and the right derivative of each order from 1 to
-    `order` are compared before the extrapolation. If they differ clearly, the verdict
-    is "kink". If their difference is only a little larger than its bound, the verdict
-    is "unresolved". The difference is estimated twice: from one-sided quotients, and
-    from the part of f that is even about x (for odd orders) or odd about x (for even
-    orders). In that part a smooth f has no power h^order, so small jumps stand out. If
-    the difference is above a quarter of its own bound, the bound of the result is at
-    least 0.6 times the difference.
+    With a two-sided scheme ("auto" or "central"), the left and the right derivative of
+    each order from 1 to `order` are compared before the extrapolation. If they differ
+    clearly, the verdict is "kink". If their difference is only a little larger than its
+    error bound, the verdict is "unresolved". The difference is estimated twice: from
+    one-sided quotients, and from the part of f that is even about x (for odd orders) or
+    odd about x (for even orders). In that part a smooth f has no power h^order, so
+    small jumps stand out. If the difference for the requested order is above a quarter
+    of its error bound, the bound of the result is at least 0.6 times the difference.
 
     Larger steps also show a jump of a derivative if the jump is not at x but beside it,
     as for max(x - d, 0)³ at x = 0 with a small d > 0. The jumps of two successive
-    orders give the distance d. If the steps below three times this distance do not show
-    the jump, larger steps are discarded.
+    orders give the distance d. If the steps below 3 d do not show the jump, the larger
+    steps are discarded.
 
     A result predicts the values of f at smaller steps: each value follows from f(x) and
-    the values at the next four larger steps. If the difference between a value and its
-    prediction is above 30 times its noise, the larger steps have passed over something,
+    the values at the next four larger steps. If a value differs from its prediction by
+    more than about 30 times the noise, the larger steps have passed over something,
     such as a narrow peak beside x. The larger steps are then discarded, and the verdict
     is "unresolved" if the smaller steps do not suffice.
 
@@ -216,11 +217,13 @@ def finite_difference(
     them the error was within the bound, and the median ratio of the bound to the error
     was 15. At the 35 points without a derivative, the verdict was never "ok". But the
     factors of the bound were chosen with knowledge of these problems, and of the random
-    functions with seeds 1, 2 and 7. The table shows the percentage of wrong answers on
-    the random functions of `research.derivatives.problems` with seed 1, with 2,000
-    functions in each class. An answer is wrong if the verdict is "ok" and the error
-    exceeds the bound. If there is no derivative, half the difference between the left
-    and the right derivative counts as the error.
+    functions with seeds 1, 2 and 7.
+
+    The table shows the percentage of wrong answers on the random functions of
+    `research.derivatives.problems` with seed 1, with 2,000 functions in each class. An
+    answer is wrong if the verdict is "ok" and the error exceeds the bound. If there is
+    no derivative, half the difference between the left and the right derivative counts
+    as the error.
 
         order              1      2      3      4
         smooth           0      0      0.05   0.40
@@ -253,13 +256,15 @@ def finite_difference(
     - Whether f interpolates a table with straight lines, if the slopes of neighbouring
       lines differ by less than the rounding error of a difference quotient within a
       line. The value is then the slope of the function behind the table.
-    - The error of a solver or an integrator in f that stops at a tolerance. Near x it
-      takes the same number of steps, so its values are smooth. The value is the
-      derivative of this smooth function, not of the exact solution. If the number of
-      steps grows with x, f jumps, and the value may instead be the mean slope over many
-      jumps.
-    - A rounding error inside f that is the same at all points near x. Near 1 - 1e-8,
-      the values of sqrt(1 - x²) are nearly those of sqrt(2 - 2 x).
+    - The error of a solver or an integrator in f that stops at a tolerance. If the
+      solver takes the same number of steps at all points near x, the values of f are
+      smooth. The result is the derivative of this smooth function, not of the exact
+      solution. If the number of steps grows with x, f jumps, and the result may be the
+      mean slope over many jumps.
+    - A rounding error inside f that is the same at all points near x. An example is
+      sqrt(1 - x²) near 1 - 1e-8. In x² = 1 - 2 (1 - x) + (1 - x)², rounding replaces
+      the last term, about 1e-16, by a constant. So the values of f are nearly those of
+      sqrt(2 - 2 x).
 
     Args:
       f: Function of a float. It may also accept an array and act on each entry. If f
@@ -451,8 +456,8 @@ def judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDif
         level.
       noise: Bound on the error of f at each level, shape (levels,).
       order: Order of the derivative.
-      side: 0 for the two-sided derivative, 1 for the one from the right, -1 for the one
-        from the left.
+      side: 0 for the two-sided derivative, 1 for the derivative from the right, -1 for
+        the derivative from the left.
     """
     all_tables = tables(ladder, noise, order)
     columns = [

@@ -37,7 +37,9 @@ NOTHING = Estimate(float("nan"), float("inf"), 0)
 
 
 class Column(NamedTuple):
-    """Best estimate of a derivative at each level; a level is one step length.
+    """Best estimate of a derivative at each level.
+
+    A level is one step length.
 
     Attributes:
       values: Estimates, shape (levels,).
@@ -82,11 +84,12 @@ def settle(column: Column, end: int | None = None) -> Estimate:
 
     A level is one step length. Large steps may agree with each other because they skip
     the oscillations of f. So the search starts at the smallest step and stops at the
-    first level that contradicts two levels with smaller steps. The bound of the result
-    is 1.5 times the larger of two numbers, plus the rounding error of the estimate. The
-    first number is the bound of the chosen estimate. The second is a quarter of the
-    largest distance from the chosen estimate to an estimate that is at most two levels
-    away and whose bound is at most eight times as large.
+    first level that contradicts two levels with smaller steps.
+
+    Let b be the bound of the chosen estimate. Let d be the largest difference between
+    the chosen estimate and its neighbours, the estimates that are at most two levels
+    away and have a bound of at most 8 b. The bound of the result is
+    1.5 max(b, d / 4), plus the rounding error of the chosen estimate.
 
     Args:
       column: Best estimate of each level.
@@ -112,11 +115,12 @@ def growth(
 ) -> tuple[float, np.ndarray]:
     """Return the power p for which sizes shrink like step^p as the step goes to 0.
 
-    A level is one step length. The power is fitted at the smallest steps where the
-    sizes are more than ten times as large as the noise.
+    The sizes may be those of any quantity that depends on the step, such as the change
+    of a quotient. A level is one step length. The power is fitted at the smallest steps
+    where the sizes are more than ten times as large as the noise.
 
     Args:
-      sizes: Sizes at each level, shape (n,).
+      sizes: Size of the quantity at each level, shape (n,).
       noise: Noise of each size, shape (n,).
       powers: log2 of the step at each level, shape (n,).
       levels: Largest number of levels in the fit.
@@ -175,9 +179,9 @@ def slow_error(found: Estimate, *tables: Table) -> float:
     At each step, the tables contain several estimates, so the formula is used with two
     choices. In the first choice, e_0 is the estimate with the smallest bound at its
     step, and e_1 and e_2 have the same number of extrapolations as e_0. In the second
-    choice, each of the three is the one with the smallest bound at its step. The second
-    choice is left out if the bound of e_2 is so large that the step may cross a kink.
-    The result is the larger bound of the two choices.
+    choice, e_1 and e_2 are also the estimates with the smallest bound at their steps.
+    The second choice is left out if the bound of e_2 is so large that the step may
+    cross a kink. The result is the larger bound of the two choices.
 
     Args:
       found: The estimate whose error is bounded; only its level is used.

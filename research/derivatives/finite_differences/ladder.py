@@ -64,10 +64,11 @@ def exponents(x: float) -> np.ndarray:
 
     The smallest distance is about four spacings of the floats at x, and the largest is
     about eight times the larger of |x| and 1. Each distance is twice the previous one,
-    with two exceptions. If x is near 0, there are two ranges of distances, around |x|
-    and around 1, because either may be the scale of f. If |x| is below 2^-1015, the
-    distances are 2^-56 to 8 and thirty smaller ones from 2^-1020 on, each of them 2^32
-    times the previous one.
+    with two exceptions. If |x| is below 2^-60, there are two ranges of distances with a
+    gap between them: one ends at about 8 |x|, and the other goes from 2^-56 to 8. The
+    reason is that f may vary over distances of about |x| or of about 1. If |x| is below
+    2^-1015, the first range has thirty distances that begin at 2^-1020, and each of
+    them is 2^32 times the previous one.
     """
     small, large = -56, 3
     if abs(x) < 2.0**-1015:  # There are no floats for steps smaller than x.
@@ -87,9 +88,10 @@ def exponents(x: float) -> np.ndarray:
 def reach(powers: np.ndarray) -> np.ndarray:
     """Count the consecutive exponents from each level upwards, shape (levels,).
 
-    Exponents are consecutive if each one is larger by 1 than the one before. The count
-    at a level includes the exponent of this level. `powers` contains the exponents,
-    ascending, shape (levels,).
+    `powers` contains the exponents, ascending, shape (levels,). A level is an index of
+    `powers`. Exponents are consecutive if each exponent is larger by 1 than the
+    exponent before it. The count at a level begins with the exponent of this level. For
+    example, the counts for the exponents 1, 2, 3, 7 are 3, 2, 1, 1.
     """
     return runs(np.append(np.diff(powers) == 1, False)) + 1
 
@@ -166,7 +168,8 @@ def from_values(
       powers: log2 of the distances from x, ascending, shape (levels,).
       values: Values of f at the points nodes(x, powers), in this order.
       epsilon: Relative spacing of the floats that f returns.
-      evaluations: Number of points where f was evaluated.
+      evaluations: Number of points where f was evaluated. The `Ladder` stores this
+        number.
     """
     levels, places = len(powers), _places(powers)
     finite = np.where(np.isfinite(values), values, np.nan)
@@ -184,7 +187,10 @@ def from_values(
 
 
 def window_points(ladder: Ladder) -> np.ndarray:
-    """Return the points of the windows, shape (windows, 8)."""
+    """Return the points of the windows, shape (windows, 8).
+
+    A window is a group of eight equally spaced points near one distance from x.
+    """
     sides = np.where(np.arange(len(ladder.places)) % 2, -1.0, 1.0)
     return _within(ladder.x, sides * ladder.steps[ladder.places])
 

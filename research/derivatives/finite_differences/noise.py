@@ -28,18 +28,19 @@ def noise_bounds(ladder: Ladder, sampler: Sampler | None = None) -> np.ndarray:
 
     - Rounding error: ε (|f| + |x f'|) / 2, because f rounds its value and the
       intermediate results that it computes from x. Here ε is the relative spacing of
-      the floats that f returns. If at least three windows show noise, and this noise
-      is smaller, this part is the noise in the windows, but at least ε |f| / 2. For
-      example, (x - 1) g(x) does not have a noise of ε |x f'| at x = 1, because x - 1 is
-      exact.
-    - Noise in the windows. It is recognised by fifth and sixth differences, each
-      divided by the size that such differences have for noise of size 1. For a smooth
-      function, the sixth are then far smaller than the fifth. For noise, they are not
-      smaller. If noise appears suddenly at some distance, and smaller distances show no
-      sign of it, f is quantised (by cancellation or by a conversion to single
-      precision). Then the same noise is assumed at the smaller distances, where f only
-      looks smooth. If the noise falls fast towards larger distances while |f| does not,
-      more noise is assumed at the smaller distances.
+      the floats that f returns. This formula may be too large. For example,
+      (x - 1) g(x) does not have a noise of ε |x f'| at x = 1, because x - 1 is exact.
+      So if at least three windows show noise, and this noise is smaller than the
+      formula, the noise of the windows is used, but at least ε |f| / 2.
+    - Noise in the windows. It is recognised from the fifth and sixth differences of the
+      values in a window. Each difference is divided by the size that it would have for
+      noise of size 1. For a smooth function, the sixth differences are then far smaller
+      than the fifth differences. For noise, both have about the same size. If noise
+      appears suddenly at some distance, and smaller distances show no sign of it, f is
+      quantised (by cancellation or by a conversion to single precision). Then f only
+      looks smooth at the smaller distances, and the same noise is assumed there. If the
+      noise falls fast towards larger distances while |f| does not, more noise is
+      assumed at the smaller distances.
     - Quantum: the size of the first jump of f, if f is constant around x and then
       jumps. To find the jump, the sampler evaluates f at more points. Without a sampler
       this part is left out.
@@ -56,8 +57,8 @@ def rounding(ladder: Ladder) -> np.ndarray:
     """Return the rounding error ε (|f| + |x f'|) / 2 of f, shape (levels,).
 
     There is one value for each distance from x in the ladder. ε is the relative spacing
-    of the floats that f returns. |f| and |f'| are the largest values up to this
-    distance, where f' is estimated from neighbouring points. The first term is the
+    of the floats that f returns. |f| and |f'| are the largest absolute values up to
+    this distance, and f' is estimated from neighbouring points. The first term is the
     rounding error of f. The second is the rounding error of the intermediate results
     that f computes from x.
     """
@@ -81,7 +82,11 @@ def _size(ladder: Ladder) -> np.ndarray:
 
 
 def windows_noise(ladder: Ladder) -> np.ndarray:
-    """Return the noise that each window shows, shape (windows,); 0 if it shows none."""
+    """Return the noise that each window shows, shape (windows,).
+
+    A window is a group of eight equally spaced points near one distance from x. The
+    noise is 0 for a window that shows no noise.
+    """
     return _windows(ladder.windows)[0]
 
 

@@ -21,9 +21,10 @@ class Sampler:
     array may compute something else from it, such as a mean, a sum, a difference of
     neighbours or a sort. To detect this, the points are passed in random order, and
     three of the values are compared with f of single numbers. If f returns an array of
-    integers, 24 values are compared. If these values are equal up to rounding errors,
-    the array of values is used. Otherwise f is called in a loop, and so it is in all
-    later calls. A masked value counts as nan.
+    integers, 24 values are compared. If the compared values are equal up to rounding
+    errors, the array of values is used. Otherwise f is called for one point after
+    another, and this sampler never passes an array to f again. An entry that is masked
+    in a NumPy masked array counts as nan.
 
     Attributes:
       evaluations: Number of points where f was evaluated, including the comparisons.

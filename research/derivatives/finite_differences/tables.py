@@ -28,8 +28,8 @@ class Table(NamedTuple):
     level, belongs to one step length h.
 
     Attributes:
-      values: Estimates, shape (rows, levels). They are nan where a sample is
-        missing.
+      values: Estimates, shape (rows, levels). An estimate is nan if a value of f that
+        it needs is missing.
       noise: Effect of the noise of f on each estimate, same shape.
       is_even: Whether the powers of h in the extrapolated series increase by 2, as in a
         series in h², and not by 1.
@@ -145,8 +145,8 @@ def formula(order: int, side: int) -> tuple[np.ndarray, int]:
 
     The weights belong to the differences f(x + t) - f(x) at t = -h, -2h, -4h, ... and
     at t = h, 2h, 4h, ... The formula can use these differences, because the weights of
-    all nodes, including x, sum to 0. A weighted sum of the small differences has a
-    smaller rounding error than one of the values of f.
+    f at all nodes, including x, sum to 0. The differences are small, so their weighted
+    sum has a smaller rounding error than a weighted sum of the values of f.
 
     Args:
       order: Order of the derivative, 1 to 4.
@@ -174,10 +174,11 @@ def formula(order: int, side: int) -> tuple[np.ndarray, int]:
 def jump_formula(order: int) -> tuple[np.ndarray, int]:
     """Return the weights of a formula for h^order times the jump of a derivative.
 
-    For an odd order, f(x + h) + f(x - h) - 2 f(x) has only the powers h², h⁴, ... if f
-    is smooth. For an even order, f(x + h) - f(x - h) has only the powers h, h³, ... A
-    jump J of the derivative of this order adds J h^order / order!. The formula combines
-    several h so that the powers below h^order cancel.
+    An odd order uses f(x + h) + f(x - h) - 2 f(x). If f is smooth, the series of this
+    sum in h has only the powers h², h⁴, ... An even order uses f(x + h) - f(x - h). If
+    f is smooth, the series of this difference has only the powers h, h³, ... A jump J
+    of the derivative of the given order adds the term J h^order / order!. The formula
+    combines the steps h, 2h, 4h, ... so that the powers below h^order cancel.
 
     Args:
       order: Order of the derivative that jumps, 1 to 5.

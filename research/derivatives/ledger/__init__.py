@@ -44,11 +44,11 @@ def explain(
     is the derivative of f with respect to this value.
 
     The gradients are bit-identical to the result of jax.grad(f) if JAX runs each
-    operation separately (`with jax.disable_jit()`). There are three exceptions, in
-    which they agree up to rounding errors:
+    operation separately (`with jax.disable_jit()`). In three cases, the gradients and
+    the result of jax.grad(f) agree only up to rounding errors:
 
-    - f has a `jax.checkpoint` that is inside another one, or that uses its argument
-      several times.
+    - f has a `jax.checkpoint` inside another `jax.checkpoint`, or a `jax.checkpoint` of
+      a function that uses its argument several times.
     - f has a `jax.custom_jvp` with several outputs.
     - `expand` is not empty.
 
@@ -60,9 +60,9 @@ def explain(
       f: Any JAX function that takes arrays, or pytrees of arrays, and returns one real
         floating number.
       *args: Point of evaluation. The gradient is with respect to all floating leaves.
-      level: "mathematics" hides equations that only change a shape or a dtype, and
-        equations of a `jax.custom_jvp` rule without an adjoint. "primitives" shows all
-        equations.
+      level: "mathematics" hides equations that only change a shape or a dtype. It also
+        hides the equations of a `jax.custom_jvp` rule that have no adjoint.
+        "primitives" shows all equations.
       expand: ("scan",) shows each step of a scan in separate rows. () shows a scan as
         one row.
     Returns:

@@ -25,13 +25,16 @@ class Node(NamedTuple):
 
     Attributes:
       title: Name of the input, or name and equation of the row. If the node has several
-        rows, their function or lines of code, and their number.
-      value: Value as a short text. If the node has several rows, that of the last row.
+        rows, the function or the lines of code that contain them, and the number of
+        rows.
+      value: Value of the input or of the row, as a short text. If the node has several
+        rows, the value of the last row.
       adjoint: Adjoint of this value as a short text, or "" if there is no adjoint.
       kind: "input", "row" (one row of the table), "constant" (a row without an
         adjoint), "fold" (several rows) or "output" (the last row is the output).
-      hint: Derivative rule in words, and the line of code. If the node has several
-        rows, the name of the first row, and the name and equation of the last row.
+      hint: Primitive, derivative rule in words, and line of code of the row. "an input"
+        for an input. If the node has several rows, the name of the first row, and the
+        name and equation of the last row.
       rows: Positions of the rows of the node in `Ledger.rows`. Empty for an input.
     """
 
@@ -94,10 +97,10 @@ class _Share(NamedTuple):
 def make_graph(ledger: LedgerFields, largest: int = LARGEST) -> Graph:
     """Return the graph of a table of `explain`.
 
-    If the table has more rows than `largest`, neighbouring rows share a node. If the
-    table contains a call of a function with a custom derivative rule, one node contains
-    the rows that compute the value of this function, and edges of kind "rule" show what
-    the rule contributes to the inputs of the function.
+    If the table has more rows than `largest`, neighbouring rows share a node. The table
+    may contain a call of a function with a custom derivative rule. Then one node
+    contains the rows that compute the value of this function. Edges of kind "rule" show
+    what the rule contributes to the adjoints of the inputs of the function.
 
     Args:
       ledger: Table of `explain`.
@@ -259,14 +262,14 @@ def fold(
 ) -> list[list[int]]:
     """Group the rows of a table of `explain` into at most `largest` groups.
 
-    A unit is a row of the table or an input. Each input is a group of its own, which
-    does not count. The grouping has three stages, and stops as soon as at most
-    `largest` other groups are left:
+    A unit is a row of the table or an input. Each input is a group of its own, and
+    these groups are not counted. The grouping has three stages, and stops as soon as at
+    most `largest` groups of rows are left:
 
     1. The units of each call of a function form one group, beginning with the innermost
        calls.
     2. The units of each line of code form one group.
-    3. Each k consecutive groups are joined, with the smallest k that suffices.
+    3. Each k consecutive groups form one group, with the smallest k that suffices.
 
     Only neighbours in the order of evaluation are grouped, so no group depends on
     itself through another group.

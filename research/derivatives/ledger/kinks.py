@@ -52,9 +52,9 @@ CUTS = {
 class Kink(NamedTuple):
     """A row of the table of `explain` where the function may have no derivative.
 
-    The row is at a tie: two compared values are equal, or a value is exactly at a kink
-    or a jump. Or the row contains operations that could be at a tie and are not
-    searched, as a loop does.
+    In most cases the row is at a tie: two compared values are equal, or a value is
+    exactly at a kink or a jump. Otherwise the row, such as a loop, contains operations
+    that could be at a tie but are not searched.
 
     Attributes:
       name: Name of the row.
@@ -74,10 +74,10 @@ def at_kinks(tape: Tape, names: dict[int, str]) -> list[Kink]:
     """List a `Kink` for each equation of a tape where the derivative may not exist.
 
     Such an equation is at a tie: two compared values are equal (as in max(a, a)), or a
-    value is exactly at a kink or a jump (as in abs(0)). If the tape has a loop as one
-    equation, the steps of the loop are not searched. If these steps, or the equations
-    of another function inside an equation, could be at a tie, the equation has a `Kink`
-    that says so.
+    value is exactly at a kink or a jump (as in abs(0)). Operations inside an equation,
+    such as the steps of a loop that is one equation of the tape, are not searched. If
+    such an operation could be at a tie, and an adjoint passes through the equation, the
+    equation has a `Kink` that says so.
 
     `names` is a dict from each node to its name. A node is the index of a value on the
     tape.

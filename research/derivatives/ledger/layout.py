@@ -39,8 +39,9 @@ class Layout(NamedTuple):
 def arrange(graph: Graph) -> Layout:
     """Return a layout of a graph in layers from top to bottom.
 
-    The layer of a node is the length of the longest path from an input to the node. An
-    input is one layer above the first node that reads it. Long edges go around boxes.
+    The layer of a node is the length of the longest path from an input to the node. The
+    inputs themselves are an exception: an input is one layer above the first node that
+    reads it. Long edges go around boxes.
 
     References:
       Sugiyama, Tagawa & Toda, Methods for visual understanding of hierarchical system

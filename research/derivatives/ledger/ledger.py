@@ -179,7 +179,7 @@ def make_ledger(
       leaves: Dict from the name of each argument leaf to its node. A node is the index
         of a value on the tape.
       output: Node of the value of the function, or a constant.
-      grads: Gradient, or None.
+      grads: Gradient. None if the function cannot be differentiated in reverse mode.
       note: Remark for the reader, or "".
       level: "mathematics" or "primitives", which selects the rows.
     """

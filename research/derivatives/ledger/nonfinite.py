@@ -29,11 +29,11 @@ class NonFinite(NamedTuple):
       primitive: JAX primitive of the row, or "input", or "custom_vjp".
       source: Line of the user's code, or "" for an input.
       backward: Whether the NaN or infinity is created only in the backward pass.
-      sentence: Sentence that describes the result.
-      index: Index of the first bad entry in the value of the row. If the entry is
-        created in the backward pass, this is its index in the row's contribution. ()
-        for a number.
-      value: The bad entry, a NaN or an infinity. None if unknown.
+      sentence: Sentence that says where the NaN or infinity is created.
+      index: Index of the first NaN or infinity in the value of the row. If it is not
+        in the value but in a contribution of the row to an adjoint, the index in this
+        contribution. () for a number, and for a custom reverse rule.
+      value: The entry at `index`, a NaN or an infinity. None for a custom reverse rule.
     """
 
     name: str

@@ -138,9 +138,10 @@ def draw(
 
 
 def as_html(ledger: LedgerFields) -> str:
-    """Return a sentence with the gradient, the drawing and the table as HTML.
+    """Return the text of an HTML element for a notebook.
 
-    The HTML is for a notebook.
+    The element contains a sentence with the value and the gradient, the drawing, and
+    the table.
     """
     cells = [line for lines in all_cells(ledger) for line in lines]
     left = ' style="text-align:left"'

@@ -27,10 +27,11 @@ def linearize(
       places: For each variable of the derivative, its positions among the inputs. A
         variable can be several inputs at once, as in a * a.
     Returns:
-      (results, pullback). The pullback is a function of two arguments: the adjoints of
-      the outputs, and the existing adjoints of the variables. It returns the new
-      adjoints of the variables. If a derivative rule gives several terms, they are
-      added to the existing adjoint in the same order as in jax.grad.
+      (results, pullback). The pullback is a function of one argument, a pair: the tuple
+      of the adjoints of the outputs, and the tuple of the existing adjoints of the
+      variables. It returns the new adjoints of the variables. If a derivative rule
+      gives several terms, they are added to the existing adjoint in the same order as
+      in jax.grad.
     """
 
     def beside_identity(*given: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
@@ -59,8 +60,8 @@ def active_places(tape: Tape, equation: Equation) -> list[tuple[int, ...]]:
 def shared_places(tape: Tape, equation: Equation) -> dict[int, tuple[int, ...]]:
     """Return a dict from each active node to its positions among the equation's inputs.
 
-    A node is the index of a value on the tape. It is active if the value depends on a
-    differentiated input of the function.
+    A node is the index of a value on the tape. The node is active if its value depends
+    on a differentiated input of the function.
     """
     positions: dict[int, tuple[int, ...]] = {}
     for i, operand in enumerate(equation.inputs):

@@ -75,9 +75,8 @@ def shown_equations(tape: Tape, level: str) -> list[Equation]:
     """List the equations of a tape that a level of detail shows.
 
     The level "primitives" shows all equations. The level "mathematics" leaves out two
-    kinds of equations: those that only change a shape or a dtype, and those equations
-    of a custom rule for forward mode (custom_jvp) to which the backward pass does not
-    come.
+    kinds of equations: equations that only change a shape or a dtype, and equations of
+    a custom rule for forward mode (custom_jvp) that the backward pass does not reach.
     """
     backward_only = {
         id(entry)

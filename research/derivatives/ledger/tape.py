@@ -41,10 +41,12 @@ class Equation:
         adjoints pass through the rule instead.
       is_rule: Whether the equation is part of a custom derivative rule (custom_jvp,
         custom_vjp), and not of the function's value.
-      pullback: Function from the adjoints of the outputs to the contributions to the
-        adjoints of the active inputs, those that depend on a differentiated input. It
-        is stored because it is used three times: in the backward pass, for local
-        derivatives and for paths.
+      pullback: Function that `linearize` returns, with the active inputs as variables.
+        An input is active if it depends on a differentiated input. From the adjoints of
+        the outputs, and the existing adjoints of the active inputs, this function
+        computes the new adjoints of the active inputs. It is stored because it is used
+        three times: in the backward pass, for local derivatives and for paths. None if
+        it is not computed yet, or if no adjoint may pass through the equation.
       contributions: Contribution to the adjoint of each input, from the backward pass.
         None if the backward pass does not reach the equation.
     """

@@ -206,20 +206,26 @@ def erf(u: Series) -> Series:
 
 
 def maximum(a: Any, b: Any) -> Series:
-    """Return the series that is larger for small t, on the series' side of t = 0."""
+    """Return the larger of a and b as a series.
+
+    a and b are compared for small t on the side of t = 0 where the series are valid.
+    """
     return a if a - b >= 0 else b - 0 * a
 
 
 def minimum(a: Any, b: Any) -> Series:
-    """Return the series that is smaller for small t, on the series' side of t = 0."""
+    """Return the smaller of a and b as a series.
+
+    a and b are compared for small t on the side of t = 0 where the series are valid.
+    """
     return b - 0 * a if a - b >= 0 else a
 
 
 def where(chosen: bool, a: Any, b: Any) -> Any:
     """Return a if `chosen` is True, else b.
 
-    `chosen` is the result of a comparison of series, which compares them for small t on
-    their side of t = 0.
+    `chosen` is the result of a comparison of series. Two series are compared for small
+    t on the side of t = 0 where they are valid.
     """
     return a if chosen else b
 

@@ -82,9 +82,9 @@ def sparse_jacobian(
     One product J v (forward mode) gives several columns of J if no two of them have
     entries in the same row. Such columns get the same colour, so each colour costs one
     product. A row with many entries would need many colours of columns. Such rows are
-    therefore computed by products uᵀ J (reverse mode) instead. Rows and columns change
-    roles if that takes fewer products. A matrix with one dense row, one dense column
-    and a diagonal takes 3 products for any size.
+    therefore computed by products uᵀ J (reverse mode) instead. If fewer products are
+    then needed, the roles of rows and columns are exchanged. A matrix with one dense
+    row, one dense column and a diagonal takes 3 products for any size.
 
     The pattern is found from the jaxpr of f. A rule for each operation says which
     entries of its result depend on which entries of its inputs. If f contains a branch,
@@ -94,17 +94,18 @@ def sparse_jacobian(
 
     Each call checks the pattern with one random vector v: J v by forward mode must be
     the product of the sparse matrix and v. If f has no derivative rule for forward
-    mode, uᵀ J is compared instead. An entry outside the pattern is detected if it
-    changes its row of the product by more than √ε times the sum of the absolute terms
-    of this row, plus 1000 ε times the largest such sum. Here ε is the relative spacing
-    of the floats.
+    mode, uᵀ J is compared instead. Each row of the product is a sum of terms. Let s be
+    the sum of the absolute values of these terms, S the largest s of all rows, and ε
+    the relative spacing of the floats. An entry outside the pattern is detected if it
+    changes its row of the product by more than √ε s + 1000 ε S.
 
     Args:
       f: Function of one pytree of floating arrays that returns floating arrays.
       x: Point of evaluation.
-      pattern: Where J may have entries: None (it is detected), the `pattern` of an
+      pattern: Where J may have entries other than 0. It may be the `pattern` of an
         earlier result, or a matrix of shape (outputs, inputs) whose entries other than
-        0 are the pattern (an array, a scipy.sparse matrix or a BCOO).
+        0 are the pattern (an array, a scipy.sparse matrix or a BCOO). None means that
+        the pattern is found from the jaxpr.
     Returns:
       The `SparseDerivative`.
     Raises:

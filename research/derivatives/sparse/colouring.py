@@ -66,7 +66,8 @@ def coloured(
     Returns:
       The `Colouring` with the fewest colours among those that were tried.
     Raises:
-      ValueError: forward is False, and reverse is False or symmetric is True.
+      ValueError: forward and reverse are both False, or symmetric is True and forward
+        is False.
     """
     best: Colouring | None = None
     for flipped in (False, True):
