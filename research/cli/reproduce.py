@@ -36,9 +36,10 @@ exit status: 0 if the results agree, 1 if not, 2 after bad input"""
 
 
 def reproduce(words: Sequence[str]) -> int:
-    """Redraw a study, run it again, and compare every array and number.
+    """Make the report of a study again, train it again, and compare the results.
 
-    Only a study from a .zip file is redrawn. `reproduce_study` explains the steps.
+    The comparison covers every array and number. The report is made again only for a
+    study from a .zip file. `reproduce_study` explains the steps.
 
     Args:
       words: Command-line arguments after `reproduce`.

@@ -105,7 +105,7 @@ def parse_evaluations(words: Sequence[str]) -> dict[str, float]:
       {rule: cost of one step}, for the argument `evaluations` of `compare`, which
       defines the cost.
     Raises:
-      ValueError: A text has the wrong syntax.
+      ValueError: A text has the wrong syntax, or two texts have the same rule.
     Example:
       >>> parse_evaluations(["mine=2"])
       {'mine': 2.0}
@@ -115,11 +115,18 @@ def parse_evaluations(words: Sequence[str]) -> dict[str, float]:
     for word in words:
         name, _, number = word.partition("=")
         try:
-            costs[name] = float(number)
+            cost = float(number)
         except ValueError:
+            cost = None
+        if not name or cost is None:
             raise ValueError(
                 f"--evaluations must be RULE=NUMBER, such as mine=2; got {word!r}."
-            ) from None
+            )
+        if name in costs:
+            raise ValueError(
+                f"--evaluations must name each rule once; got {name!r} twice."
+            )
+        costs[name] = cost
     return costs
 
 

@@ -44,9 +44,9 @@ class SimulatedRuns(NamedTuple):
     Attributes:
       tuning: Scores on the tuning seeds, shape (t, m): passes to the target, with a
         finite penalty for runs that missed it (`penalised_passes`).
-      reported: Scores on the reporting seeds, shape (t, n).
-      costs: Passes to the target on the reporting seeds, inf for a run that did not
-        reach it, shape (t, n).
+      reported: Scores on the reporting seeds, shape (t, n), with the same penalty.
+      costs: The same as `reported`, shape (t, n), but inf for runs that missed the
+        target.
       budget: Passes after which a run was stopped.
       trials: Row numbers of these trials in the measured runs, shape (t,). The default
         is an empty array, because the procedures do not use this field.

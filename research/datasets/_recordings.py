@@ -4,7 +4,7 @@ import re
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, Int32
+from jaxtyping import Int, Int32, Shaped
 
 from research.checks import check_instance, check_numbers, check_sequence
 from research.datasets.finding import find_files, find_source
@@ -30,7 +30,7 @@ class Recordings(NamedTuple):
       speakers: Names of the speakers.
     """
 
-    waves: list[Float[np.ndarray, " samples"]]
+    waves: list[Shaped[np.ndarray, " samples"]]
     rate: int
     digit: Int32[np.ndarray, "n"]
     speaker: Int32[np.ndarray, "n"]

@@ -41,7 +41,7 @@ class ImplicitMinimum(NamedTuple):
       value: The objective at `params`, shape ().
       residual: Largest absolute entry of the gradient at `params`, shape (). To first
         order, the distance from `params` to the minimum is at most √n times `residual`
-        divided by `smallest_eigenvalue`, for n parameters.
+        divided by the smallest eigenvalue of the Hessian, for n parameters.
       smallest_eigenvalue: Smallest eigenvalue of the Hessian at `params`, shape ().
         With more than 128 parameters, this is an estimate by 64 Lanczos steps. Up to
         rounding, the estimate is not below the true value.
@@ -100,7 +100,8 @@ def implicit_minimum(
 
     - The curvature along v at x + s v and at x - s v differs from λ by at most λ / 2,
       up to rounding.
-    - The slope along v at x - s v is at most the largest of three numbers: half the
+    - Let x - s v be the point to which a Newton step along v leads. The absolute slope
+      along v at this point is at most the largest of three numbers: half the absolute
       slope along v at x, ten times the tolerance, and eight times the rounding error of
       the slope. If the search ends beside a kink, this condition fails.
 

@@ -43,10 +43,11 @@ class EpochInfo(NamedTuple):
       first_bad_step: Index of the first step whose loss or update is not finite, int32,
         shape (). The steps of each epoch are counted from 0. -1 if there is no such
         step.
-      evaluations: Results of `evaluate`, a pytree. Each leaf has a leading axis over
-        the steps that `evaluation_points` returns. In epoch 0, each entry is the result
-        after that step. In any other epoch, only the last entry is a result, at the end
-        of the epoch, and the other entries are NaN. None if `evaluate` is not given.
+      evaluations: Results of `evaluate`, a pytree. None if `evaluate` is not given.
+        Each leaf has a leading axis over k of the steps of an epoch, the steps that the
+        function `evaluation_points` returns. In epoch 0, entry i is the result after
+        the i-th of these steps. In any other epoch, only the last entry is a result, at
+        the end of the epoch, and the other entries are NaN.
       steps: Results of `observe` after each step. Each leaf has a leading axis over the
         steps of the epoch. None if `observe` is not given.
     """

@@ -303,10 +303,11 @@ def _compile_on(
 
 
 def compile_orders(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
-    """Compile a function that draws the orders of several epochs.
+    """Compile a function that draws the order of the examples for several epochs.
 
-    If the function draws no indices, or more than 64 MiB of them, it is not compiled.
-    The result is then a function that returns None.
+    The order of an epoch is an array of indices of examples. If the arrays that the
+    function returns are empty, or have more than 64 MiB in total, the function is not
+    compiled. The result is then a function that returns None.
     """
     drawn = jax.tree.leaves(jax.eval_shape(function, *arguments))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in drawn)

@@ -60,10 +60,10 @@ class Rankings(NamedTuple):
     Attributes:
       gathered: The studies, from `gather`.
       protocols: The different protocols, in order of their first occurrence. A protocol
-        consists of the settings that must be equal if two costs are to be compared. It
-        is a tuple with the values of the settings named in `PROTOCOL`. For studies on
-        networks, the tuple begins with the word `ON_NETWORKS`. The values of the
-        settings named in `NETWORK_PROTOCOL` follow.
+        consists of the settings that must be equal if two costs are to be compared. For
+        most studies, it is a tuple with the values of the settings named in `PROTOCOL`.
+        For a study on networks, it is instead a tuple with the word `ON_NETWORKS` and
+        the values of the settings named in `NETWORK_PROTOCOL`.
       all: The rankings. There is one ranking for each workload and protocol. A ranking
         is a tuple of entries, sorted by the `costs` of their rules, lowest cost first.
     """

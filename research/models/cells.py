@@ -60,7 +60,9 @@ def vanilla(
       q: Product U h, shape (n, H).
       carry: Carry (h,). The state h is used only through q.
     Returns:
-      The next carry (h',), and (), because `vanilla_slopes` needs no other values.
+      The pair (next carry (h',), saved values). The saved values are those that
+        `vanilla_slopes`, the derivative of this step, needs besides the carries. There
+        are none, so they are the empty tuple ().
     References:
       Elman, Finding structure in time, Cognitive Science 1990. (PyTorch and Flax also
       use tanh by default.)

@@ -68,9 +68,9 @@ def reference_of(path: str | Path) -> dict[str, Any]:
     Later runs are compared with the reference, which `keep` writes to a file. The
     reference has the main entries of the manifest, and the answer and the first table
     of the result. Floats in the table are rounded to four significant digits. From the
-    result's `numbers`, only single numbers, strings, None, and lists of at most 20
-    numbers or strings are kept. If `numbers` has an entry `intervals`, the reference
-    contains this dict, which maps the name of a number to its interval (low, high).
+    result's `numbers`, the reference has the single numbers, strings, None, and lists
+    of at most 20 numbers or strings. It also has the dict `intervals`, if `numbers` has
+    it. This dict maps the name of a number to its interval (low, high).
 
     The reference contains hashes of 16 hexadecimal digits instead of the arrays. Arrays
     whose names are equal up to the last "/" were computed by the same program, and have

@@ -409,16 +409,19 @@ def log_interval(
 ) -> tuple[float, float]:
     """Return the confidence interval of a log ratio from its bootstrap replicates.
 
-    If all replicates are finite, the result is the t interval estimate ± t sqrt(V).
+    The log ratio is that of the costs of two rules to a target. If the estimate and all
+    replicates are finite, the result is the t interval estimate ± t sqrt(V).
     `variance_of` gives the variance V and its degrees of freedom, and t is the (1 +
     level) / 2 quantile of Student's t distribution with these degrees of freedom.
 
     A replicate is infinite if only one of the two rules reached the target in this
     replicate. If a replicate or the estimate is infinite, the result is an expanded
-    percentile interval. Its ends are percentiles of the sums `choice` + `reporting` of
-    the two fields of `replicates`, and may be infinite. Each tail of the interval has
-    the probability Φ(-t' sqrt(n / (n - 1))). Here Φ is the normal distribution
-    function, and t' is the (1 + level) / 2 quantile of Student's t distribution with n
+    percentile interval. Its ends are percentiles of the sums of the fields `choice` and
+    `reporting` of `replicates`, and may be infinite. Such a sum varies with the trials
+    that were chosen and with the reporting seeds, as the log ratio does. Each tail of
+    the interval has the probability Φ(-t' sqrt(n / (n - 1))). Here Φ is the normal
+    distribution function, and t' is the (1 + level) / 2 quantile of Student's t
+    distribution with n
     - 1 degrees of freedom.
 
     Args:

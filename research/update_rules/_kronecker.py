@@ -110,7 +110,9 @@ def soap(
     with two differences. The code adds ε to √V_t, before the bias correction of V_t. It
     also multiplies the weights by 1 - η λ after the step, which changes the result by a
     term of the size η² λ. In the authors' code, the defaults of β1, β2 and k are the
-    same as here, and the default of λ is 0.01. optax and torch do not have SOAP.
+    same as here, and the default of λ is 0.01. optax and torch do not have SOAP. With
+    eps=0, an entry of the rotated gradient that is 0 in all steps gives 0/0, which is
+    NaN.
 
     The state of a matrix of shape (m, n) has 2 m n + 2 m² + 2 n² numbers. For a square
     matrix, this is six numbers per parameter, where Adam has two. The numbers have at

@@ -137,7 +137,8 @@ def adopt(
     authors' first code, the average starts at the first quotient: m_2 = d_2, not
     (1 - β1) d_2. optax.contrib.adopt is the same as the rule here. If the first
     gradients of an entry are 0, then without clipping the first d_t that is not 0 is
-    g_t / ε, which may be huge.
+    g_t / ε, which may be huge. With eps=0, an entry whose gradients are all 0 gives
+    0/0, which is NaN.
 
     Use it instead of Adam if β2 cannot be tuned. The paper proves convergence for every
     β2; the reason is that g_t is not part of its own divisor. An unusual first gradient

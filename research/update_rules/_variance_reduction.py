@@ -191,8 +191,8 @@ def saga(
     Returns:
       The rule; its update needs params, value_fn and indices. value_fn is the objective
       as a function (params, indices=None), and indices are the examples of the
-      mini-batch. indices=None means all n examples. A traced index of n or more gives
-      NaN.
+      mini-batch. indices=None means all n examples. A traced index below 0, or of n
+      or more, gives NaN.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or not a number; the
         table does not fit in memory; update received no params or no value_fn; an index
@@ -266,9 +266,11 @@ def _correct_by_table(n: int) -> optax.GradientTransformationExtraArgs:
         table, mean = jax.lax.cond(
             state.count == 0, fill, lambda: (state.table, state.mean)
         )
-        # By default, an index past the end would select the last row.
+        # By default, an index past the end would select the last row, and an index
+        # below 0 would count from the end.
+        row = jnp.where(drawn < 0, n, drawn)
         old = jax.tree.map(
-            lambda t: t.at[drawn].get(mode="fill", fill_value=jnp.nan), table
+            lambda t: t.at[row].get(mode="fill", fill_value=jnp.nan), table
         )
         direction = jax.tree.map(
             lambda g, o, m: (
@@ -289,7 +291,7 @@ def _correct_by_table(n: int) -> optax.GradientTransformationExtraArgs:
             )
 
         mean = jax.tree.map(follow, mean, new, old)
-        table = jax.tree.map(lambda t, a: t.at[drawn].set(a), table, new)
+        table = jax.tree.map(lambda t, a: t.at[row].set(a), table, new)
         return direction, SagaState(increment(state.count), table, mean)
 
     whole = optax.GradientTransformationExtraArgs(init, update)

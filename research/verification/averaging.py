@@ -63,6 +63,7 @@ def polyak_averaging(
 ) -> Iterator[Leaves]:
     """Yield the iterates of gradient descent, together with their mean.
 
+    Each item is an `Evaluated`: the iterate, with the mean as its field `evaluation`.
     The mean is equation (2) of Polyak & Juditsky (1992), over the iterates after step
     `start`. Up to this step, the iterate itself takes the place of the mean.
     """
@@ -83,9 +84,10 @@ def exponential_averaging(
 ) -> Iterator[Leaves]:
     """Yield the iterates of gradient descent, together with their moving average.
 
-    The average is that of Kingma & Ba (2015), section 7.2, with the decay rate `decay`.
-    If `debias` is true, the average starts at 0 and is corrected for this start. If
-    `debias` is false, it starts at the initial point and is not corrected.
+    Each item is an `Evaluated`: the iterate, with the average as its field
+    `evaluation`. The average is that of Kingma & Ba (2015), section 7.2, with the decay
+    rate `decay`. If `debias` is true, the average starts at 0 and is corrected for this
+    start. If `debias` is false, it starts at the initial point and is not corrected.
     """
     average = zeros_like(x) if debias else x
     for t in count(1):
@@ -250,8 +252,8 @@ CARDS = {
         ),
         optax="optax keeps no mean of the iterates",
         recorded=(
-            "torch's ASGD keeps the mean but has its own decay of the rate, so no "
-            "trajectory is recorded"
+            "no trajectory is recorded; torch.optim.ASGD with lambd=0 and t0=start - 1 "
+            "keeps the same mean"
         ),
         arguments={"start": 3},
         unit_steps=False,

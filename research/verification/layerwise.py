@@ -200,14 +200,21 @@ NEVER_ZERO = mpmath.mpf(1e-10)
 
 
 def mean_square_of_columns(a: Leaf):
-    """Return the mean square of each column, shape (1, n); 1 if a is not a matrix."""
+    """Return the mean square of each column of the matrix a, shape (1, n).
+
+    If a is not a matrix, return an array of the shape of a in which all entries are 1.
+    """
     if a.ndim != 2:
         return np.full(np.shape(a), mpmath.mpf(1), dtype=object)
     return np.sum(a * a, axis=0, keepdims=True) / a.shape[0]
 
 
 def mean_square_of_rows(a: Leaf):
-    """Return the mean square of each row, shape (m, 1); 1 if a is not a matrix."""
+    """Return the mean square of each row of the matrix a, shape (m, 1).
+
+    If a is not a matrix, return an array of the reversed shape of a in which all
+    entries are 1.
+    """
     return mean_square_of_columns(a.T).T
 
 

@@ -66,10 +66,10 @@ def trust_region_newton(
 def hessian(f: Function, x: Leaves):
     """Return the Hessian of f at x.
 
-    If the problem is a sequence of given gradients, which do not depend on x, f has no
-    value function, and the result is 0. Otherwise, if f has no Hessian function, the
-    Hessian is computed by central differences of the gradient and is accurate to 30
-    digits.
+    Some problems of the verification have no objective. They give a gradient for each
+    step, which does not depend on x. For such an f, the result is 0. For any other f
+    without a Hessian function, the Hessian is computed by central differences of the
+    gradient and is accurate to 30 digits.
     """
     n = len(flat(x))
     if f.value is None:
@@ -102,14 +102,20 @@ def damped(h: Matrix, damping: Number):
 
 
 def diagonal(h: Matrix):
-    """Return H without its off-diagonal entries, for one of the known mistakes."""
+    """Return H without its off-diagonal entries.
+
+    The `Mistake`s of the Newton-like rules call this function, to imitate a program
+    that ignores the other entries.
+    """
     return mpmath.diag([h[i, i] for i in range(h.rows)])
 
 
 def rooted(h: Matrix, damping: Number):
-    """Return the square root of H + λ I, for one of the known mistakes.
+    """Return the square root of H + λ I, where λ is the damping.
 
-    λ is the damping. Negative eigenvalues are replaced by their absolute values.
+    Negative eigenvalues are replaced by their absolute values. A `Mistake` of the rule
+    `natural_gradient` calls this function, to imitate a program that divides the
+    gradient by a root of the matrix.
     """
     values, vectors = mpmath.eigsy(damped(h, damping))
     return vectors * mpmath.diag([mpmath.sqrt(abs(v)) for v in values]) * vectors.T

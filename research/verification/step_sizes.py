@@ -101,10 +101,10 @@ def polyak_sgd(
 ) -> optax.GradientTransformation:
     """Return optax.scale_by_polyak, followed by a multiplication by -learning_rate.
 
-    optax.polyak_sgd itself first multiplies the gradient by its argument `scaling`.
-    scale_by_polyak then divides by the square of the norm of the multiplied gradient.
-    Without a limit of the step size, and with eps = 0, the step is thus divided by
-    `scaling`.
+    This is not optax.polyak_sgd, which has no learning rate. It has an argument
+    `scaling`, which multiplies the gradient before scale_by_polyak. Because
+    scale_by_polyak divides by the square of the norm of its input, a larger `scaling`
+    gives a shorter step.
     """
     limit = math.inf if max_learning_rate is None else max_learning_rate
     step = optax.scale_by_polyak(f_min, limit, eps, "sps+" if positive_part else "sps")

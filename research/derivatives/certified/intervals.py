@@ -108,7 +108,11 @@ def worst(*intervals: Interval) -> np.ndarray:
 
 
 def with_trouble(x: Interval, where: np.ndarray, kind: np.uint8) -> Interval:
-    """Return x with `trouble` of at least `kind` where the condition `where` holds."""
+    """Return the intervals x with their field `trouble` raised where `where` is True.
+
+    There, the new `trouble` is the larger of the old one and `kind`. `Interval` lists
+    the kinds: the larger, the worse.
+    """
     if not np.any(where):
         return x
     return x._replace(trouble=np.maximum(x.trouble, np.where(where, kind, FINE)))
@@ -170,8 +174,8 @@ def positive_polynomial(coefficients: Sequence[Interval], x: Interval) -> Interv
 
     The intervals c_0, c_1, ... are `coefficients`. The partial sums are c_i + c_(i + 1)
     x + c_(i + 2) x² + ... for each i. They must be positive for all numbers x in the
-    interval, and the interval must be bounded. Each bound then needs two products
-    (`multiply` needs four).
+    interval, and the interval must be bounded. In each step of Horner's scheme, each
+    bound then needs two products. The function `multiply` would need four.
     """
     low, high = coefficients[-1].low, coefficients[-1].high
     for coefficient in coefficients[-2::-1]:

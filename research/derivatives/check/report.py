@@ -26,10 +26,11 @@ class Probe(NamedTuple):
       floor: A rate counts as wrong if its distance from `differences` is larger than
         this number. It is five times the error estimate of `differences` plus ten times
         the rounding error.
-      scale: Number by which errors along v are divided to make them relative. It is the
-        root mean square of the rate over random directions, or |differences| if f has
-        no reverse mode. If the gradient vanishes, it is the change of f over a step as
-        long as x, or the size of f if f hardly changes.
+      scale: Number by which errors along v are divided to make them relative. If the
+        gradient does not vanish, this is the root mean square of the rate over random
+        directions, or |differences| if f has no reverse mode. If the gradient vanishes,
+        it is the change of f over a step of the length of x. If f hardly changes over
+        this step, it is the size of f.
       taylor_slope: Order p of the Taylor remainder |f(x + h v) - f(x) - h rate| ≈ C h^p
         at small steps h. It is about 2 for a correct derivative and 1 for a wrong one.
         NaN if the remainder is not visible above the rounding error.

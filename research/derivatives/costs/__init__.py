@@ -168,8 +168,7 @@ def cost_ratio(
     """Compute the cost of transform(f) relative to that of f, for the same arguments.
 
     In theory, a gradient in reverse mode takes at most 4 times as many operations as f
-    (Baur & Strassen, 1983). If memory traffic is counted too, it costs at most 5 times
-    as much as f (Griewank & Walther, 2008). If `flops` of the result exceeds 4 for
+    (Baur & Strassen, 1983). If `flops` of the result exceeds 4 for
     `jax.grad`, the derivative rule of some operation in f takes more operations than
     this theory assumes.
 

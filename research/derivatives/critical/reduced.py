@@ -103,7 +103,10 @@ class Reduced:
                 + CLEAR * np.abs(z @ (self.curvature.loose.T @ self.curvature.gradient))
             )
         kept &= (
-            np.isfinite(rise) & np.isfinite(error) & (np.abs(rise) > self.land.least)
+            np.isfinite(rise)
+            & np.isfinite(by_value)
+            & np.isfinite(error)
+            & (np.abs(rise) > self.land.least)
         )
         rise, gap = (
             np.where(kept, part, 0.0).reshape(ways.shape[:2]) for part in (rise, gap)

@@ -30,9 +30,9 @@ class NonFinite(NamedTuple):
       source: Line of the user's code, or "" for an input.
       backward: Whether the NaN or infinity is created only in the backward pass.
       sentence: Sentence that says where the NaN or infinity is created.
-      index: Index of the first NaN or infinity in the value of the row. If it is not
-        in the value but in a contribution of the row to an adjoint, the index in this
-        contribution. () for a number, and for a custom reverse rule.
+      index: Index of the first NaN or infinity in the value of the row. If the value is
+        finite, and a contribution of the row to the adjoint of an input is not, this is
+        the index in the contribution. () for a number, and for a custom reverse rule.
       value: The entry at `index`, a NaN or an infinity. None for a custom reverse rule.
     """
 

@@ -52,9 +52,11 @@ def _listed(parts: list[str]) -> str:
 
 
 def as_text(ledger: LedgerFields) -> str:
-    """Return the value and gradient as a sentence, and then the table of rows, as text.
+    """Return a ledger as text: value and gradient in a sentence, and the table of rows.
 
-    Where the scope changes from one row to the next, a line shows the new scope.
+    A row describes one equation of the traced function. Its scope is the stack of
+    `jax.named_scope` names and function calls around it. Where the scope changes from
+    one row to the next, a line shows the new scope.
     """
     cells = [
         (row.scope, lines)
@@ -82,8 +84,9 @@ def as_text(ledger: LedgerFields) -> str:
 def all_cells(ledger: LedgerFields) -> list[list[tuple[str, ...]]]:
     """Return the lines of each row of the table.
 
-    A line is a tuple with a text for each column of HEADINGS. A row has one line for
-    each input that gets a contribution, and at least one line.
+    A row describes one equation of the traced function, and a line is a tuple with a
+    text for each column of HEADINGS. A row has one line for each input of the equation
+    to whose adjoint the equation contributes, and at least one line.
     """
     own = _by_own_rule(ledger)
     return [_cells(row, own.get(row.name, [])) for row in ledger.rows]
