@@ -158,9 +158,7 @@ def keep_programs(folder: str | Path | None = None) -> Path | None:
     reported in a warning, and the program is compiled.
 
     `import research` does not call this function. Experiments and the command `descent`
-    call this function after `configure`. The call changes nothing if the user has
-    chosen a folder (JAX_COMPILATION_CACHE_DIR), or has turned JAX's cache off
-    (JAX_ENABLE_COMPILATION_CACHE=false).
+    call this function after `configure`.
 
     Args:
       folder: Folder that contains the folders of all combinations. None means the
@@ -168,10 +166,11 @@ def keep_programs(folder: str | Path | None = None) -> Path | None:
         cache folder. The folder may be deleted at any time.
     Returns:
       The folder of this process's programs, which holds at most 1 GiB. None if this
-      call changes nothing. The call changes nothing if JAX's cache is turned off or has
-      a folder already, if no file can be written, or if Python has the module zstandard
-      or compression.zstd. With one of these modules, JAX would compress the files
-      without a checksum.
+      call changes nothing, for one of four reasons. First, the user has turned JAX's
+      cache off (JAX_ENABLE_COMPILATION_CACHE=false). Second, JAX's cache has a folder
+      already, for example one that the user has chosen (JAX_COMPILATION_CACHE_DIR).
+      Third, no file can be written. Fourth, Python has the module zstandard or
+      compression.zstd, with which JAX would compress the files without a checksum.
     Raises:
       TypeError: `folder` is neither a path nor None.
       ValueError: `folder` is an empty path or contains a NUL character.
@@ -224,7 +223,10 @@ def _combination(cpuinfo: str | Path = "/proc/cpuinfo") -> str:
 
 
 def is_portable() -> bool:
-    """Return whether this process was configured with `portable=True`."""
+    """Return whether this process called `configure` with `portable=True`.
+
+    `configure` describes the processors on which JAX's results then have the same bits.
+    """
     flags = os.environ.get("XLA_FLAGS", "").split()
     return _split_products.cache_info().currsize > 0 and {*settings.FLAGS} <= {*flags}
 

@@ -268,7 +268,7 @@ def is_integer(value: Any) -> bool:
 
 
 def check_flag(name: str, value: Any) -> None:
-    """Raise unless a value is True or False. A tracer is accepted.
+    """Raise an error unless a value is True or False. A tracer is accepted.
 
     Raises:
       TypeError: The value is neither True nor False.
@@ -555,7 +555,7 @@ def check_numbers(
 
 
 def check_tree(name: str, tree: Any, hint: str = "") -> tuple[Any, ...]:
-    """Raise unless every leaf of a pytree is a number or an array of numbers.
+    """Raise TypeError unless every leaf of a pytree is a number or an array of numbers.
 
     Tracers of numbers are accepted.
 
@@ -590,7 +590,7 @@ def check_tree(name: str, tree: Any, hint: str = "") -> tuple[Any, ...]:
 
 
 def check_methods(name: str, value: Any, *methods: str, hint: str = "") -> None:
-    """Raise unless a value has callable attributes of the given names.
+    """Raise TypeError unless a value has callable attributes of the given names.
 
     A class is not accepted, because the caller probably meant an instance of the class.
 

@@ -49,7 +49,8 @@ class Place(NamedTuple):
     """Place of this process among all processes.
 
     Attributes:
-      process_id: Number of this process, from 0. Process 0 coordinates the others.
+      process_id: Number of this process, counted from 0. Process 0 coordinates the
+        other processes.
       num_processes: Number of processes.
     """
 
@@ -201,11 +202,15 @@ def _port_of(number: int) -> int:
 
 
 def variables(address: str, place: Place) -> Mapping[str, str]:
-    """Return environment variables from which `join` reads the place of a process.
+    """Return environment variables that tell a process its place among all processes.
+
+    `join` reads these variables in that process.
 
     Args:
       address: Address HOST:PORT of process 0.
-      place: Place of the process that gets the variables.
+      place: Number of the process that gets the variables, and number of all processes.
+    Returns:
+      Mapping from the name of each variable to its value.
     """
     return {
         COORDINATOR: address,

@@ -93,7 +93,7 @@ def _flush_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def explained(task: str, advice: Callable[[], str]) -> Iterator[None]:
-    """Replace an OSError inside the context by an OSError with a longer message.
+    """Replace an OSError in a `with` block by an OSError with a longer message.
 
     The message says what failed and why, and ends with the result of `advice`.
 

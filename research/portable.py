@@ -56,7 +56,11 @@ def pin_libraries() -> None:
 
 
 def are_libraries_pinned() -> bool:
-    """Return whether all variables have the values that `pin_libraries` sets."""
+    """Return whether the libraries are pinned for portable results.
+
+    This is so if all environment variables that `pin_libraries` sets have the values
+    that `pin_libraries` gives them.
+    """
     return all(os.environ.get(name) == value for name, value in LIBRARIES.items())
 
 

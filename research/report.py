@@ -275,8 +275,9 @@ def shown(value: str | int | float | None) -> str:
     - a float with 10,000 <= a < 10⁶: no decimals
     - any other finite number: three significant digits and a power of ten
 
-    None becomes "not reached", and truth values become "yes" or "no". NaN becomes
-    "NaN", and infinities become ∞ or −∞. Texts are not changed.
+    In the first and the third case, commas separate the thousands. None becomes "not
+    reached", and truth values become "yes" or "no". NaN becomes "NaN", and infinities
+    become ∞ or −∞. Texts are not changed.
 
     Example:
       >>> [
@@ -366,7 +367,7 @@ def cell(value: str | int | float | None, text: str) -> Cell:
 
 
 def template(name: str) -> jinja2.Template:
-    """Load the HTML template with this name from the files of the package.
+    """Load the HTML template `name` from the files of the package.
 
     All templates use the style, the script and the content security policy of
     page.html.

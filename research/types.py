@@ -150,17 +150,16 @@ def no_checkpoints(name: str) -> Checkpoint:
 class Outcome(IntEnum):
     """Outcome of one step of an update rule, or of a minimisation.
 
-    The attribute `words` describes an outcome in words. The state of a rule contains
-    its outcome as an int32 array. The description of this outcome is
-    `Outcome(int(state.outcome)).words`.
+    The attribute `words` describes an outcome in words.
 
     If a rule can fail to find a step, its state has the fields `outcome` and
-    `evaluations`. `evaluations` counts how often the objective was evaluated inside the
-    last update. A value counts as one evaluation, and so does a value together with its
-    gradient. FIRST_FAILURE is 2, the smallest number of a failure. If the outcome of a
-    rule is 2 or larger, the step failed, and the update is 0. There is one exception:
-    the update may be NaN if the value, the gradient or the direction of the step is not
-    finite.
+    `evaluations`. The field `outcome` is an int32 array, and
+    `Outcome(int(state.outcome)).words` describes it. The field `evaluations` counts how
+    often the objective was evaluated inside the last update. A value counts as one
+    evaluation, and so does a value together with its gradient. FIRST_FAILURE is 2, the
+    smallest number of a failure. If the outcome of a rule is 2 or larger, the step
+    failed, and the update is 0. There is one exception: the update may be NaN if the
+    value, the gradient or the direction of the step is not finite.
 
     `research.descent.minimise` reads `outcome` and `evaluations`, and stops at a
     failure. A minimisation can also end with CONVERGED, NO_PROGRESS or STEPS_USED_UP.

@@ -125,8 +125,9 @@ def import_whole(file: Path) -> ModuleType:
 def report_of(experiment: ModuleType) -> ModuleType:
     """Return the module with an experiment's functions `answer`, `tables` and `draw`.
 
-    The functions are in the module of the experiment, or in the module with the same
-    name in the folder `reports` beside it.
+    The functions are in the module of the experiment. If they are not there, they are
+    in a module with the same name in the subfolder `reports` of the folder of the
+    experiments.
     """
     if hasattr(experiment, "draw"):
         return experiment
@@ -145,7 +146,7 @@ def conduct(
     Args:
       experiment: Module of the experiment, as described in `main`.
       config, on_progress, checkpoints: Arguments of the experiment's function `run`.
-        `on_progress` is called with (done, total, message).
+        `on_progress` is called with (done, total, message) to report the progress.
     """
     from research import runs
 
@@ -239,7 +240,9 @@ def perform(experiment: ModuleType, command: flags.Command) -> Path:
 
 
 def predict(experiment: ModuleType, command: flags.Command) -> None:
-    """Predict a file with the models of a finished run, and print the prediction.
+    """Apply the models of a finished run to a file, and print the prediction.
+
+    The file is an image, a recording or a text, depending on the experiment.
 
     Args:
       experiment: Module of the experiment, as described in `main`.

@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def find(name: str) -> Callable[[Sequence[str]], int]:
-    """Return the function of a command.
+    """Return the function that runs a command, such as `compare`.
 
     Raises:
       ValueError: There is no command with this name.
@@ -119,7 +119,7 @@ def find(name: str) -> Callable[[Sequence[str]], int]:
 
 
 def listing() -> str:
-    """Return a text that lists the commands with descriptions and examples."""
+    """Return a text that describes the commands of `descent` and has examples."""
     width = max(map(len, COMMANDS))
     rows = [f"  {name:{width}}  {row.summary}" for name, row in COMMANDS.items()]
     head = ["usage: descent COMMAND ...", "       descent --version", "", "commands:"]

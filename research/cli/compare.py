@@ -46,7 +46,7 @@ NAME = Path(__file__).stem  # Name of the experiment that this command runs.
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Settings of a comparison."""
+    """Settings of `descent compare`, which compares update rules on workloads."""
 
     rule: tuple[str, ...] = ("heavy_ball", "adam")
     """Rules: a name of a rule of this package, optax.NAME, FILE.py:NAME, or
@@ -162,8 +162,9 @@ def run(
 def share(config: Config, part: int, parts: int, checkpoints: "Checkpoints") -> None:
     """Measure one part of all pairs (workload, rule), and save the measurements.
 
-    The part has every `parts`-th pair, starting with pair number `part`, counted from
-    0. The measurements are saved in `checkpoints`, where `run` finds them.
+    The pairs are numbered from 0. The part consists of the pairs part, part + parts,
+    part + 2 parts, and so on. The measurements are saved in `checkpoints`, where `run`
+    finds them.
     """
     given = arguments(config)
     research.comparison.compute_share(

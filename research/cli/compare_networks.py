@@ -44,7 +44,7 @@ NAME = Path(__file__).stem  # Name of the experiment that this command runs.
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Settings of the experiment."""
+    """Settings of an experiment that compares rules on networks."""
 
     rule: tuple[str, ...] = ("muon", "lion", "nadamw", "adamw")
     """Rules: names of this package, optax.NAME, or FILE.py:NAME."""
@@ -153,8 +153,9 @@ def run(
 def share(config: Config, part: int, parts: int, checkpoints: "Checkpoints") -> None:
     """Measure one part of all pairs (network, rule), and save the measurements.
 
-    The part has every `parts`-th pair, starting with pair number `part`, counted from
-    0. The measurements are saved in `checkpoints`, where `run` finds them.
+    Several processes can each measure one part. The part has every `parts`-th pair,
+    starting with pair number `part`, counted from 0. The measurements are saved in
+    `checkpoints`. If `run` gets the same checkpoints, `run` loads these measurements.
     """
     given = arguments(config)
     research.comparison.compute_network_share(

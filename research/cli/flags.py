@@ -23,7 +23,7 @@ _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 4, 200, 200
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Flags that every experiment has."""
+    """Command-line flags that every experiment accepts, with their values."""
 
     full: bool = False
     """Start from the experiment's FULL configuration instead of the small one."""
@@ -230,7 +230,10 @@ def read_config(path: Path, base: Any) -> Any:
 
 
 def with_values(base: Any, values: Mapping[str, Any], where: str) -> Any:
-    """Replace fields of a dataclass by JSON or TOML values, as `read_config` does.
+    """Replace fields of a dataclass by values from JSON or TOML.
+
+    If the field is a tuple, a list becomes a tuple. If the field is a float, an integer
+    becomes a float. No other types are converted.
 
     Args:
       base: Frozen dataclass instance.

@@ -54,12 +54,12 @@ class Task(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Outcome of a job.
+    """Outcome of a job, which computes one part of an experiment.
 
     Attributes:
       fault: Error message in one line. None means success.
       differences: Descriptions of the differences between the processor of the job and
-        the processor of the submitting process.
+        the processor that started the run.
     """
 
     fault: str | None

@@ -40,7 +40,7 @@ def launch(words: Sequence[str]) -> int:
       The exit status: 0 if all processes succeeded, 130 after Ctrl-C, otherwise 1.
     Raises:
       ValueError: The arguments contradict one another, or a number is out of its range.
-      OSError: The file cannot be started.
+      OSError: A process of the training cannot be started.
       SystemExit: Status 2 if a flag has a value of the wrong type.
     """
     asked = _parser().parse_args(words)

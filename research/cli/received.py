@@ -33,11 +33,11 @@ class NotHereError(ValueError):
 
 
 def redraw(experiment: ModuleType, folder: Path) -> Path:
-    """Draw the pictures of an unpacked study, and write its report.
+    """Draw the pictures of a study that was unpacked, and write its report.
 
-    The source code of the rules is written to the folder `sources`. If the pictures
-    cannot be drawn from the numbers of the study, a warning says so, and the report has
-    only the tables.
+    The source code of the rules is written to the folder `sources` in the run folder.
+    If the numbers of the study do not allow the pictures to be drawn, a warning is
+    printed, and the report has only the tables.
 
     Args:
       experiment: Module of the study's experiment.
@@ -128,7 +128,8 @@ def with_files(
 def without_origin(result: "runs.Result") -> "runs.Result":
     """Return a result without the source texts of its rules.
 
-    On this machine, the rules may come from other files.
+    Two results without these texts can be compared, even if the rules came from
+    different files.
     """
     rest = {name: value for name, value in result.numbers.items() if name != "origin"}
     return result._replace(numbers=rest)

@@ -188,10 +188,10 @@ def reproduce_run(
     """Run the config of a finished run again in another folder, and compare results.
 
     If versions, processor, settings and code are the same in both runs, every array and
-    number must be bit-identical, except times. If one of these differs, or if the new
-    run left out data sets that are missing on this machine, the first table and the
-    numbers must agree to the printed digits or within their intervals
-    (`research.runs.hold_against`).
+    number must be bit-identical, except times. If the versions, the processor, the
+    settings or the code differ, or if the new run left out data sets that are missing
+    on this machine, the first table and the numbers must agree to the printed digits or
+    within their intervals (`research.runs.hold_against`).
 
     Args:
       folder: Run folder.
@@ -285,10 +285,11 @@ def _is_portable(manifest: Mapping[str, Any]) -> bool:
 def pin_libraries_of(file: Path) -> None:
     """Call `portable.pin_libraries` if a file describes a portable run.
 
-    The bits of a portable run are the same on every x86-64 processor with AVX2. Call
-    this function before NumPy is imported. `file` is the path of the manifest or the
-    .zip file of a run, or of a stored reference. Errors in the file are ignored here.
-    The code that reads the file later reports them.
+    The bits of a portable run are the same on every x86-64 processor with AVX2.
+    `pin_libraries` sets the environment variables that NumPy and SciPy need for this.
+    Call this function before NumPy is imported. `file` is the path of the manifest or
+    the .zip file of a run, or the path of a stored reference. Errors in the file are
+    ignored here. The code that reads the file later reports these errors.
     """
     found: Any = None
     with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):

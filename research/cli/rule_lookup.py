@@ -269,11 +269,12 @@ def _may_be_a_rule(value: Any) -> bool:
 def constructor(named: Named, given: dict[str, Any]) -> Callable[..., Any] | Any:
     """Return the rule in the form that `verify_rule` takes.
 
-    A class of PyTorch is returned unchanged. For a rule that is already made, the
-    result is this rule. For a constructor, the result is a function learning_rate ->
-    rule that passes the arguments `given` to the constructor, and ignores other keyword
-    arguments. Each call checks the rule (`made`), and error messages contain the name
-    of the rule.
+    `named` is a rule or a constructor of rules, with its name. A class of PyTorch is
+    returned unchanged. For a rule, the result is this rule. For a constructor, the
+    result is a function learning_rate -> rule. This function passes the arguments
+    `given` to the constructor, and ignores other keyword arguments. Each call of the
+    rule checks the updates and the state (see `made`), and error messages contain the
+    name of the rule.
     """
     from research.verification.rule_under_test import is_made, made
     from research.verification.torch_rules import is_torch_class

@@ -21,7 +21,7 @@ def in_file(word: str, what: str, is_one: Callable[[Any], bool], among: str) -> 
         messages suggest only objects of this kind.
       among: Text for the message if the file has no object of the wanted kind.
     Returns:
-      The object with this name, of any kind.
+      The object with this name. It may be of another kind than the wanted one.
     Raises:
       OSError: The file does not exist.
       ValueError: Importing the file fails, or the name does not exist in the file. For
@@ -109,8 +109,8 @@ def imported_file(path: Path) -> Any:
 def failures_named(name: str) -> Iterator[None]:
     """Turn errors that are raised while a file is imported into a RuleError.
 
-    A RuleError is a ValueError. Its message contains `name`, the name of the file or
-    module.
+    This context manager surrounds the import. A RuleError is a ValueError. The message
+    contains `name`, the name of the file or module.
     """
     from research.verification.rule_under_test import RuleError, place
 

@@ -88,7 +88,7 @@ def compare(
     References:
       Choi et al. 2019, arXiv:1910.05446 (budgets and spaces decide comparisons);
       Bouthillier et al. 2021, arXiv:2103.03098 (variance from the choice of
-      hyper-parameters; the probability that A is better); Dodge et al. 2019,
+      hyper-parameters; the probability that one rule is better); Dodge et al. 2019,
       arXiv:1909.03004 (expected results of k trials).
     Example:
       >>> from research import comparison, update_rules
@@ -176,9 +176,9 @@ def compute_share(
 ) -> None:
     """Measure one share of a comparison that several processes compute.
 
-    The share is every `parts`-th pair (workload, rule), starting at pair number `part`,
-    counted from 0. The measurements are saved in `checkpoints`, where `compare` finds
-    them.
+    The pairs (workload, rule) are numbered from 0. The share has the pairs with the
+    numbers part, part + parts, part + 2 parts, ... The measurements are saved in
+    `checkpoints`, where `compare` finds them.
 
     Args:
       rules, workload, arguments: As for `compare`.

@@ -57,7 +57,7 @@ def start_searches(
       protocol: Protocol of the comparison.
       workload, rule: Names of the workload and of the rule.
     Returns:
-      The searches, the argument of `search_all`.
+      The searches, as a list. Pass the list to `search_all`, which runs them.
     """
     name = f"{workload}/{rule}".encode()
     key = int.from_bytes(hashlib.sha256(name).digest()[:8], "big")

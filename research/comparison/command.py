@@ -31,7 +31,8 @@ def parse_command(
       baseline: Name of the rule with which the others are compared. An empty text means
         the last rule.
       spaces: Search spaces, in the syntax of `parse_spaces`.
-      evaluations: Costs of a step, each written RULE=NUMBER.
+      evaluations: Costs of one step of a rule, each written RULE=NUMBER. The number is
+        how often a step evaluates the objective on a batch, as for `compare`.
       batch_size: Number of examples in a batch; 0 means all examples.
       seeds, tuning_seeds: Seeds, in the syntax of `research.runs.parse_seeds`.
       **terms: Other arguments of `make_protocol`; they are returned unchanged.
@@ -132,6 +133,8 @@ def parse_evaluations(words: Sequence[str]) -> dict[str, float]:
 
 def digest_files(words: Sequence[str], recorded: Sequence[str] = ()) -> tuple[str, ...]:
     """Return the name and SHA-256 digest of each file that defines a rule.
+
+    Rules that are not defined in a file, as in the example, have no digest.
 
     Args:
       words: One text for each rule, such as v1=FILE.py:NAME.

@@ -45,7 +45,7 @@ def compare_config(numbers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def networks_config(numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config with which `descent networks` repeats a study.
+    """Return the config with which the command `descent networks` repeats a study.
 
     The config is a dict from the names of the flags to their values. If a network was
     given as an object, or if the level of the confidence intervals is not 0.95, the

@@ -61,10 +61,10 @@ def make_contenders(
     """Make contenders: rules with a search space and the cost of a step.
 
     Args:
-      rules: Mapping from a name to a rule, or a sequence of names of rules of this
-        package and of Contenders. A rule may be the name of a rule of this package, or
-        a Contender. It may be a constructor whose first argument is the learning rate,
-        from this package, from optax or your own. It may also be a finished gradient
+      rules: Mapping from a name to a rule, or a sequence. An entry of the sequence is
+        the name of a rule of this package, or a Contender. In a mapping, a rule may
+        also be a constructor whose first argument is the learning rate, from this
+        package, from optax or your own. It may also be a finished gradient
         transformation, which has no hyper-parameters to search.
       spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
         the hyper-parameter. If there is no default range, the hyper-parameter is added

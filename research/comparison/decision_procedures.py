@@ -96,13 +96,18 @@ class Procedure(NamedTuple):
 def procedures(few: int = 3, redrawn: int = 6) -> dict[str, Procedure]:
     """Return common decision procedures by name.
 
+    A `Procedure` compares two rules, which are called my rule and the other rule. A
+    trial is a choice of hyper-parameters.
+
     Args:
-      few: Number of reporting seeds in the procedures with few seeds, and number of
-        trials of the other rule in the procedure that gives it fewer trials.
-      redrawn: Number of trials that each bootstrap replicate of the last procedure
-        draws.
+      few: Number of reporting seeds in the procedures "3 seeds" and "3 other seeds",
+        and number of trials of the other rule in "mine tuned, other 3 trials". In these
+        names, 3 stands for the value of `few`.
+      redrawn: Number of trials that each bootstrap replicate of the procedure "trials
+        redrawn" draws.
     Returns:
-      {name: procedure}. With few=3, the names and procedures are:
+      {name: procedure}. With few=3, the names are the following. After each name stands
+      the criterion by which the procedure names the better rule.
 
       - "one seed", "3 seeds": the lower mean on one or three reporting seeds, on which
         the trials are also chosen;
@@ -114,10 +119,10 @@ def procedures(few: int = 3, redrawn: int = 6) -> dict[str, Procedure]:
         the other rule has only three trials, or only its defaults;
       - "choice left out": a t-test over the seeds, with the same number of trials for
         both rules. The test leaves out the luck in the choice of the trials;
-      - "fixed trials": the interval of `difference`, with all trials in each bootstrap
-        replicate;
-      - "trials redrawn": the interval of `difference`, with `redrawn` random trials in
-        each bootstrap replicate.
+      - "fixed trials": the interval of `statistics.difference`, with all trials in each
+        bootstrap replicate;
+      - "trials redrawn": the interval of `statistics.difference`, with `redrawn` random
+        trials in each bootstrap replicate.
     Example:
       >>> list(procedures())[-2:]
       ['fixed trials', 'trials redrawn']
@@ -171,12 +176,15 @@ def simulate_study(
 ) -> tuple[SimulatedRuns, SimulatedRuns]:
     """Simulate a study: draw trials and seeds of measured runs, without replacement.
 
+    A trial is a choice of hyper-parameters.
+
     Args:
       measured: Runs of my rule and of the other rule, with the same number of trials
         and of seeds.
       generator: Random generator of the draws.
-      trials: Number of trials of each rule. The first trial is the defaults. The other
-        trials are drawn, and are the same for both rules unless other_trials is True.
+      trials: Number of trials of each rule. The first trial is trial 0, which has the
+        default hyper-parameters. The other trials are drawn, and are the same for both
+        rules unless other_trials is True.
       tuning_seeds, seeds: Number of tuning seeds and of reporting seeds to draw. The
         two sets of seeds are disjoint, and the same for both rules unless other_seeds
         is True.
@@ -249,7 +257,7 @@ def winner(
     """Return the winner that a procedure names.
 
     Args:
-      procedure: The procedure.
+      procedure: Way to decide which of two rules is better, a `Procedure`.
       mine, other: Runs of the two rules in one study. Column i of an array belongs to
         the same seed for both rules.
       level: Coverage of the interval; the t-test has significance level 1 - level.

@@ -52,7 +52,7 @@ def training_schedule(
     where t = 0, ..., T - 1, T is the number of steps, and w = warmup T is the number of
     steps in which the rate rises. During the rise, s = (t - w) / (T - w) is at most 0,
     and the decay d(s) is 1. After the rise, d(s) falls and would reach 0 at s = 1,
-    which is t = T:
+    which is t = T. The decay "late linear" falls only from s = 0.8 on.
 
     | decay | name | d(s) |
     |---|---|---|
@@ -205,8 +205,9 @@ def network_contenders(
 
     Args:
       rules: Mapping from a name to a rule, or a sequence of names of rules of this
-        package, as for `make_contenders`. A Contender keeps its constructor and its
-        search space.
+        package, as for `make_contenders`. If a rule is given as a Contender, its
+        constructor and the ranges of its hyper-parameters are kept. If search_schedule
+        is True, `warmup` and `decay` get their default ranges.
       spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
         the hyper-parameter. If there is no default range, the hyper-parameter is added
         to the space. The hyper-parameters whose names end in "learning_rate" follow the
@@ -313,11 +314,12 @@ def schedule_of(contender: Contender, values: Mapping[str, Any]) -> tuple[Any, A
 def scheduled(contender: Contender, num_steps: int) -> Contender:
     """Return a contender whose rates follow the schedule of a training.
 
-    A contender is a rule with its search space. Its rates are the hyper-parameters
-    whose names end in "learning_rate". If there is no such name, the rate is the
-    argument `learning_rate` of the constructor, and the default of this argument is the
-    peak. If there is no such argument either, or if its default is not a number, the
-    rate is the first hyper-parameter.
+    A contender is a rule with its search space. The rates of a contender are the
+    hyper-parameters whose names end in "learning_rate". The value of such a
+    hyper-parameter is the largest rate of the schedule. If there is no such name, the
+    rate is the argument `learning_rate` of the constructor, and the default of this
+    argument is the largest rate. If there is no such argument either, or if its default
+    is not a number, the rate is the first hyper-parameter.
 
     The rules of this package and of optax receive the schedule as their learning rate.
     Any other constructor is called in each step with the rate of this step, a JAX
@@ -325,8 +327,9 @@ def scheduled(contender: Contender, num_steps: int) -> Contender:
 
     Args:
       contender: Result of `network_contenders`.
-      num_steps: Number of steps of the training. The rates fall, and would reach zero
-        at step `num_steps`. The rates of schedule-free rules do not fall.
+      num_steps: Number of steps of the training. After the warm-up, the rates fall, and
+        would reach zero at step `num_steps`. The rates of schedule-free rules do not
+        fall.
     Returns:
       The contender; its constructor takes the same hyper-parameters.
     Example:
@@ -422,10 +425,11 @@ def _rates(contender: Contender) -> tuple[list[str], dict[str, float]]:
 
 
 def decay_name(value: float | None) -> str:
-    """Return the name of a kind of decay: "linear", "cosine" or "late linear".
+    """Return the name of a kind of learning-rate decay.
 
-    `value` is the argument `decay` of `training_schedule`. It is rounded down, so 1.7
-    means 1. None has the name "none".
+    `value` is the argument `decay` of `training_schedule`. The value 0 has the name
+    "linear", 1 has the name "cosine", 2 has the name "late linear", and None has the
+    name "none". Other values are rounded down to 0, 1 or 2, so 1.7 means 1.
 
     Example:
       >>> decay_name(1.7)

@@ -16,11 +16,13 @@ NOT_MEASURED = "not measured"
 def answer(numbers: Numbers) -> str:
     """Return the answer of a study on networks in a few sentences.
 
-    `numbers` are the numbers of the study. For each rule, the answer compares its
-    validation loss with that of the baseline. The answer also gives the smallest factor
-    between two losses that the study could detect. It names up to three rules whose
-    searches led to different losses, and up to three rules whose trainings on a network
-    all diverged.
+    `numbers` is the field `numbers` of the study's result. For each rule, the answer
+    compares the validation loss of the rule with that of the baseline. The answer also
+    gives the smallest factor between two losses that the study could detect. If
+    independent searches of one rule on one network led to different losses, the answer
+    names the rule and the network, for up to three such pairs. In the same way, the
+    answer names up to three pairs for which all trainings diverged. The example prints
+    only the beginning of the answer.
 
     Example:
       >>> one = {"rule": "muon", "baseline": "adam", "verdict": "better"}
@@ -92,14 +94,19 @@ def _interval(one: Numbers, ratio: str, low: str, high: str) -> str:
 
 
 def tables(numbers: Numbers) -> tuple[runs.Table, ...]:
-    """Return the two tables of a study on networks: `losses_table`, `choices_table`."""
+    """Return the two tables of a study on networks: `losses_table`, `choices_table`.
+
+    The functions with these names make the tables. `numbers` is a field of the result.
+    """
     return losses_table(numbers), choices_table(numbers)
 
 
 def losses_table(numbers: Numbers) -> runs.Table:
     """Return the table of validation losses, and of the steps for an equal loss.
 
-    The table has one row for each pair (network, rule).
+    The steps for an equal loss are the steps of a rule, divided by the steps with which
+    the baseline reaches the same loss. `numbers` are the numbers of the study. The
+    table has one row for each pair (network, rule).
     """
     compared = {(one["network"], one["rule"]): one for one in numbers["comparisons"]}
     order = list(numbers["networks"])

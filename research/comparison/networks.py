@@ -149,15 +149,15 @@ def compare_networks(
     """Compare rules on networks by final validation loss, and by steps to equal loss.
 
     All compared trainings have the same number of steps. The learning rate falls to
-    zero at the end. It stays constant after the warm-up for schedule-free rules, which
-    average their iterates instead. Every rule gets several independent searches
-    (`tuning.search`), each with its own trials and seeds. The searches vary the peak
-    rate, the share of warm-up and the kind of decay (`network_contenders`). The score
-    is the validation loss at the end. The hyper-parameters are chosen by the score on
-    tuning seeds, and the score on other seeds is reported. The accuracy on the test
-    part is reported, too, but never used for a choice. The final loss of a training
-    that diverges counts as ten times its initial loss. If every training diverges, this
-    is a result and not an error.
+    zero at the end. Schedule-free rules are an exception: their learning rate stays
+    constant after the warm-up, and they average their iterates instead. Every rule gets
+    several independent searches (`tuning.search`), each with its own trials and seeds.
+    The searches vary the peak rate, the share of warm-up and the kind of decay
+    (`network_contenders`). The score is the validation loss at the end. The
+    hyper-parameters are chosen by the score on tuning seeds, and the score on other
+    seeds is reported. The accuracy on the test part is reported, too, but never used
+    for a choice. The final loss of a training that diverges counts as ten times its
+    initial loss. If every training diverges, this is a result and not an error.
 
     The baseline is also trained for 0.5, 0.7, 1.4 and 2 times as many steps, with its
     chosen hyper-parameters. These trainings show how many steps the baseline needs for
@@ -305,9 +305,9 @@ def compute_network_share(
 ) -> None:
     """Measure one share of a comparison on networks that several processes compute.
 
-    The share is every `parts`-th pair (network, rule), starting at pair number `part`,
-    counted from 0. The measurements are saved in `checkpoints`, where
-    `compare_networks` finds them.
+    The pairs (network, rule) are numbered from 0. The share has the pairs with the
+    numbers part, part + parts, part + 2 parts, ... The measurements are saved in
+    `checkpoints`, where `compare_networks` finds them.
 
     Args:
       rules, networks, arguments: As for `compare_networks`.
@@ -786,9 +786,9 @@ def conclude_networks(
       baseline: Name of the rule with which the others are compared.
       names: Names of all rules.
       measurements: {(network, rule): result of `measure_on_network`}.
-      longer: {network: `Saved` with two arrays: `factors`, the lengths of the
-        baseline's trainings divided by the length of the study's trainings, and `logs`,
-        the mean log losses of these trainings}.
+      longer: {network: `Saved` of the baseline's trainings at several lengths}. The
+        array `factors` of the `Saved` has these lengths, divided by the length of the
+        study's trainings. The array `logs` has the mean log loss at each length.
     Returns:
       The study.
     """

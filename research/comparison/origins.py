@@ -60,8 +60,8 @@ def rule_word(constructor: Any) -> str:
 
     The text is the name of a rule of this package, optax.NAME, or FILE.py:NAME. The
     path of the file is relative to the current folder. For a file outside this folder,
-    only the file's name is given. A rule with neither a name nor a file has the text
-    `IN_PYTHON`.
+    only the file's name is given. For any other rule, such as a lambda or a rule of the
+    script that is running, the text is the constant `IN_PYTHON`, "<in Python>".
 
     Example:
       >>> (
@@ -82,9 +82,10 @@ def rule_word(constructor: Any) -> str:
 
 
 def our_name(constructor: Any) -> str | None:
-    """Return the name of a rule of this package; None for other rules.
+    """Return the name of a rule of this package, or None for any other rule.
 
-    `constructor` is the constructor of the rule, without wrappers.
+    `constructor` is the function that makes the rule, after `inspect.unwrap` has
+    removed its wrappers.
     """
     for name, entry in update_rules.RULE_TABLE.items():
         if inspect.unwrap(entry.constructor) is constructor:

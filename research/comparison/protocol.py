@@ -93,7 +93,8 @@ def make_protocol(
     Args:
       seeds: Number of reporting seeds, which start at 0, or the seeds themselves.
       tuning_seeds: Number of tuning seeds of each search, or the seeds of all searches
-        together. If a number is given, the seeds start at 1000.
+        together. If a number is given, the seeds start at 1000. Of k searches, search i
+        (from 0) gets the seeds at the positions i, i + k, i + 2 k, ...
       searches, budget, passes, batch_size, tune_on, target, level, width, search_seed:
         Fields of `Protocol`, which explains them. `searches` is at least 2.
     Returns:

@@ -187,7 +187,8 @@ def study_tables(numbers: Numbers) -> tuple[runs.Table, ...]:
 def costs_table(numbers: Numbers) -> runs.Table:
     """Return the table of the costs of each rule on each workload.
 
-    The costs to reach the target are given in passes over the data, steps and seconds.
+    `numbers` are the numbers of the study. The costs to reach the target are given in
+    passes over the data, steps and seconds.
     """
     ratios = {(c["workload"], c["rule"]): c for c in numbers["comparisons"]}
     rows = tuple(
@@ -273,7 +274,11 @@ def _costs_note(numbers: Numbers) -> str:
 
 
 def comparisons_table(numbers: Numbers) -> runs.Table:
-    """Return the table that compares each rule with the baseline on all workloads."""
+    """Return the table that compares each rule with the baseline on all workloads.
+
+    `numbers` are the numbers of a finished study. The table has one row for each rule
+    except the baseline.
+    """
     names = (
         *("ratio", "low", "high", "verdict", "detectable", "from_searches"),
         *("win", "win_low", "win_high", "workloads"),
@@ -375,6 +380,8 @@ def _decades(measurement: Numbers) -> str:
 
 def as_text(table: runs.Table) -> str:
     """Return a table as plain text with aligned columns.
+
+    A float gets three significant digits, and None becomes "not reached".
 
     Example:
       >>> rows = (("adam", 3.14159), ("mine", None))

@@ -67,10 +67,15 @@ def measure_contenders(
       contenders: Rules with their search spaces, from `plan`.
       workloads: Workloads, from `make_workloads`.
       timed: Whether to measure the seconds per pass over the data.
-      on_progress: Function that is called with (done, total, message), or None.
-      checkpoints: Storage for finished measurements. By default nothing is stored.
+      on_progress: Function that is called with (done, total, message), or None. `total`
+        is the number of measurements. `done` is the number of finished measurements
+        plus the finished share of the present one. The message describes the present
+        work.
+      checkpoints: Function from a name to the `Checkpoint` in which a measurement is
+        saved. By default nothing is saved.
     Returns:
-      {(workload, rule): measurement}, the input of `conclude` and `leader`.
+      A dict from (name of the workload, name of the rule) to the measurement. It is the
+      input of `conclude` and `leader`.
     Example:
       >>> from research.comparison import conclude, make_workloads, plan
       >>> terms = {"searches": 2, "budget": 2, "passes": 20, "seeds": 3}
@@ -154,7 +159,8 @@ def measure_share(
       timed: Whether to measure the seconds per pass over the data.
       part: Number of this share, from 0 to parts - 1.
       parts: Number of shares.
-      checkpoints: Storage for the measurements.
+      checkpoints: Function from a name to the `Checkpoint` in which a measurement is
+        saved.
     """
     _check_callbacks(None, checkpoints)
     for workload, contender in list(itertools.product(workloads, contenders))[

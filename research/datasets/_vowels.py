@@ -50,7 +50,9 @@ def vowels() -> SequenceSplit:
     downloaded if it is missing.
 
     Returns:
-      The data set, with T = 29 and d = 12. Its arrays are copies that may be changed.
+      The data set. The training inputs have shape (270, 29, 12), where 29 is the number
+      of steps, with zeros after the end of shorter utterances. The arrays are copies
+      that may be changed.
     Raises:
       ValueError: The file is damaged.
       OSError: The file is missing and cannot be downloaded. The message says how to get

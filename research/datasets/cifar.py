@@ -22,14 +22,16 @@ def read_cifar10(
 ]:
     """Read the images and labels of cifar-10-binary.tar.gz without extracting it.
 
-    Each file is a sequence of records. A record has the label, 1,024 bytes of red,
+    The archive has five files of training images and one file of test images. Each file
+    is a sequence of records. A record has one byte with the label, 1,024 bytes of red,
     1,024 bytes of green and 1,024 bytes of blue. The pixels are stored row by row.
 
     Args:
       path: Path of the archive.
     Returns:
       Four arrays: the training images (uint8, shape (n, 32, 32, 3)), the training
-      labels (int32, shape (n,)), the test images and the test labels.
+      labels (int32, shape (n,)), the test images (uint8, shape (m, 32, 32, 3)) and the
+      test labels (int32, shape (m,)).
     Raises:
       ValueError: The archive is truncated, lacks one of the six files, or a file does
         not consist of whole records.

@@ -119,8 +119,8 @@ def copies(source: Source, file: File) -> list[tuple[Folder, Path]]:
 def fault(path: Path, file: File) -> str | None:
     """Return a sentence with the hash of a copy and the expected hash, if they differ.
 
-    `path` is the copy, and `file` has the expected hash. Return None if the hashes are
-    equal.
+    `path` is a copy, on this machine, of a file of a data set, and `file` has the
+    expected hash. Return None if the hashes are equal.
     """
     found = digest(path, file.hashed)
     if found == file.sha256:
@@ -147,9 +147,9 @@ def find_files(source: Source, on_progress: OnProgress | None = None) -> list[Pa
     Returns:
       The paths, in the order of `source.files`.
     Raises:
-      ValueError: A file in the user's folder or in the folder of the operating system's
-        package has the wrong hash, or DESCENT_DATA is set to a path that is not a
-        folder (see `search_folders`).
+      ValueError: A file in the user's folder (the environment variable DESCENT_DATA) or
+        in the folder of the operating system's package has the wrong hash. Or
+        DESCENT_DATA is set to a path that is not a folder.
       OSError: A file is missing and cannot be downloaded or written.
     """
     return [_find(source, file, on_progress) for file in source.files]

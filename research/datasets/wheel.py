@@ -39,7 +39,9 @@ def read_member(path: Path, member: str) -> bytes:
 
 
 def read_text(path: Path, member: str) -> str:
-    """Read a UTF-8 text file of a wheel.
+    """Read a UTF-8 text file of a wheel, which is the archive of a Python package.
+
+    `path` is the path of the wheel, and `member` is the name of the file in the wheel.
 
     Raises:
       ValueError: As in `read_member`, or the file is not UTF-8.

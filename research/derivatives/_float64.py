@@ -9,7 +9,7 @@ import jax
 
 @contextlib.contextmanager
 def in_float64() -> Iterator[None]:
-    """Enable JAX's float64 inside the context, whatever the settings outside are."""
+    """Enable JAX's float64 inside a `with` block, whatever the settings outside are."""
     # In jax up to 0.8, enable_x64 is in jax.experimental.
     turn_on = (
         jax.enable_x64

@@ -38,8 +38,9 @@ class HessianSpectrum(NamedTuple):
       values: The eigenvalues, a NumPy array of shape (count,). The order depends on the
         argument `which` of `hessian_spectrum`: descending for "largest", ascending for
         "smallest", and descending absolute values for "magnitude".
-      vectors: Eigenvectors of length 1, in the structure of x and in the order of
-        `values`. A leaf of x of shape s becomes an array of shape (count, *s).
+      vectors: Eigenvectors of length 1, in the order of `values` and in the structure
+        of x, the point at which the Hessian is computed. A leaf of x of shape s becomes
+        an array of shape (count, *s).
       residuals: |H v - λ v| for each eigenvalue λ and its vector v, shape (count,). H
         is the Hessian. An eigenvalue of H lies within this distance of λ, up to the
         rounding errors of the product H v.

@@ -21,8 +21,8 @@ def root_of_gradient(
     """Return the result of a search for a minimum, with implicit derivatives.
 
     Args:
-      objective: Function params -> (). It may use other arrays than its argument. The
-        derivatives are with respect to these arrays.
+      objective: Function params -> number. It may use other arrays than its argument.
+        The derivatives are with respect to these arrays.
       params: Where the search starts.
       search: Function params -> (minimum, other floating arrays).
     Returns:

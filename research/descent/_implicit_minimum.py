@@ -26,9 +26,9 @@ NUDGES = 4  # Number of points around x that show the rounding errors of the gra
 class SingularHessianError(ValueError):
     """Raised by `implicit_minimum` if the derivative of the minimum may not exist.
 
-    The Hessian is not positive definite, up to rounding errors, or it changes too much
-    between the end of the search and the minimum, or the objective has a kink beside
-    the end of the search.
+    There are three possible reasons. The Hessian is not positive definite, up to
+    rounding errors. Or the Hessian changes too much between the minimum and the point
+    where the search for the minimum ended. Or the objective has a kink near this point.
     """
 
 
@@ -36,12 +36,14 @@ class ImplicitMinimum(NamedTuple):
     """The result of `implicit_minimum`.
 
     Attributes:
-      params: The end of the search, a pytree like its start. If the search has
-        converged, this is approximately the minimum x(θ).
+      params: Last point of the search, a pytree like the argument `start`. If the
+        search has converged, this point is approximately the minimiser x(θ) of the
+        objective for the given θ.
       value: The objective at `params`, shape ().
       residual: Largest absolute entry of the gradient at `params`, shape (). To first
-        order, the distance from `params` to the minimum is at most √n times `residual`
-        divided by the smallest eigenvalue of the Hessian, for n parameters.
+        order, the distance from `params` to the minimiser is at most √n residual / λ.
+        Here n is the number of parameters, and λ is the smallest eigenvalue of the
+        Hessian.
       smallest_eigenvalue: Smallest eigenvalue of the Hessian at `params`, shape ().
         With more than 128 parameters, this is an estimate by 64 Lanczos steps. Up to
         rounding, the estimate is not below the true value.
@@ -100,10 +102,10 @@ def implicit_minimum(
 
     - The curvature along v at x + s v and at x - s v differs from λ by at most λ / 2,
       up to rounding.
-    - Let x - s v be the point to which a Newton step along v leads. The absolute slope
-      along v at this point is at most the largest of three numbers: half the absolute
-      slope along v at x, ten times the tolerance, and eight times the rounding error of
-      the slope. If the search ends beside a kink, this condition fails.
+    - A Newton step along v leads from x to x - s v. The absolute slope along v at
+      x - s v is at most the largest of three numbers: half the absolute slope along v
+      at x, ten times the tolerance, and eight times the rounding error of the slope. If
+      the search ends beside a kink, this condition fails.
 
     jaxopt's `custom_root` decorator and optimistix's `ImplicitAdjoint` differentiate in
     the same way, but do not check the eigenvalues of the Hessian.

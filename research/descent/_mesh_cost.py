@@ -31,10 +31,11 @@ def bytes_per_step(
     params, W the size of the params that are not split over devices, and S the size of
     the split arrays of params and rule state.
 
-    A sum of an array of B bytes over the devices costs 2 B (D - 1) / D, as in an
-    all-reduce in a ring. If exact=True, arrays of fewer than 32,768 entries are joined.
-    If the joined array still has fewer than 32,768 entries, it is gathered, which costs
-    (D - 1) B. The bytes of a step depend on shard_params and on the rule:
+    To sum an array of B bytes over the devices, each device receives 2 B (D - 1) / D
+    bytes, as in an all-reduce in a ring. If exact=True, arrays of fewer than 32,768
+    entries are first joined to one array. If this joined array still has fewer than
+    32,768 entries, each device receives the whole array of every other device, which
+    is (D - 1) B bytes. The bytes of a step depend on shard_params and on the rule:
 
     - shard_params=False: a sum of the gradients, B = P.
     - shard_params=True, and the rule treats each entry by itself: 2 (P - W) (D - 1) / D
@@ -42,9 +43,9 @@ def bytes_per_step(
     - shard_params=True, and any other rule: S (D - 1) / D for params and state, and a
       sum of the gradients, B = P.
 
-    In each case, the sum also contains the loss. In the second case, the norms of the
-    gradient and of the update are summed too. In the example with four devices, the
-    sum of the gradients costs 393,216 bytes, and the sum of the loss costs 12 bytes.
+    In each case, the loss is summed too. In the second case, the norms of the gradient
+    and of the update are also summed. In the example with four devices, the sum of the
+    gradients costs 393,216 bytes, and the sum of the loss (4 bytes) costs 12 bytes.
 
     Args:
       rule: The update rule.

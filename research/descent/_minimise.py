@@ -106,8 +106,8 @@ def minimise(
     this f from the fields `squares_after` and `squares_grad_after`.
 
     Args:
-      objective: Function params -> (). None means half the sum of squares of
-        residual_fn.
+      objective: Function params -> number, an array of shape (). None means half the
+        sum of squares of residual_fn.
       rule: Any `optax.GradientTransformation`.
       params: Initial parameters, a pytree of floating arrays.
       tolerance: Largest norm of the gradient at which the search has converged, at

@@ -167,10 +167,11 @@ def scan_epochs(
     noisy: bool = False,
     observe: Callable[[State, Info], Any] | None = None,
 ) -> tuple[State, EpochInfo]:
-    """Run epochs as `run` does, without its checks.
+    """Run epochs as `run` does, but do not check the arguments.
 
-    `orders` are the indices that the sampler draws in these epochs, from `draw_orders`.
-    With orders=None, this function draws them.
+    `orders` are the indices that the sampler draws in these epochs, as `draw_orders`
+    returns them. With orders=None, this function draws the indices. The other
+    arguments and the result are those of `run`.
     """
     n = getattr(step, "num_examples", None)
     points = evaluation_points(sampler.num_batches)
@@ -211,8 +212,8 @@ def draw_orders(
 ) -> Int[Array, "e num_batches batch_size"] | None:
     """Draw the indices of every batch of the epochs, for `scan_epochs`.
 
-    The indices are those that `run` draws from the same key with noisy=False. The
-    result is None if the sampler draws no indices.
+    The indices are those that `run` draws from the same key if the objective draws no
+    noise (noisy=False). The result is None if the sampler draws no indices.
     """
     return jax.lax.map(
         lambda epoch: sampler.indices(jax.random.fold_in(key, epoch)), epochs
@@ -225,11 +226,11 @@ def epoch_batches(sampler: Sampler, key: Key, noisy: bool) -> BatchIndices:
     Args:
       sampler: Sampler that chooses the examples of each batch.
       key: Key of the epoch. With noisy=False, the order of the examples is drawn with
-        this key. With noisy=True, the order is drawn with a key that is derived from
-        it.
+        this key. With noisy=True, the order is drawn with another key, which is derived
+        from the key of the epoch.
       noisy: Whether each batch gets a key of its own.
     Returns:
-      The BatchIndices. Its indices are None if the sampler draws no indices.
+      The BatchIndices. Its field `indices` is None if the sampler draws no indices.
     """
     check_form(sampler)
     check_key("key", key)

@@ -47,12 +47,14 @@ class SweepProgram(NamedTuple):
 
     Attributes:
       begin: For each device: function (runs, data) -> (states, values of the objective
-        at the initial parameters).
+        at the initial parameters). Here and below, `runs` is a dict from "seed" and
+        each name in `hyperparameters` to an array with one value for each run.
       orders: For each device: function (runs, epochs) -> the indices that the sampler
         draws in these epochs. The function returns None if `advance` draws the indices
         itself, or if the sampler draws none.
       advance: For each device: function (states, runs, epochs, orders, data) ->
-        (states, info), which runs the epochs.
+        (states, info), which runs the epochs. `info` contains the measurements of these
+        epochs.
       data: For each device: dict from the name of a part of the workload to its data.
         "train" is always one of the names.
       evaluate_on: Names of the parts on which the objective is evaluated.
@@ -92,11 +94,12 @@ def compile_sweep(
 ) -> SweepProgram:
     """Compile one program for all runs that differ only in traced values.
 
-    The seeds and the hyper-parameters are traced, so a sweep over them compiles nothing
-    more. Each device gets the same single-device program. The bits of a run therefore
-    do not depend on the number of devices. The parts that draw the initial points and
-    the order of the examples are compiled separately from the steps. Calls with other
-    rules, but the same workload and sampler, use these compiled parts again.
+    The traced values are the seeds and the hyper-parameters, so a sweep over them
+    compiles nothing more. Each device gets the same single-device program. The bits of
+    a run therefore do not depend on the number of devices. The parts that draw the
+    initial points and the order of the examples are compiled separately from the steps.
+    Calls with other rules, but the same workload and sampler, use these compiled parts
+    again.
 
     Args:
       workload: Workload to train.

@@ -122,8 +122,8 @@ def train(
         training that was saved with a mesh can be resumed on any mesh with the same
         number of devices and the same settings. The number of processes may differ.
     Returns:
-      The TrainResult. A training that diverges is not an error: its first bad step is
-      recorded.
+      The TrainResult. A training that diverges is not an error. Its first step whose
+      loss or update is not finite is recorded as `first_bad_step`.
     Raises:
       ValueError: One of these:
 

@@ -192,8 +192,8 @@ def colour(regime: str) -> str:
     """Return the colour of a regime of gradient descent, such as full batch.
 
     The name of the regime must contain "decaying", "full batch", "mini-batch" or
-    "stochastic"; if not, a ValueError is raised. The first of these words, in this
-    order, that occurs in the name determines the colour.
+    "stochastic". Otherwise a ValueError is raised. If the name contains several of
+    these words, the word that comes first in this list determines the colour.
     """
     check_text("regime", regime)
     for word in ("decaying", "full batch", "mini-batch", "stochastic"):

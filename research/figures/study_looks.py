@@ -39,8 +39,8 @@ class Cast(NamedTuple):
         to the cost of the baseline, over all workloads. The ratio of the baseline is 1,
         and a rule without a ratio counts as infinite. Among rules with equal ratios,
         those that miss the target on fewer workloads come first. If these numbers are
-        also equal, the rules are sorted by the sum of the log costs on the other
-        workloads.
+        also equal, the rules are sorted by the sum of their log costs on the workloads
+        where they reach the target.
       shown: Rules drawn in colour: first the baseline, then the best other rules.
       quiet: The remaining rules, drawn in grey, the best first.
       colours: Colour of every rule.
@@ -55,8 +55,10 @@ class Cast(NamedTuple):
 def cast(numbers: Mapping[str, Any]) -> Cast:
     """Sort the rules of a study, and give each a colour for all pictures.
 
-    `numbers` is a field of the study's result. A rule whose ratio is None comes after
-    all rules that have a ratio.
+    `numbers` is a field of the study's result. The ratio of a rule is its cost divided
+    by the cost of the baseline. The rules are sorted by this ratio, the cheapest rule
+    first. The baseline has the ratio 1. A rule whose ratio is None comes after all
+    rules that have a ratio.
 
     Example:
       >>> overall = [{"rule": "mine", "ratio": 0.7}, {"rule": "yours", "ratio": None}]
@@ -303,7 +305,7 @@ def _end(panel: Axes, line: Any) -> tuple[float, float, bool]:
 
 
 def spread(places: Sequence[float], step: float) -> list[float]:
-    """Move positions apart until neighbours differ by at least `step`.
+    """Move positions of labels apart until neighbours differ by at least `step`.
 
     The positions are ascending and lie in [0, 1]. They are moved as little as possible,
     and stay in [0, 1] if there is room.

@@ -22,9 +22,9 @@ class Valley(NamedTuple):
 
     A trial is one choice of hyper-parameters, which a search trains with several seeds.
     The score of a trial is the geometric mean of its costs over these seeds, in passes
-    over the data. All searches together have t trials. The line shows the score at r
-    other learning rates. There, all other hyper-parameters have the values that the
-    best search chose.
+    over the data. All searches together have t trials. In addition, the score is known
+    at r other learning rates, which make a line in the picture. At these rates, all
+    other hyper-parameters have the values that the best search chose.
 
     Attributes:
       rates: Learning rate of each trial, ascending, shape (t,).
@@ -71,7 +71,7 @@ def valley(
     workload: str,
     rule: str,
 ) -> Valley | None:
-    """Return the scores of a rule on a workload by learning rate.
+    """Return the scores of a rule on a workload as a function of the learning rate.
 
     `numbers` and `arrays` are fields of the study's result. The returned value is None
     if the rule has no learning rate.
@@ -137,13 +137,14 @@ def rates(
 ) -> figures.Picture | None:
     """Plot the scores of the trials of each rule against the learning rate.
 
-    `Valley` defines trials and scores. Rules without a learning rate are left out. If
-    no rule is left, the returned value is None. If at most three rules are left, each
-    workload has one panel with these rules. If more than three rules are left and there
-    are at most twelve pairs of rule and workload, each pair has its own panel. With
-    more pairs, each workload has one panel with three rules: the baseline, if it has a
-    learning rate, and the best others. `numbers` and `arrays` are fields of the study's
-    result, and `who` has the order and the colours of the rules.
+    A trial is one choice of hyper-parameters. Its score is its mean cost, which
+    `Valley` defines. Rules without a learning rate are left out. If no rule is left,
+    the returned value is None. If at most three rules are left, each workload has one
+    panel with these rules. If more than three rules are left and there are at most
+    twelve pairs of rule and workload, each pair has its own panel. With more pairs,
+    each workload has one panel with three rules: the baseline, if it has a learning
+    rate, and the best other rules in the order of `who`. `numbers` and `arrays` are
+    fields of the study's result, and `who` has the order and the colours of the rules.
     """
     workloads = numbers["workloads"]
     valleys = {

@@ -85,7 +85,8 @@ class Rankings(NamedTuple):
 def merge(gathered: Gathered) -> Rankings:
     """Rank the measurements of all studies, one ranking per workload and protocol.
 
-    A protocol consists of the settings that must be equal if two costs are to be
+    A measurement contains the costs of one rule on one workload in one study. A
+    protocol consists of the settings that must be equal if two costs are to be
     compared.
     """
     studies = gathered.studies
@@ -122,12 +123,16 @@ def merge(gathered: Gathered) -> Rankings:
 
 
 def workload_of(study: SavedStudy, entry: Mapping[str, Any]) -> str:
-    """Return the name of the workload or network of a measurement or comparison."""
+    """Return the name of the workload, or of the network, to which an entry belongs.
+
+    `entry` is a measurement or a comparison of the study: a mapping from names to
+    values.
+    """
     return entry["network" if study.on_networks else "workload"]
 
 
 def terms_of(study: SavedStudy, measurement: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return the protocol of a measurement.
+    """Return the protocol of a measurement, which gives the cost of a rule in a study.
 
     The protocol is a tuple of the settings that must be equal if two costs are to be
     compared.
@@ -176,8 +181,8 @@ def _workload_details(
 def costs(ranking: Sequence[Entry]) -> dict[str, float]:
     """Return the cost of each rule of a ranking, by name of the rule.
 
-    The cost of a rule is the median over its entries in the ranking. With the lowest
-    cost instead, a rule could get a better place by being submitted more often.
+    The cost of a rule is the median cost of its entries in the ranking. The lowest cost
+    would not be fair: a rule could get a better place by being submitted more often.
     """
     by_rule: dict[str, list[float]] = {}
     for entry in ranking:

@@ -21,7 +21,8 @@ class Ratio(NamedTuple):
 
     Attributes:
       label: Name of the row.
-      ratio, low, high: The ratio and the ends of its interval. None means unknown.
+      ratio, low, high: A ratio, such as the cost of a rule divided by that of the
+        baseline, and the ends of its interval. None means unknown.
       verdict: better, worse or undecided. Other words are drawn as undecided.
     """
 

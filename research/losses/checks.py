@@ -69,11 +69,11 @@ def check_terms(
     where: Bool[ArrayLike, "..."] | None,
     weights: Num[ArrayLike, "..."] | None,
 ) -> None:
-    """Raise an error unless `where` and `weights` have an entry for each term.
+    """Raise an error unless `where` and `weights` of a loss have the required shape.
 
     Args:
-      shape: Shape of the terms of a loss.
-      of: What the terms are, such as "logits", for the message.
+      shape: Required shape, that of another argument of the loss.
+      of: Name of this other argument, such as "logits", for the message.
       where: Booleans, or None, which is not checked.
       weights: Numbers, or None, which is not checked. Concrete weights must be finite
         and at least 0.
@@ -137,7 +137,7 @@ def negative_absolute(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     JAX's derivative of -jnp.abs(x) at 0 is -1. `logistic` and `focal` add a function of
     -|x| and a second term with a kink at 0, and the two kinks cancel. At x = 0, the
     derivative of the second term is the same as for x < 0. The derivative of the sum is
-    correct only if the derivative of -|x| at 0 is also the same as for x < 0. There,
-    -|x| = x has the derivative +1.
+    correct only if the derivative of -|x| at 0 is also the same as for x < 0. For x <
+    0, -|x| = x has the derivative +1.
     """
     return jnp.where(x > 0, -x, x)

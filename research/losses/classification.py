@@ -222,18 +222,18 @@ def multiclass_margin(
     """Compute the multi-class margin loss max(0, m + max_{k ≠ y} s_k - s_y).
 
     Here s are the scores, y is the label and m the margin. The loss is 0 if the score
-    of the label exceeds every other score by at least m. If it exceeds the largest
-    other score by exactly m, the loss has a kink, and the gradient is 0, as in `hinge`.
-    optax.multiclass_hinge_loss is the same function for m = 1, but its gradient at this
-    kink is not 0. PyTorch's multi_margin_loss is a different function: it sums max(0, m
-    + s_k - s_y) over all k ≠ y, and divides by K.
+    of the label exceeds every other score by at least m. If the score of the label
+    exceeds the largest other score by exactly m, the loss has a kink. The gradient is 0
+    there, as in `hinge`. optax.multiclass_hinge_loss is the same function for m = 1,
+    but its gradient at this kink is not 0. PyTorch's multi_margin_loss is a different
+    function: it sums max(0, m + s_k - s_y) over all k ≠ y, and divides by K.
 
     Args:
       scores: Scores s, floating, shape (K,).
       label: Integer y in 0..K-1, shape ().
       margin: Margin m, positive; may be traced.
       where, weights: As in `softmax_cross_entropy`. The maximum runs over the classes
-        that exist.
+        that exist, for which `where` is True.
     Returns:
       The loss in the dtype of the scores, shape (). The loss is NaN if a traced label
       lies outside 0..K-1, or is a class that does not exist. If no other class exists,

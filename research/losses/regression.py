@@ -136,8 +136,8 @@ def log_cosh(
 
     For a small residual r = p - y, a term of the sum is close to r²/2. For a large
     residual, the term is close to |r| - log 2. The first derivative of a term is
-    tanh(r), and the second 1 - tanh²(r). optax.log_cosh is the same function, but does
-    not sum.
+    tanh(r), and the second is 1 - tanh²(r). optax.log_cosh is the same function, but
+    does not sum.
 
     Args, Returns, Raises:
       As in `squared_error`.

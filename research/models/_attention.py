@@ -108,9 +108,9 @@ def attention_weights(
     """Compute the attention weights softmax(Q_h K_hᵀ / sqrt(d) + M) of each head h.
 
     Q_h and K_h are the queries and the keys of the head, and d is the width of a head.
-    M is 0 where the mask is True and -∞ where it is False. Every row of the weights
-    sums to 1. If a row of the mask has no True, the same row of the weights is NaN. The
-    params do not need the entry "output".
+    M is 0 where the mask is True and -∞ where the mask is False. If a row of the mask
+    has no True, the same row of the weights is NaN. Every other row of the weights sums
+    to 1. The params do not need the entry "output".
 
     Args, Raises:
       As in `attention`.

@@ -192,13 +192,14 @@ def recurrence(
       num_inputs, num_hidden, num_outputs, cell, num_layers, embedding, dropout, dtype:
         As in `recurrent`.
     Returns:
-      A `Recurrence` with the same params as `recurrent`. A carry is a tuple with one
-      tuple for each layer: (h,), or (h, c) for an LSTM. h and c have shape (...,
-      num_hidden).
+      A `Recurrence` with the same params as `recurrent`. Its function `start` returns a
+      carry of zeros, and its function `advance` applies the network. A carry is a tuple
+      with one tuple for each layer: (h,), or (h, c) for an LSTM. h and c have shape
+      (..., num_hidden).
     Raises:
-      ValueError: As in `recurrent`. In advance: the carry's shapes do not match the
+      ValueError: As in `recurrent`. In `advance`: the carry's shapes do not match the
         leading axes of x, or a length lies outside 0..T. A length of 0 is allowed, and
-        leaves the carry of its sequence unchanged.
+        leaves the carry of this sequence unchanged.
       TypeError: As in `recurrent`.
     Example:
       >>> network = recurrence(65, 8, 65, embedding=4)

@@ -35,7 +35,7 @@ def relu(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def silu(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
-    """Compute the sigmoid linear unit (swish) φ(z) = z σ(z), σ being the sigmoid."""
+    """Compute the sigmoid linear unit (swish) φ(z) = z σ(z), with the sigmoid σ."""
     z = jnp.asarray(z)
     return z * jax.nn.sigmoid(z)
 
@@ -68,8 +68,8 @@ def gelu_tanh(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
 
     Here u = √(2/π) (z + 0.044715 z³) and σ is the sigmoid. The form z σ(2u) is
     computed, because it keeps its digits where 1 + tanh(u) is near 0. GPT-2 uses this
-    activation. Up to rounding errors, it equals `jax.nn.gelu(z)` and PyTorch's gelu
-    with approximate="tanh".
+    activation. Up to rounding errors, the activation equals `jax.nn.gelu(z)` and
+    PyTorch's gelu with approximate="tanh".
 
     Args:
       z: Floating array of any shape.

@@ -132,7 +132,8 @@ def mlp_forward(
     Args:
       params, x, activation: As in `mlp_value_and_gradient`.
     Returns:
-      The inputs and the sums of every layer, a `Forward`.
+      A `Forward`: the inputs h_(k-1) and the sums z_k = h_(k-1) W_k + b_k of every
+      layer k, with the weights W_k and the biases b_k.
     Raises:
       ValueError: x is not a batch (n, features) of at least one example, params do not
         have the layers of an `mlp`, or shapes do not fit.
@@ -169,15 +170,19 @@ def mlp_backward(
 ) -> Backward:
     """Run the backward pass of an `mlp`.
 
+    The sums of a layer are inputs @ weights + bias, before the activation.
+
     Args:
       params, activation: As in `mlp_value_and_gradient`.
       forward: Result of `mlp_forward` with the same params and activation.
       delta: Derivative of any loss with respect to the prediction, shape (n, outputs).
     Returns:
-      The derivatives of the loss with respect to all parameters, all sums and x, a
-      `Backward`. Under jit, unused parts are not computed.
+      A `Backward`. Its field `grads` has the derivatives of the loss with respect to
+      the parameters. Its field `deltas` has the derivative with respect to x, and then
+      those with respect to the sums of each layer. Under jit, unused parts are not
+      computed.
     Raises:
-      ValueError: delta does not have the shape of the last sums, or params do not have
+      ValueError: delta does not have the shape of the prediction, or params do not have
         the layers of an `mlp`.
       TypeError: As in `mlp_value_and_gradient`.
     Example:
@@ -225,7 +230,9 @@ def mlp_rounding_bound(
     and let ε be the machine epsilon. Rounding errors change the entry by at most about
     m ε times the same chain of sums with all numbers replaced by their absolute values.
     The bound is therefore m ε times the result of the backward pass with |δ_K| + 1/n in
-    place of δ_K, and with |W|, |h| and |φ'| in place of W, h and φ' (see
+    place of δ_K, and with |W|, |h| and |φ'| in place of W, h and φ'. Here δ_K is the
+    derivative of the mean loss with respect to the predictions, W are the weights of a
+    layer, h are its inputs, and φ' is the derivative of the activation (see
     `mlp_value_and_gradient`). The 1/n is for the rounding error of δ_K itself: to
     compute δ_K, a target is subtracted, and the difference is divided by n. This
     assumes targets of size about 1 or less. Rounding errors of the forward pass are not

@@ -93,8 +93,9 @@ def vanilla_differential(
 ) -> Carry:
     """Compute dh' = (1 - h'²) (dp + dq), for p = W x + b and q = U h.
 
-    `slopes` is 1 - h'² from `vanilla_slopes`. dp=None means dp = 0. `dcarry` is not
-    used. The result is the tuple (dh',).
+    This is the differential of the next state h' = tanh(p + q). `slopes` is 1 - h'²
+    from `vanilla_slopes`, and dp and dq are the differentials of p and q. dp=None means
+    dp = 0. `dcarry` is not used. The result is the tuple (dh',).
     """
     del dcarry
     return (slopes * _sum(dp, dq),)
@@ -148,11 +149,12 @@ def gru_slopes(
 
     `gru` defines the symbols. `kept` are the values that `gru` returns with the next
     carry, and `before` is the carry (h,). `after` is the next carry (h',) and is not
-    used. The result has three parts: the derivatives with respect to q (blocks side by
-    side), to the last block W_n x + b_n of p, and to h. In the first two blocks, `gru`
-    uses only the sum of p and q. So the derivatives with respect to the first two
-    blocks of p are equal to those with respect to the first two blocks of q, and are
-    not returned again. The derivative with respect to h is z, because q is held fixed.
+    used. The result has three parts: the derivatives with respect to q (three blocks
+    side by side), with respect to the last block W_n x + b_n of p, and with respect to
+    h. In the first two blocks, `gru` uses only the sum of p and q. So the derivatives
+    with respect to the first two blocks of p are equal to those with respect to the
+    first two blocks of q, and are not returned again. The derivative with respect to h
+    is z, because q is held fixed.
     """
     del after
     gates, new, reset_from = kept
@@ -172,11 +174,11 @@ def gru_differential(
     dq: Float[Array, "... 3H"],
     dcarry: Carry,
 ) -> Carry:
-    """Compute dh' = z dh + (1 - z) dn + (h - n) dz.
+    """Compute dh' = z dh + (1 - z) dn + (h - n) dz, the differential of the GRU's step.
 
-    `gru` defines r, z, n, h and h', and the blocks of its arguments p and q. With the
-    blocks as indices, dz = z (1 - z) (dp_z + dq_z), dr = r (1 - r) (dp_r + dq_r) and dn
-    = (1 - n²) (dp_n + r dq_n + q_n dr).
+    `gru` defines r, z, n, h and h', and the three blocks of its arguments p and q. The
+    index of p and q names the block: dz = z (1 - z) (dp_z + dq_z), dr = r (1 - r)
+    (dp_r + dq_r) and dn = (1 - n²) (dp_n + r dq_n + q_n dr).
 
     `slopes` is the result of `gru_slopes`, and dp=None means dp = 0. `dcarry` is the
     tuple (dh,), and the result is the tuple (dh',).

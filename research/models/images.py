@@ -188,8 +188,8 @@ def augmented(model: Model, augment: Augmentation) -> Model:
 def in_turn(*augmentations: Augmentation) -> Augmentation:
     """Build an augmentation that applies several augmentations one after another.
 
-    An augmentation is a function (key, images) -> images. Number i = 0, 1, ... of the
-    given augmentations gets its own key, fold_in(key, i).
+    An augmentation is a function (key, images) -> images. The first augmentation gets
+    the key fold_in(key, 0), the second one gets fold_in(key, 1), and so on.
 
     Example:
       >>> augment = in_turn(random_flip, random_crop(4))
@@ -266,7 +266,8 @@ def random_crop(padding: int) -> Augmentation:
     """Build an augmentation that cuts a random window from each padded image.
 
     The window has the size of the image. The padding mirrors the image at its outermost
-    pixels, which are not repeated.
+    pixels, which are not repeated. In the example, the rows 1, 2, 3 are padded to 2, 1,
+    2, 3, 2.
 
     Args:
       padding: Number of pixels of padding on each side, smaller than the height and the

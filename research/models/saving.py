@@ -93,8 +93,8 @@ def load(path: str | Path, model: Model, architecture: Mapping[str, Any]) -> Par
         not know the architecture, call `read_architecture`, and build the model from
         the result.
     Returns:
-      The parameters: JAX arrays in the structure of `model.init`, with every bit as it
-      was saved.
+      The parameters: JAX arrays in a pytree of the same structure as the result of
+      `model.init`. Every bit is as it was saved.
     Raises:
       ValueError: The file is truncated, is damaged (its digest differs), is not a
         .safetensors file, has a header that contradicts itself, was not written by
@@ -132,7 +132,8 @@ def read_architecture(path: str | Path) -> dict[str, Any]:
     Args:
       path: Path of the file.
     Returns:
-      The architecture. Tuples have become lists, because JSON has no tuples.
+      The architecture. The names of the values are in alphabetical order, as `save`
+      writes them. Tuples have become lists, because JSON has no tuples.
     Raises:
       ValueError: The file is truncated or damaged, or was not written by `save`.
       OSError: The file cannot be read.
@@ -152,7 +153,8 @@ def named_arrays(params: Params) -> dict[str, np.ndarray]:
     Args:
       params: Any pytree of arrays.
     Returns:
-      The arrays. The names are those of `list_parameters`.
+      A dict from the name of each array to the array. The names are those of
+      `list_parameters`.
     Raises:
       ValueError: Two arrays have the same name.
       TypeError: A leaf is not an array of numbers.
@@ -184,7 +186,8 @@ def params_from(
       arrays: Arrays by name, as `named_arrays` returns them.
       where: Name of the source of the arrays, for messages.
     Returns:
-      The parameters: JAX arrays in the structure of `model.init`.
+      The parameters: JAX arrays in a pytree of the same structure as the result of
+      `model.init`.
     Raises:
       ValueError: An array of the model is missing, the model has no array with a given
         name, or an array has another shape or dtype than in the model.

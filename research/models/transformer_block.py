@@ -155,9 +155,10 @@ def init_block(
     num_layers). Biases are 0 and scales are 1.
 
     width, hidden, num_layers, dtype, normalisation, gated and bias are as in
-    `transformer_decoder`. num_key_value is the number of columns of all keys and values
-    together. None means 2 * width. If head_size is given, the params also contain
-    scales of shape (head_size,), by which `attention` normalises queries and keys.
+    `transformer_decoder`. num_key_value is the number of columns of the weights that
+    compute keys and values, of all heads together. None means 2 * width. If head_size
+    is given, the params also contain scales of shape (head_size,), by which `attention`
+    normalises queries and keys.
     """
     residual = SCALE / np.sqrt(2 * num_layers).item()
     num_key_value = 2 * width if num_key_value is None else num_key_value

@@ -24,8 +24,9 @@ def least_squares(x: Float[np.ndarray, "n d"], y: Num[np.ndarray, "n"]) -> Optim
       The optimum, computed by QR. Its params are {"weights": (d,), "intercept": ()},
       float64.
     Raises:
-      ValueError: The data are invalid. Or the columns of x are linearly dependent, or a
-        linear combination of them is constant. In both cases there are many minimisers.
+      ValueError: The data are invalid, or there are many minimisers. There are many
+        minimisers if the columns of x, together with a column of ones, are linearly
+        dependent.
     References:
       Golub & Van Loan, Matrix Computations, 4th ed., sections 5.3 and 5.4.
     Example:

@@ -55,8 +55,8 @@ def logistic_regression(
       ValueError: The data, the labels or the penalty are invalid. Or the penalty is 0
         and there is no unique optimum: the classes are linearly separable, the columns
         of x are linearly dependent, or a linear combination of them is constant.
-      RuntimeError: Newton's method did not converge. The message shows the gradient
-        norm that it reached.
+      RuntimeError: Newton's method did not converge. The message shows the norm of the
+        gradient at the end.
     References:
       Boyd & Vandenberghe, Convex Optimization, algorithm 9.5 (damped Newton) and
       section 7.1.1 (logistic).

@@ -47,8 +47,8 @@ def read_safetensors(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]
     Args:
       data: Content of the file.
     Returns:
-      Two dicts: the arrays by name, in the order of their bytes in the file, and the
-      metadata, which are texts by name.
+      Two dicts. The first has the arrays by name, in the order of their bytes in the
+      file. The second has the metadata, texts by name.
     Raises:
       TruncatedError: The file is shorter than its header says.
       ValueError: The file is not a .safetensors file, or its header contradicts itself:

@@ -104,8 +104,8 @@ def hold_against(
       path: Folder of the run.
       varies: Values that are not reproducible. The dict maps the name of a column or of
         a number to the limits (low, high) between which the values must lie. None
-        instead of limits means that a difference is reported but not judged. See
-        `hold`.
+        instead of limits means that a difference is reported but not judged. If
+        `varies` itself is None, there are no such values. See `hold`.
       left_out: Names of the data that were missing in the run.
     Raises:
       ValueError: The run is not finished, or has no table.
@@ -133,14 +133,15 @@ def hold(
     error: at most 1e-6 times the larger absolute value of the two, or at most 64 ε s.
     Here ε = 2^-52 is the relative spacing of float64 numbers, and s is the largest
     absolute value in the column or list of the floats, but at least 1. The same limits
-    hold for the numbers in two texts, such as "1.893 [1.880, 1.906]". If the texts
-    contain intervals, the two intervals must be equal.
+    hold for the first numbers in two texts, such as "1.893 [1.880, 1.906]". Two such
+    texts agree to the printed digits only if their intervals are equal.
 
-    An estimate is a number with an interval (`read_entries`). Two estimates agree
-    within the interval if their intervals overlap. If only one of the two numbers has
-    an interval, the other number must lie in this interval. If the ends of an interval
-    are separate entries, they agree if the estimates agree. All other values must be
-    equal.
+    An estimate is a number with an interval (`read_entries`). Estimates that do not
+    agree to the printed digits still agree within the interval if their intervals
+    overlap. If only one of the two numbers has an interval, the other number must lie
+    in this interval. An end of an interval can be an entry of its own. Two such ends
+    agree if their estimates agree. All other values must be equal, unless `varies`
+    names them.
 
     Args:
       reference, here: References of the two runs, from `reference_of`.
@@ -205,7 +206,7 @@ def hold(
 
 
 def agreement_verdict(agreement: Agreement) -> str:
-    """Describe the result of a comparison with a reference in a few sentences.
+    """Describe in a few sentences whether a run agrees with a reference.
 
     The text begins with "Bit-identical", "The same printed digits", "Agrees within the
     interval" or "Does not agree".

@@ -156,7 +156,7 @@ def verdict(comparison: Comparison) -> str:
 
 
 def largest(worst: Difference) -> str:
-    """Describe `worst`, the largest difference of a comparison, in a sentence."""
+    """Describe `worst`, the largest difference between two results, in a sentence."""
     values = f"{worst.there!r} there, {worst.here!r} here"
     if not np.isfinite(worst.size):
         return f"The largest difference: {worst.place} is {values}."
@@ -185,8 +185,9 @@ def likely_cause(causes: Sequence[str]) -> str:
 def number_difference(path: str, there: Any, here: Any) -> Difference | None:
     """Return the difference of two JSON values at one place, or None if they are equal.
 
-    `path` is the name of the place. 1, 1.0 and True are different values. NaN equals
-    NaN.
+    `there` and `here` are the values at this place in the two results that are
+    compared, and `path` is the name of the place. 1, 1.0 and True are different values.
+    NaN equals NaN.
     """
     if repr(there) == repr(here):
         return None

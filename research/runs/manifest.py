@@ -59,8 +59,9 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
 def check_origin(manifest: dict[str, Any], path: str | Path) -> None:
     """Check that a manifest is sufficient to reproduce its run.
 
-    The experiment's name and the id must also be safe as folder names: they must not
-    lead to a file in another folder.
+    A manifest describes a run: its experiment, id, config and environment. The name of
+    the experiment and the id must also be safe as folder names: they must not lead to a
+    file in another folder.
 
     Raises:
       ValueError: The manifest fails the check. The message names the path.

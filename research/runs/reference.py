@@ -67,10 +67,11 @@ def reference_of(path: str | Path) -> dict[str, Any]:
 
     Later runs are compared with the reference, which `keep` writes to a file. The
     reference has the main entries of the manifest, and the answer and the first table
-    of the result. Floats in the table are rounded to four significant digits. From the
-    result's `numbers`, the reference has the single numbers, strings, None, and lists
-    of at most 20 numbers or strings. It also has the dict `intervals`, if `numbers` has
-    it. This dict maps the name of a number to its interval (low, high).
+    of the result. Floats in the table are rounded to four significant digits. The
+    reference also has those entries of the result's `numbers` that are a number, a
+    string, None, or a list of at most 20 numbers or strings. If `numbers` has a dict
+    `intervals`, the reference has this dict, too. The dict maps the name of a number to
+    its interval (low, high).
 
     The reference contains hashes of 16 hexadecimal digits instead of the arrays. Arrays
     whose names are equal up to the last "/" were computed by the same program, and have
@@ -113,7 +114,8 @@ def reference_of(path: str | Path) -> dict[str, Any]:
 def read_reference(file: str | Path) -> dict[str, Any]:
     """Read a reference from a file that `keep` wrote.
 
-    The result is a dict with the entries that `reference_of` describes.
+    A reference contains the main results of a finished run. Later runs are compared
+    with it. The reference is a dict, and `reference_of` describes its entries.
 
     Raises:
       ValueError: The file cannot be read, or is not a reference.

@@ -126,7 +126,8 @@ def check_result(name: str, result: Any) -> None:
 
     Raises:
       TypeError: The value is not a Result, or a field has another type.
-      ValueError: The name of a model cannot name a file.
+      ValueError: The name of a model contains a character other than a letter, a
+        digit, _ or -. The name becomes the name of a file.
     """
     check_instance(
         name,
@@ -210,7 +211,7 @@ def read_result(text: bytes, arrays: bytes) -> Result:
 
     Raises:
       ValueError: The bytes were not written by `result_bytes`. The message names the
-        entry.
+        wrong entry.
     """
     values = parse_json(text)
     check_values(values)

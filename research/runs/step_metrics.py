@@ -80,7 +80,7 @@ def write_tensorboard(
     Args:
       folder: Folder of the log. Each call adds a file to the folder.
       steps: `TrainResult.steps`, or arrays by name, each of shape (num_epochs,
-        num_batches).
+        num_batches), where num_batches is the number of steps in an epoch.
       evaluations: `TrainResult.evaluations`: arrays by name, each of shape (num_epochs
         + 1,). None means that there are no evaluations.
     Raises:
@@ -108,7 +108,13 @@ def write_tensorboard(
 def metric_rows(
     steps: Any, evaluations: Mapping[str, Any] | None = None
 ) -> Iterator[dict[str, float]]:
-    """Yield the rows of `write_step_metrics`, each a dict from a name to a number."""
+    """Yield the rows of the file that `write_step_metrics` writes.
+
+    Each row is a dict from a name, such as "step" or "loss", to a number. There is one
+    row for each step, with the metrics of this step. The first row of each epoch also
+    has the evaluations. If there are evaluations, a last row has those after the last
+    step.
+    """
     values, evaluated = _checked(steps, evaluations)
     num_epochs, num_batches = next(iter(values.values())).shape
     for epoch in range(num_epochs + 1):

@@ -40,9 +40,9 @@ class Replicates(NamedTuple):
         trials are those on the original reporting seeds. The dots stand for the shape
         of the estimates, which is () for a single estimate.
       reporting: Estimate for each resample of the reporting seeds, minus the estimate
-        on the original reporting seeds, shape (..., resamples). In both estimates, the
-        cost of a rule is averaged over all trials that were chosen for the field
-        `choice`.
+        on the original reporting seeds, shape (..., resamples). In the two estimates of
+        this difference, the cost of a rule is averaged over all trials that were chosen
+        for the field `choice`.
       freedom: Degrees of freedom of the variance of `choice` over its resamples, shape
         (...).
     """
@@ -59,7 +59,7 @@ def replicate(
 
     A trial is a choice of hyper-parameters. For each rule, one trial is chosen on the
     tuning seeds, and the cost of this trial is reported on the reporting seeds. ERT is
-    the expected running time to the target of the chosen trial.
+    the expected running time until the chosen trial reaches the target.
 
     Seeds are drawn with replacement. The two rules get the same seeds, because their
     runs are paired. From m tuning seeds, m - 1 are drawn, because with m draws the
@@ -75,11 +75,11 @@ def replicate(
       resamples: Number of replicates.
       seed: Seed of the resampling.
     Returns:
-      The pair (replicates of log(ERT(mine) / ERT(other)), replicates of the share of
-      seeds on which mine is cheaper). In both, the fields `choice` and `reporting` have
-      the shape (resamples,). The field `freedom` is the same number in both, between m
-      - 1 and 2 (m - 1). It is m - 1 if only one of the two rules chooses different
-      trials in different replicates.
+      Two `Replicates`: those of log(ERT(mine) / ERT(other)), and those of the share of
+      seeds on which mine is cheaper. In both, the fields `choice` and `reporting` have
+      the shape (resamples,). The field `freedom` (degrees of freedom) is the same
+      number in both, between m - 1 and 2 (m - 1). This number is m - 1 if only one of
+      the two rules chooses different trials in different replicates.
     References:
       Rao & Wu, Resampling inference with complex survey data, JASA 83, 1988: m - 1
       draws.
@@ -112,8 +112,8 @@ def choice_weights(
     A subset has k of the t trials. Trial 0, the rule's defaults, is in every subset.
     The trial with the lowest mean in the subset is chosen.
 
-    Sort the other trials by their mean, the lowest first, and number them i = 1, ..., t
-    - 1 in this order. If trial i has a lower mean than trial 0, trial i is chosen in
+    Sort the other trials by their mean, the lowest first, and number them 1, ...,
+    t - 1 in this order. If trial i has a lower mean than trial 0, trial i is chosen in
     every subset that contains trial i and none of the trials 1, ..., i - 1. These
     subsets are a share C(t - 1 - i, k - 2) / C(t - 1, k - 1) of all subsets, where C is
     the binomial coefficient. In all other subsets, and for k = 1, trial 0 is chosen.
@@ -145,13 +145,14 @@ def choice_weights(
 
 @functools.cache
 def rank_chances(points: int, trials: int) -> Float[np.ndarray, " points"]:
-    """Return the chance of each trial to be the best of k - 1 randomly drawn trials.
+    """Return the chance of each trial to be the best of some randomly drawn trials.
 
     A trial is a choice of hyper-parameters. Here the trials other than the rule's
     defaults are numbered i = 1, ..., `points`, the best first. Of these trials, k - 1
-    are drawn at random without replacement. Trial i is the best one drawn if trial i is
-    drawn and none of the trials 1, ..., i - 1 is drawn. The chance of this is C(points
-    - i, k - 2) / C(points, k - 1), where C is the binomial coefficient.
+    are drawn at random without replacement, where k is the argument `trials`. Trial i
+    is the best one drawn if trial i is drawn and none of the trials 1, ..., i - 1 is
+    drawn. The chance of this is C(points - i, k - 2) / C(points, k - 1), where C is the
+    binomial coefficient.
 
     Args:
       points: Number of trials other than the defaults.
@@ -337,8 +338,9 @@ def _log_variance(costs: np.ndarray) -> float:
 class Variance(NamedTuple):
     """Variance that an estimate has if the study is repeated with other seeds.
 
-    A trial is a choice of hyper-parameters. If the estimate is infinite for some
-    resampled seeds, both variances are unknown. Both are then inf.
+    The variance has two parts, `choice` and `reporting`. If the estimate is infinite
+    for some resampled seeds, both parts are unknown, and both are set to inf. A trial
+    is a choice of hyper-parameters.
 
     Attributes:
       choice: Variance that comes from the choice of trials.
@@ -409,20 +411,20 @@ def log_interval(
 ) -> tuple[float, float]:
     """Return the confidence interval of a log ratio from its bootstrap replicates.
 
-    The log ratio is that of the costs of two rules to a target. If the estimate and all
-    replicates are finite, the result is the t interval estimate ± t sqrt(V).
-    `variance_of` gives the variance V and its degrees of freedom, and t is the (1 +
-    level) / 2 quantile of Student's t distribution with these degrees of freedom.
+    The ratio is the cost with which one rule reaches a target, divided by the cost of
+    another rule. If the estimate and all replicates are finite, the result is the t
+    interval estimate ± t sqrt(V). `variance_of` gives the variance V and its degrees of
+    freedom, and t is the (1 + level) / 2 quantile of Student's t distribution with
+    these degrees of freedom.
 
     A replicate is infinite if only one of the two rules reached the target in this
     replicate. If a replicate or the estimate is infinite, the result is an expanded
-    percentile interval. Its ends are percentiles of the sums of the fields `choice` and
-    `reporting` of `replicates`, and may be infinite. Such a sum varies with the trials
-    that were chosen and with the reporting seeds, as the log ratio does. Each tail of
-    the interval has the probability Φ(-t' sqrt(n / (n - 1))). Here Φ is the normal
-    distribution function, and t' is the (1 + level) / 2 quantile of Student's t
-    distribution with n
-    - 1 degrees of freedom.
+    percentile interval. Its ends are percentiles of the sums choice + reporting of the
+    two fields of `replicates`. The ends may be infinite. Such a sum varies with the
+    trials that were chosen and with the reporting seeds, as the log ratio does. Each
+    tail of the interval has the probability Φ(-t' sqrt(n / (n - 1))). Here Φ is the
+    normal distribution function, and t' is the (1 + level) / 2 quantile of Student's t
+    distribution with n - 1 degrees of freedom.
 
     Args:
       estimate: Log ratio on the seeds of the study. If it is NaN, the interval is
@@ -476,8 +478,8 @@ def share_interval(
 
     Args:
       estimate: Share p on the seeds of the study, from 0 to 1.
-      replicates: Replicates of the share: `choice` and `reporting` of shape
-        (resamples,).
+      replicates: Replicates of the share, from resampled tuning seeds (`choice`) and
+        from resampled reporting seeds (`reporting`), each of shape (resamples,).
       seeds: Number n of reporting seeds.
       level: Coverage of the interval.
     Returns:
@@ -513,7 +515,7 @@ def wilson_interval(
     Returns:
       The pair (low, high), within [0, 1].
     Raises:
-      ValueError, TypeError: A number is out of its range, or is not a number.
+      ValueError, TypeError: An argument is out of its range, or is not a number.
     Example:
       >>> low, high = wilson_interval(0.5, 0.0125, 19.0, 20, 0.95)
       >>> print(round(low, 3), round(high, 3))

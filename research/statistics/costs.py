@@ -278,13 +278,13 @@ def digits_gained(
     passes: Float[np.ndarray, " evaluations"],
     gaps: Float[np.ndarray, "*runs evaluations"],
 ) -> Float[np.ndarray, "*runs"]:
-    """Return the mean over the passes of log10((f - f*) / (f_0 - f*)), lower is better.
+    """Return the mean of log10((f - f*) / (f_0 - f*)) over the passes of each run.
 
     Here f_0 is the initial value of the objective f, and f* is its minimum. The result
     with the opposite sign is the number of decimal digits that a run gained, averaged
-    over the passes. The result is low if the gap f - f* falls early and ends low. No
-    target is needed. A gap below 1e-12 times the initial gap counts as 1e-12 times the
-    initial gap.
+    over the passes. The result is low, which is good, if the gap f - f* falls early and
+    ends low. No target is needed. A gap below 1e-12 times the initial gap counts as
+    1e-12 times the initial gap.
 
     Args:
       passes: Passes at each evaluation, shape (k,), ascending.

@@ -111,8 +111,9 @@ def difference(
         sets of this number of trials that contain the defaults are then considered. The
         rule chooses one trial from each set. The cost of the rule is the mean number of
         passes divided by the mean share of runs that reach the target. These two means
-        are over the trials chosen from the sets. `ratio` compares these costs, and
-        `win` is averaged over the sets. Each bootstrap replicate draws one set at
+        are over the trials chosen from the sets. The field `ratio` compares these
+        costs. The field `win`, the probability that my rule costs less on the same
+        seed, is averaged over the sets. Each bootstrap replicate draws one set at
         random.
       level: Coverage of the intervals.
       comparisons: Number of comparisons that are made together. Each interval has the

@@ -73,8 +73,8 @@ def checked(scores: Scores, name: str = "scores") -> Scores:
       TypeError: `scores` does not have the fields of `Scores`, or a field is not of
         numbers.
       ValueError: There are fewer than two tuning or reporting seeds, `tuning` and
-        `costs` have different numbers of trials, or a number is not a valid score or
-        cost.
+        `costs` have different numbers of trials, a score is not finite, a cost is
+        negative or NaN, or the budget is not positive and finite.
     Example:
       >>> checked(Scores(np.ones((1, 3)), np.ones((1, 2)), 4)).budget
       4.0

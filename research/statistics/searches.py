@@ -216,7 +216,9 @@ def searched_cost(
     resolution: float = RESOLUTION,
     factor: float = DISAGREEMENT,
 ) -> SearchedCost:
-    """Return the cost of a rule on a workload, and whether its searches disagree.
+    """Return the cost of one rule on one workload, and whether the searches disagree.
+
+    Each search chooses hyper-parameters independently of the other searches.
 
     Args:
       logs: Log cost of the hyper-parameters that each of J searches chose, on each of n
@@ -224,9 +226,10 @@ def searched_cost(
       level: Coverage of the interval.
       resolution: Smallest half width of the interval of the log cost. The default is
         log 1.02.
-      factor: Smallest `spread` at which the field `disagree` may be True.
+      factor: Smallest value of the field `spread` at which the field `disagree` may be
+        True. `spread` is the largest cost of a search divided by the smallest.
     Returns:
-      The cost.
+      The `SearchedCost`: the cost with its interval, `spread` and `disagree`.
     Raises:
       ValueError, TypeError: There are fewer than two seeds, a log cost is not between
         -700 and 700, or `level` is not between 0 and 1.
@@ -276,9 +279,9 @@ def best_of_trials(
     The band is a percentile interval over replicates. Each replicate draws the trials
     of each search with replacement, except the defaults, and gives the seeds of each
     half random weights (Bayesian bootstrap). Therefore the band includes the variation
-    between trials. With four seeds or more, it also includes the variation between
-    seeds. The trials of a search are points of a Sobol sequence, which are spread more
-    evenly than random points. The band is therefore slightly too wide.
+    between trials. With at least two seeds in each half, it also includes the variation
+    between seeds. The trials of a search are points of a Sobol sequence, which are
+    spread more evenly than random points. The band is therefore slightly too wide.
 
     In the example, both searches have the same trials, so the pool has the costs 3, 6,
     3 and 6. For k = 3, one of the six sets has only 9, 6 and 6. The last cost is

@@ -90,7 +90,8 @@ def measure(
         (rounded down, at least 1). Pass False if other work runs at the same time, and
         call `time_alone` later.
     Returns:
-      The measurement.
+      A `Measured`: the chosen rate, the runs on the reporting seeds, and their gaps
+      f - f*.
     Raises:
       ValueError, TypeError: The workload has no known optimum, a seed is both a
         reporting and a tuning seed, there is no seed, or another argument is not valid.

@@ -96,8 +96,8 @@ def theory_regimes(batch_size: int) -> tuple[Regime, ...]:
 def practice_regimes(batch_size: int) -> tuple[Regime, ...]:
     """Return three regimes used in practice: the data are shuffled in every epoch.
 
-    They are the full batch, which needs no shuffling, mini-batches of `batch_size`
-    examples, and single examples. The learning rate is constant.
+    The regimes are the full batch, mini-batches of `batch_size` examples, and single
+    examples. The full batch needs no shuffling. The learning rate is constant.
 
     Example:
       >>> [regime.name for regime in practice_regimes(32)]

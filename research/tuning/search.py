@@ -38,7 +38,7 @@ PATIENCE = 2  # The search ends after so many unsuccessful rounds in sequence.
 
 
 class Runs(NamedTuple):
-    """Runs that a search asks for.
+    """Training runs whose scores a search of hyper-parameters needs next.
 
     Attributes:
       values: Dict from the name of each hyper-parameter to its value in each run, shape
@@ -109,8 +109,8 @@ def search(
     4. Choice: the best four points run on all seeds. The point with the lowest mean
        score is chosen.
 
-    A new point may lie outside a range with a log or one_minus scale (logarithmic in 1
-    - value), by up to a third of the width of the range on this scale. The chosen point
+    If the scale of a range is log x or log(1 - x), a new point may lie outside the
+    range, by up to a third of the width of the range on this scale. The chosen point
     may therefore lie outside the given space.
 
     Args:
@@ -204,11 +204,15 @@ def search_all(
 
 
 def most_runs(budget: int, seeds: int) -> int:
-    """Return the largest total number of runs for which one `search` may ask.
+    """Return the largest number of runs that one `search` may need in total.
+
+    A run is one training with one choice of hyper-parameters (a point) and one seed.
+    The second search in the example needs 32 · 4 runs for the screening, 8 · 6 for the
+    race, at most 4 (8 · 4 + 4 · 6) for the refinement, and at most 4 · 20 for the
+    choice. `search` describes these four stages.
 
     Args:
-      budget: Number of points of the screening (see `search`); 1 for a space without
-        ranges.
+      budget: Number of points of the screening. It is 1 for a space without ranges.
       seeds: Number of seeds of the search.
     Example:
       >>> most_runs(1, 30), most_runs(32, 30)

@@ -185,8 +185,9 @@ def edges(
       outer: Share of the width of a range, on its scale, that counts as an edge at each
         end.
     Returns:
-      Pairs (name, "low" or "high"), in the order of the space. The low end 0 of a
-      one_minus range is not an edge, because smaller values are not allowed.
+      Pairs (name, "low" or "high"), in the order of the space. On the
+      scale "one_minus", a low end of 0 is not an edge, because smaller values are not
+      allowed.
     Example:
       >>> momentum = Range(0.0, 0.99, "one_minus")
       >>> space = {"learning_rate": Range(0.01, 1.0), "momentum": momentum}
@@ -219,9 +220,10 @@ def widen(
     Returns:
       Two spaces. In the first one, the range has the new end. In the second one, the
       range is only the part that was added. All other ranges are unchanged. If the
-      range cannot grow, the result is (unchanged space, None). A linear range never
-      grows. A one_minus range does not grow below 0 or above 1 - 1e-6, and a log range
-      does not grow to 0 or infinity.
+      range cannot grow, the result is (unchanged space, None). A range with the scale
+      "linear" never grows. A range with the scale "one_minus" does not grow below 0 or
+      above 1 - 1e-6, and a range with the scale "log" does not grow to 0 or infinity.
+      `Range` defines the scales.
     Raises:
       ValueError: `name` is not in the space, or `side` is neither "low" nor "high".
     Example:
@@ -313,13 +315,14 @@ def from_unit(
 def unit_limits(
     space: Space,
 ) -> tuple[Float[np.ndarray, " dimensions"], Float[np.ndarray, " dimensions"]]:
-    """Return the lowest and highest position in each range that a search may try.
+    """Return the lowest and the highest position that a search may try in each range.
 
     A position says where a value lies in its range: 0 is the low end, 1 the high end,
-    and in between it is measured on the scale of the range. The limits of a log or
-    one_minus range lie a third of its width outside the range, but not beyond the end
-    at which `widen` stops. The limits of a linear range are 0 and 1. In the example,
-    the momentum cannot be negative, so its lower limit is the position 0.
+    and in between the position is measured on the scale of the range. A one_minus range
+    is logarithmic in 1 - value. The limits of a log or one_minus range lie a third of
+    the width outside the range, but not beyond the values at which `widen` stops. The
+    limits of a linear range are 0 and 1. In the example, the momentum cannot be
+    negative, so its lower limit is the position 0.
 
     Example:
       >>> space = {"rate": Range(0.01, 10.0), "momentum": Range(0.0, 0.9, "one_minus")}

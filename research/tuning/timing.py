@@ -117,9 +117,10 @@ def compile_alone(
       make_rule: Function that makes the rule from the hyperparameters.
       sampler: Sampler for the training data of the workload.
       hyperparameters: Arguments of `make_rule`, by name; finite numbers.
-      num_epochs: Number of epochs of one call.
+      num_epochs: Number of epochs of the training.
     Returns:
-      The compiled training. Its method `time` times it.
+      The compiled training. Its method `time` runs the training several times, and
+      returns the times.
     Raises:
       ValueError, TypeError: An argument is not valid.
     Example:

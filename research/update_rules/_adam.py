@@ -312,10 +312,10 @@ def adamax(
 ) -> optax.GradientTransformation:
     """Divide an average of gradients by a decaying maximum of their sizes.
 
-    n_t = max(β2 n_(t-1), |g_t| + ε),
-    u_t = -η_t m̂_t / n_t, from n_0 = 0. m̂_t is the average of the gradients g_t with
-    bias correction, as in `adam`. u_t is the update and η_t the learning rate at step
-    t.
+    n_t = max(β2 n_(t-1), |g_t| + ε), with n_0 = 0,
+    u_t = -η_t m̂_t / n_t.
+    m̂_t is the average of the gradients g_t with bias correction, as in `adam`. u_t is
+    the update and η_t the learning rate at step t.
 
     optax.adamax and, for real params, torch.optim.Adamax are the same. torch treats the
     real and the imaginary part of a complex entry as two entries. The paper has no ε.

@@ -252,8 +252,8 @@ def yogi(
 
     After a large gradient v_t falls slowly, because a later step reduces v_t by at most
     (1 - β2) g_t². The paper corrects neither m_t nor v_t. To follow the paper, set
-    bias_correction=False. optax.yogi starts both m and v from 1e-6. Here only v starts
-    from 1e-6, and m from 0. To follow optax, set initial_mu=1e-6. Params whose
+    bias_correction=False. optax.yogi starts both m and v from 1e-6. Here v starts from
+    1e-6, and m starts from 0. To follow optax, set initial_mu=1e-6. Params whose
     gradients are 0 then still move down: by 3e-4 η at the first step, and by more than
     0.001 η in ten steps.
 

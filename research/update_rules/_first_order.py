@@ -331,8 +331,8 @@ def sign_descent(
 ) -> optax.GradientTransformation:
     """Move each coordinate by the rate, against the sign of its gradient.
 
-    u_t = -η_t sign(g_t), which is 0 where the gradient g_t is 0. u_t is the update and
-    η_t the learning rate at step t.
+    u_t = -η_t sign(g_t), which is 0 or -0 where the gradient g_t is 0. u_t is the
+    update and η_t the learning rate at step t.
 
     Steepest descent in the maximum norm has the same direction, but its steps have the
     additional factor |g|_1, the sum of the absolute values of g. optax.sign_sgd is the

@@ -158,8 +158,8 @@ def by_group(
     the norm of all leaves, chain `clip_by_global_norm` before this rule.
 
     Args:
-      rules: Mapping from the label of a group, a str, to its rule. A rule whose label
-        no leaf has is never called.
+      rules: Mapping from the label of a group, a str, to its rule. If no leaf has the
+        label of a rule, this rule is never called.
       labels: Pytree of labels that is a prefix of the params, or a function from the
         params to such a pytree.
     Returns:

@@ -1006,7 +1006,7 @@ class PsgdDraws(NamedTuple):
 
 
 def psgd_draws(key: Key, count: Integer, params: Params) -> PsgdDraws:
-    """Return the random numbers of a step of `psgd_kron`.
+    """Return the random numbers of a step of `psgd_kron`: a uniform number and noise.
 
     The key of the step is fold_in(key, count). The uniform number is drawn with
     fold_in(key of the step, 0). The noise of leaf i, counted from 1 in the order of
@@ -1072,7 +1072,8 @@ def psgd_kron(
     The function clip has two parts. First, the products Q_Lᵀ Q_L M_t Q_Rᵀ Q_R of all
     leaves are multiplied by the same factor, so that their norm over all leaves is at
     most √N, where N is the number of parameters in all leaves. Then each entry is
-    limited to [-1, 1].
+    limited to [-1, 1]. In the example, the factors are I, √N is 2 and the norm is about
+    8. So the entries 0.5 and 8 are first divided by about 4, and then 8 / 4 becomes 1.
 
     A leaf with more axes has a factor for each axis. A factor is a diagonal matrix for
     vectors and scalars, for axes of length 1, and for axes longer than max_size. For

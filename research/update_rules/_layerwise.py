@@ -325,11 +325,11 @@ def muon(
     and the scale s = √max(1, n / m). X_t is the matrix, G_t its gradient and U_t its
     update, of shape (m, n) for m inputs and n outputs. η_t is the learning rate, λ is
     weight_decay, β is beta, and M_t is the momentum, from M_0 = 0. The function O is
-    defined in the next paragraph. With nesterov=False, O is applied to M_t instead. If
-    consistent_rms is a number r, then s = r √max(m, n), and the root mean square of s
-    times the value of O is about r for every shape. With r = 0.2 this root mean square
-    is about that of Adam's step, so the learning rate and the weight decay of AdamW can
-    be used.
+    defined in the next paragraph. With nesterov=False, O is applied to M_t in place of
+    β M_t + (1 - β) G_t. If consistent_rms is a number r, then s = r √max(m, n), and the
+    root mean square of s times the value of O is about r for every shape. With r = 0.2,
+    this root mean square is about as large as that of Adam's step, so the learning rate
+    and the weight decay of AdamW can be used.
 
     O(A) keeps the singular vectors of A and brings its singular values close to 1. Its
     computation starts from Y = A / (|A| + ε), where |A| is the Frobenius norm, and
@@ -340,12 +340,13 @@ def muon(
     takes more iterations. If the coefficients differ between iterations, fewer
     iterations are needed. The coefficients of the Polar Express
     (ns_coeffs="polar_express") map singular values of at least 0.01 |A| to values
-    between 0.87 and 1.13 in five iterations, and to 1 within 0.003 in six.
+    between 0.87 and 1.13 in five iterations. In six iterations, the values differ from
+    1 by at most 0.003.
 
     The rule is the same as the reference implementation, except that the reference
     rounds to bfloat16 inside O, as torch.optim.Muon does. This rule keeps the leaf's
     dtype. For kernels of convolutions, the reference computes s from the height and the
-    width of the kernel, and so s is 1 for a square kernel. torch divides by max(|A|,
+    width of the kernel, and so s is 1 for a square kernel. torch divides A by max(|A|,
     ε). torch's adjust_lr_fn="match_rms_adamw" is consistent_rms=0.2. optax.contrib.muon
     differs in four ways. First, optax divides M_t by 1 - β^(t+1) and G_t by 1 - β^t
     before the look-ahead (bias_correction=True). With β = 0.95, the weight of the first
@@ -705,9 +706,9 @@ def normuon(
       learning_rate, beta, nesterov, eps, weight_decay, ns_steps, ns_coeffs, matrices,
         inner: As in `muon`.
       beta2: Decay rate β2 in [0, 1); may be traced.
-      consistent_rms: Root mean square c of s P_t, which is the step without weight
-        decay, divided by the rate. At least 0; may be traced. None keeps the norm of
-        Muon's step.
+      consistent_rms: Root mean square c of s P_t, at least 0; may be traced. s P_t is
+        the step without its sign, without the factor η_t and without weight decay. None
+        keeps the norm of Muon's step.
     Returns:
       The rule; its update needs params.
     Raises:

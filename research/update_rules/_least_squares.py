@@ -256,10 +256,11 @@ def levenberg_marquardt(
 
     A trial is a step h that is computed, and then accepted or rejected. Let F = ½ |r|².
     The ratio ρ = (F(x) - F(x + h)) / (½ |J h|² + μ |D h|²) compares the decrease of F
-    with the decrease that the linearised residuals predict. x moves if ρ > 1e-4. The
-    first radius is Δ_0 = η |D x_0|, or η if x_0 = 0. The next radius is |D h| / 10 if ρ
-    < 1/4. It is 2 |D h| if ρ >= 3/4, or if ρ >= 1/4 and μ = 0. Otherwise it is |D h_0|
-    after the first step, and does not change after later steps.
+    with the decrease that the linearised residuals predict. The state stores ρ as
+    `gain`. x moves if ρ > 1e-4. The first radius is Δ_0 = η |D x_0|, or η if x_0 = 0.
+    The next radius is |D h| / 10 if ρ < 1/4. It is 2 |D h| if ρ >= 3/4, or if ρ >= 1/4
+    and μ = 0. In all other cases, the first trial sets the radius to |D h_0|, and later
+    trials do not change the radius.
 
     If the residuals stay large, JᵀJ lacks the second derivatives Σ r_i ∇²r_i of F, and
     the rule described so far would take many small steps. Each trial therefore compares

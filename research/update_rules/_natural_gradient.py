@@ -56,14 +56,14 @@ def natural_gradient(
 ) -> optax.GradientTransformationExtraArgs:
     """Step along the negative gradient in the metric of the Fisher matrix.
 
-    u_t = -η_t (F(x_t) + λ I)⁻¹ g_t, where x_t are the params, g_t is the gradient, η_t
-    the learning rate, λ is damping and F is the Fisher matrix. For one input, let p be
-    the model's distribution of the target y, with y drawn from p. The Fisher matrix of
-    this input is the covariance of the gradient of log p(y) with respect to the params,
-    and F is the mean over the inputs. For a small step h, ½ hᵀ F h is approximately the
-    mean Kullback-Leibler divergence between p before and after the step. With λ = 0, a
-    step changes p in the same way for every smooth invertible parametrisation of the
-    model, to first order in η.
+    u_t = -η_t (F(x_t) + λ I)⁻¹ g_t, where u_t is the update, x_t are the params, g_t is
+    the gradient, η_t is the learning rate, λ is damping and F is the Fisher matrix. For
+    one input, let p be the model's distribution of the target y, with y drawn from p.
+    The Fisher matrix of this input is the covariance of the gradient of log p(y) with
+    respect to the params, and F is the mean over the inputs. For a small step h, ½ hᵀ F
+    h is approximately the mean Kullback-Leibler divergence between p before and after
+    the step. With λ = 0, a step changes p in the same way for every smooth invertible
+    parametrisation of the model, to first order in η.
 
     `canonical_fisher` computes F for models whose outputs are the logits of a logistic
     function or of a softmax. If these logits are linear in the params, as in logistic
@@ -84,8 +84,9 @@ def natural_gradient(
         schedule (number of earlier steps -> η).
       fisher_fn: Function (params, indices=None) -> F, shape (n, n), with the params in
         the order of `jax.flatten_util.ravel_pytree`. `indices` are the examples of the
-        mini-batch. A fisher_fn that is passed to update takes precedence over this
-        one. If neither is given, F is the Hessian of value_fn.
+        mini-batch, which are passed if update receives them. A fisher_fn that is passed
+        to update takes precedence over this one. If neither is given, F is the Hessian
+        of value_fn.
       damping: Damping λ, at least 0; may be traced.
       singular: What to do if F + λ I is singular up to rounding errors, as for softmax
         without a penalty. "drop" leaves out the directions whose eigenvalue is zero or

@@ -102,7 +102,7 @@ def newton(
 
     Use it for up to a few hundred params if the objective is smooth and the gradient
     exact, as in logistic regression. On mini-batches, the Hessian is as noisy as the
-    gradient, and the rule steps towards the minimum of the loss on this batch.
+    gradient, and each step goes towards the minimum of the loss on the current batch.
 
     Args:
       learning_rate: First step size η to try. A number of at least 0, a traced scalar,
@@ -267,7 +267,8 @@ def trust_region_newton(
     Use it if Newton with backtracking fails: at saddle points, in narrow curved
     valleys, and for singular Hessians. Each step costs one eigen-decomposition, which
     takes about n³ operations for n params. A rejected step does not move the params.
-    The field `gain` of the state contains ρ_t.
+    The field `gain` of the state contains ρ_t, and the field `learning_rate` contains
+    the radius of the next step.
 
     Args:
       learning_rate: First radius Δ_0, positive; may be traced.

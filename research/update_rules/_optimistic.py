@@ -48,11 +48,11 @@ def optimistic_gradient_descent(
     alpha: Scalar = 1.0,
     beta: Scalar = 1.0,
 ) -> optax.GradientTransformation:
-    """Step along the gradient and its last change.
+    """Step against the gradient and its last change.
 
     u_t = -η_t (α g_t + β (g_t - g_(t-1))), with g_0 = g_1. Here g_t is the gradient,
     u_t the update and η_t the learning rate at step t. The paper has α = β = 1. With
-    these values, the rule steps along g_t + (g_t - g_(t-1)), a guess of the next
+    these values, the rule steps against g_t + (g_t - g_(t-1)), a guess of the next
     gradient. optax.optimistic_gradient_descent is the same. torch does not have the
     rule.
 

@@ -206,7 +206,7 @@ def prodigy(
     s_(t+1) = β3 s_t + η_t d_t² g_t,
     d_(t+1) = max(d_t, κ r_(t+1) / |s_(t+1)|_1),
     u_t = -η_t d_t (m_(t+1) / (√v_(t+1) + d_(t+1) ε) + λ x_t).
-    As long as all gradients are 0, d_t does not change.
+    As long as all gradients or all rates are 0, d_t does not change.
 
     With the defaults, the rule is the same as the authors' code. The paper multiplies ε
     by d_t instead of d_(t+1) (eps_by_next_distance=False). optax.contrib.prodigy
@@ -215,9 +215,9 @@ def prodigy(
     default β1 and β2, each entry of the first step with a nonzero gradient has a size
     of about 3.2 d_0 η_0, because (1 - β1) / √(1 - β2) is 3.2. If all gradients or all
     rates so far are 0, optax (up to 0.2.8) divides 0 by 0, and its params become NaN.
-    The authors' code does not count the steps in which all gradients or all rates so
-    far are 0, nor later steps with the rate 0. Here, all steps count. optax has other
-    names for some arguments: betas is (b1, b2), estim_lr0 is initial_distance and
+    The authors' code begins to count at the first step with a nonzero gradient and a
+    nonzero rate, and then skips steps with the rate 0. Here, all steps count. optax has
+    other names for some arguments: betas is (b1, b2), estim_lr0 is initial_distance and
     estim_lr_coef is distance_factor. torch does not have the rule.
 
     Use it instead of tuning Adam's rate, with a schedule for η that ends at 0. To scale

@@ -39,10 +39,10 @@ def descend(learning_rate: Scalar | Schedule) -> optax.GradientTransformation:
 
     d_t are the incoming updates, u_t are the returned updates, and η_t is the learning
     rate at step t. Most rules of this library end with this transformation. The rate is
-    rounded to each leaf's dtype before the multiplication, whether it is a float or
-    traced. Bfloat16 leaves therefore stay bfloat16, and a traced rate gives the same
-    bits as a float. optax.scale_by_learning_rate rounds the rate only if it comes from
-    a schedule.
+    rounded to each leaf's dtype before the multiplication, both for a float and for a
+    traced rate. Bfloat16 leaves therefore stay bfloat16, and a traced rate gives the
+    same bits as a float. optax.scale_by_learning_rate rounds the rate only if it comes
+    from a schedule.
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
@@ -148,7 +148,7 @@ def add_decayed_weights(
     coupled: λ x_t is part of the gradient that the rule gets, as with torch's
     `weight_decay` in SGD and Adam. If this transformation stands after the
     transformation that computes the direction of an adaptive rule, and before
-    `descend`, as in `adamw`, the decay is decoupled.
+    `descend`, which multiplies by -η, the decay is decoupled, as in `adamw`.
     optax.add_decayed_weights is the same, and also accepts a schedule for λ.
 
     With cautious=True, an entry decays only if d_t x_t >= 0. The decay then never works

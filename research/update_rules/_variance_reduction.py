@@ -179,8 +179,9 @@ def saga(
     scikit-learn's solver "saga" starts from an empty table instead, and divides by the
     number of examples seen so far. optax and torch do not have this rule.
 
-    Use it instead of SVRG if n copies of the params fit in memory. SAGA has no period.
-    After the first step, SAGA needs no gradients over all examples.
+    Use it instead of SVRG if n copies of the params fit in memory. SVRG computes the
+    gradient over all examples once in each period. SAGA has no period, and needs no
+    gradients over all examples after the first step.
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a

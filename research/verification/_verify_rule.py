@@ -111,9 +111,9 @@ def verify_rule(
         and returns a gradient transformation. The rule may also be the name of a rule
         of this library, a dotted name such as "optax.adam", or a Formula. It may also
         be a subclass of `torch.optim.Optimizer`, or the dotted name of such a class,
-        such as "torch.optim.Adam". A class of PyTorch gets its arguments under its own
-        names: learning_rate as lr, and b1 and b2 as betas. Arguments that the class
-        does not take are left out.
+        such as "torch.optim.Adam". For a class of PyTorch, the
+        argument learning_rate is passed as lr, and b1 and b2 are passed as betas.
+        Arguments that the class does not take are left out.
       reference: As for `rule`, but the name of a rule of this library stands for the
         formula in the rule's paper, computed with fifty digits. The reference may also
         be a dict from problem names to recorded trajectories, such as
@@ -132,7 +132,7 @@ def verify_rule(
         machine epsilon of `dtype`, or more for a reference whose rounding errors are
         known to be larger.
       on_progress: Function called with (done, total, message) before each problem, and
-        before each mistake that is tried.
+        before each mistake that is tried. None means that no function is called.
       **arguments: Further arguments for the constructors and the formula.
     Returns:
       The Verification. Print it for a summary.

@@ -63,7 +63,8 @@ def adadelta(
     The step is -g RMS[Δx] / RMS[g]. Here g is the gradient, and Δx are the earlier
     steps. RMS[a] = √(E[a²] + ε) is equation (9), where E[a²] is a moving average of a²
     with the decay rate `rho`. The step is then multiplied by `learning_rate`, but
-    E[Δx²] averages the steps without this factor. The paper has no learning rate.
+    E[Δx²] is the average of the squared steps without this factor. The paper has no
+    learning rate.
     """
     of_g = of_dx = zeros_like(x)
     while True:
@@ -157,11 +158,11 @@ def optax_madgrad(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.madgrad, called with x_t - x_0 in place of the params x_t.
 
-    optax stores x_0 and subtracts x_0 from the params. If x_0 is large, small updates
-    lose digits in this difference. Here optax gets x_t - x_0, so the x_0 that optax
-    stores is 0. Only the weight decay gets x_t. optax computes √t in float32, so in
-    float64 the updates would have a relative error of about 1e-7. The rate is therefore
-    a schedule that replaces √t in float32 by √t in float64.
+    optax stores the initial params x_0 and subtracts x_0 from the params. If x_0 is
+    large, small updates lose digits in this difference. Here optax gets x_t - x_0, so
+    the x_0 that optax stores is 0. Only the weight decay gets x_t. optax computes √t in
+    float32, so in float64 the updates would have a relative error of about 1e-7. The
+    rate is therefore a schedule that replaces √t in float32 by √t in float64.
     """
 
     def rate(count: Any):

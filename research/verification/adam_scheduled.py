@@ -65,7 +65,8 @@ def nadamw(
 ) -> Iterator[Leaves]:
     """Yield the iterates of `nadam` with the decay of Loshchilov & Hutter (2019).
 
-    The momentum coefficient is the constant `b1`. With same_correction=True, the bias
+    Their weight decay is decoupled: it is added to the step, not to the gradient. The
+    momentum coefficient is the constant `b1`. With same_correction=True, the bias
     corrections of the momentum and of the gradient use the same step count, as in the
     AlgoPerf benchmark.
     """
@@ -97,10 +98,11 @@ def radam(
     ρ_t is the paper's estimate, in step t, of the number of gradients over which the
     second moment averages. If ρ_t is at least `threshold`, the first moment is divided
     by the root of the second moment, and multiplied by the paper's factor r_t.
-    Otherwise the first moment itself is the direction. In the paper, ρ_t must exceed 4.
-    The paper has no ε. With eps_before_correction=False, ε is added to the root of the
-    bias-corrected second moment, as in optax. With True, it is added to the root of the
-    uncorrected second moment, as in torch.
+    Otherwise the first moment itself is the direction. The paper has the condition
+    ρ_t > 4 in place of ρ_t >= threshold, and no ε. With eps_before_correction=False, ε
+    is added to the root of the bias-corrected second moment, as in optax. With
+    eps_before_correction=True, ε is added to the root of the uncorrected second moment,
+    as in torch.
     """
     m = v = zeros_like(x)
     most = 2 / (1 - b2) - 1

@@ -132,8 +132,8 @@ def adan(
     `b1`, `b2` and `b3` are 1 - β_1, 1 - β_2 and 1 - β_3, where β_k are the paper's
     constants. The averages start from 0 and are corrected for this start. With
     proximal=True, the new params are divided by 1 + η λ, as in the paper, where η is
-    the learning rate and λ the weight decay. With False, the old params are multiplied
-    by 1 - η λ.
+    the learning rate and λ the weight decay. With proximal=False, the old params are
+    multiplied by 1 - η λ.
     """
     m = v = n = zeros_like(x)
     before = None
@@ -168,8 +168,9 @@ def cautious_adamw(
     Entries of the step of Adam that do not have the sign of the gradient are set to 0,
     and the other entries are divided by the share of entries that are kept
     (`agreeing`). With plus_one=True, this share counts one more entry as kept, as in
-    the paper. The authors' code has False. With cautious_decay=True, an entry does not
-    decay if its decay and its step have opposite signs (Chen et al. 2025).
+    the paper. The authors' code is the case plus_one=False. With cautious_decay=True,
+    an entry does not decay if its decay and its step have opposite signs (Chen et al.
+    2025).
     """
     m = v = zeros_like(x)
     for t in count(1):
@@ -188,8 +189,9 @@ def cautious_adamw(
 def agreeing(d: Leaf, g: Leaf, plus_one: bool):
     """Return d with 0 where d g <= 0, divided by the share of entries that are kept.
 
-    d is a step and g the gradient, entry by entry. If k of n entries are kept, the
-    share is max(k / n, 0.001), or (k + 1) / n if plus_one is true.
+    d is a step, g is the gradient, and d g is their product, entry by entry. If k of n
+    entries are kept, the share is max(k / n, 0.001), or (k + 1) / n if plus_one is
+    true.
     """
     kept = np.array([not a * b <= 0 for a, b in zip(d.flat, g.flat, strict=True)], int)
     kept = kept.reshape(d.shape).astype(object)
@@ -210,12 +212,13 @@ def optax_acprop(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.acprop, or a corrected form of it that follows the paper.
 
-    optax computes the spread of the gradients around m_(t-1), and the paper around m_t.
-    Here g_t is a gradient, and m_t the moving average of the gradients with the decay
-    β1 (`b1`). Because g_t - m_t = β1 (g_t - m_(t-1)), the spread around m_t is β1 times
-    the spread around m_(t-1). With corrected=True, the rule therefore divides eps by
-    b1 and eps_root by b1², and, from the second step on, the updates by b1. The divisor
-    of the first step is 1 + eps.
+    g_t is the gradient, and m_t is the moving average of the gradients with the decay
+    β1 (`b1`). The rule divides by the spread of the gradients, the root of a moving
+    average of squared distances. optax takes the distances g_t - m_(t-1), and the paper
+    takes g_t - m_t. Because g_t - m_t = β1 (g_t - m_(t-1)), the spread in the paper is
+    β1 times the spread in optax. With corrected=True, the rule therefore divides eps by
+    b1 and eps_root by b1², and, from the second step on, the updates by b1. In the
+    first step, no spread is known, and the divisor is 1 + eps.
     """
     rule = optax.contrib.scale_by_acprop(b1, b2, eps, eps_root)
     if corrected:
@@ -246,7 +249,8 @@ def optax_yogi(
 ) -> optax.GradientTransformation:
     """Return optax's Yogi with another initial value of the first moment.
 
-    In optax the first moment starts at 1e-6, like the second moment.
+    The first moment starts at `initial_mu`. In optax itself, it starts at 1e-6, as the
+    second moment does.
     """
     rule = optax.scale_by_yogi(b1, b2, eps, eps_root)
 
@@ -271,12 +275,13 @@ def adahessian(
     hessian_power: float = 1.0,
     weight_decay: float = 0.0,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of algorithm 1 of Yao et al. (2021), without block averages.
+    """Yield the iterates of AdaHessian: algorithm 1 of Yao et al. (2021).
 
-    The rule is AdaHessian. `draws` has one list for each step. The list has one array
+    The paper also averages the estimated diagonal of the Hessian over blocks of params.
+    This function does not. `draws` has one list for each step. The list has one array
     for each leaf, with the shape of the leaf and entries that are randomly 1 or -1.
-    The step is divided by (√v̂)^k, where v̂ is the second moment and k is
-    `hessian_power`.
+    The average of the gradients is divided by (√v̂)^k + ε, where v̂ is the second
+    moment, k is `hessian_power` and ε is `eps`.
     """
     assert f.hessian is not None
     m = v = zeros_like(x)
@@ -292,7 +297,7 @@ def adahessian(
 
 
 def times(matrix: Any, z: Leaves) -> Leaves:
-    """Return a matrix times the vector of all entries, in the shapes of the leaves."""
+    """Return a matrix times the vector of all entries of z, as Leaves shaped like z."""
     entries = matrix * mpmath.matrix([e for a in z.arrays for e in a.flat])
     ends = np.cumsum([a.size for a in z.arrays])
     parts = np.split(np.array(list(entries), object), ends[:-1])

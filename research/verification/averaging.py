@@ -18,7 +18,7 @@ from research.verification.leaves import Leaves, zeros_like
 
 
 class Evaluated(Leaves):
-    """Iterates of a rule that reports other params than those it continues from.
+    """Iterate of a rule that reports other params than those it continues from.
 
     Args:
       iterate: Params from which the rule continues.
@@ -87,7 +87,8 @@ def exponential_averaging(
     Each item is an `Evaluated`: the iterate, with the average as its field
     `evaluation`. The average is that of Kingma & Ba (2015), section 7.2, with the decay
     rate `decay`. If `debias` is true, the average starts at 0 and is corrected for this
-    start. If `debias` is false, it starts at the initial point and is not corrected.
+    start. If `debias` is false, the average starts at the initial point and is not
+    corrected.
     """
     average = zeros_like(x) if debias else x
     for t in count(1):

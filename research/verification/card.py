@@ -27,14 +27,16 @@ class Card(NamedTuple):
     """How a rule is verified: the references, and the arguments to compare with.
 
     Attributes:
-      formula: The paper's formula in arithmetic of fifty digits, with known mistakes.
-        If there is no formula, a clause with the reason.
+      formula: The paper's formula in arithmetic of fifty digits, with the mistakes that
+        code of this rule often contains. If there is no formula, a clause with the
+        reason.
       optax: The constructor of the same rule in optax, or a function that builds the
         same rule from optax. If optax does not have the rule, a sentence with the
         reason.
       recorded: Recorded trajectories of other implementations. If there are none, a
         sentence with the reason.
-      arguments: Arguments other than the defaults, for a second comparison.
+      arguments: Arguments other than the defaults, for a second comparison. The first
+        comparison uses the defaults. If `arguments` is empty, there is no second one.
       optax_arguments: The arguments with which `optax` is called in the second
         comparison. None means that `optax` is called with `arguments`.
       unit_steps: Whether the length of a step is proportional to the learning rate and
@@ -61,10 +63,10 @@ class Card(NamedTuple):
 def rate_on(problem: Problem, card: Card | None) -> float:
     """Return the learning rate for a rule on a problem.
 
-    The result is the entry of `card.rates` for this problem. If there is none, it is
-    `problem.rate_of_unit_steps` if `card.unit_steps` is True, and `problem.rate`
-    otherwise. For a rule without a card, `card` is None, and the result is
-    `problem.rate`.
+    A card says how a rule is verified. If `card.rates` has an entry for the problem,
+    the result is this entry. Otherwise the result is `problem.rate_of_unit_steps` if
+    `card.unit_steps` is True, and `problem.rate` if it is False. If `card` is None, the
+    rule has no card, and the result is `problem.rate`.
     """
     if card is None:
         return problem.rate

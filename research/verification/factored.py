@@ -40,12 +40,12 @@ def adafactor(
 ) -> Iterator[Leaves]:
     """Yield the iterates of Adafactor: algorithms 4 and 5 of Shazeer & Stern (2018).
 
-    The paper has relative_step=True, which limits the rate to 1 / √t in step t, and
-    neither momentum nor weight decay. Leaves are factored if two axes have at least the
-    length `min_dim_size_to_factor`, where None means 128. A step whose root mean square
-    exceeds `clipping_threshold` is scaled down to it. With
-    multiply_by_parameter_scale=True, the step is multiplied by the root mean square of
-    the leaf, or by `min_scale` if this is larger.
+    The paper uses relative_step=True, no momentum and no weight decay. With
+    relative_step=True, the rate is at most 1 / √t in step t. Leaves are factored if two
+    axes have at least the length `min_dim_size_to_factor`, where None means 128. A step
+    whose root mean square exceeds `clipping_threshold` is scaled down to this value.
+    With multiply_by_parameter_scale=True, the step is multiplied by the root mean
+    square of the leaf, or by `min_scale` if this is larger.
 
     This function keeps the whole average of squares and factors it in each step. The
     result is the same as in the paper, because the mean of an average is the average of
@@ -70,10 +70,10 @@ def adafactor(
 
 
 def rank_one(v: Leaf, least: int):
-    """Return r cᵀ / mean(r) for the means r of the rows and c of the columns.
+    """Return r cᵀ / mean(r) for the means r of the rows of v and c of its columns.
 
-    Rows and columns are those of the two longest axes. If fewer than two axes have a
-    length of at least `least`, the array is returned unchanged.
+    The two longest axes of v are the axes of the rows and columns. If fewer than two
+    axes have a length of at least `least`, v is returned unchanged.
     """
     axes = np.argsort(v.shape, kind="stable")[-2:]
     if v.ndim < 2 or min(v.shape[k] for k in axes) < least:

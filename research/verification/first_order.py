@@ -132,9 +132,10 @@ def averaged(
 def signed_average(
     learning_rate: float, momentum: float = 0.9
 ) -> optax.GradientTransformation:
-    """Return the rule of optax.signum, made of parts that optax 0.2.6 already has.
+    """Return the rule of optax.signum, made of other parts of optax.
 
-    optax calls the momentum beta.
+    optax 0.2.6 has these parts, but not optax.signum. The argument `momentum` is the
+    argument `beta` of optax.signum.
     """
     return optax.chain(
         optax.ema(momentum, debias=False),

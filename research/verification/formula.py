@@ -12,7 +12,9 @@ Matrix = Any  # A matrix of mpmath.
 
 
 class Function(NamedTuple):
-    """A function that a formula minimises.
+    """An objective f, which the iterates of a `Formula` minimise.
+
+    A `Leaves` has the leaves of a pytree, as arrays of mpmath numbers.
 
     Attributes:
       gradient: Function Leaves -> Leaves.

@@ -33,12 +33,12 @@ def backtracking_descent(
     """Yield the iterates of backtracking along -g, from Armijo (1966).
 
     This is algorithm 3.1 of Nocedal & Wright, with the negative gradient -g as the
-    direction. The first step length that a search tries is `learning_rate`. If
-    `increase` is given and the last step length a is not 0, the search begins with the
-    smaller of `learning_rate` and increase · a. Each further step length is `shrink`
-    times the previous step length. A step length is accepted if f falls by at least the
-    share `sufficient_decrease` of the decrease along the tangent. `max_evaluations` is
-    the largest number of step lengths that a search tries.
+    direction. Each step searches a step length. The search first tries `learning_rate`.
+    If `increase` is given and the step before had a step length a that is not 0, the
+    search first tries the smaller of `learning_rate` and increase · a. Each further
+    trial is `shrink` times the trial before. A step length is accepted if f falls by at
+    least the share `sufficient_decrease` of the decrease along the tangent. A search
+    tries at most `max_evaluations` step lengths.
     """
     a = 0
     while True:
@@ -93,17 +93,18 @@ def nonlinear_conjugate_gradient(
 def flat(f: Function, x: Leaves, d: Leaves, first: Number):
     """Return the step length of `strong_wolfe` with the bound c2 = 0.1 on the slope.
 
-    The value 0.1 is usual for conjugate gradients.
+    The search demands that the absolute slope along d falls to at most c2 times its
+    value at x. The value 0.1 is usual for conjugate gradients.
     """
     return strong_wolfe(f, x, d, first, c2=0.1)
 
 
 def conjugacy(beta: str, g: Leaves, g_before: Any, d: Leaves):
-    """Return β, the factor of the last direction, by the formula that `beta` names.
+    """Return the factor β of the last direction, by the formula that `beta` names.
 
-    `nonlinear_conjugate_gradient` lists the names. g is the present gradient, g_before
-    the gradient one step earlier, and d the last direction. β is 0 if the formula
-    divides by zero.
+    The next direction is -g + β d, where g is the present gradient and d is the last
+    direction. g_before is the gradient one step earlier. β is 0 if the formula divides
+    by zero. `nonlinear_conjugate_gradient` lists the names of the formulas.
     """
     y = g - g_before
     above = dot(g, g) if beta in ("fletcher_reeves", "dai_yuan") else dot(g, y)

@@ -132,10 +132,10 @@ def kl_soap(
     """Yield the iterates of KL-SOAP, as the code of Lin et al. (2026) computes them.
 
     The code is optim/kl_opt.py of KL-Methods at commit 4cb97e0 with using_klsoap=True.
-    The first gradient sets the bases and makes no step. `shampoo_beta` is the decay of
-    the averages whose eigenvectors are the bases, and of the estimated eigenvalues.
-    None means `b2`. `first_eigenvalue` is the initial value of all estimated
-    eigenvalues.
+    KL-SOAP works in bases of eigenvectors of averages. The first gradient sets these
+    bases, and makes no step. `shampoo_beta` is the decay of these averages, and of the
+    estimated eigenvalues. None means `b2`. `first_eigenvalue` is the initial value of
+    all estimated eigenvalues.
     """
     beta = b2 if shampoo_beta is None else shampoo_beta
     m = v = zeros_like(x)
@@ -200,14 +200,14 @@ def only(axis: int, matrix: Square, ndim: int) -> list[Square | None]:
 
 
 def at_least(values: Leaf, c: int) -> Leaf:
-    """Return max(d, c^(-2)) for each entry d of values."""
+    """Return max(d, c^(-2)) for each of the eigenvalues d in `values`."""
     return np.array([max(d, mpmath.mpf(1) / c**2) for d in values], object)
 
 
 def products(g: Leaf, axis: int):
-    """Return G Gᵀ, where the rows of G are the slices of g along an axis.
+    """Return G Gᵀ, where row i of G has the entries of g with index i on one axis.
 
-    A scalar counts as a vector with one entry.
+    `axis` is the number of this axis. A scalar counts as a vector with one entry.
     """
     g = np.moveaxis(np.atleast_1d(g), axis, 0)
     g = g.reshape(len(g), g.size // max(len(g), 1))
@@ -227,9 +227,10 @@ def along_axes(a: Leaf, matrices: Iterable[Square | None]):
 
 
 def rotate(x: Leaves, bases: Bases):
-    """Return each leaf with each axis multiplied by the Qᵀ of this axis.
+    """Return leaves with each axis multiplied by the transpose of its matrix Q.
 
-    `bases` has a matrix Q for each axis of each leaf.
+    `bases` has a list for each leaf, with one matrix Q for each axis. A leaf whose list
+    is empty is unchanged.
     """
     return Leaves(
         along_axes(a, [q.T for q in of_leaf])
@@ -238,9 +239,10 @@ def rotate(x: Leaves, bases: Bases):
 
 
 def rotate_back(x: Leaves, bases: Bases):
-    """Return each leaf with each axis multiplied by the Q of this axis.
+    """Return leaves with each axis multiplied by its matrix Q.
 
-    `bases` has a matrix Q for each axis of each leaf.
+    `bases` has a list for each leaf, with one matrix Q for each axis. A leaf whose list
+    is empty is unchanged.
     """
     return Leaves(
         along_axes(a, of_leaf) for a, of_leaf in zip(x.arrays, bases, strict=True)
@@ -248,12 +250,15 @@ def rotate_back(x: Leaves, bases: Bases):
 
 
 def is_finite(matrix: Square):
-    """Return whether all entries are finite."""
+    """Return whether all entries of a matrix are finite."""
     return all(mpmath.isfinite(entry) for entry in matrix.flat)
 
 
 def spectrum(matrix: Square):
-    """Return the eigenvalues, the largest first, and the eigenvectors as columns."""
+    """Return the eigenvalues and eigenvectors of a symmetric matrix.
+
+    The largest eigenvalue is the first. The eigenvectors are the columns of an array.
+    """
     values, vectors = mpmath.eigsy(mpmath.matrix(matrix.tolist()))
     order = sorted(range(len(values)), key=lambda k: values[k], reverse=True)
     vectors = np.array(vectors.tolist(), object).reshape(matrix.shape)
@@ -261,7 +266,10 @@ def spectrum(matrix: Square):
 
 
 def eigenvectors(matrix: Square):
-    """Return the eigenvectors as columns, that of the largest eigenvalue first."""
+    """Return the eigenvectors of a symmetric matrix as columns.
+
+    The eigenvector of the largest eigenvalue is the first column.
+    """
     return spectrum(matrix)[1]
 
 

@@ -57,7 +57,11 @@ def lamb(
 
 
 def ratio(x: Leaf, r: Leaf):
-    """Return |x| / |r| of one leaf, in the shape of the leaf; 1 if either norm is 0."""
+    """Return |x| / |r|, or 1 if either norm is 0, as an array of the shape of x.
+
+    x is a leaf of the params, r is its direction, and |.| is the Euclidean norm. All
+    entries of the array are equal.
+    """
     of_x, of_r = norm(Leaves([x])), norm(Leaves([r]))
     return np.full(
         np.shape(x),
@@ -81,12 +85,13 @@ def muon(
 ) -> Iterator[Leaves]:
     """Yield the iterates of Muon, by Jordan et al. (2024).
 
-    Matrices have shape (inputs, outputs). Other leaves use Adam. The momentum of a
-    matrix is orthogonalised by `newton_schulz`, which has the arguments ns_steps,
-    ns_coeffs and eps. The result is multiplied by √max(1, outputs / inputs). If
-    consistent_rms is given, the factor is instead consistent_rms √max(inputs, outputs).
-    Equation (4) of Liu et al. (2025) has this factor with 0.2 for consistent_rms. With
-    bias_correction=True, the momentum is corrected for its start at 0, as in optax.
+    Muon treats the leaves that are matrices, of shape (inputs, outputs). Adam treats
+    all other leaves. `newton_schulz`, with the arguments ns_steps, ns_coeffs and eps,
+    makes the momentum of a matrix orthogonal. If consistent_rms is None, the orthogonal
+    matrix is multiplied by √max(1, outputs / inputs). If consistent_rms is a number, it
+    is multiplied by consistent_rms √max(inputs, outputs). In equation (4) of Liu et al.
+    (2025), this number is 0.2. With bias_correction=True, the momentum is corrected for
+    its start at 0, as in optax.
     """
     m = n = v = zeros_like(x)
     for t in count(1):
@@ -200,7 +205,7 @@ NEVER_ZERO = mpmath.mpf(1e-10)
 
 
 def mean_square_of_columns(a: Leaf):
-    """Return the mean square of each column of the matrix a, shape (1, n).
+    """Return the mean square of each of the n columns of a matrix a, shape (1, n).
 
     If a is not a matrix, return an array of the shape of a in which all entries are 1.
     """
@@ -212,17 +217,17 @@ def mean_square_of_columns(a: Leaf):
 def mean_square_of_rows(a: Leaf):
     """Return the mean square of each row of the matrix a, shape (m, 1).
 
-    If a is not a matrix, return an array of the reversed shape of a in which all
-    entries are 1.
+    If a is not a matrix, return an array of the shape of a in which all entries are 1.
     """
     return mean_square_of_columns(a.T).T
 
 
 def wanted(a: Leaf, consistent_rms: Number | None):
-    """Return the norm of a NorMuon step, given the orthogonal matrix `a` of Muon.
+    """Return the norm of a NorMuon step at the learning rate 1.
 
-    For a number consistent_rms, the norm is consistent_rms · √(number of entries). For
-    None, it is the norm of the step of `muon`.
+    `a` is the orthogonal matrix that Muon computes. If consistent_rms is a number, the
+    norm is consistent_rms · √(number of entries). If consistent_rms is None, the norm
+    is that of the step of `muon`.
     """
     if consistent_rms is not None:
         return consistent_rms * mpmath.sqrt(np.size(a))
@@ -230,7 +235,7 @@ def wanted(a: Leaf, consistent_rms: Number | None):
 
 
 def hyperball(x: Leaves, f: Function, learning_rate: float) -> Iterator[Leaves]:
-    """Yield the iterates of Hyperball, by Wen et al. (2025), around Adam.
+    """Yield the iterates of Hyperball (Wen et al., 2025) with Adam as its inner rule.
 
     The step of a matrix has the direction of Adam's step, and the length η R. Here η is
     the learning rate, and R the initial norm of the matrix. After the step, the matrix
@@ -274,20 +279,22 @@ def before_projection(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
 
 
 def of_full_length(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
-    """Return R Y / |Y| with Y = X - η D. Unlike in `on_sphere`, D is not scaled.
+    """Return R Y / |Y| with Y = X - η D for a matrix X, and Y for any other array X.
 
     The arguments are the array X, the direction D, the radius R and the learning rate
-    η, in this order. If X is not a matrix, return Y.
+    η, in this order. |Y| is the Frobenius norm. `on_sphere` scales D to the length R
+    first. This function uses D itself.
     """
     y = a - learning_rate * d
     return radius * y / norm(Leaves([y])) if a.ndim == 2 else y
 
 
 def along_the_sphere(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
-    """Return `on_sphere` with the part of D that is orthogonal to X in place of D.
+    """Step from X against the part P of the direction D that is orthogonal to X.
 
     The arguments are the array X, the direction D, the radius R and the learning rate
-    η, in this order. If X is not a matrix, D itself is used.
+    η, in this order. For a matrix X, the result is R Y / |Y| with Y = X - η R P / |P|,
+    or X if P is 0. If X is not a matrix, the result is X - η D (`on_sphere`).
     """
     if a.ndim == 2:
         d = d - a * ((a * d).sum() / (a * a).sum())

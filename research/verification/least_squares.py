@@ -51,10 +51,13 @@ def levenberg_marquardt(
     subject to |D h| <= Δ, where Δ is the radius of the trust region. D is a diagonal
     matrix with the largest norm so far of each column of J, or 1 if this norm is 0. The
     minimum is computed with fifty digits. The first Δ is learning_rate · |D x|, or
-    learning_rate if x is 0. ½ |J h + r|² is a model of ½ |r(x + h)|² in which r is
-    linear. If this model is a much worse prediction than the second-order Taylor
-    polynomial of ½ |r(x + h)|² in three successive trials, h minimises the polynomial
-    instead.
+    learning_rate if x is 0. A trial is one step h. If the trial is rejected, x is
+    yielded again.
+
+    ½ |J h + r|² is a model of ½ |r(x + h)|² in which r is linear. The second-order
+    Taylor polynomial of ½ |r(x + h)|² is a second model. If the first model predicts
+    the decrease much worse than the second model in three successive trials, h
+    minimises the second model instead.
     """
     scale, radius, misses = None, None, 0
     while True:
@@ -127,17 +130,20 @@ def bending(f: Any, x: Leaves, r: Any):
 
 
 def linearised(f: Any, x: Leaves):
-    """Return the residuals r and the Jacobian J, as mpmath matrices."""
+    """Return the residuals r of f at x and their Jacobian J, as mpmath matrices."""
     return mpmath.matrix(f.residuals(x)), mpmath.matrix(f.jacobian(x))
 
 
 def half_square(f: Any, x: Leaves):
-    """Return ½ |r|² of the residuals r."""
+    """Return ½ |r|², where r are the residuals of f at x."""
     return mpmath.fsum(r**2 for r in f.residuals(x)) / 2
 
 
 def column(x: Leaves):
-    """Return the entries of Leaves as a column."""
+    """Return all entries of all leaves as one column, an mpmath matrix.
+
+    `Leaves` are the leaves of a pytree, as arrays of mpmath numbers.
+    """
     return mpmath.matrix(list(flat(x)))
 
 

@@ -86,9 +86,10 @@ def _each(operation: Callable[..., Any], *operands: Any) -> Leaves:
 
 
 def entrywise(function: Callable[..., Any], *operands: Leaves | Any) -> Leaves:
-    """Apply a function of mpmath numbers entry by entry.
+    """Apply a function of mpmath numbers to the operands, entry by entry.
 
-    Numbers among the operands are used for all entries.
+    Each operand is a `Leaves` (a list of arrays) or a number. A number is combined with
+    all entries.
     """
     return _each(function, *operands)
 
@@ -111,12 +112,12 @@ def sqrt(x: Any) -> Any:
 
 
 def absolute(x: Leaves) -> Leaves:
-    """Return |x| of each entry."""
+    """Return the absolute value of each entry of each leaf."""
     return _each(abs, x)
 
 
 def sign(x: Leaves) -> Leaves:
-    """Return the sign of each entry: -1, 0 or 1; NaN for NaN."""
+    """Return the sign of each entry of each leaf: -1, 0 or 1, or NaN for NaN."""
     return _each(lambda a: a if mpmath.isnan(a) else mpmath.sign(a), x)
 
 
@@ -126,12 +127,12 @@ def maximum(x: Leaves, y: Leaves | Any) -> Leaves:
 
 
 def dot(x: Leaves, y: Leaves) -> Any:
-    """Return Σ x y over all leaves."""
+    """Return the inner product of x and y, the sum over all entries of all leaves."""
     return mpmath.fsum(entry for a in (x * y).arrays for entry in a.flat)
 
 
 def norm(x: Leaves) -> Any:
-    """Return the Euclidean norm over all leaves."""
+    """Return the Euclidean norm of all entries of all leaves together."""
     return mpmath.sqrt(dot(x, x))
 
 

@@ -98,7 +98,8 @@ def strong_wolfe(
 def cubic(left: Point, right: Point):
     """Return the minimiser of a cubic polynomial through two points.
 
-    Each point is a triple (a, φ(a), φ'(a)). The cubic has the values φ and the slopes
+    Each point is a triple (a, φ(a), φ'(a)). Here a is a step length, and φ(a) is the
+    objective after a step of this length. The cubic has the values φ and the slopes
     φ' of the two points. Equation (3.59) of Nocedal & Wright gives its minimiser. The
     result is NaN if there is no minimiser.
     """
@@ -111,11 +112,13 @@ def cubic(left: Point, right: Point):
 
 
 def inwards(low: Point, high: Point):
-    """Return the next trial inside the bracket from `low` to `high`.
+    """Return the next step length to try, between the ends `low` and `high`.
 
-    Each end is a triple (a, φ(a), φ'(a)). The trial is the minimiser of `cubic`, kept
-    at least a tenth of the bracket's length away from both ends. If there is no
-    minimiser, the trial is the middle of the bracket.
+    Each end is a triple (a, φ(a), φ'(a)), where a is a step length and φ(a) the value
+    of f after this step. The cubic polynomial through both ends has the values φ and
+    the slopes φ' of the ends. The result is the minimiser of this polynomial, moved so
+    that it is at least a tenth of the distance between the ends away from both. If
+    there is no minimiser, the result is the middle.
     """
     left, right = sorted((low[0], high[0]))
     margin, a = mpmath.mpf(0.1) * (right - left), cubic(low, high)
@@ -127,12 +130,15 @@ def inwards(low: Point, high: Point):
 
 
 def outwards(before: Point, point: Point):
-    """Return the next trial beyond the last point, while there is no bracket.
+    """Return the next trial, a step length beyond that of the last point.
 
-    Each point is a triple (a, φ(a), φ'(a)). The trial is the minimiser of `cubic` for
-    the last two points. If h is the distance from `before` to `point`, the distance of
-    the trial from `before` is kept between 2.1 h and 5 h. If there is no minimiser
-    beyond `point`, this distance is 5 h.
+    Each point is a triple (a, φ(a), φ'(a)). Here a is a step length, and φ(a) is the
+    objective after a step of this length. The line search calls this function while it
+    does not yet know two step lengths with a minimum between them. `before` and `point`
+    are the last two points, and the trial is the minimiser of `cubic` for them. If h is
+    the distance from `before` to `point`, the distance of the trial from `before` is
+    kept between 2.1 h and 5 h. If there is no minimiser beyond `point`, this distance
+    is 5 h.
     """
     width, a = point[0] - before[0], cubic(before, point)
     nearest, furthest = point[0] + mpmath.mpf(1.1) * width, point[0] + 4 * width
@@ -147,5 +153,5 @@ SEARCHES = {
 
 
 def capped(size: Number):
-    """Return min(1, 1 / size)."""
+    """Return min(1, 1 / size), a factor that caps a vector of this size at size 1."""
     return 1 / size if size > 1 else 1

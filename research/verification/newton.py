@@ -21,9 +21,9 @@ def newton(
 
     The direction p solves B p = -g. Here g is the gradient of f at x, and B is the
     Hessian with its eigenvalues replaced by their absolute values (`definite`).
-    Armijo's backtracking gives the step length: the first of learning_rate, shrink ·
-    learning_rate, shrink² · learning_rate, ... that lowers f by at least the share
-    `sufficient_decrease` of the decrease along the tangent.
+    Armijo's backtracking gives the step length t: the first of learning_rate, shrink ·
+    learning_rate, shrink² · learning_rate, ... for which f decreases by at least
+    -sufficient_decrease · t gᵀp.
     """
     while True:
         g, t = f.gradient(x), learning_rate
@@ -43,10 +43,11 @@ def trust_region_newton(
 ) -> Iterator[Leaves]:
     """Yield the iterates of algorithm 4.1 of Nocedal & Wright (2006).
 
-    Each step minimises the quadratic model of f within the radius (`model_minimum`).
-    This subproblem is solved to the full precision by theorem 4.1. The first radius is
-    `learning_rate`, and a radius never grows beyond `max_radius`. A step is taken if
-    the decrease of f is more than `acceptance` times the decrease of the model.
+    Each step p minimises the quadratic model of f at x under the condition |p| <= Δ,
+    where Δ is the radius. `model_minimum` solves this problem to the full precision, by
+    theorem 4.1. The first radius is `learning_rate`, and the radius never grows beyond
+    `max_radius`. A step is taken if the decrease of f is more than `acceptance` times
+    the decrease of the model. Otherwise x does not change.
     """
     radius = learning_rate
     while True:
@@ -97,21 +98,22 @@ def definite(h: Matrix):
 
 
 def damped(h: Matrix, damping: Number):
-    """Return H + λ I, where λ is the damping."""
+    """Return H + λ I, where H is the matrix h and λ is the damping."""
     return h + damping * mpmath.eye(h.rows)
 
 
 def diagonal(h: Matrix):
     """Return H without its off-diagonal entries.
 
-    The `Mistake`s of the Newton-like rules call this function, to imitate a program
-    that ignores the other entries.
+    H is the matrix h. A `Mistake` is a change that makes a formula wrong. Those of the
+    Newton-like rules call this function, to imitate a program that ignores the
+    off-diagonal entries of the Hessian.
     """
     return mpmath.diag([h[i, i] for i in range(h.rows)])
 
 
 def rooted(h: Matrix, damping: Number):
-    """Return the square root of H + λ I, where λ is the damping.
+    """Return the square root of the symmetric matrix H + λ I, where λ is the damping.
 
     Negative eigenvalues are replaced by their absolute values. A `Mistake` of the rule
     `natural_gradient` calls this function, to imitate a program that divides the
@@ -125,8 +127,8 @@ def of_length(length: Number, p: Leaves, g: Leaves):
     """Multiply p by `length` / √(pᵀg).
 
     If p = H⁻¹ g, then √(pᵀg) = √(pᵀHp) is the length of p in the metric H, and the
-    result has the given length in this metric. If √(pᵀg) is 0, return p. One of the
-    known mistakes uses this function.
+    result has the given length in this metric. If √(pᵀg) is 0, return p. Only a
+    `Mistake` of the formula of natural gradient descent calls this function.
     """
     size = mpmath.sqrt(dot(p, g))
     return length / size * p if size else p
@@ -162,7 +164,8 @@ def decrease(f: Function, x: Leaves, y: Leaves, of_linear: Number):
 def promise(h: Matrix, g: Leaves, p: Leaves):
     """Return -(gᵀp + ½ pᵀHp), the decrease that the model predicts for the step p.
 
-    g is the gradient and H is the Hessian.
+    The model is the quadratic model of f at x: f(x) + gᵀp + ½ pᵀHp. Here g is the
+    gradient of f, and H is the Hessian, the argument h.
     """
     column = mpmath.matrix(flat(p))
     return -dot(g, p) - (column.T * h * column)[0] / 2
@@ -171,8 +174,8 @@ def promise(h: Matrix, g: Leaves, p: Leaves):
 def model_minimum(h: Matrix, g: Leaves, radius: Number):
     """Return the p with |p| <= radius that minimises gᵀp + ½ pᵀHp, and its multiplier.
 
-    g is the gradient and H is the Hessian. p and the multiplier σ satisfy
-    (H + σ I) p = -g. Bisection finds σ.
+    g is the gradient, and H is the Hessian h. The multiplier σ belongs to the
+    constraint |p| <= radius: p and σ satisfy (H + σ I) p = -g. Bisection finds σ.
     """
     if norm(g) == 0 or mpmath.isnan(norm(g)):
         return norm(g) * g, 0
@@ -202,7 +205,7 @@ def model_minimum(h: Matrix, g: Leaves, radius: Number):
 
 
 def flat(x: Leaves):
-    """Return the entries of Leaves as one array."""
+    """Return the entries of all leaves as one array with one axis."""
     return np.concatenate([np.ravel(a) for a in x.arrays])
 
 

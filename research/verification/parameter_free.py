@@ -201,16 +201,16 @@ def mechanic(
     initial_scale: float = 1e-6,
     num_betas: int | None = None,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of Mechanic around Adam.
+    """Yield the iterates of Mechanic with Adam as its inner rule.
 
     Mechanic is algorithm 1 of Cutkosky, Defazio & Mehta (2023). Mechanic multiplies the
     sum of Adam's steps by the sum of several scales. Adam has the rate `learning_rate`.
     Scale i = 1, ..., num_betas has the decay 1 - 10^(-i) and starts at `initial_scale`.
     For num_betas, None means 6.
 
-    The paper's h is -pᵀΔ. Here p is the gradient plus the weight decay, and Δ is the
-    sum of Adam's steps. h is clipped, as in optax. The authors' package for PyTorch
-    does not clip h.
+    The number h of the paper is -pᵀΔ. Here p is the gradient plus the weight decay, and
+    Δ is the sum of Adam's steps. h is clipped, as in optax. The authors' package for
+    PyTorch does not clip h.
     """
     n = 6 if num_betas is None else num_betas
     betas = [1 - mpmath.mpf(1) / 10**i for i in range(1, n + 1)]
@@ -252,8 +252,8 @@ def momo(
 
     `learning_rate` is the largest step size, `beta` the decay of the moving averages,
     and `lower_bound` a lower bound of the objective. adapt_lower_bound=True is the
-    paper's MoMo*, which estimates the lower bound again in each step, but never below
-    `lower_bound`.
+    paper's MoMo*, which estimates the lower bound again in each step. The estimate is
+    at least `lower_bound`.
     """
     bound, a = lower_bound, 1 + learning_rate * weight_decay
     m, value, product = zeros_like(x), 0, 0
@@ -321,8 +321,8 @@ def optax_momo(
 ) -> optax.GradientTransformationExtraArgs:
     """Return optax.contrib.momo, with the weight decay of the paper.
 
-    optax divides only the params by 1 + learning_rate · weight_decay. In the paper, the
-    sum of params and step is divided by this number.
+    optax divides only the params by 1 + learning_rate · weight_decay. The paper and
+    this function divide the sum of params and step by this number.
     """
     rule = optax.contrib.momo(learning_rate, weight_decay=weight_decay, **arguments)
     return _dividing_the_step(rule, learning_rate * weight_decay)
@@ -333,8 +333,8 @@ def optax_momo_adam(
 ) -> optax.GradientTransformationExtraArgs:
     """Return optax.contrib.momo_adam, with the weight decay of the paper.
 
-    optax divides only the params by 1 + learning_rate · weight_decay. In the paper, the
-    sum of params and step is divided by this number.
+    optax divides only the params by 1 + learning_rate · weight_decay. The paper and
+    this function divide the sum of params and step by this number.
     """
     rule = optax.contrib.momo_adam(
         learning_rate, weight_decay=weight_decay, **arguments
@@ -364,8 +364,8 @@ def optax_dog(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.dog, called with x_t - x_0 in place of the params x_t.
 
-    optax subtracts x_0 from the params. With the params x_t themselves, the first
-    distances would have a relative error of 1e-10.
+    x_0 are the initial params. optax subtracts x_0 from the params. With the params x_t
+    themselves, the first distances would have a relative error of 1e-10.
     """
     first = (
         ("heuristic", 1e-6)
@@ -388,9 +388,10 @@ def optax_prodigy(
     """Return optax.contrib.prodigy, with zero updates until a gradient is not 0.
 
     Until then, optax itself divides 0 by 0, and its params become NaN. The rule gets
-    x_t - x_0 in place of the params x_t, because optax subtracts x_0 and would lose
-    digits. optax always corrects the bias. With bias_correction=False, the rate that
-    optax gets is therefore a schedule: learning_rate divided by optax's correction.
+    x_t - x_0 in place of the params x_t, where x_0 are the initial params, because
+    optax subtracts x_0 and would lose digits. optax always corrects the bias. With
+    bias_correction=False, the rate that optax gets is therefore a schedule:
+    learning_rate divided by optax's correction.
     """
 
     def uncorrected(count: Any):
@@ -409,8 +410,8 @@ def optax_dowg(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.dowg, called with x_t - x_0 in place of the params x_t.
 
-    optax subtracts x_0 from the params that it gets. If these were x_t, small
-    differences would lose digits.
+    optax subtracts the initial params x_0 from the params that it gets. If these were
+    x_t, small differences would lose digits.
     """
     rule = optax.contrib.dowg(learning_rate, initial_distance**2, eps)
     return from_zero(rule, "init_params")
@@ -424,8 +425,8 @@ def optax_cocob(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.cocob, called with x_t - x_0 in place of the params x_t.
 
-    optax subtracts x_0 from the params that it gets. If these were x_t, small
-    differences would lose digits. Only the weight decay gets x_t.
+    optax subtracts the initial params x_0 from the params that it gets. If these were
+    x_t, small differences would lose digits. Only the weight decay gets x_t.
     """
     rule = optax.contrib.cocob(learning_rate, alpha, eps)
     decay = optax.add_decayed_weights(weight_decay)

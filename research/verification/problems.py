@@ -23,11 +23,11 @@ class Problem(NamedTuple):
       name: Name of the problem in PROBLEMS.
       start: Initial point x_0, a pytree of float64 arrays that float32 represents
         exactly.
-      objective: JAX function params -> (). None if the problem is a sequence of
+      objective: JAX function params -> number. None if the problem is a sequence of
         gradients.
       exact: Function () -> the objective as a new `formula.Function`, which computes
-        with fifty digits. It is called once for each run. None if there is no such
-        function.
+        with fifty digits. `exact` is called once for each run. None if there is no
+        such function.
       gradients: Sequence of gradients, shaped like the start with a leading axis of
         length NUM_STEPS. None if the problem has an objective.
       rate: Learning rate for rules whose steps are proportional to the gradient.

@@ -44,9 +44,10 @@ def bfgs(
     The rule is BFGS. H is the approximation of the inverse Hessian. In a pair (s, y), s
     is the last change of the params, and y is the last change of the gradient. A pair
     is used to change H only if sᵀy > min_curvature. As long as no pair has been used,
-    the direction is minus the gradient times `first_scale`. Before the first pair is
-    used, H is set to the identity times sᵀy / yᵀy (6.20). The line search begins with
-    the step length `learning_rate`. With linesearch=None, every step has this length.
+    the direction is -g min(1, 1 / |g|) for the gradient g, and `first_step` chooses the
+    norm |g| (see `first_scale`). Before the first pair is used, H is set to the
+    identity times sᵀy / yᵀy (6.20). The line search begins with the step length
+    `learning_rate`. With linesearch=None, every step has this length.
     """
     g, inverse = f.gradient(x), None
     while True:
@@ -82,10 +83,11 @@ def lbfgs(
 
     In a pair (s, y), s is the change of the params in a step, and y is the change of
     the gradient. The memory has the last `memory_size` pairs with sᵀy > min_curvature.
-    As long as the memory is empty, the direction is minus the gradient times
-    `first_scale`. Otherwise the initial inverse Hessian is the identity times sᵀy / yᵀy
-    (7.20), for the newest pair. The line search begins with the step length
-    `learning_rate`. With linesearch=None, every step has this length.
+    As long as the memory is empty, the direction is -g times min(1, 1 / |g|), where g
+    is the gradient, and `first_step` selects the norm (`first_scale`). Otherwise the
+    initial inverse Hessian is the identity times sᵀy / yᵀy (7.20), for the newest pair.
+    The line search begins with the step length `learning_rate`. With linesearch=None,
+    every step has this length.
     """
     g, pairs = f.gradient(x), []
     while True:
@@ -109,12 +111,16 @@ def lbfgs(
 
 
 def column(x: Leaves):
-    """Return all entries as a column."""
+    """Return the entries of all leaves of x as a matrix with one column."""
     return mpmath.matrix([entry for a in x.arrays for entry in a.flat])
 
 
 def like(flat: Iterable[Number], x: Leaves):
-    """Return a column as Leaves of the structure of x."""
+    """Return a column of numbers as `Leaves` with the shapes of x.
+
+    The numbers fill the arrays of x in order. `Leaves` is a list of arrays of mpmath
+    numbers.
+    """
     entries = iter(flat)
     return Leaves(
         np.array([next(entries) for _ in range(a.size)], object).reshape(a.shape)

@@ -289,16 +289,20 @@ def _kind(value: Any) -> str:
 
 
 def is_a_guard(constructor: Any) -> bool:
-    """Return whether `guarded` made this constructor from a finished rule."""
+    """Return whether `guarded` made this constructor from a finished rule.
+
+    A finished rule is a gradient transformation, not a function that makes one.
+    """
     return getattr(constructor, "__module__", "") == guarded.__module__
 
 
 def source_digest(make_rule: Any) -> str | None:
     """Return the SHA-256 digest of a constructor's source code, in hexadecimal digits.
 
-    The source is that of the constructor's function only, not of the functions that it
-    calls. The result is None if the source is unknown, or if `guarded` made the
-    constructor from a finished gradient transformation.
+    `make_rule` is the constructor of an update rule. The digest covers only the source
+    code of the constructor itself, not of the functions that the constructor calls. The
+    result is None if the source code is unknown, or if `make_rule` is a constructor
+    that `guarded` made from a finished gradient transformation.
     """
     constructor = inspect.unwrap(make_rule)
     # The source of a rule that is already made is not available.

@@ -126,8 +126,8 @@ def optax_sgd(
 
     optax's own warm-up has an error (open pull request 1744). For the step, optax
     evaluates the schedule with a count from 0, and for the weight of the average with a
-    count from 1. With warm-up, this function therefore does not return optax's rule,
-    but builds the rule from smaller transformations of optax.
+    count from 1. If warmup_steps is not 0, this function therefore builds the rule from
+    smaller transformations of optax. If warmup_steps is 0, the rule is that of optax.
     """
     if not warmup_steps:
         rule = optax.contrib.schedule_free_sgd(

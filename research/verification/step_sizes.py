@@ -32,8 +32,9 @@ def polyak_step(
 
     The step size is (f - f_min) / (|g|² + ε), where g is the gradient of f. Polyak has
     ε = 0. positive_part=True replaces a negative f - f_min by 0. The step size is then
-    limited to `max_learning_rate`, as in Loizou et al. (2021), equation (3), where None
-    means no limit. Finally the step size is multiplied by `learning_rate`.
+    limited to `max_learning_rate`, as in equation (3) of Loizou et al. (2021).
+    max_learning_rate=None means no limit. Finally the step size is multiplied by
+    `learning_rate`.
     """
     while True:
         g = f.gradient(x)
@@ -101,7 +102,7 @@ def polyak_sgd(
 ) -> optax.GradientTransformation:
     """Return optax.scale_by_polyak, followed by a multiplication by -learning_rate.
 
-    This is not optax.polyak_sgd, which has no learning rate. It has an argument
+    This is not optax.polyak_sgd. That rule has no learning rate, but it has an argument
     `scaling`, which multiplies the gradient before scale_by_polyak. Because
     scale_by_polyak divides by the square of the norm of its input, a larger `scaling`
     gives a shorter step.

@@ -83,7 +83,7 @@ def walk_torch(
     """Run a class of optimizers of PyTorch on a problem, and return its trajectory.
 
     The gradients are those of this library. If the method `step` of the optimizer takes
-    a closure, it gets a closure that computes value and gradient again.
+    a closure, the method gets a function that computes value and gradient again.
 
     Args:
       optimizer: A subclass of `torch.optim.Optimizer`.

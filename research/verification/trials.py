@@ -61,13 +61,13 @@ class Evidence(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """A mistake that a rule may have, with a function that makes this mistake.
+    """A mistake that a rule may have, with a function that imitates this mistake.
 
     Attributes:
       cause: Short description of the mistake.
       walk: Function (evidence, number of steps) -> trajectory of the reference
-        implementation of the rule, run with this mistake on the problem on which
-        `evidence` was recorded.
+        implementation of the rule, changed so that it has this mistake. `evidence` is
+        an `Evidence`. The changed reference is run on the problem of `evidence`.
     """
 
     cause: str
@@ -83,7 +83,11 @@ def _exact(
 
 
 def of_the_formula(formula: Formula | None) -> Iterator[Trial]:
-    """Yield a trial for each mistake of the formula."""
+    """Yield a `Trial` for each mistake of the formula.
+
+    A trial runs the formula with the mistake. A mistake is left out if the source code
+    of the formula is not available. If `formula` is None, nothing is yielded.
+    """
     if formula is None:
         return
     for mistake in formula.mistakes:
@@ -94,7 +98,12 @@ def of_the_formula(formula: Formula | None) -> Iterator[Trial]:
 
 
 def of_two(formula: Formula | None) -> Iterator[Trial]:
-    """Yield a trial for each pair of mistakes that the formula can have at once."""
+    """Yield a trial for each pair of mistakes that the formula can have at once.
+
+    The mistakes are those in the field `mistakes` of the formula. The trial runs the
+    formula with both mistakes. If the formula is None, has no mistakes or has no
+    available source code, nothing is yielded.
+    """
     if formula is None or not formula.mistakes:
         return
     try:
@@ -124,7 +133,12 @@ def _in_one_line(source: str) -> str:
 
 
 def of_values(formula: Formula | None, arguments: dict[str, Any]) -> list[Trial]:
-    """Return trials that change one argument of the formula, or swap two arguments."""
+    """Return trials that change one argument of the formula, or swap two arguments.
+
+    A `Trial` is a mistake that a rule may have, with a function that imitates it.
+    `formula` is the reference of the rule, and `arguments` are the values with which
+    the rule was compared with its reference. Without a formula, the list is empty.
+    """
     if formula is None:
         return []
     parameters = inspect.signature(formula.iterates).parameters
@@ -173,10 +187,11 @@ def _written(value: Any) -> str:
 
 
 def of_others(others: Mapping[str, Formula]) -> Iterator[Trial]:
-    """Yield one trial for each formula in `others`.
+    """Yield one `Trial` for each formula in `others`.
 
-    The trial tests whether the rule follows this formula instead of the reference. From
-    the arguments of the reference, the formula receives only those that it accepts.
+    `others` contains the formulas of other rules by name. A trial tests whether the
+    rule under test is in fact one of these other rules. A formula receives only those
+    arguments of the reference's formula that it accepts.
     """
     for name, formula in others.items():
 
@@ -191,7 +206,9 @@ def of_others(others: Mapping[str, Formula]) -> Iterator[Trial]:
 def in_general(first: Evidence, dtype: Any) -> Iterator[Trial]:
     """Yield trials for general mistakes: a wrong factor, and updates one step late.
 
-    The trials change the reference in JAX. The factor is estimated from the first step.
+    A `Trial` is a mistake that a rule may have, with a function that imitates it. Here
+    this function changes the reference rule in JAX. The factor is the ratio of the
+    first updates of the rule and of the reference, which `first` contains.
     """
     if first.reference is None:
         return

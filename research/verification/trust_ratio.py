@@ -55,7 +55,7 @@ def lars(
 
 
 def size(a: Leaf):
-    """Return the Euclidean norm of one leaf."""
+    """Return the Euclidean norm of the array a, one leaf of a pytree."""
     return norm(Leaves([a]))
 
 
@@ -96,8 +96,8 @@ def fromage(
     """Yield the iterates of Fromage: algorithm 1 of Bernstein et al. (2020).
 
     The step of a leaf x is -η |x| g / |g|, where g is its gradient and η the learning
-    rate. `min_norm` replaces a smaller norm, as in optax. After the step, the params
-    are divided by √(1 + η²).
+    rate. A norm below `min_norm` is replaced by `min_norm`, as in optax. After the
+    step, all leaves are divided by √(1 + η²).
     """
     while True:
         g = f.gradient(x)

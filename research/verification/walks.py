@@ -41,10 +41,11 @@ class Walk(NamedTuple):
       iterates: Iterates x_1, ..., x_T, float64, shape (T, number of entries), with the
         entries of all leaves in order.
       updates: Updates x_t - x_(t-1) that the rule returned, same shape as `iterates`.
-        For a formula, the differences in fifty digits, rounded to float64.
+        If the rule is a formula, these are differences that are computed with fifty
+        digits and then rounded to float64.
       leaves: Path of each entry's leaf, as `jax.tree_util.keystr` writes it.
       evaluations: Params that the rule reports as its result after each step, such as
-        an average, same shape as `iterates`. None if these are the iterates.
+        an average, same shape as `iterates`. None if the rule reports the iterates.
       subtracted: Whether the updates are differences of stored iterates, so that they
         have the rounding errors of the iterates.
     """
@@ -71,8 +72,8 @@ def walk(
       rule: Any gradient transformation.
       problem: One of PROBLEMS, or another problem.
       dtype: Dtype of params and gradients.
-      num_steps: Number T of steps. A problem that is a sequence of gradients allows at
-        most NUM_STEPS.
+      num_steps: Number T of steps. If the problem is a sequence of gradients, T is at
+        most 50, the number of these gradients (the constant NUM_STEPS).
     Returns:
       The Walk.
     Raises:
@@ -264,13 +265,14 @@ def walk_exactly(
     num_steps: int = NUM_STEPS,
     **arguments: Any,
 ) -> Walk:
-    """Run a formula on a problem with fifty digits, and return the trajectory.
+    """Run a formula on a problem, in arithmetic of fifty digits.
 
     Args:
-      formula: Generator function of a `Formula`.
+      formula: Generator function that yields the iterates of a rule, the field
+        `iterates` of a `Formula`.
       problem: Problem with a sequence of gradients, or with the field `exact`.
-      num_steps: Number T of steps. A problem that is a sequence of gradients allows at
-        most NUM_STEPS.
+      num_steps: Number T of steps. If the problem is a sequence of gradients, T is at
+        most 50, the number of these gradients (the constant NUM_STEPS).
       **arguments: Arguments of the formula. Floats are converted exactly.
     Returns:
       The Walk, rounded to float64 at the end.
@@ -357,7 +359,10 @@ def _rows(tree: Params) -> np.ndarray:
 
 
 def paths(tree: Params) -> list[str]:
-    """Return, for every entry of all leaves in order, the path of its leaf."""
+    """Return the path of the leaf of each entry of a pytree, in order.
+
+    A leaf with n entries gives n equal paths.
+    """
     pairs = jax.tree_util.tree_leaves_with_path(tree)
     return [
         jax.tree_util.keystr(path) for path, leaf in pairs for _ in range(np.size(leaf))
@@ -383,7 +388,7 @@ class Deviation(NamedTuple):
       leaf: Path of the leaf with the largest difference. "" if the params are one
         array.
       first: First step, counted from 0, after which the difference is larger than a
-        tolerance. In `distance`, this is the argument `tolerance`. In `deviation`, the
+        tolerance. In `distance`, the tolerance is an argument. In `deviation`, the
         tolerance is 0. If there is no such step, `first` is -1.
     """
 
@@ -528,7 +533,8 @@ def deviation(
     The gradients of each rule are those at its own iterates. The difference is the
     maximum of |x - y| / (1 + |y|) over the iterates x of `rule` and y of `reference`.
     The trajectories are not kept: both rules run in one compiled scan that returns a
-    number for each step and leaf.
+    number for each step and leaf. In the example, step 1 is the second step, because
+    the Deviation counts steps from 0.
 
     Args:
       rule, reference: The two gradient transformations.

@@ -27,7 +27,8 @@ class NetworkWorkload(NamedTuple):
     """A network with its data and the length of its training.
 
     Attributes:
-      workload: The problem. It has a training and a validation part, and no optimum.
+      workload: The problem. It has a training and a validation part. Its optimum is not
+        known.
       batch_size: Number of examples in a mini-batch.
       num_epochs: Length of the training in epochs. If the learning rate follows a
         schedule, the schedule has the same length.

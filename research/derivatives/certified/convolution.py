@@ -12,10 +12,10 @@ from research.derivatives.costs.jaxprs import caller
 def convolution(equation: Any, x: Interval, kernel: Interval) -> Interval:
     """Enclose the result of the jaxpr equation `conv_general_dilated`, a convolution.
 
-    To find which entries of x are multiplied by an entry of the kernel, JAX convolves
-    the numbers 1, 2, 3, ..., in place of the entries of x, with a kernel that is 1 at
-    that entry and 0 elsewhere. For each entry of the kernel, the products with these
-    entries of x are enclosed. The sum of the products is enclosed too.
+    For each entry of the kernel, the function first finds the entries of x that are
+    multiplied by this entry. To do so, JAX convolves the numbers 1, 2, 3, ..., in place
+    of the entries of x, with a kernel that is 1 at this entry and 0 elsewhere. Then the
+    products are enclosed, and the sums of the products over the entries of the kernel.
 
     Args:
       equation: Jaxpr equation of the convolution.

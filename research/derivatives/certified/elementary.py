@@ -338,15 +338,18 @@ def exp(x: Interval) -> Interval:
 
 
 def expm1(x: Interval) -> Interval:
-    """Enclose e^x - 1 for all numbers in x."""
+    """Enclose e^x - 1 for all numbers in x.
+
+    x is an array of intervals, and the result has an interval for each of them.
+    """
     return _increasing(_expm1_at, x)
 
 
 def log(x: Interval) -> Interval:
     """Enclose log x over the part of x above 0.
 
-    If x contains other numbers, `trouble` of the result is MAYBE_UNDEFINED (log x may
-    have no value).
+    If x contains other numbers, the field `trouble` of the result is MAYBE_UNDEFINED
+    (log x may have no value).
     """
     found = _increasing(
         _log_at, x._replace(low=np.maximum(x.low, 0.0), high=np.maximum(x.high, 0.0))
@@ -358,8 +361,8 @@ def log(x: Interval) -> Interval:
 def log1p(x: Interval) -> Interval:
     """Enclose log(1 + x) over the part of x above -1.
 
-    If x contains other numbers, `trouble` of the result is MAYBE_UNDEFINED (log(1 + x)
-    may have no value).
+    If x contains other numbers, the field `trouble` of the result is MAYBE_UNDEFINED
+    (log(1 + x) may have no value).
     """
     inside = np.nextafter(-1.0, 0.0)
     clipped = x._replace(low=np.maximum(x.low, inside), high=np.maximum(x.high, inside))
@@ -369,7 +372,10 @@ def log1p(x: Interval) -> Interval:
 
 
 def sin(x: Interval) -> Interval:
-    """Enclose sin x for all numbers in x."""
+    """Enclose sin x for all numbers in x.
+
+    x is an array of intervals, and the result has an interval for each of them.
+    """
     return _wave(x, 0)
 
 
@@ -520,8 +526,8 @@ def _asin_at(x: np.ndarray) -> Interval:
 def asin(x: Interval) -> Interval:
     """Enclose the arc sine over the part of x in [-1, 1].
 
-    If x contains other numbers, `trouble` of the result is MAYBE_UNDEFINED (the arc
-    sine may have no value).
+    If x contains other numbers, the field `trouble` of the result is MAYBE_UNDEFINED
+    (the arc sine may have no value).
     """
     found = _increasing(_asin_at, x)
     return with_trouble(found, (x.low < -1) | (x.high > 1), MAYBE_UNDEFINED)
@@ -530,8 +536,8 @@ def asin(x: Interval) -> Interval:
 def acos(x: Interval) -> Interval:
     """Enclose the arc cosine over the part of x in [-1, 1].
 
-    If x contains other numbers, `trouble` of the result is MAYBE_UNDEFINED (the arc
-    cosine may have no value).
+    If x contains other numbers, the field `trouble` of the result is MAYBE_UNDEFINED
+    (the arc cosine may have no value).
     """
     return subtract(HALF_PI_ENCLOSED, asin(x))
 
@@ -560,7 +566,8 @@ def acosh(x: Interval) -> Interval:
     """Enclose acosh x = log(x + √(x² - 1)) over the part of x with x >= 1.
 
     The formula used is log1p(t + √(2 t + t²)) with t = x - 1. If x contains numbers
-    below 1, `trouble` of the result is MAYBE_UNDEFINED (acosh x may have no value).
+    below 1, the field `trouble` of the result is MAYBE_UNDEFINED (acosh x may have no
+    value).
     """
     t = subtract(x, point(1.0))
     clipped = t._replace(low=np.maximum(t.low, 0.0), high=np.maximum(t.high, 0.0))
@@ -573,8 +580,8 @@ def acosh(x: Interval) -> Interval:
 def atanh(x: Interval) -> Interval:
     """Enclose atanh x = ½ log1p(2 x / (1 - x)) over the part of x inside (-1, 1).
 
-    If x contains other numbers, `trouble` of the result is MAYBE_UNDEFINED (atanh x may
-    have no value).
+    If x contains other numbers, the field `trouble` of the result is MAYBE_UNDEFINED
+    (atanh x may have no value).
     """
     outside = (x.low <= -1) | (x.high >= 1)
     inside = np.nextafter(1.0, 0.0)
@@ -604,7 +611,8 @@ def atan2(y: Interval, x: Interval) -> Interval:
     """Enclose the angle of the points (x, y), from -π to π.
 
     The angle jumps at the points with y = 0 and x <= 0. If the box of the points
-    contains such a point, the result encloses [-π, π], and its `trouble` is NOT_SMOOTH.
+    contains such a point, the result encloses [-π, π], and the field `trouble` of the
+    result is NOT_SMOOTH (the function may jump in the box).
     """
     right, above, below = x.low > 0, y.low > 0, y.high < 0
     one = point(1.0)
@@ -630,7 +638,10 @@ def _where(condition: np.ndarray, x: Interval, otherwise: Interval) -> Interval:
 
 
 def erf(x: Interval) -> Interval:
-    """Enclose the error function of all numbers in x."""
+    """Enclose the error function of all numbers in x.
+
+    x is an array of intervals, and the result has an interval for each of them.
+    """
     return _increasing(_erf_at, x)
 
 
@@ -669,13 +680,16 @@ def _cube_root_at(x: np.ndarray) -> Interval:
 def power(x: Interval, y: Interval) -> Interval:
     """Enclose x^y for all numbers in x and y.
 
-    x and y are arrays of intervals. If every interval in y is a single integer, x^y is
-    computed by products. If every interval in y is the single number 0.5, x^y is the
-    square root. Otherwise x^y is enclosed as e^(y log x) over the part of x that is not
-    negative. In this third case, `trouble` of the result is MAYBE_UNDEFINED (x^y may
-    have no value) if x contains negative numbers, or if x contains 0 and y contains a
-    number that is 0 or negative. If x contains negative numbers and y contains an
-    integer, the result is the whole real line.
+    x and y are arrays of intervals. There are three cases:
+    - If every interval in y is a single integer below 2^31 in absolute value, x^y is
+      computed by products.
+    - If every interval in y is the single number 0.5, x^y is the square root.
+    - Otherwise x^y is enclosed as e^(y log x) over the part of x that is not negative.
+
+    The following holds only in the third case. The field `trouble` of the result is
+    MAYBE_UNDEFINED (x^y may have no value) if x contains negative numbers, or if x
+    contains 0 and y contains a number that is 0 or negative. If x contains negative
+    numbers and y contains an integer, the result is the whole real line.
     """
     if y.is_point and np.all(y.low == np.rint(y.low)) and np.all(np.abs(y.low) < 2**31):
         return _integer_powers(x, y)

@@ -125,7 +125,7 @@ def derivative_enclosure(
       NotScalarError: f does not return one number.
       NotInexactError: f returns an integer or a bool.
       UnsupportedPrimitiveError: As in `enclose`, or f uses `stop_gradient` or a
-        derivative rule that is not JAX's.
+        derivative rule of the user (`jax.custom_jvp`, `jax.custom_vjp`).
     References:
       Moore, Kearfott & Cloud, Introduction to interval analysis, 2009, chapter 6.
     Example:
@@ -220,6 +220,9 @@ def check_denormals() -> None:
 def check_scalar(f: Callable[..., Any], shape: jax.ShapeDtypeStruct) -> None:
     """Raise an error unless f returns one number whose derivative in JAX is trusted.
 
+    JAX's own derivative rules are trusted. A custom derivative rule is not trusted,
+    because it may be wrong. `stop_gradient` changes the derivative on purpose.
+
     Args:
       f: Function of one array.
       shape: Shape and dtype of this array.
@@ -239,7 +242,7 @@ def check_scalar(f: Callable[..., Any], shape: jax.ShapeDtypeStruct) -> None:
 
 
 class TimeOver(Exception):
-    """Raised if the time is over before f is enclosed on all boxes."""
+    """Raised if the time limit passes before a function is enclosed on all boxes."""
 
 
 class Batched:
@@ -253,8 +256,8 @@ class Batched:
       size: Number of coordinates of a point.
       deadline: Value of `time.monotonic()` after which a call for several boxes raises
         TimeOver. A call for one box is always completed.
-      lines: Lines of the program at which a comparison may have both answers or a value
-        may be undefined.
+      lines: Lines of the program at which a value may be undefined, or a comparison may
+        be true at one point of a box and false at another.
     """
 
     def __init__(

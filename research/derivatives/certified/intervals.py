@@ -26,9 +26,10 @@ class Interval(NamedTuple):
     Attributes:
       low, high: Ends of the intervals, float64, int64 or bool arrays of one shape. Ends
         may be infinite. Ends that are integers or bools have no rounding error.
-      trouble: FINE, NOT_SMOOTH (a comparison in the function may be true at one point
-        of the box and false at another) or MAYBE_UNDEFINED (the function may have no
-        value at some point), uint8, of the same shape or ().
+      trouble: A number for each interval, uint8, of the same shape or (). FINE (0)
+        means that there is no trouble. NOT_SMOOTH (1) means that a comparison in the
+        function may be true at one point of the box and false at another.
+        MAYBE_UNDEFINED (2) means that the function may have no value at some point.
     """
 
     low: np.ndarray
@@ -88,6 +89,9 @@ def check_exact(x: Interval) -> None:
 def interval(low: Any, high: Any, *causes: Interval) -> Interval:
     """Return the interval [low, high], with the largest `trouble` of other intervals.
 
+    `trouble` is a field of an `Interval`. It says whether the function may be not
+    smooth or undefined somewhere in the box.
+
     Args:
       low, high: Ends of the interval.
       causes: The other intervals, from which low and high were computed.
@@ -98,7 +102,9 @@ def interval(low: Any, high: Any, *causes: Interval) -> Interval:
 def worst(*intervals: Interval) -> np.ndarray:
     """Return the largest `trouble` of several intervals for each entry.
 
-    Without intervals, the result is FINE.
+    `trouble` says whether the enclosed function may be not smooth or undefined. The
+    values are ordered: FINE, NOT_SMOOTH, MAYBE_UNDEFINED. If no interval is given, the
+    result is FINE.
     """
     trouble = np.asarray(FINE)
     for one in intervals:
@@ -108,10 +114,10 @@ def worst(*intervals: Interval) -> np.ndarray:
 
 
 def with_trouble(x: Interval, where: np.ndarray, kind: np.uint8) -> Interval:
-    """Return the intervals x with their field `trouble` raised where `where` is True.
+    """Mark the intervals x with a kind of trouble where `where` is True.
 
-    There, the new `trouble` is the larger of the old one and `kind`. `Interval` lists
-    the kinds: the larger, the worse.
+    At these entries, the field `trouble` of the result is the larger of its old value
+    and `kind`. `Interval` explains the values 0, 1 and 2 of the field.
     """
     if not np.any(where):
         return x
@@ -129,13 +135,13 @@ def up(x: np.ndarray) -> np.ndarray:
 
 
 def add_down(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return a lower bound of a + b. The bound is a + b if a + b is a float."""
+    """Return a lower bound of a + b. The bound is exact if a + b is a float."""
     total, error = _two_sum(a, b)
     return np.where(error >= 0, total, down(total))
 
 
 def add_up(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return an upper bound of a + b. The bound is a + b if a + b is a float."""
+    """Return an upper bound of a + b. The bound is exact if a + b is a float."""
     total, error = _two_sum(a, b)
     return np.where(error <= 0, total, up(total))
 
@@ -174,8 +180,9 @@ def positive_polynomial(coefficients: Sequence[Interval], x: Interval) -> Interv
 
     The intervals c_0, c_1, ... are `coefficients`. The partial sums are c_i + c_(i + 1)
     x + c_(i + 2) x² + ... for each i. They must be positive for all numbers x in the
-    interval, and the interval must be bounded. In each step of Horner's scheme, each
-    bound then needs two products. The function `multiply` would need four.
+    given interval, and this interval must be bounded. In each step of Horner's scheme,
+    the lower and the upper bound then need two products each. In the function
+    `multiply`, each bound needs four products.
     """
     low, high = coefficients[-1].low, coefficients[-1].high
     for coefficient in coefficients[-2::-1]:
@@ -225,7 +232,7 @@ def _or(values: np.ndarray, otherwise: float) -> np.ndarray:
 
 
 def multiply(a: Interval, b: Interval) -> Interval:
-    """Enclose a b for all numbers in a and b."""
+    """Enclose the product a b for all numbers a and b in the two intervals."""
     if b.is_point:
         a, b = b, a
     if a.is_point:
@@ -283,10 +290,10 @@ def _largest(ends: tuple[np.ndarray, ...]) -> np.ndarray:
 
 
 def divide(a: Interval, b: Interval) -> Interval:
-    """Enclose a / b for all numbers in a and b.
+    """Enclose the quotient a / b for all numbers a and b in the two intervals.
 
-    Where b contains 0, `trouble` of the result is MAYBE_UNDEFINED (the quotient may
-    have no value).
+    Where b contains 0, the field `trouble` of the result is MAYBE_UNDEFINED (the
+    quotient may have no value).
     """
     through_zero = (b.low <= 0) & (b.high >= 0)
     safe_low = np.where(through_zero, 1.0, b.low)
@@ -329,8 +336,8 @@ def _quotient(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def square_root(a: Interval) -> Interval:
     """Enclose √a over the part of a that is not negative.
 
-    If a contains negative numbers, `trouble` of the result is MAYBE_UNDEFINED (the root
-    may have no value).
+    If a contains negative numbers, the field `trouble` of the result is MAYBE_UNDEFINED
+    (the root may have no value).
     """
     low, high = np.sqrt(np.maximum(a.low, 0.0)), np.sqrt(np.maximum(a.high, 0.0))
     # The square of an integer below 2^26 is exact, and so is its root.
@@ -387,12 +394,12 @@ def _power(
 
 
 def minimum(a: Interval, b: Interval) -> Interval:
-    """Return the interval of min(a, b) for all numbers in a and b."""
+    """Return the interval of min(x, y) for all numbers x in a and y in b."""
     return interval(np.minimum(a.low, b.low), np.minimum(a.high, b.high), a, b)
 
 
 def maximum(a: Interval, b: Interval) -> Interval:
-    """Return the interval of max(a, b) for all numbers in a and b."""
+    """Return the interval of max(x, y) for all numbers x in a and y in b."""
     return interval(np.maximum(a.low, b.low), np.maximum(a.high, b.high), a, b)
 
 

@@ -18,7 +18,10 @@ from research.derivatives.certified.intervals import (
 
 
 def product(a: Interval, b: Interval) -> Interval:
-    """Enclose A B for matrices of shapes (..., m, k) and (..., k, n)."""
+    """Enclose the product A B for all matrices A in a and all matrices B in b.
+
+    A has shape (..., m, k), and B has shape (..., k, n).
+    """
     left = Interval(a.low[..., :, :, None], a.high[..., :, :, None], np.asarray(FINE))
     if a.is_point:
         left = point(left.low)
@@ -29,7 +32,10 @@ def product(a: Interval, b: Interval) -> Interval:
 
 
 def applied(a: Interval, v: Interval) -> Interval:
-    """Enclose A v for matrices of shape (..., m, k) and vectors of shape (..., k)."""
+    """Enclose the product A v of a matrix and a vector.
+
+    `a` encloses A, shape (..., m, k), and `v` encloses the vector, shape (..., k).
+    """
     column = Interval(v.low[..., None], v.high[..., None], np.asarray(FINE))
     if v.is_point:
         column = point(column.low)
@@ -111,12 +117,12 @@ def eigenvalue_bounds(symmetric: Interval) -> tuple[np.ndarray, np.ndarray]:
 def signs_of_eigenvalues(symmetric: Interval) -> tuple[np.ndarray, np.ndarray]:
     """Count the positive and the negative eigenvalues of an interval matrix A.
 
-    The counts hold for all symmetric matrices in A. The columns of Q are approximate
-    eigenvectors of the midpoint of A. If no Gershgorin circle of QᵀQ contains 0, Q is
-    invertible. By Sylvester's law of inertia, A and QᵀAQ then have equal numbers of
-    positive and of negative eigenvalues. If no circle of QᵀAQ contains 0, there are as
-    many positive eigenvalues as circles to the right of 0, and as many negative ones as
-    circles to the left.
+    The counts hold for all symmetric matrices in A. Let Q be the matrix of approximate
+    eigenvectors of the midpoint of A, as columns. If no Gershgorin circle of QᵀQ
+    contains 0, Q is invertible. By Sylvester's law of inertia, A and QᵀAQ then have
+    equal numbers of positive and of negative eigenvalues. If no circle of QᵀAQ contains
+    0, there are as many positive eigenvalues as circles to the right of 0, and as many
+    negative ones as circles to the left.
 
     Args:
       symmetric: Interval matrices A, shape (..., n, n).

@@ -47,7 +47,8 @@ RULES: dict[str, Rule] = {}
 def rule(*names: str) -> Callable[[Rule], Rule]:
     """Return a decorator that registers a function as the rule of JAX primitives.
 
-    `names` are the names of the primitives.
+    The rule of a primitive encloses the result of this operation, given enclosures of
+    the inputs. `names` are the names of the primitives.
     """
 
     def register(function: Rule) -> Rule:
@@ -79,10 +80,10 @@ def _exact_integers(
 
 
 def as_integer(x: Interval) -> Interval:
-    """Convert bounds of integers from float64 to int64.
+    """Convert the ends of an enclosure of integers from float64 to int64.
 
     Raises:
-      NotImplementedError: A bound may lie beyond 2^53, where floats skip integers.
+      NotImplementedError: An end may lie beyond 2^53, where floats skip integers.
     """
     if not np.all((np.abs(x.low) <= 2.0**53) & (np.abs(x.high) <= 2.0**53)):
         raise NotImplementedError(
@@ -571,7 +572,7 @@ def moved_by_jax(equation: Any, inputs: Sequence[Interval]) -> Interval:
       equation: Jaxpr equation that moves entries.
       inputs: Enclosures of its inputs.
     Raises:
-      NotImplementedError: An index may differ between points of the box.
+      NotImplementedError: The enclosure of an index contains more than one integer.
     """
     operands = [x for x in inputs if x.is_float]
     for x in inputs:
@@ -739,7 +740,7 @@ def scattered(equation: Any, inputs: Sequence[Interval]) -> Interval:
       equation: Jaxpr equation of the scatter.
       inputs: Enclosures of the operand, the indices and the updates.
     Raises:
-      NotImplementedError: An index may differ between points of the box.
+      NotImplementedError: The enclosure of an index contains more than one integer.
     """
     operand, indices, updates = inputs
     if not np.array_equal(indices.low, indices.high):

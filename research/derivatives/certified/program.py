@@ -254,7 +254,8 @@ def _value(atom: Any, known: dict[Any, Any]) -> Any:
 def constant(value: Any) -> Interval:
     """Return a constant of the program as an interval.
 
-    For NaN the result is the whole real line, with `trouble` MAYBE_UNDEFINED.
+    For NaN the result is the whole real line, with `trouble` MAYBE_UNDEFINED (the
+    program may have no value).
     """
     return _without_nan(point(value))
 
@@ -549,9 +550,10 @@ STRUCTURES: dict[str, Callable[..., list[Any]]] = {
 
 
 def check_derivatives(program: Any) -> None:
-    """Raise an error if JAX's derivative may not be that of the program's values.
+    """Raise an error if JAX's derivative of a program is possibly not the true one.
 
-    The derivative rules of JAX itself are trusted. A derivative rule of the user
+    The true derivative is that of the function that the program computes. The
+    derivative rules of JAX itself are trusted. A derivative rule of the user
     (`jax.custom_jvp`, `jax.custom_vjp`) may be wrong, and `stop_gradient` changes the
     derivative on purpose.
 

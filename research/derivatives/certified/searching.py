@@ -143,8 +143,10 @@ class Roots(NamedTuple):
 
     Attributes:
       low, high: Ends of the boxes with exactly one root each, shape (roots, n).
-      undecided, complete, boxes: As in `Certified`, for roots instead of critical
-        points.
+      undecided: Boxes that may contain further roots.
+      complete: True if `undecided` is empty. All roots in the box that was searched are
+        then proved.
+      boxes: Number of boxes that were examined during the search.
     """
 
     low: np.ndarray
@@ -176,7 +178,8 @@ def certified_roots(
       ValueError: bounds has a wrong shape, is not finite, or low >= high; seconds is
         negative; or f does not return an array of shape (n,).
       UnsupportedPrimitiveError: f uses an operation that cannot be enclosed,
-        `stop_gradient`, or a derivative rule that is not JAX's.
+        `stop_gradient`, or a derivative rule of the user (`jax.custom_jvp`,
+        `jax.custom_vjp`).
     References:
       Neumaier, Interval methods for systems of equations, 1990, chapter 5.
     Example:
@@ -797,8 +800,8 @@ def curvature_bound(
         eigenvalue at some point of the box. The search for `low` stops when μ - low is
         at most tolerance · max(|λ|, |μ|).
       most_boxes: Number of boxes after which the search stops. Each of the two bounds
-        gets half of these boxes. If the search stops here, the bounds are valid but
-        farther apart.
+        gets half of these boxes. If the search stops for this reason, the bounds are
+        valid but farther apart.
       seconds: Time after which the search stops, as in `certified_roots`. The search
         for `high` gets half of this time, and the search for `low` gets the rest.
     Returns:

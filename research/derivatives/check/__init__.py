@@ -118,14 +118,15 @@ def check_derivative(
 
     - The derivative is not 0 but no larger than its rounding error, so its sign is
       unknown.
-    - The check could not have detected a relative error of 1e-3, or an error in a
-      single leaf of x that is a tenth as long as the whole gradient. Such a leaf is so
-      small that it hardly changes f, and the report names it. (If the gradient of a
-      leaf is shorter than about 1e-13 times the whole gradient, an error there is
-      small, however large it is relative to the gradient of the leaf.)
+    - The check could not have detected a relative error of 1e-3, or it could not have
+      detected an error of a tenth of the gradient's norm that lies in a single leaf of
+      x. Such a leaf is so small that it hardly changes f, and the report names the
+      leaf. (If the gradient of a leaf is shorter than about 1e-13 times the whole
+      gradient, an error there is small, however large it is relative to the gradient of
+      the leaf.)
     - The slope of f times a step of the size of x is beyond the range of float64.
     - f varies so fast that it is not smooth between neighbouring floats. Examples are
-      sin(1e20 x), and the remainder of 1e20 x divided by 1.
+      sin(1e20 x), and the fractional part of 1e20 x.
     - The slopes from long and from short steps differ, and neither slope agrees with
       the derivative. An example is a fast wave that is hardly larger than the rounding
       error of f.

@@ -27,10 +27,10 @@ class Probe(NamedTuple):
         this number. It is five times the error estimate of `differences` plus ten times
         the rounding error.
       scale: Number by which errors along v are divided to make them relative. If the
-        gradient does not vanish, this is the root mean square of the rate over random
-        directions, or |differences| if f has no reverse mode. If the gradient vanishes,
-        it is the change of f over a step of the length of x. If f hardly changes over
-        this step, it is the size of f.
+        gradient does not vanish, `scale` is the root mean square of the rate over
+        random directions, or |differences| if f has no reverse mode. If the gradient
+        vanishes, `scale` is the change of f over a step of the length of x. If f hardly
+        changes over this step, `scale` is the size of f.
       taylor_slope: Order p of the Taylor remainder |f(x + h v) - f(x) - h rate| ≈ C h^p
         at small steps h. It is about 2 for a correct derivative and 1 for a wrong one.
         NaN if the remainder is not visible above the rounding error.
@@ -236,11 +236,11 @@ def explained(
 
     Args:
       verdict: Verdict of the check, as in `CheckReport`.
-      probes: Results for each direction.
+      probes: Results of the check, one Probe for each direction.
       f: Name of the function.
       is_finite: Whether f is finite at x.
-      chooses: Whether f contains a `where`, which is then named as a possible cause of
-        nan.
+      chooses: Whether f selects between two values, as `where` does. If the derivative
+        is not finite, the text then names `where` as a possible cause.
       hidden: Names of the leaves that hardly change f.
     """
     if verdict == "nan":
@@ -278,9 +278,10 @@ def explained(
 
 
 def beyond_range(f: str) -> str:
-    """Return a text for slopes that floats cannot hold, although f' is finite.
+    """Return the explanation of a check that fails because f changes too fast.
 
-    `f` is the name of the function.
+    In such a check, f and f' are finite, but the slope of f times a step of the size of
+    x is larger than the largest float64. `f` is the name of the function.
     """
     return (
         f"Inconclusive: the slope of {f} times a step of the size of x is beyond the "
@@ -313,7 +314,11 @@ def _not_finite(probes: tuple[Probe, ...], f: str, chooses: bool) -> str:
 
 
 def other_values(f: str, own: Any, in_float64: Any) -> str:
-    """Return a text for a function that computes something else in float64.
+    """Return a text for a function f that computes something else in float64.
+
+    The text says that f computes something else in float64 than in the precision of x,
+    for example because f draws random numbers, and that the check of the derivative is
+    therefore inconclusive.
 
     Args:
       f: Name of the function.
@@ -329,7 +334,7 @@ def other_values(f: str, own: Any, in_float64: Any) -> str:
 
 
 def vanishing(f: str, smallest: float, of_change: float, by_size: bool) -> str:
-    """Return a text for a gradient that is not larger than its rounding error.
+    """Return a text for a gradient that is not larger than the rounding error of f.
 
     Args:
       f: Name of the function.

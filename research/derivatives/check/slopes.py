@@ -21,10 +21,10 @@ _SAME = 8  # A difference above this many noise units is a contradiction.
 
 
 class Slope(NamedTuple):
-    """Derivative of f at the middle of a line, estimated from values on the line.
+    """Slope of f along a line through x, at x, estimated from values on the line.
 
-    STEPS are the lengths 1, 1/2, ..., 2^-26 of the steps from the middle, and LEVELS is
-    their number.
+    STEPS are the lengths 1, 1/2, ..., 2^-26 of the steps from x, relative to the
+    longest step. LEVELS is the number of these lengths.
 
     Attributes:
       value: Extrapolated central difference; NaN if there is none.
@@ -145,8 +145,8 @@ def slope_at_middle(
 
     The estimates are central differences, one for each step length. Richardson's table
     extrapolates them. The result is the entry of the table with the smallest error
-    estimate. The error estimate of an entry combines two parts: its distances from the
-    neighbouring entries, and the effect of the noise of the values.
+    estimate. The error estimate of an entry combines two parts: the distances of the
+    entry from its neighbours, and the effect of the noise of the values on the entry.
 
     Args:
       values: Values of f at OFFSETS in ascending order, shape (2 LEVELS + 1,). Values
@@ -235,10 +235,12 @@ def noise_of_levels(
 ) -> Float[np.ndarray, "levels"]:
     """Return the rounding error of one value of f at each length in STEPS.
 
-    `slope_at_middle` defines STEPS and OFFSETS. NUDGED_OFFSETS are the numbers ±1,
-    ±1/16, ..., ±2^-24 in ascending order. The result is at least ε / 2 times the sum of
-    |f| and |f'|, where f' is the derivative with respect to the offset. The second term
-    is there because the offset, which is at most 1, is rounded too.
+    f is evaluated at points on a line through x. The offset of a point is its position
+    on the line. STEPS are the lengths 1, 1/2, ..., 2^-26, and OFFSETS are 0 and ±STEPS,
+    in ascending order. NUDGED_OFFSETS are the numbers ±1, ±1/16, ..., ±2^-24 in
+    ascending order. The result is at least ε / 2 times the sum of |f| and |f'|, where
+    f' is the derivative with respect to the offset. The term |f'| is there because the
+    point is rounded too: the size of x is about one unit of the offset.
 
     Args:
       nudged: Measured rounding error at each of NUDGED_OFFSETS, shape (14,). NaN where

@@ -30,11 +30,13 @@ PAIRS = 16  # Number of pairs of points around x at which the derivative is comp
 class Values:
     """Values of ⟨w, f⟩ along a direction v, and their slope.
 
-    The arguments of the constructor are the function and its point x (`line`), the
-    direction v, the weights w of the outputs, the relative spacing `eps` of the floats,
-    a lower bound `size` of the rounding error of a value in units of eps, and the seed
-    of the perturbations.
-
+    Args:
+      line: The function f and its point x.
+      v: Direction.
+      w: Weights of the outputs of f.
+      eps: Relative spacing of the floats.
+      size: Lower bound of the rounding error of a value, in units of eps.
+      seed: Seed of the perturbations with which the rounding error is measured.
     Attributes:
       slope: Slope from the best step length.
       length: Length of the longest step, relative to the size of x.

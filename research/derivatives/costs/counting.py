@@ -157,8 +157,9 @@ def count(jaxpr: Any, wanted: list[bool] | None = None) -> Count:
       wanted: For each output, whether it is wanted. None means that all outputs are
         wanted.
     Returns:
-      The `Count`. The body of a `scan` is counted once for each iteration, and of the
-      branches of a `cond` the most expensive one is counted.
+      The `Count`: numbers of operations, of bytes, and of `while` loops. The body of a
+      `scan` is counted once for each iteration. Of the branches of a `cond`, the most
+      expensive one is counted.
     """
     total = Count()
     for equation, of_own in alive(jaxpr, wanted):

@@ -19,7 +19,7 @@ WRAPPERS = {
 
 
 def traced(f: Callable[..., Any], *args: Any) -> Any:
-    """Return the jaxpr of f at args, without its constants."""
+    """Return the jaxpr of f at args, without the values of its constants."""
     return jax.make_jaxpr(f)(*args).jaxpr
 
 
@@ -99,7 +99,7 @@ def alive(
 
 
 def is_wrapper(equation: Any) -> bool:
-    """Return whether an equation only wraps an inner function.
+    """Return whether an equation of a jaxpr only wraps an inner function.
 
     A wrapper gives the function a name, compiles it, or adds a derivative rule to it.
     """
@@ -161,7 +161,11 @@ def is_library(function: Any) -> bool:
 
 
 def caller(equation: Any) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
-    """Return a function that computes the results of an equation from its inputs."""
+    """Return a function that computes the results of one equation of a jaxpr.
+
+    The function maps the values of the inputs of the equation to a tuple of its
+    results.
+    """
 
     def call(values: Sequence[Any]) -> tuple[Any, ...]:
         bound = equation.primitive.get_bind_params(equation.params)

@@ -98,9 +98,11 @@ class Judged(NamedTuple):
 
 
 def judged(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> Judged:
-    """Return the point y with the evidence for its kind.
+    """Return the critical point y with the evidence for its kind.
 
-    f is sampled if the Hessian is finite and does not decide the kind.
+    The kind says, for example, that the point is a minimum or a saddle. If the Hessian
+    is finite and does not decide the kind, f is sampled around y. `Landscape` defines
+    the scaled coordinates.
 
     Args:
       land: The function f in scaled coordinates.
@@ -118,7 +120,7 @@ def judged(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> Judge
 
 
 def described(land: Landscape, points: Sequence[Judged]) -> list[CriticalPoint]:
-    """Classify points, and convert them from scaled to original coordinates."""
+    """Classify critical points, and convert them to the original coordinates."""
     regular = [i for i, point in enumerate(points) if point.regular]
     radii = np.zeros(len(points))
     radii[regular] = _newton_radii(land, [points[i] for i in regular])

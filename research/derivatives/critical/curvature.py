@@ -39,9 +39,9 @@ class Curvature(NamedTuple):
     """Hessian at a point y, split into firm and loose directions.
 
     In a firm direction, the gradient around y confirms the curvature that the Hessian
-    predicts. In a loose direction, it does not confirm this curvature. The directions
-    are eigenvectors of the Hessian after the coordinates are scaled so that all its
-    rows are about equally large (`equilibrium`).
+    predicts. In a loose direction, the gradient does not confirm this curvature. The
+    directions are eigenvectors of the Hessian in scaled coordinates. The scales make
+    all rows of the Hessian about equally large (`equilibrium`).
 
     Attributes:
       value: f(y).
@@ -51,8 +51,8 @@ class Curvature(NamedTuple):
       firm: Firm directions as columns, of such length that the curvature is ±1, shape
         (n, a).
       loose: Loose directions as columns, shape (n, n - a).
-      radius: Distance up to which the curvature in each firm direction is confirmed,
-        shape (a,).
+      radius: Distance from y up to which the curvature in each firm direction is
+        confirmed, in multiples of the column of `firm`, shape (a,).
       is_rough: Whether f jumps at y, or the gradient of f jumps or is not
         differentiable at y, along an eigenvector or a sum of eigenvectors.
     """

@@ -50,8 +50,10 @@ def found_points(
       separation: Smallest distance between two different points, for each coordinate,
         shape (n,).
     Returns:
-      (points, counts). The dict `counts` has the number of starts for each of the
-      outcomes "converged", "flat", "not_finite", "outside" and "stalled".
+      (points, counts). The dict `counts` has the number of starts for each outcome:
+      "converged", "flat" (f is constant at the end), "not_finite" (of f or a
+      derivative), "outside" (the end is outside the bounds) and "stalled" (the gradient
+      does not vanish at the end).
     """
     led = walks(land, starts)
     ends, slope = _snapped(

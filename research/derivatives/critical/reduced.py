@@ -24,15 +24,16 @@ RUN = 4  # Number of consecutive distances that must confirm the firm curvature.
 class Rises(NamedTuple):
     """Rises f(y + d) - f(y) for steps d in each direction at each radius.
 
-    There are r radii and w directions. A rise is negative if f falls.
+    There are r radii and w directions. A rise is negative if f falls. If f curves down
+    in the firm directions, all rises are multiplied by -1 (`Reduced.rises`).
 
     Attributes:
-      rise: Rise of f, shape (r, w).
-      error: Error of the rise, same shape. Infinite if the rise is unknown.
-      denied: Whether the rise, which is computed from gradients, contradicts values of
-        f, same shape.
-      beyond: Difference of two values of f minus `rise`, same shape. 0 if rounding
-        errors of the values may explain the result, and NaN if the rise is unknown.
+      rise: Rise of f, computed from gradients of f, shape (r, w).
+      error: Estimated error of the rise, same shape. Infinite if the rise is unknown.
+      denied: Whether the rise contradicts the values of f, same shape.
+      beyond: The difference of the two values f(y + d) and f(y), minus `rise`, same
+        shape. 0 if rounding errors of the two values may be the only cause of this
+        number, and NaN if the rise is unknown.
     """
 
     rise: Float[np.ndarray, "r w"]
@@ -51,10 +52,11 @@ class Rises(NamedTuple):
 class Reduced:
     """The function f along its loose directions, minimised over its firm directions.
 
-    In a firm direction, the Hessian shows how f curves. In a loose direction, it is
-    singular or unconfirmed. `Curvature` defines both kinds of directions. If f curves
-    down in the firm directions, f is maximised over them instead of minimised. f must
-    not curve up in one firm direction and down in another.
+    In a firm direction, the curvature that the Hessian at the point y predicts agrees
+    with the gradients around y. In a loose direction, the Hessian is singular, or its
+    prediction is not confirmed. `Curvature` defines both kinds of directions. If f
+    curves down in the firm directions, f is maximised over them instead of minimised. f
+    must not curve up in one firm direction and down in another.
     """
 
     def __init__(self, land: Landscape, y: np.ndarray, curvature: Curvature):
@@ -178,7 +180,7 @@ def balance(reduced: Reduced) -> Float[np.ndarray, "c"]:
     """Return a scale for each of the c loose directions, shape (c,).
 
     `Curvature` defines the loose directions. With these scales, f changes about equally
-    along all of them.
+    along all c directions.
     """
     n, radii = reduced.curvature.loose.shape[1], 0.5 * 2.0 ** -np.arange(0, 120)
     rises = reduced.rises(
@@ -205,6 +207,8 @@ def noise_of_gradient(
     error: Float[np.ndarray, "r w"], radii: Float[np.ndarray, "r"]
 ) -> Float[np.ndarray, "r 1"]:
     """Return the error of a rise due to noise of the gradient, at each of r radii.
+
+    A rise is f(y + d) - f(y) for a step d that a direction and a radius define.
 
     `error` has the errors of the rises in w directions. An error due to noise of the
     gradient is proportional to the radius. So the errors at each radius are divided by

@@ -68,13 +68,15 @@ def with_larger_roundings(f: Callable[..., Any]) -> Callable[..., Any]:
 
     Here ε is the relative spacing of the dtype. Zeros stay exact, and the results of
     operations that do not round are not changed. The result of each other operation
-    changes in its last digits. The value of f changes by more if later operations
-    enlarge the change, for example because large terms cancel.
+    changes in its last digits. Sums and matrix products also round partial results, so
+    their first operand is multiplied by 1 ± 2 ε, too. The value of f changes by more if
+    later operations enlarge the change, for example because large terms cancel.
 
     Returns:
       Function (signs, *args) -> value. `signs` is an array of 61 random numbers 1 and
-      -1 (the constant SIGNS is 61). The k-th rounded result, counted from 0, uses
-      signs[k % 61].
+      -1 (the constant SIGNS is 61). The k-th array that is multiplied, counted from 0,
+      is multiplied by 1 + 2 ε c signs[k % 61]. Here each entry of c is 1 or -1, drawn
+      with the fixed seed k.
     """
 
     def noisy(signs: jax.Array, *args: Any) -> Any:

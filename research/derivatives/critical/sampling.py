@@ -55,7 +55,8 @@ class Evidence(NamedTuple):
         and opposite if the power is odd.)
       distance: Smallest distance at which the change of f is visible, in the scaled
         coordinates of `Landscape`. 0 for the kind "flat". Also 0 for the kind "",
-        unless the reason is that another power of the distance takes over.
+        unless `reason` says that f may follow another power of the distance where
+        rounding hides its change.
       reason: Reason why the samples do not decide, or "".
     """
 
@@ -71,7 +72,8 @@ def evidence(
 ) -> Evidence:
     """Sample f around y in the loose directions, and judge what kind of point y is.
 
-    `Curvature` defines the loose directions.
+    In a loose direction, the gradient around y does not confirm the curvature that the
+    Hessian at y predicts. `curvature` has these directions, and `land` has f.
     """
     if curvature.loose.shape[1] > 1:
         curvature = curvature._replace(

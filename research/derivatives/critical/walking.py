@@ -45,11 +45,11 @@ class Walks(NamedTuple):
 class Model(NamedTuple):
     """Gradients and Hessians at k points.
 
-    The coordinates of each point are scaled so that all rows of its Hessian are about
-    equally large (`equilibrium`). Without the scaling, a small curvature in one
-    coordinate could be taken for the rounding error of a large curvature in another. An
-    example is the valley of (y - x⁴)(y - 2 x⁴). If the gradient or the Hessian at a
-    point is not finite, both are set to 0.
+    The function `equilibrium` scales the coordinates of each point so that all rows of
+    the Hessian at this point are about equally large. Without the scaling, a small
+    curvature in one coordinate could be taken for the rounding error of a large
+    curvature in another coordinate. An example is the valley of (y - x⁴)(y - 2 x⁴). If
+    the gradient or the Hessian at a point is not finite, both are set to 0.
 
     Attributes:
       gradients: Gradients in the original coordinates, shape (k, n).
@@ -203,7 +203,8 @@ def newton_lengths(
 ) -> Float[np.ndarray, "k"]:
     """Return the largest absolute entry of the Newton step at each row of y.
 
-    The result is infinite for a row where f, its gradient or its Hessian is not finite.
+    Each row of y is a point in the scaled coordinates of `land`. The result is infinite
+    for a row where f, its gradient or its Hessian is not finite.
     """
     if not len(y):
         return np.zeros(0)
@@ -218,9 +219,10 @@ def lengthened(
 ) -> Float[np.ndarray, "n"] | None:
     """Return the point with the shortest gradient among y - m H⁺ ∇f for several m.
 
-    Here m >= 1, and H⁺ is the pseudoinverse of the Hessian. Near a zero of the gradient
-    of multiplicity m, the step with this m is as good as Newton's step near a simple
-    zero. The result is None if no step shortens the gradient.
+    Here m is one of twelve numbers from 1 to 12, and H⁺ is the pseudoinverse of the
+    Hessian of f at y. If the gradient has a zero of multiplicity m near y, the step
+    with this m is as good as Newton's step near a simple zero. The result is None if no
+    step shortens the gradient.
     """
     values, model = _model(land, y[None])
     trials = land.rounded(y - TIMES[:, None] * model.newton_moves(land.eps))
@@ -246,8 +248,8 @@ def length(
 ) -> Float[np.ndarray, "k"]:
     """Return the norm of the gradient at each point.
 
-    `values` are the values of f, and `gradients` the gradients at k points. The result
-    is infinite where f or the gradient is not finite.
+    `values` are the values of f at k points, and row i of `gradients` is the gradient
+    of f at point i. The result is infinite where f or the gradient is not finite.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         lengths = np.linalg.norm(gradients, axis=1)

@@ -250,7 +250,9 @@ def jacobian(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
         arrays.
       x: Point of evaluation.
       mode: "forward", "reverse" or "auto". "auto" means the mode that
-        `chosen_mode(f, x)` returns.
+        `chosen_mode(f, x)` returns: forward mode if x has at most as many entries as
+        f(x), and reverse mode otherwise. If f has no derivative rule for this mode,
+        "auto" means the other mode.
     Returns:
       If x and f(x) are arrays, an array of shape f(x).shape + x.shape. If they are
       pytrees, a tree like f(x) in which each leaf is replaced by a tree like x. The

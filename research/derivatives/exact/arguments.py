@@ -91,7 +91,10 @@ def scalar(f: Callable[..., Any], name: str) -> Callable[..., Any]:
 
 
 def refuse_integer_outputs(value: Any) -> None:
-    """Raise NotInexactError if a leaf of f's value is not real and floating."""
+    """Raise NotInexactError if a leaf of `value` is not real and floating.
+
+    `value` is the value of the function f to differentiate. None is refused, too.
+    """
     if value is None:
         raise NotInexactError(
             "f must return real floating numbers; it returns None. Add a return "

@@ -25,20 +25,21 @@ _WITHIN = 4.0  # A value within this many rounding errors is as predicted.
 def quiet_part(ladder: Ladder) -> tuple[Ladder, np.ndarray, int] | None:
     """Return the levels below the first window with more noise than rounding errors.
 
-    A ladder has values of f at many distances from x, which are its levels, and in
-    windows. A window is a group of points near a distance. Let s be the noise of a
-    window, divided by the rounding error that the function `rounding` estimates there.
-    Let b be the largest s of the windows at smaller distances, but at least 1. A window
-    has more noise than rounding errors in two cases: if s is above 30, or if s is above
-    3 b in this window and in all windows at larger distances. The second case compares
-    s with b and not with 1, because the rounding errors of some functions are a few
-    times larger than the estimate. Functions with matrix products are an example.
+    A ladder has values of f at many distances from x, which are called levels. It also
+    has values of f in windows, which are groups of points near some of the levels.
+    "Below" means at smaller distances. Let s be the noise of a window, divided by the
+    rounding error that the function `rounding` estimates there. Let b be the largest s
+    of the windows at smaller distances, but at least 1. A window has more noise than
+    rounding errors in two cases: if s is above 30, or if s is above 3 b in this window
+    and in all windows at larger distances. The second case compares s with b and not
+    with 1, because the rounding errors of some functions are a few times larger than
+    the estimate. Functions with matrix products are an example.
 
     Returns:
       (ladder of the levels below this window, rounding error at each of these levels,
       index of the window). The rounding error is b times the estimate of `rounding`.
       The result is None if no window has more noise than rounding errors, or if the
-      window at the smallest distance already has more.
+      window at the smallest distance already has more noise.
     """
     share = windows_noise(ladder) / rounding(ladder)[ladder.places]
     before = np.maximum.accumulate(np.append(1.0, share[:-1]))
@@ -54,7 +55,8 @@ def quiet_part(ladder: Ladder) -> tuple[Ladder, np.ndarray, int] | None:
 def levels_below(ladder: Ladder, end: int) -> Ladder:
     """Return the ladder with the levels before index `end`, and their windows.
 
-    A level is a distance from x. A window is a group of eight points near a level.
+    A ladder has values of f at many distances from x, which are its levels, and in
+    windows. A window is a group of eight points near a level.
     """
     count = int(np.searchsorted(ladder.places, end))
     return ladder._replace(
@@ -67,24 +69,25 @@ def levels_below(ladder: Ladder, end: int) -> Ladder:
 
 
 def first_surprise(ladder: Ladder, noise: np.ndarray, level: int) -> int | None:
-    """Return the smallest step below a level where f is not as larger steps predict.
+    """Return the index of the smallest step where f is not as larger steps predict.
 
+    A level is the index of a step. Only levels below the argument `level` are examined.
     If the quotients at some steps converge, f is close to a polynomial at these steps.
     This polynomial predicts f at the smaller steps, too. If f has a narrow peak beside
     x, the prediction is wrong. The quotients at smaller steps may not show this,
     because their error bounds are large.
 
     Each value of f is predicted from f(x) and from the values at the next four larger
-    steps on the same side of x. The deviation is |value - prediction|.
-    Let D be the largest deviation at `level` and the next three levels. For D, a
-    deviation within four rounding errors counts as 0. Let H be the step of `level`. A
-    value at a step h < H is a surprise if its deviation exceeds the sum of two numbers:
-    30 times the noise of the deviation, and 2 D h / H.
+    steps on the same side of x. The deviation is |value - prediction|. Let D be the
+    largest deviation at `level` and the next three levels. For D, a deviation within
+    four rounding errors counts as 0. Let H be the step of `level`. The value at a step
+    h < H is a surprise if its deviation exceeds the sum of two numbers: 2 D h / H, and
+    30 times the noise of the deviation, which follows from `noise`.
 
     Args:
-      ladder: Values of f.
+      ladder: Values of f at the steps to both sides of x.
       noise: Bound on the error of f at each level, shape (levels,).
-      level: Index of the step whose estimate is tested. A level is one step length.
+      level: Index of the step whose estimate is tested.
     Returns:
       Index of the smallest step with a surprise, or None if there is no surprise.
     """
@@ -149,12 +152,13 @@ def _predicted(
 def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
     """Return whether f bends or has a pole, but does not jump, where noise appears.
 
-    This distinguishes a function that interpolates a table with straight lines, or that
-    has a pole, from a function that is rounded. The sampler first evaluates f at 33
-    points around a window. It then does so three more times, each time at closer points
-    around the place where the second difference of f is largest. At a jump, this
-    difference stays the same. At a kink, it shrinks with the distance between the
-    points. At a pole, f grows.
+    The result is True for a function that interpolates a table with straight lines, or
+    that has a pole. The result is False for a function with rounded values, which
+    jumps. The sampler first evaluates f at 33 points around a window. The sampler then
+    evaluates f three more times, each time at closer points around the place where the
+    second difference of f is largest. At a jump, the largest second difference stays
+    the same. At a kink, it shrinks with the distance between the points. At a pole, f
+    grows.
 
     Args:
       ladder: Values of f around x. A window is a group of points near a distance from

@@ -223,7 +223,9 @@ def finite_difference(
     `research.derivatives.problems` with seed 1, with 2,000 functions in each class. An
     answer is wrong if the verdict is "ok" and the error exceeds the bound. If there is
     no derivative, half the difference between the left and the right derivative counts
-    as the error.
+    as the error. Each column belongs to one order of the derivative. If terms of f
+    cancel, the noise of f exceeds ε |f|. In the class "few digits", f is rounded to a
+    grid or to float32.
 
         order              1      2      3      4
         smooth           0      0      0.05   0.40

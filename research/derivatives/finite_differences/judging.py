@@ -67,9 +67,10 @@ class Column(NamedTuple):
 
 
 def best_of_each_level(*tables: Table) -> Column:
-    """Return the estimate with the smallest bound at each level, among all tables.
+    """Return, for each level, the estimate with the smallest bound on its error.
 
-    A level is one step length.
+    A level is one step length of the difference quotients. All tables contain estimates
+    of the same derivative, and the estimate of a level is chosen among all tables.
     """
     values = np.concatenate([table.values for table in tables])
     bounds = np.concatenate([table.bounds for table in tables])
@@ -82,8 +83,10 @@ def best_of_each_level(*tables: Table) -> Column:
 def settle(column: Column, end: int | None = None) -> Estimate:
     """Return the estimate with the smallest bound among the levels that agree.
 
-    A level is one step length. Large steps may agree with each other because they skip
-    the oscillations of f. So the search starts at the smallest step and stops at the
+    A level is one step length, and the levels are ordered from small to large steps.
+    Two levels contradict each other if their estimates differ by more than twice the
+    sum of their bounds. Large steps may agree with each other because they skip the
+    oscillations of f. So the search starts at the smallest step and stops before the
     first level that contradicts two levels with smaller steps.
 
     Let b be the bound of the chosen estimate. Let d be the largest difference between
@@ -149,14 +152,14 @@ def growth(
 
 
 def rate(table: Table, powers: np.ndarray) -> float:
-    """Return the power p for which the changes of the quotients shrink like step^p.
+    """Return the power p such that difference quotients change like step^p.
 
     A change is the difference between the quotients at two neighbouring steps. The
     power is infinite if no four consecutive changes are clearly larger than the noise,
     or if the changes vanish at smaller steps.
 
     Args:
-      table: Table whose first row contains the quotients.
+      table: Table whose first row contains the difference quotients.
       powers: log2 of the steps, shape (levels,).
     """
     change = np.abs(np.diff(table.values[0]))
@@ -168,13 +171,13 @@ def slow_error(found: Estimate, *tables: Table) -> float:
     """Return an error bound for an estimate that converges slowly, otherwise 0.
 
     The function detects a power of the step that no extrapolation removes, as in x² +
-    1e-6 |x|^2.5, even if noise hides it at smaller steps. Let e_0 be the estimate at
-    the step of `found`, and e_1 and e_2 estimates at two and four times this step. Let
-    c = e_1 - e_0 and q = (e_2 - e_1) / c. If |c| exceeds the noise and 1 < q < 6, the
-    error behaves like step^p with p = log2(q), and the bound is 1.5 |c| / (q - 1). If
-    |c| exceeds the noise and 0 < q <= 1, the estimates do not converge, and the bound
-    is 1.5 |c| / ε with the relative spacing ε of float64. In all other cases the bounds
-    of the tables are large enough, and the result is 0.
+    1e-6 |x|^2.5, even if noise hides this power at smaller steps. Let e_0 be the
+    estimate at the step of `found`, and e_1 and e_2 estimates at two and four times
+    this step. Let c = e_1 - e_0 and q = (e_2 - e_1) / c. If |c| exceeds the noise and
+    1 < q < 6, the error behaves like step^p with p = log2(q), and the bound is
+    1.5 |c| / (q - 1). If |c| exceeds the noise and 0 < q <= 1, the estimates do not
+    converge, and the bound is 1.5 |c| / ε with the relative spacing ε of float64. In
+    all other cases the bounds of the tables are large enough, and the result is 0.
 
     At each step, the tables contain several estimates, so the formula is used with two
     choices. In the first choice, e_0 is the estimate with the smallest bound at its
@@ -184,7 +187,8 @@ def slow_error(found: Estimate, *tables: Table) -> float:
     cross a kink. The result is the larger bound of the two choices.
 
     Args:
-      found: The estimate whose error is bounded; only its level is used.
+      found: The estimate whose error is bounded. Only the field `level`, which is the
+        index of the step, is used.
       *tables: Tables that contain the estimate.
     """
     near = slice(found.level, found.level + 3)
@@ -213,13 +217,13 @@ def _slow_error(values: np.ndarray, noise: np.ndarray) -> float:
 def jumps(ladder: Ladder, noise: np.ndarray, side: np.ndarray) -> bool:
     """Return whether f jumps at x on one side.
 
-    f jumps if f - f(x) has nearly the same value at each of the ten smallest steps, and
-    this value exceeds ten times the noise.
+    f jumps if f - f(x) has nearly the same value at each of the ten smallest distances
+    from x, and the absolute value of this difference exceeds ten times the noise.
 
     Args:
-      ladder: Values of f around x.
+      ladder: Values of f at several distances from x. Each distance is a level.
       noise: Bound on the error of f at each level, shape (levels,).
-      side: Values of f on the side, `ladder.plus` or `ladder.minus`.
+      side: Values of f on this side, `ladder.plus` or `ladder.minus`.
     """
     low = side[:LOWEST] - ladder.centre
     low = low[np.isfinite(low)]

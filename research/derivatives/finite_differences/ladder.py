@@ -124,12 +124,19 @@ def _within(x: float, steps: np.ndarray) -> np.ndarray:
 
 
 def climb(f: Callable[[Any], Any], x: float) -> Ladder:
-    """Return the `Ladder` of a function f around x."""
+    """Evaluate f around x, and return its values as a `Ladder`.
+
+    The values of f are those at x, at many distances 2^k on both sides of x, and in
+    windows of eight points near some of these distances.
+    """
     return climbed(Sampler(f), x)
 
 
 def climbed(sampler: Sampler, x: float) -> Ladder:
-    """Return the `Ladder` around x of the function that a sampler evaluates."""
+    """Return a `Ladder`: values of a function f around x, at many distances from x.
+
+    `sampler` evaluates f at an array of points.
+    """
     powers = exponents(x)
     with np.errstate(all="ignore"):
         values = sampler(nodes(x, powers))
@@ -140,8 +147,8 @@ def nodes(x: float, powers: np.ndarray) -> np.ndarray:
     """Return all points of a ladder as one array.
 
     First comes x, then the points x + 2^powers, then the points x - 2^powers, and then
-    the points in the windows. A window is a group of eight equally spaced points near
-    every fourth distance.
+    the points in the windows. A window is a group of eight equally spaced points. There
+    is one window near every fourth distance.
 
     Args:
       x: Point at the centre of the ladder.
@@ -162,6 +169,9 @@ def from_values(
     evaluations: int = 0,
 ) -> Ladder:
     """Return the `Ladder` with the given values of f.
+
+    A ladder has the values of f at x, at the distances 2^powers on both sides of x, and
+    in windows of eight points near some of these distances.
 
     Args:
       x: Point at the centre of the ladder.

@@ -96,10 +96,10 @@ class Tables(NamedTuple):
         one table for each order of derivative from 1 to n, where n is the order of the
         derivative that is estimated.
       jumps: Tables of the same differences as `gaps`, computed in a way that finds much
-        smaller jumps of the derivative if f is smooth on both sides of x. For a
-        derivative of odd order k they use only the part of f that is even about x, and
-        for even k only the odd part. In this part a smooth f has no power h^k, so even
-        a small jump of the k-th derivative stands out.
+        smaller jumps of the derivative if f is smooth on both sides of x. The table of
+        the k-th derivative uses only one part of f: for odd k the part that is even
+        about x, and for even k the part that is odd about x. In this part, a smooth f
+        has no power h^k, so a small jump of the k-th derivative is visible.
       next_jump: The table that `jumps` would have for the order n + 1.
     """
 
@@ -183,7 +183,10 @@ def jump_formula(order: int) -> tuple[np.ndarray, int]:
     Args:
       order: Order of the derivative that jumps, 1 to 5.
     Returns:
-      (weights, count), in the form that `formula` returns.
+      (weights, count). The weights have shape (2, 4) and belong to the differences
+      f(x + t) - f(x). Row 0 is for t = -h, -2h, -4h, -8h, and row 1 for t = h, 2h, 4h,
+      8h. The count is the number of distances in the formula. The weights of all
+      further distances are 0.
     """
     lower = np.arange(1 + order % 2, order, 2)
     powers = np.append(lower, order)
@@ -270,7 +273,10 @@ def _group(
 
 
 def tables(ladder: Ladder, noise: np.ndarray, order: int) -> Tables:
-    """Return the tables of estimates for the derivative of the given order.
+    """Return the tables of estimates for the derivative of f of the given order.
+
+    Each table contains estimates from difference quotients at many step lengths, before
+    and after extrapolation.
 
     Args:
       ladder: Values of f around x.

@@ -21,7 +21,10 @@ CLOSED = -1  # Mark of rows that always form one group.
 
 
 class Node(NamedTuple):
-    """Node of the graph of a table of `explain`, drawn as a box.
+    """Node of the graph that shows a table of `explain`.
+
+    Each row of the table is one operation of a function. A node is an input of the
+    function, one row, or several rows. It is drawn as a box.
 
     Attributes:
       title: Name of the input, or name and equation of the row. If the node has several
@@ -32,9 +35,9 @@ class Node(NamedTuple):
       adjoint: Adjoint of this value as a short text, or "" if there is no adjoint.
       kind: "input", "row" (one row of the table), "constant" (a row without an
         adjoint), "fold" (several rows) or "output" (the last row is the output).
-      hint: Primitive, derivative rule in words, and line of code of the row. "an input"
-        for an input. If the node has several rows, the name of the first row, and the
-        name and equation of the last row.
+      hint: Text with more details. For an input, it is "an input". For one row, it has
+        the primitive, the derivative rule in words, and the line of code. For several
+        rows, it has the name of the first row, and the name and equation of the last.
       rows: Positions of the rows of the node in `Ledger.rows`. Empty for an input.
     """
 
@@ -47,7 +50,9 @@ class Node(NamedTuple):
 
 
 class Edge(NamedTuple):
-    """Edge of the graph, from the node of a value to a node that reads the value.
+    """Edge of the graph that shows a table of `explain`.
+
+    An edge goes from the node of a value to a node that reads the value.
 
     Attributes:
       start, end: Indices of the two nodes.
@@ -67,7 +72,13 @@ class Edge(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """Graph of a table of `explain`: nodes in an order of evaluation, and edges."""
+    """Graph of a table of `explain`, for a drawing of the table.
+
+    Attributes:
+      nodes: Nodes in an order of evaluation. A node is an input, or one or more rows of
+        the table.
+      edges: Edges, each from the node of a value to a node that reads the value.
+    """
 
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
@@ -386,9 +397,10 @@ def _edge(start: int, end: int, shares: Sequence[_Share]) -> Edge:
 
 
 def brief(value: Any) -> str:
-    """Return a short text for a value in a drawing.
+    """Return a short text for a value, for the drawing of a function as a graph.
 
-    An array of more than two entries is shown by its shape and its Euclidean norm.
+    An array of more than two entries is shown by its shape. If the entries are floating
+    or complex, the Euclidean norm follows, written ‖norm‖.
 
     Example:
       >>> brief(0.5), brief(np.array([3.0, 4.0])), brief(np.ones((2, 8)))

@@ -76,11 +76,11 @@ def at_kinks(tape: Tape, names: dict[int, str]) -> list[Kink]:
     Such an equation is at a tie: two compared values are equal (as in max(a, a)), or a
     value is exactly at a kink or a jump (as in abs(0)). Operations inside an equation,
     such as the steps of a loop that is one equation of the tape, are not searched. If
-    such an operation could be at a tie, and an adjoint passes through the equation, the
-    equation has a `Kink` that says so.
+    such an operation could be at a tie, and the backward pass goes through the
+    equation, the equation has a `Kink` that says so.
 
-    `names` is a dict from each node to its name. A node is the index of a value on the
-    tape.
+    The tape is the record of an evaluation of the function. `names` is a dict from each
+    node to its name. A node is the index of a value on the tape.
     """
     kinks, steady = [], _locally_constant(tape)
     for equation in tape.equations():

@@ -19,10 +19,10 @@ from research.derivatives.ledger.wording import ELEMENTWISE, entry_at
 
 
 class NonFinite(NamedTuple):
-    """Row that creates the first NaN or infinity.
+    """Row of the table of `explain` that creates the first NaN or infinity.
 
-    The NaN or infinity may also come from an input or from a custom reverse rule. The
-    fields then describe the input or the rule.
+    A row is one equation of the function. The NaN or infinity may also come from an
+    input or from a custom reverse rule. The fields then describe the input or the rule.
 
     Attributes:
       name: Name of the row, the input or the rule.

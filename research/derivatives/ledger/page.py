@@ -25,7 +25,7 @@ HEADINGS = ("row", "equation", "value", "adjoint", "rule", "line")
 
 
 class Part(NamedTuple):
-    """Contribution to an adjoint, as shown in the page.
+    """Contribution to an adjoint, as shown in the browser page of `explain`.
 
     Attributes:
       number: Number of the input or row from which the contribution comes.
@@ -37,7 +37,7 @@ class Part(NamedTuple):
 
 
 def as_page(ledger: LedgerFields) -> str:
-    """Return the page of a table of `explain` as the text of an HTML file.
+    """Return the text of an HTML file that shows a table of `explain`.
 
     In the page, values are numbered: first the inputs from 0, and then the rows. The
     element with the id "ledger" contains, as JSON, all digits of the values and

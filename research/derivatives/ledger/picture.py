@@ -51,7 +51,11 @@ LEGEND = (
 
 
 def as_svg(ledger: LedgerFields) -> str:
-    """Draw the table of `explain` as a graph, and return the text of an SVG file."""
+    """Draw the table of `explain` as a graph, and return the text of an SVG file.
+
+    A box of the graph is an input, a row of the table (one equation of the function) or
+    several rows.
+    """
     return _drawn(ledger, dark=False)
 
 
@@ -61,7 +65,7 @@ def _drawn(ledger: LedgerFields, *, dark: bool) -> str:
 
 
 def heading_of(ledger: LedgerFields) -> str:
-    """Return the title of the drawing of a table of `explain`."""
+    """Return the title of the drawing of a ledger, the table that `explain` returns."""
     return f"Backpropagation through {ledger.title}"
 
 
@@ -140,8 +144,9 @@ def draw(
 def as_html(ledger: LedgerFields) -> str:
     """Return the text of an HTML element for a notebook.
 
-    The element contains a sentence with the value and the gradient, the drawing, and
-    the table.
+    The element shows the result of `explain`: a sentence with the value and the
+    gradient of the function, a drawing of the graph of its equations, and the table of
+    these equations.
     """
     cells = [line for lines in all_cells(ledger) for line in lines]
     left = ' style="text-align:left"'

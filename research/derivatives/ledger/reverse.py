@@ -21,11 +21,14 @@ def linearize(
 ) -> tuple[Any, Callable[..., Any]]:
     """Evaluate an equation, and return a pullback that adds to existing adjoints.
 
+    The adjoint of a value is the derivative of the whole function with respect to this
+    value.
+
     Args:
       call: Function from the values of the inputs to the values of the outputs.
       values: Values of the inputs.
-      places: For each variable of the derivative, its positions among the inputs. A
-        variable can be several inputs at once, as in a * a.
+      places: For each variable of the derivative, the positions of the variable among
+        the inputs. A variable can be several inputs at once, as in a * a.
     Returns:
       (results, pullback). The pullback is a function of one argument, a pair: the tuple
       of the adjoints of the outputs, and the tuple of the existing adjoints of the
@@ -50,7 +53,8 @@ def linearize(
 def active_places(tape: Tape, equation: Equation) -> list[tuple[int, ...]]:
     """Return a tuple (position,) for each active input of an equation.
 
-    An input is active if it depends on a differentiated input of the function.
+    The position is the index of the input among all inputs of the equation. An input is
+    active if it depends on a differentiated input of the function.
     """
     return [
         (i,) for i, operand in enumerate(equation.inputs) if tape.is_active(operand)
@@ -60,8 +64,10 @@ def active_places(tape: Tape, equation: Equation) -> list[tuple[int, ...]]:
 def shared_places(tape: Tape, equation: Equation) -> dict[int, tuple[int, ...]]:
     """Return a dict from each active node to its positions among the equation's inputs.
 
-    A node is the index of a value on the tape. The node is active if its value depends
-    on a differentiated input of the function.
+    The tape is the record of an evaluation of the function, and a node is the index of
+    a value on the tape. The node is active if its value depends on a differentiated
+    input of the function. A node has several positions if it is several inputs of the
+    equation, as in a * a.
     """
     positions: dict[int, tuple[int, ...]] = {}
     for i, operand in enumerate(equation.inputs):
@@ -75,7 +81,8 @@ def pull(
 ) -> list[Any]:
     """Compute the new adjoints of the active inputs of an equation.
 
-    A new adjoint is the existing one plus the contribution of the equation. If the same
+    An input is active if it depends on a differentiated input of the function. A new
+    adjoint is the existing one plus the contribution of the equation. If the same
     value occurs twice among the inputs, it counts as two variables.
 
     Args:

@@ -74,9 +74,10 @@ class Row(NamedTuple):
 def shown_equations(tape: Tape, level: str) -> list[Equation]:
     """List the equations of a tape that a level of detail shows.
 
-    The level "primitives" shows all equations. The level "mathematics" leaves out two
-    kinds of equations: equations that only change a shape or a dtype, and equations of
-    a custom rule for forward mode (custom_jvp) that the backward pass does not reach.
+    The tape is the record of the evaluation of a function. The level "primitives" shows
+    all equations. The level "mathematics" leaves out two kinds of equations: equations
+    that only change a shape or a dtype, and equations of a custom rule for forward mode
+    (custom_jvp) that the backward pass does not reach.
     """
     backward_only = {
         id(entry)
@@ -155,7 +156,12 @@ def name_of(tape: Tape, operand: Operand, names: dict[int, str]) -> str:
 
 
 def make_row(tape: Tape, equation: Equation, names: dict[int, str]) -> Row:
-    """Return the row of an equation, including its local derivatives."""
+    """Return the row of an equation in the table of `explain`.
+
+    The row includes the local derivatives, as the field `local` of `Row` describes.
+    `names` is a dict from each node to its name. A node is the index of a value on the
+    tape.
+    """
     values = [tape.values[o] for o in equation.outputs]
     adjoints = [tape.adjoints[o] for o in equation.outputs]
     inputs = tuple(name_of(tape, operand, names) for operand in equation.inputs)

@@ -13,7 +13,9 @@ WIDEST = 44  # Largest width of a column in characters.
 
 
 def answer(ledger: LedgerFields) -> str:
-    """Return the value and the gradient of the function as a sentence.
+    """Return a sentence with the value and the gradient of the function.
+
+    `ledger` is the result of `explain` for this function.
 
     Example:
       >>> from research.derivatives import explain
@@ -34,7 +36,11 @@ def answer(ledger: LedgerFields) -> str:
 
 
 def gradients(ledger: LedgerFields) -> dict[str, Any]:
-    """Return a dict from the name of each differentiated input to its gradient."""
+    """Return the gradient with respect to each differentiated input.
+
+    The result is a dict from the name of an input to the derivative of the function
+    with respect to this input.
+    """
     tape, inputs = ledger.recorded.tape, ledger.recorded.inputs
     return {
         name: np.zeros_like(tape.values[node])
@@ -52,11 +58,13 @@ def _listed(parts: list[str]) -> str:
 
 
 def as_text(ledger: LedgerFields) -> str:
-    """Return a ledger as text: value and gradient in a sentence, and the table of rows.
+    """Return a ledger as text: a sentence, and the table of its rows.
 
-    A row describes one equation of the traced function. Its scope is the stack of
-    `jax.named_scope` names and function calls around it. Where the scope changes from
-    one row to the next, a line shows the new scope.
+    The sentence gives the value and the gradient of the traced function. Each row
+    describes one equation of this function. The scope of a row consists of the names of
+    the function calls, derivative rules, branches and loop steps that contain the
+    equation. Where the scope changes from one row to the next, a line shows the new
+    scope.
     """
     cells = [
         (row.scope, lines)
@@ -126,7 +134,9 @@ def _cells(row: Row, own: list[str]) -> list[tuple[str, ...]]:
 def passes_on(row: Row) -> list[str]:
     """Return a text for each input that gets a contribution from the row.
 
-    The text shows the name of the input, the local derivative and the contribution.
+    The row is one equation of the traced function. In the backward pass, the equation
+    contributes to the adjoints of its inputs. Each text shows the name of the input,
+    the local derivative and the contribution.
     """
     return [
         f"{_cut(name, 16)}: "

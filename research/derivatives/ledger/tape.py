@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Literal:
-    """A constant in an equation. Two literals are equal if they are the same object."""
+    """A constant in an equation. Two literals are equal only if they are one object."""
 
     value: Any
 
@@ -69,7 +69,8 @@ class Equation:
 class Link:
     """Entry of the tape that passes adjoints unchanged from its outputs to its inputs.
 
-    A link connects a custom rule with the equations around the rule.
+    A link connects a custom rule with the equations around the rule. A node is the
+    index of a value on the tape.
 
     Attributes:
       inputs: Nodes that receive the adjoints.

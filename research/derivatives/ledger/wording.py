@@ -223,8 +223,8 @@ def as_written(primitive: str, inputs: Sequence[str], params: dict[str, Any]) ->
 def short(value: Any) -> str:
     """Return a value as a short text for the table of `explain`.
 
-    Floating numbers have four digits. For an array of more than three entries, the text
-    shows the first two entries, the last entry and the shape.
+    Floating numbers have four significant digits. For an array of more than three
+    entries, the text shows the first two entries, the last entry and the shape.
 
     Example:
       >>> short(2 / 3), short(np.arange(3)), short(np.ones((3, 4)))
@@ -263,8 +263,8 @@ def constant(value: Any) -> str:
 def entry_at(value: Any, index: tuple[int, ...]) -> str:
     """Return a text for an entry of an array: the entry, its index and the array.
 
-    The text of the array is that of `short`, which ends with the shape. The text of a
-    number is the number.
+    The array is written as by `short`. In the example, the last 4 is the shape of the
+    array. If `value` is a single number, the index is (), and the text is this number.
 
     Example:
       >>> entry_at(np.array([1.0, 2.0, np.nan, 4.0]), (2,)), entry_at(0.5, ())
@@ -277,9 +277,9 @@ def entry_at(value: Any, index: tuple[int, ...]) -> str:
 
 
 def as_array(value: Any) -> Shaped[np.ndarray, "..."]:
-    """Convert a value to NumPy.
+    """Convert a value to a NumPy array.
 
-    The tangent of an integer has JAX's dtype float0, and is converted to 0.
+    The tangent of an integer has JAX's dtype float0. It is converted to zeros.
     """
     array = np.asarray(value)
     return np.zeros(array.shape, int) if array.dtype == jax.dtypes.float0 else array

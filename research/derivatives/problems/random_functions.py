@@ -100,7 +100,9 @@ class Case(NamedTuple):
 def random_cases(kind: str, count: int, seed: int) -> list[Case]:
     """Draw random functions of a class, with their one-sided derivatives.
 
-    With the same seed and a larger `count`, the first functions are the same.
+    With the same seed and a larger `count`, the first functions are the same. In the
+    example, the first derivative does not exist: the derivatives from the left and from
+    the right differ, and `gap` is the absolute value of their difference.
 
     Args:
       kind: Class of the functions, a key of `CLASSES`, such as "kink".

@@ -153,27 +153,27 @@ def _pair(u: Series, first: Any, second: Any, sign: int) -> tuple[Series, Series
 
 
 def sin(u: Series) -> Series:
-    """Return the Taylor series of sin u."""
+    """Return the Taylor series of sin u, given the series of u."""
     return _pair(u, mp.sin(u.c[0]), mp.cos(u.c[0]), -1)[0]
 
 
 def cos(u: Series) -> Series:
-    """Return the Taylor series of cos u."""
+    """Return the Taylor series of cos u, given the series of u."""
     return _pair(u, mp.sin(u.c[0]), mp.cos(u.c[0]), -1)[1]
 
 
 def sinh(u: Series) -> Series:
-    """Return the Taylor series of the hyperbolic sine of u."""
+    """Return the Taylor series of sinh u, given the series of u."""
     return _pair(u, mp.sinh(u.c[0]), mp.cosh(u.c[0]), 1)[0]
 
 
 def cosh(u: Series) -> Series:
-    """Return the Taylor series of the hyperbolic cosine of u."""
+    """Return the Taylor series of cosh u, given the series of u."""
     return _pair(u, mp.sinh(u.c[0]), mp.cosh(u.c[0]), 1)[1]
 
 
 def tanh(u: Series) -> Series:
-    """Return the Taylor series of the hyperbolic tangent of u."""
+    """Return the Taylor series of tanh u, given the series of u."""
     s, c = _pair(u, mp.sinh(u.c[0]), mp.cosh(u.c[0]), 1)
     return s / c
 
@@ -184,12 +184,12 @@ def log(u: Series) -> Series:
 
 
 def log1p(u: Series) -> Series:
-    """Return the Taylor series of log(1 + u)."""
+    """Return the Taylor series of log(1 + u), given the series of u."""
     return _integral(mpmath.log1p(u.c[0]), _rate(u) / (1 + u))
 
 
 def sqrt(u: Series) -> Series:
-    """Return the Taylor series of the square root of u."""
+    """Return the Taylor series of the square root of u, given the series of u."""
     return power(u, mpf(1) / 2)
 
 
@@ -199,7 +199,10 @@ def atan(u: Series) -> Series:
 
 
 def erf(u: Series) -> Series:
-    """Return the Taylor series of erf u, by (erf u)' = (2 / √π) e^(-u²) u'."""
+    """Return the Taylor series of erf u for a Taylor series u.
+
+    The series follows from (erf u)' = (2 / √π) e^(-u²) u'.
+    """
     return _integral(
         mpmath.erf(u.c[0]), _rate(u) * exp(-(u * u)) * (2 / mp.sqrt(mp.pi))
     )
@@ -208,7 +211,8 @@ def erf(u: Series) -> Series:
 def maximum(a: Any, b: Any) -> Series:
     """Return the larger of a and b as a series.
 
-    a and b are compared for small t on the side of t = 0 where the series are valid.
+    a and b are Taylor series in t, which are valid either for t > 0 or for t < 0. They
+    are compared for small t of this sign.
     """
     return a if a - b >= 0 else b - 0 * a
 
@@ -216,7 +220,8 @@ def maximum(a: Any, b: Any) -> Series:
 def minimum(a: Any, b: Any) -> Series:
     """Return the smaller of a and b as a series.
 
-    a and b are compared for small t on the side of t = 0 where the series are valid.
+    a and b are Taylor series in t, which are valid either for t > 0 or for t < 0. They
+    are compared for small t of this sign.
     """
     return b - 0 * a if a - b >= 0 else a
 
@@ -224,8 +229,8 @@ def minimum(a: Any, b: Any) -> Series:
 def where(chosen: bool, a: Any, b: Any) -> Any:
     """Return a if `chosen` is True, else b.
 
-    `chosen` is the result of a comparison of series. Two series are compared for small
-    t on the side of t = 0 where they are valid.
+    `chosen` is the result of a comparison of two Taylor series in t. The series are
+    valid either for t > 0 or for t < 0. They are compared for small t of this sign.
     """
     return a if chosen else b
 
@@ -257,7 +262,8 @@ def one_sided_derivatives(expression: str, x: float) -> tuple[list[float], list[
     Returns:
       (left, right). Each is the list of the one-sided derivatives of orders 0 to 4.
     Raises:
-      ZeroDivisionError, ValueError, TypeError: The expression has no series at x.
+      ZeroDivisionError, ValueError, TypeError: The expression has no Taylor series on
+        one side of x.
     Example:
       >>> one_sided_derivatives("abs(x) + x**2", 0.0)
       ([0.0, -1.0, 2.0, 0.0, 0.0], [0.0, 1.0, 2.0, 0.0, 0.0])

@@ -27,7 +27,8 @@ __all__ = [
 class RuleCheck(NamedTuple):
     """Comparison of a rule with JAX and with finite differences, at n points.
 
-    f is the example function of the rule (`Rule.function`).
+    The rule is a rule of differentiation, a `Rule`. f is its example function
+    (`Rule.function`).
 
     Attributes:
       name: Name of the rule.
@@ -115,7 +116,7 @@ def verify_derivative_rule(
 
 
 def find_derivative_rule(name: str) -> Rule:
-    """Return the rule with the given name in `DERIVATIVE_RULES`.
+    """Return the derivative rule with the given name in `DERIVATIVE_RULES`.
 
     Raises:
       ValueError: The name is unknown. The message suggests the most similar known name.

@@ -45,8 +45,8 @@ class SparsityPattern(NamedTuple):
       columns: Column of each entry, same shape.
       shape: Shape of the matrix, (outputs, inputs).
       colouring: Which rows and columns are computed together, by one product.
-      symmetric: Whether the colouring reads some entries from their mirror images, as
-        `sparse_hessian` does.
+      symmetric: Whether the matrix is symmetric, and some entries (i, j) are therefore
+        read from the computed entry (j, i), as in `sparse_hessian`.
     """
 
     rows: np.ndarray
@@ -63,10 +63,11 @@ class SparseDerivative(NamedTuple):
       matrix: The matrix in coordinate format, `jax.experimental.sparse.BCOO` of shape
         (outputs, inputs). `matrix.todense()` is the full matrix. The entries of x and
         of f(x) are numbered in the order of `jax.flatten_util.ravel_pytree`.
-      colours: Number of products J v and uᵀ J of the matrix J with vectors v and u,
-        from which the matrix was read. One more product checks the pattern.
-      pattern: The sparsity pattern with its colouring. Pass it to the next call, which
-        then does not need to detect and colour it.
+      colours: Number of products from which the entries of the matrix J were read. Each
+        product is J v or uᵀ J for a vector v or u. One more product, which is not
+        counted, checks the pattern.
+      pattern: The sparsity pattern with its colouring. If this value is passed to the
+        next call, that call does not detect and colour the pattern again.
     """
 
     matrix: BCOO
@@ -82,9 +83,9 @@ def sparse_jacobian(
     One product J v (forward mode) gives several columns of J if no two of them have
     entries in the same row. Such columns get the same colour, so each colour costs one
     product. A row with many entries would need many colours of columns. Such rows are
-    therefore computed by products uᵀ J (reverse mode) instead. If fewer products are
-    then needed, the roles of rows and columns are exchanged. A matrix with one dense
-    row, one dense column and a diagonal takes 3 products for any size.
+    therefore computed by products uᵀ J (reverse mode) instead. The roles of rows and
+    columns are exchanged if fewer products are needed in this way. A matrix with one
+    dense row, one dense column and a diagonal takes 3 products for any size.
 
     The pattern is found from the jaxpr of f. A rule for each operation says which
     entries of its result depend on which entries of its inputs. If f contains a branch,

@@ -64,8 +64,9 @@ CUMULATIVE = {"cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"}
 def detect(f: Callable[..., Any], x: Any) -> Matrix:
     """Return which entries of f(x) may depend on which entries of the vector x.
 
-    A dependence does not count if its derivative is 0 at every point where it has a
-    derivative. For example, floor(x) does not count as dependent on x.
+    An entry of f(x) does not count as dependent on an entry of x if the partial
+    derivative is 0 wherever it exists. For example, floor(x) does not count as
+    dependent on x.
 
     Args:
       f: Function of a vector to a vector.
