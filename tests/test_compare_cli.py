@@ -137,6 +137,14 @@ def test_a_rule_of_a_file_is_compared_drawn_and_run_anew_when_the_file_changes(
             "--evaluations must be RULE=NUMBER",
         ),
         (
+            ["--rule", "adam", "rmsprop", "--evaluations", "=2"],
+            "--evaluations must be RULE=NUMBER",
+        ),
+        (
+            ["--rule", "adam", "rmsprop", "--evaluations", "adam=2", "adam=3"],
+            "--evaluations must name each rule once; got 'adam' twice",
+        ),
+        (
             ["--rule", "adam", "rmsprop", "--seeds", "0"],
             "seeds: at least 3 seeds are needed",
         ),

@@ -636,6 +636,13 @@ def test_a_contender_keeps_its_own_space():
     for rules in ([given], {"mine": given}):
         (one,) = network_contenders(rules)
         assert list(one.space) == ["learning_rate", "b1", "warmup", "decay"]
+    short = {"learning_rate": Range(1e-4, 1.0), "warmup": Range(0.0, 0.05, "linear")}
+    mine = Contender("mine", lambda learning_rate, **others: optax.sgd(1.0), short)
+    (one,) = network_contenders([mine])
+    assert one.space["warmup"] == short["warmup"]
+    later = {"mine": {"warmup": Range(0.1, 0.2, "linear")}}
+    (one,) = network_contenders([mine], spaces=later)
+    assert one.space["warmup"] == Range(0.1, 0.2, "linear")
 
 
 def test_the_rate_of_a_partial_schedule_free_rule_does_not_decay():

@@ -80,9 +80,10 @@ class Procedure(NamedTuple):
       others_trials: Number of trials of the other rule, with its defaults first; None
         means the same number as for my rule.
       redrawn: Number of trials that each bootstrap replicate of the interval draws at
-        random, with the defaults always among them. If both rules have the same number
-        of trials, the same trials are drawn for both. The interval then includes the
-        variation between random searches. If None, every replicate uses all trials, and
+        random, with the defaults always among them. Because trials are drawn, the
+        interval includes the variation between random searches. If both rules have the
+        same number of trials, the same places in their lists of trials are drawn for
+        both. If `redrawn` is None, every replicate uses all trials, and
         the interval is valid only for these trials. Only "interval" uses this number.
     """
 

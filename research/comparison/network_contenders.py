@@ -206,8 +206,9 @@ def network_contenders(
     Args:
       rules: Mapping from a name to a rule, or a sequence of names of rules of this
         package, as for `make_contenders`. If a rule is given as a Contender, its
-        constructor and the ranges of its hyper-parameters are kept. If search_schedule
-        is True, `warmup` and `decay` get their default ranges.
+        constructor and all ranges in its search space are kept. If search_schedule is
+        True, `warmup` and `decay` get their default ranges, unless the space already
+        has them.
       spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
         the hyper-parameter. If there is no default range, the hyper-parameter is added
         to the space. The hyper-parameters whose names end in "learning_rate" follow the
@@ -276,6 +277,7 @@ def _on_networks(
     rates = own or {first: contender.space[first]}
     if keep:
         rates = contender.space
+    shape = {n: range_ for n, range_ in shape.items() if n not in rates}
     space = {**rates, **of_rates, **shape, **of_schedule}
     for end in ("low", "high"):
         if "warmup" in space:
@@ -299,8 +301,9 @@ def schedule_of(contender: Contender, values: Mapping[str, Any]) -> tuple[Any, A
     """Return the warm-up and the decay of a rule with the given hyper-parameters.
 
     The results are the arguments `warmup` and `decay` of `training_schedule`. If
-    `values` has no warm-up, the warm-up is 10 % of the training. If `values` has no
-    decay, the decay is 0.0 (linear), or None (no decay) for a schedule-free rule.
+    `values` has no warm-up, the warm-up is 10 % of the training. If `values` has no key
+    "decay", the decay is 0.0, which means a linear decay to 0. For a schedule-free rule
+    it is None, which means a constant rate.
 
     Example:
       >>> (adam,) = network_contenders(["adam"], search_schedule=False)

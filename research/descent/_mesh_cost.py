@@ -39,7 +39,8 @@ def bytes_per_step(
 
     - shard_params=False: a sum of the gradients, B = P.
     - shard_params=True, and the rule treats each entry by itself: 2 (P - W) (D - 1) / D
-      for the parts of params and gradients, and a sum with B = W.
+      for the parts of params and gradients, and a sum of the gradients of the params
+      that are not split, B = W.
     - shard_params=True, and any other rule: S (D - 1) / D for params and state, and a
       sum of the gradients, B = P.
 

@@ -44,8 +44,8 @@ class EpochInfo(NamedTuple):
         shape (). The steps of each epoch are counted from 0. -1 if there is no such
         step.
       evaluations: Results of `evaluate`, a pytree. None if `evaluate` is not given.
-        Each leaf has a leading axis over k of the steps of an epoch, the steps that the
-        function `evaluation_points` returns. In epoch 0, entry i is the result after
+        Each leaf has a leading axis over the few steps of an epoch that the function
+        `evaluation_points` returns. In epoch 0, entry i is the result after
         the i-th of these steps. In any other epoch, only the last entry is a result, at
         the end of the epoch, and the other entries are NaN.
       steps: Results of `observe` after each step. Each leaf has a leading axis over the

@@ -51,7 +51,7 @@ def lecun_normal(
 ) -> Float[Array, "..."]:
     """Draw normal weights with variance 1 / fan_in.
 
-    If the inputs of a layer have mean 0 and variance 1, its outputs W x then have
+    If the inputs of a layer have mean 0 and variance 1, its outputs then have
     variance 1 on average over the drawn weights W. The distribution is not truncated.
     `jax.nn.initializers.lecun_normal` truncates it at two standard deviations and
     rescales it to the same variance.

@@ -632,8 +632,8 @@ def shampoo(
 
     u_t is the update, η_t the learning rate, q the order of the inverse roots, and M_0
     is 0. L_t and R_t are called factors. A leaf with j axes has a factor for each axis.
-    By default, q = 2 j, which is 4 for matrices and 2 for vectors. For vectors, the
-    rule is then the full-matrix AdaGrad. A scalar counts as a vector of length 1.
+    By default, q = 2 j, which is 4 for matrices and 2 for vectors. For vectors and
+    b1=0, the rule is then the full-matrix AdaGrad. A scalar counts as a vector of length 1.
 
     The following options come from later versions of Shampoo. If b2 is a number, the
     sums become moving averages without bias correction: L_t = ε I + A_t with A_t = β2
@@ -659,9 +659,9 @@ def shampoo(
     optax and torch do not have Shampoo. The authors' TensorFlow code has the same ε,
     but by default uses G_t in place of M_t, and it computes the roots at the calls k, 2
     k, ... Google's distributed Shampoo has b2, grafting and Newton's iteration. It uses
-    ε times the largest eigenvalue in place of ε, and sums or averages the steps instead
-    of the gradients. Meta's distributed Shampoo corrects the bias of the moving
-    averages.
+    ε times the largest eigenvalue in place of ε. In place of M_t it has an average or
+    sum of the preconditioned gradients. Meta's distributed Shampoo corrects the bias of
+    the moving averages.
 
     The state of a matrix of shape (m, n) has m n + 2 m² + 2 n² numbers. For a square
     matrix, this is five numbers per parameter. Factors and roots have at least float32

@@ -132,7 +132,8 @@ def kl_soap(
     """Yield the iterates of KL-SOAP, as the code of Lin et al. (2026) computes them.
 
     The code is optim/kl_opt.py of KL-Methods at commit 4cb97e0 with using_klsoap=True.
-    KL-SOAP works in bases of eigenvectors of averages. The first gradient sets these
+    For each axis, KL-SOAP averages weighted products G Gᵀ of the gradients, and works
+    in the basis of the eigenvectors of this average. The first gradient sets these
     bases, and makes no step. `shampoo_beta` is the decay of these averages, and of the
     estimated eigenvalues. None means `b2`. `first_eigenvalue` is the initial value of
     all estimated eigenvalues.

@@ -294,7 +294,8 @@ def along_the_sphere(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
 
     The arguments are the array X, the direction D, the radius R and the learning rate
     η, in this order. For a matrix X, the result is R Y / |Y| with Y = X - η R P / |P|,
-    or X if P is 0. If X is not a matrix, the result is X - η D (`on_sphere`).
+    or X if P is 0. If X is not a matrix, the result is X - η D, as in the function
+    `on_sphere`.
     """
     if a.ndim == 2:
         d = d - a * ((a * d).sum() / (a * a).sum())

@@ -282,13 +282,14 @@ def test_decay_before_the_correction_is_not_corrected_away():
     np.testing.assert_allclose(updates, expected, rtol=1e-13)
 
 
-def test_index_past_the_end_shows():
+def test_index_outside_the_table_shows():
     i = jnp.array([N])
     rule = saga(0.1, N - 2)
     step = lambda drawn: rule.update(
         jnp.ones(3), rule.init(START), START, value_fn=value_fn, indices=drawn
     )[0]
-    assert np.all(np.isnan(jax.jit(step)(i - 1)))
+    for outside in (i - 1, jnp.array([-1])):
+        assert np.all(np.isnan(jax.jit(step)(outside)))
     with pytest.raises(
         ValueError,
         match=rf"saga\(num_examples={N - 2}\) keeps no gradient of example {N - 1}",

@@ -91,7 +91,8 @@ class Certified(NamedTuple):
     Attributes:
       points: The critical points, in ascending order of `value_low`. Each is given by a
         small box that contains exactly one critical point.
-      undecided: Small boxes that may contain further critical points.
+      undecided: Boxes that may contain further critical points. They are small unless
+        the time or the number of boxes was used up.
       complete: True if `undecided` is empty. `points` then has all critical points of
         the function in the box that was searched.
       boxes: Number of boxes that were examined during the search.

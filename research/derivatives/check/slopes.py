@@ -37,8 +37,9 @@ class Slope(NamedTuple):
       bends: Right slope minus left slope at each length in STEPS, shape (LEVELS,).
       unsure: Uncertainty of each entry of `bends`, because of noise, shape (LEVELS,).
       central: Central difference at each length in STEPS, shape (LEVELS,).
-      drifts: Whether the central differences change by the same amount from step to
-        step, down to steps where noise hides the change.
+      drifts: Whether each halving of the step length changes the central difference by
+        the same amount, down to step lengths where noise hides the change. The
+        differences then do not converge.
     """
 
     value: float

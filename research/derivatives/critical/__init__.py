@@ -161,9 +161,10 @@ def classify_critical_point(
 
     The Hessian at x predicts how the gradient changes around x. In the directions where
     this prediction is correct, the eigenvalues of the Hessian decide the kind of the
-    point. For this, the prediction must be correct at distances that are long relative
-    to the Newton step from x, and the eigenvalue must be much larger than its rounding
-    error. To measure the rounding error, f is also evaluated with an artificial, larger
+    point. This needs two conditions. The prediction must be correct at distances much
+    longer than the Newton step from x, because the exact critical point is about this
+    step away from x. And the eigenvalue must be much larger than its rounding error. To
+    measure the rounding error, f is also evaluated with an artificial, larger
     rounding error in each operation.
 
     In the other directions, samples of f decide. The samples lie on both sides of x at

@@ -62,8 +62,8 @@ class CriticalPoint(NamedTuple):
         decide the note, or if the note is "undecided".
       note: For a degenerate point, a text that says what higher derivatives or values
         of f show, with the reason. The text starts with "a minimum", "a maximum", "a
-        saddle", "no extremum" (f increases on one side and decreases on another) or
-        "undecided". For any other point, "".
+        saddle", "no extremum" (along a line or curve through x, f increases on one side
+        and decreases on the other) or "undecided". For any other point, "".
     """
 
     x: Float[np.ndarray, "n"]

@@ -46,8 +46,9 @@ class Evidence(NamedTuple):
 
     Attributes:
       kind: "minimum", "maximum", "saddle" (a minimum along one line or curve, and a
-        maximum along another), "no extremum" (f increases on one side and decreases on
-        another), "flat" (f is constant), or "" if the samples do not decide.
+        maximum along another), "no extremum" (along a line or curve through the point,
+        f increases on one side and decreases on the other), "flat" (f is constant), or
+        "" if the samples do not decide.
       power: Power p for which f changes like distance^p. NaN if the power differs
         between directions.
       smooth: True if the changes of f on opposite sides of the point have about equal

@@ -199,7 +199,8 @@ def from_values(
 def window_points(ladder: Ladder) -> np.ndarray:
     """Return the points of the windows, shape (windows, 8).
 
-    A window is a group of eight equally spaced points near one distance from x.
+    f is evaluated at x ± h for many steps h. Around some of these points lies a window,
+    a group of eight equally spaced points close together.
     """
     sides = np.where(np.arange(len(ladder.places)) % 2, -1.0, 1.0)
     return _within(ladder.x, sides * ladder.steps[ladder.places])

@@ -85,7 +85,7 @@ def windows_noise(ladder: Ladder) -> np.ndarray:
     """Return the noise that each window shows, shape (windows,).
 
     `ladder` has the values of f at points around a point x. A window is a group of
-    eight equally spaced points near one distance from x. The noise is 0 for a window
+    eight equally spaced points close together. The noise is 0 for a window
     that shows no noise.
     """
     return _windows(ladder.windows)[0]

@@ -60,18 +60,18 @@ def verify_derivative_rule(
 ) -> RuleCheck:
     """Compare a rule of `DERIVATIVE_RULES` with JAX and with finite differences.
 
-    Each rule has an example function f. Neither comparison uses the rule itself: JAX
-    differentiates the code of f, and `finite_difference` uses only values of f.
-    `finite_difference` extrapolates its difference quotients, so its error is much
-    smaller than that of plain differences. For a correct rule in float64,
-    `residual_jax` is near 1e-15 and `residual_differences` is below 1e-12.
+    Each rule has an example function f. The two values that the rule is compared with
+    do not depend on the rule: JAX differentiates the code of f, and `finite_difference`
+    uses only values of f. `finite_difference` extrapolates its difference quotients, so
+    its error is much smaller than that of plain differences. For a correct rule in
+    float64, `residual_jax` is near 1e-15 and `residual_differences` is below 1e-12.
 
     Args:
       name: Name of the rule, a key of `DERIVATIVE_RULES`.
       key: Random key from which the points and the constants of f are drawn. It may be
         None if `points` is given. The constants are then drawn from jax.random.key(0).
-      points: A point x, or several points of shape (n,), to use instead of random
-        points.
+      points: A point x, or n points x as an array of shape (n,), to use instead of
+        random points.
       number: Number of random points. Not used if `points` is given.
     Returns:
       The comparison, a `RuleCheck`.
