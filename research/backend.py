@@ -76,7 +76,7 @@ def configure(
         depend on the processor's cache. The models of this package compute convolutions
         by matrix products, so this exception does not concern them. Results of NumPy
         and SciPy need `research.portable.pin_libraries` or the flag --portable of an
-        experiment. False does not undo an earlier call with True.
+        experiment. portable=False does not undo an earlier call with portable=True.
     Raises:
       ValueError: devices or pool is not an integer from 1 to 65,536; devices exceeds
         pool; or `portable` is True, but this is not Linux on x86-64 with AVX2 and FMA,

@@ -99,7 +99,7 @@ def check_number(
 ) -> None:
     """Raise unless a value is a finite number in the allowed range.
 
-    A tracer is accepted.
+    A tracer is accepted without a check.
 
     Args:
       name, value: Name and value of the argument. The value may be a Python number, a

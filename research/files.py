@@ -109,10 +109,10 @@ def explained(task: str, advice: Callable[[], str]) -> Iterator[None]:
 
 
 def kept(folder: Path) -> str:
-    """Return a sentence that lists the files of a folder as unchanged.
+    """Return the sentence "Unchanged: a, b." with the names of a folder's files.
 
     Hidden files, whose names begin with a dot, are not listed. If there are no other
-    files, the sentence says that nothing was saved there before.
+    files, the sentence is "Nothing was saved there before."
     """
     try:
         names = sorted(

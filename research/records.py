@@ -68,7 +68,7 @@ def write_records(folder: str | Path, pieces: Iterable[Batch]) -> Records:
     """Write examples to a new folder, a piece at a time, and open it as Records.
 
     Only one piece is in memory at a time. The folder appears when all pieces are
-    written. If the process is killed before, a hidden folder whose name ends in
+    written. If the process is killed before that, a hidden folder whose name ends in
     ".partial" remains beside `folder`. This hidden folder may be deleted.
 
     Args:

@@ -171,9 +171,10 @@ def write_report(path: str | Path, pictures: Sequence[Any], question: str = "") 
 def rule_sources(numbers: Mapping[str, Any]) -> list[tuple[str, str | None]]:
     """Return the source code of the update rules that are not from this package.
 
-    The source code comes from the list numbers["origin"]["code"]. The numbers may come
-    from an untrusted source. Therefore, nothing is executed, and entries of the list
-    with another form, such as the 7 in the example, are left out.
+    The source code comes from the list numbers["origin"]["code"]. A valid entry of this
+    list is a mapping: "rules" is a list of names, and "text" is the source code or
+    None. The numbers may come from an untrusted source. Therefore, nothing is executed,
+    and an entry that is not valid, such as the 7 in the example, is left out.
 
     Args:
       numbers: Field `numbers` of a `runs.Result`, a mapping from names to values.
@@ -249,8 +250,8 @@ def prose(text: str) -> str:
     """Convert a text to HTML, with marked code and command-line flags.
 
     Text in backticks becomes code. Flags such as --fast become spans of the class
-    "word", inside which no line is broken. Otherwise, browsers would break lines after
-    each hyphen, even after the "-" of "-m".
+    "word", inside which no line is broken. Without the spans, browsers may break a line
+    after a hyphen, even after the "-" of "-m".
 
     Example:
       >>> print(prose("Leave out --fast: `experiments` < 1 - 2 < 3."))
@@ -357,7 +358,11 @@ def sortable(table: runs.Table) -> Sortable:
 
 
 def cell(value: str | int | float | None, text: str) -> Cell:
-    """Return the Cell for a value and its text. None and NaN count as missing."""
+    """Return the `Cell` of a sortable table for a value and its text.
+
+    The table shows the text. The entry is sorted by the value if the value is a number,
+    and otherwise by the text. None and NaN count as missing.
+    """
     checks.check_text("text", text)
     if value is not None and not isinstance(value, VALUE):
         raise TypeError(

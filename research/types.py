@@ -107,8 +107,8 @@ class Saved(NamedTuple):
 
     Attributes:
       arrays: Dict from a name to an array.
-      values: Any value that JSON can represent. After loading, tuples in it are lists,
-        because JSON has no tuples.
+      values: Any value that JSON can represent. JSON has no tuples, so tuples in
+        `values` are lists after loading.
     """
 
     arrays: dict[str, np.ndarray]

@@ -146,7 +146,8 @@ def conduct(
     Args:
       experiment: Module of the experiment, as described in `main`.
       config, on_progress, checkpoints: Arguments of the experiment's function `run`.
-        `on_progress` is called with (done, total, message) to report the progress.
+        `on_progress` is called with (done, total, message), where done / total is the
+        share of the work that is done.
     """
     from research import runs
 

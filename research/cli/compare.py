@@ -162,9 +162,9 @@ def run(
 def share(config: Config, part: int, parts: int, checkpoints: "Checkpoints") -> None:
     """Measure one part of all pairs (workload, rule), and save the measurements.
 
-    The pairs are numbered from 0. The part consists of the pairs part, part + parts,
-    part + 2 parts, and so on. The measurements are saved in `checkpoints`, where `run`
-    finds them.
+    The pairs are numbered from 0. With k = `part` and n = `parts`, the part consists of
+    the pairs k, k + n, k + 2 n, and so on. The measurements are saved in `checkpoints`,
+    where `run` finds them.
     """
     given = arguments(config)
     research.comparison.compute_share(
@@ -180,7 +180,8 @@ def share(config: Config, part: int, parts: int, checkpoints: "Checkpoints") -> 
 def arguments(config: Config) -> dict[str, Any]:
     """Convert a config to the arguments of `research.comparison.compare`, by name.
 
-    The result does not have the argument `workload`.
+    The result does not have the argument `workload`, which `run` takes from the config
+    itself.
     """
     return research.comparison.parse_command(
         config.rule,

@@ -183,7 +183,11 @@ def arguments(config: Config) -> dict[str, Any]:
 
 
 def draw(result: "Result") -> "dict[str, Picture]":
-    """Draw the figures of the study: steps for an equal loss, and loss by epoch."""
+    """Draw the two figures of a study on networks, as a dict from names to figures.
+
+    "steps" shows the steps that each rule needs for the same loss as the baseline.
+    "curves" shows the validation loss against the epoch.
+    """
     from research.figures import network_studies
 
     return network_studies.draw_network_study(result.numbers, result.arrays)

@@ -29,9 +29,10 @@ def show(
 ) -> None:
     """Print the question, the answer, the first table, and the paths of files.
 
-    If there are other tables, a line says that they are in the report. A pipe gets
-    plain text without control codes or line wrapping. If a terminal is too narrow for
-    the table, each row is printed as a short list.
+    In the table, floats have three significant digits, and None is printed as "not
+    reached". If there are other tables, a line says that they are in the report. A pipe
+    gets plain text without control codes or line wrapping. If a terminal is too narrow
+    for the table, each row is printed as a short list.
 
     Args:
       result: Result of an experiment.

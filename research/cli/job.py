@@ -58,8 +58,8 @@ class Outcome(NamedTuple):
 
     Attributes:
       fault: Error message in one line. None means success.
-      differences: Descriptions of the differences between the processor of the job and
-        the processor that started the run.
+      differences: Descriptions of the differences between the processor on which the
+        job ran and the processor on which the run was started. Empty after an error.
     """
 
     fault: str | None
@@ -69,8 +69,9 @@ class Outcome(NamedTuple):
 def compute_part(task: Task) -> Outcome:
     """Compute one job's part of an experiment, and save it in the run's checkpoints.
 
-    An error is returned in the outcome, not raised, and its traceback is written to the
-    job's log.
+    A job is a process, possibly on another machine. Several jobs compute the parts of
+    one experiment. An error is returned in the outcome, not raised, and its traceback
+    is written to the job's log.
     """
     try:
         return Outcome(None, _compute_part(task))
@@ -160,7 +161,10 @@ def _claimed(folder: Path, task: Task) -> Iterator[None]:
 
 
 def refuse_if_busy(folder: Path) -> None:
-    """Raise OSError if a job of an earlier command still works in the run folder."""
+    """Raise OSError if a job of an earlier command still works in the run folder.
+
+    A job is a process that computes one part of an experiment.
+    """
     import filelock
 
     for file in (folder / JOBS).glob("*.lock"):

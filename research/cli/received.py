@@ -33,7 +33,7 @@ class NotHereError(ValueError):
 
 
 def redraw(experiment: ModuleType, folder: Path) -> Path:
-    """Draw the pictures of a study that was unpacked, and write its report.
+    """Draw the pictures of a study from a .zip file, and write its report.
 
     The source code of the rules is written to the folder `sources` in the run folder.
     If the numbers of the study do not allow the pictures to be drawn, a warning is
@@ -41,7 +41,7 @@ def redraw(experiment: ModuleType, folder: Path) -> Path:
 
     Args:
       experiment: Module of the study's experiment.
-      folder: Run folder, from `research.runs.archive.unpack`.
+      folder: Run folder to which `research.runs.archive.unpack` unpacked the .zip file.
     Returns:
       Path of the report.
     """

@@ -119,9 +119,10 @@ def check_arguments(
     Returns:
       The accepted arguments, values by name.
     Raises:
-      ValueError: An argument without a default value is missing, "learning_rate" is
-        given although it has its own flag, or `all_taken` is True and an argument is
-        not accepted. For such an argument, the message suggests the most similar name.
+      ValueError: An argument without a default value is missing, or "learning_rate" is
+        given, which has its own flag, or `all_taken` is True and the constructor does
+        not accept an argument. For such an argument, the message suggests the most
+        similar name.
     """
     missing = [name for name in named.required if name not in given]
     if missing:

@@ -31,22 +31,22 @@ def compare(
 
     The question is which rule is better when all rules are tuned well. On each workload
     every rule gets the same number of independent searches. (A rule without
-    hyper-parameters to search gets one.) A search trains the defaults and scrambled
-    Sobol points of the search space. It runs the better points on more seeds, and then
-    tries new points around the best ones (`tuning.search`). Each search chooses
-    hyper-parameters on its own seeds, the tuning seeds. The choices of all searches are
-    run on other seeds, the reporting seeds. On each seed, all rules start at the same
-    point and use the same order of examples.
+    hyper-parameters to search gets one search.) A search trains the defaults and
+    scrambled Sobol points of the search space. It runs the better points on more seeds,
+    and then tries new points around the best ones (`tuning.search`). Each search
+    chooses hyper-parameters on its own seeds, the tuning seeds. The choices of all
+    searches are run on other seeds, the reporting seeds. On each seed, all rules start
+    at the same point and use the same order of examples.
 
     The cost of a run is the number of passes over the data until it reaches the target.
     A pass over n examples is n example gradients. A run that misses the target costs
     ten times its full length. Two rules are compared by the ratio of their geometric
     mean costs. The study gives a confidence interval of this ratio, which includes the
     variation between searches and between seeds (`statistics.searched_difference`). The
-    answer also gives the smallest factor between two costs that the study could have
-    detected, and names the rules whose searches disagree. The searches of a rule
-    disagree if their costs differ by a factor of 1.25 or more, and by more than the
-    variation between seeds explains. Such a rule is hard to tune.
+    field `answer` of the study also gives the smallest factor between two costs that
+    the study could have detected, and names up to three rules whose searches disagree.
+    The searches of a rule disagree if their costs differ by a factor of 1.25 or more,
+    and by more than the variation between seeds explains. Such a rule is hard to tune.
 
     For each rule and workload, the study has an array `best_of` and a figure of this
     array. Both show the expected cost of the best of k trials (choices of

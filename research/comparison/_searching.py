@@ -73,9 +73,10 @@ def start_searches(
 
 
 def tuning_score(searched: Searched) -> float:
-    """Return the mean score of the trial that a search chose, over its tuning seeds.
+    """Return the mean score of the trial that a search chose.
 
-    A trial is a choice of hyper-parameters.
+    A trial is a choice of hyper-parameters. The mean is over the tuning seeds of the
+    search.
     """
     return float(searched.scores[searched.chosen].mean())
 
@@ -93,7 +94,8 @@ class Evaluate:
 
     Args:
       program: Compiled program of the trainings.
-      score: Function (result of a sweep) -> (score of each run, whether it diverged).
+      score: Function (result of a sweep) -> (score of each run, whether each run
+        diverged).
       protocol: Protocol of the comparison.
       on_chunk: Function that is called with the progress of the searches, or None.
       checkpoints: Storage for unfinished runs.
@@ -160,10 +162,10 @@ class Outcomes(NamedTuple):
     Attributes:
       costs: Passes over the data to the target, inf for a run that did not reach it,
         shape (points, seeds).
-      curves: Relative gap (f - f*) / (f_0 - f*) at each evaluation, inf where it is not
-        finite, shape (points, seeds, evaluations). f is the objective on the reported
-        part of the data, f_0 its initial value, and f* its value at the optimum of the
-        training part.
+      curves: Relative gap (f - f*) / (f_0 - f*) at each evaluation, shape (points,
+        seeds, evaluations). A gap that is not finite is stored as inf. f is the
+        objective on the reported part of the data, f_0 its initial value, and f* its
+        value at the optimum of the training part.
     """
 
     costs: Float[np.ndarray, "points seeds"]
@@ -226,9 +228,10 @@ def score(
 ) -> tuple[Float[np.ndarray, " runs"], Bool[np.ndarray, " runs"]]:
     """Return the score by which a search ranks each run, and whether the run diverged.
 
-    `search_scores` computes the score from the objective on the part
-    `protocol.tune_on` of the data. Lower is better. `result` is the result of the sweep
-    that trained the runs. Both returned arrays have the shape (runs,).
+    A lower score is better. `search_scores` computes the score from the objective on
+    one part of the data, the part `tune_on` of the protocol in `setting`. `result` is
+    the result of the sweep that trained the runs. Both returned arrays have the shape
+    (runs,).
     """
     part, protocol = setting.protocol.tune_on, setting.protocol
     gaps = _relative_gaps(setting.workload, part, result.values_on[part])
@@ -312,11 +315,11 @@ def train_around(
     """Train at learning rates around the chosen one, on tuning seeds of one search.
 
     The seeds are the first ten tuning seeds of search 0, or all tuning seeds of search
-    0 if there are fewer. `rate` is the name of the learning rate. The rates are 2^-4,
-    2^-3.5, ..., 2^4 times the rate that the search `searched` chose. All other
-    hyper-parameters have the values that `searched` chose. Return a dict with the
-    arrays `rates`, shape (r,), and `rate_scores`, the log costs of the rates on the
-    seeds, shape (r, seeds).
+    0 if there are fewer. `searched` is the result of a search, and `rate` is the name
+    of the learning rate. The rates are 2^-4, 2^-3.5, ..., 2^4 times the rate that the
+    search chose. All other hyper-parameters have the values that the search chose. The
+    result is a dict with two arrays: `rates`, shape (r,), and `rate_scores`, the log
+    costs of the rates on the seeds, shape (r, seeds).
     """
     seeds = setting.protocol.seeds_of_search(0)[:RACING_SEEDS]
     values = {
@@ -338,8 +341,9 @@ def train_around(
 def rate_name(space: Mapping[str, Range]) -> str | None:
     """Return the name of the hyper-parameter that is taken as the learning rate.
 
-    The name is "learning_rate" if the space has this name. Otherwise it is the first
-    name whose range has a log scale, or None if there is no such range.
+    `space` has the search range of each hyper-parameter. If it has a range for
+    "learning_rate", the result is this name. Otherwise the result is the name of the
+    first range with a log scale, or None if there is no such range.
     """
     if "learning_rate" in space:
         return "learning_rate"
@@ -394,8 +398,9 @@ def yardstick(workload: Workload, protocol: Protocol) -> dict[str, Any]:
 def seconds_per_pass(setting: Setting, chosen: Mapping[str, float]) -> float:
     """Return the seconds that a training takes for a pass over the data.
 
-    The training runs alone, not in a batch of runs. `chosen` is a dict from the names
-    of the hyper-parameters to their values.
+    In a pass, the rule evaluates the objective on as many examples as the training part
+    has. The training runs alone, not in a batch of runs. `setting` has the rule and the
+    workload. `chosen` is a dict from the names of the hyper-parameters to their values.
     """
     workload, contender, sampler = setting.workload, setting.contender, setting.sampler
     timing = time_alone(

@@ -169,10 +169,11 @@ def save_study(
     """Save a study as a run folder with pictures and report.
 
     Args:
-      experiment: Name of the experiment, a key of `PROGRAMS`.
+      experiment: Name of the experiment, "compare" or "compare_networks".
       study: The study, a `Study` or `NetworkStudy`.
       config: Result of `compare_config` or `networks_config`.
-      draw: Function (numbers, arrays) -> pictures by name.
+      draw: Function (numbers, arrays) -> dict from names to pictures. Its arguments are
+        the fields `numbers` and `arrays` of the study.
       results: The folder of all results.
     Returns:
       The run folder.

@@ -29,11 +29,12 @@ def parse_command(
         may start with a name of your own and "=", as in v1=FILE.py:NAME.
       find: Function that takes such a text, without "v1=", and returns the rule.
       baseline: Name of the rule with which the others are compared. An empty text means
-        the last rule.
+        the last rule, and is returned as None.
       spaces: Search spaces, in the syntax of `parse_spaces`.
       evaluations: Costs of one step of a rule, each written RULE=NUMBER. The number is
         how often a step evaluates the objective on a batch, as for `compare`.
-      batch_size: Number of examples in a batch; 0 means all examples.
+      batch_size: Number of examples in a batch. 0 means all examples, and is returned
+        as None.
       seeds, tuning_seeds: Seeds, in the syntax of `research.runs.parse_seeds`.
       **terms: Other arguments of `make_protocol`; they are returned unchanged.
     Returns:
@@ -103,8 +104,8 @@ def parse_evaluations(words: Sequence[str]) -> dict[str, float]:
     Args:
       words: One text for each rule, such as mine=2.
     Returns:
-      {rule: cost of one step}, for the argument `evaluations` of `compare`, which
-      defines the cost.
+      {rule: cost of one step}, for the argument `evaluations` of `compare`. The
+      docstring of `compare` defines the cost of a step.
     Raises:
       ValueError: A text has the wrong syntax, or two texts have the same rule.
     Example:

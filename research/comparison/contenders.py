@@ -70,9 +70,9 @@ def make_contenders(
         the hyper-parameter. If there is no default range, the hyper-parameter is added
         to the space. The default ranges of the rules of this package, and of optax's
         constructors of the same name, are in `SPACES`. For any other constructor, only
-        its first parameter is searched, which is taken as the learning rate. The range
-        of this parameter is 1e-5 to 10 on a log scale, and is extended if a positive
-        default of the parameter lies outside. The first trial (choice of
+        the first parameter has a default range, because this parameter is taken as the
+        learning rate. The range is 1e-5 to 10 on a log scale, and is extended if a
+        positive default of the parameter lies outside. The first trial (choice of
         hyper-parameters) of a search uses the default of each Range. If a Range has no
         default, the first trial uses the default that `SPACES` has for this
         hyper-parameter, or else the default of the constructor. If there is no such

@@ -77,14 +77,14 @@ class Procedure(NamedTuple):
       held_out: Whether the trial is chosen on the tuning seeds. If False, the trial is
         chosen on the reporting seeds that are used. "interval" always uses the tuning
         seeds.
-      others_trials: Number of trials of the other rule, with its defaults first; None
-        means the same number as for my rule.
+      others_trials: Number of trials of the other rule. The first of these trials is
+        the defaults of the rule. None means the same number as for my rule.
       redrawn: Number of trials that each bootstrap replicate of the interval draws at
         random, with the defaults always among them. Because trials are drawn, the
         interval includes the variation between random searches. If both rules have the
         same number of trials, the same places in their lists of trials are drawn for
-        both. If `redrawn` is None, every replicate uses all trials, and
-        the interval is valid only for these trials. Only "interval" uses this number.
+        both. If `redrawn` is None, every replicate uses all trials, and the interval is
+        valid only for these trials. Only "interval" uses `redrawn`.
     """
 
     decide: str
@@ -148,7 +148,7 @@ def true_cost(
 ) -> float:
     """Return the expected running time of the trial that is best over all seeds.
 
-    A trial is a choice of hyper-parameters.
+    A trial is a choice of hyper-parameters. The best trial has the lowest mean score.
 
     Args:
       runs: Runs of the rule.

@@ -199,9 +199,9 @@ def network_contenders(
     ranges of their own and follow the same schedule. "shampoo" is `grafted_shampoo`,
     whose rate has a range of its own. For some rules that estimate their own learning
     rate, such as "prodigy", another hyper-parameter is searched instead of the rate.
-    The peak of the schedule is then the default of the argument `learning_rate`, which
-    is 1. The learning rate of a schedule-free rule does not decay, so its space has no
-    `decay`.
+    For these rules, the peak of the schedule is the default of the argument
+    `learning_rate`, which is 1. The learning rate of a schedule-free rule does not
+    decay, so its space has no `decay`.
 
     Args:
       rules: Mapping from a name to a rule, or a sequence of names of rules of this
@@ -300,10 +300,11 @@ def _is_undecayed(make_rule: Any) -> bool:
 def schedule_of(contender: Contender, values: Mapping[str, Any]) -> tuple[Any, Any]:
     """Return the warm-up and the decay of a rule with the given hyper-parameters.
 
-    The results are the arguments `warmup` and `decay` of `training_schedule`. If
-    `values` has no warm-up, the warm-up is 10 % of the training. If `values` has no key
-    "decay", the decay is 0.0, which means a linear decay to 0. For a schedule-free rule
-    it is None, which means a constant rate.
+    The results are the arguments `warmup` and `decay` of `training_schedule`. `values`
+    contains the hyper-parameters by name. If `values` has no key "warmup", the warm-up
+    is 0.1, which means 10 % of the training. If `values` has no key "decay", a default
+    is returned: None for a schedule-free rule (the rate is constant after the warm-up),
+    and 0.0 for any other rule (the rate falls linearly to 0).
 
     Example:
       >>> (adam,) = network_contenders(["adam"], search_schedule=False)
@@ -371,7 +372,10 @@ def _takes_schedules(make_rule: Any) -> bool:
 
 
 class RatesState(NamedTuple):
-    """State of a rule that is made anew in each step, with the rates of this step.
+    """State of a scheduled rule whose constructor is called again in each step.
+
+    The constructor gets the rates of this step. `scheduled` does so for rules that are
+    neither from this package nor from optax.
 
     Attributes:
       count: Number of finished steps, int32, shape ().

@@ -303,11 +303,12 @@ def compute_network_share(
     checkpoints: Checkpoints,
     **arguments: Any,
 ) -> None:
-    """Measure one share of a comparison on networks that several processes compute.
+    """Measure one share of a comparison on networks.
 
-    The pairs (network, rule) are numbered from 0. The share has the pairs with the
-    numbers part, part + parts, part + 2 parts, ... The measurements are saved in
-    `checkpoints`, where `compare_networks` finds them.
+    Several processes compute the comparison together, one share each. The pairs
+    (network, rule) are numbered from 0. The share has the pairs with the numbers part,
+    part + parts, part + 2 parts, ... The measurements are saved in `checkpoints`, where
+    `compare_networks` finds them.
 
     Args:
       rules, networks, arguments: As for `compare_networks`.
@@ -527,7 +528,9 @@ def measure_on_network(
 
       - `chosen` (J, h): the hyper-parameters that each search chose;
       - `tuning` (J,): the mean log loss of these hyper-parameters on the tuning seeds;
-      - `logs` (J, n): the log of the final validation loss on the reporting seeds;
+      - `logs` (J, n): the log of the final validation loss on the reporting seeds,
+        where a run that diverged, or ended above ten times its initial loss, counts as
+        ten times its initial loss;
       - `curves` (J n, k): the validation losses on the reporting seeds, inf where they
         are not finite;
       - `bad` (J, n): whether the training on a reporting seed diverged;
@@ -779,7 +782,7 @@ def conclude_networks(
     measurements: Mapping[tuple[str, str], Saved],
     longer: Mapping[str, Saved],
 ) -> NetworkStudy:
-    """Make a study on networks from its measurements.
+    """Make a `NetworkStudy` from the measurements of all rules on all networks.
 
     Args:
       protocol: Protocol of the comparison.

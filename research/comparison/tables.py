@@ -314,7 +314,9 @@ def choices_table(numbers: Numbers) -> runs.Table:
     """Return the table of the chosen trials, and of how much the choice mattered.
 
     A trial is a choice of hyper-parameters. There is one row for each pair (workload,
-    rule).
+    rule). A row has the trial that the best search chose, and how much the costs differ
+    between the searches and between learning rates. The note of the table explains the
+    columns.
     """
     columns = (
         "workload",

@@ -234,8 +234,9 @@ def measure_contender(
       workload: Workload with the parts of the data that the protocol needs.
       contender: The rule and its search space.
       protocol: Protocol of the comparison.
-      timed: Whether to measure the seconds per pass over the data, with the choice of
-        the best search. One training then runs alone, which needs one more compilation.
+      timed: Whether to measure the seconds per pass over the data, with the
+        hyper-parameters that the best search chose. For this measurement, one training
+        runs alone, which needs one more compilation.
       on_chunk: Function that is called with the progress of the searches, or None. The
         field `share` of the progress is the estimated share of the measurement that is
         finished.
@@ -249,9 +250,9 @@ def measure_contender(
       - `trials` (J, t, h): the trials with which the searches start;
       - `screening` (J, t, s): their log costs on the screening seeds;
       - `chosen` (J, h): the trial that each search chose;
-      - `tuning` (J,): the mean log cost of this trial on the tuning seeds;
-      - `costs` (J, n) and `final` (J, n): for this trial on the reporting seeds, the
-        cost (inf for a run that missed the target) and the relative gap at the end;
+      - `tuning` (J,): the mean log cost of the chosen trial on the tuning seeds;
+      - `costs` (J, n) and `final` (J, n): for the chosen trial on the reporting seeds,
+        the cost (inf for a run that missed the target) and the relative gap at the end;
       - `passes` (k,) and `curves` (J n, k): the passes at each evaluation, and the
         relative gaps of the same J n runs at these evaluations;
       - `default_costs` (n,): the costs of the defaults on the reporting seeds;

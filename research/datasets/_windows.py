@@ -57,6 +57,8 @@ def windows(
 ) -> Int[np.ndarray, "n context+1"]:
     """Return the tokens of each window.
 
+    A window has context + 1 successive tokens of a text.
+
     Args:
       tokens: Tokens of the text, shape (T,).
       starts: Start positions from `window_starts`, shape (n,).

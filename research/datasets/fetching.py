@@ -51,7 +51,8 @@ def fetch_file(
       source: Data set.
       file: File of the data set.
       on_progress: Function (done, total, message) that is called during the download.
-        done and total are numbers of bytes. None shows a progress bar on a terminal.
+        done and total are numbers of bytes. If on_progress is None, the download shows
+        a progress bar, but only on a terminal.
     Returns:
       The path of the downloaded file.
     Raises:

@@ -143,7 +143,8 @@ def find_files(source: Source, on_progress: OnProgress | None = None) -> list[Pa
     Args:
       source: Data set of `SOURCES`.
       on_progress: Function (done, total, message) that is called during a download.
-        done and total are numbers of bytes. None shows a progress bar on a terminal.
+        done and total are numbers of bytes. If on_progress is None, the download shows
+        a progress bar, but only on a terminal.
     Returns:
       The paths, in the order of `source.files`.
     Raises:

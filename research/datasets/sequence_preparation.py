@@ -33,10 +33,10 @@ def standardise_steps(split: SequenceSplit) -> SequenceSplit:
     Args:
       split: Sequences of shape (n, T, d).
     Returns:
-      The same sequences, standardised. For both parts, the means and standard
-      deviations of the training part are used. The dtypes do not change. Values after
-      the end of a sequence become 0, and so do components that are constant in the
-      training part.
+      The same sequences, standardised. The training part and the test part are both
+      standardised by the means and standard deviations of the training part. The dtypes
+      do not change. Values after the end of a sequence become 0, and so do components
+      that are constant in the training part.
     """
     mean, sd = mean_and_sd_of_steps(split)
 

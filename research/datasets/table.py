@@ -33,6 +33,8 @@ def size_in_words(source: Source) -> str:
 def call_in_words(source: Source) -> str:
     """Return the code that loads a data set.
 
+    If several functions can load the data set, the text has a call of each of them.
+
     Example:
       >>> call_in_words(SOURCES["digits"]), call_in_words(SOURCES["spoken_digits"])
       ('load("digits"), images("digits")', 'recordings()')

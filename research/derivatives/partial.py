@@ -20,6 +20,8 @@ MOST_PATHS = 1000  # Largest number of paths that a total derivative lists.
 class DependencyPath(NamedTuple):
     """A path from x to f, on which each variable is an argument of the next one.
 
+    x is the variable with respect to which f is differentiated.
+
     Attributes:
       names: Names of the variables on the path, from x to f, such as ("x", "y", "f").
       value: Product of the derivatives of each variable with respect to the one before

@@ -111,7 +111,7 @@ def implicit_minimum(
     the same way, but do not check the eigenvalues of the Hessian.
 
     Args:
-      objective: Function (x, theta) -> (), twice differentiable. A new objective or
+      objective: Function (x, theta) -> number, twice differentiable. A new objective or
         rule object is compiled again, so put arrays that change into theta.
       start: Where the search begins, a pytree of floating arrays.
       theta: Parameters of the objective, a pytree of floating arrays.

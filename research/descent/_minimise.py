@@ -79,16 +79,16 @@ def minimise(
 
     The objective may use arrays that are not its argument. The result has derivatives
     with respect to these arrays, in forward and reverse mode and of any order. These
-    derivatives are those of the minimum by the implicit function theorem, not those of
-    the steps, so reverse mode does not store the steps. Let g be the gradient of the
-    objective, H its Hessian, and dg the change of g if these arrays change. Conjugate
-    gradients solve H dx = -dg for the change dx of the minimum. If conjugate gradients
-    fail, for example because H is singular, the derivatives are NaN. The derivatives
-    with respect to the initial parameters and to the rule's arguments are 0. Among the
-    fields of the result, only params and value have derivatives; the others count as
-    constants. If the loop ends far from a minimum, the theorem does not hold, and the
-    derivatives are wrong. Check the outcome, or use `implicit_minimum`, which also
-    returns the Hessian's extreme eigenvalues.
+    derivatives follow from the implicit function theorem at the minimum. The steps are
+    not differentiated, so reverse mode does not store the steps. Let g be the gradient
+    of the objective, H its Hessian, and dg the change of g if these arrays change. The
+    method of conjugate gradients solves H dx = -dg for the change dx of the minimum. If
+    this method fails, for example because H is singular, the derivatives are NaN. The
+    derivatives with respect to the initial parameters and to the rule's arguments are
+    0. Among the fields of the result, only params and value have derivatives. The other
+    fields count as constants. If the loop ends far from a minimum, the theorem does not
+    hold, and the derivatives are wrong. Check the outcome, or use `implicit_minimum`,
+    which also returns the Hessian's extreme eigenvalues.
 
     The loop stops before max_steps in these cases too:
     - The rule's state has a field `outcome`, and this `Outcome` is a failure. If only
@@ -107,7 +107,7 @@ def minimise(
 
     Args:
       objective: Function params -> number, an array of shape (). None means half the
-        sum of squares of residual_fn.
+        sum of squares of the residuals from residual_fn.
       rule: Any `optax.GradientTransformation`.
       params: Initial parameters, a pytree of floating arrays.
       tolerance: Largest norm of the gradient at which the search has converged, at

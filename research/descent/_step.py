@@ -165,7 +165,7 @@ def build(
     arguments work unchanged.
 
     Args:
-      objective: Function (params, batch) -> ().
+      objective: Function (params, batch) -> number, shape ().
       rule: Any `optax.GradientTransformation`, from this library or another.
       dataset: Batch of n examples, or None for an objective without data.
     Returns:

@@ -42,7 +42,10 @@ class SweepProgress(NamedTuple):
 
 
 class SweepResult(NamedTuple):
-    """Result of a sweep over m runs. Every per-run array is NumPy with leading axis m.
+    """Result of a sweep over m runs.
+
+    The arrays are NumPy arrays. The first axis of each array except `passes` is over
+    the m runs.
 
     Attributes:
       passes: Passes over the training data before each of the k evaluations, shape
@@ -95,9 +98,9 @@ def sweep(
         between chunks. By default nothing is saved. `sweep` makes the name from a
         digest of the seeds, the hyper-parameters, the number of epochs, the length of a
         chunk, and the number of runs in a batch. The rule and the workload are not part
-        of the digest, so use another place for another rule or workload. Ctrl-C saves
-        the last complete chunk. To resume, repeat the call. The result is bit-identical
-        to that of an uninterrupted call.
+        of the digest. For another rule or workload, pass a function that saves to
+        another folder. Ctrl-C saves the last complete chunk. To resume, repeat the
+        call. The result is bit-identical to that of an uninterrupted call.
     Returns:
       The SweepResult. A run that diverges is not an error: its values become inf or
       NaN, and its first bad step is recorded.

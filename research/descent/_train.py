@@ -91,7 +91,7 @@ def train(
     one process stops all of them.
 
     Args:
-      objective: Function (params, batch) -> (), a mean over the batch's examples.
+      objective: Function (params, batch) -> number, a mean over the batch's examples.
       rule: Any gradient transformation.
       dataset: A Batch, Records or None. A Batch of n examples is copied to the device
         once for the whole training. Records, from `research.records.open_records`, are

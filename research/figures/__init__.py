@@ -73,7 +73,7 @@ class Saved(NamedTuple):
     """Title, caption and file paths of a saved picture.
 
     `still` is the path of the SVG file. `motion` is the path of the animated PNG, or
-    None.
+    None if the picture has no animation.
     """
 
     title: str

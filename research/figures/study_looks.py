@@ -37,7 +37,7 @@ class Cast(NamedTuple):
     Attributes:
       order: All rules, the best first. The rules are sorted by the ratio of their cost
         to the cost of the baseline, over all workloads. The ratio of the baseline is 1,
-        and a rule without a ratio counts as infinite. Among rules with equal ratios,
+        and a missing ratio counts as infinite. Among rules with equal ratios,
         those that miss the target on fewer workloads come first. If these numbers are
         also equal, the rules are sorted by the sum of their log costs on the workloads
         where they reach the target.
@@ -107,10 +107,11 @@ def _price(numbers: Mapping[str, Any], rule: str) -> tuple[int, float]:
 
 
 def reaches(cell: Mapping[str, Any]) -> bool:
-    """Return whether at least half of the reported runs reach the target.
+    """Return whether at least half of the reported runs of a rule reach the target.
 
     `cell` is an entry of `numbers["cells"]` of a study: the numbers of one rule on one
-    workload. The whole package calls a target "reached" by a rule if this is True.
+    workload. The reported runs are those on the reporting seeds, which no search uses.
+    The whole package says that the rule reaches the target if the result is True.
     """
     return cell["reached"] >= HALF
 
@@ -127,8 +128,8 @@ def written(value: float) -> str:
     """Format a number with few digits.
 
     Zero and numbers from 0.1 to 10 have two decimals. Numbers from 10 to 100 have three
-    significant digits. Larger numbers are rounded to integers, and smaller ones have
-    two significant digits.
+    significant digits. Numbers from 100 on are rounded to integers. Numbers below 0.1
+    have two significant digits. For a negative number, the absolute value decides.
 
     Example:
       >>> [

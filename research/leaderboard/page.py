@@ -65,7 +65,7 @@ def write_leaderboard(
         The error is also raised if no study can be read, or if `output` is not an .html
         file, is one of the inputs, or lies in a run folder.
       OSError: The page cannot be written.
-      TypeError: An argument has another type.
+      TypeError: An argument has the wrong type.
     """
     check_sequence("paths", paths, "paths", (str, Path))
     check_path("output", output)

@@ -36,7 +36,8 @@ class Entry(NamedTuple):
       cost, low, high: Cost of the rule, and the ends of its interval. The cost is the
         number of example gradients until the target is reached, and inf means that the
         target was not reached. For a study on networks, the cost is the validation loss
-        at the end, and inf means that the number is unknown.
+        at the end. If the study does not contain the loss or an end of its interval,
+        inf takes its place.
       measurement: Measurement of the rule, as stored in the study.
       comparison: Comparison of the rule with the baseline of the study, as stored in
         the study. None if the study has no such comparison, for example because the
@@ -132,10 +133,10 @@ def workload_of(study: SavedStudy, entry: Mapping[str, Any]) -> str:
 
 
 def terms_of(study: SavedStudy, measurement: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return the protocol of a measurement, which gives the cost of a rule in a study.
+    """Return the protocol of a measurement, as a tuple of settings.
 
-    The protocol is a tuple of the settings that must be equal if two costs are to be
-    compared.
+    A measurement gives the cost of a rule in a study. The protocol has the settings
+    that must be equal if two costs are to be compared.
     """
     protocol = study.numbers["protocol"]
     if not study.on_networks:
@@ -198,9 +199,10 @@ def _ordered(entries: Sequence[Entry]) -> tuple[Entry, ...]:
 def leaders(ranking: Sequence[Entry]) -> tuple[set[str], bool]:
     """Return the rules with the lowest cost, and whether a single rule clearly leads.
 
-    A rule clearly leads if it alone has the lowest cost and two conditions hold. First,
-    all intervals of this rule lie below all intervals of the other rules. Second, each
-    study that compared this rule with another rule found this rule better.
+    The cost of a rule is the median cost of its entries in the ranking. A rule clearly
+    leads if it alone has the lowest cost and two conditions hold. First, the confidence
+    intervals of the costs of this rule all lie below those of the other rules. Second,
+    each study that compared this rule with another rule found this rule better.
 
     The set of rules is empty if no rule reaches the target.
     """
@@ -239,7 +241,10 @@ def _decided(
 
 
 def answer(rankings: Rankings) -> tuple[str, str]:
-    """Return two texts: which rule leads, and remarks on the rankings."""
+    """Return two texts: which rule leads, and remarks on the rankings.
+
+    A ranking sorts the rules that were measured on one workload with the same settings.
+    """
     entries = [entry for ranking in rankings.all for entry in ranking]
     counted = ", ".join(
         (

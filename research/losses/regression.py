@@ -41,7 +41,7 @@ def squared_error(
       where: Booleans with the shape of the prediction, True for the entries that count.
         Other entries may be NaN. None means that all entries count.
       weights: Factors of the terms of the sum, with the shape of the prediction, finite
-        and at least 0. None means 1.
+        and at least 0. None means that all weights are 1.
     Returns:
       The loss in the dtype of the prediction, shape ().
     Raises:
@@ -216,7 +216,7 @@ def cosine_distance(
     for opposite vectors. It is computed as ½ |u - v|² with u = p / |p| and v = y / |y|,
     which is the same number and keeps the digits of a small distance. First, p and y
     are divided by their largest absolute entries, so that no square overflows.
-    With its default epsilon = 0, optax.cosine_distance is the same function.
+    optax.cosine_distance with the default epsilon = 0 is the same function.
 
     Args:
       prediction: Prediction p, floating, shape (d,).
@@ -225,7 +225,7 @@ def cosine_distance(
         entries count.
       weights: Weights w of the entries, shape (d,), finite and at least 0. With
         weights, pᵀ y, |p|² and |y|² are replaced by Σ w p y, Σ w p² and Σ w y². None
-        means 1.
+        means that all weights are 1.
     Returns:
       The distance in the dtype of the prediction, shape (). It is NaN if p or y is 0,
       because a zero vector has no direction.

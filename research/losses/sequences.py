@@ -42,7 +42,7 @@ def sequence_cross_entropy(
         None means that only the positions with a negative label are ignored.
       weights: Weights w_t of the positions, shape (T,), finite and at least 0. The loss
         is then the weighted mean: each term has the factor w_t, and m is the sum of the
-        weights. None means 1.
+        weights. None means that all weights are 1.
     Returns:
       The loss in the dtype of the logits, shape (). The loss is 0 if all positions are
       ignored or have weight 0, and NaN if a label is K or larger.

@@ -60,9 +60,9 @@ def vanilla(
       q: Product U h, shape (n, H).
       carry: Carry (h,). The state h is used only through q.
     Returns:
-      The pair (next carry (h',), saved values). The saved values are those that
-        `vanilla_slopes`, the derivative of this step, needs besides the carries. There
-        are none, so they are the empty tuple ().
+      The pair (next carry (h',), saved values). The function `vanilla_slopes`, which
+      computes the derivative of this step, gets the carries and the saved values. It
+      needs only the carries, so the saved values are the empty tuple ().
     References:
       Elman, Finding structure in time, Cognitive Science 1990. (PyTorch and Flax also
       use tanh by default.)
@@ -204,7 +204,7 @@ def lstm(
 
     Here x is the input, h and c are the state, h' and c' the next state, and σ is the
     sigmoid. W are input weights, U recurrent weights, and b biases. Products with i, f
-    and o are elementwise.
+    and o are elementwise. There are n sequences and H units.
 
     Args:
       p: Blocks W_i x + b_i, W_f x + b_f, W_g x + b_g and W_o x + b_o side by side,

@@ -56,10 +56,10 @@ def generate(
       The sampled tokens without the prompt, int32 of shape (..., num_tokens).
     Raises:
       TypeError: The prompt does not consist of integers.
-      ValueError: The prompt is empty or contains a token outside 0..V - 1, a count is
-        not a positive integer, temperature is negative, top_k is more than V, or the
-        model does not return logits for each token. Under jit, tokens and temperature
-        are not checked.
+      ValueError: num_tokens, context or top_k is not a positive integer, top_k is more
+        than V, temperature is negative, the prompt is empty or contains a token outside
+        0..V - 1, or the model does not return logits for each token. Under jit, tokens
+        and temperature are not checked.
     References:
       Fan, Lewis & Dauphin, Hierarchical neural story generation, ACL 2018, section 5.3
       (top-k).

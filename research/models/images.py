@@ -143,12 +143,15 @@ def check_model(model: Model) -> None:
 
 
 def augmented(model: Model, augment: Augmentation) -> Model:
-    """Wrap a model so that apply augments the images if it gets a key (in training).
+    """Wrap a model so that apply augments the images if there is a key (in training).
 
     An augmentation changes images at random, for example by a shift. Apply this wrapper
     to the result of `on_images`. Then the images are augmented before they are
     standardised, and the zeros with which `random_shift` fills the border are black.
     For example: `augmented(on_images(cnn(...), mean, sd, dtype=...), random_shift(2))`.
+
+    The model in the example below returns the first pixel of each image. With the key,
+    two of the four images are mirrored.
 
     Args:
       model: Any model of images.

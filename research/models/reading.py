@@ -95,7 +95,9 @@ def next_token_risk(
 ) -> Callable[[Params, Batch], Float[Array, ""]]:
     """Build the objective of a language model: the mean next-token loss of a batch.
 
-    The losses of the tokens are those of `next_token_losses`.
+    The losses of the tokens are those of `next_token_losses`, in windows of successive
+    tokens. In the example, the model gives each of the four tokens the same
+    probability, so the mean loss is log 4.
 
     Args, Raises:
       As in `next_token_losses`.

@@ -20,10 +20,11 @@ def draw_layer(
     """Draw the initial parameters of one layer.
 
     The input weights and the recurrent weights each consist of `cell.num_blocks` blocks
-    of H columns, side by side. Input weights are drawn by `glorot_uniform` with fan-in
-    d and fan-out H. Each block of recurrent weights is an `orthogonal` matrix. Biases
-    are 0, except for the bias of the LSTM's forget gate, the second of four blocks.
-    This bias is 1, so that the layer initially remembers.
+    of H columns, side by side. H is the number of hidden units, and d is the number of
+    inputs. Input weights are drawn by `glorot_uniform` with fan-in d and fan-out H.
+    Each block of recurrent weights is an `orthogonal` matrix. Biases are 0, except for
+    the bias of the LSTM's forget gate, the second of four blocks. This bias is 1, so
+    that the layer initially remembers.
 
     Args:
       key: Key for this layer.

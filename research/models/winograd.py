@@ -45,7 +45,8 @@ def winograd(
       Lavin & Gray, Fast algorithms for convolutional neural networks, CVPR 2016,
       section 4 (tiles, one product for each entry).
       Barabasz, Anderson, Soodhalter & Gregg, Error analysis and improving the accuracy
-      of Winograd convolution, TOMS 2020 (the choice of points).
+      of Winograd convolution, TOMS 2020 (the choice of the interpolation points from
+      which `matrices` are computed).
     Example:
       >>> image = jnp.arange(25.0).reshape(1, 5, 5, 1)
       >>> print(jnp.rint(winograd(image, jnp.ones((3, 3, 1, 1))))[0, ..., 0])

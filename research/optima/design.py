@@ -32,7 +32,7 @@ def pivoted_qr(
     """Compute a QR decomposition with column pivoting.
 
     First, each column is scaled to norm 1. The first column of `matrix` belongs to the
-    intercept, and the others belong to the columns of x.
+    intercept. Each other column belongs to one column of the inputs x.
 
     Returns:
       Four arrays: Q of shape (n, p), R of shape (p, p), the order of the columns and

@@ -109,7 +109,7 @@ def hold_against(
       left_out: Names of the data that were missing in the run.
     Raises:
       ValueError: The run is not finished, or has no table.
-      TypeError: An argument has another type.
+      TypeError: An argument has the wrong type.
     """
     check_path("path", path)
     return hold(

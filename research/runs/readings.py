@@ -36,18 +36,20 @@ class Entry(NamedTuple):
 def read_entries(reference: Mapping[str, Any]) -> dict[str, Entry]:
     """Return the table entries and the numbers of a reference, except times.
 
-    The result is a dict from a place to the `Entry` at this place. The place of an
-    entry of the table is a text such as "row 2, loss". The place of a number is its
-    name, such as "final_loss", or "final_loss[3]" in a list. Entries whose place
-    contains "seconds" are left out.
+    A reference has the table, the numbers and the intervals of an earlier run. The
+    result is a dict from a place to the `Entry` at this place. The place of an entry of
+    the table is a text such as "row 2, loss". The place of a number is its name, such
+    as "final_loss", or "final_loss[3]" in a list. Entries whose place contains
+    "seconds" are left out.
 
-    In the table, the interval of an estimate can be in the same entry ("84 % [81, 86]")
-    or in the next entry ("1.571 to 1.600"). The interval can also be in the next two
-    entries, if their headings end in "low" and "high".
+    An estimate is an entry of the table that has an interval. The interval can be in
+    the same entry ("84 % [81, 86]") or in the next entry ("1.571 to 1.600"). The
+    interval can also be in the next two entries, if their headings end in "low" and
+    "high".
 
     A number that is not in the table has the interval that the reference lists for this
-    number under `intervals`. If no interval is listed and the number is a float without
-    an integer value, the number is compared with the estimates in the table. If the
+    number under `intervals`. If no interval is listed and the number is a float with a
+    fractional part, the number is compared with the estimates in the table. If the
     number, rounded to the digits of an estimate, equals the estimate, the number gets
     the interval of this estimate. If several estimates equal the rounded number, the
     number gets the narrowest of their intervals. Estimates in percent are not compared.

@@ -22,9 +22,10 @@ def write_step_metrics(
 ) -> None:
     """Write the metrics of every step of a training as CSV or as JSON lines.
 
-    Each row belongs to the parameters after `step` steps and `epoch` finished epochs.
-    The row has the metrics in `steps`, such as the loss, of the step that starts from
-    these parameters. The first row of each epoch also has the evaluations of these
+    Each row belongs to the parameters at one point of the training. The columns `step`
+    and `epoch` give the numbers of finished steps and epochs at this point. The row has
+    the metrics in `steps`, such as the loss, of the step that starts from these
+    parameters. The first row of each epoch also has the evaluations of these
     parameters. If there are evaluations, the last row belongs to the final parameters
     and has only evaluations. If a value was not measured, its field in a .csv file is
     empty, and its name is missing in a .jsonl file. NaN is written as {"$float": "nan"}
@@ -112,8 +113,8 @@ def metric_rows(
 
     Each row is a dict from a name, such as "step" or "loss", to a number. There is one
     row for each step, with the metrics of this step. The first row of each epoch also
-    has the evaluations. If there are evaluations, a last row has those after the last
-    step.
+    has the evaluations. If there are evaluations, a last row has the evaluations after
+    the last step.
     """
     values, evaluated = _checked(steps, evaluations)
     num_epochs, num_batches = next(iter(values.values())).shape

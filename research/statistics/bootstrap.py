@@ -194,7 +194,10 @@ def wins(
 def log_ratio(
     mine: Float[np.ndarray, "*shape"], other: Float[np.ndarray, "*shape"]
 ) -> Float[np.ndarray, "*shape"]:
-    """Return log(mine / other); 0 where the two costs are equal or both infinite."""
+    """Return log(mine / other), or 0 where the two costs are equal.
+
+    `mine` and `other` are the costs of two rules. Two infinite costs count as equal.
+    """
     with np.errstate(divide="ignore"):
         return minus(np.log(mine), np.log(other))
 
@@ -422,9 +425,9 @@ def log_interval(
     percentile interval. Its ends are percentiles of the sums choice + reporting of the
     two fields of `replicates`. The ends may be infinite. Such a sum varies with the
     trials that were chosen and with the reporting seeds, as the log ratio does. Each
-    tail of the interval has the probability Φ(-t' sqrt(n / (n - 1))). Here Φ is the
-    normal distribution function, and t' is the (1 + level) / 2 quantile of Student's t
-    distribution with n - 1 degrees of freedom.
+    tail of the interval has the probability Φ(-t' sqrt(n / (n - 1))). Here n is the
+    number of reporting seeds, Φ is the normal distribution function, and t' is the (1 +
+    level) / 2 quantile of Student's t distribution with n - 1 degrees of freedom.
 
     Args:
       estimate: Log ratio on the seeds of the study. If it is NaN, the interval is
@@ -556,11 +559,11 @@ def seeds_needed(variance: Variance, level: float = 0.95) -> int:
 
     With n reporting seeds, the reporting part of the variance is V_r = reporting *
     seeds / n. Here `reporting`, `seeds` and `choice` are fields of the argument
-    `variance`. The interval of the log ratio of the costs then has the half width t
-    sqrt(choice + V_r), where t is the (1 + level) / 2 quantile of Student's t
-    distribution. The property `Variance.freedom` defines the degrees of freedom of this
-    distribution. The power is computed from a normal approximation of the noncentral t
-    distribution.
+    `variance`, which is a Variance(choice, choice_freedom, reporting, seeds). The
+    interval of the log ratio of the costs then has the half width t sqrt(choice + V_r),
+    where t is the (1 + level) / 2 quantile of Student's t distribution. The property
+    `Variance.freedom` defines the degrees of freedom of this distribution. The power is
+    computed from a normal approximation of the noncentral t distribution.
 
     Args:
       variance: Variance of the log ratio in the present study.

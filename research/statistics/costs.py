@@ -30,10 +30,10 @@ def passes_to_target(
     only at some evaluations, so the passes p to the target are interpolated linearly in
     log r:
 
-    p = p_0 + (p_1 - p_0) log(r_0 / target) / log(r_0 / r_1).
+    p = p_a + (p_b - p_a) log(r_a / target) / log(r_a / r_b).
 
-    Here r_1 is the first relative gap at or below the target, measured after p_1
-    passes. r_0 is the relative gap at the evaluation before, after p_0 passes.
+    Here r_b is the first relative gap at or below the target, measured after p_b
+    passes. r_a is the relative gap at the evaluation before, after p_a passes.
 
     Args:
       passes: Passes at each evaluation, shape (k,), ascending from 0.
@@ -77,13 +77,13 @@ def penalised_passes(
 
     All values are finite, so all runs can be ranked. The gap f - f* is the objective f
     minus its minimum f*, and the relative gap is the gap divided by its initial value.
-    The budget B is the length of a run in passes.
+    A pass is one pass over the data. The budget B is the length of a run in passes.
 
-    A run that reached the target has its `passes_to_target`. For a run that missed the
-    target, the passes are extrapolated, as if the gap fell by the same factor in each
-    pass: the result is B log(target) / log(r_last), at most 10 B. Here r_last is the
-    last relative gap. If r_last is not below 1, or if a gap of the run is not finite,
-    the result is 10 B.
+    For a run that reached the target, `passes_to_target` gives the result. For a run
+    that missed the target, the passes are extrapolated, as if the gap fell by the same
+    factor in each pass: the result is B log(target) / log(r_last), at most 10 B. Here
+    r_last is the last relative gap. If r_last is not below 1, or if a gap of the run is
+    not finite, the result is 10 B.
 
     Counting a failed run as 10 B is the convention of PAR10, a score from the field of
     algorithm selection. The extrapolation is not part of PAR10.
@@ -166,9 +166,10 @@ def search_scores(
     relative: Float[np.ndarray, "*runs evaluations"],
     target: float,
 ) -> Float[np.ndarray, "*runs"]:
-    """Return the score by which a search ranks runs: the log cost, lower is better.
+    """Return the score by which a search ranks runs. A lower score is better.
 
-    A run that reached the target has its log cost as score. A run that missed the
+    The cost of a run is the number of passes until the run reaches the target. The
+    score of a run that reached the target is the log of its cost. A run that missed the
     target has the score log(10 B) - 0.001 log(10 B / P), where B is the budget,
     `passes[-1]`, and P is the result of `penalised_passes` for the run, at most 10 B.
     The first term is the log cost of a run that missed the target (`log_costs`). The
@@ -264,7 +265,11 @@ def spent_and_reached(
 def ratio(
     spent: Float[np.ndarray, "*shape"], reached: Float[np.ndarray, "*shape"]
 ) -> Float[np.ndarray, "*shape"]:
-    """Return spent / reached; inf where `reached` is 0."""
+    """Return spent / reached, or inf where `reached` is 0.
+
+    `spent` is the number of passes that some runs took, and `reached` is the number of
+    these runs that reached the target. Both may also be averages over the same runs.
+    """
     spent, reached = np.asarray(spent, float), np.asarray(reached, float)
     return np.divide(
         spent,
@@ -320,16 +325,17 @@ def first_reached(
     gaps: Float[np.ndarray, "*runs evaluations"],
     target: float,
 ) -> Float[np.ndarray, "*runs"]:
-    """Return the passes at the first evaluation at which each run is at its target.
+    """Return the number of passes after which each run reaches its target.
 
-    A run is at the target if its gap is at most `target` times the initial gap.
+    A run reaches the target at the first evaluation whose gap is at most `target` times
+    the initial gap.
 
     Args:
-      passes: Passes at each evaluation, shape (k,), ascending.
+      passes: Passes over the data at each evaluation, shape (k,), ascending.
       gaps: Gaps f - f*, shape (..., k); column 0 is the initial gap.
       target: Target as a share of the initial gap, such as 1e-4.
     Returns:
-      Passes, shape (...). The result is inf if the run is never at the target, if the
+      Passes, shape (...). The result is inf if the run never reaches the target, if the
       initial gap is not positive, or if a gap before the target is not finite.
     Raises:
       ValueError, TypeError: `passes` does not ascend, is not finite, or does not fit

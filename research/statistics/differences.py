@@ -122,7 +122,8 @@ def difference(
       resamples: Number of bootstrap replicates.
       seed: Seed of the resampling.
     Returns:
-      The difference.
+      A `Difference`. Its field `more_seeds` is 0 if the study has enough seeds to
+      detect a difference of 10 %.
     Raises:
       ValueError, TypeError: The rules have different numbers of seeds, there are fewer
         than two tuning or reporting seeds, an argument has the wrong type, or a number

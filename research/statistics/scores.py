@@ -70,8 +70,8 @@ def checked(scores: Scores, name: str = "scores") -> Scores:
     Returns:
       The same scores, as arrays of floats.
     Raises:
-      TypeError: `scores` does not have the fields of `Scores`, or a field is not of
-        numbers.
+      TypeError: `scores` does not have the fields of `Scores`, or a field contains
+        something other than numbers.
       ValueError: There are fewer than two tuning or reporting seeds, `tuning` and
         `costs` have different numbers of trials, a score is not finite, a cost is
         negative or NaN, or the budget is not positive and finite.

@@ -24,8 +24,8 @@ from research.statistics.bootstrap import (
     wins,
 )
 
-# A search stops when a round gains less than 2 %, so no interval of a ratio is
-# narrower than this on either side.
+# A search stops when two rounds in a row gain less than 2 %, so no interval of a ratio
+# is narrower than this on either side.
 RESOLUTION = math.log(1.02)
 MOST_COMPARISONS = 1_000_000
 LARGEST_LOG = 700.0  # exp of a larger number overflows.
@@ -37,12 +37,13 @@ DISAGREEMENT_LEVEL = 0.99  # ... and more than seeds explain, at this level.
 class SearchedDifference(NamedTuple):
     """The difference between two rules that were tuned by independent searches.
 
-    The two rules are called mine and other.
+    The two rules are called mine and the other.
 
     Attributes:
-      ratio: Cost of mine divided by the cost of the other. A cost is the geometric mean
-        over searches, seeds and workloads. A run that missed the target costs ten times
-        the passes after which it was stopped. If the ratio is below 1, mine is cheaper.
+      ratio: Cost of mine divided by the cost of the other. The cost of a rule is the
+        geometric mean of the costs of its runs, over searches, seeds and workloads. A
+        run that missed the target costs ten times the passes after which it was
+        stopped. If the ratio is below 1, mine is cheaper.
       low, high: Confidence interval of the ratio. The interval includes the variation
         between searches and between seeds.
       win: Probability that mine costs less than the other, for a random workload, a
@@ -106,33 +107,34 @@ def searched_difference(
     the same n reporting seeds.
 
     The model of one workload is log cost = rule + search + seed + residual. Let d_s be
-    the difference of the log costs of the two rules on seed s, averaged over the
-    searches. For each rule, let m_j be the mean log cost of search j over the seeds,
-    and let R be the sum of the squares of the rule's residuals, divided by (J - 1) (n -
-    1). The variance of the mean difference is then
+    the log cost of the first rule minus that of the second rule on seed s, each
+    averaged over the searches. For each rule, let m_j be the mean log cost of search j
+    over the seeds, and let R be the sum of the squares of the rule's residuals, divided
+    by (J - 1) (n - 1). The variance of the mean of d_s is then
 
     V = var(d_s) / n + Σ max(0, var(m_j) / J - R / (n J)), where Σ is the sum over the
     two rules. var is the sample variance over the seeds s or over the searches j.
 
-    The interval of the log ratio is the mean difference ± t sqrt(V), where t is a
+    The log ratio is the mean of d_s. Its interval is the mean ± t sqrt(V), where t is a
     quantile of Student's t distribution with Satterthwaite's degrees of freedom. With W
     workloads, d_s is first averaged over the workloads. The sum Σ is then over both
     rules and all workloads, and is divided by W². The half width of the interval is at
-    least `resolution`, by default log 1.02, because a search stops when it improves the
-    cost by less than 2 %.
+    least `resolution`. The default is log 1.02, because the refinement of a search ends
+    after two successive rounds that each improve the cost by less than 2 %.
 
     Args:
-      pairs: One pair of arrays (mine, other) for each workload. An array has the log
-        cost of the hyper-parameters that each search chose, on each reporting seed,
-        shape (J, n). All arrays have the same seeds in the same order. A rule without
-        hyper-parameters to search has one row; its term in Σ is 0.
+      pairs: One pair of arrays (mine, other) for each workload, for the first and the
+        second rule. An array has the log cost of the hyper-parameters that each search
+        chose, on each reporting seed, shape (J, n). All arrays have the same seeds in
+        the same order. A rule without hyper-parameters to search has one row. Its term
+        in Σ is 0.
       level: Coverage of the interval, or of all intervals together if there are several
         comparisons.
       comparisons: Number of comparisons that are made together. The interval of each
         has the level 1 - (1 - level) / comparisons (Bonferroni).
       resolution: Smallest half width of the interval of the log ratio.
     Returns:
-      The difference.
+      The `SearchedDifference`. Its field `ratio` is exp(log ratio).
     Raises:
       ValueError, TypeError: There is no pair, a log cost is not between -700 and 700,
         there are fewer than two seeds, the numbers of seeds differ, or another argument
@@ -226,8 +228,10 @@ def searched_cost(
       level: Coverage of the interval.
       resolution: Smallest half width of the interval of the log cost. The default is
         log 1.02.
-      factor: Smallest value of the field `spread` at which the field `disagree` may be
-        True. `spread` is the largest cost of a search divided by the smallest.
+      factor: Smallest value of the field `spread` at which the searches can disagree.
+        `spread` is the largest cost of a search divided by the smallest. The searches
+        disagree if `spread` is at least `factor`, and an F test finds a difference
+        between the searches.
     Returns:
       The `SearchedCost`: the cost with its interval, `spread` and `disagree`.
     Raises:

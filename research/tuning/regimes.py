@@ -70,7 +70,8 @@ class Regime(NamedTuple):
 def theory_regimes(batch_size: int) -> tuple[Regime, ...]:
     """Return the regimes for which theory predicts where f - f* levels off.
 
-    f is the objective and f* its minimum. There are four regimes: the full batch,
+    f is the objective and f* its minimum. A regime is a way to draw batches, with a
+    constant or a decaying learning rate. There are four regimes: the full batch,
     mini-batches of `batch_size` examples, single examples, and single examples with a
     decaying learning rate. Mini-batches and single examples are drawn with replacement.
     For gradient descent with a small constant learning rate η on such batches, f - f*
@@ -94,10 +95,11 @@ def theory_regimes(batch_size: int) -> tuple[Regime, ...]:
 
 
 def practice_regimes(batch_size: int) -> tuple[Regime, ...]:
-    """Return three regimes used in practice: the data are shuffled in every epoch.
+    """Return three ways to draw batches that are used in practice.
 
-    The regimes are the full batch, mini-batches of `batch_size` examples, and single
-    examples. The full batch needs no shuffling. The learning rate is constant.
+    These regimes are the full batch, mini-batches of `batch_size` examples, and single
+    examples. For mini-batches and single examples, the data are shuffled in every
+    epoch. The learning rate is constant.
 
     Example:
       >>> [regime.name for regime in practice_regimes(32)]

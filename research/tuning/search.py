@@ -91,17 +91,17 @@ def search(
     """Search a space for the hyper-parameters with the lowest mean score.
 
     A point is a choice of all hyper-parameters. To run a point on a seed is to train
-    once with these hyper-parameters. A coordinate of a point says where its value lies
-    in a range: 0 is the low end, 1 the high end, and in between it is measured on the
-    scale of the range.
+    once with these hyper-parameters. A coordinate of a point says where the value of a
+    hyper-parameter lies in its range: 0 is the low end, and 1 the high end. Between the
+    ends, the coordinate is linear on the scale of the range.
 
     1. Screening: the defaults and budget - 1 scrambled Sobol points run on four seeds.
     2. Race: the best quarter of the points also runs on the next six seeds.
-    3. Refinement, at most four rounds. In each round, budget / 4 new points (rounded
-       up) are drawn from normal distributions around the two best points, with 0.49
-       times the covariance of the coordinates of the elite. The elite is the best
-       budget / 5 points (rounded up) on the screening seeds, but at least h + 2 points
-       for h hyper-parameters. With this covariance, the new points follow a narrow
+    3. Refinement, at most four rounds. The elite is the best budget / 5 points (rounded
+       up) on the screening seeds, but at least h + 2 points for h hyper-parameters. In
+       each round, budget / 4 new points (rounded up) are drawn from normal
+       distributions around the two best points, with 0.49 times the covariance of the
+       coordinates of the elite. With this covariance, the new points follow a narrow
        valley of the score in any direction, and they lie closer together if the points
        of the elite do. The new points run on the screening seeds, and the better half
        of them also on the six seeds of the race. The refinement ends after two rounds
@@ -207,8 +207,9 @@ def most_runs(budget: int, seeds: int) -> int:
     """Return the largest number of runs that one `search` may need in total.
 
     A run is one training with one choice of hyper-parameters (a point) and one seed.
-    The second search in the example needs 32 · 4 runs for the screening, 8 · 6 for the
-    race, at most 4 (8 · 4 + 4 · 6) for the refinement, and at most 4 · 20 for the
+    The first search in the example has one point, and needs one run for each seed. The
+    second search in the example needs 32 · 4 runs for the screening, 8 · 6 for the
+    race, at most 4 · (8 · 4 + 4 · 6) for the refinement, and at most 4 · 20 for the
     choice. `search` describes these four stages.
 
     Args:

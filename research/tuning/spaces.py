@@ -149,8 +149,8 @@ def trials(space: Space, count: int) -> dict[str, Float[np.ndarray, " trials"]]:
     Raises:
       ValueError, TypeError: `count` is not a positive integer, or `space` is not valid.
     References:
-      Halton, Numer. Math. 2 (1960); scrambled as Owen, A randomized Halton algorithm in
-      R, arXiv:1706.02808. Bergstra & Bengio, JMLR 13 (2012): why not a grid.
+      Halton, Numer. Math. 2 (1960); scrambled as in Owen, A randomized Halton algorithm
+      in R, arXiv:1706.02808. Bergstra & Bengio, JMLR 13 (2012): why not a grid.
     Example:
       >>> print(
       ...     trials({"learning_rate": Range(0.01, 1.0)}, 3)["learning_rate"].round(3)
@@ -257,9 +257,10 @@ def widen(
 def to_unit(space: Space) -> Float[np.ndarray, "1 dimensions"]:
     """Return the positions of the defaults in their ranges, shape (1, ranges).
 
-    A position says where a value lies in its range: 0 is the low end, 1 the high end,
-    and in between it is measured on the scale of the range. A range without a default
-    has the position 1/2.
+    A position says where a value lies in its range: 0 is the low end, and 1 the high
+    end. Between the ends, the position is linear on the scale of the range, which is
+    "log" unless the range says otherwise. A range without a default has the position
+    1/2.
 
     Example:
       >>> print(to_unit({"learning_rate": Range(0.01, 1.0, default=0.1)}))
@@ -278,9 +279,10 @@ def from_unit(
 ) -> dict[str, Float[np.ndarray, " points"]]:
     """Convert positions in the ranges of a space to values.
 
-    A position says where a value lies in its range: 0 is the low end, 1 the high end,
-    and in between it is measured on the scale of the range. A position below 0 or above
-    1 gives a value outside the range.
+    A position says where a value lies in its range: 0 is the low end, and 1 the high
+    end. Between the ends, the position is linear on the scale of the range, which is
+    "log" unless the range says otherwise. A position below 0 or above 1 gives a value
+    outside the range.
 
     Args:
       space: Ranges by name.

@@ -80,11 +80,12 @@ def ademamix(
     β3 is replaced by a decay β3_t that grows from about β1 to β3: log β3_t = log β3 /
     (s + (1 - s) log β3 / log β1), with s = min(t / T, 1).
 
-    optax.contrib.ademamix is the same without a warm-up. It also accepts schedules for
-    α and β3, whose steps are counted from 0. In the paper, the warm-up lasts for the
-    whole training. Without a warm-up, the training may diverge early. In the library
-    bitsandbytes, the arguments t_alpha and t_beta3 are the lengths of the warm-ups of α
-    and β3. torch does not have the rule.
+    optax.contrib.ademamix has no argument for the warm-up. Without a warm-up, the two
+    rules are the same. optax's rule also accepts schedules for α and β3, whose steps
+    are counted from 0. In the paper, the warm-up lasts for the whole training. Without
+    a warm-up, the training may diverge early. In the library bitsandbytes, the
+    arguments t_alpha and t_beta3 are the lengths of the warm-ups of α and β3. torch
+    does not have the rule.
 
     Use it for long trainings of large models, where gradients that are 10,000 steps old
     still help. The rule stores three arrays per leaf where Adam stores two. With α = 0
@@ -395,7 +396,8 @@ def mars(
       learning_rate, b1, b2, eps: Rate η, decays β1 and β2, and constant ε, as in
         `adam`.
       gamma: Factor γ of the correction, at least 0; may be traced. With γ = 0 the rule
-        is AdamW with gradients that are clipped from the second step on.
+        is AdamW, but |g_t| is clipped to 1 from the second step on, except in leaves
+        that are not corrected.
       weight_decay: Decay λ, at least 0; may be traced.
       mask: Pytree of booleans, or a function from the params to such a pytree. Leaves
         marked True decay, as in `adamw`. None means all leaves.

@@ -80,9 +80,9 @@ def nadam(
 
     "torch", as in torch.optim.NAdam: the paper's μ_t, with Adam's m_t and v̂_t.
 
-    The scheduled μ_1 is about β1 / 2, instead of β1. With the default b1, each entry of
-    the first step is 1.47 η with "constant", 1.06 η with "torch" and 1.31 η with
-    "paper".
+    With "paper" and "torch", μ_1 is about β1 / 2, instead of β1. With the default b1,
+    the absolute value of each entry of the first step is 1.47 η with "constant", 1.06 η
+    with "torch" and 1.31 η with "paper".
 
     Use it in place of Adam where Adam's momentum overshoots, as on ill-conditioned
     problems. The difference is usually small.
@@ -133,10 +133,10 @@ def nadamw(
 
     optax.nadamw is the same. With same_correction=True, m_t is divided by 1 - β1^t
     instead of 1 - β1^(t+1). The NAdamW of timm and of the AlgoPerf benchmark has this
-    form. With the default b1 and without weight decay, each entry of the first step is
-    then 1.9 η instead of 1.47 η. The default λ is 1e-4 in optax and here, and 0.01 in
-    timm. torch's NAdam(decoupled_weight_decay=True) differs: its momenta follow the
-    schedule "torch" of `nadam`.
+    form. With the default b1 and without weight decay, the absolute value of each entry
+    of the first step is then 1.9 η instead of 1.47 η. The default λ is 1e-4 in optax
+    and here, and 0.01 in timm. torch's NAdam(decoupled_weight_decay=True) differs: its
+    momenta follow the schedule "torch" of `nadam`.
 
     Use it in place of AdamW. NAdamW with same_correction=True was the baseline of
     AlgoPerf, a benchmark of training algorithms (Dahl et al.).

@@ -157,7 +157,8 @@ def acprop(
     as long, because g_t - m_t = β1 (g_t - m_(t-1)). torch does not have the rule.
 
     Use it in place of AdaBelief for noisy gradients: a divisor that depends on g_t, as
-    in AdaBelief, biases the step. The first step is η g_1, which may be long.
+    in AdaBelief, biases the step. Without weight decay, the first step is
+    -η g_1 / (1 + ε), which may be long.
 
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule (number

@@ -51,9 +51,10 @@ def clip_by_value(max_value: Scalar) -> optax.GradientTransformation:
 def clip_by_norm(max_norm: Scalar) -> optax.GradientTransformation:
     """Scale each leaf down to a norm of at most c: g <- g min(1, c / |g|).
 
-    |g| is the norm of one leaf. For a leaf of n entries, optax.clip_by_block_rms with
-    the threshold c / √n is the same. torch does not have this clip. If a leaf contains
-    NaN or an infinity, the result for this leaf contains NaN.
+    Here g is one leaf of the gradient, and |g| is its Euclidean norm. For a leaf of n
+    entries, optax.clip_by_block_rms with the threshold c / √n gives the same result.
+    torch does not have this clip. If a leaf contains NaN or an infinity, the result for
+    this leaf contains NaN.
 
     Args:
       max_norm: Largest norm c, positive; may be traced.

@@ -366,11 +366,12 @@ def kl_soap(
     After the step, the factors L and R are updated, and so are d_L and d_R, the moving
     averages of their eigenvalues. With β = shampoo_beta and P = Q_Lᵀ G_t Q_R,
     L <- β L + (1 - β) G_t Q_R diag(1 / d_R) Q_Rᵀ G_tᵀ / n,
-    d_L,i <- max(β d_L,i + (1 - β) mean_j (P_ij² / d_R,j), c^(-2)) for each i, with c =
-    max(10, min(m, 4000)), and R and d_R are updated in the same way, with G_t
-    transposed, L and R exchanged, and m and n exchanged. All new values are computed
-    from the old ones. If t is a multiple of refresh_every, Q_L then becomes the
-    orthogonal factor of the QR factorisation of L Q_L, and Q_R that of R Q_R.
+    d_L,i <- max(β d_L,i + (1 - β) mean_j (P_ij² / d_R,j), c^(-2)) for each i,
+    with c = max(10, min(m, 4000)). R and d_R are updated in the same way, with G_t
+    transposed, L and R exchanged, and m and n exchanged. These formulas use the values
+    of d_L and d_R from before step t. If t is a multiple of refresh_every, Q_L then
+    becomes the orthogonal factor of the QR factorisation of L Q_L, and Q_R that of
+    R Q_R.
 
     SOAP's L is the average of G Gᵀ. Here, the gradients in L are whitened by R, that
     is, multiplied by R^(-1/2), and those in R are whitened by L. With E for the
@@ -633,15 +634,17 @@ def shampoo(
     u_t is the update, η_t the learning rate, q the order of the inverse roots, and M_0
     is 0. L_t and R_t are called factors. A leaf with j axes has a factor for each axis.
     By default, q = 2 j, which is 4 for matrices and 2 for vectors. For vectors and
-    b1=0, the rule is then the full-matrix AdaGrad. A scalar counts as a vector of length 1.
+    b1=0, the rule is then the full-matrix AdaGrad. A scalar counts as a vector of
+    length 1.
 
     The following options come from later versions of Shampoo. If b2 is a number, the
     sums become moving averages without bias correction: L_t = ε I + A_t with A_t = β2
     A_(t-1) + (1 - β2) G_t G_tᵀ and A_0 = 0, and in the same way for R_t. The roots are
     computed at the calls 1, 1 + k, 1 + 2 k, ... for k = refresh_every, and are used
-    until they are computed again. With graft, the step of a leaf is rescaled to the
-    length of the step that another rule would take with the rate 1. For an axis longer
-    than max_size, only the diagonal of the factor is used.
+    until the next of these calls. Such a computation is a refresh. With graft, the step
+    of a leaf is rescaled to the length of the step that another rule would take with
+    the rate 1. For an axis longer than max_size, only the diagonal of the factor is
+    used.
 
     If b1, ε and λ are 0, the first update of a matrix is -η U Vᵀ, where G = U S Vᵀ is
     the singular value decomposition. `muon` approximates U Vᵀ. If an eigenvalue under a
@@ -653,8 +656,9 @@ def shampoo(
     method="eigh" uses an eigen-decomposition. method="newton" uses the coupled Newton
     iteration, which consists of matrix products and is faster on accelerators. Its
     relative error is about the rounding error times the ratio of the largest eigenvalue
-    to the smallest. The state contains the residual of the roots; check this residual
-    if ε is small.
+    to the smallest. Let X be the root of a factor L. The field `residual` of the
+    state is the largest entry of |X^q L - I| over all factors. Check this number if ε
+    is small.
 
     optax and torch do not have Shampoo. The authors' TensorFlow code has the same ε,
     but by default uses G_t in place of M_t, and it computes the roots at the calls k, 2
@@ -1077,9 +1081,9 @@ def psgd_kron(
 
     A leaf with more axes has a factor for each axis. A factor is a diagonal matrix for
     vectors and scalars, for axes of length 1, and for axes longer than max_size. For
-    vectors, the rule therefore acts entry by entry. If a product overflows, the factor
-    stays as it is. A NaN in a gradient makes all later steps of its leaf NaN; wrap the
-    rule in `skip_nonfinite` to skip such a step.
+    vectors, the rule therefore acts entry by entry. If the new value of a factor is not
+    finite, the factor stays as it is. A NaN in a gradient makes all later steps of its
+    leaf NaN; wrap the rule in `skip_nonfinite` to skip such a step.
 
     The rule is that of psgd_jax (`kron`, commit 16edaa9), with two differences. In one
     of a hundred steps, psgd_jax rescales the factors of a leaf to equal size, which

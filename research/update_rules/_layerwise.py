@@ -353,10 +353,10 @@ def muon(
     gradient in the second update is then 0.374 times the weight of the second gradient,
     instead of 0.463 times. Second, optax's ε is 1e-8. Third, optax's `nesterov`, which
     is on by default, also turns the Adam for the other leaves into NAdam. Fourth, optax
-    takes one step for each triple of a list of coefficients, and refuses a list of more
-    than ns_steps triples. This rule always takes ns_steps steps: it uses the first
-    ns_steps triples, and repeats the last triple of a shorter list, as the paper of the
-    Polar Express does.
+    makes one iteration for each triple of a list of coefficients, and refuses a list of
+    more than ns_steps triples. This rule always makes ns_steps iterations: it uses the
+    first ns_steps triples, and repeats the last triple of a shorter list, as the paper
+    of the Polar Express does.
 
     The state of a matrix has one number per parameter, for M_t. The state of any other
     leaf is that of the inner rule, which is two numbers per parameter for Adam.
@@ -682,13 +682,13 @@ def normuon(
     U_t is the update of a matrix X_t, and v_0 is 0. O_t is the orthogonalised momentum
     of `muon`: O(β M_t + (1 - β) G_t), or O(M_t) with nesterov=False. Here G_t is the
     gradient, and M_t is the moving average of the gradients with the decay β, which is
-    beta. O(A) has the singular vectors of A and singular values close to 1; the
-    docstring of `muon` has its formula. The params X_t have shape (m, n) for m inputs
-    and n outputs, so v_t has a number for each output (neuron). η_t is the learning
-    rate, δ is 1e-10, β2 is beta2 and λ is weight_decay. With the factor s = √max(1, n /
-    m) |O_t| / (|P_t| + δ), where |.| is the Frobenius norm, the step has the same norm
-    as the step of Muon. If consistent_rms is a number c, then s = c √(m n) / (|P_t| +
-    δ), and the root mean square of s P_t is c.
+    beta. O(A) has the singular vectors of A and singular values close to 1. The
+    docstring of `muon` defines O. The params X_t have shape (m, n) for m inputs and n
+    outputs, so v_t has a number for each output (neuron). η_t is the learning rate, δ
+    is 1e-10, β2 is beta2 and λ is weight_decay. With the factor s = √max(1, n / m)
+    |O_t| / (|P_t| + δ), where |.| is the Frobenius norm, the step has the same norm as
+    the step of Muon. If consistent_rms is a number c, then s = c √(m n) / (|P_t| + δ),
+    and the root mean square of s P_t is c.
 
     The rule is the same as the authors' code, except that the code rounds to bfloat16
     inside O. The paper's algorithm has consistent_rms=0.2. In the authors' code,

@@ -95,10 +95,10 @@ def gauss_newton(
     A column of J counts as a linear combination of the other columns if its diagonal
     entry in the factor R of J = Q R is at most m eps times the length of the column,
     where m is the number of residuals and eps is the machine epsilon. With fewer
-    residuals than params, there is always such a column. The field `curvature` of the
-    state then reports a singular matrix, and the argument `singular` chooses the step.
-    "shortest" takes the h with the smallest |D h|, where the diagonal matrix D holds
-    the lengths of the columns. "stop" takes no step.
+    residuals than params, there is always such a column. If there is such a column, the
+    field `curvature` of the state reports a singular matrix, and the argument
+    `singular` chooses the step. "shortest" takes the h with the smallest |D h|, where
+    the diagonal matrix D holds the lengths of the columns. "stop" takes no step.
 
     Use it to fit a curve with few parameters from a good start. From a poor start,
     Levenberg-Marquardt is safer.

@@ -102,10 +102,10 @@ def optimistic_adam(
     the learning rate, and -d_t the update of `adam` with the rate 1.
 
     The paper's algorithm has α = β = 1 and d_0 = 0. optax.optimistic_adam_v2(η,
-    alpha=α, beta=β) is the same rule. optax's default is nesterov=True, with the
-    direction of `nadam`. The default here is False. The older optax.optimistic_adam(η,
-    optimism=o) is the rule with α = 1 and β = o / η, but does not accept a schedule.
-    torch does not have the rule.
+    alpha=α, beta=β) is the same rule as here, with d_0 = d_1. optax's default is
+    nesterov=True, with the direction of `nadam`. The default here is False. The older
+    optax.optimistic_adam(η, optimism=o) is the rule with α = 1 and β = o / η, but does
+    not accept a schedule. torch does not have the rule.
 
     Use it for games such as GANs, where Adam circles around the saddle point.
 

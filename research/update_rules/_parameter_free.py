@@ -98,7 +98,8 @@ def dog(
         less than the distance to a minimum.
       eps: Constant ε, at least 0; may be traced.
     Returns:
-      The rule.
+      The rule. The field `learning_rate` of its state is the last step size, which is
+      the factor of -g_t in u_t.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or not a number.
     References:
@@ -899,14 +900,14 @@ def momo(
     τ_t = min(η_t, max(a (f̄_t - f* - γ_t) + <m_t, x_t>, 0) / |m_t|²),
     u_t = (x_t - τ_t m_t) / a - x_t.
 
-    If m_t = 0, τ_t = 0. With adapt_lower_bound=True, the rule estimates f*. Let q_t = a
-    (f̄_t - γ_t) + <m_t, x_t>. If a f* > q_t, then before the step f* <- max(q_t / (2
-    a), lower_bound). After the step, f* <- max(f̄_t + <m_t, x_t> - γ_t - ½ τ_t |m_t|²,
-    lower_bound).
+    If m_t = 0, τ_t = 0. With adapt_lower_bound=True, the rule estimates f*, which
+    starts at lower_bound. Let q_t = a (f̄_t - γ_t) + <m_t, x_t>. If a f* > q_t, then
+    before the step f* <- max(q_t / (2 a), lower_bound). After the step,
+    f* <- max(f̄_t + <m_t, x_t> - γ_t - ½ τ_t |m_t|², lower_bound).
 
-    optax.contrib.momo sets τ_t = 0 if |m_t|² <= 2.2e-16. With weight decay, it also
-    divides only x_t by a, not the step: u_t = x_t / a - τ_t m_t - x_t. In the authors'
-    package, the rule is Momo. torch does not have the rule.
+    optax.contrib.momo differs in two ways. It sets τ_t = 0 if |m_t|² <= 2.2e-16. With
+    weight decay, it divides only x_t by a, not the step: u_t = x_t / a - τ_t m_t - x_t.
+    In the authors' package, the rule is Momo. torch does not have the rule.
 
     Use it in place of `heavy_ball`. A rate that is too large does little harm, because
     the steps become short by themselves near a minimum with f = f*.
@@ -1035,9 +1036,9 @@ def momo_adam(
 
     If m_t = 0, τ_t = 0. With adapt_lower_bound=True, f* is estimated by the formulas of
     `momo`, with c_t f* in place of f*, c_t lower_bound in place of lower_bound, and p_t
-    in place of |m_t|². optax.contrib.momo_adam sets τ_t = 0 if p_t <= 2.2e-16. With
-    weight decay, it also divides only x_t by a, not the step. In the authors' package,
-    the rule is MomoAdam. torch does not have the rule.
+    in place of |m_t|². optax.contrib.momo_adam differs in two ways. It sets τ_t = 0 if
+    p_t <= 2.2e-16. With weight decay, it divides only x_t by a, not the step. In the
+    authors' package, the rule is MomoAdam. torch does not have the rule.
 
     Use it in place of `adam`. A rate that is too large does little harm, because the
     steps become short by themselves near a minimum with f = f*.

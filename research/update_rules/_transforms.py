@@ -332,7 +332,8 @@ def evaluation_params(state: optax.OptState, params: Params) -> Params:
       state: State of any rule of this library or of optax.
       params: Current params, which the rule moves.
     Returns:
-      Params at which to evaluate, with the structure and dtypes of params.
+      Params at which to evaluate, with the structure and dtypes of params. In the
+      example, the iterates are 6 and 4, and the rule recommends their mean.
     Example:
       >>> from research.update_rules._averaging import polyak_averaging
       >>> rule, x = polyak_averaging(1.0), jnp.array([8.0])

@@ -293,9 +293,9 @@ def fromage(
     g_t is orthogonal to x_t, |x_(t+1)| = |x_t|. The paper has no min_norm. The authors'
     code, and optax with min_norm = 0, set the ratio |x_t| / |g_t| to 1 if one of the
     norms is 0. With these two codes, a leaf of zeros therefore moves. Here, a leaf of
-    zeros does not move if min_norm is 0. Otherwise optax.fromage is the same up to
-    rounding errors: optax computes 1 / √(1 + η²) - 1 as a difference, which loses
-    digits for small η. torch does not have the rule.
+    zeros does not move if min_norm is 0. Apart from this case, optax.fromage is the
+    same up to rounding errors: optax computes 1 / √(1 + η²) - 1 as a difference, which
+    loses digits for small η. torch does not have the rule.
 
     Use it for networks whose layers have different scales. If g_t is orthogonal to x_t
     and η is small, η is about the angle in radians by which a leaf turns. A rate of

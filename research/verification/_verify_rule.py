@@ -38,13 +38,13 @@ class Verification(NamedTuple):
 
     Attributes:
       same: Whether rule and reference agree within the tolerance on every problem on
-        which they could be compared.
+        which rule and reference could be compared.
       problem: Name of the problem on which the rule deviates most from the reference.
       deviation: Deviation on this problem, with its step and leaf.
-      deviations: Dict. Its keys are the names of the problems on which the two were
-        compared, and its values are the Deviations on these problems.
-      reasons: Dict. Its keys are the names of the problems on which the two were not
-        compared, and its values are the reasons.
+      deviations: Dict from the name of each problem on which rule and reference were
+        compared to the Deviation on this problem.
+      reasons: Dict from the name of each problem on which rule and reference were not
+        compared to the reason.
       cause: Likely mistake in the rule, in words. None if rule and reference agree, or
         if no cause was found.
       tolerance: Largest deviation that counts as agreement.
@@ -111,9 +111,9 @@ def verify_rule(
         and returns a gradient transformation. The rule may also be the name of a rule
         of this library, a dotted name such as "optax.adam", or a Formula. It may also
         be a subclass of `torch.optim.Optimizer`, or the dotted name of such a class,
-        such as "torch.optim.Adam". For a class of PyTorch, the
-        argument learning_rate is passed as lr, and b1 and b2 are passed as betas.
-        Arguments that the class does not take are left out.
+        such as "torch.optim.Adam". For a class of PyTorch, the argument learning_rate
+        is passed as lr, and b1 and b2 are passed as betas. Arguments that the class
+        does not take are left out.
       reference: As for `rule`, but the name of a rule of this library stands for the
         formula in the rule's paper, computed with fifty digits. The reference may also
         be a dict from problem names to recorded trajectories, such as

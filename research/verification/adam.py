@@ -128,9 +128,9 @@ def adamaxw(
     eps: float = 1e-8,
     weight_decay: float = 1e-4,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of `adamax` with the decay of Loshchilov & Hutter (2019).
+    """Yield the iterates of `adamax` with decoupled weight decay.
 
-    Their decay is decoupled: it is added to the step, not to the gradient.
+    The decay is added to the step, not to the gradient (Loshchilov & Hutter, 2019).
     """
     m = u = zeros_like(x)
     for t in count(1):

@@ -86,7 +86,12 @@ def laprop(
     eps: float = 1e-15,
     weight_decay: float = 0.0,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of LaProp: algorithm 1 of Ziyin, Wang & Ueda (2020)."""
+    """Yield the iterates of LaProp: algorithm 1 of Ziyin, Wang & Ueda (2020).
+
+    Each gradient is first divided by √v̂ + ε, where v̂ is Adam's average of squared
+    gradients with bias correction. Then these quotients are averaged, also with bias
+    correction.
+    """
     m = v = zeros_like(x)
     for t in count(1):
         g = f.gradient(x)

@@ -165,12 +165,12 @@ def cautious_adamw(
 ) -> Iterator[Leaves]:
     """Yield the iterates of the cautious AdamW of Liang et al. (2024).
 
-    Entries of the step of Adam that do not have the sign of the gradient are set to 0,
-    and the other entries are divided by the share of entries that are kept
-    (`agreeing`). With plus_one=True, this share counts one more entry as kept, as in
-    the paper. The authors' code is the case plus_one=False. With cautious_decay=True,
-    an entry does not decay if its decay and its step have opposite signs (Chen et al.
-    2025).
+    Adam subtracts η d from the params, where η is the learning rate. Here the entries
+    of d that do not have the sign of the gradient are set to 0, and the other entries
+    of d are divided by the share of entries that are kept (`agreeing`). With
+    plus_one=True, this share counts one more entry as kept, as in the paper. The
+    authors' code is the case plus_one=False. With cautious_decay=True, a param does not
+    decay if the param and its entry of d have opposite signs (Chen et al. 2025).
     """
     m = v = zeros_like(x)
     for t in count(1):
@@ -189,9 +189,9 @@ def cautious_adamw(
 def agreeing(d: Leaf, g: Leaf, plus_one: bool):
     """Return d with 0 where d g <= 0, divided by the share of entries that are kept.
 
-    d is a step, g is the gradient, and d g is their product, entry by entry. If k of n
-    entries are kept, the share is max(k / n, 0.001), or (k + 1) / n if plus_one is
-    true.
+    d is a direction that is subtracted from the params, g is the gradient, and d g is
+    their product, entry by entry. If k of n entries are kept, the share is max(k / n,
+    0.001), or (k + 1) / n if plus_one is true.
     """
     kept = np.array([not a * b <= 0 for a, b in zip(d.flat, g.flat, strict=True)], int)
     kept = kept.reshape(d.shape).astype(object)
@@ -213,7 +213,7 @@ def optax_acprop(
     """Return optax.contrib.acprop, or a corrected form of it that follows the paper.
 
     g_t is the gradient, and m_t is the moving average of the gradients with the decay
-    β1 (`b1`). The rule divides by the spread of the gradients, the root of a moving
+    β1 (`b1`). The rule divides g_t by the spread of the gradients, the root of a moving
     average of squared distances. optax takes the distances g_t - m_(t-1), and the paper
     takes g_t - m_t. Because g_t - m_t = β1 (g_t - m_(t-1)), the spread in the paper is
     β1 times the spread in optax. With corrected=True, the rule therefore divides eps by
@@ -280,8 +280,9 @@ def adahessian(
     The paper also averages the estimated diagonal of the Hessian over blocks of params.
     This function does not. `draws` has one list for each step. The list has one array
     for each leaf, with the shape of the leaf and entries that are randomly 1 or -1.
-    The average of the gradients is divided by (√v̂)^k + ε, where v̂ is the second
-    moment, k is `hessian_power` and ε is `eps`.
+    The average of the gradients is divided by (√v̂)^k + ε, where v̂ is the average of
+    the squares of the estimated diagonal, k is `hessian_power` and ε is `eps`. Both
+    averages have the bias correction of Adam.
     """
     assert f.hessian is not None
     m = v = zeros_like(x)

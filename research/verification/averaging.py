@@ -98,7 +98,7 @@ def exponential_averaging(
 
 
 class Apart(NamedTuple):
-    """State of an optax rule, together with its params for evaluation.
+    """State of an optax rule, and the params at which the rule is evaluated.
 
     Attributes:
       evaluation_params: Params that the rule reports as its result, such as an average.

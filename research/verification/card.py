@@ -12,7 +12,7 @@ Constructor = Callable[..., optax.GradientTransformation]
 
 
 class Recorded(NamedTuple):
-    """Trajectories of the rule that were recorded from another implementation.
+    """Trajectories of a rule that were recorded from another implementation.
 
     Attributes:
       variant: Prefix of the keys in recorded.json, in the form "optimizer/variant".

@@ -70,10 +70,12 @@ def adafactor(
 
 
 def rank_one(v: Leaf, least: int):
-    """Return r cᵀ / mean(r) for the means r of the rows of v and c of its columns.
+    """Return r cᵀ / mean(r), an approximation of a matrix v.
 
-    The two longest axes of v are the axes of the rows and columns. If fewer than two
-    axes have a length of at least `least`, v is returned unchanged.
+    r contains the mean of each row of v, and c the mean of each column. If v has more
+    than two axes, the two longest axes are those of the rows and columns, and each such
+    matrix is approximated separately. If fewer than two axes of v have a length of at
+    least `least`, v is returned unchanged.
     """
     axes = np.argsort(v.shape, kind="stable")[-2:]
     if v.ndim < 2 or min(v.shape[k] for k in axes) < least:
@@ -123,10 +125,11 @@ def sm3(
 
 
 def cover(s: Leaf):
-    """Return, for each entry, the smallest of the maxima of the slices that contain it.
+    """Return the smallest maximum of the slices through each entry of s.
 
     s is the array of one leaf. A slice has all entries with the same position on one
-    axis. In a matrix, the slices are the rows and the columns.
+    axis. In a matrix, the slices are the rows and the columns. The result at an entry
+    is the smallest of the maxima of the slices that contain the entry.
     """
     bound = s
     for axis in range(s.ndim if s.size else 0):

@@ -23,8 +23,8 @@ def from_zero(
 
     Args:
       rule: A rule that uses only differences of params (so it has no weight decay).
-      positions: Name of the field that holds params in the rule's state. This field
-        also starts at 0.
+      positions: Name of the field that holds params in the rule's state. In the
+        returned rule, this field starts at 0.
     Returns:
       The same rule, with updates that are accurate to the last digits.
     Example:

@@ -77,6 +77,9 @@ def soap(
 ) -> Iterator[Leaves]:
     """Yield the iterates of SOAP: algorithms 3 and 4 of Vyas et al. (2024).
 
+    SOAP has a basis of eigenvectors for each axis of a leaf with at least two axes.
+    Adam's second moments and step are computed in these bases. Other leaves use Adam.
+
     As in the authors' code, the first gradient sets the bases and makes no step. The
     bases are computed again every `refresh_every` steps: with refresh="eigh" from
     eigenvectors, with "qr" by one power iteration and a QR decomposition. Before either
@@ -132,11 +135,13 @@ def kl_soap(
     """Yield the iterates of KL-SOAP, as the code of Lin et al. (2026) computes them.
 
     The code is optim/kl_opt.py of KL-Methods at commit 4cb97e0 with using_klsoap=True.
-    For each axis, KL-SOAP averages weighted products G Gᵀ of the gradients, and works
-    in the basis of the eigenvectors of this average. The first gradient sets these
-    bases, and makes no step. `shampoo_beta` is the decay of these averages, and of the
-    estimated eigenvalues. None means `b2`. `first_eigenvalue` is the initial value of
-    all estimated eigenvalues.
+    For each axis, KL-SOAP averages products W Wᵀ, where W is the gradient after the
+    other axes were divided by the roots of their preconditioners (`whitened`). KL-SOAP
+    works in a basis of approximate eigenvectors of this average. The first gradient is
+    not divided. It sets the basis of each axis, and makes no step. `shampoo_beta` is
+    the decay of the averages of products and of the averages that estimate the
+    eigenvalues. None means `b2`. `first_eigenvalue` is the initial value of all
+    estimated eigenvalues.
     """
     beta = b2 if shampoo_beta is None else shampoo_beta
     m = v = zeros_like(x)
@@ -201,7 +206,10 @@ def only(axis: int, matrix: Square, ndim: int) -> list[Square | None]:
 
 
 def at_least(values: Leaf, c: int) -> Leaf:
-    """Return max(d, c^(-2)) for each of the eigenvalues d in `values`."""
+    """Return max(d, c^(-2)) for each of the eigenvalues d in `values`.
+
+    KL-SOAP thus keeps its estimated eigenvalues away from 0.
+    """
     return np.array([max(d, mpmath.mpf(1) / c**2) for d in values], object)
 
 
@@ -228,7 +236,7 @@ def along_axes(a: Leaf, matrices: Iterable[Square | None]):
 
 
 def rotate(x: Leaves, bases: Bases):
-    """Return leaves with each axis multiplied by the transpose of its matrix Q.
+    """Return the leaves x with each axis multiplied by the transpose of its matrix Q.
 
     `bases` has a list for each leaf, with one matrix Q for each axis. A leaf whose list
     is empty is unchanged.
@@ -240,10 +248,11 @@ def rotate(x: Leaves, bases: Bases):
 
 
 def rotate_back(x: Leaves, bases: Bases):
-    """Return leaves with each axis multiplied by its matrix Q.
+    """Return the leaves x with each axis multiplied by its matrix Q.
 
-    `bases` has a list for each leaf, with one matrix Q for each axis. A leaf whose list
-    is empty is unchanged.
+    If the matrices are orthogonal, this function is the inverse of `rotate`, which
+    multiplies by Qᵀ. `bases` has a list for each leaf, with one matrix Q for each axis.
+    A leaf whose list is empty is unchanged.
     """
     return Leaves(
         along_axes(a, of_leaf) for a, of_leaf in zip(x.arrays, bases, strict=True)
@@ -283,10 +292,11 @@ def orthogonalised(matrix: Square, instead: Square):
 
 
 def inverse_root(factor: Square, order: int, eps: Number):
-    """Return (L + ε I)^(-1/q) by the eigenvalues; NaN if an entry is not finite.
+    """Return the inverse root (L + ε I)^(-1/q), computed from the eigenvalues of L.
 
-    L is the argument `factor`, q is `order`, and ε is `eps`. Negative eigenvalues count
-    as 0.
+    L is the symmetric argument `factor`, q is `order`, and ε is `eps`. Negative
+    eigenvalues of L count as 0. If an entry of L is not finite, all entries of the
+    result are NaN.
     """
     if not factor.size:
         return factor

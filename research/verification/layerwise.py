@@ -59,8 +59,8 @@ def lamb(
 def ratio(x: Leaf, r: Leaf):
     """Return |x| / |r|, or 1 if either norm is 0, as an array of the shape of x.
 
-    x is a leaf of the params, r is its direction, and |.| is the Euclidean norm. All
-    entries of the array are equal.
+    x is a leaf of the params, r is the direction of the step of this leaf, and |.| is
+    the Euclidean norm. All entries of the array are equal.
     """
     of_x, of_r = norm(Leaves([x])), norm(Leaves([r]))
     return np.full(
@@ -88,10 +88,10 @@ def muon(
     Muon treats the leaves that are matrices, of shape (inputs, outputs). Adam treats
     all other leaves. `newton_schulz`, with the arguments ns_steps, ns_coeffs and eps,
     makes the momentum of a matrix orthogonal. If consistent_rms is None, the orthogonal
-    matrix is multiplied by √max(1, outputs / inputs). If consistent_rms is a number, it
-    is multiplied by consistent_rms √max(inputs, outputs). In equation (4) of Liu et al.
-    (2025), this number is 0.2. With bias_correction=True, the momentum is corrected for
-    its start at 0, as in optax.
+    matrix is multiplied by √max(1, outputs / inputs). If consistent_rms is a number c,
+    the orthogonal matrix is multiplied by c √max(inputs, outputs). In equation (4) of
+    Liu et al. (2025), c is 0.2. With bias_correction=True, the momentum is corrected
+    for its start at 0, as in optax.
     """
     m = n = v = zeros_like(x)
     for t in count(1):
@@ -223,11 +223,11 @@ def mean_square_of_rows(a: Leaf):
 
 
 def wanted(a: Leaf, consistent_rms: Number | None):
-    """Return the norm of a NorMuon step at the learning rate 1.
+    """Return the Frobenius norm of a NorMuon step at the learning rate 1.
 
     `a` is the orthogonal matrix that Muon computes. If consistent_rms is a number, the
-    norm is consistent_rms · √(number of entries). If consistent_rms is None, the norm
-    is that of the step of `muon`.
+    norm is consistent_rms · √(number of entries of a). If consistent_rms is None, the
+    norm is that of the step of `muon`.
     """
     if consistent_rms is not None:
         return consistent_rms * mpmath.sqrt(np.size(a))

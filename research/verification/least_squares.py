@@ -25,10 +25,10 @@ def gauss_newton(
     """Yield the iterates of Gauss-Newton: equation (10.23) of Nocedal & Wright (2006).
 
     r are the residuals at x, and J is their Jacobian. The direction h solves JᵀJ h =
-    -Jᵀr. Armijo's backtracking (algorithm 3.1) gives the step length: the first of
-    learning_rate, shrink · learning_rate, shrink² · learning_rate, ... that lowers
-    ½ |r|² by at least the share `sufficient_decrease` of the decrease along the
-    tangent.
+    -Jᵀr. Armijo's backtracking (algorithm 3.1) gives the step length t: the first of
+    learning_rate, shrink · learning_rate, shrink² · learning_rate, ... for which the
+    step t h lowers ½ |r|² by at least sufficient_decrease · t |rᵀJh|. Here rᵀJh is the
+    slope of ½ |r|² along h, which is at most 0.
     """
     while True:
         r, j = linearised(f, x)
@@ -102,7 +102,7 @@ def levenberg_marquardt(
 
 
 def second(f: Any, x: Leaves, r: Any, h: Leaves):
-    """Return Σ r_i d²r_i(x + t h) / dt² at t = 0, for the residuals r_i at x."""
+    """Return Σ r_i hᵀ∇²r_i h for the step h, with the residuals r_i at x."""
     along = lambda t: (r.T * mpmath.matrix(f.residuals(x + t * h)))[0]
     return mpmath.diff(along, 0, 2)
 

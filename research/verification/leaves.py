@@ -97,7 +97,7 @@ def entrywise(function: Callable[..., Any], *operands: Leaves | Any) -> Leaves:
 def by_leaf(function: Callable[..., Any], *operands: Leaves) -> Leaves:
     """Apply a function of whole arrays, such as a norm or matrix product, leaf by leaf.
 
-    The function returns an array or a number for each leaf.
+    `function` gets one leaf of each operand, and returns an array or a number.
     """
     return Leaves(
         function(*arrays) for arrays in zip(*(o.arrays for o in operands), strict=True)

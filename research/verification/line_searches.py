@@ -54,9 +54,9 @@ def strong_wolfe(
     The conditions are φ(a) <= φ(0) + c1 a φ'(0) and |φ'(a)| <= c2 |φ'(0)|, where φ(a) =
     f(x + a d) and d is the direction. The search is that of algorithms 3.5 and 3.6 of
     Nocedal & Wright, and begins with a = `first`. At most `most` values of a are tried.
-    If none of them satisfies both conditions, the result is the one with the smallest
-    φ(a) among those that satisfy the first condition, or 0 if there is none. The result
-    is also 0 if φ'(0) is not negative.
+    If none of them satisfies both conditions, the result is the value with the smallest
+    φ(a) among the values that satisfy the first condition, or 0 if no value does. The
+    result is also 0 if φ'(0) is not negative.
     """
     points = []
 
@@ -116,9 +116,9 @@ def inwards(low: Point, high: Point):
 
     Each end is a triple (a, φ(a), φ'(a)), where a is a step length and φ(a) the value
     of f after this step. The cubic polynomial through both ends has the values φ and
-    the slopes φ' of the ends. The result is the minimiser of this polynomial, moved so
-    that it is at least a tenth of the distance between the ends away from both. If
-    there is no minimiser, the result is the middle.
+    the slopes φ' of the ends. The result is the minimiser of this polynomial. It is
+    moved, if necessary, so that its distance from each end is at least a tenth of the
+    distance between the ends. If there is no minimiser, the result is the middle.
     """
     left, right = sorted((low[0], high[0]))
     margin, a = mpmath.mpf(0.1) * (right - left), cubic(low, high)
@@ -133,8 +133,8 @@ def outwards(before: Point, point: Point):
     """Return the next trial, a step length beyond that of the last point.
 
     Each point is a triple (a, φ(a), φ'(a)). Here a is a step length, and φ(a) is the
-    objective after a step of this length. The line search calls this function while it
-    does not yet know two step lengths with a minimum between them. `before` and `point`
+    objective after a step of this length. The line search calls this function until two
+    step lengths with a minimum between them are known. `before` and `point`
     are the last two points, and the trial is the minimiser of `cubic` for them. If h is
     the distance from `before` to `point`, the distance of the trial from `before` is
     kept between 2.1 h and 5 h. If there is no minimiser beyond `point`, this distance

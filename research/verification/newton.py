@@ -22,8 +22,9 @@ def newton(
     The direction p solves B p = -g. Here g is the gradient of f at x, and B is the
     Hessian with its eigenvalues replaced by their absolute values (`definite`).
     Armijo's backtracking gives the step length t: the first of learning_rate, shrink ·
-    learning_rate, shrink² · learning_rate, ... for which f decreases by at least
-    -sufficient_decrease · t gᵀp.
+    learning_rate, shrink² · learning_rate, ... for which the step t p lowers f by at
+    least sufficient_decrease · t |gᵀp|. Here gᵀp is the slope of f along p, which is at
+    most 0.
     """
     while True:
         g, t = f.gradient(x), learning_rate
@@ -89,7 +90,7 @@ def hessian(f: Function, x: Leaves):
 def definite(h: Matrix):
     """Return H with its eigenvalues replaced by their absolute values.
 
-    If H is positive definite, return H itself.
+    H is the symmetric matrix `h`. If H is positive definite, return H itself.
     """
     values, vectors = mpmath.eigsy(h)
     if min(values) > 0:
@@ -103,11 +104,11 @@ def damped(h: Matrix, damping: Number):
 
 
 def diagonal(h: Matrix):
-    """Return H without its off-diagonal entries.
+    """Return the matrix H with all off-diagonal entries set to 0.
 
-    H is the matrix h. A `Mistake` is a change that makes a formula wrong. Those of the
-    Newton-like rules call this function, to imitate a program that ignores the
-    off-diagonal entries of the Hessian.
+    H is the argument h. A `Mistake` is a change that makes a formula wrong. Some
+    mistakes of the Newton-like rules call this function, to imitate a program that
+    ignores the off-diagonal entries of the Hessian.
     """
     return mpmath.diag([h[i, i] for i in range(h.rows)])
 
@@ -115,9 +116,9 @@ def diagonal(h: Matrix):
 def rooted(h: Matrix, damping: Number):
     """Return the square root of the symmetric matrix H + λ I, where λ is the damping.
 
-    Negative eigenvalues are replaced by their absolute values. A `Mistake` of the rule
-    `natural_gradient` calls this function, to imitate a program that divides the
-    gradient by a root of the matrix.
+    `h` is the matrix H. Negative eigenvalues are replaced by their absolute values. The
+    function imitates a mistake in programs for the rule `natural_gradient`: they divide
+    the gradient by a root of the matrix, and not by the matrix itself.
     """
     values, vectors = mpmath.eigsy(damped(h, damping))
     return vectors * mpmath.diag([mpmath.sqrt(abs(v)) for v in values]) * vectors.T
@@ -127,8 +128,9 @@ def of_length(length: Number, p: Leaves, g: Leaves):
     """Multiply p by `length` / √(pᵀg).
 
     If p = H⁻¹ g, then √(pᵀg) = √(pᵀHp) is the length of p in the metric H, and the
-    result has the given length in this metric. If √(pᵀg) is 0, return p. Only a
-    `Mistake` of the formula of natural gradient descent calls this function.
+    result has the given length in this metric. If √(pᵀg) is 0, return p. The formula of
+    natural gradient descent does not use this function. Only a `Mistake` does, a
+    variant of the formula with a typical mistake.
     """
     size = mpmath.sqrt(dot(p, g))
     return length / size * p if size else p
@@ -172,7 +174,7 @@ def promise(h: Matrix, g: Leaves, p: Leaves):
 
 
 def model_minimum(h: Matrix, g: Leaves, radius: Number):
-    """Return the p with |p| <= radius that minimises gᵀp + ½ pᵀHp, and its multiplier.
+    """Return the p with |p| <= radius that minimises gᵀp + ½ pᵀHp, and a multiplier.
 
     g is the gradient, and H is the Hessian h. The multiplier σ belongs to the
     constraint |p| <= radius: p and σ satisfy (H + σ I) p = -g. Bisection finds σ.

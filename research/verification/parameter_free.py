@@ -79,7 +79,7 @@ def prodigy(
     """Yield the iterates of Prodigy: algorithm 4 of Mishchenko & Defazio (2024).
 
     d_t is the estimate, in step t, of the distance from the initial point to the
-    minimum. It starts at `initial_distance`. In each step, a new estimate is multiplied
+    minimum, and d_1 is `initial_distance`. In each step, a new estimate is multiplied
     by `distance_factor`, and d_(t+1) is the larger of d_t and this product. b3 is the
     decay of the two averages for the estimate, where None means √b2. ε is multiplied by
     d_(t+1) with eps_by_next_distance=True, as in the authors' code, and by d_t with
@@ -364,8 +364,9 @@ def optax_dog(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.dog, called with x_t - x_0 in place of the params x_t.
 
-    x_0 are the initial params. optax subtracts x_0 from the params. With the params x_t
-    themselves, the first distances would have a relative error of 1e-10.
+    x_0 are the initial params. optax subtracts its first params from its later params.
+    Here the first params of optax are x_0 - x_0 = 0, so this subtraction is exact. With
+    the params x_t themselves, the first distances would have a relative error of 1e-10.
     """
     first = (
         ("heuristic", 1e-6)
@@ -410,8 +411,9 @@ def optax_dowg(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.dowg, called with x_t - x_0 in place of the params x_t.
 
-    optax subtracts the initial params x_0 from the params that it gets. If these were
-    x_t, small differences would lose digits.
+    optax subtracts the initial params from the present params. With x_0 and x_t, small
+    differences would lose digits. Here the initial params of optax are 0, so the
+    difference is exact.
     """
     rule = optax.contrib.dowg(learning_rate, initial_distance**2, eps)
     return from_zero(rule, "init_params")
@@ -425,8 +427,9 @@ def optax_cocob(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.cocob, called with x_t - x_0 in place of the params x_t.
 
-    optax subtracts the initial params x_0 from the params that it gets. If these were
-    x_t, small differences would lose digits. Only the weight decay gets x_t.
+    optax subtracts the initial params from the present params. With x_0 and x_t, small
+    differences would lose digits. Here the initial params of optax are 0, so the
+    difference is exact. Only the weight decay gets x_t.
     """
     rule = optax.contrib.cocob(learning_rate, alpha, eps)
     decay = optax.add_decayed_weights(weight_decay)

@@ -84,10 +84,11 @@ def lbfgs(
     In a pair (s, y), s is the change of the params in a step, and y is the change of
     the gradient. The memory has the last `memory_size` pairs with sᵀy > min_curvature.
     As long as the memory is empty, the direction is -g times min(1, 1 / |g|), where g
-    is the gradient, and `first_step` selects the norm (`first_scale`). Otherwise the
-    initial inverse Hessian is the identity times sᵀy / yᵀy (7.20), for the newest pair.
-    The line search begins with the step length `learning_rate`. With linesearch=None,
-    every step has this length.
+    is the gradient. |g| is its Euclidean norm if first_step is "euclidean", and the sum
+    of its absolute entries if first_step is "absolute". Otherwise the initial inverse
+    Hessian is the identity times sᵀy / yᵀy (7.20), for the newest pair. The step is the
+    direction times a step size. The line search first tries the step size
+    `learning_rate`. With linesearch=None, every step has this step size.
     """
     g, pairs = f.gradient(x), []
     while True:

@@ -42,7 +42,7 @@ def recorded_walks(variant: str) -> dict[str, tuple[float, Walk]]:
 def variants() -> set[str]:
     """Return the names of all recorded variants, as "optimizer/variant".
 
-    A variant is an optimizer of other packages with certain arguments. The trajectory
+    A variant is an optimizer of another package with certain arguments. The trajectory
     of each variant is stored in `recorded.json`.
     """
     return {case["variant"] for case in _file()["cases"]}

@@ -42,9 +42,9 @@ def rprop(
 
 
 def zero_where_negative(agreement: Number, a: Number):
-    """Return a, with 0 in entries where `agreement` is negative.
+    """Return the array a, with 0 in entries where `agreement` is negative.
 
-    `agreement` is the product of two successive gradients.
+    `agreement` is the product of two successive gradients, entry by entry.
     """
     return entrywise(lambda s, e: 0 * e if s < 0 else e, agreement, a)
 

@@ -107,7 +107,7 @@ def _imported(word: str) -> tuple[Any, list[str]]:
 def made(
     rule: Any, rate: float, arguments: dict[str, Any], name: str = "the rule"
 ) -> optax.GradientTransformationExtraArgs:
-    """Return a rule whose calls are checked, and build it if a constructor is given.
+    """Return a rule with checked calls, from a rule or from a constructor of a rule.
 
     The error messages contain the name of the rule.
 
@@ -291,7 +291,8 @@ def _kind(value: Any) -> str:
 def is_a_guard(constructor: Any) -> bool:
     """Return whether `guarded` made this constructor from a finished rule.
 
-    A finished rule is a gradient transformation, not a function that makes one.
+    `guarded` makes a constructor of rules whose calls are checked. A finished rule is a
+    gradient transformation, not a function that makes one.
     """
     return getattr(constructor, "__module__", "") == guarded.__module__
 

@@ -124,10 +124,11 @@ def optax_sgd(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.schedule_free_sgd, with a corrected warm-up.
 
-    optax's own warm-up has an error (open pull request 1744). For the step, optax
-    evaluates the schedule with a count from 0, and for the weight of the average with a
-    count from 1. If warmup_steps is not 0, this function therefore builds the rule from
-    smaller transformations of optax. If warmup_steps is 0, the rule is that of optax.
+    optax's own warm-up has an error (open pull request 1744). optax evaluates the
+    schedule twice in each step. For the step, the count starts at 0. For the weight of
+    the step in the average, the count starts at 1. If warmup_steps is not 0, this
+    function therefore builds the rule from smaller transformations of optax, and both
+    counts start at 1. If warmup_steps is 0, the rule is that of optax.
     """
     if not warmup_steps:
         rule = optax.contrib.schedule_free_sgd(
@@ -150,10 +151,10 @@ def optax_adamw(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.schedule_free_adamw, with a corrected warm-up.
 
-    For the step, optax evaluates the schedule of the warm-up with a count from 0, and
-    for the weight of the average with a count from 1. With warm-up, this function
-    therefore does not return optax's rule, but builds the rule from smaller
-    transformations of optax.
+    optax evaluates the schedule of the warm-up twice in each step. For the step, the
+    count starts at 0. For the weight of the step in the average, the count starts at 1.
+    With warm-up, this function therefore builds the rule from smaller transformations
+    of optax, and both counts start at 1.
     """
     if not warmup_steps:
         rule = optax.contrib.schedule_free_adamw(

@@ -21,8 +21,9 @@ def lion(
 ) -> Iterator[Leaves]:
     """Yield the iterates of Lion: algorithm 2 of Chen et al. (2023).
 
-    `b2` is the decay of the momentum. `b1` is the weight of the old momentum in the
-    average of momentum and gradient whose sign is the step.
+    The step is -learning_rate (sign(b1 m + (1 - b1) g) + weight_decay x), with the
+    gradient g, the params x and the momentum m, which is 0 at the start. After the
+    step, m becomes b2 m + (1 - b2) g.
     """
     m = zeros_like(x)
     while True:

@@ -83,10 +83,11 @@ def _exact(
 
 
 def of_the_formula(formula: Formula | None) -> Iterator[Trial]:
-    """Yield a `Trial` for each mistake of the formula.
+    """Yield a `Trial` for each mistake in `formula.mistakes`.
 
-    A trial runs the formula with the mistake. A mistake is left out if the source code
-    of the formula is not available. If `formula` is None, nothing is yielded.
+    A mistake is a change of the source code of the formula. The trial runs the changed
+    formula. A mistake is left out if the source code of the formula is not available.
+    If `formula` is None, nothing is yielded.
     """
     if formula is None:
         return
@@ -190,8 +191,9 @@ def of_others(others: Mapping[str, Formula]) -> Iterator[Trial]:
     """Yield one `Trial` for each formula in `others`.
 
     `others` contains the formulas of other rules by name. A trial tests whether the
-    rule under test is in fact one of these other rules. A formula receives only those
-    arguments of the reference's formula that it accepts.
+    rule under test is in fact one of these other rules. The reference is the formula
+    that the rule under test should follow. The formula of the other rule gets only
+    those arguments of the reference that it accepts.
     """
     for name, formula in others.items():
 
@@ -206,9 +208,12 @@ def of_others(others: Mapping[str, Formula]) -> Iterator[Trial]:
 def in_general(first: Evidence, dtype: Any) -> Iterator[Trial]:
     """Yield trials for general mistakes: a wrong factor, and updates one step late.
 
-    A `Trial` is a mistake that a rule may have, with a function that imitates it. Here
-    this function changes the reference rule in JAX. The factor is the ratio of the
-    first updates of the rule and of the reference, which `first` contains.
+    A `Trial` is a mistake that a rule may have, with a function that imitates this
+    mistake. In these trials, the function changes the reference rule in JAX. If the
+    reference exists only as a formula, nothing is yielded. The factor is the ratio of
+    the first update of the rule to the first update of the reference. `first` contains
+    both updates. If the ratio differs between entries, the trial for the factor is left
+    out.
     """
     if first.reference is None:
         return

@@ -33,10 +33,11 @@ def lars(
 ) -> Iterator[Leaves]:
     """Yield the iterates of LARS: algorithm 1 of You, Gitman & Ginsburg (2017).
 
-    The step of a leaf is multiplied by the ratio c |x| / (|g| + λ |x| + ε). Here x is
-    the leaf, g its gradient, λ the weight decay, and c is `trust_coefficient`. The
-    ratio is 1 if |x| or |g| + λ |x| is 0. The paper has ε = 0. With
-    separate_norms=False, |g + λ x| takes the place of |g| + λ |x|, as in optax.
+    For a leaf x with the gradient g, g + λ x is multiplied by the ratio
+    c |x| / (|g| + λ |x| + ε) before momentum is applied. Here λ is the weight decay,
+    and c is `trust_coefficient`. The ratio is 1 if |x| or |g| + λ |x| is 0. The paper
+    has ε = 0. With separate_norms=False, |g + λ x| takes the place of |g| + λ |x|, as
+    in optax.
     """
     v = zeros_like(x)
     while True:

@@ -414,8 +414,12 @@ def distance(
     0, the difference is 0 where u = 0, and inf elsewhere. If the updates of `found` are
     differences of stored iterates, they have the rounding errors of the iterates. |u -
     v| is then divided by the larger of max_t |v_t| and |y|, where y is the iterate of
-    `reference` at this step. If a gradient is NaN, the iterates are compared, as for a
-    function: once the params are NaN, a difference of two iterates is NaN for any rule.
+    `reference` at this step.
+
+    If a gradient of the sequence is NaN, the iterates are compared instead of the
+    updates, by the formula for a function. The reason is that some updates are computed
+    as differences of iterates. Once the params are NaN, such an update is NaN for any
+    rule.
 
     If only one of two compared values is finite, the difference is inf. If both values
     are NaN, the difference is 0 if a gradient of the problem is NaN (`Problem.nan`),
@@ -475,9 +479,10 @@ def trajectory(
     params: Params,
     num_steps: int,
 ) -> Params:
-    """Return the iterates x_0, x_1, ..., x_T of x_(t+1) = x_t + u_t, from one scan.
+    """Return the iterates x_0, x_1, ..., x_T of x_(t+1) = x_t + u_t.
 
-    u_t is the update that the rule returns for the gradient at x_t.
+    u_t is the update that the rule returns for the gradient at x_t. One `jax.lax.scan`
+    computes all steps.
 
     Args:
       rule: Any gradient transformation.
@@ -585,7 +590,8 @@ def deviation_from_optax(
 
     Args:
       name: Name of a rule that optax also has, a key of CARDS.
-      objective: Function (params, batch) -> (), such as the objective of a workload.
+      objective: Function (params, batch) -> number, such as the objective of a
+        workload.
       params: Initial point.
       batch: Second argument of the objective: a Batch, None, or any pytree. Its floats
         are cast to dtype.

@@ -111,11 +111,11 @@ def make_workload(name: str, **options: Any) -> Workload:
 def known_optimum(workload: Workload) -> Optimum:
     """Return the optimum of a workload, or raise an error if it is not known.
 
-    The field `value` of the optimum is the minimum f* of the training objective f. It
-    is needed to compute f - f*.
+    The field `value` of the optimum is the minimum f* of the training objective f. The
+    distance f - f* from the optimum can be computed only if f* is known.
 
     Args:
-      workload: A named problem.
+      workload: Workload, such as the result of `make_workload`.
     Returns:
       workload.optimum, an `Optimum`.
     Raises:

@@ -144,7 +144,7 @@ def overlapping_50k(
 
     The features are correlated. There are n training rows. The highest accuracy that a
     classifier can reach on these classes (the Bayes accuracy) is 0.841. `make_workload`
-    explains the other options.
+    explains `holdout` and `dtype`.
     """
     data = datasets.overlapping_classes(0, rows_for(n, holdout), 20, 2.0, 200.0)
     return _supervised("overlapping_50k", _TWO_CLASSES, data, 1e-4, holdout, dtype)
@@ -157,7 +157,8 @@ def overlapping_1m(
     """Build a logistic regression on many rows: two Gaussian classes in 10 dimensions.
 
     There are n training rows. The highest accuracy that a classifier can reach on these
-    classes (the Bayes accuracy) is 0.841. `make_workload` explains the other options.
+    classes (the Bayes accuracy) is 0.841. `make_workload` explains `holdout` and
+    `dtype`.
     """
     data = datasets.overlapping_classes(0, rows_for(n, holdout), 10, 2.0, 10.0)
     return _supervised("overlapping_1m", _TWO_CLASSES, data, 1e-4, holdout, dtype)
@@ -171,7 +172,7 @@ def ill_conditioned(
 
     There are n training rows with 50 features. With the default options, the condition
     number of the Hessian is about 10,000, and R² at the optimum is about 0.95.
-    `make_workload` explains the other options.
+    `make_workload` explains `holdout` and `dtype`.
     """
     data = datasets.linear_problem(
         0, rows_for(n, holdout), 50, 0.5, 12_000.0
@@ -196,7 +197,7 @@ def noisy_quadratic(
     y_i = ½ x_iᵀHx_i. Let m be the mean of the x_i of the batch. The objective is
     computed as ½ (x - m)ᵀH(x - m) + mean(y_i) - ½ mᵀHm, where x are the params. For a
     batch of any size, this needs two products of a vector with a 100 by 100 matrix.
-    `make_workload` explains the other options.
+    `make_workload` explains `holdout` and `dtype`.
     """
     random = np.random.default_rng(0)
     eigenvalues = np.concatenate([random.uniform(0, 1, 90), random.uniform(30, 60, 10)])

@@ -87,7 +87,7 @@ def network_workload(
       accuracy: Whether the metric of the workload is the accuracy, as for a classifier.
         With False, the workload has no metric.
     Returns:
-      The network workload. Its `workload` has no optimum.
+      The network workload. Its field `workload` has no optimum.
     Raises:
       ValueError: validation is None, batch_size is larger than the number of training
         examples, or batch_size or num_epochs is not a positive integer.
@@ -142,7 +142,8 @@ def network_workload(
 def mlp_digits(*, size: str = "small") -> NetworkWorkload:
     """Build an MLP for 8x8 images of digits, to be trained for 20 epochs.
 
-    Its layers have 64-64-10 units, or 64-512-512-10 units if size is "large".
+    From the inputs to the outputs, its layers have 64, 64 and 10 units, or 64, 512, 512
+    and 10 units if size is "large".
     """
     hidden = {"small": (64,), "large": (512, 512)}[_checked(size)]
     model = models.mlp((64, *hidden, 10), dtype=DTYPE)
@@ -257,10 +258,10 @@ def gpt_characters(*, size: str = "small") -> NetworkWorkload:
 def autoencoder_digits(*, size: str = "small") -> NetworkWorkload:
     """Build a deep autoencoder of 8x8 images of digits, to be trained for 30 epochs.
 
-    Its layers have 64-32-16-8-16-32-64 units, or 64-256-128-16-128-256-64 units if size
-    is "large". Deep autoencoders are a classic example of ill-conditioned training
-    (Hinton & Salakhutdinov, Science 313, 2006). The loss is the mean squared error of
-    the 64 standardised pixels.
+    From the inputs to the outputs, its layers have 64-32-16-8-16-32-64 units, or
+    64-256-128-16-128-256-64 units if size is "large". Deep autoencoders are a classic
+    example of ill-conditioned training (Hinton & Salakhutdinov, Science 313, 2006). The
+    loss is the mean squared error of the 64 standardised pixels.
     """
     half = {"small": (64, 32, 16, 8), "large": (64, 256, 128, 16)}[_checked(size)]
     model = models.mlp(
@@ -311,6 +312,8 @@ def make_network(name: str, *, size: str = "small") -> NetworkWorkload:
 
 def check_network_name(name: Any) -> None:
     """Raise ValueError if a name is not one of `NETWORKS`.
+
+    `NETWORKS` has the names of the workloads that train a network.
 
     Raises:
       ValueError: The name is unknown. The message lists the known names.

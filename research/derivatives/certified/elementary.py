@@ -467,7 +467,10 @@ def _logistic_at(x: np.ndarray) -> Interval:
 
 
 def logistic(x: Interval) -> Interval:
-    """Enclose 1 / (1 + e^-x) for all numbers in x."""
+    """Enclose 1 / (1 + e^-x) for all numbers in x.
+
+    x is an array of intervals, and the result has an interval for each of them.
+    """
     return _increasing(_logistic_at, x)
 
 
@@ -489,7 +492,10 @@ def _half_sum(e: Interval) -> Interval:
 
 
 def sinh(x: Interval) -> Interval:
-    """Enclose sinh x for all numbers in x."""
+    """Enclose sinh x for all numbers in x.
+
+    x is an array of intervals, and the result has an interval for each of them.
+    """
     return _increasing(_sinh_at, x)
 
 

@@ -69,8 +69,8 @@ def enclose(f: Callable[..., Any], low: Any, high: Any) -> Enclosure:
     ends are rounded down and upper ends up. The bounds hold for the function of real
     numbers that the program describes. In this function, constants are the floats of
     the program, and no operation rounds. The bounds are proved, but not tight. If a
-    variable occurs several times in f, they may be much wider than the range of f. They
-    tighten as the box shrinks.
+    variable occurs several times in f, the bounds may be much wider than the range of
+    f. The bounds tighten as the box shrinks.
 
     Args:
       f: Function of one array of floats that JAX can trace. It returns one array.
@@ -106,16 +106,17 @@ def derivative_enclosure(
 
     If low has axes, order 1 is the gradient and order 2 the Hessian. If low is a
     number, the derivative of every order is a number. The derivative is the one that
-    JAX forms from the program of f by its own rules. If f uses `stop_gradient` or a
-    derivative rule of your own (`jax.custom_jvp`, `jax.custom_vjp`), an error is
-    raised, because the derivative in JAX may not be the derivative of the values of f.
-    If `smooth` is True in the result, the derivative exists everywhere in the box.
+    JAX forms from the program of f by its own rules. If f uses `stop_gradient`, a
+    derivative rule of your own (`jax.custom_jvp`, `jax.custom_vjp`) or an iterative
+    linear solver, an error is raised, because the derivative in JAX may not be the
+    derivative of the values of f. If `smooth` is True in the result, the derivative
+    exists everywhere in the box.
 
     Args:
       f: Function of one array of floats that returns one number.
       low, high: Ends of the box, as in `enclose`. high=None means the point low.
-      order: Order of the derivative, 1 to 10, or 1 to 2 if low has axes. Each order
-        about doubles the size of the program.
+      order: Order of the derivative, 1 to 10, or 1 or 2 if low has axes. Each further
+        order about doubles the size of the program.
     Returns:
       An `Enclosure`. Its arrays have shape () if low is a number. Otherwise they have
       the shape low.shape for order 1, and low.shape + low.shape for order 2.
@@ -124,8 +125,9 @@ def derivative_enclosure(
       TypeError, RuntimeError: As in `enclose`.
       NotScalarError: f does not return one number.
       NotInexactError: f returns an integer or a bool.
-      UnsupportedPrimitiveError: As in `enclose`, or f uses `stop_gradient` or a
-        derivative rule of the user (`jax.custom_jvp`, `jax.custom_vjp`).
+      UnsupportedPrimitiveError: As in `enclose`, or f uses `stop_gradient`, a
+        derivative rule of the user (`jax.custom_jvp`, `jax.custom_vjp`) or an iterative
+        linear solver.
     References:
       Moore, Kearfott & Cloud, Introduction to interval analysis, 2009, chapter 6.
     Example:

@@ -26,10 +26,11 @@ class Interval(NamedTuple):
     Attributes:
       low, high: Ends of the intervals, float64, int64 or bool arrays of one shape. Ends
         may be infinite. Ends that are integers or bools have no rounding error.
-      trouble: A number for each interval, uint8, of the same shape or (). FINE (0)
-        means that there is no trouble. NOT_SMOOTH (1) means that a comparison in the
-        function may be true at one point of the box and false at another.
-        MAYBE_UNDEFINED (2) means that the function may have no value at some point.
+      trouble: A number for each interval, uint8. The array has the same shape, or the
+        shape () if one number holds for all intervals. FINE (0) means that there is no
+        trouble. NOT_SMOOTH (1) means that a comparison in the function may be true at
+        one point of the box and false at another. MAYBE_UNDEFINED (2) means that the
+        function may have no value at some point.
     """
 
     low: np.ndarray
@@ -74,9 +75,10 @@ def point(value: Any) -> Interval:
 
 
 def check_exact(x: Interval) -> None:
-    """Raise NotImplementedError if an integer in an interval may lie beyond 2^53.
+    """Raise NotImplementedError if an integer may exceed 2^53 in absolute value.
 
-    Beyond 2^53, float64 does not contain every integer.
+    x is an array of intervals of integers. Above 2^53, float64 does not contain every
+    integer.
     """
     ends = (int(np.min(x.low, initial=0)), int(np.max(x.high, initial=0)))
     if max(map(abs, ends)) > 2**53:
@@ -117,7 +119,8 @@ def with_trouble(x: Interval, where: np.ndarray, kind: np.uint8) -> Interval:
     """Mark the intervals x with a kind of trouble where `where` is True.
 
     At these entries, the field `trouble` of the result is the larger of its old value
-    and `kind`. `Interval` explains the values 0, 1 and 2 of the field.
+    and `kind`. The values are 0 (no trouble), 1 (a comparison in the function may have
+    both answers) and 2 (the function may have no value).
     """
     if not np.any(where):
         return x
@@ -179,10 +182,10 @@ def positive_polynomial(coefficients: Sequence[Interval], x: Interval) -> Interv
     """Enclose Σ c_i x^i by Horner's scheme, if all its partial sums are positive.
 
     The intervals c_0, c_1, ... are `coefficients`. The partial sums are c_i + c_(i + 1)
-    x + c_(i + 2) x² + ... for each i. They must be positive for all numbers x in the
-    given interval, and this interval must be bounded. In each step of Horner's scheme,
-    the lower and the upper bound then need two products each. In the function
-    `multiply`, each bound needs four products.
+    x + c_(i + 2) x² + ... for each i. The partial sums must be positive for all numbers
+    x in the given interval, and this interval must be bounded. Each step of Horner's
+    scheme therefore needs only two products for each bound. The function `multiply`
+    needs four products for each bound.
     """
     low, high = coefficients[-1].low, coefficients[-1].high
     for coefficient in coefficients[-2::-1]:

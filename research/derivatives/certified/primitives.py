@@ -47,8 +47,9 @@ RULES: dict[str, Rule] = {}
 def rule(*names: str) -> Callable[[Rule], Rule]:
     """Return a decorator that registers a function as the rule of JAX primitives.
 
-    The rule of a primitive encloses the result of this operation, given enclosures of
-    the inputs. `names` are the names of the primitives.
+    A primitive is a basic operation of JAX. The rule of a primitive encloses the result
+    of this operation, given enclosures of the inputs. `names` are the names of the
+    primitives.
     """
 
     def register(function: Rule) -> Rule:
@@ -565,8 +566,8 @@ def moved_by_jax(equation: Any, inputs: Sequence[Interval]) -> Interval:
     The equation is a gather, a dynamic slice, padding or similar. The ends of the
     intervals are moved as the equation moves the entries. To find where each entry
     goes, JAX runs the equation on the numbers 1, 2, 3, ... in place of the entries. In
-    the result, 0 marks an entry that is filled in. The indices of the equation must be
-    the same at all points of the box.
+    the result, 0 marks an entry that is filled in. The inputs enclose values over a box
+    of points. The indices in the equation must be the same at all these points.
 
     Args:
       equation: Jaxpr equation that moves entries.

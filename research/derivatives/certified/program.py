@@ -99,7 +99,8 @@ def evaluate(
     Returns:
       List with the enclosure of each result, in the order of the program.
     Raises:
-      UnsupportedPrimitiveError: An equation has no rule. The message names its line.
+      UnsupportedPrimitiveError: An equation or a constant of the program cannot be
+        enclosed. For an equation, the message names the line, if the line is known.
     """
     lines = {} if lines is None else lines
     try:
@@ -555,11 +556,14 @@ def check_derivatives(program: Any) -> None:
     The true derivative is that of the function that the program computes. The
     derivative rules of JAX itself are trusted. A derivative rule of the user
     (`jax.custom_jvp`, `jax.custom_vjp`) may be wrong, and `stop_gradient` changes the
-    derivative on purpose.
+    derivative on purpose. The result of an iterative linear solver
+    (`jax.lax.custom_linear_solve`) is not exact, but its derivative rule assumes an
+    exact result.
 
     Raises:
-      UnsupportedPrimitiveError: The program contains a derivative rule of the user or
-        `stop_gradient`. The message names the line.
+      UnsupportedPrimitiveError: The program contains a derivative rule of the user,
+        `stop_gradient`, or a linear solver that is not a direct solver of JAX. The
+        message names the line.
     """
     for equation in program.eqns:
         name = equation.primitive.name

@@ -51,7 +51,7 @@ JUMP = 1e6  # A value that moves by so many gradients times the box has jumped.
 
 
 class CertifiedPoint(NamedTuple):
-    """A box that is proved to contain exactly one critical point.
+    """A box that is proved to contain exactly one critical point of a function f.
 
     Attributes:
       low, high: Ends of the box, shape (n,).
@@ -91,8 +91,9 @@ class Certified(NamedTuple):
     Attributes:
       points: The critical points, in ascending order of `value_low`. Each is given by a
         small box that contains exactly one critical point.
-      undecided: Boxes that may contain further critical points. They are small unless
-        the time or the number of boxes was used up.
+      undecided: Boxes that may contain further critical points. They are small, unless
+        the search stopped early because its time was over or because there were too
+        many undecided boxes.
       complete: True if `undecided` is empty. `points` then has all critical points of
         the function in the box that was searched.
       boxes: Number of boxes that were examined during the search.
@@ -620,7 +621,7 @@ class _Search:
 
 
 class Minimum(NamedTuple):
-    """Proved bounds of the minimum of a function over a box.
+    """Proved bounds of the minimum of a function f over a box.
 
     Attributes:
       low, high: Bounds of the minimum value f*, low <= f* <= high.
@@ -789,17 +790,18 @@ def curvature_bound(
     Every eigenvalue of the Hessian in the box lies between `low` and `high` of the
     result. Let L = max(|low|, |high|). The gradient of f then has the Lipschitz
     constant L in the box, and gradient descent with a rate below 2 / L never increases
-    f while it stays in the box.
+    f while the iterates stay in the box.
 
     Args:
       f: Function of an array of shape (n,) that returns one number, and that JAX can
         trace and differentiate twice.
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
-      tolerance: Let λ be `reached` of the result, a proved lower bound of the largest
-        eigenvalue at some point of the box. The search for `high` stops when high - λ
-        is at most tolerance · |λ|. Let μ be a proved upper bound of the smallest
-        eigenvalue at some point of the box. The search for `low` stops when μ - low is
-        at most tolerance · max(|λ|, |μ|).
+      tolerance: Let λ be the field `reached` of the result: at some point of the box,
+        the largest eigenvalue is proved to be at least λ. The search for `high` stops
+        when high - λ is at most tolerance · |λ|. Let μ be a similar number for the
+        smallest eigenvalue: at some point of the box, the smallest eigenvalue is proved
+        to be at most μ. The search for `low` stops when μ - low is at most tolerance ·
+        max(|λ|, |μ|).
       most_boxes: Number of boxes after which the search stops. Each of the two bounds
         gets half of these boxes. If the search stops for this reason, the bounds are
         valid but farther apart.

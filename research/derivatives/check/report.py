@@ -232,7 +232,9 @@ def explained(
     chooses: bool,
     hidden: Sequence[str] = (),
 ) -> str:
-    """Return a text that explains the verdict, or "" if it needs no explanation.
+    """Return a text that explains the verdict of a check, or "" if none is needed.
+
+    The check compares the derivative of a function f with the values of f.
 
     Args:
       verdict: Verdict of the check, as in `CheckReport`.
@@ -241,7 +243,7 @@ def explained(
       is_finite: Whether f is finite at x.
       chooses: Whether f selects between two values, as `where` does. If the derivative
         is not finite, the text then names `where` as a possible cause.
-      hidden: Names of the leaves that hardly change f.
+      hidden: Names of the leaves of x in which steps hardly change f.
     """
     if verdict == "nan":
         return (
@@ -334,7 +336,7 @@ def other_values(f: str, own: Any, in_float64: Any) -> str:
 
 
 def vanishing(f: str, smallest: float, of_change: float, by_size: bool) -> str:
-    """Return a text for a gradient that is not larger than the rounding error of f.
+    """Return the explanation for a check of a gradient that is 0 up to rounding errors.
 
     Args:
       f: Name of the function.

@@ -234,14 +234,15 @@ def noise_of_levels(
     floor: float,
     epsilon: float,
 ) -> Float[np.ndarray, "levels"]:
-    """Return the rounding error of one value of f at each length in STEPS.
+    """Return the rounding error of a value of f at each of the distances STEPS from x.
 
     f is evaluated at points on a line through x. The offset of a point is its position
-    on the line. STEPS are the lengths 1, 1/2, ..., 2^-26, and OFFSETS are 0 and ±STEPS,
-    in ascending order. NUDGED_OFFSETS are the numbers ±1, ±1/16, ..., ±2^-24 in
-    ascending order. The result is at least ε / 2 times the sum of |f| and |f'|, where
-    f' is the derivative with respect to the offset. The term |f'| is there because the
-    point is rounded too: the size of x is about one unit of the offset.
+    on the line, and x has the offset 0. STEPS are the distances 1, 1/2, ..., 2^-26, and
+    OFFSETS are 0 and ±STEPS, in ascending order. NUDGED_OFFSETS are the numbers ±1,
+    ±1/16, ..., ±2^-24 in ascending order. The result is at least ε / 2 times the sum of
+    |f| and |f'|, where f' is the derivative with respect to the offset. The term |f'|
+    is there because the point is rounded too: the size of x is about one unit of the
+    offset.
 
     Args:
       nudged: Measured rounding error at each of NUDGED_OFFSETS, shape (14,). NaN where
@@ -250,8 +251,8 @@ def noise_of_levels(
       floor: Lower bound of the result.
       epsilon: Relative spacing ε of the floats in which f is computed.
     Returns:
-      Rounding error at each length in STEPS. It does not increase towards smaller
-      steps.
+      Rounding error at each distance in STEPS. The error does not increase towards
+      smaller distances.
     """
     left, right = values[:LEVELS], values[LEVELS + 1 :][::-1]
     with np.errstate(all="ignore"):
@@ -291,8 +292,8 @@ def remainder_slope(
 ) -> float:
     """Return the order of the Taylor remainder |f(x + h v) - f(x) - h f'(x) v| in h.
 
-    The order is measured at the smallest steps whose remainder exceeds 20 times the
-    noise. For a correct derivative, the order is about 2, or higher if the second
+    The order is measured at the four smallest steps whose remainder exceeds 20 times
+    the noise. For a correct derivative, the order is about 2, or higher if the second
     derivative along v is 0. For a wrong derivative, the order is about 1, because the
     remainder contains a term in h.
 
@@ -331,11 +332,11 @@ def _scatter(central: np.ndarray) -> float:
 def limit_of_slopes(
     slopes: Float[np.ndarray, "levels"], noise: Float[np.ndarray, "levels"]
 ) -> tuple[float, float]:
-    """Return the limit of slopes at the lengths in STEPS, and its error estimate.
+    """Return the limit of slopes as the step goes to 0, and an error estimate.
 
-    STEPS are the step lengths 1, 1/2, ..., 2^-26. The slopes are extrapolated as a
-    power series in the step length h. (For central differences, a series in h² is
-    enough. One-sided slopes need all powers of h.)
+    The slopes are given at the step lengths in STEPS, which are 1, 1/2, ..., 2^-26. The
+    slopes are extrapolated as a power series in the step length h. (For central
+    differences, a series in h² is enough. One-sided slopes need all powers of h.)
 
     Args:
       slopes: Slope at each length h in STEPS. Slopes that are not finite are skipped.

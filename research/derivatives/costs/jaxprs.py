@@ -45,8 +45,8 @@ def source_line(equation: Any, left_out: tuple[str, ...] = ()) -> str:
 
     Args:
       equation: The equation of a jaxpr.
-      left_out: Beginnings of paths. If the path of the file begins with one of them, ""
-        is returned.
+      left_out: Beginnings of paths. If the path of the line's file begins with one of
+        them, "" is returned.
     """
     # JAX has no public function for the user's line.
     from jax._src import source_info_util

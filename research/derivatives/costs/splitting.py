@@ -33,11 +33,13 @@ SPLITTING = frozenset(
 def may_split(primitive: str, params: dict[str, Any], flags: Sequence[bool]) -> bool:
     """Return whether a function inside an equation may have a kink or a jump.
 
-    The result is True if the function contains an operation with these properties:
+    An equation is one operation of a jaxpr. Some operations, such as a loop, contain
+    functions. The result is True if a function contains an operation with these
+    properties:
 
     - It may have a kink or a jump, as a comparison or abs may.
     - A floating input of the operation depends on an input of the equation that varies.
-    - The result of the function depends on the operation other than through
+    - The result of the function depends on the operation, and not only through
       `stop_gradient`.
 
     Args:

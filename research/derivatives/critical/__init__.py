@@ -161,19 +161,21 @@ def classify_critical_point(
 
     The Hessian at x predicts how the gradient changes around x. In the directions where
     this prediction is correct, the eigenvalues of the Hessian decide the kind of the
-    point. This needs two conditions. The prediction must be correct at distances much
-    longer than the Newton step from x, because the exact critical point is about this
-    step away from x. And the eigenvalue must be much larger than its rounding error. To
-    measure the rounding error, f is also evaluated with an artificial, larger
-    rounding error in each operation.
+    point. An eigenvalue decides only under two conditions. First, the prediction must
+    be correct at distances much longer than the Newton step from x, because the exact
+    critical point is about this step away from x. Second, the eigenvalue must be much
+    larger than its rounding error. To measure the rounding error, f is also evaluated
+    with an artificial, larger rounding error in each operation.
 
-    In the other directions, samples of f decide. The samples lie on both sides of x at
-    many distances. Each change of f is computed twice: as the integral of the gradient,
-    and as a difference of values. The decision uses the smallest distances at which the
-    change of f exceeds its rounding error. If f has a curved valley or ridge, the
-    samples follow the valley or ridge. The note of the result says "undecided" if the
-    samples do not decide, if the Hessian is not finite, or if x lies on a whole curve
-    of minimum points.
+    If an eigenvalue does not decide, the kind is "degenerate", and the note of the
+    result says what the point is. If the deciding eigenvalues have both signs, the
+    point is a saddle. Otherwise samples of f decide. The samples lie on both sides of x
+    at many distances. Each change of f is computed twice: as the integral of the
+    gradient, and as a difference of values. The decision uses the smallest distances at
+    which the change of f exceeds its rounding error. If f has a curved valley or ridge,
+    the samples follow the valley or ridge. The note of the result says "undecided" if
+    the samples do not decide, if the Hessian is not finite, or if x lies on a whole
+    curve of minimum points.
 
     The samples cover distances from about `scale` / 2 down to many orders of magnitude
     below. So a rough value of `scale` is enough.

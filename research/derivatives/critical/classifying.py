@@ -107,8 +107,8 @@ def judged(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> Judge
     Args:
       land: The function f in scaled coordinates.
       y: Point in scaled coordinates, shape (n,).
-      curvature: Hessian at y and the results of its tests. None if the Hessian is not
-        finite.
+      curvature: Hessian at y, with the directions in which the gradient around y
+        confirms the Hessian. None if the Hessian is not finite.
     """
     if (
         curvature is None
@@ -120,7 +120,11 @@ def judged(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> Judge
 
 
 def described(land: Landscape, points: Sequence[Judged]) -> list[CriticalPoint]:
-    """Classify critical points, and convert them to the original coordinates."""
+    """Classify critical points, and convert them to the original coordinates.
+
+    `points` are in the scaled coordinates of `land`. The result has a `CriticalPoint`
+    for each of them, in the same order.
+    """
     regular = [i for i, point in enumerate(points) if point.regular]
     radii = np.zeros(len(points))
     radii[regular] = _newton_radii(land, [points[i] for i in regular])

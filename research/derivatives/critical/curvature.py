@@ -350,7 +350,7 @@ def _between(
 
 @functools.cache
 def directions(n: int) -> Float[np.ndarray, "m n"]:
-    """Return unit vectors in n dimensions, in pairs ±d, including the axes.
+    """Return the axes of n dimensions and other unit vectors, in pairs d and -d.
 
     There are 2 vectors for n = 1, 32 vectors for n = 2, and more in higher dimensions.
     """

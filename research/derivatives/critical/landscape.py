@@ -21,14 +21,15 @@ class Landscape:
     """The function f in the coordinates y = x / unit.
 
     The units are powers of two, so the conversion between x and y has no rounding
-    error. All results are float64 NumPy arrays. Derivatives are with respect to y.
+    error. The values of f and its derivatives are returned as float64 NumPy arrays. The
+    derivatives are with respect to y.
 
     Attributes:
       unit: Unit of each coordinate, shape (n,).
       dtype: Dtype in which f computes.
       eps: Relative spacing of the dtype.
-      least: Smallest absolute value of a usable result. Smaller results have larger
-        relative rounding errors.
+      least: Absolute value below which results of f may have larger relative rounding
+        errors.
     """
 
     def __init__(

@@ -22,17 +22,18 @@ RUN = 4  # Number of consecutive distances that must confirm the firm curvature.
 
 
 class Rises(NamedTuple):
-    """Rises f(y + d) - f(y) for steps d in each direction at each radius.
+    """Rises f(y + d) - f(y) around a point y, for w directions at each of r radii.
 
-    There are r radii and w directions. A rise is negative if f falls. If f curves down
-    in the firm directions, all rises are multiplied by -1 (`Reduced.rises`).
+    `Reduced.rises` defines the steps d. A rise is negative if f falls. In a firm
+    direction, the gradients around y confirm the curvature that the Hessian at y
+    predicts. If f curves down in the firm directions, all rises are multiplied by -1.
 
     Attributes:
       rise: Rise of f, computed from gradients of f, shape (r, w).
       error: Estimated error of the rise, same shape. Infinite if the rise is unknown.
       denied: Whether the rise contradicts the values of f, same shape.
-      beyond: The difference of the two values f(y + d) and f(y), minus `rise`, same
-        shape. 0 if rounding errors of the two values may be the only cause of this
+      beyond: The rise computed from the two values f(y + d) and f(y), minus `rise`,
+        same shape. 0 if rounding errors of the two values may be the only cause of this
         number, and NaN if the rise is unknown.
     """
 
@@ -50,13 +51,14 @@ class Rises(NamedTuple):
 
 
 class Reduced:
-    """The function f along its loose directions, minimised over its firm directions.
+    """The function f along some directions, minimised over the other directions.
 
-    In a firm direction, the curvature that the Hessian at the point y predicts agrees
-    with the gradients around y. In a loose direction, the Hessian is singular, or its
-    prediction is not confirmed. `Curvature` defines both kinds of directions. If f
-    curves down in the firm directions, f is maximised over them instead of minimised. f
-    must not curve up in one firm direction and down in another.
+    The first directions are called loose, and the others firm. In a firm direction, the
+    curvature that the Hessian at the point y predicts agrees with the gradients around
+    y. In a loose direction, the Hessian is singular, or its prediction is not
+    confirmed. `Curvature` defines both kinds of directions. If f curves down in the
+    firm directions, f is maximised over them instead of minimised. f must not curve up
+    in one firm direction and down in another.
     """
 
     def __init__(self, land: Landscape, y: np.ndarray, curvature: Curvature):
@@ -179,8 +181,10 @@ class Reduced:
 def balance(reduced: Reduced) -> Float[np.ndarray, "c"]:
     """Return a scale for each of the c loose directions, shape (c,).
 
-    `Curvature` defines the loose directions. With these scales, f changes about equally
-    along all c directions.
+    In a loose direction, the gradient around the point does not confirm the curvature
+    that the Hessian predicts (`Curvature`). Steps whose lengths are proportional to
+    these scales change f by about the same amount in each of the c directions. A
+    direction in which f does not change has the scale 1.
     """
     n, radii = reduced.curvature.loose.shape[1], 0.5 * 2.0 ** -np.arange(0, 120)
     rises = reduced.rises(
@@ -206,7 +210,7 @@ def balance(reduced: Reduced) -> Float[np.ndarray, "c"]:
 def noise_of_gradient(
     error: Float[np.ndarray, "r w"], radii: Float[np.ndarray, "r"]
 ) -> Float[np.ndarray, "r 1"]:
-    """Return the error of a rise due to noise of the gradient, at each of r radii.
+    """Return the error that noise of the gradient causes in a rise, at each of r radii.
 
     A rise is f(y + d) - f(y) for a step d that a direction and a radius define.
 

@@ -7,9 +7,10 @@ from research.derivatives.critical.classifying import CriticalPoint
 
 
 class CriticalPoints(tuple):
-    """Critical points in ascending order of f, with the outcome of every start.
+    """Critical points in ascending order of f, with the number of starts by outcome.
 
-    This class is a tuple of `CriticalPoint`s.
+    This class is a tuple of `CriticalPoint`s. A start is a point at which a search for
+    a critical point begins.
 
     Attributes:
       starts: Number of all starts: the sum of the next five numbers.

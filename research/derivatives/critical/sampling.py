@@ -50,14 +50,14 @@ class Evidence(NamedTuple):
         f increases on one side and decreases on the other), "flat" (f is constant), or
         "" if the samples do not decide.
       power: Power p for which f changes like distance^p. NaN if the power differs
-        between directions.
+        between directions, or if `kind` is "flat" or "".
       smooth: True if the changes of f on opposite sides of the point have about equal
-        absolute values, as for a smooth function. (They are equal if the power is even,
-        and opposite if the power is odd.)
+        absolute values, as for a smooth function. (The changes are equal if the power
+        is even, and opposite if the power is odd.)
       distance: Smallest distance at which the change of f is visible, in the scaled
-        coordinates of `Landscape`. 0 for the kind "flat". Also 0 for the kind "",
-        unless `reason` says that f may follow another power of the distance where
-        rounding hides its change.
+        coordinates of `Landscape`. The distance is 0 if `kind` is "flat" or "". There
+        is one exception: if `reason` says that another power of the distance takes over
+        where rounding hides f, the distance is positive.
       reason: Reason why the samples do not decide, or "".
     """
 

@@ -72,9 +72,10 @@ def derivative(f: Callable[..., Any], x: Any, order: int = 1) -> Any:
     Some functions of JAX compute an approximation that has the right value but not the
     right derivatives of high order. The result is the derivative of the approximation.
     Examples are `jax.scipy.linalg.expm` of a matrix close to 0 (the error at order 7 is
-    5 %), and `jax.scipy.special.bessel_jn(x, v=1)` for x below about 1 (at x = 0.3, the
-    error at order 6 is 0.04, and at order 7 it is 22). JAX's rule for `jnp.linalg.det`
-    is wrong at many singular matrices: at diag(0, 1, 2) it returns only zeros.
+    5 %), and `jax.scipy.special.bessel_jn(x, v=1)` for x below about 1 (the derivative
+    of J_0 of order 7 at x = 0.3 is 0.08, and the result is 22). JAX's rule for
+    `jnp.linalg.det` is wrong at many singular matrices: at diag(0, 1, 2) it returns
+    only zeros.
 
     Args:
       f: Function of one real number. It returns a number, an array or a pytree. Each
@@ -330,8 +331,8 @@ def hessian_diagonal(f: Callable[..., Any], x: Any) -> Any:
     """Return the diagonal ∂²f / ∂x_i² of the Hessian of f.
 
     The second derivatives are computed one after another by nested forward mode. If x
-    has n numbers, f is evaluated n times, each time with its second derivative along
-    one axis. The Hessian with its n² numbers is not stored.
+    has n numbers, f is evaluated n times. Evaluation i also computes ∂²f / ∂x_i². The
+    Hessian with its n² numbers is not stored.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.

@@ -30,10 +30,11 @@ def quiet_part(ladder: Ladder) -> tuple[Ladder, np.ndarray, int] | None:
     "Below" means at smaller distances. Let s be the noise of a window, divided by the
     rounding error that the function `rounding` estimates there. Let b be the largest s
     of the windows at smaller distances, but at least 1. A window has more noise than
-    rounding errors in two cases: if s is above 30, or if s is above 3 b in this window
-    and in all windows at larger distances. The second case compares s with b and not
-    with 1, because the rounding errors of some functions are a few times larger than
-    the estimate. Functions with matrix products are an example.
+    rounding errors in two cases. In the first case, its s is above 30. In the second
+    case, its s and the s of all windows at larger distances are above 3 b, with the b
+    of this window. The second case compares s with b and not with 1, because the
+    rounding errors of some functions are a few times larger than the estimate.
+    Functions with matrix products are an example.
 
     Returns:
       (ladder of the levels below this window, rounding error at each of these levels,
@@ -55,8 +56,8 @@ def quiet_part(ladder: Ladder) -> tuple[Ladder, np.ndarray, int] | None:
 def levels_below(ladder: Ladder, end: int) -> Ladder:
     """Return the ladder with the levels before index `end`, and their windows.
 
-    A ladder has values of f at many distances from x, which are its levels, and in
-    windows. A window is a group of eight points near a level.
+    A ladder has values of f at many distances from x. Each of these distances is a
+    level. A window is a group of eight more points near a level.
     """
     count = int(np.searchsorted(ladder.places, end))
     return ladder._replace(
@@ -71,18 +72,18 @@ def levels_below(ladder: Ladder, end: int) -> Ladder:
 def first_surprise(ladder: Ladder, noise: np.ndarray, level: int) -> int | None:
     """Return the index of the smallest step where f is not as larger steps predict.
 
-    A level is the index of a step. Only levels below the argument `level` are examined.
-    If the quotients at some steps converge, f is close to a polynomial at these steps.
-    This polynomial predicts f at the smaller steps, too. If f has a narrow peak beside
-    x, the prediction is wrong. The quotients at smaller steps may not show this,
-    because their error bounds are large.
+    A level is the index of a step, and the steps are ascending. Only levels below the
+    argument `level` are examined. If the quotients at some steps converge, f is close
+    to a polynomial at these steps. This polynomial predicts f at the smaller steps,
+    too. If f has a narrow peak beside x, the prediction is wrong. The quotients at
+    smaller steps may not show this, because their error bounds are large.
 
     Each value of f is predicted from f(x) and from the values at the next four larger
     steps on the same side of x. The deviation is |value - prediction|. Let D be the
-    largest deviation at `level` and the next three levels. For D, a deviation within
-    four rounding errors counts as 0. Let H be the step of `level`. The value at a step
-    h < H is a surprise if its deviation exceeds the sum of two numbers: 2 D h / H, and
-    30 times the noise of the deviation, which follows from `noise`.
+    largest deviation at `level` and at the next three larger steps. For D, a deviation
+    within four rounding errors counts as 0. Let H be the step of `level`. The value at
+    a step h < H is a surprise if its deviation exceeds the sum of two numbers: 2 D h /
+    H, and 30 times the noise of the deviation, which follows from `noise`.
 
     Args:
       ladder: Values of f at the steps to both sides of x.
@@ -154,11 +155,11 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
 
     The result is True for a function that interpolates a table with straight lines, or
     that has a pole. The result is False for a function with rounded values, which
-    jumps. The sampler first evaluates f at 33 points around a window. The sampler then
-    evaluates f three more times, each time at closer points around the place where the
-    second difference of f is largest. At a jump, the largest second difference stays
-    the same. At a kink, it shrinks with the distance between the points. At a pole, f
-    grows.
+    jumps. The sampler first evaluates f at 33 points around a window. Three more times,
+    the sampler then evaluates f at 33 closer points, around the place where the second
+    difference of f was largest. At a jump, the largest second difference stays the
+    same. At a kink, the largest second difference shrinks with the distance between the
+    points. At a pole, the largest |f| grows.
 
     Args:
       ladder: Values of f around x. A window is a group of points near a distance from

@@ -168,14 +168,14 @@ def finite_difference(
 
     After four or more extrapolations in h², the largest change is multiplied by three.
 
-    If f looks smooth at small steps and noisy at larger ones, its values are rounded,
-    or f interpolates a table with straight lines. If the result needs the larger steps,
-    or the small steps contradict the result, f is evaluated at up to 132 more points.
-    If the values at these points show that f bends but does not jump, only the small
-    steps are used. If the small steps do not suffice for a result, the verdict is
-    "unresolved". The verdict is also "unresolved" if f jumps by far more than rounding
-    errors and the slope of f between the jumps differs from its mean slope. An example
-    is sin(x) + floor(1000 x).
+    If f looks smooth at small steps and noisy at larger ones, either the values of f
+    are rounded, or f interpolates a table with straight lines. If the result needs the
+    larger steps, or the small steps contradict the result, f is evaluated at up to 132
+    more points. If the values at these points show that f bends but does not jump, only
+    the small steps are used. If the small steps do not suffice for a result, the
+    verdict is "unresolved". The verdict is also "unresolved" if f jumps by far more
+    than rounding errors and the slope of f between the jumps differs from its mean
+    slope. An example is sin(x) + floor(1000 x).
 
     With a two-sided scheme ("auto" or "central"), the left and the right derivative of
     each order from 1 to `order` are compared before the extrapolation. If they differ

@@ -89,14 +89,16 @@ def settle(column: Column, end: int | None = None) -> Estimate:
     oscillations of f. So the search starts at the smallest step and stops before the
     first level that contradicts two levels with smaller steps.
 
-    Let b be the bound of the chosen estimate. Let d be the largest difference between
-    the chosen estimate and its neighbours, the estimates that are at most two levels
-    away and have a bound of at most 8 b. The bound of the result is
-    1.5 max(b, d / 4), plus the rounding error of the chosen estimate.
+    Let b be the bound of the chosen estimate. Its neighbours are the estimates that are
+    at most two levels away and have a bound of at most 8 b. Let d be the largest
+    distance of a neighbour from the chosen estimate. The bound of the result is 1.5
+    times the larger of b and d / 4, plus the rounding error of the chosen estimate.
 
     Args:
       column: Best estimate of each level.
       end: Only the levels before this index are considered. None means all levels.
+    Returns:
+      The `Estimate`. If no level has a finite bound, its value is NaN.
     """
     last = min(column.end, len(column.values) if end is None else end)
     levels = np.flatnonzero(np.isfinite(column.bounds[:last]))

@@ -39,8 +39,8 @@ def noise_bounds(ladder: Ladder, sampler: Sampler | None = None) -> np.ndarray:
       appears suddenly at some distance, and smaller distances show no sign of it, f is
       quantised (by cancellation or by a conversion to single precision). Then f only
       looks smooth at the smaller distances, and the same noise is assumed there. If the
-      noise falls fast towards larger distances while |f| does not, more noise is
-      assumed at the smaller distances.
+      noise falls fast towards larger distances while |f| does not fall, it comes from a
+      cancellation near x. Then more noise is assumed at the smaller distances.
     - Quantum: the size of the first jump of f, if f is constant around x and then
       jumps. To find the jump, the sampler evaluates f at more points. Without a sampler
       this part is left out.
@@ -56,11 +56,12 @@ def noise_bounds(ladder: Ladder, sampler: Sampler | None = None) -> np.ndarray:
 def rounding(ladder: Ladder) -> np.ndarray:
     """Return the rounding error ε (|f| + |x f'|) / 2 of f, shape (levels,).
 
-    There is one value for each distance from x in the ladder. ε is the relative spacing
-    of the floats that f returns. |f| and |f'| are the largest absolute values up to
-    this distance, and f' is estimated from neighbouring points. The first term is the
-    rounding error of f. The second is the rounding error of the intermediate results
-    that f computes from x.
+    A ladder has values of f at many distances from x, which are called levels. The
+    result has one value for each level. ε is the relative spacing of the floats that f
+    returns. |f| and |f'| are the largest absolute values up to the distance of the
+    level, and f' is estimated from neighbouring points. The first term is the rounding
+    error of f. The second is the rounding error of the intermediate results that f
+    computes from x.
     """
     # Slopes between neighbours ignore a jump of f at x.
     rises = np.abs(np.diff(np.stack([ladder.minus, ladder.plus]), axis=1)) / np.diff(

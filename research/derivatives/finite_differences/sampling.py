@@ -15,7 +15,7 @@ _CHECKED, _CHECKED_INTEGERS = 3, 24
 
 
 class Sampler:
-    """Evaluator of a function of a float at many points.
+    """Callable that evaluates f, a function of one float, at many points.
 
     If f acts on each entry of an array, one call is enough. But an f that accepts an
     array may compute something else from it, such as a mean, a sum, a difference of

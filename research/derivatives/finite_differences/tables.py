@@ -31,8 +31,9 @@ class Table(NamedTuple):
       values: Estimates, shape (rows, levels). An estimate is nan if a value of f that
         it needs is missing.
       noise: Effect of the noise of f on each estimate, same shape.
-      is_even: Whether the powers of h in the extrapolated series increase by 2, as in a
-        series in h², and not by 1.
+      is_even: Whether the extrapolation assumes that the powers of h in the error
+        increase by 2, as in h², h⁴, ... If False, it assumes that the powers increase
+        by 1, as in h, h², ...
     """
 
     values: np.ndarray
@@ -87,8 +88,8 @@ class Tables(NamedTuple):
     """Tables of estimates of one derivative, from values of f at many step lengths.
 
     Attributes:
-      even: Table of the central quotient, extrapolated as a series in h². The error of
-        the quotient is such a series if f is smooth.
+      even: Table of the central quotient, extrapolated as a series in h², where h is
+        the step length. The error of the quotient is such a series if f is smooth.
       central: Table of the central quotient, extrapolated as a series in h. The error
         of the quotient is such a series if the next derivative of f jumps at x.
       left, right: Tables of the one-sided derivatives.
@@ -98,8 +99,9 @@ class Tables(NamedTuple):
       jumps: Tables of the same differences as `gaps`, computed in a way that finds much
         smaller jumps of the derivative if f is smooth on both sides of x. The table of
         the k-th derivative uses only one part of f: for odd k the part that is even
-        about x, and for even k the part that is odd about x. In this part, a smooth f
-        has no power h^k, so a small jump of the k-th derivative is visible.
+        about x, and for even k the part that is odd about x. If f is smooth, the Taylor
+        series of this part has no term with h^k. A jump of the k-th derivative adds
+        such a term, so even a small jump is visible.
       next_jump: The table that `jumps` would have for the order n + 1.
     """
 
@@ -185,8 +187,8 @@ def jump_formula(order: int) -> tuple[np.ndarray, int]:
     Returns:
       (weights, count). The weights have shape (2, 4) and belong to the differences
       f(x + t) - f(x). Row 0 is for t = -h, -2h, -4h, -8h, and row 1 for t = h, 2h, 4h,
-      8h. The count is the number of distances in the formula. The weights of all
-      further distances are 0.
+      8h. The count is the number of distances h, 2h, 4h, ... that the formula uses. The
+      weights of all further distances are 0.
     """
     lower = np.arange(1 + order % 2, order, 2)
     powers = np.append(lower, order)

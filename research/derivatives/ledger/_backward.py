@@ -52,10 +52,13 @@ def contributions(
 ) -> tuple[Any, ...] | None:
     """Return the contributions of an equation to the adjoints of its inputs.
 
+    The adjoint of a value is the derivative of the function with respect to this value.
+
     Args:
       tape: Record of the evaluation of the function.
       equation: Equation of the tape.
-      adjoints: Adjoint of each output. None for an output without an adjoint.
+      adjoints: Adjoint of each output of the equation. None for an output without an
+        adjoint.
     Returns:
       A tuple with the contribution to each input. An entry is None if the input does
       not depend on a differentiated input of the function. If the backward pass does

@@ -108,10 +108,13 @@ class _Share(NamedTuple):
 def make_graph(ledger: LedgerFields, largest: int = LARGEST) -> Graph:
     """Return the graph of a table of `explain`.
 
-    If the table has more rows than `largest`, neighbouring rows share a node. The table
-    may contain a call of a function with a custom derivative rule. Then one node
-    contains the rows that compute the value of this function. Edges of kind "rule" show
-    what the rule contributes to the adjoints of the inputs of the function.
+    The nodes are the inputs of the function and the rows of the table. An edge leads
+    from the node of a value to a node that reads this value. If the table has more rows
+    than `largest`, neighbouring rows share a node.
+
+    The table may contain a call of a function with a custom derivative rule. Then one
+    node contains the rows that compute the value of this function. Edges of kind "rule"
+    show what the rule contributes to the adjoints of the inputs of the function.
 
     Args:
       ledger: Table of `explain`.
@@ -289,8 +292,8 @@ def fold(
       places: (calls, line, alone) of each unit. `calls` are the numbers of the calls
         around the unit, from the outermost to the innermost. If `calls` is (CLOSED,
         number) with the constant CLOSED of this module, the unit is a row of a function
-        with a custom derivative rule. It is always grouped with its neighbours of the
-        same number. `line` is the line of code. `alone` is True for an input.
+        with a custom derivative rule. Such a unit is always grouped with its neighbours
+        of the same number. `line` is the line of code. `alone` is True for an input.
       largest: Largest number of groups, not counting the inputs.
     Returns:
       The groups, as lists of indices of units.

@@ -17,7 +17,9 @@ ROUNDS, BOTH = 32, 20
 
 
 class Layout(NamedTuple):
-    """Positions in a drawing, in pixels, with y downwards.
+    """Positions of the boxes and edges of a graph in a drawing.
+
+    All numbers are in pixels, and y points downwards.
 
     Attributes:
       centres: Centres of the boxes, shape (nodes, 2).
@@ -41,7 +43,8 @@ def arrange(graph: Graph) -> Layout:
 
     The layer of a node is the length of the longest path from an input to the node. The
     inputs themselves are an exception: an input is one layer above the first node that
-    reads it. Long edges go around boxes.
+    reads it. Nodes are drawn as boxes. An edge that crosses a layer passes between the
+    boxes of this layer.
 
     References:
       Sugiyama, Tagawa & Toda, Methods for visual understanding of hierarchical system

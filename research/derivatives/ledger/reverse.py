@@ -27,8 +27,9 @@ def linearize(
     Args:
       call: Function from the values of the inputs to the values of the outputs.
       values: Values of the inputs.
-      places: For each variable of the derivative, the positions of the variable among
-        the inputs. A variable can be several inputs at once, as in a * a.
+      places: For each variable with respect to which the equation is differentiated,
+        the positions of the variable among the inputs. A variable can be several inputs
+        at once, as in a * a.
     Returns:
       (results, pullback). The pullback is a function of one argument, a pair: the tuple
       of the adjoints of the outputs, and the tuple of the existing adjoints of the
@@ -82,8 +83,9 @@ def pull(
     """Compute the new adjoints of the active inputs of an equation.
 
     An input is active if it depends on a differentiated input of the function. A new
-    adjoint is the existing one plus the contribution of the equation. If the same
-    value occurs twice among the inputs, it counts as two variables.
+    adjoint is the existing adjoint plus the contribution of the equation. If the same
+    value is two inputs of the equation, as in a * a, each of the two inputs has its own
+    new adjoint.
 
     Args:
       tape: Record of the evaluation of the function.
@@ -118,16 +120,18 @@ def pull_shared(
 ) -> list[Any]:
     """Compute the new adjoints of the active nodes that an equation reads.
 
-    A node is active if it depends on a differentiated input of the function. Its new
-    adjoint is the existing one plus the contribution of the equation. If a node occurs
-    twice among the inputs, it counts as one variable.
+    A node is the index of a value on the tape. A node is active if its value depends on
+    a differentiated input of the function. The new adjoint of a node is the existing
+    one plus the contribution of the equation. If a node occurs twice among the inputs
+    of the equation, the node counts as one variable.
 
     Args:
       tape: Record of the evaluation of the function.
       equation: Equation of the tape.
-      adjoints: Adjoint of each output. None for an output without an adjoint.
+      adjoints: Adjoint of each output of the equation. None for an output without an
+        adjoint.
       before: Dict from each active node to its existing adjoint, or to None if there is
-        none. A node is the index of a value on the tape.
+        none.
     Returns:
       The new adjoints, in the order of `before`.
     """

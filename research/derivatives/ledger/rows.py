@@ -149,7 +149,11 @@ def _name_outputs(
 
 
 def name_of(tape: Tape, operand: Operand, names: dict[int, str]) -> str:
-    """Return the name of an equation's input, or its value as text for a constant."""
+    """Return the name of an input of an equation.
+
+    `names` is a dict from a value of the tape to its name. If the input is a constant
+    or has no name, the value of the input is returned as text.
+    """
     if not isinstance(operand, Literal) and operand in names:
         return names[operand]
     return constant(tape.value(operand))

@@ -60,11 +60,11 @@ def _listed(parts: list[str]) -> str:
 def as_text(ledger: LedgerFields) -> str:
     """Return a ledger as text: a sentence, and the table of its rows.
 
-    The sentence gives the value and the gradient of the traced function. Each row
-    describes one equation of this function. The scope of a row consists of the names of
-    the function calls, derivative rules, branches and loop steps that contain the
-    equation. Where the scope changes from one row to the next, a line shows the new
-    scope.
+    A ledger is the result of `explain` for a function f. The sentence gives the value
+    and the gradient of f. Each row describes one equation of f. The scope of a row
+    consists of the names of the function calls, derivative rules, branches and loop
+    steps that contain the equation. Where the scope changes from one row to the next, a
+    line shows the new scope.
     """
     cells = [
         (row.scope, lines)

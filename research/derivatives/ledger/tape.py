@@ -10,7 +10,10 @@ import jax.numpy as jnp
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Literal:
-    """A constant in an equation. Two literals are equal only if they are one object."""
+    """A constant in the record of a function, for example an input of an `Equation`.
+
+    Two literals are equal only if they are one object.
+    """
 
     value: Any
 
@@ -69,8 +72,9 @@ class Equation:
 class Link:
     """Entry of the tape that passes adjoints unchanged from its outputs to its inputs.
 
-    A link connects a custom rule with the equations around the rule. A node is the
-    index of a value on the tape.
+    The tape is the record of the evaluation of a function. A link connects a custom
+    derivative rule with the equations around the rule. A node is the index of a value
+    on the tape.
 
     Attributes:
       inputs: Nodes that receive the adjoints.
@@ -151,9 +155,9 @@ class Tape:
       active: Whether each node depends on a differentiated input.
       adjoints: Derivative of the function with respect to the value of each node. None
         before the backward pass, and for a node that the backward pass does not reach.
-      entries: Equations in the order of evaluation. Between them stand the calls with a
-        custom rule, and the `Link`s that connect these calls with the equations around
-        them.
+      entries: Equations in the order of evaluation, including those of custom forward
+        rules. Between them stand the calls of functions with a custom reverse rule, and
+        the `Link`s that connect a custom rule with the equations around the rule.
       rules: Calls of functions with a custom derivative rule.
       copies: Inside a custom rule for forward mode, the inputs are copied to new nodes
         that are not differentiated. `copies` is a dict from each new node to the
@@ -198,7 +202,7 @@ def is_inexact(value: Any) -> bool:
 
 
 def is_key(value: Any) -> bool:
-    """Return whether a value is a PRNG key rather than a number."""
+    """Return whether a value is a typed PRNG key, as `jax.random.key` returns it."""
     return jnp.issubdtype(
         getattr(value, "dtype", None) or jnp.result_type(value), jax.dtypes.prng_key
     )

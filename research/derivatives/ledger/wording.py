@@ -205,8 +205,12 @@ def in_words(primitive: str) -> str:
 
 
 def as_written(primitive: str, inputs: Sequence[str], params: dict[str, Any]) -> str:
-    """Return the right side of an equation in mathematical notation.
+    """Return the right side of an equation of a jaxpr in mathematical notation.
 
+    Args:
+      primitive: Name of the equation's primitive.
+      inputs: Names or values of the equation's inputs, as texts.
+      params: Parameters of the equation, by name.
     Example:
       >>> as_written("integer_pow", ["x"], {"y": 3}), as_written("sin", ["v1"], {})
       ('x³', 'sin(v1)')

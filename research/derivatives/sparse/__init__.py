@@ -66,8 +66,9 @@ class SparseDerivative(NamedTuple):
       colours: Number of products from which the entries of the matrix J were read. Each
         product is J v or uᵀ J for a vector v or u. One more product, which is not
         counted, checks the pattern.
-      pattern: The sparsity pattern with its colouring. If this value is passed to the
-        next call, that call does not detect and colour the pattern again.
+      pattern: The sparsity pattern with its colouring. A later call of
+        `sparse_jacobian` or `sparse_hessian` that gets this value as its argument
+        `pattern` does not detect and colour the pattern again.
     """
 
     matrix: BCOO
@@ -139,8 +140,8 @@ def sparse_hessian(
 
     The Hessian is computed as the Jacobian of the gradient, as in `sparse_jacobian`.
     The gradient is computed in reverse mode, and the products H v in forward mode.
-    Because the Hessian is symmetric, H_ij may be read from H_ji. So a dense row costs
-    one product, which also gives the dense column.
+    Because the Hessian is symmetric, H_ij may be read from H_ji. If row i is dense,
+    column i is dense, too. One product gives both.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.

@@ -17,9 +17,11 @@ Matrix = Any  # scipy.sparse.csr_matrix of bool.
 
 
 class Colouring(NamedTuple):
-    """Which rows and columns of a matrix are computed together, by one product.
+    """Colours of the rows and columns of a sparse matrix J.
 
-    Rows, or columns, of one colour are computed together. Colours are numbers from 0.
+    Columns of one colour are computed together, by one product J v. Rows of one colour
+    are computed together, by one product uᵀ J. Colours are numbers from 0. The pattern
+    of J is the set of entries that may differ from 0.
 
     Attributes:
       columns: Colour of each column, shape (number of columns,). -1 for a column from
@@ -55,12 +57,13 @@ def coloured(
 ) -> Colouring:
     """Colour the rows and columns of a sparsity pattern with few colours.
 
+    All columns of one colour are computed together, by one product J v of the matrix J
+    with a vector v. All rows of one colour are computed together, by one product uᵀ J.
+
     Args:
       pattern: Boolean matrix in CSR form.
-      forward: Whether products J v of the matrix J with a vector v can be computed, so
-        that columns can be coloured.
-      reverse: Whether products uᵀ J with a vector u can be computed, so that rows can
-        be coloured.
+      forward: Whether products J v can be computed, so that columns can be coloured.
+      reverse: Whether products uᵀ J can be computed, so that rows can be coloured.
       symmetric: Whether the matrix is symmetric. If it is, entry (i, j) may be read
         from entry (j, i).
     Returns:
