@@ -288,7 +288,7 @@ print(read.name, read.manifest["status"], f"{read.numbers['overall'][0]['ratio']
 # **Seen.** Three plain files hold the study. `manifest.json` has the terms, the versions, the machine and the digests of
 # the others; `result.json` the answer, its tables and the source of your rule; `arrays.npz` each run's cost. The
 # pictures and `report.html` are made from them. Reading one executes nothing, so that you can send the
-# `mine_and_adam.zip` to somebody. `descent reproduce` draws theirs again and can train it again, and *leaderboard* makes
+# `mine_and_adam.zip` to somebody. *descent reproduce* draws theirs again and can train it again, and *leaderboard* makes
 # one page of theirs and yours.
 
 # %% [markdown]

@@ -82,10 +82,12 @@ class _Nudge:
         xi = self._drawn(int(np.prod(value.shape)), next(self.calls)).reshape(
             value.shape
         )
-        # Add the perturbation, because the factor 1 + 8 ε ξ itself would be rounded.
-        return value + value * (
-            self.size * float(jnp.finfo(value.dtype).eps) * xi
-        ).astype(value.dtype)
+        relative = (self.size * float(jnp.finfo(value.dtype).eps) * xi).astype(
+            value.dtype
+        )
+        # An infinity, such as that of a mask, has no rounding error. Add the
+        # perturbation, because the factor 1 + 8 ε ξ itself would be rounded.
+        return value + jnp.where(jnp.isinf(value), 0, value) * relative
 
     def _drawn(self, size: int, call: int) -> Any:
         """Draw ξ for an array of the given size."""

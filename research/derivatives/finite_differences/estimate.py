@@ -64,6 +64,8 @@ _ALL = 1 / 16  # Noise above this share of the changes of f is all of f.
 # A jump of the derivative above this share of its bound is probably not noise.
 _SHOWN = 0.25
 _HALF = 0.6  # Half a jump, and a little for the error of the jump.
+_MISSED = 1.5  # A line that misses f(x) by more than this many noises is noticed.
+_LEVEL = 1.4  # Largest factor between two distances that count as the same.
 _THREE = 3  # Windows in a row that contradict an estimate.
 _UNDERFLOW = 1e-290  # A smaller change of f may have lost digits.
 _KNOT = 3.0  # Largest difference of orders between a knot's jump and the one it shows.
@@ -254,6 +256,9 @@ def finite_difference(
       contribution to f is below the noise at the steps that are used. An example is the
       third derivative of a cubic spline with many nodes: the value is the third
       derivative of the function behind the spline.
+    - A bend beside x that the noise hides from a one-sided scheme. Functions such as
+      softplus are straight lines far from x. With noise of 1e-2 or 1e-3 of f, the
+      result may be the slope of this line. The scheme "auto" rarely makes this error.
     - An oscillation between the points.
     - Whether f interpolates a table with straight lines, if the slopes of neighbouring
       lines differ by less than the rounding error of a difference quotient within a
@@ -501,7 +506,13 @@ def judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDif
     if side:
         found = _one_sided(ladder, all_tables, sides[wanted[0]], side)
         known = _is_known_well(found, _flat(ladder, order))
-        known = known and not (order == 1 and _is_contradicted(ladder, found, noise))
+        known = known and not (
+            order == 1
+            and (
+                _is_contradicted(ladder, found, noise)
+                or _is_slope_beside_x(ladder, found, noise, side)
+            )
+        )
         return result("ok" if known else "unresolved", found)
     verdict, found = _two_sided(
         ladder, all_tables, min(column.end for column in columns)
@@ -562,6 +573,28 @@ def _is_contradicted(ladder: Ladder, found: Estimate, noise: np.ndarray) -> bool
         and not (unsure[:j] < away[j]).any()
         and (away[some][:-1] > 0.8 * away[some][1:]).all()
     )
+
+
+def _is_slope_beside_x(
+    ladder: Ladder, found: Estimate, noise: np.ndarray, side: int
+) -> bool:
+    """Return whether f follows a line with the estimated slope that misses f(x).
+
+    Far from its bend, a function such as softplus is a straight line. If noise hides
+    the bend in the quotients, quotients at large steps converge to the slope of this
+    line, which is not the derivative at x. The distance of f(x) from the line shows
+    this: it is the same at several steps, and larger than the noise. If the estimate is
+    the derivative, the distance shrinks at least in proportion to the step.
+    """
+    h = ladder.steps
+    rest = ladder.changes[(side + 1) // 2] - side * found.value * h
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shown = np.abs(rest) > _MISSED * noise + found.error * h
+        level = np.abs(rest[1:] / rest[:-1])
+        flat = shown[1:] & shown[:-1] & (level < _LEVEL) & (level > 1 / _LEVEL)
+    flat &= np.sign(rest[1:]) == np.sign(rest[:-1])
+    run = flat[: max(found.level, 0) + 1]
+    return bool((run[1:] & run[:-1]).any())
 
 
 def _differs_near_zero(
