@@ -98,8 +98,10 @@ def critical_points(
       Its attributes count the starts that converged, left the bounds, stalled, reached
       values that are not finite, or ended where f is constant. With `prove_seconds`,
       its attribute `missed` is the number of points that are proved to lie in the box
-      and were not found, and `unexplored` is the number of smaller boxes that may
-      contain more. Without `prove_seconds`, both are None.
+      and are not listed. Points that were dropped because of `separation` count, too.
+      `unexplored` is the number of smaller boxes that may contain more, and `around`
+      the number of such boxes around listed points. Without `prove_seconds`, all three
+      are None.
     Raises:
       ValueError: starts or bounds has a wrong shape, a lower bound is not below the
         upper bound, a number is not finite, separation is not positive, or
@@ -138,20 +140,40 @@ def critical_points(
     found = CriticalPoints(sorted(made, key=lambda point: point.value), **counts)
     if prove_seconds:
         proved = certified_critical_points(f, bounds, seconds=prove_seconds)
-        found.missed = _without(proved.points, found, separation)
-        found.unexplored = _without(proved.undecided, found, separation)
+        away = _distances(proved.points, found, separation)
+        found.missed = len(away) - _pairs(away)
+        inside = (_distances(proved.undecided, found, separation) <= 1).any(axis=1)
+        found.unexplored, found.around = int(np.sum(~inside)), int(np.sum(inside))
     return found
 
 
-def _without(boxes: Sequence[Any], found: CriticalPoints, margin: np.ndarray) -> int:
-    """Count the boxes that contain none of the points, up to a margin."""
-    shape = (len(boxes), len(margin))
-    low = np.array([box.low for box in boxes]).reshape(shape) - margin
-    high = np.array([box.high for box in boxes]).reshape(shape) + margin
-    empty = np.ones(len(boxes), bool)
-    for point in found:
-        empty &= ~np.all((point.x >= low) & (point.x <= high), axis=-1)
-    return int(np.sum(empty))
+def _distances(
+    boxes: Sequence[Any], found: CriticalPoints, unit: np.ndarray
+) -> Float[np.ndarray, "boxes points"]:
+    """Return the distance of each box from each point, 0 for a point in the box.
+
+    The distance is the largest one over the coordinates, each in its own unit.
+    """
+    shape = (len(boxes), 1, len(unit))
+    low, high = (
+        np.array([end(box) for box in boxes]).reshape(shape)
+        for end in (lambda box: box.low, lambda box: box.high)
+    )
+    x = np.array([point.x for point in found]).reshape(1, len(found), len(unit))
+    return (np.maximum(0.0, np.maximum(low - x, x - high)) / unit).max(axis=2)
+
+
+def _pairs(away: Float[np.ndarray, "boxes points"]) -> int:
+    """Return how many boxes belong to a point at a distance of at most 1.
+
+    Each box contains one critical point, so each point belongs to one box at most. The
+    closest pairs come first.
+    """
+    left, count = np.where(away <= 1, away, np.inf), 0
+    while left.size and np.isfinite(left).any():
+        box, point = np.unravel_index(np.argmin(left), left.shape)
+        left[box], left[:, point], count = np.inf, np.inf, count + 1
+    return count
 
 
 def classify_critical_point(

@@ -33,6 +33,9 @@ OCTAVES, SAME = 12, 0.02
 # Where the gradient is not differentiable, its change from one side of the point to the
 # other is a power of the distance from 0 to 1: the exponent varies by less than this.
 STEADY = 0.15
+# An error of the slope with this power of the distance or more belongs to a gradient
+# that is Lipschitz continuous. Rounding may change a power of 1 a little.
+LEAST_SMOOTH = 0.98
 
 
 class Curvature(NamedTuple):
@@ -123,7 +126,7 @@ def _split(
     firm = vectors[:, sure] / np.sqrt(size[sure])
     if sure.sum() > 1:
         holds, breaks_between = _between(
-            around, firm, np.sign(spectrum[sure]), radius[sure] * np.sqrt(size[sure])
+            around, firm, radius[sure] * np.sqrt(size[sure])
         )
         is_rough |= breaks_between
         if not holds or breaks_between:
@@ -174,41 +177,38 @@ def _mismatch(
     gradient: np.ndarray,
     hessian: np.ndarray,
     steps: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return the errors of the predictions that the Hessian makes for each step d.
 
     Returns:
-      (gradient error, value error, slope), with one entry of each for every step. The
-      gradient error is |dᵀ(∇f(y+d) - ∇f(y)) - dᵀHd| for the Hessian H. The value error
-      is the distance of f(y+d) from the value that the gradient and H predict, or 0 if
-      rounding hides this distance. The slope is dᵀ(∇f(y+d) - ∇f(y)). All three are NaN
-      if rounding changes d.
+      (gradient error, value error, slope, predicted slope), with one entry of each for
+      every step. The gradient error is |dᵀ(∇f(y+d) - ∇f(y)) - dᵀHd| for the Hessian H.
+      The value error is the distance of f(y+d) from the value that the gradient and H
+      predict, or 0 if rounding hides this distance. The slope is dᵀ(∇f(y+d) - ∇f(y)),
+      and its prediction is dᵀHd. Here d is the step that floats represent. All four are
+      NaN if it differs much from the given step.
     """
     there, d = land.moved(y, steps)
     size = np.linalg.norm(steps, axis=1)
     ok = (
         np.abs(d - steps) <= REPRESENTED * np.abs(steps).max(axis=1, keepdims=True)
     ).all(axis=1) & (size > 0)
-    slope, off, values = (
-        np.full(len(d), np.nan),
-        np.full(len(d), np.nan),
-        np.full(len(d), np.nan),
-    )
+    off, values, slope, predicted = np.full((4, len(d)), np.nan)
     if not ok.any():
-        return slope, off, values
+        return off, values, slope, predicted
     f, g, _ = land.at(there[ok])
     d = d[ok]
     with np.errstate(invalid="ignore", over="ignore"):
         slope[ok] = ((g - gradient) * d).sum(axis=1)
-        curved = np.einsum("mi,ij,mj->m", d, hessian, d)
-        off[ok] = np.abs(slope[ok] - curved)
-        wrong = np.abs(f - value - d @ gradient - curved / 2)
+        predicted[ok] = np.einsum("mi,ij,mj->m", d, hessian, d)
+        off[ok] = np.abs(slope[ok] - predicted[ok])
+        wrong = np.abs(f - value - d @ gradient - predicted[ok] / 2)
         values[ok] = np.maximum(0.0, wrong - 32 * land.eps * (np.abs(f) + abs(value)))
-    return off, values, slope
+    return off, values, slope, predicted
 
 
 def _by_direction(
-    around: Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]],
+    around: Callable[..., tuple[np.ndarray, ...]],
     vectors: np.ndarray,
     eigenvalues: np.ndarray,
     eps: float,
@@ -229,7 +229,7 @@ def _by_direction(
     steps = np.concatenate(
         [sign * vectors.T[:, None, :] * RADII[None, :, None] for sign in (1.0, -1.0)]
     )
-    off, values, slope = (
+    off, values, slope, predicted = (
         part.reshape(2, count, len(RADII)) for part in around(steps.reshape(-1, n))
     )
     unit = np.abs(eigenvalues)[:, None] * RADII**2
@@ -252,8 +252,8 @@ def _by_direction(
         opposed |= bool(turned.size) and not (
             confirmed.size and confirmed[-1] > turned[-1]
         )
-        change = slope[:, k].sum(axis=0) / RADII
-        rough = _is_rough(change, 2 * eigenvalues[k] * RADII, values[:, k])
+        change, wanted = (part[:, k].sum(axis=0) / RADII for part in (slope, predicted))
+        rough = _is_rough(change, wanted, values[:, k])
         opposed |= rough
         suspect = bool(
             (np.abs(slope[:, k]).min(axis=0) > LARGER / np.sqrt(eps) * unit[k]).any()
@@ -279,7 +279,7 @@ def _is_rough(change: np.ndarray, wanted: np.ndarray, values: np.ndarray) -> boo
         powers = -np.diff(np.log2(np.abs(off)))
         # Rounding errors vary from one distance to the next, and have both signs.
         if abs(np.sign(off).sum()) == OCTAVES and np.ptp(powers) < STEADY:
-            return bool(-STEADY < np.mean(powers) < 1)
+            return bool(-STEADY < np.mean(powers) < LEAST_SMOOTH)
     return any(breaks(height, OCTAVES) for height in values)
 
 
@@ -315,9 +315,8 @@ def _confirmed(ratio: np.ndarray, newton: float) -> float:
 
 
 def _between(
-    around: Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]],
+    around: Callable[..., tuple[np.ndarray, ...]],
     firm: np.ndarray,
-    signs: np.ndarray,
     reach: np.ndarray,
 ) -> tuple[bool, bool]:
     """Return how the Hessian predicts the gradient along sums of firm directions.
@@ -332,7 +331,9 @@ def _between(
     ways = directions(firm.shape[1])
     radii = reach.min() * RADII[1:41]
     steps = (radii[:, None, None] * (ways @ firm.T)[None]).reshape(-1, len(firm))
-    off, values, slope = (part.reshape(len(radii), len(ways)) for part in around(steps))
+    off, values, slope, predicted = (
+        part.reshape(len(radii), len(ways)) for part in around(steps)
+    )
     with np.errstate(invalid="ignore"):
         good = (off <= CHANGE * radii[:, None] ** 2).all(axis=1)
     runs = np.flatnonzero(np.convolve(good, np.ones(RUN), "valid") == RUN)
@@ -340,8 +341,10 @@ def _between(
         (values[runs[0]] <= 2 * CHANGE * radii[runs[0]] ** 2).all()
     )
     half = len(ways) // 2  # The second half has the opposite directions.
-    change = (slope[:, :half] + slope[:, half:]) / radii[:, None]
-    wanted = 2 * radii[:, None] * (ways[:half] ** 2 @ signs)[None]
+    change, wanted = (
+        (part[:, :half] + part[:, half:]) / radii[:, None]
+        for part in (slope, predicted)
+    )
     return holds, any(
         _is_rough(change[:, k], wanted[:, k], values[:, [k, k + half]].T)
         for k in range(half)

@@ -22,11 +22,14 @@ class CriticalPoints(tuple):
       flat: Number of starts whose search ended where f is constant. There every point
         is critical, so no such point is listed.
       missed: Number of critical points that are proved to lie inside the bounds and
-        were not found. None if no proof was asked for (`prove_seconds` of
+        are not in this tuple. None if no proof was asked for (`prove_seconds` of
         `critical_points`).
-      unexplored: Number of boxes inside the bounds in which no point was found, but in
+      unexplored: Number of boxes inside the bounds without a point of this tuple, in
         which the proof does not exclude critical points. None if no proof was asked
         for.
+      around: Number of boxes around points of this tuple in which the proof does not
+        exclude further critical points, such as around a degenerate point. None if no
+        proof was asked for.
 
     A start with several outcomes is counted once. The first outcome that applies is
     used, in the order converged, flat, not_finite, outside, stalled.
@@ -40,6 +43,7 @@ class CriticalPoints(tuple):
     flat: int
     missed: int | None
     unexplored: int | None
+    around: int | None
 
     def __new__(
         cls, points: Iterable[CriticalPoint], **counts: int | None
@@ -48,7 +52,8 @@ class CriticalPoints(tuple):
         made = super().__new__(cls, points)
         for name in ("converged", "outside", "stalled", "not_finite", "flat"):
             setattr(made, name, int(counts.get(name) or 0))
-        made.missed, made.unexplored = counts.get("missed"), counts.get("unexplored")
+        for name in ("missed", "unexplored", "around"):
+            setattr(made, name, counts.get(name))
         made.starts = (
             made.converged + made.outside + made.stalled + made.not_finite + made.flat
         )
@@ -57,7 +62,7 @@ class CriticalPoints(tuple):
     def text(self) -> str:
         """Return the points, one on each line, and the outcome of the starts as text.
 
-        If a proof was asked for, the last line has `missed` and `unexplored`.
+        If a proof was asked for, the last line has `missed`, `unexplored` and `around`.
         """
         lines = [
             f"{len(self)} critical point{'' if len(self) == 1 else 's'} found from "
@@ -70,13 +75,15 @@ class CriticalPoints(tuple):
         lines += [f"  {number} {words}" for number, words in self._fates() if number]
         if self.missed is not None:
             more = f"  {self.missed} more are proved to lie inside the bounds"
-            rest = (
-                f"{self.unexplored} boxes may contain others"
-                if self.unexplored
-                else "there are no others"
-            )
-            lines.append(f"{more}, and {rest}.")
+            lines.append(f"{more}, and {self._others()}.")
         return "\n".join(lines)
+
+    def _others(self) -> str:
+        boxes = (self.unexplored or 0) + (self.around or 0)
+        if not boxes:
+            return "there are no others"
+        where = "" if self.unexplored else " around listed points"
+        return f"{boxes} box{'' if boxes == 1 else 'es'}{where} may contain others"
 
     def _fates(self) -> list[tuple[int, str]]:
         return [
