@@ -36,12 +36,29 @@ NOTES = {
         "says otherwise."
     ),
     "which_rule": (
-        "The report of the run says what each column is, and has the tables of every "
-        "workload."
+        "A workload is a problem with its data. The ratio is that of the example "
+        "gradients to the target, the geometric mean over workloads, searches and "
+        "seeds; low and high are its interval. Times the best: the cost divided by "
+        "that of the best rule on each workload, over the workloads where the rule "
+        "reaches the target. Defaults: the same for the rule's default "
+        "hyper-parameters, over the workloads where they reach the target, so compare "
+        "these numbers only between rules that reach it on equally many. Decades of "
+        "rate within 10 %: the range of learning rates (of the factor that is "
+        "searched, for DoG and Prodigy) whose cost is within 10 % of the lowest. "
+        "Searches disagree on: workloads where the costs of a rule's searches differ "
+        "by 1.25 times or more. Diverged: share of the trainings with the first points "
+        "of the searches. The report of the run has the tables of every workload."
     ),
     "which_rule_networks": (
-        "The report of the run says what each column is, and has the tables of every "
-        "network."
+        "Loss: the validation loss at the end, the geometric mean over networks, "
+        "searches and seeds. Steps for equal loss: the steps of the rule, divided by "
+        "the steps that adamw needs for the loss with which the rule ends. For this, "
+        "adamw is trained with 0.5 to 2 times the steps. Best rates: the lowest and "
+        "the highest best rate of a network. (distance_factor multiplies the estimate "
+        "that Prodigy uses as its rate.) Decades of rate within 10 %: the median over "
+        "networks of the range of rates whose loss is within 10 % of the lowest. "
+        "Diverged: share of the trainings with the first points of the searches. The "
+        "report of the run has the tables of every network."
     ),
 }
 

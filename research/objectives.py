@@ -305,10 +305,11 @@ def accuracy(model: Model) -> Objective:
         label, the logits have an additional last axis of length K.
     Returns:
       The metric, (params, batch) -> number, in the dtype of the logits. Its value is
-      NaN if any logit is NaN. Otherwise, a diverged run would have an accuracy: the
-      share of the examples in one class. The value is also NaN if a traced label is not
-      a class. The metric raises ValueError if the shapes do not match (as with one-hot
-      labels), or if a concrete label is not a class.
+      NaN if any logit is NaN. (If NaN logits counted as a class, a diverged run would
+      seem to have an accuracy, the share of the examples in this class.) The value is
+      also NaN if a traced label is not a class. The metric raises ValueError if the
+      shapes do not match (as with one-hot labels), or if a concrete label is not a
+      class.
     Example:
       >>> from research import models
       >>> params = {"weights": jnp.array([1.0]), "intercept": jnp.array(0.0)}

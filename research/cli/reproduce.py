@@ -257,10 +257,12 @@ def reproduce_reference(
       load: Function (name of an experiment) -> module of the experiment.
       options: Options. The field `results` is the folder for the new run.
     Returns:
-      0 if the table and the numbers agree to the printed digits or within their
-      intervals, and 1 otherwise. Two things do not affect this result: the hashes of
-      the arrays, and values that are not reproducible (the dict VARIES of the
-      experiment has None for them). The verdict is printed.
+      0 if the results agree, and 1 otherwise. An entry of the table or a number agrees
+      if its printed digits are the same, or, for an estimate with a confidence
+      interval, if the new and the old interval overlap (`research.runs.hold_against`).
+      Two things do not affect this result: the hashes of the arrays, and values that
+      are not reproducible (the dict VARIES of the experiment has None for them). The
+      verdict is printed.
     Raises:
       ValueError: The reference cannot be read, the experiment does not accept the
         config any more, or the data are missing here and would have to be replaced by

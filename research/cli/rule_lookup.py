@@ -272,10 +272,10 @@ def constructor(named: Named, given: dict[str, Any]) -> Callable[..., Any] | Any
 
     `named` is a rule or a constructor of rules, with its name. A class of PyTorch is
     returned unchanged. For a rule, the result is this rule. For a constructor, the
-    result is a function learning_rate -> rule. This function passes the arguments
-    `given` to the constructor, and ignores other keyword arguments. Each call of the
-    rule checks the updates and the state (see `made`), and error messages contain the
-    name of the rule.
+    result is a function learning_rate -> rule, which passes the learning rate and the
+    arguments `given` to the constructor. The function accepts further keyword arguments
+    and ignores them. The rule is wrapped: each of its calls checks the updates and the
+    state (see `made`), and error messages contain the name of the rule.
     """
     from research.verification.rule_under_test import is_made, made
     from research.verification.torch_rules import is_torch_class

@@ -91,12 +91,12 @@ def minimise(
     which also returns the Hessian's extreme eigenvalues.
 
     The loop stops before max_steps in these cases too:
-    - The rule's state has a field `outcome`, and this `Outcome` is a failure. If only
-      inner rules have this field, as in `by_group`, the loop stops when all of these
-      inner rules failed in a step that changed no parameter.
-    - The rule's state has no field `outcome`, and one of two things happens: a step
-      leaves all parameters and the rule's state unchanged, or ten successive steps
-      leave all parameters unchanged.
+    - The rule's state has a field `outcome`, and this `Outcome` is a failure.
+    - Only inner rules have this field, as in `by_group`, and in one step all of them
+      fail and no parameter changes.
+    - Neither the rule nor an inner rule has this field, and one of two things happens:
+      a step leaves all parameters and the rule's state unchanged, or ten successive
+      steps leave all parameters unchanged.
     - The value or the gradient is not finite.
 
     Some rules store the objective's value and gradient at the new params, in the fields

@@ -247,7 +247,8 @@ def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, row: int) -> Non
     A trial is a choice of hyper-parameters. The score of a trial is the geometric mean
     of its costs over the seeds. Each trial is a dot at its score, with a stroke from
     its smallest to its largest cost. The curve shows the score if only the learning
-    rate varies, and the other hyper-parameters are those that the best search chose.
+    rate varies. The other hyper-parameters are those that the search with the lowest
+    cost chose.
     The band around the curve goes from the smallest to the largest cost over the seeds.
     A ring marks the trial with the lowest score. Crosses at the top mark the trials of
     `Valley.diverged`, which have no dot. A bar at the bottom marks the range of good

@@ -224,8 +224,8 @@ def mlp_rounding_bound(
 ) -> Params:
     """Bound the change of the gradient if sums are computed in another order.
 
-    Each entry of the gradient is computed by a chain of sums. The last sum runs over
-    the n examples. Each earlier sum runs over the inputs or the outputs of a layer.
+    The backward pass computes each entry of the gradient by a chain of sums. The last
+    sum runs over the n examples. Each earlier sum runs over the outputs of a layer.
     Let m be n plus the widths of the inputs, of all hidden layers and of the outputs,
     and let ε be the machine epsilon. Rounding errors change the entry by at most about
     m ε times the same chain of sums with all numbers replaced by their absolute values.

@@ -159,9 +159,9 @@ def result_bytes(result: Result) -> tuple[bytes, bytes]:
     """Return the contents of result.json and arrays.npz.
 
     The models are not included. `read_result` restores the rest of the result to the
-    last bit, with two exceptions: NumPy scalars in tables and numbers become Python
-    scalars, and tuples in numbers become lists. The same result always gives the same
-    bytes.
+    last bit, with two exceptions. NumPy scalars in the fields `tables` and `numbers`
+    become Python scalars, and tuples in the field `numbers` become lists. The same
+    result always gives the same bytes.
 
     Raises:
       ValueError: A row does not have one entry for each column of its table, or two

@@ -67,7 +67,7 @@ def mistaken(formula: Formula, mistake: Mistake) -> Callable[..., Iterator[Leave
       formula: The correct formula.
       mistake: A mistake that can be made in this formula.
     Returns:
-      The generator function of the wrong rule.
+      The generator function of the wrong version.
     Raises:
       ValueError: The correct text, mistake.right, does not occur exactly once in the
         source.

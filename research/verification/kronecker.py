@@ -135,10 +135,11 @@ def kl_soap(
     """Yield the iterates of KL-SOAP, as the code of Lin et al. (2026) computes them.
 
     The code is optim/kl_opt.py of KL-Methods at commit 4cb97e0 with using_klsoap=True.
-    For each axis, KL-SOAP averages products W Wᵀ, where W is the gradient after the
-    other axes were divided by the roots of their preconditioners (`whitened`). KL-SOAP
-    works in a basis of approximate eigenvectors of this average. The first gradient is
-    not divided. It sets the basis of each axis, and makes no step. `shampoo_beta` is
+    For each axis, KL-SOAP averages products W Wᵀ. To compute W, the gradient is
+    multiplied along every other axis by the inverse root of the preconditioner of that
+    axis (see `whitened`). KL-SOAP works in a basis of approximate eigenvectors of this
+    average. For the first gradient, W is the gradient itself. The first gradient sets
+    the basis of each axis, and makes no step. `shampoo_beta` is
     the decay of the averages of products and of the averages that estimate the
     eigenvalues. None means `b2`. `first_eigenvalue` is the initial value of all
     estimated eigenvalues.

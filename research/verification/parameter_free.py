@@ -364,9 +364,10 @@ def optax_dog(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.dog, called with x_t - x_0 in place of the params x_t.
 
-    x_0 are the initial params. optax subtracts its first params from its later params.
-    Here the first params of optax are x_0 - x_0 = 0, so this subtraction is exact. With
-    the params x_t themselves, the first distances would have a relative error of 1e-10.
+    x_0 are the initial params. x_t - x_0 is summed from the updates, so it is accurate
+    also while it is small. optax subtracts its first params from its later params. Here
+    its first params are 0, so this subtraction is exact. With the params x_t
+    themselves, the first distances would have a relative error of 1e-10.
     """
     first = (
         ("heuristic", 1e-6)

@@ -418,8 +418,8 @@ def distance(
 
     If a gradient of the sequence is NaN, the iterates are compared instead of the
     updates, by the formula for a function. The reason is that some updates are computed
-    as differences of iterates. Once the params are NaN, such an update is NaN for any
-    rule.
+    as differences of iterates. Once an iterate is NaN, all later differences are NaN,
+    even if the rule itself returns finite updates.
 
     If only one of two compared values is finite, the difference is inf. If both values
     are NaN, the difference is 0 if a gradient of the problem is NaN (`Problem.nan`),

@@ -1086,3 +1086,34 @@ def test_slopes_beyond_the_range_are_found_with_float64_off(float64_off):
 def test_what_cannot_be_checked_is_named(f, x, derivative, words):
     with pytest.raises((ValueError, NotInexactError), match=re.escape(words)):
         check_derivative(f, x, jax.random.key(0), derivative)
+
+
+EVERY_OTHER = jnp.arange(12) % 2 == 0
+MASKED = {
+    "logsumexp": lambda x: jax.nn.logsumexp(jnp.where(EVERY_OTHER, x, -jnp.inf)),
+    "log_softmax": lambda x: (
+        -jax.nn.log_softmax(jnp.where(EVERY_OTHER, x, -jnp.inf))[2]
+    ),
+    "largest": lambda x: jnp.sum(jnp.exp(jnp.minimum(x, jnp.inf))),
+}
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_an_infinity_of_a_mask_has_no_rounding_error(name):
+    f, x = MASKED[name], jnp.linspace(-1.0, 1.0, 12)
+    gradient = jax.grad(f)
+    for key in jax.random.split(jax.random.key(0), 2):
+        assert check_derivative(f, x, key, gradient).verdict == "right"
+        wrong = check_derivative(f, x, key, lambda x: -gradient(x))
+        assert wrong.verdict == "wrong"
+
+
+@pytest.mark.parametrize("size", [20.0, 30.0])
+def test_a_confident_masked_prediction_is_no_bug(size):
+    x = jax.random.normal(jax.random.key(5), (12,)).at[2].add(size)
+    for f in (
+        MASKED["log_softmax"],
+        lambda x: 1 - jax.nn.softmax(jnp.where(EVERY_OTHER, x, -jnp.inf))[2],
+    ):
+        report = check_derivative(f, x, jax.random.key(0))
+        assert report.verdict in ("right", "unresolved"), report.text()

@@ -664,3 +664,40 @@ def test_large_distances_do_not_decide_where_f_is_rough(name):
     point = classify_critical_point(f, x)
     assert point.kind == "degenerate"
     assert point.note.startswith(("undecided", "no extremum"))
+
+
+@pytest.mark.parametrize("apart", [1e-6, 3e-6, 1e-5])
+def test_a_listed_point_accounts_for_one_proved_point(apart):
+    # A maximum between two minima, closer together than `separation` lists them.
+    f = lambda x: ((x[0] - 0.3) ** 2 / apart**2 - 1) ** 2
+    bounds = [(-1.0, 1.0)]
+    starts = grid_of_starts(bounds, 9)
+    found = critical_points(f, starts, bounds, prove_seconds=60.0)
+    assert len(found) + found.missed == 3
+    assert (found.unexplored, found.around) == (0, 0)
+
+
+def test_others_may_lie_around_a_degenerate_point():
+    bounds = [(-1.0, 1.0)]
+    starts = grid_of_starts(bounds, 9)
+    found = critical_points(lambda x: x[0] ** 4, starts, bounds, prove_seconds=60.0)
+    assert (len(found), found.missed, found.unexplored, found.around) == (1, 0, 0, 1)
+    assert str(found).endswith("and 1 box around listed points may contain others.")
+    assert pickle.loads(pickle.dumps(found)).around == 1
+
+
+@pytest.mark.parametrize("exponent", [-60, 0, 40])
+@pytest.mark.parametrize("tilt", [1e-6, 1e-8, 1e-10])
+def test_a_stiff_curved_valley_has_a_minimum(tilt, exponent):
+    generator = np.random.default_rng(0)
+    for angle in generator.uniform(0, 2 * np.pi, 3):
+        way = jnp.array([np.cos(angle), np.sin(angle)])
+        f = lambda x, way=way: 2.0**exponent * ((x @ x - 1) ** 2 + tilt * (x @ way))
+        radius = 1.0 + tilt / 8  # Where 4 s (s² - 1) = tilt, up to the order tilt².
+        point = classify_critical_point(f, -radius * way)
+        assert point.kind == "minimum", point
+
+
+def test_the_rounding_of_steps_does_not_look_like_a_kink():
+    f = lambda x: 1e-8 * x[0] ** 2 + (x[1] - 1.3 - x[0] ** 2) ** 2
+    assert classify_critical_point(f, jnp.array([0.0, 1.3])).kind == "minimum"

@@ -1039,3 +1039,55 @@ def test_equal_values_around_a_tiny_x_show_nothing(f, slope, x):
     found = finite_difference(f, x)
     assert found.verdict == "ok"
     assert abs(found.value - slope) <= found.error
+
+
+BESIDE_EXTREMUM = {
+    "cosh": (lambda x: float(np.float32(math.cosh(x))), 4e-5, 2, 1.0),
+    "gauss": (lambda x: float(np.float32(math.exp(-x * x))), 2e-5, 1, -4e-5),
+    "parabola": (
+        lambda x: float(np.float32(3.3363524659311583 + 2.1597181262544005 * x * x)),
+        0.0004776213474321529,
+        2,
+        4.319436252508801,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE_EXTREMUM)
+def test_equal_values_beside_an_extremum_do_not_hide_the_curvature(name):
+    f, x, order, truth = BESIDE_EXTREMUM[name]
+    found = finite_difference(f, x, order=order)
+    assert found.verdict != "ok" or abs(found.value - truth) <= found.error, found
+
+
+def test_a_loss_rounded_to_float32_near_its_minimum_has_its_derivatives():
+    random, wrong = np.random.default_rng(3), 0
+    for _ in range(60):
+        size, height = 10 ** random.uniform(-1, 1), random.uniform(1, 8)
+        x = 10 ** random.uniform(-4.5, -1)
+        f = lambda x, a=size, b=height: float(np.float32(b + a * x * x))
+        for order, truth in ((1, 2 * size * x), (2, 2 * size)):
+            found = finite_difference(f, x, order=order)
+            wrong += found.verdict == "ok" and abs(found.value - truth) > found.error
+    assert wrong <= 1
+
+
+@pytest.mark.parametrize("name", ["gelu", "softplus"])
+def test_a_one_sided_slope_is_not_that_of_the_line_far_away(name):
+    f = {
+        "gelu": lambda z: z * (1 + special.erf(z / math.sqrt(2))) / 2,
+        "softplus": lambda z: np.logaddexp(0, z),
+    }[name]
+    slope = {
+        "gelu": lambda z: stats.norm.cdf(z) + z * stats.norm.pdf(z),
+        "softplus": special.expit,
+    }[name]
+    wrong = 0
+    for z in np.linspace(0.2, 2.0, 10):
+        found = finite_difference(
+            lambda x: np.round(f(40 * x), 3), z / 40, scheme="forward"
+        )
+        wrong += found.verdict == "ok" and abs(found.value - 40 * slope(z)) > (
+            found.error
+        )
+    assert wrong <= 2

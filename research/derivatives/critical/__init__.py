@@ -189,9 +189,10 @@ def classify_critical_point(
     larger than its rounding error. To measure the rounding error, f is also evaluated
     with an artificial, larger rounding error in each operation.
 
-    If an eigenvalue does not decide, the kind is "degenerate", and the note of the
-    result says what the point is. If the deciding eigenvalues have both signs, the
-    point is a saddle. Otherwise samples of f decide. The samples lie on both sides of x
+    If all eigenvalues decide, their signs give the kind. If an eigenvalue does not
+    decide, the kind is "degenerate", and the note of the result says what the point is:
+    a saddle, if the deciding eigenvalues have both signs. If they do not, samples of f
+    decide what the note says. The samples lie on both sides of x
     at many distances. Each change of f is computed twice: as the integral of the
     gradient, and as a difference of values. The decision uses the smallest distances at
     which the change of f exceeds its rounding error. If f has a curved valley or ridge,

@@ -79,8 +79,8 @@ def curvatures(
       land: The function f in scaled coordinates.
       points: Points, shape (m, n).
       wary: Whether to measure the rounding errors of the Hessian at every point. If
-        False, they are measured only where they may decide the sign of an eigenvalue,
-        because the Hessian at points nearby is much larger than this eigenvalue.
+        False, they are measured only where an eigenvalue is much smaller than the
+        Hessian at points nearby. There, rounding errors may decide its sign.
     """
     values, gradients, hessians = land.hessians(points)
     return [

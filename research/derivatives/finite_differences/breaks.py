@@ -17,9 +17,12 @@ _SUDDEN = 30.0
 _POINTS = 33  # Number of points of one look at a break.
 _LOOKS = 3  # Number of looks; each is sixteen times as close as the one before.
 _SHRINKS = 8.0  # At a kink, the looks shrink the break by more than this factor.
+_APART = 4.0  # Distance of the points of a look, in spacings of the floats at x.
+_STAYS = 2.5  # At a jump, the last look shrinks the break by less than this factor.
 _NODES = 4  # Number of larger steps whose values predict a value.
 _SURPRISE = 30.0  # A value this many noises from its prediction is a surprise.
 _WITHIN = 4.0  # A value within this many rounding errors is as predicted.
+_LAST_DIGITS = 16.0  # A bend below this many rounding errors of f shows no jump.
 
 
 def quiet_part(ladder: Ladder) -> tuple[Ladder, np.ndarray, int] | None:
@@ -182,4 +185,9 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
         low, high = points[at - 1], points[at + 1]
     # The first look may miss a peak. Beside a jump, f is not larger than around it.
     has_pole = heights[-1] > 2 * heights[0]
-    return sizes[-1] * _SHRINKS < max(sizes) or has_pole
+    # The first look may see several small jumps as one bend, and the last look one.
+    # Points closer than the floats at x would show the same bend twice.
+    are_apart = points[1] - points[0] > _APART * np.spacing(abs(ladder.x))
+    least = _LAST_DIGITS * ladder.epsilon * max(heights)
+    is_jump = are_apart and _STAYS * sizes[-1] > sizes[-2] > least
+    return (sizes[-1] * _SHRINKS < max(sizes) and not is_jump) or has_pole

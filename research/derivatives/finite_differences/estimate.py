@@ -112,8 +112,9 @@ class FiniteDifference(NamedTuple):
         - "nan": f(x) is not finite, or f is defined on neither side of x. For the
           scheme "forward" or "backward": f is not defined on the side of the scheme.
       left, right: One-sided derivatives of the requested order. With the verdict "ok"
-        of a two-sided scheme, both equal `value`. Otherwise each of them is nan if its
-        error bound is larger than ten per cent of the larger of |left| and |right|.
+        of a two-sided scheme, both equal `value`. In all other cases, both are
+        estimated. An estimate whose error bound is larger than ten per cent of the
+        larger absolute value of the two estimates is replaced by nan.
     """
 
     value: float

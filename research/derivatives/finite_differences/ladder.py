@@ -62,13 +62,16 @@ class Ladder(NamedTuple):
 def exponents(x: float) -> np.ndarray:
     """Return log2 of the distances from x at which the function f is evaluated.
 
-    The smallest distance is about four spacings of the floats at x, and the largest is
-    about eight times the larger of |x| and 1. Each distance is twice the previous one,
-    with two exceptions. If |x| is below 2^-60, there are two ranges of distances with a
-    gap between them: one ends at about 8 |x|, and the other goes from 2^-56 to 8. The
-    reason is that f may vary over distances of about |x| or of about 1. If |x| is below
-    2^-1015, the first range has thirty distances that begin at 2^-1020, and each of
-    them is 2^32 times the previous one.
+    Usually the smallest distance is about four spacings of the floats at x, the largest
+    is about eight times the larger of |x| and 1, and each distance is twice the
+    previous one. There are two exceptions, because f may vary over distances of about
+    |x| or of about 1:
+
+    - If |x| is at least 2^-1015 and below 2^-60, there are two ranges with a gap
+      between them. The first begins as usual and ends at about 8 |x|. The second goes
+      from 2^-56 to 8.
+    - If |x| is below 2^-1015, the first range has thirty distances from 2^-1020, each
+      of them 2^32 times the previous one. The second goes from 2^-56 to 8.
     """
     small, large = -56, 3
     if abs(x) < 2.0**-1015:  # There are no floats for steps smaller than x.

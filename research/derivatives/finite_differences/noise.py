@@ -17,6 +17,7 @@ _HOMOGENEOUS = 1 / 16  # Below this fraction of |x|, noise is the same at all di
 _WIDE = 0.2  # f that is constant up to this fraction of max(|x|, 1) counts as constant.
 _FLAT = 1e-6  # A staircase with a smaller mean slope is a rounded function.
 _TELLING = 3  # If this many windows show noise, they are assumed to show all of it.
+_JUMPS = 0.25  # A jump keeps more than this share of its height from look to look.
 _NONE = 5e-324  # Smallest positive number, for noise that is 0.
 
 
@@ -254,11 +255,19 @@ def _quantum(ladder: Ladder, sampler: Sampler) -> float:
         quantum = abs(changes[side, first])
         if quantum <= 8 * ladder.epsilon * abs(ladder.centre):
             continue
-        ends = steps[first - 1], steps[min(first + 2, len(steps) - 1)]
-        values = sampler(ladder.x + (1 if side else -1) * np.linspace(*ends, 33))
-        jumps = np.abs(np.diff(values))
-        jumps = jumps[np.isfinite(jumps)]
-        if len(jumps) and np.max(jumps) > 20 * np.median(jumps):
+        ends, largest = (steps[first - 1], steps[first]), []
+        for _ in range(
+            2
+        ):  # The second look is at the first change that the first sees.
+            points = np.linspace(*ends, 33)
+            values = sampler(ladder.x + (1 if side else -1) * points)
+            moves = np.nan_to_num(np.abs(np.diff(values)))
+            largest.append(float(np.max(moves)))
+            at = int(np.argmax(moves > 0))
+            ends = points[at], points[at + 1]
+            if len(largest) == 1:
+                largest[0] = float(moves[at])
+        if largest[1] > _JUMPS * largest[0]:
             return float(quantum)
     return 0.0
 
