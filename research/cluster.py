@@ -90,7 +90,8 @@ def join(
       ValueError: Only one or two of coordinator, num_processes and process_id are given
         (except `coordinator` under MPI), process_id is not below num_processes, an
         argument is malformed, or MPI's processes run on several hosts and `coordinator`
-        is not given.
+        is not given. Or `coordinator` differs from that of the environment of `descent
+        launch`.
       RuntimeError: There are other processes, and JAX has already started.
     Example:
       >>> join()
@@ -129,6 +130,11 @@ def _place(
     if any(value is not None for value in given[1:]):
         return _given_place(coordinator, num_processes, process_id)
     if COORDINATOR in os.environ:
+        if coordinator not in (None, os.environ[COORDINATOR]):
+            raise ValueError(
+                f"coordinator={coordinator!r} contradicts the environment, which has "
+                f"{COORDINATOR}={os.environ[COORDINATOR]!r}. Leave coordinator out."
+            )
         numbers = [int(os.environ[name]) for name in (NUM_PROCESSES, PROCESS_ID)]
         return _given_place(os.environ[COORDINATOR], *numbers)
     if all(name in os.environ for name in SLURM) and coordinator is None:

@@ -16,6 +16,7 @@ import pytest
 
 from research import comparison, leaderboard, report, runs, update_rules
 from research.cli import commands, received
+from research.comparison import network_tables
 from research.comparison.archive import read_study
 from research.comparison.configs import compare_config, networks_config
 from research.comparison.networks import FACTORS, conclude_networks
@@ -375,6 +376,24 @@ def test_entries_of_the_other_kind_do_no_harm(tmp_path):
     both = saved(tmp_path / "b", numbers | {"study": 2}, experiment="compare_networks")
     with pytest.raises(ValueError, match="which is not a study"):
         read_study(both)
+
+
+def test_a_run_folder_is_not_redrawn_and_says_so(tmp_path, capsys):
+    path = saved(tmp_path, network_study().numbers, experiment="compare_networks")
+    status, out, _ = command(capsys, "reproduce", path, "--redraw")
+    assert (status, out) == (
+        0,
+        f"{path} is a finished study. Only a .zip file is redrawn.\n",
+    )
+
+
+def test_an_answer_names_three_pairs_and_counts_the_others():
+    numbers = network_study().numbers
+    cell = numbers["cells"][0] | {"searches_disagree": True, "reported_diverged": 0}
+    for count, end in ((3, ""), (5, " and 2 more")):
+        cells = [cell | {"rule": f"r{k}", "network": "gpt"} for k in range(count)]
+        told = network_tables.answer(numbers | {"cells": cells})
+        assert f": r0 on gpt, r1 on gpt, r2 on gpt{end}." in told
 
 
 def test_redrawing_survives_numbers_of_any_kind(tmp_path, capsys):

@@ -147,6 +147,8 @@ def reproduce_study(
             ) from error
         print(f"report: {report}")
     if redraw_only:
+        if path.is_dir():
+            print(f"{path} is a finished study. Only a .zip file is redrawn.")
         return SAME
     try:
         changes = received.with_files(

@@ -1,15 +1,14 @@
 """Write the answer and the tables of a study on networks from its numbers."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from research import runs
 from research.comparison.network_contenders import decay_name
-from research.comparison.tables import short
+from research.comparison.tables import MOST_NAMED, and_more, short
 
 Numbers = Mapping[str, Any]
-MOST_NAMED = 3
 NOT_MEASURED = "not measured"
 
 
@@ -54,17 +53,16 @@ def answer(numbers: Numbers) -> str:
     )
     hard = [one for one in numbers["cells"] if one["searches_disagree"]]
     if hard:
-        listed = ", ".join(
-            f"{one['rule']} on {one['network']}" for one in hard[:MOST_NAMED]
-        )
-        parts.append(f"Independent searches disagree (hard to tune): {listed}.")
+        parts.append(f"Independent searches disagree (hard to tune): {_named(hard)}.")
     lost = [one for one in numbers["cells"] if one["reported_diverged"] == 1]
     if lost:
-        listed = ", ".join(
-            f"{one['rule']} on {one['network']}" for one in lost[:MOST_NAMED]
-        )
-        parts.append(f"Every training diverged: {listed}.")
+        parts.append(f"Every training diverged: {_named(lost)}.")
     return " ".join(parts)
+
+
+def _named(cells: Sequence[Numbers]) -> str:
+    pairs = [f"{one['rule']} on {one['network']}" for one in cells[:MOST_NAMED]]
+    return ", ".join(pairs) + and_more(len(cells) - MOST_NAMED)
 
 
 def _sentence(one: Numbers, where: str) -> str:

@@ -79,7 +79,7 @@ def _sentence_of_many(numbers: Numbers) -> str:
             listed = ", ".join(
                 f"{one['rule']} ({interval(one)})" for one in ratios[:MOST_NAMED]
             )
-            parts.append(f"{words} {listed}{_more(len(ratios) - MOST_NAMED)}")
+            parts.append(f"{words} {listed}{and_more(len(ratios) - MOST_NAMED)}")
     return (
         f"Example gradients to the target, relative to {numbers['baseline']}: "
         f"{'; '.join(parts)}."
@@ -115,11 +115,17 @@ def _disagreement(numbers: Numbers) -> str:
     )
     return (
         f"Independent searches disagree, so the rule is hard to tune: {listed}"
-        f"{_more(len(cells) - MOST_NAMED)}."
+        f"{and_more(len(cells) - MOST_NAMED)}."
     )
 
 
-def _more(count: int) -> str:
+def and_more(count: int) -> str:
+    """Return " and 2 more" for a list that leaves out two names, or "" for none.
+
+    Example:
+      >>> and_more(2), and_more(0)
+      (' and 2 more', '')
+    """
     return f" and {count} more" if count > 0 else ""
 
 
@@ -132,7 +138,7 @@ def _never(numbers: Numbers) -> str:
     parts = [f"{rule} on {', '.join(names)}" for rule, names in workloads.items()]
     if not parts:
         return ""
-    named, more = "; ".join(parts[:MOST_NAMED]), _more(len(parts) - MOST_NAMED)
+    named, more = "; ".join(parts[:MOST_NAMED]), and_more(len(parts) - MOST_NAMED)
     return (
         f"Target not reached by at least half of the runs: {named}{more}. Each run "
         "that misses it counts as ten budgets."

@@ -106,6 +106,9 @@ def test_slurm_gives_the_place_and_jax_finds_the_address(variables):
     assert cluster._place(None, None, None) == ((2, 3), None)
     variables(cluster.variables("node1:9", cluster.Place(0, 2)))
     assert cluster._place(None, None, None) == ((0, 2), "node1:9")
+    assert cluster._place("node1:9", None, None) == ((0, 2), "node1:9")
+    with pytest.raises(ValueError, match="'node2:9' contradicts the environment"):
+        cluster.join("node2:9")
 
 
 @pytest.mark.parametrize(
