@@ -104,8 +104,8 @@ def check_number(
     Args:
       name, value: Name and value of the argument. The value may be a Python number, a
         NumPy number, or an array of shape ().
-      below: Exclusive upper limit. The lower limit is 0. If `signed` is True, there is
-        no lower limit.
+      below: Exclusive upper limit. The lower limit is 0 if `signed` is False. There is
+        no lower limit if `signed` is True.
       positive: Whether 0 is refused.
       integer: Whether only integers are allowed. The float 2.0 is not an integer.
       signed: Whether negative numbers are allowed.
@@ -148,9 +148,9 @@ def check_number(
 def check_real(name: str, value: Any) -> None:
     """Raise unless a value is a single real number that is not infinite.
 
-    Use this check if the caller checks the range afterwards. NaN is accepted here,
-    because a later check such as `value > 0` is False for NaN. A tracer is accepted,
-    too.
+    Use this check if the caller checks the range afterwards. NaN is accepted here. A
+    later check such as `value > 0` is False for NaN, so the caller refuses NaN. A
+    tracer is accepted, too.
 
     Raises:
       TypeError: value is not a number.

@@ -185,8 +185,9 @@ def plain(value: Any, where: str = "value") -> Any:
 def canonical(value: Any, where: str = "value") -> str:
     """Return a value as JSON text in one fixed form: sorted keys, no spaces, ASCII.
 
-    The value is first converted by `plain`, which may raise TypeError. `where` is the
-    name of the value for the message of this error.
+    `plain` first converts the value, for example a tuple to a list, and raises
+    TypeError if JSON cannot represent the value. `where` is the name of the value in
+    the message of this error.
     """
     return json.dumps(
         plain(value, where), sort_keys=True, separators=(",", ":"), allow_nan=False
@@ -197,7 +198,8 @@ def json_bytes(value: Any, where: str = "value", indent: int | None = 1) -> byte
     """Return a value as the bytes of readable JSON, with keys in the given order.
 
     Args:
-      value: Value that `plain` can convert.
+      value: Value that `plain` can convert: numbers, strings, None, and tuples, lists,
+        mappings and dataclasses of these.
       where: Name of the value, for the TypeError of `plain`.
       indent: Number of spaces per level. None puts everything on one line.
     """
@@ -254,7 +256,7 @@ def safetensors_bytes(arrays: Mapping[str, Any], metadata: Mapping[str, str]) ->
 
     The same arrays and texts always give the same bytes. The arrays are sorted by the
     number of bytes of one entry, largest first. The position at which an array begins
-    is therefore a multiple of the number of bytes of its entries.
+    is therefore a multiple of the number of bytes of one entry of this array.
 
     Raises:
       TypeError: An array has a dtype that the format cannot store.

@@ -237,9 +237,8 @@ def gradient_covariance_trace(
 
     At a minimiser, the trace determines the noise floor of stochastic gradient descent.
     The noise floor is the limit of the expected value of f - f* after many steps, where
-    f* is the minimum of f.
-    With a constant rate η and batches of b examples drawn with replacement, the noise
-    floor is η tr(C) / (4 b), to first order in η.
+    f* is the minimum of f. With a constant rate η and batches of b examples drawn with
+    replacement, the noise floor is η tr(C) / (4 b), to first order in η.
 
     Args:
       objective: Function (params, batch) -> number: a mean over examples plus

@@ -56,10 +56,11 @@ def pin_libraries() -> None:
 
 
 def are_libraries_pinned() -> bool:
-    """Return whether the libraries are pinned for portable results.
+    """Return whether NumPy and SciPy are pinned for portable results.
 
-    This is so if all environment variables that `pin_libraries` sets have the values
-    that `pin_libraries` gives them.
+    Environment variables determine which kernels NumPy and SciPy choose, and so the
+    bits of their results. The two libraries are pinned if all environment variables
+    that `pin_libraries` sets have the values that `pin_libraries` gives them.
     """
     return all(os.environ.get(name) == value for name, value in LIBRARIES.items())
 

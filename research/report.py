@@ -361,7 +361,8 @@ def cell(value: str | int | float | None, text: str) -> Cell:
     """Return the `Cell` of a sortable table for a value and its text.
 
     The table shows the text. The entry is sorted by the value if the value is a number,
-    and otherwise by the text. None and NaN count as missing.
+    and otherwise by the text. None and NaN count as missing, and missing values are
+    always sorted to the end.
     """
     checks.check_text("text", text)
     if value is not None and not isinstance(value, VALUE):

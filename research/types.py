@@ -228,8 +228,8 @@ class Workload(NamedTuple):
         the problem has no metric.
       metric_name: Name of the metric.
       model: Model behind the objective, or None if there is no model.
-      optimum: Optimum of the training objective, with x* and f*. None if the optimum is
-        not known.
+      optimum: Optimum of the training objective, with the minimiser x* and the minimum
+        f*. None if the optimum is not known.
     """
 
     name: str

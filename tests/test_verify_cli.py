@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from research.cli import commands
+from research.cli import commands, rule_lookup
 from research.cli import verify as verify_command
 from research.files import read_json
 
@@ -469,3 +469,11 @@ def test_a_file_with_a_dataclass_is_imported(tmp_path):
 def test_an_argument_that_is_given_twice_is_refused(capsys):
     words = "mine.py:my_adam --against adam --argument b1=0.8 b1=0.9"
     assert "sets b1 twice" in refused(words, capsys)
+
+
+def test_a_constructor_that_accepts_any_name_gets_no_second_learning_rate():
+    named = rule_lookup.Named("mine", lambda rate, **_: None, None, ())
+    given = {"decay": 0.1}
+    assert rule_lookup.check_arguments(named, given, all_taken=True) == given
+    with pytest.raises(ValueError, match="set by --learning-rate RATE"):
+        rule_lookup.check_arguments(named, {"learning_rate": 0.1}, all_taken=True)

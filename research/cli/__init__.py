@@ -125,8 +125,8 @@ def import_whole(file: Path) -> ModuleType:
 def report_of(experiment: ModuleType) -> ModuleType:
     """Return the module with an experiment's functions `answer`, `tables` and `draw`.
 
-    The functions are in the module of the experiment. If they are not there, they are
-    in a module with the same name in the subfolder `reports` of the folder of the
+    This is the module of the experiment itself, if it has a function `draw`. Otherwise
+    it is the module with the same name in the subfolder `reports` of the folder of the
     experiments.
     """
     if hasattr(experiment, "draw"):

@@ -23,7 +23,7 @@ VERSIONS = (
 
 
 class Command(NamedTuple):
-    """One command of `descent`.
+    """One command of the command-line program `descent`.
 
     Attributes:
       module: Name of the command's module in `research.cli`. The module is imported

@@ -132,7 +132,8 @@ def with_rule_flag(words: Sequence[str]) -> list[str]:
 def complete(config: Config) -> Config:
     """Return the config with the digest of each file that contains a rule.
 
-    The field `files` of the returned config has these SHA-256 digests.
+    A rule can be given as FILE.py:NAME. The field `files` of the returned config has
+    the SHA-256 digest of each such FILE.py.
     """
     files = research.comparison.digest_files(config.rule, config.files)
     return dataclasses.replace(config, files=files)
@@ -203,7 +204,7 @@ def arguments(config: Config) -> dict[str, Any]:
 
 
 def draw(result: "Result") -> "dict[str, Picture]":
-    """Draw the figures of the study, as `figures.studies.draw_study` describes."""
+    """Draw the figures for a result of `run` (see `figures.studies.draw_study`)."""
     from research.figures import studies
 
     return studies.draw_study(result.numbers, result.arrays)

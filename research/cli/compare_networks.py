@@ -116,7 +116,9 @@ def networks(words: Sequence[str]) -> int:
 def complete(config: Config) -> Config:
     """Return the config with the digest of each file that contains a rule.
 
-    The field `files` of the returned config has these SHA-256 digests.
+    A rule can be given as FILE.py:NAME. The field `files` of the returned config has
+    the SHA-256 digest of each such FILE.py. An error is raised if the name of a rule or
+    of a network is wrong.
     """
     arguments(config)  # Bad names are refused before a run is announced.
     for name in config.network:
@@ -164,7 +166,7 @@ def share(config: Config, part: int, parts: int, checkpoints: "Checkpoints") -> 
 
 
 def arguments(config: Config) -> dict[str, Any]:
-    """Convert a config to the arguments of `comparison.compare_networks`, by name."""
+    """Return the arguments of `comparison.compare_networks` for a config, by name."""
     words = research.comparison.name_rules(config.rule)
     return {
         "rules": {name: rule_lookup.find(word).rule for name, word in words.items()},

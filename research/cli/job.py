@@ -27,10 +27,10 @@ SECONDS_TO_CLAIM = 10.0
 
 
 class Task(NamedTuple):
-    """Description of a job's task, made only of strings, numbers, dicts and lists.
+    """Description of what a job computes, made of strings, numbers, dicts and lists.
 
-    The description can therefore be sent to another machine, where the job may start
-    much later.
+    A job computes one part of an experiment. Because the description has only these
+    types, it can be sent to another machine. The job may start there much later.
 
     Attributes:
       experiment: Name of the experiment's module, with its packages, as seen from the
@@ -56,10 +56,12 @@ class Task(NamedTuple):
 class Outcome(NamedTuple):
     """Outcome of a job, which computes one part of an experiment.
 
+    A run of the experiment is divided into jobs, which may run on other machines.
+
     Attributes:
       fault: Error message in one line. None means success.
-      differences: Descriptions of the differences between the processor on which the
-        job ran and the processor on which the run was started. Empty after an error.
+      differences: Descriptions of the differences between the processor of the job and
+        the processor on which the run was started. Empty after an error.
     """
 
     fault: str | None

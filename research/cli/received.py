@@ -77,6 +77,8 @@ def with_files(
 ) -> dict[str, Any]:
     """Return the fields of a config that depend on the paths of its rules' files.
 
+    The returned fields have the paths of the files on this machine.
+
     Args:
       config: Config of the study.
       given: Files of rules on this machine, each written FILE.py, FILE.py:NAME or

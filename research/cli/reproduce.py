@@ -36,7 +36,7 @@ exit status: 0 if the results agree, 1 if not, 2 after bad input"""
 
 
 def reproduce(words: Sequence[str]) -> int:
-    """Make the report of a study again, train it again, and compare the results.
+    """Make the report of a study again, repeat its trainings, and compare the results.
 
     The comparison covers every array and number. The report is made again only for a
     study from a .zip file. `reproduce_study` explains the steps.
@@ -192,8 +192,9 @@ def reproduce_run(
     If versions, processor, settings and code are the same in both runs, every array and
     number must be bit-identical, except times. If the versions, the processor, the
     settings or the code differ, or if the new run left out data sets that are missing
-    on this machine, the first table and the numbers must agree to the printed digits or
-    within their intervals (`research.runs.hold_against`).
+    on this machine, the first table and the numbers must agree to the printed digits.
+    If a number has a confidence interval in both runs, it is enough that the two
+    intervals overlap (`research.runs.hold_against`).
 
     Args:
       folder: Run folder.
@@ -259,12 +260,14 @@ def reproduce_reference(
       load: Function (name of an experiment) -> module of the experiment.
       options: Options. The field `results` is the folder for the new run.
     Returns:
-      0 if the results agree, and 1 otherwise. An entry of the table or a number agrees
-      if its printed digits are the same, or, for an estimate with a confidence
-      interval, if the new and the old interval overlap (`research.runs.hold_against`).
-      Two things do not affect this result: the hashes of the arrays, and values that
-      are not reproducible (the dict VARIES of the experiment has None for them). The
-      verdict is printed.
+      0 if the results agree, and 1 otherwise. The entries of the table and the numbers
+      are compared, except times. Two values agree if their difference is as small as a
+      rounding error, or, for estimates with confidence intervals, if the intervals
+      overlap (`research.runs.hold_against`). The dict VARIES of the experiment lists
+      values that are not reproducible. It has limits for such a value, between which
+      both values must lie, or None, which means that the value does not affect the exit
+      status. The hashes of the arrays do not affect the exit status either. The verdict
+      is printed.
     Raises:
       ValueError: The reference cannot be read, the experiment does not accept the
         config any more, or the data are missing here and would have to be replaced by

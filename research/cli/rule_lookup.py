@@ -117,7 +117,8 @@ def check_arguments(
       all_taken: Whether an argument that the constructor does not accept is an error.
         If False, such an argument is left out.
     Returns:
-      The accepted arguments, values by name.
+      The accepted arguments, values by name. If the constructor accepts any name, these
+      are all given arguments.
     Raises:
       ValueError: An argument without a default value is missing, or "learning_rate" is
         given, which has its own flag, or `all_taken` is True and the constructor does
@@ -130,13 +131,13 @@ def check_arguments(
             f"{named.name} needs a value for {missing[0]}. Pass --argument "
             f"{missing[0]}=VALUE."
         )
-    if named.arguments is None:
-        return given
-    strange = [name for name in given if name not in named.arguments]
-    if "learning_rate" in strange:
+    if "learning_rate" in given and "learning_rate" not in (named.arguments or ()):
         raise ValueError(
             "The learning rate is set by --learning-rate RATE, not by --argument."
         )
+    if named.arguments is None:
+        return given
+    strange = [name for name in given if name not in named.arguments]
     if strange and all_taken:
         hint = (
             nearest(strange[0], named.arguments)
@@ -270,12 +271,13 @@ def _may_be_a_rule(value: Any) -> bool:
 def constructor(named: Named, given: dict[str, Any]) -> Callable[..., Any] | Any:
     """Return the rule in the form that `verify_rule` takes.
 
-    `named` is a rule or a constructor of rules, with its name. A class of PyTorch is
-    returned unchanged. For a rule, the result is this rule. For a constructor, the
-    result is a function learning_rate -> rule, which passes the learning rate and the
-    arguments `given` to the constructor. The function accepts further keyword arguments
-    and ignores them. The rule is wrapped: each of its calls checks the updates and the
-    state (see `made`), and error messages contain the name of the rule.
+    `named` is a rule or a constructor of rules, with its name. An optimizer class of
+    PyTorch is returned unchanged. For a rule, the result is this rule in a wrapper. For
+    a constructor, the result is a function learning_rate -> rule in a wrapper. The
+    function passes the learning rate and the arguments `given` to the constructor, and
+    ignores the keyword arguments with which `verify_rule` calls the function. In a
+    wrapper, each call of the rule checks the updates and the state (see `made`), and
+    error messages contain the name of the rule.
     """
     from research.verification.rule_under_test import is_made, made
     from research.verification.torch_rules import is_torch_class

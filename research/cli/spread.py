@@ -55,7 +55,7 @@ def spread(words: Sequence[str], load: Callable[[str], types.ModuleType]) -> int
         flags of the experiment, and the flags of the jobs.
       load: Function (name of an experiment) -> module of the experiment.
     Returns:
-      0.
+      Exit status 0. If the run fails, an exception is raised.
     Raises:
       ValueError, TypeError, OSError, ImportError: The input is bad, a job failed, or
         submitit is not installed. If a job failed, the message gives the error of the

@@ -107,10 +107,11 @@ def imported_file(path: Path) -> Any:
 
 @contextlib.contextmanager
 def failures_named(name: str) -> Iterator[None]:
-    """Turn errors that are raised while a file is imported into a RuleError.
+    """Raise a RuleError in place of any error that an import raises.
 
-    This context manager surrounds the import. A RuleError is a ValueError. The message
-    contains `name`, the name of the file or module.
+    This context manager surrounds the import of a file or module of the user. A
+    RuleError is a ValueError. The message contains `name`, the name of the file or
+    module.
     """
     from research.verification.rule_under_test import RuleError, place
 

@@ -39,14 +39,15 @@ def compare(
     at the same point and use the same order of examples.
 
     The cost of a run is the number of passes over the data until it reaches the target.
-    A pass over n examples is n example gradients. A run that misses the target costs
-    ten times its full length. Two rules are compared by the ratio of their geometric
-    mean costs. The study gives a confidence interval of this ratio, which includes the
-    variation between searches and between seeds (`statistics.searched_difference`). The
-    field `answer` of the study also gives the smallest factor between two costs that
-    the study could have detected, and names up to three rules whose searches disagree.
-    The searches of a rule disagree if their costs differ by a factor of 1.25 or more,
-    and by more than the variation between seeds explains. Such a rule is hard to tune.
+    A pass over n examples is the computation of n gradients, each of one example. A run
+    that misses the target costs ten times its full length. Two rules are compared by
+    the ratio of their geometric mean costs. The study gives a confidence interval of
+    this ratio, which includes the variation between searches and between seeds
+    (`statistics.searched_difference`). The field `answer` of the study also gives the
+    smallest factor between two costs that the study could have detected, and names up
+    to three rules whose searches disagree. The searches of a rule disagree if their
+    costs differ by a factor of 1.25 or more, and by more than the variation between
+    seeds explains. Such a rule is hard to tune.
 
     For each rule and workload, the study has an array `best_of` and a figure of this
     array. Both show the expected cost of the best of k trials (choices of
@@ -81,7 +82,8 @@ def compare(
       **terms: Arguments of `make_protocol`: searches, budget, passes, batch_size,
         seeds, tuning_seeds, tune_on, target, level, width, search_seed.
     Returns:
-      The study; print it to see the answer.
+      The study; print it to see the answer. The list numbers["cells"] of the study has
+      one entry for each pair of workload and rule.
     Raises:
       ValueError, TypeError: An argument is wrong, or a rule cannot be traced. The error
         is raised before any training.

@@ -45,7 +45,7 @@ Score = Callable[
 def start_searches(
     space: Mapping[str, Range], protocol: Protocol, workload: str, rule: str
 ) -> list[Search]:
-    """Start the searches of a rule on a workload, each with its own trials and seeds.
+    """Create the searches of a rule on a workload, each with own trials and seeds.
 
     A trial is a choice of hyper-parameters. The random trials of a search depend on the
     names of the rule and of the workload. The searches of two rules are therefore
@@ -57,7 +57,7 @@ def start_searches(
       protocol: Protocol of the comparison.
       workload, rule: Names of the workload and of the rule.
     Returns:
-      The searches, as a list. Pass the list to `search_all`, which runs them.
+      The searches, as a list of generators. `search_all` runs them.
     """
     name = f"{workload}/{rule}".encode()
     key = int.from_bytes(hashlib.sha256(name).digest()[:8], "big")
@@ -156,8 +156,8 @@ class Evaluate:
 class Outcomes(NamedTuple):
     """Results of runs on the reporting seeds.
 
-    There is one row for each point, a choice of hyper-parameters. The reporting seeds
-    are the seeds that no search uses (`Protocol`).
+    A point is a choice of hyper-parameters. Each array has one row for each point. The
+    reporting seeds are the seeds that no search uses (`Protocol`).
 
     Attributes:
       costs: Passes over the data to the target, inf for a run that did not reach it,
@@ -202,9 +202,9 @@ def compile_setting(
 ) -> Setting:
     """Compile the program of all trainings of a contender on a workload.
 
-    A contender is a rule with its search space. The setting that is returned has the
-    program and the arguments of this function. `checkpoints` is the storage for
-    unfinished runs.
+    A contender is a rule with its search space. The returned `Setting` has the program,
+    the arguments of this function, the sampler and the number of epochs. `checkpoints`
+    is the storage for unfinished runs.
     """
     sampler = sampler_of(workload, protocol.batch_size)
     # `check_trials` guarantees that it is at least one.
@@ -357,8 +357,9 @@ def search_arrays(
 ) -> dict[str, np.ndarray]:
     """Return the arrays of all searches of a rule, under the names that a study uses.
 
-    `measure_contender` lists these arrays. `outcomes` and `passes` are the results of
-    `report_choices`.
+    A study is a comparison of rules. The result is a dict from names, such as "trials"
+    and "costs", to arrays. The docstring of `measure_contender` explains these arrays.
+    `outcomes` and `passes` are the results of `report_choices`.
     """
     count = searches[0].screened
     points = [

@@ -87,15 +87,18 @@ def check_trials(
 ) -> None:
     """Raise an error for trials that cannot be trained, before anything is compiled.
 
+    A trial is a choice of hyper-parameters of a rule.
+
     Args:
       protocol: Terms of the comparison.
       contenders: Rules with their search spaces.
       workload: One of the workloads.
     Raises:
       ValueError, TypeError: The workload lacks a part of the data that the protocol
-        uses, it has fewer examples than a batch, its optimum is not known,
-        `protocol.passes` is less than the cost of a contender's step (then not even one
-        epoch fits), or a step of a contender cannot be traced.
+        uses, the workload has fewer examples than a batch, the optimum of the workload
+        is not known, a step of a contender cannot be traced, or one epoch of a
+        contender costs more than `protocol.passes`. If a step costs g gradients, an
+        epoch costs g passes over the data.
     """
     known_optimum(workload)
     sampler_of(workload, protocol.batch_size)

@@ -310,7 +310,9 @@ def reported(procedure: Procedure, side: SimulatedRuns) -> Float[np.ndarray, " s
     `side` has the runs of one rule in a study. The procedure chooses a trial of this
     rule. The scores are those of this trial on the reporting seeds that the procedure
     uses, shape (seeds,). In the example, the procedure uses one reporting seed. The
-    tuning seeds favour trial 0, and the reporting seed favours trial 1.
+    tuning seeds favour trial 0, and the reporting seed favours trial 1. With
+    held_out=True, the procedure chooses by the tuning seeds, and otherwise by the
+    reporting seed.
 
     Example:
       >>> tuning = np.array([[1.0, 1.0], [2.0, 2.0]])
@@ -362,9 +364,11 @@ def tally(
     """Return the shares of studies with the right winner, the wrong one, and no winner.
 
     Args:
-      named: Winner of each study: MINE = 1, OTHER = -1 or NONE = 0, shape (studies,).
-      truth: The rule that is truly better in each study, or NONE if both rules are
-        equal. For NONE, every named winner is wrong. Shape (studies,).
+      named: Winner that a procedure named in each study, shape (studies,): MINE = 1 (my
+        rule), OTHER = -1 (the other rule) or NONE = 0 (no winner).
+      truth: The rule that is truly better in each study, as one of these numbers, shape
+        (studies,). NONE means that both rules are equal. Every named winner is then
+        wrong.
     Returns:
       A dict with the keys "right", "wrong" and "undecided". Each value is the triple
       (share of these studies, low, high) that `share` returns.

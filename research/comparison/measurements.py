@@ -28,7 +28,7 @@ def measurement(
     """Summarise the searches of a rule on a workload.
 
     Args:
-      arrays: Arrays of all searches, as `measure_contender` returns them, except
+      arrays: Arrays of all searches: those that `measure_contender` returns, without
         `best_of`, `rates` and `rate_scores`.
       nearby: Dict of two arrays: `rates` (learning rates around the chosen one) and
         `rate_scores` (their log costs). {} if the rule has no learning rate.
@@ -41,8 +41,10 @@ def measurement(
       A `Saved`. Its arrays are the given arrays and `best_of` (the expected cost of the
       best of k trials). A trial is a choice of hyper-parameters. The values of the
       `Saved` are the known values, the range of rates whose cost is near the lowest
-      (`robust_rates`), and the costs. JSON can store all these values. A cost is None
-      if less than half of the runs on the reporting seeds reach the target.
+      (`robust_rates`), and the costs in passes over the data and in seconds. JSON can
+      store all these values. A cost is None if less than half of the runs on the
+      reporting seeds reach the target. The seconds are also None if `seconds_per_pass`
+      is None.
     """
     best_of = best_of_trials(arrays["screening"], level=protocol.level)
     arrays = {**arrays, "best_of": best_of, **nearby}
@@ -65,7 +67,8 @@ def logs_of(arrays: Arrays) -> Float[np.ndarray, "searches seeds"]:
     Args:
       arrays: Arrays of the measurement by name, of which two are used: `costs`, the
         passes to the target, shape (J, n), inf for a run that missed it; and `passes`,
-        the passes at each evaluation. The last of these is the full length of a run.
+        the passes at each evaluation. The last entry of `passes` is the full length of
+        a run.
     Returns:
       Log costs for J searches and n seeds, shape (J, n). A run that missed the target
       costs ten times the full length.

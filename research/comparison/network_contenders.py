@@ -54,7 +54,7 @@ def training_schedule(
     and the decay d(s) is 1. After the rise, d(s) falls and would reach 0 at s = 1,
     which is t = T. The decay "late linear" falls only from s = 0.8 on.
 
-    | decay | name | d(s) |
+    | decay | name | d(s) for 0 <= s <= 1 |
     |---|---|---|
     | 0 | linear | 1 - s |
     | 1 | cosine | (1 + cos π s) / 2 |
@@ -372,14 +372,15 @@ def _takes_schedules(make_rule: Any) -> bool:
 
 
 class RatesState(NamedTuple):
-    """State of a scheduled rule whose constructor is called again in each step.
+    """State of a rule with scheduled rates, if each step makes the rule again.
 
-    The constructor gets the rates of this step. `scheduled` does so for rules that are
-    neither from this package nor from optax.
+    In each step, the constructor of the rule is called with the rates of this step.
+    `scheduled` makes rules in this way if they are neither from this package nor from
+    optax.
 
     Attributes:
       count: Number of finished steps, int32, shape ().
-      inner: State of the rule.
+      inner: State of the rule that the constructor returns.
     """
 
     count: Array

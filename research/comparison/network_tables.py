@@ -94,17 +94,19 @@ def _interval(one: Numbers, ratio: str, low: str, high: str) -> str:
 def tables(numbers: Numbers) -> tuple[runs.Table, ...]:
     """Return the two tables of a study on networks: `losses_table`, `choices_table`.
 
-    The functions with these names make the tables. `numbers` is a field of the result.
+    The first table has the validation losses, and the second the hyper-parameters that
+    the searches chose. The functions with these names make the tables. `numbers` is the
+    field `numbers` of the study's result.
     """
     return losses_table(numbers), choices_table(numbers)
 
 
 def losses_table(numbers: Numbers) -> runs.Table:
-    """Return the table of validation losses, and of the steps for an equal loss.
+    """Return the table of validation losses and of relative steps for an equal loss.
 
-    The steps for an equal loss are the steps of a rule, divided by the steps with which
-    the baseline reaches the same loss. `numbers` are the numbers of the study. The
-    table has one row for each pair (network, rule).
+    The relative steps are the number of steps of a rule, divided by the number of steps
+    with which the baseline reaches the same loss. `numbers` is the field `numbers` of
+    the study's result. The table has one row for each pair (network, rule).
     """
     compared = {(one["network"], one["rule"]): one for one in numbers["comparisons"]}
     order = list(numbers["networks"])
@@ -170,7 +172,8 @@ def _beside(one: Numbers | None) -> tuple[Any, ...]:
 def choices_table(numbers: Numbers) -> runs.Table:
     """Return the table of the chosen hyper-parameters, and of the cost of a step.
 
-    The table has one row for each pair (network, rule).
+    `numbers` is the field `numbers` of the study's result. The table has one row for
+    each pair (network, rule).
     """
     columns = (
         "network",

@@ -162,11 +162,11 @@ def compare_networks(
     The baseline is also trained for 0.5, 0.7, 1.4 and 2 times as many steps, with its
     chosen hyper-parameters. These trainings show how many steps the baseline needs for
     the final loss of another rule. The study reports the steps of the other rule
-    divided by these steps, for example: "muon needs 0.72 times adam's steps". If the
-    loss of a rule is outside the range of these trainings, the number of steps at the
-    end of the range is used, and the table says so. The interval of the ratio includes
-    the variation between searches and between seeds. The losses of the baseline at the
-    other lengths are treated as exact.
+    divided by the steps that the baseline needs for this loss, for example: "muon needs
+    0.72 times adam's steps". If the loss of a rule is outside the range of these
+    trainings, the number of steps at the end of the range is used, and the table says
+    so. The interval of the ratio includes the variation between searches and between
+    seeds. The losses of the baseline at the other lengths are treated as exact.
 
     In each step, a rule receives the gradient, the params, the training loss of the
     batch, the indices of the batch, and `value_fn`, which evaluates the objective on
@@ -523,8 +523,10 @@ def measure_on_network(
       checkpoints: Storage for unfinished runs. The caller makes it specific to this
         rule and network.
     Returns:
-      A `Saved` with arrays and values. There are J searches, h hyper-parameters, n
-      reporting seeds, k evaluations in a training, and r rates. The arrays are:
+      A `Saved` with arrays and with values, such as the number of trainings and the
+      seconds of a step. There are J searches, h hyper-parameters, n reporting seeds
+      (seeds that no search uses), k evaluations in a training, and r rates. The arrays
+      are:
 
       - `chosen` (J, h): the hyper-parameters that each search chose;
       - `tuning` (J,): the mean log loss of these hyper-parameters on the tuning seeds;
@@ -536,10 +538,11 @@ def measure_on_network(
       - `bad` (J, n): whether the training on a reporting seed diverged;
       - `accuracy` (J, n): the test accuracy on the reporting seeds, NaN if the network
         has no metric or no test part;
-      - `update_rms` (J, n): the root mean square of the updates on the reporting seeds;
+      - `update_rms` (J, n): the root mean square of all entries of the updates in all
+        steps of a training, on the reporting seeds;
       - `rates` (r,) and `rate_scores` (r, q): rates around the rate of the search with
-        the lowest `tuning`, and the log losses of these rates on q tuning seeds, at
-        most three. The two arrays are missing if the rule has no hyper-parameters.
+        the lowest `tuning`, and the log losses of these rates on q <= 3 tuning seeds.
+        The two arrays are missing if the rule has no hyper-parameters.
     """
     setting = _compile(network, contender, protocol, checkpoints)
     evaluate = Evaluate(

@@ -30,11 +30,12 @@ def origin(contenders: Sequence[Contender], own: Sequence[str] = ()) -> dict[str
       own: Names of the workloads that were given as objects, not by name.
     Returns:
       A dict with four entries, which JSON can store. `words` is a dict from the name of
-      each rule to the text with which a command line names this rule (`rule_word`).
-      `files` lists the name and the SHA-256 digest of each file in `words`. `code`
-      lists the sources of the rules that are not from this package, as {"rules": [name,
-      ...], "text": source}. Rules with the same source share an entry, and the text is
-      None if the source is unknown. `own` is the argument as a list.
+      each rule to the text with which a command line names this rule (`rule_word`). If
+      such a text names a file, `files` has an entry for this file: a text with the name
+      and the SHA-256 digest of the file. `code` lists the sources of the rules that are
+      not from this package, as {"rules": [name, ...], "text": source}. Rules with the
+      same source share an entry, and the text is None if the source is unknown. `own`
+      is the argument `own` as a list.
     """
     constructors = {c.name: inspect.unwrap(c.make_rule) for c in contenders}
     words = {name: rule_word(rule) for name, rule in constructors.items()}
@@ -99,15 +100,15 @@ def our_name(constructor: Any) -> str | None:
 def source_text(constructor: Any) -> str | None:
     """Return the source of a rule: its whole file, or else its function.
 
-    The whole file is returned if it belongs to the user and has at most 256 KiB,
-    because the rule may use other parts of the file. Otherwise, for example for a rule
-    in an installed package or a notebook, only its function is returned. For a
-    functools.partial, the text begins with a line such as "functools.partial(rule,
-    decay=0.9)".
+    The rule may use other parts of its file. The whole file is therefore returned if it
+    belongs to the user and has at most 256 KiB. Otherwise, for example for a rule in an
+    installed package or a notebook, only the source of the rule's function is returned.
+    For a functools.partial, the text begins with a line such as
+    "functools.partial(rule, decay=0.9)".
 
     Returns:
-      The source; None if it is unknown, as for a gradient transformation, which is
-      not a function.
+      The source. None if the source is unknown. An example is a gradient
+      transformation, which is not a function.
     """
     if isinstance(constructor, functools.partial):
         return _partial_text(constructor)

@@ -29,7 +29,7 @@ class Protocol(NamedTuple):
         the better trials are run on more seeds, and new trials around the best ones are
         added (`tuning.search`).
       passes: Length of every training in passes over the data. A pass over n examples
-        is n example gradients.
+        is the computation of n gradients, each of one example.
       batch_size: Number of examples in a mini-batch; None means full batch.
         Mini-batches are drawn without replacement, in a new order every epoch.
       seeds: Reporting seeds, on which the chosen trials are trained for the results.
@@ -37,10 +37,10 @@ class Protocol(NamedTuple):
       tuning_seeds: Seeds of all searches together. Search number j = 0, 1, ... uses the
         seeds `tuning_seeds[j::searches]`. No seed is both a tuning seed and a reporting
         seed.
-      tune_on: Part of the data on which a search scores its trials. If it is "train",
-        rules are reported on the training part, too, but on the reporting seeds. If it
-        is "validation", rules are reported on the test part, which does not affect the
-        choices.
+      tune_on: Part of the data on which a search scores its trials. If `tune_on` is
+        "train", rules are reported on the training part, too, but on the reporting
+        seeds. If `tune_on` is "validation", rules are reported on the test part, which
+        does not affect the choices.
       target: Share between 0 and 1. A run reaches the target when f - f* is at most
         this share of the initial f - f*. Here f is the objective on the part of the
         data that is scored or reported, and f* its value at the optimum of the training
@@ -89,6 +89,9 @@ def make_protocol(
     search_seed: int = 0,
 ) -> Protocol:
     """Make the protocol of a comparison, and check its numbers.
+
+    On the tuning seeds, searches choose hyper-parameters. On the reporting seeds, the
+    chosen hyper-parameters are measured.
 
     Args:
       seeds: Number of reporting seeds, which start at 0, or the seeds themselves.

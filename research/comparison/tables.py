@@ -21,12 +21,13 @@ _VERDICTS = {
 def answer(numbers: Numbers) -> str:
     """Return the answer of a study in a few sentences.
 
-    `numbers` are the numbers of the study. If there is one rule besides the baseline,
-    the answer compares the two. If there are more rules, the answer names up to three
-    rules for each verdict (better, worse, undecided). The answer also gives the
-    smallest factor between two costs that the study could have detected. It names up to
-    three rules whose searches led to different costs, and up to three rules that missed
-    the target in more than half of their runs.
+    `numbers` is the field `numbers` of the study's result. If there is one rule besides
+    the baseline, the answer compares the two. If there are more rules, the answer names
+    up to three rules for each verdict (better, worse, undecided). The answer also gives
+    the smallest factor between two costs that the study could have detected. The answer
+    names up to three rules whose searches led to different costs, and up to three rules
+    that missed the target in more than half of their runs. The example prints only the
+    beginning of the answer.
 
     Example:
       >>> overall = {"rule": "mine", "baseline": "adam", "verdict": "better"}
@@ -185,7 +186,7 @@ def study_tables(numbers: Numbers) -> tuple[runs.Table, ...]:
     """Return the three tables of a study.
 
     The tables show the costs, the comparison over all workloads, and the chosen trials
-    (choices of hyper-parameters).
+    (choices of hyper-parameters). `numbers` are the numbers of the study.
     """
     return costs_table(numbers), comparisons_table(numbers), choices_table(numbers)
 
@@ -193,8 +194,8 @@ def study_tables(numbers: Numbers) -> tuple[runs.Table, ...]:
 def costs_table(numbers: Numbers) -> runs.Table:
     """Return the table of the costs of each rule on each workload.
 
-    `numbers` are the numbers of the study. The costs to reach the target are given in
-    passes over the data, steps and seconds.
+    `numbers` is the field `numbers` of the study's result. The costs to reach the
+    target are given in passes over the data, steps and seconds.
     """
     ratios = {(c["workload"], c["rule"]): c for c in numbers["comparisons"]}
     rows = tuple(
@@ -282,8 +283,8 @@ def _costs_note(numbers: Numbers) -> str:
 def comparisons_table(numbers: Numbers) -> runs.Table:
     """Return the table that compares each rule with the baseline on all workloads.
 
-    `numbers` are the numbers of a finished study. The table has one row for each rule
-    except the baseline.
+    `numbers` is the field `numbers` of the study's result. The table has one row for
+    each rule except the baseline.
     """
     names = (
         *("ratio", "low", "high", "verdict", "detectable", "from_searches"),
@@ -320,7 +321,8 @@ def choices_table(numbers: Numbers) -> runs.Table:
     """Return the table of the chosen trials, and of how much the choice mattered.
 
     A trial is a choice of hyper-parameters. There is one row for each pair (workload,
-    rule). A row has the trial that the best search chose, and how much the costs differ
+    rule). Several searches choose a trial for each pair. The row has the choice of the
+    search with the lowest cost on its tuning seeds, and shows how much the costs differ
     between the searches and between learning rates. The note of the table explains the
     columns.
     """

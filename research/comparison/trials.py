@@ -223,6 +223,8 @@ def measure_contender(
     the other tuning seeds. The trial that a search chooses is trained on the reporting
     seeds, which no search uses. The defaults are trained on the reporting seeds, too.
     With a budget of one trial, each search tries only the defaults, and chooses them.
+    The best search is the one whose chosen trial has the lowest mean log cost on the
+    tuning seeds of that search.
 
     The relative gap is f - f* divided by its initial value, where f is the objective
     and f* its value at the optimum of the training part. The cost of a run is the
@@ -231,7 +233,8 @@ def measure_contender(
     (`search_scores`).
 
     Args:
-      workload: Workload with the parts of the data that the protocol needs.
+      workload: Workload. If the protocol has tune_on="validation", the workload must
+        have validation and test data.
       contender: The rule and its search space.
       protocol: Protocol of the comparison.
       timed: Whether to measure the seconds per pass over the data, with the
@@ -259,9 +262,8 @@ def measure_contender(
       - `best_of` (t, 3): the expected cost of the best of 1, 2, ..., t trials, and the
         low and high end of its interval;
       - `rates` (r,) and `rate_scores` (r, q): learning rates around the one that the
-        best search chose, and their log costs on q tuning seeds, at most ten. The best
-        search is the one with the lowest `tuning`. The two arrays are missing if the
-        rule has no learning rate.
+        best search chose, and their log costs on q tuning seeds, at most ten. The two
+        arrays are missing if the rule has no learning rate.
 
       The values can be written as JSON. A study stores them as one entry of `cells`.
     Raises:
@@ -330,7 +332,8 @@ def train_trials(
     which no search uses.
 
     Args:
-      workload: Workload with the parts of the data that the protocol needs.
+      workload: Workload. If the protocol has tune_on="validation", the workload must
+        have validation and test data.
       contender: The rule and its search space.
       protocol: Protocol of the comparison.
       values: Dict from the name of each hyper-parameter to its values in the trials,

@@ -13,7 +13,8 @@ def python_help() -> Text:
     compared only within one version of Python.
 
     Returns:
-      A `Text` of the first 300,000 ASCII characters. Other characters are left out.
+      A `Text` of the first 300,000 ASCII characters. All non-ASCII characters are
+      left out.
     Example:
       >>> len(python_help().characters)
       300000

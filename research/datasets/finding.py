@@ -63,8 +63,8 @@ def search_folders(source: Source) -> tuple[Folder, ...]:
     """List the folders that are searched for a data set's files, in order.
 
     The first is the user's folder, if the environment variable DESCENT_DATA names a
-    folder. The second is the folder of the operating system's package, if there is such
-    a package. The last is the cache.
+    folder. The second is the folder into which a package of the operating system
+    installs the data set, if there is such a package. The last is the cache.
 
     Raises:
       ValueError: DESCENT_DATA is set to a path that is not a folder.
@@ -148,9 +148,10 @@ def find_files(source: Source, on_progress: OnProgress | None = None) -> list[Pa
     Returns:
       The paths, in the order of `source.files`.
     Raises:
-      ValueError: A file in the user's folder (the environment variable DESCENT_DATA) or
-        in the folder of the operating system's package has the wrong hash. Or
-        DESCENT_DATA is set to a path that is not a folder.
+      ValueError: A file has the wrong hash and is not in the cache: it is in the user's
+        folder (the environment variable DESCENT_DATA), or in the folder into which a
+        package of the operating system installs the data set. The error is also raised
+        if DESCENT_DATA is set to a path that is not a folder.
       OSError: A file is missing and cannot be downloaded or written.
     """
     return [_find(source, file, on_progress) for file in source.files]

@@ -186,7 +186,8 @@ def linear_problem(
       d: Number of columns.
       noise: Standard deviation of the errors noise · ε, at least 0. If it is 0, (w, c)
         is the least-squares solution.
-      condition: Ratio of the largest to the smallest eigenvalue of xᵀx / n, at least 1.
+      condition: Ratio of the largest to the smallest eigenvalue of xᵀx / n if d > 1, at
+        least 1.
     Returns:
       The data, with the weights w and the intercept c.
     Raises:

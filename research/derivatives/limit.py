@@ -26,13 +26,12 @@ class LimitTable(NamedTuple):
         requested dtype and then converted to float64.
       truncation: Estimated truncation error at each step, shape (K,). The truncation
         error is the difference between quotient and derivative if nothing is rounded.
-        The reference step is the smallest step at which |quotient - limit| is
-        more than ten times the rounding error. At this step, and at each larger step
-        where |quotient - limit| exceeds the rounding error, the estimate is
-        |quotient - limit|. At all other steps, the estimate is C h^p. The constant C is
-        such that C h^p equals |quotient - limit| at the reference step. If there is no
-        reference step, the estimate is 0, or nan where the quotient or `limit` is nan.
-        In these comparisons, the rounding error includes the error bound of `limit`.
+        Let d be |quotient - limit|, and let r be the sum of the rounding error and the
+        error bound of `limit`. The reference step is the smallest step with d > 10 r.
+        At this step, and at each larger step with d > r, the estimate is d. At all
+        other steps, the estimate is C h^p. The constant C is such that C h^p equals d
+        at the reference step. If there is no reference step, the estimate is 0, or nan
+        where the quotient or `limit` is nan.
       rounding: Estimated rounding error at each step, shape (K,). The errors of f and
         of x + h contribute ε (|f| + |x f'|) / 2 times the sum of the absolute weights
         of f in the formula, divided by h. Here |f| is the largest of the values in the

@@ -158,11 +158,11 @@ def build(
     """Build a descent x <- x + u, where a rule computes u from a batch's gradient.
 
     Besides the gradient, the update of the rule receives keyword arguments, which optax
-    calls extra arguments. value and grad are the objective and its gradient on the
-    batch. indices are the indices of the batch's examples. value_fn(params,
-    indices=...) is the objective. By default, value_fn uses the examples of the batch;
-    indices=None gives the objective on the whole dataset. Rules that take no extra
-    arguments work unchanged.
+    calls extra arguments. `value` and `grad` are the objective on the batch and its
+    gradient. `indices` are the indices of the batch's examples. `value_fn` is the
+    objective as a function of params and indices. value_fn(params) uses the examples of
+    the batch, and value_fn(params, indices=None) uses the whole dataset. Rules that
+    take no extra arguments work unchanged.
 
     Args:
       objective: Function (params, batch) -> number, shape ().

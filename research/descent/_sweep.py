@@ -49,17 +49,17 @@ class SweepResult(NamedTuple):
 
     Attributes:
       passes: Passes over the training data before each of the k evaluations, shape
-        (k,). A pass is the computation of n example gradients, where n is the number of
-        training examples. The objective is evaluated at the initial point, in epoch 0
-        after the steps that `evaluation_points` returns, and at the end of each later
-        epoch.
+        (k,). A pass is the computation of n gradients of one example each, where n is
+        the number of training examples. The objective is evaluated at the initial
+        point, in epoch 0 after the steps that `evaluation_points` returns, and at the
+        end of each later epoch.
       values: The objective at each evaluation, shape (m, k), on the first part of the
         data in `evaluate_on` of `compile_sweep` (by default the training data). Column
         0 is the initial point.
       values_on: Dict from the name of each part in `evaluate_on` to the objective on
         this part, shape (m, k).
-      info: The EpochInfo, leaves of shape (m, num_epochs). Its fields evaluations and
-        steps are None.
+      info: The EpochInfo, a summary of each epoch, with leaves of shape (m,
+        num_epochs). The fields `evaluations` and `steps` of `info` are None.
       params: The last parameters, each leaf with leading axis m. If the rule keeps an
         average of the parameters, `params` is this average. `values` belong to the
         average too.

@@ -21,7 +21,8 @@ class TrainResult(NamedTuple):
     Attributes:
       params: The parameters after the last step. If the rule keeps an average of the
         parameters, `params` is this average.
-      steps: The `Info` of every step, leaves of shape (num_epochs, num_batches).
+      steps: The `Info` of every step. Each leaf has the shape (num_epochs,
+        num_batches).
       evaluations: Results of the argument `evaluate` of `train` at the start and after
         each epoch: a dict from names to arrays of shape (num_epochs + 1,). The dict is
         empty if `evaluate` is not given.

@@ -25,9 +25,8 @@ def draw_confusion(axes: Axes, counts: ArrayLike, classes: Sequence[str]) -> Non
     """Draw a confusion matrix as a heat map.
 
     Rows are true classes, columns are predicted classes. Each square shows its number
-    of examples, unless this number is 0. The shade of a square shows this number
-    divided by the sum of the row, raised to the power 0.4 so that rare errors are
-    visible.
+    of examples, unless this number is 0. The shade of a square shows
+    (this number / sum of the row)^0.4. The power makes rare errors visible.
 
     Args:
       axes: Axes to draw on.
@@ -82,8 +81,9 @@ def commonest_errors(
     """Return the pairs of classes that were confused most often.
 
     Args:
-      counts: Numbers of examples, shape (K, K), as `sklearn.metrics.confusion_matrix`
-        returns them.
+      counts: Confusion matrix, shape (K, K). Entry (i, j) is the number of examples of
+        class i that were predicted as class j, as in
+        `sklearn.metrics.confusion_matrix`.
       classes: Names of the K classes.
       most: Maximum number of pairs. Pairs without errors are not listed.
     Returns:

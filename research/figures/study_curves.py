@@ -86,7 +86,7 @@ def trials(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
 
 
 def curves(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Picture:
-    """Draw the relative gap of each rule's chosen trials against passes.
+    """Draw each rule's relative gap to the minimum against passes over the data.
 
     The gap is f - f*, where f* is the minimum of the objective f. The relative gap is
     the gap divided by its initial value. A trial is one choice of hyper-parameters.

@@ -217,8 +217,8 @@ def name_lines(
 ) -> None:
     """Label the coloured lines with the names of their rules.
 
-    If there are at most two panels in a row, the names are written at the ends of the
-    lines. Otherwise there is one legend for all panels.
+    If `at_ends` is True and there are at most two panels in a row, the names are
+    written at the ends of the lines. Otherwise there is one legend for all panels.
 
     Args:
       figure: The figure.
@@ -227,8 +227,7 @@ def name_lines(
       who: Order and colours of the rules.
       grey: Legend text for the grey lines. "" means that the legend does not mention
         them.
-      at_ends: Whether names at the ends of lines are allowed. If False, there is always
-        one legend for all panels.
+      at_ends: Whether names at the ends of lines are allowed.
     """
     grid = used[0].get_gridspec()
     if at_ends and (grid is None or grid.ncols <= 2):

@@ -24,7 +24,8 @@ class Valley(NamedTuple):
     The score of a trial is the geometric mean of its costs over these seeds, in passes
     over the data. All searches together have t trials. In addition, the score is known
     at r other learning rates, which make a line in the picture. At these rates, all
-    other hyper-parameters have the values that the best search chose.
+    other hyper-parameters have the values that one search chose: the search whose
+    chosen trial has the lowest geometric mean cost on the tuning seeds.
 
     Attributes:
       rates: Learning rate of each trial, ascending, shape (t,).
@@ -248,11 +249,10 @@ def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, row: int) -> Non
     of its costs over the seeds. Each trial is a dot at its score, with a stroke from
     its smallest to its largest cost. The curve shows the score if only the learning
     rate varies. The other hyper-parameters are those that the search with the lowest
-    cost chose.
-    The band around the curve goes from the smallest to the largest cost over the seeds.
-    A ring marks the trial with the lowest score. Crosses at the top mark the trials of
-    `Valley.diverged`, which have no dot. A bar at the bottom marks the range of good
-    rates (`Valley.near`).
+    cost chose. The band around the curve goes from the smallest to the largest cost
+    over the seeds. A ring marks the trial with the lowest score. Crosses at the top
+    mark the trials of `Valley.diverged`, which have no dot. A bar at the bottom marks
+    the range of good rates (`Valley.near`).
 
     Args:
       panel: Panel. The scales and limits of its axes must be set before.

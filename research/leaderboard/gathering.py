@@ -16,8 +16,8 @@ class Gathered(NamedTuple):
 
     Attributes:
       studies: Studies without duplicates, in the order of the paths.
-      repeated: Names of the duplicates. Of several equal studies, only the first is in
-        `studies`.
+      repeated: Names of the studies that are duplicates. Of several equal studies, only
+        the first is in `studies`.
       left_out: Pairs (name, reason) of the studies that could not be read.
     """
 

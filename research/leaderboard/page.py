@@ -99,10 +99,12 @@ def write_leaderboard(
 def tables(rankings: Rankings) -> list[Table]:
     """Make the tables of a leaderboard: measurements, protocols and studies.
 
-    The measurements on workloads have one table, and those on networks another. The
-    protocols are divided into two tables in the same way. A protocol consists of the
-    settings that must be equal if two costs are to be compared. A table without rows is
-    omitted. If studies were left out, the last table lists their files.
+    First come two tables of measurements, one for workloads and one for networks. Then
+    come two tables of protocols, again one for workloads and one for networks. A
+    protocol consists of the settings that must be equal if two costs are to be
+    compared. A table of measurements or protocols without rows is omitted. The next
+    table lists the studies. If studies were left out, a last table lists their files
+    and the reasons.
 
     Args:
       rankings: Rankings of the studies, from `write_leaderboard`.

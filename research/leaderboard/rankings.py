@@ -66,7 +66,9 @@ class Rankings(NamedTuple):
         For a study on networks, it is instead a tuple with the word `ON_NETWORKS` and
         the values of the settings named in `NETWORK_PROTOCOL`.
       all: The rankings. There is one ranking for each workload and protocol. A ranking
-        is a tuple of entries, sorted by the `costs` of their rules, lowest cost first.
+        is a tuple of entries, each the measurement of one rule in one study. The
+        entries are sorted by the cost of the rule, lowest cost first. The cost of a
+        rule is the median cost of its entries.
     """
 
     gathered: Gathered
@@ -199,10 +201,11 @@ def _ordered(entries: Sequence[Entry]) -> tuple[Entry, ...]:
 def leaders(ranking: Sequence[Entry]) -> tuple[set[str], bool]:
     """Return the rules with the lowest cost, and whether a single rule clearly leads.
 
-    The cost of a rule is the median cost of its entries in the ranking. A rule clearly
-    leads if it alone has the lowest cost and two conditions hold. First, the confidence
-    intervals of the costs of this rule all lie below those of the other rules. Second,
-    each study that compared this rule with another rule found this rule better.
+    An entry of the ranking is one study's measurement of one rule on a workload. The
+    cost of a rule is the median cost of its entries. A rule clearly leads if it alone
+    has the lowest cost and two conditions hold. First, the confidence intervals of the
+    costs of this rule all lie below those of the other rules. Second, each study that
+    compared this rule with another rule found this rule better.
 
     The set of rules is empty if no rule reaches the target.
     """

@@ -31,8 +31,8 @@ def wide(label: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
     """Return an integer label, converted to 32 bits if its dtype has fewer bits.
 
     When JAX compares a label with the number of classes, JAX converts the number of
-    classes to the dtype of the label. For example, int8 cannot represent a number above
-    127.
+    classes to the dtype of the label. For example, an int8 label cannot be compared
+    with 200 classes, because the largest int8 is 127.
     """
     return label if label.dtype.itemsize >= 4 else label.astype(jnp.int32)
 

@@ -232,8 +232,8 @@ def multiclass_margin(
       scores: Scores s, floating, shape (K,).
       label: Integer y in 0..K-1, shape ().
       margin: Margin m, positive; may be traced.
-      where, weights: As in `softmax_cross_entropy`. The maximum runs over the classes
-        that exist, for which `where` is True.
+      where, weights: As in `softmax_cross_entropy`. A class exists for this example if
+        `where` is True for the class. The maximum runs over the classes that exist.
     Returns:
       The loss in the dtype of the scores, shape (). The loss is NaN if a traced label
       lies outside 0..K-1, or is a class that does not exist. If no other class exists,

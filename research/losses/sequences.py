@@ -28,11 +28,12 @@ def sequence_cross_entropy(
 
     Let z_(t,k) be the logit of class k at position t, and y_t the label of position t.
     The loss is (1/m) Σ_t (log Σ_k exp(z_(t,k)) - z_(t,y_t)). The sum over t runs over
-    the m positions whose label is not negative and for which `where` is not False. The
-    term of position t equals optax.softmax_cross_entropy_with_integer_labels at this
-    position. PyTorch's cross_entropy(ignore_index=-1) averages over all positions of a
-    batch that are not ignored. If some sequences have more ignored positions than
-    others, this average may differ from the mean of the losses of the sequences.
+    the m positions that are not ignored. A position is ignored if its label is negative
+    (such as IGNORED = -1), or if `where` is False for this position. The term of
+    position t equals optax.softmax_cross_entropy_with_integer_labels at this position.
+    PyTorch's cross_entropy(ignore_index=-1) averages over all positions of a batch that
+    are not ignored. If some sequences have more ignored positions than others, this
+    average may differ from the mean of the losses of the sequences.
 
     Args:
       logits: Logits z, floating, shape (T, K).

@@ -69,8 +69,8 @@ def cnn(
       normalisation: Normalisation between convolution and activation. "layer"
         normalises over the channels of each pixel. "group" normalises over the pixels
         and channels of each group of 16 adjacent channels. If the number of channels is
-        not a multiple of 16, a group has as many channels as the greatest common
-        divisor of these two numbers. None means no normalisation.
+        not a multiple of 16, the size of a group is the greatest common divisor of 16
+        and the number of channels. None means no normalisation.
       dropout: Dropout rate of the inputs of every dense layer. Dropout is active only
         if apply gets a key.
       initialiser: Name of the initialiser of all weights, a key of

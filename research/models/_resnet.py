@@ -55,7 +55,7 @@ def resnet(
       num_classes: Number K of outputs.
       channels: Number of channels of each stage. GN has groups of 16 channels. If the
         number of channels is not a multiple of 16, the size of a group is the greatest
-        common divisor of these two numbers.
+        common divisor of 16 and the number of channels.
       blocks: Number of blocks of each stage. With three stages, the network has
         6 * blocks + 2 layers of weights, not counting the shortcuts.
       activation: Name of the activation φ, a key of `research.models.ACTIVATIONS`, or

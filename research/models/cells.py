@@ -78,8 +78,8 @@ def vanilla(
 def vanilla_slopes(kept: Any, before: Carry, after: Carry) -> Float[Array, "... H"]:
     """Compute 1 - h'², the derivative of h' = tanh(s) with respect to s = p + q.
 
-    `vanilla` defines the symbols. `after` is the next carry (h',). `kept` and `before`
-    are not used.
+    Here h' is the next state, not a derivative. `vanilla` defines p and q. `after` is
+    the next carry (h',). `kept` and `before` are not used.
     """
     del kept, before
     return 1 - after[0] ** 2
@@ -292,6 +292,9 @@ CELLS: dict[str, Cell] = {
 
 def find_cell(name: str) -> Cell:
     """Return the cell with this name: "vanilla", "gru" or "lstm".
+
+    In the example, the GRU has three blocks of weights: one for each of its two gates,
+    and one for its candidate state.
 
     Raises:
       ValueError: The name is unknown.

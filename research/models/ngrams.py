@@ -222,10 +222,11 @@ def ngram_probabilities(
 ) -> Float[np.ndarray, "V"]:
     """Compute the probability of each token to be the next token after a context.
 
-    The example has order 1, so the context has no effect. The counts of the tokens 0
-    and 1 are 2 and 1. The text is short, so the discounts are D(1) = 0.5 and D(2) = 1.
-    By the formula in `ngram`, the probabilities are (2 - 1 + 1.5 / 2) / 3 and (1 - 0.5
-    + 1.5 / 2) / 3, with 1.5 = D(1) + D(2).
+    The model in the example has order 1, so the context has no effect. The counts of
+    the tokens 0 and 1 in the text are 2 and 1. D(c) is the discount of a token with the
+    count c. For a text as short as this, `ngram` uses fixed discounts: D(1) = 0.5 and
+    D(2) = 1. By the formula in `ngram`, the probabilities are (2 - 1 + 1.5 / 2) / 3 and
+    (1 - 0.5 + 1.5 / 2) / 3, with 1.5 = D(1) + D(2).
 
     Args:
       model: Model from `ngram` with V symbols.

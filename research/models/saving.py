@@ -81,9 +81,9 @@ def load(path: str | Path, model: Model, architecture: Mapping[str, Any]) -> Par
     """Load the parameters of a model from a file that `save` wrote.
 
     Nothing in the file is executed, and no array can be larger than the file. If the
-    file differs from the expected model or architecture, an error is raised. Otherwise,
-    for example, a network with relu could get the weights of a network with tanh, and
-    would predict wrong numbers without notice.
+    file differs from the expected model or architecture, an error is raised. Without
+    this check, for example, a network with relu could get the weights of a network with
+    tanh, and would predict wrong numbers without notice.
 
     Args:
       path: Path of the file.

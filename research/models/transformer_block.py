@@ -156,9 +156,9 @@ def init_block(
 
     width, hidden, num_layers, dtype, normalisation, gated and bias are as in
     `transformer_decoder`. num_key_value is the number of columns of the weights that
-    compute keys and values, of all heads together. None means 2 * width. If head_size
-    is given, the params also contain scales of shape (head_size,), by which `attention`
-    normalises queries and keys.
+    compute the keys and values of all heads together. None means 2 * width. If
+    head_size is given, `attention` normalises queries and keys, and the params also
+    contain the scales of this normalisation, of shape (head_size,).
     """
     residual = SCALE / np.sqrt(2 * num_layers).item()
     num_key_value = 2 * width if num_key_value is None else num_key_value

@@ -25,12 +25,12 @@ def winograd(
 
         Y = Aᵀ ((G g Gᵀ) ⊙ (Bᵀ d B)) A,
 
-    for a tile d, a filter g and the `matrices` Bᵀ, G and Aᵀ. For each of the 36 entries
-    of the elementwise product ⊙, one matrix product (tiles, C_in) x (C_in, C_out)
-    treats all tiles and channels. So the 16 outputs of a tile need 36 multiplications
-    for each pair of an input and an output channel, instead of 144. Y is linear in d
-    and in g, so derivatives of any order, in forward and reverse mode, consist of the
-    same kind of products.
+    for a tile d, a filter g and the matrices Bᵀ, G and Aᵀ that the function `matrices`
+    returns. For each of the 36 entries of the elementwise product ⊙, one matrix product
+    (tiles, C_in) x (C_in, C_out) treats all tiles and channels. So the 16 outputs of a
+    tile need 36 multiplications for each pair of an input and an output channel,
+    instead of 144. Y is linear in d and in g, so derivatives of any order, in forward
+    and reverse mode, consist of the same kind of products.
 
     The rounding errors of the outputs and the gradients are about two to four times
     those of the direct sum over the pixels of the filter.
@@ -46,7 +46,7 @@ def winograd(
       section 4 (tiles, one product for each entry).
       Barabasz, Anderson, Soodhalter & Gregg, Error analysis and improving the accuracy
       of Winograd convolution, TOMS 2020 (the choice of the interpolation points from
-      which `matrices` are computed).
+      which `matrices` computes Bᵀ, G and Aᵀ).
     Example:
       >>> image = jnp.arange(25.0).reshape(1, 5, 5, 1)
       >>> print(jnp.rint(winograd(image, jnp.ones((3, 3, 1, 1))))[0, ..., 0])

@@ -128,7 +128,7 @@ def read_npy_head(
       what: Name of the array, for messages.
     Returns:
       Four values: the shape, whether the array is stored in Fortran order, the dtype,
-      and the position of the first entry in bytes.
+      and the number of bytes before the first entry.
     Raises:
       ValueError: The bytes are not a .npy file, contain Python objects, or do not agree
         with `size`. The message begins with `what`.

@@ -129,6 +129,8 @@ def hold(
 ) -> Agreement:
     """Compare the references of two runs of the same config.
 
+    A reference is a dict with the main results of a run.
+
     Two floats agree to the printed digits if their difference is as small as a rounding
     error: at most 1e-6 times the larger absolute value of the two, or at most 64 ε s.
     Here ε = 2^-52 is the relative spacing of float64 numbers, and s is the largest
@@ -151,8 +153,9 @@ def hold(
         different values agree if both lie between the limits. With None, a difference
         is reported but not judged. If both values have an interval, `varies` has no
         effect.
-      left_out: Names of the data that were missing in the run. If there are any names,
-        the values and hashes that exist only in the reference are not compared.
+      left_out: Names of the data that were missing in the run of `here`. If there are
+        any names, the values and hashes that exist only in `reference` are not
+        compared.
     Returns:
       The agreement, with all differences.
     """

@@ -112,7 +112,7 @@ def remembered(
     is therefore not computed again.
 
     Args:
-      checkpoints: Checkpoints in which the result is saved.
+      checkpoints: Function from a name to the Checkpoint with this name.
       name: Name of the checkpoint of the result.
       compute: Function (checkpoints) -> Saved. Its argument is a function from the name
         of a part of the result to the Checkpoint of this part. The checkpoints of the

@@ -73,6 +73,10 @@ def compare(
       there, here: The two results.
       environments: Environments of the two runs, in the order (there, here), from the
         manifests of the runs.
+    Returns:
+      The `Comparison`. Its field `other_arrays` has the largest difference of each
+      array that differs: `place` names the entry with this difference, and `size` is
+      the absolute value of the difference.
     Raises:
       TypeError, ValueError: The results are not valid, or there are not two
         environments.
@@ -117,7 +121,7 @@ def compare(
 
 
 def verdict(comparison: Comparison) -> str:
-    """Describe a comparison in a few sentences.
+    """Describe a comparison of two results in a few sentences.
 
     The text says that the results are bit-identical, or it gives the largest difference
     and the likely cause.
@@ -171,8 +175,8 @@ def largest(worst: Difference) -> str:
 def likely_cause(causes: Sequence[str]) -> str:
     """Describe the likely causes of different results in one or two sentences.
 
-    `causes` are the differences between the two environments, as texts. If there are
-    none, the text names other possible causes.
+    `causes` are texts that describe the differences between the environments of the two
+    runs. If `causes` is empty, the result names other possible causes.
     """
     if causes:
         return f"Likely cause: {'; '.join(causes)}."

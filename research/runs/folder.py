@@ -355,8 +355,9 @@ def close(run: Run) -> None:
 def load_result(path: str | Path) -> Result:
     """Load the result of a finished run, without its models.
 
-    The arrays have the bits that were saved. NumPy scalars in tables and numbers have
-    become Python scalars. Tuples in numbers have become lists.
+    The arrays have the bits that were saved. Two things differ from the saved result.
+    The fields `tables` and `numbers` have Python scalars in place of NumPy scalars. The
+    field `numbers` has lists in place of tuples.
 
     Args:
       path: Run folder.

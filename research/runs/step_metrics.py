@@ -111,10 +111,13 @@ def metric_rows(
 ) -> Iterator[dict[str, float]]:
     """Yield the rows of the file that `write_step_metrics` writes.
 
-    Each row is a dict from a name, such as "step" or "loss", to a number. There is one
-    row for each step, with the metrics of this step. The first row of each epoch also
-    has the evaluations. If there are evaluations, a last row has the evaluations after
-    the last step.
+    The arguments are those of `write_step_metrics`. `steps` contains the metrics of
+    each step of a training, such as the loss. `evaluations` contains values that were
+    measured before the first epoch and after each epoch, or is None. Each row is a dict
+    from a name, such as "step" or "loss", to a number. There is one row for each step,
+    with the metrics of this step. The first row of each epoch also has the evaluations
+    before this epoch. If there are evaluations, a last row has the evaluations after
+    the last epoch.
     """
     values, evaluated = _checked(steps, evaluations)
     num_epochs, num_batches = next(iter(values.values())).shape

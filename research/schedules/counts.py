@@ -71,7 +71,10 @@ def is_before(t: Num[Array, "*shape"], boundary: Integer) -> Bool[Array, "*shape
 
 
 def since(t: Num[Array, "*shape"], boundary: Integer) -> Num[Array, "*shape"]:
-    """Return the number of steps since the boundary: max(t - boundary, 0)."""
+    """Return the number of steps since the boundary: max(t - boundary, 0).
+
+    t and the boundary are step counts. The result is 0 until t exceeds the boundary.
+    """
     return (
         jnp.zeros_like(t)
         if _is_beyond(t, boundary)

@@ -109,8 +109,9 @@ def choice_weights(
 ) -> Float[np.ndarray, "*batch trials"]:
     """Return the probability that each trial is the best of a random subset.
 
-    A subset has k of the t trials. Trial 0, the rule's defaults, is in every subset.
-    The trial with the lowest mean in the subset is chosen.
+    A trial is a choice of hyper-parameters of a rule, and trial 0 has the defaults. A
+    subset has k of the t trials. Trial 0 is in every subset. The trial with the lowest
+    mean in the subset is chosen.
 
     Sort the other trials by their mean, the lowest first, and number them 1, ...,
     t - 1 in this order. If trial i has a lower mean than trial 0, trial i is chosen in
@@ -213,9 +214,10 @@ def minus(
 def ert_of_all(scores: Scores) -> Float[np.ndarray, " trials"]:
     """Return the expected running time of every trial, shape (t,).
 
-    `scores` has the costs of t trials of a rule on the reporting seeds. The expected
-    running time of a trial is the number of passes that its runs spent, divided by the
-    number of runs that reached the target. It is inf if no run reached the target.
+    A trial is a choice of hyper-parameters. `scores` has the costs of t trials of a
+    rule on the reporting seeds. The expected running time of a trial is the number of
+    passes that its runs spent, divided by the number of runs that reached the target.
+    It is inf if no run reached the target.
     """
     return ratio(
         *(array.sum(axis=1) for array in spent_and_reached(scores.costs, scores.budget))
@@ -343,7 +345,8 @@ class Variance(NamedTuple):
 
     The variance has two parts, `choice` and `reporting`. If the estimate is infinite
     for some resampled seeds, both parts are unknown, and both are set to inf. A trial
-    is a choice of hyper-parameters.
+    is a choice of hyper-parameters. A study chooses trials on tuning seeds, and
+    measures the chosen trials on reporting seeds.
 
     Attributes:
       choice: Variance that comes from the choice of trials.
@@ -384,9 +387,9 @@ def variance_of(replicates: Replicates, seeds: int) -> Variance:
     reporting seeds, and n is the number of reporting seeds. The factor n / (n - 1)
     removes the bias of the second variance.
 
-    The two kinds of seeds are not resampled together. If they were, the interaction of
-    the two kinds would be counted three times. This interaction is the noise in the
-    reported cost of the chosen trial.
+    The two kinds of seeds are not resampled together. Resampling both at once would
+    count their interaction three times. This interaction is the noise in the reported
+    cost of the chosen trial.
 
     Args:
       replicates: Replicates of one estimate: `choice` and `reporting` of shape
@@ -422,12 +425,13 @@ def log_interval(
 
     A replicate is infinite if only one of the two rules reached the target in this
     replicate. If a replicate or the estimate is infinite, the result is an expanded
-    percentile interval. Its ends are percentiles of the sums choice + reporting of the
-    two fields of `replicates`. The ends may be infinite. Such a sum varies with the
-    trials that were chosen and with the reporting seeds, as the log ratio does. Each
-    tail of the interval has the probability Φ(-t' sqrt(n / (n - 1))). Here n is the
-    number of reporting seeds, Φ is the normal distribution function, and t' is the (1 +
-    level) / 2 quantile of Student's t distribution with n - 1 degrees of freedom.
+    percentile interval. The ends of this interval are percentiles of the sum `choice` +
+    `reporting` of the two fields of `replicates`. The ends may be infinite. The sum
+    varies with the trials that were chosen and with the reporting seeds, as the log
+    ratio does. Each tail of the interval has the probability Φ(-t' sqrt(n / (n - 1))).
+    Here n is the number of reporting seeds, Φ is the normal distribution function, and
+    t' is the (1 + level) / 2 quantile of Student's t distribution with n - 1 degrees of
+    freedom.
 
     Args:
       estimate: Log ratio on the seeds of the study. If it is NaN, the interval is
@@ -557,9 +561,10 @@ def seeds_needed(variance: Variance, level: float = 0.95) -> int:
     must detect this difference with probability (power) 0.8. More reporting seeds do
     not reduce the variance that comes from the choice of trials.
 
-    With n reporting seeds, the reporting part of the variance is V_r = reporting *
-    seeds / n. Here `reporting`, `seeds` and `choice` are fields of the argument
-    `variance`, which is a Variance(choice, choice_freedom, reporting, seeds). The
+    The argument `variance` is a Variance(choice, choice_freedom, reporting, seeds). The
+    fields `choice` and `reporting` are the two parts of the variance in the present
+    study, and the field `seeds` is the number of reporting seeds in this study. With n
+    reporting seeds, the part `reporting` becomes V_r = `reporting` * `seeds` / n. The
     interval of the log ratio of the costs then has the half width t sqrt(choice + V_r),
     where t is the (1 + level) / 2 quantile of Student's t distribution. The property
     `Variance.freedom` defines the degrees of freedom of this distribution. The power is

@@ -212,8 +212,9 @@ def expected_running_time(
     reaches the target.
 
     Args:
-      costs: Passes to the target, inf for a run that missed it, shape (..., n). A cost
-        above the budget, or NaN, counts as missed.
+      costs: Passes over the data to the target for n runs, inf for a run that missed
+        the target, shape (..., n). A run whose cost is above the budget or NaN counts
+        as a run that missed it.
       budget: Passes after which a run was stopped.
     Returns:
       Expected running time in passes, shape (...); inf if no run reached the target.
@@ -247,10 +248,11 @@ def spent_and_reached(
 ) -> tuple[Float[np.ndarray, "*runs"], Float[np.ndarray, "*runs"]]:
     """Return the passes that each run spent, and whether it reached the target.
 
-    `costs` are the passes of each run to the target. A cost that is NaN or above the
-    budget is a missed target. A run that missed the target spent the whole budget. The
-    second array is 1.0 for a run that reached the target, else 0.0. The expected
-    running time is the sum of the first array divided by the sum of the second.
+    A pass goes once over the data. `costs` has the number of passes after which each
+    run reached the target. If a cost is NaN or above the budget, the run missed the
+    target and spent the whole budget. The second array is 1.0 for a run that reached
+    the target, else 0.0. The expected running time is the sum of the first array
+    divided by the sum of the second.
     """
     check_numbers("costs", costs)
     check_real("budget", budget)
@@ -336,7 +338,8 @@ def first_reached(
       target: Target as a share of the initial gap, such as 1e-4.
     Returns:
       Passes, shape (...). The result is inf if the run never reaches the target, if the
-      initial gap is not positive, or if a gap before the target is not finite.
+      initial gap is not positive, or if a gap is not finite before the run reaches the
+      target.
     Raises:
       ValueError, TypeError: `passes` does not ascend, is not finite, or does not fit
         the shape of `gaps`, or `target` is not positive and finite.

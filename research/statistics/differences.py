@@ -84,8 +84,8 @@ def difference(
     (`variance_of`): the variance over resampled tuning seeds, on which the trials are
     chosen again, and the variance over resampled reporting seeds. Satterthwaite's
     formula gives the degrees of freedom of the sum. If only one of the two rules
-    reaches the target in some of the bootstrap replicates, `low` and `high` are instead
-    a percentile interval of the replicates. This interval is slightly expanded because
+    reaches the target in some of the bootstrap replicates, the interval is instead a
+    percentile interval of the replicates. This interval is slightly expanded because
     the seeds are few (`log_interval`).
 
     The coverage of the 95 % interval was measured on simulated studies of two equal
@@ -122,8 +122,9 @@ def difference(
       resamples: Number of bootstrap replicates.
       seed: Seed of the resampling.
     Returns:
-      A `Difference`. Its field `more_seeds` is 0 if the study has enough seeds to
-      detect a difference of 10 %.
+      A `Difference`. Its field `more_seeds` is the number of additional reporting seeds
+      that the study needs to detect a difference of 10 %. The number is 0 if the study
+      has enough seeds, and -1 if the study cannot determine the number.
     Raises:
       ValueError, TypeError: The rules have different numbers of seeds, there are fewer
         than two tuning or reporting seeds, an argument has the wrong type, or a number

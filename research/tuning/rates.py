@@ -21,8 +21,8 @@ class Choice(NamedTuple):
 
     Attributes:
       rate: The rate with the lowest mean score.
-      rates: All rates that were tried, ascending, shape (k,).
-      scores: Scores, shape (k, s), one row per rate and one column per seed; inf for a
+      rates: All k rates that were tried, ascending, shape (k,).
+      scores: Score of each of the k rates on each of s seeds, shape (k, s); inf for a
         run that diverged.
       widened: Number of times that rates were added below the smallest or above the
         largest.
@@ -51,7 +51,9 @@ def choose_rate(
 
     The ladder is the sequence of rates to try. If its first or last rate is the best,
     more rates are added at this end, up to six times. A ladder of one rate is never
-    extended.
+    extended. In the example, the smallest rate is the best until two rates have been
+    added three times (`widened`). The chosen rate is then between other tried rates, so
+    `at_edge` is False.
 
     Args:
       score: Function that takes rates (k,) and returns scores (k, number of tuning

@@ -95,11 +95,11 @@ def theory_regimes(batch_size: int) -> tuple[Regime, ...]:
 
 
 def practice_regimes(batch_size: int) -> tuple[Regime, ...]:
-    """Return three ways to draw batches that are used in practice.
+    """Return the three usual ways to draw batches, as a tuple of `Regime`.
 
-    These regimes are the full batch, mini-batches of `batch_size` examples, and single
-    examples. For mini-batches and single examples, the data are shuffled in every
-    epoch. The learning rate is constant.
+    These three regimes draw the full batch, mini-batches of `batch_size` examples, and
+    single examples. For mini-batches and single examples, the data are shuffled in
+    every epoch. The learning rate is constant.
 
     Example:
       >>> [regime.name for regime in practice_regimes(32)]

@@ -101,11 +101,12 @@ def search(
        up) on the screening seeds, but at least h + 2 points for h hyper-parameters. In
        each round, budget / 4 new points (rounded up) are drawn from normal
        distributions around the two best points, with 0.49 times the covariance of the
-       coordinates of the elite. With this covariance, the new points follow a narrow
-       valley of the score in any direction, and they lie closer together if the points
-       of the elite do. The new points run on the screening seeds, and the better half
-       of them also on the six seeds of the race. The refinement ends after two rounds
-       in a row that each improve the best mean score by less than log 1.02.
+       coordinates of the elite, plus 1e-6 of the squared width of each range. With this
+       covariance, the new points follow a narrow valley of the score in any direction,
+       and they lie closer together if the points of the elite do. The new points run on
+       the screening seeds, and the better half of them also on the six seeds of the
+       race. The refinement ends after two rounds in a row that each improve the best
+       mean score by less than log 1.02.
     4. Choice: the best four points run on all seeds. The point with the lowest mean
        score is chosen.
 
@@ -162,7 +163,8 @@ def search_all(
 ) -> list[Searched]:
     """Advance several searches together until all have ended.
 
-    The runs of all searches can then be trained at once.
+    In each round, `evaluate` gets the runs that the searches need next. The runs of all
+    searches can therefore be trained at once.
 
     Args:
       searches: Results of `search`.
@@ -208,9 +210,10 @@ def most_runs(budget: int, seeds: int) -> int:
 
     A run is one training with one choice of hyper-parameters (a point) and one seed.
     The first search in the example has one point, and needs one run for each seed. The
-    second search in the example needs 32 · 4 runs for the screening, 8 · 6 for the
-    race, at most 4 · (8 · 4 + 4 · 6) for the refinement, and at most 4 · 20 for the
-    choice. `search` describes these four stages.
+    second search has four stages, which `search` describes. The screening needs 32
+    points · 4 seeds, and the race 8 points · 6 seeds. Each of at most 4 refinements
+    needs 8 points · 4 seeds and 4 points · 6 seeds. The choice needs at most 4 points ·
+    20 seeds. The sum is 480 runs.
 
     Args:
       budget: Number of points of the screening. It is 1 for a space without ranges.

@@ -70,7 +70,8 @@ def check_space(space: Space, owner: str = "") -> None:
     """Raise an error if a search space is not valid.
 
     Args:
-      space: Ranges by name. It may be empty; the rule then has one trial.
+      space: Ranges by name. An empty space is valid: it means that the only choice of
+        hyper-parameters is the defaults.
       owner: Name of the rule, for error messages.
     Raises:
       TypeError: The space is not a mapping, a range is not a `Range`, or an end or a
@@ -255,7 +256,7 @@ def widen(
 
 
 def to_unit(space: Space) -> Float[np.ndarray, "1 dimensions"]:
-    """Return the positions of the defaults in their ranges, shape (1, ranges).
+    """Return the position of each default in its range, shape (1, number of ranges).
 
     A position says where a value lies in its range: 0 is the low end, and 1 the high
     end. Between the ends, the position is linear on the scale of the range, which is
@@ -419,9 +420,9 @@ def _at(
 def parse_range(text: str) -> Range:
     """Parse a range of a command line, such as "1e-4..10" or "0.5..0.999 one_minus".
 
-    The scale is log, linear, or one_minus, which is logarithmic in 1 - value. Without a
-    scale in the text, it is log. A default value may follow: "1e-4..10 log
-    default=0.1". The ends and the scale are not checked here, but by `check_space`.
+    The scale is log, linear, or one_minus, which is logarithmic in 1 - value. If the
+    text has no scale, the scale is log. A default value may follow: "1e-4..10 log
+    default=0.1". `check_space`, not this function, checks the ends and the scale.
 
     Raises:
       ValueError: The text does not have this syntax.

@@ -24,11 +24,11 @@ TIMED_CALLS = 5
 class Timing(NamedTuple):
     """Seconds of one training while no other training runs.
 
-    All fields are floats. A call runs the whole training once. `compile_seconds` and
-    `first_call_seconds` are the seconds of the compilation and of the first call. Five
-    more calls follow. The seconds of each of these calls are divided by the number of
-    epochs. The other three fields are the median, the least and the largest of the five
-    quotients.
+    All fields are floats. A call of the compiled program runs the training once.
+    `compile_seconds` and `first_call_seconds` are the seconds of the compilation and of
+    the first call. Five more calls follow. The seconds of each of these five calls are
+    divided by the number of epochs. The other three fields are the median, the least
+    and the largest of the five quotients.
     """
 
     compile_seconds: float
@@ -40,6 +40,8 @@ class Timing(NamedTuple):
 
 class TrainingAlone(NamedTuple):
     """A compiled training that runs alone, from `compile_alone`.
+
+    "Alone" means that no other training is computed by the same program.
 
     Attributes:
       call: Function without arguments that runs the training once, and returns when the
@@ -119,8 +121,8 @@ def compile_alone(
       hyperparameters: Arguments of `make_rule`, by name; finite numbers.
       num_epochs: Number of epochs of the training.
     Returns:
-      The compiled training. Its method `time` runs the training several times, and
-      returns the times.
+      The compiled training. Its method `time` runs the training six times, and returns
+      a `Timing`.
     Raises:
       ValueError, TypeError: An argument is not valid.
     Example:

@@ -70,7 +70,7 @@ def adagrad(
     is √s_t + ε. The defaults are those of optax.adagrad, which has no argument
     eps_in_sqrt. The paper starts from s_0 = 0 and adds its constant δ outside the root.
     torch does the same, with δ = 1e-10. The starting value changes the first steps much
-    more than the place of ε does: if the first gradient entry is 0.01, the entry moves
+    more than the place of ε does: if the first gradient entry is 0.01, the param moves
     by 0.0316 η with the default s_0 = 0.1, and by about η with s_0 = 0.
 
     Use it for sparse features. The param of such a feature has the gradient 0 in most
@@ -459,9 +459,9 @@ def madgrad(
     ν_t = ν_(t-1) + w_t g_t²,
     z_t = x_0 - s_t / (∛ν_t + ε),
     u_t = (1 - μ) (z_t - x_t), where u_t is the update, η_t the learning rate and μ is
-    momentum. x_t are the params before step t. The initial params are x_1; they are
-    also called x_0. The sums s_t and ν_t start at 0. Where the divisor ∛ν_t + ε is 0,
-    the quotient in z_t is 0.
+    momentum. x_t are the params before step t, so x_1 are the initial params. x_0 is
+    another name for x_1. The sums s_t and ν_t start at 0. Where the divisor ∛ν_t + ε is
+    0, the quotient in z_t is 0.
 
     optax.contrib.madgrad and the authors' code are the same, except that the authors'
     weight w_t is 0 in a step with η_t = 0. The paper has η_t in place of η_t + ε

@@ -279,11 +279,12 @@ def laprop(
     Adam divides the average of all gradients by √v̂_t of the present step. LaProp
     divides each gradient by √v̂_t of the step in which this gradient was computed, so
     no quotient exceeds 1 / √(1 - β2), whatever β1 is. With λ = 0 and a constant rate,
-    the authors' code and timm's LaProp are the same. Both decay the params after the
-    step: timm multiplies them by 1 - η_t λ, and the authors' code by 1 - λ, without the
-    rate. If η_t comes from a schedule, both take the moving average of η_t g_t / (√v̂_t
-    + ε), divide it by the moving average of η_t, and multiply the result by η_t. optax
-    0.2.8 and torch do not have the rule.
+    the authors' code and timm's LaProp are the same as this rule. In both, the weight
+    decay multiplies the params after the step: timm's factor is 1 - η_t λ, and the
+    factor of the authors' code is 1 - λ, without the rate. If η_t comes from a
+    schedule, both take the moving average of η_t g_t / (√v̂_t + ε), divide it by the
+    moving average of η_t, and multiply the result by η_t. optax 0.2.8 and torch do not
+    have the rule.
 
     Use it in place of Adam if β2 must be small, for example because the size of the
     gradients changes quickly.

@@ -263,10 +263,11 @@ def radam(
     With the defaults, the first five steps are momentum steps. r_t is 0.026 at the
     sixth step and then grows towards 1.
 
-    The defaults are those of optax.radam. torch adds ε before the correction: r_t m̂_t
-    √(1 - β2^t) / (√v_t + ε). To follow torch, set eps_before_correction=True. The paper
-    has no ε, and its threshold is 4. The threshold 5 is from the code of the paper's
-    authors. Their code also adds ε before the correction, and by default
+    The defaults are those of optax.radam. torch adds ε before the bias correction: its
+    update is -η_t r_t m̂_t √(1 - β2^t) / (√v_t + ε), where v_t is the average without
+    correction. To follow torch, set eps_before_correction=True. The paper has no ε, and
+    its threshold is 4. The threshold 5 is from the code of the paper's authors. Their
+    code also adds ε before the bias correction, and by default
     (degenerated_to_sgd=False) does not move in the steps below the threshold. optax
     computes ρ_6, which is about 6, as 1999 - 1993. If float64 is off, the relative
     error of optax's sixth step is therefore 0.6 %. Here this error is 1e-7, because ρ_t

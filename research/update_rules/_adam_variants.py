@@ -73,10 +73,10 @@ def adabelief(
     average of the gradients with the decay β1, and m̂_t = m_t / (1 - β1^t), as in
     `adam`.
 
-    optax.adabelief is the same. The authors' package is the same with rectify=False. By
-    default, the package multiplies the steps by the factor r_t of `radam`. ε_root is
-    added at every step, so its total in s_t tends to ε_root / (1 - β2). In the paper,
-    both constants are the same ε.
+    optax.adabelief is the same. The authors' package is the same with rectify=False.
+    With rectify=True, its default, the package multiplies the steps by the factor r_t
+    of `radam`. ε_root is added at every step, so its total in s_t tends to
+    ε_root / (1 - β2). In the paper, both constants are the same ε.
 
     Use it in place of Adam if gradients change little from step to step. Its steps are
     then longer than Adam's. If the gradients do not change at all, the step tends to η
@@ -150,8 +150,8 @@ def acprop(
 
     The divisor of g_t does not depend on g_t, and the step has no momentum. The paper
     and the authors' code also have (g_t - m_t)² in s_t. With rectify=False, the
-    authors' code is the same except for the ε in the first step. By default, the
-    authors' code multiplies the steps by the factor r_t of `radam`.
+    authors' code is the same except for the ε in the first step. With rectify=True, its
+    default, the authors' code multiplies the steps by the factor r_t of `radam`.
     optax.contrib.acprop has (g_t - m_(t-1))² instead of (g_t - m_t)²
     (from_old_mean=True). From the second step on, the steps of optax are about β1 times
     as long, because g_t - m_t = β1 (g_t - m_(t-1)). torch does not have the rule.
@@ -510,17 +510,17 @@ def cautious_adamw(
     leaf.
 
     timm's AdamWLegacy with caution=True is the same rule. The authors' code differs in
-    two points. With foreach=False, it adds ε before the bias correction of v_t; before
-    August 2025, it did so with any foreach. Its defaults are ε = 1e-6 and λ = 0. The
-    paper divides by (Σ k_t + 1) / n in place of the mean over n entries
-    (plus_one=True). With cautious_decay=True, only entries with k_t d_t x_t >= 0 decay.
-    If x_t is not 0, this means that the step without decay moves the entry towards 0 or
-    leaves it unchanged. optax 0.2.8 does not have the rule. To make another rule
-    cautious, use `cautious`.
+    two points. First, it adds ε before the bias correction of v_t if foreach=False.
+    Before August 2025, it did so with any foreach. Second, its defaults are ε = 1e-6
+    and λ = 0. The paper divides by (Σ k_t + 1) / n in place of the mean over the n
+    entries of a leaf (plus_one=True). With cautious_decay=True, only entries with k_t
+    d_t x_t >= 0 decay. If x_t is not 0, this means that the step without decay moves
+    the entry towards 0 or leaves it unchanged. optax 0.2.8 does not have the rule. To
+    make another rule cautious, use `cautious`.
 
     Use it in place of AdamW, with the same arguments. If the gradient of an entry
-    changes its sign, only the weight decay moves the entry as long as its momentum has
-    the old sign.
+    changes its sign, only the weight decay moves the entry as long as the momentum m̂_t
+    of this entry has the old sign.
 
     Args:
       learning_rate, b1, b2, eps: Rate η, decays β1 and β2, and constant ε, as in

@@ -357,7 +357,8 @@ def sm3(
 
     Use it in place of Adagrad if the state of Adagrad does not fit into memory, for
     example for large embeddings. For an (m, n) matrix, SM3 stores m + n numbers in
-    place of Adagrad's m n sums of squares, and m n numbers for the momentum.
+    place of Adagrad's m n sums of squares. SM3 also stores m n numbers for the
+    momentum.
 
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule (number

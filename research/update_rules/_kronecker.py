@@ -81,8 +81,8 @@ def soap(
 
     u_t is the update and η_t the learning rate at step t. Step 1 is the second call of
     update, because the first call only initialises the bases. M_t and V_t start at 0.
-    The bases Q_L and Q_R are orthogonal matrices. Their columns approximate the
-    eigenvectors of L and R, which are moving averages of G Gᵀ and Gᵀ G. After the step,
+    L and R are moving averages of G Gᵀ and Gᵀ G. The bases Q_L and Q_R are orthogonal
+    matrices. Their columns approximate the eigenvectors of L and R. After the step,
     L <- β L + (1 - β) G_t G_tᵀ and R <- β R + (1 - β) G_tᵀ G_t, where β is
     shampoo_beta. If t is a multiple of k = refresh_every, the bases are then brought
     closer to the eigenvectors of L and R. First the columns q_i of Q_L are sorted by
@@ -120,8 +120,8 @@ def soap(
     n multiplications more than Adam, and a refresh about 10 (m³ + n³).
 
     Use it for networks with weight matrices, where it needs fewer steps than AdamW. The
-    batch should be so large that the gradient takes much more time than the additional
-    operations of SOAP.
+    batch should be so large that computing the gradient takes much more time than the
+    additional operations of SOAP.
 
     Args:
       learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
@@ -646,9 +646,10 @@ def shampoo(
     the rate 1. For an axis longer than max_size, only the diagonal of the factor is
     used.
 
-    If b1, ε and λ are 0, the first update of a matrix is -η U Vᵀ, where G = U S Vᵀ is
-    the singular value decomposition. `muon` approximates U Vᵀ. If an eigenvalue under a
-    root is 0, it is left out, as in a pseudo-inverse. If a factor overflows, its root
+    If b1, ε and λ are 0 and the options have their defaults, the first update of a
+    matrix is -η U Vᵀ, where G = U S Vᵀ is the singular value decomposition. `muon`
+    approximates U Vᵀ. If an eigenvalue under a root is 0, the eigenvalue is left out,
+    as in a pseudo-inverse. If a factor overflows, its root
     is 0 from the next computation of the roots on, and then only weight decay moves the
     leaf. A NaN in a gradient makes all later steps of its leaf NaN; wrap the rule in
     `skip_nonfinite` to skip such a step.
@@ -1062,8 +1063,8 @@ def psgd_kron(
 
     For a matrix X_t with the gradient G_t,
     u_t = -η_t (clip(Q_Lᵀ Q_L M_t Q_Rᵀ Q_R) + λ X_t), where λ is weight_decay and
-    M_t = β1 M_(t-1) + (1 - β1) G_t. Before this step, the factors are updated with the
-    probability given by the argument probability:
+    M_t = β1 M_(t-1) + (1 - β1) G_t. Before this step, the factors Q_L and Q_R are
+    updated. This happens at random, with the probability in the argument `probability`:
     Q_L <- Q_L - (μ / |A Aᵀ + B Bᵀ|) triu(A Aᵀ - B Bᵀ) Q_L, with
     A = Q_L M_t Q_Rᵀ and B = Q_L^(-T) V_t Q_R^(-1).
     Q_R is updated in the same way, with Aᵀ A and Bᵀ B in place of A Aᵀ and B Bᵀ. u_t is
@@ -1078,6 +1079,7 @@ def psgd_kron(
     most √N, where N is the number of parameters in all leaves. Then each entry is
     limited to [-1, 1]. In the example, the factors are I, √N is 2 and the norm is about
     8. So the entries 0.5 and 8 are first divided by about 4, and then 8 / 4 becomes 1.
+    The learning rate 0.5 gives the updates -0.062 and -0.5.
 
     A leaf with more axes has a factor for each axis. A factor is a diagonal matrix for
     vectors and scalars, for axes of length 1, and for axes longer than max_size. For

@@ -270,8 +270,8 @@ def levenberg_marquardt(
     quadratic model's error. After three misses in a row, h minimises the quadratic
     model subject to |D h| <= Δ, as in `trust_region_newton`, and ρ uses the prediction
     of this model. The rule returns to the linear model after a trial in which the
-    quadratic model predicts worse than the linear model, although the linear model's
-    error is above |a| / 10.
+    linear model's error is above |a| / 10 and the quadratic model's error is even
+    larger.
 
     The rule is MINPACK's lmder, which scipy's least_squares(method="lm") runs, with
     five differences. First, MINPACK accepts a μ for which |D h| is within a tenth of Δ,

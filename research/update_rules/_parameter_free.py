@@ -80,11 +80,11 @@ def dog(
     u_t = 0 for any ε.
 
     The name stands for "distance over gradients". optax.contrib.dog is the same with
-    init_step=("distance", r_ε) or, by default, ("heuristic", 1e-6), but optax subtracts
-    x_0 from x_i, which loses digits while the distance is small. This rule sums its own
-    updates to get x_i - x_0. The paper has no ε. The authors' code has the same ε as
-    this rule. For coupled weight decay, chain `add_decayed_weights` before the rule.
-    torch does not have this rule.
+    init_step=("distance", r_ε), and init_step=("heuristic", 1e-6) gives the default r_ε
+    of this rule. But optax subtracts x_0 from x_i, which loses digits while the
+    distance is small. This rule sums its own updates to get x_i - x_0. The paper has no
+    ε. The authors' code has the same ε as this rule. For coupled weight decay, chain
+    `add_decayed_weights` before the rule. torch does not have this rule.
 
     Use it if no rate can be tuned, on convex or nearly convex losses. The proof of
     convergence is for an average of the iterates, not for the last iterate. The rule
@@ -212,14 +212,15 @@ def prodigy(
     With the defaults, the rule is the same as the authors' code. The paper multiplies ε
     by d_t instead of d_(t+1) (eps_by_next_distance=False). optax.contrib.prodigy
     multiplies every η_t by √(1 - β2^(t+1)) / (1 - β1^(t+1)) (bias_correction=True),
-    which is an option in the authors' code. Without this correction and with the
-    default β1 and β2, each entry of the first step with a nonzero gradient has a size
-    of about 3.2 d_0 η_0, because (1 - β1) / √(1 - β2) is 3.2. If all gradients or all
-    rates so far are 0, optax (up to 0.2.8) divides 0 by 0, and its params become NaN.
-    The authors' code begins to count at the first step with a nonzero gradient and a
-    nonzero rate, and then skips steps with the rate 0. Here, all steps count. optax has
-    other names for some arguments: betas is (b1, b2), estim_lr0 is initial_distance and
-    estim_lr_coef is distance_factor. torch does not have the rule.
+    which is an option in the authors' code. Let step t be the first step with a nonzero
+    gradient. Without this correction and with the default β1 and β2, each nonzero entry
+    of u_t has a size of about 3.2 d_0 η_t, because (1 - β1) / √(1 - β2) is 3.2. If all
+    gradients or all rates so far are 0, optax (up to 0.2.8) divides 0 by 0, and its
+    params become NaN. The authors' code begins to count at the first step with a
+    nonzero gradient and a nonzero rate, and then skips steps with the rate 0. Here, all
+    steps count. optax has other names for some arguments: betas is (b1, b2), estim_lr0
+    is initial_distance and estim_lr_coef is distance_factor. torch does not have the
+    rule.
 
     Use it instead of tuning Adam's rate, with a schedule for η that ends at 0. To scale
     all rates, change distance_factor, not η. The estimate d_t never shrinks. A single
@@ -894,9 +895,10 @@ def momo(
     the lower bound, but the step is at most η_t |m_t| long.
 
     m_t, f̄_t and γ_t are moving averages of the gradient g_t, of the objective's value
-    f(x_t) and of the inner product <g_t, x_t>, with the decay β. Each average starts at
-    its first value. With the learning rate η_t, the weight decay λ, a = 1 + η_t λ and
-    the lower bound f*, the step size τ_t and the update u_t are
+    f(x_t) and of the inner product <g_t, x_t>, with the decay β. At the first step,
+    each average equals the value at this step. With the learning rate η_t, the weight
+    decay λ, a = 1 + η_t λ and the lower bound f*, the step size τ_t and the update u_t
+    are
     τ_t = min(η_t, max(a (f̄_t - f* - γ_t) + <m_t, x_t>, 0) / |m_t|²),
     u_t = (x_t - τ_t m_t) / a - x_t.
 

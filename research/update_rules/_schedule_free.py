@@ -60,7 +60,7 @@ def schedule_free_sgd(
     weight_decay: Scalar = 0.0,
     weight_power: Scalar = 2.0,
 ) -> optax.GradientTransformation:
-    """Descend with a fast sequence z and average it to x, without a schedule.
+    """Descend with a fast sequence z and its average x, without a schedule.
 
     z_(t+1) = z_t - γ_t (g_t + λ y_t),
     x_(t+1) = (1 - c_t) x_t + c_t z_(t+1),

@@ -133,11 +133,11 @@ def adopt(
     averages the normalised gradients d_t, and v_t averages the squared gradients.
 
     The paper's first version does not clip d_t, and its second version clips d_t. With
-    use_clipping=False, the rule is the authors' present code without clipping. In the
-    authors' first code, the average starts at the first quotient: m_2 = d_2, not
-    (1 - β1) d_2. optax.contrib.adopt is the same as the rule here. If the first
-    gradients of an entry are 0, then without clipping the first d_t that is not 0 is
-    g_t / ε, which may be huge. With eps=0, an entry whose gradients are all 0 gives
+    use_clipping=False, the rule is the same as the authors' present code without
+    clipping. In the authors' first code, the average starts at the first quotient: m_2
+    = d_2, not (1 - β1) d_2. optax.contrib.adopt is the same as the rule here. If the
+    first gradients of an entry are 0, then without clipping the first d_t that is not 0
+    is g_t / ε, which may be huge. With eps=0, an entry whose gradients are all 0 gives
     0/0, which is NaN.
 
     Use it instead of Adam if β2 cannot be tuned. The paper proves convergence for every

@@ -258,7 +258,7 @@ class AdgdState(NamedTuple):
 
 @checked
 def adgd(learning_rate: Scalar = 1e-3) -> optax.GradientTransformation:
-    """Step by half the inverse of the local curvature, with a slowly growing rate.
+    """Step by half the inverse of the local curvature, and let the rate grow slowly.
 
     u_t = -λ_t g_t, with λ_t = min(√(1 + θ_(t-1)) λ_(t-1), |s| / (2 |y|)), where θ_t =
     λ_t / λ_(t-1), s = x_t - x_(t-1) and y = g_t - g_(t-1). Here x_t are the params, g_t

@@ -41,10 +41,10 @@ class Verification(NamedTuple):
         which rule and reference could be compared.
       problem: Name of the problem on which the rule deviates most from the reference.
       deviation: Deviation on this problem, with its step and leaf.
-      deviations: Dict from the name of each problem on which rule and reference were
-        compared to the Deviation on this problem.
-      reasons: Dict from the name of each problem on which rule and reference were not
-        compared to the reason.
+      deviations: Deviation on each problem on which rule and reference were compared,
+        by the name of the problem.
+      reasons: Reason for each problem on which rule and reference were not compared, by
+        the name of the problem.
       cause: Likely mistake in the rule, in words. None if rule and reference agree, or
         if no cause was found.
       tolerance: Largest deviation that counts as agreement.
@@ -123,9 +123,10 @@ def verify_rule(
         `research.verification.problems.PROBLEMS`, or all recorded problems if the
         reference is a dict.
       learning_rate: Learning rate for the constructors, on every problem. None means
-        that each problem has its own rate. If only one of rule and reference is a
-        gradient transformation, its learning rate must be passed here, because it
-        cannot be read from the transformation.
+        that each problem has its own rate. If one of rule and reference is a gradient
+        transformation and the other is not, pass the rate with which the transformation
+        was made, which cannot be read from the transformation. The other of the two
+        then uses the same rate.
       dtype: Dtype of the rule's steps: float64 (requires JAX's float64 to be on) or
         float32.
       tolerance: Largest deviation that counts as agreement. None means 1000 times the

@@ -96,10 +96,10 @@ def rmsprop(
     `initial_scale`, and is corrected for its start if bias_correction=True. With
     centered=True, the square of the average gradient is subtracted from this average,
     as in Graves (2013), equations (38)-(41). eps_in_sqrt=True adds ε under the square
-    root. Let u_t be the step without momentum, and μ the argument `momentum`. If μ is
-    None, the step is u_t. Otherwise the step is b_t = μ b_(t-1) + u_t, or u_t + μ b_t
-    if nesterov=True. `rate_in_momentum` has no effect here, because the learning rate
-    is constant.
+    root, and False adds ε to the root. Let u_t be the step without momentum, and μ the
+    argument `momentum`. If μ is None, the step is u_t. Otherwise the step is b_t = μ
+    b_(t-1) + u_t, or u_t + μ b_t if nesterov=True. `rate_in_momentum` has no effect
+    here, because the learning rate is constant.
     """
     n, m, b = zeros_like(x) + initial_scale, zeros_like(x), zeros_like(x)
     for t in count(1):

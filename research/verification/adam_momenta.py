@@ -63,9 +63,9 @@ def simplified_ademamix(
 ) -> Iterator[Leaves]:
     """Yield the iterates of the simplified AdEMAMix of Morwani et al. (2025).
 
-    The momentum is m <- β1 m + g, where g is the gradient and β1 is `b1`. The step has
-    m + α g in place of Adam's average, where α is `alpha`. `eps_root` is added under
-    the square root, as in optax.
+    The momentum is m <- β1 m + g, where g is the gradient and β1 is `b1`. In the step,
+    m + α g takes the place of the average of the gradients in Adam, where α is `alpha`.
+    `eps_root` is added under the square root, as in optax.
     """
     m = v = zeros_like(x)
     for t in count(1):

@@ -67,11 +67,11 @@ def acprop(
 ) -> Iterator[Leaves]:
     """Yield the iterates of ACProp of Zhuang et al. (2021).
 
-    The divisor of the first step, 1 + eps, and the bias corrections are those of optax.
     The second moment averages the squared deviations of the gradients from their moving
-    average m_t. With from_old_mean=True, the deviation of the gradient g_t is g_t -
-    m_(t-1), as in optax. With False, the deviation is g_t - m_t, as in the paper, where
-    m_t includes g_t.
+    average m_t. As in optax, the first step divides the gradient by 1 + eps, and later
+    steps correct the bias of the second moment. With from_old_mean=True, the deviation
+    of the gradient g_t is g_t - m_(t-1), as in optax. With False, the deviation is g_t
+    - m_t, as in the paper, where m_t includes g_t.
     """
     m = s = zeros_like(x)
     for t in count(1):

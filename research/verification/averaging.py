@@ -18,7 +18,7 @@ from research.verification.leaves import Leaves, zeros_like
 
 
 class Evaluated(Leaves):
-    """Iterate of a rule that reports other params than those it continues from.
+    """Iterate of a rule that continues from some params and reports other params.
 
     Args:
       iterate: Params from which the rule continues.

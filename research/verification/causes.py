@@ -41,14 +41,14 @@ def likely_cause(
 ) -> str | None:
     """Describe the mistake that makes the reference behave like the rule.
 
-    The rule is the update rule under test. The reference is the rule with which it is
-    compared, and counts as correct. A mistake explains the rule if the reference with
-    this mistake agrees with the rule on every problem on which it can be run. These
-    kinds of mistakes are tried in order: the mistakes of the formula, other values of
-    the formula's arguments, other formulas, general mistakes (a wrong sign, a wrong
-    length, updates that are one step late), and two mistakes of the formula at once. If
-    several mistakes of one kind explain the rule, the mistake with the smallest
-    remaining deviation is returned.
+    The rule is the update rule under test. It is compared with another rule, the
+    reference, which counts as correct. A mistake explains the rule if the reference
+    with this mistake agrees with the rule on every problem on which the changed
+    reference can be run. These kinds of mistakes are tried in order: the mistakes of
+    the formula, other values of the formula's arguments, other formulas, general
+    mistakes (updates with a wrong sign or a wrong length, or one step late), and two
+    mistakes of the formula at once. If several mistakes of one kind explain the rule,
+    the mistake with the smallest remaining deviation is returned.
 
     Args:
       evidence: Comparisons of rule and reference, one for each problem. On at least one

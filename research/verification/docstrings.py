@@ -32,10 +32,12 @@ class Description(NamedTuple):
 
 
 def describe(name: str) -> Description:
-    """Read the description of a rule from its docstring.
+    """Read the description of an update rule from the docstring of the rule.
 
     Args:
-      name: A key of RULE_TABLE.
+      name: Name of the rule, a key of RULE_TABLE.
+    Returns:
+      The `Description`.
     Raises:
       ValueError: The name is unknown.
     Example:

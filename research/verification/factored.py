@@ -41,15 +41,17 @@ def adafactor(
     """Yield the iterates of Adafactor: algorithms 4 and 5 of Shazeer & Stern (2018).
 
     The paper uses relative_step=True, no momentum and no weight decay. With
-    relative_step=True, the rate is at most 1 / √t in step t. Leaves are factored if two
-    axes have at least the length `min_dim_size_to_factor`, where None means 128. A step
-    whose root mean square exceeds `clipping_threshold` is scaled down to this value.
-    With multiply_by_parameter_scale=True, the step is multiplied by the root mean
-    square of the leaf, or by `min_scale` if this is larger.
+    relative_step=True, the rate is at most 1 / √t in step t. The gradient is divided by
+    the root of V, a moving average of the squared gradients. If two axes of a leaf have
+    at least the length `min_dim_size_to_factor` (None means 128), V is replaced by
+    r cᵀ / mean(r). Here r contains the means of the rows of V, and c those of the
+    columns. A step whose root mean square exceeds `clipping_threshold` is scaled down
+    to this value. With multiply_by_parameter_scale=True, the step is multiplied by the
+    root mean square of the leaf, or by `min_scale` if `min_scale` is larger.
 
-    This function keeps the whole average of squares and factors it in each step. The
-    result is the same as in the paper, because the mean of an average is the average of
-    the means.
+    This function keeps the whole V, and computes r and c from V in each step. The paper
+    keeps moving averages of the row and column means of the squared gradients. These
+    averages are equal to r and c.
     """
     m = v = zeros_like(x)
     least = 128 if min_dim_size_to_factor is None else min_dim_size_to_factor
@@ -73,9 +75,9 @@ def rank_one(v: Leaf, least: int):
     """Return r cᵀ / mean(r), an approximation of a matrix v.
 
     r contains the mean of each row of v, and c the mean of each column. If v has more
-    than two axes, the two longest axes are those of the rows and columns, and each such
-    matrix is approximated separately. If fewer than two axes of v have a length of at
-    least `least`, v is returned unchanged.
+    than two axes, the two longest axes are those of the rows and columns. Each index of
+    the other axes gives one matrix, which is approximated separately. If fewer than two
+    axes of v have a length of at least `least`, v is returned unchanged.
     """
     axes = np.argsort(v.shape, kind="stable")[-2:]
     if v.ndim < 2 or min(v.shape[k] for k in axes) < least:

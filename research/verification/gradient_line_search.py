@@ -33,12 +33,13 @@ def backtracking_descent(
     """Yield the iterates of backtracking along -g, from Armijo (1966).
 
     This is algorithm 3.1 of Nocedal & Wright, with the negative gradient -g as the
-    direction. Each step searches for a step length. The search first tries
-    `learning_rate`. If `increase` is given and the step before had a step length a that
-    is not 0, the search first tries the smaller of `learning_rate` and increase · a.
-    Each further trial is `shrink` times the trial before. A step length is accepted if
-    f falls by at least the share `sufficient_decrease` of the decrease along the
-    tangent. A search tries at most `max_evaluations` step lengths.
+    direction. Each step searches for a step length. By default, the first trial of a
+    search is `learning_rate`. But if `increase` is given, and the step before had a
+    step length a that is not 0, the first trial is the smaller of `learning_rate` and
+    increase · a. Each further trial is `shrink` times the trial before. A step length
+    is accepted if f falls by at least the share `sufficient_decrease` of the decrease
+    along the tangent. A search tries at most `max_evaluations` step lengths. If none of
+    them is accepted, the step length is 0.
     """
     a = 0
     while True:

@@ -31,11 +31,11 @@ def shampoo(
 
     The rule is Shampoo. The gradients are averaged with the decay b1, as the authors
     propose in section 5. The factor of an axis is ε I plus the sum of G Gᵀ over the
-    steps, where the rows of G are the slices of a leaf's gradient along this axis. If
-    b2 is given, a moving average with this decay replaces the sum. Each factor is
-    raised to the power -1 / `root`, where None means twice the number of axes. These
-    powers are computed every `refresh_every` steps. The averaged gradient is multiplied
-    by the powers along its axes.
+    steps. Row i of the matrix G has all entries of a leaf's gradient with the index i
+    on this axis. If b2 is given, a moving average with this decay replaces the sum.
+    Each factor is raised to the power -1 / `root`. root=None means twice the number of
+    axes. These powers are computed every `refresh_every` steps. The averaged gradient
+    is multiplied by the powers along its axes.
     """
     m = zeros_like(x)
     factors: Any = [[mpmath.mpf(0)] * max(a.ndim, 1) for a in x.arrays]
@@ -84,8 +84,11 @@ def soap(
     bases are computed again every `refresh_every` steps: with refresh="eigh" from
     eigenvectors, with "qr" by one power iteration and a QR decomposition. Before either
     computation, the columns of a basis, and the second moments along these columns, are
-    sorted by decreasing estimated eigenvalue. `shampoo_beta` is the decay of the
-    averages of G Gᵀ whose eigenvectors are the bases. None means `b2`.
+    sorted by decreasing estimated eigenvalue.
+
+    The basis of an axis has the eigenvectors of a moving average of G Gᵀ. Row i of G
+    has the entries of the gradient with index i on this axis. `shampoo_beta` is the
+    decay of this average. None means `b2`.
     """
     beta = b2 if shampoo_beta is None else shampoo_beta
     m = v = zeros_like(x)
@@ -135,14 +138,15 @@ def kl_soap(
     """Yield the iterates of KL-SOAP, as the code of Lin et al. (2026) computes them.
 
     The code is optim/kl_opt.py of KL-Methods at commit 4cb97e0 with using_klsoap=True.
-    For each axis, KL-SOAP averages products W Wᵀ. To compute W, the gradient is
-    multiplied along every other axis by the inverse root of the preconditioner of that
-    axis (see `whitened`). KL-SOAP works in a basis of approximate eigenvectors of this
-    average. For the first gradient, W is the gradient itself. The first gradient sets
-    the basis of each axis, and makes no step. `shampoo_beta` is
-    the decay of the averages of products and of the averages that estimate the
-    eigenvalues. None means `b2`. `first_eigenvalue` is the initial value of all
-    estimated eigenvalues.
+    For each axis, KL-SOAP keeps a moving average of products W Wᵀ, a basis Q of
+    approximate eigenvectors of this average, and estimates d of the eigenvalues. To
+    compute W for an axis, the gradient is multiplied along every other axis by
+    diag(d)^(-1/2) Qᵀ, with the d and Q of that other axis (see `whitened`). For the
+    first gradient, W is the gradient itself. The first gradient sets the basis of each
+    axis, and makes no step. The averages of the squared gradients are kept in the bases
+    Q. `shampoo_beta` is the decay of the averages of W Wᵀ and of the averages that
+    estimate d. None means `b2`. `first_eigenvalue` is the initial value of all entries
+    of d.
     """
     beta = b2 if shampoo_beta is None else shampoo_beta
     m = v = zeros_like(x)
@@ -188,11 +192,12 @@ def kl_soap(
 def whitened(
     a: Leaf, bases: Sequence[Square], spectra: Sequence[Leaf], axis: int
 ) -> Leaf:
-    """Return a leaf with all axes but one multiplied by diag(d)^(-1/2) Qᵀ.
+    """Return the array a, multiplied along all axes but one by diag(d)^(-1/2) Qᵀ.
 
-    The axis with the number `axis` is not multiplied. Each axis has a preconditioner
-    Q diag(d) Qᵀ. The columns of Q are its eigenvectors, and d has its eigenvalues. Q is
-    the entry of the axis in `bases`, and d is the entry of the axis in `spectra`.
+    The array is not multiplied along the axis with the number `axis`. Each axis has a
+    preconditioner Q diag(d) Qᵀ. The columns of Q are the eigenvectors of this
+    preconditioner, and d has the eigenvalues. Q is the entry of the axis in `bases`,
+    and d is the entry of the axis in `spectra`.
     """
     scaled = [
         (q / np.array([mpmath.sqrt(e) for e in d], object)).T
@@ -209,7 +214,8 @@ def only(axis: int, matrix: Square, ndim: int) -> list[Square | None]:
 def at_least(values: Leaf, c: int) -> Leaf:
     """Return max(d, c^(-2)) for each of the eigenvalues d in `values`.
 
-    KL-SOAP thus keeps its estimated eigenvalues away from 0.
+    KL-SOAP thus keeps its estimated eigenvalues away from 0. The number c depends on
+    the length of the axis of the leaf.
     """
     return np.array([max(d, mpmath.mpf(1) / c**2) for d in values], object)
 

@@ -282,8 +282,8 @@ def of_full_length(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
     """Return R Y / |Y| with Y = X - η D for a matrix X, and Y for any other array X.
 
     The arguments are the array X, the direction D, the radius R and the learning rate
-    η, in this order. |Y| is the Frobenius norm. `on_sphere` scales D to the length R
-    first. This function uses D itself.
+    η, in this order. |Y| is the Frobenius norm. The function `on_sphere` differs: for a
+    matrix, it subtracts η R D / |D| instead of η D.
     """
     y = a - learning_rate * d
     return radius * y / norm(Leaves([y])) if a.ndim == 2 else y

@@ -118,7 +118,8 @@ def inwards(low: Point, high: Point):
     of f after this step. The cubic polynomial through both ends has the values φ and
     the slopes φ' of the ends. The result is the minimiser of this polynomial. It is
     moved, if necessary, so that its distance from each end is at least a tenth of the
-    distance between the ends. If there is no minimiser, the result is the middle.
+    distance between the ends. If there is no minimiser, the result is the middle
+    between the ends.
     """
     left, right = sorted((low[0], high[0]))
     margin, a = mpmath.mpf(0.1) * (right - left), cubic(low, high)

@@ -157,8 +157,9 @@ def low_enough(f: Function, x: Leaves, step: Leaves, bound: Number):
 def decrease(f: Function, x: Leaves, y: Leaves, of_linear: Number):
     """Return f(x) - f(y), or `of_linear` if f has no values.
 
-    f has no values if the problem is a sequence of given gradients. f then counts as
-    linear, and `of_linear` is the decrease of this linear function from x to y.
+    f has no values if the problem is a sequence of given gradients. In this case, f
+    counts as linear, and `of_linear` is the decrease of this linear function from x to
+    y.
     """
     return of_linear if f.value is None else f.value(x) - f.value(y)
 

@@ -319,10 +319,10 @@ def momo_adam(
 def optax_momo(
     learning_rate: float = 1.0, weight_decay: float = 0.0, **arguments: Any
 ) -> optax.GradientTransformationExtraArgs:
-    """Return optax.contrib.momo, with the weight decay of the paper.
+    """Return optax.contrib.momo, with the weight decay of Schaipp et al. (2024).
 
-    optax divides only the params by 1 + learning_rate · weight_decay. The paper and
-    this function divide the sum of params and step by this number.
+    optax divides only the params by 1 + learning_rate · weight_decay. Schaipp et al.
+    and this function divide the sum of params and step by this number.
     """
     rule = optax.contrib.momo(learning_rate, weight_decay=weight_decay, **arguments)
     return _dividing_the_step(rule, learning_rate * weight_decay)
@@ -331,10 +331,10 @@ def optax_momo(
 def optax_momo_adam(
     learning_rate: float = 1e-2, weight_decay: float = 0.0, **arguments: Any
 ) -> optax.GradientTransformationExtraArgs:
-    """Return optax.contrib.momo_adam, with the weight decay of the paper.
+    """Return optax.contrib.momo_adam, with the weight decay of Schaipp et al. (2024).
 
-    optax divides only the params by 1 + learning_rate · weight_decay. The paper and
-    this function divide the sum of params and step by this number.
+    optax divides only the params by 1 + learning_rate · weight_decay. Schaipp et al.
+    and this function divide the sum of params and step by this number.
     """
     rule = optax.contrib.momo_adam(
         learning_rate, weight_decay=weight_decay, **arguments
@@ -364,10 +364,11 @@ def optax_dog(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.dog, called with x_t - x_0 in place of the params x_t.
 
-    x_0 are the initial params. x_t - x_0 is summed from the updates, so it is accurate
-    also while it is small. optax subtracts its first params from its later params. Here
-    its first params are 0, so this subtraction is exact. With the params x_t
-    themselves, the first distances would have a relative error of 1e-10.
+    x_0 are the initial params. The difference x_t - x_0 is summed from the updates, so
+    it is accurate even while it is small. optax subtracts the first params that it
+    receives from the later ones. Here the first params are 0, so this subtraction is
+    exact. If optax received the params x_t themselves, the first distances would have a
+    relative error of 1e-10.
     """
     first = (
         ("heuristic", 1e-6)
@@ -389,11 +390,14 @@ def optax_prodigy(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.prodigy, with zero updates until a gradient is not 0.
 
-    Until then, optax itself divides 0 by 0, and its params become NaN. The rule gets
-    x_t - x_0 in place of the params x_t, where x_0 are the initial params, because
-    optax subtracts x_0 and would lose digits. optax always corrects the bias. With
-    bias_correction=False, the rate that optax gets is therefore a schedule:
-    learning_rate divided by optax's correction.
+    Until then, optax itself divides 0 by 0, and its params become NaN.
+
+    optax subtracts the initial params x_0 from the present params x_t. This subtraction
+    would lose digits if the difference is small. Here optax gets x_t - x_0 in place of
+    x_t. For optax, the initial params are then 0, so the subtraction is exact.
+
+    optax always multiplies the rate by a bias correction. With bias_correction=False,
+    optax gets a schedule as the rate: learning_rate divided by this bias correction.
     """
 
     def uncorrected(count: Any):
@@ -412,9 +416,9 @@ def optax_dowg(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.dowg, called with x_t - x_0 in place of the params x_t.
 
-    optax subtracts the initial params from the present params. With x_0 and x_t, small
-    differences would lose digits. Here the initial params of optax are 0, so the
-    difference is exact.
+    optax subtracts the initial params x_0 from the present params x_t. This subtraction
+    would lose digits if the difference is small. With x_t - x_0 in place of x_t, the
+    initial params are 0 for optax, so the subtraction is exact.
     """
     rule = optax.contrib.dowg(learning_rate, initial_distance**2, eps)
     return from_zero(rule, "init_params")
@@ -428,9 +432,10 @@ def optax_cocob(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.cocob, called with x_t - x_0 in place of the params x_t.
 
-    optax subtracts the initial params from the present params. With x_0 and x_t, small
-    differences would lose digits. Here the initial params of optax are 0, so the
-    difference is exact. Only the weight decay gets x_t.
+    optax subtracts the initial params x_0 from the present params x_t. This subtraction
+    would lose digits if the difference is small. With x_t - x_0 in place of x_t, the
+    initial params are 0 for optax, so the subtraction is exact. Only the weight
+    decay gets x_t.
     """
     rule = optax.contrib.cocob(learning_rate, alpha, eps)
     decay = optax.add_decayed_weights(weight_decay)

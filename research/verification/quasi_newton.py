@@ -85,8 +85,9 @@ def lbfgs(
     the gradient. The memory has the last `memory_size` pairs with sᵀy > min_curvature.
     As long as the memory is empty, the direction is -g times min(1, 1 / |g|), where g
     is the gradient. |g| is its Euclidean norm if first_step is "euclidean", and the sum
-    of its absolute entries if first_step is "absolute". Otherwise the initial inverse
-    Hessian is the identity times sᵀy / yᵀy (7.20), for the newest pair. The step is the
+    of its absolute entries if first_step is "absolute". As soon as the memory has a
+    pair, the direction is -H g with the inverse Hessian H of algorithm 7.4. H starts
+    from the identity times sᵀy / yᵀy (7.20), for the newest pair. The step is the
     direction times a step size. The line search first tries the step size
     `learning_rate`. With linesearch=None, every step has this step size.
     """

@@ -44,11 +44,12 @@ def adopt(
 ) -> Iterator[Leaves]:
     """Yield the iterates of ADOPT of Taniguchi et al. (2024).
 
-    v is the moving average of the squared gradients. The first gradient only gives the
-    start of v, and the first iterate is the initial point. Each later step, counted by
-    t = 1, 2, ..., divides the gradient by the larger of √v and `eps`, clips the
-    quotient to ±t^(1/4), and moves against the moving average of these quotients.
-    use_clipping=False leaves out the clipping.
+    v is the moving average of the squared gradients. The first step does not move the
+    params: v becomes the square of the first gradient, and the first iterate is the
+    initial point. Each later step, counted by t = 1, 2, ..., divides the gradient by
+    the larger of √v and `eps`, clips the quotient to ±t^(1/4), and moves against the
+    moving average of these quotients. The square of the gradient of this step enters v
+    only after this division. use_clipping=False leaves out the clipping.
     """
     m = zeros_like(x)
     v = f.gradient(x) ** 2

@@ -31,8 +31,8 @@ def polyak_step(
     """Yield the iterates of gradient descent with Polyak's step size (1969).
 
     The step size is (f - f_min) / (|g|² + ε), where g is the gradient of f. Polyak has
-    ε = 0. positive_part=True replaces a negative f - f_min by 0. The step size is then
-    limited to `max_learning_rate`, as in equation (3) of Loizou et al. (2021).
+    ε = 0. With positive_part=True, a negative f - f_min is replaced by 0. The step size
+    is limited to `max_learning_rate`, as in equation (3) of Loizou et al. (2021).
     max_learning_rate=None means no limit. Finally the step size is multiplied by
     `learning_rate`.
     """

@@ -65,9 +65,9 @@ class Trial(NamedTuple):
 
     Attributes:
       cause: Short description of the mistake.
-      walk: Function (evidence, number of steps) -> trajectory of the reference
-        implementation of the rule, changed so that it has this mistake. `evidence` is
-        an `Evidence`. The changed reference is run on the problem of `evidence`.
+      walk: Function (evidence, number of steps) -> trajectory. `evidence` is an
+        `Evidence` with a problem and a reference implementation of the rule. The
+        function adds the mistake to the reference, and runs it on the problem.
     """
 
     cause: str
@@ -191,9 +191,9 @@ def of_others(others: Mapping[str, Formula]) -> Iterator[Trial]:
     """Yield one `Trial` for each formula in `others`.
 
     `others` contains the formulas of other rules by name. A trial tests whether the
-    rule under test is in fact one of these other rules. The reference is the formula
-    that the rule under test should follow. The formula of the other rule gets only
-    those arguments of the reference that it accepts.
+    rule under test is in fact one of these other rules. The formula of the other rule
+    gets the arguments of the rule under test, except those that this formula does not
+    accept.
     """
     for name, formula in others.items():
 

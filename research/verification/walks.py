@@ -359,9 +359,10 @@ def _rows(tree: Params) -> np.ndarray:
 
 
 def paths(tree: Params) -> list[str]:
-    """Return the path of the leaf of each entry of a pytree, in order.
+    """Return one path for each entry of a pytree: the path of the entry's leaf.
 
-    A leaf with n entries gives n equal paths.
+    The paths are in the order of the entries. A leaf with n entries gives n equal
+    paths.
     """
     pairs = jax.tree_util.tree_leaves_with_path(tree)
     return [
@@ -586,10 +587,11 @@ def deviation_from_optax(
 ) -> Deviation:
     """Return the deviation of this library's rule from its counterpart in optax.
 
-    Both rules use their defaults in full-batch descent.
+    `deviation` explains the result. Both rules have their default arguments. In each
+    step, they get the gradient on the whole batch.
 
     Args:
-      name: Name of a rule that optax also has, a key of CARDS.
+      name: Name of a rule of this library that optax also has.
       objective: Function (params, batch) -> number, such as the objective of a
         workload.
       params: Initial point.

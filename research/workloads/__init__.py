@@ -50,8 +50,9 @@ WORKLOADS: dict[str, Callable[..., Workload]] = {
 def make_workload(name: str, **options: Any) -> Workload:
     """Build the workload with this name: its data, objective and optimum.
 
-    The last four workloads of each name are cached. A call with the name and options of
-    a cached workload returns the same object, and the optimum is not computed again.
+    For each name, the four workloads that were used last are cached. A call with the
+    name and options of a cached workload returns the same object, and the optimum is
+    not computed again.
 
     | name | model, loss | training rows, features | penalty λ |
     |---|---|---|---|
@@ -70,8 +71,8 @@ def make_workload(name: str, **options: Any) -> Workload:
 
     A penalty λ adds λ/2 |w|² to the objective, where w are the weights without the
     intercept. In noisy_quadratic, the objective is the mean of ½ (x - x_i)ᵀH(x - x_i)
-    over the examples x_i, with the params x and a fixed matrix H. The last two
-    workloads are functions without data.
+    over the examples x_i, with the params x and a fixed matrix H. The workloads
+    quadratic and rosenbrock are functions without data.
 
     Rows are split at random with seed 0: 70 % for training, 15 % for validation, 15 %
     for test. The features are standardised by their mean and standard deviation in the

@@ -142,8 +142,8 @@ def network_workload(
 def mlp_digits(*, size: str = "small") -> NetworkWorkload:
     """Build an MLP for 8x8 images of digits, to be trained for 20 epochs.
 
-    From the inputs to the outputs, its layers have 64, 64 and 10 units, or 64, 512, 512
-    and 10 units if size is "large".
+    It has 64 inputs (the pixels), one hidden layer of 64 units and 10 outputs. If size
+    is "large", it has two hidden layers of 512 units each.
     """
     hidden = {"small": (64,), "large": (512, 512)}[_checked(size)]
     model = models.mlp((64, *hidden, 10), dtype=DTYPE)
@@ -155,8 +155,10 @@ def mlp_digits(*, size: str = "small") -> NetworkWorkload:
 def cnn_digits(*, size: str = "small") -> NetworkWorkload:
     """Build a CNN for 8x8 images of digits, to be trained for 15 epochs.
 
-    Its two convolutions have 8 and 16 channels, or 32 and 64 channels if size is
-    "large". They are followed by a hidden dense layer of 32 or 128 units.
+    The CNN has two convolutions and then a hidden dense layer. If size is "small", the
+    convolutions have 8 and 16 channels, and the dense layer has 32 units. If size is
+    "large", the convolutions have 32 and 64 channels, and the dense layer has 128
+    units.
     """
     channels = {"small": (8, 16), "large": (32, 64)}[_checked(size)]
     hidden = {"small": (32,), "large": (128,)}[size]

@@ -77,7 +77,9 @@ def enclose(f: Callable[..., Any], low: Any, high: Any) -> Enclosure:
       low, high: Ends of the box, finite arrays of one shape with low <= high. They are
         converted to float64.
     Returns:
-      An `Enclosure` with arrays of the shape of f(x).
+      An `Enclosure` with arrays of the shape of f(x). Its field `smooth` is True if two
+      statements are proved: f has a value everywhere in the box, and each comparison in
+      f has the same answer everywhere in the box.
     Raises:
       ValueError: The ends have different shapes, low > high, or an end is not finite.
       TypeError: f is not callable, or an end is not a real number.
@@ -106,8 +108,8 @@ def derivative_enclosure(
 
     If low has axes, order 1 is the gradient and order 2 the Hessian. If low is a
     number, the derivative of every order is a number. The derivative is the one that
-    JAX forms from the program of f by its own rules. If f uses `stop_gradient`, a
-    derivative rule of your own (`jax.custom_jvp`, `jax.custom_vjp`) or an iterative
+    JAX forms from the program of f by JAX's own rules. If f uses `stop_gradient`, a
+    derivative rule of the user (`jax.custom_jvp`, `jax.custom_vjp`) or an iterative
     linear solver, an error is raised, because the derivative in JAX may not be the
     derivative of the values of f. If `smooth` is True in the result, the derivative
     exists everywhere in the box.
@@ -115,8 +117,8 @@ def derivative_enclosure(
     Args:
       f: Function of one array of floats that returns one number.
       low, high: Ends of the box, as in `enclose`. high=None means the point low.
-      order: Order of the derivative, 1 to 10, or 1 or 2 if low has axes. Each further
-        order about doubles the size of the program.
+      order: Order of the derivative, an integer from 1 to 10. If low has axes, the
+        order is 1 or 2. Each further order about doubles the size of the program.
     Returns:
       An `Enclosure`. Its arrays have shape () if low is a number. Otherwise they have
       the shape low.shape for order 1, and low.shape + low.shape for order 2.
@@ -183,7 +185,7 @@ def _enclosure(program: Any, box: Interval, lower: Sequence[Any] = ()) -> Enclos
 
 
 def checked_box(low: Any, high: Any) -> Interval:
-    """Check the ends of a box, and return it as an interval of float64.
+    """Check the ends of a box, and return the box as an `Interval` of float64 arrays.
 
     Raises:
       TypeError: An end is not an array of real numbers.
@@ -210,7 +212,7 @@ def checked_box(low: Any, high: Any) -> Interval:
 
 
 def check_denormals() -> None:
-    """Raise RuntimeError if the processor replaces the smallest floats by 0."""
+    """Raise RuntimeError if the processor replaces denormal floats by 0."""
     smallest = np.array([5e-324])
     if (smallest * 1.0)[0] == 0 or np.nextafter(np.zeros(1), 1.0)[0] == 0:
         raise RuntimeError(

@@ -118,9 +118,11 @@ def worst(*intervals: Interval) -> np.ndarray:
 def with_trouble(x: Interval, where: np.ndarray, kind: np.uint8) -> Interval:
     """Mark the intervals x with a kind of trouble where `where` is True.
 
-    At these entries, the field `trouble` of the result is the larger of its old value
-    and `kind`. The values are 0 (no trouble), 1 (a comparison in the function may have
-    both answers) and 2 (the function may have no value).
+    x is an array of intervals that enclose the values of a function on a box. At the
+    marked entries, the field `trouble` of the result is the larger of `x.trouble` and
+    `kind`. The values are 0 (no trouble), 1 (a comparison in the function may be true
+    at one point of the box and false at another) and 2 (the function may have no
+    value).
     """
     if not np.any(where):
         return x
@@ -208,7 +210,10 @@ def _sum_of_product(
 
 
 def add(a: Interval, b: Interval) -> Interval:
-    """Enclose a + b for all numbers in a and b."""
+    """Enclose a + b for all numbers in a and b.
+
+    a and b are arrays of intervals, and so is the result.
+    """
     low = add_down(a.low, b.low)
     high = add_up(a.high, b.high)
     found = interval(_or(low, -np.inf), _or(high, np.inf), a, b)
@@ -220,12 +225,18 @@ def add(a: Interval, b: Interval) -> Interval:
 
 
 def negative(a: Interval) -> Interval:
-    """Return the interval of the numbers -a."""
+    """Return the interval of the numbers -z for all numbers z in a.
+
+    a is an array of intervals, and so is the result.
+    """
     return a._replace(low=-a.high, high=-a.low)
 
 
 def subtract(a: Interval, b: Interval) -> Interval:
-    """Enclose a - b for all numbers in a and b."""
+    """Enclose a - b for all numbers in a and b.
+
+    a and b are arrays of intervals, and so is the result.
+    """
     return add(a, negative(b))
 
 

@@ -355,10 +355,10 @@ def _is_finite(x: Interval, **params: Any) -> Interval:
 
 
 def nan_test(x: Interval, where_real: bool) -> Interval:
-    """Enclose the answer of a test for NaN.
+    """Enclose the answer of a test for NaN, such as x != x or x == x.
 
-    Where x is a real number, the answer is `where_real`. Where x may be undefined, True
-    and False are possible.
+    Where x is a real number, the answer is `where_real`: False for x != x, and True for
+    x == x. Where x may be undefined, True and False are possible.
     """
     unknown = np.broadcast_to(x.trouble, x.low.shape) == MAYBE_UNDEFINED
     found = Interval(
@@ -735,7 +735,10 @@ def _mul_add(a: Interval, b: Interval, c: Interval, **params: Any) -> Interval:
 
 
 def scattered(equation: Any, inputs: Sequence[Interval]) -> Interval:
-    """Enclose a scatter, which adds updates to entries of an operand or replaces them.
+    """Enclose the result of a scatter.
+
+    A scatter adds updates to entries of an operand, or replaces these entries by the
+    updates. An enclosure is an interval for each entry of an array.
 
     Args:
       equation: Jaxpr equation of the scatter.

@@ -93,9 +93,9 @@ def evaluate(
     Args:
       program: The closed jaxpr that `trace` returns.
       inputs: Enclosures of the arguments.
-      lines: Dict from a line of the program to the name of an operation. Each line at
-        which a comparison may have both answers or a value may be undefined is added to
-        this dict. None means that these lines are not recorded.
+      lines: Dict from a line of the program to the name of the operation on this line.
+        A line is added to this dict if a comparison on the line may have both answers,
+        or if a value may be undefined. None means that these lines are not recorded.
     Returns:
       List with the enclosure of each result, in the order of the program.
     Raises:

@@ -54,7 +54,7 @@ def slopes_nearby(
     contains the side. For a smooth f, all of these limits are the derivative along v.
 
     Args:
-      line: The function.
+      line: The function f and the point x.
       v: Direction of the slopes.
       w: Weights of the outputs.
       eps: Relative spacing of the floats in which f is computed.

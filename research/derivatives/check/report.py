@@ -316,11 +316,11 @@ def _not_finite(probes: tuple[Probe, ...], f: str, chooses: bool) -> str:
 
 
 def other_values(f: str, own: Any, in_float64: Any) -> str:
-    """Return a text for a function f that computes something else in float64.
+    """Return the text of a report if the value of f at x depends on the precision.
 
     The text says that f computes something else in float64 than in the precision of x,
-    for example because f draws random numbers, and that the check of the derivative is
-    therefore inconclusive.
+    for example because f draws random numbers. The check of the derivative is therefore
+    inconclusive.
 
     Args:
       f: Name of the function.

@@ -47,8 +47,8 @@ def rounding_of(closed: Any) -> Callable[..., list[Any]]:
     Args:
       closed: The jaxpr.
     Returns:
-      Function (seed, inputs, size=8.0) -> outputs. The float `seed` determines ξ, and
-      `size` replaces the factor 8.
+      Function (seed, inputs, size=8.0) -> outputs, where inputs and outputs are lists
+      of arrays. The float `seed` determines ξ, and `size` replaces the factor 8.
     References:
       Parker, Monte Carlo arithmetic, UCLA CSD-970002, 1997.
     """

@@ -241,8 +241,8 @@ def noise_of_levels(
     OFFSETS are 0 and ±STEPS, in ascending order. NUDGED_OFFSETS are the numbers ±1,
     ±1/16, ..., ±2^-24 in ascending order. The result is at least ε / 2 times the sum of
     |f| and |f'|, where f' is the derivative with respect to the offset. The term |f'|
-    is there because the point is rounded too: the size of x is about one unit of the
-    offset.
+    is there because x is rounded, too. The size of x is about one unit of the offset,
+    so this rounding moves the point by about ε / 2 in units of the offset.
 
     Args:
       nudged: Measured rounding error at each of NUDGED_OFFSETS, shape (14,). NaN where

@@ -42,7 +42,7 @@ class Values:
       length: Length of the longest step, relative to the size of x.
       change: Largest value minus smallest value over steps of the size of x.
       is_refuted: Whether short steps confirm neither the slope from long steps nor the
-        tested derivative. False until `deny` has been called.
+        tested derivative. False until the method `deny` has been called.
     """
 
     def __init__(

@@ -19,7 +19,10 @@ WRAPPERS = {
 
 
 def traced(f: Callable[..., Any], *args: Any) -> Any:
-    """Return the jaxpr of f at args, without the values of its constants."""
+    """Return the jaxpr of f at args, without the values of the jaxpr's constants.
+
+    A jaxpr is the program that JAX records when it traces f.
+    """
     return jax.make_jaxpr(f)(*args).jaxpr
 
 
@@ -182,7 +185,7 @@ def name_of_rule(equation: Any) -> str:
     """Return the name of the function that an equation with a derivative rule calls.
 
     The function has a rule by `jax.custom_jvp` or `jax.custom_vjp`. If JAX does not
-    know its name, "custom" is returned.
+    know the name of the function, "custom" is returned.
     """
     inner = equation.params["call_jaxpr"]
     information = getattr(getattr(inner, "jaxpr", inner), "debug_info", None)

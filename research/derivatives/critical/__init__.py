@@ -68,12 +68,12 @@ def critical_points(
     there may be more.
 
     At a point with a singular Hessian and a small gradient, a zero of the gradient may
-    be close. But the gradient may also be small and nowhere 0, as that of x³/3 + 1e-9
-    x. So the search goes on from this point with multiples of Newton's steps. If the
-    gradient does not become as small as its rounding error, the point is dropped. A
-    point with a singular Hessian is dropped at once if its gradient is longer than
-    ε^0.55 times the longest gradient at a start. Here ε is the relative spacing of the
-    floats, so ε^0.55 is about 2e-9 in float64.
+    be close. But the gradient may also be small and nowhere 0. An example is x³/3 +
+    1e-9 x, whose gradient is x² + 1e-9. So the search goes on from this point with
+    multiples of Newton's steps. If the gradient does not become as small as its
+    rounding error, the point is dropped. A point with a singular Hessian is dropped at
+    once if its gradient is longer than ε^0.55 times the longest gradient at a start.
+    Here ε is the relative spacing of the floats, so ε^0.55 is about 2e-9 in float64.
 
     The points and their kinds do not change if f is multiplied by a power of two, from
     about 2^-300 to 2^300. If the unit of a coordinate changes by a power of two, the
@@ -99,9 +99,10 @@ def critical_points(
       values that are not finite, or ended where f is constant. With `prove_seconds`,
       its attribute `missed` is the number of points that are proved to lie in the box
       and are not listed. Points that were dropped because of `separation` count, too.
-      `unexplored` is the number of smaller boxes that may contain more, and `around`
-      the number of such boxes around listed points. Without `prove_seconds`, all three
-      are None.
+      The proof divides the box into smaller boxes. A smaller box counts if the proof
+      does not exclude further critical points in this box. `around` is the number of
+      such boxes around listed points, and `unexplored` is the number of all other such
+      boxes. Without `prove_seconds`, all three attributes are None.
     Raises:
       ValueError: starts or bounds has a wrong shape, a lower bound is not below the
         upper bound, a number is not finite, separation is not positive, or
@@ -190,18 +191,18 @@ def classify_critical_point(
     with an artificial, larger rounding error in each operation.
 
     If all eigenvalues decide, their signs give the kind. If an eigenvalue does not
-    decide, the kind is "degenerate", and the note of the result says what the point is:
-    a saddle, if the deciding eigenvalues have both signs. If they do not, samples of f
-    decide what the note says. The samples lie on both sides of x
-    at many distances. Each change of f is computed twice: as the integral of the
-    gradient, and as a difference of values. The decision uses the smallest distances at
-    which the change of f exceeds its rounding error. If f has a curved valley or ridge,
-    the samples follow the valley or ridge. The note of the result says "undecided" if
-    the samples do not decide, if the Hessian is not finite, or if x lies on a whole
-    curve of minimum points.
+    decide, the kind is "degenerate", and the note of the result says what the point is.
+    The point is a saddle if there are deciding eigenvalues of both signs. Otherwise,
+    samples of f decide what the note says. The samples lie on both sides of x at many
+    distances. Each change of f is computed twice: as the integral of the gradient, and
+    as a difference of values. The decision uses the smallest distances at which the
+    change of f exceeds its rounding error. If f has a curved valley or ridge, the
+    samples follow the valley or ridge. The note of the result says "undecided" if the
+    samples do not decide, if the Hessian is not finite, or if x lies on a whole curve
+    of minimum points.
 
-    The samples cover distances from about `scale` / 2 down to many orders of magnitude
-    below. So a rough value of `scale` is enough.
+    The distances reach from about `scale` / 2 down to values that are many orders of
+    magnitude smaller. So a rough value of `scale` is enough.
 
     Args:
       f: Function of an array of shape (n,) that returns one real number.

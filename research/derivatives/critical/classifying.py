@@ -56,9 +56,9 @@ class CriticalPoint(NamedTuple):
         samples around x. L is not a bound, so the estimate is not a guarantee.
         `newton_radius` is 0 for a degenerate point, and if the samples give no
         estimate.
-      order: Order of the derivatives that decide the kind. It is 2 if the point is not
-        degenerate. For a degenerate point, it is the order 2, 3 or 4 of the derivatives
-        that decide the note. It is 0 if derivatives of a higher order or values of f
+      order: 2 if the point is not degenerate, because second derivatives decide the
+        kind. For a degenerate point, the order 2, 3 or 4 of the derivatives that decide
+        the note, or 0 in two cases: if derivatives of a higher order or values of f
         decide the note, or if the note is "undecided".
       note: For a degenerate point, a text that says what higher derivatives or values
         of f show, with the reason. The text starts with "a minimum", "a maximum", "a

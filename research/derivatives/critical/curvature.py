@@ -79,8 +79,9 @@ def curvatures(
       land: The function f in scaled coordinates.
       points: Points, shape (m, n).
       wary: Whether to measure the rounding errors of the Hessian at every point. If
-        False, they are measured only where an eigenvalue is much smaller than the
-        Hessian at points nearby. There, rounding errors may decide its sign.
+        False, these errors are measured only at points where an eigenvalue is much
+        smaller than the Hessian at points nearby. Rounding errors may decide the sign
+        of such an eigenvalue.
     """
     values, gradients, hessians = land.hessians(points)
     return [
@@ -353,7 +354,7 @@ def _between(
 
 @functools.cache
 def directions(n: int) -> Float[np.ndarray, "m n"]:
-    """Return the axes of n dimensions and other unit vectors, in pairs d and -d.
+    """Return unit vectors along the n axes and in other directions, each d with -d.
 
     There are 2 vectors for n = 1, 32 vectors for n = 2, and more in higher dimensions.
     """

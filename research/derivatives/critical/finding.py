@@ -51,8 +51,8 @@ def found_points(
         shape (n,).
     Returns:
       (points, counts). The dict `counts` has the number of starts for each outcome:
-      "converged", "flat" (f is constant at the end), "not_finite" (of f or a
-      derivative), "outside" (the end is outside the bounds) and "stalled" (the gradient
+      "converged", "flat" (f is constant at the end), "not_finite" (f or a derivative is
+      not finite), "outside" (the end is outside the bounds) and "stalled" (the gradient
       does not vanish at the end).
     """
     led = walks(land, starts)
@@ -204,16 +204,17 @@ def zero_of_gradient(
 ) -> tuple[np.ndarray, Curvature | None] | None:
     """Return the point y, or a point close to it, where the gradient vanishes.
 
-    The gradient vanishes at a point if it does not exceed its rounding error in any
-    loose direction. A direction is loose if the gradient around y does not confirm the
-    Hessian in this direction. If the gradient exceeds its rounding error but changes
-    much around y, the search may have stopped early, because it converges slowly to a
-    zero of higher multiplicity. The search then goes on with multiples of Newton's
-    steps. If the Hessian at y is not finite, y is returned without a test.
+    y is the end of a search for a critical point. A direction is loose if the gradient
+    around y does not confirm the Hessian in this direction. The gradient counts as 0 at
+    a point if, in every loose direction, it is at most its rounding error. If the
+    gradient is larger but changes much around y, the search may have stopped early,
+    because a search converges slowly to a zero of higher multiplicity. In this case the
+    search goes on with multiples of Newton's steps. If the Hessian at y is not finite
+    (`curvature` is None), y is returned without a test.
 
     Returns:
-      (the point, its curvature), or None if there seems to be no such point, as for
-      x³/3 + 1e-9 x, whose gradient is small but nowhere 0.
+      (the point, its curvature), or None if there seems to be no such point. An example
+      is f(x) = x³/3 + 1e-9 x near x = 0, where the gradient is small but nowhere 0.
     """
     if curvature is None or _is_rounding(land, y, curvature):
         return y, curvature

@@ -28,8 +28,8 @@ class Landscape:
       unit: Unit of each coordinate, shape (n,).
       dtype: Dtype in which f computes.
       eps: Relative spacing of the dtype.
-      least: Absolute value below which results of f may have larger relative rounding
-        errors.
+      least: Smallest absolute value at which results of f have the usual relative
+        rounding errors. Smaller results may have larger relative errors.
     """
 
     def __init__(

@@ -22,11 +22,12 @@ RUN = 4  # Number of consecutive distances that must confirm the firm curvature.
 
 
 class Rises(NamedTuple):
-    """Rises f(y + d) - f(y) around a point y, for w directions at each of r radii.
+    """Rises f(y + d) - f(y) around a point y, for w steps d at each of r radii.
 
-    `Reduced.rises` defines the steps d. A rise is negative if f falls. In a firm
-    direction, the gradients around y confirm the curvature that the Hessian at y
-    predicts. If f curves down in the firm directions, all rises are multiplied by -1.
+    `Reduced.rises` defines the steps d. A rise is negative if f falls, with one
+    exception: if f curves down in the firm directions, all rises are multiplied by -1.
+    A direction is firm if the gradients around y confirm the curvature that the Hessian
+    at y predicts in this direction.
 
     Attributes:
       rise: Rise of f, computed from gradients of f, shape (r, w).
@@ -53,12 +54,13 @@ class Rises(NamedTuple):
 class Reduced:
     """The function f along some directions, minimised over the other directions.
 
-    The first directions are called loose, and the others firm. In a firm direction, the
-    curvature that the Hessian at the point y predicts agrees with the gradients around
-    y. In a loose direction, the Hessian is singular, or its prediction is not
-    confirmed. `Curvature` defines both kinds of directions. If f curves down in the
-    firm directions, f is maximised over them instead of minimised. f must not curve up
-    in one firm direction and down in another.
+    The directions along which f is taken are called loose, and the directions over
+    which f is minimised are called firm. In a firm direction, the curvature that the
+    Hessian at the point y predicts agrees with the gradients around y. In a loose
+    direction, the Hessian is singular, or its prediction is not confirmed. `Curvature`
+    defines both kinds of directions. If f curves down in the firm directions, f is
+    maximised over them instead of minimised. f must not curve up in one firm direction
+    and down in another.
     """
 
     def __init__(self, land: Landscape, y: np.ndarray, curvature: Curvature):
@@ -181,10 +183,10 @@ class Reduced:
 def balance(reduced: Reduced) -> Float[np.ndarray, "c"]:
     """Return a scale for each of the c loose directions, shape (c,).
 
-    In a loose direction, the gradient around the point does not confirm the curvature
-    that the Hessian predicts (`Curvature`). Steps whose lengths are proportional to
-    these scales change f by about the same amount in each of the c directions. A
-    direction in which f does not change has the scale 1.
+    In a loose direction, the gradient around the point y of `reduced` does not confirm
+    the curvature that the Hessian at y predicts (`Curvature`). Steps whose lengths are
+    proportional to these scales change f by about the same amount in each of the c
+    directions. A direction in which f does not change has the scale 1.
     """
     n, radii = reduced.curvature.loose.shape[1], 0.5 * 2.0 ** -np.arange(0, 120)
     rises = reduced.rises(

@@ -69,8 +69,9 @@ def with_larger_roundings(f: Callable[..., Any]) -> Callable[..., Any]:
     Here ε is the relative spacing of the dtype. Zeros stay exact, and the results of
     operations that do not round are not changed. The result of each other operation
     changes in its last digits. Sums and matrix products also round partial results, so
-    their first operand is multiplied by 1 ± 2 ε, too. The value of f changes by more if
-    later operations enlarge the change, for example because large terms cancel.
+    their first operand is multiplied by 1 ± 2 ε, too. The value of f changes in more
+    than its last digits if later operations enlarge these changes, for example because
+    large terms cancel.
 
     Returns:
       Function (signs, *args) -> value. `signs` is an array of 61 random numbers 1 and

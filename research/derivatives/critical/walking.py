@@ -31,8 +31,8 @@ class Walks(NamedTuple):
     Attributes:
       ends: For each start, the point with the shortest gradient that the run reached,
         shape (k, n).
-      slope: Norm of the gradient at the end point, shape (k,). It is infinite if f or
-        its gradient is not finite.
+      slope: Norm of the gradient at the end point, shape (k,). The norm is infinite if
+        f or its gradient is not finite there.
       broken: Whether the run reached a point where f, its gradient or its Hessian is
         not finite, shape (k,).
     """
@@ -43,7 +43,7 @@ class Walks(NamedTuple):
 
 
 class Model(NamedTuple):
-    """Gradients and Hessians at k points.
+    """Gradients and Hessians of a function at k points.
 
     The function `equilibrium` scales the coordinates of each point so that all rows of
     the Hessian at this point are about equally large. Without the scaling, a small

@@ -68,7 +68,7 @@ def title(f: Callable[..., Any]) -> str:
 
 
 def scalar(f: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """Return f with a check that it returns one real number.
+    """Return f with a check that the value of f is one real number.
 
     The returned function raises NotScalarError if f returns a pytree or an array of
     another shape than (), and NotInexactError if the value is not real and floating.

@@ -28,16 +28,16 @@ _LAST_DIGITS = 16.0  # A bend below this many rounding errors of f shows no jump
 def quiet_part(ladder: Ladder) -> tuple[Ladder, np.ndarray, int] | None:
     """Return the levels below the first window with more noise than rounding errors.
 
-    A ladder has values of f at many distances from x, which are called levels. It also
-    has values of f in windows, which are groups of points near some of the levels.
-    "Below" means at smaller distances. Let s be the noise of a window, divided by the
-    rounding error that the function `rounding` estimates there. Let b be the largest s
-    of the windows at smaller distances, but at least 1. A window has more noise than
-    rounding errors in two cases. In the first case, its s is above 30. In the second
-    case, its s and the s of all windows at larger distances are above 3 b, with the b
-    of this window. The second case compares s with b and not with 1, because the
-    rounding errors of some functions are a few times larger than the estimate.
-    Functions with matrix products are an example.
+    A ladder has values of f at many distances from x. Each of these distances is called
+    a level. A ladder also has values of f in windows, which are groups of points near
+    some of the levels. "Below" means at smaller distances. Let s be the noise of a
+    window, divided by the rounding error that the function `rounding` estimates there.
+    Let b be the largest s of the windows at smaller distances, but at least 1. A window
+    has more noise than rounding errors in two cases. In the first case, its s is above
+    30. In the second case, its s and the s of all windows at larger distances are above
+    3 b, with the b of this window. The second case compares s with b and not with 1,
+    because the rounding errors of some functions are a few times larger than the
+    estimate. Functions with matrix products are an example.
 
     Returns:
       (ladder of the levels below this window, rounding error at each of these levels,
@@ -76,10 +76,11 @@ def first_surprise(ladder: Ladder, noise: np.ndarray, level: int) -> int | None:
     """Return the index of the smallest step where f is not as larger steps predict.
 
     A level is the index of a step, and the steps are ascending. Only levels below the
-    argument `level` are examined. If the quotients at some steps converge, f is close
-    to a polynomial at these steps. This polynomial predicts f at the smaller steps,
-    too. If f has a narrow peak beside x, the prediction is wrong. The quotients at
-    smaller steps may not show this, because their error bounds are large.
+    argument `level` are examined. If the difference quotients at some steps converge, f
+    is close to a polynomial at these steps. This polynomial predicts f at the smaller
+    steps, too. If f has a narrow peak beside x, the prediction is wrong. The difference
+    quotients at smaller steps may not show the peak, because their error bounds are
+    large.
 
     Each value of f is predicted from f(x) and from the values at the next four larger
     steps on the same side of x. The deviation is |value - prediction|. Let D be the

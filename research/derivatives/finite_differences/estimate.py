@@ -112,9 +112,10 @@ class FiniteDifference(NamedTuple):
         - "nan": f(x) is not finite, or f is defined on neither side of x. For the
           scheme "forward" or "backward": f is not defined on the side of the scheme.
       left, right: One-sided derivatives of the requested order. With the verdict "ok"
-        of a two-sided scheme, both equal `value`. In all other cases, both are
-        estimated. An estimate whose error bound is larger than ten per cent of the
-        larger absolute value of the two estimates is replaced by nan.
+        of a two-sided scheme, both equal `value`. In all other cases, each is estimated
+        from values of f on its side. A side without an estimate gives nan. An estimate
+        is also replaced by nan if its error bound is larger than ten per cent of the
+        larger absolute value of the two estimates.
     """
 
     value: float
@@ -246,7 +247,7 @@ def finite_difference(
 
     Values alone cannot reveal the following:
 
-    - A kink closer to x than the smallest step whose change of f exceeds the noise.
+    - A kink closer to x than the smallest step that changes f by more than the noise.
     - A jump of f' or of the requested derivative that the noise hides. An example is
       sin(x) + 1e-8 max(x, 0)⁴ at 0 with order 4.
     - A function that is constant around x only because it is rounded. f counts as
@@ -257,9 +258,10 @@ def finite_difference(
       contribution to f is below the noise at the steps that are used. An example is the
       third derivative of a cubic spline with many nodes: the value is the third
       derivative of the function behind the spline.
-    - A bend beside x that the noise hides from a one-sided scheme. Functions such as
-      softplus are straight lines far from x. With noise of 1e-2 or 1e-3 of f, the
-      result may be the slope of this line. The scheme "auto" rarely makes this error.
+    - A bend beside x that the noise hides from a one-sided scheme. Far from its bend, a
+      function such as softplus is nearly a straight line. With noise of 1e-2 or 1e-3 of
+      f, the result may be the slope of this line instead of the slope at x. The scheme
+      "auto" rarely makes this error.
     - An oscillation between the points.
     - Whether f interpolates a table with straight lines, if the slopes of neighbouring
       lines differ by less than the rounding error of a difference quotient within a

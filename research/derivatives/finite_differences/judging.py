@@ -20,7 +20,7 @@ class Estimate(NamedTuple):
     Attributes:
       value: Estimated derivative. NaN if there is no estimate.
       error: Bound on the error of `value`. Infinite if there is no estimate.
-      level: Index of the step length that was used.
+      level: Index of the step length that was used; 0 if there is no estimate.
     """
 
     value: float
@@ -185,13 +185,14 @@ def slow_error(found: Estimate, *tables: Table) -> float:
     choices. In the first choice, e_0 is the estimate with the smallest bound at its
     step, and e_1 and e_2 have the same number of extrapolations as e_0. In the second
     choice, e_1 and e_2 are also the estimates with the smallest bound at their steps.
-    The second choice is left out if the bound of e_2 is so large that the step may
-    cross a kink. The result is the larger bound of the two choices.
+    The second choice is left out if the bound of e_2 is so much larger than the bound
+    of e_0 that the step of e_2 may cross a kink of f. The result is the larger bound of
+    the two choices.
 
     Args:
       found: The estimate whose error is bounded. Only the field `level`, which is the
         index of the step, is used.
-      *tables: Tables that contain the estimate.
+      *tables: Tables of Richardson's extrapolation that contain the estimate.
     """
     near = slice(found.level, found.level + 3)
     bounds = np.concatenate([table.bounds[:, near] for table in tables])

@@ -24,8 +24,8 @@ _NONE = 5e-324  # Smallest positive number, for noise that is 0.
 def noise_bounds(ladder: Ladder, sampler: Sampler | None = None) -> np.ndarray:
     """Return a bound on the error of f at each distance from x, shape (levels,).
 
-    A window is a group of eight equally spaced points near one distance. The bound is
-    the largest of three parts:
+    A level is one of the distances. A window is a group of eight equally spaced points
+    near one level. The bound is the largest of three parts:
 
     - Rounding error: ε (|f| + |x f'|) / 2, because f rounds its value and the
       intermediate results that it computes from x. Here ε is the relative spacing of
@@ -33,15 +33,15 @@ def noise_bounds(ladder: Ladder, sampler: Sampler | None = None) -> np.ndarray:
       (x - 1) g(x) does not have a noise of ε |x f'| at x = 1, because x - 1 is exact.
       So if at least three windows show noise, and this noise is smaller than the
       formula, the noise of the windows is used, but at least ε |f| / 2.
-    - Noise in the windows. It is recognised from the fifth and sixth differences of the
+    - Noise in the windows, recognised from the fifth and sixth differences of the
       values in a window. Each difference is divided by the size that it would have for
       noise of size 1. For a smooth function, the sixth differences are then far smaller
       than the fifth differences. For noise, both have about the same size. If noise
-      appears suddenly at some distance, and smaller distances show no sign of it, f is
+      appears suddenly at some distance, and smaller distances show no noise, f is
       quantised (by cancellation or by a conversion to single precision). Then f only
       looks smooth at the smaller distances, and the same noise is assumed there. If the
-      noise falls fast towards larger distances while |f| does not fall, it comes from a
-      cancellation near x. Then more noise is assumed at the smaller distances.
+      noise falls fast towards larger distances while |f| does not fall, the noise comes
+      from a cancellation near x. Then more noise is assumed at the smaller distances.
     - Quantum: the size of the first jump of f, if f is constant around x and then
       jumps. To find the jump, the sampler evaluates f at more points. Without a sampler
       this part is left out.
@@ -57,12 +57,12 @@ def noise_bounds(ladder: Ladder, sampler: Sampler | None = None) -> np.ndarray:
 def rounding(ladder: Ladder) -> np.ndarray:
     """Return the rounding error ε (|f| + |x f'|) / 2 of f, shape (levels,).
 
-    A ladder has values of f at many distances from x, which are called levels. The
-    result has one value for each level. ε is the relative spacing of the floats that f
-    returns. |f| and |f'| are the largest absolute values up to the distance of the
-    level, and f' is estimated from neighbouring points. The first term is the rounding
-    error of f. The second is the rounding error of the intermediate results that f
-    computes from x.
+    A ladder has values of f at many distances from x. Each of these distances is called
+    a level. The result has one value for each level. ε is the relative spacing of the
+    floats that f returns. |f| and |f'| are the largest absolute values up to the
+    distance of the level, and f' is estimated from neighbouring points. The first term
+    is the rounding error of f. The second is the rounding error of the intermediate
+    results that f computes from x.
     """
     # Slopes between neighbours ignore a jump of f at x.
     rises = np.abs(np.diff(np.stack([ladder.minus, ladder.plus]), axis=1)) / np.diff(

@@ -22,7 +22,7 @@ _NODES = 4  # Largest number of distances in a formula.
 
 
 class Table(NamedTuple):
-    """Estimates of one derivative from difference quotients at many step lengths h.
+    """Estimates of one derivative of f from difference quotients at many steps h.
 
     Row m contains the estimates after m Richardson extrapolations. Each column, or
     level, belongs to one step length h.

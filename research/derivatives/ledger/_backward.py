@@ -20,7 +20,7 @@ from research.derivatives.ledger.tape import Equation, Link, OwnReverse, Tape
 
 
 def pull_back(tape: Tape, output: int, adjoint: Any) -> None:
-    """Run the backward pass over a recorded function, and store its adjoints.
+    """Run the backward pass over a recorded function, and store adjoints on the tape.
 
     The adjoint of a value is the derivative of the function with respect to this value.
     An equation contributes to the adjoint of each of its inputs.

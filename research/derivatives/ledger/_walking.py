@@ -47,8 +47,8 @@ class Place:
     """Position of the evaluation in nested functions.
 
     Attributes:
-      scope: Names of the enclosing functions, rules, branches and steps, outermost
-        first.
+      scope: Names of the enclosing functions, derivative rules, branches and steps of
+        loops, outermost first.
       calls: A number for each name in `scope`. Two calls of the same function have
         different numbers.
       source: Innermost line of the user's code.

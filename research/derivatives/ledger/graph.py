@@ -21,10 +21,10 @@ CLOSED = -1  # Mark of rows that always form one group.
 
 
 class Node(NamedTuple):
-    """Node of the graph that shows a table of `explain`.
+    """Node of the graph by which a table of `explain` is drawn.
 
     Each row of the table is one operation of a function. A node is an input of the
-    function, one row, or several rows. It is drawn as a box.
+    function, one row, or several rows. A node is drawn as a box.
 
     Attributes:
       title: Name of the input, or name and equation of the row. If the node has several
@@ -33,8 +33,9 @@ class Node(NamedTuple):
       value: Value of the input or of the row, as a short text. If the node has several
         rows, the value of the last row.
       adjoint: Adjoint of this value as a short text, or "" if there is no adjoint.
-      kind: "input", "row" (one row of the table), "constant" (a row without an
-        adjoint), "fold" (several rows) or "output" (the last row is the output).
+      kind: "output" if the row, or the last of several rows, computes the output of the
+        function. Otherwise "input", "constant" (one row without an adjoint), "row" (any
+        other single row) or "fold" (several rows).
       hint: Text with more details. For an input, it is "an input". For one row, it has
         the primitive, the derivative rule in words, and the line of code. For several
         rows, it has the name of the first row, and the name and equation of the last.
@@ -50,7 +51,7 @@ class Node(NamedTuple):
 
 
 class Edge(NamedTuple):
-    """Edge of the graph that shows a table of `explain`.
+    """Edge of the graph by which a table of `explain` is drawn.
 
     An edge goes from the node of a value to a node that reads the value.
 

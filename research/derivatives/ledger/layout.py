@@ -41,10 +41,10 @@ class Layout(NamedTuple):
 def arrange(graph: Graph) -> Layout:
     """Return a layout of a graph in layers from top to bottom.
 
-    The layer of a node is the length of the longest path from an input to the node. The
-    inputs themselves are an exception: an input is one layer above the first node that
-    reads it. Nodes are drawn as boxes. An edge that crosses a layer passes between the
-    boxes of this layer.
+    The layers are numbered from the top. The number of a node's layer is the length of
+    the longest path from an input to the node. The inputs themselves are an exception:
+    an input is one layer above the highest node that reads it. Nodes are drawn as
+    boxes. An edge that crosses a layer passes between the boxes of this layer.
 
     References:
       Sugiyama, Tagawa & Toda, Methods for visual understanding of hierarchical system

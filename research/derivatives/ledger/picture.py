@@ -80,10 +80,11 @@ def draw(
 ) -> str:
     """Return a graph with its layout as the text of an SVG file.
 
-    Boxes with a NaN or an infinity are red. The place where the first NaN or infinity
-    arises is drawn thick. In the forward pass, this is a box whose inputs are all
-    finite. In the backward pass, it is an edge from a finite adjoint to a contribution
-    that is NaN or infinite.
+    Each node of the graph is drawn as a box, which shows a value and its adjoint. Boxes
+    with a NaN or an infinity are red. The place where the first NaN or infinity arises
+    is drawn thick. If it arises in the forward pass, this place is a box whose inputs
+    are all finite. If it arises in the backward pass, this place is an edge from a
+    finite adjoint to a contribution that is NaN or infinite.
 
     Args:
       graph, layout: Results of `Ledger.drawing`.
@@ -92,8 +93,8 @@ def draw(
         description of the boxes.
       dark: Whether the drawing has a style sheet that makes it dark for readers who
         prefer dark pages. Only browsers use this style sheet.
-      marks: Whether the elements of boxes and edges contain the numbers of their nodes,
-        for a script.
+      marks: Whether the SVG elements of the boxes and edges contain the numbers of
+        their nodes, so that a script can find them.
     """
     width, height = max(layout.width, 560.0), layout.height + LINE * (len(LEGEND) + 1)
     shift = (width - layout.width) / 2

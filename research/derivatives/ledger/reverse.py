@@ -21,8 +21,8 @@ def linearize(
 ) -> tuple[Any, Callable[..., Any]]:
     """Evaluate an equation, and return a pullback that adds to existing adjoints.
 
-    The adjoint of a value is the derivative of the whole function with respect to this
-    value.
+    The equation is one operation of a traced function. The adjoint of a value is the
+    derivative of the whole function with respect to this value.
 
     Args:
       call: Function from the values of the inputs to the values of the outputs.

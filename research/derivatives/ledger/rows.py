@@ -51,8 +51,8 @@ class Row(NamedTuple):
         input. An entry is None if there is no contribution.
       rule: Derivative rule in words.
       source: Line of the user's code, such as "file.py:12".
-      scope: Names of the enclosing functions, rules, branches and steps, outermost
-        first.
+      scope: Names of the enclosing functions, derivative rules, branches and steps of
+        loops, outermost first.
       is_rule: Whether the row belongs to a custom derivative rule (custom_jvp,
         custom_vjp).
     """
@@ -107,8 +107,9 @@ def name_nodes(
 
     `leaves` is a dict from the name of each input to its node, and `shown` contains the
     equations that are rows of the table. If an equation that only changes a shape or a
-    dtype has no row, its output gets the name of its input. The output of any other
-    equation without a row gets its value, as a text.
+    dtype has no row, its output gets the name of its input. The name of the
+    output of any other equation without a row is a text with the value, or with the
+    shape if the value has more than three entries.
     """
     names = {node: name for name, node in leaves.items()}
     names |= {node: rule.name for rule in tape.rules for node in rule.outputs}
@@ -151,8 +152,9 @@ def _name_outputs(
 def name_of(tape: Tape, operand: Operand, names: dict[int, str]) -> str:
     """Return the name of an input of an equation.
 
-    `names` is a dict from a value of the tape to its name. If the input is a constant
-    or has no name, the value of the input is returned as text.
+    An equation is one operation of the function that the tape records. `names` is a
+    dict from the index of a value on the tape to the name of the value. If the input is
+    a constant or has no name, the value of the input is returned as text.
     """
     if not isinstance(operand, Literal) and operand in names:
         return names[operand]

@@ -34,8 +34,8 @@ class Equation:
         outputs.
       params: Parameters of the primitive, such as an exponent or axes.
       source: Line of the user's code, such as "file.py:12".
-      scope: Names of the enclosing functions, rules, branches and steps, outermost
-        first.
+      scope: Names of the enclosing functions, derivative rules, branches and steps of
+        loops, outermost first.
       calls: A number for each name in `scope`. Two calls of the same function have
         different numbers.
       is_active: Whether an adjoint may pass through the equation. False if no input of

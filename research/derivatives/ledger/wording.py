@@ -227,8 +227,8 @@ def as_written(primitive: str, inputs: Sequence[str], params: dict[str, Any]) ->
 def short(value: Any) -> str:
     """Return a value as a short text for the table of `explain`.
 
-    Floating numbers have four significant digits. For an array of more than three
-    entries, the text shows the first two entries, the last entry and the shape.
+    Floating numbers have at most four significant digits. For an array of more than
+    three entries, the text shows the first two entries, the last entry and the shape.
 
     Example:
       >>> short(2 / 3), short(np.arange(3)), short(np.ones((3, 4)))
