@@ -139,8 +139,8 @@ print(study.answer)
 # **Seen.** By hand, Adam was far better. Here it is not: your rule takes steps of one size, so it needs a rate that falls.
 # The interval covers other searches and other seeds. Whether it contains 1 depends on the machine, because processors
 # round differently and small differences grow in a training: on one machine we got 0.97 [0.68, 1.4], on another
-# 0.87 [0.77, 0.99]. The last sentence says how large a difference must be for this study to detect it. So ask again with
-# more searches before you tell anybody.
+# 0.87 [0.77, 0.99]. The sentence on the smallest factor says how large a difference must be for this study to detect
+# it. So ask again with more searches before you tell anybody.
 
 # %% [markdown]
 # ## What the searches found
@@ -160,8 +160,8 @@ with figures.style():
 pictures["curves"].figure
 
 # %% [markdown]
-# **Seen.** Those of yours are about ten times the best rate by hand. Adam's differ by a factor of more than two, with
-# nearly the same loss. The test accuracy says nothing about which rule is better: it is only reported, and one of a
+# **Seen.** Those of yours are far above the best rate by hand, because the rate falls during the training. The rates of a
+# rule may differ by a factor of two or more, with nearly the same loss. The test accuracy says nothing about which rule is better: it is only reported, and one of a
 # thousand images decides it.
 
 # %% [markdown]

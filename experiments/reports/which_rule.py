@@ -69,7 +69,8 @@ def rules_table(numbers: dict[str, Any]):
         "number of rules. Times the best: cost relative to the best rule on each "
         "workload, over the workloads where the rule reaches the target. Defaults: "
         "the first trial alone. Searches disagree: workloads on which independent "
-        "searches of the rule differ by 1.25 or more. Diverged: share of the runs of "
+        "searches of the rule differ by a factor of 1.25 or more, and by more than the "
+        "seeds explain. Diverged: share of the runs of "
         "the first trials. Seconds a pass are those of one training that runs alone "
         "on this machine."
     )

@@ -331,9 +331,9 @@ def scheduled(contender: Contender, num_steps: int) -> Contender:
 
     Args:
       contender: Result of `network_contenders`.
-      num_steps: Number of steps of the training. After the warm-up, the rates fall, and
-        would reach zero at step `num_steps`. The rates of schedule-free rules do not
-        fall.
+      num_steps: Number of steps of the training. The rates fall, at once after the
+        warm-up or later, and would reach zero at step `num_steps`. The rates of
+        schedule-free rules do not fall.
     Returns:
       The contender; its constructor takes the same hyper-parameters.
     Example:

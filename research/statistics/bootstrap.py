@@ -387,9 +387,9 @@ def variance_of(replicates: Replicates, seeds: int) -> Variance:
     reporting seeds, and n is the number of reporting seeds. The factor n / (n - 1)
     removes the bias of the second variance.
 
-    The two kinds of seeds are not resampled together. Resampling both at once would
-    count their interaction three times. This interaction is the noise in the reported
-    cost of the chosen trial.
+    The two kinds of seeds are not resampled together. The cost of a trial on a single
+    reporting seed has noise that belongs to this pair of trial and seed. If both kinds
+    were resampled together, this noise would be counted three times.
 
     Args:
       replicates: Replicates of one estimate: `choice` and `reporting` of shape

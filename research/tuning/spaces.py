@@ -222,8 +222,9 @@ def widen(
       Two spaces. In the first one, the range has the new end. In the second one, the
       range is only the part that was added. All other ranges are unchanged. If the
       range cannot grow, the result is (unchanged space, None). A range with the scale
-      "linear" never grows. A range with the scale "one_minus" does not grow below 0 or
-      above 1 - 1e-6, and a range with the scale "log" does not grow to 0 or infinity.
+      "linear" never grows. A range with the scale "one_minus" grows at most to 0 or to
+      1 - 1e-6. A range with the scale "log" does not grow if floats round its new end
+      to 0 or infinity.
       `Range` defines the scales.
     Raises:
       ValueError: `name` is not in the space, or `side` is neither "low" nor "high".

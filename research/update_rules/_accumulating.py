@@ -281,7 +281,7 @@ def rmsprop(
 
     optax.rmsprop is the same up to rounding errors. torch has the default β = 0.99 and
     adds ε outside the root. For example, if the first gradient entry is 1e-5, β = 0.9
-    and ε = 1e-8, the first step is 31 times as long with ε outside the root as with ε
+    and ε = 1e-8, the first step is 32 times as long with ε outside the root as with ε
     inside. In torch, the rate multiplies the momentum's sum b_t instead of each term
     (rate_in_momentum=False). This makes a difference only if the rate follows a
     schedule. The lecture that introduced RMSProp has no ε.

@@ -1084,8 +1084,9 @@ def psgd_kron(
     A leaf with more axes has a factor for each axis. A factor is a diagonal matrix for
     vectors and scalars, for axes of length 1, and for axes longer than max_size. For
     vectors, the rule therefore acts entry by entry. If the new value of a factor is not
-    finite, the factor stays as it is. A NaN in a gradient makes all later steps of its
-    leaf NaN; wrap the rule in `skip_nonfinite` to skip such a step.
+    finite, the factor stays as it is. A NaN in a gradient makes all later steps of
+    all leaves NaN, because of the common factor. Wrap the rule in `skip_nonfinite` to
+    skip such a step.
 
     The rule is that of psgd_jax (`kron`, commit 16edaa9), with two differences. In one
     of a hundred steps, psgd_jax rescales the factors of a leaf to equal size, which

@@ -58,10 +58,10 @@ def natural_gradient(
 
     u_t = -η_t (F(x_t) + λ I)⁻¹ g_t, where u_t is the update, x_t are the params, g_t is
     the gradient, η_t is the learning rate, λ is damping and F is the Fisher matrix. For
-    one input, let p be the model's distribution of the target y, with y drawn from p.
-    The Fisher matrix of this input is the covariance of the gradient of log p(y) with
-    respect to the params, and F is the mean over the inputs. For a small step h, ½ hᵀ F
-    h is approximately the mean Kullback-Leibler divergence between p before and after
+    one input, the model gives a distribution p of the target. The Fisher matrix of this
+    input is the covariance of the gradient of log p(y) with respect to the params, for
+    targets y drawn from p, and F is the mean over the inputs. For a small step h, ½ hᵀ
+    F h is approximately the mean Kullback-Leibler divergence between p before and after
     the step. With λ = 0, a step changes p in the same way for every smooth invertible
     parametrisation of the model, to first order in η.
 

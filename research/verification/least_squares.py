@@ -45,7 +45,9 @@ def gauss_newton(
 def levenberg_marquardt(
     x: Leaves, f: Any, learning_rate: float = 1.0
 ) -> Iterator[Leaves]:
-    """Yield the iterates of Levenberg-Marquardt: algorithm 7.1 of Moré (1978).
+    """Yield the iterates of Levenberg-Marquardt, with a second model.
+
+    This is algorithm 7.1 of Moré (1978), to which the last paragraph adds the model.
 
     r are the residuals at x, and J is their Jacobian. Each step h minimises |J h + r|
     subject to |D h| <= Δ, where Δ is the radius of the trust region. D is a diagonal

@@ -359,10 +359,10 @@ def _rows(tree: Params) -> np.ndarray:
 
 
 def paths(tree: Params) -> list[str]:
-    """Return one path for each entry of a pytree: the path of the entry's leaf.
+    """Return one path for each number in the leaves of a pytree.
 
-    The paths are in the order of the entries. A leaf with n entries gives n equal
-    paths.
+    The path is that of the leaf that contains the number. So a leaf with n entries
+    gives n equal paths. They are in the order of the numbers in the flattened pytree.
     """
     pairs = jax.tree_util.tree_leaves_with_path(tree)
     return [

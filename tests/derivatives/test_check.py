@@ -1089,12 +1089,10 @@ def test_what_cannot_be_checked_is_named(f, x, derivative, words):
 
 
 EVERY_OTHER = jnp.arange(12) % 2 == 0
+masked = lambda x: jnp.where(EVERY_OTHER, x, -jnp.inf)
 MASKED = {
-    "logsumexp": lambda x: jax.nn.logsumexp(jnp.where(EVERY_OTHER, x, -jnp.inf)),
-    "log_softmax": lambda x: (
-        -jax.nn.log_softmax(jnp.where(EVERY_OTHER, x, -jnp.inf))[2]
-    ),
-    "largest": lambda x: jnp.sum(jnp.exp(jnp.minimum(x, jnp.inf))),
+    "logsumexp": lambda x: jax.nn.logsumexp(masked(x)),
+    "log_softmax": lambda x: -jax.nn.log_softmax(masked(x))[2],
 }
 
 
@@ -1108,12 +1106,11 @@ def test_an_infinity_of_a_mask_has_no_rounding_error(name):
         assert wrong.verdict == "wrong"
 
 
-@pytest.mark.parametrize("size", [20.0, 30.0])
-def test_a_confident_masked_prediction_is_no_bug(size):
-    x = jax.random.normal(jax.random.key(5), (12,)).at[2].add(size)
+def test_a_confident_masked_prediction_is_no_bug():
+    x = jax.random.normal(jax.random.key(5), (12,))
     for f in (
-        MASKED["log_softmax"],
-        lambda x: 1 - jax.nn.softmax(jnp.where(EVERY_OTHER, x, -jnp.inf))[2],
+        lambda x: -jax.nn.log_softmax(masked(x.at[2].add(30.0)))[2],
+        lambda x: 1 - jax.nn.softmax(masked(x.at[2].add(30.0)))[2],
     ):
         report = check_derivative(f, x, jax.random.key(0))
         assert report.verdict in ("right", "unresolved"), report.text()

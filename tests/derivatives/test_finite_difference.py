@@ -1060,34 +1060,45 @@ def test_equal_values_beside_an_extremum_do_not_hide_the_curvature(name):
     assert found.verdict != "ok" or abs(found.value - truth) <= found.error, found
 
 
-def test_a_loss_rounded_to_float32_near_its_minimum_has_its_derivatives():
+def test_a_loss_rounded_to_float16_near_its_minimum_has_its_derivatives():
     random, wrong = np.random.default_rng(3), 0
-    for _ in range(60):
+    for _ in range(100):
         size, height = 10 ** random.uniform(-1, 1), random.uniform(1, 8)
         x = 10 ** random.uniform(-4.5, -1)
-        f = lambda x, a=size, b=height: float(np.float32(b + a * x * x))
+        f = lambda x, a=size, b=height: float(np.float16(b + a * x * x))
         for order, truth in ((1, 2 * size * x), (2, 2 * size)):
             found = finite_difference(f, x, order=order)
             wrong += found.verdict == "ok" and abs(found.value - truth) > found.error
-    assert wrong <= 1
+    assert wrong <= 6
 
 
-@pytest.mark.parametrize("name", ["gelu", "softplus"])
-def test_a_one_sided_slope_is_not_that_of_the_line_far_away(name):
-    f = {
-        "gelu": lambda z: z * (1 + special.erf(z / math.sqrt(2))) / 2,
-        "softplus": lambda z: np.logaddexp(0, z),
-    }[name]
-    slope = {
-        "gelu": lambda z: stats.norm.cdf(z) + z * stats.norm.pdf(z),
-        "softplus": special.expit,
-    }[name]
+HINGES = {
+    "hinge": (lambda x, c: np.maximum(x - c, 0.0), 1),
+    "hinge on 1": (lambda x, c: 1 + np.maximum(x - c, 0.0), 1),
+    "squared hinge": (lambda x, c: np.maximum(x - c, 0.0) ** 2, 1),
+    "soft threshold": (lambda x, c: np.sign(x) * np.maximum(np.abs(x) - c, 0.0), 1),
+}
+
+
+@pytest.mark.parametrize("name", HINGES)
+def test_a_function_that_is_constant_up_to_a_hinge_is_not_rounded(name):
+    f, order = HINGES[name]
+    hinges = 10 ** np.random.default_rng(0).uniform(-7, -1, 60)
+    found = [
+        finite_difference(lambda x, c=c: f(x, c), 0.0, order=order) for c in hinges
+    ]
+    assert {one.verdict for one in found} <= {"ok", "unresolved"}
+    assert sum(one.verdict == "ok" for one in found) >= 50
+    assert all(one.value == 0 for one in found if one.verdict == "ok")
+
+
+def test_a_one_sided_slope_is_not_that_of_the_line_far_away():
+    f = lambda z: z * (1 + special.erf(z / math.sqrt(2))) / 2
     wrong = 0
-    for z in np.linspace(0.2, 2.0, 10):
+    for z in np.linspace(-2.0, 2.0, 120):
+        slope = stats.norm.cdf(z) + z * stats.norm.pdf(z)
         found = finite_difference(
-            lambda x: np.round(f(40 * x), 3), z / 40, scheme="forward"
+            lambda x: np.round(f(40 * x), 2), z / 40, scheme="forward"
         )
-        wrong += found.verdict == "ok" and abs(found.value - 40 * slope(z)) > (
-            found.error
-        )
-    assert wrong <= 2
+        wrong += found.verdict == "ok" and abs(found.value - 40 * slope) > found.error
+    assert wrong <= 3

@@ -171,9 +171,9 @@ def certified_roots(
       f: Function that JAX can trace. It takes an array of shape (n,) and returns an
         array of shape (n,).
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
-      seconds: Time after which the search stops. The search first completes the
-        enclosure that it is computing, of at most 256 boxes. The remaining boxes are
-        then undecided. The search also stops if more than 20,000 boxes are undecided.
+      seconds: Time after which the search stops. The group of at most 256 boxes on
+        which it is working is completed. The remaining boxes are undecided. The search
+        also stops if more than 20,000 boxes are undecided.
     Returns:
       The `Roots`.
     Raises:

@@ -188,7 +188,6 @@ def cost_ratio(
     References:
       Baur & Strassen, The complexity of partial derivatives, Theor. Comput. Sci. 22,
       1983.
-      Griewank & Walther, Evaluating derivatives, 2nd ed., 2008, section 4.6.
     Example:
       >>> import jax.numpy as jnp
       >>> f = lambda x: jnp.sum(jnp.sin(x) ** 2)

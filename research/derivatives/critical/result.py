@@ -62,7 +62,8 @@ class CriticalPoints(tuple):
     def text(self) -> str:
         """Return the points, one on each line, and the outcome of the starts as text.
 
-        If a proof was asked for, the last line has `missed`, `unexplored` and `around`.
+        If a proof was asked for, the last line has `missed`, and the sum of
+        `unexplored` and `around`.
         """
         lines = [
             f"{len(self)} critical point{'' if len(self) == 1 else 's'} found from "

@@ -163,7 +163,10 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
     the sampler then evaluates f at 33 closer points, around the place where the second
     difference of f was largest. At a jump, the largest second difference stays the
     same. At a kink, the largest second difference shrinks with the distance between the
-    points. At a pole, the largest |f| grows.
+    points. Several jumps between two points of the first look look like one large bend.
+    So f also jumps if the second difference hardly shrinks in the last look, unless its
+    points are as close as the floats at x, or the second difference is as small as a
+    rounding error. At a pole, the largest |f| grows.
 
     Args:
       ladder: Values of f around x. A window is a group of points near a distance from

@@ -175,9 +175,10 @@ def finite_difference(
     If f looks smooth at small steps and noisy at larger ones, either the values of f
     are rounded, or f interpolates a table with straight lines. If the result needs the
     larger steps, or the small steps contradict the result, f is evaluated at up to 132
-    more points. If the values at these points show that f bends but does not jump, only
-    the small steps are used. If the small steps do not suffice for a result, the
-    verdict is "unresolved". The verdict is also "unresolved" if f jumps by far more
+    more points. (If f is constant at the smallest steps, up to 132 further points show
+    whether f is rounded.) If the values at these points show that f bends but does not
+    jump, only the small steps are used. If the small steps do not suffice for a result,
+    the verdict is "unresolved". The verdict is also "unresolved" if f jumps by far more
     than rounding errors and the slope of f between the jumps differs from its mean
     slope. An example is sin(x) + floor(1000 x).
 

@@ -134,7 +134,9 @@ def growth(
       step. The result is (inf, empty array) in two cases: if no four consecutive sizes
       are more than ten times as large as the noise, or if the sizes vanish at smaller
       steps. They vanish if, for at least two steps smaller than the fitted ones, size
-      plus noise is less than half the median of the fitted sizes.
+      plus noise is less than half the median of the fitted sizes. Sizes that shrink
+      often vanish in this sense. So a power near 0 shows sizes that do not shrink, and
+      a positive or infinite power shows sizes that do.
     """
     stands_out = np.isfinite(sizes) & (sizes > 10 * noise) & (sizes > 0)
     # A single size may be noise, so four in a row are required.
