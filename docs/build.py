@@ -47,7 +47,8 @@ NOTES = {
         "searched, for DoG and Prodigy) whose cost is within 10 % of the lowest. "
         "Searches disagree on: workloads where the costs of a rule's searches differ "
         "by 1.25 times or more, and by more than the seeds explain. Diverged: share of "
-        "the trainings with the first points of the searches. The report of the run has the tables of every workload."
+        "the trainings with the first points of the searches. The report of the run "
+        "has the tables of every workload."
     ),
     "which_rule_networks": (
         "Loss: the validation loss at the end, the geometric mean over networks, "
