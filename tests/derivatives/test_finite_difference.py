@@ -1080,6 +1080,13 @@ HINGES = {
 }
 
 
+def test_a_hinge_whose_rise_is_hidden_by_rounding_is_no_kink():
+    x, slope, height = 1.1924732449797713, 0.02775125995686737, -1.1632851331592
+    for apart in np.geomspace(1e-12, 1e-10, 40):
+        f = lambda t, c=x + apart: height + slope * np.maximum(t - c, 0)
+        assert finite_difference(f, x).verdict != "kink"
+
+
 @pytest.mark.parametrize("name", HINGES)
 def test_a_function_that_is_constant_up_to_a_hinge_is_not_rounded(name):
     f, order = HINGES[name]

@@ -254,12 +254,13 @@ def _quantum(ladder: Ladder, sampler: Sampler) -> float:
         if first > min(firsts.min() + 6, len(steps) - 1):
             continue
         quantum = abs(changes[side, first])
-        if quantum <= 8 * ladder.epsilon * abs(ladder.centre):
+        rounding_errors = 8 * ladder.epsilon * abs(ladder.centre)
+        if quantum <= rounding_errors:
             continue
         way, ends = 1 if side else -1, (steps[first - 1], steps[first])
         far, ends = _first_change(ladder.x, way, sampler, *ends)
         near, _ = _first_change(ladder.x, way, sampler, *ends)
-        if near > _JUMPS * far:
+        if near > max(_JUMPS * far, rounding_errors):
             return float(quantum)
     return 0.0
 
