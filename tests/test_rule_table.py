@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import optax
+import pytest
 
 from research import update_rules, verification
 from research.tuning.spaces import check_space

@@ -127,7 +127,7 @@ def adafactor(
     longest axes if both have at least 16 entries, and never multiplies by max(ε2,
     rms(x_t)).
 
-    Use Adafactor if the state of Adam does not fit into memory. For an (m, n) matrix
+    Use it if the state of Adam does not fit into memory. For an (m, n) matrix
     that is factored, Adafactor without momentum stores m + n numbers. By default, the
     rate is relative to the size of the params: with η = 0.01, δ = 1 and λ = 0, the root
     mean square of a step is at most 1 % of max(ε2, rms(x_t)).
