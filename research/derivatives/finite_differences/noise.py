@@ -1,5 +1,6 @@
 """Bounds on the error of function values, by rounding errors and by samples."""
 
+import functools
 from math import comb
 
 import numpy as np
@@ -257,9 +258,9 @@ def _quantum(ladder: Ladder, sampler: Sampler) -> float:
         rounding_errors = 8 * ladder.epsilon * abs(ladder.centre)
         if quantum <= rounding_errors:
             continue
-        way, ends = 1 if side else -1, (steps[first - 1], steps[first])
-        far, ends = _first_change(ladder.x, way, sampler, *ends)
-        near, _ = _first_change(ladder.x, way, sampler, *ends)
+        look = functools.partial(_first_change, ladder.x, 1 if side else -1, sampler)
+        far, ends = look(float(steps[first - 1]), float(steps[first]))
+        near, _ = look(*ends)
         if near > max(_JUMPS * far, rounding_errors):
             return float(quantum)
     return 0.0
