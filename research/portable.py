@@ -66,7 +66,7 @@ def are_libraries_pinned() -> bool:
 
 
 def check_processor(cpuinfo: str | Path = "/proc/cpuinfo") -> None:
-    """Raise ValueError unless this is Linux on x86-64 with AVX2 and FMA.
+    """Raise ValueError unless this machine runs Linux on x86-64 with AVX2 and FMA.
 
     Args:
       cpuinfo: File in which Linux lists the features of the processor.

@@ -119,8 +119,8 @@ class Checkpoint(NamedTuple):
     """Functions that store the progress of a long computation, to resume it later.
 
     Attributes:
-      load: Function () -> the last `Saved` that was saved completely, or None if there
-        is none.
+      load: Function () -> the last `Saved` (content of a checkpoint) that was saved
+        completely, or None if there is none.
       save: Function Saved -> None. The new content replaces the content of earlier
         saves.
       due: Function () -> whether enough time has passed since the last save.

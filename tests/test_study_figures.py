@@ -661,6 +661,14 @@ def test_rates_show_every_trial_once_as_a_point_or_as_a_cross(drawn, name):
     assert len(found) == panels_drawn
 
 
+def test_grey_rules_alone_make_no_panel():
+    numbers, arrays = make_study(3, 1)
+    who = study_looks.cast(numbers)
+    assert study_rates.rates(numbers, arrays, who) is not None
+    grey = who._replace(shown=(), quiet=who.order)
+    assert study_rates.rates(numbers, arrays, grey) is None
+
+
 def robust(panel) -> list[list[float]]:
     return [
         xy(line)[0].tolist() for line in panel.lines if line.get_label() == "_robust"

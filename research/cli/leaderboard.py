@@ -23,8 +23,8 @@ def leaderboard(words: Sequence[str]) -> int:
     Args:
       words: Command-line arguments after `leaderboard`.
     Returns:
-      0. The function prints the leading rules, the first columns of the table and the
-      path of the page.
+      0. The function prints the leading rules, the first columns of the first table of
+      the page, and the path of the page.
     Raises:
       ValueError, OSError: A study cannot be read, or the page cannot be written.
         `research.cli.errors_in_one_line` reports the error in one line.

@@ -192,9 +192,9 @@ def reproduce_run(
     If versions, processor, settings and code are the same in both runs, every array and
     number must be bit-identical, except times. If the versions, the processor, the
     settings or the code differ, or if the new run left out data sets that are missing
-    on this machine, the first table and the numbers must agree to the printed digits.
-    If a number has a confidence interval in both runs, it is enough that the two
-    intervals overlap (`research.runs.hold_against`).
+    on this machine, the first table of the result and the numbers of the result must
+    agree to the printed digits. If a number has a confidence interval in both runs, it
+    is enough that the two intervals overlap (`research.runs.hold_against`).
 
     Args:
       folder: Run folder.
@@ -264,10 +264,10 @@ def reproduce_reference(
       are compared, except times. Two values agree if their difference is as small as a
       rounding error, or, for estimates with confidence intervals, if the intervals
       overlap (`research.runs.hold_against`). The dict VARIES of the experiment lists
-      values that are not reproducible. It has limits for such a value, between which
-      both values must lie, or None, which means that the value does not affect the exit
-      status. The hashes of the arrays do not affect the exit status either. The verdict
-      is printed.
+      values that are not reproducible. For such a value, VARIES has two limits or None.
+      If there are limits, the old and the new value must lie between them. None means
+      that the value does not affect the exit status. The hashes of the arrays do not
+      affect the exit status either. The verdict is printed.
     Raises:
       ValueError: The reference cannot be read, the experiment does not accept the
         config any more, or the data are missing here and would have to be replaced by

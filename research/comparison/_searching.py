@@ -45,7 +45,7 @@ Score = Callable[
 def start_searches(
     space: Mapping[str, Range], protocol: Protocol, workload: str, rule: str
 ) -> list[Search]:
-    """Create the searches of a rule on a workload, each with own trials and seeds.
+    """Create the searches of a rule on a workload, each with its own trials and seeds.
 
     A trial is a choice of hyper-parameters. The random trials of a search depend on the
     names of the rule and of the workload. The searches of two rules are therefore
@@ -229,9 +229,9 @@ def score(
     """Return the score by which a search ranks each run, and whether the run diverged.
 
     A lower score is better. `search_scores` computes the score from the objective on
-    one part of the data, the part `tune_on` of the protocol in `setting`. `result` is
-    the result of the sweep that trained the runs. Both returned arrays have the shape
-    (runs,).
+    one part of the data. The field `tune_on` of the protocol in `setting` names this
+    part. `result` is the result of the sweep that trained the runs. Both returned
+    arrays have the shape (runs,).
     """
     part, protocol = setting.protocol.tune_on, setting.protocol
     gaps = _relative_gaps(setting.workload, part, result.values_on[part])
@@ -312,14 +312,15 @@ def train_on_seeds(
 def train_around(
     setting: Setting, searched: Searched, rate: str
 ) -> dict[str, Float[np.ndarray, "..."]]:
-    """Train at learning rates around the chosen one, on tuning seeds of one search.
+    """Train a rule at learning rates around the rate that a search chose.
 
-    The seeds are the first ten tuning seeds of search 0, or all tuning seeds of search
-    0 if there are fewer. `searched` is the result of a search, and `rate` is the name
-    of the learning rate. The rates are 2^-4, 2^-3.5, ..., 2^4 times the rate that the
-    search chose. All other hyper-parameters have the values that the search chose. The
-    result is a dict with two arrays: `rates`, shape (r,), and `rate_scores`, the log
-    costs of the rates on the seeds, shape (r, seeds).
+    `searched` is the result of this search, and `rate` is the name of the learning
+    rate. The rates are 2^-4, 2^-3.5, ..., 2^4 times the chosen rate. All other
+    hyper-parameters have the values that the search chose. The seeds are the first
+    ten tuning seeds of search 0, whichever search `searched` is from. If search 0 has
+    fewer than ten, all its tuning seeds are used. The result is a dict with two arrays:
+    `rates`, shape (r,), and `rate_scores`, the log costs of the rates on the seeds,
+    shape (r, seeds).
     """
     seeds = setting.protocol.seeds_of_search(0)[:RACING_SEEDS]
     values = {

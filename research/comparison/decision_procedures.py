@@ -64,14 +64,15 @@ class Procedure(NamedTuple):
 
     A trial is a choice of hyper-parameters. A procedure chooses one trial of each of
     two rules, and compares the two trials on the reporting seeds. The two rules are
-    called my rule and the other rule.
+    called my rule and the other rule. The score of a run is the number of passes over
+    the data to the target, with a finite penalty if the run missed the target.
 
     Attributes:
       decide: Method of the decision. "lower mean" names the rule with the lower mean
         score, even if the difference is small. "t-test" names a rule only if the paired
         t-test on log scores rejects equality. "interval" names a rule only if the
-        interval that `difference` gives for the ratio of the two costs excludes 1. This
-        interval includes the uncertainty of the choice of the trial.
+        interval that `difference` gives for the ratio of the costs of the two rules
+        excludes 1. This interval includes the uncertainty of the choice of the trial.
       seeds: Number of reporting seeds that are used; None means all. "interval" always
         uses all.
       held_out: Whether the trial is chosen on the tuning seeds. If False, the trial is
@@ -119,11 +120,14 @@ def procedures(few: int = 3, redrawn: int = 6) -> dict[str, Procedure]:
       - "mine tuned, other 3 trials", "mine tuned, other defaults": a t-test in which
         the other rule has only three trials, or only its defaults;
       - "choice left out": a t-test over the seeds, with the same number of trials for
-        both rules. The test leaves out the luck in the choice of the trials;
+        both rules. The test ignores the luck in the choice of the trials;
       - "fixed trials": the interval of `statistics.difference`, with all trials in each
         bootstrap replicate;
       - "trials redrawn": the interval of `statistics.difference`, with `redrawn` random
         trials in each bootstrap replicate.
+
+      The field `decide` of a procedure is the kind of the criterion: "lower mean",
+      "t-test" or "interval".
     Example:
       >>> list(procedures())[-2:]
       ['fixed trials', 'trials redrawn']
@@ -177,7 +181,8 @@ def simulate_study(
 ) -> tuple[SimulatedRuns, SimulatedRuns]:
     """Simulate a study: draw trials and seeds of measured runs, without replacement.
 
-    A trial is a choice of hyper-parameters.
+    A trial is a choice of hyper-parameters. The study compares two rules, which are
+    called my rule and the other rule.
 
     Args:
       measured: Runs of my rule and of the other rule, with the same number of trials
@@ -264,8 +269,9 @@ def winner(
       level: Coverage of the interval; the t-test has significance level 1 - level.
       resamples, seed: Number of bootstrap resamples, and seed of the resampling.
     Returns:
-      MINE = 1, OTHER = -1, or NONE = 0 if the procedure does not decide. "lower mean"
-      always decides, unless the two mean scores are equal.
+      MINE = 1, OTHER = -1, or NONE = 0 if the procedure does not decide. With
+      procedure.decide = "lower mean", the result is NONE only if the two mean scores
+      are equal.
     Raises:
       ValueError: `procedure.decide` is unknown, `level` is not between 0 and 1, or a
         t-test has only one seed.

@@ -49,10 +49,10 @@ def training_schedule(
 
     η_t = peak min(1, (t + 1) / max(1, w)) d((t - w) / (T - w)),
 
-    where t = 0, ..., T - 1, T is the number of steps, and w = warmup T is the number of
-    steps in which the rate rises. During the rise, s = (t - w) / (T - w) is at most 0,
-    and the decay d(s) is 1. After the rise, d(s) falls and would reach 0 at s = 1,
-    which is t = T. The decay "late linear" falls only from s = 0.8 on.
+    where t = 0, ..., T - 1, T is the number of steps, and w = warmup · T is the number
+    of steps in which the rate rises. During the rise, s = (t - w) / (T - w) is at most
+    0, and d(s) is 1. After the rise, the table shows d(s). The value 0 would be reached
+    at s = 1, which is t = T. The decay "late linear" stays at 1 until s = 0.8.
 
     | decay | name | d(s) for 0 <= s <= 1 |
     |---|---|---|
@@ -328,6 +328,9 @@ def scheduled(contender: Contender, num_steps: int) -> Contender:
     The rules of this package and of optax receive the schedule as their learning rate.
     Any other constructor is called in each step with the rate of this step, a JAX
     tracer. A contender without hyper-parameters is returned unchanged.
+
+    The hyper-parameters `warmup` and `decay` are those of `training_schedule`. In the
+    example, there is no warm-up, and the decay is linear: 0.5, then 0.25.
 
     Args:
       contender: Result of `network_contenders`.

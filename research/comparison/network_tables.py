@@ -21,7 +21,7 @@ def answer(numbers: Numbers) -> str:
     independent searches of one rule on one network led to different losses, the answer
     names the rule and the network, for up to three such pairs. In the same way, the
     answer names up to three pairs for which all trainings diverged. The example prints
-    only the beginning of the answer.
+    only the beginning of the answer. The last word is the name "a" of the network.
 
     Example:
       >>> one = {"rule": "muon", "baseline": "adam", "verdict": "better"}
@@ -102,7 +102,7 @@ def tables(numbers: Numbers) -> tuple[runs.Table, ...]:
 
 
 def losses_table(numbers: Numbers) -> runs.Table:
-    """Return the table of validation losses and of relative steps for an equal loss.
+    """Return a table with the validation loss and the relative steps of each rule.
 
     The relative steps are the number of steps of a rule, divided by the number of steps
     with which the baseline reaches the same loss. `numbers` is the field `numbers` of

@@ -107,7 +107,7 @@ def source_text(constructor: Any) -> str | None:
     "functools.partial(rule, decay=0.9)".
 
     Returns:
-      The source. None if the source is unknown. An example is a gradient
+      The source. None if the source is unknown, for example for a gradient
       transformation, which is not a function.
     """
     if isinstance(constructor, functools.partial):

@@ -43,8 +43,8 @@ class Protocol(NamedTuple):
         does not affect the choices.
       target: Share between 0 and 1. A run reaches the target when f - f* is at most
         this share of the initial f - f*. Here f is the objective on the part of the
-        data that is scored or reported, and f* its value at the optimum of the training
-        part.
+        data that is scored or reported, and f* is the value of f at the params that
+        minimise the objective on the training part.
       level: Coverage of the confidence intervals.
       width: Number of runs that are trained at once. The rounding errors of a run
         depend on this number, so it is part of the protocol.

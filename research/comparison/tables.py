@@ -27,8 +27,7 @@ def answer(numbers: Numbers) -> str:
     the smallest factor between two costs that the study could have detected. The answer
     names up to three rules whose independent searches disagree with one another on the
     cost of the rule, and up to three rules that missed the target in more than half of
-    their runs. The example prints only the
-    beginning of the answer.
+    their runs. The example prints only the beginning of the answer.
 
     Example:
       >>> overall = {"rule": "mine", "baseline": "adam", "verdict": "better"}
@@ -122,7 +121,10 @@ def _disagreement(numbers: Numbers) -> str:
 
 
 def and_more(count: int) -> str:
-    """Return " and 2 more" for a list that leaves out two names, or "" for none.
+    """Return the end of a list that leaves out names, such as " and 2 more".
+
+    `count` is the number of names that are left out. The result is "" if `count` is not
+    positive.
 
     Example:
       >>> and_more(2), and_more(0)
@@ -174,7 +176,8 @@ def sortable(value: float | None) -> float:
 def short(value: Any) -> str:
     """Return a value as a short text.
 
-    A float gets three significant digits, and None becomes "not reached".
+    A float gets three significant digits. None, such as the cost of a rule that misses
+    the target, becomes "not reached".
     """
     if value is None:
         return "not reached"
@@ -282,10 +285,11 @@ def _costs_note(numbers: Numbers) -> str:
 
 
 def comparisons_table(numbers: Numbers) -> runs.Table:
-    """Return the table that compares each rule with the baseline on all workloads.
+    """Return the table that compares each rule with the baseline over all workloads.
 
-    `numbers` is the field `numbers` of the study's result. The table has one row for
-    each rule except the baseline.
+    The comparison joins all workloads: a ratio of costs is the geometric mean of the
+    ratios on the single workloads. `numbers` is the field `numbers` of the study's
+    result. The table has one row for each rule except the baseline.
     """
     names = (
         *("ratio", "low", "high", "verdict", "detectable", "from_searches"),
@@ -392,7 +396,8 @@ def _decades(measurement: Numbers) -> str:
 def as_text(table: runs.Table) -> str:
     """Return a table as plain text with aligned columns.
 
-    A float gets three significant digits, and None becomes "not reached".
+    A float gets three significant digits. None, such as the cost of a rule that misses
+    the target, becomes "not reached".
 
     Example:
       >>> rows = (("adam", 3.14159), ("mine", None))

@@ -75,7 +75,8 @@ def measure_contenders(
         saved. By default nothing is saved.
     Returns:
       A dict from (name of the workload, name of the rule) to the measurement. It is the
-      input of `conclude` and `leader`.
+      input of `conclude` and `leader`. In the example, the baseline is "adam", so
+      `conclude` compares only "gradient_descent" with it.
     Example:
       >>> from research.comparison import conclude, make_workloads, plan
       >>> terms = {"searches": 2, "budget": 2, "passes": 20, "seeds": 3}
@@ -260,12 +261,13 @@ def measure_contender(
         relative gaps of the same J n runs at these evaluations;
       - `default_costs` (n,): the costs of the defaults on the reporting seeds;
       - `best_of` (t, 3): the expected cost of the best of 1, 2, ..., t trials, and the
-        low and high end of its interval;
+        low and the high end of the confidence interval of this cost;
       - `rates` (r,) and `rate_scores` (r, q): learning rates around the one that the
         best search chose, and their log costs on q tuning seeds, at most ten. The two
         arrays are missing if the rule has no learning rate.
 
-      The values can be written as JSON. A study stores them as one entry of `cells`.
+      The values of the `Saved` summarise these arrays, such as the cost of the rule
+      with its interval. JSON can store them.
     Raises:
       ValueError: The workload lacks a part of the data, or its optimum is not known.
     """

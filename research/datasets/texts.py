@@ -102,9 +102,11 @@ def as_text(name: str, characters: str, *, claim: bool) -> Text:
     Args:
       name: Name of the data set.
       characters: Characters of the text, at least one.
-      claim: Whether the text is exactly tiny Shakespeare.
+      claim: Whether the text is exactly the data set "tiny Shakespeare". The function
+        does not check this, and copies the value to the result.
     Returns:
-      The text with its symbols and tokens.
+      The `Text`. Its symbols are the distinct characters, sorted. The token of a
+      character is its index in the symbols.
     Raises:
       ValueError: The text is empty.
     Example:

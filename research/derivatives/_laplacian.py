@@ -24,7 +24,8 @@ class LaplacianEstimate(NamedTuple):
     """Estimate of a Laplacian from random directions, with its standard error.
 
     Attributes:
-      value: Estimate of the Laplacian, in the structure and shapes of f(x).
+      value: Estimate of the Laplacian of a function f at a point x, in the structure
+        and shapes of f(x).
       standard_error: Standard error of `value`, estimated from the samples, in the same
         structure and shapes.
     """

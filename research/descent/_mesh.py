@@ -48,7 +48,7 @@ def mesh(
     *Fully sharded* (`shard_params=True`): every device stores a part of each array of
     params and rule state, along the longest axis whose length is a multiple of
     num_devices. An array without such an axis stays whole. In each step the devices
-    gather the params, and each device receives its part of the summed gradient. If the
+    gather the params, and each device receives its part of the batch's gradient. If the
     rule treats each entry by itself, as Adam does, each device updates only its part.
     Any other rule (Muon, Shampoo, a line search) gets the gathered arrays for the time
     of its update, and every device computes the same update.

@@ -43,13 +43,13 @@ class EpochInfo(NamedTuple):
       first_bad_step: Index of the first step whose loss or update is not finite, int32,
         shape (). The steps of each epoch are counted from 0. -1 if there is no such
         step.
-      evaluations: Results of `evaluate`, a pytree. None if `evaluate` is not given.
-        Each leaf has a leading axis over the few steps of an epoch that the function
-        `evaluation_points` returns. In epoch 0, entry i is the result after
-        the i-th of these steps. In any other epoch, only the last entry is a result, at
-        the end of the epoch, and the other entries are NaN.
-      steps: Results of `observe` after each step. Each leaf has a leading axis over the
-        steps of the epoch. None if `observe` is not given.
+      evaluations: Results of the argument `evaluate` of `run`, a pytree. None if
+        `evaluate` is not given. Each leaf has a leading axis over the few steps of an
+        epoch that the function `evaluation_points` returns. In epoch 0, entry i is the
+        result after the i-th of these steps. In any other epoch, only the last entry is
+        a result, at the end of the epoch, and the other entries are NaN.
+      steps: Results of the argument `observe` of `run` after each step. Each leaf has a
+        leading axis over the steps of the epoch. None if `observe` is not given.
     """
 
     loss: Float[Array, ""]
@@ -65,7 +65,7 @@ def evaluation_points(num_batches: int) -> tuple[int, ...]:
     """Return the steps of epoch 0 after which `run` calls its argument `evaluate`.
 
     An epoch has num_batches steps, counted from 1. The result has at most eight steps,
-    log-spaced. The last one is num_batches, the end of the epoch.
+    log-spaced. The last of these steps is num_batches, the end of the epoch.
 
     Example:
       >>> evaluation_points(1), evaluation_points(100)
@@ -221,7 +221,7 @@ def draw_orders(
 
 
 def epoch_batches(sampler: Sampler, key: Key, noisy: bool) -> BatchIndices:
-    """Return the batches of an epoch; each leaf has a leading axis over the batches.
+    """Return the indices and the keys of all batches of an epoch.
 
     Args:
       sampler: Sampler that chooses the examples of each batch.
@@ -230,7 +230,9 @@ def epoch_batches(sampler: Sampler, key: Key, noisy: bool) -> BatchIndices:
         from the key of the epoch.
       noisy: Whether each batch gets a key of its own.
     Returns:
-      The BatchIndices. Its field `indices` is None if the sampler draws no indices.
+      A `BatchIndices` whose fields have a leading axis over the batches. The field
+      `indices` is None if the sampler draws no indices, and `key` is None with
+      noisy=False.
     """
     check_form(sampler)
     check_key("key", key)

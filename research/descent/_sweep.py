@@ -27,8 +27,9 @@ class SweepProgress(NamedTuple):
       share: Fraction of the work that is done, from 0 to 1.
       runs_done, runs: Number of finished runs, and of all runs.
       loss: Median of the losses of the runs that were trained in the latest chunk of
-        epochs. The loss of a run is its mean over the last epoch of this chunk. Losses
-        that are not finite are left out. If none is finite, the median is NaN.
+        epochs. The loss of a run is the mean of the losses of its steps in the last
+        epoch of this chunk. Runs whose loss is not finite are left out. If no loss is
+        finite, the median is NaN.
     """
 
     share: float

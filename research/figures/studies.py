@@ -39,13 +39,13 @@ def draw_study(
     """Draw the pictures of a finished study, which compares rules with a baseline.
 
     The cost of a rule is what the rule needs to reach the target. In the picture
-    "ratios", the cost is the number of example gradients. In the other pictures, the
-    cost is the number of passes over the data. The picture "ratios" comes first and
-    shows which rules are better than the baseline.
+    "ratios", the cost is the number of gradients of single examples. In the other
+    pictures, the cost is the number of passes over the data. The picture "ratios" comes
+    first and shows which rules are better than the baseline.
 
     Args:
-      numbers: The `numbers` of the study's result. The entries protocol, baseline,
-        rules, workloads, cells, comparisons and overall are used.
+      numbers: The `numbers` of the study's result. The entries "protocol", "baseline",
+        "rules", "workloads", "cells", "comparisons" and "overall" are used.
       arrays: The `arrays` of the study's result, with names such as
         <workload>/<rule>/curves.
     Returns:
@@ -71,13 +71,14 @@ def draw_study(
 
 
 def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
-    """Draw the cost of each rule relative to the baseline, with its interval.
+    """Draw the cost of each rule relative to the baseline, with confidence intervals.
 
     The cost is the number of example gradients that a rule needs to reach the target.
     The picture has a row for each rule except the baseline. A row shows the geometric
-    mean, over all workloads, of the cost of the rule divided by that of the baseline.
-    If there are several workloads, the row also shows the ratio on each of them.
-    `numbers` is a field of the study's result, and `who` has the order of the rules.
+    mean, over all workloads, of the cost of the rule divided by that of the baseline,
+    and the confidence interval of this mean. If there are several workloads, the row
+    also shows the ratio on each of them. `numbers` is the field `numbers` of the
+    study's result, and `who` has the order of the rules.
     """
     workloads, rules = (
         numbers["workloads"],

@@ -111,7 +111,7 @@ def reaches(cell: Mapping[str, Any]) -> bool:
 
     `cell` is an entry of `numbers["cells"]` of a study: the numbers of one rule on one
     workload. The reported runs are those on the reporting seeds, which no search uses.
-    The whole package says that the rule reaches the target if the result is True.
+    In the whole package, "a rule reaches the target" means that this result is True.
     """
     return cell["reached"] >= HALF
 

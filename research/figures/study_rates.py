@@ -139,12 +139,12 @@ def rates(
     """Plot the scores of the trials of each rule against the learning rate.
 
     A trial is one choice of hyper-parameters. Its score is its mean cost, which
-    `Valley` defines. Rules without a learning rate are left out. If no rule is left,
-    the returned value is None. If at most three rules are left, each workload has one
-    panel with these rules. If more than three rules are left and there are at most
-    twelve pairs of rule and workload, each pair has its own panel. With more pairs,
-    each workload has one panel with three rules: the baseline, if it has a learning
-    rate, and the best other rules in the order of `who`. `numbers` and `arrays` are
+    `Valley` defines. Rules without a learning rate are left out. If no rule is left, or
+    none in colour for a panel with several rules, the returned value is None. If more
+    than three rules are left and there are at most twelve pairs of rule and workload,
+    each pair has its own panel. Otherwise, each workload has one panel with at most
+    three of the rules that are left: the baseline, if it has a learning rate, and the
+    rules with the lowest cost, in the order of `who.shown`. `numbers` and `arrays` are
     fields of the study's result, and `who` has the order and the colours of the rules.
     """
     workloads = numbers["workloads"]
@@ -152,16 +152,14 @@ def rates(
         (w, r): valley(numbers, arrays, w, r) for w in workloads for r in who.order
     }
     with_rate = [rule for rule in who.order if any(valleys[w, rule] for w in workloads)]
-    if not with_rate:
-        return None
     shown = [rule for rule in who.shown if rule in with_rate]
     if len(with_rate) > OVERLAID and len(with_rate) * len(workloads) <= MOST_PANELS:
         figure, drawn = _grid(workloads, with_rate, valleys, who), with_rate
-    else:
-        figure, drawn = (
-            _overlaid(workloads, shown[:OVERLAID], valleys, who),
-            shown[:OVERLAID],
-        )
+    elif shown:
+        drawn = shown[:OVERLAID]
+        figure = _overlaid(workloads, drawn, valleys, who)
+    else:  # In one panel, grey rules could not be distinguished.
+        return None
     figure.supxlabel("learning rate", fontsize=10)
     figure.supylabel("cost on the tuning seeds, in passes", fontsize=10)
     return figures.Picture(

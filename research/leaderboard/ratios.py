@@ -23,7 +23,7 @@ class Ratio(NamedTuple):
       label: Name of the row.
       ratio, low, high: A ratio, such as the cost of a rule divided by that of the
         baseline, and the ends of its interval. None means unknown.
-      verdict: better, worse or undecided. Other words are drawn as undecided.
+      verdict: "better", "worse" or "undecided". Another word is drawn like "undecided".
     """
 
     label: str
@@ -37,9 +37,9 @@ def draw_ratios(title: str, rows: Sequence[Ratio], axis: str) -> figures.Picture
     """Draw each ratio as a mark with its interval, on a logarithmic axis.
 
     The labels and the numbers may come from an untrusted source. Every number is
-    accepted: a ratio that is infinite or not positive gets a mark at the edge of the
-    picture, and NaN or None gets no mark. Only the first 40 rows are drawn; the caption
-    says how many are missing.
+    accepted: a ratio that is not positive, infinite, or beyond a factor of about 10,000
+    gets a mark at the edge of the picture, and NaN or None gets no mark. Only the first
+    40 rows are drawn. The caption says how many are missing.
 
     Args:
       title: Title of the picture.

@@ -183,10 +183,11 @@ def patches(
 def shifted(
     images: Float[Array, "n H W C"], window: tuple[int, int], strides: tuple[int, int]
 ) -> list[Float[Array, "n height width C"]]:
-    """Return one array of pixels for each entry (a, b) of the window.
+    """Return one array of pixels for each position (a, b) in the window.
 
-    The arrays are in the order (0, 0), (0, 1), ... With the strides (s, t), entry [n,
-    i, j] of the array of (a, b) is images[n, s i + a, t j + b].
+    The window slides over the images, as in a convolution. The arrays are in the order
+    (0, 0), (0, 1), ... With the strides (s, t), entry [n, i, j] of the array of (a, b)
+    is images[n, s i + a, t j + b].
     """
     n, *size, channels = images.shape
     height, width = (

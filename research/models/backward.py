@@ -178,9 +178,9 @@ def mlp_backward(
       delta: Derivative of any loss with respect to the prediction, shape (n, outputs).
     Returns:
       A `Backward`. Its field `grads` has the derivatives of the loss with respect to
-      the parameters. Its field `deltas` has the derivative with respect to x, and then
-      those with respect to the sums of each layer. Under jit, unused parts are not
-      computed.
+      the parameters. Its field `deltas` has the derivative with respect to the inputs
+      of the network, and then the derivatives with respect to the sums of each layer.
+      Under jit, unused parts are not computed.
     Raises:
       ValueError: delta does not have the shape of the prediction, or params do not have
         the layers of an `mlp`.

@@ -61,8 +61,9 @@ def vanilla(
       carry: Carry (h,). The state h is used only through q.
     Returns:
       The pair (next carry (h',), saved values). The function `vanilla_slopes`, which
-      computes the derivative of this step, gets the carries and the saved values. It
-      needs only the carries, so the saved values are the empty tuple ().
+      computes the derivative of this step, gets the carries and the saved values.
+      `vanilla_slopes` needs only the carries, so the saved values are the empty tuple
+      ().
     References:
       Elman, Finding structure in time, Cognitive Science 1990. (PyTorch and Flax also
       use tanh by default.)

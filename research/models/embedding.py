@@ -219,10 +219,11 @@ def split_sequences(
 def check_length(length: Any, shape: tuple[int, ...], least: int = 1) -> None:
     """Raise an error unless the lengths are integers in least..T.
 
-    `shape` is the shape (..., T) of the padded tokens, and the lengths must have the
-    shape (...). If the lengths are traced (under jit), only their dtype and shape are
-    checked. Raises TypeError if the lengths are not integers, and ValueError if their
-    shape is wrong or a length lies outside least..T.
+    `length` is an array of the lengths of sequences, and `least` is the smallest length
+    that is allowed. `shape` is the shape (..., T) of the padded tokens, and the lengths
+    must have the shape (...). If the lengths are traced (under jit), only their dtype
+    and shape are checked. Raises TypeError if the lengths are not integers, and
+    ValueError if their shape is wrong or a length lies outside least..T.
     """
     if not jnp.issubdtype(jnp.asarray(length).dtype, jnp.integer):
         raise TypeError(

@@ -94,8 +94,8 @@ def ngram(
     is undefined or not positive, as in a short text, all three are replaced: by 0.5, 1
     and 1.5, as in KenLM.
 
-    In both methods, p(w | h) = p(w | h') if c(h) = 0.
-    If h is empty, p(w | h') stands for 1 / vocabulary_size. So no probability is 0.
+    In both methods, p(w | h) = p(w | h') if c(h) = 0. If h is empty, p(w | h') stands
+    for 1 / vocabulary_size. So no probability is 0.
 
     Args:
       tokens: Tokens of the text, integers in 0..vocabulary_size - 1, shape (T,), T >=

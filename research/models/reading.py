@@ -131,8 +131,8 @@ def reader(
         the last window.
     Returns:
       A function (params, starts) -> float64 losses, shape (n, context). `starts` are
-      integers of shape (n,), n >= 1. The function loops in Python and cannot be traced
-      by JAX.
+      the positions in `tokens` where the n windows start, integers of shape (n,),
+      n >= 1. The function loops in Python and cannot be traced by JAX.
     Raises:
       ValueError: As in `next_token_losses`, or slice_size is not a positive integer.
         The returned function raises ValueError if there are no starts, or if a start

@@ -127,7 +127,8 @@ def load(path: str | Path, model: Model, architecture: Mapping[str, Any]) -> Par
 def read_architecture(path: str | Path) -> dict[str, Any]:
     """Read the architecture in a file that `save` wrote.
 
-    The values come from the file: check them before you build a large model from them.
+    The architecture is a dict of the values that are needed to build the model. The
+    values come from the file: check them before you build a large model from them.
 
     Args:
       path: Path of the file.

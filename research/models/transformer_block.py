@@ -44,8 +44,8 @@ def block(
 ) -> Float[Array, "*batch T width"]:
     """Apply a Transformer block: attention, then a network with one hidden layer.
 
-    The output of each of these two sublayers is added to its input (residual sum). With
-    the normalisations LN_1 and LN_2, the block computes
+    The output of each of these two sublayers is added to x (residual sum). With the
+    normalisations LN_1 and LN_2, the block computes
 
     order "pre": x <- x + attention(LN_1(x)), x <- x + network(LN_2(x)).
     order "post": x <- LN_1(x + attention(x)), x <- LN_2(x + network(x)).

@@ -92,9 +92,10 @@ def softmax_regression(
     Minimise f(W, b) = 1/n Σ_i -log softmax(x_i W + b)[y_i] + penalty/2 |W|² over the
     weights W and the intercepts b, with the sum over the n rows x_i of x. The loss does
     not change if the same number is added to all logits. Therefore the solver considers
-    only params W and b whose sums over the classes are 0. Among these params the
-    optimum is unique. Params with other sums can be optimal too, unless the penalty is
-    positive and penalise_intercept is True.
+    only pairs (W, b) whose sums over the classes are 0. If the penalty is positive,
+    exactly one of these pairs is optimal. If the penalty is 0, there may be several or
+    none, and then an error is raised. Pairs with other sums can be optimal too, unless
+    the penalty is positive and penalise_intercept is True.
 
     Args:
       x: Inputs, shape (n, d), floating.

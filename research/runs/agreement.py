@@ -100,7 +100,8 @@ def hold_against(
     `hold` describes when two values agree.
 
     Args:
-      reference: Reference, from `read_reference`.
+      reference: Reference, a dict with the main results of a run, from
+        `read_reference`.
       path: Folder of the run.
       varies: Values that are not reproducible. The dict maps the name of a column or of
         a number to the limits (low, high) between which the values must lie. None
@@ -141,14 +142,15 @@ def hold(
     An estimate is a number with an interval (`read_entries`). Estimates that do not
     agree to the printed digits still agree within the interval if their intervals
     overlap. If only one of the two numbers has an interval, the other number must lie
-    in this interval. An end of an interval can be an entry of its own. Two such ends
-    agree if their estimates agree. All other values must be equal, unless `varies`
-    names them.
+    in this interval. The low or the high end of an interval can be a separate entry of
+    the table. Two such ends agree if the estimates to which they belong agree. All
+    other values must be equal, unless `varies` names them.
 
     Args:
       reference, here: References of the two runs, from `reference_of`.
-      varies: Values that depend on single trainings, on a choice that the run made
-        after single trainings, or on what is installed. The dict maps the name of a
+      varies: Values that are not reproducible on another machine: results of one
+        training of a network, what a run chose by such results, or values that depend
+        on what is installed. The dict maps the name of a
         column or of a number to limits (low, high), or to None. With limits, two
         different values agree if both lie between the limits. With None, a difference
         is reported but not judged. If both values have an interval, `varies` has no

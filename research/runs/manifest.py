@@ -59,9 +59,10 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
 def check_origin(manifest: dict[str, Any], path: str | Path) -> None:
     """Check that a manifest is sufficient to reproduce its run.
 
-    A manifest describes a run: its experiment, id, config and environment. The name of
-    the experiment and the id must also be safe as folder names: they must not lead to a
-    file in another folder.
+    A manifest must contain the experiment, the id, the config and the environment of
+    the run. The name of the experiment and the id are used as folder names, so they may
+    contain only letters, digits, _ and -. With other characters, such as "/", they
+    could lead to another folder.
 
     Raises:
       ValueError: The manifest fails the check. The message names the path.

@@ -506,18 +506,19 @@ def wilson_interval(
 ) -> tuple[float, float]:
     """Return Wilson's confidence interval of a share whose variance was estimated.
 
-    Wilson's formula gets estimate (1 - estimate) / variance as the number of seeds,
-    which is the effective number of seeds. Because the variance is estimated, the
-    formula uses a quantile of Student's t distribution with `freedom` degrees of
-    freedom instead of a normal quantile. If the estimate is 1/2 and the variance is 0,
-    the interval is (1/2, 1/2).
+    Wilson's formula needs a number of seeds. This function passes the effective number
+    of seeds, which is estimate (1 - estimate) / variance. Because the variance is
+    estimated, the formula uses a quantile of Student's t distribution with `freedom`
+    degrees of freedom instead of a normal quantile. If the estimate is 1/2 and the
+    variance is 0, the interval is (1/2, 1/2).
 
     Args:
       estimate: The share, from 0 to 1.
       variance: Estimated variance of the share.
       freedom: Degrees of freedom of the variance.
-      seeds: Number of seeds. It takes the place of the effective number of seeds if the
-        variance is 0 (and the estimate is not 1/2), or if the estimate is 0 or 1.
+      seeds: Actual number of seeds. The formula gets this number instead of the
+        effective number of seeds if the variance is 0 (and the estimate is not 1/2), or
+        if the estimate is 0 or 1.
       level: Coverage of the interval.
     Returns:
       The pair (low, high), within [0, 1].

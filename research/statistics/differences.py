@@ -47,9 +47,9 @@ class Difference(NamedTuple):
         uncertain, the number is too small: in simulations with this number of
         additional seeds, the power was 0.6 instead of 0.8. The number is -1 if no
         number of reporting seeds suffices, because the choice of the trial alone adds
-        an uncertainty of more than 10 %. Then more tuning seeds help. The number is
-        also -1 if a rule did not reach the target in the study, or if only one of the
-        two rules reached the target in a bootstrap replicate.
+        an uncertainty of the ratio of more than 10 %. Then more tuning seeds help. The
+        number is also -1 if a rule did not reach the target in the study, or if only
+        one of the two rules reached the target in a bootstrap replicate.
     """
 
     ratio: float

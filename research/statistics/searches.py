@@ -190,9 +190,10 @@ class SearchedCost(NamedTuple):
     """The cost of one rule on one workload, over independent searches.
 
     Attributes:
-      cost: Geometric mean of the cost over searches and seeds, in the unit of the
-        costs. A run that missed the target costs ten times the passes after which it
-        was stopped.
+      cost: Geometric mean of the cost over searches and seeds. In a study on networks,
+        the cost of a run is its final validation loss. In other studies, the cost is
+        the passes over the data to the target. There, a run that missed the target
+        costs ten times the passes after which it was stopped.
       low, high: Confidence interval of the cost. The interval includes the variation
         between searches and between seeds.
       spread: Largest cost of a search divided by the smallest one, where the cost of a
@@ -224,7 +225,9 @@ def searched_cost(
 
     Args:
       logs: Log cost of the hyper-parameters that each of J searches chose, on each of n
-        reporting seeds, shape (J, n).
+        reporting seeds, shape (J, n). A rule without hyper-parameters to search has one
+        row. Then the interval includes the variation between seeds only. For any other
+        rule, pass at least two searches.
       level: Coverage of the interval.
       resolution: Smallest half width of the interval of the log cost. The default is
         log 1.02.
@@ -271,14 +274,14 @@ def best_of_trials(
     A trial is a choice of hyper-parameters. Each of J searches starts with a screening:
     it runs t trials on s seeds. Trial 0 of each search is the rule's defaults, whose
     scores are averaged over the searches. The other trials of all searches form one
-    pool. Consider each set of k trials that has the defaults and k - 1 trials of the
     pool.
 
-    The trial of the set with the lowest mean log cost on half of the seeds is chosen,
-    and its mean log cost on the other half is reported. Then the two halves are
-    exchanged, and the two reported log costs are averaged. The result is exp of the
-    mean of this average over all sets. It is computed from the chance of each trial to
-    be chosen (`rank_chances`), not by sampling sets.
+    Consider all sets of the defaults and k - 1 trials of the pool. In each set, the
+    trial with the lowest mean log cost on half of the seeds is chosen, and the mean log
+    cost of this trial on the other half is reported. Then the two halves are exchanged,
+    and the two reported log costs are averaged. The result is exp of the mean of this
+    average over all sets. It is computed from the chance of each trial to be chosen
+    (`rank_chances`), not by sampling sets.
 
     The band is a percentile interval over replicates. Each replicate draws the trials
     of each search with replacement, except the defaults, and gives the seeds of each

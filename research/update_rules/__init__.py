@@ -219,7 +219,7 @@ def find_rule(name: str) -> Callable[..., optax.GradientTransformation]:
       name: Name of a rule that needs only a learning rate, such as "adam". The names
         are the keys of `UPDATE_RULES`.
     Returns:
-      The constructor: a function that takes learning_rate and other arguments, and
+      The constructor: a function that takes learning_rate and optional arguments, and
       returns the rule.
     Raises:
       TypeError: name is not a str.

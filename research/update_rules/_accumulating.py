@@ -266,8 +266,9 @@ def rmsprop(
 
     g_t is the gradient, u_t the update and η_t the learning rate at step t. With
     eps_in_sqrt=False the denominator is √v_t + ε. With bias_correction=True, v_t / (1 -
-    β^t) replaces v_t. Without bias correction and with v_0 = 0, each entry of the first
-    step is about η / √(1 - β), which is 3.2 η for β = 0.9.
+    β^t) replaces v_t. Without bias correction and with v_0 = 0, the absolute value of
+    each entry of the first step is about η / √(1 - β) where ε is negligible in the
+    denominator. For β = 0.9, this value is 3.2 η.
 
     With centered=True the variance v_t - m_t² replaces v_t, where m_t is the moving
     average of gradients with the decay β, from m_0 = 0. If bias_correction is also

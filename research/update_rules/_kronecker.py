@@ -640,19 +640,18 @@ def shampoo(
     The following options come from later versions of Shampoo. If b2 is a number, the
     sums become moving averages without bias correction: L_t = ε I + A_t with A_t = β2
     A_(t-1) + (1 - β2) G_t G_tᵀ and A_0 = 0, and in the same way for R_t. The roots are
-    computed at the calls 1, 1 + k, 1 + 2 k, ... for k = refresh_every, and are used
-    until the next of these calls. Such a computation is a refresh. With graft, the step
-    of a leaf is rescaled to the length of the step that another rule would take with
-    the rate 1. For an axis longer than max_size, only the diagonal of the factor is
-    used.
+    computed at the calls 1, 1 + k, 1 + 2 k, ... of update for k = refresh_every, and
+    are used until the next of these calls. Such a computation is a refresh. With graft,
+    the step of a leaf is rescaled to the length of the step that another rule would
+    take with the rate 1. For an axis longer than max_size, only the diagonal of the
+    factor is used.
 
     If b1, ε and λ are 0 and the options have their defaults, the first update of a
     matrix is -η U Vᵀ, where G = U S Vᵀ is the singular value decomposition. `muon`
     approximates U Vᵀ. If an eigenvalue under a root is 0, the eigenvalue is left out,
-    as in a pseudo-inverse. If a factor overflows, its root
-    is 0 from the next computation of the roots on, and then only weight decay moves the
-    leaf. A NaN in a gradient makes all later steps of its leaf NaN; wrap the rule in
-    `skip_nonfinite` to skip such a step.
+    as in a pseudo-inverse. If a factor overflows, its root is 0 from the next refresh
+    on, and then only weight decay moves the leaf. A NaN in a gradient makes all later
+    steps of its leaf NaN. To skip such a step, wrap the rule in `skip_nonfinite`.
 
     method="eigh" uses an eigen-decomposition. method="newton" uses the coupled Newton
     iteration, which consists of matrix products and is faster on accelerators. Its
@@ -1075,18 +1074,18 @@ def psgd_kron(
     as V. The entries of this product are then uncorrelated and have variance 1.
 
     The function clip has two parts. First, the products Q_Lᵀ Q_L M_t Q_Rᵀ Q_R of all
-    leaves are multiplied by the same factor, so that their norm over all leaves is at
+    leaves are multiplied by the same number, so that their norm over all leaves is at
     most √N, where N is the number of parameters in all leaves. Then each entry is
     limited to [-1, 1]. In the example, the factors are I, √N is 2 and the norm is about
     8. So the entries 0.5 and 8 are first divided by about 4, and then 8 / 4 becomes 1.
     The learning rate 0.5 gives the updates -0.062 and -0.5.
 
-    A leaf with more axes has a factor for each axis. A factor is a diagonal matrix for
-    vectors and scalars, for axes of length 1, and for axes longer than max_size. For
-    vectors, the rule therefore acts entry by entry. If the new value of a factor is not
-    finite, the factor stays as it is. A NaN in a gradient makes all later steps of
-    all leaves NaN, because of the common factor. Wrap the rule in `skip_nonfinite` to
-    skip such a step.
+    A leaf with more than two axes has a factor for each axis. A factor is a diagonal
+    matrix for vectors and scalars, for axes of length 1, and for axes longer than
+    max_size. The factor of a vector therefore scales each entry on its own. If the new
+    value of a factor is not finite, the factor stays as it is. A NaN in a gradient
+    makes all later steps of all leaves NaN, because clip multiplies all leaves by the
+    same number. Wrap the rule in `skip_nonfinite` to skip such a step.
 
     The rule is that of psgd_jax (`kron`, commit 16edaa9), with two differences. In one
     of a hundred steps, psgd_jax rescales the factors of a leaf to equal size, which

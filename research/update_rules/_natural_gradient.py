@@ -83,8 +83,8 @@ def natural_gradient(
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
         schedule (number of earlier steps -> η).
       fisher_fn: Function (params, indices=None) -> F, shape (n, n), with the params in
-        the order of `jax.flatten_util.ravel_pytree`. `indices` are the examples of the
-        mini-batch, which are passed if update receives them. A fisher_fn that is passed
+        the order of `jax.flatten_util.ravel_pytree`. `indices` are the indices of the
+        mini-batch's examples. They are given if update gets them. A fisher_fn passed
         to update takes precedence over this one. If neither is given, F is the Hessian
         of value_fn.
       damping: Damping λ, at least 0; may be traced.

@@ -89,13 +89,13 @@ def newton(
 
     A Hessian counts as not positive definite if a pivot of its Cholesky factorisation
     is at most n eps times the corresponding diagonal entry, where eps is the machine
-    epsilon. The field `curvature` of the state then reports the kind of the Hessian,
-    and the argument `indefinite` chooses the step. "reflect" replaces each eigenvalue
-    by its absolute value, but by at least √eps times the largest absolute value. A
-    saddle point then repels the iterates. "keep" uses the Hessian unchanged, so the
-    iterates may also converge to a saddle point or a maximum. With the line search,
-    "keep" takes no step if the direction is not a descent direction. "stop" takes no
-    step.
+    epsilon. The field `curvature` of the state reports the kind of the Hessian. If the
+    Hessian is not positive definite, the argument `indefinite` chooses the step.
+    "reflect" replaces each eigenvalue by its absolute value, but by at least √eps times
+    the largest absolute value. A saddle point then repels the iterates. "keep" uses the
+    Hessian unchanged, so the iterates may also converge to a saddle point or a maximum.
+    With the line search, "keep" takes no step if the direction is not a descent
+    direction. "stop" takes no step.
 
     If the Hessian is zero, the rule takes no step. At an exact saddle point the
     gradient is zero, and so is the step; `trust_region_newton` leaves such a point.

@@ -130,8 +130,9 @@ def madgrad(
 ) -> Iterator[Leaves]:
     """Yield the iterates of MADGRAD: algorithm 1 of Defazio & Jelassi (2022).
 
-    ε is added to the divisor. With eps_in_rate=True, ε is added to the learning rate,
-    too, as in the authors' code. The paper has eps_in_rate=False.
+    ε is added to the divisor, the cube root of the weighted sum of squared gradients.
+    With eps_in_rate=True, ε is added to the learning rate, too, as in the authors'
+    code. The paper has eps_in_rate=False.
     """
     start = x
     s = v = zeros_like(x)

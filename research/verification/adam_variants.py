@@ -68,10 +68,10 @@ def acprop(
     """Yield the iterates of ACProp of Zhuang et al. (2021).
 
     The second moment averages the squared deviations of the gradients from their moving
-    average m_t. As in optax, the first step divides the gradient by 1 + eps, and later
-    steps correct the bias of the second moment. With from_old_mean=True, the deviation
-    of the gradient g_t is g_t - m_(t-1), as in optax. With False, the deviation is g_t
-    - m_t, as in the paper, where m_t includes g_t.
+    average. Let m_t be this moving average after it has received the gradient g_t. With
+    from_old_mean=True, the deviation of g_t is g_t - m_(t-1), as in optax. With False,
+    the deviation is g_t - m_t, as in the paper. As in optax, the first step divides the
+    gradient by 1 + eps, and later steps correct the bias of the second moment.
     """
     m = s = zeros_like(x)
     for t in count(1):
@@ -277,12 +277,13 @@ def adahessian(
 ) -> Iterator[Leaves]:
     """Yield the iterates of AdaHessian: algorithm 1 of Yao et al. (2021).
 
-    The paper also averages the estimated diagonal of the Hessian over blocks of params.
-    This function does not. `draws` has one list for each step. The list has one array
-    for each leaf, with the shape of the leaf and entries that are randomly 1 or -1.
-    The average of the gradients is divided by (√v̂)^k + ε, where v̂ is the average of
-    the squares of the estimated diagonal, k is `hessian_power` and ε is `eps`. Both
-    averages have the bias correction of Adam.
+    In each step, the diagonal of the Hessian H is estimated as z (H z), entry by entry.
+    The entries of z are randomly 1 or -1. `draws` has the z of each step, as a list
+    with one array for each leaf, in the shape of the leaf. The paper also averages the
+    estimate over blocks of params. This function does not. The average of the gradients
+    is divided by (√v̂)^k + ε, where v̂ is the average of the squares of the estimated
+    diagonal, k is `hessian_power` and ε is `eps`. Both averages have the bias
+    correction of Adam.
     """
     assert f.hessian is not None
     m = v = zeros_like(x)

@@ -47,8 +47,9 @@ def likely_cause(
     reference can be run. These kinds of mistakes are tried in order: the mistakes of
     the formula, other values of the formula's arguments, other formulas, general
     mistakes (updates with a wrong sign or a wrong length, or one step late), and two
-    mistakes of the formula at once. If several mistakes of one kind explain the rule,
-    the mistake with the smallest remaining deviation is returned.
+    mistakes of the formula at once. The search ends at the first kind with a mistake
+    that explains the rule. If several mistakes of this kind explain the rule, the
+    mistake with the smallest remaining deviation is returned.
 
     Args:
       evidence: Comparisons of rule and reference, one for each problem. On at least one
@@ -58,7 +59,8 @@ def likely_cause(
       dtype: Dtype of the rule's steps.
       tolerance: Largest deviation that counts as agreement.
       on_progress: Function called with (done, total, message) before each mistake is
-        tried. None means that no function is called.
+        tried. total is the number of kinds of mistakes, and done is the number of kinds
+        tried so far, with fractions. None means that no function is called.
     Returns:
       Short description of the mistake. If no mistake explains the rule, the result is a
       description of a difference that is visible in the trajectories, such as a NaN. If

@@ -29,11 +29,11 @@ class Function(NamedTuple):
 
 
 class Mistake(NamedTuple):
-    """A mistake that turns a formula into another rule.
+    """A mistake in the formula of an update rule, as a change of the source code.
 
     Attributes:
-      cause: Short description of the mistake for the author of the wrong rule, such as
-        "ε inside the root".
+      cause: Short description of the mistake, such as "ε inside the root". The author
+        of a rule that may have this mistake reads the description.
       right: Part of the formula's source code. It occurs there exactly once.
       wrong: Code that replaces this part.
     """

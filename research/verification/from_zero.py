@@ -17,8 +17,8 @@ def from_zero(
 ) -> optax.GradientTransformation:
     """Return a rule that passes x_t - x_0 instead of the params x_t to the given rule.
 
-    x_0 are the initial params. Some rules of optax subtract x_0 from the params. If two
-    params of size 1 differ by 1e-13, their difference in float64 has only three correct
+    x_0 are the initial params. Some rules of optax subtract x_0 from x_t. If two
+    numbers near 1 differ by 1e-13, their difference in float64 has only three correct
     digits. The returned rule computes x_t - x_0 as the sum of its updates instead. The
     example shows the first step of DoG, which has the length 1e-6 (1 + |x_0|) =
     3.236e-6.

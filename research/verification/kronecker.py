@@ -81,10 +81,10 @@ def soap(
     Adam's second moments and step are computed in these bases. Other leaves use Adam.
 
     As in the authors' code, the first gradient sets the bases and makes no step. The
-    bases are computed again every `refresh_every` steps: with refresh="eigh" from
-    eigenvectors, with "qr" by one power iteration and a QR decomposition. Before either
-    computation, the columns of a basis, and the second moments along these columns, are
-    sorted by decreasing estimated eigenvalue.
+    bases are computed again every `refresh_every` steps: with refresh="eigh" by an
+    eigendecomposition, with "qr" by one power iteration and a QR decomposition. Before
+    either computation, the columns of a basis, and the second moments along these
+    columns, are sorted by decreasing estimated eigenvalue.
 
     The basis of an axis has the eigenvectors of a moving average of G Gᵀ. Row i of G
     has the entries of the gradient with index i on this axis. `shampoo_beta` is the

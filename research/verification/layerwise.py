@@ -205,7 +205,7 @@ NEVER_ZERO = mpmath.mpf(1e-10)
 
 
 def mean_square_of_columns(a: Leaf):
-    """Return the mean square of each of the n columns of a matrix a, shape (1, n).
+    """Return an array of shape (1, n): the mean square of each of a's n columns.
 
     If a is not a matrix, return an array of the shape of a in which all entries are 1.
     """
@@ -215,7 +215,7 @@ def mean_square_of_columns(a: Leaf):
 
 
 def mean_square_of_rows(a: Leaf):
-    """Return the mean square of each row of the matrix a, shape (m, 1).
+    """Return the mean square of each of the m rows of a matrix a, shape (m, 1).
 
     If a is not a matrix, return an array of the shape of a in which all entries are 1.
     """

@@ -47,7 +47,8 @@ def levenberg_marquardt(
 ) -> Iterator[Leaves]:
     """Yield the iterates of Levenberg-Marquardt, with a second model.
 
-    This is algorithm 7.1 of Moré (1978), to which the last paragraph adds the model.
+    This is algorithm 7.1 of Moré (1978). The second model, which the last paragraph
+    describes, is not part of this algorithm.
 
     r are the residuals at x, and J is their Jacobian. Each step h minimises |J h + r|
     subject to |D h| <= Δ, where Δ is the radius of the trust region. D is a diagonal
@@ -59,7 +60,9 @@ def levenberg_marquardt(
     ½ |J h + r|² is a model of ½ |r(x + h)|² in which r is linear. The second-order
     Taylor polynomial of ½ |r(x + h)|² is a second model. If the first model predicts
     the decrease much worse than the second model in three successive trials, h
-    minimises the second model instead.
+    minimises the second model in the following trials. The rule returns to the first
+    model after a trial in which the first model predicts the decrease badly, and the
+    second model even worse.
     """
     scale, radius, misses = None, None, 0
     while True:

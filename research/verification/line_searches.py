@@ -135,11 +135,11 @@ def outwards(before: Point, point: Point):
 
     Each point is a triple (a, φ(a), φ'(a)). Here a is a step length, and φ(a) is the
     objective after a step of this length. The line search calls this function until two
-    step lengths with a minimum between them are known. `before` and `point`
-    are the last two points, and the trial is the minimiser of `cubic` for them. If h is
-    the distance from `before` to `point`, the distance of the trial from `before` is
-    kept between 2.1 h and 5 h. If there is no minimiser beyond `point`, this distance
-    is 5 h.
+    step lengths with a minimum between them are known. `before` and `point` are the
+    last two points. A cubic polynomial has the values φ and the slopes φ' of both
+    points, and the trial is its minimiser. If h is the distance from `before` to
+    `point`, the distance of the trial from `before` is kept between 2.1 h and 5 h. If
+    there is no minimiser beyond `point`, this distance is 5 h.
     """
     width, a = point[0] - before[0], cubic(before, point)
     nearest, furthest = point[0] + mpmath.mpf(1.1) * width, point[0] + 4 * width

@@ -452,7 +452,7 @@ def optax_dadapt_adamw(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.dadapt_adamw, with updates of 0 until a gradient is not 0.
 
-    Without this change, optax divides 0 by 0, and its params become NaN.
+    If the first gradient is 0, optax itself divides 0 by 0, and its params become NaN.
     """
     rule = optax.contrib.dadapt_adamw(
         learning_rate, (b1, b2), eps, initial_distance, weight_decay

@@ -33,9 +33,9 @@ def schedule_free_sgd(
 
     Each step moves a point z against the gradient at y. x is a weighted average of the
     points z, and y = (1 - b1) z + b1 x. The rule is that of the introduction of the
-    paper. Weights, warm-up and weight decay are those of its algorithm 1: the rate η_t
-    grows linearly during `warmup_steps` steps, and the point z of step t has the weight
-    η_t^weight_power in the average.
+    paper. Weights, warm-up and weight decay are those of algorithm 1 of the paper: the
+    rate η_t grows linearly during `warmup_steps` steps, and the point z of step t has
+    the weight η_t^weight_power in the average.
     """
     y = z = x
     total = 0

@@ -101,9 +101,10 @@ def of_the_formula(formula: Formula | None) -> Iterator[Trial]:
 def of_two(formula: Formula | None) -> Iterator[Trial]:
     """Yield a trial for each pair of mistakes that the formula can have at once.
 
-    The mistakes are those in the field `mistakes` of the formula. The trial runs the
-    formula with both mistakes. If the formula is None, has no mistakes or has no
-    available source code, nothing is yielded.
+    A `Formula` is a rule as its paper prints it. Its field `mistakes` has mistakes that
+    code of this rule often contains. A trial runs the formula with two of these
+    mistakes. If the formula is None, has no mistakes or has no available source code,
+    nothing is yielded.
     """
     if formula is None or not formula.mistakes:
         return

@@ -270,7 +270,8 @@ def walk_exactly(
     Args:
       formula: Generator function that yields the iterates of a rule, the field
         `iterates` of a `Formula`.
-      problem: Problem with a sequence of gradients, or with the field `exact`.
+      problem: Problem that has a sequence of gradients (the field `gradients`), or the
+        objective in arithmetic of fifty digits (the field `exact`).
       num_steps: Number T of steps. If the problem is a sequence of gradients, T is at
         most 50, the number of these gradients (the constant NUM_STEPS).
       **arguments: Arguments of the formula. Floats are converted exactly.

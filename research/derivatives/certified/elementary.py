@@ -692,10 +692,10 @@ def power(x: Interval, y: Interval) -> Interval:
     - If every interval in y is the single number 0.5, x^y is the square root.
     - Otherwise x^y is enclosed as e^(y log x) over the part of x that is not negative.
 
-    The following holds only in the third case. The field `trouble` of the result is
-    MAYBE_UNDEFINED (x^y may have no value) if x contains negative numbers, or if x
-    contains 0 and y contains a number that is 0 or negative. If x contains negative
-    numbers and y contains an integer, the result is the whole real line.
+    In the third case, the field `trouble` of the result is MAYBE_UNDEFINED (x^y may
+    have no value) if x contains negative numbers, or if x contains 0 and y contains a
+    number that is 0 or negative. If, in this case, x contains negative numbers and y
+    contains an integer, the result is the whole real line.
     """
     if y.is_point and np.all(y.low == np.rint(y.low)) and np.all(np.abs(y.low) < 2**31):
         return _integer_powers(x, y)

@@ -338,7 +338,10 @@ def divide(a: Interval, b: Interval) -> Interval:
 
 
 def safe(x: np.ndarray) -> np.ndarray:
-    """Replace 0 by 1, so that a quotient that is not used does not divide by 0."""
+    """Replace each 0 in x by 1, so that a division by the result is never by 0.
+
+    The caller does not use the quotients where x is 0.
+    """
     return np.where(x == 0, 1.0, x)
 
 

@@ -316,7 +316,7 @@ def _not_finite(probes: tuple[Probe, ...], f: str, chooses: bool) -> str:
 
 
 def other_values(f: str, own: Any, in_float64: Any) -> str:
-    """Return the text of a report if the value of f at x depends on the precision.
+    """Return the text of a report on an f whose value at x depends on the precision.
 
     The text says that f computes something else in float64 than in the precision of x,
     for example because f draws random numbers. The check of the derivative is therefore
@@ -336,14 +336,15 @@ def other_values(f: str, own: Any, in_float64: Any) -> str:
 
 
 def vanishing(f: str, smallest: float, of_change: float, by_size: bool) -> str:
-    """Return the explanation for a check of a gradient that is 0 up to rounding errors.
+    """Return the text that explains a check if the gradient is 0 or a rounding error.
+
+    The text says how small an error of the gradient the check can detect.
 
     Args:
       f: Name of the function.
       smallest: Smallest error that the check can detect, relative to the gradient.
       of_change: Smallest error that the check can detect, relative to the change of f
-        over a step. If `by_size` is true, this error is relative to the size of f
-        instead.
+        over a step. If `by_size` is true, this error is relative to the size of f.
       by_size: Whether f hardly changes over a step.
     """
     times = (

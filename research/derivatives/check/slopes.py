@@ -38,8 +38,8 @@ class Slope(NamedTuple):
       unsure: Uncertainty of each entry of `bends`, because of noise, shape (LEVELS,).
       central: Central difference at each length in STEPS, shape (LEVELS,).
       drifts: Whether each halving of the step length changes the central difference by
-        the same amount, down to step lengths where noise hides the change. The
-        differences then do not converge.
+        the same amount, down to step lengths where noise hides the change. In this
+        case, the central differences do not converge.
     """
 
     value: float
@@ -292,18 +292,18 @@ def remainder_slope(
 ) -> float:
     """Return the order of the Taylor remainder |f(x + h v) - f(x) - h f'(x) v| in h.
 
-    The order is measured at the four smallest steps whose remainder exceeds 20 times
-    the noise. For a correct derivative, the order is about 2, or higher if the second
-    derivative along v is 0. For a wrong derivative, the order is about 1, because the
-    remainder contains a term in h.
+    The order is measured at the four smallest steps h > 0 whose remainder exceeds 20
+    times the noise. For a correct derivative, the order is about 2, or higher if the
+    second derivative along v is 0. For a wrong derivative, the order is about 1,
+    because the remainder contains a term in h.
 
     Args:
       values: Values f(x + h v) at h = 0, ±1, ±1/2, ..., ±2^-26 in ascending order.
       derivative: The rate f'(x) v.
       noise: Error of a value at each step length 1, 1/2, ..., 2^-26.
     Returns:
-      The order. It is NaN if fewer than four steps have a visible remainder, or if the
-      four smallest of these steps are not consecutive.
+      The order. It is NaN if fewer than four steps have a remainder above 20 times the
+      noise, or if the four smallest of these steps are not consecutive.
     """
     with np.errstate(all="ignore"):
         remainder = np.abs(

@@ -39,8 +39,9 @@ class Values:
       seed: Seed of the perturbations with which the rounding error is measured.
     Attributes:
       slope: Slope from the best step length.
-      length: Length of the longest step, relative to the size of x.
-      change: Largest value minus smallest value over steps of the size of x.
+      length: Length of the longest step, as a multiple of v.
+      change: Largest value minus smallest value at the sampled points from x - v to
+        x + v.
       is_refuted: Whether short steps confirm neither the slope from long steps nor the
         tested derivative. False until the method `deny` has been called.
     """

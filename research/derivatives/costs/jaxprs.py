@@ -155,7 +155,7 @@ def is_library(function: Any) -> bool:
     """Return whether a function that is given as a closed jaxpr belongs to JAX.
 
     JAX traces each of its own functions only once. So the equations of such a function
-    may name the line of an earlier call.
+    may name the user's line of an earlier call.
     """
     information = getattr(function.jaxpr, "debug_info", None)
     place = str(getattr(information, "func_src_info", ""))

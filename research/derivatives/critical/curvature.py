@@ -80,8 +80,8 @@ def curvatures(
       points: Points, shape (m, n).
       wary: Whether to measure the rounding errors of the Hessian at every point. If
         False, these errors are measured only at points where an eigenvalue is much
-        smaller than the Hessian at points nearby. Rounding errors may decide the sign
-        of such an eigenvalue.
+        smaller than the second derivatives at points nearby. Rounding errors may decide
+        the sign of such an eigenvalue.
     """
     values, gradients, hessians = land.hessians(points)
     return [
@@ -354,9 +354,10 @@ def _between(
 
 @functools.cache
 def directions(n: int) -> Float[np.ndarray, "m n"]:
-    """Return unit vectors along the n axes and in other directions, each d with -d.
+    """Return unit vectors along the n axes and in other directions, shape (m, n).
 
-    There are 2 vectors for n = 1, 32 vectors for n = 2, and more in higher dimensions.
+    If the result contains a vector d, it also contains -d. The number m of vectors is 2
+    for n = 1, 32 for n = 2, and larger for n > 2.
     """
     if n == 1:
         return np.array([[1.0], [-1.0]])

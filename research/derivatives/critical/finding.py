@@ -41,7 +41,8 @@ def found_points(
 ) -> tuple[list[Judged], dict[str, int]]:
     """Return the distinct critical points in the bounds, and counts of the outcomes.
 
-    All lengths are in the scaled coordinates of `Landscape`.
+    A search for a critical point begins at each starting point. All lengths are in the
+    scaled coordinates of `Landscape`.
 
     Args:
       land: The function f in scaled coordinates.
@@ -50,10 +51,12 @@ def found_points(
       separation: Smallest distance between two different points, for each coordinate,
         shape (n,).
     Returns:
-      (points, counts). The dict `counts` has the number of starts for each outcome:
-      "converged", "flat" (f is constant at the end), "not_finite" (f or a derivative is
-      not finite), "outside" (the end is outside the bounds) and "stalled" (the gradient
-      does not vanish at the end).
+      (points, counts). The list `points` has a `Judged` for each critical point. The
+      dict `counts` has the number of starts for each outcome of the search:
+      "converged", "flat" (f is constant where the search ends), "not_finite" (f or a
+      derivative is not finite at a point of the search), "outside" (the search ends
+      outside the bounds) and "stalled" (the gradient does not vanish where the search
+      ends).
     """
     led = walks(land, starts)
     ends, slope = _snapped(

@@ -219,10 +219,10 @@ def lengthened(
 ) -> Float[np.ndarray, "n"] | None:
     """Return the point with the shortest gradient among y - m H⁺ ∇f for several m.
 
-    Here m is one of twelve numbers from 1 to 12, and H⁺ is the pseudoinverse of the
-    Hessian of f at y. If the gradient has a zero of multiplicity m near y, the step
-    with this m is as good as Newton's step near a simple zero. The result is None if no
-    step shortens the gradient.
+    Here f is the function of `land`, m is one of twelve numbers from 1 to 12, and H⁺ is
+    the pseudoinverse of the Hessian of f at y. If the gradient has a zero of
+    multiplicity m near y, the step with this m is as good as Newton's step near a
+    simple zero. The result is None if no step shortens the gradient.
     """
     values, model = _model(land, y[None])
     trials = land.rounded(y - TIMES[:, None] * model.newton_moves(land.eps))

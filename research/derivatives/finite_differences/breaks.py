@@ -30,14 +30,15 @@ def quiet_part(ladder: Ladder) -> tuple[Ladder, np.ndarray, int] | None:
 
     A ladder has values of f at many distances from x. Each of these distances is called
     a level. A ladder also has values of f in windows, which are groups of points near
-    some of the levels. "Below" means at smaller distances. Let s be the noise of a
-    window, divided by the rounding error that the function `rounding` estimates there.
-    Let b be the largest s of the windows at smaller distances, but at least 1. A window
-    has more noise than rounding errors in two cases. In the first case, its s is above
-    30. In the second case, its s and the s of all windows at larger distances are above
-    3 b, with the b of this window. The second case compares s with b and not with 1,
-    because the rounding errors of some functions are a few times larger than the
-    estimate. Functions with matrix products are an example.
+    some of the levels. The first window is the one at the smallest distance, and
+    "below" means at smaller distances. Let s be the noise of a window, divided by the
+    rounding error that the function `rounding` estimates there. Let b be the largest s
+    of the windows at smaller distances, but at least 1. A window has more noise than
+    rounding errors in two cases. In the first case, its s is above 30. In the second
+    case, its s and the s of all windows at larger distances are above 3 b, with the b
+    of this window. The second case compares s with b and not with 1, because the
+    rounding errors of some functions are a few times larger than the estimate.
+    Functions with matrix products are an example.
 
     Returns:
       (ladder of the levels below this window, rounding error at each of these levels,
@@ -159,14 +160,15 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
 
     The result is True for a function that interpolates a table with straight lines, or
     that has a pole. The result is False for a function with rounded values, which
-    jumps. The sampler first evaluates f at 33 points around a window. Three more times,
-    the sampler then evaluates f at 33 closer points, around the place where the second
-    difference of f was largest. At a jump, the largest second difference stays the
-    same. At a kink, the largest second difference shrinks with the distance between the
-    points. Several jumps between two points of the first look look like one large bend.
-    So f also jumps if the second difference hardly shrinks in the last look, unless its
-    points are as close as the floats at x, or the second difference is as small as a
-    rounding error. At a pole, the largest |f| grows.
+    jumps. The sampler evaluates f four times, each time at 33 points. The first points
+    lie around a window. The next points are closer to each other, and lie where the
+    second difference of f was largest. At a jump, the largest second difference stays
+    the same. At a kink, this difference shrinks with the distance between the points.
+    At a pole, the largest |f| grows. At first, several jumps between two points may
+    seem to be one large bend. So f counts as jumping, too, if the largest second
+    difference hardly shrinks from the third evaluation to the fourth. There are two
+    exceptions: the points are about as close as the floats at x, or the second
+    difference is about as small as a rounding error.
 
     Args:
       ladder: Values of f around x. A window is a group of points near a distance from

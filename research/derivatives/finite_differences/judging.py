@@ -69,8 +69,10 @@ class Column(NamedTuple):
 def best_of_each_level(*tables: Table) -> Column:
     """Return, for each level, the estimate with the smallest bound on its error.
 
-    A level is one step length of the difference quotients. All tables contain estimates
-    of the same derivative, and the estimate of a level is chosen among all tables.
+    A level is one step length of the difference quotients. A `Table` contains several
+    estimates of the derivative for each level. All tables are of the same derivative
+    and have the same levels. The best estimate of a level may be from any of the
+    tables.
     """
     values = np.concatenate([table.values for table in tables])
     bounds = np.concatenate([table.bounds for table in tables])

@@ -31,18 +31,19 @@ def noise_bounds(ladder: Ladder, sampler: Sampler | None = None) -> np.ndarray:
     - Rounding error: ε (|f| + |x f'|) / 2, because f rounds its value and the
       intermediate results that it computes from x. Here ε is the relative spacing of
       the floats that f returns. This formula may be too large. For example,
-      (x - 1) g(x) does not have a noise of ε |x f'| at x = 1, because x - 1 is exact.
+      (x - 1) g(x) does not have a noise of ε |x f'| / 2 at x = 1, as x - 1 is exact.
       So if at least three windows show noise, and this noise is smaller than the
       formula, the noise of the windows is used, but at least ε |f| / 2.
     - Noise in the windows, recognised from the fifth and sixth differences of the
       values in a window. Each difference is divided by the size that it would have for
       noise of size 1. For a smooth function, the sixth differences are then far smaller
-      than the fifth differences. For noise, both have about the same size. If noise
-      appears suddenly at some distance, and smaller distances show no noise, f is
-      quantised (by cancellation or by a conversion to single precision). Then f only
-      looks smooth at the smaller distances, and the same noise is assumed there. If the
-      noise falls fast towards larger distances while |f| does not fall, the noise comes
-      from a cancellation near x. Then more noise is assumed at the smaller distances.
+      than the fifth differences. For noise, both have about the same size. In two
+      cases, the noise at small distances is assumed to be larger than what their
+      windows show. First, if noise appears suddenly at some distance, f is quantised
+      (by cancellation or by a conversion to single precision), and only looks smooth at
+      smaller distances. The same noise is assumed there. Second, if the noise falls
+      fast towards larger distances while |f| does not fall, the noise comes from a
+      cancellation near x. Then it is assumed to rise further towards x.
     - Quantum: the change of f at the first step where f differs from f(x), if f is
       constant around x and then jumps. It may be the sum of several jumps. To find the
       jump, the sampler evaluates f at more points. Without a sampler this part is left
@@ -86,11 +87,12 @@ def _size(ladder: Ladder) -> np.ndarray:
 
 
 def windows_noise(ladder: Ladder) -> np.ndarray:
-    """Return the noise that each window shows, shape (windows,).
+    """Return the noise of f that each window shows, shape (windows,).
 
     `ladder` has the values of f at points around a point x. A window is a group of
-    eight equally spaced points close together. The noise is 0 for a window
-    that shows no noise.
+    eight equally spaced points close together. The noise is an error of the values of
+    f, estimated from their differences in the window. It is 0 for a window that shows
+    no noise.
     """
     return _windows(ladder.windows)[0]
 

@@ -275,7 +275,7 @@ def _group(
 
 
 def tables(ladder: Ladder, noise: np.ndarray, order: int) -> Tables:
-    """Return the tables of estimates for the derivative of f of the given order.
+    """Return tables with estimates of a derivative of f at x.
 
     Each table contains estimates from difference quotients at many step lengths, before
     and after extrapolation.

@@ -53,6 +53,7 @@ def contributions(
     """Return the contributions of an equation to the adjoints of its inputs.
 
     The adjoint of a value is the derivative of the function with respect to this value.
+    Each equation that reads a value adds a contribution to the adjoint of this value.
 
     Args:
       tape: Record of the evaluation of the function.

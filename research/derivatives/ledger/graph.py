@@ -283,8 +283,10 @@ def fold(
 
     1. The units of each call of a function form one group, beginning with the innermost
        calls.
-    2. The units of each line of code form one group.
-    3. Each k consecutive groups form one group, with the smallest k that suffices.
+    2. The units of each line of code form one group, if they have the same outermost
+       call. This replaces the groups of stage 1.
+    3. Each k consecutive groups of stage 2 form one group, with the smallest k that
+       suffices.
 
     Only neighbours in the order of evaluation are grouped, so no group depends on
     itself through another group.
@@ -293,8 +295,9 @@ def fold(
       places: (calls, line, alone) of each unit. `calls` are the numbers of the calls
         around the unit, from the outermost to the innermost. If `calls` is (CLOSED,
         number) with the constant CLOSED of this module, the unit is a row of a function
-        with a custom derivative rule. Such a unit is always grouped with its neighbours
-        of the same number. `line` is the line of code. `alone` is True for an input.
+        with a custom derivative rule. In stage 1, such a unit is always grouped with
+        its neighbours of the same number. `line` is the line of code. `alone` is True
+        for an input.
       largest: Largest number of groups, not counting the inputs.
     Returns:
       The groups, as lists of indices of units.

@@ -124,7 +124,11 @@ class Ledger(LedgerFields):
         return whole, layout.arrange(whole)
 
     def text(self) -> str:
-        """Return the value and the gradient as a sentence, then the rows as a table."""
+        """Return the value and the gradient as a sentence, then the rows as a table.
+
+        If the value or the gradient is not finite, or if f is at a kink, a sentence
+        after the first one says so.
+        """
         return table.as_text(self)
 
     def svg(self) -> str:

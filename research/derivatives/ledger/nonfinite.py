@@ -30,9 +30,10 @@ class NonFinite(NamedTuple):
       source: Line of the user's code, or "" for an input.
       backward: Whether the NaN or infinity is created only in the backward pass.
       sentence: Sentence that says where the NaN or infinity is created.
-      index: Index of the first NaN or infinity in the value of the row. If the value is
-        finite, and a contribution of the row to the adjoint of an input is not, this is
-        the index in the contribution. () for a number, and for a custom reverse rule.
+      index: Index of the first NaN or infinity in the value of the row, or of the first
+        NaN if the row computes NaN from an infinity. If the value is finite, and a
+        contribution of the row to the adjoint of an input is not, this is the index in
+        the contribution. () for a number, and for a custom reverse rule.
       value: The entry at `index`, a NaN or an infinity. None for a custom reverse rule.
     """
 
@@ -50,9 +51,10 @@ def first_nonfinite(
 ) -> NonFinite | None:
     """Find the row of the table of `explain` that creates the first NaN or infinity.
 
-    The search begins with the value of the function and continues with its gradient.
-    The result is a `NonFinite`, which describes the row. It is None if both the value
-    and the gradient are finite, even if a row has an infinity.
+    A row is one equation of the function. The search begins with the inputs, and
+    continues with the value of the function and then with its gradient. The result is a
+    `NonFinite`, which describes the row or the input. The result is None if both the
+    value and the gradient are finite, even if a row has an infinity.
 
     Args:
       tape: Record of the evaluation, with adjoints.

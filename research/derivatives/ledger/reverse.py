@@ -160,8 +160,9 @@ def _pulled(
 def cotangent(out: Any, adjoint: Any) -> Any:
     """Return the adjoint of the value `out` in the form that JAX requires.
 
-    If the adjoint is None, the result is zero. If `out` is neither floating nor
-    complex, the result is zero with the dtype float0.
+    If `out` is neither floating nor complex, the result is zero with the dtype float0.
+    For any other `out`, None becomes zero, and every other adjoint is returned
+    unchanged.
     """
     if not is_inexact(out):
         return np.zeros(np.shape(out), jax.dtypes.float0)

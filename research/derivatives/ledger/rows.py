@@ -107,9 +107,9 @@ def name_nodes(
 
     `leaves` is a dict from the name of each input to its node, and `shown` contains the
     equations that are rows of the table. If an equation that only changes a shape or a
-    dtype has no row, its output gets the name of its input. The name of the
-    output of any other equation without a row is a text with the value, or with the
-    shape if the value has more than three entries.
+    dtype has no row, its output gets the name of its input. The name of the output of
+    any other equation without a row is a text with the value, or with the shape if the
+    value has more than three entries.
     """
     names = {node: name for name, node in leaves.items()}
     names |= {node: rule.name for rule in tape.rules for node in rule.outputs}
@@ -166,7 +166,7 @@ def make_row(tape: Tape, equation: Equation, names: dict[int, str]) -> Row:
 
     The row includes the local derivatives, as the field `local` of `Row` describes.
     `names` is a dict from each node to its name. A node is the index of a value on the
-    tape.
+    tape, the record of the evaluation of the function.
     """
     values = [tape.values[o] for o in equation.outputs]
     adjoints = [tape.adjoints[o] for o in equation.outputs]

@@ -89,7 +89,8 @@ class Link:
 class OwnReverse:
     """Call of a function with a custom reverse rule (custom_vjp).
 
-    A node is the index of a value on the tape.
+    The tape is the record of the evaluation of a function. A node is the index of a
+    value on the tape.
 
     Attributes:
       inputs: Nodes of the active inputs, those that depend on a differentiated input.
@@ -122,16 +123,17 @@ Entry = Equation | Link | OwnReverse
 class OwnRule:
     """Call of a function with a custom derivative rule, forward or reverse.
 
-    A node is the index of a value on the tape.
+    The tape is the record of the evaluation of a function. A node is the index of a
+    value on the tape.
 
     Attributes:
       name: Name of the function.
       inputs: Nodes of the active inputs, those that depend on a differentiated input.
       outputs: Nodes of the outputs.
       entries: Equations that compute the value of the function.
-      within: For a forward rule, a second node for each active input, which stands for
-        the input inside the rule. The adjoint of this node is the contribution of the
-        rule to the adjoint of the input. None for a reverse rule.
+      within: For a forward rule, a second node for each active input, used only inside
+        the rule. It collects the adjoint that the rule contributes, apart from the
+        contributions of other equations to the same input. None for a reverse rule.
       reverse: The reverse rule, or None for a forward rule.
     """
 
