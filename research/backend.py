@@ -23,7 +23,7 @@ from jax.interpreters import mlir
 from jaxlib.mlir.dialects import stablehlo as hlo
 
 from research import portable as settings
-from research.checks import check_path
+from research.checks import check_flag, check_path
 
 # XLA's CPU backend compiles a loop whose buffers are below a threshold into one kernel.
 # Otherwise it calls a kernel for each operation of each step. Measured at 256 kB on two
@@ -81,7 +81,7 @@ def configure(
       ValueError: devices or pool is not an integer from 1 to 65,536; devices exceeds
         pool; or `portable` is True, but this is not Linux on x86-64 with AVX2 and FMA,
         or jaxlib is older than 0.10.
-      TypeError: `portable` is neither True nor False.
+      TypeError: `x64` or `portable` is neither True nor False.
       RuntimeError: The backend has already started with other values, or `portable` is
         True and SciPy was imported before with other kernels of OpenBLAS. Call
         `configure` earlier.
@@ -107,6 +107,7 @@ def configure(
             f"configure(devices={devices}, pool={devices}), and compare bits only "
             "between runs with the same pool."
         )
+    check_flag("x64", x64)
     if not isinstance(portable, bool):
         raise TypeError(f"portable must be True or False; got portable={portable!r}.")
     if portable:
@@ -130,10 +131,12 @@ def configure(
         name: value for name, value in wanted.items() if os.environ.get(name) != value
     }
     if changed and _backend_started():
+        asked = f"devices={devices}, pool={pool}" + ", portable=True" * portable
         raise RuntimeError(
-            f"JAX has already started its backend, so {', '.join(changed)} can no "
-            "longer be changed. Call research.backend.configure before the first JAX "
-            "computation of the process."
+            f"JAX has already started its backend with other values, so {asked} can no "
+            "longer be set. Call research.backend.configure before the first JAX "
+            "computation of the process. For float64 alone, call "
+            "jax.config.update('jax_enable_x64', True)."
         )
     jax.config.update("jax_enable_x64", x64)
     jax.config.update(

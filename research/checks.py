@@ -36,6 +36,31 @@ def is_traced(value: Any) -> bool:
     return jax is not None and isinstance(value, jax.core.Tracer)
 
 
+def refuse_traced(caller: str, **values: Any) -> None:
+    """Raise TypeError if an argument is traced, or holds a traced value.
+
+    For a function that needs the values of its arguments. Under `jax.jit`, `jax.vmap`
+    or `jax.grad` they have none. Lists, tuples and dicts are searched.
+
+    Args:
+      caller: Name of the function, for the message.
+      values: Dict from the name of an argument to its value.
+    Raises:
+      TypeError: A value is traced. The message names the argument.
+    Example:
+      >>> import jax
+      >>> jax.jit(lambda x: refuse_traced("enclose", x=x))(1.0)
+      Traceback (most recent call last):
+      TypeError: enclose needs concrete numbers and cannot run under jit, vmap or ...
+    """
+    for name, value in values.items():
+        if _holds_traced(value):
+            raise TypeError(
+                f"{caller} needs concrete numbers and cannot run under jit, vmap or "
+                f"grad; {name} is traced. Call it outside."
+            )
+
+
 def is_array(value: Any) -> bool:
     """Return whether a value has a dtype and a shape, as arrays and NumPy numbers have.
 
@@ -65,9 +90,10 @@ def is_float_array(value: Any) -> bool:
 def shown(value: Any) -> str:
     """Return a text that describes a value in an error message.
 
-    The text is the repr of the value. If the repr has more than 120 characters, the
-    text has the first 120 of them, then "..." and the type of the value. For an array
-    of rank one or more, the text is the dtype and the shape.
+    For an array of rank one or more, the text has the dtype and the shape. For any
+    other value, the text is the repr of the value. If the repr has more than 120
+    characters, the text has the first 120 of them, then "..." and the type of the
+    value. If the repr raises an error, the text names only the type.
 
     Example:
       >>> shown(np.zeros((2, 3))), shown("a" * 200)[-10:]
@@ -379,6 +405,39 @@ def check_callable(name: str, value: Any, *arguments: str, hint: str = "") -> No
         ) from None
 
 
+def check_call(caller: str, f: Any, count: int) -> None:
+    """Raise unless f is a function that can be called with `count` arguments.
+
+    For functions such as `cost(f, *args)`, which take the arguments of f after f.
+
+    Args:
+      caller: Name of the function that takes f and its arguments, for the message.
+      f: The function.
+      count: Number of positional arguments that f gets.
+    Raises:
+      TypeError: f is not callable, or it cannot be called with so many arguments.
+    Example:
+      >>> check_call("cost", lambda x: x, 0)
+      Traceback (most recent call last):
+      TypeError: cost needs the arguments of f after f; got none, and f takes (x).
+    """
+    hint = "Pass the function f, not its value f(x)." if not callable(f) else ""
+    check_callable("f", f, *(f"argument {k}" for k in range(count)), hint=hint)
+    if count or _takes(f, 0):
+        return
+    try:
+        signature = inspect.signature(f)
+    except (TypeError, ValueError):  # Some functions written in C have no signature.
+        return
+    try:
+        signature.bind()
+    except TypeError:
+        raise TypeError(
+            f"{caller} needs the arguments of f after f; got none, and f takes "
+            f"{_parameters(signature)}."
+        ) from None
+
+
 def check_instance(
     name: str, value: Any, kind: type | tuple[type, ...], hint: str = ""
 ) -> None:
@@ -640,6 +699,14 @@ def check_dtype(name: str, value: Any) -> None:
         f'{name} must be the name or type of a floating dtype, such as "float32"; '
         f"got {name}={shown(value)}."
     )
+
+
+def _holds_traced(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_holds_traced, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_holds_traced, value))
+    return is_traced(value)
 
 
 def _takes(value: Any, count: int) -> bool:

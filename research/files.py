@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import shlex
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +30,7 @@ _REASONS = {
     errno.ENOTDIR: "a file is in the place of a folder",
     errno.EEXIST: "a file is in the place of a folder",
     errno.EISDIR: "a folder is in the place of a file",
+    errno.ENOENT: "the folder does not exist",
 }
 
 
@@ -112,8 +114,11 @@ def kept(folder: Path) -> str:
     """Return the sentence "Unchanged: a, b." with the names of a folder's files.
 
     Hidden files, whose names begin with a dot, are not listed. If there are no other
-    files, the sentence is "Nothing was saved there before."
+    files, the sentence is "Nothing was saved there before." If the folder does not
+    exist, the sentence says how to make it.
     """
+    if not folder.exists():
+        return f"Make the folder first: mkdir -p {shlex.quote(str(folder))}."
     try:
         names = sorted(
             entry.name for entry in folder.iterdir() if not entry.name.startswith(".")

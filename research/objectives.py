@@ -180,8 +180,13 @@ def regularised(objective: Objective, *penalties: Penalty) -> Objective:
       10.5
     """
     check_callable("objective", objective, "params", "batch")
-    for penalty in penalties:
-        check_callable("each of penalties", penalty, "params")
+    for place, penalty in enumerate(penalties):
+        check_callable(
+            f"penalties[{place}]",
+            penalty,
+            "params",
+            hint="Make one by l2_penalty or l1_penalty.",
+        )
 
     @functools.wraps(objective)  # This keeps the attribute `check_data`.
     def penalised(params: Params, batch: Batch) -> Array:

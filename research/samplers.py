@@ -1,5 +1,6 @@
 """Samplers of examples, for full-batch, mini-batch and stochastic descent."""
 
+import itertools
 from typing import Any
 
 import jax
@@ -14,9 +15,13 @@ from research.checks import (
     check_instance,
     check_key,
     check_numbers,
+    is_array,
+    refuse_traced,
 )
 from research.sizes import check_most, check_room
 from research.types import Array, Batch, Key, Sampler
+
+_MOST_SHOWN = 6  # Largest number of arrays of a dataset whose shapes a message lists.
 
 
 def full_batch(n: int) -> Sampler:
@@ -74,6 +79,7 @@ def minibatch(n: int, batch_size: int, *, replacement: bool = False) -> Sampler:
       >>> sampler.indices(jax.random.key(0)).shape
       (3, 3)
     """
+    refuse_traced("minibatch", n=n, batch_size=batch_size)
     _check_count("n", n)
     _check_count("batch_size", batch_size)
     check_flag("replacement", replacement)
@@ -131,7 +137,8 @@ def num_examples(dataset: Batch | None) -> int | None:
     Returns:
       The number n of examples, or None if the dataset is None.
     Raises:
-      TypeError: The dataset is not a Batch, or a leaf of x or y does not hold numbers.
+      TypeError: The dataset is not a Batch, a leaf of x or y does not hold numbers, or
+        x or y is a list of numbers instead of an array.
       ValueError: The leaves differ in the length of the first axis, a leaf has no axis,
         or there are no examples.
     Example:
@@ -161,10 +168,14 @@ def num_examples(dataset: Batch | None) -> int | None:
     shapes = {name: jnp.shape(leaf) for name, leaf in leaves.items()}
     lengths = {shape[:1] for shape in shapes.values()}
     if len(lengths) != 1 or () in lengths:
-        listed = (
-            ", ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
-            or "no arrays"
+        for name in ("x", "y"):
+            _check_no_list(name, getattr(dataset, name))
+        listed = ", ".join(
+            f"{name} of shape {shape}"
+            for name, shape in itertools.islice(shapes.items(), _MOST_SHOWN)
         )
+        left = len(shapes) - _MOST_SHOWN
+        listed = f"{listed} and {left} more" if left > 0 else listed or "no arrays"
         raise ValueError(
             "all arrays of a dataset must have the same number of examples along "
             f"their first axis; got {listed}."
@@ -173,6 +184,16 @@ def num_examples(dataset: Batch | None) -> int | None:
     if not n:
         raise ValueError("the dataset has no examples. Pass at least one example.")
     return n
+
+
+def _check_no_list(name: str, value: Any) -> None:
+    """Raise TypeError for a list of numbers, whose leaves are the single numbers."""
+    is_list = type(value) in (list, tuple)
+    if is_list and value and not any(map(is_array, jax.tree.leaves(value))):
+        raise TypeError(
+            f"dataset.{name} must be an array, or a pytree of arrays; got a "
+            f"{type(value).__name__} of numbers. Write jnp.asarray({name})."
+        )
 
 
 def check_sampler(sampler: Sampler, n: int | None) -> None:

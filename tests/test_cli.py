@@ -124,7 +124,8 @@ def test_options_are_those_of_every_experiment(toy):
         ("--terms 1 --result x", "Unknown flag --result. Did you mean --results?"),
         ("--zzz", "Unknown flag --zzz. Choose from --terms, --names,"),
         ("3", "Unexpected words '3' on the command line"),
-        ("--config nowhere.toml", "No such file or directory: nowhere.toml"),
+        ("--config nowhere.toml", "--config must name a file that exists; 'nowhere."),
+        ("--loud yes", "--loud takes no value; got 'yes'. Write --loud or --no-loud."),
     ],
 )
 def test_unknown_word_is_refused_with_the_nearest(toy, capsys, words, message):
@@ -243,7 +244,7 @@ def test_file_is_a_start_that_flags_win_over(toy, name, text):
         ("a.json", '{"terms": [true]}', TypeError, "terms must be"),
         ("a.json", '{"label": 3}', TypeError, "label must be str | None; got 3"),
         ("a.json", "[1]", ValueError, "must contain a table"),
-        ("a.json", "{", ValueError, "a.json is not valid JSON"),
+        ("a.json", "{", ValueError, r"^a.json is not valid JSON \(Expecting"),
         ("a.toml", "= 3", ValueError, "a.toml is not valid TOML"),
         ("a.yaml", "", ValueError, "ends in .toml or .json; got 'a.yaml'"),
     ],

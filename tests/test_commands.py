@@ -155,6 +155,14 @@ def test_help_costs_little_and_imports_no_jax(name):
     [
         (["verfy"], "Unknown command 'verfy'. Did you mean verify?"),
         (["--versoin"], "Unknown flag --versoin. Did you mean --version?"),
+        (["--version", "foo"], "--version takes no arguments; got 'foo'."),
+        (["compare", "--predict", "x.png"], "descent compare has no --predict"),
+        (["networks", "--predict", "x.png"], "descent networks has no --predict"),
+        (
+            ["networks", "--search-schedule", "maybe"],
+            "--search-schedule takes no value; got 'maybe'. Write --search-schedule or",
+        ),
+        (["compare", "--workload", "mlp_digits"], "descent networks --network mlp_dig"),
         (["zzz"], "Unknown command 'zzz'. Choose from verify, compare, networks"),
         (["fit_a_line"], "Experiments need a clone of the repository: python -m"),
         (["data", "fech"], "Unknown action `data fech`. Did you mean fetch?"),
@@ -353,6 +361,22 @@ def test_explain_takes_a_function_of_a_file_and_shows_its_lines(
         (["x + y"], "the formula needs a value for y. Pass for example --at y=1.0."),
         (["nowhere.py:f"], "The file 'nowhere.py' does not exist"),
         (["no_such_module:f"], "The module no_such_module does not exist"),
+        (["x * [1]"], "the formula must not contain '[1]'"),
+        (["x^2"], "a power is written x**2."),
+        (
+            ["sin x"],
+            "cannot read the formula 'sin x': invalid syntax. Did you mean sin(",
+        ),
+        (["where(x > 0, x)"], "where needs a condition and two values"),
+        (
+            ["x * (y + z)", "--at", "y=[1, 2]", "z=[1, 2, 3]"],
+            "the two sides of y + z have length 2 and length 3.",
+        ),
+        (
+            ["x * y", "--at", "y=[1, 2]"],
+            "the formula must return one real number; it returns float64[2]. Pass the "
+            "sum: sum(x * y).",
+        ),
         (["jax.nn:sofplus"], "jax.nn has no 'sofplus'. Did you mean softplus?"),
         (["math:pi"], "math:pi must be a function; it is a value of type float."),
         (["x", "--at", "x"], "--at must be NAME=VALUE"),
@@ -373,6 +397,45 @@ def test_explain_refuses_in_one_line(words, sentence, tmp_path, monkeypatch, cap
     else:
         assert sentence in refused(capsys, "explain", *words, *at)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_module_did_not_fail_while_it_was_imported(capsys):
+    for module in ("no_such_module", "no_such_module.x"):
+        error = refused(capsys, "explain", f"{module}:f", "--at", "x=1.0")
+        assert error.startswith(f"The module {module} does not exist.")
+
+
+# launch
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["nowhere.py"], "The file 'nowhere.py' does not exist."),
+        (["--process-id", "0", "a.py"], "Pass --processes N, or leave --process-id"),
+        (
+            ["--process-id", "5", "--processes", "2", "a.py"],
+            "Pass --coordinator HOST:P",
+        ),
+        (
+            ["--process-id", "5", "--processes", "2", "--coordinator", "a:1", "a.py"],
+            "--process-id must lie in 0..1, below --processes 2; got 5.",
+        ),
+        (["--processes", "0", "a.py"], "--processes must be at least 1; got 0."),
+    ],
+)
+def test_launch_refuses_in_one_line(words, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("a.py").write_text("")
+    assert sentence in refused(capsys, "launch", *words)
+
+
+def test_launch_says_how_a_process_failed(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    lines = "import os", "raise SystemExit(3 * int(os.environ['DESCENT_PROCESS_ID']))"
+    Path("a.py").write_text("\n".join(lines))
+    assert commands.main(["launch", "--processes", "2", "a.py"]) == 1
+    assert capfd.readouterr().err == "error: process 1 ended with status 3.\n"
 
 
 def test_number_in_a_formula_is_real_and_an_exponent_whole(capsys):

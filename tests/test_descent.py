@@ -389,6 +389,43 @@ def test_data_of_numpy_and_norms_of_float16():
     assert int(info.first_bad_step[0]) == -1
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (lambda x: x, r"an array of shape \(3,\)\. Return its mean or sum"),
+        (lambda x: jnp.sum(x)[None], r"an array of shape \(1,\)"),
+        (lambda x: None, r"None\. Add a return statement"),
+        (lambda x: 1, r"1\. Compute it from params"),
+        (lambda x: 1.0, r"1\.0\. Compute it from params"),
+        (lambda x: "a", "'a'"),
+        (lambda x: jnp.sum(x) > 0, "a number of dtype bool"),
+        (lambda x: jnp.sum(x).astype(int), "a number of dtype int"),
+        (lambda x: 1j * jnp.sum(x), "a number of dtype complex"),
+    ],
+)
+def test_an_objective_that_returns_no_number_is_named(value, message):
+    objective, rule, x = lambda x, batch: value(x), optax.sgd(0.1), jnp.ones(3)
+    init, step = descent.build(objective, rule, None)
+    for call in (
+        lambda: step(init(x), descent.BatchIndices(None)),
+        lambda: descent.minimise(value, rule, x),
+        lambda: descent.train(
+            objective,
+            rule,
+            None,
+            samplers.full_batch(1),
+            num_epochs=1,
+            params=x,
+            key=jax.random.key(0),
+        ),
+    ):
+        with pytest.raises(
+            TypeError,
+            match=f"objective must return one real .*; it returns {message}",
+        ):
+            call()
+
+
 def test_complex_params_are_refused_also_by_a_step_whose_init_never_saw_them():
     """The gradient of jax is the conjugate of the direction of ascent, so that a step
     along it would be a wrong one.

@@ -503,10 +503,43 @@ def test_integer_prediction_is_refused_and_the_cure_named(loss, shape, target):
 )
 def test_shapes_are_never_broadcast(loss, shape, target):
     for wrong in (np.ones((*shape, 1)), np.ones((2, *shape))):
-        with pytest.raises(ValueError, match=r"one example.*shape.*jax\.vmap"):
+        with pytest.raises(ValueError, match=r"one example.*shape"):
             loss(jnp.array(wrong), target)
-    with pytest.raises(ValueError, match=r"one example.*shape.*jax\.vmap"):
+    with pytest.raises(ValueError, match=r"one example.*shape"):
         loss(jnp.ones(shape), np.stack([target, target]))
+
+
+@pytest.mark.parametrize(
+    ("loss", "prediction", "target", "advice"),
+    [
+        (losses.logistic, (5,), (5,), "Use jax.vmap"),
+        (losses.softmax_cross_entropy, (5, 3), (5,), "Use jax.vmap"),
+        (losses.sequence_cross_entropy, (2, 4, 3), (2, 4), "Use jax.vmap"),
+        (losses.kl_divergence, (5, 3), (5, 3), "Use jax.vmap"),
+        (losses.squared_error, (3,), (2,), "Give the target the shape"),
+        (losses.squared_error, (1,), (), "Give the target the shape"),
+        (losses.kl_divergence, (3,), (2,), "Give one probability for each class"),
+        (losses.sequence_cross_entropy, (4, 3), (3,), "Give one label for each"),
+        (losses.softmax_cross_entropy_one_hot, (3,), (), "use softmax_cross_entropy."),
+        (losses.softmax_cross_entropy, (3,), (3,), "softmax_cross_entropy_one_hot."),
+        (losses.softmax_cross_entropy, (), (), "Give them these shapes"),
+        (losses.softmax_cross_entropy, (0,), (), "logits must hold a number for each"),
+        (losses.kl_divergence, (0,), (0,), "logits must hold a number for each class"),
+    ],
+)
+def test_vmap_is_advised_for_a_batch_only(loss, prediction, target, advice):
+    with pytest.raises(ValueError, match=advice) as told:
+        loss(jnp.zeros(prediction), jnp.zeros(target, int))
+    assert ("vmap" in str(told.value)) == ("vmap" in advice)
+
+
+def test_vmap_is_not_advised_for_weights_of_another_length():
+    three = jnp.zeros(3)
+    with pytest.raises(ValueError, match=r"weights must have the shape \(3,\)") as told:
+        losses.squared_error(three, three, weights=jnp.ones(2))
+    assert "vmap" not in str(told.value)
+    with pytest.raises(ValueError, match=r"weights must have the shape .* jax\.vmap"):
+        losses.squared_error(three, three, weights=jnp.ones((5, 3)))
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,13 @@ def test_empty_and_mispaired_batches_are_refused(name):
                 jax.jit(function)(params, wrong)
 
 
+def test_a_number_is_no_penalty():
+    with pytest.raises(TypeError, match=r"got penalties\[1\]=0\.2\. Make one by l2_"):
+        objectives.regularised(
+            lambda params, batch: jnp.sum(params), objectives.l2_penalty(1.0), 0.2
+        )
+
+
 def test_ridge_and_lasso_gradients_vanish_at_scikit_learn_s_optima():
     _, risk, _, batch = problem("linear")
     x, y = np.array(batch.x), np.array(batch.y)

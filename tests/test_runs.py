@@ -290,6 +290,23 @@ def test_folder_of_another_run_is_refused_and_kept(run, tmp_path, change):
     assert not runs.open_run("trajectory", Config(), tmp_path, fresh=True).finished
 
 
+def test_a_run_of_no_experiment_has_no_command(tmp_path):
+    started = runs.open_run("no_experiment", {"a": 1}, tmp_path)
+    for load in (runs.load_result, lambda path: runs.model_file(path, "m")):
+        with pytest.raises(ValueError, match="Run it again") as error:
+            load(started.path)
+        assert "python experiments" not in str(error.value)
+    known = runs.open_run("fit_a_line", {"a": 1}, tmp_path)
+    with pytest.raises(ValueError, match=r"again: python experiments/fit_a_line\.py"):
+        runs.load_result(known.path)
+
+
+def test_a_file_in_a_missing_folder_says_how_to_make_the_folder(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    with pytest.raises(OSError, match=r"the folder does not exist\. Make .*: mkdir"):
+        runs.write_atomically(path, b"1")
+
+
 def test_folder_without_a_run_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"Check that .* is a run folder"):
         runs.load_result(tmp_path)

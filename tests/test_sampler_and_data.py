@@ -123,7 +123,11 @@ def test_an_eager_step_refuses_indices_outside_of_the_dataset():
     assert np.isfinite(step(state, descent.BatchIndices(jnp.array([0, N - 1])))[1].loss)
     for wrong in (N, -1, 2**31 - 1):
         with pytest.raises(
-            ValueError, match=f"index {wrong}, which is outside the dataset of 12"
+            ValueError,
+            match=(
+                rf"batch_indices has the index {wrong}, which is outside the dataset "
+                r"of 12 examples\. Use indices in 0\.\.11"
+            ),
         ):
             step(state, descent.BatchIndices(jnp.array([0, wrong])))
 
@@ -146,6 +150,26 @@ def test_leaves_of_different_length_are_refused(way):
             way(samplers.full_batch(N), SGD, data, objective)
     with pytest.raises(ValueError, match="the dataset has no examples"):
         way(samplers.full_batch(1), SGD, Batch(DATA.x[:0], DATA.y[:0]), objective)
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_lists_of_numbers_are_named(way):
+    objective = lambda params, batch: jnp.sum(params["weights"]) * jnp.mean(batch.y)
+    for name, data in (
+        ("x", Batch(np.asarray(DATA.x).tolist(), DATA.y)),
+        ("y", Batch(DATA.x, np.asarray(DATA.y).tolist())),
+    ):
+        with pytest.raises(
+            TypeError,
+            match=rf"dataset\.{name} must be .*; got a list .* jnp\.asarray\({name}\)",
+        ):
+            way(samplers.full_batch(N), SGD, data, objective)
+
+
+def test_few_shapes_of_a_dataset_of_many_arrays_are_listed():
+    data = Batch({str(i): jnp.zeros(i + 1) for i in range(30)}, jnp.zeros(30))
+    with pytest.raises(ValueError, match=r"x\['0'\] of shape \(1,\), .* and 25 more\."):
+        samplers.num_examples(data)
 
 
 @pytest.mark.parametrize("wrap", ["alone", "in sam", "in a group", "in another dtype"])
@@ -201,6 +225,8 @@ def test_passes_of_an_objective_without_data_are_steps():
     objective = lambda params, batch: jnp.sum(params["weights"] ** 2)
     sweep(samplers.full_batch(1), SGD, None, objective)
     with pytest.raises(
-        ValueError, match="built for num_examples=12, but the dataset has 1"
+        ValueError, match=r"made for 12 examples, but workload\.train is None\. Use"
     ):
         sweep(samplers.full_batch(N), SGD, None, objective)
+    with pytest.raises(ValueError, match=r"made for 12 .* samplers\.full_batch\(1\)"):
+        sweep(samplers.minibatch(N, 4), SGD, None, objective)

@@ -352,11 +352,16 @@ def test_bad_rate_raises(name, bad):
         ),
         (
             lambda: schedules.piecewise(1.0, [0], [1.0]),
-            "each of boundaries must be an integer, positive",
+            r"boundaries\[0\] must be an integer, positive",
         ),
         (
             lambda: schedules.piecewise(1.0, [1], [-1.0]),
-            "each of values must be a finite number, at least 0",
+            r"values\[0\] must be a finite number, at least 0",
+        ),
+        (lambda: join([], []), "schedules must hold at least one schedule; got none"),
+        (
+            lambda: join([schedules.constant(1.0), 0.2], [5]),
+            r"got schedules\[1\]=0.2. For a constant rate, use constant\(rate\)",
         ),
         (
             lambda: join([schedules.constant(1.0)], [5]),
@@ -368,7 +373,7 @@ def test_bad_rate_raises(name, bad):
         ),
         (
             lambda: join([schedules.constant(1.0)] * 2, [0]),
-            "each of boundaries must be an integer, positive",
+            r"boundaries\[0\] must be an integer, positive",
         ),
     ],
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import research
-from research import descent, samplers, update_rules, workloads
+from research import descent, samplers, tuning, update_rules, workloads
 from research.descent import _codec, _shared_programs, _sweep_batch, _sweep_program
 from research.descent._shared_programs import compile_once
 
@@ -343,6 +343,47 @@ def test_bad_runs_are_named(program, runs, message):
         descent.sweep(
             program, {name: np.array(values) for name, values in runs.items()}
         )
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda make_rule, names: descent.compile_sweep(
+            workloads.make_workload("quadratic"),
+            make_rule,
+            samplers.full_batch(1),
+            2,
+            hyperparameters=names,
+        ),
+        lambda make_rule, names: tuning.time_alone(
+            workloads.make_workload("quadratic"),
+            make_rule,
+            samplers.full_batch(1),
+            dict.fromkeys(names, 0.1),
+            2,
+        ),
+        lambda make_rule, names: tuning.measure(
+            workloads.make_workload("quadratic"),
+            make_rule if names == ("learning_rate",) else lambda lr: make_rule(lr),
+            samplers.full_batch(1),
+            2,
+            seeds=[0],
+            tuning_seeds=[1],
+        ),
+    ],
+    ids=["sweep", "time", "measure"],
+)
+def test_a_function_that_does_not_make_the_rule_is_named(way):
+    with pytest.raises(
+        TypeError,
+        match=r"a rule that is already made\. Pass its constructor, such as update_rul",
+    ):
+        way(update_rules.adam(0.1), ("learning_rate",))
+    with pytest.raises(
+        TypeError,
+        match=r"hyperparameters must name the arguments of make_rule; got .* takes l",
+    ):
+        way(update_rules.adam, ("lr",))
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,15 @@
 anything is traced, traced ones give NaN.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from research import descent, losses, models, objectives, samplers, update_rules
-from research.types import Batch, Workload
+from research.types import Batch, Model, Workload
 
 COMPILE_QUICKLY = True  # tests/conftest.py
 
@@ -178,6 +180,42 @@ def test_accuracy_of_one_logit_an_example_is_not_taken_for_that_of_one_class():
     )
     with pytest.raises(ValueError, match=r"have one class.*logits\[\.\.\., 0\]"):
         metric(params, Batch(X, CLASSES % 2))
+
+
+def test_targets_of_one_class_are_sent_to_a_loss_for_two_classes():
+    with pytest.raises(ValueError, match=r"have one class.* losses\.logistic"):
+        losses.check_targets(
+            losses.softmax_cross_entropy, jnp.zeros((2, 1)), np.array([0, 0])
+        )
+
+
+@pytest.mark.parametrize(
+    ("prediction", "target", "message"),
+    [
+        (
+            (N, 1),
+            (N,),
+            r"shape \(1,\), but the target has shape \(\). Use y\[..., N",
+        ),
+        (
+            (N,),
+            (N, 1),
+            r"shape \(\), but the target has shape \(1,\). Use y\[..., 0",
+        ),
+        ((N, 3), (N, 2), "Give the targets the shape of the predictions"),
+    ],
+)
+@pytest.mark.parametrize("jit", [False, True])
+def test_targets_of_another_shape_are_refused_in_the_words_of_a_model(
+    prediction, target, message, jit
+):
+    model = Model(lambda key: 0.0, lambda params, x, key=None: jnp.zeros(prediction))
+    for loss in (losses.squared_error, functools.partial(losses.huber, delta=2.0)):
+        objective = objectives.empirical_risk(model, loss)
+        objective = jax.jit(objective) if jit else objective
+        with pytest.raises(ValueError, match=message) as told:
+            objective(0.0, Batch(jnp.zeros(N), jnp.zeros(target)))
+        assert "vmap" not in str(told.value)
 
 
 def test_targets_of_a_loss_of_ones_own_are_left_to_it():

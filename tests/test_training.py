@@ -348,6 +348,25 @@ def test_what_cannot_be_trained_is_refused_by_name():
         fit(rule=update_rules.adam)
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (1.0, r"it returns 1\.0\. Return for example"),
+        (None, "it returns None"),
+        ({"f": np.ones(2)}, r"the value of 'f' is an array of float64\[2\]"),
+        ({"f": "a"}, "the value of 'f' is 'a'"),
+        ({"f": None}, "the value of 'f' is None"),
+        ({"f": 1j}, "the value of 'f' is 1j"),
+    ],
+)
+def test_evaluations_that_are_not_numbers_are_refused_by_name(values, message):
+    with pytest.raises(
+        TypeError,
+        match=f"evaluate must return a dict from names to numbers; {message}",
+    ):
+        fit(evaluate=lambda params: values)
+
+
 def test_data_that_do_not_belong_together_are_refused():
     train = lambda dataset, n=20, key=KEY: descent.train(
         OBJECTIVE,

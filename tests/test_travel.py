@@ -447,3 +447,8 @@ def test_study_of_python_is_sent_redrawn_and_trained_again(
     )
     assert status == 0, err
     assert "Bit-identical: all " in out
+
+
+def test_a_file_for_a_study_without_rules_from_files_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"got 'mine\.py'\. Leave --rule out\."):
+        received.with_files({"rule": ["adam"]}, ["mine.py"], tmp_path, trusted=True)

@@ -52,6 +52,11 @@ def test_bad_ladder_is_shown(ladder):
         tuning.choose_rate(lambda r: r[:, None], ladder)
 
 
+def test_what_is_no_function_to_time_is_named():
+    with pytest.raises(TypeError, match=r"calls\[1\] must be a function"):
+        tuning.interleaved_timing([int, 3], 1)
+
+
 def test_digits_gained_of_an_exponential_is_half_its_last_exponent():
     passes = np.linspace(0, 10, 11)
     np.testing.assert_allclose(

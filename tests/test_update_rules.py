@@ -280,6 +280,43 @@ def test_an_average_that_forgets_nothing_raises(key, bad):
         adam(0.1, **{key: bad})
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name, constructor in UPDATE_RULES.items()
+        if "learning_rate" in inspect.signature(constructor).parameters
+    ],
+)
+def test_a_function_that_is_no_schedule_is_named(name):
+    for wrong in (schedules.cosine, lambda: 0.1):
+        with pytest.raises(
+            TypeError,
+            match=(
+                r"learning_rate must be (a function of \(t\).*which takes|"
+                r"a finite number, .*got a schedule)"
+            ),
+        ):
+            UPDATE_RULES[name](learning_rate=wrong)
+
+
+@pytest.mark.parametrize("wrong", ["a", None, lambda t: 0.1], ids=repr)
+@pytest.mark.parametrize("name", ["adam", "adafactor", "dog", "schedule_free_sgd"])
+def test_a_schedule_that_returns_no_number_is_named(name, wrong):
+    rule, x = UPDATE_RULES[name](lambda t: wrong), jnp.ones(2)
+    with pytest.raises(
+        TypeError, match=r"learning_rate must be a schedule.*; this one returns"
+    ):
+        rule.update(x, rule.init(x), x)
+
+
+def test_an_unknown_argument_is_shown_beside_the_known_ones():
+    with pytest.raises(
+        TypeError, match=r"adam\(\) got .* 'beta1'\. Known: learning_rate, b1, b2, eps"
+    ):
+        adam(0.1, beta1=0.9)
+
+
 def test_several_rates_are_sent_to_vmap():
     with pytest.raises(TypeError, match=r"jax\.vmap over the constructor"):
         gradient_descent(jnp.array([0.1, 0.2]))

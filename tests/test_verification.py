@@ -13,6 +13,7 @@ import pytest
 from research.types import Batch
 from research.update_rules import UPDATE_RULES
 from research.verification import CARDS, deviation, deviation_from_optax, trajectory
+from research.verification.table import verification_table
 from research.verification.walks import _differences_from_optax
 
 COMPILE_QUICKLY = True  # tests/conftest.py
@@ -331,6 +332,12 @@ def test_float64_without_float64_raises():
             deviation_from_optax("adam", logistic, PARAMS, BATCH, 0.1, 3, jnp.float64)
     finally:
         jax.config.update("jax_enable_x64", True)
+
+
+@pytest.mark.parametrize("name", ["rules", "dtypes", "authorities"])
+def test_an_unknown_name_of_a_table_is_told_with_its_index(name):
+    with pytest.raises(ValueError, match=rf"{name}\[0\] must be one of"):
+        verification_table(**{"rules": ["adam"], name: ["adm"]})
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,8 @@ def by_keyword(*, learning_rate):
 @pytest.fixture(autouse=True)
 def files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    # A test of another file may have imported a module of this name.
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
     Path("mine.py").write_text(RULES)
     Path("broken.py").write_text("x = 1\nraise KeyError('no luck')\n")
     Path("quits.py").write_text("import sys\nsys.exit(0)\n")
@@ -91,6 +93,7 @@ def files(tmp_path, monkeypatch):
     Path("lonely.py").write_text("import a_package_that_is_not_there\n")
     Path("neighbour.py").write_text("from mine import my_adam as rule\n")
     Path("empty.py").write_text("")
+    Path("several.py").write_text("def loss(x): ...\ndef good(rate): ...\n")
 
 
 def verify(words):
@@ -237,6 +240,14 @@ def test_long_search_says_what_it_does(capsys, monkeypatch):
                 "mine.py:RATE is not an update rule but a value of type float. Name "
                 "an optax.Gradient"
             ),
+        ),
+        (
+            "mine.py:my_adam --against adam --argument b1=[1,2]",
+            "--argument b1 must be a number, as its default 0.9 is; got b1=[1, 2].",
+        ),
+        (
+            "several.py --against adam",
+            "Which rule of several.py? Write several.py:NAME. Choose from good.",
         ),
         (
             "mine.py:nothing --against adam",
@@ -387,7 +398,7 @@ def test_long_search_says_what_it_does(capsys, monkeypatch):
         ),
         (
             "mine.py:my_adam --against adam --argument b1=high",
-            "mine.py:my_adam raised ",
+            "--argument b1 must be a number, as its default 0.9 is; got b1='high'.",
         ),
     ],
 )

@@ -426,6 +426,16 @@ def test_table_names_each_constructor():
             "'brest_cancer'; did you mean 'breast_cancer'",
         ),
         (
+            functools.partial(make, "mlp_digits"),
+            ValueError,
+            r"'mlp_digits' is a network.* Use make_network\('mlp_digits'\)",
+        ),
+        (
+            functools.partial(workloads.make_network, "digits"),
+            ValueError,
+            r"'digits' is a workload without a network\. Use make_workload",
+        ),
+        (
             functools.partial(make, "digits", dtype="int32"),
             TypeError,
             "dtype must be floating; got int32",
@@ -433,7 +443,7 @@ def test_table_names_each_constructor():
         (
             functools.partial(make, "digits", n=3),
             TypeError,
-            "unexpected keyword argument 'n'",
+            "workload 'digits' has no option 'n'. Known: .*dtype",
         ),
         (
             lambda: workloads.overlapping_50k(n=0),

@@ -258,7 +258,8 @@ def predict(experiment: ModuleType, command: flags.Command) -> None:
     options, file = command.options, Path(experiment.__file__ or experiment.__name__)
     if not hasattr(experiment, "predict"):
         raise ValueError(
-            f"{file.stem} has no --predict, because it saves no models. "
+            f"{getattr(experiment, 'PROGRAM', file.stem)} has no --predict, because it "
+            "saves no models. "
             "image_recognition, spoken_words, text_classification and "
             "character_language_model have it."
         )
@@ -322,8 +323,8 @@ def carry_out(
       command: Parsed command line, from `flags.parse`.
       exactly: Whether to raise an error if missing data would be replaced by other
         data. Missing data that the experiment does not need raise no error. The
-        experiment leaves such data out, and the field that names them is empty in the
-        config of the returned run.
+        experiment leaves such data out. In the config of the returned run, the field
+        that names the missing data is empty.
     Returns:
       The finished run, and whether it was finished before.
     Raises:

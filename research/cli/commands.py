@@ -94,6 +94,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(listing())
             return cli.SUCCESS
         if words[0] in ("-V", "--version"):
+            if words[1:]:
+                raise ValueError(
+                    f"{words[0]} takes no arguments; got {' '.join(words[1:])!r}."
+                )
             print(versions())
             return cli.SUCCESS
         return find(words[0])(words[1:])

@@ -28,6 +28,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import research
@@ -99,9 +100,9 @@ FULL = Config(
 
 
 def compare(words: Sequence[str]) -> int:
-    """Compare rules, with the rules and settings given on a command line.
+    """Compare the rules that a command line names.
 
-    Arguments before the first flag are rules.
+    The arguments before the first flag are rules. Flags give the settings.
 
     Args:
       words: Command-line arguments after `compare`.
@@ -112,8 +113,13 @@ def compare(words: Sequence[str]) -> int:
         `research.cli.errors_in_one_line` reports the error in one line.
       SystemExit: Status 2 if a flag's value has the wrong type.
     """
-    study = sys.modules[__name__]
-    cli.perform(study, flags.parse(study, with_rule_flag(words)))
+    return conduct(sys.modules[__name__], words)
+
+
+def conduct(study: ModuleType, words: Sequence[str]) -> int:
+    """Run a study, or refuse the flag --predict, which needs saved models."""
+    command = flags.parse(study, with_rule_flag(words))
+    (cli.predict if command.options.predict else cli.perform)(study, command)
     return cli.SUCCESS
 
 
@@ -181,8 +187,8 @@ def share(config: Config, part: int, parts: int, checkpoints: "Checkpoints") -> 
 def arguments(config: Config) -> dict[str, Any]:
     """Convert a config to the arguments of `research.comparison.compare`, by name.
 
-    The result does not have the argument `workload`, which `run` takes from the config
-    itself.
+    `config` has the settings of the command `descent compare`. The names of the
+    workloads are not in the result. `run` and `share` read them from the config.
     """
     return research.comparison.parse_command(
         config.rule,

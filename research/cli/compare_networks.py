@@ -28,9 +28,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import research
-from research import cli
-from research.cli import flags, rule_lookup
-from research.cli.compare import with_rule_flag
+from research.cli import rule_lookup
+from research.cli.compare import conduct
 from research.cli.progress import OnProgress
 
 if TYPE_CHECKING:
@@ -95,9 +94,9 @@ FULL = Config(
 
 
 def networks(words: Sequence[str]) -> int:
-    """Compare rules on networks, with the rules and settings given on a command line.
+    """Compare on networks the rules that a command line names.
 
-    Arguments before the first flag are rules.
+    The arguments before the first flag are rules. Flags give the settings.
 
     Args:
       words: Command-line arguments after `networks`.
@@ -108,9 +107,7 @@ def networks(words: Sequence[str]) -> int:
         `research.cli.errors_in_one_line` reports the error in one line.
       SystemExit: Status 2 if a flag's value has the wrong type.
     """
-    study = sys.modules[__name__]
-    cli.perform(study, flags.parse(study, with_rule_flag(words)))
-    return cli.SUCCESS
+    return conduct(sys.modules[__name__], words)
 
 
 def complete(config: Config) -> Config:
@@ -166,7 +163,11 @@ def share(config: Config, part: int, parts: int, checkpoints: "Checkpoints") -> 
 
 
 def arguments(config: Config) -> dict[str, Any]:
-    """Return the arguments of `comparison.compare_networks` for a config, by name."""
+    """Convert a config to the arguments of `comparison.compare_networks`, by name.
+
+    A config holds the settings of an experiment as plain values, such as names of
+    rules. The result has the objects that these values mean, such as the rules.
+    """
     words = research.comparison.name_rules(config.rule)
     return {
         "rules": {name: rule_lookup.find(word).rule for name, word in words.items()},

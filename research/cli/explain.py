@@ -226,13 +226,28 @@ def _ledger(
     level = "primitives" if asked.primitives else "mathematics"
     try:
         return derivatives.explain(f, *args, level=level)
-    except (NotInexactError, NotScalarError):
+    except NotInexactError:
         raise
+    except NotScalarError as problem:
+        # The message of `explain` names functions that the command does not have.
+        reason = str(problem).partition(" Sum the result")[0]
+        if ":" not in asked.function:
+            reason = f"the formula{reason.removeprefix('f')}"
+        raise NotScalarError(f"{reason} {_sum_of(asked.function)}") from problem
+    except expression.FormulaError as problem:
+        raise ValueError(
+            f"{asked.function} cannot be evaluated at these values: {problem}"
+        ) from problem
     except Exception as problem:
         raise ValueError(
             f"{asked.function} cannot be evaluated at these values: "
             f"{type(problem).__name__}: {' '.join(str(problem).split())[:300]}"
         ) from problem
+
+
+def _sum_of(word: str) -> str:
+    """Return what to do if the function `word` gives several numbers."""
+    return "Let it return the sum." if ":" in word else f"Pass the sum: sum({word})."
 
 
 def _write(path: Path, suffix: str, text: str) -> None:

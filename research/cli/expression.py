@@ -6,6 +6,7 @@ The formula is parsed with the module `ast`.
 import ast
 import inspect
 import operator
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -58,6 +59,10 @@ OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
 }
 
 
+class FormulaError(ValueError):
+    """Raised if a formula cannot be evaluated at the given values."""
+
+
 def parse(text: str) -> Callable[..., Any]:
     """Turn a formula into a function of its variables.
 
@@ -108,9 +113,18 @@ def _tree(text: str) -> ast.expr:
         body = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, RecursionError, MemoryError) as problem:
         reason = getattr(problem, "msg", "it is nested too deep")
-        raise ValueError(f"cannot read the formula {text[:80]!r}: {reason}.") from None
+        hint = _missing_brackets(text)
+        raise ValueError(
+            f"cannot read the formula {text[:80]!r}: {reason}.{hint}"
+        ) from None
     _check(body, DEEPEST)
     return body
+
+
+def _missing_brackets(text: str) -> str:
+    """Return a hint for a formula such as "sin x", or ""."""
+    found = re.search(rf"\b({'|'.join(FUNCTIONS)})\s+([A-Za-z_]\w*|\d[\d.]*)", text)
+    return f" Did you mean {found[1]}({found[2]})?" if found else ""
 
 
 def _check(node: ast.AST, depth: int) -> None:
@@ -123,6 +137,12 @@ def _check(node: ast.AST, depth: int) -> None:
     match node:
         case ast.Constant():
             allowed = type(node.value) in (int, float)
+        case ast.BinOp(op=ast.BitXor()):
+            power = f"{ast.unparse(node.left)}**{ast.unparse(node.right)}"
+            raise ValueError(
+                f"the formula must not contain {ast.unparse(node)!r}; a power is "
+                f"written {power}."
+            )
         case ast.BinOp() | ast.UnaryOp():
             allowed = type(node.op) in OPERATORS
         case ast.Compare():
@@ -131,6 +151,7 @@ def _check(node: ast.AST, depth: int) -> None:
             _check_function(node.func)
             allowed = not any(isinstance(a, ast.Starred) for a in node.args)
             allowed = allowed and all(_is_axis(keyword) for keyword in node.keywords)
+            _check_where(node)
         case ast.Subscript():
             allowed = _is_integer(node.slice)
         case _:
@@ -171,6 +192,14 @@ def _check_function(node: ast.expr) -> None:
         raise ValueError(f"a formula must not call {name}. {hint}")
 
 
+def _check_where(node: ast.Call) -> None:
+    if ast.unparse(node.func).endswith("where") and len(node.args) != 3:
+        raise ValueError(
+            "where needs a condition and two values, such as where(x > 0, x, 0); got "
+            f"{ast.unparse(node)}."
+        )
+
+
 def _is_axis(keyword: ast.keyword) -> bool:
     return keyword.arg == "axis" and _is_integer(keyword.value)
 
@@ -207,6 +236,7 @@ def _value(node: ast.AST, values: Mapping[str, Any]) -> Any:
         case ast.BinOp(op=ast.Pow()) if _is_integer(node.right):
             return _value(node.left, values) ** ast.literal_eval(node.right)
     inputs = [_value(child, values) for child in _operands(node)]
+    _check_lengths(node, [jnp.shape(value) for value in inputs])
     match node:
         case ast.BinOp() | ast.UnaryOp():
             return OPERATORS[type(node.op)](*inputs)
@@ -216,6 +246,27 @@ def _value(node: ast.AST, values: Mapping[str, Any]) -> Any:
             axis = {k.arg: ast.literal_eval(k.value) for k in node.keywords if k.arg}
             return _function(ast.unparse(node.func).rpartition(".")[2])(*inputs, **axis)
     raise TypeError(f"{type(node).__name__} is not allowed in a formula.")
+
+
+def _check_lengths(node: ast.AST, shapes: list[tuple[int, ...]]) -> None:
+    """Raise if the operands of an operator entry by entry differ in length."""
+    import numpy as np
+
+    if not isinstance(node, ast.BinOp | ast.Compare) or (
+        isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult)
+    ):
+        return
+    try:
+        np.broadcast_shapes(*shapes)
+    except ValueError:
+        sizes = " and ".join(
+            f"length {shape[0]}" if len(shape) == 1 else f"shape {shape}"
+            for shape in shapes
+        )
+        raise FormulaError(
+            f"the two sides of {ast.unparse(node)} have {sizes}. Pass values of equal "
+            "lengths with --at."
+        ) from None
 
 
 def _function(name: str) -> Callable[..., Any]:

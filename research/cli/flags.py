@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import inspect
+import itertools
 import math
 import reprlib
 import tomllib
@@ -55,7 +56,7 @@ class Command(NamedTuple):
 
     Attributes:
       config: The experiment's Config, a frozen dataclass.
-      options: Flags that every experiment has.
+      options: Values of the flags that every experiment has.
     """
 
     config: Any
@@ -136,6 +137,10 @@ def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
     )
     if unknown:
         others = getattr(experiment, "OTHERS", {})  # These flags start another one.
+        switches = [
+            f.name for f in dataclasses.fields(base) if _is_switch(base, f.name)
+        ]
+        _refuse_value(unknown, argv, switches)
         raise ValueError(_unknown(unknown, [*names, *others]))
     check_values(command.experiment)
     return Command(command.experiment, command.every_experiment)
@@ -210,13 +215,21 @@ def read_config(path: Path, base: Any) -> Any:
         raise ValueError(
             f"--config must name a file that ends in .toml or .json; got {str(path)!r}."
         )
+    if not path.exists():
+        raise FileNotFoundError(
+            f"--config must name a file that exists; {str(path)!r} does not exist."
+        )
     data = read_bytes(path, MOST_BYTES)
     try:
         values = readers[path.suffix](data)
     except ValueError as problem:
-        raise ValueError(
-            f"{path} is not valid {path.suffix[1:].upper()}: {problem}"
-        ) from problem
+        what = f"is not valid {path.suffix[1:].upper()}"
+        reason = str(problem)
+        if reason.startswith(f"it {what}"):
+            reason = f"{path}{reason.removeprefix('it')}"
+        else:
+            reason = f"{path} {what}: {reason}"
+        raise ValueError(reason) from problem
     if isinstance(values, dict):
         values = values.get(
             "config", values
@@ -332,6 +345,24 @@ def _gathered(argv: Sequence[str], base: Any) -> list[str]:
         else:
             groups[-1].append(word)
     return [word for group in groups for word in group]
+
+
+def _is_switch(config: Any, name: str) -> bool:
+    return isinstance(getattr(config, name), bool)
+
+
+def _refuse_value(
+    words: Sequence[str], argv: Sequence[str], switches: Iterable[str]
+) -> None:
+    """Raise ValueError if an unknown word follows a flag that takes no value."""
+    pairs = itertools.pairwise(argv)
+    before = next((flag for flag, word in pairs if word == words[0]), "")
+    name = before.removeprefix("--").removeprefix("no-").replace("-", "_")
+    if before.startswith("--") and name in switches:
+        flag = name.replace("_", "-")
+        raise ValueError(
+            f"{before} takes no value; got {words[0]!r}. Write --{flag} or --no-{flag}."
+        )
 
 
 def _unknown(words: Sequence[str], names: Iterable[str]) -> str:

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from research import cluster
 
 SECONDS_BETWEEN_LOOKS = 0.1
+INTERRUPTED = 130  # Exit status after Ctrl-C.
 SECONDS_TO_END = 45.0  # Time that the other processes have after one has failed.
 
 DESCRIPTION = """Start the processes of one training, watch them, and say in one
@@ -31,8 +33,8 @@ The last two commands run on two hosts, of which node1 is the first."""
 def launch(words: Sequence[str]) -> int:
     """Start the processes of a training, wait for them, and return an exit status.
 
-    If a signal stopped a process, a line on stderr says so. If a process fails, the
-    others have 45 seconds to end; then they are killed.
+    If a process failed, a line on stderr says how it ended. The other processes then
+    have 45 seconds to end; after that they are killed.
 
     Args:
       words: Command-line arguments after `launch`.
@@ -40,10 +42,15 @@ def launch(words: Sequence[str]) -> int:
       The exit status: 0 if all processes succeeded, 130 after Ctrl-C, otherwise 1.
     Raises:
       ValueError: The arguments contradict one another, or a number is out of its range.
-      OSError: A process of the training cannot be started.
+      OSError: The file does not exist, or a process of the training cannot be started.
       SystemExit: Status 2 if a flag has a value of the wrong type.
     """
     asked = _parser().parse_args(words)
+    if asked.file != "-" and not Path(asked.file).exists():
+        raise FileNotFoundError(
+            f"The file {asked.file!r} does not exist. Pass the Python file of the "
+            "training."
+        )
     places = _places(asked)
     command = [sys.executable, asked.file, *asked.words]
     try:
@@ -76,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _places(asked: argparse.Namespace) -> list[Mapping[str, str]]:
     """Return the environment variables of each process that starts on this machine."""
+    _check_numbers(asked)
     if asked.process_id is None and asked.processes is None:
         place, address = cluster._place(asked.coordinator, None, None)
         if address is None:  # Alone, or JAX asks Slurm.
@@ -86,13 +94,31 @@ def _places(asked: argparse.Namespace) -> list[Mapping[str, str]]:
             asked.coordinator, asked.processes, asked.process_id
         )
         return [cluster.variables(address or "", place)]
-    if asked.processes < 1:
-        raise ValueError(f"--processes must be at least 1; got {asked.processes}.")
     address = asked.coordinator or f"localhost:{_free_port()}"
     return [
         cluster.variables(address, cluster.Place(i, asked.processes))
         for i in range(asked.processes)
     ]
+
+
+def _check_numbers(asked: argparse.Namespace) -> None:
+    """Raise ValueError for flags that contradict one another, under their names."""
+    count, number = asked.processes, asked.process_id
+    if count is not None and count < 1:
+        raise ValueError(f"--processes must be at least 1; got {count}.")
+    if number is None:
+        return
+    if count is None or asked.coordinator is None:
+        missing = "--coordinator HOST:PORT" if count is not None else "--processes N"
+        raise ValueError(
+            "--process-id also needs --processes and --coordinator, because it starts "
+            f"one process of several. Pass {missing}, or leave --process-id out."
+        )
+    if not 0 <= number < count:
+        raise ValueError(
+            f"--process-id must lie in 0..{count - 1}, below --processes {count}; got "
+            f"{number}."
+        )
 
 
 def _free_port() -> int:
@@ -119,11 +145,11 @@ def _watched(processes: Sequence[subprocess.Popen], first: int) -> int:
         print(line, file=sys.stderr, flush=True)
     if not any(statuses):
         return 0
-    return 130 if interrupted or 130 in statuses else 1
+    return INTERRUPTED if interrupted or INTERRUPTED in statuses else 1
 
 
 def _sentence(number: int, status: int) -> str | None:
-    """Return why a process was stopped by a signal; None if it was not."""
+    """Return how a process failed, or None if it succeeded or Ctrl-C stopped it."""
     if status == -signal.SIGABRT:
         return (
             f"error: process {number} was stopped by JAX, because another process of "
@@ -136,4 +162,6 @@ def _sentence(number: int, status: int) -> str | None:
             f"({signal.Signals(-status).name}): killed, out of memory, or out of time. "
             "Everything saved so far is intact. Rerun the same command to resume."
         )
+    if status not in (0, INTERRUPTED):
+        return f"error: process {number} ended with status {status}."
     return None

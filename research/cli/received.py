@@ -169,6 +169,11 @@ def _is_known(word: str) -> bool:
 
 def _assigned(given: Sequence[str], needed: Mapping[str, str]) -> dict[str, str]:
     """Return the word FILE.py:NAME for each rule that the given texts name."""
+    if given and not needed:
+        raise ValueError(
+            "--rule gives the file of a rule, but all rules of the study are part of "
+            f"this package or of optax; got {given[0]!r}. Leave --rule out."
+        )
     found = {}
     for text in given:
         name, _, word = text.rpartition("=")

@@ -10,6 +10,11 @@ from typing import Any, NamedTuple
 from research.cli import user_code
 from research.naming import nearest
 
+# Kinds of values, with the words in an annotation that allow them.
+KINDS = {str: ("str",), dict: ("dict", "Mapping")} | dict.fromkeys(
+    (list, tuple), ("list", "tuple", "Sequence")
+)
+
 
 class Named(NamedTuple):
     """A rule or a constructor of rules, with its name and the names of its arguments.
@@ -54,7 +59,9 @@ def find(word: str) -> Named:
 
     if ".py" in word:
         neither = "neither functions nor an optax.GradientTransformation"
-        rule = user_code.in_file(word, "rule", _may_be_a_rule, neither)
+        rule = user_code.in_file(
+            word, "rule", _may_be_a_rule, neither, _is_likely_a_rule
+        )
         return _described(word, rule)
     if word.partition(".")[0] == "optax":
         rule = _in_optax(word)
@@ -125,6 +132,7 @@ def check_arguments(
         not accept an argument. For such an argument, the message suggests the most
         similar name.
     """
+    _check_numbers(named, given)
     missing = [name for name in named.required if name not in given]
     if missing:
         raise ValueError(
@@ -146,6 +154,29 @@ def check_arguments(
         )
         raise ValueError(f"{named.name} has no argument {strange[0]}. {hint}")
     return {name: value for name, value in given.items() if name in named.arguments}
+
+
+def _check_numbers(named: Named, given: dict[str, Any]) -> None:
+    """Raise TypeError for a text or a list in the place of a number.
+
+    An argument is a number if its default value is one, unless its annotation allows
+    the kind of the given value.
+    """
+    try:
+        parameters = inspect.signature(named.rule).parameters
+    except (TypeError, ValueError):  # A rule that is already built.
+        return
+    for name, value in given.items():
+        parameter, allowing = parameters.get(name), KINDS.get(type(value))
+        if parameter is None or allowing is None:
+            continue
+        default, annotation = parameter.default, str(parameter.annotation)
+        is_number = isinstance(default, int | float) and not isinstance(default, bool)
+        if is_number and not any(word in annotation for word in allowing):
+            raise TypeError(
+                f"--argument {name} must be a number, as its default {default} is; got "
+                f"{name}={value!r}."
+            )
 
 
 def _described(word: str, rule: Any) -> Named:
@@ -266,6 +297,14 @@ def _may_be_a_rule(value: Any) -> bool:
     if inspect.isclass(value):
         return is_torch_class(value)
     return inspect.isfunction(value) or is_made(value)
+
+
+def _is_likely_a_rule(value: Any) -> bool:
+    """Return whether a value is built, or a function whose first argument is a rate."""
+    if not inspect.isfunction(value):
+        return True
+    first = next(iter(inspect.signature(value).parameters), "")
+    return "rate" in first or first in ("lr", "eta", "alpha", "step_size")
 
 
 def constructor(named: Named, given: dict[str, Any]) -> Callable[..., Any] | Any:

@@ -11,7 +11,13 @@ from typing import Any
 from research.naming import nearest
 
 
-def in_file(word: str, what: str, is_one: Callable[[Any], bool], among: str) -> Any:
+def in_file(
+    word: str,
+    what: str,
+    is_one: Callable[[Any], bool],
+    among: str,
+    is_likely: Callable[[Any], bool] = lambda value: True,
+) -> Any:
     """Import FILE.py, and return the object that FILE.py:name means.
 
     Args:
@@ -20,6 +26,8 @@ def in_file(word: str, what: str, is_one: Callable[[Any], bool], among: str) -> 
       is_one: Function (object) -> whether the object is of the wanted kind. Error
         messages suggest only objects of this kind.
       among: Text for the message if the file has no object of the wanted kind.
+      is_likely: Function (object of the kind) -> whether the user probably means such
+        an object. If the file has likely objects, messages list only these.
     Returns:
       The object with this name. It may be of another kind than the wanted one.
     Raises:
@@ -42,6 +50,9 @@ def in_file(word: str, what: str, is_one: Callable[[Any], bool], among: str) -> 
         if not key.startswith("_") and is_one(value)
     ]
     hint = nearest(name, own) if own else f"It contains {among}."
+    likely = [key for key in own if is_likely(vars(module)[key])]
+    if likely and not hint.startswith("Did"):
+        hint = nearest(name, likely)
     if not name:
         raise ValueError(f"Which {what} of {path}? Write {path}:NAME. {hint}")
     if not hasattr(module, name):
@@ -59,16 +70,19 @@ def in_module(word: str) -> Any:
       ValueError: The module or the name does not exist, or importing the module fails.
     """
     module_name, _, name = word.partition(":")
+    found: Any = None
     with folder_first(Path.cwd()), failures_named(module_name):
         try:
             found = importlib.import_module(module_name)
         except ModuleNotFoundError as problem:
-            if problem.name and f"{module_name}.".startswith(f"{problem.name}."):
-                raise ValueError(
-                    f"The module {module_name} does not exist. Pass module:name or "
-                    "FILE.py:name."
-                ) from None
-            raise
+            # Another module that this one imports may be missing.
+            if not f"{module_name}.".startswith(f"{problem.name}."):
+                raise
+    if found is None:
+        raise ValueError(
+            f"The module {module_name} does not exist. Pass module:name or "
+            "FILE.py:name."
+        )
     for part in name.split("."):
         if not hasattr(found, part):
             public = [key for key in dir(found) if not key.startswith("_")]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Num
 
-from research.checks import check_count, check_numbers
+from research.checks import check_count, check_numbers, refuse_traced
 
 
 def check_xy(x: Float[np.ndarray, "n *d"], y: Num[np.ndarray, "n *k"]) -> None:
@@ -87,6 +87,7 @@ def split(
       >>> [len(x) for x, y in parts]
       [1257, 270, 270]
     """
+    refuse_traced("split", x=x, y=y, fractions=fractions, seed=seed)
     check_count("seed", seed, 0)
     check_numbers("fractions", fractions, ndim=1)
     check_xy(x, y)
@@ -122,16 +123,26 @@ def mean_and_sd(
     Returns:
       The mean and the standard deviation, each with the shape of one row and the dtype
       of the inputs (float64 for integers).
+    Raises:
+      TypeError: train_x does not hold numbers.
+      ValueError: train_x has no rows.
     Example:
       >>> mean, sd = mean_and_sd(np.array([[1.0, 5.0], [3.0, 5.0]]))
       >>> mean.tolist(), sd.tolist()
       ([2.0, 5.0], [1.0, inf])
     """
-    check_numbers("train_x", train_x)
+    _check_rows(train_x)
     train_x = np.asarray(train_x)
     mean, sd = _mean_and_sd(train_x)
     dtype = _floating_dtype(train_x)
     return mean.astype(dtype), sd.astype(dtype)
+
+
+def _check_rows(train_x: np.ndarray) -> None:
+    check_numbers("train_x", train_x)
+    shape = np.shape(train_x)
+    if not shape or not shape[0]:
+        raise ValueError(f"train_x must have at least one row; got shape {shape}.")
 
 
 def _mean_and_sd(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -161,14 +172,24 @@ def standardise(
       *others: Inputs of other parts (validation, test, ...), each of shape (m, ...).
     Returns:
       The standardised arrays, in the given order.
+    Raises:
+      TypeError: train_x or another part does not hold numbers.
+      ValueError: train_x has no rows, or the rows of another part have another shape.
     Example:
       >>> train, test = standardise(np.array([[0.0], [2.0]]), np.array([[5.0]]))
       >>> train.tolist(), test.tolist()
       ([[-1.0], [1.0]], [[4.0]])
     """
-    check_numbers("train_x", train_x)
-    for other in others:
-        check_numbers("each of others", other)
+    _check_rows(train_x)
+    row = np.shape(train_x)[1:]
+    for place, other in enumerate(others):
+        check_numbers(f"others[{place}]", other)
+        # A single row is standardised, too.
+        if np.shape(other)[1:] != row and np.shape(other) != row:
+            raise ValueError(
+                f"others[{place}] must have rows of shape {row}, as train_x; got shape "
+                f"{np.shape(other)}."
+            )
     parts = [np.asarray(part) for part in (train_x, *others)]
     # In float32, the mean of large values is too coarse to be subtracted.
     mean, sd = _mean_and_sd(parts[0])

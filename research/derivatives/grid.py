@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from research.checks import check_count, check_numbers, is_integer
+from research.checks import check_count, check_numbers, is_integer, refuse_traced
 from research.derivatives.errors import GridTooSmallError
 from research.sizes import check_most
 
@@ -46,6 +46,7 @@ def fornberg_weights(nodes: Any, at: Any, order: int) -> Float[np.ndarray, "*bat
       >>> print(fornberg_weights([-1.0, 0.0, 1.0], 0.0, 2))
       [ 1. -2.  1.]
     """
+    refuse_traced("fornberg_weights", nodes=nodes, at=at)
     check_most(1_000, order=order)
     check_numbers("nodes", nodes)
     check_numbers("at", at)
@@ -139,6 +140,7 @@ def grid_derivative(
       >>> print(grid_derivative(x**2, x), np.gradient(x**2, x))
       [2. 4. 6. 8.] [3. 4. 6. 7.]
     """
+    refuse_traced("grid_derivative", x=x)
     check_numbers("y", y, kinds="biufc")
     check_numbers("x", x)
     refuse_scalars(y, x)

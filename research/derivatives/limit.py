@@ -6,7 +6,12 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from jaxtyping import Float
 
-from research.checks import check_callable, check_choice, check_numbers
+from research.checks import (
+    check_callable,
+    check_choice,
+    check_numbers,
+    refuse_traced,
+)
 from research.derivatives.errors import NotScalarError, StepUnderflowError
 from research.derivatives.finite_differences import finite_difference
 
@@ -172,6 +177,7 @@ def limit_table(
       1
     """
     check_callable("f", f, "x")
+    refuse_traced("limit_table", x=x, steps=steps)
     check_choice("scheme", scheme, get_args(Scheme))
     try:
         np.dtype(dtype)

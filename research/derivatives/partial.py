@@ -102,7 +102,7 @@ def partial_derivative(
         position = int(argument)
         return jacobian(
             lambda x: f(*args[:position], x, *args[position + 1 :], **named),
-            args[position],
+            floating(args[position], _name_at(position, parameters)),
         )
     if argument not in parameters:
         raise ValueError(
@@ -122,7 +122,17 @@ def partial_derivative(
         moved.arguments[argument] = x
         return f(*moved.args, **moved.kwargs)
 
-    return jacobian(varied, bound.arguments[argument])
+    return jacobian(varied, floating(bound.arguments[argument], argument))
+
+
+def _name_at(position: int, parameters: Mapping[str, inspect.Parameter]) -> str:
+    """Return the name of an argument that is given by its position, for a message."""
+    for place, (name, parameter) in enumerate(parameters.items()):
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            return f"{name}[{position - place}]"
+        if place == position:
+            return name
+    return f"argument {position}"
 
 
 def total_derivative(

@@ -24,6 +24,7 @@ from research.descent._implicit import (
     root_of_gradient,
     with_derivative_of,
 )
+from research.descent._step import one_number
 from research.types import Array, Outcome, Params, Scalar
 from research.update_rules._checks import check_floating, check_rule
 from research.update_rules._edges import leaf_norm
@@ -110,7 +111,7 @@ def minimise(
         sum of squares of the residuals from residual_fn.
       rule: Any `optax.GradientTransformation`.
       params: Initial parameters, a pytree of floating arrays.
-      tolerance: Largest norm of the gradient at which the search has converged, at
+      tolerance: Largest norm of the gradient at which the loop stops with success, at
         least 0. It may be traced.
       max_steps: Largest number of steps, an integer of at least 0.
       residual_fn: Function params -> pytree of residuals, for least-squares rules. None
@@ -121,8 +122,8 @@ def minimise(
     Raises:
       ValueError: tolerance, max_steps or norm is out of range, or neither objective nor
         residual_fn is given.
-      TypeError: An argument has the wrong type, params have no leaves, or a leaf of
-        params is not floating.
+      TypeError: An argument has the wrong type, params have no leaves, a leaf of params
+        is not floating, or the objective does not return one real floating number.
     Example:
       >>> shifted = lambda x: jnp.sum((x - 3.0) ** 2)
       >>> minimum = minimise(shifted, optax.sgd(0.5), jnp.zeros(2))
@@ -221,7 +222,8 @@ def _minimise(
 
     def value_fn(params: Params, indices: Array | None = None):
         del indices
-        return value_of(params)
+        value = value_of(params)
+        return value if objective is None else one_number(value)
 
     def settled(loop: _Loop) -> _Loop:
         """Return the loop with its outcome updated from the value and the gradient."""

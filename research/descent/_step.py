@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Float, Int
 
@@ -14,9 +15,12 @@ from research.checks import (
     check_key,
     check_numbers,
     check_tree,
+    is_array,
+    is_traced,
+    shown,
 )
 from research.objectives import OF_WORDS, check_data
-from research.samplers import check_indices, num_examples
+from research.samplers import num_examples
 from research.types import Array, Batch, Key, Params
 from research.update_rules._checks import check_floating, check_rule
 from research.update_rules._rule_info import rule_info
@@ -122,7 +126,7 @@ def gather(dataset: Batch | None, batch_indices: BatchIndices) -> Batch | None:
         return None
     if indices is None:
         return dataset._replace(key=key)
-    check_indices(indices, len(jax.tree.leaves((dataset.x, dataset.y))[0]))
+    _check_inside(indices, len(jax.tree.leaves((dataset.x, dataset.y))[0]))
     x, y = jax.tree.map(lambda a: a[indices], (dataset.x, dataset.y))
     return Batch(x, y, key)
 
@@ -176,6 +180,8 @@ def build(
       TypeError: The rule is not an optax.GradientTransformation (call its constructor),
         or the dataset is not a Batch. The functions init and step raise a TypeError if
         a leaf of the params is not floating, because integers cannot take small steps.
+        The function step raises a TypeError if the objective does not return one real
+        floating number.
       ValueError: Leaves of the dataset differ in length, or the dataset has no
         examples. The function step raises a ValueError if a concrete index lies outside
         the dataset.
@@ -228,7 +234,7 @@ def halves_of_step(
     def value_fn_of(batch_indices: BatchIndices):
         def value_fn(params: Params, indices: Array | None = batch_indices.indices):
             batch = gather(dataset, BatchIndices(indices, batch_indices.key))
-            return objective(params, batch)
+            return one_number(objective(params, batch))
 
         value_fn.num_examples = n
         return value_fn
@@ -254,6 +260,45 @@ def halves_of_step(
         return State(optax.apply_updates(state.params, updates), rule_state), info
 
     return Halves(gradient, update)
+
+
+def one_number(value: Any) -> Any:
+    """Return the value of an objective; raise unless it is one real floating number.
+
+    The value is returned unchanged, so nothing is added to a compiled program.
+
+    Raises:
+      TypeError: The value is not an array of shape () with a real floating dtype.
+    """
+    if is_array(value) and not value.shape:
+        if jnp.issubdtype(value.dtype, jnp.floating):
+            return value
+        found = f"a number of dtype {value.dtype}"
+        advice = "Convert integers to floats, and take a real part of complex numbers."
+    elif is_array(value):
+        found = f"an array of shape {tuple(value.shape)}"
+        advice = "Return its mean or sum."
+    elif value is None:
+        found, advice = "None", "Add a return statement."
+    else:
+        found, advice = shown(value), "Compute it from params with jax.numpy."
+    raise TypeError(
+        "objective must return one real floating number, an array of shape (); it "
+        f"returns {found}. {advice}"
+    )
+
+
+def _check_inside(indices: Any, n: int) -> None:
+    """Raise ValueError if a concrete index lies outside 0..n-1."""
+    if is_traced(indices) or not np.size(indices):
+        return
+    values = np.asarray(indices)
+    for index in (values.max(), values.min()):
+        if not 0 <= index < n:
+            raise ValueError(
+                f"batch_indices has the index {index}, which is outside the dataset of "
+                f"{n} examples. Use indices in 0..{n - 1}."
+            )
 
 
 def norm(tree: Params) -> Array:

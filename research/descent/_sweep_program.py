@@ -1,7 +1,8 @@
 """Compile the one program that all runs of a sweep share."""
 
+import inspect
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from research.checks import (
     check_instance,
     check_real,
     check_sequence,
+    shown,
 )
 from research.descent import _full_batch, _run, _step
 from research.descent._shared_programs import compile_once
@@ -126,6 +128,8 @@ def compile_sweep(
         empty, or the workload lacks a part of evaluate_on. Also if the sampler is made
         for another number of examples than workload.train has. A workload without data
         counts as one example.
+      TypeError: make_rule is not a function, or it does not take the arguments in
+        hyperparameters. Or another argument has the wrong type.
     Example:
       >>> from research import descent, samplers, update_rules, workloads
       >>> quadratic = workloads.make_workload("quadratic")
@@ -136,9 +140,9 @@ def compile_sweep(
       (2, 21)
     """
     check_workload("workload", workload)
-    check_callable("make_rule", make_rule)
     check_form(sampler)
     check_sequence("hyperparameters", hyperparameters, "names", str)
+    check_make_rule(make_rule, hyperparameters)
     is_full_batch = _full_batch.is_full_batch(sampler)
     if width is None:
         width = FULL_BATCH_WIDTH if is_full_batch else WIDTH
@@ -147,8 +151,10 @@ def compile_sweep(
     check_most(num_epochs=num_epochs, width=width)
     check_room(f"num_epochs={num_epochs} and width={width}", num_epochs, width)
     chunk = _check_chunk(chunk, num_epochs)
-    # Without data, one pass is one evaluation of the objective.
     n = num_examples(workload.train)
+    if n is None:
+        _check_without_data(sampler)
+    # Without data, one pass is one evaluation of the objective.
     check_sampler(sampler, 1 if n is None else n)
     devices = _check_devices(devices)
     parts = _check_parts(workload, evaluate_on)
@@ -310,9 +316,9 @@ def _compile_on(
 def compile_orders(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
     """Compile a function that draws the order of the examples for several epochs.
 
-    The order of an epoch is an array of indices of examples. If the arrays that the
-    function returns are empty, or have more than 64 MiB in total, the function is not
-    compiled. The result is then a function that returns None.
+    The order of an epoch is an array of indices of examples. The result is the compiled
+    function. If the arrays that it returns would be empty, or have more than 64 MiB in
+    total, nothing is compiled, and the result is a function that returns None.
     """
     drawn = jax.tree.leaves(jax.eval_shape(function, *arguments))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in drawn)
@@ -351,6 +357,44 @@ def check_workload(name: str, workload: Any) -> None:
     check_callable(f"{name}.objective", workload.objective, "params", "batch")
     for part in ("train", "validation", "test"):
         _step.check_dataset(f"{name}.{part}", getattr(workload, part))
+
+
+def check_make_rule(make_rule: Any, hyperparameters: Iterable[str]) -> None:
+    """Raise TypeError unless make_rule can be called with the hyper-parameters by name.
+
+    A rule instead of its constructor is refused with its own message.
+    """
+    if not callable(make_rule) and hasattr(make_rule, "update"):
+        raise TypeError(
+            "make_rule must be a function that makes a rule; got a rule that is "
+            "already made. Pass its constructor, such as update_rules.adam, not "
+            "update_rules.adam(0.1)."
+        )
+    check_callable("make_rule", make_rule)
+    try:
+        signature = inspect.signature(make_rule)
+    except (TypeError, ValueError):  # Some functions written in C have no signature.
+        return
+    # `sweep` passes no seed to make_rule.
+    names = tuple(name for name in hyperparameters if name != "seed")
+    try:
+        signature.bind(**dict.fromkeys(names))
+    except TypeError as error:
+        raise TypeError(
+            "hyperparameters must name the arguments of make_rule; got "
+            f"hyperparameters={shown(names)}, but make_rule takes "
+            f"{', '.join(signature.parameters) or 'no arguments'} ({error})."
+        ) from None
+
+
+def _check_without_data(sampler: Sampler) -> None:
+    is_whole = jax.eval_shape(lambda: sampler.indices(jax.random.key(0))) is None
+    stated = sampler.batch_size if is_whole else sampler.num_examples
+    if stated not in (None, 1):
+        raise ValueError(
+            f"the sampler is made for {stated} examples, but workload.train is None. "
+            "Use samplers.full_batch(1) for a workload without data."
+        )
 
 
 def padded(runs: Mapping[str, np.ndarray], width: int) -> dict[str, np.ndarray]:

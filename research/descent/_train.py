@@ -3,7 +3,7 @@
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -17,6 +17,8 @@ from research.checks import (
     check_flag,
     check_methods,
     check_tree,
+    refuse_traced,
+    shown,
 )
 from research.descent import _processes
 from research.descent._host_loop import advance_until_done
@@ -147,7 +149,8 @@ def train(
           detect, for example, another penalty.
       TypeError: The rule is not a gradient transformation, a leaf of params is not
         floating, the dataset is neither a Batch nor Records nor None, or the key is not
-        a JAX key.
+        a JAX key. Also if the objective does not return one real floating number, or
+        evaluate does not return a dict from names to numbers.
       OSError: The checkpoint cannot be written.
       ConnectionError: Another process of the mesh has ended or cannot be reached.
       ImportError: The dataset is Records, and the package grain is not installed.
@@ -166,6 +169,7 @@ def train(
       >>> trained.steps.loss.shape, f.shape, bool(f[-1] < 2)
       ((50, 2), (51,), True)
     """
+    refuse_traced("train", params=params, key=key)
     if isinstance(dataset, Records):
         check_records(dataset)
         n = dataset.num_examples
@@ -365,7 +369,22 @@ def _evaluated(
     evaluate: Evaluate, at: Progress, compiled: Compiled
 ) -> dict[str, float]:
     values = evaluate(compiled.whole(evaluation_params(at.state)))
-    return {name: float(value) for name, value in values.items()}
+    if not isinstance(values, Mapping):
+        raise TypeError(
+            "evaluate must return a dict from names to numbers; it returns "
+            f"{shown(values)}. Return for example {{'loss': value}}."
+        )
+    return {name: _number_of(name, value) for name, value in values.items()}
+
+
+def _number_of(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(
+            "evaluate must return a dict from names to numbers; the value of "
+            f"{name!r} is {shown(value)}. Return one number for each name."
+        ) from None
 
 
 class ProgressReporter(NamedTuple):

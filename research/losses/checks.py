@@ -49,17 +49,33 @@ def one_or_nan(
 
 
 def one_example(
-    wanted: str, first: Num[Array, "..."], second: Num[Array, "..."]
+    wanted: str,
+    first: Num[Array, "..."],
+    second: Num[Array, "..."],
+    ranks: tuple[int, int] | None = None,
+    hint: str = "",
 ) -> str:
-    """Return the error message for a batch that is passed instead of one example.
+    """Return the error message for arguments whose shapes are not those of one example.
 
     Args:
       wanted: Shapes that are expected, in words.
       first, second: The two arguments of the loss.
+      ranks: Ranks of the two arguments for one example. If both arguments have a higher
+        rank and equal leading axes, they are probably a batch, and the message advises
+        jax.vmap. None means that any rank is allowed.
+      hint: Sentence for the end of the message, unless the arguments are a batch. ""
+        means the advice to give the arguments these shapes.
     """
+    is_batch = (
+        ranks is not None
+        and first.ndim > ranks[0]
+        and second.ndim > ranks[1]
+        and first.shape[0] == second.shape[0]
+    )
+    advice = "Use jax.vmap for a batch." if is_batch else hint
     return (
         f"A loss takes one example, {wanted}; got shapes {first.shape} and "
-        f"{second.shape}. Use jax.vmap for a batch."
+        f"{second.shape}. {advice or 'Give them these shapes.'}"
     )
 
 
@@ -89,7 +105,8 @@ def check_terms(
         if jnp.shape(value) != shape:
             raise ValueError(
                 f"{name} must have the shape {shape} of the {of}; got "
-                f"{jnp.shape(value)}. Use jax.vmap for a batch."
+                f"{jnp.shape(value)}."
+                + (" Use jax.vmap for a batch." if jnp.ndim(value) > len(shape) else "")
             )
     if where is not None and jnp.asarray(where).dtype != bool:
         raise TypeError(

@@ -433,7 +433,15 @@ def _scalars(
 ) -> tuple[Array, Array]:
     value, label = floating(name, value), numeric("label", label)
     if value.ndim or label.ndim:
-        raise ValueError(one_example(f"{name} and label of shape ()", value, label))
+        raise ValueError(
+            one_example(
+                f"{name} and label of shape ()",
+                value,
+                label,
+                ranks=(0, 0),
+                hint=f"Pass one number as the {name}, and one as the label.",
+            )
+        )
     check_terms((), name, where, weights)
     value, label = only(where, value, label)
     return value, label
@@ -456,8 +464,20 @@ def _class_of(
         )
     if logits.ndim != 1 or label.ndim != 0:
         raise ValueError(
-            one_example(f"{name} of shape (K,) and a label of shape ()", logits, label)
+            one_example(
+                f"{name} of shape (K,) and a label of shape ()",
+                logits,
+                label,
+                ranks=(1, 0),
+                hint=(
+                    "For a distribution over the classes, such as a one-hot label, "
+                    "use softmax_cross_entropy_one_hot."
+                    if label.shape == logits.shape != ()
+                    else ""
+                ),
+            )
         )
+    _check_any_class(name, logits)
     check_terms(logits.shape, name, where, weights)
     label = wide(label)
     valid = (label >= 0) & (label < logits.shape[0])
@@ -478,11 +498,27 @@ def _vectors(
     if logits.ndim != 1 or logits.shape != distribution.shape:
         raise ValueError(
             one_example(
-                "logits and distribution of the same shape (K,)", logits, distribution
+                "logits and distribution of the same shape (K,)",
+                logits,
+                distribution,
+                ranks=(1, 1),
+                hint=(
+                    "For integer labels, use softmax_cross_entropy."
+                    if logits.ndim and distribution.shape == logits.shape[:-1]
+                    else "Give one probability for each class."
+                ),
             )
         )
+    _check_any_class("logits", logits)
     check_terms(logits.shape, "logits", where, weights)
     return logits, distribution
+
+
+def _check_any_class(name: str, logits: Array) -> None:
+    if not logits.size:
+        raise ValueError(
+            f"{name} must hold a number for each class; got shape {logits.shape}."
+        )
 
 
 def _of_classes(logits: Array, where: ArrayLike | None) -> Array:

@@ -246,7 +246,13 @@ def cosine_distance(
     y = jnp.asarray(target, p.dtype)
     if p.ndim != 1:
         raise ValueError(
-            one_example("prediction and target of the same shape (d,)", p, y)
+            one_example(
+                "prediction and target of the same shape (d,)",
+                p,
+                y,
+                ranks=(1, 1),
+                hint="Pass vectors.",
+            )
         )
     check_terms(p.shape, "prediction", where, weights)
     if weights is not None:  # An entry of weight 0 has no part in the size, either.
@@ -274,7 +280,12 @@ def _residual(
     target = jnp.asarray(numeric("target", target), prediction.dtype)
     if prediction.shape != target.shape:
         raise ValueError(
-            one_example("prediction and target of the same shape", prediction, target)
+            one_example(
+                "prediction and target of the same shape",
+                prediction,
+                target,
+                hint="Give the target the shape of the prediction.",
+            )
         )
     check_terms(prediction.shape, "prediction", where, weights)
     prediction, target = only(where, prediction, target)

@@ -69,7 +69,11 @@ def sequence_cross_entropy(
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(
             one_example(
-                "logits of shape (T, K) and labels of shape (T,)", logits, labels
+                "logits of shape (T, K) and labels of shape (T,)",
+                logits,
+                labels,
+                ranks=(2, 1),
+                hint="Give one label for each position.",
             )
         )
     check_terms(labels.shape, "labels", where, weights)

@@ -19,6 +19,14 @@ from research.losses.classification import (
     softmax_cross_entropy,
     softmax_cross_entropy_one_hot,
 )
+from research.losses.regression import (
+    absolute_error,
+    cosine_distance,
+    huber,
+    log_cosh,
+    quantile,
+    squared_error,
+)
 from research.losses.sequences import sequence_cross_entropy
 
 OFF_ONE = 1e-2  # Largest difference of a distribution's sum from 1, for bfloat16.
@@ -31,17 +39,19 @@ def check_targets(loss: Callable[..., Any], prediction: Any, targets: Any) -> No
     a wrong label, but returns NaN.
 
     Args:
-      loss: A loss of `research.losses` for classes or sequences, or a
-        `functools.partial` of such a loss. For any other loss, such as `squared_error`,
-        nothing is checked.
+      loss: A loss of `research.losses`, or a `functools.partial` of such a loss. For a
+        loss for regression, such as `squared_error`, only the shapes are checked. For a
+        loss that does not belong to this library, nothing is checked.
       prediction: Predictions of the model for all examples, or a `jax.ShapeDtypeStruct`
         with their shape and dtype.
-      targets: Targets y of the dataset. Traced targets are not checked.
+      targets: Targets y of the dataset. Traced targets are not checked, except for
+        their shape if the loss is for regression.
     Raises:
       TypeError: The targets are not numbers, or the loss needs integer classes and the
         targets are not integers.
-      ValueError: The shapes do not match, or a target is out of range. The message
-        shows the target and its index.
+      ValueError: The shapes do not match, the logits have one class only, or a target
+        is out of range. For a target out of range, the message shows the target and its
+        index.
     Example:
       >>> check_targets(softmax_cross_entropy, jnp.zeros((2, 3)), np.array([1, 3]))
       Traceback (most recent call last):
@@ -52,6 +62,8 @@ def check_targets(loss: Callable[..., Any], prediction: Any, targets: Any) -> No
     while isinstance(loss, functools.partial):
         loss = loss.func
     # A loss of another package may be unhashable.
+    if any(known is loss for known in _OF_REGRESSION):
+        _check_same_shape(tuple(jnp.shape(prediction)), tuple(jnp.shape(targets)))
     check = next((check for known, check in _CHECKS.items() if known is loss), None)
     if check is not None and not isinstance(targets, Tracer):
         if not is_array(prediction):
@@ -110,6 +122,24 @@ def check_classes(shape: tuple[int, ...], y: Any) -> None:
     check_labels(y, 2 if given == shape else shape[len(shape) - 1])
 
 
+def _check_same_shape(prediction: tuple[int, ...], targets: tuple[int, ...]) -> None:
+    if prediction == targets or prediction[:1] != targets[:1]:
+        return
+    if prediction == (*targets, 1):
+        advice = (
+            "Use y[..., None] as the targets, or a model whose output for an example "
+            f"has shape {targets[1:]}."
+        )
+    elif targets == (*prediction, 1):
+        advice = "Use y[..., 0] as the targets."
+    else:
+        advice = "Give the targets the shape of the predictions."
+    raise ValueError(
+        f"the model's output for an example has shape {prediction[1:]}, but the target "
+        f"has shape {targets[1:]}. {advice}"
+    )
+
+
 def _of_classes(shape: tuple[int, ...], y: np.ndarray) -> None:
     if y.shape == shape and len(shape) > 1:
         raise ValueError(
@@ -119,6 +149,12 @@ def _of_classes(shape: tuple[int, ...], y: np.ndarray) -> None:
         )
     _check_shape(shape[:-1], y, f"integer classes, for logits of shape {shape}")
     _check_integers(y)
+    if shape[len(shape) - 1] == 1:
+        raise ValueError(
+            f"logits of shape {shape} have one class, so the loss is 0 for every "
+            "example. For two classes use losses.logistic or losses.hinge, with one "
+            "number per example: logits[..., 0]."
+        )
     check_labels(y, shape[len(shape) - 1])
 
 
@@ -164,6 +200,16 @@ _CHECKS: dict[Any, Callable[[tuple[int, ...], np.ndarray], None]] = {
     softmax_cross_entropy_one_hot: _of_distributions,
     sequence_cross_entropy: _of_sequences,
 }
+
+
+_OF_REGRESSION = (
+    squared_error,
+    absolute_error,
+    huber,
+    log_cosh,
+    quantile,
+    cosine_distance,
+)
 
 
 def _check_shape(wanted: tuple[int, ...], y: np.ndarray, what: str) -> None:

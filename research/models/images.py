@@ -199,8 +199,8 @@ def in_turn(*augmentations: Augmentation) -> Augmentation:
       >>> augment(jax.random.key(0), jnp.zeros((8, 32, 32, 3), jnp.uint8)).shape
       (8, 32, 32, 3)
     """
-    for one in augmentations:
-        check_callable("each of augmentations", one, "key", "x")
+    for place, one in enumerate(augmentations):
+        check_callable(f"augmentations[{place}]", one, "key", "x")
 
     def augment(key: Key, x: ArrayLike) -> Array:
         check_key("key", key)

@@ -24,8 +24,8 @@ def centred(
 def pivoted_qr(
     matrix: Float[np.ndarray, "n p"],
 ) -> tuple[
-    Float[np.ndarray, "n k"],
-    Float[np.ndarray, "k p"],
+    Float[np.ndarray, "n p"],
+    Float[np.ndarray, "p p"],
     Int[np.ndarray, "p"],
     Float[np.ndarray, "p"],
 ]:

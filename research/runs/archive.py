@@ -220,8 +220,9 @@ def _json(
     try:
         value = parse_json(files[name])
     except ValueError as error:
+        reason = str(error).rstrip(".")
         raise ValueError(
-            f"contains a {name} that cannot be read ({error}); {_AGAIN}."
+            f"contains a {name} that cannot be read: {reason}; {_AGAIN}."
         ) from error
     try:
         check(value)

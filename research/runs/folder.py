@@ -46,6 +46,7 @@ from research.sizes import check_most
 
 METRICS, LOCK = "metrics.jsonl", ".lock"
 CHECKPOINTS, MODELS = "checkpoints", "models"
+ROOT = Path(__file__).parents[2]  # Contains the folder `experiments` in a clone.
 
 
 class Run(NamedTuple):
@@ -332,12 +333,24 @@ def model_file(path: str | Path, name: str) -> Path:
     if fault is None and not file.exists():
         fault = f"it has no {MODELS}/{file.name}"
     if fault:
-        command = manifest.get("command")
+        command = _command(manifest)
         raise ValueError(
             f"{path} contains no trained model {name!r}: {fault}. Run it again with "
-            + (f"--fresh: {command} --fresh" if command else "--fresh.")
+            + (f"--fresh: {command} --fresh" if command else "fresh=True.")
         )
     return file
+
+
+def _command(manifest: Mapping[str, Any]) -> str | None:
+    """Return the command of a run, or None if it starts a file that is not here.
+
+    A run that was opened in Python may have the name of no experiment.
+    """
+    command = manifest.get("command")
+    file = re.match(r"python (experiments/[\w-]+\.py)", command or "")
+    if file and not any((at / file[1]).exists() for at in (Path.cwd(), ROOT)):
+        return None
+    return command
 
 
 def close(run: Run) -> None:
@@ -369,7 +382,7 @@ def load_result(path: str | Path) -> Result:
     path = Path(path)
     manifest = read_manifest(path)
     fault = _fault(path, manifest)
-    command = manifest.get("command")
+    command = _command(manifest)
     if fault:
         raise ValueError(
             f"{path} contains no complete result: {fault}. Run it again"

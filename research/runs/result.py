@@ -13,6 +13,7 @@ from research.checks import (
     check_sequence,
     check_text,
     is_array,
+    refuse_traced,
     shown,
 )
 from research.files import json_bytes, npz_bytes
@@ -156,7 +157,7 @@ def check_result(name: str, result: Any) -> None:
 
 
 def result_bytes(result: Result) -> tuple[bytes, bytes]:
-    """Return the contents of result.json and arrays.npz.
+    """Return the contents of result.json and arrays.npz, the files of a result.
 
     The models are not included. `read_result` restores the rest of the result to the
     last bit, with two exceptions. NumPy scalars in the fields `tables` and `numbers`
@@ -276,6 +277,7 @@ def hash_arrays(*arrays: Any) -> str:
       ... )
       (True, False)
     """
+    refuse_traced("hash_arrays", arrays=arrays)
     for place, array in enumerate(arrays):
         if np.asarray(array).dtype == object:
             raise TypeError(

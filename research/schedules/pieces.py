@@ -59,8 +59,9 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
     Returns:
       Function t -> η_t, the learning rate at step t = 0, 1, ...
     Raises:
-      ValueError, TypeError: The number of boundaries is not k - 1, the boundaries are
-        not positive integers that increase, or an entry of schedules is not a function.
+      ValueError, TypeError: There is no schedule, the number of boundaries is not
+        k - 1, the boundaries are not positive integers that increase, or an entry of
+        schedules is not a function.
     Example:
       >>> from research.schedules import inverse_time
       >>> print(
@@ -71,14 +72,17 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
       [0.  0.5 1.  0.5]
     """
     check_sequence("schedules", schedules, "schedules")
-    for schedule in schedules:
-        check_callable("each of schedules", schedule, "t")
+    if not len(schedules):
+        raise ValueError("schedules must hold at least one schedule; got none.")
+    for place, schedule in enumerate(schedules):
+        hint = "" if callable(schedule) else "For a constant rate, use constant(rate)."
+        check_callable(f"schedules[{place}]", schedule, "t", hint=hint)
     check_sequence("boundaries", boundaries, "integers")
     if len(schedules) != len(boundaries) + 1:
         raise ValueError(
             "join needs a boundary between each schedule and the next; got "
             f"{len(schedules)} schedules and boundaries={boundaries!r}. Give "
-            f"{max(len(schedules) - 1, 0)} boundaries."
+            f"{len(schedules) - 1} boundaries."
         )
     _check_boundaries(boundaries, "schedules")
 
@@ -137,8 +141,8 @@ def piecewise(
             "first boundary is `initial`."
         )
     _check_boundaries(boundaries, "values")
-    for value in values:
-        check_number("each of values", value)
+    for place, value in enumerate(values):
+        check_number(f"values[{place}]", value)
 
     def rate_at(t: Any) -> Array:
         t = count(t)
@@ -151,8 +155,8 @@ def piecewise(
 
 
 def _check_boundaries(boundaries: Sequence[Integer], companions: str) -> None:
-    for boundary in boundaries:
-        check_number("each of boundaries", boundary, positive=True, integer=True)
+    for place, boundary in enumerate(boundaries):
+        check_number(f"boundaries[{place}]", boundary, positive=True, integer=True)
     concrete = [boundary for boundary in boundaries if not isinstance(boundary, Tracer)]
     if any(later <= earlier for earlier, later in itertools.pairwise(concrete)):
         raise ValueError(

@@ -12,6 +12,7 @@ from research.checks import (
     check_numbers,
     check_sequence,
     check_share,
+    refuse_traced,
     shown,
 )
 from research.sizes import MOST_RESAMPLES, check_most, check_room
@@ -136,6 +137,7 @@ def mean_interval(
       >>> print(mean, round(low, 3), round(high, 3))
       2.0 -0.484 4.484
     """
+    refuse_traced("mean_interval", samples=samples)
     check_numbers("samples", samples)
     numbers = np.asarray(samples, float)
     if numbers.ndim != 1 or not len(numbers):

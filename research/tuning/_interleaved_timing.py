@@ -45,8 +45,8 @@ def interleaved_timing(
       ((3, 2), True)
     """
     check_sequence("calls", calls, "functions")
-    for call in calls:
-        check_callable("each of calls", call)
+    for place, call in enumerate(calls):
+        check_callable(f"calls[{place}]", call)
     check_count("repeats", repeats)
     check_most(1_000_000, repeats=repeats)
     numbers = [_number(call) for call in calls]

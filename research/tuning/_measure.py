@@ -14,7 +14,7 @@ from research.checks import (
     check_numbers,
     check_sequence,
 )
-from research.descent._sweep_program import check_workload
+from research.descent._sweep_program import check_make_rule, check_workload
 from research.samplers import check_form
 from research.statistics.costs import digits_gained
 from research.tuning.rates import ANY_LADDER, Choice, choose_rate
@@ -98,15 +98,15 @@ def measure(
     """
     check_workload("workload", workload)
     optimum = known_optimum(workload)
-    check_callable("make_rule", make_rule)
+    check_make_rule(make_rule, ("learning_rate",))
     check_form(sampler)
     check_count("num_epochs", num_epochs)
     if width is not None:
         check_count("width", width)
     for name, given in (("seeds", seeds), ("tuning_seeds", tuning_seeds)):
         check_sequence(name, given, "integers")
-        for seed in given:
-            check_count(f"each of {name}", seed, 0)
+        for place, seed in enumerate(given):
+            check_count(f"{name}[{place}]", seed, 0)
         if not len(given):
             raise ValueError(f"{name} must name at least one seed; got none.")
     check_numbers("ladder", ladder, ndim=1)

@@ -9,10 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from research import descent
-from research.checks import check_callable, check_count, check_mapping, check_number
+from research.checks import check_count, check_mapping, check_number
 from research.descent._run import draw_orders, scan_epochs
 from research.descent._shared_programs import compile_once
-from research.descent._sweep_program import check_workload, compile_orders
+from research.descent._sweep_program import (
+    check_make_rule,
+    check_workload,
+    compile_orders,
+)
 from research.samplers import check_form
 from research.sizes import check_most, check_room
 from research.types import Array, Batch, Key, Sampler, Workload
@@ -134,11 +138,11 @@ def compile_alone(
       True
     """
     check_workload("workload", workload)
-    check_callable("make_rule", make_rule)
     check_form(sampler)
     check_mapping("hyperparameters", hyperparameters, "names to numbers")
     for name, value in hyperparameters.items():
         check_number(f"hyperparameters[{name!r}]", value, signed=True)
+    check_make_rule(make_rule, hyperparameters)
     check_count("num_epochs", num_epochs)
     check_most(num_epochs=num_epochs)
     check_room(f"num_epochs={num_epochs}", max(1, num_epochs), sampler.num_batches)

@@ -21,7 +21,7 @@ from research.schedules import Schedule
 from research.types import Array, Integer, Key, Params, Scalar
 from research.update_rules._adam import adam
 from research.update_rules._bias_correction import bias_correction as correction
-from research.update_rules._checks import check_decays_and_sizes, checked
+from research.update_rules._checks import check_decays_and_sizes, checked, rate_at
 from research.update_rules._combinators import cautious
 from research.update_rules._edges import (
     abs_square,
@@ -74,8 +74,8 @@ def adabelief(
     `adam`.
 
     optax.adabelief is the same. The authors' package is the same with rectify=False.
-    With rectify=True, its default, the package multiplies the steps by the factor r_t
-    of `radam`. ε_root is added at every step, so its total in s_t tends to
+    With rectify=True, which is the default, the package multiplies the steps by the
+    factor r_t of `radam`. ε_root is added at every step, so its total in s_t tends to
     ε_root / (1 - β2). In the paper, both constants are the same ε.
 
     Use it in place of Adam if gradients change little from step to step. Its steps are
@@ -149,12 +149,13 @@ def acprop(
     and η_t is the learning rate at step t, with t counted from 1.
 
     The divisor of g_t does not depend on g_t, and the step has no momentum. The paper
-    and the authors' code also have (g_t - m_t)² in s_t. With rectify=False, the
-    authors' code is the same except for the ε in the first step. With rectify=True, its
-    default, the authors' code multiplies the steps by the factor r_t of `radam`.
-    optax.contrib.acprop has (g_t - m_(t-1))² instead of (g_t - m_t)²
-    (from_old_mean=True). From the second step on, the steps of optax are about β1 times
-    as long, because g_t - m_t = β1 (g_t - m_(t-1)). torch does not have the rule.
+    and the authors' code also have (g_t - m_t)² in s_t. The authors' code has an
+    argument `rectify`. With rectify=False, the code is the same except for the ε in the
+    first step. With rectify=True, the default, the code multiplies the steps by the
+    factor r_t of `radam`. optax.contrib.acprop has (g_t - m_(t-1))² instead of
+    (g_t - m_t)², as here with from_old_mean=True. The root of s_t is then about 1 / β1
+    times as large, because g_t - m_t = β1 (g_t - m_(t-1)). From the second step on, the
+    steps of optax are therefore about β1 times as long. torch does not have the rule.
 
     Use it in place of AdaBelief for noisy gradients: a divisor that depends on g_t, as
     in AdaBelief, biases the step. Without weight decay, the first step is
@@ -480,7 +481,7 @@ def _shrink(
 
     def update(updates: Params, state: Any, params: Params | None = None):
         del params
-        rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
+        rate = rate_at(learning_rate, state.count)
         factor = 1.0 + weight_decay * rate
         return jax.tree.map(lambda u: u / cast(factor, u), updates), ShrinkState(
             increment(state.count)

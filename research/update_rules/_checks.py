@@ -19,6 +19,7 @@ from research.checks import (
     is_float_array,
     shown,
 )
+from research.naming import known_names
 from research.types import Params, Scalar
 
 _Arguments = ParamSpec("_Arguments")
@@ -93,6 +94,9 @@ def make_inner(
             "inner must be a constructor that takes learning_rate, such as heavy_ball; "
             f"got {given}"
         )
+    check_callable(
+        "inner", inner, "learning_rate", hint="Pass inner=lambda learning_rate: rule."
+    )
     rule = inner(learning_rate)
     check_rule(rule, "the result of inner")
     return optax.with_extra_args_support(rule)
@@ -121,7 +125,9 @@ def check_rate(
     """
     if not callable(learning_rate):
         check_number("learning_rate", learning_rate, positive=positive)
-    elif no_schedule:
+    elif not no_schedule:
+        check_schedule("learning_rate", learning_rate)
+    else:
         limits = "positive" if positive else "at least 0"
         raise TypeError(
             f"learning_rate must be a finite number, {limits}; got a schedule. "
@@ -129,14 +135,42 @@ def check_rate(
         )
 
 
-def rate_at(learning_rate: Any, count: Any) -> Any:
+def check_schedule(name: str, schedule: Any) -> None:
+    """Raise TypeError unless a value is a function of a step count.
+
+    Example:
+      >>> check_schedule("learning_rate", lambda: 0.1)
+      Traceback (most recent call last):
+      TypeError: learning_rate must be a function of (t); got learning_rate=<...
+    """
+    check_callable(
+        name,
+        schedule,
+        "t",
+        hint="Call a function that makes a schedule: schedules.cosine(0.1, 1000).",
+    )
+
+
+def rate_at(learning_rate: Any, count: Any, name: str = "learning_rate") -> Any:
     """Return learning_rate(count) for a schedule, and a constant learning_rate itself.
 
+    `name` is the name of the argument, for the message.
+
+    Raises:
+      TypeError: The schedule does not return a number.
     Example:
       >>> rate_at(lambda t: 2.0 * t, 3), rate_at(0.1, 3)
       (6.0, 0.1)
     """
-    return learning_rate(count) if callable(learning_rate) else learning_rate
+    if not callable(learning_rate):
+        return learning_rate
+    rate = learning_rate(count)
+    if rate is None or callable(rate) or isinstance(rate, str):
+        raise TypeError(
+            f"{name} must be a schedule, a function (step count t) -> number; this "
+            f"one returns {shown(rate)}."
+        )
+    return rate
 
 
 def check_decays_and_sizes(
@@ -232,11 +266,23 @@ def checked(constructor: Callable[_Arguments, _Rule]) -> Callable[_Arguments, _R
             try:
                 given = signature.bind(*args, **kwargs).arguments
             except TypeError:
+                _check_names(constructor.__name__, kwargs, signature)
                 given = {}  # The call below raises Python's own error.
             _check_options(given, flags)
         return _with_checks(constructor(*args, **kwargs))
 
     return construct
+
+
+def _check_names(
+    name: str, kwargs: Mapping[str, Any], signature: inspect.Signature
+) -> None:
+    unknown = [key for key in kwargs if key not in signature.parameters]
+    if unknown:
+        raise TypeError(
+            f"{name}() got an unexpected keyword argument "
+            f"{unknown[0]!r}{known_names(unknown[0], signature.parameters)}"
+        )
 
 
 def _check_options(given: dict[str, Any], flags: list[str]) -> None:

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from research.checks import check_number
 from research.schedules import Schedule
 from research.types import Array, Params, Scalar
-from research.update_rules._checks import check_rate, checked
+from research.update_rules._checks import check_rate, checked, rate_at
 from research.update_rules._edges import (
     abs_square,
     complete,
@@ -310,7 +310,7 @@ def _at_most_relative(learning_rate: Scalar | Schedule) -> Schedule:
     """Return the schedule min(η_t, 1 / √t), with t counted from 1."""
 
     def rate(count: Array):
-        given = learning_rate(count) if callable(learning_rate) else learning_rate
+        given = rate_at(learning_rate, count)
         return jnp.minimum(given, 1.0 / jnp.sqrt(count + 1.0))
 
     return rate

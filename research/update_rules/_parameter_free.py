@@ -23,7 +23,7 @@ from research.sizes import check_most
 from research.types import Array, Params, Scalar
 from research.update_rules._adam import adam
 from research.update_rules._bias_correction import bias_correction as correction_of
-from research.update_rules._checks import checked, make_inner
+from research.update_rules._checks import check_rate, checked, make_inner, rate_at
 from research.update_rules._edges import (
     abs_square,
     complete,
@@ -213,7 +213,7 @@ def prodigy(
     by d_t instead of d_(t+1) (eps_by_next_distance=False). optax.contrib.prodigy
     multiplies every η_t by √(1 - β2^(t+1)) / (1 - β1^(t+1)) (bias_correction=True),
     which is an option in the authors' code. Let step t be the first step with a nonzero
-    gradient. Without this correction and with the default β1 and β2, each nonzero entry
+    gradient. With bias_correction=False and the default β1 and β2, each nonzero entry
     of u_t has a size of about 3.2 d_0 η_t, because (1 - β1) / √(1 - β2) is 3.2. If all
     gradients or all rates so far are 0, optax (up to 0.2.8) divides 0 by 0, and its
     params become NaN. The authors' code begins to count at the first step with a
@@ -1198,9 +1198,9 @@ def _decay(
 
 
 def _rate(learning_rate: Scalar | Schedule) -> Schedule:
+    check_rate(learning_rate)
     if callable(learning_rate):
-        return learning_rate
-    check_number("learning_rate", learning_rate)
+        return lambda t: rate_at(learning_rate, t)
     return lambda t: jnp.asarray(learning_rate)
 
 

@@ -17,7 +17,7 @@ from research.checks import check_number
 from research.schedules import Schedule
 from research.types import Array, Integer, Params, Scalar
 from research.update_rules._bias_correction import bias_correction
-from research.update_rules._checks import checked
+from research.update_rules._checks import check_rate, checked, rate_at
 from research.update_rules._edges import abs_square, complete, sizes_like
 from research.update_rules._entry import MOMENTUM, Range, RuleEntry, step_rate
 from research.update_rules._transforms import (
@@ -275,8 +275,7 @@ def _rate(learning_rate: Scalar | Schedule, warmup_steps: Integer):
     length = (
         jnp.maximum(warmup_steps, 1) if traced else float(max(int(warmup_steps), 1))
     )  # A float, because int32 overflows at 2^31.
-    if not callable(learning_rate):
-        check_number("learning_rate", learning_rate)
+    check_rate(learning_rate)
     if not (warms_up or callable(learning_rate)):
         constant = lambda: jnp.asarray(learning_rate, float)
         return (
@@ -284,18 +283,16 @@ def _rate(learning_rate: Scalar | Schedule, warmup_steps: Integer):
             lambda state: (constant(), DescendState(constant())),
         )
 
-    def rate_at(count: Array):
-        rate = jnp.asarray(
-            learning_rate(count) if callable(learning_rate) else learning_rate, float
-        )
+    def rate_of(count: Array):
+        rate = jnp.asarray(rate_at(learning_rate, count), float)
         return rate * jnp.minimum(1.0, (count + 1.0) / length) if warms_up else rate
 
     def start():
         count = jnp.zeros((), jnp.int32)
-        return DescendState(rate_at(count), count)
+        return DescendState(rate_of(count), count)
 
     def advance(state: DescendState):
-        rate = rate_at(state.count)
+        rate = rate_of(state.count)
         return rate, DescendState(rate, increment(state.count))
 
     return start, advance

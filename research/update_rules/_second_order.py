@@ -62,8 +62,15 @@ def require(rule: str, **given: Any) -> None:
         call = ", ".join(
             name if name == "params" else f"{name}={name}" for name in given
         )
+        # `train` and a sweep call update without residuals.
+        other = (
+            f", or make the rule by {rule}(residual_fn=residual_fn)"
+            if "residual_fn" in missing
+            else ""
+        )
         raise ValueError(
-            f"{rule} needs {' and '.join(missing)}; call update(grads, state, {call})."
+            f"{rule} needs {' and '.join(missing)}; call update(grads, state, "
+            f"{call}){other}."
         )
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int, Num
 from research.checks import check_number
 from research.schedules import Schedule
 from research.types import Array, Integer, Params, Scalar
-from research.update_rules._checks import checked
+from research.update_rules._checks import check_schedule, checked, rate_at
 from research.update_rules._edges import complete, real_dtype, real_product
 from research.update_rules._groups import checked_mask
 from research.update_rules._rule_info import DirectionState
@@ -50,7 +50,8 @@ def descend(learning_rate: Scalar | Schedule) -> optax.GradientTransformation:
     Returns:
       The transformation. Its state is a DescendState, which holds the learning rate.
     Raises:
-      ValueError, TypeError: A concrete rate is negative, not finite or not a number.
+      ValueError, TypeError: A concrete rate is negative, not finite or not a number, or
+        a schedule is not a function t -> number.
     Example:
       >>> rule = descend(lambda t: 1.0 / (1 + t))
       >>> updates, state = rule.update(jnp.array([2.0]), rule.init(jnp.zeros(1)))
@@ -59,6 +60,7 @@ def descend(learning_rate: Scalar | Schedule) -> optax.GradientTransformation:
       [-1.] 0.5
     """
     if callable(learning_rate):
+        check_schedule("learning_rate", learning_rate)
         return _descend_by_schedule(learning_rate)
     check_number("learning_rate", learning_rate)
 
@@ -89,8 +91,8 @@ def constant_rate(learning_rate: Scalar) -> Float[Array, ""]:
 
 
 def _descend_by_schedule(schedule: Schedule) -> optax.GradientTransformation:
-    def rate_at(count: Array):
-        rate = schedule(count)
+    def rate_of(count: Array):
+        rate = rate_at(schedule, count)
         return cast(
             rate, rate
         )  # A schedule may return a weakly typed Python float, which scan rejects.
@@ -98,11 +100,11 @@ def _descend_by_schedule(schedule: Schedule) -> optax.GradientTransformation:
     def init(params: Params):
         del params
         count = jnp.zeros((), jnp.int32)
-        return DescendState(rate_at(count), count)
+        return DescendState(rate_of(count), count)
 
     def update(updates: Params, state: Any, params: Params | None = None):
         del params
-        rate = rate_at(state.count)
+        rate = rate_of(state.count)
         return _scale(rate, updates), DescendState(rate, increment(state.count))
 
     return complete(optax.GradientTransformation(init, update))

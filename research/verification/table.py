@@ -95,8 +95,8 @@ def verification_table(
         check_sequence(
             name, list(given) if isinstance(given, Mapping) else given, "names", str
         )
-        for one in given:
-            check_choice(f"each of {name}", one, known)
+        for place, one in enumerate(given):
+            check_choice(f"{name}[{place}]", one, known)
     if on_rule is not None:
         check_callable("on_rule", on_rule, "done", "total", "name")
     names, authorities = (

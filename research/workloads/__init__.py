@@ -1,5 +1,6 @@
 """Named problems, each with split data, model, objective, metric and exact optimum."""
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -101,11 +102,24 @@ def make_workload(name: str, **options: Any) -> Workload:
       >>> workload.train.x.shape, f"{workload.optimum.value:.4f}"
       ((398, 30), '0.0947')
     """
+    if isinstance(name, str) and name in NETWORKS:
+        raise ValueError(
+            f"{name!r} is a network, not a workload with a known optimum. Use "
+            f"make_network({name!r}), or the command descent networks --network "
+            f"{name}."
+        )
     if not isinstance(name, str) or name not in WORKLOADS:
         raise ValueError(
             f"unknown workload {name!r}{known_names(name, WORKLOADS)} Pass one of "
             "these names."
         )
+    known = inspect.signature(WORKLOADS[name]).parameters
+    for option in options:
+        if option not in known:
+            raise TypeError(
+                f"workload {name!r} has no option {option!r}"
+                f"{known_names(option, known)}"
+            )
     return WORKLOADS[name](**options)
 
 

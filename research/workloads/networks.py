@@ -322,8 +322,16 @@ def check_network_name(name: Any) -> None:
     Example:
       >>> check_network_name("mlp_digits")
     """
-    if not isinstance(name, str) or name not in NETWORKS:
-        raise ValueError(f"unknown network {name!r}{known_names(name, NETWORKS)}")
+    if isinstance(name, str) and name in NETWORKS:
+        return
+    from research.workloads import WORKLOADS  # It imports this module.
+
+    if isinstance(name, str) and name in WORKLOADS:
+        raise ValueError(
+            f"{name!r} is a workload without a network. Use make_workload({name!r}), "
+            f"or the command descent compare --workload {name}."
+        )
+    raise ValueError(f"unknown network {name!r}{known_names(name, NETWORKS)}")
 
 
 def _checked(size: Any) -> str:

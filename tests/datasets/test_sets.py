@@ -391,6 +391,30 @@ def test_a_million_float32_numbers_far_from_0_are_standardised():
     assert abs(found.std(dtype=float) - 1) < 1e-4
 
 
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (((10, 2), (3, 2), (3, 3)), r"others\[1\] must have rows of shape \(2,\)"),
+        (((10, 2), (3, 1)), r"others\[0\] must have rows .* got shape \(3, 1\)"),
+        (((0, 2),), r"train_x must have at least one row; got shape \(0, 2\)"),
+        (((),), r"train_x must have at least one row; got shape \(\)"),
+    ],
+)
+def test_parts_that_cannot_be_standardised_are_named(parts, message):
+    with pytest.raises(ValueError, match=message):
+        datasets.standardise(*map(np.ones, parts))
+
+
+def test_a_single_row_is_standardised():
+    _, row = datasets.standardise(np.array([[0.0], [2.0]]), np.array([5.0]))
+    assert row.tolist() == [4.0]
+
+
+def test_mean_and_sd_need_a_row():
+    with pytest.raises(ValueError, match="train_x must have at least one row"):
+        datasets.mean_and_sd(np.ones((0, 2)))
+
+
 def test_what_would_lose_data_in_silence_is_refused():
     with pytest.raises(
         TypeError, match="texts must be a list of texts; got a single string"

@@ -605,7 +605,12 @@ def test_short_forms_of_polynomials_give_the_bounds_of_interval_arithmetic(seed)
         (
             lambda: certified.derivative_enclosure(lambda x: x, np.zeros(2)),
             NotScalarError,
-            "one number",
+            r"one number; it returns an array of shape \(2,\)\.",
+        ),
+        (
+            lambda: certified.certified_roots(jnp.sum, [(0, 1)]),
+            ValueError,
+            "it returns a number",
         ),
         (
             lambda: certified.certified_critical_points(himmelblau, [(0, 1, 2)]),

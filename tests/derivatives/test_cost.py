@@ -247,6 +247,29 @@ def test_bad_input_is_named_with_what_to_do(call, words):
         call()
 
 
+def square(x):
+    return jnp.sum(x**2)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: cost_ratio(jax.grad(square), square, X), "Pass jax.grad instead of"),
+        (lambda: cost_ratio(jax.grad, square), "cost_ratio needs the arguments of f"),
+        (lambda: counted_cost(square), "got none, and f takes (x)."),
+        (lambda: cost(square), "cost needs the arguments of f after f"),
+        (
+            lambda: cost(square, X, X),
+            "f must be a function of (argument 0, argument 1)",
+        ),
+        (lambda: cost(X, X), "Pass the function f, not its value f(x)."),
+    ],
+)
+def test_a_wrong_function_is_named_with_what_to_pass(call, words):
+    with pytest.raises(TypeError, match=re.escape(words)):
+        call()
+
+
 def test_pooling_costs_its_windows():
     pool = lambda x: jax.lax.reduce_window(x, 0.0, jax.lax.add, (5, 5), (1, 1), "SAME")
     assert cost(pool, jnp.ones((100, 100))).flops == 25 * 100 * 100

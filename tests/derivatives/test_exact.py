@@ -197,7 +197,7 @@ def test_functions_with_one_kind_of_rule_have_gradients():
             "x must be real floating numbers; got int",
         ),
         (lambda: derivative(jnp.sin, 1j), NotInexactError, "real and imaginary part"),
-        (lambda: derivative(jnp.sin, "a"), NotInexactError, "got str"),
+        (lambda: derivative(jnp.sin, "a"), NotInexactError, "got x='a'"),
         (lambda: derivative(jnp.sin, jnp.ones(2)), NotScalarError, "gradient(f, x)"),
         (lambda: derivative(jnp.sin, 1.0, order=-1), ValueError, "order=-1"),
         (lambda: derivative(jnp.sin, 1.0, order=1.5), ValueError, "order=1.5"),
@@ -231,7 +231,21 @@ def test_functions_with_one_kind_of_rule_have_gradients():
             ValueError,
             "mode='back'",
         ),
-        (lambda: hessian(jnp.sin, jnp.ones(2)), NotScalarError, "Use jacobian(f, x)"),
+        (
+            lambda: hessian(jnp.sin, jnp.ones(2)),
+            NotScalarError,
+            "hessian needs a function that returns one real number",
+        ),
+        (
+            lambda: hessian_vector_product(jnp.sin, jnp.ones(2), jnp.ones(2)),
+            NotScalarError,
+            "hessian_vector_product needs a function",
+        ),
+        (
+            lambda: gradient(jnp.sum, {1, 2}),
+            NotInexactError,
+            "got x={1, 2}. Pass a number, an array, or a pytree of arrays.",
+        ),
         (lambda: jacobian(jnp.argmax, jnp.ones(2)), NotInexactError, "it returns int"),
         (
             lambda: hessian_vector_product(jnp.sum, jnp.ones(2), jnp.ones(3)),

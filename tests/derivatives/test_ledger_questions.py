@@ -648,3 +648,38 @@ def test_equal_whole_numbers_are_no_kink(name):
 )
 def test_whole_numbers_at_their_jump_are_kinks(f):
     assert explain(f, jnp.array([2.0, 3.3])).at_kinks()
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "words"),
+    [
+        (jnp.log, -1.0, "log is not finite there, so it has no derivative; "),
+        (lambda x: x / 0, 1.0, "In the forward pass div "),
+        (
+            jnp.sqrt,
+            0.0,
+            "The derivative is not finite there. In the backward pass sqrt",
+        ),
+        (lambda x: abs(x), 0.0, "f may have no derivative there"),
+        (lambda x: abs(x) + jnp.abs(x), 0.0, "Other such rows: 1."),
+    ],
+)
+def test_text_says_that_the_gradient_may_be_no_derivative(f, x, words):
+    lines = explain(f, x).text().splitlines()
+    assert lines[0].startswith(f"{'f' if '<' in f.__name__ else f.__name__} = ")
+    assert words in lines[1]
+    assert not lines[2]
+
+
+@pytest.mark.parametrize(
+    ("f", "x"),
+    [
+        (jnp.log, 1.0),
+        (lambda x: abs(x), 1.0),
+        (jax.nn.softplus, 0.0),
+        # A loop that is not searched is no reason for a doubt.
+        (lambda x: lax.fori_loop(0, 2, lambda i, a: jnp.maximum(a, 0.5), x), 1.0),
+    ],
+)
+def test_text_says_nothing_where_there_is_a_derivative(f, x):
+    assert not explain(f, x).text().splitlines()[1]

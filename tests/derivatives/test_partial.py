@@ -216,6 +216,16 @@ def test_paths_are_left_out_where_they_are_too_many_and_the_total_is_not():
             "dependencies must not form a cycle; got",
         ),
         (
+            lambda: partial_derivative(lambda a, b: a * b, "b", 1.0, b=2),
+            NotInexactError,
+            "b must be real floating",
+        ),
+        (
+            lambda: partial_derivative(lambda a, *c: a * c[1], 2, 1.0, 3.0, 2),
+            NotInexactError,
+            "c[1] must be real floating",
+        ),
+        (
             lambda: total_derivative(energy, 1, {"y": lambda x: x}),
             NotInexactError,
             "x must be real floating",

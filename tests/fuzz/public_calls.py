@@ -1479,6 +1479,7 @@ def of_checks() -> Iterator[Call]:
     yield Call("sizes.check_room", sizes.check_room, {"what": "n=3"})
     yield Call("sizes.check_memory", sizes.check_memory, {"what": "n=3", "size": 8})
     for name, arguments in {
+        "check_call": {"caller": "cost", "f": cube, "count": 1},
         "check_callable": {"name": "f", "value": cube},
         "check_choice": {"name": "mode", "value": "a", "known": ("a", "b")},
         "check_count": {"name": "n", "value": 2},
@@ -1505,6 +1506,7 @@ def of_checks() -> Iterator[Call]:
         "is_float_array": {"value": np.ones(2)},
         "is_integer": {"value": 2},
         "is_traced": {"value": 2},
+        "refuse_traced": {"caller": "cost", "x": 2},
         "shown": {"value": 2},
     }.items():
         yield Call(f"checks.{name}", getattr(c, name), arguments)

@@ -170,6 +170,11 @@ REFUSED = {
 }
 
 
+def test_what_is_no_augmentation_is_named():
+    with pytest.raises(TypeError, match=r"augmentations\[1\] must be a function"):
+        in_turn(random_flip, 4)
+
+
 @pytest.mark.parametrize(("call", "message"), REFUSED.values(), ids=REFUSED)
 def test_bad_input_is_refused_with_what_to_do(call, message):
     with pytest.raises(ValueError, match=message):

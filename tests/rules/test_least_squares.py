@@ -370,7 +370,8 @@ def test_missing_residuals_are_named_and_bad_rates_refused(constructor):
         ValueError,
         match=(
             r"needs residual_fn; call update\(grads, state, params, "
-            r"residual_fn=residual_fn\)"
+            r"residual_fn=residual_fn\), or make the rule by "
+            rf"{constructor.__name__}\(residual_fn=residual_fn\)"
         ),
     ):
         rule.update(x, rule.init(x), x)

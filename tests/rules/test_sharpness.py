@@ -179,6 +179,8 @@ def test_both_numbers_may_be_traced_and_the_rate_scheduled():
 
 
 def test_bad_input_raises():
+    with pytest.raises(TypeError, match=r"inner must be a function of \(learning_ra"):
+        sam(0.1, inner=lambda: gradient_descent(0.1))
     for bad in (-0.1, np.nan, np.inf, "0.1", None):
         with pytest.raises(
             (ValueError, TypeError),

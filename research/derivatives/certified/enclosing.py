@@ -9,7 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.checks import check_callable, check_count, check_numbers
+from research.checks import (
+    check_callable,
+    check_count,
+    check_numbers,
+    refuse_traced,
+)
 from research.derivatives._float64 import in_float64
 from research.derivatives.certified.intervals import (
     FINE,
@@ -28,6 +33,7 @@ from research.derivatives.errors import (
     NotScalarError,
     UnsupportedPrimitiveError,
 )
+from research.derivatives.exact.arguments import described
 
 MOST_ORDER = 10
 CHUNKS = (16, 256)  # Numbers of boxes for which a program is traced.
@@ -96,6 +102,7 @@ def enclose(f: Callable[..., Any], low: Any, high: Any) -> Enclosure:
       -2.75 1.25 True
     """
     check_callable("f", f)
+    refuse_traced("enclose", low=low, high=high)
     box = checked_box(low, high)
     program = trace(f, jax.ShapeDtypeStruct(box.low.shape, jnp.float64))
     return _enclosure(program, box)
@@ -138,6 +145,7 @@ def derivative_enclosure(
       (True, True)
     """
     check_callable("f", f)
+    refuse_traced("derivative_enclosure", low=low, high=high)
     check_count("order", order)
     if order > MOST_ORDER:
         raise ValueError(f"order must be at most {MOST_ORDER}; got order={order}.")
@@ -239,7 +247,9 @@ def check_scalar(f: Callable[..., Any], shape: jax.ShapeDtypeStruct) -> None:
     with in_float64():
         result = jax.eval_shape(f, shape)
     if getattr(result, "shape", None) != ():
-        raise NotScalarError(f"f must return one number; it returns {result}.")
+        raise NotScalarError(
+            f"f must return one number; it returns {described(result)}."
+        )
     if not jnp.issubdtype(result.dtype, jnp.floating):
         raise NotInexactError(f"f must return a float; it returns {result.dtype}.")
     check_derivatives(trace(f, shape).jaxpr)
@@ -252,16 +262,19 @@ class TimeOver(Exception):
 class Batched:
     """Enclosure of a function over many boxes at once.
 
-    The arguments of a call are (low, high), the ends of the boxes, each of shape
-    (boxes, size). The result is an `Interval` with the enclosure for each box.
+    The enclosure for a box is an interval that contains the value of the function at
+    every point of the box. The arguments of a call are (low, high), the ends of the
+    boxes, each of shape (boxes, size). The result is an `Interval` with the enclosure
+    for each box.
 
     Attributes:
       function: The function, mapped over points by `jax.vmap`.
       size: Number of coordinates of a point.
       deadline: Value of `time.monotonic()` after which a call for several boxes raises
         TimeOver. A call for one box is always completed.
-      lines: Lines of the program at which a value may be undefined, or a comparison may
-        be true at one point of a box and false at another.
+      lines: Dict from a line of the function's source code to the name of the operation
+        on this line. It has the lines at which a value may be undefined, or a
+        comparison may be true at one point of a box and false at another.
     """
 
     def __init__(

@@ -12,7 +12,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from research.checks import check_callable, check_count, check_number, check_numbers
+from research.checks import (
+    check_callable,
+    check_count,
+    check_number,
+    check_numbers,
+    refuse_traced,
+)
 from research.derivatives.certified.enclosing import (
     Batched,
     TimeOver,
@@ -38,6 +44,7 @@ from research.derivatives.certified.matrices import (
     signs_of_eigenvalues,
 )
 from research.derivatives.certified.program import check_derivatives, trace
+from research.derivatives.exact.arguments import described
 
 TINY = 2.0**-34  # Boxes narrower than this, relative to the whole, are not cut.
 MOST_BOXES_AT_ONCE = 1024
@@ -189,6 +196,7 @@ def certified_roots(
       >>> found.complete, found.low.round(6).tolist()
       (True, [[1.414214]])
     """
+    refuse_traced("certified_roots", bounds=bounds)
     low, high = _checked_bounds(bounds)
     check_callable("f", f)
     check_number("seconds", seconds)
@@ -243,6 +251,7 @@ def certified_critical_points(
       >>> found.complete, [point.kind for point in found.points]
       (True, ['minimum', 'saddle'])
     """
+    refuse_traced("certified_critical_points", bounds=bounds)
     low, high = _checked_bounds(bounds)
     check_callable("f", f)
     check_number("seconds", seconds)
@@ -338,11 +347,11 @@ def _described(
 def _check_system(f: Callable[..., Any], size: int) -> None:
     shape = jax.ShapeDtypeStruct((size,), np.float64)
     program = trace(f, shape)
-    shapes = [value.shape for value in program.out_avals]
-    if shapes != [(size,)]:
+    found = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in program.out_avals]
+    if [value.shape for value in found] != [(size,)]:
         raise ValueError(
             f"f must return one array of shape ({size},), as its argument has; it "
-            f"returns {shapes}."
+            f"returns {described(found[0] if len(found) == 1 else tuple(found))}."
         )
     check_derivatives(program.jaxpr)
 
@@ -676,6 +685,7 @@ def certified_minimum(
       >>> found.complete, round(found.low, 6)
       (True, 0.289273)
     """
+    refuse_traced("certified_minimum", bounds=bounds)
     low, high = _checked_bounds(bounds)
     check_callable("f", f)
     check_number("tolerance", tolerance)
@@ -823,6 +833,7 @@ def curvature_bound(
       >>> round(found.low, 6), round(found.high, 6)
       (2.0, 6.0)
     """
+    refuse_traced("curvature_bound", bounds=bounds)
     low, high = _checked_bounds(bounds)
     check_callable("f", f)
     check_number("tolerance", tolerance)

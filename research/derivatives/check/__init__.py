@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.checks import check_callable, check_key
+from research.checks import check_callable, check_key, refuse_traced
 from research.derivatives._float64 import in_float64
 from research.derivatives.check.line import LOOKS_AT_VALUES, Line, lift
 from research.derivatives.check.nearby import slopes_nearby
@@ -171,6 +171,7 @@ def check_derivative(
       'wrong'
     """
     check_callable("f", f, "x")
+    refuse_traced("check_derivative", x=x, key=key)
     check_key("key", key)
     if derivative is not None:
         check_callable("derivative", derivative, "x")
@@ -572,7 +573,7 @@ class _Found(NamedTuple):
         are then relative to the size of f.
       size: Lower bound of the rounding error of a value, in units of the relative
         spacing ε of the floats.
-      length: Length of the longest step, relative to the size of x.
+      length: Length of the longest step, as a multiple of the direction.
       is_refuted: Whether short steps confirm neither the slope from long steps nor the
         tested derivative.
     """

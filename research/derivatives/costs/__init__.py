@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from research.checks import check_callable, check_real
+from research.checks import check_call, check_callable, check_real
 from research.derivatives.costs.counting import Count, count
 from research.derivatives.costs.jaxprs import traced
 
@@ -124,7 +124,8 @@ def cost(f: Callable[..., Any], *args: Any, seconds: float = 0.2) -> Cost:
     Returns:
       The `Cost`.
     Raises:
-      TypeError: seconds is not a real number.
+      TypeError: f is not a function of these arguments, or seconds is not a real
+        number.
       ValueError: seconds is negative or above 10,000.
     References:
       Golub & Van Loan, Matrix computations, 4th ed., 2013 (flops of the
@@ -141,7 +142,8 @@ def cost(f: Callable[..., Any], *args: Any, seconds: float = 0.2) -> Cost:
         raise ValueError(f"seconds must be at least 0; got seconds={seconds}.")
     if seconds > 1e4:
         raise ValueError(f"seconds must be at most 10,000; got seconds={seconds}.")
-    counted = counted_cost(f, *args)
+    check_call("cost", f, len(args))
+    counted = count(traced(f, *args))
     start = time.perf_counter()
     compiled = jax.jit(f).lower(*args).compile()
     compile_seconds = time.perf_counter() - start
@@ -181,8 +183,8 @@ def cost_ratio(
     Returns:
       The `CostRatio`. Its method `text` returns the ratios and both costs as a text.
     Raises:
-      TypeError: transform or transform(f) is not callable, or seconds is not a real
-        number.
+      TypeError: transform or transform(f) is not callable, f is not a function of these
+        arguments, or seconds is not a real number.
       ValueError: f has no operations on floating numbers, or seconds is negative or
         above 10,000.
     References:
@@ -196,6 +198,12 @@ def cost_ratio(
       True
     """
     check_callable("transform", transform, "f")
+    if callable(f) and getattr(transform, "__wrapped__", None) is f:
+        raise TypeError(
+            "transform must be a function from f to a function, such as jax.grad; got "
+            "transform(f). Pass jax.grad instead of jax.grad(f)."
+        )
+    check_call("cost_ratio", f, len(args))
     plain = cost(f, *args, seconds=seconds)
     if not plain.operations:
         raise ValueError(
@@ -223,13 +231,15 @@ def counted_cost(f: Callable[..., Any], *args: Any) -> Count:
     Returns:
       A `Count`, with the counts of a `Cost` but without memory and times. Its property
       `operations` is the number of flops plus the number of transcendentals.
+    Raises:
+      TypeError: f is not a function of these arguments.
     Example:
       >>> import jax.numpy as jnp
       >>> a, b = jnp.ones((2, 3)), jnp.ones((3, 4))
       >>> counted_cost(lambda a, b: a @ b, a, b).operations  # 2 · 2 · 3 · 4
       48.0
     """
-    check_callable("f", f, *map(str, range(len(args))))
+    check_call("counted_cost", f, len(args))
     return count(traced(f, *args))
 
 

@@ -8,7 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from research.checks import check_callable, check_count, check_number, check_numbers
+from research.checks import (
+    check_callable,
+    check_count,
+    check_number,
+    check_numbers,
+    refuse_traced,
+)
 from research.derivatives.certified import certified_critical_points
 from research.derivatives.critical.classifying import CriticalPoint, described, judged
 from research.derivatives.critical.curvature import curvatures
@@ -126,6 +132,7 @@ def critical_points(
       (16, 16)
     """
     check_callable("f", f, "x")
+    refuse_traced("critical_points", starts=starts, bounds=bounds)
     check_numbers("separation", separation)
     check_number("prove_seconds", prove_seconds)
     starts, bounds = _checked(starts, bounds)
@@ -228,6 +235,7 @@ def classify_critical_point(
       ('degenerate', 4, 'a minimum by the fourth derivative')
     """
     check_callable("f", f, "x")
+    refuse_traced("classify_critical_point", x=x)
     check_number("tolerance", tolerance)
     check_numbers("x", x)
     x = np.asarray(x) if not isinstance(x, jax.Array) else x

@@ -298,7 +298,9 @@ def hessian(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
     """
     check_callable("f", f, "x")
     x = floating(x, "x")
-    return differentiated_in(lambda y: gradient(f, y, mode), x, "auto", size(x))
+    checked = scalar(f, "hessian")
+    slopes = lambda y: differentiated_in(checked, y, mode, outputs=1)
+    return differentiated_in(slopes, x, "auto", size(x))
 
 
 def hessian_vector_product(f: Callable[..., Any], x: Any, v: Any) -> Any:
@@ -324,7 +326,9 @@ def hessian_vector_product(f: Callable[..., Any], x: Any, v: Any) -> Any:
     """
     check_callable("f", f, "x")
     x, v = point_and_direction(x, v)
-    return jax.jvp(lambda y: gradient(f, y), (x,), (v,))[1]
+    checked = scalar(f, "hessian_vector_product")
+    slopes = lambda y: differentiated_in(checked, y, "auto", outputs=1)
+    return jax.jvp(slopes, (x,), (v,))[1]
 
 
 def hessian_diagonal(f: Callable[..., Any], x: Any) -> Any:

@@ -33,6 +33,11 @@ def floating(tree: Any, argument: str) -> Any:
     def checked(path: Any, leaf: Any) -> jax.Array:
         name = argument + jax.tree_util.keystr(path)
         kind = kind_of(leaf)
+        if isinstance(kind, str) and not isinstance(leaf, int):
+            raise NotInexactError(
+                f"{name} must be real floating numbers; got {name}={shown(leaf)}. "
+                "Pass a number, an array, or a pytree of arrays."
+            )
         if isinstance(kind, str) or not jnp.issubdtype(kind, jnp.floating):
             advice = "Write 3.0 instead of 3, or use jnp.asarray(..., float)."
             if not isinstance(kind, str) and jnp.issubdtype(kind, jnp.complexfloating):
@@ -155,11 +160,17 @@ def size(tree: Any) -> int:
 
 
 def described(tree: Any) -> str:
-    """Return the shape of a value, or the shapes of its first four leaves, in words."""
+    """Return the shape of an array, or the shapes in a pytree, in words.
+
+    For a pytree, the text has the type of the pytree, the number of leaves, and the
+    shapes of the first four leaves.
+    """
 
     def shape_of(leaf: Any) -> str:
         return f"an array of shape {jnp.shape(leaf)}" if jnp.shape(leaf) else "a number"
 
+    if tree is None:
+        return "None"
     leaves = jax.tree.leaves(tree)
     if jax.tree.structure(tree) == jax.tree.structure(0):
         return shape_of(leaves[0])

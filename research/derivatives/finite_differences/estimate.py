@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from research.checks import check_callable, check_choice, check_flag
+from research.checks import check_callable, check_choice, check_flag, refuse_traced
 from research.derivatives.errors import NoDerivativeError
 from research.derivatives.finite_differences.breaks import (
     first_surprise,
@@ -91,8 +91,8 @@ class FiniteDifference(NamedTuple):
     Attributes:
       value: Derivative if the verdict is "ok". If the verdict is "one-sided", the
         derivative from the side where f is defined. If the verdict is "unresolved", the
-        best guess. For these two verdicts, `value` is nan if there is no estimate. For
-        all other verdicts, `value` is nan.
+        best guess. With "one-sided" and "unresolved", `value` is nan if there is no
+        estimate. With "kink", "jump" and "nan", `value` is nan.
       error: Bound on |value - derivative|. It is estimated from the differences between
         steps and from the noise of f, so it may be too small. The docstring of
         `finite_difference` reports how often this happened. The bound is infinite if
@@ -155,7 +155,7 @@ def finite_difference(
     floats that f returns. If fewer than three groups show noise, the estimate is at
     least ε (|f| + |x f'|) / 2.
 
-    At each step h a central difference quotient is extrapolated to h = 0 by
+    At each step h = 2^k a central difference quotient is extrapolated to h = 0 by
     Richardson's scheme. For order 1 the quotient is (f(x + h) - f(x - h)) / (2 h). It
     is extrapolated twice: as a series in h², and as a series in h. The second series is
     right if the next higher derivative of f jumps at x. If estimates at two smaller
@@ -233,18 +233,18 @@ def finite_difference(
     grid or to float32.
 
         order              1      2      3      4
-        smooth           0      0      0.05   0.40
-        root of f        0      0      0      0.20
+        smooth           0      0      0.05   0.35
+        root of f        0      0      0      0.15
         jump of f''      0.05   0.10   0      0
-        jump of f'''     0      0.30   0.20   0
+        jump of f'''     0      0.35   0.25   0
         kink             0.05   0.05   0.05   0.05
-        kink near x      0      0.05   0.40   0.30
-        terms cancel     0.30   0.30   0.40   0.60
-        few digits       1.15   1.45   1.05   1.45
+        kink near x      0      0.05   0.40   0.35
+        terms cancel     0.30   0.25   0.35   0.50
+        few digits       0.85   1.10   0.95   1.30
 
     The verdict is "ok" for at least 97 % of the smooth functions and of the functions
-    with a root at x. The median ratio of the bound to the error is between 15 and 21
-    for smooth functions, and between 13 and 30 at roots.
+    with a root at x. The median ratio of the bound to the error is between 15 and 20
+    for smooth functions, and between 12 and 29 at roots.
 
     Values alone cannot reveal the following:
 
@@ -310,6 +310,7 @@ def finite_difference(
       kink -1.0 1.0
     """
     check_callable("f", f, "x")
+    refuse_traced("finite_difference", x=x)
     check_flag("strict", strict)
     point, order = _point(x), _order(order)
     check_choice("scheme", scheme, get_args(Scheme))

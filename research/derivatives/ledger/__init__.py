@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from research.checks import check_callable, check_sequence
+from research.checks import check_call, check_sequence
 from research.derivatives.errors import (
     NotInexactError,
     NotScalarError,
@@ -94,7 +94,7 @@ def explain(
       >>> print(*(f"{grad:.4f}" for grad in ledger.grads))
       -0.2943 -0.1471 -0.0736 0.6636
     """
-    check_callable("f", f, *(f"argument {place}" for place in range(len(args))))
+    check_call("explain", f, len(args))
     check_sequence("expand", expand, "names", str)
     if not isinstance(level, str) or level not in LEVELS or not set(expand) <= {"scan"}:
         raise ValueError(
@@ -113,10 +113,10 @@ def explain(
     inexact = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
     called = title(f)
     if not any(inexact):
-        kinds = ", ".join(str(leaf.dtype) for leaf in leaves) or "no argument"
+        kinds = ", ".join(str(leaf.dtype) for leaf in leaves) or "no number"
+        advice = " Write 3.0 instead of 3." if leaves else ""
         raise NotInexactError(
-            f"at least one argument of {called} must be floating; got {kinds}. Write "
-            "3.0 instead of 3."
+            f"at least one argument of {called} must be floating; got {kinds}.{advice}"
         )
 
     def flat(*given: Any) -> list[Any]:

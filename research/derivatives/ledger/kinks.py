@@ -30,6 +30,9 @@ EXTREMES = {
 }
 
 
+# Sentences about rows that are not searched, so they need not be at a tie.
+BITS = "it takes numbers apart into bits, and at_kinks has no rule for that"
+NOT_SEARCHED = "it may be at a kink inside, where at_kinks does not search"
 SPECTRA = frozenset(["svd", "eigh", "eig"])
 SCATTERS = frozenset(["scatter_max", "scatter_min"])
 WINDOWS = frozenset(["reduce_window_max", "reduce_window_min"])
@@ -322,14 +325,14 @@ def _unsearched(equation: Equation, tape: Tape) -> str:
     if primitive in ("is_finite", "stop_gradient", "convert_element_type"):
         return ""
     if primitive == "bitcast_convert_type" and places:
-        return "it takes numbers apart into bits, and at_kinks has no rule for that"
+        return BITS
     if places and _is_unsteady(equation, tape, places):
         return "the integers that it computes jump here"
     if equation.contributions is None:
         return ""
     flags = [tape.is_active(operand) for operand in equation.inputs]
     if may_split(primitive, equation.params, flags):
-        return "it may be at a kink inside, where at_kinks does not search"
+        return NOT_SEARCHED
     return ""
 
 

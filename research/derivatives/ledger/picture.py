@@ -13,7 +13,7 @@ import numpy as np
 from research.derivatives.ledger.fields import LedgerFields
 from research.derivatives.ledger.graph import Edge, Graph, Node, make_graph
 from research.derivatives.ledger.layout import LINE, Layout, arrange
-from research.derivatives.ledger.table import HEADINGS, all_cells, answer
+from research.derivatives.ledger.table import HEADINGS, all_cells, answer, remark
 
 LIGHT = {
     "ground": "#ffffff",
@@ -159,7 +159,8 @@ def as_html(ledger: LedgerFields) -> str:
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     opened = " open" if len(ledger.rows) <= SHORT else ""
     return (
-        f"<div><p><b>{html.escape(answer(ledger))}</b></p>"
+        f"<div><p><b>{html.escape(answer(ledger))}</b> "
+        f"{html.escape(remark(ledger))}</p>"
         '<div style="overflow-x:auto;max-height:48em;overflow-y:auto">'
         f"{_drawn(ledger, dark=True)}</div>"
         f"<details{opened}><summary>The ledger: {len(ledger.rows)} rows</summary>"

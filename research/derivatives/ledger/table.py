@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from research.derivatives.ledger import kinks, nonfinite
 from research.derivatives.ledger.fields import LedgerFields
 from research.derivatives.ledger.rows import Row
 from research.derivatives.ledger.wording import short
@@ -35,6 +36,50 @@ def answer(ledger: LedgerFields) -> str:
     return f"{start}; its gradient is {parts}."
 
 
+def remark(ledger: LedgerFields) -> str:
+    """Return sentences that say why the printed gradient may not be a derivative.
+
+    The text is "" if the value and the gradient are finite and no row is surely at a
+    kink or a jump. It is also "" if there is no gradient.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from research.derivatives import explain
+      >>> remark(explain(lambda x: 2 * x, 0.5))
+      ''
+      >>> remark(explain(jnp.log, -1.0)).partition(";")[0]
+      'log is not finite there, so it has no derivative'
+    """
+    if ledger.grads is None:
+        return ""
+    tape, inputs, output, _, names = ledger.recorded
+    broken = nonfinite.first_nonfinite(tape, output, inputs, names)
+    if broken:
+        return f"{_broken(ledger)} {broken.sentence}"
+    not_searched = tuple(f"{text}." for text in (kinks.BITS, kinks.NOT_SEARCHED))
+    ties = [
+        kink.sentence
+        for kink in kinks.at_kinks(tape, names)
+        if not kink.sentence.endswith(not_searched)
+    ]
+    if not ties:
+        return ""
+    more = f" Other such rows: {len(ties) - 1}." if ties[1:] else ""
+    return (
+        f"{ledger.title} may have no derivative there, because it is at a kink or a "
+        f"jump; JAX uses one of the slopes. {ties[0]}{more}"
+    )
+
+
+def _broken(ledger: LedgerFields) -> str:
+    if nonfinite.is_finite(ledger.value):
+        return "The derivative is not finite there."
+    return (
+        f"{ledger.title} is not finite there, so it has no derivative; the number is "
+        "what the rules of JAX give."
+    )
+
+
 def gradients(ledger: LedgerFields) -> dict[str, Any]:
     """Return the gradient with respect to each differentiated input.
 
@@ -61,10 +106,11 @@ def as_text(ledger: LedgerFields) -> str:
     """Return a ledger as text: a sentence, and the table of its rows.
 
     A ledger is the result of `explain` for a function f. The sentence gives the value
-    and the gradient of f. Each row describes one equation of f. The scope of a row
-    consists of the names of the function calls, derivative rules, branches and loop
-    steps that contain the equation. Where the scope changes from one row to the next, a
-    line shows the new scope.
+    and the gradient of f. A `remark` follows if the gradient may not be a derivative.
+    Each row describes one equation of f. The scope of a row consists of the names of
+    the function calls, derivative rules, branches and loop steps that contain the
+    equation. Where the scope changes from one row to the next, a line shows the new
+    scope.
     """
     cells = [
         (row.scope, lines)
@@ -74,7 +120,7 @@ def as_text(ledger: LedgerFields) -> str:
     widths = [max(map(len, column)) for column in zip(HEADINGS, *lines, strict=True)]
     out, scope = (
         [
-            answer(ledger),
+            *filter(None, (answer(ledger), remark(ledger))),
             "",
             _line(HEADINGS, widths),
             "  ".join("-" * width for width in widths),
