@@ -300,7 +300,9 @@ def test_a_function_that_is_no_schedule_is_named(name):
             UPDATE_RULES[name](learning_rate=wrong)
 
 
-@pytest.mark.parametrize("wrong", ["a", None, lambda t: 0.1], ids=repr)
+@pytest.mark.parametrize(
+    "wrong", ["a", None, lambda t: 0.1], ids=["text", "None", "function"]
+)
 @pytest.mark.parametrize("name", ["adam", "adafactor", "dog", "schedule_free_sgd"])
 def test_a_schedule_that_returns_no_number_is_named(name, wrong):
     rule, x = UPDATE_RULES[name](lambda t: wrong), jnp.ones(2)
