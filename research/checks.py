@@ -399,10 +399,42 @@ def check_callable(name: str, value: Any, *arguments: str, hint: str = "") -> No
     try:
         signature.bind(*arguments)
     except TypeError:
+        if takes_others(value, *arguments):
+            return
         raise TypeError(
             f"{name} must be a function{of}; got {name}={shown(value)}, which takes "
             f"{_parameters(signature)}.{hint}"
         ) from None
+
+
+def takes_others(value: Any, *args: Any, **kwargs: Any) -> bool:
+    """Return whether a decorator may let a function accept these arguments.
+
+    `inspect.signature` shows the function inside a decorator. A decorator with
+    parameters of its own may pass other arguments to this function than it gets.
+
+    Example:
+      >>> import functools
+      >>> def line(t, slope):
+      ...     return slope * t
+      >>> @functools.wraps(line)
+      ... def steep(t):
+      ...     return line(t, 9.0)
+      >>> takes_others(steep, 0), takes_others(line, 0)
+      (True, False)
+    """
+    if not (inspect.isfunction(value) and hasattr(value, "__wrapped__")):
+        return False
+    signature = inspect.signature(value, follow_wrapped=False)
+    kinds = {parameter.kind for parameter in signature.parameters.values()}
+    # A decorator that takes anything passes it on unchanged, as far as we know.
+    if kinds <= {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}:
+        return False
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
 
 
 def check_call(caller: str, f: Any, count: int) -> None:

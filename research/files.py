@@ -117,7 +117,8 @@ def kept(folder: Path) -> str:
     files, the sentence is "Nothing was saved there before." If the folder does not
     exist, the sentence says how to make it.
     """
-    if not folder.exists():
+    nearest = next((part for part in folder.parents if part.exists()), folder)
+    if not folder.exists() and nearest.is_dir():
         return f"Make the folder first: mkdir -p {shlex.quote(str(folder))}."
     try:
         names = sorted(

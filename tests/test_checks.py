@@ -163,3 +163,19 @@ def test_a_refused_configuration_changes_nothing():
     with pytest.raises(RuntimeError, match=r"already started .* devices=1, pool=7 "):
         backend.configure(pool=7, x64=False)
     assert jnp.zeros(1).dtype == jnp.float64
+
+
+def with_base(of):
+    @functools.wraps(of)
+    def shorter(t):
+        return of(t, 0.5)
+
+    return shorter
+
+
+def test_a_decorator_may_change_what_a_function_takes():
+    schedule = lambda t, base: base / (1 + t)
+    rule = update_rules.adam(with_base(schedule))
+    rule.update(jnp.ones(2), rule.init(jnp.ones(2)))
+    with pytest.raises(TypeError, match="learning_rate must be a function of"):
+        update_rules.adam(schedule)

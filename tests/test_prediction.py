@@ -120,7 +120,7 @@ def test_a_run_keeps_its_models_and_a_fresh_one_replaces_them(tmp_path):
     assert len(rows_of(file.with_suffix(".csv"))) == 7
     assert runs.load_result(path).models == {}
     run = runs.open_run("toy", {"seed": 0}, tmp_path, fresh=True)
-    with pytest.raises(ValueError, match=r"status is 'running'.*--fresh"):
+    with pytest.raises(ValueError, match=r"status is 'running'.*fresh=True"):
         runs.model_file(path, "a")
     runs.finish(run, runs.Result("Yes.", (), {}, {}, {"a": line(3.0)}))
     assert sorted(f.name for f in (path / "models").iterdir()) == [

@@ -138,7 +138,8 @@ def _check(node: ast.AST, depth: int) -> None:
         case ast.Constant():
             allowed = type(node.value) in (int, float)
         case ast.BinOp(op=ast.BitXor()):
-            power = f"{ast.unparse(node.left)}**{ast.unparse(node.right)}"
+            power = ast.unparse(ast.BinOp(node.left, ast.Pow(), node.right))
+            power = power.replace(" ** ", "**")
             raise ValueError(
                 f"the formula must not contain {ast.unparse(node)!r}; a power is "
                 f"written {power}."

@@ -46,7 +46,8 @@ def launch(words: Sequence[str]) -> int:
       SystemExit: Status 2 if a flag has a value of the wrong type.
     """
     asked = _parser().parse_args(words)
-    if asked.file != "-" and not Path(asked.file).exists():
+    # "-" and "-m" mean the same as for python.
+    if not asked.file.startswith("-") and not Path(asked.file).exists():
         raise FileNotFoundError(
             f"The file {asked.file!r} does not exist. Pass the Python file of the "
             "training."

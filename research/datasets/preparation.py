@@ -184,8 +184,8 @@ def standardise(
     row = np.shape(train_x)[1:]
     for place, other in enumerate(others):
         check_numbers(f"others[{place}]", other)
-        # A single row is standardised, too.
-        if np.shape(other)[1:] != row and np.shape(other) != row:
+        # A single row and groups of rows are standardised, too.
+        if np.shape(other)[np.ndim(other) - len(row) :] != row:
             raise ValueError(
                 f"others[{place}] must have rows of shape {row}, as train_x; got shape "
                 f"{np.shape(other)}."

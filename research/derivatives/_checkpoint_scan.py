@@ -9,7 +9,6 @@ import jax.core
 import jax.numpy as jnp
 
 from research.checks import check_callable, check_number, shown
-from research.derivatives.exact.arguments import described, title
 
 __all__ = ["checkpoint_scan"]
 
@@ -67,8 +66,8 @@ def checkpoint_scan(
         of the arrays of xs differ in length from each other or from `length`; xs and
         `length` are both None; or every number of levels needs more than memory_bytes
         (the message says how much each number of levels needs).
-      TypeError: f is not a function of (carry, x) that returns a pair, memory_bytes is
-        not a number, or `length` is not an integer.
+      TypeError: f is not a function of (carry, x), memory_bytes is not a number, or
+        `length` is not an integer.
     References:
       Griewank & Walther, Evaluating Derivatives, 2nd ed., SIAM 2008, chapter 12.
     Example:
@@ -91,7 +90,6 @@ def checkpoint_scan(
             f"levels must be an integer in 1..{MOST_LEVELS}; got "
             f"levels={shown(levels)}."
         )
-    f = _pair_checked(f)
     xs = jax.tree.map(jnp.asarray, xs)
     count = _length(xs, length)
     if memory_bytes is not None:
@@ -99,23 +97,6 @@ def checkpoint_scan(
     if memory_bytes is not None and count:
         levels = _levels_within(f, init, xs, count, memory_bytes)
     return _scan(f, init, xs, count, levels)
-
-
-def _pair_checked(f: Callable) -> Callable:
-    """Return f with a check that it returns a pair, made while f is traced."""
-
-    @functools.wraps(f)
-    def checked(carry: Any, x: Any) -> Any:
-        result = f(carry, x)
-        if not isinstance(result, tuple | list) or len(result) != 2:
-            got = shown(result) if result is None else described(result)
-            raise TypeError(
-                f"f must return a pair (carry, y); {title(f)} returns {got}. Return "
-                "(carry, None) if there is no y."
-            )
-        return result
-
-    return checked
 
 
 def _length(xs: Any, length: int | None) -> int:

@@ -280,6 +280,8 @@ def one_number(value: Any) -> Any:
         advice = "Return its mean or sum."
     elif value is None:
         found, advice = "None", "Add a return statement."
+    elif isinstance(value, tuple | list | dict):
+        found, advice = f"a {type(value).__name__}", "Return the loss alone."
     else:
         found, advice = shown(value), "Compute it from params with jax.numpy."
     raise TypeError(

@@ -17,6 +17,7 @@ from research.checks import (
     check_real,
     check_sequence,
     shown,
+    takes_others,
 )
 from research.descent import _full_batch, _run, _step
 from research.descent._shared_programs import compile_once
@@ -142,7 +143,8 @@ def compile_sweep(
     check_workload("workload", workload)
     check_form(sampler)
     check_sequence("hyperparameters", hyperparameters, "names", str)
-    check_make_rule(make_rule, hyperparameters)
+    # A sweep passes no seed to make_rule.
+    check_make_rule(make_rule, [name for name in hyperparameters if name != "seed"])
     is_full_batch = _full_batch.is_full_batch(sampler)
     if width is None:
         width = FULL_BATCH_WIDTH if is_full_batch else WIDTH
@@ -375,11 +377,12 @@ def check_make_rule(make_rule: Any, hyperparameters: Iterable[str]) -> None:
         signature = inspect.signature(make_rule)
     except (TypeError, ValueError):  # Some functions written in C have no signature.
         return
-    # `sweep` passes no seed to make_rule.
-    names = tuple(name for name in hyperparameters if name != "seed")
+    names = tuple(hyperparameters)
     try:
         signature.bind(**dict.fromkeys(names))
     except TypeError as error:
+        if takes_others(make_rule, **dict.fromkeys(names)):
+            return
         raise TypeError(
             "hyperparameters must name the arguments of make_rule; got "
             f"hyperparameters={shown(names)}, but make_rule takes "

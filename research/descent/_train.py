@@ -3,7 +3,7 @@
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -369,7 +369,7 @@ def _evaluated(
     evaluate: Evaluate, at: Progress, compiled: Compiled
 ) -> dict[str, float]:
     values = evaluate(compiled.whole(evaluation_params(at.state)))
-    if not isinstance(values, Mapping):
+    if not hasattr(values, "items"):
         raise TypeError(
             "evaluate must return a dict from names to numbers; it returns "
             f"{shown(values)}. Return for example {{'loss': value}}."

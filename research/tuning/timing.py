@@ -142,10 +142,10 @@ def compile_alone(
     check_mapping("hyperparameters", hyperparameters, "names to numbers")
     for name, value in hyperparameters.items():
         check_number(f"hyperparameters[{name!r}]", value, signed=True)
-    check_make_rule(make_rule, hyperparameters)
     check_count("num_epochs", num_epochs)
     check_most(num_epochs=num_epochs)
     check_room(f"num_epochs={num_epochs}", max(1, num_epochs), sampler.num_batches)
+    check_make_rule(make_rule, hyperparameters)
     cell = {name: jnp.asarray(value, float) for name, value in hyperparameters.items()}
     root = jax.random.key(0)
     init, _ = descent.build(workload.objective, make_rule(**cell), workload.train)

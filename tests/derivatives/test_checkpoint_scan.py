@@ -138,12 +138,6 @@ def test_parts_cover_the_length_and_no_loop_has_one_step(levels):
         ({"xs": 1.0}, ValueError, "first axis"),
         ({"f": 3}, TypeError, "f must be a function of (carry, x)"),
         ({"f": lambda carry: carry}, TypeError, "f must be a function of (carry, x)"),
-        (
-            {"f": lambda carry, x: carry + x},
-            TypeError,
-            "f must return a pair (carry, y); f returns a number.",
-        ),
-        ({"f": lambda carry, x: None}, TypeError, "f returns None. Return (carry, No"),
     ],
 )
 def test_bad_input_is_named(options, error, words):

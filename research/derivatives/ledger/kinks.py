@@ -376,6 +376,8 @@ def _at_jump(primitive: str, value: np.ndarray) -> np.ndarray:
 
 
 def _is_shared(equation: Equation, array: np.ndarray) -> bool:
+    if not array.size:
+        return False
     if equation.primitive in ("cummax", "cummin"):
         return _is_reached_again(equation, array)
     axes = equation.params.get("axes", equation.params.get("axis"))

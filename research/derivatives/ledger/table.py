@@ -40,15 +40,16 @@ def remark(ledger: LedgerFields) -> str:
     """Return sentences that say why the printed gradient may not be a derivative.
 
     The text is "" if the value and the gradient are finite and no row is surely at a
-    kink or a jump. It is also "" if there is no gradient.
+    tie (`Ledger.at_kinks`). It is also "" if there is no gradient. At a tie of a row,
+    the function may have a kink or a jump, or be smooth.
 
     Example:
       >>> import jax.numpy as jnp
       >>> from research.derivatives import explain
       >>> remark(explain(lambda x: 2 * x, 0.5))
       ''
-      >>> remark(explain(jnp.log, -1.0)).partition(";")[0]
-      'log is not finite there, so it has no derivative'
+      >>> remark(explain(jnp.log, -1.0)).partition(",")[0]
+      'The computed value of log is not finite'
     """
     if ledger.grads is None:
         return ""
@@ -66,17 +67,20 @@ def remark(ledger: LedgerFields) -> str:
         return ""
     more = f" Other such rows: {len(ties) - 1}." if ties[1:] else ""
     return (
-        f"{ledger.title} may have no derivative there, because it is at a kink or a "
-        f"jump; JAX uses one of the slopes. {ties[0]}{more}"
+        f"{ledger.title} may have no derivative there: a row is at a tie, where JAX "
+        f"follows a convention. {ties[0]}{more}"
     )
 
 
 def _broken(ledger: LedgerFields) -> str:
     if nonfinite.is_finite(ledger.value):
-        return "The derivative is not finite there."
+        return (
+            "The gradient that JAX computes is not finite, so it may not be the "
+            "derivative."
+        )
     return (
-        f"{ledger.title} is not finite there, so it has no derivative; the number is "
-        "what the rules of JAX give."
+        f"The computed value of {ledger.title} is not finite, so the gradient is not a "
+        "derivative."
     )
 
 
