@@ -1507,6 +1507,7 @@ def of_checks() -> Iterator[Call]:
         "is_integer": {"value": 2},
         "is_traced": {"value": 2},
         "refuse_traced": {"caller": "cost", "x": 2},
+        "takes_others": {"value": cube},
         "shown": {"value": 2},
     }.items():
         yield Call(f"checks.{name}", getattr(c, name), arguments)
