@@ -390,21 +390,11 @@ def check_callable(name: str, value: Any, *arguments: str, hint: str = "") -> No
         raise TypeError(
             f"{name} must be a function{of}; got {name}={shown(value)}.{hint}"
         )
-    if not arguments or _takes(value, len(arguments)):
-        return
-    try:
-        signature = inspect.signature(value)
-    except (TypeError, ValueError):  # Some functions written in C have no signature.
-        return
-    try:
-        signature.bind(*arguments)
-    except TypeError:
-        if takes_others(value, *arguments):
-            return
+    if arguments and (signature := _misfit(value, *arguments)):
         raise TypeError(
             f"{name} must be a function{of}; got {name}={shown(value)}, which takes "
             f"{_parameters(signature)}.{hint}"
-        ) from None
+        )
 
 
 def takes_others(value: Any, *args: Any, **kwargs: Any) -> bool:
@@ -455,19 +445,11 @@ def check_call(caller: str, f: Any, count: int) -> None:
     """
     hint = "Pass the function f, not its value f(x)." if not callable(f) else ""
     check_callable("f", f, *(f"argument {k}" for k in range(count)), hint=hint)
-    if count or _takes(f, 0):
-        return
-    try:
-        signature = inspect.signature(f)
-    except (TypeError, ValueError):  # Some functions written in C have no signature.
-        return
-    try:
-        signature.bind()
-    except TypeError:
+    if not count and (signature := _misfit(f)):
         raise TypeError(
             f"{caller} needs the arguments of f after f; got none, and f takes "
             f"{_parameters(signature)}."
-        ) from None
+        )
 
 
 def check_instance(
@@ -739,6 +721,24 @@ def _holds_traced(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return any(map(_holds_traced, value))
     return is_traced(value)
+
+
+def _misfit(value: Any, *arguments: Any) -> inspect.Signature | None:
+    """Return the signature of a function that does not accept the arguments.
+
+    None means that the function accepts them, or that its signature is not known.
+    """
+    if _takes(value, len(arguments)):
+        return None
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):  # Some functions written in C have no signature.
+        return None
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        return None if takes_others(value, *arguments) else signature
+    return None
 
 
 def _takes(value: Any, count: int) -> bool:

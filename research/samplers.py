@@ -293,15 +293,26 @@ def check_indices(indices: Any, n: int) -> None:
         return
     check_count("n", n)
     check_numbers("indices", indices, kinds="iu")
-    if not np.size(indices):
-        return
+    if (index := index_outside(indices, n)) is not None:
+        raise ValueError(
+            f"the sampler draws index {index}, which is outside the dataset of {n} "
+            f"examples. Build the sampler with n={n}."
+        )
+
+
+def index_outside(indices: Any, n: int) -> int | None:
+    """Return an index that lies outside 0..n-1, or None if there is none.
+
+    Args:
+      indices: Concrete integers of any shape.
+      n: Number of examples in the dataset.
+    Example:
+      >>> index_outside([0, 12], 12), index_outside([0, 11], 12)
+      (12, None)
+    """
     values = np.asarray(indices)
-    for index in (values.max(), values.min()):
-        if not 0 <= index < n:
-            raise ValueError(
-                f"the sampler draws index {index}, which is outside the dataset of {n} "
-                f"examples. Build the sampler with n={n}."
-            )
+    ends = (values.max(), values.min()) if values.size else ()
+    return next((int(index) for index in ends if not 0 <= index < n), None)
 
 
 def _permutation(key: Key, n: int) -> Array:

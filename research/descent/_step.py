@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Float, Int
 
@@ -20,7 +19,7 @@ from research.checks import (
     shown,
 )
 from research.objectives import OF_WORDS, check_data
-from research.samplers import num_examples
+from research.samplers import index_outside, num_examples
 from research.types import Array, Batch, Key, Params
 from research.update_rules._checks import check_floating, check_rule
 from research.update_rules._rule_info import rule_info
@@ -126,7 +125,12 @@ def gather(dataset: Batch | None, batch_indices: BatchIndices) -> Batch | None:
         return None
     if indices is None:
         return dataset._replace(key=key)
-    _check_inside(indices, len(jax.tree.leaves((dataset.x, dataset.y))[0]))
+    n = len(jax.tree.leaves((dataset.x, dataset.y))[0])
+    if not is_traced(indices) and (index := index_outside(indices, n)) is not None:
+        raise ValueError(
+            f"batch_indices has the index {index}, which is outside the dataset of "
+            f"{n} examples. Use indices in 0..{n - 1}."
+        )
     x, y = jax.tree.map(lambda a: a[indices], (dataset.x, dataset.y))
     return Batch(x, y, key)
 
@@ -288,19 +292,6 @@ def one_number(value: Any) -> Any:
         "objective must return one real floating number, an array of shape (); it "
         f"returns {found}. {advice}"
     )
-
-
-def _check_inside(indices: Any, n: int) -> None:
-    """Raise ValueError if a concrete index lies outside 0..n-1."""
-    if is_traced(indices) or not np.size(indices):
-        return
-    values = np.asarray(indices)
-    for index in (values.max(), values.min()):
-        if not 0 <= index < n:
-            raise ValueError(
-                f"batch_indices has the index {index}, which is outside the dataset of "
-                f"{n} examples. Use indices in 0..{n - 1}."
-            )
 
 
 def norm(tree: Params) -> Array:

@@ -2,13 +2,13 @@
 
 import inspect
 import math
-from collections.abc import Callable
 from typing import Any
 
 from research.checks import check_instance
 from research.naming import known_names
 from research.types import Optimum, Workload
 from research.workloads._construction import SPLIT_SEED as SPLIT_SEED
+from research.workloads._named import WORKLOADS as WORKLOADS
 from research.workloads.convex import breast_cancer as breast_cancer
 from research.workloads.convex import (
     breast_cancer_two_features as breast_cancer_two_features,
@@ -28,24 +28,6 @@ from research.workloads.networks import NetworkWorkload as NetworkWorkload
 from research.workloads.networks import check_network_name as check_network_name
 from research.workloads.networks import make_network as make_network
 from research.workloads.networks import network_workload as network_workload
-
-WORKLOADS: dict[str, Callable[..., Workload]] = {
-    constructor.__name__: constructor
-    for constructor in (
-        diabetes,
-        diabetes_ridge,
-        diabetes_bmi,
-        breast_cancer,
-        breast_cancer_two_features,
-        digits,
-        overlapping_50k,
-        overlapping_1m,
-        ill_conditioned,
-        noisy_quadratic,
-        quadratic,
-        rosenbrock,
-    )
-}
 
 
 def make_workload(name: str, **options: Any) -> Workload:

@@ -18,6 +18,7 @@ from research.naming import known_names
 from research.sizes import check_most
 from research.types import Array, Batch, Model, Sequences, Workload
 from research.workloads._construction import SPLIT_SEED
+from research.workloads._named import WORKLOADS
 
 DTYPE = "float32"
 SIZES = ("small", "large")
@@ -324,8 +325,6 @@ def check_network_name(name: Any) -> None:
     """
     if isinstance(name, str) and name in NETWORKS:
         return
-    from research.workloads import WORKLOADS  # It imports this module.
-
     if isinstance(name, str) and name in WORKLOADS:
         raise ValueError(
             f"{name!r} is a workload without a network. Use make_workload({name!r}), "

@@ -900,6 +900,11 @@ def of_descent() -> Iterator[Call]:
         samplers.check_indices,
         {"indices": np.arange(4), "n": 4},
     )
+    yield Call(
+        "samplers.index_outside",
+        samplers.index_outside,
+        {"indices": np.arange(4), "n": 4},
+    )
     yield Call("samplers.num_examples", samplers.num_examples, {"dataset": batch()})
     given_step = {"state": state, "batch_indices": batch_indices}
     to_build = {"objective": risk, "rule": rule, "dataset": batch()}

@@ -164,8 +164,8 @@ def _distances(
     """
     shape = (len(boxes), 1, len(unit))
     low, high = (
-        np.array([end(box) for box in boxes]).reshape(shape)
-        for end in (lambda box: box.low, lambda box: box.high)
+        np.array([getattr(box, end) for box in boxes]).reshape(shape)
+        for end in ("low", "high")
     )
     x = np.array([point.x for point in found]).reshape(1, len(found), len(unit))
     return (np.maximum(0.0, np.maximum(low - x, x - high)) / unit).max(axis=2)

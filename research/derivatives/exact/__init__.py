@@ -298,9 +298,7 @@ def hessian(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
     """
     check_callable("f", f, "x")
     x = floating(x, "x")
-    checked = scalar(f, "hessian")
-    slopes = lambda y: differentiated_in(checked, y, mode, outputs=1)
-    return differentiated_in(slopes, x, "auto", size(x))
+    return differentiated_in(_slopes(f, "hessian", mode), x, "auto", size(x))
 
 
 def hessian_vector_product(f: Callable[..., Any], x: Any, v: Any) -> Any:
@@ -326,9 +324,13 @@ def hessian_vector_product(f: Callable[..., Any], x: Any, v: Any) -> Any:
     """
     check_callable("f", f, "x")
     x, v = point_and_direction(x, v)
-    checked = scalar(f, "hessian_vector_product")
-    slopes = lambda y: differentiated_in(checked, y, "auto", outputs=1)
-    return jax.jvp(slopes, (x,), (v,))[1]
+    return jax.jvp(_slopes(f, "hessian_vector_product", "auto"), (x,), (v,))[1]
+
+
+def _slopes(f: Callable[..., Any], caller: str, mode: str) -> Callable[[Any], Any]:
+    """Return the gradient of f as a function. Messages name the caller."""
+    checked = scalar(f, caller)
+    return lambda x: differentiated_in(checked, x, mode, outputs=1)
 
 
 def hessian_diagonal(f: Callable[..., Any], x: Any) -> Any:

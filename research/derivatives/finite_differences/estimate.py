@@ -598,7 +598,7 @@ def _is_slope_beside_x(
         level = np.abs(rest[1:] / rest[:-1])
         flat = shown[1:] & shown[:-1] & (level < _LEVEL) & (level > 1 / _LEVEL)
     flat &= np.sign(rest[1:]) == np.sign(rest[:-1])
-    run = flat[: max(found.level, 0) + 1]
+    run = flat[: found.level + 1]
     return bool((run[1:] & run[:-1]).any())
 
 
