@@ -22,11 +22,21 @@ def print_part(
         "--quick", action="store_true", help="a smoke run; its numbers mean nothing"
     )
     parser.add_argument("--only", action="append", help=what)
+    parser.add_argument(
+        "--synchronous",
+        action="store_true",
+        help="JAX runs every program in the calling thread "
+        "(jax_cpu_enable_async_dispatch is off)",
+    )
     flags = parser.parse_args()
+    import jax
+
     import research
     from benchmarks.tables import machine
 
     research.backend.configure(x64=True)
+    # Before the first computation, because a CPU client reads it when it is made.
+    jax.config.update("jax_cpu_enable_async_dispatch", not flags.synchronous)
     found = section(measure(flags.quick, clock.tell_from_now(), flags.only))
     print(
         "\n\n".join(

@@ -228,7 +228,8 @@ def _combination(cpuinfo: str | Path = "/proc/cpuinfo") -> str:
 def is_portable() -> bool:
     """Return whether this process called `configure` with `portable=True`.
 
-    `configure` describes the processors on which JAX's results then have the same bits.
+    If it did, JAX's results have the same bits on many processors. The docstring of
+    `configure` says on which ones.
     """
     flags = os.environ.get("XLA_FLAGS", "").split()
     return _split_products.cache_info().currsize > 0 and {*settings.FLAGS} <= {*flags}

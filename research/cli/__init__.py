@@ -46,7 +46,7 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
 
     A file may call `main` before its heavy imports and before it defines `run`, so that
     --help is fast. In this case, `main` first parses the flags, and then imports the
-    whole file. The whole module has these functions, of which only `run` is required:
+    whole file. The file defines these functions, of which only `run` is required:
 
         run(config, on_progress, checkpoints) -> Findings or Result
         complete(config) -> config with the digest of each file that config names

@@ -73,11 +73,10 @@ def make_contenders(
         the first parameter has a default range, because this parameter is taken as the
         learning rate. The range is 1e-5 to 10 on a log scale, and is extended if a
         positive default of the parameter lies outside. The first trial (choice of
-        hyper-parameters) of a search uses the default of each Range. If a Range has no
-        default, the first trial uses the default that `SPACES` has for this
-        hyper-parameter, or else the default of the constructor. If there is no such
-        default, or if it lies outside the range, the first trial uses the middle of the
-        range.
+        hyper-parameters) of a search uses the first value that exists of these: the
+        field `default` of your Range, the field `default` of the Range in `SPACES`, and
+        the default value of the constructor's argument. If none exists, or if the value
+        lies outside the range, the first trial uses the middle of the range.
       evaluations: {rule: cost of one step}, for rules whose cost is not 1. `Contender`
         defines the cost.
     Returns:

@@ -266,7 +266,8 @@ def winner(
       procedure: Way to decide which of two rules is better, a `Procedure`.
       mine, other: Runs of the two rules in one study. Column i of an array belongs to
         the same seed for both rules.
-      level: Coverage of the interval; the t-test has significance level 1 - level.
+      level: Coverage of the interval, if procedure.decide is "interval". If it is
+        "t-test", the significance level is 1 - level.
       resamples, seed: Number of bootstrap resamples, and seed of the resampling.
     Returns:
       MINE = 1, OTHER = -1, or NONE = 0 if the procedure does not decide. With

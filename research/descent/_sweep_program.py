@@ -364,7 +364,8 @@ def check_workload(name: str, workload: Any) -> None:
 def check_make_rule(make_rule: Any, hyperparameters: Iterable[str]) -> None:
     """Raise TypeError unless make_rule can be called with the hyper-parameters by name.
 
-    A rule instead of its constructor is refused with its own message.
+    make_rule is a constructor such as `update_rules.adam`. If make_rule is a rule, such
+    as `update_rules.adam(0.1)`, the message of the TypeError says so.
     """
     if not callable(make_rule) and hasattr(make_rule, "update"):
         raise TypeError(

@@ -37,9 +37,9 @@ def draw_ratios(title: str, rows: Sequence[Ratio], axis: str) -> figures.Picture
     """Draw each ratio as a mark with its interval, on a logarithmic axis.
 
     The labels and the numbers may come from an untrusted source. Every number is
-    accepted: a ratio that is not positive, infinite, or beyond a factor of about 10,000
-    gets a mark at the edge of the picture, and NaN or None gets no mark. Only the first
-    40 rows are drawn. The caption says how many are missing.
+    accepted. A ratio gets a mark at the edge of the picture if it is 0, negative or
+    infinite, above about 10,000, or below about 1 / 10,000. NaN or None gets no mark.
+    Only the first 40 rows are drawn. The caption says how many are missing.
 
     Args:
       title: Title of the picture.

@@ -15,7 +15,8 @@ def convolution(equation: Any, x: Interval, kernel: Interval) -> Interval:
     For each entry of the kernel, the function first finds the entries of x that are
     multiplied by this entry. To do so, JAX convolves the numbers 1, 2, 3, ..., in place
     of the entries of x, with a kernel that is 1 at this entry and 0 elsewhere. Then the
-    products are enclosed, and the sums of the products over the entries of the kernel.
+    function encloses the products, and the sum of the products over the entries of the
+    kernel.
 
     Args:
       equation: Jaxpr equation of the convolution.

@@ -115,13 +115,16 @@ class CheckReport(NamedTuple):
         values of f do not decide), or "nan" (the derivative or f is not finite).
       smallest_error: Smallest relative error of the derivative that this check would
         detect with probability 0.99. A relative error is the norm of the error divided
-        by the norm of the gradient. The number holds for two norms. The first is the
-        Euclidean norm. For the second, each leaf of the error and of the gradient is
-        multiplied by the root mean square of the same leaf of x before the Euclidean
-        norm is taken. If x has several leaves, the number also holds for an error that
-        is confined to one leaf, in the Euclidean norm. If the gradient is 0, an error
-        is divided by the change of f over a step as long as x. The number is infinite
-        for the verdict "nan", and if the slopes of f are too large for floats.
+        by the norm of the whole gradient. The check computes such a number for several
+        kinds of errors, and `smallest_error` is the largest finite one. The first kind
+        is an error in a random direction, with the Euclidean norm. The second kind is
+        the same with another norm: before the Euclidean norm is taken, each leaf of the
+        error and of the gradient is multiplied by the root mean square of the same leaf
+        of x. The third kind multiplies the derivative by a wrong factor. If x has
+        several leaves, an error that is 0 outside one leaf is a further kind for each
+        leaf. If the gradient is 0, an error is divided by the change of f over a step
+        as long as x. The number is infinite for the verdict "nan", and if the slopes of
+        f are too large for floats.
       relative_error: Largest observed distance between the derivative along a direction
         and the slope from differences of f, divided by the `scale` of the direction's
         `Probe`.

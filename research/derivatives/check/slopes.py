@@ -237,18 +237,19 @@ def noise_of_levels(
     """Return the rounding error of a value of f at each of the distances STEPS from x.
 
     f is evaluated at points on a line through x. The offset of a point is its position
-    on the line, and x has the offset 0. STEPS are the distances 1, 1/2, ..., 2^-26, and
-    OFFSETS are 0 and ±STEPS, in ascending order. NUDGED_OFFSETS are the numbers ±1,
-    ±1/16, ..., ±2^-24 in ascending order. The result is at least ε / 2 times the sum of
-    |f| and |f'|, where f' is the derivative with respect to the offset. The term |f'|
-    is there because x is rounded, too. The size of x is about one unit of the offset,
-    so this rounding moves the point by about ε / 2 in units of the offset.
+    on the line, and x has the offset 0. STEPS are the distances 1, 1/2, ..., 2^-26.
+
+    The rounding errors were measured at a few offsets, the NUDGED_OFFSETS. The result
+    interpolates them. It is at least ε / 2 times the sum of |f| and |f'|, where f' is
+    the derivative with respect to the offset. The term |f'| is there because x is
+    rounded, too. The size of x is about one unit of the offset, so this rounding moves
+    the point by about ε / 2 in units of the offset.
 
     Args:
-      nudged: Measured rounding error at each of NUDGED_OFFSETS, shape (14,). NaN where
-        the error is unknown.
-      values: Values of f at OFFSETS.
-      floor: Lower bound of the result.
+      nudged: Measured rounding error at each of NUDGED_OFFSETS, which are ±1, ±1/16,
+        ..., ±2^-24 in ascending order, shape (14,). NaN where the error is unknown.
+      values: Values of f at OFFSETS, which are 0 and ±STEPS in ascending order.
+      floor: Another lower bound of the result.
       epsilon: Relative spacing ε of the floats in which f is computed.
     Returns:
       Rounding error at each distance in STEPS. The error does not increase towards

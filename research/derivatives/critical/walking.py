@@ -219,8 +219,8 @@ def lengthened(
 ) -> Float[np.ndarray, "n"] | None:
     """Return the point with the shortest gradient among y - m H⁺ ∇f for several m.
 
-    Here f is the function of `land`, m is one of twelve numbers from 1 to 12, and H⁺ is
-    the pseudoinverse of the Hessian of f at y. If the gradient has a zero of
+    Here f is the function of `land`, H⁺ is the pseudoinverse of the Hessian of f at y,
+    and m is 1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 10 or 12. If the gradient has a zero of
     multiplicity m near y, the step with this m is as good as Newton's step near a
     simple zero. The result is None if no step shortens the gradient.
     """

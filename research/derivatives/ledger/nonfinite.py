@@ -51,10 +51,12 @@ def first_nonfinite(
 ) -> NonFinite | None:
     """Find the row of the table of `explain` that creates the first NaN or infinity.
 
-    A row is one equation of the function. The search begins with the inputs, and
-    continues with the value of the function and then with its gradient. The result is a
-    `NonFinite`, which describes the row or the input. The result is None if both the
-    value and the gradient are finite, even if a row has an infinity.
+    A row is one equation of the function. If an input is not finite, the result
+    describes this input. Otherwise, if the value of the function is not finite, it
+    describes the row that creates the first NaN or infinity of the forward pass. If
+    only the gradient is not finite, it describes the row of the backward pass. The
+    result is None if both the value and the gradient are finite, even if an input or a
+    row has an infinity.
 
     Args:
       tape: Record of the evaluation, with adjoints.
