@@ -199,18 +199,17 @@ def reproduce_run(
     Args:
       folder: Run folder.
       load: Function (name of an experiment) -> module of the experiment.
-      options: Options. The field `results` is the folder for the new run. If this
-        folder already has a new run from an earlier call, a run that is finished starts
-        again from the beginning, and a run that was interrupted continues from its
-        checkpoints.
+      options: Options. The field `results` is the folder for the new run. If an
+        earlier call left a new run there, that new run continues from its checkpoints
+        if it was interrupted, and starts again from the beginning if it is finished.
       changes: New values of fields of the config, such as other paths of the same
         files.
     Returns:
       0 if the results agree, and 1 otherwise. The verdict is printed.
     Raises:
       ValueError: The run is unfinished or damaged, the experiment does not accept the
-        config any more, or the data of the run are missing here and would have to be
-        replaced by other data.
+        config any more, or a data set of the run is missing here and the experiment
+        would replace it by another data set, instead of leaving it out.
     """
     from research import runs
     from research.runs.manifest import check_origin

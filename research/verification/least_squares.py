@@ -61,8 +61,8 @@ def levenberg_marquardt(
     Taylor polynomial of ½ |r(x + h)|² is a second model. If the first model predicts
     the decrease much worse than the second model in three successive trials, h
     minimises the second model in the following trials. The rule returns to the first
-    model after a trial in which the first model predicts the decrease badly, and the
-    second model even worse.
+    model after a trial in which both models predict the decrease badly, and the second
+    model predicts it worse than the first.
     """
     scale, radius, misses = None, None, 0
     while True:

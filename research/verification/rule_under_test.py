@@ -289,10 +289,10 @@ def _kind(value: Any) -> str:
 
 
 def is_a_guard(constructor: Any) -> bool:
-    """Return whether `guarded` made this constructor from a finished rule.
+    """Return whether `guarded` returned this constructor for a finished rule.
 
-    `guarded` makes a constructor of rules whose calls are checked. A finished rule is a
-    gradient transformation, not a function that makes one.
+    A finished rule is a gradient transformation, not a function that makes one. For a
+    finished rule, `guarded` returns a function that makes a checked copy of this rule.
     """
     return getattr(constructor, "__module__", "") == guarded.__module__
 
