@@ -158,7 +158,10 @@ def check_number(
     array = _scalar(value)
     if array is None:
         if is_array(value) and np.shape(value):
-            message += " For several values at once, use jax.vmap over the constructor."
+            message += (
+                " Pass one number; for several values, call the function once for each, "
+                "or use jax.vmap over the constructor of a rule."
+            )
         raise TypeError(message)
     if integer and not isinstance(array, int) and array.dtype.kind not in "iu":
         raise TypeError(message)

@@ -355,9 +355,9 @@ def _fits_but_for_none(updates: Any, params: Any) -> bool:
 def _check_state(state: Any, structure: Any, shapes: list[Any]) -> None:
     if jax.tree.structure(state) != structure:
         raise TypeError(
-            "state must come from this rule's init(params) or its last update; got a "
-            f"state of another structure: state={shown(jax.tree.structure(state))}, "
-            f"but this rule's state is {shown(structure)}."
+            "state must come from this rule's init(params) or its last update; got "
+            f"state={shown(state)}, whose structure is another one. This rule's state "
+            f"has the structure {shown(structure)}."
         )
     found = [jnp.shape(leaf) for leaf in jax.tree.leaves(state)]
     if found != shapes:

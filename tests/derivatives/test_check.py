@@ -1114,3 +1114,33 @@ def test_a_confident_masked_prediction_is_no_bug():
     ):
         report = check_derivative(f, x, jax.random.key(0))
         assert report.verdict in ("right", "unresolved"), report.text()
+
+
+# JAX cannot trace these: they leave it for NumPy.
+ROUNDED_IN_NUMPY = {
+    "float32": lambda x: jnp.asarray(np.sum(np.exp(np.asarray(x, np.float32)))),
+    "float32, as float64": lambda x: jnp.asarray(
+        np.float64(np.sum(np.exp(np.asarray(x, np.float32))))
+    ),
+    "six digits": lambda x: jnp.asarray(np.round(np.sum(np.exp(np.asarray(x))), 6)),
+}
+
+
+@pytest.mark.parametrize("name", ROUNDED_IN_NUMPY)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rounding_that_jax_cannot_see_is_no_bug_and_hides_none(name, dtype):
+    f = ROUNDED_IN_NUMPY[name]
+    gradient = lambda x: np.exp(np.asarray(x, np.float64))
+    for seed in (0, 2):
+        x = jax.random.normal(jax.random.key(seed), (3,), dtype)
+        key = jax.random.key(seed)
+        right = check_derivative(f, x, key, gradient)
+        assert right.verdict == "right", right.text()
+        wrong = check_derivative(f, x, key, lambda x: 1.03 * gradient(x))
+        assert wrong.verdict == "wrong", wrong.text()
+
+
+def test_a_flat_function_of_numpy_has_no_rounding():
+    f = lambda x: jnp.asarray(np.sum(np.maximum(np.asarray(x), 0.0)))
+    x = jnp.array([-0.3, -1.2, -0.01])
+    assert check_derivative(f, x, jax.random.key(0), jnp.zeros_like).verdict == "right"

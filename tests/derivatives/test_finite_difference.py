@@ -1109,3 +1109,39 @@ def test_a_one_sided_slope_is_not_that_of_the_line_far_away():
         )
         wrong += found.verdict == "ok" and abs(found.value - 40 * slope) > found.error
     assert wrong <= 3
+
+
+LARGEST = sys.float_info.max
+NEAR_THE_LARGEST_FLOAT = {  # f, its derivatives, and x at the relative distance u.
+    "exp": (np.exp, mpmath.exp, lambda u: math.log(LARGEST) * (1 - u)),
+    "cosh": (np.cosh, mpmath.cosh, lambda u: 710.4758600739439 * (1 - u)),
+    "a power": (lambda x: -(x**100.0), lambda x: -(x**100), lambda u: 1206.0 * (1 - u)),
+    "a multiple": (
+        lambda x: LARGEST * np.exp(x),
+        lambda x: LARGEST * mpmath.exp(x),
+        lambda u: -u,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NEAR_THE_LARGEST_FLOAT)
+def test_values_near_the_largest_float_do_not_overflow_on_the_way(name):
+    f, exact, at = NEAR_THE_LARGEST_FLOAT[name]
+    answered = 0
+    for u in 10.0 ** -np.arange(0.5, 10, 0.75):
+        x = float(at(u))
+        for order in (1, 2):
+            found = finite_difference(f, x, order=order)
+            with mpmath.workdps(40):
+                true = mpmath.diff(exact, mpmath.mpf(x), order, h=mpmath.mpf(10) ** -12)
+            if found.verdict == "ok":
+                answered += 1
+                assert abs(mpmath.mpf(found.value) - true) <= found.error, (x, found)
+    assert answered >= 18  # Of 26. Some derivatives are larger than any float.
+
+
+def test_a_derivative_beyond_the_largest_float_is_unresolved():
+    found = finite_difference(lambda x: LARGEST / 2 * np.cos(100 * x), 0.01)
+    assert found.verdict == "unresolved"
+    assert math.isnan(found.value)
+    assert found.error == math.inf

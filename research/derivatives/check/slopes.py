@@ -10,6 +10,8 @@ STEPS = 2.0 ** -np.arange(LEVELS)
 # Sample points on the line, ascending.
 OFFSETS = np.concatenate([-STEPS, [0.0], STEPS[::-1]])
 NUDGED = np.arange(0, LEVELS, 4)  # Levels at which rounding is measured.
+# A rounded value differs from the next one by so many rounding errors, at least.
+CLEARLY = 1e3
 NUDGED_OFFSETS = np.concatenate([-STEPS[NUDGED], STEPS[NUDGED][::-1]])
 _DEPTH = 4  # Number of Richardson extrapolations.
 _SEEN = 40  # A difference of one-sided slopes above this many noise units is visible.
@@ -269,6 +271,36 @@ def noise_of_levels(
         )
     between = np.exp(np.interp(np.arange(LEVELS), NUDGED, np.log(measured)))
     return np.maximum.accumulate(np.maximum(least, between)[::-1])[::-1]
+
+
+def quantum(values: Float[np.ndarray, "n"], epsilon: float) -> float:
+    """Return the distance q between the numbers to which f looks rounded, or 0.
+
+    If all values are floats of a narrower dtype, q is the distance between such floats
+    near the largest value. Otherwise f looks rounded to a few digits if it is constant
+    close to x, if all differences of its values are multiples of one number q, and if q
+    is clearly larger than the rounding error ε |f| of the values.
+
+    Args:
+      values: Values of f at OFFSETS.
+      epsilon: Relative spacing ε of the floats in which f is computed.
+    """
+    levels = np.unique(values)
+    if len(levels) < 3 or not np.isfinite(values).all():
+        return 0.0
+    largest = np.abs(levels).max()
+    for dtype in (np.float16, np.float32):
+        with np.errstate(over="ignore"):
+            if np.array_equal(levels, levels.astype(dtype)):
+                return float(np.spacing(dtype(largest)))
+    left, right = values[LEVELS - 2 : LEVELS + 1], values[LEVELS : LEVELS + 3]
+    is_constant = np.ptp(left) == 0 or np.ptp(right) == 0
+    gaps = np.diff(levels)
+    smallest = float(gaps.min())
+    if not is_constant or not smallest > CLEARLY * epsilon * largest:
+        return 0.0
+    multiples = gaps / smallest
+    return smallest if np.abs(multiples - np.round(multiples)).max() < 0.01 else 0.0
 
 
 def root_mean_square(values: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from research.derivatives.check.slopes import (
     OFFSETS,
     Slope,
     noise_of_levels,
+    quantum,
     remainder_slope,
     slope_at_middle,
     spread,
@@ -70,6 +71,7 @@ class Values:
         ratio = np.max(line.scales) / largest if largest else 1.0
         more = int(np.log2(min(max(ratio, 1.0), 2.0**60)) / 6)
         self._longer = (*LONGER, *(2.0 ** (6 * k) for k in range(3, more + 1)))
+        self._quantum = 0.0
         self.length, (self.slope, self._values) = 1.0, self._at(1.0)
         self.change, self.is_refuted = spread(self._values), False
 
@@ -78,7 +80,12 @@ class Values:
         v = length * self._v
         values = self._line.sampled(v, self._w)
         nudged = self._line.rounding(v, self._w, self._seed, values)
-        noise = noise_of_levels(nudged, values, self._eps * self._size, self._eps)
+        if (
+            self._line.jaxpr is None
+        ):  # The operations of f, which may round, are unknown.
+            self._quantum = max(self._quantum, quantum(values, self._eps))
+        least = max(self._eps * self._size, self._quantum / 2)
+        noise = noise_of_levels(nudged, values, least, self._eps)
         return slope_at_middle(values, noise).times(1 / length), values
 
     def resolve(self, enough: float) -> None:

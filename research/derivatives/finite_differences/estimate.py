@@ -67,6 +67,7 @@ _HALF = 0.6  # Half a jump, and a little for the error of the jump.
 _MISSED = 1.5  # A line that misses f(x) by more than this many noises is noticed.
 _LEVEL = 1.4  # Largest factor between two distances that count as the same.
 _THREE = 3  # Windows in a row that contradict an estimate.
+_HUGE = 2.0**900  # If |f(x)| is larger, values are divided by it.
 _UNDERFLOW = 1e-290  # A smaller change of f may have lost digits.
 _KNOT = 3.0  # Largest difference of orders between a knot's jump and the one it shows.
 # Jumps above this many rounding errors, at the step of a result and at the largest
@@ -315,18 +316,7 @@ def finite_difference(
     point, order = _point(x), _order(order)
     check_choice("scheme", scheme, get_args(Scheme))
     sampler = Sampler(f)
-    ladder = climbed(sampler, point)
-    with np.errstate(all="ignore"):
-        noise = noise_bounds(ladder, sampler)
-        found = judge(
-            ladder._replace(evaluations=sampler.evaluations),
-            noise,
-            order,
-            _SIDES[scheme],
-        )
-        found = _beside_breaks(ladder, noise, sampler, order, _SIDES[scheme], found)
-        found = _without_surprises(ladder, noise, order, _SIDES[scheme], found)
-        found = _not_from_far(ladder, order, _SIDES[scheme], found)
+    found = _estimated(sampler, climbed(sampler, point), order, _SIDES[scheme])
     if strict and found.verdict != "ok":
         raise NoDerivativeError(
             f"f has no derivative of order {order} at x={point!r} according to its "
@@ -334,6 +324,45 @@ def finite_difference(
             "strict=True the result carries this verdict instead of raising an error."
         )
     return found
+
+
+def _estimated(
+    sampler: Sampler, ladder: Ladder, order: int, side: int
+) -> FiniteDifference:
+    """Return the derivative from samples of f, and from more samples where needed."""
+    if abs(ladder.centre) > _HUGE and sampler.unit == 1.0:
+        # Sums of such values overflow.
+        sampler.unit = 1 / _HUGE
+        found = _estimated(sampler, climbed(sampler, ladder.x), order, side)
+        return _times(found, _HUGE)
+    with np.errstate(all="ignore"):
+        noise = noise_bounds(ladder, sampler)
+        found = judge(
+            ladder._replace(evaluations=sampler.evaluations), noise, order, side
+        )
+        found = _beside_breaks(ladder, noise, sampler, order, side, found)
+        found = _without_surprises(ladder, noise, order, side, found)
+        return _not_from_far(ladder, order, side, found)
+
+
+def _times(found: FiniteDifference, factor: float) -> FiniteDifference:
+    """Return the derivative of f times a factor. It may be too large for a float."""
+    scaled = found._replace(
+        value=found.value * factor,
+        error=found.error * factor,
+        left=found.left * factor,
+        right=found.right * factor,
+    )
+    if found.verdict == "ok" and not np.isfinite([scaled.value, scaled.error]).all():
+        return scaled._replace(
+            value=np.nan,
+            error=np.inf,
+            step=np.nan,
+            verdict="unresolved",
+            left=np.nan,
+            right=np.nan,
+        )
+    return scaled
 
 
 def _beside_breaks(

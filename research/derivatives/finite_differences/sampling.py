@@ -30,6 +30,7 @@ class Sampler:
       evaluations: Number of points where f was evaluated, including the comparisons.
       epsilon: Machine epsilon of the least precise dtype that f returned in all calls
         so far. 0 before the first call.
+      unit: Number by which the values of f are multiplied, 1 by default.
     Example:
       >>> Sampler(lambda x: x**2)(np.array([3.0, 4.0]))
       array([ 9., 16.])
@@ -39,10 +40,11 @@ class Sampler:
         self.f = f
         self.evaluations = 0
         self.epsilon = 0.0
+        self.unit = 1.0
         self._takes_arrays = True  # As far as is known.
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
-        """Return f at the points, as float64.
+        """Return f at the points times `unit`, as float64.
 
         The value is nan at a point where f has no real value or raises an arithmetic
         error.
@@ -59,7 +61,7 @@ class Sampler:
         there = np.isfinite(points)
         values = np.full(points.shape, np.nan)
         with np.errstate(all="ignore"):
-            values[there] = self._sampled(points[there])
+            values[there] = self.unit * self._sampled(points[there])
         return values
 
     def _sampled(self, points: np.ndarray) -> np.ndarray:
