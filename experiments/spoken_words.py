@@ -9,9 +9,13 @@ the change of each energy in time. Six speakers say each digit 50 times. The bas
 does not model time. Each recording is interpolated to a fixed number of steps, and
 softmax regression is solved exactly on the result. Three networks read one step after
 another: a vanilla network, a GRU and an LSTM, all with about the same number of
-parameters. The vowels are read in both directions, by two such networks. From each
-spoken digit, the mean of each band is subtracted. Speech recognisers do this to remove
-the characteristics of a voice and a microphone.
+parameters. The vowels are read in both directions, by two such networks.
+
+The recordings of the digits differ in loudness, in the silence around the word, in the
+microphone, and in the voice. `word_levels` cuts the silence and measures each band
+relative to its loud frames. While a network is trained, the frequencies of each
+recording are multiplied by a random factor, as if a speaker with a longer or shorter
+vocal tract had said the word.
 
 In the official split of the digits, every speaker is in both parts. The test voices
 were thus part of the training, and the score is too high. For the fair score, each of
@@ -31,11 +35,12 @@ inputs of the vowels were chosen from about twenty settings, by cross-validation
 their training part. The changes in time and 16 epochs for the digits, instead of the
 energies alone and 8 epochs, were chosen by trainings without two of the six speakers.
 For the score of each speaker, only scores of other speakers decided, and they decided
-alike for all six. The two directions and the noise were tried for the digits, too. They
-take longer, and the score of the GRU on the speaker left out was the same (79.2 and
-78.8 %), so the digits are read in one direction, without noise. Two choices used test
-scores of the digits, so these scores may be slightly too high: this one, and the
-subtraction of means, which was decided on one speaker, george.
+alike for all six. The levels and the random factors were chosen in the same way, from
+about thirty settings of the GRU: with them, the accuracy on a speaker left out of the
+four others is 84.4 % instead of 76.4 %. The two directions and the noise were tried for
+the digits, too, before the levels. They take longer, and the score of the GRU on the
+speaker left out was the same (79.2 and 78.8 %), so the digits are read in one
+direction, without noise. This choice used test scores.
 
 If Japanese Vowels is missing and cannot be downloaded, small images of digits, read row
 by row, replace it. If the spoken digits are missing, they are left out. The answer says
@@ -92,6 +97,9 @@ class Config:
     noise: float = 0.6
     """Standard deviation of the noise that is added to the standardised inputs of the
     first set during the training."""
+    warp: float = 0.1
+    """Largest logarithm of the random factor by which the frequencies of a spoken digit
+    are multiplied during the training."""
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
     """Peak learning rates to choose from, ascending. A single rate is used without a
     choice."""
@@ -159,6 +167,9 @@ CHOICE_SEEDS = (
     102,
 )  # Seeds of the trainings for the choice of rates; each has its own held-out fifth.
 FRONT_END = {"num_mels": 20, "window_seconds": 0.05, "hop_seconds": 0.025}
+LOWEST = 20.0  # Lower edge of the first band, in Hz; the default of `log_mel`.
+# Distances from the loudest value and frame, in nats, and quantile of a band's level.
+LEVELS = {"floor": 9.0, "margin": 5.0, "quantile": 0.9}
 MOST_BYTES = 2**24  # Maximum size of a recording that is predicted.
 LEAST_SECONDS = 0.1  # Duration of a recording that is predicted, for a few frames.
 MOST_FRAMES = 40  # One second; the few longer recordings are cut.
@@ -269,6 +280,7 @@ def check(config: Config):
             f"rates must be positive, ascending; got rates={config.rates}."
         )
     check_number("noise", config.noise)
+    check_number("warp", config.warp, below=1.0)
     research.models.recurrent(
         1, config.num_hidden, 1, dropout=config.dropout
     )  # Called first, so that invalid values raise before any training.
@@ -299,7 +311,7 @@ def read(config: Config):
         frames = [
             datasets.log_mel(wave, given.rate, **FRONT_END) for wave in given.waves
         ]
-        sequences = [preparation.with_deltas(word) for word in frames]
+        sequences = [prepared(word) for word in frames]
         splits = preparation.word_splits(given, sequences, MOST_FRAMES)
         statistics = preparation.mean_and_sd_of_steps(splits["shared"])
         words = {
@@ -312,6 +324,11 @@ def read(config: Config):
             at = np.flatnonzero((given.speaker == speaker) & (given.digit == digit))[0]
             shown[f"words/{given.speakers[speaker]}/{digit}"] = frames[at]
     return first, words, shown, statistics
+
+
+def prepared(frames: np.ndarray):
+    """Return the levels of a recording's word, and their changes in time."""
+    return preparation.with_deltas(preparation.word_levels(frames, **LEVELS))
 
 
 def batches(split: Any):
@@ -401,7 +418,7 @@ def train(
         num_epochs=num_epochs,
         params=model.init(key_init),
         key=key_epochs,
-        noisy=config.dropout > 0 or (is_first and config.noise > 0),
+        noisy=config.dropout > 0 or (config.noise if is_first else config.warp) > 0,
         on_progress=watch,
         checkpoint=parts("training"),
     )
@@ -432,6 +449,7 @@ def describe(
         "dropout": config.dropout,
         "both_directions": is_first,
         "noise": config.noise if is_first else 0.0,
+        "warp": 0.0 if is_first else config.warp,
     }
 
 
@@ -440,10 +458,11 @@ def build(architecture: Mapping[str, Any]):
     sizes = (architecture[name] for name in ("num_inputs", "num_hidden", "num_classes"))
     options = {name: architecture[name] for name in ("cell", "dropout")}
     model = research.models.recurrent(*sizes, **options, dtype="float32")
-    # Networks of older runs read in one direction, without noise.
+    # Networks of older runs read in one direction, without noise and factors.
     if architecture.get("both_directions"):
         model = in_both_directions(model)
-    return with_noise(model, architecture.get("noise", 0.0))
+    model = with_noise(model, architecture.get("noise", 0.0))
+    return with_warp(model, architecture.get("warp", 0.0))
 
 
 def in_both_directions(model: Model) -> Model:
@@ -484,6 +503,50 @@ def with_noise(model: Model, sd: float) -> Model:
     return Model(model.init, apply)
 
 
+def with_warp(model: Model, warp: float) -> Model:
+    """Return the model with inputs of random frequency scales while it is trained.
+
+    The inputs are the energies of the bands of `FRONT_END` and their changes in time.
+    For each example a factor a is drawn, with ln a uniform between -warp and warp. Band
+    k then gets the value at the frequency a c_k, interpolated between the bands, where
+    c_k is the frequency at which band k has its peak. (Jaitly & Hinton, Vocal tract
+    length perturbation improves speech recognition, ICML workshop 2013. The paper
+    leaves the highest frequencies alone, and chooses a among five numbers.)
+    """
+    if not warp:
+        return model
+
+    def apply(params: Params, x: Sequences, key: Key | None = None):
+        if key is not None:
+            key, drawn = jax.random.split(key)
+            draws = jax.random.uniform(
+                drawn, x.length.shape, x.values.dtype, -warp, warp
+            )
+            weights = band_weights(jnp.exp(draws)).astype(x.values.dtype)
+            parts = x.values.reshape(*x.values.shape[:2], -1, weights.shape[-1])
+            parts = jnp.einsum("nkb,ntpb->ntpk", weights, parts)
+            x = Sequences(parts.reshape(x.values.shape), x.length)
+        return model.apply(params, x, key)
+
+    return Model(model.init, apply)
+
+
+def band_weights(factors: jax.Array):
+    """Return the weights that interpolate between bands, shape (n, bands, bands).
+
+    In the matrix of a factor a, row k has the weights of the bands for the frequency a
+    c_k, where c_k is the frequency at which band k of `FRONT_END` has its peak. Beyond
+    the outer peaks, the weight of the nearest band is 1.
+    """
+    ends = [2595 * np.log10(1 + f / 700) for f in (LOWEST, RATE / 2)]
+    edges = np.linspace(*ends, FRONT_END["num_mels"] + 2)  # In mel, as in `log_mel`.
+    peaks = 700 * (10 ** (edges[1:-1] / 2595) - 1)
+    at = 2595 * jnp.log10(1 + jnp.outer(factors, peaks) / 700)
+    place = jnp.clip((at - edges[1]) / (edges[1] - edges[0]), 0, len(peaks) - 1)
+    apart = place[..., None] - jnp.arange(len(peaks))[None, None]
+    return jnp.maximum(0, 1 - jnp.abs(apart))
+
+
 def to_save(config: Config, cell: str, statistics: Any, saved: Saved):
     """Return a network of the spoken digits for the run folder."""
     mean, sd = statistics
@@ -491,6 +554,7 @@ def to_save(config: Config, cell: str, statistics: Any, saved: Saved):
         "rate": RATE,
         "front_end": FRONT_END,
         "deltas": True,
+        "levels": LEVELS,
         "most_frames": MOST_FRAMES,
         "mean": mean.tolist(),
         "sd": sd.tolist(),
@@ -532,13 +596,18 @@ def heard(file: Path, architecture: Mapping[str, Any]):
     if np.ptp(wave) == 0:
         raise ValueError(f"{file} is silent: all its samples are equal.")
     frames = research.datasets.log_mel(wave, rate, **architecture["front_end"])
+    levels = architecture.get("levels")
+    if levels:
+        frames = preparation.word_levels(frames, **levels)
     if architecture.get("deltas"):  # Networks of older runs have none.
         frames = preparation.with_deltas(frames)
     note = "The networks heard only six speakers, in the digits zero to nine."
     if len(frames) > most:
         seconds = most * architecture["front_end"]["hop_seconds"]
         note += f" They read the first {seconds:g} s of {len(wave) / rate:.1f} s."
-    frames = frames[:most] - frames[:most].mean(axis=0)
+    frames = frames[:most]
+    if not levels:  # Networks of older runs.
+        frames = frames - frames.mean(axis=0)
     mean, sd = (np.array(architecture[name]) for name in ("mean", "sd"))
     values = np.zeros((1, most, len(mean)), np.float32)
     values[0, : len(frames)] = (frames - mean) / sd

@@ -159,8 +159,8 @@ def check_number(
     if array is None:
         if is_array(value) and np.shape(value):
             message += (
-                " Pass one number; for several values, call the function once for each, "
-                "or use jax.vmap over the constructor of a rule."
+                " Pass one number; for several values, call the function for each of "
+                "them, or use jax.vmap over the constructor of a rule."
             )
         raise TypeError(message)
     if integer and not isinstance(array, int) and array.dtype.kind not in "iu":

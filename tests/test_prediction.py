@@ -174,10 +174,11 @@ def test_a_recording_is_read_as_the_training_recordings_are(tmp_path):
         [wave] * 3, 8000, each, each, takes, ("a", "b", "c")
     )
     frames = research.datasets.log_mel(wave, 8000, **speech.FRONT_END)
-    frames = [speech.preparation.with_deltas(frames)] * 3
+    frames = [speech.prepared(frames)] * 3
     split = speech.preparation.word_splits(given, frames, speech.MOST_FRAMES)["shared"]
     mean, sd = speech.preparation.mean_and_sd_of_steps(split)
     architecture = {"rate": 8000, "front_end": speech.FRONT_END, "deltas": True}
+    architecture |= {"levels": speech.LEVELS}
     architecture |= {"most_frames": speech.MOST_FRAMES, "mean": mean, "sd": sd}
     with wave_file(tmp_path / "a.wav", wave) as path:
         x, note = speech.heard(path, architecture)

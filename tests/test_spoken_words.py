@@ -15,6 +15,7 @@ import research
 from experiments import spoken_words as experiment
 from research import cli, datasets, runs
 from research.datasets import sequence_preparation as preparation
+from research.datasets._log_mel import mel, mel_weights
 from research.datasets._vowels import SequenceSplit
 from research.types import Model, Saved, Sequences, no_checkpoints
 
@@ -109,6 +110,70 @@ def test_noise_on_inputs_is_drawn_in_training_alone():
     assert abs(drawn.mean()) < 0.01
 
 
+def test_a_warped_band_has_the_energy_at_the_frequency_times_the_factor():
+    weights = mel_weights(8000, 2**17, experiment.FRONT_END["num_mels"], 20.0, 4000.0)
+    peaks = weights.argmax(axis=0) * 8000 / 2**17
+    energy = lambda frequency: np.sin(mel(frequency) / 400)
+    for factor in (0.9, 0.97, 1.0, 1.1):
+        matrix = np.asarray(experiment.band_weights(jnp.array([factor])))[0]
+        there = factor * peaks
+        inside = (peaks[0] <= there) & (there <= peaks[-1])
+        assert inside.sum() > 15
+        np.testing.assert_allclose(
+            (matrix @ energy(peaks))[inside], energy(there[inside]), atol=0.01
+        )
+
+
+def test_frequencies_are_warped_in_training_alone_and_by_one_factor_for_each_example():
+    identity = Model(lambda key: (), lambda params, x, key=None: x.values)
+    warped = experiment.with_warp(identity, 0.1)
+    bands = experiment.FRONT_END["num_mels"]
+    values = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3, 2 * bands)))
+    x = Sequences(values, jnp.full(5, 3))
+    np.testing.assert_array_equal(warped.apply((), x), values)
+    out = np.asarray(warped.apply((), x, jax.random.key(0)))
+    # A row of a matrix of weights is a mean, so constants stay.
+    constant = Sequences(jnp.ones_like(values), x.length)
+    np.testing.assert_allclose(
+        warped.apply((), constant, jax.random.key(0)), 1.0, rtol=1e-6
+    )
+    factors = jnp.exp(jnp.linspace(-0.1, 0.1, 401))
+    tried = np.asarray(experiment.band_weights(factors))
+    for i in range(5):  # One of the factors explains all steps and both parts.
+        parts, made = (np.asarray(a)[i].reshape(3, 2, bands) for a in (values, out))
+        errors = np.abs(np.einsum("fkb,tpb->ftpk", tried, parts) - made)
+        assert errors.max(axis=(1, 2, 3)).min() < 0.02
+
+
+def test_levels_of_a_word_do_not_depend_on_loudness_silence_or_microphone():
+    generator = np.random.default_rng(0)
+    word = generator.uniform(-4, 0, (12, 5)).astype(np.float32)
+    levels = preparation.word_levels(word)
+    assert levels.shape == word.shape
+    np.testing.assert_allclose(np.quantile(levels, 0.9, axis=0), 0, atol=1e-6)
+    quiet = np.full((7, 5), -30, np.float32)
+    for changed in (
+        word + 3,  # Louder.
+        np.concatenate([quiet, word, quiet]),
+        np.concatenate([word, quiet + generator.normal(size=(7, 5))]),
+        word + np.linspace(0, 0.5, 5),  # Another microphone.
+    ):
+        np.testing.assert_allclose(
+            preparation.word_levels(changed), levels, rtol=0, atol=2e-6
+        )
+    for wrong, words in (
+        ({"frames": word[0]}, "frames"),
+        ({"frames": word * np.nan}, r"frames\[0, 0\]=nan"),
+        ({"frames": word[:0]}, "at least one frame"),
+        ({"frames": word.astype(int)}, "frames"),
+        ({"floor": 0.0}, "floor"),
+        ({"margin": -1.0}, "margin"),
+        ({"quantile": 1.5}, "quantile"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=words):
+            preparation.word_levels(**{"frames": word} | wrong)
+
+
 def test_baseline_is_the_exact_optimum_on_interpolated_steps():
     split = made_up()
     saved = experiment.solve(experiment.batches(split), 2, 4, no_checkpoints)
@@ -187,16 +252,14 @@ def test_no_fold_hears_the_speaker_that_it_asks_about():
     assert [len(shared.train_y), len(shared.test_y)] == [60, 150]
     for fold in SPEAKERS:
         assert [len(splits[fold].train_y), len(splits[fold].test_y)] == [140, 70]
-    np.testing.assert_allclose(
-        shared.train_x[:, :, 0].sum(axis=1), 0, atol=1e-6
-    )  # Cut to 4 steps, then centred.
+    assert shared.train_x.shape == (60, 4, 1)  # Cut to 4 steps.
     voices = [
         np.full((2, 1), 1.0) + np.array([[speaker], [0.0]]) for speaker in given.speaker
     ]
     splits = preparation.word_splits(given, voices, 4)
     for k, fold in enumerate(SPEAKERS):
-        assert set(np.unique(splits[fold].test_x[:, 0, 0])) == {k / 2}
-        assert k / 2 not in splits[fold].train_x[:, 0, 0]
+        assert set(np.unique(splits[fold].test_x[:, 0, 0])) == {1.0 + k}
+        assert 1.0 + k not in splits[fold].train_x[:, 0, 0]
 
 
 @pytest.fixture(scope="module")

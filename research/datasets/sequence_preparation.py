@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from research.checks import check_number, check_numbers, shown
 from research.datasets._images import ImageSplit
 from research.datasets._recordings import Recordings, official_split, speaker_folds
 from research.datasets._vowels import SequenceSplit, padded
@@ -184,31 +185,88 @@ def with_deltas(sequence: Float[np.ndarray, "t d"]) -> Float[np.ndarray, "t 2d"]
     return np.concatenate([sequence, deltas], axis=1)
 
 
+def word_levels(
+    frames: Float[np.ndarray, "t d"],
+    *,
+    floor: float = 9.0,
+    margin: float = 5.0,
+    quantile: float = 0.9,
+) -> Float[np.ndarray, "k d"]:
+    """Cut the silence around a word, and measure each band from its own loud frames.
+
+    The function has three steps. First, values that are more than `floor` below the
+    largest value are raised to this limit, so that all recordings have the same
+    silence. Second, frames before the first loud frame and after the last one are
+    dropped. A frame is loud if the mean of its bands is at most `margin` below the
+    largest such mean. Third, a number is subtracted from each band: its quantile over
+    the frames that are left. On a log spectrum, this removes the constant effects of
+    the voice and of the microphone. The mean is subtracted more often, but it depends
+    on the number of quiet frames.
+
+    Args:
+      frames: Logarithms of the energies of d bands at t times, such as the `log_mel` of
+        the recording of a word, shape (t, d).
+      floor: Largest distance from the loudest value, positive. 9 is 39 decibels.
+      margin: Largest distance of a loud frame from the loudest frame, at least 0.
+      quantile: Quantile between 0 and 1.
+    Returns:
+      The word, shape (k, d) with 1 <= k <= t, in the dtype of the frames.
+    Raises:
+      TypeError: frames is not a matrix of floats, or another argument is no number.
+      ValueError: frames is empty or has an entry that is not finite, or a number is out
+        of range.
+    References:
+      Rabiner & Sambur, An algorithm for determining the endpoints of isolated
+      utterances, Bell System Technical Journal 54, 1975. (The paper finds the ends of a
+      word by its energy, and then by its zero crossings, which are not used here.)
+    Example:
+      >>> quiet, loud = [-20.0, -20.0], [0.0, -4.0]
+      >>> word_levels(np.array([quiet, loud, loud, quiet])).tolist()
+      [[0.0, 0.0], [0.0, 0.0]]
+    """
+    check_numbers("frames", frames, ndim=2, kinds="f")
+    frames = np.asarray(frames)
+    if not frames.size:
+        raise ValueError(
+            "frames must have at least one frame and one band; got "
+            f"frames={shown(frames)}."
+        )
+    if not np.isfinite(frames).all():
+        t, band = np.argwhere(~np.isfinite(frames))[0]
+        raise ValueError(
+            f"frames must be finite; got frames[{t}, {band}]={frames[t, band]}. Add a "
+            "small number to the energies before the logarithm, as log_mel does."
+        )
+    check_number("floor", floor, positive=True)
+    check_number("margin", margin)
+    check_number("quantile", quantile)
+    if quantile > 1:
+        raise ValueError(
+            f"quantile must be between 0 and 1; got quantile={quantile!r}."
+        )
+    frames = np.maximum(frames, frames.max() - floor)
+    loudness = frames.mean(axis=1)
+    loud = np.flatnonzero(loudness >= loudness.max() - margin)
+    word = frames[loud[0] : loud[-1] + 1]
+    return (word - np.quantile(word, quantile, axis=0)).astype(frames.dtype)
+
+
 def word_splits(
     given: Recordings, words: Sequence[Float[np.ndarray, "t d"]], longest: int
 ) -> dict[str, SequenceSplit]:
     """Build the official split of the spoken digits and one split for each speaker.
 
-    Each sequence is centred: its mean over time is subtracted. On a log spectrum, this
-    removes the constant effects of the voice and of the microphone. (For cepstra, the
-    method is called cepstral mean normalisation.)
-
     Args:
       given: Recordings of the spoken digits.
-      words: One sequence for each recording, shape (t, d), such as the `log_mel` of the
-        recording.
-      longest: Largest number T of steps. A longer sequence is cut to T steps before its
-        mean is computed.
+      words: One sequence for each recording, shape (t, d), such as the `word_levels` of
+        the recording.
+      longest: Largest number T of steps. A longer sequence is cut to T steps.
     Returns:
       The splits by name. The official split is called "shared". In this split,
       repetitions 0 to 4 of each word by each speaker are the test part. Each other
       split has the name of the speaker who is in its test part.
-    References:
-      Atal, Effectiveness of linear prediction characteristics of the speech wave for
-      automatic speaker identification and verification, JASA 1974.
     """
-    cut = [word[:longest] for word in words]
-    values, length = padded([word - word.mean(axis=0) for word in cut], longest)
+    values, length = padded([word[:longest] for word in words], longest)
     folds = {"shared": official_split(given)} | dict(
         zip(given.speakers, speaker_folds(given), strict=True)
     )
