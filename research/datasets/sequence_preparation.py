@@ -188,26 +188,28 @@ def with_deltas(sequence: Float[np.ndarray, "t d"]) -> Float[np.ndarray, "t 2d"]
 def word_levels(
     frames: Float[np.ndarray, "t d"],
     *,
+    margin: float = 8.0,
     floor: float = 9.0,
-    margin: float = 5.0,
     quantile: float = 0.9,
 ) -> Float[np.ndarray, "k d"]:
     """Cut the silence around a word, and measure each band from its own loud frames.
 
-    The function has three steps. First, values that are more than `floor` below the
-    largest value are raised to this limit, so that all recordings have the same
-    silence. Second, frames before the first loud frame and after the last one are
-    dropped. A frame is loud if the mean of its bands is at most `margin` below the
-    largest such mean. Third, a number is subtracted from each band: its quantile over
-    the frames that are left. On a log spectrum, this removes the constant effects of
-    the voice and of the microphone. The mean is subtracted more often, but it depends
-    on the number of quiet frames.
+    The function has three steps. First, frames before the first loud frame and after
+    the last one are dropped. The loudness of a frame is the logarithm of the sum of its
+    energies, and a frame is loud if its loudness is at most `margin` below the largest
+    loudness. Second, values that are more than `floor` below the largest value are
+    raised to this limit, so that quiet parts are alike in all recordings. Third, a
+    number is subtracted from each band: its quantile over the frames that are left. On
+    a log spectrum, this removes constant effects of the voice and of the microphone,
+    except where the second step has changed the values. The mean is subtracted more
+    often, but it depends on the number of quiet frames.
 
     Args:
       frames: Logarithms of the energies of d bands at t times, such as the `log_mel` of
         the recording of a word, shape (t, d).
-      floor: Largest distance from the loudest value, positive. 9 is 39 decibels.
-      margin: Largest distance of a loud frame from the loudest frame, at least 0.
+      margin: Largest distance of a loud frame from the loudest frame, in nats, at least
+        0. 8 nats are 35 decibels.
+      floor: Largest distance of a value from the largest value, in nats, positive.
       quantile: Quantile between 0 and 1.
     Returns:
       The word, shape (k, d) with 1 <= k <= t, in the dtype of the frames.
@@ -237,17 +239,17 @@ def word_levels(
             f"frames must be finite; got frames[{t}, {band}]={frames[t, band]}. Add a "
             "small number to the energies before the logarithm, as log_mel does."
         )
-    check_number("floor", floor, positive=True)
     check_number("margin", margin)
+    check_number("floor", floor, positive=True)
     check_number("quantile", quantile)
     if quantile > 1:
         raise ValueError(
             f"quantile must be between 0 and 1; got quantile={quantile!r}."
         )
-    frames = np.maximum(frames, frames.max() - floor)
-    loudness = frames.mean(axis=1)
+    loudness = np.logaddexp.reduce(frames, axis=1)
     loud = np.flatnonzero(loudness >= loudness.max() - margin)
     word = frames[loud[0] : loud[-1] + 1]
+    word = np.maximum(word, word.max() - floor)
     return (word - np.quantile(word, quantile, axis=0)).astype(frames.dtype)
 
 

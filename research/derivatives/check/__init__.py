@@ -597,7 +597,10 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
         own = abs(forward) if gradient is None else float(np.abs(gradient) @ np.abs(v))
         moved = 0.0 if gradient is None else float(np.abs(gradient) @ np.abs(line.flat))
         known = [size if np.isfinite(size) else 0.0 for size in (terms, moved, own)]
-        values = Values(line, v, w, eps, sum(known[:2]), seed)
+        # Values cannot distinguish steps, as of floor, from rounding. If f cannot be
+        # traced, a derivative of 0 belongs to steps, and any other one to rounding.
+        may_round = line.jaxpr is None and own > 0
+        values = Values(line, v, w, eps, sum(known[:2]), seed, may_round)
         scale = abs(values.slope.value) if np.isnan(scale) else scale
         vanishes = not scale > ZERO * float(np.min(values.slope.unsure)) + eps * sum(
             known

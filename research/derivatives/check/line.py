@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from research.derivatives.check.rounding import NUDGE, rounding_of
 from research.derivatives.check.slopes import (
+    NARROWER,
     NUDGED_OFFSETS,
     OFFSETS,
     root_mean_square,
@@ -26,7 +27,6 @@ SMALL = 2**12
 DRAWS, WIDE = 8, 2.0**12
 UNOPTIMIZED = (("xla_backend_optimization_level", 0),)
 NO_RULE = (TypeError, ValueError, NotImplementedError)
-NARROWER = (np.float32, np.float16, jnp.bfloat16)  # Floating dtypes below float64.
 LOOKS_AT_VALUES = (
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,
@@ -55,20 +55,21 @@ def lift(f: Callable[..., Any], x: Any) -> tuple[Any, Any]:
 
     Returns:
       (x in float64, dtype of the lowest precision inside f). If f cannot be traced, the
-      dtype is that of f(x), because the precision inside f is not known. If f does not
-      accept float64, the result is x unchanged and the dtype of the least precise leaf
-      of x.
+      precision inside f is not known. The dtype is then that of f(x) if this is
+      float32, float16 or bfloat16, and otherwise float64. If f does not accept float64,
+      the result is x unchanged and the dtype of the least precise leaf of x.
     """
     lifted = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float64)), x)
     try:
         return lifted, lowest_precision(f, lifted)
     except LOOKS_AT_VALUES:
-        returned = getattr(f(lifted), "dtype", None)
-        is_narrower = returned in map(np.dtype, NARROWER)
-        return lifted, np.dtype(returned if is_narrower else np.float64)
+        pass
     except NO_RULE:
         dtypes = [leaf.dtype for leaf in jax.tree.leaves(x)]
         return x, max(dtypes, key=lambda dtype: jnp.finfo(dtype).eps)
+    returned = getattr(f(lifted), "dtype", None)
+    is_narrower = returned in map(np.dtype, NARROWER)
+    return lifted, np.dtype(returned if is_narrower else np.float64)
 
 
 class Line:
@@ -104,10 +105,13 @@ class Line:
             self.value.dtype, jnp.floating
         ):
             got = getattr(self.value, "dtype", type(self.value).__name__)
-            if isinstance(self.value, np.ndarray | np.generic):
-                got = f"a value of NumPy ({got}). Use jax.numpy in it"
-            if derivative is not None and isinstance(self.value, float | np.floating):
-                got += ". Return jnp.asarray(...) of it"
+            is_numpys = isinstance(self.value, np.ndarray | np.generic)
+            if is_numpys:
+                got = f"a value of NumPy ({got})"
+            if is_numpys and derivative is None:
+                got += ". Use jax.numpy in it"
+            elif is_numpys or isinstance(self.value, float):
+                got += ", which JAX cannot use. Return jnp.asarray(value)"
             raise NotInexactError(
                 f"{title(f)} must return one real floating array; got {got}."
             )

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -10,8 +11,10 @@ STEPS = 2.0 ** -np.arange(LEVELS)
 # Sample points on the line, ascending.
 OFFSETS = np.concatenate([-STEPS, [0.0], STEPS[::-1]])
 NUDGED = np.arange(0, LEVELS, 4)  # Levels at which rounding is measured.
-# A rounded value differs from the next one by so many rounding errors, at least.
-CLEARLY = 1e3
+# The digit to which f is rounded is at least this many rounding errors, and at least
+# this many of the sampled values differ.
+CLEARLY, DISTINCT = 1e3, 8
+NARROWER = (jnp.bfloat16, np.float16, np.float32)  # From the largest spacing down.
 NUDGED_OFFSETS = np.concatenate([-STEPS[NUDGED], STEPS[NUDGED][::-1]])
 _DEPTH = 4  # Number of Richardson extrapolations.
 _SEEN = 40  # A difference of one-sided slopes above this many noise units is visible.
@@ -273,34 +276,49 @@ def noise_of_levels(
     return np.maximum.accumulate(np.maximum(least, between)[::-1])[::-1]
 
 
-def quantum(values: Float[np.ndarray, "n"], epsilon: float) -> float:
-    """Return the distance q between the numbers to which f looks rounded, or 0.
+def precision_of(values: Float[np.ndarray, "n"]) -> float:
+    """Return the relative spacing of the narrowest dtype that all values have, or 0.
 
-    If all values are floats of a narrower dtype, q is the distance between such floats
-    near the largest value. Otherwise f looks rounded to a few digits if it is constant
-    close to x, if all differences of its values are multiples of one number q, and if q
-    is clearly larger than the rounding error ε |f| of the values.
+    A function that computes in bfloat16, float16 or float32 returns numbers that these
+    dtypes can represent, even if it converts them to float64. The result is 0 if no
+    such dtype can represent all finite values, or if fewer than three of them differ.
+    """
+    levels = np.unique(values[np.isfinite(values)])
+    if len(levels) < 3:
+        return 0.0
+    for dtype in NARROWER:
+        with np.errstate(over="ignore"):
+            if np.array_equal(levels, levels.astype(dtype).astype(np.float64)):
+                return float(jnp.finfo(dtype).eps)
+    return 0.0
+
+
+def quantum(values: Float[np.ndarray, "n"], epsilon: float) -> float:
+    """Return the number q to whose multiples f looks rounded, or 0.
+
+    A function that rounds its value to a few digits has such a q. f is then constant at
+    the three sample points closest to x on one side, and all differences of its values
+    are multiples of q. The result is 0 if this is not so, if fewer than eight values
+    differ, or if q is not clearly larger than the rounding error ε |f| of the values.
 
     Args:
-      values: Values of f at OFFSETS.
+      values: Values of f at OFFSETS. Those that are not finite are left out.
       epsilon: Relative spacing ε of the floats in which f is computed.
     """
-    levels = np.unique(values)
-    if len(levels) < 3 or not np.isfinite(values).all():
-        return 0.0
-    largest = np.abs(levels).max()
-    for dtype in (np.float16, np.float32):
-        with np.errstate(over="ignore"):
-            if np.array_equal(levels, levels.astype(dtype)):
-                return float(np.spacing(dtype(largest)))
     left, right = values[LEVELS - 2 : LEVELS + 1], values[LEVELS : LEVELS + 3]
-    is_constant = np.ptp(left) == 0 or np.ptp(right) == 0
-    gaps = np.diff(levels)
-    smallest = float(gaps.min())
-    if not is_constant or not smallest > CLEARLY * epsilon * largest:
+    levels = np.unique(values[np.isfinite(values)])
+    if len(levels) < DISTINCT or not (np.ptp(left) == 0 or np.ptp(right) == 0):
         return 0.0
-    multiples = gaps / smallest
-    return smallest if np.abs(multiples - np.round(multiples)).max() < 0.01 else 0.0
+    gaps = np.sort(np.diff(levels))
+    q = float(gaps[0])
+    if not q > CLEARLY * epsilon * np.abs(levels).max():
+        return 0.0
+    for gap in gaps:
+        multiple = np.round(gap / q)
+        if abs(gap / q - multiple) > 0.02:
+            return 0.0
+        q = float(gap / multiple)  # A larger gap has a smaller relative error.
+    return q
 
 
 def root_mean_square(values: np.ndarray) -> np.ndarray:

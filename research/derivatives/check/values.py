@@ -9,6 +9,7 @@ from research.derivatives.check.slopes import (
     OFFSETS,
     Slope,
     noise_of_levels,
+    precision_of,
     quantum,
     remainder_slope,
     slope_at_middle,
@@ -25,6 +26,7 @@ OTHER = 0.7  # Relative length of the steps that confirm a result.
 # Factors by which perturbations are enlarged to see whether f follows them, the largest
 # relative perturbation, and the share of the expected change that f must reach.
 WIDER, WIDEST, FOLLOWS = (2.0**12, 2.0**22), 2.0**-14, 1 / 8
+FLOAT64 = float(np.finfo(float).eps)
 PAIRS = 16  # Number of pairs of points around x at which the derivative is compared.
 
 
@@ -38,6 +40,8 @@ class Values:
       eps: Relative spacing of the floats.
       size: Lower bound of the rounding error of a value, in units of eps.
       seed: Seed of the perturbations with which the rounding error is measured.
+      may_round: Whether to look for a rounding error in the values: f may round them to
+        a narrower dtype or to a few digits. If False, equal values mean a slope of 0.
     Attributes:
       slope: Slope from the best step length.
       length: Length of the longest step, as a multiple of v.
@@ -55,6 +59,7 @@ class Values:
         eps: float,
         size: float,
         seed: int,
+        may_round: bool,
     ):
         self._line, self._v, self._w, self._eps, self._size, self._seed = (
             line,
@@ -71,7 +76,7 @@ class Values:
         ratio = np.max(line.scales) / largest if largest else 1.0
         more = int(np.log2(min(max(ratio, 1.0), 2.0**60)) / 6)
         self._longer = (*LONGER, *(2.0 ** (6 * k) for k in range(3, more + 1)))
-        self._quantum = 0.0
+        self._may_round, self._quantum = may_round, 0.0
         self.length, (self.slope, self._values) = 1.0, self._at(1.0)
         self.change, self.is_refuted = spread(self._values), False
 
@@ -80,10 +85,9 @@ class Values:
         v = length * self._v
         values = self._line.sampled(v, self._w)
         nudged = self._line.rounding(v, self._w, self._seed, values)
-        if (
-            self._line.jaxpr is None
-        ):  # The operations of f, which may round, are unknown.
-            self._quantum = max(self._quantum, quantum(values, self._eps))
+        if self._may_round:
+            self._eps = max(self._eps, precision_of(values))
+            self._quantum = max(self._quantum, quantum(values, FLOAT64))
         least = max(self._eps * self._size, self._quantum / 2)
         noise = noise_of_levels(nudged, values, least, self._eps)
         return slope_at_middle(values, noise).times(1 / length), values
