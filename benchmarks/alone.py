@@ -35,8 +35,9 @@ def print_part(
     from benchmarks.tables import machine
 
     research.backend.configure(x64=True)
-    # Before the first computation, because a CPU client reads it when it is made.
-    jax.config.update("jax_cpu_enable_async_dispatch", not flags.synchronous)
+    if flags.synchronous:
+        # Before the first computation, because a CPU client reads it when it is made.
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
     found = section(measure(flags.quick, clock.tell_from_now(), flags.only))
     print(
         "\n\n".join(

@@ -188,20 +188,45 @@ def test_a_recording_is_read_as_the_training_recordings_are(tmp_path):
     assert "the first" not in note
     long = np.tile(wave, 2)
     with wave_file(tmp_path / "b.wav", long) as path:
-        assert (
-            "They read the first 1 s of 2.0 s." in speech.heard(path, architecture)[1]
-        )
+        assert "read the first 1 s of the sound." in speech.heard(path, architecture)[1]
+    # Silence before the word is not read.
+    with wave_file(tmp_path / "e.wav", np.concatenate([0 * long, wave])) as path:
+        after, _ = speech.heard(path, architecture)
+    assert np.median(np.abs(after.values[0, 2:35])) < 3
     with (
         wave_file(tmp_path / "c.wav", 0 * wave) as path,
         pytest.raises(ValueError, match=r"c\.wav is silent"),
     ):
         speech.heard(path, architecture)
-    # A single frame minus the mean over frames is 0, whatever was said.
     with (
         wave_file(tmp_path / "d.wav", wave[:399]) as path,
         pytest.raises(ValueError, match=r"d\.wav has 49\.9 ms, too short for a digit"),
     ):
         speech.heard(path, architecture)
+    # A frame minus its own level is 0, whatever was said.
+    click = np.where(np.arange(8000) // 100 == 40, wave, 0).astype(np.int16)
+    with (
+        wave_file(tmp_path / "f.wav", click) as path,
+        pytest.raises(ValueError, match=r"f\.wav has a sound of only . frames"),
+    ):
+        speech.heard(path, architecture)
+
+
+@pytest.mark.parametrize("deltas", [True, False])
+def test_networks_of_older_runs_read_a_recording_as_they_were_trained(tmp_path, deltas):
+    wave = (9000 * np.sin(0.3 * np.arange(4000))).astype(np.int16)
+    frames = research.datasets.log_mel(wave, 8000, **speech.FRONT_END)
+    if deltas:
+        frames = speech.preparation.with_deltas(frames)
+    d = frames.shape[1]
+    architecture = {"rate": 8000, "front_end": speech.FRONT_END, "most_frames": 40}
+    architecture |= {"mean": [0.0] * d, "sd": [2.0] * d} | (
+        {"deltas": True} if deltas else {}
+    )
+    with wave_file(tmp_path / "a.wav", wave) as path:
+        x, _ = speech.heard(path, architecture)
+    expected = (frames - frames.mean(axis=0)) / 2
+    np.testing.assert_allclose(x.values[0, : len(frames)], expected, atol=1e-5)
 
 
 def test_a_text_is_split_into_words_as_the_stories_are(tmp_path):

@@ -1140,7 +1140,29 @@ def test_rounding_that_jax_cannot_see_is_no_bug_and_hides_none(name, dtype):
         assert wrong.verdict == "wrong", wrong.text()
 
 
-def test_a_flat_function_of_numpy_has_no_rounding():
-    f = lambda x: jnp.asarray(np.sum(np.maximum(np.asarray(x), 0.0)))
-    x = jnp.array([-0.3, -1.2, -0.01])
-    assert check_derivative(f, x, jax.random.key(0), jnp.zeros_like).verdict == "right"
+STEPS_IN_NUMPY = {
+    "relu": lambda x: np.sum(np.maximum(x - 2, 0.0)),
+    "floor": lambda x: np.sum(np.floor(100 * x)) / 100,
+    "a count": lambda x: float(np.sum(np.digitize(x, [-1, -0.5, 0.0, 0.5, 1]))),
+    "0-1 loss": lambda x: np.mean(np.sin(np.arange(300)).reshape(100, 3) @ x > 0),
+}
+
+
+@pytest.mark.parametrize("name", STEPS_IN_NUMPY)
+def test_the_derivative_0_of_steps_that_jax_cannot_see_is_no_bug(name):
+    f = lambda x: jnp.asarray(STEPS_IN_NUMPY[name](np.asarray(x)))
+    for seed in range(3):
+        x = jax.random.normal(jax.random.key(seed), (3,))
+        report = check_derivative(f, x, jax.random.key(seed), jnp.zeros_like)
+        assert report.verdict == "right", report.text()
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16])
+def test_values_of_a_narrow_dtype_are_not_held_against_a_derivative(dtype):
+    f = lambda x: jnp.asarray(
+        np.float64(np.asarray(np.sum(np.exp(np.asarray(x)))).astype(dtype))
+    )
+    x = jax.random.normal(jax.random.key(1), (3,))
+    gradient = lambda x: np.exp(np.asarray(x))
+    report = check_derivative(f, x, jax.random.key(0), gradient)
+    assert report.verdict in ("right", "unresolved"), report.text()

@@ -1140,8 +1140,29 @@ def test_values_near_the_largest_float_do_not_overflow_on_the_way(name):
     assert answered >= 18  # Of 26. Some derivatives are larger than any float.
 
 
-def test_a_derivative_beyond_the_largest_float_is_unresolved():
-    found = finite_difference(lambda x: LARGEST / 2 * np.cos(100 * x), 0.01)
-    assert found.verdict == "unresolved"
-    assert math.isnan(found.value)
+@pytest.mark.parametrize(
+    ("verdict", "f", "x"),
+    [
+        ("unresolved", lambda x: LARGEST / 2 * np.cos(100 * x), 0.01),
+        ("kink", lambda x: LARGEST / 4 * (1 + 100 * np.abs(x)), 0.0),
+        (
+            "one-sided",
+            lambda x: np.where(
+                x <= 0, LARGEST / 2 * np.exp(100 * np.minimum(x, 0)), np.nan
+            ),
+            0.0,
+        ),
+    ],
+)
+def test_a_derivative_beyond_the_largest_float_is_no_number(verdict, f, x):
+    found = finite_difference(f, x)
+    assert found.verdict == verdict
+    assert np.isnan([found.value, found.left, found.right]).all()
     assert found.error == math.inf
+
+
+def test_a_pole_is_not_evaluated_twice():
+    pole = finite_difference(lambda x: 1 / np.square(x), 0.0)
+    assert pole.verdict == "nan"
+    finite = finite_difference(lambda x: 1 / np.square(x), 1.0)
+    assert pole.evaluations < 1.5 * finite.evaluations

@@ -120,11 +120,11 @@ class CheckReport(NamedTuple):
         is an error in a random direction, with the Euclidean norm. The second kind is
         the same with another norm: before the Euclidean norm is taken, each leaf of the
         error and of the gradient is multiplied by the root mean square of the same leaf
-        of x. The third kind multiplies the derivative by a wrong factor. If x has
-        several leaves, an error that is 0 outside one leaf is a further kind for each
-        leaf. If the gradient is 0, an error is divided by the change of f over a step
-        as long as x. The number is infinite for the verdict "nan", and if the slopes of
-        f are too large for floats.
+        of x. The third kind multiplies the derivative by a wrong factor, and is always
+        detected. If x has several leaves, an error that is 0 outside one leaf is a
+        further kind for each leaf. If the gradient is 0, an error is divided by the
+        change of f over a step as long as x. The number is infinite for the verdict
+        "nan", and if the slopes of f are too large for floats.
       relative_error: Largest observed distance between the derivative along a direction
         and the slope from differences of f, divided by the `scale` of the direction's
         `Probe`.

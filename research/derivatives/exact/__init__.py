@@ -74,9 +74,8 @@ def derivative(f: Callable[..., Any], x: Any, order: int = 1) -> Any:
     Examples are `jax.scipy.linalg.expm` of a matrix close to 0 (the error at order 7 is
     5 %), and `jax.scipy.special.bessel_jn(x, v=1)`, which returns the Bessel functions
     J_0 and J_1, for x below about 1 (the derivative of J_0 of order 7 at x = 0.3 is
-    0.08, and the result is 22). JAX's rule for
-    `jnp.linalg.det` is wrong at many singular matrices: at diag(0, 1, 2) it returns
-    only zeros.
+    0.08, and the result is 22). JAX's rule for `jnp.linalg.det` is wrong at many
+    singular matrices: at diag(0, 1, 2) it returns only zeros.
 
     Args:
       f: Function of one real number. It returns a number, an array or a pytree. Each

@@ -138,7 +138,8 @@ def finite_difference(
     """Estimate the derivative of f at x, with an error bound and a verdict.
 
     The estimate uses only values of f. So f may be any function of a number, even one
-    that JAX cannot trace. f is evaluated at about 215 points:
+    that JAX cannot trace. f is evaluated at about 215 points, and at twice as many if
+    |f(x)| exceeds 2^900:
 
     - at x;
     - at x ± 2^k. The smallest 2^k is about four spacings of the floats at x. The
@@ -330,8 +331,7 @@ def _estimated(
     sampler: Sampler, ladder: Ladder, order: int, side: int
 ) -> FiniteDifference:
     """Return the derivative from samples of f, and from more samples where needed."""
-    if abs(ladder.centre) > _HUGE and sampler.unit == 1.0:
-        # Sums of such values overflow.
+    if _HUGE < abs(ladder.centre) < np.inf:  # Sums of such values overflow.
         sampler.unit = 1 / _HUGE
         found = _estimated(sampler, climbed(sampler, ladder.x), order, side)
         return _times(found, _HUGE)
@@ -346,23 +346,22 @@ def _estimated(
 
 
 def _times(found: FiniteDifference, factor: float) -> FiniteDifference:
-    """Return the derivative of f times a factor. It may be too large for a float."""
-    scaled = found._replace(
-        value=found.value * factor,
-        error=found.error * factor,
-        left=found.left * factor,
-        right=found.right * factor,
+    """Return the derivative of f times a factor. A part that overflows is nan."""
+    value, error = found.value * factor, found.error * factor
+    left, right = (
+        side if np.isfinite(side) else np.nan
+        for side in (found.left * factor, found.right * factor)
     )
-    if found.verdict == "ok" and not np.isfinite([scaled.value, scaled.error]).all():
-        return scaled._replace(
-            value=np.nan,
-            error=np.inf,
-            step=np.nan,
-            verdict="unresolved",
-            left=np.nan,
-            right=np.nan,
-        )
-    return scaled
+    if np.isfinite([value, error]).all():
+        return found._replace(value=value, error=error, left=left, right=right)
+    return found._replace(
+        value=np.nan,
+        error=np.inf,
+        step=np.nan,
+        verdict="unresolved" if found.verdict == "ok" else found.verdict,
+        left=left,
+        right=right,
+    )
 
 
 def _beside_breaks(
@@ -471,9 +470,10 @@ def _not_from_far(
 def difference_of_values(x: float, values: np.ndarray) -> FiniteDifference:
     """Estimate f'(x) from float64 values of f at the points of `finite_difference`.
 
-    The result is that of `finite_difference`, with one exception. If f looks rounded to
-    few digits, or looks like a table that is interpolated with straight lines,
-    `finite_difference` evaluates f at more points, and its result may differ.
+    The result is that of `finite_difference`, with two exceptions. If f looks rounded
+    to few digits, or looks like a table that is interpolated with straight lines,
+    `finite_difference` evaluates f at more points, and its result may differ. If |f(x)|
+    exceeds 2^900, `finite_difference` divides the values, so that they do not overflow.
 
     Args:
       x: Point of the derivative.
