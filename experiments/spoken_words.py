@@ -36,7 +36,7 @@ their training part. The changes in time and 16 epochs for the digits, instead o
 energies alone and 8 epochs, were chosen by trainings without two of the six speakers.
 For the score of each speaker, only scores of other speakers decided, and they decided
 alike for all six. The levels and the random factors were chosen in the same way, from
-about thirty settings of the GRU. Trained on four speakers, it recognises XX % of the
+about thirty settings of the GRU. Trained on four speakers, it recognises 84.1 % of the
 digits of a fifth one, and 76.4 % without the levels and the factors. The two directions
 and the noise were tried for the digits, too, before the levels. They take longer, and
 the score of the GRU on the speaker left out was the same (79.2 and 78.8 %), so the
@@ -68,7 +68,7 @@ EXPECTED = {
     "gru": (0.97, 1.0),
     "lstm": (0.965, 1.0),
     "digits_shared_gru": (0.95, 1.0),
-    "digits_left_out_gru": (0.72, 1.0),
+    "digits_left_out_gru": (0.82, 1.0),
 }
 # Columns and numbers that depend on two trainings, or on a choice from them, with the
 # range that `reproduce` accepts on another processor; None: reported, not judged.

@@ -103,7 +103,9 @@ def sequences_caption(numbers: dict[str, Any]):
         "mean, red: above). Below, if the data are present: digits spoken by two "
         "speakers. The pictures show the natural logarithm of the energy by frequency, "
         "low frequencies at the bottom, one column every 25 ms, dark for much energy. "
-        "Time runs to the right. The networks also get the change in time of each row."
+        "Time runs to the right. The networks get the part between the first and the "
+        "last loud column, each row relative to its loud columns, and the change in "
+        "time of each row."
     )
 
 
