@@ -1167,3 +1167,22 @@ def test_values_of_a_narrow_dtype_are_not_held_against_a_derivative(dtype):
     gradient = lambda x: np.exp(np.asarray(x))
     report = check_derivative(f, x, jax.random.key(0), gradient)
     assert report.verdict in ("right", "unresolved"), report.text()
+
+
+@pytest.mark.parametrize("scale", [0.02, 0.1])
+def test_coarse_rounding_that_jax_cannot_see_is_no_bug(scale):
+    f = lambda x: jnp.asarray(np.floor(np.sum(np.exp(np.asarray(x))) * 1000) / 1000)
+    for seed in range(3):
+        x = scale * jax.random.normal(jax.random.key(seed), (3,))
+        report = check_derivative(
+            f, x, jax.random.key(seed), lambda x: np.exp(np.asarray(x))
+        )
+        assert report.verdict in ("right", "unresolved"), report.text()
+
+
+def test_a_slope_of_a_flat_part_that_jax_cannot_see_is_a_bug():
+    f = lambda x: jnp.asarray(np.sum(np.maximum(np.asarray(x), 0.0)))
+    x = jnp.array([-0.3, -1.2, -0.17])
+    for seed in range(2):
+        report = check_derivative(f, x, jax.random.key(seed), jnp.ones_like)
+        assert report.verdict == "wrong", report.text()

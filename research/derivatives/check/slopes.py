@@ -13,7 +13,7 @@ OFFSETS = np.concatenate([-STEPS, [0.0], STEPS[::-1]])
 NUDGED = np.arange(0, LEVELS, 4)  # Levels at which rounding is measured.
 # The digit to which f is rounded is at least this many rounding errors, and at least
 # this many of the sampled values differ.
-CLEARLY, DISTINCT = 1e3, 8
+CLEARLY, DISTINCT = 1e3, 4
 NARROWER = (jnp.bfloat16, np.float16, np.float32)  # From the largest spacing down.
 NUDGED_OFFSETS = np.concatenate([-STEPS[NUDGED], STEPS[NUDGED][::-1]])
 _DEPTH = 4  # Number of Richardson extrapolations.
@@ -293,21 +293,29 @@ def precision_of(values: Float[np.ndarray, "n"]) -> float:
     return 0.0
 
 
+def is_constant_near(values: Float[np.ndarray, "n"]) -> bool:
+    """Return whether f is constant at the points closest to x on one side.
+
+    `values` are the values of f at OFFSETS. Three points are compared, with x itself.
+    """
+    left, right = values[LEVELS - 2 : LEVELS + 1], values[LEVELS : LEVELS + 3]
+    return bool(np.ptp(left) == 0 or np.ptp(right) == 0)
+
+
 def quantum(values: Float[np.ndarray, "n"], epsilon: float) -> float:
     """Return the number q to whose multiples f looks rounded, or 0.
 
     A function that rounds its value to a few digits has such a q. f is then constant at
     the three sample points closest to x on one side, and all differences of its values
-    are multiples of q. The result is 0 if this is not so, if fewer than eight values
+    are multiples of q. The result is 0 if this is not so, if fewer than four values
     differ, or if q is not clearly larger than the rounding error ε |f| of the values.
 
     Args:
       values: Values of f at OFFSETS. Those that are not finite are left out.
       epsilon: Relative spacing ε of the floats in which f is computed.
     """
-    left, right = values[LEVELS - 2 : LEVELS + 1], values[LEVELS : LEVELS + 3]
     levels = np.unique(values[np.isfinite(values)])
-    if len(levels) < DISTINCT or not (np.ptp(left) == 0 or np.ptp(right) == 0):
+    if len(levels) < DISTINCT or not is_constant_near(values):
         return 0.0
     gaps = np.sort(np.diff(levels))
     q = float(gaps[0])

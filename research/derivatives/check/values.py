@@ -8,6 +8,7 @@ from research.derivatives.check.slopes import (
     LEVELS,
     OFFSETS,
     Slope,
+    is_constant_near,
     noise_of_levels,
     precision_of,
     quantum,
@@ -78,6 +79,10 @@ class Values:
         self._longer = (*LONGER, *(2.0 ** (6 * k) for k in range(3, more + 1)))
         self._may_round, self._quantum = may_round, 0.0
         self.length, (self.slope, self._values) = 1.0, self._at(1.0)
+        if may_round and not self._quantum and is_constant_near(self._values):
+            self._at(LONGER[0])  # A rounded f has more steps here.
+            if self._quantum:
+                self.slope, self._values = self._at(1.0)
         self.change, self.is_refuted = spread(self._values), False
 
     def _at(self, length: float) -> tuple[Slope, np.ndarray]:
