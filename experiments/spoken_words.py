@@ -542,8 +542,9 @@ def band_weights(factors: jax.Array):
     c_k, where c_k is the frequency at which band k of `FRONT_END` has its peak. Beyond
     the outer peaks, the weight of the nearest band is 1.
     """
-    ends = [2595 * np.log10(1 + f / 700) for f in (LOWEST, RATE / 2)]
-    edges = np.linspace(*ends, FRONT_END["num_mels"] + 2)  # In mel, as in `log_mel`.
+    low, high = (2595 * np.log10(1 + f / 700) for f in (LOWEST, RATE / 2))
+    # In mel, as in `log_mel`.
+    edges = np.linspace(low, high, int(FRONT_END["num_mels"]) + 2)
     peaks = 700 * (10 ** (edges[1:-1] / 2595) - 1)
     at = 2595 * jnp.log10(1 + jnp.outer(factors, peaks) / 700)
     place = jnp.clip((at - edges[1]) / (edges[1] - edges[0]), 0, len(peaks) - 1)

@@ -68,8 +68,8 @@ def lift(f: Callable[..., Any], x: Any) -> tuple[Any, Any]:
         dtypes = [leaf.dtype for leaf in jax.tree.leaves(x)]
         return x, max(dtypes, key=lambda dtype: jnp.finfo(dtype).eps)
     returned = getattr(f(lifted), "dtype", None)
-    is_narrower = returned in map(np.dtype, NARROWER)
-    return lifted, np.dtype(returned if is_narrower else np.float64)
+    narrower = [np.dtype(dtype) for dtype in NARROWER]
+    return lifted, next((d for d in narrower if d == returned), np.dtype(np.float64))
 
 
 class Line:
