@@ -36,12 +36,11 @@ their training part. The changes in time and 16 epochs for the digits, instead o
 energies alone and 8 epochs, were chosen by trainings without two of the six speakers.
 For the score of each speaker, only scores of other speakers decided, and they decided
 alike for all six. The levels and the random factors were chosen in the same way, from
-about thirty settings of the GRU. Trained on four speakers, it recognises 84.1 % of the
-digits of a fifth one, and 76.4 % without the levels and the factors. The two directions
-and the noise were tried for the digits, too, before the levels. They take longer, and
-the score of the GRU on the speaker left out was the same (79.2 and 78.8 %), so the
-digits are read in one direction, without noise. This choice used test scores, so the
-scores may be slightly too high.
+about thirty settings of the GRU. The two directions and the noise were tried for the
+digits, too, before the levels. They take longer, and the score of the GRU on the
+speaker left out was the same (79.2 and 78.8 %), so the digits are read in one
+direction, without noise. This choice used test scores, so the scores may be slightly
+too high.
 
 If Japanese Vowels is missing and cannot be downloaded, small images of digits, read row
 by row, replace it. If the spoken digits are missing, they are left out. The answer says
@@ -167,8 +166,12 @@ CHOICE_SEEDS = (
     101,
     102,
 )  # Seeds of the trainings for the choice of rates; each has its own held-out fifth.
-FRONT_END = {"num_mels": 20, "window_seconds": 0.05, "hop_seconds": 0.025}
-LOWEST = 20.0  # Lower edge of the first band, in Hz; the default of `log_mel`.
+FRONT_END = {
+    "num_mels": 20,
+    "window_seconds": 0.05,
+    "hop_seconds": 0.025,
+    "lowest": 20.0,
+}
 # Arguments of `word_levels`.
 LEVELS = {"margin": 8.0, "floor": 9.0, "quantile": 0.9}
 LEAST_FRAMES = 3  # Least number of frames of a word that is predicted.
@@ -542,7 +545,7 @@ def band_weights(factors: jax.Array):
     c_k, where c_k is the frequency at which band k of `FRONT_END` has its peak. Beyond
     the outer peaks, the weight of the nearest band is 1.
     """
-    low, high = (2595 * np.log10(1 + f / 700) for f in (LOWEST, RATE / 2))
+    low, high = (2595 * np.log10(1 + f / 700) for f in (FRONT_END["lowest"], RATE / 2))
     # In mel, as in `log_mel`.
     edges = np.linspace(low, high, int(FRONT_END["num_mels"]) + 2)
     peaks = 700 * (10 ** (edges[1:-1] / 2595) - 1)
@@ -608,7 +611,7 @@ def heard(file: Path, architecture: Mapping[str, Any]):
             raise ValueError(
                 f"{file} has a sound of only {len(frames)} frames, too short for a "
                 f"digit; at least {LEAST_FRAMES} are needed, one every "
-                f"{1e3 * FRONT_END['hop_seconds']:g} ms."
+                f"{1e3 * architecture['front_end']['hop_seconds']:g} ms."
             )
     if architecture.get("deltas"):  # Networks of older runs have none.
         frames = preparation.with_deltas(frames)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from research.checks import check_number, check_numbers, shown
+from research.checks import check_number, check_numbers, check_share, shown
 from research.datasets._images import ImageSplit
 from research.datasets._recordings import Recordings, official_split, speaker_folds
 from research.datasets._vowels import SequenceSplit, padded
@@ -210,7 +210,7 @@ def word_levels(
       margin: Largest distance of a loud frame from the loudest frame, in nats, at least
         0. 8 nats are 35 decibels.
       floor: Largest distance of a value from the largest value, in nats, positive.
-      quantile: Quantile between 0 and 1.
+      quantile: Quantile, above 0 and below 1.
     Returns:
       The word, shape (k, d) with 1 <= k <= t, in the dtype of the frames.
     Raises:
@@ -241,11 +241,7 @@ def word_levels(
         )
     check_number("margin", margin)
     check_number("floor", floor, positive=True)
-    check_number("quantile", quantile)
-    if quantile > 1:
-        raise ValueError(
-            f"quantile must be between 0 and 1; got quantile={quantile!r}."
-        )
+    check_share("quantile", quantile, 0.9)
     loudness = np.logaddexp.reduce(frames, axis=1)
     loud = np.flatnonzero(loudness >= loudness.max() - margin)
     word = frames[loud[0] : loud[-1] + 1]

@@ -107,10 +107,10 @@ def check_derivative(
     has a lower precision or float64 is disabled. If f converts its values to a lower
     precision, the check assumes the rounding error of that precision, and the report
     says so. If JAX cannot trace f, the operations of f are not known. The precision is
-    then that of f(x), or the lowest one that can represent all values of f. If f has
-    one output, the check also notices if f rounds its value to a few digits. Values
-    cannot distinguish such rounding from steps, as of floor. The check assumes steps if
-    the derivative is 0 along a direction, and rounding otherwise.
+    then the lowest one that can represent the values of f near x. If f has one output,
+    the check also notices if f rounds its value to a few digits. Values cannot
+    distinguish such rounding from steps, as of floor. The check assumes steps if the
+    derivative is 0 along a direction, and rounding otherwise.
 
     Reverse mode returns nan if the derivative of the branch that `where` does not
     select is not finite at x. An example is where(x == 0, 1, sin(x) / x) at 0. The

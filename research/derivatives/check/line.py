@@ -11,7 +11,6 @@ from jax.flatten_util import ravel_pytree
 
 from research.derivatives.check.rounding import NUDGE, rounding_of
 from research.derivatives.check.slopes import (
-    NARROWER,
     NUDGED_OFFSETS,
     OFFSETS,
     root_mean_square,
@@ -20,6 +19,7 @@ from research.derivatives.costs.jaxprs import inner, lowest_precision
 from research.derivatives.errors import NotInexactError
 from research.derivatives.exact.arguments import title
 
+POINTS = 12  # Number of values that show the precision of an f that is not traced.
 BATCH = 2**22  # Largest number of array entries that are evaluated at a time.
 # If f's largest array has at most this size, compiling takes longer than running.
 SMALL = 2**12
@@ -27,6 +27,7 @@ SMALL = 2**12
 DRAWS, WIDE = 8, 2.0**12
 UNOPTIMIZED = (("xla_backend_optimization_level", 0),)
 NO_RULE = (TypeError, ValueError, NotImplementedError)
+NARROWER = (jnp.bfloat16, np.float16, np.float32)  # From the largest spacing down.
 LOOKS_AT_VALUES = (
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,
@@ -54,9 +55,8 @@ def lift(f: Callable[..., Any], x: Any) -> tuple[Any, Any]:
     """Convert x to float64, and find the lowest precision inside f.
 
     Returns:
-      (x in float64, dtype of the lowest precision inside f). If f cannot be traced, the
-      precision inside f is not known. The dtype is then that of f(x) if this is
-      float32, float16 or bfloat16, and otherwise float64. If f does not accept float64,
+      (x in float64, dtype of the lowest precision inside f). If f cannot be traced, its
+      values show the precision (`_precision_of_values`). If f does not accept float64,
       the result is x unchanged and the dtype of the least precise leaf of x.
     """
     lifted = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float64)), x)
@@ -67,9 +67,37 @@ def lift(f: Callable[..., Any], x: Any) -> tuple[Any, Any]:
     except NO_RULE:
         dtypes = [leaf.dtype for leaf in jax.tree.leaves(x)]
         return x, max(dtypes, key=lambda dtype: jnp.finfo(dtype).eps)
-    returned = getattr(f(lifted), "dtype", None)
-    narrower = [np.dtype(dtype) for dtype in NARROWER]
-    return lifted, next((d for d in narrower if d == returned), np.dtype(np.float64))
+    return lifted, _precision_of_values(f, lifted)
+
+
+def _is_floating(value: Any) -> bool:
+    return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.floating)
+
+
+def _precision_of_values(f: Callable[..., Any], x: Any) -> np.dtype:
+    """Return the narrowest floating dtype that can represent the values of f near x.
+
+    A function that computes in float32 returns numbers of float32, even if it converts
+    them to float64. If f returns float64, the dtype is float64 if the values are
+    integers, or if only few of them differ: steps and counts are exact in every dtype.
+    """
+    shifts = np.random.default_rng(0).uniform(-1, 1, POINTS) / 16
+    near = lambda shift: jax.tree.map(
+        lambda leaf: jnp.where(leaf == 0, shift, (1 + shift) * leaf), x
+    )
+    found = [f(near(shift)) for shift in shifts]
+    if not all(map(_is_floating, found)):  # `Line` refuses such an f.
+        return np.dtype(np.float64)
+    if found[0].dtype != np.float64:
+        return np.dtype(found[0].dtype)
+    values = np.concatenate([np.ravel(np.asarray(v, np.float64)) for v in found])
+    values = np.unique(values[np.isfinite(values)])
+    if len(values) > POINTS / 2 and (values != np.round(values)).any():
+        for dtype in map(np.dtype, NARROWER):
+            with np.errstate(over="ignore"):
+                if np.array_equal(values, values.astype(dtype).astype(np.float64)):
+                    return dtype
+    return np.dtype(np.float64)
 
 
 class Line:
@@ -101,9 +129,7 @@ class Line:
         flat, self._unravel = ravel_pytree(x)
         self.flat = np.asarray(flat, np.float64)
         self.value = f(x)
-        if not isinstance(self.value, jax.Array) or not jnp.issubdtype(
-            self.value.dtype, jnp.floating
-        ):
+        if not _is_floating(self.value):
             got = getattr(self.value, "dtype", type(self.value).__name__)
             is_numpys = isinstance(self.value, np.ndarray | np.generic)
             if is_numpys:

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -14,7 +13,6 @@ NUDGED = np.arange(0, LEVELS, 4)  # Levels at which rounding is measured.
 # The digit to which f is rounded is at least this many rounding errors, and at least
 # this many of the sampled values differ.
 CLEARLY, DISTINCT = 1e3, 4
-NARROWER = (jnp.bfloat16, np.float16, np.float32)  # From the largest spacing down.
 NUDGED_OFFSETS = np.concatenate([-STEPS[NUDGED], STEPS[NUDGED][::-1]])
 _DEPTH = 4  # Number of Richardson extrapolations.
 _SEEN = 40  # A difference of one-sided slopes above this many noise units is visible.
@@ -274,23 +272,6 @@ def noise_of_levels(
         )
     between = np.exp(np.interp(np.arange(LEVELS), NUDGED, np.log(measured)))
     return np.maximum.accumulate(np.maximum(least, between)[::-1])[::-1]
-
-
-def precision_of(values: Float[np.ndarray, "n"]) -> float:
-    """Return the relative spacing of the narrowest dtype that all values have, or 0.
-
-    A function that computes in bfloat16, float16 or float32 returns numbers that these
-    dtypes can represent, even if it converts them to float64. The result is 0 if no
-    such dtype can represent all finite values, or if fewer than three of them differ.
-    """
-    levels = np.unique(values[np.isfinite(values)])
-    if len(levels) < 3:
-        return 0.0
-    for dtype in NARROWER:
-        with np.errstate(over="ignore"):
-            if np.array_equal(levels, levels.astype(dtype).astype(np.float64)):
-                return float(jnp.finfo(dtype).eps)
-    return 0.0
 
 
 def is_constant_near(values: Float[np.ndarray, "n"]) -> bool:

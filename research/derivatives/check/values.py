@@ -10,7 +10,6 @@ from research.derivatives.check.slopes import (
     Slope,
     is_constant_near,
     noise_of_levels,
-    precision_of,
     quantum,
     remainder_slope,
     slope_at_middle,
@@ -27,7 +26,6 @@ OTHER = 0.7  # Relative length of the steps that confirm a result.
 # Factors by which perturbations are enlarged to see whether f follows them, the largest
 # relative perturbation, and the share of the expected change that f must reach.
 WIDER, WIDEST, FOLLOWS = (2.0**12, 2.0**22), 2.0**-14, 1 / 8
-FLOAT64 = float(np.finfo(float).eps)
 PAIRS = 16  # Number of pairs of points around x at which the derivative is compared.
 
 
@@ -41,8 +39,8 @@ class Values:
       eps: Relative spacing of the floats.
       size: Lower bound of the rounding error of a value, in units of eps.
       seed: Seed of the perturbations with which the rounding error is measured.
-      may_round: Whether to look for a rounding error in the values: f may round them to
-        a narrower dtype or to a few digits. If False, equal values mean a slope of 0.
+      may_round: Whether f may round its values to a few digits. If False, equal values
+        mean a slope of 0.
     Attributes:
       slope: Slope from the best step length.
       length: Length of the longest step, as a multiple of v.
@@ -91,8 +89,7 @@ class Values:
         values = self._line.sampled(v, self._w)
         nudged = self._line.rounding(v, self._w, self._seed, values)
         if self._may_round:
-            self._eps = max(self._eps, precision_of(values))
-            self._quantum = max(self._quantum, quantum(values, FLOAT64))
+            self._quantum = max(self._quantum, quantum(values, self._eps))
         least = max(self._eps * self._size, self._quantum / 2)
         noise = noise_of_levels(nudged, values, least, self._eps)
         return slope_at_middle(values, noise).times(1 / length), values
