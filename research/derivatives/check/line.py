@@ -126,8 +126,7 @@ class Line:
         is_lifted: bool = False,
     ):
         self.f, self.x, self.given, self.is_lifted = f, x, derivative, is_lifted
-        flat, self._unravel = ravel_pytree(x)
-        self.flat = np.asarray(flat, np.float64)
+        self.flat = np.asarray(ravel_pytree(x)[0], np.float64)
         self.value = f(x)
         if not _is_floating(self.value):
             got = getattr(self.value, "dtype", type(self.value).__name__)
@@ -180,8 +179,9 @@ class Line:
         direction of the line, and w are the weights of the outputs.
         """
         if self.jaxpr is None:  # An f that cannot be traced is called for each h.
+            values = (self.f(self._like(self.flat + h * v)) for h in OFFSETS)
             return np.array(
-                [float(_at(self.f, self.x, self._like_x(v), w, h)) for h in OFFSETS]
+                [np.sum(w * np.asarray(value, np.float64)) for value in values]
             )
         return np.asarray(
             self._sampled(self.x, self._like_x(v), w, largest=self._largest)
@@ -296,10 +296,9 @@ class Line:
 
     def _pushed_along(self, x: Any, tangent: Any) -> Any:
         """Return JAX's derivative of f along a tangent, compiled if f can be traced."""
-        try:
-            return self._pushed(x, tangent)
-        except LOOKS_AT_VALUES:
+        if self.jaxpr is None:
             return jax.jvp(self.f, (x,), (tangent,))[1]
+        return self._pushed(x, tangent)
 
     def is_steady(self, v: np.ndarray, w: np.ndarray, eps: float) -> bool:
         """Return whether the rate of change along v is nearly constant close to x.
@@ -360,20 +359,13 @@ class Line:
         The rate is the derivative of ⟨w, f⟩ along v, and the numbers h are the
         distances.
         """
-        points = [self._like(self.flat + h * v) for h in (*distances, *-distances)]
-        try:
-            rates = self._rates_at_all(points, v, w)
+        points = self.flat + np.outer([*distances, *-distances], v)
+        try:  # All rates by one program.
+            found = self._rates_of_points(self._like(points), self._like(v), w)
+            rates = np.asarray(found, np.float64)
         except (*NO_RULE, *LOOKS_AT_VALUES):
-            rates = np.array([self._rate(x, v, w) for x in points])
+            rates = np.array([self._rate(self._like(x), v, w) for x in points])
         return np.mean(rates.reshape(2, -1), axis=0)
-
-    def _rates_at_all(
-        self, points: list[Any], v: np.ndarray, w: np.ndarray
-    ) -> np.ndarray:
-        """Return the rates of change along v at several points, by one program."""
-        together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *points)
-        rates = self._rates_of_points(together, self._like(v), jnp.asarray(w))
-        return np.asarray(rates, np.float64)
 
     @functools.cached_property
     def _rates_of_points(self) -> Callable:
@@ -396,15 +388,22 @@ class Line:
             return float(np.asarray(ravel_pytree(pulled)[0], np.float64) @ v)
 
     def _like(self, v: np.ndarray) -> Any:
-        """Convert a vector to the structure and the dtypes of x."""
-        return self._unravel(jnp.asarray(v, ravel_pytree(self.x)[0].dtype))
+        """Convert a vector to the structure and the dtypes of x.
+
+        The last axis of v has the entries of x. Other axes stay in front.
+        """
+        # NumPy needs no compilation, and less time than JAX for small arrays.
+        convert = lambda part, leaf: part.astype(leaf.dtype)
+        return jax.device_put(jax.tree.map(convert, self._like_x(v), self.x))
 
     def _like_x(self, v: np.ndarray) -> Any:
         """Convert a vector to the structure of x, in float64."""
         leaves, structure = jax.tree.flatten(self.x)
         pairs = zip(self.leaves, leaves, strict=True)
         parts = [
-            v[own.start : own.start + own.size].reshape(np.shape(leaf))
+            v[..., own.start : own.start + own.size].reshape(
+                v.shape[:-1] + np.shape(leaf)
+            )
             for own, leaf in pairs
         ]
         return jax.tree.unflatten(structure, parts)
