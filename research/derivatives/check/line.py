@@ -237,10 +237,11 @@ class Line:
         seeds = float(seed * DRAWS) + np.arange(2.0 * DRAWS)
         sizes = np.repeat([NUDGE, WIDE * NUDGE], DRAWS)
         errors = [0.0]
-        for evaluate in self._nudged_rates:
+        for evaluate in list(self._nudged_rates):
             try:
                 moved = evaluate(self.x, self._like(v), jnp.asarray(w), seeds, sizes)
             except (*NO_RULE, *LOOKS_AT_VALUES):
+                self._nudged_rates.remove(evaluate)  # No other v can be traced either.
                 continue
             off = np.asarray(moved[1:], np.float64) - float(moved[0])
             errors_of_each = (off / sizes).reshape(2, DRAWS)
