@@ -198,6 +198,38 @@ def test_smooth_minimum_is_not_refused_at_a_moderate_tolerance(size):
     np.testing.assert_allclose(jax.jacfwd(found)(1.0), at / 3, rtol=0.011)
 
 
+@pytest.mark.parametrize("condition", [1e9, 1e12])
+def test_an_ill_conditioned_hessian_costs_no_digits(condition):
+    size, random = 40, np.random.default_rng(3)
+    basis, _ = np.linalg.qr(random.normal(size=(size, size)))
+    hessian = jnp.asarray((basis / np.geomspace(1.0, condition, size)) @ basis.T)
+    target = jnp.asarray(random.normal(size=size))
+
+    def objective(x, theta):
+        return 0.5 * x @ hessian @ x - theta * (hessian @ target) @ x
+
+    at = lambda theta: implicit_minimum(objective, target, theta, rule=RULE).params
+    slope = jax.jit(jax.jacfwd(at))(1.0)
+    assert jnp.linalg.norm(slope - target) <= 1e-3 * jnp.linalg.norm(target)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_kink_in_one_of_many_coordinates_gives_no_derivative(seed):
+    size, random = 150, np.random.default_rng(seed)
+    place = int(random.integers(size))
+    weights = jnp.asarray(10 ** random.uniform(-1, 0, size))
+    target = jnp.asarray(random.normal(size=size))
+
+    def objective(x, theta):
+        square = 0.5 * jnp.sum(weights * (x - theta * target) ** 2)
+        return square + 3 * jnp.abs(x[place])
+
+    with pytest.raises(SingularHessianError, match="beside a kink"):
+        implicit_minimum(
+            objective, jnp.full(size, 0.01), 1.0, rule=optax.sgd(0.5), max_steps=500
+        )
+
+
 def test_minimise_is_differentiable_in_reverse():
     def at(theta):
         return minimise(lambda x: ridge(x, theta), RULE, jnp.zeros(6), tolerance=1e-13)

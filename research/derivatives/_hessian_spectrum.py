@@ -29,6 +29,7 @@ __all__ = ["HessianSpectrum", "hessian_spectrum"]
 SpectrumPart = Literal["largest", "smallest", "magnitude"]
 ARPACK_NAMES = {"largest": "LA", "smallest": "SA", "magnitude": "LM"}
 DENSE = 32  # Up to this many inputs, the whole Hessian is computed.
+SHIFT = 0.7390851332  # In units in which the Hessian has entries of about 1.
 
 
 class HessianSpectrum(NamedTuple):
@@ -131,22 +132,33 @@ def hessian_spectrum(
         kind="stable",
     )[:count]
     values, vectors = values[order], vectors[:, order]
-    residuals = [
-        np.linalg.norm(product(v) - value * v)
-        for value, v in zip(values, vectors.T, strict=True)
-    ]
+    residuals = np.array(
+        [
+            np.linalg.norm(product(v) - value * v)
+            for value, v in zip(values, vectors.T, strict=True)
+        ]
+    )
+    values, residuals = (
+        np.ldexp(scaled, product.exponent) for scaled in (values, residuals)
+    )
     leaves = [unravel(jnp.asarray(v, flat.dtype)) for v in vectors.T]
     stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *leaves)
-    return HessianSpectrum(values, stacked, np.array(residuals), product.count)
+    return HessianSpectrum(values, stacked, residuals, product.count)
 
 
 class _Product:
-    """The product of the Hessian and a vector, as a function of NumPy arrays."""
+    """The product of the Hessian and a vector, as a function of NumPy arrays.
+
+    Attributes:
+      count: Number of products that were computed.
+      exponent: Each product is divided by 2^exponent, which is exact. It is 0 until
+        `scale_by` has been called.
+    """
 
     def __init__(self, f: Callable[..., Any], x: Any, size: int, kind: np.dtype):
         # ARPACK has two dtypes.
         self.dtype = np.dtype(np.float64 if kind == np.float64 else np.float32)
-        self.size, self.kind, self.count = size, kind, 0
+        self.size, self.kind, self.count, self.exponent = size, kind, 0, 0
         # jax.jit keeps the programs of f as long as f, so they belong to it.
         if isinstance(f, jax.stages.Wrapped):
             self.along = lambda v: _compiled_along(f, x, v)
@@ -163,7 +175,16 @@ class _Product:
                 "The Hessian of f is not finite at x. Choose another x, or see "
                 "`explain(f, x).first_nonfinite()` for the line."
             )
-        return found
+        return np.ldexp(found, -self.exponent)
+
+    def scale_by(self, found: np.ndarray) -> np.ndarray:
+        """Scale all later products as this one, whose largest entry becomes about 1.
+
+        ARPACK's test of convergence has an absolute term, so it ends too early if all
+        eigenvalues are tiny. And the squares in a norm may under- or overflow.
+        """
+        self.exponent = int(np.frexp(np.max(np.abs(found), initial=0.0))[1])
+        return np.ldexp(found, -self.exponent)
 
 
 def _along(f: Callable[..., Any], x: Any, v: jax.Array) -> jax.Array:
@@ -177,7 +198,7 @@ _compiled_along = jax.jit(_along, static_argnums=0)
 
 def _dense(product: _Product) -> tuple[np.ndarray, np.ndarray]:
     columns = [product(unit) for unit in np.eye(product.size, dtype=product.dtype)]
-    matrix = np.stack(columns)
+    matrix = product.scale_by(np.stack(columns))
     return np.linalg.eigh((matrix + matrix.T) / 2)
 
 
@@ -185,19 +206,35 @@ def _iterated(
     product: _Product, key: jax.Array, count: int, which: SpectrumPart
 ) -> tuple[np.ndarray, np.ndarray]:
     start = np.array(jax.random.normal(key, (product.size,), product.dtype))
-    if not np.any(product(start)):  # The Hessian is 0, and ARPACK refuses to start.
+    if not np.any(product.scale_by(product(start))):  # ARPACK refuses a Hessian of 0.
         apart = np.random.default_rng(0).normal(size=(product.size, count - 1))
         basis = np.linalg.qr(np.column_stack([start, apart]))[0]
         return np.zeros(count, product.dtype), basis.astype(product.dtype)
-    shape = (product.size, product.size)
+    values, vectors = _lanczos(product, start, count, which, 0.0)
+    # ARPACK multiplies the start by the matrix, so it misses an eigenvalue that is
+    # exactly 0. If 0 belongs to the result, an eigenvalue of H + c I is not 0.
+    outranked = {"smallest": values > 0, "largest": values < 0}
+    if np.any(outranked.get(which, False)):
+        return _lanczos(product, start, count, which, SHIFT)
+    return values, vectors
+
+
+def _lanczos(
+    product: _Product, start: np.ndarray, count: int, which: SpectrumPart, shift: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return eigenvalues and eigenvectors of H, computed from those of H + shift I."""
+    shifted = product.dtype.type(shift)
+    matvec = lambda v: product(v) + shifted * v.reshape(-1)
     operator: Any = scipy.sparse.linalg.aslinearoperator(
-        types.SimpleNamespace(shape=shape, matvec=product, dtype=product.dtype)
+        types.SimpleNamespace(
+            shape=(product.size, product.size), matvec=matvec, dtype=product.dtype
+        )
     )
     try:
         values, vectors = scipy.sparse.linalg.eigsh(
             operator, count, which=ARPACK_NAMES[which], v0=start
         )
-        return np.asarray(values), np.asarray(vectors)
+        return np.asarray(values) - shifted, np.asarray(vectors)
     except scipy.sparse.linalg.ArpackNoConvergence as error:
         raise RuntimeError(
             f"The Lanczos iteration found {len(error.eigenvalues)} of {count} "

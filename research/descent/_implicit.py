@@ -8,9 +8,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jax.scipy.sparse.linalg import cg
 
 from research.types import Array, Params
+
+# Up to this number of unknowns, a direct solution corrects conjugate gradients.
+DENSE = 128
+ACCURATE = 1e-3  # Largest relative error of a solution that is not NaN.
 
 
 def root_of_gradient(
@@ -47,7 +52,9 @@ def solve_by_conjugate_gradients(
 
     `matvec` is the function x -> H x, and `right` is b. The result is NaN if the norm
     of H x - b stays above √ε times the norm of b, where ε is the machine epsilon. This
-    happens, for example, if H is singular and b is outside the range of H.
+    happens, for example, if H is singular and b is outside the range of H. The result
+    is also NaN if the estimated error of x is above a thousandth of the norm of x,
+    because H is ill-conditioned.
     """
     return jax.lax.custom_linear_solve(matvec, right, _solve, symmetric=True)
 
@@ -55,10 +62,53 @@ def solve_by_conjugate_gradients(
 def _solve(matvec: Callable[[Params], Params], right: Params) -> Params:
     size = sum(leaf.size for leaf in jax.tree.leaves(right))
     eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(right))
-    found, _ = cg(matvec, right, tol=eps, maxiter=min(10 * size + 10, 10_000))
-    rest = jax.tree.map(jnp.subtract, matvec(found), right)
-    solved = _norm(rest) <= eps**0.5 * _norm(right)
-    return jax.tree.map(lambda leaf: jnp.where(solved, leaf, jnp.nan), found)
+    most = min(10 * size + 10, 10_000)
+    found, _ = cg(matvec, right, tol=eps, maxiter=most)
+    if size <= DENSE:
+        # Few conjugate directions stay conjugate if H is ill-conditioned. A direct
+        # solution of H d = b - H x corrects the result where this matters.
+        correct = _direct(matvec, right)
+        better = jax.tree.map(jnp.add, found, correct(_rest(matvec, found, right)))
+        found = _where(_is_near(better, found, eps**0.5), found, better)
+        off = correct(_rest(matvec, found, right))
+    else:
+        # The error d solves H d = b - H x. One digit of it is enough.
+        off, _ = cg(matvec, _rest(matvec, found, right), tol=0.1, maxiter=most)
+    nearly = jax.tree.map(jnp.add, found, off)
+    rest = _norm(_rest(matvec, found, right))
+    solved = (rest <= eps**0.5 * _norm(right)) & _is_near(nearly, found, ACCURATE)
+    return _where(solved, found, jax.tree.map(lambda leaf: leaf * jnp.nan, found))
+
+
+def _rest(matvec: Callable[[Params], Params], x: Params, right: Params) -> Params:
+    return jax.tree.map(jnp.subtract, right, matvec(x))
+
+
+def _direct(
+    matvec: Callable[[Params], Params], like: Params
+) -> Callable[[Params], Params]:
+    """Return b -> H⁻¹ b, by the eigenvectors of the whole matrix H.
+
+    Directions in which H is 0, up to rounding errors, do not count.
+    """
+    flat, unravel = ravel_pytree(like)
+    columns = jax.vmap(lambda v: ravel_pytree(matvec(unravel(v)))[0])(
+        jnp.eye(flat.size, dtype=flat.dtype)
+    )
+    values, vectors = jnp.linalg.eigh(0.5 * (columns + columns.T))
+    size = jnp.abs(values)
+    is_zero = size <= flat.size * jnp.finfo(flat.dtype).eps * jnp.max(size)
+    inverse = jnp.where(is_zero, 0.0, 1 / values)
+    return lambda b: unravel(vectors @ ((ravel_pytree(b)[0] @ vectors) * inverse))
+
+
+def _is_near(one: Params, other: Params, share: float) -> Array:
+    """Return whether two vectors differ by at most a share of the length of `other`."""
+    return _norm(jax.tree.map(jnp.subtract, one, other)) <= share * _norm(other)
+
+
+def _where(condition: Array, one: Params, other: Params) -> Params:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)
 
 
 def _norm(tree: Params) -> Array:

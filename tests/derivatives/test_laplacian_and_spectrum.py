@@ -103,6 +103,32 @@ def test_eigenvalues_and_vectors_are_those_of_the_dense_matrix(which, n):
     assert found.products <= (n + 3 if n == 3 else 200)
 
 
+@pytest.mark.parametrize("n", [20, 80])
+@pytest.mark.parametrize(
+    ("dtype", "unit"),
+    [("float32", 1e-11), ("float32", 1e30), ("float64", 1e-200), ("float64", 1e200)],
+)
+def test_eigenvalues_keep_their_digits_in_any_unit(dtype, unit, n):
+    planted = np.linspace(0.5, 1.0, n)
+    scales = jnp.asarray(planted * unit, dtype)
+    f = lambda x: 0.5 * jnp.sum(scales * x * x)
+    found = hessian_spectrum(f, jnp.zeros(n, dtype), key(), 3)
+    accuracy = 1e-5 if dtype == "float32" else 1e-12
+    values, residuals = (
+        np.asarray(each, float) / unit for each in (found.values, found.residuals)
+    )
+    np.testing.assert_allclose(values, planted[:-4:-1], rtol=accuracy)
+    assert np.all(residuals <= accuracy)
+
+
+@pytest.mark.parametrize(("which", "sign"), [("smallest", 1), ("largest", -1)])
+def test_an_eigenvalue_that_is_exactly_zero_is_found(which, sign):
+    scales = sign * jnp.arange(60.0)
+    f = lambda x: 0.5 * jnp.sum(scales * x**2)
+    found = hessian_spectrum(f, jnp.ones(60), key(), 2, which)
+    np.testing.assert_allclose(found.values, [0.0, sign], atol=1e-11)
+
+
 def test_spectrum_of_a_network_is_that_of_its_dense_hessian():
     random = np.random.default_rng(1)
     data = jnp.asarray(random.normal(size=(20, 5)))

@@ -232,6 +232,25 @@ def test_pattern_that_does_not_hold_is_refused():
     assert sparse_jacobian(f, x, pattern=right).matrix.nse == 10
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_stage_of_lower_precision_is_no_missing_entry(dtype):
+    weights = np.eye(6) + np.roll(np.eye(6), 1, 0)
+
+    def f(x):
+        return jnp.tanh(jnp.asarray(weights, dtype) @ x.astype(dtype)).astype(x.dtype)
+
+    for seed in range(3):
+        x = jax.random.normal(jax.random.key(seed), (6,), "float32")
+        x = x if dtype == "bfloat16" else x.astype(float)
+        dense = jax.jacobian(f)(x)
+        for run in (sparse_jacobian, jax.jit(sparse_jacobian, static_argnums=0)):
+            found = run(f, x).matrix
+            assert jnp.max(jnp.abs(found.todense() - dense)) <= 0.02
+        if dtype == "float32":  # In bfloat16, rounding hides any missing entry.
+            with pytest.raises(PatternError):
+                sparse_jacobian(lambda x: f(x) + jnp.sum(x), x, pattern=weights)
+
+
 def test_pattern_of_a_branch_that_is_not_taken_is_kept():
     f = lambda x: jnp.where(x > 0, x**2, x[::-1])
     first = sparse_jacobian(f, jnp.ones(4))

@@ -11,6 +11,7 @@ from jax.experimental.sparse import BCOO
 from jax.flatten_util import ravel_pytree
 
 from research.checks import check_callable, is_traced
+from research.derivatives.costs.jaxprs import lowest_precision
 from research.derivatives.errors import UnsupportedPrimitiveError
 from research.derivatives.exact.arguments import (
     floating,
@@ -98,8 +99,9 @@ def sparse_jacobian(
     the product of the sparse matrix and v. If f has no derivative rule for forward
     mode, uᵀ J is compared instead. Each row of the product is a sum of terms. Let s be
     the sum of the absolute values of these terms, S the largest s of all rows, and ε
-    the relative spacing of the floats. An entry outside the pattern is detected if it
-    changes its row of the product by more than √ε s + 1000 ε S.
+    the relative spacing of the floats in the least precise dtype inside f. An entry
+    outside the pattern is detected if it changes its row of the product by more than
+    √ε s + 1000 ε S.
 
     Args:
       f: Function of one pytree of floating arrays that returns floating arrays.
@@ -111,8 +113,9 @@ def sparse_jacobian(
     Returns:
       The `SparseDerivative`.
     Raises:
-      PatternError: The check found an entry of J outside the pattern. Under `jax.jit`
-        no error can be raised, and all values are NaN instead.
+      PatternError: The check found an entry of J outside the pattern, or the products
+        have larger rounding errors than the dtypes inside f explain. Under `jax.jit` no
+        error can be raised, and all values are NaN instead.
       NotInexactError: A leaf of x or the value of f is not floating.
       ValueError: pattern has another shape than J.
       UnsupportedPrimitiveError: f has a derivative rule neither for forward mode nor
@@ -310,7 +313,17 @@ def _values(
         mode="promise_in_bounds"
     )
     main, count = (pushed, own.num_columns) if forward else (pulled, own.num_rows)
-    return _probed(plan, values, main, count, draw.astype(like.dtype), forward)
+    apart = _probed(plan, values, main, count, draw.astype(like.dtype), forward)
+    wrong = apart.wrong(float(jnp.finfo(like.dtype).eps))
+    if not compiled and not bool(jnp.any(wrong)):
+        return values
+    lowest = lowest_precision(function, jax.ShapeDtypeStruct(flat.shape, flat.dtype))
+    wrong = apart.wrong(float(jnp.finfo(lowest).eps))
+    if compiled:
+        return jnp.where(jnp.any(wrong), jnp.nan, values)
+    if bool(jnp.any(wrong)):
+        raise _contradiction(wrong, apart, forward)
+    return values
 
 
 def _products(
@@ -353,6 +366,28 @@ def _places(plan: SparsityPattern, symmetric: bool, before: int) -> np.ndarray:
     return np.where(own.by_row, in_row, in_column)
 
 
+class _Apart(NamedTuple):
+    """The product with a random vector, from the pattern and computed directly.
+
+    Attributes:
+      product: Product of the sparse matrix and the vector.
+      truth: J v or uᵀ J for the same vector.
+      scale: For each entry of the product, the sum of the absolute values of its terms.
+    """
+
+    product: jax.Array
+    truth: jax.Array
+    scale: jax.Array
+
+    def wrong(self, eps: float) -> jax.Array:
+        """Return where the two differ by more than rounding errors of size eps."""
+        # The largest row sets the size of rounding errors that cancel inside f.
+        largest = jnp.max(self.scale, initial=0, where=jnp.isfinite(self.scale))
+        allowed = eps**0.5 * self.scale + 1e3 * eps * largest
+        far = jnp.abs(self.product - self.truth) > allowed
+        return far & jnp.isfinite(self.truth)
+
+
 def _probed(
     plan: SparsityPattern,
     values: jax.Array,
@@ -360,7 +395,7 @@ def _probed(
     count: int,
     draw: np.ndarray,
     forward: bool,
-) -> jax.Array:
+) -> _Apart:
     """Compare the product of the matrix and a random vector with J v or uᵀ J.
 
     In each row, the pattern has at most one entry in the columns of one colour. So the
@@ -388,26 +423,17 @@ def _probed(
         terms = values[~direct] * draw[others[~direct]]
         add = lambda t: jax.ops.segment_sum(t, jnp.asarray(groups[~direct]), len(truth))
         product, scale = product + add(terms), scale + add(jnp.abs(terms))
-    eps = jnp.finfo(values.dtype).eps
-    # The largest row sets the size of rounding errors that cancel inside f.
-    largest = jnp.max(scale, initial=0, where=jnp.isfinite(scale))
-    allowed = eps**0.5 * scale + 1e3 * eps * largest
-    wrong = (jnp.abs(product - truth) > allowed) & jnp.isfinite(truth)
-    if not is_traced(wrong):
-        if bool(jnp.any(wrong)):
-            raise _contradiction(wrong, truth, product, forward)
-        return values
-    return jnp.where(jnp.any(wrong), jnp.nan, values)
+    return _Apart(product, truth, scale)
 
 
-def _contradiction(
-    wrong: jax.Array, truth: jax.Array, product: jax.Array, forward: bool
-) -> PatternError:
+def _contradiction(wrong: jax.Array, apart: _Apart, forward: bool) -> PatternError:
     place = int(jnp.argmax(wrong))
     what = "row" if forward else "column"
     return PatternError(
-        f"pattern does not hold: {what} {place} has an entry outside the pattern. Its "
-        f"product with a random vector is {float(truth[place]):.6g}, but the pattern "
-        f"gives {float(product[place]):.6g} ({int(jnp.sum(wrong))} such "
-        f"{what}s). Pass pattern=None to detect it, or add the missing entries."
+        f"pattern does not hold: {what} {place} has an entry outside the pattern, or "
+        "rounding errors inside f are larger than its dtypes explain. The product of "
+        f"this {what} with a random vector is {float(apart.truth[place]):.6g}, but the "
+        f"pattern gives {float(apart.product[place]):.6g} ({int(jnp.sum(wrong))} such "
+        f"{what}s). If you passed a pattern, pass pattern=None to detect it, or add "
+        "the missing entries."
     )
