@@ -78,8 +78,8 @@ print(f"JAX      {jax.grad(f)(x):.15f}, error {abs(jax.grad(f)(x) - formula):.0e
 # ## A tape
 #
 # A `Value` holds an array and its inputs. With each input comes a function: it says
-# what a derivative by the value contributes to the derivative by that input. Every new
-# value is appended to the tape.
+# what a derivative with respect to the value (for short, *by* the value) contributes to
+# the derivative by that input. Every new value is appended to the tape.
 #
 # **Predict.** How many entries does the tape get for $x^2 \sin x$, written `x * x *
 # sin(x)`? Which number does each hold, at $x = 2$?
@@ -179,7 +179,8 @@ except jax.errors.TracerBoolConversionError as error:
 # meets the same question.)
 
 # %% [markdown]
-# And what does a tape *not* see? Here a part of $x \sin x$ is computed past it.
+# And what does a tape *not* see? Here a part of $x \sin x$ is computed outside the
+# tape.
 #
 # **Predict.** The derivative of $x \sin x$ is $\sin x + x \cos x$, which is 0.0770 at
 # 2. What does the tape say? And JAX?
@@ -197,15 +198,15 @@ print(f"with jnp.sin: {jax.grad(lambda x: x * jnp.sin(x))(2.0):.4f}")
 
 # %% [markdown]
 # **Seen.** `0.9093`, which is $\sin 2$ alone: for the tape the other factor is a
-# constant. A wrong gradient still descends, so nobody may notice. JAX refuses:
+# constant. A wrong gradient may still descend, so nobody may notice. JAX refuses:
 # `TracerArrayConversionError`.
 
 # %% [markdown]
 # ## A network
 #
-# Four more operations make a network: 64 pixels, eight hidden units, ten classes. The
-# last one is the mean cross-entropy, whose derivative by the scores is $p - y$, over
-# $n$.
+# Three more functions make a network: dense, tanh, cross-entropy. It has 64 pixels,
+# eight hidden units and ten classes. The derivative of the mean cross-entropy by the
+# scores is $p - y$, over $n$.
 #
 # **Predict.** The bias is added to all 64 rows of a batch. The derivative that arrives
 # has the shape (64, 8). Which shape must the derivative by the bias have, and how does
@@ -280,9 +281,9 @@ print(f"loss {loss:.4f}, ln 10 = {np.log(10):.4f}, {len(tape)} entries")
 print("shapes of the gradient:", [grad.shape for grad in grads])
 
 # %% [markdown]
-# **Seen.** `2.3933`, a little above $\ln 10$ = `2.3026`, for the first weights guess,
-# and guess wrongly. `9` entries: two dense layers, one tanh and the loss come after the
-# five. The gradient has the shapes of the parameters.
+# **Seen.** `2.3933`, a little above $\ln 10$ = `2.3026`, because the first weights
+# guess, and guess wrongly. `9` entries: two dense layers, one tanh and the loss come
+# after the five. The gradient has the shapes of the parameters.
 
 # %% [markdown]
 # Now ten steps of descent, from the same weights and with the same batches: with your

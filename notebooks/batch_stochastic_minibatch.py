@@ -78,7 +78,7 @@ print("accuracy on rows it has not seen:", float(workload.metric(state.params, w
 # side by side, and times one training by itself, compilation apart.
 
 # %%
-# Another rule: the next line prints the names.
+# Another rule: the last line of this cell prints the names.
 RULE = "gradient_descent"  # @param {type: "string"}
 BATCH_SIZE = 32  # @param {type: "integer"}
 PASSES = 100  # @param {type: "integer"}
@@ -152,16 +152,19 @@ draw("passes over the data", lambda name: 1)
 # %% [markdown]
 # ## Against seconds
 #
-# The same trainings, with the seconds that a pass took in its place: on this machine, with whoever else is using it.
+# The same trainings, with seconds instead of passes: on this machine, with whoever else
+# is using it.
 
 # %%
 draw("seconds", seconds_per_pass)
 
 # %% [markdown]
-# **What to see.** Full batch now overtakes much earlier. A pass of 398 single steps takes many times as long as one
-# step on all 398 (the milliseconds above), for a processor is faster at one large product than at many small ones. The
-# small batches are first to a rough answer, full batch to a good one; on a set as small as this it needs a millisecond.
-# That is not a law of nature: try the large set in the exercises.
+# **What to see.** Full batch now overtakes much earlier. A pass of 398 single steps
+# takes many times as long as one step on all 398 (the milliseconds above), for a
+# processor is faster at one large product than at many small ones. The small batches
+# are first to a rough answer, full batch to a good one; on a set as small as this it
+# needs a few milliseconds. That is not a law of nature: try the large set in the
+# exercises.
 
 # %% [markdown]
 # ## Your turn
@@ -197,12 +200,14 @@ plt.show()
 # %% [markdown]
 # ## Exercises
 #
-# 1. **Where does it stop?** Theory says that a curve of constant rate $\eta$ and batch size $b$, drawn with
-#    replacement, levels off near $\eta\,\mathrm{tr}(C) / 4b$, if $\eta$ is small. Halve the rates above, or double
-#    the batch: does the rest fall by half? At which rate is theory off by two?
-#    (`research.objectives.gradient_covariance_trace(workload.objective, workload.optimum.params, workload.train)` is
-#    $\mathrm{tr}(C)$.)
+# 1. **Where does it stop?** Theory says that a curve of constant rate $\eta$ and batch
+#    size $b$, drawn with replacement, levels off near $\eta\,\mathrm{tr}(C) / 4b$, if
+#    $\eta$ is small. Halve the rates above, or double the batch: does the level fall by
+#    half? At which rate is theory off by two?
+#    (`research.objectives.gradient_covariance_trace(workload.objective, workload.optimum.params, workload.train)`
+#    is $\mathrm{tr}(C)$.)
 # 2. **Another rule.** Set `RULE` to `"adam"` or `"heavy_ball"` and run from there on. Which of the three samplers gains
 #    most, and does the order against seconds change?
-# 3. **A large set.** Load `"overlapping_50k"`, with `PASSES = 5`, and run from there on (half as long again). Which
-#    sampler is first to $10^{-2}$ of the initial gap now, in seconds too? Why?
+# 3. **A large set.** Load `"overlapping_50k"`, with `PASSES = 5`, and run from there on
+#    (it takes 1.5 times as long). Which sampler is first to $10^{-2}$ of the initial
+#    gap now, in seconds too? Why?

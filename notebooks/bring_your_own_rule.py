@@ -145,18 +145,20 @@ study = comparison.compare({"mine": mine, "adam": "adam"}, "breast_cancer", spac
 print(study)
 
 # %% [markdown]
-# **Seen.** `not distinguishable`: it needs `0.903` of Adam's cost, and the interval, `[0.729, 1.12]`, goes from a
-# quarter less to an eighth more. The two hundredfold was Adam's learning rate. The interval is that of the whole
-# procedure: another search would have tried other points and chosen another one, and that is in it. So is what other
-# seeds would give. The next sentence says what the study could have seen at all: a factor of `1.34`, and nothing
-# smaller. And the searches of Adam disagree: of four that had the same budget, the worst found a point that costs `1.4`
-# times as much as that of the best.
+# **Seen.** `not distinguishable`: it needs `0.903` of Adam's cost, and the interval,
+# `[0.729, 1.12]`, goes from a quarter less to an eighth more. The two hundredfold was
+# Adam's learning rate. The interval is that of the whole procedure. It includes both:
+# other searches, which would have tried other points, and other seeds. The next
+# sentence says what the study could have detected at all: a factor of `1.34`, and
+# nothing smaller. And the searches of Adam disagree: of four that had the same budget,
+# the worst found a point that costs `1.4` times as much as that of the best.
 
 # %% [markdown]
 # ## P(beats it)
 #
-# The table also has a probability. It is counted: take a search of yours, one of Adam's and a seed; in which share of
-# all such triples does your rule cost less, ties by halves?
+# The table also has a probability. It is counted: take a search of yours, one of Adam's
+# and a seed; in which share of all such triples does your rule cost less? (A tie counts
+# one half.)
 #
 # **Predict.** There are four times four pairs of searches. In how many of them is your rule's mean cost the lower one?
 
@@ -187,8 +189,9 @@ plt.show()
 # %% [markdown]
 # ## What tuning costs
 #
-# The trials were not free. Here is the expected cost with the best of $k$ of them and no search beyond: the defaults
-# and $k - 1$ points of the space at random. A run that does not get there counts as ten budgets, 100 passes.
+# The trials were not free. Here is the expected cost with the best of $k$ of them and
+# no search beyond: the defaults and $k - 1$ points of the space at random. A run that
+# does not get there counts as ten full trainings, 100 passes.
 #
 # **Predict.** The choices of the searches cost about 1.6 passes. And the best of sixteen trials?
 
@@ -209,9 +212,10 @@ pictures["trials"].figure
 # %% [markdown]
 # ## A comparison whose answer is known
 #
-# Would it have said so of any two rules? Let Adam meet itself, under two names. The names have searches of their own,
-# so that it is Adam tuned by you and Adam tuned by me. Then something harder: deal the eight searches to two sides of
-# four, in all seventy ways. Every other verdict than *undecided* is false.
+# Would it say *undecided* for any two rules? Let Adam meet itself, under two names. The
+# names have searches of their own, so that it is Adam tuned by you and Adam tuned by
+# me. Then something harder: deal the eight searches to two sides of four, in all
+# seventy ways. Every other verdict than *undecided* is false.
 #
 # The usual way has one search of each rule, and a t-test over the twenty seeds. The eight searches have 28 pairs.
 #
@@ -266,11 +270,13 @@ for found in both.numbers["comparisons"]:
 figures.studies.draw_study(both.numbers, both.arrays)["ratios"].figure
 
 # %% [markdown]
-# **Seen.** They do not. On the patients your rule needs `1.18` times Adam's cost, together `1.03`, and every interval
-# holds 1. You have asked twice. Had the first problem said *better*, you would have stopped there; because it did not,
-# you went on. Of two rules that are level, that names a winner more often than the 5 % which each answer promises.
-# Decide on the problems before you look. What would decide is more searches, from which most of the variance comes: the
-# interval shrinks like one over the square root of their number.
+# **Seen.** They do not. On the patients your rule needs `1.18` times Adam's cost,
+# together `1.03`, and every interval holds 1. You have asked twice. Had the first
+# problem said *better*, you would have stopped there; because it did not, you went on.
+# If two rules are equally good, this habit names a winner in more than the 5 % of cases
+# which each answer promises. Decide on the problems before you look. What would decide
+# is more searches, from which most of the variance comes: the interval shrinks like one
+# over the square root of their number.
 
 # %% [markdown]
 # ## Keep it
@@ -285,11 +291,13 @@ read = research.comparison.archive.read_study(packed)
 print(read.name, read.manifest["status"], f"{read.numbers['overall'][0]['ratio']:.2f}")
 
 # %% [markdown]
-# **Seen.** Three plain files hold the study. `manifest.json` has the terms, the versions, the machine and the digests of
-# the others; `result.json` the answer, its tables and the source of your rule; `arrays.npz` each run's cost. The
-# pictures and `report.html` are made from them. Reading one executes nothing, so that you can send the
-# `mine_and_adam.zip` to somebody. *descent reproduce* draws theirs again and can train it again, and *leaderboard* makes
-# one page of theirs and yours.
+# **Seen.** Three plain files hold the study. `manifest.json` has the terms, the
+# versions, the machine and the digests of the others; `result.json` the answer, its
+# tables and the source of your rule; `arrays.npz` each run's cost. The pictures and
+# `report.html` are made from them. Reading one executes nothing, so that you can send
+# the `mine_and_adam.zip` to somebody. *descent reproduce* draws the report again. It
+# trains again only if all rules are from this package or optax, or if you name a file
+# of your own that has the rule. *leaderboard* makes one page of theirs and yours.
 
 # %% [markdown]
 # ## Exercises
@@ -297,14 +305,18 @@ print(read.name, read.manifest["status"], f"{read.numbers['overall'][0]['ratio']
 # Predict first, here too. A comparison is one command for a file of yours:
 # `descent compare my_rules.py:mine adam --workload breast_cancer diabetes_ridge`.
 #
-# 1. **A space that knows the answer.** By hand you have seen which rates are good. Give the rate of yours
-#    `tuning.Range(0.01, 0.3)` and ask again. Then leave `spaces` out: only its rate is searched, from 1e-5 to 10.
-#    And with the first space, `budget=4`? (Undecided, 0.87, hardly less than before: a search finds those rates by
-#    itself. Worse, 1.8: the decay of 0.9 costs that much. Undecided, between 0.03 and 10: such small searches
-#    disagree by a factor of 26 for your rule and of 39 for Adam, and the interval says so.)
+# 1. **A space that knows the answer.** By hand you have seen which rates are good. Give
+#    the rate of yours `tuning.Range(0.01, 0.3)` and ask again. (Undecided, 0.87, hardly
+#    less than before: a search finds those rates by itself.) Then leave `spaces` out:
+#    only its rate is searched, from 1e-5 to 10. (Worse, 1.8: the decay of 0.9 costs
+#    that much.) And with the first space, `budget=4`? (Undecided, between 0.03 and 10:
+#    such small searches disagree by a factor of 26 for your rule and of 39 for Adam,
+#    and the interval says so.)
 # 2. **Rows that nobody has seen.** With `tune_on="validation"` a trial is chosen by the validation rows, and the test
 #    rows are reported; `tune_on="test"` is refused. Is the answer the same? (Undecided again, but 1.14, and the
 #    interval is far wider, 0.68 to 1.91: the searches disagree more about rows that they do not see.)
-# 3. **A slip.** Forget the minus sign. Or begin at $t = 0$. Or return `average` alone as the state. What is said of
-#    each? (Worse by a factor of 57, for each run of mine counts as ten budgets: it ends above where it began. The same,
-#    for every training of mine diverged. Nothing is trained, for the state changes its structure.)
+# 3. **A slip.** What is said of each of these? Forget the minus sign. (Worse by a
+#    factor of 57: each run ends above where it began, and counts as ten full
+#    trainings.) Or begin at $t = 0$. (The same answer, because every training
+#    diverged.) Or return `average` alone as the state. (Nothing is trained, because the
+#    state changes its structure.)

@@ -84,8 +84,8 @@ print(f"least cost of a character, on average {least:.3f}")
 # %% [markdown]
 # ## Counting
 #
-# `ngram` counts how often each letter followed each n - 1 letters, and falls back on shorter ones where it has seen too
-# little.
+# `ngram` counts how often each letter followed each n - 1 letters, and always mixes in
+# shorter ones, more so where it has seen little.
 #
 # **Predict.** Which order will be the best? Does a 13-gram, which does see the first capital when it guesses the last,
 # know it?
@@ -98,10 +98,12 @@ for n, found in costs.items():
     print(f"{n:2}-gram   {found.mean():.3f} nats a character   last capital {place[12]:.3f}")
 
 # %% [markdown]
-# **Seen.** The 3-gram is the best, `1.225`, far from the least. None knows the last capital: it costs `2.084` or more, as
-# if it were drawn anew. The 13-gram could see the first one, but only together with the ten letters between, and these
-# come in a million ways: it has seen next to none of its contexts before. Nor can counting know when a line is over, for
-# the same reason: that makes each small letter dearer.
+# **Seen.** The 3-gram is the best, `1.225`, far from the least. None knows the last
+# capital: it costs `2.084` or more, as if it were drawn anew. The 13-gram could see the
+# first one, but only together with the ten letters between, and these come in a million
+# ways: it has seen next to none of its contexts before. Nor does counting know when ten
+# letters are over: a short context does not reach the start of the line, and a long one
+# is too rare. That makes each small letter more expensive.
 
 # %% [markdown]
 # ## Learning
@@ -157,8 +159,9 @@ plt.show()
 print({name: f"{curve[-1]:.2f}" for name, curve in trained.evaluations.items()})
 
 # %% [markdown]
-# **Seen.** The pairs, in a few batches. For a hundred batches the other curve lies on its plateau and looks finished;
-# then it falls twice. The loss of the whole line, `0.76`, would have shown little of this: one character of fourteen.
+# **Seen.** The pairs, in a few batches. For a hundred batches the other curve lies on
+# its plateau and looks finished; then it falls in two drops. The loss of the whole
+# line, `0.76`, would have shown little of this: it is one character of thirteen.
 
 # %% [markdown]
 # ## Where it looks
@@ -187,9 +190,10 @@ plt.show()
 print("the sign at the capital:", looks[:, -1, 0].round(2))
 
 # %% [markdown]
-# **Seen.** At the capital, eleven places back (last row): one head, at least, looks there and hardly anywhere else, with
-# a weight near one. Nobody told it to. The places before look here and there: for them one letter back is enough, and
-# that one is part of what they are themselves.
+# **Seen.** At the capital, eleven places back (last row): one head, at least, looks
+# there and hardly anywhere else, with a weight near one. Nobody told it to. The places
+# before look here and there. To guess the next small letter, a place needs only its own
+# letter. It has that letter already, so it need not look anywhere.
 
 # %% [markdown]
 # ## Writing
@@ -216,6 +220,7 @@ for name in "EB":
 # 2. **Another memory.** Put `models.recurrent(size, 32, size, cell="vanilla", outputs="every", embedding=32,
 #    dtype="float32")` in the Transformer's place, then with `cell="gru"`. Which of them carries the capital through ten
 #    letters? (After 600 batches the GRU, 0.01; the vanilla cell hardly, 1.98.)
-# 3. **Windows from anywhere.** Let `lines` start everywhere: `stride=1`. Why is the last capital not learnt any more?
-#    (It costs 2.11: the capital is no longer always at the first place, and one layer that knows places by heart does not
-#    find it in 600 batches. Do two layers, and more of them?)
+# 3. **Windows from anywhere.** Let `lines` start everywhere: `stride=1`. Why is the
+#    last capital not learnt any more? (It costs 2.11: the capital is no longer always
+#    at the first place, and one layer that knows places by heart does not find it in
+#    600 batches. Do two layers find it, or more batches?)

@@ -164,8 +164,9 @@ for k in (0, 1, 10, 100, 400):
 
 # %% [markdown]
 # **Seen.** The direction. It starts at random, `35.3` degrees off, and is `8.9` off
-# after one epoch, when the weights have a fifth of their length, `0.20`. The length
-# takes a hundred epochs. The boundary is found early, and the probabilities late.
+# after one epoch, when the weights have a fifth of their final length, `0.20`. The
+# length takes a hundred epochs. The boundary is found early, and the probabilities
+# late.
 
 # %% [markdown]
 # See it. The lines are where the probability of "benign" is 0.1, 0.5 and 0.9 after
@@ -286,4 +287,5 @@ print("from the score:", losses.logistic(40.0, 0))
 #    rate of 0.25. (`info.steps` then has one row for each batch.) Does the path end at
 #    the best point?
 # 3. **Odds.** In the trained model, by which factor do the odds of "benign" change if
-#    the radius grows by one standard deviation? (By $e^{w_1}$: about a ninth.)
+#    the radius grows by one standard deviation? (They are multiplied by $e^{w_1}$,
+#    about 1/9.)

@@ -47,7 +47,7 @@ from research import datasets, descent, figures, losses, optima, update_rules
 # %% [markdown]
 # ## Three points
 #
-# No line goes through $(0, 1)$, $(1, 3)$ and $(2, 4)$. The mean squared error is
+# No line goes through $(0, 1)$, $(1, 3)$ and $(2, 4)$. Half the mean squared error is
 #
 # $$f(w, b) = \frac{1}{2n} \sum_{i=1}^n (w x_i + b - y_i)^2 .$$
 #
@@ -188,7 +188,8 @@ print("after 40 steps:", path[-1].round(2), " exact:", exact.round(2))
 # The same data with the body mass index as it is measured, in kg/m²: numbers from 18 to
 # 42. The line is the same. But the landscape of $w$ and $b$ is not a round bowl any
 # more. Its largest curvature $L$ limits the rate ($\eta < 2/L$), its smallest $\mu$
-# says how slow the slowest direction is: about $L/\mu$ steps for a fixed share.
+# says how slow the slowest direction is: it takes about $L/\mu$ steps to reduce the
+# distance by a fixed factor.
 #
 # **Predict.** $L$ is about the mean of $x^2$. How large is it for numbers around 26?
 # And how long does descent take now?
@@ -242,9 +243,9 @@ for name, loss in (("squares", losses.squared_error), ("Huber", huber)):
 
 # %% [markdown]
 # **Seen.** One number of 442 moves the slope of the squares from `45.16` to `67.53`,
-# half as much again, and the slope of the Huber loss from `49.45` to `50.86`. The
-# derivative of a square is the residual itself, 2,600 here; that of the Huber loss is
-# at most `delta`.
+# which is 1.5 times as large, and the slope of the Huber loss from `49.45` to `50.86`.
+# The derivative of half a square is the residual itself, 2,600 here; that of the Huber
+# loss is at most `delta`.
 
 # %% [markdown]
 # ## Exercises

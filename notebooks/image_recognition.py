@@ -27,7 +27,8 @@
 # %pip install --quiet git+https://github.com/OWNER/descent
 
 # %% [markdown]
-# `configure` comes before the first computation: it pins what results depend on.
+# `configure` comes before the first computation: it fixes precision and other settings
+# on which results depend.
 
 # %%
 import research
@@ -48,7 +49,8 @@ from research.figures import confusion, images
 # %% [markdown]
 # ## The pictures
 #
-# scikit-learn brings 1,797 small grey pictures of digits. The last fifth, by other writers, is for the test alone.
+# scikit-learn brings 1,797 small grey pictures of digits. The last fifth is for the
+# test alone.
 #
 # **Predict.** They have 8 by 8 pixels. What is the shape of an array of 1,437 of them?
 
@@ -114,7 +116,8 @@ linear_params, found = fit(linear, 10)
 print(f"{found:.3f} of the test pictures, guessing {1 / 10}")
 
 # %% [markdown]
-# **Seen.** Nine of ten, far more than `0.1`. The writers are others than those it has learnt from, which makes it harder.
+# **Seen.** Nine of ten, far more than `0.1`. The test pictures are harder than the
+# others.
 
 # %% [markdown]
 # ## What it has learnt
@@ -195,8 +198,9 @@ for name, model, params in (("linear", linear, linear_params), ("network", netwo
 # %% [markdown]
 # ## Teach it not to mind
 #
-# `augmented` moves each picture at random, up to one pixel each way, while the network learns and never when it is
-# asked. It draws from the batch's key, so that a run can be repeated to the last bit.
+# `augmented` moves each picture at random, up to one pixel each way, while the network
+# learns and never during the test. The random shift uses a JAX key that belongs to the
+# batch, so that a run can be repeated to the last bit.
 #
 # **Predict.** Will it now be as good on moved pictures as on the others? And does that cost it anything on the others?
 

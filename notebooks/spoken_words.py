@@ -27,7 +27,8 @@
 # %pip install --quiet git+https://github.com/OWNER/descent
 
 # %% [markdown]
-# `configure` comes before the first computation: it pins what results depend on.
+# `configure` comes before the first computation: it fixes precision and other settings
+# on which results depend.
 
 # %%
 import research
@@ -84,8 +85,9 @@ print(f"largest difference of their means {np.abs(up.mean(axis=0) - down.mean(ax
 # %% [markdown]
 # ## One step after the other
 #
-# A recurrent network keeps a vector $h$ and changes it at each step: $h_t = \mathrm{cell}(x_t, h_{t-1})$, from $h_0 = 0$.
-# `recurrence` hands it out, so that you can feed a word frame by frame.
+# A recurrent network keeps a vector $h$ and changes it at each step: $h_t =
+# \mathrm{cell}(x_t, h_{t-1})$, from $h_0 = 0$. `recurrence` returns this step function,
+# so that you can feed a word frame by frame.
 #
 # **Predict.** Read the word at once, and again frame by frame. Is the last output the same?
 
@@ -125,18 +127,19 @@ print("equal to the last bit:", all(np.array_equal(a, b) for a, b in zip(clean, 
 # %% [markdown]
 # ## It learns the order
 #
-# A hundred noisy words to learn from, a hundred to be asked about, half of them `up`, of 12 to 19 frames.
+# A hundred noisy words to learn from, a hundred to be asked about, half of them `up`,
+# all of 19 frames.
 #
 # **Predict.** What is the accuracy of a GRU that reads them? And of softmax regression on their means?
 
 
 # %%
 def say(seed):
-    """A hundred words, standardised; each is cut to a length of its own, and has noise of its own."""
+    """A hundred words of 19 frames, standardised, each with noise of its own."""
     generator, y = np.random.default_rng(seed), np.arange(100) % 2
     values = np.stack([up, down])[y] + generator.normal(size=(100, 19, 20))
     values = ((values - up.mean()) / up.std()).astype(np.float32)
-    return types.Batch(types.Sequences(values, generator.integers(12, 20, 100)), y)
+    return types.Batch(types.Sequences(values, np.full(100, 19)), y)
 
 
 def fit(model, x_of):
@@ -161,8 +164,9 @@ print(f"means {fit(models.softmax(20, 2, dtype='float32'), lambda x: x.values.me
 # Let the last $h$ of sixty steps be the loss, and ask how much each step's input could change it: the norm of
 # $\partial \sum h_{60} / \partial x_t$. The chain rule multiplies as many factors as there are steps in between.
 #
-# **Predict.** Draw it against $t$. Which remembers the first step: the vanilla network, or the LSTM, whose cell is *added
-# to*, and forgets by a factor of about $\sigma(b)$ a step, with $b = 1$ at the start?
+# **Predict.** Draw it against $t$. Which remembers the first step: the vanilla network,
+# or the LSTM, whose cell is *added to*? Its forget gate multiplies the cell by about
+# $\sigma(b)$ in each step. $b$ is the bias of this gate; it is 1 at the start.
 
 # %%
 x = jax.random.normal(jax.random.key(2), (60, 1, 4))
@@ -190,12 +194,15 @@ first = {label: reach(CELLS[name], bias)[0] for label, (name, bias) in kinds.ite
 print("b = 5 reaches a thousand times further than b = 1:", bool(first["LSTM, b = 5"] > 1e3 * first["LSTM, b = 1"]))
 
 # %% [markdown]
-# **Seen.** `True`. Both the vanilla network and the LSTM at $b = 1$ forget: on this scale the gradient falls about as a
-# straight line, by nearly the same factor at each step, and sixty of them leave little of the first. A gate that is
-# open, $b = 5$, makes the factor of the cell $\sigma(5) = 0.993$, and the first step counts as much as the last.
+# **Seen.** `True`. Both the vanilla network and the LSTM at $b = 1$ forget: on this
+# scale the gradient falls about as a straight line, by nearly the same factor at each
+# step, and sixty such factors leave little of the first. A gate that is open, $b = 5$,
+# makes the factor of the cell $\sigma(5) = 0.993$, and the first step counts about as
+# much as the last.
 
 # %% [markdown]
-# **Predict.** With `window=20` the gradient is cut at steps 21 and 41. How large is it at step 40, and at step 41?
+# **Predict.** With `window=20` no gradient flows from step 21 to 20, nor from 41 to 40.
+# How large is the gradient at step 40, and at step 41?
 
 # %%
 cut, full = (reach(CELLS["lstm"], 1.0, window) for window in (20, None))
@@ -211,8 +218,10 @@ print(f"at step 40: {cut[39]:.1f}; at step 41 as without a window: {bool(np.iscl
 # On real speech: `python experiments/spoken_words.py` asks who spoke, and which digit, and whether a voice is understood
 # that was never heard.
 #
-# 1. **A worse reader.** Train the GRU on words cut to their first two frames. What is left? (Less than all, more than a
-#    guess: up starts low.)
+# 1. **Cut words.** In `say`, give each word a length of its own,
+#    `generator.integers(12, 20, 100)`, and take the mean of the frames before its end.
+#    Is it still a guess? (No, 0.97: the missing frames are high in `up` and low in
+#    `down`.)
 # 2. **Backwards.** Is a network that reads `up` from the end any different? (No: it reads `down`. Two networks, one from
 #    each end, know at each step what comes before and what comes after.)
 # 3. **Forget at once.** Set the bias to $b = -5$. How far back does the gradient reach? (A few steps: the factor is below

@@ -49,8 +49,9 @@ from research.derivatives import check_derivative, explain, finite_difference
 # The loss is $(\sigma(w x + b) - y)^2$ at $w = 0.5$, $b = -1$, $x = 2$, $y = 1$. You need $\sigma(0) = 0.5$ and
 # $\sigma' = \sigma (1 - \sigma)$.
 #
-# **Predict.** Write down the five intermediate values from $w x$ to the loss. Then go back from the end, where the
-# derivative of the loss by itself is 1: what is the derivative of the loss by $w$?
+# **Predict.** Write down the five intermediate values from $w x$ to the loss. Then go
+# back from the end, where the derivative of the loss by itself is 1: what is the
+# derivative of the loss by (with respect to) $w$?
 
 
 # %%
@@ -63,9 +64,10 @@ ledger = explain(neuron, 0.5, -1.0, 2.0, 1.0)
 ledger
 
 # %% [markdown]
-# **Seen.** Forward: 1, 0, 0.5, -0.5, and the loss `0.25`. Backward, the *adjoints*, derivatives of the loss by each
-# value: 1, then $2 \cdot (-0.5)$ = `-1`, through $\sigma$ times 0.25, which is `-0.25`, and by $w$ times $x$, which is
-# `-0.5`. Each edge multiplies by one local derivative.
+# **Seen.** Forward: 1, 0, 0.5, -0.5, and the loss `0.25`. Backward, the *adjoints*,
+# derivatives of the loss by each value: 1, then $2 \cdot (-0.5)$ = `-1`, through
+# $\sigma$ times 0.25, which is `-0.25`, and by $w$ times $x$, which is `-0.5`. Each
+# arrow of the picture multiplies by one local derivative.
 
 # %% [markdown]
 # The same from the formulas of a textbook, in plain NumPy.
@@ -81,8 +83,9 @@ print("by hand   ", dict(w=float(x * delta), b=float(delta), x=float(w * delta),
 print("the ledger", {name: float(ledger.gradient(name)) for name in ledger.inputs})
 
 # %% [markdown]
-# **Seen.** Both say `-0.5`, `-0.25`, `-0.125` and `1.0`. The common $\delta$ is the adjoint of $w x + b$: it is
-# computed once and used three times, for $w$, for $b$ and for $x$. That sharing is all of backpropagation.
+# **Seen.** Both say `-0.5`, `-0.25`, `-0.125` and `1.0`. The common $\delta$ is the
+# adjoint of $w x + b$: it is computed once and used three times, for $w$, for $b$ and
+# for $x$. That sharing is the core of backpropagation.
 
 # %% [markdown]
 # ## Why backwards, and why once
@@ -138,10 +141,11 @@ ledger = explain(cross_entropy, scores)
 ledger
 
 # %% [markdown]
-# **Seen.** Probabilities less the truth, $p - (0, 0, 1)$: `0.09003`, `0.2447` and `-0.3348`, with the sum 0, for adding
-# a number to all scores changes nothing. In the table two contributions meet at $z - \max z$: one of the exponentials,
-# which is $p$, and one of the score itself, which is $-(0, 0, 1)$. No derivative passes through the maximum: it is
-# there for the range of the numbers alone.
+# **Seen.** Probabilities less the truth, $p - (0, 0, 1)$: `0.09003`, `0.2447` and
+# `-0.3348`, with the sum 0, for adding a number to all scores changes nothing. In the
+# table two contributions meet at $z - \max z$: one of the exponentials, which is $p$,
+# and one of the score itself, which is $-(0, 0, 1)$. No derivative passes through the
+# maximum: it is there only so that exp does not overflow.
 
 # %% [markdown]
 # ## A small network
@@ -169,13 +173,14 @@ for row in ledger.rows:
 print("gradients", [grad.shape for grad in ledger.grads])
 
 # %% [markdown]
-# **Seen.** An adjoint has the shape of its value: the hidden layer's is (4, 3), a number for each point and unit. The
-# gradient by the weights is (2, 3): the points are summed up in the product $X^T$ times the adjoint.
+# **Seen.** An adjoint has the shape of its value: the hidden layer's is (4, 3), a
+# number for each point and unit. The gradient by the weights is (2, 3): it is the
+# product of $X^T$ and the adjoint of `points @ first`, which sums over the points.
 
 # %% [markdown]
 # ## Many layers
 #
-# Ten sigmoids, one in the other, from 0 on.
+# Ten sigmoids, one in the other, starting at $x = 0$.
 #
 # **Predict.** $\sigma'$ is at most 1/4. So how large is the derivative by the input, at most? Draw it layer by layer.
 
@@ -297,8 +302,9 @@ report = check_derivative(loss, start, jax.random.key(0), by_hand)
 print(report.verdict, report.explanation, sep=": ")
 
 # %% [markdown]
-# **Seen.** `wrong`, and in the leaf `b`: a factor of `1/2`, for its 2 was forgotten. The report holds the gradient
-# against values of the loss along lines through the point, also along lines within one leaf.
+# **Seen.** `wrong`, and in the leaf `b`: a factor of `1/2`, for its 2 was forgotten.
+# The report compares the gradient with values of the loss along lines through the
+# point, also along lines within one leaf.
 
 # %% [markdown]
 # **Predict.** JAX's own gradient passes, surely. But how small an error would the check have caught? And is a gradient
@@ -313,9 +319,10 @@ enlarged = check_derivative(
 print("\nToo large by one in 100 000:", enlarged.verdict)
 
 # %% [markdown]
-# **Seen.** `right`, and the second line says what that is worth: an error far below $10^{-10}$ would have been seen.
-# So the enlarged one is `wrong`. *Taylor remainder*: after the right gradient an error in $h^2$ remains, slope `2.00`;
-# after a wrong one, an error in $h$.
+# **Seen.** `right`, and the second line says what that is worth: an error far below
+# $10^{-10}$ would have been seen. So the enlarged one is `wrong`. *Taylor remainder*:
+# with the right gradient the remainder falls as $h^2$ (slope `2.00`), with a wrong one
+# as $h$ (slope 1).
 
 # %% [markdown]
 # ## Exercises
@@ -326,5 +333,6 @@ print("\nToo large by one in 100 000:", enlarged.verdict)
 #    which input is the derivative 0, and why?
 # 2. **Hunt.** Where is the NaN born in `lambda x: jnp.sum(x / jnp.sqrt(jnp.sum(x**2)))` at `jnp.zeros(2)`, and where in
 #    `lambda x: jnp.log(jnp.sum(jnp.exp(x)))` at `jnp.array([1000.0, 0.0])`? Mend both.
-# 3. **Let it vanish less.** In `deep`, put `4 * (jax.nn.sigmoid(x) - 0.5)` in the sigmoid's place, so that the local
-#    derivative is 1 at 0. How large is the derivative by the input now, from 0 and from 1 on?
+# 3. **Let it vanish less.** In `deep`, put `4 * (jax.nn.sigmoid(x) - 0.5)` in the
+#    sigmoid's place, so that the local derivative is 1 at 0. How large is the
+#    derivative by the input now, starting at 0 and at 1?

@@ -64,8 +64,8 @@ for h in (1, 0.1, 0.01, 0.001):
 # 20 itself, and $h = 0$ gives $0 / 0$. The derivative is the number that the quotients tend to, no quotient.
 
 # %% [markdown]
-# **Predict.** `derivative` differentiates the formula, without an $h$. What is the speed at 2 s, and the speed of the
-# speed (order 2)?
+# **Predict.** `derivative` differentiates the program exactly, without an $h$. What is
+# the speed at 2 s, and the speed of the speed (order 2)?
 
 # %%
 for order, name in enumerate(("distance", "speed", "acceleration", "its change")):
@@ -187,14 +187,16 @@ print("grid_derivative:", derivatives.grid_derivative(x**2, x))
 print("without x, on the grid 0, 0.1, ..., 1:", np.gradient(np.linspace(0, 1, 11) ** 2)[5].round(3))
 
 # %% [markdown]
-# **Seen.** `()`: nothing, without a word. `np.gradient` knows samples, not functions. Of samples it is right inside
-# and one-sided at the ends: `3.` for 2 and `7.` for 8. `grid_derivative` has the ends too. Without its second argument
-# NumPy takes points that are 1 apart: `0.1` instead of 1 at $x = 0.5$.
+# **Seen.** `()`: nothing, without a word. `np.gradient` knows samples, not functions.
+# Of samples it is right inside and one-sided at the ends: `3.` for 2 and `7.` for 8.
+# `grid_derivative` is right at the ends, too. Without its second argument NumPy takes
+# points that are 1 apart: `0.1` instead of 1 at $x = 0.5$.
 
 # %% [markdown]
 # ## Several variables: hold the others, or let them follow
 #
-# The area of a rectangle is width times height, here 3 times 9. The *partial* derivative by the width holds the height.
+# The area of a rectangle is width times height, here 3 times 9. The *partial*
+# derivative by (with respect to) the width keeps the height fixed.
 #
 # **Predict.** What is it? And if the height follows, height = width², how fast does the area really grow with the
 # width?
@@ -213,9 +215,9 @@ for path in total.paths:
     print(f"{' -> '.join(path.names):25} {path.value:.1f}")
 
 # %% [markdown]
-# **Seen.** The partial derivative is `9.0`, the height. The total one is `27.0`, three times as much: `9.0` directly
-# and `18.0` by way of the height. It is the derivative of width³ at 3. A partial derivative says nothing until it is
-# said what is held.
+# **Seen.** The partial derivative is `9.0`, the height. The total one is `27.0`, three
+# times as much: `9.0` directly and `18.0` by way of the height. It is the derivative of
+# width³ at 3. A partial derivative has a meaning only if you say what is kept fixed.
 
 # %% [markdown]
 # ## All partial derivatives at once
@@ -241,9 +243,10 @@ for point in points:
     )
 
 # %% [markdown]
-# **Seen.** The gradient is (`-2.25`, `2.`), the Hessian's corners are `3.0` and `2.0` with zeros beside them. There are
-# two points without slope: a minimum at $(1, 0)$ with $f$ = `-2.0`, and a saddle at $(-1, 0)$ with $f$ = `2.0`, where
-# one eigenvalue is negative. A vanishing gradient alone does not tell them apart.
+# **Seen.** The gradient is (`-2.25`, `2.`), the diagonal of the Hessian is `3.0`,
+# `2.0`, and the other entries are 0. There are two points without slope: a minimum at
+# $(1, 0)$ with $f$ = `-2.0`, and a saddle at $(-1, 0)$ with $f$ = `2.0`, where one
+# eigenvalue is negative. A vanishing gradient alone does not tell them apart.
 
 # %% [markdown]
 # **Predict.** Where do the arrows of the gradient point, seen from the lines of equal $f$: along them or across?
@@ -280,11 +283,14 @@ plt.show()
 #
 # Predict first, here too.
 #
-# 1. **Fewer digits.** Draw the two valleys in float32: `limit_table(np.sin, 1.0, scheme, dtype=np.float32)`. Now
-#    $\varepsilon = 1.2 \cdot 10^{-7}$: where are the best steps? (Near $10^{-3}$ and $10^{-2}$.)
-# 2. **Which have a derivative at 0?** Ask `finite_difference` about `np.cbrt`, about `lambda x: x * abs(x)`, and about
-#    `lambda x: x**2 * np.sin(1 / x) if x else 0.0`. (Two of the three, though one of these wiggles without end, and the
-#    other is bent at 0: in its second derivative.)
+# 1. **Fewer digits.** Draw the two valleys in float32:
+#    `limit_table(np.sin, 1.0, scheme, dtype=np.float32)`. Now $\varepsilon = 1.2 \cdot
+#    10^{-7}$: where are the best steps? (Near $10^{-3}$ and $10^{-2}$; by theory, near
+#    $3 \cdot 10^{-4}$ and $5 \cdot 10^{-3}$.)
+# 2. **Which have a derivative at 0?** Ask `finite_difference` about `np.cbrt`, about
+#    `lambda x: x * abs(x)`, and about `lambda x: x**2 * np.sin(1 / x) if x else 0.0`.
+#    (Two of the three, though one of these wiggles without end, and the second
+#    derivative of the other jumps at 0.)
 # 3. **Price and demand.** At a price $p$ a shop sells $q = 100 - 4p$ pieces, and each costs it 5. Its profit is
 #    $(p - 5)\, q$. At $p = 18$, what is the partial derivative by the price, with $q$ held, and what is the total one?
 #    Should the price go up? Use `total_derivative(lambda p, q: (p - 5) * q, 18.0, {"q": lambda p: 100 - 4 * p})`.

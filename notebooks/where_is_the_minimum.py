@@ -100,8 +100,8 @@ print(f"slope at {X:g}: {slope:.1f}")
 
 # %% [markdown]
 # **Seen.** `-24.0`. At a minimum $f'$ crosses zero *upwards*: first the curve falls,
-# then it rises. At the maximum $f'$ crosses downwards. That is all the second
-# derivative says.
+# then it rises. At the maximum $f'$ crosses downwards. The sign of $f''$ says just
+# this.
 
 # %% [markdown]
 # ## When the second derivative is zero, too
@@ -296,6 +296,6 @@ plt.show()
 #    x^2)(y - 3x^2)$ at $(0, 0)$. The second one rises along every straight line through
 #    0. Is 0 a minimum? (No: go along the parabola $y = 2x^2$.)
 # 3. **Too few starts.** Find the points of Himmelblau's function from
-#    `grid_of_starts(bounds, 2)`, once more with `prove_seconds=20`, and print the
-#    result. How many points did the search miss? (Five: interval arithmetic proves that
-#    they are there, and that there are no others.)
+#    `grid_of_starts(bounds, 2)`, then call it again with `prove_seconds=20`, and print
+#    the result. How many points did the search miss? (Five: interval arithmetic proves
+#    that they are there, and that there are no others.)

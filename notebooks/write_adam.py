@@ -13,9 +13,10 @@
 #
 # # Write Adam from the paper, then verify it
 #
-# An update rule with a slip in it still descends. That is why wrong ones are shipped: in a tutorial, in a library, in
-# the code of a paper. Here you write **Adam** from its paper in ten lines and let `verify_rule` say whether it is Adam. It is
-# not, at first.
+# An update rule with a slip in it often still descends. That is why wrong ones are
+# shipped: in a tutorial, in a library, in the code of a paper. Here you write **Adam**
+# from its paper in ten lines and let `verify_rule` say whether it is Adam. It is not,
+# at first.
 #
 # Each piece of code comes with a question. **Answer it before you run the code**: on paper, with a number. The lines
 # after it say what you should have seen.
@@ -103,9 +104,11 @@ print(f"after 100 steps at {path[100]:.2f}, after 200 at {path[200]:.2f}")
 # %% [markdown]
 # ## The verification
 #
-# `verify_rule` walks two rules side by side: fifty steps on three functions, and on five given sequences of gradients that
-# ask hard questions (sparse, of sizes from $e^{-30}$ to $e^{30}$, zero, one with a NaN). If they part, it makes the
-# known mistakes in Adam's formula, one by one, in fifty digits, until one walks as yours does.
+# `verify_rule` walks two rules side by side: fifty steps on three functions, and on
+# five given sequences of gradients that ask hard questions (random, sparse, of sizes
+# from $e^{-30}$ to $e^{30}$, zero, one with a NaN). If they part, it makes the known
+# mistakes in Adam's formula, one by one, in fifty digits, until one walks as yours
+# does.
 #
 # **Predict.** How far apart will they be, and will it know why?
 
@@ -114,9 +117,10 @@ result = verification.verify_rule(first_try, optax.adam)
 print(result)
 
 # %% [markdown]
-# **Seen.** `Not the same rule`: apart by more than a hundred times the longest step. The cause is named, with the lines
-# to change: `b1 and 1 - b1 are swapped in both averages`. So the average of gradients forgets nine tenths at each step
-# instead of one.
+# **Seen.** `Not the same rule`: apart by more than a hundred times the longest step.
+# The cause is named, with the lines to change:
+# `b1 and 1 - b1 are swapped in both averages`. So the average of gradients forgets nine
+# tenths at each step instead of one tenth.
 
 # %% [markdown]
 # Now with both lines put right.
@@ -186,10 +190,11 @@ for make in (
     print(f"apart by {quadratic:.0e} on the quadratic, {scales:.0e} on gradients of all sizes: {result.cause}")
 
 # %% [markdown]
-# **Seen.** `ε is inside the root` is `9e-10` apart on the quadratic, and `1e+00` on gradients of all sizes, which
-# is no agreement at all: where $g$ is small beside $\sqrt\varepsilon$ the step vanishes. `no bias correction` and
-# `the square root is missing` are seen everywhere. A test on one friendly function finds some slips; which function,
-# one knows afterwards.
+# **Seen.** `ε is inside the root` is `9e-10` apart on the quadratic, and `1e+00` on
+# gradients of all sizes, which is no agreement at all: where $g$ is small beside
+# $\sqrt\varepsilon$ the step vanishes. `no bias correction` and
+# `the square root is missing` are seen everywhere. A test on one friendly function
+# finds some slips. Before the test, nobody knows which function will show it.
 
 # %% [markdown]
 # ## What a loss curve can say

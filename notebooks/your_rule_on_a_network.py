@@ -62,8 +62,10 @@ def by_hand(make, rates, seed=0):
 # %% [markdown]
 # ## A rule
 #
-# The idea: the layers of a network have gradients of very different sizes. Why not average the gradient of each layer,
-# and divide it by its own root mean square, so that every layer moves as far as every other?
+# The idea: the arrays of parameters of a network (the weights and the bias of each
+# layer) have gradients of very different sizes. Why not average the gradient of each
+# array, and divide it by its own root mean square, so that every array of parameters
+# moves as far as every other?
 #
 # $$m_t = \beta\, m_{t-1} + (1 - \beta)\, g_t \qquad
 # \theta_t = \theta_{t-1} - \eta\, \frac{m_t}{\sqrt{\mathrm{mean}(m_t^2)}}$$
@@ -122,10 +124,12 @@ plt.show()
 # %% [markdown]
 # ## Asked honestly
 #
-# Now each rule has three independent searches. A search tries six rates, races the better ones over more seeds and
-# looks beside the best. In every training the rate warms up and then falls to zero at the end, because rules change
-# places while the rate falls. What a search chooses is reported on five other seeds. The score is the validation loss
-# at the end. Adam is also trained at half to twice the steps: that turns a loss into *steps for an equal loss*.
+# Now each rule has three independent searches. A search tries six rates, runs the
+# better ones on more seeds and tries rates near the best. In every training the rate
+# warms up and then falls to zero at the end, because the ranking of rules can change
+# while the rate falls. What a search chooses is reported on five other seeds. The score
+# is the validation loss at the end. Adam is also trained with half to twice the steps.
+# This shows how many steps Adam needs for the loss of your rule.
 #
 # **Predict.** Will the interval of the ratio of losses contain 1?
 
@@ -160,9 +164,11 @@ with figures.style():
 pictures["curves"].figure
 
 # %% [markdown]
-# **Seen.** Those of yours are far above the best rate by hand, because the rate falls during the training. The rates of a
-# rule may differ by a factor of two or more, with nearly the same loss. The test accuracy says nothing about which rule is better: it is only reported, and one of a
-# thousand images decides it.
+# **Seen.** Those of yours are far above the best rate by hand, because the rate falls
+# during the training. The rates of a rule may differ by a factor of two or more, with
+# nearly the same loss. The test accuracy says nothing about which rule is better: it is
+# only reported. The test part has 270 images, so one image changes the accuracy of a
+# training by 0.4 %.
 
 # %% [markdown]
 # ## Send it
@@ -177,8 +183,10 @@ read = comparison.read_study(packed)
 print(read.name, read.manifest["status"], *(entry["rules"] for entry in read.numbers["origin"]["code"]))
 
 # %% [markdown]
-# **Seen.** The folder has a report with its pictures, and the file that is packed from it has the report, the numbers,
-# and the source of `mine`, which is shown and never run. The command *leaderboard* ranks your file beside others.
+# **Seen.** Three plain files hold the study: `manifest.json`, `result.json` and
+# `arrays.npz`. The pictures and `report.html` are made from them. The packed file has
+# the three and the report. The source of `mine` is among them; it is shown and never
+# run. The command *leaderboard* ranks your file beside others.
 
 # %% [markdown]
 # ## Exercises

@@ -1,4 +1,4 @@
-"""Laws of export for CPU, CUDA and TPU: a step of 20 rules, one of each kind, a step of
+"""Laws of export for CPU, CUDA and TPU: a step of 20 rules of every kind, a step of
 three models, and a run of each sampler. Models and runs have full matmul precision.
 """
 
