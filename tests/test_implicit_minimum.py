@@ -15,7 +15,7 @@ from research import descent
 from research.derivatives import NotInexactError, NotScalarError
 from research.descent import SingularHessianError, implicit_minimum, minimise
 from research.types import Outcome
-from research.update_rules import bfgs, gradient_descent
+from research.update_rules import bfgs, gradient_descent, newton
 
 COMPILE_QUICKLY = True  # tests/conftest.py
 
@@ -211,6 +211,16 @@ def test_an_ill_conditioned_hessian_costs_no_digits(condition):
     at = lambda theta: implicit_minimum(objective, target, theta, rule=RULE).params
     slope = jax.jit(jax.jacfwd(at))(1.0)
     assert jnp.linalg.norm(slope - target) <= 1e-3 * jnp.linalg.norm(target)
+
+
+def test_a_derivative_that_may_not_exist_is_nan_although_its_formula_is_zero():
+    """The gradient of |x - θ| does not depend on θ, except at the kink."""
+    objective = lambda x, theta: jnp.abs(x - theta) + 0.0 * x**2
+    at = lambda theta: implicit_minimum(objective, 0.3, theta, rule=newton()).params
+    for transform in (jax.grad, jax.jacfwd):
+        assert jnp.isnan(jax.jit(transform(at))(0.3))
+    with pytest.raises(SingularHessianError):
+        at(0.3)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -167,14 +167,24 @@ def with_derivative_of(
 
 
 @jax.custom_jvp
-def unless(flag: Array, tree: Any) -> Any:
-    """Return the tree unchanged, but with NaN derivatives if the flag is True."""
-    del flag
+def unless(flag: Array, tree: Any, inputs: Any) -> Any:
+    """Return the tree unchanged, but with NaN derivatives if the flag is True.
+
+    The derivatives with respect to `inputs` are NaN, too. JAX would otherwise treat the
+    tree as a constant if its derivative is known to be 0.
+    """
+    del flag, inputs
     return tree
 
 
 @unless.defjvp
 def _(primals: Any, tangents: Any) -> Any:
-    flag, tree = primals
-    factor = jax.lax.stop_gradient(jnp.where(flag, jnp.nan, 1.0))
-    return tree, jax.tree.map(lambda t: t * factor.astype(t.dtype), tangents[1])
+    flag, tree, _ = primals
+    _, slope, of_inputs = tangents
+    flag = jax.lax.stop_gradient(flag)
+    factor = jnp.where(flag, jnp.nan, 1.0)
+    total = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(of_inputs))
+    lost = total * jnp.where(flag, jnp.nan, 0.0)
+    return tree, jax.tree.map(
+        lambda t: t * factor.astype(t.dtype) + lost.astype(t.dtype), slope
+    )

@@ -163,8 +163,8 @@ def implicit_minimum(
         raise SingularHessianError(
             "The Hessian of objective at the minimum must be positive definite, beyond "
             f"rounding errors; its eigenvalues go from {float(smallest):.3g} to "
-            f"{float(largest):.3g}, so the minimum is not a differentiable function of "
-            "theta. Add a penalty "
+            f"{float(largest):.3g}, so the minimum may not be a differentiable "
+            "function of theta. Add a penalty "
             "such as 1e-6 * sum(x**2), remove redundant parameters, or check that "
             "the search ends in a minimum (largest entry of the gradient: "
             f"{float(jax.lax.stop_gradient(found.residual)):.3g})."
@@ -208,8 +208,8 @@ def _implicit(
     far = _is_far(of_fixed, params, values, vectors, tolerance)
     bad = _is_singular(smallest, largest, start) | far
     result = ImplicitMinimum(
-        unless(bad, found.params),
-        unless(bad, found.value),
+        unless(bad, found.params, theta),
+        unless(bad, found.value, theta),
         found.gradient_norm,
         smallest,
         largest,
