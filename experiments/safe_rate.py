@@ -9,7 +9,7 @@ experiment runs gradient descent just below 2 / L and above it.
 
 A rate above 2 / L need not fail: L bounds the curvature of the whole box, and descent
 may never meet its largest curvature. On a quadratic function the bound is exact, so
-there every rate above it diverges.
+there every start with a higher rate rises or leaves the box.
 
 Expected numbers (`EXPECTED`): the number of steps that increase f at 0.99 · 2 / L, over
 all functions and starts (0 is proved); the share of starts from which a descent at

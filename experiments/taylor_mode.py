@@ -2,7 +2,7 @@
 
 A derivative of a derivative doubles the work, so n nested derivatives cost about 2^n
 times the function. Taylor mode evaluates the function once, on series instead of
-numbers, and costs at most about n² / 2 times the function.
+numbers, and for most functions costs at most about n² times the function.
 
     python experiments/taylor_mode.py            # about two minutes
 

@@ -138,9 +138,9 @@ def open_records(folder: str | Path) -> Records:
       examples, the dtypes, the shapes and the size of the file of examples. The digest
       does not depend on the path of the folder. The function `read` of the Records
       compares each example with its checksum. `read` raises ValueError if an example
-      has changed or an index lies outside the dataset. The message gives the number of
-      the example. `read` raises TypeError if the indices are not integers of shape
-      (m,).
+      has changed or an index lies outside the dataset. The message names the example,
+      or the file if the file itself is damaged. `read` raises TypeError if the indices
+      are not integers of shape (m,).
     Raises:
       ValueError: A file is damaged, has another size than when it was written, or does
         not belong to the other files. Or records.json has an unknown format.
@@ -195,7 +195,7 @@ def _array_record() -> Any:
     except ImportError as error:
         raise ImportError(
             "records on a disk need the packages grain and array-record, which are not "
-            "installed: pip install 'descent-jax[disk]', or pip install grain."
+            "installed: pip install grain array-record."
         ) from error
 
 

@@ -444,7 +444,7 @@ def test_caption_of_ratios_has_every_number(drawn, name):
         count = sum(cell["reached"] < 0.5 for cell in own)
         missed = f", misses the target on {count} of {on}" if count else ""
         assert f"{row['rule']} {in_words(row, missed)}, {row['verdict']}" in caption
-    assert "A run that misses the target counts as ten budgets" in caption
+    assert "A run that misses the target counts as ten full trainings" in caption
     assert "intervals over searches and seeds" in caption
 
 
@@ -504,7 +504,7 @@ def test_caption_of_trials_has_the_costs_and_what_a_miss_costs():
             "trials" in picture.caption
         )
     assert (
-        "A run that misses the target counts as 10 budgets (300 passes)."
+        "A run that misses the target counts as 10 full trainings (300 passes)."
         in picture.caption
     )
 

@@ -326,7 +326,7 @@ def test_study_on_networks_travels(tmp_path, monkeypatch, capsys):
     assert (status, err) == (0, "")
     again = report_path(out)
     assert pictures(again.read_text("utf-8")) == pictures(page)
-    assert "Not trained again: the study used workloads or terms that exist" in out
+    assert "Not trained again: the study used a workload that is not one" in out
     assert (again.parent / "sources/mine.py").read_text() == Path(__file__).read_text()
     status, out, _ = command(capsys, "leaderboard", "a.zip")
     assert status == 0

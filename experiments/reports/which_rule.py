@@ -64,7 +64,7 @@ def rules_table(numbers: dict[str, Any]):
         f"The ratio is that of the example gradients to {protocol['target']:g} of the "
         f"initial f - f*, relative to {first}: the geometric mean over workloads, "
         f"{protocol['searches']} independent searches and {len(protocol['seeds'])} "
-        "seeds, where a run that misses the target counts as ten budgets. Its "
+        "seeds, where a run that misses the target counts as ten full trainings. Its "
         "interval covers other searches and other seeds, and is corrected for the "
         "number of rules. Times the best: cost relative to the best rule on each "
         "workload, over the workloads where the rule reaches the target. Defaults: "

@@ -44,8 +44,8 @@ class Options:
     """Predict this file with the models of the finished run, instead of running. The
     experiments on images, speech and text have this flag."""
     portable: bool = False
-    """Compute bits that are the same on every x86-64 processor with AVX2, under Linux,
-    with the same versions. Slower."""
+    """Compute bits that are the same on every x86-64 processor with AVX2 and FMA, under
+    Linux, with the same versions. Slower."""
     data_dir: Path | None = None
     """Search this folder for data first, as with the environment variable DESCENT_DATA.
     `descent data` lists the data sets."""

@@ -291,10 +291,10 @@ def _is_portable(manifest: Mapping[str, Any]) -> bool:
 def pin_libraries_of(file: Path) -> None:
     """Call `portable.pin_libraries` if a file describes a portable run.
 
-    The bits of a portable run are the same on every x86-64 processor with AVX2. For
-    this, NumPy and SciPy need environment variables, which `pin_libraries` sets. Call
-    this function before NumPy is imported. `file` is the path of the manifest or the
-    .zip file of a run, or the path of a stored reference. Errors in the file are
+    The bits of a portable run are the same on every x86-64 processor with AVX2 and FMA.
+    For this, NumPy and SciPy need environment variables, which `pin_libraries` sets.
+    Call this function before NumPy is imported. `file` is the path of the manifest or
+    the .zip file of a run, or the path of a stored reference. Errors in the file are
     ignored here. The code that reads the file later reports these errors.
     """
     found: Any = None

@@ -40,7 +40,7 @@ itself are accepted too."""
 EXAMPLES = """
 examples:
   python -m experiments spread compare --rule heavy_ball adam --jobs 4
-  python -m experiments spread compare --full --jobs 20 --cluster slurm --minutes 90 \\
+  python -m experiments spread compare --full --jobs 6 --cluster slurm --minutes 90 \\
     --memory 4 --slurm partition=short
 
 If a job is killed, its finished work is kept. Rerun the same command to resume, with
@@ -184,7 +184,7 @@ def _executor(cluster: str) -> Callable[[Path], Any]:
     except ModuleNotFoundError as problem:
         raise ImportError(
             "spread needs the package submitit, which is not installed: pip install "
-            "'descent-jax[cluster]'"
+            "submitit"
         ) from problem
     if cluster == "slurm" and shutil.which("srun") is None:
         raise ValueError(

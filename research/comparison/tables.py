@@ -145,7 +145,7 @@ def _never(numbers: Numbers) -> str:
     named, more = "; ".join(parts[:MOST_NAMED]), and_more(len(parts) - MOST_NAMED)
     return (
         f"Target not reached by at least half of the runs: {named}{more}. Each run "
-        "that misses it counts as ten budgets."
+        "that misses it counts as ten full trainings."
     )
 
 
@@ -270,8 +270,8 @@ def _costs_note(numbers: Numbers) -> str:
         f"{protocol['passes']} passes, {batch}, on the {protocol['reported_on']} "
         f"part{held_out}. The cost is the number of passes over the data (example "
         "gradients / n): the geometric mean over searches and seeds, where a run "
-        "that misses the target counts as ten budgets. It is missing if fewer than "
-        f"half of the runs reach the target. Each rule has {protocol['searches']} "
+        "that misses the target counts as ten full trainings. It is missing if fewer "
+        f"than half of the runs reach the target. Each rule has {protocol['searches']} "
         f"independent searches that start with {protocol['budget']} trials (a rule "
         "with nothing to search has one) and choose on "
         f"{len(protocol['tuning_seeds']) // protocol['searches']} tuning seeds each "

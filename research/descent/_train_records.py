@@ -198,7 +198,7 @@ def _grain() -> Any:
     except ImportError as error:
         raise ImportError(
             "training on records needs the package grain, which is not installed: pip "
-            "install 'descent-jax[disk]', or pip install grain."
+            "install grain."
         ) from error
 
 

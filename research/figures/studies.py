@@ -297,6 +297,6 @@ def _ratios_caption(
         f"{numbers['baseline']}{mean} {listed(workloads)}, with "
         f"{percent(protocol['level'])} intervals over searches and seeds: "
         f"{'; '.join(words)}.{marks} A run that misses the target counts as ten "
-        f"budgets. Left of 1, a rule needs less than {numbers['baseline']}. A full "
-        "diamond is better, a half one worse, a hollow one undecided."
+        f"full trainings. Left of 1, a rule needs less than {numbers['baseline']}. A "
+        "full diamond is better, a half one worse, a hollow one undecided."
     )

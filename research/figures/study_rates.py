@@ -375,7 +375,7 @@ def _caption(
     return (
         "Cost of each of the first trials of all searches, in passes (geometric mean "
         "over the screening seeds, its range as a stroke), against its learning rate. "
-        "A run that misses the target counts as ten budgets. "
+        "A run that misses the target counts as ten full trainings. "
         f"{others}The line varies only the rate of the best choice; its band is the "
         "range over tuning seeds. The best trial is ringed. Crosses at the top "
         "diverged or made no progress on some seed. The bar at the bottom spans the "

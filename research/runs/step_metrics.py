@@ -14,7 +14,7 @@ from research.checks import check_mapping, check_path, is_array, shown
 from research.files import explained, json_bytes, write_atomically
 
 SUFFIXES = (".csv", ".jsonl")
-EXTRA = "pip install 'descent-jax[tensorboard]'"
+EXTRA = "pip install tensorboardX"
 
 
 def write_step_metrics(

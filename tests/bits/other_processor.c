@@ -3,7 +3,8 @@ instruction sets and other caches, so that libraries choose other kernels. Every
 else is this processor: it cannot show a difference in its arithmetic.
 
     gcc -O1 -shared -fPIC -o other_processor.so tests/bits/other_processor.c
-    LD_PRELOAD=$PWD/other_processor.so OTHER_CPU="noavx512 noamx l1=32 l2=512 l3=16384" \
+    LD_PRELOAD=$PWD/other_processor.so \
+      OTHER_CPU="noavx512 noamx noavxvnni l1=32 l2=512 l3=16384" \
       python -m tests.bits.portable
 
 Linux and an x86-64 processor with CPUID faulting (cpuid_fault in /proc/cpuinfo). The

@@ -155,14 +155,14 @@ def test_the_pool_enters_the_bits_of_a_full_batch_mlp(here, processes):
 
 
 def test_the_width_enters_the_bits(here):
-    """One lane at a time, where lanes are eight; other widths differ too, on some
-    versions and in some models.
+    """One run at a time differs from the default width. Other widths differ too, on
+    some versions and in some models.
     """
-    _, eight, hashes = here(LINEAR)
+    _, default, hashes = here(LINEAR)
     trained = descent.sweep(cells.program(LINEAR, width=1), cells.sweep(LINEAR))
     assert all(a != b for a, b in zip(cells.hashes(trained), hashes, strict=True))
     np.testing.assert_allclose(
-        trained.values, eight.values, rtol=1e-14
+        trained.values, default.values, rtol=1e-14
     )  # By rounding, no more.
 
 

@@ -1,8 +1,8 @@
 """Proved bounds of values, derivatives and curvature; proved critical points.
 
-In this project, only the results of this package are called proved. They are intervals:
-each computation rounds the lower end down and the upper end up, so the exact result
-lies between the ends. The proof is about the function of real numbers that the program
+In this project, only this package proves. Its results are intervals: each computation
+rounds the lower end down and the upper end up, so the exact result lies between the
+ends. The proof is about the function of real numbers that the program
 describes, and about the derivative that JAX forms of it.
 """
 
