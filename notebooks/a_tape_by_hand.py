@@ -77,9 +77,10 @@ print(f"JAX      {jax.grad(f)(x):.15f}, error {abs(jax.grad(f)(x) - formula):.0e
 # %% [markdown]
 # ## A tape
 #
-# A `Value` holds an array and its inputs. With each input comes a function: it says
-# what a derivative with respect to the value (for short, *by* the value) contributes to
-# the derivative by that input. Every new value is appended to the tape.
+# A `Value` holds an array and its inputs. With each input comes a function. This
+# function takes the derivative of the result with respect to the value. It returns the
+# part that this adds to the derivative with respect to the input. For short, we say the
+# derivative *by* the value. Every new value is appended to the tape.
 #
 # **Predict.** How many entries does the tape get for $x^2 \sin x$, written `x * x *
 # sin(x)`? Which number does each hold, at $x = 2$?
@@ -205,8 +206,9 @@ print(f"with jnp.sin: {jax.grad(lambda x: x * jnp.sin(x))(2.0):.4f}")
 # ## A network
 #
 # Three more functions make a network: dense, tanh, cross-entropy. It has 64 pixels,
-# eight hidden units and ten classes. The derivative of the mean cross-entropy by the
-# scores is $p - y$, over $n$.
+# eight hidden units and ten classes. The derivative of the mean cross-entropy of $n$
+# examples by the scores is $(p - y) / n$, where $y$ is 1 for the right class and 0 for
+# the others.
 #
 # **Predict.** The bias is added to all 64 rows of a batch. The derivative that arrives
 # has the shape (64, 8). Which shape must the derivative by the bias have, and how does
@@ -353,7 +355,7 @@ print(f"last loss {tapes[-1]:.2f}, weights agree within 1e-10: {apart < 1e-10}")
 # **Seen.** The two curves lie on each other. The loss falls to `0.34`, and after a
 # hundred steps the weights still agree within `1e-10`. From a rate of about 2 on the
 # loss jumps up and down, and every jump makes the differences of rounding larger, until
-# the two part: both programs are right, and neither path is *the* path.
+# the two paths are different: both programs are right, and neither path is *the* path.
 
 # %% [markdown]
 # ## Exercises

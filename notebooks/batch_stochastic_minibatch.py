@@ -55,9 +55,10 @@ print(f"{workload.name}: {n} examples, {workload.train.x.shape[1]} features, f* 
 # %% [markdown]
 # ## One training, by hand
 #
-# A *sampler* says which examples make up each batch of an epoch, a *rule* what to do with a gradient. `build` puts
-# them together, `run` repeats the step over the epochs. Change the sampler to `full_batch(n)` or `stochastic(n)`:
-# nothing else changes.
+# A *sampler* says which examples make up each batch of an epoch, a *rule* what to do
+# with a gradient. `build` makes a step from the objective, the rule and the data. `run`
+# repeats the step on the batches of the sampler. Change the sampler to `full_batch(n)`
+# or `stochastic(n)`: nothing else changes.
 
 # %%
 sampler = research.samplers.minibatch(n, 32)
@@ -73,9 +74,10 @@ print("accuracy on rows it has not seen:", float(workload.metric(state.params, w
 # %% [markdown]
 # ## All three, fairly
 #
-# At a rate that somebody liked, any of the three can be made to win. So each gets its own: the one that does best on
-# *tuning* seeds, which are then left out. `measure` tries a ladder of rates in this way, trains the five reported seeds
-# side by side, and times one training by itself, compilation apart.
+# At a rate that somebody liked, any of the three can be made to win. So each gets its
+# own: the one that does best on *tuning* seeds, which are then left out. `measure`
+# tries a ladder of rates in this way, and trains the five reported seeds side by side.
+# It also measures the time of one training alone, without the time to compile.
 
 # %%
 # Another rule: the last line of this cell prints the names.
@@ -107,7 +109,10 @@ measured = {regime.name: measure(regime) for regime in regimes}
 
 # %%
 def seconds_per_pass(name):
-    """Of one training by itself; an epoch of mini-batches leaves out n mod b examples, a pass does not."""
+    """Seconds for n example gradients.
+
+    An epoch of mini-batches has fewer, because it leaves out the last n mod b examples.
+    """
     timing, sampler = measured[name].timing, measured[name].program.sampler
     return timing.seconds_per_epoch * n / (sampler.num_batches * sampler.batch_size)
 

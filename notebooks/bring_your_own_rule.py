@@ -13,10 +13,12 @@
 #
 # # Bring your own rule: is it better than Adam?
 #
-# You have an idea for an update rule. You write it, try it, and it comes two hundred times as near to the minimum as
-# Adam. May you say that it is better? Below you write a rule in ten lines, see it win in the usual way, and then let
-# `compare` ask again: both rules tuned by the same number of independent searches, on twenty seeds that no choice has
-# seen, with an interval. Put your own rule in the place of this one and run the rest.
+# You have an idea for an update rule. You write it, try it, and it comes two hundred
+# times as near to the minimum as Adam. May you say that it is better? Below you write a
+# rule in ten lines, see it win in the usual way, and then let `compare` ask again. Both
+# rules are tuned by the same number of independent searches. Then they are compared on
+# twenty other seeds, and the answer has an interval. Put your own rule in the place of
+# this one and run the rest.
 #
 # Each piece of code comes with a question. **Answer it before you run the code**: on paper, with a number. The lines
 # after it say what you should have seen.
@@ -129,12 +131,15 @@ plt.show()
 # %% [markdown]
 # ## The same, asked honestly
 #
-# Each rule is tuned by four independent searches. A search starts with 16 trials: the defaults, then 15 points of the
-# space. Its better points run on more seeds, and it looks for still better ones beside them. Each search has points and
-# ten seeds of its own, and what it chooses is reported on twenty others. Both rules have the same space, that of Adam.
-# What is compared is the *cost*: passes over the data until $f - f^*$ has come down to a hundredth of what it was. A
-# seed means the same start and the same batches for both. (Without `terms`, `compare` does more of everything: six
-# searches of 32 trials and thirty seeds each.)
+# Each rule is tuned by four independent searches. A search starts with 16 trials: the
+# defaults, then 15 random points of the space (the ranges of the hyper-parameters). Its
+# better points run on more seeds, and it looks for still better ones beside them. Each
+# search has points and ten seeds of its own, and what it chooses is reported on twenty
+# others. Both rules have the same space, that of Adam. What is compared is the *cost*:
+# passes over the data until $f - f^*$ has come down to a hundredth of what it was. A
+# seed means the same start and the same batches for both. (Without `terms`, `compare`
+# makes six searches, each with 32 trials and thirty tuning seeds, and trains for 30
+# passes. The twenty reported seeds are the same.)
 #
 # **Predict.** How much of Adam's cost does your rule need: 0.01, 0.1, 0.5, 1?
 
@@ -146,12 +151,12 @@ print(study)
 
 # %% [markdown]
 # **Seen.** `not distinguishable`: it needs `0.903` of Adam's cost, and the interval,
-# `[0.729, 1.12]`, goes from a quarter less to an eighth more. The two hundredfold was
-# Adam's learning rate. The interval is that of the whole procedure. It includes both:
-# other searches, which would have tried other points, and other seeds. The next
-# sentence says what the study could have detected at all: a factor of `1.34`, and
-# nothing smaller. And the searches of Adam disagree: of four that had the same budget,
-# the worst found a point that costs `1.4` times as much as that of the best.
+# `[0.729, 1.12]`, goes from a quarter less to an eighth more. The factor of two hundred
+# came from Adam's bad learning rate. The interval is that of the whole procedure. It
+# includes both: other searches, which would have tried other points, and other seeds.
+# The next sentence says what the study could have detected at all: a factor of `1.34`,
+# and nothing smaller. And the searches of Adam disagree: of four that had the same
+# budget, the worst found a point that costs `1.4` times as much as that of the best.
 
 # %% [markdown]
 # ## P(beats it)
@@ -204,18 +209,21 @@ for k in (1, 2, 4, 8, 16):
 pictures["trials"].figure
 
 # %% [markdown]
-# **Seen.** With one trial, the defaults, hardly a run gets there. With sixteen the expected cost is `4.27` and `4.63`:
-# still nearly three times that of a search, which looks on around its best points. So there are two questions. *What do
-# I get for k trials?* is this picture. *Which rule is better when it is tuned well?* is the answer above. They can have
-# different answers, and a paper should say which one it means.
+# **Seen.** With one trial, the defaults, hardly a run gets there. With sixteen the
+# expected cost is `4.27` and `4.63`: nearly three times the cost of a point that a
+# search chose. A search continues around its best points. So there are two questions.
+# *What do I get for k trials?* is this picture. *Which rule is better when it is tuned
+# well?* is the answer above. They can have different answers, and a paper should say
+# which one it means.
 
 # %% [markdown]
 # ## A comparison whose answer is known
 #
-# Would it say *undecided* for any two rules? Let Adam meet itself, under two names. The
-# names have searches of their own, so that it is Adam tuned by you and Adam tuned by
-# me. Then something harder: deal the eight searches to two sides of four, in all
-# seventy ways. Every other verdict than *undecided* is false.
+# Would it say *not distinguishable* (in the code: `undecided`) for any two rules? Let
+# Adam meet itself, under two names. The names have searches of their own, so that it is
+# Adam tuned by you and Adam tuned by me. Then something harder: deal the eight searches
+# to two sides of four, in all seventy ways. Every other verdict than `undecided` is
+# false.
 #
 # The usual way has one search of each rule, and a t-test over the twenty seeds. The eight searches have 28 pairs.
 #
@@ -274,9 +282,9 @@ figures.studies.draw_study(both.numbers, both.arrays)["ratios"].figure
 # together `1.03`, and every interval holds 1. You have asked twice. Had the first
 # problem said *better*, you would have stopped there; because it did not, you went on.
 # If two rules are equally good, this habit names a winner in more than the 5 % of cases
-# which each answer promises. Decide on the problems before you look. What would decide
-# is more searches, from which most of the variance comes: the interval shrinks like one
-# over the square root of their number.
+# which each answer promises. Decide on the problems before you look. Most of the
+# variance comes from the searches. So more searches would decide it, if there is a
+# difference: the interval shrinks like one over the square root of their number.
 
 # %% [markdown]
 # ## Keep it

@@ -13,10 +13,11 @@
 #
 # # What does attention see that counting cannot?
 #
-# A language model guesses the next character. The oldest way is to **count**: after these five letters, how often did
-# each one come? On a million characters of Shakespeare counting is hard to beat (the experiment
-# `character_language_model` measures it). Here you write a text of which counting cannot learn one thing, train a small
-# **Transformer** on it, and look at where it looks.
+# A language model guesses the next character. The oldest way is to **count**: after
+# these five letters, how often did each one come? On a million characters of
+# Shakespeare counting is hard to beat (the experiment `character_language_model`
+# measures it). Here you write a text with one property that counting cannot learn,
+# train a small **Transformer** on it, and look at where it looks.
 #
 # Each piece of code comes with a question. **Answer it before you run the code**: on paper, with a number. The lines
 # after it say what you should have seen.
@@ -47,9 +48,10 @@ from research.types import Batch
 # %% [markdown]
 # ## A text with a memory
 #
-# Each line is a capital letter out of eight, ten small ones out of four, a sign, and **the same capital again**:
-# `Cdabca...=C`. Each small letter depends on the one before: it is the next in the alphabet seven times out of ten, and
-# any of the other three once.
+# Each line is a capital letter out of eight, ten small ones out of four, a sign, and
+# **the same capital again**: `Cdabca...=C`. Each small letter depends on the one
+# before. In seven of ten cases it is the next letter (after d comes a). Each of the
+# other three letters comes in one of ten cases.
 #
 # **Predict.** A character costs -log of the probability that it had, in nats. What does the first capital cost whoever
 # knows all this? And the last one?

@@ -205,8 +205,8 @@ print(f"0.1 and 0.9 are {2 * np.log(9) / np.hypot(w1, w2):.2f} apart")
 # %% [markdown]
 # ## Newton's method
 #
-# There is no formula for the best $w$ and $b$, as there is for a straight line through
-# data. But Newton's method, which uses second derivatives too, needs few steps.
+# For a straight line through data there is a formula. Here there is none for the best
+# $w$ and $b$. But Newton's method, which uses second derivatives too, needs few steps.
 #
 # **Predict.** How many epochs does descent need until $f - f^*$ is below $10^{-6}$, and
 # how many steps did Newton's method take for all sixteen digits?

@@ -191,9 +191,10 @@ for name, model, params in (("linear", linear, linear_params), ("network", netwo
     print(f"{name}: {before:.3f} as they are, {after:.3f} moved; it loses {share} than a fifth")
 
 # %% [markdown]
-# **Seen.** Both lose `more` than a fifth of all pictures. The filters look everywhere, but the dense layers after them
-# have a weight for each *place* in which a filter may have found something: a convolution alone does not make a model
-# that does not mind where things are.
+# **Seen.** Both lose `more` than a fifth of all pictures. The filters look everywhere,
+# but the dense layers after them have a weight for each *place* in which a filter may
+# have found something. So convolutions are not enough: the answer still depends on
+# where things are.
 
 # %% [markdown]
 # ## Teach it not to mind
@@ -211,7 +212,8 @@ gap = found - score(taught, taught_params, moved)
 print(f"{found:.3f} as they are; moved, it loses {'little' if gap < 0.1 else 'much'}: {gap:.3f}")
 
 # %% [markdown]
-# **Seen.** Moved, it loses `little`. What a model should not mind need not be built in: it can be taught by examples.
+# **Seen.** Moved, it loses `little`. A model can learn from examples to ignore a shift.
+# It need not be built into the model.
 
 # %% [markdown]
 # ## Its errors
@@ -235,8 +237,9 @@ print("right:", int(np.trace(counts)) > 330, "of", counts.sum())
 #
 # Predict first, here too.
 #
-# 1. **Two pixels.** Move the test pictures by two pixels. What is left of the network that was taught with one? Teach it
-#    with `random_shift(2)`. (On 8 by 8 pixels some digits then leave the picture.)
+# 1. **Two pixels.** Move the test pictures by two pixels. What is the accuracy of the
+#    network that was trained with shifts of one pixel? Train it with `random_shift(2)`.
+#    (On 8 by 8 pixels some digits then leave the picture.)
 # 2. **No pooling.** Build `models.cnn(..., pool=1)`. How many parameters has the first dense layer now? (8 · 8 · 16 · 32.)
 #    Is it better, on pictures as they are and moved?
 # 3. **Real clothes.** `datasets.images("mnist_5k")` fetches 5,000 larger digits, and `"fashion_mnist"` 70,000 pictures of

@@ -184,9 +184,9 @@ print(f"by differences: {650 + 1} evaluations, backwards: {ratio:.1f}")
 
 # %% [markdown]
 # **Seen.** `2.0` instead of `651`. The factor does not depend on how many numbers there
-# are, and stays below 5 for nearly all functions. (A few of JAX's rules, such as that
-# of a product, need more.) This is why networks with billions of numbers can learn at
-# all.
+# are, and stays below 5 for nearly all functions. (A few functions need more, such as a
+# running product, jnp.cumprod, or the log-determinant by Cholesky.) This is why
+# networks with billions of numbers can learn at all.
 
 # %% [markdown]
 # ## Without the derivative

@@ -165,8 +165,8 @@ print(f"means {fit(models.softmax(20, 2, dtype='float32'), lambda x: x.values.me
 # $\partial \sum h_{60} / \partial x_t$. The chain rule multiplies as many factors as there are steps in between.
 #
 # **Predict.** Draw it against $t$. Which remembers the first step: the vanilla network,
-# or the LSTM, whose cell is *added to*? Its forget gate multiplies the cell by about
-# $\sigma(b)$ in each step. $b$ is the bias of this gate; it is 1 at the start.
+# or the LSTM, which adds to its cell in each step? Its forget gate multiplies the cell
+# by about $\sigma(b)$ in each step. $b$ is the bias of this gate; it is 1 at the start.
 
 # %%
 x = jax.random.normal(jax.random.key(2), (60, 1, 4))
@@ -191,7 +191,9 @@ with figures.style():
     axes.legend()
 plt.show()
 first = {label: reach(CELLS[name], bias)[0] for label, (name, bias) in kinds.items()}
-print("b = 5 reaches a thousand times further than b = 1:", bool(first["LSTM, b = 5"] > 1e3 * first["LSTM, b = 1"]))
+ratio = first["LSTM, b = 5"] / first["LSTM, b = 1"]
+print("at the first step, the gradient with b = 5 is more than a thousand times that")
+print("with b = 1:", bool(ratio > 1e3))
 
 # %% [markdown]
 # **Seen.** `True`. Both the vanilla network and the LSTM at $b = 1$ forget: on this

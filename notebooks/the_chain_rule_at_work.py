@@ -49,9 +49,11 @@ from research.derivatives import check_derivative, explain, finite_difference
 # The loss is $(\sigma(w x + b) - y)^2$ at $w = 0.5$, $b = -1$, $x = 2$, $y = 1$. You need $\sigma(0) = 0.5$ and
 # $\sigma' = \sigma (1 - \sigma)$.
 #
+# For short, we say the derivative *by* $w$ for the derivative with respect to $w$.
+#
 # **Predict.** Write down the five intermediate values from $w x$ to the loss. Then go
-# back from the end, where the derivative of the loss by itself is 1: what is the
-# derivative of the loss by (with respect to) $w$?
+# back from the end. The derivative of the loss with respect to the loss is 1. What is
+# the derivative of the loss by $w$?
 
 
 # %%
@@ -64,9 +66,9 @@ ledger = explain(neuron, 0.5, -1.0, 2.0, 1.0)
 ledger
 
 # %% [markdown]
-# **Seen.** Forward: 1, 0, 0.5, -0.5, and the loss `0.25`. Backward, the *adjoints*,
-# derivatives of the loss by each value: 1, then $2 \cdot (-0.5)$ = `-1`, through
-# $\sigma$ times 0.25, which is `-0.25`, and by $w$ times $x$, which is `-0.5`. Each
+# **Seen.** Forward: 1, 0, 0.5, -0.5, and the loss `0.25`. Backward come the *adjoints*,
+# the derivatives of the loss by each value: 1, then $2 \cdot (-0.5)$ = `-1`. Through
+# $\sigma$ we multiply by 0.25: `-0.25`. For $w$ we multiply by $x = 2$: `-0.5`. Each
 # arrow of the picture multiplies by one local derivative.
 
 # %% [markdown]
@@ -143,9 +145,9 @@ ledger
 # %% [markdown]
 # **Seen.** Probabilities less the truth, $p - (0, 0, 1)$: `0.09003`, `0.2447` and
 # `-0.3348`, with the sum 0, for adding a number to all scores changes nothing. In the
-# table two contributions meet at $z - \max z$: one of the exponentials, which is $p$,
-# and one of the score itself, which is $-(0, 0, 1)$. No derivative passes through the
-# maximum: it is there only so that exp does not overflow.
+# table two contributions meet at $z - \max z$: one comes from the exponentials and is
+# $p$; the other comes from the score itself and is $-(0, 0, 1)$. No derivative passes
+# through the maximum: it is there only so that exp does not overflow.
 
 # %% [markdown]
 # ## A small network
@@ -320,9 +322,9 @@ print("\nToo large by one in 100 000:", enlarged.verdict)
 
 # %% [markdown]
 # **Seen.** `right`, and the second line says what that is worth: an error far below
-# $10^{-10}$ would have been seen. So the enlarged one is `wrong`. *Taylor remainder*:
-# with the right gradient the remainder falls as $h^2$ (slope `2.00`), with a wrong one
-# as $h$ (slope 1).
+# $10^{-10}$ would have been seen. So the enlarged one is `wrong`. The report also has
+# the Taylor remainder, $f(x + h v) - f(x) - h\, g \cdot v$. With the right gradient it
+# falls as $h^2$ (slope `2.00`), with a wrong one as $h$ (slope 1).
 
 # %% [markdown]
 # ## Exercises

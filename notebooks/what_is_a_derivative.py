@@ -72,7 +72,8 @@ for order, name in enumerate(("distance", "speed", "acceleration", "its change")
     print(f"{name:13} {derivatives.derivative(fallen, 2.0, order=order):.1f}")
 
 # %% [markdown]
-# **Seen.** The speed is `20.0` m/s and the acceleration `10.0` m/s², at every moment. So the third derivative is `0.0`.
+# **Seen.** The speed at 2 s is `20.0` m/s. The acceleration is `10.0` m/s² at every
+# moment. So the third derivative is `0.0`.
 
 # %% [markdown]
 # ## Is a smaller step better?
@@ -156,8 +157,9 @@ print(f"the derivative {found:.4f}   cos(2) · 4 = {4 * np.cos(2):.4f}   cos(4) 
 # would be `-1.6646`.
 
 # %% [markdown]
-# A rule is a claim, and claims can be checked. `verify_derivative_rule` draws points and holds a rule against JAX, which
-# differentiates the program, and against differences, which only evaluate the function.
+# A rule is a claim, and claims can be checked. `verify_derivative_rule` draws points,
+# and compares a rule with JAX, which differentiates the program, and with differences,
+# which only evaluate the function.
 #
 # **Predict.** How many of the sixteen digits will agree with JAX, and how many with differences?
 

@@ -249,7 +249,8 @@ print(len(points), "points")
 
 # %% [markdown]
 # **Seen.** `9`: four minima, all with $f$ = `0.000`, four saddles, and one maximum, the
-# hill. Newton's method finds all kinds equally well, for it solves $\nabla f = 0$.
+# hill. `critical_points` uses Newton's method. It solves $\nabla f = 0$, so it finds
+# all kinds equally well.
 
 # %% [markdown]
 # Now gradient descent from 400 starts. Each start gets the colour of its end.

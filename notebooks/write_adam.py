@@ -72,7 +72,8 @@ def descend(rule, f, x, steps):
 # added to the params, with the next state. Below are the ten lines, and one thing in them is wrong. It has been in
 # print: a cookbook had it.
 #
-# **Predict.** What is it? And does it find the minimum of $(x - 3)^2$ from 0 in 200 steps of about 0.1?
+# **Predict.** What is wrong? And does this rule find the minimum of $(x - 3)^2$ from 0
+# in 200 steps of about 0.1?
 
 
 # %%
@@ -106,9 +107,9 @@ print(f"after 100 steps at {path[100]:.2f}, after 200 at {path[200]:.2f}")
 #
 # `verify_rule` walks two rules side by side: fifty steps on three functions, and on
 # five given sequences of gradients that ask hard questions (random, sparse, of sizes
-# from $e^{-30}$ to $e^{30}$, zero, one with a NaN). If they part, it makes the known
-# mistakes in Adam's formula, one by one, in fifty digits, until one walks as yours
-# does.
+# from $e^{-30}$ to $e^{30}$, zero, one with a NaN). If they differ, it puts known
+# mistakes into Adam's formula, one at a time. It computes each wrong formula with fifty
+# digits, until one gives the same steps as your rule.
 #
 # **Predict.** How far apart will they be, and will it know why?
 

@@ -13,10 +13,11 @@
 #
 # # Your rule on a network: does it train one better than Adam?
 #
-# You have an update rule. Here you write one in ten lines, train a network with it by hand, and then let
-# `compare_networks` ask whether it is better than Adam: both tuned by the same number of independent searches, with a
-# schedule to the end, on seeds that no choice has seen. The answer has an interval. Put your own rule in the place of
-# this one and run the rest.
+# You have an update rule. Here you write one in ten lines, train a network with it by
+# hand, and then let `compare_networks` ask whether it is better than Adam: both tuned
+# by the same number of independent searches, with a learning rate that falls to zero at
+# the end, on seeds that no choice has seen. The answer has an interval. Put your own
+# rule in the place of this one and run the rest.
 #
 # Each piece of code comes with a question. **Answer it before you run the code**: on paper, with a number. The lines
 # after it say what you should have seen.
@@ -63,9 +64,9 @@ def by_hand(make, rates, seed=0):
 # ## A rule
 #
 # The idea: the arrays of parameters of a network (the weights and the bias of each
-# layer) have gradients of very different sizes. Why not average the gradient of each
-# array, and divide it by its own root mean square, so that every array of parameters
-# moves as far as every other?
+# layer) have gradients of very different sizes. Why not average the gradient over the
+# steps, and divide this average, for each array, by its root mean square, so that every
+# array of parameters moves as far as every other?
 #
 # $$m_t = \beta\, m_{t-1} + (1 - \beta)\, g_t \qquad
 # \theta_t = \theta_{t-1} - \eta\, \frac{m_t}{\sqrt{\mathrm{mean}(m_t^2)}}$$
@@ -93,7 +94,8 @@ step, state = rule.update(jnp.array([3.0, -4.0]), rule.init(jnp.zeros(2)))
 print("first step:", np.asarray(step).round(4))
 
 # %% [markdown]
-# **Seen.** `[-0.0849  0.1131]`: the direction of the gradient, with a root mean square of 0.1.
+# **Seen.** `[-0.0849  0.1131]`: the direction of the negative gradient, with a root
+# mean square of 0.1.
 
 # %% [markdown]
 # ## By hand
@@ -164,11 +166,11 @@ with figures.style():
 pictures["curves"].figure
 
 # %% [markdown]
-# **Seen.** Those of yours are far above the best rate by hand, because the rate falls
-# during the training. The rates of a rule may differ by a factor of two or more, with
-# nearly the same loss. The test accuracy says nothing about which rule is better: it is
-# only reported. The test part has 270 images, so one image changes the accuracy of a
-# training by 0.4 %.
+# **Seen.** The rates that the searches chose for your rule are far above the best rate
+# by hand, because the rate falls during the training. The rates of a rule may differ by
+# a factor of two or more, with nearly the same loss. The test accuracy says nothing
+# about which rule is better: it is only reported. The test part has 270 images, so one
+# image changes the accuracy of a training by 0.4 %.
 
 # %% [markdown]
 # ## Send it
