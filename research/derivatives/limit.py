@@ -257,7 +257,7 @@ def _limit(f: Callable[[Any], Any], x: Any, scheme: str) -> tuple[float, float]:
 def _noise(f: Callable[[Any], Any], x: Any, limit: float) -> float:
     """Measure the rounding error of the complex step at x, in the dtype of x.
 
-    The result is 0 if the error is not larger than that of a few operations.
+    The result is 0 if the error is not larger than that of some operations.
     """
     kind = x.dtype.type
     step = np.array([1e-20 * max(abs(float(x)), 1.0)])
@@ -268,7 +268,7 @@ def _noise(f: Callable[[Any], Any], x: Any, limit: float) -> float:
     if np.isfinite(near).all():
         curve = np.polynomial.Polynomial.fit(shares, near, 4)
         off = max(off, float(np.max(np.abs(near - curve(shares)))))
-    few = 8 * float(np.finfo(kind).eps) * abs(at(x))
+    few = 32 * float(np.finfo(kind).eps) * abs(at(x))
     return off if off > few else 0.0
 
 

@@ -96,8 +96,9 @@ def partial_derivative(
     if isinstance(argument, int | np.integer) and not isinstance(argument, bool):
         if not 0 <= argument < len(args):
             raise ValueError(
-                "argument must be below the number of positional arguments of "
-                f"{title(f)}, {len(args)}; got argument={argument}."
+                "argument must be the place, from 0, of one of the "
+                f"{len(args)} arguments that are given to {title(f)} by position; got "
+                f"argument={argument}."
             )
         position = int(argument)
         return jacobian(
@@ -281,6 +282,12 @@ def _taken(
     """Return the names of the variables that a function takes as arguments."""
     taken = []
     for parameter in _parameters(g).values():
+        if parameter.name in known and parameter.kind is parameter.VAR_POSITIONAL:
+            owner = title(g) if is_target else f"dependencies[{name!r}]"
+            raise ValueError(
+                f"{owner} must take {parameter.name!r} as one argument; it takes "
+                f"{parameter}. Remove the *."
+            )
         if parameter.name in known:
             taken.append(parameter.name)
         elif parameter.default is parameter.empty:

@@ -1140,6 +1140,17 @@ def test_values_near_the_largest_float_do_not_overflow_on_the_way(name):
     assert answered >= 18  # Of 26. Some derivatives are larger than any float.
 
 
+@pytest.mark.parametrize("size", [2.0**1023, 2.0**1021])
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_a_kink_whose_slopes_are_further_apart_than_any_float_is_one(size, order):
+    for f in (np.abs, lambda x: np.sin(x) + np.abs(x)):
+        found = finite_difference(lambda x, f=f: size * f(x), 0.0, order=order)
+        assert found.verdict in ("kink", "unresolved"), found
+    smooth = finite_difference(lambda x: 0.9 * size * np.sin(x), 0.5)
+    assert smooth.verdict == "ok"
+    assert abs(smooth.value - 0.9 * size * np.cos(0.5)) <= smooth.error
+
+
 @pytest.mark.parametrize(
     ("verdict", "f", "x"),
     [

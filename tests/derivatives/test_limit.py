@@ -252,3 +252,29 @@ def test_the_complex_step_fits_the_point_and_the_value():
     flat = limit_table(lambda x: np.exp(-(x**2)), 25.0, "complex")
     np.testing.assert_allclose(flat.limit, -50 * np.exp(-625.0), rtol=1e-12)
     assert limit_table(np.log, 1e-120, "complex").limit == pytest.approx(1e120)
+
+
+CANCELLING = {  # f by NumPy, and its exact derivative.
+    "(1 - cos x) / x^2": (lambda x: (1 - np.cos(x)) / x**2, lambda x: -x / 12),
+    "(exp x - 1) / x": (lambda x: (np.exp(x) - 1) / x, lambda x: 0.5 + x / 3),
+    "log(1 + x) / x": (lambda x: np.log(1 + x) / x, lambda x: -0.5 + 2 * x / 3),
+}
+
+
+@pytest.mark.parametrize("name", CANCELLING)
+def test_complex_step_claims_no_digits_that_cancel_inside_f(name):
+    f, series = CANCELLING[name]  # The first terms of the derivative near 0.
+    for x in np.geomspace(1e-5, 1e-3, 12):
+        table = limit_table(f, float(x), "complex")
+        truth, rest = series(x), x**2  # The terms that are left out are smaller.
+        claimed = table.truncation[table.best] + table.rounding[table.best]
+        if np.isfinite(table.limit):
+            off = abs(table.estimates[table.best] - truth)
+            assert off <= 10 * claimed + rest * abs(truth) + rest, (x, table.limit)
+
+
+def test_complex_step_keeps_its_digits_where_nothing_cancels():
+    for x in np.geomspace(1e-6, 10.0, 12):
+        table = limit_table(np.sin, float(x), "complex")
+        assert table.limit == pytest.approx(np.cos(x), rel=1e-14)
+        assert table.rounding[table.best] <= 1e-15

@@ -240,6 +240,16 @@ def test_paths_are_left_out_where_they_are_too_many_and_the_total_is_not():
             ValueError,
             "must return one array",
         ),
+        (
+            lambda: total_derivative(lambda x, *y: x, 1.0, {"y": lambda x: x}),
+            ValueError,
+            "must take 'y' as one argument; it takes *y",
+        ),
+        (
+            lambda: partial_derivative(lambda a, b: a * b, -1, 1.0, 2.0),
+            ValueError,
+            "argument=-1",
+        ),
     ],
 )
 def test_bad_input_is_named_with_what_to_do(call, error, words):

@@ -867,6 +867,7 @@ class _SmoothHessian:
         return found._replace(trouble=trouble)
 
 
+@np.errstate(all="ignore")  # Infinite ends are no bound.
 def _extreme(
     hessian: Callable[..., Interval],
     low: np.ndarray,

@@ -68,6 +68,7 @@ _MISSED = 1.5  # A line that misses f(x) by more than this many noises is notice
 _LEVEL = 1.4  # Largest factor between two distances that count as the same.
 _THREE = 3  # Windows in a row that contradict an estimate.
 _HUGE = 2.0**900  # If |f(x)| is larger, values are divided by it.
+_STEEP, _SOME = 2.0**1020, 2.0**6  # If slopes are larger, values are divided by 2^6.
 _UNDERFLOW = 1e-290  # A smaller change of f may have lost digits.
 _KNOT = 3.0  # Largest difference of orders between a knot's jump and the one it shows.
 # Jumps above this many rounding errors, at the step of a result and at the largest
@@ -331,10 +332,15 @@ def _estimated(
     sampler: Sampler, ladder: Ladder, order: int, side: int
 ) -> FiniteDifference:
     """Return the derivative from samples of f, and from more samples where needed."""
+    divisor = 1.0
     if _HUGE < abs(ladder.centre) < np.inf:  # Sums of such values overflow.
-        sampler.unit = 1 / _HUGE
+        divisor = _HUGE
+    elif sampler.unit == 1 and _is_steep(ladder):  # Differences of slopes overflow.
+        divisor = _SOME
+    if divisor > 1:
+        sampler.unit = 1 / divisor
         found = _estimated(sampler, climbed(sampler, ladder.x), order, side)
-        return _times(found, _HUGE)
+        return _times(found, divisor)
     with np.errstate(all="ignore"):
         noise = noise_bounds(ladder, sampler)
         found = judge(
@@ -343,6 +349,14 @@ def _estimated(
         found = _beside_breaks(ladder, noise, sampler, order, side, found)
         found = _without_surprises(ladder, noise, order, side, found)
         return _not_from_far(ladder, order, side, found)
+
+
+def _is_steep(ladder: Ladder) -> bool:
+    """Return whether a difference of two slopes may be beyond the largest float."""
+    with np.errstate(all="ignore"):
+        sizes = np.abs(ladder.changes)
+        steep = (sizes > _HUGE) & (sizes / ladder.steps > _STEEP)
+        return bool(np.any(steep & np.isfinite(sizes)))
 
 
 def _times(found: FiniteDifference, factor: float) -> FiniteDifference:
