@@ -92,8 +92,10 @@ def _direct(
     Directions in which H is 0, up to rounding errors, do not count.
     """
     flat, unravel = ravel_pytree(like)
-    columns = jax.vmap(lambda v: ravel_pytree(matvec(unravel(v)))[0])(
-        jnp.eye(flat.size, dtype=flat.dtype)
+    # One product after another takes no more memory than conjugate gradients.
+    columns = jax.lax.map(
+        lambda v: ravel_pytree(matvec(unravel(v)))[0],
+        jnp.eye(flat.size, dtype=flat.dtype),
     )
     values, vectors = jnp.linalg.eigh(0.5 * (columns + columns.T))
     size = jnp.abs(values)
