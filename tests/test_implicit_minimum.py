@@ -257,6 +257,42 @@ def test_minimise_is_differentiable_in_reverse():
     )
 
 
+@pytest.mark.parametrize("size", [40, 200])
+def test_a_derivative_in_the_range_of_a_singular_hessian_is_found(size):
+    random = np.random.default_rng(0)
+    inputs = jnp.asarray(random.normal(size=(10, size)) / np.sqrt(size))
+    targets = jnp.asarray(random.normal(size=10))
+
+    def at(theta):
+        objective = lambda x: 0.5 * jnp.sum((inputs @ x - theta * targets) ** 2)
+        start = jnp.zeros(size)
+        return minimise(objective, optax.sgd(0.5), start, tolerance=1e-10).params
+
+    slope = jax.jit(jax.jacfwd(at))(1.0)
+    np.testing.assert_allclose(slope, np.linalg.pinv(inputs) @ targets, atol=1e-8)
+
+
+@pytest.mark.parametrize(("size", "dtype"), [(3, "bfloat16"), (0, "float64")])
+def test_minimise_of_narrow_or_no_params_has_derivatives(size, dtype):
+    start = jnp.zeros(size, dtype)
+
+    def at(theta):
+        objective = lambda x: 0.5 * jnp.sum((x - theta) ** 2)
+        return minimise(objective, optax.sgd(0.5), start, tolerance=1e-2).params
+
+    np.testing.assert_array_equal(jax.jacfwd(at)(jnp.asarray(1.0, dtype)), 1.0)
+
+
+def test_an_infinite_slope_beside_the_minimum_is_no_part_of_it():
+    objective = lambda x, theta: 0.5 * (x - theta["a"]) ** 2
+
+    def at(s):
+        theta = {"a": s + 1, "unused": jnp.sqrt(s)}
+        return implicit_minimum(objective, 0.3, theta, rule=newton()).params
+
+    assert jax.jacfwd(at)(0.0) == pytest.approx(1.0)
+
+
 def test_minimise_of_a_flat_objective_has_no_derivative():
     # H = 0, and the gradient depends on theta.
     linear = lambda theta: minimise(

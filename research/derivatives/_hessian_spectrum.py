@@ -213,10 +213,13 @@ def _iterated(
     values, vectors = _lanczos(product, start, count, which, 0.0)
     # ARPACK multiplies the start by the matrix, so it misses an eigenvalue that is
     # exactly 0. If 0 belongs to the result, an eigenvalue of H + c I is not 0.
-    outranked = {"smallest": values > 0, "largest": values < 0}
-    if np.any(outranked.get(which, False)):
-        return _lanczos(product, start, count, which, SHIFT)
-    return values, vectors
+    sign = {"smallest": 1, "largest": -1}.get(which, 0)
+    if not np.any(sign * values > 0):
+        return values, vectors
+    again, its_vectors = _lanczos(product, start, count, which, SHIFT)
+    found = np.sort(sign * values) - np.sort(sign * again)
+    clear = 100 * np.finfo(product.dtype).eps * max(1.0, np.max(np.abs(values)))
+    return (again, its_vectors) if np.any(found > clear) else (values, vectors)
 
 
 def _lanczos(

@@ -19,6 +19,7 @@ Scheme = Literal["forward", "central", "richardson", "complex"]
 # Number and relative distance of the points near x that show the rounding error of the
 # complex step.
 NEAR, AWAY = 16, 2.0**-14
+LOST = 1e-3  # If they scatter by this share, and values of f show nothing, it is lost.
 
 
 class LimitTable(NamedTuple):
@@ -45,9 +46,8 @@ class LimitTable(NamedTuple):
         of f in the formula, divided by h. Here |f| is the largest of the values in the
         formula, and f' is `limit`, or 0 if `limit` is nan. The rounding error of the
         division, ε |quotient| / 2, is added. For the complex step, the estimate is the
-        error of the division, or an error that is measured, if that is larger: the
-        distance from `limit` at a tiny step, or the distance of 16 quotients at points
-        within 6e-5 |x| of x from a smooth curve.
+        error of the division, or the distance of the quotient at a tiny step from
+        `limit`, if that is larger.
       best: Index of the step with the smallest sum of truncation and rounding error, or
         0 if no sum is finite.
       theory: Rule of thumb for the best step, ε^(1 / (p + 1)) max(|x|, 1), where x is
@@ -58,9 +58,11 @@ class LimitTable(NamedTuple):
         float64, or nan if the verdict of that function is not "ok". For the complex
         step, `limit` is the quotient at a tiny step, in most cases 1e-100. It is nan if
         a step that is 1e5 times longer gives a clearly different quotient, or if f is
-        so small that its imaginary part underflows. If `finite_difference` of the real
-        part of f has the verdict "ok" and its error bound excludes this quotient,
-        `limit` is the result of `finite_difference`.
+        so small that its imaginary part underflows. Terms that cancel inside f are
+        noticed if the quotients at points close to x do not lie on a smooth curve. If
+        `finite_difference` of the real part of f then has the verdict "ok", and its
+        error bound excludes the quotient, `limit` is its result. If it has another
+        verdict, `limit` is nan.
     """
 
     steps: Float[np.ndarray, "K"]
@@ -143,7 +145,8 @@ def limit_table(
     * "richardson": (4 D(h / 2) - D(h)) / 3 with the central quotient D, error O(h⁴).
     * "complex": Im f(x + ih) / h, error O(h²). This formula subtracts no two values of
       f. But if terms inside f cancel at x, as in (1 - cos(x)) / x² near 0, the quotient
-      loses digits at every step h. f must be analytic and must accept complex numbers.
+      loses digits at every step h. The table shows this only if `finite_difference`
+      detects it. f must be analytic and must accept complex numbers.
 
     Rounding adds an error of about ε |f| / h to the first three schemes, where ε is the
     relative spacing of the dtype. If the error of such a scheme without rounding is
@@ -245,31 +248,54 @@ def _limit(f: Callable[[Any], Any], x: Any, scheme: str) -> tuple[float, float]:
             return float("nan"), 0.0
         doubt = 2 * abs(value) * float(np.finfo(np.float64).eps)
         real = finite_difference(lambda x: f(np.complex128(x)).real, float(x))
-        if real.verdict == "ok" and abs(value - real.value) > real.error + doubt:
-            return real.value, real.error
-        return value, max(doubt, _noise(f, point, value))
+        scatter = _scatter(f, point)
+        # Two signs of cancellation inside f: the values of f exclude the quotient, and
+        # quotients at points near x scatter as much.
+        if real.verdict == "ok":
+            gap = abs(value - real.value)
+            if real.error + doubt < gap <= 10 * scatter:
+                return real.value, real.error
+        elif scatter > LOST * abs(value):
+            return float("nan"), 0.0
+        return value, doubt
     result = finite_difference(f, float(x))
     if result.verdict == "ok":
         return result.value, result.error
     return float("nan"), 0.0
 
 
-def _noise(f: Callable[[Any], Any], x: Any, limit: float) -> float:
-    """Measure the rounding error of the complex step at x, in the dtype of x.
+def _tiny(x: Any) -> np.ndarray:
+    """Return a step that is tiny compared with x, for the complex step."""
+    share = 1e-20 if x.dtype == np.float32 else 1e-30
+    return np.array([share * (abs(float(x)) or 1.0)])
 
-    The result is 0 if the error is not larger than that of some operations.
+
+def _noise(f: Callable[[Any], Any], x: Any, limit: float) -> float:
+    """Return the error of the complex step at a tiny step, in the dtype of x.
+
+    The result is 0 if `limit` is nan, or if the error is not larger than that of some
+    operations.
     """
-    kind = x.dtype.type
-    step = np.array([1e-20 * max(abs(float(x)), 1.0)])
-    at = lambda x: _quotients(f, x, step, "complex")[0][0]
-    shares = np.linspace(-1.0, 1.0, NEAR)
-    near = np.array([at(kind(x + x * kind(AWAY * share))) for share in shares])
-    off = abs(at(x) - limit) if np.isfinite(limit) else 0.0
-    if np.isfinite(near).all():
-        curve = np.polynomial.Polynomial.fit(shares, near, 4)
-        off = max(off, float(np.max(np.abs(near - curve(shares)))))
-    few = 32 * float(np.finfo(kind).eps) * abs(at(x))
-    return off if off > few else 0.0
+    quotient = _quotients(f, x, _tiny(x), "complex")[0][0]
+    some = 32 * float(np.finfo(x.dtype).eps) * abs(quotient)
+    off = abs(quotient - limit)
+    return off if off > some else 0.0
+
+
+def _scatter(f: Callable[[Any], Any], x: np.float64) -> float:
+    """Return how far quotients of the complex step near x are from a smooth curve."""
+    if x == 0:
+        return 0.0
+    points = x + x * AWAY * np.linspace(-1.0, 1.0, NEAR)
+    places = (points - x) / (x * AWAY)
+    try:
+        near = [_quotients(f, p, _tiny(p), "complex")[0][0] for p in points]
+    except (ArithmeticError, ValueError):  # f may not be defined there.
+        return 0.0
+    if not np.isfinite([*near, *places]).all():
+        return 0.0
+    curve = np.polynomial.Polynomial.fit(places, near, 4)
+    return float(np.max(np.abs(near - curve(places))))
 
 
 def _is_settled(value: float, longer: float, longest: float) -> bool:

@@ -54,7 +54,8 @@ def solve_by_conjugate_gradients(
     of H x - b stays above √ε times the norm of b, where ε is the machine epsilon. This
     happens, for example, if H is singular and b is outside the range of H. The result
     is also NaN if the estimated error of x is above a thousandth of the norm of x,
-    because H is ill-conditioned.
+    because H is ill-conditioned. The estimate cannot see directions in which H is 0 up
+    to rounding errors.
     """
     return jax.lax.custom_linear_solve(matvec, right, _solve, symmetric=True)
 
@@ -64,7 +65,7 @@ def _solve(matvec: Callable[[Params], Params], right: Params) -> Params:
     eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(right))
     most = min(10 * size + 10, 10_000)
     found, _ = cg(matvec, right, tol=eps, maxiter=most)
-    if size <= DENSE:
+    if 0 < size <= DENSE:
         # Few conjugate directions stay conjugate if H is ill-conditioned. A direct
         # solution of H d = b - H x corrects the result where this matters.
         correct = _direct(matvec, right)
@@ -72,8 +73,12 @@ def _solve(matvec: Callable[[Params], Params], right: Params) -> Params:
         found = _where(_is_near(better, found, eps**0.5), found, better)
         off = correct(_rest(matvec, found, right))
     else:
-        # The error d solves H d = b - H x. One digit of it is enough.
-        off, _ = cg(matvec, _rest(matvec, found, right), tol=0.1, maxiter=most)
+        # The error d solves H d = b - H x. One digit of it is enough. If H is singular
+        # and b in its range, the rest is rounding errors, and no d solves this.
+        first = _rest(matvec, found, right)
+        off, _ = cg(matvec, first, tol=0.1, maxiter=most)
+        is_known = _norm(_rest(matvec, off, first)) <= 0.2 * _norm(first)
+        off = _where(is_known, off, jax.tree.map(jnp.zeros_like, off))
     nearly = jax.tree.map(jnp.add, found, off)
     rest = _norm(_rest(matvec, found, right))
     solved = (rest <= eps**0.5 * _norm(right)) & _is_near(nearly, found, ACCURATE)
@@ -97,11 +102,17 @@ def _direct(
         lambda v: ravel_pytree(matvec(unravel(v)))[0],
         jnp.eye(flat.size, dtype=flat.dtype),
     )
+    columns = columns.astype(jnp.promote_types(flat.dtype, "float32"))
     values, vectors = jnp.linalg.eigh(0.5 * (columns + columns.T))
     size = jnp.abs(values)
     is_zero = size <= flat.size * jnp.finfo(flat.dtype).eps * jnp.max(size)
     inverse = jnp.where(is_zero, 0.0, 1 / values)
-    return lambda b: unravel(vectors @ ((ravel_pytree(b)[0] @ vectors) * inverse))
+
+    def solution(b: Params) -> Params:
+        along = ravel_pytree(b)[0].astype(vectors.dtype) @ vectors
+        return unravel((vectors @ (along * inverse)).astype(flat.dtype))
+
+    return solution
 
 
 def _is_near(one: Params, other: Params, share: float) -> Array:
@@ -184,9 +195,14 @@ def _(primals: Any, tangents: Any) -> Any:
     flag, tree, _ = primals
     _, slope, of_inputs = tangents
     flag = jax.lax.stop_gradient(flag)
+    sums = (
+        jnp.sum(t, dtype=jnp.promote_types(t.dtype, "float32"))
+        for t in jax.tree.leaves(of_inputs)
+    )
+    total = sum(sums, start=jnp.zeros(()))
+    # Selected before it is multiplied, because an infinite tangent times 0 is NaN.
+    lost = jnp.where(flag, total, 0.0) * jnp.where(flag, jnp.nan, 0.0)
     factor = jnp.where(flag, jnp.nan, 1.0)
-    total = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(of_inputs))
-    lost = total * jnp.where(flag, jnp.nan, 0.0)
     return tree, jax.tree.map(
         lambda t: t * factor.astype(t.dtype) + lost.astype(t.dtype), slope
     )

@@ -80,7 +80,8 @@ def implicit_minimum(
 
     `minimise` searches for the minimum. The formula does not contain the steps of this
     search, so reverse mode does not store them. Conjugate gradients solve the linear
-    system with H, without forming H (`jax.lax.custom_root`). Forward mode and
+    system with H (`jax.lax.custom_root`). With more than 128 parameters, H is never
+    formed. Forward mode and
     derivatives of any order work too. If the search stops early, the formula is
     evaluated at the point where it stopped.
 

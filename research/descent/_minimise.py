@@ -84,7 +84,8 @@ def minimise(
     not differentiated, so reverse mode does not store the steps. Let g be the gradient
     of the objective, H its Hessian, and dg the change of g if these arrays change. The
     method of conjugate gradients solves H dx = -dg for the change dx of the minimum. If
-    this method fails, for example because H is singular, the derivatives are NaN. The
+    this method fails, for example because H is singular, or if its estimated relative
+    error is above 1e-3, the derivatives are NaN. The
     derivatives with respect to the initial parameters and to the rule's arguments are
     0. Among the fields of the result, only params and value have derivatives. The other
     fields count as constants. If the loop ends far from a minimum, the theorem does not

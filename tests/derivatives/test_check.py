@@ -500,6 +500,26 @@ def test_many_outputs_one_mode_and_python_branches_are_checked():
         assert report.verdict == "wrong"
 
 
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "right"), (1.01, "wrong")])
+def test_a_rule_that_looks_at_its_values_is_checked_in_forward_mode(factor, verdict):
+    @jax.custom_jvp
+    def g(x):
+        return jnp.sum(jnp.sin(x))
+
+    @g.defjvp
+    def _(primals, tangents):
+        x = primals[0]
+        slope = factor * jnp.cos(x) if float(x[0]) > 0 else jnp.zeros_like(x)
+        return g(x), jnp.sum(slope * tangents[0])
+
+    def f(x):
+        steps = lambda s: (s[0] + 1, jnp.sin(s[1]))  # No reverse mode.
+        return g(x) + jax.lax.while_loop(lambda s: s[0] < 3, steps, (0, x[0]))[1]
+
+    x = jnp.array([0.5, -0.3, 1.1])
+    assert check_derivative(f, x, jax.random.key(0)).verdict == verdict
+
+
 def test_every_report_prints_what_it_would_have_caught():
     f, x = ZOO["linear"][0], jnp.ones(3)
     for derivative in (None, lambda x: 4 * x):

@@ -262,7 +262,7 @@ CANCELLING = {  # f by NumPy, and its exact derivative.
 
 
 @pytest.mark.parametrize("name", CANCELLING)
-def test_complex_step_claims_no_digits_that_cancel_inside_f(name):
+def test_complex_step_loses_no_three_digits_inside_f_in_silence(name):
     f, series = CANCELLING[name]  # The first terms of the derivative near 0.
     for x in np.geomspace(1e-5, 1e-3, 12):
         table = limit_table(f, float(x), "complex")
@@ -270,7 +270,7 @@ def test_complex_step_claims_no_digits_that_cancel_inside_f(name):
         claimed = table.truncation[table.best] + table.rounding[table.best]
         if np.isfinite(table.limit):
             off = abs(table.estimates[table.best] - truth)
-            assert off <= 10 * claimed + rest * abs(truth) + rest, (x, table.limit)
+            assert off <= 10 * claimed + 1e-3 * abs(truth) + rest, (x, table.limit)
 
 
 def test_complex_step_keeps_its_digits_where_nothing_cancels():
@@ -278,3 +278,21 @@ def test_complex_step_keeps_its_digits_where_nothing_cancels():
         table = limit_table(np.sin, float(x), "complex")
         assert table.limit == pytest.approx(np.cos(x), rel=1e-14)
         assert table.rounding[table.best] <= 1e-15
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_complex_step_is_trusted_near_poles_far_from_zero_and_for_fast_waves(dtype):
+    for f, slope, x in (
+        (lambda z: 1 / (z - 1), lambda x: -1 / (x - 1) ** 2, 1 + 2.0**-16),
+        (np.arcsin, lambda x: 1 / np.sqrt(1 - x**2), 1 - 2.0**-16),
+        (lambda z: 1 / z, lambda x: -1 / x**2, 1e-15),
+        (np.sin, np.cos, 1e5),
+        (lambda z: np.sin(1e6 * z), lambda x: 1e6 * np.cos(1e6 * x), 1.0),
+        (lambda z: 1e16 + np.sin(z), np.cos, 1.0),
+    ):
+        x = float(dtype(x))
+        table = limit_table(f, x, "complex", dtype=dtype)
+        accuracy = 64 * float(np.finfo(dtype).eps)
+        assert table.limit == pytest.approx(slope(x), rel=1e-12)
+        assert table.estimates[table.best] == pytest.approx(slope(x), rel=accuracy)
+        assert table.rounding[table.best] <= accuracy * abs(table.limit)

@@ -145,6 +145,7 @@ class Line:
         self.scales = np.concatenate(
             [np.full(leaf.size, leaf.scale) for leaf in self.leaves]
         )
+        self._is_pushed = True  # As far as is known, _pushed can be traced.
         self._pushed, self._sampled = (
             _program(_push, f),
             _program(_sample, f, static_argnames="largest"),
@@ -297,9 +298,12 @@ class Line:
 
     def _pushed_along(self, x: Any, tangent: Any) -> Any:
         """Return JAX's derivative of f along a tangent, compiled if f can be traced."""
-        if self.jaxpr is None:
-            return jax.jvp(self.f, (x,), (tangent,))[1]
-        return self._pushed(x, tangent)
+        if self.jaxpr is not None and self._is_pushed:
+            try:
+                return self._pushed(x, tangent)
+            except LOOKS_AT_VALUES:  # A rule inside f looks at its values.
+                self._is_pushed = False
+        return jax.jvp(self.f, (x,), (tangent,))[1]
 
     def is_steady(self, v: np.ndarray, w: np.ndarray, eps: float) -> bool:
         """Return whether the rate of change along v is nearly constant close to x.

@@ -101,7 +101,7 @@ def sparse_jacobian(
     the sum of the absolute values of these terms, S the largest s of all rows, and ε
     the relative spacing of the floats in the least precise dtype inside f. An entry
     outside the pattern is detected if it changes its row of the product by more than
-    √ε s + 1000 ε S.
+    √ε s + min(1000 ε, √ε) S.
 
     Args:
       f: Function of one pytree of floating arrays that returns floating arrays.
@@ -315,11 +315,12 @@ def _values(
     main, count = (pushed, own.num_columns) if forward else (pulled, own.num_rows)
     apart = _probed(plan, values, main, count, draw.astype(like.dtype), forward)
     wrong = apart.wrong(float(jnp.finfo(like.dtype).eps))
-    if not compiled and not bool(jnp.any(wrong)):
+    is_known = not is_traced(wrong)  # f may use traced values.
+    if is_known and not bool(jnp.any(wrong)):
         return values
     lowest = lowest_precision(function, jax.ShapeDtypeStruct(flat.shape, flat.dtype))
     wrong = apart.wrong(float(jnp.finfo(lowest).eps))
-    if compiled:
+    if not is_known:
         return jnp.where(jnp.any(wrong), jnp.nan, values)
     if bool(jnp.any(wrong)):
         raise _contradiction(wrong, apart, forward)
@@ -383,7 +384,7 @@ class _Apart(NamedTuple):
         """Return where the two differ by more than rounding errors of size eps."""
         # The largest row sets the size of rounding errors that cancel inside f.
         largest = jnp.max(self.scale, initial=0, where=jnp.isfinite(self.scale))
-        allowed = eps**0.5 * self.scale + 1e3 * eps * largest
+        allowed = eps**0.5 * self.scale + min(1e3 * eps, eps**0.5) * largest
         far = jnp.abs(self.product - self.truth) > allowed
         return far & jnp.isfinite(self.truth)
 
