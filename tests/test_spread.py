@@ -371,6 +371,4 @@ def test_missing_package_is_named_with_its_extra(adds, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(SystemExit):
         call(adds)
-    assert "pip install submitit" in textwrap.shorten(
-        capsys.readouterr().err, 200
-    )
+    assert "pip install submitit" in textwrap.shorten(capsys.readouterr().err, 200)
