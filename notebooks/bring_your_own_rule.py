@@ -323,8 +323,9 @@ print(read.name, read.manifest["status"], f"{read.numbers['overall'][0]['ratio']
 # 2. **Rows that nobody has seen.** With `tune_on="validation"` a trial is chosen by the validation rows, and the test
 #    rows are reported; `tune_on="test"` is refused. Is the answer the same? (Undecided again, but 1.14, and the
 #    interval is far wider, 0.68 to 1.91: the searches disagree more about rows that they do not see.)
-# 3. **A slip.** What is said of each of these? Forget the minus sign. (Worse by a
-#    factor of 57: each run ends above where it began, and counts as ten full
-#    trainings.) Or begin at $t = 0$. (The same answer, because every training
-#    diverged.) Or return `average` alone as the state. (Nothing is trained, because the
-#    state changes its structure.)
+# 3. **A slip.** Make each of these mistakes in your rule, one at a time. What is the
+#    answer? First, forget the minus sign. (The rule is worse by a factor of 57. Each run
+#    ends above its start, so it counts as ten full trainings.) Second, begin at
+#    $t = 0$. (The answer is the same, because every training diverges.) Third, return
+#    `average` alone as the state. (Nothing is trained, because the state changes its
+#    structure.)

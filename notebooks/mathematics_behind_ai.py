@@ -167,7 +167,7 @@ for k in (1, 10, STEPS):
 # **Seen.** After a *single* step `81.1%`, though the loss has hardly moved: the first
 # gradient contains the mean picture of each digit. Then the loss falls from `2.203` to
 # `0.192`, and the share rises to `83.6%` after 10 steps and `88.9%` after 300. The test
-# pictures are the last fifth. They are harder: of a random fifth, about 96 % are right.
+# pictures are the last fifth. They are harder than the others.
 
 # %% [markdown]
 # ## What a gradient costs

@@ -199,7 +199,7 @@ def test_smooth_minimum_is_not_refused_at_a_moderate_tolerance(size):
 
 
 @pytest.mark.parametrize("condition", [1e9, 1e12])
-def test_an_ill_conditioned_hessian_costs_no_digits(condition):
+def test_an_ill_conditioned_hessian_leaves_three_digits(condition):
     size, random = 40, np.random.default_rng(3)
     basis, _ = np.linalg.qr(random.normal(size=(size, size)))
     hessian = jnp.asarray((basis / np.geomspace(1.0, condition, size)) @ basis.T)

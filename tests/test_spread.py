@@ -367,7 +367,7 @@ def test_experiment_that_cannot_be_shared_is_named(capsys):
     assert "python -m experiments fit_a_line" in error
 
 
-def test_missing_package_is_named_with_its_extra(adds, capsys, monkeypatch):
+def test_missing_package_is_named_with_what_to_install(adds, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(SystemExit):
         call(adds)

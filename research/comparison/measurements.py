@@ -152,8 +152,7 @@ def _costs(
     """Return the cost to reach the target, and the final gap, of the chosen trials.
 
     If less than half of the runs reach the target, the cost is None. A number would
-    mostly depend on the convention that a missed target counts as ten full
-    trainings.
+    mostly depend on the convention that a missed target counts as ten full trainings.
     """
     costs = searched_cost(logs_of(arrays), level=level)
     reached = float(np.isfinite(arrays["costs"]).mean())

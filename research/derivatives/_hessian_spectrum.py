@@ -73,6 +73,9 @@ def hessian_spectrum(
     method is not used if x has at most max(32, 2 · count) numbers. The whole Hessian is
     then computed, column by column.
 
+    From one start, the method misses an eigenvalue that is exactly 0. If 0 may belong
+    to the result, the method therefore runs a second time, for H + c I.
+
     The Lanczos method may list a multiple eigenvalue fewer times than it occurs. From
     one start, the method seldom finds more than one eigenvector of such an eigenvalue.
 

@@ -145,8 +145,9 @@ def limit_table(
     * "richardson": (4 D(h / 2) - D(h)) / 3 with the central quotient D, error O(h⁴).
     * "complex": Im f(x + ih) / h, error O(h²). This formula subtracts no two values of
       f. But if terms inside f cancel at x, as in (1 - cos(x)) / x² near 0, the quotient
-      loses digits at every step h. The table shows this only if `finite_difference`
-      detects it. f must be analytic and must accept complex numbers.
+      loses digits at every step h. `limit` and `rounding` show this only if
+      `finite_difference` detects it. f must be analytic and must accept complex
+      numbers.
 
     Rounding adds an error of about ε |f| / h to the first three schemes, where ε is the
     relative spacing of the dtype. If the error of such a scheme without rounding is

@@ -3,6 +3,7 @@
 At a minimum the gradient g(x, θ) is 0, so H dx/dθ = -∂g/∂θ, where H is the Hessian.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -68,25 +69,31 @@ def _solve(matvec: Callable[[Params], Params], right: Params) -> Params:
     if 0 < size <= DENSE:
         # Few conjugate directions stay conjugate if H is ill-conditioned. A direct
         # solution of H d = b - H x corrects the result where this matters.
-        correct = _direct(matvec, right)
-        better = jax.tree.map(jnp.add, found, correct(_rest(matvec, found, right)))
+        correction = _direct(matvec, right)
+        better = jax.tree.map(jnp.add, found, correction(_rest(matvec, found, right)))
         found = _where(_is_near(better, found, eps**0.5), found, better)
-        off = correct(_rest(matvec, found, right))
     else:
-        # The error d solves H d = b - H x. One digit of it is enough. If H is singular
-        # and b in its range, the rest is rounding errors, and no d solves this.
-        first = _rest(matvec, found, right)
-        off, _ = cg(matvec, first, tol=0.1, maxiter=most)
-        is_known = _norm(_rest(matvec, off, first)) <= 0.2 * _norm(first)
-        off = _where(is_known, off, jax.tree.map(jnp.zeros_like, off))
-    nearly = jax.tree.map(jnp.add, found, off)
-    rest = _norm(_rest(matvec, found, right))
-    solved = (rest <= eps**0.5 * _norm(right)) & _is_near(nearly, found, ACCURATE)
-    return _where(solved, found, jax.tree.map(lambda leaf: leaf * jnp.nan, found))
+        correction = functools.partial(_roughly, matvec, most)
+    rest = _rest(matvec, found, right)
+    nearly = jax.tree.map(jnp.add, found, correction(rest))
+    solved = (_norm(rest) <= eps**0.5 * _norm(right)) & _is_near(
+        nearly, found, ACCURATE
+    )
+    return jax.tree.map(lambda leaf: jnp.where(solved, leaf, jnp.nan), found)
 
 
 def _rest(matvec: Callable[[Params], Params], x: Params, right: Params) -> Params:
     return jax.tree.map(jnp.subtract, right, matvec(x))
+
+
+def _roughly(matvec: Callable[[Params], Params], most: int, rest: Params) -> Params:
+    """Return one digit of d for H d = rest, or 0 if no d solves this.
+
+    There is no d if H is singular and the rest consists of rounding errors.
+    """
+    found, _ = cg(matvec, rest, tol=0.1, maxiter=most)
+    is_solved = _norm(_rest(matvec, found, rest)) <= 0.2 * _norm(rest)
+    return _where(is_solved, found, jax.tree.map(jnp.zeros_like, found))
 
 
 def _direct(

@@ -81,9 +81,8 @@ def implicit_minimum(
     `minimise` searches for the minimum. The formula does not contain the steps of this
     search, so reverse mode does not store them. Conjugate gradients solve the linear
     system with H (`jax.lax.custom_root`). With more than 128 parameters, H is never
-    formed. Forward mode and
-    derivatives of any order work too. If the search stops early, the formula is
-    evaluated at the point where it stopped.
+    formed. Forward mode and derivatives of any order work too. If the search stops
+    early, the formula is evaluated at the point where it stopped.
 
     At a minimum, the formula needs a positive definite H. The call raises an error if
     the smallest eigenvalue is at most n ε times the absolute value of the largest. Here

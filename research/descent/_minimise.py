@@ -85,12 +85,12 @@ def minimise(
     of the objective, H its Hessian, and dg the change of g if these arrays change. The
     method of conjugate gradients solves H dx = -dg for the change dx of the minimum. If
     this method fails, for example because H is singular, or if its estimated relative
-    error is above 1e-3, the derivatives are NaN. The
-    derivatives with respect to the initial parameters and to the rule's arguments are
-    0. Among the fields of the result, only params and value have derivatives. The other
-    fields count as constants. If the loop ends far from a minimum, the theorem does not
-    hold, and the derivatives are wrong. Check the outcome, or use `implicit_minimum`,
-    which also returns the Hessian's extreme eigenvalues.
+    error is above 1e-3, the derivatives are NaN. The derivatives with respect to the
+    initial parameters and to the rule's arguments are 0. Among the fields of the
+    result, only params and value have derivatives. The other fields count as constants.
+    If the loop ends far from a minimum, the theorem does not hold, and the derivatives
+    are wrong. Check the outcome, or use `implicit_minimum`, which also returns the
+    Hessian's extreme eigenvalues.
 
     The loop stops before max_steps in these cases too:
     - The rule's state has a field `outcome`, and this `Outcome` is a failure.

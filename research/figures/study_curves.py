@@ -78,8 +78,7 @@ def trials(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
         "first trial is the rule's defaults, the others are random points of its "
         "space. A run that misses the target counts as "
         f"{MOST_BUDGETS:g} full trainings ({MOST_BUDGETS * protocol['passes']:g} "
-        "passes). The "
-        "searches of the study refine beyond this. "
+        "passes). The searches of the study refine beyond this. "
         f"{_sentences(numbers, who, lambda w, r: _gain(ends[w, r]))}"
         f"{_grey(who, named=True)}"
     )

@@ -14,7 +14,7 @@ from research.checks import check_mapping, check_path, is_array, shown
 from research.files import explained, json_bytes, write_atomically
 
 SUFFIXES = (".csv", ".jsonl")
-EXTRA = "pip install tensorboardX"
+INSTALL = "pip install tensorboardX"
 
 
 def write_step_metrics(
@@ -95,7 +95,9 @@ def write_tensorboard(
     try:
         tensorboard = importlib.import_module("tensorboardX")  # An extra.
     except ImportError as error:
-        raise ImportError(f"TensorBoard's log needs tensorboardX: {EXTRA}.") from error
+        raise ImportError(
+            f"TensorBoard's log needs tensorboardX: {INSTALL}."
+        ) from error
     with (
         explained(f"Cannot write {folder}", lambda: "Choose another folder."),
         tensorboard.SummaryWriter(str(folder)) as writer,

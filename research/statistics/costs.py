@@ -7,7 +7,7 @@ from research.checks import check_numbers, check_real
 
 # Relative gaps below this are rounding: at most twelve digits count.
 SMALLEST_GAP = 1e-12
-# A run that missed the target costs at most this many full trainings. One that diverged
+# A run that missed the target costs at most this many budgets. A run that diverged
 # costs exactly this many (the 10 of PAR10).
 MOST_BUDGETS = 10.0
 # A rule reaches the target if this share of its reported runs reach it.

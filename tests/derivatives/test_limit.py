@@ -254,7 +254,7 @@ def test_the_complex_step_fits_the_point_and_the_value():
     assert limit_table(np.log, 1e-120, "complex").limit == pytest.approx(1e120)
 
 
-CANCELLING = {  # f by NumPy, and its exact derivative.
+CANCELLING = {  # f by NumPy, and the first terms of its derivative near 0.
     "(1 - cos x) / x^2": (lambda x: (1 - np.cos(x)) / x**2, lambda x: -x / 12),
     "(exp x - 1) / x": (lambda x: (np.exp(x) - 1) / x, lambda x: 0.5 + x / 3),
     "log(1 + x) / x": (lambda x: np.log(1 + x) / x, lambda x: -0.5 + 2 * x / 3),
@@ -263,7 +263,7 @@ CANCELLING = {  # f by NumPy, and its exact derivative.
 
 @pytest.mark.parametrize("name", CANCELLING)
 def test_complex_step_loses_no_three_digits_inside_f_in_silence(name):
-    f, series = CANCELLING[name]  # The first terms of the derivative near 0.
+    f, series = CANCELLING[name]
     for x in np.geomspace(1e-5, 1e-3, 12):
         table = limit_table(f, float(x), "complex")
         truth, rest = series(x), x**2  # The terms that are left out are smaller.

@@ -246,19 +246,16 @@ def test_a_stage_of_lower_precision_is_no_missing_entry(dtype):
         for run in (sparse_jacobian, jax.jit(sparse_jacobian, static_argnums=0)):
             found = run(f, x).matrix
             assert jnp.max(jnp.abs(found.todense() - dense)) <= 0.02
-        if dtype == "float32":  # In bfloat16, rounding hides any missing entry.
-            with pytest.raises(PatternError):
-                sparse_jacobian(lambda x: f(x) + jnp.sum(x), x, pattern=weights)
+        with pytest.raises(PatternError):
+            sparse_jacobian(lambda x: f(x) + jnp.sum(x), x, pattern=weights)
 
 
 def test_f_may_use_traced_values_although_x_is_known():
     x = jnp.linspace(-1.0, 1.0, 5)
     both = lambda a: sparse_jacobian(lambda x: a * x**2 + jnp.roll(x, 1), x).matrix.data
-    for transform in (jax.jit, lambda f: jax.vmap(f, axis_size=2)):
-        found = transform(both)(
-            jnp.asarray([2.0, 3.0]) if transform != jax.jit else 2.0
-        )
-        np.testing.assert_allclose(np.reshape(found, (-1, 10))[0], both(2.0))
+    np.testing.assert_allclose(jax.jit(both)(2.0), both(2.0))
+    several = jnp.array([2.0, 3.0])
+    np.testing.assert_allclose(jax.vmap(both)(several), list(map(both, several)))
 
 
 def test_pattern_of_a_branch_that_is_not_taken_is_kept():
