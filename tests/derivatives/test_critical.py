@@ -319,6 +319,50 @@ def test_hard_point_is_never_called_what_it_is_not(name):
     )
 
 
+def turned_in_a_plane(degrees):
+    """f of x²y² - x⁶ in coordinates that are turned by an angle."""
+    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+
+    def f(x):
+        u, v = c * x[0] + s * x[1], c * x[1] - s * x[0]
+        return u**2 * v**2 - u**6
+
+    return f
+
+
+FALLS_ALONG_A_LINE = {
+    "x²y² - x⁶, turned by 22 degrees": turned_in_a_plane(22),
+    "whole numbers": lambda x: (
+        (x[0] + 2 * x[1]) ** 2 * (2 * x[0] - x[1]) ** 2 - (x[0] + 2 * x[1]) ** 6
+    ),
+    "two lines": lambda x: (x[0] ** 2 - 5 * x[1] ** 2) ** 2 - x[0] ** 6,
+    "one line": lambda x: (x[1] - 0.3 * x[0]) ** 2 * (x @ x) - x[0] ** 6,
+}
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("name", FALLS_ALONG_A_LINE)
+def test_a_fall_along_a_line_beside_the_grid_of_directions_is_no_minimum(name, sign):
+    # The fourth derivative has one sign, and is 0 along the line.
+    f = FALLS_ALONG_A_LINE[name]
+    found = classify_critical_point(lambda x: sign * f(x), jnp.zeros(2))
+    assert said(found) in ("saddle", "undecided")
+
+
+@pytest.mark.thorough("the other directions", but="1")
+@pytest.mark.parametrize("seed", range(4))
+def test_a_fall_along_a_line_in_space_is_no_minimum(seed):
+    turned = jnp.asarray(
+        np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0]
+    )
+
+    def f(x):
+        u, v, w = turned @ x
+        return u**2 * v**2 + (w**4 if seed % 2 else v**2 * w**2) - u**6
+
+    assert said(classify_critical_point(f, jnp.zeros(3))) in ("saddle", "undecided")
+
+
 def random_degenerate(rng):
     """(f, its critical point, what that is): powers of bent, skewed and scaled
     coordinates, at least one of them degenerate.

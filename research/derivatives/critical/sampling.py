@@ -27,8 +27,15 @@ from research.derivatives.critical.reduced import (
 
 ON_LINE = 0.5 * 2.0 ** (-np.arange(0, 480) / 2)  # Distances, decreasing.
 ON_SPHERE = 0.5 * 2.0 ** -np.array([*range(20), *range(20, 64, 4)])
-# Rounds of refining an extreme direction, and number of directions refined per sphere.
-ROUNDS, SEEDS = 10, 4
+# Rounds of refining an extreme direction on a circle and on a sphere, factor of the
+# cone after each, and number of directions refined.
+ROUNDS, SPHERE_ROUNDS = 10, 24
+NARROWER, SPHERE_NARROWER = 1 / 3, 2**-0.5
+SEEDS = 4
+# The refined direction is assumed to miss the extreme one by at most this many times
+# the width of the last cone. Beside a line along which f falls, a miss of δ leaves a
+# rise of about δ² times the largest one.
+MISSED = 8.0
 # An extreme that the last round moved by more than this fraction is unknown.
 SETTLED = 0.1
 # If rises on opposite sides differ relatively by less than this, f counts as smooth.
@@ -270,16 +277,21 @@ def _extreme(
 
     Column 0 has this rise, and column 1 has the rise in the opposite direction. The
     search starts from the best directions of the grid and refines them in cones that
-    become narrower. If an extreme still moves in the last round, its error is set to
+    become narrower. An extreme is unknown in two cases: if it still moves in the last
+    round, or if it is so small that f may be 0 or have the other sign in a direction
+    within the last cone, as x²y² - x⁶ has along y = 0. Then its error is set to
     infinity, so the extreme counts as hidden by rounding.
     """
     ways = directions(reduced.curvature.loose.shape[1])
     count, n = ways.shape
+    rounds, narrower = (
+        (ROUNDS, NARROWER) if n == 2 else (SPHERE_ROUNDS, SPHERE_NARROWER)
+    )
     height = np.where(np.isfinite(grid.error), sign * grid.rise, np.inf)
     seeds = ways[_seeds(height, ways)]
     value, cone = np.full(seeds.shape[:2], np.inf), 4.0 / count if n == 2 else 0.5
     before, rows = value, np.arange(len(radii))[:, None]
-    for turn in range(ROUNDS):
+    for turn in range(rounds):
         tried = seeds[:, :, None, :] + cone * _offsets(n, turn)[None, None]
         tried /= np.linalg.norm(tried, axis=3, keepdims=True)
         flat = tried.reshape(len(radii), -1, n)
@@ -294,14 +306,17 @@ def _extreme(
             value,
             heights[rows, column, best],
         )
-        cone /= 3.0 if n == 2 else 2.0
+        cone *= narrower
     first = value.argmin(axis=1)
     chosen = seeds[rows[:, 0], first]
     final = reduced.rises(np.stack([chosen, -chosen], axis=1), radii, noise)
     last, earlier = value[rows[:, 0], first], before[rows[:, 0], first]
+    largest = np.where(np.isfinite(grid.error), np.abs(grid.rise), 0.0).max(axis=1)
+    last_cone = cone / narrower
     with np.errstate(invalid="ignore"):
-        moving = ~(np.abs(earlier - last) <= SETTLED * np.abs(last)) & (last > 0)
-    final.error[moving] = np.inf
+        unknown = ~(np.abs(earlier - last) <= SETTLED * np.abs(last))
+        unknown |= last <= largest * (MISSED * last_cone) ** 2
+    final.error[unknown & (last > 0)] = np.inf
     return final
 
 
