@@ -60,7 +60,8 @@ class Config:
     """Settings of the experiment."""
 
     half: Literal["held out", "development"] = "held out"
-    """Half of the problems: held out, or used for development."""
+    """Half of the problems: "held out", or "development" (used to develop
+    finite_difference)."""
     per_class: int = 200
     """Number of random functions of each class. 0 leaves the second part out."""
     seed: int = 0

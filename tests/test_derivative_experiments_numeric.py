@@ -148,6 +148,39 @@ def test_series_of_both_sides_are_mpmaths_derivatives():
             assert case.left[1:3] == case.right[1:3] == pytest.approx(truth, rel=1e-11)
 
 
+@pytest.mark.parametrize(
+    ("coverage", "false_answers", "wrong", "says"),
+    [
+        (1.0, 0, [0, 0], "Yes, for finite_difference."),
+        (0.9, 0, [0, 0], "Not always."),
+        (1.0, 1, [], "Not always."),
+        (
+            1.0,
+            0,
+            [1, 3],
+            "Not always: finite_difference gives a wrong answer to 3 of 2,000 random "
+            "functions of its worst class (kink, order 2).",
+        ),
+    ],
+)
+def test_the_headline_names_the_class_with_most_wrong_answers(
+    coverage, false_answers, wrong, says
+):
+    rows = [
+        {
+            "class": "kink",
+            "order": order,
+            "package": package,
+            "functions": 2000,
+            "wrong": count if package == "finite_difference" else 999,
+        }
+        for order, count in enumerate(wrong, 1)
+        for package in ("finite_difference", "jacobi")
+    ]
+    numbers = {"coverage": coverage, "false_answers": false_answers, "random": rows}
+    assert cli.report_of(honest_errors).verdict(numbers) == says
+
+
 def test_fault_of_reading_a_reply_stops_and_an_error_of_the_package_is_no_answer():
     def fails(f, x, order):
         raise ValueError("no convergence")

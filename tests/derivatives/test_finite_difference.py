@@ -1177,3 +1177,68 @@ def test_a_pole_is_not_evaluated_twice():
     assert pole.verdict == "nan"
     finite = finite_difference(lambda x: 1 / np.square(x), 1.0)
     assert pole.evaluations < 1.5 * finite.evaluations
+
+
+@pytest.mark.parametrize("power", [1.25, 1.3, 4 / 3, 1.5, 1.7])
+def test_a_fractional_power_above_one_is_no_kink_and_widens_the_bound(power):
+    # The sides meet at x, but only like a power of the step that no table removes.
+    rng, answered = np.random.default_rng(int(100 * power)), 0
+    for i in range(30):
+        x, size = 10.0 ** rng.uniform(-1, 1), 10.0 ** rng.uniform(-2, 1)
+
+        def f(t, x=x, size=size, i=i):
+            part = np.maximum(t - x, 0) if i % 2 else np.abs(t - x)
+            return np.cos(t) + size * part**power * (np.sign(t - x) if i % 4 else 1)
+
+        found = finite_difference(f, x)
+        assert found.verdict in ("ok", "unresolved")
+        answered += found.verdict == "ok"
+        assert found.verdict != "ok" or abs(found.value + np.sin(x)) <= found.error
+    assert answered >= 0.7 * 30
+
+
+QUOTIENTS = {  # f, its numerator in mpmath, the degree, log10 of the smallest |x|.
+    "(1 - cos x) / x²": (
+        lambda t: (1 - np.cos(t)) / t**2,
+        lambda t: 1 - mpmath.cos(t),
+        2,
+        -8.5,
+    ),
+    "(e^x - 1) / x": (lambda t: (np.exp(t) - 1) / t, mpmath.expm1, 1, -15.5),
+    "(expm1 x - x) / x²": (
+        lambda t: (np.expm1(t) - t) / t**2,
+        lambda t: mpmath.expm1(t) - t,
+        2,
+        -14,
+    ),
+    "(x - sin x) / x³": (
+        lambda t: (t - np.sin(t)) / t**3,
+        lambda t: t - mpmath.sin(t),
+        3,
+        -8.5,
+    ),
+}
+
+
+def test_a_numerator_without_digits_is_not_taken_for_a_constant():
+    # Between the jumps of the rounded numerator, f is a constant over a power of x.
+    rng, wrong, well = np.random.default_rng(1), 0, 0
+    for f, numerator, degree, first in QUOTIENTS.values():
+        for i in range(120):
+            order = 1 + i % 2
+            start = -1 if i < 20 else first  # Beside 0.1, most digits are left.
+            x = float(
+                rng.choice([-1, 1]) * 10 ** (start + rng.uniform(0, abs(start) / 5))
+            )
+            with mpmath.workdps(90):
+                truth = mpmath.diff(
+                    lambda t, n=numerator, k=degree: n(t) / t**k,
+                    mpmath.mpf(x),
+                    order,
+                    h=abs(x) * mpmath.mpf(10) ** -12,
+                )
+            found = finite_difference(f, x, order)
+            well += found.verdict == "ok" and i < 20
+            wrong += found.verdict == "ok" and abs(found.value - truth) > found.error
+    assert well >= 0.9 * 20 * len(QUOTIENTS)
+    assert wrong <= 0.005 * 120 * len(QUOTIENTS)

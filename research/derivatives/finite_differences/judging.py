@@ -119,7 +119,7 @@ def settle(column: Column, end: int | None = None) -> Estimate:
 
 def growth(
     sizes: np.ndarray, noise: np.ndarray, powers: np.ndarray, levels: int = 8
-) -> tuple[float, np.ndarray]:
+) -> tuple[float, np.ndarray, float]:
     """Return the power p for which sizes shrink like step^p as the step goes to 0.
 
     The sizes may be those of any quantity that depends on the step, such as the change
@@ -132,29 +132,33 @@ def growth(
       powers: log2 of the step at each level, shape (n,).
       levels: Largest number of levels in the fit.
     Returns:
-      (power, sizes that were fitted). The power is the slope of log2 size against log2
-      step. The result is (inf, empty array) in two cases: if no four consecutive sizes
-      are more than ten times as large as the noise, or if the sizes vanish at smaller
-      steps. They vanish if, for at least two steps smaller than the fitted ones, size
-      plus noise is less than half the median of the fitted sizes. Sizes that shrink
-      often vanish in this sense. So a power near 0 shows sizes that do not shrink, and
-      a positive or infinite power shows sizes that do.
+      (power, sizes that were fitted, misfit). The power is the slope of log2 size
+      against log2 step. The misfit is the root mean square of the deviations of log2
+      size from this line. The result is (inf, empty array, inf) in two cases: if no
+      four consecutive sizes are more than ten times as large as the noise, or if the
+      sizes vanish at smaller steps. They vanish if, for at least two steps smaller than
+      the fitted ones, size plus noise is less than half of what the line predicts. (A
+      line with a negative power is replaced by a constant.) So a power near 0 shows
+      sizes that do not shrink, and a positive or infinite power shows sizes that do.
     """
     stands_out = np.isfinite(sizes) & (sizes > 10 * noise) & (sizes > 0)
     # A single size may be noise, so four in a row are required.
     four = stands_out[:-3] & stands_out[1:-2] & stands_out[2:-1] & stands_out[3:]
     if not four.any():
-        return float("inf"), sizes[:0]
+        return float("inf"), sizes[:0], float("inf")
     clear = np.flatnonzero(stands_out & (np.arange(len(sizes)) >= np.argmax(four)))[
         :levels
     ]
-    typical = np.median(sizes[clear])
+    middle, y = np.mean(powers[clear]), np.log2(sizes[clear])
+    x = powers[clear] - middle
+    power = float(np.sum(x * y) / np.sum(x * x))
+    line = 2.0 ** (np.mean(y) + max(power, 0.0) * (powers - middle))
     lower = np.arange(len(sizes)) < clear[0]
-    if np.sum(lower & (sizes + noise < typical / 2)) >= 2:
+    if np.sum(lower & (sizes + noise < line / 2)) >= 2:
         # The sizes are small at steps where larger ones would be visible.
-        return float("inf"), sizes[:0]
-    x, y = powers[clear] - np.mean(powers[clear]), np.log2(sizes[clear])
-    return float(np.sum(x * y) / np.sum(x * x)), sizes[clear]
+        return float("inf"), sizes[:0], float("inf")
+    misfit = float(np.std(y - power * x))
+    return power, sizes[clear], misfit
 
 
 def rate(table: Table, powers: np.ndarray) -> float:
