@@ -64,7 +64,8 @@ class Config:
     """Settings of the experiment."""
 
     nets: tuple[str, ...] = tuple(NETS)
-    """Names of networks in NETS. The answer uses the seconds of the last network."""
+    """Networks: 2-3-1, 64-32-10, 16x9-4 or 784-256-256-10. The answer uses the seconds
+    of the last one."""
     activations: tuple[str, ...] = ACTIVATIONS
     """Activations of the hidden layers."""
     seeds: int = 5
@@ -72,7 +73,7 @@ class Config:
     probes: int = 40
     """Number of entries of each gradient for which central differences are computed."""
     repeats: int = 41
-    """Number of timed samples of each way, in alternation."""
+    """Number of times that each program is timed, in turns with the others."""
 
 
 FULL = Config(seeds=20, probes=200, repeats=201)

@@ -52,7 +52,7 @@ class Config:
     tuning_seeds: str = "100..101"
     """Seeds for the choice of rates. They must differ from the reported seeds."""
     width: int = 8
-    """Number of runs trained together. The bits of each run depend on this number."""
+    """Number of runs trained together. The last bits of each run depend on it."""
 
 
 FULL = Config(

@@ -47,9 +47,10 @@ class Config:
     tuning_seeds: str = "100..102"
     """Seeds for the choice of rates. They must differ from the reported seeds."""
     width: int = 8
-    """Number of runs trained together. The bits of each run depend on this number."""
+    """Number of runs trained together. The last bits of each run depend on it."""
     full_batch_width: int = 16
-    """The same number for the full batch, for which more runs together are faster."""
+    """Number of full-batch runs trained together, which are faster in larger groups.
+    The last bits of each run depend on it."""
 
 
 FULL = Config(

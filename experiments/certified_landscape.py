@@ -35,7 +35,7 @@ class Config:
     """Settings of the experiment."""
 
     starts: int = 4
-    """Starts of Newton's method on each axis."""
+    """Number of starts of Newton's method on each axis; in total, its square."""
     seconds: float = 600.0
     """Time limit of the proof for each function."""
 

@@ -39,9 +39,9 @@ class Config:
     """Settings of the experiment."""
 
     starts: int = 12
-    """Starts of Newton's method on each axis."""
+    """Number of starts of Newton's method on each axis; in total, its square."""
     descents: int = 12
-    """Starts of gradient descent on each axis."""
+    """Number of starts of gradient descent on each axis; in total, its square."""
     steps: int = 3000
     """Steps of each descent."""
     learning_rate: float = 0.005

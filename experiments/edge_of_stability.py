@@ -43,7 +43,7 @@ class Config:
     steps: int = 4000
     """Steps of gradient descent for each rate."""
     every: int = 80
-    """Steps between two computations of the sharpness; it divides the steps."""
+    """Steps between two computations of the sharpness. It must divide the steps."""
     examples: int = 500
     """Number of images in the full batch."""
     width: int = 24

@@ -46,9 +46,9 @@ class Config:
     rate: float = 0.1
     """Learning rate of Adam."""
     grid: int = 25
-    """Penalties of the grid, from e^-12 to e^2."""
+    """Number of penalties in the grid, which goes from e^-12 to e^2."""
     unrolled: int = 1500
-    """Steps of the search through which reverse mode goes, for comparison."""
+    """Steps of the gradient descent that reverse mode differentiates for comparison."""
     repeats: int = 15
     """Number of times that each gradient is timed."""
     seed: int = 0

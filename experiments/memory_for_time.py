@@ -40,7 +40,7 @@ class Config:
     """Settings of the experiment."""
 
     width: int = 1024
-    """Numbers in the carry of the loop."""
+    """Size of the loop's carry, the vector that each step passes to the next."""
     longest: int = 4096
     """Largest number of steps, a power of 4."""
     timed: int = 1024

@@ -71,8 +71,8 @@ class Config:
     warmup: int = 100
     """Number of steps in which the rate rises."""
     learning_rate: float = 1.5e-2
-    """Peak rate. The root mean square of a step is at most about a fifth of the rate
-    for a matrix of a block, and about the rate for the other parameters."""
+    """Peak rate. It limits the root mean square of a step: to about a fifth of the rate
+    for the matrices of the blocks, and to about the rate for other parameters."""
     weight_decay: float = 0.1
     """Weight decay of the matrices of the blocks."""
     width: int = 128

@@ -42,7 +42,7 @@ class Config:
     seed: int = 0
     """Seed of the starts."""
     boxes: int = 4096
-    """Most boxes that the proof for each function examines."""
+    """Maximum number of boxes that the proof for each function examines."""
 
 
 FULL = Config(starts=512, steps=4000, boxes=65_536)

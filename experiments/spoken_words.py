@@ -1,5 +1,5 @@
-"""Who spoke, and which digit: what do recurrent networks hear, and do they understand a
-voice they never heard?
+"""Can recurrent networks recognise a speaker or a spoken digit, and do they understand
+a voice they never heard?
 
 There are two sets of short recordings, each a sequence of vectors. In Japanese Vowels,
 the task is to recognise which of nine men said /ae/. A recording has 7 to 29 steps of
@@ -81,7 +81,7 @@ class Config:
     """Settings of the experiment."""
 
     dataset: str = CLAIM
-    """First set of recordings: japanese_vowels, or digits, which are bundled images."""
+    """First set of recordings: japanese_vowels. Or digits: images, read row by row."""
     words: str = WORDS
     """Second set of recordings: spoken_digits, or empty for none."""
     seeds: str = "0..4"
@@ -90,8 +90,8 @@ class Config:
     """Seeds of the trainings on each split of the spoken digits."""
     num_hidden: int = 128
     """Units of the LSTM. The other networks get more units, so that all networks have
-    about as many parameters (the vanilla network gets twice as many units). On the
-    first set, each of the two directions gets 0.71 times as many units."""
+    about as many parameters (the vanilla network gets twice as many units). The first
+    set is read in both directions, each by a network of 0.71 times as many units."""
     dropout: float = 0.5
     """Dropout probability of the units before the output."""
     noise: float = 0.6

@@ -48,7 +48,7 @@ class Config:
     wide: int = 512
     """Hidden units of the wide network, which is only timed."""
     repeats: int = 41
-    """Number of timed samples of each way, in alternation."""
+    """Number of times that each program is timed, in turns with the others."""
 
 
 FULL = Config(repeats=401)

@@ -96,7 +96,7 @@ class Config:
     reported_seeds: int = 20
     """Number of seeds that a study reports."""
     tuning_seeds: int = 10
-    """Number of other seeds on which a study chooses trials."""
+    """Number of seeds on which a study chooses trials, besides the reported seeds."""
     studies: int = 1000
     """Number of studies of each kind."""
     resamples: int = 500
@@ -112,7 +112,7 @@ class Config:
     search_seeds: int = 30
     """Tuning seeds of each search."""
     width: int = 8
-    """Number of runs trained together. The bits of each run depend on this number."""
+    """Number of runs trained together. The last bits of each run depend on it."""
 
 
 LARGER = (

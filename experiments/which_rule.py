@@ -78,7 +78,7 @@ class Config:
     """Seeds for the choice of trials, divided among the searches; must differ from the
     reported seeds."""
     width: int = 8
-    """Number of runs trained together. The bits of each run depend on this number."""
+    """Number of runs trained together. The last bits of each run depend on it."""
 
 
 FULL = Config(rule=ALL)

@@ -162,7 +162,7 @@ def test_figures_are_drawn_from_what_was_saved_and_the_motion_is_small(
     pictures = cli.report_of(trajectory).draw(
         runs.result.read_result(*runs.result.result_bytes(result))
     )
-    assert list(pictures) == ["paths", "curves", "steps"]
+    assert list(pictures) == ["paths", "curves", "steps", "gradient_field"]
     for name, picture in pictures.items():
         assert figures.save(picture, tmp_path, name).still.stat().st_size > 1000
         assert any(letter.isdigit() for letter in picture.caption)

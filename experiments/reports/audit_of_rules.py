@@ -22,11 +22,11 @@ def answer(findings: research.runs.Findings) -> str:
     n = findings.numbers
     judged = n["optimizers"] - n["not_judged"]
     return (
-        f"Most do: of {n['optimizers']} optimizers, {judged} were judged and "
-        f"{n['agrees']} of these agree with the formula. {n['convention']} differ by a "
-        f"convention, {n['differs']} differ otherwise, and {n['bug']} contradict their "
-        f"paper in a way that a second reader confirmed. {n['not_judged']} are not "
-        "judged, for the reasons in the table."
+        f"Most do: of {n['optimizers']} optimizers and options, {judged} were judged, "
+        f"and {n['agrees']} of these agree with the formula. {n['convention']} differ "
+        f"by a convention, {n['differs']} differ otherwise, and {n['bug']} contradict "
+        "their paper in a way that a second reader confirmed. "
+        f"{n['not_judged']} are not judged, for the reasons in the table."
     )
 
 

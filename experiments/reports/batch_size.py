@@ -19,8 +19,9 @@ def answer(findings: research.runs.Findings) -> str:
         f"{c['pays_up_to']:,} on {c['workload']} (n = {c['n']:,})" for c in curves
     )
     first = (
-        f"Up to {limits}: up to these sizes, doubling the batch about halves the steps "
-        f"to reach {numbers['target']:g} of the initial f - f*."
+        f"Up to {limits}: these are the largest batches that need at most twice the "
+        f"fewest example gradients to reach {numbers['target']:g} of the initial "
+        "f - f*."
     )
     return " ".join([first, *map(cost, curves)])
 
@@ -113,7 +114,9 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
         ),
         "Knee: minimum example gradients divided by minimum steps, the critical batch "
         "size of McCandlish et al. 2018 (An empirical model of large-batch training). "
-        "Their law: example gradients = minimum × (1 + b / knee). Noise scale: tr(C) "
+        "Pays up to: the largest batch that needs at most twice the minimum of example "
+        "gradients. Their law: example gradients = minimum × (1 + b / knee); over law: "
+        "the measured number divided by that of the law. Noise scale: tr(C) "
         "/ |∇f|², the batch size at which noise and signal in the gradient are equal; "
         f"it grows as ∇f shrinks. If n exceeds {numbers['probe']:,}, gaps and noise "
         "scales are estimated on that many examples.",

@@ -105,7 +105,7 @@ def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
     )
     return {
         "points": research.figures.Picture(
-            "All critical points of three functions",
+            "Critical points of three functions",
             f"{title}: {counts}. The lines "
             "are contours of log(1 + f - min f), which are left out between many "
             "points.",

@@ -137,10 +137,9 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
         "network_adjoints": (
             "How the error of each digit spreads over the hidden units",
             f"The adjoints of the network's two products, for {SHOWN_EXAMPLES} digits "
-            "at most: left of the entries of the last product, right of the first "
-            "product, which the pass reaches later. Each row is one example (red: "
-            "positive, blue: negative). The error of each digit is spread over the "
-            "units that caused it.",
+            "at most. Left: the last product. Right: the first product, which the pass "
+            "reaches later. Each row is one example (red: positive, blue: negative). "
+            "The error of each digit is spread over the units that caused it.",
             draw_network_adjoints(arrays),
         ),
         "bug": ("Origin of a NaN", bug_caption(numbers), draw_graph(arrays, "bug")),

@@ -41,15 +41,17 @@ def answer(findings: research.runs.Findings) -> str:
         ("", "") if numbers["text"] in TEXTS[:2] else (NOT_THE_CLAIM, INSTEAD)
     )
     return (
-        f"{before}{winner} wins. A {numbers['order']}-gram, counted in a second, has a "
+        f"{before}{winner} wins if at least half a window precedes each character. A "
+        f"{numbers['order']}-gram, counted in a second, has a "
         f"loss of {numbers['ngram']:.3f} nats a character. After {gpt['steps']:,} "
         f"steps of {numbers['batch_size']} x {numbers['context']} characters "
         f"({gpt['passes']:.1f} passes) the loss is {words(lstm['whole'])} for the LSTM "
         f"and {words(gpt['whole'])} for the GPT; after {longer_gpt['steps']:,} steps "
-        f"it is {words(longer_lstm['whole'])} and {words(longer_gpt['whole'])}. With "
-        "overlapping windows, so that at least half a window precedes each character, "
-        f"these last two losses are {longer_lstm['half_full'][0]:.3f} and "
-        f"{longer_gpt['half_full'][0]:.3f}.{after}"
+        f"it is {words(longer_lstm['whole'])} and {words(longer_gpt['whole'])} (one "
+        "seed each). With overlapping windows, so that at least half a window precedes "
+        "each character, these last two losses are "
+        f"{longer_lstm['half_full'][0]:.3f} and {longer_gpt['half_full'][0]:.3f}."
+        f"{after}"
     )
 
 

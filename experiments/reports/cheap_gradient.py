@@ -20,19 +20,20 @@ def answer(findings: research.runs.Findings) -> str:
     above = [name for name in EXCEPTIONS if found[name]["ratio"] > BOUND]
     listed = ", ".join(f"{name} {found[name]['ratio']:.1f}" for name in above)
     exceed = (
-        f"JAX's own derivative rules exceed the theoretical bound for: {listed}."
+        f"JAX's own derivative rules exceed the theoretical bound of {BOUND:g} for: "
+        f"{listed}."
         if above
-        else "No function exceeds the theoretical bound."
+        else f"No function exceeds the theoretical bound of {BOUND:g}."
     )
     slow = max(found, key=lambda name: found[name]["ratio_of_seconds"])
     return (
-        f"A gradient takes at most {numbers['largest_ratio']:.1f} times the operations "
-        f"of its function, for any number of inputs. This is the largest ratio of "
-        f"{len(found) - len(EXCEPTIONS)} functions ({numbers['dearest']}). Up to n = "
-        f"{numbers['largest']:,} the gradient of the Rosenbrock function takes at most "
-        f"{numbers['ratio_at_any_n']:.1f} times the operations in reverse mode; at "
-        f"this n it takes {numbers['forward_at_largest']:,.0f} times in forward mode. "
-        f"{exceed} In seconds the ratio is at most "
+        f"For {len(found) - len(EXCEPTIONS)} of {len(found)} functions, a gradient "
+        f"takes at most {numbers['largest_ratio']:.1f} times the operations of its "
+        f"function (most for the {numbers['dearest']}). {exceed} For the Rosenbrock "
+        f"function of up to {numbers['largest']:,} variables, a gradient takes at most "
+        f"{numbers['ratio_at_any_n']:.1f} times the operations in reverse mode. For "
+        f"the largest number, it takes {numbers['forward_at_largest']:,.0f} times in "
+        "forward mode. In seconds the ratio is at most "
         f"{found[slow]['ratio_of_seconds']:.1f} ({slow})."
     )
 
@@ -85,7 +86,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
         f"the line is the bound of 5). The exceptions are {', '.join(EXCEPTIONS)}, "
         "whose rules in JAX differ from plain reverse mode. Circles are ratios of "
         "seconds, which include memory traffic and overhead. Right: for the "
-        "Rosenbrock function of n variables the ratio stays at "
+        "Rosenbrock function of n variables the ratio is at most "
         f"{numbers['ratio_at_any_n']:.1f} in reverse mode; it grows with n in forward "
         "mode and for differences."
     )

@@ -91,7 +91,7 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
         "that of one training (median), without compilation and evaluation. The first "
         "row is the simple baseline. To reach: the values on the page of "
         "Fashion-MNIST for an MLP of 256, 128 and 100 units and for two convolutions "
-        "with pooling; for softmax regression, its limit.",
+        "with pooling; for softmax regression, about the accuracy at its optimum.",
     )
     by_class = Table(
         "Share of recognised images by class",
@@ -183,8 +183,8 @@ def draw_reference(reference: Mapping[str, Any]) -> figures.Picture:
     caption = (
         f"Recognised share of the {numbers['n_test']:,} test images of "
         f"{numbers['dataset']}: {found}. Mean over {numbers['seeds']} seeds with its "
-        "95 % t interval; dotted: the accuracy to reach, which is published, or the "
-        f"limit of softmax regression. {dots.SOURCE}"
+        "95 % t interval; dotted: the accuracy to reach, which is published (for "
+        f"softmax regression, about the accuracy at its optimum). {dots.SOURCE}"
     )
     return figures.Picture("Test accuracy", caption, figure)
 

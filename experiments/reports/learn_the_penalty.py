@@ -87,9 +87,9 @@ def _ways(numbers: dict[str, Any]) -> research.runs.Table:
         ),
         tuple(rows),
         "Gradient of the validation loss of ridge regression, with the search for the "
-        "minimum. Seconds are ratios, measured in turns. The error is that of the "
-        "closed form's largest entry, at three points; a search that stops early adds "
-        "to it.",
+        "minimum. Seconds are ratios, measured in turns. Relative error: the largest "
+        "difference from the gradient by the closed form, divided by its largest "
+        "entry, over three points. It includes the error of an unfinished search.",
     )
 
 

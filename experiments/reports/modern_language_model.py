@@ -32,7 +32,10 @@ def answer(findings: research.runs.Findings) -> str:
     claimed = numbers["text"] != FALLBACK
     before = "" if claimed else plain.NOT_THE_CLAIM
     if numbers["choose"]:
-        before += "The validation part was not read: this is a part of training. "
+        before += (
+            "The validation part was not read: the losses are on the last tenth of "
+            "the training part. "
+        )
     return (
         f"{before}{verdict}: a {numbers['order']}-gram has a loss of {counted:.3f} "
         f"nats a character, and the {found['words']} has "

@@ -26,9 +26,10 @@ def answer(findings: research.runs.Findings) -> str:
     return (
         "By difference quotients with a step h, which divide the noise by h and h². "
         f"With {1e3 * numbers['noise']:g} mm of noise every "
-        f"{1e3 * numbers['spacing']:g} ms {', and '.join(sentences)}. The measured "
-        f"noise agrees with σ √(Σ w²) / h^n to {100 * largest_deviation(numbers):.1f} "
-        "%. The best steps are "
+        f"{1e3 * numbers['spacing']:g} ms {', and '.join(sentences)}. Between "
+        "neighbouring samples, the errors agree with σ √(Σ w²) / h^n to "
+        f"{100 * largest_deviation(numbers):.1f} % (σ: noise, w: weights of the "
+        "quotient, n: order of the derivative). The best steps are "
         f"{numbers['step_over_prediction_least']:.2f} to "
         f"{numbers['step_over_prediction_greatest']:.2f} times the predicted ones."
     )
@@ -70,7 +71,8 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
             for r in findings.numbers["rows"]
         ),
         "Root mean squares over the record, without its ends. Predicted: root of the "
-        "sum of squares of σ √(Σ w²) / h^n and the leading truncation term.",
+        "sum of squares of the noise σ √(Σ w²) / h^n and the leading truncation term "
+        "(w: weights of the quotient, n: order of the derivative).",
     )
     return (table,)
 

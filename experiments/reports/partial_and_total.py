@@ -11,18 +11,20 @@ import research
 def answer(findings: research.runs.Findings) -> str:
     """Give the partial and the total derivative, at the given and at the best price."""
     numbers = findings.numbers
-    way = "raise it" if numbers["total"] > 0 else "lower it"
+    way = "raise the price" if numbers["total"] > 0 else "lower the price"
     if abs(numbers["total"]) < 1e-9 * abs(numbers["partial"]):
         way = "this is the best price"
     return (
-        "The effects of the price on everything that depends on it. At a price of "
+        "The total derivative includes the effects of the price on everything that "
+        "depends on it. The partial one does not. At a price of "
         f"{numbers['price']:g} the partial derivative of the profit, with demand and "
-        f"cost held fixed, is {numbers['partial']:+.1f}: raise the price. The total "
-        f"derivative is {numbers['total']:+.1f}: {way}. At the best price, "
+        f"cost held fixed, is {numbers['partial']:+.1f}. Alone it suggests a higher "
+        f"price. The total derivative is {numbers['total']:+.1f}: {way}. At the best "
+        "price, "
         f"{numbers['best_price']:g}, the total derivative is zero and the partial one "
         f"is still {numbers['partial_at_best']:+.1f}. On {numbers['graphs']} random "
-        "graphs the sums over paths agree with jax.grad of the composed function up "
-        f"to {numbers['disagreement']:.1e}."
+        "graphs the sums over paths differ from jax.grad of the composed function by "
+        f"at most {numbers['disagreement']:.1e} of its largest entry."
     )
 
 

@@ -22,12 +22,13 @@ def answer(findings: research.runs.Findings) -> str:
     )
     above = [row for row in rows if row["multiple"] > 1 and row["rises"]]
     names = sorted({row["function"] for row in above})
+    others = [name for name in FUNCTIONS if name not in names]
     return (
         "Below these rates no step increases f as long as it stays in the box, and "
         f"this is proved: {rates}. In all descents below these rates, "
         f"{findings.numbers['rises_below']} steps increased f. Above these rates, "
-        f"steps increase f on {', '.join(names) or 'no function'}. "
-        "On other functions, descent does not meet the largest curvature."
+        f"steps increase f on {', '.join(names) or 'no function'}"
+        + (f", but not on {', '.join(others)}." if names and others else ".")
     )
 
 
@@ -100,7 +101,8 @@ def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
         "descents": research.figures.Picture(
             "Descent below and above the proved rate",
             "The median over the starts of f minus its lowest value, for rates from "
-            "half to twice the proved rate 2 / L. Below 2 / L f falls at every step.",
+            "half to twice the proved rate 2 / L. Below 2 / L, no step in the box "
+            "increases f.",
             figure,
         ),
         "beyond": draw_beyond(),

@@ -25,9 +25,11 @@ def answer(findings: research.runs.Findings) -> str:
         for name, part in found.items()
     ]
     return (
-        "As many products as the pattern has colours. "
+        "It takes one product of the matrix with a vector for each colour, instead of "
+        "one for each column or row. Columns or rows that one product computes "
+        "together have the same colour. "
         + ". ".join(part[0].upper() + part[1:] for part in parts)
-        + ". The patterns are found once."
+        + ". The seconds leave out the search for the pattern, which is needed once."
     )
 
 
@@ -62,12 +64,13 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
                 "compared with the dense matrix",
                 "seconds / f",
                 "seconds / f, dense",
-                "seconds to find the pattern",
+                "seconds of the first call",
             ),
             tuple(rows),
             "Seconds are ratios to those of f, measured in turns. The sparse "
             "derivative is compiled with its pattern, and includes the check by a "
-            "random vector. A dense matrix with too many columns is not computed.",
+            "random vector. The first call finds the pattern, and compiles. A dense "
+            "matrix with too many columns is not computed.",
         ),
     )
 

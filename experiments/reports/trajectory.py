@@ -182,7 +182,8 @@ def field_caption(numbers: dict[str, Any]):
     """Return the caption of the last figure."""
     return (
         f"Contour lines of {numbers['landscape']}, and the direction of the negative "
-        "gradient at each point of a lattice, from differences of the saved heights. "
+        f"gradient at each point of a lattice of {ARROWS} x {ARROWS} points, from "
+        "differences of the saved heights. "
         "The gradient is at right angles to the contour lines, and points uphill, so "
         "gradient descent follows the arrows. A darker arrow is a larger gradient. In "
         "a narrow valley the arrows point across it, not along it to the minimum "
@@ -243,15 +244,20 @@ def curves_caption(numbers: dict[str, Any]):
     ends = ", ".join(f"{name} {gap(facts)}" for name, facts in numbers["rules"].items())
     return (
         "After each step: f - f* on the left, distance to the nearest minimum on the "
-        f"right. At the end f - f* is {ends}. On the quadratic the distance of the "
-        f"heavy ball shrinks {shrinks(numbers['heavy_ball_over_theory'])} √β = "
-        f"{math.sqrt(MOMENTUM):.3f} a step that theory predicts."
+        f"right. At the end f - f* is {ends}. "
+        f"{contraction(numbers['heavy_ball_over_theory'])}"
     )
 
 
-def shrinks(ratio: float | None):
-    """Describe a measured factor, compared with theory."""
-    return "not by the" if ratio is None else f"by {ratio:.3f} times the"
+def contraction(ratio: float | None):
+    """Return a sentence on the heavy ball's factor, from its ratio to theory."""
+    theory = math.sqrt(MOMENTUM)
+    if ratio is None:
+        return "The factor of a step of the heavy ball on the quadratic is not known."
+    return (
+        "On the quadratic, a step of the heavy ball multiplies the distance by "
+        f"{ratio * theory:.3f} on average; theory predicts √β = {theory:.3f}."
+    )
 
 
 def steps_caption(numbers: dict[str, Any]):

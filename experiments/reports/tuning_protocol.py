@@ -89,13 +89,14 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
         for row in numbers["ways"]
     )
     note = (
-        f"Shares with binomial intervals (95 %), given these runs: {numbers['pairs']} "
-        "pairs of rules in equal parts, with each rule once as mine. A named winner "
-        "is right or wrong of these trials, those of the study "
-        f"({numbers['counted'][TRIALS]:,} studies without a tie), or of the rules, "
-        f"with all {numbers['trials']} trials ({numbers['counted'][RULES]:,} studies). "
-        f"Null: a winner is named between a rule and itself ({numbers['studies']:,} "
-        "studies of each kind)."
+        "Shares of studies with 95 % binomial intervals, for these recorded runs. The "
+        f"{numbers['pairs']} pairs of rules on a workload have about equally many "
+        "studies, with each rule as mine in turn. Of these trials: the better rule has "
+        "the better best trial among the trials of the study "
+        f"({numbers['counted'][TRIALS]:,} studies without a tie). Of the rules: among "
+        f"all {numbers['trials']} trials ({numbers['counted'][RULES]:,} studies). "
+        "Null: a winner is named between a rule and itself "
+        f"({numbers['studies']:,} studies of each kind)."
     )
     ways = research.runs.Table(
         "One fixed set of trials: who is named", tuple(columns), rows, note
@@ -151,8 +152,8 @@ def searched(numbers: dict[str, Any]):
         f"two rules whose true costs differ by {CLEAR:g} or more. The truth is the "
         "mean log cost over all searches and seeds. Compare finds the factor of "
         f"{PLANTED:g} for: {worst}. Detectable factor: median of what compare states. "
-        "Brackets are binomial intervals, given these pools: studies from one pool "
-        "share searches."
+        "Brackets are binomial intervals for these pools. They do not cover other "
+        "pools: studies from one pool share searches."
     )
     return research.runs.Table("Independent searches", columns, rows, note)
 
