@@ -9,6 +9,7 @@ import math
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from research.verification.docstrings import Description, describe
 
 HERE = Path(__file__).parent
 REFERENCES = HERE.parent / "experiments" / "reference"
+EXAMPLES = 10  # For a rule that needs their number.
 VERDICTS = ["agrees", "convention", "differs", "bug", "not judged"]
 AUDIT_COLUMNS = [
     "optimizer",
@@ -42,13 +44,13 @@ NOTES = {
         "that of the best rule on each workload, over the workloads where the rule "
         "reaches the target. Defaults: the same for the rule's default "
         "hyper-parameters, over the workloads where they reach the target, so compare "
-        "these numbers only between rules that reach it on equally many. Decades of "
-        "rate within 10 %: the range of learning rates (of the factor that is "
+        "these numbers only between rules that reach it on the same workloads. Decades "
+        "of rate within 10 %: the range of learning rates (of the factor that is "
         "searched, for DoG and Prodigy) whose cost is within 10 % of the lowest. "
         "Searches disagree on: workloads where the costs of a rule's searches differ "
-        "by 1.25 times or more, and by more than the seeds explain. Diverged: share of "
-        "the trainings with the first points of the searches. The report of the run "
-        "has the tables of every workload."
+        "by a factor of 1.25 or more, and by more than the seeds explain. Diverged: "
+        "share of the trainings of the trials with which the searches start. The "
+        "report of the run has the tables of every workload."
     ),
     "which_rule_networks": (
         "Loss: the validation loss at the end, the geometric mean over networks, "
@@ -58,8 +60,8 @@ NOTES = {
         "the highest best rate of a network. (distance_factor multiplies the estimate "
         "that Prodigy uses as its rate.) Decades of rate within 10 %: the median over "
         "networks of the range of rates whose loss is within 10 % of the lowest. "
-        "Diverged: share of the trainings with the first points of the searches. The "
-        "report of the run has the tables of every network."
+        "Diverged: share of the trainings of the trials with which the searches start. "
+        "The report of the run has the tables of every network."
     ),
 }
 
@@ -186,9 +188,9 @@ def audited() -> dict:
 
 def memory(name: str) -> str:
     """Describe the size of a rule's state: numbers for each parameter."""
-    entry = RULE_TABLE[name]
-    if entry.needs not in ("", "a key"):
-        return f"depends on what the rule needs besides a rate: {entry.needs}"
+    if RULE_TABLE[name].needs == "the number of examples":
+        more = state_share(name, (256,)) - EXAMPLES
+        return f"n + {more:.3g} numbers of state for each parameter, for n examples"
     matrix = state_share(name, (256, 256))
     vector = state_share(name, (256,))
     if round(matrix, 2) == round(vector, 2):
@@ -204,8 +206,12 @@ def state_share(name: str, shape: tuple[int, ...]) -> float:
     """Return the numbers in the state, without scalars, divided by the parameters."""
     params = jax.ShapeDtypeStruct(shape, jnp.float32)
     entry = RULE_TABLE[name]
-    key = {"key": jax.random.key(0)} if entry.needs else {}
-    state = jax.eval_shape(entry.constructor(0.1, **key).init, params)
+    needed: dict[str, Any] = {
+        "a key": {"key": jax.random.key(0)},
+        "the number of examples": {"num_examples": EXAMPLES},
+        "the number of steps between two full gradients": {"period": 10},
+    }.get(entry.needs, {})
+    state = jax.eval_shape(entry.constructor(0.1, **needed).init, params)
     sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(state) if leaf.shape]
     return sum(sizes) / math.prod(shape)
 

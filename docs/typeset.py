@@ -162,11 +162,14 @@ def inline(text: str) -> str:
 
 def _in_text(formula: str) -> str:
     inner = formula.strip()
+    lead = inner[: len(inner) - len(inner.lstrip(",:"))]  # As in "the update, g_t".
+    inner = inner.removeprefix(lead).lstrip()
     tail = inner[len(inner.rstrip(",.:")) :]
     inner = inner.removesuffix(tail)
     before = formula[: len(formula) - len(formula.lstrip())]
     after = formula[len(formula.rstrip()) :] if inner or tail else ""
-    return f"{before}{f'${tex(inner)}$' if inner else ''}{tail}{after}"
+    lead += " " if lead and inner else ""
+    return f"{before}{lead}{f'${tex(inner)}$' if inner else ''}{tail}{after}"
 
 
 def escaped(text: str) -> str:

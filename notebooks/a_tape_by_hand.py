@@ -20,10 +20,11 @@
 # two can see of your program. TensorFlow itself is not needed.
 #
 # Each piece of code comes with a question. **Answer it before you run the code**: on
-# paper, with a number. The lines after it say what you should have seen.
+# paper, with a number. The text after the code says what you should have seen.
 #
-# It takes under a minute on two cores, without an accelerator. In Colab run the next
-# cell once (no restart is needed); where the package is installed already, skip it.
+# The lesson takes under a minute on two cores, without an accelerator. In Colab, run
+# the next cell once (no restart is needed). If the package is already installed, skip
+# the cell.
 
 # %%
 # %pip install --quiet git+https://github.com/OWNER/descent
@@ -77,10 +78,10 @@ print(f"JAX      {jax.grad(f)(x):.15f}, error {abs(jax.grad(f)(x) - formula):.0e
 # %% [markdown]
 # ## A tape
 #
-# A `Value` holds an array and its inputs. With each input comes a function. This
-# function takes the derivative of the result with respect to the value. It returns the
-# part that this adds to the derivative with respect to the input. For short, we say the
-# derivative *by* the value. Every new value is appended to the tape.
+# A `Value` holds an array and its inputs. For short, we say the derivative *by* a
+# value: that of the final result with respect to this value. Each input comes with a
+# function. The function takes the derivative by the value, and returns what the value
+# contributes to the derivative by the input. Every new value is appended to the tape.
 #
 # **Predict.** How many entries does the tape get for $x^2 \sin x$, written `x * x *
 # sin(x)`? Which number does each hold, at $x = 2$?
@@ -115,8 +116,8 @@ print(len(tape), "entries:", *(f"{value.array:.4f}" for value in tape))
 # the product `3.6372`. That is the *forward pass*. Nothing has been differentiated yet.
 
 # %% [markdown]
-# Backwards, each value hands its derivative on to its inputs, once, from the last entry
-# to the first.
+# In the backward pass, from the last entry to the first, each value passes its
+# contributions on to its inputs, once.
 #
 # **Predict.** $x$ is used three times. What must happen to the three contributions?
 # (Look for the `+`.) And what is the derivative?
@@ -148,10 +149,10 @@ for row in ledger.rows:
 # ## What a tape sees
 #
 # A tape records what *ran*. So loops and branches of Python are no problem: the tape
-# never hears of them.
+# only gets the operations that they ran.
 #
 # **Predict.** `grow` squares its number until it is above 100. Which power of 3 is
-# that, and which derivative? What will `jax.jit` say about the `while`?
+# that, and what is its derivative? What will `jax.jit` say about the `while`?
 
 
 # %%
@@ -175,9 +176,9 @@ except jax.errors.TracerBoolConversionError as error:
 # %% [markdown]
 # **Seen.** $3 \to 9 \to 81 \to 6561 = 3^8$, with the derivative $8 \cdot 3^7$ =
 # `17496.0`. `jax.grad` alone also runs the program with its numbers. `jax.jit` compiles
-# it *before* it has numbers, for all of them at once: then nobody knows how often to
-# repeat, and the answer is a `TracerBoolConversionError`. (TensorFlow's tf.function
-# meets the same question.)
+# it *before* it has numbers, once for all of them. At that time the number of
+# repetitions is unknown, so it raises a `TracerBoolConversionError`. (TensorFlow's
+# tf.function has to solve the same problem.)
 
 # %% [markdown]
 # And what does a tape *not* see? Here a part of $x \sin x$ is computed outside the
@@ -199,8 +200,8 @@ print(f"with jnp.sin: {jax.grad(lambda x: x * jnp.sin(x))(2.0):.4f}")
 
 # %% [markdown]
 # **Seen.** `0.9093`, which is $\sin 2$ alone: for the tape the other factor is a
-# constant. A wrong gradient may still descend, so nobody may notice. JAX refuses:
-# `TracerArrayConversionError`.
+# constant. Steps with a wrong gradient may still reduce the loss, so the error may go
+# unnoticed. JAX refuses: `TracerArrayConversionError`.
 
 # %% [markdown]
 # ## A network
@@ -283,9 +284,9 @@ print(f"loss {loss:.4f}, ln 10 = {np.log(10):.4f}, {len(tape)} entries")
 print("shapes of the gradient:", [grad.shape for grad in grads])
 
 # %% [markdown]
-# **Seen.** `2.3933`, a little above $\ln 10$ = `2.3026`, because the first weights
-# guess, and guess wrongly. `9` entries: two dense layers, one tanh and the loss come
-# after the five. The gradient has the shapes of the parameters.
+# **Seen.** `2.3933`, a little above $\ln 10$ = `2.3026`, because the initial weights
+# are random, and so are the predictions. `9` entries: two dense layers, one tanh and
+# the loss come after the five. The gradient has the shapes of the parameters.
 
 # %% [markdown]
 # Now ten steps of descent, from the same weights and with the same batches: with your
@@ -353,9 +354,9 @@ print(f"last loss {tapes[-1]:.2f}, weights agree within 1e-10: {apart < 1e-10}")
 
 # %% [markdown]
 # **Seen.** The two curves lie on each other. The loss falls to `0.34`, and after a
-# hundred steps the weights still agree within `1e-10`. From a rate of about 2 on the
-# loss jumps up and down, and every jump makes the differences of rounding larger, until
-# the two paths are different: both programs are right, and neither path is *the* path.
+# hundred steps the weights still agree within `1e-10`. From a rate of about 2 on, the
+# loss jumps up and down. Every jump enlarges the differences from rounding, until the
+# two paths are different. Both programs are still right.
 
 # %% [markdown]
 # ## Exercises

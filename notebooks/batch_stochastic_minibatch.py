@@ -18,8 +18,9 @@
 # chosen in the same way, and look at how far each is from the exact minimum: once against **passes** over the data,
 # once against **seconds**. The two pictures do not say the same.
 #
-# It takes under a minute on two cores, without an accelerator. In Colab run the next cell once (no restart is needed);
-# where the package is installed already, skip it.
+# The lesson takes under a minute on two cores, without an accelerator. In Colab, run
+# the next cell once (no restart is needed). If the package is already installed, skip
+# the cell.
 
 # %%
 # %pip install --quiet git+https://github.com/OWNER/descent
@@ -55,10 +56,10 @@ print(f"{workload.name}: {n} examples, {workload.train.x.shape[1]} features, f* 
 # %% [markdown]
 # ## One training, by hand
 #
-# A *sampler* says which examples make up each batch of an epoch, a *rule* what to do
-# with a gradient. `build` makes a step from the objective, the rule and the data. `run`
-# repeats the step on the batches of the sampler. Change the sampler to `full_batch(n)`
-# or `stochastic(n)`: nothing else changes.
+# A *sampler* says which examples make up each batch of an epoch. A *rule* turns a
+# gradient into an update. `build` makes a step from the objective, the rule and the
+# data. `run` repeats the step on the batches of the sampler. Change the sampler to
+# `full_batch(n)` or `stochastic(n)`: nothing else changes.
 
 # %%
 sampler = research.samplers.minibatch(n, 32)
@@ -74,10 +75,10 @@ print("accuracy on rows it has not seen:", float(workload.metric(state.params, w
 # %% [markdown]
 # ## All three, fairly
 #
-# At a rate that somebody liked, any of the three can be made to win. So each gets its
-# own: the one that does best on *tuning* seeds, which are then left out. `measure`
-# tries a ladder of rates in this way, and trains the five reported seeds side by side.
-# It also measures the time of one training alone, without the time to compile.
+# If somebody picks the rates, the choice may decide which of the three wins. So each
+# gets its own rate: the one that does best on *tuning* seeds, which are then left out.
+# `measure` tries a ladder of rates in this way, and trains the five reported seeds side
+# by side. It also measures the time of one training alone, without the time to compile.
 
 # %%
 # Another rule: the last line of this cell prints the names.
@@ -149,33 +150,35 @@ def draw(unit, scale):
 draw("passes over the data", lambda name: 1)
 
 # %% [markdown]
-# **What to see.** The small batches are ahead at first: before full batch has made a single step, at one pass, they
-# have made many. Then they stop falling, and full batch goes on. At a fixed rate the noise of the examples drawn keeps
-# them moving around the minimum, while the exact gradient dies out as the minimum comes near. Look at where the curves
-# cross.
+# **What to see.** The small batches are ahead at first: before full batch has made a
+# single step, at one pass, they have made many. Then they stop falling, and full batch
+# goes on. At a fixed rate, the noise of the randomly chosen examples keeps them moving
+# around the minimum, while the exact gradient goes to 0 near the minimum. Look at where
+# the curves cross.
 
 # %% [markdown]
 # ## Against seconds
 #
-# The same trainings, with seconds instead of passes: on this machine, with whoever else
-# is using it.
+# The same trainings, with seconds instead of passes. The seconds depend on this machine
+# and on what else runs on it.
 
 # %%
 draw("seconds", seconds_per_pass)
 
 # %% [markdown]
 # **What to see.** Full batch now overtakes much earlier. A pass of 398 single steps
-# takes many times as long as one step on all 398 (the milliseconds above), for a
+# takes many times as long as one step on all 398 (the milliseconds above), because a
 # processor is faster at one large product than at many small ones. The small batches
-# are first to a rough answer, full batch to a good one; on a set as small as this it
-# needs a few milliseconds. That is not a law of nature: try the large set in the
+# are first to a rough answer, full batch to a good one. On a set as small as this, full
+# batch needs a few milliseconds. That is not a law of nature: try the large set in the
 # exercises.
 
 # %% [markdown]
 # ## Your turn
 #
-# Choose the rule, the batch size and the rates. One compiled program serves all the rates and seeds; each rate is drawn
-# as a curve, the median over the seeds, and the value where it levels off is its mean over the last third of the passes.
+# Choose the rule, the batch size and the rates. One compiled program serves all the
+# rates and seeds. For each rate, the curve is the median over the seeds. The value
+# where it levels off is the mean over the seeds and the last third of the passes.
 
 # %%
 MY_RULE = "gradient_descent"  # @param {type: "string"}

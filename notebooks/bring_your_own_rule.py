@@ -20,11 +20,12 @@
 # twenty other seeds, and the answer has an interval. Put your own rule in the place of
 # this one and run the rest.
 #
-# Each piece of code comes with a question. **Answer it before you run the code**: on paper, with a number. The lines
-# after it say what you should have seen.
+# Each piece of code comes with a question. **Answer it before you run the code**: on
+# paper, with a number. The text after the code says what you should have seen.
 #
-# It takes about a minute on two cores, without an accelerator. In Colab run the next cell once (no restart is
-# needed); where the package is installed already, skip it.
+# The lesson takes about a minute on two cores, without an accelerator. In Colab, run
+# the next cell once (no restart is needed). If the package is already installed, skip
+# the cell.
 
 # %%
 # %pip install --quiet git+https://github.com/OWNER/descent
@@ -69,8 +70,9 @@ def by_hand(make, rates, seed=0, epochs=10):
 # $$m_t = \beta\, m_{t-1} + (1 - \beta)\, g_t \qquad
 # \theta_t = \theta_{t-1} - \frac{\eta}{\sqrt t}\, \mathrm{sign}(m_t)$$
 #
-# In optax a rule is two functions: `init(params)` gives the first state, and `update(gradients, state)` what is to be
-# added to the params, with the next state.
+# In optax a rule is two functions: `init(params)` returns the first state.
+# `update(gradients, state)` returns the update, which is added to the params, and the
+# next state.
 #
 # **Predict.** The first gradient is $(1000, -0.001)$, the rate 0.01. What is the first step?
 
@@ -101,8 +103,8 @@ print("first step:", np.asarray(step))
 # %% [markdown]
 # ## The usual way
 #
-# Logistic regression on 398 tumours, batches of 32, one seed, ten epochs. Your rule is new, so you try some rates. Adam
-# gets the one of its paper, 0.001, and 0.01.
+# Logistic regression on 398 tumours, batches of 32, one seed, ten epochs. Your rule is
+# new, so you try some rates. Adam gets 0.001, the rate of its paper, and 0.01.
 #
 # **Predict.** It will win. By how much?
 
@@ -133,13 +135,13 @@ plt.show()
 #
 # Each rule is tuned by four independent searches. A search starts with 16 trials: the
 # defaults, then 15 random points of the space (the ranges of the hyper-parameters). Its
-# better points run on more seeds, and it looks for still better ones beside them. Each
-# search has points and ten seeds of its own, and what it chooses is reported on twenty
-# others. Both rules have the same space, that of Adam. What is compared is the *cost*:
-# passes over the data until $f - f^*$ has come down to a hundredth of what it was. A
-# seed means the same start and the same batches for both. (Without `terms`, `compare`
-# makes six searches, each with 32 trials and thirty tuning seeds, and trains for 30
-# passes. The twenty reported seeds are the same.)
+# better points run on more seeds, and it tries new points near them. Each search has
+# points and ten seeds of its own, and what it chooses is reported on twenty others.
+# Both rules have the same space, that of Adam. What is compared is the *cost*: passes
+# over the data until $f - f^*$ has come down to a hundredth of what it was. A seed
+# means the same start and the same batches for both. (Without `terms`, `compare` makes
+# six searches, each with 32 trials and thirty tuning seeds, and trains for 30 passes.
+# The twenty reported seeds are the same.)
 #
 # **Predict.** How much of Adam's cost does your rule need: 0.01, 0.1, 0.5, 1?
 
@@ -153,10 +155,11 @@ print(study)
 # **Seen.** `not distinguishable`: it needs `0.903` of Adam's cost, and the interval,
 # `[0.729, 1.12]`, goes from a quarter less to an eighth more. The factor of two hundred
 # came from Adam's bad learning rate. The interval is that of the whole procedure. It
-# includes both: other searches, which would have tried other points, and other seeds.
-# The next sentence says what the study could have detected at all: a factor of `1.34`,
-# and nothing smaller. And the searches of Adam disagree: of four that had the same
-# budget, the worst found a point that costs `1.4` times as much as that of the best.
+# covers other searches, which would have tried other points, and other seeds. The next
+# sentence says how small a difference this study detects: a factor of `1.34` with a
+# probability of 0.8, smaller ones less often. And the searches of Adam disagree. They
+# had the same budget, but the point of the worst of the four costs `1.4` times as much
+# as that of the best.
 
 # %% [markdown]
 # ## P(beats it)
@@ -187,18 +190,20 @@ with figures.style():
 plt.show()
 
 # %% [markdown]
-# **Seen.** In `12`. Somebody who tunes each rule once meets one of the 16 pairs: in one of them yours needs `0.70` of
-# Adam's cost, in another `1.11`. More seeds do not help him, for they would say the same of the same two points more
-# exactly: of the variance, `0.72` comes from the searches. The interval of P holds one half, a coin.
+# **Seen.** In `12`. Somebody who tunes each rule once gets one of the 16 pairs. In one
+# of them yours needs `0.70` of Adam's cost, in another `1.11`. More seeds help little:
+# they only measure the same two points more exactly, and `0.72` of the variance comes
+# from the searches. The interval of P contains one half: the rules may be equally good.
 
 # %% [markdown]
 # ## What tuning costs
 #
-# The trials were not free. Here is the expected cost with the best of $k$ of them and
-# no search beyond: the defaults and $k - 1$ points of the space at random. A run that
-# does not get there counts as ten full trainings, 100 passes.
+# The trials were not free. Here is the expected cost of the best of $k$ trials, without
+# any refinement: the defaults and $k - 1$ random points of the space. A run that misses
+# the target counts as ten full trainings, 100 passes.
 #
-# **Predict.** The choices of the searches cost about 1.6 passes. And the best of sixteen trials?
+# **Predict.** The points that the searches chose cost about 1.6 passes. And the best of
+# sixteen trials?
 
 # %%
 pictures = figures.studies.draw_study(study.numbers, study.arrays)
@@ -209,21 +214,21 @@ for k in (1, 2, 4, 8, 16):
 pictures["trials"].figure
 
 # %% [markdown]
-# **Seen.** With one trial, the defaults, hardly a run gets there. With sixteen the
-# expected cost is `4.27` and `4.63`: nearly three times the cost of a point that a
-# search chose. A search continues around its best points. So there are two questions.
-# *What do I get for k trials?* is this picture. *Which rule is better when it is tuned
-# well?* is the answer above. They can have different answers, and a paper should say
-# which one it means.
+# **Seen.** With one trial, the defaults, hardly any run reaches the target. With
+# sixteen the expected cost is `4.27` and `4.63`: nearly three times the cost of a point
+# that a search chose. A search continues around its best points. So there are two
+# questions. *What do I get for k trials?* is this picture. *Which rule is better when
+# it is tuned well?* is the answer above. They can have different answers, and a paper
+# should say which one it means.
 
 # %% [markdown]
 # ## A comparison whose answer is known
 #
 # Would it say *not distinguishable* (in the code: `undecided`) for any two rules? Let
 # Adam meet itself, under two names. The names have searches of their own, so that it is
-# Adam tuned by you and Adam tuned by me. Then something harder: deal the eight searches
-# to two sides of four, in all seventy ways. Every other verdict than `undecided` is
-# false.
+# Adam tuned by you and Adam tuned by me. Then something harder: divide the eight
+# searches into two sides of four, in all seventy ways. Every verdict other than
+# `undecided` is false.
 #
 # The usual way has one search of each rule, and a t-test over the twenty seeds. The eight searches have 28 pairs.
 #
@@ -250,11 +255,12 @@ t = np.sqrt(20) * difference.mean(axis=1) / difference.std(axis=1, ddof=1)
 print(f"one search a side, t-test: a winner in {np.sum(np.abs(t) > 2.093)} of {len(t)}")
 
 # %% [markdown]
-# **Seen.** The t-test names a winner in `16` of `28`, and each time it is wrong: it is Adam both times. It is not wrong
-# about the two points, for one of them is better. But it was asked about the rule. Of the seventy, `2` and `2` name a
-# winner: about one in twenty. That is what 95 % means: the share of such errors is stated before, and not found out
-# after. (The seventy share their eight searches, so that they say it roughly; the project's tests count it over
-# thousands of simulated studies.)
+# **Seen.** The t-test names a winner in `16` of `28`, and each time it is wrong,
+# because both sides are Adam. One of the two *points* may indeed be better. But the
+# question was about the *rule*. Of the seventy, `2` and `2` name a winner: about one in
+# twenty. That is what 95 % means: the share of such errors is known in advance. (The
+# seventy ways share their eight searches, so this share is rough. The project's tests
+# measure it on thousands of simulated studies.)
 
 # %% [markdown]
 # ## A second problem
@@ -278,13 +284,13 @@ for found in both.numbers["comparisons"]:
 figures.studies.draw_study(both.numbers, both.arrays)["ratios"].figure
 
 # %% [markdown]
-# **Seen.** They do not. On the patients your rule needs `1.18` times Adam's cost,
-# together `1.03`, and every interval holds 1. You have asked twice. Had the first
-# problem said *better*, you would have stopped there; because it did not, you went on.
-# If two rules are equally good, this habit names a winner in more than the 5 % of cases
-# which each answer promises. Decide on the problems before you look. Most of the
-# variance comes from the searches. So more searches would decide it, if there is a
-# difference: the interval shrinks like one over the square root of their number.
+# **Seen.** They do not. On the patients your rule needs `1.18` times Adam's cost, and
+# on both problems together `1.03`. Every interval contains 1. You have asked twice. Had
+# the first problem said *better*, you would have stopped there; because it did not, you
+# went on. If two rules are equally good, this habit names a winner in more than the 5 %
+# of cases which each answer promises. Decide on the problems before you look. Most of
+# the variance comes from the searches. So more searches would decide it, if there is a
+# difference: the interval shrinks about like one over the square root of their number.
 
 # %% [markdown]
 # ## Keep it
@@ -300,12 +306,13 @@ print(read.name, read.manifest["status"], f"{read.numbers['overall'][0]['ratio']
 
 # %% [markdown]
 # **Seen.** Three plain files hold the study. `manifest.json` has the terms, the
-# versions, the machine and the digests of the others; `result.json` the answer, its
-# tables and the source of your rule; `arrays.npz` each run's cost. The pictures and
-# `report.html` are made from them. Reading one executes nothing, so that you can send
-# the `mine_and_adam.zip` to somebody. *descent reproduce* draws the report again. It
-# trains again only if all rules are from this package or optax, or if you name a file
-# of your own that has the rule. *leaderboard* makes one page of theirs and yours.
+# versions, the machine and the digests of the other files. `result.json` has the
+# answer, its tables and the source of your rule. `arrays.npz` has each run's cost. The
+# pictures and `report.html` are made from them. Reading a study executes nothing, so
+# you can send `mine_and_adam.zip` to somebody. *descent reproduce* draws the report
+# again. It trains again only if all rules are from this package or optax, or if you
+# name a file of your own that has the rule. *leaderboard* makes one page of theirs and
+# yours.
 
 # %% [markdown]
 # ## Exercises
@@ -314,12 +321,12 @@ print(read.name, read.manifest["status"], f"{read.numbers['overall'][0]['ratio']
 # `descent compare my_rules.py:mine adam --workload breast_cancer diabetes_ridge`.
 #
 # 1. **A space that knows the answer.** By hand you have seen which rates are good. Give
-#    the rate of yours `tuning.Range(0.01, 0.3)` and ask again. (Undecided, 0.87, hardly
-#    less than before: a search finds those rates by itself.) Then leave `spaces` out:
-#    only its rate is searched, from 1e-5 to 10. (Worse, 1.8: the decay of 0.9 costs
-#    that much.) And with the first space, `budget=4`? (Undecided, between 0.03 and 10:
-#    such small searches disagree by a factor of 26 for your rule and of 39 for Adam,
-#    and the interval says so.)
+#    the rate of yours `tuning.Range(0.01, 0.3)` and ask again. (Undecided, with a ratio
+#    of 0.87, hardly less than before: a search finds those rates by itself.) Then leave
+#    `spaces` out: only its rate is searched, from 1e-5 to 10. (Worse, 1.8: the decay of
+#    0.9 costs that much.) And with the first space, `budget=4`? (Undecided, between
+#    0.03 and 10: such small searches disagree by a factor of 26 for your rule and of 39
+#    for Adam, and the interval says so.)
 # 2. **Rows that nobody has seen.** With `tune_on="validation"` a trial is chosen by the validation rows, and the test
 #    rows are reported; `tune_on="test"` is refused. Is the answer the same? (Undecided again, but 1.14, and the
 #    interval is far wider, 0.68 to 1.91: the searches disagree more about rows that they do not see.)

@@ -4,8 +4,8 @@ The address is also written into each text source and README.md.
 
 The .py beside a notebook is its source, in jupytext's percent format; the .ipynb is
 made, for readers who have no jupytext (Colab, GitHub), and holds no output. `make
-notebooks` runs this after a source or the address has changed; tests/test_notebooks.py
-holds the files equal to what this gives.
+notebooks` runs this after a source or the address has changed. tests/test_notebooks.py
+checks that the files are what this script writes.
 """
 
 import configparser

@@ -14,16 +14,17 @@
 # # What does attention see that counting cannot?
 #
 # A language model guesses the next character. The oldest way is to **count**: after
-# these five letters, how often did each one come? On a million characters of
+# these five letters, how often did each letter come? On a million characters of
 # Shakespeare counting is hard to beat (the experiment `character_language_model`
 # measures it). Here you write a text with one property that counting cannot learn,
 # train a small **Transformer** on it, and look at where it looks.
 #
-# Each piece of code comes with a question. **Answer it before you run the code**: on paper, with a number. The lines
-# after it say what you should have seen.
+# Each piece of code comes with a question. **Answer it before you run the code**: on
+# paper, with a number. The text after the code says what you should have seen.
 #
-# It takes under half a minute on two cores, without an accelerator. In Colab run the next cell once (no restart is
-# needed); where the package is installed already, skip it.
+# The lesson takes under half a minute on two cores, without an accelerator. In Colab,
+# run the next cell once (no restart is needed). If the package is already installed,
+# skip the cell.
 
 # %%
 # %pip install --quiet git+https://github.com/OWNER/descent
@@ -53,8 +54,9 @@ from research.types import Batch
 # before. In seven of ten cases it is the next letter (after d comes a). Each of the
 # other three letters comes in one of ten cases.
 #
-# **Predict.** A character costs -log of the probability that it had, in nats. What does the first capital cost whoever
-# knows all this? And the last one?
+# **Predict.** The cost of a character is -log of the probability that the model gave
+# it, in nats. For a model that knows all this, what does the first capital cost? And
+# the last one?
 
 # %%
 LINE = 14  # Characters: 1 + 10 + 1 + 1, and the line break.
@@ -79,18 +81,19 @@ print(f"first capital {np.log(8):.3f}   first small {np.log(4):.3f}   other smal
 print(f"least cost of a character, on average {least:.3f}")
 
 # %% [markdown]
-# **Seen.** The first capital costs log 8 = `2.079`, for nothing tells it; the last costs `0`, for the first tells it.
-# Nobody can get below `0.852` nats
-# a character on average. That is the entropy of the text, and here it is known exactly.
+# **Seen.** The first capital costs log 8 = `2.079`, because nothing predicts it. The
+# last costs `0`, because the first predicts it. No model can get below `0.852` nats a
+# character on average. That is the entropy of the text, and here it is known exactly.
 
 # %% [markdown]
 # ## Counting
 #
-# `ngram` counts how often each letter followed each n - 1 letters, and always mixes in
-# shorter ones, more so where it has seen little.
+# An n-gram model, `ngram`, counts how often each character followed each context of
+# $n - 1$ characters. It mixes in the counts of shorter contexts, more strongly where
+# the longer context was rare.
 #
-# **Predict.** Which order will be the best? Does a 13-gram, which does see the first capital when it guesses the last,
-# know it?
+# **Predict.** Which n will be the best? When a 13-gram guesses the last capital, the
+# first one is in its context. Does it know the last one?
 
 # %%
 size = len(text.symbols)
@@ -101,16 +104,18 @@ for n, found in costs.items():
 
 # %% [markdown]
 # **Seen.** The 3-gram is the best, `1.225`, far from the least. None knows the last
-# capital: it costs `2.084` or more, as if it were drawn anew. The 13-gram could see the
-# first one, but only together with the ten letters between, and these come in a million
-# ways: it has seen next to none of its contexts before. Nor does counting know when ten
-# letters are over: a short context does not reach the start of the line, and a long one
-# is too rare. That makes each small letter more expensive.
+# capital: it costs `2.084` or more, as if it did not depend on the first. The 13-gram
+# has the first one in its context, but together with the ten letters between. There are
+# a million such sequences, so next to none of its contexts occurred in the training
+# text. Counting does not know either when ten letters are over: a short context does
+# not reach the start of the line, and a long one is too rare. That makes each small
+# letter more expensive.
 
 # %% [markdown]
 # ## Learning
 #
-# A Transformer of one layer: each place looks at all before it, and *what* it looks for is learnt. A batch is 32 lines.
+# A Transformer of one layer: each place looks at itself and at all places before it.
+# *What* it looks for is learnt. A batch is 32 lines.
 #
 # **Predict.** How many batches will it take to know the last capital? Will the curve fall evenly?
 
@@ -138,9 +143,11 @@ for name, curve in trained.evaluations.items():
     print(f"{name:14}" + "".join(f"   {curve[k]:.2f} after {10 * k}" for k in (0, 5, 10, 20, 60)))
 
 # %% [markdown]
-# **Seen.** At the start all costs about log 14, as if each of the symbols were as likely. The small letters are at their
-# least, `0.94`, after 50 batches, when the last capital still costs `2.08`, like one drawn anew. Then it falls, to `0.00`.
-# A line (its first capital is given here, not guessed) costs `0.76`: (14 · 0.852 - 2.079) / 13, the least there is.
+# **Seen.** At the start everything costs about log 14, as if all 14 symbols were
+# equally likely. The small letters are at their least, `0.94`, after 50 batches, when
+# the last capital still costs `2.08`, as if it did not depend on the first. Then it
+# falls, to `0.00`. A line (its first capital is given here, not guessed) costs `0.76`:
+# (14 · 0.852 - 2.079) / 13, the least there is.
 
 # %% [markdown]
 # **Predict.** Draw both curves. Which part is learnt first: what a table of pairs knows too, or what it cannot know?
@@ -161,8 +168,8 @@ plt.show()
 print({name: f"{curve[-1]:.2f}" for name, curve in trained.evaluations.items()})
 
 # %% [markdown]
-# **Seen.** The pairs, in a few batches. For a hundred batches the other curve lies on
-# its plateau and looks finished; then it falls in two drops. The loss of the whole
+# **Seen.** The pairs, in a few batches. For about eighty batches the other curve stays
+# on its plateau and looks finished. Then it falls in two drops. The loss of the whole
 # line, `0.76`, would have shown little of this: it is one character of thirteen.
 
 # %% [markdown]
@@ -217,8 +224,9 @@ for name in "EB":
 #
 # Predict first, here too.
 #
-# 1. **Let counting win.** Make the lines short: `LINE = 6`, `range(1)` for `range(9)`, orders 1 to 5, and look at place 4.
-#    Now what is the best order, and what does the last capital cost it? (The 5-gram: 0.10. There are only 128 contexts.)
+# 1. **Let counting win.** Make the lines short: `LINE = 6`, `range(1)` for `range(9)`,
+#    orders 1 to 5, and look at place 4. Which n is now the best, and what does the last
+#    capital cost? (The 5-gram: 0.10. There are only 128 contexts.)
 # 2. **Another memory.** Put `models.recurrent(size, 32, size, cell="vanilla", outputs="every", embedding=32,
 #    dtype="float32")` in the Transformer's place, then with `cell="gru"`. Which of them carries the capital through ten
 #    letters? (After 600 batches the GRU, 0.01; the vanilla cell hardly, 1.98.)

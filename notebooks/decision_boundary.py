@@ -15,14 +15,15 @@
 #
 # **Logistic regression** puts a linear score through a sigmoid and calls the result a
 # probability. Here you choose its loss and see why the squared error is a bad one,
-# train it on tumours with two measurements each, look at what the length of the weights
-# means, and meet data for which there is no optimum at all.
+# train it on tumours with two measurements each, look at what the length of the weight
+# vector means, and meet data for which there is no optimum at all.
 #
 # Each piece of code comes with a question. **Answer it before you run the code**: on
-# paper, with a number. The lines after it say what you should have seen.
+# paper, with a number. The text after the code says what you should have seen.
 #
-# It takes under a minute on two cores, without an accelerator. In Colab run the next
-# cell once (no restart is needed); where the package is installed already, skip it.
+# The lesson takes under a minute on two cores, without an accelerator. In Colab, run
+# the next cell once (no restart is needed). If the package is already installed, skip
+# the cell.
 
 # %%
 # %pip install --quiet git+https://github.com/OWNER/descent
@@ -54,8 +55,8 @@ from research import derivatives, descent, figures, losses, models, optima, upda
 #
 # So the score is the logarithm of the odds, $p : (1 - p)$.
 #
-# **Predict.** Which probability has the score 0? By which factor do the odds grow if
-# the score grows by 1? And where is the sigmoid steepest, and how steep?
+# **Predict.** Which probability belongs to the score 0? By which factor do the odds
+# grow if the score grows by 1? And where is the sigmoid steepest, and how steep?
 
 # %%
 for z in (-4.0, -1.0, 0.0, 1.0, 4.0):
@@ -78,7 +79,7 @@ for z in (-4.0, -1.0, 0.0, 1.0, 4.0):
 #
 # **Predict.** The model is sure and wrong: $z = -10$. How strongly does each loss pull
 # at the score? (The derivative of the log loss is $\sigma(z) - 1$; that of the squared
-# error has the factor $\sigma'(z)$ besides.)
+# error has the additional factor $\sigma'(z)$.)
 
 # %%
 squared = lambda z: losses.squared_error(models.probability(z), jnp.ones_like(z))
@@ -101,18 +102,20 @@ plt.show()
 # %% [markdown]
 # **Seen.** The squared error pulls with `-4.5e-05`, next to nothing: to the left its
 # curve is flat, so a model that is sure and wrong learns nothing. The log loss pulls
-# with `-1.0e+00`. It is convex, too: one valley, no flat places. And it means
-# something: minus the logarithm of the probability of what has happened.
+# with `-1.0e+00`. It is convex, too, and flat only where the model is sure and right.
+# And it means something: minus the logarithm of the probability of what has happened.
 
 # %% [markdown]
 # ## Two measurements of tumours
 #
-# 398 tumours, benign (1) or malignant (0), with two measurements each: the radius and
-# the concave points of the worst nuclei, both standardised. The boundary is where the
-# probability is one half.
+# 398 tumours, benign (1) or malignant (0), with two measurements each: the worst radius
+# and the worst concave points, both standardised. "Worst" is the mean of the three
+# largest values among the nuclei of the cells. The boundary is where the probability is
+# one half.
 #
-# **Predict.** Where is $\sigma(w^T x + b) = \frac12$: which shape has this set of
-# points, and what does doubling $w$ and $b$ change about it?
+# **Predict.** What is the shape of the set of points where
+# $\sigma(w^T x + b) = \frac12$? And how does this set change if $w$ and $b$ are
+# doubled?
 
 # %%
 workload = research.workloads.make_workload("breast_cancer_two_features")
@@ -128,10 +131,10 @@ for factor in (0.5, 1.0, 2.0):
 
 # %% [markdown]
 # **Seen.** The straight line $w^T x + b = 0$. A factor leaves it where it is, so the
-# accuracy is `0.930` each time. But the factor decides how *sure* the model is: of a
-# quarter of the tumours or of most, `28%` to `85%`. The loss $f$ punishes both too
-# little and too much of it. (To the log loss it adds a small penalty on $w$, for a
-# reason that comes below.)
+# accuracy is `0.930` each time. But the factor decides how *sure* the model is: it is
+# sure of `28%` to `85%` of the tumours. The loss $f$ is higher both if the model is
+# less sure than the best one and if it is surer. (To the log loss it adds a small
+# penalty on $w$, for a reason that comes below.)
 
 # %% [markdown]
 # ## Training
@@ -225,8 +228,8 @@ print("the package's solver:", workload.optimum.solver)
 
 # %% [markdown]
 # **Seen.** `162` epochs, and `7` steps. For three parameters Newton's method is the
-# better one. For a network with millions nobody can store the matrix of second
-# derivatives.
+# better one. For a network with millions of parameters, the matrix of second
+# derivatives is too large to store.
 
 # %% [markdown]
 # ## When there is no best line
@@ -255,8 +258,8 @@ for penalty in (0.1, 0.001):
 # %% [markdown]
 # **Seen.** There is none: the larger $w$, the smaller the loss, without end. The solver
 # refuses: `The classes are separable`. Descent does not notice: it goes on and on,
-# `2.10` after 10 steps, `6.23` after 1000, as the logarithm of the number of steps. A
-# penalty, however small, brings the optimum back.
+# `2.10` after 10 steps, `6.23` after 1000. It grows like the logarithm of the number of
+# steps. A penalty, however small, brings the optimum back.
 
 # %% [markdown]
 # ## On a computer
@@ -271,9 +274,9 @@ with np.errstate(divide="ignore"):
 print("from the score:", losses.logistic(40.0, 0))
 
 # %% [markdown]
-# **Seen.** `1.0`, and the logarithm of 0: `inf`, whose derivative is of no use. From
-# the score the loss is `40.0`, as it should be. So a model returns scores, and the loss
-# takes scores.
+# **Seen.** `1.0`. The loss is then minus the logarithm of 0, `inf`, and descent cannot
+# use its derivative. From the score the loss is `40.0`, as it should be. So a model
+# returns scores, and the loss takes scores.
 
 # %% [markdown]
 # ## Exercises

@@ -19,10 +19,11 @@
 # see why the units of $x$ and a single wrong number can matter so much.
 #
 # Each piece of code comes with a question. **Answer it before you run the code**: on
-# paper, with a number. The lines after it say what you should have seen.
+# paper, with a number. The text after the code says what you should have seen.
 #
-# It takes under a minute on two cores, without an accelerator. In Colab run the next
-# cell once (no restart is needed); where the package is installed already, skip it.
+# The lesson takes under a minute on two cores, without an accelerator. In Colab, run
+# the next cell once (no restart is needed). If the package is already installed, skip
+# the cell.
 
 # %%
 # %pip install --quiet git+https://github.com/OWNER/descent
@@ -51,7 +52,7 @@ from research import datasets, descent, figures, losses, optima, update_rules
 #
 # $$f(w, b) = \frac{1}{2n} \sum_{i=1}^n (w x_i + b - y_i)^2 .$$
 #
-# The factor $\frac12$ is there so that the derivatives have none:
+# The factor $\frac12$ cancels the 2 from the square in the derivatives:
 #
 # $$\frac{\partial f}{\partial w} = \frac1n \sum_i r_i x_i \qquad
 # \frac{\partial f}{\partial b} = \frac1n \sum_i r_i \qquad
@@ -71,8 +72,8 @@ print("their sum, weighted with x, is 0:", abs(residuals @ points[0][:, 0]) < 1e
 
 # %% [markdown]
 # **Seen.** $w$ = `1.5000` and $b$ = `1.1667`. The residuals of the best line add up to
-# zero, and so do the residuals times $x$: nothing of the errors can be explained by a
-# constant or by $x$ any more. The two equations are called the *normal equations*.
+# zero, and so do the residuals times $x$. So neither a constant nor a multiple of $x$
+# can reduce the errors further. The two equations are called the *normal equations*.
 
 # %% [markdown]
 # ## By hand
@@ -187,9 +188,9 @@ print("after 40 steps:", path[-1].round(2), " exact:", exact.round(2))
 #
 # The same data with the body mass index as it is measured, in kg/m²: numbers from 18 to
 # 42. The line is the same. But the landscape of $w$ and $b$ is not a round bowl any
-# more. Its largest curvature $L$ limits the rate ($\eta < 2/L$), its smallest $\mu$
-# says how slow the slowest direction is: it takes about $L/\mu$ steps to reduce the
-# distance by a fixed factor.
+#     more. Its largest curvature $L$ limits the rate: $\eta < 2/L$. Its smallest
+#     curvature $\mu$ is that of the slowest direction, in which about $L/\mu$ steps
+#     reduce the distance by a fixed factor.
 #
 # **Predict.** $L$ is about the mean of $x^2$. How large is it for numbers around 26?
 # And how long does descent take now?
@@ -207,9 +208,9 @@ print(f"raw, after 1000 steps: b = {slow[-1, 1]:.2f}, exact {b_exact:.2f}")
 
 # %% [markdown]
 # **Seen.** $L$ is `716.13` and the ratio `26,333`: after 1000 steps $b$ has hardly
-# moved, to `-4.28` of `-117.77`. To subtract the mean makes it `19`, to standardise
-# makes it `1`. The advice "standardise your features" is a statement about second
-# derivatives.
+# moved, to `-4.28` of `-117.77`. Subtracting the mean makes the ratio `19`.
+# Standardising makes it `1`. The advice "standardise your features" is a statement
+# about second derivatives.
 
 # %% [markdown]
 # ## One wrong number

@@ -13,15 +13,17 @@
 #
 # # What does a convolution see?
 #
-# A linear model has one weight for each pixel and class. A convolutional network has small filters that look for the
-# same thing **everywhere**. Here you train both to read digits, look at what they have learnt, move the digits by one
-# pixel, and teach the network not to mind.
+# A linear model has one weight for each pixel and class. A convolutional network has
+# small filters that look for the same thing **everywhere**. Here you train both to read
+# digits, look at what they have learnt, move the digits by one pixel, and train the
+# network to recognise moved digits.
 #
-# Each piece of code comes with a question. **Answer it before you run the code**: on paper, with a number. The lines
-# after it say what you should have seen.
+# Each piece of code comes with a question. **Answer it before you run the code**: on
+# paper, with a number. The text after the code says what you should have seen.
 #
-# It takes about half a minute on two cores, without an accelerator. In Colab run the next cell once (no restart is
-# needed); where the package is installed already, skip it.
+# The lesson takes about half a minute on two cores, without an accelerator. In Colab,
+# run the next cell once (no restart is needed). If the package is already installed,
+# skip the cell.
 
 # %%
 # %pip install --quiet git+https://github.com/OWNER/descent
@@ -137,8 +139,8 @@ centre = pictures[0, 3:5, 3:5].mean()
 print("the middle of 0 is", "blue" if centre > 0 else "red")
 
 # %% [markdown]
-# **Seen.** `red`: a bright pixel there is the best evidence *against* a 0. Each pixel has its own weight, and nothing
-# says that a stroke is the same stroke one pixel further.
+# **Seen.** `red`: a bright pixel there is evidence *against* a 0. Each pixel has its
+# own weight, and nothing says that a stroke is the same stroke one pixel further.
 
 # %% [markdown]
 # ## A filter looks everywhere
@@ -160,7 +162,8 @@ print("picture", picture[0, :, 0].astype(int), "outcome", seen[0, :, 0].astype(i
 # %% [markdown]
 # ## The network
 #
-# Two convolutions of 3 by 3, each followed by taking the largest of 2 by 2 places; then two dense layers.
+# Two convolutions of 3 by 3, each followed by pooling, which takes the largest value of
+# 2 by 2 places. Then come two dense layers.
 #
 # **Predict.** How many weights has the first convolution, with 8 filters? And which layer has the most?
 
@@ -173,8 +176,8 @@ network_params, found = fit(network, 10)
 print(f"{found:.3f} of the test pictures")
 
 # %% [markdown]
-# **Seen.** Of its parameters the first convolution has only `72` weights, 3 · 3 · 8, and the first dense layer the most,
-# `2048`. It makes fewer errors than the linear model.
+# **Seen.** The first convolution has only `72` weights, 3 · 3 · 8. The first dense
+# layer has the most, `2048`. The network makes fewer errors than the linear model.
 
 # %% [markdown]
 # ## One pixel to the right
@@ -197,7 +200,7 @@ for name, model, params in (("linear", linear, linear_params), ("network", netwo
 # where things are.
 
 # %% [markdown]
-# ## Teach it not to mind
+# ## Train it on moved digits
 #
 # `augmented` moves each picture at random, up to one pixel each way, while the network
 # learns and never during the test. The random shift uses a JAX key that belongs to the

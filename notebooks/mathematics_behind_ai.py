@@ -19,10 +19,11 @@
 # away, let the program learn by trial and error, and count what that costs.
 #
 # Each piece of code comes with a question. **Answer it before you run the code**: on
-# paper, with a number. The lines after it say what you should have seen.
+# paper, with a number. The text after the code says what you should have seen.
 #
-# It takes under a minute on two cores, without an accelerator. In Colab run the next
-# cell once (no restart is needed); where the package is installed already, skip it.
+# The lesson takes under a minute on two cores, without an accelerator. In Colab, run
+# the next cell once (no restart is needed). If the package is already installed, skip
+# the cell.
 
 # %%
 # %pip install --quiet git+https://github.com/OWNER/descent
@@ -53,7 +54,7 @@ from research.figures import images
 #
 # $$z = W x + b, \qquad W \in \mathbb{R}^{10 \times 64},\; b \in \mathbb{R}^{10} .$$
 #
-# **Predict.** How many numbers must be learnt? Which shape have the scores of 1,437
+# **Predict.** How many numbers must be learnt? What is the shape of the scores of 1,437
 # pictures at once, and how many multiplications do they take?
 
 # %%
@@ -108,13 +109,13 @@ print(f"loss {objective(nothing):.4f}, ln 10 = {np.log(10):.4f}")
 # %% [markdown]
 # ## The derivative: what to change
 #
-# The gradient has a number for each of the 650: by how much the loss changes if this
-# one number grows, divided by how much it grows. Below is $\partial f / \partial W$,
-# laid out as ten pictures: blue where a larger weight would increase the loss, red
-# where it would decrease it.
+# The gradient has one entry for each of the 650 numbers: the change of the loss if this
+# number grows a little, divided by the growth. Below is $\partial f / \partial W$, laid
+# out as ten pictures: blue where a larger weight would increase the loss, red where it
+# would decrease it.
 #
-# **Predict.** In the picture of 0: what should become of the weights in the middle,
-# where a 0 is empty? Which colour have they?
+# **Predict.** In the picture of 0: how should the weights in the middle change, where a
+# 0 is empty? Which colour are they?
 
 # %%
 slopes = jax.grad(objective)(nothing)
@@ -130,8 +131,9 @@ print(f"derivative {slopes['W'][row, pixel]:.4f}, measured {measured:.4f}")
 
 # %% [markdown]
 # **Seen.** Blue: `0.0435`. To read a 0 better, the program must count brightness in the
-# middle *against* it. The derivative says that for all 650 numbers at once, and it
-# agrees with the change that was measured, `0.0437` for a small step.
+# middle *against* it. The gradient gives such a derivative for all 650 numbers at once.
+# This one agrees with the difference quotient that was measured with a small step,
+# `0.0437`.
 
 # %% [markdown]
 # ## Learning: all three together
@@ -183,16 +185,16 @@ ratio = derivatives.cost_ratio(jax.grad, objective, nothing, seconds=0).flops
 print(f"by differences: {650 + 1} evaluations, backwards: {ratio:.1f}")
 
 # %% [markdown]
-# **Seen.** `2.0` instead of `651`. The factor does not depend on how many numbers there
-# are, and stays below 5 for nearly all functions. (A few functions need more, such as a
-# running product, jnp.cumprod, or the log-determinant by Cholesky.) This is why
-# networks with billions of numbers can learn at all.
+# **Seen.** `2.0` instead of `651`. The factor hardly depends on how many numbers there
+# are. In the experiment *cheap_gradient* it is below 4 for 14 functions. (A few need
+# more, such as a running product, jnp.cumprod, or the log-determinant by Cholesky.)
+# This is why networks with billions of numbers can learn at all.
 
 # %% [markdown]
 # ## Without the derivative
 #
-# Now only the loss may be asked. The program changes all numbers a little at random,
-# and keeps the change if the loss has become smaller. It never steps in a wrong
+# Now only the loss may be evaluated. The program changes all numbers a little at
+# random, and keeps the change if the loss has become smaller. It never steps in a wrong
 # direction.
 #
 # **Predict.** Where is it after as many evaluations as 300 steps of descent cost? Try
@@ -224,9 +226,9 @@ same = trials[: round(ratio * STEPS)]
 print(f"after {len(same)} trials: loss {same[-1]:.3f}")
 
 # %% [markdown]
-# **Seen.** Trial and error is better than its name: after 3000 trials the loss is
-# `0.178`, and `89.2%` of the pictures are right. Descent has `0.192` for the cost of
-# `594` evaluations. After as many trials the loss is `1.212`.
+# **Seen.** Trial and error works: after 3000 trials the loss is `0.178`, and `89.2%` of
+# the pictures are right. Descent has `0.192` for the cost of `594` evaluations. After
+# as many trials the loss is `1.212`.
 
 # %% [markdown]
 # The same as a picture, against the cost.
@@ -260,8 +262,8 @@ print(f"to 0.5: {reached[0]:.0f} and {reached[1]}, {reached[1] / reached[0]:.1f}
 # about $1.2\,|x| / n$ for each number. Descent has the rate $\frac12$: each step halves
 # the distance, and after four steps $f$ is 1/256 of what it was.
 #
-# **Predict.** Descent needs four steps for every $n$. By which factor do the trials
-# grow if $n$ grows ten times?
+# **Predict.** Descent needs four steps for every $n$. By which factor does the number
+# of trials grow if $n$ grows tenfold?
 
 
 # %%
@@ -284,20 +286,20 @@ for n in (10, 100, 1000):
     )
 
 # %% [markdown]
-# **Seen.** Ten times, too: `117`, `1074` and `11615` trials. The more numbers there
-# are, the less a random change points downhill. The gradient always does, for the cost
-# of a few evaluations. With a billion numbers that is the difference between learning
-# and not learning, and the reason why the derivative is at the core of AI.
+# **Seen.** About tenfold, too: `117`, `1074` and `11615` trials. The more numbers there
+# are, the less a random change points downhill. The negative gradient always does, for
+# the cost of a few evaluations. With a billion numbers that is the difference between
+# learning and not learning, and the reason why the derivative is at the core of AI.
 
 # %% [markdown]
 # ## Exercises
 #
 # Predict first, here too.
 #
-# 1. **Shuffle the pixels.** Apply one permutation to the pixels of all pictures, `x[:,
-#    order]` and `test_x[:, order]`, and learn again. How much worse does the program
-#    read? (Not at all: the score is a sum, and a sum has no order. What a picture *is*,
-#    it has never known.)
+# 1. **Shuffle the pixels.** Apply one permutation to the pixels of all pictures,
+#    `x[:, order]` and `test_x[:, order]`, and learn again. How much worse does the
+#    program read? (Not at all: the score is a sum, and a sum has no order. The program
+#    never knew which pixels are neighbours.)
 # 2. **The right size.** Which `SIZE` of the changes is best after 500 trials, and which
 #    after 6000? Why does a large size stop helping? (Near the minimum nearly every
 #    large change is a bad one.)

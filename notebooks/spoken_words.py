@@ -13,15 +13,17 @@
 #
 # # What does a recurrent network remember?
 #
-# A word is a sequence: what matters is what came **before** what. Here you make two words that differ in nothing but
-# their order, see a model without time fail at them, let a recurrent network read them step by step, and look at how far
-# back its gradient reaches.
+# A word is a sequence: what matters is what came **before** what. Here you make two
+# words that differ only in the order of their frames. A model that ignores the order
+# fails to distinguish them. A recurrent network reads them step by step, and you look
+# at how far back its gradient reaches.
 #
-# Each piece of code comes with a question. **Answer it before you run the code**: on paper, with a number. The lines
-# after it say what you should have seen.
+# Each piece of code comes with a question. **Answer it before you run the code**: on
+# paper, with a number. The text after the code says what you should have seen.
 #
-# It takes under half a minute on two cores, without an accelerator. In Colab run the next cell once (no restart is
-# needed); where the package is installed already, skip it.
+# The lesson takes under half a minute on two cores, without an accelerator. In Colab,
+# run the next cell once (no restart is needed). If the package is already installed,
+# skip the cell.
 
 # %%
 # %pip install --quiet git+https://github.com/OWNER/descent
@@ -49,8 +51,9 @@ from research.models.recurrent_layer import draw_layer, unroll
 # %% [markdown]
 # ## A word as numbers
 #
-# Half a second of a tone that rises from 300 to 1,500 Hz, at 8,000 samples a second. `log_mel` cuts it into frames of
-# 50 ms, one every 25 ms, and gives the energy of each in 20 bands of frequency.
+# Half a second of a tone that rises from 300 to 1,500 Hz, at 8,000 samples a second.
+# `log_mel` cuts it into frames of 50 ms, one every 25 ms, and gives the logarithm of
+# the energy of each in 20 bands of frequency.
 #
 # **Predict.** How many frames are there? (A frame has 400 samples, the next begins 200 later, there are 4,000.)
 
@@ -72,15 +75,16 @@ plt.show()
 # **Seen.** `19` frames, 1 + (4,000 - 400) / 200. The ridge climbs in one word and falls in the other.
 
 # %% [markdown]
-# **Predict.** A model without time sees the mean over the frames. By how much do the means of the two words differ?
+# **Predict.** A model that ignores the order gets only the mean over the frames. By how
+# much do the means of the two words differ?
 
 # %%
 print(f"largest difference of the words {np.abs(up - down).max():.0f}")
 print(f"largest difference of their means {np.abs(up.mean(axis=0) - down.mean(axis=0)).max():.1f}")
 
 # %% [markdown]
-# **Seen.** By `0.0`, nothing at all, though the words differ much from frame to frame. Whatever is learnt from the means,
-# it is a guess.
+# **Seen.** By `0.0`, although the words differ much from frame to frame. From the
+# means, a model can only guess the word.
 
 # %% [markdown]
 # ## One step after the other
@@ -101,7 +105,8 @@ for frame in up:
 print("the same, to rounding:", bool(np.abs(output[-1] - whole[-1]).max() < 1e-9))
 
 # %% [markdown]
-# **Seen.** `True`: all that the network knows of the past is in the carry.
+# **Seen.** `True`: all that the network knows of the past is in `carry`, the vector
+# $h$.
 
 # %% [markdown]
 # Words have different lengths, but an array has one. `Sequences` are padded, and say where each ends.
@@ -127,8 +132,8 @@ print("equal to the last bit:", all(np.array_equal(a, b) for a, b in zip(clean, 
 # %% [markdown]
 # ## It learns the order
 #
-# A hundred noisy words to learn from, a hundred to be asked about, half of them `up`,
-# all of 19 frames.
+# A hundred noisy words for the training and a hundred others for the test. Half of them
+# are `up`, and all have 19 frames.
 #
 # **Predict.** What is the accuracy of a GRU that reads them? And of softmax regression on their means?
 
@@ -156,7 +161,8 @@ print(f"GRU {fit(models.recurrent(20, 8, 2, cell='gru', dtype='float32'), lambda
 print(f"means {fit(models.softmax(20, 2, dtype='float32'), lambda x: x.values.mean(axis=1)):.2f}")
 
 # %% [markdown]
-# **Seen.** The GRU gets all of them right, `1.00`; the means are a guess, about one half.
+# **Seen.** The GRU gets all of them right, `1.00`. Softmax regression on the means only
+# guesses: it is right in about one half.
 
 # %% [markdown]
 # ## How far back does the gradient reach?
@@ -217,8 +223,8 @@ print(f"at step 40: {cut[39]:.1f}; at step 41 as without a window: {bool(np.iscl
 # %% [markdown]
 # ## Exercises
 #
-# On real speech: `python experiments/spoken_words.py` asks who spoke, and which digit, and whether a voice is understood
-# that was never heard.
+# `python experiments/spoken_words.py` uses real speech. It asks who spoke, which digit
+# was spoken, and whether the network understands a voice that was not in the training.
 #
 # 1. **Cut words.** In `say`, give each word a length of its own,
 #    `generator.integers(12, 20, 100)`, and take the mean of the frames before its end.

@@ -17,11 +17,12 @@
 # it down for any JAX function: a *ledger*, a row for each operation. Here you check one by hand, follow one through a
 # network, find where a NaN is born, and learn how to tell a right gradient from a wrong one.
 #
-# Each piece of code comes with a question. **Answer it before you run the code**: on paper, with a number. The lines
-# after it say what you should have seen.
+# Each piece of code comes with a question. **Answer it before you run the code**: on
+# paper, with a number. The text after the code says what you should have seen.
 #
-# It takes under half a minute on two cores, without an accelerator. In Colab run the next cell once (no restart is
-# needed); where the package is installed already, skip it.
+# The lesson takes under half a minute on two cores, without an accelerator. In Colab,
+# run the next cell once (no restart is needed). If the package is already installed,
+# skip the cell.
 
 # %%
 # %pip install --quiet git+https://github.com/OWNER/descent
@@ -74,8 +75,8 @@ ledger
 # %% [markdown]
 # The same from the formulas of a textbook, in plain NumPy.
 #
-# **Predict.** The derivatives by $w$, $b$ and $x$ share a factor $\delta$. What is $\delta$ here, and what else goes
-# into each of the three?
+# **Predict.** The derivatives by $w$, $b$ and $x$ share a factor $\delta$. What is
+# $\delta$ here, and by what is it multiplied in each of the three?
 
 # %%
 w, b, x, y = 0.5, -1.0, 2.0, 1.0
@@ -118,17 +119,19 @@ for times in (1, 2, 3, 10):
     print(f"the gradient {chain.grads:.0f}")
 
 # %% [markdown]
-# **Seen.** `10` rows, `1024` paths. Both give the same gradient, but the paths double with each product. Going
-# backwards once, all paths through a value are added up before they go on. Backpropagation is the chain rule *and* this
-# order.
+# **Seen.** `10` rows, `1024` paths. Both give the same gradient, but the paths double
+# with each product. On the way back, the derivatives of all paths through a value are
+# added up first, and only the sum is passed on. Backpropagation is the chain rule *and*
+# this order.
 
 # %% [markdown]
 # ## Softmax
 #
-# Three scores, $z = (1, 2, 3)$, and the third class is right. Softmax makes of them the probabilities 0.09, 0.24, 0.67;
-# the loss is minus the logarithm of the third.
+# Three scores, $z = (1, 2, 3)$, and the third class is right. Softmax turns them into
+# the probabilities $p$: 0.09, 0.24, 0.67. The loss is minus the logarithm of the third.
 #
-# **Predict.** The gradient by $z$ is a famous short formula. Which three numbers, and what is their sum?
+# **Predict.** The gradient by $z$ is a famous short formula. Which three numbers does
+# it give, and what is their sum?
 
 
 # %%
@@ -143,18 +146,19 @@ ledger = explain(cross_entropy, scores)
 ledger
 
 # %% [markdown]
-# **Seen.** Probabilities less the truth, $p - (0, 0, 1)$: `0.09003`, `0.2447` and
-# `-0.3348`, with the sum 0, for adding a number to all scores changes nothing. In the
-# table two contributions meet at $z - \max z$: one comes from the exponentials and is
-# $p$; the other comes from the score itself and is $-(0, 0, 1)$. No derivative passes
-# through the maximum: it is there only so that exp does not overflow.
+# **Seen.** $p - (0, 0, 1)$, the probabilities minus the label: `0.09003`, `0.2447` and
+# `-0.3348`. Their sum is 0, because adding a number to all scores does not change the
+# loss. In the table two contributions meet at $z - \max z$: one comes from the
+# exponentials and is $p$; the other comes from the score itself and is $-(0, 0, 1)$. No
+# derivative passes through the maximum: it is there only so that exp does not overflow.
 
 # %% [markdown]
 # ## A small network
 #
 # Four points, two measurements each, with the labels of "exclusive or"; three hidden units, one output.
 #
-# **Predict.** Which shape has the adjoint of the hidden layer, and which the gradient by its $2 \times 3$ weights?
+# **Predict.** What is the shape of the adjoint of the hidden layer? And of the gradient
+# by its $2 \times 3$ weights?
 
 
 # %%
@@ -209,9 +213,10 @@ with figures.style():
 plt.show()
 
 # %% [markdown]
-# **Seen.** At most $4^{-10}$ = `9.5e-07`, and indeed `3.9e-07`: a line that falls to the left, a little faster than 1/4
-# a layer. Early layers of such a network learn next to nothing. This is the *vanishing gradient*, and it is nothing but
-# a product of ten small local derivatives.
+# **Seen.** At most $4^{-10}$ = `9.5e-07`. It is `3.9e-07`: the line falls to the left,
+# a little faster than by 1/4 a layer. Early layers of such a network learn next to
+# nothing. This is the *vanishing gradient*, and it is nothing but a product of ten
+# small local derivatives.
 
 # %% [markdown]
 # ## Where is the NaN born?
@@ -231,9 +236,10 @@ ledger = explain(guarded, jnp.array([4.0, 0.0, 1.0]))
 print(ledger.text())
 
 # %% [markdown]
-# **Seen.** The value is `3`, as it should be. The gradient is `0.25`, nan, `0.5`. `where` chooses after the root has
-# been taken: backwards the root at 0 gets the adjoint 0, multiplies it by $1 / (2 \sqrt 0) = \infty$, and $0 \cdot
-# \infty$ is NaN.
+# **Seen.** The value is `3`, as it should be. The gradient is `0.25`, nan, `0.5`.
+# `where` chooses after the root has been taken. In the backward pass, the root at 0
+# gets the adjoint 0. It is multiplied by $1 / (2 \sqrt 0) = \infty$, and
+# $0 \cdot \infty$ is NaN.
 
 # %% [markdown]
 # `first_nonfinite` follows a NaN back to the row where it was born, with the line of the source.
@@ -272,15 +278,17 @@ for name, f in (("relu", jax.nn.relu), ("maximum", lambda x: jnp.maximum(x, 0.0)
 print("from values alone:", finite_difference(lambda x: np.maximum(x, 0.0), 0.0).verdict)
 
 # %% [markdown]
-# **Seen.** One function, two answers: `0.0` for relu, `0.5` for maximum. Neither is wrong, for there is no derivative
-# there: it is a choice, and `at_kinks` tells you that one was made. The values alone say `kink`.
+# **Seen.** One function, two answers: `0.0` for relu, `0.5` for maximum. Neither is
+# wrong, because there is no derivative at 0. JAX has to choose a number, and `at_kinks`
+# says where it did. The values alone say `kink`.
 
 # %% [markdown]
 # ## Is my gradient right?
 #
 # Least squares, $\frac{1}{n} \sum_i (x_i \cdot w + b - y_i)^2$, with a gradient written by hand. There is a slip in it.
 #
-# **Predict.** Find it. Which of the two leaves, `w` or `b`, will `check_derivative` accuse?
+# **Predict.** Find it. Which of the two leaves (arrays of parameters), `w` or `b`, will
+# `check_derivative` accuse?
 
 
 # %%
@@ -304,9 +312,9 @@ report = check_derivative(loss, start, jax.random.key(0), by_hand)
 print(report.verdict, report.explanation, sep=": ")
 
 # %% [markdown]
-# **Seen.** `wrong`, and in the leaf `b`: a factor of `1/2`, for its 2 was forgotten.
-# The report compares the gradient with values of the loss along lines through the
-# point, also along lines within one leaf.
+# **Seen.** `wrong`, and in the leaf `b`: a factor of `1/2`, because its 2 was
+# forgotten. The check compares the gradient with values of the loss along lines through
+# the point. Along some of the lines only one leaf changes.
 
 # %% [markdown]
 # **Predict.** JAX's own gradient passes, surely. But how small an error would the check have caught? And is a gradient
@@ -321,10 +329,10 @@ enlarged = check_derivative(
 print("\nToo large by one in 100 000:", enlarged.verdict)
 
 # %% [markdown]
-# **Seen.** `right`, and the second line says what that is worth: an error far below
-# $10^{-10}$ would have been seen. So the enlarged one is `wrong`. The report also has
-# the Taylor remainder, $f(x + h v) - f(x) - h\, g \cdot v$. With the right gradient it
-# falls as $h^2$ (slope `2.00`), with a wrong one as $h$ (slope 1).
+# **Seen.** `right`. The second line says how sharp the check is: it would have detected
+# an error far below $10^{-10}$. So the enlarged gradient is `wrong`. The report also
+# has the Taylor remainder, $f(x + h v) - f(x) - h\, g \cdot v$. With the right gradient
+# it falls as $h^2$ (slope `2.00`), with a wrong one as $h$ (slope 1).
 
 # %% [markdown]
 # ## Exercises

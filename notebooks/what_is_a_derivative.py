@@ -13,15 +13,17 @@
 #
 # # What is a derivative?
 #
-# It is the **limit** of a difference quotient, $f'(x) = \lim_{h \to 0} \frac{f(x + h) - f(x)}{h}$. Here you let $h$
-# shrink, see where a computer stops following the formula, use the rules that spare you the limit, and go from one
-# variable to several.
+# It is the **limit** of a difference quotient,
+# $f'(x) = \lim_{h \to 0} \frac{f(x + h) - f(x)}{h}$. Here you let $h$ shrink, see where
+# a computer stops following the formula, use rules in place of the limit, and go from
+# one variable to several.
 #
-# Each piece of code comes with a question. **Answer it before you run the code**: on paper, with a number. The lines
-# after it say what you should have seen.
+# Each piece of code comes with a question. **Answer it before you run the code**: on
+# paper, with a number. The text after the code says what you should have seen.
 #
-# It takes under half a minute on two cores, without an accelerator. In Colab run the next cell once (no restart is
-# needed); where the package is installed already, skip it.
+# The lesson takes under half a minute on two cores, without an accelerator. In Colab,
+# run the next cell once (no restart is needed). If the package is already installed,
+# skip the cell.
 
 # %%
 # %pip install --quiet git+https://github.com/OWNER/descent
@@ -47,7 +49,7 @@ from research import derivatives, figures
 #
 # A stone falls $s(t) = 5 t^2$ metres in $t$ seconds. Its average speed from 2 s to $2 + h$ s is a difference quotient.
 #
-# **Predict.** What is it for $h = 1$, and what do the others tend to?
+# **Predict.** What is it for $h = 1$, and as $h$ shrinks, what do the others tend to?
 
 
 # %%
@@ -60,8 +62,9 @@ for h in (1, 0.1, 0.01, 0.001):
     print(f"h = {h:<6} average speed {(fallen(2 + h) - fallen(2)) / h:.3f} m/s")
 
 # %% [markdown]
-# **Seen.** It starts at `25.000` and tends to 20: the quotient is $20 + 5h$, as `20.005` at the end shows. No $h$ gives
-# 20 itself, and $h = 0$ gives $0 / 0$. The derivative is the number that the quotients tend to, no quotient.
+# **Seen.** It starts at `25.000` and tends to 20: the quotient is $20 + 5h$, as
+# `20.005` at the end shows. No $h$ gives 20 itself, and $h = 0$ gives $0 / 0$. The
+# derivative is the limit of the quotients. It is not a quotient itself.
 
 # %% [markdown]
 # **Predict.** `derivative` differentiates the program exactly, without an $h$. What is
@@ -87,12 +90,14 @@ for h in (1e-4, 1e-8, 1e-16):
     print(f"h = {h:.0e}   quotient {(np.sin(1 + h) - np.sin(1)) / h:.5f}")
 
 # %% [markdown]
-# **Seen.** `0.54026`, then `0.54030`, then `0.00000`: no digit is right. In float64 the next number after 1 is
-# $1 + 2.2 \cdot 10^{-16}$, so that $1 + h$ is 1 and nothing has changed.
+# **Seen.** `0.54026`, then `0.54030`, then `0.00000`, of which no digit is right. In
+# float64 the next number after 1 is $1 + 2.2 \cdot 10^{-16}$. So $1 + h$ is rounded to
+# 1, and the difference is 0.
 
 # %% [markdown]
-# **Predict.** Draw the error against $h$, both in powers of ten. Where is it smallest, and does
-# $(f(x + h) - f(x - h)) / 2h$, the *central* quotient, want a smaller or a larger step than the forward one?
+# **Predict.** Draw the error against $h$, with logarithmic axes. Where is it smallest?
+# The *central* quotient is $(f(x + h) - f(x - h)) / 2h$. Is its best step smaller or
+# larger than that of the forward one?
 
 # %%
 with figures.style():
@@ -103,14 +108,17 @@ with figures.style():
         axes.loglog(table.steps, error, "o-", markersize=4, color=figures.COLOURS[colour], label=scheme)
         axes.loglog(table.steps, table.truncation + table.rounding, ":", color=figures.COLOURS[colour])
         print(f"{scheme}: best step near {table.steps[table.best]:.0e}, by theory {table.theory:.0e}")
-    axes.set(xlabel="step h", ylabel="error of the quotient", title="dots: the error, dotted: what is predicted for it")
+    axes.set(xlabel="step h", ylabel="error of the quotient")
+    axes.set_title("dots: the error; dotted line: its predicted size")
     axes.legend()
 plt.show()
 
 # %% [markdown]
-# **Seen.** Two valleys. To the right the formula is coarse (truncation falls with $h$, or $h^2$), to the left the
-# digits cancel (rounding grows as $\varepsilon / h$). The forward quotient is best near `3e-08`, which is about
-# $\sqrt\varepsilon$; the central one near `1e-05`, about $\sqrt[3]\varepsilon$: a *larger* step, and a deeper valley.
+# **Seen.** Two valleys. On the right, the error is truncation, which falls as $h$, or
+# as $h^2$ for the central quotient. On the left, it is rounding: digits cancel, and the
+# error grows as $\varepsilon / h$. The forward quotient is best near `3e-08`, which is
+# about $\sqrt\varepsilon$; the central one near `1e-05`, about $\sqrt[3]\varepsilon$: a
+# *larger* step, with a smaller error.
 
 # %% [markdown]
 # ## When there is no limit
@@ -129,13 +137,15 @@ for name, f, x in (("sin at 1", np.sin, 1.0), ("|x| at 0", np.abs, 0.0), ("floor
     )
 
 # %% [markdown]
-# **Seen.** The central quotient says `0.0` for every $h$, smoothly and wrongly. From the left the slope is `-1.0000`,
-# from the right `1.0000`: a kink, no derivative. At the jump of floor there is none either. Only sin gets an `ok`.
+# **Seen.** The central quotient is `0.0` for every $h$, which is wrong. From the left
+# the slope is `-1.0000`, from the right `1.0000`: a kink, so there is no derivative. At
+# the jump of floor there is none either. Only sin gets an `ok`.
 
 # %% [markdown]
 # ## Rules instead of limits
 #
-# **Predict.** Differentiate $x^2 e^x$ at 1, in terms of $e$. Is it the product of the two derivatives, $2x \cdot e^x$?
+# **Predict.** Differentiate $x^2 e^x$ at 1, and give the result as a multiple of $e$.
+# Is it the product of the two derivatives, $2x \cdot e^x$?
 
 # %%
 found = derivatives.derivative(lambda x: x**2 * jnp.exp(x), 1.0)
@@ -157,9 +167,9 @@ print(f"the derivative {found:.4f}   cos(2) · 4 = {4 * np.cos(2):.4f}   cos(4) 
 # would be `-1.6646`.
 
 # %% [markdown]
-# A rule is a claim, and claims can be checked. `verify_derivative_rule` draws points,
-# and compares a rule with JAX, which differentiates the program, and with differences,
-# which only evaluate the function.
+# A rule is a claim, and claims can be checked. `verify_derivative_rule` takes random
+# points. It compares a rule with JAX, which differentiates the program, and with
+# differences, which only evaluate the function.
 #
 # **Predict.** How many of the sixteen digits will agree with JAX, and how many with differences?
 
@@ -171,15 +181,17 @@ for name in ("product", "quotient", "chain", "logarithm"):
     print(f"{rule.text:30} where {rule.domain}: {apart[0]} from JAX, {apart[1]} from differences")
 
 # %% [markdown]
-# **Seen.** Of `31` rules these four agree with JAX to about fifteen digits, with differences to about thirteen:
-# cancellation takes the rest. A rule comes with a domain: the logarithm's needs $x > 0$.
+# **Seen.** Of `31` rules, these four agree with JAX to about fifteen digits and with
+# differences to about thirteen. Cancellation in the differences costs the other digits.
+# A rule comes with a domain: the logarithm's needs $x > 0$.
 
 # %% [markdown]
 # ## NumPy's trap
 #
 # Here is $x^2$ at 1, 2, 3, 4. Its derivative there is 2, 4, 6, 8.
 #
-# **Predict.** What does `np.gradient` say at the four points? And what of the single number `np.gradient(4.0, 2.0)`?
+# **Predict.** What does `np.gradient` return at the four points? And what does
+# `np.gradient(4.0, 2.0)` return, for the single value 4 at $x = 2$?
 
 # %%
 x = np.array([1.0, 2.0, 3.0, 4.0])
@@ -189,19 +201,20 @@ print("grid_derivative:", derivatives.grid_derivative(x**2, x))
 print("without x, on the grid 0, 0.1, ..., 1:", np.gradient(np.linspace(0, 1, 11) ** 2)[5].round(3))
 
 # %% [markdown]
-# **Seen.** `()`: nothing, without a word. `np.gradient` knows samples, not functions.
-# Of samples it is right inside and one-sided at the ends: `3.` for 2 and `7.` for 8.
-# `grid_derivative` is right at the ends, too. Without its second argument NumPy takes
-# points that are 1 apart: `0.1` instead of 1 at $x = 0.5$.
+# **Seen.** For the single value the result is `()`, empty, without a warning:
+# `np.gradient` takes samples, not functions. Here it is right inside the grid. At the
+# ends it is one-sided: `3.` for 2 and `7.` for 8. `grid_derivative` is right at the
+# ends, too. Without the second argument NumPy assumes that the points are 1 apart:
+# `0.1` instead of 1 at $x = 0.5$.
 
 # %% [markdown]
-# ## Several variables: hold the others, or let them follow
+# ## Several variables: hold the others fixed, or let them change
 #
 # The area of a rectangle is width times height, here 3 times 9. The *partial*
 # derivative by (with respect to) the width keeps the height fixed.
 #
-# **Predict.** What is it? And if the height follows, height = width², how fast does the area really grow with the
-# width?
+# **Predict.** What is it? And if the height changes too, as height = width², how fast
+# does the area really grow with the width?
 
 
 # %%
@@ -246,9 +259,9 @@ for point in points:
 
 # %% [markdown]
 # **Seen.** The gradient is (`-2.25`, `2.`), the diagonal of the Hessian is `3.0`,
-# `2.0`, and the other entries are 0. There are two points without slope: a minimum at
-# $(1, 0)$ with $f$ = `-2.0`, and a saddle at $(-1, 0)$ with $f$ = `2.0`, where one
-# eigenvalue is negative. A vanishing gradient alone does not tell them apart.
+# `2.0`, and the other entries are 0. There are two points with a zero gradient: a
+# minimum at $(1, 0)$ with $f$ = `-2.0`, and a saddle at $(-1, 0)$ with $f$ = `2.0`,
+# where one eigenvalue is negative. A zero gradient alone does not say which is which.
 
 # %% [markdown]
 # **Predict.** Where do the arrows of the gradient point, seen from the lines of equal $f$: along them or across?
@@ -277,8 +290,9 @@ with figures.style():
 plt.show()
 
 # %% [markdown]
-# **Seen.** Straight across, to where $f$ grows fastest, and longer where the lines are close. Around the minimum all
-# arrows point away from it; around the saddle they come in along $x$ and leave along $y$.
+# **Seen.** Straight across, in the direction in which $f$ grows fastest. They are
+# longer where the lines are close. Around the minimum all arrows point away from it.
+# Around the saddle they point towards it along $x$, and away from it along $y$.
 
 # %% [markdown]
 # ## Exercises
@@ -291,9 +305,10 @@ plt.show()
 #    $3 \cdot 10^{-4}$ and $5 \cdot 10^{-3}$.)
 # 2. **Which have a derivative at 0?** Ask `finite_difference` about `np.cbrt`, about
 #    `lambda x: x * abs(x)`, and about `lambda x: x**2 * np.sin(1 / x) if x else 0.0`.
-#    (Two of the three, though one of these wiggles without end, and the second
-#    derivative of the other jumps at 0.)
-# 3. **Price and demand.** At a price $p$ a shop sells $q = 100 - 4p$ pieces, and each costs it 5. Its profit is
-#    $(p - 5)\, q$. At $p = 18$, what is the partial derivative by the price, with $q$ held, and what is the total one?
-#    Should the price go up? Use `total_derivative(lambda p, q: (p - 5) * q, 18.0, {"q": lambda p: 100 - 4 * p})`.
+#    (The last two. The second derivative of the one jumps at 0, and the other
+#    oscillates infinitely often near 0.)
+# 3. **Price and demand.** At a price $p$ a shop sells $q = 100 - 4p$ pieces, and pays 5
+#    for each. Its profit is $(p - 5)\, q$. At $p = 18$, what is the partial derivative
+#    by the price, with $q$ held, and what is the total one? Should the price go up? Use
+#    `total_derivative(lambda p, q: (p - 5) * q, 18.0, {"q": lambda p: 100 - 4 * p})`.
 #    (28 and -24: it should go down.)

@@ -14,16 +14,17 @@
 # # Where is the minimum?
 #
 # At a minimum inside an interval the derivative is zero, if there is a derivative. The
-# converse is false: a zero derivative is also found at maxima, at saddles, and at
-# points that are none of these. Here you find all points where a function stands still,
-# decide which of them are minima, look where calculus does not look (at kinks and at
-# the ends), and see which of them gradient descent reaches.
+# converse is false: the derivative is also zero at maxima, at saddles, and at points
+# that are none of these. Here you find all points where the derivative is zero, decide
+# which of them are minima, look where calculus does not look (at kinks and at the
+# ends), and see which of them gradient descent reaches.
 #
 # Each piece of code comes with a question. **Answer it before you run the code**: on
-# paper, with a number. The lines after it say what you should have seen.
+# paper, with a number. The text after the code says what you should have seen.
 #
-# It takes under a minute on two cores, without an accelerator. In Colab run the next
-# cell once (no restart is needed); where the package is installed already, skip it.
+# The lesson takes under a minute on two cores, without an accelerator. In Colab, run
+# the next cell once (no restart is needed). If the package is already installed, skip
+# the cell.
 
 # %%
 # %pip install --quiet git+https://github.com/OWNER/descent
@@ -66,8 +67,9 @@ for x in (-1.0, 0.0, 2.0):
 
 # %% [markdown]
 # **Seen.** At -1, 0 and 2. The second derivatives are `36.0`, `-24.0` and `72.0`. Where
-# it is positive, the curve bends upwards: a minimum. Where it is negative, a maximum.
-# So there are two minima, and 2 is the lower one, with $f$ = `-27.0`.
+# $f''$ is positive, the curve bends upwards: a minimum. Where it is negative, it bends
+# downwards: a maximum. So there are two minima, and 2 is the lower one, with $f$ =
+# `-27.0`.
 
 # %% [markdown]
 # The picture has $f$ above and $f'$ below. Move the line: change `X`, in Colab with the
@@ -159,7 +161,7 @@ print("at the kink:", derivatives.finite_difference(lambda x: kinked([x]), 1.0).
 # ## What descent finds
 #
 # Gradient descent goes from a start against the slope, $x \leftarrow x - \eta f'(x)$.
-# It sees nothing but the slope where it is.
+# It uses nothing but the slope at the current point.
 #
 # **Predict.** Where does it end from 0.1, from -0.1, and from 0 itself, with $\eta =
 # 0.01$? And what happens with $\eta = 0.03$? Near 2 the second derivative is 72.
@@ -195,8 +197,8 @@ for start, rate in ((0.1, 0.01), (-0.1, 0.01), (0.0, 0.01), (0.1, 0.03)):
 # %% [markdown]
 # The same as a picture. Change the start and the rate.
 #
-# **Predict.** What is the largest rate with which a start at 0.5 still ends at rest,
-# and what does the path look like just above it?
+# **Predict.** What is the largest rate with which a start at 0.5 still converges, and
+# what does the path look like just above it?
 
 # %%
 START = 0.5  # @param {type: "slider", min: -1.8, max: 2.6, step: 0.1}
@@ -215,16 +217,17 @@ plt.show()
 print(f"after {len(path) - 1} steps: x = {path[-1]:.3f}")
 
 # %% [markdown]
-# **Seen.** Below 2/72 = 0.0278 the path jumps from side to side, ever nearer: after 60
-# steps it is at `2.000`. Just above, it goes on jumping between two points, for ever.
+# **Seen.** A little below 2/72 = 0.0278 the path jumps from side to side and comes
+# nearer with each jump: after 60 steps it is at `2.000`. Just above, it goes on jumping
+# between two points.
 
 # %% [markdown]
 # ## Two variables
 #
 # Himmelblau's function is $(x^2 + y - 11)^2 + (x + y^2 - 7)^2$. Where its gradient is
-# zero, the *eigenvalues* of the matrix of second derivatives decide: all positive is a
-# minimum, all negative a maximum, both signs a saddle: up in one direction, down in
-# another.
+# zero, the *eigenvalues* of the matrix of second derivatives decide. If all are
+# positive, the point is a minimum. If all are negative, it is a maximum. If there are
+# both signs, it is a saddle: up in one direction, down in another.
 #
 # **Predict.** It has four minima. Between neighbouring valleys there is a pass, a
 # saddle, and the ring of valleys surrounds a hill. How many points are there in all?
@@ -297,6 +300,7 @@ plt.show()
 #    x^2)(y - 3x^2)$ at $(0, 0)$. The second one rises along every straight line through
 #    0. Is 0 a minimum? (No: go along the parabola $y = 2x^2$.)
 # 3. **Too few starts.** Find the points of Himmelblau's function from
-#    `grid_of_starts(bounds, 2)`, then call it again with `prove_seconds=20`, and print
-#    the result. How many points did the search miss? (Five: interval arithmetic proves
-#    that they are there, and that there are no others.)
+#    `grid_of_starts(bounds, 2)`. Then call `critical_points` again with
+#    `prove_seconds=20`, and print the result. How many points did the search miss?
+#    (Five: interval arithmetic proves that they are there, and that there are no
+#    others.)

@@ -13,16 +13,16 @@
 #
 # # Write Adam from the paper, then verify it
 #
-# An update rule with a slip in it often still descends. That is why wrong ones are
-# shipped: in a tutorial, in a library, in the code of a paper. Here you write **Adam**
-# from its paper in ten lines and let `verify_rule` say whether it is Adam. It is not,
-# at first.
+# An update rule with a slip in it often still descends. That is why wrong ones get into
+# tutorials, libraries and the code of papers. Here you write **Adam** from its paper in
+# ten lines and let `verify_rule` say whether it is Adam. It is not, at first.
 #
-# Each piece of code comes with a question. **Answer it before you run the code**: on paper, with a number. The lines
-# after it say what you should have seen.
+# Each piece of code comes with a question. **Answer it before you run the code**: on
+# paper, with a number. The text after the code says what you should have seen.
 #
-# It takes under a minute on two cores, without an accelerator. In Colab run the next cell once (no restart is needed);
-# where the package is installed already, skip it.
+# The lesson takes under a minute on two cores, without an accelerator. In Colab, run
+# the next cell once (no restart is needed). If the package is already installed, skip
+# the cell.
 
 # %%
 # %pip install --quiet git+https://github.com/OWNER/descent
@@ -68,8 +68,9 @@ def descend(rule, f, x, steps):
 # $$\hat m_t = \frac{m_t}{1 - \beta_1^t} \qquad \hat v_t = \frac{v_t}{1 - \beta_2^t} \qquad
 # \theta_t = \theta_{t-1} - \alpha\, \frac{\hat m_t}{\sqrt{\hat v_t} + \varepsilon}$$
 #
-# In optax a rule is two functions: `init(params)` gives the first state, and `update(gradients, state)` what is to be
-# added to the params, with the next state. Below are the ten lines, and one thing in them is wrong. It has been in
+# In optax a rule is two functions: `init(params)` returns the first state.
+# `update(gradients, state)` returns the update, which is added to the params, and the
+# next state. Below are the ten lines, and one thing in them is wrong. It has been in
 # print: a cookbook had it.
 #
 # **Predict.** What is wrong? And does this rule find the minimum of $(x - 3)^2$ from 0
@@ -106,10 +107,10 @@ print(f"after 100 steps at {path[100]:.2f}, after 200 at {path[200]:.2f}")
 # ## The verification
 #
 # `verify_rule` walks two rules side by side: fifty steps on three functions, and on
-# five given sequences of gradients that ask hard questions (random, sparse, of sizes
-# from $e^{-30}$ to $e^{30}$, zero, one with a NaN). If they differ, it puts known
-# mistakes into Adam's formula, one at a time. It computes each wrong formula with fifty
-# digits, until one gives the same steps as your rule.
+# five given sequences of gradients (random, sparse, of sizes from $e^{-30}$ to
+# $e^{30}$, zero, one with a NaN). If they differ, it puts known mistakes into Adam's
+# formula, one at a time. It computes each wrong formula with fifty digits, until one
+# gives the same steps as your rule.
 #
 # **Predict.** How far apart will they be, and will it know why?
 
@@ -118,7 +119,7 @@ result = verification.verify_rule(first_try, optax.adam)
 print(result)
 
 # %% [markdown]
-# **Seen.** `Not the same rule`: apart by more than a hundred times the longest step.
+# **Seen.** `Not the same rule`: apart by more than a hundred times Adam's largest step.
 # The cause is named, with the lines to change:
 # `b1 and 1 - b1 are swapped in both averages`. So the average of gradients forgets nine
 # tenths at each step instead of one tenth.
@@ -154,14 +155,16 @@ print(result)
 print(len(result.deviations), "problems, all within 1e-14:", result.deviation.largest < 1e-14)
 
 # %% [markdown]
-# **Seen.** `The same rule`, on all `8` problems within `1e-14`: a few roundings of $10^{-16}$. Two programs seldom add
-# in the same order, so that 0 would be luck, and $10^{-8}$ a mistake.
+# **Seen.** `The same rule`, on all `8` problems within `1e-14`: a few roundings of
+# $10^{-16}$. Two programs seldom round in the same way, so exactly 0 would be luck.
+# $10^{-8}$ would be a mistake.
 
 # %% [markdown]
 # ## Other slips
 #
-# Three more that people make, all in the last lines: $\varepsilon$ inside the root, no bias correction, no root. Here
-# the reference is not optax but the name of a rule, `"adam"`: then the paper's formula stands for it, in fifty digits.
+# Three more slips that people make, all in the last lines: $\varepsilon$ inside the
+# root, no bias correction, no root. Here the reference is not optax's rule but a name,
+# `"adam"`. The rule is then compared with the paper's formula, in fifty digits.
 #
 # **Predict.** Which of the three is so small on a quadratic that no plot could show it?
 
@@ -194,8 +197,8 @@ for make in (
 # **Seen.** `ε is inside the root` is `9e-10` apart on the quadratic, and `1e+00` on
 # gradients of all sizes, which is no agreement at all: where $g$ is small beside
 # $\sqrt\varepsilon$ the step vanishes. `no bias correction` and
-# `the square root is missing` are seen everywhere. A test on one friendly function
-# finds some slips. Before the test, nobody knows which function will show it.
+# `the square root is missing` are far apart on both. A test on one easy function finds
+# some slips, but not all.
 
 # %% [markdown]
 # ## What a loss curve can say
@@ -227,11 +230,13 @@ for title, f, start, rate, steps in cases:
         print(f"{title}: {name:13} ends at {values[title, name][-1]:.1e}")
 
 # %% [markdown]
-# **Seen.** On Rosenbrock's function the wrong rule: it ends at `3.9e+00`, the right ones at `4.2e+00`. In the straight
-# valley it stays at `2.9e-02`, where they come to `6.0e-09`.
+# **Seen.** On Rosenbrock's function the wrong rule: it ends at `3.9e+00`, the right
+# ones at `4.2e+00`. In the straight valley it ends at `2.9e-02`, the right ones at
+# `6.0e-09`.
 
 # %% [markdown]
-# **Predict.** Draw them against the step. Can the curve of yours be told from optax's?
+# **Predict.** Draw them against the step. Can you distinguish the curve of yours from
+# optax's?
 
 # %%
 with figures.style():
@@ -255,10 +260,12 @@ plt.show()
 # Predict first, here too. For a file of yours the check is one command:
 # `descent verify my_rule.py:adam --against optax.adam`.
 #
-# 1. **Two Adams in one paper.** At the end of its section 2 it has a faster form: $\varepsilon$ is added to
-#    $\sqrt{v_t}$ *before* the correction. Write it (in `variant`, `m / (jnp.sqrt(v) + eps)` becomes
-#    `m / (jnp.sqrt(v) + eps / jnp.sqrt(of_v))`, with `of_v` handed on). Is it the same rule? (No: `verify_rule` says that ε
-#    is added before the bias correction, and only tiny gradients tell.)
+# 1. **Two Adams in one paper.** At the end of section 2, the paper has a faster form:
+#    $\varepsilon$ is added to $\sqrt{v_t}$ *before* the correction. Write it (in
+#    `variant`, `m / (jnp.sqrt(v) + eps)` becomes
+#    `m / (jnp.sqrt(v) + eps / jnp.sqrt(of_v))`, with `of_v` as an additional argument).
+#    Is it the same rule? (No: `verify_rule` says that ε is added before the bias
+#    correction. Only tiny gradients show it.)
 # 2. **Another argument.** What does `verify_rule` say of `lambda rate: adam(rate, b2=0.99)` against `"adam"`? And of one
 #    that forgets the minus sign? (That b2 is 0.99, not 0.999; that the updates have the wrong sign.)
 # 3. **From Adam to AdamW.** Add $\lambda = 10^{-4}$ times the params to the quotient, before the rate (`update` gets

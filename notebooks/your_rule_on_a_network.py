@@ -16,14 +16,15 @@
 # You have an update rule. Here you write one in ten lines, train a network with it by
 # hand, and then let `compare_networks` ask whether it is better than Adam: both tuned
 # by the same number of independent searches, with a learning rate that falls to zero at
-# the end, on seeds that no choice has seen. The answer has an interval. Put your own
-# rule in the place of this one and run the rest.
+# the end. They are compared on seeds that were not used for tuning. The answer has an
+# interval. Put your own rule in the place of this one and run the rest.
 #
-# Each piece of code comes with a question. **Answer it before you run the code**: on paper, with a number. The lines
-# after it say what you should have seen.
+# Each piece of code comes with a question. **Answer it before you run the code**: on
+# paper, with a number. The text after the code says what you should have seen.
 #
-# It takes under five minutes on two cores, without an accelerator. In Colab run the next cell once (no restart is
-# needed); where the package is installed already, skip it.
+# The lesson takes under five minutes on two cores, without an accelerator. In Colab,
+# run the next cell once (no restart is needed). If the package is already installed,
+# skip the cell.
 
 # %%
 # %pip install --quiet git+https://github.com/OWNER/descent
@@ -64,22 +65,23 @@ def by_hand(make, rates, seed=0):
 # ## A rule
 #
 # The idea: the arrays of parameters of a network (the weights and the bias of each
-# layer) have gradients of very different sizes. Why not average the gradient over the
-# steps, and divide this average, for each array, by its root mean square, so that every
-# array of parameters moves as far as every other?
+# layer) have gradients of very different sizes. Why not average the gradient of each
+# array over the steps, and divide the average by its root mean square? In each step,
+# every array then moves equally far.
 #
 # $$m_t = \beta\, m_{t-1} + (1 - \beta)\, g_t \qquad
 # \theta_t = \theta_{t-1} - \eta\, \frac{m_t}{\sqrt{\mathrm{mean}(m_t^2)}}$$
 #
-# In optax a rule is two functions: `init(params)` gives the first state, and `update(gradients, state)` what is to be
-# added to the params, with the next state.
+# In optax a rule is two functions: `init(params)` returns the first state.
+# `update(gradients, state)` returns the update, which is added to the params, and the
+# next state.
 #
 # **Predict.** The first gradient is $(3, -4)$, the rate 0.1. What is the first step?
 
 
 # %%
 def mine(learning_rate=0.01, decay=0.9):
-    """An average of gradients, of which each leaf has the same root mean square."""
+    """An average of gradients, scaled to the same root mean square in each leaf."""
 
     def update(gradients, average, params=None):
         average = jax.tree.map(lambda m, g: decay * m + (1 - decay) * g, average, gradients)
@@ -120,8 +122,9 @@ with figures.style():
 plt.show()
 
 # %% [markdown]
-# **Seen.** Yours at the lowest rate, `0.078`, and hardly higher at the next two. Adam with `0.048` at 0.003: by hand,
-# Adam is far better. But the rates are those that suit Adam, they do not fall, and there is one seed.
+# **Seen.** Yours ends lowest at the lowest rate, with `0.078`, and hardly higher at the
+# next two. Adam ends lowest at 0.003, with `0.048`: by hand, Adam is far better. But
+# the rates are those that suit Adam, they do not fall, and there is one seed.
 
 # %% [markdown]
 # ## Asked honestly
@@ -142,11 +145,13 @@ study = comparison.compare_networks({"mine": mine, "adam": "adam"}, network, spa
 print(study.answer)
 
 # %% [markdown]
-# **Seen.** By hand, Adam was far better. Here it is not: your rule takes steps of one size, so it needs a rate that falls.
-# The interval covers other searches and other seeds. Whether it contains 1 depends on the machine, because processors
-# round differently and small differences grow in a training: on one machine we got 0.97 [0.68, 1.4], on another
-# 0.87 [0.77, 0.99]. The sentence on the smallest factor says how large a difference must be for this study to detect
-# it. So ask again with more searches before you tell anybody.
+# **Seen.** By hand, Adam was far better. Here it is not: your rule takes steps of one
+# size, so it needs a rate that falls. The interval takes into account that other
+# searches and other seeds would give other numbers. Whether it contains 1 depends on
+# the machine, because processors round differently and small differences grow in a
+# training: on one machine we got 0.97 [0.68, 1.4], on another 0.87 [0.77, 0.99]. The
+# sentence on the smallest factor says how large a difference must be for this study to
+# detect it. Ask again with more searches before you publish an answer.
 
 # %% [markdown]
 # ## What the searches found
@@ -175,7 +180,7 @@ pictures["curves"].figure
 # %% [markdown]
 # ## Send it
 #
-# **Predict.** What must be in a file with which somebody else can check your sentence?
+# **Predict.** What must a file contain, so that somebody else can check your answer?
 
 # %%
 folder = study.save()

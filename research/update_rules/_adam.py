@@ -225,13 +225,13 @@ def amsgrad(
     The defaults are those of optax.amsgrad. The paper corrects neither average. To
     follow the paper, set bias_correction_mu=False and bias_correction_nu=False. torch's
     Adam(amsgrad=True) takes the maximum of the uncorrected v_t and then corrects this
-    maximum. To follow torch, set correct_before_max=False. The two orders differ if the
-    first gradient is large: v̂_1 = g_1² is a single square, and with
-    correct_before_max=True, n_t stays at g_1² as long as no later v̂_t is larger.
+    maximum. To follow torch, set correct_before_max=False. The two orders differ most
+    if the first gradient is large. v̂_1 is then g_1², and with correct_before_max=True,
+    n_t stays at g_1² as long as no later v̂_t is larger.
 
     Use it where Adam does not converge although η_t falls. Adam's v̂_t forgets a large,
-    rare gradient after some time; the maximum does not. In practice AMSGrad is seldom
-    better than Adam.
+    rare gradient after some time. The maximum does not. Where Adam converges, do not
+    expect an advantage.
 
     Args:
       learning_rate, b1, b2, eps, eps_root: Rate η, decays β1 and β2, and constants ε

@@ -71,9 +71,9 @@ def backtracking_descent(
     takes the last trial. Here, the update is then 0, and the field `search.outcome` of
     the state gives the reason.
 
-    Use it on a deterministic, cheap objective to avoid tuning a rate. The rule is not
-    faster than gradient descent with the best rate. On mini-batches the rule fits each
-    step to the current batch, and the noise of the gradients remains.
+    Use it on a deterministic, cheap objective to avoid tuning a rate. Like gradient
+    descent, the rule is slow if the Hessian is ill-conditioned. On mini-batches the
+    rule fits each step to the current batch, and the noise of the gradients remains.
 
     Args:
       learning_rate: Longest trial step η. A positive number, a traced scalar or a

@@ -375,8 +375,8 @@ def kl_soap(
 
     SOAP's L is the average of G Gᵀ. Here, the gradients in L are whitened by R, that
     is, multiplied by R^(-1/2), and those in R are whitened by L. With E for the
-    expected value, the averages aim at L = E[G R⁻¹ Gᵀ] / n and R = E[Gᵀ L⁻¹ G] / m. The
-    Kronecker product of factors that satisfy both equations has the smallest
+    expected value, L estimates E[G R⁻¹ Gᵀ] / n and R estimates E[Gᵀ L⁻¹ G] / m. The
+    Kronecker product of factors that equal these expected values has the smallest
     Kullback-Leibler divergence from the covariance of the gradients.
 
     The first call only sets L = (1 - β) G Gᵀ / n and R = (1 - β) Gᵀ G / m, computes Q_L
@@ -389,8 +389,8 @@ def kl_soap(
     either, so for them the rule is Adam without bias correction from the second call
     on. An entry of the rotated gradient that is not larger than its rounding error
     counts as 0. If an entry of the rotated gradient is so large that its square
-    overflows, the step has no part along this entry. If a factor overflows, its basis
-    no longer changes. A NaN in a gradient makes all later steps of its leaf NaN; wrap
+    overflows, this entry of the rotated step is 0. If a factor overflows, its basis no
+    longer changes. A NaN in a gradient makes all later steps of its leaf NaN; wrap
     the rule in `skip_nonfinite` to skip such a step.
 
     The rule is that of the authors' code with using_klsoap=True, with the same defaults

@@ -216,8 +216,8 @@ def prodigy(
     gradient. With bias_correction=False and the default β1 and β2, each nonzero entry
     of u_t has a size of about 3.2 d_0 η_t, because (1 - β1) / √(1 - β2) is 3.2. If all
     gradients or all rates so far are 0, optax (up to 0.2.8) divides 0 by 0, and its
-    params become NaN. The authors' code begins to count at the first step with a
-    nonzero gradient and a nonzero rate, and then skips steps with the rate 0. Here, all
+    params become NaN. The authors' code counts steps from the first one with a nonzero
+    gradient and a nonzero rate, without the later steps with the rate 0. Here, all
     steps count. optax has other names for some arguments: betas is (b1, b2), estim_lr0
     is initial_distance and estim_lr_coef is distance_factor. torch does not have the
     rule.
