@@ -2,7 +2,7 @@
 
 python -m benchmarks.torch_traces
 
-It needs the extra `bench`; those of Lion and LAMB need timm, which is not in it.
+It needs the extra `bench`, which has timm for Lion and LAMB.
 
 What is recorded (research/verification/recorded.json) is facts, so that the package and
 its tests need neither of the two.
