@@ -47,7 +47,7 @@ def test_every_rule_says_what_it_is_where_from_and_when_to_use_it(name):
 def test_markup_in_a_docstring_is_shown_as_it_stands():
     assert typeset.escaped("x* and |g| but `a*b`") == r"x\* and \|g\| but `a*b`"
     # A formula after a comma, as in "the update, g_t,".
-    assert typeset.inline("the update, g_t, is") == "the update, $g_{t}$, is"
+    assert typeset.inline("the update, g_t, is") == "the update, $g_t$, is"
 
 
 def formulas(text: str) -> list[str]:
