@@ -1242,3 +1242,33 @@ def test_a_numerator_without_digits_is_not_taken_for_a_constant():
             wrong += found.verdict == "ok" and abs(found.value - truth) > found.error
     assert well >= 0.9 * 20 * len(QUOTIENTS)
     assert wrong <= 0.005 * 120 * len(QUOTIENTS)
+
+
+def test_a_pole_at_a_distance_does_not_make_every_error_small():
+    # The step 1 is beside the pole of both, where |f| is 1e9.
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        found = finite_difference(
+            lambda t: (1 + 0.01 * rng.uniform(-1, 1)) / t, 1 + 1e-9, 2
+        )
+        assert found.verdict != "ok" or abs(found.value - 2) <= found.error
+    for x in 10.0 ** np.linspace(-14, -9, 20):
+        found = finite_difference(lambda t: (1 - np.cos(t)) / (t**2 * (1 + t)), x)
+        assert found.verdict != "ok" or abs(found.value + 0.5) <= found.error
+
+
+def test_a_step_function_over_a_power_has_the_slope_between_its_steps():
+    found = finite_difference(lambda t: np.floor(t) / t, 2.5)
+    assert found.verdict == "ok"
+    assert abs(found.value + 2 / 2.5**2) <= found.error
+
+
+def test_noise_at_zero_does_not_hide_a_slope():
+    rng = np.random.default_rng(0)
+    found = [
+        finite_difference(lambda t: math.sin(t) + 2 + 1e-6 * rng.normal(), 0.0)
+        for _ in range(20)
+    ]
+    known = [each for each in found if each.verdict == "ok"]
+    assert len(known) >= len(found) / 2
+    assert all(abs(each.value - 1) <= each.error for each in known)

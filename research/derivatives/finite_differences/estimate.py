@@ -51,6 +51,7 @@ Scheme = Literal["auto", "central", "forward", "backward"]
 HIGHEST_ORDER = 4
 _SIDES = {"auto": 0, "central": 0, "forward": 1, "backward": -1}
 _FLAT = 1e-7  # A derivative below this share of |f| / max(|x|, 1)^n counts as 0.
+_THIRD = 3  # |f| there is the third largest of its values around x.
 _CLEAR = 3.0  # A difference of the sides above this many bounds is a kink.
 # One-sided quotients of smooth functions converge with power 1 of the step. A lower
 # power than this counts as slower convergence.
@@ -189,8 +190,9 @@ def finite_difference(
     the verdict is "unresolved". The verdict is also "unresolved" in two other cases. In
     the first, f jumps by far more than rounding errors and the slope of f between the
     jumps differs from its mean slope. An example is sin(x) + floor(1000 x). In the
-    second, f is c / (x - a)^k between the jumps, with k from 1 to 6. This suggests a
-    numerator that has lost nearly all its digits, as in (1 - cos(x)) / x² near 0.
+    second, f is c / (x - a)^k between the jumps, with k from 1 to 6, and the jumps are
+    small at the largest steps. This suggests a numerator that has lost nearly all its
+    digits, as in (1 - cos(x)) / x² near 0.
 
     With a two-sided scheme ("auto" or "central"), the left and the right derivative of
     each order from 1 to `order` are compared before the extrapolation. If they differ
@@ -408,7 +410,8 @@ def _beside_breaks(
     jumps that are small at the step of the result or at the largest step, because
     cancellation then makes the jumps near x, as in (1 - cos(x)) / x² near 0. Otherwise,
     as for sin(x) + floor(1000 x), the verdict is "unresolved". The verdict is also
-    "unresolved" if f jumps at the breaks and is c / (x - a)^k between them.
+    "unresolved" if f is c / (x - a)^k between the breaks and jumps at them, but hardly
+    at the largest steps.
     """
     part = quiet_part(ladder) if found.verdict in ("ok", "kink") else None
     if part is None:
@@ -424,8 +427,12 @@ def _beside_breaks(
     if found.verdict == "kink":  # Small steps that could show a kink show none.
         beyond, apart = inner.verdict == "ok", 0.0
     if not (beyond or apart > found.error):
+        share = windows_noise(ladder) / rounding(ladder)[ladder.places]
+        # A rounded numerator has its digits at the largest distances.
+        jumps_far = (share[-2:] > _LARGE_JUMP).any()
         if (
             found.verdict == "ok"
+            and not jumps_far
             and _hides_a_quotient(quiet, noise_near, side)
             and not is_continuous(ladder, sampler, window)
         ):
@@ -613,7 +620,7 @@ def judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDif
             return _at_least(judge(inner, noise[:end], order, side), least)
     if order == 1 and verdict == "ok" and _is_contradicted(ladder, found, noise):
         return result("unresolved")
-    if order == 1 and _differs_near_zero(ladder, verdict, found, left, right):
+    if order == 1 and _differs_near_zero(ladder, noise, verdict, found, left, right):
         return result("unresolved")
     # Slopes of which nothing is known show no kink.
     if verdict == "kink" and order == 1 and np.isnan([left, right]).all():
@@ -684,7 +691,12 @@ def _is_slope_beside_x(
 
 
 def _differs_near_zero(
-    ladder: Ladder, verdict: Verdict, found: Estimate, left: float, right: float
+    ladder: Ladder,
+    noise: np.ndarray,
+    verdict: Verdict,
+    found: Estimate,
+    left: float,
+    right: float,
 ) -> bool:
     """Return whether steps far below the others show another slope, for x = 0."""
     alone = np.diff(ladder.exponents, append=np.inf) > 1
@@ -695,7 +707,8 @@ def _differs_near_zero(
     slopes = changes / steps * np.array([[-1.0], [1.0]])
     # A change that may have underflowed, or that rounding may hide, shows nothing.
     tiny = (np.abs(changes) < _UNDERFLOW) & (abs(ladder.centre) < _UNDERFLOW)
-    unsure = 4 * ladder.epsilon * abs(ladder.centre) / steps
+    least = np.maximum(noise[alone], ladder.epsilon * abs(ladder.centre))
+    unsure = 4 * least / steps
     shown = np.isfinite(slopes) & ~tiny
     if verdict == "ok":
         # Slopes that converge come closer at smaller steps.
@@ -734,6 +747,16 @@ def _two_sided(ladder: Ladder, found: Tables, end: int) -> tuple[Verdict, Estima
     scale = max(float(np.nanmax(larger, initial=0.0)), _flat(ladder, len(found.gaps)))
     jump = abs(gaps[-1].value) if gaps[-1].is_known else 0.0
     least = _HALF * jump if jump > _SHOWN * gaps[-1].error else 0.0
+    gap = found.gaps[-1]
+    slow, sizes, misfit = growth(np.abs(gap.values[0]), gap.noise[0], ladder.exponents)
+    if (
+        gaps[-1].is_known
+        and VANISHES <= slow < _SLOW
+        and misfit < _STRAIGHT
+        and len(sizes) >= _LONG
+    ):
+        # A kink may hide below a power of the step that is even about x.
+        least = max(least, _HALF * (jump + _widened(gaps[-1], slow).error))
     least = max(least, slow_error(one, found.central, found.even))
     least = max(least, _of_rounded_x(ladder, found, one.level))
     one = one._replace(error=max(one.error, least))
@@ -878,7 +901,9 @@ def _flat(ladder: Ladder, order: int) -> float:
         ladder.centre,
         np.stack([ladder.plus, ladder.minus])[:, ladder.steps <= 2 * unit],
     )
-    return _FLAT * float(np.nanmax(np.abs(near)) / np.float64(unit) ** order)
+    # Not the largest, which may be beside a pole.
+    sizes = np.sort(np.abs(near[~np.isnan(near)]))[-_THIRD:]
+    return _FLAT * float(sizes[0] / np.float64(unit) ** order)
 
 
 def _point(x: Any) -> float:
