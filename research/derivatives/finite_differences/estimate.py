@@ -252,7 +252,7 @@ def finite_difference(
         kink             0.05   0.05   0.05   0.05
         kink near x      0      0.05   0.40   0.25
         terms cancel     0.30   0.25   0.35   0.45
-        few digits       0.85   1.05   0.95   1.15
+        few digits       0.80   0.95   0.95   1.15
 
     The verdict is "ok" for at least 96 % of the smooth functions and of the functions
     with a root at x. The median ratio of the bound to the error is between 15 and 20
