@@ -748,15 +748,10 @@ def _two_sided(ladder: Ladder, found: Tables, end: int) -> tuple[Verdict, Estima
     jump = abs(gaps[-1].value) if gaps[-1].is_known else 0.0
     least = _HALF * jump if jump > _SHOWN * gaps[-1].error else 0.0
     gap = found.gaps[-1]
-    slow, sizes, misfit = growth(np.abs(gap.values[0]), gap.noise[0], ladder.exponents)
-    if (
-        gaps[-1].is_known
-        and VANISHES <= slow < _SLOW
-        and misfit < _STRAIGHT
-        and len(sizes) >= _LONG
-    ):
+    shrinks = growth(np.abs(gap.values[0]), gap.noise[0], ladder.exponents)
+    if gaps[-1].is_known and _is_one_power(*shrinks):
         # A kink may hide below a power of the step that is even about x.
-        least = max(least, _HALF * (jump + _widened(gaps[-1], slow).error))
+        least = max(least, _HALF * (jump + _widened(gaps[-1], shrinks[0]).error))
     least = max(least, slow_error(one, found.central, found.even))
     least = max(least, _of_rounded_x(ladder, found, one.level))
     one = one._replace(error=max(one.error, least))
@@ -877,13 +872,19 @@ def _of_gap(found: Estimate, gap: Table, powers: np.ndarray) -> Verdict:
         else 0.0
     )
     # A kink beside a curvature changes the quotients by no single power.
-    if VANISHES <= power < _SLOW and misfit < _STRAIGHT and len(sizes) >= _LONG:
+    if _is_one_power(power, sizes, misfit):
         return "ok" if share <= 1 else "unresolved"
     if share > _SHARP:
         return "kink"
     if power < VANISHES:
         return "kink" if np.max(sizes) <= 1.3 * np.min(sizes) else "unresolved"
     return "ok" if share <= 1 else "kink" if share > _CLEAR else "unresolved"
+
+
+def _is_one_power(power: float, sizes: np.ndarray, misfit: float) -> bool:
+    """Return whether a result of `growth` shows one slow power over many steps."""
+    slow = VANISHES <= power < _SLOW
+    return slow and misfit < _STRAIGHT and len(sizes) >= _LONG
 
 
 def _is_known_well(found: Estimate, scale: float) -> bool:
@@ -902,7 +903,7 @@ def _flat(ladder: Ladder, order: int) -> float:
         np.stack([ladder.plus, ladder.minus])[:, ladder.steps <= 2 * unit],
     )
     # Not the largest, which may be beside a pole.
-    sizes = np.sort(np.abs(near[~np.isnan(near)]))[-_THIRD:]
+    sizes = np.sort(np.abs(near[np.isfinite(near)]))[-_THIRD:]
     return _FLAT * float(sizes[0] / np.float64(unit) ** order)
 
 
