@@ -64,8 +64,8 @@ class Config:
     """Settings of the experiment."""
 
     nets: tuple[str, ...] = tuple(NETS)
-    """Networks: 2-3-1, 64-32-10, 16x9-4 or 784-256-256-10. The answer uses the seconds
-    of the last one."""
+    """Networks, named by the sizes of their layers. The answer uses the seconds of the
+    last one."""
     activations: tuple[str, ...] = ACTIVATIONS
     """Activations of the hidden layers."""
     seeds: int = 5

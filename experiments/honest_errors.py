@@ -115,7 +115,8 @@ def run(
     del checkpoints  # The experiment takes a minute, so no checkpoint is saved.
     if config.per_class < 0 or config.seed < 0:
         raise ValueError(
-            f"both must be at least 0; got per_class={config.per_class!r} and "
+            "per_class and seed must be at least 0; got "
+            f"per_class={config.per_class!r} and "
             f"seed={config.seed!r}."
         )
     problems = halves(config.half)

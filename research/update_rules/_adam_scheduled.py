@@ -270,9 +270,8 @@ def radam(
     code also adds ε before the bias correction, and by default
     (degenerated_to_sgd=False) does not move in the steps below the threshold. optax
     computes ρ_6, which is about 6, as 1999 - 1993. If float64 is off, the relative
-    error of optax's sixth step is therefore 0.6 %, or 1.2 % without jit. Here this
-    error is at most 1e-7, because ρ_t is computed without this subtraction of two large
-    numbers.
+    error of optax's sixth step is therefore about 1 %. Here this error is at most
+    1e-7, because ρ_t is computed without this subtraction of two large numbers.
 
     Use it to avoid tuning the length of a warm-up for Adam. The first updates are -η_t
     m̂_t, not divided by the size of the gradients, so η must suit these steps as well

@@ -1245,7 +1245,7 @@ def test_a_numerator_without_digits_is_not_taken_for_a_constant():
 
 
 def test_a_pole_at_a_distance_does_not_make_every_error_small():
-    # The step 1 is beside the pole of both, where |f| is 1e9.
+    # A step of length 1 ends beside the pole, where |f| is 1e9 or more.
     rng = np.random.default_rng(0)
     for _ in range(20):
         found = finite_difference(

@@ -427,13 +427,9 @@ def _beside_breaks(
     if found.verdict == "kink":  # Small steps that could show a kink show none.
         beyond, apart = inner.verdict == "ok", 0.0
     if not (beyond or apart > found.error):
-        share = windows_noise(ladder) / rounding(ladder)[ladder.places]
-        # A rounded numerator has its digits at the largest distances.
-        jumps_far = (share[-2:] > _LARGE_JUMP).any()
         if (
             found.verdict == "ok"
-            and not jumps_far
-            and _hides_a_quotient(quiet, noise_near, side)
+            and _hides_a_quotient(ladder, quiet, noise_near, side)
             and not is_continuous(ladder, sampler, window)
         ):
             found = found._replace(verdict="unresolved")
@@ -459,13 +455,25 @@ def _apart_from_sides(kink: FiniteDifference, value: float) -> float:
     return float(np.nan_to_num(away, nan=np.inf))  # A side that is not known is nan.
 
 
-def _hides_a_quotient(quiet: Ladder, noise: np.ndarray, side: int) -> bool:
+def _hides_a_quotient(
+    ladder: Ladder, quiet: Ladder, noise: np.ndarray, side: int
+) -> bool:
     """Return whether f is c / (x - a)^k at the small steps, with k from 1 to _DEGREE.
 
     If nearly all digits of a numerator cancel, as in (1 - cos(x)) / x² near 0, the
     computed numerator is constant over a small distance and then jumps. Between the
     jumps, f is the constant divided by the denominator, and f f'' / f'² = (k + 1) / k.
+    At the largest steps, the numerator has its digits. So the result is False if f
+    jumps there by more than _LARGE_JUMP rounding errors, as floor(x) / x does.
+
+    Args:
+      ladder, quiet: Values of f at all steps, and at the small ones.
+      noise: Rounding error of f at each of the small steps.
+      side: Side of the derivative, as in `judge`.
     """
+    share = windows_noise(ladder) / rounding(ladder)[ladder.places]
+    if (share[-2:] > _LARGE_JUMP).any():
+        return False
     first, second = (judge(quiet, noise, order, side) for order in (1, 2))
     if first.verdict != "ok" or second.verdict != "ok" or not first.value:
         return False
