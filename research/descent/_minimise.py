@@ -200,6 +200,7 @@ class _Loop(NamedTuple):
     rule: optax.OptState
     value: Array
     grad: Params
+    size: Array  # Norm of grad.
     steps: Array
     evaluations: Array
     outcome: Array
@@ -230,12 +231,9 @@ def _minimise(
         """Return the loop with its outcome updated from the value and the gradient."""
         size = _norm(loop.grad, norm)
         outcome = jnp.where(size <= tolerance, Outcome.CONVERGED, loop.outcome)
+        finite = jnp.isfinite(loop.value) & jnp.isfinite(size)
         return loop._replace(
-            outcome=jnp.where(
-                jnp.isfinite(loop.value) & jnp.isfinite(size),
-                outcome,
-                Outcome.NOT_FINITE,
-            )
+            size=size, outcome=jnp.where(finite, outcome, Outcome.NOT_FINITE)
         )
 
     def step(loop: _Loop) -> _Loop:
@@ -260,7 +258,15 @@ def _minimise(
         outcome, still = _outcome_of_step(state, loop, params)
         return settled(
             _Loop(
-                params, state, value, grad, loop.steps + 1, evaluations, outcome, still
+                params,
+                state,
+                value,
+                grad,
+                loop.size,
+                loop.steps + 1,
+                evaluations,
+                outcome,
+                still,
             )
         )
 
@@ -274,6 +280,7 @@ def _minimise(
             rule.init(params),
             value,
             grad,
+            _norm(grad, norm),
             count,
             count + 1,
             going_on,
@@ -287,7 +294,7 @@ def _minimise(
             settled(begin),
         )
         counts = (end.steps, end.evaluations, end.outcome)
-        return end.params, (end.value, _norm(end.grad, norm), as_floats(counts))
+        return end.params, (end.value, end.size, as_floats(counts))
 
     found, (value, size, counts) = root_of_gradient(value_fn, params, search)
     return Minimum(
@@ -353,8 +360,8 @@ def _outcome_of_step(
 def _differ(a: Any, b: Any) -> Array:
     """Return whether any pair of corresponding entries differs."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return jnp.any(
-        jnp.stack([jnp.zeros((), bool), *(jnp.any(x != y) for x, y in pairs)])
+    return functools.reduce(
+        operator.or_, (jnp.any(x != y) for x, y in pairs), jnp.zeros((), bool)
     )
 
 

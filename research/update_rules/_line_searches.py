@@ -3,6 +3,8 @@
 Each search is a pure function of value_fn on pytrees, compiled to a single loop.
 """
 
+import functools
+import operator
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -249,6 +251,14 @@ def strong_wolfe(
         finite = jnp.isfinite(point.value) & jnp.isfinite(point.slope)
         return finite & (plain | ((point.value <= value + noise) & by_slope))
 
+    def next_trial(last: _Point, low: _Point, high: _Point) -> tuple[Array, Array]:
+        """Return the next trial, and whether it is no other point than low."""
+        trial = _next_step(last, low, high, noise)
+        closed = jnp.isfinite(high.step) & ~_differs(
+            *(along(params, direction, a) for a in (trial, low.step))
+        )
+        return trial, closed
+
     def turn(bracket: _Bracket) -> _Bracket:
         low, high = bracket.low, bracket.high
         there = along(params, direction, bracket.trial)
@@ -262,21 +272,23 @@ def strong_wolfe(
         behind = (
             point.slope * jnp.sign(high.step - low.step) >= 0
         )  # The minimum lies between low and the point.
-        high = _pick(too_high, point, _pick(behind, low, high))
-        low, last = _pick(too_high, low, point), low
-        trial = jnp.where(
-            jnp.isinf(high.step),
-            _outwards(last, low, noise),
-            _inwards(low, high, noise),
+        last = low
+        low, high, grad = jax.lax.switch(
+            jnp.where(too_high, 0, jnp.where(behind, 1, 2)),
+            [
+                lambda: (low, point, bracket.grad),
+                lambda: (point, low, grad),
+                lambda: (point, high, grad),
+            ],
         )
-        closed = jnp.isfinite(high.step) & ~_differs(
-            *(along(params, direction, a) for a in (trial, low.step))
+        # After most trials the search is done, and needs no further one.
+        trial, closed = jax.lax.cond(
+            done,
+            lambda: (bracket.trial, jnp.zeros((), bool)),
+            lambda: next_trial(last, low, high),
         )
         going = jnp.where(closed, Outcome.STEP_TOO_SMALL, Outcome.EVALUATIONS_USED_UP)
         outcome = jnp.where(done, Outcome.FOUND, going).astype(jnp.int32)
-        grad = jax.tree.map(
-            lambda new, old: jnp.where(too_high, old, new), grad, bracket.grad
-        )
         return _Bracket(low, high, trial, grad, bracket.evaluations + 1, outcome)
 
     outcome = _before(value, start.slope)
@@ -292,16 +304,18 @@ def strong_wolfe(
         turn,
         first,
     )
-    moved = _differs(along(params, direction, end.low.step), params) & (
-        end.low.value < value - noise
-    )
     searched = (end.outcome == Outcome.STEP_TOO_SMALL) | (
         end.outcome == Outcome.EVALUATIONS_USED_UP
     )
-    still = jnp.where(end.low.step > 0, Outcome.STEP_TOO_SMALL, end.outcome)
-    outcome = jnp.where(
-        searched, jnp.where(moved, Outcome.DECREASE_ONLY, still), end.outcome
-    ).astype(jnp.int32)
+
+    def without_curvature() -> Array:
+        moved = _differs(along(params, direction, end.low.step), params) & (
+            end.low.value < value - noise
+        )
+        still = jnp.where(end.low.step > 0, Outcome.STEP_TOO_SMALL, end.outcome)
+        return jnp.where(moved, Outcome.DECREASE_ONLY, still).astype(jnp.int32)
+
+    outcome = jax.lax.cond(searched, without_curvature, lambda: end.outcome)
     return LineSearch(
         *_pick(outcome >= Outcome.FIRST_FAILURE, start, end.low),
         end.grad,
@@ -340,17 +354,23 @@ def _cubic(a: _Point, b: _Point, noise: Array) -> Array:
     return jnp.where(jnp.abs(b.value - a.value) <= noise, parabola, cubic)
 
 
-def _outwards(last: _Point, point: _Point, noise: Array) -> Array:
+def _next_step(last: _Point, low: _Point, high: _Point, noise: Array) -> Array:
+    """Return the next trial: beyond low if there is no bracket, else inside of it."""
+    outwards = jnp.isinf(high.step)
+    a, b = _pick(outwards, last, low), _pick(outwards, low, high)
+    found = _cubic(a, b, noise)
+    return jnp.where(outwards, _beyond(a, b, found), _between(a, b, found))
+
+
+def _beyond(last: _Point, point: _Point, found: Array) -> Array:
     width = point.step - last.step
     nearest, furthest = point.step + 1.1 * width, point.step + 4.0 * width
-    found = _cubic(last, point, noise)
     return jnp.where(found > point.step, jnp.clip(found, nearest, furthest), furthest)
 
 
-def _inwards(low: _Point, high: _Point, noise: Array) -> Array:
+def _between(low: _Point, high: _Point, found: Array) -> Array:
     left, right = jnp.minimum(low.step, high.step), jnp.maximum(low.step, high.step)
     margin = 0.1 * (right - left)
-    found = _cubic(low, high, noise)
     return jnp.where(
         jnp.isfinite(found),
         jnp.clip(found, left + margin, right - margin),
@@ -382,13 +402,8 @@ def norm_of(tree: Params) -> Float[Array, ""]:
       5e+30
     """
     plain = jnp.sqrt(inner(tree, tree))
-    largest = jnp.max(
-        jnp.stack(
-            [
-                jnp.zeros((), plain.dtype),
-                *(_largest(leaf) for leaf in jax.tree.leaves(tree)),
-            ]
-        )
+    largest = functools.reduce(
+        jnp.maximum, map(_largest, jax.tree.leaves(tree)), jnp.zeros((), plain.dtype)
     )
     scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1.0)
     scaled = jax.tree.map(lambda x: _wide(x) / scale.astype(_wide(x).dtype), tree)
@@ -422,6 +437,6 @@ def along(params: Params, direction: Params, step: Scalar) -> Params:
 
 def _differs(a: Params, b: Params) -> Array:
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return jnp.any(
-        jnp.stack([jnp.zeros((), bool), *(jnp.any(x != y) for x, y in pairs)])
+    return functools.reduce(
+        operator.or_, (jnp.any(x != y) for x, y in pairs), jnp.zeros((), bool)
     )

@@ -39,7 +39,8 @@ class BFGSState(NamedTuple):
       count: Number of steps taken, int32, shape ().
       num_pairs: Number of pairs (s, y) that H uses, int32, shape (). A pair is a step s
         and the change y of the gradient in this step.
-      params, grad: Params x and gradient g of the last step, shaped like the params.
+      params, grad: Params x and gradient g before the last step, shaped like the
+        params.
       inverse_hessian: Approximation H of the inverse Hessian, with all n entries of the
         params as one vector, shape (n, n).
       search: `Searched`, the result of the last line search.
@@ -127,11 +128,14 @@ def bfgs(
             _flat(a, dtype) - _flat(b, dtype)
             for a, b in ((params, state.params), (updates, state.grad))
         )
-        enters = (state.count > 0) & (s @ y > cast(min_curvature, y))
-        matrix = jnp.where(
+        curvature = s @ y
+        enters = (state.count > 0) & (curvature > cast(min_curvature, y))
+        matrix = jax.lax.cond(
             enters,
-            _with_pair(state.inverse_hessian, s, y, state.num_pairs == 0),
-            state.inverse_hessian,
+            lambda: _with_pair(
+                state.inverse_hessian, s, y, curvature, state.num_pairs == 0
+            ),
+            lambda: state.inverse_hessian,
         )
         num_pairs = jnp.where(enters, increment(state.num_pairs), state.num_pairs)
         scale = _scale_of_step(num_pairs, updates, first_step, jnp.ones((), dtype))
@@ -166,8 +170,10 @@ def _scale_of_step(
     )
 
 
-def _with_pair(matrix: Array, s: Array, y: Array, is_first: Array) -> Array:
-    curvature = s @ y
+def _with_pair(
+    matrix: Array, s: Array, y: Array, curvature: Array, is_first: Array
+) -> Array:
+    """Return H with the pair (s, y), where curvature is <s, y>."""
     # Before the first pair the matrix is I, which this factor scales. A second matrix
     # would be written and read again.
     factor = jnp.where(is_first, curvature / (y @ y), 1.0).astype(s.dtype)
@@ -190,9 +196,12 @@ class LBFGSState(NamedTuple):
       count: Number of steps taken, int32, shape ().
       num_pairs: Number of pairs (s, y) that entered the memory so far, int32, shape ().
         A pair is a step s and the change y of the gradient in this step.
-      params, grad: Params x and gradient g of the last step, shaped like the params.
-      steps, changes: s and y of the last pairs, newest first; shaped like the params
-        with a leading axis of length memory_size.
+      params, grad: Params x and gradient g before the last step, shaped like the
+        params.
+      newest: Index of the newest pair in the three fields below, int32, shape (). Older
+        pairs have lower indices, and before index 0 comes the last index.
+      steps, changes: s and y of the last pairs, shaped like the params with a leading
+        axis of length memory_size.
       weights: ρ = 1 / <s, y> of each pair, 0 for empty entries, shape (memory_size,).
       scale: Factor <s, y> / <y, y> of the newest pair, shape ().
       search: `Searched`, the result of the last line search.
@@ -202,6 +211,7 @@ class LBFGSState(NamedTuple):
     num_pairs: Int[Array, ""]
     params: Params
     grad: Params
+    newest: Int[Array, ""]
     steps: Params
     changes: Params
     weights: Float[Array, " memory"]
@@ -289,8 +299,18 @@ def lbfgs(
         before, grad = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))
         weights, scale = jnp.zeros(memory, dtype), jnp.ones((), dtype)
         searched = not_yet(search, params, learning_rate)
+        newest = jnp.asarray(memory - 1, jnp.int32)  # The first pair has index 0.
         return LBFGSState(
-            count, pairs, before, grad, empty(), empty(), weights, scale, searched
+            count,
+            pairs,
+            before,
+            grad,
+            newest,
+            empty(),
+            empty(),
+            weights,
+            scale,
+            searched,
         )
 
     def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
@@ -334,16 +354,17 @@ def _remember(
     )
     curvature = inner(s, y).astype(state.scale.dtype)
     enters = (state.count > 0) & (curvature > cast(min_curvature, curvature))
+    newest = jnp.where(enters, _next(state.newest, state), state.newest)
 
-    def put(memory: Array, newest: Array):
-        return jnp.where(
-            enters,
-            jnp.concatenate([newest[None].astype(memory.dtype), memory[:-1]]),
-            memory,
-        )
+    def put(memory: Array, entry: Array):
+        """Write one entry, so that the others need not be moved."""
+        before = jax.lax.dynamic_index_in_dim(memory, newest, 0, keepdims=False)
+        entry = jnp.where(enters, entry.astype(memory.dtype), before)
+        return jax.lax.dynamic_update_index_in_dim(memory, entry, newest, 0)
 
     return state._replace(
         num_pairs=jnp.where(enters, increment(state.num_pairs), state.num_pairs),
+        newest=newest,
         steps=jax.tree.map(put, state.steps, s),
         changes=jax.tree.map(put, state.changes, y),
         weights=put(state.weights, 1.0 / jnp.where(enters, curvature, 1.0)),
@@ -353,29 +374,43 @@ def _remember(
     )
 
 
+def _next(index: Array, state: LBFGSState) -> Array:
+    """Return the index of the pair after this one; after the last follows the first."""
+    return jnp.where(index == len(state.weights) - 1, 0, index + 1)
+
+
 def _two_loops(grad: Params, state: LBFGSState, scale: Array) -> Params:
     """Return -H g, by a loop over the pairs from newest to oldest and a loop back."""
+    memory = len(state.weights)
 
-    def back(q: Params, pair: tuple[Any, ...]):
-        s, y, weight = pair
+    def pair(index: Array):
+        return jax.tree.map(
+            lambda a: jax.lax.dynamic_index_in_dim(a, index, 0, keepdims=False),
+            (state.steps, state.changes, state.weights),
+        )
+
+    def back(_: Array, carry: tuple[Any, ...]):
+        index, q, shares = carry
+        s, y, weight = pair(index)
         share = weight * inner(s, q).astype(weight.dtype)
-        return jax.tree.map(
-            lambda a, b: a - cast(share, a) * b.astype(a.dtype), q, y
-        ), share
+        q = jax.tree.map(lambda a, b: a - cast(share, a) * b.astype(a.dtype), q, y)
+        shares = jax.lax.dynamic_update_index_in_dim(shares, share, index, 0)
+        return jnp.where(index == 0, memory, index) - 1, q, shares
 
-    def forth(r: Params, pair: tuple[Any, ...]):
-        (s, y, weight), share = pair
+    def forth(_: Array, carry: tuple[Any, ...]):
+        index, r = carry
+        s, y, weight = pair(index)
+        share = jax.lax.dynamic_index_in_dim(shares, index, 0, keepdims=False)
         more = share - weight * inner(y, r).astype(weight.dtype)
-        return jax.tree.map(
-            lambda a, b: a + cast(more, a) * b.astype(a.dtype), r, s
-        ), None
+        r = jax.tree.map(lambda a, b: a + cast(more, a) * b.astype(a.dtype), r, s)
+        return _next(index, state), r
 
-    pairs = (state.steps, state.changes, state.weights)
-    q, shares = jax.lax.scan(back, grad, pairs)
+    start = (state.newest, grad, jnp.zeros_like(state.weights))
+    _, q, shares = jax.lax.fori_loop(0, memory, back, start)
     r = jax.tree.map(lambda a: cast(scale, a) * a, q)
-    return jax.tree.map(
-        jnp.negative, jax.lax.scan(forth, r, (pairs, shares), reverse=True)[0]
-    )
+    oldest = _next(state.newest, state)
+    _, r = jax.lax.fori_loop(0, memory, forth, (oldest, r))
+    return jax.tree.map(jnp.negative, r)
 
 
 def _checked(

@@ -129,7 +129,8 @@ def test_two_loop_recursion_is_the_product_form_over_the_kept_pairs():
         return np.concatenate([leaf[k].ravel() for leaf in tree])
 
     matrix = last.scale * np.eye(n)
-    for k in reversed(range(4)):  # The newest is first.
+    for age in reversed(range(4)):
+        k = (last.newest - age) % 4
         s, y = flat(last.steps, k), flat(last.changes, k)
         left = np.eye(n) - np.outer(s, y) / (s @ y)
         matrix = left @ matrix @ left.T + np.outer(s, s) / (s @ y)
