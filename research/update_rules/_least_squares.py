@@ -465,6 +465,7 @@ def _linearised(params: Params, residual_fn: ResidualFn):
 
     r = residuals(x)
     jacobian = _again(x, r)(residuals)(x)
+    r, jacobian = jax.lax.optimization_barrier((r, jacobian))
     return x, unflatten, residuals, r, jacobian
 
 
