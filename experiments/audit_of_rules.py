@@ -4,9 +4,9 @@ The libraries are optax (core and contrib), Keras (on JAX), torch.optim, timm an
 pytorch_optimizer. Each optimizer takes fifty steps in float64 on three functions: a
 quadratic, Rosenbrock's function, and softmax regression. The reference is the paper's
 formula in arithmetic of fifty digits, with the optimizer's own arguments. The
-optimizers do not run here. Their trajectories were recorded once
-(audit_traces.xz, beside this file), with the versions of the libraries, so that the
-table can be made again without them.
+optimizers do not run here. Their trajectories and the versions of the libraries were
+recorded once, in audit_traces.xz beside this file. So the table can be made again
+without the libraries.
 
     python experiments/audit_of_rules.py                        # a few minutes
     python experiments/audit_of_rules.py --library torch timm   # two of the libraries
@@ -21,11 +21,13 @@ A row of the table has one of five verdicts. "agrees": the largest difference |x
 way that papers leave open, such as the place of ε. "differs": it takes other steps than
 the formula. "bug": it contradicts an equation of the paper, and a second reader agrees.
 "not judged": the table gives the reason. For a deviation, the table gives the first
-step that deviates and the size. The formula is then changed as the row says. If the
-optimizer agrees with the changed formula, the change is the cause.
+step that deviates and the largest difference. The formula is then changed as the row
+says. If the optimizer agrees with the changed formula, the change is the cause.
 
-Expected numbers (`EXPECTED`): the share that is not judged, and how many rows
-contradict their own description.
+Expected numbers (`EXPECTED`): the share that is not judged, and the number of
+contradictions. A row contradicts its description if it states a deviation but the
+optimizer agrees with the formula, if a deviation has no stated cause, or if the change
+does not explain the deviation.
 """
 
 import dataclasses

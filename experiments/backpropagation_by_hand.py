@@ -4,10 +4,11 @@ Four multilayer perceptrons are differentiated with every activation. The smalle
 layers of 2, 3 and 1 units, as in a classroom. The largest has layers of 784, 256, 256
 and 10 units. Each gradient is computed in three ways: by central differences of the
 loss, by the chain rule as written in `research.models.backward`, δ_(k-1) = (δ_k W_kᵀ)
-φ'(z_(k-1)), and by jax.grad. The last two ways are exact, so their results may differ
-only by rounding errors. An entry of the gradient is a chain of sums with m products in
-total. In any order of summation, the rounding error of the entry is at most about m ε
-times the same chain with absolute values.
+φ'(z_(k-1)), and by jax.grad. (δ_k: derivative of the loss with respect to the sums z_k
+of layer k; W_k: its weights; φ: activation.) The last two ways are exact, so their
+results may differ only by rounding errors. An entry of the gradient is computed by a
+chain of sums, with m terms in all. If the sums are computed in another order, the entry
+changes by at most about m ε times the same chain with absolute values.
 
     python experiments/backpropagation_by_hand.py            # one to two minutes
 
@@ -64,8 +65,8 @@ class Config:
     """Settings of the experiment."""
 
     nets: tuple[str, ...] = tuple(NETS)
-    """Networks, named by the sizes of their layers. The answer uses the seconds of the
-    last one."""
+    """Networks, named by the sizes of their layers; 16x9 means nine layers of 16 units.
+    The answer uses the seconds of the last one."""
     activations: tuple[str, ...] = ACTIVATIONS
     """Activations of the hidden layers."""
     seeds: int = 5

@@ -6,8 +6,8 @@ one of a million rows. Each size has its own learning rate. The rate is chosen o
 that are not reported. Batches are drawn with replacement. The small set is computed in
 float64. The large set is computed in float32, and f - f* is estimated on a fixed
 sixtieth of the examples. Up to a certain batch size, the knee, a batch of twice the
-size needs half the steps. Beyond the knee, the number of steps hardly decreases, and
-most examples of a batch are wasted.
+size needs about half the steps. Far beyond the knee, the number of steps hardly
+decreases, and most examples of a batch are wasted.
 
     python experiments/batch_size.py            # under a minute on two cores
     # Every power of two, under eight minutes.

@@ -10,9 +10,9 @@ replacement, and a large data set.
     # Every workload and rule, four minutes there.
     python experiments/batch_stochastic_minibatch.py --full
 
-Expected number (`EXPECTED`): the floor of the stochastic curve at a constant rate η,
-divided by the prediction η tr(C) / (4b). C is the covariance of the gradients of single
-examples, and b is the batch size.
+Expected number (`EXPECTED`): the final f - f* of gradient descent at a constant rate η,
+on examples drawn with replacement, divided by the prediction η tr(C) / (4b). C is the
+covariance of the gradients of single examples, and b is the batch size.
 """
 
 import concurrent.futures

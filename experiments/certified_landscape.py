@@ -1,18 +1,18 @@
 """Which critical points does a function have in a box, and which does a search miss?
 
 A search by Newton's method from a lattice of starts finds critical points, but it
-cannot say that there are no others. Interval arithmetic can: it encloses the
-gradient over a whole box, with every rounding outwards. A box whose enclosure leaves
-out 0 has no critical point; Krawczyk's operator proves that a small box has exactly
-one. So the list is complete, which is a proof and not a measurement.
+cannot say that there are no others. Interval arithmetic can: it computes bounds of the
+gradient over a whole box, and rounds them outwards. If 0 is outside the bounds, the box
+has no critical point. Krawczyk's operator proves that a small box has exactly one. So
+the list is complete, which is a proof and not a measurement.
 
     python experiments/certified_landscape.py            # under a minute
     python experiments/certified_landscape.py --starts 40
 
 Expected numbers (`EXPECTED`): the number of critical points that are proved in each
-box. For Himmelblau's function and the camel they are theorems; Rastrigin's function is
-a sum of one-dimensional functions, so its points can be counted: 23 on each axis, 529
-in all.
+box. For Himmelblau's function and the camel, these numbers are theorems. Rastrigin's
+function is a sum of one-dimensional functions, so its points can be counted: 23 on each
+axis, 529 in all.
 """
 
 import dataclasses

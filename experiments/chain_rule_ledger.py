@@ -2,13 +2,13 @@
 
 By the chain rule and nothing else. The adjoint of a line of a program is the derivative
 of the result with respect to the line's value. Later lines read this value. Each of
-these later lines contributes its own adjoint times its local derivative. The adjoint of
-the first line is the sum of these contributions. `research.derivatives.explain` writes
-the adjoints as a table, for any JAX function. Here it explains one sigmoid neuron,
-which can be checked with a pocket calculator. It also explains two models: softmax
-regression on all digits, and a small network on a few digits. Finally, it explains ten
-programs with a planted bug. For each of these ten programs, the table must find the
-line that produces the NaN.
+these later lines contributes its own adjoint times its local derivative. The sum of
+these contributions is the adjoint. `research.derivatives.explain` writes the adjoints
+as a table, for any JAX function. Here it explains one sigmoid neuron, which can be
+checked with a pocket calculator. It also explains two models: softmax regression on all
+digits, and a small network on a few digits. Finally, it explains ten programs with a
+planted bug. For each of these ten programs, the table must find the line that produces
+the first NaN or infinity.
 
     python experiments/chain_rule_ledger.py            # some seconds
 

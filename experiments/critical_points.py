@@ -3,8 +3,7 @@
 A zero derivative marks a critical point: a minimum, a maximum, a saddle, or none of
 these. Newton's method on ∇f = 0 finds all kinds equally well. The eigenvalues of the
 Hessian decide the kind, unless an eigenvalue is zero. In this case, the derivatives of
-orders 3 and 4 can sometimes decide. Gradient descent from the same starts reaches only
-minima.
+orders 3 and 4 can sometimes decide. Here gradient descent reaches only minima.
 
 Himmelblau's function, (x² + y - 11)² + (x + y² - 7)², has nine critical points. This is
 a theorem (by a resultant and Sturm sequences), so the lattice of starts must find all

@@ -3,10 +3,10 @@
 The task is to classify tumours as benign or malignant from two measurements of their
 nuclei. The model is P(benign) = 1 / (1 + exp(-z)) with the score z = wᵀx + b. The
 boundary, where the probability is one half, is the straight line z = 0. It is known
-exactly, because Newton's method finds the optimum. Descent has two speeds. After one
-step, the position of the boundary is nearly final, and the test accuracy is already as
-high as after the last step. The length of w determines how sharply the probability
-changes across the boundary. This length needs a hundred steps.
+exactly, because Newton's method finds the optimum. Descent has two speeds. One step
+reduces the angle between the boundary and the exact one from 126° to 23°, and the test
+accuracy is then already as high as after the last step. The length of w determines how
+sharply the probability changes across the boundary. This length needs a hundred steps.
 
     python experiments/decision_boundary.py            # some seconds
 

@@ -21,8 +21,8 @@ Expected numbers (`EXPECTED`):
 - the initial test loss;
 - for each rule, the mean of the last test loss over ten seeds in fixed order, as a
 deviation from the published value;
-- for gradient descent, the change of the mini-batch losses over one epoch, as a share
-of the change over fewer steps;
+- for gradient descent, how much the mini-batch losses change over one epoch, divided by
+how much they change over fewer steps;
 - how much worse heavy ball at its published rate is if the data are reshuffled.
 """
 

@@ -1,11 +1,11 @@
 """How small should the step of a difference quotient be?
 
 The derivative is the limit of (f(x + h) - f(x)) / h, but on a computer a smaller step
-is not always better. The truncation error falls with a power of h, and the rounding
-error grows as ε / h. Their sum is smallest near the step √ε for the forward quotient,
-∛ε for the central quotient, and the fifth root of ε for Richardson's quotient. The
-complex step has no difference and therefore no such limit. The test function is from
-Squire and Trapp: exp(x) / √(sin³x + cos³x).
+is not always better. The truncation error is proportional to a power of h, and the
+rounding error to ε / h. Their sum is smallest near the step √ε for the forward
+quotient, ∛ε for the central quotient, and the fifth root of ε for Richardson's
+quotient. The complex step has no difference and therefore no such limit. The test
+function is from Squire and Trapp: exp(x) / √(sin³x + cos³x).
 
 `np.gradient` does not help. It differentiates samples, not functions. For one number it
 returns an empty tuple, and at the two ends of the samples it is only of first order.

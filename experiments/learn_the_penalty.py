@@ -16,7 +16,7 @@ Expected numbers (`EXPECTED`): the largest relative error of the gradient of the
 validation loss; the validation loss with one learnt penalty, divided by the best of a
 grid; the validation loss with a penalty for each feature, divided by that with one; and
 the memory of reverse mode through all steps, divided by that of the implicit
-derivative. Many penalties can overfit the validation part, so the loss on a third part
+derivative. Many penalties can overfit the validation part, so the loss on the test part
 is reported, too.
 """
 

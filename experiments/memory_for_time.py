@@ -2,9 +2,10 @@
 less?
 
 Reverse mode of a plain scan stores what each of its T steps computes. A checkpointed
-scan stores some carries only, and computes the steps between them again. With L levels
-(parts, parts of parts, and so on), a checkpointed scan stores about L T^(1/L) carries,
-and computes each step L + 1 times.
+scan stores only carries (what a step passes to the next), and computes the steps again.
+With one level, it stores every carry; with two, the steps are divided into parts; with
+three, each part is divided again. With L levels, it stores about L T^(1/L) carries, and
+computes each step L + 1 times.
 
     python experiments/memory_for_time.py            # under a minute
 

@@ -38,7 +38,7 @@ class Config:
     customers: float = 1000.0
     """N: the demand at price 0."""
     willingness: float = 10.0
-    """s: the increase of the price that reduces the demand to 1 / e."""
+    """s: if the price rises by s, the demand is divided by e."""
     unit_cost: float = 4.0
     """c: cost of each piece that is sold."""
     fixed_cost: float = 500.0

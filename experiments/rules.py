@@ -17,10 +17,10 @@ largest difference between two updates, divided by the largest update of the sam
 
 Expected numbers (`EXPECTED`): the largest differences in float64, and how many
 comparisons exceed their bound. The bound is a hundred times the rounding error of a
-number, unless the rule states a reason for another bound. Two differences are larger
-than this bound. In RAdam, optax computes a small number as the difference of large
-numbers. L-BFGS magnifies rounding errors on Rosenbrock's function, so that even the
-recorded trajectory differs from the exact trajectory by 6e-12.
+number, unless a comment in research/verification gives a reason for a larger bound. Two
+examples: in RAdam, optax computes a small number as the difference of large numbers;
+L-BFGS magnifies rounding errors on Rosenbrock's function, so that optax's own run
+differs from the exact trajectory by 6e-12.
 """
 
 import dataclasses

@@ -9,12 +9,12 @@ experiment runs gradient descent just below 2 / L and above it.
 
 A rate above 2 / L need not fail: L bounds the curvature of the whole box, and descent
 may never meet its largest curvature. On a quadratic function the bound is exact, so
-there every start with a higher rate rises or leaves the box.
+there almost every descent with a higher rate increases f or leaves the box.
 
 Expected numbers (`EXPECTED`): the number of steps that increase f at 0.99 · 2 / L, over
 all functions and starts (0 is proved); the share of starts from which a descent at
-1.01 · 2 / L on the quadratic function rises or leaves the box; and the proved L divided
-by the largest eigenvalue on a fine lattice.
+1.01 · 2 / L on the quadratic function increases f or leaves the box; and the proved L
+divided by the largest eigenvalue on a fine lattice.
 """
 
 import dataclasses

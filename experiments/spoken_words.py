@@ -34,8 +34,8 @@ settings, and the digits use the same values. The two directions and the noise o
 inputs of the vowels were chosen from about twenty settings, by cross-validation within
 their training part. The changes in time and 16 epochs for the digits, instead of the
 energies alone and 8 epochs, were chosen by trainings without two of the six speakers.
-For the score of each speaker, only scores of other speakers decided, and they decided
-alike for all six. The levels and the random factors were chosen in the same way, from
+For the score of a speaker, only scores of other speakers were used; the choice was the
+same for all six. The levels and the random factors were chosen in the same way, from
 about thirty settings of the GRU. The two directions and the noise were tried for the
 digits, too, before the levels. They take longer, and the score of the GRU on the
 speaker left out was the same (79.2 and 78.8 %), so the digits are read in one

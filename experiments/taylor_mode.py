@@ -1,8 +1,8 @@
 """How does the cost of a derivative grow with its order?
 
-A derivative of a derivative doubles the work, so n nested derivatives cost about 2^n
-times the function. Taylor mode evaluates the function once, on series instead of
-numbers, and for most functions costs at most about n² times the function.
+A derivative of a derivative at least doubles the work, so n nested derivatives cost at
+least about 2^n times the function. Taylor mode evaluates the function once, on series
+instead of numbers. For most functions, its cost grows at most like n².
 
     python experiments/taylor_mode.py            # about two minutes
 

@@ -16,7 +16,7 @@ is compared with the record before it.
 
 Two records have different numbers of steps. As in the benchmark, their losses are
 converted to the same number of steps. The conversion uses the fall of the loss with a
-step, which is the slope between result 12 and the same training with 200 steps less.
+step, which is the slope between result 12 and the same training with 200 fewer steps.
 The test here uses the estimated standard deviation and includes the error of this
 slope.
 

@@ -74,7 +74,8 @@ def table_of_ways(numbers: dict[str, Any]):
     )
     note = (
         "Off by: largest difference from jax.grad, relative to the largest entry of "
-        "the gradient, in float64, over all activations and seeds. Central "
+        "the gradient, in float64, over all activations and seeds. Bits equal: share "
+        "of entries that are equal to the last bit. Central "
         f"differences are computed at {config['probes']} entries of each gradient. "
         "Seconds: one descent step in float32 in a compiled loop; for central "
         "differences, the time of the loss times twice the number of params. Ratios "

@@ -19,9 +19,9 @@ def answer(findings: research.runs.Findings) -> str:
         f"{c['pays_up_to']:,} on {c['workload']} (n = {c['n']:,})" for c in curves
     )
     first = (
-        f"Up to {limits}: these are the largest batches that need at most twice the "
-        f"fewest example gradients to reach {numbers['target']:g} of the initial "
-        "f - f*."
+        f"Up to {limits}: these are the largest batches that need at most twice as "
+        "many example gradients as the cheapest batch to reach "
+        f"{numbers['target']:g} of the initial f - f*."
     )
     return " ".join([first, *map(cost, curves)])
 

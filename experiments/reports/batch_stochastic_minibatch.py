@@ -377,9 +377,9 @@ def rules_table(numbers: dict[str, Any]) -> Table:
         columns,
         "Ends at: mean over the last third of the budget as a share of the initial "
         "gap; median over seeds with its 95 % bootstrap interval. The weight decay of "
-        "AdamW moves its fixed point away from x*. Two combinations are compiled at "
-        "the same time, and what an earlier combination has compiled is not compiled "
-        "again; the seconds of a pass are measured while no other work runs.",
+        "AdamW moves its fixed point away from x*. Two combinations compile at the "
+        "same time. A program that an earlier combination compiled is not compiled "
+        "again. The seconds of a pass are measured while no other work runs.",
     )
 
 

@@ -19,11 +19,12 @@ def answer(findings: research.runs.Findings) -> str:
     found = findings.numbers["landscapes"]
     parts = [
         f"{name.capitalize()}: the box is proved to contain "
-        f"{'exactly' if part['complete'] else 'at least'} {part['proved']}; Newton's "
+        f"{'exactly' if part['complete'] else 'at least'} {part['proved']} critical "
+        f"point{'s' if part['proved'] != 1 else ''}; Newton's "
         f"method from {part['starts']} starts finds {part['searched']}"
         for name, part in found.items()
     ]
-    return f"Numbers of critical points. {'. '.join(parts)}."
+    return f"{'. '.join(parts)}."
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
@@ -107,7 +108,7 @@ def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
         "points": research.figures.Picture(
             "Critical points of three functions",
             f"{title}: {counts}. The lines "
-            "are contours of log(1 + f - min f), which are left out between many "
+            "are contours of log(1 + f - min f). They are left out if there are many "
             "points.",
             figure,
         )

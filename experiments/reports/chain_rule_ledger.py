@@ -136,10 +136,11 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
         ),
         "network_adjoints": (
             "How the error of each digit spreads over the hidden units",
-            f"The adjoints of the network's two products, for {SHOWN_EXAMPLES} digits "
-            "at most. Left: the last product. Right: the first product, which the pass "
-            "reaches later. Each row is one example (red: positive, blue: negative). "
-            "The error of each digit is spread over the units that caused it.",
+            "The adjoints of the network's two matrix products, for at most "
+            f"{SHOWN_EXAMPLES} digits. Left: the last product. Right: the first "
+            "product, which the pass reaches later. Each row is one example (red: "
+            "positive, blue: negative). The error of each digit is spread over the "
+            "units that caused it.",
             draw_network_adjoints(arrays),
         ),
         "bug": ("Origin of a NaN", bug_caption(numbers), draw_graph(arrays, "bug")),
@@ -184,7 +185,7 @@ def bug_caption(numbers: dict[str, Any]):
         f"{numbers['hunted'][0]['sentence']} The thick red line is the edge on which "
         "it arises: the adjoint below it is finite, the contribution above it is not. "
         "The mask removes the infinite slope from "
-        "the value but not from the chain rule: 0 times infinity is NaN. The ledger "
+        "the value but not from the chain rule: 0 times infinity is NaN. The table "
         f"locates {numbers['bugs_found']} of {numbers['bugs']} planted bugs in this "
         "way."
     )

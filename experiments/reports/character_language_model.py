@@ -124,8 +124,8 @@ def draw_reference(reference: Mapping[str, Any]) -> research.figures.Picture:
         f"{numbers['text']} that were not used for training. Dots: each character "
         f"once, in whole windows, with a 95 % t interval over seeds "
         f"({found}). Bars: the same characters in overlapping windows, so that at "
-        f"least half a window precedes each one, the fairest comparison with n-grams, "
-        f"for which the two are equal. {dots.SOURCE}"
+        "least half a window precedes each one. This is the fairest comparison with "
+        f"n-grams, whose two losses are equal. {dots.SOURCE}"
     )
     return research.figures.Picture("Loss of each model", caption, figure)
 
@@ -157,7 +157,8 @@ def curves_caption(numbers: dict[str, Any]):
         "the number of characters before the predicted one in its window; a network "
         "and an n-gram with the same context have the same horizontal position. The "
         "first characters of a window have a high loss in every model. The best "
-        f"n-gram uses {numbers['order'] - 1} characters; networks gain from more."
+        f"n-gram uses {numbers['order'] - 1} characters; the networks read up to "
+        f"{numbers['context']}."
     )
 
 

@@ -18,7 +18,7 @@ def answer(findings: research.runs.Findings) -> str:
     numbers = findings.numbers
     found = numbers["functions"]
     above = [name for name in EXCEPTIONS if found[name]["ratio"] > BOUND]
-    listed = ", ".join(f"{name} {found[name]['ratio']:.1f}" for name in above)
+    listed = ", ".join(f"{name} {found[name]['ratio']:.4g}" for name in above)
     exceed = (
         f"JAX's own derivative rules exceed the theoretical bound of {BOUND:g} for: "
         f"{listed}."
@@ -31,9 +31,9 @@ def answer(findings: research.runs.Findings) -> str:
         f"takes at most {numbers['largest_ratio']:.1f} times the operations of its "
         f"function (most for the {numbers['dearest']}). {exceed} For the Rosenbrock "
         f"function of up to {numbers['largest']:,} variables, a gradient takes at most "
-        f"{numbers['ratio_at_any_n']:.1f} times the operations in reverse mode. For "
-        f"the largest number, it takes {numbers['forward_at_largest']:,.0f} times in "
-        "forward mode. In seconds the ratio is at most "
+        f"{numbers['ratio_at_any_n']:.1f} times the operations in reverse mode. With "
+        f"{numbers['largest']:,} variables in forward mode, it takes "
+        f"{numbers['forward_at_largest']:,.0f} times. In seconds the ratio is at most "
         f"{found[slow]['ratio_of_seconds']:.1f} ({slow})."
     )
 

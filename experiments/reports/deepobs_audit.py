@@ -42,11 +42,12 @@ def answer(findings: research.runs.Findings) -> str:
     )
     return (
         f"{compared(numbers, fixed)}. The published mini-batch losses repeat every "
-        f"{STEPS} steps, which is one epoch, up to {share:.1g} % of their change from "
-        f"step to step, {ours} in a fixed order. (From this we infer that a seeded "
-        "shuffle restarted in each epoch.) With a new shuffle in each epoch, momentum "
-        f"at its published rate ends at {reshuffled[1]['losses'][-1]:.2f}. With rates "
-        "chosen on a validation set, other seeds give: "
+        f"{STEPS} steps, which is one epoch (except for {share:.1g} % of their change "
+        f"over fewer steps), {ours} in a fixed order. (From this we infer that a "
+        "seeded shuffle restarted in each epoch.) With a new shuffle in each epoch, "
+        "momentum at its published rate ends at "
+        f"{reshuffled[1]['losses'][-1]:.2f}. With rates chosen on a validation set, "
+        "other seeds give: "
         f"{', '.join(map(held_out, reshuffled))}. {verdict(numbers['best_two'])}."
     )
 
@@ -71,7 +72,7 @@ def compared(numbers: dict[str, Any], fixed: Sequence[dict[str, Any]]):
             f"The end cannot be compared: these trainings have {length(numbers)} "
             f"epochs, the published ones {PUBLISHED_AFTER[-1]}. With the examples in a "
             f"fixed order, {start}. After {PUBLISHED_AFTER[1]} epochs the means over "
-            f"seeds are {losses}"
+            f"seeds are {losses}, published values in brackets"
         )
     met = all(
         EXPECTED[key][0] <= numbers[key] <= EXPECTED[key][1]
@@ -81,7 +82,7 @@ def compared(numbers: dict[str, Any], fixed: Sequence[dict[str, Any]]):
     return (
         f"{'Yes' if kept else 'Not all of them'}. With the examples in a fixed order "
         f"they are {'reproduced' if met else 'not reproduced'}: {start}, and at the "
-        f"end the means over seeds are {losses}"
+        f"end the means over seeds are {losses}, published values in brackets"
     )
 
 
@@ -253,7 +254,7 @@ def order_caption(numbers: dict[str, Any]):
     published, fixed, reshuffled = (percent(numbers[name]) for name in names)
     return (
         f"Losses of the last {LAST} mini-batches. Over an epoch ({STEPS} steps), the "
-        f"published losses change by {published} of their change from step to step. "
+        f"published losses change by {published} of their change over fewer steps. "
         f"The losses here change by {fixed} in a fixed order and by {reshuffled} if "
         "reshuffled. The order here is not the published one, so the losses "
         "themselves differ."

@@ -25,7 +25,7 @@ def answer(findings: research.runs.Findings) -> str:
         f"Yes, all {len(rules)}: JAX, in forward and in reverse mode, differs from "
         f"them by at most {jax_off:.1e}, which is rounding. Difference quotients of f "
         f"differ by at most {values_off:.1e} (for {worst}). Each rule holds only on "
-        "its domain; outside it raises an error instead of returning a number."
+        "its domain. Outside the domain, it raises an error and returns no number."
     )
 
 

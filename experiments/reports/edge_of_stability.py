@@ -13,23 +13,24 @@ def answer(findings: research.runs.Findings) -> str:
     numbers = findings.numbers
     rows = numbers["rows"]
     ends = ", ".join(
-        f"{row['end']:.2f} for {row['rate']}" for row in rows[: len(RATES)]
+        f"{row['end']:.2f} (η = {row['rate']})" for row in rows[: len(RATES)]
     )
     slow = " and ".join(
-        f"{row['end']:.2f} for {row['rate']}" for row in rows[len(RATES) :]
+        f"{row['end']:.2f} (η = {row['rate']})" for row in rows[len(RATES) :]
     )
     first = [row["first"] for row in rows[: len(RATES)] if row["first"] is not None]
     arrives = (
         f"It first reaches 2 / η after {min(first)} to {max(first)} steps. From then "
-        f"on the loss rises in at least {100 * numbers['rises_after']:.0f} % of the "
-        f"steps, before in at most {100 * numbers['rises_before']:.1f} %, and in the "
-        "end it is lower all the same. "
+        f"on, the loss rises in at least {100 * numbers['rises_after']:.0f} % of the "
+        f"steps; before, in at most {100 * numbers['rises_before']:.1f} %. In the end "
+        "it is lower all the same. "
         if first
         else "It does not reach 2 / η within these steps. "
     )
     late = [row["rate"] for row in rows[len(RATES) :] if row["first"] is not None]
     smaller = (
-        f"Smaller rates do not arrive within these steps: their quotient ends at {slow}"
+        "At smaller rates, the sharpness does not reach 2 / η within these steps: the "
+        f"quotient ends at {slow}"
         if not late
         else f"At smaller rates the quotient ends at {slow}"
     )
@@ -61,7 +62,7 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
                 "at the start",
                 "at the end",
                 "last quarter",
-                "steps until it is seen at 1",
+                "steps until it reaches 1",
                 "steps that raise the loss, before",
                 "after",
                 "last loss",
@@ -100,7 +101,7 @@ def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
             f"{'rises to 1, and ' if arrived else ''}ends at "
             f"{numbers['least_at_end']:.2f} to "
             f"{numbers['greatest_at_end']:.2f}. At smaller rates (dashed) it "
-            f"{'does not arrive' if numbers['slow_at_end'] < 1 else 'rises later'}. "
+            f"{'does not reach 1' if numbers['slow_at_end'] < 1 else 'rises later'}. "
             "Below: the loss."
             + (
                 " Once the sharpness is there, the loss rises in many steps and falls "

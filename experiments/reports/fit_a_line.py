@@ -25,9 +25,9 @@ def answer(findings: research.runs.Findings) -> str:
         for name, found in numbers["regimes"].items()
     ]
     return (
-        "It steps against the gradient of the mean squared error until the line no "
-        f"longer moves. To reach the least-squares line {line(numbers['exact'])} "
-        f"within 1 %, {', '.join(costs)}. {staying(numbers)} the largest relative "
+        "It steps against the gradient of the mean squared error, again and again. "
+        f"To reach the least-squares line {line(numbers['exact'])} within 1 %, "
+        f"{', '.join(costs)}. {staying(numbers)} the largest relative "
         f"error in the last pass is {strays(numbers)}."
     )
 

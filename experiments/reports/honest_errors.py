@@ -37,12 +37,12 @@ def answer(findings: research.runs.Findings) -> str:
     without = numbers["problems"] - numbers["exist"]
     words = (
         f"{verdict(numbers)} On the {numbers['half']} problems "
-        f"{100 * numbers['coverage']:.0f} % of its error bounds hold. The median bound "
-        f"is {times(numbers['sharpness'])} times the error. It answers "
+        f"{100 * numbers['coverage']:.0f} % of its error bounds hold. In the median, a "
+        f"bound is {times(numbers['sharpness'])} times the error. It answers "
         f"{100 * numbers['answered']:.0f} % of the {numbers['exist']} problems with a "
         f"derivative, and gives {numbers['false_answers']} confident answers on the "
-        f"{without} problems without one. The same four numbers for other packages: "
-        f"{others}."
+        f"{without} problems without one. The same four numbers for other packages "
+        f"(all: also where the package reports no success): {others}."
     )
     return f"{words}{on_random(numbers)}{absent}"
 
@@ -139,8 +139,8 @@ def scores_table(numbers: dict[str, Any]):
             "milliseconds",
         ),
         tuple(rows),
-        "Claim over error and evaluations are medians. Off tenfold: errors of more "
-        "than ten times the claim, which is more than a forgotten unit of rounding. "
+        "Claim over error and evaluations are medians. Off tenfold: share of errors "
+        "of more than ten times the claim and ten times the rounding of the value. "
         'For scipy.differentiate only results with reported success count; "all" '
         "uses its value and error in every case. Eight digits: share of answers "
         "with a relative error of at most 1e-8. False answers: claims of at most a "

@@ -40,7 +40,7 @@ def answer(findings: research.runs.Findings) -> str:
     return (
         f"The gradient of a loop of {length:,} steps needs "
         f"{found[PLAIN][-1] / 1e3:,.0f} kB if all steps are stored; "
-        f"{'; '.join(parts)} (the seconds are those of a loop of --timed steps). "
+        f"{'; '.join(parts)} (for the seconds, the loop has --timed steps). "
         f"{bits}. {promise}."
     )
 

@@ -53,7 +53,7 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
             (
                 "function",
                 "L, proved",
-                "L, seen on a lattice",
+                "L, largest on a lattice",
                 "rate, times 2 / L",
                 "rate",
                 "steps that increase f",

@@ -68,9 +68,10 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
             ),
             tuple(rows),
             "Seconds are ratios to those of f, measured in turns. The sparse "
-            "derivative is compiled with its pattern, and includes the check by a "
-            "random vector. The first call finds the pattern, and compiles. A dense "
-            "matrix with too many columns is not computed.",
+            "derivative is compiled with its pattern, and includes the check of the "
+            "pattern by a product with a random vector. The first call finds the "
+            "pattern, and compiles. A dense matrix with too many columns is not "
+            "computed.",
         ),
     )
 

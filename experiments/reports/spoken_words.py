@@ -28,8 +28,8 @@ def answer(findings: research.runs.Findings) -> str:
     verdict = "is not beaten" if softmax["accuracy"][0] >= best else "is beaten"
     found = (
         f"On {numbers['n_test']} test sequences of {numbers['dataset']} the accuracies "
-        f"are: {accuracies} ({seeds}). Softmax regression, which ignores the order in "
-        f"time, {verdict}: {words(softmax['accuracy'])}."
+        f"are: {accuracies} ({seeds}). Softmax regression, which reads all steps at "
+        f"once, {verdict}: {words(softmax['accuracy'])}."
     )
     if numbers["digits"] is not None:
         found = f"{found} {of_digits(numbers)}"

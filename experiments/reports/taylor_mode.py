@@ -29,14 +29,16 @@ def answer(findings: research.runs.Findings) -> str:
     ]
     jet = f"no rule for {', '.join(fails)}" if fails else "rules for every function"
     return (
-        f"In Taylor mode, the operations grow {numbers['growth_of_taylor']:.1f} times "
-        f"at most when the order doubles to {len(found[0]) - 1}; those of "
-        f"nested derivatives grow {numbers['growth_of_nested']:.1f} times from order "
+        "In Taylor mode, the operations grow at most "
+        f"{numbers['growth_of_taylor']:.1f} times when the order doubles to "
+        f"{len(found[0]) - 1}; those of nested derivatives grow up to "
+        f"{numbers['growth_of_nested']:.1f} times from order "
         f"{last // 2} to {last}. Up to order {last}, the derivatives of the scalar "
         f"function take {found[0][last]:.0f} times the operations of the function in "
-        f"Taylor mode, and {found[1][last]:.0f} times nested. jet has {jet}. A "
-        "pendulum that is integrated by series of order 12, with 64 steps in a period, "
-        f"returns to its start with an error of {numbers['pendulum_error']:.0e}."
+        f"Taylor mode, and {found[1][last]:.0f} times nested. JAX's jet has {jet}. "
+        "A pendulum that is integrated by series of order 12, with 64 steps in a "
+        "period, returns to its start with an error of "
+        f"{numbers['pendulum_error']:.0e}."
     )
 
 
@@ -110,8 +112,9 @@ def draw_reference(reference: Mapping[str, Any]) -> research.figures.Picture:
     numbers = reference["numbers"]
     caption = (
         "Operations for all derivatives up to an order, divided by those of the "
-        f"function. In Taylor mode they grow {numbers['growth_of_taylor']:.1f} times "
-        "from order 5 to 10; nested derivatives grow "
+        "function. In Taylor mode they grow at most "
+        f"{numbers['growth_of_taylor']:.1f} times "
+        "from order 5 to 10; nested derivatives grow up to "
         f"{numbers['growth_of_nested']:.0f} times from order 3 to 6. {dots.SOURCE}"
     )
     return research.figures.Picture("The cost of high derivatives", caption, figure)
@@ -157,7 +160,7 @@ def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
             "The cost of high derivatives",
             "Left: operations for all derivatives up to an order, relative to the "
             "function. They grow like a power of the order in Taylor mode, and "
-            f"{numbers['growth_of_nested']:.0f}-fold when the order of nested "
+            f"up to {numbers['growth_of_nested']:.0f}-fold when the order of nested "
             "derivatives doubles. Middle: the seconds to compile. Right: the error of "
             "a pendulum after a period, integrated by its Taylor series.",
             figure,

@@ -94,8 +94,8 @@ def _chosen(names: Sequence[str], action: str) -> "list[Source]":
             )
     if not names and action == "fetch":
         raise ValueError(
-            f"data fetch needs the names of data sets, or {ALL}: data fetch "
-            "fashion_mnist. `data list` shows the names."
+            f"data fetch needs the names of data sets, or {ALL}; for example: data "
+            "fetch fashion_mnist. `data list` shows the names."
         )
     if not names or ALL in names:
         return list(SOURCES.values())

@@ -258,7 +258,8 @@ def _abscissae(x: Any) -> np.ndarray:
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         raise ValueError(
-            f"x must be finite; got x[{bad[0]}]={values[bad[0]]}. Remove those samples."
+            f"x must be finite; got x[{bad[0]}]={values[bad[0]]}. Remove all samples "
+            "that are not finite."
         )
     steps = np.diff(values)
     same = np.flatnonzero(steps == 0)

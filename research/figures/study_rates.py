@@ -24,8 +24,8 @@ class Valley(NamedTuple):
     The score of a trial is the geometric mean of its costs over these seeds, in passes
     over the data. All searches together have t trials. In addition, the score is known
     at r other learning rates, which make a line in the picture. At these rates, all
-    other hyper-parameters have the values that one search chose: the search whose
-    chosen trial has the lowest geometric mean cost on the tuning seeds.
+    other hyper-parameters are those of one trial: of the trials that the searches
+    ended with, the one with the lowest score.
 
     Attributes:
       rates: Learning rate of each trial, ascending, shape (t,).
@@ -34,7 +34,7 @@ class Valley(NamedTuple):
       diverged: Whether a run of the trial diverged or had the largest possible cost,
         which is ten times the budget of passes, shape (t,).
       chosen: Index of the trial with the lowest score. If several trials have the
-        lowest score, `chosen` is the one that the searches list first.
+        lowest score, it is the one that was made first.
       along: Learning rates of the line, ascending, shape (r,).
       line: Score at each rate of `along`, shape (r,).
       floor, ceiling: Smallest and largest cost over the seeds at each rate of `along`,

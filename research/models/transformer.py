@@ -409,8 +409,8 @@ def _check_body(body: _Body) -> int:
     check_number("rotary_base", body.rotary_base, positive=True)
     if body.positions == "rotary" and body.width // body.num_heads % 2:
         raise ValueError(
-            'width / num_heads must be even for positions="rotary", which turns pairs; '
-            f"got width={body.width}, num_heads={body.num_heads}."
+            'width / num_heads must be even for positions="rotary", which rotates '
+            f"pairs of features; got width={body.width}, num_heads={body.num_heads}."
         )
     check_dropout_rate("dropout", body.dropout)
     check_model_dtype(body.dtype)

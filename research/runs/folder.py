@@ -112,8 +112,10 @@ def run_id(experiment: str, config: Any) -> str:
 
 
 def check_experiment(experiment: Any) -> None:
-    """Raise an error unless the experiment's name can name a folder.
+    """Raise an error unless the name of an experiment can be the name of a folder.
 
+    Args:
+      experiment: Name of the experiment.
     Raises:
       TypeError: The name is not a str.
       ValueError: The name has other characters than letters, digits, _ and -.

@@ -42,8 +42,8 @@ class Searched(NamedTuple):
         ().
       outcome: `research.types.Outcome` of the search, int32, shape ().
       value_after, grad_after: Objective, shape (), and its gradient, shaped like the
-        params, after the step. None if the search computes no gradients, or if there is
-        no search.
+        params, after the step. None if the line search of the rule computes no
+        gradients, or if the rule has no line search.
     """
 
     learning_rate: Float[Array, ""]

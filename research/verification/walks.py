@@ -268,8 +268,8 @@ def walk_exactly(
     """Run a formula on a problem, in arithmetic of fifty digits.
 
     Args:
-      formula: Generator function that yields the iterates of a rule, the field
-        `iterates` of a `Formula`.
+      formula: Generator function that yields the iterates of a rule. The field
+        `iterates` of a `Formula` is such a function.
       problem: Problem that has a sequence of gradients (the field `gradients`), or the
         objective in arithmetic of fifty digits (the field `exact`).
       num_steps: Number T of steps. If the problem is a sequence of gradients, T is at

@@ -27,12 +27,13 @@ def equal_params(
 ) -> bool:
     """Return whether two jaxpr equations of one primitive have equal parameters.
 
-    If the equations call custom functions, the derivative rules of these two functions
-    are not compared. Derivative rules inside other parameters are compared.
+    If the equations are calls of a function with a custom derivative rule
+    (`jax.custom_jvp`), this rule is not compared. All other parameters are compared,
+    also custom rules inside them.
 
     Args:
       mine, other: Parameters of the two equations.
-      depth: Depth to which such inner rules are compared, as in `equal`.
+      depth: As in `equal`, for the custom rules that are compared.
     """
     return mine.keys() == other.keys() and all(
         equal(mine[name], other[name], depth) for name in mine if name != RULE

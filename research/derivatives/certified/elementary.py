@@ -692,10 +692,11 @@ def power(x: Interval, y: Interval) -> Interval:
     - If every interval in y is the single number 0.5, x^y is the square root.
     - Otherwise x^y is enclosed as e^(y log x) over the part of x that is not negative.
 
-    In the third case, the field `trouble` of the result is MAYBE_UNDEFINED (x^y may
-    have no value) if x contains negative numbers, or if x contains 0 and y contains a
-    number that is 0 or negative. If, in this case, x contains negative numbers and y
-    contains an integer, the result is the whole real line.
+    In the third case, the following holds for each entry. The field `trouble` of the
+    result is MAYBE_UNDEFINED (x^y may have no value) if the interval in x contains
+    negative numbers, or if it contains 0 and the interval in y contains a number that
+    is 0 or negative. The result is the whole real line if the interval in x contains
+    negative numbers and the one in y contains an integer.
     """
     if y.is_point and np.all(y.low == np.rint(y.low)) and np.all(np.abs(y.low) < 2**31):
         return _integer_powers(x, y)

@@ -310,7 +310,9 @@ def _ne(a: Interval, b: Interval, **params: Any) -> Interval:
 @rule("not")
 def _not(x: Interval, **params: Any) -> Interval:
     if x.low.dtype.kind != "b":
-        raise NotImplementedError("it reads bits of integers that vary in the box")
+        raise NotImplementedError(
+            "it reads the bits of an integer that varies in the box"
+        )
     return Interval(~x.high, ~x.low, x.trouble)
 
 
@@ -329,7 +331,9 @@ def _xor(a: Interval, b: Interval, **params: Any) -> Interval:
     known = (a.low == a.high) & (b.low == b.high)
     value = a.low ^ b.low
     if a.low.dtype.kind != "b" and not np.all(known):
-        raise NotImplementedError("it reads bits of integers that vary in the box")
+        raise NotImplementedError(
+            "it reads the bits of an integer that varies in the box"
+        )
     return Interval(
         np.where(known, value, False), np.where(known, value, True), worst(a, b)
     )
@@ -341,7 +345,9 @@ def _logical(
     if a.low.dtype.kind != "b" and not (
         np.array_equal(a.low, a.high) and np.array_equal(b.low, b.high)
     ):
-        raise NotImplementedError("it reads bits of integers that vary in the box")
+        raise NotImplementedError(
+            "it reads the bits of an integer that varies in the box"
+        )
     return Interval(operation(a.low, b.low), operation(a.high, b.high), worst(a, b))
 
 

@@ -54,10 +54,11 @@ class Curvature(NamedTuple):
       firm: Firm directions as columns, of such length that the curvature is ±1, shape
         (n, a).
       loose: Loose directions as columns, shape (n, n - a).
-      radius: Distance from y up to which the curvature in each firm direction is
-        confirmed, in multiples of the column of `firm`, shape (a,).
-      is_rough: Whether f jumps at y, or the gradient of f jumps or is not
-        differentiable at y, along an eigenvector or a sum of eigenvectors.
+      radius: For each firm direction, the largest t for which the curvature is
+        confirmed between y and y + t times the column of `firm`, shape (a,).
+      is_rough: Whether f is not smooth at y along at least one line through y. The
+        lines have the directions of the eigenvectors and of sums of them. Not smooth
+        means that f jumps, or that its gradient jumps or has no derivative.
     """
 
     value: float

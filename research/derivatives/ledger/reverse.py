@@ -83,9 +83,10 @@ def pull(
     """Compute the new adjoints of the active inputs of an equation.
 
     An input is active if it depends on a differentiated input of the function. A new
-    adjoint is the existing adjoint plus the contribution of the equation. If the same
-    value is two inputs of the equation, as in a * a, each of the two inputs has its own
-    new adjoint.
+    adjoint is the existing adjoint plus the contribution of the equation through this
+    input. If a value is two inputs of the equation, as in a * a, the result has one
+    number for each of the two: the existing adjoint plus the contribution of this
+    input alone.
 
     Args:
       tape: Record of the evaluation of the function.
