@@ -28,12 +28,14 @@ class Case(NamedTuple):
       objective: x -> ().
       residuals: x -> (m,), whose half sum of squares the objective is, for rules of
         least squares; or None.
+      is_large: Whether only L-BFGS is compared, because others need an n x n matrix.
     """
 
     name: str
     start: Any
     objective: Callable[[Any], Any]
     residuals: Callable[[Any], Any] | None = None
+    is_large: bool = False
 
 
 def rosenbrock(x: jax.Array):
@@ -67,6 +69,12 @@ def brown_dennis(x: jax.Array):
     ) ** 2
 
 
+def extended_rosenbrock(x: jax.Array):
+    """Return the residuals of problem 21; the minimum is 0, where all x_i are 1."""
+    first, second = x[::2], x[1::2]
+    return jnp.concatenate([10.0 * (second - first**2), 1.0 - first])
+
+
 def broyden_tridiagonal(x: jax.Array):
     """Return the residuals of problem 30; the minimum is 0."""
     left, right = jnp.append(0.0, x[:-1]), jnp.append(x[1:], 0.0)
@@ -87,6 +95,7 @@ CURVES = {  # By NIST's name: (b, x) -> y.
         + b[5] * jnp.exp(-((x - b[6]) ** 2) / b[7] ** 2)
     ),
 }
+LARGE = (10_000, 100_000)  # Numbers of variables of two further problems.
 NIST_START = 1  # The nearer of the two that NIST gives.
 
 
@@ -136,6 +145,10 @@ def make_cases() -> list[Case]:
             case._replace(residuals=None),
             case._replace(name=f"{case.name}, squares"),
         ]
+    for n in LARGE:
+        start = np.tile([-1.2, 1.0], n // 2)
+        case = of_squares(f"MGH extended_rosenbrock_{n}", start, extended_rosenbrock)
+        cases.append(case._replace(residuals=None, is_large=True))
     published = {
         case["name"]: case for case in json.loads(NIST.read_text("utf-8"))["cases"]
     }

@@ -221,7 +221,7 @@ def contenders(case: Case, tolerance: float, with_optimistix: bool) -> list[Cont
                 case, tolerance, MOST_STEPS
             )
         ]
-    return found
+    return [c for c in found if not case.is_large or c.family == "L-BFGS"]
 
 
 def measure_case(case: Case, with_optimistix: bool, rounds: int) -> list[MinimiserRow]:

@@ -169,6 +169,20 @@ def test_residuals_of_broyden_are_the_published_ones():
     np.testing.assert_array_equal(residuals, [-2.0, *[-1.0] * 8, -3.0])
 
 
+@pytest.mark.parametrize("n", minimiser_problems.LARGE)
+def test_large_problem_is_rosenbrock_for_each_pair_of_variables(n):
+    case, small = CASES[f"MGH extended_rosenbrock_{n}"], CASES["rosenbrock_2"]
+    at_start, pair = case.objective(case.start), small.objective(small.start)
+    assert 2 * float(at_start) == pytest.approx(n / 2 * float(pair), rel=1e-12)
+    assert case.objective(jnp.ones(n)) == 0
+
+
+def test_only_l_bfgs_minimises_a_large_problem():
+    case = CASES[f"MGH extended_rosenbrock_{minimiser_problems.LARGE[0]}"]
+    families = [c.family for c in minimising.contenders(case, 1e-6, False)]
+    assert set(families) == {"L-BFGS"}
+
+
 def test_minimisers_are_compared_where_both_reach_the_tolerance(monkeypatch):
     case = CASES["MGH beale"]
     ends = {

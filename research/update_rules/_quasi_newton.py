@@ -138,7 +138,7 @@ def bfgs(
             lambda: state.inverse_hessian,
         )
         num_pairs = jnp.where(enters, increment(state.num_pairs), state.num_pairs)
-        scale = _scale_of_step(num_pairs, updates, first_step, jnp.ones((), dtype))
+        scale = _scale_of_step(num_pairs == 0, updates, first_step, jnp.ones((), dtype))
         direction = _like(-scale * (matrix @ _flat(updates, dtype)), updates)
         step, searched = take_step(
             search,
@@ -157,14 +157,14 @@ def bfgs(
 
 
 def _scale_of_step(
-    num_pairs: Array, grad: Params, first_step: str, scale: Array
+    is_before: Array, grad: Params, first_step: str, scale: Array
 ) -> Array:
     """Return the factor before the first pair, and `scale` after it.
 
     The norm of the gradient is computed only before the first pair.
     """
     return jax.lax.cond(
-        num_pairs == 0,
+        is_before,
         lambda: capped_inverse_norm(grad, first_step).astype(scale.dtype),
         lambda: scale,
     )
@@ -194,12 +194,12 @@ class LBFGSState(NamedTuple):
 
     Attributes:
       count: Number of steps taken, int32, shape ().
-      num_pairs: Number of pairs (s, y) that entered the memory so far, int32, shape ().
-        A pair is a step s and the change y of the gradient in this step.
       params, grad: Params x and gradient g before the last step, shaped like the
         params.
-      newest: Index of the newest pair in the three fields below, int32, shape (). Older
-        pairs have lower indices, and before index 0 comes the last index.
+      newest: Index of the newest pair (s, y) in the three fields below, int32, shape
+        (). -1 before the first pair. A pair is a step s and the change y of the
+        gradient in this step. Older pairs have lower indices, and before index 0 comes
+        the last index.
       steps, changes: s and y of the last pairs, shaped like the params with a leading
         axis of length memory_size.
       weights: ρ = 1 / <s, y> of each pair, 0 for empty entries, shape (memory_size,).
@@ -208,7 +208,6 @@ class LBFGSState(NamedTuple):
     """
 
     count: Int[Array, ""]
-    num_pairs: Int[Array, ""]
     params: Params
     grad: Params
     newest: Int[Array, ""]
@@ -293,30 +292,20 @@ def lbfgs(
                 lambda x: jnp.zeros((memory, *jnp.shape(x)), jnp.result_type(x)), params
             )
 
-        count, pairs = (
-            jnp.zeros((), jnp.int32) for _ in range(2)
+        count, newest = jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32)
+        before, grad = (
+            jax.tree.map(jnp.zeros_like, params) for _ in range(2)
         )  # Separate arrays, so that each can be donated.
-        before, grad = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))
         weights, scale = jnp.zeros(memory, dtype), jnp.ones((), dtype)
         searched = not_yet(search, params, learning_rate)
-        newest = jnp.asarray(memory - 1, jnp.int32)  # The first pair has index 0.
         return LBFGSState(
-            count,
-            pairs,
-            before,
-            grad,
-            newest,
-            empty(),
-            empty(),
-            weights,
-            scale,
-            searched,
+            count, before, grad, newest, empty(), empty(), weights, scale, searched
         )
 
     def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
         _refuse_no_params(params)
         state = _remember(state, params, updates, min_curvature)
-        scale = _scale_of_step(state.num_pairs, updates, first_step, state.scale)
+        scale = _scale_of_step(state.newest < 0, updates, first_step, state.scale)
         direction = _two_loops(updates, state, scale)
         step, searched = take_step(
             search,
@@ -354,17 +343,16 @@ def _remember(
     )
     curvature = inner(s, y).astype(state.scale.dtype)
     enters = (state.count > 0) & (curvature > cast(min_curvature, curvature))
-    newest = jnp.where(enters, _next(state.newest, state), state.newest)
+    oldest = _next(state.newest, state)
 
     def put(memory: Array, entry: Array):
-        """Write one entry, so that the others need not be moved."""
-        before = jax.lax.dynamic_index_in_dim(memory, newest, 0, keepdims=False)
+        """Replace the oldest entry, so that the others need not be moved."""
+        before = jax.lax.dynamic_index_in_dim(memory, oldest, 0, keepdims=False)
         entry = jnp.where(enters, entry.astype(memory.dtype), before)
-        return jax.lax.dynamic_update_index_in_dim(memory, entry, newest, 0)
+        return jax.lax.dynamic_update_index_in_dim(memory, entry, oldest, 0)
 
     return state._replace(
-        num_pairs=jnp.where(enters, increment(state.num_pairs), state.num_pairs),
-        newest=newest,
+        newest=jnp.where(enters, oldest, state.newest),
         steps=jax.tree.map(put, state.steps, s),
         changes=jax.tree.map(put, state.changes, y),
         weights=put(state.weights, 1.0 / jnp.where(enters, curvature, 1.0)),
@@ -405,11 +393,10 @@ def _two_loops(grad: Params, state: LBFGSState, scale: Array) -> Params:
         r = jax.tree.map(lambda a, b: a + cast(more, a) * b.astype(a.dtype), r, s)
         return _next(index, state), r
 
-    start = (state.newest, grad, jnp.zeros_like(state.weights))
+    start = (jnp.maximum(state.newest, 0), grad, jnp.zeros_like(state.weights))
     _, q, shares = jax.lax.fori_loop(0, memory, back, start)
     r = jax.tree.map(lambda a: cast(scale, a) * a, q)
-    oldest = _next(state.newest, state)
-    _, r = jax.lax.fori_loop(0, memory, forth, (oldest, r))
+    _, r = jax.lax.fori_loop(0, memory, forth, (_next(state.newest, state), r))
     return jax.tree.map(jnp.negative, r)
 
 
