@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from docs import gallery
 from experiments import __main__ as experiments
 from experiments import _pictures as pictures
+from experiments import rules
 from research import cli, figures, runs
 
 RESULT = runs.Result("Dots.", (), {}, {})
@@ -65,6 +67,13 @@ def test_reference_that_is_too_large_is_refused_and_nothing_is_written(tmp_path)
     with pytest.raises(ValueError, match="at most 20,000"):
         runs.keep(finished(tmp_path / "results", rows=1000), tmp_path)
     assert not (tmp_path / "toy.json").exists()
+
+
+def test_reference_of_rules_has_a_row_for_every_rule():
+    """A rule that is added needs a new reference: the page of all rules is built of it."""
+    folder = Path(experiments.__file__).parent / "reference"
+    table = json.loads((folder / "rules.json").read_text("utf-8"))["table"]
+    assert {row[0] for row in table["rows"]} == set(rules.Config().rule)
 
 
 def test_keep_without_a_run_folder_says_what_it_takes(capsys, tmp_path):
