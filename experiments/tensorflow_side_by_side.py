@@ -70,6 +70,8 @@ FILE = Path(__file__).with_suffix(".json")
 STEPS, BATCH, RATE = 10, 64, 0.5
 # Hidden units of the compared network: few enough to store its numbers.
 NARROW = 8
+# Without TensorFlow, its recorded results are used.
+VARIES = {"installed": None}
 BOUND = 64  # In ε of the largest entry; smaller differences are rounding.
 NUMPY, TENSORFLOW, EAGER, JAX = (
     "NumPy, by hand",
