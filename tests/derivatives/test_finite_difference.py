@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
-from scipy import special, stats
+from scipy import optimize, special, stats
 
 from research.derivatives import errors, problems
 from research.derivatives.finite_differences import FiniteDifference, finite_difference
@@ -1272,3 +1272,55 @@ def test_noise_at_zero_does_not_hide_a_slope():
     known = [each for each in found if each.verdict == "ok"]
     assert len(known) >= len(found) / 2
     assert all(abs(each.value - 1) <= each.error for each in known)
+
+
+def of_a_table(x):
+    table = [0.0, 1.0, 4.0, 9.0]
+    left = math.floor(x)
+    return table[left] + (x - left) * (table[left + 1] - table[left])
+
+
+def with_an_assertion(x):
+    assert 0.0 < x < 3.0, "outside of the domain"
+    return x**2
+
+
+def by_a_solver(x):
+    return optimize.newton(lambda y: y - math.cos(x * y), 0.5, maxiter=20)
+
+
+def of_an_iteration(x):
+    if not 0.5 < x < 4.0:
+        raise RuntimeError("no convergence")
+    y = 1.0
+    for _ in range(60):
+        y = (y + x / y) / 2
+    return y
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "truth"),
+    [
+        (of_a_table, 1.5, 3.0),
+        (with_an_assertion, 1.5, 3.0),
+        (by_a_solver, 1.0, -0.297474341509832),
+        (of_an_iteration, 2.0, 0.5 / math.sqrt(2.0)),
+    ],
+)
+def test_errors_outside_of_the_domain_of_f_do_not_end_the_search(f, x, truth):
+    found = finite_difference(f, x)
+    assert found.verdict == "ok"
+    assert abs(found.value - truth) <= found.error
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "error"),
+    [
+        (of_a_table, 3.5, IndexError),
+        (with_an_assertion, 5.0, AssertionError),
+        (of_an_iteration, 5.0, RuntimeError),
+    ],
+)
+def test_an_error_of_f_at_x_itself_is_raised(f, x, error):
+    with pytest.raises(error):
+        finite_difference(f, x)

@@ -12,6 +12,9 @@ from research.derivatives.errors import NotScalarError
 # f returns an array of integers: np.vectorize takes the type of the first value, and
 # would truncate the other values.
 _CHECKED, _CHECKED_INTEGERS = 3, 24
+# What a solver, a table or an assertion may raise outside of the domain of f. At the
+# point of interest, such an error is a mistake of the user and is not hidden.
+UNDEFINED_ELSEWHERE = (RuntimeError, LookupError, AssertionError)
 
 
 class Sampler:
@@ -46,8 +49,8 @@ class Sampler:
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """Return f at the points times `unit`, as float64.
 
-        The value is nan at a point where f has no real value or raises an arithmetic
-        error.
+        The value is nan at a point where f has no real value, raises an ArithmeticError
+        or a ValueError, or, except at the first point, one of `UNDEFINED_ELSEWHERE`.
 
         Args:
           points: Points, shape (n,). The first is the point of interest. Infinite
@@ -55,8 +58,7 @@ class Sampler:
         Raises:
           NotScalarError: f of a point is not a single number, or f of the first point
             is a complex number.
-          Exception: f raises an error that is neither an ArithmeticError nor a
-            ValueError. These two give nan instead.
+          Exception: f raises another error.
         """
         there = np.isfinite(points)
         values = np.full(points.shape, np.nan)
@@ -114,6 +116,10 @@ def _at(f: Callable[[Any], Any], point: Any, strict: bool) -> tuple[float, float
     try:
         value = f(point)
     except (ArithmeticError, ValueError):  # math.log(-1.0), 1.0 / 0.0, math.exp(1000.0)
+        return float("nan"), 0.0
+    except UNDEFINED_ELSEWHERE:
+        if strict:
+            raise
         return float("nan"), 0.0
     array: Any = _filled(value)
     if array.size != 1 or _kind(array.dtype) not in "fiubcO":
