@@ -22,6 +22,7 @@ from research.derivatives.check.report import (
     Probe,
     beyond_range,
     explained,
+    other_gradients,
     other_values,
     vanishing,
 )
@@ -136,8 +137,9 @@ def check_derivative(
     - The slopes from long and from short steps differ, and neither slope agrees with
       the derivative. An example is a fast wave that is hardly larger than the rounding
       error of f.
-    - `derivative` seems wrong, but f computes something else in float64 than in the
-      precision of x. An example is an f that draws random numbers without a dtype.
+    - `derivative` seems wrong, but f has another gradient in float64 than in the
+      precision of x. Examples are an f that draws random numbers without a dtype, and a
+      gradient whose digits cancel close to a minimum.
 
     Args:
       f: Function of one pytree of floating arrays that returns one floating array. If f
@@ -236,11 +238,16 @@ def check_derivative(
         return report
     with in_float64():
         gradient = _gradient_of(f, lifted)
-    if not _computes_otherwise(own, of_own, _gradient_of(f, x), line, gradient):
+    own_gradient = _gradient_of(f, x)
+    if not _computes_otherwise(own, of_own, own_gradient, line, gradient):
         return report
-    return report._replace(
-        verdict="unresolved", explanation=other_values(title(f), own.value, line.value)
-    )
+    values = (own.value, line.value)
+    if own_gradient is None or gradient is None:
+        text = other_values(title(f), *values)
+    else:
+        apart = _relative(own_gradient - gradient, gradient)
+        text = other_gradients(title(f), apart, *values)
+    return report._replace(verdict="unresolved", explanation=text)
 
 
 def _gradient_of(f: Callable[..., Any], x: Any) -> np.ndarray | None:

@@ -338,6 +338,26 @@ def other_values(f: str, own: Any, in_float64: Any) -> str:
     )
 
 
+def other_gradients(f: str, apart: float, own: Any, in_float64: Any) -> str:
+    """Return the text of a report on an f whose gradient depends on the precision.
+
+    Args:
+      f: Name of the function.
+      apart: Distance between the gradients in the precision of x and in float64,
+        divided by the size of the one in float64.
+      own, in_float64: Value of f in the precision of x, and value of f in float64.
+    """
+    return (
+        f"Inconclusive: the gradients of {f} in the precision of x and in float64, "
+        f"which this check uses, differ by {apart:.2g} times the size of the gradient. "
+        f"(The values are {np.ravel(own)[0]:.6g} and {np.ravel(in_float64)[0]:.6g}.) "
+        "There are two likely causes. Close to a minimum, most digits of a gradient "
+        "cancel: check it further away, or at an x of float64. And the numbers of "
+        "jax.random depend on the dtype: name it, as in jax.random.normal(key, shape, "
+        "jnp.float32)."
+    )
+
+
 def vanishing(f: str, smallest: float, of_change: float, by_size: bool) -> str:
     """Return the text that explains a check if the gradient is 0 or a rounding error.
 
