@@ -22,11 +22,12 @@ from research.derivatives.check.report import (
     Probe,
     beyond_range,
     explained,
+    leaping,
     other_gradients,
     other_values,
     vanishing,
 )
-from research.derivatives.check.values import Values
+from research.derivatives.check.values import Values, slope_apart_from_zeros
 from research.derivatives.exact.arguments import floating, title
 
 __all__ = ["CheckReport", "Probe", "check_derivative"]
@@ -47,6 +48,9 @@ OF_CONSTANTS = float(np.finfo(np.float32).eps)
 # If the gradients of f in two precisions differ by this share, and by more than 32 ε,
 # they are gradients of different functions.
 OTHER_VALUE = 1e-3
+# If the rounding error of f along one direction is so many times the one along another,
+# and hides the slope, f jumps.
+MANY_TIMES = 1e6
 # Largest number of times that a leaf with a kink, or its parts, are halved.
 SPLITS = 24
 
@@ -320,7 +324,7 @@ class _Direction(NamedTuple):
 def _directions(line: Line, random: np.random.Generator) -> list[_Direction]:
     once = line.reverse(np.ones(())) if not line.shape else None
 
-    def direction(name: str, v: np.ndarray, part: slice) -> _Direction:
+    def direction(name: str, v: np.ndarray, part: slice | np.ndarray) -> _Direction:
         w = random.normal(size=line.shape) if line.shape else np.ones(())
         gradient = line.reverse(w) if line.shape else once
         if gradient is None:
@@ -359,6 +363,11 @@ def _directions(line: Line, random: np.random.Generator) -> list[_Direction]:
         part, v = slice(leaf.start, leaf.start + leaf.size), np.zeros(line.flat.shape)
         v[part] = random.normal(size=leaf.size) * leaf.scale
         drawn.append(direction(f"leaf {leaf.name}", v, part))
+    is_zero = line.flat == 0
+    if is_zero.any() and not is_zero.all():
+        # Around 0, f may vary at any scale, so that much shorter steps are possible.
+        v = np.where(is_zero, random.normal(size=line.flat.shape) * line.scales, 0.0)
+        drawn.append(direction("entries that are 0", v, np.flatnonzero(is_zero)))
     return drawn
 
 
@@ -587,6 +596,8 @@ class _Found(NamedTuple):
       length: Length of the longest step, as a multiple of the direction.
       is_refuted: Whether short steps confirm neither the slope from long steps nor the
         tested derivative.
+      leap: Size of the jump of f at x, 0 if there is none.
+      noise: Measured rounding error of a value of f beside x.
     """
 
     probe: Probe
@@ -597,6 +608,8 @@ class _Found(NamedTuple):
     size: float
     length: float
     is_refuted: bool
+    leap: float
+    noise: float
 
 
 def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
@@ -620,11 +633,24 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
         if vanishes:  # Make errors relative to the change of f over a step.
             scale = (terms or 1.0) if is_flat else values.change
         values.resolve(RESOLVED * scale / SAFETY)
+        values.approach(RESOLVED * scale / SAFETY)
         floor = _floor(values, eps, known)
         reported = [rate for rate in (forward, backward) if not np.isnan(rate)]
-        if values.slope.jump or any(
+        is_doubtful = bool(values.slope.jump) or any(
             not abs(rate - values.slope.value) <= floor for rate in reported
-        ):
+        )
+        apart = (
+            slope_apart_from_zeros(
+                *(line, v, w, eps, sum(known[:2]), seed, may_round),
+                RESOLVED * scale / SAFETY,
+            )
+            if is_doubtful or values.leap
+            else None
+        )
+        if apart is not None:
+            values.slope = apart
+            floor = _floor(values, eps, known)
+        elif is_doubtful:
             values.confirm()
             values.doubt(
                 float("inf") if gradient is None else _norm(gradient * line.flat)
@@ -656,6 +682,8 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
         sum(known[:2]),
         values.length,
         values.is_refuted,
+        0.0 if apart is not None else values.leap,
+        values.noise,
     )
 
 
@@ -704,6 +732,9 @@ def _report(
     distance = max(p.gap / p.scale for p in probes)
     if verdict in ("right", "wrong") and any(each.is_refuted for each in found):
         verdict = "unresolved"
+    leaps = [each for each in found if each.leap] or _noisy(random)
+    if verdict == "right" and leaps:
+        verdict = "unresolved"
     # Where nearly no digit of a slope is known, a distance may be chance.
     if verdict == "wrong" and overall > RESOLVED and distance < overall:
         verdict = "unresolved"
@@ -717,6 +748,8 @@ def _report(
     )
     if is_beyond:
         explanation = beyond_range(title(line.f))
+    elif verdict == "unresolved" and leaps:
+        explanation = leaping(title(line.f), leaps[0].probe.name, leaps[0].leap)
     elif verdict in ("right", "unresolved") and vanishes:
         explanation = vanishing(
             title(line.f), smallest, of_change, any(each.is_flat for each in random)
@@ -734,6 +767,20 @@ def _report(
         own_gap,
         explanation,
     )
+
+
+def _noisy(random: Sequence[_Found]) -> list[_Found]:
+    """Return results along directions in which f jumps between the floats beside x.
+
+    There the rounding error is as large as the jump. Along other directions, several
+    jumps may cancel, so that the rounding error is far smaller.
+    """
+    least = min(each.noise for each in random)
+    return [
+        each._replace(leap=each.noise)
+        for each in random
+        if each.noise > max(MANY_TIMES * least, RESOLVED * each.probe.scale)
+    ]
 
 
 def _caught_along(found: tuple[_Found, ...]) -> float:

@@ -358,6 +358,22 @@ def other_gradients(f: str, apart: float, own: Any, in_float64: Any) -> str:
     )
 
 
+def leaping(f: str, direction: str, leap: float) -> str:
+    """Return the text of a report on an f that jumps at x.
+
+    Args:
+      f: Name of the function.
+      direction: Name of a direction along which f jumps.
+      leap: Size of the jump.
+    """
+    return (
+        f"Inconclusive: {f} seems to jump at the point. Along {direction}, a value "
+        f"there and a value beside it differ by about {leap:.3g}, however short the "
+        "step is. If a `where` gives the value at a single point, check that this "
+        "value is the limit."
+    )
+
+
 def vanishing(f: str, smallest: float, of_change: float, by_size: bool) -> str:
     """Return the text that explains a check if the gradient is 0 or a rounding error.
 

@@ -43,6 +43,8 @@ class Slope(NamedTuple):
       drifts: Whether each halving of the step length changes the central difference by
         the same amount, down to step lengths where noise hides the change. In this
         case, the central differences do not converge.
+      leap: Size of the jump of f at x, 0 if there is none: how far the values on both
+        sides are apart at all small steps, or f(x) and the mean of these values.
     """
 
     value: float
@@ -55,13 +57,21 @@ class Slope(NamedTuple):
     unsure: np.ndarray
     central: np.ndarray
     drifts: bool = False
+    leap: float = 0.0
 
     def times(self, factor: float) -> "Slope":
         """Return the slopes, each multiplied by a factor, for a new unit of length."""
-        value, error, noise, jump, left, right, bends, unsure, central, drifts = self
-        sides = (jump * factor, left * factor, right * factor)
-        arrays = (bends * factor, unsure * factor, central * factor)
-        return Slope(value * factor, error * factor, noise, *sides, *arrays, drifts)
+        scaled = (
+            "value",
+            "error",
+            "jump",
+            "left",
+            "right",
+            "bends",
+            "unsure",
+            "central",
+        )
+        return self._replace(**{name: getattr(self, name) * factor for name in scaled})
 
     def agrees_with(self, rate: float, gap: float) -> bool:
         """Return whether the central differences at small steps are close to a rate.
@@ -172,10 +182,14 @@ def slope_at_middle(
             # f jumps, or changes faster than the smallest step: the slope is unknown.
             error = float("inf")
         drift = _drift(central, noise / STEPS)
-        if drift or _has_a_jump(central, float(np.min(rounding))):
-            error = float("inf")
         forward, backward = (right - middle) / STEPS, (middle - left) / STEPS
         bends, unsure = forward - backward, noise / STEPS
+        leap = max(
+            4 * _leap(central, float(np.min(rounding))),
+            _leap(bends, 4 * float(np.min(rounding))),
+        )
+        if drift or leap:
+            error = float("inf")
         jump, level = _jump(bends, unsure)
     return Slope(
         value,
@@ -188,17 +202,21 @@ def slope_at_middle(
         unsure,
         central,
         drift == HIDDEN,
+        leap,
     )
 
 
-def _has_a_jump(central: np.ndarray, rounding: float) -> bool:
-    """Return whether f jumps at the middle.
+def _leap(quotients: np.ndarray, rounding: float) -> float:
+    """Return a if the quotients contain 2 a / h at the smallest steps h, else 0.
 
-    If it jumps by a, the central differences contain a / (2 h), so their changes times
-    h are all alike.
+    Their changes times h are then all alike. If f jumps by a at the middle, the central
+    differences contain a / (2 h). If only f(x) is off by a, the right slope minus the
+    left slope contains 2 a / h.
     """
-    jumps = (np.diff(central) * STEPS[1:])[-_MANY:]
-    return _are_alike(jumps, 0.5) and bool(np.min(np.abs(jumps)) > 100 * rounding)
+    sizes = (np.diff(quotients) * STEPS[1:])[-_MANY:]
+    if not _are_alike(sizes, 0.5) or not np.min(np.abs(sizes)) > 100 * rounding:
+        return 0.0
+    return float(np.min(np.abs(sizes)))
 
 
 def _drift(central: np.ndarray, unsure: np.ndarray) -> str:

@@ -19,6 +19,8 @@ from research.derivatives.check.slopes import (
 # Factor between the lengths of the longest step if f is rough over steps of the size
 # of x, and the least number of such lengths. There are more if entries of x need them.
 SHORTER, FEWEST = 2.0**-20, 2
+# Least number of these lengths if only entries move that are 0: down to 1e-72.
+NEAREST = 12
 # Relative lengths of the longest step if f is so flat that rounding hides its slope. If
 # a leaf is tiny beside others, there are more, up to the size of the largest leaf.
 LONGER = (2.0**6, 2.0**12)
@@ -48,6 +50,8 @@ class Values:
         x + v.
       is_refuted: Whether short steps confirm neither the slope from long steps nor the
         tested derivative. False until the method `deny` has been called.
+      leap: Size of a jump of f at x that no step length refutes, 0 if there is none.
+      noise: Measured rounding error of a value of f beside x.
     """
 
     def __init__(
@@ -70,7 +74,10 @@ class Values:
         )
         sizes = np.abs(line.flat[line.flat != 0] / line.scales[line.flat != 0])
         least = float(np.log2(np.min(sizes, initial=1.0)) / np.log2(SHORTER))
-        self._shorter = SHORTER ** np.arange(1, max(FEWEST, int(least)) + 1)
+        # Floats are dense around 0, so f may vary there at any scale.
+        self._is_at_zero = bool(np.all(line.flat[v != 0] == 0))
+        fewest = NEAREST if self._is_at_zero else FEWEST
+        self._shorter = SHORTER ** np.arange(1, max(fewest, int(least)) + 1)
         largest = np.max(line.scales[v != 0], initial=0.0)
         ratio = np.max(line.scales) / largest if largest else 1.0
         more = int(np.log2(min(max(ratio, 1.0), 2.0**60)) / 6)
@@ -82,6 +89,7 @@ class Values:
             if self._quantum:
                 self.slope, self._values = self._at(1.0)
         self.change, self.is_refuted = spread(self._values), False
+        self.leap, self.noise = self.slope.leap, float(self.slope.noise[-1])
 
     def _at(self, length: float) -> tuple[Slope, np.ndarray]:
         """Return the slope from steps up to that length, and the sampled values."""
@@ -109,11 +117,36 @@ class Values:
             if self.slope.jump and length > 1:
                 return
             slope, values = self._at(length)
+            if not slope.leap and 8 * np.min(slope.noise) < self.leap:
+                self.leap = 0.0
             if slope.drifts and length < 1:  # Shorter steps show only noise.
                 self.slope = self.slope._replace(error=float("inf"), jump=0.0)
                 return
             if self._is_worse_than(slope, length):
                 self.slope, self._values, self.length = slope, values, length
+
+    def approach(self, enough: float) -> None:
+        """Look at f much closer to x, if all entries that move are 0.
+
+        Steps of any size may be long beside the scale at which f varies, as the energy
+        kT of an atom beside 1 joule. If the slope from very short steps is known to
+        `enough`, and contradicts the one from long steps, it takes its place.
+        """
+        if not self._is_at_zero:
+            return
+        for length in SHORTER ** np.arange(FEWEST + 2.0, NEAREST + 1.0, 2.0):
+            if length >= self.length:
+                continue
+            slope, values = self._at(length)
+            apart = abs(slope.value - self.slope.value)
+            if (
+                not slope.drifts
+                and slope.jump == 0
+                and slope.error <= enough
+                and (self.slope.jump or apart > slope.error + self.slope.error)
+            ):
+                self.slope, self._values, self.length = slope, values, length
+                self.leap = 0.0
 
     def _is_worse_than(self, other: Slope, length: float) -> bool:
         if self.slope.jump:
@@ -242,3 +275,42 @@ class Values:
         derivative and about 1 for a wrong one. It is NaN if noise hides the remainder.
         """
         return remainder_slope(self._values, self.length * rate, self.slope.noise)
+
+
+def slope_apart_from_zeros(
+    line: Line,
+    v: np.ndarray,
+    w: np.ndarray,
+    eps: float,
+    size: float,
+    seed: int,
+    may_round: bool,
+    enough: float,
+) -> Slope | None:
+    """Return the slope as a sum: along the entries that are 0, and along the others.
+
+    The steps along the entries that are 0 can be much shorter (`Values.approach`). The
+    result is None if all or none of the moved entries are 0, if such short steps are
+    not needed, or if one of the two slopes is not known to `enough`.
+
+    Args:
+      line, v, w, eps, size, seed, may_round: As for `Values`.
+      enough: Largest error of each of the two slopes.
+    """
+    is_zero = line.flat == 0
+    if not v[is_zero].any() or not v[~is_zero].any():
+        return None
+    sides = []
+    for part in (np.where(is_zero, v, 0.0), np.where(is_zero, 0.0, v)):
+        values = Values(line, part, w, eps, size, seed, may_round)
+        values.resolve(enough)
+        values.approach(enough)
+        if values.slope.jump or not values.slope.error <= enough:
+            return None
+        if not sides and values.length >= SHORTER**FEWEST:
+            return None
+        sides.append(values.slope)
+    value = sides[0].value + sides[1].value
+    return sides[1]._replace(
+        value=value, error=sides[0].error + sides[1].error, left=value, right=value
+    )
