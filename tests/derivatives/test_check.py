@@ -1236,3 +1236,73 @@ def test_a_slope_of_a_flat_part_that_jax_cannot_see_is_a_bug():
     for seed in range(2):
         report = check_derivative(f, x, jax.random.key(seed), jnp.ones_like)
         assert report.verdict == "wrong", report.text()
+
+
+BOLTZMANN = 1.380649e-23  # In joule per kelvin.
+
+
+def free_energy(p):
+    """Free energy of a level of energy E at the temperature T, in joule."""
+    return -BOLTZMANN * p["T"] * jnp.logaddexp(0.0, -p["E"] / (BOLTZMANN * p["T"]))
+
+
+@pytest.mark.parametrize("temperature", [3000.0, 300.0, 4.2, 0.01])
+def test_energies_of_atoms_at_0_joule_are_smooth(temperature):
+    """f varies over 1e-20 of a step of 1 joule, and floats are dense around 0."""
+    x = {"T": jnp.asarray(temperature), "E": jnp.zeros(())}
+    key, gradient = jax.random.key(0), jax.grad(free_energy)
+    assert check_derivative(free_energy, x, key).verdict == "right"
+    for leaf in x:
+        wrong = lambda p, leaf=leaf: gradient(p) | {leaf: 2 * gradient(p)[leaf]}
+        assert check_derivative(free_energy, x, key, wrong).verdict == "wrong"
+
+
+@pytest.mark.parametrize("scale", 10.0 ** -np.arange(3, 43, 3))
+def test_a_term_of_any_scale_at_0_is_found(scale):
+    f, key = lambda q: q + scale * jnp.arctan(q / scale), jax.random.key(1)
+    assert check_derivative(f, jnp.zeros(()), key).verdict == "right"
+    without = lambda q: jnp.ones(())
+    assert check_derivative(f, jnp.zeros(()), key, without).verdict == "wrong"
+
+
+@pytest.mark.parametrize("size", [1e12, 1e20, 1e25])
+@pytest.mark.parametrize("smooth", [jax.nn.silu, jax.nn.gelu, jax.nn.softplus])
+def test_entries_that_are_0_beside_a_huge_one_are_smooth(size, smooth):
+    f = lambda p: jnp.log(p[0]) + jnp.sum(smooth(p[1:]))
+    x, key = jnp.asarray([size, 0.0, 0.0]), jax.random.key(0)
+    assert check_derivative(f, x, key).verdict == "right"
+    kinked = lambda p: jnp.log(p[0]) + jnp.sum(jax.nn.relu(p[1:]))
+    assert check_derivative(kinked, x, key).verdict == "kink"
+
+
+def filled(value):
+    """sinc with a value at 0; the right one is 1."""
+
+    def f(x):
+        safe = jnp.where(x == 0, 1.0, x)
+        return jnp.sum(jnp.where(x == 0, value, jnp.sin(safe) / safe))
+
+    return f
+
+
+@pytest.mark.parametrize("off", [1.0, -0.5, 1e-3, 1e-6, 1e-9])
+def test_a_wrong_value_at_a_single_point_is_told(off):
+    x, key = jnp.asarray([0.0, 0.5, 1.0]), jax.random.key(0)
+    assert check_derivative(filled(1.0), x, key).verdict == "right"
+    report = check_derivative(filled(1.0 + off), x, key)
+    assert report.verdict == "unresolved"
+    assert "seems to jump at the point" in report.explanation
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(
+    ("f", "x"),
+    [
+        (lambda x: jnp.sum(jnp.sin(x)) + jnp.sum(jnp.sign(x)), [2.0, 0.5, 0.0, 0.0]),
+        (lambda x: jnp.sum(jnp.round(x) + x), [0.5, 1.5]),
+        (lambda x: jnp.floor(x[0]) - jnp.floor(x[1]) + jnp.sum(x), [2.0, 1.0]),
+    ],
+)
+def test_jumps_that_cancel_along_some_directions_are_never_right(f, x, seed):
+    report = check_derivative(f, jnp.asarray(x), jax.random.key(seed))
+    assert report.verdict == "unresolved"

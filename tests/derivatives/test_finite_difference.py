@@ -1324,3 +1324,14 @@ def test_errors_outside_of_the_domain_of_f_do_not_end_the_search(f, x, truth):
 def test_an_error_of_f_at_x_itself_is_raised(f, x, error):
     with pytest.raises(error):
         finite_difference(f, x)
+
+
+@pytest.mark.parametrize("scale", [1e-18, 1e-20, 1e-25, 1e-30])
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_smooth_function_of_a_tiny_scale_is_no_kink_at_0(scale, order):
+    """All but the smallest steps see only its two asymptotes."""
+    for f in (
+        lambda t: scale * np.logaddexp(0.0, t / scale),
+        lambda t: np.sqrt(t * t + scale * scale),
+    ):
+        assert finite_difference(f, 0.0, order).verdict != "kink"

@@ -117,7 +117,8 @@ class Values:
             if self.slope.jump and length > 1:
                 return
             slope, values = self._at(length)
-            if not slope.leap and 8 * np.min(slope.noise) < self.leap:
+            is_seen = slope.leap or 8 * np.min(slope.noise) >= self.leap
+            if length < 1 and not is_seen:
                 self.leap = 0.0
             if slope.drifts and length < 1:  # Shorter steps show only noise.
                 self.slope = self.slope._replace(error=float("inf"), jump=0.0)

@@ -632,9 +632,11 @@ def judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDif
         return result("unresolved")
     if order == 1 and _differs_near_zero(ladder, noise, verdict, found, left, right):
         return result("unresolved")
-    # Slopes of which nothing is known show no kink.
-    if verdict == "kink" and order == 1 and np.isnan([left, right]).all():
-        return result("unresolved")
+    # Slopes of which nothing is known show no kink, nor do they at a higher order.
+    if verdict == "kink" and np.isnan([left, right]).all():
+        lower = judge(ladder, noise, order - 1, side).verdict if order > 1 else ""
+        if order == 1 or lower == "unresolved":
+            return result("unresolved")
     if verdict == "ok":  # Both one-sided derivatives equal the derivative.
         left = right = found.value
     return result(verdict, found)
