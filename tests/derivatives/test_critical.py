@@ -742,3 +742,18 @@ def test_a_stiff_curved_valley_has_a_minimum_and_a_saddle(tilt, exponent):
 def test_the_rounding_of_steps_does_not_look_like_a_kink():
     f = lambda x: 1e-8 * x[0] ** 2 + (x[1] - 1.3 - x[0] ** 2) ** 2
     assert classify_critical_point(f, jnp.array([0.0, 1.3])).kind == "minimum"
+
+
+@pytest.mark.parametrize("angle", np.linspace(0.0, 3.0, 6))
+@pytest.mark.parametrize(("slope", "depth"), [(2.0, 30.0), (4.0, 30.0), (6.0, 100.0)])
+def test_a_sector_in_which_f_falls_is_found(slope, depth, angle):
+    """At a tie of jnp.maximum the Hessian is arbitrary, and f is no sum of squares."""
+    c, s = np.cos(angle), np.sin(angle)
+    turn = jnp.asarray([[c, -s], [s, c]])
+
+    def f(x):
+        a, b = turn @ x
+        return a**2 + b**2 - depth * jnp.maximum(b - slope * jnp.abs(a), 0) ** 2
+
+    found = classify_critical_point(f, jnp.zeros(2))
+    assert found.note.startswith(("no extremum", "undecided"))

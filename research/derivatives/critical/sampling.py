@@ -43,6 +43,8 @@ ALIKE = 0.1
 RUN = 4  # Number of consecutive octaves that must agree (half octaves count half).
 # Smallest power of the distance with which f may change at a critical point.
 LEAST_POWER = 1.2
+# Largest power of the distance that counts as the square.
+QUADRATIC = 2.1
 STEADY = 0.8  # Largest allowed change of this power over a run.
 JUMPS = "f jumps there"
 ROUGH = "the second derivatives of f do not exist there"
@@ -88,23 +90,26 @@ def evidence(
             loose=curvature.loose * balance(Reduced(land, y, curvature))
         )
     reduced = Reduced(land, y, curvature)
-    if curvature.signs.size and not reduced.firm_around():
-        everything = np.concatenate(
-            [curvature.firm / np.abs(curvature.firm).max(axis=0), curvature.loose],
-            axis=1,
-        )
-        reduced = Reduced(
-            land,
-            y,
-            curvature._replace(
-                signs=curvature.signs[:0], firm=curvature.firm[:, :0], loose=everything
-            ),
-        )
-    return (
-        _on_line(reduced)
-        if reduced.curvature.loose.shape[1] == 1
-        else _on_spheres(reduced)
+    if not curvature.signs.size:
+        return _judged(reduced)
+    if reduced.firm_around():
+        found = _judged(reduced)
+        # Only if f has a continuous Hessian may it be reduced to its loose directions.
+        # Then it changes there like a higher power than the square.
+        if not found.power <= QUADRATIC:
+            return found
+    everything = np.concatenate(
+        [curvature.firm / np.abs(curvature.firm).max(axis=0), curvature.loose], axis=1
     )
+    whole = curvature._replace(
+        signs=curvature.signs[:0], firm=curvature.firm[:, :0], loose=everything
+    )
+    return _judged(Reduced(land, y, whole))
+
+
+def _judged(reduced: Reduced) -> Evidence:
+    is_line = reduced.curvature.loose.shape[1] == 1
+    return _on_line(reduced) if is_line else _on_spheres(reduced)
 
 
 def _on_line(reduced: Reduced) -> Evidence:
