@@ -125,6 +125,9 @@ def check_derivative(
     verdict "right" then means that the error is small relative to the change of f over
     a step.
 
+    Where x is 0, f may vary at any scale, because floats are dense there. The check
+    sees scales down to about 1e-70, if f(0) is not so large that rounding hides them.
+
     The verdict is "unresolved" in these cases:
 
     - The derivative is not 0 but no larger than its rounding error, so its sign is
@@ -141,6 +144,8 @@ def check_derivative(
     - The slopes from long and from short steps differ, and neither slope agrees with
       the derivative. An example is a fast wave that is hardly larger than the rounding
       error of f.
+    - f seems to jump at x: its values beside x do not approach f(x), along at least one
+      direction. An example is a `where` that gives f another value at x than the limit.
     - `derivative` seems wrong, but f has another gradient in float64 than in the
       precision of x. Examples are an f that draws random numbers without a dtype, and a
       gradient whose digits cancel close to a minimum.
