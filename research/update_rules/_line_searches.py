@@ -272,6 +272,7 @@ def strong_wolfe(
         behind = (
             point.slope * jnp.sign(high.step - low.step) >= 0
         )  # The minimum lies between low and the point.
+        grad = jax.tree.map(lambda g, old: g.astype(old.dtype), grad, bracket.grad)
         last = low
         low, high, grad = jax.lax.switch(
             jnp.where(too_high, 0, jnp.where(behind, 1, 2)),

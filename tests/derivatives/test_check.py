@@ -1306,3 +1306,32 @@ def test_a_wrong_value_at_a_single_point_is_told(off):
 def test_jumps_that_cancel_along_some_directions_are_never_right(f, x, seed):
     report = check_derivative(f, jnp.asarray(x), jax.random.key(seed))
     assert report.verdict == "unresolved"
+
+
+def in_float32(x):
+    return jnp.sum(jnp.sin(x.astype(jnp.float32)))
+
+
+ROUNDED_AT_0 = {
+    "float32 inside": in_float32,
+    "a product in float32": lambda x: jnp.sum(
+        jnp.tanh(x.astype(jnp.float32) @ jnp.ones((3, 2), jnp.float32))
+    ),
+    "both precisions": lambda x: in_float32(x) + 1e-3 * jnp.sum(x),
+    "cancelling": lambda x: jnp.dot(
+        jnp.asarray([1.0, 1.0, -1.0]), jnp.stack([1.0, x[0], 1.0])
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ROUNDED_AT_0)
+def test_digits_that_are_lost_close_to_0_are_no_slope(name):
+    """Very short steps see only the zeros to which f is rounded."""
+    f, x, key = ROUNDED_AT_0[name], jnp.zeros(3), jax.random.key(0)
+    assert check_derivative(f, x, key).verdict == "right"
+    assert check_derivative(f, x, key, jnp.zeros_like).verdict != "right"
+
+
+def test_a_stopped_gradient_in_float32_at_0_is_wrong():
+    stopped = lambda x: in_float32(jax.lax.stop_gradient(x))
+    assert check_derivative(stopped, jnp.zeros(3), jax.random.key(0)).verdict == "wrong"

@@ -1335,3 +1335,14 @@ def test_a_smooth_function_of_a_tiny_scale_is_no_kink_at_0(scale, order):
         lambda t: np.sqrt(t * t + scale * scale),
     ):
         assert finite_difference(f, 0.0, order).verdict != "kink"
+
+
+@pytest.mark.parametrize("mistake", [NotImplementedError, RecursionError, KeyError])
+def test_mistakes_away_from_x_are_raised(mistake):
+    def f(x):
+        if x < 0.4:
+            raise mistake("not of the domain")
+        return x**2
+
+    with pytest.raises(mistake):
+        finite_difference(f, 0.5)

@@ -302,3 +302,15 @@ def test_a_missing_objective_is_refused_by_name(name):
 def test_arguments_out_of_range_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("rule", [lbfgs, bfgs])
+def test_gradients_may_be_wider_than_the_params(rule):
+    """As after the accumulation of gradients of bfloat16 in float32."""
+    x, loss = jnp.ones(3, jnp.bfloat16), lambda x: jnp.sum(x.astype(jnp.float32) ** 2)
+    g = jnp.full(3, 2.0, jnp.float32)
+    updates, state = rule().update(
+        g, rule().init(x), x, value=loss(x), value_fn=loss, grad=g
+    )
+    assert jnp.all(updates < 0)
+    assert state.search.outcome == Outcome.FOUND

@@ -669,14 +669,16 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
                 ]
             )
             floor = _floor(values, eps, known)
-            if any(abs(rate - values.slope.value) > floor for rate in reported):
-                floor += ROUNDINGS * line.rounding_of_rate(v, w, seed)
-                if line.given is not None and line.is_lifted:
-                    floor += ROUNDINGS * OF_CONSTANTS * known[2]
-        slope, remainder = (
-            values.slope,
-            values.remainder(backward if np.isfinite(backward) else forward),
-        )
+        if is_doubtful and any(
+            abs(rate - values.slope.value) > floor for rate in reported
+        ):
+            floor += ROUNDINGS * line.rounding_of_rate(v, w, seed)
+            if line.given is not None and line.is_lifted:
+                floor += ROUNDINGS * OF_CONSTANTS * known[2]
+        slope = values.slope
+        rate = backward if np.isfinite(backward) else forward
+        # The values along mixed steps are no longer those of the slope.
+        remainder = values.remainder(rate) if apart is None else float("nan")
     sides = (slope.jump, slope.left, slope.right)
     return _Found(
         Probe(name, forward, backward, slope.value, floor, scale, remainder, *sides),
@@ -738,8 +740,11 @@ def _report(
     if verdict in ("right", "wrong") and any(each.is_refuted for each in found):
         verdict = "unresolved"
     leaps = [each for each in found if each.leap] or _noisy(random)
-    if verdict == "right" and leaps:
+    jumps = bool(leaps) and verdict == "right"
+    if jumps:
         verdict = "unresolved"
+    elif verdict == "unresolved" and not hidden:
+        jumps = all(each.leap for each in random)
     # Where nearly no digit of a slope is known, a distance may be chance.
     if verdict == "wrong" and overall > RESOLVED and distance < overall:
         verdict = "unresolved"
@@ -753,7 +758,7 @@ def _report(
     )
     if is_beyond:
         explanation = beyond_range(title(line.f))
-    elif verdict == "unresolved" and leaps:
+    elif jumps:
         explanation = leaping(title(line.f), leaps[0].probe.name, leaps[0].leap)
     elif verdict in ("right", "unresolved") and vanishes:
         explanation = vanishing(

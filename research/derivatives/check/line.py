@@ -372,6 +372,26 @@ class Line:
             rates = np.array([self._rate(self._like(x), v, w) for x in points])
         return np.mean(rates.reshape(2, -1), axis=0)
 
+    def rates_of_f(
+        self, v: np.ndarray, w: np.ndarray, distances: np.ndarray
+    ) -> np.ndarray:
+        """Return JAX's derivative of ⟨w, f⟩ along v at x + h v, for each distance h.
+
+        The derivatives are NaN if JAX cannot trace f, or has no forward mode for it.
+        """
+        points = self.flat + np.outer(distances, v)
+        try:
+            if self.jaxpr is None:
+                return np.full(len(points), np.nan)
+            found = self._push_at_points(self._like(points), self._like(v), w)
+        except (*NO_RULE, *LOOKS_AT_VALUES):
+            return np.full(len(points), np.nan)
+        return np.asarray(found, np.float64)
+
+    @functools.cached_property
+    def _push_at_points(self) -> Callable:
+        return _program(_map_push, self.f, UNOPTIMIZED)
+
     @functools.cached_property
     def _rates_of_points(self) -> Callable:
         is_small = self.jaxpr is not None and self._largest <= SMALL

@@ -19,8 +19,9 @@ from research.derivatives.check.slopes import (
 # Factor between the lengths of the longest step if f is rough over steps of the size
 # of x, and the least number of such lengths. There are more if entries of x need them.
 SHORTER, FEWEST = 2.0**-20, 2
-# Least number of these lengths if only entries move that are 0: down to 1e-72.
-NEAREST = 12
+# Much shorter lengths if only entries move that are 0, because floats are dense there.
+# Beside such a step, JAX's derivative of f is compared at these shares of it.
+NEAREST, BESIDE = SHORTER ** np.arange(4.0, 13.0, 2.0), 2.0**-20 * np.array([1, -1, 2])
 # Relative lengths of the longest step if f is so flat that rounding hides its slope. If
 # a leaf is tiny beside others, there are more, up to the size of the largest leaf.
 LONGER = (2.0**6, 2.0**12)
@@ -74,10 +75,8 @@ class Values:
         )
         sizes = np.abs(line.flat[line.flat != 0] / line.scales[line.flat != 0])
         least = float(np.log2(np.min(sizes, initial=1.0)) / np.log2(SHORTER))
-        # Floats are dense around 0, so f may vary there at any scale.
+        self._shorter = SHORTER ** np.arange(1, max(FEWEST, int(least)) + 1)
         self._is_at_zero = bool(np.all(line.flat[v != 0] == 0))
-        fewest = NEAREST if self._is_at_zero else FEWEST
-        self._shorter = SHORTER ** np.arange(1, max(fewest, int(least)) + 1)
         largest = np.max(line.scales[v != 0], initial=0.0)
         ratio = np.max(line.scales) / largest if largest else 1.0
         more = int(np.log2(min(max(ratio, 1.0), 2.0**60)) / 6)
@@ -131,23 +130,27 @@ class Values:
 
         Steps of any size may be long beside the scale at which f varies, as the energy
         kT of an atom beside 1 joule. If the slope from very short steps is known to
-        `enough`, and contradicts the one from long steps, it takes its place.
+        `enough`, and contradicts the one from long steps, it takes its place. JAX's
+        derivative of f beside x must agree with it. Otherwise f may have lost its
+        digits, as a term in float32 that is rounded to 0.
         """
-        if not self._is_at_zero:
-            return
-        for length in SHORTER ** np.arange(FEWEST + 2.0, NEAREST + 1.0, 2.0):
-            if length >= self.length:
-                continue
+        for length in NEAREST if self._is_at_zero else ():
             slope, values = self._at(length)
             apart = abs(slope.value - self.slope.value)
-            if (
-                not slope.drifts
-                and slope.jump == 0
-                and slope.error <= enough
-                and (self.slope.jump or apart > slope.error + self.slope.error)
-            ):
+            contradicts = self.slope.jump or apart > slope.error + self.slope.error
+            if slope.drifts or slope.jump or not slope.error <= enough:
+                continue
+            if not values[LEVELS - 1 : LEVELS + 2].any():
+                continue  # Rounding to 0 hides f, and is not measured.
+            if contradicts and self._is_derivative(slope, apart, length):
                 self.slope, self._values, self.length = slope, values, length
                 self.leap = 0.0
+
+    def _is_derivative(self, slope: Slope, apart: float, length: float) -> bool:
+        """Return whether a slope is JAX's derivative of f very close to x."""
+        rates = self._line.rates_of_f(self._v, self._w, length * BESIDE)
+        gap = max(abs(self.slope.jump), apart)
+        return bool(np.all(np.abs(rates - slope.value) < gap / 10))
 
     def _is_worse_than(self, other: Slope, length: float) -> bool:
         if self.slope.jump:

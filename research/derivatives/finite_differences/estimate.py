@@ -294,7 +294,7 @@ def finite_difference(
     Args:
       f: Function of a float. It may also accept an array and act on each entry. If f
         raises a ValueError or an ArithmeticError, its value counts as nan. At points
-        other than x, the same holds for a RuntimeError, a LookupError and an
+        other than x, the same holds for a RuntimeError, an IndexError and an
         AssertionError, which a solver, a table or a check of f's domain may raise.
       x: Point of the derivative, a finite real number.
       order: Order of the derivative, 1 to 4. Noise hides derivatives of higher order.

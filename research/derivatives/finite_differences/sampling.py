@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -13,8 +14,10 @@ from research.derivatives.errors import NotScalarError
 # would truncate the other values.
 _CHECKED, _CHECKED_INTEGERS = 3, 24
 # What a solver, a table or an assertion may raise outside of the domain of f. At the
-# point of interest, such an error is a mistake of the user and is not hidden.
-UNDEFINED_ELSEWHERE = (RuntimeError, LookupError, AssertionError)
+# point of interest, such an error is a mistake of the user and is not hidden. Nor are
+# errors of the second kind anywhere, which are RuntimeErrors, too.
+UNDEFINED_ELSEWHERE = (RuntimeError, IndexError, AssertionError)
+MISTAKES = (NotImplementedError, RecursionError, jax.errors.JaxRuntimeError)
 
 
 class Sampler:
@@ -117,8 +120,8 @@ def _at(f: Callable[[Any], Any], point: Any, strict: bool) -> tuple[float, float
         value = f(point)
     except (ArithmeticError, ValueError):  # math.log(-1.0), 1.0 / 0.0, math.exp(1000.0)
         return float("nan"), 0.0
-    except UNDEFINED_ELSEWHERE:
-        if strict:
+    except UNDEFINED_ELSEWHERE as error:
+        if strict or isinstance(error, MISTAKES):
             raise
         return float("nan"), 0.0
     array: Any = _filled(value)
