@@ -669,7 +669,7 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
                 ]
             )
             floor = _floor(values, eps, known)
-        if is_doubtful and any(
+        if (is_doubtful or apart is not None) and any(
             abs(rate - values.slope.value) > floor for rate in reported
         ):
             floor += ROUNDINGS * line.rounding_of_rate(v, w, seed)

@@ -130,26 +130,28 @@ class Values:
 
         Steps of any size may be long beside the scale at which f varies, as the energy
         kT of an atom beside 1 joule. If the slope from very short steps is known to
-        `enough`, and contradicts the one from long steps, it takes its place. JAX's
-        derivative of f beside x must agree with it. Otherwise f may have lost its
-        digits, as a term in float32 that is rounded to 0.
+        `enough`, and the one from long steps is not or contradicts it, it takes its
+        place. JAX's derivative of f beside x must agree with it. Otherwise f may have
+        lost its digits, as a term in float32 that is rounded to 0.
         """
         for length in NEAREST if self._is_at_zero else ():
             slope, values = self._at(length)
             apart = abs(slope.value - self.slope.value)
             contradicts = self.slope.jump or apart > slope.error + self.slope.error
+            is_better = contradicts or not self.slope.error <= enough
             if slope.drifts or slope.jump or not slope.error <= enough:
                 continue
             if not values[LEVELS - 1 : LEVELS + 2].any():
                 continue  # Rounding to 0 hides f, and is not measured.
-            if contradicts and self._is_derivative(slope, apart, length):
+            if is_better and self._is_derivative(slope, apart, length):
                 self.slope, self._values, self.length = slope, values, length
                 self.leap = 0.0
 
     def _is_derivative(self, slope: Slope, apart: float, length: float) -> bool:
         """Return whether a slope is JAX's derivative of f very close to x."""
         rates = self._line.rates_of_f(self._v, self._w, length * BESIDE)
-        gap = max(abs(self.slope.jump), apart)
+        known = self.slope.error if np.isfinite(self.slope.error) else 0.0
+        gap = max(abs(self.slope.jump), apart, known)
         return bool(np.all(np.abs(rates - slope.value) < gap / 10))
 
     def _is_worse_than(self, other: Slope, length: float) -> bool:
