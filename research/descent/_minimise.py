@@ -29,6 +29,7 @@ from research.types import Array, Outcome, Params, Scalar
 from research.update_rules._checks import check_floating, check_rule
 from research.update_rules._edges import leaf_norm
 from research.update_rules._rule_info import rule_info
+from research.update_rules._transforms import differ
 
 # Stop after this many steps that change no parameter, even if the rule's state changes.
 PATIENCE = 10
@@ -334,7 +335,7 @@ def _outcome_of_step(
     rules, the loop ends when nothing changes any more.
     """
     outcomes = rule_info(state).outcomes
-    moved = _differ(before.params, after)
+    moved = differ(before.params, after)
     if outcomes:
         failed = functools.reduce(
             operator.and_, [outcome >= Outcome.FIRST_FAILURE for outcome in outcomes]
@@ -350,19 +351,11 @@ def _outcome_of_step(
     # A zero step is not the end if the rule's state changes: the rate may be rising
     # from 0, or the rule may only have evaluated the objective.
     still = jnp.where(
-        moved, 0, jnp.where(_differ(before.rule, state), before.still + 1, PATIENCE)
+        moved, 0, jnp.where(differ(before.rule, state), before.still + 1, PATIENCE)
     )
     return jnp.where(
         still < PATIENCE, Outcome.STEPS_USED_UP, Outcome.NO_PROGRESS
     ).astype(jnp.int32), still
-
-
-def _differ(a: Any, b: Any) -> Array:
-    """Return whether any pair of corresponding entries differs."""
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return functools.reduce(
-        operator.or_, (jnp.any(x != y) for x, y in pairs), jnp.zeros((), bool)
-    )
 
 
 def _norm(tree: Params, norm: float) -> Array:

@@ -4,7 +4,6 @@ Each search is a pure function of value_fn on pytrees, compiled to a single loop
 """
 
 import functools
-import operator
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ from jaxtyping import Float, Int
 
 from research.checks import check_number
 from research.types import Array, Integer, Outcome, Params, Scalar
-from research.update_rules._transforms import cast, reached
+from research.update_rules._transforms import cast, differ, reached
 
 # A smaller increase of f, in units of eps |f|, may be only a rounding error.
 ROUNDING_OF_VALUE = 10.0
@@ -115,7 +114,7 @@ def backtracking(
         there = along(params, direction, step)
         found = value_fn(there)
         enough = found <= value + cast(sufficient_decrease, value) * step * slope
-        stuck = ~_differs(there, params)
+        stuck = ~differ(there, params)
         outcome = jnp.where(
             stuck,
             Outcome.STEP_TOO_SMALL,
@@ -254,7 +253,7 @@ def strong_wolfe(
     def next_trial(last: _Point, low: _Point, high: _Point) -> tuple[Array, Array]:
         """Return the next trial, and whether it is no other point than low."""
         trial = _next_step(last, low, high, noise)
-        closed = jnp.isfinite(high.step) & ~_differs(
+        closed = jnp.isfinite(high.step) & ~differ(
             *(along(params, direction, a) for a in (trial, low.step))
         )
         return trial, closed
@@ -310,7 +309,7 @@ def strong_wolfe(
     )
 
     def without_curvature() -> Array:
-        moved = _differs(along(params, direction, end.low.step), params) & (
+        moved = differ(along(params, direction, end.low.step), params) & (
             end.low.value < value - noise
         )
         still = jnp.where(end.low.step > 0, Outcome.STEP_TOO_SMALL, end.outcome)
@@ -433,11 +432,4 @@ def along(params: Params, direction: Params, step: Scalar) -> Params:
     """
     return jax.tree.map(
         lambda x, d: x + (cast(step, d) * d).astype(x.dtype), params, direction
-    )
-
-
-def _differs(a: Params, b: Params) -> Array:
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return functools.reduce(
-        operator.or_, (jnp.any(x != y) for x, y in pairs), jnp.zeros((), bool)
     )

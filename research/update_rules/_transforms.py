@@ -305,6 +305,21 @@ def increment(count: Int[Array, ""]) -> Int[Array, ""]:
     return count + (count < jnp.iinfo(count.dtype).max)
 
 
+def differ(a: Params, b: Params) -> Bool[Array, ""]:
+    """Return whether any corresponding entries of two pytrees differ, shape ().
+
+    NaN differs from NaN.
+
+    Example:
+      >>> print(differ({"w": jnp.ones(2)}, {"w": jnp.array([1.0, 2.0])}))
+      True
+    """
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return functools.reduce(
+        operator.or_, (jnp.any(x != y) for x, y in pairs), jnp.zeros((), bool)
+    )
+
+
 def reached(count: Int[Array, ""], limit: Integer) -> Bool[Array, ""]:
     """Return whether count >= limit.
 

@@ -27,7 +27,7 @@ from research.derivatives.check.report import (
     other_values,
     vanishing,
 )
-from research.derivatives.check.values import Values, slope_apart_from_zeros
+from research.derivatives.check.values import Values
 from research.derivatives.exact.arguments import floating, title
 
 __all__ = ["CheckReport", "Probe", "check_derivative"]
@@ -64,7 +64,8 @@ def check_derivative(
     """Check the derivative of f at x against values of f around x.
 
     The check uses eight random directions, the direction of the gradient, and (if x has
-    several leaves) a random direction within each leaf of x. Along each direction v,
+    several leaves) a random direction within each leaf of x. If some entries of x are
+    0, another random direction moves only these entries. Along each direction v,
     the check evaluates f(x + h v) at h = 0, ±1, ±1/2, ..., ±2^-26. Within each leaf,
     the entries of v are about as large as the entries of x. The slope of f along v is
     the derivative of f(x + h v) with respect to h at h = 0. Extrapolated central
@@ -637,23 +638,17 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
         is_flat = vanishes and not values.change > 1e3 * values.slope.noise[-1]
         if vanishes:  # Make errors relative to the change of f over a step.
             scale = (terms or 1.0) if is_flat else values.change
-        values.resolve(RESOLVED * scale / SAFETY)
-        values.approach(RESOLVED * scale / SAFETY)
+        enough = RESOLVED * scale / SAFETY
+        values.resolve(enough)
+        values.approach(enough)
         floor = _floor(values, eps, known)
         reported = [rate for rate in (forward, backward) if not np.isnan(rate)]
         is_doubtful = bool(values.slope.jump) or any(
             not abs(rate - values.slope.value) <= floor for rate in reported
         )
-        apart = (
-            slope_apart_from_zeros(
-                *(line, v, w, eps, sum(known[:2]), seed, may_round),
-                RESOLVED * scale / SAFETY,
-            )
-            if is_doubtful or values.leap
-            else None
-        )
-        if apart is not None:
-            values.slope = apart
+        if is_doubtful or values.leap:
+            values.split(enough)
+        if values.is_split:
             floor = _floor(values, eps, known)
         elif is_doubtful:
             values.confirm()
@@ -669,16 +664,14 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
                 ]
             )
             floor = _floor(values, eps, known)
-        if (is_doubtful or apart is not None) and any(
+        if (is_doubtful or values.is_split) and any(
             abs(rate - values.slope.value) > floor for rate in reported
         ):
             floor += ROUNDINGS * line.rounding_of_rate(v, w, seed)
             if line.given is not None and line.is_lifted:
                 floor += ROUNDINGS * OF_CONSTANTS * known[2]
         slope = values.slope
-        rate = backward if np.isfinite(backward) else forward
-        # The values along mixed steps are no longer those of the slope.
-        remainder = values.remainder(rate) if apart is None else float("nan")
+        remainder = values.remainder(backward if np.isfinite(backward) else forward)
     sides = (slope.jump, slope.left, slope.right)
     return _Found(
         Probe(name, forward, backward, slope.value, floor, scale, remainder, *sides),
@@ -689,7 +682,7 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
         sum(known[:2]),
         values.length,
         values.is_refuted,
-        0.0 if apart is not None else values.leap,
+        values.leap,
         values.noise,
     )
 

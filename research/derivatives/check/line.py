@@ -383,23 +383,27 @@ class Line:
         try:
             if self.jaxpr is None:
                 return np.full(len(points), np.nan)
-            found = self._push_at_points(self._like(points), self._like(v), w)
+            found = self._pushed_at_points(self._like(points), self._like(v), w)
         except (*NO_RULE, *LOOKS_AT_VALUES):
             return np.full(len(points), np.nan)
         return np.asarray(found, np.float64)
 
     @functools.cached_property
-    def _push_at_points(self) -> Callable:
-        return _program(_map_push, self.f, UNOPTIMIZED)
+    def _rates_of_points(self) -> Callable:
+        if self.given is None:
+            return self._pushed_at_points
+        run = functools.partial(_map_given, self.given)
+        return jax.jit(run, compiler_options=dict(self._quick))
 
     @functools.cached_property
-    def _rates_of_points(self) -> Callable:
+    def _pushed_at_points(self) -> Callable:
+        return _program(_map_push, self.f, self._quick)
+
+    @property
+    def _quick(self) -> tuple[Any, ...]:
+        """Options of the compiler: fewer optimisations if f is small."""
         is_small = self.jaxpr is not None and self._largest <= SMALL
-        quick = UNOPTIMIZED if is_small else ()
-        if (given := self.given) is not None:
-            run = functools.partial(_map_given, given)
-            return jax.jit(run, compiler_options=dict(quick))
-        return _program(_map_push, self.f, quick)
+        return UNOPTIMIZED if is_small else ()
 
     def _rate(self, x: Any, v: np.ndarray, w: np.ndarray) -> float:
         """Return the rate of change along v at another point x, by any mode."""

@@ -318,6 +318,12 @@ def _not_finite(probes: tuple[Probe, ...], f: str, chooses: bool) -> str:
     return text
 
 
+DRAWS = (
+    "the numbers of jax.random depend on the dtype. Name it: "
+    "jax.random.normal(key, shape, jnp.float32)."
+)
+
+
 def other_values(f: str, own: Any, in_float64: Any) -> str:
     """Return the text of a report on an f whose value at x depends on the precision.
 
@@ -332,9 +338,7 @@ def other_values(f: str, own: Any, in_float64: Any) -> str:
     return (
         f"Inconclusive: {f} computes something else in float64, which this check uses, "
         f"than in the precision of x: {np.ravel(own)[0]:.6g} in the precision of x and "
-        f"{np.ravel(in_float64)[0]:.6g} in float64. For example, the numbers of "
-        "jax.random depend on the dtype. Name it: jax.random.normal(key, shape, "
-        "jnp.float32)."
+        f"{np.ravel(in_float64)[0]:.6g} in float64. For example, {DRAWS}"
     )
 
 
@@ -352,9 +356,7 @@ def other_gradients(f: str, apart: float, own: Any, in_float64: Any) -> str:
         f"which this check uses, differ by {apart:.2g} times the size of the gradient. "
         f"(The values are {np.ravel(own)[0]:.6g} and {np.ravel(in_float64)[0]:.6g}.) "
         "There are two likely causes. Close to a minimum, most digits of a gradient "
-        "cancel: check it further away, or at an x of float64. And the numbers of "
-        "jax.random depend on the dtype: name it, as in jax.random.normal(key, shape, "
-        "jnp.float32)."
+        f"cancel: check it further away, or at an x of float64. And {DRAWS}"
     )
 
 

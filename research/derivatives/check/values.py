@@ -53,6 +53,7 @@ class Values:
         tested derivative. False until the method `deny` has been called.
       leap: Size of a jump of f at x that no step length refutes, 0 if there is none.
       noise: Measured rounding error of a value of f beside x.
+      is_split: Whether the method `split` has found the slope as a sum.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Values:
                 self.slope, self._values = self._at(1.0)
         self.change, self.is_refuted = spread(self._values), False
         self.leap, self.noise = self.slope.leap, float(self.slope.noise[-1])
+        self.is_split = False
 
     def _at(self, length: float) -> tuple[Slope, np.ndarray]:
         """Return the slope from steps up to that length, and the sampled values."""
@@ -136,14 +138,15 @@ class Values:
         """
         for length in NEAREST if self._is_at_zero else ():
             slope, values = self._at(length)
-            apart = abs(slope.value - self.slope.value)
-            contradicts = self.slope.jump or apart > slope.error + self.slope.error
-            is_better = contradicts or not self.slope.error <= enough
             if slope.drifts or slope.jump or not slope.error <= enough:
                 continue
             if not values[LEVELS - 1 : LEVELS + 2].any():
                 continue  # Rounding to 0 hides f, and is not measured.
-            if is_better and self._is_derivative(slope, apart, length):
+            apart = abs(slope.value - self.slope.value)
+            is_known = self.slope.error <= enough and not self.slope.jump
+            if is_known and apart <= slope.error + self.slope.error:
+                continue
+            if self._is_derivative(slope, apart, length):
                 self.slope, self._values, self.length = slope, values, length
                 self.leap = 0.0
 
@@ -153,6 +156,31 @@ class Values:
         known = self.slope.error if np.isfinite(self.slope.error) else 0.0
         gap = max(abs(self.slope.jump), apart, known)
         return bool(np.all(np.abs(rates - slope.value) < gap / 10))
+
+    def split(self, enough: float) -> None:
+        """Find the slope as a sum: along the entries that are 0, and along the others.
+
+        The steps along the entries that are 0 can be much shorter (`approach`). Nothing
+        changes if all or none of the moved entries are 0, if such short steps are not
+        needed, or if one of the two slopes is not known to `enough`.
+        """
+        is_zero, slopes = self._line.flat == 0, []
+        if not self._v[is_zero].any() or not self._v[~is_zero].any():
+            return
+        for v in (np.where(is_zero, self._v, 0.0), np.where(is_zero, 0.0, self._v)):
+            known = (self._eps, self._size, self._seed, self._may_round)
+            part = Values(self._line, v, self._w, *known)
+            part.resolve(enough)
+            part.approach(enough)
+            if part.slope.jump or not part.slope.error <= enough:
+                return
+            if not slopes and part.length > NEAREST[0]:
+                return
+            slopes.append(part.slope)
+        at_zero, others = slopes
+        value, error = at_zero.value + others.value, at_zero.error + others.error
+        self.slope = others._replace(value=value, error=error, left=value, right=value)
+        self.is_split, self.leap = True, 0.0
 
     def _is_worse_than(self, other: Slope, length: float) -> bool:
         if self.slope.jump:
@@ -278,45 +306,9 @@ class Values:
 
         f stands for ⟨w, f⟩ with the weights w of the outputs, and `rate` is the
         derivative to check, along the direction v. The order is about 2 for a correct
-        derivative and about 1 for a wrong one. It is NaN if noise hides the remainder.
+        derivative and about 1 for a wrong one. It is NaN if noise hides the remainder,
+        or if the slope is a sum, because the values belong to no single step length.
         """
+        if self.is_split:
+            return float("nan")
         return remainder_slope(self._values, self.length * rate, self.slope.noise)
-
-
-def slope_apart_from_zeros(
-    line: Line,
-    v: np.ndarray,
-    w: np.ndarray,
-    eps: float,
-    size: float,
-    seed: int,
-    may_round: bool,
-    enough: float,
-) -> Slope | None:
-    """Return the slope as a sum: along the entries that are 0, and along the others.
-
-    The steps along the entries that are 0 can be much shorter (`Values.approach`). The
-    result is None if all or none of the moved entries are 0, if such short steps are
-    not needed, or if one of the two slopes is not known to `enough`.
-
-    Args:
-      line, v, w, eps, size, seed, may_round: As for `Values`.
-      enough: Largest error of each of the two slopes.
-    """
-    is_zero = line.flat == 0
-    if not v[is_zero].any() or not v[~is_zero].any():
-        return None
-    sides = []
-    for part in (np.where(is_zero, v, 0.0), np.where(is_zero, 0.0, v)):
-        values = Values(line, part, w, eps, size, seed, may_round)
-        values.resolve(enough)
-        values.approach(enough)
-        if values.slope.jump or not values.slope.error <= enough:
-            return None
-        if not sides and values.length >= SHORTER**FEWEST:
-            return None
-        sides.append(values.slope)
-    value = sides[0].value + sides[1].value
-    return sides[1]._replace(
-        value=value, error=sides[0].error + sides[1].error, left=value, right=value
-    )
