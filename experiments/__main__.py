@@ -116,7 +116,8 @@ def find(name: str) -> str:
 def keep(words: Sequence[str]) -> int:
     """Write the reference of an experiment from a run: reference/NAME.json.
 
-    Its first picture is stored beside it, as reference/NAME.svg or NAME.png.
+    The first picture of the run is stored beside the reference, as reference/NAME.svg
+    or NAME.png.
     """
     parser = Parser("python -m experiments keep", description=keep.__doc__)
     parser.add_argument(

@@ -11,8 +11,8 @@ without the libraries.
     python experiments/audit_of_rules.py                        # a few minutes
     python experiments/audit_of_rules.py --library torch timm   # two of the libraries
 
-docs/audit.md shows the table. It is made from audit_of_rules.json, beside this file,
-which this command writes again:
+docs/audit.md shows the table. The table is made from audit_of_rules.json, beside this
+file. This command writes audit_of_rules.json again:
 
     python -c "import experiments.audit_of_rules as e; e.record()"
 
@@ -24,7 +24,7 @@ the formula. "bug": it contradicts an equation of the paper, and a second reader
 step that deviates and the largest difference. The formula is then changed as the row
 says. If the optimizer agrees with the changed formula, the change is the cause.
 
-Expected numbers (`EXPECTED`): the share that is not judged, and the number of
+Expected numbers (`EXPECTED`): the share of rows that are not judged, and the number of
 contradictions. A row contradicts its description if it states a deviation but the
 optimizer agrees with the formula, if a deviation has no stated cause, or if the change
 does not explain the deviation.
@@ -52,7 +52,7 @@ class Config:
 
     library: tuple[str, ...] = ()
     """Names of libraries: optax, keras, torch, timm, pytorch_optimizer. If empty, all
-    are judged."""
+    libraries are judged."""
 
 
 FULL = Config()

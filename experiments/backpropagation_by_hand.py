@@ -8,7 +8,8 @@ loss, by the chain rule as written in `research.models.backward`, δ_(k-1) = (δ
 of layer k; W_k: its weights; φ: activation.) The last two ways are exact, so their
 results may differ only by rounding errors. An entry of the gradient is computed by a
 chain of sums, with m terms in all. If the sums are computed in another order, the entry
-changes by at most about m ε times the same chain with absolute values.
+changes by at most about m ε S. Here S is the result of the same chain if all terms are
+replaced by their absolute values, and ε is the machine epsilon.
 
     python experiments/backpropagation_by_hand.py            # one to two minutes
 
@@ -66,7 +67,7 @@ class Config:
 
     nets: tuple[str, ...] = tuple(NETS)
     """Networks, named by the sizes of their layers; 16x9 means nine layers of 16 units.
-    The answer uses the seconds of the last one."""
+    The answer uses the seconds of the last network."""
     activations: tuple[str, ...] = ACTIVATIONS
     """Activations of the hidden layers."""
     seeds: int = 5

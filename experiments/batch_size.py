@@ -44,7 +44,7 @@ class Config:
     large_examples: int = 1_000_000
     """Rows of the large set. 0 leaves this set out."""
     target: float = 1e-2
-    """Share of the initial f - f* that must be reached."""
+    """Target for f - f*, as a share of its initial value. f* is the minimum of f."""
     most_steps: int = 32_768
     """Maximum number of steps of every training."""
     seeds: str = "0..7"

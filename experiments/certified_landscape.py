@@ -35,7 +35,7 @@ class Config:
     """Settings of the experiment."""
 
     starts: int = 4
-    """Number of starts of Newton's method on each axis; in total, its square."""
+    """Number n of starts of Newton's method on each axis. The total number is n²."""
     seconds: float = 600.0
     """Time limit of the proof for each function."""
 

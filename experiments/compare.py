@@ -1,7 +1,7 @@
 """Which of these rules is better on these workloads, and is the difference certain?
 
 All rules get the same number of independent searches on workloads whose optimum is
-known. A rule is one of this package, one of optax, or your own from a file. A search
+known. A rule comes from this package, from optax, or from a file of yours. A search
 tries the default hyper-parameters and points all over the search space. It trains the
 better points with more seeds, and then tries points near the best ones. Each search has
 its own points and seeds. The point that a search chooses is measured again with other

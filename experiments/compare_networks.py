@@ -16,7 +16,7 @@ baseline's steps.
 
 Networks are those of research/workloads/networks.py: mlp_digits, cnn_digits,
 gru_digits, gru_vowels (downloaded), gpt_characters, autoencoder_digits. "muon" is Muon
-for the matrices and Adam for the other leaves, with two searched rates.
+for the matrices and Adam for the other leaves. The rates of both are searched.
 
 Expected number (`EXPECTED`): the validation loss of Muon divided by that of AdamW over
 all networks of the default run.

@@ -38,9 +38,9 @@ class Config:
     """Settings of the experiment."""
 
     starts: int = 12
-    """Number of starts of Newton's method on each axis; in total, its square."""
+    """Number n of starts of Newton's method on each axis. The total number is n²."""
     descents: int = 12
-    """Number of starts of gradient descent on each axis; in total, its square."""
+    """Number n of starts of gradient descent on each axis. The total number is n²."""
     steps: int = 3000
     """Steps of each descent."""
     learning_rate: float = 0.005

@@ -3,20 +3,22 @@
 The sharpness is the largest eigenvalue of the Hessian of the loss. On a quadratic loss,
 gradient descent with a rate η diverges if the sharpness exceeds 2 / η. On a network
 something else happens: under full-batch gradient descent the sharpness rises to about
-2 / η, and then stays there. The loss rises in many steps, and falls all the same.
+2 / η, and then stays there. The loss rises in many single steps, but it still falls in
+the long run.
 
     python experiments/edge_of_stability.py            # about a minute
 
 A small network learns to recognise handwritten digits by plain gradient descent, once
 for each rate. Two of the rates are so small that the sharpness does not reach 2 / η:
-training ends before, or the sharpness stops rising by itself.
+either the training ends too early, or the sharpness stops rising at a lower value.
 
 Expected numbers (`EXPECTED`): the sharpness divided by 2 / η, at the start
 (`greatest_at_start`) and at the end (`least_at_end`, `greatest_at_end`), over the rates
 at which it should reach 1; the same at the end for the small rates (`slow_at_end`); the
 share of steps in which the loss rises, before the sharpness first reaches 2 / η
-(`rises_before`) and after that (`rises_after`); and |H v - λ v| / λ for the computed
-sharpness λ (`residual`), which bounds its relative error.
+(`rises_before`) and after that (`rises_after`); and |H v - λ v| / λ (`residual`) for
+the Hessian H, the computed sharpness λ and its unit eigenvector v. This value bounds
+the relative error of λ.
 """
 
 import dataclasses

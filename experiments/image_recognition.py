@@ -23,7 +23,7 @@ says so.
 
 Expected numbers (`EXPECTED`): test accuracy on Fashion-MNIST, as the mean over the
 seeds. For the two networks, the lower bound is an accuracy from the web page of the
-data set. It lists an MLP with 256, 128 and 100 units, and a network with two
+data set. This page lists an MLP with 256, 128 and 100 units, and a network with two
 convolutions and pooling.
 """
 

@@ -9,8 +9,8 @@ Descent can choose a penalty for each feature.
 
 The problems are ridge regression on the diabetes data and logistic regression on the
 breast cancer data. The derivative is compared with a closed form (ridge), with reverse
-mode through all steps of a search, and with optimistix if it is installed: error,
-memory, and seconds measured in turns.
+mode through all steps of a gradient descent, and with optimistix if it is installed.
+The experiment compares error, memory, and seconds, which are measured in turns.
 
 Expected numbers (`EXPECTED`): the largest relative error of the gradient of the
 validation loss; the validation loss with one learnt penalty, divided by the best of a

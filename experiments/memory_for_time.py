@@ -1,11 +1,11 @@
 """How much memory does the gradient of a long loop need, and what does it cost to need
 less?
 
-Reverse mode of a plain scan stores what each of its T steps computes. A checkpointed
-scan stores only carries (what a step passes to the next), and computes the steps again.
-With one level, it stores every carry; with two, the steps are divided into parts; with
-three, each part is divided again. With L levels, it stores about L T^(1/L) carries, and
-computes each step L + 1 times.
+Reverse mode of a plain scan (`jax.lax.scan`) stores what each of its T steps computes.
+A checkpointed scan stores only carries (what a step passes to the next), and computes
+the steps again. With one level, it stores every carry; with two, the steps are divided
+into parts; with three, each part is divided again. With L levels, it stores about L
+T^(1/L) carries, and computes each step L + 1 times.
 
     python experiments/memory_for_time.py            # under a minute
 

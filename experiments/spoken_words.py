@@ -35,10 +35,10 @@ inputs of the vowels were chosen from about twenty settings, by cross-validation
 their training part. The changes in time and 16 epochs for the digits, instead of the
 energies alone and 8 epochs, were chosen by trainings without two of the six speakers.
 For the score of a speaker, only scores of other speakers were used; the choice was the
-same for all six. The levels and the random factors were chosen in the same way, from
-about thirty settings of the GRU. The two directions and the noise were tried for the
-digits, too, before the levels. They take longer, and the score of the GRU on the
-speaker left out was the same (79.2 and 78.8 %), so the digits are read in one
+same for all six. `word_levels` and the random factors were chosen in the same way, from
+about thirty settings of the GRU. The two directions and the noise were also tried for
+the digits, before `word_levels` was in use. They take longer, and the score of the GRU
+on the speaker left out was the same (79.2 and 78.8 %), so the digits are read in one
 direction, without noise. This choice used test scores, so the scores may be slightly
 too high.
 
@@ -81,7 +81,7 @@ class Config:
     """Settings of the experiment."""
 
     dataset: str = CLAIM
-    """First set of recordings: japanese_vowels. Or digits: images, read row by row."""
+    """First data set: japanese_vowels, or digits (images that are read row by row)."""
     words: str = WORDS
     """Second set of recordings: spoken_digits, or empty for none."""
     seeds: str = "0..4"

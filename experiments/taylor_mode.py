@@ -13,9 +13,10 @@ period it must be where it started. The period is known from an elliptic integra
 
 Expected numbers (`EXPECTED`): the largest relative error of a coefficient up to order
 10, from arithmetic of 50 digits; the largest difference from nested derivatives; the
-factor by which the operations grow from order 5 to 10, in Taylor mode, and from order 3
-to 6, nested; the slope of log(error) against log(steps) of the pendulum for the series
-of order 8; and the error of the series of order 12 with 64 steps in a period.
+factor by which the operations grow, in Taylor mode from order 5 to 10, and with nested
+derivatives from order 3 to 6; the slope of log(error) against log(steps) of the
+pendulum for the series of order 8; and the error of the series of order 12 with 64
+steps in a period.
 """
 
 import dataclasses

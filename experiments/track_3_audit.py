@@ -1,9 +1,9 @@
 """Do the records of a public optimizer benchmark differ by more than chance, and does a
 small GPT rank update rules as the benchmark does?
 
-Track 3 of modded-nanogpt asks for the fewest steps in which an update rule trains one
-fixed network to a validation loss of 3.28. The benchmark assumes that the loss of a
-run has a standard deviation of 0.0013, and compares two records with a one-sided
+In track 3 of modded-nanogpt, update rules train one fixed network to a validation loss
+of 3.28. The rule with the fewest steps is the best. The benchmark assumes that the loss
+of a run has a standard deviation of 0.0013, and compares two records with a one-sided
 z-test. Here the standard deviation is estimated from the public logs, and every record
 is compared with the record before it.
 
@@ -15,10 +15,10 @@ is compared with the record before it.
     python experiments/track_3_audit.py --gpt
 
 Two records have different numbers of steps. As in the benchmark, their losses are
-converted to the same number of steps. The conversion uses the fall of the loss with a
-step, which is the slope between result 12 and the same training with 200 fewer steps.
-The test here uses the estimated standard deviation and includes the error of this
-slope.
+converted to the same number of steps. The conversion uses the fall of the loss per
+step. This slope is measured between result 12 of the benchmark and the same training
+with 200 fewer steps. The test here uses the estimated standard deviation and includes
+the error of this slope.
 
 The second question is whether a network that trains in seconds ranks rules as the
 benchmark does. Only a few rules were run on both. The rank correlation is therefore

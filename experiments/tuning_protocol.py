@@ -1,13 +1,14 @@
 """How often does the usual way of comparing two rules name the wrong winner?
 
 Five rules are trained once, with many trials and many seeds, on each workload. From
-these runs, thousands of possible studies are drawn: a dozen trials (including the
-defaults), a few seeds for tuning and others to report. Nine procedures decide every
-study. The usual ones have one fault each: one seed, tuning on the reported seeds, or
-tuning only one's own rule. "Fixed trials" has disjoint seeds, equal budgets, and an
-interval. The interval includes the uncertainty of the choice among the trials that were
-run, but not the luck with which these trials were drawn. The usual procedures average
-penalised passes, so that a run that misses the target also has a finite number.
+these runs, thousands of possible studies are drawn. Each study has a dozen trials
+(including the defaults), a few seeds for tuning, and other seeds to report. Nine
+procedures decide every study. The usual ones have one fault each: one seed, tuning on
+the reported seeds, or tuning only one's own rule. "Fixed trials" has disjoint seeds,
+equal budgets, and an interval. The interval includes the uncertainty of the choice
+among the trials that were run, but not the luck with which these trials were drawn. In
+the usual procedures, a run that misses the target gets a finite number of passes as a
+penalty, so that means exist.
 
 Then each rule gets a pool of independent searches (`research.tuning.search`), and
 studies with different searches and different seeds are drawn from the pools. Each study
@@ -87,7 +88,7 @@ class Config:
     batch_size: int = 32
     """Examples in a batch. A problem without data always uses the full batch."""
     target: float = 1e-2
-    """Share of the initial f - f* that must be reached."""
+    """Target for f - f*, as a share of its initial value. f* is the minimum of f."""
     budget: int = 12
     """Trials of each rule in a study."""
     few: int = 3
@@ -104,7 +105,7 @@ class Config:
     seed: int = 0
     """Seed of the random studies."""
     pool: int = 12
-    """Independent searches of each rule in the pool."""
+    """Number of independent searches of each rule in the pool."""
     searches: int = 6
     """Searches of each rule in a study by `compare`."""
     search_budget: int = 32

@@ -3,9 +3,9 @@
 First-order rules are compared on problems whose exact optimum is known: linear, ridge,
 logistic and softmax regression on real data, an ill-conditioned regression, and a noisy
 quadratic. Every rule gets the same number of independent searches, each with its own
-points and tuning seeds. The choices of the searches are reported on other seeds. The
-tuning seeds also decide which rule comes first. Its result on the other seeds is
-therefore not biased by this choice.
+points and tuning seeds. The chosen hyper-parameters are measured again on other seeds.
+The tuning seeds also decide which rule comes first. The result of this rule on the
+other seeds is therefore not biased by this choice.
 
     # The usual rules.
     python experiments/which_rule.py
@@ -62,21 +62,21 @@ class Config:
     )
     """Workloads with data and a known optimum."""
     searches: int = 6
-    """Independent searches of each rule on each workload."""
+    """Number of independent searches of each rule on each workload."""
     budget: int = 32
-    """Trials with which a search starts; the first has the default
+    """Number of trials with which a search starts. The first trial has the default
     hyper-parameters."""
     passes: int = 30
     """Passes over the data in every training."""
     batch_size: int = 32
     """Examples in a batch."""
     target: float = 1e-2
-    """Share of the initial f - f* that must be reached."""
+    """Target for f - f*, as a share of its initial value. f* is the minimum of f."""
     seeds: str = "0..19"
-    """Reported seeds: 0..9, or 1,4,7."""
+    """Reported seeds, written as 0..9 or as 1,4,7."""
     tuning_seeds: str = "1000..1179"
-    """Seeds for the choice of trials, divided among the searches; must differ from the
-    reported seeds."""
+    """Seeds for the choice of trials, divided among the searches. They must differ from
+    the reported seeds."""
     width: int = 8
     """Number of runs trained together. The last bits of each run depend on it."""
 

@@ -20,10 +20,10 @@ same command continues, and the result has the same bits. Set OMP_NUM_THREADS=1 
 environment: the eigenvalues of Shampoo otherwise take up to twenty times as long,
 because LAPACK starts threads of its own.
 
-"muon" is Muon for the matrices and Adam for the other leaves, with two searched rates.
-"shampoo" has Adam's step lengths and refreshes its roots every ten steps. The rate of
-"schedule_free_adamw" does not decay, because the rule averages instead. "prodigy"
-estimates its own rate; the factor of the estimate is searched.
+"muon" is Muon for the matrices and Adam for the other leaves. The rates of both are
+searched. "shampoo" has Adam's step lengths and refreshes its roots every ten steps. The
+rate of "schedule_free_adamw" does not decay, because the rule averages instead.
+"prodigy" estimates its own rate; the factor of the estimate is searched.
 
 Expected numbers (`EXPECTED`): over all networks, the validation loss of the first rule
 and of SGD with momentum (heavy_ball), divided by that of AdamW.
@@ -80,8 +80,8 @@ class Config:
     seeds: str = "0..9"
     """Reported seeds, written as 0..9 or as 1,4,7."""
     tuning_seeds: str = "1000..1011"
-    """Seeds for the choice, divided among the searches. They must differ from the
-    reported seeds."""
+    """Seeds for the choice of trials, divided among the searches. They must differ from
+    the reported seeds."""
     size: str = "small"
     """Size of the networks: small or large."""
     search_seed: int = 0

@@ -168,12 +168,13 @@ def keep_programs(folder: str | Path | None = None) -> Path | None:
         environment variable DESCENT_PROGRAMS, or else `descent/programs` in the user's
         cache folder. The folder may be deleted at any time.
     Returns:
-      The folder of this process's programs, which holds at most 1 GiB. None if this
-      call changes nothing, for one of four reasons. First, the user has turned JAX's
-      cache off (JAX_ENABLE_COMPILATION_CACHE=false). Second, JAX's cache has a folder
-      already, for example one that the user has chosen (JAX_COMPILATION_CACHE_DIR).
-      Third, no file can be written. Fourth, Python has the module zstandard or
-      compression.zstd, with which JAX would compress the files without a checksum.
+      The folder of this process's programs, which holds at most 1 GiB. The result is
+      None if this call changes nothing. There are four possible reasons. First, the
+      user has turned JAX's cache off (JAX_ENABLE_COMPILATION_CACHE=false). Second,
+      JAX's cache has a folder already, for example one that the user has chosen
+      (JAX_COMPILATION_CACHE_DIR). Third, no file can be written. Fourth, Python has the
+      module zstandard or compression.zstd, with which JAX would compress the files
+      without a checksum.
     Raises:
       TypeError: `folder` is neither a path nor None.
       ValueError: `folder` is an empty path or contains a NUL character.
@@ -228,8 +229,8 @@ def _combination(cpuinfo: str | Path = "/proc/cpuinfo") -> str:
 def is_portable() -> bool:
     """Return whether this process called `configure` with `portable=True`.
 
-    If it did, JAX's results have the same bits on many processors. The docstring of
-    `configure` says on which ones.
+    If the result is True, JAX's results have the same bits on many processors. The
+    docstring of `configure` names these processors.
     """
     flags = os.environ.get("XLA_FLAGS", "").split()
     return _split_products.cache_info().currsize > 0 and {*settings.FLAGS} <= {*flags}

@@ -39,8 +39,9 @@ def is_traced(value: Any) -> bool:
 def refuse_traced(caller: str, **values: Any) -> None:
     """Raise TypeError if an argument is traced, or holds a traced value.
 
-    For a function that needs the values of its arguments. Under `jax.jit`, `jax.vmap`
-    or `jax.grad` they have none. Lists, tuples and dicts are searched.
+    A function that needs the values of its arguments calls this check. Under `jax.jit`,
+    `jax.vmap` or `jax.grad`, arguments have no values. Lists, tuples and dicts are
+    searched.
 
     Args:
       caller: Name of the function, for the message.
@@ -123,7 +124,7 @@ def check_number(
     integer: bool = False,
     signed: bool = False,
 ) -> None:
-    """Raise unless a value is a finite number in the allowed range.
+    """Raise an error unless a value is a finite number in the allowed range.
 
     A tracer is accepted without a check.
 
@@ -175,7 +176,7 @@ def check_number(
 
 
 def check_real(name: str, value: Any) -> None:
-    """Raise unless a value is a single real number that is not infinite.
+    """Raise an error unless a value is a single real number that is not infinite.
 
     Use this check if the caller checks the range afterwards. NaN is accepted here. A
     later check such as `value > 0` is False for NaN, so the caller refuses NaN. A
@@ -204,7 +205,7 @@ def check_real(name: str, value: Any) -> None:
 
 
 def check_count(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
-    """Raise unless a value is an integer in [least, most].
+    """Raise an error unless a value is an integer in [least, most].
 
     Args:
       name, value: Name and value of the argument. The value may be a Python integer, a
@@ -235,7 +236,7 @@ def check_count(name: str, value: Any, least: int = 1, most: int | None = None) 
 
 
 def check_distinct(name: str, values: Sequence[Any]) -> None:
-    """Raise if a value occurs twice.
+    """Raise an error if a value occurs twice.
 
     Args:
       name, values: Name and value of the argument, a tuple or list.
@@ -256,7 +257,7 @@ def check_distinct(name: str, values: Sequence[Any]) -> None:
 
 
 def check_share(name: str, value: Any, example: float = 0.5) -> None:
-    """Raise unless a value is a number above 0 and below 1.
+    """Raise an error unless a value is a number above 0 and below 1.
 
     Args:
       name, value: Name and value of the argument.
@@ -311,7 +312,7 @@ def check_flag(name: str, value: Any) -> None:
 
 
 def check_choice(name: str, value: Any, known: Iterable[str]) -> None:
-    """Raise unless a value is one of the known names.
+    """Raise an error unless a value is one of the known names.
 
     A value that is not a str always raises an error.
 
@@ -333,7 +334,7 @@ def check_choice(name: str, value: Any, known: Iterable[str]) -> None:
 
 
 def check_text(name: str, value: Any) -> None:
-    """Raise unless a value is a str.
+    """Raise an error unless a value is a str.
 
     Raises:
       TypeError: The value is not a str.
@@ -346,7 +347,7 @@ def check_text(name: str, value: Any) -> None:
 
 
 def check_path(name: str, value: Any) -> None:
-    """Raise unless a value can be the path of a file or folder.
+    """Raise an error unless a value can be the path of a file or folder.
 
     Raises:
       TypeError: The value is neither a str nor a path.
@@ -369,7 +370,7 @@ def check_path(name: str, value: Any) -> None:
 
 
 def check_callable(name: str, value: Any, *arguments: str, hint: str = "") -> None:
-    """Raise unless a value is a function that accepts the given positional arguments.
+    """Raise an error unless a value is a function that accepts the given arguments.
 
     Args:
       name, value: Name and value of the argument.
@@ -401,10 +402,12 @@ def check_callable(name: str, value: Any, *arguments: str, hint: str = "") -> No
 
 
 def takes_others(value: Any, *args: Any, **kwargs: Any) -> bool:
-    """Return whether a decorator may let a function accept these arguments.
+    """Return whether the decorator of a function accepts these arguments.
 
-    `inspect.signature` shows the function inside a decorator. A decorator with
-    parameters of its own may pass other arguments to this function than it gets.
+    `inspect.signature` shows the parameters of the function inside a decorator. The
+    decorator may have other parameters. In the example, `steep` takes one argument and
+    passes two to `line`. The result is False if the only parameters of the decorator
+    are *args and **kwargs, or if `value` has no decorator made with `functools.wraps`.
 
     Example:
       >>> import functools
@@ -431,9 +434,10 @@ def takes_others(value: Any, *args: Any, **kwargs: Any) -> bool:
 
 
 def check_call(caller: str, f: Any, count: int) -> None:
-    """Raise unless f is a function that can be called with `count` arguments.
+    """Raise an error unless f is a function that can be called with `count` arguments.
 
-    For functions such as `cost(f, *args)`, which take the arguments of f after f.
+    Functions such as `cost(f, *args)`, which take the arguments of f after f, call this
+    check.
 
     Args:
       caller: Name of the function that takes f and its arguments, for the message.
@@ -458,7 +462,7 @@ def check_call(caller: str, f: Any, count: int) -> None:
 def check_instance(
     name: str, value: Any, kind: type | tuple[type, ...], hint: str = ""
 ) -> None:
-    """Raise unless a value is an instance of a class.
+    """Raise an error unless a value is an instance of a class.
 
     Args:
       name, value: Name and value of the argument.
@@ -483,7 +487,7 @@ def check_instance(
 
 
 def check_mapping(name: str, value: Any, of: str = "") -> None:
-    """Raise unless a value is a mapping whose keys are strings.
+    """Raise an error unless a value is a mapping whose keys are strings.
 
     Args:
       name, value: Name and value of the argument.
@@ -505,7 +509,7 @@ def check_mapping(name: str, value: Any, of: str = "") -> None:
 def check_sequence(
     name: str, value: Any, of: str = "", kind: type | tuple[type, ...] = object
 ) -> None:
-    """Raise unless a value is a sequence or an array of rank one or more.
+    """Raise an error unless a value is a sequence or an array of rank one or more.
 
     Lists, tuples and ranges are sequences. A str, a set or a dict is not accepted.
 
@@ -535,7 +539,7 @@ def check_sequence(
 
 
 def check_key(name: str, value: Any) -> None:
-    """Raise unless a value is a single key of `jax.random`. A tracer is accepted.
+    """Raise an error unless a value is a key of `jax.random`. A tracer is accepted.
 
     Keys of both kinds are accepted: those of `jax.random.key` and those of
     `jax.random.PRNGKey`.
@@ -573,7 +577,7 @@ def check_numbers(
     kinds: str = "biuf",
     wanted: str = "",
 ) -> None:
-    """Raise unless a value is an array of numbers or can be converted to one.
+    """Raise an error unless a value is an array of numbers or can be converted to one.
 
     By default, the numbers must be real. For a tracer, only dtype and rank are checked.
 
@@ -694,7 +698,9 @@ def check_methods(name: str, value: Any, *methods: str, hint: str = "") -> None:
 
 
 def check_dtype(name: str, value: Any) -> None:
-    """Raise unless a value names a floating dtype, such as "float32" or np.float64.
+    """Raise an error unless a value is a floating dtype or the name of one.
+
+    For example, "float32" and np.float64 are accepted.
 
     Raises:
       TypeError: The value does not name a floating dtype.

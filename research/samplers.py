@@ -53,9 +53,9 @@ def minibatch(n: int, batch_size: int, *, replacement: bool = False) -> Sampler:
     first b ⌊n/b⌋ entries into batches. No example occurs twice in an epoch, and n mod b
     examples are left out. Batches without replacement are usual in practice.
 
-    With replacement, each batch has b independent uniform draws. Whatever the earlier
-    batches were, the expected gradient on the next batch is then the gradient on all
-    examples, as the theory of stochastic approximation assumes.
+    With replacement, each batch has b independent uniform draws. The expected gradient
+    on a batch, given all earlier batches, is then the gradient on all examples. The
+    theory of stochastic approximation assumes this.
 
     Args:
       n: Number of examples.
@@ -212,8 +212,8 @@ def check_sampler(sampler: Sampler, n: int | None) -> None:
       TypeError: `sampler` is not a Sampler, or its indices are not integers.
       ValueError: The sampler is made for another number of examples, its indices do not
         have the shape (num_batches, batch_size), or a drawn index lies outside 0..n-1.
-        Or n is None, although the sampler draws indices and is not made for exactly one
-        example.
+        Or n is None, and the sampler draws indices from several examples or from an
+        unknown number of examples.
     Example:
       >>> check_sampler(minibatch(13, 4), 12)
       Traceback (most recent call last):

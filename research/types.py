@@ -155,9 +155,9 @@ class Outcome(IntEnum):
     If a rule can fail to find a step, its state has the fields `outcome` and
     `evaluations`. The field `outcome` is an int32 array, and
     `Outcome(int(state.outcome)).words` describes it. The field `evaluations` counts how
-    often the objective was evaluated inside the last update. A value counts as one
-    evaluation, and so does a value together with its gradient. FIRST_FAILURE is 2, the
-    smallest number of a failure. If the outcome of a rule is 2 or larger, the step
+    often the objective was evaluated inside the last update. One evaluation computes
+    either the value alone, or the value together with the gradient. FIRST_FAILURE is 2,
+    the smallest number of a failure. If the outcome of a rule is 2 or larger, the step
     failed, and the update is 0. There is one exception: the update may be NaN if the
     value, the gradient or the direction of the step is not finite.
 

@@ -1,7 +1,7 @@
 """Which of these rules is better on these workloads, and is the difference certain?
 
 All rules get the same number of independent searches on workloads whose optimum is
-known. A rule is one of this package, one of optax, or your own from a file. A search
+known. A rule comes from this package, from optax, or from a file of yours. A search
 tries the default hyper-parameters and points all over the search space. It trains the
 better points with more seeds, and then tries points near the best ones. Each search has
 its own points and seeds. The point that a search chooses is measured again with other
@@ -55,34 +55,35 @@ class Config:
     workload: tuple[str, ...] = ("breast_cancer", "diabetes_ridge")
     """Named problems on which all rules run."""
     baseline: str = ""
-    """Rule with which the others are compared; empty: the last rule."""
+    """Rule with which the other rules are compared. Empty means the last rule."""
     searches: int = 6
-    """Independent searches of each rule on each workload."""
+    """Number of independent searches of each rule on each workload."""
     budget: int = 32
-    """Trials with which a search starts; the first has the default
+    """Number of trials with which a search starts. The first trial has the default
     hyper-parameters."""
     passes: int = 30
-    """Passes over the data in every training."""
+    """Number of passes over the data in every training."""
     batch_size: int = 32
-    """Examples in a batch. 0 means all examples."""
+    """Number of examples in a batch. 0 means all examples."""
     target: float = 1e-2
-    """Share of the initial f - f* that must be reached."""
+    """Target for f - f*, as a share of its initial value. f is the objective, and f* is
+    its value at the optimum of the training part."""
     tune_on: str = "train"
-    """Objective that chooses the trial: train (reported on train) or validation
-    (reported on test)."""
+    """Part of the data that chooses the trial: train or validation. The results are
+    reported on train or test, respectively."""
     seeds: str = "0..19"
-    """Reported seeds: 0..9, or 1,4,7."""
+    """Reported seeds, written as 0..9 or as 1,4,7."""
     tuning_seeds: str = "1000..1179"
-    """Seeds for the choice of trials, divided among the searches; must differ from the
-    reported seeds."""
+    """Seeds for the choice of trials, divided among the searches. They must differ from
+    the reported seeds."""
     search_seed: int = 0
     """Seed of the points that the searches try."""
     space: tuple[str, ...] = ()
     """Search ranges that replace the defaults: RULE.learning_rate=1e-4..10 (log scale),
     or "RULE.b2=0.9..0.999 one_minus"."""
     evaluations: tuple[str, ...] = ()
-    """For rules that evaluate the objective themselves, the cost of a step in gradients
-    of its batch, written as RULE=2."""
+    """Cost of a step of a rule that evaluates the objective itself, written as RULE=2.
+    The unit is one gradient of the batch of the step."""
     files: tuple[str, ...] = ()
     """SHA-256 of each file of rules. The digests are filled in automatically, so that a
     changed file gives a different run."""
@@ -117,7 +118,10 @@ def compare(words: Sequence[str]) -> int:
 
 
 def conduct(study: ModuleType, words: Sequence[str]) -> int:
-    """Run a study, or refuse the flag --predict, which needs saved models."""
+    """Parse a command line, and run the study that it describes.
+
+    The flag --predict raises a ValueError, because a study saves no models.
+    """
     command = flags.parse(study, with_rule_flag(words))
     (cli.predict if command.options.predict else cli.perform)(study, command)
     return cli.SUCCESS
@@ -153,7 +157,7 @@ def run(
     """Compare the rules that a config names, and return the study as a result.
 
     `on_progress` is called with (done, total, message). Finished measurements are saved
-    in `checkpoints`; None means that they are not saved.
+    in `checkpoints`. If `checkpoints` is None, nothing is saved.
     """
     given = arguments(config)
     study = research.comparison.compare(

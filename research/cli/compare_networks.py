@@ -18,7 +18,7 @@ Your own rule is a function that takes a learning rate and returns an
 optax.GradientTransformation. All rules are compared with the last rule, or with
 `--baseline`. research.workloads.networks defines the networks: mlp_digits, cnn_digits,
 gru_digits, gru_vowels (downloaded), gpt_characters, autoencoder_digits. "muon" is Muon
-for the matrices and Adam for the other leaves, with two searched rates.
+for the matrices and Adam for the other leaves. The rates of both are searched.
 """
 
 import dataclasses
@@ -50,7 +50,7 @@ class Config:
     network: tuple[str, ...] = ("autoencoder_digits",)
     """Named networks on which all rules run."""
     baseline: str = ""
-    """Rule with which the others are compared. Empty means the last rule."""
+    """Rule with which the other rules are compared. Empty means the last rule."""
     searches: int = 4
     """Number of independent searches of each rule on each network."""
     budget: int = 12
@@ -58,8 +58,8 @@ class Config:
     seeds: str = "0..4"
     """Reported seeds, written as 0..4 or as 1,4,7."""
     tuning_seeds: str = "1000..1007"
-    """Seeds for the choice, divided among the searches. They must differ from the
-    reported seeds."""
+    """Seeds for the choice of trials, divided among the searches. They must differ from
+    the reported seeds."""
     size: str = "small"
     """Size of the networks: small or large."""
     search_seed: int = 0
@@ -71,8 +71,8 @@ class Config:
     """Search ranges of the rates that replace the defaults: RULE.learning_rate=1e-4..1
     (log scale)."""
     evaluations: tuple[str, ...] = ()
-    """For rules that evaluate the objective themselves, the cost of a step in gradients
-    of its batch, written as RULE=2."""
+    """Cost of a step of a rule that evaluates the objective itself, written as RULE=2.
+    The unit is one gradient of the batch of the step."""
     files: tuple[str, ...] = ()
     """SHA-256 of each file of rules. The digests are filled in automatically, so that a
     changed file gives a different run."""
@@ -132,10 +132,10 @@ def run(
     """Compare the rules that a config names, and return the study as a result.
 
     `on_progress` is called with (done, total, message). Finished measurements are saved
-    in `checkpoints`; None means that they are not saved. If Muon is compared with the
-    baseline AdamW, the numbers of the result also have `muon_over_adamw`. This is the
-    ratio of Muon's final validation loss to that of AdamW, as a geometric mean over
-    networks, searches and seeds.
+    in `checkpoints`. If `checkpoints` is None, nothing is saved. If Muon is compared
+    with the baseline AdamW, the numbers of the result also have `muon_over_adamw`. This
+    is the ratio of Muon's final validation loss to that of AdamW, as a geometric mean
+    over networks, searches and seeds.
     """
     study = research.comparison.compare_networks(
         on_progress=on_progress,

@@ -90,7 +90,7 @@ def show(
 
 
 def cell(value: Any) -> str:
-    """Return one value of a table as text; a float gets three significant digits.
+    """Return one value of a table as text, with three significant digits for a float.
 
     Args:
       value: A string, a number, True, False, or None, which means "not reached".

@@ -41,11 +41,11 @@ class Options:
     quiet: bool = False
     """Print only the answer and the paths."""
     predict: Path | None = None
-    """Predict this file with the models of the finished run, instead of running. The
+    """Apply the models of the finished run to this file, instead of running. The
     experiments on images, speech and text have this flag."""
     portable: bool = False
     """Compute bits that are the same on every x86-64 processor with AVX2 and FMA, under
-    Linux, with the same versions. Slower."""
+    Linux, with the same versions of the packages. This is slower."""
     data_dir: Path | None = None
     """Search this folder for data first, as with the environment variable DESCENT_DATA.
     `descent data` lists the data sets."""
@@ -147,7 +147,7 @@ def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
 
 
 def check_values(config: Any) -> None:
-    """Raise unless the numbers of a config are finite and not too large.
+    """Raise an error unless the numbers of a config are finite and not too large.
 
     Numbers in tuples are checked, too. A field that has its default value is not
     checked. A field is a seed if its name is seed or ends in _seed.

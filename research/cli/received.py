@@ -1,5 +1,4 @@
-"""A study from somebody else: draw it from its numbers, and find the files of its
-rules.
+"""Redraw a study of another person from its numbers, and find the files of its rules.
 
 Nothing that the study contains is executed.
 """

@@ -38,8 +38,8 @@ exit status: 0 if the results agree, 1 if not, 2 after bad input"""
 def reproduce(words: Sequence[str]) -> int:
     """Make the report of a study again, repeat its trainings, and compare the results.
 
-    The comparison covers every array and number. The report is made again only for a
-    study from a .zip file. `reproduce_study` explains the steps.
+    The comparison covers every array and number, except times. The report is made again
+    only for a study from a .zip file. `reproduce_study` explains the steps.
 
     Args:
       words: Command-line arguments after `reproduce`.

@@ -131,6 +131,8 @@ def check_arguments(
         given, which has its own flag, or `all_taken` is True and the constructor does
         not accept an argument. For such an argument, the message suggests the most
         similar name.
+      TypeError: A text, list, tuple or dict is given for an argument whose default is a
+        number.
     """
     _check_numbers(named, given)
     missing = [name for name in named.required if name not in given]

@@ -44,10 +44,11 @@ def compare(
     the ratio of their geometric mean costs. The study gives a confidence interval of
     this ratio, which includes the variation between searches and between seeds
     (`statistics.searched_difference`). The field `answer` of the study also gives the
-    smallest factor between two costs that the study could have detected, and names up
-    to three rules whose searches disagree. The searches of a rule disagree if their
-    costs differ by a factor of 1.25 or more, and by more than the variation between
-    seeds explains. Such a rule is hard to tune.
+    smallest factor between two costs that the study could have detected. The answer
+    names up to three pairs of a rule and a workload for which the searches disagree.
+    The searches disagree if their costs differ by a factor of 1.25 or more, and by more
+    than the variation between seeds explains. Such a rule is hard to tune on this
+    workload.
 
     For each rule and workload, the study has an array `best_of` and a figure of this
     array. Both show the expected cost of the best of k trials (choices of
@@ -183,7 +184,7 @@ def compute_share(
     `checkpoints`, where `compare` finds them.
 
     Args:
-      rules, workload, arguments: As for `compare`.
+      rules, workload, arguments: As for `compare`, but without `on_progress`.
       part: Number of this share, from 0 to parts - 1.
       parts: Number of processes that share the work.
       checkpoints: Storage that all processes and `compare` use.

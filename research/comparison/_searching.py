@@ -1,4 +1,4 @@
-"""Train the runs that the searches of a contender ask for, and report the choices."""
+"""Train the runs that the searches of a rule need, and report the choices."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -90,7 +90,7 @@ def best_search(searches: Sequence[Searched]) -> Searched:
 
 
 class Evaluate:
-    """Callable that trains the runs that searches ask for, and counts these runs.
+    """Callable that trains the runs that searches need, and counts these runs.
 
     Args:
       program: Compiled program of the trainings.
@@ -316,8 +316,8 @@ def train_around(
 
     `searched` is the result of this search, and `rate` is the name of the learning
     rate. The rates are 2^-4, 2^-3.5, ..., 2^4 times the chosen rate. All other
-    hyper-parameters have the values that the search chose. The seeds are the first
-    ten tuning seeds of search 0, whichever search `searched` is from. If search 0 has
+    hyper-parameters have the values that the search chose. The seeds are the first ten
+    tuning seeds of search 0, even if `searched` is from another search. If search 0 has
     fewer than ten, all its tuning seeds are used. The result is a dict with two arrays:
     `rates`, shape (r,), and `rate_scores`, the log costs of the rates on the seeds,
     shape (r, seeds).

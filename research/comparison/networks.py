@@ -65,8 +65,8 @@ class NetworkStudy(NamedTuple):
 
     Attributes:
       answer: Text that says which rule reaches the lower validation loss. It also gives
-        the number of steps that a rule needs for the same loss as the baseline, divided
-        by the number of steps of the baseline.
+        the number of steps of a rule, divided by the number of steps with which the
+        baseline reaches the same loss.
       tables: Tables of the study.
       arrays: Arrays from which the figures are made, by name.
       numbers: Values from which the tables and figures are made, by name, as JSON can
@@ -163,10 +163,11 @@ def compare_networks(
     chosen hyper-parameters. These trainings show how many steps the baseline needs for
     the final loss of another rule. The study reports the steps of the other rule
     divided by the steps that the baseline needs for this loss, for example: "muon needs
-    0.72 times adam's steps". If the loss of a rule is outside the range of these
-    trainings, the number of steps at the end of the range is used, and the table says
-    so. The interval of the ratio includes the variation between searches and between
-    seeds. The losses of the baseline at the other lengths are treated as exact.
+    0.72 times adam's steps". If the loss of a run is outside the range of these
+    trainings, the number of steps at the end of the range is used. If this holds for
+    more than half of the runs, the table says "at most" or "at least". The interval of
+    the ratio includes the variation between searches and between seeds. The losses of
+    the baseline at the other lengths are treated as exact.
 
     In each step, a rule receives the gradient, the params, the training loss of the
     batch, the indices of the batch, and `value_fn`, which evaluates the objective on
@@ -183,8 +184,8 @@ def compare_networks(
       rules: Mapping from a name to a rule, or a sequence of names of rules of this
         package, as for `compare`. "muon" is Muon for leaves with two axes and Adam for
         other leaves, with two rates.
-      networks: Names as in `research.workloads.networks.NETWORKS`, or workloads made by
-        `network_workload`.
+      networks: A name in `research.workloads.networks.NETWORKS`, a workload made by
+        `network_workload`, or a sequence of these.
       baseline: Name of the rule with which the others are compared. None means the last
         rule.
       spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
@@ -311,7 +312,7 @@ def compute_network_share(
     `compare_networks` finds them.
 
     Args:
-      rules, networks, arguments: As for `compare_networks`.
+      rules, networks, arguments: As for `compare_networks`, but without `on_progress`.
       part: Number of this share, from 0 to parts - 1.
       parts: Number of processes that share the work.
       checkpoints: Storage that all processes and `compare_networks` use.
@@ -540,9 +541,10 @@ def measure_on_network(
         has no metric or no test part;
       - `update_rms` (J, n): the root mean square of all entries of the updates in all
         steps of a training, on the reporting seeds;
-      - `rates` (r,) and `rate_scores` (r, q): rates around the rate of the search with
-        the lowest `tuning`, and the log losses of these rates on q <= 3 tuning seeds.
-        The two arrays are missing if the rule has no hyper-parameters.
+      - `rates` (r,) and `rate_scores` (r, q): values of the first hyper-parameter, for
+        most rules the learning rate, around the choice of the search with the lowest
+        `tuning`, and their log losses on q <= 3 tuning seeds. The two arrays are
+        missing if the rule has no hyper-parameters.
     """
     setting = _compile(network, contender, protocol, checkpoints)
     evaluate = Evaluate(

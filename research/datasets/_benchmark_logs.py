@@ -7,10 +7,11 @@ from research.datasets.hashing import logs_in
 def benchmark_logs() -> dict[str, str]:
     """Load the text files of the optimization benchmark (track 3) of modded-nanogpt.
 
-    The benchmark trains one network with many update rules, and asks for the fewest
-    steps to a validation loss of 3.28. Its text files are README.md, notes, and the
-    logs of trainings, each with the code that ran. The files are those of the commit
-    f411b3d. They are in one archive, which is downloaded if it is missing.
+    The benchmark trains one network with many update rules. The best rule is the one
+    that needs the fewest steps to a validation loss of 3.28. Its text files are
+    README.md, notes, and the logs of trainings, each with the code that ran. The files
+    are those of the commit f411b3d. They are in one archive, which is downloaded if it
+    is missing.
 
     Returns:
       Dict from the path of each file to its text, sorted by path. The paths are

@@ -1,4 +1,4 @@
-"""Images of the user: files and arrays, checked against what a model takes."""
+"""Check that image files and arrays of the user have the format that a model takes."""
 
 import warnings
 from pathlib import Path
@@ -74,7 +74,7 @@ def read_image(
 def check_images(
     images: Any, shape: tuple[int, int, int]
 ) -> UInt8[np.ndarray, "*batch H W C"]:
-    """Check that arrays are images as a model takes them: bytes, channels last.
+    """Check that images have the format that a model takes: bytes, channels last.
 
     Args:
       images: One image or several, with any leading axes.

@@ -271,8 +271,8 @@ def separable_classes(seed: int, n: int, d: int, margin: float) -> Problem:
     margin plus the absolute value of a standard normal number, and the position along
     the plane is normally distributed. No point is closer to the plane than the first
     two points, and u is the direction of the line between these two. Therefore u is the
-    unique direction of largest margin. On the logistic loss, the direction of the
-    weights in gradient descent converges to u.
+    unique direction of largest margin. In gradient descent on the logistic loss, the
+    direction of the weights converges to u.
 
     Args:
       seed: Seed of u, the labels and the points.

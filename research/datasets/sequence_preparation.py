@@ -192,7 +192,7 @@ def word_levels(
     floor: float = 9.0,
     quantile: float = 0.9,
 ) -> Float[np.ndarray, "k d"]:
-    """Cut the silence around a word, and measure each band from its own loud frames.
+    """Cut the silence around a word, and subtract a quantile from each band.
 
     The function has three steps. First, frames before the first loud frame and after
     the last one are dropped. The loudness of a frame is the logarithm of the sum of its
@@ -201,8 +201,8 @@ def word_levels(
     raised to this limit, so that quiet parts are alike in all recordings. Third, a
     number is subtracted from each band: its quantile over the frames that are left. On
     a log spectrum, this removes constant effects of the voice and of the microphone,
-    except where the second step has changed the values. The mean is subtracted more
-    often, but it depends on the number of quiet frames.
+    except where the second step has changed the values. Other methods usually subtract
+    the mean, but the mean depends on the number of quiet frames.
 
     Args:
       frames: Logarithms of the energies of d bands at t times, such as the `log_mel` of

@@ -35,8 +35,8 @@ def checkpoint_scan(
       part. While reverse mode goes back through one part, the carries inside this part
       are stored.
     - levels=3 divides the steps into about T^(1/3) parts, and each part into about
-      T^(1/3) smaller parts. It stores the first carry of each part, and inside one part
-      at a time it does the same as levels=2.
+      T^(1/3) smaller parts. It stores the first carry of each part. While reverse mode
+      goes back through one part, this part is handled as with levels=2.
 
     With L levels, about L T^(1/L) carries and the intermediate values of one step are
     stored at the same time. Value and gradient together compute each step L + 1 times.

@@ -1,4 +1,4 @@
-"""An unbiased estimate of a gradient from products of forward mode alone."""
+"""An unbiased estimate of a gradient that uses forward mode alone."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,9 +21,9 @@ class ForwardGradient(NamedTuple):
 
     Attributes:
       gradient: The estimate, in the structure and shapes of the point of evaluation x.
-      relative_error: Root mean square of the length of the error over all possible
-        draws of the directions, divided by the length of the true gradient. For every f
-        whose gradient is not 0, this number is √((n + 1) / samples), where x has n
+      relative_error: Root mean square of the length of the error over all random
+        choices of the directions, divided by the length of the true gradient. For every
+        f whose gradient is not 0, this number is √((n + 1) / samples), where x has n
         numbers and `samples` is the number of directions.
     """
 

@@ -1,4 +1,4 @@
-"""Extreme eigenvalues of a Hessian, from products with vectors."""
+"""Extreme eigenvalues of a Hessian, from products of the Hessian and vectors."""
 
 import functools
 import types
@@ -73,11 +73,14 @@ def hessian_spectrum(
     method is not used if x has at most max(32, 2 · count) numbers. The whole Hessian is
     then computed, column by column.
 
-    From one start, the method misses an eigenvalue that is exactly 0. If 0 may belong
-    to the result, the method therefore runs a second time, for H + c I.
+    The method starts from a random vector, which ARPACK multiplies by the Hessian H. So
+    the method misses an eigenvalue that is exactly 0. If 0 may belong to the result,
+    the method therefore runs a second time, for H + c I, where I is the identity matrix
+    and c is a positive number.
 
     The Lanczos method may list a multiple eigenvalue fewer times than it occurs. From
-    one start, the method seldom finds more than one eigenvector of such an eigenvalue.
+    one starting vector, it seldom finds more than one eigenvector of such an
+    eigenvalue.
 
     ARPACK runs on the host, so do not call this function inside `jax.jit` or
     `jax.vmap`. f is compiled at each call. If you pass `jax.jit(f)`, f is compiled once
@@ -86,7 +89,7 @@ def hessian_spectrum(
     Args:
       f: Function of one pytree of floating arrays that returns one real number.
       x: Point of evaluation.
-      key: Random key from which the start of the Lanczos method is drawn.
+      key: Random key from which the starting vector of the Lanczos method is drawn.
       count: Number of eigenvalues, at most the number n of entries of x.
       which: "largest" for the largest eigenvalues λ, "smallest" for the smallest λ (the
         most negative ones, if λ < 0 occurs), or "magnitude" for the largest |λ|. The

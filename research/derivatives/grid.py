@@ -107,8 +107,8 @@ def grid_derivative(
     side of the point. Near an end of the grid, the first or last order + accuracy
     points are used. The error is O(spacing^accuracy) everywhere, including both ends.
     At the ends, `np.gradient` has the error O(spacing) by default. If order and
-    accuracy are both even and the points are evenly spaced, one point less is enough in
-    the interior, because a symmetric formula gains one power of the spacing. For
+    accuracy are both even and the points are evenly spaced, one point fewer is enough
+    in the interior, because a symmetric formula gains one power of the spacing. For
     example, the second derivative with accuracy 2 uses three points in the interior.
 
     The result is linear in y. The samples y may be a traced JAX array, but x must have
@@ -116,7 +116,8 @@ def grid_derivative(
 
     Args:
       y: Samples, an array with at least one axis, real or complex. Integers and bools
-        are converted to float64.
+        are converted to float64. If y is a JAX array and JAX's float64 is disabled,
+        they are converted to float32.
       x: Abscissae, strictly increasing or strictly decreasing, shape (n,), where n is
         the length of y along `axis`.
       order: Order of the derivative, a positive integer.

@@ -47,7 +47,7 @@ class LimitTable(NamedTuple):
         formula, and f' is `limit`, or 0 if `limit` is nan. The rounding error of the
         division, ε |quotient| / 2, is added. For the complex step, the estimate is the
         error of the division, or the distance of the quotient at a tiny step from
-        `limit`, if that is larger.
+        `limit`, if this distance is larger.
       best: Index of the step with the smallest sum of truncation and rounding error, or
         0 if no sum is finite.
       theory: Rule of thumb for the best step, ε^(1 / (p + 1)) max(|x|, 1), where x is
@@ -59,10 +59,11 @@ class LimitTable(NamedTuple):
         step, `limit` is the quotient at a tiny step, in most cases 1e-100. It is nan if
         a step that is 1e5 times longer gives a clearly different quotient, or if f is
         so small that its imaginary part underflows. Terms that cancel inside f are
-        noticed if the quotients at points close to x do not lie on a smooth curve. If
-        `finite_difference` of the real part of f then has the verdict "ok", and its
-        error bound excludes the quotient, `limit` is its result. If it has another
-        verdict, `limit` is nan.
+        noticed if the quotients at points close to x do not lie on a smooth curve. Then
+        `limit` depends on `finite_difference` of the real part of f. If the verdict of
+        `finite_difference` is "ok" and its error bound excludes the quotient, `limit`
+        is the result of `finite_difference`. If the verdict is not "ok", `limit` is
+        nan.
     """
 
     steps: Float[np.ndarray, "K"]
@@ -145,9 +146,9 @@ def limit_table(
     * "richardson": (4 D(h / 2) - D(h)) / 3 with the central quotient D, error O(h⁴).
     * "complex": Im f(x + ih) / h, error O(h²). This formula subtracts no two values of
       f. But if terms inside f cancel at x, as in (1 - cos(x)) / x² near 0, the quotient
-      loses digits at every step h. `limit` and `rounding` show this only if
-      `finite_difference` detects it. f must be analytic and must accept complex
-      numbers.
+      loses digits at every step h. The fields `limit` and `rounding` of the result show
+      this loss only if `finite_difference` detects it. f must be analytic and must
+      accept complex numbers.
 
     Rounding adds an error of about ε |f| / h to the first three schemes, where ε is the
     relative spacing of the dtype. If the error of such a scheme without rounding is

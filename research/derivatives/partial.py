@@ -18,7 +18,7 @@ MOST_PATHS = 1000  # Largest number of paths that a total derivative lists.
 
 
 class DependencyPath(NamedTuple):
-    """A path from x to f, on which each variable is an argument of the next one.
+    """A path from x to f: each variable is an argument of the function of the next one.
 
     x is the variable with respect to which f is differentiated.
 
@@ -147,8 +147,8 @@ def total_derivative(
     result also contains the contribution of each path of variables from x to f.
 
     Args:
-      f: Function whose first argument is x. Each other argument is a variable that is
-        named in `dependencies`, or has a default, which is used. f returns one array.
+      f: Function whose first argument is x. Each other argument must be a key of
+        `dependencies` or have a default, which is then used. f returns one array.
       x: Point of evaluation, a floating array or pytree.
       dependencies: Dict from the name of a variable to the function that computes it.
         The arguments of this function are matched by name: an argument with the name of

@@ -24,8 +24,8 @@ def split_axis(shape: Sequence[int], num_devices: int) -> int | None:
     """Return the axis along which an array is split over devices, or None.
 
     The axis is the longest one whose length is a multiple of num_devices. If several
-    axes are equally long, it is the first of them. None means that each device keeps
-    the whole array: there is no such axis, or only one device.
+    axes are equally long, it is the first of them. If there is no such axis, or only
+    one device, the result is None, and each device keeps the whole array.
 
     Example:
       >>> split_axis((3, 8, 4), 4), split_axis((3,), 4), split_axis((8,), 1)
@@ -49,7 +49,7 @@ def total(arrays: Sequence[Array], exact: bool) -> list[Array]:
         order is that of XLA's all-reduce.
     Returns:
       The sums. They have derivatives of any order. In reverse mode, the cotangent of a
-      sum, which is equal on all devices, is the cotangent of each device's array.
+      sum is equal on all devices. It is also the cotangent of the array of each device.
     """
     return _total.bind(*arrays, exact=exact) if arrays else []
 
@@ -58,7 +58,7 @@ def spread(arrays: Sequence[Array], exact: bool) -> list[Array]:
     """Return the arrays unchanged, with a gradient that is summed over devices.
 
     This function is the transpose of `total`. Apply it to arrays that are equal on all
-    devices, before each device uses them with its own data: the gradient with respect
+    devices, before each device uses them with its own data. The gradient with respect
     to such an array is then the sum of the gradients of all devices. `exact` is as in
     `total`.
     """
@@ -121,9 +121,9 @@ def scatter_sum(
 
 
 def own_part(array: Array, axis: int | None) -> Array:
-    """Return this device's part of a whole array that is split along `axis`.
+    """Cut this device's part out of a whole array, which is divided along `axis`.
 
-    If `axis` is None, the array is not split, and the part is the whole array.
+    If `axis` is None, the array is not divided, and the result is the whole array.
     """
     if axis is None:
         return array

@@ -1,4 +1,4 @@
-"""Decide whether a function treats each entry of its large arrays by itself."""
+"""Decide whether a function treats each entry of its split arrays by itself."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,9 +23,9 @@ def is_entrywise(f: Callable[..., Any], args: Any, split: Sequence[bool]) -> boo
     """Return whether f can be computed on parts of its arrays, without communication.
 
     The result is True if each operation that uses split arrays, or results of them, is
-    entrywise: entry i of its output depends only on the entries i of its inputs, and
-    the inputs that come from split arrays have the shape of the output. The result may
-    be False although f can be computed on parts.
+    entrywise. An operation is entrywise if entry i of its output depends only on the
+    entries i of its inputs, and if its inputs that come from split arrays have the
+    shape of the output. The result may be False although f can be computed on parts.
 
     Args:
       f: Function of these arguments.

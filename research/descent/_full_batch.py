@@ -1,7 +1,7 @@
 """Run full-batch descent with one evaluation of the objective for each step.
 
-A step needs the gradient at the params, and the record after the step before needs the
-objective at the same params. Both come from one evaluation.
+After each step, the objective at the new params is recorded. The next step needs the
+gradient at the same params. One evaluation computes both.
 """
 
 from collections.abc import Callable
@@ -61,9 +61,9 @@ def scan_steps(
       state: The state, from `begin` or from an earlier call.
       epochs: Numbers of the epochs, shape (e,). Only their count matters.
       evaluate: Function (params, value) -> pytree of floating scalars, called after
-        each step. `value` is the objective at these params. It is None if the rule
-        recommends other params than those at which it needs the next gradient, such as
-        an average.
+        each step. `value` is the objective at these params. Some rules recommend other
+        params than the current ones as the result, such as an average. Then `evaluate`
+        gets the recommended params, and `value` is None.
     Returns:
       The last state, and an EpochInfo whose leaves have a leading axis over the epochs.
     """

@@ -91,17 +91,18 @@ def implicit_minimum(
     smallest eigenvalue is too small in such a call, all derivatives are NaN instead. To
     detect this cause of NaN, compare the fields smallest_eigenvalue and
     largest_eigenvalue. The derivatives are also NaN if the linear system cannot be
-    solved to a relative accuracy of 1e-3. With up to 128 parameters, a direct solution
-    improves that of conjugate gradients, so this happens only if H is nearly singular.
+    solved to a relative accuracy of 1e-3. With up to 128 parameters, a direct solver
+    corrects the result of conjugate gradients, so this case occurs only if H is nearly
+    singular.
 
-    The search ends a small distance from the minimum. At its end, H may be positive
-    definite although H is singular at the minimum, as for x⁴. So the call also raises
-    an error, or gives NaN derivatives under jit, if H changes by more than half over
-    the remaining distance. Let x be the end of the search, and v an eigenvector of H
-    with the eigenvalue λ. Newton's method estimates the distance along v as
-    s = vᵀ∇f / λ. Two conditions must hold for each v. With more than 128 parameters,
-    they are checked only for the 64 vectors v that Lanczos's method gives, and for the
-    direction of the gradient.
+    The search ends a small distance from the minimum. There, H may be positive definite
+    although H is singular at the minimum, as for x⁴. So the call also raises an error,
+    or gives NaN derivatives under jit, if H changes by more than half over the
+    remaining distance. Let x be the end of the search, and v an eigenvector of H with
+    the eigenvalue λ. Newton's method estimates the distance along v as s = vᵀ∇f / λ.
+    Two conditions must hold for each v. With more than 128 parameters, they are checked
+    only for the 64 vectors v that Lanczos's method gives, and for the direction of the
+    gradient.
 
     - The curvature along v at x + s v and at x - s v differs from λ by at most λ / 2,
       up to rounding.

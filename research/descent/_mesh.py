@@ -148,7 +148,7 @@ def placed(tree: Any, mesh: Mesh, axes: Sequence[int | None] | None = None) -> A
     """Put whole arrays, which every process holds, on the devices of the mesh.
 
     `axes` has the axis along which each leaf is split. If the axis of a leaf is None,
-    each device gets the whole leaf. With axes=None, each device gets all leaves whole.
+    each device gets the whole leaf. With axes=None, no leaf is split.
     """
     axes = axes or [None] * len(jax.tree.leaves(tree))
     return jax.tree.map(
@@ -172,9 +172,10 @@ def put(leaf: Any, sharding: Any) -> jax.Array:
 
 
 def whole(tree: Any, mesh: Mesh) -> Any:
-    """Return a tree of the same arrays, each whole on one device of this process.
+    """Return a tree of the same arrays, each complete on one device of this process.
 
-    If there are several processes, all of them must call this function.
+    Arrays that are split over devices are joined. If there are several processes, all
+    of them must call this function.
     """
     everywhere = jax.sharding.NamedSharding(mesh.devices, jax.sharding.PartitionSpec())
     if not all(leaf.is_fully_replicated for leaf in jax.tree.leaves(tree)):

@@ -32,10 +32,11 @@ def bytes_per_step(
     the split arrays of params and rule state.
 
     To sum an array of B bytes over the devices, each device receives 2 B (D - 1) / D
-    bytes, as in an all-reduce in a ring. If exact=True, arrays of fewer than 32,768
-    entries are first joined to one array. If this joined array still has fewer than
-    32,768 entries, each device receives the whole array of every other device, which
-    is (D - 1) B bytes. The bytes of a step depend on shard_params and on the rule:
+    bytes, as in a ring all-reduce. If exact=True, all arrays of the same dtype with
+    fewer than 32,768 entries are first joined to one array. If this joined array still
+    has fewer than 32,768 entries, each device receives the whole array of every other
+    device, which is (D - 1) B bytes. The bytes of a step depend on shard_params and on
+    the rule:
 
     - shard_params=False: a sum of the gradients, B = P.
     - shard_params=True, and the rule treats each entry by itself: 2 (P - W) (D - 1) / D

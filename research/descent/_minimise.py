@@ -95,8 +95,9 @@ def minimise(
 
     The loop stops before max_steps in these cases too:
     - The rule's state has a field `outcome`, and this `Outcome` is a failure.
-    - Only inner rules have this field, as in `by_group`, and in one step all of them
-      fail and no parameter changes.
+    - The rule combines inner rules, as `research.update_rules.by_group` does, and only
+      the states of inner rules have this field. In one step, all inner rules with this
+      field fail, and no parameter changes.
     - Neither the rule nor an inner rule has this field, and one of two things happens:
       a step leaves all parameters and the rule's state unchanged, or ten successive
       steps leave all parameters unchanged.

@@ -1,7 +1,7 @@
-"""Agreement of the processes that share one training.
+"""Communication between the processes that share one training.
 
-Every function here is called by all processes at the same place. With one process,
-nothing is exchanged.
+Most functions of this module exchange data, so all processes must call them at the
+same point of the program. With one process, nothing is exchanged.
 """
 
 import contextlib

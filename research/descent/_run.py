@@ -101,8 +101,8 @@ def run(
       state: The initial state, from the init of `build`.
       sampler: Sampler that chooses the examples of each batch.
       key: Key from which the keys of all epochs are derived.
-      epochs: Numbers of the epochs to run, shape (e,); `jnp.arange(e)` for a whole
-        training.
+      epochs: Numbers of the epochs to run, shape (e,). `jnp.arange(e)` runs a whole
+        training of e epochs.
       evaluate: Function params -> pytree of floating scalars. It is called at the end
         of each epoch and, in epoch 0, also after the steps that `evaluation_points`
         returns. If the rule keeps an average of the params, `evaluate` gets the

@@ -54,9 +54,9 @@ class SweepResult(NamedTuple):
         the number of training examples. The objective is evaluated at the initial
         point, in epoch 0 after the steps that `evaluation_points` returns, and at the
         end of each later epoch.
-      values: The objective at each evaluation, shape (m, k), on the first part of the
-        data in `evaluate_on` of `compile_sweep` (by default the training data). Column
-        0 is the initial point.
+      values: The objective at each evaluation, shape (m, k). It is computed on the part
+        of the data that the argument `evaluate_on` of `compile_sweep` names first (by
+        default the training data). Column 0 is the initial point.
       values_on: Dict from the name of each part in `evaluate_on` to the objective on
         this part, shape (m, k).
       info: The EpochInfo, a summary of each epoch, with leaves of shape (m,
@@ -64,8 +64,9 @@ class SweepResult(NamedTuple):
       params: The last parameters, each leaf with leading axis m. If the rule keeps an
         average of the parameters, `params` is this average. `values` belong to the
         average too.
-      first_bad_step: First step of each run, counted from 0 over all epochs, whose loss
-        or update is not finite, shape (m,); -1 if there is no such step.
+      first_bad_step: First step of each run whose loss or update is not finite, shape
+        (m,). The steps are counted from 0 over all epochs. -1 means that there is no
+        such step.
       seconds: Wall time of the sweep in this process, without compilation.
     """
 

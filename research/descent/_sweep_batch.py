@@ -28,8 +28,9 @@ class RunBatch(NamedTuple):
     Attributes:
       runs: Seeds and hyper-parameters, without copies.
       initial: The objective at the initial points; None before the first chunk.
-      state: Parameters and rule state after the last chunk, with the full batch also
-        the objective and its gradient there; None before the first chunk.
+      state: Parameters and rule state after the last chunk. With the full batch, the
+        state may also contain the objective and its gradient at these parameters. None
+        before the first chunk.
       info: EpochInfos in the order of the epochs. Each covers one chunk, or several
         chunks that were read from a checkpoint.
       done: Number of finished chunks.

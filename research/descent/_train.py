@@ -76,9 +76,9 @@ def train(
 
     With the same sampler and key, the batches are the same as in `run`. The loop over
     steps is compiled once. A progress report or an interruption splits this loop into
-    shorter ones, which does not change a bit of the result. The result contains the
-    `Info` of every step. At any time, the indices of the batches are in memory for one
-    epoch only.
+    shorter loops, and the bits of the result do not depend on the splits. The result
+    contains the `Info` of every step. At any time, the indices of the batches are in
+    memory for one epoch only.
 
     With several devices, each device takes batch_size / devices examples of each batch.
     Values and gradients are averaged over devices. The order of summation differs, so
@@ -136,8 +136,8 @@ def train(
         - x and y of the dataset differ in length or are empty, the sampler is made for
           another number of examples, or it draws an index outside the dataset;
         - the dataset is Records, and one of these holds: a record has changed, a mesh
-          is given, the sampler takes the whole dataset as one batch, or the rule asks
-          for more than the examples of one batch;
+          is given, the sampler takes the whole dataset as one batch, or the rule needs
+          other examples than those of the batch, as SVRG and SAGA do;
         - both devices and a mesh are given, or the processes of the mesh differ in
           code, versions or arguments;
         - the checkpoint belongs to another training. The check compares the initial

@@ -43,7 +43,7 @@ class TrainResult(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Progress of a training after `step` steps of epoch number `epoch`, from 0.
+    """Progress of a training: finished epochs, and finished steps of the current epoch.
 
     Attributes:
       epoch: Number of finished epochs, which is also the number of the current epoch.
@@ -68,7 +68,11 @@ class Progress(NamedTuple):
 
 
 def digest(words: str, *begun_with: Any) -> str:
-    """Return a digest of the words and of all leaves' dtypes, shapes and bytes."""
+    """Return a digest of a text and of pytrees.
+
+    The text is `words`, and the pytrees are `begun_with`. The digest depends on the
+    dtype, the shape and the bytes of each leaf.
+    """
     hashed = hashlib.sha256(words.encode())
     for leaf in map(as_numbers, jax.tree.leaves(begun_with)):
         hashed.update(f"{leaf.dtype} {leaf.shape}".encode() + leaf.tobytes())
@@ -76,7 +80,11 @@ def digest(words: str, *begun_with: Any) -> str:
 
 
 def evaluation_params(state: _step.State) -> Params:
-    """Return the current parameters, or their average if the rule keeps an average."""
+    """Return the parameters that the rule recommends as the result.
+
+    For most rules, these are the current parameters. Some rules recommend others, such
+    as an average.
+    """
     return evaluation_params_of(state.rule, state.params)
 
 

@@ -1,9 +1,9 @@
-"""Train on a dataset on a disk: the program of `train`, with a part of the data.
+"""Train on a dataset that is on a disk, with only a part of the data in memory.
 
-The compiled loop is the one that trains from memory. Its dataset is a window: the
-examples of some steps, in the order in which the steps use them. So the gradient of a
-step is computed by the same operations on the same numbers. Grain reads the windows in
-order, ahead of the steps.
+The compiled loop is the same as for a dataset in memory. The dataset of the loop is a
+window: the examples of some steps, in the order in which the steps use them. So the
+gradient of a step is computed by the same operations on the same numbers. The package
+grain reads the windows in order, before the steps need them.
 """
 
 import importlib
@@ -51,8 +51,8 @@ def compile_on_records(
     """Compile the loop over an epoch's steps, as `compile_training` does.
 
     Raises:
-      ValueError: The sampler takes the whole dataset as one batch, or the rule asks for
-        more than the examples of its batch.
+      ValueError: The sampler takes the whole dataset as one batch, or the rule needs
+        other examples than those of the batch, as SVRG and SAGA do.
     """
     check_rule(rule)
     draw = jax.jit(

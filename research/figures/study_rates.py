@@ -22,10 +22,11 @@ class Valley(NamedTuple):
 
     A trial is one choice of hyper-parameters, which a search trains with several seeds.
     The score of a trial is the geometric mean of its costs over these seeds, in passes
-    over the data. All searches together have t trials. In addition, the score is known
-    at r other learning rates, which make a line in the picture. At these rates, all
-    other hyper-parameters are those of one trial: of the trials that the searches
-    ended with, the one with the lowest score.
+    over the data. All searches together start with t trials. Trials that a search adds
+    later are not in this class. In addition, the score is known at r other learning
+    rates, which make a line in the picture. All other hyper-parameters on this line are
+    fixed. Each search chooses one trial in the end, and the fixed values are those of
+    the best chosen trial.
 
     Attributes:
       rates: Learning rate of each trial, ascending, shape (t,).
@@ -139,13 +140,13 @@ def rates(
     """Plot the scores of the trials of each rule against the learning rate.
 
     A trial is one choice of hyper-parameters. Its score is its mean cost, which
-    `Valley` defines. Rules without a learning rate are left out. If no rule is left, or
-    none in colour for a panel with several rules, the returned value is None. If more
-    than three rules are left and there are at most twelve pairs of rule and workload,
-    each pair has its own panel. Otherwise, each workload has one panel with at most
-    three of the rules that are left: the baseline, if it has a learning rate, and the
-    rules with the lowest cost, in the order of `who.shown`. `numbers` and `arrays` are
-    fields of the study's result, and `who` has the order and the colours of the rules.
+    `Valley` defines. Rules without a learning rate are left out. If more than three
+    rules are left and there are at most twelve pairs of rule and workload, each pair
+    has its own panel. Otherwise, each workload has one panel with at most three rules.
+    These are the first rules of `who.shown` that have a learning rate. `who.shown`
+    begins with the baseline, followed by the rules with the lowest cost. If there is no
+    rule to draw, the returned value is None. `numbers` and `arrays` are fields of the
+    study's result, and `who` has the order and the colours of the rules.
     """
     workloads = numbers["workloads"]
     valleys = {

@@ -40,8 +40,8 @@ def gather(paths: Sequence[str | Path], skip_bad: bool = False) -> Gathered:
       skip_bad: Whether to continue without a study that cannot be read. If False, such
         a study raises an error.
     Returns:
-      The studies. Of several equal studies, only the first one is kept. The result also
-      has the names of the other ones, and of the studies that could not be read.
+      The studies. Of several equal studies, only the first is kept. The result also has
+      the names of the duplicates, and of the studies that could not be read.
     Raises:
       ValueError: A study cannot be read although `skip_bad` is False, or no study can
         be read.

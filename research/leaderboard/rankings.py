@@ -23,14 +23,15 @@ class Entry(NamedTuple):
 
     Attributes:
       study: The study.
-      rule: Name of the rule. Rules with this name may differ between studies in their
-        source, search space or cost of a step. A digest of what differs is then added
-        to the name. If the source is not known, the id of the study takes the place of
-        the digest of the source.
-      workload: Name of the workload. Workloads with this name may differ between
-        studies in the number of examples or in the minimum f* of the objective. What
-        differs is then added to the name. For a network, the number of parameters takes
-        the place of the number of examples.
+      rule: Name of the rule. Two studies may use one name for rules that differ in
+        their source, or in their search space or cost of a step. In this case, a digest
+        of the source, or of the search space and cost, is added to the name. If the
+        source is not known, the id of the study takes the place of the digest of the
+        source.
+      workload: Name of the workload. Two studies may use one name for workloads that
+        differ in the number of examples or in the minimum f* of the objective. In this
+        case, this number or f* is added to the name. For a network, the number of
+        parameters takes the place of the number of examples.
       protocol: Number of the protocol in `Rankings.protocols`, counted from 1. The
         protocol consists of the settings of the measurement.
       cost, low, high: Cost of the rule, and the ends of its interval. The cost is the

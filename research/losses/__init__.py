@@ -1,4 +1,7 @@
-"""Losses of one example. `research.objectives.empirical_risk` adds the batch axis."""
+"""Losses of one example.
+
+`research.objectives.empirical_risk` averages such a loss over a batch.
+"""
 
 from research.losses.classification import check_labels as check_labels
 from research.losses.classification import focal as focal

@@ -63,8 +63,8 @@ def one_example(
       ranks: Ranks of the two arguments for one example. If both arguments have a higher
         rank and equal leading axes, they are probably a batch, and the message advises
         jax.vmap. None means that any rank is allowed.
-      hint: Sentence for the end of the message, unless the arguments are a batch. ""
-        means the advice to give the arguments these shapes.
+      hint: Last sentence of the message if the arguments are not a batch. "" stands
+        for the sentence "Give them these shapes."
     """
     is_batch = (
         ranks is not None

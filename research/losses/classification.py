@@ -32,8 +32,8 @@ def logistic(
 
     The loss is log(1 + exp(z)) - y z, and the predicted probability of the label 1 is
     σ(z) = 1 / (1 + exp(-z)). The loss is computed as log(1 + exp(-|z|)) +
-    z ([z > 0] - y), which neither overflows nor cancels. Here [z > 0] is 1 if z > 0,
-    and 0 otherwise. If a prediction is correct and close to certain, the loss, its
+    z ([z > 0] - y), without overflow or cancellation. Here [z > 0] is 1 if z > 0, and 0
+    otherwise. If a prediction is correct and close to certain, the loss, its
     derivative σ(z) - y and its second derivative σ(z) σ(-z) are close to 0. With this
     formula, all three keep their relative precision. Labels are 0 or 1, not -1 or +1.
     optax.sigmoid_binary_cross_entropy is the same function, but it broadcasts its
@@ -178,9 +178,9 @@ def softmax_cross_entropy(
 
     The loss is log Σ_k exp(z_k) - z_label. Its gradient is softmax(z) - e_label, where
     e_label is the one-hot label, and its Hessian is diag(p) - p pᵀ with p = softmax(z).
-    The largest logit is subtracted first, so that large logits neither overflow nor
-    cancel. optax.softmax_cross_entropy_with_integer_labels is the same function, except
-    that optax takes the label -1 for the last class.
+    The largest logit is first subtracted from all logits, which prevents an overflow.
+    optax.softmax_cross_entropy_with_integer_labels is the same function, except that
+    optax treats the label -1 as the last class.
 
     Args:
       logits: Logits z, floating, shape (K,).
@@ -388,8 +388,9 @@ def smooth_labels(
 def check_labels(labels: Shaped[ArrayLike, "..."], num_classes: int) -> None:
     """Raise an error unless all labels are whole numbers in 0..K-1.
 
-    Call this function once for a whole dataset. A traced loss cannot raise an error for
-    a wrong label, but returns NaN. Traced labels are not checked.
+    Call this function once for a whole dataset. When JAX traces a loss (under jit or
+    vmap), the loss cannot raise an error for a wrong label, and returns NaN. Traced
+    labels are not checked.
 
     Args:
       labels: Labels of any shape and real dtype.

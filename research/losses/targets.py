@@ -35,8 +35,8 @@ OFF_ONE = 1e-2  # Largest difference of a distribution's sum from 1, for bfloat1
 def check_targets(loss: Callable[..., Any], prediction: Any, targets: Any) -> None:
     """Raise an error if a loss of this library is not defined for the targets.
 
-    Call this function once for a whole dataset. A traced loss cannot raise an error for
-    a wrong label, but returns NaN.
+    Call this function once for a whole dataset. When JAX traces a loss (under jit or
+    vmap), the loss cannot raise an error for a wrong label, and returns NaN.
 
     Args:
       loss: A loss of `research.losses`, or a `functools.partial` of such a loss. For a

@@ -32,8 +32,8 @@ def attention(
     """Apply multi-head self-attention.
 
     The result is concat_h(softmax(Q_h K_hᵀ / sqrt(d) + M) V_h) W_output + b_output.
-    Here h = 0, ..., num_heads - 1 numbers the heads, and d = width / num_heads is the
-    width of a head. The queries Q, keys K and values V are the three parts of one
+    Here h = 0, ..., num_heads - 1 is the index of a head, and d = width / num_heads is
+    the width of a head. The queries Q, keys K and values V are the three parts of one
     product x W + b. By default, head h uses the columns h d, ..., (h + 1) d - 1 of each
     part. M is 0 where the mask is True and -∞ where it is False. In half precision, the
     softmax is computed in float32.
@@ -109,7 +109,7 @@ def attention_weights(
 
     Q_h and K_h are the queries and the keys of the head, and d is the width of a head.
     M is 0 where the mask is True and -∞ where the mask is False. If a row of the mask
-    has no True, the same row of the weights is NaN. Every other row of the weights sums
+    has no True, the same row of the weights is NaN. All other rows of the weights sum
     to 1. The params do not need the entry "output".
 
     Args, Raises:
@@ -159,8 +159,8 @@ def rotary_angles(
     Args:
       context: Number of positions.
       size: Number of entries of a head's query or key, even.
-      base: Base of the powers, positive. The larger the base, the more slowly the
-        angles of all columns but the first grow with t.
+      base: Base of the powers, positive. With a larger base, the angles grow more
+        slowly with t, except in column 0.
       dtype: Dtype of the result. None means JAX's default.
     Returns:
       The angles in radians, shape (context, size / 2).

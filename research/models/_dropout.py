@@ -17,9 +17,9 @@ def dropout(
     """Set each entry to zero with probability `rate`; divide the others by 1 - rate.
 
     This is inverted dropout: the expected value of the result is x. Outside training,
-    pass key=None: x is then returned unchanged. Which entries become 0 depends only on
-    the key, the rate and the shape of x, not on the dtype of x. Use a different key for
-    each layer, such as `jax.random.fold_in(key, layer)`.
+    pass key=None: x is then returned unchanged. The choice of the entries that become 0
+    depends on the key, the rate and the shape of x, but not on the dtype of x. Use a
+    different key for each layer, such as `jax.random.fold_in(key, layer)`.
 
     Args:
       key: Key for this layer and step, or None for no dropout.

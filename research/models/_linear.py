@@ -30,7 +30,8 @@ def linear(
       (..., d) to predictions of shape (...).
     Raises:
       ValueError: num_features is not a positive integer, or scale is negative. In
-        apply: x does not end in d features, or params belong to another architecture.
+        apply: the last axis of x does not have length d, or params belong to another
+        architecture.
       TypeError: dtype is not floating, or scale is not a number.
     References:
       Bishop, Pattern Recognition and Machine Learning (2006), eq. 3.1.
@@ -94,8 +95,8 @@ def dense(
     Returns:
       The outputs, shape (..., K), or shape (...) for weights of shape (d,).
     Raises:
-      ValueError: x does not end in an axis of length d, or the bias does not fit the
-        weights.
+      ValueError: The last axis of x does not have length d, or the bias does not fit
+        the weights.
     Example:
       >>> dense(jnp.ones((5, 2, 3)), jnp.ones((3, 4)), jnp.zeros(4)).shape
       (5, 2, 4)

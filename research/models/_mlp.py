@@ -43,8 +43,8 @@ def mlp(
       ...}. Its apply maps x of shape (..., sizes[0]) to (..., sizes[-1]).
     Raises:
       ValueError: sizes are not at least two positive integers, a name is unknown, or an
-        activation function is not elementwise. In apply: x does not end in sizes[0]
-        features, or params belong to another architecture.
+        activation function is not elementwise. In apply: the last axis of x does not
+        have length sizes[0], or params belong to another architecture.
       TypeError: dtype is not floating, or an activation function cannot be called with
         one array.
     References:

@@ -71,9 +71,9 @@ def recurrent(
 ) -> Model:
     """Build a recurrent network with a linear output layer.
 
-    The state after step t = 1, ..., T is h_t = cell(x_t, h_(t-1)), with h_0 = 0 unless
-    `initial_state` says otherwise. An LSTM has a second state c_t. The inputs of layer
-    l + 1 are the states h_t of layer l. If x is `Sequences`, the values after the end
+    The state after step t = 1, ..., T is h_t = cell(x_t, h_(t-1)). By default, h_0 is
+    0 (see `initial_state`). An LSTM has a second state c_t. The inputs of layer l + 1
+    are the states h_t of layer l. If x is `Sequences`, the values after the end
     of a sequence are set to zero before any computation, so these values have no effect
     on a result.
 

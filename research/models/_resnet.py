@@ -41,9 +41,10 @@ def resnet(
         a = φ(GN_1(x)),    y = s(x) + C_2(φ(GN_2(C_1(a)))).
 
     C_1 and C_2 are convolutions of 3 x 3. The shortcut s(x) is x, if x has the size and
-    the number of channels of y. Otherwise it is a 1 x 1 convolution of a. In each stage
-    after the first, the first block has stride 2, in C_1 and in the shortcut. The last
-    layers are φ(GN(x)), the mean over all pixels, and a dense layer.
+    the number of channels of y. Otherwise s(x) is a 1 x 1 convolution of a, the
+    input of C_1. In each stage after the first, the first block has stride 2, in C_1
+    and in the shortcut. The last layers are φ(GN(x)), the mean over all pixels, and a
+    dense layer.
 
     All convolutions use `standardise_weights` and have no bias. Standardised weights
     and group normalisation together replace batch normalisation. They do not need the
@@ -66,8 +67,8 @@ def resnet(
       {"convolution": {"weights", "gain"}, "block_1": {"normalisation_1": {"scale",
       "bias"}, "convolution_1", "normalisation_2", "convolution_2", "shortcut"}, ...,
       "normalisation", "dense": {"weights", "bias"}}. All convolutions have "weights"
-      and "gain". The entry "shortcut" exists only if the shortcut is a convolution. The
-      dense layer starts at 0, as in BiT.
+      and "gain". The entry "shortcut" exists only if the shortcut is a convolution. All
+      parameters of the dense layer are initially 0, as in the model BiT.
     Raises:
       ValueError: A number is not a positive integer, or a name is unknown. In apply:
         the images do not have shape image_shape.
@@ -162,8 +163,8 @@ def standardise_weights(
     v is much larger than ε, the variance of the result is gain² / N up to a small
     error. The output for independent inputs of variance 1 then has variance gain², and
     the result hardly changes if W is multiplied by a positive constant. The result does
-    not change if a constant is added to W. Weights of half precision are converted to
-    float32, and the result is rounded.
+    not change if a constant is added to W. For weights in half precision, the result is
+    computed in float32 and then rounded.
 
     Args:
       weights: Weights, shape (..., C_out), such as the filters of

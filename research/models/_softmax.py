@@ -16,9 +16,9 @@ def softmax(
     """Build a softmax regression model with K logits z = xᵀ weights + intercept.
 
     Use the model with `research.losses.softmax_cross_entropy`. The probabilities are
-    `jax.nn.softmax(logits)`. They do not change if the same vector is added to every
-    column of the weights, or the same number to every intercept. The optimum is
-    therefore not unique, unless weights and intercepts are penalised.
+    `jax.nn.softmax(logits)`. The probabilities do not change if the same vector is
+    added to every column of the weights, or the same number to every intercept. The
+    optimum can therefore be unique only if weights and intercepts are penalised.
 
     Args:
       num_features: Number d of features, at least 1.
@@ -30,7 +30,8 @@ def softmax(
       shape (..., d) to logits of shape (..., K).
     Raises:
       ValueError: num_features or num_classes is too small, or scale is negative. In
-        apply: x does not end in d features, or params belong to another architecture.
+        apply: the last axis of x does not have length d, or params belong to another
+        architecture.
       TypeError: dtype is not floating, or scale is not a number.
     References:
       Murphy, Probabilistic Machine Learning: An Introduction (2022), section 10.3.

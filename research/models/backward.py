@@ -233,10 +233,10 @@ def mlp_rounding_bound(
     place of δ_K, and with |W|, |h| and |φ'| in place of W, h and φ'. Here δ_K is the
     derivative of the mean loss with respect to the predictions, W are the weights of a
     layer, h are its inputs, and φ' is the derivative of the activation (see
-    `mlp_value_and_gradient`). The 1/n is for the rounding error of δ_K itself: to
-    compute δ_K, a target is subtracted, and the difference is divided by n. This
-    assumes targets of size about 1 or less. Rounding errors of the forward pass are not
-    included.
+    `mlp_value_and_gradient`). The term 1/n stands for the rounding error of δ_K itself,
+    which arises when a target is subtracted and the difference is divided by n. This
+    term assumes targets of size about 1 or less. Rounding errors of the forward pass
+    are not included.
 
     Args:
       params, x, y, activation, loss: As in `mlp_value_and_gradient`.

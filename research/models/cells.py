@@ -60,10 +60,9 @@ def vanilla(
       q: Product U h, shape (n, H).
       carry: Carry (h,). The state h is used only through q.
     Returns:
-      The pair (next carry (h',), saved values). The function `vanilla_slopes`, which
-      computes the derivative of this step, gets the carries and the saved values.
-      `vanilla_slopes` needs only the carries, so the saved values are the empty tuple
-      ().
+      The pair (next carry, values): the next carry is (h',), and the values are the
+      empty tuple (). Other cells return values that their derivative needs. The
+      derivative of this step, `vanilla_slopes`, needs only the carries.
     References:
       Elman, Finding structure in time, Cognitive Science 1990. (PyTorch and Flax also
       use tanh by default.)

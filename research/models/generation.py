@@ -40,8 +40,9 @@ def generate(
     Args:
       model: Model that maps integers (..., T) to logits (..., T, V). The logits at a
         position may depend only on tokens up to this position. Examples are
-        `transformer_decoder`, and `recurrent` with outputs="every". For each new
-        token, a recurrent model, too, starts anew and reads the last `context` tokens.
+        `transformer_decoder`, and `recurrent` with outputs="every". A recurrent model
+        keeps no state between tokens: for each new token, it reads the last `context`
+        tokens again, from its initial state.
       params: Params of the model.
       key: Key for all draws.
       prompt: Integers in 0..V - 1, shape (..., T), T >= 1. Texts along the leading axes

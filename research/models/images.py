@@ -31,11 +31,11 @@ def on_images(
     *,
     dtype: DTypeLike,
 ) -> Model:
-    """Wrap a model so that it accepts stored images and standardises them.
+    """Wrap a model so that it accepts images as bytes and standardises them.
 
     The result of apply is model.apply(params, (x - mean) / sd), computed on the device.
-    Each batch is converted only when it is used. The dataset can therefore stay in
-    bytes, which take a quarter of the memory of float32.
+    Each batch is converted to floats only when it is used. The dataset can therefore
+    stay in bytes, which take a quarter of the memory of float32.
 
     Args:
       model: Model of standardised images, shape (..., H, W, C), dtype `dtype`.

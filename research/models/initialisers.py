@@ -51,8 +51,8 @@ def lecun_normal(
 ) -> Float[Array, "..."]:
     """Draw normal weights with variance 1 / fan_in.
 
-    If the inputs of a layer have mean 0 and variance 1, its outputs then have
-    variance 1 on average over the drawn weights W. The distribution is not truncated.
+    If the inputs of a layer have mean 0 and variance 1, the variance of its outputs,
+    averaged over random weights, is then 1. The distribution is not truncated.
     `jax.nn.initializers.lecun_normal` truncates it at two standard deviations and
     rescales it to the same variance.
 
@@ -181,10 +181,11 @@ def orthogonal(
 ) -> Float[Array, "..."]:
     """Draw a matrix with orthonormal columns (rows, if it has fewer rows than columns).
 
-    The rows of the matrix are all axes of the shape except the last, treated as one
-    axis. The matrix is uniformly distributed among all such matrices. It is the Q (or
-    Qᵀ, if it has fewer rows than columns) in the QR decomposition of a matrix of normal
-    numbers, with the signs for which the diagonal of R is positive.
+    The columns of the matrix belong to the last axis of the shape, and the rows to all
+    other axes, which are joined into one axis. The matrix is uniformly distributed
+    among all such matrices. To draw the matrix, a matrix of normal numbers is
+    decomposed into Q R, with the signs for which the diagonal of R is positive. The
+    result is Q, or Qᵀ if there are fewer rows than columns.
 
     Args:
       key: Typed key.

@@ -1,4 +1,4 @@
-"""Flax Linen modules as models. Flax is imported only when the first model is built."""
+"""Flax Linen modules as models. Flax is imported only when `from_linen` is called."""
 
 import inspect
 import math
@@ -49,10 +49,10 @@ def from_linen(
 
     Each random number stream of the module gets its own key, derived from the key of
     apply. The module's `__call__` may have an argument named deterministic, train,
-    training or is_training. Such an argument is set to its value for training if apply
-    gets a key (deterministic to False, the others to True), and to the opposite value
-    otherwise. An argument that is given in `**arguments` keeps its value. If `noise` is
-    given, apply sets none of these four arguments by itself.
+    training or is_training. If apply gets a key, deterministic is set to False, and any
+    of the three others is set to True. If apply gets no key, these values are reversed.
+    An argument that is given in `**arguments` keeps its value. If `noise` is given,
+    apply sets none of these four arguments by itself.
 
     In float64, pass param_dtype=float64 to recurrent cells of the module. The default
     of these cells is float32, and Linen's loop over time then rejects float64 inputs.
@@ -76,7 +76,7 @@ def from_linen(
     Raises:
       TypeError: module is not a Linen module.
       ValueError: The module has state besides its params, as BatchNorm does. In apply:
-        x does not end in the axes of the example.
+        the last axes of x do not have the shape of the example.
     References:
       Flax's documentation, "Flax Linen", Module.init and Module.apply.
     Example:

@@ -31,17 +31,17 @@ class Level(NamedTuple):
     """Statistics of all n-grams of one length.
 
     The context h of an n-gram h w is the n-gram without its last token w. `ngram`
-    defines the count c(h w). The level has the g different n-grams with a positive
-    count, and their c different contexts. For these contexts, the probability of w
-    after h is p(w | h) = (kept(h w) + back(h) p(w | h')) / total(h). Here h' is h
-    without its first token, and kept(h w) is 0 if c(h w) = 0. The code of an n-gram is
-    the number whose digits in base V are the tokens, for V symbols. The code of its
-    context is code // V.
+    defines the count of h w and the discount D. A level contains only the n-grams with
+    a positive count. There are g different such n-grams, and they have c different
+    contexts. For these contexts, the probability of w after h is p(w | h) = (kept(h w)
+    + back(h) p(w | h')) / total(h). Here h' is h without its first token, and kept(h w)
+    is 0 if the count of h w is 0. The code of an n-gram is the number whose digits in
+    base V are the tokens, for V symbols. The code of its context is code // V.
 
     Attributes:
       codes: Codes of the n-grams, ascending int64, shape (g,).
-      kept: Count c(h w) of each n-gram, shape (g,). For the smoothing "kneser_ney", the
-        discount D(c(h w)) is subtracted.
+      kept: Count of each n-gram, shape (g,). For the smoothing "kneser_ney", it is the
+        count minus D(count).
       contexts: Codes of the contexts, ascending int64, shape (c,).
       back: Weight of p(w | h') for each context h, shape (c,).
       total: Denominator for each context h: the sum of kept(h w) over all tokens w,

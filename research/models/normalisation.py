@@ -24,7 +24,7 @@ def layer_normalisation(
     """Apply layer normalisation: compute scale (x - m) / √(v + ε) + bias.
 
     Here m is the mean and v the variance (divided by d, not d - 1) over the last axis,
-    and ε is `epsilon`. Each index of the leading axes is normalised by itself. If x has
+    and ε is `epsilon`. Each vector along the last axis has its own m and v. If x has
     half precision, (x - m) / √(v + ε) is computed in float32 and rounded to the dtype
     of x, before scale and bias are applied.
 

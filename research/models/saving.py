@@ -38,8 +38,8 @@ def save(path: str | Path, params: Params, architecture: Mapping[str, Any]) -> N
     The file contains every array, unchanged to the last bit, under its name, such as
     "dense_1/weights". Every program that reads the safetensors format can read the
     file. The metadata contain the architecture as JSON, and the SHA-256 of names,
-    dtypes, shapes, bytes and architecture. The file gets its name only when the file is
-    complete.
+    dtypes, shapes, bytes and architecture. The data are written to a temporary file,
+    which is renamed to `path` when it is complete.
 
     Args:
       path: Path of the file. Its folder must exist.

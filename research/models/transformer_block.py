@@ -151,8 +151,8 @@ def init_block(
     """Draw the parameters of one block of a Transformer with num_layers blocks.
 
     The result is the params of `block`. Weights are normal with the standard deviation
-    0.02. The weights "output" of the attention and "dense_2" are divided by sqrt(2
-    num_layers). Biases are 0 and scales are 1.
+    0.02. The weights of "dense_2", and those of "output" in the attention, are divided
+    by sqrt(2 num_layers). Biases are 0 and scales are 1.
 
     width, hidden, num_layers, dtype, normalisation, gated and bias are as in
     `transformer_decoder`. num_key_value is the number of columns of the weights that

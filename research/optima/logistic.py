@@ -93,9 +93,9 @@ def softmax_regression(
     weights W and the intercepts b, with the sum over the n rows x_i of x. The loss does
     not change if the same number is added to all logits. Therefore the solver considers
     only pairs (W, b) whose sums over the classes are 0. If the penalty is positive,
-    exactly one of these pairs is optimal. If the penalty is 0, there may be several or
-    none, and then an error is raised. Pairs with other sums can be optimal too, unless
-    the penalty is positive and penalise_intercept is True.
+    exactly one of these pairs is optimal. If the penalty is 0, there may be several
+    optimal pairs or none. In both of these cases, an error is raised. If the penalty is
+    0 or penalise_intercept is False, pairs with other sums can be optimal too.
 
     Args:
       x: Inputs, shape (n, d), floating.

@@ -50,7 +50,7 @@ class Agreement(NamedTuple):
         states. `hold` defines these kinds of agreement.
       chosen: Differences that are reported but not judged. The experiment declares
         which values are not judged, because these values depend on single trainings or
-        on what is installed.
+        on the installed packages.
       other_values: Differences between values that do not agree.
       hashes: Number of compared hashes of arrays.
       other_hashes: Names of the hashes that differ.
@@ -149,12 +149,11 @@ def hold(
     Args:
       reference, here: References of the two runs, from `reference_of`.
       varies: Values that are not reproducible on another machine: results of one
-        training of a network, what a run chose by such results, or values that depend
-        on what is installed. The dict maps the name of a
-        column or of a number to limits (low, high), or to None. With limits, two
-        different values agree if both lie between the limits. With None, a difference
-        is reported but not judged. If both values have an interval, `varies` has no
-        effect.
+        training of a network, choices that depend on such results, or values that
+        depend on the installed packages. The dict maps the name of a column or of a
+        number to limits (low, high), or to None. With limits, two different values
+        agree if both lie between the limits. With None, a difference is reported but
+        not judged. If both values have an interval, `varies` has no effect.
       left_out: Names of the data that were missing in the run of `here`. If there are
         any names, the values and hashes that exist only in `reference` are not
         compared.

@@ -58,7 +58,7 @@ def checkpoints_in(
       seconds_between: Number of seconds after which the next save is due. The seconds
         count from the last save of any checkpoint, or from the call of this function if
         nothing was saved. If 20 times the duration of the last save is longer, this
-        time is used instead.
+        longer time is used instead.
     Returns:
       Function name -> Checkpoint. A name may contain any characters. The character "/"
       separates the name of a part from the name of the whole.

@@ -43,8 +43,9 @@ class Comparison(NamedTuple):
     Attributes:
       arrays, numbers: How many arrays and how many numbers were compared. Times are not
         compared.
-      other_arrays, other_numbers: The largest difference of each array that differs,
-        and the difference of each number that differs.
+      other_arrays, other_numbers: The difference of each array that differs, at the
+        entry with the largest relative difference; and the difference of each number
+        that differs.
       causes: Differences between the two environments, the most likely cause first.
     """
 
@@ -74,9 +75,10 @@ def compare(
       environments: Environments of the two runs, in the order (there, here), from the
         manifests of the runs.
     Returns:
-      The `Comparison`. Its field `other_arrays` has the largest difference of each
-      array that differs: `place` names the entry with this difference, and `size` is
-      the absolute value of the difference.
+      The `Comparison`. Its field `other_arrays` has one `Difference` for each array
+      that differs. This is the difference at the entry with the largest relative
+      difference: `place` names the entry, and `size` is the absolute value of the
+      difference.
     Raises:
       TypeError, ValueError: The results are not valid, or there are not two
         environments.
@@ -123,8 +125,8 @@ def compare(
 def verdict(comparison: Comparison) -> str:
     """Describe a comparison of two results in a few sentences.
 
-    The text says that the results are bit-identical, or it gives the largest difference
-    and the likely cause.
+    The text says that the results are bit-identical, or it gives the largest relative
+    difference and the likely cause.
 
     Example:
       >>> result = Result("", (), {"loss": np.ones(2)}, {"steps": 7})

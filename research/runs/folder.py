@@ -262,11 +262,11 @@ def finish(run: Run, result: Result, **facts: Any) -> Run:
     """Save the result of a run and release the folder's lock.
 
     The function writes the models to the folder `models`: for each model a .safetensors
-    file, and a .csv file with the metrics of its steps. It then writes arrays.npz,
-    result.json, and the manifest. The manifest contains the digests of arrays.npz and
-    result.json, and the status "finished". If the function is interrupted before it has
-    written the manifest, the run remains unfinished, and no file is incomplete.
-    Checkpoints are deleted at the end.
+    file and, if the metrics of its steps are known, a .csv file with these metrics. It
+    then writes arrays.npz, result.json, and the manifest. The manifest contains the
+    digests of arrays.npz and result.json, and the status "finished". If the function is
+    interrupted before it has written the manifest, the run remains unfinished, and no
+    file is incomplete. Checkpoints are deleted at the end.
 
     Args:
       run: An open run.

@@ -22,8 +22,8 @@ class Entry(NamedTuple):
         least 1.
       interval: Pair (low, high) if the entry is an estimate with an interval. Otherwise
         None.
-      of: None, unless the entry is the low or the high end of an interval. Then `of` is
-        the place of the estimate to which the interval belongs, such as "row 2, loss".
+      of: Place of an estimate, such as "row 2, loss", if the entry is the low or the
+        high end of the interval of this estimate. Otherwise None.
     """
 
     value: Any

@@ -104,7 +104,7 @@ def piecewise(
     """Build a piecewise constant schedule from a list of rates.
 
     The rate is `initial` before the first boundary, and values[i] from boundaries[i] to
-    the next boundary. The last value has no end.
+    the next boundary. The last value holds for all later steps.
 
     With the boundaries b_1, ..., b_k and the values v_1, ..., v_k,
     optax.piecewise_constant_schedule(initial, {b_1: v_1 / initial, b_2: v_2 / v_1,

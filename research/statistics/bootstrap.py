@@ -40,9 +40,9 @@ class Replicates(NamedTuple):
         trials are those on the original reporting seeds. The dots stand for the shape
         of the estimates, which is () for a single estimate.
       reporting: Estimate for each resample of the reporting seeds, minus the estimate
-        on the original reporting seeds, shape (..., resamples). In the two estimates of
-        this difference, the cost of a rule is averaged over all trials that were chosen
-        for the field `choice`.
+        on the original reporting seeds, shape (..., resamples). In both estimates, the
+        cost of a rule is averaged over the trials that were chosen in all resamples of
+        the tuning seeds.
       freedom: Degrees of freedom of the variance of `choice` over its resamples, shape
         (...).
     """
@@ -478,10 +478,10 @@ def share_interval(
 
     p is the share of the seeds on which one rule costs less than another. A seed with
     equal costs counts half. V is the variance of p, from `variance_of`. The result is
-    Wilson's interval with p (1 - p) / V as the effective number of seeds: a share of
-    that many independent seeds would have the variance V. If p is 0 or 1, or if V is 0
-    and p is not 1/2, the actual number n of seeds is used. If p is 1/2 and V is 0, the
-    costs count as equal on all seeds, and the interval is (1/2, 1/2).
+    Wilson's interval for the effective number of seeds, p (1 - p) / V. With this number
+    of independent seeds, a share p would have the variance V. If p is 0 or 1, or if V
+    is 0 and p is not 1/2, the actual number n of seeds is used. If p is 1/2 and V is 0,
+    the costs count as equal on all seeds, and the interval is (1/2, 1/2).
 
     Args:
       estimate: Share p on the seeds of the study, from 0 to 1.

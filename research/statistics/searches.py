@@ -116,11 +116,12 @@ def searched_difference(
     two rules. var is the sample variance over the seeds s or over the searches j.
 
     The log ratio is the mean of d_s. Its interval is the mean ± t sqrt(V), where t is a
-    quantile of Student's t distribution with Satterthwaite's degrees of freedom. With W
-    workloads, d_s is first averaged over the workloads. The sum Σ is then over both
-    rules and all workloads, and is divided by W². The half width of the interval is at
-    least `resolution`. The default is log 1.02, because the refinement of a search ends
-    after two successive rounds that each improve the cost by less than 2 %.
+    quantile of Student's t distribution. The degrees of freedom are Satterthwaite's,
+    but at least the fewest of a nonzero term of V. With W workloads, d_s is first
+    averaged over the workloads. The sum Σ is then over both rules and all workloads,
+    and is divided by W². The half width of the interval is at least `resolution`. The
+    default is log 1.02, because the refinement of a search ends after two successive
+    rounds that each improve the cost by less than 2 %.
 
     Args:
       pairs: One pair of arrays (mine, other) for each workload, for the first and the

@@ -31,8 +31,8 @@ def interleaved_timing(
       calls: Functions without arguments. If a function returns JAX arrays, the time
         until these arrays are ready is included.
       repeats: Number of samples of each call, at most a million. A sample is the mean
-        time of several executions in a row: as many as take about 2 ms, at least one
-        and at most 1000.
+        time of several executions in a row. Together they take about 2 ms, but there
+        are at least one and at most 1000 of them.
     Returns:
       Seconds per call, shape (repeats, calls).
     Raises:

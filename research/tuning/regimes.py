@@ -1,4 +1,4 @@
-"""Regimes of descent: a sampler, and whether the learning rate decays."""
+"""Regimes of descent: ways to draw batches, with a constant or decaying rate."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -57,9 +57,9 @@ class Regime(NamedTuple):
     def ladder(self, rule: str) -> Float[np.ndarray, " rates"]:
         """Return the learning rates to try first for the rule with the name `rule`.
 
-        The rates are those that RULE_TABLE lists for the rule; if it lists none, 2^-10,
-        2^-9, ..., 1 (ANY_LADDER). All rates are multiplied by 16 for the full batch,
-        and divided by 16 for batches of one example.
+        The rates are those that RULE_TABLE lists for the rule. If RULE_TABLE lists
+        none, the rates are 2^-10, 2^-9, ..., 1 (ANY_LADDER). All rates are multiplied
+        by 16 for the full batch, and divided by 16 for batches of one example.
         """
         moved = {None: 16.0, 1: 1 / 16}.get(self.batch_size, 1.0)
         entry = RULE_TABLE.get(rule)

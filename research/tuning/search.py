@@ -1,7 +1,8 @@
 """Searches for hyper-parameters: scrambled Sobol points, a race over seeds, refinement.
 
-Each search is a generator that asks for runs and receives their scores. `search_all`
-advances several searches together, so that their runs can be trained in one sweep.
+Each search is a generator that yields the runs it needs, and receives their scores.
+`search_all` advances several searches together, so that one sweep can train all their
+runs.
 """
 
 import math
@@ -100,11 +101,11 @@ def search(
     3. Refinement, at most four rounds. The elite is the best budget / 5 points (rounded
        up) on the screening seeds, but at least h + 2 points for h hyper-parameters. In
        each round, budget / 4 new points (rounded up) are drawn from normal
-       distributions around the two best points, with 0.49 times the covariance of the
-       coordinates of the elite, plus 1e-6 of the squared width of each range. With this
-       covariance, the new points follow a narrow valley of the score in any direction,
-       and they lie closer together if the points of the elite do. The new points run on
-       the screening seeds, and the better half of them also on the six seeds of the
+       distributions around the two best points. Their covariance is 0.49 times that of
+       the coordinates of the elite, plus 1e-6 times the identity. With this covariance,
+       the new points follow a narrow valley of the score in any direction, and they lie
+       closer together if the points of the elite do. The new points run on the
+       screening seeds, and the better half of them also runs on the six seeds of the
        race. The refinement ends after two rounds in a row that each improve the best
        mean score by less than log 1.02.
     4. Choice: the best four points run on all seeds. The point with the lowest mean

@@ -186,8 +186,8 @@ def edges(
       outer: Share of the width of a range, on its scale, that counts as an edge at each
         end.
     Returns:
-      Pairs (name, "low" or "high"), in the order of the space. On the
-      scale "one_minus", a low end of 0 is not an edge, because smaller values are not
+      Pairs (name, "low" or "high"), in the order of the space. On the scale
+      "one_minus", a low end of 0 is not an edge, because smaller values are not
       allowed.
     Example:
       >>> momentum = Range(0.0, 0.99, "one_minus")
@@ -224,8 +224,7 @@ def widen(
       range cannot grow, the result is (unchanged space, None). A range with the scale
       "linear" never grows. A range with the scale "one_minus" grows at most to 0 or to
       1 - 1e-6. A range with the scale "log" does not grow if floats round its new end
-      to 0 or infinity.
-      `Range` defines the scales.
+      to 0 or infinity. `Range` defines the scales.
     Raises:
       ValueError: `name` is not in the space, or `side` is neither "low" nor "high".
     Example:

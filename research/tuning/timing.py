@@ -31,8 +31,9 @@ class Timing(NamedTuple):
     All fields are floats. A call of the compiled program runs the training once.
     `compile_seconds` and `first_call_seconds` are the seconds of the compilation and of
     the first call. Five more calls follow. The seconds of each of these five calls are
-    divided by the number of epochs. The other three fields are the median, the least
-    and the largest of the five quotients.
+    divided by the number of epochs. `seconds_per_epoch`, `fastest_seconds_per_epoch`
+    and `slowest_seconds_per_epoch` are the median, the least and the largest of the
+    five quotients.
     """
 
     compile_seconds: float

@@ -70,8 +70,8 @@ def adagrad(
     is √s_t + ε. The defaults are those of optax.adagrad, which has no argument
     eps_in_sqrt. The paper starts from s_0 = 0 and adds its constant δ outside the root.
     torch does the same, with δ = 1e-10. The starting value changes the first steps much
-    more than the place of ε does: if the first gradient entry is 0.01, the param moves
-    by 0.0316 η with the default s_0 = 0.1, and by about η with s_0 = 0.
+    more than the place of ε does. For example, if the first gradient entry is 0.01, the
+    param moves by 0.0316 η with the default s_0 = 0.1, and by about η with s_0 = 0.
 
     Use it for sparse features. The param of such a feature has the gradient 0 in most
     steps, so s_t stays small, and the param takes long steps when the feature occurs.
@@ -154,9 +154,10 @@ def adadelta(
     step t. If ε is neglected, g_t / √E_t has no unit, and the factor √D_(t-1) gives d_t
     the unit of the params. The paper has no η, which is the same as η = 1. As in optax
     and torch, D_t averages d_t², not u_t². For complex params, E_t and D_t average
-    squared absolute values, while optax averages squares, and torch treats the real and
-    the imaginary part of an entry as two entries. optax.adadelta also has an argument
-    weight_decay; here, chain `add_decayed_weights` before this rule.
+    squared absolute values. optax averages squares instead, and torch treats the real
+    and the imaginary part of an entry as two entries. optax.adadelta also has an
+    argument weight_decay. To get the same decay here, chain `add_decayed_weights`
+    before this rule.
 
     Use it where no rate can be tuned and many steps are affordable. D starts at 0, so
     each entry of the first step is at most η √(ε / (1 - ρ)), which is 0.003 with the
@@ -266,9 +267,9 @@ def rmsprop(
 
     g_t is the gradient, u_t the update and η_t the learning rate at step t. With
     eps_in_sqrt=False the denominator is √v_t + ε. With bias_correction=True, v_t / (1 -
-    β^t) replaces v_t. Without bias correction and with v_0 = 0, the absolute value of
-    each entry of the first step is about η / √(1 - β) where ε is negligible in the
-    denominator. For β = 0.9, this value is 3.2 η.
+    β^t) replaces v_t. Without bias correction and with v_0 = 0, the first step moves
+    each entry by about η / √(1 - β), if ε is negligible in the denominator. For β =
+    0.9, this length is 3.2 η.
 
     With centered=True the variance v_t - m_t² replaces v_t, where m_t is the moving
     average of gradients with the decay β, from m_0 = 0. If bias_correction is also
@@ -294,9 +295,9 @@ def rmsprop(
     v_t - m_t². It is never negative.
 
     Use it where gradients are noisy and their size drifts, as in reinforcement learning
-    and recurrent networks. With a constant rate, each param keeps moving by about η per
-    step near a minimum, as long as its gradients are larger than √ε, so it oscillates
-    around the minimum. Let the rate decay to converge.
+    and recurrent networks. With a constant rate, each param moves by about η per step
+    as long as its gradients are larger than √ε. Near a minimum, the param therefore
+    oscillates around the minimum. Let the rate decay to converge.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -464,16 +465,17 @@ def madgrad(
     another name for x_1. The sums s_t and ν_t start at 0. Where the divisor ∛ν_t + ε is
     0, the quotient in z_t is 0.
 
-    optax.contrib.madgrad and the authors' code are the same, except that the authors'
-    weight w_t is 0 in a step with η_t = 0. The paper has η_t in place of η_t + ε
-    (eps_in_rate=False). This function computes x_t - x_0 as the sum of its updates, so
-    the rule must be the last one in a chain. optax stores x_0 and subtracts x_0 from
+    In dual averaging, z_t is computed from x_0 and a sum of all gradients, not from
+    x_t. optax.contrib.madgrad and the authors' code are the same, except that the
+    authors' weight w_t is 0 in a step with η_t = 0. The paper has η_t in place of η_t +
+    ε (eps_in_rate=False). This function computes x_t - x_0 as the sum of its updates,
+    so the rule must be the last one in a chain. optax stores x_0 and subtracts x_0 from
     x_t. This subtraction loses digits. optax also computes √t in float32. torch does
     not have the rule.
 
     Use it for sparse or noisy gradients and for long trainings, because s_t is a sum,
     in which old gradients do not fade. Good values of η and of the weight decay λ
-    differ from those for other rules; often λ = 0 is best.
+    differ from those for other rules. Often λ = 0 is best.
 
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule (number

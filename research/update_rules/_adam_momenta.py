@@ -375,7 +375,7 @@ def mars(
     params and η_t is the learning rate at step t.
 
     c_t is the corrected gradient of one leaf, and |b_t| is the norm over the leaf. In
-    the first step c_1 = g_1, also if |g_1| > 1. In leaves with fewer than two axes, c_t
+    the first step c_1 = g_1, even if |g_1| > 1. In leaves with fewer than two axes, c_t
     = g_t in every step, so the rule is AdamW for them. With optimize_1d=True, these
     leaves are corrected like the others.
 

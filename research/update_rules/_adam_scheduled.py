@@ -78,7 +78,8 @@ def nadam(
     μ_t: m_t = μ_t m_(t-1) + (1 - μ_t) g_t. The paper's v̂_t = β2 v_t / (1 - β2^t) has a
     factor β2 that Adam's v̂_t does not have.
 
-    "torch", as in torch.optim.NAdam: the paper's μ_t, with Adam's m_t and v̂_t.
+    "torch", as in torch.optim.NAdam: μ_t is that of "paper", and m_t and v̂_t are those
+    of Adam.
 
     With "paper" and "torch", μ_1 is about β1 / 2, instead of β1. With the default b1,
     the absolute value of each entry of the first step is 1.47 η with "constant", 1.06 η
@@ -256,9 +257,9 @@ def radam(
     m̂_t and v̂_t are the averages of the gradients and of their squares, with bias
     correction, as in `adam`. RAdam treats v̂_t like a mean of ρ_t squares, where ρ_t =
     ρ - 2 t β2^t / (1 - β2^t), ρ = 2 / (1 - β2) - 1 and t is the number of the step,
-    from 1. While ρ_t is below the argument threshold, the update is u_t = -η_t m̂_t,
-    where η_t is the learning rate. Afterwards, u_t = -η_t r_t m̂_t / (√(v̂_t + ε_root)
-    + ε), with r_t² = (ρ_t - 4) (ρ_t - 2) ρ / ((ρ - 4) (ρ - 2) ρ_t).
+    counted from 1. While ρ_t is below the argument threshold, the update is u_t = -η_t
+    m̂_t, where η_t is the learning rate. Afterwards, u_t = -η_t r_t m̂_t / (√(v̂_t +
+    ε_root) + ε), with r_t² = (ρ_t - 4) (ρ_t - 2) ρ / ((ρ - 4) (ρ - 2) ρ_t).
 
     With the defaults, the first five steps are momentum steps. r_t is 0.026 at the
     sixth step and then grows towards 1.
@@ -273,9 +274,9 @@ def radam(
     error of optax's sixth step is therefore about 1 %. Here this error is at most
     1e-7, because ρ_t is computed without this subtraction of two large numbers.
 
-    Use it to avoid tuning the length of a warm-up for Adam. The first updates are -η_t
-    m̂_t, not divided by the size of the gradients, so η must suit these steps as well
-    as the later ones.
+    Use it to avoid tuning the length of a warm-up for Adam. The first updates, -η_t
+    m̂_t, are not divided by the size of the gradients. The rate η must therefore suit
+    both these steps and the later steps.
 
     Args:
       learning_rate, b1, b2, eps, eps_root: Rate η, decays β1 and β2, and constants ε

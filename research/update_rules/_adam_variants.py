@@ -1,12 +1,12 @@
 """Variants of Adam: AdaBelief, ACProp, Yogi, Adan, AdaHessian and the cautious AdamW.
 
-AdaBelief averages squared deviations from the mean gradient. ACProp divides by the root
-of the previous step's average. Yogi adds or subtracts squares instead of averaging
-them. Adan adds Nesterov's look-ahead. AdaHessian averages squared estimates of the
-diagonal of the Hessian instead of squared gradients. The cautious AdamW skips entries
-whose momentum and gradient have opposite signs. In the formulas, g_t is the gradient,
-u_t the update and η_t the learning rate at step t. Operations act entry by entry,
-except for the means in AdaHessian and in the cautious AdamW.
+AdaBelief averages squared deviations from the mean gradient. ACProp has the same
+average, but divides by its root from the previous step. Yogi adds or subtracts squares
+instead of averaging them. Adan adds Nesterov's look-ahead. AdaHessian averages squared
+estimates of the diagonal of the Hessian instead of squared gradients. The cautious
+AdamW skips entries whose momentum and gradient have opposite signs. In the formulas,
+g_t is the gradient, u_t the update and η_t the learning rate at step t. Operations act
+entry by entry, except for the means in AdaHessian and in the cautious AdamW.
 """
 
 from typing import Any, NamedTuple
@@ -157,9 +157,9 @@ def acprop(
     times as large, because g_t - m_t = β1 (g_t - m_(t-1)). From the second step on, the
     steps of optax are therefore about β1 times as long. torch does not have the rule.
 
-    Use it in place of AdaBelief for noisy gradients: a divisor that depends on g_t, as
-    in AdaBelief, biases the step. Without weight decay, the first step is
-    -η g_1 / (1 + ε), which may be long.
+    Use it in place of AdaBelief for noisy gradients, because a divisor that depends on
+    g_t, as in AdaBelief, biases the step. Without weight decay, the first step is -η
+    g_1 / (1 + ε), which may be long.
 
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule (number
@@ -363,7 +363,7 @@ def adan(
     u_t = -η_t ((m̂_t + β2 v̂_t) / (√(n̂_t + ε_root) + ε) + λ x_t). Here u_t is the
     update, g_t the gradient, x_t are the params and η_t is the learning rate at step t.
     m̂_t, v̂_t and n̂_t are the averages divided by 1 - β1^t, 1 - β2^t and 1 - β3^t,
-    because they start at 0.
+    because the averages start at 0.
 
     The betas are decays, as in the authors' code and in optax. The paper's betas are 1
     minus these decays. The default ε_root = 1e-8 is optax's. The authors' code and timm
@@ -511,17 +511,17 @@ def cautious_adamw(
     leaf.
 
     timm's AdamWLegacy with caution=True is the same rule. The authors' code differs in
-    two points. First, it adds ε before the bias correction of v_t if foreach=False.
-    Before August 2025, it did so with any foreach. Second, its defaults are ε = 1e-6
-    and λ = 0. The paper divides by (Σ k_t + 1) / n in place of the mean over the n
-    entries of a leaf (plus_one=True). With cautious_decay=True, only entries with k_t
-    d_t x_t >= 0 decay. If x_t is not 0, this means that the step without decay moves
-    the entry towards 0 or leaves it unchanged. optax 0.2.8 does not have the rule. To
-    make another rule cautious, use `cautious`.
+    two points. First, with foreach=False the code adds ε before the bias correction of
+    v_t. Before August 2025, the code also did this with foreach=True. Second, the
+    defaults of the code are ε = 1e-6 and λ = 0. The paper divides by (Σ k_t + 1) / n in
+    place of the mean over the n entries of a leaf (plus_one=True). With
+    cautious_decay=True, only entries with k_t d_t x_t >= 0 decay. If x_t is not 0, this
+    means that the step without decay moves the entry towards 0 or leaves it unchanged.
+    optax 0.2.8 does not have the rule. To make another rule cautious, use `cautious`.
 
     Use it in place of AdamW, with the same arguments. If the gradient of an entry
-    changes its sign, only the weight decay moves the entry as long as the momentum m̂_t
-    of this entry has the old sign.
+    changes its sign, the momentum m̂_t of this entry may keep the old sign for some
+    steps. In these steps, only the weight decay moves the entry.
 
     Args:
       learning_rate, b1, b2, eps: Rate η, decays β1 and β2, and constant ε, as in
@@ -571,7 +571,7 @@ def adahessian_draws(key: Key, count: Integer, params: Params) -> Params:
 
     The key of the step is fold_in(key, count). The signs of leaf i, counted from 1 in
     the order of jax.tree.leaves, are drawn with fold_in(key of the step, i). fold_in is
-    that of `jax.random`.
+    `jax.random.fold_in`.
 
     Args:
       key: Argument key of `adahessian`.
@@ -641,7 +641,7 @@ def adahessian(
 
     Use it in place of Adam if the objective is twice differentiable and its gradients
     have little noise. The authors use a learning rate of 0.15. On mini-batches, H_t is
-    the Hessian of the loss on the same mini-batch as g_t.
+    the Hessian of the loss on the same mini-batch as the gradient.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -650,8 +650,8 @@ def adahessian(
         `adahessian_draws` says how the key is used.
       b1, b2: Decays β1 and β2 in [0, 1); may be traced.
       eps: Constant ε, positive; may be traced.
-      hessian_power: Power k, at least 0; may be traced. With 0, the divisor is
-        constant, and the rule is momentum.
+      hessian_power: Power k, at least 0; may be traced. With k = 0, the divisor is
+        constant, and the rule is gradient descent with momentum.
       weight_decay: Factor λ, at least 0; may be traced.
       mask: Pytree of booleans (a prefix of the params), or a function from params to
         such a pytree. Leaves marked True are decayed. None means all leaves.

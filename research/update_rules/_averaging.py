@@ -57,9 +57,9 @@ def lookahead(
     start at the initial x. They change only in every k-th step, which is called a
     synchronisation. α is slow_step_size. Evaluate the model at φ, which
     `research.update_rules.evaluation_params` returns. optax.lookahead is the same, but
-    its params are a pair of fast and slow weights. Here x and φ are equal to the last
-    bit after each synchronisation. In optax they may differ by rounding errors, because
-    optax updates x and φ separately. torch does not have this rule.
+    its params are a pair of fast and slow weights. Here x and φ have exactly the same
+    bits after each synchronisation. In optax they may differ by rounding errors,
+    because optax updates x and φ separately. torch does not have this rule.
 
     Use it to calm a rule that overshoots or is noisy. Lookahead stores one more copy of
     the params. With α = 1 and reset_state=False, the params move as with the inner rule
@@ -169,13 +169,13 @@ def polyak_averaging(
     optax does not have this rule.
 
     Use it with a rate that is constant or decays more slowly than 1 / t. The mean then
-    averages out the noise that such a rate leaves in the iterates. On smooth, strongly
-    convex objectives and with a rate that decays more slowly than 1 / t, the mean is
-    asymptotically as accurate as the best estimate from the same number of examples.
-    Choose a late start, because the mean never forgets its first iterates. The rule
-    computes the iterates from its own updates. A transformation that changes updates,
-    such as `reduce_on_plateau`, must therefore be part of the inner rule, not follow
-    this rule in a chain.
+    averages out the noise that such a rate leaves in the iterates. Suppose that the
+    objective is smooth and strongly convex, and that the rate decays more slowly than 1
+    / t. Then the mean is asymptotically as accurate as the best estimate from the same
+    number of examples. Choose a late start, because the mean never forgets its first
+    iterates. The rule computes the iterates from its own updates. A transformation that
+    changes updates, such as `reduce_on_plateau`, must therefore be part of the inner
+    rule, not follow this rule in a chain.
 
     Args:
       learning_rate: Learning rate η of the inner rule. Any value that the inner
@@ -243,9 +243,9 @@ def exponential_averaging(
     with get_ema_multi_avg_fn(β), except that torch's first average is x_1.
 
     Use it where the rate stays constant and the last iterate is noisy. The average
-    covers about the last 1 / (1 - β) iterates; choose β so that these are a fraction of
-    an epoch. Unlike the mean of `polyak_averaging`, this average forgets the first
-    iterates, but it never removes all of the noise.
+    covers about the last 1 / (1 - β) iterates. Choose β so that this number of iterates
+    is a fraction of an epoch. Unlike the mean of `polyak_averaging`, this average
+    forgets the first iterates, but it never removes all of the noise.
 
     Args:
       learning_rate: Learning rate η of the inner rule. Any value that the inner

@@ -152,7 +152,7 @@ def check_schedule(name: str, schedule: Any) -> None:
 
 
 def rate_at(learning_rate: Any, count: Any, name: str = "learning_rate") -> Any:
-    """Return learning_rate(count) for a schedule, and a constant learning_rate itself.
+    """Return learning_rate(count) for a schedule, or a constant rate unchanged.
 
     `name` is the name of the argument, for the message.
 
@@ -233,14 +233,14 @@ def checked(constructor: Callable[_Arguments, _Rule]) -> Callable[_Arguments, _R
 
     The wrapped constructor raises an error if an argument with the annotation bool is
     not True or False. It also checks the types of the arguments `residual_fn`,
-    `fisher_fn`, `accumulator_dtype` and `mask`, except if the constructor has no bool
-    argument and is called without keyword arguments. The rule's `init` and `update`
-    raise an error for params and updates that are not pytrees of numbers. `update` also
-    raises an error if the state belongs to another rule or to params of other shapes,
-    or if the params and the updates differ in structure or shapes. A None in the
-    updates may stand for any part of the params. Under jit the checks run while
-    `update` is traced. A compiled step therefore costs no more than without the checks,
-    and its results are the same to the last bit.
+    `fisher_fn`, `accumulator_dtype` and `mask`. These types are not checked if the
+    constructor has no bool argument and is called without keyword arguments. The rule's
+    `init` and `update` raise an error for params and updates that are not pytrees of
+    numbers. `update` also raises an error if the state belongs to another rule or to
+    params of other shapes, or if the params and the updates differ in structure or
+    shapes. A None in the updates may stand for any part of the params. Under jit the
+    checks run while `update` is traced. A compiled step therefore costs no more than
+    without the checks, and its results are the same to the last bit.
 
     Args:
       constructor: Function that returns the rule.

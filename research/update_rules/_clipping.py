@@ -123,9 +123,9 @@ def clip_adaptively(
     A unit is the set of weights that feed one output. For each unit, g <- g min(1, λ
     max(|w|, ε) / |g|), where w are the weights of the unit and g is their gradient.
 
-    In a matrix (inputs, outputs) a unit is a column. In a leaf (inputs, heads, head
-    size) of three axes, as in attention, a unit spans the first axis only. In a
-    convolution's kernel (..., inputs, outputs) of four or five axes, a unit spans all
+    In a matrix of shape (inputs, outputs), a unit is a column. In a leaf of three axes
+    (inputs, heads, head size), as in attention, a unit spans the first axis only. In a
+    convolution's kernel of four or five axes (..., inputs, outputs), a unit spans all
     axes but the last. Vectors, scalars, and leaves with at most one axis longer than 1
     are single units.
 

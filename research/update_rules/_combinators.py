@@ -50,8 +50,8 @@ def accumulate_gradients(
     extra argument `grad` is passed, the wrapped rule also gets this mean in its
     argument `grad`. If `value` is passed, the wrapped rule gets the mean of the last k
     values of the objective in its argument `value`. If the loss is a mean and all
-    batches have the same size, the k-th update is the update for one batch that is k
-    times larger, up to rounding errors. optax.MultiSteps(rule, k) is the same, but by
+    batches have the same size, the k-th update is, up to rounding errors, the update
+    for one batch of k times the size. optax.MultiSteps(rule, k) is the same, but by
     default keeps the mean in float32. Here the mean has the dtype of the params. For a
     wider dtype, put `with_state_dtype` around this wrapper. In torch, repeated calls of
     backward sum the gradients instead of averaging them.
@@ -167,9 +167,10 @@ def skip_nonfinite(
 
     A skipped step leaves the params and the rule's state unchanged. After
     max_consecutive skipped steps in a row, the next steps are applied even if they
-    contain NaN or an infinity, until a step is finite. Then NaN or an infinity in the
-    params shows the problem. optax.apply_if_finite is similar, but checks the gradient
-    only. torch's GradScaler also skips such steps, but it scales the loss as well.
+    contain NaN or an infinity, until a step is finite. The params then contain NaN or
+    an infinity, which shows the problem. optax.apply_if_finite is similar, but checks
+    the gradient only. torch's GradScaler also skips such steps, but it scales the loss
+    as well.
 
     Use it against rare overflows, as in half precision. Read the number of skipped
     steps with optax.tree_utils.tree_get(state, "skipped"). A training that skips many
@@ -255,10 +256,10 @@ def cautious(
     default. optax 0.2.8 does not have this function.
 
     Use it around a rule with momentum, such as `adam`, `lion` or `heavy_ball`. Around
-    `gradient_descent` it has little effect: no entry of u_t has the sign of the
-    gradient. With plus_one=False, only the updates of leaves with some zero gradient
-    entries change. In such a leaf, s_t is below 1, so the other entries of the update
-    become larger.
+    `gradient_descent` it has little effect, because no entry of u_t has the sign of the
+    gradient. With plus_one=False, `cautious` changes only the updates of leaves in
+    which some gradient entries are 0. In such a leaf, s_t is below 1, so the other
+    entries of the update become larger.
 
     Args:
       rule: Rule to wrap.
@@ -312,12 +313,12 @@ def with_state_dtype(
     """Run a rule and its state in another dtype, such as float32 for bfloat16 params.
 
     Params, gradients, and the extra arguments `value` and `grad` are cast to dtype
-    before the rule sees them. If update gets params and the objective `value_fn`, the
-    rule gets a replacement of value_fn. The replacement takes params in dtype, casts
-    them back to their original dtype, calls value_fn, and returns the value in dtype.
-    Updates are cast back to the dtype of the gradient. The params themselves are still
-    rounded to their own dtype after each step. In optax's rules, mu_dtype and
-    accumulator_dtype change the dtype of a single average only.
+    before they are passed to the rule. If update gets params and the objective
+    `value_fn`, the rule gets a replacement of value_fn. The replacement takes params in
+    dtype, casts them back to their original dtype, calls value_fn, and returns the
+    value in dtype. Updates are cast back to the dtype of the gradient. The params
+    themselves are still rounded to their own dtype after each step. In optax's rules,
+    mu_dtype and accumulator_dtype change the dtype of a single average only.
 
     Args:
       rule: Rule to wrap.

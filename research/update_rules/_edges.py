@@ -34,9 +34,10 @@ def complete(
       only_real: None if the rule works for complex params. Otherwise the name of the
         rule: init then raises an error for complex params, and the error contains this
         name.
-      needs_value_fn: Whether the rule calls value_fn. If so, the error for complex
-        params does not suggest optax.contrib.split_real_and_imaginary, because that
-        wrapper does not work for such a rule.
+      needs_value_fn: Whether the rule calls value_fn, the objective, which is an extra
+        argument of update. If so, the error for complex params does not suggest
+        optax.contrib.split_real_and_imaginary, because that wrapper does not work for
+        such a rule.
     Returns:
       The wrapped rule.
     Example:
@@ -87,8 +88,9 @@ def refuse_complex(params: Params, rule: str, needs_value_fn: bool = False) -> N
     """Raise if params are complex, for a rule that is defined for real params only.
 
     `rule` is the name of the rule, for the message. needs_value_fn says whether the
-    rule calls value_fn. If it does not, the message suggests
-    optax.contrib.split_real_and_imaginary as a remedy.
+    rule calls value_fn, the objective as an extra argument of update. If the rule does
+    not call value_fn, the message suggests optax.contrib.split_real_and_imaginary as a
+    remedy.
 
     Raises:
       TypeError: A leaf is complex; the message names the leaf and a remedy.
@@ -228,7 +230,7 @@ def overflowed(
 
     In these entries the average `squares` is ∞, although the arrays `behind`, from
     which it was computed, are finite. A rule that divides by the root of the average
-    should use 0 as the step of such an entry, because the quotient would be NaN if the
+    should use 0 as the step of such an entry. Otherwise the step would be NaN if the
     numerator has overflowed as well. Where an array of `behind`, such as the gradient,
     is itself ∞ or NaN, the mask is False, so that a NaN in the step remains visible.
 
@@ -278,9 +280,9 @@ def leaf_norm(x: Num[Array, "*shape"]) -> Float[Array, ""]:
     """Return the Euclidean norm of a leaf, in at least float32; no square overflows.
 
     If the largest absolute value lies above 2^60 or below 2^-60, all entries are
-    multiplied by a power of two before they are squared, and the root is divided by it.
-    Without this scaling, the square of an entry above 1.8e19 would overflow in float32.
-    The norm of a leaf without entries is 0.
+    multiplied by a power of two before they are squared. The root is then divided by
+    this power. Without this scaling, the square of an entry above 1.8e19 would overflow
+    in float32. The norm of a leaf without entries is 0.
 
     Example:
       >>> print(leaf_norm(jnp.array([3e30, -4e30], "float32")))

@@ -11,11 +11,11 @@ class Range(NamedTuple):
 
     Attributes:
       low, high: Ends of the range, low < high.
-      scale: Scale on which the values that a search tries are spread evenly. For a
-        value x, the scale "log" is log x; use this scale for rates, with low > 0. The
-        scale "linear" is x itself. The scale "one_minus" is log(1 - x); use this scale
-        for momenta, with 0 <= low and high < 1. On the scale "one_minus", a search
-        tries as many values between 0.9 and 0.99 as between 0 and 0.9.
+      scale: Scale on which a search spreads its values evenly. For a value x, the scale
+        "log" is log x; use this scale for rates, with low > 0. The scale "linear" is x
+        itself. The scale "one_minus" is log(1 - x); use this scale for momenta, with 0
+        <= low and high < 1. On the scale "one_minus", a search tries as many values
+        between 0.9 and 0.99 as between 0 and 0.9.
       default: Value that a search tries first, between low and high. None means the
         middle of the range on the scale.
     """
@@ -55,7 +55,7 @@ class RuleEntry(NamedTuple):
 
     @property
     def asks_the_objective(self) -> bool:
-        """Whether a step may evaluate the objective, besides the gradient that it gets.
+        """Whether a step may evaluate the objective, besides the gradient passed to it.
 
         The answer is False only if `compare` accepts the rule and `evaluations` is 1.
         For the other rules it is True, even if their steps need only the gradient.

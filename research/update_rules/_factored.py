@@ -39,7 +39,7 @@ MIN_DIM_SIZE_TO_FACTOR = 128
 
 
 class Factors(NamedTuple):
-    """Means of the averaged squared gradients of a leaf over each of two axes.
+    """Row and column means of the moving average of a leaf's squared gradients.
 
     Attributes:
       row: Mean over the longest axis, with the shape of the leaf without this axis.
@@ -320,10 +320,10 @@ class Sm3State(NamedTuple):
     """State of `sm3`.
 
     Attributes:
-      largest: For each leaf, a tuple with one array per axis. At each position of the
-        axis, the array has the largest s_t of the entries with this position. s_t is
-        the accumulated square of an entry of the gradient. A leaf without axes has a
-        tuple with one array of shape ().
+      largest: For each leaf, a tuple with one array per axis. The entry of the array at
+        a position along the axis is the largest s_t at this position. s_t is the
+        accumulated square of one entry of the gradient. A leaf without axes has a tuple
+        with one array of shape ().
       mu: Moving average m_t of the quotients g_t / √(s_t + ε), shaped like the params.
     """
 
@@ -351,9 +351,9 @@ def sm3(
     squared gradients, as in `adagrad` with initial_accumulator_value=0. For other
     leaves, s_t is at least this sum in every entry.
 
-    The paper's SM3-II has no ε; eps=0 gives the paper's rule. The authors' code has ε =
-    1e-30. optax.sm3 is the same rule with ε = 1e-8, but it accepts neither a schedule
-    nor a leaf without axes.
+    The paper's SM3-II has no ε, so eps=0 gives the paper's rule. The authors' code has
+    ε = 1e-30. optax.sm3 is the same rule with ε = 1e-8, but it accepts neither a
+    schedule nor a leaf without axes.
 
     Use it in place of Adagrad if the state of Adagrad does not fit into memory, for
     example for large embeddings. For an (m, n) matrix, SM3 stores m + n numbers in

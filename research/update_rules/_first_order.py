@@ -41,8 +41,8 @@ def gradient_descent(
 
     g_t is the gradient, u_t the update and η_t the learning rate at step t.
     optax.sgd(η) and torch.optim.SGD(lr=η) are the same. Batch, mini-batch and
-    stochastic gradient descent are all this rule; they differ only in the examples from
-    which g_t is computed.
+    stochastic gradient descent are all this rule. The three methods differ only in the
+    examples from which g_t is computed.
 
     Use it as the baseline, and on well-conditioned problems. Let κ be the ratio of the
     largest to the smallest curvature of a quadratic. With the best rate, the distance
@@ -92,9 +92,9 @@ def heavy_ball(
     optax.sgd(η, momentum=μ) and torch.optim.SGD(momentum=μ) are the same. For the
     params x_t, Polyak writes x_(t+1) = x_t - η g_t + μ (x_t - x_(t-1)). Sutskever et
     al. write v_t = μ v_(t-1) - η g_t and x_(t+1) = x_t + v_t. With a constant rate the
-    three forms agree. Under a schedule they differ. This rule multiplies the whole sum
-    m_t by the current rate. In the other two formulas, each gradient keeps the rate of
-    its own step. torch also has an argument `dampening`. It multiplies g_t by 1 -
+    three forms agree. Under a schedule the forms differ. This rule multiplies the whole
+    sum m_t by the current rate. In the other two formulas, each gradient keeps the rate
+    of its own step. torch also has an argument `dampening`. It multiplies g_t by 1 -
     dampening, except at the first step (see `ema_momentum`).
 
     Use it on ill-conditioned problems. Let κ be the ratio of the largest to the
@@ -149,9 +149,9 @@ def nesterov(
     `research.update_rules._tuning`). In Nesterov's paper (1983), μ grows towards 1 with
     t. For such a growing μ, pass a schedule such as `nesterov_momentum` from the same
     module. With a schedule, the formulas are m_t = μ_(t-1) m_(t-1) + g_t and u_t = -η_t
-    (g_t + μ_t m_t). For a schedule, t is counted from 0, so that μ_0 is the first
-    momentum, and m_(-1) = 0. The sum m_(t-1) therefore has the same factor μ_(t-1) in
-    the update u_(t-1) and in m_t. optax and torch do not accept such a schedule.
+    (g_t + μ_t m_t). In these two formulas t is counted from 0, the first momentum is
+    μ_0, and m_(-1) is 0. The sum m_(t-1) therefore has the same factor μ_(t-1) in the
+    update u_(t-1) and in m_t. optax and torch do not accept such a schedule.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -342,9 +342,9 @@ def sign_descent(
     Use it to see how much of Adam's effect comes from the sign. The rule also suits
     gradients whose sizes carry no information. With a constant rate the steps do not
     become shorter near a minimum, so the params oscillate around it. On batches of one
-    example, the rule approaches a point where, in each coordinate, the median of the
-    examples' gradients is 0 instead of their mean. Use large batches and a decaying
-    schedule.
+    example, the rule approaches a point where the median of the examples' gradients is
+    0 in each coordinate. At a minimum of the mean loss, the mean of these gradients is
+    0. Use large batches and a decaying schedule.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -376,9 +376,8 @@ def signum(
 
     g_t is the gradient, u_t the update and η_t the learning rate at step t.
     optax.signum(η, beta=μ) is the same. A decaying sum of gradients, as in
-    `heavy_ball`, would give the same signs. Lion takes the sign of another mixture, (1
-    - β1) g_t + β1 m_(t-1), where β1 is a constant and m is an average with a decay of
-    its own.
+    `heavy_ball`, would give the same signs. Lion takes the sign of (1 - β1) g_t + β1
+    m_(t-1), where m is a moving average with a separate decay β2.
 
     Use it in place of `sign_descent` if gradients are noisy: the noise is averaged
     before the sign is taken. Near a minimum the rule overshoots by about 1 / (1 - μ)
@@ -439,12 +438,12 @@ def noisy_sgd(
     u_t = -η_t (g_t + σ_t n_t), where n_t are standard normal numbers,
     σ_t² = σ² / t^γ with t counted from 1, and σ² is the argument eta.
 
-    g_t is the gradient, u_t the update and η_t the learning rate at step t. The numbers
-    of step t and leaf k, with k counted from 0, are drawn with the key
-    fold_in(fold_in(key, t - 1), k), where fold_in is that of `jax.random`. A run that
-    is resumed at step t therefore draws the same numbers as an uninterrupted run.
-    optax.noisy_sgd draws other numbers from the same distribution, because it has a key
-    in its state. torch does not have the rule.
+    g_t is the gradient, u_t the update and η_t the learning rate at step t. At step t,
+    the numbers n_t of leaf k are drawn with the key fold_in(fold_in(key, t - 1), k).
+    Here k is counted from 0, and fold_in is `jax.random.fold_in`. A run that is resumed
+    at step t therefore draws the same numbers as an uninterrupted run. optax.noisy_sgd
+    draws other numbers from the same distribution, because it has a key in its state.
+    torch does not have the rule.
 
     Use it to leave flat regions and saddle points early in a training, or to compare
     artificial noise with the noise of mini-batches.

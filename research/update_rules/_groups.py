@@ -148,7 +148,7 @@ def by_group(
 ) -> optax.GradientTransformationExtraArgs:
     """Apply a separate rule to each group of leaves.
 
-    The leaves with label l are updated by rules[l], which does not see the other
+    The leaves with label l are updated by rules[l], which does not get the other
     leaves. optax.partition and torch's parameter groups do the same. Some rules need
     the extra arguments of update: the gradient `grad`, and the objective `value_fn` as
     a function of the params. Each rule gets the leaves of `grad` that belong to its

@@ -101,8 +101,8 @@ def soap(
     so for them the rule is Adam from the second call on. If one axis of a matrix is
     longer than max_size, the rule is the paper's one-sided SOAP. An entry of the
     rotated gradient that is not larger than its rounding error counts as 0. If an entry
-    of the rotated gradient is so large that its square overflows, the step has no part
-    along this entry. If L or R overflows, its basis no longer changes. A NaN in a
+    of the rotated gradient is so large that its square overflows, this entry of the
+    rotated step is 0. If L or R overflows, its basis no longer changes. A NaN in a
     gradient makes all later steps of its leaf NaN; wrap the rule in `skip_nonfinite` to
     skip such a step.
 
@@ -370,14 +370,14 @@ def kl_soap(
     with c = max(10, min(m, 4000)). R and d_R are updated in the same way, with G_t
     transposed, L and R exchanged, and m and n exchanged. These formulas use the values
     of d_L and d_R from before step t. If t is a multiple of refresh_every, Q_L then
-    becomes the orthogonal factor of the QR factorisation of L Q_L, and Q_R that of
-    R Q_R.
+    becomes the orthogonal factor of the QR factorisation of L Q_L. In the same way, Q_R
+    is computed from R Q_R.
 
     SOAP's L is the average of G Gᵀ. Here, the gradients in L are whitened by R, that
     is, multiplied by R^(-1/2), and those in R are whitened by L. With E for the
-    expected value, L estimates E[G R⁻¹ Gᵀ] / n and R estimates E[Gᵀ L⁻¹ G] / m. The
-    Kronecker product of factors that equal these expected values has the smallest
-    Kullback-Leibler divergence from the covariance of the gradients.
+    expected value, L estimates E[G R⁻¹ Gᵀ] / n and R estimates E[Gᵀ L⁻¹ G] / m. If L
+    and R equal these expected values, no other Kronecker product of two factors has a
+    smaller Kullback-Leibler divergence from the covariance of the gradients.
 
     The first call only sets L = (1 - β) G Gᵀ / n and R = (1 - β) Gᵀ G / m, computes Q_L
     and Q_R by an eigen-decomposition, and returns the update 0. At this call, all
@@ -405,8 +405,8 @@ def kl_soap(
     least float32, whatever the dtype of the params. A step costs about as much as that
     of `soap`.
 
-    Use it in place of `soap`. In the authors' experiments on language models, it was as
-    good as `soap` or better.
+    Use it in place of `soap`. In the authors' experiments on language models, `kl_soap`
+    was as good as `soap` or better.
 
     Args:
       learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
@@ -680,7 +680,8 @@ def shampoo(
       learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
         schedule (number of earlier steps -> η).
       b1: Decay rate β1 of M_t in [0, 1); may be traced.
-      b2: Decay rate β2 in [0, 1), which may be traced. None means sums.
+      b2: Decay rate β2 in [0, 1), which may be traced. None means sums instead of
+        moving averages.
       eps: Constant ε, at least 0; may be traced.
       weight_decay: Factor λ, at least 0; may be traced.
       mask: Pytree of booleans (a prefix of the params), or a function from params to
@@ -889,9 +890,9 @@ def by_newton(
 
     Let A = L + ε I, |A| its Frobenius norm, and z = (1 + q) / (2 |A|). The iteration
     starts with X = z^(1/q) I and M = z A. Each step computes T = ((q + 1) I - M) / q, X
-    <- X T and M <- T^q M. M converges to I, and X converges to A^(-1/q). The iteration
-    ends when the largest entry of |M - I| is at most n times the machine epsilon, when
-    this entry is at most ½ and no longer falls, or after num_steps steps.
+    <- X T and M <- T^q M. M converges to I, and X converges to A^(-1/q). Let e be the
+    largest entry of |M - I|. The iteration ends if e is at most n times the machine
+    epsilon, if e is at most ½ and no longer falls, or after num_steps steps.
 
     Args:
       matrix: Symmetric matrix L, shape (n, n), of float32 or float64. L + ε I must be
@@ -1014,8 +1015,8 @@ def psgd_draws(key: Key, count: Integer, params: Params) -> PsgdDraws:
 
     The key of the step is fold_in(key, count). The uniform number is drawn with
     fold_in(key of the step, 0). The noise of leaf i, counted from 1 in the order of
-    jax.tree.leaves, is drawn with fold_in(key of the step, i). fold_in is that of
-    `jax.random`.
+    jax.tree.leaves, is drawn with fold_in(key of the step, i). fold_in is
+    `jax.random.fold_in`.
 
     Args:
       key: Argument key of `psgd_kron`.
@@ -1075,7 +1076,7 @@ def psgd_kron(
 
     The function clip has two parts. First, the products Q_Lᵀ Q_L M_t Q_Rᵀ Q_R of all
     leaves are multiplied by the same number, so that their norm over all leaves is at
-    most √N, where N is the number of parameters in all leaves. Then each entry is
+    most √N. Here N is the number of parameters in all leaves. Then each entry is
     limited to [-1, 1]. In the example, the factors are I, √N is 2 and the norm is about
     8. So the entries 0.5 and 8 are first divided by about 4, and then 8 / 4 becomes 1.
     The learning rate 0.5 gives the updates -0.062 and -0.5.

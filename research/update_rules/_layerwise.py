@@ -114,8 +114,8 @@ def lamb(
     ratio for leaves with λ = 0. torch does not have LAMB.
 
     Use it for large batches on models with many layers of different scales, with
-    warm-up. On small problems it rarely has an advantage over AdamW. With η = 0.1, the
-    norm of a leaf's step is a tenth of the norm of the leaf, even near a minimum.
+    warm-up. On small problems, LAMB rarely has an advantage over AdamW. With η = 0.1,
+    the norm of a leaf's step is a tenth of the norm of the leaf, even near a minimum.
     Therefore let the rate decay.
 
     Args:
@@ -333,15 +333,14 @@ def muon(
 
     O(A) keeps the singular vectors of A and brings its singular values close to 1. Its
     computation starts from Y = A / (|A| + ε), where |A| is the Frobenius norm, and
-    repeats Y <- a Y + b Y Yᵀ Y + c Y Yᵀ Y Yᵀ Y for ns_steps iterations. With the
-    default of five iterations and the a, b and c of the reference implementation by
-    Jordan et al., singular values of at least 0.01 |A| are mapped to values between
-    0.68 and 1.14. With (15/8, -10/8, 3/8), the singular values converge to 1, but this
-    takes more iterations. If the coefficients differ between iterations, fewer
-    iterations are needed. The coefficients of the Polar Express
-    (ns_coeffs="polar_express") map singular values of at least 0.01 |A| to values
-    between 0.87 and 1.13 in five iterations. In six iterations, the values differ from
-    1 by at most 0.003.
+    repeats Y <- a Y + b Y Yᵀ Y + c Y Yᵀ Y Yᵀ Y for ns_steps iterations. The defaults
+    are five iterations, and the a, b and c of the reference implementation by Jordan et
+    al. These defaults map singular values of at least 0.01 |A| to values between 0.68
+    and 1.14. With (15/8, -10/8, 3/8), the singular values converge to 1, but this takes
+    more iterations. If the coefficients differ between iterations, fewer iterations are
+    needed. The coefficients of the Polar Express (ns_coeffs="polar_express") map
+    singular values of at least 0.01 |A| to values between 0.87 and 1.13 in five
+    iterations. In six iterations, the values differ from 1 by at most 0.003.
 
     The rule differs from the reference implementation in two ways. First, the reference
     rounds to bfloat16 inside O, as torch.optim.Muon does, and this rule keeps the
@@ -373,8 +372,8 @@ def muon(
       beta: Decay rate β in [0, 1); may be traced.
       nesterov: Whether to use the look-ahead β M_t + (1 - β) G_t instead of M_t.
       eps: Constant ε, at least 0; may be traced.
-      weight_decay: Factor λ for the matrices, at least 0; may be traced. It is
-        decoupled: it does not enter the momentum.
+      weight_decay: Factor λ for the matrices, at least 0; may be traced. The decay is
+        decoupled, that is, not part of the momentum.
       ns_steps: Number of iterations, an integer from 1 to 1000; may be traced.
       ns_coeffs: Coefficients a, b and c, or a sequence of such triples, one for each
         iteration. Iterations beyond the last triple use the last triple. Names of
@@ -385,8 +384,8 @@ def muon(
       matrices: Pytree of True, False and `MatrixAxes` (a prefix of the params), or a
         function from params to such a pytree. Leaves marked True, which must have two
         axes, are orthogonalised. `MatrixAxes` names the axes of a leaf that become the
-        rows and the columns of a matrix. The other axes number the matrices of a batch,
-        for example one matrix of each attention head; m and n are then the numbers of
+        rows and the columns of a matrix. Each index of the remaining axes gives one
+        matrix, for example one for each attention head. m and n are then the numbers of
         rows and columns of one matrix. None selects the leaves with two axes.
       inner: Function from a rate to the rule for the other leaves; None means adam. The
         rule is made with the rate 1, and its updates are multiplied by η_t. For
@@ -594,7 +593,7 @@ def newton_schulz(
     ns_coeffs: Any = NEWTON_SCHULZ,
     eps: Scalar = 1e-7,
 ) -> Float[Array, "rows columns"]:
-    """Return a matrix with the singular vectors of a and singular values close to 1.
+    """Return a matrix with the singular vectors of `a` and singular values near 1.
 
     The matrix is divided by its Frobenius norm, and then an odd polynomial of degree
     five is applied repeatedly to its singular values. The polynomials enlarge small
@@ -707,9 +706,8 @@ def normuon(
       learning_rate, beta, nesterov, eps, weight_decay, ns_steps, ns_coeffs, matrices,
         inner: As in `muon`.
       beta2: Decay rate β2 in [0, 1); may be traced.
-      consistent_rms: Root mean square c of s P_t, at least 0; may be traced. s P_t is
-        the step without its sign, without the factor η_t and without weight decay. None
-        keeps the norm of Muon's step.
+      consistent_rms: Root mean square c of s P_t, at least 0; may be traced. The step
+        without weight decay is -η_t s P_t. None keeps the norm of Muon's step.
     Returns:
       The rule; its update needs params.
     Raises:
@@ -807,8 +805,8 @@ class HyperballState(NamedTuple):
       count: Number of steps taken, int32, shape ().
       learning_rate: Learning rate η of the last step, shape (). Before the first step,
         the rate that the first step will use.
-      radii: For each leaf with matrices, their Frobenius norms at the start, shape
-        (number of matrices, 1, 1). Other leaves have None.
+      radii: For each leaf that is read as matrices, the Frobenius norms of these
+        matrices at the start, shape (number of matrices, 1, 1). Other leaves have None.
       inner: State of the inner rule.
     """
 
@@ -838,9 +836,9 @@ def hyperball(
     keep, so it takes the step of the inner rule. For a matrix that keeps its norm,
     weight decay in the inner rule only changes the direction D_t.
 
-    If AdamW has the rate η_A and the decay λ, the authors use η = √(η_A λ). In the long
-    run, the weights then turn about as fast as with AdamW. optax and torch do not have
-    the rule.
+    To replace AdamW with the rate η_A and the decay λ, the authors use η = √(η_A λ). In
+    the long run, the weights then turn about as fast as with AdamW. optax and torch do
+    not have the rule.
 
     The rule stores one number per matrix, in addition to the state of the inner rule.
 
@@ -857,7 +855,7 @@ def hyperball(
       matrices: Mask of the leaves that keep their norms, in the form of the argument
         `matrices` of `muon`. None selects the leaves with two axes.
     Returns:
-      The rule; its update needs params, and what the inner rule needs.
+      The rule; its update needs params, and the arguments that the inner rule needs.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or of the wrong type; a
         selected leaf is not a matrix; update got no params; in init, the params are

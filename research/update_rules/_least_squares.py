@@ -81,9 +81,10 @@ def gauss_newton(
     u_t = a_t h_t, where u_t is the update and h_t minimises |J_t h + r_t|. r_t = r(x_t)
     are the residuals at the params x_t, and J_t is their Jacobian. The step size a_t is
     the first of η, η s, η s², ... that satisfies Armijo's condition F(x_t + a_t h_t) <=
-    F(x_t) + c a_t ∇F(x_t)ᵀh_t, with F = ½ |r|², up to the rounding error of F. Here η
-    is learning_rate, s is shrink and c is sufficient_decrease. If none of the first
-    max_evaluations step sizes satisfies the condition, the update is 0.
+    F(x_t) + c a_t ∇F(x_t)ᵀh_t, with F = ½ |r|². A violation by at most the rounding
+    error of F is accepted. Here η is learning_rate, s is shrink and c is
+    sufficient_decrease. If none of the first max_evaluations step sizes satisfies the
+    condition, the update is 0.
 
     h_t comes from a QR factorisation of J. It does not come from JᵀJ, because the
     condition number of JᵀJ is the square of that of J. For linear residuals and η = 1,
@@ -92,13 +93,13 @@ def gauss_newton(
     Hessian. The rule ignores the incoming gradient, so the objective may be any
     multiple of |r|². optax and torch do not have this rule.
 
-    A column of J counts as a linear combination of the other columns if its diagonal
-    entry in the factor R of J = Q R is at most m eps times the length of the column,
-    where m is the number of residuals and eps is the machine epsilon. With fewer
-    residuals than params, there is always such a column. If there is such a column, the
-    field `curvature` of the state reports a singular matrix, and the argument
-    `singular` chooses the step. "shortest" takes the h with the smallest |D h|, where
-    the diagonal matrix D holds the lengths of the columns. "stop" takes no step.
+    Column j of J counts as a linear combination of the other columns if |R_jj| is at
+    most m eps times the length of the column. Here R is the factor in J = Q R, m is the
+    number of residuals and eps is the machine epsilon. With fewer residuals than
+    params, there is always such a column. If there is such a column, the field
+    `curvature` of the state reports a singular matrix, and the argument `singular`
+    chooses the step. "shortest" takes the h with the smallest |D h|, where the diagonal
+    matrix D holds the lengths of the columns. "stop" takes no step.
 
     Use it to fit a curve with few parameters from a good start. From a poor start,
     Levenberg-Marquardt is safer.
@@ -117,7 +118,8 @@ def gauss_newton(
       max_evaluations: Maximum number of step sizes to try in one step, a positive
         integer; may be traced.
     Returns:
-      The rule; its update needs params, and residual_fn unless the constructor got it.
+      The rule; its update needs params. It also needs residual_fn if the constructor
+      did not get this function.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or of the wrong type;
         singular is unknown; update lacks a required argument; in init, the params are
@@ -250,9 +252,10 @@ def levenberg_marquardt(
     is rejected, the update u_t is 0 instead. x_t are the params, r_t = r(x_t) are the
     residuals, J_t is their Jacobian and Δ_t is the radius. Equivalently, h_t minimises
     |J h + r|² + μ |D h|², where the radius determines the damping μ >= 0 (Moré). D is
-    diagonal. Each entry is the largest length so far of the corresponding column of J
-    (1 if all these lengths are 0), so the rule does not depend on the units of the
-    parameters. h comes from a QR factorisation of J with √μ D below it, not from JᵀJ.
+    diagonal. Each diagonal entry is the largest length so far of the corresponding
+    column of J, or 1 if all these lengths are 0. The rule therefore does not depend on
+    the units of the parameters. h comes from a QR factorisation of J with √μ D below
+    it, not from JᵀJ.
 
     A trial is a step h that is computed, and then accepted or rejected. Let F = ½ |r|².
     The ratio ρ = (F(x) - F(x + h)) / (½ |J h|² + μ |D h|²) compares the decrease of F
@@ -273,16 +276,16 @@ def levenberg_marquardt(
     linear model's error is above |a| / 10 and the quadratic model's error is even
     larger.
 
-    The rule is MINPACK's lmder, which scipy's least_squares(method="lm") runs, with
-    five differences. First, MINPACK accepts a μ for which |D h| is within a tenth of Δ,
-    while this rule computes μ to full precision. Second, after a trial with ρ <= 1/4,
-    MINPACK multiplies the smaller of Δ and 10 |D h| by a factor between 0.1 and 0.5.
-    Third, MINPACK's η is 100. Fourth, if F changes by less than its rounding error, ρ
-    is near 1 here, so that the last digits of x converge. The rounding error is 4 eps
-    |r|ᵀ(|r| + |J| |x|), with the machine epsilon eps and absolute values entry by
-    entry. Fifth, MINPACK never uses the quadratic model. The rule ignores the incoming
-    gradient, so the objective may be any multiple of |r|². optax and torch do not have
-    this rule.
+    The rule differs in five points from MINPACK's lmder, which scipy's
+    least_squares(method="lm") runs. First, MINPACK accepts a μ for which |D h| is
+    within a tenth of Δ, while this rule computes μ to full precision. Second, after a
+    trial with ρ <= 1/4, MINPACK multiplies the smaller of Δ and 10 |D h| by a factor
+    between 0.1 and 0.5. Third, MINPACK's η is 100. Fourth, if F changes by less than
+    its rounding error, ρ is near 1 here, so that the last digits of x converge. The
+    rounding error is 4 eps |r|ᵀ(|r| + |J| |x|), with the machine epsilon eps and
+    absolute values entry by entry. Fifth, MINPACK never uses the quadratic model. The
+    rule ignores the incoming gradient, so the objective may be any multiple of |r|².
+    optax and torch do not have this rule.
 
     Use it to fit curves. It needs all residuals at once and does not work with
     mini-batches.
@@ -292,7 +295,8 @@ def levenberg_marquardt(
       residual_fn: Function from params to residuals r, a vector or a pytree of vectors.
         None means that residual_fn is passed to update instead.
     Returns:
-      The rule; its update needs params, and residual_fn unless the constructor got it.
+      The rule; its update needs params. It also needs residual_fn if the constructor
+      did not get this function.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or of the wrong type;
         update lacks a required argument; in init, the params are complex.

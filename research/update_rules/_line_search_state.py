@@ -80,9 +80,10 @@ def not_yet(
 ) -> Searched:
     """Return the `Searched` that a state holds before the first search.
 
-    Its learning_rate is that of the rule, or the value at step 0 of a schedule. Its
-    value_after and grad_after are zeros, or None if the search computes no gradients.
-    Only the structure, the shapes and the dtypes of params are used.
+    The field learning_rate is the rate of the rule, or the value of its schedule at
+    step 0. The fields value_after and grad_after are zeros, or None if the search
+    computes no gradients. Only the structure, the shapes and the dtypes of params are
+    used.
     """
     dtype = working_dtype(params)
     searched = Searched(

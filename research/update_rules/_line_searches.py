@@ -29,8 +29,8 @@ class LineSearch(NamedTuple):
       step: Step size a, shape (); 0 if the search failed.
       value: Value f(x + a d), shape ().
       slope: Derivative of f(x + a d) with respect to a, shape (). `backtracking`
-        computes no gradients, so it knows this derivative only at a = 0. After
-        `backtracking`, the slope is therefore NaN unless the search failed.
+        computes no gradients, so it knows this derivative only at a = 0. After a
+        successful `backtracking`, the slope is therefore NaN.
       grad: Gradient of f at x + a d, shaped like the params. None after `backtracking`.
       evaluations: Number of evaluations of f, with or without its gradient, not
         counting the value and gradient passed to the search; int32, shape ().
@@ -65,8 +65,8 @@ def backtracking(
     The step sizes tried are a_0, ρ a_0, ρ² a_0, ..., where a_0 is first_step and ρ is
     shrink. The condition on a step size a is f(x + a d) <= f(x) + c a <∇f(x), d>, where
     x is params, d is direction and c is sufficient_decrease. f is the objective
-    value_fn. The search evaluates only values of f, not gradients. It fails if a
-    becomes so small that x + a d equals x to the last bit.
+    value_fn. The search evaluates only values of f, not gradients. The search fails if
+    a becomes so small that x + a d equals x after rounding.
 
     Args:
       value_fn: Objective f, a function from params to a number of shape ().
@@ -196,10 +196,10 @@ def strong_wolfe(
     rounding error, a parabola with the two slopes takes the place of the cubic. A value
     that is not finite counts as too high.
 
-    Close to a minimum, the values of f differ by less than their rounding errors. If
-    φ(a) exceeds φ(0) by no more than the rounding error 10 eps |φ(0)|, where eps is the
-    machine epsilon, the decrease is judged by the slope: φ'(a) <= (2 c1 - 1) φ'(0).
-    This is Hager & Zhang's condition.
+    Close to a minimum, the values of f differ by less than their rounding errors. The
+    rounding error is taken as 10 eps |φ(0)|, where eps is the machine epsilon. If φ(a)
+    exceeds φ(0) by no more than this error, the decrease is judged by the slope: φ'(a)
+    <= (2 c1 - 1) φ'(0). This is Hager & Zhang's condition.
 
     optax's zoom line search also uses the strong Wolfe conditions. torch's strong_wolfe
     is the same search with other safeguards.
@@ -215,9 +215,9 @@ def strong_wolfe(
       max_evaluations: Maximum number of values with gradients to evaluate.
     Returns:
       The LineSearch. If the search fails, its step is 0. The evaluations may run out,
-      or the bracket may close, at a step size with sufficient decrease but a steep
-      slope. This step size is then accepted if f is lower there by more than its
-      rounding error, and the outcome is Outcome.DECREASE_ONLY.
+      or the bracket may become too short, before the slope is flat enough. The best
+      step size with sufficient decrease is then accepted if it reduces f by more than
+      the rounding error of f, and the outcome is Outcome.DECREASE_ONLY.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or of the wrong type.
     References:

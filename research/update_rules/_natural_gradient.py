@@ -60,10 +60,10 @@ def natural_gradient(
     the gradient, η_t is the learning rate, λ is damping and F is the Fisher matrix. For
     one input, the model gives a distribution p of the target. The Fisher matrix of this
     input is the covariance of the gradient of log p(y) with respect to the params, for
-    targets y drawn from p, and F is the mean over the inputs. For a small step h, ½ hᵀ
-    F h is approximately the mean Kullback-Leibler divergence between p before and after
-    the step. With λ = 0, a step changes p in the same way for every smooth invertible
-    parametrisation of the model, to first order in η.
+    targets y drawn from p. F is the mean of these matrices over the inputs. For a small
+    step h, ½ hᵀ F h is approximately the mean Kullback-Leibler divergence between p
+    before and after the step. With λ = 0, a step changes p in the same way for every
+    smooth invertible parametrisation of the model, to first order in η.
 
     `canonical_fisher` computes F for models whose outputs are the logits of a logistic
     function or of a softmax. If these logits are linear in the params, as in logistic
@@ -84,9 +84,9 @@ def natural_gradient(
         schedule (number of earlier steps -> η).
       fisher_fn: Function (params, indices=None) -> F, shape (n, n), with the params in
         the order of `jax.flatten_util.ravel_pytree`. `indices` are the indices of the
-        mini-batch's examples. They are given if update gets them. A fisher_fn passed
-        to update takes precedence over this one. If neither is given, F is the Hessian
-        of value_fn.
+        mini-batch's examples, if update gets indices. A fisher_fn passed to update
+        takes precedence over this one. If neither is given, F is the Hessian of
+        value_fn.
       damping: Damping λ, at least 0; may be traced.
       singular: What to do if F + λ I is singular up to rounding errors, as for softmax
         without a penalty. "drop" leaves out the directions whose eigenvalue is zero or
@@ -197,7 +197,8 @@ def canonical_fisher(
         (n,) for logistic models, or (n, K) for a softmax over K classes.
       x: Inputs, shape (n, ...).
       penalty: Function from params to a number, such as
-        `research.objectives.l2_penalty`. Its Hessian is added. None means no penalty.
+        `research.objectives.l2_penalty`. The Hessian of the penalty is added to the
+        Fisher matrix. None means no penalty.
     Returns:
       The fisher_fn for `natural_gradient`: (params, indices=None) -> F, over all inputs
       or over those with the given indices.

@@ -48,9 +48,9 @@ class NewtonState(NamedTuple):
       evaluations: Number of times that the last update evaluated the objective with its
         gradient, int32, shape (). The Hessian is not counted.
       value_after, grad_after: Objective, shape (), and its gradient, shaped like the
-        params, after the step. None if there is no line search, or if a leaf is
-        narrower than float32 or than another leaf, because this leaf is then rounded
-        after the step.
+        params, after the step. None if there is no line search. Also None if the dtype
+        of a leaf is narrower than float32 or than the dtype of another leaf, because
+        the leaf is then rounded after the step.
     """
 
     count: Int[Array, ""]
@@ -76,9 +76,9 @@ def newton(
 
     u_t = a_t p_t, where ∇²f(x_t) p_t = -∇f(x_t), f is the objective and x_t are the
     params. The step size a_t is the first of η, η s, η s², ... that satisfies Armijo's
-    condition f(x_t + a_t p_t) <= f(x_t) + c a_t ∇f(x_t)ᵀp_t, up to ten times the
-    rounding error of f. Here η is learning_rate, s is shrink and c is
-    sufficient_decrease. η = 1 tries the full step p_t first. If none of the first
+    condition f(x_t + a_t p_t) <= f(x_t) + c a_t ∇f(x_t)ᵀp_t. A violation by at most ten
+    times the rounding error of f is accepted. Here η is learning_rate, s is shrink and
+    c is sufficient_decrease. η = 1 tries the full step p_t first. If none of the first
     max_evaluations step sizes satisfies the condition, the update is 0.
 
     The Hessian is `jax.hessian` of value_fn over all params as one vector. For n
@@ -87,9 +87,9 @@ def newton(
     about doubles the number of correct digits. optax and torch do not have Newton's
     method.
 
-    A Hessian counts as not positive definite if a pivot of its Cholesky factorisation
-    is at most n eps times the corresponding diagonal entry, where eps is the machine
-    epsilon. The field `curvature` of the state reports the kind of the Hessian. If the
+    Let eps be the machine epsilon. A Hessian counts as not positive definite if a pivot
+    of its Cholesky factorisation is at most n eps times the corresponding diagonal
+    entry. The field `curvature` of the state reports the kind of the Hessian. If the
     Hessian is not positive definite, the argument `indefinite` chooses the step.
     "reflect" replaces each eigenvalue by its absolute value, but by at least √eps times
     the largest absolute value. A saddle point then repels the iterates. "keep" uses the
@@ -98,7 +98,8 @@ def newton(
     direction. "stop" takes no step.
 
     If the Hessian is zero, the rule takes no step. At an exact saddle point the
-    gradient is zero, and so is the step; `trust_region_newton` leaves such a point.
+    gradient is zero, so the step is zero, too. `trust_region_newton` leaves such a
+    point.
 
     Use it for up to a few hundred params if the objective is smooth and the gradient
     exact, as in logistic regression. On mini-batches, the Hessian is as noisy as the
@@ -222,8 +223,8 @@ class TrustRegionState(NamedTuple):
         gradient, int32, shape (). The Hessian is not counted.
       value_after, grad_after: Objective, shape (), and its gradient, shaped like the
         params, after the step, or at the unchanged params if the trial was rejected.
-        None if a leaf is narrower than float32 or than another leaf, because this leaf
-        is then rounded after the step.
+        None if the dtype of a leaf is narrower than float32 or than the dtype of
+        another leaf, because the leaf is then rounded after the step.
     """
 
     count: Int[Array, ""]
@@ -251,18 +252,18 @@ def trust_region_newton(
     -(H + σ I)⁺ g, where ⁺ is the pseudo-inverse, σ >= 0 and H + σ I is positive
     semidefinite. The rule computes p_t from the eigenvalues of H, and therefore finds
     the global minimiser also if H is indefinite. In the hard case, the lowest
-    eigenvalue is negative, g has no part along its eigenvector, and the minimiser over
-    the other eigenvectors lies inside the region. The step is then extended along the
-    eigenvector of the lowest eigenvalue to the edge of the region, with an arbitrary
-    sign. In this way the rule leaves an exact saddle point.
+    eigenvalue is negative, g is orthogonal to the eigenvector of this eigenvalue, and
+    the minimiser over the other eigenvectors lies inside the region. The step is then
+    extended along the eigenvector of the lowest eigenvalue to the edge of the region,
+    with an arbitrary sign. In this way the rule leaves an exact saddle point.
 
     The ratio ρ_t is the decrease of the objective f divided by the decrease of the
     model. The params move if ρ_t > acceptance. The next radius is Δ_t / 4 if ρ_t < 1/4,
     and min(2 Δ_t, max_radius) if ρ_t > 3/4 and |p_t| = Δ_t. Otherwise the radius does
     not change. Ten times the rounding error of f is first added to each of the two
-    decreases, so that ρ_t is about 1 if both decreases are smaller than this error. The
-    constants are those of scipy's trust-exact, which solves for p_t less exactly. optax
-    and torch do not have this rule.
+    decreases. If both decreases are smaller than this error, ρ_t is therefore about 1.
+    The constants are those of scipy's trust-exact, which solves for p_t less exactly.
+    optax and torch do not have this rule.
 
     Use it if Newton with backtracking fails: at saddle points, in narrow curved
     valleys, and for singular Hessians. Each step costs one eigen-decomposition, which

@@ -3,9 +3,9 @@
 DoG, DoWG, Prodigy and D-Adaptation estimate the distance to the minimum. COCOB and
 Mechanic come from algorithms for betting on a coin. MoMo uses the objective's value.
 DoG, DoWG, Prodigy, COCOB and Mechanic compute the distance from the start as the sum of
-their own updates, not from the params, because in float32 the rounding of a param of
-size 1 changes a first move of 1e-6 by up to 6 %. Each of these five must therefore be
-the last transformation in a chain.
+their own updates, not from the params. In float32, the rounding of a param of size 1
+would change a first move of 1e-6 by up to 6 %. Each of these five must therefore be the
+last transformation in a chain.
 """
 
 from collections.abc import Callable
@@ -50,9 +50,9 @@ class DogState(NamedTuple):
       count: Number t of steps taken, int32, shape ().
       moved: Difference x_t - x_0 between the params and their start, shaped like the
         params.
-      largest_distance: Distance r̄ that the last step used, the larger one of r_ε
-        and the largest |x_i - x_0| so far, shape (), in at least float32. r_ε before
-        the first step.
+      largest_distance: Distance r̄ that the last step used, shape (), in at least
+        float32. r̄ is the larger of r_ε and the largest |x_i - x_0| so far. Before the
+        first step, r̄ is r_ε.
       sum_of_squares: Sum of |g_i|² over the steps taken, shape (), in at least float32.
       learning_rate: Step size of the last step, shape (), in at least float32; 0 before
         the first step.
@@ -216,11 +216,11 @@ def prodigy(
     gradient. With bias_correction=False and the default β1 and β2, each nonzero entry
     of u_t has a size of about 3.2 d_0 η_t, because (1 - β1) / √(1 - β2) is 3.2. If all
     gradients or all rates so far are 0, optax (up to 0.2.8) divides 0 by 0, and its
-    params become NaN. The authors' code counts steps from the first one with a nonzero
-    gradient and a nonzero rate, without the later steps with the rate 0. Here, all
-    steps count. optax has other names for some arguments: betas is (b1, b2), estim_lr0
-    is initial_distance and estim_lr_coef is distance_factor. torch does not have the
-    rule.
+    params become NaN. The authors' code counts only the steps from the first step with
+    a nonzero gradient and a nonzero rate, and omits later steps with the rate 0. Here,
+    all steps count. optax has other names for some arguments: betas is (b1, b2),
+    estim_lr0 is initial_distance and estim_lr_coef is distance_factor. torch does not
+    have the rule.
 
     Use it instead of tuning Adam's rate, with a schedule for η that ends at 0. To scale
     all rates, change distance_factor, not η. The estimate d_t never shrinks. A single
@@ -332,9 +332,9 @@ class DowgState(NamedTuple):
       count: Number t of steps taken, int32, shape ().
       moved: Difference x_t - x_0 between the params and their start, shaped like the
         params.
-      largest_distance: Distance r̄ that the last step used, the larger one of r_ε
-        and the largest |x_i - x_0| so far, shape (), in at least float32. r_ε before
-        the first step.
+      largest_distance: Distance r̄ that the last step used, shape (), in at least
+        float32. r̄ is the larger of r_ε and the largest |x_i - x_0| so far. Before the
+        first step, r̄ is r_ε.
       weighted_sum: Sum of r̄_i² |g_i|² over the steps taken, shape (), in at least
         float32.
       learning_rate: Step size of the last step, shape (), in at least float32; 0 before

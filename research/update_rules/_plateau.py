@@ -31,8 +31,8 @@ class PlateauState(NamedTuple):
       best: Smallest mean value so far, shape (), in at least float32; ∞ at first.
       consecutive: Number of mean values in a row that were not better than `best`,
         int32, shape ().
-      waiting: How many of the next mean values will not be counted in `consecutive`,
-        because the scale was just reduced, int32, shape ().
+      waiting: Number of the next mean values during which `consecutive` stays at 0,
+        because the scale was reduced, int32, shape ().
       count: Number of values so far in the unfinished group, int32, shape ().
       mean: Mean of the values so far in the unfinished group, shape (), in at least
         float32.
@@ -61,20 +61,21 @@ def reduce_on_plateau(
     The updates are multiplied by a scale s, which starts at 1. The values of the
     objective are averaged in groups of accumulation_size. The mean f of a group counts
     as better than the best mean so far, f_best, if f < (1 - rtol) f_best - atol. After
-    `patience` means in a row that are not better, s <- max(factor s, min_scale). The
-    next `cooldown` means are then not counted as "not better". Chain this
-    transformation after a rule. Some rules store other params besides the iterates:
-    `polyak_averaging`, `exponential_averaging`, `lookahead` and the schedule-free
-    rules. Do not chain this transformation after one of these rules. The first three
-    wrap an inner rule. For these three, chain this transformation after the inner rule.
+    `patience` means in a row that are not better, s <- max(factor s, min_scale), and
+    the count of such means restarts from 0. The count stays at 0 during the next
+    `cooldown` means. Chain this transformation after a rule. Some rules store other
+    params besides the iterates: `polyak_averaging`, `exponential_averaging`,
+    `lookahead` and the schedule-free rules. Do not chain this transformation after one
+    of these rules. The first three wrap an inner rule. For these three, chain this
+    transformation after the inner rule.
 
     optax.contrib.reduce_on_plateau is the same. torch's ReduceLROnPlateau reduces the
     rate one mean later: after patience + 1 means in a row that are not better. To get
     the same result in torch, pass a patience that is smaller by one. torch also skips a
     reduction that would change the rate by at most its argument eps. The callback
     ReduceLROnPlateau of Keras counts patience in the same way as this function, but its
-    cooldown ends one mean earlier: for the same result, pass Keras cooldown + 1, unless
-    the cooldown is 0. The threshold min_delta of Keras is absolute, like atol.
+    cooldown ends one mean earlier. If the cooldown here is c > 0, pass c + 1 to Keras
+    for the same result. The threshold min_delta of Keras is absolute, like atol.
 
     Use it where no schedule can be planned. The value of one mini-batch is noisy, so
     set accumulation_size to about the number of steps in an epoch, or pass the value on
@@ -86,8 +87,8 @@ def reduce_on_plateau(
         positive integer; may be traced.
       rtol, atol: Tolerances, at least 0; may be traced. rtol is at most 1. Use a
         positive rtol only if the values of the objective are positive.
-      cooldown: Number of means after a reduction of s that are not counted as "not
-        better", an integer of at least 0; may be traced.
+      cooldown: Number of means after a reduction of s during which the count of means
+        that are not better stays at 0. An integer of at least 0; may be traced.
       accumulation_size: Number of values per mean, a positive integer; may be traced.
       min_scale: Least scale, at least 0; may be traced.
     Returns:

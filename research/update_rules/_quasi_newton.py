@@ -85,8 +85,8 @@ def bfgs(
         earlier steps -> η).
       linesearch: "strong_wolfe", "backtracking", a function with the arguments of
         `strong_wolfe`, or None for a fixed step size.
-      first_step: Kind of the norm |g_t| that is used before the first pair.
-        "euclidean", or "absolute" for the sum of absolute values.
+      first_step: Norm |g_t| that is used before the first pair: "euclidean", or
+        "absolute" for the sum of the absolute values.
       min_curvature: Bound that <s, y> must exceed for a pair to be used, at least 0.
     Returns:
       The rule; its update needs params, and for a line search also value and value_fn.
@@ -198,8 +198,8 @@ class LBFGSState(NamedTuple):
         params.
       newest: Index of the newest pair (s, y) in the three fields below, int32, shape
         (). -1 before the first pair. A pair is a step s and the change y of the
-        gradient in this step. Older pairs have lower indices, and before index 0 comes
-        the last index.
+        gradient in this step. Each older pair has the next lower index. After index 0,
+        this order continues at the last index.
       steps, changes: s and y of the last pairs, shaped like the params with a leading
         axis of length memory_size.
       weights: ρ = 1 / <s, y> of each pair, 0 for empty entries, shape (memory_size,).
@@ -238,8 +238,8 @@ def lbfgs(
     first_step="euclidean", except that optax also uses pairs with <s, y> < 0.
     torch.optim.LBFGS(lr=η, max_iter=1, history_size=m) is this rule with
     linesearch=None, first_step="absolute" and min_curvature=1e-10. The line searches of
-    the three libraries differ, so with a line search only the limits of the iterates
-    agree.
+    the three libraries differ. With a line search, the iterates therefore differ, and
+    only their limits agree.
 
     Use it on smooth deterministic functions of any size, where it is the first rule to
     try. Full-batch logistic regression is a typical case. On mini-batches, L-BFGS
@@ -253,8 +253,8 @@ def lbfgs(
         argument cannot be traced, because it determines the shapes of arrays.
       linesearch: "strong_wolfe", "backtracking", a function with the arguments of
         `strong_wolfe`, or None for a fixed step size.
-      first_step: Kind of the norm |g_t| that is used before the first pair.
-        "euclidean", or "absolute" for the sum of absolute values.
+      first_step: Norm |g_t| that is used before the first pair: "euclidean", or
+        "absolute" for the sum of the absolute values.
       min_curvature: Bound that <s, y> must exceed for a pair to be used, at least 0.
     Returns:
       The rule; its update needs params, and for a line search also value and value_fn.

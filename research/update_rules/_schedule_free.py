@@ -72,25 +72,26 @@ def schedule_free_sgd(
     and p is weight_power. x_(t+1) is the average of z_2, ..., z_(t+1) with the weights
     γ_1^p, ..., γ_t^p. As long as all these weights are 0, c_t = 0.
 
-    β = 0 is plain descent with Polyak-Ruppert averaging, and β = 1 is primal averaging.
-    The paper uses p = 2. In c_t, optax and the authors' code replace γ_i by the largest
-    rate up to step i. The result is the same as long as the rate does not fall.
-    optax.contrib.schedule_free_sgd (up to 0.2.8) differs in four more ways. First, with
-    warm-up its steps use the rates 0, 1/T, 2/T, ... times η, while its weights use 1/T,
-    2/T, ... The first step therefore does not move the params. Second, with a schedule
-    as the rate, the weight of a step is computed from the rate of the next step. Third,
-    β must be positive. Fourth, the sum of weights has the params' dtype, so in bfloat16
-    the sum stops growing after 256 equal weights. torch does not have this rule.
+    β = 0 is plain descent with Polyak-Ruppert averaging, and β = 1 is primal averaging,
+    in which the gradients are taken at the average x_t. The paper uses p = 2. In c_t,
+    optax and the authors' code replace γ_i by the largest rate up to step i. The result
+    is the same as long as the rate does not fall. optax.contrib.schedule_free_sgd (up
+    to 0.2.8) differs in four more ways. First, with warm-up its steps use the rates 0,
+    1/T, 2/T, ... times η, while its weights use 1/T, 2/T, ... The first step therefore
+    does not move the params. Second, with a schedule as the rate, the weight of a step
+    is computed from the rate of the next step. Third, β must be positive. Fourth, the
+    sum of weights has the params' dtype, so in bfloat16 the sum stops growing after 256
+    equal weights. torch does not have this rule.
 
-    Use it instead of a schedule that depends on the length of the run. Evaluate at the
-    field `evaluation_params` of the state, not at the params. η can often be larger
-    than the rate of plain descent. If the run is unstable, tune β.
+    Use it instead of a schedule that depends on the length of the run. Evaluate the
+    model at the field `evaluation_params` of the state, not at the params. η can often
+    be larger than the rate of plain descent. If the run is unstable, tune β.
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
         schedule (number of earlier steps -> η).
       warmup_steps: Length T of the warm-up, an integer of at least 0; may be traced.
-      b1: Interpolation β in [0, 1]; may be traced.
+      b1: Weight β of x_t in the params y_t, from 0 to 1; may be traced.
       weight_decay: Factor λ of the decay λ y_t, at least 0; may be traced.
       weight_power: Exponent p, at least 0; may be traced. 0 gives the same weight to
         all z_t.
@@ -143,7 +144,7 @@ def schedule_free_adamw(
     learning rate and β2 = 0.999, the weight c_2 was 0.667 instead of 0.5.
 
     Use it instead of AdamW with a schedule if the length of the run is not known.
-    Evaluate at the field `evaluation_params` of the state, not at the params.
+    Evaluate the model at the field `evaluation_params` of the state, not at the params.
 
     Args:
       learning_rate, warmup_steps, b1, weight_decay, weight_power: As in

@@ -146,7 +146,7 @@ def value_slack(value: Float[Array, ""]) -> Float[Array, ""]:
     Two values that differ by less than this slack may be equal. Conn, Gould & Toint
     (Trust-region methods, section 17.4.2) compare values in this way. Near a minimum,
     rounding errors hide the changes of f long before they hide the gradient, so a test
-    on f alone would reject the last, good steps.
+    on f alone would reject good steps near the end.
 
     The rounding error is assumed to be the machine epsilon times |f(x)|. If large terms
     of f cancel to a value near 0, the true rounding error is larger, and good steps may
@@ -161,11 +161,11 @@ def solve_symmetric(
 ) -> tuple[Float[Array, " n"], Int[Array, ""]]:
     """Solve matrix · p = g by Cholesky if the matrix is positive definite.
 
-    The matrix counts as positive definite if each pivot of the Cholesky factorisation
-    is larger than n eps times the corresponding diagonal entry, where eps is the
-    machine epsilon. This test does not depend on the scale of the variables. If the
-    matrix fails the test, p is computed from its eigenvalues and eigenvectors, in one
-    of four ways that the argument `indefinite` chooses. A zero matrix gives p = 0.
+    Let eps be the machine epsilon. The matrix counts as positive definite if each pivot
+    of the Cholesky factorisation is larger than n eps times the corresponding diagonal
+    entry. This test does not depend on the scale of the variables. If the matrix fails
+    the test, p is computed from its eigenvalues and eigenvectors, in one of four ways
+    that the argument `indefinite` chooses. A zero matrix gives p = 0.
 
     Args:
       matrix: Symmetric matrix, shape (n, n).
@@ -385,7 +385,7 @@ def solve_upper(
 def singular_values(
     matrix: Float[Array, "m n"], target: Float[Array, " m"]
 ) -> tuple[Float[Array, " k"], Float[Array, " k"], Float[Array, "n k"]]:
-    """Return the singular values s of A = U diag(s) Vᵀ, Uᵀb, and V.
+    """Return s, Uᵀb and V, for the singular value decomposition A = U diag(s) Vᵀ.
 
     Args:
       matrix: Matrix A, shape (m, n).

@@ -54,10 +54,10 @@ def lion(
     optax.lion and timm's Lion are the same except for the default of λ: 1e-3 in optax
     and here, 0 in timm. torch does not have Lion.
 
-    Use it on large networks and large batches. Apart from the decay, every entry moves
-    by η, however small its gradient, unless the sign is 0. Take a value of η that is 3
-    to 10 times smaller than for AdamW, and a value of λ that is larger by the same
-    factor. Lion keeps one array per leaf, Adam two. With a constant η, the params
+    Use it on large networks and large batches. Apart from the decay, every entry whose
+    sign is not 0 moves by η, however small its gradient. Take a value of η that is 3 to
+    10 times smaller than for AdamW, and a value of λ that is larger by the same factor.
+    Lion keeps one array per leaf, and Adam keeps two. With a constant η, the params
     generally do not converge, because the size of the steps does not shrink.
 
     Args:
@@ -135,14 +135,14 @@ def adopt(
     The paper's first version does not clip d_t, and its second version clips d_t. With
     use_clipping=False, the rule is the same as the authors' present code without
     clipping. In the authors' first code, the average starts at the first quotient: m_2
-    = d_2, not (1 - β1) d_2. optax.contrib.adopt is the same as the rule here. If the
-    first gradients of an entry are 0, then without clipping the first d_t that is not 0
-    is g_t / ε, which may be huge. With eps=0, an entry whose gradients are all 0 gives
+    = d_2, not (1 - β1) d_2. optax.contrib.adopt is the same as the rule here. Without
+    clipping, an entry whose first gradients are 0 may take a huge step, because its
+    first nonzero d_t is g_t / ε. With eps=0, an entry whose gradients are all 0 gives
     0/0, which is NaN.
 
     Use it instead of Adam if β2 cannot be tuned. The paper proves convergence for every
-    β2; the reason is that g_t is not part of its own divisor. An unusual first gradient
-    affects v_t for about 1 / (1 - β2) steps, which is 10,000 by default.
+    β2. The reason is that the divisor of g_t does not depend on g_t. An unusual first
+    gradient affects v_t for about 1 / (1 - β2) steps, which is 10,000 by default.
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a

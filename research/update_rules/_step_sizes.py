@@ -46,17 +46,18 @@ def polyak_step(
 
     If f is the loss of a single example in each step, and f* is the minimum of this
     loss, the rule is SPS_max of Loizou et al. Their constant, here called c', divides
-    the step before their limit γ_b acts. So c' = 1 / c and γ_b = c η_max: the rate η_t
-    is at most c η_max. If f* is too high, f(x_t) - f* may be negative, and then the
+    the step before their limit γ_b acts. So c' = 1 / c and γ_b = c η_max, and the rate
+    η_t is at most c η_max. If f* is too high, f(x_t) - f* may be negative, and then the
     step goes uphill. With positive_part=True, the params do not move in this case
     (SPS+).
 
-    With c = 1, the rule is optax.polyak_sgd(η_max, f_min=f*, eps=ε), with
-    variant="sps+" for the positive part, except for two differences. optax's η_max is 1
-    by default. optax does not move if |g_t|² + ε <= 2.2e-16, while here η_t is set to 0
-    only if |g_t|² + ε is 0 or overflows. optax's argument `scaling` is not c: optax
-    multiplies the gradient by `scaling` before it takes the norm. If η_max does not act
-    and ε = 0, the step is thus divided by `scaling`. torch does not have the rule.
+    With c = 1, the rule is optax.polyak_sgd(η_max, f_min=f*, eps=ε), except for two
+    differences. First, optax's η_max is 1 by default. Second, optax does not move the
+    params if |g_t|² + ε <= 2.2e-16. Here η_t is set to 0 only if |g_t|² + ε is 0 or
+    overflows. optax's variant="sps+" corresponds to positive_part=True. optax's
+    argument `scaling` is not c: optax multiplies the gradient by `scaling` before it
+    takes the norm. If ε = 0 and the limit η_max is not reached, the step is thus
+    divided by `scaling`. torch does not have the rule.
 
     Use it if the minimum value is known. For example, the minimum value is 0 for a
     model that can fit all examples exactly, and for a system of equations with a
@@ -243,8 +244,8 @@ class AdgdState(NamedTuple):
       count: Number of steps taken, int32, shape ().
       learning_rate: Rate λ_t of the last step, shape (). Before the first step, the
         rate of the first step.
-      growth: Ratio θ_t = λ_t / λ_(t-1), shape (); infinite up to and including the
-        first step, and as long as both terms of the minimum were infinite.
+      growth: Ratio θ_t = λ_t / λ_(t-1), shape (). It starts at ∞, and changes only in a
+        step in which the rule computes a new rate.
       previous_params, previous_gradient: Params x_(t-1) and gradient g_(t-1) of the
         last step, shaped like the params.
     """
@@ -271,8 +272,8 @@ def adgd(learning_rate: Scalar = 1e-3) -> optax.GradientTransformation:
     and torch do not have this rule.
 
     Use it on smooth convex problems with full gradients. On such problems it converges,
-    and no constant of the problem needs to be known. It is usually slower than gradient
-    descent with a tuned rate, and slower than `barzilai_borwein` where
+    and no constant of the problem needs to be known. The rule is usually slower than
+    gradient descent with a tuned rate, and slower than `barzilai_borwein` where
     `barzilai_borwein` converges.
 
     Args:

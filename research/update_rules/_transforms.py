@@ -148,9 +148,9 @@ def add_decayed_weights(
 
     x_t are the params. If this transformation is chained before a rule, the decay is
     coupled: λ x_t is part of the gradient that the rule gets, as with torch's
-    `weight_decay` in SGD and Adam. If this transformation stands after the
-    transformation that computes the direction of an adaptive rule, and before
-    `descend`, which multiplies by -η, the decay is decoupled, as in `adamw`.
+    `weight_decay` in SGD and Adam. The decay is decoupled, as in `adamw`, if a chain
+    has this order: first a transformation that computes the direction of an adaptive
+    rule, then this transformation, and then `descend`, which multiplies by -η.
     optax.add_decayed_weights is the same, and also accepts a schedule for λ.
 
     With cautious=True, an entry decays only if d_t x_t >= 0. The decay then never works
@@ -240,8 +240,8 @@ def working_dtype(params: Params) -> Any:
     """Return the widest dtype among the leaves, at least float32.
 
     LAPACK has no narrower dtype than float32, and a sum of squares in bfloat16 has only
-    two correct digits. A weakly typed leaf such as `jnp.array(1.0)` counts with its
-    dtype. A complex leaf counts with the dtype of its real part.
+    two correct digits. The dtype of a weakly typed leaf, such as `jnp.array(1.0)`,
+    counts as well. For a complex leaf, the dtype of its real part counts.
 
     Example:
       >>> print(

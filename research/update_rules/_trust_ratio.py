@@ -166,7 +166,8 @@ class NovogradState(NamedTuple):
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      velocity: Decaying sum m_t of normalised gradients, shaped like the params.
+      velocity: Decaying sum m_t of normalised gradients and of the terms λ x_t, shaped
+        like the params.
       nu: For each leaf, the moving average v_t of the squared norm of the gradient,
         shape ().
     """
@@ -282,7 +283,7 @@ class FromageState(NamedTuple):
 def fromage(
     learning_rate: Scalar | Schedule, min_norm: Scalar = 1e-6
 ) -> optax.GradientTransformation:
-    """Move each leaf by η times its own norm against the gradient, then shrink it.
+    """Move each leaf against its gradient by η times the leaf's norm, then shrink it.
 
     x_(t+1) = (x_t - η_t |x_t| g_t / |g_t|) / √(1 + η_t²) for each leaf, and
     u_t = x_(t+1) - x_t. Here x_t are the params of the leaf, g_t is its gradient, η_t

@@ -55,9 +55,9 @@ def svrg(
     n + 2 m b gradients of examples at batch size b. optax and torch do not have this
     rule.
 
-    Use it on a smooth and strongly convex finite sum that has to be solved to many
-    digits, where plain stochastic descent is limited by its noise. On deep networks,
-    SVRG hardly helps (Defazio & Bottou).
+    Use it to minimise a smooth and strongly convex finite sum to many digits, where the
+    noise limits plain stochastic descent. On deep networks, SVRG hardly helps (Defazio
+    & Bottou).
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a

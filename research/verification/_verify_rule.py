@@ -123,10 +123,10 @@ def verify_rule(
         `research.verification.problems.PROBLEMS`, or all recorded problems if the
         reference is a dict.
       learning_rate: Learning rate for the constructors, on every problem. None means
-        that each problem has its own rate. If one of rule and reference is a gradient
-        transformation and the other is not, pass the rate with which the transformation
-        was made, which cannot be read from the transformation. The other of the two
-        then uses the same rate.
+        that each problem has its own rate. The rate cannot be read from a gradient
+        transformation. So if only one of `rule` and `reference` is a gradient
+        transformation, pass the rate with which this transformation was made. The other
+        one then uses the same rate.
       dtype: Dtype of the rule's steps: float64 (requires JAX's float64 to be on) or
         float32.
       tolerance: Largest deviation that counts as agreement. None means 1000 times the

@@ -216,8 +216,8 @@ def optax_acprop(
     β1 (`b1`). The rule divides g_t by the spread of the gradients, the root of a moving
     average of squared distances. optax takes the distances g_t - m_(t-1), and the paper
     takes g_t - m_t. Because g_t - m_t = β1 (g_t - m_(t-1)), the spread in the paper is
-    β1 times the spread in optax. With corrected=True, the rule therefore divides eps by
-    b1 and eps_root by b1², and, from the second step on, the updates by b1. In the
+    β1 times the spread in optax. With corrected=True, optax therefore gets eps / b1 and
+    eps_root / b1², and its updates are divided by b1 from the second step on. In the
     first step, no spread is known, and the divisor is 1 + eps.
     """
     rule = optax.contrib.scale_by_acprop(b1, b2, eps, eps_root)

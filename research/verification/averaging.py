@@ -1,6 +1,7 @@
-"""Formulas of rules with separate params for evaluation.
+"""Formulas of Lookahead and of averages of the iterates.
 
-Each formula yields its iterates together with the params for evaluation.
+In each step, a formula yields the iterate, and the params that the rule reports as its
+result (`Evaluated`).
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from research.verification.leaves import Leaves, zeros_like
 
 
 class Evaluated(Leaves):
-    """Iterate of a rule that continues from some params and reports other params.
+    """Iterate of a rule, with the params that the rule reports as its result.
 
     Args:
       iterate: Params from which the rule continues.
@@ -43,8 +44,8 @@ def lookahead(
     The inner rule is the heavy ball with momentum 0.9. Every `sync_period` steps, the
     slow params move by the share `slow_step_size` towards the params, and the params
     are set to the slow params. With reset_state=True, the momentum is then set to 0.
-    Each iterate is an `Evaluated`: it has the params from which the rule continues, and
-    as its `evaluation` the slow params, which are the result of the rule.
+    Each item is an `Evaluated`: the params from which the rule continues, with the slow
+    params as its field `evaluation`. The slow params are the result of the rule.
     """
     slow, m = x, zeros_like(x)
     for t in count(1):

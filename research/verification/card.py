@@ -41,12 +41,13 @@ class Card(NamedTuple):
         comparison. None means that `optax` is called with `arguments`.
       unit_steps: Whether the length of a step is proportional to the learning rate and
         does not grow with the gradient.
-      rates: Learning rates by the problem's name, for problems whose own rate is not
-        suitable.
-      reasons: Reasons why the rule is not compared on a problem, by the problem's name.
-      bounds: Largest deviations allowed, in units of the machine epsilon, by the kind
-        of reference ("formula", "optax", "recorded") or by the dtype ("bfloat16"). Each
-        replaces the usual bound. A comment beside the card gives the reason.
+      rates: Dict from the name of a problem to the learning rate, for problems whose
+        own rate is not suitable.
+      reasons: Dict from the name of a problem to the reason why the rule is not
+        compared on this problem.
+      bounds: Dict from a kind of reference ("formula", "optax", "recorded") or a dtype
+        ("bfloat16") to the largest deviation allowed, in units of the machine epsilon.
+        This bound replaces the usual one. A comment beside the card gives the reason.
     """
 
     formula: Formula | str

@@ -59,8 +59,9 @@ def likely_cause(
       dtype: Dtype of the rule's steps.
       tolerance: Largest deviation that counts as agreement.
       on_progress: Function called with (done, total, message) before each mistake is
-        tried. total is the number of kinds of mistakes, and done is the number of kinds
-        tried so far, with fractions. None means that no function is called.
+        tried. total is the number of kinds of mistakes. done is the number of kinds
+        tried so far, plus the share of the present kind that was tried. None means that
+        no function is called.
     Returns:
       Short description of the mistake. If no mistake explains the rule, the result is a
       description of a difference that is visible in the trajectories, such as a NaN. If

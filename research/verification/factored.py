@@ -42,12 +42,13 @@ def adafactor(
 
     The paper uses relative_step=True, no momentum and no weight decay. With
     relative_step=True, the rate is at most 1 / √t in step t. The gradient is divided by
-    the root of V, a moving average of the squared gradients. If two axes of a leaf have
-    at least the length `min_dim_size_to_factor` (None means 128), V is replaced by
-    r cᵀ / mean(r). Here r contains the means of the rows of V, and c those of the
-    columns. A step whose root mean square exceeds `clipping_threshold` is scaled down
-    to this value. With multiply_by_parameter_scale=True, the step is multiplied by the
-    root mean square of the leaf, or by `min_scale` if `min_scale` is larger.
+    the root of V, a moving average of the squared gradients. In step t, the decay of
+    this average is 1 - t^(-decay_rate). If two axes of a leaf have at least the length
+    `min_dim_size_to_factor` (None means 128), V is replaced by r cᵀ / mean(r). Here r
+    contains the means of the rows of V, and c those of the columns. A step whose root
+    mean square exceeds `clipping_threshold` is scaled down to this value. With
+    multiply_by_parameter_scale=True, the step is multiplied by the root mean square of
+    the leaf, or by `min_scale` if `min_scale` is larger.
 
     This function keeps the whole V, and computes r and c from V in each step. The paper
     keeps moving averages of the row and column means of the squared gradients. These
@@ -127,7 +128,7 @@ def sm3(
 
 
 def cover(s: Leaf):
-    """Return the smallest maximum of the slices through each entry of s.
+    """Return, for each entry of s, the smallest maximum of a slice with this entry.
 
     s is the array of one leaf. A slice has all entries with the same position on one
     axis. In a matrix, the slices are the rows and the columns. The result at an entry

@@ -50,8 +50,9 @@ def nesterov(
 ) -> Iterator[Leaves]:
     """Yield the iterates of equations (3)-(4) of Sutskever et al. (2013).
 
-    The iterates are the points y_t = x_t + μ v_t at which the gradient is taken. Here
-    x_t are the params of the paper, v_t is the velocity and μ the momentum.
+    The rule is Nesterov's momentum. The iterates are the points y_t = x_t + μ v_t at
+    which the gradient is taken. Here x_t are the params of the paper, v_t is the
+    velocity and μ the momentum.
     """
     y, v = x, zeros_like(x)
     while True:

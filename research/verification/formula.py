@@ -1,4 +1,7 @@
-"""Formulas: rules in fifty digits as their papers print them, with known mistakes."""
+"""Formulas of rules, as their papers print them, computed with fifty digits.
+
+Each formula has a list of mistakes that code of the rule often contains.
+"""
 
 import inspect
 import re

@@ -36,10 +36,10 @@ def backtracking_descent(
     direction. Each step searches for a step length. By default, the first trial of a
     search is `learning_rate`. But if `increase` is given, and the step before had a
     step length a that is not 0, the first trial is the smaller of `learning_rate` and
-    increase · a. Each further trial is `shrink` times the trial before. A step length
-    is accepted if f falls by at least the share `sufficient_decrease` of the decrease
-    along the tangent. A search tries at most `max_evaluations` step lengths. If none of
-    them is accepted, the step length is 0.
+    increase · a. Each further trial is `shrink` times the trial before. A trial s is
+    accepted if f(x - s g) <= f(x) - sufficient_decrease · s |g|². A search tries at
+    most `max_evaluations` step lengths. If none of them is accepted, the step length is
+    0.
     """
     a = 0
     while True:
@@ -67,9 +67,9 @@ def nonlinear_conjugate_gradient(
     other name selects the formula of Polak and Ribière (5.44). `linesearch` is
     "strong_wolfe" or "backtracking". The first line search begins with the step length
     learning_rate · min(1, 1 / |g|), where g is the gradient. Each later search begins
-    with the last step length times the quotient of two slopes, the last slope divided
-    by the present slope (section 3.5). A slope is gᵀd, where d is the direction. If the
-    last step length or the present slope is 0, the search begins like the first search.
+    with a r / s (section 3.5). Here a is the step length of the last step, r is the
+    slope of the last step, and s is the slope of the present step. A slope is gᵀd,
+    where d is the direction. If a or s is 0, the search begins like the first search.
     """
     a, g_before, d, slope_before = 0, None, None, 0
     while True:

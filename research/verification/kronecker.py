@@ -30,12 +30,12 @@ def shampoo(
     """Yield the iterates of algorithm 2 of Gupta et al. (2018), for any number of axes.
 
     The rule is Shampoo. The gradients are averaged with the decay b1, as the authors
-    propose in section 5. The factor of an axis is ε I plus the sum of G Gᵀ over the
-    steps. Row i of the matrix G has all entries of a leaf's gradient with the index i
-    on this axis. If b2 is given, a moving average with this decay replaces the sum.
-    Each factor is raised to the power -1 / `root`. root=None means twice the number of
-    axes. These powers are computed every `refresh_every` steps. The averaged gradient
-    is multiplied by the powers along its axes.
+    propose in section 5. Each axis of a leaf has a matrix, its factor: ε I plus the sum
+    of G Gᵀ over the steps. Row i of the matrix G has all entries of the gradient of the
+    leaf with the index i on this axis. If b2 is given, a moving average with the decay
+    b2 replaces the sum. Each factor is raised to the power -1 / `root`. root=None means
+    twice the number of axes. These powers are computed every `refresh_every` steps. The
+    averaged gradient is multiplied by the powers along its axes.
     """
     m = zeros_like(x)
     factors: Any = [[mpmath.mpf(0)] * max(a.ndim, 1) for a in x.arrays]
@@ -138,15 +138,15 @@ def kl_soap(
     """Yield the iterates of KL-SOAP, as the code of Lin et al. (2026) computes them.
 
     The code is optim/kl_opt.py of KL-Methods at commit 4cb97e0 with using_klsoap=True.
-    For each axis, KL-SOAP keeps a moving average of products W Wᵀ, a basis Q of
-    approximate eigenvectors of this average, and estimates d of the eigenvalues. To
-    compute W for an axis, the gradient is multiplied along every other axis by
-    diag(d)^(-1/2) Qᵀ, with the d and Q of that other axis (see `whitened`). For the
-    first gradient, W is the gradient itself. The first gradient sets the basis of each
-    axis, and makes no step. The averages of the squared gradients are kept in the bases
-    Q. `shampoo_beta` is the decay of the averages of W Wᵀ and of the averages that
-    estimate d. None means `b2`. `first_eigenvalue` is the initial value of all entries
-    of d.
+    For each axis, KL-SOAP keeps a moving average of W Wᵀ / n, a basis Q of approximate
+    eigenvectors of this average, and estimates d of the eigenvalues. Here n is the
+    number of columns of W. To compute W for an axis, the gradient is multiplied along
+    every other axis by diag(d)^(-1/2) Qᵀ, with the d and Q of that other axis (see
+    `whitened`). For the first gradient, W is the gradient itself. The first gradient
+    sets the basis of each axis, and makes no step. The averages of the squared
+    gradients are kept in the bases Q. `shampoo_beta` is the decay of the averages of
+    W Wᵀ / n and of the averages that estimate d. None means `b2`. `first_eigenvalue` is
+    the initial value of all entries of d.
     """
     beta = b2 if shampoo_beta is None else shampoo_beta
     m = v = zeros_like(x)

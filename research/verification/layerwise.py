@@ -290,7 +290,7 @@ def of_full_length(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
 
 
 def along_the_sphere(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
-    """Step from X against the part P of the direction D that is orthogonal to X.
+    """Return X after a step against P, the part of D that is orthogonal to X.
 
     The arguments are the array X, the direction D, the radius R and the learning rate
     η, in this order. For a matrix X, the result is R Y / |Y| with Y = X - η R P / |P|,

@@ -19,12 +19,12 @@ def newton(
 ) -> Iterator[Leaves]:
     """Yield the iterates of algorithms 3.1 and 3.2 of Nocedal & Wright (2006).
 
-    The direction p solves B p = -g. Here g is the gradient of f at x, and B is the
-    Hessian with its eigenvalues replaced by their absolute values (`definite`).
-    Armijo's backtracking gives the step length t: the first of learning_rate, shrink ·
-    learning_rate, shrink² · learning_rate, ... for which the step t p lowers f by at
-    least sufficient_decrease · t |gᵀp|. Here gᵀp is the slope of f along p, which is at
-    most 0.
+    The rule is Newton's method with a line search. The direction p solves B p = -g.
+    Here g is the gradient of f at x, and B is the Hessian with its eigenvalues replaced
+    by their absolute values (`definite`). Armijo's backtracking gives the step length
+    t: the first of learning_rate, shrink · learning_rate, shrink² · learning_rate, ...
+    for which the step t p lowers f by at least sufficient_decrease · t |gᵀp|. Here gᵀp
+    is the slope of f along p, which is at most 0.
     """
     while True:
         g, t = f.gradient(x), learning_rate
@@ -44,11 +44,12 @@ def trust_region_newton(
 ) -> Iterator[Leaves]:
     """Yield the iterates of algorithm 4.1 of Nocedal & Wright (2006).
 
-    Each step p minimises the quadratic model of f at x under the condition |p| <= Δ,
-    where Δ is the radius. `model_minimum` solves this problem to the full precision, by
-    theorem 4.1. The first radius is `learning_rate`, and the radius never grows beyond
-    `max_radius`. A step is taken if the decrease of f is more than `acceptance` times
-    the decrease of the model. Otherwise x does not change.
+    The rule is Newton's method in a trust region. Each step p minimises the quadratic
+    model of f at x under the condition |p| <= Δ, where Δ is the radius. `model_minimum`
+    solves this problem to the full precision, by theorem 4.1. The first radius is
+    `learning_rate`, and the radius never grows beyond `max_radius`. A step is taken if
+    the decrease of f is more than `acceptance` times the decrease of the model.
+    Otherwise x does not change.
     """
     radius = learning_rate
     while True:
@@ -129,8 +130,8 @@ def of_length(length: Number, p: Leaves, g: Leaves):
 
     If p = H⁻¹ g, then √(pᵀg) = √(pᵀHp) is the length of p in the metric H, and the
     result has the given length in this metric. If √(pᵀg) is 0, return p. The formula of
-    natural gradient descent does not use this function. Only a `Mistake` does, a
-    variant of the formula with a typical mistake.
+    natural gradient descent does not use this function. Only a wrong variant of the
+    formula, a `Mistake`, uses it.
     """
     size = mpmath.sqrt(dot(p, g))
     return length / size * p if size else p

@@ -22,8 +22,8 @@ def rprop(
     The step size is multiplied by `eta_plus` if the gradient of this entry has the same
     sign as in the last step, and by `eta_minus` if the sign has changed. The step size
     stays between `min_step_size` and `max_step_size`. Then the entry moves by its step
-    size against the sign of its gradient, unless this sign has changed. In that case
-    the entry does not move, and its next gradient does not change its step size.
+    size against the sign of its gradient. But if this sign has changed, the entry does
+    not move, and its next gradient does not change its step size.
     """
     before = step = zeros_like(x)
     size = zeros_like(x) + learning_rate

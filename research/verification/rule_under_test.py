@@ -1,4 +1,4 @@
-"""The rule under test: checks of the rule, with errors that name it."""
+"""Make and check the rule of a user. The errors name this rule."""
 
 import functools
 import hashlib
@@ -107,7 +107,7 @@ def _imported(word: str) -> tuple[Any, list[str]]:
 def made(
     rule: Any, rate: float, arguments: dict[str, Any], name: str = "the rule"
 ) -> optax.GradientTransformationExtraArgs:
-    """Return a rule with checked calls, from a rule or from a constructor of a rule.
+    """Return a rule whose calls are checked; build it if a constructor is given.
 
     The error messages contain the name of the rule.
 

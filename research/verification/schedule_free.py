@@ -1,7 +1,8 @@
 """Formulas of schedule-free descent, from the paper.
 
-The iterates are the points y at which gradients are taken. The average (1 - c) x + c z
-is written x + c (z - x), and y is written in the same way, so that x and y do not
+The iterates are the points y at which gradients are taken. Each step moves a point z,
+and x is a weighted average of the points z. The average (1 - c) x + c z, where c is the
+weight of z, is written x + c (z - x). y is written in the same way. Then x and y do not
 change as long as z does not change.
 """
 

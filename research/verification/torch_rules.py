@@ -1,7 +1,7 @@
 """Run a `torch.optim.Optimizer` on the problems of the verification.
 
-PyTorch is optional. This module imports PyTorch only when it runs an optimizer of
-PyTorch. The user has then imported PyTorch already, to define the optimizer.
+PyTorch is optional, and this module does not import it. If a caller passes an optimizer
+of PyTorch, PyTorch has been imported already, and the module uses this import.
 """
 
 import contextlib

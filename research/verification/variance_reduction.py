@@ -1,4 +1,7 @@
-"""Cards of SVRG and SAGA, whose formulas need a sum over examples."""
+"""Cards of SVRG and SAGA: the card of a rule says how the rule is verified.
+
+Both rules need a sum over examples, which no problem of the verification has.
+"""
 
 from research.verification.card import Card
 

@@ -40,14 +40,15 @@ class Walk(NamedTuple):
     Attributes:
       iterates: Iterates x_1, ..., x_T, float64, shape (T, number of entries), with the
         entries of all leaves in order.
-      updates: Updates x_t - x_(t-1) that the rule returned, same shape as `iterates`.
-        If the rule is a formula, these are differences that are computed with fifty
-        digits and then rounded to float64.
+      updates: Updates x_t - x_(t-1), same shape as `iterates`. A JAX rule returns them.
+        For a formula, they are differences that are computed with fifty digits and then
+        rounded to float64. For a rule of PyTorch, and for a recorded trajectory, they
+        are differences of the stored iterates.
       leaves: Path of each entry's leaf, as `jax.tree_util.keystr` writes it.
       evaluations: Params that the rule reports as its result after each step, such as
         an average, same shape as `iterates`. None if the rule reports the iterates.
-      subtracted: Whether the updates are differences of stored iterates, so that they
-        have the rounding errors of the iterates.
+      subtracted: Whether `distance` must allow for rounding errors of the iterates in
+        the updates. True for a rule of PyTorch.
     """
 
     iterates: Float[np.ndarray, "steps entries"]

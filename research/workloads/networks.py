@@ -319,7 +319,8 @@ def check_network_name(name: Any) -> None:
     `NETWORKS` has the names of the workloads that train a network.
 
     Raises:
-      ValueError: The name is unknown. The message lists the known names.
+      ValueError: The name is unknown, and the message lists the known names. Or the
+        name is a key of `WORKLOADS`, and the message says how to build this workload.
     Example:
       >>> check_network_name("mlp_digits")
     """

@@ -1,6 +1,6 @@
 """Taylor series of a function along a line, by the series of each of its operations.
 
-Only `evaluation` walks through a jaxpr.
+Only the module `evaluation` evaluates the equations of a jaxpr.
 """
 
 from collections.abc import Callable

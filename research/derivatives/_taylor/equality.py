@@ -29,7 +29,7 @@ def equal_params(
 
     If the equations are calls of a function with a custom derivative rule
     (`jax.custom_jvp`), this rule is not compared. All other parameters are compared,
-    also custom rules inside them.
+    including the custom rules inside them.
 
     Args:
       mine, other: Parameters of the two equations.
@@ -43,17 +43,18 @@ def equal_params(
 def equal(a: Any, b: Any, depth: int = DEPTH) -> bool:
     """Return whether two constants or parameters of jaxpr equations are equal.
 
-    False means that they differ or that this is unknown. Jaxprs are equal if they have
-    the same equations and the same constants, also in the jaxprs inside them. Arrays
-    are equal if they have the same shape, dtype and bits, so NaN equals NaN and 0
-    differs from -0. A tracer equals only itself.
+    The result is False if they differ, or if it is unknown whether they are equal.
+    Jaxprs are equal if they have the same equations and the same constants. The same
+    must hold for the jaxprs inside them. Arrays are equal if they have the same shape,
+    dtype and bits, so NaN equals NaN and 0 differs from -0. A tracer equals only
+    itself.
 
     Args:
       a, b: Arrays, numbers, jaxprs, other parameters, or tuples, lists and dicts of
         these.
-      depth: A custom derivative rule may call functions with rules of their own. Up to
-        this depth, the jaxprs of such rules are compared. Deeper rules count as equal
-        if their functions have the same name.
+      depth: A custom derivative rule may call functions that also have custom rules. Up
+        to this depth, the jaxprs of such rules are compared. Deeper rules count as
+        equal if their functions have the same name.
     """
     if a is b:
         return True

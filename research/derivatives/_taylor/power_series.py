@@ -63,7 +63,7 @@ class Rows:
 def columns(
     rows: Iterable[Sequence[Coefficient]], moving: Sequence[bool]
 ) -> list[Series]:
-    """Return the series whose k-th coefficients stand in the k-th row.
+    """Return several series, given row k with coefficient k of each series.
 
     Args:
       rows: Row k holds coefficient k of each series.
@@ -103,7 +103,7 @@ def times(factor: float, coefficient: Coefficient) -> Coefficient:
 
 
 def total(terms: Iterable[Coefficient]) -> Coefficient:
-    """Return the sum of terms. None counts as zero; if all are None, so is the sum."""
+    """Return the sum of terms, with None as zero. If all are None, return None."""
     result = None
     for term in terms:
         if term is not None:

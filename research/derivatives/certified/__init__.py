@@ -1,9 +1,9 @@
-"""Proved bounds of values, derivatives and curvature; proved critical points.
+"""Proved bounds of values, derivatives and curvature, and proved critical points.
 
-In this project, only this package proves. Its results are intervals: each computation
-rounds the lower end down and the upper end up, so the exact result lies between the
-ends. The proof is about the function of real numbers that the program
-describes, and about the derivative that JAX forms of it.
+In this project, only the results of this package are proved. The results are intervals.
+Each computation rounds the lower end down and the upper end up, so the exact result
+lies between the ends. The proof holds for the function of real numbers that the JAX
+program describes, and for the derivative that JAX forms from the program.
 """
 
 from research.derivatives.certified.enclosing import Enclosure as Enclosure

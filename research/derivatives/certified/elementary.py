@@ -1,10 +1,11 @@
 """Proved enclosures of elementary functions at floats, and over intervals.
 
-Each function is reduced to a small argument and summed by Taylor's formula, in interval
-arithmetic, and a bound of the remainder is added. So the result contains all rounding
-errors. The math libraries of NumPy and XLA are not used, because no bound of their
-errors is proved. A constant whose name ends in _ENCLOSED is an interval between the two
-floats next to the exact constant, which mpmath computes with sixty digits.
+For most functions, the argument is first reduced to a small number. Then a Taylor sum
+is evaluated in interval arithmetic, and a bound of the remainder is added. So the
+result contains all rounding errors. The math libraries of NumPy and XLA are not
+trusted, because no bound of their errors is proved. A constant whose name ends in
+_ENCLOSED is an interval between the two floats next to the exact constant, which mpmath
+computes with sixty digits.
 """
 
 import collections

@@ -49,8 +49,9 @@ class Enclosure(NamedTuple):
       smooth: True if two statements are proved: the function has a value at every point
         of the box, and each comparison in the function has the same answer at all these
         points.
-      lines: Lines of the program, such as "model.py:12", at which a comparison may have
-        both answers or a value may be undefined. Empty if `smooth` is True.
+      lines: Lines of the program, such as "model.py:12", at which a comparison may be
+        true at one point of the box and false at another, or a value may be undefined.
+        Empty if `smooth` is True.
     """
 
     low: np.ndarray
@@ -230,7 +231,7 @@ def check_denormals() -> None:
 
 
 def check_scalar(f: Callable[..., Any], shape: jax.ShapeDtypeStruct) -> None:
-    """Raise an error unless f returns one number whose derivative in JAX is trusted.
+    """Check that f returns one number, and that JAX's derivative of f is trusted.
 
     JAX's own derivative rules are trusted. A custom derivative rule is not trusted,
     because it may be wrong. `stop_gradient` changes the derivative on purpose.

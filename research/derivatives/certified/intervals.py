@@ -3,7 +3,8 @@
 An interval [low, high] contains all values of an expression over a box. Sums,
 differences, products, quotients and square roots of float64 are rounded to nearest
 (IEEE 754), so the exact result lies between the neighbours of the computed one. NumPy
-evaluates them one by one: XLA would fuse, reorder and replace them.
+evaluates these operations one by one. XLA is not used, because it would fuse, reorder
+and replace them.
 """
 
 from collections.abc import Callable, Sequence
@@ -91,8 +92,8 @@ def check_exact(x: Interval) -> None:
 def interval(low: Any, high: Any, *causes: Interval) -> Interval:
     """Return the interval [low, high], with the largest `trouble` of other intervals.
 
-    `trouble` is a field of an `Interval`. It says whether the function may be not
-    smooth or undefined somewhere in the box.
+    `trouble` is a field of an `Interval`. It says whether the function may be undefined
+    or not smooth somewhere in the box.
 
     Args:
       low, high: Ends of the interval.
@@ -104,9 +105,9 @@ def interval(low: Any, high: Any, *causes: Interval) -> Interval:
 def worst(*intervals: Interval) -> np.ndarray:
     """Return the largest `trouble` of several intervals for each entry.
 
-    `trouble` says whether the enclosed function may be not smooth or undefined. The
-    values are ordered: FINE, NOT_SMOOTH, MAYBE_UNDEFINED. If no interval is given, the
-    result is FINE.
+    `trouble` says whether the enclosed function may be undefined or not smooth. The
+    values in ascending order are FINE, NOT_SMOOTH and MAYBE_UNDEFINED. If no interval
+    is given, the result is FINE.
     """
     trouble = np.asarray(FINE)
     for one in intervals:

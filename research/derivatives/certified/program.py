@@ -1,9 +1,10 @@
 """Enclosure of a JAX program over boxes: each equation is enclosed by its rule.
 
 The program is read as a function of real numbers: its constants are the exact values of
-their floats, and no operation rounds. Some constants of JAX's derivative rules, such as
-2/√π, and some of JAX's sinc are widened to contain the real number. It does not matter
-whether the program computes in float32 or float64.
+their floats, and no operation rounds. Some constants are replaced by small intervals
+that contain the exact real number: constants of JAX's derivative rules, such as 2/√π,
+and constants of JAX's sinc. It does not matter whether the program computes in float32
+or float64.
 """
 
 import functools
@@ -94,8 +95,9 @@ def evaluate(
       program: The closed jaxpr that `trace` returns.
       inputs: Enclosures of the arguments.
       lines: Dict from a line of the program to the name of the operation on this line.
-        A line is added to this dict if a comparison on the line may have both answers,
-        or if a value may be undefined. None means that these lines are not recorded.
+        A line is added to this dict if a comparison on the line may be true at one
+        point of the box and false at another, or if a value may be undefined. None
+        means that these lines are not recorded.
     Returns:
       List with the enclosure of each result, in the order of the program.
     Raises:
@@ -552,9 +554,9 @@ STRUCTURES: dict[str, Callable[..., list[Any]]] = {
 
 
 def check_derivatives(program: Any) -> None:
-    """Raise an error if JAX's derivative of a program is possibly not the true one.
+    """Raise an error if JAX's derivative of a program may differ from the true one.
 
-    The true derivative is that of the function that the program computes. The
+    The true derivative is the derivative of the function that the program computes. The
     derivative rules of JAX itself are trusted. A derivative rule of the user
     (`jax.custom_jvp`, `jax.custom_vjp`) may be wrong, and `stop_gradient` changes the
     derivative on purpose. The result of an iterative linear solver

@@ -1,8 +1,9 @@
 """Proved roots, critical points and minima in a box, by branch and bound.
 
-A box is dropped if a function surely has no root in it. Krawczyk's operator proves that
-a box has exactly one root, or none, or makes the box smaller. Otherwise the box is cut
-in two. Tiny boxes for which nothing is proved are reported as undecided.
+A box is dropped if it is proved to contain no root. Krawczyk's operator either proves
+that a box contains exactly one root or none, or makes the box smaller. If a box remains
+undecided, it is cut in two. Tiny boxes for which nothing is proved are reported as
+undecided.
 """
 
 import time
@@ -80,11 +81,11 @@ class CertifiedPoint(NamedTuple):
 
 
 class Undecided(NamedTuple):
-    """A box that may contain critical points or roots, and why this is not decided.
+    """A box that may contain critical points or roots, with the reason for the doubt.
 
     Attributes:
       low, high: Ends of the box, shape (n,).
-      reason: Why nothing is proved for the box, in words.
+      reason: Reason why nothing is proved for the box, in words.
     """
 
     low: np.ndarray
@@ -98,9 +99,9 @@ class Certified(NamedTuple):
     Attributes:
       points: The critical points, in ascending order of `value_low`. Each is given by a
         small box that contains exactly one critical point.
-      undecided: Boxes that may contain further critical points. They are small, unless
-        the search stopped early because its time was over or because there were too
-        many undecided boxes.
+      undecided: Boxes that may contain further critical points. If the search ended
+        normally, they are small. They may be large if the search stopped early because
+        its time was over or because there were too many undecided boxes.
       complete: True if `undecided` is empty. `points` then has all critical points of
         the function in the box that was searched.
       boxes: Number of boxes that were examined during the search.
@@ -653,7 +654,7 @@ def certified_minimum(
     tolerance: float = 1e-8,
     seconds: float = 60.0,
 ) -> Minimum:
-    """Enclose the global minimum of f over a box, its border included.
+    """Enclose the global minimum of f over a box, including its border.
 
     The box is cut into smaller boxes. A smaller box is dropped if a lower bound of f in
     it is above the smallest value of f that is known so far. Let X be a smaller box, m

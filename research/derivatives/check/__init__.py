@@ -64,18 +64,18 @@ def check_derivative(
     """Check the derivative of f at x against values of f around x.
 
     The check uses eight random directions, the direction of the gradient, and (if x has
-    several leaves) a random direction within each leaf of x. If some entries of x are
-    0, another random direction moves only these entries. Along each direction v,
-    the check evaluates f(x + h v) at h = 0, ±1, ±1/2, ..., ±2^-26. Within each leaf,
-    the entries of v are about as large as the entries of x. The slope of f along v is
-    the derivative of f(x + h v) with respect to h at h = 0. Extrapolated central
-    differences give this slope with an error estimate. The tested derivative along v
-    counts as wrong if it differs from the slope by more than five times this error
-    estimate plus ten times the rounding error. If x is not in float64, `derivative` may
-    hold constants in float32, so the rounding error is then at least that of float32.
-    The check gives the verdict "wrong" or "kink" only if other step lengths confirm
-    this verdict. If f varies too much within a step, the check uses shorter steps. If
-    rounding errors hide how f changes, it uses longer steps.
+    several leaves) a random direction within each leaf of x. If some, but not all,
+    entries of x are 0, another random direction moves only these entries. Along each
+    direction v, the check evaluates f(x + h v) at h = 0, ±1, ±1/2, ..., ±2^-26. Within
+    each leaf, the entries of v are about as large as the entries of x. The slope of f
+    along v is the derivative of f(x + h v) with respect to h at h = 0. Extrapolated
+    central differences give this slope with an error estimate. The tested derivative
+    along v counts as wrong if it differs from the slope by more than five times this
+    error estimate plus ten times the rounding error. If x is not in float64,
+    `derivative` may hold constants in float32, so the rounding error is then at least
+    that of float32. The check gives the verdict "wrong" or "kink" only if other step
+    lengths confirm this verdict. If f varies too much within a step, the check uses
+    shorter steps. If rounding errors hide how f changes, it uses longer steps.
 
     The check measures the rounding error of f. To do so, it evaluates f again and
     perturbs the result of each operation by eight times its rounding error. So the
@@ -115,8 +115,8 @@ def check_derivative(
     says so. If JAX cannot trace f, the operations of f are not known. The precision is
     then the lowest one that can represent the values of f near x. If f has one output,
     the check also notices if f rounds its value to a few digits. Values cannot
-    distinguish such rounding from steps, as of floor. The check assumes steps if the
-    derivative is 0 along a direction, and rounding otherwise.
+    distinguish such rounding from steps, such as those of floor. The check assumes
+    steps if the derivative is 0 along a direction, and rounding otherwise.
 
     Reverse mode returns nan if the derivative of the branch that `where` does not
     select is not finite at x. An example is where(x == 0, 1, sin(x) / x) at 0. The
@@ -135,18 +135,19 @@ def check_derivative(
       unknown.
     - The check could not have detected a relative error of 1e-3, or it could not have
       detected an error of a tenth of the gradient's norm that lies in a single leaf of
-      x. Such a leaf is so small that it hardly changes f, and the report names the
-      leaf. (If the gradient of a leaf is shorter than about 1e-13 times the whole
-      gradient, an error there is small, however large it is relative to the gradient of
-      the leaf.)
+      x. The entries of such a leaf are so small that steps in this leaf hardly change
+      f. The report names the leaf. (If the gradient of a leaf is shorter than about
+      1e-13 times the whole gradient, an error there is small, however large it is
+      relative to the gradient of the leaf.)
     - The slope of f times a step of the size of x is beyond the range of float64.
     - f varies so fast that it is not smooth between neighbouring floats. Examples are
       sin(1e20 x), and the fractional part of 1e20 x.
     - The slopes from long and from short steps differ, and neither slope agrees with
       the derivative. An example is a fast wave that is hardly larger than the rounding
       error of f.
-    - f seems to jump at x: its values beside x do not approach f(x), along at least one
-      direction. An example is a `where` that gives f another value at x than the limit.
+    - f seems to jump at x: along at least one direction, the values of f beside x do
+      not approach f(x). An example is a `where` that gives f another value at x than
+      the limit.
     - `derivative` seems wrong, but f has another gradient in float64 than in the
       precision of x. Examples are an f that draws random numbers without a dtype, and a
       gradient whose digits cancel close to a minimum.

@@ -22,9 +22,9 @@ CLEAR = 3.0  # Slopes that differ by more than this many errors differ.
 class Range(NamedTuple):
     """Smallest and largest slope of f along a direction, at points close to x.
 
-    If f has several smooth pieces that meet at x, each slope is that of one piece. By
-    Clarke's generalised gradient, a derivative along the direction must lie between the
-    smallest and the largest of these slopes.
+    If f has several smooth pieces that meet at x, each slope is that of one piece. For
+    each vector g in Clarke's generalised gradient, the product of g and the direction
+    lies between the smallest and the largest of these slopes.
 
     Attributes:
       low, high: Smallest and largest slope. Both are NaN if they do not clearly differ,

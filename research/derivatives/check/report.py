@@ -16,8 +16,9 @@ class Probe(NamedTuple):
     outputs, f stands for ⟨w, f⟩ with random weights w.
 
     Attributes:
-      name: Name of the direction: "random 3", "gradient", "leaf " and the leaf's name,
-        or "outputs 0 to 3 along random 1" if the other outputs have weight 0.
+      name: Name of the direction: "random 3", "gradient", "entries that are 0", "leaf "
+        and the leaf's name (and the entries, if only a part of the leaf moves), or
+        "outputs 0 to 3 along random 1" if the other outputs have weight 0.
       forward: Rate by forward mode. NaN if f has no forward mode, or if the user gave
         the derivative.
       reverse: Rate by reverse mode, or by the derivative that the user gave. NaN if
@@ -120,7 +121,7 @@ class CheckReport(NamedTuple):
         is an error in a random direction, with the Euclidean norm. The second kind is
         the same with another norm: before the Euclidean norm is taken, each leaf of the
         error and of the gradient is multiplied by the root mean square of the same leaf
-        of x. The third kind multiplies the derivative by a wrong factor, and is always
+        of x. The third kind is a wrong factor of the derivative, and is always
         detected. If x has several leaves, an error that is 0 outside one leaf is a
         further kind for each leaf. If the gradient is 0, an error is divided by the
         change of f over a step as long as x. The number is infinite for the verdict
@@ -143,8 +144,8 @@ class CheckReport(NamedTuple):
         because x is already in float64.
       explanation: Text that gives the reason for the verdict. If an error was found,
         the text names the leaf or the direction, and says whether the cause is a kink
-        or a bug. The text is empty for the verdict "right", unless the gradient
-        vanishes.
+        or a bug. For the verdict "right", the text is empty if the gradient does not
+        vanish.
     """
 
     verdict: str

@@ -43,8 +43,9 @@ class Slope(NamedTuple):
       drifts: Whether each halving of the step length changes the central difference by
         the same amount, down to step lengths where noise hides the change. In this
         case, the central differences do not converge.
-      leap: Size of the jump of f at x, 0 if there is none: how far the values on both
-        sides are apart at all small steps, or f(x) and the mean of these values.
+      leap: Size of the jump of f at x, or 0 if there is no jump. The size is the
+        distance between the values of f on the two sides of x, or the distance between
+        f(x) and the mean of these two values. It is about the same at all small steps.
     """
 
     value: float
@@ -152,7 +153,7 @@ def slope_at_middle(
 ) -> Slope:
     """Estimate the derivative of f along a line, from values of f on the line.
 
-    The derivative is that at the middle of the line. The constants of this module
+    The derivative is taken at the middle of the line. The constants of this module
     define the points: STEPS are the step lengths 1, 1/2, ..., 2^-26, LEVELS is their
     number, and OFFSETS are the positions of the points, which are 0 (the middle) and
     ±STEPS.
@@ -302,7 +303,7 @@ def is_constant_near(values: Float[np.ndarray, "n"]) -> bool:
 
 
 def quantum(values: Float[np.ndarray, "n"], epsilon: float) -> float:
-    """Return the number q to whose multiples f looks rounded, or 0.
+    """Return the number q if f looks rounded to multiples of q, otherwise 0.
 
     A function that rounds its value to a few digits has such a q. f is then constant at
     the three sample points closest to x on one side, and all differences of its values

@@ -51,9 +51,10 @@ class Values:
         x + v.
       is_refuted: Whether short steps confirm neither the slope from long steps nor the
         tested derivative. False until the method `deny` has been called.
-      leap: Size of a jump of f at x that no step length refutes, 0 if there is none.
+      leap: Size of a jump of f at x that no step length refutes, or 0 if there is no
+        such jump.
       noise: Measured rounding error of a value of f beside x.
-      is_split: Whether the method `split` has found the slope as a sum.
+      is_split: Whether the method `split` has computed the slope as a sum.
     """
 
     def __init__(
@@ -128,13 +129,16 @@ class Values:
                 self.slope, self._values, self.length = slope, values, length
 
     def approach(self, enough: float) -> None:
-        """Look at f much closer to x, if all entries that move are 0.
+        """Use much shorter steps, if all entries of x that move are 0.
 
-        Steps of any size may be long beside the scale at which f varies, as the energy
-        kT of an atom beside 1 joule. If the slope from very short steps is known to
-        `enough`, and the one from long steps is not or contradicts it, it takes its
-        place. JAX's derivative of f beside x must agree with it. Otherwise f may have
-        lost its digits, as a term in float32 that is rounded to 0.
+        Near 0, f may vary at a scale that is tiny compared with the usual steps. For
+        example, the energy of an atom varies at the scale kT, and a usual step is 1
+        joule. The slope from very short steps replaces the slope from long steps under
+        three conditions. First, its error is at most `enough`. Second, the error of the
+        slope from long steps is larger than `enough`, or the two slopes contradict each
+        other. Third, JAX's derivative of f beside x agrees with the slope from short
+        steps. If it does not agree, f may have lost its digits, as a term in float32
+        that is rounded to 0.
         """
         for length in NEAREST if self._is_at_zero else ():
             slope, values = self._at(length)
@@ -158,11 +162,11 @@ class Values:
         return bool(np.all(np.abs(rates - slope.value) < gap / 10))
 
     def split(self, enough: float) -> None:
-        """Find the slope as a sum: along the entries that are 0, and along the others.
+        """Compute the slope as a sum: along entries that are 0, and along the others.
 
         The steps along the entries that are 0 can be much shorter (`approach`). Nothing
         changes if all or none of the moved entries are 0, if such short steps are not
-        needed, or if one of the two slopes is not known to `enough`.
+        needed, or if the error of one of the two slopes is above `enough`.
         """
         is_zero, slopes = self._line.flat == 0, []
         if not self._v[is_zero].any() or not self._v[~is_zero].any():
@@ -256,9 +260,9 @@ class Values:
         The slope from long steps differs from a correct derivative if the curvature of
         f is large near x. The slope from short steps then agrees with the derivative,
         or with neither the derivative nor the slope from long steps. In both cases the
-        long steps do not show that the derivative is wrong. Nor do they if the
-        derivative varies over the shortest steps at which its difference from the slope
-        exceeds the rounding error.
+        long steps do not show that the derivative is wrong. They also do not show it if
+        the derivative varies over the shortest steps at which its difference from the
+        slope exceeds the rounding error.
 
         Args:
           rates: Values of the derivative in the tested direction that differ from the

@@ -29,7 +29,7 @@ def traced(f: Callable[..., Any], *args: Any) -> Any:
 def inner(equation: Any) -> list[Any]:
     """Return the jaxprs inside an equation, such as the body of a loop.
 
-    For a function with a derivative rule of its own, the list has the jaxpr of the
+    For a function with a custom derivative rule, the list has the jaxpr of the
     function, but not the jaxpr of the rule.
     """
     jaxprs = []

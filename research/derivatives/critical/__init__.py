@@ -75,11 +75,12 @@ def critical_points(
 
     At a point with a singular Hessian and a small gradient, a zero of the gradient may
     be close. But the gradient may also be small and nowhere 0. An example is x³/3 +
-    1e-9 x, whose gradient is x² + 1e-9. So the search goes on from this point with
-    multiples of Newton's steps. If the gradient does not become as small as its
-    rounding error, the point is dropped. A point with a singular Hessian is dropped at
-    once if its gradient is longer than ε^0.55 times the longest gradient at a start.
-    Here ε is the relative spacing of the floats, so ε^0.55 is about 2e-9 in float64.
+    1e-9 x, whose gradient is x² + 1e-9. To distinguish the two cases, the search
+    continues from such a point with multiples of Newton's steps. If the gradient does
+    not become as small as its rounding error, the point is dropped. A point with a
+    singular Hessian is dropped at once if its gradient is longer than ε^0.55 times the
+    longest gradient at a start. Here ε is the relative spacing of the floats, so ε^0.55
+    is about 2e-9 in float64.
 
     The points and their kinds do not change if f is multiplied by a power of two, from
     about 2^-300 to 2^300. If the unit of a coordinate changes by a power of two, the
@@ -205,8 +206,8 @@ def classify_critical_point(
     as a difference of values. The decision uses the smallest distances at which the
     change of f exceeds its rounding error. If f has a curved valley or ridge, the
     samples follow the valley or ridge. The note of the result says "undecided" if the
-    samples do not decide, if the Hessian is not finite, or if x lies on a whole curve
-    of minimum points.
+    samples do not decide, if the Hessian is not finite, or if x lies on a curve of
+    minimum points.
 
     The distances reach from about `scale` / 2 down to values that are many orders of
     magnitude smaller. So a rough value of `scale` is enough.

@@ -56,9 +56,9 @@ class Curvature(NamedTuple):
       loose: Loose directions as columns, shape (n, n - a).
       radius: For each firm direction, the largest t for which the curvature is
         confirmed between y and y + t times the column of `firm`, shape (a,).
-      is_rough: Whether f is not smooth at y along at least one line through y. The
-        lines have the directions of the eigenvectors and of sums of them. Not smooth
-        means that f jumps, or that its gradient jumps or has no derivative.
+      is_rough: Whether f jumps at y, or its gradient jumps or has no derivative at y,
+        along at least one line through y. The tested lines have the directions of the
+        eigenvectors and of sums of them.
     """
 
     value: float

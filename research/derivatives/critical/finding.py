@@ -1,4 +1,4 @@
-"""Search for critical points: iterate from the starts, group the ends, classify."""
+"""Search for critical points from many starts, and grouping of the end points."""
 
 import numpy as np
 from jaxtyping import Float

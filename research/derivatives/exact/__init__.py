@@ -71,13 +71,17 @@ def derivative(f: Callable[..., Any], x: Any, order: int = 1) -> Any:
 
     Some functions of JAX compute an approximation that has the right value but not the
     right derivatives of high order. The result is the derivative of the approximation.
-    Examples are `jax.scipy.linalg.expm` of a matrix close to 0 (the error at order 7 is
-    5 %), and `jax.scipy.special.bessel_jn(x, v=1)`, which returns the Bessel functions
-    J_0 and J_1, for x below about 1 (the derivative of J_0 of order 7 at x = 0.3 is
-    0.08, and the result is 22). The scaled Bessel functions `jax.scipy.special.i0e` and
-    `i1e` lose about a factor of x in accuracy with each order (at x = 300, the error is
-    5e-4 at order 5 and 6 % at order 6). JAX's rule for `jnp.linalg.det` is wrong at
-    many singular matrices: at diag(0, 1, 2) it returns only zeros.
+    Examples are:
+
+    - `jax.scipy.linalg.expm` of a matrix close to 0. The error at order 7 is 5 %.
+    - `jax.scipy.special.bessel_jn(x, v=1)`, which returns the Bessel functions J_0 and
+      J_1, for x below about 1. At x = 0.3, the derivative of J_0 of order 7 is 0.08,
+      and the result is 22.
+
+    The scaled Bessel functions `jax.scipy.special.i0e` and `i1e` lose about a factor of
+    x in accuracy with each order. At x = 300, the error is 5e-4 at order 5 and 6 % at
+    order 6. JAX's rule for `jnp.linalg.det` is wrong at many singular matrices. For
+    example, at diag(0, 1, 2) it returns only zeros.
 
     Args:
       f: Function of one real number. It returns a number, an array or a pytree. Each

@@ -98,7 +98,7 @@ def scalar(f: Callable[..., Any], name: str) -> Callable[..., Any]:
 def refuse_integer_outputs(value: Any) -> None:
     """Raise NotInexactError if a leaf of `value` is not real and floating.
 
-    `value` is the value of the function f to differentiate. None is refused, too.
+    `value` is the value of the function f to differentiate. None raises the error, too.
     """
     if value is None:
         raise NotInexactError(

@@ -1,4 +1,4 @@
-"""Distances at which a function begins to look noisy, jumps, or leaves its series."""
+"""Search for distances at which f looks noisy, jumps, or differs from a prediction."""
 
 import numpy as np
 
@@ -165,7 +165,7 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
     second difference of f was largest. At a jump, the largest second difference stays
     the same. At a kink, this difference shrinks with the distance between the points.
     At a pole, the largest |f| grows. At first, several jumps between two points may
-    seem to be one large bend. So f counts as jumping, too, if the largest second
+    seem to be one large bend. So f also counts as jumping if the largest second
     difference hardly shrinks from the third evaluation to the fourth. There are two
     exceptions: the points are about as close as the floats at x, or the second
     difference is about as small as a rounding error.

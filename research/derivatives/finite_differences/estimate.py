@@ -145,12 +145,14 @@ def finite_difference(
     """Estimate the derivative of f at x, with an error bound and a verdict.
 
     The estimate uses only values of f. So f may be any function of a number, even one
-    that JAX cannot trace. f is evaluated at about 215 points, and at twice as many if
-    |f(x)| exceeds 2^900:
+    that JAX cannot trace. f is evaluated at about 215 points, at up to about 455 points
+    if x is close to 0, and at twice as many if |f(x)| exceeds 2^900 or a slope of f
+    exceeds 2^1020:
 
     - at x;
     - at x ± 2^k. The smallest 2^k is about four spacings of the floats at x. The
-      largest is about eight times the larger of |x| and 1;
+      largest is about eight times the larger of |x| and 1. If |x| is below 2^-60, some
+      of these distances are left out;
     - in a group of eight equally spaced points near the distance 2^k for every fourth
       k.
 
@@ -199,9 +201,10 @@ def finite_difference(
     clearly, the verdict is "kink". If their difference is only a little larger than its
     error bound, the verdict is "unresolved". The difference is estimated twice: from
     one-sided quotients, and from the part of f that is even about x (for odd orders) or
-    odd about x (for even orders). In that part a smooth f has no power h^order, so
-    small jumps stand out. If the difference for the requested order is above a quarter
-    of its error bound, the bound of the result is at least 0.6 times the difference.
+    odd about x (for even orders). For a smooth f, the Taylor series of this part has no
+    term with h^order, so even small jumps are visible. If the difference for the
+    requested order is above a quarter of its error bound, the bound of the result is at
+    least 0.6 times the difference.
 
     Larger steps also show a jump of a derivative if the jump is not at x but beside it,
     as for max(x - d, 0)³ at x = 0 with a small d > 0. The jumps of two successive
@@ -240,9 +243,9 @@ def finite_difference(
     `research.derivatives.problems` with seed 1, with 2,000 functions in each class. An
     answer is wrong if the verdict is "ok" and the error exceeds the bound. If there is
     no derivative, half the difference between the left and the right derivative counts
-    as the error. Each column belongs to one order of the derivative. If terms of f
-    cancel, the noise of f exceeds ε |f|. In the class "few digits", f is rounded to a
-    grid or to float32.
+    as the error. Each column belongs to one order of the derivative. In the class
+    "terms cancel", the noise of f exceeds ε |f|. In the class "few digits", f is
+    rounded to a grid or to float32.
 
         order              1      2      3      4
         smooth           0      0      0.05   0.35
@@ -542,7 +545,8 @@ def difference_of_values(x: float, values: np.ndarray) -> FiniteDifference:
     The result is that of `finite_difference`, with two exceptions. If f looks rounded
     to few digits, or looks like a table that is interpolated with straight lines,
     `finite_difference` evaluates f at more points, and its result may differ. If |f(x)|
-    exceeds 2^900, `finite_difference` divides the values, so that they do not overflow.
+    exceeds 2^900 or a slope of f exceeds 2^1020, `finite_difference` divides the
+    values, so that nothing overflows.
 
     Args:
       x: Point of the derivative.

@@ -137,7 +137,7 @@ def growth(
       size from this line. The result is (inf, empty array, inf) in two cases: if no
       four consecutive sizes are more than ten times as large as the noise, or if the
       sizes vanish at smaller steps. They vanish if, for at least two steps smaller than
-      the fitted ones, size plus noise is less than half of what the line predicts. (A
+      the fitted ones, size plus noise is less than half of the size on the line. (A
       line with a negative power is replaced by a constant.) So a power near 0 shows
       sizes that do not shrink, and a positive or infinite power shows sizes that do.
     """

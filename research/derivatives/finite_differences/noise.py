@@ -38,12 +38,12 @@ def noise_bounds(ladder: Ladder, sampler: Sampler | None = None) -> np.ndarray:
       values in a window. Each difference is divided by the size that it would have for
       noise of size 1. For a smooth function, the sixth differences are then far smaller
       than the fifth differences. For noise, both have about the same size. In two
-      cases, the noise at small distances is assumed to be larger than what their
-      windows show. First, if noise appears suddenly at some distance, f is quantised
-      (by cancellation or by a conversion to single precision), and only looks smooth at
-      smaller distances. The same noise is assumed there. Second, if the noise falls
-      fast towards larger distances while |f| does not fall, the noise comes from a
-      cancellation near x. Then it is assumed to rise further towards x.
+      cases, the noise at small distances is assumed to be larger than the noise that
+      the windows there show. First, if noise appears suddenly at some distance, f is
+      quantised (by cancellation or by a conversion to single precision), and only looks
+      smooth at smaller distances. The same noise is assumed there. Second, if the noise
+      falls fast towards larger distances while |f| does not fall, the noise comes from
+      a cancellation near x. Then it is assumed to rise further towards x.
     - Quantum: the change of f at the first step where f differs from f(x), if f is
       constant around x and then jumps. It may be the sum of several jumps. To find the
       jump, the sampler evaluates f at more points. Without a sampler this part is left

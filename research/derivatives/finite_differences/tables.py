@@ -96,12 +96,12 @@ class Tables(NamedTuple):
       gaps: Tables of the difference between the right and the left derivative. There is
         one table for each order of derivative from 1 to n, where n is the order of the
         derivative that is estimated.
-      jumps: Tables of the same differences as `gaps`, computed in a way that finds much
-        smaller jumps of the derivative if f is smooth on both sides of x. The table of
-        the k-th derivative uses only one part of f: for odd k the part that is even
-        about x, and for even k the part that is odd about x. If f is smooth, the Taylor
-        series of this part has no term with h^k. A jump of the k-th derivative adds
-        such a term, so even a small jump is visible.
+      jumps: Tables of the same differences as `gaps`, computed in a way that detects
+        much smaller jumps of the derivative if f is smooth on both sides of x. The
+        table of the k-th derivative uses only one part of f: for odd k the part that is
+        even about x, and for even k the part that is odd about x. If f is smooth, the
+        Taylor series of this part has no term with h^k. A jump of the k-th derivative
+        adds such a term, so even a small jump is visible.
       next_jump: The table that `jumps` would have for the order n + 1.
     """
 

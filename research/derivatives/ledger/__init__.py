@@ -38,7 +38,7 @@ def explain(
     level: str = MATHEMATICS,
     expand: Sequence[str] = (),
 ) -> Ledger:
-    """Return a table of backpropagation through f at args, for checking it by hand.
+    """Return a table of backpropagation through f at args, to check it by hand.
 
     Each row is an equation of f with its value and its adjoint. The adjoint of a value
     is the derivative of f with respect to this value.

@@ -1,6 +1,6 @@
 """Evaluation of a function equation by equation.
 
-Only this module of the ledger walks through a jaxpr.
+In the package `ledger`, only this module evaluates the equations of a jaxpr.
 """
 
 import dataclasses

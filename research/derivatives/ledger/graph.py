@@ -115,7 +115,7 @@ def make_graph(ledger: LedgerFields, largest: int = LARGEST) -> Graph:
 
     The table may contain a call of a function with a custom derivative rule. Then one
     node contains the rows that compute the value of this function. Edges of kind "rule"
-    show what the rule contributes to the adjoints of the inputs of the function.
+    show the contributions of the rule to the adjoints of the inputs of the function.
 
     Args:
       ledger: Table of `explain`.

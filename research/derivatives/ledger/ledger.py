@@ -86,7 +86,7 @@ class Ledger(LedgerFields):
         )
 
     def at_kinks(self) -> list[kinks.Kink]:
-        """Return a `Kink` for each row that is at a tie, or could be at one inside.
+        """Return a `Kink` for each row that is at a tie, or that may contain a tie.
 
         A row is at a tie if its equation may have no derivative at its inputs, as for
         the max of two equal numbers, or abs at 0. Other ties are an argsort of equal
@@ -126,8 +126,8 @@ class Ledger(LedgerFields):
     def text(self) -> str:
         """Return the value and the gradient as a sentence, then the rows as a table.
 
-        If the value or the gradient is not finite, or if f is at a kink, a sentence
-        after the first one says so.
+        If the value or the gradient is not finite, or if a row is at a tie (see
+        `at_kinks`), a sentence after the first one says so.
         """
         return table.as_text(self)
 

@@ -30,10 +30,10 @@ class NonFinite(NamedTuple):
       source: Line of the user's code, or "" for an input.
       backward: Whether the NaN or infinity is created only in the backward pass.
       sentence: Sentence that says where the NaN or infinity is created.
-      index: Index of the first NaN or infinity in the value of the row, or of the first
-        NaN if the row computes NaN from an infinity. If the value is finite, and a
-        contribution of the row to the adjoint of an input is not, this is the index in
-        the contribution. () for a number, and for a custom reverse rule.
+      index: Index of the first NaN or infinity in the value of the row. If the row
+        computes NaN from an infinity, the index of the first NaN. If the value is
+        finite, but a contribution of the row to the adjoint of an input is not finite,
+        the index in this contribution. () for a number, and for a custom reverse rule.
       value: The entry at `index`, a NaN or an infinity. None for a custom reverse rule.
     """
 

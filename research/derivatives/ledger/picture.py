@@ -53,8 +53,8 @@ LEGEND = (
 def as_svg(ledger: LedgerFields) -> str:
     """Draw the table of `explain` as a graph, and return the text of an SVG file.
 
-    A box of the graph is an input, a row of the table (one equation of the function) or
-    several rows.
+    A box of the graph stands for an input, for a row of the table (one equation of the
+    function) or for several rows.
     """
     return _drawn(ledger, dark=False)
 

@@ -39,9 +39,9 @@ def answer(ledger: LedgerFields) -> str:
 def remark(ledger: LedgerFields) -> str:
     """Return sentences that say why the printed gradient may not be a derivative.
 
-    The text is "" if the value and the gradient are finite and no row is surely at a
-    tie (`Ledger.at_kinks`). It is also "" if there is no gradient. At a tie of a row,
-    the function may have a kink or a jump, or be smooth.
+    The text is "" if the value and the gradient are finite and no row is known to be at
+    a tie (`Ledger.at_kinks`). It is also "" if there is no gradient. If a row is at a
+    tie, the function may have a kink or a jump, or it may be smooth.
 
     Example:
       >>> import jax.numpy as jnp
@@ -144,7 +144,7 @@ def all_cells(ledger: LedgerFields) -> list[list[tuple[str, ...]]]:
 
     A row describes one equation of the traced function, and a line is a tuple with a
     text for each column of HEADINGS. A row has one line for each input of the equation
-    to whose adjoint the equation contributes, and at least one line.
+    whose adjoint gets a contribution from the equation. It has at least one line.
     """
     own = _by_own_rule(ledger)
     return [_cells(row, own.get(row.name, [])) for row in ledger.rows]

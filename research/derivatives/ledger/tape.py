@@ -132,7 +132,7 @@ class OwnRule:
       outputs: Nodes of the outputs.
       entries: Equations that compute the value of the function.
       within: For a forward rule, a second node for each active input, used only inside
-        the rule. It collects the adjoint that the rule contributes, apart from the
+        the rule. It collects the adjoint that the rule contributes, but not the
         contributions of other equations to the same input. None for a reverse rule.
       reverse: The reverse rule, or None for a forward rule.
     """
@@ -158,8 +158,8 @@ class Tape:
       adjoints: Derivative of the function with respect to the value of each node. None
         before the backward pass, and for a node that the backward pass does not reach.
       entries: Equations in the order of evaluation, including those of custom forward
-        rules. Between them stand the calls of functions with a custom reverse rule, and
-        the `Link`s that connect a custom rule with the equations around the rule.
+        rules. The list also contains the calls of functions with a custom reverse rule,
+        and the `Link`s that connect a custom rule with the equations around the rule.
       rules: Calls of functions with a custom derivative rule.
       copies: Inside a custom rule for forward mode, the inputs are copied to new nodes
         that are not differentiated. `copies` is a dict from each new node to the

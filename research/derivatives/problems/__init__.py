@@ -1,8 +1,9 @@
 """Test problems for numerical derivatives.
 
-At each problem's point, either the derivative is known to many digits, or it does not
-exist. `finite_difference` was tuned on the problems in DEVELOPMENT. The problems in
-HELD_OUT were written down before that function was written.
+A problem is a function and a point. Either the derivative at the point is known to many
+digits, or it does not exist. The function `finite_difference` was tuned on the problems
+in DEVELOPMENT. The problems in HELD_OUT were written down before `finite_difference`
+was written.
 """
 
 from research.derivatives.problems.development import DEVELOPMENT as DEVELOPMENT

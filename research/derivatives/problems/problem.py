@@ -16,8 +16,8 @@ class Problem(NamedTuple):
       x: Point of the derivative.
       kind: Kind of the function at x, one of
 
-        - "smooth": differentiable, with scales of x and f near 1;
-        - "scaled": differentiable, with a scale of x or f far from 1;
+        - "smooth": differentiable, and the scales of x and f are near 1;
+        - "scaled": differentiable, and the scale of x or f is far from 1;
         - "noisy": differentiable, but computed with errors far above the rounding
           error;
         - "kink": continuous, but the left and the right derivative differ;

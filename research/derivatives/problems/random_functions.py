@@ -9,8 +9,10 @@ classes are:
 - root: x is a root of f, exactly or up to rounding errors.
 - jump in f'', jump in f''': f is smooth to the left and to the right of x, but the left
   and the right value of this derivative differ.
-- kink: the left and the right value of f' differ, by 1e-8 to 100 times f'.
-- kink near: f has a kink at a distance of 1e-9 to 1 from x.
+- kink: the left and the right value of f' differ, by about 1e-8 to 100 times the usual
+  size of f'.
+- kink near: f has a kink at a distance of 1e-9 to 1 from x, in a unit of length that is
+  1 or between 1e-4 and 1e4.
 - cancellation: terms of f cancel, so the noise of f exceeds ε |f|.
 - quantised: f is rounded to a grid or to float32. The true derivative is the derivative
   of f without this rounding.

@@ -15,8 +15,8 @@ class Rule(NamedTuple):
     Attributes:
       text: Formula of the rule, in one line.
       domain: Domain of the rule in words.
-      interval: Interval (low, high) for random points x. Whatever the values of the
-        constants, the interval lies inside the domain.
+      interval: Interval (low, high) for random points x. It lies inside the domain for
+        all random values of the constants.
       contains: Function (x, constants) -> whether the rule holds at x.
       function: Function (x, constants) -> f(x) for an example f. If a rule is about any
         two functions u and v, the example uses a particular u and v, which depend on

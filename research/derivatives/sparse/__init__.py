@@ -1,4 +1,4 @@
-"""Jacobians and Hessians with few entries, from few products."""
+"""Jacobians and Hessians with few entries other than 0, from few products."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -45,7 +45,7 @@ class SparsityPattern(NamedTuple):
       rows: Row of each entry, shape (number of entries,).
       columns: Column of each entry, same shape.
       shape: Shape of the matrix, (outputs, inputs).
-      colouring: Which rows and columns are computed together, by one product.
+      colouring: Groups of rows or columns. Each group is computed by one product.
       symmetric: Whether the matrix is symmetric, and some entries (i, j) are therefore
         read from the computed entry (j, i), as in `sparse_hessian`.
     """
@@ -58,7 +58,7 @@ class SparsityPattern(NamedTuple):
 
 
 class SparseDerivative(NamedTuple):
-    """A Jacobian or Hessian with few entries.
+    """A Jacobian or Hessian with few entries other than 0.
 
     Attributes:
       matrix: The matrix in coordinate format, `jax.experimental.sparse.BCOO` of shape
@@ -95,21 +95,21 @@ def sparse_jacobian(
     of its result is assumed to depend on all its inputs. The result stays right, but
     may take more products.
 
-    Each call checks the pattern with one random vector v: J v by forward mode must be
-    the product of the sparse matrix and v. If f has no derivative rule for forward
-    mode, uᵀ J is compared instead. Each row of the product is a sum of terms. Let s be
-    the sum of the absolute values of these terms, S the largest s of all rows, and ε
-    the relative spacing of the floats in the least precise dtype inside f. An entry
-    outside the pattern is detected if it changes its row of the product by more than
-    √ε s + min(1000 ε, √ε) S.
+    Each call checks the pattern with one random vector v: J v by forward mode must
+    equal the product of the sparse matrix and v. If f has no derivative rule for
+    forward mode, uᵀ J is compared instead. Each row of the product is a sum of terms.
+    Let s be the sum of the absolute values of these terms, S the largest s of all rows,
+    and ε the relative spacing of the floats in the least precise dtype inside f. An
+    entry outside the pattern is detected if it changes its row of the product by more
+    than √ε s + min(1000 ε, √ε) S.
 
     Args:
       f: Function of one pytree of floating arrays that returns floating arrays.
       x: Point of evaluation.
-      pattern: Where J may have entries other than 0. It may be the `pattern` of an
-        earlier result, or a matrix of shape (outputs, inputs) whose entries other than
-        0 are the pattern (an array, a scipy.sparse matrix or a BCOO). None means that
-        the pattern is found from the jaxpr.
+      pattern: Positions at which J may have entries other than 0. It may be the
+        `pattern` of an earlier result, or a matrix of shape (outputs, inputs) whose
+        entries other than 0 are the pattern (an array, a scipy.sparse matrix or a
+        BCOO). None means that the pattern is found from the jaxpr.
     Returns:
       The `SparseDerivative`.
     Raises:

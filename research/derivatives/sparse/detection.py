@@ -1,8 +1,9 @@
-"""Which outputs of a function depend on which inputs, from its jaxpr.
+"""Sparsity pattern of a Jacobian: which outputs of f may depend on which inputs.
 
-The pattern is valid for all inputs of the given shape: both sides of a branch count. It
-may contain more entries than the Jacobian has, but not fewer, except where a custom
-derivative rule depends on inputs on which its function does not depend.
+The pattern follows from the jaxpr of f. It is valid for all inputs of the given shape,
+because both sides of a branch count. The pattern contains all entries of the Jacobian,
+and may contain more. There is one exception: a custom derivative rule may depend on
+inputs on which its function does not depend.
 """
 
 import math
@@ -64,9 +65,9 @@ CUMULATIVE = {"cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"}
 def detect(f: Callable[..., Any], x: Any) -> Matrix:
     """Return which entries of f(x) may depend on which entries of the vector x.
 
-    Each operation of f is judged by itself. The result of floor, ceil, round, sign or
-    `stop_gradient` does not count as dependent on the input, because the derivative of
-    these operations is 0 wherever it exists. But x - x counts as dependent on x.
+    Each operation of f is examined separately. The result of floor, ceil, round, sign
+    or `stop_gradient` does not count as dependent on the input, because the derivative
+    of these operations is 0 wherever it exists. But x - x counts as dependent on x.
 
     Args:
       f: Function of a vector to a vector.
