@@ -23,6 +23,7 @@ from . import samplers as samplers
 from . import schedules as schedules
 from . import sizes as sizes
 from . import statistics as statistics
+from . import tracing as tracing
 from . import tuning as tuning
 from . import types as types
 from . import update_rules as update_rules

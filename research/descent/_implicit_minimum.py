@@ -14,6 +14,7 @@ from research.derivatives import NotScalarError
 from research.derivatives.exact.arguments import described, floating
 from research.descent._implicit import unless
 from research.descent._minimise import minimise
+from research.tracing import OF_MINIMA, AdviceOnTracing
 from research.types import Array, Params
 from research.update_rules._checks import check_rule
 
@@ -151,7 +152,8 @@ def implicit_minimum(
         raise TypeError(f"start must hold at least one array; got start={start!r}.")
     check_number("tolerance", tolerance)
     check_number("max_steps", max_steps, integer=True)
-    value = jax.eval_shape(objective, start, theta)
+    with AdviceOnTracing(OF_MINIMA):
+        value = jax.eval_shape(objective, start, theta)
     if not isinstance(value, jax.ShapeDtypeStruct) or value.shape:
         raise NotScalarError(
             f"objective must return one real number; it returns {described(value)}. "

@@ -25,6 +25,7 @@ from research.descent._implicit import (
     with_derivative_of,
 )
 from research.descent._step import one_number
+from research.tracing import OF_MINIMA, AdviceOnTracing
 from research.types import Array, Outcome, Params, Scalar
 from research.update_rules._checks import check_floating, check_rule
 from research.update_rules._edges import leaf_norm
@@ -150,15 +151,16 @@ def minimise(
         )
     # The step count is an int32.
     max_steps = min(int(max_steps), MOST_STEPS)
-    return _minimise(
-        objective,
-        rule,
-        residual_fn,
-        float(norm),
-        params,
-        _on_device(tolerance),
-        _on_device(max_steps),
-    )
+    with AdviceOnTracing(OF_MINIMA):
+        return _minimise(
+            objective,
+            rule,
+            residual_fn,
+            float(norm),
+            params,
+            _on_device(tolerance),
+            _on_device(max_steps),
+        )
 
 
 def _on_device(number: Any) -> Any:

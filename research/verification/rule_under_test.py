@@ -14,6 +14,7 @@ import jax
 import optax
 
 from research.naming import known_names
+from research.tracing import LOOKS_AT_VALUES
 from research.types import Params
 from research.verification.card import Constructor
 from research.verification.walks import check_updates
@@ -249,10 +250,7 @@ def calling(raised: str, when: str, call: Callable[[], Any]) -> Any:
         raise
     except Exception as problem:
         message = " ".join(str(problem).partition("\n\n")[0].split())
-        if isinstance(
-            problem,
-            jax.errors.ConcretizationTypeError | jax.errors.TracerArrayConversionError,
-        ):
+        if isinstance(problem, LOOKS_AT_VALUES):
             message = (
                 "traced arrays have no known values: replace `if` by jnp.where or "
                 "jax.lax.cond, and do not use float() or numpy on such arrays"

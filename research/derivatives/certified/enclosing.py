@@ -34,6 +34,7 @@ from research.derivatives.errors import (
     UnsupportedPrimitiveError,
 )
 from research.derivatives.exact.arguments import described
+from research.tracing import AdviceOnTracing
 
 MOST_ORDER = 10
 CHUNKS = (16, 256)  # Numbers of boxes for which a program is traced.
@@ -245,7 +246,7 @@ def check_scalar(f: Callable[..., Any], shape: jax.ShapeDtypeStruct) -> None:
       UnsupportedPrimitiveError: f uses `stop_gradient` or a derivative rule that is not
         JAX's.
     """
-    with in_float64():
+    with in_float64(), AdviceOnTracing():
         result = jax.eval_shape(f, shape)
     if getattr(result, "shape", None) != ():
         raise NotScalarError(

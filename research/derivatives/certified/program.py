@@ -54,6 +54,7 @@ from research.derivatives.costs.jaxprs import (
     source_line,
 )
 from research.derivatives.errors import UnsupportedPrimitiveError
+from research.tracing import AdviceOnTracing
 
 MOST_ITERATIONS = 100_000
 # Constants of JAX's derivative rules that are rounded: of erf, exp2 and log2, and cbrt.
@@ -82,7 +83,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 def trace(function: Callable[..., Any], *shapes: jax.ShapeDtypeStruct) -> Any:
     """Return the closed jaxpr of a function in float64, for arrays of given shapes."""
-    with in_float64():
+    with in_float64(), AdviceOnTracing():
         return jax.make_jaxpr(function)(*shapes)
 
 

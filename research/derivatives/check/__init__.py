@@ -5,6 +5,7 @@ forward and reverse mode. It also reports the smallest error that it would have
 detected.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ import numpy as np
 
 from research.checks import check_callable, check_key, refuse_traced
 from research.derivatives._float64 import in_float64
-from research.derivatives.check.line import LOOKS_AT_VALUES, Line, lift
+from research.derivatives.check.line import Line, lift
 from research.derivatives.check.nearby import slopes_nearby
 from research.derivatives.check.report import (
     CheckReport,
@@ -29,6 +30,7 @@ from research.derivatives.check.report import (
 )
 from research.derivatives.check.values import Values
 from research.derivatives.exact.arguments import floating, title
+from research.tracing import LOOKS_AT_VALUES
 
 __all__ = ["CheckReport", "Probe", "check_derivative"]
 
@@ -153,8 +155,9 @@ def check_derivative(
       gradient whose digits cancel close to a minimum.
 
     Args:
-      f: Function of one pytree of floating arrays that returns one floating array. If f
-        is a `jax.tree_util.Partial`, JAX compiles it only once, and later checks with
+      f: Function of one pytree of floating JAX arrays that returns one floating array.
+        With `derivative`, f may use NumPy and return a NumPy array or a float. If f is
+        a `jax.tree_util.Partial`, JAX compiles it only once, and later checks with
         other values of the bound arguments are fast.
       x: Point of evaluation.
       key: Random key from which the directions are drawn.
@@ -192,6 +195,7 @@ def check_derivative(
     check_key("key", key)
     if derivative is not None:
         check_callable("derivative", derivative, "x")
+        f = _with_values_of_jax(f)
     x = floating(x, "x")
     if not sum(leaf.size for leaf in jax.tree.leaves(x)):
         raise ValueError(
@@ -259,6 +263,19 @@ def check_derivative(
         apart = _relative(own_gradient - gradient, gradient)
         text = other_gradients(title(f), apart, *values)
     return report._replace(verdict="unresolved", explanation=text)
+
+
+def _with_values_of_jax(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Return f with values of NumPy, and Python's floats, converted to JAX arrays."""
+    if isinstance(f, jax.tree_util.Partial):
+        return jax.tree_util.Partial(_value_of_jax, f)
+    return functools.wraps(f)(lambda x: _value_of_jax(f, x))
+
+
+def _value_of_jax(f: Callable[..., Any], x: Any) -> Any:
+    value = f(x)
+    is_other = isinstance(value, np.ndarray | np.generic | float)
+    return jnp.asarray(value) if is_other else value
 
 
 def _gradient_of(f: Callable[..., Any], x: Any) -> np.ndarray | None:

@@ -18,6 +18,7 @@ from research.derivatives.check.slopes import (
 from research.derivatives.costs.jaxprs import inner, lowest_precision
 from research.derivatives.errors import NotInexactError
 from research.derivatives.exact.arguments import title
+from research.tracing import LOOKS_AT_VALUES
 
 POINTS = 12  # Number of values that show the precision of an f that is not traced.
 BATCH = 2**22  # Largest number of array entries that are evaluated at a time.
@@ -28,10 +29,6 @@ DRAWS, WIDE = 8, 2.0**12
 UNOPTIMIZED = (("xla_backend_optimization_level", 0),)
 NO_RULE = (TypeError, ValueError, NotImplementedError)
 NARROWER = (jnp.bfloat16, np.float16, np.float32)  # From the largest spacing down.
-LOOKS_AT_VALUES = (
-    jax.errors.ConcretizationTypeError,
-    jax.errors.TracerArrayConversionError,
-)
 
 
 class Leaf(NamedTuple):
@@ -133,10 +130,11 @@ class Line:
             is_numpys = isinstance(self.value, np.ndarray | np.generic)
             if is_numpys:
                 got = f"a value of NumPy ({got})"
-            if is_numpys and derivative is None:
-                got += ". Use jax.numpy in it"
-            elif is_numpys or isinstance(self.value, float):
-                got += ", which JAX cannot use. Return jnp.asarray(value)"
+            if is_numpys or isinstance(self.value, float):
+                got += (
+                    ", which JAX cannot differentiate. Use jax.numpy in it, or pass "
+                    "the derivative to check"
+                )
             raise NotInexactError(
                 f"{title(f)} must return one real floating array; got {got}."
             )

@@ -9,6 +9,8 @@ import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 
+from research.tracing import AdviceOnTracing
+
 # Primitives that only wrap other equations, with the parameter that contains these.
 WRAPPERS = {
     **dict.fromkeys(
@@ -23,7 +25,8 @@ def traced(f: Callable[..., Any], *args: Any) -> Any:
 
     A jaxpr is the program that JAX records when it traces f.
     """
-    return jax.make_jaxpr(f)(*args).jaxpr
+    with AdviceOnTracing():
+        return jax.make_jaxpr(f)(*args).jaxpr
 
 
 def inner(equation: Any) -> list[Any]:

@@ -340,8 +340,8 @@ def _checked(starts: Any, bounds: Any) -> tuple[np.ndarray, np.ndarray]:
         or not (bounds[:, 0] < bounds[:, 1]).all()
     ):
         raise ValueError(
-            "bounds must be (low, high) with low < high for each coordinate; got "
-            f"{bounds.tolist()}."
+            "bounds must have the shape (n, 2), (low, high) with low < high for each "
+            f"coordinate; got {bounds.tolist()}."
         )
     if not np.isfinite(bounds).all():
         raise ValueError(

@@ -10,6 +10,7 @@ import numpy as np
 
 from research.checks import is_traced, shown
 from research.derivatives.errors import NotInexactError, NotScalarError
+from research.tracing import AdviceOnTracing
 
 
 def floating(tree: Any, argument: str) -> Any:
@@ -81,7 +82,8 @@ def scalar(f: Callable[..., Any], name: str) -> Callable[..., Any]:
     """
 
     def checked(x: Any) -> jax.Array:
-        value = f(x)
+        with AdviceOnTracing():
+            value = f(x)
         if len(jax.tree.leaves(value)) < 2:
             refuse_integer_outputs(value)
         if jax.tree.structure(value) != jax.tree.structure(0) or jnp.shape(value):
@@ -125,7 +127,8 @@ def outputs_of(f: Callable[..., Any], x: Any) -> Any:
     """
 
     def checked(x: Any) -> Any:
-        value = f(x)
+        with AdviceOnTracing():
+            value = f(x)
         refuse_integer_outputs(value)
         return value
 

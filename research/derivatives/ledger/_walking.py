@@ -33,6 +33,7 @@ from research.derivatives.ledger.tape import (
     Tape,
     is_inexact,
 )
+from research.tracing import AdviceOnTracing
 
 # Lines of code in these folders do not belong to the user.
 OURS = (
@@ -97,7 +98,8 @@ def record(
       list with a node or a constant for each output. A node is the index of a value on
       the tape.
     """
-    made = jax.make_jaxpr(f)(*leaves)
+    with AdviceOnTracing():
+        made = jax.make_jaxpr(f)(*leaves)
     tape = Tape(frozenset(expand))
     inputs = [tape.node(leaf, True) for leaf in leaves]
     return tape, inputs, _walk(tape, made.jaxpr, made.consts, inputs, Place())

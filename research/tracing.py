@@ -1,0 +1,58 @@
+"""JAX's errors for a traced function that looks at values, and advice on them."""
+
+import contextlib
+from types import TracebackType
+
+import jax
+
+# Raised for float() and `if`, for NumPy, for range(), and for x[x > 0], in this order.
+LOOKS_AT_VALUES = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.NonConcreteBooleanIndexError,
+)
+OF_DERIVATIVES = (
+    "finite_difference(f, x) estimates a derivative from values, and "
+    "check_derivative(f, x, key, derivative) checks a derivative that you have"
+)
+OF_MINIMA = "scipy.optimize.minimize finds a minimum from values"
+
+
+class AdviceOnTracing(contextlib.AbstractContextManager[None]):
+    """Add a note to an error that JAX raises if a traced function looks at values.
+
+    The note says what to write in the function instead. The error itself is unchanged.
+
+    Args:
+      otherwise: What to use for a function that cannot be changed.
+    Example:
+      >>> import numpy
+      >>> try:
+      ...     with AdviceOnTracing():
+      ...         shape = jax.eval_shape(lambda x: numpy.exp(x), 1.0)
+      ... except jax.errors.TracerArrayConversionError as error:
+      ...     print(error.__notes__[-1][:54])
+      JAX traces this function, and traced arrays have no va
+    """
+
+    def __init__(self, otherwise: str = OF_DERIVATIVES):
+        self.otherwise = otherwise
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Add the note once, also if this context is inside another one."""
+        if not isinstance(error, LOOKS_AT_VALUES):
+            return
+        begin = "JAX traces this function, and traced arrays have no values."
+        if any(note.startswith(begin) for note in getattr(error, "__notes__", ())):
+            return
+        error.add_note(
+            f"{begin} Use jax.numpy instead of numpy and math, jnp.where or "
+            "jax.lax.cond instead of `if`, and no float() or int(). If the function "
+            f"must stay as it is, {self.otherwise}."
+        )
