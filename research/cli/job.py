@@ -156,8 +156,8 @@ def _claimed(folder: Path, task: Task) -> Iterator[None]:
     ):
         if (folder / JOBS / CURRENT).read_text() != task.command:
             raise ValueError(
-                "The job belongs to an earlier command; a later command has taken "
-                "over the run."
+                f"The job {task.part} stops: another command has begun the run in "
+                f"{folder} since. Nothing is to be done; that command computes it."
             )
         yield
 

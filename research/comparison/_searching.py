@@ -228,7 +228,7 @@ def score(
 ) -> tuple[Float[np.ndarray, " runs"], Bool[np.ndarray, " runs"]]:
     """Return the score by which a search ranks each run, and whether the run diverged.
 
-    A lower score is better. `search_scores` computes the score from the objective on
+    A lower score is better. The score is that of `search_scores`, for the objective on
     one part of the data. The field `tune_on` of the protocol in `setting` names this
     part. `result` is the result of the sweep that trained the runs. Both returned
     arrays have the shape (runs,).

@@ -259,9 +259,9 @@ def to_unit(space: Space) -> Float[np.ndarray, "1 dimensions"]:
     """Return the position of each default in its range, shape (1, number of ranges).
 
     A position says where a value lies in its range: 0 is the low end, and 1 the high
-    end. Between the ends, the position is linear on the scale of the range, which is
-    "log" unless the range says otherwise. A range without a default has the position
-    1/2.
+    end. On a range with the scale "log", which is the default scale, 1/2 is the
+    geometric mean of the ends. On the scale "linear", it is the mean. A range without a
+    default has the position 1/2.
 
     Example:
       >>> print(to_unit({"learning_rate": Range(0.01, 1.0, default=0.1)}))
@@ -281,9 +281,9 @@ def from_unit(
     """Convert positions in the ranges of a space to values.
 
     A position says where a value lies in its range: 0 is the low end, and 1 the high
-    end. Between the ends, the position is linear on the scale of the range, which is
-    "log" unless the range says otherwise. A position below 0 or above 1 gives a value
-    outside the range.
+    end. On a range with the scale "log", which is the default scale, 1/2 is the
+    geometric mean of the ends. On the scale "linear", it is the mean. A position below
+    0 or above 1 gives a value outside the range.
 
     Args:
       space: Ranges by name.

@@ -150,8 +150,8 @@ def nesterov(
     t. For such a growing μ, pass a schedule such as `nesterov_momentum` from the same
     module. With a schedule, the formulas are m_t = μ_(t-1) m_(t-1) + g_t and u_t = -η_t
     (g_t + μ_t m_t). In these two formulas t is counted from 0, the first momentum is
-    μ_0, and m_(-1) is 0. The sum m_(t-1) therefore has the same factor μ_(t-1) in the
-    update u_(t-1) and in m_t. optax and torch do not accept such a schedule.
+    μ_0, and m_(-1) is 0. Both u_(t-1) and m_t therefore contain the product μ_(t-1)
+    m_(t-1). optax and torch do not accept such a schedule.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a

@@ -298,7 +298,8 @@ def spread_labels(name: str, prefix: Any, params: Params) -> Any:
       Pytree of the structure of params, with an entry of prefix at each leaf.
     Raises:
       ValueError: The structure of prefix is not a prefix of the structure of the
-        params. The message names the leaves.
+        params. The message names the leaves of params without an entry, and the
+        entries of prefix without a leaf.
     Example:
       >>> spread_labels("labels", {"layer": "slow"}, {"layer": {"w": 1.0, "b": 2.0}})
       {'layer': {'b': 'slow', 'w': 'slow'}}

@@ -66,9 +66,9 @@ def nadamw(
     """Yield the iterates of `nadam` with the decay of Loshchilov & Hutter (2019).
 
     Their weight decay is decoupled: it is added to the step, not to the gradient. The
-    momentum coefficient is the constant `b1`. With same_correction=True, the bias
-    corrections of the momentum and of the gradient use the same step count, as in the
-    AlgoPerf benchmark.
+    momentum coefficient is the constant `b1`. The bias correction of the gradient uses
+    the step count t, and that of the momentum t + 1. With same_correction=True, both
+    use t, as in the AlgoPerf benchmark.
     """
     m = v = zeros_like(x)
     for t in count(1):

@@ -161,8 +161,8 @@ def noisy_sgd(
     """Yield the iterates of noisy SGD: equation (1) of Neelakantan et al. (2015).
 
     Step t = 1, 2, ... adds normal noise of the variance η / t^γ to the gradient, where
-    `eta` and `gamma` are the paper's η and γ. `draws` has one `Leaves` of standard
-    normal numbers for each step.
+    `eta` and `gamma` are the paper's η and γ. For each step, `draws` has one item: a
+    vector of standard normal numbers, as long as x.
     """
     for t, noise in enumerate(draws, 1):
         deviation = sqrt(eta / mpmath.mpf(t) ** gamma)

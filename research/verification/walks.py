@@ -47,8 +47,9 @@ class Walk(NamedTuple):
       leaves: Path of each entry's leaf, as `jax.tree_util.keystr` writes it.
       evaluations: Params that the rule reports as its result after each step, such as
         an average, same shape as `iterates`. None if the rule reports the iterates.
-      subtracted: Whether `distance` must allow for rounding errors of the iterates in
-        the updates. True for a rule of PyTorch.
+      subtracted: Whether the comparison of updates, `formula.distance`, must allow for
+        rounding errors of the iterates. True for a rule of PyTorch. False otherwise,
+        also for a recorded trajectory.
     """
 
     iterates: Float[np.ndarray, "steps entries"]
