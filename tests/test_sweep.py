@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import research
-from research import descent, samplers, tuning, update_rules, workloads
+from research import descent, samplers, tuning, types, update_rules, workloads
 from research.descent import _codec, _shared_programs, _sweep_batch, _sweep_program
 from research.descent._shared_programs import compile_once
 
@@ -224,6 +224,15 @@ def test_only_equal_programs_are_shared():
     for factor in (2.0, 3.0):
         multiple = compile_once(by_python(factor), x)(x)
         np.testing.assert_array_equal(multiple, factor * np.arange(3.0))
+    # Without their unused arguments, these two programs are equal.
+    one, ten = jnp.asarray(1.0), jnp.asarray(10.0)
+    for unused_first in (True, False):
+        function = (lambda a, b: b + 1) if unused_first else (lambda a, b: a + 1)
+        assert compile_once(function, one, ten)(one, ten) == 11 - 9 * (not unused_first)
+    # These two, too: only the size of an unused array differs.
+    for size in (3, 2):
+        unused = jnp.arange(float(size))
+        assert compile_once(lambda a, b: a + 1, one, unused)(one, unused) == 2
     # Of equal operations: one result is weakly typed, or has another name.
     as_pair = [compile_once(lambda x, n=n: {n: x + 2.0}, x)(x) for n in "ab"]
     assert [*map(list, as_pair)] == [["a"], ["b"]]
@@ -412,3 +421,22 @@ def test_values_in_bfloat16_come_back_from_a_checkpoint():
     back = _sweep_batch._decoded(_codec.as_numbers(values))
     assert back.dtype == jnp.bfloat16
     np.testing.assert_array_equal(back, np.asarray(values))
+
+
+def test_data_of_two_sizes_and_dtypes_are_swept_in_one_process():
+    objective = lambda w, batch: jnp.mean((batch.x @ w - batch.y) ** 2)
+    finals = []
+    for size, dtype in ((30, np.float64), (10, np.float64), (10, np.float32)):
+        random = np.random.default_rng(0)
+        x = random.normal(size=(size, 3)).astype(dtype)
+        data = types.Batch(x, (x @ np.arange(3.0, dtype=dtype)).astype(dtype))
+        workload = types.Workload(
+            "mine", data, None, None, lambda key: jnp.zeros(3), objective, None, "",
+            None, None,
+        )  # fmt: skip
+        rule, sampler = update_rules.heavy_ball, samplers.minibatch(size, 5)
+        program = descent.compile_sweep(workload, rule, sampler, 20)
+        runs = {"seed": [0], "learning_rate": [0.02]}
+        finals.append(descent.sweep(program, runs).values[0, -1])
+    assert np.allclose(finals, 0.0, atol=1e-2), finals
+    assert len(set(finals)) == 3

@@ -42,7 +42,8 @@ def compile_once(function: Callable[..., Any], *arguments: Any) -> Callable[...,
     Returns:
       The compiled program, a function of such arguments.
     """
-    traced = jax.jit(function).trace(*arguments)
+    # Without keep_unused, the text would not show which arguments the program uses.
+    traced = jax.jit(function, keep_unused=True).trace(*arguments)
     lowered = traced.lower()
     text = lowered.as_text()
     # The text only counts the constants and the Python functions that it names so.
@@ -55,12 +56,15 @@ def compile_once(function: Callable[..., Any], *arguments: Any) -> Callable[...,
         for device in leaf.devices()
     }
     # A weak type is not part of the text.
-    results = [(a.shape, a.dtype, a.weak_type) for a in traced.jaxpr.out_avals]
+    kinds = [
+        (a.shape, a.dtype, a.weak_type)
+        for a in (*traced.jaxpr.in_avals, *traced.jaxpr.out_avals)
+    ]
     key = (
         hashlib.sha256(text.encode()).digest(),
         lowered.in_tree,
         jax.tree.structure(lowered.out_info),
-        tuple(results),
+        tuple(kinds),
         frozenset(devices),
         jax.config.read("jax_disable_most_optimizations"),
     )
