@@ -1104,10 +1104,13 @@ def test_slopes_beyond_the_range_of_floats_are_no_nan(f, x):
 
 
 def test_slopes_beyond_the_range_are_found_with_float64_off(float64_off):
-    f = lambda x: 1e30 * jnp.sin(1e9 * x[0]) + x[1]
+    f = lambda size: lambda x: size * jnp.sin(1e9 * x[0]) + x[1]
     with float64_off:
-        report = check_derivative(f, jnp.array([1e-9, 1e10]), jax.random.key(0))
-    assert report.verdict != "nan"
+        x, key = jnp.array([1e-9, 1e10]), jax.random.key(0)
+        assert check_derivative(f(1e27), x, key).verdict != "nan"
+        # This slope, 1e39, is beyond the range of float32.
+        report = check_derivative(f(1e30), x, key)
+    assert "not finite in float32" in report.explanation
 
 
 @pytest.mark.parametrize(
@@ -1336,3 +1339,179 @@ def test_digits_that_are_lost_close_to_0_are_no_slope(name):
 def test_a_stopped_gradient_in_float32_at_0_is_wrong():
     stopped = lambda x: in_float32(jax.lax.stop_gradient(x))
     assert check_derivative(stopped, jnp.zeros(3), jax.random.key(0)).verdict == "wrong"
+
+
+def at_a_zero_row(activation, units, seed):
+    """Return a loss whose units are all at their kink for one row, and its params."""
+    random = np.random.default_rng(seed)
+    x, y = random.normal(size=(5, 4)), random.normal(size=5)
+    x[2] = 0.0
+    params = {
+        "W": jnp.asarray(random.normal(size=(4, units))),
+        "b": jnp.zeros(units),
+        "v": jnp.asarray(random.normal(size=units)),
+    }
+    hidden = lambda p: activation(x @ p["W"] + p["b"][None])
+    loss = lambda p: jnp.mean((hidden(p) @ p["v"] - y) ** 2)
+    return loss, params
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("activation", [jax.nn.relu, jax.nn.leaky_relu])
+def test_many_rectifiers_at_their_kink_at_once_are_no_bug(activation, seed):
+    loss, params = at_a_zero_row(activation, 16, seed)
+    report = check_derivative(loss, params, jax.random.key(seed))
+    assert report.verdict == "kink", report.text()
+    bug = lambda p: (g := jax.grad(loss)(p)) | {"v": g["v"].at[1].multiply(1.01)}
+    assert check_derivative(loss, params, jax.random.key(seed), bug).verdict == "wrong"
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_values_that_underflow_in_float16_are_no_bug_and_hide_none(seed):
+    half = lambda value: value.astype(jnp.float16)
+    random = np.random.default_rng(seed)
+    x, down = (jnp.asarray(random.normal(size=shape)) for shape in ((6, 4), (4, 2)))
+    # A zero-initialised factor, and a residual branch at 0.
+    for f, zero in (
+        (lambda b: jnp.sum((half(x) @ half(down) @ half(b)).astype(float)), (2, 3)),
+        (lambda w: jnp.sum(w + jnp.tanh(half(x[:4] @ w)).astype(float)), (4,)),
+    ):
+        at, key = jnp.zeros(zero, jnp.float32), jax.random.key(seed)
+        report = check_derivative(f, at, key)
+        assert report.verdict in ("right", "unresolved"), report.text()
+        twice = lambda b, f=f: 2 * jax.grad(f)(b)
+        assert check_derivative(f, at, key, twice).verdict == "wrong"
+
+
+@pytest.mark.parametrize("scale", [4e-21, 1e-40, 1e-60])
+def test_dead_zone_of_any_width_around_0_is_smooth(scale):
+    f = lambda x: jnp.sum(jnp.arange(1.0, 3) * jax.nn.relu(jnp.abs(x) - scale))
+    report = check_derivative(f, jnp.zeros(2), jax.random.key(0))
+    assert report.verdict == "right", report.text()
+    bug = lambda x: jnp.array([0.0, 0.5])
+    assert check_derivative(f, jnp.zeros(2), jax.random.key(0), bug).verdict == "wrong"
+
+
+@pytest.mark.parametrize("scale", [4.14e-21, 1e-30])
+def test_tiny_scales_at_0_are_seen_without_forward_mode(scale):
+    fermi = lambda e: 1 / (1 + np.exp(np.asarray(e) / scale))
+    f = lambda e: jnp.asarray(scale * np.logaddexp(0, -np.asarray(e) / scale))
+    key = jax.random.key(0)
+    report = check_derivative(f, jnp.asarray(0.0), key, lambda e: -fermi(e))
+    assert report.verdict == "right", report.text()
+    bug = lambda e: -1.01 * fermi(e)
+    assert check_derivative(f, jnp.asarray(0.0), key, bug).verdict == "wrong"
+    # A custom rule for reverse mode alone, which has nothing to do with the scale.
+    same = jax.custom_vjp(lambda x: x)
+    same.defvjp(lambda x: (x, None), lambda _, ct: (ct,))
+    smooth = lambda e: same(scale * jnp.logaddexp(0, -e / scale))
+    report = check_derivative(smooth, jnp.asarray(0.0), key)
+    assert report.verdict == "right", report.text()
+
+
+HIDDEN_AT_0 = {
+    "rounded tip": lambda x, s: jnp.sum(jnp.sqrt(x**2 + s**2)),
+    "Huber": lambda x, s: jnp.sum(
+        jnp.where(jnp.abs(x) < s, x**2 / (2 * s), jnp.abs(x) - s / 2)
+    ),
+    "soft threshold": lambda x, s: jnp.sum(
+        jnp.arange(1.0, 4) * jnp.sign(x) * jax.nn.relu(jnp.abs(x) - s)
+    ),
+}
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1e-25, 1e-38])
+@pytest.mark.parametrize("name", HIDDEN_AT_0)
+def test_smooth_features_that_rounding_hides_are_unresolved(name, scale):
+    f = lambda x: HIDDEN_AT_0[name](x, scale)
+    x, key = jnp.array([0.0, 0.3, -0.7]), jax.random.key(0)
+    report = check_derivative(f, x, key)
+    assert report.verdict == "unresolved", report.text()
+    assert "JAX's derivative of f changes" in report.explanation
+    bug = lambda x: jax.grad(f)(x) * jnp.array([1, 1.01, 1])
+    assert check_derivative(f, x, key, bug).verdict == "wrong"
+
+
+def test_real_kinks_and_rules_that_are_wrong_only_at_0_are_not_called_hidden():
+    x, key = jnp.array([0.0, 0.3, -0.7]), jax.random.key(0)
+    assert check_derivative(lambda x: jnp.sum(jnp.abs(x)), x, key).verdict == "kink"
+    f = jax.custom_jvp(lambda x: jnp.sum(jnp.sin(x)))
+    f.defjvp(lambda x, t: (f(*x), jnp.sum((1.0 + (x[0] == 0)) * jnp.cos(x[0]) * t[0])))
+    assert check_derivative(f, x, key).verdict == "wrong"
+
+
+@pytest.mark.parametrize("x64", [True, False])
+def test_derivative_that_is_not_finite_in_the_dtype_of_x_is_not_right(x64):
+    softplus = lambda x: jnp.sum(jax.nn.softplus(x))
+    naive = lambda x: jnp.exp(x) / (1 + jnp.exp(x))
+    trap = lambda x: jnp.sum(jnp.where(x > 50, x, jnp.log1p(jnp.exp(x))))
+    with jax.enable_x64(x64):
+        x, key = jnp.array([100.0, 1.0], jnp.float32), jax.random.key(0)
+        for f, derivative in ((softplus, naive), (trap, None)):
+            report = check_derivative(f, x, key, derivative)
+            assert (report.verdict, report.own_precision_gap) == ("nan", np.inf)
+            assert "not finite in float32" in report.explanation
+            assert check_derivative(f, x / 4, key, derivative).verdict == "right"
+
+
+BROKEN_RULES = {
+    "no tuple": lambda x, ct: ct * jnp.cos(x),
+    "a wrong shape": lambda x, ct: (ct * jnp.sum(jnp.cos(x)),),
+    "an error of its own": lambda x, ct: (ct * jnp.reshape(x, (7, 9)),),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_RULES)
+def test_error_of_a_broken_custom_rule_is_raised(name):
+    f = jax.custom_vjp(lambda x: jnp.sum(jnp.sin(x)))
+    f.defvjp(lambda x: (jnp.sum(jnp.sin(x)), x), BROKEN_RULES[name])
+    with pytest.raises((TypeError, ValueError)) as of_jax:
+        jax.grad(f)(jnp.ones(3))
+    with pytest.raises(type(of_jax.value), match=re.escape(str(of_jax.value)[:40])):
+        check_derivative(f, jnp.ones(3), jax.random.key(0))
+
+
+def test_custom_rules_and_derivatives_in_float32_are_checked_in_their_precision():
+    key = jax.random.key(0)
+    for factor, verdict in ((1.0, "right"), (1.01, "wrong")):
+        given = lambda x, factor=factor: np.float32(factor * np.cos(x))
+        x = jnp.array([0.3, -0.2, 0.5])
+        report = check_derivative(lambda x: jnp.sum(jnp.sin(x)), x, key, given)
+        assert report.verdict == verdict, report.text()
+        # This rule fails for an x of float64.
+        f = jax.custom_jvp(lambda x: jnp.sum(jnp.sin(x)))
+        f.defjvp(
+            lambda x, t, f=f, factor=factor: (
+                f(*x), jnp.sum(factor * jnp.cos(x[0]) * t[0]).astype(jnp.float32)
+            )
+        )  # fmt: skip
+        report = check_derivative(f, x.astype(jnp.float32), key)
+        assert report.verdict == verdict, report.text()
+
+
+def test_numbers_of_a_bug_have_as_many_digits_as_differ():
+    wrong = lambda x: 2 * x * (1 + 1e-10)
+    x = jnp.array([0.3, -0.2, 0.5])
+    text = check_derivative(lambda x: x @ x, x, jax.random.key(0), wrong).explanation
+    said, shown = re.search(
+        r"derivative is ([-\d.]+), .* is ([-\d.]+) on", text
+    ).groups()
+    assert said != shown
+    assert "A bug, or an approximate derivative" in text
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda x: {"a": x}, "PyTreeDef({'a': *})"),
+        (lambda x: x + 1j, "real numbers; it returned complex"),
+    ],
+)
+def test_derivative_of_another_structure_or_dtype_is_refused(call, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        check_derivative(lambda x: x @ x, jnp.ones(3), jax.random.key(0), call)
+
+
+def test_function_without_outputs_is_refused():
+    with pytest.raises(ValueError, match="at least one number"):
+        check_derivative(lambda x: x[:0], jnp.ones(3), jax.random.key(0))

@@ -757,3 +757,45 @@ def test_a_sector_in_which_f_falls_is_found(slope, depth, angle):
 
     found = classify_critical_point(f, jnp.zeros(2))
     assert found.note.startswith(("no extremum", "undecided"))
+
+
+BESIDE_A_CURVE = {
+    "ring": (lambda x: (jnp.sum(x**2) - 1) ** 2, np.array([0.6, 0.8])),
+    "sphere": (lambda x: (jnp.sum(x**2) - 1) ** 2, np.array([0.48, 0.64, 0.6])),
+    "hyperbola": (lambda x: (x[0] * x[1] - 1) ** 2, np.array([2.0, 0.5])),
+}
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("name", BESIDE_A_CURVE)
+def test_point_beside_a_curve_of_extrema_is_not_called_a_strict_one(name, sign):
+    # The Hessian beside the curve has an eigenvalue of either sign, as at a saddle.
+    f, on_curve = BESIDE_A_CURVE[name]
+    for exponent in range(8, 14):
+        for side in (1, -1):
+            x = on_curve * (1 + side * 10.0**-exponent)
+            point = classify_critical_point(lambda x: sign * f(x), jnp.asarray(x))
+            assert point.kind == "degenerate", (exponent, point)
+            assert point.note.startswith("undecided"), (exponent, point)
+
+
+@pytest.mark.parametrize("power", [4, 6])
+def test_point_beside_a_degenerate_minimum_is_the_minimum(power):
+    f = lambda x: x[0] ** power + x[1] ** 2
+    for exponent in (8, 10, 12):
+        point = classify_critical_point(f, jnp.array([10.0**-exponent, 0.0]))
+        assert point.note.startswith("a minimum"), (exponent, point)
+
+
+def test_point_beside_a_minimum_with_a_small_eigenvalue_is_the_minimum():
+    # The small eigenvalue is negative at the given point.
+    f = lambda x: x[1] ** 2 + x[1] * x[0] ** 2 + 1e-9 * x[0] ** 2
+    for height in (-1e-8, -1e-9, 1e-8):
+        point = classify_critical_point(f, jnp.array([0.0, height]))
+        assert point.kind == "minimum", (height, point)
+
+
+def test_short_gradient_without_a_zero_nearby_is_named():
+    f = lambda x: x**3 / 3 + 1e-9 * x
+    with pytest.raises(ValueError, match="no zero of the gradient was found near x"):
+        classify_critical_point(f, jnp.asarray(0.0))

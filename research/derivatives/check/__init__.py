@@ -16,14 +16,19 @@ import numpy as np
 
 from research.checks import check_callable, check_key, refuse_traced
 from research.derivatives._float64 import in_float64
-from research.derivatives.check.line import Line, lift
+from research.derivatives.check.line import Line, least_precise, lift
 from research.derivatives.check.nearby import slopes_nearby
 from research.derivatives.check.report import (
+    AT_ZERO,
+    NOT_ZERO,
     CheckReport,
     Probe,
     beyond_range,
+    coarse_in,
     explained,
+    hiding,
     leaping,
+    not_finite_in,
     other_gradients,
     other_values,
     vanishing,
@@ -67,17 +72,18 @@ def check_derivative(
 
     The check uses eight random directions, the direction of the gradient, and (if x has
     several leaves) a random direction within each leaf of x. If some, but not all,
-    entries of x are 0, another random direction moves only these entries. Along each
-    direction v, the check evaluates f(x + h v) at h = 0, ±1, ±1/2, ..., ±2^-26. Within
-    each leaf, the entries of v are about as large as the entries of x. The slope of f
-    along v is the derivative of f(x + h v) with respect to h at h = 0. Extrapolated
-    central differences give this slope with an error estimate. The tested derivative
-    along v counts as wrong if it differs from the slope by more than five times this
-    error estimate plus ten times the rounding error. If x is not in float64,
-    `derivative` may hold constants in float32, so the rounding error is then at least
-    that of float32. The check gives the verdict "wrong" or "kink" only if other step
-    lengths confirm this verdict. If f varies too much within a step, the check uses
-    shorter steps. If rounding errors hide how f changes, it uses longer steps.
+    entries of x are 0, one more random direction moves only these entries, and one
+    moves only the others. Along each direction v, the check evaluates f(x + h v) at h =
+    0, ±1, ±1/2, ..., ±2^-26. Within each leaf, the entries of v are about as large as
+    the entries of x. The slope of f along v is the derivative of f(x + h v) with
+    respect to h at h = 0. Extrapolated central differences give this slope with an
+    error estimate. The tested derivative along v counts as wrong if it differs from the
+    slope by more than five times this error estimate plus ten times the rounding error.
+    If x is not in float64, `derivative` may hold constants in float32, so the rounding
+    error is then at least that of float32. The check gives the verdict "wrong" or
+    "kink" only if other step lengths confirm this verdict. If f varies too much within
+    a step, the check uses shorter steps. If rounding errors hide how f changes, it uses
+    longer steps.
 
     The check measures the rounding error of f. To do so, it evaluates f again and
     perturbs the result of each operation by eight times its rounding error. So the
@@ -130,6 +136,8 @@ def check_derivative(
 
     Where x is 0, f may vary at any scale, because floats are dense there. The check
     sees scales down to about 1e-70, if f(0) is not so large that rounding hides them.
+    If it is so large, and JAX's derivative shows that f varies at such a scale, the
+    verdict is "unresolved".
 
     The verdict is "unresolved" in these cases:
 
@@ -219,8 +227,7 @@ def check_derivative(
     )
     of_own = own.reverse(np.ones(own.shape)) if own else None
     with in_float64(), np.errstate(all="ignore"):
-        lifted, lowest = lift(f, x)
-        line = Line(f, lifted, derivative, own is not None)
+        line, lowest = _in_float64(f, x, derivative, own is not None)
         directions = _directions(line, random)
         epsilon = float(jnp.finfo(lowest).eps)
         found = [
@@ -249,10 +256,12 @@ def check_derivative(
         report = _report(
             tuple(found), line, _precision(x, lowest, own is not None), gap
         )
+    if own is not None and report.verdict == "right":
+        return _with_own_precision(report, x, title(f), of_own)
     if own is None or derivative is None or report.verdict != "wrong":
         return report
     with in_float64():
-        gradient = _gradient_of(f, lifted)
+        gradient = _gradient_of(f, line.x)
     own_gradient = _gradient_of(f, x)
     if not _computes_otherwise(own, of_own, own_gradient, line, gradient):
         return report
@@ -263,6 +272,43 @@ def check_derivative(
         apart = _relative(own_gradient - gradient, gradient)
         text = other_gradients(title(f), apart, *values)
     return report._replace(verdict="unresolved", explanation=text)
+
+
+def _in_float64(
+    f: Callable[..., Any],
+    x: Any,
+    derivative: Callable[..., Any] | None,
+    is_lifted: bool,
+) -> tuple[Line, Any]:
+    """Return the line through x in float64, and the lowest precision inside f.
+
+    If f or a custom rule inside f does not accept float64, x is unchanged.
+    """
+    lifted, lowest = lift(f, x)
+    line = Line(f, lifted, derivative, is_lifted)
+    if not is_lifted or line.is_differentiable:
+        return line, lowest
+    return Line(f, x, derivative, is_lifted), least_precise(x)
+
+
+def _with_own_precision(
+    report: CheckReport, x: Any, f: str, gradient: np.ndarray | None
+) -> CheckReport:
+    """Return a report on a right derivative, with the derivative in the dtype of x.
+
+    The verdict becomes "nan" if the derivative is not finite in this dtype.
+    """
+    dtype, explanation = least_precise(x), report.explanation
+    if gradient is not None and not np.isfinite(gradient).all():
+        return report._replace(
+            verdict="nan",
+            smallest_error=float("inf"),
+            own_precision_gap=float("inf"),
+            explanation=not_finite_in(str(dtype), f),
+        )
+    if report.own_precision_gap > max(OTHER_VALUE, 32 * float(jnp.finfo(dtype).eps)):
+        explanation = f"{explanation} {coarse_in(str(dtype))}".lstrip()
+    return report._replace(explanation=explanation)
 
 
 def _with_values_of_jax(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -390,8 +436,10 @@ def _directions(line: Line, random: np.random.Generator) -> list[_Direction]:
     is_zero = line.flat == 0
     if is_zero.any() and not is_zero.all():
         # Around 0, f may vary at any scale, so that much shorter steps are possible.
-        v = np.where(is_zero, random.normal(size=line.flat.shape) * line.scales, 0.0)
-        drawn.append(direction("entries that are 0", v, np.flatnonzero(is_zero)))
+        v = random.normal(size=line.flat.shape) * line.scales
+        for name, part in ((AT_ZERO, is_zero), (NOT_ZERO, ~is_zero)):
+            along = np.where(part, v, 0.0)
+            drawn.append(direction(name, along, np.flatnonzero(part)))
     return drawn
 
 
@@ -622,6 +670,8 @@ class _Found(NamedTuple):
         tested derivative.
       leap: Size of the jump of f at x, 0 if there is none.
       noise: Measured rounding error of a value of f beside x.
+      hides: A distance from x up to which rounding hides how f changes, although JAX's
+        derivative changes. 0 if there is none.
     """
 
     probe: Probe
@@ -634,6 +684,7 @@ class _Found(NamedTuple):
     is_refuted: bool
     leap: float
     noise: float
+    hides: float
 
 
 def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
@@ -659,7 +710,7 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
         enough = RESOLVED * scale / SAFETY
         values.resolve(enough)
         values.approach(enough)
-        floor = _floor(values, eps, known)
+        floor = _floor(values, eps, line.eps_of_rate, known)
         reported = [rate for rate in (forward, backward) if not np.isnan(rate)]
         is_doubtful = bool(values.slope.jump) or any(
             not abs(rate - values.slope.value) <= floor for rate in reported
@@ -667,13 +718,13 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
         if is_doubtful or values.leap:
             values.split(enough)
         if values.is_split:
-            floor = _floor(values, eps, known)
+            floor = _floor(values, eps, line.eps_of_rate, known)
         elif is_doubtful:
             values.confirm()
             values.doubt(
                 float("inf") if gradient is None else _norm(gradient * line.flat)
             )
-            off = _floor(values, eps, known)
+            off = _floor(values, eps, line.eps_of_rate, known)
             values.deny(
                 [
                     rate
@@ -681,13 +732,17 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
                     if np.isfinite(rate) and abs(rate - values.slope.value) > off
                 ]
             )
-            floor = _floor(values, eps, known)
+            floor = _floor(values, eps, line.eps_of_rate, known)
         if (is_doubtful or values.is_split) and any(
             abs(rate - values.slope.value) > floor for rate in reported
         ):
             floor += ROUNDINGS * line.rounding_of_rate(v, w, seed)
             if line.given is not None and line.is_lifted:
                 floor += ROUNDINGS * OF_CONSTANTS * known[2]
+        is_off = any(not abs(rate - values.slope.value) <= floor for rate in reported)
+        if not values.is_split and (is_off or values.slope.jump):
+            values.hide(reported)
+            floor = float("inf") if values.hides else floor
         slope = values.slope
         remainder = values.remainder(backward if np.isfinite(backward) else forward)
     sides = (slope.jump, slope.left, slope.right)
@@ -702,17 +757,21 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
         values.is_refuted,
         values.leap,
         values.noise,
+        values.hides,
     )
 
 
-def _floor(values: Values, eps: float, known: Sequence[float]) -> float:
+def _floor(
+    values: Values, eps: float, eps_of_rate: float, known: Sequence[float]
+) -> float:
     """Return the largest distance from the slope that does not count as an error.
 
     `known` has the sizes of f, of its change over a step of the size of x, and of the
-    slope. Rounding errors of values change a slope less if the steps are longer.
+    slope. Rounding errors of values change a slope less if the steps are longer. `eps`
+    belongs to the values of f, and `eps_of_rate` to the tested derivative.
     """
     of_values = values.slope.noise[-1] + eps * sum(known[:2])
-    rounding = of_values / max(values.length, 1.0) + eps * known[2]
+    rounding = of_values / max(values.length, 1.0) + max(eps, eps_of_rate) * known[2]
     return SAFETY * values.slope.error + ROUNDINGS * rounding
 
 
@@ -750,15 +809,22 @@ def _report(
     distance = max(p.gap / p.scale for p in probes)
     if verdict in ("right", "wrong") and any(each.is_refuted for each in found):
         verdict = "unresolved"
+    hides = max(found, key=lambda each: each.hides)
+    if verdict == "right" and hides.hides:
+        verdict = "unresolved"
     leaps = [each for each in found if each.leap] or _noisy(random)
     jumps = bool(leaps) and verdict == "right"
     if jumps:
         verdict = "unresolved"
     elif verdict == "unresolved" and not hidden:
         jumps = all(each.leap for each in random)
-    # Where nearly no digit of a slope is known, a distance may be chance.
+    # Where nearly no digit of a slope is known, a distance may be chance. Along entries
+    # that are not 0, the digits are known, if only those near 0 hide how f varies.
+    is_known = hides.hides and any(
+        p.is_off for p in probes if p.name == NOT_ZERO and p.floor < RESOLVED * p.scale
+    )
     if verdict == "wrong" and overall > RESOLVED and distance < overall:
-        verdict = "unresolved"
+        verdict = "wrong" if is_known else "unresolved"
     slopes = [
         p.taylor_slope
         for p in probes
@@ -771,6 +837,8 @@ def _report(
         explanation = beyond_range(title(line.f))
     elif jumps:
         explanation = leaping(title(line.f), leaps[0].probe.name, leaps[0].leap)
+    elif verdict == "unresolved" and hides.hides:
+        explanation = hiding(title(line.f), hides.probe.name, hides.hides)
     elif verdict in ("right", "unresolved") and vanishes:
         explanation = vanishing(
             title(line.f), smallest, of_change, any(each.is_flat for each in random)

@@ -1,5 +1,6 @@
 """Values and derivatives of a function along lines, in float64 where possible."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ SMALL = 2**12
 DRAWS, WIDE = 8, 2.0**12
 UNOPTIMIZED = (("xla_backend_optimization_level", 0),)
 NO_RULE = (TypeError, ValueError, NotImplementedError)
+RULES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 NARROWER = (jnp.bfloat16, np.float16, np.float32)  # From the largest spacing down.
 
 
@@ -62,9 +64,14 @@ def lift(f: Callable[..., Any], x: Any) -> tuple[Any, Any]:
     except LOOKS_AT_VALUES:
         pass
     except NO_RULE:
-        dtypes = [leaf.dtype for leaf in jax.tree.leaves(x)]
-        return x, max(dtypes, key=lambda dtype: jnp.finfo(dtype).eps)
+        return x, least_precise(x)
     return lifted, _precision_of_values(f, lifted)
+
+
+def least_precise(x: Any) -> Any:
+    """Return the dtype of the least precise leaf of x."""
+    dtypes = [leaf.dtype for leaf in jax.tree.leaves(x)]
+    return max(dtypes, key=lambda dtype: jnp.finfo(dtype).eps)
 
 
 def _is_floating(value: Any) -> bool:
@@ -139,11 +146,17 @@ class Line:
                 f"{title(f)} must return one real floating array; got {got}."
             )
         self.shape = self.value.shape
+        if not self.value.size:
+            raise ValueError(
+                f"{title(f)} must return at least one number; it returned an array of "
+                f"shape {self.shape}."
+            )
         self.leaves = list(_leaves(x))
         self.scales = np.concatenate(
             [np.full(leaf.size, leaf.scale) for leaf in self.leaves]
         )
-        self._is_pushed = True  # As far as is known, _pushed can be traced.
+        # As far as is known, _pushed and _pulled can be traced.
+        self._is_pushed = self._is_pulled = True
         self._pushed, self._sampled = (
             _program(_push, f),
             _program(_sample, f, static_argnames="largest"),
@@ -260,17 +273,56 @@ class Line:
         """Return Jᵀ w as a vector, or None if f has no rule for reverse mode.
 
         w are the weights of the outputs. J is the derivative that the user gave, or
-        JAX's Jacobian of f.
+        JAX's Jacobian of f. If f has no rule for forward mode either, the error of
+        reverse mode is raised. The reason may be a mistake in a custom rule of f.
         """
         if self.given is not None:
             return _contracted(self.given(self.x), self, w)
         try:
-            pulled = jax.vjp(self.f, self.x)[1](jnp.asarray(w, self.value.dtype))[0]
+            pulled = _pull(self.f, self.x, jnp.asarray(w, self.value.dtype))
         except LOOKS_AT_VALUES:
             raise
         except NO_RULE:
+            if not self._has_forward_mode:
+                raise
             return None
         return np.asarray(ravel_pytree(pulled)[0], np.float64)
+
+    @functools.cached_property
+    def _has_forward_mode(self) -> bool:
+        try:
+            self._pushed_along(self.x, self._like(self.flat))
+        except NO_RULE:
+            return False
+        return True
+
+    @property
+    def is_differentiable(self) -> bool:
+        """Whether there is a derivative to test: by forward or by reverse mode."""
+        try:
+            self.reverse(np.ones(self.shape))
+        except NO_RULE:
+            return False
+        return True
+
+    @functools.cached_property
+    def eps_of_rate(self) -> float:
+        """Relative spacing of the floats in which the tested derivative is computed.
+
+        For JAX's derivative, this is the lowest precision of the custom rules inside f.
+        """
+        if self.given is not None:
+            dtypes = [jnp.result_type(v) for v in jax.tree.leaves(self.given(self.x))]
+        elif self.jaxpr is None or not any(_has(self.jaxpr, rule) for rule in RULES):
+            return 0.0
+        else:
+            w = jnp.ones(self.shape, self.value.dtype)
+            dtypes = []
+            for run, v in ((_push, self.x), (_pull, w)):
+                with contextlib.suppress(*NO_RULE, *LOOKS_AT_VALUES):
+                    of_f = functools.partial(run, self.f)
+                    dtypes.append(lowest_precision(of_f, self.x, v))
+        return max((float(jnp.finfo(dtype).eps) for dtype in dtypes), default=0.0)
 
     @property
     def has_finite_derivative(self) -> bool:
@@ -303,6 +355,15 @@ class Line:
                 self._is_pushed = False
         return jax.jvp(self.f, (x,), (tangent,))[1]
 
+    def _pulled_along(self, x: Any, w: jax.Array) -> Any:
+        """Return JAX's gradient of ⟨w, f⟩, compiled if f can be traced."""
+        if self.jaxpr is not None and self._is_pulled:
+            try:
+                return self._pulled(x, w)
+            except LOOKS_AT_VALUES:  # A rule inside f looks at its values.
+                self._is_pulled = False
+        return _pull(self.f, x, w)
+
     def is_steady(self, v: np.ndarray, w: np.ndarray, eps: float) -> bool:
         """Return whether the rate of change along v is nearly constant close to x.
 
@@ -332,7 +393,7 @@ class Line:
         ranges, largest = [], 0.0
         for h in (2.0**-20, 2.0**-24):
             points = [0 * v, *(sign * h * way for way in ways for sign in (1, -1))]
-            gradients = [self._pulled_at(self.flat + point, w) for point in points]
+            gradients = [self.pulled_at(self.flat + point, w) for point in points]
             known = [gradient for gradient in gradients if gradient is not None]
             if len(known) < len(points):
                 return np.zeros(v.shape, bool)
@@ -342,7 +403,7 @@ class Line:
         jumps = (ranges[1] > 0.5 * ranges[0]) & (ranges[1] > 1e-6 * largest)
         return ~jumps & np.isfinite(ranges[1])
 
-    def _pulled_at(self, point: np.ndarray, w: np.ndarray) -> np.ndarray | None:
+    def pulled_at(self, point: np.ndarray, w: np.ndarray) -> np.ndarray | None:
         """Return JAX's gradient of ⟨w, f⟩ at a point, or None if there is none."""
         try:
             pulled = self._pulled(self._like(point), jnp.asarray(w, self.value.dtype))
@@ -375,16 +436,20 @@ class Line:
     ) -> np.ndarray:
         """Return JAX's derivative of ⟨w, f⟩ along v at x + h v, for each distance h.
 
-        The derivatives are NaN if JAX cannot trace f, or has no forward mode for it.
+        If JAX cannot trace f, the derivative that the user gave is used instead. The
+        result is NaN if there is neither.
         """
         points = self.flat + np.outer(distances, v)
-        try:
-            if self.jaxpr is None:
-                return np.full(len(points), np.nan)
-            found = self._pushed_at_points(self._like(points), self._like(v), w)
-        except (*NO_RULE, *LOOKS_AT_VALUES):
+        if self.jaxpr is None and self.given is None:
             return np.full(len(points), np.nan)
-        return np.asarray(found, np.float64)
+        if self.jaxpr is None:
+            return np.array([self._rate(self._like(x), v, w) for x in points])
+        try:
+            found = self._pushed_at_points(self._like(points), self._like(v), w)
+            return np.asarray(found, np.float64)
+        except (*NO_RULE, *LOOKS_AT_VALUES):
+            pulled = [self.pulled_at(x, w) for x in points]
+            return np.array([np.nan if g is None else g @ v for g in pulled])
 
     @functools.cached_property
     def _rates_of_points(self) -> Callable:
@@ -411,7 +476,7 @@ class Line:
             pushed = self._pushed_along(x, self._like(v))
             return float(np.sum(w * np.asarray(pushed, np.float64)))
         except NO_RULE:
-            pulled = jax.vjp(self.f, x)[1](jnp.asarray(w, self.value.dtype))[0]
+            pulled = self._pulled_along(x, jnp.asarray(w, self.value.dtype))
             return float(np.asarray(ravel_pytree(pulled)[0], np.float64) @ v)
 
     def _like(self, v: np.ndarray) -> Any:
@@ -593,7 +658,17 @@ def _contracted(jacobian: Any, line: Line, w: np.ndarray) -> np.ndarray:
             "derivative must return the derivative of f at x; it returned None. Does "
             "it lack a return?"
         )
-    if jax.tree.structure(jacobian) != jax.tree.structure(line.x) or got != shapes:
+    structure, wanted = jax.tree.structure(jacobian), jax.tree.structure(line.x)
+    if structure != wanted:
+        raise ValueError(
+            f"derivative must return the structure of x, {wanted}; it returned "
+            f"{structure}. If x is a list of numbers, pass one array."
+        )
+    if any(np.iscomplexobj(leaf) for leaf in jax.tree.leaves(jacobian)):
+        raise ValueError(
+            "derivative must return real numbers; it returned complex ones."
+        )
+    if got != shapes:
         raise ValueError(
             f"derivative must return the structure of x with leaves of shape {shapes} "
             f"(f's shape, then the leaf's); got leaves of shape {got}."

@@ -7,6 +7,9 @@ import numpy as np
 
 # At a kink, a rate may lie outside the two slopes by this share of their difference.
 BESIDE = 0.02
+# An error may come from a tolerance, as of an adjoint ODE, below this relative size.
+APPROXIMATE = 1e-5
+AT_ZERO, NOT_ZERO = "entries that are 0", "entries that are not 0"
 
 
 class Probe(NamedTuple):
@@ -16,9 +19,10 @@ class Probe(NamedTuple):
     outputs, f stands for ⟨w, f⟩ with random weights w.
 
     Attributes:
-      name: Name of the direction: "random 3", "gradient", "entries that are 0", "leaf "
-        and the leaf's name (and the entries, if only a part of the leaf moves), or
-        "outputs 0 to 3 along random 1" if the other outputs have weight 0.
+      name: Name of the direction: "random 3", "gradient", "entries that are 0",
+        "entries that are not 0", "leaf " and the leaf's name (and the entries, if only
+        a part of the leaf moves), or "outputs 0 to 3 along random 1" if the other
+        outputs have weight 0.
       forward: Rate by forward mode. NaN if f has no forward mode, or if the user gave
         the derivative.
       reverse: Rate by reverse mode, or by the derivative that the user gave. NaN if
@@ -74,7 +78,7 @@ class Probe(NamedTuple):
           left and the right slope.
         """
         if not self.is_kink:
-            parts = ("leaf ", "output")
+            parts = ("leaf ", "output", NOT_ZERO)
             return self.is_off and self.jump == 0 and self.name.startswith(parts)
         low, high = sorted((self.left, self.right))
         # Both slopes contain curvature over a step.
@@ -377,6 +381,45 @@ def leaping(f: str, direction: str, leap: float) -> str:
     )
 
 
+def hiding(f: str, direction: str, distance: float) -> str:
+    """Return the text of a report on an f whose variation near 0 rounding hides.
+
+    Args:
+      f: Name of the function.
+      direction: Name of a direction in which entries of x move that are 0.
+      distance: Step, relative to the direction, up to which f hardly changes.
+    """
+    return (
+        f"Inconclusive: along {direction}, JAX's derivative of {f} changes near "
+        f"entries of x that are 0, within a step of {distance:.1g}. The change of {f} "
+        "over this step is not larger than its rounding error, so the values do not "
+        f"show it. Check this part of {f} without the terms that are large at x."
+    )
+
+
+def not_finite_in(dtype: str, f: str) -> str:
+    """Return the text of a report on a derivative that is finite only in float64.
+
+    Args:
+      dtype: Name of the dtype of x.
+      f: Name of the function.
+    """
+    return (
+        f"The derivative is not finite in {dtype}, the precision of x. In float64 it "
+        f"is right. An intermediate value is beyond the range of {dtype}, or 0 in "
+        f"{dtype}. If the derivative is JAX's, explain({f}, x).first_nonfinite() names "
+        f"the line of {f}."
+    )
+
+
+def coarse_in(dtype: str) -> str:
+    """Return the sentence on a derivative with few right digits in the dtype of x."""
+    return (
+        f"In {dtype}, the precision of x, the derivative has few right digits: most of "
+        f"them cancel, or a value is beyond the range of {dtype}."
+    )
+
+
 def vanishing(f: str, smallest: float, of_change: float, by_size: bool) -> str:
     """Return the text that explains a check if the gradient is 0 or a rounding error.
 
@@ -418,16 +461,26 @@ def _bug(probes: tuple[Probe, ...], f: str) -> str:
     says = getattr(worst, modes[0])
     leaf = f" in {where}" if where else ""
     mode = f", in {modes[0]} mode only" if alone else ""
-    ratio = f"{worst.differences:.9g} on both sides{_hint(says, worst)}."
+    said, shown = _distinct(says, worst.differences)
+    is_close = abs(says - worst.differences) < APPROXIMATE * abs(worst.differences)
+    bug = "A bug, or an approximate derivative" if is_close else "A bug"
+    ratio = f"{shown} on both sides{_hint(says, worst)}."
     if worst.name.startswith("output"):
         return (
-            f"A bug{leaf}{mode}: the derivative of {worst.name} is {says:.9g}, but the "
+            f"{bug}{leaf}{mode}: the derivative of {worst.name} is {said}, but the "
             f"values have the slope {ratio}"
         )
     return (
-        f"A bug{leaf}{mode}: along {worst.name} the derivative is {says:.9g}, but the "
+        f"{bug}{leaf}{mode}: along {worst.name} the derivative is {said}, but the "
         f"slope of {f} is {ratio}"
     )
+
+
+def _distinct(one: float, other: float) -> tuple[str, str]:
+    """Return two numbers with nine digits, or with as many as show that they differ."""
+    digits = next((n for n in range(9, 17) if f"{one:.{n}g}" != f"{other:.{n}g}"), 17)
+    digits = min(17, digits + 2 * (digits > 9))
+    return f"{one:.{digits}g}", f"{other:.{digits}g}"
 
 
 def _hint(wrong: float, probe: Probe) -> str:
@@ -439,4 +492,7 @@ def _hint(wrong: float, probe: Probe) -> str:
         0.0: "the contribution is missing",
     }
     near = [words for factor, words in known.items() if abs(ratio - factor) < 1e-6]
-    return f", a ratio of {ratio:.6g}" + (f": {near[0]}" if near else "")
+    written, _ = (
+        _distinct(ratio, 1.0) if f"{ratio:.6g}" == "1" else (f"{ratio:.6g}", "")
+    )
+    return f", a ratio of {written}" + (f": {near[0]}" if near else "")

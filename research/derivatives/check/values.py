@@ -29,6 +29,7 @@ OTHER = 0.7  # Relative length of the steps that confirm a result.
 # Factors by which perturbations are enlarged to see whether f follows them, the largest
 # relative perturbation, and the share of the expected change that f must reach.
 WIDER, WIDEST, FOLLOWS = (2.0**12, 2.0**22), 2.0**-14, 1 / 8
+FARTHEST = 2.0**-20  # Rounding hides f up to here, at most, in the method `hide`.
 PAIRS = 16  # Number of pairs of points around x at which the derivative is compared.
 
 
@@ -55,6 +56,9 @@ class Values:
         such jump.
       noise: Measured rounding error of a value of f beside x.
       is_split: Whether the method `split` has computed the slope as a sum.
+      hides: A distance from x at which JAX's derivative is another one than at x, while
+        rounding errors hide how f changes up to there. 0 if the method `hide` has not
+        found one.
     """
 
     def __init__(
@@ -83,15 +87,19 @@ class Values:
         ratio = np.max(line.scales) / largest if largest else 1.0
         more = int(np.log2(min(max(ratio, 1.0), 2.0**60)) / 6)
         self._longer = (*LONGER, *(2.0 ** (6 * k) for k in range(3, more + 1)))
-        self._may_round, self._quantum = may_round, 0.0
+        self._may_round, self._quantum, self._underflow = may_round, 0.0, 0.0
         self.length, (self.slope, self._values) = 1.0, self._at(1.0)
         if may_round and not self._quantum and is_constant_near(self._values):
             self._at(LONGER[0])  # A rounded f has more steps here.
             if self._quantum:
                 self.slope, self._values = self._at(1.0)
         self.change, self.is_refuted = spread(self._values), False
+        if eps == np.finfo(np.float16).eps:
+            # Below its smallest normal number, its rounding errors are not relative.
+            smallest = float(np.finfo(np.float16).smallest_normal)
+            self._underflow = smallest / np.max(np.abs(v)) * self.change
         self.leap, self.noise = self.slope.leap, float(self.slope.noise[-1])
-        self.is_split = False
+        self.is_split, self.hides = False, 0.0
 
     def _at(self, length: float) -> tuple[Slope, np.ndarray]:
         """Return the slope from steps up to that length, and the sampled values."""
@@ -100,7 +108,7 @@ class Values:
         nudged = self._line.rounding(v, self._w, self._seed, values)
         if self._may_round:
             self._quantum = max(self._quantum, quantum(values, self._eps))
-        least = max(self._eps * self._size, self._quantum / 2)
+        least = max(self._eps * self._size, self._quantum / 2, self._underflow)
         noise = noise_of_levels(nudged, values, least, self._eps)
         return slope_at_middle(values, noise).times(1 / length), values
 
@@ -119,6 +127,8 @@ class Values:
             if self.slope.jump and length > 1:
                 return
             slope, values = self._at(length)
+            if length > 1 and slope.jump and self.slope.contradicts(slope.jump):
+                return  # From afar, a smooth bend looks like a kink.
             is_seen = slope.leap or 8 * np.min(slope.noise) >= self.leap
             if length < 1 and not is_seen:
                 self.leap = 0.0
@@ -137,29 +147,33 @@ class Values:
         three conditions. First, its error is at most `enough`. Second, the error of the
         slope from long steps is larger than `enough`, or the two slopes contradict each
         other. Third, JAX's derivative of f beside x agrees with the slope from short
-        steps. If it does not agree, f may have lost its digits, as a term in float32
-        that is rounded to 0.
+        steps, or the tested derivative if JAX cannot trace f. If it does not agree, f
+        may have lost its digits, as a term in float32 that is rounded to 0.
         """
         for length in NEAREST if self._is_at_zero else ():
             slope, values = self._at(length)
             if slope.drifts or slope.jump or not slope.error <= enough:
                 continue
-            if not values[LEVELS - 1 : LEVELS + 2].any():
+            is_coarse = self._eps > np.finfo(float).eps or self._line.jaxpr is None
+            if is_coarse and not values[LEVELS - 1 : LEVELS + 2].any():
                 continue  # Rounding to 0 hides f, and is not measured.
             apart = abs(slope.value - self.slope.value)
             is_known = self.slope.error <= enough and not self.slope.jump
             if is_known and apart <= slope.error + self.slope.error:
                 continue
-            if self._is_derivative(slope, apart, length):
+            if self._is_derivative(slope, apart, length, enough):
                 self.slope, self._values, self.length = slope, values, length
                 self.leap = 0.0
 
-    def _is_derivative(self, slope: Slope, apart: float, length: float) -> bool:
+    def _is_derivative(
+        self, slope: Slope, apart: float, length: float, enough: float
+    ) -> bool:
         """Return whether a slope is JAX's derivative of f very close to x."""
         rates = self._line.rates_of_f(self._v, self._w, length * BESIDE)
-        known = self.slope.error if np.isfinite(self.slope.error) else 0.0
-        gap = max(abs(self.slope.jump), apart, known)
-        return bool(np.all(np.abs(rates - slope.value) < gap / 10))
+        is_known = np.isfinite(self.slope.error)
+        gap = max(abs(self.slope.jump), apart, self.slope.error if is_known else 0.0)
+        allowed = max(gap / 10, slope.error if is_known else enough)
+        return bool(np.all(np.abs(rates - slope.value) <= allowed))
 
     def split(self, enough: float) -> None:
         """Compute the slope as a sum: along entries that are 0, and along the others.
@@ -185,6 +199,32 @@ class Values:
         value, error = at_zero.value + others.value, at_zero.error + others.error
         self.slope = others._replace(value=value, error=error, left=value, right=value)
         self.is_split, self.leap = True, 0.0
+
+    def hide(self, rates: list[float]) -> None:
+        """Set the slope's error to infinity if rounding hides how f varies near 0.
+
+        An example is 1 + √(x² + ε²) at x = 0, where ε is 1e-30. Its values show a kink,
+        but f is smooth. JAX's derivative is then the same at x and very close to x, and
+        another one at the shortest step whose change of f is not hidden. Only entries
+        of x that are 0 move, because elsewhere floats are not dense enough.
+
+        Args:
+          rates: Values of the tested derivative along the direction.
+        """
+        v = np.where(self._line.flat == 0, self._v, 0.0)
+        gaps = [abs(rate - self.slope.value) for rate in rates if np.isfinite(rate)]
+        gap = max(abs(self.slope.jump), *gaps, 0.0)
+        step = self.length * self.slope.smallest_step(gap)
+        if not v.any() or not 0 < step < FARTHEST:
+            return
+        close, far = NEAREST[-1] * BESIDE, step * np.array([1, -1, 4, -4])
+        found = self._line.rates_of_f(v, self._w, np.array([0.0, *close, *far]))
+        moved = np.abs(found[1:] - found[0])
+        if (moved[: len(close)] < gap / 10).all() and moved[
+            len(close) :
+        ].max() > gap / 4:
+            self.hides = step
+            self.slope = self.slope._replace(error=float("inf"), jump=0.0)
 
     def _is_worse_than(self, other: Slope, length: float) -> bool:
         if self.slope.jump:

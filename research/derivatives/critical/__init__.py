@@ -17,8 +17,11 @@ from research.checks import (
 )
 from research.derivatives.certified import certified_critical_points
 from research.derivatives.critical.classifying import CriticalPoint, described, judged
-from research.derivatives.critical.curvature import curvatures
-from research.derivatives.critical.finding import found_points, zero_of_gradient
+from research.derivatives.critical.finding import (
+    found_points,
+    settled,
+    zero_of_gradient,
+)
 from research.derivatives.critical.landscape import Landscape, power_of_two
 from research.derivatives.critical.result import CriticalPoints
 from research.derivatives.errors import NotInexactError
@@ -209,6 +212,11 @@ def classify_critical_point(
     samples do not decide, if the Hessian is not finite, or if x lies on a curve of
     minimum points.
 
+    x may be a little beside the critical point, for example as the result of a
+    minimiser. If an eigenvalue changes a lot over the Newton step from x, or if the
+    samples around x do not decide, the point is first moved by Newton's steps. The
+    result describes the moved point.
+
     The distances reach from about `scale` / 2 down to values that are many orders of
     magnitude smaller. So a rough value of `scale` is enough.
 
@@ -264,19 +272,23 @@ def classify_critical_point(
                 "of jnp.where may be NaN there."
             )
         length, most = _slopes(land, y)
-        (curvature,) = curvatures(land, y[None], wary=True)
-        point = judged(land, y, curvature)
-        doubtful = (
-            point.evidence is not None
-            and not point.evidence.kind
-            and zero_of_gradient(land, y, curvature) is None
-        )
-        if length and (doubtful or not length <= tolerance * most):
+        if length and not length <= tolerance * most:
             raise ValueError(
                 f"x must be a critical point of {title(f)}; its gradient has length "
                 f"{length:.3g} there and {most:.3g} around it. Find one with "
                 "critical_points(f, starts, bounds)."
             )
+        point = judged(land, *settled(land, y))
+        if length and point.evidence is not None and not point.evidence.kind:
+            zero = zero_of_gradient(land, point.y, point.curvature)
+            if zero is None:
+                raise ValueError(
+                    f"x must be a critical point of {title(f)}; its gradient is short "
+                    f"there ({length:.3g}), but no zero of the gradient was found near "
+                    "x. Find one with critical_points(f, starts, bounds)."
+                )
+            if zero[0] is not point.y:
+                point = judged(land, *zero)
         return described(land, [point])[0]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from research.derivatives.critical.classifying import Judged, judged
-from research.derivatives.critical.curvature import Curvature, curvatures
+from research.derivatives.critical.curvature import CHANGE, Curvature, curvatures
 from research.derivatives.critical.landscape import Landscape
 from research.derivatives.critical.walking import (
     ARRIVED,
@@ -30,6 +30,7 @@ CLOSE = 1e-9
 ROUNDED = 16.0  # A gradient below this many rounding errors counts as 0.
 # Largest number of steps that show whether a remaining gradient goes to 0.
 GOING_ON = 16
+SETTLING = 4  # Largest number of Newton steps before a given point is classified.
 FATES = ("converged", "flat", "not_finite", "outside", "stalled")
 
 
@@ -239,6 +240,31 @@ def zero_of_gradient(
         if _is_rounding(land, y, curvature):
             return y, curvature
     return None
+
+
+def settled(land: Landscape, y: np.ndarray) -> tuple[np.ndarray, Curvature | None]:
+    """Return y and its curvature, or those of the point to which Newton steps lead.
+
+    y is a point with a short gradient. It stays if the Hessian hardly changes over the
+    Newton step in the firm directions. Otherwise the eigenvalues at y may have other
+    signs than those at the critical point, as beside a curve of minimum points. Then y
+    makes this step, at most SETTLING times.
+    """
+    (curvature,) = curvatures(land, y[None], wary=True)
+    for _ in range(SETTLING):
+        if curvature is None or not curvature.signs.size:
+            break
+        firm = curvature.firm
+        step = firm @ (curvature.signs * (firm.T @ curvature.gradient))
+        there = land.rounded(y - step).astype(float)
+        (moved,) = curvatures(land, there[None], wary=True)
+        if moved is None or (there == y).all():
+            break
+        change = np.einsum("ik,ij,jk->k", firm, moved.hessian - curvature.hessian, firm)
+        if (np.abs(change) <= CHANGE).all():
+            break
+        y, curvature = there, moved
+    return y, curvature
 
 
 def _is_rounding(land: Landscape, y: np.ndarray, curvature: Curvature) -> bool:
