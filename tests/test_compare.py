@@ -513,3 +513,30 @@ def test_measurements_of_another_rule_or_of_other_data_are_not_taken(tmp_path):
     ]
     np.testing.assert_array_equal(curves[0], curves[2])
     assert not np.array_equal(curves[0], curves[1])
+
+
+def test_optimum_that_is_not_that_of_the_objective_is_refused():
+    workload = workloads.make_workload("breast_cancer")
+    optimum = workload.optimum
+    shrunk = jax.tree.map(lambda leaf: 0.3 * leaf, optimum.params)
+    value = float(workload.objective(shrunk, workload.train))
+    for wrong, error, words in (
+        (
+            optimum._replace(value=optimum.value + 0.05),
+            ValueError,
+            "on the training part",
+        ),
+        (optimum._replace(value=50.0), ValueError, "must be below the objective"),
+        (
+            optimum._replace(params=shrunk, value=value),
+            ValueError,
+            "a training reached",
+        ),
+        (0.27, TypeError, "workload.optimum=0.27"),
+    ):
+        changed = workload._replace(optimum=wrong)
+        with pytest.raises(error, match=words):
+            comparison.compare(["heavy_ball", "adam"], changed, **TERMS)
+    data = workload.train._replace(x=np.full_like(workload.train.x, np.nan))
+    with pytest.raises(ValueError, match=r"train\.x contains NaN"):
+        comparison.compare(["rprop", "adam"], workload._replace(train=data), **TERMS)

@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from research import (
@@ -613,3 +614,39 @@ def test_a_checkpoint_beyond_the_last_epoch_is_refused():
     kept[:] = [within._replace(values=[*within.values[:2], 1, *within.values[3:]])]
     with pytest.raises(ValueError, match="belongs to another training"):
         descent.train(*arguments, num_epochs=1, **options)
+
+
+FORGETFUL = {
+    "no state": lambda grads, state: jax.tree.map(jnp.negative, grads),
+    "None": lambda grads, state: None,
+    "a list": lambda grads, state: [grads, state],
+    "the wrong order": lambda grads, state: (state, grads),
+    "one number": lambda grads, state: (jax.tree.map(jnp.sum, grads), state),
+}
+
+
+@pytest.mark.parametrize("name", FORGETFUL)
+def test_update_that_does_not_return_updates_and_state_is_refused(name):
+    rule = optax.GradientTransformation(
+        lambda params: (),
+        lambda grads, state, params=None: FORGETFUL[name](grads, state),
+    )
+    with pytest.raises(TypeError, match=r"rule\.update must return \(updates, state\)"):
+        descent.train(
+            OBJECTIVE, rule, DATA, SAMPLER, num_epochs=1, params=start(), key=KEY
+        )
+    with pytest.raises(TypeError, match=r"rule\.update must return \(updates, state\)"):
+        descent.minimise(lambda params: OBJECTIVE(params, DATA), rule, start())
+
+
+def test_data_with_an_empty_field_are_refused_with_its_place():
+    data = DATA._replace(x=DATA.x.at[3, 1].set(jnp.nan))
+    with pytest.raises(ValueError, match=r"dataset\.x contains NaN: 1 of 60.*\[3, 1\]"):
+        descent.train(
+            OBJECTIVE, RULE, data, SAMPLER, num_epochs=1, params=start(), key=KEY
+        )
+    # Infinities whose sum is NaN are no empty fields.
+    data = DATA._replace(
+        x=DATA.x.at[3].set(jnp.array([jnp.inf, -jnp.inf, 0], jnp.float32))
+    )
+    descent.train(OBJECTIVE, RULE, data, SAMPLER, num_epochs=1, params=start(), key=KEY)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from research import descent
-from research.comparison.checking import num_examples, sampler_of
+from research.comparison.checking import ROUNDING, num_examples, sampler_of
 from research.comparison.contenders import Contender
 from research.comparison.protocol import Protocol
 from research.statistics.costs import passes_to_target, search_scores
@@ -234,19 +234,25 @@ def score(
     arrays have the shape (runs,).
     """
     part, protocol = setting.protocol.tune_on, setting.protocol
-    gaps = _relative_gaps(setting.workload, part, result.values_on[part])
+    gaps = _relative_gaps(
+        setting.workload, part, result.values_on[part], protocol.target
+    )
     passes = result.passes * setting.contender.evaluations
     bad = (result.first_bad_step >= 0) | ~np.isfinite(gaps[:, -1])
     return search_scores(passes, gaps, protocol.target), bad
 
 
 def _relative_gaps(
-    workload: Workload, part: str, values: Float[np.ndarray, "runs evaluations"]
+    workload: Workload,
+    part: str,
+    values: Float[np.ndarray, "runs evaluations"],
+    target: float,
 ) -> Float[np.ndarray, "runs evaluations"]:
     """Return (f - f*) / (f_0 - f*) on a part of the data.
 
     f is the objective on this part of the data, f_0 its initial value, and f* its value
-    at the optimum of the training part.
+    at the optimum of the training part. A training value below f* raises ValueError, if
+    it is lower by more than a tenth of the target.
     """
     optimum = known_optimum(workload)
     best = optimum.value
@@ -254,8 +260,22 @@ def _relative_gaps(
         best = float(workload.objective(optimum.params, getattr(workload, part)))
     # On held-out data the initial gap may not be positive; then no share is defined.
     initial = values[:, :1] - best
+    if part == "train":
+        _check_lowest(workload, values, best, initial * target / 10)
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         return np.where(initial > 0, (values - best) / initial, np.nan)
+
+
+def _check_lowest(
+    workload: Workload, values: np.ndarray, best: float, allowed: np.ndarray
+) -> None:
+    lowest = np.nanmin(values + allowed, initial=np.inf)
+    if lowest < best - ROUNDING * abs(best):
+        raise ValueError(
+            f"workload {workload.name!r}: a training reached the objective "
+            f"{np.nanmin(values):.9g}, which is below optimum.value={best:.9g}. This "
+            "is not the minimum; solve for the optimum again."
+        )
 
 
 def report_choices(
@@ -302,7 +322,10 @@ def train_on_seeds(
     )
     passes = result.passes * contender.evaluations
     reported = _relative_gaps(
-        workload, protocol.reported_on, result.values_on[protocol.reported_on]
+        workload,
+        protocol.reported_on,
+        result.values_on[protocol.reported_on],
+        protocol.target,
     ).reshape(count, len(seeds), -1)
     costs = passes_to_target(passes, reported, protocol.target)
     curves = np.where(np.isfinite(reported), reported, np.inf)

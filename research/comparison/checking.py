@@ -18,11 +18,13 @@ from research.checks import (
 )
 from research.comparison.contenders import Contender
 from research.comparison.protocol import Protocol
+from research.descent._sweep_program import check_workload
 from research.types import Array, Batch, Params, Sampler, Workload
 from research.workloads import known_optimum
 
 CONTENDER_HINT = "Make one by research.comparison.make_contenders(rules)."
 WORKLOAD_HINT = "Make one by research.workloads.make_workload(name)."
+ROUNDING = 1e-5  # Relative error of an objective in float32.
 
 
 def make_workloads(given: str | Workload | Sequence[str | Workload]) -> list[Workload]:
@@ -96,11 +98,12 @@ def check_trials(
     Raises:
       ValueError, TypeError: The workload lacks a part of the data that the protocol
         uses, the workload has fewer examples than a batch, the optimum of the workload
-        is not known, a step of a contender cannot be traced, or one epoch of a
-        contender costs more than `protocol.passes`. If a step costs g gradients, an
-        epoch costs g passes over the data.
+        is not known or not that of the objective, a step of a contender cannot be
+        traced, or one epoch of a contender costs more than `protocol.passes`. If a step
+        costs g gradients, an epoch costs g passes over the data.
     """
-    known_optimum(workload)
+    check_workload("workload", workload)
+    check_optimum(workload, protocol.target)
     sampler_of(workload, protocol.batch_size)
     for part in (protocol.tune_on, protocol.reported_on):
         if part != "train" and getattr(workload, part) is None:
@@ -117,6 +120,37 @@ def check_trials(
                 f"passes={math.ceil(contender.evaluations)}."
             )
         check_contender(contender, params, workload.objective, workload.train)
+
+
+def check_optimum(workload: Workload, target: float) -> None:
+    """Raise an error unless the optimum of a workload is known and plausible.
+
+    Args:
+      workload: A workload.
+      target: Target of a comparison, a share of f_0 - f*.
+    Raises:
+      TypeError: The optimum is not an Optimum.
+      ValueError: The optimum is not known, f_0 is not above f*, or f* differs from f at
+        the optimum's params by more than a tenth of the target. f is the objective on
+        the training part, f_0 its value at an initial point, and f* the `value` of the
+        optimum.
+    """
+    optimum, f = known_optimum(workload), jax.jit(workload.objective)
+    initial = float(f(workload.init(jax.random.key(0)), workload.train))
+    if not initial > optimum.value:
+        raise ValueError(
+            f"workload {workload.name!r}: optimum.value must be below the objective at "
+            f"the initial point, {initial:.6g}; got optimum.value={optimum.value:.6g}."
+        )
+    at_optimum = float(f(optimum.params, workload.train))
+    allowed = target / 10 * (initial - optimum.value) + ROUNDING * abs(optimum.value)
+    if not abs(at_optimum - optimum.value) <= allowed:
+        raise ValueError(
+            f"workload {workload.name!r}: optimum.value must be the objective at "
+            f"optimum.params on the training part, {at_optimum:.9g}; got "
+            f"optimum.value={optimum.value:.9g}. If you changed the objective or the "
+            "data, solve for the optimum again."
+        )
 
 
 def check_contender(

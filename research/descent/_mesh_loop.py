@@ -230,7 +230,7 @@ def _new_state(
     indices: Array | None,
 ) -> tuple[_step.State, Params]:
     """Return the state after a step, and the update."""
-    updates, rule_state = optax.with_extra_args_support(rule).update(
+    outcome = optax.with_extra_args_support(rule).update(
         grads,
         state.rule,
         state.params,
@@ -239,6 +239,7 @@ def _new_state(
         value_fn=value_fn,
         indices=indices,
     )
+    updates, rule_state = _step.checked_update(outcome, state.params)
     params = optax.apply_updates(state.params, updates)
     return _step.State(params, rule_state), updates
 

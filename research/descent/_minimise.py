@@ -24,7 +24,7 @@ from research.descent._implicit import (
     root_of_gradient,
     with_derivative_of,
 )
-from research.descent._step import one_number
+from research.descent._step import checked_update, one_number
 from research.tracing import OF_MINIMA, AdviceOnTracing
 from research.types import Array, Outcome, Params, Scalar
 from research.update_rules._checks import check_floating, check_rule
@@ -241,7 +241,7 @@ def _minimise(
         )
 
     def step(loop: _Loop) -> _Loop:
-        updates, state = rule.update(
+        answer = rule.update(
             loop.grad,
             loop.rule,
             loop.params,
@@ -250,6 +250,7 @@ def _minimise(
             value_fn=value_fn,
             **extra,
         )
+        updates, state = checked_update(answer, loop.params)
         params = optax.apply_updates(loop.params, updates)
         evaluations = loop.evaluations + rule_info(state).evaluations
         after = _after(state, params, squares=objective is None)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Float, Int
 
@@ -148,6 +149,31 @@ def check_dataset(name: str, dataset: Any) -> None:
         raise TypeError(f"{name} must hold arrays; got {name}={dataset!r}.")
 
 
+def check_no_nan(name: str, dataset: Any) -> None:
+    """Raise ValueError if an array of a dataset contains NaN, as for an empty field.
+
+    Traced arrays, and arrays that other processes hold in part, are not checked.
+    """
+    parts = () if dataset is None else (("x", dataset.x), ("y", dataset.y))
+    for field, tree in parts:
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            if is_traced(leaf) or not getattr(leaf, "is_fully_addressable", True):
+                continue
+            values = np.asarray(leaf)
+            if not jnp.issubdtype(values.dtype, jnp.inexact):
+                continue
+            with np.errstate(all="ignore"):
+                if not np.isnan(values.sum()):  # Without a second array as large.
+                    continue
+            if count := int(np.isnan(values).sum()):
+                first = tuple(int(i) for i in np.argwhere(np.isnan(values))[0])
+                where = f"{name}.{field}{jax.tree_util.keystr(path)}"
+                raise ValueError(
+                    f"{where} contains NaN: {count} of {values.size} entries, the "
+                    f"first at {list(first)}. Drop these examples, or fill the entries."
+                )
+
+
 def check_batch_indices(batch_indices: Any) -> None:
     """Raise TypeError unless the argument is a BatchIndices."""
     check_instance(
@@ -249,7 +275,7 @@ def halves_of_step(
     def update(
         state: State, batch_indices: BatchIndices, loss: Array, grads: Params
     ) -> tuple[State, Info]:
-        updates, rule_state = rule.update(
+        outcome = rule.update(
             grads,
             state.rule,
             state.params,
@@ -258,12 +284,54 @@ def halves_of_step(
             value_fn=value_fn_of(batch_indices),
             indices=batch_indices.indices,
         )
+        updates, rule_state = checked_update(outcome, state.params)
         rate = rule_info(rule_state).learning_rate
         rate = jnp.asarray(jnp.nan if rate is None else rate, loss.dtype)
         info = Info(loss, rate, norm(grads), norm(updates))
         return State(optax.apply_updates(state.params, updates), rule_state), info
 
     return Halves(gradient, update)
+
+
+def checked_update(outcome: Any, params: Params) -> tuple[Params, Any]:
+    """Return the (updates, state) that the update of a rule returned, after a check.
+
+    Raises:
+      TypeError: The value is not such a pair, the updates have another structure than
+        the params, or a leaf has another shape. None may stand for a part of the
+        updates.
+    """
+    must = "rule.update must return (updates, state)"
+    if not (isinstance(outcome, tuple) and len(outcome) == 2):
+        raise TypeError(
+            f"{must}, a tuple of two; it returned {shown(outcome)}. Did it forget the "
+            "state?"
+        )
+    updates, state = outcome
+    if any(leaf is None for leaf in jax.tree.leaves(updates, is_leaf=_is_none)):
+        return updates, state
+    structure, wanted = jax.tree.structure(updates), jax.tree.structure(params)
+    if structure != wanted:
+        raise TypeError(
+            f"{must} with updates of the structure of the params, {wanted}; got "
+            f"updates of the structure {structure}."
+        )
+    for (path, leaf), own in zip(
+        jax.tree_util.tree_leaves_with_path(updates),
+        jax.tree.leaves(params),
+        strict=True,
+    ):
+        if jnp.shape(leaf) != jnp.shape(own):
+            raise TypeError(
+                f"{must} with updates of the shapes of the params; got "
+                f"updates{jax.tree_util.keystr(path)} of shape {jnp.shape(leaf)} for "
+                f"params of shape {jnp.shape(own)}."
+            )
+    return updates, state
+
+
+def _is_none(value: Any) -> bool:
+    return value is None
 
 
 def one_number(value: Any) -> Any:

@@ -24,6 +24,7 @@ from research.descent import _processes
 from research.descent._host_loop import advance_until_done
 from research.descent._mesh import Mesh, check_mesh, check_whole_alike
 from research.descent._mesh_loop import compile_on_mesh
+from research.descent._step import check_no_nan
 from research.descent._train_loop import Compiled, compile_training
 from research.descent._train_progress import (
     Progress,
@@ -133,8 +134,9 @@ def train(
           not a multiple of the number of devices;
         - devices is above 1, and either the sampler takes the whole dataset as one
           batch, or the rule keeps something for each example, as SAGA does;
-        - x and y of the dataset differ in length or are empty, the sampler is made for
-          another number of examples, or it draws an index outside the dataset;
+        - x and y of the dataset differ in length, are empty or contain NaN, the sampler
+          is made for another number of examples, or it draws an index outside the
+          dataset;
         - the dataset is Records, and one of these holds: a record has changed, a mesh
           is given, the sampler takes the whole dataset as one batch, or the rule needs
           other examples than those of the batch, as SVRG and SAGA do;
@@ -175,6 +177,7 @@ def train(
         n = dataset.num_examples
     else:
         n = num_examples(dataset)
+        check_no_nan("dataset", dataset)
     check_sampler(sampler, n)
     _check(num_epochs, devices, sampler, key)
     if mesh is not None:

@@ -116,12 +116,20 @@ def known_optimum(workload: Workload) -> Optimum:
     Returns:
       workload.optimum, an `Optimum`.
     Raises:
-      TypeError: The argument is not a Workload.
+      TypeError: The argument is not a Workload, or its optimum not an Optimum.
       ValueError: workload.optimum is None, or its value is NaN or infinite. The message
         says how to add an optimum.
     """
     check_instance("workload", workload, Workload, "Make one by make_workload(name).")
     optimum = workload.optimum
+    if optimum is not None:
+        check_instance(
+            "workload.optimum",
+            optimum,
+            Optimum,
+            "Write research.types.Optimum(params, value, gradient_norm, "
+            "initial_gradient_norm, solver).",
+        )
     if optimum is None or not math.isfinite(optimum.value):
         raise ValueError(
             f"workload {workload.name!r} has no known optimum "
