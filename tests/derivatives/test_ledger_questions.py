@@ -685,3 +685,16 @@ def test_text_says_that_the_gradient_may_be_no_derivative(f, x, words):
 )
 def test_text_says_nothing_where_there_is_a_derivative(f, x):
     assert not explain(f, x).text().splitlines()[1]
+
+
+def test_custom_rule_may_index_a_constant_by_a_traced_number():
+    times = jnp.array([0.5, 2.0])
+    f = jax.custom_vjp(lambda x, times: jnp.sum(x) * times[0])
+    last = lambda times, ct: jax.lax.fori_loop(0, 2, lambda i, _: ct * times[i], ct)
+    f.defvjp(
+        lambda x, times: (f(x, times), times),
+        lambda times, ct: (jnp.full(3, last(times, ct)), jnp.zeros(2)),
+    )
+    x = jnp.ones(3)
+    ledger = explain(lambda x: f(x, jnp.array([0.5, 2.0])), x)
+    np.testing.assert_array_equal(ledger.gradient("x"), jax.grad(f)(x, times))

@@ -241,7 +241,11 @@ def _own_rule(
     }
     if not diff:
         return outputs
-    values = [tape.value(operand) for operand in inputs]
+    # A rule may index its residuals by a traced number, which a NumPy constant forbids.
+    values = [
+        jnp.asarray(value) if isinstance(value, np.ndarray) else value
+        for value in map(tape.value, inputs)
+    ]
 
     def of_active(*given: Any) -> tuple[Any, ...]:
         merged = list(values)
