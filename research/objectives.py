@@ -45,7 +45,8 @@ def empirical_risk(model: Model, loss: Callable[[Array, Array], Array]) -> Objec
       loss: Loss of one example, (prediction, target) -> number.
     Returns:
       The objective, (params, batch) -> number. The objective raises ValueError if the
-      batch is empty, or if the numbers of predictions and targets differ. If `loss`
+      batch is empty, if the numbers of predictions and targets differ, or if `loss`
+      returns more than one number for an example. If `loss`
       belongs to this library, the objective also raises an error if concrete targets
       are invalid for this loss (see `losses.check_targets`).
     References:
@@ -68,7 +69,7 @@ def empirical_risk(model: Model, loss: Callable[[Array, Array], Array]) -> Objec
         _check_batch(batch)
         prediction = model.apply(params, batch.x, batch.key)
         check(prediction, batch.y)
-        return jnp.mean(jax.vmap(loss)(prediction, batch.y))
+        return jnp.mean(_of_each(loss, prediction, batch.y))
 
     def check(prediction: Any, y: Any) -> None:
         _check_paired(prediction, y)
@@ -539,6 +540,20 @@ def _check_paired(prediction: Array, y: Array) -> None:
             f"more; got predictions of shape {prediction.shape}, targets y of shape "
             f"{y.shape}."
         )
+
+
+def _of_each(
+    loss: Callable[[Array, Array], Array], prediction: Array, y: Array
+) -> Array:
+    """Return the loss of each example; raise ValueError unless it is one number."""
+    values = jax.vmap(loss)(prediction, y)
+    if jnp.size(values) != len(y):
+        raise ValueError(
+            f"loss must return one number for an example; it returns an array of shape "
+            f"{jnp.shape(values)[1:]} for a prediction of shape {prediction.shape[1:]} "
+            f"and a target of shape {y.shape[1:]}. Return its mean or sum."
+        )
+    return values
 
 
 def _with_check(

@@ -282,7 +282,7 @@ def test_widening_ends_at_natural_limits():
         ),
         (
             {"x": (0.1, 1.0)},
-            "mine.x must be a Range, such as Range(1e-4, 1.0); got (0.1, 1.0).",
+            "mine.x must be a Range, such as research.tuning.Range(1e-4, 1.0); got (0.",
         ),
         (
             Range(0.1, 1.0),

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+import flax.linen
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -538,3 +539,13 @@ def test_the_spread_of_gradients_takes_numbers_and_complex_params():
     turned = lambda p, b: jnp.mean(jnp.real(p["a"] * 1j * b.x))
     params = {"a": jnp.array(0.0 + 0.0j)}
     assert objectives.gradient_covariance_trace(turned, params, batch) == 1.0
+
+
+def test_loss_of_several_numbers_and_a_flax_module_are_refused():
+    model = models.linear(3)
+    objective = objectives.empirical_risk(model, lambda z, t: jnp.stack([z - t, z]))
+    batch = Batch(jnp.ones((4, 3)), jnp.ones(4))
+    with pytest.raises(ValueError, match=r"one number for an example.*shape \(2,\)"):
+        objective(model.init(jax.random.key(0)), batch)
+    with pytest.raises(TypeError, match=r"Flax module .*from_linen"):
+        objectives.empirical_risk(flax.linen.Dense(2), losses.squared_error)

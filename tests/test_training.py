@@ -587,6 +587,15 @@ def test_a_checkpoint_of_another_training_is_refused():
                 num_epochs=3,
                 **options | changed,
             )
+    with pytest.raises(ValueError, match="another model, rule, start, key, data"):
+        descent.train(
+            objective,
+            rule,
+            data._replace(x=2 * data.x),
+            samplers.minibatch(4, 2),
+            num_epochs=3,
+            **options,
+        )
     for other, params in (
         (update_rules.adam(0.1), jnp.array(9.0)),
         (update_rules.gradient_descent(0.2), jnp.array(9.0)),

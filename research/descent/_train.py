@@ -31,6 +31,7 @@ from research.descent._train_progress import (
     TrainResult,
     check_alike,
     collected,
+    digest,
     evaluation_params,
     from_saved,
     to_saved,
@@ -146,9 +147,9 @@ def train(
           params, the initial state of the rule (which holds the learning rate if the
           rule is one of this package and the rate is constant), the key, the order of
           the examples, the number of devices and the settings of the mesh. It also
-          compares the shapes of a Batch, the digest of Records and, with a mesh, the
-          data themselves. The check does not compare the objective, so it cannot
-          detect, for example, another penalty.
+          compares the data. The check does not compare the objective, so it cannot
+          detect, for example, another penalty. A rule that is not of this package may
+          hold its learning rate where the check does not see it.
       TypeError: The rule is not a gradient transformation, a leaf of params is not
         floating, the dataset is neither a Batch nor Records nor None, or the key is not
         a JAX key. Also if the objective does not return one real floating number, or
@@ -198,6 +199,7 @@ def train(
             "due",
             hint="Make one by runs.checkpoints_in(folder)(name).",
         )
+    keeps = checkpoint is not None
     checkpoint = checkpoint or no_checkpoints("training")
     together = mesh is not None and jax.process_count() > 1
     with (
@@ -221,6 +223,9 @@ def train(
         if mesh is not None:
             checkpoint = _processes.shared_checkpoint(checkpoint, noted)
         at, saved = compiled.start, checkpoint.load()
+        if keeps and isinstance(dataset, Batch) and mesh is None:
+            # A mesh and Records compare the data themselves.
+            at = at._replace(training=digest(at.training, dataset))
         if saved is not None:
             at = from_saved(at, saved, num_epochs, evaluate is not None)
         elif evaluate is not None:

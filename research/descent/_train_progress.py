@@ -131,7 +131,8 @@ SHAPE = {
 OF_ANOTHER_TRAINING = (
     "the checkpoint belongs to another training (another model, rule, start, key, "
     "data, batches, epochs, evaluations or devices) or to another version of this "
-    "code. Use --fresh to start from the beginning."
+    "code. Use --fresh, or in Python a checkpoint in another folder, to start from the "
+    "beginning."
 )
 
 

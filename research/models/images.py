@@ -14,6 +14,7 @@ from research.checks import (
     check_key,
     check_methods,
     check_numbers,
+    shown,
 )
 from research.models._convolution import check_image
 from research.models._linear import check_count
@@ -132,7 +133,15 @@ def mean_and_sd(
 
 
 def check_model(model: Model) -> None:
-    """Raise TypeError unless the model has the functions init and apply."""
+    """Raise TypeError unless the model has the functions init and apply.
+
+    A module of Flax has them, too, but with other arguments, and is refused.
+    """
+    if any(base.__module__.startswith("flax.") for base in type(model).__mro__):
+        raise TypeError(
+            "model must be a research.models.Model; got the Flax module "
+            f"{shown(model)}. Wrap it: research.models.from_linen(module, sample)."
+        )
     check_methods(
         "model",
         model,

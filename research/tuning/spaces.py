@@ -94,7 +94,8 @@ def check_space(space: Space, owner: str = "") -> None:
         where = f"{owner}.{name}" if owner else name
         if not isinstance(range_, Range):
             raise TypeError(
-                f"{where} must be a Range, such as Range(1e-4, 1.0); got {range_!r}."
+                f"{where} must be a Range, such as research.tuning.Range(1e-4, 1.0); "
+                f"got {range_!r}."
             )
         _check_numbers(range_, where)
         low, high, scale, default = range_

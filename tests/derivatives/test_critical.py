@@ -799,3 +799,8 @@ def test_short_gradient_without_a_zero_nearby_is_named():
     f = lambda x: x**3 / 3 + 1e-9 * x
     with pytest.raises(ValueError, match="no zero of the gradient was found near x"):
         classify_critical_point(f, jnp.asarray(0.0))
+
+
+def test_pytree_is_refused_with_how_to_flatten_it():
+    with pytest.raises(TypeError, match="ravel_pytree"):
+        classify_critical_point(lambda p: p["a"] ** 2, {"a": jnp.zeros(2)})

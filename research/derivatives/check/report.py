@@ -167,6 +167,10 @@ class CheckReport(NamedTuple):
         """Whether the verdict is "right"."""
         return self.verdict == "right"
 
+    def __bool__(self) -> bool:
+        """Return `is_right`, so that `assert check_derivative(...)` finds an error."""
+        return self.is_right
+
     def __str__(self) -> str:
         return self.text()
 

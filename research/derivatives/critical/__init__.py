@@ -25,6 +25,7 @@ from research.derivatives.critical.finding import (
 from research.derivatives.critical.landscape import Landscape, power_of_two
 from research.derivatives.critical.result import CriticalPoints
 from research.derivatives.errors import NotInexactError
+from research.derivatives.exact.arguments import described as tree_described
 from research.derivatives.exact.arguments import scalar, title
 from research.sizes import check_room
 
@@ -246,6 +247,12 @@ def classify_critical_point(
     check_callable("f", f, "x")
     refuse_traced("classify_critical_point", x=x)
     check_number("tolerance", tolerance)
+    if jax.tree.structure(x) != jax.tree.structure(0) and not isinstance(x, list):
+        raise TypeError(
+            f"x must be one array of shape (n,); got {tree_described(x)}. Flatten it: "
+            "flat, unravel = jax.flatten_util.ravel_pytree(x). Then pass flat, and "
+            "lambda flat: f(unravel(flat)) as f."
+        )
     check_numbers("x", x)
     x = np.asarray(x) if not isinstance(x, jax.Array) else x
     if not jnp.issubdtype(x.dtype, jnp.floating) or x.ndim > 1:

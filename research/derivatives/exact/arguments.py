@@ -41,6 +41,12 @@ def floating(tree: Any, argument: str) -> Any:
             )
         if isinstance(kind, str) or not jnp.issubdtype(kind, jnp.floating):
             advice = "Write 3.0 instead of 3, or use jnp.asarray(..., float)."
+            if not isinstance(leaf, int) or isinstance(leaf, bool):
+                advice = (
+                    "Use jnp.asarray(..., float). If it is no variable, such as a "
+                    f"label, a mask or a random key, leave it out of {argument}: "
+                    f"lambda {argument}: f({argument}, it)."
+                )
             if not isinstance(kind, str) and jnp.issubdtype(kind, jnp.complexfloating):
                 advice = "Pass the real and imaginary parts as two real arguments."
             raise NotInexactError(
