@@ -547,5 +547,5 @@ def test_loss_of_several_numbers_and_a_flax_module_are_refused():
     batch = Batch(jnp.ones((4, 3)), jnp.ones(4))
     with pytest.raises(ValueError, match=r"one number for an example.*shape \(2,\)"):
         objective(model.init(jax.random.key(0)), batch)
-    with pytest.raises(TypeError, match=r"Flax module .*from_linen"):
+    with pytest.raises(TypeError, match=r"(?s)Flax module .*from_linen"):
         objectives.empirical_risk(flax.linen.Dense(2), losses.squared_error)

@@ -246,9 +246,9 @@ def settled(land: Landscape, y: np.ndarray) -> tuple[np.ndarray, Curvature | Non
     """Return y and its curvature, or those of the point to which Newton steps lead.
 
     y is a point with a short gradient. It stays if the Hessian hardly changes over the
-    Newton step in the firm directions. Otherwise the eigenvalues at y may have other
-    signs than those at the critical point, as beside a curve of minimum points. Then y
-    makes this step, at most SETTLING times.
+    Newton step in the firm directions, and no more directions are firm then. Otherwise
+    the eigenvalues at y may have other signs than those at the critical point, as
+    beside a curve of minimum points. Then y makes this step, at most SETTLING times.
     """
     (curvature,) = curvatures(land, y[None], wary=True)
     for _ in range(SETTLING):
@@ -261,7 +261,7 @@ def settled(land: Landscape, y: np.ndarray) -> tuple[np.ndarray, Curvature | Non
         if moved is None or (there == y).all():
             break
         change = np.einsum("ik,ij,jk->k", firm, moved.hessian - curvature.hessian, firm)
-        if (np.abs(change) <= CHANGE).all():
+        if (np.abs(change) <= CHANGE).all() and len(moved.signs) <= len(firm.T):
             break
         y, curvature = there, moved
     return y, curvature
