@@ -128,7 +128,8 @@ def check_derivative(
 
     Reverse mode returns nan if the derivative of the branch that `where` does not
     select is not finite at x. An example is where(x == 0, 1, sin(x) / x) at 0. The
-    verdict is then "nan", and the report says how to rewrite f.
+    verdict is then "nan", and the report says how to rewrite f. It is also "nan" if the
+    derivative is right in float64, and not finite in the precision of x.
 
     If the derivative is exactly 0, an error cannot be relative to the derivative. The
     verdict "right" then means that the error is small relative to the change of f over

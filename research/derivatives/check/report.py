@@ -115,9 +115,12 @@ class Probe(NamedTuple):
 class CheckReport(NamedTuple):
     """Result of `check_derivative`.
 
+    `bool(report)` is True if the verdict is "right", and False otherwise.
+
     Attributes:
       verdict: "right", "wrong", "kink" (f has no derivative at x), "unresolved" (the
-        values of f do not decide), or "nan" (the derivative or f is not finite).
+        values of f do not decide), or "nan" (f is not finite, or the derivative is not
+        finite, in float64 or in the dtype of x).
       smallest_error: Smallest relative error of the derivative that this check would
         detect with probability 0.99. A relative error is the norm of the error divided
         by the norm of the whole gradient. The check computes such a number for several
@@ -144,8 +147,9 @@ class CheckReport(NamedTuple):
       precision: Text that names the precision in which f and its derivative were
         evaluated.
       own_precision_gap: Relative distance between the derivative in the precision of x
-        and the derivative in float64. NaN if the two were not compared, for example
-        because x is already in float64.
+        and the derivative in float64. Infinite if the derivative is not finite in the
+        precision of x. NaN if the two were not compared, for example because x is
+        already in float64.
       explanation: Text that gives the reason for the verdict. If an error was found,
         the text names the leaf or the direction, and says whether the cause is a kink
         or a bug. For the verdict "right", the text is empty if the gradient does not
