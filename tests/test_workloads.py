@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_limits
 
 from research import datasets, descent, optima, samplers, update_rules, workloads
@@ -475,3 +476,48 @@ def test_table_names_each_constructor():
 def test_bad_requests_are_refused_by_name(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("kind", workloads.convex.REGRESSIONS)
+def test_regression_of_own_data_has_the_optimum_of_scikit_learn(kind):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(120, 3)) * [1.0, 10.0, 0.1] + [0.0, 5.0, 1.0]
+    score = (x - x.mean(axis=0)) / x.std(axis=0) @ [1.0, -2.0, 0.5]
+    noisy = score + random.normal(size=120)
+    y = {"linear": noisy, "logistic": (noisy > 0).astype(int)}.get(
+        kind, np.digitize(noisy, [-1.0, 1.0])
+    )
+    mine = workloads.regression_workload("mine", x, y, kind, holdout=False)
+    inputs, n, penalty = np.asarray(mine.train.x), 120, 0.01
+    np.testing.assert_allclose(inputs.std(axis=0), 1.0)
+    if kind == "linear":
+        theirs = Ridge(alpha=penalty * n, tol=1e-12).fit(inputs, y)
+    else:
+        theirs = LogisticRegression(C=1 / (penalty * n), tol=1e-12, max_iter=10**4)
+        theirs.fit(inputs, y)
+    weights = np.asarray(mine.optimum.params["weights"])
+    # Of two classes, one vector belongs to class 1.
+    coefficients = np.squeeze(theirs.coef_.T)
+    np.testing.assert_allclose(weights, coefficients, rtol=2e-4, atol=1e-4)
+    at_optimum = float(mine.objective(mine.optimum.params, mine.train))
+    assert abs(at_optimum - mine.optimum.value) <= 1e-12
+    assert len(workloads.regression_workload("mine", x, y, kind).test.y) == 18
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"kind": "logit"}, "did you mean 'logistic'"),
+        ({"y": np.arange(40) % 3}, r"each label 0\.\.1"),
+        ({"x": np.full((40, 2), np.nan)}, "NaN"),
+        ({"x": np.arange(40.0)}, r"shape \(n, d\)"),
+        ({"y": np.arange(30)}, "same length"),
+        ({"penalty": -1.0}, "penalty"),
+        ({"penalty": 0.0, "y": (np.arange(40) > 20).astype(int)}, "separable|penalty"),
+    ],
+)
+def test_bad_data_of_a_regression_are_refused(arguments, words):
+    x = np.stack([np.arange(40.0), np.arange(40.0) ** 2], axis=1)
+    given = {"x": x, "y": np.arange(40) % 2, "kind": "logistic", "holdout": False}
+    with pytest.raises(ValueError, match=words):
+        workloads.regression_workload("mine", **given | arguments)

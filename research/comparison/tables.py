@@ -11,6 +11,7 @@ from research.statistics.costs import HALF
 Numbers = Mapping[str, Any]  # Numbers of a study, or one entry of its lists.
 
 MOST_NAMED = 3  # Number of rules that a sentence names at most.
+SMALL = 100.0  # Smaller factors are written with two decimals.
 _VERDICTS = {
     "better": "fewer for",
     "worse": "more for",
@@ -96,12 +97,11 @@ def _anything_reached(rules: Sequence[str], numbers: Numbers) -> bool:
 def _detectable(numbers: Numbers) -> str:
     """Return a sentence with the smallest factor that the study could have detected."""
     factors = sorted(one["detectable"] for one in numbers["overall"])
+    written = [f"{f:.2f}" if f < SMALL else f"{f:.2g}" for f in factors]
+    start = "The smallest factor that this study could detect is"
     if len(factors) == 1:
-        return f"The smallest factor that this study could detect is {factors[0]:.2f}."
-    return (
-        "The smallest factor that this study could detect is "
-        f"{factors[0]:.2f} to {factors[-1]:.2f}, depending on the rule."
-    )
+        return f"{start} {written[0]}."
+    return f"{start} {written[0]} to {written[-1]}, depending on the rule."
 
 
 def _disagreement(numbers: Numbers) -> str:

@@ -21,6 +21,7 @@ from research.workloads.convex import ill_conditioned as ill_conditioned
 from research.workloads.convex import noisy_quadratic as noisy_quadratic
 from research.workloads.convex import overlapping_1m as overlapping_1m
 from research.workloads.convex import overlapping_50k as overlapping_50k
+from research.workloads.convex import regression_workload as regression_workload
 from research.workloads.functions import quadratic as quadratic
 from research.workloads.functions import rosenbrock as rosenbrock
 from research.workloads.networks import NETWORKS as NETWORKS

@@ -39,7 +39,7 @@ def constructor(build: Callable[..., Workload]) -> Callable[..., Workload]:
         _check_options(options)
         # The cache must not hold tracers if the constructor is called under jit.
         with jax.ensure_compile_time_eval():
-            return remembered(dtype=_available(dtype), **options)
+            return remembered(dtype=available(dtype), **options)
 
     return construct
 
@@ -93,7 +93,7 @@ def check_size(name: str, value: Any, entries: int = 1) -> None:
     check_room(f"{name}={value}", value, entries)
 
 
-def _available(dtype: DTypeLike) -> np.dtype:
+def available(dtype: DTypeLike) -> np.dtype:
     """Return the dtype; raise if it is not floating or JAX would narrow it silently."""
     if (
         dtype is None

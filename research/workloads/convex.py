@@ -8,16 +8,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
+from jaxtyping import Float, Num
 from threadpoolctl import threadpool_limits
 
 from research import datasets, losses, models, objectives, optima
+from research.checks import check_flag, check_number, check_text
+from research.naming import known_names
 from research.types import Array, Batch, Model, Optimum, Params, Workload
 from research.workloads._construction import (
     SPLIT_SEED,
+    available,
     constructor,
     in_batches,
     rows_for,
 )
+
+
+class _Data(NamedTuple):
+    x: np.ndarray
+    y: np.ndarray
 
 
 class _Task(NamedTuple):
@@ -42,14 +51,86 @@ _TWO_CLASSES = _Task(
     optima.logistic_regression,
     True,
 )
-_TEN_CLASSES = _Task(
-    functools.partial(models.softmax, num_classes=10),
-    losses.softmax_cross_entropy,
-    objectives.accuracy,
-    "accuracy",
-    lambda x, y, penalty: optima.softmax_regression(x, y, 10, penalty),
-    True,
-)
+
+
+def _classes(count: int) -> _Task:
+    return _Task(
+        functools.partial(models.softmax, num_classes=count),
+        losses.softmax_cross_entropy,
+        objectives.accuracy,
+        "accuracy",
+        lambda x, y, penalty: optima.softmax_regression(x, y, count, penalty),
+        True,
+    )
+
+
+REGRESSIONS = ("linear", "logistic", "softmax")
+
+
+def regression_workload(
+    name: str,
+    x: Float[np.ndarray, "n d"],
+    y: Num[np.ndarray, "n"],
+    kind: str,
+    *,
+    penalty: float = 0.01,
+    holdout: bool = True,
+    dtype: DTypeLike = "float64",
+) -> Workload:
+    """Make a workload from your own data: linear, logistic or softmax regression.
+
+    The objective is the mean loss plus penalty / 2 |w|², where w are the weights
+    without the intercept. The loss is half the squared error for "linear", and the
+    cross entropy otherwise. The optimum is computed as for the named workloads of
+    `make_workload`.
+
+    Args:
+      name: Name of the workload in tables and files.
+      x: Features, one row for each example, finite. They are standardised by their mean
+        and standard deviation in the training part.
+      y: Targets: numbers for "linear", labels 0 and 1 for "logistic", and labels 0, 1,
+        ..., K - 1 of K classes for "softmax".
+      kind: "linear", "logistic" or "softmax".
+      penalty: Strength of the penalty, at least 0. With 0, the optimum may not exist or
+        not be unique.
+      holdout: Whether to split the rows at random with seed 0 into 70 % for training,
+        15 % for validation and 15 % for test. With False, all rows are used for
+        training.
+      dtype: Dtype of the data, "float64" by default.
+    Returns:
+      The workload, with its optimum.
+    Raises:
+      ValueError: kind is unknown, x or y contains NaN or infinity, their lengths
+        differ, labels are invalid, or the optimum does not exist or is not unique.
+      TypeError: x or y is not an array of numbers, or name is not a str.
+    Example:
+      >>> x, y = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([0.1, 0.9, 2.1, 2.9])
+      >>> mine = regression_workload("mine", x, y, "linear", holdout=False, penalty=0.0)
+      >>> print(f"{mine.optimum.value:.4f}")
+      0.0040
+    """
+    check_text("name", name)
+    if kind not in REGRESSIONS:
+        raise ValueError(f"unknown kind {kind!r}{known_names(kind, REGRESSIONS)}")
+    datasets.check_xy(x, y)
+    check_flag("holdout", holdout)
+    check_number("penalty", penalty)
+    x, y = np.asarray(x), np.asarray(y)
+    if x.ndim != 2 or y.ndim != 1:
+        raise ValueError(
+            "x must have the shape (n, d), and y the shape (n,); got x of shape "
+            f"{x.shape} and y of shape {y.shape}."
+        )
+    labels = 0 if kind == "linear" else int(y.max()) + 1
+    task = {"linear": _REGRESSION, "logistic": _TWO_CLASSES}.get(kind)
+    return _supervised(
+        name,
+        task or _classes(labels),
+        _Data(x, y),
+        float(penalty),
+        holdout,
+        available(dtype),
+    )
 
 
 @constructor
@@ -132,7 +213,7 @@ def digits(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
     `make_workload` explains the options.
     """
     return _supervised(
-        "digits", _TEN_CLASSES, datasets.load("digits"), 0.01, holdout, dtype
+        "digits", _classes(10), datasets.load("digits"), 0.01, holdout, dtype
     )
 
 

@@ -1041,6 +1041,19 @@ def of_workloads() -> Iterator[Call]:
         research.workloads.network_workload,
         network_arguments(),
     )
+    yield Call(
+        "workloads.regression_workload",
+        research.workloads.regression_workload,
+        {
+            "name": "mine",
+            "x": np.arange(20.0)[:, None],
+            "y": np.arange(20) % 2,
+            "kind": "logistic",
+            "penalty": 0.1,
+            "holdout": False,
+            "dtype": "float32",
+        },
+    )
 
 
 def network_arguments():
