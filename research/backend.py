@@ -1,7 +1,7 @@
 """Set JAX and XLA flags: devices, thread pool, float64, precision, portable bits.
 
-Bits are portable if every supported processor computes the same bits. No other module
-of this package sets such flags.
+Results have portable bits if they are exactly equal on all x86-64 processors with AVX2
+and FMA. No other module of this package sets such flags.
 """
 
 import functools
@@ -54,9 +54,10 @@ def configure(
 
     Two results have the same bits if they are exactly equal. Call this function before
     JAX starts its backend. The size of XLA's CPU thread pool affects the bits of large
-    matrix products, so this function sets the size to `pool` on every machine. It also
-    sets JAX's default precision of matrix products to "highest", so that a GPU does not
-    round the factors to TF32. A second call with the same values has no effect.
+    matrix products, so this function sets the size to `pool` on every machine. The
+    function also sets JAX's default precision of matrix products to "highest", so that
+    a GPU does not round the factors to TF32. A second call with the same values has no
+    effect.
 
     Args:
       devices: Number of CPU devices that JAX shows, at most `pool`. JAX does not
@@ -71,12 +72,13 @@ def configure(
         AVX2 and FMA, under Linux, with the same versions of the packages and the same
         pool. XLA then compiles for AVX and uses no library that chooses kernels by the
         processor. A sum of products with more than 192 terms is computed in parts of
-        192, in order. JAX's linear algebra uses OpenBLAS's kernels for Haswell. There
-        is one exception: the bits of XLA's convolutions with more than 250 terms still
-        depend on the processor's cache. The models of this package compute convolutions
-        by matrix products, so this exception does not concern them. Results of NumPy
-        and SciPy need `research.portable.pin_libraries` or the flag --portable of an
-        experiment. portable=False does not undo an earlier call with portable=True.
+        192 terms, which are added in a fixed order. JAX's linear algebra uses
+        OpenBLAS's kernels for Haswell. There is one exception: the bits of XLA's
+        convolutions with more than 250 terms still depend on the processor's cache. The
+        models of this package compute convolutions by matrix products, so this
+        exception does not concern them. For portable results of NumPy and SciPy, call
+        `research.portable.pin_libraries`, or pass the flag --portable to an experiment.
+        portable=False does not undo an earlier call with portable=True.
     Raises:
       ValueError: devices or pool is not an integer from 1 to 65,536; devices exceeds
         pool; or `portable` is True, but this is not Linux on x86-64 with AVX2 and FMA,
@@ -165,8 +167,9 @@ def keep_programs(folder: str | Path | None = None) -> Path | None:
 
     Args:
       folder: Folder that contains the folders of all combinations. None means the
-        environment variable DESCENT_PROGRAMS, or else `descent/programs` in the user's
-        cache folder. The folder may be deleted at any time.
+        folder that the environment variable DESCENT_PROGRAMS names. If the variable is
+        not set, None means `descent/programs` in the user's cache folder. The folder
+        may be deleted at any time.
     Returns:
       The folder of this process's programs, which holds at most 1 GiB. The result is
       None if this call changes nothing. There are four possible reasons. First, the

@@ -3,7 +3,7 @@
 Public functions call these checks first. The error message of a check names the
 argument, shows its value and says what to pass instead. Only concrete values are
 checked. Tracers are accepted, and a check adds no operation to a compiled program. This
-module is loaded without JAX, so that modules that use only NumPy need not load JAX.
+module does not import JAX, so that modules that use only NumPy need not load JAX.
 """
 
 import inspect
@@ -40,8 +40,8 @@ def refuse_traced(caller: str, **values: Any) -> None:
     """Raise TypeError if an argument is traced, or holds a traced value.
 
     A function that needs the values of its arguments calls this check. Under `jax.jit`,
-    `jax.vmap` or `jax.grad`, arguments have no values. Lists, tuples and dicts are
-    searched.
+    `jax.vmap` or `jax.grad`, arguments have no values. The check also searches lists,
+    tuples and dicts for traced values.
 
     Args:
       caller: Name of the function, for the message.
@@ -402,12 +402,13 @@ def check_callable(name: str, value: Any, *arguments: str, hint: str = "") -> No
 
 
 def takes_others(value: Any, *args: Any, **kwargs: Any) -> bool:
-    """Return whether the decorator of a function accepts these arguments.
+    """Return whether the wrapper of a decorated function accepts these arguments.
 
-    `inspect.signature` shows the parameters of the function inside a decorator. The
-    decorator may have other parameters. In the example, `steep` takes one argument and
-    passes two to `line`. The result is False if the only parameters of the decorator
-    are *args and **kwargs, or if `value` has no decorator made with `functools.wraps`.
+    A wrapper is the function that a decorator returns. The wrapper may have other
+    parameters than the function inside, whose parameters `inspect.signature` shows. In
+    the example, `steep` takes one argument and passes two to `line`. The result is
+    False if the only parameters of the wrapper are *args and **kwargs, or if `value` is
+    not a wrapper made with `functools.wraps`.
 
     Example:
       >>> import functools
@@ -444,7 +445,7 @@ def check_call(caller: str, f: Any, count: int) -> None:
       f: The function.
       count: Number of positional arguments that f gets.
     Raises:
-      TypeError: f is not callable, or it cannot be called with so many arguments.
+      TypeError: f is not callable, or it cannot be called with `count` arguments.
     Example:
       >>> check_call("cost", lambda x: x, 0)
       Traceback (most recent call last):
@@ -516,7 +517,7 @@ def check_sequence(
     Args:
       name, value: Name and value of the argument.
       of: Description of the entries, for the message.
-      kind: Required type of each entry.
+      kind: Required type of each entry. By default, any type is allowed.
     Raises:
       TypeError: The value is not a sequence, or an entry has another type.
     Example:
@@ -648,7 +649,7 @@ def check_tree(name: str, tree: Any, hint: str = "") -> tuple[Any, ...]:
       the trees have the same structure and shapes.
     Raises:
       TypeError: A leaf is neither a number nor an array of numbers. The message names
-        the leaf.
+        the first such leaf.
     Example:
       >>> check_tree("params", {"w": "one"})
       Traceback (most recent call last):

@@ -5,8 +5,8 @@ Begin a script with these lines:
     place = research.cluster.join()
     research.backend.configure(devices=4 // place.num_processes, pool=4)
 
-The same script then runs alone, under `descent launch`, under Slurm's `srun` and under
-`mpirun`.
+Each process then shows its share of four CPU devices. The same script also runs as a
+single process, under `descent launch`, under Slurm's `srun` and under `mpirun`.
 """
 
 import contextlib
@@ -76,8 +76,8 @@ def join(
 
     Args:
       coordinator: Address HOST:PORT at which the other processes reach process 0. Under
-        MPI, it may be given without the next two arguments. None means that it is read
-        from the environment.
+        MPI, this address may be given without num_processes and process_id. None means
+        that the address is read from the environment.
       num_processes: Number of all processes. None means that it is read from the
         environment.
       process_id: Number of this process, from 0. None means that it is read from the

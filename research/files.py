@@ -100,7 +100,7 @@ def explained(task: str, advice: Callable[[], str]) -> Iterator[None]:
     The message says what failed and why, and ends with the result of `advice`.
 
     Args:
-      task: What failed, for the message, such as "Cannot write x.npz".
+      task: Description of what failed, for the message, such as "Cannot write x.npz".
       advice: Function that returns the last sentence of the message.
     """
     try:
@@ -113,9 +113,9 @@ def explained(task: str, advice: Callable[[], str]) -> Iterator[None]:
 def kept(folder: Path) -> str:
     """Return the sentence "Unchanged: a, b." with the names of a folder's files.
 
-    Hidden files, whose names begin with a dot, are not listed. If there are no other
-    files, the sentence is "Nothing was saved there before." If the folder does not
-    exist, the sentence says how to make it.
+    The sentence is used in error messages. Hidden files, whose names begin with a dot,
+    are not listed. If there are no other files, the sentence is "Nothing was saved
+    there before." If the folder does not exist, the sentence says how to make it.
     """
     nearest = next((part for part in folder.parents if part.exists()), folder)
     if not folder.exists() and nearest.is_dir():
@@ -206,7 +206,8 @@ def json_bytes(value: Any, where: str = "value", indent: int | None = 1) -> byte
     Args:
       value: Value that `plain` can convert: numbers, strings, None, and tuples, lists,
         mappings and dataclasses of these.
-      where: Name of the value, for the TypeError of `plain`.
+      where: Name of the value, for the message of the TypeError that is raised if JSON
+        cannot store the value.
       indent: Number of spaces per level. None puts everything on one line.
     """
     text = json.dumps(

@@ -46,9 +46,9 @@ def empirical_risk(model: Model, loss: Callable[[Array, Array], Array]) -> Objec
     Returns:
       The objective, (params, batch) -> number. The objective raises ValueError if the
       batch is empty, if the numbers of predictions and targets differ, or if `loss`
-      returns more than one number for an example. If `loss`
-      belongs to this library, the objective also raises an error if concrete targets
-      are invalid for this loss (see `losses.check_targets`).
+      returns more than one number for an example. If `loss` belongs to this library,
+      the objective also raises an error if concrete targets are invalid for this loss
+      (see `losses.check_targets`).
     References:
       Vapnik, Principles of risk minimization for learning theory, NeurIPS 1991.
     Example:
@@ -310,11 +310,10 @@ def accuracy(model: Model) -> Objective:
         label, the logits have an additional last axis of length K.
     Returns:
       The metric, (params, batch) -> number, in the dtype of the logits. Its value is
-      NaN if any logit is NaN. (If NaN logits counted as a class, a diverged run would
-      seem to have an accuracy, the share of the examples in this class.) The value is
-      also NaN if a traced label is not a class. The metric raises ValueError if the
-      shapes do not match (as with one-hot labels), or if a concrete label is not a
-      class.
+      NaN if any logit is NaN. (Otherwise, the accuracy of a diverged run would look
+      like that of a model that always predicts the same class.) The value is also NaN
+      if a traced label is not a class. The metric raises ValueError if the shapes do
+      not match (as with one-hot labels), or if a concrete label is not a class.
     Example:
       >>> from research import models
       >>> params = {"weights": jnp.array([1.0]), "intercept": jnp.array(0.0)}

@@ -135,12 +135,12 @@ def open_records(folder: str | Path) -> Records:
       folder: Folder of the records.
     Returns:
       The Records. The digest of the Records is computed from the checksums of all
-      examples, the dtypes, the shapes and the size of the file of examples. The digest
+      examples, the dtypes, the shapes and the size of examples.array_record. The digest
       does not depend on the path of the folder. The function `read` of the Records
       compares each example with its checksum. `read` raises ValueError if an example
-      has changed or an index lies outside the dataset. The message names the example,
-      or the file if the file itself is damaged. `read` raises TypeError if the indices
-      are not integers of shape (m,).
+      has changed (the message names the example), if the file is damaged, or if an
+      index lies outside the dataset. `read` raises TypeError if the indices are not
+      integers of shape (m,).
     Raises:
       ValueError: A file is damaged, has another size than when it was written, or does
         not belong to the other files. Or records.json has an unknown format.

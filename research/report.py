@@ -76,8 +76,8 @@ class Cell(NamedTuple):
 
     Attributes:
       text: Text of the entry.
-      exact: Number by which the entry is sorted, in the notation of JavaScript. None
-        means that the entry is sorted by its text.
+      exact: Number by which the entry is sorted, as a text in the notation of
+        JavaScript, such as "Infinity". None means that the entry is sorted by its text.
       missing: Whether the value is missing. Missing values are always sorted to the
         end, both in ascending and in descending order.
     """
@@ -91,7 +91,8 @@ class Sortable(NamedTuple):
     """Table in the form that the template page.html needs.
 
     Attributes:
-      title, columns, note: As in `runs.Table`.
+      title, columns, note: Title, headings of the columns, and sentence below the
+        table.
       numeric: For each column, whether all its entries are numbers or missing values.
       rows: One tuple of Cells for each row.
     """
@@ -373,7 +374,7 @@ def cell(value: str | int | float | None, text: str) -> Cell:
 
 
 def template(name: str) -> jinja2.Template:
-    """Load the HTML template `name` from the files of the package.
+    """Load an HTML template of this package by its file name, such as report.html.
 
     All templates use the style, the script and the content security policy of
     page.html.

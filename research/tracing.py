@@ -1,4 +1,4 @@
-"""JAX's errors for a traced function that looks at values, and advice on them."""
+"""Advice on the errors that JAX raises if a traced function needs concrete values."""
 
 import contextlib
 from types import TracebackType
@@ -20,12 +20,14 @@ OF_MINIMA = "scipy.optimize.minimize finds a minimum from values"
 
 
 class AdviceOnTracing(contextlib.AbstractContextManager[None]):
-    """Add a note to an error that JAX raises if a traced function looks at values.
+    """Context manager that adds advice to JAX's errors about concrete values.
 
-    The note says what to write in the function instead. The error itself is unchanged.
+    JAX raises such an error if a traced function needs the values of its arguments. The
+    advice is a note on the error, and says what to write in the function instead.
 
     Args:
-      otherwise: What to use for a function that cannot be changed.
+      otherwise: Advice for a function that cannot be changed, as the end of a sentence.
+        By default, this advice is for computing derivatives.
     Example:
       >>> import numpy
       >>> try:

@@ -65,7 +65,8 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
     If Config has a field `devices`, this field is the number of devices that JAX shows
     (see `backend.configure`). Compiled programs are kept for the next run (see
     `backend.keep_programs`), unless the module says TIMES_COMPILATION = True.
-    `report_of` says where the experiment's texts and figures are.
+    The functions that make the texts and the figures are in the module that `report_of`
+    returns.
 
     Args:
       experiment: Module of the experiment, as described above.
@@ -322,9 +323,9 @@ def carry_out(
       experiment: Module of the experiment, as described in `main`.
       command: Parsed command line, from `flags.parse`.
       exactly: Whether to raise an error if missing data would be replaced by other
-        data. Missing data that the experiment does not need raise no error. The
-        experiment leaves such data out. In the config of the returned run, the field
-        that names the missing data is empty.
+        data. If False, other data may replace missing data. Missing data that the
+        experiment does not need are left out without an error. In the config of the
+        returned run, the field that names the missing data is then empty.
     Returns:
       The finished run, and whether it was finished before.
     Raises:
@@ -333,8 +334,8 @@ def carry_out(
         - `exactly` is True, and missing data would be replaced;
         - the options have --portable (bits that are the same on all processors), and
           this process cannot compute such bits;
-        - `exactly` is False, the run is finished, and only one of the run and the
-          options has --portable.
+        - `exactly` is False, the run is finished, and either the run or the options
+          have --portable, but not both.
       OSError: Another process is working in the run folder, or the folder cannot be
         written.
     """

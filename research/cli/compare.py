@@ -2,15 +2,15 @@
 
 All rules get the same number of independent searches on workloads whose optimum is
 known. A rule comes from this package, from optax, or from a file of yours. A search
-tries the default hyper-parameters and points all over the search space. It trains the
-better points with more seeds, and then tries points near the best ones. Each search has
-its own points and seeds. The point that a search chooses is measured again with other
-seeds.
+tries the default hyper-parameters and points all over the search space. The search
+trains the better points with more seeds, and then tries points near the best points.
+Each search has its own points and seeds. The point that a search chooses is measured
+again with other seeds.
 
-The answer is the ratio of the numbers of example gradients that two rules need to reach
-a target. The interval of the ratio includes the variation between searches and between
-seeds. The answer also states the smallest factor that the study could detect, and says
-if the searches of a rule disagree.
+The answer is the ratio of the numbers of example gradients (gradients of the loss on
+one example) that two rules need to reach a target. The interval of the ratio includes
+the variation between searches and between seeds. The answer also states the smallest
+factor that the study could detect, and says if the searches of a rule disagree.
 
     descent compare my_rules.py:mine adam --workload digits breast_cancer
     descent compare heavy_ball adam --space heavy_ball.learning_rate=1e-3..10
@@ -69,8 +69,8 @@ class Config:
     """Target for f - f*, as a share of its initial value. f is the objective, and f* is
     its value at the optimum of the training part."""
     tune_on: str = "train"
-    """Part of the data that chooses the trial: train or validation. The results are
-    reported on train or test, respectively."""
+    """Part of the data on which a search scores its trials: train or validation. After
+    train, results are reported on train, and after validation on test."""
     seeds: str = "0..19"
     """Reported seeds, written as 0..9 or as 1,4,7."""
     tuning_seeds: str = "1000..1179"
@@ -79,8 +79,8 @@ class Config:
     search_seed: int = 0
     """Seed of the points that the searches try."""
     space: tuple[str, ...] = ()
-    """Search ranges that replace the defaults: RULE.learning_rate=1e-4..10 (log scale),
-    or "RULE.b2=0.9..0.999 one_minus"."""
+    """Search ranges in place of the default ranges: RULE.learning_rate=1e-4..10 (log
+    scale), or "RULE.b2=0.9..0.999 one_minus" (log scale of 1 - b2)."""
     evaluations: tuple[str, ...] = ()
     """Cost of a step of a rule that evaluates the objective itself, written as RULE=2.
     The unit is one gradient of the batch of the step."""
@@ -120,7 +120,9 @@ def compare(words: Sequence[str]) -> int:
 def conduct(study: ModuleType, words: Sequence[str]) -> int:
     """Parse a command line, and run the study that it describes.
 
-    The flag --predict raises a ValueError, because a study saves no models.
+    `study` is the module of a study, such as this module, and `words` are the
+    command-line arguments after the name of the command. The flag --predict raises a
+    ValueError, because a study saves no models. The result is the exit status 0.
     """
     command = flags.parse(study, with_rule_flag(words))
     (cli.predict if command.options.predict else cli.perform)(study, command)

@@ -68,8 +68,8 @@ class Config:
     """Whether the warm-up and the kind of decay are searched. If not, the warm-up is
     10 % of the training and the decay is linear (none for a schedule-free rule)."""
     space: tuple[str, ...] = ()
-    """Search ranges of the rates that replace the defaults: RULE.learning_rate=1e-4..1
-    (log scale)."""
+    """Search ranges of the rates in place of the default ranges:
+    RULE.learning_rate=1e-4..1 (log scale)."""
     evaluations: tuple[str, ...] = ()
     """Cost of a step of a rule that evaluates the objective itself, written as RULE=2.
     The unit is one gradient of the batch of the step."""
@@ -77,8 +77,8 @@ class Config:
     """SHA-256 of each file of rules. The digests are filled in automatically, so that a
     changed file gives a different run."""
     devices: int = 2
-    """Number of devices, such as cores, that train in parallel. The bits do not depend
-    on it."""
+    """Number of devices, such as cores, that train in parallel. The bits of the results
+    do not depend on this number."""
 
 
 FULL = Config(
@@ -94,7 +94,7 @@ FULL = Config(
 
 
 def networks(words: Sequence[str]) -> int:
-    """Compare on networks the rules that a command line names.
+    """Compare the rules that a command line names, on neural networks.
 
     The arguments before the first flag are rules. Flags give the settings.
 
@@ -114,8 +114,8 @@ def complete(config: Config) -> Config:
     """Return the config with the digest of each file that contains a rule.
 
     A rule can be given as FILE.py:NAME. The field `files` of the returned config has
-    the SHA-256 digest of each such FILE.py. An error is raised if the name of a rule or
-    of a network is wrong.
+    the SHA-256 digest of each such FILE.py. A ValueError, TypeError or OSError is
+    raised if a rule, a network or another value of the config is not valid.
     """
     arguments(config)  # Bad names are refused before a run is announced.
     for name in config.network:

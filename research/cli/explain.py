@@ -1,4 +1,4 @@
-"""The command `descent explain`: show the chain rule of a function as a table."""
+"""The command `descent explain`: show backpropagation through a function as a table."""
 
 import argparse
 import ast
@@ -36,7 +36,11 @@ formula is only parsed."""
 
 
 def explain(words: Sequence[str]) -> int:
-    """Print a function's chain rule as a table, and write its graph if requested.
+    """Print backpropagation through a function as a table, and draw it if requested.
+
+    The rows of the table show equations of the function, with the value of each
+    equation and the derivative of the result by this value. The flags --svg and --html
+    write the graph of the equations to a file.
 
     Args:
       words: Command-line arguments after `explain`.

@@ -72,9 +72,9 @@ def parse(text: str) -> Callable[..., Any]:
     A formula may contain numbers, variables, the constants pi and e, + - * / % ** @,
     the comparisons < <= > >=, indices such as x[0], and the functions of jax.numpy and
     jax.nn that are listed in `FUNCTIONS`. These functions may have an argument `axis`,
-    an integer. Everything else is an error. A formula therefore cannot run other code
-    or request much memory. All numbers except indices, axes and integer exponents are
-    floats.
+    an integer. Anything else raises a ValueError. A formula therefore cannot run other
+    code or request much memory. All numbers except indices, axes and integer exponents
+    are floats.
 
     Raises:
       ValueError: The formula is not valid. The message names the invalid part.

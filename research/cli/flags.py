@@ -87,11 +87,11 @@ def question_of(docstring: str | None) -> str:
 def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
     """Parse a command line into the experiment's Config.
 
-    The config starts from the default values. With --full it starts from the module's
-    FULL instead, and with --fast from its FAST. With --config, the values in a file
-    replace values of this config. Finally, the flags of the single fields replace
-    values. `--help` prints the docstring of the module and the flags with their
-    defaults, and exits. JAX is not imported.
+    The config starts from the default values. With --full, the config starts from the
+    module's FULL instead, and with --fast from the module's FAST. With --config, the
+    values in a file replace values of this config. Finally, the flags of the single
+    fields replace values. `--help` prints the docstring of the module and the flags
+    with their defaults, and exits. JAX is not imported.
 
     Args:
       experiment: Module with a docstring, a frozen dataclass Config, and FULL, an

@@ -33,8 +33,8 @@ class Task(NamedTuple):
     types, it can be sent to another machine. The job may start there much later.
 
     Attributes:
-      experiment: Name of the experiment's module, with its packages, as seen from the
-        folder `top`.
+      experiment: Dotted name of the experiment's module, such as experiments.compare.
+        Python imports the module from the folder `top`.
       top: Folder that contains the module's top package.
       config: Config as JSON values.
       part, parts: Index of this job, from 0 to parts - 1, and number of all jobs.

@@ -34,7 +34,7 @@ def launch(words: Sequence[str]) -> int:
     """Start the processes of a training, wait for them, and return an exit status.
 
     If a process failed, a line on stderr says how it ended. The other processes then
-    have 45 seconds to end; after that they are killed.
+    have 45 seconds to end. After this time they are killed.
 
     Args:
       words: Command-line arguments after `launch`.

@@ -27,7 +27,7 @@ class Parser(argparse.ArgumentParser):
         args: Sequence[str] | None = None,
         namespace: Any = None,
     ) -> Any:
-        """Parse the words of a command line; raise ValueError for an unknown flag.
+        """Parse the words of a command line, and raise ValueError if a flag is unknown.
 
         Example:
           >>> parser = Parser("descent verify")

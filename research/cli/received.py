@@ -87,7 +87,8 @@ def with_files(
         file that the config names is used only if it lies in the current folder and has
         the digest that the study recorded.
     Returns:
-      A dict with the fields `rule` and `files`; {} if the config names no rules.
+      A dict with the fields `rule` and `files`. The dict is empty if the config names
+      no rules.
     Raises:
       NotHereError: The file of a rule was not given, or the study has objects that
         exist only in Python.

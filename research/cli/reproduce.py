@@ -208,8 +208,9 @@ def reproduce_run(
       0 if the results agree, and 1 otherwise. The verdict is printed.
     Raises:
       ValueError: The run is unfinished or damaged, the experiment does not accept the
-        config any more, or a data set of the run is missing here and the experiment
-        would replace it by another data set, instead of leaving it out.
+        config any more, a data set of the run is missing here and the experiment would
+        replace it by another data set, instead of leaving it out, or the new run would
+        overwrite the run folder.
     """
     from research import runs
     from research.runs.manifest import check_origin

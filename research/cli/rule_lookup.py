@@ -313,12 +313,12 @@ def constructor(named: Named, given: dict[str, Any]) -> Callable[..., Any] | Any
     """Return the rule in the form that `verify_rule` takes.
 
     `named` is a rule or a constructor of rules, with its name. An optimizer class of
-    PyTorch is returned unchanged. For a rule, the result is this rule in a wrapper. For
-    a constructor, the result is a function learning_rate -> rule in a wrapper. The
-    function passes the learning rate and the arguments `given` to the constructor, and
-    ignores the keyword arguments with which `verify_rule` calls the function. In a
-    wrapper, each call of the rule checks the updates and the state (see `made`), and
-    error messages contain the name of the rule.
+    PyTorch is returned unchanged. A rule is returned in a wrapper. For a constructor,
+    the result is a function learning_rate -> rule in a wrapper. This function passes
+    the learning rate and the arguments `given` to the constructor. The function ignores
+    the keyword arguments that `verify_rule` passes. At each call of the rule, the
+    wrapper checks that updates and state keep their structure, shapes and dtypes. Error
+    messages contain the name of the rule.
     """
     from research.verification.rule_under_test import is_made, made
     from research.verification.torch_rules import is_torch_class

@@ -1,4 +1,4 @@
-"""Share the work of an experiment among jobs, on this machine or on a queue.
+"""Share the work of an experiment among jobs, on this machine or through Slurm.
 
 Example: python -m experiments spread compare --jobs 4.
 """

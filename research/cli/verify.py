@@ -1,4 +1,4 @@
-"""The command `descent verify`: compare a rule with a reference."""
+"""The command `descent verify`: compare a rule with a reference rule."""
 
 import argparse
 import math

@@ -94,8 +94,8 @@ class Evaluate:
 
     Args:
       program: Compiled program of the trainings.
-      score: Function (result of a sweep) -> (score of each run, whether each run
-        diverged).
+      score: Function (result of `descent.sweep`) -> (score of each run, whether each
+        run diverged).
       protocol: Protocol of the comparison.
       on_chunk: Function that is called with the progress of the searches, or None.
       checkpoints: Storage for unfinished runs.
@@ -230,8 +230,8 @@ def score(
 
     A lower score is better. The score is that of `search_scores`, for the objective on
     one part of the data. The field `tune_on` of the protocol in `setting` names this
-    part. `result` is the result of the sweep that trained the runs. Both returned
-    arrays have the shape (runs,).
+    part. `result` is the result of `descent.sweep`, which trained the runs. Both
+    returned arrays have the shape (runs,).
     """
     part, protocol = setting.protocol.tune_on, setting.protocol
     gaps = _relative_gaps(

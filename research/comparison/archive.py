@@ -1,4 +1,4 @@
-"""Keep a study in memory, save it as a run folder, and read it without running code."""
+"""Keep a study in memory, save it as a folder, and read it without running its code."""
 
 import math
 import reprlib
@@ -208,7 +208,8 @@ class SavedStudy(NamedTuple):
 
     Attributes:
       name: Name of the file or folder, without its parent folders.
-      manifest: Manifest of the run: id, command, environment, digests.
+      manifest: Manifest of the run. It contains the id of the run, its command, its
+        environment, and the digests of its files.
       numbers: Numbers of the study. They have all entries that are named in the dicts
         PROTOCOL, CELL and COMPARISON of this module, with the right types. For a study
         on networks, these dicts are NETWORK_PROTOCOL, NETWORK_CELL and
@@ -226,7 +227,7 @@ class SavedStudy(NamedTuple):
 
     @property
     def key(self) -> tuple[str, ...]:
-        """Id of the study and digests of its files; copies have the same key."""
+        """Id of the study and digests of its files; equal for copies of a study."""
         return self.manifest["id"], *(
             f"{name} {digest}"
             for name, digest in sorted(self.manifest["digests"].items())

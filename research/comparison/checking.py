@@ -98,9 +98,10 @@ def check_trials(
     Raises:
       ValueError, TypeError: The workload lacks a part of the data that the protocol
         uses, the workload has fewer examples than a batch, the optimum of the workload
-        is not known or not that of the objective, a step of a contender cannot be
-        traced, or one epoch of a contender costs more than `protocol.passes`. If a step
-        costs g gradients, an epoch costs g passes over the data.
+        is not known or does not fit the objective (`check_optimum`), a step of a
+        contender cannot be traced, or one epoch of a contender costs more than
+        `protocol.passes`. If a step costs g gradients, an epoch costs g passes over the
+        data.
     """
     check_workload("workload", workload)
     check_optimum(workload, protocol.target)
@@ -123,7 +124,7 @@ def check_trials(
 
 
 def check_optimum(workload: Workload, target: float) -> None:
-    """Raise an error unless the optimum of a workload is known and plausible.
+    """Raise an error if the optimum of a workload is unknown or cannot be right.
 
     Args:
       workload: A workload.

@@ -67,9 +67,9 @@ def name_rules(words: Sequence[str]) -> dict[str, str]:
     """Name each rule of a command line.
 
     The name is the text before "=". Without "=", the name is the text after the colon,
-    or the whole text if there is no colon. If this gives several rules the same name,
-    those of them that are defined in a file get a prefix, such as "a:" for the file
-    a.py.
+    or the whole text if there is no colon. If several rules then have the same name,
+    the name of each such rule that is defined in a file gets a prefix, such as "a:" for
+    the file a.py.
 
     Args:
       words: One text for each rule, such as v1=FILE.py:NAME.

@@ -189,11 +189,11 @@ def simulate_study(
         and of seeds.
       generator: Random generator of the draws.
       trials: Number of trials of each rule. The first trial is trial 0, which has the
-        default hyper-parameters. The other trials are drawn, and are the same for both
-        rules unless other_trials is True.
+        default hyper-parameters. The other trials are drawn. They are the same for both
+        rules if other_trials is False.
       tuning_seeds, seeds: Number of tuning seeds and of reporting seeds to draw. The
-        two sets of seeds are disjoint, and the same for both rules unless other_seeds
-        is True.
+        two sets of seeds are disjoint. They are the same for both rules if other_seeds
+        is False.
       other_seeds: Whether the other rule gets other seeds than my rule.
       other_trials: Whether the other rule gets other trials than my rule, except for
         the defaults.

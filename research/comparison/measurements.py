@@ -65,10 +65,10 @@ def logs_of(arrays: Arrays) -> Float[np.ndarray, "searches seeds"]:
     search uses.
 
     Args:
-      arrays: Arrays of the measurement by name, of which two are used: `costs`, the
-        passes to the target, shape (J, n), inf for a run that missed it; and `passes`,
-        the passes at each evaluation. The last entry of `passes` is the full length of
-        a run.
+      arrays: Arrays of the measurement by name. Two of them are used. `costs` has the
+        passes to the target, shape (J, n), inf for a run that missed the target.
+        `passes` has the passes at each evaluation, and its last entry is the full
+        length of a run.
     Returns:
       Log costs for J searches and n seeds, shape (J, n). A run that missed the target
       costs ten times the full length.

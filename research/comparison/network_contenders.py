@@ -207,8 +207,8 @@ def network_contenders(
       rules: Mapping from a name to a rule, or a sequence of names of rules of this
         package, as for `make_contenders`. If a rule is given as a Contender, its
         constructor and all ranges in its search space are kept. If search_schedule is
-        True, `warmup` and `decay` get their default ranges, unless the space already
-        has them.
+        True, the default ranges of `warmup` and `decay` are added where the space has
+        no range of this name.
       spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
         the hyper-parameter. If there is no default range, the hyper-parameter is added
         to the space. The hyper-parameters whose names end in "learning_rate" follow the
@@ -334,9 +334,9 @@ def scheduled(contender: Contender, num_steps: int) -> Contender:
 
     Args:
       contender: Result of `network_contenders`.
-      num_steps: Number of steps of the training. The rates fall, at once after the
-        warm-up or later, and would reach zero at step `num_steps`. The rates of
-        schedule-free rules do not fall.
+      num_steps: Number of steps of the training. The rates begin to fall after the
+        warm-up, at once or later, and would reach zero at step `num_steps`. The rates
+        of schedule-free rules do not fall.
     Returns:
       The contender; its constructor takes the same hyper-parameters.
     Example:
@@ -375,11 +375,10 @@ def _takes_schedules(make_rule: Any) -> bool:
 
 
 class RatesState(NamedTuple):
-    """State of a rule with scheduled rates, if each step makes the rule again.
+    """State of a rule whose constructor is called again in each step.
 
-    In each step, the constructor of the rule is called with the rates of this step.
-    `scheduled` makes rules in this way if they are neither from this package nor from
-    optax.
+    The constructor gets the learning rates of this step. `scheduled` makes rules in
+    this way if they are neither from this package nor from optax.
 
     Attributes:
       count: Number of finished steps, int32, shape ().

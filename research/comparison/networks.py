@@ -152,12 +152,13 @@ def compare_networks(
     zero at the end. Schedule-free rules are an exception: their learning rate stays
     constant after the warm-up, and they average their iterates instead. Every rule gets
     several independent searches (`tuning.search`), each with its own trials and seeds.
-    The searches vary the peak rate, the share of warm-up and the kind of decay
-    (`network_contenders`). The score is the validation loss at the end. The
-    hyper-parameters are chosen by the score on tuning seeds, and the score on other
-    seeds is reported. The accuracy on the test part is reported, too, but never used
-    for a choice. The final loss of a training that diverges counts as ten times its
-    initial loss. If every training diverges, this is a result and not an error.
+    (A rule without hyper-parameters to search gets one search.) The searches vary the
+    peak rate, the share of warm-up and the kind of decay (`network_contenders`). The
+    score is the validation loss at the end. The hyper-parameters are chosen by the
+    score on tuning seeds, and the score on other seeds is reported. The accuracy on the
+    test part is reported, too, but never used for a choice. The final loss of a
+    training that diverges counts as ten times its initial loss. If every training
+    diverges, this is a result and not an error.
 
     The baseline is also trained for 0.5, 0.7, 1.4 and 2 times as many steps, with its
     chosen hyper-parameters. These trainings show how many steps the baseline needs for

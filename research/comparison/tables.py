@@ -25,11 +25,11 @@ def answer(numbers: Numbers) -> str:
     `numbers` is the field `numbers` of the study's result. If there is one rule besides
     the baseline, the answer compares the two. If there are more rules, the answer names
     up to three rules for each verdict (better, worse, undecided). The answer also gives
-    the smallest factor between two costs that the study could have detected. The answer
-    names up to three pairs of a rule and a workload for which independent searches
-    disagree on the cost of the rule. The answer also names up to three rules that
-    missed the target in more than half of their runs on a workload. The example prints
-    only the beginning of the answer.
+    the smallest factor between two costs that the study could have detected, or the
+    range of these factors over the rules. The answer names up to three pairs of a rule
+    and a workload for which independent searches disagree on the cost of the rule. The
+    answer also names up to three rules that missed the target in more than half of
+    their runs on a workload. The example prints only the beginning of the answer.
 
     Example:
       >>> overall = {"rule": "mine", "baseline": "adam", "verdict": "better"}

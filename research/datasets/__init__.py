@@ -1,6 +1,6 @@
 """Data as NumPy arrays: bundled, downloaded and generated data, and their preparation.
 
-Nothing here imports JAX.
+The modules of this package do not import JAX.
 """
 
 from research.datasets._benchmark_logs import benchmark_logs as benchmark_logs

@@ -1,4 +1,4 @@
-"""Logs of the optimization benchmark of modded-nanogpt, its track 3."""
+"""Logs of the optimization benchmark (track 3) of the repository modded-nanogpt."""
 
 from research.datasets.finding import find_files, find_source
 from research.datasets.hashing import logs_in
@@ -8,10 +8,10 @@ def benchmark_logs() -> dict[str, str]:
     """Load the text files of the optimization benchmark (track 3) of modded-nanogpt.
 
     The benchmark trains one network with many update rules. The best rule is the one
-    that needs the fewest steps to a validation loss of 3.28. Its text files are
-    README.md, notes, and the logs of trainings, each with the code that ran. The files
-    are those of the commit f411b3d. They are in one archive, which is downloaded if it
-    is missing.
+    that needs the fewest steps to a validation loss of 3.28. The text files of the
+    benchmark are README.md, notes, and the logs of trainings, each with the code that
+    ran. The files are those of the commit f411b3d. One archive contains all files, and
+    is downloaded if it is missing.
 
     Returns:
       Dict from the path of each file to its text, sorted by path. The paths are

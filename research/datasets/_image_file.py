@@ -25,8 +25,8 @@ def read_image(
     """Read an image file that has exactly the size and the channels that a model takes.
 
     The image is not resized or converted, because there are many ways to do this, and
-    the model sees the difference. If the image does not fit, the error message contains
-    a command that converts it.
+    the prediction of the model would depend on the way. If the image does not fit, the
+    error message contains a command that converts it.
 
     Args:
       path: PNG or another format that Pillow reads, with 8 bits per channel.

@@ -33,7 +33,7 @@ def log_mel(
 
     Args:
       wave: Samples, int16 or floating, shape (t,) with t >= 1. A wave that is shorter
-        than a window is padded with 0.
+        than a window is padded with 0 to the length of a window.
       rate: Number of samples per second.
       num_mels: Number of bands.
       window_seconds, hop_seconds: Length of a frame, and distance between the starts of
@@ -111,7 +111,8 @@ def frames(
     Samples at the end that do not fill a frame are dropped.
 
     Args:
-      wave: Samples, shape (t,). A wave that is shorter than a frame is padded with 0.
+      wave: Samples, shape (t,). A wave that is shorter than a frame is padded with 0 to
+        the length of a frame.
       length, hop: Length of a frame, and distance between the starts of two consecutive
         frames, in samples. Both are at least 1.
     Returns:

@@ -21,7 +21,8 @@ class Recordings(NamedTuple):
 
     Attributes:
       waves: List of n arrays of samples, each of shape (t,). The length t differs
-        between recordings. `recordings` returns samples of int16.
+        between recordings. The samples are int16 if the function `recordings` has
+        loaded them.
       rate: Number of samples per second.
       digit: Spoken digit 0..9 of each recording, shape (n,), int32.
       speaker: Index of the speaker in `speakers`, shape (n,), int32.

@@ -51,8 +51,8 @@ def vowels() -> SequenceSplit:
 
     Returns:
       The data set. The training inputs have shape (270, 29, 12), where 29 is the number
-      of steps, with zeros after the end of shorter utterances. The arrays are copies
-      that may be changed.
+      of steps of the longest utterance. Shorter utterances are padded with 0. The
+      arrays are copies that may be changed.
     Raises:
       ValueError: The file is damaged.
       OSError: The file is missing and cannot be downloaded. The message says how to get

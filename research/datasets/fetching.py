@@ -42,7 +42,7 @@ def cache_folder(name: str) -> Path:
 def fetch_file(
     source: Source, file: File, on_progress: OnProgress | None = None
 ) -> Path:
-    """Download a file into the cache, unless another process has already done so.
+    """Download a file into the cache, unless the cache has a correct copy already.
 
     The download gets its final name only after its hash has been verified. An
     interrupted download therefore leaves no partial file under that name.

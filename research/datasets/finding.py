@@ -85,9 +85,9 @@ def search_folders(source: Source) -> tuple[Folder, ...]:
 def copies(source: Source, file: File) -> list[tuple[Folder, Path]]:
     """List every copy of a file on this machine, in search order.
 
-    Copies are found by their file name, and may be damaged. `fault` checks a copy.
-    MNIST and Fashion-MNIST use the same file names. A copy is not listed if its hash
-    shows that it belongs to the other one of these two data sets.
+    Copies are found by their file name, and may be damaged. Use `fault` to check a
+    copy. MNIST and Fashion-MNIST use the same file names. A copy is not listed if its
+    hash shows that it belongs to the other one of these two data sets.
 
     Args:
       source: Data set of `SOURCES`.
@@ -95,7 +95,7 @@ def copies(source: Source, file: File) -> list[tuple[Folder, Path]]:
     Returns:
       The folder and the path of each copy.
     Raises:
-      ValueError: As in `search_folders`.
+      ValueError: DESCENT_DATA is set to a path that is not a folder.
     """
     found = [
         (folder, path)

@@ -1,4 +1,4 @@
-"""Hashes of data files, each computed once per process."""
+"""Hashes of data files, computed once per process while the file does not change."""
 
 import functools
 import gzip

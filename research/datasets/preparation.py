@@ -79,9 +79,9 @@ def split(
       One pair (x, y) for each fraction: by default the training, validation and test
       parts.
     Raises:
-      TypeError: As in `check_xy`.
-      ValueError: As in `check_xy`, or seed is not an integer >= 0, fractions are not
-        positive with sum 1, or a part would be empty.
+      TypeError: x is not floating, or y is not numeric.
+      ValueError: x or y is not valid (see `check_xy`), seed is not an integer >= 0,
+        fractions are not positive with sum 1, or a part would be empty.
     Example:
       >>> parts = split(np.ones((1797, 64)), np.arange(1797))
       >>> [len(x) for x, y in parts]

@@ -101,7 +101,7 @@ def interpolate_steps(
 def hold_out(split: SequenceSplit, one_in: int, seed: int) -> SequenceSplit:
     """Hold out random examples of the training part, as a new test part.
 
-    Of the m examples of each class, max(1, ⌊m / one_in⌋) are held out.
+    If a class has m examples, max(1, ⌊m / one_in⌋) of these examples are held out.
 
     Args:
       split: Sequences. The test part is not used.
@@ -197,12 +197,12 @@ def word_levels(
     The function has three steps. First, frames before the first loud frame and after
     the last one are dropped. The loudness of a frame is the logarithm of the sum of its
     energies, and a frame is loud if its loudness is at most `margin` below the largest
-    loudness. Second, values that are more than `floor` below the largest value are
-    raised to this limit, so that quiet parts are alike in all recordings. Third, a
-    number is subtracted from each band: its quantile over the frames that are left. On
-    a log spectrum, this removes constant effects of the voice and of the microphone,
-    except where the second step has changed the values. Other methods usually subtract
-    the mean, but the mean depends on the number of quiet frames.
+    loudness. Second, values below the largest value minus `floor` are replaced by this
+    difference, so that quiet parts are alike in all recordings. Third, the quantile of
+    each band over the remaining frames is subtracted from the band. On a log spectrum,
+    this removes constant effects of the voice and of the microphone, except where the
+    second step has changed the values. Other methods usually subtract the mean, but the
+    mean depends on the number of quiet frames.
 
     Args:
       frames: Logarithms of the energies of d bands at t times, such as the `log_mel` of
@@ -261,7 +261,7 @@ def word_splits(
       longest: Largest number T of steps. A longer sequence is cut to T steps.
     Returns:
       The splits by name. The official split is called "shared". In this split,
-      repetitions 0 to 4 of each word by each speaker are the test part. Each other
+      repetitions 0 to 4 of each digit by each speaker are the test part. Each other
       split has the name of the speaker who is in its test part.
     """
     values, length = padded([word[:longest] for word in words], longest)

@@ -60,7 +60,7 @@ def make_vocabulary(texts: Sequence[str], least_count: int = 1) -> dict[str, int
 def encode(
     texts: Sequence[str], vocabulary: Mapping[str, int], length: int
 ) -> tuple[Int32[np.ndarray, "n length"], Int32[np.ndarray, "n"]]:
-    """Encode the first `length` words of each text as tokens; pad shorter texts with 0.
+    """Encode the first `length` words of each text as tokens, and pad with 0.
 
     A word that is not in the vocabulary also becomes the token 0.
 
@@ -68,7 +68,8 @@ def encode(
       texts: List of texts, each with words separated by spaces. A text without words is
         treated as one unknown word.
       vocabulary: Vocabulary, word -> token, from `make_vocabulary`.
-      length: Largest number of words. Longer texts are cut.
+      length: Number of tokens of each text. Longer texts are cut, and shorter texts are
+        padded.
     Returns:
       The tokens, shape (n, length), and the number of tokens of each text before the
       padding, shape (n,), both int32. These two arrays are the fields of

@@ -44,7 +44,8 @@ def read_text(path: Path, member: str) -> str:
     `path` is the path of the wheel, and `member` is the name of the file in the wheel.
 
     Raises:
-      ValueError: As in `read_member`, or the file is not UTF-8.
+      ValueError: The wheel is not a zip archive, is damaged, or has no such file, or
+        the file is not UTF-8.
       OSError: The wheel cannot be read.
     """
     return as_text(read_member(path, member), f"{member} in {path}")

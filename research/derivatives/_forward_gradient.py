@@ -44,8 +44,8 @@ def forward_gradient(
     1 % takes 10,000 (n + 1) samples. The result of the function `gradient` has only
     rounding errors, and in reverse mode `gradient` costs as much as a few evaluations
     of f, whatever n is. Use `forward_gradient` to learn why reverse mode matters. Use
-    it also if f has no derivative rule for reverse mode, and n passes of forward mode
-    cost too much.
+    it also if f has no derivative rule for reverse mode, and the exact gradient by n
+    passes of forward mode costs too much.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.

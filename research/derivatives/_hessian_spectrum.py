@@ -73,10 +73,10 @@ def hessian_spectrum(
     method is not used if x has at most max(32, 2 · count) numbers. The whole Hessian is
     then computed, column by column.
 
-    The method starts from a random vector, which ARPACK multiplies by the Hessian H. So
-    the method misses an eigenvalue that is exactly 0. If 0 may belong to the result,
-    the method therefore runs a second time, for H + c I, where I is the identity matrix
-    and c is a positive number.
+    ARPACK multiplies its random starting vector by the Hessian H. The product has no
+    component along an eigenvector with the eigenvalue 0, so the method misses an
+    eigenvalue that is exactly 0. If 0 may belong to the result, the method runs a
+    second time, for H + c I. Here I is the identity matrix, and c is a positive number.
 
     The Lanczos method may list a multiple eigenvalue fewer times than it occurs. From
     one starting vector, it seldom finds more than one eigenvector of such an

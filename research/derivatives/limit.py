@@ -46,8 +46,8 @@ class LimitTable(NamedTuple):
         of f in the formula, divided by h. Here |f| is the largest of the values in the
         formula, and f' is `limit`, or 0 if `limit` is nan. The rounding error of the
         division, ε |quotient| / 2, is added. For the complex step, the estimate is the
-        error of the division, or the distance of the quotient at a tiny step from
-        `limit`, if this distance is larger.
+        error of the division. If the quotient at a tiny step differs from `limit` by
+        clearly more than a rounding error, the estimate is this difference.
       best: Index of the step with the smallest sum of truncation and rounding error, or
         0 if no sum is finite.
       theory: Rule of thumb for the best step, ε^(1 / (p + 1)) max(|x|, 1), where x is

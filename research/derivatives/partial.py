@@ -18,9 +18,10 @@ MOST_PATHS = 1000  # Largest number of paths that a total derivative lists.
 
 
 class DependencyPath(NamedTuple):
-    """A path from x to f: each variable is an argument of the function of the next one.
+    """A path of variables from x to f.
 
-    x is the variable with respect to which f is differentiated.
+    Each variable on the path is an argument of the function that computes the next
+    variable. x is the variable with respect to which f is differentiated.
 
     Attributes:
       names: Names of the variables on the path, from x to f, such as ("x", "y", "f").

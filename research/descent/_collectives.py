@@ -1,7 +1,8 @@
 """Sums over the devices that share a training, and arrays split over these devices.
 
-Everything here runs inside `jax.shard_map`, on the axis AXIS. Small arrays are joined
-before they are exchanged, because each exchange costs a synchronisation.
+All functions except `split_axis` run inside `jax.shard_map`, on the axis AXIS of a
+mesh. Small arrays are joined before they are exchanged, because each exchange costs a
+synchronisation.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,8 +25,9 @@ def split_axis(shape: Sequence[int], num_devices: int) -> int | None:
     """Return the axis along which an array is split over devices, or None.
 
     The axis is the longest one whose length is a multiple of num_devices. If several
-    axes are equally long, it is the first of them. If there is no such axis, or only
-    one device, the result is None, and each device keeps the whole array.
+    axes are equally long, the result is the first of these axes. If no length is a
+    multiple of num_devices, or if there is only one device, the result is None, and
+    each device keeps the whole array.
 
     Example:
       >>> split_axis((3, 8, 4), 4), split_axis((3,), 4), split_axis((8,), 1)
@@ -72,7 +74,7 @@ def gather(arrays: Sequence[Array], axes: Sequence[int | None]) -> list[Array]:
 
     Args:
       arrays: This device's part of each array. An array whose axis is None is not
-        split.
+        split, and is returned unchanged.
       axes: Axis along which each array is split, or None, from `split_axis`.
     """
 
@@ -96,12 +98,12 @@ def gather(arrays: Sequence[Array], axes: Sequence[int | None]) -> list[Array]:
 def scatter_sum(
     arrays: Sequence[Array], axes: Sequence[int], exact: bool
 ) -> list[Array]:
-    """Return this device's part of the sum of each whole array over the devices.
+    """Sum each array over the devices, and return this device's part of each sum.
 
     Each device calls this function inside `jax.shard_map`.
 
     Args:
-      arrays: Whole arrays of this device.
+      arrays: Arrays of this device, which are not split.
       axes: Axis along which the sum is split, for each array.
       exact: As in `total`.
     """
@@ -121,9 +123,9 @@ def scatter_sum(
 
 
 def own_part(array: Array, axis: int | None) -> Array:
-    """Cut this device's part out of a whole array, which is divided along `axis`.
+    """Return this device's part of an array that is divided along `axis`.
 
-    If `axis` is None, the array is not divided, and the result is the whole array.
+    If `axis` is None, the array is not divided, and the result is the array itself.
     """
     if axis is None:
         return array

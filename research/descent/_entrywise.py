@@ -1,4 +1,4 @@
-"""Decide whether a function treats each entry of its split arrays by itself."""
+"""Decide whether a function acts on each entry of its split arrays independently."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -26,7 +26,7 @@ class FullBatchState(NamedTuple):
       params: The parameters.
       rule: The state of the update rule.
       loss: The objective at the params, shape ().
-      gradient: Its gradient at the params, a pytree like the params.
+      gradient: The gradient of the objective at the params, a pytree like the params.
     """
 
     params: Params
@@ -42,7 +42,10 @@ def is_full_batch(sampler: Sampler) -> bool:
 
 
 def begin(halves: Halves, state: State) -> FullBatchState:
-    """Return the state before the first step, with the objective at its params."""
+    """Return the state before the first step, with loss and gradient at its params.
+
+    `halves` are the two halves of a step.
+    """
     return FullBatchState(*state, *halves.gradient(state.params, WHOLE))
 
 

@@ -33,7 +33,7 @@ def advance_until_done(
       is_done: Function progress -> whether the work is done.
       advance: Function progress -> next progress.
       show: Function progress -> None that reports the progress to the user.
-      to_saved: Function progress -> its checkpoint form.
+      to_saved: Function progress -> `Saved`, the content of a checkpoint.
       checkpoint: Place where the progress is saved.
       agreed: Function bool -> bool. The argument says whether this process would save
         the progress at the end. The result says whether the progress is saved, and is

@@ -191,7 +191,8 @@ def unless(flag: Array, tree: Any, inputs: Any) -> Any:
     """Return the tree unchanged, but with NaN derivatives if the flag is True.
 
     The derivatives with respect to `inputs` are then NaN, too. Without the argument
-    `inputs`, JAX would treat a tree whose derivative is known to be 0 as a constant.
+    `inputs`, JAX would treat a tree whose derivative is known to be 0 as a constant,
+    and its derivatives would be 0 instead of NaN.
     """
     del flag, inputs
     return tree

@@ -47,11 +47,12 @@ def mesh(
 
     *Fully sharded* (`shard_params=True`): every device stores a part of each array of
     params and rule state, along the longest axis whose length is a multiple of
-    num_devices. An array without such an axis stays whole. In each step the devices
+    num_devices. An array without such an axis is not split. In each step the devices
     gather the params, and each device receives its part of the batch's gradient. If the
-    rule treats each entry by itself, as Adam does, each device updates only its part.
-    Any other rule (Muon, Shampoo, a line search) gets the gathered arrays for the time
-    of its update, and every device computes the same update.
+    rule updates each entry independently of the other entries, as Adam does, each
+    device updates only its part. Any other rule (Muon, Shampoo, a line search) gets the
+    gathered arrays for the time of its update, and every device computes the same
+    update.
 
     *Exact* (the default): gradients are added in the order of the devices. The bits of
     a training then depend on the number of devices, but not on the number of processes
@@ -133,7 +134,8 @@ def axes_of(tree: Any, mesh: Mesh) -> list[int | None]:
 def specs_of(tree: Any, axes: Sequence[int | None]) -> Any:
     """Return a tree of `jax.sharding.PartitionSpec`, one for each leaf of a tree.
 
-    `axes` has the axis along which each leaf is split, or None for a whole leaf.
+    `axes` has the axis along which each leaf is split, or None for a leaf that is not
+    split.
     """
     specs = [
         jax.sharding.PartitionSpec(*[None] * axis, AXIS)
@@ -145,10 +147,11 @@ def specs_of(tree: Any, axes: Sequence[int | None]) -> Any:
 
 
 def placed(tree: Any, mesh: Mesh, axes: Sequence[int | None] | None = None) -> Any:
-    """Put whole arrays, which every process holds, on the devices of the mesh.
+    """Put a tree of arrays on the devices of the mesh.
 
-    `axes` has the axis along which each leaf is split. If the axis of a leaf is None,
-    each device gets the whole leaf. With axes=None, no leaf is split.
+    Every process holds each array completely. `axes` has the axis along which each leaf
+    is split. If the axis of a leaf is None, each device gets the whole leaf. With
+    axes=None, no leaf is split.
     """
     axes = axes or [None] * len(jax.tree.leaves(tree))
     return jax.tree.map(
@@ -159,7 +162,7 @@ def placed(tree: Any, mesh: Mesh, axes: Sequence[int | None] | None = None) -> A
 
 
 def put(leaf: Any, sharding: Any) -> jax.Array:
-    """Put a whole array on the devices of a sharding.
+    """Put an array, which this process holds completely, on the devices of a sharding.
 
     `jax.device_put` compares the arrays of the processes, and the comparison fails for
     arrays with NaN. This function does not compare them.
@@ -212,8 +215,9 @@ def _whole_leaves(tree: Any) -> list[jax.Array]:
 def digest_parts(tree: Any) -> list[np.ndarray]:
     """Return the arrays that a digest of the tree uses, one for each leaf.
 
-    For a leaf that is split, the array is the shape of the leaf. For any other leaf,
-    the array contains the numbers of the leaf.
+    For a leaf that is split, the array is the shape of the leaf, because this process
+    may hold only some parts of the leaf. For any other leaf, the array contains the
+    numbers of the leaf.
     """
     return [
         as_numbers(leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf)

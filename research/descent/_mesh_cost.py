@@ -38,12 +38,12 @@ def bytes_per_step(
     device, which is (D - 1) B bytes. The bytes of a step depend on shard_params and on
     the rule:
 
-    - shard_params=False: a sum of the gradients, B = P.
-    - shard_params=True, and the rule treats each entry by itself: 2 (P - W) (D - 1) / D
-      for the parts of params and gradients, and a sum of the gradients of the params
-      that are not split, B = W.
-    - shard_params=True, and any other rule: S (D - 1) / D for params and state, and a
-      sum of the gradients, B = P.
+    - shard_params=False: the bytes of a sum of the gradients, with B = P.
+    - shard_params=True, and the rule updates each entry independently of the other
+      entries: 2 (P - W) (D - 1) / D for the parts of params and gradients, plus the
+      bytes of a sum of the gradients of the params that are not split, with B = W.
+    - shard_params=True, and any other rule: S (D - 1) / D for params and state, plus
+      the bytes of a sum of the gradients, with B = P.
 
     In each case, the loss is summed too. In the second case, the norms of the gradient
     and of the update are also summed. In the example with four devices, the sum of the
@@ -54,8 +54,8 @@ def bytes_per_step(
       params: Parameters, or their shapes as `jax.ShapeDtypeStruct`.
       num_devices, shard_params, exact: As in `mesh`.
     Returns:
-      Number of bytes, 0 for one device. If the rule evaluates the objective by itself,
-      the bytes of these evaluations are not included.
+      Number of bytes, 0 for one device. If the rule itself evaluates the objective, the
+      bytes of these evaluations are not included.
     Raises:
       ValueError: num_devices is not positive.
     Example:

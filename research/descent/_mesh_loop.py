@@ -1,8 +1,8 @@
 """Compile the loop over the steps of an epoch on a mesh of devices.
 
-A step has two forms. In the first form, every device runs the whole rule, on whole
-arrays. In the second form, each device updates its part of split arrays. The second
-form is used if the rule treats each entry by itself.
+A step has two forms. In the first form, every device computes the update of all
+entries. In the second form, each device updates only its part of the split arrays. The
+second form is used if the rule updates each entry independently of the other entries.
 """
 
 import functools
@@ -179,9 +179,10 @@ def moves_in_parts(
 ) -> bool:
     """Return whether each device can update its part of the split arrays by itself.
 
-    The result is True if some array is split, and if the rule treats each entry of the
-    split arrays by itself and does not evaluate the objective. `init` is the function
-    of `build` that makes the first state from the params.
+    The result is True if three conditions hold: some array is split, the rule
+    initialises and updates each entry of the split arrays independently of the other
+    entries, and the rule does not evaluate the objective. `init` is the function of
+    `build` that makes the first state from the params.
     """
     shapes = jax.eval_shape(init, params)
     split = lambda tree: [axis is not None for axis in axes_of(tree, mesh)]

@@ -47,8 +47,9 @@ class Minimum(NamedTuple):
         argument `norm` of `minimise` selects the norm.
       steps: Number of steps taken, int32, shape ().
       evaluations: Number of evaluations of the objective, int32, shape (). A value
-        counts as one; a value with its gradient also counts as one. Evaluations inside
-        the rule are included if the rule's state has a field `evaluations`.
+        together with its gradient counts as one evaluation, as a value alone does.
+        Evaluations inside the rule are included if the rule's state has a field
+        `evaluations`.
       outcome: The reason why the loop stopped, an `Outcome` as int32, shape ().
     """
 

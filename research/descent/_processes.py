@@ -62,7 +62,7 @@ def number_of_leader(value: int) -> int:
 
 
 def texts_of_all(text: str) -> list[str]:
-    """Return the texts of all processes, in the order of their numbers."""
+    """Return the texts of all processes, in the order of the process numbers."""
     if jax.process_count() == 1:
         return [text]
     data = text.encode(errors="replace")
@@ -125,8 +125,8 @@ def shared_checkpoint(
     Args:
       checkpoint: The checkpoint of this process.
       interrupted: Function () -> whether Ctrl-C was pressed in this process. If it was
-        pressed in one of the processes, all processes raise KeyboardInterrupt when they
-        next ask whether a save is due.
+        pressed in one of the processes, the next call of the checkpoint's function
+        `due` raises KeyboardInterrupt in all processes.
     """
     if jax.process_count() == 1:
         return checkpoint

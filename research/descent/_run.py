@@ -314,7 +314,11 @@ def _epochs(
 
 
 def reduced(infos: Info, observed: Any, evaluations: Any) -> EpochInfo:
-    """Return the summary of an epoch, from the Info of its steps along a first axis."""
+    """Return the summary of an epoch.
+
+    `infos` is the Info of the steps of the epoch, with a first axis over the steps.
+    `observed` and `evaluations` become the fields `steps` and `evaluations`.
+    """
     good = jnp.isfinite(infos.loss) & jnp.isfinite(infos.update_norm)
     return EpochInfo(
         loss=jnp.mean(infos.loss),

@@ -150,9 +150,10 @@ def check_dataset(name: str, dataset: Any) -> None:
 
 
 def check_no_nan(name: str, dataset: Any) -> None:
-    """Raise ValueError if an array of a dataset contains NaN, as for an empty field.
+    """Raise ValueError if an array of a dataset contains NaN, as for a missing value.
 
-    Traced arrays, and arrays that other processes hold in part, are not checked.
+    `name` is the name of the dataset in the message. Traced arrays, and arrays that
+    other processes hold in part, are not checked.
     """
     parts = () if dataset is None else (("x", dataset.x), ("y", dataset.y))
     for field, tree in parts:
@@ -205,7 +206,7 @@ def build(
     Returns:
       The Descent (init, step). The step and value_fn have the attribute `num_examples`,
       which is n, or None without data. `run` uses the attribute to check a sampler, and
-      a rule such as SAGA uses it to check its table.
+      SAGA uses it to check the size of its table of gradients.
     Raises:
       TypeError: The rule is not an optax.GradientTransformation (call its constructor),
         or the dataset is not a Batch. The functions init and step raise a TypeError if

@@ -22,8 +22,9 @@ class RunBatch(NamedTuple):
     A chunk is a number of epochs that run without a pause; `compile_sweep` sets this
     number.
 
-    A batch with fewer runs is padded to its width with copies of its last run. The
-    arrays of results include these copies.
+    The class `SweepProgram` defines `width`. A batch with fewer runs is padded to
+    `width` runs with copies of its last run. The arrays of results include these
+    copies.
 
     Attributes:
       runs: Seeds and hyper-parameters, without copies.

@@ -319,7 +319,7 @@ def compile_orders(function: Callable[..., Any], *arguments: Any) -> Callable[..
     """Compile a function that draws the order of the examples for several epochs.
 
     The order of an epoch is an array of indices of examples. The result is the compiled
-    function. If the arrays that it returns would be empty, or have more than 64 MiB in
+    function. If the arrays of indices would be empty, or have more than 64 MiB in
     total, nothing is compiled, and the result is a function that returns None.
     """
     drawn = jax.tree.leaves(jax.eval_shape(function, *arguments))
@@ -351,7 +351,11 @@ def _over_runs(
 
 
 def check_workload(name: str, workload: Any) -> None:
-    """Raise TypeError unless the value is a Workload with fields of the right types."""
+    """Raise TypeError unless the value is a Workload with fields of the right types.
+
+    Raises ValueError if the data contain NaN. `name` is the name of the value in the
+    message.
+    """
     check_instance(
         name, workload, Workload, "Make one by research.workloads.make_workload(name)."
     )

@@ -134,7 +134,7 @@ def train(
         - num_epochs or devices is not positive, JAX has fewer devices, or batch_size is
           not a multiple of the number of devices;
         - devices is above 1, and either the sampler takes the whole dataset as one
-          batch, or the rule keeps something for each example, as SAGA does;
+          batch, or the rule stores data for each example, as SAGA does;
         - x and y of the dataset differ in length, are empty or contain NaN, the sampler
           is made for another number of examples, or it draws an index outside the
           dataset;

@@ -24,8 +24,8 @@ class Compiled(NamedTuple):
     """A compiled training before its first step.
 
     Attributes:
-      start: The `Progress` before the first step: the initial params and rule state,
-        and no step in `info`.
+      start: The `Progress` before the first step, with the initial params and rule
+        state. All numbers in its field `info` are NaN.
       epoch_batches: Function (key, epoch) -> the batches of that epoch, for `advance`.
       advance: Function (state, info, batches, start, stop) -> (state, info). It takes
         the steps from start to stop - 1 of an epoch, and writes the Info of each step

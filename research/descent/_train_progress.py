@@ -1,4 +1,4 @@
-"""Progress of a training: its exact checkpoint form, and its final result."""
+"""Progress of a training, its exact form in a checkpoint, and the final result."""
 
 import hashlib
 from collections.abc import Sequence
@@ -105,8 +105,8 @@ def check_alike(state: _step.State) -> None:
     """Raise ValueError if the devices hold different states.
 
     Each device gets a part of each batch. If a rule reads `indices`, the indices of the
-    batch's examples, it reads a different part on each device. A rule that keeps
-    something for each example, such as SAGA, then has a different state on each device.
+    batch's examples, it reads a different part on each device. A rule that stores data
+    for each example, such as SAGA, then has a different state on each device.
     """
     for leaf in jax.tree.leaves(state):
         first, *others = (as_numbers(shard.data) for shard in leaf.addressable_shards)

@@ -50,6 +50,9 @@ def compile_on_records(
 ) -> Compiled:
     """Compile the loop over an epoch's steps, as `compile_training` does.
 
+    The loop reads the examples from `records`. The other arguments are those of
+    `train`.
+
     Raises:
       ValueError: The sampler takes the whole dataset as one batch, or the rule needs
         other examples than those of the batch, as SVRG and SAGA do.

@@ -1,4 +1,4 @@
-"""Draw curves of f - f* on logarithmic axes, with bands and predicted floors."""
+"""Draw curves of f - f* on logarithmic axes, with bands and predicted final values."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

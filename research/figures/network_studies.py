@@ -15,7 +15,7 @@ Numbers = Mapping[str, Any]
 def draw_network_study(
     numbers: Numbers, arrays: Mapping[str, np.ndarray]
 ) -> dict[str, figures.Picture]:
-    """Draw the pictures of a finished study on networks.
+    """Draw the pictures of a finished study, which compares rules on networks.
 
     Args:
       numbers, arrays: The `numbers` and the `arrays` of the study's result.

@@ -73,12 +73,12 @@ def draw_study(
 def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
     """Draw the cost of each rule relative to the baseline, with confidence intervals.
 
-    The cost is the number of example gradients that a rule needs to reach the target.
-    The picture has a row for each rule except the baseline. A row shows the geometric
-    mean, over all workloads, of the cost of the rule divided by that of the baseline,
-    and the confidence interval of this mean. If there are several workloads, the row
-    also shows the ratio on each of them. `numbers` is the field `numbers` of the
-    study's result, and `who` has the order of the rules.
+    The cost is the number of gradients of single examples that a rule needs to reach
+    the target. The picture has a row for each rule except the baseline. A row shows the
+    geometric mean, over all workloads, of the cost of the rule divided by that of the
+    baseline, and the confidence interval of this mean. If there are several workloads,
+    the row also shows the ratio on each of them. `numbers` is the field `numbers` of
+    the study's result, and `who` has the order of the rules.
     """
     workloads, rules = (
         numbers["workloads"],

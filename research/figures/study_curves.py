@@ -32,12 +32,13 @@ Arrays = Mapping[str, np.ndarray]
 
 
 def trials(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Picture:
-    """Plot the expected cost of the best of k trials of each rule, against k.
+    """For each rule, plot the expected cost of the best of k trials against k.
 
     A trial is one choice of hyper-parameters. The cost is the number of passes over the
-    data to the target. The band around a line is an interval for the expected cost. It
-    accounts for the variation between trials and between seeds. The arguments are as in
-    `curves`.
+    data to the target. The band around a line is an interval for the expected cost. The
+    interval accounts for the variation between trials and between seeds. `numbers` and
+    `arrays` are fields of the study's result, and `who` has the order and the colours
+    of the rules.
     """
     figure, used, spare = panels(numbers["workloads"])
     ends: dict[tuple[str, str], np.ndarray] = {}
@@ -162,8 +163,9 @@ def profile(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pi
 
     For each rule and each factor, the profile shows the fraction of the workloads on
     which the cost of the rule is at most the factor times the lowest cost of all rules.
-    The cost is the number of passes over the data to the target. The arguments are as
-    in `curves`.
+    The cost is the number of passes over the data to the target. `numbers` and `arrays`
+    are fields of the study's result, and `who` has the order and the colours of the
+    rules.
     """
     figure, axes = figures.new_figure(height=4.4)
     panel, factors = axes[0, 0], arrays["profile/factors"]

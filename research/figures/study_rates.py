@@ -23,10 +23,10 @@ class Valley(NamedTuple):
     A trial is one choice of hyper-parameters, which a search trains with several seeds.
     The score of a trial is the geometric mean of its costs over these seeds, in passes
     over the data. All searches together start with t trials. Trials that a search adds
-    later are not in this class. In addition, the score is known at r other learning
-    rates, which make a line in the picture. All other hyper-parameters on this line are
-    fixed. Each search chooses one trial in the end, and the fixed values are those of
-    the best chosen trial.
+    later are not among these t trials. In addition, the score is known at r other
+    learning rates, which make a line in the picture. All other hyper-parameters on this
+    line are fixed. Each search chooses one trial in the end, and the fixed values are
+    those of the best chosen trial.
 
     Attributes:
       rates: Learning rate of each trial, ascending, shape (t,).
@@ -139,14 +139,15 @@ def rates(
 ) -> figures.Picture | None:
     """Plot the scores of the trials of each rule against the learning rate.
 
-    A trial is one choice of hyper-parameters. Its score is its mean cost, which
-    `Valley` defines. Rules without a learning rate are left out. If more than three
-    rules are left and there are at most twelve pairs of rule and workload, each pair
-    has its own panel. Otherwise, each workload has one panel with at most three rules.
-    These are the first rules of `who.shown` that have a learning rate. `who.shown`
-    begins with the baseline, followed by the rules with the lowest cost. If there is no
-    rule to draw, the returned value is None. `numbers` and `arrays` are fields of the
-    study's result, and `who` has the order and the colours of the rules.
+    A trial is one choice of hyper-parameters. The score of a trial is the geometric
+    mean of its costs over the seeds, in passes over the data. Rules without a learning
+    rate are left out. If more than three rules are left and there are at most twelve
+    pairs of rule and workload, each pair has its own panel. Otherwise, each workload
+    has one panel with at most three rules. These are the first rules of `who.shown`
+    that have a learning rate. `who.shown` begins with the baseline, followed by the
+    rules with the lowest cost. If there is no rule to draw, the returned value is None.
+    `numbers` and `arrays` are fields of the study's result, and `who` has the order and
+    the colours of the rules.
     """
     workloads = numbers["workloads"]
     valleys = {
@@ -249,9 +250,9 @@ def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, row: int) -> Non
     its smallest to its largest cost. The curve shows the score if only the learning
     rate varies. The other hyper-parameters are those that the search with the lowest
     cost chose. The band around the curve goes from the smallest to the largest cost
-    over the seeds. A ring marks the trial with the lowest score. Crosses at the top
-    mark the trials of `Valley.diverged`, which have no dot. A bar at the bottom marks
-    the range of good rates (`Valley.near`).
+    over the seeds. A ring marks the trial with the lowest score. Trials with
+    `v.diverged` have a cross at the top instead of a dot. A bar at the bottom marks
+    `v.near`, the range of good rates.
 
     Args:
       panel: Panel. The scales and limits of its axes must be set before.

@@ -35,10 +35,10 @@ class Entry(NamedTuple):
       protocol: Number of the protocol in `Rankings.protocols`, counted from 1. The
         protocol consists of the settings of the measurement.
       cost, low, high: Cost of the rule, and the ends of its interval. The cost is the
-        number of example gradients until the target is reached, and inf means that the
-        target was not reached. For a study on networks, the cost is the validation loss
-        at the end. If the study does not contain the loss or an end of its interval,
-        inf takes its place.
+        number of gradients of single examples until the target is reached, and inf
+        means that the target was not reached. For a study on networks, the cost is the
+        validation loss at the end. If the study does not contain the loss or an end of
+        its interval, inf takes its place.
       measurement: Measurement of the rule, as stored in the study.
       comparison: Comparison of the rule with the baseline of the study, as stored in
         the study. None if the study has no such comparison, for example because the
@@ -186,7 +186,8 @@ def costs(ranking: Sequence[Entry]) -> dict[str, float]:
     """Return the cost of each rule of a ranking, by name of the rule.
 
     The cost of a rule is the median cost of its entries in the ranking. The lowest cost
-    would not be fair: a rule could get a better place by being submitted more often.
+    would not be fair, because a rule could get a better place by being submitted more
+    often.
     """
     by_rule: dict[str, list[float]] = {}
     for entry in ranking:

@@ -10,7 +10,10 @@ from research.checks import check_numbers, is_traced, shown
 
 
 def floating(name: str, value: ArrayLike) -> Float[Array, "..."]:
-    """Return a value as an array, or raise TypeError if it is not floating."""
+    """Return a value as an array, or raise TypeError if it is not floating.
+
+    `name` is the name of the value in the message.
+    """
     array = numeric(name, value)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(
@@ -21,7 +24,10 @@ def floating(name: str, value: ArrayLike) -> Float[Array, "..."]:
 
 
 def numeric(name: str, value: ArrayLike) -> Num[Array, "..."]:
-    """Return a value as an array, or raise TypeError if it does not hold numbers."""
+    """Return a value as an array, or raise TypeError if it does not hold numbers.
+
+    `name` is the name of the value in the message.
+    """
     if not isinstance(value, jax.Array) or not is_traced(value):
         check_numbers(name, value)
     return jnp.asarray(value)
@@ -40,7 +46,7 @@ def wide(label: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
 def one_or_nan(
     valid: Bool[Array, "*shape"], dtype: DTypeLike
 ) -> Float[Array, "*shape"]:
-    """Return 1 where a label is valid, else NaN, as a factor of the loss.
+    """Return a factor for the loss: 1 where a label is valid, else NaN.
 
     The factor also makes the gradient NaN. With `jnp.where(valid, loss, jnp.nan)`, the
     gradient would be 0, so training would continue and silently ignore the example.

@@ -231,7 +231,7 @@ def multiclass_margin(
     Args:
       scores: Scores s, floating, shape (K,).
       label: Integer y in 0..K-1, shape ().
-      margin: Margin m, positive; may be traced.
+      margin: Margin m, positive. It may be traced.
       where, weights: As in `softmax_cross_entropy`. A class exists for this example if
         `where` is True for the class. The maximum runs over the classes that exist.
     Returns:

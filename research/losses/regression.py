@@ -39,7 +39,8 @@ def squared_error(
       target: Target y with the shape of the prediction. It is converted to the dtype of
         the prediction.
       where: Booleans with the shape of the prediction, True for the entries that count.
-        Other entries may be NaN. None means that all entries count.
+        At all other entries, prediction and target may be NaN. None means that all
+        entries count.
       weights: Factors of the terms of the sum, with the shape of the prediction, finite
         and at least 0. None means that all weights are 1.
     Returns:
@@ -213,9 +214,9 @@ def cosine_distance(
     """Compute the cosine distance 1 - pᵀ y / (|p| |y|) of two vectors p and y.
 
     The distance is 0 for vectors of the same direction, 1 for orthogonal vectors and 2
-    for opposite vectors. It is computed as ½ |u - v|² with u = p / |p| and v = y / |y|,
-    which is the same number and keeps the digits of a small distance. First, p and y
-    are divided by their largest absolute entries, so that no square overflows.
+    for opposite vectors. It is computed as ½ |u - v|² with u = p / |p| and v = y / |y|.
+    The two forms are equal, but the second is also accurate for small distances. First,
+    p and y are divided by their largest absolute entries, so that no square overflows.
     optax.cosine_distance with the default epsilon = 0 is the same function.
 
     Args:

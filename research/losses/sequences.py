@@ -46,7 +46,8 @@ def sequence_cross_entropy(
         weights. None means that all weights are 1.
     Returns:
       The loss in the dtype of the logits, shape (). The loss is 0 if all positions are
-      ignored or have weight 0, and NaN if a label is K or larger.
+      ignored or have weight 0. It is NaN if the label of a position that is not ignored
+      is K or larger.
     Raises:
       TypeError: logits are not floating, labels are not integers, weights are not
         numbers, or where is not boolean.

@@ -1,4 +1,4 @@
-"""Checks of all targets of a dataset, made once before tracing."""
+"""Checks of all targets of a dataset, made once before JAX traces the loss."""
 
 import functools
 from collections.abc import Callable

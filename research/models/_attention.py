@@ -1,7 +1,7 @@
 """Multi-head self-attention.
 
-Each position receives a weighted mean of the values. A weight measures how well the
-query of the position matches a key.
+Each position i receives a weighted mean of the values of other positions j and of i
+itself. The weight of j measures how well the query of i matches the key of j.
 """
 
 from collections.abc import Mapping
@@ -202,8 +202,9 @@ def rotate(
     through s - t.
 
     Meta's code for Llama rotates the same pairs of entries, 2i and 2i + 1. In Hugging
-    Face's transformers, the pairs are the entries i and i + d/2. Weights for one of
-    these conventions become weights for the other by a permutation of their columns.
+    Face's transformers, the pairs are the entries i and i + d/2. To convert a model
+    from one of these conventions to the other, permute the columns of the weights that
+    compute the queries and the keys.
 
     Args:
       x: Queries or keys, shape (..., T, d).

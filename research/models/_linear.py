@@ -1,4 +1,4 @@
-"""Linear regression, and the dense layer that all models here share."""
+"""Linear regression, and the dense layer that the networks of this package use."""
 
 from collections.abc import Sequence
 
@@ -51,7 +51,7 @@ def dense_model(shape: tuple[int, ...], scale: float, dtype: DTypeLike | None) -
     """Build a model of one dense layer with weights of the given shape.
 
     The params are {"weights", "intercept"}. The weights have the shape (d,) for one
-    output without an axis, or (d, K) for K outputs. The initial weights are normal with
+    number as the output, or (d, K) for K outputs. The initial weights are normal with
     the standard deviation `scale`, and the intercept starts at 0.
     """
     checks.check_real("scale", scale)
@@ -89,8 +89,8 @@ def dense(
 
     Args:
       x: Inputs, shape (..., d).
-      weights: Weights, shape (d, K) for K outputs, or (d,) for a single output without
-        an axis.
+      weights: Weights, shape (d, K) for K outputs, or (d,) for one number as the
+        output.
       bias: Bias, shape (K,), or () to add one number to every output.
     Returns:
       The outputs, shape (..., K), or shape (...) for weights of shape (d,).

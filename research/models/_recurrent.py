@@ -42,12 +42,12 @@ class Recurrence(NamedTuple):
 
     Attributes:
       init: Function key -> params, as in `recurrent`.
-      start: Function from the shape of the leading axes, a tuple, to the carry before
-        the first step. All arrays of this carry are zero. Pass (n,) for n sequences, or
-        () for one sequence without a leading axis.
+      start: Function that takes the shape of the leading axes of x, a tuple, and
+        returns the carry before the first step. All arrays of this carry are zero. Pass
+        (n,) for n sequences, or () for one sequence without a leading axis.
       advance: Function (params, x, carry, key=None) -> (outputs, carry). x is as in
         `recurrent`, and the outputs have shape (..., T, num_outputs). The returned
-        carry is the carry at the end of each sequence.
+        carry is the carry at the end of each sequence. The key is for dropout.
     """
 
     init: Callable[[Key], Params]

@@ -161,10 +161,10 @@ def standardise_weights(
     Let W be the N weights of an output channel, m their mean, and v their variance,
     mean((W - m)²). The result is gain (W - m) / √(N (v + ε)), where ε is `epsilon`. If
     v is much larger than ε, the variance of the result is gain² / N up to a small
-    error. The output for independent inputs of variance 1 then has variance gain², and
-    the result hardly changes if W is multiplied by a positive constant. The result does
-    not change if a constant is added to W. For weights in half precision, the result is
-    computed in float32 and then rounded.
+    error. A layer with these weights then maps independent inputs of variance 1 to
+    outputs of variance gain². The result hardly changes if W is multiplied by a
+    positive constant. The result does not change if a constant is added to W. For
+    weights in half precision, the result is computed in float32 and then rounded.
 
     Args:
       weights: Weights, shape (..., C_out), such as the filters of

@@ -67,7 +67,7 @@ def gelu_tanh(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
     """Compute the tanh approximation of `gelu`: z (1 + tanh(u)) / 2 = z σ(2u).
 
     Here u = √(2/π) (z + 0.044715 z³) and σ is the sigmoid. The form z σ(2u) is
-    computed, because it keeps its digits where 1 + tanh(u) is near 0. GPT-2 uses this
+    computed, because it is accurate also where 1 + tanh(u) is near 0. GPT-2 uses this
     activation. Up to rounding errors, the activation equals `jax.nn.gelu(z)` and
     PyTorch's gelu with approximate="tanh".
 

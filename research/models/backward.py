@@ -67,7 +67,7 @@ def mlp_value_and_gradient(
     activation: str = "relu",
     loss: str = "softmax_cross_entropy",
 ) -> tuple[Float[Array, ""], Params]:
-    """Compute the mean loss of an `mlp` on a batch and its gradient by the chain rule.
+    """Compute the mean loss of an `mlp` on a batch, and the gradient by the chain rule.
 
     No automatic differentiation is used.
 

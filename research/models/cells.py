@@ -20,7 +20,7 @@ class Cell(NamedTuple):
     next, and the first of them is the hidden state h. Each step first computes p = W x
     + b from the input x, and q = U h from the state h, with the input weights W, the
     bias b and the recurrent weights U. The cell computes the next carry from p, q and
-    the carry. p and q each consist of several blocks of H columns, side by side.
+    the carry. p and q each consist of num_blocks blocks of H columns, side by side.
 
     Attributes:
       num_blocks: Number of blocks of p, which is also the number of blocks of q.
@@ -33,7 +33,7 @@ class Cell(NamedTuple):
         `slopes` needs.
       slopes: Function (values, carry, next carry) -> partial derivatives of the next
         carry with respect to p, q and the carry. The arrays may have any leading axes,
-        so one call can treat all steps.
+        so one call can treat all time steps.
       differential: Function (partial derivatives, dp, dq, dcarry) -> differential of
         the next carry, which is linear in dp, dq and dcarry. dp=None means dp = 0.
     """
@@ -79,7 +79,7 @@ def vanilla_slopes(kept: Any, before: Carry, after: Carry) -> Float[Array, "... 
     """Compute 1 - h'², the derivative of h' = tanh(s) with respect to s = p + q.
 
     Here h' is the next state, not a derivative. `vanilla` defines p and q. `after` is
-    the next carry (h',). `kept` and `before` are not used.
+    the next carry (h',). `kept` and `before` are not used, but other cells use them.
     """
     del kept, before
     return 1 - after[0] ** 2
@@ -95,7 +95,8 @@ def vanilla_differential(
 
     This is the differential of the next state h' = tanh(p + q). `slopes` is 1 - h'²
     from `vanilla_slopes`, and dp and dq are the differentials of p and q. dp=None means
-    dp = 0. `dcarry` is not used. The result is the tuple (dh',).
+    dp = 0. `dcarry` is not used here, but by other cells. The result is the tuple
+    (dh',).
     """
     del dcarry
     return (slopes * _sum(dp, dq),)
@@ -271,8 +272,9 @@ def lstm_differential(
     dc' = f dc + c df + g di + i dg and dh' = tanh(c') do + o (1 - tanh²(c')) dc'.
 
     `lstm` defines i, f, g, o, c, c' and h', and the blocks of its arguments p and q.
-    With the blocks as indices, di = i (1 - i) (dp_i + dq_i), likewise for f and o, and
-    dg = (1 - g²) (dp_g + dq_g).
+    The index of p and q names the block: dg = (1 - g²) (dp_g + dq_g), and di =
+    i (1 - i) (dp_i + dq_i). The formulas for df and do are those for di, with f or o
+    instead of i.
 
     `slopes` is the result of `lstm_slopes`, and dp=None means dp = 0. `dcarry` is the
     tuple (dh, dc), and the result is the tuple (dh', dc').

@@ -144,7 +144,7 @@ def values_and_length(x: Any) -> tuple[Num[Array, "..."], Int[Array, "..."] | No
     returned instead of lengths.
 
     Raises:
-      TypeError: x is a plain tuple.
+      TypeError: x is a tuple that is not `Sequences`.
     Example:
       >>> print(values_and_length([3, 4, 9]))
       (Array([3, 4, 9], dtype=...), None)
@@ -176,7 +176,8 @@ def split_sequences(
       (tokens, mask), both of shape (..., T). An entry of the mask is True if its token
       lies before the end of the sequence. The mask is None if x is not `Sequences`.
     Raises:
-      TypeError: The tokens or the lengths are not integers, or x is a plain tuple.
+      TypeError: The tokens or the lengths are not integers, or x is a tuple that is not
+        `Sequences`.
       ValueError: T is 0 or above the context, the lengths have the wrong shape, a
         length lies outside 1..T, or a token before the end of its sequence lies outside
         0..num_symbols - 1.

@@ -135,7 +135,8 @@ def mean_and_sd(
 def check_model(model: Model) -> None:
     """Raise TypeError unless the model has the functions init and apply.
 
-    A module of Flax has them, too, but with other arguments, and is refused.
+    A Flax module also raises TypeError, because its init and apply have other
+    arguments.
     """
     if any(base.__module__.startswith("flax.") for base in type(model).__mro__):
         raise TypeError(

@@ -52,9 +52,9 @@ def lecun_normal(
     """Draw normal weights with variance 1 / fan_in.
 
     If the inputs of a layer have mean 0 and variance 1, the variance of its outputs,
-    averaged over random weights, is then 1. The distribution is not truncated.
-    `jax.nn.initializers.lecun_normal` truncates it at two standard deviations and
-    rescales it to the same variance.
+    averaged over random weights, is then 1. The distribution is not truncated. In
+    contrast, `jax.nn.initializers.lecun_normal` truncates the distribution at two
+    standard deviations, and rescales it to the same variance.
 
     Args:
       key: Typed key.
@@ -183,9 +183,9 @@ def orthogonal(
 
     The columns of the matrix belong to the last axis of the shape, and the rows to all
     other axes, which are joined into one axis. The matrix is uniformly distributed
-    among all such matrices. To draw the matrix, a matrix of normal numbers is
-    decomposed into Q R, with the signs for which the diagonal of R is positive. The
-    result is Q, or Qᵀ if there are fewer rows than columns.
+    among all such matrices. To draw the matrix, a matrix of standard normal numbers is
+    decomposed into Q R. The signs of the columns of Q are chosen so that the diagonal
+    of R is positive. The result is Q, or Qᵀ if there are fewer rows than columns.
 
     Args:
       key: Typed key.

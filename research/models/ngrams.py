@@ -34,9 +34,10 @@ class Level(NamedTuple):
     defines the count of h w and the discount D. A level contains only the n-grams with
     a positive count. There are g different such n-grams, and they have c different
     contexts. For these contexts, the probability of w after h is p(w | h) = (kept(h w)
-    + back(h) p(w | h')) / total(h). Here h' is h without its first token, and kept(h w)
-    is 0 if the count of h w is 0. The code of an n-gram is the number whose digits in
-    base V are the tokens, for V symbols. The code of its context is code // V.
+    + back(h) p(w | h')) / total(h). Here h' is h without its first token. kept(h w),
+    back(h) and total(h) are entries of the arrays below, but kept(h w) is 0 if the
+    count of h w is 0. The code of an n-gram is the number whose digits in base V are
+    the tokens, for V symbols. The code of its context is code // V.
 
     Attributes:
       codes: Codes of the n-grams, ascending int64, shape (g,).

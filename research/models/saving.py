@@ -46,8 +46,9 @@ def save(path: str | Path, params: Params, architecture: Mapping[str, Any]) -> N
       params: Pytree of arrays of floats, integers or truth values.
       architecture: Everything that another program needs to build the same model: JSON
         values by name, such as {"model": "mlp", "sizes": [4, 16, 3], "activation":
-        "relu"}. Include what is needed to convert data to inputs, such as the mean and
-        the standard deviation of the training data, and the names of the classes.
+        "relu"}. Include the values that are needed to convert data to inputs, such as
+        the mean and the standard deviation of the training data, and the names of the
+        classes.
         `load` raises an error if its own argument `architecture` is different.
     Raises:
       TypeError: A leaf of params is not an array or has a dtype that the format lacks
@@ -99,7 +100,7 @@ def load(path: str | Path, model: Model, architecture: Mapping[str, Any]) -> Par
       ValueError: The file is truncated, is damaged (its digest differs), is not a
         .safetensors file, has a header that contradicts itself, was not written by
         `save`, has another architecture, or contains arrays that do not fit the model.
-        The message names the file and the first difference.
+        The message names the file and says what is wrong.
       OSError: The file cannot be read.
     Example:
       >>> import tempfile

@@ -239,13 +239,13 @@ def transformer_encoder(
 ) -> Model:
     """Build a Transformer classifier of token sequences.
 
-    The architecture is the same as in `transformer_decoder`, except for two
-    differences. First, there is no causal mask: each position attends to all positions
-    of its sequence. Second, each sequence has one vector of logits, mean_t(x_t)
-    W_output + b_output. Here x_t is the vector at position t after the last block (and,
-    if order is "pre", after the last normalisation), and the mean is taken over all
-    positions of the sequence. W_output and b_output are the weights and the bias of the
-    output layer.
+    The architecture is that of `transformer_decoder`, with the default values of the
+    arguments that are missing here, except for two differences. First, there is no
+    causal mask: each position attends to all positions of its sequence. Second, each
+    sequence has one vector of logits, mean_t(x_t) W_output + b_output. Here x_t is the
+    vector at position t after the last block (and, if order is "pre", after the last
+    normalisation), and the mean is taken over all positions of the sequence. W_output
+    and b_output are the weights and the bias of the output layer.
 
     Args:
       vocabulary_size, context, width, num_layers, num_heads, hidden, positions, order,

@@ -97,7 +97,7 @@ def hold_against(
 ) -> Agreement:
     """Compare the finished run at `path` with a reference of the same config.
 
-    `hold` describes when two values agree.
+    The result lists the values that differ. `hold` defines when two values agree.
 
     Args:
       reference: Reference, a dict with the main results of a run, from
@@ -106,8 +106,9 @@ def hold_against(
       varies: Values that are not reproducible. The dict maps the name of a column or of
         a number to the limits (low, high) between which the values must lie. None
         instead of limits means that a difference is reported but not judged. If
-        `varies` itself is None, there are no such values. See `hold`.
-      left_out: Names of the data that were missing in the run.
+        `varies` itself is None, there are no such values.
+      left_out: Names of the data that were missing in the run. If there are any names,
+        the values and hashes that exist only in `reference` are not compared.
     Raises:
       ValueError: The run is not finished, or has no table.
       TypeError: An argument has the wrong type.

@@ -55,8 +55,9 @@ def checkpoints_in(
 
     Args:
       folder: Folder of all checkpoints. The first save creates the folder.
-      seconds_between: Number of seconds after which the next save is due. The seconds
-        count from the last save of any checkpoint, or from the call of this function if
+      seconds_between: Number of seconds after which the next save is due: the field
+        `due` of each checkpoint is a function that then returns True. The seconds count
+        from the last save of any checkpoint, or from the call of this function if
         nothing was saved. If 20 times the duration of the last save is longer, this
         longer time is used instead.
     Returns:

@@ -1,4 +1,4 @@
-"""Compare two results of the same config bit by bit, and report the likely cause."""
+"""Compare two results of one config bit by bit, and report why they may differ."""
 
 import math
 import sys
@@ -43,9 +43,9 @@ class Comparison(NamedTuple):
     Attributes:
       arrays, numbers: How many arrays and how many numbers were compared. Times are not
         compared.
-      other_arrays, other_numbers: The difference of each array that differs, at the
-        entry with the largest relative difference; and the difference of each number
-        that differs.
+      other_arrays: One difference for each array that differs, at the entry with the
+        largest relative difference.
+      other_numbers: One difference for each number that differs.
       causes: Differences between the two environments, the most likely cause first.
     """
 

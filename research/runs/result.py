@@ -36,9 +36,9 @@ class Table(NamedTuple):
     Attributes:
       title: Title of the table. It says what the rows are.
       columns: Heading of each column.
-      rows: One tuple for each row, as long as `columns`. The entry None is shown
-        as "not reached": a target was not reached. If a column does not apply to a row,
-        the entry is a dash, which the function `dashed` puts there.
+      rows: One tuple for each row, as long as `columns`. The entry None means that a
+        target was not reached, and is shown as "not reached". If a column does not
+        apply to a row, the entry is a dash, which the function `dashed` puts there.
       note: Sentence that is printed below the table.
     """
 

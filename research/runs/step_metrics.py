@@ -87,7 +87,8 @@ def write_tensorboard(
     Raises:
       ImportError: The package tensorboardX is not installed. The extra `tensorboard`
         installs it.
-      ValueError, TypeError: As in `write_step_metrics`.
+      ValueError: A shape is wrong, or a name is used twice.
+      TypeError: `steps` or `evaluations` does not map names to arrays of numbers.
       OSError: The folder cannot be written.
     """
     check_path("folder", folder)

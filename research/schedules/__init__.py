@@ -6,10 +6,10 @@ may be traced.
 
 A schedule has the same type as in optax. So the rules of optax accept these schedules,
 and this library accepts the schedules of optax. The polynomial, linear and exponential
-schedules of optax divide in float32 if both the count and the length are integers. The
-schedules of this library divide in the default float dtype. For float counts, the
-schedules of the two libraries agree up to rounding errors. For integer counts, they
-agree to seven digits.
+schedules of optax divide in float32 if the count and the number of steps are both
+integers. The schedules of this library divide in the default float dtype. For float
+counts, the schedules of the two libraries agree up to rounding errors. For integer
+counts, they agree only to the seven digits of float32.
 """
 
 from collections.abc import Callable

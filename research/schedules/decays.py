@@ -12,8 +12,8 @@ from research.types import Array, Integer, Scalar
 def constant(value: Scalar) -> Schedule:
     """Build a constant schedule: η_t = value.
 
-    The rate has the shape of t, so this schedule can be plotted like the others.
-    optax.constant_schedule returns `value` itself.
+    The rate has the shape of t, so this schedule can be plotted like the other
+    schedules. optax.constant_schedule returns `value` itself, whatever the shape of t.
 
     Args:
       value: Rate, at least 0.
@@ -32,8 +32,9 @@ def constant(value: Scalar) -> Schedule:
 def step(initial: Scalar, factor: Scalar, every: Integer) -> Schedule:
     """Build a step decay: η_t = initial · factor^⌊t / every⌋.
 
-    The schedule equals optax.exponential_decay(initial, every, factor, staircase=True),
-    except that this schedule uses integer division if t is an integer.
+    The schedule equals optax.exponential_decay(initial, every, factor, staircase=True).
+    If t is an integer, this schedule uses integer division, so that a large t is not
+    rounded.
 
     Args:
       initial: Rate at t = 0, at least 0.
@@ -60,8 +61,8 @@ def step(initial: Scalar, factor: Scalar, every: Integer) -> Schedule:
 def exponential(initial: Scalar, factor: Scalar, timescale: Scalar = 1.0) -> Schedule:
     """Build an exponential decay: η_t = initial · factor^(t / timescale).
 
-    The schedule equals optax.exponential_decay(initial, timescale, factor), where the
-    other arguments have their default values.
+    The schedule equals optax.exponential_decay(initial, timescale, factor), where all
+    other arguments of optax.exponential_decay have their default values.
 
     Args:
       initial: Rate at t = 0, at least 0.

@@ -109,8 +109,8 @@ def piecewise(
     With the boundaries b_1, ..., b_k and the values v_1, ..., v_k,
     optax.piecewise_constant_schedule(initial, {b_1: v_1 / initial, b_2: v_2 / v_1,
     ...}) is the same schedule. The function in optax takes factors instead of rates. In
-    optax, a rate of 0 therefore stays 0, because each later rate is a multiple of the
-    rate before. Both schedules apply the new rate from the boundary on. Keras'
+    optax, each later rate is a multiple of the rate before, so a rate of 0 stays 0.
+    Both schedules apply the new rate from the boundary on. Keras'
     PiecewiseConstantDecay applies the new rate one step later.
 
     Args:

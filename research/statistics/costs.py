@@ -81,9 +81,9 @@ def penalised_passes(
 
     For a run that reached the target, `passes_to_target` gives the result. For a run
     that missed the target, the passes are extrapolated, as if the gap fell by the same
-    factor in each pass: the result is B log(target) / log(r_last), at most 10 B. Here
-    r_last is the last relative gap. If r_last is not below 1, or if a gap of the run is
-    not finite, the result is 10 B.
+    factor in each pass. The result is then B log(target) / log(r_last), but at most 10
+    B. Here r_last is the last relative gap. If r_last is not below 1, or if a gap of
+    the run is not finite, the result is 10 B.
 
     Counting a failed run as 10 B is the convention of PAR10, a score from the field of
     algorithm selection. The extrapolation is not part of PAR10.

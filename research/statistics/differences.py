@@ -40,12 +40,12 @@ class Difference(NamedTuple):
       verdict: "better" if the interval of the ratio lies below 1, "worse" if it lies
         above 1, else "undecided".
       more_seeds: Number of additional reporting seeds that the study needs to detect a
-        difference of 10 % between the costs of the chosen trials, with power 0.8 at the
-        level of the interval. The number is 0 if the study has enough seeds. The number
-        is estimated from the variance in the study. With 20 seeds, the standard error
-        of this variance is a third of the variance. If the choice of the trial is
-        uncertain, the number is too small: in simulations with this number of
-        additional seeds, the power was 0.6 instead of 0.8. The number is -1 if no
+        difference of 10 % between the costs of the chosen trials with probability 0.8
+        (power), at the level of the interval. The number is 0 if the study has enough
+        seeds. The number is estimated from the variance in the study. With 20 seeds,
+        the standard error of this variance is a third of the variance. If the choice of
+        the trial is uncertain, the number is too small: in simulations with this number
+        of additional seeds, the power was 0.6 instead of 0.8. The number is -1 if no
         number of reporting seeds suffices, because the choice of the trial alone adds
         an uncertainty of the ratio of more than 10 %. Then more tuning seeds help. The
         number is also -1 if a rule did not reach the target in the study, or if only
@@ -101,7 +101,7 @@ def difference(
     least twenty reporting seeds. With at most ten reporting seeds, a false difference
     is reported too often in this case. This was found in 210 simulated studies of two
     equal rules, at the level 99.75 %, which 20 comparisons need. Five studies reported
-    a difference; at this level, at most one was expected.
+    a difference, although at most one was expected at this level.
 
     Args:
       mine, other: Scores of my rule and of the other rule, on the same seeds in the

@@ -1,4 +1,4 @@
-"""Intervals of numbers over seeds."""
+"""Confidence intervals of the mean and of the median over seeds, also as text."""
 
 from collections.abc import Sequence
 

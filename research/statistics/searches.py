@@ -51,8 +51,8 @@ class SearchedDifference(NamedTuple):
       win_low, win_high: Confidence interval of `win`.
       verdict: "better" if the interval of the ratio lies below 1, "worse" if it lies
         above 1, else "undecided".
-      detectable: Smallest factor between the costs of the two rules that a study like
-        this one detects with power 0.8.
+      detectable: Smallest factor between the costs of the two rules that a study with
+        the same variance detects with probability 0.8 (power).
       from_searches: Share of the variance of the log ratio that comes from the
         searches. The remaining variance comes from the seeds. NaN if the variance is 0.
       workloads: Number of workloads.
@@ -115,13 +115,15 @@ def searched_difference(
     V = var(d_s) / n + Σ max(0, var(m_j) / J - R / (n J)), where Σ is the sum over the
     two rules. var is the sample variance over the seeds s or over the searches j.
 
-    The log ratio is the mean of d_s. Its interval is the mean ± t sqrt(V), where t is a
-    quantile of Student's t distribution. The degrees of freedom are Satterthwaite's,
-    but at least the fewest of a nonzero term of V. With W workloads, d_s is first
-    averaged over the workloads. The sum Σ is then over both rules and all workloads,
-    and is divided by W². The half width of the interval is at least `resolution`. The
-    default is log 1.02, because the refinement of a search ends after two successive
-    rounds that each improve the cost by less than 2 %.
+    The log ratio is the mean of d_s. Its interval is the mean ± t sqrt(V). For an
+    interval with the level c, t is the (1 + c) / 2 quantile of Student's t
+    distribution. Satterthwaite's formula gives its degrees of freedom, but at least the
+    smallest number of the nonzero terms of V is used. This number is n - 1 for the
+    seeds, and J - 1 for the searches of a rule. With W workloads, d_s is first averaged
+    over the workloads. The sum Σ is then over both rules and all workloads, and is
+    divided by W². The half width of the interval is at least `resolution`. The default
+    is log 1.02, because searches do not resolve smaller differences. Their refinement
+    ends after two successive rounds that each improve the cost by less than 2 %.
 
     Args:
       pairs: One pair of arrays (mine, other) for each workload, for the first and the

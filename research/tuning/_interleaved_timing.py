@@ -20,7 +20,7 @@ TRIALS = 5  # Trial calls; the fastest one determines the number of repetitions.
 def interleaved_timing(
     calls: Sequence[Callable[[], Any]], repeats: int
 ) -> Float[np.ndarray, "repeats calls"]:
-    """Time several calls in turns, reversing their order in every second round.
+    """Time several calls in turns, and reverse their order in every second round.
 
     To compare two calls, divide one column of the result by the other, and take the
     median of these ratios. Other load on the machine slows both calls about equally, so
@@ -31,8 +31,8 @@ def interleaved_timing(
       calls: Functions without arguments. If a function returns JAX arrays, the time
         until these arrays are ready is included.
       repeats: Number of samples of each call, at most a million. A sample is the mean
-        time of several executions in a row. Together they take about 2 ms, but there
-        are at least one and at most 1000 of them.
+        time of several executions in a row. Their number is chosen so that they take
+        about 2 ms together, but is at most 1000.
     Returns:
       Seconds per call, shape (repeats, calls).
     Raises:

@@ -1,4 +1,4 @@
-"""Measure a rule with a sampler on a workload: tune the rule, report it and time it."""
+"""Measure a rule and a sampler on a workload: choose the rate, train, and time."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple

@@ -1,8 +1,8 @@
 """Searches for hyper-parameters: scrambled Sobol points, a race over seeds, refinement.
 
 Each search is a generator that yields the runs it needs, and receives their scores.
-`search_all` advances several searches together, so that one sweep can train all their
-runs.
+`search_all` advances several searches together, so that all their runs can be trained
+at once.
 """
 
 import math
@@ -93,8 +93,9 @@ def search(
 
     A point is a choice of all hyper-parameters. To run a point on a seed is to train
     once with these hyper-parameters. A coordinate of a point says where the value of a
-    hyper-parameter lies in its range: 0 is the low end, and 1 the high end. Between the
-    ends, the coordinate is linear on the scale of the range.
+    hyper-parameter lies in its range: 0 is the low end, and 1 the high end. The scale
+    of the range determines the values in between. For example, on the scale "log",
+    which is the default scale, 1/2 is the geometric mean of the ends.
 
     1. Screening: the defaults and budget - 1 scrambled Sobol points run on four seeds.
     2. Race: the best quarter of the points also runs on the next six seeds.

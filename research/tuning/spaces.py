@@ -261,8 +261,9 @@ def to_unit(space: Space) -> Float[np.ndarray, "1 dimensions"]:
 
     A position says where a value lies in its range: 0 is the low end, and 1 the high
     end. On a range with the scale "log", which is the default scale, 1/2 is the
-    geometric mean of the ends. On the scale "linear", it is the mean. A range without a
-    default has the position 1/2.
+    geometric mean of the ends. On the scale "linear", 1/2 is the mean of the ends. On
+    the scale "one_minus", 1/2 is 1 minus the geometric mean of 1 - low and 1 - high. A
+    range without a default has the position 1/2.
 
     Example:
       >>> print(to_unit({"learning_rate": Range(0.01, 1.0, default=0.1)}))
@@ -283,8 +284,9 @@ def from_unit(
 
     A position says where a value lies in its range: 0 is the low end, and 1 the high
     end. On a range with the scale "log", which is the default scale, 1/2 is the
-    geometric mean of the ends. On the scale "linear", it is the mean. A position below
-    0 or above 1 gives a value outside the range.
+    geometric mean of the ends. On the scale "linear", 1/2 is the mean of the ends. On
+    the scale "one_minus", 1/2 is 1 minus the geometric mean of 1 - low and 1 - high. A
+    position below 0 or above 1 gives a value outside the range.
 
     Args:
       space: Ranges by name.
@@ -321,12 +323,12 @@ def unit_limits(
 ) -> tuple[Float[np.ndarray, " dimensions"], Float[np.ndarray, " dimensions"]]:
     """Return the lowest and the highest position that a search may try in each range.
 
-    A position says where a value lies in its range: 0 is the low end, 1 the high end,
-    and in between the position is measured on the scale of the range. A one_minus range
-    is logarithmic in 1 - value. The limits of a log or one_minus range lie a third of
-    the width outside the range, but not beyond the values at which `widen` stops. The
-    limits of a linear range are 0 and 1. In the example, the momentum cannot be
-    negative, so its lower limit is the position 0.
+    A position says where a value lies in its range: 0 is the low end, and 1 the high
+    end (see `from_unit`). The limits of a range with the scale "linear" are 0 and 1.
+    Ranges with the scales "log" and "one_minus" have the limits -1/3 and 4/3, but
+    limits beyond the values at which `widen` stops are replaced by the positions of
+    these values. In the example, the momentum cannot be negative, so its lower limit is
+    the position 0.
 
     Example:
       >>> space = {"rate": Range(0.01, 10.0), "momentum": Range(0.0, 0.9, "one_minus")}

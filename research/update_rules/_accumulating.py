@@ -222,7 +222,8 @@ class CorrectedRmspropState(NamedTuple):
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      nu: Moving average of squared gradients, shaped like the params.
+      nu: Moving average of squared gradients before its bias correction, shaped like
+        the params.
     """
 
     count: Int[Array, ""]
@@ -313,8 +314,8 @@ def rmsprop(
         b_t.
       bias_correction: Whether to divide the averages by 1 - β^t, to correct them for
         starting at 0.
-      rate_in_momentum: If True, η_t multiplies each gradient, as in optax. If False,
-        η_t multiplies the momentum's sum, as in torch.
+      rate_in_momentum: If True, η_t multiplies each term of the momentum's sum, as in
+        optax. If False, η_t multiplies the sum, as in torch.
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:

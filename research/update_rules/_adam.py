@@ -322,8 +322,9 @@ def adamax(
     With eps=0, an entry whose gradients are all 0 gives 0/0, which is NaN.
 
     Use it where gradients are heavy-tailed or sparse and Adam's average of squares
-    forgets large gradients too soon. n_t needs no bias correction. With the default
-    decays, each entry moves by at most 1.01 η per step.
+    forgets large gradients too soon. n_t needs no bias correction, because a maximum is
+    not biased towards 0. With the default decays, each entry moves by at most 1.01 η
+    per step.
 
     Args:
       learning_rate, b1, b2, eps: Rate η, decays β1 and β2, and constant ε, as in

@@ -383,11 +383,11 @@ def mars(
     (mars_type="adamw"). The paper's exact form replaces g_(t-1) by the gradient at the
     params of step t - 1 on the examples of step t. The exact form needs a second
     gradient per step. This rule does not clip c_1, and neither does timm before version
-    1.0.31. timm 1.0.31 and the authors divide c_1 by |c_1| if |c_1| > 1. A large first
-    gradient therefore makes v_t large here, and the steps short, for about 1 / (1 - β2)
-    steps. The authors' code also sets g_0 = 0, has β1 = 0.95 by default, and corrects
-    only leaves with exactly two axes. The other leaves have their own rate, decays and
-    λ in that code. timm's option `caution` corresponds to the function `cautious` here.
+    1.0.31. A large first gradient therefore makes v_t large, and the updates short, for
+    about 1 / (1 - β2) steps. timm 1.0.31 and the authors divide c_1 by max(1, |c_1|).
+    The authors' code also sets g_0 = 0, has β1 = 0.95 by default, and corrects only
+    leaves with exactly two axes. The other leaves have their own rate, decays and λ in
+    that code. timm's option `caution` corresponds to the function `cautious` here.
     optax 0.2.8 and torch do not have the rule.
 
     Use it in place of AdamW on large models. The rule stores three arrays per leaf

@@ -1,12 +1,13 @@
 """Variants of Adam: AdaBelief, ACProp, Yogi, Adan, AdaHessian and the cautious AdamW.
 
 AdaBelief averages squared deviations from the mean gradient. ACProp has the same
-average, but divides by its root from the previous step. Yogi adds or subtracts squares
-instead of averaging them. Adan adds Nesterov's look-ahead. AdaHessian averages squared
-estimates of the diagonal of the Hessian instead of squared gradients. The cautious
-AdamW skips entries whose momentum and gradient have opposite signs. In the formulas,
-g_t is the gradient, u_t the update and η_t the learning rate at step t. Operations act
-entry by entry, except for the means in AdaHessian and in the cautious AdamW.
+average, but divides by the root of its value from the previous step. Yogi adds or
+subtracts squares instead of averaging them. Adan adds Nesterov's look-ahead. AdaHessian
+averages squared estimates of the diagonal of the Hessian instead of squared gradients.
+The cautious AdamW skips entries whose momentum and gradient have opposite signs. In the
+formulas, g_t is the gradient, u_t the update and η_t the learning rate at step t.
+Operations act entry by entry, except for the means in AdaHessian and in the cautious
+AdamW.
 """
 
 from typing import Any, NamedTuple

@@ -1,7 +1,7 @@
 """Rules that wrap another rule and keep separate params for evaluation.
 
-Lookahead keeps slow params, and the averaging rules keep an average of the iterates. In
-the formulas, x_t are the params after step t.
+Lookahead keeps slow params, and the averaging rules keep an average of the iterates,
+that is, of the params x_t after each step t.
 """
 
 from collections.abc import Callable
@@ -140,7 +140,8 @@ class AveragingState(NamedTuple):
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      evaluation_params: Average of the iterates, shaped like the params.
+      evaluation_params: Average of the iterates (the params after each step), shaped
+        like the params.
       inner: State of the inner rule.
     """
 
@@ -171,11 +172,11 @@ def polyak_averaging(
     Use it with a rate that is constant or decays more slowly than 1 / t. The mean then
     averages out the noise that such a rate leaves in the iterates. Suppose that the
     objective is smooth and strongly convex, and that the rate decays more slowly than 1
-    / t. Then the mean is asymptotically as accurate as the best estimate from the same
-    number of examples. Choose a late start, because the mean never forgets its first
-    iterates. The rule computes the iterates from its own updates. A transformation that
-    changes updates, such as `reduce_on_plateau`, must therefore be part of the inner
-    rule, not follow this rule in a chain.
+    / t. Then the mean is asymptotically as accurate as the best estimate of the minimum
+    from the same number of examples. Choose a late start, because the mean never
+    forgets its first iterates. The rule computes the iterates from its own updates. A
+    transformation that changes updates, such as `reduce_on_plateau`, must therefore be
+    part of the inner rule, not follow this rule in a chain.
 
     Args:
       learning_rate: Learning rate η of the inner rule. Any value that the inner
@@ -233,14 +234,15 @@ def exponential_averaging(
 
     x̄_t = β x̄_(t-1) + (1 - β) x_t.
 
-    Here x_t are the params after step t, and β is decay. With debias=True the average
-    starts from x̄_0 = 0 and is divided by 1 - β^t, so the result is a weighted mean of
-    x_1, ..., x_t without x_0. With debias=False the average starts from x̄_0 = x_0, as
-    is usual for networks, and x_0 has the weight β^t in x̄_t. The averaging does not
-    change the steps of the inner rule. `research.update_rules.evaluation_params`
-    returns the average, at which `research.descent` evaluates the objective.
-    debias=True is optax.ema(β) of the params. debias=False is torch's AveragedModel
-    with get_ema_multi_avg_fn(β), except that torch's first average is x_1.
+    Here x_t are the iterates, that is, the params after step t, and β is decay. With
+    debias=True the average starts from x̄_0 = 0 and is divided by 1 - β^t, so the
+    result is a weighted mean of x_1, ..., x_t without x_0. With debias=False the
+    average starts from x̄_0 = x_0, as is usual for networks, and x_0 has the weight β^t
+    in x̄_t. The averaging does not change the steps of the inner rule.
+    `research.update_rules.evaluation_params` returns the average, at which
+    `research.descent` evaluates the objective. debias=True is optax.ema(β) of the
+    params. debias=False is torch's AveragedModel with get_ema_multi_avg_fn(β), except
+    that torch's first average is x_1.
 
     Use it where the rate stays constant and the last iterate is noisy. The average
     covers about the last 1 / (1 - β) iterates. Choose β so that this number of iterates

@@ -9,7 +9,7 @@ from research.types import Array, Scalar
 
 
 def bias_correction(decay: Scalar, count: Int[Array, ""]) -> Float[Array, ""]:
-    """Return 1 - β^t without the loss of digits where β^t is close to 1.
+    """Return 1 - β^t accurately, even if β^t is close to 1.
 
     Args:
       decay: Decay β in [0, 1); may be traced.
@@ -30,13 +30,13 @@ def effective_length(decay: Scalar, count: Int[Array, ""]) -> Float[Array, ""]:
 
     ρ_t = 2 / (1 - β) - 1 - 2 t β^t / (1 - β^t), for the decay β at step t.
 
-    The age of a gradient is the number of steps since it was computed. A plain mean of
-    the last ρ gradients has the mean age (ρ - 1) / 2. Let a be the mean age of the
-    gradients in the moving average, weighted as in this average. ρ_t = 1 + 2 a is the
-    length of the plain mean with the same mean age. For small t, the formula for ρ_t
-    loses digits, because it is the difference of two much larger numbers, for example
-    1999 - 1993 for β = 0.999 and t = 6. For small t (1 - β), this function therefore
-    computes the mean age from a power series.
+    The age of a gradient is the number of steps since it was computed. The moving
+    average and a plain mean of the last ρ_t gradients have the same mean age. If a is
+    the mean age in the moving average, with the weights of this average, then ρ_t = 1 +
+    2 a, because a plain mean of ρ gradients has the mean age (ρ - 1) / 2. For small t,
+    the formula for ρ_t loses digits, because it is the difference of two much larger
+    numbers, for example 1999 - 1993 for β = 0.999 and t = 6. For small t (1 - β), this
+    function therefore computes the mean age from a power series.
 
     Args:
       decay: Decay β in [0, 1); may be traced.

@@ -109,7 +109,7 @@ def check_rate(
 
     Args:
       learning_rate: A number, a tracer or a schedule.
-      positive: Whether 0 is refused.
+      positive: Whether a number must be above 0. If False, it must be at least 0.
       no_schedule: Reason why the rule does not accept a schedule, as a clause for the
         message. None if the rule accepts schedules.
     Raises:
@@ -137,6 +137,8 @@ def check_rate(
 
 def check_schedule(name: str, schedule: Any) -> None:
     """Raise TypeError unless a value is a function of a step count.
+
+    `name` is the name of the argument, for the message.
 
     Example:
       >>> check_schedule("learning_rate", lambda: 0.1)

@@ -1,4 +1,4 @@
-"""Row of the table of rules: how a rule is tuned and compared, and its other names."""
+"""Entries of the table of rules: the search ranges and the other names of a rule."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -38,8 +38,8 @@ class RuleEntry(NamedTuple):
         ...").
       evaluations: Number of evaluations of the objective or of its gradient, on the
         batch, in one step. The gradient that is passed to the step counts as one.
-      rates: Learning rates that are tried first, ascending; None means the powers of
-        two from 2^-10 to 1 (`research.tuning.ANY_LADDER`).
+      rates: Learning rates that `research.tuning` tries first, in ascending order. None
+        means the powers of two from 2^-10 to 1 (`research.tuning.ANY_LADDER`).
       aliases: Names of the rule in other libraries, in lower case.
       needs: Input that the rule needs besides the gradient and the objective, in its
         constructor or in a step, for example "residuals". "" if the rule needs nothing
@@ -57,8 +57,9 @@ class RuleEntry(NamedTuple):
     def asks_the_objective(self) -> bool:
         """Whether a step may evaluate the objective, besides the gradient passed to it.
 
-        The answer is False only if `compare` accepts the rule and `evaluations` is 1.
-        For the other rules it is True, even if their steps need only the gradient.
+        The property is False only if `compare` accepts the rule and `evaluations` is 1.
+        For all other rules, the property is True, even if their steps need only the
+        gradient.
         """
         return isinstance(self.search_space, str) or self.evaluations != 1.0
 

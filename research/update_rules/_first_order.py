@@ -101,9 +101,10 @@ def heavy_ball(
     smallest curvature near a minimum. With the best η and μ, the distance to the
     minimum falls to ε times its first value in a number of steps that grows like √κ
     log(1 / ε). `research.update_rules._tuning.heavy_ball_constants` computes these η
-    and μ. Far from a minimum the params may cycle for ever. Noise in the gradients
-    moves the params around a minimum. Momentum does not reduce this motion: for small
-    η, the motion is about as large as without momentum at the rate η / (1 - μ).
+    and μ. Far from a minimum, where the function is not nearly quadratic, the params
+    may cycle for ever. Noise in the gradients moves the params around a minimum.
+    Momentum does not reduce this motion: for small η, the motion is about as large as
+    without momentum at the rate η / (1 - μ).
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -150,8 +151,8 @@ def nesterov(
     t. For such a growing μ, pass a schedule such as `nesterov_momentum` from the same
     module. With a schedule, the formulas are m_t = μ_(t-1) m_(t-1) + g_t and u_t = -η_t
     (g_t + μ_t m_t). In these two formulas t is counted from 0, the first momentum is
-    μ_0, and m_(-1) is 0. Both u_(t-1) and m_t therefore contain the product μ_(t-1)
-    m_(t-1). optax and torch do not accept such a schedule.
+    μ_0, and m_(-1) is 0. The momentum μ_t in u_t thus also multiplies m_t in the next
+    step. optax and torch do not accept such a schedule.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -273,7 +274,8 @@ def ema_momentum(
     times as long.
 
     Use it to tune μ and η separately: the best η depends less on μ than the best rate
-    of the heavy ball. Rates in the literature are usually meant for the heavy ball.
+    of the heavy ball does. Rates in the literature are usually meant for the heavy
+    ball. Divide such a rate by 1 - μ to get η.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -344,7 +346,7 @@ def sign_descent(
     become shorter near a minimum, so the params oscillate around it. On batches of one
     example, the rule approaches a point where the median of the examples' gradients is
     0 in each coordinate. At a minimum of the mean loss, the mean of these gradients is
-    0. Use large batches and a decaying schedule.
+    0. In general, these two points differ. Use large batches and a decaying schedule.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a

@@ -89,7 +89,7 @@ def backtracking_descent(
       a_t), `evaluations` (the number of trials) and `outcome`.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or of the wrong type,
-        update got no value or value_fn, or the params are complex.
+        update got no params, value or value_fn, or the params are complex.
     References:
       Armijo, Minimization of functions having Lipschitz continuous first partial
       derivatives, Pacific J. Math. 16 (1966). Nocedal & Wright, Numerical Optimization,
@@ -236,8 +236,8 @@ def nonlinear_conjugate_gradient(
       size a_t), `evaluations` (the number of evaluations of the objective in the last
       search) and `outcome`. If the search fails, the update is 0.
     Raises:
-      ValueError, TypeError: An argument is out of range or unknown, update got no value
-        or value_fn, or the params are complex.
+      ValueError, TypeError: An argument is out of range or unknown, update got no
+        params, value or value_fn, or the params are complex.
     References:
       Nocedal & Wright, Numerical Optimization, 2nd ed., algorithm 5.4, equations
       (5.41), (5.44)-(5.46), (5.49), and section 3.5 for the first step size that a

@@ -65,7 +65,8 @@ def masked_leaves(mask: Any, params: Params) -> MaskTable:
       MaskTable with one row per leaf.
     Raises:
       ValueError, TypeError: The mask's structure is not a prefix of the structure of
-        the params, or an entry is not a boolean. The message names the leaves.
+        the params, or an entry is not a boolean. The message names the faulty leaves of
+        the params and entries of the mask.
     Example:
       >>> params = {
       ...     "layer": {"weights": np.zeros((2, 3)), "bias": np.zeros(3)},
@@ -166,7 +167,8 @@ def by_group(
       The rule for all groups.
     Raises:
       ValueError: rules is empty; in init and update, labels do not fit the structure of
-        the params, or a leaf's label is not in rules. The message names the leaves.
+        the params, or a leaf's label is not in rules. The message names the leaves and
+        labels that do not fit.
       TypeError: rules is not a mapping from labels to rules, or labels is a pytree with
         an entry that is not a str.
     Example:

@@ -45,7 +45,7 @@ class SoapState(NamedTuple):
       nu: Moving average V of the squares of the rotated gradients, shaped like the
         params, in at least float32.
       factors: For each leaf, a tuple with the moving average of G Gᵀ along each rotated
-        axis.
+        axis (L and R for a matrix).
       bases: For each leaf, a tuple with the basis Q of each rotated axis, an orthogonal
         matrix.
     """
@@ -597,8 +597,8 @@ class ShampooState(NamedTuple):
         axis. If the axis is longer than max_size, only the diagonal is stored.
       roots: Inverse roots of order q of the factors plus ε I, from the last refresh, in
         the structure of `factors`.
-      residual: Largest entry of |X^q (F + ε I) - I| over all entries F of `factors` and
-        their roots X at the last refresh, shape ().
+      residual: Largest entry of |X^q (F + ε I) - I| over all factors F and their roots
+        X at the last refresh, shape ().
       graft: State of the rule that sets the length of the step. None without `graft`.
     """
 

@@ -166,13 +166,13 @@ def _as_long_as_the_leaf() -> optax.GradientTransformation:
 
 @dataclasses.dataclass(frozen=True)
 class MatrixAxes:
-    """How `muon` reads a leaf as one matrix or as a batch of matrices.
+    """Axes of a leaf that `muon` reads as the rows and the columns of matrices.
 
     The input axes are merged into the rows of a matrix, and the output axes into the
     columns, in the given order. Each index of the remaining axes gives one matrix. Then
     every matrix may be cut into equal blocks (heads), and each block is read as one
-    matrix. `matrices_of` returns these matrices. optax.contrib.MuonDimensionNumbers has
-    the axes, but no heads.
+    matrix. `matrices_of` returns these matrices. optax.contrib.MuonDimensionNumbers
+    has fields for the axes, but cannot cut a matrix into blocks.
 
     Attributes:
       inputs, outputs: An axis of the leaf or a tuple of axes. Negative numbers count
@@ -336,11 +336,12 @@ def muon(
     repeats Y <- a Y + b Y Yᵀ Y + c Y Yᵀ Y Yᵀ Y for ns_steps iterations. The defaults
     are five iterations, and the a, b and c of the reference implementation by Jordan et
     al. These defaults map singular values of at least 0.01 |A| to values between 0.68
-    and 1.14. With (15/8, -10/8, 3/8), the singular values converge to 1, but this takes
-    more iterations. If the coefficients differ between iterations, fewer iterations are
-    needed. The coefficients of the Polar Express (ns_coeffs="polar_express") map
-    singular values of at least 0.01 |A| to values between 0.87 and 1.13 in five
-    iterations. In six iterations, the values differ from 1 by at most 0.003.
+    and 1.14. With the coefficients (15/8, -10/8, 3/8), the singular values converge to
+    1, but this takes more iterations. If the coefficients differ between iterations,
+    fewer iterations are needed. The coefficients of the Polar Express
+    (ns_coeffs="polar_express") map singular values of at least 0.01 |A| to values
+    between 0.87 and 1.13 in five iterations. In six iterations, the values differ from
+    1 by at most 0.003.
 
     The rule differs from the reference implementation in two ways. First, the reference
     rounds to bfloat16 inside O, as torch.optim.Muon does, and this rule keeps the

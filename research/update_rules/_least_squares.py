@@ -98,8 +98,8 @@ def gauss_newton(
     number of residuals and eps is the machine epsilon. With fewer residuals than
     params, there is always such a column. If there is such a column, the field
     `curvature` of the state reports a singular matrix, and the argument `singular`
-    chooses the step. "shortest" takes the h with the smallest |D h|, where the diagonal
-    matrix D holds the lengths of the columns. "stop" takes no step.
+    chooses the step. "shortest" takes the minimiser h with the smallest |D h|, where
+    the diagonal matrix D holds the lengths of the columns. "stop" takes no step.
 
     Use it to fit a curve with few parameters from a good start. From a poor start,
     Levenberg-Marquardt is safer.
@@ -223,7 +223,8 @@ class LevenbergMarquardtState(NamedTuple):
         At 3, the next step uses this model.
       outcome: `research.types.Outcome` of the last step, int32, shape (). A rejected
         trial is not a failure, because the next trial is shorter. The outcome is "the
-        step became too small" if the step is smaller than the rounding error of x.
+        step became too small" if a rejected trial is so small that adding it does not
+        change x.
       evaluations: Number of times that the last update evaluated the sum of squares
         with its gradient, int32: 0 before the first update, and 1 after each update.
       squares_after, squares_grad_after: Sum ½ |r|², shape (), and its gradient, shaped
@@ -262,7 +263,7 @@ def levenberg_marquardt(
     with the decrease that the linearised residuals predict. The state stores ρ as
     `gain`. x moves if ρ > 1e-4. The first radius is Δ_0 = η |D x_0|, or η if x_0 = 0.
     The next radius is |D h| / 10 if ρ < 1/4. It is 2 |D h| if ρ >= 3/4, or if ρ >= 1/4
-    and μ = 0. In all other cases, the first trial sets the radius to |D h_0|, and later
+    and μ = 0. In all other cases, the first trial sets the radius to |D h|, and later
     trials do not change the radius.
 
     If the residuals stay large, JᵀJ lacks the second derivatives Σ r_i ∇²r_i of F, and
@@ -277,12 +278,12 @@ def levenberg_marquardt(
     larger.
 
     The rule differs in five points from MINPACK's lmder, which scipy's
-    least_squares(method="lm") runs. First, MINPACK accepts a μ for which |D h| is
-    within a tenth of Δ, while this rule computes μ to full precision. Second, after a
-    trial with ρ <= 1/4, MINPACK multiplies the smaller of Δ and 10 |D h| by a factor
-    between 0.1 and 0.5. Third, MINPACK's η is 100. Fourth, if F changes by less than
-    its rounding error, ρ is near 1 here, so that the last digits of x converge. The
-    rounding error is 4 eps |r|ᵀ(|r| + |J| |x|), with the machine epsilon eps and
+    least_squares(method="lm") runs. First, MINPACK accepts a μ for which |D h| differs
+    from Δ by at most Δ / 10, while this rule computes μ to full precision. Second,
+    after a trial with ρ <= 1/4, MINPACK multiplies the smaller of Δ and 10 |D h| by a
+    factor between 0.1 and 0.5. Third, MINPACK's η is 100. Fourth, if F changes by less
+    than its rounding error, ρ is near 1 here, so that the last digits of x converge.
+    The rounding error is 4 eps |r|ᵀ(|r| + |J| |x|), with the machine epsilon eps and
     absolute values entry by entry. Fifth, MINPACK never uses the quadratic model. The
     rule ignores the incoming gradient, so the objective may be any multiple of |r|².
     optax and torch do not have this rule.

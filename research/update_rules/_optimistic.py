@@ -30,7 +30,7 @@ from research.update_rules._transforms import (
 
 
 class OptimisticState(NamedTuple):
-    """State of the optimistic correction, a part of the state of both optimistic rules.
+    """State of the correction in `optimistic_gradient_descent` and `optimistic_adam`.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().

@@ -246,7 +246,8 @@ def prodigy(
       The rule.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or not a number; update
-        received no params to decay; in init, the params are complex.
+        received no params although weight_decay is not 0; in init, the params are
+        complex.
     References:
       Mishchenko & Defazio, Prodigy: an expeditiously adaptive parameter-free learner,
       ICML 2024, the version for Adam.
@@ -468,11 +469,11 @@ def cocob(
 
     L_t is the largest |c| so far, or ε if ε is larger. G_t is the sum of all |c|, and
     θ_t is the sum of all -c. The name stands for "continuous coin betting": x_t - x_0
-    is regarded as an amount of money that is bet on the outcome -c_t. R_t is the gain
-    of all bets, at least 0. The paper calls the rule COCOB-Backprop, and has no η. A
-    constant η would cancel if ε were 0. optax.contrib.cocob is the same, but it
-    subtracts x_0 from x_t, which loses digits. This rule sums its own updates to get
-    x_t - x_0. torch does not have the rule.
+    is regarded as an amount of money that is bet on the outcome -c_t. R_t is the total
+    gain of the bets so far, where a negative total is replaced by 0. The paper calls
+    the rule COCOB-Backprop, and has no η. A constant η would cancel if ε were 0.
+    optax.contrib.cocob is the same, but it subtracts x_0 from x_t, which loses digits.
+    This rule sums its own updates to get x_t - x_0. torch does not have the rule.
 
     Use it if you cannot tune a rate, and different entries need different rates. The
     rule stores five arrays per leaf. The distance from x_0 may double within a few
@@ -607,8 +608,8 @@ def dadapt_adamw(
     optax divides 0 by 0, and its params become NaN. In all other cases,
     optax.contrib.dadapt_adamw is the same. Its argument betas is (b1, b2), and its
     argument estim_lr0 is initial_distance. In the authors' package, the rule is
-    DAdaptAdam(decouple=True, use_bias_correction=True). The package does not count
-    steps with the rate 0, nor steps before the first gradient that is not 0. Here, all
+    DAdaptAdam(decouple=True, use_bias_correction=True). The package does not count the
+    steps with the rate 0 and the steps before the first nonzero gradient. Here, all
     steps count. torch does not have the rule.
 
     Use it in place of AdamW if you cannot tune the rate, with a schedule for η that
@@ -627,7 +628,8 @@ def dadapt_adamw(
       The rule.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or not a number; update
-        received no params to decay; in init, the params are complex.
+        received no params although weight_decay is not 0; in init, the params are
+        complex.
     References:
       Defazio & Mishchenko, Learning-rate-free learning by D-Adaptation, ICML 2023,
       its version for Adam.
@@ -732,7 +734,7 @@ def mechanic(
 ) -> optax.GradientTransformationExtraArgs:
     """Learn the scale of another rule's updates, so that its rate need not be tuned.
 
-    There are n decays β_i = 1 - 0.1^i, i = 1 to n. For each decay β_i there are
+    There are n decays β_i = 1 - 0.1^i for i = 1, ..., n. For each decay β_i there are
     separate numbers m_t, v_t, r_t and s_t. In their formulas below, β is this decay.
     These numbers start from s_0 = σ and m_0 = v_0 = r_0 = 0. S_t is the sum of the n
     scales s_t. Let g_t be the gradient, x_t the params, d_t the update of the inner
@@ -868,7 +870,8 @@ class MomoState(NamedTuple):
         float32.
       mean_product: Moving average γ_t of the inner product of gradient and params,
         shape (), in at least float32.
-      lower_bound: Lower bound of the objective, shape (), in at least float32.
+      lower_bound: Lower bound f* of the objective, shape (), in at least float32. With
+        adapt_lower_bound=True, f* is the latest estimate.
       learning_rate: Step size τ_t of the last step, shape (), in at least float32; 0
         before the first step.
     """
@@ -998,7 +1001,8 @@ class MomoAdamState(NamedTuple):
         float32.
       mean_product: Moving average γ_t of the inner product of gradient and params,
         shape (), in at least float32.
-      lower_bound: Lower bound of the objective, shape (), in at least float32.
+      lower_bound: Lower bound f* of the objective, shape (), in at least float32. With
+        adapt_lower_bound=True, f* is the latest estimate.
       learning_rate: Step size τ_t of the last step, shape (), in at least float32; 0
         before the first step.
     """

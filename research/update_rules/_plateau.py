@@ -63,11 +63,12 @@ def reduce_on_plateau(
     as better than the best mean so far, f_best, if f < (1 - rtol) f_best - atol. After
     `patience` means in a row that are not better, s <- max(factor s, min_scale), and
     the count of such means restarts from 0. The count stays at 0 during the next
-    `cooldown` means. Chain this transformation after a rule. Some rules store other
-    params besides the iterates: `polyak_averaging`, `exponential_averaging`,
-    `lookahead` and the schedule-free rules. Do not chain this transformation after one
-    of these rules. The first three wrap an inner rule. For these three, chain this
-    transformation after the inner rule.
+    `cooldown` means. Chain this transformation after a rule. Some rules use their own
+    updates to compute other params, at which the model is evaluated:
+    `polyak_averaging`, `exponential_averaging`, `lookahead` and the schedule-free
+    rules. Do not chain this transformation after one of these rules, because the params
+    would then not move by the updates that the rule used. The first three wrap an inner
+    rule. For these three, chain this transformation after the inner rule.
 
     optax.contrib.reduce_on_plateau is the same. torch's ReduceLROnPlateau reduces the
     rate one mean later: after patience + 1 means in a row that are not better. To get

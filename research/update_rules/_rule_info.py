@@ -29,13 +29,13 @@ class RuleInfo(NamedTuple):
 
 
 class DirectionState(NamedTuple):
-    """State of a rule that only supplies the direction of the step.
+    """Wrapper of the state of a rule that supplies only the direction of a step.
 
-    `rule_info` ignores the learning rates inside this state, because another rule sets
-    the length of the step.
+    `rule_info` ignores the learning rates inside the wrapped state, because another
+    rule sets the length of the step.
 
     Attributes:
-      direction: State of the rule that supplies the direction.
+      direction: The wrapped state.
     """
 
     direction: optax.OptState

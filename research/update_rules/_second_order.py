@@ -173,7 +173,7 @@ def solve_symmetric(
       indefinite: "reflect" replaces each eigenvalue by its absolute value, but by at
         least √eps times the largest absolute value. "keep" uses the eigenvalues
         unchanged. "drop" leaves out the eigenvectors whose eigenvalue is at most n eps
-        times the largest. "stop" returns p = 0.
+        times the largest absolute value. "stop" returns p = 0.
     Returns:
       p, shape (n,), and the kind of matrix as an index into CURVATURES, int32.
     Example:
@@ -324,7 +324,8 @@ def triangle(
       right: Vector b, shape (m,).
     Returns:
       R, upper triangular with shape (k, n), and Qᵀb, shape (k,), where k = min(m, n).
-      The signs of the rows are arbitrary.
+      The signs of the rows of R are arbitrary. If a row changes its sign, so does the
+      entry of Qᵀb with the same index.
     References:
       Golub & Van Loan, Matrix Computations, 4th ed., algorithm 5.2.1.
     Example:

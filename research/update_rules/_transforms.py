@@ -79,7 +79,8 @@ def descend(learning_rate: Scalar | Schedule) -> optax.GradientTransformation:
 def constant_rate(learning_rate: Scalar) -> Float[Array, ""]:
     """Return a constant rate as a floating array without a weak type.
 
-    Rules store the rate in this form in their state.
+    Rules store the rate in this form in their state, because jax.lax.scan rejects a
+    state whose types change.
 
     Example:
       >>> print(constant_rate(1).dtype, constant_rate(jnp.bfloat16(0.5)).dtype)
@@ -153,8 +154,9 @@ def add_decayed_weights(
     rule, then this transformation, and then `descend`, which multiplies by -η.
     optax.add_decayed_weights is the same, and also accepts a schedule for λ.
 
-    With cautious=True, an entry decays only if d_t x_t >= 0. The decay then never works
-    against the step along d_t. optax 0.2.8 does not have this form.
+    With cautious=True, an entry decays only if d_t x_t >= 0. The decay then never moves
+    an entry against the other part of its step, -η d_t. optax 0.2.8 does not have this
+    form.
 
     Args:
       weight_decay: Factor λ, at least 0; may be traced.
@@ -240,8 +242,8 @@ def working_dtype(params: Params) -> Any:
     """Return the widest dtype among the leaves, at least float32.
 
     LAPACK has no narrower dtype than float32, and a sum of squares in bfloat16 has only
-    two correct digits. The dtype of a weakly typed leaf, such as `jnp.array(1.0)`,
-    counts as well. For a complex leaf, the dtype of its real part counts.
+    two correct digits. A weakly typed leaf, such as `jnp.asarray(1.0)`, counts like any
+    other leaf. For a complex leaf, the dtype of its real part counts.
 
     Example:
       >>> print(

@@ -76,7 +76,8 @@ def lars(
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule (number
         of earlier steps -> η). With c = 0.001, usual values of η are 1 to 30.
       momentum: Momentum μ in [0, 1); may be traced.
-      weight_decay: Decay λ, coupled, at least 0; may be traced.
+      weight_decay: Decay λ, coupled: λ x_t is added to the gradient. At least 0; may be
+        traced.
       mask: Pytree of booleans, or a function from the params to such a pytree. Leaves
         marked True decay, as in `adamw`. None means all leaves.
       trust_coefficient: Factor c, at least 0; may be traced.
@@ -197,9 +198,9 @@ def novograd(
     optax.novograd is the same. The paper's algorithm 1 has no ε_root. timm's NvNovoGrad
     is the same rule with other defaults: β1 = 0.95, β2 = 0.98 and ε = 1e-8. If the
     first gradients of a leaf are exactly 0, timm and the authors' code start v_t at the
-    first gradient that is not 0; here v_1 = 0. The authors' code has its ε inside the
-    root. With grad_averaging=True, timm multiplies the new terms of m_t by 1 - β1.
-    torch does not have the rule.
+    first gradient that is not 0. Here v_1 is 0, and that later gradient has the weight
+    1 - β2. The authors' code has its ε inside the root. With grad_averaging=True, timm
+    multiplies the new terms of m_t by 1 - β1. torch does not have the rule.
 
     Use it in place of Adam for convolutional and speech networks. The rule stores one
     number per leaf for the second moment, so its state needs half of the memory of

@@ -144,7 +144,7 @@ def tuned_nesterov_constants(smoothness: Scalar, strong_convexity: Scalar) -> Co
 def nesterov_momentum(t: Integer) -> Float[Array, "*shape"]:
     """Return the growing momentum t / (t + 3), for `nesterov` on convex functions.
 
-    The momentum is μ_t = t / (t + 3), with t counted from 0. The function need not be
+    The momentum is μ_t = t / (t + 3), with t counted from 0. The objective need not be
     strongly convex. With the learning rate η = 1 / L, every convex function f with
     curvature at most L and the minimum f* at x* satisfies f(x_k) - f* <= 2 L |x_0 -
     x*|² / (k + 1)² after k steps. Here x_k is Nesterov's iterate, while the params of

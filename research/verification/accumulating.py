@@ -93,13 +93,14 @@ def rmsprop(
     """Yield the iterates of RMSProp: slide 29 of Tieleman & Hinton (2012).
 
     The average of the squared gradients has the decay rate `decay`, starts at
-    `initial_scale`, and is corrected for its start if bias_correction=True. With
-    centered=True, the square of the average gradient is subtracted from this average,
-    as in Graves (2013), equations (38)-(41). eps_in_sqrt=True adds ε under the square
-    root, and False adds ε to the root. Let u_t be the step without momentum, and μ the
-    argument `momentum`. If μ is None, the step is u_t. Otherwise the step is b_t = μ
-    b_(t-1) + u_t, or u_t + μ b_t if nesterov=True. `rate_in_momentum` has no effect
-    here, because the learning rate is constant.
+    `initial_scale`, and is divided by 1 - decay^t in step t if bias_correction=True.
+    With centered=True, the square of the average gradient is subtracted from the
+    average of the squares, as in Graves (2013), equations (38)-(41). eps_in_sqrt=True
+    adds ε under the square root, and False adds ε to the root. Let u_t be the step
+    without momentum, and μ the argument `momentum`. If μ is None, the step is u_t.
+    Otherwise the step is b_t = μ b_(t-1) + u_t, or u_t + μ b_t if nesterov=True.
+    `rate_in_momentum` says whether the learning rate is applied before or after the
+    momentum. Because the rate is constant here, both give the same steps.
     """
     n, m, b = zeros_like(x) + initial_scale, zeros_like(x), zeros_like(x)
     for t in count(1):
@@ -162,8 +163,9 @@ def optax_madgrad(
     optax stores the initial params x_0 and subtracts x_0 from the params. If x_0 is
     large, small updates lose digits in this difference. Here optax gets x_t - x_0, so
     the x_0 that optax stores is 0. Only the weight decay gets x_t. optax computes √t in
-    float32, so in float64 the updates would have a relative error of about 1e-7. The
-    rate is therefore a schedule that replaces √t in float32 by √t in float64.
+    float32, so in float64 the updates would have a relative error of about 1e-7. optax
+    therefore gets a schedule as its rate, which replaces √t in float32 by √t in
+    float64.
     """
 
     def rate(count: Any):

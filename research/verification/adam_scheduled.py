@@ -30,9 +30,10 @@ def nadam(
 
     momentum_schedule="paper" is the algorithm of the paper, "constant" is the rule of
     optax, and "torch" is the rule of torch. With "constant", the momentum is `b1`. With
-    "paper" and "torch", the momentum in step t is
-    b1 (1 - 0.96^(t · momentum_decay) / 2). `eps_root` is added under the square root,
-    as in optax.
+    "paper" and "torch", the momentum in step t is b1 (1 - 0.96^(t · momentum_decay) /
+    2). With "paper", this momentum is also the decay of the average gradient, and the
+    bias-corrected average of the squares is multiplied by `b2`. `eps_root` is added
+    under the square root, as in optax.
     """
     paper, constant = momentum_schedule == "paper", momentum_schedule == "constant"
     mu = lambda t: (

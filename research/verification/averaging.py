@@ -1,7 +1,7 @@
 """Formulas of Lookahead and of averages of the iterates.
 
-In each step, a formula yields the iterate, and the params that the rule reports as its
-result (`Evaluated`).
+In each step, a formula yields an `Evaluated`: the iterate, with the params that the
+rule reports as its result.
 """
 
 from collections.abc import Callable, Iterator
@@ -42,10 +42,11 @@ def lookahead(
     """Yield the iterates of Lookahead: algorithm 1 of Zhang et al. (2019).
 
     The inner rule is the heavy ball with momentum 0.9. Every `sync_period` steps, the
-    slow params move by the share `slow_step_size` towards the params, and the params
-    are set to the slow params. With reset_state=True, the momentum is then set to 0.
-    Each item is an `Evaluated`: the params from which the rule continues, with the slow
-    params as its field `evaluation`. The slow params are the result of the rule.
+    slow params move towards the params, by the share `slow_step_size` of the distance.
+    The params are then set to the slow params. With reset_state=True, the momentum is
+    also set to 0. Each item is an `Evaluated`: the params from which the rule
+    continues, with the slow params as its field `evaluation`. The slow params are the
+    result of the rule.
     """
     slow, m = x, zeros_like(x)
     for t in count(1):
@@ -119,7 +120,7 @@ def optax_lookahead(
     """Return optax.lookahead around optax's heavy ball.
 
     optax keeps the slow params together with the params. Here the slow params are in
-    the state.
+    the state, so the rule updates the params alone.
     """
     rule = optax.lookahead(
         optax.sgd(learning_rate, 0.9), sync_period, slow_step_size, reset_state

@@ -15,7 +15,8 @@ class Recorded(NamedTuple):
     """Trajectories of a rule that were recorded from another implementation.
 
     Attributes:
-      variant: Prefix of the keys in recorded.json, in the form "optimizer/variant".
+      variant: Name under which the trajectories are stored in recorded.json, in the
+        form "optimizer/variant".
       arguments: Arguments with which this library's rule equals the recorded rule.
     """
 
@@ -28,13 +29,13 @@ class Card(NamedTuple):
 
     Attributes:
       formula: The paper's formula in arithmetic of fifty digits, with the mistakes that
-        code of this rule often contains. If there is no formula, a clause with the
+        code of this rule often contains. If there is no formula, a text that gives the
         reason.
       optax: The constructor of the same rule in optax, or a function that builds the
-        same rule from optax. If optax does not have the rule, a sentence with the
+        same rule from optax. If optax does not have the rule, a text that gives the
         reason.
       recorded: Recorded trajectories of other implementations. If there are none, a
-        sentence with the reason.
+        text that gives the reason.
       arguments: Arguments other than the defaults, for a second comparison. The first
         comparison uses the defaults. If `arguments` is empty, there is no second one.
       optax_arguments: The arguments with which `optax` is called in the second
@@ -47,7 +48,8 @@ class Card(NamedTuple):
         compared on this problem.
       bounds: Dict from a kind of reference ("formula", "optax", "recorded") or a dtype
         ("bfloat16") to the largest deviation allowed, in units of the machine epsilon.
-        This bound replaces the usual one. A comment beside the card gives the reason.
+        This bound replaces the usual one, which is 100 in the verification table. A
+        comment beside the card gives the reason.
     """
 
     formula: Formula | str

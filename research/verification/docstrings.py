@@ -11,7 +11,8 @@ class Description(NamedTuple):
 
     Attributes:
       name: Name of the rule in RULE_TABLE.
-      family: Name of the rule's file in research/update_rules/.
+      family: Name of the rule's file in research/update_rules/, without the leading "_"
+        and the ending ".py".
       signature: Name and arguments of the rule, with defaults, as a user writes them.
       summary: First line of the docstring.
       formula: Paragraphs between the summary and the arguments, except `use`.

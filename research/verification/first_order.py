@@ -119,7 +119,7 @@ def averaged(
     """Return the same rule as `ema_momentum`, made of parts of optax.
 
     With undamped_start=True, the first gradient is divided by 1 - momentum before it is
-    averaged.
+    averaged, so the average starts at the first gradient.
     """
     average = optax.ema(momentum, debias=False)
     if not undamped_start:
@@ -161,8 +161,8 @@ def noisy_sgd(
     """Yield the iterates of noisy SGD: equation (1) of Neelakantan et al. (2015).
 
     Step t = 1, 2, ... adds normal noise of the variance η / t^γ to the gradient, where
-    `eta` and `gamma` are the paper's η and γ. For each step, `draws` has one item: a
-    vector of standard normal numbers, as long as x.
+    `eta` and `gamma` are the paper's η and γ. For each step, `draws` has one item:
+    standard normal numbers, in the shapes of the leaves of x.
     """
     for t, noise in enumerate(draws, 1):
         deviation = sqrt(eta / mpmath.mpf(t) ** gamma)

@@ -35,8 +35,7 @@ class Mistake(NamedTuple):
     """A mistake in the formula of an update rule, as a change of the source code.
 
     Attributes:
-      cause: Short description of the mistake, such as "ε inside the root". The author
-        of a rule that may have this mistake reads the description.
+      cause: Short description of the mistake, such as "ε inside the root".
       right: Part of the formula's source code. It occurs there exactly once.
       wrong: Code that replaces this part.
     """

@@ -138,15 +138,16 @@ def kl_soap(
     """Yield the iterates of KL-SOAP, as the code of Lin et al. (2026) computes them.
 
     The code is optim/kl_opt.py of KL-Methods at commit 4cb97e0 with using_klsoap=True.
-    For each axis, KL-SOAP keeps a moving average of W Wᵀ / n, a basis Q of approximate
-    eigenvectors of this average, and estimates d of the eigenvalues. Here n is the
-    number of columns of W. To compute W for an axis, the gradient is multiplied along
-    every other axis by diag(d)^(-1/2) Qᵀ, with the d and Q of that other axis (see
-    `whitened`). For the first gradient, W is the gradient itself. The first gradient
-    sets the basis of each axis, and makes no step. The averages of the squared
-    gradients are kept in the bases Q. `shampoo_beta` is the decay of the averages of
-    W Wᵀ / n and of the averages that estimate d. None means `b2`. `first_eigenvalue` is
-    the initial value of all entries of d.
+    For each axis of a leaf with two or more axes, KL-SOAP keeps a moving average of
+    W Wᵀ / n, a basis Q of approximate eigenvectors of this average, and estimates d of
+    the eigenvalues. Here n is the number of columns of W. To compute W for an axis, the
+    gradient is multiplied along every other axis by diag(d)^(-1/2) Qᵀ, with the d and Q
+    of that other axis (see `whitened`). For the first gradient, W is the gradient
+    itself. The first gradient sets the basis of each axis, and makes no step. The
+    averages of the squared gradients are kept in the bases Q. Leaves with fewer than
+    two axes use Adam without bias correction. `shampoo_beta` is the decay of the
+    averages of W Wᵀ / n and of the averages that estimate d. None means `b2`.
+    `first_eigenvalue` is the initial value of all entries of d.
     """
     beta = b2 if shampoo_beta is None else shampoo_beta
     m = v = zeros_like(x)
@@ -214,8 +215,8 @@ def only(axis: int, matrix: Square, ndim: int) -> list[Square | None]:
 def at_least(values: Leaf, c: int) -> Leaf:
     """Return max(d, c^(-2)) for each of the eigenvalues d in `values`.
 
-    KL-SOAP thus keeps its estimated eigenvalues away from 0. The number c depends on
-    the length of the axis of the leaf.
+    KL-SOAP thus keeps its estimated eigenvalues away from 0. It sets c to the length of
+    the axis, but to at least 10 and at most 4000.
     """
     return np.array([max(d, mpmath.mpf(1) / c**2) for d in values], object)
 

@@ -154,5 +154,5 @@ SEARCHES = {
 
 
 def capped(size: Number):
-    """Return min(1, 1 / size), a factor that caps a vector of this size at size 1."""
+    """Return min(1, 1 / size), the factor that limits a vector's length `size` to 1."""
     return 1 / size if size > 1 else 1

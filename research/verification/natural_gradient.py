@@ -22,8 +22,9 @@ def natural_gradient(
     """Yield the iterates of equation (7) of Amari (1998): x <- x - η F⁻¹ g.
 
     g is the gradient and η the learning rate. F is the Fisher matrix, plus `damping`
-    times the identity. The Hessian is used as the Fisher matrix: the two are equal for
-    generalised linear models with a canonical link, such as softmax regression.
+    times the identity. The Hessian is used as the Fisher matrix, because the two are
+    equal for generalised linear models with a canonical link, such as softmax
+    regression.
     """
     while True:
         fisher = hessian(f, x)

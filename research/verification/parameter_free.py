@@ -169,8 +169,9 @@ def dadapt_adamw(
 ) -> Iterator[Leaves]:
     """Yield the iterates of D-Adapted Adam of Defazio & Mishchenko (2023).
 
-    d is the estimate of the distance from the initial point to the minimum. It starts
-    at `initial_distance` and never falls. `learning_rate` is a factor of the step size.
+    d is the estimate of the distance from the initial point to the minimum. d starts at
+    `initial_distance` and never decreases. `learning_rate` is a factor of the step
+    size.
     """
     d, r, root = initial_distance, 0, sqrt(b2)
     m = v = s = zeros_like(x)
@@ -209,8 +210,9 @@ def mechanic(
     For num_betas, None means 6.
 
     The number h of the paper is -pᵀΔ. Here p is the gradient plus the weight decay, and
-    Δ is the sum of Adam's steps. h is clipped, as in optax. The authors' package for
-    PyTorch does not clip h.
+    Δ is the sum of Adam's steps. As in optax, h is clipped so that |h| is at most the
+    largest earlier |h|, which decays with the decay of the scale. The authors' package
+    for PyTorch does not clip h.
     """
     n = 6 if num_betas is None else num_betas
     betas = [1 - mpmath.mpf(1) / 10**i for i in range(1, n + 1)]
@@ -390,7 +392,8 @@ def optax_prodigy(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.prodigy, with zero updates until a gradient is not 0.
 
-    Until then, optax itself divides 0 by 0, and its params become NaN.
+    As long as all gradients are 0, optax itself divides 0 by 0, and its params become
+    NaN.
 
     optax subtracts the initial params x_0 from the present params x_t. This subtraction
     would lose digits if the difference is small. Here optax gets x_t - x_0 in place of

@@ -29,7 +29,7 @@ class Problem(NamedTuple):
         with fifty digits. `exact` is called once for each run. None if there is no
         such function.
       gradients: Sequence of gradients, shaped like the start with a leading axis of
-        length NUM_STEPS. None if the problem has an objective.
+        length 50 (the constant NUM_STEPS). None if the problem has an objective.
       rate: Learning rate for rules whose steps are proportional to the gradient.
       rate_of_unit_steps: Learning rate for rules whose steps do not grow with the
         gradient.

@@ -46,8 +46,8 @@ def bfgs(
     is used to change H only if sᵀy > min_curvature. As long as no pair has been used,
     the direction is -g min(1, 1 / |g|) for the gradient g, and `first_step` chooses the
     norm |g| (see `first_scale`). Before the first pair is used, H is set to the
-    identity times sᵀy / yᵀy (6.20). The line search begins with the step length
-    `learning_rate`. With linesearch=None, every step has this length.
+    identity times sᵀy / yᵀy for this pair (6.20). The line search begins with the step
+    length `learning_rate`. With linesearch=None, every step has this length.
     """
     g, inverse = f.gradient(x), None
     while True:

@@ -42,8 +42,8 @@ def recorded_walks(variant: str) -> dict[str, tuple[float, Walk]]:
 def variants() -> set[str]:
     """Return the names of all recorded variants, as "optimizer/variant".
 
-    A variant is an optimizer of another package with certain arguments. The trajectory
-    of each variant is stored in `recorded.json`.
+    A variant is an optimizer of another package with certain arguments. The file
+    `recorded.json` has the trajectories of each variant on several problems.
     """
     return {case["variant"] for case in _file()["cases"]}
 

@@ -27,7 +27,8 @@ OURS = Path(__file__).parents[1]
 class RuleError(ValueError):
     """Error if a rule raises an exception while it is built or run.
 
-    The message names the rule and contains the message of the exception.
+    The message names the rule, and contains the message of the exception (or advice, if
+    the rule reads values of traced arrays).
     """
 
 
@@ -108,7 +109,7 @@ def _imported(word: str) -> tuple[Any, list[str]]:
 def made(
     rule: Any, rate: float, arguments: dict[str, Any], name: str = "the rule"
 ) -> optax.GradientTransformationExtraArgs:
-    """Return a rule whose calls are checked; build it if a constructor is given.
+    """Return a rule, or the rule that a constructor builds, with checks of its calls.
 
     The error messages contain the name of the rule.
 
@@ -159,8 +160,8 @@ def guarded(name: str, constructor: Any) -> Callable[..., optax.GradientTransfor
         made. In the second case, hyper-parameters have no effect.
     Returns:
       The new constructor, a function of hyper-parameters by name. It raises NoRuleError
-      if `constructor` neither is nor returns a rule, and RuleError if `constructor`
-      raises an exception.
+      if `constructor` is not a rule and does not return one. It raises RuleError if
+      `constructor` raises an exception.
     Example:
       >>> guarded("mine", lambda rate: 1 / 0)(rate=0.1)
       Traceback (most recent call last):
@@ -236,8 +237,9 @@ def calling(raised: str, when: str, call: Callable[[], Any]) -> Any:
     """Return the result of the call, and convert an exception to a RuleError.
 
     The error names the rule and the kind of exception. It contains the file and line of
-    user code that raised the exception (`place`), and the message of the exception. A
-    RuleError or a NoRuleError is not converted.
+    user code that raised the exception (`place`), and the message of the exception. If
+    user code reads values of traced arrays, advice replaces this message. A RuleError
+    or a NoRuleError is not converted.
 
     Args:
       raised, when: Parts of the message before and after the kind of exception, such as

@@ -2,8 +2,8 @@
 
 The iterates are the points y at which gradients are taken. Each step moves a point z,
 and x is a weighted average of the points z. The average (1 - c) x + c z, where c is the
-weight of z, is written x + c (z - x). y is written in the same way. Then x and y do not
-change as long as z does not change.
+weight of z, is computed as x + c (z - x), and y is computed in the same way. Rounding
+errors therefore cannot move x and y as long as z stays at the initial point.
 """
 
 from collections.abc import Iterator
@@ -126,10 +126,10 @@ def optax_sgd(
     """Return optax.contrib.schedule_free_sgd, with a corrected warm-up.
 
     optax's own warm-up has an error (open pull request 1744). optax evaluates the
-    schedule twice in each step. For the step, the count starts at 0. For the weight of
-    the step in the average, the count starts at 1. If warmup_steps is not 0, this
-    function therefore builds the rule from smaller transformations of optax, and both
-    counts start at 1. If warmup_steps is 0, the rule is that of optax.
+    schedule twice in each step. For the step itself, the step count starts at 0. For
+    the weight of the step in the average, the step count starts at 1. If warmup_steps
+    is not 0, this function therefore builds the rule from smaller transformations of
+    optax, and both counts start at 1. If warmup_steps is 0, the rule is that of optax.
     """
     if not warmup_steps:
         rule = optax.contrib.schedule_free_sgd(
@@ -152,10 +152,10 @@ def optax_adamw(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.schedule_free_adamw, with a corrected warm-up.
 
-    optax evaluates the schedule of the warm-up twice in each step. For the step, the
-    count starts at 0. For the weight of the step in the average, the count starts at 1.
-    With warm-up, this function therefore builds the rule from smaller transformations
-    of optax, and both counts start at 1.
+    optax evaluates the schedule of the warm-up twice in each step. For the step itself,
+    the step count starts at 0. For the weight of the step in the average, the step
+    count starts at 1. If warmup_steps is not 0, this function therefore builds the rule
+    from smaller transformations of optax, and both counts start at 1.
     """
     if not warmup_steps:
         rule = optax.contrib.schedule_free_adamw(

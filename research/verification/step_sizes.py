@@ -71,9 +71,11 @@ def barzilai_borwein(
 def adgd(x: Leaves, f: Function, learning_rate: float = 1e-3) -> Iterator[Leaves]:
     """Yield the iterates of AdGD: algorithm 1 of Malitsky & Mishchenko (2020).
 
-    λ is the step size, and θ the last step size divided by the one before it. The first
-    λ is `learning_rate`, and the first θ is infinite. If the iterates do not move, or
-    if the next λ would be infinite, λ and θ do not change.
+    λ is the step size, and θ is λ divided by the step size before it. The next λ is the
+    smaller of √(1 + θ) λ and |s| / (2 |y|), where s is the last change of the params
+    and y that of the gradient. The first λ is `learning_rate`, and the first θ is
+    infinite. If the iterates do not move, or if the next λ would be infinite, λ and θ
+    do not change.
     """
     g, step, theta = f.gradient(x), learning_rate, mpmath.inf
     while True:

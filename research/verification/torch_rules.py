@@ -46,9 +46,9 @@ def is_torch_class(value: Any) -> bool:
 def torch_arguments(optimizer: type, given: dict[str, Any]) -> dict[str, Any]:
     """Return arguments under the names that a PyTorch class gives them.
 
-    learning_rate becomes lr, unless the class has an argument learning_rate. b1, b2 and
-    b3 become betas if the class has an argument betas. Other arguments that the class
-    does not take are left out.
+    If the class has no argument learning_rate, learning_rate becomes lr. b1, b2 and b3
+    become betas if the class has an argument betas. Other arguments that the class does
+    not take are left out.
 
     Args:
       optimizer: A subclass of `torch.optim.Optimizer`.
@@ -90,8 +90,8 @@ def walk_torch(
       problem: One of PROBLEMS, or another problem.
       arguments: Arguments as `torch_arguments` takes them, with learning_rate.
       dtype: Dtype of params and gradients.
-      num_steps: Number T of steps. A problem that is a sequence of gradients allows at
-        most NUM_STEPS.
+      num_steps: Number T of steps. If the problem is a sequence of gradients, T is at
+        most 50, the number of these gradients (the constant NUM_STEPS).
     Returns:
       The Walk. Its updates are the differences of the iterates.
     """

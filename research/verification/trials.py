@@ -65,9 +65,8 @@ class Trial(NamedTuple):
 
     Attributes:
       cause: Short description of the mistake.
-      walk: Function (evidence, number of steps) -> trajectory. `evidence` is an
-        `Evidence` with a problem and a reference implementation of the rule. The
-        function adds the mistake to the reference, and runs it on the problem.
+      walk: Function (evidence, number of steps) -> trajectory of a rule that has this
+        mistake. The problem is that of `evidence`, an `Evidence`.
     """
 
     cause: str
@@ -135,7 +134,7 @@ def _in_one_line(source: str) -> str:
 
 
 def of_values(formula: Formula | None, arguments: dict[str, Any]) -> list[Trial]:
-    """Return trials that change one argument of the formula, or swap two arguments.
+    """Return trials that change an argument of the formula, or swap the values of two.
 
     A `Trial` is a mistake that a rule may have, with a function that imitates it.
     `formula` is the reference of the rule, and `arguments` are the values with which

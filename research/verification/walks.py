@@ -47,9 +47,9 @@ class Walk(NamedTuple):
       leaves: Path of each entry's leaf, as `jax.tree_util.keystr` writes it.
       evaluations: Params that the rule reports as its result after each step, such as
         an average, same shape as `iterates`. None if the rule reports the iterates.
-      subtracted: Whether the comparison of updates, `formula.distance`, must allow for
-        rounding errors of the iterates. True for a rule of PyTorch. False otherwise,
-        also for a recorded trajectory.
+      subtracted: Whether the function `distance`, which compares two trajectories, must
+        allow for rounding errors in the updates of this one. True for a rule of
+        PyTorch, and False for all other trajectories, including recorded ones.
     """
 
     iterates: Float[np.ndarray, "steps entries"]
@@ -67,8 +67,8 @@ def walk(
 ) -> Walk:
     """Run a JAX rule on a problem in one compiled scan, and return its trajectory.
 
-    The rule receives the same extra arguments as in a training step of
-    `research.descent`.
+    As in a training step of `research.descent`, the rule receives the extra arguments
+    value, grad, value_fn and indices. Here indices is None.
 
     Args:
       rule: Any gradient transformation.
@@ -82,7 +82,8 @@ def walk(
       TypeError: The rule changes the structure, shape or dtype of the updates or state,
         rule is not a gradient transformation, problem is not a Problem, or dtype is not
         a floating dtype.
-      ValueError: `num_steps` is not a positive integer, or is too large.
+      ValueError: `num_steps` is not a positive integer, or is too large: above 100,000,
+        or above 50 if the problem is a sequence of gradients.
     Example:
       >>> from research.verification.problems import PROBLEMS
       >>> found = walk(optax.sgd(0.1), PROBLEMS["quadratic"], "float32", num_steps=2)
@@ -238,8 +239,9 @@ def check_updates(updates: Params, params: Params) -> None:
     """Raise TypeError if updates and params differ in structure, shape or dtype.
 
     Raises:
-      TypeError: The message names the leaf, its shape and dtype, and the required shape
-        and dtype.
+      TypeError: The structures differ, or a leaf of the updates has another shape or
+        dtype than the same leaf of the params. The message names both structures, or
+        the first such leaf with both shapes and dtypes.
     """
     if jax.tree.structure(updates) != jax.tree.structure(params):
         raise TypeError(
@@ -283,7 +285,7 @@ def walk_exactly(
       TypeError: `formula` is not a function, `problem` is not a Problem, or the formula
         does not take these arguments.
       ValueError: The problem has neither `gradients` nor `exact`, or `num_steps` is not
-        a positive integer or is too large.
+        a positive integer or is too large, as for `walk`.
       ZeroDivisionError: The formula divides by zero.
     Example:
       >>> from research.verification.cards import FORMULAS
@@ -365,7 +367,8 @@ def paths(tree: Params) -> list[str]:
     """Return one path for each number in the leaves of a pytree.
 
     The path is that of the leaf that contains the number. So a leaf with n entries
-    gives n equal paths. They are in the order of the numbers in the flattened pytree.
+    gives n equal paths. The paths are in the order of the numbers in the flattened
+    pytree.
     """
     pairs = jax.tree_util.tree_leaves_with_path(tree)
     return [
@@ -415,10 +418,10 @@ def distance(
     `reference` are compared entry by entry. The difference is the maximum of |u - v| /
     max_t |v_t|, where max_t is the maximum over the steps for this entry. Entries with
     small updates therefore count as much as entries with large ones. If max_t |v_t| is
-    0, the difference is 0 where u = 0, and inf elsewhere. If the updates of `found` are
-    differences of stored iterates, they have the rounding errors of the iterates. |u -
-    v| is then divided by the larger of max_t |v_t| and |y|, where y is the iterate of
-    `reference` at this step.
+    0, the difference is 0 where u = 0, and inf elsewhere. If `found` is from a rule of
+    PyTorch (`Walk.subtracted`), its updates are differences of stored iterates, and
+    have the rounding errors of the iterates. |u - v| is then divided by the larger of
+    max_t |v_t| and |y|, where y is the iterate of `reference` at this step.
 
     If a gradient of the sequence is NaN, the iterates are compared instead of the
     updates, by the formula for a function. The reason is that some updates are computed
@@ -541,9 +544,9 @@ def deviation(
 
     The gradients of each rule are those at its own iterates. The difference is the
     maximum of |x - y| / (1 + |y|) over the iterates x of `rule` and y of `reference`.
-    The trajectories are not kept: both rules run in one compiled scan that returns a
-    number for each step and leaf. In the example, step 1 is the second step, because
-    the Deviation counts steps from 0.
+    The trajectories are not kept, because both rules run in one compiled scan that
+    returns only a number for each step and leaf. In the example, step 1 is the second
+    step, because the Deviation counts steps from 0.
 
     Args:
       rule, reference: The two gradient transformations.

@@ -1,8 +1,7 @@
-"""Networks to train: data and split, model, loss, batch size and length of the
-training.
+"""Networks to train, each with data, model, loss, batch size and number of epochs.
 
-Every network is in float32 and has no known optimum. Its score is the validation loss
-at the end of a training of fixed length.
+Every named network is in float32 and has no known optimum. Its score is the validation
+loss at the end of a training of fixed length.
 """
 
 from collections.abc import Callable
@@ -143,8 +142,8 @@ def network_workload(
 def mlp_digits(*, size: str = "small") -> NetworkWorkload:
     """Build an MLP for 8x8 images of digits, to be trained for 20 epochs.
 
-    It has 64 inputs (the pixels), one hidden layer of 64 units and 10 outputs. If size
-    is "large", it has two hidden layers of 512 units each.
+    The MLP has 64 inputs (the pixels), one hidden layer of 64 units and 10 outputs. If
+    size is "large", the MLP has two hidden layers of 512 units each.
     """
     hidden = {"small": (64,), "large": (512, 512)}[_checked(size)]
     model = models.mlp((64, *hidden, 10), dtype=DTYPE)

@@ -1,6 +1,7 @@
 """Taylor series of a function along a line, by the series of each of its operations.
 
-Only the module `evaluation` evaluates the equations of a jaxpr.
+A jaxpr is the program that JAX records when it traces a function. In this package, only
+the module `evaluation` evaluates the equations of a jaxpr.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """Equality of the equations of jaxprs, with all constants inside them.
 
-The text of a jaxpr does not show the values of its constants, so equal texts
-are not enough.
+The text of a jaxpr does not show the values of its constants, so jaxprs with equal
+texts may differ.
 """
 
 from collections.abc import Mapping, Sequence
@@ -146,8 +146,8 @@ def have_one_rule(mine: Any, other: Any) -> bool:
     """Return whether two jaxpr equations call functions with the same derivative rule.
 
     The result is True if both rules are the same Python function, called with arguments
-    of the same structure. It is False if they are not, or if JAX does not show the
-    Python function of a rule.
+    of the same structure. Otherwise, or if JAX does not show the Python function of a
+    rule, the result is False.
     """
     if mine.params[RULE] is other.params[RULE]:
         return True

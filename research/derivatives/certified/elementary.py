@@ -297,7 +297,7 @@ def _atan_at(x: np.ndarray) -> Interval:
 
 
 def safe_size(size: np.ndarray) -> np.ndarray:
-    """Replace infinity by the largest float in an array of non-negative numbers."""
+    """Return non-negative numbers, with infinity replaced by the largest float64."""
     return np.minimum(size, np.finfo(float).max)
 
 

@@ -1,6 +1,6 @@
 """Rules that enclose the result of one equation of a JAX program.
 
-A rule gets the enclosures of the inputs and the parameters of the equation. An
+A rule gets the parameters of the equation and the enclosures of its inputs. An
 operation that only moves entries is exact, so it is applied to both ends, by NumPy or
 JAX.
 """
@@ -364,7 +364,7 @@ def nan_test(x: Interval, where_real: bool) -> Interval:
     """Enclose the answer of a test for NaN, such as x != x or x == x.
 
     Where x is a real number, the answer is `where_real`: False for x != x, and True for
-    x == x. Where x may be undefined, True and False are possible.
+    x == x. Where x may be undefined, both answers are possible.
     """
     unknown = np.broadcast_to(x.trouble, x.low.shape) == MAYBE_UNDEFINED
     found = Interval(
@@ -572,8 +572,9 @@ def moved_by_jax(equation: Any, inputs: Sequence[Interval]) -> Interval:
     The equation is a gather, a dynamic slice, padding or similar. The ends of the
     intervals are moved as the equation moves the entries. To find where each entry
     goes, JAX runs the equation on the numbers 1, 2, 3, ... in place of the entries. In
-    the result, 0 marks an entry that is filled in. The inputs enclose values over a box
-    of points. The indices in the equation must be the same at all these points.
+    the result, 0 marks an entry that comes from no operand, because its index lies
+    outside the array. The inputs enclose values over a box of points. The indices in
+    the equation must be the same at all these points.
 
     Args:
       equation: Jaxpr equation that moves entries.

@@ -1,9 +1,9 @@
 """Proved roots, critical points and minima in a box, by branch and bound.
 
-A box is dropped if it is proved to contain no root. Krawczyk's operator either proves
-that a box contains exactly one root or none, or makes the box smaller. If a box remains
-undecided, it is cut in two. Tiny boxes for which nothing is proved are reported as
-undecided.
+A box is dropped if it is proved to contain no root. Krawczyk's operator may prove that
+a box contains exactly one root, or that it contains none. Otherwise the operator may
+make the box smaller, and the box is cut in two. Tiny boxes for which nothing is proved
+are reported as undecided.
 """
 
 import time
@@ -115,7 +115,7 @@ class Certified(NamedTuple):
     def text(self) -> str:
         """Return the numbers of points and boxes, and one line for each point, as text.
 
-        If boxes are undecided, the text has the reason of the first one.
+        If boxes are undecided, the text has the reason for the first undecided box.
         """
         kinds = [point.kind for point in self.points]
         counts = ", ".join(
@@ -179,9 +179,10 @@ def certified_roots(
       f: Function that JAX can trace. It takes an array of shape (n,) and returns an
         array of shape (n,).
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
-      seconds: Time after which the search stops. The group of at most 256 boxes on
-        which it is working is completed. The remaining boxes are undecided. The search
-        also stops if more than 20,000 boxes are undecided.
+      seconds: Time after which the search stops. If f or its Jacobian is being
+        evaluated over a group of at most 256 boxes at that time, the search waits for
+        the end of this evaluation. All boxes for which nothing is proved by then are
+        undecided. The search also stops if more than 20,000 boxes are undecided.
     Returns:
       The `Roots`.
     Raises:

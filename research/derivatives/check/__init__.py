@@ -114,8 +114,9 @@ def check_derivative(
     slopes. So if a derivative seems wrong, the check also computes slopes at points
     close to x. If these slopes differ, the derivative must lie between the smallest and
     the largest of them. This is a necessary condition for an element of Clarke's
-    generalised gradient. If the derivative lies between them, the verdict is "kink",
-    and otherwise "wrong".
+    generalised gradient, the set of weighted means of the gradients of the smooth
+    pieces. If the derivative lies between these two slopes, the verdict is "kink", and
+    otherwise "wrong".
 
     The check evaluates f and its derivative in float64 if f accepts float64, even if x
     has a lower precision or float64 is disabled. If f converts its values to a lower
@@ -137,8 +138,8 @@ def check_derivative(
 
     Where x is 0, f may vary at any scale, because floats are dense there. The check
     sees scales down to about 1e-70, if f(0) is not so large that rounding hides them.
-    If it is so large, and JAX's derivative shows that f varies at such a scale, the
-    verdict is "unresolved".
+    If f(0) is so large, and JAX's derivative shows that f varies at a scale that
+    rounding hides, the verdict is "unresolved".
 
     The verdict is "unresolved" in these cases:
 

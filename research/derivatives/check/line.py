@@ -54,9 +54,10 @@ def lift(f: Callable[..., Any], x: Any) -> tuple[Any, Any]:
     """Convert x to float64, and find the lowest precision inside f.
 
     Returns:
-      (x in float64, dtype of the lowest precision inside f). If f cannot be traced, its
-      values show the precision (`_precision_of_values`). If f does not accept float64,
-      the result is x unchanged and the dtype of the least precise leaf of x.
+      (x in float64, dtype of the lowest precision inside f). If f cannot be traced, the
+      dtype is the lowest precision that can represent the values of f near x. If f does
+      not accept float64, the result is x unchanged and the dtype of the least precise
+      leaf of x.
     """
     lifted = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float64)), x)
     try:
@@ -234,12 +235,13 @@ class Line:
     def rounding_of_rate(self, v: np.ndarray, w: np.ndarray, seed: int) -> float:
         """Measure the rounding error of the derivative of ⟨w, f⟩ along v.
 
-        Operations are perturbed by a small and by a large amount, and the change of the
-        derivative is divided by this amount. The smaller quotient is the error, because
-        rounding errors grow in proportion to the perturbations, and jumps of the
-        derivative at a kink do not. The result is the larger error of forward and
-        reverse mode, or the error of the derivative that the user gave. It is 0 if no
-        derivative can be traced.
+        Operations are perturbed by a small and by a large amount, and each change of
+        the derivative is divided by the amount. The smaller quotient is the error. For
+        a rounding error, the two quotients are about equal, because the change grows in
+        proportion to the amount. A jump of the derivative at a kink does not grow, so
+        its quotient is smaller for the large amount. The result is the larger error of
+        forward and reverse mode, or the error of the derivative that the user gave. It
+        is 0 if no derivative can be traced.
 
         Args:
           v: Direction.
@@ -309,7 +311,9 @@ class Line:
     def eps_of_rate(self) -> float:
         """Relative spacing of the floats in which the tested derivative is computed.
 
-        For JAX's derivative, this is the lowest precision of the custom rules inside f.
+        For JAX's derivative, this is the spacing in the least precise dtype inside the
+        derivative. The result is 0 if f contains no custom derivative rule, or if JAX
+        cannot trace f.
         """
         if self.given is not None:
             dtypes = [jnp.result_type(v) for v in jax.tree.leaves(self.given(self.x))]
@@ -383,11 +387,12 @@ class Line:
     def smooth_entries(
         self, v: np.ndarray, w: np.ndarray, random: np.random.Generator
     ) -> np.ndarray:
-        """Return for each entry of x whether JAX's gradient of ⟨w, f⟩ is steady there.
+        """Return for each entry of x whether JAX's gradient of ⟨w, f⟩ does not jump.
 
         The gradient is computed at x, at x ± h v and at random points as close to x,
-        for two small h. In an entry with a kink, the range of these gradients does not
-        shrink with h. The result is False everywhere if f has no rule for reverse mode.
+        for two small h. An entry has a jump if the range of these gradients in this
+        entry does not shrink with h, as at a kink of f. The result is False everywhere
+        if f has no rule for reverse mode.
         """
         ways = [v, *(random.normal(size=v.shape) * self.scales for _ in range(3))]
         ranges, largest = [], 0.0
@@ -420,8 +425,7 @@ class Line:
     ) -> np.ndarray:
         """Return the mean of the rates of change at x + h v and at x - h v, for each h.
 
-        The rate is the derivative of ⟨w, f⟩ along v, and the numbers h are the
-        distances.
+        The rate is the derivative of ⟨w, f⟩ along v. The distances are the numbers h.
         """
         points = self.flat + np.outer([*distances, *-distances], v)
         try:  # All rates by one program.

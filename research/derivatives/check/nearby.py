@@ -23,9 +23,10 @@ CLEAR = 3.0  # Slopes that differ by more than this many errors differ.
 class Range(NamedTuple):
     """Smallest and largest slope of f along a direction, at points close to x.
 
-    If f has several smooth pieces that meet at x, each slope is that of one piece. For
-    each vector g in Clarke's generalised gradient, the product of g and the direction
-    lies between the smallest and the largest of these slopes.
+    If f has several smooth pieces that meet at x, each slope is that of one piece.
+    Clarke's generalised gradient is the set of weighted means of the pieces' gradients
+    at x. If the points lie in all pieces, the product of the direction and any vector
+    in this set lies between the smallest and the largest slope.
 
     Attributes:
       low, high: Smallest and largest slope. Both are NaN if they do not clearly differ,
@@ -48,12 +49,13 @@ def slopes_nearby(
 ) -> Range:
     """Return the range of the slopes of ⟨w, f⟩ along v at points close to x.
 
-    The points x + h u lie on lines through x with directions u. Four directions are
-    chosen (`_extreme_lines`), and the others are random. The slope at
-    such a point is the difference of the values at x + h (u ± v / 8), divided by h / 4.
-    A kink may separate the points with h > 0 from those with h < 0. On each of these
-    two sides, the slope has a limit for h -> 0: the slope of the smooth piece of f that
-    contains the side. For a smooth f, all of these limits are the derivative along v.
+    The points x + h u lie on lines through x with directions u. Up to four directions u
+    are chosen so that they probably lead to the smallest and the largest slope. The
+    others are random. The slope at such a point is the difference of the values at x +
+    h (u ± v / 8), divided by h / 4. A kink may separate the points with h > 0 from
+    those with h < 0. On each of these two sides, the slope has a limit for h -> 0: the
+    slope of the smooth piece of f that contains the side. For a smooth f, all of these
+    limits are the derivative along v.
 
     Args:
       line: The function f and the point x.

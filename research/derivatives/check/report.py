@@ -73,7 +73,8 @@ class Probe(NamedTuple):
         There are two such cases:
 
         - f has no kink along the direction, and the derivative is wrong. The direction
-          must lie within one leaf, or have weights for a part of the outputs.
+          must lie within one leaf or within the entries that are not 0, or have weights
+          for a part of the outputs.
         - f has a kink along the direction, and the derivative does not lie between the
           left and the right slope.
         """
@@ -128,11 +129,11 @@ class CheckReport(NamedTuple):
         is an error in a random direction, with the Euclidean norm. The second kind is
         the same with another norm: before the Euclidean norm is taken, each leaf of the
         error and of the gradient is multiplied by the root mean square of the same leaf
-        of x. The third kind is a wrong factor of the derivative, and is always
-        detected. If x has several leaves, an error that is 0 outside one leaf is a
-        further kind for each leaf. If the gradient is 0, an error is divided by the
-        change of f over a step as long as x. The number is infinite for the verdict
-        "nan", and if the slopes of f are too large for floats.
+        of x. The third kind is a wrong factor of the derivative, which the check
+        detects with certainty. If x has several leaves, an error that is 0 outside one
+        leaf is a further kind for each leaf. If the gradient is 0, an error is divided
+        by the change of f over a step as long as x. The number is infinite for the
+        verdict "nan", and if the slopes of f are too large for floats.
       relative_error: Largest observed distance between the derivative along a direction
         and the slope from differences of f, divided by the `scale` of the direction's
         `Probe`.
@@ -390,12 +391,13 @@ def leaping(f: str, direction: str, leap: float) -> str:
 
 
 def hiding(f: str, direction: str, distance: float) -> str:
-    """Return the text of a report on an f whose variation near 0 rounding hides.
+    """Return the text of a report on an f that varies near 0 below its rounding error.
 
     Args:
       f: Name of the function.
-      direction: Name of a direction in which entries of x move that are 0.
-      distance: Step, relative to the direction, up to which f hardly changes.
+      direction: Name of a direction that moves entries of x that are 0.
+      distance: Length of the step, as a multiple of the direction, up to which the
+        change of f is at most its rounding error.
     """
     return (
         f"Inconclusive: along {direction}, JAX's derivative of {f} changes near "
@@ -429,7 +431,7 @@ def coarse_in(dtype: str) -> str:
 
 
 def vanishing(f: str, smallest: float, of_change: float, by_size: bool) -> str:
-    """Return the text that explains a check if the gradient is 0 or a rounding error.
+    """Return the explanation of a check where the gradient is 0 or a rounding error.
 
     The text says how small an error of the gradient the check can detect.
 

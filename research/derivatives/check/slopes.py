@@ -43,9 +43,10 @@ class Slope(NamedTuple):
       drifts: Whether each halving of the step length changes the central difference by
         the same amount, down to step lengths where noise hides the change. In this
         case, the central differences do not converge.
-      leap: Size of the jump of f at x, or 0 if there is no jump. The size is the
-        distance between the values of f on the two sides of x, or the distance between
-        f(x) and the mean of these two values. It is about the same at all small steps.
+      leap: Size of the jump of f at x, or 0 if there is no jump. The size is the larger
+        of two distances: between the values of f on the two sides of x, and between
+        f(x) and the mean of these two values. A distance counts only if it is about the
+        same at all small steps.
     """
 
     value: float
@@ -61,7 +62,10 @@ class Slope(NamedTuple):
     leap: float = 0.0
 
     def times(self, factor: float) -> "Slope":
-        """Return the slopes, each multiplied by a factor, for a new unit of length."""
+        """Return a `Slope` whose slopes and slope errors are multiplied by a factor.
+
+        This changes the unit of length.
+        """
         scaled = (
             "value",
             "error",
@@ -77,12 +81,12 @@ class Slope(NamedTuple):
     def agrees_with(self, rate: float, gap: float) -> bool:
         """Return whether the central differences at small steps are close to a rate.
 
-        The rate is the derivative that is checked, and `gap` is its distance from the
-        earlier estimate of the slope. At the two smallest steps with little noise, both
-        central differences must lie within gap / 4 of the rate. The noise may be far
-        below the rounding error that is assumed, if only small terms of f are computed
-        in a low precision. So the test is repeated with the noise that the central
-        differences show, and one of the two tests must succeed.
+        The rate is the derivative that is checked. `gap` is the distance of the rate
+        from the estimated slope that `Values.deny` tests. At the two smallest steps
+        with little noise, both central differences must lie within gap / 4 of the rate.
+        The noise may be far below the rounding error that is assumed, if only small
+        terms of f are computed in a low precision. So the test is repeated with the
+        noise that the central differences show, and one of the two tests must succeed.
         """
         return any(
             len(apart) == _FEW and bool((apart < gap / 4).all())
@@ -95,12 +99,12 @@ class Slope(NamedTuple):
     def refutes(self, slope: float, gap: float) -> bool:
         """Return whether the central differences at small steps are far from a slope.
 
-        The slope is the earlier estimate, and `gap` is its distance from the derivative
-        that is checked. At the two smallest steps with little noise, both central
-        differences must be farther from the slope than gap / 2, and farther than half
-        the difference between the two. If f is smooth and the slope is right, the error
-        of a central difference falls to a quarter from step to step, so the second
-        condition fails.
+        The slope is the estimate that `Values.deny` tests, and `gap` is its distance
+        from the derivative that is checked. At the two smallest steps with little
+        noise, both central differences must be farther from the slope than gap / 2, and
+        farther than half the distance between these two differences. If f is smooth and
+        the slope is right, the error of a central difference falls to a quarter when
+        the step is halved, so the second condition fails.
         """
         apart = self._at_small_steps(_SAME * self.unsure < gap) - slope
         least = np.min(np.abs(apart), initial=np.inf)
@@ -296,7 +300,8 @@ def noise_of_levels(
 def is_constant_near(values: Float[np.ndarray, "n"]) -> bool:
     """Return whether f is constant at the points closest to x on one side.
 
-    `values` are the values of f at OFFSETS. Three points are compared, with x itself.
+    `values` are the values of f at OFFSETS. f must have the same value at x and at the
+    two points closest to x on one side.
     """
     left, right = values[LEVELS - 2 : LEVELS + 1], values[LEVELS : LEVELS + 3]
     return bool(np.ptp(left) == 0 or np.ptp(right) == 0)
@@ -305,10 +310,11 @@ def is_constant_near(values: Float[np.ndarray, "n"]) -> bool:
 def quantum(values: Float[np.ndarray, "n"], epsilon: float) -> float:
     """Return the number q if f looks rounded to multiples of q, otherwise 0.
 
-    A function that rounds its value to a few digits has such a q. f is then constant at
-    the three sample points closest to x on one side, and all differences of its values
-    are multiples of q. The result is 0 if this is not so, if fewer than four values
-    differ, or if q is not clearly larger than the rounding error ε |f| of the values.
+    A function that rounds its value to a few digits has such a q. f then has the same
+    value at x and at the two sample points closest to x on one side, and all
+    differences of its values are multiples of q. The result is 0 if this is not so, if
+    there are fewer than four different values, or if q is not clearly larger than the
+    rounding error ε |f| of the values.
 
     Args:
       values: Values of f at OFFSETS. Those that are not finite are left out.

@@ -56,9 +56,9 @@ class Values:
         such jump.
       noise: Measured rounding error of a value of f beside x.
       is_split: Whether the method `split` has computed the slope as a sum.
-      hides: A distance from x at which JAX's derivative is another one than at x, while
-        rounding errors hide how f changes up to there. 0 if the method `hide` has not
-        found one.
+      hides: A distance from x at which JAX's derivative differs from that at x,
+        although rounding errors hide how f changes up to this distance. 0 if the method
+        `hide` has not found such a distance.
     """
 
     def __init__(
@@ -147,8 +147,9 @@ class Values:
         three conditions. First, its error is at most `enough`. Second, the error of the
         slope from long steps is larger than `enough`, or the two slopes contradict each
         other. Third, JAX's derivative of f beside x agrees with the slope from short
-        steps, or the tested derivative if JAX cannot trace f. If it does not agree, f
-        may have lost its digits, as a term in float32 that is rounded to 0.
+        steps. If JAX cannot trace f, the tested derivative must agree instead. Without
+        this agreement, f may have lost its digits at short steps: for example, a term
+        in float32 may be rounded to 0.
         """
         for length in NEAREST if self._is_at_zero else ():
             slope, values = self._at(length)
@@ -204,12 +205,14 @@ class Values:
         """Set the slope's error to infinity if rounding hides how f varies near 0.
 
         An example is 1 + √(x² + ε²) at x = 0, where ε is 1e-30. Its values show a kink,
-        but f is smooth. JAX's derivative is then the same at x and very close to x, and
-        another one at the shortest step whose change of f is not hidden. Only entries
-        of x that are 0 move, because elsewhere floats are not dense enough.
+        but f is smooth. In such a case, JAX's derivative is the same at x and very
+        close to x, but differs at the shortest step at which rounding does not hide how
+        f changes. Only entries of x that are 0 move, because elsewhere floats are not
+        dense enough.
 
         Args:
-          rates: Values of the tested derivative along the direction.
+          rates: The tested derivative along the direction: by forward mode, by reverse
+            mode, or both.
         """
         v = np.where(self._line.flat == 0, self._v, 0.0)
         gaps = [abs(rate - self.slope.value) for rate in rates if np.isfinite(rate)]
@@ -300,9 +303,9 @@ class Values:
         The slope from long steps differs from a correct derivative if the curvature of
         f is large near x. The slope from short steps then agrees with the derivative,
         or with neither the derivative nor the slope from long steps. In both cases the
-        long steps do not show that the derivative is wrong. They also do not show it if
-        the derivative varies over the shortest steps at which its difference from the
-        slope exceeds the rounding error.
+        long steps do not show that the derivative is wrong. The same is true if the
+        derivative varies over the shortest step at which the difference between the
+        derivative and the slope exceeds the rounding error.
 
         Args:
           rates: Values of the derivative in the tested direction that differ from the
@@ -350,8 +353,9 @@ class Values:
 
         f stands for ⟨w, f⟩ with the weights w of the outputs, and `rate` is the
         derivative to check, along the direction v. The order is about 2 for a correct
-        derivative and about 1 for a wrong one. It is NaN if noise hides the remainder,
-        or if the slope is a sum, because the values belong to no single step length.
+        derivative and about 1 for a wrong one. It is NaN if noise hides the remainder.
+        It is also NaN if `split` has computed the slope as a sum, because the two
+        slopes have different step lengths.
         """
         if self.is_split:
             return float("nan")

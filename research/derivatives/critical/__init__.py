@@ -51,17 +51,19 @@ def critical_points(
 ) -> CriticalPoints:
     """Find and classify critical points of f by Newton's method from given starts.
 
-    Three runs of Newton's method solve ∇f = 0 from all starts at once:
+    Three runs of Newton's method search for zeros of ∇f, for all starts at once:
 
-    - undamped steps x <- x - H⁺ ∇f, where H⁺ is the pseudoinverse of the Hessian;
-    - damped steps x <- x - s H⁺ ∇f, where s is the number in 1, 1/2, ..., 1/1024 that
-      gives the shortest gradient. A Levenberg-Marquardt step is used instead if it
-      gives a shorter gradient;
+    - undamped steps x <- x - H⁺ ∇f from the starts, where H⁺ is the pseudoinverse of
+      the Hessian;
+    - damped steps x <- x - s H⁺ ∇f from the starts, where s is the number in 1, 1/2,
+      ..., 1/1024 that gives the shortest gradient. A Levenberg-Marquardt step is used
+      instead if it gives a shorter gradient;
     - undamped steps from the end points of the second run.
 
-    For each start, the best point is the one with the shortest gradient. If the Newton
-    step at the best point is still longer than about 1e-3 times the widths of the
-    bounds, the second and the third run are repeated from this point, up to three
+    For each start, the best point is the end point with the shortest gradient. If the
+    Newton step at the best point is still longer than about 1e-3 times the widths of
+    the bounds, two more runs begin at this point: one like the second and one like the
+    third. Their end points are added to the earlier ones. This is repeated up to three
     times. Before H⁺ is computed, the coordinates are scaled so that all rows of the
     Hessian are about equally large. So the search can follow a valley that narrows
     quickly, such as that of (y - x⁴)(y - 2x⁴).
@@ -69,7 +71,8 @@ def critical_points(
     Points outside the bounds and points where the gradient does not vanish are dropped.
     A point is also dropped if the Newton step from this point is long, but the search
     cannot make this step, for example because f is NaN there. If several points are
-    closer together than `separation`, only one of them is kept.
+    closer together than `separation`, only the point with the shortest gradient is
+    kept.
 
     The result contains the points *found from these starts* and may be incomplete.
     Print the result to see how many starts found a point. If `prove_seconds` is

@@ -1,4 +1,4 @@
-"""Test of the eigenvalues of a Hessian by the gradient around the point."""
+"""Test whether gradients around a point confirm the eigenvalues of its Hessian."""
 
 import functools
 from collections.abc import Callable
@@ -51,8 +51,8 @@ class Curvature(NamedTuple):
       gradient: ∇f(y), shape (n,).
       hessian: Hessian at y, shape (n, n).
       signs: Signs 1 and -1 of the eigenvalues in the firm directions, shape (a,).
-      firm: Firm directions as columns, of such length that the curvature is ±1, shape
-        (n, a).
+      firm: Firm directions as columns, shape (n, a). The length of a column d is such
+        that dᵀ H d is 1 or -1, where H is `hessian`.
       loose: Loose directions as columns, shape (n, n - a).
       radius: For each firm direction, the largest t for which the curvature is
         confirmed between y and y + t times the column of `firm`, shape (a,).

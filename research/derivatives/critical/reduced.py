@@ -1,6 +1,8 @@
 """Function along the directions in which its Hessian is singular or unconfirmed.
 
-In the other directions, the function is minimised or maximised.
+The Hessian at a point is unconfirmed in a direction if the gradient around the point
+does not change as the Hessian predicts. In the other directions, the function is
+minimised or maximised.
 """
 
 from typing import NamedTuple
@@ -52,15 +54,14 @@ class Rises(NamedTuple):
 
 
 class Reduced:
-    """The function f along some directions, minimised over the other directions.
+    """The function f along the loose directions, minimised over the firm directions.
 
-    The directions along which f is taken are called loose, and the directions over
-    which f is minimised are called firm. In a firm direction, the curvature that the
-    Hessian at the point y predicts agrees with the gradients around y. In a loose
-    direction, the Hessian is singular, or its prediction is not confirmed. `Curvature`
-    defines both kinds of directions. If f curves down in the firm directions, f is
-    maximised over them instead of minimised. f must not curve up in one firm direction
-    and down in another.
+    For each step from a point y in the loose directions, f is minimised over the firm
+    directions. In a firm direction, the curvature that the Hessian at y predicts agrees
+    with the gradients around y. In a loose direction, the Hessian is singular, or its
+    prediction is not confirmed. `Curvature` defines both kinds of directions. If f
+    curves down in the firm directions, f is maximised over them instead of minimised.
+    f must not curve up in one firm direction and down in another.
     """
 
     def __init__(self, land: Landscape, y: np.ndarray, curvature: Curvature):
@@ -83,8 +84,8 @@ class Reduced:
           ways: Unit vectors, shape (r, w, c): w vectors for each of r radii, with a
             coordinate for each of the c loose directions.
           radii: Lengths of the given steps, shape (r,).
-          noise: Smallest error of the rises at each radius. None estimates this error
-            from the noise of the gradient.
+          noise: Lower bound of the errors of the rises at each radius. None means that
+            this bound is estimated from the noise of the gradient.
         Returns:
           The `Rises`.
         """

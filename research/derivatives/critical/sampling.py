@@ -1,10 +1,10 @@
 """Classification of a point by samples of f, if its Hessian is singular or unconfirmed.
 
-In a firm direction, the Hessian shows how f curves. In a loose direction, it is
-singular or unconfirmed. In suitable coordinates around the point, f is the sum of two
-parts (splitting lemma): squares in the firm directions, each with a sign, and a
-function g of the loose directions. The function g is f, minimised or maximised over the
-firm directions.
+In a firm direction, the gradient around the point changes as the Hessian predicts. In a
+loose direction, it does not, or the Hessian is singular. In suitable coordinates around
+the point, f is the sum of two parts (splitting lemma): squares in the firm directions,
+each with a sign, and a function g of the loose directions. The function g is f,
+minimised or maximised over the firm directions.
 
 This module samples g. If there is one loose direction, the samples lie on both sides of
 the point. If there are several, the module searches for the smallest and the largest
@@ -84,7 +84,9 @@ def evidence(
     """Sample f around y in the loose directions, and find the kind of the point y.
 
     In a loose direction, the gradient around y does not confirm the curvature that the
-    Hessian at y predicts. `curvature` has these directions, and `land` has f.
+    Hessian at y predicts. `curvature` has these directions, and `land` has f. If the
+    samples show that f has no continuous Hessian around y, f is sampled in all
+    directions instead.
     """
     if curvature.loose.shape[1] > 1:
         curvature = curvature._replace(

@@ -100,16 +100,18 @@ class Model(NamedTuple):
 def walks(land: Landscape, starts: Float[np.ndarray, "k n"]) -> list[Walks]:
     """Run Newton's method from all starts, and return the end points of each run.
 
-    The first run makes undamped steps from the starts, and the second makes damped
-    steps from the starts. The third makes undamped steps from the end points of the
-    second. Damped steps must shorten the gradient. They may therefore stall in a curved
-    valley of f with a degenerate bottom, along which the gradient does not get shorter
-    at each step; undamped steps continue there. Undamped steps may leap away from a
-    zero of the gradient that is already close. The best end point of a start is the one
-    with the shortest gradient. If the largest absolute entry of the Newton step from
-    this point exceeds 1e-3, in the scaled coordinates of `Landscape`, two more runs
-    begin at this point: one with damped steps, and one with undamped steps from its end
-    point. This is done at most three times. The result has the end points of all runs.
+    The first run makes undamped steps from the starts, and the second run makes damped
+    steps from the starts. The third run makes undamped steps from the end points of the
+    second run. A damped step must shorten the gradient, so damped steps may stall in a
+    curved valley of f with a degenerate bottom, where the gradient does not get shorter
+    at each step. Undamped steps continue in such a valley, but may leap away from a
+    zero of the gradient that is already close.
+
+    The best end point of a start is the one with the shortest gradient. If the largest
+    absolute entry of the Newton step from this point exceeds 1e-3, in the scaled
+    coordinates of `Landscape`, two more runs are made: one with damped steps from this
+    point, and one with undamped steps from the end point of these damped steps. This is
+    done at most three times. The result has the end points of all runs.
     """
     damped = _damped(land, starts)
     led = [_undamped(land, starts), damped, _undamped(land, damped.ends)]

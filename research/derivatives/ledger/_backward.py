@@ -1,6 +1,7 @@
 """Backward pass over a tape, which is the record of an evaluation.
 
-The pass computes the contributions of each equation, and their sums.
+The pass computes the contribution of each equation to the adjoint of each of its
+inputs. The adjoint of a value is the sum of the contributions to it.
 """
 
 from collections.abc import Sequence

@@ -1,5 +1,6 @@
 """Graph of inputs, rows and contributions, for the drawing of `explain`.
 
+The nodes are the inputs of a function and the rows of its table, which are operations.
 In a large graph, several neighbouring rows form one node.
 """
 
@@ -28,8 +29,8 @@ class Node(NamedTuple):
 
     Attributes:
       title: Name of the input, or name and equation of the row. If the node has several
-        rows, the function or the lines of code that contain them, and the number of
-        rows.
+        rows, the title names the function or the lines of code that contain the rows,
+        and the number of rows.
       value: Value of the input or of the row, as a short text. If the node has several
         rows, the value of the last row.
       adjoint: Adjoint of this value as a short text, or "" if there is no adjoint.
@@ -58,8 +59,8 @@ class Edge(NamedTuple):
     Attributes:
       start, end: Indices of the two nodes.
       local: Local derivative, such as "× 3", or "" if it is not shown.
-      contribution: Contribution to the adjoint of the start node, such as "+ 108.4", or
-        "" if there is none.
+      contribution: Contribution to the adjoint of the start node, such as "+ 108.4". ""
+        if there is none, or if several values of the start node get contributions.
       kind: "row" (a row of the table contributes to the adjoint of the start node),
         "constant" (nothing contributes) or "rule" (a custom derivative rule
         contributes).

@@ -1,4 +1,4 @@
-"""Search for the row that creates the first NaN or infinity."""
+"""Search for the row of `explain` that creates the first NaN or infinity."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -31,9 +31,10 @@ class NonFinite(NamedTuple):
       backward: Whether the NaN or infinity is created only in the backward pass.
       sentence: Sentence that says where the NaN or infinity is created.
       index: Index of the first NaN or infinity in the value of the row. If the row
-        computes NaN from an infinity, the index of the first NaN. If the value is
+        computes NaN from an infinity, it is the index of the first NaN. If the value is
         finite, but a contribution of the row to the adjoint of an input is not finite,
-        the index in this contribution. () for a number, and for a custom reverse rule.
+        it is the index of the first NaN or infinity in this contribution. The index is
+        () for a number, and for a custom reverse rule.
       value: The entry at `index`, a NaN or an infinity. None for a custom reverse rule.
     """
 
@@ -54,9 +55,10 @@ def first_nonfinite(
     A row is one equation of the function. If an input is not finite, the result
     describes this input. Otherwise, if the value of the function is not finite, it
     describes the row that creates the first NaN or infinity of the forward pass. If
-    only the gradient is not finite, it describes the row of the backward pass. The
-    result is None if both the value and the gradient are finite, even if an input or a
-    row has an infinity.
+    only the gradient is not finite, it describes the row where the first NaN or
+    infinity of the backward pass arises, or an earlier row with the NaN or infinity
+    that causes it. The result is None if both the value and the gradient are finite,
+    even if an input or a row has an infinity.
 
     Args:
       tape: Record of the evaluation, with adjoints.

@@ -66,9 +66,9 @@ def shared_places(tape: Tape, equation: Equation) -> dict[int, tuple[int, ...]]:
     """Return a dict from each active node to its positions among the equation's inputs.
 
     The tape is the record of an evaluation of the function, and a node is the index of
-    a value on the tape. The node is active if its value depends on a differentiated
-    input of the function. A node has several positions if it is several inputs of the
-    equation, as in a * a.
+    a value on the tape. A node is active if its value depends on a differentiated input
+    of the function. A node has several positions if the equation reads it several
+    times, as in a * a.
     """
     positions: dict[int, tuple[int, ...]] = {}
     for i, operand in enumerate(equation.inputs):
@@ -84,9 +84,9 @@ def pull(
 
     An input is active if it depends on a differentiated input of the function. A new
     adjoint is the existing adjoint plus the contribution of the equation through this
-    input. If a value is two inputs of the equation, as in a * a, the result has one
-    number for each of the two: the existing adjoint plus the contribution of this
-    input alone.
+    input. If the equation reads one value twice, as in a * a, the result has a new
+    adjoint for each of the two inputs. Each is the existing adjoint plus the
+    contribution through this input alone.
 
     Args:
       tape: Record of the evaluation of the function.

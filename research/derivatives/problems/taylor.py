@@ -1,8 +1,9 @@
 """One-sided derivatives from one-sided Taylor series with sixty digits.
 
 A series contains the coefficients of f(x + t) = c_0 + c_1 t + ... + c_4 t^4 + ... at a
-point x. It is valid for small t of one sign. `maximum`, `abs` and comparisons use the
-first coefficient that is not zero. So each side of a kink has its own series.
+point x. It is valid for small t of one sign. For these t, the first coefficient that is
+not zero and the sign of t give the sign of the series. `maximum`, `abs` and comparisons
+use this sign, so each side of a kink has its own series.
 """
 
 from collections.abc import Sequence

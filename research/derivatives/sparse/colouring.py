@@ -1,10 +1,11 @@
-"""Colouring of a sparsity pattern, in both directions.
+"""Colouring of the rows and columns of a sparsity pattern.
 
-Columns of one colour are computed together by one product J v, rows of one colour by
-one product uᵀ J. A row with many entries would need many colours of columns. Such rows
-are therefore computed by products uᵀ J, and the columns are coloured without them. If
-it takes fewer products, dense columns are treated in this way instead (Coleman & Verma,
-The efficient computation of sparse Jacobian matrices using automatic differentiation,
+J is a matrix with this pattern. Columns of one colour are computed together by one
+product J v. Rows of one colour are computed together by one product uᵀ J. A row with
+many entries would need many colours of columns. Such rows are therefore computed by
+products uᵀ J, and the other rows decide the colours of the columns. The roles of rows
+and columns are exchanged if fewer products are needed in this way (Coleman & Verma, The
+efficient computation of sparse Jacobian matrices using automatic differentiation,
 1998).
 """
 
