@@ -5,7 +5,7 @@ from math import comb
 
 import numpy as np
 
-from research.derivatives.finite_differences.ladder import APART, Ladder
+from research.derivatives.finite_differences.ladder import APART, Ladder, runs
 from research.derivatives.finite_differences.sampling import Sampler
 
 _ORDERS = 6  # Highest order of the differences in a window.
@@ -19,6 +19,7 @@ _WIDE = 0.2  # f that is constant up to this fraction of max(|x|, 1) counts as c
 _FLAT = 1e-6  # A staircase with a smaller mean slope is a rounded function.
 _TELLING = 3  # If this many windows show noise, they are assumed to show all of it.
 _JUMPS = 0.25  # A jump keeps more than this share of its height from look to look.
+_POWERS, _SPAN, _CLOSER = 3, 2.0, 0.7
 _NONE = 5e-324  # Smallest positive number, for noise that is 0.
 
 
@@ -139,9 +140,43 @@ def _seen(ladder: Ladder, nominal: np.ndarray) -> np.ndarray:
             floor[: k + 1] = np.maximum(floor[: k + 1], noise[j])
         if again or len(following) < 2:
             floor[lowest:] = np.maximum(floor[lowest:], noise[j])
+    floor = np.maximum(floor, _rising(ladder, noise, nominal))
     return np.maximum(
         np.minimum(factor * nominal, _most(ladder, noise, nominal)), floor
     )
+
+
+def _rising(ladder: Ladder, noise: np.ndarray, nominal: np.ndarray) -> np.ndarray:
+    """Return the noise that grows with a power of the distance, shape (levels,).
+
+    Terms of size |x| + h that cancel, as in t - sin(t) near 0, have rounding errors
+    that grow with the distance h from x. At larger h, a window does not show them,
+    because the curvature of f is larger. So they are predicted from the windows that
+    show them. The result is 0 if the noise does not grow, or if few windows show it.
+
+    Args:
+      ladder: Samples of f.
+      noise: Noise in each window, shape (windows,).
+      nominal: Rounding error at each level, shape (levels,).
+    """
+    none = np.zeros(len(nominal))
+    length = runs(noise > _SUDDEN * nominal[ladder.places])
+    if not len(length) or length.max() < _TELLING:
+        return none
+    first = int(np.argmax(length))
+    some = slice(first, first + int(length[first]))
+    size = np.log2(abs(ladder.x) + ladder.steps)
+    bits, there = np.log2(noise[some]), size[ladder.places[some]]
+    rests = bits - np.arange(_POWERS)[:, None] * there
+    spread = np.std(rests, axis=1)
+    power = int(np.argmin(spread))
+    if np.ptp(there) < _SPAN or spread[power] > _CLOSER * spread[0]:
+        return none
+    last = slice(-_TELLING, None)
+    found = 2.0 ** (np.max(rests[power][last]) + power * size)
+    if not found[-1] <= _SUDDEN * nominal[-1]:
+        return none
+    return np.where(np.arange(len(found)) < ladder.places[some][0], 0.0, found)
 
 
 def _fades(ladder: Ladder, noise: np.ndarray, nominal: np.ndarray, first: int) -> bool:
