@@ -5,7 +5,7 @@ from math import comb
 
 import numpy as np
 
-from research.derivatives.finite_differences.ladder import APART, Ladder, runs
+from research.derivatives.finite_differences.ladder import APART, Ladder
 from research.derivatives.finite_differences.sampling import Sampler
 
 _ORDERS = 6  # Highest order of the differences in a window.
@@ -19,7 +19,11 @@ _WIDE = 0.2  # f that is constant up to this fraction of max(|x|, 1) counts as c
 _FLAT = 1e-6  # A staircase with a smaller mean slope is a rounded function.
 _TELLING = 3  # If this many windows show noise, they are assumed to show all of it.
 _JUMPS = 0.25  # A jump keeps more than this share of its height from look to look.
-_POWERS, _SPAN, _CLOSER = 3, 2.0, 0.7
+_GAP = 2  # Windows with noise that are further apart do not belong together.
+# Largest power of the distance with which noise grows, plus 1. Windows show the power
+# if their distances differ by 2^_SPAN, and if noise divided by the power is the same up
+# to a root mean square of _ALIKE bits.
+_POWERS, _SPAN, _ALIKE = 3, 0.5, 1.5
 _NONE = 5e-324  # Smallest positive number, for noise that is 0.
 
 
@@ -160,23 +164,23 @@ def _rising(ladder: Ladder, noise: np.ndarray, nominal: np.ndarray) -> np.ndarra
       nominal: Rounding error at each level, shape (levels,).
     """
     none = np.zeros(len(nominal))
-    length = runs(noise > _SUDDEN * nominal[ladder.places])
-    if not len(length) or length.max() < _TELLING:
+    loud = np.flatnonzero(noise > _SUDDEN * nominal[ladder.places])
+    rows = np.split(loud, np.flatnonzero(np.diff(loud) > _GAP) + 1)
+    row = max(rows, key=len)
+    if len(row) < _TELLING:
         return none
-    first = int(np.argmax(length))
-    some = slice(first, first + int(length[first]))
-    size = np.log2(abs(ladder.x) + ladder.steps)
-    bits, there = np.log2(noise[some]), size[ladder.places[some]]
-    rests = bits - np.arange(_POWERS)[:, None] * there
+    size, places = np.log2(abs(ladder.x) + ladder.steps), ladder.places[row]
+    rests = np.log2(noise[row]) - np.arange(_POWERS)[:, None] * size[places]
     spread = np.std(rests, axis=1)
     power = int(np.argmin(spread))
-    if np.ptp(there) < _SPAN or spread[power] > _CLOSER * spread[0]:
+    if np.ptp(size[places]) < _SPAN or spread[power] > _ALIKE:
         return none
-    last = slice(-_TELLING, None)
-    found = 2.0 ** (np.max(rests[power][last]) + power * size)
-    if not found[-1] <= _SUDDEN * nominal[-1]:
+    grown = 2.0 ** (np.max(rests[power, -_TELLING:]) + power * size)
+    # Far from x, the terms do not cancel, and their rounding errors are those of f.
+    if not grown[-1] <= _SUDDEN * nominal[-1]:
         return none
-    return np.where(np.arange(len(found)) < ladder.places[some][0], 0.0, found)
+    grown[: places[0]] = 0.0
+    return grown
 
 
 def _fades(ladder: Ladder, noise: np.ndarray, nominal: np.ndarray, first: int) -> bool:
