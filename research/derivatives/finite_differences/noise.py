@@ -23,7 +23,7 @@ _GAP = 2  # Windows with noise that are further apart do not belong together.
 # Largest power of the distance with which noise grows, plus 1. Windows show the power
 # if their distances differ by 2^_SPAN, and if noise divided by the power is the same up
 # to a root mean square of _ALIKE bits.
-_POWERS, _SPAN, _ALIKE = 3, 0.5, 1.5
+_POWERS, _SPAN, _ALIKE = 3, 0.5, 2.0
 _NONE = 5e-324  # Smallest positive number, for noise that is 0.
 
 
