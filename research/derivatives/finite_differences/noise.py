@@ -20,10 +20,10 @@ _FLAT = 1e-6  # A staircase with a smaller mean slope is a rounded function.
 _TELLING = 3  # If this many windows show noise, they are assumed to show all of it.
 _JUMPS = 0.25  # A jump keeps more than this share of its height from look to look.
 _GAP = 2  # Windows with noise that are further apart do not belong together.
-# Largest power of the distance with which noise grows, plus 1. Windows show the power
-# if their distances differ by 2^_SPAN, and if noise divided by the power is the same up
-# to a root mean square of _ALIKE bits.
-_POWERS, _SPAN, _ALIKE = 3, 0.5, 2.0
+# Windows show that noise grows with the distance if their distances differ by a factor
+# of 2^_SPAN, and if the root mean square deviation of log2(noise / distance) is at most
+# _ALIKE, and at most _CLOSE more than that of log2(noise).
+_SPAN, _ALIKE, _CLOSE = 0.5, 2.0, 0.5
 _NONE = 5e-324  # Smallest positive number, for noise that is 0.
 
 
@@ -151,12 +151,13 @@ def _seen(ladder: Ladder, nominal: np.ndarray) -> np.ndarray:
 
 
 def _rising(ladder: Ladder, noise: np.ndarray, nominal: np.ndarray) -> np.ndarray:
-    """Return the noise that grows with a power of the distance, shape (levels,).
+    """Return the noise that grows with the distance from x, shape (levels,).
 
-    Terms of size |x| + h that cancel, as in t - sin(t) near 0, have rounding errors
-    that grow with the distance h from x. At larger h, a window does not show them,
-    because the curvature of f is larger. So they are predicted from the windows that
-    show them. The result is 0 if the noise does not grow, or if few windows show it.
+    The terms of t - sin(t) have the size |t| and cancel near 0. At the distance h from
+    x, their rounding errors are proportional to |x| + h. At larger h, the windows do
+    not show these errors, because the curvature of f hides them. So the errors are
+    predicted from the windows that show them. The result is 0 if the noise does not
+    grow in this way, or if few windows show noise.
 
     Args:
       ladder: Samples of f.
@@ -169,13 +170,12 @@ def _rising(ladder: Ladder, noise: np.ndarray, nominal: np.ndarray) -> np.ndarra
     row = max(rows, key=len)
     if len(row) < _TELLING:
         return none
-    size, places = np.log2(abs(ladder.x) + ladder.steps), ladder.places[row]
-    rests = np.log2(noise[row]) - np.arange(_POWERS)[:, None] * size[places]
-    spread = np.std(rests, axis=1)
-    power = int(np.argmin(spread))
-    if np.ptp(size[places]) < _SPAN or spread[power] > _ALIKE:
+    distance, places = abs(ladder.x) + ladder.steps, ladder.places[row]
+    bits, size = np.log2(noise[row]), np.log2(distance[places])
+    flat, rising = np.std(bits), np.std(bits - size)
+    if np.ptp(size) < _SPAN or rising > min(flat + _CLOSE, _ALIKE):
         return none
-    grown = 2.0 ** (np.max(rests[power, -_TELLING:]) + power * size)
+    grown = 2.0 ** np.max((bits - size)[-_TELLING:]) * distance
     # Far from x, the terms do not cancel, and their rounding errors are those of f.
     if not grown[-1] <= _SUDDEN * nominal[-1]:
         return none
