@@ -20,6 +20,7 @@ _SHRINKS = 8.0  # At a kink, the looks shrink the break by more than this factor
 _APART = 4.0  # Distance of the points of a look, in spacings of the floats at x.
 _STAYS = 2.5  # At a jump, the last look shrinks the break by less than this factor.
 _NODES = 4  # Number of larger steps whose values predict a value.
+_ALLOW = 1
 _SURPRISE = 30.0  # A value this many noises from its prediction is a surprise.
 _WITHIN = 4.0  # A value within this many rounding errors is as predicted.
 _LAST_DIGITS = 16.0  # A bend below this many rounding errors of f shows no jump.
@@ -115,11 +116,14 @@ def first_surprise(ladder: Ladder, noise: np.ndarray, level: int) -> int | None:
         found = np.fmax.reduce(np.abs(there - predictions[0]))
         errors[place] = np.fmax(errors[place], found)
         unsure[:, place] = np.fmax(unsure[:, place], np.max(predictions[1], axis=1))
-    # A series that converges is off by a power of the step, at least the first.
     first = min(level, predicted - 1)
     top = np.where(errors > _WITHIN * unsure[1], errors, 0.0)[first:][:_NODES]
-    largest = 2 * float(np.max(top)) / steps[first]
-    allowed = _SURPRISE * unsure[0] + largest * steps[levels]
+    # The bound of the estimate covers a deviation that stays up to `level`.
+    least = np.fmin.accumulate(errors[first::-1])[::-1]
+    level_only = errors[: first + 1] > _SURPRISE * least
+    D = np.where(level_only, np.max(top[:_ALLOW]), np.max(top))
+    # A series that converges is off by a power of the step, at least the first.
+    allowed = _SURPRISE * unsure[0, : first + 1] + 2 * D * steps[: first + 1] / steps[first]
     surprises = np.flatnonzero(errors[:level] > allowed[:level])
     return int(surprises[0]) if len(surprises) else None
 
