@@ -20,7 +20,6 @@ _SHRINKS = 8.0  # At a kink, the looks shrink the break by more than this factor
 _APART = 4.0  # Distance of the points of a look, in spacings of the floats at x.
 _STAYS = 2.5  # At a jump, the last look shrinks the break by less than this factor.
 _NODES = 4  # Number of larger steps whose values predict a value.
-_ALLOW = 1
 _SURPRISE = 30.0  # A value this many noises from its prediction is a surprise.
 _WITHIN = 4.0  # A value within this many rounding errors is as predicted.
 _LAST_DIGITS = 16.0  # A bend below this many rounding errors of f shows no jump.
@@ -86,10 +85,13 @@ def first_surprise(ladder: Ladder, noise: np.ndarray, level: int) -> int | None:
 
     Each value of f is predicted from f(x) and from the values at the next four larger
     steps on the same side of x. The deviation is |value - prediction|. Let D be the
-    largest deviation at `level` and at the next three larger steps. For D, a deviation
-    within four rounding errors counts as 0. Let H be the step of `level`. The value at
-    a step h < H is a surprise if its deviation exceeds the sum of two numbers: 2 D h /
-    H, and 30 times the noise of the deviation, which follows from `noise`.
+    deviation at `level`, and E the largest deviation at `level` and at the next three
+    larger steps. For D and E, a deviation within four rounding errors counts as 0. Let
+    H be the step of `level`. The value at a step h < H is a surprise if its deviation
+    exceeds the sum of two numbers. One is 30 times the noise of the deviation, which
+    follows from `noise`. The other depends on the deviations at the steps from h to H.
+    It is 2 D (h / H)² if one of them is thirty times as small as the deviation at h.
+    Then the larger steps do not show what the value shows. Otherwise it is 2 E h / H.
 
     Args:
       ladder: Values of f at the steps to both sides of x.
@@ -118,12 +120,12 @@ def first_surprise(ladder: Ladder, noise: np.ndarray, level: int) -> int | None:
         unsure[:, place] = np.fmax(unsure[:, place], np.max(predictions[1], axis=1))
     first = min(level, predicted - 1)
     top = np.where(errors > _WITHIN * unsure[1], errors, 0.0)[first:][:_NODES]
-    # The bound of the estimate covers a deviation that stays up to `level`.
-    least = np.fmin.accumulate(errors[first::-1])[::-1]
-    level_only = errors[: first + 1] > _SURPRISE * least
-    D = np.where(level_only, np.max(top[:_ALLOW]), np.max(top))
-    # A series that converges is off by a power of the step, at least the first.
-    allowed = _SURPRISE * unsure[0, : first + 1] + 2 * D * steps[: first + 1] / steps[first]
+    errors, shares = errors[: first + 1], steps[: first + 1] / steps[first]
+    # The bound of the estimate covers a deviation that stays up to its step.
+    stays = errors <= _SURPRISE * np.fmin.accumulate(errors[::-1])[::-1]
+    # A series that converges is off by a power of the step.
+    allowed = np.where(stays, np.max(top) * shares, top[0] * shares**2)
+    allowed = 2 * allowed + _SURPRISE * unsure[0, : first + 1]
     surprises = np.flatnonzero(errors[:level] > allowed[:level])
     return int(surprises[0]) if len(surprises) else None
 
