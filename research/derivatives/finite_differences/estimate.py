@@ -434,9 +434,8 @@ def _beside_breaks(
     if not (beyond or apart > found.error):
         if (
             found.verdict == "ok"
-            and not _jumps_far_away(ladder)
             and (
-                _hides_a_quotient(quiet, noise_near, side)
+                _hides_a_quotient(ladder, quiet, noise_near, side)
                 or _hides_a_term(ladder, noise, window, order, side, found)
             )
             and not is_continuous(ladder, sampler, window)
@@ -464,12 +463,6 @@ def _apart_from_sides(kink: FiniteDifference, value: float) -> float:
     return float(np.nan_to_num(away, nan=np.inf))  # A side that is not known is nan.
 
 
-def _jumps_far_away(ladder: Ladder) -> bool:
-    """Return whether f jumps by far more than rounding errors at the largest steps."""
-    share = windows_noise(ladder) / rounding(ladder)[ladder.places]
-    return bool((share[-2:] > _LARGE_JUMP).any())
-
-
 def _hides_a_term(
     ladder: Ladder,
     noise: np.ndarray,
@@ -483,7 +476,9 @@ def _hides_a_term(
     If all digits of a term cancel, as in x² + (1 - cos(x)) near 0, the computed term is
     constant over a small distance and then jumps. The small steps show the derivative
     of the other terms. If f has the noise of the jumps at the small steps, too, the
-    larger steps show the derivative of f.
+    larger steps show the derivative of f. The result is False if the jumps are larger
+    than _LARGE_JUMP rounding errors of f at the largest step, because then they are not
+    the rounding errors of terms of f.
 
     Args:
       ladder: Values of f at all steps.
@@ -493,23 +488,32 @@ def _hides_a_term(
       found: Derivative that the small steps show.
     """
     jump = noise[ladder.places[window]]
+    if jump > _LARGE_JUMP * rounding(ladder)[-1]:
+        return False
     all_steps = judge(ladder, np.maximum(noise, jump), order, side)
     apart = abs(all_steps.value - found.value)
     return all_steps.verdict == "ok" and apart > all_steps.error + found.error
 
 
-def _hides_a_quotient(quiet: Ladder, noise: np.ndarray, side: int) -> bool:
+def _hides_a_quotient(
+    ladder: Ladder, quiet: Ladder, noise: np.ndarray, side: int
+) -> bool:
     """Return whether f is c / (x - a)^k at the small steps, with k from 1 to _DEGREE.
 
     If nearly all digits of a numerator cancel, as in (1 - cos(x)) / x² near 0, the
     computed numerator is constant over a small distance and then jumps. Between the
     jumps, f is the constant divided by the denominator, and f f'' / f'² = (k + 1) / k.
+    At the largest steps, the numerator has its digits. So the result is False if f
+    jumps there by more than _LARGE_JUMP rounding errors, as floor(x) / x does.
 
     Args:
-      quiet: Values of f at the small steps.
+      ladder, quiet: Values of f at all steps, and at the small ones.
       noise: Rounding error of f at each of the small steps.
       side: Side of the derivative, as in `judge`.
     """
+    share = windows_noise(ladder) / rounding(ladder)[ladder.places]
+    if (share[-2:] > _LARGE_JUMP).any():
+        return False
     first, second = (judge(quiet, noise, order, side) for order in (1, 2))
     if first.verdict != "ok" or second.verdict != "ok" or not first.value:
         return False
