@@ -16,6 +16,9 @@ _APPEARS = 3.0
 _SUDDEN = 30.0
 _POINTS = 33  # Number of points of one look at a break.
 _LOOKS = 3  # Number of looks; each is sixteen times as close as the one before.
+# A look that shrinks the break by more than _SMOOTH sees the curvature of f. Then there
+# are up to _MOST_LOOKS.
+_MOST_LOOKS, _SMOOTH = 5, 100.0
 _SHRINKS = 8.0  # At a kink, the looks shrink the break by more than this factor.
 _APART = 4.0  # Distance of the points of a look, in spacings of the floats at x.
 _STAYS = 2.5  # At a jump, the last look shrinks the break by less than this factor.
@@ -166,8 +169,9 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
 
     The result is True for a function that interpolates a table with straight lines, or
     that has a pole. The result is False for a function with rounded values, which
-    jumps. The sampler evaluates f four times, each time at 33 points. The first points
-    lie around a window. The next points are closer to each other, and lie where the
+    jumps. The sampler evaluates f four times, each time at 33 points, and up to two
+    times more if the third or the fourth time shows the curvature of a smooth f and no
+    break. The first points lie around a window. The next points are closer to each other, and lie where the
     second difference of f was largest. At a jump, the largest second difference stays
     the same. At a kink, this difference shrinks with the distance between the points.
     At a pole, the largest |f| grows. At first, several jumps between two points may
@@ -186,7 +190,7 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
     step = ladder.steps[ladder.places[window]]
     low, high = step / 16, step * 2 * WINDOW[-1]
     sizes, heights = [], []
-    for _ in range(_LOOKS + 1):
+    while len(sizes) <= _LOOKS or (len(sizes) <= _MOST_LOOKS and _is_smooth(sizes)):
         points = np.linspace(low, high, _POINTS)
         values = sampler(ladder.x + side * points)
         bends = np.abs(np.diff(values, 2))
@@ -203,3 +207,12 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
     least = _LAST_DIGITS * ladder.epsilon * max(heights)
     is_jump = are_apart and _STAYS * sizes[-1] > sizes[-2] > least
     return (sizes[-1] * _SHRINKS < max(sizes) and not is_jump) or has_pole
+
+
+def _is_smooth(sizes: list[float]) -> bool:
+    """Return whether one of the last two looks saw the curvature of a smooth f.
+
+    The second difference of a smooth f shrinks by a factor of 256 from look to look,
+    and that of a kink by a factor of 16.
+    """
+    return any(sizes[i - 1] > _SMOOTH * sizes[i] for i in (-1, -2))
