@@ -15,7 +15,8 @@ from research.derivatives.finite_differences.sampling import Sampler
 _APPEARS = 3.0
 _SUDDEN = 30.0
 _POINTS = 33  # Number of points of one look at a break.
-_LOOKS = 3  # Number of looks; each is sixteen times as close as the one before.
+# Number of looks after the first; each is sixteen times as close as the one before.
+_LOOKS = 3
 # A look that shrinks the break by more than _SMOOTH sees the curvature of f. Then there
 # are up to _MOST_LOOKS.
 _MOST_LOOKS, _SMOOTH = 5, 100.0
@@ -169,14 +170,15 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
 
     The result is True for a function that interpolates a table with straight lines, or
     that has a pole. The result is False for a function with rounded values, which
-    jumps. The sampler evaluates f four times, each time at 33 points, and up to two
-    times more if the third or the fourth time shows the curvature of a smooth f and no
-    break. The first points lie around a window. The next points are closer to each other, and lie where the
+    jumps. The sampler evaluates f four times, each time at 33 points. The first points
+    lie around a window. The next points are closer to each other, and lie where the
     second difference of f was largest. At a jump, the largest second difference stays
     the same. At a kink, this difference shrinks with the distance between the points.
-    At a pole, the largest |f| grows. At first, several jumps between two points may
-    seem to be one large bend. So f also counts as jumping if the largest second
-    difference hardly shrinks from the third evaluation to the fourth. There are two
+    If it shrinks with the square of this distance, the points show the curvature of f,
+    which may be larger than a jump. Then f is evaluated up to two more times. At a
+    pole, the largest |f| grows. At first, several jumps between two points may seem to
+    be one large bend. So f also counts as jumping if the largest second difference
+    hardly shrinks from the last evaluation but one to the last. There are two
     exceptions: the points are about as close as the floats at x, or the second
     difference is about as small as a rounding error.
 

@@ -49,6 +49,9 @@ def noise_bounds(ladder: Ladder, sampler: Sampler | None = None) -> np.ndarray:
       smooth at smaller distances. The same noise is assumed there. Second, if the noise
       falls fast towards larger distances while |f| does not fall, the noise comes from
       a cancellation near x. Then it is assumed to rise further towards x.
+      In one case, the noise at large distances is assumed to be larger than the noise
+      that the windows there show: if the noise grows in proportion to the distance, as
+      that of t - sin(t) near 0 (`_rising`).
     - Quantum: the change of f at the first step where f differs from f(x), if f is
       constant around x and then jumps. It may be the sum of several jumps. To find the
       jump, the sampler evaluates f at more points. Without a sampler this part is left
