@@ -169,6 +169,8 @@ def _rising(ladder: Ladder, noise: np.ndarray, nominal: np.ndarray) -> np.ndarra
     """
     none = np.zeros(len(nominal))
     loud = np.flatnonzero(noise > _SUDDEN * nominal[ladder.places])
+    if len(loud) < _TELLING:
+        return none
     rows = np.split(loud, np.flatnonzero(np.diff(loud) > _GAP) + 1)
     row = max(rows, key=len)
     if len(row) < _TELLING:
