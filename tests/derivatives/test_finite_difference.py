@@ -1244,6 +1244,103 @@ def test_a_numerator_without_digits_is_not_taken_for_a_constant():
     assert wrong <= 0.005 * 120 * len(QUOTIENTS)
 
 
+def wrong_and_answered(cases, orders):
+    """Return how many answers miss their bound, and the verdicts.
+
+    A case has f, the same function in mpmath, and x.
+    """
+    wrong, verdicts = 0, []
+    for f, exact, x in cases:
+        for order in orders:
+            found = finite_difference(f, x, order)
+            with mpmath.workdps(60):
+                truth = mpmath.diff(exact, mpmath.mpf(x), order)
+                apart = abs(float(found.value - truth))
+            verdicts.append(found.verdict)
+            wrong += found.verdict == "ok" and apart > found.error
+    return wrong, verdicts
+
+
+TERMS_THAT_CANCEL = {  # f, and the same function in mpmath.
+    "x - sin x": (lambda t: t - np.sin(t), lambda t: t - mpmath.sin(t)),
+    "tan x - x": (lambda t: np.tan(t) - t, lambda t: mpmath.tan(t) - t),
+    "expm1 x - x": (lambda t: np.expm1(t) - t, lambda t: mpmath.expm1(t) - t),
+    "x (1 - cos x)": (lambda t: t * (1 - np.cos(t)), lambda t: t * (1 - mpmath.cos(t))),
+}
+
+
+@pytest.mark.parametrize("name", TERMS_THAT_CANCEL)
+def test_rounding_errors_that_grow_with_the_distance_are_in_the_bound(name):
+    # At larger steps, the curvature of f hides these errors in the windows.
+    rng = np.random.default_rng(0)
+    cases = [
+        (*TERMS_THAT_CANCEL[name], float(10 ** rng.uniform(-8, -3))) for _ in range(40)
+    ]
+    wrong, verdicts = wrong_and_answered(cases, (1, 2, 3))
+    assert wrong <= 0.02 * len(verdicts)
+    assert verdicts.count("ok") >= 0.9 * len(verdicts)
+    assert "kink" not in verdicts
+
+
+TERMS_WITHOUT_DIGITS = {  # f, and the same function in mpmath.
+    "a pendulum with a spring": (
+        lambda t: 0.15 * t * t + (1 - np.cos(t)),
+        lambda t: mpmath.mpf(0.15) * t * t + 1 - mpmath.cos(t),
+    ),
+    "x² + (cosh x - 1)": (
+        lambda t: t * t + (np.cosh(t) - 1),
+        lambda t: t * t + mpmath.cosh(t) - 1,
+    ),
+    "x² + log(1 + x³)": (
+        lambda t: t * t + np.log(1 + t**3),
+        lambda t: t * t + mpmath.log1p(t**3),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TERMS_WITHOUT_DIGITS)
+def test_a_term_without_digits_is_not_taken_for_a_constant(name):
+    # Between its jumps, the computed term is constant, and f is the rest of f.
+    rng = np.random.default_rng(0)
+    low = -6 if "log" in name else -10
+    near, far = (
+        [
+            (*TERMS_WITHOUT_DIGITS[name], float(10 ** rng.uniform(start, start + 2)))
+            for _ in range(30)
+        ]
+        for start in (low, -3)
+    )
+    wrong, verdicts = wrong_and_answered(near, (1, 2))
+    assert wrong <= 0.1 * len(verdicts)
+    assert set(verdicts) <= {"ok", "unresolved"}
+    wrong, verdicts = wrong_and_answered(far, (1, 2))
+    assert not wrong
+    assert verdicts.count("ok") >= 0.9 * len(verdicts)
+
+
+def low_peak(rng):
+    """Return (function, mpmath's function, x) of a cosine with a low peak beside x."""
+    width, height = 10 ** rng.uniform(-7, -2), 10 ** rng.uniform(-7, -2)
+    x = float(rng.uniform(0.2, 2))
+    centre = x + float(rng.choice([-1, 1]) * rng.uniform(4, 9)) * width
+
+    def exact(u):
+        away = (u - mpmath.mpf(centre)) / mpmath.mpf(width)
+        return mpmath.cos(u) + mpmath.mpf(height) * mpmath.exp(-(away**2))
+
+    f = lambda u: np.cos(u) + height * np.exp(-(((u - centre) / width) ** 2))
+    return f, exact, x
+
+
+@pytest.mark.parametrize(("order", "least"), [(1, 0.9), (2, 0.65), (3, 0.35)])
+def test_a_peak_far_below_the_next_steps_is_not_passed_over(order, least):
+    # The values at steps of 1 are no measure of a deviation at far smaller steps.
+    rng = np.random.default_rng(0)
+    wrong, verdicts = wrong_and_answered([low_peak(rng) for _ in range(100)], (order,))
+    assert wrong <= 2
+    assert verdicts.count("ok") >= least * len(verdicts)
+
+
 def test_a_pole_at_a_distance_does_not_make_every_error_small():
     # A step of length 1 ends beside the pole, where |f| is 1e9 or more.
     rng = np.random.default_rng(0)

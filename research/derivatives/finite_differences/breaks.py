@@ -15,7 +15,11 @@ from research.derivatives.finite_differences.sampling import Sampler
 _APPEARS = 3.0
 _SUDDEN = 30.0
 _POINTS = 33  # Number of points of one look at a break.
-_LOOKS = 3  # Number of looks; each is sixteen times as close as the one before.
+# Number of looks after the first; each is sixteen times as close as the one before.
+_LOOKS = 3
+# A look that shrinks the break by more than _SMOOTH sees the curvature of f. Then there
+# are up to _MOST_LOOKS.
+_MOST_LOOKS, _SMOOTH = 5, 100.0
 _SHRINKS = 8.0  # At a kink, the looks shrink the break by more than this factor.
 _APART = 4.0  # Distance of the points of a look, in spacings of the floats at x.
 _STAYS = 2.5  # At a jump, the last look shrinks the break by less than this factor.
@@ -85,10 +89,13 @@ def first_surprise(ladder: Ladder, noise: np.ndarray, level: int) -> int | None:
 
     Each value of f is predicted from f(x) and from the values at the next four larger
     steps on the same side of x. The deviation is |value - prediction|. Let D be the
-    largest deviation at `level` and at the next three larger steps. For D, a deviation
-    within four rounding errors counts as 0. Let H be the step of `level`. The value at
-    a step h < H is a surprise if its deviation exceeds the sum of two numbers: 2 D h /
-    H, and 30 times the noise of the deviation, which follows from `noise`.
+    deviation at `level`, and E the largest deviation at `level` and at the next three
+    larger steps. For D and E, a deviation within four rounding errors counts as 0. Let
+    H be the step of `level`. The value at a step h < H is a surprise if its deviation
+    exceeds the sum of two numbers. One is 30 times the noise of the deviation, which
+    follows from `noise`. The other depends on the deviations at the steps from h to H.
+    It is 2 D (h / H)² if one of them is thirty times as small as the deviation at h.
+    Then the larger steps do not show what the value shows. Otherwise it is 2 E h / H.
 
     Args:
       ladder: Values of f at the steps to both sides of x.
@@ -115,11 +122,14 @@ def first_surprise(ladder: Ladder, noise: np.ndarray, level: int) -> int | None:
         found = np.fmax.reduce(np.abs(there - predictions[0]))
         errors[place] = np.fmax(errors[place], found)
         unsure[:, place] = np.fmax(unsure[:, place], np.max(predictions[1], axis=1))
-    # A series that converges is off by a power of the step, at least the first.
     first = min(level, predicted - 1)
     top = np.where(errors > _WITHIN * unsure[1], errors, 0.0)[first:][:_NODES]
-    largest = 2 * float(np.max(top)) / steps[first]
-    allowed = _SURPRISE * unsure[0] + largest * steps[levels]
+    errors, shares = errors[: first + 1], steps[: first + 1] / steps[first]
+    # The bound of the estimate covers a deviation that stays up to its step.
+    stays = errors <= _SURPRISE * np.fmin.accumulate(errors[::-1])[::-1]
+    # A series that converges is off by a power of the step.
+    allowed = np.where(stays, np.max(top) * shares, top[0] * shares**2)
+    allowed = 2 * allowed + _SURPRISE * unsure[0, : first + 1]
     surprises = np.flatnonzero(errors[:level] > allowed[:level])
     return int(surprises[0]) if len(surprises) else None
 
@@ -164,9 +174,11 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
     lie around a window. The next points are closer to each other, and lie where the
     second difference of f was largest. At a jump, the largest second difference stays
     the same. At a kink, this difference shrinks with the distance between the points.
-    At a pole, the largest |f| grows. At first, several jumps between two points may
-    seem to be one large bend. So f also counts as jumping if the largest second
-    difference hardly shrinks from the third evaluation to the fourth. There are two
+    If it shrinks with the square of this distance, the points show the curvature of f,
+    which may be larger than a jump. Then f is evaluated up to two more times. At a
+    pole, the largest |f| grows. At first, several jumps between two points may seem to
+    be one large bend. So f also counts as jumping if the largest second difference
+    hardly shrinks from the last evaluation but one to the last. There are two
     exceptions: the points are about as close as the floats at x, or the second
     difference is about as small as a rounding error.
 
@@ -180,7 +192,7 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
     step = ladder.steps[ladder.places[window]]
     low, high = step / 16, step * 2 * WINDOW[-1]
     sizes, heights = [], []
-    for _ in range(_LOOKS + 1):
+    while len(sizes) <= _LOOKS or (len(sizes) <= _MOST_LOOKS and _is_smooth(sizes)):
         points = np.linspace(low, high, _POINTS)
         values = sampler(ladder.x + side * points)
         bends = np.abs(np.diff(values, 2))
@@ -197,3 +209,12 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
     least = _LAST_DIGITS * ladder.epsilon * max(heights)
     is_jump = are_apart and _STAYS * sizes[-1] > sizes[-2] > least
     return (sizes[-1] * _SHRINKS < max(sizes) and not is_jump) or has_pole
+
+
+def _is_smooth(sizes: list[float]) -> bool:
+    """Return whether one of the last two looks saw the curvature of a smooth f.
+
+    The second difference of a smooth f shrinks by a factor of 256 from look to look,
+    and that of a kink by a factor of 16.
+    """
+    return any(sizes[i - 1] > _SMOOTH * sizes[i] for i in (-1, -2))

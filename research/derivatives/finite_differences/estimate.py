@@ -165,6 +165,8 @@ def finite_difference(
     distance. The estimate is at least ε |f| / 2, where ε is the relative spacing of the
     floats that f returns. If fewer than three groups show noise, the estimate is at
     least ε (|f| + |x f'|) / 2.
+    If the noise grows in proportion to the distance, as that of t - sin(t) near 0, it
+    is assumed to grow further at distances where the curvature of f hides it.
 
     At each step h = 2^k a central difference quotient is extrapolated to h = 0 by
     Richardson's scheme. For order 1 the quotient is (f(x + h) - f(x - h)) / (2 h). It
@@ -185,16 +187,19 @@ def finite_difference(
 
     If f looks smooth at small steps and noisy at larger ones, either the values of f
     are rounded, or f interpolates a table with straight lines. If the result needs the
-    larger steps, or the small steps contradict the result, f is evaluated at up to 132
+    larger steps, or the small steps contradict the result, f is evaluated at up to 198
     more points. (If f is constant at the smallest steps, up to 132 further points show
     whether f is rounded.) If the values at these points show that f bends but does not
     jump, only the small steps are used. If the small steps do not suffice for a result,
-    the verdict is "unresolved". The verdict is also "unresolved" in two other cases. In
-    the first, f jumps by far more than rounding errors and the slope of f between the
-    jumps differs from its mean slope. An example is sin(x) + floor(1000 x). In the
+    the verdict is "unresolved". The verdict is also "unresolved" in three other cases.
+    In the first, f jumps by far more than rounding errors and the slope of f between
+    the jumps differs from its mean slope. An example is sin(x) + floor(1000 x). In the
     second, f is c / (x - a)^k between the jumps, with k from 1 to 6, and the jumps are
     small at the largest steps. This suggests a numerator that has lost nearly all its
-    digits, as in (1 - cos(x)) / x² near 0.
+    digits, as in (1 - cos(x)) / x² near 0. In the third, the jumps are small compared
+    with f at the largest steps, and the result needs only the steps below the jumps,
+    but contradicts the larger steps. This suggests a term that has lost all its digits,
+    as in x² + (1 - cos(x)) near 0.
 
     With a two-sided scheme ("auto" or "central"), the left and the right derivative of
     each order from 1 to `order` are compared before the extrapolation. If they differ
@@ -292,7 +297,9 @@ def finite_difference(
     - A rounding error inside f that is the same at all points near x. An example is
       sqrt(1 - x²) near 1 - 1e-8. In x² = 1 - 2 (1 - x) + (1 - x)², rounding replaces
       the last term, about 1e-16, by a constant. So the values of f are nearly those of
-      sqrt(2 - 2 x).
+      sqrt(2 - 2 x). Larger steps often contradict the result, and the verdict is then
+      "unresolved". They do not if noise hides the difference at them, as for the
+      first derivative of x² + log(1 + x³) at 1e-9.
 
     Args:
       f: Function of a float. It may also accept an array and act on each entry. If f
@@ -416,7 +423,8 @@ def _beside_breaks(
     cancellation then makes the jumps near x, as in (1 - cos(x)) / x² near 0. Otherwise,
     as for sin(x) + floor(1000 x), the verdict is "unresolved". The verdict is also
     "unresolved" if f is c / (x - a)^k between the breaks and jumps at them, but hardly
-    at the largest steps.
+    at the largest steps, or if f has small jumps and larger steps contradict the result
+    (`_hides_a_term`).
     """
     part = quiet_part(ladder) if found.verdict in ("ok", "kink") else None
     if part is None:
@@ -434,7 +442,10 @@ def _beside_breaks(
     if not (beyond or apart > found.error):
         if (
             found.verdict == "ok"
-            and _hides_a_quotient(ladder, quiet, noise_near, side)
+            and (
+                _hides_a_quotient(ladder, quiet, noise_near, side)
+                or _hides_a_term(ladder, noise, window, order, side, found)
+            )
             and not is_continuous(ladder, sampler, window)
         ):
             found = found._replace(verdict="unresolved")
@@ -458,6 +469,40 @@ def _apart_from_sides(kink: FiniteDifference, value: float) -> float:
     sides = np.array([kink.left, kink.right])
     away = max(abs(sides[1] - sides[0]) / 2, float(np.min(np.abs(sides - value))))
     return float(np.nan_to_num(away, nan=np.inf))  # A side that is not known is nan.
+
+
+def _hides_a_term(
+    ladder: Ladder,
+    noise: np.ndarray,
+    window: int,
+    order: int,
+    side: int,
+    found: FiniteDifference,
+) -> bool:
+    """Return whether a term of f that is constant at the small steps has a derivative.
+
+    If all digits of a term cancel, as in x² + (1 - cos(x)) near 0, the computed term is
+    constant over a small distance and then jumps. The small steps show the derivative
+    of the other terms. If f has the noise of the jumps at the small steps, too, the
+    larger steps show the derivative of f. The result is False if the jumps are larger
+    than _LARGE_JUMP rounding errors of f at the largest step, because then they are not
+    the rounding errors of terms of f.
+
+    Args:
+      ladder: Values of f at all steps.
+      noise: Bound on the error of f at each step.
+      window: Index of the first window with jumps.
+      order, side: Order and side of the derivative, as in `judge`.
+      found: Derivative that the small steps show.
+    """
+    jump = noise[ladder.places[window]]
+    # Beyond a gap, the steps do not show a function that varies over the distance |x|.
+    has_gap = ladder.x and np.any(np.diff(ladder.exponents) > 1)
+    if has_gap or jump > _LARGE_JUMP * rounding(ladder)[-1]:
+        return False
+    all_steps = judge(ladder, np.maximum(noise, jump), order, side)
+    apart = abs(all_steps.value - found.value)
+    return all_steps.verdict == "ok" and apart > all_steps.error + found.error
 
 
 def _hides_a_quotient(

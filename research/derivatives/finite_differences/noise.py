@@ -19,6 +19,11 @@ _WIDE = 0.2  # f that is constant up to this fraction of max(|x|, 1) counts as c
 _FLAT = 1e-6  # A staircase with a smaller mean slope is a rounded function.
 _TELLING = 3  # If this many windows show noise, they are assumed to show all of it.
 _JUMPS = 0.25  # A jump keeps more than this share of its height from look to look.
+_GAP = 2  # Windows with noise that are further apart do not belong together.
+# Windows show that noise grows with the distance if their distances differ by a factor
+# of 2^_SPAN, and if the root mean square deviation of log2(noise / distance) is at most
+# _ALIKE, and at most _CLOSE more than that of log2(noise).
+_SPAN, _ALIKE, _CLOSE = 0.5, 2.0, 0.5
 _NONE = 5e-324  # Smallest positive number, for noise that is 0.
 
 
@@ -44,6 +49,9 @@ def noise_bounds(ladder: Ladder, sampler: Sampler | None = None) -> np.ndarray:
       smooth at smaller distances. The same noise is assumed there. Second, if the noise
       falls fast towards larger distances while |f| does not fall, the noise comes from
       a cancellation near x. Then it is assumed to rise further towards x.
+      In one case, the noise at large distances is assumed to be larger than the noise
+      that the windows there show: if the noise grows in proportion to the distance, as
+      that of t - sin(t) near 0 (`_rising`).
     - Quantum: the change of f at the first step where f differs from f(x), if f is
       constant around x and then jumps. It may be the sum of several jumps. To find the
       jump, the sampler evaluates f at more points. Without a sampler this part is left
@@ -139,9 +147,45 @@ def _seen(ladder: Ladder, nominal: np.ndarray) -> np.ndarray:
             floor[: k + 1] = np.maximum(floor[: k + 1], noise[j])
         if again or len(following) < 2:
             floor[lowest:] = np.maximum(floor[lowest:], noise[j])
+    floor = np.maximum(floor, _rising(ladder, noise, nominal))
     return np.maximum(
         np.minimum(factor * nominal, _most(ladder, noise, nominal)), floor
     )
+
+
+def _rising(ladder: Ladder, noise: np.ndarray, nominal: np.ndarray) -> np.ndarray:
+    """Return the noise that grows with the distance from x, shape (levels,).
+
+    The terms of t - sin(t) have the size |t| and cancel near 0. At the distance h from
+    x, their rounding errors are proportional to |x| + h. At larger h, the windows do
+    not show these errors, because the curvature of f hides them. So the errors are
+    predicted from the windows that show them. The result is 0 if the noise does not
+    grow in this way, or if few windows show noise.
+
+    Args:
+      ladder: Samples of f.
+      noise: Noise in each window, shape (windows,).
+      nominal: Rounding error at each level, shape (levels,).
+    """
+    none = np.zeros(len(nominal))
+    loud = np.flatnonzero(noise > _SUDDEN * nominal[ladder.places])
+    if len(loud) < _TELLING:
+        return none
+    rows = np.split(loud, np.flatnonzero(np.diff(loud) > _GAP) + 1)
+    row = max(rows, key=len)
+    if len(row) < _TELLING:
+        return none
+    distance, places = abs(ladder.x) + ladder.steps, ladder.places[row]
+    bits, size = np.log2(noise[row]), np.log2(distance[places])
+    flat, rising = np.std(bits), np.std(bits - size)
+    if np.ptp(size) < _SPAN or rising > min(flat + _CLOSE, _ALIKE):
+        return none
+    grown = 2.0 ** np.max((bits - size)[-_TELLING:]) * distance
+    # Far from x, the terms do not cancel, and their rounding errors are those of f.
+    if not grown[-1] <= _SUDDEN * nominal[-1]:
+        return none
+    grown[: places[0]] = 0.0
+    return grown
 
 
 def _fades(ladder: Ladder, noise: np.ndarray, nominal: np.ndarray, first: int) -> bool:
