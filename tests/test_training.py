@@ -628,7 +628,10 @@ def test_a_checkpoint_beyond_the_last_epoch_is_refused():
 FORGETFUL = {
     "no state": lambda grads, state: jax.tree.map(jnp.negative, grads),
     "None": lambda grads, state: None,
-    "a list": lambda grads, state: [grads, state],
+    "None for a leaf": lambda grads, state: (
+        jax.tree.map(lambda _: None, grads),
+        state,
+    ),
     "the wrong order": lambda grads, state: (state, grads),
     "one number": lambda grads, state: (jax.tree.map(jnp.sum, grads), state),
 }

@@ -261,7 +261,7 @@ def _relative_gaps(
     # On held-out data the initial gap may not be positive; then no share is defined.
     initial = values[:, :1] - best
     if part == "train":
-        _check_lowest(workload, values, best, initial * target / 10)
+        _check_lowest(workload, values, best, np.maximum(initial, 0.0) * target / 10)
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         return np.where(initial > 0, (values - best) / initial, np.nan)
 

@@ -143,8 +143,10 @@ def check_optimum(workload: Workload, target: float) -> None:
             f"workload {workload.name!r}: optimum.value must be below the objective at "
             f"the initial point, {initial:.6g}; got optimum.value={optimum.value:.6g}."
         )
-    at_optimum = float(f(optimum.params, workload.train))
-    allowed = target / 10 * (initial - optimum.value) + ROUNDING * abs(optimum.value)
+    value = f(optimum.params, workload.train)
+    at_optimum, eps = float(value), float(jnp.finfo(value.dtype).eps)
+    rounding = max(ROUNDING, 8 * eps) * abs(optimum.value)
+    allowed = target / 10 * (initial - optimum.value) + rounding
     if not abs(at_optimum - optimum.value) <= allowed:
         raise ValueError(
             f"workload {workload.name!r}: optimum.value must be the objective at "

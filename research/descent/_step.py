@@ -149,30 +149,57 @@ def check_dataset(name: str, dataset: Any) -> None:
         raise TypeError(f"{name} must hold arrays; got {name}={dataset!r}.")
 
 
-def check_no_nan(name: str, dataset: Any) -> None:
-    """Raise ValueError if an array of a dataset contains NaN, as for a missing value.
+def check_no_nan(
+    name: str,
+    dataset: Any,
+    objective: Callable[[Params, Any], Array],
+    params: Callable[[], Params],
+) -> None:
+    """Raise ValueError if NaN in a dataset makes the objective NaN.
 
-    `name` is the name of the dataset in the message. Traced arrays, and arrays that
-    other processes hold in part, are not checked.
+    The objective is evaluated at an example with NaN, if there is one. An objective may
+    accept NaN, for example as a mark for a missing target. Traced arrays, and arrays
+    that other processes hold in part, are not checked.
+
+    Args:
+      name: Name of the dataset, for the message.
+      dataset: A Batch, or None.
+      objective: Function (params, batch) -> number.
+      params: Function without arguments that returns params for the objective.
     """
-    parts = () if dataset is None else (("x", dataset.x), ("y", dataset.y))
-    for field, tree in parts:
+    for field in () if dataset is None else ("x", "y"):
+        tree = getattr(dataset, field)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             if is_traced(leaf) or not getattr(leaf, "is_fully_addressable", True):
                 continue
-            values = np.asarray(leaf)
-            if not jnp.issubdtype(values.dtype, jnp.inexact):
+            if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
                 continue
+            values = np.asarray(leaf)
             with np.errstate(all="ignore"):
                 if not np.isnan(values.sum()):  # Without a second array as large.
                     continue
-            if count := int(np.isnan(values).sum()):
-                first = tuple(int(i) for i in np.argwhere(np.isnan(values))[0])
-                where = f"{name}.{field}{jax.tree_util.keystr(path)}"
-                raise ValueError(
-                    f"{where} contains NaN: {count} of {values.size} entries, the "
-                    f"first at {list(first)}. Drop these examples, or fill the entries."
-                )
+            count = int(np.isnan(values).sum())
+            if not count:
+                continue
+            first = [int(i) for i in np.argwhere(np.isnan(values))[0]]
+            if _accepts(objective, params(), dataset, first[0]):
+                continue
+            where = f"{name}.{field}{jax.tree_util.keystr(path)}"
+            raise ValueError(
+                f"{where} contains NaN: {count} of {values.size} entries, the first at "
+                f"{first}. Drop these examples, or fill the entries."
+            )
+
+
+def _accepts(
+    objective: Callable[[Params, Any], Array], params: Params, dataset: Batch, i: int
+) -> bool:
+    """Return whether the objective is no NaN for example i alone."""
+    x, y = jax.tree.map(lambda leaf: leaf[i : i + 1], (dataset.x, dataset.y))
+    try:
+        return not bool(jnp.isnan(objective(params, Batch(x, y))))
+    except Exception:  # The objective may need a key, or more than one example.
+        return False
 
 
 def check_batch_indices(batch_indices: Any) -> None:
@@ -299,34 +326,33 @@ def checked_update(outcome: Any, params: Params) -> tuple[Params, Any]:
 
     Raises:
       TypeError: The value is not such a pair, the updates have another structure than
-        the params, or a leaf has another shape. None may stand for a part of the
-        updates.
+        the params, or a leaf has another shape.
     """
     must = "rule.update must return (updates, state)"
-    if not (isinstance(outcome, tuple) and len(outcome) == 2):
+    if not (isinstance(outcome, tuple | list) and len(outcome) == 2):
         raise TypeError(
             f"{must}, a tuple of two; it returned {shown(outcome)}. Did it forget the "
             "state?"
         )
     updates, state = outcome
-    if any(leaf is None for leaf in jax.tree.leaves(updates, is_leaf=_is_none)):
-        return updates, state
-    structure, wanted = jax.tree.structure(updates), jax.tree.structure(params)
+    structure, wanted = (
+        jax.tree.structure(tree, is_leaf=_is_none) for tree in (updates, params)
+    )
     if structure != wanted:
         raise TypeError(
             f"{must} with updates of the structure of the params, {wanted}; got "
             f"updates of the structure {structure}."
         )
+    leaves = jax.tree_util.tree_leaves_with_path(updates, is_leaf=_is_none)
     for (path, leaf), own in zip(
-        jax.tree_util.tree_leaves_with_path(updates),
-        jax.tree.leaves(params),
-        strict=True,
+        leaves, jax.tree.leaves(params, is_leaf=_is_none), strict=True
     ):
-        if jnp.shape(leaf) != jnp.shape(own):
+        if own is not None and (leaf is None or jnp.shape(leaf) != jnp.shape(own)):
+            kind = "None" if leaf is None else f"an array of shape {jnp.shape(leaf)}"
             raise TypeError(
-                f"{must} with updates of the shapes of the params; got "
-                f"updates{jax.tree_util.keystr(path)} of shape {jnp.shape(leaf)} for "
-                f"params of shape {jnp.shape(own)}."
+                f"{must} with updates of the shapes of the params; "
+                f"updates{jax.tree_util.keystr(path)} is {kind} for params of shape "
+                f"{jnp.shape(own)}."
             )
     return updates, state
 

@@ -363,7 +363,12 @@ def check_workload(name: str, workload: Any) -> None:
     check_callable(f"{name}.objective", workload.objective, "params", "batch")
     for part in ("train", "validation", "test"):
         _step.check_dataset(f"{name}.{part}", getattr(workload, part))
-        _step.check_no_nan(f"{name}.{part}", getattr(workload, part))
+        _step.check_no_nan(
+            f"{name}.{part}",
+            getattr(workload, part),
+            workload.objective,
+            lambda: workload.init(jax.random.key(0)),
+        )
 
 
 def check_make_rule(make_rule: Any, hyperparameters: Iterable[str]) -> None:

@@ -135,9 +135,9 @@ def train(
           not a multiple of the number of devices;
         - devices is above 1, and either the sampler takes the whole dataset as one
           batch, or the rule stores data for each example, as SAGA does;
-        - x and y of the dataset differ in length, are empty or contain NaN, the sampler
-          is made for another number of examples, or it draws an index outside the
-          dataset;
+        - x and y of the dataset differ in length or are empty, NaN in them makes the
+          objective NaN, the sampler is made for another number of examples, or it draws
+          an index outside the dataset;
         - the dataset is Records, and one of these holds: a record has changed, a mesh
           is given, the sampler takes the whole dataset as one batch, or the rule needs
           other examples than those of the batch, as SVRG and SAGA do;
@@ -178,13 +178,14 @@ def train(
         n = dataset.num_examples
     else:
         n = num_examples(dataset)
-        check_no_nan("dataset", dataset)
     check_sampler(sampler, n)
     _check(num_epochs, devices, sampler, key)
     if mesh is not None:
         _check_mesh(mesh, devices, sampler, dataset, n)
     check_callable("objective", objective, "params", "batch")
     check_tree("params", params)
+    if isinstance(dataset, Batch):
+        check_no_nan("dataset", dataset, objective, lambda: params)
     check_flag("noisy", noisy)
     if evaluate is not None:
         check_callable("evaluate", evaluate, "params")

@@ -75,7 +75,8 @@ def digest(words: str, *begun_with: Any) -> str:
     """
     hashed = hashlib.sha256(words.encode())
     for leaf in map(as_numbers, jax.tree.leaves(begun_with)):
-        hashed.update(f"{leaf.dtype} {leaf.shape}".encode() + leaf.tobytes())
+        hashed.update(f"{leaf.dtype} {leaf.shape}".encode())
+        hashed.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
     return hashed.hexdigest()
 
 

@@ -5,7 +5,6 @@ forward and reverse mode. It also reports the smallest error that it would have
 detected.
 """
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ from research.derivatives.check.report import (
     CheckReport,
     Probe,
     beyond_range,
+    coarse_derivative,
     coarse_in,
     explained,
     hiding,
@@ -227,9 +227,9 @@ def check_derivative(
         if all(leaf.dtype == np.float64 for leaf in jax.tree.leaves(x))
         else Line(f, x, derivative)
     )
-    of_own = own.reverse(np.ones(own.shape)) if own else None
+    of_own = own.of_mean if own else None
     with in_float64(), np.errstate(all="ignore"):
-        line, lowest = _in_float64(f, x, derivative, own is not None)
+        line, lowest = _lifted_line(f, x, derivative, own is not None)
         directions = _directions(line, random)
         epsilon = float(jnp.finfo(lowest).eps)
         found = [
@@ -244,11 +244,7 @@ def check_derivative(
         for queue, cut in ((leaves, _within), (outputs, _of_outputs)):
             seed = len(found)
             found += _errors_beside_kinks(line, epsilon, queue, cut, seed, random)
-        in_full = (
-            line.reverse(np.ones(line.shape))
-            if of_own is not None and lowest == np.float64
-            else None
-        )
+        in_full = line.of_mean if of_own is not None and lowest == np.float64 else None
     gap = (
         float("nan")
         if in_full is None or of_own is None
@@ -276,7 +272,7 @@ def check_derivative(
     return report._replace(verdict="unresolved", explanation=text)
 
 
-def _in_float64(
+def _lifted_line(
     f: Callable[..., Any],
     x: Any,
     derivative: Callable[..., Any] | None,
@@ -315,21 +311,22 @@ def _with_own_precision(
 
 def _with_values_of_jax(f: Callable[..., Any]) -> Callable[..., Any]:
     """Return f with values of NumPy, and Python's floats, converted to JAX arrays."""
-    if isinstance(f, jax.tree_util.Partial):
-        return jax.tree_util.Partial(_value_of_jax, f)
-    return functools.wraps(f)(lambda x: _value_of_jax(f, x))
+    if isinstance(f, jax.tree_util.Partial):  # Its program is kept.
+        return f
 
+    def converted(x: Any) -> Any:
+        value = f(x)
+        is_other = isinstance(value, np.ndarray | np.generic | float)
+        return jnp.asarray(value) if is_other else value
 
-def _value_of_jax(f: Callable[..., Any], x: Any) -> Any:
-    value = f(x)
-    is_other = isinstance(value, np.ndarray | np.generic | float)
-    return jnp.asarray(value) if is_other else value
+    converted.__name__ = title(f)
+    return converted
 
 
 def _gradient_of(f: Callable[..., Any], x: Any) -> np.ndarray | None:
-    """Return JAX's gradient of the sum of f's outputs, or None if there is none."""
+    """Return JAX's gradient of the mean of f's outputs, or None if there is none."""
     try:
-        return Line(f, x, None).reverse(np.ones(jnp.shape(f(x))))
+        return Line(f, x, None).of_mean
     except LOOKS_AT_VALUES:
         return None
 
@@ -672,8 +669,8 @@ class _Found(NamedTuple):
         tested derivative.
       leap: Size of the jump of f at x, 0 if there is none.
       noise: Measured rounding error of a value of f beside x.
-      hides: A distance from x up to which rounding hides how f changes, although JAX's
-        derivative changes. 0 if there is none.
+      hidden_step: A distance from x up to which rounding hides how f changes, although
+        JAX's derivative changes. 0 if there is none.
     """
 
     probe: Probe
@@ -686,7 +683,7 @@ class _Found(NamedTuple):
     is_refuted: bool
     leap: float
     noise: float
-    hides: float
+    hidden_step: float
 
 
 def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
@@ -712,39 +709,8 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
         enough = RESOLVED * scale / SAFETY
         values.resolve(enough)
         values.approach(enough)
-        floor = _floor(values, eps, line.eps_of_rate, known)
         reported = [rate for rate in (forward, backward) if not np.isnan(rate)]
-        is_doubtful = bool(values.slope.jump) or any(
-            not abs(rate - values.slope.value) <= floor for rate in reported
-        )
-        if is_doubtful or values.leap:
-            values.split(enough)
-        if values.is_split:
-            floor = _floor(values, eps, line.eps_of_rate, known)
-        elif is_doubtful:
-            values.confirm()
-            values.doubt(
-                float("inf") if gradient is None else _norm(gradient * line.flat)
-            )
-            off = _floor(values, eps, line.eps_of_rate, known)
-            values.deny(
-                [
-                    rate
-                    for rate in reported
-                    if np.isfinite(rate) and abs(rate - values.slope.value) > off
-                ]
-            )
-            floor = _floor(values, eps, line.eps_of_rate, known)
-        if (is_doubtful or values.is_split) and any(
-            abs(rate - values.slope.value) > floor for rate in reported
-        ):
-            floor += ROUNDINGS * line.rounding_of_rate(v, w, seed)
-            if line.given is not None and line.is_lifted:
-                floor += ROUNDINGS * OF_CONSTANTS * known[2]
-        is_off = any(not abs(rate - values.slope.value) <= floor for rate in reported)
-        if not values.is_split and (is_off or values.slope.jump):
-            values.hide(reported)
-            floor = float("inf") if values.hides else floor
+        floor = _closer_look(line, values, direction, reported, known, enough)
         slope = values.slope
         remainder = values.remainder(backward if np.isfinite(backward) else forward)
     sides = (slope.jump, slope.left, slope.right)
@@ -759,21 +725,59 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
         values.is_refuted,
         values.leap,
         values.noise,
-        values.hides,
+        values.hidden_step,
     )
 
 
-def _floor(
-    values: Values, eps: float, eps_of_rate: float, known: Sequence[float]
+def _closer_look(
+    line: Line,
+    values: Values,
+    direction: _Direction,
+    reported: list[float],
+    known: Sequence[float],
+    enough: float,
 ) -> float:
+    """Return the distance from the slope above which a rate counts as wrong.
+
+    If f has a kink, or a reported rate seems wrong, other steps must confirm the slope.
+    """
+    _, v, w, gradient, *_ = direction
+    of_dtype = 0.0
+    if gradient is not None and np.isfinite(gradient).all():
+        of_dtype = ROUNDINGS * float(line.eps_of_given @ np.abs(gradient * v))
+    floor = lambda: _floor(values, known) + of_dtype
+    off = lambda floor: [
+        rate for rate in reported if not abs(rate - values.slope.value) <= floor
+    ]
+    is_doubtful = bool(values.slope.jump) or bool(off(floor()))
+    if is_doubtful or values.leap:
+        values.split(enough)
+    if not is_doubtful and not values.is_split:
+        return floor()
+    if not values.is_split:
+        values.confirm()
+        values.doubt(float("inf") if gradient is None else _norm(gradient * line.flat))
+    rounding = 0.0
+    if off(floor()):
+        rounding = ROUNDINGS * line.rounding_of_rate(v, w, values.seed)
+        if line.given is not None and line.is_lifted:
+            rounding += ROUNDINGS * OF_CONSTANTS * known[2]
+    if not values.is_split:
+        values.deny([rate for rate in off(floor() + rounding) if np.isfinite(rate)])
+    found = floor() + (rounding if off(floor()) else 0.0)
+    if not values.is_split and (off(found) or values.slope.jump):
+        values.hide(reported)
+    return float("inf") if values.hidden_step else found
+
+
+def _floor(values: Values, known: Sequence[float]) -> float:
     """Return the largest distance from the slope that does not count as an error.
 
     `known` has the sizes of f, of its change over a step of the size of x, and of the
-    slope. Rounding errors of values change a slope less if the steps are longer. `eps`
-    belongs to the values of f, and `eps_of_rate` to the tested derivative.
+    slope. Rounding errors of values change a slope less if the steps are longer.
     """
-    of_values = values.slope.noise[-1] + eps * sum(known[:2])
-    rounding = of_values / max(values.length, 1.0) + max(eps, eps_of_rate) * known[2]
+    of_values = values.slope.noise[-1] + values.eps * sum(known[:2])
+    rounding = of_values / max(values.length, 1.0) + values.eps * known[2]
     return SAFETY * values.slope.error + ROUNDINGS * rounding
 
 
@@ -811,8 +815,8 @@ def _report(
     distance = max(p.gap / p.scale for p in probes)
     if verdict in ("right", "wrong") and any(each.is_refuted for each in found):
         verdict = "unresolved"
-    hides = max(found, key=lambda each: each.hides)
-    if verdict == "right" and hides.hides:
+    hides = max(found, key=lambda each: each.hidden_step)
+    if verdict == "right" and hides.hidden_step:
         verdict = "unresolved"
     leaps = [each for each in found if each.leap] or _noisy(random)
     jumps = bool(leaps) and verdict == "right"
@@ -820,10 +824,13 @@ def _report(
         verdict = "unresolved"
     elif verdict == "unresolved" and not hidden:
         jumps = all(each.leap for each in random)
-    # Where nearly no digit of a slope is known, a distance may be chance. Along entries
-    # that are not 0, the digits are known, if only those near 0 hide how f varies.
-    is_known = hides.hides and any(
-        p.is_off for p in probes if p.name == NOT_ZERO and p.floor < RESOLVED * p.scale
+    # Where nearly no digit of a slope is known, a distance may be chance. But it is no
+    # chance along a direction without the entries that hide digits.
+    is_coarse = bool(ROUNDINGS * np.max(line.eps_of_given) > RESOLVED)
+    is_known = (hides.hidden_step or is_coarse) and any(
+        p.is_off and p.floor < RESOLVED * p.scale
+        for p in probes
+        if p.name.startswith((NOT_ZERO, "leaf "))
     )
     if verdict == "wrong" and overall > RESOLVED and distance < overall:
         verdict = "wrong" if is_known else "unresolved"
@@ -839,8 +846,10 @@ def _report(
         explanation = beyond_range(title(line.f))
     elif jumps:
         explanation = leaping(title(line.f), leaps[0].probe.name, leaps[0].leap)
-    elif verdict == "unresolved" and hides.hides:
-        explanation = hiding(title(line.f), hides.probe.name, hides.hides)
+    elif verdict == "unresolved" and is_coarse:
+        explanation = coarse_derivative(float(np.max(line.eps_of_given)))
+    elif verdict == "unresolved" and hides.hidden_step:
+        explanation = hiding(title(line.f), hides.probe.name, hides.hidden_step)
     elif verdict in ("right", "unresolved") and vanishes:
         explanation = vanishing(
             title(line.f), smallest, of_change, any(each.is_flat for each in random)

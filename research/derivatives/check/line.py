@@ -1,6 +1,5 @@
 """Values and derivatives of a function along lines, in float64 where possible."""
 
-import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -29,7 +28,6 @@ SMALL = 2**12
 DRAWS, WIDE = 8, 2.0**12
 UNOPTIMIZED = (("xla_backend_optimization_level", 0),)
 NO_RULE = (TypeError, ValueError, NotImplementedError)
-RULES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 NARROWER = (jnp.bfloat16, np.float16, np.float32)  # From the largest spacing down.
 
 
@@ -302,31 +300,34 @@ class Line:
     def is_differentiable(self) -> bool:
         """Whether there is a derivative to test: by forward or by reverse mode."""
         try:
-            self.reverse(np.ones(self.shape))
+            self.of_mean  # noqa: B018
         except NO_RULE:
             return False
         return True
 
     @functools.cached_property
-    def eps_of_rate(self) -> float:
-        """Relative spacing of the floats in which the tested derivative is computed.
+    def of_mean(self) -> np.ndarray | None:
+        """Gradient of the mean of the outputs of f, or None without reverse mode."""
+        return self.reverse(np.full(self.shape, 1 / max(self.value.size, 1)))
 
-        For JAX's derivative, this is the spacing in the least precise dtype inside the
-        derivative. The result is 0 if f contains no custom derivative rule, or if JAX
-        cannot trace f.
+    @functools.cached_property
+    def eps_of_given(self) -> np.ndarray:
+        """Relative spacing of the floats in which the user's derivative is returned.
+
+        The result has a number for each entry of x. It is 0 for float64, for integers
+        and for booleans, and if the tested derivative is JAX's.
         """
-        if self.given is not None:
-            dtypes = [jnp.result_type(v) for v in jax.tree.leaves(self.given(self.x))]
-        elif self.jaxpr is None or not any(_has(self.jaxpr, rule) for rule in RULES):
-            return 0.0
-        else:
-            w = jnp.ones(self.shape, self.value.dtype)
-            dtypes = []
-            for run, v in ((_push, self.x), (_pull, w)):
-                with contextlib.suppress(*NO_RULE, *LOOKS_AT_VALUES):
-                    of_f = functools.partial(run, self.f)
-                    dtypes.append(lowest_precision(of_f, self.x, v))
-        return max((float(jnp.finfo(dtype).eps) for dtype in dtypes), default=0.0)
+        spacings = np.zeros(self.flat.size)
+        if self.given is None:
+            return spacings
+        for leaf, own in zip(
+            jax.tree.leaves(self.given(self.x)), self.leaves, strict=True
+        ):
+            dtype = jnp.result_type(leaf)
+            if jnp.issubdtype(dtype, jnp.floating) and dtype != np.float64:
+                part = slice(own.start, own.start + own.size)
+                spacings[part] = float(jnp.finfo(dtype).eps)
+        return spacings
 
     @property
     def has_finite_derivative(self) -> bool:

@@ -430,6 +430,17 @@ def coarse_in(dtype: str) -> str:
     )
 
 
+def coarse_derivative(eps: float) -> str:
+    """Return the text of a report on a given derivative of a low precision.
+
+    `eps` is the relative spacing of the floats in which the derivative is returned.
+    """
+    return (
+        f"Inconclusive: the derivative is returned in floats with a spacing of "
+        f"{eps:.1g}, and their rounding hides errors. Return it in float32 or float64."
+    )
+
+
 def vanishing(f: str, smallest: float, of_change: float, by_size: bool) -> str:
     """Return the explanation of a check where the gradient is 0 or a rounding error.
 

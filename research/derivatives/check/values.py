@@ -29,7 +29,9 @@ OTHER = 0.7  # Relative length of the steps that confirm a result.
 # Factors by which perturbations are enlarged to see whether f follows them, the largest
 # relative perturbation, and the share of the expected change that f must reach.
 WIDER, WIDEST, FOLLOWS = (2.0**12, 2.0**22), 2.0**-14, 1 / 8
-FARTHEST = 2.0**-20  # Rounding hides f up to here, at most, in the method `hide`.
+# In the method `hide`, rounding hides f at most up to this step. The derivative is
+# compared at these multiples of it.
+FARTHEST, AFAR = 2.0**-20, np.array([1.0, 8.0, 64.0])
 PAIRS = 16  # Number of pairs of points around x at which the derivative is compared.
 
 
@@ -46,6 +48,7 @@ class Values:
       may_round: Whether f may round its values to a few digits. If False, equal values
         mean a slope of 0.
     Attributes:
+      eps, seed: As given.
       slope: Slope from the best step length.
       length: Length of the longest step, as a multiple of v.
       change: Largest value minus smallest value at the sampled points from x - v to
@@ -56,7 +59,7 @@ class Values:
         such jump.
       noise: Measured rounding error of a value of f beside x.
       is_split: Whether the method `split` has computed the slope as a sum.
-      hides: A distance from x at which JAX's derivative differs from that at x,
+      hidden_step: A distance from x at which JAX's derivative differs from that at x,
         although rounding errors hide how f changes up to this distance. 0 if the method
         `hide` has not found such a distance.
     """
@@ -71,7 +74,7 @@ class Values:
         seed: int,
         may_round: bool,
     ):
-        self._line, self._v, self._w, self._eps, self._size, self._seed = (
+        self._line, self._v, self._w, self.eps, self._size, self.seed = (
             line,
             v,
             w,
@@ -99,17 +102,17 @@ class Values:
             smallest = float(np.finfo(np.float16).smallest_normal)
             self._underflow = smallest / np.max(np.abs(v)) * self.change
         self.leap, self.noise = self.slope.leap, float(self.slope.noise[-1])
-        self.is_split, self.hides = False, 0.0
+        self.is_split, self.hidden_step = False, 0.0
 
     def _at(self, length: float) -> tuple[Slope, np.ndarray]:
         """Return the slope from steps up to that length, and the sampled values."""
         v = length * self._v
         values = self._line.sampled(v, self._w)
-        nudged = self._line.rounding(v, self._w, self._seed, values)
+        nudged = self._line.rounding(v, self._w, self.seed, values)
         if self._may_round:
-            self._quantum = max(self._quantum, quantum(values, self._eps))
-        least = max(self._eps * self._size, self._quantum / 2, self._underflow)
-        noise = noise_of_levels(nudged, values, least, self._eps)
+            self._quantum = max(self._quantum, quantum(values, self.eps))
+        least = max(self.eps * self._size, self._quantum / 2, self._underflow)
+        noise = noise_of_levels(nudged, values, least, self.eps)
         return slope_at_middle(values, noise).times(1 / length), values
 
     def resolve(self, enough: float) -> None:
@@ -155,7 +158,7 @@ class Values:
             slope, values = self._at(length)
             if slope.drifts or slope.jump or not slope.error <= enough:
                 continue
-            is_coarse = self._eps > np.finfo(float).eps or self._line.jaxpr is None
+            is_coarse = self.eps > np.finfo(float).eps or self._line.jaxpr is None
             if is_coarse and not values[LEVELS - 1 : LEVELS + 2].any():
                 continue  # Rounding to 0 hides f, and is not measured.
             apart = abs(slope.value - self.slope.value)
@@ -187,7 +190,7 @@ class Values:
         if not self._v[is_zero].any() or not self._v[~is_zero].any():
             return
         for v in (np.where(is_zero, self._v, 0.0), np.where(is_zero, 0.0, self._v)):
-            known = (self._eps, self._size, self._seed, self._may_round)
+            known = (self.eps, self._size, self.seed, self._may_round)
             part = Values(self._line, v, self._w, *known)
             part.resolve(enough)
             part.approach(enough)
@@ -205,14 +208,15 @@ class Values:
         """Set the slope's error to infinity if rounding hides how f varies near 0.
 
         An example is 1 + √(x² + ε²) at x = 0, where ε is 1e-30. Its values show a kink,
-        but f is smooth. In such a case, JAX's derivative is the same at x and very
-        close to x, but differs at the shortest step at which rounding does not hide how
-        f changes. Only entries of x that are 0 move, because elsewhere floats are not
-        dense enough.
+        but f is smooth. Only entries of x that are 0 move, because elsewhere floats are
+        not dense enough. Four conditions must hold. First, JAX's derivative of f is the
+        same at x and very close to x. Second, it is another one at a short step whose
+        change of f is not hidden. Third, its mean at such a step and at the opposite
+        step explains the slope of the values. Fourth, the tested derivative agrees with
+        JAX's at x.
 
         Args:
-          rates: The tested derivative along the direction: by forward mode, by reverse
-            mode, or both.
+          rates: Values of the tested derivative along the direction.
         """
         v = np.where(self._line.flat == 0, self._v, 0.0)
         gaps = [abs(rate - self.slope.value) for rate in rates if np.isfinite(rate)]
@@ -220,13 +224,20 @@ class Values:
         step = self.length * self.slope.smallest_step(gap)
         if not v.any() or not 0 < step < FARTHEST:
             return
-        close, far = NEAREST[-1] * BESIDE, step * np.array([1, -1, 4, -4])
-        found = self._line.rates_of_f(v, self._w, np.array([0.0, *close, *far]))
-        moved = np.abs(found[1:] - found[0])
-        if (moved[: len(close)] < gap / 10).all() and moved[
-            len(close) :
-        ].max() > gap / 4:
-            self.hides = step
+        far = step * np.outer(AFAR, [1, -1])
+        distances = np.array([0.0, *NEAREST[-1] * BESIDE, *far.ravel()])
+        found = self._line.rates_of_f(v, self._w, distances)
+        close, beyond = found[1 : 1 + len(BESIDE)], found[1 + len(BESIDE) :]
+        along_others = self._line.rates_of_f(self._v - v, self._w, np.zeros(1))
+        means = beyond.reshape(far.shape).mean(axis=1) + along_others
+        at_x = found[0] + along_others[0]
+        if (
+            (np.abs(close - found[0]) < gap / 10).all()
+            and np.abs(beyond - found[0]).max() > gap / 4
+            and np.abs(means - self.slope.value).min() < gap / 100
+            and all(abs(rate - at_x) < gap / 100 for rate in rates)
+        ):
+            self.hidden_step = step
             self.slope = self.slope._replace(error=float("inf"), jump=0.0)
 
     def _is_worse_than(self, other: Slope, length: float) -> bool:
@@ -273,25 +284,25 @@ class Values:
           rate: Change of f that the derivative predicts for a relative perturbation of
             x, divided by the size of the perturbation.
         """
-        if self._eps * rate > self.change and not self._line.is_steady(
-            self._v, self._w, self._eps
+        if self.eps * rate > self.change and not self._line.is_steady(
+            self._v, self._w, self.eps
         ):
             self.slope = self.slope._replace(error=float("inf"), jump=0.0)
             return
         at_x, values = 0 * self._v, np.full(len(OFFSETS), self._values[LEVELS])
         rounding = lambda nudge: self._line.rounding(
-            at_x, self._w, self._seed, values, nudge
+            at_x, self._w, self.seed, values, nudge
         )
         small = rounding(NUDGE)
         if self._line.jaxpr is not None and np.isnan(small).all():
             self.slope = self.slope._replace(error=float("inf"), jump=0.0)
             return
         for wider in WIDER:
-            wider = min(wider, WIDEST / (NUDGE * self._eps))
+            wider = min(wider, WIDEST / (NUDGE * self.eps))
             if wider * FOLLOWS <= 1:  # The precision of f is too low for such a test.
                 return
             large = wider * NUDGE * np.median(rounding(wider * NUDGE))
-            predicted = wider * NUDGE * self._eps * rate
+            predicted = wider * NUDGE * self.eps * rate
             most = min(wider * NUDGE * np.median(small), predicted)
             if 0 < large < FOLLOWS * most:
                 self.slope = self.slope._replace(error=float("inf"), jump=0.0)
@@ -338,7 +349,7 @@ class Values:
         step = self.length * self.slope.smallest_step(gap)
         if not 0 < step < np.inf:
             return False
-        shares = np.random.default_rng(self._seed).uniform(0, 1, PAIRS)
+        shares = np.random.default_rng(self.seed).uniform(0, 1, PAIRS)
         rates = self._line.rates_around(self._v, self._w, step * shares)
         # In units of the gap, because squares of large rates overflow.
         apart = (rates - self.slope.value) / gap

@@ -250,7 +250,9 @@ def classify_critical_point(
     check_callable("f", f, "x")
     refuse_traced("classify_critical_point", x=x)
     check_number("tolerance", tolerance)
-    if jax.tree.structure(x) != jax.tree.structure(0) and not isinstance(x, list):
+    if jax.tree.structure(x) != jax.tree.structure(0) and not isinstance(
+        x, list | tuple
+    ):
         raise TypeError(
             f"x must be one array of shape (n,); got {tree_described(x)}. Flatten it: "
             "flat, unravel = jax.flatten_util.ravel_pytree(x). Then pass flat, and "

@@ -261,13 +261,17 @@ def settled(land: Landscape, y: np.ndarray) -> tuple[np.ndarray, Curvature | Non
         step = firm @ (curvature.signs * (firm.T @ curvature.gradient))
         there = land.rounded(y - step).astype(float)
         (moved,) = curvatures(land, there[None], wary=True)
-        if moved is None or (there == y).all():
+        if moved is None or not _is_shorter(moved.gradient, curvature.gradient):
             break
         change = np.einsum("ik,ij,jk->k", firm, moved.hessian - curvature.hessian, firm)
         if (np.abs(change) <= CHANGE).all() and len(moved.signs) <= len(firm.T):
             break
         y, curvature = there, moved
     return y, curvature
+
+
+def _is_shorter(one: np.ndarray, other: np.ndarray) -> bool:
+    return bool(np.linalg.norm(one) < np.linalg.norm(other))
 
 
 def _is_rounding(land: Landscape, y: np.ndarray, curvature: Curvature) -> bool:
