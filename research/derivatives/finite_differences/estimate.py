@@ -257,9 +257,9 @@ def finite_difference(
         root of f        0      0      0      0.15
         jump of f''      0.05   0.10   0      0
         jump of f'''     0      0.35   0.20   0
-        kink             0.05   0.05   0.05   0.05
+        kink             0.10   0.05   0.05   0.05
         kink near x      0      0.05   0.40   0.25
-        terms cancel     0.30   0.25   0.35   0.45
+        terms cancel     0.15   0.25   0.30   0.45
         few digits       0.80   0.95   0.95   1.15
 
     The verdict is "ok" for at least 96 % of the smooth functions and of the functions
