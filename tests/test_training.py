@@ -657,6 +657,13 @@ def test_data_with_an_empty_field_are_refused_with_its_place():
         descent.train(
             OBJECTIVE, RULE, data, SAMPLER, num_epochs=1, params=start(), key=KEY
         )
+    # An objective may take NaN for a missing target.
+    known = lambda params, batch: jnp.sum(
+        jnp.where(jnp.isnan(batch.y), 0.0, (batch.x @ params["w"] - batch.y) ** 2)
+    )
+    masked = Batch(DATA.x, jnp.ones(20, jnp.float32).at[3].set(jnp.nan))
+    options = {"num_epochs": 1, "params": {"w": jnp.zeros(3, jnp.float32)}, "key": KEY}
+    descent.train(known, RULE, masked, SAMPLER, **options)
     # Infinities whose sum is NaN are no empty fields.
     data = DATA._replace(
         x=DATA.x.at[3].set(jnp.array([jnp.inf, -jnp.inf, 0], jnp.float32))

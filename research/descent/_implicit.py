@@ -55,8 +55,8 @@ def solve_by_conjugate_gradients(
     of H x - b stays above √ε times the norm of b, where ε is the machine epsilon. This
     happens, for example, if H is singular and b is outside the range of H. The result
     is also NaN if the estimated error of x is above a thousandth of the norm of x,
-    because H is ill-conditioned. The estimate does not include errors along directions
-    in which H is 0 up to rounding errors.
+    because H is ill-conditioned. If H is not positive definite, and 0 along some
+    directions up to rounding errors, the estimate leaves out errors along these.
     """
     return jax.lax.custom_linear_solve(matvec, right, _solve, symmetric=True)
 
@@ -190,9 +190,10 @@ def with_derivative_of(
 def unless(flag: Array, tree: Any, inputs: Any) -> Any:
     """Return the tree unchanged, but with NaN derivatives if the flag is True.
 
-    The derivatives with respect to `inputs` are then NaN, too. Without the argument
-    `inputs`, JAX would treat a tree whose derivative is known to be 0 as a constant,
-    and its derivatives would be 0 instead of NaN.
+    `inputs` are the variables from which the tree was computed. The derivatives of the
+    result with respect to them are then NaN. Without this argument, JAX would treat a
+    tree whose derivative is known to be 0 as a constant, and the derivatives would be 0
+    instead of NaN.
     """
     del flag, inputs
     return tree

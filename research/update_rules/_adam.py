@@ -127,8 +127,8 @@ def adamw(
 
     optax.adamw and, for real params, torch.optim.AdamW are the same except for the
     default λ: 1e-4 in optax and here, 1e-2 in torch. The paper's rate is a constant α
-    times a factor from a schedule. The paper multiplies λ x_t only by the factor, so
-    its λ is α times the λ of this rule.
+    times a factor from a schedule. The paper multiplies λ x_t by the factor alone, and
+    not by α. For the same decay, the paper's λ must therefore be α times the λ here.
 
     Use it instead of adding a penalty ½ λ |x|² to the loss that Adam minimises. Adam
     would divide the penalty's gradient by the size of the loss's gradient, so weights

@@ -355,10 +355,11 @@ def sm3(
     ε = 1e-30. optax.sm3 is the same rule with ε = 1e-8, but it accepts neither a
     schedule nor a leaf without axes.
 
-    Use it in place of Adagrad if the state of Adagrad does not fit into memory, for
-    example for large embeddings. For an (m, n) matrix, SM3 stores m + n numbers in
-    place of Adagrad's m n sums of squares. SM3 also stores m n numbers for the
-    momentum.
+    Use it in place of Adagrad with momentum, or of Adam, if their state does not fit
+    into memory, for example for large embeddings. For an (m, n) matrix, they store 2 m
+    n numbers. SM3 stores m n numbers for the momentum, also if it is 0, and m + n
+    numbers in place of the sums of squares. So its state is not smaller than that of
+    Adagrad without momentum.
 
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule (number

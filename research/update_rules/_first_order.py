@@ -103,8 +103,8 @@ def heavy_ball(
     log(1 / ε). `research.update_rules._tuning.heavy_ball_constants` computes these η
     and μ. Far from a minimum, where the function is not nearly quadratic, the params
     may cycle for ever. Noise in the gradients moves the params around a minimum.
-    Momentum does not reduce this motion: for small η, the motion is about as large as
-    without momentum at the rate η / (1 - μ).
+    Momentum does not reduce this motion. For small η, the motion is about as large as
+    that of gradient descent with the larger rate η / (1 - μ).
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a

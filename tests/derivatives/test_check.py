@@ -1515,3 +1515,62 @@ def test_derivative_of_another_structure_or_dtype_is_refused(call, words):
 def test_function_without_outputs_is_refused():
     with pytest.raises(ValueError, match="at least one number"):
         check_derivative(lambda x: x[:0], jnp.ones(3), jax.random.key(0))
+
+
+def test_given_derivatives_of_integers_and_booleans_are_exact():
+    key = jax.random.key(0)
+    assert check_derivative(lambda x: 3 * x, 1.0, key, lambda x: 3).is_right
+    x, positive = jnp.array([-1.0, 1.0, 2.0]), lambda x: np.asarray(x) > 0
+    assert check_derivative(lambda x: np.maximum(x, 0).sum(), x, key, positive).is_right
+
+
+def test_outputs_whose_sum_overflows_in_the_dtype_of_x_are_no_nan():
+    for f, x in (
+        (lambda x: jnp.array([3e38, 3e38], x.dtype) * x, jnp.float32(0.5)),
+        (lambda x: jnp.full(1000, 100.0, x.dtype) * x, jnp.float16(1.5)),
+    ):
+        report = check_derivative(f, x, jax.random.key(0))
+        assert report.verdict == "right", report.text()
+
+
+def test_low_precision_that_does_not_matter_hides_no_error():
+    act = jax.custom_jvp(jnp.tanh)
+    act.defjvp(
+        lambda x, t: (
+            y := jnp.tanh(x[0]), jnp.mean(y.astype(jnp.bfloat16)),
+            1.05 * (1 - y**2) * t[0],
+        )[::2]
+    )  # fmt: skip
+    x, key = jnp.ones(3), jax.random.key(0)
+    assert check_derivative(lambda x: jnp.sum(act(x)), x, key).verdict == "wrong"
+    # One leaf of the derivative is in float16, and the other is wrong by 1 %.
+    f = lambda p: p["a"] @ p["a"] + p["b"] @ p["b"]
+    for factor, verdict in ((2.02, "wrong"), (2.0, "unresolved")):
+        given = lambda p, factor=factor: {
+            "a": factor * p["a"],
+            "b": (2 * p["b"]).astype(jnp.float16),
+        }
+        report = check_derivative(f, {"a": x, "b": x}, key, given)
+        assert report.verdict == verdict, report.text()
+    assert "returned in floats with a spacing" in report.explanation
+
+
+def test_feature_that_rounding_hides_excuses_no_error_of_another_entry():
+    f = lambda x: jnp.sqrt(x[0] ** 2 + 1e-60) + jnp.sin(x[1]) + 1.0
+    key = jax.random.key(0)
+    assert check_derivative(f, jnp.zeros(2), key).verdict == "unresolved"
+    for x, bug in (([0.0, 0.0], [1.0, 1.2]), ([0.0, 1.0], [3.0, 1.0])):
+        wrong = lambda x, bug=bug: (
+            jnp.array(bug) * jax.grad(f)(x) + jnp.array([bug[0] - 1.0, 0.0])
+        )
+        report = check_derivative(f, jnp.array(x), key, wrong)
+        assert report.verdict == "wrong", report.text()
+
+
+def test_report_names_the_function_of_a_given_derivative():
+    class Bowl:
+        def __call__(self, x):
+            return jnp.sum(x**2)
+
+    text = check_derivative(Bowl(), jnp.ones(3), jax.random.key(0), jnp.zeros_like)
+    assert "slope of Bowl is" in text.explanation
