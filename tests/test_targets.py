@@ -107,8 +107,8 @@ def test_wrong_targets_are_refused_wherever_a_training_begins(name, wrong):
             continue
         with pytest.raises(
             (ValueError, TypeError),
-            match="targets|labels|all arrays of a dataset|dataset must hold numbers|"
-            "contains NaN",
+            match=r"targets|labels|all arrays of a dataset|dataset must hold numbers|"
+            r"contains NaN",
         ):
             call(batch)
 
