@@ -1,7 +1,7 @@
 """Take one step of descent: apply a rule to the gradient on a batch."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -182,7 +182,7 @@ def check_no_nan(
             if not count:
                 continue
             first = [int(i) for i in np.argwhere(np.isnan(values))[0]]
-            if _accepts(objective, params(), dataset, first[0]):
+            if _accepts(objective, params(), cast(Batch, dataset), first[0]):
                 continue
             where = f"{name}.{field}{jax.tree_util.keystr(path)}"
             raise ValueError(
