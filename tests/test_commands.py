@@ -368,6 +368,7 @@ def test_explain_takes_a_function_of_a_file_and_shows_its_lines(
             "cannot read the formula 'sin x': invalid syntax. Did you mean sin(",
         ),
         (["where(x > 0, x)"], "where needs a condition and two values"),
+        (["max(x, 0)"], "of two numbers, write maximum(x, 0)"),
         (
             ["x * (y + z)", "--at", "y=[1, 2]", "z=[1, 2, 3]"],
             "the two sides of y + z have length 2 and length 3.",

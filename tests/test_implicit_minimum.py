@@ -353,3 +353,11 @@ def test_rounding_of_the_gradient_is_no_kink_in_float32(scale, float64_off):
     truth = -(inverse @ inverse @ a.T @ b)[0]
     assert slope == pytest.approx(truth, rel=1e-3)
     assert traced == pytest.approx(truth, rel=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_start_narrower_than_float32_is_refused(dtype):
+    objective = lambda x, theta: jnp.sum((x - theta) ** 2)
+    start, theta = jnp.ones(3, dtype), jnp.ones((), dtype)
+    with pytest.raises(NotInexactError, match="float32 or float64"):
+        implicit_minimum(objective, start, theta, rule=bfgs())

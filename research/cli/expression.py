@@ -152,7 +152,7 @@ def _check(node: ast.AST, depth: int) -> None:
             _check_function(node.func)
             allowed = not any(isinstance(a, ast.Starred) for a in node.args)
             allowed = allowed and all(_is_axis(keyword) for keyword in node.keywords)
-            _check_where(node)
+            _check_arguments(node)
         case ast.Subscript():
             allowed = _is_integer(node.slice)
         case _:
@@ -193,11 +193,18 @@ def _check_function(node: ast.expr) -> None:
         raise ValueError(f"a formula must not call {name}. {hint}")
 
 
-def _check_where(node: ast.Call) -> None:
-    if ast.unparse(node.func).endswith("where") and len(node.args) != 3:
+def _check_arguments(node: ast.Call) -> None:
+    name = ast.unparse(node.func).rpartition(".")[2]
+    if name == "where" and len(node.args) != 3:
         raise ValueError(
             "where needs a condition and two values, such as where(x > 0, x, 0); got "
             f"{ast.unparse(node)}."
+        )
+    if name in ("max", "min") and len(node.args) > 1:
+        other = f"{name}imum({', '.join(map(ast.unparse, node.args))})"
+        raise ValueError(
+            f"{name} takes one array, as in NumPy; got {ast.unparse(node)}. For the "
+            f"{'larger' if name == 'max' else 'smaller'} of two numbers, write {other}."
         )
 
 

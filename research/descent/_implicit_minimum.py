@@ -10,7 +10,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from research.checks import check_callable, check_number, is_traced
-from research.derivatives import NotScalarError
+from research.derivatives import NotInexactError, NotScalarError
 from research.derivatives.exact.arguments import described, floating
 from research.descent._implicit import unless
 from research.descent._minimise import minimise
@@ -130,7 +130,8 @@ def implicit_minimum(
     Raises:
       SingularHessianError: The smallest eigenvalue is too small, or one of the two
         conditions above on the curvature and on the slope does not hold.
-      NotInexactError: A leaf of start or theta is not floating.
+      NotInexactError: A leaf of start or theta is not floating, or a leaf of start is
+        narrower than float32.
       NotScalarError: objective does not return one number.
       ValueError: tolerance or max_steps is out of range.
       TypeError: An argument has the wrong type, or start has no leaves.
@@ -150,6 +151,12 @@ def implicit_minimum(
     start, theta = floating(start, "start"), floating(theta, "theta")
     if not jax.tree.leaves(start):
         raise TypeError(f"start must hold at least one array; got start={start!r}.")
+    for leaf in jax.tree.leaves(start):
+        if jnp.finfo(leaf.dtype).bits < 32:  # LAPACK has no narrower eigenvalues.
+            raise NotInexactError(
+                f"start must be in float32 or float64; got {leaf.dtype}. Use "
+                "leaf.astype(jnp.float32)."
+            )
     check_number("tolerance", tolerance)
     check_number("max_steps", max_steps, integer=True)
     with AdviceOnTracing(OF_MINIMA):
