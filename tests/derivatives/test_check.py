@@ -1392,7 +1392,7 @@ def test_dead_zone_of_any_width_around_0_is_smooth(scale):
     assert check_derivative(f, jnp.zeros(2), jax.random.key(0), bug).verdict == "wrong"
 
 
-@pytest.mark.parametrize("scale", [4.14e-21, 1e-30])
+@pytest.mark.parametrize("scale", [4.14e-21, 1e-23])
 def test_tiny_scales_at_0_are_seen_without_forward_mode(scale):
     fermi = lambda e: 1 / (1 + np.exp(np.asarray(e) / scale))
     f = lambda e: jnp.asarray(scale * np.logaddexp(0, -np.asarray(e) / scale))
@@ -1574,3 +1574,28 @@ def test_report_names_the_function_of_a_given_derivative():
 
     text = check_derivative(Bowl(), jnp.ones(3), jax.random.key(0), jnp.zeros_like)
     assert "slope of Bowl is" in text.explanation
+
+
+def test_term_in_float32_that_underflows_hides_no_error():
+    f = lambda x: float(np.sum(np.asarray(x) + 3 * np.asarray(x).astype(np.float32)))
+    x, key = jnp.zeros(2), jax.random.key(0)
+    assert check_derivative(f, x, key, lambda x: jnp.ones(2)).verdict != "right"
+    # The rule of JAX lacks this term, too.
+    stopped = lambda x: jnp.sum(x + jax.lax.stop_gradient(3 * x.astype(jnp.float32)))
+    assert check_derivative(stopped, x, key).verdict != "right"
+
+
+def test_float16_beside_bfloat16_underflows_without_a_bug():
+    def f(x):
+        return jnp.sum(x + 3 * x.astype(jnp.float16) + 2 * x.astype(jnp.bfloat16))
+
+    report = check_derivative(f, jnp.zeros(3), jax.random.key(0))
+    assert report.verdict in ("right", "unresolved"), report.text()
+
+
+def test_wrong_custom_rule_at_a_tiny_scale_is_not_excused_as_a_kink():
+    scale = 4.14e-21
+    f = jax.custom_jvp(lambda e: scale * jax.nn.softplus(-e / scale))
+    f.defjvp(lambda x, t: (f(*x), 0 * t[0]))
+    report = check_derivative(f, jnp.asarray(0.0), jax.random.key(0))
+    assert report.verdict in ("wrong", "unresolved"), report.text()

@@ -15,7 +15,7 @@ from research.derivatives.check.slopes import (
     OFFSETS,
     root_mean_square,
 )
-from research.derivatives.costs.jaxprs import inner, lowest_precision
+from research.derivatives.costs.jaxprs import inner, lowest_precision, precisions
 from research.derivatives.errors import NotInexactError
 from research.derivatives.exact.arguments import title
 from research.tracing import LOOKS_AT_VALUES
@@ -168,6 +168,13 @@ class Line:
             return jax.make_jaxpr(self.f)(self.x).jaxpr
         except LOOKS_AT_VALUES:
             return None
+
+    @functools.cached_property
+    def has_float16(self) -> bool:
+        """Whether f computes in float16, as far as its values or its jaxpr show."""
+        if self.jaxpr is None:
+            return _precision_of_values(self.f, self.x) == np.float16
+        return np.dtype(np.float16) in precisions(self.jaxpr)
 
     @functools.cached_property
     def _largest(self) -> int:

@@ -97,7 +97,7 @@ class Values:
             if self._quantum:
                 self.slope, self._values = self._at(1.0)
         self.change, self.is_refuted = spread(self._values), False
-        if eps == np.finfo(np.float16).eps:
+        if line.has_float16:
             # Below its smallest normal number, its rounding errors are not relative.
             smallest = float(np.finfo(np.float16).smallest_normal)
             self._underflow = smallest / np.max(np.abs(v)) * self.change
@@ -153,6 +153,11 @@ class Values:
         steps. If JAX cannot trace f, the tested derivative must agree instead. Without
         this agreement, f may have lost its digits at short steps: for example, a term
         in float32 may be rounded to 0.
+
+        The slope is unknown in two cases. First, f computes in float64 alone, and only
+        the third condition fails at a kink of the long steps: a custom rule of f may be
+        wrong. Second, f computes in a lower precision, or JAX cannot trace f, and the
+        steps are close to the end of the range of float32.
         """
         for length in NEAREST if self._is_at_zero else ():
             slope, values = self._at(length)
@@ -165,9 +170,14 @@ class Values:
             is_known = self.slope.error <= enough and not self.slope.jump
             if is_known and apart <= slope.error + self.slope.error:
                 continue
-            if self._is_derivative(slope, apart, length, enough):
+            agrees = self._is_derivative(slope, apart, length, enough)
+            if agrees and (not is_coarse or length == NEAREST[0]):
                 self.slope, self._values, self.length = slope, values, length
                 self.leap = 0.0
+            elif agrees or (self.slope.jump and not is_coarse):
+                self.slope = self.slope._replace(error=float("inf"), jump=0.0)
+                self.leap = 0.0
+                return
 
     def _is_derivative(
         self, slope: Slope, apart: float, length: float, enough: float

@@ -116,9 +116,12 @@ def is_wrapper(equation: Any) -> bool:
 
 def lowest_precision(f: Callable[..., Any], *args: Any) -> Any:
     """Return the least precise floating dtype in the part of f that depends on args."""
-    jaxpr = traced(f, *args)
-    dtypes = _precisions(jaxpr, [True] * len(jaxpr.invars))
-    return max(dtypes, key=lambda dtype: jnp.finfo(dtype).eps)
+    return max(precisions(traced(f, *args)), key=lambda dtype: jnp.finfo(dtype).eps)
+
+
+def precisions(jaxpr: Any) -> set[Any]:
+    """Return the floating dtypes in the part of a jaxpr that depends on its inputs."""
+    return _precisions(jaxpr, [True] * len(jaxpr.invars))
 
 
 def _precisions(jaxpr: Any, active: list[bool]) -> set[Any]:
