@@ -1356,14 +1356,13 @@ def at_a_zero_row(activation, units, seed):
     return loss, params
 
 
-@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("activation", [jax.nn.relu, jax.nn.leaky_relu])
-def test_many_rectifiers_at_their_kink_at_once_are_no_bug(activation, seed):
-    loss, params = at_a_zero_row(activation, 16, seed)
-    report = check_derivative(loss, params, jax.random.key(seed))
+def test_many_rectifiers_at_their_kink_at_once_are_no_bug(activation):
+    loss, params = at_a_zero_row(activation, 16, seed=0)
+    report = check_derivative(loss, params, jax.random.key(0))
     assert report.verdict == "kink", report.text()
     bug = lambda p: (g := jax.grad(loss)(p)) | {"v": g["v"].at[1].multiply(1.01)}
-    assert check_derivative(loss, params, jax.random.key(seed), bug).verdict == "wrong"
+    assert check_derivative(loss, params, jax.random.key(0), bug).verdict == "wrong"
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -771,7 +771,7 @@ BESIDE_A_CURVE = {
 def test_point_beside_a_curve_of_extrema_is_not_called_a_strict_one(name, sign):
     # The Hessian beside the curve has an eigenvalue of either sign, as at a saddle.
     f, on_curve = BESIDE_A_CURVE[name]
-    for exponent in range(8, 14):
+    for exponent in (8, 10, 13):
         for side in (1, -1):
             x = on_curve * (1 + side * 10.0**-exponent)
             point = classify_critical_point(lambda x: sign * f(x), jnp.asarray(x))
