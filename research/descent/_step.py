@@ -325,36 +325,55 @@ def checked_update(outcome: Any, params: Params) -> tuple[Params, Any]:
     """Return the (updates, state) that the update of a rule returned, after a check.
 
     Raises:
-      TypeError: The value is not such a pair, the updates have another structure than
-        the params, or a leaf has another shape.
+      TypeError: The value is not such a pair, or `check_updates` refuses the updates.
     """
-    must = "rule.update must return (updates, state)"
     if not (isinstance(outcome, tuple | list) and len(outcome) == 2):
         raise TypeError(
-            f"{must}, a tuple of two; it returned {shown(outcome)}. Did it forget the "
-            "state?"
+            "rule.update must return (updates, state), a tuple of two; it returned "
+            f"{shown(outcome)}. Did it forget the state?"
         )
     updates, state = outcome
+    check_updates(updates, params)
+    return updates, state
+
+
+def check_updates(updates: Params, params: Params, *, dtypes: bool = False) -> None:
+    """Raise TypeError if the updates of a rule do not fit the params.
+
+    The structures and the shapes must be equal and, if `dtypes` is True, the dtypes.
+    The updates must be None where the params are None.
+
+    Raises:
+      TypeError: The message names both structures, or the first leaf that differs, with
+        its shape and dtype in the updates and in the params.
+    """
     structure, wanted = (
         jax.tree.structure(tree, is_leaf=_is_none) for tree in (updates, params)
     )
     if structure != wanted:
         raise TypeError(
-            f"{must} with updates of the structure of the params, {wanted}; got "
-            f"updates of the structure {structure}."
+            f"the rule's updates have the structure {structure}, but the params have "
+            f"{wanted}; update must return updates with the structure of its input."
         )
     leaves = jax.tree_util.tree_leaves_with_path(updates, is_leaf=_is_none)
     for (path, leaf), own in zip(
         leaves, jax.tree.leaves(params, is_leaf=_is_none), strict=True
     ):
-        if own is not None and (leaf is None or jnp.shape(leaf) != jnp.shape(own)):
-            kind = "None" if leaf is None else f"an array of shape {jnp.shape(leaf)}"
+        kind, wanted = _kind(leaf), _kind(own)
+        if own is not None and (kind[1] != wanted[1] or (dtypes and kind != wanted)):
             raise TypeError(
-                f"{must} with updates of the shapes of the params; "
-                f"updates{jax.tree_util.keystr(path)} is {kind} for params of shape "
-                f"{jnp.shape(own)}."
+                f"the update at {jax.tree_util.keystr(path) or 'the only leaf'} is "
+                f"{kind[0]}{kind[1]} where the params are {wanted[0]}{wanted[1]}; keep "
+                "shape and dtype (cast the hyperparameters of the rule to the "
+                "gradient's dtype)."
             )
-    return updates, state
+
+
+def _kind(leaf: Any) -> tuple[str, str]:
+    """Return the dtype and the shape of a leaf as text, such as ("float32", "[3]")."""
+    if leaf is None:
+        return "None", ""
+    return str(jnp.result_type(leaf)), str(list(jnp.shape(leaf)))
 
 
 def _is_none(value: Any) -> bool:

@@ -13,11 +13,11 @@ from typing import Any
 import jax
 import optax
 
+from research.descent._step import check_updates
 from research.naming import known_names
 from research.tracing import LOOKS_AT_VALUES
 from research.types import Params
 from research.verification.card import Constructor
-from research.verification.walks import check_updates
 
 Subject = optax.GradientTransformation | Constructor
 
@@ -200,7 +200,7 @@ def _checked(
                 f"{_kind(answer)}."
             )
         try:
-            check_updates(answer[0], params)
+            check_updates(answer[0], params, dtypes=True)
         except TypeError as problem:
             raise NoRuleError(f"{name}: {problem}") from None
         _check_state(state, answer[1], name)

@@ -21,6 +21,7 @@ from research.checks import (
     check_number,
     check_tree,
 )
+from research.descent._step import check_updates
 from research.sizes import check_most
 from research.types import Array, Batch, Params
 from research.update_rules import find_rule
@@ -229,38 +230,10 @@ def _advance(
         extra = {"value": value, "grad": gradient, "value_fn": value_fn}
         extra["indices"] = None
     updates, state = rule.update(gradient, state, x, **extra)
-    check_updates(updates, x)
+    check_updates(updates, x, dtypes=True)
     after = optax.apply_updates(x, updates)
     evaluation = evaluation_params(state, after)
     return (after, state), (after, updates, None if evaluation is after else evaluation)
-
-
-def check_updates(updates: Params, params: Params) -> None:
-    """Raise TypeError if updates and params differ in structure, shape or dtype.
-
-    Raises:
-      TypeError: The structures differ, or a leaf of the updates has another shape or
-        dtype than the same leaf of the params. The message names both structures, or
-        the first such leaf with both shapes and dtypes.
-    """
-    if jax.tree.structure(updates) != jax.tree.structure(params):
-        raise TypeError(
-            f"the rule's updates have the structure {jax.tree.structure(updates)}, but "
-            f"the params have {jax.tree.structure(params)}; update must return updates "
-            "with the structure of its input."
-        )
-    for (path, u), x in zip(
-        jax.tree_util.tree_leaves_with_path(updates),
-        jax.tree.leaves(params),
-        strict=True,
-    ):
-        if (jnp.shape(u), jnp.result_type(u)) != (jnp.shape(x), jnp.result_type(x)):
-            raise TypeError(
-                f"the update at {jax.tree_util.keystr(path) or 'the only leaf'} is "
-                f"{jnp.result_type(u)}{list(jnp.shape(u))} where the params are "
-                f"{jnp.result_type(x)}{list(jnp.shape(x))}; keep shape and dtype (cast "
-                "the hyperparameters of the rule to the gradient's dtype)."
-            )
 
 
 def walk_exactly(

@@ -137,9 +137,10 @@ def check_derivative(
     a step.
 
     Where x is 0, f may vary at any scale, because floats are dense there. The check
-    sees scales down to about 1e-70, if f(0) is not so large that rounding hides them.
-    If f(0) is so large, and JAX's derivative shows that f varies at a scale that
-    rounding hides, the verdict is "unresolved".
+    sees scales down to about 1e-70. Down to about 1e-24 only, if f computes in a lower
+    precision than float64 in places, or if JAX cannot trace f. If f(0) is so large that
+    rounding hides how f varies, and JAX's derivative shows it, the verdict is
+    "unresolved".
 
     The verdict is "unresolved" in these cases:
 

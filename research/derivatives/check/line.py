@@ -171,10 +171,8 @@ class Line:
 
     @functools.cached_property
     def has_float16(self) -> bool:
-        """Whether f computes in float16, as far as its values or its jaxpr show."""
-        if self.jaxpr is None:
-            return _precision_of_values(self.f, self.x) == np.float16
-        return np.dtype(np.float16) in precisions(self.jaxpr)
+        """Whether f computes in float16 in places, if JAX can trace f."""
+        return self.jaxpr is not None and np.dtype(np.float16) in precisions(self.jaxpr)
 
     @functools.cached_property
     def _largest(self) -> int:
@@ -284,7 +282,7 @@ class Line:
         reverse mode is raised. The reason may be a mistake in a custom rule of f.
         """
         if self.given is not None:
-            return _contracted(self.given(self.x), self, w)
+            return _contracted(self._given_at_x, self, w)
         try:
             pulled = _pull(self.f, self.x, jnp.asarray(w, self.value.dtype))
         except LOOKS_AT_VALUES:
@@ -307,15 +305,18 @@ class Line:
     def is_differentiable(self) -> bool:
         """Whether there is a derivative to test: by forward or by reverse mode."""
         try:
-            self.of_mean  # noqa: B018
+            return self.of_mean is not None or self._has_forward_mode
         except NO_RULE:
             return False
-        return True
 
     @functools.cached_property
     def of_mean(self) -> np.ndarray | None:
         """Gradient of the mean of the outputs of f, or None without reverse mode."""
         return self.reverse(np.full(self.shape, 1 / max(self.value.size, 1)))
+
+    @functools.cached_property
+    def _given_at_x(self) -> Any:
+        return None if self.given is None else self.given(self.x)
 
     @functools.cached_property
     def eps_of_given(self) -> np.ndarray:
@@ -328,7 +329,7 @@ class Line:
         if self.given is None:
             return spacings
         for leaf, own in zip(
-            jax.tree.leaves(self.given(self.x)), self.leaves, strict=True
+            jax.tree.leaves(self._given_at_x), self.leaves, strict=True
         ):
             dtype = jnp.result_type(leaf)
             if jnp.issubdtype(dtype, jnp.floating) and dtype != np.float64:

@@ -513,7 +513,6 @@ def _hint(wrong: float, probe: Probe) -> str:
         0.0: "the contribution is missing",
     }
     near = [words for factor, words in known.items() if abs(ratio - factor) < 1e-6]
-    written, _ = (
-        _distinct(ratio, 1.0) if f"{ratio:.6g}" == "1" else (f"{ratio:.6g}", "")
-    )
+    written = f"{ratio:.6g}"
+    written = _distinct(ratio, 1.0)[0] if written == "1" else written
     return f", a ratio of {written}" + (f": {near[0]}" if near else "")

@@ -97,7 +97,7 @@ class Values:
             if self._quantum:
                 self.slope, self._values = self._at(1.0)
         self.change, self.is_refuted = spread(self._values), False
-        if line.has_float16:
+        if line.has_float16 or eps == np.finfo(np.float16).eps:
             # Below its smallest normal number, its rounding errors are not relative.
             smallest = float(np.finfo(np.float16).smallest_normal)
             self._underflow = smallest / np.max(np.abs(v)) * self.change
@@ -182,7 +182,10 @@ class Values:
     def _is_derivative(
         self, slope: Slope, apart: float, length: float, enough: float
     ) -> bool:
-        """Return whether a slope is JAX's derivative of f very close to x."""
+        """Return whether a slope is the derivative of f very close to x.
+
+        The derivative is JAX's, or the tested one if JAX cannot trace f.
+        """
         rates = self._line.rates_of_f(self._v, self._w, length * BESIDE)
         is_known = np.isfinite(self.slope.error)
         gap = max(abs(self.slope.jump), apart, self.slope.error if is_known else 0.0)
