@@ -297,10 +297,17 @@ pytest_runtest_teardown = pytest.hookimpl(wrapper=True)(limited)
 
 
 @pytest.fixture
-def float64_off():
-    """A context without float64; in jax up to 0.8, it is in jax.experimental."""
-    where = jax if hasattr(jax, "enable_x64") else jax.experimental
-    return where.enable_x64(False)
+def enable_x64():
+    """enable_x64(on): a context with or without float64; in jax up to 0.8, it is in
+    jax.experimental.
+    """
+    return (jax if hasattr(jax, "enable_x64") else jax.experimental).enable_x64
+
+
+@pytest.fixture
+def float64_off(enable_x64):
+    """A context without float64."""
+    return enable_x64(False)
 
 
 @pytest.fixture
