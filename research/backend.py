@@ -74,9 +74,9 @@ def configure(
         processor. A sum of products with more than 192 terms is computed in parts of
         192 terms, which are added in a fixed order. JAX's linear algebra uses
         OpenBLAS's kernels for Haswell. There is one exception: the bits of XLA's
-        convolutions with more than 250 terms still depend on the processor's cache. The
-        models of this package compute convolutions by matrix products, so this
-        exception does not concern them. For portable results of NumPy and SciPy, call
+        convolutions with more than 250 terms still depend on the processor's cache.
+        This exception does not concern the models of this package, which compute
+        convolutions by matrix products. For portable results of NumPy and SciPy, call
         `research.portable.pin_libraries`, or pass the flag --portable to an experiment.
         portable=False does not undo an earlier call with portable=True.
     Raises:
@@ -158,7 +158,7 @@ def keep_programs(folder: str | Path | None = None) -> Path | None:
     JAX's persistent compilation cache does this work. This function chooses the folder
     of the cache. Programs that compile in less than 0.1 s are not kept. A program may
     depend on the version of jaxlib, the processor, the flags of XLA and the size of the
-    thread pool, so each such combination has a folder of its own. A program that is
+    thread pool, so each combination of these has its own folder. A program that is
     read from disk gives the same bits as one that is compiled. A damaged file is
     reported in a warning, and the program is compiled.
 

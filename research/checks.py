@@ -375,8 +375,8 @@ def check_callable(name: str, value: Any, *arguments: str, hint: str = "") -> No
     Args:
       name, value: Name and value of the argument.
       arguments: Names of the positional arguments, for the message. The function must
-        accept this number of positional arguments, under any names. If no names are
-        given, any callable is accepted.
+        accept one positional argument for each of these names, but its parameters may
+        have other names. If no names are given, any callable is accepted.
       hint: Additional sentence for the message.
     Raises:
       TypeError: The value is not callable, or it cannot be called with these arguments.
@@ -404,11 +404,11 @@ def check_callable(name: str, value: Any, *arguments: str, hint: str = "") -> No
 def takes_others(value: Any, *args: Any, **kwargs: Any) -> bool:
     """Return whether the wrapper of a decorated function accepts these arguments.
 
-    A wrapper is the function that a decorator returns. The wrapper may have other
-    parameters than the function inside, whose parameters `inspect.signature` shows. In
-    the example, `steep` takes one argument and passes two to `line`. The result is
-    False if the only parameters of the wrapper are *args and **kwargs, or if `value` is
-    not a wrapper made with `functools.wraps`.
+    A wrapper is the function that a decorator returns. `inspect.signature` shows the
+    parameters of the function inside, but the wrapper may have other parameters. In the
+    example, `steep` takes one argument and passes two to `line`. The result is False if
+    the only parameters of the wrapper are *args and **kwargs, or if `value` is not a
+    wrapper made with `functools.wraps`.
 
     Example:
       >>> import functools

@@ -49,8 +49,8 @@ class Place(NamedTuple):
     """Place of this process among all processes.
 
     Attributes:
-      process_id: Number of this process, counted from 0. Process 0 coordinates the
-        other processes.
+      process_id: Index of this process, from 0. Process 0 coordinates the other
+        processes.
       num_processes: Number of processes.
     """
 
@@ -65,7 +65,7 @@ def join(
     *,
     seconds: int = 120,
 ) -> Place:
-    """Join the other processes, so that JAX sees the devices of all of them.
+    """Join the other processes, so that JAX sees the devices of all processes.
 
     Call this function before JAX computes anything. Without arguments, the function
     reads the environment variables that `descent launch`, Slurm or MPI sets. If there
@@ -80,7 +80,7 @@ def join(
         that the address is read from the environment.
       num_processes: Number of all processes. None means that it is read from the
         environment.
-      process_id: Number of this process, from 0. None means that it is read from the
+      process_id: Index of this process, from 0. None means that it is read from the
         environment.
       seconds: Maximum time to wait for the other processes. If they have not all joined
         by then, this process prints an error and ends with status 1.
@@ -214,7 +214,7 @@ def variables(address: str, place: Place) -> Mapping[str, str]:
 
     Args:
       address: Address HOST:PORT of process 0.
-      place: Number of the process that gets the variables, and number of all processes.
+      place: Index of the process that gets the variables, and number of all processes.
     Returns:
       Mapping from the name of each variable to its value.
     """

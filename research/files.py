@@ -262,8 +262,8 @@ def safetensors_bytes(arrays: Mapping[str, Any], metadata: Mapping[str, str]) ->
     """Return named arrays and texts as the bytes of a .safetensors file.
 
     The same arrays and texts always give the same bytes. The arrays are sorted by the
-    number of bytes of one entry, largest first. The position at which an array begins
-    is therefore a multiple of the number of bytes of one entry of this array.
+    size of one entry in bytes, largest first. Each array therefore begins at a position
+    that is a multiple of the size of its entries.
 
     Raises:
       TypeError: An array has a dtype that the format cannot store.

@@ -141,10 +141,10 @@ def l1_penalty(strength: ArrayLike, *, penalise_intercept: bool = False) -> Pena
     """Return the lasso penalty λ Σ |w| over all weights w.
 
     Here λ = strength. By default, intercepts do not count as weights. For a weight of
-    exactly 0, the gradient is 0. (JAX's derivative of abs at 0 is +1.) Gradient descent
-    rarely makes a weight exactly 0, but a proximal step can do so. If the penalty is
-    added to `empirical_risk` with `losses.squared_error`, scikit-learn's Lasso(alpha)
-    corresponds to λ = alpha.
+    exactly 0, the gradient of this penalty is 0, although JAX's derivative of abs at 0
+    is +1. Gradient descent rarely makes a weight exactly 0, but a proximal step can do
+    so. If the penalty is added to `empirical_risk` with `losses.squared_error`,
+    scikit-learn's Lasso(alpha) corresponds to λ = alpha.
 
     Args:
       strength: Strength λ >= 0, which may be traced.
@@ -237,9 +237,9 @@ def gradient_covariance_trace(
     """Return the trace of the gradient covariance: tr(C) = (1/n) Σ_i |g_i - ∇f|².
 
     Here f is the objective, ∇f its gradient on the whole batch, and g_i its gradient on
-    example i = 1, ..., n. The trace is the variance of the gradient of one example,
-    summed over all parameters. The sum is divided by n, not by n - 1, because the
-    batches are drawn from these n examples only.
+    example i = 1, ..., n. The trace is the variance of g_i for a random example i,
+    summed over all parameters. The sum over i is divided by n, not by n - 1, because
+    stochastic gradient descent draws its batches from these n examples only.
 
     At a minimiser, the trace determines the noise floor of stochastic gradient descent.
     The noise floor is the limit of the expected value of f - f* after many steps, where

@@ -39,9 +39,9 @@ def pin_libraries() -> None:
     AVX2 and FMA under Linux, if the versions of both packages are the same.
 
     Raises:
-      ValueError: This is not Linux on x86-64 with AVX2 and FMA, or NumPy was imported
-        before the variables were set. In the second case, the message says what to set
-        before Python starts.
+      ValueError: This machine does not run Linux on x86-64 with AVX2 and FMA, or NumPy
+        was imported before the variables were set. In the second case, the message says
+        what to set before Python starts.
     """
     check_processor()
     if are_libraries_pinned():
@@ -58,9 +58,10 @@ def pin_libraries() -> None:
 def are_libraries_pinned() -> bool:
     """Return whether NumPy and SciPy are pinned for portable results.
 
-    Environment variables determine which kernels NumPy and SciPy choose, and so the
-    bits of their results. The two libraries are pinned if all environment variables
-    that `pin_libraries` sets have the values that `pin_libraries` gives them.
+    Environment variables determine which kernels NumPy and SciPy choose, and the
+    kernels determine the bits of the results. The two libraries are pinned if all
+    environment variables that `pin_libraries` sets have the values that `pin_libraries`
+    gives them.
     """
     return all(os.environ.get(name) == value for name, value in LIBRARIES.items())
 

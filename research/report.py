@@ -248,7 +248,7 @@ def paragraphs(text: str) -> list[tuple[bool, str]]:
 
 
 def prose(text: str) -> str:
-    """Convert a text to HTML, with marked code and command-line flags.
+    """Convert a text to HTML, and mark the code and the command-line flags in it.
 
     Text in backticks becomes code. Flags such as --fast become spans of the class
     "word", inside which no line is broken. Without the spans, browsers may break a line

@@ -26,8 +26,9 @@ class AdviceOnTracing(contextlib.AbstractContextManager[None]):
     advice is a note on the error, and says what to write in the function instead.
 
     Args:
-      otherwise: Advice for a function that cannot be changed, as the end of a sentence.
-        By default, this advice is for computing derivatives.
+      otherwise: Advice for a function that cannot be changed. It is the end of the
+        sentence "If the function must stay as it is, ...". By default, this advice is
+        for computing derivatives.
     Example:
       >>> import numpy
       >>> try:

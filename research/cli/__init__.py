@@ -53,10 +53,10 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
         predict(config, folder, file) -> Result, if the experiment saves models
         share(config, part, parts, checkpoints), if processes can share the work
 
-    Because of the digests from `complete`, a run whose files have changed gets another
-    id and another folder. `predict` makes a prediction for `file` with the models in
-    the run folder `folder`. `share` computes part number `part` of `parts`, and saves
-    it in the checkpoints.
+    If a file that config names has changed, the digest from `complete` gives the run
+    another id and another folder. `predict` makes a prediction for `file` with the
+    models in the run folder `folder`. `share` computes part number `part` of `parts`,
+    and saves this part in the checkpoints.
 
     The module may also have a dict `OTHERS`. A key is the name of a flag, and its value
     is the name of another experiment, whose file is in the same folder. If the flag is

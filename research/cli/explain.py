@@ -36,11 +36,11 @@ formula is only parsed."""
 
 
 def explain(words: Sequence[str]) -> int:
-    """Print backpropagation through a function as a table, and draw it if requested.
+    """Print backpropagation through a function as a table, and optionally draw a graph.
 
-    The rows of the table show equations of the function, with the value of each
-    equation and the derivative of the result by this value. The flags --svg and --html
-    write the graph of the equations to a file.
+    A row of the table shows an equation (one operation of the function), the value of
+    the equation, and the derivative of the function's result by this value. The flags
+    --svg and --html write the graph of the equations to a file.
 
     Args:
       words: Command-line arguments after `explain`.

@@ -74,9 +74,10 @@ def redraw(experiment: ModuleType, folder: Path) -> Path:
 def with_files(
     config: Mapping[str, Any], given: Sequence[str], folder: Path, *, trusted: bool
 ) -> dict[str, Any]:
-    """Return the fields of a config that depend on the paths of its rules' files.
+    """Return the fields `rule` and `files` of a config, for the files on this machine.
 
-    The returned fields have the paths of the files on this machine.
+    The field `rule` names each rule, with the path of its file on this machine. The
+    field `files` has the name and the SHA-256 digest of each file.
 
     Args:
       config: Config of the study.

@@ -256,7 +256,8 @@ def reproduce_reference(
     """Run the config of a stored reference again, and compare the results with it.
 
     Args:
-      file: Path of the reference, experiments/reference/<name>.json.
+      file: Path of the reference (the main results of an earlier run),
+        experiments/reference/<name>.json.
       load: Function (name of an experiment) -> module of the experiment.
       options: Options. The field `results` is the folder for the new run.
     Returns:
@@ -266,8 +267,9 @@ def reproduce_reference(
       overlap (`research.runs.hold_against`). The dict VARIES of the experiment lists
       values that are not reproducible. For such a value, VARIES has two limits or None.
       If there are limits, the old and the new value must lie between them. None means
-      that the value does not affect the exit status. The hashes of the arrays do not
-      affect the exit status either. The verdict is printed.
+      that the value does not affect the exit status. VARIES has no effect if both
+      values have an interval. The hashes of the arrays do not affect the exit status.
+      The verdict is printed.
     Raises:
       ValueError: The reference cannot be read, the experiment does not accept the
         config any more, or the data are missing here and would have to be replaced by

@@ -42,11 +42,11 @@ def compare(
     A pass over n examples is the computation of n gradients, each of one example. A run
     that misses the target costs ten times its full length. Two rules are compared by
     the ratio of their geometric mean costs. The study gives a confidence interval of
-    this ratio, which includes the variation between searches and between seeds
-    (`statistics.searched_difference`). The field `answer` of the study also gives the
-    smallest factor between two costs that the study could have detected. The answer
-    names up to three pairs of a rule and a workload for which the searches disagree.
-    The searches disagree if their costs differ by a factor of 1.25 or more, and by more
+    this ratio. The interval includes the variation between searches and between seeds
+    (`statistics.searched_difference`). The field `answer` of the study also says how
+    small a factor between two costs the study could have detected. The answer names up
+    to three pairs of a rule and a workload for which the searches disagree. The
+    searches disagree if their costs differ by a factor of 1.25 or more, and by more
     than the variation between seeds explains. Such a rule is hard to tune on this
     workload.
 
@@ -72,9 +72,9 @@ def compare(
         to the search (`make_contenders`).
       evaluations: {rule: cost of one step}. The cost is how often a step evaluates the
         objective on a batch. To compute the value, the gradient, or both together
-        counts as one evaluation. The gradient that the step receives counts, too. The
-        number is needed for a rule whose update evaluates the objective (by the
-        argument `value_fn`), except for rules of this package.
+        counts as one evaluation. The gradient that the step receives counts, too. State
+        this cost for every rule that is not from this package and whose update
+        evaluates the objective (by the argument `value_fn`).
       timed: Whether to measure the seconds per pass over the data. The measurement
         needs one more compilation for each rule on each workload. With False, the study
         gives no costs in seconds.
@@ -185,7 +185,7 @@ def compute_share(
 
     Args:
       rules, workload, arguments: As for `compare`, but without `on_progress`.
-      part: Number of this share, from 0 to parts - 1.
+      part: Index of this share, from 0 to parts - 1.
       parts: Number of processes that share the work.
       checkpoints: Storage that all processes and `compare` use.
     """

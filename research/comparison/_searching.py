@@ -47,9 +47,9 @@ def start_searches(
 ) -> list[Search]:
     """Create the searches of a rule on a workload, each with its own trials and seeds.
 
-    A trial is a choice of hyper-parameters. The random trials of a search depend on the
-    names of the rule and of the workload. The searches of two rules are therefore
-    independent.
+    A trial is a choice of hyper-parameters. The seed of the random trials depends on
+    the names of the rule and of the workload. The random trials of two rules are
+    therefore independent.
 
     Args:
       space: Search space of the rule. If it is empty, there is one search, which has
@@ -286,7 +286,7 @@ def report_choices(
     A trial is a choice of hyper-parameters. The reporting seeds are the seeds that no
     search uses (`Protocol`).
 
-    Return the outcomes and the passes over the data at each evaluation. The outcomes
+    Return the outcomes, and the passes over the data at each evaluation. The outcomes
     have one row for each search, and a last row for the defaults.
     """
     values = {

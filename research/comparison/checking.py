@@ -126,15 +126,16 @@ def check_trials(
 def check_optimum(workload: Workload, target: float) -> None:
     """Raise an error if the optimum of a workload is unknown or cannot be right.
 
+    Let f be the objective on the training part, f_0 the value of f at an initial point,
+    and f* the field `value` of the optimum.
+
     Args:
       workload: A workload.
       target: Target of a comparison, a share of f_0 - f*.
     Raises:
       TypeError: The optimum is not an Optimum.
       ValueError: The optimum is not known, f_0 is not above f*, or f* differs from f at
-        the optimum's params by more than a tenth of the target. f is the objective on
-        the training part, f_0 its value at an initial point, and f* the `value` of the
-        optimum.
+        the optimum's params by more than target (f_0 - f*) / 10 plus a rounding error.
     """
     optimum, f = known_optimum(workload), jax.jit(workload.objective)
     initial = float(f(workload.init(jax.random.key(0)), workload.train))

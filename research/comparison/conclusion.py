@@ -46,8 +46,9 @@ def conclude(
     Returns:
       The study. It compares each rule with the baseline on each workload and on all
       workloads together (`searched_difference`). Its arrays include a performance
-      profile of each rule: the share of workloads on which the cost of the rule is at
-      most x times the lowest cost of all rules, for 41 factors x from 1 to 32.
+      profile of each rule. For each of 41 factors x from 1 to 32, the profile has the
+      share of workloads on which the cost of the rule is at most x times the lowest
+      cost of all rules.
     Raises:
       ValueError, TypeError: An argument has the wrong type, `baseline` is not one of
         the rules, or a rule was not measured.

@@ -75,9 +75,9 @@ def make_contenders(
         positive default of the parameter lies outside. The first trial (choice of
         hyper-parameters) of a search uses the first value that exists of these: the
         field `default` of your Range, the field `default` of the Range in `SPACES`, and
-        the default value of the constructor's argument. If none exists, or if it is the
-        second or third and lies outside your Range, the first trial uses the middle of
-        the range.
+        the default value of the constructor's argument. If none of the three exists, or
+        if the second or third is used and lies outside your Range, the first trial uses
+        the middle of the range instead.
       evaluations: {rule: cost of one step}, for rules whose cost is not 1. `Contender`
         defines the cost.
     Returns:

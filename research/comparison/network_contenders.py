@@ -52,7 +52,8 @@ def training_schedule(
     where t = 0, ..., T - 1, T is the number of steps, and w = warmup · T is the number
     of steps in which the rate rises. During the rise, s = (t - w) / (T - w) is at most
     0, and d(s) is 1. After the rise, the table shows d(s). The value 0 would be reached
-    at s = 1, which is t = T. The decay "late linear" stays at 1 until s = 0.8.
+    at s = 1, one step after the last step T - 1. The decay "late linear" stays at 1
+    until s = 0.8.
 
     | decay | name | d(s) for 0 <= s <= 1 |
     |---|---|---|
@@ -212,16 +213,16 @@ def network_contenders(
       spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
         the hyper-parameter. If there is no default range, the hyper-parameter is added
         to the space. The hyper-parameters whose names end in "learning_rate" follow the
-        schedule, and others are constant. (`scheduled` says what follows the schedule
-        if there is no such name.) `warmup` and `decay` are arguments of
-        `training_schedule`.
+        schedule. (`scheduled` says what follows the schedule if there is no such name.)
+        `warmup` and `decay` are arguments of `training_schedule`. All other
+        hyper-parameters are constant.
       evaluations: {rule: cost of one step}, for rules whose cost is not 1, as for
         `make_contenders`.
       search_schedule: Whether `warmup` and `decay` are searched. If False, the warm-up
         is 10 % of the training and the decay is linear (none for a schedule-free rule).
     Returns:
       The contenders, in the order of `rules`. Their rates do not yet follow a schedule:
-      `scheduled` adds it.
+      `scheduled` adds the schedule.
     Raises:
       ValueError, TypeError: As for `make_contenders`, or the range of a warm-up is not
         inside [0, 1), or the range of a decay is not inside [0, 3].
@@ -330,7 +331,7 @@ def scheduled(contender: Contender, num_steps: int) -> Contender:
     tracer. A contender without hyper-parameters is returned unchanged.
 
     The hyper-parameters `warmup` and `decay` are those of `training_schedule`. In the
-    example, there is no warm-up, and the decay is linear: 0.5, then 0.25.
+    example, there is no warm-up, and the decay is linear: the rate is 0.5, then 0.25.
 
     Args:
       contender: Result of `network_contenders`.

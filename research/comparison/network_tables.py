@@ -17,12 +17,11 @@ def answer(numbers: Numbers) -> str:
 
     `numbers` is the field `numbers` of the study's result. For each rule, the answer
     compares the validation loss of the rule with that of the baseline. The answer also
-    gives the smallest factor between two losses that the study could detect for every
-    rule. If independent searches of one rule on one network led to different losses,
-    the answer names the rule and the network, for up to three such pairs. In the same
-    way, the answer names up to three pairs for which all trainings diverged. The
-    example prints only the beginning of the answer. The last word is the name "a" of
-    the network.
+    says how small a factor between two losses the study could detect for every rule. If
+    independent searches of one rule on one network led to different losses, the answer
+    names the rule and the network, for up to three such pairs. In the same way, the
+    answer names up to three pairs for which all trainings diverged. The example prints
+    only the beginning of the answer. The last word is the name "a" of the network.
 
     Example:
       >>> one = {"rule": "muon", "baseline": "adam", "verdict": "better"}

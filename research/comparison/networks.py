@@ -164,11 +164,11 @@ def compare_networks(
     chosen hyper-parameters. These trainings show how many steps the baseline needs for
     the final loss of another rule. The study reports the steps of the other rule
     divided by the steps that the baseline needs for this loss, for example: "muon needs
-    0.72 times adam's steps". If the loss of a run is outside the range of these
-    trainings, the number of steps at the end of the range is used. If this holds for
-    more than half of the runs, the table says "at most" or "at least". The interval of
-    the ratio includes the variation between searches and between seeds. The losses of
-    the baseline at the other lengths are treated as exact.
+    0.72 times adam's steps". If the final loss of a run is outside the range of the
+    baseline's losses, the number of steps at the nearer end of this range is used. If
+    this holds for more than half of the runs, the table says "at most" or "at least".
+    The interval of the ratio includes the variation between searches and between seeds.
+    The losses of the baseline at the other lengths are treated as exact.
 
     In each step, a rule receives the gradient, the params, the training loss of the
     batch, the indices of the batch, and `value_fn`, which evaluates the objective on
@@ -213,11 +213,12 @@ def compare_networks(
       The study; print it to see the answer.
     Raises:
       ValueError, TypeError: An argument is wrong, a rule cannot be traced, a budget is
-        too small for its search, a network has no validation part, its validation loss
-        at the initial point is not positive, or the states of the runs do not fit into
-        memory. These errors are raised before any training. After a training, a final
-        validation loss below 0 is a ValueError, because rules are compared by the log
-        of the loss. (A loss of 0 counts as the smallest normal float32.)
+        too small for its search, a network has no validation part, the validation loss
+        of a network at the initial point is not positive, or the states of the runs do
+        not fit into memory. These errors are raised before any training. After a
+        training, a final validation loss below 0 is a ValueError, because rules are
+        compared by the log of the loss. (A loss of 0 counts as the smallest normal
+        float32.)
     References:
       Dahl et al., Benchmarking neural network training algorithms, arXiv:2306.07179.
       Wen et al., Fantastic pretraining optimizers, arXiv:2509.02046 (rankings change
@@ -314,7 +315,7 @@ def compute_network_share(
 
     Args:
       rules, networks, arguments: As for `compare_networks`, but without `on_progress`.
-      part: Number of this share, from 0 to parts - 1.
+      part: Index of this share, from 0 to parts - 1.
       parts: Number of processes that share the work.
       checkpoints: Storage that all processes and `compare_networks` use.
     """
@@ -758,10 +759,10 @@ def log_lengths(
     The length of a training is its number of steps, divided by the number of steps of
     the study's trainings. The curve is the baseline's mean log loss at the end of a
     training, as a function of the log length. First, each entry of the curve is
-    replaced by the smallest entry at its own or a shorter length, so that the curve
-    does not rise. Then the log length is interpolated linearly as a function of the log
-    loss. For a loss outside the range of the curve, the result is the log length at the
-    nearer end.
+    replaced by the smallest of the entry itself and the entries at shorter lengths, so
+    that the curve does not rise. Then the log length is interpolated linearly as a
+    function of the log loss. For a loss outside the range of the curve, the result is
+    the log length at the nearer end.
 
     Args:
       logs: Log losses, shape (...).

@@ -24,10 +24,10 @@ def answer(numbers: Numbers) -> str:
 
     `numbers` is the field `numbers` of the study's result. If there is one rule besides
     the baseline, the answer compares the two. If there are more rules, the answer names
-    up to three rules for each verdict (better, worse, undecided). The answer also gives
-    the smallest factor between two costs that the study could have detected, or the
-    range of these factors over the rules. The answer names up to three pairs of a rule
-    and a workload for which independent searches disagree on the cost of the rule. The
+    up to three rules for each verdict (better, worse, undecided). The answer also says
+    how small a factor between two costs the study could have detected. For several
+    rules, this is a range of factors. The answer names up to three pairs of a rule and
+    a workload for which independent searches disagree on the cost of the rule. The
     answer also names up to three rules that missed the target in more than half of
     their runs on a workload. The example prints only the beginning of the answer.
 

@@ -158,7 +158,7 @@ def measure_share(
       contenders: Rules with their search spaces, from `plan`.
       workloads: Workloads, from `make_workloads`.
       timed: Whether to measure the seconds per pass over the data.
-      part: Number of this share, from 0 to parts - 1.
+      part: Index of this share, from 0 to parts - 1.
       parts: Number of shares.
       checkpoints: Function from a name to the `Checkpoint` in which a measurement is
         saved.
@@ -227,11 +227,11 @@ def measure_contender(
     The best search is the one whose chosen trial has the lowest mean log cost on the
     tuning seeds of that search.
 
-    The relative gap is f - f* divided by its initial value, where f is the objective
-    and f* its value at the optimum of the training part. The cost of a run is the
-    number of passes over the data until the relative gap falls to the target. The log
-    cost of a run that missed the target is about the log of ten times its full length
-    (`search_scores`).
+    The relative gap is (f - f*) / (f_0 - f*), where f is the objective, f_0 the initial
+    value of f, and f* the value of f at the optimum of the training part. The cost of a
+    run is the number of passes over the data until the relative gap falls to the
+    target. The log cost of a run that missed the target is about the log of ten times
+    its full length (`search_scores`).
 
     Args:
       workload: Workload. If the protocol has tune_on="validation", the workload must
@@ -252,7 +252,7 @@ def measure_contender(
       seeds, k evaluations in a training, and r rates. The arrays are:
 
       - `trials` (J, t, h): the trials with which the searches start;
-      - `screening` (J, t, s): their log costs on the screening seeds;
+      - `screening` (J, t, s): the log costs of these trials on the screening seeds;
       - `chosen` (J, h): the trial that each search chose;
       - `tuning` (J,): the mean log cost of the chosen trial on the tuning seeds;
       - `costs` (J, n) and `final` (J, n): for the chosen trial on the reporting seeds,
@@ -263,8 +263,8 @@ def measure_contender(
       - `best_of` (t, 3): the expected cost of the best of 1, 2, ..., t trials, and the
         low and the high end of the confidence interval of this cost;
       - `rates` (r,) and `rate_scores` (r, q): learning rates around the one that the
-        best search chose, and their log costs on q tuning seeds, at most ten. The two
-        arrays are missing if the rule has no learning rate.
+        best search chose, and their log costs on q <= 10 tuning seeds. The two arrays
+        are missing if the rule has no learning rate.
 
       The values of the `Saved` summarise these arrays, such as the cost of the rule
       with its interval. JSON can store them.

@@ -14,8 +14,8 @@ class Dataset(NamedTuple):
     Attributes:
       name: Name of the data set, a key of `DATASETS`.
       x: Inputs, shape (n, d), float64.
-      y: Targets, shape (n,). For regression they are float64, for classification they
-        are int64 labels in 0..K-1.
+      y: Targets, shape (n,): float64 for regression, and int64 labels in 0..K-1 for
+        classification.
       feature_names: Name of each column of x.
       target_names: Name of each label. For regression, the name of the quantity y.
       source: Where the data come from.
@@ -103,7 +103,7 @@ def load(name: str) -> Dataset:
     | breast_cancer | 569, 30 | 0 = malignant, 1 = benign (scikit-learn's order) |
     | digits | 1797, 64 | digit 0..9; x are 8 by 8 images with intensities 0..16 |
     | iris | 150, 4 | species: 0 = setosa, 1 = versicolor, 2 = virginica |
-    | wine | 178, 13 | number 0, 1 or 2 of the cultivar |
+    | wine | 178, 13 | cultivar: 0, 1 or 2 |
 
     Args:
       name: Name of the data set, a key of `DATASETS`.

@@ -86,8 +86,8 @@ def copies(source: Source, file: File) -> list[tuple[Folder, Path]]:
     """List every copy of a file on this machine, in search order.
 
     Copies are found by their file name, and may be damaged. Use `fault` to check a
-    copy. MNIST and Fashion-MNIST use the same file names. A copy is not listed if its
-    hash shows that it belongs to the other one of these two data sets.
+    copy. Some data sets use the same file names, as MNIST and Fashion-MNIST do. A copy
+    is not listed if it has the hash of another data set's file.
 
     Args:
       source: Data set of `SOURCES`.
@@ -119,8 +119,8 @@ def copies(source: Source, file: File) -> list[tuple[Folder, Path]]:
 def fault(path: Path, file: File) -> str | None:
     """Return a sentence with the hash of a copy and the expected hash, if they differ.
 
-    `path` is a copy, on this machine, of a file of a data set, and `file` has the
-    expected hash. Return None if the hashes are equal.
+    `path` is a copy of a data set's file on this machine, and `file` has the expected
+    hash. Return None if the hashes are equal.
     """
     found = digest(path, file.hashed)
     if found == file.sha256:

@@ -228,7 +228,7 @@ def overlapping_classes(
     for a random matrix B. The eigenvalues of B Bᵀ are a geometric sequence of d numbers
     from 1 / condition to 1. (For d = 1, the eigenvalue is 1 / condition.) The mean of
     class 1 is ½ separation B u for a random unit vector u, and the mean of class 0 is
-    the negative of this vector. The log-odds of class 1 at a point x are therefore x w
+    -½ separation B u. The log-odds of class 1 at a point x are therefore x w
     with w = separation B⁻ᵀ u, without an intercept. The smallest error rate that a
     classifier can reach (the Bayes error) is Φ(-separation / 2), where Φ is the
     standard normal distribution function.
@@ -265,8 +265,8 @@ def overlapping_classes(
 def separable_classes(seed: int, n: int, d: int, margin: float) -> Problem:
     """Generate two linearly separable classes with a known maximum-margin direction u.
 
-    The direction u is a random unit vector. The first two points are -margin u (class
-    0) and margin u (class 1). Every other point lies on the side of the plane x u = 0
+    The direction u is a random unit vector. The first two points are -margin · u (class
+    0) and margin · u (class 1). Every other point lies on the side of the plane x u = 0
     that belongs to the class of the point. The distance of the point from the plane is
     margin plus the absolute value of a standard normal number, and the position along
     the plane is normally distributed. No point is closer to the plane than the first

@@ -197,8 +197,8 @@ def word_levels(
     The function has three steps. First, frames before the first loud frame and after
     the last one are dropped. The loudness of a frame is the logarithm of the sum of its
     energies, and a frame is loud if its loudness is at most `margin` below the largest
-    loudness. Second, values below the largest value minus `floor` are replaced by this
-    difference, so that quiet parts are alike in all recordings. Third, the quantile of
+    loudness. Second, let m be the largest value. Values below m - floor are replaced by
+    m - floor, so that quiet parts are alike in all recordings. Third, the quantile of
     each band over the remaining frames is subtracted from the band. On a log spectrum,
     this removes constant effects of the voice and of the microphone, except where the
     second step has changed the values. Other methods usually subtract the mean, but the
@@ -262,7 +262,7 @@ def word_splits(
     Returns:
       The splits by name. The official split is called "shared". In this split,
       repetitions 0 to 4 of each digit by each speaker are the test part. Each other
-      split has the name of the speaker who is in its test part.
+      split has the name of one speaker. This speaker's recordings are the test part.
     """
     values, length = padded([word[:longest] for word in words], longest)
     folds = {"shared": official_split(given)} | dict(

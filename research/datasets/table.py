@@ -14,7 +14,7 @@ COLUMNS = (
 
 
 def size_in_words(source: Source) -> str:
-    """Format the size of a data set's download in MB, or "none" without a download.
+    """Return the size of a data set's download in MB, or "none" if it needs none.
 
     Example:
       >>> size_in_words(SOURCES["fashion_mnist"]), size_in_words(SOURCES["iris"])

@@ -10,7 +10,7 @@ MOST_BYTES = 2**30  # Largest size of a wheel, and of a file in a wheel.
 
 
 def read_member(path: Path, member: str) -> bytes:
-    """Read a file of a wheel.
+    """Read a file of a wheel, which is the archive of a Python package.
 
     Args:
       path: Path of the wheel.

@@ -39,7 +39,8 @@ def checkpoint_scan(
       goes back through one part, this part is handled as with levels=2.
 
     With L levels, about L T^(1/L) carries and the intermediate values of one step are
-    stored at the same time. Value and gradient together compute each step L + 1 times.
+    stored at the same time. To compute the value and the gradient, f is evaluated L + 1
+    times in each step.
 
     The value is bit-identical to that of `jax.lax.scan`. Forward mode and derivatives
     of derivatives work too. T need not be divisible into equal parts.

@@ -21,10 +21,10 @@ class ForwardGradient(NamedTuple):
 
     Attributes:
       gradient: The estimate, in the structure and shapes of the point of evaluation x.
-      relative_error: Root mean square of the length of the error over all random
-        choices of the directions, divided by the length of the true gradient. For every
-        f whose gradient is not 0, this number is √((n + 1) / samples), where x has n
-        numbers and `samples` is the number of directions.
+      relative_error: Length of the error divided by the length of the true gradient, as
+        a root mean square over all random choices of the directions. For every f whose
+        gradient is not 0, this number is √((n + 1) / samples), where x has n numbers
+        and `samples` is the number of directions.
     """
 
     gradient: Any

@@ -42,9 +42,9 @@ class HessianSpectrum(NamedTuple):
       vectors: Eigenvectors of length 1, in the order of `values` and in the structure
         of x, the point at which the Hessian is computed. A leaf of x of shape s becomes
         an array of shape (count, *s).
-      residuals: |H v - λ v| for each eigenvalue λ and its vector v, shape (count,). H
-        is the Hessian. An eigenvalue of H lies within this distance of λ, up to the
-        rounding errors of the product H v.
+      residuals: |H v - λ v| for each computed eigenvalue λ and its vector v, shape
+        (count,). H is the Hessian. An exact eigenvalue of H lies within this distance
+        of λ, up to the rounding errors of the product H v.
       products: Number of products of the Hessian and a vector that were computed.
     """
 

@@ -46,10 +46,10 @@ def laplacian(
     * "loop" does the same for one axis after another. It needs only the memory for one
       axis.
     * "folx" calls the package folx, which propagates the value, the Jacobian and the
-      Laplacian of every intermediate result together. On networks, this is often faster
-      than the other two methods. The method needs `pip install folx`. Version 0.2.30 of
-      folx works with JAX 0.7.2 to 0.12, but has no rule for loops (`jax.lax.scan`) on
-      JAX 0.12.
+      Laplacian of every intermediate result together. On neural networks, this is often
+      faster than the other two methods. The method needs `pip install folx`. Version
+      0.2.30 of folx works with JAX 0.7.2 to 0.12, but has no rule for loops
+      (`jax.lax.scan`) on JAX 0.12.
 
     If f selects between branches (`jnp.where`, `lax.cond`), the result is the Laplacian
     of the branch that is selected at x.

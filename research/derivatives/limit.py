@@ -43,11 +43,11 @@ class LimitTable(NamedTuple):
         where the quotient or `limit` is nan.
       rounding: Estimated rounding error at each step, shape (K,). The errors of f and
         of x + h contribute ε (|f| + |x f'|) / 2 times the sum of the absolute weights
-        of f in the formula, divided by h. Here |f| is the largest of the values in the
-        formula, and f' is `limit`, or 0 if `limit` is nan. The rounding error of the
-        division, ε |quotient| / 2, is added. For the complex step, the estimate is the
-        error of the division. If the quotient at a tiny step differs from `limit` by
-        clearly more than a rounding error, the estimate is this difference.
+        of f in the formula, divided by h. Here |f| is the largest absolute value of f
+        in the formula, and f' is `limit`, or 0 if `limit` is nan. The rounding error of
+        the division, ε |quotient| / 2, is added. For the complex step, the estimate is
+        the error of the division. If the quotient at a tiny step differs from `limit`
+        by clearly more than a rounding error, the estimate is this difference.
       best: Index of the step with the smallest sum of truncation and rounding error, or
         0 if no sum is finite.
       theory: Rule of thumb for the best step, ε^(1 / (p + 1)) max(|x|, 1), where x is
@@ -56,7 +56,7 @@ class LimitTable(NamedTuple):
         `theory` is 0 for the complex step, because any small step works there.
       limit: Limit of the quotients. This is the derivative from `finite_difference` in
         float64, or nan if the verdict of that function is not "ok". For the complex
-        step, `limit` is the quotient at a tiny step, in most cases 1e-100. It is nan if
+        step, `limit` is the quotient at a tiny step, in most cases 1e-100, or nan if
         a step that is 1e5 times longer gives a clearly different quotient, or if f is
         so small that its imaginary part underflows. Terms that cancel inside f are
         noticed if the quotients at points close to x do not lie on a smooth curve. Then
@@ -152,7 +152,7 @@ def limit_table(
 
     Rounding adds an error of about ε |f| / h to the first three schemes, where ε is the
     relative spacing of the dtype. If the error of such a scheme without rounding is
-    O(h^p), and x, f and its derivatives are neither very large nor very small, the
+    O(h^p), and x, f and the derivatives of f are neither very large nor very small, the
     total error is smallest at a step near ε^(1 / (p + 1)). At smaller steps the total
     error grows.
 

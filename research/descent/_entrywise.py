@@ -28,7 +28,7 @@ def is_entrywise(f: Callable[..., Any], args: Any, split: Sequence[bool]) -> boo
     shape of the output. The result may be False although f can be computed on parts.
 
     Args:
-      f: Function of these arguments.
+      f: Function, called as f(*args).
       args: Tuple of arguments of f, with arrays or `jax.ShapeDtypeStruct` as leaves.
       split: For each leaf of args, whether it is split over devices.
     Example:

@@ -44,7 +44,7 @@ def is_full_batch(sampler: Sampler) -> bool:
 def begin(halves: Halves, state: State) -> FullBatchState:
     """Return the state before the first step, with loss and gradient at its params.
 
-    `halves` are the two halves of a step.
+    `halves` are the two halves of a step: the gradient and the update.
     """
     return FullBatchState(*state, *halves.gradient(state.params, WHOLE))
 
@@ -60,7 +60,7 @@ def scan_steps(
     The results are those of `research.descent.run` up to rounding.
 
     Args:
-      halves: The two halves of a step.
+      halves: The two halves of a step: the gradient and the update.
       state: The state, from `begin` or from an earlier call.
       epochs: Numbers of the epochs, shape (e,). Only their count matters.
       evaluate: Function (params, value) -> pytree of floating scalars, called after

@@ -54,9 +54,9 @@ def solve_by_conjugate_gradients(
     `matvec` is the function x -> H x, and `right` is b. The result is NaN if the norm
     of H x - b stays above √ε times the norm of b, where ε is the machine epsilon. This
     happens, for example, if H is singular and b is outside the range of H. The result
-    is also NaN if the estimated error of x is above a thousandth of the norm of x,
-    because H is ill-conditioned. If H is not positive definite, and 0 along some
-    directions up to rounding errors, the estimate leaves out errors along these.
+    is also NaN if the estimated error of x is above a thousandth of the norm of x. This
+    may happen if H is ill-conditioned. The estimate leaves out errors along directions
+    in which H is 0 up to rounding errors.
     """
     return jax.lax.custom_linear_solve(matvec, right, _solve, symmetric=True)
 
@@ -143,8 +143,8 @@ def _norm(tree: Params) -> Array:
 def as_floats(counts: tuple[Array, ...]) -> Any:
     """Return int32 numbers as pairs of float32 numbers, which hold them exactly.
 
-    The pair (h, l) stands for the number 4096 h + l. `jax.lax.custom_root` of jax 0.7.2
-    cannot return integers besides the root.
+    The pair (h, l) stands for the number 4096 h + l. The pairs are needed because
+    `jax.lax.custom_root` of jax 0.7.2 cannot return integers besides the root.
     """
     return [
         (jnp.floor_divide(n, 4096).astype("float32"), (n % 4096).astype("float32"))
@@ -190,10 +190,10 @@ def with_derivative_of(
 def unless(flag: Array, tree: Any, inputs: Any) -> Any:
     """Return the tree unchanged, but with NaN derivatives if the flag is True.
 
-    `inputs` are the variables from which the tree was computed. The derivatives of the
-    result with respect to them are then NaN. Without this argument, JAX would treat a
-    tree whose derivative is known to be 0 as a constant, and the derivatives would be 0
-    instead of NaN.
+    `inputs` are the variables from which the tree was computed. If the flag is True,
+    the derivatives of the result with respect to these variables are NaN. Without this
+    argument, JAX would treat a tree whose derivative is known to be 0 as a constant,
+    and the derivatives would be 0 instead of NaN.
     """
     del flag, inputs
     return tree

@@ -116,8 +116,8 @@ def implicit_minimum(
     the same way, but do not check the eigenvalues of the Hessian.
 
     Args:
-      objective: Function (x, theta) -> number, twice differentiable. A new objective or
-        rule object is compiled again, so put arrays that change into theta.
+      objective: Function (x, theta) -> number, twice differentiable. Each new objective
+        or rule object causes a new compilation, so put arrays that change into theta.
       start: Where the search begins, a pytree of floating arrays.
       theta: Parameters of the objective, a pytree of floating arrays.
       rule: Any `optax.GradientTransformation`.

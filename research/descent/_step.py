@@ -340,8 +340,9 @@ def checked_update(outcome: Any, params: Params) -> tuple[Params, Any]:
 def check_updates(updates: Params, params: Params, *, dtypes: bool = False) -> None:
     """Raise TypeError if the updates of a rule do not fit the params.
 
-    The structures and the shapes must be equal and, if `dtypes` is True, the dtypes.
-    The updates must be None where the params are None.
+    The structures and the shapes must be equal. If `dtypes` is True, the dtypes must be
+    equal, too. None counts as a leaf. The updates may be None only where the params are
+    None. Where the params are None, any leaf of the updates is accepted.
 
     Raises:
       TypeError: The message names both structures, or the first leaf that differs, with

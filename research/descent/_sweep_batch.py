@@ -22,9 +22,9 @@ class RunBatch(NamedTuple):
     A chunk is a number of epochs that run without a pause; `compile_sweep` sets this
     number.
 
-    The class `SweepProgram` defines `width`. A batch with fewer runs is padded to
-    `width` runs with copies of its last run. The arrays of results include these
-    copies.
+    `width` is the number of runs that a `SweepProgram` computes together. A batch with
+    fewer runs is padded to `width` runs with copies of its last run. The arrays of
+    results include these copies.
 
     Attributes:
       runs: Seeds and hyper-parameters, without copies.

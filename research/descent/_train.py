@@ -410,8 +410,7 @@ class ProgressReporter(NamedTuple):
     num_batches: int
 
     def show(self, at: Progress) -> None:
-        """Report the fraction done, the mean loss of the last steps and the learning
-        rate.
+        """Report the fraction done, the mean loss and the learning rate.
 
         The mean is over the latest steps of the epoch: at most a tenth of the steps of
         an epoch, or one step if an epoch has fewer than ten. A learning rate of NaN is

@@ -46,7 +46,7 @@ class Progress(NamedTuple):
     """Progress of a training: finished epochs, and finished steps of the current epoch.
 
     Attributes:
-      epoch: Number of finished epochs, which is also the number of the current epoch.
+      epoch: Number of finished epochs, which is also the index of the current epoch.
       step: Number of finished steps in the current epoch.
       state: Parameters and rule state.
       info: Info of the steps of the current epoch, leaves of shape (num_batches,). The
@@ -83,8 +83,8 @@ def digest(words: str, *begun_with: Any) -> str:
 def evaluation_params(state: _step.State) -> Params:
     """Return the parameters that the rule recommends as the result.
 
-    For most rules, these are the current parameters. Some rules recommend others, such
-    as an average.
+    For most rules, these are the current parameters. Some rules recommend other
+    parameters, such as an average.
     """
     return evaluation_params_of(state.rule, state.params)
 

@@ -15,9 +15,10 @@ class Curve(NamedTuple):
 
     Attributes:
       label: Name of the curve, such as "mini-batch", shown at its end or in the legend.
-      x: Passes or seconds, shape (k,). Entries that are not positive are not drawn.
-      values: Positive values, one row for each seed, shape (s, k). The figure shows the
-        median over the seeds with a 95 % bootstrap interval.
+      x: Passes over the data, or seconds, shape (k,). Entries that are not positive are
+        not drawn.
+      values: Positive values, one row for each of s seeds, shape (s, k). The figure
+        shows the median over the seeds with a 95 % bootstrap interval.
       colour: Any matplotlib colour.
       floor: Predicted value at which the curve levels off, drawn as a dashed line. None
         means that there is no prediction.
@@ -44,7 +45,7 @@ def draw_curves(
     y_label: str = "",
     resamples: int = 500,
 ) -> None:
-    """Draw the median of each curve over its seeds on log-log axes, with a band.
+    """Draw the median of each curve over the seeds, with a band, on log-log axes.
 
     The band is a 95 % bootstrap interval of the median. The field `floor` of a curve, a
     predicted value, is drawn as a dashed line.

@@ -25,7 +25,7 @@ def draw_images(
       axes: Axes to draw on. The frame and the ticks of these axes are removed.
       images: n pictures, as bytes 0..255 of shape (n, H, W, C). H is the height, W is
         the width, and C is 1 (grey) or 3 (red, green, blue).
-      captions: n captions, all with the same number of lines, or none.
+      captions: n captions, all with the same number of lines, or an empty sequence.
       columns: Number of pictures in a row.
     Raises:
       ValueError: images does not have the required shape or dtype, or the number of
@@ -45,7 +45,7 @@ def draw_images(
 def draw_filters(
     axes: Axes, filters: ArrayLike, captions: Sequence[str] = (), *, columns: int
 ) -> None:
-    """Draw the weights of a first layer as pictures, one for each output.
+    """Draw the weights of a first layer, one picture for each output of the layer.
 
     All filters are drawn with one colour scale, with 0 in the middle. The scale ends at
     the 99 % quantile of the absolute weights, because a few large weights would
@@ -60,7 +60,7 @@ def draw_filters(
         of a convolution, shape (H, W, C, n), move the last axis to the front. If you
         have the weights of a dense layer, shape (H W C, n), transpose them and reshape
         them to (n, H, W, C).
-      captions: n captions, all with the same number of lines, or none.
+      captions: n captions, all with the same number of lines, or an empty sequence.
       columns: Number of filters in a row.
     Raises:
       ValueError: filters does not have the required shape, or the number of captions is

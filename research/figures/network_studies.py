@@ -15,14 +15,14 @@ Numbers = Mapping[str, Any]
 def draw_network_study(
     numbers: Numbers, arrays: Mapping[str, np.ndarray]
 ) -> dict[str, figures.Picture]:
-    """Draw the pictures of a finished study, which compares rules on networks.
+    """Draw the pictures of a finished study, which compares update rules on networks.
 
     Args:
       numbers, arrays: The `numbers` and the `arrays` of the study's result.
     Returns:
-      Two pictures by name. "steps" shows the steps that each rule needs for the same
+      Two pictures by name. "steps" shows how many steps each rule needs for the same
       loss as the baseline, and "curves" shows the validation loss during training. The
-      baseline is black.
+      baseline, one of the rules, is black.
     """
     colours = colours_of(numbers)
     return {
@@ -45,11 +45,12 @@ def colours_of(numbers: Numbers) -> dict[str, str]:
 def draw_steps(numbers: Numbers, colours: Mapping[str, str]) -> figures.Picture:
     """Draw how many steps each rule needs for the same loss as the baseline.
 
-    The number of steps of a rule is divided by that of the baseline. Each rule except
-    the baseline has a dot with an interval on each network. If there are several
-    networks, the rule also has a dot with an interval for all networks together.
-    `numbers` is a field of the study's result, and `colours` has the colour of each
-    rule.
+    The number of steps of a rule is divided by the baseline's number of steps. Each
+    rule except the baseline has one dot with an interval for each network. If there are
+    several networks, another dot with an interval stands for all networks together. A
+    dot is missing if the study has no number for it, because the loss of the baseline
+    hardly depends on the number of steps. `numbers` is a field of the study's result,
+    and `colours` has the colour of each rule.
     """
     rules = [rule for rule in colours if rule != numbers["baseline"]]
     networks = numbers["networks"]
@@ -124,11 +125,12 @@ def _inside(panel: Axes, tick: float) -> bool:
 def draw_curves(
     numbers: Numbers, arrays: Mapping[str, np.ndarray], colours: Mapping[str, str]
 ) -> figures.Picture:
-    """Draw the validation loss with the chosen hyper-parameters against the epoch.
+    """Plot the validation loss of each rule against the epoch.
 
-    Each network has one panel. The line of a rule is the median over searches and
-    seeds, and its band goes from the 10 % to the 90 % quantile. `numbers` and `arrays`
-    are fields of the study's result, and `colours` has the colour of each rule.
+    The rules use the hyper-parameters that the searches chose. Each network has one
+    panel. The line of a rule is the median over searches and seeds. The band around the
+    line goes from the 10 % to the 90 % quantile. `numbers` and `arrays` are fields of
+    the study's result, and `colours` has the colour of each rule.
     """
     networks = numbers["networks"]
     columns = min(3, len(networks))

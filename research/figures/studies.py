@@ -38,10 +38,11 @@ def draw_study(
 ) -> dict[str, figures.Picture]:
     """Draw the pictures of a finished study, which compares rules with a baseline.
 
-    The cost of a rule is what the rule needs to reach the target. In the picture
-    "ratios", the cost is the number of gradients of single examples. In the other
-    pictures, the cost is the number of passes over the data. The picture "ratios" comes
-    first and shows which rules are better than the baseline.
+    The cost of an update rule is what the rule needs to reach the target, a given share
+    of the initial gap to the minimum of the objective. In the picture "ratios", the
+    cost is the number of gradients of single examples. In the other pictures, the cost
+    is the number of passes over the data. The picture "ratios" comes first and shows
+    which rules are better than the baseline.
 
     Args:
       numbers: The `numbers` of the study's result. The entries "protocol", "baseline",
@@ -51,10 +52,11 @@ def draw_study(
     Returns:
       Pictures by name: "ratios" (cost relative to the baseline), "trials" (cost against
       the number of trials), "rates" (cost against the learning rate), "curves"
-      (distance to the optimum against passes) and "profile" (performance profile).
-      "rates" is there only if a rule has a learning rate, and "profile" only if there
-      are at least three workloads. A rule has the same colour in all pictures except
-      "ratios", where the colour shows the verdict: better, worse or undecided.
+      (gap to the minimum against passes) and "profile" (performance profile). "rates"
+      is there only if a rule has a learning rate, and "profile" only if there are at
+      least three workloads (optimisation problems). A rule has the same colour in all
+      pictures except "ratios", where the colour shows the verdict: better, worse or
+      undecided.
     """
     who = cast(numbers)
     with figures.style():
@@ -74,11 +76,12 @@ def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
     """Draw the cost of each rule relative to the baseline, with confidence intervals.
 
     The cost is the number of gradients of single examples that a rule needs to reach
-    the target. The picture has a row for each rule except the baseline. A row shows the
-    geometric mean, over all workloads, of the cost of the rule divided by that of the
-    baseline, and the confidence interval of this mean. If there are several workloads,
-    the row also shows the ratio on each of them. `numbers` is the field `numbers` of
-    the study's result, and `who` has the order of the rules.
+    the target. On each workload, the cost of a rule is divided by the cost of the
+    baseline. The picture has a row for each rule except the baseline. A row shows the
+    geometric mean of this ratio over all workloads, with a confidence interval. If
+    there are several workloads, the row also shows the ratio on each workload.
+    `numbers` is the field `numbers` of the study's result, and `who` has the order of
+    the rules.
     """
     workloads, rules = (
         numbers["workloads"],

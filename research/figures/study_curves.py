@@ -161,11 +161,11 @@ def curves(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
 def profile(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Picture:
     """Draw the performance profile of the rules of a study.
 
-    For each rule and each factor, the profile shows the fraction of the workloads on
-    which the cost of the rule is at most the factor times the lowest cost of all rules.
-    The cost is the number of passes over the data to the target. `numbers` and `arrays`
-    are fields of the study's result, and `who` has the order and the colours of the
-    rules.
+    The cost of a rule on a workload is the number of passes over the data to the
+    target. For each rule and each factor c, the profile shows the fraction of the
+    workloads on which the cost of the rule is at most c times the lowest cost of any
+    rule. `numbers` and `arrays` are fields of the study's result, and `who` has the
+    order and the colours of the rules.
     """
     figure, axes = figures.new_figure(height=4.4)
     panel, factors = axes[0, 0], arrays["profile/factors"]
@@ -227,7 +227,7 @@ def quantiles(values: Float[np.ndarray, "runs k"]) -> Float[np.ndarray, "3 k"]:
 
 
 def finite(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """Replace values that are not finite by NaN, which leaves a gap in a line."""
+    """Replace values that are not finite by NaN, so that a plotted line has a gap."""
     return np.where(np.isfinite(values), values, np.nan)
 
 

@@ -24,9 +24,9 @@ class Valley(NamedTuple):
     The score of a trial is the geometric mean of its costs over these seeds, in passes
     over the data. All searches together start with t trials. Trials that a search adds
     later are not among these t trials. In addition, the score is known at r other
-    learning rates, which make a line in the picture. All other hyper-parameters on this
-    line are fixed. Each search chooses one trial in the end, and the fixed values are
-    those of the best chosen trial.
+    learning rates, which make a line in the picture. On this line, all other
+    hyper-parameters are fixed. In the end, each search chooses one trial. The fixed
+    values are those of the best chosen trial.
 
     Attributes:
       rates: Learning rate of each trial, ascending, shape (t,).

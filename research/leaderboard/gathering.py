@@ -29,10 +29,10 @@ class Gathered(NamedTuple):
 def gather(paths: Sequence[str | Path], skip_bad: bool = False) -> Gathered:
     """Read the studies from several paths.
 
-    A study is a finished comparison of rules. The run folder of the comparison, or a
-    .zip file of this folder, contains the study. If a path is a folder of run folders
-    and .zip files, all of these are read. Runs in such a folder that are not finished
-    are skipped with a warning.
+    A study is a finished comparison of update rules. The run folder of the comparison,
+    or a .zip file of this folder, contains the study. If a path is a folder of run
+    folders and .zip files, all of these are read. Runs in such a folder that are not
+    finished are skipped with a warning.
 
     Args:
       paths: Run folders, .zip files, and folders that contain run folders or .zip

@@ -50,7 +50,8 @@ def write_leaderboard(
 ) -> Rankings:
     """Merge many studies, which may come from different people, into one HTML page.
 
-    The tables of the page can be sorted. The page needs no other file and no network.
+    A study is a finished comparison of update rules. The tables of the page can be
+    sorted. The page needs no other file and no network.
 
     Args:
       paths: Run folders, .zip files that `research.runs.archive.pack` wrote, and

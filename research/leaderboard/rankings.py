@@ -23,15 +23,15 @@ class Entry(NamedTuple):
 
     Attributes:
       study: The study.
-      rule: Name of the rule. Two studies may use one name for rules that differ in
-        their source, or in their search space or cost of a step. In this case, a digest
-        of the source, or of the search space and cost, is added to the name. If the
-        source is not known, the id of the study takes the place of the digest of the
-        source.
-      workload: Name of the workload. Two studies may use one name for workloads that
-        differ in the number of examples or in the minimum f* of the objective. In this
-        case, this number or f* is added to the name. For a network, the number of
-        parameters takes the place of the number of examples.
+      rule: Name of the update rule. Two studies may use one name for rules that differ
+        in their source, or in their search space or cost of a step. In this case, a
+        digest of the source, or of the search space and cost, is added to the name. If
+        the source is not known, the id of the study takes the place of the digest of
+        the source.
+      workload: Name of the workload, an optimisation problem. Two studies may use one
+        name for workloads that differ in the number of examples or in the minimum f* of
+        the objective. In this case, this number or f* is added to the name. For a
+        network, the number of parameters takes the place of the number of examples.
       protocol: Number of the protocol in `Rankings.protocols`, counted from 1. The
         protocol consists of the settings of the measurement.
       cost, low, high: Cost of the rule, and the ends of its interval. The cost is the
@@ -183,7 +183,7 @@ def _workload_details(
 
 
 def costs(ranking: Sequence[Entry]) -> dict[str, float]:
-    """Return the cost of each rule of a ranking, by name of the rule.
+    """Return the cost of each rule of a ranking, as a dict from names to costs.
 
     The cost of a rule is the median cost of its entries in the ranking. The lowest cost
     would not be fair, because a rule could get a better place by being submitted more

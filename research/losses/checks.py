@@ -67,8 +67,8 @@ def one_example(
       wanted: Shapes that are expected, in words.
       first, second: The two arguments of the loss.
       ranks: Ranks of the two arguments for one example. If both arguments have a higher
-        rank and equal leading axes, they are probably a batch, and the message advises
-        jax.vmap. None means that any rank is allowed.
+        rank, and first axes of equal length, they are probably a batch. The message
+        then advises jax.vmap. None means that any rank is allowed.
       hint: Last sentence of the message if the arguments are not a batch. "" stands
         for the sentence "Give them these shapes."
     """

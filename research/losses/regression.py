@@ -93,8 +93,8 @@ def huber(
     Let r = p - y be the residual and δ = delta. The loss is Σ h(r), where h(r) = r²/2
     if |r| <= δ, and h(r) = δ (|r| - δ/2) otherwise. The gradient is the residual,
     clipped to [-δ, δ]. At |r| = δ, h has no second derivative, and JAX returns 1, which
-    is the value for smaller |r|. optax.huber_loss does not sum, and JAX returns 1/4 for
-    its second derivative at |r| = δ.
+    is the value for smaller |r|. optax.huber_loss does not sum. At |r| = δ, JAX returns
+    1/4 for the second derivative of optax.huber_loss.
 
     Args:
       prediction: Prediction p, floating, any shape.

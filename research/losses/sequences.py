@@ -31,9 +31,9 @@ def sequence_cross_entropy(
     the m positions that are not ignored. A position is ignored if its label is negative
     (such as IGNORED = -1), or if `where` is False for this position. The term of
     position t equals optax.softmax_cross_entropy_with_integer_labels at this position.
-    PyTorch's cross_entropy(ignore_index=-1) averages over all positions of a batch that
-    are not ignored. If some sequences have more ignored positions than others, this
-    average may differ from the mean of the losses of the sequences.
+    PyTorch's cross_entropy(ignore_index=-1) takes one average over the whole batch, of
+    all positions that are not ignored. If some sequences have more ignored positions
+    than others, this average may differ from the mean of the losses of the sequences.
 
     Args:
       logits: Logits z, floating, shape (T, K).
@@ -42,8 +42,8 @@ def sequence_cross_entropy(
       where: Booleans, shape (T,). Positions where `where` is False are ignored, too.
         None means that only the positions with a negative label are ignored.
       weights: Weights w_t of the positions, shape (T,), finite and at least 0. The loss
-        is then the weighted mean: each term has the factor w_t, and m is the sum of the
-        weights. None means that all weights are 1.
+        is then the weighted mean: each term has the factor w_t, and m is the sum of w_t
+        over the positions that are not ignored. None means that all weights are 1.
     Returns:
       The loss in the dtype of the logits, shape (). The loss is 0 if all positions are
       ignored or have weight 0. It is NaN if the label of a position that is not ignored

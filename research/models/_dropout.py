@@ -14,7 +14,7 @@ from research.types import Array, Key, Scalar
 def dropout(
     key: Key | None, x: Float[ArrayLike, "*shape"], rate: Scalar
 ) -> Float[Array, "*shape"]:
-    """Set each entry to 0 with probability `rate`, and divide all others by 1 - rate.
+    """Set each entry to 0 with probability `rate`, else divide the entry by 1 - rate.
 
     This is inverted dropout: the expected value of the result is x. Outside training,
     pass key=None: x is then returned unchanged. The choice of the entries that become 0

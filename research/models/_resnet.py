@@ -31,7 +31,7 @@ def resnet(
     activation: str | Activation = "relu",
     dtype: DTypeLike | None = None,
 ) -> Model:
-    """Build a residual network without batch statistics.
+    """Build a residual network for images, without batch normalisation.
 
     The first layer is a convolution of 3 x 3. Then come several stages, one for each
     entry of `channels`. A stage is a chain of residual blocks. With the group

@@ -30,7 +30,7 @@ def tanh(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def relu(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
-    """Compute the rectified linear unit φ(z) = max(z, 0); its derivative at 0 is 0."""
+    """Compute the rectified linear unit φ(z) = max(z, 0), with derivative 0 at 0."""
     return jax.nn.relu(jnp.asarray(z))
 
 

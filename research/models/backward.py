@@ -222,12 +222,12 @@ def mlp_rounding_bound(
     activation: str,
     loss: str,
 ) -> Params:
-    """Bound the change of the gradient if sums are computed in another order.
+    """Bound how much the gradient changes if sums are computed in another order.
 
     The backward pass computes each entry of the gradient by a chain of sums. The last
     sum runs over the n examples. Each earlier sum runs over the outputs of a layer.
     Let m be n plus the widths of the inputs, of all hidden layers and of the outputs,
-    and let ε be the machine epsilon. Rounding errors change the entry by at most about
+    and let ε be the machine epsilon. Rounding errors change an entry by at most about
     m ε times the same chain of sums with all numbers replaced by their absolute values.
     The bound is therefore m ε times the result of the backward pass with |δ_K| + 1/n in
     place of δ_K, and with |W|, |h| and |φ'| in place of W, h and φ'. Here δ_K is the

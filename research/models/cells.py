@@ -14,13 +14,13 @@ Carry = tuple[Array, ...]
 
 
 class Cell(NamedTuple):
-    """One kind of recurrent layer.
+    """One kind of recurrent layer, such as the LSTM.
 
     A layer has H units. Its carry is the tuple of arrays that one step passes to the
-    next, and the first of them is the hidden state h. Each step first computes p = W x
-    + b from the input x, and q = U h from the state h, with the input weights W, the
-    bias b and the recurrent weights U. The cell computes the next carry from p, q and
-    the carry. p and q each consist of num_blocks blocks of H columns, side by side.
+    next. The first of these arrays is the hidden state h. Each step first computes p =
+    W x + b from the input x, and q = U h from the state h, with the input weights W,
+    the bias b and the recurrent weights U. The cell computes the next carry from p, q
+    and the carry. p and q each consist of num_blocks blocks of H columns, side by side.
 
     Attributes:
       num_blocks: Number of blocks of p, which is also the number of blocks of q.
@@ -118,8 +118,8 @@ def gru(
     bias c_n is separate from b_n, because r multiplies c_n.
 
     Args:
-      p: Blocks W_r x + b_r, W_z x + b_z and W_n x + b_n side by side, shape (batch, 3
-        H).
+      p: Blocks W_r x + b_r, W_z x + b_z and W_n x + b_n side by side, shape (batch,
+        3 H) for H units.
       q: Blocks U_r h, U_z h and U_n h + c_n side by side, shape (batch, 3 H).
       carry: Carry (h,), where h has shape (batch, H).
     Returns:
@@ -245,10 +245,11 @@ def lstm_slopes(
     with the next carry. `before` is the carry (h, c), and `after` is the next carry
     (h', c').
 
-    The first array of the result has four blocks side by side. They contain derivatives
-    with respect to p + q, where p and q are the arguments of `lstm`. The blocks for i,
-    f and g are derivatives of c'. The block for o is the derivative of h' with c' held
-    fixed. The second array is ∂c'/∂c = f. The third array is ∂h'/∂c'.
+    The first array of the result has four blocks side by side. Each block contains
+    derivatives with respect to the same block of p + q, where p and q are the arguments
+    of `lstm`. The blocks for i, f and g are derivatives of c'. The block for o is the
+    derivative of h' with c' held fixed. The second array is ∂c'/∂c = f. The third array
+    is ∂h'/∂c'.
     """
     i, f, g, o = jnp.split(kept, 4, axis=-1)
     squashed = jnp.tanh(after[1])

@@ -18,7 +18,7 @@ from research.types import Array, Sequences
 def embed(
     weights: Float[ArrayLike, "V width"], tokens: Int[ArrayLike, "*shape"]
 ) -> Float[Array, "*shape width"]:
-    """Look up the row of each token: e_t = weights[token_t].
+    """Look up the row of `weights` for each token: the result is weights[tokens].
 
     A token outside 0..V-1 raises no error, with or without jit. The nearest row is used
     instead: row 0 or row V-1. Call `check_tokens` on the data before training.

@@ -32,10 +32,10 @@ def generate(
 
     The probability of a token is the softmax of logits / temperature over the top_k
     largest logits. The model reads only the last `context` tokens, so the beginning of
-    a longer prompt has no effect. The program is not compiled again for a prompt of
-    another length T, other values of params or another temperature. Token i = 0, 1, ...
-    is drawn with the key fold_in(key, i), so a larger num_tokens gives the same first
-    tokens.
+    a longer prompt has no effect. JAX does not compile the sampling again for a prompt
+    of another length T, other values of params or another temperature. The token with
+    the index i = 0, 1, ... is drawn with the key fold_in(key, i), so a larger
+    num_tokens gives the same first tokens.
 
     Args:
       model: Model that maps integers (..., T) to logits (..., T, V). The logits at a

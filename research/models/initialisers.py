@@ -51,8 +51,8 @@ def lecun_normal(
 ) -> Float[Array, "..."]:
     """Draw normal weights with variance 1 / fan_in.
 
-    If the inputs of a layer have mean 0 and variance 1, the variance of its outputs,
-    averaged over random weights, is then 1. The distribution is not truncated. In
+    With these weights, a layer whose inputs have mean 0 and variance 1 has outputs of
+    variance 1, averaged over the random weights. The distribution is not truncated. In
     contrast, `jax.nn.initializers.lecun_normal` truncates the distribution at two
     standard deviations, and rescales it to the same variance.
 

@@ -37,7 +37,8 @@ class Level(NamedTuple):
     + back(h) p(w | h')) / total(h). Here h' is h without its first token. kept(h w),
     back(h) and total(h) are entries of the arrays below, but kept(h w) is 0 if the
     count of h w is 0. The code of an n-gram is the number whose digits in base V are
-    the tokens, for V symbols. The code of its context is code // V.
+    the tokens, for V symbols. An n-gram with the code a has a context with the code
+    a // V.
 
     Attributes:
       codes: Codes of the n-grams, ascending int64, shape (g,).
@@ -187,8 +188,9 @@ def ngram_losses(
     """Compute the loss -log p(token | the tokens before it) of each token of a text.
 
     A model of order k uses the k - 1 tokens before a token, or fewer at the beginning
-    of the text. The example has order 2 and prints p(1) = (2 + 2/2) / 8 and p(0 | 1) =
-    (2 + 1 · p(0)) / 3 with p(0) = (4 + 2/2) / 8, by the formula in `ngram`.
+    of the text. The model in the example has order 2. By the formula in `ngram`, the
+    example prints p(1) = (2 + 2/2) / 8 and p(0 | 1) = (2 + 1 · p(0)) / 3 with p(0) =
+    (4 + 2/2) / 8.
 
     Args:
       model: Model from `ngram` with V symbols.

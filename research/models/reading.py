@@ -136,7 +136,7 @@ def reader(
     Raises:
       ValueError: As in `next_token_losses`, or slice_size is not a positive integer.
         The returned function raises ValueError if there are no starts, or if a start
-        lies outside 0..N - context - 1.
+        lies outside 0..N - context - 1 for N tokens.
     Example:
       >>> uniform = lambda params, x, key=None: jnp.zeros((*x.shape, 4))
       >>> model = Model(lambda key: None, uniform)

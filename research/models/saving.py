@@ -33,13 +33,13 @@ WRITTEN_BY = (
 
 
 def save(path: str | Path, params: Params, architecture: Mapping[str, Any]) -> None:
-    """Save parameters as a .safetensors file, with their architecture and a digest.
+    """Save parameters as a .safetensors file, with the model architecture and a digest.
 
     The file contains every array, unchanged to the last bit, under its name, such as
     "dense_1/weights". Every program that reads the safetensors format can read the
-    file. The metadata contain the architecture as JSON, and the SHA-256 of names,
-    dtypes, shapes, bytes and architecture. The data are written to a temporary file,
-    which is renamed to `path` when it is complete.
+    file. The metadata contain the architecture as JSON, and the digest: the SHA-256 of
+    the architecture and of the names, dtypes, shapes and bytes of the arrays. The data
+    are written to a temporary file, which is renamed to `path` when it is complete.
 
     Args:
       path: Path of the file. Its folder must exist.
@@ -191,8 +191,8 @@ def params_from(
       The parameters: JAX arrays in a pytree of the same structure as the result of
       `model.init`.
     Raises:
-      ValueError: An array of the model is missing, the model has no array with a given
-        name, or an array has another shape or dtype than in the model.
+      ValueError: An array of the model is missing, `arrays` has a name that the model
+        does not have, or an array has another shape or dtype than in the model.
       TypeError: A value of `arrays` is not an array.
     Example:
       >>> from research import models

@@ -40,7 +40,7 @@ def pivoted_qr(
       norms)[:, order].
     Raises:
       ValueError: A column is a linear combination of the others, up to rounding errors.
-        The message lists the numbers of such columns in x, counted from 0.
+        The message lists the indices of such columns in x, counted from 0.
     """
     scale = np.linalg.norm(matrix, axis=0)
     scale[scale == 0] = 1.0

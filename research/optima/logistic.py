@@ -112,8 +112,8 @@ def softmax_regression(
         not fit into memory. Or the penalty is 0 and there is no unique optimum: the
         classes are linearly separable, the columns of x are linearly dependent, or a
         linear combination of them is constant.
-      RuntimeError: Newton's method did not converge. The message shows the gradient
-        norm that it reached.
+      RuntimeError: Newton's method did not converge. The message shows the norm of the
+        gradient at the end.
     References:
       Böhning (1992), Multinomial logistic regression algorithm, Ann. Inst. Statist.
       Math. 44(1), eq. 2.4 (Hessian).

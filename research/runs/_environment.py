@@ -111,7 +111,7 @@ def environment(
 
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """List the differences between two environments that may change a result's bits.
+    """List those differences between two environments that may change a result's bits.
 
     Args:
       there, here: Environments, from `environment` or from the manifest of a run. If

@@ -43,11 +43,12 @@ class Agreement(NamedTuple):
     Attributes:
       values: Number of compared values, which are table entries and numbers. Times are
         not compared.
-      rounded: Differences between values that agree to the printed digits. They are as
-        small as rounding errors.
-      within: Larger differences that count as agreement. Either the intervals of the
-        two estimates overlap, or both values lie within limits that the experiment
-        states. `hold` defines these kinds of agreement.
+      rounded: Differences between values that agree to the printed digits. These
+        differences are as small as rounding errors.
+      within: Larger differences that count as agreement. Either the values are
+        estimates (numbers with intervals) whose intervals overlap, or both values lie
+        within limits that the experiment states. `hold` defines these kinds of
+        agreement.
       chosen: Differences that are reported but not judged. The experiment declares
         which values are not judged, because these values depend on single trainings or
         on the installed packages.

@@ -25,8 +25,9 @@ class Difference(NamedTuple):
       there, here: The values at this place in the two results, which are called `there`
         and `here`. A text can stand in place of a value: "missing", or the dtype and
         shape of an array.
-      size: |there - here|. The size is infinite if the values cannot be subtracted, and
-        0 if the values are equal but their bits differ.
+      size: |there - here|. The size is infinite if the values cannot be subtracted or
+        are uint8 (bytes of hashes), and 0 if the values are equal but their bits
+        differ.
       relative: `size` divided by the larger absolute value of the two values.
     """
 
@@ -178,7 +179,8 @@ def likely_cause(causes: Sequence[str]) -> str:
     """Describe the likely causes of different results in one or two sentences.
 
     `causes` are texts that describe the differences between the environments of the two
-    runs. If `causes` is empty, the result names other possible causes.
+    runs. If `causes` is empty, the text says that the environments are equal, and names
+    the causes that remain possible.
     """
     if causes:
         return f"Likely cause: {'; '.join(causes)}."

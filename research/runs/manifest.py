@@ -74,7 +74,7 @@ def check_origin(manifest: dict[str, Any], path: str | Path) -> None:
 
 
 def read_file(path: Path, name: str) -> bytes:
-    """Read the file with this name in the run folder `path`, as bytes.
+    """Read the file `name` in the run folder `path`, as bytes.
 
     Raises:
       ValueError: The file is too large, or not a regular file.

@@ -115,7 +115,8 @@ def read_reference(file: str | Path) -> dict[str, Any]:
     """Read a reference from a file that `keep` wrote.
 
     A reference contains the main results of a finished run. Later runs are compared
-    with it. The reference is a dict, and `reference_of` describes its entries.
+    with the reference. The reference is a dict, and `reference_of` describes its
+    entries.
 
     Raises:
       ValueError: The file cannot be read, or is not a reference.

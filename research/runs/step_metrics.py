@@ -23,13 +23,13 @@ def write_step_metrics(
     """Write the metrics of every step of a training as CSV or as JSON lines.
 
     Each row belongs to the parameters at one point of the training. The columns `step`
-    and `epoch` give the numbers of finished steps and epochs at this point. The row has
-    the metrics in `steps`, such as the loss, of the step that starts from these
-    parameters. The first row of each epoch also has the evaluations of these
-    parameters. If there are evaluations, the last row belongs to the final parameters
-    and has only evaluations. If a value was not measured, its field in a .csv file is
-    empty, and its name is missing in a .jsonl file. NaN is written as {"$float": "nan"}
-    in a .jsonl file, because JSON has no NaN.
+    and `epoch` give the numbers of finished steps and epochs at this point. The next
+    step starts from these parameters, and the row has the metrics of this step in
+    `steps`, such as the loss. The first row of each epoch also has the evaluations of
+    these parameters. If there are evaluations, the last row belongs to the final
+    parameters and has only evaluations. If a value was not measured, its field in a
+    .csv file is empty, and its name is missing in a .jsonl file. NaN is written as
+    {"$float": "nan"} in a .jsonl file, because JSON has no NaN.
 
     Args:
       path: Path of the file, which ends in .csv or .jsonl.

@@ -167,8 +167,8 @@ def inverse_square_root(initial: Scalar, timescale: Scalar = 1.0) -> Schedule:
     """Build an inverse square-root decay: η_t = initial / √(1 + t / timescale).
 
     A rate of order 1 / √t is used for non-smooth and online convex problems. With
-    initial = timescale = 1, this is Zinkevich's schedule η_t = t^(-1/2), where
-    Zinkevich counts the steps t from 1. optax does not have this schedule.
+    initial = timescale = 1, this is Zinkevich's schedule k^(-1/2), where k = t + 1 is
+    the number of the step, counted from 1. optax does not have this schedule.
 
     Args:
       initial: Rate at t = 0, at least 0.

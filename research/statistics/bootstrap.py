@@ -41,8 +41,8 @@ class Replicates(NamedTuple):
         of the estimates, which is () for a single estimate.
       reporting: Estimate for each resample of the reporting seeds, minus the estimate
         on the original reporting seeds, shape (..., resamples). In both estimates, the
-        cost of a rule is averaged over the trials that were chosen in all resamples of
-        the tuning seeds.
+        cost of a rule is an average over all resamples of the tuning seeds. Each
+        resample contributes the trial that was chosen on it.
       freedom: Degrees of freedom of the variance of `choice` over its resamples, shape
         (...).
     """
@@ -113,7 +113,7 @@ def choice_weights(
     subset has k of the t trials. Trial 0 is in every subset. The trial with the lowest
     mean in the subset is chosen.
 
-    Sort the other trials by their mean, the lowest first, and number them 1, ...,
+    Sort all trials but trial 0 by their mean, the lowest first, and number them 1, ...,
     t - 1 in this order. If trial i has a lower mean than trial 0, trial i is chosen in
     every subset that contains trial i and none of the trials 1, ..., i - 1. These
     subsets are a share C(t - 1 - i, k - 2) / C(t - 1, k - 1) of all subsets, where C is

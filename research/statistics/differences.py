@@ -46,10 +46,10 @@ class Difference(NamedTuple):
         the standard error of this variance is a third of the variance. If the choice of
         the trial is uncertain, the number is too small: in simulations with this number
         of additional seeds, the power was 0.6 instead of 0.8. The number is -1 if no
-        number of reporting seeds suffices, because the choice of the trial alone adds
-        an uncertainty of the ratio of more than 10 %. Then more tuning seeds help. The
-        number is also -1 if a rule did not reach the target in the study, or if only
-        one of the two rules reached the target in a bootstrap replicate.
+        number of reporting seeds suffices, because the choice of the trial alone makes
+        the ratio too uncertain to detect 10 %. Then more tuning seeds help. The number
+        is also -1 if a rule did not reach the target in the study, or if only one of
+        the two rules reached the target in a bootstrap replicate.
     """
 
     ratio: float
@@ -74,9 +74,9 @@ def difference(
 ) -> Difference:
     """Compare the costs of two rules: return their ratio, its interval and a verdict.
 
-    The ratio is ERT(mine) / ERT(other). ERT is the expected running time to the target
-    (`expected_running_time`) of one trial (a choice of hyper-parameters) of the rule.
-    This trial is chosen on the tuning seeds, and its ERT is measured on the reporting
+    The ratio is ERT(mine) / ERT(other). A trial is a choice of hyper-parameters. For
+    each rule, one trial is chosen on the tuning seeds. ERT is the expected running time
+    of this trial to the target (`expected_running_time`), measured on the reporting
     seeds.
 
     The interval includes the uncertainty of the choice of the trials. It is a t
@@ -89,7 +89,7 @@ def difference(
     the seeds are few (`log_interval`).
 
     The coverage of the 95 % interval was measured on simulated studies of two equal
-    rules. The rules had twelve trials, and their cost had a minimum within the search
+    rules. Each rule had twelve trials, and the cost had a minimum within the search
     space. There were 10,000 studies for each number of seeds. With 3 tuning seeds, the
     coverage was 95.8 %, 95.5 % and 94.7 % for 5, 10 and 20 reporting seeds. With 5
     tuning seeds, it was 95.3 % and 94.5 % for 20 and 50 reporting seeds. In harder
@@ -107,8 +107,8 @@ def difference(
       mine, other: Scores of my rule and of the other rule, on the same seeds in the
         same order.
       trials: Number of trials from which each rule chooses; None means all. Use this
-        argument to give equal budgets to rules with different numbers of trials. All
-        sets of this number of trials that contain the defaults are then considered. The
+        argument to give equal budgets to rules with different numbers of trials. Then
+        every set of the defaults and `trials` - 1 other trials is considered, and the
         rule chooses one trial from each set. The cost of the rule is the mean number of
         passes divided by the mean share of runs that reach the target. These two means
         are over the trials chosen from the sets. The field `ratio` compares these

@@ -18,11 +18,11 @@ def performance_profile(
       factors: Factors, at least 1, shape (f,).
     Returns:
       Shares, shape (rules, f). The share of a rule at a factor is the share of
-      workloads on which its cost is at most the factor times the lowest cost of all
-      rules. At factor 1, this is the share of workloads on which the rule has the
-      lowest cost, alone or together with others. As the factor grows, the share of the
-      rule rises to the share of workloads on which it reaches the target. A workload on
-      which no rule reaches the target counts as failed for all rules.
+      workloads on which the rule's cost is at most the factor times the lowest cost of
+      all rules. At factor 1, this is the share of workloads on which the rule has the
+      lowest cost, alone or together with other rules. As the factor grows, the share of
+      the rule rises to the share of workloads on which the rule reaches the target. A
+      workload on which no rule reaches the target counts as failed for all rules.
     Raises:
       ValueError, TypeError: The shapes do not fit, `costs` is empty, a cost is not a
         positive number or inf, or a factor is below 1.

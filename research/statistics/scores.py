@@ -37,8 +37,8 @@ def choose(tuning: Float[np.ndarray, "trials tuning_seeds"]) -> int:
     Args:
       tuning: Scores of t trials on m seeds, lower is better, shape (t, m).
     Returns:
-      Row number of the trial. If several trials have the lowest mean, the result is the
-      first of these trials.
+      Index of the trial's row in `tuning`, counted from 0. If several trials have the
+      lowest mean, the result is the first of these trials.
     Raises:
       ValueError, TypeError: There is no trial or no seed, or a score is not a finite
         number.

@@ -106,24 +106,26 @@ def searched_difference(
     The two rules may have different numbers J. All chosen hyper-parameters are run on
     the same n reporting seeds.
 
-    The model of one workload is log cost = rule + search + seed + residual. Let d_s be
-    the log cost of the first rule minus that of the second rule on seed s, each
-    averaged over the searches. For each rule, let m_j be the mean log cost of search j
-    over the seeds, and let R be the sum of the squares of the rule's residuals, divided
-    by (J - 1) (n - 1). The variance of the mean of d_s is then
+    The model of one workload is log cost = rule + search + seed + residual. For each
+    rule and each seed s, the log cost is averaged over the searches. Let d_s be this
+    average for the first rule minus the average for the second rule. For each rule, let
+    m_j be the mean log cost of search j over the seeds, and let R be the sum of the
+    squares of the rule's residuals, divided by (J - 1) (n - 1). The variance of the
+    mean of d_s over the seeds is then
 
     V = var(d_s) / n + Σ max(0, var(m_j) / J - R / (n J)), where Σ is the sum over the
     two rules. var is the sample variance over the seeds s or over the searches j.
 
     The log ratio is the mean of d_s. Its interval is the mean ± t sqrt(V). For an
     interval with the level c, t is the (1 + c) / 2 quantile of Student's t
-    distribution. Satterthwaite's formula gives its degrees of freedom, but at least the
-    smallest number of the nonzero terms of V is used. This number is n - 1 for the
-    seeds, and J - 1 for the searches of a rule. With W workloads, d_s is first averaged
-    over the workloads. The sum Σ is then over both rules and all workloads, and is
-    divided by W². The half width of the interval is at least `resolution`. The default
-    is log 1.02, because searches do not resolve smaller differences. Their refinement
-    ends after two successive rounds that each improve the cost by less than 2 %.
+    distribution. Satterthwaite's formula gives the degrees of freedom of this
+    distribution. If its result is below n - 1 and below J - 1 of each rule whose term
+    in Σ is not 0, the smallest of these numbers is used instead. With W workloads, d_s
+    is first averaged over the workloads. The sum Σ is then over both rules and all
+    workloads, and is divided by W². The half width of the interval is at least
+    `resolution`. The default is log 1.02, because searches do not resolve smaller
+    differences. The refinement in a search ends after two successive rounds that each
+    improve the cost by less than 2 %.
 
     Args:
       pairs: One pair of arrays (mine, other) for each workload, for the first and the
@@ -199,8 +201,8 @@ class SearchedCost(NamedTuple):
         costs ten times the passes after which it was stopped.
       low, high: Confidence interval of the cost. The interval includes the variation
         between searches and between seeds.
-      spread: Largest cost of a search divided by the smallest one, where the cost of a
-        search is its geometric mean over the seeds.
+      spread: Largest cost of a search divided by the smallest one. The cost of a search
+        is the geometric mean of its costs over the seeds.
       disagree: Whether the searches disagree. They disagree if two conditions hold.
         First, `spread` is at least the argument `factor` of `searched_cost`, by default
         1.25. Second, the costs of the searches differ by more than the variation
@@ -282,9 +284,10 @@ def best_of_trials(
     Consider all sets of the defaults and k - 1 trials of the pool. In each set, the
     trial with the lowest mean log cost on half of the seeds is chosen, and the mean log
     cost of this trial on the other half is reported. Then the two halves are exchanged,
-    and the two reported log costs are averaged. The result is exp of the mean of this
-    average over all sets. It is computed from the chance of each trial to be chosen
-    (`rank_chances`), not by sampling sets.
+    and the two reported log costs are averaged. This gives one average for each set.
+    The expected cost is exp of the mean of these averages over all sets. This mean is
+    computed from the chance of each trial to be chosen (`rank_chances`), not by
+    sampling sets.
 
     The band is a percentile interval over replicates. Each replicate draws the trials
     of each search with replacement, except the defaults, and gives the seeds of each

@@ -31,8 +31,8 @@ def interleaved_timing(
       calls: Functions without arguments. If a function returns JAX arrays, the time
         until these arrays are ready is included.
       repeats: Number of samples of each call, at most a million. A sample is the mean
-        time of several executions in a row. Their number is chosen so that they take
-        about 2 ms together, but is at most 1000.
+        time of several executions in a row. The number of executions is chosen so that
+        they take about 2 ms together. This number is at least 1 and at most 1000.
     Returns:
       Seconds per call, shape (repeats, calls).
     Raises:

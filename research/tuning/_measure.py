@@ -29,7 +29,7 @@ class Measured(NamedTuple):
     Attributes:
       choice: The learning rate that was chosen on the tuning seeds, a `Choice`.
       trained: Runs on the reporting seeds, at the rate of `choice`.
-      gaps: Gaps f - f* of the runs in `trained` at the k evaluations, shape (seeds, k).
+      gaps: Gaps f - f* at the k evaluations of each run in `trained`, shape (seeds, k).
         f is the objective and f* its minimum. `trained.passes` contains the passes over
         the data at each evaluation.
       timing: Seconds of one training that runs alone. None if the argument `timed` of
@@ -64,8 +64,8 @@ def measure(
 ) -> Measured:
     """Choose the learning rate on the tuning seeds, then train on the reporting seeds.
 
-    The score of a run is the mean of log10((f - f*) / (f_0 - f*)) over its passes over
-    the data (`statistics.digits_gained`). Here f is the objective, f_0 its initial
+    The score of a run is log10((f - f*) / (f_0 - f*)), averaged over the run's passes
+    over the data (`statistics.digits_gained`). Here f is the objective, f_0 its initial
     value and f* its minimum. `choose_rate` searches for the rate with the lowest mean
     score over the tuning seeds.
 
@@ -94,7 +94,8 @@ def measure(
       f - f*.
     Raises:
       ValueError, TypeError: The workload has no known optimum, a seed is both a
-        reporting and a tuning seed, there is no seed, or another argument is not valid.
+        reporting and a tuning seed, `seeds` or `tuning_seeds` is empty, or another
+        argument is not valid.
     """
     check_workload("workload", workload)
     optimum = known_optimum(workload)

@@ -43,10 +43,10 @@ class Regime(NamedTuple):
     ) -> Callable:
         """Return a function learning_rate -> rule, with a constant or decaying rate.
 
-        `rule` is a function learning_rate -> rule that also accepts a schedule, and n
-        is the number of training examples. The decaying rate at step t = 0, 1, ... is
-        the learning rate divided by sqrt(1 + t b / n). Here b is the batch size, which
-        is n for the full batch.
+        The argument `rule` is a function that takes a learning rate or a schedule, and
+        returns an update rule. n is the number of training examples. The decaying rate
+        at step t = 0, 1, ... is the learning rate divided by sqrt(1 + t b / n). Here b
+        is the batch size, which is n for the full batch.
         """
         if not self.decaying:
             return rule

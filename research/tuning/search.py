@@ -66,7 +66,7 @@ class Searched(NamedTuple):
       screened: Number of points of the screening.
       chosen: Row of the chosen point. Among the points that ran on all seeds, it has
         the lowest mean score.
-      rounds: Number of refinements.
+      rounds: Number of rounds of the refinement.
     """
 
     values: dict[str, Float[np.ndarray, " points"]]
@@ -102,17 +102,17 @@ def search(
     3. Refinement, at most four rounds. The elite is the best budget / 5 points (rounded
        up) on the screening seeds, but at least h + 2 points for h hyper-parameters. In
        each round, budget / 4 new points (rounded up) are drawn from normal
-       distributions around the two best points. Their covariance is 0.49 times that of
-       the coordinates of the elite, plus 1e-6 times the identity. With this covariance,
-       the new points follow a narrow valley of the score in any direction, and they lie
-       closer together if the points of the elite do. The new points run on the
-       screening seeds, and the better half of them also runs on the six seeds of the
-       race. The refinement ends after two rounds in a row that each improve the best
-       mean score by less than log 1.02.
+       distributions around the two best points. These distributions have a covariance
+       of 0.49 times the covariance of the elite's coordinates, plus 1e-6 times the
+       identity. With this covariance, the new points follow a narrow valley of the
+       score in any direction, and they lie closer together if the points of the elite
+       lie closer together. The new points run on the screening seeds, and the better
+       half of them also runs on the six seeds of the race. The refinement ends after
+       two rounds in a row that each improve the best mean score by less than log 1.02.
     4. Choice: the best four points run on all seeds. The point with the lowest mean
        score is chosen.
 
-    If the scale of a range is log x or log(1 - x), a new point may lie outside the
+    If the scale of a range is "log" or "one_minus", a new point may lie outside the
     range, by up to a third of the width of the range on this scale. The chosen point
     may therefore lie outside the given space.
 
@@ -213,12 +213,12 @@ def most_runs(budget: int, seeds: int) -> int:
     A run is one training with one choice of hyper-parameters (a point) and one seed.
     The first search in the example has one point, and needs one run for each seed. The
     second search has four stages, which `search` describes. The screening needs 32
-    points · 4 seeds, and the race 8 points · 6 seeds. Each of at most 4 refinements
-    needs 8 points · 4 seeds and 4 points · 6 seeds. The choice needs at most 4 points ·
-    20 seeds. The sum is 480 runs.
+    points · 4 seeds, and the race 8 points · 6 seeds. The refinement has at most 4
+    rounds, and each round needs 8 points · 4 seeds and 4 points · 6 seeds. The choice
+    needs at most 4 points · 20 seeds. The sum is 480 runs.
 
     Args:
-      budget: Number of points of the screening. It is 1 for a space without ranges.
+      budget: Number of points of the screening. Pass 1 for a space without ranges.
       seeds: Number of seeds of the search.
     Example:
       >>> most_runs(1, 30), most_runs(32, 30)

@@ -138,9 +138,10 @@ def trials(space: Space, count: int) -> dict[str, Float[np.ndarray, " trials"]]:
     range has no default, trial 0 has the middle of this range, on its scale. Each name
     of the space uses one dimension of the Halton sequence. The constant DIMENSIONS
     lists the dimension for common names, so that two rules with the same
-    hyper-parameter try the same positions in its range. If a name is not listed, or if
-    its dimension is already in use, the name gets the first free dimension. The trials
-    do not depend on `count`: a larger count only adds trials.
+    hyper-parameter try the same positions in the range of this hyper-parameter. If a
+    name is not listed, or if the dimension of the name is already in use, the name gets
+    the first free dimension. The trials do not depend on `count`: a larger count only
+    adds trials.
 
     Args:
       space: Ranges by name.
@@ -184,8 +185,8 @@ def edges(
     Args:
       space: Ranges by name.
       chosen: Values of the trial by name.
-      outer: Share of the width of a range, on its scale, that counts as an edge at each
-        end.
+      outer: Share of the width of a range that counts as an edge at each end. The width
+        is measured on the scale of the range.
     Returns:
       Pairs (name, "low" or "high"), in the order of the space. On the scale
       "one_minus", a low end of 0 is not an edge, because smaller values are not
@@ -324,11 +325,11 @@ def unit_limits(
     """Return the lowest and the highest position that a search may try in each range.
 
     A position says where a value lies in its range: 0 is the low end, and 1 the high
-    end (see `from_unit`). The limits of a range with the scale "linear" are 0 and 1.
-    Ranges with the scales "log" and "one_minus" have the limits -1/3 and 4/3, but
-    limits beyond the values at which `widen` stops are replaced by the positions of
-    these values. In the example, the momentum cannot be negative, so its lower limit is
-    the position 0.
+    end (see `from_unit`). The limits of a range are the positions of the new ends that
+    `widen` gives. On the scale "linear", the limits are 0 and 1, because `widen` does
+    not change such a range. On the scales "log" and "one_minus", the limits are -1/3
+    and 4/3, unless `widen` stops earlier. In the example, the momentum cannot be
+    negative, so the lower limit of the momentum is the position 0.
 
     Example:
       >>> space = {"rate": Range(0.01, 10.0), "momentum": Range(0.0, 0.9, "one_minus")}

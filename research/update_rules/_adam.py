@@ -226,8 +226,8 @@ def amsgrad(
     follow the paper, set bias_correction_mu=False and bias_correction_nu=False. torch's
     Adam(amsgrad=True) takes the maximum of the uncorrected v_t and then corrects this
     maximum. To follow torch, set correct_before_max=False. The two orders differ most
-    if the first gradient is large. v̂_1 is then g_1², and with correct_before_max=True,
-    n_t stays at g_1² as long as no later v̂_t is larger.
+    if the first gradient is large. The reason is that v̂_1 = g_1², so with
+    correct_before_max=True, n_t stays at g_1² as long as no later v̂_t is larger.
 
     Use it where Adam does not converge although η_t falls. Adam's v̂_t forgets a large,
     rare gradient after some time. The maximum does not. Where Adam converges, do not

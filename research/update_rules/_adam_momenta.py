@@ -81,8 +81,8 @@ def ademamix(
     (s + (1 - s) log β3 / log β1), with s = min(t / T, 1).
 
     optax.contrib.ademamix has no argument for the warm-up. Without a warm-up, the two
-    rules are the same. optax's rule also accepts schedules for α and β3, whose steps
-    are counted from 0. In the paper, the warm-up lasts for the whole training. Without
+    rules are the same. optax's rule also accepts schedules for α and β3, and counts
+    their steps from 0. In the paper, the warm-up lasts for the whole training. Without
     a warm-up, the training may diverge early. In the library bitsandbytes, the
     arguments t_alpha and t_beta3 are the lengths of the warm-ups of α and β3. torch
     does not have the rule.
@@ -376,8 +376,8 @@ def mars(
 
     c_t is the corrected gradient of one leaf, and |b_t| is the norm over the leaf. In
     the first step c_1 = g_1, even if |g_1| > 1. In leaves with fewer than two axes, c_t
-    = g_t in every step, so the rule is AdamW for them. With optimize_1d=True, these
-    leaves are corrected like the others.
+    = g_t in every step, so the rule is AdamW for them. With optimize_1d=True, the
+    gradients of these leaves are corrected, too.
 
     The rule is the paper's MARS-AdamW in its approximate form, as in timm's Mars
     (mars_type="adamw"). The paper's exact form replaces g_(t-1) by the gradient at the

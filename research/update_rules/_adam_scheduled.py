@@ -69,8 +69,8 @@ def nadam(
 
     μ_1 ... μ_t is the product of the momenta up to step t. The numerator approximates
     the next average m̂_(t+1). That average contains the gradient g_(t+1), which is not
-    yet known, so g_t replaces it. The argument momentum_schedule chooses the momenta
-    μ_t:
+    yet known, so g_t replaces g_(t+1). The argument momentum_schedule chooses the
+    momenta μ_t:
 
     "constant", as in optax.nadam: μ_t = β1.
 
@@ -261,8 +261,8 @@ def radam(
     m̂_t, where η_t is the learning rate. Afterwards, u_t = -η_t r_t m̂_t / (√(v̂_t +
     ε_root) + ε), with r_t² = (ρ_t - 4) (ρ_t - 2) ρ / ((ρ - 4) (ρ - 2) ρ_t).
 
-    With the defaults, the first five steps are momentum steps. r_t is 0.026 at the
-    sixth step and then grows towards 1.
+    With the defaults, the first five updates are -η_t m̂_t. r_t is 0.026 at the sixth
+    step and then grows towards 1.
 
     The defaults are those of optax.radam. torch adds ε before the bias correction: its
     update is -η_t r_t m̂_t √(1 - β2^t) / (√v_t + ε), where v_t is the average without

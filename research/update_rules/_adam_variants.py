@@ -363,7 +363,7 @@ def adan(
     n_t = β3 n_(t-1) + (1 - β3) (g_t + β2 d_t)²,
     u_t = -η_t ((m̂_t + β2 v̂_t) / (√(n̂_t + ε_root) + ε) + λ x_t). Here u_t is the
     update, g_t the gradient, x_t are the params and η_t is the learning rate at step t.
-    m̂_t, v̂_t and n̂_t are the averages divided by 1 - β1^t, 1 - β2^t and 1 - β3^t,
+    m̂_t = m_t / (1 - β1^t), v̂_t = v_t / (1 - β2^t) and n̂_t = n_t / (1 - β3^t),
     because the averages start at 0.
 
     The betas are decays, as in the authors' code and in optax. The paper's betas are 1
@@ -508,8 +508,8 @@ def cautious_adamw(
     u_t = -η_t (k_t d_t / max(mean(k_t), 0.001) + λ x_t). Here u_t is the update, g_t
     the gradient, x_t are the params and η_t is the learning rate at step t. m̂_t and
     v̂_t are the averages of the gradients and of their squares, with bias correction.
-    k_t is 1 for entries with d_t g_t > 0 and 0 for others, and the mean is over the
-    leaf.
+    k_t is 1 for entries with d_t g_t > 0 and 0 for the other entries. The mean is over
+    the leaf.
 
     timm's AdamWLegacy with caution=True is the same rule. The authors' code differs in
     two points. First, with foreach=False the code adds ε before the bias correction of

@@ -172,11 +172,11 @@ def polyak_averaging(
     Use it with a rate that is constant or decays more slowly than 1 / t. The mean then
     averages out the noise that such a rate leaves in the iterates. Suppose that the
     objective is smooth and strongly convex, and that the rate decays more slowly than 1
-    / t. Then the mean is asymptotically as accurate as the best estimate of the minimum
-    from the same number of examples. Choose a late start, because the mean never
-    forgets its first iterates. The rule computes the iterates from its own updates. A
-    transformation that changes updates, such as `reduce_on_plateau`, must therefore be
-    part of the inner rule, not follow this rule in a chain.
+    / t. Then the mean is asymptotically as accurate as the best estimate of the
+    minimiser from the same number of examples. Choose a late start, because the mean
+    never forgets its first iterates. The rule computes the iterates from its own
+    updates. A transformation that changes updates, such as `reduce_on_plateau`, must
+    therefore be part of the inner rule, not follow this rule in a chain.
 
     Args:
       learning_rate: Learning rate η of the inner rule. Any value that the inner

@@ -15,8 +15,8 @@ def bias_correction(decay: Scalar, count: Int[Array, ""]) -> Float[Array, ""]:
       decay: Decay β in [0, 1); may be traced.
       count: Step number t, from 1.
     Returns:
-      1 - β^t, shape (). A moving average that starts at 0 gives the value of i steps
-      ago the weight (1 - β) β^i. 1 - β^t is the sum of these weights for i = 0, ..., t
+      1 - β^t, shape (). In a moving average that starts at 0, the value of i steps ago
+      has the weight (1 - β) β^i. 1 - β^t is the sum of these weights for i = 0, ..., t
       - 1.
     Example:
       >>> print(bias_correction(0.5, jnp.int32(2)))
@@ -31,9 +31,9 @@ def effective_length(decay: Scalar, count: Int[Array, ""]) -> Float[Array, ""]:
     ρ_t = 2 / (1 - β) - 1 - 2 t β^t / (1 - β^t), for the decay β at step t.
 
     The age of a gradient is the number of steps since it was computed. The moving
-    average and a plain mean of the last ρ_t gradients have the same mean age. If a is
-    the mean age in the moving average, with the weights of this average, then ρ_t = 1 +
-    2 a, because a plain mean of ρ gradients has the mean age (ρ - 1) / 2. For small t,
+    average and a plain mean of the last ρ_t gradients have the same mean age. Let a be
+    the mean age of the gradients, weighted as in the moving average. Then ρ_t = 1 + 2
+    a, because a plain mean of ρ gradients has the mean age (ρ - 1) / 2. For small t,
     the formula for ρ_t loses digits, because it is the difference of two much larger
     numbers, for example 1999 - 1993 for β = 0.999 and t = 6. For small t (1 - β), this
     function therefore computes the mean age from a power series.

@@ -118,7 +118,7 @@ def clip_adaptively(
     eps: Scalar = 1e-3,
     axis: int | Sequence[int] | None = None,
 ) -> optax.GradientTransformation:
-    """Limit the norm of each unit's gradient relative to the norm of its weights.
+    """Limit the norm of each unit's gradient relative to the unit's weights.
 
     A unit is the set of weights that feed one output. For each unit, g <- g min(1, λ
     max(|w|, ε) / |g|), where w are the weights of the unit and g is their gradient.

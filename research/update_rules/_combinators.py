@@ -63,7 +63,8 @@ def accumulate_gradients(
 
     Args:
       rule: Rule to wrap.
-      every: Number k of gradients per step, a positive integer; may be traced.
+      every: Number k of gradients per call of the wrapped rule, a positive integer; may
+        be traced.
     Returns:
       The rule that accumulates gradients.
     Raises:
@@ -244,10 +245,10 @@ def cautious(
     """Set each entry of a rule's update to 0 if it does not oppose the gradient.
 
     u_t <- k_t u_t / max(s_t, min_share), where u_t is the rule's update and g_t the
-    gradient. k_t is 1 for entries with u_t g_t < 0 and 0 for others, and s_t is the
-    mean of k_t over the leaf. With momentum, an entry of u_t may have the same sign as
-    the gradient. Such an entry is set to 0, and the other entries of the update of this
-    leaf become larger.
+    gradient. k_t is 1 for entries with u_t g_t < 0 and 0 for the other entries. s_t is
+    the mean of k_t over the leaf. With momentum, an entry of u_t may have the same sign
+    as the gradient. Such an entry is set to 0, and the other entries of the update of
+    this leaf become larger.
 
     The authors' code, and timm's option `caution`, are the same. For a leaf of n
     entries, the paper has n / (Σ k_t + 1) in place of 1 / max(s_t, min_share)
@@ -257,7 +258,7 @@ def cautious(
 
     Use it around a rule with momentum, such as `adam`, `lion` or `heavy_ball`. Around
     `gradient_descent` it has little effect, because no entry of u_t has the sign of the
-    gradient. With plus_one=False, `cautious` changes only the updates of leaves in
+    gradient. With plus_one=False, `cautious` then changes only the updates of leaves in
     which some gradient entries are 0. In such a leaf, s_t is below 1, so the other
     entries of the update become larger.
 

@@ -37,7 +37,8 @@ class RuleEntry(NamedTuple):
         this field is instead a str with the reason, written as a clause ("it needs
         ...").
       evaluations: Number of evaluations of the objective or of its gradient, on the
-        batch, in one step. The gradient that is passed to the step counts as one.
+        batch, in one step. The gradient that is passed to the step counts as one. If
+        `compare` does not accept the rule, the field has no meaning.
       rates: Learning rates that `research.tuning` tries first, in ascending order. None
         means the powers of two from 2^-10 to 1 (`research.tuning.ANY_LADDER`).
       aliases: Names of the rule in other libraries, in lower case.
@@ -55,7 +56,7 @@ class RuleEntry(NamedTuple):
 
     @property
     def asks_the_objective(self) -> bool:
-        """Whether a step may evaluate the objective, besides the gradient passed to it.
+        """Whether a step may evaluate the objective, besides using the given gradient.
 
         The property is False only if `compare` accepts the rule and `evaluations` is 1.
         For all other rules, the property is True, even if their steps need only the

@@ -108,7 +108,7 @@ def adafactor(
     decay μ.
 
     The paper's rate is η_t = min(η, 1 / √t) with η = 0.01 (relative_step=True). Other
-    implementations also differ in these points:
+    implementations differ from this rule in these points:
     optax.adafactor has no relative step and no argument for ε2. It subtracts λ x_t
     without the factor η_t, and takes the moving average after the multiplication by
     η_t. It computes t^-c in float32, so in float64 its updates have a relative error of
@@ -340,26 +340,27 @@ def sm3(
     """Adagrad that stores one number for each row and each column of a matrix.
 
     s_t = min(r_(t-1), c_(t-1)) + g_t² for each entry, where r is the number stored for
-    its row, and c the number stored for its column, both 0 at the start. Then r_t is
-    the largest s_t in the row, and c_t is the largest s_t in the column.
+    the row of the entry, and c the number stored for the column, both 0 at the start.
+    Then r_t is the largest s_t in the row, and c_t is the largest s_t in the column.
     m_t = μ m_(t-1) + (1 - μ) g_t / √(s_t + ε), with 0 in place of the quotient where
     s_t = 0,
     u_t = -η_t m_t, where g_t is the gradient, u_t the update and η_t the learning rate.
 
-    In a leaf with more axes, one number is stored for each index along each axis, and
-    the minimum is over all axes. For a vector or a scalar, s_t is the sum of the
-    squared gradients, as in `adagrad` with initial_accumulator_value=0. For other
-    leaves, s_t is at least this sum in every entry.
+    In a leaf with more axes, one number is stored for each index along each axis. The
+    minimum is then over the numbers for the indices of the entry, one for each axis.
+    For a vector or a scalar, s_t is the sum of the squared gradients, as in `adagrad`
+    with initial_accumulator_value=0. For other leaves, s_t is at least this sum in
+    every entry.
 
     The paper's SM3-II has no ε, so eps=0 gives the paper's rule. The authors' code has
     ε = 1e-30. optax.sm3 is the same rule with ε = 1e-8, but it accepts neither a
     schedule nor a leaf without axes.
 
     Use it in place of Adagrad with momentum, or of Adam, if their state does not fit
-    into memory, for example for large embeddings. For an (m, n) matrix, they store 2 m
-    n numbers. SM3 stores m n numbers for the momentum, also if it is 0, and m + n
-    numbers in place of the sums of squares. So its state is not smaller than that of
-    Adagrad without momentum.
+    into memory, for example for large embeddings. For an (m, n) matrix, these two rules
+    store 2 m n numbers. SM3 stores m n numbers for the momentum, even if μ is 0, and m
+    + n numbers in place of the sums of squares. So the state of SM3 is not smaller than
+    that of Adagrad without momentum.
 
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule (number

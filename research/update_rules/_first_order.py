@@ -94,8 +94,8 @@ def heavy_ball(
     al. write v_t = μ v_(t-1) - η g_t and x_(t+1) = x_t + v_t. With a constant rate the
     three forms agree. Under a schedule the forms differ. This rule multiplies the whole
     sum m_t by the current rate. In the other two formulas, each gradient keeps the rate
-    of its own step. torch also has an argument `dampening`. It multiplies g_t by 1 -
-    dampening, except at the first step (see `ema_momentum`).
+    of its own step. torch also has an argument `dampening`, which makes torch multiply
+    g_t by 1 - dampening, except at the first step (see `ema_momentum`).
 
     Use it on ill-conditioned problems. Let κ be the ratio of the largest to the
     smallest curvature near a minimum. With the best η and μ, the distance to the
@@ -339,7 +339,7 @@ def sign_descent(
     Steepest descent in the maximum norm has the same direction, but its steps have the
     additional factor |g|_1, the sum of the absolute values of g. optax.sign_sgd is the
     same, and the paper calls it signSGD. torch does not have this rule. torch's Rprop
-    also changes the rate of each coordinate.
+    steps against the signs, but also changes the rate of each coordinate.
 
     Use it to see how much of Adam's effect comes from the sign. The rule also suits
     gradients whose sizes carry no information. With a constant rate the steps do not

@@ -137,7 +137,7 @@ class GroupsState(NamedTuple):
     """State of `by_group`.
 
     Attributes:
-      inner: Dict from the label of each group to the state of its rule.
+      inner: Dict from the label of each group to the state of the group's rule.
     """
 
     inner: dict[str, optax.OptState]
@@ -159,8 +159,8 @@ def by_group(
     the norm of all leaves, chain `clip_by_global_norm` before this rule.
 
     Args:
-      rules: Mapping from the label of a group, a str, to its rule. If no leaf has the
-        label of a rule, this rule is never called.
+      rules: Mapping from the label of a group, a str, to the rule of the group. If no
+        leaf has the label of a rule, this rule is never called.
       labels: Pytree of labels that is a prefix of the params, or a function from the
         params to such a pytree.
     Returns:

@@ -419,7 +419,7 @@ def kl_soap(
       refresh_every: Number of steps between two refreshes of the bases, a positive
         integer; may be traced.
       shampoo_beta: Decay rate β in [0, 1); may be traced. None means β2.
-      first_eigenvalue: First value of all eigenvalues d, positive; may be traced.
+      first_eigenvalue: Starting value of all eigenvalues d, positive; may be traced.
       max_size: Largest length of an axis that is rotated, an integer of at least 0;
         None means 10,000. This argument cannot be traced, because it decides the shapes
         of arrays.
@@ -594,7 +594,8 @@ class ShampooState(NamedTuple):
       count: Number of calls of update, int32, shape ().
       mu: Moving average of gradients, shaped like the params.
       factors: For each leaf, a tuple with the sum or moving average of G Gᵀ along each
-        axis. If the axis is longer than max_size, only the diagonal is stored.
+        axis, without ε I. If the axis is longer than max_size, only the diagonal is
+        stored.
       roots: Inverse roots of order q of the factors plus ε I, from the last refresh, in
         the structure of `factors`.
       residual: Largest entry of |X^q (F + ε I) - I| over all factors F and their roots
@@ -642,9 +643,9 @@ def shampoo(
     A_(t-1) + (1 - β2) G_t G_tᵀ and A_0 = 0, and in the same way for R_t. The roots are
     computed at the calls 1, 1 + k, 1 + 2 k, ... of update for k = refresh_every, and
     are used until the next of these calls. Such a computation is a refresh. With graft,
-    the step of a leaf is rescaled to the length of the step that another rule would
-    take with the rate 1. For an axis longer than max_size, only the diagonal of the
-    factor is used.
+    the matrix L_t^(-1/q) M_t R_t^(-1/q) is rescaled to the length of the step that
+    another rule would take with the rate 1. For an axis longer than max_size, only the
+    diagonal of the factor is used.
 
     If b1, ε and λ are 0 and the options have their defaults, the first update of a
     matrix is -η U Vᵀ, where G = U S Vᵀ is the singular value decomposition. `muon`
@@ -654,11 +655,11 @@ def shampoo(
     steps of its leaf NaN. To skip such a step, wrap the rule in `skip_nonfinite`.
 
     method="eigh" uses an eigen-decomposition. method="newton" uses the coupled Newton
-    iteration, which consists of matrix products and is faster on accelerators. Its
-    relative error is about the rounding error times the ratio of the largest eigenvalue
-    to the smallest. Let X be the root of a factor L. The field `residual` of the
-    state is the largest entry of |X^q L - I| over all factors. Check this number if ε
-    is small.
+    iteration, which consists of matrix products and is faster on accelerators. The
+    relative error of a root is then about the rounding error times the ratio of the
+    factor's largest eigenvalue to the smallest. Let X be the root of a factor F. The
+    field `residual` of the state is the largest entry of |X^q F - I| over all factors
+    at the last refresh. Check this number if ε is small.
 
     optax and torch do not have Shampoo. The authors' TensorFlow code has the same ε,
     but by default uses G_t in place of M_t, and it computes the roots at the calls k, 2
@@ -1077,9 +1078,9 @@ def psgd_kron(
     The function clip has two parts. First, the products Q_Lᵀ Q_L M_t Q_Rᵀ Q_R of all
     leaves are multiplied by the same number, so that their norm over all leaves is at
     most √N. Here N is the number of parameters in all leaves. Then each entry is
-    limited to [-1, 1]. In the example, the factors are I, √N is 2 and the norm is about
-    8. So the entries 0.5 and 8 are first divided by about 4, and then 8 / 4 becomes 1.
-    The learning rate 0.5 gives the updates -0.062 and -0.5.
+    limited to [-1, 1]. In the example below, the factors are I, √N is 2 and the norm is
+    about 8. So the entries 0.5 and 8 are first divided by about 4, and then 8 / 4
+    becomes 1. The learning rate 0.5 gives the updates -0.062 and -0.5.
 
     A leaf with more than two axes has a factor for each axis. A factor is a diagonal
     matrix for vectors and scalars, for axes of length 1, and for axes longer than

@@ -350,14 +350,15 @@ def muon(
     computes s from the m and n of the matrices that the argument `matrices` describes.
     torch divides A by max(|A|, ε). torch's adjust_lr_fn="match_rms_adamw" is
     consistent_rms=0.2. optax.contrib.muon differs in four ways. First, optax divides
-    M_t by 1 - β^(t+1) and G_t by 1 - β^t before the look-ahead (bias_correction=True).
-    With β = 0.95, the weight of the first gradient in the second update is then 0.374
-    times the weight of the second gradient, instead of 0.463 times. Second, optax's ε
-    is 1e-8. Third, optax's `nesterov`, which is on by default, also turns the Adam for
-    the other leaves into NAdam. Fourth, optax makes one iteration for each triple of a
-    list of coefficients, and refuses a list of more than ns_steps triples. This rule
-    always makes ns_steps iterations: it uses the first ns_steps triples, and repeats
-    the last triple of a shorter list, as the paper of the Polar Express does.
+    M_t by 1 - β^(t+1) and G_t by 1 - β^t in β M_t + (1 - β) G_t, which is
+    bias_correction=True here. With β = 0.95, the weight of the first gradient in the
+    second update is then 0.374 times the weight of the second gradient, instead of
+    0.463 times. Second, optax's ε is 1e-8. Third, optax's `nesterov`, which is on by
+    default, also turns the Adam for the other leaves into NAdam. Fourth, optax makes
+    one iteration for each triple of a list of coefficients, and refuses a list of more
+    than ns_steps triples. This rule always makes ns_steps iterations: it uses the first
+    ns_steps triples, and repeats the last triple of a shorter list, as the paper of the
+    Polar Express does.
 
     The state of a matrix has one number per parameter, for M_t. The state of any other
     leaf is that of the inner rule, which is two numbers per parameter for Adam.

@@ -46,7 +46,7 @@ class GaussNewtonState(NamedTuple):
       count: Number of calls of update, int32, shape ().
       learning_rate: Step size a of the last step, 0 if no step was taken, shape ().
       outcome: `research.types.Outcome` of the last step, int32, shape ().
-      curvature: Kind of the matrix JᵀJ, an index into
+      curvature: Kind of the matrix JᵀJ, such as positive definite: an index into
         `research.update_rules._second_order.CURVATURES`, int32.
       evaluations: Number of times that the last update evaluated the sum of squares
         with its gradient, int32. The Jacobian is not counted.
@@ -76,7 +76,7 @@ def gauss_newton(
     shrink: Scalar = 0.5,
     max_evaluations: Integer = 50,
 ) -> optax.GradientTransformationExtraArgs:
-    """Step to the point that minimises the squares of the linearised residuals.
+    """Step to the point that minimises the sum of squares of the linearised residuals.
 
     u_t = a_t h_t, where u_t is the update and h_t minimises |J_t h + r_t|. r_t = r(x_t)
     are the residuals at the params x_t, and J_t is their Jacobian. The step size a_t is

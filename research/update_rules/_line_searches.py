@@ -186,20 +186,20 @@ def strong_wolfe(
     value and gradient per iteration. A trial is a step size that the search tries, and
     a bracket is an interval that contains acceptable step sizes. Before a bracket is
     found, the next trial is the minimiser of the cubic that has the values and slopes
-    of φ at the last two trials. The start a = 0 counts as a trial. If h is the distance
-    between these two trials, the distance of the new trial from the earlier of them is
-    limited to between 2.1 h and 5 h. If the cubic has no minimiser beyond the last
-    trial, the distance is 5 h. In a bracket, the next trial is the minimiser of the
-    cubic that has the values and slopes of φ at both ends. It is kept at least a tenth
-    of the bracket's length away from both ends. If the cubic has no minimiser, the
-    trial is the middle of the bracket. If the two values differ by no more than their
-    rounding error, a parabola with the two slopes takes the place of the cubic. A value
-    that is not finite counts as too high.
+    of φ at the last two trials. The start a = 0 counts as a trial. Let h be the
+    distance between these two trials. The next trial is kept between 1.1 h and 4 h
+    beyond the last trial. If the cubic has no minimiser beyond the last trial, the next
+    trial is 4 h beyond the last trial. In a bracket, the next trial is the minimiser of
+    the cubic that has the values and slopes of φ at both ends. This trial is kept at
+    least a tenth of the bracket's length away from both ends. If the cubic has no
+    minimiser, the trial is the middle of the bracket. If the two values differ by no
+    more than their rounding error, a parabola with the two slopes takes the place of
+    the cubic. A value that is not finite counts as too high.
 
     Close to a minimum, the values of f differ by less than their rounding errors. The
     rounding error is taken as 10 eps |φ(0)|, where eps is the machine epsilon. If φ(a)
-    exceeds φ(0) by no more than this error, the decrease is judged by the slope: φ'(a)
-    <= (2 c1 - 1) φ'(0). This is Hager & Zhang's condition.
+    is at most φ(0) plus this error, the decrease also counts as sufficient if φ'(a) <=
+    (2 c1 - 1) φ'(0). This is Hager & Zhang's condition.
 
     optax's zoom line search also uses the strong Wolfe conditions. torch's strong_wolfe
     is the same search with other safeguards.

@@ -36,7 +36,7 @@ class NaturalGradientState(NamedTuple):
       count: Number of calls of update, int32, shape ().
       learning_rate: Learning rate η of the last step, 0 if no step was taken, shape ().
       outcome: `research.types.Outcome` of the last step, int32, shape ().
-      curvature: Kind of the damped Fisher matrix F + λ I, an index into
+      curvature: Kind of the matrix F + λ I, such as positive definite: an index into
         `research.update_rules._second_order.CURVATURES`, int32, shape ().
     """
 

@@ -43,7 +43,7 @@ class NewtonState(NamedTuple):
       count: Number of calls of update, int32, shape ().
       learning_rate: Step size a_t of the last step, 0 if no step was taken, shape ().
       outcome: `research.types.Outcome` of the last step, int32, shape ().
-      curvature: Kind of the Hessian, an index into
+      curvature: Kind of the Hessian, such as positive definite: an index into
         `research.update_rules._second_order.CURVATURES`, int32, shape ().
       evaluations: Number of times that the last update evaluated the objective with its
         gradient, int32, shape (). The Hessian is not counted.
@@ -217,7 +217,7 @@ class TrustRegionState(NamedTuple):
         trial is not a failure, because the next trial is shorter. The outcome is
         STEP_TOO_SMALL if the rejected trial is so small that adding it to the params
         does not change them in floating point.
-      curvature: Kind of the Hessian, an index into
+      curvature: Kind of the Hessian, such as positive definite: an index into
         `research.update_rules._second_order.CURVATURES`, int32, shape ().
       evaluations: Number of times that the last update evaluated the objective with its
         gradient, int32, shape (). The Hessian is not counted.

@@ -30,7 +30,7 @@ from research.update_rules._transforms import (
 
 
 class OptimisticState(NamedTuple):
-    """State of the correction in `optimistic_gradient_descent` and `optimistic_adam`.
+    """Part of the state of `optimistic_gradient_descent` and of `optimistic_adam`.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().

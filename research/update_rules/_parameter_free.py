@@ -158,7 +158,8 @@ class ProdigyState(NamedTuple):
     Attributes:
       count: Number t of steps taken, int32, shape ().
       moved: Difference x_t - x_0, shaped like the params.
-      mu, nu: Moving averages m_t of d g and v_t of (d g)², shaped like the params.
+      mu, nu: Moving averages m_t of d_i g_i and v_t of (d_i g_i)² over the steps i,
+        shaped like the params.
       gradient_sum: Weighted sum s_t of gradients, shaped like the params.
       numerator: Weighted sum r_t of the products <g_t, x_0 - x_t>, from which d_t is
         computed, shape (), in at least float32.
@@ -472,8 +473,9 @@ def cocob(
     is regarded as an amount of money that is bet on the outcome -c_t. R_t is the total
     gain of the bets so far, where a negative total is replaced by 0. The paper calls
     the rule COCOB-Backprop, and has no η. A constant η would cancel if ε were 0.
-    optax.contrib.cocob is the same, but it subtracts x_0 from x_t, which loses digits.
-    This rule sums its own updates to get x_t - x_0. torch does not have the rule.
+    optax.contrib.cocob is the same, but it subtracts x_0 from x_t, which loses digits
+    while x_t is close to x_0. This rule sums its own updates to get x_t - x_0. torch
+    does not have the rule.
 
     Use it if you cannot tune a rate, and different entries need different rates. The
     rule stores five arrays per leaf. The distance from x_0 may double within a few
@@ -735,7 +737,7 @@ def mechanic(
     """Learn the scale of another rule's updates, so that its rate need not be tuned.
 
     There are n decays β_i = 1 - 0.1^i for i = 1, ..., n. For each decay β_i there are
-    separate numbers m_t, v_t, r_t and s_t. In their formulas below, β is this decay.
+    separate numbers m_t, v_t, r_t and s_t. In the formulas below, β is this decay.
     These numbers start from s_0 = σ and m_0 = v_0 = r_0 = 0. S_t is the sum of the n
     scales s_t. Let g_t be the gradient, x_t the params, d_t the update of the inner
     rule, and Δ_t = (x_t - x_0) / (S_t + ε) at step t, counted from 0. Then
@@ -749,10 +751,11 @@ def mechanic(
     -m to m. Norms and inner products <., .> are over all leaves.
 
     optax.contrib.mechanize(inner(η)) is the same, but it subtracts x_0 from x_t, which
-    loses digits. This rule sums its own updates to get x_t - x_0. The paper does not
-    clip h_t. optax clips h_t as this rule does. The authors' package for PyTorch does
-    not clip h_t. It starts m at 1e-6 without adding ε, has σ = 1e-8 by default, and
-    limits r_t itself to values of at least 0. torch does not have the rule.
+    loses digits while x_t is close to x_0. This rule sums its own updates to get
+    x_t - x_0. The paper does not clip h_t. optax clips h_t as this rule does. The
+    authors' package for PyTorch does not clip h_t. It starts m at 1e-6 without adding
+    ε, has σ = 1e-8 by default, and limits r_t itself to values of at least 0. torch
+    does not have the rule.
 
     Use it around any rule whose rate you cannot tune, with the schedule that you would
     use for that rule alone. S_t makes up for an inner rate η that is too small or too

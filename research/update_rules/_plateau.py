@@ -31,7 +31,7 @@ class PlateauState(NamedTuple):
       best: Smallest mean value so far, shape (), in at least float32; ∞ at first.
       consecutive: Number of mean values in a row that were not better than `best`,
         int32, shape ().
-      waiting: Number of the next mean values during which `consecutive` stays at 0,
+      waiting: Number of further mean values during which `consecutive` stays at 0,
         because the scale was reduced, int32, shape ().
       count: Number of values so far in the unfinished group, int32, shape ().
       mean: Mean of the values so far in the unfinished group, shape (), in at least

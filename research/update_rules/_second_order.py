@@ -108,8 +108,8 @@ def shaped_like(
 ) -> Params:
     """Convert a step from one vector to a pytree with the dtypes of the gradient.
 
-    `unflatten` is the function from `flatten`, and `updates` is the gradient, whose
-    dtypes the result has.
+    `unflatten` is the function from `flatten`. The result has the dtypes of `updates`,
+    which is the gradient.
     """
     return jax.tree.map(
         lambda u, g: u.astype(jnp.result_type(g)), unflatten(step), updates
@@ -219,10 +219,10 @@ def secular_root(
     """Return the damping that keeps a step inside a trust region.
 
     For the radius Δ, the damping is the smallest s >= floor with |p(s)| <= Δ, where
-    p(s) = γ / (d + s), with the division entry by entry. Newton's method on 1 / |p(s)|
-    = 1 / Δ increases s to this root. It starts from the largest s at which a single
-    entry reaches the radius, |γ_i| / (d_i + s) = Δ, or from floor, whichever is larger.
-    An entry with γ = 0 counts as 0 for every divisor.
+    p(s) = γ / (d + s), with the division entry by entry. An entry of p(s) with γ_i = 0
+    is 0, even if its divisor is 0. For each i, let s_i = |γ_i| / Δ - d_i. At s = s_i,
+    entry i has the size Δ. The search starts from the largest s_i, or from floor if
+    floor is larger. Newton's method on 1 / |p(s)| = 1 / Δ then increases s to the root.
 
     Args:
       above: Divisors d >= 0, shape (n,).
@@ -494,7 +494,8 @@ def damped_step(
     factorised once. μ comes from the singular values of R D⁻¹. The step h comes from a
     QR factorisation of R with √μ D below it. If columns of J are linearly dependent up
     to rounding errors, h comes from the singular values instead. Singular values of at
-    most max(m, n) eps times the largest are then left out.
+    most max(m, n) eps times the largest are then left out, where eps is the machine
+    epsilon.
 
     Args:
       jacobian: Jacobian J, shape (m, n).

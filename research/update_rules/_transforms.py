@@ -147,16 +147,16 @@ def add_decayed_weights(
 ) -> optax.GradientTransformation:
     """Add weight decay to the incoming direction d_t: d_t <- d_t + λ x_t.
 
-    x_t are the params. If this transformation is chained before a rule, the decay is
-    coupled: λ x_t is part of the gradient that the rule gets, as with torch's
-    `weight_decay` in SGD and Adam. The decay is decoupled, as in `adamw`, if a chain
-    has this order: first a transformation that computes the direction of an adaptive
-    rule, then this transformation, and then `descend`, which multiplies by -η.
+    x_t are the params, and λ is weight_decay. If this transformation is chained before
+    a rule, the decay is coupled: λ x_t is part of the gradient that the rule gets, as
+    with torch's `weight_decay` in SGD and Adam. The decay is decoupled, as in `adamw`,
+    if a chain has this order: first a transformation that computes the direction of an
+    adaptive rule, then this transformation, and then `descend`, which multiplies by -η.
     optax.add_decayed_weights is the same, and also accepts a schedule for λ.
 
     With cautious=True, an entry decays only if d_t x_t >= 0. The decay then never moves
-    an entry against the other part of its step, -η d_t. optax 0.2.8 does not have this
-    form.
+    an entry against -η d_t, the step of this entry without decay. optax 0.2.8 does not
+    have this form.
 
     Args:
       weight_decay: Factor λ, at least 0; may be traced.
@@ -207,7 +207,7 @@ def agreement(
 
     The signs are multiplied, and not the entries, because the product of two small
     entries would underflow. For complex entries, the result is the cosine of the angle
-    between them.
+    between the two entries.
 
     Example:
       >>> print(
@@ -341,11 +341,11 @@ def evaluation_params(state: optax.OptState, params: Params) -> Params:
 
     Some rules move the params, but recommend other params as their result, for example
     Lookahead's slow params or an average of the iterates. Such a rule has a field
-    `evaluation_params` in its state, and the function returns this field. If the state
-    has no such field, the function returns the params themselves. If one averaging rule
-    wraps another, the field of the outer rule is returned. For rules on parts of the
-    params (optax.masked, optax.partition), each part uses its own field. The leaves of
-    a part without such a field are taken from params.
+    `evaluation_params` in its state, and this field is returned. If the state has no
+    such field, `params` is returned. If one averaging rule wraps another, the field of
+    the outer rule is returned. For rules on parts of the params (optax.masked,
+    optax.partition), each part uses its own field. The leaves of a part without such a
+    field are taken from params.
 
     Args:
       state: State of any rule of this library or of optax.

@@ -118,7 +118,8 @@ def tuned_nesterov_constants(smoothness: Scalar, strong_convexity: Scalar) -> Co
 
     The constants are η = 4 / (3L + m) and μ = (√(3κ + 1) - 2) / (√(3κ + 1) + 2), where
     κ = L / m. On quadratics, each step multiplies the distance to the minimum by at
-    most about 1 - 2 / √(3κ + 1) in the long run. This is proved only for quadratics.
+    most about 1 - 2 / √(3κ + 1) in the long run. This bound is proved only for
+    quadratics.
 
     Args:
       smoothness: Largest curvature L, positive; may be traced.

@@ -160,12 +160,13 @@ def optax_madgrad(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.madgrad, called with x_t - x_0 in place of the params x_t.
 
-    optax stores the initial params x_0 and subtracts x_0 from the params. If x_0 is
-    large, small updates lose digits in this difference. Here optax gets x_t - x_0, so
-    the x_0 that optax stores is 0. Only the weight decay gets x_t. optax computes √t in
-    float32, so in float64 the updates would have a relative error of about 1e-7. optax
-    therefore gets a schedule as its rate, which replaces √t in float32 by √t in
-    float64.
+    optax computes x_(t+1) from the stored initial params x_0, and returns the update
+    x_(t+1) - x_t. If x_0 is large, small updates lose digits in this subtraction. Here
+    `from_zero` adds up the updates, and passes the sum so far, x_t - x_0, to optax. The
+    x_0 that optax stores is then 0, so optax subtracts no large params. Only the weight
+    decay gets x_t. optax computes √t in float32, so in float64 the updates would
+    have a relative error of about 1e-7. optax therefore gets a schedule as its rate,
+    which replaces √t in float32 by √t in float64.
     """
 
     def rate(count: Any):

@@ -24,7 +24,7 @@ def adam(
 ) -> Iterator[Leaves]:
     """Yield the iterates of Adam: algorithm 1 of Kingma & Ba (2015).
 
-    `eps_root` is added under the square root, as in optax. The paper does not have it.
+    `eps_root` is added under the square root, as in optax. The paper has no `eps_root`.
     """
     m = v = zeros_like(x)
     for t in count(1):

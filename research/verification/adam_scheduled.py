@@ -67,9 +67,9 @@ def nadamw(
     """Yield the iterates of `nadam` with the decay of Loshchilov & Hutter (2019).
 
     Their weight decay is decoupled: it is added to the step, not to the gradient. The
-    momentum coefficient is the constant `b1`. The bias correction of the gradient uses
-    the step count t, and that of the momentum t + 1. With same_correction=True, both
-    use t, as in the AlgoPerf benchmark.
+    momentum coefficient is the constant `b1`. In step t, the bias correction of the
+    gradient uses t, and the bias correction of the momentum uses t + 1. With
+    same_correction=True, both use t, as in the AlgoPerf benchmark.
     """
     m = v = zeros_like(x)
     for t in count(1):

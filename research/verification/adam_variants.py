@@ -101,7 +101,7 @@ def yogi(
 
     `initial_mu` and `initial_accumulator_value` are the initial values of the first and
     of the second moment. The paper has no bias corrections. With bias_correction=True,
-    the rule has those of Adam.
+    both moments are corrected as in Adam.
     """
     m = zeros_like(x) + initial_mu
     v = zeros_like(x) + initial_accumulator_value
@@ -249,8 +249,8 @@ def optax_yogi(
 ) -> optax.GradientTransformation:
     """Return optax's Yogi with another initial value of the first moment.
 
-    The first moment starts at `initial_mu`. In optax itself, it starts at 1e-6, as the
-    second moment does.
+    The first moment starts at `initial_mu`. In optax itself, both moments start at
+    1e-6.
     """
     rule = optax.scale_by_yogi(b1, b2, eps, eps_root)
 

@@ -51,8 +51,8 @@ def adafactor(
     the leaf, or by `min_scale` if `min_scale` is larger.
 
     This function keeps the whole V, and computes r and c from V in each step. The paper
-    keeps moving averages of the row and column means of the squared gradients. These
-    averages are equal to r and c.
+    keeps moving averages of the row and column means of the squared gradients. Because
+    means are linear, these averages are equal to r and c.
     """
     m = v = zeros_like(x)
     least = 128 if min_dim_size_to_factor is None else min_dim_size_to_factor
@@ -128,11 +128,11 @@ def sm3(
 
 
 def cover(s: Leaf):
-    """Return, for each entry of s, the smallest maximum of a slice with this entry.
+    """Return a bound for each entry of s: the smallest maximum of its slices.
 
     s is the array of one leaf. A slice has all entries with the same position on one
-    axis. In a matrix, the slices are the rows and the columns. The result at an entry
-    is the smallest of the maxima of the slices that contain the entry.
+    axis. In a matrix, the slices are the rows and the columns. Each slice that contains
+    an entry has a maximum, and the bound for the entry is the smallest of these maxima.
     """
     bound = s
     for axis in range(s.ndim if s.size else 0):

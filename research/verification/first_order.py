@@ -71,9 +71,10 @@ def ema_momentum(
 ) -> Iterator[Leaves]:
     """Yield the iterates of descent along a moving average of gradients.
 
-    The average is that of algorithm 1 of Kingma & Ba (2015), without its bias
-    correction. Its decay rate is `momentum`. With undamped_start=True, the average
-    starts at the first gradient, as in torch. Otherwise the average starts at 0.
+    The average is that of algorithm 1 of Kingma & Ba (2015), without the bias
+    correction. The decay rate of the average is `momentum`. With undamped_start=True,
+    the average starts at the first gradient, as in torch. Otherwise the average starts
+    at 0.
     """
     m = zeros_like(x)
     for t in count(1):

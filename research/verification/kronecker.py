@@ -31,11 +31,11 @@ def shampoo(
 
     The rule is Shampoo. The gradients are averaged with the decay b1, as the authors
     propose in section 5. Each axis of a leaf has a matrix, its factor: ε I plus the sum
-    of G Gᵀ over the steps. Row i of the matrix G has all entries of the gradient of the
-    leaf with the index i on this axis. If b2 is given, a moving average with the decay
-    b2 replaces the sum. Each factor is raised to the power -1 / `root`. root=None means
-    twice the number of axes. These powers are computed every `refresh_every` steps. The
-    averaged gradient is multiplied by the powers along its axes.
+    of G Gᵀ over the steps. Row i of the matrix G has the entries of the leaf's gradient
+    with index i on this axis. If b2 is given, a moving average with the decay b2
+    replaces the sum. Each factor is raised to the power -1 / `root`. root=None means
+    twice the number of axes. These powers are computed every `refresh_every` steps.
+    Along each axis, the averaged gradient is multiplied by the power for this axis.
     """
     m = zeros_like(x)
     factors: Any = [[mpmath.mpf(0)] * max(a.ndim, 1) for a in x.arrays]
@@ -140,14 +140,15 @@ def kl_soap(
     The code is optim/kl_opt.py of KL-Methods at commit 4cb97e0 with using_klsoap=True.
     For each axis of a leaf with two or more axes, KL-SOAP keeps a moving average of
     W Wᵀ / n, a basis Q of approximate eigenvectors of this average, and estimates d of
-    the eigenvalues. Here n is the number of columns of W. To compute W for an axis, the
-    gradient is multiplied along every other axis by diag(d)^(-1/2) Qᵀ, with the d and Q
-    of that other axis (see `whitened`). For the first gradient, W is the gradient
-    itself. The first gradient sets the basis of each axis, and makes no step. The
-    averages of the squared gradients are kept in the bases Q. Leaves with fewer than
-    two axes use Adam without bias correction. `shampoo_beta` is the decay of the
-    averages of W Wᵀ / n and of the averages that estimate d. None means `b2`.
-    `first_eigenvalue` is the initial value of all entries of d.
+    the eigenvalues. Row i of W has the entries of an array A with index i on this axis,
+    and n is the number of columns of W. A is the gradient, multiplied along every other
+    axis by diag(d)^(-1/2) Qᵀ, with the d and Q of that other axis (see `whitened`). For
+    the first gradient, A is the gradient itself. The first gradient sets the basis of
+    each axis, and makes no step. The averages of the squared gradients are kept in the
+    bases Q. Leaves with fewer than two axes use Adam without bias correction.
+    `shampoo_beta` is the decay of the averages of W Wᵀ / n and of the averages that
+    estimate d. None means `b2`. `first_eigenvalue` is the initial value of all entries
+    of d.
     """
     beta = b2 if shampoo_beta is None else shampoo_beta
     m = v = zeros_like(x)
@@ -193,12 +194,11 @@ def kl_soap(
 def whitened(
     a: Leaf, bases: Sequence[Square], spectra: Sequence[Leaf], axis: int
 ) -> Leaf:
-    """Return the array a, multiplied along all axes but one by diag(d)^(-1/2) Qᵀ.
+    """Multiply the array a along each axis k, except `axis`, by diag(d_k)^(-1/2) Q_kᵀ.
 
-    The array is not multiplied along the axis with the number `axis`. Each axis has a
-    preconditioner Q diag(d) Qᵀ. The columns of Q are the eigenvectors of this
-    preconditioner, and d has the eigenvalues. Q is the entry of the axis in `bases`,
-    and d is the entry of the axis in `spectra`.
+    Q_k is bases[k], and d_k is spectra[k]. The preconditioner of axis k is
+    Q_k diag(d_k) Q_kᵀ. The columns of Q_k are the eigenvectors of this preconditioner,
+    and d_k has its eigenvalues.
     """
     scaled = [
         (q / np.array([mpmath.sqrt(e) for e in d], object)).T
@@ -224,7 +224,8 @@ def at_least(values: Leaf, c: int) -> Leaf:
 def products(g: Leaf, axis: int):
     """Return G Gᵀ, where row i of G has the entries of g with index i on one axis.
 
-    `axis` is the number of this axis. A scalar counts as a vector with one entry.
+    `axis` is the index of this axis, counted from 0. A scalar counts as a vector with
+    one entry.
     """
     g = np.moveaxis(np.atleast_1d(g), axis, 0)
     g = g.reshape(len(g), g.size // max(len(g), 1))

@@ -52,10 +52,11 @@ def levenberg_marquardt(
 
     r are the residuals at x, and J is their Jacobian. Each step h minimises |J h + r|
     subject to |D h| <= Δ, where Δ is the radius of the trust region. D is a diagonal
-    matrix with the largest norm so far of each column of J, or 1 if this norm is 0. The
-    minimum is computed with fifty digits. The first Δ is learning_rate · |D x|, or
-    learning_rate if x is 0. A trial is one step h. If the decrease of ½ |r|² is at most
-    1e-4 times the predicted decrease, the trial is rejected, and x is yielded again.
+    matrix. Its entry k is the largest norm so far of column k of J, or 1 if this norm
+    is 0. The minimum is computed with fifty digits. The first Δ is the product
+    learning_rate · |D x|, or learning_rate if x is 0. A trial is one step h. If the
+    decrease of ½ |r|² is at most 1e-4 times the predicted decrease, the trial is
+    rejected, and x is yielded again.
 
     ½ |J h + r|² is a model of ½ |r(x + h)|² in which r is linear. The second-order
     Taylor polynomial of ½ |r(x + h)|² is a second model. If the first model predicts

@@ -116,9 +116,9 @@ def inwards(low: Point, high: Point):
 
     Each end is a triple (a, φ(a), φ'(a)), where a is a step length and φ(a) the value
     of f after this step. The cubic polynomial through both ends has the values φ and
-    the slopes φ' of the ends. The result is the minimiser of this polynomial. It is
-    moved, if necessary, so that its distance from each end is at least a tenth of the
-    distance between the ends. If there is no minimiser, the result is the middle
+    the slopes φ' of the ends. The result is the minimiser of this polynomial. The
+    minimiser is moved, if necessary, to a distance from each end of at least a tenth of
+    the distance between the ends. If there is no minimiser, the result is the middle
     between the ends.
     """
     left, right = sorted((low[0], high[0]))

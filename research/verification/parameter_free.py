@@ -210,9 +210,9 @@ def mechanic(
     For num_betas, None means 6.
 
     The number h of the paper is -pᵀΔ. Here p is the gradient plus the weight decay, and
-    Δ is the sum of Adam's steps. As in optax, h is clipped so that |h| is at most the
-    largest earlier |h|, which decays with the decay of the scale. The authors' package
-    for PyTorch does not clip h.
+    Δ is the sum of Adam's steps. As in optax, each scale clips h: |h| is limited to the
+    largest earlier |h|, and this limit decays with the decay of the scale. The authors'
+    package for PyTorch does not clip h.
     """
     n = 6 if num_betas is None else num_betas
     betas = [1 - mpmath.mpf(1) / 10**i for i in range(1, n + 1)]
@@ -366,11 +366,11 @@ def optax_dog(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.dog, called with x_t - x_0 in place of the params x_t.
 
-    x_0 are the initial params. The difference x_t - x_0 is summed from the updates, so
-    it is accurate even while it is small. optax subtracts the first params that it
-    receives from the later ones. Here the first params are 0, so this subtraction is
-    exact. If optax received the params x_t themselves, the first distances would have a
-    relative error of 1e-10.
+    x_0 are the initial params. `from_zero` computes x_t - x_0 as the sum of the updates
+    so far, so no digits are lost while this difference is small. optax subtracts the
+    first params that it receives from the later ones. Here the first params are 0, so
+    this subtraction loses nothing. If optax received the params x_t themselves, the
+    first distances would have a relative error of 1e-10.
     """
     first = (
         ("heuristic", 1e-6)
@@ -395,9 +395,10 @@ def optax_prodigy(
     As long as all gradients are 0, optax itself divides 0 by 0, and its params become
     NaN.
 
-    optax subtracts the initial params x_0 from the present params x_t. This subtraction
-    would lose digits if the difference is small. Here optax gets x_t - x_0 in place of
-    x_t. For optax, the initial params are then 0, so the subtraction is exact.
+    optax itself subtracts the initial params x_0 from the present params x_t, which
+    loses digits while the two are close. Here `from_zero` adds up the updates so far,
+    and passes this sum, x_t - x_0, to optax in place of x_t. optax then subtracts
+    initial params of 0, which loses nothing.
 
     optax always multiplies the rate by a bias correction. With bias_correction=False,
     optax gets a schedule as the rate: learning_rate divided by this bias correction.
@@ -419,9 +420,10 @@ def optax_dowg(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.dowg, called with x_t - x_0 in place of the params x_t.
 
-    optax subtracts the initial params x_0 from the present params x_t. This subtraction
-    would lose digits if the difference is small. With x_t - x_0 in place of x_t, the
-    initial params are 0 for optax, so the subtraction is exact.
+    optax itself subtracts the initial params x_0 from the present params x_t, which
+    loses digits while the two are close. Here `from_zero` adds up the updates so far,
+    and passes this sum, x_t - x_0, to optax. optax then subtracts initial params of 0,
+    which loses nothing.
     """
     rule = optax.contrib.dowg(learning_rate, initial_distance**2, eps)
     return from_zero(rule, "init_params")
@@ -435,10 +437,10 @@ def optax_cocob(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.cocob, called with x_t - x_0 in place of the params x_t.
 
-    optax subtracts the initial params x_0 from the present params x_t. This subtraction
-    would lose digits if the difference is small. With x_t - x_0 in place of x_t, the
-    initial params are 0 for optax, so the subtraction is exact. Only the weight
-    decay gets x_t.
+    optax itself subtracts the initial params x_0 from the present params x_t, which
+    loses digits while the two are close. Here `from_zero` adds up the updates so far,
+    and passes this sum, x_t - x_0, to optax. optax then subtracts initial params of 0,
+    which loses nothing. Only the weight decay gets x_t.
     """
     rule = optax.contrib.cocob(learning_rate, alpha, eps)
     decay = optax.add_decayed_weights(weight_decay)

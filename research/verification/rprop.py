@@ -23,7 +23,7 @@ def rprop(
     sign as in the last step, and by `eta_minus` if the sign has changed. The step size
     stays between `min_step_size` and `max_step_size`. Then the entry moves by its step
     size against the sign of its gradient. But if this sign has changed, the entry does
-    not move, and its next gradient does not change its step size.
+    not move in this step, and the step size does not change in the next step.
     """
     before = step = zeros_like(x)
     size = zeros_like(x) + learning_rate

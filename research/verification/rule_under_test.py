@@ -109,7 +109,7 @@ def _imported(word: str) -> tuple[Any, list[str]]:
 def made(
     rule: Any, rate: float, arguments: dict[str, Any], name: str = "the rule"
 ) -> optax.GradientTransformationExtraArgs:
-    """Return a rule, or the rule that a constructor builds, with checks of its calls.
+    """Add checks to a rule, or to the rule that a constructor builds.
 
     The error messages contain the name of the rule.
 
@@ -119,8 +119,9 @@ def made(
       rate, arguments: Learning rate and other arguments for the constructor.
       name: Name of the rule in messages.
     Returns:
-      The rule. Each call checks that updates and state keep structure, shapes and
-      dtypes.
+      The rule with checks. Its `update` raises NoRuleError if updates or state do not
+      keep structure, shapes and dtypes. Its `init` and `update` raise RuleError if the
+      given rule raises an exception.
     Raises:
       NoRuleError: `rule` is neither a rule nor a constructor of a rule.
       RuleError: The constructor raised an exception.
@@ -149,9 +150,9 @@ def made(
 
 
 def guarded(name: str, constructor: Any) -> Callable[..., optax.GradientTransformation]:
-    """Return a constructor of rules whose calls are checked.
+    """Return a constructor of rules that check their own updates.
 
-    Each call of such a rule checks that updates and state keep structure, shapes and
+    Each call of `update` checks that updates and state keep structure, shapes and
     dtypes. The error messages contain the name of the rule.
 
     Args:
@@ -234,7 +235,7 @@ def _check_state(before: Any, after: Any, name: str) -> None:
 
 
 def calling(raised: str, when: str, call: Callable[[], Any]) -> Any:
-    """Return the result of the call, and convert an exception to a RuleError.
+    """Return the result of `call()`, and convert an exception to a RuleError.
 
     The error names the rule and the kind of exception. It contains the file and line of
     user code that raised the exception (`place`), and the message of the exception. If
@@ -265,7 +266,7 @@ def calling(raised: str, when: str, call: Callable[[], Any]) -> Any:
 def place(problem: BaseException) -> str:
     """Return the line of user code that raised an error, as " (line 3 of mine.py)".
 
-    Return "" if the traceback has only lines of installed packages.
+    Return "" if no line of the traceback is user code.
     """
     packages = (
         "site-packages",

@@ -80,7 +80,7 @@ def walk_torch(
     dtype: Any = "float64",
     num_steps: int = NUM_STEPS,
 ) -> Walk:
-    """Run a class of optimizers of PyTorch on a problem, and return its trajectory.
+    """Run a PyTorch optimizer on a problem, and return the trajectory.
 
     The gradients are those of this library. If the method `step` of the optimizer takes
     a closure, the method gets a function that computes value and gradient again.

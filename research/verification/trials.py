@@ -134,10 +134,10 @@ def _in_one_line(source: str) -> str:
 
 
 def of_values(formula: Formula | None, arguments: dict[str, Any]) -> list[Trial]:
-    """Return trials that change an argument of the formula, or swap the values of two.
+    """Return trials that change one argument of the formula, or swap two arguments.
 
     A `Trial` is a mistake that a rule may have, with a function that imitates it.
-    `formula` is the reference of the rule, and `arguments` are the values with which
+    `formula` is that of the reference, and `arguments` are the values with which
     the rule was compared with its reference. Without a formula, the list is empty.
     """
     if formula is None:

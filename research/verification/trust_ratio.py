@@ -33,7 +33,7 @@ def lars(
 ) -> Iterator[Leaves]:
     """Yield the iterates of LARS: algorithm 1 of You, Gitman & Ginsburg (2017).
 
-    For a leaf x with the gradient g, g + λ x is multiplied by the ratio
+    Let g be the gradient of a leaf x. Then g + λ x is multiplied by the ratio
     c |x| / (|g| + λ |x| + ε) before momentum is applied. Here λ is the weight decay,
     and c is `trust_coefficient`. The ratio is 1 if |x| or |g| + λ |x| is 0. The paper
     has ε = 0. With separate_norms=False, |g + λ x| takes the place of |g| + λ |x|, as
@@ -78,7 +78,7 @@ def novograd(
 ) -> Iterator[Leaves]:
     """Yield the iterates of NovoGrad: algorithm 1 of Ginsburg et al. (2019).
 
-    `eps_root` is added under the square root, as in optax. The paper does not have it.
+    `eps_root` is added under the square root, as in optax. The paper has no `eps_root`.
     """
     m = zeros_like(x)
     for t in count(1):

@@ -91,8 +91,8 @@ def regression_workload(
       y: Targets: numbers for "linear", labels 0 and 1 for "logistic", and labels 0, 1,
         ..., K - 1 of K classes for "softmax".
       kind: "linear", "logistic" or "softmax".
-      penalty: Strength of the penalty, at least 0. With 0, the optimum may not exist or
-        not be unique.
+      penalty: Strength of the penalty, at least 0. With 0, the optimum might not exist,
+        or might not be unique.
       holdout: Whether to split the rows at random with seed 0 into 70 % for training,
         15 % for validation and 15 % for test. With False, all rows are used for
         training.

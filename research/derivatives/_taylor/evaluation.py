@@ -76,11 +76,12 @@ class Context(NamedTuple):
       order: Largest order of the coefficients. Each equation is evaluated to this order
         before the next one. None means that coefficients are computed when they are
         read. Coefficient k of all equations is then computed before coefficient k + 1.
-      known: Dict from (name of the primitive, names of the input series) to the list of
-        the equations with this key that were evaluated. Used only if `order` is None.
-        With this dict, no equation is evaluated twice. If the series of y(t) is
-        computed from that of y'(t), the formula for y' often contains y again. Without
-        the dict, the number of evaluations would then double with each order.
+      known: Equations that were evaluated: a dict from (name of the primitive, names of
+        the input series) to the list of the equations with this key. Used only if
+        `order` is None. With this dict, no equation is evaluated twice. If the series
+        of y(t) is computed from that of y'(t), the formula for y' often contains y
+        again. Without the dict, the number of evaluations would then double with each
+        order.
     """
 
     order: int | None

@@ -48,7 +48,7 @@ class Constant(Series):
 
 
 class Rows:
-    """The coefficients of several series. Row k holds coefficient k of each."""
+    """The coefficients of several series. Row k holds coefficient k of each series."""
 
     def __init__(self, rows: Iterable[Sequence[Coefficient]]):
         self._known: list[Sequence[Coefficient]] = []
@@ -63,11 +63,11 @@ class Rows:
 def columns(
     rows: Iterable[Sequence[Coefficient]], moving: Sequence[bool]
 ) -> list[Series]:
-    """Return several series, given row k with coefficient k of each series.
+    """Return several series, given the rows of their coefficients.
 
     Args:
       rows: Row k holds coefficient k of each series.
-      moving: Whether each series depends on t.
+      moving: For each series, whether it depends on t.
     """
     shared = Rows(rows)
     return [Series(shared, column, not moves) for column, moves in enumerate(moving)]

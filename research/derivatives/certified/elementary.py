@@ -47,9 +47,10 @@ HUGE = 2.0**29  # Multiples of π/2 up to here are subtracted exactly enough.
 
 
 def around(value: Any) -> Interval:
-    """Return the interval between the two neighbours of the float nearest to a number.
+    """Return an interval of floats that contains a number.
 
-    The number, a Fraction or an mpmath number of sixty digits, lies in this interval.
+    The number is a Fraction or an mpmath number of sixty digits. Let r be the float
+    nearest to the number. The ends of the interval are the two floats next to r.
     """
     nearest = np.asarray(float(value))
     return Interval(down(nearest), up(nearest), np.asarray(FINE))
@@ -415,7 +416,7 @@ def tan(x: Interval) -> Interval:
     """Enclose tan x for all numbers in x.
 
     If x may contain a pole, the result is the whole real line, and its `trouble` is
-    MAYBE_UNDEFINED (tan x may have no value). This is also so if x contains numbers of
+    MAYBE_UNDEFINED (tan x may have no value). The same holds if x contains numbers of
     absolute value 2^29 or more.
     """
     quarters_low = _quarters(x.low).low
@@ -617,7 +618,7 @@ def _atanh_at(x: np.ndarray) -> Interval:
 def atan2(y: Interval, x: Interval) -> Interval:
     """Enclose the angle of the points (x, y), from -π to π.
 
-    The angle jumps at the points with y = 0 and x <= 0. If the box of the points
+    The angle jumps at the points with y = 0 and x <= 0. If the box of all (x, y)
     contains such a point, the result encloses [-π, π], and the field `trouble` of the
     result is NOT_SMOOTH (the function may jump in the box).
     """
@@ -697,7 +698,7 @@ def power(x: Interval, y: Interval) -> Interval:
     result is MAYBE_UNDEFINED (x^y may have no value) if the interval in x contains
     negative numbers, or if it contains 0 and the interval in y contains a number that
     is 0 or negative. The result is the whole real line if the interval in x contains
-    negative numbers and the one in y contains an integer.
+    negative numbers and the interval in y contains an integer.
     """
     if y.is_point and np.all(y.low == np.rint(y.low)) and np.all(np.abs(y.low) < 2**31):
         return _integer_powers(x, y)

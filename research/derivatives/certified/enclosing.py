@@ -43,6 +43,8 @@ CHUNKS = (16, 256)  # Numbers of boxes for which a program is traced.
 class Enclosure(NamedTuple):
     """Proved bounds of the values of a function over a box.
 
+    A box is a product of intervals, one for each coordinate of a point.
+
     Attributes:
       low, high: The bounds, float64 arrays of the shape of the value. low <= value <=
         high for every point of the box at which the function has a value. A bound may
@@ -119,8 +121,8 @@ def derivative_enclosure(
     number, the derivative of every order is a number. The derivative is the one that
     JAX forms from the program of f by JAX's own rules. If f uses `stop_gradient`, a
     derivative rule of the user (`jax.custom_jvp`, `jax.custom_vjp`) or an iterative
-    linear solver, an error is raised, because the derivative in JAX may not be the
-    derivative of the values of f. If `smooth` is True in the result, the derivative
+    linear solver, an error is raised, because JAX's derivative might then differ from
+    the derivative of the values of f. If `smooth` is True in the result, the derivative
     exists everywhere in the box.
 
     Args:

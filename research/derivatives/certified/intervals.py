@@ -19,7 +19,7 @@ LARGEST = float(np.finfo(np.float64).max)
 
 
 class Interval(NamedTuple):
-    """An array of intervals that enclose the values of a function on a box.
+    """An array of intervals that enclose the values of a function on a box of points.
 
     If the function has a value at a point of the box, the value lies between `low` and
     `high`.
@@ -103,7 +103,7 @@ def interval(low: Any, high: Any, *causes: Interval) -> Interval:
 
 
 def worst(*intervals: Interval) -> np.ndarray:
-    """Return the largest `trouble` of several intervals for each entry.
+    """Return, for each entry, the largest `trouble` of several intervals.
 
     `trouble` says whether the enclosed function may be undefined or not smooth. The
     values in ascending order are FINE, NOT_SMOOTH and MAYBE_UNDEFINED. If no interval
@@ -182,7 +182,7 @@ def polynomial_of_square(
 
 
 def positive_polynomial(coefficients: Sequence[Interval], x: Interval) -> Interval:
-    """Enclose Σ c_i x^i by Horner's scheme, if all its partial sums are positive.
+    """Enclose Σ c_i x^i by Horner's scheme, if all partial sums are positive.
 
     The intervals c_0, c_1, ... are `coefficients`. The partial sums are c_i + c_(i + 1)
     x + c_(i + 2) x² + ... for each i. The partial sums must be positive for all numbers

@@ -95,10 +95,11 @@ def eigenvalue_bounds(symmetric: Interval) -> tuple[np.ndarray, np.ndarray]:
     The extreme eigenvalues of a symmetric matrix M are the extreme values of xᵀMx /
     xᵀx. Let the columns of Q be approximate eigenvectors of the midpoint of A, so QᵀMQ
     is almost diagonal for a matrix M near the midpoint. With x = Q y, the quotient is
-    yᵀQᵀMQy / yᵀQᵀQy. Gershgorin's circles of QᵀAQ bound the numerator, and those of QᵀQ
-    bound the denominator, each divided by yᵀy. Each row of a matrix has such a circle.
-    Its centre is the diagonal entry, and its radius is the sum of the absolute values
-    of the other entries.
+    yᵀQᵀMQy / yᵀQᵀQy. Divide the numerator and the denominator by yᵀy. Gershgorin's
+    circles of QᵀAQ then bound the numerator, and those of QᵀQ bound the denominator.
+    Each row of a matrix has a Gershgorin circle. The centre of the circle is the
+    diagonal entry, and its radius is the sum of the absolute values of the other
+    entries.
 
     Args:
       symmetric: Interval matrices A, shape (..., n, n).
@@ -122,10 +123,10 @@ def signs_of_eigenvalues(symmetric: Interval) -> tuple[np.ndarray, np.ndarray]:
     The counts hold for all symmetric matrices in A. Let Q be the matrix of approximate
     eigenvectors of the midpoint of A, as columns. `eigenvalue_bounds` defines the
     Gershgorin circles of a matrix. If no circle of QᵀQ contains 0, Q is invertible. By
-    Sylvester's law of inertia, A and QᵀAQ then have equal numbers of positive and of
-    negative eigenvalues. If no circle of QᵀAQ contains 0, there are as many positive
-    eigenvalues as circles to the right of 0, and as many negative ones as circles to
-    the left.
+    Sylvester's law of inertia, A then has as many positive eigenvalues as QᵀAQ, and as
+    many negative eigenvalues as QᵀAQ. If no circle of QᵀAQ contains 0, there are as
+    many positive eigenvalues as circles to the right of 0, and as many negative
+    eigenvalues as circles to the left of 0.
 
     Args:
       symmetric: Interval matrices A, shape (..., n, n).

@@ -258,9 +258,9 @@ def _value(atom: Any, known: dict[Any, Any]) -> Any:
 def constant(value: Any) -> Interval:
     """Return a constant of the enclosed JAX program as an array of intervals.
 
-    There is an interval for each entry of the constant. It contains only the number in
-    this entry. If the entry is NaN, the interval is the whole real line, with `trouble`
-    MAYBE_UNDEFINED (the program may have no value).
+    There is an interval for each entry of the constant. The interval contains only the
+    number in this entry. If the entry is NaN, the interval is the whole real line, with
+    `trouble` MAYBE_UNDEFINED (the program may have no value).
     """
     return _without_nan(point(value))
 

@@ -62,7 +62,7 @@ class CertifiedPoint(NamedTuple):
     """A box that is proved to contain exactly one critical point of a function f.
 
     Attributes:
-      low, high: Ends of the box, shape (n,).
+      low, high: Ends of the box low <= x <= high, shape (n,).
       kind: "minimum", "maximum" or "saddle" if the signs of all eigenvalues of the
         Hessian are proved, otherwise "unproved".
       value_low, value_high: Bounds of f at the critical point.
@@ -169,20 +169,21 @@ class Roots(NamedTuple):
 def certified_roots(
     f: Callable[..., Any], bounds: Any, *, seconds: float = 60.0
 ) -> Roots:
-    """Find the roots of f(x) = 0 in a box, and prove that there are no others.
+    """Find the roots of f in a box, and prove that there are no other roots.
 
     Each proved root is returned as a small box that contains exactly one root. Boxes
     for which nothing could be proved are returned as undecided. If no box is undecided,
-    `complete` is True in the result, and there are no other roots.
+    `complete` is True in the result, and the result has all roots in the box.
 
     Args:
       f: Function that JAX can trace. It takes an array of shape (n,) and returns an
         array of shape (n,).
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
-      seconds: Time after which the search stops. If f or its Jacobian is being
-        evaluated over a group of at most 256 boxes at that time, the search waits for
-        the end of this evaluation. All boxes for which nothing is proved by then are
-        undecided. The search also stops if more than 20,000 boxes are undecided.
+      seconds: Time after which the search stops. f and its Jacobian are evaluated over
+        groups of at most 256 boxes. If the time ends during such an evaluation, the
+        search waits for the end of the evaluation. All boxes for which nothing is
+        proved by then are undecided. The search also stops if more than 20,000 boxes
+        are undecided.
     Returns:
       The `Roots`.
     Raises:
@@ -220,18 +221,19 @@ def certified_roots(
 def certified_critical_points(
     f: Callable[..., Any], bounds: Any, *, seconds: float = 60.0
 ) -> Certified:
-    """Find the critical points of f in a box, and prove that there are no others.
+    """Find the critical points of f in a box, and prove that the list is complete.
 
     A critical point is a root of the gradient. Its kind follows from the signs of the
     eigenvalues of the Hessian (Sylvester's law of inertia). All bounds are proved:
     lower ends are rounded down and upper ends up. Boxes for which nothing could be
     proved are returned as undecided. If no box is undecided, `complete` is True in the
-    result, and there are no other critical points. A critical point with a singular
-    Hessian cannot be proved in this way. It stays in a small box that is undecided.
+    result, and the result has all critical points in the box. A critical point with a
+    singular Hessian cannot be proved in this way. It stays in a small box that is
+    undecided.
 
     Args:
       f: Function of an array of shape (n,) that returns one number, and that JAX can
-        trace and differentiate twice. It must not jump in the box.
+        trace and differentiate twice. f must not jump in the box.
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
       seconds: Time after which the search stops, as in `certified_roots`. The remaining
         boxes are then undecided.
@@ -655,7 +657,7 @@ def certified_minimum(
     tolerance: float = 1e-8,
     seconds: float = 60.0,
 ) -> Minimum:
-    """Enclose the global minimum of f over a box, including its border.
+    """Enclose the global minimum of f over a box, including the border of the box.
 
     The box is cut into smaller boxes. A smaller box is dropped if a lower bound of f in
     it is above the smallest value of f that is known so far. Let X be a smaller box, m

@@ -47,7 +47,7 @@ def may_split(primitive: str, params: dict[str, Any], flags: Sequence[bool]) -> 
       params: Parameters of the equation. They contain the functions as jaxprs, such as
         the body of a loop.
       flags: For each input of the equation, whether the input varies. An input varies
-        if it depends on the variables of the derivative.
+        if it depends on the variables with respect to which a derivative is taken.
     """
     if primitive == "scan":  # A carried constant may move after the first step.
         num_consts, num_carry = scan_sizes(params)

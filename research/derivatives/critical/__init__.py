@@ -70,9 +70,9 @@ def critical_points(
 
     Points outside the bounds and points where the gradient does not vanish are dropped.
     A point is also dropped if the Newton step from this point is long, but the search
-    cannot make this step, for example because f is NaN there. If several points are
-    closer together than `separation`, only the point with the shortest gradient is
-    kept.
+    cannot make this step, for example because f is NaN where the step ends. If several
+    points are closer together than `separation`, only the point with the shortest
+    gradient is kept.
 
     The result contains the points *found from these starts* and may be incomplete.
     Print the result to see how many starts found a point. If `prove_seconds` is
@@ -201,9 +201,9 @@ def classify_critical_point(
     this prediction is correct, the eigenvalues of the Hessian decide the kind of the
     point. An eigenvalue decides only under two conditions. First, the prediction must
     be correct at distances much longer than the Newton step from x, because the exact
-    critical point is about this step away from x. Second, the eigenvalue must be much
-    larger than its rounding error. To measure the rounding error, f is also evaluated
-    with an artificial, larger rounding error in each operation.
+    critical point is about one Newton step away from x. Second, the eigenvalue must be
+    much larger than its rounding error. To measure the rounding error, f is also
+    evaluated with an artificial, larger rounding error in each operation.
 
     If all eigenvalues decide, their signs give the kind. If an eigenvalue does not
     decide, the kind is "degenerate", and the note of the result says what the point is.
@@ -314,7 +314,7 @@ def grid_of_starts(
       per_axis: Number of points on each axis: one number for all axes, or a list with
         one number for each axis.
     Returns:
-      The points, shape (k, n), where k is the product of the numbers of points.
+      The points, shape (k, n), where k is the product of the numbers on the axes.
     Raises:
       ValueError: bounds is not finite or does not have shape (n, 2), a number in
         per_axis is not positive, per_axis does not have n numbers, or k points do not

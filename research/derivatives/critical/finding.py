@@ -210,11 +210,12 @@ def zero_of_gradient(
 
     y is the end of a search for a critical point. A direction is loose if the gradient
     around y does not confirm the Hessian in this direction. The gradient counts as 0 at
-    a point if, in every loose direction, it is at most its rounding error. If the
-    gradient is larger but changes much around y, the search may have stopped early,
-    because a search converges slowly to a zero of higher multiplicity. In this case the
-    search goes on with multiples of Newton's steps. If the Hessian at y is not finite
-    (`curvature` is None), y is returned without a test.
+    a point if its component in every loose direction is at most as large as the
+    rounding error of this component. If the gradient is larger but changes much around
+    y, the search may have stopped early, because a search converges slowly to a zero of
+    higher multiplicity. In this case the search goes on with multiples of Newton's
+    steps. If the Hessian at y is not finite (`curvature` is None), y is returned
+    without a test.
 
     Returns:
       (the point, its curvature), or None if there seems to be no such point. An example

@@ -128,11 +128,12 @@ class Landscape:
     def moved(
         self, y: Float[np.ndarray, "n"], d: Float[np.ndarray, "m n"]
     ) -> tuple[Float[np.ndarray, "m n"], Float[np.ndarray, "m n"]]:
-        """Return y + d for each row of d, and the exact steps after rounding.
+        """Return the rounded points y + d for each row of d, and the steps to them.
 
         Returns:
-          (points, steps), both of shape (m, n). The points are y + d in the precision
-          of f. The steps are the points minus the rounded y, without a further error.
+          (points, steps), both of shape (m, n). For the points, y and the sum y + d are
+          rounded to the precision of f. The steps are the points minus the rounded y,
+          computed in float64.
         """
         there = self.rounded(self.rounded(y) + d)
         return there, there.astype(float) - self.rounded(y).astype(float)
@@ -142,8 +143,9 @@ class Landscape:
     ) -> tuple[Float[np.ndarray, "m"], Float[np.ndarray, "m"], Float[np.ndarray, "m"]]:
         """Compute f(y + d) - f(y) for each step d.
 
-        The rise is the integral of the gradient along d, by Gauss-Legendre quadrature
-        with 6 nodes. So no digits are lost if f(y) is large.
+        The rise is computed as the integral of the gradient along d, by Gauss-Legendre
+        quadrature with 6 nodes. So no digits cancel, even if f(y) is much larger than
+        the rise.
 
         Returns:
           (rise, error, difference). The error is the difference between the results

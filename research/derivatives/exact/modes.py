@@ -17,7 +17,8 @@ class Mode(NamedTuple):
     """Mode in which the Jacobian of a function f is computed, with the reason.
 
     Attributes:
-      name: "forward" (one pass for each input) or "reverse" (one pass for each output).
+      name: "forward" (a pass through f for each input) or "reverse" (a pass for each
+        output).
       inputs: Number of inputs of f, over all leaves of its argument.
       outputs: Number of outputs of f, over all leaves of its value.
       reason: Reason for the choice of the mode, in words.
@@ -32,12 +33,12 @@ class Mode(NamedTuple):
 def chosen_mode(f: Callable[..., Any], x: Any) -> Mode:
     """Return the mode that `gradient` and `jacobian` use by default.
 
-    For the Jacobian of f with n inputs and m outputs, forward mode needs n passes.
-    Reverse mode needs m passes, and stores the intermediate values. So the choice is
-    forward mode if n <= m, and reverse mode otherwise. If f has no derivative rule for
-    this mode, the choice is the other mode. For example, `jax.lax.while_loop` has no
-    rule for reverse mode, and a function that is decorated with `jax.custom_vjp` has no
-    rule for forward mode.
+    For the Jacobian of f with n inputs and m outputs, forward mode needs n passes
+    through f. Reverse mode needs m passes, and stores the intermediate values. So the
+    choice is forward mode if n <= m, and reverse mode otherwise. If f has no derivative
+    rule for this mode, the choice is the other mode. For example, `jax.lax.while_loop`
+    has no rule for reverse mode, and a function that is decorated with `jax.custom_vjp`
+    has no rule for forward mode.
 
     Args:
       f: Function of one pytree of floating arrays.

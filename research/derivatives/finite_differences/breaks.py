@@ -35,20 +35,20 @@ def quiet_part(ladder: Ladder) -> tuple[Ladder, np.ndarray, int] | None:
     A ladder has values of f at many distances from x. Each of these distances is called
     a level. A ladder also has values of f in windows, which are groups of points near
     some of the levels. The first window is the one at the smallest distance, and
-    "below" means at smaller distances. Let s be the noise of a window, divided by the
-    rounding error that the function `rounding` estimates there. Let b be the largest s
-    of the windows at smaller distances, but at least 1. A window has more noise than
-    rounding errors in two cases. In the first case, its s is above 30. In the second
-    case, its s and the s of all windows at larger distances are above 3 b, with the b
-    of this window. The second case compares s with b and not with 1, because the
-    rounding errors of some functions are a few times larger than the estimate.
-    Functions with matrix products are an example.
+    "below" means at smaller distances. For each window, let s be the noise of the
+    window, divided by the rounding error that the function `rounding` estimates there.
+    Let b be the largest s of the windows at smaller distances, but at least 1. A window
+    has more noise than rounding errors in two cases. In the first case, s of this
+    window is above 30. In the second case, s of this window and of all windows at
+    larger distances is above 3 b, with the b of this window. The second case compares s
+    with b and not with 1, because the rounding errors of some functions are a few times
+    larger than the estimate. Functions with matrix products are an example.
 
     Returns:
       (ladder of the levels below this window, rounding error at each of these levels,
-      index of the window). The rounding error is b times the estimate of `rounding`.
-      The result is None if no window has more noise than rounding errors, or if the
-      window at the smallest distance already has more noise.
+      index of the window). The rounding error is the estimate of `rounding` times the b
+      of this window. The result is None if no window has more noise than rounding
+      errors, or if the window at the smallest distance already has more noise.
     """
     share = windows_noise(ladder) / rounding(ladder)[ladder.places]
     before = np.maximum.accumulate(np.append(1.0, share[:-1]))
@@ -94,8 +94,9 @@ def first_surprise(ladder: Ladder, noise: np.ndarray, level: int) -> int | None:
     H be the step of `level`. The value at a step h < H is a surprise if its deviation
     exceeds the sum of two numbers. One is 30 times the noise of the deviation, which
     follows from `noise`. The other depends on the deviations at the steps from h to H.
-    It is 2 D (h / H)² if one of them is thirty times as small as the deviation at h.
-    Then the larger steps do not show what the value shows. Otherwise it is 2 E h / H.
+    If one of these deviations is less than a thirtieth of the deviation at h, the
+    larger steps do not show what the value at h shows. The number is then
+    2 D (h / H)². Otherwise it is 2 E h / H.
 
     Args:
       ladder: Values of f at the steps to both sides of x.
@@ -175,12 +176,12 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
     second difference of f was largest. At a jump, the largest second difference stays
     the same. At a kink, this difference shrinks with the distance between the points.
     If it shrinks with the square of this distance, the points show the curvature of f,
-    which may be larger than a jump. Then f is evaluated up to two more times. At a
-    pole, the largest |f| grows. At first, several jumps between two points may seem to
-    be one large bend. So f also counts as jumping if the largest second difference
-    hardly shrinks from the last evaluation but one to the last. There are two
-    exceptions: the points are about as close as the floats at x, or the second
-    difference is about as small as a rounding error.
+    which may hide a jump. Then f is evaluated up to two more times. At a pole, the
+    largest |f| grows. At first, several jumps between two points may seem to be one
+    large bend. So f also counts as jumping if the largest second difference hardly
+    shrinks between the last two evaluations. There are two exceptions: the points are
+    about as close as the floats at x, or the second difference is about as small as a
+    rounding error.
 
     Args:
       ladder: Values of f around x. A window is a group of points near a distance from

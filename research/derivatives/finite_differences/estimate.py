@@ -101,10 +101,10 @@ class FiniteDifference(NamedTuple):
         derivative from the side where f is defined. If the verdict is "unresolved", the
         best guess. With "one-sided" and "unresolved", `value` is nan if there is no
         estimate. With "kink", "jump" and "nan", `value` is nan.
-      error: Bound on |value - derivative|. It is estimated from the differences between
-        steps and from the noise of f, so it may be too small. The docstring of
-        `finite_difference` reports how often this happened. The bound is infinite if
-        `value` is nan.
+      error: Bound on |value - derivative|. The bound is estimated from the noise of f,
+        and from the differences between the estimates at several steps, so it may be
+        too small. The docstring of `finite_difference` reports how often this happened.
+        The bound is infinite if `value` is nan.
       step: Smallest distance from x that was used for `value`, or nan if `value` is
         nan.
       evaluations: Number of points where f was evaluated.
@@ -165,8 +165,8 @@ def finite_difference(
     distance. The estimate is at least ε |f| / 2, where ε is the relative spacing of the
     floats that f returns. If fewer than three groups show noise, the estimate is at
     least ε (|f| + |x f'|) / 2.
-    If the noise grows in proportion to the distance, as that of t - sin(t) near 0, it
-    is assumed to grow further at distances where the curvature of f hides it.
+    If the noise grows in proportion to the distance, as that of t - sin(t) near 0, the
+    noise is assumed to grow further at distances where the curvature of f hides it.
 
     At each step h = 2^k a central difference quotient is extrapolated to h = 0 by
     Richardson's scheme. For order 1 the quotient is (f(x + h) - f(x - h)) / (2 h). It
@@ -193,13 +193,13 @@ def finite_difference(
     jump, only the small steps are used. If the small steps do not suffice for a result,
     the verdict is "unresolved". The verdict is also "unresolved" in three other cases.
     In the first, f jumps by far more than rounding errors and the slope of f between
-    the jumps differs from its mean slope. An example is sin(x) + floor(1000 x). In the
-    second, f is c / (x - a)^k between the jumps, with k from 1 to 6, and the jumps are
-    small at the largest steps. This suggests a numerator that has lost nearly all its
-    digits, as in (1 - cos(x)) / x² near 0. In the third, the jumps are small compared
-    with f at the largest steps, and the result needs only the steps below the jumps,
-    but contradicts the larger steps. This suggests a term that has lost all its digits,
-    as in x² + (1 - cos(x)) near 0.
+    the jumps differs from the mean slope of f. An example is sin(x) + floor(1000 x). In
+    the second, f is c / (x - a)^k between the jumps, with k from 1 to 6, and the jumps
+    are small at the largest steps. This suggests a numerator that has lost nearly all
+    its digits, as in (1 - cos(x)) / x² near 0. In the third, the jumps are small
+    compared with f at the largest steps, and the result needs only the small steps,
+    which show no jump, but contradicts the larger steps. This suggests a term that has
+    lost all its digits, as in x² + (1 - cos(x)) near 0.
 
     With a two-sided scheme ("auto" or "central"), the left and the right derivative of
     each order from 1 to `order` are compared before the extrapolation. If they differ
@@ -224,8 +224,8 @@ def finite_difference(
 
     Let e_0 be the estimate at the chosen step, and e_1 and e_2 those at twice and at
     four times this step. If (e_2 - e_1) / (e_1 - e_0) = 2^p with p below log2(6), the
-    error seems to be a power p of the step that the extrapolation does not remove. An
-    example is x² + 1e-6 |x|^2.5. The bound is then at least 1.5 |e_1 - e_0| /
+    error seems to be proportional to step^p, and the extrapolation does not remove it.
+    An example is x² + 1e-6 |x|^2.5. The bound is then at least 1.5 |e_1 - e_0| /
     (2^p - 1).
 
     Let n be the order. The bound is also at least ε |x f^(n+1)|, the change of the
@@ -298,7 +298,7 @@ def finite_difference(
       sqrt(1 - x²) near 1 - 1e-8. In x² = 1 - 2 (1 - x) + (1 - x)², rounding replaces
       the last term, about 1e-16, by a constant. So the values of f are nearly those of
       sqrt(2 - 2 x). Larger steps often contradict the result, and the verdict is then
-      "unresolved". They do not if noise hides the difference at them, as for the
+      "unresolved". They do not contradict it if noise hides the difference, as for the
       first derivative of x² + log(1 + x³) at 1e-9.
 
     Args:

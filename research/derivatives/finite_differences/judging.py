@@ -56,8 +56,8 @@ class Column(NamedTuple):
 
         A lower level has a smaller step. Two levels contradict each other if their
         values differ by more than twice the sum of their bounds. A single contradiction
-        may be chance and does not count. If no level contradicts two others, the result
-        is the number of levels.
+        may be chance and does not count. If no level contradicts two lower levels, the
+        result is the number of levels.
         """
         there = np.flatnonzero(np.isfinite(self.bounds))
         values, bounds = self.values[there], self.bounds[there]
@@ -91,16 +91,17 @@ def settle(column: Column, end: int | None = None) -> Estimate:
     oscillations of f. So the search starts at the smallest step and stops before the
     first level that contradicts two levels with smaller steps.
 
-    Let b be the bound of the chosen estimate. Its neighbours are the estimates that are
-    at most two levels away and have a bound of at most 8 b. Let d be the largest
-    distance of a neighbour from the chosen estimate. The bound of the result is 1.5
-    times the larger of b and d / 4, plus the rounding error of the chosen estimate.
+    Let b be the bound of the chosen estimate. The neighbours of this estimate are the
+    estimates that are at most two levels away and have a bound of at most 8 b. Let d be
+    the largest distance of a neighbour from the chosen estimate. The bound of the
+    result is 1.5 times the larger of b and d / 4, plus the rounding error of the chosen
+    estimate.
 
     Args:
       column: Best estimate of each level.
       end: Only the levels before this index are considered. None means all levels.
     Returns:
-      The `Estimate`. If no level has a finite bound, its value is NaN.
+      The `Estimate`. The field `value` is NaN if no level has a finite bound.
     """
     last = min(column.end, len(column.values) if end is None else end)
     levels = np.flatnonzero(np.isfinite(column.bounds[:last]))
@@ -136,9 +137,9 @@ def growth(
       against log2 step. The misfit is the root mean square of the deviations of log2
       size from this line. The result is (inf, empty array, inf) in two cases: if no
       four consecutive sizes are more than ten times as large as the noise, or if the
-      sizes vanish at smaller steps. They vanish if, for at least two steps smaller than
-      the fitted ones, size plus noise is less than half of the size on the line. (A
-      line with a negative power is replaced by a constant.) So a power near 0 shows
+      sizes vanish at smaller steps. Sizes count as vanishing if, at two or more steps
+      below the fitted steps, size plus noise is less than half of the size on the line.
+      (A line with a negative power is replaced by a constant.) A power near 0 shows
       sizes that do not shrink, and a positive or infinite power shows sizes that do.
     """
     stands_out = np.isfinite(sizes) & (sizes > 10 * noise) & (sizes > 0)
@@ -180,22 +181,23 @@ def rate(table: Table, powers: np.ndarray) -> float:
 def slow_error(found: Estimate, *tables: Table) -> float:
     """Return an error bound for an estimate that converges slowly, otherwise 0.
 
-    The function detects a power of the step that no extrapolation removes, as in x² +
-    1e-6 |x|^2.5, even if noise hides this power at smaller steps. Let e_0 be the
-    estimate at the step of `found`, and e_1 and e_2 estimates at two and four times
-    this step. Let c = e_1 - e_0 and q = (e_2 - e_1) / c. If |c| exceeds the noise and
-    1 < q < 6, the error behaves like step^p with p = log2(q), and the bound is
-    1.5 |c| / (q - 1). If |c| exceeds the noise and 0 < q <= 1, the estimates do not
-    converge, and the bound is 1.5 |c| / ε with the relative spacing ε of float64. In
-    all other cases the bounds of the tables are large enough, and the result is 0.
+    The function detects an error that behaves like a power of the step and that no
+    extrapolation removes, as for x² + 1e-6 |x|^2.5, even if noise hides this error at
+    smaller steps. Let e_0 be the estimate at the step of `found`, and e_1 and e_2
+    estimates at two and four times this step. Let c = e_1 - e_0 and
+    q = (e_2 - e_1) / c. If |c| exceeds the noise and 1 < q < 6, the error behaves like
+    step^p with p = log2(q), and the bound is 1.5 |c| / (q - 1). If |c| exceeds the
+    noise and 0 < q <= 1, the estimates do not converge, and the bound is 1.5 |c| / ε
+    with the relative spacing ε of float64. In all other cases the bounds of the tables
+    are large enough, and the result is 0.
 
     At each step, the tables contain several estimates, so the formula is used with two
     choices. In the first choice, e_0 is the estimate with the smallest bound at its
-    step, and e_1 and e_2 have the same number of extrapolations as e_0. In the second
-    choice, e_1 and e_2 are also the estimates with the smallest bound at their steps.
-    The second choice is left out if the bound of e_2 is so much larger than the bound
-    of e_0 that the step of e_2 may cross a kink of f. The result is the larger bound of
-    the two choices.
+    step, and e_1 and e_2 are from the same table and have the same number of
+    extrapolations. In the second choice, each of e_0, e_1 and e_2 is the estimate with
+    the smallest bound at its step. The second choice is left out if the bound of e_2 is
+    so much larger than the bound of e_0 that the step of e_2 may cross a kink of f. The
+    result is the larger bound of the two choices.
 
     Args:
       found: The estimate whose error is bounded. Only the field `level`, which is the

@@ -36,9 +36,10 @@ def noise_bounds(ladder: Ladder, sampler: Sampler | None = None) -> np.ndarray:
     - Rounding error: ε (|f| + |x f'|) / 2, because f rounds its value and the
       intermediate results that it computes from x. Here ε is the relative spacing of
       the floats that f returns. This formula may be too large. For example,
-      (x - 1) g(x) does not have a noise of ε |x f'| / 2 at x = 1, as x - 1 is exact.
-      So if at least three windows show noise, and this noise is smaller than the
-      formula, the noise of the windows is used, but at least ε |f| / 2.
+      (x - 1) g(x) does not have a noise of ε |x f'| / 2 at x = 1, because x - 1 has no
+      rounding error there. So if at least three windows show noise, and this noise is
+      smaller than the formula, the noise of the windows is used, but at least
+      ε |f| / 2.
     - Noise in the windows, recognised from the fifth and sixth differences of the
       values in a window. Each difference is divided by the size that it would have for
       noise of size 1. For a smooth function, the sixth differences are then far smaller
@@ -52,10 +53,10 @@ def noise_bounds(ladder: Ladder, sampler: Sampler | None = None) -> np.ndarray:
       In one case, the noise at large distances is assumed to be larger than the noise
       that the windows there show: if the noise grows in proportion to the distance, as
       that of t - sin(t) near 0 (`_rising`).
-    - Quantum: the change of f at the first step where f differs from f(x), if f is
-      constant around x and then jumps. It may be the sum of several jumps. To find the
-      jump, the sampler evaluates f at more points. Without a sampler this part is left
-      out.
+    - Quantum, if f is constant around x and then jumps: the change f - f(x) at the
+      smallest distance where the change is not 0. This change may be the sum of several
+      jumps. To find the jump, the sampler evaluates f at more points. Without a sampler
+      this part is left out.
 
     Args:
       ladder: Values of f around x, and in the windows.

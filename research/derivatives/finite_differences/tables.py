@@ -44,11 +44,13 @@ class Table(NamedTuple):
     def bounds(self) -> np.ndarray:
         """Bound on the error of each estimate, in the shape of `values`.
 
-        It is infinite where there is no estimate, and at the smallest step. Elsewhere
-        it is 1.2 times the noise, plus the largest of three changes:
+        The bound is infinite where there is no estimate, and at the smallest step. In
+        row 0, which has no extrapolation, it is also infinite at the largest step.
+        Elsewhere the bound is 1.2 times the noise, plus the largest of three changes:
 
-        - the change by the last extrapolation;
-        - the change from the estimate at half the step, which has a smaller error;
+        - the change by the last extrapolation, or in row 0 the change from the estimate
+          at twice the step;
+        - the change from the more accurate estimate at half the step;
         - the change from the estimate at twice the step, divided by a factor. The error
           at twice the step is assumed to be larger by this factor.
 
@@ -56,14 +58,14 @@ class Table(NamedTuple):
         or because the error does not have the powers of h that the extrapolation
         removes.
 
-        The second change contains the noise of the estimate at half the step, which is
-        2^order times as large. If `is_even` is True, the rows are treated differently.
-        In the first four rows, half of that noise is subtracted from the second change,
-        because the last extrapolation is reliable there. In the later rows, the largest
-        of the three changes is multiplied by three. The last extrapolation changes the
-        estimate too little in these rows: it gives almost no weight to the largest
-        steps, and the series of f may diverge at them. These numbers were chosen on
-        random functions.
+        The second change contains the noise of the estimate at half the step. This
+        noise is 2^order times as large as the noise at the step itself. If `is_even` is
+        True, the rows are treated differently. In the first four rows, half of that
+        noise is subtracted from the second change, because the last extrapolation is
+        reliable there. In the later rows, the largest of the three changes is
+        multiplied by three. The last extrapolation changes the estimate too little in
+        these rows: it gives almost no weight to the largest steps, and the series of f
+        may diverge at them. These numbers were chosen on random functions.
         """
         values = self.values
         change = np.full(values.shape, np.nan)

@@ -108,14 +108,14 @@ def record(
 def walk_reverse_rule(
     tape: Tape, entry: OwnReverse, adjoints: tuple[Any, ...]
 ) -> tuple[Any, ...]:
-    """Evaluate and record a custom reverse rule at given adjoints of the outputs.
+    """Evaluate and record a custom reverse rule, given the adjoints of the outputs.
 
     Args:
       tape: Tape that records the equations.
       entry: Call of a function with a custom reverse rule (custom_vjp).
       adjoints: Adjoints of the outputs of this function.
     Returns:
-      Contributions to the adjoints of the inputs of this function.
+      Contribution of the rule to the adjoint of each input in `entry.inputs`.
     """
     made = jax.make_jaxpr(entry.pullback)(adjoints)
     entry.arriving = tuple(tape.node(adjoint, False) for adjoint in adjoints)

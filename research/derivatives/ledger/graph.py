@@ -114,9 +114,10 @@ def make_graph(ledger: LedgerFields, largest: int = LARGEST) -> Graph:
     from the node of a value to a node that reads this value. If the table has more rows
     than `largest`, neighbouring rows share a node.
 
-    The table may contain a call of a function with a custom derivative rule. Then one
-    node contains the rows that compute the value of this function. Edges of kind "rule"
-    show the contributions of the rule to the adjoints of the inputs of the function.
+    The table may contain a call of a function g with a custom derivative rule. Then one
+    node contains the rows that compute the value of g. An edge of kind "rule" leads
+    from an input of g to this node, and shows what the rule contributes to the adjoint
+    of this input.
 
     Args:
       ledger: Table of `explain`.

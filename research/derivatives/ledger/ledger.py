@@ -144,12 +144,12 @@ class Ledger(LedgerFields):
     def html(self) -> str:
         """Return a page to explore the table, as the text of an HTML file.
 
-        The page shows the graph and the table. If you point at a row or a box, or move
-        to it with Tab or the arrow keys, the page highlights the rows that contribute
-        to its adjoint. The page also lists these contributions, each with the row from
-        which it comes, the derivative rule and the numbers. The rows of a function, of
-        a branch or of a step of a loop can be folded. The page needs no other files and
-        no network.
+        The page shows the graph and the table. Point at a row or a box, or move to it
+        with Tab or the arrow keys. Then the page highlights the rows that contribute to
+        the adjoint of this row or box. For each contribution, the page lists the row
+        from which it comes, the derivative rule and the numbers. The rows of a
+        function, of a branch or of a step of a loop can be folded. The page needs no
+        other files and no network.
 
         Example:
           >>> from research.derivatives import explain

@@ -28,8 +28,8 @@ class Part(NamedTuple):
     """Contribution to an adjoint, as shown in the browser page of `explain`.
 
     Attributes:
-      number: Number of the input of f, or of the row of the page's table, from which
-        the contribution comes.
+      number: Number of the row from which the contribution comes. `as_page` describes
+        the numbering.
       text: Text that describes the contribution.
     """
 

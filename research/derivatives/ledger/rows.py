@@ -107,8 +107,8 @@ def name_nodes(
 
     `leaves` is a dict from the name of each input to its node, and `shown` contains the
     equations that are rows of the table. If an equation that only changes a shape or a
-    dtype has no row, its output gets the name of its input. The name of the output of
-    any other equation without a row is a text with the value, or with the shape if the
+    dtype has no row, its output gets the name of its input. If any other equation has
+    no row, the name of its output is a text with the value, or with the shape if the
     value has more than three entries.
     """
     names = {node: name for name, node in leaves.items()}

@@ -132,7 +132,7 @@ class OwnRule:
       outputs: Nodes of the outputs.
       entries: Equations that compute the value of the function.
       within: For a forward rule, a second node for each active input, used only inside
-        the rule. It collects the adjoint that the rule contributes, but not the
+        the rule. This node collects the adjoint that the rule contributes, but not the
         contributions of other equations to the same input. None for a reverse rule.
       reverse: The reverse rule, or None for a forward rule.
     """

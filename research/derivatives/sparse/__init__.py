@@ -150,7 +150,7 @@ def sparse_hessian(
       f: Function of one pytree of floating arrays that returns one real number.
       x: Point of evaluation.
       pattern: As in `sparse_jacobian`. If the pattern contains (i, j) but not (j, i),
-        (j, i) is added.
+        then (j, i) is added.
     Returns:
       The `SparseDerivative`.
     Raises:

@@ -27,8 +27,8 @@ class Fact(NamedTuple):
 
     Attributes:
       shape: Shape of the variable.
-      value: Its value. None if the value depends on the inputs of the function or is
-        traced.
+      value: Value of the variable. None if the value depends on the inputs of the
+        function or is traced.
       rows: Boolean sparse matrix of shape (entries of the variable, inputs of the
         function). Entry (i, j) is True if entry i of the variable may depend on input
         j. None if no entry depends on any input.
