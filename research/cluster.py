@@ -214,7 +214,8 @@ def variables(address: str, place: Place) -> Mapping[str, str]:
 
     Args:
       address: Address HOST:PORT of process 0.
-      place: Index of the process that gets the variables, and number of all processes.
+      place: Index of the process that gets the variables, and how many processes there
+        are.
     Returns:
       Mapping from the name of each variable to its value.
     """

@@ -27,8 +27,8 @@ class AdviceOnTracing(contextlib.AbstractContextManager[None]):
 
     Args:
       otherwise: Advice for a function that cannot be changed. It is the end of the
-        sentence "If the function must stay as it is, ...". By default, this advice is
-        for computing derivatives.
+        sentence "If the function must stay as it is, ...". The default says how to
+        estimate or check a derivative of such a function without JAX.
     Example:
       >>> import numpy
       >>> try:

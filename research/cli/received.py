@@ -26,8 +26,8 @@ SOURCES = "sources"
 class NotHereError(ValueError):
     """Raised if a study cannot be trained with what is on this machine.
 
-    The study needs a file that was not given, or objects that exist only in Python. The
-    message says what is missing.
+    The study needs a file that was not given, or it was made in Python from objects
+    (rules or workloads) that no file defines. The message says what is missing.
     """
 
 
@@ -74,7 +74,7 @@ def redraw(experiment: ModuleType, folder: Path) -> Path:
 def with_files(
     config: Mapping[str, Any], given: Sequence[str], folder: Path, *, trusted: bool
 ) -> dict[str, Any]:
-    """Return the fields `rule` and `files` of a config, for the files on this machine.
+    """Find the files of a study's rules here, and return two fields for its config.
 
     The field `rule` names each rule, with the path of its file on this machine. The
     field `files` has the name and the SHA-256 digest of each file.
@@ -91,8 +91,9 @@ def with_files(
       A dict with the fields `rule` and `files`. The dict is empty if the config names
       no rules.
     Raises:
-      NotHereError: The file of a rule was not given, or the study has objects that
-        exist only in Python.
+      NotHereError: The file of a rule was not given, and the file that the config
+        names cannot be used. Or the study was made in Python from objects (rules or
+        workloads) that no file defines.
       ValueError: A text of `given` is malformed or names no rule of the study, or the
         digest of a file differs from the one that the study recorded.
       FileNotFoundError: A file does not exist.

@@ -378,8 +378,9 @@ def _takes_schedules(make_rule: Any) -> bool:
 class RatesState(NamedTuple):
     """State of a rule whose constructor is called again in each step.
 
-    The constructor gets the learning rates of this step. `scheduled` makes rules in
-    this way if they are neither from this package nor from optax.
+    In each step, the constructor gets the learning rates of that step. `scheduled` uses
+    this state for rules that are neither from this package nor from optax, because
+    their constructors need not accept a schedule.
 
     Attributes:
       count: Number of finished steps, int32, shape ().

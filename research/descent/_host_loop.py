@@ -24,7 +24,8 @@ def advance_until_done(
 ) -> Progress:
     """Advance a computation until it is done, and save progress on the way.
 
-    After each advance, the progress is saved if a checkpoint is due, and then shown.
+    After each advance, the progress is shown. If a checkpoint is due, the progress is
+    saved before that.
     Ctrl-C saves the last complete progress and re-raises KeyboardInterrupt. At the end
     the progress is saved if this call took over a second.
 
@@ -35,9 +36,10 @@ def advance_until_done(
       show: Function progress -> None that reports the progress to the user.
       to_saved: Function progress -> `Saved`, the content of a checkpoint.
       checkpoint: Place where the progress is saved.
-      agreed: Function bool -> bool. The argument says whether this process would save
-        the progress at the end. The result says whether the progress is saved, and is
-        the same in all processes. By default, the result is the argument.
+      agreed: Function bool -> bool. Processes may measure different times, and must
+        agree on whether the progress is saved at the end. The argument is the answer of
+        this process, and the result is the same in all processes. The default returns
+        its argument, which is right for a single process.
     Returns:
       The last progress.
     """

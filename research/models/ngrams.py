@@ -225,11 +225,12 @@ def ngram_probabilities(
 ) -> Float[np.ndarray, "V"]:
     """Compute the probability of each token to be the next token after a context.
 
-    The model in the example has order 1, so the context has no effect. The counts of
-    the tokens 0 and 1 in the text are 2 and 1. D(c) is the discount of a token with the
-    count c. For a text as short as this, `ngram` uses fixed discounts: D(1) = 0.5 and
-    D(2) = 1. By the formula in `ngram`, the probabilities are (2 - 1 + 1.5 / 2) / 3 and
-    (1 - 0.5 + 1.5 / 2) / 3, with 1.5 = D(1) + D(2).
+    The formula is in the docstring of `ngram`. The example below has a text of 3 tokens
+    and V = 2 symbols. Its model has order 1, so the context has no effect. The tokens 0
+    and 1 have the counts 2 and 1. D(c) is the discount of a token with the count c. For
+    a text as short as this, `ngram` uses fixed discounts: D(1) = 0.5 and D(2) = 1. So
+    the probabilities are (2 - D(2) + d / V) / 3 and (1 - D(1) + d / V) / 3, where d =
+    D(1) + D(2) is the sum of the discounts.
 
     Args:
       model: Model from `ngram` with V symbols.

@@ -145,8 +145,8 @@ def trials(space: Space, count: int) -> dict[str, Float[np.ndarray, " trials"]]:
 
     Args:
       space: Ranges by name.
-      count: Number of trials, positive. For an empty space the result is {}, and there
-        is one trial.
+      count: Number of trials, positive. For an empty space, the result is {} for every
+        count, because there is nothing to choose.
     Returns:
       Values by name, each float64 of shape (count,).
     Raises:

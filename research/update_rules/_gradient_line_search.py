@@ -72,8 +72,9 @@ def backtracking_descent(
     the state gives the reason.
 
     Use it on a deterministic, cheap objective to avoid tuning a rate. Like gradient
-    descent, the rule is slow if the Hessian is ill-conditioned. On mini-batches the
-    rule fits each step to the current batch, and the noise of the gradients remains.
+    descent, the rule is slow if the Hessian is ill-conditioned. On mini-batches, each
+    step makes only the loss of the current batch smaller. The noise of the gradients is
+    not averaged, as it is with a learning rate that falls.
 
     Args:
       learning_rate: Longest trial step η. A positive number, a traced scalar or a

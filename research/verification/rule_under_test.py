@@ -303,8 +303,9 @@ def source_digest(make_rule: Any) -> str | None:
 
     `make_rule` is the constructor of an update rule. The digest covers only the source
     code of the constructor itself, not of the functions that the constructor calls. The
-    result is None if the source code is unknown, or if `make_rule` is a constructor
-    that `guarded` made from a finished gradient transformation.
+    result is None if the source code is unknown. It is also None if `make_rule` was
+    returned by the function `guarded` for a gradient transformation, because then there
+    is no constructor whose source could be read.
     """
     constructor = inspect.unwrap(make_rule)
     # The source of a rule that is already made is not available.

@@ -25,8 +25,9 @@ class Range(NamedTuple):
 
     If f has several smooth pieces that meet at x, each slope is that of one piece.
     Clarke's generalised gradient is the set of weighted means of the pieces' gradients
-    at x. If the points lie in all pieces, the product of the direction and any vector
-    in this set lies between the smallest and the largest slope.
+    at x. If each piece contains at least one of the points, the product of the
+    direction and any vector in this set lies between the smallest and the largest
+    slope.
 
     Attributes:
       low, high: Smallest and largest slope. Both are NaN if they do not clearly differ,

@@ -80,9 +80,9 @@ def curvatures(
       land: The function f in scaled coordinates.
       points: Points, shape (m, n).
       wary: Whether to measure the rounding errors of the Hessian at every point. If
-        False, these errors are measured only at points where an eigenvalue is much
-        smaller than the second derivatives at points nearby. Rounding errors may decide
-        the sign of such an eigenvalue.
+        False, these errors are measured only at those of the points where an eigenvalue
+        is so small that rounding errors may decide its sign. It is small in comparison
+        with the second derivatives of f around the point.
     """
     values, gradients, hessians = land.hessians(points)
     return [

@@ -31,8 +31,9 @@ class CriticalPoints(tuple):
         exclude further critical points, such as around a degenerate point. None if no
         proof was asked for.
 
-    A start with several outcomes is counted once. The first outcome that applies is
-    used, in the order converged, flat, not_finite, outside, stalled.
+    Several searches begin at each start, and they may end differently. So more than one
+    outcome may apply to a start. The start is counted by the first of them, in the
+    order converged, flat, not_finite, outside, stalled.
     """
 
     starts: int

@@ -126,8 +126,9 @@ class Ledger(LedgerFields):
     def text(self) -> str:
         """Return the value and the gradient as a sentence, then the rows as a table.
 
-        If the value or the gradient is not finite, or if a row is at a tie (see
-        `at_kinks`), a sentence after the first one says so.
+        If the value or the gradient is not finite, a sentence after the first one says
+        so. Such a sentence also names operations that are evaluated at a kink, as
+        max(a, b) with a = b is (see `at_kinks`).
         """
         return table.as_text(self)
 

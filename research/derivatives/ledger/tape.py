@@ -194,7 +194,7 @@ class Tape:
         return not isinstance(operand, Literal) and self.active[operand]
 
     def equations(self) -> list[Equation]:
-        """Return the equations in the order of evaluation, without other entries."""
+        """Return the entries of the tape that are equations, in order of evaluation."""
         return [entry for entry in self.entries if isinstance(entry, Equation)]
 
 
