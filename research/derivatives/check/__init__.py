@@ -16,7 +16,11 @@ import numpy as np
 from research.checks import check_callable, check_key, refuse_traced
 from research.derivatives._float64 import in_float64
 from research.derivatives.check.line import Line, least_precise, lift
-from research.derivatives.check.nearby import slopes_nearby
+from research.derivatives.check.nearby import (
+    Range,
+    slopes_nearby,
+    slopes_of_all_pieces,
+)
 from research.derivatives.check.report import (
     AT_ZERO,
     NOT_ZERO,
@@ -611,22 +615,24 @@ def _excused(
 ) -> "_Found":
     """Return the result with the range of slopes near x, if kinks explain the error."""
     probe = found.probe
-    around = slopes_nearby(
-        line,
-        direction.v,
-        direction.w,
-        eps,
-        found.size,
-        probe.gap,
-        found.length,
-        random,
-    )
+    way = (direction.v, direction.w, eps, found.size)
+    for around in (
+        lambda: slopes_nearby(line, *way, probe.gap, found.length, random),
+        lambda: slopes_of_all_pieces(line, *way, probe.scale, found.length, random),
+    ):
+        kink = _as_kink(probe, around())
+        if kink.is_kink and not kink.is_off_beside_kinks:
+            return found._replace(probe=kink)
+    return found
+
+
+def _as_kink(probe: Probe, around: Range) -> Probe:
+    """Return the result with a range of slopes, or unchanged if there is no range."""
+    if np.isnan(around.low):
+        return probe
     slopes = [*around, *((probe.left, probe.right) if probe.jump else ())]
     low, high = min(slopes), max(slopes)
-    kink = probe._replace(jump=high - low, left=low, right=high, is_nearby=True)
-    if np.isnan(around.low) or not kink.is_kink or kink.is_off_beside_kinks:
-        return found
-    return found._replace(probe=kink)
+    return probe._replace(jump=high - low, left=low, right=high, is_nearby=True)
 
 
 def _leaves_with_a_kink(

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Float
 
 from research.derivatives.check.rounding import NUDGE, rounding_of
 from research.derivatives.check.slopes import (
@@ -437,12 +438,17 @@ class Line:
         The rate is the derivative of ⟨w, f⟩ along v. The distances are the numbers h.
         """
         points = self.flat + np.outer([*distances, *-distances], v)
+        return np.mean(self.rates_at(points, v, w).reshape(2, -1), axis=0)
+
+    def rates_at(
+        self, points: Float[np.ndarray, "points n"], v: np.ndarray, w: np.ndarray
+    ) -> Float[np.ndarray, "points"]:
+        """Return the tested derivative of ⟨w, f⟩ along v at each of some points."""
         try:  # All rates by one program.
             found = self._rates_of_points(self._like(points), self._like(v), w)
-            rates = np.asarray(found, np.float64)
+            return np.asarray(found, np.float64)
         except (*NO_RULE, *LOOKS_AT_VALUES):
-            rates = np.array([self._rate(self._like(x), v, w) for x in points])
-        return np.mean(rates.reshape(2, -1), axis=0)
+            return np.array([self._rate(self._like(x), v, w) for x in points])
 
     def rates_of_f(
         self, v: np.ndarray, w: np.ndarray, distances: np.ndarray

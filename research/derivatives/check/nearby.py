@@ -18,6 +18,17 @@ CLOSE = 2.0**-12  # Distance of the points whose gradients choose the first line
 APART = 1 / 8  # Distance of two lines, relative to the length of their direction.
 SURE = 1 / 8  # A slope counts if its error is below this fraction of the gap.
 CLEAR = 3.0  # Slopes that differ by more than this many errors differ.
+# Half circles around x, and points on each; the latter at this distance from x.
+ARCS, ON_ARC, ON_CIRCLE = 3, 512, 2.0**-36
+MOST = 2**22  # Most entries of the points on a half circle.
+# Points at which values confirm the tested derivative, how many of them must be
+# accurate, and how many may not differ.
+WITNESSES, ENOUGH, MANY = 12, 4, 2
+BETWEEN = 9  # Points between two of them, which must lie on one side of all kinks.
+NARROW = 2.0**-8  # As APART, for these points.
+ACCURATE = 1e-4  # Their largest error, relative to the size of a slope.
+LEAST = 1e-9  # A smaller jump, relative to the size of a slope, is no kink.
+NESTED = 4  # If kinks lie within one another, jumps may be so many times as large.
 
 
 class Range(NamedTuple):
@@ -73,18 +84,10 @@ def slopes_nearby(
     """
     found: list[tuple[float, float]] = []
     chosen = _extreme_lines(line, v, w, CLOSE * length, random)
-    drawn = random.normal(size=(POINTS - len(chosen), v.size)) * line.scales
-    for u in (*chosen, *drawn):
-        u = u * np.linalg.norm(v / line.scales) / np.linalg.norm(u / line.scales)
-        sides = [length * (u + side * APART * v) for side in (1, -1)]
-        right, left = (line.sampled(side, w) for side in sides)
-        nudged = line.rounding(sides[0], w, len(found), right)
-        noise = noise_of_levels(nudged, right, eps * size, eps) / APART
-        with np.errstate(all="ignore"):
-            apart = (right - left) / (2 * APART * length)
-            ahead, behind = apart[LEVELS + 1 :][::-1], apart[:LEVELS]
-            for slopes in (ahead / STEPS, behind / -STEPS):
-                found.append(limit_of_slopes(slopes, noise / length))
+    for u in (*chosen, *_drawn(line, v, POINTS - len(chosen), random)):
+        found += _limits(
+            line, _as_long(line, u, v), v, w, eps, size, length, len(found)
+        )
     sure = np.array([each for each in found if each[1] < SURE * gap])
     if not len(sure):
         return Range(float("nan"), float("nan"))
@@ -92,6 +95,48 @@ def slopes_nearby(
     if not high[0] - low[0] > CLEAR * (high[1] + low[1]):
         return Range(float("nan"), float("nan"))
     return Range(float(low[0]), float(high[0]))
+
+
+def _drawn(
+    line: Line, v: np.ndarray, count: int, random: np.random.Generator
+) -> list[np.ndarray]:
+    """Return random directions, as long as v."""
+    drawn = random.normal(size=(count, v.size)) * line.scales
+    return [_as_long(line, u, v) for u in drawn]
+
+
+def _as_long(line: Line, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Return u as long as v, where the scales of x are the units of length."""
+    return u * np.linalg.norm(v / line.scales) / np.linalg.norm(u / line.scales)
+
+
+def _limits(
+    line: Line,
+    u: np.ndarray,
+    v: np.ndarray,
+    w: np.ndarray,
+    eps: float,
+    size: float,
+    length: float,
+    seed: int,
+    apart: float = APART,
+) -> list[tuple[float, float]]:
+    """Return the limits of the slope along v at x + h u, for h > 0 and h < 0, h -> 0.
+
+    Each is (limit, error estimate). The slope is the difference of the values of ⟨w, f⟩
+    at x + h (u ± apart v), divided by 2 apart h.
+    """
+    sides = [length * (u + side * apart * v) for side in (1, -1)]
+    right, left = (line.sampled(side, w) for side in sides)
+    nudged = line.rounding(sides[0], w, seed, right)
+    noise = noise_of_levels(nudged, right, eps * size, eps) / apart
+    with np.errstate(all="ignore"):
+        slopes = (right - left) / (2 * apart * length)
+        ahead, behind = slopes[LEVELS + 1 :][::-1], slopes[:LEVELS]
+        return [
+            limit_of_slopes(each, noise / length)
+            for each in (ahead / STEPS, behind / -STEPS)
+        ]
 
 
 def _extreme_lines(
@@ -116,3 +161,86 @@ def _extreme_lines(
     low = np.where(ahead < behind, u, -u)
     high = np.where(ahead > behind, u, -u)
     return [up, -up, low, high]
+
+
+def slopes_of_all_pieces(
+    line: Line,
+    v: Float[np.ndarray, "n"],
+    w: np.ndarray,
+    eps: float,
+    size: float,
+    scale: float,
+    length: float,
+    random: np.random.Generator,
+) -> Range:
+    """Return the range of slopes that conventions at the kinks of x can give.
+
+    Suppose that f is a sum of functions with one kink each, all of which pass through
+    x. JAX chooses a side of each kink, and f may have no piece on all of these sides.
+    For example, at 0 JAX takes the slope 1 of every leaky rectifier of the sum over i
+    of c[i] leaky_relu(⟨a[i], x⟩), although ⟨a[i], x⟩ > 0 may hold for all i nowhere. A
+    half circle around x from the side of v to the side of -v crosses each kink once. So
+    the jumps of the derivative on it are those of the kinks, and any choice of sides
+    has a slope between two bounds: the slope at the first point plus all negative
+    jumps, and this slope plus all positive jumps.
+
+    These slopes are those of the tested derivative. They count only if the values of f
+    confirm this derivative at random points near x.
+
+    Args:
+      line, v, w, eps, size, length, random: As for `slopes_nearby`.
+      scale: Size of a slope along v.
+    Returns:
+      The `Range`. Both slopes are NaN if the values do not confirm the derivative, or
+      if there is no kink.
+    """
+    unknown = Range(float("nan"), float("nan"))
+    if ON_ARC * v.size > MOST or not _is_confirmed(
+        line, v, w, eps, size, scale, length, random
+    ):
+        return unknown
+    angles, ranges = np.linspace(0, np.pi, ON_ARC)[:, None], []
+    for u in _drawn(line, v, ARCS, random):
+        circle = np.cos(angles) * v + np.sin(angles) * u
+        rates = line.rates_at(line.flat + ON_CIRCLE * length * circle, v, w)
+        jumps = np.diff(rates)
+        jumps = np.where(np.abs(jumps) > LEAST * scale, jumps, 0.0)
+        jumps *= NESTED if np.count_nonzero(jumps) > 1 else 1
+        ranges.append(
+            (rates[0] + jumps[jumps < 0].sum(), rates[0] + jumps[jumps > 0].sum())
+        )
+    lows, highs = np.transpose(ranges)
+    low, high = float(np.min(lows)), float(np.max(highs))
+    return Range(low, high) if high > low else unknown
+
+
+def _is_confirmed(
+    line: Line,
+    v: np.ndarray,
+    w: np.ndarray,
+    eps: float,
+    size: float,
+    scale: float,
+    length: float,
+    random: np.random.Generator,
+) -> bool:
+    """Return whether values confirm the tested derivative along v close to x.
+
+    Each value of the slope belongs to two points. If the derivative changes between
+    these, kinks separate them, and the slope says nothing. A kink that passes unnoticed
+    is rare, so one slope that differs does not count.
+    """
+    accurate = differing = 0
+    between = np.linspace(-NARROW, NARROW, BETWEEN)[:, None]
+    for i, u in enumerate(_drawn(line, v, WITNESSES, random)):
+        beside = line.flat + ON_CIRCLE * length * (u + between * v)
+        if np.ptp(line.rates_at(beside, v, w)) > LEAST * scale:
+            continue
+        slope, error = _limits(line, u, v, w, eps, size, length, i, NARROW)[0]
+        rates = line.rates_at(line.flat + np.outer(STEPS * length, u), v, w)
+        rate, off = limit_of_slopes(rates, 0 * STEPS)
+        allowed = CLEAR * (error + off)
+        if allowed < ACCURATE * scale:
+            accurate += 1
+            differing += not abs(slope - rate) <= allowed
+    return accurate >= ENOUGH and differing < MANY
