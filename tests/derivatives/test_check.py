@@ -989,6 +989,7 @@ def test_a_derivative_that_holds_constants_in_float32_is_no_bug(grid, float64_of
         assert check_derivative(f, x, key, wrong).verdict == "wrong"
 
 
+@pytest.mark.thorough("the smaller leaf", but="60")
 @pytest.mark.parametrize("number", [20, 60])
 def test_an_error_is_found_although_most_entries_of_its_leaf_have_kinks(number):
     """As in a lasso, where most of the weights are 0."""
@@ -1170,6 +1171,7 @@ ROUNDED_IN_NUMPY = {
 }
 
 
+@pytest.mark.thorough("the other roundings", but="^(six digits|float32-float32)")
 @pytest.mark.parametrize(
     ("name", "dtype"), [*((n, "float64") for n in ROUNDED_IN_NUMPY), ("float32",) * 2]
 )
@@ -1261,6 +1263,7 @@ def test_energies_of_atoms_at_0_joule_are_smooth(temperature):
         assert check_derivative(free_energy, x, key, wrong).verdict == "wrong"
 
 
+@pytest.mark.thorough("the scales between", but="e-(06|15|24|33|42)")
 @pytest.mark.parametrize("scale", 10.0 ** -np.arange(3, 43, 3))
 def test_a_term_of_any_scale_at_0_is_found(scale):
     f, key = lambda q: q + scale * jnp.arctan(q / scale), jax.random.key(1)
@@ -1269,6 +1272,7 @@ def test_a_term_of_any_scale_at_0_is_found(scale):
     assert check_derivative(f, jnp.zeros(()), key, without).verdict == "wrong"
 
 
+@pytest.mark.thorough("the other sizes", but="1e.20")
 @pytest.mark.parametrize("size", [1e12, 1e20, 1e25])
 @pytest.mark.parametrize("smooth", [jax.nn.silu, jax.nn.gelu, jax.nn.softplus])
 def test_entries_that_are_0_beside_a_huge_one_are_smooth(size, smooth):
@@ -1356,6 +1360,7 @@ def at_a_zero_row(activation, units, seed):
     return loss, params
 
 
+@pytest.mark.thorough("relu, of which test_check_kinks has more", but="leaky")
 @pytest.mark.parametrize("activation", [jax.nn.relu, jax.nn.leaky_relu])
 def test_many_rectifiers_at_their_kink_at_once_are_no_bug(activation):
     loss, params = at_a_zero_row(activation, 16, seed=0)
@@ -1365,6 +1370,7 @@ def test_many_rectifiers_at_their_kink_at_once_are_no_bug(activation):
     assert check_derivative(loss, params, jax.random.key(0), bug).verdict == "wrong"
 
 
+@pytest.mark.thorough("the other seed", but="0")
 @pytest.mark.parametrize("seed", range(2))
 def test_values_that_underflow_in_float16_are_no_bug_and_hide_none(seed):
     half = lambda value: value.astype(jnp.float16)
@@ -1391,6 +1397,7 @@ def test_dead_zone_of_any_width_around_0_is_smooth(scale):
     assert check_derivative(f, jnp.zeros(2), jax.random.key(0), bug).verdict == "wrong"
 
 
+@pytest.mark.thorough("the larger scale", but="1e-23")
 @pytest.mark.parametrize("scale", [4.14e-21, 1e-23])
 def test_tiny_scales_at_0_are_seen_without_forward_mode(scale):
     fermi = lambda e: 1 / (1 + np.exp(np.asarray(e) / scale))
@@ -1419,6 +1426,7 @@ HIDDEN_AT_0 = {
 }
 
 
+@pytest.mark.thorough("the other widths", but="1e-25")
 @pytest.mark.parametrize("scale", [1e-15, 1e-25, 1e-38])
 @pytest.mark.parametrize("name", HIDDEN_AT_0)
 def test_smooth_features_that_rounding_hides_are_unresolved(name, scale):

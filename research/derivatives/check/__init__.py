@@ -17,9 +17,12 @@ from research.checks import check_callable, check_key, refuse_traced
 from research.derivatives._float64 import in_float64
 from research.derivatives.check.line import Line, least_precise, lift
 from research.derivatives.check.nearby import (
+    OF_CONSTANTS,
+    ROUNDINGS,
     Range,
     slopes_nearby,
     slopes_of_all_pieces,
+    witness_against,
 )
 from research.derivatives.check.report import (
     AT_ZERO,
@@ -36,6 +39,7 @@ from research.derivatives.check.report import (
     other_gradients,
     other_values,
     vanishing,
+    wrong_beside,
 )
 from research.derivatives.check.values import Values
 from research.derivatives.exact.arguments import floating, title
@@ -46,7 +50,6 @@ __all__ = ["CheckReport", "Probe", "check_derivative"]
 RANDOM = 8  # Number of random directions.
 MISSED = 0.01  # Chance that an error of the reported size escapes all directions.
 SAFETY = 5  # Factor on the error estimate of the differences.
-ROUNDINGS = 10  # Allowed rounding error of the derivative, in units of rounding.
 # A gradient below this many rounding errors of a slope may be pure rounding.
 ZERO = 4
 # A check that could not catch a relative error of this size is inconclusive.
@@ -54,8 +57,6 @@ RESOLVED = 1e-3
 # Nor is one in which an error of this size may hide in a single leaf. This bound is
 # larger, because only one direction is that of the leaf.
 HIDDEN = 0.1
-# Rounding of constants that a given derivative holds in float32, relative to the rate.
-OF_CONSTANTS = float(np.finfo(np.float32).eps)
 # If the gradients of f in two precisions differ by this share, and by more than 32 ε,
 # they are gradients of different functions.
 OTHER_VALUE = 1e-3
@@ -112,6 +113,12 @@ def check_derivative(
     kink. Along a direction with a kink, the derivative must lie between the left slope
     and the right slope.
 
+    If the verdict would be "kink", the check also tests the derivative beside the kink,
+    where f is smooth. It compares the derivative with the slope of f at twelve random
+    points close to x. If they differ by more than 1e-4 of the gradient's norm at two or
+    more of these points, the verdict is "wrong". This test is omitted if `derivative`
+    returns the same value at all points.
+
     If several compared numbers are equal, as in max(min(x, y), z) or in a median, the
     derivative may not exist although the left and the right slope may be equal along
     every line. JAX then returns the slope of one smooth piece of f, or a mean of such
@@ -119,8 +126,14 @@ def check_derivative(
     close to x. If these slopes differ, the derivative must lie between the smallest and
     the largest of them. This is a necessary condition for an element of Clarke's
     generalised gradient, the set of weighted means of the gradients of the smooth
-    pieces. If the derivative lies between these two slopes, the verdict is "kink", and
-    otherwise "wrong".
+    pieces. If the derivative lies between these two slopes, the verdict is "kink".
+
+    JAX chooses one side of each kink. If many kinks meet at x, there may be no piece of
+    f on all of these sides. For example, JAX takes the slope 1 for each leaky rectifier
+    at 0, although not all of their inputs may be positive at the same time. So the
+    verdict is also "kink" if the derivative is right at points close to x, and if the
+    jumps of the derivative on a half circle around x are large enough for its distance
+    from the slope. If neither test explains the error, the verdict is "wrong".
 
     The check evaluates f and its derivative in float64 if f accepts float64, even if x
     has a lower precision or float64 is disabled. If f converts its values to a lower
@@ -259,6 +272,8 @@ def check_derivative(
         report = _report(
             tuple(found), line, _precision(x, lowest, own is not None), gap
         )
+        if report.verdict == "kink":
+            report = _tested_beside(report, line, epsilon, directions[0], found, random)
     if own is not None and report.verdict == "right":
         return _with_own_precision(report, x, title(f), of_own)
     if own is None or derivative is None or report.verdict != "wrong":
@@ -633,6 +648,26 @@ def _as_kink(probe: Probe, around: Range) -> Probe:
     slopes = [*around, *((probe.left, probe.right) if probe.jump else ())]
     low, high = min(slopes), max(slopes)
     return probe._replace(jump=high - low, left=low, right=high, is_nearby=True)
+
+
+def _tested_beside(
+    report: CheckReport,
+    line: Line,
+    eps: float,
+    way: _Direction,
+    found: Sequence["_Found"],
+    random: np.random.Generator,
+) -> CheckReport:
+    """Return the report of a kink, as "wrong" if values beside the kink say so."""
+    first = found[0]
+    scale = first.probe.scale
+    witness = witness_against(
+        line, way.v, way.w, eps, first.size, scale, first.length, random
+    )
+    if witness is None:
+        return report
+    text = wrong_beside(title(line.f), witness.derivative, witness.slope)
+    return report._replace(verdict="wrong", explanation=text)
 
 
 def _leaves_with_a_kink(

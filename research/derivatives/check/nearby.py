@@ -14,21 +14,28 @@ from research.derivatives.check.slopes import (
 )
 
 POINTS = 32  # Number of lines on which points near x are taken.
-CLOSE = 2.0**-12  # Distance of the points whose gradients choose the first lines.
+# Distance of the points whose gradients choose the first lines, and the largest one of
+# the points at which values test the derivative.
+CLOSE = 2.0**-12
 APART = 1 / 8  # Distance of two lines, relative to the length of their direction.
 SURE = 1 / 8  # A slope counts if its error is below this fraction of the gap.
 CLEAR = 3.0  # Slopes that differ by more than this many errors differ.
 # Half circles around x, and points on each; the latter at this distance from x.
 ARCS, ON_ARC, ON_CIRCLE = 3, 512, 2.0**-36
 MOST = 2**22  # Most entries of the points on a half circle.
-# Points at which values confirm the tested derivative, how many of them must be
-# accurate, and how many may not differ.
+# Points at which values test the derivative, how many of them must be accurate, and how
+# many must differ from the derivative.
 WITNESSES, ENOUGH, MANY = 12, 4, 2
 BETWEEN = 9  # Points between two of them, which must lie on one side of all kinks.
 NARROW = 2.0**-8  # As APART, for these points.
 ACCURATE = 1e-4  # Their largest error, relative to the size of a slope.
 LEAST = 1e-9  # A smaller jump, relative to the size of a slope, is no kink.
 NESTED = 4  # If kinks lie within one another, jumps may be so many times as large.
+
+
+ROUNDINGS = 10  # Allowed rounding error of the derivative, in units of rounding.
+# Rounding of constants that a given derivative holds in float32, relative to the rate.
+OF_CONSTANTS = float(np.finfo(np.float32).eps)
 
 
 class Range(NamedTuple):
@@ -195,9 +202,10 @@ def slopes_of_all_pieces(
       if there is no kink.
     """
     unknown = Range(float("nan"), float("nan"))
-    if ON_ARC * v.size > MOST or not _is_confirmed(
-        line, v, w, eps, size, scale, length, random
-    ):
+    if ON_ARC * v.size > MOST:
+        return unknown
+    found = _witnesses(line, v, w, eps, size, scale, length, random)
+    if len(found) < ENOUGH or sum(each.differs for each in found) >= MANY:
         return unknown
     angles, ranges = np.linspace(0, np.pi, ON_ARC)[:, None], []
     for u in _drawn(line, v, ARCS, random):
@@ -214,7 +222,54 @@ def slopes_of_all_pieces(
     return Range(low, high) if high > low else unknown
 
 
-def _is_confirmed(
+class Witness(NamedTuple):
+    """The tested derivative and the slope of f along a direction, at a point near x.
+
+    Attributes:
+      derivative: Tested derivative along the direction, at a point very close to x.
+      slope: Limit of the slope of f, from values, for points that approach x.
+      allowed: Largest distance of the two that is no error of the derivative.
+    """
+
+    derivative: float
+    slope: float
+    allowed: float
+
+    @property
+    def differs(self) -> bool:
+        """Whether the derivative is not the slope."""
+        return not abs(self.derivative - self.slope) <= self.allowed
+
+
+def witness_against(
+    line: Line,
+    v: Float[np.ndarray, "n"],
+    w: np.ndarray,
+    eps: float,
+    size: float,
+    scale: float,
+    length: float,
+    random: np.random.Generator,
+) -> Witness | None:
+    """Return a point beside the kinks of x at which the tested derivative is wrong.
+
+    At a kink of f, values at x do not show whether the derivative is right, because
+    there is none. But beside the kink, f is smooth. The result is None if values do not
+    show an error at two or more points, or if the tested derivative is the same at all
+    points: a derivative that was computed at x alone says nothing about others.
+
+    Args:
+      line, v, w, eps, size, scale, length, random: As for `slopes_of_all_pieces`.
+    """
+    found = _witnesses(line, v, w, eps, size, scale, length, random)
+    if line.given is not None and len({each.derivative for each in found}) < MANY:
+        return None
+    gap = lambda each: abs(each.derivative - each.slope)
+    against = [e for e in found if e.differs and gap(e) > ACCURATE * scale]
+    return max(against, key=gap) if len(against) >= MANY else None
+
+
+def _witnesses(
     line: Line,
     v: np.ndarray,
     w: np.ndarray,
@@ -223,24 +278,27 @@ def _is_confirmed(
     scale: float,
     length: float,
     random: np.random.Generator,
-) -> bool:
-    """Return whether values confirm the tested derivative along v close to x.
+) -> list[Witness]:
+    """Return a `Witness` at each of some random points, if values are accurate there.
 
     Each value of the slope belongs to two points. If the derivative changes between
-    these, kinks separate them, and the slope says nothing. A kink that passes unnoticed
-    is rare, so one slope that differs does not count.
+    them, kinks separate them, and the slope says nothing. Such a kink may pass
+    unnoticed, but hardly at two of the points.
     """
-    accurate = differing = 0
+    found = []
     between = np.linspace(-NARROW, NARROW, BETWEEN)[:, None]
+    rounding = eps + float(np.max(line.eps_of_given))
+    rounding += OF_CONSTANTS if line.given is not None and line.is_lifted else 0.0
     for i, u in enumerate(_drawn(line, v, WITNESSES, random)):
         beside = line.flat + ON_CIRCLE * length * (u + between * v)
-        if np.ptp(line.rates_at(beside, v, w)) > LEAST * scale:
+        rates = line.rates_at(beside, v, w)
+        if not np.ptp(rates) <= LEAST * scale:
             continue
-        slope, error = _limits(line, u, v, w, eps, size, length, i, NARROW)[0]
-        rates = line.rates_at(line.flat + np.outer(STEPS * length, u), v, w)
-        rate, off = limit_of_slopes(rates, 0 * STEPS)
-        allowed = CLEAR * (error + off)
+        rate = float(rates[BETWEEN // 2])
+        # Farther away there may be other kinks.
+        near = CLOSE * length
+        slope, error = _limits(line, u, v, w, eps, size, near, i, NARROW)[0]
+        allowed = CLEAR * error + (ROUNDINGS * rounding + LEAST) * scale
         if allowed < ACCURATE * scale:
-            accurate += 1
-            differing += not abs(slope - rate) <= allowed
-    return accurate >= ENOUGH and differing < MANY
+            found.append(Witness(rate, slope, allowed))
+    return found
