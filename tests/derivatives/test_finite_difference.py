@@ -285,6 +285,12 @@ def test_steps_change_x_and_reach_its_scale(x):
     assert np.all(np.diff(h) > 0)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_number_of_any_floating_dtype_is_accepted(dtype):
+    found = finite_difference(np.sin, jax.numpy.asarray(1.0, dtype))
+    assert found == finite_difference(np.sin, 1.0)
+
+
 def test_strict_raises_and_names_verdict_and_remedy():
     assert finite_difference(math.sin, 1.0, strict=True).verdict == "ok"
     with pytest.raises(

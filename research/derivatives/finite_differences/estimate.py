@@ -970,7 +970,9 @@ def _flat(ladder: Ladder, order: int) -> float:
 
 def _point(x: Any) -> float:
     array = np.asarray(x)
-    if array.ndim or array.dtype.kind not in "fiu":
+    # The kind of bfloat16 is "V", as of all dtypes that NumPy does not know.
+    is_real = array.dtype.kind in "fiu" or array.dtype.name == "bfloat16"
+    if array.ndim or not is_real:
         raise TypeError(
             f"x must be one real number; got x={x!r}. Call finite_difference for each "
             "of several points. For the gradient of a function of several numbers "
