@@ -26,8 +26,9 @@ SOURCES = "sources"
 class NotHereError(ValueError):
     """Raised if a study cannot be trained with what is on this machine.
 
-    The study needs a file that was not given, or it was made in Python from objects
-    (rules or workloads) that no file defines. The message says what is missing.
+    The study needs a file that was not given, or only a call in Python can repeat the
+    study: it used a workload that was given as an object, or a level of the confidence
+    intervals other than 0.95. The message says what is missing.
     """
 
 
@@ -76,8 +77,9 @@ def with_files(
 ) -> dict[str, Any]:
     """Find the files of a study's rules here, and return two fields for its config.
 
-    The field `rule` names each rule, with the path of its file on this machine. The
-    field `files` has the name and the SHA-256 digest of each file.
+    The field `rule` names each rule. If a rule comes from a file, the path of this file
+    on this machine follows the name. The field `files` has the name and the SHA-256
+    digest of each file.
 
     Args:
       config: Config of the study.
@@ -91,9 +93,10 @@ def with_files(
       A dict with the fields `rule` and `files`. The dict is empty if the config names
       no rules.
     Raises:
-      NotHereError: The file of a rule was not given, and the file that the config
-        names cannot be used. Or the study was made in Python from objects (rules or
-        workloads) that no file defines.
+      NotHereError: The file of a rule was not given, and the config names no file that
+        can be used. Or only a call in Python can repeat the study: it used a workload
+        that was given as an object, or a level of the confidence intervals other than
+        0.95.
       ValueError: A text of `given` is malformed or names no rule of the study, or the
         digest of a file differs from the one that the study recorded.
       FileNotFoundError: A file does not exist.

@@ -87,7 +87,7 @@ def copies(source: Source, file: File) -> list[tuple[Folder, Path]]:
 
     Copies are found by their file name, and may be damaged. Use `fault` to check a
     copy. Some data sets use the same file names, as MNIST and Fashion-MNIST do. A copy
-    is not listed if it has the hash of another data set's file.
+    is not listed if it has the hash of another data set's file of the same name.
 
     Args:
       source: Data set of `SOURCES`.

@@ -14,7 +14,7 @@ COLUMNS = (
 
 
 def size_in_words(source: Source) -> str:
-    """Return the size of a data set's download in MB, or "none" if it needs none.
+    """Return a data set's download size in MB, or "none" if there is no download.
 
     Example:
       >>> size_in_words(SOURCES["fashion_mnist"]), size_in_words(SOURCES["iris"])

@@ -24,10 +24,9 @@ def advance_until_done(
 ) -> Progress:
     """Advance a computation until it is done, and save progress on the way.
 
-    After each advance, the progress is shown. If a checkpoint is due, the progress is
-    saved before that.
-    Ctrl-C saves the last complete progress and re-raises KeyboardInterrupt. At the end
-    the progress is saved if this call took over a second.
+    After each advance, the progress is saved if a checkpoint is due. Then the progress
+    is shown. Ctrl-C saves the last complete progress and re-raises KeyboardInterrupt.
+    At the end the progress is saved if this call took over a second.
 
     Args:
       progress: The initial progress, or restored progress.

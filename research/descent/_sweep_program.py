@@ -54,9 +54,9 @@ class SweepProgram(NamedTuple):
         each name in `hyperparameters` to an array with one value for each run. `states`
         contains the params and the state of the rule of each run.
       orders: For each device: function (runs, epochs) -> the indices that the sampler
-        draws in these epochs. `epochs` contains the numbers of the epochs. The function
-        returns None if `advance` draws the indices itself, or if the sampler draws
-        none.
+        draws in these epochs. `epochs` is an array with the numbers of the epochs. The
+        function returns None if `advance` draws the indices itself, or if the sampler
+        draws none.
       advance: For each device: function (states, runs, epochs, orders, data) ->
         (states, info), which runs the epochs. `info` contains the measurements of these
         epochs.

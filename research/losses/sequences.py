@@ -31,9 +31,9 @@ def sequence_cross_entropy(
     the m positions that are not ignored. A position is ignored if its label is negative
     (such as IGNORED = -1), or if `where` is False for this position. The term of
     position t equals optax.softmax_cross_entropy_with_integer_labels at this position.
-    PyTorch's cross_entropy(ignore_index=-1) takes one average over the whole batch, of
-    all positions that are not ignored. If some sequences have more ignored positions
-    than others, this average may differ from the mean of the losses of the sequences.
+    PyTorch's cross_entropy(ignore_index=-1) takes one average over all positions of the
+    whole batch that are not ignored. If some sequences have more ignored positions than
+    others, this average may differ from the mean of the losses of the sequences.
 
     Args:
       logits: Logits z, floating, shape (T, K).

@@ -50,7 +50,7 @@ def from_linen(
     Each random number stream of the module gets its own key, derived from the key of
     apply. The module's `__call__` may have an argument named deterministic, train,
     training or is_training. If apply gets a key, it sets deterministic to False, and
-    train, training and is_training to True. If apply gets no key, these values are
+    any of the three other arguments to True. If apply gets no key, these values are
     reversed. An argument that is given in `**arguments` keeps the given value. If
     `noise` is given, apply sets none of these four arguments by itself.
 

@@ -52,8 +52,8 @@ def block(
 
     The network is activation(x W_1 + b_1) W_2 + b_2 at each position. If the params
     contain "gate", the network is (activation(x W_gate + b_gate) (x W_1 + b_1)) W_2 +
-    b_2. Here the activation is multiplied by (x W_1 + b_1) elementwise. With the
-    activation "silu" this is SwiGLU.
+    b_2. Here activation(x W_gate + b_gate) is multiplied by x W_1 + b_1 elementwise.
+    With the activation "silu" this is SwiGLU.
 
     Args:
       params: {"normalisation_1": {"scale": (width,), "bias": (width,)}, "attention": as

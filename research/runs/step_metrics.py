@@ -24,7 +24,7 @@ def write_step_metrics(
 
     Each row belongs to the parameters at one point of the training. The columns `step`
     and `epoch` give the numbers of finished steps and epochs at this point. The next
-    step starts from these parameters, and the row has the metrics of this step in
+    step starts from these parameters, and the row has the metrics of this step from
     `steps`, such as the loss. The first row of each epoch also has the evaluations of
     these parameters. If there are evaluations, the last row belongs to the final
     parameters and has only evaluations. If a value was not measured, its field in a

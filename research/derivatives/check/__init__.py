@@ -19,6 +19,7 @@ from research.derivatives.check.line import Line, least_precise, lift
 from research.derivatives.check.nearby import (
     OF_CONSTANTS,
     ROUNDINGS,
+    Neighbourhood,
     Range,
     slopes_nearby,
     slopes_of_all_pieces,
@@ -630,15 +631,25 @@ def _excused(
 ) -> "_Found":
     """Return the result with the range of slopes near x, if kinks explain the error."""
     probe = found.probe
-    way = (direction.v, direction.w, eps, found.size)
+    near = _near(line, eps, direction, found, random)
     for around in (
-        lambda: slopes_nearby(line, *way, probe.gap, found.length, random),
-        lambda: slopes_of_all_pieces(line, *way, probe.scale, found.length, random),
+        lambda: slopes_nearby(near, probe.gap),
+        lambda: slopes_of_all_pieces(near, probe.scale),
     ):
         kink = _as_kink(probe, around())
         if kink.is_kink and not kink.is_off_beside_kinks:
             return found._replace(probe=kink)
     return found
+
+
+def _near(
+    line: Line,
+    eps: float,
+    way: _Direction,
+    found: "_Found",
+    random: np.random.Generator,
+) -> Neighbourhood:
+    return Neighbourhood(line, way.v, way.w, eps, found.size, found.length, random)
 
 
 def _as_kink(probe: Probe, around: Range) -> Probe:
@@ -659,11 +670,8 @@ def _tested_beside(
     random: np.random.Generator,
 ) -> CheckReport:
     """Return the report of a kink, as "wrong" if values beside the kink say so."""
-    first = found[0]
-    scale = first.probe.scale
-    witness = witness_against(
-        line, way.v, way.w, eps, first.size, scale, first.length, random
-    )
+    near = _near(line, eps, way, found[0], random)
+    witness = witness_against(near, found[0].probe.scale)
     if witness is None:
         return report
     text = wrong_beside(title(line.f), witness.derivative, witness.slope)

@@ -31,11 +31,31 @@ NARROW = 2.0**-8  # As APART, for these points.
 ACCURATE = 1e-4  # Their largest error, relative to the size of a slope.
 LEAST = 1e-9  # A smaller jump, relative to the size of a slope, is no kink.
 NESTED = 4  # If kinks lie within one another, jumps may be so many times as large.
-
-
 ROUNDINGS = 10  # Allowed rounding error of the derivative, in units of rounding.
 # Rounding of constants that a given derivative holds in float32, relative to the rate.
 OF_CONSTANTS = float(np.finfo(np.float32).eps)
+
+
+class Neighbourhood(NamedTuple):
+    """A point x, and a direction along which slopes near x are measured.
+
+    Attributes:
+      line: The function f and the point x.
+      v: Direction of the slopes.
+      w: Weights of the outputs.
+      eps: Relative spacing of the floats in which f is computed.
+      size: Lower bound of the rounding error of a value, in units of eps.
+      length: Length of the longest step, relative to the size of x.
+      random: Source of random directions.
+    """
+
+    line: Line
+    v: Float[np.ndarray, "n"]
+    w: np.ndarray
+    eps: float
+    size: float
+    length: float
+    random: np.random.Generator
 
 
 class Range(NamedTuple):
@@ -56,16 +76,7 @@ class Range(NamedTuple):
     high: float
 
 
-def slopes_nearby(
-    line: Line,
-    v: Float[np.ndarray, "n"],
-    w: np.ndarray,
-    eps: float,
-    size: float,
-    gap: float,
-    length: float,
-    random: np.random.Generator,
-) -> Range:
+def slopes_nearby(near: Neighbourhood, gap: float) -> Range:
     """Return the range of the slopes of ⟨w, f⟩ along v at points close to x.
 
     The points x + h u lie on lines through x with directions u. Up to four directions u
@@ -77,24 +88,16 @@ def slopes_nearby(
     limits are the derivative along v.
 
     Args:
-      line: The function f and the point x.
-      v: Direction of the slopes.
-      w: Weights of the outputs.
-      eps: Relative spacing of the floats in which f is computed.
-      size: Lower bound of the rounding error of a value, in units of eps.
+      near: The point and the direction v.
       gap: Distance between the tested derivative and the slope at x. A slope near x is
         used only if its error is much smaller than this distance.
-      length: Length of the longest step, relative to the size of x.
-      random: Source of the random lines.
     Returns:
       The `Range`.
     """
     found: list[tuple[float, float]] = []
-    chosen = _extreme_lines(line, v, w, CLOSE * length, random)
-    for u in (*chosen, *_drawn(line, v, POINTS - len(chosen), random)):
-        found += _limits(
-            line, _as_long(line, u, v), v, w, eps, size, length, len(found)
-        )
+    chosen = [_as_long(near, u) for u in _extreme_lines(near)]
+    for u in (*chosen, *_drawn(near, POINTS - len(chosen))):
+        found += _limits(near, u, len(found))
     sure = np.array([each for each in found if each[1] < SURE * gap])
     if not len(sure):
         return Range(float("nan"), float("nan"))
@@ -104,35 +107,27 @@ def slopes_nearby(
     return Range(float(low[0]), float(high[0]))
 
 
-def _drawn(
-    line: Line, v: np.ndarray, count: int, random: np.random.Generator
-) -> list[np.ndarray]:
+def _drawn(near: Neighbourhood, count: int) -> list[np.ndarray]:
     """Return random directions, as long as v."""
-    drawn = random.normal(size=(count, v.size)) * line.scales
-    return [_as_long(line, u, v) for u in drawn]
+    drawn = near.random.normal(size=(count, near.v.size)) * near.line.scales
+    return [_as_long(near, u) for u in drawn]
 
 
-def _as_long(line: Line, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+def _as_long(near: Neighbourhood, u: np.ndarray) -> np.ndarray:
     """Return u as long as v, where the scales of x are the units of length."""
-    return u * np.linalg.norm(v / line.scales) / np.linalg.norm(u / line.scales)
+    scales = near.line.scales
+    return u * np.linalg.norm(near.v / scales) / np.linalg.norm(u / scales)
 
 
 def _limits(
-    line: Line,
-    u: np.ndarray,
-    v: np.ndarray,
-    w: np.ndarray,
-    eps: float,
-    size: float,
-    length: float,
-    seed: int,
-    apart: float = APART,
+    near: Neighbourhood, u: np.ndarray, seed: int, apart: float = APART
 ) -> list[tuple[float, float]]:
     """Return the limits of the slope along v at x + h u, for h > 0 and h < 0, h -> 0.
 
     Each is (limit, error estimate). The slope is the difference of the values of ⟨w, f⟩
     at x + h (u ± apart v), divided by 2 apart h.
     """
+    line, v, w, eps, size, length, _ = near
     sides = [length * (u + side * apart * v) for side in (1, -1)]
     right, left = (line.sampled(side, w) for side in sides)
     nudged = line.rounding(sides[0], w, seed, right)
@@ -146,9 +141,7 @@ def _limits(
         ]
 
 
-def _extreme_lines(
-    line: Line, v: np.ndarray, w: np.ndarray, h: float, random: np.random.Generator
-) -> list[np.ndarray]:
+def _extreme_lines(near: Neighbourhood) -> list[np.ndarray]:
     """Return directions from x to pieces of f whose slope along v is likely extreme.
 
     With many kinks at x, random directions miss these pieces. For example, k rectifiers
@@ -159,9 +152,11 @@ def _extreme_lines(
     on one entry of x, these two lead to the smallest and the largest slope. All entries
     are about equally large, so that x + h (u ± v / 8) lie on one side of a kink.
     """
+    line, v, random = near.line, near.v, near.random
     up = line.scales * random.uniform(0.75, 1.25, v.shape)
     u = up * random.choice([-1.0, 1.0], v.shape)
-    gradients = [line.pulled_at(line.flat + side * h * u, w) for side in (1, -1)]
+    step = CLOSE * near.length * u
+    gradients = [line.pulled_at(line.flat + side * step, near.w) for side in (1, -1)]
     if any(gradient is None for gradient in gradients):
         return [up, -up]
     ahead, behind = (v * gradient for gradient in gradients)
@@ -170,16 +165,7 @@ def _extreme_lines(
     return [up, -up, low, high]
 
 
-def slopes_of_all_pieces(
-    line: Line,
-    v: Float[np.ndarray, "n"],
-    w: np.ndarray,
-    eps: float,
-    size: float,
-    scale: float,
-    length: float,
-    random: np.random.Generator,
-) -> Range:
+def slopes_of_all_pieces(near: Neighbourhood, scale: float) -> Range:
     """Return the range of slopes that conventions at the kinks of x can give.
 
     Suppose that f is a sum of functions with one kink each, all of which pass through
@@ -195,22 +181,23 @@ def slopes_of_all_pieces(
     confirm this derivative at random points near x.
 
     Args:
-      line, v, w, eps, size, length, random: As for `slopes_nearby`.
+      near: The point and the direction v.
       scale: Size of a slope along v.
     Returns:
       The `Range`. Both slopes are NaN if the values do not confirm the derivative, or
       if there is no kink.
     """
+    line, v = near.line, near.v
     unknown = Range(float("nan"), float("nan"))
     if ON_ARC * v.size > MOST:
         return unknown
-    found = _witnesses(line, v, w, eps, size, scale, length, random)
+    found = _witnesses(near, scale)
     if len(found) < ENOUGH or sum(each.differs for each in found) >= MANY:
         return unknown
     angles, ranges = np.linspace(0, np.pi, ON_ARC)[:, None], []
-    for u in _drawn(line, v, ARCS, random):
-        circle = np.cos(angles) * v + np.sin(angles) * u
-        rates = line.rates_at(line.flat + ON_CIRCLE * length * circle, v, w)
+    for u in _drawn(near, ARCS):
+        circle = ON_CIRCLE * near.length * (np.cos(angles) * v + np.sin(angles) * u)
+        rates = line.rates_at(line.flat + circle, v, near.w)
         jumps = np.diff(rates)
         jumps = np.where(np.abs(jumps) > LEAST * scale, jumps, 0.0)
         jumps *= NESTED if np.count_nonzero(jumps) > 1 else 1
@@ -241,16 +228,7 @@ class Witness(NamedTuple):
         return not abs(self.derivative - self.slope) <= self.allowed
 
 
-def witness_against(
-    line: Line,
-    v: Float[np.ndarray, "n"],
-    w: np.ndarray,
-    eps: float,
-    size: float,
-    scale: float,
-    length: float,
-    random: np.random.Generator,
-) -> Witness | None:
+def witness_against(near: Neighbourhood, scale: float) -> Witness | None:
     """Return a point beside the kinks of x at which the tested derivative is wrong.
 
     At a kink of f, values at x do not show whether the derivative is right, because
@@ -259,45 +237,36 @@ def witness_against(
     points: a derivative that was computed at x alone says nothing about others.
 
     Args:
-      line, v, w, eps, size, scale, length, random: As for `slopes_of_all_pieces`.
+      near: The point and the direction.
+      scale: Size of a slope along this direction.
     """
-    found = _witnesses(line, v, w, eps, size, scale, length, random)
-    if line.given is not None and len({each.derivative for each in found}) < MANY:
+    found = _witnesses(near, scale)
+    if near.line.given is not None and len({each.derivative for each in found}) < MANY:
         return None
     gap = lambda each: abs(each.derivative - each.slope)
     against = [e for e in found if e.differs and gap(e) > ACCURATE * scale]
     return max(against, key=gap) if len(against) >= MANY else None
 
 
-def _witnesses(
-    line: Line,
-    v: np.ndarray,
-    w: np.ndarray,
-    eps: float,
-    size: float,
-    scale: float,
-    length: float,
-    random: np.random.Generator,
-) -> list[Witness]:
+def _witnesses(near: Neighbourhood, scale: float) -> list[Witness]:
     """Return a `Witness` at each of some random points, if values are accurate there.
 
     Each value of the slope belongs to two points. If the derivative changes between
     them, kinks separate them, and the slope says nothing. Such a kink may pass
     unnoticed, but hardly at two of the points.
     """
-    found = []
+    line, found = near.line, []
     between = np.linspace(-NARROW, NARROW, BETWEEN)[:, None]
-    rounding = eps + float(np.max(line.eps_of_given))
+    rounding = near.eps + float(np.max(line.eps_of_given))
     rounding += OF_CONSTANTS if line.given is not None and line.is_lifted else 0.0
-    for i, u in enumerate(_drawn(line, v, WITNESSES, random)):
-        beside = line.flat + ON_CIRCLE * length * (u + between * v)
-        rates = line.rates_at(beside, v, w)
+    closer = near._replace(length=CLOSE * near.length)  # Beside fewer other kinks.
+    for i, u in enumerate(_drawn(near, WITNESSES)):
+        beside = ON_CIRCLE * near.length * (u + between * near.v)
+        rates = line.rates_at(line.flat + beside, near.v, near.w)
         if not np.ptp(rates) <= LEAST * scale:
             continue
         rate = float(rates[BETWEEN // 2])
-        # Farther away there may be other kinks.
-        near = CLOSE * length
-        slope, error = _limits(line, u, v, w, eps, size, near, i, NARROW)[0]
+        slope, error = _limits(closer, u, i, NARROW)[0]
         allowed = CLEAR * error + (ROUNDINGS * rounding + LEAST) * scale
         if allowed < ACCURATE * scale:
             found.append(Witness(rate, slope, allowed))

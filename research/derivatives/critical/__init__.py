@@ -314,7 +314,7 @@ def grid_of_starts(
       per_axis: Number of points on each axis: one number for all axes, or a list with
         one number for each axis.
     Returns:
-      The points, shape (k, n), where k is the product of the numbers on the axes.
+      The points, shape (k, n). k is the product of the numbers of points on the n axes.
     Raises:
       ValueError: bounds is not finite or does not have shape (n, 2), a number in
         per_axis is not positive, per_axis does not have n numbers, or k points do not

@@ -50,7 +50,8 @@ class Curvature(NamedTuple):
       value: f(y).
       gradient: ∇f(y), shape (n,).
       hessian: Hessian at y, shape (n, n).
-      signs: Signs 1 and -1 of the eigenvalues in the a firm directions, shape (a,).
+      signs: Sign, 1 or -1, of the eigenvalue in each firm direction, shape (a,), where
+        a is the number of firm directions.
       firm: Firm directions as columns, shape (n, a). The length of a column d is such
         that dᵀ H d is 1 or -1, where H is `hessian`.
       loose: Loose directions as columns, shape (n, n - a).

@@ -24,9 +24,9 @@ class CriticalPoints(tuple):
       missed: Number of critical points that are proved to lie inside the bounds and
         are not in this tuple. None if no proof was asked for (`prove_seconds` of
         `critical_points`).
-      unexplored: The proof divides the space inside the bounds into boxes. This is the
-        number of boxes that are not around a point of this tuple, and in which the
-        proof does not exclude critical points. None if no proof was asked for.
+      unexplored: Number of boxes that are not around a point of this tuple, and in
+        which the proof does not exclude critical points. (The proof divides the space
+        inside the bounds into boxes.) None if no proof was asked for.
       around: Number of boxes around points of this tuple in which the proof does not
         exclude further critical points, such as around a degenerate point. None if no
         proof was asked for.

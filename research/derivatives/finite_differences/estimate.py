@@ -197,9 +197,9 @@ def finite_difference(
     the second, f is c / (x - a)^k between the jumps, with k from 1 to 6, and the jumps
     are small at the largest steps. This suggests a numerator that has lost nearly all
     its digits, as in (1 - cos(x)) / x² near 0. In the third, the jumps are small
-    compared with f at the largest steps, and the result needs only the small steps,
-    which show no jump, but contradicts the larger steps. This suggests a term that has
-    lost all its digits, as in x² + (1 - cos(x)) near 0.
+    compared with f at the largest steps. The result needs only the small steps, which
+    show no jump, and the larger steps contradict the result. This suggests a term that
+    has lost all its digits, as in x² + (1 - cos(x)) near 0.
 
     With a two-sided scheme ("auto" or "central"), the left and the right derivative of
     each order from 1 to `order` are compared before the extrapolation. If they differ
@@ -298,7 +298,7 @@ def finite_difference(
       sqrt(1 - x²) near 1 - 1e-8. In x² = 1 - 2 (1 - x) + (1 - x)², rounding replaces
       the last term, about 1e-16, by a constant. So the values of f are nearly those of
       sqrt(2 - 2 x). Larger steps often contradict the result, and the verdict is then
-      "unresolved". They do not contradict it if noise hides the difference, as for the
+      "unresolved". But noise at the larger steps may hide the contradiction, as for the
       first derivative of x² + log(1 + x³) at 1e-9.
 
     Args:

@@ -60,12 +60,12 @@ class Table(NamedTuple):
 
         The second change contains the noise of the estimate at half the step. This
         noise is 2^order times as large as the noise at the step itself. If `is_even` is
-        True, the rows are treated differently. In the first four rows, half of that
-        noise is subtracted from the second change, because the last extrapolation is
-        reliable there. In the later rows, the largest of the three changes is
-        multiplied by three. The last extrapolation changes the estimate too little in
-        these rows: it gives almost no weight to the largest steps, and the series of f
-        may diverge at them. These numbers were chosen on random functions.
+        True, the rows are treated differently. In the first four rows, half of the
+        noise at half the step is subtracted from the second change, because the last
+        extrapolation is reliable there. In the later rows, the largest of the three
+        changes is multiplied by three. The last extrapolation changes the estimate too
+        little in these rows: it gives almost no weight to the largest steps, and the
+        series of f may diverge at them. These numbers were chosen on random functions.
         """
         values = self.values
         change = np.full(values.shape, np.nan)

@@ -127,8 +127,8 @@ class Ledger(LedgerFields):
         """Return the value and the gradient as a sentence, then the rows as a table.
 
         If the value or the gradient is not finite, a sentence after the first one says
-        so. Such a sentence also names operations that are evaluated at a kink, as
-        max(a, b) with a = b is (see `at_kinks`).
+        so. Otherwise, if a row is at a tie, as max(a, b) is for a = b, such a sentence
+        describes the first of these rows and counts the others (see `at_kinks`).
         """
         return table.as_text(self)
 

@@ -143,10 +143,10 @@ def all_cells(ledger: LedgerFields) -> list[list[tuple[str, ...]]]:
     """Return the lines of each row of the table.
 
     A row describes one equation of the traced function, and a line is a tuple with a
-    text for each column of HEADINGS. If the equation contributes to adjoints of its
-    inputs, the row has one line for each of these inputs. If the equation computes the
-    value of a function with a custom reverse rule, a line for each contribution of the
-    rule follows. A row without contributions has one line.
+    text for each column of HEADINGS. The row has one line for each input to whose
+    adjoint the equation contributes. If the equation computes the value of a function
+    with a custom reverse rule, a line for each contribution of the rule follows. A row
+    without contributions has one line.
     """
     own = _by_own_rule(ledger)
     return [_cells(row, own.get(row.name, [])) for row in ledger.rows]
