@@ -28,7 +28,7 @@ class AdviceOnTracing(contextlib.AbstractContextManager[None]):
     Args:
       otherwise: Advice for a function that cannot be changed. It is the end of the
         sentence "If the function must stay as it is, ...". The default says how to
-        estimate or check a derivative of such a function without JAX.
+        estimate or check a derivative of such a function from its values.
     Example:
       >>> import numpy
       >>> try:

@@ -146,7 +146,7 @@ def trials(space: Space, count: int) -> dict[str, Float[np.ndarray, " trials"]]:
     Args:
       space: Ranges by name.
       count: Number of trials, positive. For an empty space, the result is {} for every
-        count, because there is nothing to choose.
+        count, because the defaults are the only trial.
     Returns:
       Values by name, each float64 of shape (count,).
     Raises:

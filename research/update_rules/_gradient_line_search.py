@@ -72,9 +72,9 @@ def backtracking_descent(
     the state gives the reason.
 
     Use it on a deterministic, cheap objective to avoid tuning a rate. Like gradient
-    descent, the rule is slow if the Hessian is ill-conditioned. On mini-batches, each
-    step makes only the loss of the current batch smaller. The noise of the gradients is
-    not averaged, as it is with a learning rate that falls.
+    descent, the rule is slow if the Hessian is ill-conditioned. On mini-batches, the
+    search looks only at the loss of the current batch. The rule does not average the
+    noise of the gradients, while a learning rate that falls does.
 
     Args:
       learning_rate: Longest trial step η. A positive number, a traced scalar or a

@@ -42,7 +42,8 @@ class BFGSState(NamedTuple):
       params, grad: Params x and gradient g before the last step, shaped like the
         params.
       inverse_hessian: Approximation H of the inverse Hessian, with all n entries of the
-        params as one vector, shape (n, n). The identity before the first pair.
+        params as one vector, shape (n, n). Before the first pair, this field is I,
+        without the factor min(1, 1 / |g|).
       search: `Searched`, the result of the last line search.
     """
 

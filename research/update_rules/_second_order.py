@@ -220,9 +220,10 @@ def secular_root(
 
     For the radius Δ, the damping is the smallest s >= floor with |p(s)| <= Δ, where
     p(s) = γ / (d + s), with the division entry by entry. An entry of p(s) with γ_i = 0
-    is 0, even if its divisor is 0. For each i, let s_i = |γ_i| / Δ - d_i. At s = s_i,
-    entry i has the size Δ. The search starts from the largest s_i, or from floor if
-    floor is larger. Newton's method on 1 / |p(s)| = 1 / Δ then increases s to the root.
+    is 0, even if its divisor is 0. For each i with γ_i not 0, let s_i = |γ_i| / Δ -
+    d_i. At s = s_i, entry i of p(s) has the size Δ. The search starts from the largest
+    s_i, or from floor if floor is larger. Newton's method on 1 / |p(s)| = 1 / Δ then
+    increases s to the root.
 
     Args:
       above: Divisors d >= 0, shape (n,).
