@@ -57,13 +57,15 @@ def two_layers(activation, random):
 PROBLEMS = {f.__name__: f for f in (all_at_0, one_layer, two_layers)}
 
 
-def bugs(f):
-    """Derivatives with an error of 1 % everywhere, and of 2 % in one entry."""
+def bugs(f, x):
+    """Derivatives with an error of 1 % everywhere, and of 2 % in one large entry."""
     gradient = jax.grad(f)
+    index = int(jnp.argmax(jnp.abs(jax.tree.leaves(gradient(x))[-1])))
 
     def one_entry(x):
         leaves, structure = jax.tree.flatten(gradient(x))
-        last = leaves[-1].ravel().at[0].multiply(1.02).reshape(leaves[-1].shape)
+        last = leaves[-1].ravel()
+        last = last.at[index].multiply(1.02).reshape(leaves[-1].shape)
         return jax.tree.unflatten(structure, [*leaves[:-1], last])
 
     return (lambda x: jax.tree.map(lambda leaf: 1.01 * leaf, gradient(x)), one_entry)
@@ -84,7 +86,7 @@ def test_rectifiers_at_0_of_several_entries_each_are_no_bug(seed, activation, pr
     key = jax.random.key(seed)
     report = check_derivative(f, x, key)
     assert report.verdict == "kink" or problem == "two_layers", report.text()
-    for bug in bugs(f):
+    for bug in bugs(f, x):
         report = check_derivative(f, x, key, bug)
         assert report.verdict == "wrong", report.text()
 
@@ -105,6 +107,7 @@ def hinges(random):
 
 def pooling(random):
     x, w = np.maximum(random.normal(size=(8, 8)), 0), random.normal(size=(4, 4))
+    x[:2, :2] = 0  # A window in which all pixels are black.
     pooled = lambda x: jnp.max(x.reshape(4, 2, 4, 2), axis=(1, 3))
     return lambda x: jnp.sum(w * pooled(x)) + 0.1 * jnp.sum(x**2), x
 
@@ -174,3 +177,61 @@ def test_derivative_that_was_computed_at_x_alone_is_not_tested_beside_the_kink()
     at_x = jax.grad(f)(x)
     assert check_derivative(f, x, key, lambda _: at_x).verdict == "kink"
     assert check_derivative(f, x, key, lambda _: 3 * at_x).verdict == "wrong"
+
+
+def test_derivative_in_float32_is_tested_where_float32_can_tell_points_from_x():
+    f = lambda x: jnp.maximum(x[0], x[1]) + jnp.abs(x[2]) + jnp.sum(x**2)
+    x = jnp.asarray(np.float32([0.7, 0.7, 0.0, 1.3]), jnp.float64)
+    narrow = lambda x: jax.grad(f)(x.astype(jnp.float32))
+    report = check_derivative(f, x, jax.random.key(0), narrow)
+    assert report.verdict == "kink", report.text()
+    wrong = lambda x: 1.01 * narrow(x)
+    assert check_derivative(f, x, jax.random.key(0), wrong).verdict == "wrong"
+
+
+@pytest.mark.thorough("the wider network", but="500")
+@pytest.mark.parametrize("units", [500, 2000])
+def test_wide_layer_of_rectifiers_at_0_is_a_kink(units):
+    """Kinks are so close to each other that they lie between most values."""
+    random = np.random.default_rng(0)
+    weights = jnp.asarray(random.normal(size=(units, 10)) / np.sqrt(10))
+    out = jnp.asarray(random.normal(size=units) / np.sqrt(units))
+    f = lambda x: out @ jax.nn.leaky_relu(weights @ x) + 0.1 * jnp.sum(x)
+    x, key = jnp.zeros(10), jax.random.key(0)
+    report = check_derivative(f, x, key)
+    assert report.verdict == "kink", report.text()
+    wrong = lambda x: 1.02 * jax.grad(f)(x)
+    assert check_derivative(f, x, key, wrong).verdict == "wrong"
+
+
+@pytest.mark.parametrize("distance", [1e-9, 1e-11])
+def test_second_kink_that_rounding_hides_is_no_bug(distance):
+    random = np.random.default_rng(1)
+    x, (a, b) = random.normal(size=4), random.normal(size=(2, 4))
+    height = jnp.asarray(b @ x + distance * random.normal())
+    kinks = lambda z: jnp.abs(z[0] - x[0]) + jax.nn.relu(b @ z - height)
+    f = lambda z: 1e4 + kinks(z) + jnp.sum(jnp.sin(a * z))
+    report = check_derivative(f, jnp.asarray(x), jax.random.key(1))
+    assert report.verdict in ("kink", "unresolved"), report.text()
+
+
+@pytest.mark.thorough("the other digits", but="8")
+@pytest.mark.parametrize("digits", [6, 8, 10])
+def test_rounding_of_a_numpy_function_is_no_bug_at_a_kink(digits):
+    plain = lambda x: np.sum(np.abs(x)) + np.sum(np.sin(x))
+    f = lambda x: np.round(plain(np.asarray(x)), digits)
+    x, key = jnp.array([0.0, 0.6, -0.3, 1.1, 0.2]), jax.random.key(0)
+    right = lambda x: np.sign(x) + np.cos(x)
+    report = check_derivative(f, x, key, right)
+    assert report.verdict == "kink", report.text()
+    assert check_derivative(f, x, key, lambda x: 1.2 * right(x)).verdict == "wrong"
+
+
+@pytest.mark.parametrize("number", [2, 4])
+def test_error_in_the_piece_where_all_rectifiers_are_on_is_found(number):
+    c = jnp.asarray(np.random.default_rng(0).normal(size=4))
+    on = lambda x: jnp.prod(jax.nn.relu(x[:number]))
+    f = lambda x: jnp.sum(jax.nn.relu(x)) + x @ c + on(x)
+    wrong = lambda x: jax.grad(f)(x) * jnp.where(jnp.all(x[:number] > 0), 1.5, 1.0)
+    report = check_derivative(f, jnp.zeros(4), jax.random.key(0), wrong)
+    assert report.verdict == "wrong", report.text()

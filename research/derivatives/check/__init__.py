@@ -115,10 +115,12 @@ def check_derivative(
     and the right slope.
 
     If the verdict would be "kink", the check also tests the derivative beside the kink,
-    where f is smooth. It compares the derivative with the slope of f at twelve random
-    points close to x. If they differ by more than 1e-4 of the gradient's norm at two or
-    more of these points, the verdict is "wrong". This test is omitted if `derivative`
-    returns the same value at all points.
+    where f is smooth. It compares the derivative with the slope of f at fourteen points
+    close to x: ten in random directions, and four in directions whose entries all have
+    one sign. If they differ by more than 1e-4 of the gradient's norm at two or more of
+    these points, the verdict is "wrong". An error in a piece of f that is too narrow
+    for these points is not found. This test is omitted if `derivative` returns the same
+    value at all points.
 
     If several compared numbers are equal, as in max(min(x, y), z) or in a median, the
     derivative may not exist although the left and the right slope may be equal along
@@ -649,7 +651,8 @@ def _near(
     found: "_Found",
     random: np.random.Generator,
 ) -> Neighbourhood:
-    return Neighbourhood(line, way.v, way.w, eps, found.size, found.length, random)
+    sizes = (found.size, found.noise, found.length)
+    return Neighbourhood(line, way.v, way.w, eps, *sizes, random)
 
 
 def _as_kink(probe: Probe, around: Range) -> Probe:

@@ -189,20 +189,23 @@ class Line:
         """Whether f computes two values and selects one of them, as `where` does."""
         return self.jaxpr is not None and _has(self.jaxpr, "select_n")
 
-    def sampled(self, v: np.ndarray, w: np.ndarray) -> np.ndarray:
+    def sampled(
+        self, v: np.ndarray, w: np.ndarray, point: np.ndarray | None = None
+    ) -> np.ndarray:
         """Evaluate ⟨w, f(x + h v)⟩ at each step h in OFFSETS.
 
         OFFSETS are the numbers 0, ±1, ±1/2, ..., ±2^-26 in ascending order. v is the
-        direction of the line, and w are the weights of the outputs.
+        direction of the line, and w are the weights of the outputs. If a point is
+        given, it takes the place of x.
         """
         if self.jaxpr is None:  # An f that cannot be traced is called for each h.
-            values = (self.f(self._like(self.flat + h * v)) for h in OFFSETS)
+            point = self.flat if point is None else point
+            values = (self.f(self._like(point + h * v)) for h in OFFSETS)
             return np.array(
                 [np.sum(w * np.asarray(value, np.float64)) for value in values]
             )
-        return np.asarray(
-            self._sampled(self.x, self._like_x(v), w, largest=self._largest)
-        )
+        x = self.x if point is None else self._like(point)
+        return np.asarray(self._sampled(x, self._like_x(v), w, largest=self._largest))
 
     def rounding(
         self,
@@ -211,6 +214,7 @@ class Line:
         seed: int,
         values: np.ndarray,
         nudge: float = NUDGE,
+        point: np.ndarray | None = None,
     ) -> np.ndarray:
         """Measure the rounding errors of ⟨w, f(x + h v)⟩ at some of the steps h.
 
@@ -224,15 +228,15 @@ class Line:
           values: Unperturbed values, as returned by `sampled`.
           nudge: Size of the perturbations, in units of the relative spacing of the
             floats.
+          point: Takes the place of x, if given.
         """
         count = len(NUDGED_OFFSETS)
         if self.jaxpr is None:
             return np.full(count, np.nan)
         seeds = float(seed * count + 1) + np.arange(count, dtype=float)
+        x = self.x if point is None else self._like(point)
         nudged = np.asarray(
-            self._nudged(
-                self.x, self._like_x(v), w, seeds, nudge, largest=self._largest
-            )
+            self._nudged(x, self._like_x(v), w, seeds, nudge, largest=self._largest)
         )
         return np.abs(nudged - values[np.isin(OFFSETS, NUDGED_OFFSETS)]) / nudge
 

@@ -9,13 +9,15 @@ from research.derivatives.check.line import Line
 from research.derivatives.check.slopes import (
     LEVELS,
     STEPS,
+    is_constant_near,
     limit_of_slopes,
     noise_of_levels,
+    slope_at_middle,
 )
 
 POINTS = 32  # Number of lines on which points near x are taken.
-# Distance of the points whose gradients choose the first lines, and the largest one of
-# the points at which values test the derivative.
+# Distance of the points whose gradients choose the first lines, and of the points at
+# which values test the derivative.
 CLOSE = 2.0**-12
 APART = 1 / 8  # Distance of two lines, relative to the length of their direction.
 SURE = 1 / 8  # A slope counts if its error is below this fraction of the gap.
@@ -25,11 +27,13 @@ ARCS, ON_ARC, ON_CIRCLE = 3, 512, 2.0**-36
 MOST = 2**22  # Most entries of the points on a half circle.
 # Points at which values test the derivative, how many of them must be accurate, and how
 # many must differ from the derivative.
-WITNESSES, ENOUGH, MANY = 12, 4, 2
-BETWEEN = 9  # Points between two of them, which must lie on one side of all kinks.
-NARROW = 2.0**-8  # As APART, for these points.
-ACCURATE = 1e-4  # Their largest error, relative to the size of a slope.
-LEAST = 1e-9  # A smaller jump, relative to the size of a slope, is no kink.
+WITNESSES, ENOUGH, MANY = 10, 4, 2
+SIGNS = (1, 1, -1, -1)  # Signs of the entries of more such points.
+NARROW = 2.0**-8  # Longest step from such a point, relative to its distance from x.
+ACCURATE = 1e-4  # Largest error of a slope there, relative to the size of a slope.
+# A jump counts if it is larger than this, relative to the size of a slope, and (where
+# smooth parts change, too) than so many times the median change between two points.
+LEAST, SUDDEN = 1e-9, 8
 NESTED = 4  # If kinks lie within one another, jumps may be so many times as large.
 ROUNDINGS = 10  # Allowed rounding error of the derivative, in units of rounding.
 # Rounding of constants that a given derivative holds in float32, relative to the rate.
@@ -45,6 +49,7 @@ class Neighbourhood(NamedTuple):
       w: Weights of the outputs.
       eps: Relative spacing of the floats in which f is computed.
       size: Lower bound of the rounding error of a value, in units of eps.
+      noise: Measured rounding error of a value of f beside x.
       length: Length of the longest step, relative to the size of x.
       random: Source of random directions.
     """
@@ -54,6 +59,7 @@ class Neighbourhood(NamedTuple):
     w: np.ndarray
     eps: float
     size: float
+    noise: float
     length: float
     random: np.random.Generator
 
@@ -119,21 +125,19 @@ def _as_long(near: Neighbourhood, u: np.ndarray) -> np.ndarray:
     return u * np.linalg.norm(near.v / scales) / np.linalg.norm(u / scales)
 
 
-def _limits(
-    near: Neighbourhood, u: np.ndarray, seed: int, apart: float = APART
-) -> list[tuple[float, float]]:
+def _limits(near: Neighbourhood, u: np.ndarray, seed: int) -> list[tuple[float, float]]:
     """Return the limits of the slope along v at x + h u, for h > 0 and h < 0, h -> 0.
 
     Each is (limit, error estimate). The slope is the difference of the values of ⟨w, f⟩
-    at x + h (u ± apart v), divided by 2 apart h.
+    at x + h (u ± v / 8), divided by h / 4.
     """
-    line, v, w, eps, size, length, _ = near
-    sides = [length * (u + side * apart * v) for side in (1, -1)]
+    line, v, w, eps, size, _, length, _ = near
+    sides = [length * (u + side * APART * v) for side in (1, -1)]
     right, left = (line.sampled(side, w) for side in sides)
     nudged = line.rounding(sides[0], w, seed, right)
-    noise = noise_of_levels(nudged, right, eps * size, eps) / apart
+    noise = noise_of_levels(nudged, right, eps * size, eps) / APART
     with np.errstate(all="ignore"):
-        slopes = (right - left) / (2 * apart * length)
+        slopes = (right - left) / (2 * APART * length)
         ahead, behind = slopes[LEVELS + 1 :][::-1], slopes[:LEVELS]
         return [
             limit_of_slopes(each, noise / length)
@@ -175,7 +179,9 @@ def slopes_of_all_pieces(near: Neighbourhood, scale: float) -> Range:
     half circle around x from the side of v to the side of -v crosses each kink once. So
     the jumps of the derivative on it are those of the kinks, and any choice of sides
     has a slope between two bounds: the slope at the first point plus all negative
-    jumps, and this slope plus all positive jumps.
+    jumps, and this slope plus all positive jumps. If a kink lies within another, as in
+    a network of two layers, its jump depends on the side of the other. So several jumps
+    count four times.
 
     These slopes are those of the tested derivative. They count only if the values of f
     confirm this derivative at random points near x.
@@ -195,11 +201,16 @@ def slopes_of_all_pieces(near: Neighbourhood, scale: float) -> Range:
     if len(found) < ENOUGH or sum(each.differs for each in found) >= MANY:
         return unknown
     angles, ranges = np.linspace(0, np.pi, ON_ARC)[:, None], []
+    # A derivative in a lower precision takes a closer point for x. Farther away, smooth
+    # parts of the derivative change, too.
+    is_narrow = bool(line.eps_of_given.any())
+    radius = near.length * (CLOSE if is_narrow else ON_CIRCLE)
     for u in _drawn(near, ARCS):
-        circle = ON_CIRCLE * near.length * (np.cos(angles) * v + np.sin(angles) * u)
+        circle = radius * (np.cos(angles) * v + np.sin(angles) * u)
         rates = line.rates_at(line.flat + circle, v, near.w)
         jumps = np.diff(rates)
-        jumps = np.where(np.abs(jumps) > LEAST * scale, jumps, 0.0)
+        smooth = SUDDEN * float(np.median(np.abs(jumps))) if is_narrow else 0.0
+        jumps = np.where(np.abs(jumps) > max(LEAST * scale, smooth), jumps, 0.0)
         jumps *= NESTED if np.count_nonzero(jumps) > 1 else 1
         ranges.append(
             (rates[0] + jumps[jumps < 0].sum(), rates[0] + jumps[jumps > 0].sum())
@@ -213,8 +224,8 @@ class Witness(NamedTuple):
     """The tested derivative and the slope of f along a direction, at a point near x.
 
     Attributes:
-      derivative: Tested derivative along the direction, at a point very close to x.
-      slope: Limit of the slope of f, from values, for points that approach x.
+      derivative: Tested derivative along the direction.
+      slope: Slope of f along the direction, from values.
       allowed: Largest distance of the two that is no error of the derivative.
     """
 
@@ -249,25 +260,28 @@ def witness_against(near: Neighbourhood, scale: float) -> Witness | None:
 
 
 def _witnesses(near: Neighbourhood, scale: float) -> list[Witness]:
-    """Return a `Witness` at each of some random points, if values are accurate there.
+    """Return a `Witness` at each of some points near x, if values are accurate there.
 
-    Each value of the slope belongs to two points. If the derivative changes between
-    them, kinks separate them, and the slope says nothing. Such a kink may pass
-    unnoticed, but hardly at two of the points.
+    Most of the points lie in random directions from x. In the direction of some, all
+    entries have one sign, because there may be a piece of f that is too narrow for
+    random directions.
     """
-    line, found = near.line, []
-    between = np.linspace(-NARROW, NARROW, BETWEEN)[:, None]
-    rounding = near.eps + float(np.max(line.eps_of_given))
+    line, v, w, eps, size, noise, length, random = near
+    found, rounding = [], eps + float(np.max(line.eps_of_given))
     rounding += OF_CONSTANTS if line.given is not None and line.is_lifted else 0.0
-    closer = near._replace(length=CLOSE * near.length)  # Beside fewer other kinks.
-    for i, u in enumerate(_drawn(near, WITNESSES)):
-        beside = ON_CIRCLE * near.length * (u + between * near.v)
-        rates = line.rates_at(line.flat + beside, near.v, near.w)
-        if not np.ptp(rates) <= LEAST * scale:
-            continue
-        rate = float(rates[BETWEEN // 2])
-        slope, error = _limits(closer, u, i, NARROW)[0]
-        allowed = CLEAR * error + (ROUNDINGS * rounding + LEAST) * scale
-        if allowed < ACCURATE * scale:
-            found.append(Witness(rate, slope, allowed))
+    up = line.scales * random.uniform(0.5, 1.5, (len(SIGNS), v.size))
+    signed = [_as_long(near, sign * u) for sign, u in zip(SIGNS, up, strict=True)]
+    for i, u in enumerate((*signed, *_drawn(near, WITNESSES))):
+        point = line.flat + CLOSE * length * u
+        step = NARROW * CLOSE * length
+        values = line.sampled(step * v, w, point)
+        nudged = line.rounding(step * v, w, i, values, point=point)
+        if line.jaxpr is None and is_constant_near(values):
+            continue  # f may round its values.
+        floor = max(eps * size, noise)
+        slope = slope_at_middle(values, noise_of_levels(nudged, values, floor, eps))
+        allowed = CLEAR * slope.error / step + ROUNDINGS * rounding * scale
+        if not slope.jump and allowed < ACCURATE * scale:
+            rate = float(line.rates_at(point[None], v, w)[0])
+            found.append(Witness(rate, slope.value / step, allowed))
     return found
