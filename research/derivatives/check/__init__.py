@@ -264,7 +264,9 @@ def check_derivative(
         found += _errors_in_smooth_entries(line, epsilon, leaves, seed, random)
         for queue, cut in ((leaves, _within), (outputs, _of_outputs)):
             seed = len(found)
-            found += _errors_beside_kinks(line, epsilon, queue, cut, seed, random)
+            found += _errors_beside_kinks(
+                line, epsilon, queue, cut, _closest(found), seed, random
+            )
         in_full = line.of_mean if of_own is not None and lowest == np.float64 else None
     gap = (
         float("nan")
@@ -559,6 +561,7 @@ def _errors_beside_kinks(
     eps: float,
     queue: list[tuple[slice, _Direction]],
     cut: Callable[[Line, _Direction, slice], _Direction],
+    closest: float,
     seed: int,
     random: np.random.Generator,
 ) -> list["_Found"]:
@@ -573,6 +576,7 @@ def _errors_beside_kinks(
       eps: Relative spacing of the floats.
       queue: What is divided: parts with a kink, each with its direction.
       cut: Function (line, direction, part) -> the direction within this part.
+      closest: Length of the shortest steps along any direction.
       seed: Seed of the first perturbations.
       random: Generator of points near x.
     """
@@ -587,7 +591,8 @@ def _errors_beside_kinks(
             each = _found(line, eps, way, seed + split)
             is_off = not each.probe.is_kink and each.probe.is_off_beside_kinks
             if is_off and half.start not in errors:
-                each = _excused(line, eps, way, each, random)
+                shorter = min(closest, each.length)
+                each = _excused(line, eps, way, each, shorter, random)
                 is_off = not each.probe.is_kink
             if is_off:
                 errors.pop(part.start, None)
@@ -611,6 +616,7 @@ def _excused_by_kinks(
     this. If these slopes do not explain one of the errors, the result is unchanged.
     """
     probes, excused = [each.probe for each in found], list(found)
+    closest = _closest(found)
     among_kinks = any(probe.is_kink for probe in probes)
     doubtful = [
         i
@@ -618,7 +624,7 @@ def _excused_by_kinks(
         if (probe.is_off_beside_kinks if among_kinks else probe.is_off)
     ]
     for i in sorted(doubtful, key=lambda i: probes[i].floor / probes[i].gap):
-        excused[i] = _excused(line, eps, directions[i], found[i], random)
+        excused[i] = _excused(line, eps, directions[i], found[i], closest, random)
         if excused[i] is found[i]:
             return list(found)
     return excused
@@ -629,19 +635,30 @@ def _excused(
     eps: float,
     direction: _Direction,
     found: "_Found",
+    closest_length: float,
     random: np.random.Generator,
 ) -> "_Found":
-    """Return the result with the range of slopes near x, if kinks explain the error."""
+    """Return the result with the range of slopes near x, if kinks explain the error.
+
+    `closest_length` is the length of the shortest steps along any direction. If steps
+    had to be short, f varies close to x, and kinks farther away are not those of x.
+    """
     probe = found.probe
     near = _near(line, eps, direction, found, random)
+    closest = near._replace(length=closest_length)
     for around in (
         lambda: slopes_nearby(near, probe.gap),
-        lambda: slopes_of_all_pieces(near, probe.scale),
+        lambda: slopes_of_all_pieces(closest, probe.scale),
     ):
         kink = _as_kink(probe, around())
         if kink.is_kink and not kink.is_off_beside_kinks:
             return found._replace(probe=kink)
     return found
+
+
+def _closest(found: Sequence["_Found"]) -> float:
+    """Return the length of the shortest steps along any direction."""
+    return min(each.length for each in found)
 
 
 def _near(
@@ -674,6 +691,7 @@ def _tested_beside(
 ) -> CheckReport:
     """Return the report of a kink, as "wrong" if values beside the kink say so."""
     near = _near(line, eps, way, found[0], random)
+    near = near._replace(length=_closest(found))
     witness = witness_against(near, found[0].probe.scale)
     if witness is None:
         return report
