@@ -17,8 +17,6 @@ from research.checks import check_callable, check_key, refuse_traced
 from research.derivatives._float64 import in_float64
 from research.derivatives.check.line import Line, least_precise, lift
 from research.derivatives.check.nearby import (
-    OF_CONSTANTS,
-    ROUNDINGS,
     Neighbourhood,
     Range,
     slopes_nearby,
@@ -42,6 +40,7 @@ from research.derivatives.check.report import (
     vanishing,
     wrong_beside,
 )
+from research.derivatives.check.rounding import OF_CONSTANTS, ROUNDINGS
 from research.derivatives.check.values import Values
 from research.derivatives.exact.arguments import floating, title
 from research.tracing import LOOKS_AT_VALUES

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from research.derivatives.check.line import Line
+from research.derivatives.check.rounding import OF_CONSTANTS, ROUNDINGS
 from research.derivatives.check.slopes import (
     LEVELS,
     STEPS,
@@ -35,9 +36,6 @@ ACCURATE = 1e-4  # Largest error of a slope there, relative to the size of a slo
 # smooth parts change, too) than so many times the median change between two points.
 LEAST, SUDDEN = 1e-9, 8
 NESTED = 4  # If kinks lie within one another, jumps may be so many times as large.
-ROUNDINGS = 10  # Allowed rounding error of the derivative, in units of rounding.
-# Rounding of constants that a given derivative holds in float32, relative to the rate.
-OF_CONSTANTS = float(np.finfo(np.float32).eps)
 
 
 class Neighbourhood(NamedTuple):

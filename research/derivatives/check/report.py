@@ -463,6 +463,15 @@ def vanishing(f: str, smallest: float, of_change: float, by_size: bool) -> str:
     )
 
 
+def wrong_beside(f: str, derivative: float, slope: float) -> str:
+    """Return the explanation of an error of the derivative at points beside a kink."""
+    return (
+        f"{f} has a kink here. Beside it, where the derivative exists, it is wrong: at "
+        f"points near x, the derivative along a random direction is {derivative:.6g}, "
+        f"but the slope of f is {slope:.6g}."
+    )
+
+
 def _bug(probes: tuple[Probe, ...], f: str) -> str:
     off = [probe for probe in probes if probe.is_off_beside_kinks] or [
         probe for probe in probes if probe.is_off
@@ -516,12 +525,3 @@ def _hint(wrong: float, probe: Probe) -> str:
     written = f"{ratio:.6g}"
     written = _distinct(ratio, 1.0)[0] if written == "1" else written
     return f", a ratio of {written}" + (f": {near[0]}" if near else "")
-
-
-def wrong_beside(f: str, derivative: float, slope: float) -> str:
-    """Return the explanation of an error of the derivative at points beside a kink."""
-    return (
-        f"{f} has a kink here. Beside it, where the derivative exists, it is wrong: at "
-        f"points near x, the derivative along a random direction is {derivative:.6g}, "
-        f"but the slope of f is {slope:.6g}."
-    )

@@ -11,6 +11,9 @@ import numpy as np
 from research.derivatives.costs.jaxprs import WRAPPERS, scan_sizes
 from research.derivatives.costs.splitting import JUMPS
 
+ROUNDINGS = 10  # Allowed rounding error of a derivative, in units of rounding.
+# Rounding of constants that a given derivative holds in float32, relative to the rate.
+OF_CONSTANTS = float(np.finfo(np.float32).eps)
 # Size of a perturbation in units of ε. It is so large that rounding cannot hide it.
 NUDGE = 8.0
 DRAWN = 4096  # Number of random ξ. Larger arrays use products of two of them.
