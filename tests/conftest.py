@@ -391,8 +391,14 @@ def forget_programs(request):
     programs; no file that reads recorded bits may have it, and one that starts a
     process only beside CHILDREN_COMPILE_QUICKLY = True: the processes that such a file
     starts do the same. These files come first, so that a worker changes its mind once.
+
+    A file with DRAWS_NO_KEYS = True runs no function of the library that draws with
+    JAX's keys. In the form without slow tests, JAX does not look there for a key that
+    is used twice: this takes longer than a call of a small program.
     """
     optimise_less(quick(request, request.config), request.config)
+    is_watched = not quick(request, request.config, "DRAWS_NO_KEYS")
+    jax.config.update("jax_debug_key_reuse", is_watched)
     if quick(request, request.config, "CHILDREN_COMPILE_QUICKLY"):
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     Replacing.replaced = False

@@ -17,6 +17,7 @@ import pytest
 from research import losses
 
 COMPILE_QUICKLY = True  # tests/conftest.py
+DRAWS_NO_KEYS = True  # tests/conftest.py
 
 REFERENCE = Path(__file__).parent / "reference"
 RECORDED = {

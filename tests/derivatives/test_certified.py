@@ -27,6 +27,7 @@ from research.derivatives.errors import (
 from tests.derivatives import certified_cases
 
 COMPILE_QUICKLY = True  # tests/conftest.py
+DRAWS_NO_KEYS = True  # tests/conftest.py
 
 rng = np.random.default_rng(0)
 

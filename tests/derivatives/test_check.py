@@ -17,6 +17,7 @@ from research.derivatives.errors import NotInexactError
 from research.models.activations import gelu
 
 COMPILE_QUICKLY = True  # tests/conftest.py
+DRAWS_NO_KEYS = True  # tests/conftest.py
 
 rng = np.random.default_rng(0)
 A = jnp.asarray(rng.normal(size=(6, 6)))

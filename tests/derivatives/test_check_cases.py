@@ -14,6 +14,7 @@ from research.derivatives import check_derivative
 from tests.derivatives import check_cases
 
 COMPILE_QUICKLY = True  # tests/conftest.py
+DRAWS_NO_KEYS = True  # tests/conftest.py
 
 MORE = pytest.mark.thorough(
     "many times as many cases, with the same kinds of errors",

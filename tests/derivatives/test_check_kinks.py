@@ -7,6 +7,8 @@ import pytest
 
 from research.derivatives import check_derivative
 
+DRAWS_NO_KEYS = True  # tests/conftest.py
+
 ACTIVATIONS = {
     "relu": jax.nn.relu,
     "leaky": jax.nn.leaky_relu,

@@ -20,6 +20,7 @@ from research.derivatives.critical import (
 from research.derivatives.errors import NotInexactError, NotScalarError
 
 COMPILE_QUICKLY = True  # tests/conftest.py
+DRAWS_NO_KEYS = True  # tests/conftest.py
 
 FILE = Path(__file__).parent.parent / "reference" / "critical_points.json"
 COMPLETE = {case["name"]: case for case in json.loads(FILE.read_text("utf-8"))["cases"]}

@@ -27,6 +27,7 @@ from research.derivatives.exact import (
 )
 
 COMPILE_QUICKLY = True  # tests/conftest.py
+DRAWS_NO_KEYS = True  # tests/conftest.py
 
 PARAMS = {
     "w": jnp.arange(1.0, 7.0).reshape(2, 3) / 5,

@@ -23,6 +23,8 @@ from research.derivatives.finite_differences.sampling import Sampler
 from research.derivatives.finite_differences.tables import tables
 from research.derivatives.problems import random_functions, taylor
 
+DRAWS_NO_KEYS = True  # tests/conftest.py
+
 
 @dataclasses.dataclass(frozen=True)
 class Score:

@@ -18,6 +18,7 @@ from research.derivatives import NotInexactError, NotScalarError, explain
 from research.derivatives import ledger as ledgers
 
 COMPILE_QUICKLY = True  # tests/conftest.py
+DRAWS_NO_KEYS = True  # tests/conftest.py
 
 
 def neuron(w, b, x, y):

@@ -14,6 +14,7 @@ from jax import lax
 from research.derivatives import explain
 
 COMPILE_QUICKLY = True  # tests/conftest.py
+DRAWS_NO_KEYS = True  # tests/conftest.py
 
 F32 = jnp.float32
 

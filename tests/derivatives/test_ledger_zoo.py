@@ -14,6 +14,7 @@ import pytest
 from research.derivatives import explain
 
 COMPILE_QUICKLY = True  # tests/conftest.py
+DRAWS_NO_KEYS = True  # tests/conftest.py
 
 F32, BF16 = jnp.float32, jnp.bfloat16
 

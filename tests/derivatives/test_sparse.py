@@ -21,6 +21,7 @@ from research.derivatives.sparse.colouring import coloured
 from research.derivatives.sparse.detection import detect
 
 COMPILE_QUICKLY = True  # tests/conftest.py
+DRAWS_NO_KEYS = True  # tests/conftest.py
 
 RANDOM = np.random.default_rng(0)
 KERNEL = jnp.asarray(RANDOM.normal(size=(1, 1, 3, 3)))

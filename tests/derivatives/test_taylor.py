@@ -22,6 +22,7 @@ from research.derivatives.exact import derivative, taylor
 from tests.derivatives.taylor_probes import PROBES, network
 
 COMPILE_QUICKLY = True  # tests/conftest.py
+DRAWS_NO_KEYS = True  # tests/conftest.py
 
 X = 0.8
 

@@ -24,6 +24,7 @@ from research.verification.walks import distance, walk_constructed, walk_exactly
 from tests.rules import mgh, nist
 
 COMPILE_QUICKLY = True  # tests/conftest.py
+DRAWS_NO_KEYS = True  # tests/conftest.py
 
 EPS = np.finfo("float64").eps
 MARQUARDT, GAUSS = levenberg_marquardt(), gauss_newton()

@@ -14,6 +14,7 @@ from research.update_rules import bfgs, lbfgs, trust_region_newton
 from tests.rules import mgh
 
 COMPILE_QUICKLY = True  # tests/conftest.py
+DRAWS_NO_KEYS = True  # tests/conftest.py
 
 # A program a rule and problem is a second: these twelve have the hard traits between
 # them (a curved valley, bad scales, a singular Hessian, exponentials, a trigonometric

@@ -25,6 +25,7 @@ from research.update_rules._least_squares import gauss_newton, levenberg_marquar
 from research.update_rules._newton import newton, trust_region_newton
 
 COMPILE_QUICKLY = True  # tests/conftest.py
+DRAWS_NO_KEYS = True  # tests/conftest.py
 
 RNG = np.random.default_rng(7)
 TARGET = {

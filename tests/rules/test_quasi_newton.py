@@ -26,6 +26,7 @@ from research.verification.recorded import recorded_walks
 from research.verification.walks import walk, walk_exactly
 
 COMPILE_QUICKLY = True  # tests/conftest.py
+DRAWS_NO_KEYS = True  # tests/conftest.py
 
 N = 6
 RNG = np.random.default_rng(3)

@@ -15,13 +15,14 @@ import numpy as np
 
 from research.checks import check_callable, check_key, refuse_traced
 from research.derivatives._float64 import in_float64
-from research.derivatives.check.line import Line, least_precise, lift
+from research.derivatives.check.line import Line, ValuesOfJax, least_precise, lift
 from research.derivatives.check.nearby import (
     Neighbourhood,
     Range,
     slopes_nearby,
     slopes_of_all_pieces,
     witness_against,
+    witnesses,
 )
 from research.derivatives.check.report import (
     AT_ZERO,
@@ -225,7 +226,8 @@ def check_derivative(
     check_key("key", key)
     if derivative is not None:
         check_callable("derivative", derivative, "x")
-        f = _with_values_of_jax(f)
+        if not isinstance(f, jax.tree_util.Partial):  # Its program is kept.
+            f = ValuesOfJax(f)
     x = floating(x, "x")
     if not sum(leaf.size for leaf in jax.tree.leaves(x)):
         raise ValueError(
@@ -331,20 +333,6 @@ def _with_own_precision(
     if report.own_precision_gap > max(OTHER_VALUE, 32 * float(jnp.finfo(dtype).eps)):
         explanation = f"{explanation} {coarse_in(str(dtype))}".lstrip()
     return report._replace(explanation=explanation)
-
-
-def _with_values_of_jax(f: Callable[..., Any]) -> Callable[..., Any]:
-    """Return f with values of NumPy, and Python's floats, converted to JAX arrays."""
-    if isinstance(f, jax.tree_util.Partial):  # Its program is kept.
-        return f
-
-    def converted(x: Any) -> Any:
-        value = f(x)
-        is_other = isinstance(value, np.ndarray | np.generic | float)
-        return jnp.asarray(value) if is_other else value
-
-    converted.__name__ = title(f)
-    return converted
 
 
 def _gradient_of(f: Callable[..., Any], x: Any) -> np.ndarray | None:
@@ -640,14 +628,18 @@ def _excused(
     """Return the result with the range of slopes near x, if kinks explain the error.
 
     `closest_length` is the length of the shortest steps along any direction. If steps
-    had to be short, f varies close to x, and kinks farther away are not those of x.
+    had to be short, f varies close to x, and kinks farther away are not those of x. No
+    kink explains an error that the derivative also has beside x.
     """
     probe = found.probe
     near = _near(line, eps, direction, found, random)
     closest = near._replace(length=closest_length)
+    beside = witnesses(closest, probe.scale)
+    if witness_against(beside, probe.scale, line.given is not None):
+        return found
     for around in (
         lambda: slopes_nearby(near, probe.gap),
-        lambda: slopes_of_all_pieces(closest, probe.scale),
+        lambda: slopes_of_all_pieces(closest, probe.scale, beside),
     ):
         kink = _as_kink(probe, around())
         if kink.is_kink and not kink.is_off_beside_kinks:
@@ -690,8 +682,8 @@ def _tested_beside(
 ) -> CheckReport:
     """Return the report of a kink, as "wrong" if values beside the kink say so."""
     near = _near(line, eps, way, found[0], random)
-    near = near._replace(length=_closest(found))
-    witness = witness_against(near, found[0].probe.scale)
+    near, scale = near._replace(length=_closest(found)), found[0].probe.scale
+    witness = witness_against(witnesses(near, scale), scale, line.given is not None)
     if witness is None:
         return report
     text = wrong_beside(title(line.f), witness.derivative, witness.slope)

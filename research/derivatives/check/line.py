@@ -104,6 +104,19 @@ def _precision_of_values(f: Callable[..., Any], x: Any) -> np.dtype:
     return np.dtype(np.float64)
 
 
+class ValuesOfJax:
+    """A function f with values of NumPy, and Python's floats, as JAX arrays."""
+
+    def __init__(self, f: Callable[..., Any]):
+        self.f, self.__name__ = f, title(f)
+
+    def __call__(self, x: Any) -> Any:
+        """Return f(x) as a JAX array; a value of another kind stays as it is."""
+        value = self.f(x)
+        is_other = isinstance(value, np.ndarray | np.generic | float)
+        return jnp.asarray(value) if is_other else value
+
+
 class Line:
     """Evaluation of f, and of its derivative, along lines through x.
 
@@ -198,14 +211,25 @@ class Line:
         direction of the line, and w are the weights of the outputs. If a point is
         given, it takes the place of x.
         """
-        if self.jaxpr is None:  # An f that cannot be traced is called for each h.
+        if self.jaxpr is None:
             point = self.flat if point is None else point
-            values = (self.f(self._like(point + h * v)) for h in OFFSETS)
-            return np.array(
-                [np.sum(w * np.asarray(value, np.float64)) for value in values]
-            )
+            return self._called(point + np.outer(OFFSETS, v), w)
         x = self.x if point is None else self._like(point)
         return np.asarray(self._sampled(x, self._like_x(v), w, largest=self._largest))
+
+    def _called(
+        self, points: Float[np.ndarray, "points n"], w: np.ndarray
+    ) -> Float[np.ndarray, "points"]:
+        """Evaluate ⟨w, f⟩ at each point by a call of f, which cannot be traced."""
+        f = self.f.f if isinstance(self.f, ValuesOfJax) else self.f
+        at_a_time = max(1, BATCH // self.flat.size)
+        values = []
+        for first in range(0, len(points), at_a_time):
+            # One transfer of several points takes less time than one of each.
+            some = [self._in_numpy(x) for x in points[first : first + at_a_time]]
+            for x in jax.device_put(some):
+                values.append(np.sum(w * np.asarray(f(x), np.float64)))
+        return np.array(values)
 
     def rounding(
         self,
@@ -507,9 +531,15 @@ class Line:
 
         The last axis of v has the entries of x. Other axes stay in front.
         """
-        # NumPy needs no compilation, and less time than JAX for small arrays.
+        return jax.device_put(self._in_numpy(v))
+
+    def _in_numpy(self, v: np.ndarray) -> Any:
+        """Convert a vector to the structure and the dtypes of x, with NumPy's arrays.
+
+        NumPy needs no compilation, and less time than JAX for small arrays.
+        """
         convert = lambda part, leaf: part.astype(leaf.dtype)
-        return jax.device_put(jax.tree.map(convert, self._like_x(v), self.x))
+        return jax.tree.map(convert, self._like_x(v), self.x)
 
     def _like_x(self, v: np.ndarray) -> Any:
         """Convert a vector to the structure of x, in float64."""

@@ -1,5 +1,6 @@
 """Slopes of a function at points around x, to explain a derivative at a kink."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -167,7 +168,9 @@ def _extreme_lines(near: Neighbourhood) -> list[np.ndarray]:
     return [up, -up, low, high]
 
 
-def slopes_of_all_pieces(near: Neighbourhood, scale: float) -> Range:
+def slopes_of_all_pieces(
+    near: Neighbourhood, scale: float, beside: Sequence["Witness"]
+) -> Range:
     """Return the range of slopes that conventions at the kinks of x can give.
 
     Suppose that f is a sum of functions with one kink each, all of which pass through
@@ -187,6 +190,7 @@ def slopes_of_all_pieces(near: Neighbourhood, scale: float) -> Range:
     Args:
       near: The point and the direction v.
       scale: Size of a slope along v.
+      beside: The `witnesses` of this point and direction.
     Returns:
       The `Range`. Both slopes are NaN if the values do not confirm the derivative, or
       if there is no kink.
@@ -195,8 +199,7 @@ def slopes_of_all_pieces(near: Neighbourhood, scale: float) -> Range:
     unknown = Range(float("nan"), float("nan"))
     if ON_ARC * v.size > MOST:
         return unknown
-    found = _witnesses(near, scale)
-    if len(found) < ENOUGH or sum(each.differs for each in found) >= MANY:
+    if len(beside) < ENOUGH or sum(each.differs for each in beside) >= MANY:
         return unknown
     angles, ranges = np.linspace(0, np.pi, ON_ARC)[:, None], []
     # A derivative in a lower precision takes a closer point for x. Farther away, smooth
@@ -237,41 +240,47 @@ class Witness(NamedTuple):
         return not abs(self.derivative - self.slope) <= self.allowed
 
 
-def witness_against(near: Neighbourhood, scale: float) -> Witness | None:
-    """Return a point beside the kinks of x at which the tested derivative is wrong.
+def witness_against(
+    beside: Sequence[Witness], scale: float, is_given: bool
+) -> Witness | None:
+    """Return the witness that contradicts the tested derivative most, if several do.
 
     At a kink of f, values at x do not show whether the derivative is right, because
     there is none. But beside the kink, f is smooth. The result is None if values do not
-    show an error at two or more points, or if the tested derivative is the same at all
+    show an error at two or more points, or if a given derivative is the same at all
     points: a derivative that was computed at x alone says nothing about others.
 
     Args:
-      near: The point and the direction.
-      scale: Size of a slope along this direction.
+      beside: The `witnesses`.
+      scale: Size of a slope along their direction.
+      is_given: Whether the user gave the tested derivative.
     """
-    found = _witnesses(near, scale)
-    if near.line.given is not None and len({each.derivative for each in found}) < MANY:
+    if is_given and len({each.derivative for each in beside}) < MANY:
         return None
     gap = lambda each: abs(each.derivative - each.slope)
-    against = [e for e in found if e.differs and gap(e) > ACCURATE * scale]
+    against = [e for e in beside if e.differs and gap(e) > ACCURATE * scale]
     return max(against, key=gap) if len(against) >= MANY else None
 
 
-def _witnesses(near: Neighbourhood, scale: float) -> list[Witness]:
+def witnesses(near: Neighbourhood, scale: float) -> list[Witness]:
     """Return a `Witness` at each of some points near x, if values are accurate there.
 
     Most of the points lie in random directions from x. In the direction of some, all
     entries have one sign, because there may be a piece of f that is too narrow for
     random directions.
+
+    Args:
+      near: The point and the direction.
+      scale: Size of a slope along this direction.
     """
     line, v, w, eps, size, noise, length, random = near
-    found, rounding = [], eps + float(np.max(line.eps_of_given))
+    points, slopes, rounding = [], [], eps + float(np.max(line.eps_of_given))
     rounding += OF_CONSTANTS if line.given is not None and line.is_lifted else 0.0
     up = line.scales * random.uniform(0.5, 1.5, (len(SIGNS), v.size))
     signed = [_as_long(near, sign * u) for sign, u in zip(SIGNS, up, strict=True)]
+    step = NARROW * CLOSE * length
     for i, u in enumerate((*signed, *_drawn(near, WITNESSES))):
         point = line.flat + CLOSE * length * u
-        step = NARROW * CLOSE * length
         values = line.sampled(step * v, w, point)
         nudged = line.rounding(step * v, w, i, values, point=point)
         if line.jaxpr is None and is_constant_near(values):
@@ -280,6 +289,9 @@ def _witnesses(near: Neighbourhood, scale: float) -> list[Witness]:
         slope = slope_at_middle(values, noise_of_levels(nudged, values, floor, eps))
         allowed = CLEAR * slope.error / step + ROUNDINGS * rounding * scale
         if not slope.jump and allowed < ACCURATE * scale:
-            rate = float(line.rates_at(point[None], v, w)[0])
-            found.append(Witness(rate, slope.value / step, allowed))
-    return found
+            points.append(point)
+            slopes.append((slope.value / step, allowed))
+    rates = line.rates_at(np.array(points), v, w) if points else ()
+    return [
+        Witness(float(rate), *slope) for rate, slope in zip(rates, slopes, strict=True)
+    ]
