@@ -168,6 +168,7 @@ def _one_quartic(x, curvature):
     return x[0] ** 4 / 4 + 0.5 * curvature * jnp.sum((x[1:] - 1) ** 2)
 
 
+@pytest.mark.thorough("the other powers", but="rotated|none")
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_search_that_ends_before_a_singular_hessian_is_refused(name):
     start = jnp.array([0.5, 1.0, 1.0])
@@ -224,6 +225,7 @@ def test_a_derivative_that_may_not_exist_is_nan_although_its_formula_is_zero():
         at(0.3)
 
 
+@pytest.mark.thorough("two of the four draws", but="[03]")
 @pytest.mark.parametrize("seed", range(4))
 def test_a_kink_in_one_of_many_coordinates_gives_no_derivative(seed):
     size, random = 150, np.random.default_rng(seed)
@@ -339,6 +341,7 @@ def test_a_search_that_jumps_over_a_kink_gives_no_derivative():
         implicit_minimum(lasso, 0.5, 2.0, rule=search)
 
 
+@pytest.mark.thorough("the other size", but="100")
 @pytest.mark.parametrize("scale", [1.0, 100.0])
 def test_rounding_of_the_gradient_is_no_kink_in_float32(scale, float64_off):
     with float64_off:

@@ -479,6 +479,7 @@ def test_r_squared_has_the_bits_of_its_formula_where_nothing_overflows():
             assert found == formula(prediction, y)
 
 
+@pytest.mark.thorough("the other dtypes", but="bfloat16|float64")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_slices_round_a_mean_once(dtype):
     batch = Batch(jnp.asarray(np.arange(700) % 2, dtype), np.zeros(700))

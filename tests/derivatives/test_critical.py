@@ -341,6 +341,10 @@ FALLS_ALONG_A_LINE = {
 }
 
 
+@pytest.mark.thorough(
+    "the other sign of each, and whole numbers",
+    but="degrees--1|one line-1|two lines--1",
+)
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("name", FALLS_ALONG_A_LINE)
 def test_a_fall_along_a_line_beside_the_grid_of_directions_is_no_minimum(name, sign):
@@ -731,6 +735,7 @@ def test_others_may_lie_around_a_degenerate_point():
     assert pickle.loads(pickle.dumps(found)).around == 1
 
 
+@pytest.mark.thorough("the other tilts and scales", but="1e-07-40|1e-08--60")
 @pytest.mark.parametrize("exponent", [-60, 0, 40])
 @pytest.mark.parametrize("tilt", [1e-7, 1e-8])
 def test_a_stiff_curved_valley_has_a_minimum_and_a_saddle(tilt, exponent):
@@ -745,6 +750,7 @@ def test_the_rounding_of_steps_does_not_look_like_a_kink():
     assert classify_critical_point(f, jnp.array([0.0, 1.3])).kind == "minimum"
 
 
+@pytest.mark.thorough("the other angles", but="2.0-30.0-1.2|4.0-30.0-2.4|6.0-100.0-0.0")
 @pytest.mark.parametrize("angle", np.linspace(0.0, 3.0, 6))
 @pytest.mark.parametrize(("slope", "depth"), [(2.0, 30.0), (4.0, 30.0), (6.0, 100.0)])
 def test_a_sector_in_which_f_falls_is_found(slope, depth, angle):
@@ -767,6 +773,9 @@ BESIDE_A_CURVE = {
 }
 
 
+@pytest.mark.thorough(
+    "the other sign of each curve, and the sphere", but="ring-1|hyperbola--1"
+)
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("name", BESIDE_A_CURVE)
 def test_point_beside_a_curve_of_extrema_is_not_called_a_strict_one(name, sign):

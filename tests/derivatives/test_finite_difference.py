@@ -849,6 +849,7 @@ def peak(random):
     return f, exact, x
 
 
+@pytest.mark.thorough("the other orders", but="1-auto|3-forward|4-auto")
 @pytest.mark.parametrize("scheme", ["auto", "forward"])
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 def test_a_narrow_peak_that_a_value_shows_is_not_passed_over(order, scheme):
@@ -987,6 +988,7 @@ def test_small_jumps_of_rounding_do_not_make_an_answer_unresolved(f, slope, leas
     assert sum(wrong) <= 1
 
 
+@pytest.mark.thorough("the scales between", but="1e-21|1e-30")
 @pytest.mark.parametrize("scale", [1e-21, 1e-24, 1e-26, 1e-30])
 def test_far_steps_do_not_answer_for_a_function_of_tiny_numbers(scale):
     generator = np.random.default_rng(0)
@@ -1277,6 +1279,7 @@ TERMS_THAT_CANCEL = {  # f, and the same function in mpmath.
 }
 
 
+@pytest.mark.thorough("the other terms that cancel", but="^x ")
 @pytest.mark.parametrize("name", TERMS_THAT_CANCEL)
 def test_rounding_errors_that_grow_with_the_distance_are_in_the_bound(name):
     # At larger steps, the curvature of f hides these errors in the windows.
@@ -1306,6 +1309,7 @@ TERMS_WITHOUT_DIGITS = {  # f, and the same function in mpmath.
 }
 
 
+@pytest.mark.thorough("the other terms", but="log")
 @pytest.mark.parametrize("name", TERMS_WITHOUT_DIGITS)
 def test_a_term_without_digits_is_not_taken_for_a_constant(name):
     # Between its jumps, the computed term is constant, and f is the rest of f.
