@@ -110,23 +110,25 @@ def _split(
     around = functools.partial(_mismatch, land, y, value, gradient, hessian)
     size = np.abs(spectrum)
     candidates = np.flatnonzero(size > 10 * land.eps * size.max())
+    # Beside a flat direction, the scale of a steep one is so small that the steps would
+    # be shorter than the Newton step. As unit vectors, both have the same steps.
+    lengths = np.linalg.norm(vectors, axis=0)
+    ways, spectrum, size = vectors / lengths, spectrum / lengths**2, size / lengths**2
     radius = np.zeros(len(y))
-    checked = _by_direction(
-        around, vectors[:, candidates], spectrum[candidates], land.eps
-    )
+    checked = _by_direction(around, ways[:, candidates], spectrum[candidates], land.eps)
     noise, unsure = np.zeros(len(y)), np.zeros(len(y))
     if wary or any(suspect for _, _, suspect, _ in checked):
         of_gradient, of_hessian = land.noise(y)
-        unsure = np.abs(of_gradient @ vectors).max(axis=0)
-        noise = CLEAR * np.abs(
-            np.einsum("ik,mij,jk->mk", vectors, of_hessian, vectors)
-        ).max(axis=0)
+        unsure = np.abs(of_gradient @ ways).max(axis=0)
+        noise = CLEAR * np.abs(np.einsum("ik,mij,jk->mk", ways, of_hessian, ways)).max(
+            axis=0
+        )
     is_rough = any(rough for *_, rough in checked)
     for k, (ratio, opposed, *_) in zip(candidates, checked, strict=True):
-        newton = (abs(vectors[:, k] @ gradient) + unsure[k]) / size[k]
+        newton = (abs(ways[:, k] @ gradient) + unsure[k]) / size[k]
         radius[k] = 0.0 if opposed or size[k] <= noise[k] else _confirmed(ratio, newton)
     sure = radius > 0
-    firm = vectors[:, sure] / np.sqrt(size[sure])
+    firm = ways[:, sure] / np.sqrt(size[sure])
     if sure.sum() > 1:
         holds, breaks_between = _between(
             around, firm, radius[sure] * np.sqrt(size[sure])
@@ -140,7 +142,7 @@ def _split(
         gradient,
         hessian,
         np.sign(spectrum[sure]),
-        vectors[:, sure] / np.sqrt(size[sure]),
+        ways[:, sure] / np.sqrt(size[sure]),
         vectors[:, ~sure],
         reach,
         is_rough,
@@ -189,13 +191,19 @@ def _mismatch(
       The value error is the distance of f(y+d) from the value that the gradient and H
       predict, or 0 if rounding hides this distance. The slope is dᵀ(∇f(y+d) - ∇f(y)),
       and its prediction is dᵀHd. Here d is the step that floats represent. All four are
-      NaN if it differs much from the given step.
+      NaN if it differs much from the given step. They are also NaN at short steps at
+      which squares may underflow: numbers that f compares seem equal there.
     """
     there, d = land.moved(y, steps)
     size = np.linalg.norm(steps, axis=1)
     ok = (
         np.abs(d - steps) <= REPRESENTED * np.abs(steps).max(axis=1, keepdims=True)
     ).all(axis=1) & (size > 0)
+    with np.errstate(invalid="ignore", over="ignore"):
+        terms = np.einsum("mi,ij,mj->m", np.abs(d), np.abs(hessian), np.abs(d))
+        is_large = terms >= land.underflow
+    if is_large.any():
+        ok &= is_large
     off, values, slope, predicted = np.full((4, len(d)), np.nan)
     if not ok.any():
         return off, values, slope, predicted

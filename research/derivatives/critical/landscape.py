@@ -9,10 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from research.derivatives.costs.jaxprs import lowest_precision
 from research.derivatives.critical.roundings import SIGNS, with_larger_roundings
 
 # Number of points per call of the compiled program. The last call is padded.
 ROWS = 512
+# A term of f may have a factor as small as the inverse of this number.
+COEFFICIENT = 256
 # Two quadrature rules, whose difference estimates the error.
 NODES = [np.polynomial.legendre.leggauss(k) for k in (5, 6)]
 
@@ -39,10 +42,17 @@ class Landscape:
         self.eps = float(jnp.finfo(dtype).eps)
         # Smaller results have larger relative rounding errors.
         self.least = float(jnp.finfo(dtype).tiny) / self.eps
+        self._f = f
         self._program = _program(f)
         self._noisy = jax.jit(
             jax.vmap(with_larger_roundings(_one(f)), in_axes=(0, 0, 0, None))
         )
+
+    @functools.cached_property
+    def underflow(self) -> float:
+        """Smaller numbers may be 0 in the lowest precision in which f computes."""
+        lowest = lowest_precision(self._f, jnp.zeros(self.unit.shape, self.dtype))
+        return COEFFICIENT * float(jnp.finfo(lowest).tiny)
 
     def at(
         self,
