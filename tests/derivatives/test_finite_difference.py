@@ -591,6 +591,22 @@ def test_a_broken_power_that_noise_hides_at_small_steps_widens_the_bound(power):
         assert found.verdict != "ok" or abs(found.value + math.sin(0.7)) <= found.error
 
 
+@pytest.mark.parametrize(("order", "allowed"), [(2, 0.01), (3, 0.01), (4, 0.1)])
+def test_a_power_that_extrapolation_does_not_remove_widens_the_bound(order, allowed):
+    random, wrong, answered = np.random.default_rng(order), 0, 0
+    for _ in range(300):
+        power = random.choice([3.5, 4.5, 5.5, 6.5, 7.5, 10 / 3, 13 / 3, 16 / 3])
+        if power <= order:
+            continue
+        size, rate = 10 ** random.uniform(-3, 2), random.uniform(0.3, 3)
+        f = lambda t, c=size, w=rate, p=power: c * np.abs(t) ** p + np.cos(w * t)
+        truth = {2: -(rate**2), 3: 0.0, 4: rate**4}[order]
+        found = finite_difference(f, 0.0, order)
+        answered += found.verdict == "ok"
+        wrong += found.verdict == "ok" and abs(found.value - truth) > found.error
+    assert wrong <= allowed * answered
+
+
 @pytest.mark.parametrize(("order", "rate"), [(3, 1e7), (4, 1e5), (4, 1e7)])
 def test_a_fast_wave_is_not_taken_for_rounding(order, rate):
     f = lambda t: np.sin(t) + 1e-13 * np.sin(rate * t)

@@ -223,7 +223,7 @@ def finite_difference(
     is "unresolved" if the smaller steps do not suffice.
 
     Let e_0 be the estimate at the chosen step, and e_1 and e_2 those at twice and at
-    four times this step. If (e_2 - e_1) / (e_1 - e_0) = 2^p with p below log2(6), the
+    four times this step. If (e_2 - e_1) / (e_1 - e_0) = 2^p with p below log2(14), the
     error seems to be proportional to step^p, and the extrapolation does not remove it.
     An example is x² + 1e-6 |x|^2.5. The bound is then at least 1.5 |e_1 - e_0| /
     (2^p - 1).

@@ -11,7 +11,11 @@ CAUTION = 1.5  # Factor on the estimated error of truncation and noise.
 VANISHES = 0.1  # Smallest power of the step that counts as vanishing.
 # Largest error bound of an "ok" result, relative to the derivative or to its scale.
 CONFIDENT = 0.1
-_FAST = 6.0  # Changes that grow by this factor at each step are covered by the bounds.
+# Changes that grow by this factor at each step are covered by the bounds: after one
+# extrapolation, those of a smooth function grow by 16.
+_FAST = 14.0
+# If the bound at four times the step is so many times as large, a kink may lie between.
+_ACROSS = 72.0
 
 
 class Estimate(NamedTuple):
@@ -185,7 +189,7 @@ def slow_error(found: Estimate, *tables: Table) -> float:
     extrapolation removes, as for x² + 1e-6 |x|^2.5, even if noise hides this error at
     smaller steps. Let e_0 be the estimate at the step of `found`, and e_1 and e_2
     estimates at two and four times this step. Let c = e_1 - e_0 and
-    q = (e_2 - e_1) / c. If |c| exceeds the noise and 1 < q < 6, the error behaves like
+    q = (e_2 - e_1) / c. If |c| exceeds the noise and 1 < q < 14, the error behaves like
     step^p with p = log2(q), and the bound is 1.5 |c| / (q - 1). If |c| exceeds the
     noise and 0 < q <= 1, the estimates do not converge, and the bound is 1.5 |c| / ε
     with the relative spacing ε of float64. In all other cases the bounds of the tables
@@ -214,7 +218,7 @@ def slow_error(found: Estimate, *tables: Table) -> float:
     same = np.full(3, best[0])
     found_slow = [_slow_error(values[same, range(3)], noise[same, range(3)])]
     # A step that crosses a kink shows nothing about the convergence.
-    if bounds[best[2], 2] <= 2 * _FAST**2 * bounds[best[0], 0]:
+    if bounds[best[2], 2] <= _ACROSS * bounds[best[0], 0]:
         found_slow.append(_slow_error(values[best, range(3)], noise[best, range(3)]))
     return max(found_slow)
 
