@@ -114,22 +114,24 @@ def check_derivative(
     kink. Along a direction with a kink, the derivative must lie between the left slope
     and the right slope.
 
-    If the verdict would be "kink", the check also tests the derivative beside the kink,
-    where f is smooth. It compares the derivative with the slope of f at fourteen points
-    close to x: ten in random directions, and four in directions whose entries all have
-    one sign. If they differ by more than 1e-4 of the gradient's norm at two or more of
-    these points, the verdict is "wrong". An error in a piece of f that is too narrow
-    for these points is not found. This test is omitted if `derivative` returns the same
-    value at all points.
+    If the derivative seems wrong, or if the verdict would be "kink", the check also
+    tests the derivative beside x, where f is smooth even if it has a kink at x. It
+    compares the derivative with the slope of f at fourteen points close to x: ten in
+    random directions, and four in directions whose entries all have one sign. If they
+    differ by more than 1e-4 of the gradient's norm at two or more of these points, the
+    verdict is "wrong". An error in a piece of f that is too narrow for these points is
+    not found. This test is omitted if `derivative` returns the same value at all
+    points.
 
     If several compared numbers are equal, as in max(min(x, y), z) or in a median, the
     derivative may not exist although the left and the right slope may be equal along
     every line. JAX then returns the slope of one smooth piece of f, or a mean of such
-    slopes. So if a derivative seems wrong, the check also computes slopes at points
-    close to x. If these slopes differ, the derivative must lie between the smallest and
-    the largest of them. This is a necessary condition for an element of Clarke's
-    generalised gradient, the set of weighted means of the gradients of the smooth
-    pieces. If the derivative lies between these two slopes, the verdict is "kink".
+    slopes. So if a derivative seems wrong at x, but not at the fourteen points beside
+    x, the check also computes slopes at points close to x. If these slopes differ, the
+    derivative must lie between the smallest and the largest of them. This is a
+    necessary condition for an element of Clarke's generalised gradient, the set of
+    weighted means of the gradients of the smooth pieces. If the derivative lies between
+    these two slopes, the verdict is "kink".
 
     JAX chooses one side of each kink. If many kinks meet at x, there may be no piece of
     f on all of these sides. For example, JAX takes the slope 1 for each leaky rectifier

@@ -50,7 +50,7 @@ class Landscape:
 
     @functools.cached_property
     def underflow(self) -> float:
-        """Smaller numbers may be 0 in the lowest precision in which f computes."""
+        """Number below which results may be 0 in the lowest precision inside f."""
         lowest = lowest_precision(self._f, jnp.zeros(self.unit.shape, self.dtype))
         return COEFFICIENT * float(jnp.finfo(lowest).tiny)
 
