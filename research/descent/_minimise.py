@@ -60,6 +60,16 @@ class Minimum(NamedTuple):
     evaluations: Int[Array, ""]
     outcome: Int[Array, ""]
 
+    def __str__(self) -> str:
+        """Return a text with the outcome in words. If traced or batched: the `repr`."""
+        if isinstance(self.value, jax.core.Tracer) or np.ndim(self.value):
+            return repr(self)
+        return (
+            f"{Outcome(int(self.outcome)).words} (steps: {int(self.steps)}, "
+            f"evaluations: {int(self.evaluations)})\nvalue: {self.value:.6g}\n"
+            f"norm of the gradient: {self.gradient_norm:.3g}\nparams: {self.params}"
+        )
+
 
 def minimise(
     objective: Callable[[Params], Array] | None,

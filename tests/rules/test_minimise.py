@@ -253,6 +253,21 @@ def test_every_outcome_has_words_of_its_own():
     assert min(Outcome.NO_PROGRESS, Outcome.STEPS_USED_UP) >= Outcome.FIRST_FAILURE
 
 
+def test_a_minimum_prints_its_outcome_in_words():
+    objective = lambda params: jnp.sum((params["Ab"] - 1.0) ** 2)
+    ended = lambda start, **options: minimise(
+        objective, gradient_descent(0.5), {"Ab": start}, **options
+    )
+    text = str(ended(jnp.zeros(2)))
+    assert text.startswith("the gradient is within the tolerance (steps: 1, ")
+    assert "Ab" in text
+    used_up = str(ended(jnp.zeros(2), max_steps=0))
+    assert used_up.startswith("max_steps used up (steps: 0, evaluations: 1)")
+    assert "\nvalue: 2\n" in used_up
+    batched = jax.vmap(ended)(jnp.zeros((3, 2)))
+    assert str(batched) == repr(batched)
+
+
 def test_residuals_alone_are_an_objective():
     rows = RNG.standard_normal((5, 2))
     end = minimise(
