@@ -1,5 +1,5 @@
-"""Strictness for every test, once: float64, no rank promotion, no key used twice;
-setup.cfg makes warnings errors.
+"""Strictness for every test, once: float64, no rank promotion, no key used twice
+(`forget_programs` has an exception); setup.cfg makes warnings errors.
 """
 
 import collections
@@ -403,6 +403,7 @@ def forget_programs(request):
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     Replacing.replaced = False
     yield
+    jax.config.update("jax_debug_key_reuse", True)
     os.environ.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)
     if Replacing.replaced or memory() > MOST_MEMORY:
         jax.clear_caches()

@@ -18,7 +18,6 @@ from research.types import Outcome
 from research.update_rules import bfgs, gradient_descent, newton
 
 COMPILE_QUICKLY = True  # tests/conftest.py
-DRAWS_NO_KEYS = True  # tests/conftest.py
 
 RANDOM = np.random.default_rng(0)
 A = jnp.asarray(RANDOM.normal(size=(30, 6)))

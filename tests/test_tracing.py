@@ -11,8 +11,6 @@ from research.descent import implicit_minimum, minimise
 from research.tracing import LOOKS_AT_VALUES
 from research.update_rules import lbfgs, levenberg_marquardt
 
-DRAWS_NO_KEYS = True  # tests/conftest.py
-
 X, KEY = jnp.array([1.0, -2.0, 0.5]), jax.random.key(0)
 # The functions look at the values of x in each way for which JAX has an error.
 UNTRACEABLE = {

@@ -61,13 +61,19 @@ class Minimum(NamedTuple):
     outcome: Int[Array, ""]
 
     def __str__(self) -> str:
-        """Return a text with the outcome in words. If traced or batched: the `repr`."""
-        if isinstance(self.value, jax.core.Tracer) or np.ndim(self.value):
+        """Return a text with the outcome in words, or the `repr` if these are no
+        numbers: if the fields are traced or batched, or derivatives of a `Minimum`.
+        """
+        try:
+            value, size = float(self.value), float(self.gradient_norm)
+            steps, evaluations = int(self.steps), int(self.evaluations)
+            outcome = Outcome(int(self.outcome))
+        except (TypeError, ValueError):
             return repr(self)
         return (
-            f"{Outcome(int(self.outcome)).words} (steps: {int(self.steps)}, "
-            f"evaluations: {int(self.evaluations)})\nvalue: {self.value:.6g}\n"
-            f"norm of the gradient: {self.gradient_norm:.3g}\nparams: {self.params}"
+            f"{outcome.words} (steps: {steps}, evaluations: {evaluations})\n"
+            f"value: {value:.6g}\nnorm of the gradient: {size:.3g}\n"
+            f"params: {self.params}"
         )
 
 

@@ -808,6 +808,13 @@ def test_squares_that_underflow_in_float32_decide_nothing(name, is_inside):
     assert said(point) in ("saddle", "undecided"), point
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-20, 6.6e-34])
+def test_a_kink_in_float32_is_no_minimum_whatever_the_scale_of_f(scale):
+    f = lambda x: jnp.float32(scale) * jnp.sum(x * x - 0.05 * jnp.maximum(x, -x))
+    point = classify_critical_point(f, jnp.zeros(1, jnp.float32))
+    assert said(point) in ("maximum", "undecided"), point
+
+
 @pytest.mark.parametrize("power", [4, 6])
 def test_point_to_eight_digits_beside_a_flat_direction_is_not_refused(power):
     for seed in range(3):

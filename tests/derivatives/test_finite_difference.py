@@ -605,6 +605,7 @@ def test_a_power_that_extrapolation_does_not_remove_widens_the_bound(order, allo
         answered += found.verdict == "ok"
         wrong += found.verdict == "ok" and abs(found.value - truth) > found.error
     assert wrong <= allowed * answered
+    assert answered >= 100
 
 
 @pytest.mark.parametrize(("order", "rate"), [(3, 1e7), (4, 1e5), (4, 1e7)])
@@ -865,7 +866,7 @@ def peak(random):
     return f, exact, x
 
 
-@pytest.mark.thorough("the other orders", but="1-auto|3-forward|4-auto")
+@pytest.mark.thorough("the other orders and schemes", but="1-auto|3-forward|4-auto")
 @pytest.mark.parametrize("scheme", ["auto", "forward"])
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 def test_a_narrow_peak_that_a_value_shows_is_not_passed_over(order, scheme):

@@ -20,7 +20,6 @@ from research.derivatives.rules import (
 )
 
 COMPILE_QUICKLY = True  # tests/conftest.py
-DRAWS_NO_KEYS = True  # tests/conftest.py
 
 RECORDED = json.loads(
     (Path(__file__).parent.parent / "reference" / "derivative_rules.json").read_text(

@@ -266,6 +266,11 @@ def test_a_minimum_prints_its_outcome_in_words():
     assert "\nvalue: 2\n" in used_up
     batched = jax.vmap(ended)(jnp.zeros((3, 2)))
     assert str(batched) == repr(batched)
+    narrow = minimise(lambda x: jnp.sum(x**2), lbfgs(), jnp.ones(2, jnp.bfloat16))
+    assert "value: 0" in str(narrow)
+    at = lambda c: minimise(lambda x: jnp.sum((x - c) ** 2), lbfgs(), jnp.ones(2))
+    _, tangent = jax.jvp(at, (0.5,), (1.0,))
+    assert str(tangent) == repr(tangent)
 
 
 def test_residuals_alone_are_an_objective():

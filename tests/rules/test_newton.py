@@ -22,7 +22,6 @@ from research.verification import FORMULAS, PROBLEMS
 from research.verification.walks import distance, walk, walk_exactly
 
 COMPILE_QUICKLY = True  # tests/conftest.py
-DRAWS_NO_KEYS = True  # tests/conftest.py
 
 EPS = np.finfo("float64").eps
 

@@ -213,20 +213,19 @@ class Line:
         """
         if self.jaxpr is None:
             point = self.flat if point is None else point
-            return self._called(point + np.outer(OFFSETS, v), w)
+            return self._called(point, v, w)
         x = self.x if point is None else self._like(point)
         return np.asarray(self._sampled(x, self._like_x(v), w, largest=self._largest))
 
-    def _called(
-        self, points: Float[np.ndarray, "points n"], w: np.ndarray
-    ) -> Float[np.ndarray, "points"]:
-        """Evaluate ⟨w, f⟩ at each point by a call of f, which cannot be traced."""
+    def _called(self, point: np.ndarray, v: np.ndarray, w: np.ndarray) -> np.ndarray:
+        """Evaluate ⟨w, f⟩ as `sampled` does, by a call of f, which cannot be traced."""
         f = self.f.f if isinstance(self.f, ValuesOfJax) else self.f
         at_a_time = max(1, BATCH // self.flat.size)
         values = []
-        for first in range(0, len(points), at_a_time):
+        for first in range(0, len(OFFSETS), at_a_time):
             # One transfer of several points takes less time than one of each.
-            some = [self._in_numpy(x) for x in points[first : first + at_a_time]]
+            offsets = OFFSETS[first : first + at_a_time]
+            some = [self._in_numpy(point + h * v) for h in offsets]
             for x in jax.device_put(some):
                 values.append(np.sum(w * np.asarray(f(x), np.float64)))
         return np.array(values)

@@ -274,13 +274,13 @@ def witnesses(near: Neighbourhood, scale: float) -> list[Witness]:
       scale: Size of a slope along this direction.
     """
     line, v, w, eps, size, noise, length, random = near
-    points, slopes, rounding = [], [], eps + float(np.max(line.eps_of_given))
+    slopes, rounding = {}, eps + float(np.max(line.eps_of_given))
     rounding += OF_CONSTANTS if line.given is not None and line.is_lifted else 0.0
     up = line.scales * random.uniform(0.5, 1.5, (len(SIGNS), v.size))
     signed = [_as_long(near, sign * u) for sign, u in zip(SIGNS, up, strict=True)]
-    step = NARROW * CLOSE * length
-    for i, u in enumerate((*signed, *_drawn(near, WITNESSES))):
-        point = line.flat + CLOSE * length * u
+    ways = np.array([*signed, *_drawn(near, WITNESSES)])
+    points, step = line.flat + CLOSE * length * ways, NARROW * CLOSE * length
+    for i, point in enumerate(points):
         values = line.sampled(step * v, w, point)
         nudged = line.rounding(step * v, w, i, values, point=point)
         if line.jaxpr is None and is_constant_near(values):
@@ -289,9 +289,7 @@ def witnesses(near: Neighbourhood, scale: float) -> list[Witness]:
         slope = slope_at_middle(values, noise_of_levels(nudged, values, floor, eps))
         allowed = CLEAR * slope.error / step + ROUNDINGS * rounding * scale
         if not slope.jump and allowed < ACCURATE * scale:
-            points.append(point)
-            slopes.append((slope.value / step, allowed))
-    rates = line.rates_at(np.array(points), v, w) if points else ()
-    return [
-        Witness(float(rate), *slope) for rate, slope in zip(rates, slopes, strict=True)
-    ]
+            slopes[i] = (slope.value / step, allowed)
+    # At all points, because another number of points is another program.
+    rates = line.rates_at(points, v, w) if slopes else ()
+    return [Witness(float(rates[i]), *slope) for i, slope in slopes.items()]

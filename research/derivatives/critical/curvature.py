@@ -112,8 +112,9 @@ def _split(
     candidates = np.flatnonzero(size > 10 * land.eps * size.max())
     # Beside a flat direction, the scale of a steep one is so small that the steps would
     # be shorter than the Newton step. As unit vectors, both have the same steps.
-    lengths = np.linalg.norm(vectors, axis=0)
-    ways, spectrum, size = vectors / lengths, spectrum / lengths**2, size / lengths**2
+    ways, lengths = unit_columns(vectors)
+    spectrum = spectrum / lengths / lengths
+    size = np.abs(spectrum)
     radius = np.zeros(len(y))
     checked = _by_direction(around, ways[:, candidates], spectrum[candidates], land.eps)
     noise, unsure = np.zeros(len(y)), np.zeros(len(y))
@@ -147,6 +148,15 @@ def _split(
         reach,
         is_rough,
     )
+
+
+def unit_columns(
+    vectors: Float[np.ndarray, "n k"],
+) -> tuple[Float[np.ndarray, "n k"], Float[np.ndarray, "k"]]:
+    """Return the columns divided by their lengths, and the lengths."""
+    largest = np.abs(vectors).max(axis=0)  # Squares of small entries underflow.
+    lengths = largest * np.linalg.norm(vectors / largest, axis=0)
+    return vectors / lengths, lengths
 
 
 def equilibrium(
@@ -191,19 +201,15 @@ def _mismatch(
       The value error is the distance of f(y+d) from the value that the gradient and H
       predict, or 0 if rounding hides this distance. The slope is dᵀ(∇f(y+d) - ∇f(y)),
       and its prediction is dᵀHd. Here d is the step that floats represent. All four are
-      NaN if it differs much from the given step. They are also NaN at short steps at
-      which squares may underflow: numbers that f compares seem equal there.
+      NaN if it differs much from the given step. The gradient error is infinite at
+      steps so short that squares may underflow. There, numbers that f compares may seem
+      equal, so such steps may contradict the Hessian, but do not confirm it.
     """
     there, d = land.moved(y, steps)
     size = np.linalg.norm(steps, axis=1)
     ok = (
         np.abs(d - steps) <= REPRESENTED * np.abs(steps).max(axis=1, keepdims=True)
     ).all(axis=1) & (size > 0)
-    with np.errstate(invalid="ignore", over="ignore"):
-        terms = np.einsum("mi,ij,mj->m", np.abs(d), np.abs(hessian), np.abs(d))
-        is_large = terms >= land.underflow
-    if is_large.any():
-        ok &= is_large
     off, values, slope, predicted = np.full((4, len(d)), np.nan)
     if not ok.any():
         return off, values, slope, predicted
@@ -212,7 +218,9 @@ def _mismatch(
     with np.errstate(invalid="ignore", over="ignore"):
         slope[ok] = ((g - gradient) * d).sum(axis=1)
         predicted[ok] = np.einsum("mi,ij,mj->m", d, hessian, d)
-        off[ok] = np.abs(slope[ok] - predicted[ok])
+        terms = np.einsum("mi,ij,mj->m", np.abs(d), np.abs(hessian), np.abs(d))
+        is_large = terms >= land.underflow
+        off[ok] = np.where(is_large, np.abs(slope[ok] - predicted[ok]), np.inf)
         wrong = np.abs(f - value - d @ gradient - predicted[ok] / 2)
         values[ok] = np.maximum(0.0, wrong - 32 * land.eps * (np.abs(f) + abs(value)))
     return off, values, slope, predicted

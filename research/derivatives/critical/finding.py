@@ -4,7 +4,12 @@ import numpy as np
 from jaxtyping import Float
 
 from research.derivatives.critical.classifying import Judged, judged
-from research.derivatives.critical.curvature import CHANGE, Curvature, curvatures
+from research.derivatives.critical.curvature import (
+    CHANGE,
+    Curvature,
+    curvatures,
+    unit_columns,
+)
 from research.derivatives.critical.landscape import Landscape
 from research.derivatives.critical.walking import (
     ARRIVED,
@@ -224,7 +229,8 @@ def zero_of_gradient(
     if curvature is None or _is_rounding(land, y, curvature):
         return y, curvature
     left = np.abs(curvature.loose.T @ curvature.gradient)
-    _, _, slope = _neighbours(land, y, curvature.loose.T)
+    ways, _ = unit_columns(curvature.loose)
+    _, _, slope = _neighbours(land, y, ways.T)
     change = np.abs(
         np.einsum("swrn,nw->swr", slope - curvature.gradient, curvature.loose)
     )

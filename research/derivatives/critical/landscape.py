@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from research.derivatives.costs.jaxprs import lowest_precision
+from research.derivatives.costs.jaxprs import precisions, traced
 from research.derivatives.critical.roundings import SIGNS, with_larger_roundings
 
 # Number of points per call of the compiled program. The last call is padded.
@@ -50,9 +50,10 @@ class Landscape:
 
     @functools.cached_property
     def underflow(self) -> float:
-        """Number below which results may be 0 in the lowest precision inside f."""
-        lowest = lowest_precision(self._f, jnp.zeros(self.unit.shape, self.dtype))
-        return COEFFICIENT * float(jnp.finfo(lowest).tiny)
+        """Number below which results may be 0 in a precision in which f computes."""
+        x = jnp.zeros(self.unit.shape, self.dtype)
+        found = precisions(traced(self._f, x))
+        return COEFFICIENT * max(float(jnp.finfo(dtype).tiny) for dtype in found)
 
     def at(
         self,

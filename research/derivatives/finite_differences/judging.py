@@ -11,10 +11,11 @@ CAUTION = 1.5  # Factor on the estimated error of truncation and noise.
 VANISHES = 0.1  # Smallest power of the step that counts as vanishing.
 # Largest error bound of an "ok" result, relative to the derivative or to its scale.
 CONFIDENT = 0.1
-# Changes that grow by this factor at each step are covered by the bounds: after one
-# extrapolation, those of a smooth function grow by 16.
+# Changes that grow by this factor at each step are covered by the bounds. For central
+# differences of a smooth function, it is 16 after one extrapolation.
 _FAST = 14.0
-# If the bound at four times the step is so many times as large, a kink may lie between.
+# If the bound at four times the step is more than so many times the bound at the step
+# itself, a kink may lie between.
 _ACROSS = 72.0
 
 
