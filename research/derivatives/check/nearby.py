@@ -290,6 +290,8 @@ def witnesses(near: Neighbourhood, scale: float) -> list[Witness]:
         allowed = CLEAR * slope.error / step + ROUNDINGS * rounding * scale
         if not slope.jump and allowed < ACCURATE * scale:
             slopes[i] = (slope.value / step, allowed)
+    if not slopes:
+        return []
     # At all points, because another number of points is another program.
-    rates = line.rates_at(points, v, w) if slopes else ()
+    rates = line.rates_at(points, v, w)
     return [Witness(float(rates[i]), *slope) for i, slope in slopes.items()]
