@@ -61,8 +61,8 @@ class Minimum(NamedTuple):
     outcome: Int[Array, ""]
 
     def __str__(self) -> str:
-        """Return a text with the outcome in words, or the `repr` if these are no
-        numbers: if the fields are traced or batched, or derivatives of a `Minimum`.
+        """Return a text with the outcome in words, or the `repr` if the fields are no
+        numbers, as under `jax.jit` and after `jax.vmap`.
         """
         try:
             value, size = float(self.value), float(self.gradient_norm)

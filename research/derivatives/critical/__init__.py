@@ -222,8 +222,8 @@ def classify_critical_point(
     result describes the moved point.
 
     The distances reach from about `scale` / 2 down to values that are many orders of
-    magnitude smaller. So a rough value of `scale` is enough. The Hessian is not tested
-    at distances whose squares may be 0 in the precision in which f computes.
+    magnitude smaller. So a rough value of `scale` is enough. Distances whose squares
+    may be 0 in the precision in which f computes do not confirm the Hessian.
 
     Args:
       f: Function of an array of shape (n,) that returns one real number.

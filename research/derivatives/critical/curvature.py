@@ -113,8 +113,7 @@ def _split(
     # Beside a flat direction, the scale of a steep one is so small that the steps would
     # be shorter than the Newton step. As unit vectors, both have the same steps.
     ways, lengths = unit_columns(vectors)
-    spectrum = spectrum / lengths / lengths
-    size = np.abs(spectrum)
+    spectrum, size = spectrum / lengths / lengths, size / lengths / lengths
     radius = np.zeros(len(y))
     checked = _by_direction(around, ways[:, candidates], spectrum[candidates], land.eps)
     noise, unsure = np.zeros(len(y)), np.zeros(len(y))

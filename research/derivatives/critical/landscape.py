@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from research.derivatives.costs.jaxprs import precisions, traced
+from research.derivatives.costs.jaxprs import precisions
 from research.derivatives.critical.roundings import SIGNS, with_larger_roundings
 
 # Number of points per call of the compiled program. The last call is padded.
@@ -42,7 +42,6 @@ class Landscape:
         self.eps = float(jnp.finfo(dtype).eps)
         # Smaller results have larger relative rounding errors.
         self.least = float(jnp.finfo(dtype).tiny) / self.eps
-        self._f = f
         self._program = _program(f)
         self._noisy = jax.jit(
             jax.vmap(with_larger_roundings(_one(f)), in_axes=(0, 0, 0, None))
@@ -51,8 +50,8 @@ class Landscape:
     @functools.cached_property
     def underflow(self) -> float:
         """Number below which results may be 0 in a precision in which f computes."""
-        x = jnp.zeros(self.unit.shape, self.dtype)
-        found = precisions(traced(self._f, x))
+        rows = np.zeros((ROWS, len(self.unit)), self.dtype)
+        found = precisions(self._program.trace(rows, rows, self.unit).jaxpr.jaxpr)
         return COEFFICIENT * max(float(jnp.finfo(dtype).tiny) for dtype in found)
 
     def at(
