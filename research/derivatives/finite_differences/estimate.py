@@ -253,18 +253,18 @@ def finite_difference(
     rounded to a grid or to float32.
 
         order              1      2      3      4
-        smooth           0      0      0.05   0.35
-        root of f        0      0      0      0.15
+        smooth           0      0      0.05   0.40
+        root of f        0      0      0      0.20
         jump of f''      0.05   0.10   0      0
-        jump of f'''     0      0.35   0.20   0
+        jump of f'''     0      0.30   0.15   0
         kink             0.10   0.05   0.05   0.05
-        kink near x      0      0.05   0.40   0.25
-        terms cancel     0.15   0.25   0.30   0.45
+        kink near x      0      0.05   0.40   0.20
+        terms cancel     0.15   0.25   0.35   0.45
         few digits       0.80   0.95   0.95   1.15
 
     The verdict is "ok" for at least 96 % of the smooth functions and of the functions
-    with a root at x. The median ratio of the bound to the error is between 15 and 20
-    for smooth functions, and between 12 and 29 at roots.
+    with a root at x. The median ratio of the bound to the error is between 15 and 22
+    for smooth functions, and between 13 and 30 at roots.
 
     Values alone cannot reveal the following:
 
