@@ -45,7 +45,7 @@ def refuse_traced(caller: str, **values: Any) -> None:
 
     Args:
       caller: Name of the function, for the message.
-      values: Dict from the name of an argument to its value.
+      values: The arguments to check, each passed by its name.
     Raises:
       TypeError: A value is traced. The message names the argument.
     Example:
@@ -178,9 +178,9 @@ def check_number(
 def check_real(name: str, value: Any) -> None:
     """Raise an error unless a value is a single real number that is not infinite.
 
-    Use this check if the caller checks the range afterwards. NaN is accepted here. A
-    later check such as `value > 0` is False for NaN, so the caller refuses NaN. A
-    tracer is accepted, too.
+    Use this check if the caller checks the range afterwards. NaN is accepted here,
+    because a check of the range, such as `value > 0`, refuses NaN. A tracer is
+    accepted, too.
 
     Raises:
       TypeError: value is not a number.
@@ -402,13 +402,14 @@ def check_callable(name: str, value: Any, *arguments: str, hint: str = "") -> No
 
 
 def takes_others(value: Any, *args: Any, **kwargs: Any) -> bool:
-    """Return whether the wrapper of a decorated function accepts these arguments.
+    """Return whether the wrapper of a decorated function accepts `args` and `kwargs`.
 
-    A wrapper is the function that a decorator returns. `inspect.signature` shows the
-    parameters of the function inside, but the wrapper may have other parameters. In the
-    example, `steep` takes one argument and passes two to `line`. The result is False if
-    the only parameters of the wrapper are *args and **kwargs, or if `value` is not a
-    wrapper made with `functools.wraps`.
+    A wrapper is the function that a decorator returns. `inspect.signature(value)` shows
+    the parameters of the decorated function, but the wrapper may have other parameters.
+    In the example, the wrapper `steep` takes one argument and calls `line` with two.
+    The result is False if `value` is not a wrapper made with `functools.wraps`. The
+    result is also False if the wrapper has no parameters except *args and **kwargs. It
+    is then assumed that the wrapper passes its arguments on unchanged.
 
     Example:
       >>> import functools

@@ -147,7 +147,7 @@ def plain(value: Any, where: str = "value") -> Any:
       The converted value.
     Raises:
       TypeError: JSON cannot store a part of the value exactly, or a mapping has a key
-        that is not a str, or the key "$float". The message names the part of the value
+        that is not a str or that is "$float". The message names the part of the value
         or the mapping, for example value.sizes[0].
     Example:
       >>> plain({"loss": float("inf"), "sizes": (64, 10)})

@@ -243,8 +243,8 @@ def gradient_covariance_trace(
 
     At a minimiser, the trace determines the noise floor of stochastic gradient descent.
     The noise floor is the limit of the expected value of f - f* after many steps, where
-    f* is the minimum of f. With a constant rate η and batches of b examples drawn with
-    replacement, the noise floor is η tr(C) / (4 b), to first order in η.
+    f* is the minimum of f. With a constant learning rate η and batches of b examples
+    drawn with replacement, the noise floor is η tr(C) / (4 b), to first order in η.
 
     Args:
       objective: Function (params, batch) -> number: a mean over examples plus
@@ -301,8 +301,8 @@ def accuracy(model: Model) -> Objective:
 
     If an example has one logit z, the predicted class is 1 for z > 0, else 0, as in
     scikit-learn. If an example has K logits, the predicted class is the index of the
-    largest logit, or of the first largest logit if several are equal. The key of the
-    batch is not used, so the model has no noise (such as dropout).
+    largest logit, or of the first largest logit if several are equal. The model does
+    not get the key of the batch, so its noise (such as dropout) is off.
 
     Args:
       model: Model that predicts logits. If there is one logit for each label, logits
@@ -355,8 +355,8 @@ def r_squared(model: Model) -> Objective:
     R² is the share of the variance of the targets that the predictions explain. Here y
     are the targets, p the predictions, and ȳ the mean of the targets over the examples,
     for each output. The sums run over all examples and all outputs, as for
-    multioutput="variance_weighted" in scikit-learn. The key of the batch is not used,
-    so the model has no noise (such as dropout).
+    multioutput="variance_weighted" in scikit-learn. The model does not get the key of
+    the batch, so its noise (such as dropout) is off.
 
     Args:
       model: Model whose predictions have the shape of the targets.

@@ -74,9 +74,9 @@ def write_records(folder: str | Path, pieces: Iterable[Batch]) -> Records:
     Args:
       folder: Folder to create. Its parent must exist.
       pieces: Parts of the dataset, in order. Each part is a Batch without a key. Its x
-        is an array or a Sequences, and its y is an array. The first axis of x and y
-        runs over the examples and may have any length. The dtypes and the other axes
-        must be the same in all pieces.
+        is an array or a `research.types.Sequences`, and its y is an array. The first
+        axis of x and y runs over the examples and may have any length. The dtypes and
+        the other axes must be the same in all pieces.
     Returns:
       The Records of the folder.
     Raises:
@@ -128,8 +128,9 @@ def write_records(folder: str | Path, pieces: Iterable[Batch]) -> Records:
 def open_records(folder: str | Path) -> Records:
     """Open a folder that `write_records` has written.
 
-    The checksums are read into memory, four bytes for each example. The examples stay
-    on the disk.
+    The folder contains the examples in examples.array_record, one checksum for each
+    example in checksums.npy, and the dtypes and shapes in records.json. The checksums
+    are read into memory, four bytes for each example. The examples stay on the disk.
 
     Args:
       folder: Folder of the records.

@@ -112,8 +112,8 @@ def write_report(path: str | Path, pictures: Sequence[Any], question: str = "") 
 
     Args:
       path: Run folder.
-      pictures: Pictures with the attributes of `ReportPicture`, shown below the answer
-        in this order.
+      pictures: Pictures with the attributes of `ReportPicture`. The page shows them in
+        this order, below the answer of the run's result.
       question: Docstring of the experiment, which begins with the question that the
         experiment answers. Indented paragraphs keep their line breaks. In other
         paragraphs, line breaks become spaces.

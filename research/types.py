@@ -46,7 +46,7 @@ class Sequences(NamedTuple):
 
 
 class Records(NamedTuple):
-    """A dataset that is not in memory, and from which some examples are read at a time.
+    """A dataset that is not in memory, but is read a few examples at a time.
 
     `research.records.open_records` opens a dataset that lies on a disk.
 
@@ -152,15 +152,14 @@ class Outcome(IntEnum):
 
     The attribute `words` describes an outcome in words.
 
-    If a rule can fail to find a step, the state of the rule, or the field `search` of
-    this state, has a field `outcome`. This field is an int32 array, and
-    `Outcome(int(outcome)).words` describes it. Except for `natural_gradient`, there is
-    also a field `evaluations`, which counts how often the objective was evaluated
-    inside the last update. One evaluation computes either the value alone, or the value
-    together with the gradient. FIRST_FAILURE is 2, the smallest number of a failure. If
-    the outcome of a rule is 2 or larger, the step failed, and the update is 0. There is
-    one exception: the update may be NaN if the value, the gradient or the direction of
-    the step is not finite.
+    Some update rules can fail to find a step. The state of such a rule, or the field
+    `search` of this state, has a field `outcome`. This field is an int32 array, and
+    `Outcome(int(outcome)).words` describes it. A field `evaluations` beside `outcome`
+    counts how often the objective was evaluated inside the last update; only
+    `natural_gradient` does not have it. One evaluation computes either the value alone,
+    or the value together with the gradient. If `outcome` is FIRST_FAILURE = 2 or
+    larger, the step failed, and the update is 0. There is one exception: the update may
+    be NaN if the value, the gradient or the direction of the step is not finite.
 
     `research.descent.minimise` reads `outcome` and `evaluations`, and stops at a
     failure. A minimisation can also end with CONVERGED, NO_PROGRESS or STEPS_USED_UP.

@@ -44,16 +44,17 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
     experiment. It has a dataclass `Config` and an instance `FULL` of Config. It may
     also have an instance `FAST`, with which the experiment takes only seconds.
 
-    A file may call `main` before its heavy imports and before it defines `run`, so that
-    --help is fast. In this case, `main` first parses the flags, and then imports the
-    whole file. The file defines these functions, of which only `run` is required:
+    The experiment's file may call `main` before its heavy imports and before it defines
+    `run`, so that --help is fast. In this case, `main` first parses the flags, and then
+    imports the whole file. The file defines these functions, of which only `run` is
+    required:
 
         run(config, on_progress, checkpoints) -> Findings or Result
-        complete(config) -> config with the digest of each file that config names
+        complete(config) -> config with the digest of each file named in it
         predict(config, folder, file) -> Result, if the experiment saves models
         share(config, part, parts, checkpoints), if processes can share the work
 
-    If a file that config names has changed, the digest from `complete` gives the run
+    If a file named in the config has changed, the digest from `complete` gives the run
     another id and another folder. `predict` makes a prediction for `file` with the
     models in the run folder `folder`. `share` computes part number `part` of `parts`,
     and saves this part in the checkpoints.
@@ -126,9 +127,9 @@ def import_whole(file: Path) -> ModuleType:
 def report_of(experiment: ModuleType) -> ModuleType:
     """Return the module with an experiment's functions `answer`, `tables` and `draw`.
 
-    This is the module of the experiment itself, if it has a function `draw`. Otherwise
-    it is the module with the same name in the subfolder `reports` of the folder of the
-    experiments.
+    If the experiment's module has a function `draw`, the result is this module.
+    Otherwise the result is the module with the same name in the subfolder `reports` of
+    the folder of the experiments.
     """
     if hasattr(experiment, "draw"):
         return experiment
@@ -248,8 +249,8 @@ def predict(experiment: ModuleType, command: flags.Command) -> None:
 
     Args:
       experiment: Module of the experiment, as described in `main`.
-      command: Parsed command line, from `flags.parse`. Its option `predict` names the
-        file.
+      command: Parsed command line, from `flags.parse`. Its config determines the run,
+        and its option `predict` names the file.
     Raises:
       ValueError: The experiment saves no models, or the run is not finished. The
         message says what to run.
@@ -323,9 +324,9 @@ def carry_out(
       experiment: Module of the experiment, as described in `main`.
       command: Parsed command line, from `flags.parse`.
       exactly: Whether to raise an error if missing data would be replaced by other
-        data. If False, other data may replace missing data. Missing data that the
-        experiment does not need are left out without an error. In the config of the
-        returned run, the field that names the missing data is then empty.
+        data. If False, other data may replace missing data. In both cases, missing data
+        that the experiment does not need are left out without an error. In the config
+        of the returned run, the field that would name the left-out data is empty.
     Returns:
       The finished run, and whether it was finished before.
     Raises:
@@ -334,8 +335,8 @@ def carry_out(
         - `exactly` is True, and missing data would be replaced;
         - the options have --portable (bits that are the same on all processors), and
           this process cannot compute such bits;
-        - `exactly` is False, the run is finished, and either the run or the options
-          have --portable, but not both.
+        - `exactly` is False, the run is already finished, and only one of the run and
+          the options has --portable.
       OSError: Another process is working in the run folder, or the folder cannot be
         written.
     """

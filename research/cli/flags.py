@@ -89,9 +89,9 @@ def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
 
     The config starts from the default values. With --full, the config starts from the
     module's FULL instead, and with --fast from the module's FAST. With --config, the
-    values in a file replace values of this config. Finally, the flags of the single
-    fields replace values. `--help` prints the docstring of the module and the flags
-    with their defaults, and exits. JAX is not imported.
+    values in a file replace values of this config. Finally, a flag with the name of a
+    field replaces the value of this field. `--help` prints the docstring of the module
+    and the flags with their defaults, and exits. JAX is not imported.
 
     Args:
       experiment: Module with a docstring, a frozen dataclass Config, and FULL, an
@@ -150,13 +150,14 @@ def check_values(config: Any) -> None:
     """Raise an error unless the numbers of a config are finite and not too large.
 
     Numbers in tuples are checked, too. A field that has its default value is not
-    checked. A field is a seed if its name is seed or ends in _seed.
+    checked.
 
     Args:
       config: Instance of an experiment's Config.
     Raises:
       ValueError: A float is not finite, an integer that is not a seed is above 2³¹-1,
-        or a seed is not in 0..2³²-1. The message names the field.
+        or a seed is not in 0..2³²-1. A seed is a field whose name is seed or ends in
+        _seed. The message names the field.
     """
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)

@@ -163,9 +163,10 @@ def _claimed(folder: Path, task: Task) -> Iterator[None]:
 
 
 def refuse_if_busy(folder: Path) -> None:
-    """Raise OSError if a job of an earlier command is still running in the run folder.
+    """Raise OSError if a job of this run, from an earlier command, is still running.
 
-    A job is a process that computes one part of an experiment.
+    `folder` is the run folder. A job is a process that computes one part of an
+    experiment.
     """
     import filelock
 

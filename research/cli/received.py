@@ -26,9 +26,10 @@ SOURCES = "sources"
 class NotHereError(ValueError):
     """Raised if a study cannot be trained with what is on this machine.
 
-    The study needs a file that was not given, or only a call in Python can repeat the
-    study: it used a workload that was given as an object, or a level of the confidence
-    intervals other than 0.95. The message says what is missing.
+    There are two possible reasons. Either a rule of the study comes from a file that
+    was not given, or only a call in Python can repeat the study. The second reason
+    holds if the study used a workload that was given as an object, or a level of the
+    confidence intervals other than 0.95. The message names the rule or shows the call.
     """
 
 
@@ -75,11 +76,11 @@ def redraw(experiment: ModuleType, folder: Path) -> Path:
 def with_files(
     config: Mapping[str, Any], given: Sequence[str], folder: Path, *, trusted: bool
 ) -> dict[str, Any]:
-    """Find the files of a study's rules here, and return two fields for its config.
+    """Find the files of a study's rules, and return two fields for the study's config.
 
-    The field `rule` names each rule. If a rule comes from a file, the path of this file
-    on this machine follows the name. The field `files` has the name and the SHA-256
-    digest of each file.
+    The files are searched on this machine. The field `rule` names each rule. If a rule
+    comes from a file, the path of this file follows the name. The field `files` has the
+    name and the SHA-256 digest of each file.
 
     Args:
       config: Config of the study.
@@ -94,9 +95,9 @@ def with_files(
       no rules.
     Raises:
       NotHereError: The file of a rule was not given, and the config names no file that
-        can be used. Or only a call in Python can repeat the study: it used a workload
-        that was given as an object, or a level of the confidence intervals other than
-        0.95.
+        can be used. Or only a call in Python can repeat the study, because the study
+        used a workload that was given as an object, or a level of the confidence
+        intervals other than 0.95.
       ValueError: A text of `given` is malformed or names no rule of the study, or the
         digest of a file differs from the one that the study recorded.
       FileNotFoundError: A file does not exist.

@@ -100,16 +100,17 @@ def reproduce_study(
     *,
     redraw_only: bool = False,
 ) -> int:
-    """Redraw a packed study, train it again, and compare the results.
+    """Redraw a study, train it again, and compare the results.
 
-    To redraw a study means to make its report again from its numbers. Nothing that a
-    .zip file contains is executed. A rule that is neither from this package nor from
-    optax must come from a file on this machine. Without such a file, a .zip file is
-    redrawn but not trained, and a run folder raises an error.
+    To redraw a study means to make its report again from its numbers. Only a study from
+    a .zip file is redrawn. Nothing that a .zip file contains is executed. A rule that
+    is neither from this package nor from optax must come from a file on this machine.
+    Without such a file, a .zip file is redrawn but not trained, and a run folder raises
+    an error.
 
     Args:
       path: Run folder of the study, or a .zip file that `descent pack` made from such a
-        folder. Only a .zip file is redrawn.
+        folder.
       options: Options. The field `results` is the folder for the new run.
       rules: Files of rules: FILE.py, FILE.py:NAME or RULE=FILE.py:NAME.
       redraw_only: Whether to end before the training. A run folder is then only
@@ -199,9 +200,9 @@ def reproduce_run(
     Args:
       folder: Run folder.
       load: Function (name of an experiment) -> module of the experiment.
-      options: Options. The field `results` is the folder for the new run. If an
-        earlier call left a new run there, that new run continues from its checkpoints
-        if it was interrupted, and starts again from the beginning if it is finished.
+      options: Options. The field `results` is the folder for the new run. An earlier
+        call may have left its run there. If that run was interrupted, it continues from
+        its checkpoints. If that run is finished, it starts again from the beginning.
       changes: New values of fields of the config, such as other paths of the same
         files.
     Returns:
@@ -266,10 +267,10 @@ def reproduce_reference(
       rounding error, or, for estimates with confidence intervals, if the intervals
       overlap (`research.runs.hold_against`). The dict VARIES of the experiment lists
       values that are not reproducible. For such a value, VARIES has two limits or None.
-      If there are limits, the old and the new value must lie between them. None means
-      that the value does not affect the exit status. VARIES has no effect if both
-      values have an interval. The hashes of the arrays do not affect the exit status.
-      The verdict is printed.
+      With limits, an old and a new value that differ still agree if both lie between
+      the limits. With None, a difference does not affect the result. VARIES has no
+      effect on a value that has a confidence interval in both runs. The hashes of the
+      arrays do not affect the result. The verdict is printed.
     Raises:
       ValueError: The reference cannot be read, the experiment does not accept the
         config any more, or the data are missing here and would have to be replaced by

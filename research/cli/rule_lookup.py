@@ -314,11 +314,11 @@ def constructor(named: Named, given: dict[str, Any]) -> Callable[..., Any] | Any
 
     `named` is a rule or a constructor of rules, with its name. An optimizer class of
     PyTorch is returned unchanged. A rule is returned in a wrapper. For a constructor,
-    the result is a function learning_rate -> rule in a wrapper. The returned function
-    passes the learning rate and the arguments `given` to the constructor, and ignores
-    the keyword arguments that `verify_rule` passes. At each call of the rule, the
-    wrapper checks that updates and state keep their structure, shapes and dtypes. Error
-    messages contain the name of the rule.
+    the result is a function of the learning rate that returns a rule in a wrapper. This
+    function passes the learning rate and the arguments `given` to the constructor, and
+    ignores the keyword arguments that `verify_rule` passes. At each call of the rule,
+    the wrapper checks that updates and state keep their structure, shapes and dtypes.
+    Error messages contain the name of the rule.
     """
     from research.verification.rule_under_test import is_made, made
     from research.verification.torch_rules import is_torch_class

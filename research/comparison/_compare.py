@@ -72,9 +72,9 @@ def compare(
         to the search (`make_contenders`).
       evaluations: {rule: cost of one step}. The cost is how often a step evaluates the
         objective on a batch. To compute the value, the gradient, or both together
-        counts as one evaluation. The gradient that the step receives counts, too. State
-        this cost for every rule that is not from this package and whose update
-        evaluates the objective (by the argument `value_fn`).
+        counts as one evaluation. The gradient that the step receives is one evaluation,
+        too. State this cost for every rule that is not from this package and whose
+        update evaluates the objective (by the argument `value_fn`).
       timed: Whether to measure the seconds per pass over the data. The measurement
         needs one more compilation for each rule on each workload. With False, the study
         gives no costs in seconds.

@@ -164,8 +164,9 @@ class Outcomes(NamedTuple):
         shape (points, seeds).
       curves: Relative gap (f - f*) / (f_0 - f*) at each evaluation, shape (points,
         seeds, evaluations). A gap that is not finite is stored as inf. f is the
-        objective on the reported part of the data, f_0 its initial value, and f* its
-        value at the optimum of the training part.
+        objective on the part of the data on which rules are reported
+        (`Protocol.reported_on`). f_0 is the initial value of f, and f* the value of f
+        at the optimum of the training part.
     """
 
     costs: Float[np.ndarray, "points seeds"]
@@ -365,9 +366,9 @@ def train_around(
 def rate_name(space: Mapping[str, Range]) -> str | None:
     """Return the name of the hyper-parameter that is taken as the learning rate.
 
-    `space` has the search range of each hyper-parameter. If it has a range for
-    "learning_rate", the result is this name. Otherwise the result is the name of the
-    first range with a log scale, or None if there is no such range.
+    `space` has the search range of each hyper-parameter. If `space` has a range for
+    "learning_rate", the result is "learning_rate". Otherwise the result is the name of
+    the first range with a log scale, or None if there is no such range.
     """
     if "learning_rate" in space:
         return "learning_rate"
@@ -408,12 +409,11 @@ def search_arrays(
 
 
 def yardstick(workload: Workload, protocol: Protocol) -> dict[str, Any]:
-    """Return the initial value f_0 and the minimum f* of the objective.
+    """Return the initial value and the minimum of the objective on the training part.
 
-    The result is {"initial": f_0, "optimum": f*}. f_0 is the objective at the initial
-    point of the first reporting seed. Both values are those on the training part. Two
-    studies of the same workload with the same first reporting seed have the same
-    values.
+    The result is {"initial": f_0, "optimum": f*}. f_0 is the value at the initial point
+    of the first reporting seed, and f* is the minimum. Two studies of the same workload
+    with the same first reporting seed have the same f_0 and f*.
     """
     start = jax.random.fold_in(jax.random.key(protocol.seeds[0]), descent.INIT)
     initial = float(workload.objective(workload.init(start), workload.train))

@@ -138,7 +138,8 @@ def digest_files(words: Sequence[str], recorded: Sequence[str] = ()) -> tuple[st
     Rules that are not defined in a file, as in the example, have no digest.
 
     Args:
-      words: One text for each rule, such as v1=FILE.py:NAME.
+      words: One text for each rule, such as adam or FILE.py:NAME. The text may start
+        with a name of your own and "=", as in v1=FILE.py:NAME.
       recorded: Result of this function in an earlier run, to compare with; empty if
         there is no earlier run.
     Returns:

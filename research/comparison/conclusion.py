@@ -166,9 +166,9 @@ def leader(measurements: Measurements, *, tuned: bool = True) -> str:
 
     The tuning seeds are those on which the searches choose hyper-parameters. On each
     workload the score of a rule is its mean log cost on the tuning seeds, averaged over
-    searches. The best rule has the lowest mean score over workloads. The reporting
-    seeds are not used, so naming this rule does not bias the results on the reporting
-    seeds.
+    searches. The best rule has the lowest mean score over workloads. The other seeds of
+    the study, the reporting seeds, are not used. The choice of this rule therefore does
+    not bias the results on the reporting seeds.
 
     Args:
       measurements: Result of `measure_contenders`.

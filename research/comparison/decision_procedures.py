@@ -113,8 +113,9 @@ def procedures(few: int = 3, redrawn: int = 6) -> dict[str, Procedure]:
 
       - "one seed", "3 seeds": the lower mean on one or three reporting seeds, on which
         the trials are also chosen;
-      - "3 other seeds": the lower mean on three reporting seeds. Here, and below if
-        nothing else is said, the trials are chosen on the tuning seeds;
+      - "3 other seeds": the lower mean on three reporting seeds. For this procedure,
+        and for all procedures below except the next one, the trials are chosen on the
+        tuning seeds;
       - "tuned on what is reported": a t-test on all reporting seeds, on which the
         trials are also chosen;
       - "mine tuned, other 3 trials", "mine tuned, other defaults": a t-test in which

@@ -106,7 +106,8 @@ def muon_with_adam(
     """Return Muon for leaves with two axes and Adam for the other leaves.
 
     Muon's update of a matrix has a root mean square of about 0.2 times the learning
-    rate (`consistent_rms`), as in Moonlight (Liu et al., arXiv:2502.16982).
+    rate (the argument `consistent_rms` of `update_rules.muon`), as in Moonlight (Liu et
+    al., arXiv:2502.16982).
 
     Args:
       learning_rate: Learning rate or schedule of Muon.

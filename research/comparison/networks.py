@@ -194,7 +194,8 @@ def compare_networks(
         to the search (`network_contenders`).
       evaluations: {rule: cost of one step}. The cost is how often a step evaluates the
         objective on a batch. To compute the value, the gradient, or both together
-        counts as one evaluation. The gradient that the step receives counts, too.
+        counts as one evaluation. The gradient that the step receives is one evaluation,
+        too.
       search_schedule: Whether warm-up and decay are searched. If False, every rule has
         a warm-up of 10 % of the training and a linear decay, and only the rates are
         searched. (A schedule-free rule has no decay.)
@@ -222,7 +223,7 @@ def compare_networks(
     References:
       Dahl et al., Benchmarking neural network training algorithms, arXiv:2306.07179.
       Wen et al., Fantastic pretraining optimizers, arXiv:2509.02046 (rankings change
-      while the rate decays, so only the end counts).
+      while the rate decays, so rules must be compared at the end).
     Example:
       >>> from research.comparison.networks import compare_networks
       >>> from research import losses, models

@@ -85,8 +85,8 @@ def rule_word(constructor: Any) -> str:
 def our_name(constructor: Any) -> str | None:
     """Return the name of a rule of this package, or None for any other rule.
 
-    `constructor` is the function that makes the rule, after `inspect.unwrap` has
-    removed its wrappers.
+    `constructor` is the function that makes the rule, without its wrappers. The caller
+    removes the wrappers with `inspect.unwrap`.
     """
     for name, entry in update_rules.RULE_TABLE.items():
         if inspect.unwrap(entry.constructor) is constructor:

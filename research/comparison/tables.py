@@ -327,10 +327,10 @@ def choices_table(numbers: Numbers) -> runs.Table:
     """Return the table of the chosen trials, and of how much the choice mattered.
 
     A trial is a choice of hyper-parameters. There is one row for each pair (workload,
-    rule). Several searches choose a trial for each pair. The row has the choice of the
-    search with the lowest cost on its tuning seeds, and shows how much the costs differ
-    between the searches and between learning rates. The note of the table explains the
-    columns.
+    rule). Several searches choose a trial for each pair. The row has the choice of one
+    of them: the search with the lowest cost on its own tuning seeds. The row also shows
+    how much the costs differ between the searches and between learning rates. The note
+    of the table explains the columns.
     """
     columns = (
         "workload",

@@ -74,9 +74,9 @@ def measure_contenders(
       checkpoints: Function from a name to the `Checkpoint` in which a measurement is
         saved. By default nothing is saved.
     Returns:
-      A dict from (name of the workload, name of the rule) to the measurement. It is the
-      input of `conclude` and `leader`. In the example, the baseline is "adam", so
-      `conclude` compares only "gradient_descent" with it.
+      A dict from (name of the workload, name of the rule) to the measurement. The dict
+      is the input of `conclude` and `leader`. In the example, the baseline is "adam",
+      so `conclude` compares only "gradient_descent" with it.
     Example:
       >>> from research.comparison import conclude, make_workloads, plan
       >>> terms = {"searches": 2, "budget": 2, "passes": 20, "seeds": 3}

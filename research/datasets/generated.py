@@ -266,8 +266,8 @@ def separable_classes(seed: int, n: int, d: int, margin: float) -> Problem:
     """Generate two linearly separable classes with a known maximum-margin direction u.
 
     The direction u is a random unit vector. The first two points are -margin · u (class
-    0) and margin · u (class 1). Every other point lies on the side of the plane x u = 0
-    that belongs to the class of the point. The distance of the point from the plane is
+    0) and margin · u (class 1). Every other point lies on the same side of the plane
+    x u = 0 as the first point of its class. The distance of the point from the plane is
     margin plus the absolute value of a standard normal number, and the position along
     the plane is normally distributed. No point is closer to the plane than the first
     two points, and u is the direction of the line between these two. Therefore u is the
@@ -278,7 +278,7 @@ def separable_classes(seed: int, n: int, d: int, margin: float) -> Problem:
       seed: Seed of u, the labels and the points.
       n: Number of rows, at least 2. The first two rows have labels 0 and 1.
       d: Number of columns.
-      margin: Smallest distance from the plane, positive.
+      margin: Smallest distance of a point from the plane x u = 0, positive.
     Returns:
       The data, with the direction u as weights and intercept 0. Each row satisfies (2y
       - 1) (x u) >= margin up to rounding error.

@@ -116,7 +116,7 @@ def wavs_in(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def logs_in(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield, from a tar archive, the text files that `benchmark_logs` loads.
+    """Yield, from a tar archive, the text files that the loader `benchmark_logs` loads.
 
     These files are the .txt, .stdout, .out and .md files in the folder
     records/track_3_optimization of the repository modded-nanogpt. `path` is the archive

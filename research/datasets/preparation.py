@@ -116,7 +116,8 @@ def mean_and_sd(
 
     The standard deviation is √(Σ (x - mean)² / n), with n and not n - 1. For a constant
     column, the function returns the standard deviation ∞ instead of 0. So (x - mean) /
-    sd is 0 for this column, even in parts of the data where the column varies.
+    sd is 0 for this column, also in a validation or test part in which the column
+    varies.
 
     Args:
       train_x: Inputs, shape (n, ...), floating or integer.

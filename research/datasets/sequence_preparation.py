@@ -194,15 +194,17 @@ def word_levels(
 ) -> Float[np.ndarray, "k d"]:
     """Cut the silence around a word, and subtract a quantile from each band.
 
-    The function has three steps. First, frames before the first loud frame and after
-    the last one are dropped. The loudness of a frame is the logarithm of the sum of its
-    energies, and a frame is loud if its loudness is at most `margin` below the largest
-    loudness. Second, values below m - floor are replaced by m - floor, where m is the
-    largest value of the remaining frames. So quiet parts are alike in all recordings.
-    Third, the quantile of each band over the remaining frames is subtracted from the
-    band. On a log spectrum, this removes constant effects of the voice and of the
-    microphone, except where the second step has changed the values. Other methods
-    usually subtract the mean, but the mean depends on the number of quiet frames.
+    A frame is a row of `frames`: the logarithms of the energies of d frequency bands at
+    one time. The function has three steps. First, frames before the first loud frame
+    and after the last one are dropped. The loudness of a frame is the logarithm of the
+    sum of its energies, and a frame is loud if its loudness is at most `margin` below
+    the largest loudness. Second, values below m - floor are replaced by m - floor,
+    where m is the largest value of the remaining frames. So quiet parts are alike in
+    all recordings. Third, the quantile of each band over the remaining frames is
+    subtracted from the band. On a log spectrum, this removes constant effects of the
+    voice and of the microphone, except where the second step has changed the values.
+    Other methods usually subtract the mean, but the mean depends on the number of quiet
+    frames.
 
     Args:
       frames: Logarithms of the energies of d bands at t times, such as the `log_mel` of

@@ -63,8 +63,9 @@ def hessian_spectrum(
 ) -> HessianSpectrum:
     """Compute the largest or smallest eigenvalues of the Hessian of f at x.
 
-    For a loss, the largest eigenvalue is the sharpness: gradient descent with a rate
-    above 2 / sharpness diverges on the quadratic approximation of the loss.
+    For a loss, the largest eigenvalue is the sharpness: gradient descent with a
+    learning rate above 2 / sharpness diverges on the quadratic approximation of the
+    loss.
 
     The eigenvalues are computed from products of the Hessian and vectors
     (`hessian_vector_product`), by the implicitly restarted Lanczos method of ARPACK

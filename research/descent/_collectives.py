@@ -51,7 +51,7 @@ def total(arrays: Sequence[Array], exact: bool) -> list[Array]:
         order is that of XLA's all-reduce.
     Returns:
       The sums. They have derivatives of any order. In reverse mode, the cotangent of a
-      sum is equal on all devices, and each device's array has the same cotangent.
+      sum must be equal on all devices. Then each device's array has this cotangent.
     """
     return _total.bind(*arrays, exact=exact) if arrays else []
 

@@ -32,10 +32,10 @@ def root_of_gradient(
       params: Where the search starts.
       search: Function params -> (minimum, other floating arrays).
     Returns:
-      The result of `search`. If the arrays that the objective uses change, conjugate
-      gradients solve H dx = -dg for the change dx of the minimum. Here H is the Hessian
-      of the objective, and dg is the change of its gradient. The other arrays of the
-      result count as constant.
+      The result of `search`. Let dx be the change of the minimum if the arrays that the
+      objective uses change. Conjugate gradients solve H dx = -dg for dx, where H is the
+      Hessian of the objective, and dg is the change of the gradient of the objective at
+      a fixed point. The other arrays of the result count as constant.
     """
     return jax.lax.custom_root(
         jax.grad(objective),
@@ -191,8 +191,8 @@ def unless(flag: Array, tree: Any, inputs: Any) -> Any:
     """Return the tree unchanged, but with NaN derivatives if the flag is True.
 
     `inputs` are the variables from which the tree was computed. If the flag is True,
-    the derivatives of the result with respect to these variables are NaN. Without this
-    argument, JAX would treat a tree whose derivative is known to be 0 as a constant,
+    the derivatives of the result with respect to these variables are NaN. Without
+    `inputs`, JAX would treat a tree whose derivative is known to be 0 as a constant,
     and the derivatives would be 0 instead of NaN.
     """
     del flag, inputs

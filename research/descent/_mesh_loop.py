@@ -181,8 +181,9 @@ def moves_in_parts(
 
     The result is True if three conditions hold: some array is split, the rule
     initialises and updates each entry of the split arrays independently of the other
-    entries, and the rule does not evaluate the objective. `init` is the function of
-    `build` that makes the first state from the params.
+    entries, and the rule does not evaluate the objective. `init` is the first of the
+    two functions that `research.descent.build` returns. It makes the first state from
+    the params.
     """
     shapes = jax.eval_shape(init, params)
     split = lambda tree: [axis is not None for axis in axes_of(tree, mesh)]

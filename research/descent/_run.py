@@ -93,12 +93,15 @@ def run(
     The key of an epoch is fold_in(key, epoch), so the batches of an epoch do not depend
     on the other epochs. A training may be divided into several calls: each call runs
     the next epochs, from the state that the call before it returned. The result is the
-    same as that of one call, up to rounding. It is bit-identical if each call has at
-    least two epochs. A loop of one epoch may round differently, because XLA unrolls it.
+    same as that of one call, up to rounding. The two results are bit-identical if each
+    call has at least two epochs. A loop of one epoch may round differently, because XLA
+    unrolls it.
 
     Args:
-      step: The step from `build`.
-      state: The initial state, from the init of `build`.
+      step: The function step that `research.descent.build` returned.
+      state: The initial state, from the function init that
+        `research.descent.build` returned. To continue a training, pass the last state
+        of the call before.
       sampler: Sampler that chooses the examples of each batch.
       key: Key from which the keys of all epochs are derived.
       epochs: Numbers of the epochs to run, shape (e,). `jnp.arange(e)` runs a whole

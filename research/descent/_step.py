@@ -85,7 +85,7 @@ class Descent(NamedTuple):
 
 
 class Halves(NamedTuple):
-    """A step in two halves.
+    """The step of a descent, divided into two functions.
 
     Attributes:
       gradient: Function (params, BatchIndices) -> (loss, gradient) on the batch.
@@ -102,8 +102,8 @@ def gather(dataset: Batch | None, batch_indices: BatchIndices) -> Batch | None:
 
     Args:
       dataset: Batch of n examples, or None.
-      batch_indices: The examples to take. If the field `indices` is None, the batch is
-        the whole dataset, which is not copied.
+      batch_indices: Indices of the examples to take, and the key of the batch. If the
+        field `indices` is None, the batch is the whole dataset, which is not copied.
     Returns:
       The batch; None if the dataset is None.
     Raises:
@@ -157,9 +157,11 @@ def check_no_nan(
 ) -> None:
     """Raise ValueError if NaN in a dataset makes the objective NaN.
 
-    The objective is evaluated at an example with NaN, if there is one. An objective may
-    accept NaN, for example as a mark for a missing target. Traced arrays, and arrays
-    that other processes hold in part, are not checked.
+    NaN in a dataset is allowed if the objective accepts NaN, for example as a mark for
+    a missing target. Therefore, if an array contains NaN, the objective is evaluated at
+    the first example with NaN in this array. ValueError is raised if the result is NaN,
+    or if the evaluation raises an error. Traced arrays, and arrays that other processes
+    hold in part, are not checked.
 
     Args:
       name: Name of the dataset, for the message.
@@ -283,7 +285,7 @@ def halves_of_step(
     rule: optax.GradientTransformation,
     dataset: Batch | None,
 ) -> Halves:
-    """Return the two halves of the step that `build` builds, without its checks."""
+    """Return the two halves of the step of `build`, without the checks of `build`."""
     rule = optax.with_extra_args_support(rule)
     n = num_examples(dataset)
     # A traced index cannot index a NumPy array.
@@ -322,10 +324,10 @@ def halves_of_step(
 
 
 def checked_update(outcome: Any, params: Params) -> tuple[Params, Any]:
-    """Return the (updates, state) that the update of a rule returned, after a check.
+    """Check what the update of a rule returned, and return it as (updates, state).
 
     Raises:
-      TypeError: The value is not such a pair, or `check_updates` refuses the updates.
+      TypeError: `outcome` is not a pair, or `check_updates` refuses the updates.
     """
     if not (isinstance(outcome, tuple | list) and len(outcome) == 2):
         raise TypeError(

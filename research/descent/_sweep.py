@@ -50,10 +50,10 @@ class SweepResult(NamedTuple):
 
     Attributes:
       passes: Passes over the training data before each of the k evaluations, shape
-        (k,). A pass is the computation of n gradients of one example each, where n is
-        the number of training examples. The objective is evaluated at the initial
-        point, in epoch 0 after the steps that `evaluation_points` returns, and at the
-        end of each later epoch.
+        (k,). One pass stands for n gradients of single examples, where n is the number
+        of training examples. The objective is evaluated at the initial point, in epoch
+        0 after the steps that `evaluation_points` returns, and at the end of each later
+        epoch.
       values: The objective at each evaluation, shape (m, k). It is computed on the part
         of the data that the argument `evaluate_on` of `compile_sweep` names first (by
         default the training data). Column 0 is the initial point.
@@ -62,8 +62,8 @@ class SweepResult(NamedTuple):
       info: The EpochInfo, a summary of each epoch, with leaves of shape (m,
         num_epochs). The fields `evaluations` and `steps` of `info` are None.
       params: The last parameters, each leaf with leading axis m. If the rule keeps an
-        average of the parameters, `params` is this average. `values` belong to the
-        average too.
+        average of the parameters, `params` is this average, and `values` are computed
+        at the average, too.
       first_bad_step: First step of each run whose loss or update is not finite, shape
         (m,). The steps are counted from 0 over all epochs. -1 means that there is no
         such step.
@@ -107,9 +107,10 @@ def sweep(
       The SweepResult. A run that diverges is not an error: its values become inf or
       NaN, and its first bad step is recorded.
     Raises:
-      ValueError: A name is missing or unknown, lengths differ, there is no run, a seed
-        is not an integer in 0..2^31-1, a hyper-parameter is not finite, a learning rate
-        is negative, or a checkpoint belongs to another program.
+      ValueError: A name in `runs` is missing or unknown, arrays of `runs` differ in
+        length, there is no run, a seed is not an integer in 0..2^31-1, a
+        hyper-parameter is not finite, a learning rate is negative, or a checkpoint
+        belongs to another program.
       OSError: A checkpoint cannot be written.
     Example:
       >>> from research import descent, samplers, update_rules, workloads

@@ -19,7 +19,7 @@ INFO = tuple(name for name in _run.EpochInfo._fields if name != "steps")
 class RunBatch(NamedTuple):
     """A batch of at most `width` runs, with the results of its finished chunks.
 
-    A chunk is a number of epochs that run without a pause; `compile_sweep` sets this
+    A chunk is a number of epochs that run without a pause. `compile_sweep` sets this
     number.
 
     `width` is the number of runs that a `SweepProgram` computes together. A batch with
@@ -29,9 +29,9 @@ class RunBatch(NamedTuple):
     Attributes:
       runs: Seeds and hyper-parameters, without copies.
       initial: The objective at the initial points; None before the first chunk.
-      state: Parameters and rule state after the last chunk. With the full batch, the
-        state may also contain the objective and its gradient at these parameters. None
-        before the first chunk.
+      state: Parameters and rule state after the last chunk. If each step uses the
+        whole dataset, the state may also contain the objective and its gradient at
+        these parameters. None before the first chunk.
       info: EpochInfos in the order of the epochs. Each covers one chunk, or several
         chunks that were read from a checkpoint.
       done: Number of finished chunks.

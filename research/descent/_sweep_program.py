@@ -126,9 +126,9 @@ def compile_sweep(
       The program.
     Raises:
       ValueError: num_epochs or width is not positive, chunk is not allowed, devices is
-        empty, or the workload lacks a part of evaluate_on. Also if the sampler is made
-        for another number of examples than workload.train has. A workload without data
-        counts as one example.
+        empty, or the workload lacks a part named in evaluate_on. Also if the sampler is
+        made for another number of examples than workload.train has. A workload without
+        data needs a sampler for one example.
       TypeError: make_rule is not a function, or it does not take the arguments in
         hyperparameters. Or another argument has the wrong type.
     Example:

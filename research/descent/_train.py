@@ -84,11 +84,11 @@ def train(
 
     With several devices, each device takes batch_size / devices examples of each batch.
     Values and gradients are averaged over devices. The order of summation differs, so
-    the bits may differ from the result on one device. If `noisy`, each device folds its
-    number into the key of the batch, so that the devices draw different noise. There
-    are two ways to use several devices. With the argument `devices`, every device holds
-    all params. A `mesh` can split the params over its devices, can use the devices of
-    several processes, and works with every rule.
+    the bits may differ from the result on one device. If `noisy` is True, each device
+    folds the index of the device into the key of the batch, so that the devices draw
+    different noise. There are two ways to use several devices. With the argument
+    `devices`, every device holds all params. A `mesh` can split the params over its
+    devices, can use the devices of several processes, and works with every rule.
 
     With a mesh over several processes, every process calls `train` with the same
     arguments. Process 0 reads and writes the checkpoint and reports progress. Ctrl-C in

@@ -159,8 +159,8 @@ class Windows:
 
     `read` is a function indices -> Batch, and `order` has the indices of the examples
     of each step, shape (num_batches, batch_size). If too few steps are left for the
-    last window, it repeats its last batch, because the compiled program needs windows
-    of one size.
+    last window, the window is filled with copies of its last batch, because the
+    compiled program needs windows of one size.
     """
 
     def __init__(

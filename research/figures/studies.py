@@ -38,11 +38,12 @@ def draw_study(
 ) -> dict[str, figures.Picture]:
     """Draw the pictures of a finished study, which compares rules with a baseline.
 
-    The cost of an update rule is what the rule needs to reach the target, a given share
-    of the initial gap to the minimum of the objective. In the picture "ratios", the
-    cost is the number of gradients of single examples. In the other pictures, the cost
-    is the number of passes over the data. The picture "ratios" comes first and shows
-    which rules are better than the baseline.
+    The gap is f - f*, where f* is the minimum of the objective f. A run reaches the
+    target when its gap has fallen to a given fraction of the initial gap. In the
+    picture "ratios", the cost of an update rule is the number of gradients of single
+    examples until the target is reached. In the other pictures, the cost is the number
+    of passes over the data until then. The picture "ratios" comes first and shows which
+    rules are better than the baseline.
 
     Args:
       numbers: The `numbers` of the study's result. The entries "protocol", "baseline",
@@ -76,10 +77,11 @@ def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
     """Draw the cost of each rule relative to the baseline, with confidence intervals.
 
     The cost is the number of gradients of single examples that a rule needs to reach
-    the target. On each workload, the cost of a rule is divided by the cost of the
-    baseline. The picture has a row for each rule except the baseline. A row shows the
-    geometric mean of this ratio over all workloads, with a confidence interval. If
-    there are several workloads, the row also shows the ratio on each workload.
+    the target (see `draw_study`). The ratio of a rule on a workload is its cost divided
+    by the cost of the baseline. The picture has a row for each rule except the
+    baseline. A row shows the geometric mean of the ratios on all workloads, with a
+    confidence interval. If there are several workloads, the row also shows the ratio on
+    each workload.
     `numbers` is the field `numbers` of the study's result, and `who` has the order of
     the rules.
     """

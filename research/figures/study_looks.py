@@ -36,11 +36,11 @@ class Cast(NamedTuple):
 
     Attributes:
       order: All rules, the best first. The rules are sorted by the ratio of their cost
-        to the cost of the baseline, over all workloads. The ratio of the baseline is 1,
-        and a missing ratio counts as infinite. Among rules with equal ratios, the rules
-        that miss the target on fewer workloads come first. If the rules miss the target
-        on equally many workloads, they are sorted by the sum of their log costs on the
-        workloads where they reach the target.
+        to the cost of the baseline (the geometric mean over all workloads). The ratio
+        of the baseline is 1, and a missing ratio is treated as infinite. Among rules
+        with equal ratios, the rules that miss the target on fewer workloads come first.
+        If the rules miss the target on equally many workloads, they are sorted by the
+        sum of their log costs on the workloads where they reach the target.
       shown: Rules drawn in colour: first the baseline, then the best other rules.
       quiet: The remaining rules, drawn in grey, the best first.
       colours: Colour of every rule.

@@ -23,10 +23,10 @@ class Valley(NamedTuple):
     A trial is one choice of hyper-parameters, which a search trains with several seeds.
     The score of a trial is the geometric mean of its costs over these seeds, in passes
     over the data. All searches together start with t trials. Trials that a search adds
-    later are not among these t trials. In addition, the score is known at r other
-    learning rates, which make a line in the picture. On this line, all other
-    hyper-parameters are fixed. In the end, each search chooses one trial. The fixed
-    values are those of the best chosen trial.
+    later are not among these t trials. In the end, each search chooses one trial. In
+    addition, the score is known at r more learning rates, which make a line in the
+    picture. On this line, all other hyper-parameters have the values of the best of the
+    trials that the searches chose.
 
     Attributes:
       rates: Learning rate of each trial, ascending, shape (t,).
@@ -34,8 +34,8 @@ class Valley(NamedTuple):
       low, high: Smallest and largest cost of each trial over the seeds, shape (t,).
       diverged: Whether a run of the trial diverged or had the largest possible cost,
         which is ten times the budget of passes, shape (t,).
-      chosen: Index of the trial with the lowest score. If several trials have the
-        lowest score, it is the one that was made first.
+      chosen: Index of the trial with the lowest score among the t trials. If several
+        trials have the lowest score, it is the one that was made first.
       along: Learning rates of the line, ascending, shape (r,).
       line: Score at each rate of `along`, shape (r,).
       floor, ceiling: Smallest and largest cost over the seeds at each rate of `along`,
@@ -140,12 +140,13 @@ def rates(
     """Plot the scores of the trials of each rule against the learning rate.
 
     A trial is one choice of hyper-parameters. The score of a trial is the geometric
-    mean of its costs over the seeds, in passes over the data. Rules without a learning
-    rate are left out. If more than three rules are left and there are at most twelve
-    pairs of rule and workload, each pair has its own panel. Otherwise, each workload
-    has one panel with at most three rules. These are the first rules of `who.shown`
-    that have a learning rate. `who.shown` begins with the baseline, followed by the
-    rules with the lowest cost. If there is no rule to draw, the returned value is None.
+    mean of its costs over the seeds, in passes over the data. Only rules with a
+    learning rate are drawn. If there are more than three such rules, and they make at
+    most twelve pairs of rule and workload, each pair has its own panel. Otherwise, each
+    workload has one panel with at most three rules. These are the first rules of
+    `who.shown` that have a learning rate. `who.shown` begins with the baseline,
+    followed by the rules with the lowest cost. If there is no rule to draw, the
+    returned value is None.
     `numbers` and `arrays` are fields of the study's result, and `who` has the order and
     the colours of the rules.
     """
@@ -248,8 +249,8 @@ def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, row: int) -> Non
     A trial is a choice of hyper-parameters. The score of a trial is the geometric mean
     of its costs over the seeds. Each trial is a dot at its score, with a stroke from
     its smallest to its largest cost. The curve shows the score if only the learning
-    rate varies. The other hyper-parameters are those that the search with the lowest
-    cost chose. The band around the curve goes from the smallest to the largest cost
+    rate varies. The other hyper-parameters are those of the best of the trials that the
+    searches chose. The band around the curve goes from the smallest to the largest cost
     over the seeds. A ring marks the trial with the lowest score. Trials with
     `v.diverged` have a cross at the top instead of a dot. A bar at the bottom marks
     `v.near`, the range of good rates.

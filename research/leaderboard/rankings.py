@@ -23,11 +23,11 @@ class Entry(NamedTuple):
 
     Attributes:
       study: The study.
-      rule: Name of the update rule. Two studies may use one name for rules that differ
-        in their source, or in their search space or cost of a step. In this case, a
-        digest of the source, or of the search space and cost, is added to the name. If
-        the source is not known, the id of the study takes the place of the digest of
-        the source.
+      rule: Name of the update rule. Two studies may use one name for different rules.
+        If the sources of these rules differ or are not known, a digest of the source is
+        added to the name. For a rule without a known source, the id of the study is
+        added instead. If the search spaces or the costs of a step differ, a digest of
+        the search space and the cost is added.
       workload: Name of the workload, an optimisation problem. Two studies may use one
         name for workloads that differ in the number of examples or in the minimum f* of
         the objective. In this case, this number or f* is added to the name. For a

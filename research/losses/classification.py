@@ -43,8 +43,8 @@ def logistic(
       logit: Logit z, floating, shape ().
       label: Label y in {0, 1}, or the probability of the label 1 (a soft label), any
         dtype, shape ().
-      where: Whether the example counts, shape (). If not, the loss is 0, and logit and
-        label may be anything. None means that the example counts.
+      where: Boolean, shape (). If it is False, the loss is 0, and logit and label may
+        be anything. None means True.
       weights: Factor of the loss, shape (), finite and at least 0. None means 1. With
         `jax.vmap`, `where` and `weights` have one entry for each example.
     Returns:

@@ -38,9 +38,9 @@ def squared_error(
       prediction: Prediction p, floating, any shape.
       target: Target y with the shape of the prediction. It is converted to the dtype of
         the prediction.
-      where: Booleans with the shape of the prediction, True for the entries that count.
-        At all other entries, prediction and target may be NaN. None means that all
-        entries count.
+      where: Booleans with the shape of the prediction. The sum runs over the entries at
+        which `where` is True. At all other entries, prediction and target may be NaN.
+        None means that the sum runs over all entries.
       weights: Factors of the terms of the sum, with the shape of the prediction, finite
         and at least 0. None means that all weights are 1.
     Returns:
@@ -222,8 +222,8 @@ def cosine_distance(
     Args:
       prediction: Prediction p, floating, shape (d,).
       target: Target y, shape (d,). It is converted to the dtype of the prediction.
-      where: Booleans, shape (d,), True for the entries that count. None means that all
-        entries count.
+      where: Booleans, shape (d,). An entry of p and y is replaced by 0 if its entry of
+        `where` is False. None means that no entry is replaced.
       weights: Weights w of the entries, shape (d,), finite and at least 0. With
         weights, pᵀ y, |p|² and |y|² are replaced by Σ w p y, Σ w p² and Σ w y². None
         means that all weights are 1.

@@ -57,7 +57,8 @@ def cnn(
       stride, padding: Options of every convolution, as in
         `research.models.convolution`.
       strides, paddings: Stride and padding of each block's convolution, one entry for
-        each block. None means `stride` or `padding` for all blocks.
+        each block. If `strides` is None, all blocks use `stride`. If `paddings` is
+        None, all blocks use `padding`.
       pool: Height and width of the pooling windows at the end of each block: one number
         for all blocks, or a sequence with one number for each block. 1 means no
         pooling.

@@ -46,11 +46,11 @@ def convolution(
 
     Filters of 3 x 3 with stride 1 use `research.models.winograd` if there are at least
     16 input and 16 output channels, and x and weights are both float32 or both float64.
-    Winograd's algorithm needs a quarter of the multiplications. For all other filters,
-    each patch of x under the filter becomes a row of one matrix. This matrix is
-    multiplied by the weights. A large batch is processed a few images at a time. The
-    patches of a few images usually fit into the processor's cache, and their memory
-    does not grow with the batch.
+    Winograd's algorithm needs a quarter of the multiplications of the sum above. For
+    all other filters, each patch of x under the filter becomes a row of one matrix.
+    This matrix is multiplied by the weights. A large batch is processed a few images at
+    a time. The patches of a few images usually fit into the processor's cache, and
+    their memory does not grow with the batch.
 
     XLA's own convolution is not used. It is faster on a GPU, but it has two drawbacks
     on a CPU: its gradient with respect to the weights is slow inside `lax.scan`, and
@@ -65,8 +65,8 @@ def convolution(
       padding: Number of zeros around x. "valid" means no zeros. "same" means that the
         output has ceil(H / s) x ceil(W / t) pixels. If an axis needs an odd number of
         zeros, the extra zero is at the bottom or on the right, as in TensorFlow and
-        Flax. One number means that many zeros on each side, as in PyTorch. ((top,
-        bottom), (left, right)) gives each side its own number.
+        Flax. An integer is the number of zeros on each of the four sides, as in
+        PyTorch. ((top, bottom), (left, right)) gives each side its own number.
     Returns:
       The output images, shape (..., height, width, C_out) with height = floor((H + top
       + bottom - kernel height) / s) + 1, where top and bottom are the numbers of rows

@@ -78,11 +78,11 @@ def mlp_value_and_gradient(
     starts from δ_K. For k = K, ..., 1 it computes
 
       ∂f/∂W_k = h_(k-1)ᵀ δ_k,    ∂f/∂b_k = Σ_i δ_k[i],
-      δ_(k-1) = (δ_k W_kᵀ) φ'(z_(k-1)).
+      δ_(k-1) = (δ_k W_kᵀ) φ'(z_(k-1))  if k > 1.
 
-    The last formula is for k > 1. φ' is the derivative of the activation, and the
-    product with φ'(z_(k-1)) is elementwise. The result equals `jax.value_and_grad` of
-    the same mean loss up to rounding error.
+    Here φ' is the derivative of the activation, and the product with φ'(z_(k-1)) is
+    elementwise. The result equals `jax.value_and_grad` of the same mean loss up to
+    rounding error.
 
     Args:
       params: Params of an `mlp`, one entry for each layer.
@@ -224,19 +224,19 @@ def mlp_rounding_bound(
 ) -> Params:
     """Bound how much the gradient changes if sums are computed in another order.
 
-    The backward pass computes each entry of the gradient by a chain of sums. The last
-    sum runs over the n examples. Each earlier sum runs over the outputs of a layer.
-    Let m be n plus the widths of the inputs, of all hidden layers and of the outputs,
-    and let ε be the machine epsilon. Rounding errors change an entry by at most about
-    m ε times the same chain of sums with all numbers replaced by their absolute values.
-    The bound is therefore m ε times the result of the backward pass with |δ_K| + 1/n in
-    place of δ_K, and with |W|, |h| and |φ'| in place of W, h and φ'. Here δ_K is the
-    derivative of the mean loss with respect to the predictions, W are the weights of a
-    layer, h are its inputs, and φ' is the derivative of the activation (see
-    `mlp_value_and_gradient`). The term 1/n stands for the rounding error of δ_K itself,
-    which arises when a target is subtracted and the difference is divided by n. This
-    term assumes targets of size about 1 or less. Rounding errors of the forward pass
-    are not included.
+    The backward pass of `mlp_value_and_gradient` starts from δ_K, the derivative of the
+    mean loss with respect to the prediction, where K is the number of layers. The other
+    numbers in it are the weights, the inputs of each layer, and the derivatives of the
+    activation. Each entry of the gradient is computed by a chain of sums. The last sum
+    runs over the n examples. Each earlier sum runs over the outputs of a layer.
+
+    The bound on an entry is m ε A. Here ε is the machine epsilon, and m is n plus the
+    widths of the inputs, of all hidden layers and of the outputs. A is the result of
+    the same chain of sums with |δ_K| + 1/n in place of δ_K, and with the absolute
+    values of all other numbers. The term 1/n stands for the rounding error of δ_K
+    itself, which arises when a target is subtracted and the difference is divided by n.
+    This term assumes targets of size about 1 or less. The bound holds approximately.
+    Rounding errors of the forward pass are not included.
 
     Args:
       params, x, y, activation, loss: As in `mlp_value_and_gradient`.

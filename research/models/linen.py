@@ -49,10 +49,10 @@ def from_linen(
 
     Each random number stream of the module gets its own key, derived from the key of
     apply. The module's `__call__` may have an argument named deterministic, train,
-    training or is_training. If apply gets a key, it sets deterministic to False, and
-    any of the three other arguments to True. If apply gets no key, these values are
-    reversed. An argument that is given in `**arguments` keeps the given value. If
-    `noise` is given, apply sets none of these four arguments by itself.
+    training or is_training. If a key is passed to apply, apply sets deterministic to
+    False, and any of the three other arguments to True. Without a key, apply sets the
+    opposite values. An argument that is given in `**arguments` keeps the given value.
+    If `noise` is given, apply sets none of these four arguments by itself.
 
     In float64, pass param_dtype=float64 to recurrent cells of the module. The default
     of these cells is float32, and Linen's loop over time then rejects float64 inputs.

@@ -30,15 +30,16 @@ LONGEST = 1_000  # Largest order of an n-gram.
 class Level(NamedTuple):
     """Statistics of all n-grams of one length.
 
-    The context h of an n-gram h w is the n-gram without its last token w. `ngram`
-    defines the count of h w and the discount D. A level contains only the n-grams with
-    a positive count. There are g different such n-grams, and they have c different
-    contexts. For these contexts, the probability of w after h is p(w | h) = (kept(h w)
-    + back(h) p(w | h')) / total(h). Here h' is h without its first token. kept(h w),
-    back(h) and total(h) are entries of the arrays below, but kept(h w) is 0 if the
-    count of h w is 0. The code of an n-gram is the number whose digits in base V are
-    the tokens, for V symbols. An n-gram with the code a has a context with the code
-    a // V.
+    The context h of an n-gram h w is the n-gram without its last token w. Let h' be h
+    without its first token. `ngram` defines the count of h w and the discount D. A
+    level contains only the n-grams with a positive count. There are g different such
+    n-grams, and they have c different contexts. The arrays below contain a number
+    kept(h w) for each of these n-grams, and two numbers back(h) and total(h) for each
+    of these contexts. For an n-gram h w with the count 0, let kept(h w) = 0. Then the
+    probability of a token w after one of these contexts h is p(w | h) = (kept(h w) +
+    back(h) p(w | h')) / total(h). The code of an n-gram is the number whose digits in
+    base V are the tokens, for V symbols. An n-gram with the code a has a context with
+    the code a // V.
 
     Attributes:
       codes: Codes of the n-grams, ascending int64, shape (g,).
@@ -87,10 +88,10 @@ def ngram(
     "witten_bell": p(w | h) = (c(h w) + N(h) p(w | h')) / (c(h) + N(h)).
 
     "kneser_ney" (modified Kneser-Ney): p(w | h) = (c(h w) - D(c(h w)) + Σ_v D(c(h v))
-    p(w | h')) / c(h). Here Σ_v is the sum over all tokens v. For a context g of fewer
-    than order - 1 tokens, the formula is the same, but c(g w) is the number of
-    different tokens that occur before g w in the text, and c(g) = Σ_w c(g w). For each
-    length of the context, let n_i be the number of pairs (h, w) with c(h w) = i, and
+    p(w | h')) / c(h). Here Σ_v is the sum over all tokens v. If h has fewer tokens than
+    order - 1, the formula is the same, but c(h w) is the number of different tokens
+    that occur before h w in the text, and again c(h) = Σ_w c(h w). For each length of
+    the context, let n_i be the number of pairs (h, w) with c(h w) = i, and
     Y = n_1 / (n_1 + 2 n_2). The discounts are D(0) = 0, D(i) = i - (i + 1) Y n_{i+1} /
     n_i for i = 1, 2 and 3, and D(i) = D(3) for larger i. If one of D(1), D(2) and D(3)
     is undefined or not positive, as in a short text, all three are replaced: by 0.5, 1

@@ -104,10 +104,10 @@ def group_normalisation(
 ) -> Float[Array, "*batch H W C"]:
     """Apply group normalisation to images: standardise groups of adjacent channels.
 
-    The C channels are divided into num_groups groups of equal size. In each image and
-    group, x is replaced by scale (x - m) / √(v + ε) + bias. Here m and v are the mean
-    and the variance over the pixels and channels of the group, ε is `epsilon`, and each
-    channel has its own scale and bias. With as many groups as channels, this is
+    The C channels are divided into num_groups groups of equal size. For each image and
+    group, the result is scale (x - m) / √(v + ε) + bias. Here m and v are the mean and
+    the variance over the pixels and channels of the group in this image, and ε is
+    `epsilon`. Each channel has its own scale and bias. If num_groups = C, this is
     instance normalisation.
 
     Args:

@@ -189,8 +189,8 @@ def with_own_parameters(
       init, apply: Functions of the model, as in `research.types.Model`.
     Returns:
       The model. At the first call of apply, the expected shapes are computed without
-      drawing parameters. The model also checks that key is a key and x contains
-      numbers.
+      drawing parameters. init and apply also check that the argument `key` is a JAX
+      random key, and apply checks that x contains numbers.
     Example:
       >>> from research import models
       >>> params = models.mlp((4, 3, 2)).init(jax.random.key(0))

@@ -144,16 +144,16 @@ def transformer_decoder(
       dtype: Dtype of the parameters. None means JAX's default.
     Returns:
       A model. Its apply maps integers of shape (..., T), 1 <= T <= context, or
-      `Sequences` of integers, to logits of shape (..., T, V). `Sequences` are padded to
-      one length T. The tokens in the padding have no effect on the logits before the
-      padding. The logits of the padding have no meaning.
+      `research.types.Sequences` of integers, to logits of shape (..., T, V).
+      `Sequences` are padded to one length T. The tokens in the padding have no effect
+      on the logits before the padding. The logits of the padding have no meaning.
     Raises:
       ValueError: A count is not a positive integer, the width is not divisible by
         num_heads, num_heads is not divisible by num_key_value_heads, width / num_heads
         is odd with rotary positions, dropout is not in [0, 1), logit_softcap or
         rotary_base is not positive, or a name is unknown. The apply of the model raises
-        ValueError if T is not in 1..context, a length is not in 1..T, or a token is not
-        in 0..V - 1. Under jit, lengths and tokens are not checked.
+        ValueError if T is not in 1..context, a length of `Sequences` is not in 1..T, or
+        a token is not in 0..V - 1. Under jit, lengths and tokens are not checked.
       TypeError: dtype is not floating. The apply of the model raises TypeError if the
         tokens are not integers.
     References:
@@ -254,8 +254,9 @@ def transformer_encoder(
       num_classes: Number K of classes, at least 2.
     Returns:
       A model. Its apply maps integers of shape (..., T), 1 <= T <= context, or
-      `Sequences` of integers, to logits of shape (..., K). `Sequences` are padded to
-      one length T. The tokens in the padding have no effect on logits and gradients.
+      `research.types.Sequences` of integers, to logits of shape (..., K). `Sequences`
+      are padded to one length T. The tokens in the padding have no effect on logits and
+      gradients.
     Raises:
       ValueError, TypeError: As in `transformer_decoder`, or num_classes is not an
         integer >= 2.

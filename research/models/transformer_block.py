@@ -69,7 +69,7 @@ def block(
       normalisation: "layer" for `layer_normalisation`, or "rms" for
         `rms_normalisation`.
       dropout_rate: Dropout rate of the outputs of the two sublayers.
-      key: Key for dropout in this block and step. None means no dropout.
+      key: Key for the dropout in this call. None means no dropout.
     Returns:
       The outputs, shape (..., T, width).
     Raises:
@@ -150,15 +150,16 @@ def init_block(
 ) -> Params:
     """Draw the parameters of one block of a Transformer with num_layers blocks.
 
-    The result is the params of `block`. Weights are normal with the standard deviation
-    0.02. The weights of "dense_2", and those of "output" in the attention, are divided
-    by sqrt(2 num_layers). Biases are 0 and scales are 1.
+    The result is the params of `block`. Weights are normal. Their standard deviation is
+    0.02, but 0.02 / sqrt(2 num_layers) for "dense_2" and for "output" in the attention.
+    Biases are 0 and scales are 1.
 
     width, hidden, num_layers, dtype, normalisation, gated and bias are as in
-    `transformer_decoder`. num_key_value is the number of columns of the weights that
-    compute the keys and values of all heads together. None means 2 * width. If
-    head_size is given, `attention` normalises queries and keys, and the params also
-    contain the scales of this normalisation, of shape (head_size,).
+    `transformer_decoder`. The weights "query_key_value" of the attention have width
+    columns for the queries and num_key_value columns for the keys and values of all
+    heads. num_key_value=None means 2 * width. If head_size is given, `attention`
+    normalises queries and keys, and the params also contain the scales of this
+    normalisation, of shape (head_size,).
     """
     residual = SCALE / np.sqrt(2 * num_layers).item()
     num_key_value = 2 * width if num_key_value is None else num_key_value

@@ -31,8 +31,9 @@ def pivoted_qr(
 ]:
     """Compute a QR decomposition with column pivoting.
 
-    First, each column is scaled to norm 1. The first column of `matrix` belongs to the
-    intercept. Each other column belongs to one column of the inputs x.
+    Each column of `matrix` is scaled to norm 1 before the decomposition. The first
+    column belongs to the intercept of a linear model. The other columns belong to the
+    columns of the model's inputs x, in the same order.
 
     Returns:
       Four arrays: Q of shape (n, p), R of shape (p, p), the order of the columns and

@@ -114,8 +114,8 @@ def parse_json(data: bytes) -> Any:
     The text must be UTF-8, with unique names in each object, numbers that fit into a
     float, and at most 64 nesting levels. The objects {"$float": "nan"}, {"$float":
     "inf"} and {"$float": "-inf"} become the floats NaN, ∞ and -∞. Any other object with
-    the name "$float" is an error. The words NaN and Infinity, as JavaScript writes
-    them, are not valid JSON.
+    the name "$float" is an error. The words NaN and Infinity without quotes are also an
+    error, because they are not valid JSON.
 
     Args:
       data: JSON text, as bytes.

@@ -60,7 +60,7 @@ def read_npz(data: bytes) -> dict[str, np.ndarray]:
 
     Raises:
       ValueError: The file is damaged or compressed, two arrays have the same name, or
-        an array does not consist of numbers, booleans, strings or times.
+        an array does not consist of numbers, booleans, strings, dates or durations.
     """
     arrays: dict[str, np.ndarray] = {}
     try:

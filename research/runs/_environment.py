@@ -70,7 +70,8 @@ def environment(
       `portable`: the packages whose results have the same bits on all processors:
         "JAX", or "JAX, NumPy and SciPy". None without
         `backend.configure(portable=True)`.
-      `code`: SHA-256 of the Python files of this package and of the argument `code`.
+      `code`: SHA-256 of the Python files of this package and of the files in the
+        argument `code`.
       `git`: the commit, and whether files differ from the commit. None outside a
         repository of this project.
     Example:

@@ -58,7 +58,8 @@ class Agreement(NamedTuple):
       not_made: Names of the values and hashes of the reference that the run could not
         compute, because data were missing.
       left_out: Names of the data that were missing in the run.
-      causes: Differences between the two environments, the most likely cause first.
+      causes: Differences between the environments of the run and of the reference, the
+        most likely cause first.
     """
 
     values: int
@@ -85,7 +86,7 @@ class Agreement(NamedTuple):
 
     @property
     def agrees(self) -> bool:
-        """Whether no value is in `other_values`. Different hashes do not count."""
+        """Whether `other_values` is empty. Hashes that differ have no effect."""
         return not self.other_values
 
 

@@ -49,17 +49,17 @@ def checkpoints_in(
     with the arrays and <number>.json with the other values. The JSON file is written
     last and contains a digest of the arrays and the values, so an interrupted save is
     recognised and ignored. Each save gets the next number, and the previous save is
-    kept. If the last save is damaged, `load` returns the previous save and gives a
-    warning. A checkpoint "x/y" is a part of the checkpoint "x". When "x" is saved, all
-    parts of "x" are deleted.
+    kept. If the last save is damaged, the checkpoint's function `load` returns the
+    previous save and gives a warning. A checkpoint "x/y" is a part of the checkpoint
+    "x". When "x" is saved, all parts of "x" are deleted.
 
     Args:
       folder: Folder of all checkpoints. The first save creates the folder.
-      seconds_between: Number of seconds after which the next save is due: the field
-        `due` of each checkpoint is a function that then returns True. The seconds count
-        from the last save of any checkpoint, or from the call of this function if
-        nothing was saved. If 20 times the duration of the last save is longer, this
-        longer time is used instead.
+      seconds_between: Number of seconds after which the next save is due. When a save
+        is due, the function `due` of each checkpoint returns True. The time is measured
+        from the end of the last save of any checkpoint, or from the call of
+        `checkpoints_in` if nothing was saved since then. If 20 times the duration of
+        the last save is longer than `seconds_between`, this longer time is used.
     Returns:
       Function name -> Checkpoint. A name may contain any characters. The character "/"
       separates the name of a part from the name of the whole.

@@ -47,7 +47,8 @@ class Comparison(NamedTuple):
       other_arrays: One difference for each array that differs, at the entry with the
         largest relative difference.
       other_numbers: One difference for each number that differs.
-      causes: Differences between the two environments, the most likely cause first.
+      causes: Differences between the environments of the two runs, the most likely
+        cause first.
     """
 
     arrays: int

@@ -142,13 +142,14 @@ def open_run(
     If the folder has a complete result, the folder is left unchanged, and the returned
     run is finished. If the folder has checkpoints, the run continues from them. This
     requires that code, versions, processor and settings are the same as before, because
-    the bits of the result depend on them. If they differ, the checkpoints are deleted
-    with a warning. Without a result and without usable checkpoints, the run starts from
-    the beginning. With `fresh`, the files of an earlier result stay in the folder until
-    `finish` replaces them, but they do not count as a result any more.
+    the bits of the result depend on them. If one of these has changed, the checkpoints
+    are deleted with a warning. Without a result and without usable checkpoints, the run
+    starts from the beginning. With `fresh`, the files of an earlier result stay in the
+    folder until `finish` replaces them, but they do not count as a result any more.
 
-    The manifest lists the devices, so this function starts JAX's backend. Call
-    `backend.configure` before this function.
+    The manifest of the run, which this function writes to the folder, lists the
+    devices. The function therefore starts JAX's backend. Call `backend.configure`
+    before this function.
 
     Args:
       experiment, config: Name and config, as in `run_id`. The run folder is

@@ -66,12 +66,13 @@ def reference_of(path: str | Path) -> dict[str, Any]:
     """Return the reference of a finished run, as a dict.
 
     Later runs are compared with the reference, which `keep` writes to a file. The
-    reference has the experiment, id, config, command, environment and facts of the
-    manifest, and the answer and the first table of the result. Floats in the table are
-    rounded to four significant digits. The reference also has those entries of the
-    result's `numbers` that are a number, a string, None, or a list of at most 20
-    numbers or strings. If `numbers` has a dict `intervals`, the reference has this
-    dict, too. The dict maps the name of a number to its interval (low, high).
+    reference has the experiment, id, config, command, environment and facts (such as
+    the duration) from the run's manifest, and the answer and the first table of the
+    run's result. Floats in the table are rounded to four significant digits. The
+    reference also has those entries of the result's `numbers` that are a number, a
+    string, None, or a list of at most 20 numbers or strings. If `numbers` has a dict
+    `intervals`, the reference has this dict, too. The dict maps the name of a number to
+    its interval (low, high).
 
     The reference contains hashes of 16 hexadecimal digits instead of the arrays. Arrays
     whose names are equal up to the last "/" were computed by the same program, and have

@@ -26,13 +26,14 @@ def one_cycle(
     rate is η_0 = peak / initial_divisor, and the last rate is η_T = η_0 /
     final_divisor.
 
-    In the paper, the rate rises and falls along straight lines, and momentum is lowered
-    while the rate rises. For straight lines, `join` a `linear_warmup` and a
-    `polynomial`. The cosines and the default values are those of fastai, optax and
-    PyTorch. optax.cosine_onecycle_schedule(T, peak, φ, ...) is the same schedule,
-    except that optax rounds p down to an integer. PyTorch's OneCycleLR(total_steps=N,
-    pct_start=c) reaches its final rate at its last step, N - 1. OneCycleLR equals the
-    schedule here with num_steps = N - 1 and φ = (c N - 1) / (N - 1).
+    In the paper of Smith and Topin, the rate rises and falls along straight lines, and
+    momentum is lowered while the rate rises. For straight lines, `join` a
+    `linear_warmup` and a `polynomial`. The cosines and the default values are those of
+    fastai, optax and PyTorch. optax.cosine_onecycle_schedule(T, peak, φ, ...) is the
+    same schedule, except that optax rounds p down to an integer. PyTorch's
+    OneCycleLR(total_steps=N, pct_start=c) reaches its final rate at step N - 1, its
+    last step. OneCycleLR equals the schedule here with num_steps = N - 1 and
+    φ = (c N - 1) / (N - 1).
 
     Args:
       peak: Highest rate, at least 0.

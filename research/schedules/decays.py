@@ -131,9 +131,9 @@ def cosine(initial: Scalar, num_steps: Integer, final: Scalar = 0.0) -> Schedule
     """Build a cosine decay, which falls to the final rate along half a cosine.
 
     With T = num_steps, the rate is η_t = final + ½ (initial - final) ·
-    (1 + cos(π min(t, T) / T)). In the paper, the schedule restarts after T steps. Here,
-    the rate stays at `final`. optax.cosine_decay_schedule with alpha = final / initial
-    is the same schedule.
+    (1 + cos(π min(t, T) / T)). In the paper of Loshchilov and Hutter, the schedule
+    restarts after T steps. Here, the rate stays at `final` after T steps.
+    optax.cosine_decay_schedule with alpha = final / initial is the same schedule.
 
     Args:
       initial: Rate at t = 0, at least 0.

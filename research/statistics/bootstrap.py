@@ -59,7 +59,7 @@ def replicate(
 
     A trial is a choice of hyper-parameters. For each rule, one trial is chosen on the
     tuning seeds, and the cost of this trial is reported on the reporting seeds. ERT is
-    the expected running time until the chosen trial reaches the target.
+    the expected running time of the chosen trial, as in `ert_of_all`.
 
     Seeds are drawn with replacement. The two rules get the same seeds, because their
     runs are paired. From m tuning seeds, m - 1 are drawn, because with m draws the
@@ -215,9 +215,11 @@ def ert_of_all(scores: Scores) -> Float[np.ndarray, " trials"]:
     """Return the expected running time of every trial, shape (t,).
 
     A trial is a choice of hyper-parameters. `scores` has the costs of t trials of a
-    rule on the reporting seeds. The expected running time of a trial is the number of
-    passes that its runs spent, divided by the number of runs that reached the target.
-    It is inf if no run reached the target.
+    rule on the reporting seeds. The cost of a run is the number of passes over the data
+    until the run reaches the target (`passes_to_target`). The expected running time of
+    a trial is the number of passes that its runs spent, divided by the number of its
+    runs that reached the target. The expected running time is inf if no run of the
+    trial reached the target.
     """
     return ratio(
         *(array.sum(axis=1) for array in spent_and_reached(scores.costs, scores.budget))
@@ -362,15 +364,16 @@ class Variance(NamedTuple):
 
     @property
     def total(self) -> float:
-        """Sum of the two variances."""
+        """Sum of the variances `choice` and `reporting`."""
         return self.choice + self.reporting
 
     @property
     def freedom(self) -> float:
-        """Degrees of freedom of the sum of the two variances (Satterthwaite).
+        """Degrees of freedom of the variance `total` (Satterthwaite).
 
-        The variance `reporting` has seeds - 1 degrees of freedom. This number is also
-        the result if a variance is inf.
+        The variance `choice` has `choice_freedom` degrees of freedom, and the variance
+        `reporting` has seeds - 1. If one of the two variances is inf, the result is
+        seeds - 1.
         """
         if not np.isfinite(self.total):
             return self.seeds - 1.0
@@ -385,7 +388,7 @@ def variance_of(replicates: Replicates, seeds: int) -> Variance:
     The variance is var(choice) + n / (n - 1) var(reporting). Here `choice` and
     `reporting` are the replicates over resampled tuning seeds and over resampled
     reporting seeds, and n is the number of reporting seeds. The factor n / (n - 1)
-    removes the bias of the second variance.
+    removes the bias of var(reporting).
 
     The two kinds of seeds are not resampled together. The cost of a trial on a single
     reporting seed has noise that belongs to this pair of trial and seed. If both kinds
@@ -506,11 +509,13 @@ def wilson_interval(
 ) -> tuple[float, float]:
     """Return Wilson's confidence interval of a share whose variance was estimated.
 
-    Wilson's formula needs a number of seeds. This function passes the effective number
-    of seeds, which is estimate (1 - estimate) / variance. Because the variance is
-    estimated, the formula uses a quantile of Student's t distribution with `freedom`
-    degrees of freedom instead of a normal quantile. If the estimate is 1/2 and the
-    variance is 0, the interval is (1/2, 1/2).
+    Wilson's formula needs the number of independent seeds from which the share was
+    computed. This function passes the effective number of seeds, which is
+    estimate (1 - estimate) / variance. A share from this number of independent seeds
+    would have the given variance. Because the variance is estimated, the formula uses a
+    quantile of Student's t distribution with `freedom` degrees of freedom instead of a
+    normal quantile. If the estimate is 1/2 and the variance is 0, all seeds count as
+    ties, and the interval is (1/2, 1/2).
 
     Args:
       estimate: The share, from 0 to 1.
@@ -562,17 +567,18 @@ def seeds_needed(variance: Variance, level: float = 0.95) -> int:
     must detect this difference with probability (power) 0.8. More reporting seeds do
     not reduce the variance that comes from the choice of trials.
 
-    The argument `variance` is a Variance(choice, choice_freedom, reporting, seeds). The
-    fields `choice` and `reporting` are the two parts of the variance in the present
-    study, and the field `seeds` is the number of reporting seeds in this study. With n
-    reporting seeds, the part `reporting` becomes V_r = `reporting` * `seeds` / n. The
-    interval of the log ratio of the costs then has the half width t sqrt(choice + V_r),
-    where t is the (1 + level) / 2 quantile of Student's t distribution. The property
-    `Variance.freedom` defines the degrees of freedom of this distribution. The power is
-    computed from a normal approximation of the noncentral t distribution.
+    The argument `variance` is a Variance(choice, choice_freedom, reporting, seeds). It
+    describes a study that was already made, with `seeds` reporting seeds. The variance
+    of the log of the ratio in this study has two parts: `choice` comes from the choice
+    of trials, and `reporting` from the reporting seeds. With n reporting seeds, the
+    part `reporting` becomes V_r = `reporting` * `seeds` / n. The interval of the log
+    ratio then has the half width t sqrt(choice + V_r), where t is the (1 + level) / 2
+    quantile of Student's t distribution. The property `Variance.freedom` defines the
+    degrees of freedom of this distribution. The power is computed from a normal
+    approximation of the noncentral t distribution.
 
     Args:
-      variance: Variance of the log ratio in the present study.
+      variance: Variance of the log ratio in the study that was already made.
       level: Coverage of the interval of the ratio.
     Returns:
       The smallest sufficient number n of reporting seeds, at least 2. The result is -1

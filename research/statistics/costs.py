@@ -26,9 +26,9 @@ def passes_to_target(
     """Return the passes over the data at which each run first reaches the target.
 
     The relative gap of a run is r = (f - f*) / (f_0 - f*), where f is the objective,
-    f_0 its initial value and f* its minimum. The target is a value of r. r is known
-    only at some evaluations, so the passes p to the target are interpolated linearly in
-    log r:
+    f_0 its initial value and f* its minimum. The target is a value of r. The objective
+    is evaluated only at some points of a run, so the passes p to the target are
+    interpolated linearly in log r:
 
     p = p_a + (p_b - p_a) log(r_a / target) / log(r_a / r_b).
 
@@ -166,7 +166,7 @@ def search_scores(
     relative: Float[np.ndarray, "*runs evaluations"],
     target: float,
 ) -> Float[np.ndarray, "*runs"]:
-    """Return the score by which a search ranks runs. A lower score is better.
+    """Return the score of each run for a search of hyper-parameters; lower is better.
 
     The cost of a run is the number of passes until the run reaches the target. The
     score of a run that reached the target is the log of its cost. A run that missed the

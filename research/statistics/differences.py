@@ -41,15 +41,16 @@ class Difference(NamedTuple):
         above 1, else "undecided".
       more_seeds: Number of additional reporting seeds that the study needs to detect a
         difference of 10 % between the costs of the chosen trials with probability 0.8
-        (power), at the level of the interval. The number is 0 if the study has enough
-        seeds. The number is estimated from the variance in the study. With 20 seeds,
-        the standard error of this variance is a third of the variance. If the choice of
-        the trial is uncertain, the number is too small: in simulations with this number
-        of additional seeds, the power was 0.6 instead of 0.8. The number is -1 if no
-        number of reporting seeds suffices, because the choice of the trial alone makes
-        the ratio too uncertain to detect 10 %. Then more tuning seeds help. The number
-        is also -1 if a rule did not reach the target in the study, or if only one of
-        the two rules reached the target in a bootstrap replicate.
+        (power). A difference is detected if the interval of the ratio excludes 1. The
+        number is 0 if the study has enough seeds. The number is estimated from the
+        variance in the study. With 20 seeds, the standard error of this variance is a
+        third of the variance. If the choice of the trial is uncertain, the number is
+        too small: in simulations with this number of additional seeds, the power was
+        0.6 instead of 0.8. The number is -1 if no number of reporting seeds suffices,
+        because the choice of the trial alone makes the ratio too uncertain to detect
+        10 %. Then more tuning seeds help. The number is also -1 if a rule did not reach
+        the target in the study, or if only one of the two rules reached the target in a
+        bootstrap replicate.
     """
 
     ratio: float
@@ -107,14 +108,13 @@ def difference(
       mine, other: Scores of my rule and of the other rule, on the same seeds in the
         same order.
       trials: Number of trials from which each rule chooses; None means all. Use this
-        argument to give equal budgets to rules with different numbers of trials. Then
-        every set of the defaults and `trials` - 1 other trials is considered, and the
-        rule chooses one trial from each set. The cost of the rule is the mean number of
-        passes divided by the mean share of runs that reach the target. These two means
-        are over the trials chosen from the sets. The field `ratio` compares these
-        costs. The field `win`, the probability that my rule costs less on the same
-        seed, is averaged over the sets. Each bootstrap replicate draws one set at
-        random.
+        argument to give equal budgets to rules with different numbers of trials. The
+        rule then chooses one trial from each set that consists of the defaults and
+        `trials` - 1 other trials. The cost of the rule is the mean number of passes
+        divided by the mean share of runs that reach the target. These two means are
+        over the trials chosen from the sets. The field `ratio` compares these costs.
+        The field `win`, the probability that my rule costs less on the same seed, is
+        averaged over the sets. Each bootstrap replicate draws one set at random.
       level: Coverage of the intervals.
       comparisons: Number of comparisons that are made together. Each interval has the
         level 1 - (1 - level) / comparisons (Bonferroni). All intervals together then
@@ -124,7 +124,8 @@ def difference(
     Returns:
       A `Difference`. Its field `more_seeds` is the number of additional reporting seeds
       that the study needs to detect a difference of 10 %. The number is 0 if the study
-      has enough seeds, and -1 if the study cannot determine the number.
+      has enough seeds. It is -1 if no number suffices, or if the study cannot determine
+      the number.
     Raises:
       ValueError, TypeError: The rules have different numbers of seeds, there are fewer
         than two tuning or reporting seeds, an argument has the wrong type, or a number

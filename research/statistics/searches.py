@@ -119,20 +119,21 @@ def searched_difference(
     The log ratio is the mean of d_s. Its interval is the mean ± t sqrt(V). For an
     interval with the level c, t is the (1 + c) / 2 quantile of Student's t
     distribution. Satterthwaite's formula gives the degrees of freedom of this
-    distribution. If its result is below n - 1 and below J - 1 of each rule whose term
-    in Σ is not 0, the smallest of these numbers is used instead. With W workloads, d_s
-    is first averaged over the workloads. The sum Σ is then over both rules and all
-    workloads, and is divided by W². The half width of the interval is at least
-    `resolution`. The default is log 1.02, because searches do not resolve smaller
-    differences. The refinement in a search ends after two successive rounds that each
-    improve the cost by less than 2 %.
+    distribution. Their lower limit is the smallest of these numbers: n - 1, and J - 1
+    for each rule whose term in Σ is not 0.
+
+    With W workloads, d_s is first averaged over the workloads. The sum Σ is then over
+    both rules and all workloads, and is divided by W². The half width of the interval
+    is at least `resolution`. The default is log 1.02, because searches do not resolve
+    smaller differences: a search ends its refinement after two successive rounds that
+    each improve the cost by less than 2 %.
 
     Args:
-      pairs: One pair of arrays (mine, other) for each workload, for the first and the
-        second rule. An array has the log cost of the hyper-parameters that each search
-        chose, on each reporting seed, shape (J, n). All arrays have the same seeds in
-        the same order. A rule without hyper-parameters to search has one row. Its term
-        in Σ is 0.
+      pairs: For each workload, one pair of arrays (mine, other): mine is for the first
+        rule, and other for the second. An array has the log cost of the
+        hyper-parameters that each search chose, on each reporting seed, shape (J, n).
+        All arrays have the same seeds in the same order. A rule without
+        hyper-parameters to search has one row. The term of this rule in Σ is 0.
       level: Coverage of the interval, or of all intervals together if there are several
         comparisons.
       comparisons: Number of comparisons that are made together. The interval of each
@@ -274,20 +275,22 @@ def best_of_trials(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Float[np.ndarray, "trials 3"]:
-    """Return the expected cost of the best of k trials, with a band, for k = 1, ..., t.
+    """Return the expected cost of the best of k trials for k = 1, ..., t, with a band.
+
+    The band is a confidence interval of this cost at each k.
 
     A trial is a choice of hyper-parameters. Each of J searches starts with a screening:
     it runs t trials on s seeds. Trial 0 of each search is the rule's defaults, whose
     scores are averaged over the searches. The other trials of all searches form one
     pool.
 
-    Consider all sets of the defaults and k - 1 trials of the pool. In each set, the
-    trial with the lowest mean log cost on half of the seeds is chosen, and the mean log
-    cost of this trial on the other half is reported. Then the two halves are exchanged,
-    and the two reported log costs are averaged. This gives one average for each set.
-    The expected cost is exp of the mean of these averages over all sets. This mean is
-    computed from the chance of each trial to be chosen (`rank_chances`), not by
-    sampling sets.
+    Consider all sets that consist of the defaults and k - 1 trials of the pool. In each
+    set, the trial with the lowest mean log cost on one half of the seeds is chosen, and
+    the mean log cost of this trial on the other half is reported. Then the two halves
+    are exchanged, and the two reported log costs are averaged. This gives one average
+    for each set. The expected cost is exp of the mean of these averages over all sets.
+    This mean is computed from the chance of each trial to be chosen (`rank_chances`),
+    not by sampling sets.
 
     The band is a percentile interval over replicates. Each replicate draws the trials
     of each search with replacement, except the defaults, and gives the seeds of each

@@ -20,7 +20,9 @@ TRIALS = 5  # Trial calls; the fastest one determines the number of repetitions.
 def interleaved_timing(
     calls: Sequence[Callable[[], Any]], repeats: int
 ) -> Float[np.ndarray, "repeats calls"]:
-    """Time several calls in turns, and reverse their order in every second round.
+    """Time several calls in rounds; every second round has them in reverse order.
+
+    Each round takes one sample of each call.
 
     To compare two calls, divide one column of the result by the other, and take the
     median of these ratios. Other load on the machine slows both calls about equally, so

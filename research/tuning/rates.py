@@ -51,9 +51,9 @@ def choose_rate(
 
     The ladder is the sequence of rates to try. If its first or last rate is the best,
     more rates are added at this end, up to six times. A ladder of one rate is never
-    extended. In the example, the smallest rate is the best until two rates have been
-    added three times (`widened`). The chosen rate is then between other tried rates, so
-    `at_edge` is False.
+    extended. In the example, the smallest rate is the best three times in a row. Each
+    time, two rates are added below it, so `widened` is 3. After that, the best rate is
+    between other tried rates, so `at_edge` is False.
 
     Args:
       score: Function that takes rates (k,) and returns scores (k, number of tuning

@@ -17,7 +17,7 @@ from research.update_rules import RULE_TABLE
 class Regime(NamedTuple):
     """A way to draw batches, with a constant or a decaying learning rate.
 
-    The update rule is the same in all regimes.
+    The update rule is not part of a regime, but an argument of the method `make_rule`.
 
     Attributes:
       name: Name in figures and tables.
@@ -57,9 +57,11 @@ class Regime(NamedTuple):
     def ladder(self, rule: str) -> Float[np.ndarray, " rates"]:
         """Return the learning rates to try first for the rule with the name `rule`.
 
-        The rates are those that RULE_TABLE lists for the rule. If RULE_TABLE lists
-        none, the rates are 2^-10, 2^-9, ..., 1 (ANY_LADDER). All rates are multiplied
-        by 16 for the full batch, and divided by 16 for batches of one example.
+        The rates are those in the field `rates` of the rule in
+        `research.update_rules.RULE_TABLE`. If this field is None, or if the table does
+        not contain the rule, the rates are 2^-10, 2^-9, ..., 1 (`ANY_LADDER`). All
+        rates are multiplied by 16 for the full batch, and divided by 16 for batches of
+        one example.
         """
         moved = {None: 16.0, 1: 1 / 16}.get(self.batch_size, 1.0)
         entry = RULE_TABLE.get(rule)
@@ -68,7 +70,7 @@ class Regime(NamedTuple):
 
 
 def theory_regimes(batch_size: int) -> tuple[Regime, ...]:
-    """Return the regimes for which theory predicts where f - f* levels off.
+    """Return the regimes for which theory predicts at what value f - f* levels off.
 
     f is the objective and f* its minimum. A regime is a way to draw batches, with a
     constant or a decaying learning rate. There are four regimes: the full batch,

@@ -120,9 +120,9 @@ def search(
       space: Ranges by name. If the space is empty, one point runs on all seeds.
       budget: Number of points of the screening, positive. With one point there is no
         refinement, and the defaults are chosen.
-      seeds: Seeds of this search. If there are fewer than ten, the screening uses the
-        first four, or all if there are fewer than four. The race uses the remaining
-        seeds.
+      seeds: Seeds of this search. With five to nine seeds, the screening uses the
+        first four, and the race uses the remaining seeds. With at most four seeds, the
+        screening uses all of them, and there is no race.
       generator: Random generator that scrambles the Sobol points.
     Returns:
       A generator. It yields the `Runs` that it needs, receives their scores (lower is

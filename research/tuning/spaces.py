@@ -452,7 +452,7 @@ def parse_range(text: str) -> Range:
 
 
 def range_text(range_: Range) -> str:
-    """Return a range as the text that `parse_range` turns into the same range.
+    """Return a range as text; `parse_range` turns this text back into the range.
 
     Example:
       >>> range_text(Range(1e-4, 10.0, "log", 0.1))

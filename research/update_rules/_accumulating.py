@@ -462,9 +462,9 @@ def madgrad(
     ν_t = ν_(t-1) + w_t g_t²,
     z_t = x_0 - s_t / (∛ν_t + ε),
     u_t = (1 - μ) (z_t - x_t), where u_t is the update, η_t the learning rate and μ is
-    momentum. x_t are the params before step t, so x_1 are the initial params. x_0 is
-    another name for x_1. The sums s_t and ν_t start at 0. Where the divisor ∛ν_t + ε is
-    0, the quotient in z_t is 0.
+    momentum. x_t are the params before step t, and x_0 are the initial params, so
+    x_1 = x_0. The sums s_t and ν_t start at 0. Where the divisor ∛ν_t + ε is 0, the
+    quotient in z_t is 0.
 
     In dual averaging, z_t is computed from x_0 and a sum of all gradients, not from
     x_t. optax.contrib.madgrad and the authors' code are the same, except that the

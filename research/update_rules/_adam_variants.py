@@ -149,14 +149,15 @@ def acprop(
     is divided by 1 + ε. Here u_t is the update, g_t the gradient, x_t are the params
     and η_t is the learning rate at step t, with t counted from 1.
 
-    The divisor of g_t does not depend on g_t, and the step has no momentum. The paper
-    and the authors' code also have (g_t - m_t)² in s_t. The authors' code has an
-    argument `rectify`. With rectify=False, the code is the same except for the ε in the
-    first step. With rectify=True, the default, the code multiplies the steps by the
-    factor r_t of `radam`. optax.contrib.acprop has (g_t - m_(t-1))² instead of
-    (g_t - m_t)², as here with from_old_mean=True. The root of s_t is then about 1 / β1
-    times as large, because g_t - m_t = β1 (g_t - m_(t-1)). From the second step on, the
-    steps of optax are therefore about β1 times as long. torch does not have the rule.
+    The divisor of g_t does not depend on g_t, and the step has no momentum. As here,
+    the paper and the authors' code have (g_t - m_t)² in s_t. The authors' code has an
+    argument `rectify`. With rectify=False, the code is the same as this rule except for
+    the ε in the first step. With rectify=True, the default, the code multiplies the
+    steps by the factor r_t of `radam`. optax.contrib.acprop has (g_t - m_(t-1))²
+    instead of (g_t - m_t)², as here with from_old_mean=True. The root of s_t is then
+    about 1 / β1 times as large, because g_t - m_t = β1 (g_t - m_(t-1)). From the second
+    step on, the steps of optax are therefore about β1 times as long. torch does not
+    have the rule.
 
     Use it in place of AdaBelief for noisy gradients, because a divisor that depends on
     g_t, as in AdaBelief, biases the step. Without weight decay, the first step is -η
@@ -511,14 +512,15 @@ def cautious_adamw(
     k_t is 1 for entries with d_t g_t > 0 and 0 for the other entries. The mean is over
     the leaf.
 
-    timm's AdamWLegacy with caution=True is the same rule. The authors' code differs in
-    two points. First, with foreach=False the code adds ε before the bias correction of
-    v_t. Before August 2025, the code also did this with foreach=True. Second, the
-    defaults of the code are ε = 1e-6 and λ = 0. The paper divides by (Σ k_t + 1) / n in
-    place of the mean over the n entries of a leaf (plus_one=True). With
-    cautious_decay=True, only entries with k_t d_t x_t >= 0 decay. If x_t is not 0, this
-    means that the step without decay moves the entry towards 0 or leaves it unchanged.
-    optax 0.2.8 does not have the rule. To make another rule cautious, use `cautious`.
+    timm's AdamWLegacy with caution=True is the same rule. The code of Liang et al.
+    differs in two points. First, with foreach=False the code adds ε before the bias
+    correction of v_t. Before August 2025, the code also did this with foreach=True.
+    Second, the defaults of the code are ε = 1e-6 and λ = 0. The paper of Liang et al.
+    divides by (Σ k_t + 1) / n in place of the mean over the n entries of a leaf. Set
+    plus_one=True for this divisor. With cautious_decay=True, only entries with
+    k_t d_t x_t >= 0 decay. If x_t is not 0, this means that the step without decay
+    moves the entry towards 0 or leaves it unchanged. optax 0.2.8 does not have the
+    rule. To make another rule cautious, use `cautious`.
 
     Use it in place of AdamW, with the same arguments. If the gradient of an entry
     changes its sign, the momentum m̂_t of this entry may keep the old sign for some
@@ -530,7 +532,7 @@ def cautious_adamw(
       weight_decay: Decay λ, at least 0; may be traced.
       mask: Pytree of booleans, or a function from the params to such a pytree. Leaves
         marked True decay, as in `adamw`. None means all leaves.
-      plus_one: Whether to divide by (Σ k_t + 1) / n, as in the paper.
+      plus_one: Whether to divide by (Σ k_t + 1) / n, as in the paper of Liang et al.
       cautious_decay: Whether only entries with k_t d_t x_t >= 0 decay.
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.

@@ -33,10 +33,10 @@ def effective_length(decay: Scalar, count: Int[Array, ""]) -> Float[Array, ""]:
     The age of a gradient is the number of steps since it was computed. The moving
     average and a plain mean of the last ρ_t gradients have the same mean age. Let a be
     the mean age of the gradients, weighted as in the moving average. Then ρ_t = 1 + 2
-    a, because a plain mean of ρ gradients has the mean age (ρ - 1) / 2. For small t,
-    the formula for ρ_t loses digits, because it is the difference of two much larger
-    numbers, for example 1999 - 1993 for β = 0.999 and t = 6. For small t (1 - β), this
-    function therefore computes the mean age from a power series.
+    a, because a plain mean of ρ gradients has the mean age (ρ - 1) / 2. If t (1 - β) is
+    small, the formula for ρ_t loses digits, because it is the difference of two much
+    larger numbers, for example 1999 - 1993 for β = 0.999 and t = 6. In this case, the
+    function computes the mean age from a power series.
 
     Args:
       decay: Decay β in [0, 1); may be traced.

@@ -69,7 +69,7 @@ def make_inner(
       learning_rate: Learning rate that is passed to the constructor.
       default: Constructor to use if inner is None. The outer rule cannot have this
         constructor as the default value of its argument `inner`, because
-        optax.inject_hyperparams would take the constructor for a schedule.
+        optax.inject_hyperparams would treat the constructor as a schedule.
     Returns:
       The inner rule. Its update accepts any keyword argument and ignores those that the
       rule does not use.

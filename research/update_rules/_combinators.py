@@ -242,7 +242,7 @@ def cautious(
     plus_one: bool = False,
     min_share: Scalar = 1e-3,
 ) -> optax.GradientTransformationExtraArgs:
-    """Set each entry of a rule's update to 0 if it does not oppose the gradient.
+    """Set to 0 each entry of a rule's update that does not oppose the gradient.
 
     u_t <- k_t u_t / max(s_t, min_share), where u_t is the rule's update and g_t the
     gradient. k_t is 1 for entries with u_t g_t < 0 and 0 for the other entries. s_t is

@@ -263,8 +263,8 @@ def sizes_like(x: Num[Array, "*shape"], value: Any = 0.0) -> Float[Array, "*shap
 def within_range(x: Num[Array, "*shape"]) -> Num[Array, "*shape"]:
     """Clip x to the finite range of its dtype; NaN stays NaN.
 
-    The difference of two finite gradients may overflow, because it may be twice the
-    largest number of the dtype.
+    An example of x is the difference of two finite gradients. This difference may
+    overflow, because it may be twice the largest number of the dtype.
 
     Example:
       >>> print(within_range(jnp.array([-jnp.inf, 1.0], "float32")))

@@ -69,8 +69,8 @@ class AdafactorMomentumState(NamedTuple):
     """State of the momentum of `adafactor`.
 
     Attributes:
-      mu: Moving average of the updates before weight decay and learning rate, shaped
-        like the params.
+      mu: Moving average of the updates before the weight decay is added and before the
+        multiplication by the learning rate, shaped like the params.
     """
 
     mu: Params
@@ -107,8 +107,8 @@ def adafactor(
     the brackets (the term before λ x_t) is replaced by its moving average with the
     decay μ.
 
-    The paper's rate is η_t = min(η, 1 / √t) with η = 0.01 (relative_step=True). Other
-    implementations differ from this rule in these points:
+    Shazeer & Stern use the rate η_t = min(η, 1 / √t) with η = 0.01
+    (relative_step=True). Other implementations differ from this rule in these points:
     optax.adafactor has no relative step and no argument for ε2. It subtracts λ x_t
     without the factor η_t, and takes the moving average after the multiplication by
     η_t. It computes t^-c in float32, so in float64 its updates have a relative error of
@@ -118,14 +118,14 @@ def adafactor(
     whatever their lengths. It does not add ε to the squares, but bounds √v̂_t from
     below. keras.optimizers.Adafactor always takes the minimum of its rate and 1 / √t,
     but multiplies λ x_t by its rate, not by the minimum. It factors the last two axes.
-    It stores the whole v̂_t, so it does not save memory. The Adafactor of transformers
-    factors the last two axes, takes the moving average after the multiplication by η_t,
-    and also multiplies λ x_t by max(ε2, rms(x_t)). timm's Adafactor factors the first
-    two axes of a leaf with at least three axes if both are longer than 16. Otherwise it
-    factors the last two axes if both are longer than 16. It multiplies by max(ε2,
-    rms(x_t)) only if no rate is given. timm's AdafactorBigVision factors the two
-    longest axes if both have at least 16 entries, and never multiplies by max(ε2,
-    rms(x_t)).
+    It stores the whole v̂_t, so it does not save memory. The Adafactor of the library
+    transformers factors the last two axes, takes the moving average after the
+    multiplication by η_t, and also multiplies λ x_t by max(ε2, rms(x_t)). The Adafactor
+    of the library timm factors the first two axes of a leaf with at least three axes if
+    both are longer than 16. Otherwise it factors the last two axes if both are longer
+    than 16. It multiplies by max(ε2, rms(x_t)) only if no rate is given. timm's
+    AdafactorBigVision factors the two longest axes if both have at least 16 entries,
+    and never multiplies by max(ε2, rms(x_t)).
 
     Use it if the state of Adam does not fit into memory. For an (m, n) matrix
     that is factored, Adafactor without momentum stores m + n numbers. By default, the
@@ -352,9 +352,9 @@ def sm3(
     with initial_accumulator_value=0. For other leaves, s_t is at least this sum in
     every entry.
 
-    The paper's SM3-II has no ε, so eps=0 gives the paper's rule. The authors' code has
-    ε = 1e-30. optax.sm3 is the same rule with ε = 1e-8, but it accepts neither a
-    schedule nor a leaf without axes.
+    SM3-II of Anil et al. has no ε, so eps=0 gives SM3-II. The authors' code has ε =
+    1e-30. optax.sm3 is the same rule with ε = 1e-8, but it accepts neither a schedule
+    nor a leaf without axes.
 
     Use it in place of Adagrad with momentum, or of Adam, if their state does not fit
     into memory, for example for large embeddings. For an (m, n) matrix, these two rules

@@ -40,7 +40,7 @@ def gradient_descent(
     """Step along the negative gradient: u_t = -η_t g_t.
 
     g_t is the gradient, u_t the update and η_t the learning rate at step t.
-    optax.sgd(η) and torch.optim.SGD(lr=η) are the same. Batch, mini-batch and
+    optax.sgd(η) and torch.optim.SGD(lr=η) are this rule. Batch, mini-batch and
     stochastic gradient descent are all this rule. The three methods differ only in the
     examples from which g_t is computed.
 
@@ -89,7 +89,7 @@ def heavy_ball(
     u_t = -η_t m_t, from m_0 = 0.
 
     g_t is the gradient, u_t the update and η_t the learning rate at step t.
-    optax.sgd(η, momentum=μ) and torch.optim.SGD(momentum=μ) are the same. For the
+    optax.sgd(η, momentum=μ) and torch.optim.SGD(momentum=μ) are this rule. For the
     params x_t, Polyak writes x_(t+1) = x_t - η g_t + μ (x_t - x_(t-1)). Sutskever et
     al. write v_t = μ v_(t-1) - η g_t and x_(t+1) = x_t + v_t. With a constant rate the
     three forms agree. Under a schedule the forms differ. This rule multiplies the whole
@@ -139,7 +139,7 @@ def nesterov(
 
     g_t is the gradient, u_t the update and η_t the learning rate at step t.
     optax.sgd(η, momentum=μ, nesterov=True) and torch.optim.SGD(momentum=μ,
-    nesterov=True) are the same. Nesterov takes the gradient of the objective f at a
+    nesterov=True) are this rule. Nesterov takes the gradient of the objective f at a
     look-ahead point y_t = x_t + μ (x_t - x_(t-1)), and then steps to x_(t+1) = y_t - η
     ∇f(y_t). Here the params are y_t, so the gradient is taken at the params (Bengio et
     al.). With a constant rate the two forms agree.
@@ -247,7 +247,7 @@ class AverageState(NamedTuple):
       count: Number of steps taken, int32, shape ().
       average: Moving average of gradients, m_t = μ m_(t-1) + (1 - μ) g_t, where μ is
         the momentum and g_t the gradient. Shaped like the params. In `ema_momentum`
-        with undamped_start=True, it starts from m_1 = g_1.
+        with undamped_start=True, the average starts from m_1 = g_1.
     """
 
     count: Int[Array, ""]
@@ -336,10 +336,11 @@ def sign_descent(
     u_t = -η_t sign(g_t), which is 0 or -0 where the gradient g_t is 0. u_t is the
     update and η_t the learning rate at step t.
 
-    Steepest descent in the maximum norm has the same direction, but its steps have the
-    additional factor |g|_1, the sum of the absolute values of g. optax.sign_sgd is the
-    same, and the paper calls it signSGD. torch does not have this rule. torch's Rprop
-    steps against the signs, but also changes the rate of each coordinate.
+    optax.sign_sgd is this rule. Bernstein et al. call this rule signSGD. Steepest
+    descent in the maximum norm has the same direction, but its steps have the
+    additional factor |g_t|_1, the sum of the absolute values of g_t. torch does not
+    have this rule. torch's Rprop steps against the signs, but also changes the rate of
+    each coordinate.
 
     Use it to see how much of Adam's effect comes from the sign. The rule also suits
     gradients whose sizes carry no information. With a constant rate the steps do not
@@ -388,7 +389,7 @@ def signum(
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
         schedule (number of earlier steps -> η).
-      momentum: Momentum μ in [0, 1), the paper's β; may be traced.
+      momentum: Momentum μ in [0, 1), called β by Bernstein et al.; may be traced.
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:

@@ -293,7 +293,7 @@ def spread_labels(name: str, prefix: Any, params: Params) -> Any:
     """Expand a prefix of params: give each leaf the entry of the prefix that covers it.
 
     Args:
-      name: Name of the argument, for the message.
+      name: Name of the argument that holds the prefix, for the error message.
       prefix: Pytree that is a prefix of the params.
       params: Params, or another pytree of their structure.
     Returns:

@@ -99,20 +99,20 @@ def soap(
     A leaf with more than two axes has a basis for each axis. Axes of length 1, and axes
     longer than max_size, are not rotated. Vectors and scalars are not rotated either,
     so for them the rule is Adam from the second call on. If one axis of a matrix is
-    longer than max_size, the rule is the paper's one-sided SOAP. An entry of the
+    longer than max_size, the rule is the one-sided SOAP of Vyas et al. An entry of the
     rotated gradient that is not larger than its rounding error counts as 0. If an entry
     of the rotated gradient is so large that its square overflows, this entry of the
     rotated step is 0. If L or R overflows, its basis no longer changes. A NaN in a
     gradient makes all later steps of its leaf NaN; wrap the rule in `skip_nonfinite` to
     skip such a step.
 
-    In the paper, ε is inside the root. The authors' code has the rule of this function,
-    with two differences. The code adds ε to √V_t, before the bias correction of V_t. It
-    also multiplies the weights by 1 - η λ after the step, which changes the result by a
-    term of the size η² λ. In the authors' code, the defaults of β1, β2 and k are the
-    same as here, and the default of λ is 0.01. optax and torch do not have SOAP. With
-    eps=0, an entry of the rotated gradient that is 0 in all steps gives 0/0, which is
-    NaN.
+    In the paper by Vyas et al., ε is inside the root. The authors' code has the rule of
+    this function, with two differences. The code adds ε to √V_t, before the bias
+    correction of V_t. It also multiplies the weights by 1 - η λ after the step, which
+    changes the result by a term of the size η² λ. In the authors' code, the defaults of
+    β1, β2 and k are the same as here, and the default of λ is 0.01. optax and torch do
+    not have SOAP. With eps=0, an entry of the rotated gradient that is 0 in all steps
+    gives 0/0, which is NaN.
 
     The state of a matrix of shape (m, n) has 2 m n + 2 m² + 2 n² numbers. For a square
     matrix, this is six numbers per parameter, where Adam has two. The numbers have at

@@ -107,11 +107,11 @@ def lamb(
     the authors' code. Without this replacement, a leaf that starts at 0 would have the
     ratio 0 and could never move.
 
-    The paper has a function φ that may clip |x_t|. φ is the identity here and in
-    optax.lamb, which is the same rule. The authors' code (ALBERT) does not correct the
-    bias. timm's Lamb is the same with max_grad_norm=None and always_adapt=True. By
-    default timm's Lamb clips the global norm of the gradient to 1, and leaves out the
-    ratio for leaves with λ = 0. torch does not have LAMB.
+    The paper by You et al. has a function φ that may clip |x_t|. φ is the identity here
+    and in optax.lamb, which is the same rule. The authors' code (ALBERT) does not
+    correct the bias. timm's Lamb is the same with max_grad_norm=None and
+    always_adapt=True. By default timm's Lamb clips the global norm of the gradient to
+    1, and leaves out the ratio for leaves with λ = 0. torch does not have LAMB.
 
     Use it for large batches on models with many layers of different scales, with
     warm-up. On small problems, LAMB rarely has an advantage over AdamW. With η = 0.1,
@@ -598,10 +598,10 @@ def newton_schulz(
     """Return a matrix with the singular vectors of `a` and singular values near 1.
 
     The matrix is divided by its Frobenius norm, and then an odd polynomial of degree
-    five is applied repeatedly to its singular values. The polynomials enlarge small
-    singular values, with the defaults by a factor of up to 485. Singular values that
-    are much smaller than 1/485 of the norm therefore stay far below 1. If a singular
-    value is 0, its rounding error is enlarged by the same factor.
+    five is applied repeatedly to its singular values. This enlarges small singular
+    values. With the defaults, the factor is at most 485. Singular values that are much
+    smaller than 1/485 of the norm therefore stay far below 1. If a singular value is 0,
+    its rounding error is enlarged by up to this factor.
 
     Args:
       a: Matrix, shape (m, n).
@@ -693,7 +693,7 @@ def normuon(
     and the root mean square of s P_t is c.
 
     The rule is the same as the authors' code, except that the code rounds to bfloat16
-    inside O. The paper's algorithm has consistent_rms=0.2. In the authors' code,
+    inside O. The algorithm of Li et al. has consistent_rms=0.2. In the authors' code,
     matrices have shape (outputs, inputs), so v_t has a number for each row. optax and
     torch do not have NorMuon.
 
@@ -838,7 +838,7 @@ def hyperball(
     keep, so it takes the step of the inner rule. For a matrix that keeps its norm,
     weight decay in the inner rule only changes the direction D_t.
 
-    To replace AdamW with the rate η_A and the decay λ, the authors use η = √(η_A λ). In
+    To replace AdamW with the rate η_A and the decay λ, Wen et al. use η = √(η_A λ). In
     the long run, the weights then turn about as fast as with AdamW. optax and torch do
     not have the rule.
 

@@ -187,19 +187,20 @@ def strong_wolfe(
     a bracket is an interval that contains acceptable step sizes. Before a bracket is
     found, the next trial is the minimiser of the cubic that has the values and slopes
     of φ at the last two trials. The start a = 0 counts as a trial. Let h be the
-    distance between these two trials. The next trial is kept between 1.1 h and 4 h
+    distance between the last two trials. The next trial is kept between 1.1 h and 4 h
     beyond the last trial. If the cubic has no minimiser beyond the last trial, the next
     trial is 4 h beyond the last trial. In a bracket, the next trial is the minimiser of
     the cubic that has the values and slopes of φ at both ends. This trial is kept at
     least a tenth of the bracket's length away from both ends. If the cubic has no
     minimiser, the trial is the middle of the bracket. If the two values differ by no
     more than their rounding error, a parabola with the two slopes takes the place of
-    the cubic. A value that is not finite counts as too high.
+    the cubic. If the value or the slope at a trial is not finite, the trial becomes an
+    end of the bracket.
 
     Close to a minimum, the values of f differ by less than their rounding errors. The
-    rounding error is taken as 10 eps |φ(0)|, where eps is the machine epsilon. If φ(a)
-    is at most φ(0) plus this error, the decrease also counts as sufficient if φ'(a) <=
-    (2 c1 - 1) φ'(0). This is Hager & Zhang's condition.
+    rounding error is taken as 10 eps |φ(0)|, where eps is the machine epsilon. The
+    decrease therefore also counts as sufficient if two conditions hold: φ(a) is at most
+    φ(0) plus this error, and φ'(a) <= (2 c1 - 1) φ'(0) (Hager & Zhang).
 
     optax's zoom line search also uses the strong Wolfe conditions. torch's strong_wolfe
     is the same search with other safeguards.

@@ -260,10 +260,10 @@ def trust_region_newton(
     The ratio ρ_t is the decrease of the objective f divided by the decrease of the
     model. The params move if ρ_t > acceptance. The next radius is Δ_t / 4 if ρ_t < 1/4,
     and min(2 Δ_t, max_radius) if ρ_t > 3/4 and |p_t| = Δ_t. Otherwise the radius does
-    not change. Ten times the rounding error of f is first added to each of the two
-    decreases. If both decreases are smaller than this error, ρ_t is therefore about 1.
-    The constants are those of scipy's trust-exact, which solves for p_t less exactly.
-    optax and torch do not have this rule.
+    not change. Before the division, ten times the rounding error of f is added to each
+    of the two decreases. If both decreases are smaller than the rounding error, ρ_t is
+    therefore about 1. The constants are those of scipy's trust-exact, which solves for
+    p_t less exactly. optax and torch do not have this rule.
 
     Use it if Newton with backtracking fails: at saddle points, in narrow curved
     valleys, and for singular Hessians. Each step costs one eigen-decomposition, which

@@ -82,9 +82,10 @@ def dog(
     The name stands for "distance over gradients". optax.contrib.dog is the same with
     init_step=("distance", r_ε), and init_step=("heuristic", 1e-6) gives the default r_ε
     of this rule. But optax subtracts x_0 from x_i, which loses digits while the
-    distance is small. This rule sums its own updates to get x_i - x_0. The paper has no
-    ε. The authors' code has the same ε as this rule. For coupled weight decay, chain
-    `add_decayed_weights` before the rule. torch does not have this rule.
+    distance is small. This rule sums its own updates to get x_i - x_0. The paper by
+    Ivgi et al. has no ε. The authors' code has the same ε as this rule. For coupled
+    weight decay, chain `add_decayed_weights` before the rule. torch does not have this
+    rule.
 
     Use it if no rate can be tuned, on convex or nearly convex losses. The proof of
     convergence is for an average of the iterates, not for the last iterate. The rule
@@ -92,8 +93,9 @@ def dog(
     A large gradient stays in the sum of squares and shortens all later steps.
 
     Args:
-      learning_rate: Learning rate η, the paper's c. Leave this rate at 1. A number of
-        at least 0, a traced scalar, or a schedule (number of earlier steps -> η).
+      learning_rate: Learning rate η, called c by Ivgi et al. Leave this rate at 1. A
+        number of at least 0, a traced scalar, or a schedule (number of earlier steps ->
+        η).
       initial_distance: Initial distance r_ε, at least 0; may be traced. It should be
         less than the distance to a minimum.
       eps: Constant ε, at least 0; may be traced.
@@ -210,18 +212,18 @@ def prodigy(
     u_t = -η_t d_t (m_(t+1) / (√v_(t+1) + d_(t+1) ε) + λ x_t).
     As long as all gradients or all rates are 0, d_t does not change.
 
-    With the defaults, the rule is the same as the authors' code. The paper multiplies ε
-    by d_t instead of d_(t+1) (eps_by_next_distance=False). optax.contrib.prodigy
-    multiplies every η_t by √(1 - β2^(t+1)) / (1 - β1^(t+1)) (bias_correction=True),
-    which is an option in the authors' code. Let step t be the first step with a nonzero
-    gradient. With bias_correction=False and the default β1 and β2, each nonzero entry
-    of u_t has a size of about 3.2 d_0 η_t, because (1 - β1) / √(1 - β2) is 3.2. If all
-    gradients or all rates so far are 0, optax (up to 0.2.8) divides 0 by 0, and its
-    params become NaN. The authors' code counts only the steps from the first step with
-    a nonzero gradient and a nonzero rate, and omits later steps with the rate 0. Here,
-    all steps count. optax has other names for some arguments: betas is (b1, b2),
-    estim_lr0 is initial_distance and estim_lr_coef is distance_factor. torch does not
-    have the rule.
+    With the defaults, the rule is the same as the authors' code. The paper by
+    Mishchenko & Defazio multiplies ε by d_t instead of d_(t+1)
+    (eps_by_next_distance=False). optax.contrib.prodigy multiplies every η_t by √(1 -
+    β2^(t+1)) / (1 - β1^(t+1)) (bias_correction=True), which is an option in the
+    authors' code. Let step t be the first step with a nonzero gradient. With
+    bias_correction=False and the default β1 and β2, each nonzero entry of u_t has a
+    size of about 3.2 d_0 η_t, because (1 - β1) / √(1 - β2) is 3.2. If all gradients or
+    all rates so far are 0, optax (up to 0.2.8) divides 0 by 0, and its params become
+    NaN. The authors' code counts only the steps from the first step with a nonzero
+    gradient and a nonzero rate, and omits later steps with the rate 0. Here, all steps
+    count. optax has other names for some arguments: betas is (b1, b2), estim_lr0 is
+    initial_distance and estim_lr_coef is distance_factor. torch does not have the rule.
 
     Use it instead of tuning Adam's rate, with a schedule for η that ends at 0. To scale
     all rates, change distance_factor, not η. The estimate d_t never shrinks. A single
@@ -367,8 +369,8 @@ def dowg(
     short distances, so they have little weight in the sum, and the steps are longer
     than those of `dog`. optax.contrib.dowg is the same rule, and its argument
     init_estim_sq_dist is r_ε². optax subtracts x_0 from x_i, which loses digits while
-    the distance is small. This rule sums its own updates to get x_i - x_0. The paper
-    has no ε. torch does not have the rule.
+    the distance is small. This rule sums its own updates to get x_i - x_0. Khaled et
+    al. have no ε. torch does not have the rule.
 
     Use it for convex losses if you cannot tune a rate.
 
@@ -471,8 +473,8 @@ def cocob(
     L_t is the largest |c| so far, or ε if ε is larger. G_t is the sum of all |c|, and
     θ_t is the sum of all -c. The name stands for "continuous coin betting": x_t - x_0
     is regarded as an amount of money that is bet on the outcome -c_t. R_t is the total
-    gain of the bets so far, where a negative total is replaced by 0. The paper calls
-    the rule COCOB-Backprop, and has no η. A constant η would cancel if ε were 0.
+    gain of the bets so far, where a negative total is replaced by 0. Orabona & Tommasi
+    call the rule COCOB-Backprop, and have no η. A constant η would cancel if ε were 0.
     optax.contrib.cocob is the same, but it subtracts x_0 from x_t, which loses digits
     while x_t is close to x_0. This rule sums its own updates to get x_t - x_0. torch
     does not have the rule.
@@ -737,7 +739,7 @@ def mechanic(
     """Learn the scale of another rule's updates, so that its rate need not be tuned.
 
     There are n decays β_i = 1 - 0.1^i for i = 1, ..., n. For each decay β_i there are
-    separate numbers m_t, v_t, r_t and s_t. In the formulas below, β is this decay.
+    separate numbers m_t, v_t, r_t and s_t, and the formulas below hold with β = β_i.
     These numbers start from s_0 = σ and m_0 = v_0 = r_0 = 0. S_t is the sum of the n
     scales s_t. Let g_t be the gradient, x_t the params, d_t the update of the inner
     rule, and Δ_t = (x_t - x_0) / (S_t + ε) at step t, counted from 0. Then
@@ -752,10 +754,10 @@ def mechanic(
 
     optax.contrib.mechanize(inner(η)) is the same, but it subtracts x_0 from x_t, which
     loses digits while x_t is close to x_0. This rule sums its own updates to get
-    x_t - x_0. The paper does not clip h_t. optax clips h_t as this rule does. The
-    authors' package for PyTorch does not clip h_t. It starts m at 1e-6 without adding
-    ε, has σ = 1e-8 by default, and limits r_t itself to values of at least 0. torch
-    does not have the rule.
+    x_t - x_0. The paper by Cutkosky et al. does not clip h_t. optax clips h_t as this
+    rule does. The authors' package for PyTorch does not clip h_t. It starts m at 1e-6
+    without adding ε, has σ = 1e-8 by default, and limits r_t itself to values of at
+    least 0. torch does not have the rule.
 
     Use it around any rule whose rate you cannot tune, with the schedule that you would
     use for that rule alone. S_t makes up for an inner rate η that is too small or too
@@ -909,8 +911,8 @@ def momo(
     u_t = (x_t - τ_t m_t) / a - x_t.
 
     If m_t = 0, τ_t = 0. With adapt_lower_bound=True, the rule estimates f*, which
-    starts at lower_bound. Let q_t = a (f̄_t - γ_t) + <m_t, x_t>. If a f* > q_t, then
-    before the step f* <- max(q_t / (2 a), lower_bound). After the step,
+    starts at lower_bound. Let q_t = a (f̄_t - γ_t) + <m_t, x_t>. Before the step,
+    f* <- max(q_t / (2 a), lower_bound) if q_t < a f*. After the step,
     f* <- max(f̄_t + <m_t, x_t> - γ_t - ½ τ_t |m_t|², lower_bound).
 
     optax.contrib.momo differs in two ways. It sets τ_t = 0 if |m_t|² <= 2.2e-16. With

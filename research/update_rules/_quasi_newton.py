@@ -231,9 +231,9 @@ def lbfgs(
 
     u_t = -a_t H_t g_t, computed by the two-loop recursion, where g_t is the gradient
     and a_t the step size. A pair (s, y) holds a step s and the change y of the gradient
-    in this step. H_t starts from (<s, y> / <y, y>) I for the newest pair and is updated
-    as in `bfgs` with the last m pairs, oldest first. Without any pair, H_t = min(1, 1 /
-    |g_t|) I. With linesearch=None, a_t = η.
+    in this step. H_t starts from (<s, y> / <y, y>) I, where (s, y) is the newest pair.
+    H_t is then updated as in `bfgs` with the last m pairs, oldest first. Without any
+    pair, H_t = min(1, 1 / |g_t|) I. With linesearch=None, a_t = η.
 
     optax.lbfgs(η, m, linesearch=None) is this rule with linesearch=None and
     first_step="euclidean", except that optax also uses pairs with <s, y> < 0.

@@ -42,7 +42,7 @@ class ScheduleFreeState(NamedTuple):
         step, including the warm-up, and p is weight_power.
       direction: State of the transformation from gradients to directions, which
         normalises the gradient (in AdamW) and adds the weight decay.
-      rate: DescendState with the learning rate.
+      rate: State of `descend`, a DescendState. It holds the learning rate.
     """
 
     evaluation_params: Params
@@ -73,15 +73,15 @@ def schedule_free_sgd(
     γ_1^p, ..., γ_t^p. As long as all these weights are 0, c_t = 0.
 
     β = 0 is plain descent with Polyak-Ruppert averaging, and β = 1 is primal averaging,
-    in which the gradients are taken at the average x_t. The paper uses p = 2. In c_t,
-    optax and the authors' code replace γ_i by the largest rate up to step i. The result
-    is the same as long as the rate does not fall. optax.contrib.schedule_free_sgd (up
-    to 0.2.8) differs in four more ways. First, with warm-up its steps use the rates 0,
-    1/T, 2/T, ... times η, while its weights use 1/T, 2/T, ... The first step therefore
-    does not move the params. Second, with a schedule as the rate, the weight of a step
-    is computed from the rate of the next step. Third, β must be positive. Fourth, the
-    sum of weights has the params' dtype, so in bfloat16 the sum stops growing after 256
-    equal weights. torch does not have this rule.
+    in which the gradients are taken at the average x_t. Defazio et al. use p = 2. In
+    c_t, optax and the authors' code replace γ_i by the largest rate up to step i. The
+    result is the same as long as the rate does not fall.
+    optax.contrib.schedule_free_sgd (up to 0.2.8) differs in four more ways. First, with
+    warm-up its steps use the rates 0, 1/T, 2/T, ... times η, while its weights use 1/T,
+    2/T, ... The first step therefore does not move the params. Second, with a schedule
+    as the rate, the weight of a step is computed from the rate of the next step. Third,
+    β must be positive. Fourth, the sum of weights has the params' dtype, so in bfloat16
+    the sum stops growing after 256 equal weights. torch does not have this rule.
 
     Use it instead of a schedule that depends on the length of the run. Evaluate the
     model at the field `evaluation_params` of the state, not at the params. η can often
@@ -140,8 +140,9 @@ def schedule_free_adamw(
     `schedule_free_sgd` lists for optax.contrib.schedule_free_sgd. The authors' first
     code multiplied the rate by √(1 - β2^t) instead of dividing v_t by 1 - β2^t. This
     factor also entered the weights c_t of the average, which `schedule_free_sgd`
-    defines, so the average forgot its first steps faster. For example, with a constant
-    learning rate and β2 = 0.999, the weight c_2 was 0.667 instead of 0.5.
+    defines, so the average of the iterates forgot the first iterates faster. For
+    example, with a constant learning rate and β2 = 0.999, the weight c_2 was 0.667
+    instead of 0.5.
 
     Use it instead of AdamW with a schedule if the length of the run is not known.
     Evaluate the model at the field `evaluation_params` of the state, not at the params.

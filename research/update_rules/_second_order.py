@@ -106,10 +106,10 @@ def flatten(params: Params) -> tuple[Float[Array, " n"], Unflatten]:
 def shaped_like(
     step: Float[Array, " n"], unflatten: Unflatten, updates: Params
 ) -> Params:
-    """Convert a step from one vector to a pytree with the dtypes of the gradient.
+    """Convert a step, which is one vector, to a pytree.
 
-    `unflatten` is the function from `flatten`. The result has the dtypes of `updates`,
-    which is the gradient.
+    `unflatten` is the function that `flatten` returned. `updates` is the gradient, and
+    the leaves of the result have the dtypes of the gradient's leaves.
     """
     return jax.tree.map(
         lambda u, g: u.astype(jnp.result_type(g)), unflatten(step), updates
@@ -124,7 +124,8 @@ def kept_after(
     """Return the objective's value and gradient after a step, to store in a state.
 
     The result is (None, None) if a leaf has a narrower dtype than the vector of
-    `flatten`. In that case the step is rounded and may end at another point.
+    `flatten`. In that case the step is rounded to the narrower dtype, and may end at
+    another point than the one at which `after` was computed.
 
     Args:
       params, unflatten: The params, and the function from `flatten` that restores their
@@ -164,8 +165,8 @@ def solve_symmetric(
     Let eps be the machine epsilon. The matrix counts as positive definite if each pivot
     of the Cholesky factorisation is larger than n eps times the corresponding diagonal
     entry. This test does not depend on the scale of the variables. If the matrix fails
-    the test, p is computed from its eigenvalues and eigenvectors, in one of four ways
-    that the argument `indefinite` chooses. A zero matrix gives p = 0.
+    the test, the argument `indefinite` says how p is computed from the eigenvalues and
+    eigenvectors of the matrix. A zero matrix gives p = 0.
 
     Args:
       matrix: Symmetric matrix, shape (n, n).
@@ -218,8 +219,9 @@ def secular_root(
 ) -> Float[Array, ""]:
     """Return the damping that keeps a step inside a trust region.
 
-    For the radius Δ, the damping is the smallest s >= floor with |p(s)| <= Δ, where
-    p(s) = γ / (d + s), with the division entry by entry. An entry of p(s) with γ_i = 0
+    Let γ be the argument `gamma`, d the argument `above`, and Δ the radius. The step is
+    p(s) = γ / (d + s), with the division entry by entry, and s is the damping. The
+    result is the smallest s >= floor with |p(s)| <= Δ. An entry of p(s) with γ_i = 0
     is 0, even if its divisor is 0. For each i with γ_i not 0, let s_i = |γ_i| / Δ -
     d_i. At s = s_i, entry i of p(s) has the size Δ. The search starts from the largest
     s_i, or from floor if floor is larger. Newton's method on 1 / |p(s)| = 1 / Δ then
@@ -394,8 +396,9 @@ def singular_values(
       target: Vector b, shape (m,).
     Returns:
       s, shape (k,), in any order; Uᵀb, shape (k,); and V, shape (n, k). If m n² <= 8192
-      and the backend is a CPU, k is n, and Uᵀb is 0 where s is 0. Otherwise k is min(m,
-      n).
+      and the backend is a CPU, Jacobi rotations compute the decomposition. Then k is n,
+      and Uᵀb is 0 where s is 0. Otherwise jnp.linalg.svd computes it, and k is
+      min(m, n).
     Example:
       >>> matrix = jnp.diag(jnp.array([3.0, 4.0]))
       >>> s, projected, _ = singular_values(matrix, jnp.ones(2))
@@ -545,11 +548,12 @@ def backtrack(
 ) -> tuple[Float[Array, ""], Int[Array, ""], Int[Array, ""], ValueAndGrad]:
     """Return the first step size that decreases f enough, up to a rounding error.
 
-    f is the objective, x the params and p the direction of the step. The step sizes
-    tried are t_0, t_0 s, t_0 s², ... A step size t is accepted if f(x + t p) <= f(x) +
-    c t ∇f(x)ᵀp + slack, which is Armijo's condition with a slack. Without the slack,
-    the last steps to a minimum could be rejected, because they change f by less than
-    the rounding error of f.
+    f is the objective, x the params and p the direction of the step. Let t_0 be
+    `first`, s be `shrink` and c be `sufficient_decrease`. The step sizes tried are t_0,
+    t_0 s, t_0 s², ... A step size t is accepted if f(x + t p) <= f(x) + c t ∇f(x)ᵀp +
+    slack, which is Armijo's condition with a slack. Without the slack, the last steps
+    to a minimum could be rejected, because they change f by less than the rounding
+    error of f.
 
     Args:
       at: Function from t to f(x + t p) and ∇f(x + t p).

@@ -36,9 +36,10 @@ def sam(
 ) -> optax.GradientTransformationExtraArgs:
     """Descend with the gradient at the worst point in a neighbourhood.
 
-    e_t = ρ g_t / |g_t|, and the inner rule receives the gradient ∇f(x_t + e_t). Here f
-    is the objective, x_t are the params and g_t = ∇f(x_t). To first order, x_t + e_t is
-    the point with the largest loss within the distance ρ of x_t. |g_t| is the Euclidean
+    e_t = ρ g_t / |g_t|, and the inner rule receives the gradient ∇f(x_t + e_t). The
+    inner rule is the rule that makes the step (argument `inner`). Here f is the
+    objective, x_t are the params and g_t = ∇f(x_t). To first order, x_t + e_t is the
+    point with the largest loss within the distance ρ of x_t. |g_t| is the Euclidean
     norm over all leaves (the paper's p = 2). If |g_t| is 0, e_t = 0. Each step costs
     two gradients, both on the examples of the mini-batch. The inner rule works with the
     shifted function y -> f(y + e_t) at y = x_t: the inner rule receives the value, grad

@@ -54,11 +54,11 @@ def lion(
     optax.lion and timm's Lion are the same except for the default of λ: 1e-3 in optax
     and here, 0 in timm. torch does not have Lion.
 
-    Use it on large networks and large batches. Apart from the decay, every entry whose
-    sign is not 0 moves by η, however small its gradient. Take a value of η that is 3 to
-    10 times smaller than for AdamW, and a value of λ that is larger by the same factor.
-    Lion keeps one array per leaf, and Adam keeps two. With a constant η, the params
-    generally do not converge, because the size of the steps does not shrink.
+    Use it on large networks and large batches. Apart from the decay, every entry moves
+    by η, however small its gradient, unless the sign in u_t is 0. Take a value of η
+    that is 3 to 10 times smaller than for AdamW, and a value of λ that is larger by the
+    same factor. Lion keeps one array per leaf, and Adam keeps two. With a constant η,
+    the params generally do not converge, because the size of the steps does not shrink.
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a

@@ -156,8 +156,9 @@ def barzilai_borwein(
 
     u_t = -η_t g_t, with η_t = sᵀs / sᵀy for t > 1, s = x_t - x_(t-1) and y = g_t -
     g_(t-1). Here x_t are the params, g_t is the gradient and u_t the update at step t.
-    The products sᵀs and sᵀy are over all leaves. This is the long step (BB1). The short
-    step (BB2) has η_t = sᵀy / yᵀy, and is never longer than the long step if sᵀy > 0.
+    The products sᵀs and sᵀy are over all leaves. The rate sᵀs / sᵀy gives the long step
+    (BB1). The short step (BB2) has η_t = sᵀy / yᵀy, and is never longer than the long
+    step if sᵀy > 0.
     The first rate is η_1 = learning_rate. sᵀy <= 0 if the curvature along the last step
     is not positive, or if the params did not move. In a step with sᵀy <= 0, the rule
     keeps the previous rate. The field `refused` of the state counts these steps. The

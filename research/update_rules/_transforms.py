@@ -118,8 +118,8 @@ def _scale(rate: Scalar, updates: Params) -> Params:
 def direction_of(rule: optax.GradientTransformation) -> optax.GradientTransformation:
     """Return a transformation whose updates are those of a rule, times -1.
 
-    For a rule with the learning rate 1, the result is the direction d_t of the rule's
-    step -d_t. The state of the rule is wrapped in a DirectionState.
+    If the rule has the learning rate 1 and the step -d_t, the result returns the
+    direction d_t. The state of the rule is wrapped in a DirectionState.
 
     Example:
       >>> print(
@@ -241,9 +241,10 @@ def cast(value: Scalar, leaf: Num[Array, "*shape"]) -> Float[Array, ""]:
 def working_dtype(params: Params) -> Any:
     """Return the widest dtype among the leaves, at least float32.
 
-    LAPACK has no narrower dtype than float32, and a sum of squares in bfloat16 has only
-    two correct digits. A weakly typed leaf, such as `jnp.asarray(1.0)`, counts like any
-    other leaf. For a complex leaf, the dtype of its real part counts.
+    The result is never narrower than float32, for two reasons. LAPACK has no narrower
+    dtype, and a sum of squares in bfloat16 has only two correct digits. A weakly typed
+    leaf, such as `jnp.asarray(1.0)`, counts like any other leaf. For a complex leaf,
+    the dtype of its real part counts.
 
     Example:
       >>> print(

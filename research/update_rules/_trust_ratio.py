@@ -64,10 +64,11 @@ def lars(
 
     The paper, timm's Lars and NVIDIA's LARC divide by the sum of two norms, as here.
     optax.lars divides by |g_t + λ x_t| + ε (separate_norms=False). Without weight
-    decay, the two divisors are equal. timm's Lars differs in two ways. With its
-    defaults, timm does not use the ratio for leaves without decay. Under a schedule,
-    timm multiplies the momentum by the rate of the present step. torch does not have
-    LARS.
+    decay, the two divisors are equal. timm's Lars differs in three ways. With its
+    defaults, timm does not use the ratio for leaves without decay. If g_t is 0, the
+    ratio of timm is 1, even with decay. Under a schedule, timm multiplies all terms of
+    the momentum by the rate of the present step. Here each term keeps the rate of its
+    own step. torch does not have LARS.
 
     Use it for large batches on convolutional networks, with warm-up. Leave biases and
     scales of normalisations out of the decay and of the ratio, as the paper does.

@@ -27,8 +27,9 @@ class SvrgState(NamedTuple):
     """State of `svrg`, whose docstring defines the symbols.
 
     Attributes:
-      count: Number of steps since the last snapshot, int32, shape (). If it is 0, the
-        next step takes a snapshot.
+      count: Number of steps since the last snapshot, int32, shape (). The step that
+        takes the snapshot is counted. After `period` steps, count is set back to 0.
+        If count is 0, the next step takes a snapshot.
       snapshot: Params w̃ at the last snapshot, shaped like the params; 0 before the
         first step.
       full_gradient: Gradient ∇f(w̃) of the objective f over all examples, at the
@@ -50,10 +51,10 @@ def svrg(
     rate and w̃ is a snapshot of the params. f_B is the objective on the mini-batch B
     (in the paper, on a single example i), and f is the objective over all n examples.
     Every m = period steps, at t = 1, m + 1, 2 m + 1, ..., the current iterate x_t
-    becomes the snapshot w̃. This is the paper's option I. The paper's theorem is about
-    option II, where w̃ is a random iterate of the last period. A period of m steps costs
-    n + 2 m b gradients of examples at batch size b. optax and torch do not have this
-    rule.
+    becomes the snapshot w̃. This choice of w̃ is the paper's option I. The paper's
+    theorem is about option II, where w̃ is a random iterate of the last period. A
+    period of m steps costs n + 2 m b gradients of examples at batch size b. optax and
+    torch do not have this rule.
 
     Use it to minimise a smooth and strongly convex finite sum to many digits, where the
     noise limits plain stochastic descent. On deep networks, SVRG hardly helps (Defazio

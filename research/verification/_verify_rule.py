@@ -350,10 +350,12 @@ def _problems(problems: Iterable[Problem] | None) -> list[Problem]:
 
 
 def known_name(reference: Any) -> str | None:
-    """Return the name of the rule of this library that equals the reference, or None.
+    """Return the name of this library's rule that is given as a reference, or None.
 
-    The reference may be a name, a constructor of this library, or the function of optax
-    that corresponds to such a constructor.
+    `reference` is an argument of `verify_rule`. The name is found if `reference` is the
+    name itself, this library's constructor of the rule, or the field `optax` of the
+    rule's `Card`. This field is the same rule in optax, or is built from optax. For any
+    other object that is not a str, return None.
 
     Raises:
       ValueError: The reference is a str, but not the name of a rule with a formula.

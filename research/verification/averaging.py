@@ -119,8 +119,8 @@ def optax_lookahead(
 ) -> optax.GradientTransformation:
     """Return optax.lookahead around optax's heavy ball.
 
-    optax keeps the slow params together with the params. Here the slow params are in
-    the state, so the rule updates the params alone.
+    In optax, the params of this rule are a pair of the fast and the slow params. Here
+    the slow params are in the state, and the params are the fast params alone.
     """
     rule = optax.lookahead(
         optax.sgd(learning_rate, 0.9), sync_period, slow_step_size, reset_state

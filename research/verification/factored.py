@@ -114,8 +114,8 @@ def sm3(
 
     The paper stores, for each row and each column of a matrix, the maximum of the
     accumulated squared gradients s. This function stores all of s, and computes the
-    maxima again in each step. The paper has no ε. Here ε is added under the root, as in
-    optax.
+    maxima again in each step. The paper divides the gradient by √s. This function
+    divides the gradient by √(s + ε), as in optax.
     """
     s = m = zeros_like(x)
     while True:

@@ -67,10 +67,10 @@ def nonlinear_conjugate_gradient(
     other name selects the formula of Polak and Ribière (5.44). `linesearch` is
     "strong_wolfe" or "backtracking". The first line search begins with the step length
     learning_rate · min(1, 1 / |g|), where g is the gradient. Each later search begins
-    with a r / s (section 3.5). Here a is the step length of the last step, r is the
-    slope of the last step, and s is the slope of the present step. A slope is gᵀd,
-    where d is the direction. If gᵀd is not negative, -g replaces d. If a or s is 0, the
-    search begins like the first search.
+    with the step length a · r / s (section 3.5). Here a is the step length of the last
+    step, r is the slope of the last step, and s is the slope of the present step. A
+    slope is gᵀd, where d is the direction. If gᵀd is not negative, -g replaces d. If a
+    or s is 0, the search begins like the first search.
     """
     a, g_before, d, slope_before = 0, None, None, 0
     while True:

@@ -77,18 +77,17 @@ def soap(
 ) -> Iterator[Leaves]:
     """Yield the iterates of SOAP: algorithms 3 and 4 of Vyas et al. (2024).
 
-    SOAP has a basis of eigenvectors for each axis of a leaf with at least two axes.
-    Adam's second moments and step are computed in these bases. Other leaves use Adam.
+    SOAP has a basis of eigenvectors for each axis of a leaf with at least two axes. The
+    basis of an axis has the eigenvectors of a moving average of G Gᵀ. Row i of G has
+    the entries of the gradient with index i on this axis. `shampoo_beta` is the decay
+    of this average. None means `b2`. Adam's second moments and step are computed in
+    these bases. Other leaves use Adam.
 
     As in the authors' code, the first gradient sets the bases and makes no step. The
     bases are computed again every `refresh_every` steps: with refresh="eigh" by an
     eigendecomposition, with "qr" by one power iteration and a QR decomposition. Before
     either computation, the columns of a basis, and the second moments along these
     columns, are sorted by decreasing estimated eigenvalue.
-
-    The basis of an axis has the eigenvectors of a moving average of G Gᵀ. Row i of G
-    has the entries of the gradient with index i on this axis. `shampoo_beta` is the
-    decay of this average. None means `b2`.
     """
     beta = b2 if shampoo_beta is None else shampoo_beta
     m = v = zeros_like(x)
@@ -208,15 +207,15 @@ def whitened(
 
 
 def only(axis: int, matrix: Square, ndim: int) -> list[Square | None]:
-    """Return a list of `ndim` entries: the matrix at one axis, None at the others."""
+    """Return a list of `ndim` entries: `matrix` at the index `axis`, None elsewhere."""
     return [matrix if k == axis else None for k in range(ndim)]
 
 
 def at_least(values: Leaf, c: int) -> Leaf:
     """Return max(d, c^(-2)) for each of the eigenvalues d in `values`.
 
-    KL-SOAP thus keeps its estimated eigenvalues away from 0. It sets c to the length of
-    the axis, but to at least 10 and at most 4000.
+    KL-SOAP thus keeps its estimated eigenvalues away from 0. `kl_soap` passes as c the
+    length of the axis, or 10 if the length is smaller, or 4000 if it is larger.
     """
     return np.array([max(d, mpmath.mpf(1) / c**2) for d in values], object)
 
@@ -293,7 +292,7 @@ def eigenvectors(matrix: Square):
 
 
 def orthogonalised(matrix: Square, instead: Square):
-    """Return the orthogonal factor Q of matrix = Q R; `instead` if the matrix is 0."""
+    """Return Q of the QR decomposition of `matrix`, or `instead` if `matrix` is 0."""
     if not any(matrix.flat):
         return instead
     q, _ = mpmath.qr(mpmath.matrix(matrix.tolist()))

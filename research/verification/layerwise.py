@@ -138,10 +138,10 @@ def shape_factor(a: Leaf):
 def newton_schulz(a: Leaf, ns_steps: int, ns_coeffs: Any, eps: Number):
     """Iterate X <- p X + (q X Xᵀ + r (X Xᵀ)²) X, and return the last X.
 
-    X starts as the matrix `a`, divided by its Frobenius norm plus `eps`. There are
-    `ns_steps` iterations, and (p, q, r) are `ns_coeffs`. If ns_coeffs are several
-    triples, iteration k uses triple k, and iterations beyond the last triple use the
-    last triple. An array that is not a matrix is returned unchanged.
+    The first X is a / (|a| + eps), where |a| is the Frobenius norm of the matrix `a`.
+    There are `ns_steps` iterations, and (p, q, r) are `ns_coeffs`. If ns_coeffs are
+    several triples, iteration k uses triple k, and iterations beyond the last triple
+    use the last triple. An array that is not a matrix is returned unchanged.
     """
     if a.ndim != 2:
         return a

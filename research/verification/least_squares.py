@@ -58,12 +58,12 @@ def levenberg_marquardt(
     decrease of ½ |r|² is at most 1e-4 times the predicted decrease, the trial is
     rejected, and x is yielded again.
 
-    ½ |J h + r|² is a model of ½ |r(x + h)|² in which r is linear. The second-order
-    Taylor polynomial of ½ |r(x + h)|² is a second model. If the first model predicts
-    the decrease much worse than the second model in three successive trials, h
+    The first model of ½ |r(x + h)|² is ½ |J h + r|², in which r is linear. The second
+    model is the second-order Taylor polynomial of ½ |r(x + h)|². If the first model
+    predicts the decrease much worse than the second model in three successive trials, h
     minimises the second model in the following trials. The rule returns to the first
     model after a trial in which both models predict the decrease badly, and the second
-    model predicts it worse than the first.
+    model predicts the decrease worse than the first.
     """
     scale, radius, misses = None, None, 0
     while True:

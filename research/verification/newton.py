@@ -117,9 +117,9 @@ def diagonal(h: Matrix):
 def rooted(h: Matrix, damping: Number):
     """Return the square root of the symmetric matrix H + λ I, where λ is the damping.
 
-    `h` is the matrix H. Negative eigenvalues are replaced by their absolute values. The
-    function imitates a mistake in programs for the rule `natural_gradient`: they divide
-    the gradient by a root of the matrix, and not by the matrix itself.
+    `h` is the matrix H. Negative eigenvalues of H + λ I are replaced by their absolute
+    values. Some programs for the rule `natural_gradient` divide the gradient by the
+    root of H + λ I by mistake, and not by H + λ I itself. This function imitates them.
     """
     values, vectors = mpmath.eigsy(damped(h, damping))
     return vectors * mpmath.diag([mpmath.sqrt(abs(v)) for v in values]) * vectors.T
@@ -128,10 +128,10 @@ def rooted(h: Matrix, damping: Number):
 def of_length(length: Number, p: Leaves, g: Leaves):
     """Multiply p by `length` / √(pᵀg).
 
-    If p = H⁻¹ g, then √(pᵀg) = √(pᵀHp) is the length of p in the metric H, and the
-    result has the given length in this metric. If √(pᵀg) is 0, return p. The formula of
-    natural gradient descent does not use this function. Only a wrong variant of the
-    formula, a `Mistake`, uses it.
+    g is the gradient. If p = H⁻¹ g for a symmetric matrix H, then √(pᵀg) = √(pᵀHp) is
+    the length of p in the metric H, and the result has the given length in this metric.
+    If √(pᵀg) is 0, return p. The formula of natural gradient descent does not use this
+    function. Only a wrong variant of the formula, a `Mistake`, uses it.
     """
     size = mpmath.sqrt(dot(p, g))
     return length / size * p if size else p

@@ -206,13 +206,13 @@ def mechanic(
 
     Mechanic is algorithm 1 of Cutkosky, Defazio & Mehta (2023). Mechanic multiplies the
     sum of Adam's steps by the sum of several scales. Adam has the rate `learning_rate`.
-    Scale i = 1, ..., num_betas has the decay 1 - 10^(-i) and starts at `initial_scale`.
-    For num_betas, None means 6.
+    Scale i = 1, ..., num_betas is computed with the decay rate β_i = 1 - 10^(-i), and
+    starts at `initial_scale`. For num_betas, None means 6.
 
     The number h of the paper is -pᵀΔ. Here p is the gradient plus the weight decay, and
     Δ is the sum of Adam's steps. As in optax, each scale clips h: |h| is limited to the
-    largest earlier |h|, and this limit decays with the decay of the scale. The authors'
-    package for PyTorch does not clip h.
+    largest earlier |h|, and scale i multiplies this limit by β_i in each step. The
+    authors' package for PyTorch does not clip h.
     """
     n = 6 if num_betas is None else num_betas
     betas = [1 - mpmath.mpf(1) / 10**i for i in range(1, n + 1)]

@@ -49,7 +49,7 @@ class Walk(NamedTuple):
       evaluations: Params that the rule reports as its result after each step, such as
         an average, same shape as `iterates`. None if the rule reports the iterates.
       subtracted: Whether the function `distance`, which compares two trajectories, must
-        allow for rounding errors in the updates of this one. True for a rule of
+        allow for rounding errors in the updates of this Walk. True for a rule of
         PyTorch, and False for all other trajectories, including recorded ones.
     """
 
@@ -397,7 +397,7 @@ def distance(
     max_t |v_t| and |y|, where y is the iterate of `reference` at this step.
 
     If a gradient of the sequence is NaN, the iterates are compared instead of the
-    updates, by the formula for a function. The reason is that some updates are computed
+    updates, again by |x - y| / (1 + |y|). The reason is that some updates are computed
     as differences of iterates. Once an iterate is NaN, all later differences are NaN,
     even if the rule itself returns finite updates.
 

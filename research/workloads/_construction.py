@@ -94,7 +94,13 @@ def check_size(name: str, value: Any, entries: int = 1) -> None:
 
 
 def available(dtype: DTypeLike) -> np.dtype:
-    """Return the dtype; raise if it is not floating or JAX would narrow it silently."""
+    """Return a dtype as np.dtype if it is a floating dtype that JAX can use now.
+
+    Raises:
+      TypeError: `dtype` is not a floating dtype.
+      ValueError: `dtype` is float64 while JAX's 64-bit mode is off. JAX would then
+        silently use float32 instead.
+    """
     if (
         dtype is None
         or is_array(dtype)

@@ -223,11 +223,11 @@ def gpt_characters(*, size: str = "small") -> NetworkWorkload:
     """Build a GPT that predicts the next character of Python's help text.
 
     The network has 2 layers, width 32 and context 32. With size="large", it has 4
-    layers, width 128 and context 64. The text depends on the version of Python, so
-    losses can be compared only within one version. The training examples are 4,096
-    windows of the first 90 % of the text, and the validation examples are at most 512
-    windows of the rest. The length of a window is the context. The training has 2
-    epochs.
+    layers, width 128 and context 64. The context is the number of characters in an
+    example. The text depends on the version of Python, so losses can be compared only
+    within one version. The training examples are 4,096 windows of the first 90 % of the
+    text, and the validation examples are at most 512 windows of the rest. The training
+    has 2 epochs.
     """
     width, layers, context = {"small": (32, 2, 32), "large": (128, 4, 64)}[
         _checked(size)
@@ -318,8 +318,9 @@ def check_network_name(name: Any) -> None:
     `NETWORKS` has the names of the workloads that train a network.
 
     Raises:
-      ValueError: The name is unknown, and the message lists the known names. Or the
-        name is a key of `WORKLOADS`, and the message says how to build this workload.
+      ValueError: The name is not one of `NETWORKS`. If the name is a key of
+        `WORKLOADS`, the message says how to build this workload. Otherwise the message
+        lists the names in `NETWORKS`.
     Example:
       >>> check_network_name("mlp_digits")
     """

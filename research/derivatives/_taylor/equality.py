@@ -27,9 +27,10 @@ def equal_params(
 ) -> bool:
     """Return whether two jaxpr equations of one primitive have equal parameters.
 
-    If the equations are calls of a function with a custom derivative rule
-    (`jax.custom_jvp`), this rule is not compared. All other parameters are compared,
-    including the custom rules inside them.
+    Suppose that the equations are calls of a function with a custom derivative rule
+    (`jax.custom_jvp`). The rule of this function is not compared. All other parameters
+    are compared. If a parameter is a jaxpr that calls further functions with custom
+    rules, the rules of these functions are compared.
 
     Args:
       mine, other: Parameters of the two equations.
@@ -44,17 +45,18 @@ def equal(a: Any, b: Any, depth: int = DEPTH) -> bool:
     """Return whether two constants or parameters of jaxpr equations are equal.
 
     The result is False if they differ, or if it is unknown whether they are equal.
-    Jaxprs are equal if they have the same equations and the same constants. The same
-    must hold for the jaxprs inside them. Arrays are equal if they have the same shape,
-    dtype and bits, so NaN equals NaN and 0 differs from -0. A tracer equals only
-    itself.
+    Jaxprs are equal if they have the same equations and the same constants, and if the
+    jaxprs inside the equations are equal, too. Arrays are equal if they have the same
+    shape, dtype, weak type and bits, so NaN equals NaN and 0 differs from -0. A tracer
+    equals only itself.
 
     Args:
       a, b: Arrays, numbers, jaxprs, other parameters, or tuples, lists and dicts of
         these.
-      depth: A custom derivative rule may call functions that also have custom rules. Up
-        to this depth, the jaxprs of such rules are compared. Deeper rules count as
-        equal if their functions have the same name.
+      depth: A custom derivative rule may call functions with custom rules, and so on.
+        The jaxprs of the rules are compared down to this number of levels. Two rules at
+        deeper levels count as equal if the functions to which they belong have the same
+        name.
     """
     if a is b:
         return True

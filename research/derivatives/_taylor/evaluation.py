@@ -78,10 +78,9 @@ class Context(NamedTuple):
         read. Coefficient k of all equations is then computed before coefficient k + 1.
       known: Equations that were evaluated: a dict from (name of the primitive, names of
         the input series) to the list of the equations with this key. Used only if
-        `order` is None. With this dict, no equation is evaluated twice. If the series
-        of y(t) is computed from that of y'(t), the formula for y' often contains y
-        again. Without the dict, the number of evaluations would then double with each
-        order.
+        `order` is None. With this dict, no equation is evaluated twice. Without it,
+        the number of evaluations might double with each order: the series of y(t) may
+        be computed from the series of y'(t), and the formula for y' often contains y.
     """
 
     order: int | None

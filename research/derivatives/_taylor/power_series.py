@@ -22,8 +22,9 @@ class Series:
 
     Attributes:
       is_constant: Whether all coefficients but the first are zero.
-      name: Value that identifies the series among the inputs of equations: two series
-        with the same name have the same coefficients.
+      name: Value that identifies the series. Two series with the same name have the
+        same coefficients, so two equal jaxpr equations whose inputs have the same names
+        have the same result.
     """
 
     def __init__(self, rows: "Rows", column: int, is_constant: bool = False):
@@ -86,8 +87,8 @@ def differentiated(x: Series) -> Series:
 def grow(first: Any, slope: Callable[[int, list[Coefficient]], Coefficient]) -> Any:
     """Yield the coefficients of y with y(0) = first and y'(t) = Σ_k slope(k, y) t^k.
 
-    The sum is over k = 0, 1, 2, ... In the call slope(k, y), y is the list of the
-    coefficients 0 to k of y(t).
+    The sum is over k = 0, 1, 2, ... In the call slope(k, y), the argument y is not the
+    function but the list of the coefficients 0 to k of y(t).
     """
     y = [first]
     for k in itertools.count():

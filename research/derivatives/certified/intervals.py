@@ -90,14 +90,17 @@ def check_exact(x: Interval) -> None:
 
 
 def interval(low: Any, high: Any, *causes: Interval) -> Interval:
-    """Return the interval [low, high], with the largest `trouble` of other intervals.
+    """Return the interval [low, high], given the intervals it was computed from.
 
-    `trouble` is a field of an `Interval`. It says whether the function may be undefined
-    or not smooth somewhere in the box.
+    The intervals enclose values of a function over a box of points. The field `trouble`
+    of the result is the largest `trouble` of `causes`. The values of this field in
+    ascending order are FINE, NOT_SMOOTH (the function may be not smooth in the box) and
+    MAYBE_UNDEFINED (the function may have no value at some point).
 
     Args:
       low, high: Ends of the interval.
-      causes: The other intervals, from which low and high were computed.
+      causes: The intervals from which low and high were computed. Without causes,
+        `trouble` is FINE.
     """
     return Interval(np.asarray(low), np.asarray(high), worst(*causes))
 

@@ -53,11 +53,11 @@ def krawczyk(
 ) -> Interval:
     """Return a box that contains all roots of F in a box X, by Krawczyk's operator.
 
-    Let m be a point in X, J(X) an enclosure of the Jacobian of F over X, I the identity
-    matrix and Y any matrix. The box m - Y F(m) + (I - Y J(X)) (X - m) contains all
-    roots of F in X. If this box lies in the interior of X, then X contains exactly one
-    root of F. Here Y is an approximate inverse of the midpoint of J(X), which makes the
-    result narrow.
+    Let m be a point in X, J(X) an enclosure of the Jacobian of F over X, and I the
+    identity matrix. For any matrix Y, the box m - Y F(m) + (I - Y J(X)) (X - m)
+    contains all roots of F in X. If this box lies in the interior of X, then X contains
+    exactly one root of F. The function uses an approximate inverse of the midpoint of
+    J(X) as Y, which makes the box narrow.
 
     Args:
       low, high: Ends of the boxes X, shape (boxes, n).
@@ -92,14 +92,15 @@ def _inverse(matrices: np.ndarray) -> np.ndarray:
 def eigenvalue_bounds(symmetric: Interval) -> tuple[np.ndarray, np.ndarray]:
     """Bound the eigenvalues of all symmetric matrices in an interval matrix A.
 
+    Each row of a matrix has a Gershgorin circle. The centre of the circle is the
+    diagonal entry of the row, and its radius is the sum of the absolute values of the
+    other entries. Every eigenvalue of the matrix lies in one of the circles.
+
     The extreme eigenvalues of a symmetric matrix M are the extreme values of xᵀMx /
     xᵀx. Let the columns of Q be approximate eigenvectors of the midpoint of A, so QᵀMQ
     is almost diagonal for a matrix M near the midpoint. With x = Q y, the quotient is
-    yᵀQᵀMQy / yᵀQᵀQy. Divide the numerator and the denominator by yᵀy. Gershgorin's
+    yᵀQᵀMQy / yᵀQᵀQy. Divide the numerator and the denominator by yᵀy. The Gershgorin
     circles of QᵀAQ then bound the numerator, and those of QᵀQ bound the denominator.
-    Each row of a matrix has a Gershgorin circle. The centre of the circle is the
-    diagonal entry, and its radius is the sum of the absolute values of the other
-    entries.
 
     Args:
       symmetric: Interval matrices A, shape (..., n, n).

@@ -571,10 +571,10 @@ def moved_by_jax(equation: Any, inputs: Sequence[Interval]) -> Interval:
 
     The equation is a gather, a dynamic slice, padding or similar. The ends of the
     intervals are moved as the equation moves the entries. To find where each entry
-    goes, JAX runs the equation on the numbers 1, 2, 3, ... in place of the entries. In
-    the result, 0 marks an entry that comes from no operand, because its index lies
-    outside the array. The inputs enclose values over a box of points. The indices in
-    the equation must be the same at all these points.
+    goes, JAX runs the equation on the numbers 1, 2, 3, ... in place of the entries. If
+    this run gives 0 for an entry, the entry comes from no operand, because its index
+    lies outside the array. The inputs enclose values over a box of points. The indices
+    in the equation must be the same at all these points.
 
     Args:
       equation: Jaxpr equation that moves entries.

@@ -803,19 +803,19 @@ def curvature_bound(
 
     Every eigenvalue of the Hessian in the box lies between `low` and `high` of the
     result. Let L = max(|low|, |high|). The gradient of f then has the Lipschitz
-    constant L in the box, and gradient descent with a rate below 2 / L never increases
-    f while the iterates stay in the box.
+    constant L in the box, and gradient descent with a learning rate below 2 / L never
+    increases f while the iterates stay in the box.
 
     Args:
       f: Function of an array of shape (n,) that returns one number, and that JAX can
         trace and differentiate twice.
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
-      tolerance: Let λ be the field `reached` of the result: at some point of the box,
-        the largest eigenvalue is proved to be at least λ. The search for `high` stops
-        when high - λ is at most tolerance · |λ|. Let μ be a similar number for the
-        smallest eigenvalue: at some point of the box, the smallest eigenvalue is proved
-        to be at most μ. The search for `low` stops when μ - low is at most tolerance ·
-        max(|λ|, |μ|).
+      tolerance: Relative tolerance of the bounds. The search for `high` comes first. It
+        also finds a number λ, the field `reached` of the result: at some point of the
+        box, the largest eigenvalue is proved to be at least λ. This search stops when
+        high - λ is at most tolerance · |λ|. The search for `low` also finds a number μ:
+        at some point of the box, the smallest eigenvalue is proved to be at most μ.
+        This search stops when μ - low is at most tolerance · max(|λ|, |μ|).
       most_boxes: Number of boxes after which the search stops. Each of the two bounds
         gets half of these boxes. If the search stops for this reason, the bounds are
         valid but farther apart.
@@ -830,7 +830,7 @@ def curvature_bound(
         `certified_minimum`.
     References:
       Nesterov, Introductory lectures on convex optimization, 2004, theorem 2.1.14, for
-      the rate.
+      the learning rate.
     Example:
       >>> f = lambda x: x[0] ** 2 + 3 * x[1] ** 2
       >>> found = curvature_bound(f, [(-1.0, 1.0)] * 2)

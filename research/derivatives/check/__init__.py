@@ -136,9 +136,10 @@ def check_derivative(
     JAX chooses one side of each kink. If many kinks meet at x, there may be no piece of
     f on all of these sides. For example, JAX takes the slope 1 for each leaky rectifier
     at 0, although not all of their inputs may be positive at the same time. So the
-    verdict is also "kink" if the derivative is right at points close to x, and if the
-    jumps of the derivative on a half circle around x are large enough for its distance
-    from the slope. If neither test explains the error, the verdict is "wrong".
+    verdict is also "kink" under two conditions: the derivative is right at points close
+    to x, and the jumps of the derivative on a half circle around x are so large that
+    they explain the distance between the derivative and the slope at x. If neither test
+    explains the error, the verdict is "wrong".
 
     The check evaluates f and its derivative in float64 if f accepts float64, even if x
     has a lower precision or float64 is disabled. If f converts its values to a lower
@@ -159,10 +160,10 @@ def check_derivative(
     a step.
 
     Where x is 0, f may vary at any scale, because floats are dense there. The check
-    sees scales down to about 1e-70. Down to about 1e-24 only, if f computes in a lower
-    precision than float64 in places, or if JAX cannot trace f. If f(0) is so large that
-    rounding hides how f varies, and JAX's derivative shows it, the verdict is
-    "unresolved".
+    sees scales down to about 1e-70. If f computes in a lower precision than float64 in
+    places, or if JAX cannot trace f, the check sees scales down to about 1e-24 only. If
+    f(0) is so large that rounding hides how f varies near 0, but JAX's derivative shows
+    that f varies, the verdict is "unresolved".
 
     The verdict is "unresolved" in these cases:
 

@@ -105,7 +105,7 @@ def _precision_of_values(f: Callable[..., Any], x: Any) -> np.dtype:
 
 
 class ValuesOfJax:
-    """A function f with values of NumPy, and Python's floats, as JAX arrays."""
+    """A function f whose values become JAX arrays if they are NumPy's or floats."""
 
     def __init__(self, f: Callable[..., Any]):
         self.f, self.__name__ = f, title(f)
@@ -185,7 +185,7 @@ class Line:
 
     @functools.cached_property
     def has_float16(self) -> bool:
-        """Whether f computes in float16 in places, if JAX can trace f."""
+        """Whether f computes in float16 in places. False if JAX cannot trace f."""
         return self.jaxpr is not None and np.dtype(np.float16) in precisions(self.jaxpr)
 
     @functools.cached_property
@@ -426,10 +426,10 @@ class Line:
     ) -> np.ndarray:
         """Return for each entry of x whether JAX's gradient of ⟨w, f⟩ does not jump.
 
-        The gradient is computed at x, at x ± h v and at random points as close to x,
-        for two small h. An entry has a jump if the range of these gradients in this
-        entry does not shrink with h, as at a kink of f. The result is False everywhere
-        if f has no rule for reverse mode.
+        For each of two small numbers h, the gradient is computed at x, at x ± h v and
+        at six random points about as close to x. An entry of the gradient jumps at x if
+        the range of its values is not much smaller for the smaller h, as at a kink of
+        f. The result is False everywhere if f has no rule for reverse mode.
         """
         ways = [v, *(random.normal(size=v.shape) * self.scales for _ in range(3))]
         ranges, largest = [], 0.0

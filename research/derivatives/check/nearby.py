@@ -171,29 +171,30 @@ def _extreme_lines(near: Neighbourhood) -> list[np.ndarray]:
 def slopes_of_all_pieces(
     near: Neighbourhood, scale: float, beside: Sequence["Witness"]
 ) -> Range:
-    """Return the range of slopes that conventions at the kinks of x can give.
+    """Return the range of the slopes at x for all choices of a side at each kink.
 
-    Suppose that f is a sum of functions with one kink each, all of which pass through
-    x. JAX chooses a side of each kink, and f may have no piece on all of these sides.
-    For example, at 0 JAX takes the slope 1 of every leaky rectifier of the sum over i
-    of c[i] leaky_relu(⟨a[i], x⟩), although ⟨a[i], x⟩ > 0 may hold for all i nowhere. A
-    half circle around x from the side of v to the side of -v crosses each kink once. So
-    the jumps of the derivative on it are those of the kinks, and any choice of sides
-    has a slope between two bounds: the slope at the first point plus all negative
-    jumps, and this slope plus all positive jumps. If a kink lies within another, as in
-    a network of two layers, its jump depends on the side of the other. So several jumps
-    count four times.
+    Suppose that f is a sum of functions with one kink each, and that all of these kinks
+    pass through x. JAX chooses a side of each kink, and f may have no piece on all of
+    these sides. An example is a sum over i of c[i] leaky_relu(⟨a[i], x⟩) at x = 0. JAX
+    takes the slope 1 of every leaky rectifier, although there may be no point at which
+    ⟨a[i], x⟩ > 0 for all i. A half circle around x from the side of v to the side of
+    -v crosses each kink once. So each kink makes the derivative jump once on the half
+    circle. Any choice of sides has a slope between two bounds: the slope at the first
+    point of the half circle plus all negative jumps, and this slope plus all positive
+    jumps. If a kink lies within another kink, as in a network of two layers, the jump
+    at one kink depends on the side of the other kink. So if there are several jumps,
+    each is multiplied by four.
 
-    These slopes are those of the tested derivative. They count only if the values of f
-    confirm this derivative at random points near x.
+    The slopes on the half circle are those of the tested derivative. The range is used
+    only if the values of f confirm this derivative at random points near x.
 
     Args:
       near: The point and the direction v.
       scale: Size of a slope along v.
       beside: The `witnesses` of this point and direction.
     Returns:
-      The `Range`. Both slopes are NaN if the values do not confirm the derivative, or
-      if there is no kink.
+      The `Range`. Both slopes are NaN if the values do not confirm the derivative, if
+      there is no kink, or if x has more than 8192 entries.
     """
     line, v = near.line, near.v
     unknown = Range(float("nan"), float("nan"))
@@ -227,7 +228,8 @@ class Witness(NamedTuple):
     Attributes:
       derivative: Tested derivative along the direction.
       slope: Slope of f along the direction, from values.
-      allowed: Largest distance of the two that is no error of the derivative.
+      allowed: Largest distance between `derivative` and `slope` that does not count as
+        an error of the derivative.
     """
 
     derivative: float
@@ -236,7 +238,7 @@ class Witness(NamedTuple):
 
     @property
     def differs(self) -> bool:
-        """Whether the derivative is not the slope."""
+        """Whether `derivative` and `slope` differ by more than `allowed`."""
         return not abs(self.derivative - self.slope) <= self.allowed
 
 
@@ -245,10 +247,11 @@ def witness_against(
 ) -> Witness | None:
     """Return the witness that contradicts the tested derivative most, if several do.
 
-    At a kink of f, values at x do not show whether the derivative is right, because
-    there is none. But beside the kink, f is smooth. The result is None if values do not
-    show an error at two or more points, or if a given derivative is the same at all
-    points: a derivative that was computed at x alone says nothing about others.
+    f has no derivative at a kink, so values of f at a kink do not show whether the
+    tested derivative is right. But beside the kink, f is smooth. The result is None if
+    fewer than two witnesses contradict the derivative. It is also None if the user gave
+    the derivative and it is the same at all points: a derivative that was computed at x
+    alone says nothing about other points.
 
     Args:
       beside: The `witnesses`.
@@ -263,10 +266,11 @@ def witness_against(
 
 
 def witnesses(near: Neighbourhood, scale: float) -> list[Witness]:
-    """Return a `Witness` at each of some points near x, if values are accurate there.
+    """Return a `Witness` for each of fourteen points near x with accurate values of f.
 
-    Most of the points lie in random directions from x. In the direction of some, all
-    entries have one sign, because there may be a piece of f that is too narrow for
+    Points at which the values are not accurate or show a kink are left out. Ten of the
+    points lie in random directions from x. The other four lie in directions whose
+    entries all have one sign, because there may be a piece of f that is too narrow for
     random directions.
 
     Args:

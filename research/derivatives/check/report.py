@@ -72,9 +72,9 @@ class Probe(NamedTuple):
 
         There are two such cases:
 
-        - f has no kink along the direction, and the derivative is wrong. The direction
-          must lie within one leaf or within the entries that are not 0, or have weights
-          for a part of the outputs.
+        - f has no kink along the direction, and the derivative is wrong. This case
+          counts only for a direction that lies within one leaf or within the entries
+          that are not 0, or that has weights for a part of the outputs.
         - f has a kink along the direction, and the derivative does not lie between the
           left and the right slope.
         """
@@ -362,7 +362,7 @@ def other_gradients(f: str, apart: float, own: Any, in_float64: Any) -> str:
     Args:
       f: Name of the function.
       apart: Distance between the gradients in the precision of x and in float64,
-        divided by the size of the one in float64.
+        divided by the norm of the gradient in float64.
       own, in_float64: Value of f in the precision of x, and value of f in float64.
     """
     return (
@@ -391,7 +391,10 @@ def leaping(f: str, direction: str, leap: float) -> str:
 
 
 def hiding(f: str, direction: str, distance: float) -> str:
-    """Return the text of a report on an f that varies near 0 below its rounding error.
+    """Return the text of a report on an f whose rounding hides how f varies near 0.
+
+    JAX's derivative changes near entries of x that are 0, but f changes there by less
+    than its rounding error.
 
     Args:
       f: Name of the function.
@@ -423,7 +426,11 @@ def not_finite_in(dtype: str, f: str) -> str:
 
 
 def coarse_in(dtype: str) -> str:
-    """Return the sentence on a derivative with few right digits in the dtype of x."""
+    """Return the sentence that a derivative has few correct digits in a dtype.
+
+    The report has this sentence if the verdict is "right", but the derivative is not
+    accurate when it is computed in `dtype`, the dtype of x.
+    """
     return (
         f"In {dtype}, the precision of x, the derivative has few right digits: most of "
         f"them cancel, or a value is beyond the range of {dtype}."
@@ -431,9 +438,10 @@ def coarse_in(dtype: str) -> str:
 
 
 def coarse_derivative(eps: float) -> str:
-    """Return the text of a report on a given derivative of a low precision.
+    """Return the text of a report on a user's derivative that has a low precision.
 
-    `eps` is the relative spacing of the floats in which the derivative is returned.
+    `eps` is the relative spacing of the floats in which the user's function returns the
+    derivative.
     """
     return (
         f"Inconclusive: the derivative is returned in floats with a spacing of "
@@ -464,7 +472,11 @@ def vanishing(f: str, smallest: float, of_change: float, by_size: bool) -> str:
 
 
 def wrong_beside(f: str, derivative: float, slope: float) -> str:
-    """Return the explanation of an error of the derivative at points beside a kink."""
+    """Return the explanation of an error of the derivative at points beside a kink.
+
+    `f` is the name of the function. `derivative` and `slope` are the tested derivative
+    and the slope of f at one of the points, along a random direction.
+    """
     return (
         f"{f} has a kink here. Beside it, where the derivative exists, it is wrong: at "
         f"points near x, the derivative along a random direction is {derivative:.6g}, "

@@ -41,8 +41,8 @@ def rounding_of(closed: Any) -> Callable[..., list[Any]]:
     """Return a function that evaluates a jaxpr with 8 times larger rounding errors.
 
     This is Monte Carlo arithmetic. The floating inputs, and each rounded result that
-    depends on them, are multiplied by 1 + 8 ε ξ. Infinities are not changed. Here ε is
-    the relative spacing of the dtype, and ξ is random with variance 1. The result is
+    depends on them, are multiplied by 1 + 8 ε ξ, where ε is the relative spacing of the
+    dtype, and ξ is random with variance 1. Infinities are not changed. The result is
     NaN if the jaxpr computes a mod b where the floats near a are at least b apart,
     because this remainder is then arbitrary. The difference between this evaluation and
     the plain evaluation, divided by 8, is about as large as the rounding error,

@@ -82,11 +82,12 @@ class Slope(NamedTuple):
         """Return whether the central differences at small steps are close to a rate.
 
         The rate is the derivative that is checked. `gap` is the distance of the rate
-        from the estimated slope that `Values.deny` tests. At the two smallest steps
-        with little noise, both central differences must lie within gap / 4 of the rate.
-        The noise may be far below the rounding error that is assumed, if only small
-        terms of f are computed in a low precision. So the test is repeated with the
-        noise that the central differences show, and one of the two tests must succeed.
+        from the estimated slope that `Values.deny` tests. The test succeeds if both
+        central differences at the two smallest steps with little noise lie within
+        gap / 4 of the rate. The noise may be far below the rounding error that is
+        assumed, if only small terms of f are computed in a low precision. So there is a
+        second test with the noise that the central differences show. The result is True
+        if one of the two tests succeeds.
         """
         return any(
             len(apart) == _FEW and bool((apart < gap / 4).all())
@@ -100,11 +101,12 @@ class Slope(NamedTuple):
         """Return whether the central differences at small steps are far from a slope.
 
         The slope is the estimate that `Values.deny` tests, and `gap` is its distance
-        from the derivative that is checked. At the two smallest steps with little
-        noise, both central differences must be farther from the slope than gap / 2, and
-        farther than half the distance between these two differences. If f is smooth and
-        the slope is right, the error of a central difference falls to a quarter when
-        the step is halved, so the second condition fails.
+        from the derivative that is checked. The test uses the central differences at
+        the two smallest steps with little noise. The result is True if both are farther
+        from the slope than gap / 2, and farther than half the distance between the two
+        central differences. If f is smooth and the slope is right, the error of a
+        central difference falls to a quarter when the step is halved, so the second
+        condition fails.
         """
         apart = self._at_small_steps(_SAME * self.unsure < gap) - slope
         least = np.min(np.abs(apart), initial=np.inf)
@@ -298,10 +300,11 @@ def noise_of_levels(
 
 
 def is_constant_near(values: Float[np.ndarray, "n"]) -> bool:
-    """Return whether f is constant at the points closest to x on one side.
+    """Return whether f is constant at the points closest to x on at least one side.
 
-    `values` are the values of f at OFFSETS. f must have the same value at x and at the
-    two points closest to x on one side.
+    `values` are the values of f at OFFSETS, points on a line through x. The result is
+    True if, on at least one side of x, f has the same value at x and at the two points
+    closest to x.
     """
     left, right = values[LEVELS - 2 : LEVELS + 1], values[LEVELS : LEVELS + 3]
     return bool(np.ptp(left) == 0 or np.ptp(right) == 0)
@@ -310,11 +313,11 @@ def is_constant_near(values: Float[np.ndarray, "n"]) -> bool:
 def quantum(values: Float[np.ndarray, "n"], epsilon: float) -> float:
     """Return the number q if f looks rounded to multiples of q, otherwise 0.
 
-    A function that rounds its value to a few digits has such a q. f then has the same
-    value at x and at the two sample points closest to x on one side, and all
-    differences of its values are multiples of q. The result is 0 if this is not so, if
-    there are fewer than four different values, or if q is not clearly larger than the
-    rounding error ε |f| of the values.
+    A function that rounds its value to a few digits has such a q. All differences of
+    its values are multiples of q. On at least one side of x, it has the same value at x
+    and at the two sample points closest to x. The result is 0 if f does not have these
+    two properties, if there are fewer than four different values, or if q is not
+    clearly larger than the rounding error ε |f| of the values.
 
     Args:
       values: Values of f at OFFSETS. Those that are not finite are left out.

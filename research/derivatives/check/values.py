@@ -154,10 +154,11 @@ class Values:
         this agreement, f may have lost its digits at short steps: for example, a term
         in float32 may be rounded to 0.
 
-        The slope is unknown in two cases. First, f computes in float64 alone, and only
-        the third condition fails at a kink of the long steps: a custom rule of f may be
-        wrong. Second, f computes in a lower precision, or JAX cannot trace f, and the
-        steps are close to the end of the range of float32.
+        In two cases, the slope becomes unknown. First, f computes in float64 alone, the
+        long steps show a kink, and of the three conditions only the third fails. A
+        custom derivative rule of f may then be wrong. Second, the three conditions
+        hold, but f computes in a lower precision or JAX cannot trace f, and the steps
+        are about as short as the smallest numbers of float32, or shorter.
         """
         for length in NEAREST if self._is_at_zero else ():
             slope, values = self._at(length)
@@ -220,13 +221,15 @@ class Values:
     def hide(self, rates: list[float]) -> None:
         """Set the slope's error to infinity if rounding hides how f varies near 0.
 
-        An example is 1 + √(x² + ε²) at x = 0, where ε is 1e-30. Its values show a kink,
-        but f is smooth. Only entries of x that are 0 move, because elsewhere floats are
-        not dense enough. Four conditions must hold. First, JAX's derivative of f is the
-        same at x and very close to x. Second, it is another one at a short step whose
-        change of f is not hidden. Third, its mean at such a step and at the opposite
-        step explains the slope of the values. Fourth, the tested derivative agrees with
-        JAX's at x.
+        An example is f(x) = 1 + √(x² + ε²) at x = 0, where ε is 1e-30. The values of f
+        show a kink, but f is smooth. Only entries of x that are 0 move, because
+        elsewhere floats are not dense enough. The error is set to infinity under four
+        conditions. First, JAX's derivative of f is the same at x and very close to x.
+        Second, JAX's derivative is another one at the end of a short step over which
+        the change of f is larger than the rounding error. Third, the mean of JAX's
+        derivatives at the ends of such a step and of the opposite step is about the
+        slope of the values. Fourth, the tested derivative agrees with JAX's derivative
+        at x.
 
         Args:
           rates: Values of the tested derivative along the direction.
@@ -322,7 +325,7 @@ class Values:
                 return
 
     def deny(self, rates: list[float]) -> None:
-        """Set the slope's error to infinity if short steps do not confirm it.
+        """Set the slope's error to infinity if short steps do not confirm the slope.
 
         The slope from long steps differs from a correct derivative if the curvature of
         f is large near x. The slope from short steps then agrees with the derivative,

@@ -93,9 +93,12 @@ def critical_points(
     about 2^-300 to 2^300. If the unit of a coordinate changes by a power of two, the
     points change accordingly, and the kinds do not change.
 
-    f must be continuous with a continuous gradient. At a kink or a jump, the gradient
-    that JAX returns may be 0. Such a point is then listed as "degenerate" with the note
-    "undecided", if the samples of f around the point show the kink or the jump.
+    f must be continuous with a continuous gradient. At a kink or a jump of f, the
+    gradient that JAX returns may be 0, so the result may contain such a point. If
+    samples of f around the point show the kink or the jump, the kind of the point is
+    "degenerate". The note is then "undecided", or it says what the point is, such as "a
+    minimum" for the kink of |x|. If the samples do not show the kink or the jump, the
+    point is classified as if f were smooth there.
 
     Args:
       f: Function of an array of shape (n,) that returns one real number.
@@ -111,12 +114,13 @@ def critical_points(
       A `CriticalPoints`, which is a tuple of `CriticalPoint`s in ascending order of f.
       Its attributes count the starts that converged, left the bounds, stalled, reached
       values that are not finite, or ended where f is constant. With `prove_seconds`,
-      its attribute `missed` is the number of points that are proved to lie in the box
-      and are not listed. Points that were dropped because of `separation` count, too.
-      The proof divides the box into smaller boxes. A smaller box counts if the proof
-      does not exclude further critical points in this box. `around` is the number of
-      such boxes around listed points, and `unexplored` is the number of all other such
-      boxes. Without `prove_seconds`, all three attributes are None.
+      its attribute `missed` is the number of critical points that are proved to lie in
+      the box of the bounds and are not listed. This number includes points that were
+      dropped because of `separation`. The proof divides the box into smaller boxes, and
+      in some of them it may not exclude further critical points. The attribute `around`
+      is the number of such smaller boxes around listed points, and `unexplored` is the
+      number of all other such boxes. Without `prove_seconds`, these three attributes
+      are None.
     Raises:
       ValueError: starts or bounds has a wrong shape, a lower bound is not below the
         upper bound, a number is not finite, separation is not positive, or
@@ -221,9 +225,10 @@ def classify_critical_point(
     samples around x do not decide, the point is first moved by Newton's steps. The
     result describes the moved point.
 
-    The distances reach from about `scale` / 2 down to values that are many orders of
-    magnitude smaller. So a rough value of `scale` is enough. Distances whose squares
-    may be 0 in the precision in which f computes do not confirm the Hessian.
+    The distances of the samples from x reach from about `scale` / 2 down to values that
+    are many orders of magnitude smaller. So a rough value of `scale` is enough. Some
+    distances are so small that their squares may be rounded to 0 in the precision in
+    which f computes. At these distances, the Hessian does not count as confirmed.
 
     Args:
       f: Function of an array of shape (n,) that returns one real number.

@@ -57,9 +57,9 @@ class Curvature(NamedTuple):
       loose: Loose directions as columns, shape (n, n - a).
       radius: For each firm direction, the largest t for which the curvature is
         confirmed between y and y + t times the column of `firm`, shape (a,).
-      is_rough: Whether f jumps at y, or its gradient jumps or has no derivative at y,
-        along at least one line through y. The tested lines have the directions of the
-        eigenvectors and of sums of them.
+      is_rough: Whether, along at least one line through y, f jumps at y, or the
+        gradient of f jumps at y or is not Lipschitz continuous there. The tested lines
+        have the directions of the eigenvectors and of sums of eigenvectors.
     """
 
     value: float
@@ -81,8 +81,8 @@ def curvatures(
       land: The function f in scaled coordinates.
       points: Points, shape (m, n).
       wary: Whether to measure the rounding errors of the Hessian at every point. If
-        False, these errors are measured only at those of the points where an eigenvalue
-        is so small that rounding errors may decide its sign. It is small in comparison
+        False, these errors are measured only at points where rounding errors may decide
+        the sign of an eigenvalue, because the eigenvalue is very small in comparison
         with the second derivatives of f around the point.
     """
     values, gradients, hessians = land.hessians(points)

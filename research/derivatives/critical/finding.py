@@ -254,11 +254,12 @@ def settled(land: Landscape, y: np.ndarray) -> tuple[np.ndarray, Curvature | Non
 
     y is a point with a short gradient. A direction is firm if the gradient around y
     confirms the Hessian in this direction. A Newton step from y in the firm directions
-    leads to a new point. y is kept if the Hessian at the new point is about the same in
-    these directions, and the new point does not have more firm directions. Otherwise
-    the eigenvalues at y may have other signs than those at the critical point, as
-    beside a curve of minimum points. In this case the new point replaces y, at most
-    SETTLING times.
+    leads to a new point. y is kept if the gradient at the new point is not shorter, or
+    the Hessian there is not finite. y is also kept if the Hessian at the new point is
+    about the same in these directions, and the new point does not have more firm
+    directions. Otherwise the eigenvalues at y may have other signs than those at the
+    critical point, as beside a curve of minimum points. In this case the new point
+    replaces y, at most SETTLING times.
     """
     (curvature,) = curvatures(land, y[None], wary=True)
     for _ in range(SETTLING):

@@ -65,9 +65,9 @@ class Evidence(NamedTuple):
         absolute values, as for a smooth function. (The changes are equal if the power
         is even, and opposite if the power is odd.)
       distance: Smallest distance at which the change of f is visible, in the scaled
-        coordinates of `Landscape`. The distance is 0 if `kind` is "flat" or "". There
-        is one exception: if `reason` says that another power of the distance takes over
-        where rounding hides f, the distance is positive.
+        coordinates of `Landscape`. The distance is 0 if `kind` is "flat" or "", except
+        for the reason "another power of the distance takes over where rounding hides
+        f". For this reason, the distance is positive.
       reason: Reason why the samples do not decide, or "".
     """
 
@@ -81,12 +81,12 @@ class Evidence(NamedTuple):
 def evidence(
     land: Landscape, y: Float[np.ndarray, "n"], curvature: Curvature
 ) -> Evidence:
-    """Sample f around y in the loose directions, and find the kind of the point y.
+    """Find the kind of the point y, from samples of f around y.
 
-    In a loose direction, the gradient around y does not confirm the curvature that the
-    Hessian at y predicts. `curvature` has these directions, and `land` has f. If the
-    samples show that f has no continuous Hessian around y, f is sampled in all
-    directions instead.
+    f is sampled in the loose directions. In a loose direction, the gradient around y
+    does not confirm the curvature that the Hessian at y predicts. `curvature` has these
+    directions, and `land` has f. If the samples show that f has no continuous Hessian
+    around y, f is sampled in all directions instead.
     """
     if curvature.loose.shape[1] > 1:
         curvature = curvature._replace(

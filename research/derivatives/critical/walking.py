@@ -33,8 +33,9 @@ class Walks(NamedTuple):
         shape (k, n).
       slope: Norm of the gradient at the end point, shape (k,). The norm is infinite if
         f or its gradient is not finite there.
-      broken: Whether the run reached a point where f, its gradient or its Hessian is
-        not finite, shape (k,).
+      broken: Whether the run reached a point where f or its gradient is not finite,
+        shape (k,). In a run of undamped steps, a point where the Hessian is not finite
+        also makes `broken` True.
     """
 
     ends: Float[np.ndarray, "k n"]
@@ -102,10 +103,10 @@ def walks(land: Landscape, starts: Float[np.ndarray, "k n"]) -> list[Walks]:
 
     The first run makes undamped steps from the starts, and the second run makes damped
     steps from the starts. The third run makes undamped steps from the end points of the
-    second run. A damped step must shorten the gradient, so damped steps may stall in a
-    curved valley of f with a degenerate bottom, where the gradient does not get shorter
-    at each step. Undamped steps continue in such a valley, but may leap away from a
-    zero of the gradient that is already close.
+    second run. A damped step must shorten the gradient. So damped steps may stall in a
+    curved valley of f with a degenerate bottom, where some of the steps along the
+    valley lengthen the gradient. Undamped steps continue in such a valley, but may leap
+    away from a zero of the gradient that is already close.
 
     The best end point of a start is the one with the shortest gradient. If the largest
     absolute entry of the Newton step from this point exceeds 1e-3, in the scaled

@@ -45,10 +45,11 @@ def quiet_part(ladder: Ladder) -> tuple[Ladder, np.ndarray, int] | None:
     larger than the estimate. Functions with matrix products are an example.
 
     Returns:
-      (ladder of the levels below this window, rounding error at each of these levels,
-      index of the window). The rounding error is the estimate of `rounding` times the b
-      of this window. The result is None if no window has more noise than rounding
-      errors, or if the window at the smallest distance already has more noise.
+      (ladder, rounding error at each level of this ladder, index of the window). The
+      window is the first one with more noise than rounding errors, and the ladder has
+      the levels below this window. The rounding error is the estimate of `rounding`
+      times the b of this window. The result is None if no window has more noise than
+      rounding errors, or if the window at the smallest distance already has more noise.
     """
     share = windows_noise(ladder) / rounding(ladder)[ladder.places]
     before = np.maximum.accumulate(np.append(1.0, share[:-1]))
@@ -80,23 +81,27 @@ def levels_below(ladder: Ladder, end: int) -> Ladder:
 def first_surprise(ladder: Ladder, noise: np.ndarray, level: int) -> int | None:
     """Return the index of the smallest step where f is not as larger steps predict.
 
-    A level is the index of a step, and the steps are ascending. Only levels below the
-    argument `level` are examined. If the difference quotients at some steps converge, f
-    is close to a polynomial at these steps. This polynomial predicts f at the smaller
-    steps, too. If f has a narrow peak beside x, the prediction is wrong. The difference
+    A level is the index of a step, and the steps are ascending. Let H be the step of
+    the argument `level`. A smaller step h shows a surprise if its deviation exceeds
+    30 s + a. The terms are:
+
+    - The deviation at a step is the largest |value - prediction| of the values of f at
+      this distance from x, on both sides, and in the window (a group of points) near
+      it. Each value is predicted from f(x) and from the values at the next four larger
+      steps on the same side of x.
+    - s is the noise of the deviation at h, which follows from `noise`.
+    - a = 2 E h / H, if the deviations at all steps from h to H are at least a thirtieth
+      of the deviation at h. E is the largest deviation at H and at the next three
+      larger steps.
+    - a = 2 D (h / H)² otherwise, because the larger steps do not show what the value at
+      h shows. D is the deviation at H. For D and E, a deviation within four rounding
+      errors counts as 0.
+
+    The reason for this test: if the difference quotients at some steps converge, f is
+    close to a polynomial at these steps, and the polynomial predicts f at the smaller
+    steps. If f has a narrow peak beside x, the prediction is wrong. The difference
     quotients at smaller steps may not show the peak, because their error bounds are
     large.
-
-    Each value of f is predicted from f(x) and from the values at the next four larger
-    steps on the same side of x. The deviation is |value - prediction|. Let D be the
-    deviation at `level`, and E the largest deviation at `level` and at the next three
-    larger steps. For D and E, a deviation within four rounding errors counts as 0. Let
-    H be the step of `level`. The value at a step h < H is a surprise if its deviation
-    exceeds the sum of two numbers. One is 30 times the noise of the deviation, which
-    follows from `noise`. The other depends on the deviations at the steps from h to H.
-    If one of these deviations is less than a thirtieth of the deviation at h, the
-    larger steps do not show what the value at h shows. The number is then
-    2 D (h / H)². Otherwise it is 2 E h / H.
 
     Args:
       ladder: Values of f at the steps to both sides of x.
@@ -172,15 +177,17 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
     The result is True for a function that interpolates a table with straight lines, or
     that has a pole. The result is False for a function with rounded values, which
     jumps. The sampler evaluates f four times, each time at 33 points. The first points
-    lie around a window. The next points are closer to each other, and lie where the
-    second difference of f was largest. At a jump, the largest second difference stays
-    the same. At a kink, this difference shrinks with the distance between the points.
-    If it shrinks with the square of this distance, the points show the curvature of f,
-    which may hide a jump. Then f is evaluated up to two more times. At a pole, the
-    largest |f| grows. At first, several jumps between two points may seem to be one
-    large bend. So f also counts as jumping if the largest second difference hardly
-    shrinks between the last two evaluations. There are two exceptions: the points are
-    about as close as the floats at x, or the second difference is about as small as a
+    lie around the given window. The points of each later evaluation are closer to each
+    other, and lie where the second difference of f was largest. At a jump, the largest
+    second difference stays the same. At a kink, it shrinks in proportion to the
+    distance between the points. If it shrinks with the square of this distance, the
+    points show the curvature of f, which may hide a jump. Then f is evaluated up to two
+    more times. At a pole, the largest |f| grows.
+
+    In the first evaluations, several jumps between two points may look like one large
+    bend. So f also counts as jumping if the largest second difference hardly shrinks
+    between the last two evaluations. This rule is not used if the points are about as
+    close as the floats at x, or if the second difference is about as small as a
     rounding error.
 
     Args:

@@ -171,7 +171,7 @@ def finite_difference(
     At each step h = 2^k a central difference quotient is extrapolated to h = 0 by
     Richardson's scheme. For order 1 the quotient is (f(x + h) - f(x - h)) / (2 h). It
     is extrapolated twice: as a series in h², and as a series in h. The second series is
-    right if the next higher derivative of f jumps at x. If estimates at two smaller
+    right if the derivative of order `order` + 1 jumps at x. If estimates at two smaller
     steps contradict the estimate at a step, that step and all larger steps are
     discarded. The result is the remaining estimate with the smallest bound. The bound
     is 1.5 times a sum of two terms. The first term is 1.2 times the effect of the noise
@@ -197,9 +197,9 @@ def finite_difference(
     the second, f is c / (x - a)^k between the jumps, with k from 1 to 6, and the jumps
     are small at the largest steps. This suggests a numerator that has lost nearly all
     its digits, as in (1 - cos(x)) / x² near 0. In the third, the jumps are small
-    compared with f at the largest steps. The result needs only the small steps, which
-    show no jump, and the larger steps contradict the result. This suggests a term that
-    has lost all its digits, as in x² + (1 - cos(x)) near 0.
+    compared with f at the largest steps, and the larger steps contradict a result that
+    needs only the small steps, which show no jump. This suggests a term that has lost
+    all its digits, as in x² + (1 - cos(x)) near 0.
 
     With a two-sided scheme ("auto" or "central"), the left and the right derivative of
     each order from 1 to `order` are compared before the extrapolation. If they differ
@@ -211,10 +211,10 @@ def finite_difference(
     requested order is above a quarter of its error bound, the bound of the result is at
     least 0.6 times the difference.
 
-    Larger steps also show a jump of a derivative if the jump is not at x but beside it,
-    as for max(x - d, 0)³ at x = 0 with a small d > 0. The jumps of two successive
-    orders give the distance d. If the steps below 3 d do not show the jump, the larger
-    steps are discarded.
+    A derivative may jump beside x instead of at x, as for max(x - d, 0)³ at x = 0 with
+    a small d > 0. At steps above d, this looks like a jump at x. The ratio r of the
+    apparent jumps of two successive derivatives is between d / 3 and d. If the steps
+    below 3 r do not show the jump, the larger steps are discarded.
 
     A result predicts the values of f at smaller steps: each value follows from f(x) and
     the values at the next four larger steps. If a value differs from its prediction by
@@ -281,8 +281,9 @@ def finite_difference(
       contribution to f is below the noise at the steps that are used. An example is the
       third derivative of a cubic spline with many nodes: the value is the third
       derivative of the function behind the spline.
-    - At order 4, the whole error of a power such as |x|^5.5 that lies at x beside a
-      smooth function. Of such answers, up to a tenth have an error above the bound.
+    - At order 4 and x = 0, the whole error that a term such as |x|^5.5 causes if f is
+      the sum of this term and a smooth function. Of such answers, up to a tenth have an
+      error above the bound.
     - A bend beside x that the noise hides from a one-sided scheme. Far from its bend, a
       function such as softplus is nearly a straight line. With noise of 1e-2 or 1e-3 of
       f, the result may be the slope of this line instead of the slope at x. The scheme

@@ -142,10 +142,11 @@ def growth(
       against log2 step. The misfit is the root mean square of the deviations of log2
       size from this line. The result is (inf, empty array, inf) in two cases: if no
       four consecutive sizes are more than ten times as large as the noise, or if the
-      sizes vanish at smaller steps. Sizes count as vanishing if, at two or more steps
-      below the fitted steps, size plus noise is less than half of the size on the line.
-      (A line with a negative power is replaced by a constant.) A power near 0 shows
-      sizes that do not shrink, and a positive or infinite power shows sizes that do.
+      sizes vanish at smaller steps. Sizes vanish if at least two of the steps smaller
+      than all fitted steps have size plus noise below half of the size on the line. (If
+      the power of the line is negative, this test uses a constant instead of the line.)
+      A power near 0 shows sizes that do not shrink, and a positive or infinite power
+      shows sizes that do.
     """
     stands_out = np.isfinite(sizes) & (sizes > 10 * noise) & (sizes > 0)
     # A single size may be noise, so four in a row are required.

@@ -47,9 +47,10 @@ def noise_bounds(ladder: Ladder, sampler: Sampler | None = None) -> np.ndarray:
       cases, the noise at small distances is assumed to be larger than the noise that
       the windows there show. First, if noise appears suddenly at some distance, f is
       quantised (by cancellation or by a conversion to single precision), and only looks
-      smooth at smaller distances. The same noise is assumed there. Second, if the noise
-      falls fast towards larger distances while |f| does not fall, the noise comes from
-      a cancellation near x. Then it is assumed to rise further towards x.
+      smooth at smaller distances. The noise at the smaller distances is then assumed to
+      be as large as at this distance. Second, if the noise falls fast towards larger
+      distances while |f| does not fall, the noise comes from a cancellation near x.
+      Then it is assumed to rise further towards x.
       In one case, the noise at large distances is assumed to be larger than the noise
       that the windows there show: if the noise grows in proportion to the distance, as
       that of t - sin(t) near 0 (`_rising`).

@@ -58,14 +58,15 @@ class Table(NamedTuple):
         or because the error does not have the powers of h that the extrapolation
         removes.
 
-        The second change contains the noise of the estimate at half the step. This
-        noise is 2^order times as large as the noise at the step itself. If `is_even` is
-        True, the rows are treated differently. In the first four rows, half of the
-        noise at half the step is subtracted from the second change, because the last
-        extrapolation is reliable there. In the later rows, the largest of the three
-        changes is multiplied by three. The last extrapolation changes the estimate too
-        little in these rows: it gives almost no weight to the largest steps, and the
-        series of f may diverge at them. These numbers were chosen on random functions.
+        The second change contains the noise of the estimate at half the step. For a
+        derivative of order n, this noise is 2^n times as large as the noise at the step
+        itself. If `is_even` is True, the bounds are changed in two ways. In the first
+        four rows, half of the noise at half the step is subtracted from the second
+        change, because the last extrapolation is reliable there. In the later rows, the
+        largest of the three changes is multiplied by three. The last extrapolation
+        changes the estimate too little in these rows: it gives almost no weight to the
+        largest steps, and the series of f may diverge at them. The numbers four, half
+        and three were chosen on random functions.
         """
         values = self.values
         change = np.full(values.shape, np.nan)
@@ -89,21 +90,23 @@ class Table(NamedTuple):
 class Tables(NamedTuple):
     """Tables of estimates of one derivative, from values of f at many step lengths.
 
+    Let n be the order of this derivative, x its point, and h the step length.
+
     Attributes:
-      even: Table of the central quotient, extrapolated as a series in h², where h is
-        the step length. The error of the quotient is such a series if f is smooth.
+      even: Table of the central quotient, extrapolated as a series in h². The error of
+        the quotient is such a series if f is smooth.
       central: Table of the central quotient, extrapolated as a series in h. The error
-        of the quotient is such a series if the next derivative of f jumps at x.
-      left, right: Tables of the one-sided derivatives.
-      gaps: Tables of the difference between the right and the left derivative. There is
-        one table for each order of derivative from 1 to n, where n is the order of the
-        derivative that is estimated.
-      jumps: Tables of the same differences as `gaps`, computed in a way that detects
-        much smaller jumps of the derivative if f is smooth on both sides of x. The
-        table of the k-th derivative uses only one part of f: for odd k the part that is
-        even about x, and for even k the part that is odd about x. If f is smooth, the
-        Taylor series of this part has no term with h^k. A jump of the k-th derivative
-        adds such a term, so even a small jump is visible.
+        of the quotient is such a series if the derivative of order n + 1 jumps at x.
+      left, right: Tables of the one-sided derivatives of order n.
+      gaps: Tables of the difference between the right and the left derivative at x, one
+        table for each order from 1 to n.
+      jumps: Tables of the same differences as `gaps`, computed in another way. If f is
+        smooth to the left of x and to the right of x, this way detects much smaller
+        jumps of a derivative at x. The table of the k-th derivative uses only one part
+        of f: for odd k the part that is even about x, and for even k the part that is
+        odd about x. If f is smooth at x, too, the Taylor series of this part has no
+        term with h^k. A jump of the k-th derivative adds such a term, so even a small
+        jump is visible.
       next_jump: The table that `jumps` would have for the order n + 1.
     """
 

@@ -126,9 +126,10 @@ class Ledger(LedgerFields):
     def text(self) -> str:
         """Return the value and the gradient as a sentence, then the rows as a table.
 
-        If the value or the gradient is not finite, a sentence after the first one says
-        so. Otherwise, if a row is at a tie, as max(a, b) is for a = b, such a sentence
-        describes the first of these rows and counts the others (see `at_kinks`).
+        If there is no gradient, the `note` follows the value. If there is a gradient,
+        but the value or the gradient is not finite, the text after the first sentence
+        says so. Otherwise, if a row is at a tie, as max(a, b) is for a = b, this text
+        describes the first row at a tie and counts the others (see `at_kinks`).
         """
         return table.as_text(self)
 

@@ -31,10 +31,10 @@ class NonFinite(NamedTuple):
       backward: Whether the NaN or infinity is created only in the backward pass.
       sentence: Sentence that says where the NaN or infinity is created.
       index: Index of the first NaN or infinity in the value of the row. If the row
-        computes NaN from an infinity, it is the index of the first NaN. If the value is
-        finite, but a contribution of the row to the adjoint of an input is not finite,
-        it is the index of the first NaN or infinity in this contribution. The index is
-        () for a number, and for a custom reverse rule.
+        computes NaN from an infinity, `index` belongs to the first NaN instead. If the
+        value is finite, but a contribution of the row to the adjoint of an input is not
+        finite, `index` belongs to the first NaN or infinity in this contribution. The
+        index is () for a number, and for a custom reverse rule.
       value: The entry at `index`, a NaN or an infinity. None for a custom reverse rule.
     """
 
@@ -53,12 +53,13 @@ def first_nonfinite(
     """Find the row of the table of `explain` that creates the first NaN or infinity.
 
     A row is one equation of the function. If an input is not finite, the result
-    describes this input. Otherwise, if the value of the function is not finite, it
-    describes the row that creates the first NaN or infinity of the forward pass. If
-    only the gradient is not finite, it describes the row where the first NaN or
-    infinity of the backward pass arises, or an earlier row with the NaN or infinity
-    that causes it. The result is None if both the value and the gradient are finite,
-    even if an input or a row has an infinity.
+    describes this input. Otherwise, if the value of the function is not finite, the
+    result describes the row that creates the first NaN or infinity of the forward pass.
+    If only the gradient is not finite, the result describes the row where the first NaN
+    or infinity of the backward pass arises. If this NaN or infinity is caused by one in
+    the value of an earlier row, the result describes the earlier row. The result is
+    None if both the value and the gradient are finite, even if an input or a row has an
+    infinity.
 
     Args:
       tape: Record of the evaluation, with adjoints.

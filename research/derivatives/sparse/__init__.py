@@ -45,7 +45,8 @@ class SparsityPattern(NamedTuple):
       rows: Row of each entry, shape (number of entries,).
       columns: Column of each entry, same shape.
       shape: Shape of the matrix, (outputs, inputs).
-      colouring: Groups of rows or columns. Each group is computed by one product.
+      colouring: Groups of rows or columns. Each group is computed by one product of
+        the matrix and a vector.
       symmetric: Whether the matrix is symmetric, and some entries (i, j) are therefore
         read from the computed entry (j, i), as in `sparse_hessian`.
     """
@@ -90,10 +91,10 @@ def sparse_jacobian(
     dense row, one dense column and a diagonal takes 3 products for any size.
 
     The pattern is found from the jaxpr of f. A rule for each operation says which
-    entries of its result depend on which entries of its inputs. If f contains a branch,
-    the dependences of both sides are included. If an operation has no rule, each entry
-    of its result is assumed to depend on all its inputs. The result stays right, but
-    may take more products.
+    entries of its result depend on which entries of its inputs. If x decides which
+    branch of f is computed, the dependences of all branches are included. If an
+    operation has no rule, each entry of its result is assumed to depend on all inputs
+    of the operation. J is still right in this case, but may take more products.
 
     Each call checks the pattern with one random vector v: J v by forward mode must
     equal the product of the sparse matrix and v. If f has no derivative rule for
