@@ -178,9 +178,9 @@ def check_number(
 def check_real(name: str, value: Any) -> None:
     """Raise an error unless a value is a single real number that is not infinite.
 
-    Use this check if the caller checks the range afterwards. NaN is accepted here,
-    because a check of the range, such as `value > 0`, refuses NaN. A tracer is
-    accepted, too.
+    Use this check if the caller checks the range afterwards. NaN is accepted here. A
+    check of the range, such as `value > 0`, refuses NaN, because the comparison is
+    False. A tracer is accepted, too.
 
     Raises:
       TypeError: value is not a number.

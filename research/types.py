@@ -154,10 +154,10 @@ class Outcome(IntEnum):
 
     Some update rules can fail to find a step. The state of such a rule, or the field
     `search` of this state, has a field `outcome`. This field is an int32 array, and
-    `Outcome(int(outcome)).words` describes it. A field `evaluations` beside `outcome`
-    counts how often the objective was evaluated inside the last update; only
-    `natural_gradient` does not have it. One evaluation computes either the value alone,
-    or the value together with the gradient. If `outcome` is FIRST_FAILURE = 2 or
+    `Outcome(int(outcome)).words` describes it. Except for `natural_gradient`, there is
+    also a field `evaluations` beside `outcome`, which counts how often the objective
+    was evaluated inside the last update. One evaluation computes either the value
+    alone, or the value together with the gradient. If `outcome` is FIRST_FAILURE = 2 or
     larger, the step failed, and the update is 0. There is one exception: the update may
     be NaN if the value, the gradient or the direction of the step is not finite.
 

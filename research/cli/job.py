@@ -163,10 +163,9 @@ def _claimed(folder: Path, task: Task) -> Iterator[None]:
 
 
 def refuse_if_busy(folder: Path) -> None:
-    """Raise OSError if a job of this run, from an earlier command, is still running.
+    """Raise OSError if a job of an earlier command still works in the run folder.
 
-    `folder` is the run folder. A job is a process that computes one part of an
-    experiment.
+    A job is a process that computes one part of an experiment.
     """
     import filelock
 

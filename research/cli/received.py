@@ -78,9 +78,9 @@ def with_files(
 ) -> dict[str, Any]:
     """Find the files of a study's rules, and return two fields for the study's config.
 
-    The files are searched on this machine. The field `rule` names each rule. If a rule
-    comes from a file, the path of this file follows the name. The field `files` has the
-    name and the SHA-256 digest of each file.
+    The field `rule` names each rule. If a rule comes from a file, the path of this file
+    on this machine follows the name. The field `files` has the name and the SHA-256
+    digest of each file.
 
     Args:
       config: Config of the study.

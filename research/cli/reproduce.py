@@ -268,9 +268,9 @@ def reproduce_reference(
       overlap (`research.runs.hold_against`). The dict VARIES of the experiment lists
       values that are not reproducible. For such a value, VARIES has two limits or None.
       With limits, an old and a new value that differ still agree if both lie between
-      the limits. With None, a difference does not affect the result. VARIES has no
-      effect on a value that has a confidence interval in both runs. The hashes of the
-      arrays do not affect the result. The verdict is printed.
+      the limits. With None, a difference does not affect the returned number. VARIES
+      has no effect on a value that has a confidence interval in both runs. The hashes
+      of the arrays do not affect the returned number. The verdict is printed.
     Raises:
       ValueError: The reference cannot be read, the experiment does not accept the
         config any more, or the data are missing here and would have to be replaced by

@@ -164,7 +164,7 @@ class Outcomes(NamedTuple):
         shape (points, seeds).
       curves: Relative gap (f - f*) / (f_0 - f*) at each evaluation, shape (points,
         seeds, evaluations). A gap that is not finite is stored as inf. f is the
-        objective on the part of the data on which rules are reported
+        objective on the part of the data on which results are reported
         (`Protocol.reported_on`). f_0 is the initial value of f, and f* the value of f
         at the optimum of the training part.
     """

@@ -100,8 +100,8 @@ def check_trials(
         uses, the workload has fewer examples than a batch, the optimum of the workload
         is not known or does not fit the objective (`check_optimum`), a step of a
         contender cannot be traced, or one epoch of a contender costs more than
-        `protocol.passes` passes over the data. The cost of an epoch in passes is the
-        cost of a step, `Contender.evaluations`.
+        `protocol.passes` passes over the data. If a step costs g gradients (g is
+        `Contender.evaluations`), an epoch costs g passes.
     """
     check_workload("workload", workload)
     check_optimum(workload, protocol.target)

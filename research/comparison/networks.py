@@ -223,7 +223,7 @@ def compare_networks(
     References:
       Dahl et al., Benchmarking neural network training algorithms, arXiv:2306.07179.
       Wen et al., Fantastic pretraining optimizers, arXiv:2509.02046 (rankings change
-      while the rate decays, so rules must be compared at the end).
+      while the rate decays, so rules must be compared at the end of training).
     Example:
       >>> from research.comparison.networks import compare_networks
       >>> from research import losses, models

@@ -35,7 +35,7 @@ def root_of_gradient(
       The result of `search`. Let dx be the change of the minimum if the arrays that the
       objective uses change. Conjugate gradients solve H dx = -dg for dx, where H is the
       Hessian of the objective, and dg is the change of the gradient of the objective at
-      a fixed point. The other arrays of the result count as constant.
+      the old minimum. The other arrays of the result count as constant.
     """
     return jax.lax.custom_root(
         jax.grad(objective),

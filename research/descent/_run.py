@@ -101,7 +101,7 @@ def run(
       step: The function step that `research.descent.build` returned.
       state: The initial state, from the function init that
         `research.descent.build` returned. To continue a training, pass the last state
-        of the call before.
+        that the previous call returned.
       sampler: Sampler that chooses the examples of each batch.
       key: Key from which the keys of all epochs are derived.
       epochs: Numbers of the epochs to run, shape (e,). `jnp.arange(e)` runs a whole

@@ -127,11 +127,11 @@ def draw_curves(
 ) -> figures.Picture:
     """Plot the validation loss of each rule against the epoch.
 
-    For each rule and network, the study made several searches, and each search chose
-    hyper-parameters. The training with these choices is drawn. Each network has one
-    panel. The line of a rule is the median over searches and seeds. The band around the
-    line goes from the 10 % to the 90 % quantile. `numbers` and `arrays` are fields of
-    the study's result, and `colours` has the colour of each rule.
+    For each rule and network, each search of the study chose hyper-parameters. The
+    trainings with these hyper-parameters are drawn. Each network has one panel. The
+    line of a rule is the median over searches and seeds. The band around the line goes
+    from the 10 % to the 90 % quantile. `numbers` and `arrays` are fields of the study's
+    result, and `colours` has the colour of each rule.
     """
     networks = numbers["networks"]
     columns = min(3, len(networks))

@@ -34,12 +34,12 @@ Arrays = Mapping[str, np.ndarray]
 def trials(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Picture:
     """For each rule, plot the expected cost of the best of k trials against k.
 
-    A trial is one choice of hyper-parameters. The cost is the number of passes over the
-    data until the target is reached: a given fraction of the initial gap to the minimum
-    of the objective. The band around a line is an interval for the expected cost. The
-    interval accounts for the variation between trials and between seeds. `numbers` and
-    `arrays` are fields of the study's result, and `who` has the order and the colours
-    of the rules.
+    A trial is one choice of hyper-parameters. The gap is f - f*, where f* is the
+    minimum of the objective f. The target is a given fraction of the initial gap. The
+    cost is the number of passes over the data until the gap has fallen to the target.
+    The band around a line is an interval for the expected cost. The interval accounts
+    for the variation between trials and between seeds. `numbers` and `arrays` are
+    fields of the study's result, and `who` has the order and the colours of the rules.
     """
     figure, used, spare = panels(numbers["workloads"])
     ends: dict[tuple[str, str], np.ndarray] = {}
@@ -162,12 +162,12 @@ def curves(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
 def profile(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Picture:
     """Draw the performance profile of the rules of a study.
 
-    The cost of a rule on a workload is the number of passes over the data until the
-    target is reached: a given fraction of the initial gap to the minimum of the
-    objective. For each rule and each factor c, the profile shows the fraction of the
-    workloads on which the cost of the rule is at most c times the lowest cost of any
-    rule. `numbers` and `arrays` are fields of the study's result, and `who` has the
-    order and the colours of the rules.
+    The gap is f - f*, where f* is the minimum of the objective f. The target is a given
+    fraction of the initial gap. The cost of a rule on a workload is the number of
+    passes over the data until the gap has fallen to the target. For each rule and each
+    factor c, the profile shows the fraction of the workloads on which the cost of the
+    rule is at most c times the lowest cost of any rule. `numbers` and `arrays` are
+    fields of the study's result, and `who` has the order and the colours of the rules.
     """
     figure, axes = figures.new_figure(height=4.4)
     panel, factors = axes[0, 0], arrays["profile/factors"]

@@ -23,10 +23,10 @@ class Valley(NamedTuple):
     A trial is one choice of hyper-parameters, which a search trains with several seeds.
     The score of a trial is the geometric mean of its costs over these seeds, in passes
     over the data. All searches together start with t trials. Trials that a search adds
-    later are not among these t trials. In the end, each search chooses one trial. In
-    addition, the score is known at r more learning rates, which make a line in the
-    picture. On this line, all other hyper-parameters have the values of the best of the
-    trials that the searches chose.
+    later are not among these t trials. In the end, each search chooses one trial.
+    Besides the scores of the t trials, the score is known at r learning rates, which
+    make a line in the picture. On this line, all other hyper-parameters have the values
+    of the best of the trials that the searches chose.
 
     Attributes:
       rates: Learning rate of each trial, ascending, shape (t,).

@@ -222,8 +222,8 @@ def cosine_distance(
     Args:
       prediction: Prediction p, floating, shape (d,).
       target: Target y, shape (d,). It is converted to the dtype of the prediction.
-      where: Booleans, shape (d,). An entry of p and y is replaced by 0 if its entry of
-        `where` is False. None means that no entry is replaced.
+      where: Booleans, shape (d,). The entries of p and y at which `where` is False are
+        replaced by 0. None means that no entry is replaced.
       weights: Weights w of the entries, shape (d,), finite and at least 0. With
         weights, pᵀ y, |p|² and |y|² are replaced by Σ w p y, Σ w p² and Σ w y². None
         means that all weights are 1.

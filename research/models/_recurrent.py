@@ -74,7 +74,7 @@ def recurrent(
     The state after step t = 1, ..., T is h_t = cell(x_t, h_(t-1)). By default, h_0 is
     0 (see `initial_state`). An LSTM has a second state c_t. The inputs of layer l + 1
     are the states h_t of layer l. Sequences of different lengths are padded to one
-    length T and passed as `research.types.Sequences`. Their values after the end of a
+    length T and passed as `research.types.Sequences`. The values after the end of each
     sequence are set to zero before any computation, so these values have no effect on a
     result.
 

@@ -226,9 +226,10 @@ def mlp_rounding_bound(
 
     The backward pass of `mlp_value_and_gradient` starts from δ_K, the derivative of the
     mean loss with respect to the prediction, where K is the number of layers. The other
-    numbers in it are the weights, the inputs of each layer, and the derivatives of the
-    activation. Each entry of the gradient is computed by a chain of sums. The last sum
-    runs over the n examples. Each earlier sum runs over the outputs of a layer.
+    numbers in the backward pass are the weights, the inputs of each layer, and the
+    derivatives of the activation. Each entry of the gradient is computed by a chain of
+    sums. The last sum runs over the n examples. Each earlier sum runs over the outputs
+    of a layer.
 
     The bound on an entry is m ε A. Here ε is the machine epsilon, and m is n plus the
     widths of the inputs, of all hidden layers and of the outputs. A is the result of

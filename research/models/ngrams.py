@@ -88,14 +88,14 @@ def ngram(
     "witten_bell": p(w | h) = (c(h w) + N(h) p(w | h')) / (c(h) + N(h)).
 
     "kneser_ney" (modified Kneser-Ney): p(w | h) = (c(h w) - D(c(h w)) + Σ_v D(c(h v))
-    p(w | h')) / c(h). Here Σ_v is the sum over all tokens v. If h has fewer tokens than
-    order - 1, the formula is the same, but c(h w) is the number of different tokens
-    that occur before h w in the text, and again c(h) = Σ_w c(h w). For each length of
-    the context, let n_i be the number of pairs (h, w) with c(h w) = i, and
-    Y = n_1 / (n_1 + 2 n_2). The discounts are D(0) = 0, D(i) = i - (i + 1) Y n_{i+1} /
-    n_i for i = 1, 2 and 3, and D(i) = D(3) for larger i. If one of D(1), D(2) and D(3)
-    is undefined or not positive, as in a short text, all three are replaced: by 0.5, 1
-    and 1.5, as in KenLM.
+    p(w | h')) / c(h). Here Σ_v is the sum over all tokens v. For a context h of fewer
+    than order - 1 tokens, such as h', the formula is the same, but c(h w) is the number
+    of different tokens that occur before h w in the text, and again c(h) = Σ_w c(h w).
+    For each length of the context, let n_i be the number of pairs (h, w) with c(h w) =
+    i, and Y = n_1 / (n_1 + 2 n_2). The discounts are D(0) = 0, D(i) = i - (i + 1) Y
+    n_{i+1} / n_i for i = 1, 2 and 3, and D(i) = D(3) for larger i. If one of D(1), D(2)
+    and D(3) is undefined or not positive, as in a short text, all three are replaced:
+    by 0.5, 1 and 1.5, as in KenLM.
 
     In both methods, p(w | h) = p(w | h') if c(h) = 0. If h is empty, p(w | h') stands
     for 1 / vocabulary_size. So no probability is 0.

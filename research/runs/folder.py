@@ -147,9 +147,9 @@ def open_run(
     starts from the beginning. With `fresh`, the files of an earlier result stay in the
     folder until `finish` replaces them, but they do not count as a result any more.
 
-    The manifest of the run, which this function writes to the folder, lists the
-    devices. The function therefore starts JAX's backend. Call `backend.configure`
-    before this function.
+    Unless the run is finished, this function writes the run's manifest to the folder.
+    The manifest lists the devices, so the function starts JAX's backend. Call
+    `backend.configure` before this function.
 
     Args:
       experiment, config: Name and config, as in `run_id`. The run folder is

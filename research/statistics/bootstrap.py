@@ -59,7 +59,7 @@ def replicate(
 
     A trial is a choice of hyper-parameters. For each rule, one trial is chosen on the
     tuning seeds, and the cost of this trial is reported on the reporting seeds. ERT is
-    the expected running time of the chosen trial, as in `ert_of_all`.
+    the expected running time of the chosen trial to the target, as in `ert_of_all`.
 
     Seeds are drawn with replacement. The two rules get the same seeds, because their
     runs are paired. From m tuning seeds, m - 1 are drawn, because with m draws the
@@ -372,7 +372,7 @@ class Variance(NamedTuple):
         """Degrees of freedom of the variance `total` (Satterthwaite).
 
         The variance `choice` has `choice_freedom` degrees of freedom, and the variance
-        `reporting` has seeds - 1. If one of the two variances is inf, the result is
+        `reporting` has seeds - 1. If `choice` or `reporting` is inf, the result is
         seeds - 1.
         """
         if not np.isfinite(self.total):
@@ -514,8 +514,8 @@ def wilson_interval(
     estimate (1 - estimate) / variance. A share from this number of independent seeds
     would have the given variance. Because the variance is estimated, the formula uses a
     quantile of Student's t distribution with `freedom` degrees of freedom instead of a
-    normal quantile. If the estimate is 1/2 and the variance is 0, all seeds count as
-    ties, and the interval is (1/2, 1/2).
+    normal quantile. If the estimate is 1/2 and the variance is 0, the interval is
+    (1/2, 1/2).
 
     Args:
       estimate: The share, from 0 to 1.

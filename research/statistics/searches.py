@@ -119,8 +119,9 @@ def searched_difference(
     The log ratio is the mean of d_s. Its interval is the mean ± t sqrt(V). For an
     interval with the level c, t is the (1 + c) / 2 quantile of Student's t
     distribution. Satterthwaite's formula gives the degrees of freedom of this
-    distribution. Their lower limit is the smallest of these numbers: n - 1, and J - 1
-    for each rule whose term in Σ is not 0.
+    distribution. If the result of the formula is below all of the following numbers,
+    the smallest of them is used instead: n - 1, and J - 1 for each rule whose term in Σ
+    is not 0.
 
     With W workloads, d_s is first averaged over the workloads. The sum Σ is then over
     both rules and all workloads, and is divided by W². The half width of the interval

@@ -20,7 +20,7 @@ TRIALS = 5  # Trial calls; the fastest one determines the number of repetitions.
 def interleaved_timing(
     calls: Sequence[Callable[[], Any]], repeats: int
 ) -> Float[np.ndarray, "repeats calls"]:
-    """Time several calls in rounds; every second round has them in reverse order.
+    """Time several calls in rounds, and reverse their order in every second round.
 
     Each round takes one sample of each call.
 

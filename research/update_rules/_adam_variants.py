@@ -516,11 +516,11 @@ def cautious_adamw(
     differs in two points. First, with foreach=False the code adds ε before the bias
     correction of v_t. Before August 2025, the code also did this with foreach=True.
     Second, the defaults of the code are ε = 1e-6 and λ = 0. The paper of Liang et al.
-    divides by (Σ k_t + 1) / n in place of the mean over the n entries of a leaf. Set
-    plus_one=True for this divisor. With cautious_decay=True, only entries with
-    k_t d_t x_t >= 0 decay. If x_t is not 0, this means that the step without decay
-    moves the entry towards 0 or leaves it unchanged. optax 0.2.8 does not have the
-    rule. To make another rule cautious, use `cautious`.
+    divides by (Σ k_t + 1) / n in place of max(mean(k_t), 0.001), where n is the number
+    of entries of the leaf. Set plus_one=True for this divisor. With
+    cautious_decay=True, only entries with k_t d_t x_t >= 0 decay. If x_t is not 0, this
+    means that the step without decay moves the entry towards 0 or leaves it unchanged.
+    optax 0.2.8 does not have the rule. To make another rule cautious, use `cautious`.
 
     Use it in place of AdamW, with the same arguments. If the gradient of an entry
     changes its sign, the momentum m̂_t of this entry may keep the old sign for some

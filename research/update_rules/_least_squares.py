@@ -256,8 +256,8 @@ def levenberg_marquardt(
     |J h + r|² + μ |D h|², where the radius determines the damping μ >= 0 (Moré). D is
     diagonal. Each diagonal entry is the largest length so far of the corresponding
     column of J, or 1 if all these lengths are 0. The rule therefore does not depend on
-    the units of the parameters. h comes from a QR factorisation of the matrix J with
-    the rows of √μ D below its rows, not from JᵀJ.
+    the units of the parameters. h comes from a QR factorisation of J, extended by the
+    rows of √μ D, and not from JᵀJ.
 
     A trial is a step h that is computed, and then accepted or rejected. Let F = ½ |r|².
     The ratio ρ = (F(x) - F(x + h)) / (½ |J h|² + μ |D h|²) compares the decrease of F

@@ -51,10 +51,10 @@ def optimistic_gradient_descent(
     """Step against the gradient and its last change.
 
     u_t = -η_t (α g_t + β (g_t - g_(t-1))), with g_0 = g_1. Here g_t is the gradient,
-    u_t the update and η_t the learning rate at step t. Daskalakis et al. have α = β =
-    1. With these values, the rule steps against g_t + (g_t - g_(t-1)), a guess of the
-    next gradient. optax.optimistic_gradient_descent is the same rule. torch does not
-    have the rule.
+    u_t the update and η_t the learning rate at step t. Daskalakis et al. use α = β = 1.
+    With these values, the rule steps against g_t + (g_t - g_(t-1)), a guess of the next
+    gradient. optax.optimistic_gradient_descent is the same rule. torch does not have
+    the rule.
 
     Use it for games and other saddle points, where f(x, y) is minimised over x and
     maximised over y. Pass the negative gradient for y. On f = x y, gradient descent
@@ -101,7 +101,7 @@ def optimistic_adam(
     u_t = -η_t (α d_t + β (d_t - d_(t-1))), with d_0 = d_1. Here u_t is the update, η_t
     the learning rate, and -d_t the update of `adam` with the rate 1.
 
-    Daskalakis et al. have α = β = 1 and d_0 = 0. optax.optimistic_adam_v2(η, alpha=α,
+    Daskalakis et al. use α = β = 1 and d_0 = 0. optax.optimistic_adam_v2(η, alpha=α,
     beta=β) is the same rule as here, with d_0 = d_1. optax's default is
     nesterov=True, with the direction of `nadam`. The default here is False. The older
     optax.optimistic_adam(η, optimism=o) is the rule with α = 1 and β = o / η, but does

@@ -93,9 +93,9 @@ def dog(
     A large gradient stays in the sum of squares and shortens all later steps.
 
     Args:
-      learning_rate: Learning rate η, called c by Ivgi et al. Leave this rate at 1. A
-        number of at least 0, a traced scalar, or a schedule (number of earlier steps ->
-        η).
+      learning_rate: Learning rate η (c in the paper by Ivgi et al.). Leave this rate at
+        1. A number of at least 0, a traced scalar, or a schedule (number of earlier
+        steps -> η).
       initial_distance: Initial distance r_ε, at least 0; may be traced. It should be
         less than the distance to a minimum.
       eps: Constant ε, at least 0; may be traced.
@@ -369,8 +369,8 @@ def dowg(
     short distances, so they have little weight in the sum, and the steps are longer
     than those of `dog`. optax.contrib.dowg is the same rule, and its argument
     init_estim_sq_dist is r_ε². optax subtracts x_0 from x_i, which loses digits while
-    the distance is small. This rule sums its own updates to get x_i - x_0. Khaled et
-    al. have no ε. torch does not have the rule.
+    the distance is small. This rule sums its own updates to get x_i - x_0. The paper by
+    Khaled et al. has no ε. torch does not have the rule.
 
     Use it for convex losses if you cannot tune a rate.
 
@@ -474,7 +474,7 @@ def cocob(
     θ_t is the sum of all -c. The name stands for "continuous coin betting": x_t - x_0
     is regarded as an amount of money that is bet on the outcome -c_t. R_t is the total
     gain of the bets so far, where a negative total is replaced by 0. Orabona & Tommasi
-    call the rule COCOB-Backprop, and have no η. A constant η would cancel if ε were 0.
+    call the rule COCOB-Backprop, without η. A constant η would cancel if ε were 0.
     optax.contrib.cocob is the same, but it subtracts x_0 from x_t, which loses digits
     while x_t is close to x_0. This rule sums its own updates to get x_t - x_0. torch
     does not have the rule.
@@ -739,8 +739,8 @@ def mechanic(
     """Learn the scale of another rule's updates, so that its rate need not be tuned.
 
     There are n decays β_i = 1 - 0.1^i for i = 1, ..., n. For each decay β_i there are
-    separate numbers m_t, v_t, r_t and s_t, and the formulas below hold with β = β_i.
-    These numbers start from s_0 = σ and m_0 = v_0 = r_0 = 0. S_t is the sum of the n
+    separate numbers m_t, v_t, r_t and s_t. These numbers start from s_0 = σ and m_0 =
+    v_0 = r_0 = 0, and follow the formulas below with β = β_i. S_t is the sum of the n
     scales s_t. Let g_t be the gradient, x_t the params, d_t the update of the inner
     rule, and Δ_t = (x_t - x_0) / (S_t + ε) at step t, counted from 0. Then
     h_t = -<g_t + (λ S_t |g_t| / (|x_t| + ε)) x_t, Δ_t>,

@@ -42,7 +42,8 @@ class ScheduleFreeState(NamedTuple):
         step, including the warm-up, and p is weight_power.
       direction: State of the transformation from gradients to directions, which
         normalises the gradient (in AdamW) and adds the weight decay.
-      rate: State of `descend`, a DescendState. It holds the learning rate.
+      rate: The learning rate, in a DescendState, which is the class of the state of
+        `descend`.
     """
 
     evaluation_params: Params

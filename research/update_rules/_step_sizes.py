@@ -158,12 +158,11 @@ def barzilai_borwein(
     g_(t-1). Here x_t are the params, g_t is the gradient and u_t the update at step t.
     The products sᵀs and sᵀy are over all leaves. The rate sᵀs / sᵀy gives the long step
     (BB1). The short step (BB2) has η_t = sᵀy / yᵀy, and is never longer than the long
-    step if sᵀy > 0.
-    The first rate is η_1 = learning_rate. sᵀy <= 0 if the curvature along the last step
-    is not positive, or if the params did not move. In a step with sᵀy <= 0, the rule
-    keeps the previous rate. The field `refused` of the state counts these steps. The
-    rule has no line search, so the objective may increase. optax and torch do not have
-    this rule.
+    step if sᵀy > 0. The first rate is η_1 = learning_rate. sᵀy <= 0 if the curvature
+    along the last step is not positive, or if the params did not move. In a step with
+    sᵀy <= 0, the rule keeps the previous rate. The field `refused` of the state counts
+    these steps. The rule has no line search, so the objective may increase. optax and
+    torch do not have this rule.
 
     Use it on smooth, nearly quadratic problems with full gradients, where it is often
     almost as fast as conjugate gradients. On functions that are far from quadratic, the

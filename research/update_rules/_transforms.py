@@ -118,8 +118,8 @@ def _scale(rate: Scalar, updates: Params) -> Params:
 def direction_of(rule: optax.GradientTransformation) -> optax.GradientTransformation:
     """Return a transformation whose updates are those of a rule, times -1.
 
-    If the rule has the learning rate 1 and the step -d_t, the result returns the
-    direction d_t. The state of the rule is wrapped in a DirectionState.
+    If the rule has the learning rate 1 and makes the step -d_t, the transformation
+    returns the direction d_t. The state of the rule is wrapped in a DirectionState.
 
     Example:
       >>> print(

@@ -354,8 +354,9 @@ def known_name(reference: Any) -> str | None:
 
     `reference` is an argument of `verify_rule`. The name is found if `reference` is the
     name itself, this library's constructor of the rule, or the field `optax` of the
-    rule's `Card`. This field is the same rule in optax, or is built from optax. For any
-    other object that is not a str, return None.
+    rule's `Card`. This field is optax's constructor of the same rule, or a function
+    that builds the same rule from optax. For any other object that is not a str, return
+    None.
 
     Raises:
       ValueError: The reference is a str, but not the name of a rule with a formula.

@@ -214,8 +214,8 @@ def only(axis: int, matrix: Square, ndim: int) -> list[Square | None]:
 def at_least(values: Leaf, c: int) -> Leaf:
     """Return max(d, c^(-2)) for each of the eigenvalues d in `values`.
 
-    KL-SOAP thus keeps its estimated eigenvalues away from 0. `kl_soap` passes as c the
-    length of the axis, or 10 if the length is smaller, or 4000 if it is larger.
+    KL-SOAP thus keeps its estimated eigenvalues away from 0. In `kl_soap`, c is the
+    length of the axis, but at least 10 and at most 4000.
     """
     return np.array([max(d, mpmath.mpf(1) / c**2) for d in values], object)
 

@@ -118,8 +118,8 @@ def rooted(h: Matrix, damping: Number):
     """Return the square root of the symmetric matrix H + λ I, where λ is the damping.
 
     `h` is the matrix H. Negative eigenvalues of H + λ I are replaced by their absolute
-    values. Some programs for the rule `natural_gradient` divide the gradient by the
-    root of H + λ I by mistake, and not by H + λ I itself. This function imitates them.
+    values. Some programs for the rule `natural_gradient` by mistake divide the gradient
+    by the root of H + λ I, and not by H + λ I itself. This function imitates them.
     """
     values, vectors = mpmath.eigsy(damped(h, damping))
     return vectors * mpmath.diag([mpmath.sqrt(abs(v)) for v in values]) * vectors.T

@@ -573,9 +573,9 @@ def asinh(x: Interval) -> Interval:
 def acosh(x: Interval) -> Interval:
     """Enclose acosh x = log(x + √(x² - 1)) over the part of x with x >= 1.
 
-    acosh x is computed in the equal form log1p(t + √(2 t + t²)) with t = x - 1. If x
-    contains numbers below 1, the field `trouble` of the result is MAYBE_UNDEFINED
-    (acosh x may have no value).
+    acosh x is computed as log1p(t + √(2 t + t²)), with t = x - 1. If x contains numbers
+    below 1, the field `trouble` of the result is MAYBE_UNDEFINED (acosh x may have no
+    value).
     """
     t = subtract(x, point(1.0))
     clipped = t._replace(low=np.maximum(t.low, 0.0), high=np.maximum(t.high, 0.0))

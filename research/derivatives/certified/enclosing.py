@@ -267,9 +267,9 @@ class Batched:
     """Enclosure of a function over many boxes at once.
 
     The enclosure for a box is an interval that contains the value of the function at
-    every point of the box. Call the object with (low, high), the ends of the boxes,
-    each of shape (boxes, size). The call returns an `Interval` with the enclosure for
-    each box.
+    every point of the box. The object is called with two arguments, low and high: the
+    ends of the boxes, each of shape (boxes, size). The call returns an `Interval` with
+    the enclosure for each box.
 
     Attributes:
       function: The function, mapped over points by `jax.vmap`.

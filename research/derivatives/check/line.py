@@ -105,7 +105,7 @@ def _precision_of_values(f: Callable[..., Any], x: Any) -> np.dtype:
 
 
 class ValuesOfJax:
-    """A function f whose values become JAX arrays if they are NumPy's or floats."""
+    """A wrapper of f that converts NumPy values and Python floats to JAX arrays."""
 
     def __init__(self, f: Callable[..., Any]):
         self.f, self.__name__ = f, title(f)

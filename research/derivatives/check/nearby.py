@@ -266,12 +266,12 @@ def witness_against(
 
 
 def witnesses(near: Neighbourhood, scale: float) -> list[Witness]:
-    """Return a `Witness` for each of fourteen points near x with accurate values of f.
+    """Return a `Witness` at each of up to fourteen points near x.
 
-    Points at which the values are not accurate or show a kink are left out. Ten of the
-    points lie in random directions from x. The other four lie in directions whose
+    Ten points lie in random directions from x. Four more lie in directions whose
     entries all have one sign, because there may be a piece of f that is too narrow for
-    random directions.
+    random directions. Points at which the values of f are not accurate or show a kink
+    are left out.
 
     Args:
       near: The point and the direction.

@@ -393,8 +393,8 @@ def leaping(f: str, direction: str, leap: float) -> str:
 def hiding(f: str, direction: str, distance: float) -> str:
     """Return the text of a report on an f whose rounding hides how f varies near 0.
 
-    JAX's derivative changes near entries of x that are 0, but f changes there by less
-    than its rounding error.
+    JAX's derivative changes near entries of x that are 0, but the change of f there is
+    at most its rounding error.
 
     Args:
       f: Name of the function.

@@ -225,11 +225,10 @@ class Values:
         show a kink, but f is smooth. Only entries of x that are 0 move, because
         elsewhere floats are not dense enough. The error is set to infinity under four
         conditions. First, JAX's derivative of f is the same at x and very close to x.
-        Second, JAX's derivative is another one at the end of a short step over which
-        the change of f is larger than the rounding error. Third, the mean of JAX's
-        derivatives at the ends of such a step and of the opposite step is about the
-        slope of the values. Fourth, the tested derivative agrees with JAX's derivative
-        at x.
+        Second, JAX's derivative has another value at the end of a short step over which
+        rounding no longer hides the change of f. Third, the mean of JAX's derivatives
+        at the ends of such a step and of the opposite step is about the slope of the
+        values. Fourth, the tested derivative agrees with JAX's derivative at x.
 
         Args:
           rates: Values of the tested derivative along the direction.

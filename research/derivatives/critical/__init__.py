@@ -116,9 +116,9 @@ def critical_points(
       values that are not finite, or ended where f is constant. With `prove_seconds`,
       its attribute `missed` is the number of critical points that are proved to lie in
       the box of the bounds and are not listed. This number includes points that were
-      dropped because of `separation`. The proof divides the box into smaller boxes, and
-      in some of them it may not exclude further critical points. The attribute `around`
-      is the number of such smaller boxes around listed points, and `unexplored` is the
+      dropped because of `separation`. The proof divides the box into smaller boxes. In
+      some of these boxes, it may fail to exclude further critical points. The attribute
+      `around` is the number of such boxes around listed points, and `unexplored` is the
       number of all other such boxes. Without `prove_seconds`, these three attributes
       are None.
     Raises:

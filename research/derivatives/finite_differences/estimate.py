@@ -212,9 +212,10 @@ def finite_difference(
     least 0.6 times the difference.
 
     A derivative may jump beside x instead of at x, as for max(x - d, 0)³ at x = 0 with
-    a small d > 0. At steps above d, this looks like a jump at x. The ratio r of the
-    apparent jumps of two successive derivatives is between d / 3 and d. If the steps
-    below 3 r do not show the jump, the larger steps are discarded.
+    a small d > 0. At steps above d, this looks like a jump at x. Let r be the apparent
+    jump of a derivative, divided by that of the next higher derivative. |r| is usually
+    between d / 3 and d. If the steps below 3 |r| do not show the jump, the larger steps
+    are discarded.
 
     A result predicts the values of f at smaller steps: each value follows from f(x) and
     the values at the next four larger steps. If a value differs from its prediction by
@@ -281,9 +282,9 @@ def finite_difference(
       contribution to f is below the noise at the steps that are used. An example is the
       third derivative of a cubic spline with many nodes: the value is the third
       derivative of the function behind the spline.
-    - At order 4 and x = 0, the whole error that a term such as |x|^5.5 causes if f is
-      the sum of this term and a smooth function. Of such answers, up to a tenth have an
-      error above the bound.
+    - At order 4, the whole error of the result if f(t) is the sum of a smooth function
+      and a term such as |t - x|^5.5. Of such answers, up to a tenth have an error above
+      the bound.
     - A bend beside x that the noise hides from a one-sided scheme. Far from its bend, a
       function such as softplus is nearly a straight line. With noise of 1e-2 or 1e-3 of
       f, the result may be the slope of this line instead of the slope at x. The scheme
