@@ -38,12 +38,13 @@ def bytes_per_step(
     device, which is (D - 1) B bytes. The bytes of a step depend on shard_params and on
     the rule:
 
-    - shard_params=False: the bytes of a sum of the gradients, with B = P.
+    - shard_params=False: the gradients are summed, with B = P.
     - shard_params=True, and the rule updates each entry independently of the other
-      entries: 2 (P - W) (D - 1) / D for the parts of params and gradients, plus the
-      bytes of a sum of the gradients of the params that are not split, with B = W.
-    - shard_params=True, and any other rule: S (D - 1) / D for params and state, plus
-      the bytes of a sum of the gradients, with B = P.
+      entries: a device receives (P - W) (D - 1) / D bytes to collect the split params,
+      and the same number for the sum of its part of their gradients. The gradients of
+      the other params are summed, with B = W.
+    - shard_params=True, and any other rule: a device receives S (D - 1) / D bytes to
+      collect the split arrays. All gradients are summed, with B = P.
 
     In each case, the loss is summed too. In the second case, the norms of the gradient
     and of the update are also summed. In the example with four devices, the sum of the

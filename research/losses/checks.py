@@ -158,9 +158,9 @@ def negative_absolute(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Return -|x|, with the derivative +1 at 0.
 
     JAX's derivative of -jnp.abs(x) at 0 is -1. `logistic` and `focal` add a function of
-    -|x| and a second term with a kink at 0, and the two kinks cancel. At x = 0, the
-    derivative of the second term is the same as for x < 0. The derivative of the sum is
-    correct only if the derivative of -|x| at 0 is also the same as for x < 0. For x <
-    0, -|x| = x has the derivative +1.
+    -|x| and a second term with a kink at 0. The two kinks cancel, so the sum has a
+    derivative at 0. For the second term, JAX's derivative at 0 is the limit from x < 0.
+    The derivative of the sum is correct only if the derivative of -|x| at 0 is its
+    limit from x < 0 as well, which is +1.
     """
     return jnp.where(x > 0, -x, x)

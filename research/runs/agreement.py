@@ -86,7 +86,11 @@ class Agreement(NamedTuple):
 
     @property
     def agrees(self) -> bool:
-        """Whether `other_values` is empty. Hashes that differ have no effect."""
+        """Whether the values of the run agree with the reference.
+
+        They agree if `other_values` is empty. A hash differs already if one bit of an
+        array does, so hashes are not considered.
+        """
         return not self.other_values
 
 

@@ -1086,8 +1086,9 @@ def psgd_kron(
     matrix for vectors and scalars, for axes of length 1, and for axes longer than
     max_size. The factor of a vector therefore scales each entry on its own. If the new
     value of a factor is not finite, the factor stays as it is. A NaN in a gradient
-    makes all later steps of all leaves NaN, because clip multiplies all leaves by the
-    same number. Wrap the rule in `skip_nonfinite` to skip such a step.
+    stays in the average M_t, so all later steps of this leaf are NaN. The other leaves
+    become NaN, too, because clip multiplies all leaves by the same number. Wrap the
+    rule in `skip_nonfinite` to skip such a step.
 
     The rule is that of psgd_jax (`kron`, commit 16edaa9), with two differences. In one
     of a hundred steps, psgd_jax rescales the factors of a leaf to equal size, which

@@ -350,16 +350,15 @@ def _problems(problems: Iterable[Problem] | None) -> list[Problem]:
 
 
 def known_name(reference: Any) -> str | None:
-    """Return the name of this library's rule that is given as a reference, or None.
+    """Return the rule's name if a reference is one of this library's rules, else None.
 
-    `reference` is an argument of `verify_rule`. The name is found if `reference` is the
-    name itself, this library's constructor of the rule, or the field `optax` of the
-    rule's `Card`. This field is optax's constructor of the same rule, or a function
-    that builds the same rule from optax. For any other object that is not a str, return
-    None.
+    `reference` is an argument of `verify_rule`. A str must be the name of a rule in
+    FORMULAS. An object is such a reference if it is this library's constructor of a
+    rule, or the field `optax` of a rule's `Card`. This field is optax's constructor of
+    the same rule, or a function that builds the same rule from optax.
 
     Raises:
-      ValueError: The reference is a str, but not the name of a rule with a formula.
+      ValueError: The reference is a str, but not a name in FORMULAS.
     """
     if isinstance(reference, str):
         if reference not in FORMULAS:

@@ -44,7 +44,8 @@ def equal_params(
 def equal(a: Any, b: Any, depth: int = DEPTH) -> bool:
     """Return whether two constants or parameters of jaxpr equations are equal.
 
-    The result is False if they differ, or if it is unknown whether they are equal.
+    The result is False if they differ, or if it is unknown whether they are equal. The
+    argument `depth` has an exception: custom derivative rules that are deeply nested.
     Jaxprs are equal if they have the same equations and the same constants, and if the
     jaxprs inside the equations are equal, too. Arrays are equal if they have the same
     shape, dtype, weak type and bits, so NaN equals NaN and 0 differs from -0. A tracer
@@ -53,8 +54,8 @@ def equal(a: Any, b: Any, depth: int = DEPTH) -> bool:
     Args:
       a, b: Arrays, numbers, jaxprs, other parameters, or tuples, lists and dicts of
         these.
-      depth: A custom derivative rule may call functions with custom rules, and so on.
-        The jaxprs of the rules are compared down to this number of levels. Two rules at
+      depth: Number of levels of custom derivative rules whose jaxprs are compared. A
+        rule may call functions with custom rules, and so on without end. Two rules at
         deeper levels count as equal if the functions to which they belong have the same
         name.
     """

@@ -104,9 +104,10 @@ class Slope(NamedTuple):
         from the derivative that is checked. The test uses the central differences at
         the two smallest steps with little noise. The result is True if both are farther
         from the slope than gap / 2, and farther than half the distance between the two
-        central differences. If f is smooth and the slope is right, the error of a
-        central difference falls to a quarter when the step is halved, so the second
-        condition fails.
+        central differences. If f is smooth and the slope is right, the second condition
+        fails: the second step is usually half of the first, so the errors of the
+        differences are about e and e / 4. The distance between the differences is
+        3 e / 4, and e / 4 is less than half of it.
         """
         apart = self._at_small_steps(_SAME * self.unsure < gap) - slope
         least = np.min(np.abs(apart), initial=np.inf)
