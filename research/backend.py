@@ -84,9 +84,10 @@ def configure(
         pool; or `portable` is True, but this is not Linux on x86-64 with AVX2 and FMA,
         or jaxlib is older than 0.10.
       TypeError: `x64` or `portable` is neither True nor False.
-      RuntimeError: The backend has already started with other values, or `portable` is
-        True and SciPy was imported before with other kernels of OpenBLAS. Call
-        `configure` earlier.
+      RuntimeError: The backend has already started with another value of `devices` or
+        `pool`. Or `portable` is True, and the backend has started with portable=False,
+        or SciPy was imported before with other kernels of OpenBLAS. Call `configure`
+        earlier.
     Example:
       >>> configure(x64=True)
       >>> import jax.numpy as jnp
@@ -176,8 +177,8 @@ def keep_programs(folder: str | Path | None = None) -> Path | None:
       user has turned JAX's cache off (JAX_ENABLE_COMPILATION_CACHE=false). Second,
       JAX's cache has a folder already, for example one that the user has chosen
       (JAX_COMPILATION_CACHE_DIR). Third, no file can be written. Fourth, Python has the
-      module zstandard or compression.zstd, with which JAX would compress the files
-      without a checksum.
+      module zstandard or compression.zstd. With such a module, JAX would compress the
+      files without a checksum, so damage in a file could remain unnoticed.
     Raises:
       TypeError: `folder` is neither a path nor None.
       ValueError: `folder` is an empty path or contains a NUL character.

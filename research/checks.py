@@ -408,8 +408,9 @@ def takes_others(value: Any, *args: Any, **kwargs: Any) -> bool:
     the parameters of the decorated function, but the wrapper may have other parameters.
     In the example, the wrapper `steep` takes one argument and calls `line` with two.
     The result is False if `value` is not a wrapper made with `functools.wraps`. The
-    result is also False if the wrapper has no parameters except *args and **kwargs. It
-    is then assumed that the wrapper passes its arguments on unchanged.
+    result is also False if the wrapper has no parameters except *args and **kwargs.
+    Such a wrapper is assumed to pass its arguments on unchanged, so it accepts no other
+    arguments than the decorated function.
 
     Example:
       >>> import functools

@@ -114,8 +114,9 @@ def kept(folder: Path) -> str:
     """Return the sentence "Unchanged: a, b." with the names of a folder's files.
 
     The sentence is used in error messages. Hidden files, whose names begin with a dot,
-    are not listed. If there are no other files, the sentence is "Nothing was saved
-    there before." If the folder does not exist, the sentence says how to make it.
+    are not listed. If the folder has no files, or only hidden files, the sentence is
+    "Nothing was saved there before." If the folder does not exist, the sentence says
+    how to make the folder.
     """
     nearest = next((part for part in folder.parents if part.exists()), folder)
     if not folder.exists() and nearest.is_dir():
@@ -262,8 +263,8 @@ def safetensors_bytes(arrays: Mapping[str, Any], metadata: Mapping[str, str]) ->
     """Return named arrays and texts as the bytes of a .safetensors file.
 
     The same arrays and texts always give the same bytes. The arrays are sorted by the
-    size of one entry in bytes, largest first. Each array therefore begins at a position
-    that is a multiple of the size of its entries.
+    size of one entry in bytes, largest first. These sizes are 8, 4, 2 or 1, so each
+    array begins at a position that is a multiple of the size of its entries.
 
     Raises:
       TypeError: An array has a dtype that the format cannot store.

@@ -423,7 +423,8 @@ def embed(path: str | Path) -> Embedded:
 def embed_bytes(data: bytes, name: str) -> Embedded:
     """Return an SVG or PNG picture as a data: URI with width and height.
 
-    A browser does not run scripts in such a picture.
+    The pages show the picture in an <img> element, where browsers do not run the
+    scripts of an SVG.
 
     Args:
       data: Picture, as the bytes of a file.

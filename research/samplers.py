@@ -49,9 +49,10 @@ def minibatch(n: int, batch_size: int, *, replacement: bool = False) -> Sampler:
     Let n be the number of examples and b the batch size. An epoch has ⌊n/b⌋ batches,
     with and without replacement.
 
-    Without replacement, each epoch draws a new permutation of the examples and cuts its
-    first b ⌊n/b⌋ entries into batches. No example occurs twice in an epoch, and n mod b
-    examples are left out. Batches without replacement are usual in practice.
+    Without replacement, each epoch draws a new permutation of the examples. The first
+    b ⌊n/b⌋ entries of the permutation are cut into batches. No example occurs twice in
+    an epoch, and n mod b examples are left out. Batches without replacement are usual
+    in practice.
 
     With replacement, each batch has b independent uniform draws. The expected gradient
     on a batch, given all earlier batches, is then the gradient on all examples. The
@@ -202,8 +203,9 @@ def check_sampler(sampler: Sampler, n: int | None) -> None:
     Without this check, two mistakes would cause no error. If a sampler is made for more
     examples than there are, some indices are too large, and JAX then reads the last
     example. If a sampler is made for fewer examples, the other examples are never
-    drawn. If the field `num_examples` of the sampler is None, this function draws the
-    indices of one epoch, which must lie in 0..n-1.
+    drawn. If the field `num_examples` of the sampler is None, the sampler does not say
+    for how many examples it is made. This function then draws the indices of one epoch,
+    which must lie in 0..n-1.
 
     Args:
       sampler: The sampler.

@@ -56,8 +56,8 @@ class Records(NamedTuple):
         arrays, in the given order. Several threads may call `read` at the same time. If
         the stored examples have changed, `read` must raise an error and must not return
         them.
-      digest: Text that identifies the content. Datasets with the same digest count as
-        equal.
+      digest: Text that identifies the content. A saved training is resumed only if
+        the digest of its dataset is still the same.
       name: Name of the dataset in messages, such as its folder.
     """
 

@@ -333,8 +333,8 @@ def carry_out(
       ValueError: One of these:
 
         - `exactly` is True, and missing data would be replaced;
-        - the options have --portable (bits that are the same on all processors), and
-          this process cannot compute such bits;
+        - the options have --portable (bits that are the same on many processors, as
+          `backend.configure` explains), and this process cannot compute such bits;
         - `exactly` is False, the run is already finished, and only one of the run and
           the options has --portable.
       OSError: Another process is working in the run folder, or the folder cannot be

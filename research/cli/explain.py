@@ -39,8 +39,8 @@ def explain(words: Sequence[str]) -> int:
     """Print backpropagation through a function as a table, and optionally draw a graph.
 
     A row of the table shows an equation (one operation of the function), the value of
-    the equation, and the derivative of the function's result by this value. The flags
-    --svg and --html write the graph of the equations to a file.
+    the equation, and the derivative of the function's result with respect to this
+    value. The flags --svg and --html write the graph of the equations to a file.
 
     Args:
       words: Command-line arguments after `explain`.

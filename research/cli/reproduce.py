@@ -193,9 +193,8 @@ def reproduce_run(
     If versions, processor, settings and code are the same in both runs, every array and
     number must be bit-identical, except times. If the versions, the processor, the
     settings or the code differ, or if the new run left out data sets that are missing
-    on this machine, the first table of the result and the numbers of the result must
-    agree to the printed digits. If a number has a confidence interval in both runs, it
-    is enough that the two intervals overlap (`research.runs.hold_against`).
+    on this machine, only the first table of the result and the numbers of the result
+    must agree. `reproduce_reference` explains when two of their values agree.
 
     Args:
       folder: Run folder.
@@ -268,9 +267,10 @@ def reproduce_reference(
       overlap (`research.runs.hold_against`). The dict VARIES of the experiment lists
       values that are not reproducible. For such a value, VARIES has two limits or None.
       With limits, an old and a new value that differ still agree if both lie between
-      the limits. With None, a difference does not affect the returned number. VARIES
-      has no effect on a value that has a confidence interval in both runs. The hashes
-      of the arrays do not affect the returned number. The verdict is printed.
+      the limits. With None, a difference is printed but not judged. VARIES has no
+      effect on a value that has a confidence interval in both runs. The reference also
+      has hashes of the arrays. The printed verdict counts the hashes that differ, but
+      these hashes do not affect whether the results agree.
     Raises:
       ValueError: The reference cannot be read, the experiment does not accept the
         config any more, or the data are missing here and would have to be replaced by

@@ -75,8 +75,9 @@ def start_searches(
 def tuning_score(searched: Searched) -> float:
     """Return the mean score of the trial that a search chose.
 
-    A trial is a choice of hyper-parameters. The mean is over the tuning seeds of the
-    search.
+    A trial is a choice of hyper-parameters. The chosen trial is run on each tuning seed
+    of the search, and each run has a score. A lower score is better. The mean is over
+    these runs.
     """
     return float(searched.scores[searched.chosen].mean())
 
@@ -159,14 +160,15 @@ class Outcomes(NamedTuple):
     A point is a choice of hyper-parameters. Each array has one row for each point. The
     reporting seeds are the seeds that no search uses (`Protocol`).
 
+    f is the objective on the part of the data on which results are reported
+    (`Protocol.reported_on`). f_0 is the initial value of f, and f* the value of f at
+    the optimum of the training part. The relative gap is (f - f*) / (f_0 - f*).
+
     Attributes:
-      costs: Passes over the data to the target, inf for a run that did not reach it,
-        shape (points, seeds).
-      curves: Relative gap (f - f*) / (f_0 - f*) at each evaluation, shape (points,
-        seeds, evaluations). A gap that is not finite is stored as inf. f is the
-        objective on the part of the data on which results are reported
-        (`Protocol.reported_on`). f_0 is the initial value of f, and f* the value of f
-        at the optimum of the training part.
+      costs: Passes over the data until the relative gap falls to `Protocol.target`, inf
+        for a run that did not reach the target, shape (points, seeds).
+      curves: Relative gap at each evaluation, shape (points, seeds, evaluations). A gap
+        that is not finite is stored as inf.
     """
 
     costs: Float[np.ndarray, "points seeds"]

@@ -135,7 +135,8 @@ def check_optimum(workload: Workload, target: float) -> None:
     Raises:
       TypeError: The optimum is not an Optimum.
       ValueError: The optimum is not known, f_0 is not above f*, or f* differs from f at
-        the optimum's params by more than target (f_0 - f*) / 10 plus a rounding error.
+        the optimum's params by more than a tenth of target · (f_0 - f*), plus a
+        rounding error.
     """
     optimum, f = known_optimum(workload), jax.jit(workload.objective)
     initial = float(f(workload.init(jax.random.key(0)), workload.train))

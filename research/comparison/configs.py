@@ -18,11 +18,12 @@ def compare_config(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config with which `descent compare` repeats a study.
 
     The config is a dict from the names of the flags to their values. `parse_command`
-    turns these values into the arguments of `compare` again. If a rule has neither a
-    name nor a file, such as a lambda, its value is its name followed by the literal
-    text "=<in Python>". No command can repeat such a study. If a workload was given as
-    an object, or if the level of the confidence intervals is not 0.95, the config also
-    has the entry `in_python`: the Python call that repeats the study.
+    turns these values into the arguments of `compare` again. The flag `rule` has one
+    text for each rule. For a rule that no command line can name, such as a lambda, the
+    text is the name of the rule in the study, followed by "=<in Python>". No command
+    can repeat a study with such a rule. If a workload was given as an object, or if the
+    level of the confidence intervals is not 0.95, the config also has the entry
+    `in_python`: the Python call that repeats the study.
 
     Args:
       numbers: The `numbers` of a `Study` that `compare` returned.

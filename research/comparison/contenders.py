@@ -41,8 +41,9 @@ class Contender(NamedTuple):
         batch. To compute the value, the gradient, or both together counts as one
         evaluation. The gradient that the step receives counts, too, so the cost is at
         least 1.
-      stated: Whether the user or the package stated `evaluations`. If False and
-        `evaluations` is 1, a rule whose update evaluates the objective is refused.
+      stated: Whether the user or the package stated `evaluations`. A value other than 1
+        always counts as stated. A rule whose update evaluates the objective is refused
+        if its cost is not stated.
     """
 
     name: str

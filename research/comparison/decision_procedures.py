@@ -36,8 +36,9 @@ class MeasuredRuns(NamedTuple):
 class SimulatedRuns(NamedTuple):
     """Runs of one rule in a simulated study: some of the measured trials and seeds.
 
-    A trial is a choice of hyper-parameters. A `Procedure` chooses one trial on the
-    tuning seeds, and takes the cost of this trial on the reporting seeds.
+    A trial is a choice of hyper-parameters. A `Procedure` chooses one trial of the
+    rule, usually by the scores on the tuning seeds. It judges the rule by the scores or
+    costs of this trial on the reporting seeds.
 
     There are t trials, m tuning seeds and n reporting seeds.
 
@@ -71,8 +72,9 @@ class Procedure(NamedTuple):
       decide: Method of the decision. "lower mean" names the rule with the lower mean
         score, even if the difference is small. "t-test" names a rule only if the paired
         t-test on log scores rejects equality. "interval" names a rule only if the
-        interval that `difference` gives for the ratio of the costs of the two rules
-        excludes 1. This interval includes the uncertainty of the choice of the trial.
+        interval that `statistics.difference` gives for the ratio of the costs of the
+        two rules excludes 1. This interval includes the uncertainty of the choice of
+        the trial.
       seeds: Number of reporting seeds that are used; None means all. "interval" always
         uses all.
       held_out: Whether the trial is chosen on the tuning seeds. If False, the trial is
@@ -109,13 +111,12 @@ def procedures(few: int = 3, redrawn: int = 6) -> dict[str, Procedure]:
         redrawn" draws.
     Returns:
       {name: procedure}. With few=3, the names are the following. After each name stands
-      the criterion by which the procedure names the better rule.
+      the criterion by which the procedure names the better rule. The trials are chosen
+      on the tuning seeds, unless the list says that they are chosen on reporting seeds.
 
       - "one seed", "3 seeds": the lower mean on one or three reporting seeds, on which
         the trials are also chosen;
-      - "3 other seeds": the lower mean on three reporting seeds. For this procedure,
-        and for all procedures below except the next one, the trials are chosen on the
-        tuning seeds;
+      - "3 other seeds": the lower mean on three reporting seeds;
       - "tuned on what is reported": a t-test on all reporting seeds, on which the
         trials are also chosen;
       - "mine tuned, other 3 trials", "mine tuned, other defaults": a t-test in which

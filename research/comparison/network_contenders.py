@@ -64,9 +64,10 @@ def training_schedule(
     Args:
       peak: Largest learning rate; may be a JAX tracer.
       warmup: Share of the training in which the rate rises, in [0, 1); may be a tracer.
-      decay: Kind of decay; may be a tracer. The number is rounded down to 0, 1 or 2, so
-        that a search may draw it from [0, 3]. (3 counts as 2.) None means no decay, d =
-        1. Use None for schedule-free rules, which average the params instead.
+      decay: Number of the decay in the table; may be a tracer. The number is rounded
+        down to 0, 1 or 2, so that a search may draw it from [0, 3]. (3 counts as 2.)
+        None means no decay, d = 1. Use None for schedule-free rules, which average the
+        params instead.
       num_steps: Number T of steps.
     Returns:
       The schedule, t -> learning rate.

@@ -174,10 +174,10 @@ def compare_networks(
     batch, the indices of the batch, and `value_fn`, which evaluates the objective on
     training examples. The rule never receives the validation or the test part. If the
     code of a step calls `value_fn`, and the rule is not from this package,
-    `evaluations` must state the cost of a step. Otherwise the rule is refused, and the
-    error names the number of these calls. The study cannot detect data that a rule
-    reads in other ways: from a closure (such as the validation part), files, global
-    variables, or callbacks to Python. If a rule is given as a finished gradient
+    `evaluations` must state the cost of a step. Without this cost, the rule is refused,
+    and the error names the number of these calls. The study cannot detect data that a
+    rule reads in other ways: from a closure (such as the validation part), files,
+    global variables, or callbacks to Python. If a rule is given as a finished gradient
     transformation, the study also cannot detect whether its schedule ends with the
     training. Look at the code of a rule from other people before you trust its result.
 
@@ -544,10 +544,10 @@ def measure_on_network(
         has no metric or no test part;
       - `update_rms` (J, n): the root mean square of all entries of the updates in all
         steps of a training, on the reporting seeds;
-      - `rates` (r,) and `rate_scores` (r, q): values of the first hyper-parameter, for
-        most rules the learning rate, around the choice of the search with the lowest
-        `tuning`, and their log losses on q <= 3 tuning seeds. The two arrays are
-        missing if the rule has no hyper-parameters.
+      - `rates` (r,): values of the first hyper-parameter (for most rules the learning
+        rate) around the value that the search with the lowest `tuning` chose;
+      - `rate_scores` (r, q): the log losses of these values on q <= 3 tuning seeds.
+        `rates` and `rate_scores` are missing if the rule has no hyper-parameters.
     """
     setting = _compile(network, contender, protocol, checkpoints)
     evaluate = Evaluate(

@@ -255,10 +255,11 @@ def measure_contender(
       - `screening` (J, t, s): the log costs of these trials on the screening seeds;
       - `chosen` (J, h): the trial that each search chose;
       - `tuning` (J,): the mean log cost of the chosen trial on the tuning seeds;
-      - `costs` (J, n) and `final` (J, n): for the chosen trial on the reporting seeds,
-        the cost (inf for a run that missed the target) and the relative gap at the end;
-      - `passes` (k,) and `curves` (J n, k): the passes at each evaluation, and the
-        relative gaps of the same J n runs at these evaluations;
+      - `costs` (J, n): the costs of the chosen trial on the reporting seeds, inf for a
+        run that missed the target;
+      - `final` (J, n): the relative gaps of the same J n runs at the end;
+      - `passes` (k,): the passes over the data at each evaluation;
+      - `curves` (J n, k): the relative gaps of the J n runs at each evaluation;
       - `default_costs` (n,): the costs of the defaults on the reporting seeds;
       - `best_of` (t, 3): the expected cost of the best of 1, 2, ..., t trials, and the
         low and the high end of the confidence interval of this cost;

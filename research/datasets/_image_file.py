@@ -83,8 +83,8 @@ def check_images(
       The images as a NumPy array of uint8, shape (..., H, W, C).
     Raises:
       TypeError: The dtype is not uint8. The message says how to convert it.
-      ValueError: The size, the number of channels or the order of the axes differs. The
-        message says what to do.
+      ValueError: The size, the number of channels or the order of the axes does not fit
+        `shape`. The message says what to do.
     Example:
       >>> check_images(np.zeros((5, 3, 32, 32), np.uint8), (32, 32, 3))
       Traceback (most recent call last):

@@ -57,7 +57,7 @@ def fetch_file(
       The path of the downloaded file.
     Raises:
       ConnectionError: Every attempt to download the file failed or delivered a file
-        with another hash. The message describes the result of each attempt.
+        with a wrong hash. The message describes the result of each attempt.
       OSError: The disk is full, or the cache folder cannot be written.
     """
     folder = cache_folder(source.name)

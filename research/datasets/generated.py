@@ -270,7 +270,8 @@ def separable_classes(seed: int, n: int, d: int, margin: float) -> Problem:
     x u = 0 as the first point of its class. The distance of the point from the plane is
     margin plus the absolute value of a standard normal number, and the position along
     the plane is normally distributed. No point is closer to the plane than the first
-    two points, and u is the direction of the line between these two. Therefore u is the
+    two points, and the line between these two is perpendicular to the plane. Any other
+    plane that separates these two points is closer to one of them. Therefore u is the
     unique direction of largest margin. In gradient descent on the logistic loss, the
     direction of the weights converges to u.
 

@@ -67,8 +67,8 @@ def split(
 
     The rows are permuted by NumPy's default generator, so the same seed gives the same
     parts on every machine. Part k = 0, 1, ... ends before row ⌊n (fractions[0] + ... +
-    fractions[k])⌋ of the permutation. The shares of the classes can differ between the
-    parts.
+    fractions[k])⌋ of the permutation. If y holds class labels, the shares of the
+    classes can differ between the parts.
 
     Args:
       x: Inputs, shape (n, ...).

@@ -62,8 +62,8 @@ def mean_and_sd_of_steps(
       The mean and the population standard deviation over all steps of the training
       sequences, each of shape (d,). For a constant component, the standard deviation ∞
       is returned instead of 0, so that the standardised component is 0. A component
-      counts as constant if its standard deviation is at most 1e-6 times its absolute
-      mean.
+      counts as constant if its standard deviation is at most 1e-6 times the absolute
+      value of its mean.
     """
     steps = split.train_x[inside(split.train_length, split.train_x.shape[1])]
     mean, sd = steps.mean(axis=0, dtype=np.float64), steps.std(axis=0, dtype=np.float64)
@@ -105,8 +105,8 @@ def hold_out(split: SequenceSplit, one_in: int, seed: int) -> SequenceSplit:
 
     Args:
       split: Sequences. The test part is not used.
-      one_in: Number at least 2. For example, 5 means that a fifth of the examples is
-        held out.
+      one_in: Divisor of m in max(1, ⌊m / one_in⌋), an integer at least 2. For example,
+        5 means that about a fifth of the examples is held out.
       seed: Seed of the selection.
     Returns:
       The old training part, split into a new training part and a new test part. The new

@@ -14,7 +14,7 @@ UNKNOWN = 0  # Token of every word outside the vocabulary.
 
 
 def make_vocabulary(texts: Sequence[str], least_count: int = 1) -> dict[str, int]:
-    """Assign the numbers 1, 2, ... to the words of texts, the most common word first.
+    """Assign the tokens 1, 2, ... to the words of texts, the most common word first.
 
     Words that occur fewer than least_count times are not in the vocabulary. Token 0
     stands for all words outside the vocabulary.

@@ -68,16 +68,17 @@ def hessian_spectrum(
     loss.
 
     The eigenvalues are computed from products of the Hessian and vectors
-    (`hessian_vector_product`), by the implicitly restarted Lanczos method of ARPACK
-    (`scipy.sparse.linalg.eigsh`). The method runs until it converges to the precision
-    of the dtype. If the method does not converge, an error is raised. The Lanczos
-    method is not used if x has at most max(32, 2 · count) numbers. The whole Hessian is
-    then computed, column by column.
+    (`hessian_vector_product`). If x has at most max(32, 2 · count) numbers, these
+    products give the whole Hessian, column by column. Otherwise the implicitly
+    restarted Lanczos method of ARPACK (`scipy.sparse.linalg.eigsh`) is used. The method
+    runs until it converges to the precision of the dtype. If the method does not
+    converge, an error is raised.
 
     ARPACK multiplies its random starting vector by the Hessian H. The product has no
     component along an eigenvector with the eigenvalue 0, so the method misses an
     eigenvalue that is exactly 0. If 0 may belong to the result, the method runs a
     second time, for H + c I. Here I is the identity matrix, and c is a positive number.
+    In H + c I, the eigenvalue 0 of H becomes c, so the method no longer misses it.
 
     The Lanczos method may list a multiple eigenvalue fewer times than it occurs. From
     one starting vector, it seldom finds more than one eigenvector of such an

@@ -56,7 +56,7 @@ class LimitTable(NamedTuple):
         `theory` is 0 for the complex step, because any small step works there.
       limit: Limit of the quotients. This is the derivative from `finite_difference` in
         float64, or nan if the verdict of that function is not "ok". For the complex
-        step, `limit` is the quotient at a tiny step, in most cases 1e-100, or nan if
+        step, `limit` is the quotient at a tiny step, in most cases 1e-100. It is nan if
         a step that is 1e5 times longer gives a clearly different quotient, or if f is
         so small that its imaginary part underflows. Terms that cancel inside f are
         noticed if the quotients at points close to x do not lie on a smooth curve. Then

@@ -35,10 +35,10 @@ def advance_until_done(
       show: Function progress -> None that reports the progress to the user.
       to_saved: Function progress -> `Saved`, the content of a checkpoint.
       checkpoint: Place where the progress is saved.
-      agreed: Function bool -> bool. Processes may measure different times, and must
-        agree on whether the progress is saved at the end. The argument is the answer of
-        this process, and the result is the same in all processes. The default returns
-        its argument, which is right for a single process.
+      agreed: Function from the answer of this process, a bool, to an answer that is
+        the same in all processes. The question is whether the progress is saved at the
+        end. The processes must agree on it, but may measure different times. The
+        default returns its argument, which is right for a single process.
     Returns:
       The last progress.
     """

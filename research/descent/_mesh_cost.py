@@ -40,9 +40,9 @@ def bytes_per_step(
 
     - shard_params=False: the gradients are summed, with B = P.
     - shard_params=True, and the rule updates each entry independently of the other
-      entries: a device receives (P - W) (D - 1) / D bytes to collect the split params,
-      and the same number for the sum of its part of their gradients. The gradients of
-      the other params are summed, with B = W.
+      entries: a device receives (P - W) (D - 1) / D bytes to collect the split params.
+      It receives the same number of bytes to sum its part of the gradients of these
+      params. The gradients of the other params are summed, with B = W.
     - shard_params=True, and any other rule: a device receives S (D - 1) / D bytes to
       collect the split arrays. All gradients are summed, with B = P.
 

@@ -92,10 +92,10 @@ def run(
 
     The key of an epoch is fold_in(key, epoch), so the batches of an epoch do not depend
     on the other epochs. A training may be divided into several calls: each call runs
-    the next epochs, from the state that the call before it returned. The result is the
-    same as that of one call, up to rounding. The two results are bit-identical if each
-    call has at least two epochs. A loop of one epoch may round differently, because XLA
-    unrolls it.
+    the next epochs, from the state that the call before it returned. If each call has
+    at least two epochs, the result is bit-identical to that of a single call.
+    Otherwise, the two results are equal up to rounding: a loop of one epoch may round
+    differently, because XLA unrolls it.
 
     Args:
       step: The function step that `research.descent.build` returned.

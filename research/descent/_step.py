@@ -386,7 +386,8 @@ def _is_none(value: Any) -> bool:
 def one_number(value: Any) -> Any:
     """Return the value of an objective; raise unless it is one real floating number.
 
-    The value is returned unchanged, so nothing is added to a compiled program.
+    Only the shape and the dtype are checked, and the value is returned unchanged. The
+    check therefore adds nothing to a compiled program.
 
     Raises:
       TypeError: The value is not an array of shape () with a real floating dtype.

@@ -26,8 +26,9 @@ class SweepProgress(NamedTuple):
     Attributes:
       share: Fraction of the work that is done, from 0 to 1.
       runs_done, runs: Number of finished runs, and of all runs.
-      loss: Median of the losses of the runs that were trained in the latest chunk of
-        epochs. The loss of a run is the mean of the losses of its steps in the last
+      loss: Median of the losses of the runs that were trained in the latest chunk. A
+        chunk is a number of epochs for which a batch of runs is trained without a
+        pause. The loss of a run is the mean of the losses of its steps in the last
         epoch of this chunk. Runs whose loss is not finite are left out. If no loss is
         finite, the median is NaN.
     """

@@ -319,8 +319,8 @@ def compile_orders(function: Callable[..., Any], *arguments: Any) -> Callable[..
     """Compile a function that draws the order of the examples for several epochs.
 
     The order of an epoch is an array of indices of examples. The result is the compiled
-    function. If the arrays of indices would be empty, or have more than 64 MiB in
-    total, nothing is compiled, and the result is a function that returns None.
+    function. If the function draws no indices, or its arrays have more than 64 MiB in
+    total, nothing is compiled. The result is then a function that returns None.
     """
     drawn = jax.tree.leaves(jax.eval_shape(function, *arguments))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in drawn)
@@ -353,8 +353,8 @@ def _over_runs(
 def check_workload(name: str, workload: Any) -> None:
     """Raise TypeError unless the value is a Workload with fields of the right types.
 
-    Raises ValueError if the data contain NaN. `name` is the name of the value in the
-    message.
+    Raises ValueError if NaN in the data makes the objective NaN. `name` is the name of
+    the value in the message.
     """
     check_instance(
         name, workload, Workload, "Make one by research.workloads.make_workload(name)."

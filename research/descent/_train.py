@@ -82,13 +82,14 @@ def train(
     contains the `Info` of every step. At any time, the indices of the batches are in
     memory for one epoch only.
 
-    With several devices, each device takes batch_size / devices examples of each batch.
-    Values and gradients are averaged over devices. The order of summation differs, so
-    the bits may differ from the result on one device. If `noisy` is True, each device
-    folds the index of the device into the key of the batch, so that the devices draw
-    different noise. There are two ways to use several devices. With the argument
-    `devices`, every device holds all params. A `mesh` can split the params over its
-    devices, can use the devices of several processes, and works with every rule.
+    There are two ways to use several devices. With the argument `devices`, every device
+    holds all params, and rules that store data for each example, such as SAGA, are not
+    allowed. A `mesh` can split the params over its devices, can use the devices of
+    several processes, and works with every rule. In both cases, each device takes an
+    equal part of each batch, and values and gradients are averaged over the devices.
+    The order of summation differs, so the bits may differ from the result on one
+    device. If `noisy` is True, each device folds the index of the device into the key
+    of the batch, so that the devices draw different noise.
 
     With a mesh over several processes, every process calls `train` with the same
     arguments. Process 0 reads and writes the checkpoint and reports progress. Ctrl-C in
@@ -143,13 +144,13 @@ def train(
           other examples than those of the batch, as SVRG and SAGA do;
         - both devices and a mesh are given, or the processes of the mesh differ in
           code, versions or arguments;
-        - the checkpoint belongs to another training. The check compares the initial
-          params, the initial state of the rule (which holds the learning rate if the
-          rule is one of this package and the rate is constant), the key, the order of
-          the examples, the number of devices and the settings of the mesh. It also
-          compares the data. The check does not compare the objective, so it cannot
-          detect, for example, another penalty. A rule that is not of this package may
-          hold its learning rate where the check does not see it.
+        - the checkpoint belongs to another training. The check compares the data, the
+          initial params, the initial state of the rule, the key, the order of the
+          examples, the number of devices and the settings of the mesh. The state of a
+          rule of this package holds the learning rate if the rate is constant. Another
+          rule may hold its learning rate where the check does not see it. The check
+          does not compare the objective, so it cannot detect, for example, another
+          penalty.
       TypeError: The rule is not a gradient transformation, a leaf of params is not
         floating, the dataset is neither a Batch nor Records nor None, or the key is not
         a JAX key. Also if the objective does not return one real floating number, or

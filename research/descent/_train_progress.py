@@ -142,8 +142,8 @@ def from_saved(
 ) -> Progress:
     """Restore the progress that `to_saved` saved for a training that begins at `start`.
 
-    The training has num_epochs epochs. `evaluated` says whether it has a function
-    `evaluate`.
+    The training has num_epochs epochs. `evaluated` says whether the training has a
+    function `evaluate`.
 
     Raises:
       ValueError: The checkpoint belongs to another training.

@@ -47,10 +47,11 @@ def draw_steps(numbers: Numbers, colours: Mapping[str, str]) -> figures.Picture:
 
     The number of steps of a rule is divided by the baseline's number of steps. Each
     rule except the baseline has one dot with an interval for each network. If there are
-    several networks, another dot with an interval stands for all networks together. A
-    dot is missing if the study has no number for it, because the loss of the baseline
-    hardly depends on the number of steps. `numbers` is a field of the study's result,
-    and `colours` has the colour of each rule.
+    several networks, another dot with an interval stands for all networks together. If
+    the loss of the baseline on a network hardly depends on the number of steps, the
+    ratio cannot be determined. The dot of this network and the dot of all networks are
+    then missing. `numbers` is a field of the study's result, and `colours` has the
+    colour of each rule.
     """
     rules = [rule for rule in colours if rule != numbers["baseline"]]
     networks = numbers["networks"]
@@ -127,11 +128,12 @@ def draw_curves(
 ) -> figures.Picture:
     """Plot the validation loss of each rule against the epoch.
 
-    For each rule and network, each search of the study chose hyper-parameters. The
-    trainings with these hyper-parameters are drawn. Each network has one panel. The
-    line of a rule is the median over searches and seeds. The band around the line goes
-    from the 10 % to the 90 % quantile. `numbers` and `arrays` are fields of the study's
-    result, and `colours` has the colour of each rule.
+    For each rule and network, the study ran independent searches for hyper-parameters.
+    Each search chose values of the hyper-parameters, and the trainings with these
+    values are drawn. Each network has one panel. The line of a rule is the median over
+    searches and seeds. The band around the line goes from the 10 % to the 90 %
+    quantile. `numbers` and `arrays` are fields of the study's result, and `colours` has
+    the colour of each rule.
     """
     networks = numbers["networks"]
     columns = min(3, len(networks))

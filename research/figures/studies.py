@@ -53,11 +53,11 @@ def draw_study(
     Returns:
       Pictures by name: "ratios" (cost relative to the baseline), "trials" (cost against
       the number of trials), "rates" (cost against the learning rate), "curves"
-      (gap to the minimum against passes) and "profile" (performance profile). "rates"
-      is there only if a rule has a learning rate, and "profile" only if there are at
-      least three workloads (optimisation problems). A rule has the same colour in all
-      pictures except "ratios", where the colour shows the verdict: better, worse or
-      undecided.
+      (gap to the minimum against passes) and "profile" (performance profile). A trial
+      is one choice of hyper-parameters. "rates" is there only if a rule has a learning
+      rate, and "profile" only if there are at least three workloads (optimisation
+      problems). A rule has the same colour in all pictures except "ratios", where the
+      colour shows the verdict: better, worse or undecided.
     """
     who = cast(numbers)
     with figures.style():

@@ -91,12 +91,12 @@ def curves(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
     """Draw each rule's relative gap to the minimum against passes over the data.
 
     The gap is f - f*, where f* is the minimum of the objective f. The relative gap is
-    the gap divided by its initial value. A trial is one choice of hyper-parameters.
-    Each search chooses one trial. The study then trains this trial on the reporting
-    seeds, which no search uses. The line of a rule is the median over searches and
-    reporting seeds. The band contains the middle 80 % of the runs. `numbers` and
-    `arrays` are fields of the study's result, and `who` has the order and the colours
-    of the rules.
+    the gap divided by its initial value. A trial is one choice of hyper-parameters. The
+    study runs independent searches for each rule, and each search chooses one trial.
+    The study then trains this trial on the reporting seeds, which no search uses. The
+    line of a rule is the median over searches and reporting seeds. The band contains
+    the middle 80 % of the runs. `numbers` and `arrays` are fields of the study's
+    result, and `who` has the order and the colours of the rules.
     """
     target = numbers["protocol"]["target"]
     figure, used, spare = panels(numbers["workloads"])

@@ -33,7 +33,8 @@ class Valley(NamedTuple):
       scores: Score of each trial, shape (t,).
       low, high: Smallest and largest cost of each trial over the seeds, shape (t,).
       diverged: Whether a run of the trial diverged or had the largest possible cost,
-        which is ten times the budget of passes, shape (t,).
+        shape (t,). The largest possible cost is ten times the budget, which is the
+        number of passes after which a run stops.
       chosen: Index of the trial with the lowest score among the t trials. If several
         trials have the lowest score, it is the one that was made first.
       along: Learning rates of the line, ascending, shape (r,).

@@ -37,8 +37,8 @@ class Entry(NamedTuple):
       cost, low, high: Cost of the rule, and the ends of its interval. The cost is the
         number of gradients of single examples until the target is reached, and inf
         means that the target was not reached. For a study on networks, the cost is the
-        validation loss at the end. If the study does not contain the loss or an end of
-        its interval, inf takes its place.
+        validation loss at the end. If the study does not contain this loss, `cost` is
+        inf. If the study does not contain an end of the interval, this end is inf.
       measurement: Measurement of the rule, as stored in the study.
       comparison: Comparison of the rule with the baseline of the study, as stored in
         the study. None if the study has no such comparison, for example because the

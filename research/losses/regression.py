@@ -168,12 +168,12 @@ def quantile(
 ) -> Float[Array, ""]:
     """Compute the quantile loss Σ max(τ (y - p), (τ - 1) (y - p)) (the pinball loss).
 
-    Here p is the prediction, y the target and τ the level. A prediction that minimises
-    the mean loss is a τ-quantile of the target. An entry of the gradient is 1 - τ if p
-    > y, and -τ if p < y. Where p = y, this entry is 0, as for `absolute_error`. With τ
-    = ½, the loss is half of `absolute_error`. optax does not have this loss. If each
-    target is one number, scikit-learn's mean_pinball_loss is the mean of this loss over
-    the examples.
+    Here p is the prediction, y the target and τ the level. If one number p predicts
+    many targets, the p with the smallest mean loss is a τ-quantile of these targets. An
+    entry of the gradient is 1 - τ if p > y, and -τ if p < y. Where p = y, this entry is
+    0, as for `absolute_error`. With τ = ½, the loss is half of `absolute_error`. optax
+    does not have this loss. If each target is one number, scikit-learn's
+    mean_pinball_loss is the mean of this loss over the examples.
 
     Args:
       prediction: Prediction p, floating, any shape.

@@ -144,7 +144,8 @@ def he_normal(
 ) -> Float[Array, "..."]:
     """Draw normal weights with variance 2 / fan_in.
 
-    ReLU sets about half of its inputs to 0. The factor 2 compensates for this loss.
+    ReLU sets about half of its inputs to 0, which halves the mean of their squares. The
+    factor 2 compensates for this loss.
 
     Args, Returns, Raises:
       As in `lecun_normal`.

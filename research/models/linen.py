@@ -54,9 +54,9 @@ def from_linen(
     opposite values. An argument that is given in `**arguments` keeps the given value.
     If `noise` is given, apply sets none of these four arguments by itself.
 
-    In float64, pass param_dtype=float64 to recurrent cells of the module. The default
-    of these cells is float32, and Linen's loop over time then rejects float64 inputs.
-    For other layers, the argument `dtype` is enough.
+    To compute in float64, pass dtype=float64 to this function. If the module has
+    recurrent cells, also build these cells with param_dtype=float64. Their default is
+    float32, with which Linen's loop over time rejects float64 inputs.
 
     Args:
       module: A `flax.linen.Module` whose call takes x with one batch axis first.

@@ -189,9 +189,9 @@ def ngram_losses(
     """Compute the loss -log p(token | the tokens before it) of each token of a text.
 
     A model of order k uses the k - 1 tokens before a token, or fewer at the beginning
-    of the text. The model in the example has order 2. By the formula in `ngram`, the
-    example prints p(1) = (2 + 2/2) / 8 and p(0 | 1) = (2 + 1 · p(0)) / 3 with p(0) =
-    (4 + 2/2) / 8.
+    of the text. The model in the example has order 2. By the formula "witten_bell" in
+    `ngram`, the example prints p(1) = (2 + 2/2) / 8 and p(0 | 1) = (2 + 1 · p(0)) / 3
+    with p(0) = (4 + 2/2) / 8.
 
     Args:
       model: Model from `ngram` with V symbols.

@@ -121,9 +121,9 @@ def reader(
     """Build a function that computes `next_token_losses` in slices of windows.
 
     A window consists of context + 1 consecutive tokens. The function accepts any number
-    of windows and computes the losses of slice_size windows at a time. The computation
-    of a slice is therefore compiled only once, and needs only the memory of slice_size
-    windows.
+    of windows and computes the losses of slice_size windows at a time. All slices have
+    this size, so the computation of a slice is compiled only once. The computation
+    needs only the memory of slice_size windows.
 
     Args:
       model, tokens, context: As in `next_token_losses`.

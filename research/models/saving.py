@@ -48,8 +48,7 @@ def save(path: str | Path, params: Params, architecture: Mapping[str, Any]) -> N
         values by name, such as {"model": "mlp", "sizes": [4, 16, 3], "activation":
         "relu"}. Include the values that are needed to convert data to inputs, such as
         the mean and the standard deviation of the training data, and the names of the
-        classes.
-        `load` raises an error if its own argument `architecture` is different.
+        classes. `load` raises an error if it is called with another architecture.
     Raises:
       TypeError: A leaf of params is not an array or has a dtype that the format lacks
         (complex numbers, keys), or JSON cannot store a value of architecture.

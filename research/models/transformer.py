@@ -95,11 +95,11 @@ def transformer_decoder(
     Weights are drawn from N(0, 0.02²), as in GPT-2, with two exceptions. First, the
     last matrix of the attention and the last matrix of the network of each block are
     drawn with the standard deviation 0.02 / sqrt(2 num_layers). The outputs of these
-    matrices are added to x. With this standard deviation, the initial size of x after
-    the last block hardly depends on num_layers. Second, with sinusoidal positions, E is
-    drawn from N(0, 1 / width), and x = sqrt(width) E[tokens] + P (Vaswani et al.,
-    section 3.4). Both terms are then of order one. Tied logits have no factor
-    sqrt(width). Biases start at 0.
+    2 num_layers matrices are added to x. With this standard deviation, the initial size
+    of x after the last block hardly depends on num_layers. Second, with sinusoidal
+    positions, E is drawn from N(0, 1 / width), and x = sqrt(width) E[tokens] + P
+    (Vaswani et al., section 3.4). Both terms are then of order one. Tied logits have no
+    factor sqrt(width). Biases start at 0.
 
     Dropout acts on E[tokens] + P, and in each block on the outputs of the attention and
     of the network. Dropout does not act on the attention weights.

@@ -29,8 +29,8 @@ def winograd(
     returns. For each of the 36 entries of the elementwise product ⊙, one matrix product
     (tiles, C_in) x (C_in, C_out) treats all tiles and channels. So the 16 outputs of a
     tile need 36 multiplications for each pair of an input and an output channel,
-    instead of 144. Y is linear in d and in g, so derivatives of any order, in forward
-    and reverse mode, consist of the same kind of products.
+    instead of 16 * 9 = 144. Y is linear in d and in g, so derivatives of any order, in
+    forward and reverse mode, consist of the same kind of products.
 
     The rounding errors of the outputs and the gradients are about two to four times
     those of the direct sum over the pixels of the filter.

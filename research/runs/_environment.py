@@ -48,8 +48,8 @@ def environment(
     """Describe the environment of a run as JSON values.
 
     The description contains no date, host name, path or address. The function lists the
-    devices and therefore starts JAX's backend. Call `backend.configure` before this
-    function.
+    devices and therefore starts JAX's backend. `backend.configure` must be called
+    before the backend starts, so call it before this function.
 
     Args:
       width: Number of runs that one compiled program computes together. The bits of
@@ -119,12 +119,12 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
         an entry is missing, as in manifests of older versions, its value counts as
         unknown.
     Returns:
-      One text for each difference, the most likely cause first. The list is empty if
-      the two environments should give the same bits. Differences that do not change the
-      bits are not listed. Examples are the number of devices, the number of cores and,
-      if the code is identical, the commit. The processor is not listed if the entry
-      `portable` is "JAX, NumPy and SciPy" in both environments, because the results of
-      these packages then have the same bits on all processors.
+      One text for each difference, the most likely cause of other bits first. The list
+      is empty if the two environments should give the same bits. Differences that do
+      not change the bits are not listed. Examples are the number of devices, the number
+      of cores and, if the code is identical, the commit. The processor is not listed if
+      the entry `portable` is "JAX, NumPy and SciPy" in both environments, because the
+      results of these packages then have the same bits on all processors.
     Example:
       >>> here = {"versions": {"jax": "0.10.2", "numpy": "2.4.6"}, "xla_pool": "2"}
       >>> there = {"versions": {"jax": "0.12.0", "numpy": "2.4.6"}, "xla_pool": "4"}
@@ -259,7 +259,8 @@ def git_state(folder: Path) -> dict[str, Any] | None:
       Dict with the keys "commit" and "dirty". The result is None if `folder` is not the
       top folder of a repository, if the repository has no commit yet, or if git is not
       installed or fails. A folder below the top folder gives None, because an installed
-      copy of this package may lie inside another repository.
+      copy of this package may lie inside another repository, whose commit says nothing
+      about the package.
     """
     top, _, commit = (
         (_git(folder, "rev-parse", "--show-toplevel", "HEAD") or "")

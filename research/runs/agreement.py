@@ -88,8 +88,8 @@ class Agreement(NamedTuple):
     def agrees(self) -> bool:
         """Whether the values of the run agree with the reference.
 
-        They agree if `other_values` is empty. A hash differs already if one bit of an
-        array does, so hashes are not considered.
+        They agree if `other_values` is empty. Hashes are not considered, because a
+        rounding error in one entry of an array already changes the hash.
         """
         return not self.other_values
 

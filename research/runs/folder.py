@@ -139,17 +139,21 @@ def open_run(
 ) -> Run:
     """Open the run folder of a config, and create it if it does not exist.
 
-    If the folder has a complete result, the folder is left unchanged, and the returned
-    run is finished. If the folder has checkpoints, the run continues from them. This
-    requires that code, versions, processor and settings are the same as before, because
-    the bits of the result depend on them. If one of these has changed, the checkpoints
-    are deleted with a warning. Without a result and without usable checkpoints, the run
-    starts from the beginning. With `fresh`, the files of an earlier result stay in the
-    folder until `finish` replaces them, but they do not count as a result any more.
+    Without `fresh`, there are three cases. If the folder has a complete result, the
+    folder is left unchanged, and the returned run is finished. If the folder has only
+    checkpoints, the run continues from them. This requires that code, versions,
+    processor and settings are the same as before, because the bits of the result depend
+    on them. If one of these has changed, the checkpoints are deleted with a warning.
+    Without a result and without usable checkpoints, the run starts from the beginning.
+
+    With `fresh`, the run always starts from the beginning, and checkpoints are deleted.
+    The files of an earlier result stay in the folder until `finish` replaces them, but
+    they do not count as a result any more.
 
     Unless the run is finished, this function writes the run's manifest to the folder.
-    The manifest lists the devices, so the function starts JAX's backend. Call
-    `backend.configure` before this function.
+    The manifest lists the devices, so the function starts JAX's backend.
+    `backend.configure` must be called before the backend starts, so call it before this
+    function.
 
     Args:
       experiment, config: Name and config, as in `run_id`. The run folder is

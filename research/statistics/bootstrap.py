@@ -64,7 +64,7 @@ def replicate(
     Seeds are drawn with replacement. The two rules get the same seeds, because their
     runs are paired. From m tuning seeds, m - 1 are drawn, because with m draws the
     variance of a mean over few seeds would be too small. From n reporting seeds, n are
-    drawn.
+    drawn, and `variance_of` corrects the variance by the factor n / (n - 1).
 
     Args:
       mine, other: Scores of my rule and of the other rule, on the same seeds.
@@ -391,8 +391,8 @@ def variance_of(replicates: Replicates, seeds: int) -> Variance:
     removes the bias of var(reporting).
 
     The two kinds of seeds are not resampled together. The cost of a trial on a single
-    reporting seed has noise that belongs to this pair of trial and seed. If both kinds
-    were resampled together, this noise would be counted three times.
+    reporting seed has noise that belongs to this pair of trial and seed. Owen shows
+    that this noise would be counted three times if both kinds were resampled together.
 
     Args:
       replicates: Replicates of one estimate: `choice` and `reporting` of shape
@@ -510,7 +510,7 @@ def wilson_interval(
     """Return Wilson's confidence interval of a share whose variance was estimated.
 
     Wilson's formula needs the number of independent seeds from which the share was
-    computed. This function passes the effective number of seeds, which is
+    computed. This function gives the formula the effective number of seeds, which is
     estimate (1 - estimate) / variance. A share from this number of independent seeds
     would have the given variance. Because the variance is estimated, the formula uses a
     quantile of Student's t distribution with `freedom` degrees of freedom instead of a

@@ -132,7 +132,8 @@ def log_costs(
     Args:
       costs: Passes to the target, inf for a run that missed it, shape (...). A cost
         above the budget counts as missed. A cost below a millionth of the budget counts
-        as a millionth of it, because a run that starts at the target has the cost 0.
+        as a millionth of it. The reason is that a run that starts at the target has the
+        cost 0, whose log is not finite.
       budget: Passes after which a run was stopped.
     Returns:
       Log costs, shape (...), finite.
@@ -171,7 +172,7 @@ def search_scores(
     The cost of a run is the number of passes until the run reaches the target. The
     score of a run that reached the target is the log of its cost. A run that missed the
     target has the score log(10 B) - 0.001 log(10 B / P), where B is the budget,
-    `passes[-1]`, and P is the result of `penalised_passes` for the run, at most 10 B.
+    `passes[-1]`, and P is the result of `penalised_passes` for the run, from B to 10 B.
     The first term is the log cost of a run that missed the target (`log_costs`). The
     second term, 0.001 log(10 B / P), is between 0 and 0.0023. It ranks the runs that
     missed the target by how close they came.
@@ -223,8 +224,8 @@ def expected_running_time(
         positive number.
     References:
       Auger & Hansen, Performance evaluation of an advanced local search evolutionary
-      algorithm, CEC 2005: SP and ERT. Hansen, Auger, Ros, Mersmann, Tusar & Brockhoff,
-      COCO, Optimization Methods and Software 36, 2021.
+      algorithm, CEC 2005: success performance (SP) and ERT. Hansen, Auger, Ros,
+      Mersmann, Tusar & Brockhoff, COCO, Optimization Methods and Software 36, 2021.
     Example:
       >>> costs = np.array([[4.0, 6.0], [4.0, np.inf], [np.inf, np.inf]])
       >>> print(expected_running_time(costs, 10.0))

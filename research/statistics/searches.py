@@ -297,12 +297,13 @@ def best_of_trials(
     of each search with replacement, except the defaults, and gives the seeds of each
     half random weights (Bayesian bootstrap). Therefore the band includes the variation
     between trials. With at least two seeds in each half, it also includes the variation
-    between seeds. The trials of a search are points of a Sobol sequence, which are
-    spread more evenly than random points. The band is therefore slightly too wide.
+    between seeds. The replicates treat the trials like random points. But the trials of
+    a search are points of a Sobol sequence, which are spread more evenly than random
+    points. The band is therefore slightly too wide.
 
-    In the example, both searches have the same trials, so the pool has the costs 3, 6,
-    3 and 6. For k = 3, one of the six sets has only 9, 6 and 6. The last cost is
-    therefore above 3.
+    In the example, the defaults have the cost 9. Both searches have the same trials, so
+    the pool has the costs 3, 6, 3 and 6. For k = 3, one of the six sets has only the
+    costs 9, 6 and 6. The expected cost for k = 3 is therefore above 3.
 
     Args:
       scores: Log costs in the screening, finite, shape (J, t, s), where s is at least

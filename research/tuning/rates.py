@@ -59,12 +59,12 @@ def choose_rate(
       score: Function that takes rates (k,) and returns scores (k, number of tuning
         seeds). Lower is better; inf or NaN means that the run diverged.
       ladder: Rates to try first, positive and ascending.
-      factor: Ratio between neighbours of the added rates.
+      factor: Ratio between an added rate and its neighbours.
       added: Number of rates that are added each time.
     Returns:
-      The choice. If several rates have the lowest mean score, the largest of them is
-      chosen. A rate at which a run diverges has the mean score inf. If all rates have
-      the mean score inf, the smallest rate counts as the best.
+      The choice. A rate at which a run diverges has the mean score inf. If all rates
+      have the mean score inf, the smallest rate counts as the best. Otherwise, if
+      several rates have the lowest mean score, the largest of them is chosen.
     Raises:
       ValueError, TypeError: The ladder is empty, not positive or not ascending,
         `factor` is not above 1, `added` is not between 1 and 1000, or the scores do not

@@ -94,8 +94,10 @@ def search(
     A point is a choice of all hyper-parameters. To run a point on a seed is to train
     once with these hyper-parameters. A coordinate of a point says where the value of a
     hyper-parameter lies in its range: 0 is the low end, and 1 the high end. The scale
-    of the range determines the values in between. For example, on the scale "log",
-    which is the default scale, 1/2 is the geometric mean of the ends.
+    of the range determines the values in between (see `Range`). For example, on the
+    scale "log", which is the default scale, 1/2 is the geometric mean of the ends.
+
+    The search has four stages. These are the stages with at least ten seeds:
 
     1. Screening: the defaults and budget - 1 scrambled Sobol points run on four seeds.
     2. Race: the best quarter of the points also runs on the next six seeds.

@@ -375,9 +375,9 @@ def mars(
     params and η_t is the learning rate at step t.
 
     c_t is the corrected gradient of one leaf, and |b_t| is the norm over the leaf. In
-    the first step c_1 = g_1, even if |g_1| > 1. In leaves with fewer than two axes, c_t
-    = g_t in every step, so the rule is AdamW for them. With optimize_1d=True, the
-    gradients of these leaves are corrected, too.
+    the first step c_1 = g_1, even if |g_1| > 1. By default, c_t = g_t in every step
+    in leaves with fewer than two axes, so the rule is AdamW for them. With
+    optimize_1d=True, the gradients of these leaves are corrected, too.
 
     The rule is the paper's MARS-AdamW in its approximate form, as in timm's Mars
     (mars_type="adamw"). The paper's exact form replaces g_(t-1) by the gradient at the

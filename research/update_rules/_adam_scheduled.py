@@ -75,8 +75,8 @@ def nadam(
     "constant", as in optax.nadam: μ_t = β1.
 
     "paper": μ_t = β1 (1 - ½ 0.96^(t ψ)) with ψ = momentum_decay. The average also uses
-    μ_t: m_t = μ_t m_(t-1) + (1 - μ_t) g_t. The paper's v̂_t = β2 v_t / (1 - β2^t) has a
-    factor β2 that Adam's v̂_t does not have.
+    μ_t: m_t = μ_t m_(t-1) + (1 - μ_t) g_t. v̂_t is β2 v_t / (1 - β2^t), with a factor
+    β2 that Adam's v̂_t does not have.
 
     "torch", as in torch.optim.NAdam: μ_t is that of "paper", and m_t and v̂_t are those
     of Adam.
@@ -281,8 +281,8 @@ def radam(
     Args:
       learning_rate, b1, b2, eps, eps_root: Rate η, decays β1 and β2, and constants ε
         and ε_root, as in `adam`.
-      threshold: Smallest ρ_t at which m̂_t is divided by √v̂_t, at least 4; may be
-        traced. For ρ_t between 2 and 4, r_t² is negative.
+      threshold: Smallest ρ_t at which m̂_t is divided by √v̂_t, at least 4, because
+        r_t² is negative for ρ_t between 2 and 4; may be traced.
       eps_before_correction: Whether ε is added before v_t is corrected, as in torch.
     Returns:
       The rule, an optax.GradientTransformation.

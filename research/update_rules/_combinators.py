@@ -150,8 +150,9 @@ class SkippingState(NamedTuple):
 
     Attributes:
       skipped: Number of steps skipped so far, int32, shape ().
-      consecutive: Number of non-finite steps in a row up to and including the last
-        step, whether skipped or not, int32, shape (). 0 after a finite step.
+      consecutive: Number of steps in a row, up to the last step, with NaN or an
+        infinity in the gradient or the update, int32, shape (). Steps that were not
+        skipped count, too. 0 after a finite step.
       inner: State of the wrapped rule after the last step that was not skipped.
     """
 
@@ -258,9 +259,9 @@ def cautious(
 
     Use it around a rule with momentum, such as `adam`, `lion` or `heavy_ball`. Around
     `gradient_descent` it has little effect, because no entry of u_t has the sign of the
-    gradient. With plus_one=False, `cautious` then changes only the updates of leaves in
-    which some gradient entries are 0. In such a leaf, s_t is below 1, so the other
-    entries of the update become larger.
+    gradient. With plus_one=False, `cautious` changes the updates of `gradient_descent`
+    only in leaves in which some gradient entries are 0. In such a leaf, s_t is below 1,
+    so the other entries of the update become larger.
 
     Args:
       rule: Rule to wrap.

@@ -649,17 +649,18 @@ def shampoo(
 
     If b1, ε and λ are 0 and the options have their defaults, the first update of a
     matrix is -η U Vᵀ, where G = U S Vᵀ is the singular value decomposition. `muon`
-    approximates U Vᵀ. If an eigenvalue under a root is 0, the eigenvalue is left out,
-    as in a pseudo-inverse. If a factor overflows, its root is 0 from the next refresh
-    on, and then only weight decay moves the leaf. A NaN in a gradient makes all later
-    steps of its leaf NaN. To skip such a step, wrap the rule in `skip_nonfinite`.
+    approximates U Vᵀ. If a factor overflows, its root is 0 from the next refresh on,
+    and then only weight decay moves the leaf. A NaN in a gradient makes all later steps
+    of its leaf NaN. To skip such a step, wrap the rule in `skip_nonfinite`.
 
-    method="eigh" uses an eigen-decomposition. method="newton" uses the coupled Newton
-    iteration, which consists of matrix products and is faster on accelerators. The
-    relative error of a root is then about the rounding error times the ratio of the
-    factor's largest eigenvalue to the smallest. Let X be the root of a factor F. The
-    field `residual` of the state is the largest entry of |X^q F - I| over all factors
-    at the last refresh. Check this number if ε is small.
+    method="eigh" uses an eigen-decomposition. If an eigenvalue of a factor is 0, it is
+    left out, as in a pseudo-inverse. method="newton" uses the coupled Newton iteration,
+    which consists of matrix products and is faster on accelerators. The relative error
+    of a root is then about the rounding error times the ratio of the factor's largest
+    eigenvalue to the smallest. The iteration needs positive eigenvalues, or a factor
+    that is 0. Let X be the root of a factor F. The field `residual` of the state is the
+    largest entry of |X^q F - I| over all factors at the last refresh. Check this number
+    if ε is small.
 
     optax and torch do not have Shampoo. The authors' TensorFlow code has the same ε,
     but by default uses G_t in place of M_t, and it computes the roots at the calls k, 2

@@ -381,8 +381,9 @@ def muon(
         iteration. Iterations beyond the last triple use the last triple. Names of
         published coefficients are accepted, too: "standard" (the reference's, the
         default), "polar_express" and "dion".
-      bias_correction: Whether to divide M_t by 1 - β^(t+1) and G_t by 1 - β^t, as optax
-        does.
+      bias_correction: Whether to correct the bias, as optax does. With nesterov=True,
+        M_t is divided by 1 - β^(t+1) and G_t by 1 - β^t. With nesterov=False, M_t is
+        divided by 1 - β^t.
       matrices: Pytree of True, False and `MatrixAxes` (a prefix of the params), or a
         function from params to such a pytree. Leaves marked True, which must have two
         axes, are orthogonalised. `MatrixAxes` names the axes of a leaf that become the
@@ -599,7 +600,7 @@ def newton_schulz(
 
     The matrix is divided by its Frobenius norm, and then an odd polynomial of degree
     five is applied repeatedly to its singular values. This enlarges small singular
-    values. With the defaults, the factor is at most 485. Singular values that are much
+    values, with the defaults by a factor of at most 485. Singular values that are much
     smaller than 1/485 of the norm therefore stay far below 1. If a singular value is 0,
     its rounding error is enlarged by up to this factor.
 

@@ -52,8 +52,9 @@ class GaussNewtonState(NamedTuple):
         with its gradient, int32. The Jacobian is not counted.
       squares_after, squares_grad_after: Sum ½ |r|², shape (), and its gradient, shaped
         like the params, after the step. None if there is no line search. Also None if
-        the dtype of a leaf is narrower than float32 or than the dtype of another leaf,
-        because x is then rounded after the step.
+        the dtype of a leaf is narrower than float32 or than the dtype of another leaf.
+        The leaf is then rounded after the step, which may move x to a point with other
+        values.
     """
 
     count: Int[Array, ""]
@@ -88,10 +89,10 @@ def gauss_newton(
 
     h_t comes from a QR factorisation of J. It does not come from JᵀJ, because the
     condition number of JᵀJ is the square of that of J. For linear residuals and η = 1,
-    one step reaches the minimum. For nonlinear residuals, the rule is fast if the
-    residuals are small at the minimum, because the rule omits Σ r_i ∇²r_i from the
-    Hessian. The rule ignores the incoming gradient, so the objective may be any
-    multiple of |r|². optax and torch do not have this rule.
+    one step reaches the minimum. For nonlinear residuals, the rule omits the term
+    Σ r_i ∇²r_i of the Hessian. If the residuals are small at the minimum, this term is
+    small there, and the rule is fast. The rule ignores the incoming gradient, so the
+    objective may be any multiple of |r|². optax and torch do not have this rule.
 
     Column j of J counts as a linear combination of the other columns if |R_jj| is at
     most m eps times the length of the column. Here R is the factor in J = Q R, m is the
@@ -229,8 +230,8 @@ class LevenbergMarquardtState(NamedTuple):
         with its gradient, int32: 0 before the first update, and 1 after each update.
       squares_after, squares_grad_after: Sum ½ |r|², shape (), and its gradient, shaped
         like the params, after the step. None if the dtype of a leaf is narrower than
-        float32 or than the dtype of another leaf, because x is then rounded after the
-        step.
+        float32 or than the dtype of another leaf. The leaf is then rounded after the
+        step, which may move x to a point with other values.
     """
 
     count: Int[Array, ""]
@@ -282,12 +283,13 @@ def levenberg_marquardt(
     least_squares(method="lm") runs. First, MINPACK accepts a μ for which |D h| differs
     from Δ by at most Δ / 10, while this rule computes μ to full precision. Second,
     after a trial with ρ <= 1/4, MINPACK multiplies the smaller of Δ and 10 |D h| by a
-    factor between 0.1 and 0.5. Third, MINPACK's η is 100. Fourth, if F changes by less
-    than its rounding error, ρ is near 1 here, so that the last digits of x converge.
-    The rounding error is 4 eps |r|ᵀ(|r| + |J| |x|), with the machine epsilon eps and
-    absolute values entry by entry. Fifth, MINPACK never uses the quadratic model. The
-    rule ignores the incoming gradient, so the objective may be any multiple of |r|².
-    optax and torch do not have this rule.
+    factor between 0.1 and 0.5. Third, MINPACK's η is 100. Fourth, this rule adds the
+    rounding error of F to the numerator and to the denominator of ρ. If the changes of
+    F are much smaller than this error, ρ is near 1 and the step is accepted, so the
+    last digits of x converge. The rounding error is 4 eps |r|ᵀ(|r| + |J| |x|), with the
+    machine epsilon eps and absolute values entry by entry. Fifth, MINPACK never uses
+    the quadratic model. The rule ignores the incoming gradient, so the objective may be
+    any multiple of |r|². optax and torch do not have this rule.
 
     Use it to fit curves. It needs all residuals at once and does not work with
     mini-batches.

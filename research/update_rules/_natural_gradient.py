@@ -76,8 +76,8 @@ def natural_gradient(
 
     Use it for generalised linear models. It also suits small networks whose Hessian is
     indefinite, because F is never indefinite. The rule does not use the value of the
-    objective. With η = 1 it may diverge far from the minimum. `newton` uses a line
-    search instead.
+    objective, so it has no line search. With η = 1 it may therefore diverge far from
+    the minimum. `newton` has a line search.
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a

@@ -49,8 +49,9 @@ class NewtonState(NamedTuple):
         gradient, int32, shape (). The Hessian is not counted.
       value_after, grad_after: Objective, shape (), and its gradient, shaped like the
         params, after the step. None if there is no line search. Also None if the dtype
-        of a leaf is narrower than float32 or than the dtype of another leaf, because
-        the leaf is then rounded after the step.
+        of a leaf is narrower than float32 or than the dtype of another leaf. The leaf
+        is then rounded after the step, which may move the params to a point with other
+        values.
     """
 
     count: Int[Array, ""]
@@ -224,7 +225,8 @@ class TrustRegionState(NamedTuple):
       value_after, grad_after: Objective, shape (), and its gradient, shaped like the
         params, after the step, or at the unchanged params if the trial was rejected.
         None if the dtype of a leaf is narrower than float32 or than the dtype of
-        another leaf, because the leaf is then rounded after the step.
+        another leaf. The leaf is then rounded after the step, which may move the params
+        to a point with other values.
     """
 
     count: Int[Array, ""]

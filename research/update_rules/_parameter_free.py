@@ -212,17 +212,18 @@ def prodigy(
     u_t = -η_t d_t (m_(t+1) / (√v_(t+1) + d_(t+1) ε) + λ x_t).
     As long as all gradients or all rates are 0, d_t does not change.
 
-    With the defaults, the rule is the same as the authors' code. The paper by
-    Mishchenko & Defazio multiplies ε by d_t instead of d_(t+1)
+    With the defaults, the rule is the same as the authors' code, except for steps in
+    which the rate or all gradients are 0. The authors' code skips the steps before the
+    first step with a nonzero gradient and a nonzero rate, and all later steps with the
+    rate 0. In a skipped step, the averages, the sums and t do not change. Here, no step
+    is skipped. The paper by Mishchenko & Defazio multiplies ε by d_t instead of d_(t+1)
     (eps_by_next_distance=False). optax.contrib.prodigy multiplies every η_t by √(1 -
     β2^(t+1)) / (1 - β1^(t+1)) (bias_correction=True), which is an option in the
     authors' code. Let step t be the first step with a nonzero gradient. With
     bias_correction=False and the default β1 and β2, each nonzero entry of u_t has a
     size of about 3.2 d_0 η_t, because (1 - β1) / √(1 - β2) is 3.2. If all gradients or
     all rates so far are 0, optax (up to 0.2.8) divides 0 by 0, and its params become
-    NaN. The authors' code counts only the steps from the first step with a nonzero
-    gradient and a nonzero rate, and omits later steps with the rate 0. Here, all steps
-    count. optax has other names for some arguments: betas is (b1, b2), estim_lr0 is
+    NaN. optax has other names for some arguments: betas is (b1, b2), estim_lr0 is
     initial_distance and estim_lr_coef is distance_factor. torch does not have the rule.
 
     Use it instead of tuning Adam's rate, with a schedule for η that ends at 0. To scale
@@ -612,9 +613,10 @@ def dadapt_adamw(
     optax divides 0 by 0, and its params become NaN. In all other cases,
     optax.contrib.dadapt_adamw is the same. Its argument betas is (b1, b2), and its
     argument estim_lr0 is initial_distance. In the authors' package, the rule is
-    DAdaptAdam(decouple=True, use_bias_correction=True). The package does not count the
-    steps with the rate 0 and the steps before the first nonzero gradient. Here, all
-    steps count. torch does not have the rule.
+    DAdaptAdam(decouple=True, use_bias_correction=True). The package skips the steps
+    with the rate 0 and the steps before the first nonzero gradient. In a skipped step,
+    the averages and t do not change. Here, no step is skipped. torch does not have the
+    rule.
 
     Use it in place of AdamW if you cannot tune the rate, with a schedule for η that
     ends at 0. The estimates of `prodigy` usually grow faster.
@@ -904,9 +906,9 @@ def momo(
 
     m_t, f̄_t and γ_t are moving averages of the gradient g_t, of the objective's value
     f(x_t) and of the inner product <g_t, x_t>, with the decay β. At the first step,
-    each average equals the value at this step. With the learning rate η_t, the weight
-    decay λ, a = 1 + η_t λ and the lower bound f*, the step size τ_t and the update u_t
-    are
+    m_t = g_t, f̄_t = f(x_t) and γ_t = <g_t, x_t>. With the learning rate η_t, the
+    weight decay λ, a = 1 + η_t λ and the lower bound f*, the step size τ_t and the
+    update u_t are
     τ_t = min(η_t, max(a (f̄_t - f* - γ_t) + <m_t, x_t>, 0) / |m_t|²),
     u_t = (x_t - τ_t m_t) / a - x_t.
 

@@ -140,10 +140,10 @@ def schedule_free_adamw(
     optax.contrib.schedule_free_adamw differs from this rule in the ways that
     `schedule_free_sgd` lists for optax.contrib.schedule_free_sgd. The authors' first
     code multiplied the rate by √(1 - β2^t) instead of dividing v_t by 1 - β2^t. This
-    factor also entered the weights c_t of the average, which `schedule_free_sgd`
-    defines, so the average of the iterates forgot the first iterates faster. For
-    example, with a constant learning rate and β2 = 0.999, the weight c_2 was 0.667
-    instead of 0.5.
+    factor, which grows with t, also entered the weights c_t of the average, which
+    `schedule_free_sgd` defines. The first iterates therefore had a smaller weight in
+    the average. For example, with a constant learning rate and β2 = 0.999, the weight
+    c_2 was 0.667 instead of 0.5.
 
     Use it instead of AdamW with a schedule if the length of the run is not known.
     Evaluate the model at the field `evaluation_params` of the state, not at the params.

@@ -151,8 +151,10 @@ def value_slack(value: Float[Array, ""]) -> Float[Array, ""]:
 
     The rounding error is assumed to be the machine epsilon times |f(x)|. If large terms
     of f cancel to a value near 0, the true rounding error is larger, and good steps may
-    be rejected. In this case, only about half of the digits of x may be correct at the
-    end, because f changes with the square of the distance from the minimum.
+    be rejected. The run can then end with only about half of the digits of x correct.
+    The reason is that f changes with the square of the distance from the minimum: at a
+    distance of about √eps, f exceeds the minimum by only about eps, where eps is the
+    machine epsilon.
     """
     return 10 * jnp.finfo(value.dtype).eps * jnp.abs(value)
 
@@ -222,10 +224,13 @@ def secular_root(
     Let γ be the argument `gamma`, d the argument `above`, and Δ the radius. The step is
     p(s) = γ / (d + s), with the division entry by entry, and s is the damping. The
     result is the smallest s >= floor with |p(s)| <= Δ. An entry of p(s) with γ_i = 0
-    is 0, even if its divisor is 0. For each i with γ_i not 0, let s_i = |γ_i| / Δ -
-    d_i. At s = s_i, entry i of p(s) has the size Δ. The search starts from the largest
-    s_i, or from floor if floor is larger. Newton's method on 1 / |p(s)| = 1 / Δ then
-    increases s to the root.
+    is 0, even if its divisor is 0.
+
+    For each i with γ_i not 0, entry i of p(s) alone has the size Δ at s = s_i, where
+    s_i = |γ_i| / Δ - d_i. So |p(s_i)| >= Δ, and the solution of |p(s)| = Δ is at least
+    s_i. The search starts from the largest s_i, or from floor if floor is larger. If
+    |p(s)| is then still larger than Δ, Newton's method on 1 / |p(s)| = 1 / Δ increases
+    s to the solution.
 
     Args:
       above: Divisors d >= 0, shape (n,).

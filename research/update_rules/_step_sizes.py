@@ -45,11 +45,11 @@ def polyak_step(
     step has η_max = ∞ and ε = 0.
 
     If f is the loss of a single example in each step, and f* is the minimum of this
-    loss, the rule is SPS_max of Loizou et al. Their constant, here called c', divides
-    the step before their limit γ_b acts. So c' = 1 / c and γ_b = c η_max, and the rate
-    η_t is at most c η_max. If f* is too high, f(x_t) - f* may be negative, and then the
-    step goes uphill. With positive_part=True, the params do not move in this case
-    (SPS+).
+    loss, the rule is SPS_max of Loizou et al. Their rate is the smaller of
+    (f(x_t) - f*) / (c' |g_t|²) and γ_b, where c' and γ_b are their constants. This is
+    the rate η_t here for ε = 0, c' = 1 / c and γ_b = c η_max. If f* is too high,
+    f(x_t) - f* may be negative, and then the step goes uphill. With positive_part=True,
+    the params do not move in this case (SPS+).
 
     With c = 1, the rule is optax.polyak_sgd(η_max, f_min=f*, eps=ε), except for two
     differences. First, optax's η_max is 1 by default. Second, optax does not move the

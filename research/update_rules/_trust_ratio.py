@@ -66,9 +66,10 @@ def lars(
     optax.lars divides by |g_t + λ x_t| + ε (separate_norms=False). Without weight
     decay, the two divisors are equal. timm's Lars differs in three ways. With its
     defaults, timm does not use the ratio for leaves without decay. If g_t is 0, the
-    ratio of timm is 1, even with decay. Under a schedule, timm multiplies all terms of
-    the momentum by the rate of the present step. Here each term keeps the rate of its
-    own step. torch does not have LARS.
+    ratio of timm is 1, even with decay. Here the formula of r_t still holds if g_t is 0
+    and λ |x_t| is not 0. Under a schedule, timm multiplies all terms of the momentum by
+    the rate of the present step. Here each term keeps the rate of its own step. torch
+    does not have LARS.
 
     Use it for large batches on convolutional networks, with warm-up. Leave biases and
     scales of normalisations out of the decay and of the ratio, as the paper does.
@@ -292,13 +293,14 @@ def fromage(
     the learning rate and |.| the Euclidean norm. Norms below min_norm count as
     min_norm.
 
-    Without the division by √(1 + η_t²), the norm of a leaf would grow without bound. If
-    g_t is orthogonal to x_t, |x_(t+1)| = |x_t|. The paper has no min_norm. The authors'
-    code, and optax with min_norm = 0, set the ratio |x_t| / |g_t| to 1 if one of the
-    norms is 0. With these two codes, a leaf of zeros therefore moves. Here, a leaf of
-    zeros does not move if min_norm is 0. Apart from this case, optax.fromage is the
-    same up to rounding errors: optax computes 1 / √(1 + η²) - 1 as a difference, which
-    loses digits for small η. torch does not have the rule.
+    If g_t is orthogonal to x_t, the step alone would multiply the norm of the leaf by
+    √(1 + η_t²). After the division by √(1 + η_t²), |x_(t+1)| = |x_t|. Without the
+    division, the norm would grow in each such step. The paper has no min_norm. The
+    authors' code, and optax with min_norm = 0, set the ratio |x_t| / |g_t| to 1 if one
+    of the norms is 0. With these two codes, a leaf of zeros therefore moves. Here, a
+    leaf of zeros does not move if min_norm is 0. Apart from this case, optax.fromage is
+    the same up to rounding errors: optax computes 1 / √(1 + η²) - 1 as a difference,
+    which loses digits for small η. torch does not have the rule.
 
     Use it for networks whose layers have different scales. If g_t is orthogonal to x_t
     and η is small, η is about the angle in radians by which a leaf turns. A rate of

@@ -174,11 +174,12 @@ def saga(
     examples. An example drawn twice in a batch counts twice in the first sum and once
     in the table.
 
-    A step costs 2 b gradients of examples: b for the gradient on the batch, which is
-    passed to update, and b single gradients for the table. The mean of the table is
-    updated by the changes of the table, so it is exact up to rounding errors.
-    scikit-learn's solver "saga" starts from an empty table instead, and divides by the
-    number of examples seen so far. optax and torch do not have this rule.
+    A step costs 2 b gradients of examples: b for the mean gradient on the batch, which
+    the caller passes to update, and b for the new entries of the table, which update
+    computes example by example. The mean of the table is updated by the changes of the
+    table, so it is exact up to rounding errors. scikit-learn's solver "saga" starts
+    from an empty table instead, and divides by the number of examples seen so far.
+    optax and torch do not have this rule.
 
     Use it instead of SVRG if n copies of the params fit in memory. SVRG computes the
     gradient over all examples once in each period. SAGA has no period, and needs no

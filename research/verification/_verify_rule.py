@@ -102,9 +102,10 @@ def verify_rule(
     sequences of gradients. The gradients of the first sequence are random, those of the
     second are sparse, those of the third have entries of sizes from e^-30 to e^30, and
     those of the fourth are 0. In the fifth, one entry of one gradient is NaN.
-    `research.verification.walks.distance` defines the deviation. If the params of the
-    rule become NaN where those of the reference do not, this counts as a deviation, and
-    no error is raised.
+    The deviation on a problem is the largest difference between the two trajectories,
+    as `research.verification.walks.distance` defines it. If the params of the rule
+    become NaN where those of the reference do not, the deviation is infinite, and no
+    error is raised.
 
     Args:
       rule: A gradient transformation, or a function that takes the learning rate first
@@ -353,9 +354,10 @@ def known_name(reference: Any) -> str | None:
     """Return the rule's name if a reference is one of this library's rules, else None.
 
     `reference` is an argument of `verify_rule`. A str must be the name of a rule in
-    FORMULAS. An object is such a reference if it is this library's constructor of a
-    rule, or the field `optax` of a rule's `Card`. This field is optax's constructor of
-    the same rule, or a function that builds the same rule from optax.
+    FORMULAS. Apart from the name, two objects stand for a rule of this library: this
+    library's constructor of the rule, and the field `optax` of the rule's `Card`. This
+    field is optax's constructor of the same rule, or a function that builds the same
+    rule from optax.
 
     Raises:
       ValueError: The reference is a str, but not a name in FORMULAS.

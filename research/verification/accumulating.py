@@ -99,8 +99,9 @@ def rmsprop(
     adds ε under the square root, and False adds ε to the root. Let u_t be the step
     without momentum, and μ the argument `momentum`. If μ is None, the step is u_t.
     Otherwise the step is b_t = μ b_(t-1) + u_t, or u_t + μ b_t if nesterov=True.
-    `rate_in_momentum` says whether the learning rate is applied before or after the
-    momentum. Because the rate is constant here, both give the same steps.
+    With rate_in_momentum=True, the learning rate is a factor of each u_t. With False,
+    the learning rate is instead a factor of the sum b_t. Because the rate is constant
+    here, both give the same steps.
     """
     n, m, b = zeros_like(x) + initial_scale, zeros_like(x), zeros_like(x)
     for t in count(1):

@@ -49,7 +49,7 @@ class Card(NamedTuple):
       bounds: Dict from a kind of reference ("formula", "optax", "recorded") or a dtype
         ("bfloat16") to the largest deviation allowed, in units of the machine epsilon.
         This bound replaces the usual one, which is 100 in the verification table. A
-        comment beside the card gives the reason.
+        comment beside the card says why another bound is needed.
     """
 
     formula: Formula | str

@@ -44,7 +44,9 @@ def likely_cause(
     The rule is the update rule under test. It is compared with another rule, the
     reference, which counts as correct. A mistake explains the rule if the reference
     with this mistake agrees with the rule on every problem on which the changed
-    reference can be run. These kinds of mistakes are tried in order: the mistakes of
+    reference can be run. The first problem on which the rule deviates must be one of
+    these problems. On each problem, only the steps up to a few after the first
+    deviation are compared. These kinds of mistakes are tried in order: the mistakes of
     the formula, other values of the formula's arguments, other formulas, general
     mistakes (updates with a wrong sign or a wrong length, or one step late), and two
     mistakes of the formula at once. The search ends at the first kind with a mistake
@@ -52,8 +54,8 @@ def likely_cause(
     mistake with the smallest remaining deviation is returned.
 
     Args:
-      evidence: Comparisons of rule and reference, one for each problem. On at least one
-        problem the rule deviates.
+      evidence: Comparisons of rule and reference, one for each problem. The rule must
+        deviate from the reference on at least one of these problems.
       formula: Formula of the reference. None if the reference has no formula.
       others: Other formulas by name. The rule may follow one of them instead.
       dtype: Dtype of the rule's steps.

@@ -167,8 +167,8 @@ def optax_adafactor(
 
     t is the step number, and c is decay_rate. optax computes this power in float32, so
     in float64 the updates would have a relative error of about 1e-7. Here the power has
-    JAX's default float dtype. optax does not multiply the weight decay by the learning
-    rate, but this function does.
+    JAX's default float dtype, which is float64 if JAX's float64 is on. optax does not
+    multiply the weight decay by the learning rate, but this function does.
     """
 
     def decay_at(count: Any, exponent: Any):

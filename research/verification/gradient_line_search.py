@@ -62,7 +62,7 @@ def nonlinear_conjugate_gradient(
     """Yield the iterates of algorithm 5.4 of Nocedal & Wright.
 
     The rule is the nonlinear conjugate gradient method. The argument `beta` names the
-    formula for β, the factor of the last direction: "fletcher_reeves" (5.41),
+    formula for β, the factor of the last direction: "fletcher_reeves" (equation 5.41),
     "polak_ribiere_plus" (5.45), "hestenes_stiefel" (5.46) or "dai_yuan" (5.49). Any
     other name selects the formula of Polak and Ribière (5.44). `linesearch` is
     "strong_wolfe" or "backtracking". The first line search begins with the step length

@@ -137,14 +137,15 @@ def kl_soap(
     """Yield the iterates of KL-SOAP, as the code of Lin et al. (2026) computes them.
 
     The code is optim/kl_opt.py of KL-Methods at commit 4cb97e0 with using_klsoap=True.
-    For each axis of a leaf with two or more axes, KL-SOAP keeps a moving average of
-    W Wᵀ / n, a basis Q of approximate eigenvectors of this average, and estimates d of
-    the eigenvalues. Row i of W has the entries of an array A with index i on this axis,
-    and n is the number of columns of W. A is the gradient, multiplied along every other
-    axis by diag(d)^(-1/2) Qᵀ, with the d and Q of that other axis (see `whitened`). For
-    the first gradient, A is the gradient itself. The first gradient sets the basis of
-    each axis, and makes no step. The averages of the squared gradients are kept in the
-    bases Q. Leaves with fewer than two axes use Adam without bias correction.
+    For each axis of a leaf with two or more axes, KL-SOAP keeps a moving average of a
+    matrix W Wᵀ / n, a basis Q of approximate eigenvectors of this average, and
+    estimates d of the eigenvalues. To compute W, KL-SOAP multiplies the gradient along
+    every other axis by diag(d)^(-1/2) Qᵀ, with the d and Q of that other axis (see
+    `whitened`). Only the first gradient is not multiplied. Row i of W has the entries
+    of the resulting array with index i on this axis, and n is the number of columns of
+    W. The first gradient sets the basis of each axis, and makes no step. The squared
+    gradients are averaged in the bases Q. Leaves with fewer than two axes use Adam
+    without bias correction.
     `shampoo_beta` is the decay of the averages of W Wᵀ / n and of the averages that
     estimate d. None means `b2`. `first_eigenvalue` is the initial value of all entries
     of d.

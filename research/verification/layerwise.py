@@ -171,10 +171,11 @@ def normuon(
 
     As in Muon, the momentum of a matrix is orthogonalised. Each column of the result is
     then divided by √v, where v is a moving average of the mean square of this column,
-    with the decay `beta2`. Then the step is scaled. If consistent_rms is a number, the
-    root mean square of the step becomes this number, which is 0.2 in algorithm 1 of the
-    paper. With None, as in the authors' code, the norm of the step becomes that of the
-    step of `muon`. Matrices have shape (inputs, outputs). Other leaves use Adam.
+    with the decay `beta2`. Then the step is scaled, and after that multiplied by the
+    learning rate. If consistent_rms is a number, the scaled step has this number as its
+    root mean square, which is 0.2 in algorithm 1 of the paper. With None, as in the
+    authors' code, the scaled step has the norm of the step of `muon`. Matrices have
+    shape (inputs, outputs). Other leaves use Adam.
     """
     m = n = s = zeros_like(x)
     v = by_leaf(mean_square_of_columns, m)

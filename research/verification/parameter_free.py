@@ -210,9 +210,10 @@ def mechanic(
     starts at `initial_scale`. For num_betas, None means 6.
 
     The number h of the paper is -pᵀΔ. Here p is the gradient plus the weight decay, and
-    Δ is the sum of Adam's steps. As in optax, each scale clips h: |h| is limited to the
-    largest earlier |h|, and scale i multiplies this limit by β_i in each step. The
-    authors' package for PyTorch does not clip h.
+    Δ is the sum of Adam's steps. As in optax, h is clipped to ±M_i for scale i. The
+    limit M_i is a decaying maximum of the earlier |h|: it starts at 0, and becomes
+    max(β_i M_i, |h| + ε) after each step, with the unclipped h and the argument ε
+    (`eps`). The authors' package for PyTorch does not clip h.
     """
     n = 6 if num_betas is None else num_betas
     betas = [1 - mpmath.mpf(1) / 10**i for i in range(1, n + 1)]

@@ -125,11 +125,12 @@ def optax_sgd(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.schedule_free_sgd, with a corrected warm-up.
 
-    optax's own warm-up has an error (open pull request 1744). optax evaluates the
-    schedule twice in each step. For the step itself, the step count starts at 0. For
-    the weight of the step in the average, the step count starts at 1. If warmup_steps
-    is not 0, this function therefore builds the rule from smaller transformations of
-    optax, and both counts start at 1. If warmup_steps is 0, the rule is that of optax.
+    optax's own warm-up has an error (open pull request 1744): optax evaluates the
+    schedule twice in each step, with two different step counts. For the step itself,
+    the step count starts at 0. For the weight of the step in the average, the step
+    count starts at 1. If warmup_steps is not 0, this function therefore builds the rule
+    from smaller transformations of optax, and both counts start at 1. If warmup_steps
+    is 0, the rule is that of optax.
     """
     if not warmup_steps:
         rule = optax.contrib.schedule_free_sgd(
@@ -152,10 +153,11 @@ def optax_adamw(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.schedule_free_adamw, with a corrected warm-up.
 
-    optax evaluates the schedule of the warm-up twice in each step. For the step itself,
-    the step count starts at 0. For the weight of the step in the average, the step
-    count starts at 1. If warmup_steps is not 0, this function therefore builds the rule
-    from smaller transformations of optax, and both counts start at 1.
+    optax evaluates the schedule of the warm-up twice in each step, by mistake with two
+    different step counts. For the step itself, the step count starts at 0. For the
+    weight of the step in the average, the step count starts at 1. If warmup_steps is
+    not 0, this function therefore builds the rule from smaller transformations of
+    optax, and both counts start at 1.
     """
     if not warmup_steps:
         rule = optax.contrib.schedule_free_adamw(

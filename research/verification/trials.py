@@ -66,7 +66,7 @@ class Trial(NamedTuple):
     Attributes:
       cause: Short description of the mistake.
       walk: Function (evidence, number of steps) -> trajectory of a rule that has this
-        mistake. The problem is that of `evidence`, an `Evidence`.
+        mistake. `evidence` is an `Evidence`, and the rule runs on its problem.
     """
 
     cause: str

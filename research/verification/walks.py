@@ -106,8 +106,8 @@ def walk_constructed(
 ) -> Walk:
     """Return the trajectory of the rule constructor(**arguments).
 
-    In the compiled program, float arguments are tracers. A call with other floats
-    therefore does not compile again.
+    In the compiled program, float arguments are tracers. A later call with other values
+    of these arguments therefore does not compile again.
 
     Args:
       constructor: Constructor of a gradient transformation, which accepts tracers as

@@ -222,12 +222,12 @@ def gru_vowels(*, size: str = "small") -> NetworkWorkload:
 def gpt_characters(*, size: str = "small") -> NetworkWorkload:
     """Build a GPT that predicts the next character of Python's help text.
 
-    The network has 2 layers, width 32 and context 32. With size="large", it has 4
-    layers, width 128 and context 64. The context is the number of characters in an
-    example. The text depends on the version of Python, so losses can be compared only
-    within one version. The training examples are 4,096 windows of the first 90 % of the
-    text, and the validation examples are at most 512 windows of the rest. The training
-    has 2 epochs.
+    The network has 2 layers and width 32, and an example is a window of 32 successive
+    characters of the text. With size="large", the network has 4 layers and width 128,
+    and a window has 64 characters. The training examples are 4,096 windows of the first
+    90 % of the text, and the validation examples are at most 512 windows of the rest.
+    The training has 2 epochs. The text depends on the version of Python, so losses can
+    be compared only within one version.
     """
     width, layers, context = {"small": (32, 2, 32), "large": (128, 4, 64)}[
         _checked(size)

@@ -44,8 +44,8 @@ def equal_params(
 def equal(a: Any, b: Any, depth: int = DEPTH) -> bool:
     """Return whether two constants or parameters of jaxpr equations are equal.
 
-    The result is False if they differ, or if it is unknown whether they are equal. The
-    argument `depth` has an exception: custom derivative rules that are deeply nested.
+    The result is False if they differ, or if it is unknown whether they are equal.
+    There is an exception for deeply nested custom derivative rules: see `depth` below.
     Jaxprs are equal if they have the same equations and the same constants, and if the
     jaxprs inside the equations are equal, too. Arrays are equal if they have the same
     shape, dtype, weak type and bits, so NaN equals NaN and 0 differs from -0. A tracer

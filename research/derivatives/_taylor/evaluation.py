@@ -80,7 +80,8 @@ class Context(NamedTuple):
         the input series) to the list of the equations with this key. Used only if
         `order` is None. With this dict, no equation is evaluated twice. Without it,
         the number of evaluations might double with each order: the series of y(t) may
-        be computed from the series of y'(t), and the formula for y' often contains y.
+        be computed from the series of y'(t), and the formula for y' may contain y
+        twice. Then y to order k would need two more evaluations of y, to order k - 1.
     """
 
     order: int | None

@@ -298,7 +298,10 @@ def _atan_at(x: np.ndarray) -> Interval:
 
 
 def safe_size(size: np.ndarray) -> np.ndarray:
-    """Return non-negative numbers, with infinity replaced by the largest float64."""
+    """Return `size`, with infinity replaced by the largest float64.
+
+    `size` is an array of non-negative numbers.
+    """
     return np.minimum(size, np.finfo(float).max)
 
 

@@ -573,8 +573,9 @@ def moved_by_jax(equation: Any, inputs: Sequence[Interval]) -> Interval:
     intervals are moved as the equation moves the entries. To find where each entry
     goes, JAX runs the equation on the numbers 1, 2, 3, ... in place of the entries. If
     this run gives 0 for an entry, the entry comes from no operand, because its index
-    lies outside the array. The inputs enclose values over a box of points. The indices
-    in the equation must be the same at all these points.
+    lies outside the array. Such an entry gets the fill value of the equation, or the
+    whole real line if there is no fill value. The inputs enclose values over a box of
+    points. The indices in the equation must be the same at all these points.
 
     Args:
       equation: Jaxpr equation that moves entries.

@@ -815,7 +815,8 @@ def curvature_bound(
         box, the largest eigenvalue is proved to be at least λ. This search stops when
         high - λ is at most tolerance · |λ|. The search for `low` also finds a number μ:
         at some point of the box, the smallest eigenvalue is proved to be at most μ.
-        This search stops when μ - low is at most tolerance · max(|λ|, |μ|).
+        This search stops when μ - low is at most tolerance · max(|λ|, |μ|), so a μ near
+        0 does not prolong the search.
       most_boxes: Number of boxes after which the search stops. Each of the two bounds
         gets half of these boxes. If the search stops for this reason, the bounds are
         valid but farther apart.

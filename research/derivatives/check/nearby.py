@@ -177,13 +177,13 @@ def slopes_of_all_pieces(
     pass through x. JAX chooses a side of each kink, and f may have no piece on all of
     these sides. An example is a sum over i of c[i] leaky_relu(⟨a[i], x⟩) at x = 0. JAX
     takes the slope 1 of every leaky rectifier, although there may be no point at which
-    ⟨a[i], x⟩ > 0 for all i. A half circle around x from the side of v to the side of
-    -v crosses each kink once. So each kink makes the derivative jump once on the half
-    circle. Any choice of sides has a slope between two bounds: the slope at the first
-    point of the half circle plus all negative jumps, and this slope plus all positive
-    jumps. If a kink lies within another kink, as in a network of two layers, the jump
-    at one kink depends on the side of the other kink. So if there are several jumps,
-    each is multiplied by four.
+    ⟨a[i], x⟩ > 0 for all i. A half circle around x from a point x + r v to the point
+    x - r v crosses each kink once. So each kink makes the derivative jump once on the
+    half circle. Any choice of sides has a slope between two bounds: the slope at the
+    first point of the half circle plus all negative jumps, and this slope plus all
+    positive jumps. If a kink lies within another kink, as in a network of two layers,
+    the jump at one kink depends on the side of the other kink. So if there are several
+    jumps, each is multiplied by four.
 
     The slopes on the half circle are those of the tested derivative. The range is used
     only if the values of f confirm this derivative at random points near x.

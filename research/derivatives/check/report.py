@@ -28,9 +28,9 @@ class Probe(NamedTuple):
       reverse: Rate by reverse mode, or by the derivative that the user gave. NaN if
         neither exists.
       differences: Slope from differences of f.
-      floor: A rate counts as wrong if its distance from `differences` is larger than
-        this number. It is five times the error estimate of `differences` plus ten times
-        the rounding error.
+      floor: Largest distance of a rate from `differences` at which the rate does not
+        count as wrong. It is five times the error estimate of `differences` plus ten
+        times the rounding error.
       scale: Number by which errors along v are divided to make them relative. If the
         gradient does not vanish, `scale` is the root mean square of the rate over
         random directions, or |differences| if f has no reverse mode. If the gradient
@@ -72,9 +72,9 @@ class Probe(NamedTuple):
 
         There are two such cases:
 
-        - f has no kink along the direction, and the derivative is wrong. This case
-          counts only for a direction that lies within one leaf or within the entries
-          that are not 0, or that has weights for a part of the outputs.
+        - f has no kink along the direction, and the derivative is wrong. In this case,
+          the direction must also lie within one leaf or within the entries that are not
+          0, or it must have weights for a part of the outputs.
         - f has a kink along the direction, and the derivative does not lie between the
           left and the right slope.
         """

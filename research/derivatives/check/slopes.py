@@ -105,7 +105,8 @@ class Slope(NamedTuple):
         the two smallest steps with little noise. The result is True if both are farther
         from the slope than gap / 2, and farther than half the distance between the two
         central differences. If f is smooth and the slope is right, the second condition
-        fails: the second step is usually half of the first, so the errors of the
+        fails: the error of a central difference is about proportional to the square of
+        the step. The second step is usually half of the first, so the errors of the two
         differences are about e and e / 4. The distance between the differences is
         3 e / 4, and e / 4 is less than half of it.
         """

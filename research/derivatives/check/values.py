@@ -145,14 +145,14 @@ class Values:
         """Use much shorter steps, if all entries of x that move are 0.
 
         Near 0, f may vary at a scale that is tiny compared with the usual steps. For
-        example, the energy of an atom varies at the scale kT, and a usual step is 1
-        joule. The slope from very short steps replaces the slope from long steps under
-        three conditions. First, its error is at most `enough`. Second, the error of the
-        slope from long steps is larger than `enough`, or the two slopes contradict each
-        other. Third, JAX's derivative of f beside x agrees with the slope from short
-        steps. If JAX cannot trace f, the tested derivative must agree instead. Without
-        this agreement, f may have lost its digits at short steps: for example, a term
-        in float32 may be rounded to 0.
+        example, if x is the energy of an atom in joules, f may vary at the scale 1e-21,
+        and a usual step is 1. The slope from very short steps replaces the slope from
+        long steps under three conditions. First, its error is at most `enough`. Second,
+        the error of the slope from long steps is larger than `enough`, or the two
+        slopes contradict each other. Third, JAX's derivative of f beside x agrees with
+        the slope from short steps. If JAX cannot trace f, the tested derivative must
+        agree instead. Without this agreement, f may have lost its digits at short
+        steps: for example, a term in float32 may be rounded to 0.
 
         In two cases, the slope becomes unknown. First, f computes in float64 alone, the
         long steps show a kink, and of the three conditions only the third fails. A
@@ -329,9 +329,10 @@ class Values:
         The slope from long steps differs from a correct derivative if the curvature of
         f is large near x. The slope from short steps then agrees with the derivative,
         or with neither the derivative nor the slope from long steps. In both cases the
-        long steps do not show that the derivative is wrong. The same is true if the
-        derivative varies over the shortest step at which the difference between the
-        derivative and the slope exceeds the rounding error.
+        long steps do not show that the derivative is wrong. There is a third such case.
+        Let h be the shortest step at which the difference between the derivative and
+        the slope exceeds the rounding error. In the third case, the derivative varies
+        over the step h, and its mean over this step is the slope.
 
         Args:
           rates: Values of the derivative in the tested direction that differ from the

@@ -20,9 +20,10 @@ class Cost(NamedTuple):
       flops: Number of floating-point operations (flops), counted from the jaxpr. Exp,
         log, sqrt and similar operations are not included. The count for the body of a
         `scan` is multiplied by the number of iterations. Of the branches of a `cond`,
-        the most expensive one is counted. A LAPACK routine is counted by a formula, and
-        a multiply-add counts as two flops. XLA's own count is different: it includes
-        the body of a loop only once, and counts a LAPACK routine as 0.
+        the most expensive one is counted. The flops of a LAPACK routine are computed
+        from the sizes of its matrices. A multiply-add counts as two flops. XLA's own
+        count is different: it includes the body of a loop only once, and counts a
+        LAPACK routine as 0.
       transcendentals: Number of exp, log, sqrt and similar operations.
       bytes: Number of bytes that would be read and written if each equation of the
         jaxpr ran by itself. The compiled function usually moves fewer bytes, because

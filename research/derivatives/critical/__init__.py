@@ -95,10 +95,10 @@ def critical_points(
 
     f must be continuous with a continuous gradient. At a kink or a jump of f, the
     gradient that JAX returns may be 0, so the result may contain such a point. If
-    samples of f around the point show the kink or the jump, the kind of the point is
-    "degenerate". The note is then "undecided", or it says what the point is, such as "a
-    minimum" for the kink of |x|. If the samples do not show the kink or the jump, the
-    point is classified as if f were smooth there.
+    samples of f around the point show the kink or the jump, the field `kind` of the
+    point is "degenerate". The field `note` is then "undecided", or it says what the
+    point is, such as "a minimum" for the kink of |x|. If the samples do not show the
+    kink or the jump, the point is classified as if f were smooth there.
 
     Args:
       f: Function of an array of shape (n,) that returns one real number.
@@ -228,7 +228,8 @@ def classify_critical_point(
     The distances of the samples from x reach from about `scale` / 2 down to values that
     are many orders of magnitude smaller. So a rough value of `scale` is enough. Some
     distances are so small that their squares may be rounded to 0 in the precision in
-    which f computes. At these distances, the Hessian does not count as confirmed.
+    which f computes. At these distances, the prediction of the Hessian does not count
+    as correct.
 
     Args:
       f: Function of an array of shape (n,) that returns one real number.

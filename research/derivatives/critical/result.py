@@ -61,10 +61,10 @@ class CriticalPoints(tuple):
         return made
 
     def text(self) -> str:
-        """Return the points, one on each line, and the outcome of the starts as text.
+        """Return as text the points, and the number of starts with each outcome.
 
-        If a proof was asked for, the last line has `missed`, and the sum of
-        `unexplored` and `around`.
+        Each point is on a line of its own. If a proof was asked for, the last line has
+        `missed`, and the sum of `unexplored` and `around`.
         """
         lines = [
             f"{len(self)} critical point{'' if len(self) == 1 else 's'} found from "

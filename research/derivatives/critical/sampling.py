@@ -65,9 +65,9 @@ class Evidence(NamedTuple):
         absolute values, as for a smooth function. (The changes are equal if the power
         is even, and opposite if the power is odd.)
       distance: Smallest distance at which the change of f is visible, in the scaled
-        coordinates of `Landscape`. The distance is 0 if `kind` is "flat" or "". The one
-        exception is a positive distance if `reason` says that another power of the
-        distance takes over where rounding hides f.
+        coordinates of `Landscape`. The distance is 0 if `kind` is "flat". It is also 0
+        if `kind` is "", unless `reason` says that another power of the distance takes
+        over where rounding hides f.
       reason: Reason why the samples do not decide, or "".
     """
 

@@ -68,8 +68,8 @@ class Model(NamedTuple):
         """Compute H⁺ ∇f at each point, where H⁺ is the pseudoinverse of the Hessian.
 
         The pseudoinverse is computed in the scaled coordinates, and the result is in
-        the original coordinates. An eigenvalue counts as 0 if it is at most `eps` times
-        the largest one.
+        the original coordinates. An eigenvalue counts as 0 if its absolute value is at
+        most `eps` times the largest absolute eigenvalue.
         """
         small = np.abs(self.values) <= eps * np.abs(self.values).max(
             axis=1, keepdims=True

@@ -106,7 +106,8 @@ def scalar(f: Callable[..., Any], name: str) -> Callable[..., Any]:
 def refuse_integer_outputs(value: Any) -> None:
     """Raise NotInexactError if a leaf of `value` is not real and floating.
 
-    `value` is the value of the function f to differentiate. None raises the error, too.
+    `value` is the value of the function f to differentiate. If `value` is None, the
+    error is raised, too.
     """
     if value is None:
         raise NotInexactError(

@@ -82,8 +82,9 @@ def first_surprise(ladder: Ladder, noise: np.ndarray, level: int) -> int | None:
     """Return the index of the smallest step where f is not as larger steps predict.
 
     A level is the index of a step, and the steps are ascending. Let H be the step of
-    the argument `level`. A smaller step h shows a surprise if its deviation exceeds
-    30 s + a. The terms are:
+    the argument `level`. (The four largest steps have no prediction. If `level` is one
+    of them, H is the fifth largest step.) A smaller step h shows a surprise if its
+    deviation exceeds 30 s + a. The terms are:
 
     - The deviation at a step is the largest |value - prediction| of the values of f at
       this distance from x, on both sides, and in the window (a group of points) near
@@ -91,11 +92,11 @@ def first_surprise(ladder: Ladder, noise: np.ndarray, level: int) -> int | None:
       steps on the same side of x.
     - s is the noise of the deviation at h, which follows from `noise`.
     - a = 2 E h / H, if the deviations at all steps from h to H are at least a thirtieth
-      of the deviation at h. E is the largest deviation at H and at the next three
-      larger steps.
-    - a = 2 D (h / H)² otherwise, because the larger steps do not show what the value at
-      h shows. D is the deviation at H. For D and E, a deviation within four rounding
-      errors counts as 0.
+      of the deviation at h. The error bound of the estimate at H covers such
+      deviations. E is the largest deviation at H and at the next three larger steps.
+    - a = 2 D (h / H)² otherwise: the deviation at some step from h to H is far smaller
+      than the deviation at h. D is the deviation at H. For D and E, a deviation within
+      four rounding errors counts as 0.
 
     The reason for this test: if the difference quotients at some steps converge, f is
     close to a polynomial at these steps, and the polynomial predicts f at the smaller
@@ -176,13 +177,13 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
 
     The result is True for a function that interpolates a table with straight lines, or
     that has a pole. The result is False for a function with rounded values, which
-    jumps. The sampler evaluates f four times, each time at 33 points. The first points
-    lie around the given window. The points of each later evaluation are closer to each
-    other, and lie where the second difference of f was largest. At a jump, the largest
-    second difference stays the same. At a kink, it shrinks in proportion to the
+    jumps. The sampler evaluates f four to six times, each time at 33 points. The first
+    points lie around the given window. The points of each later evaluation are closer
+    to each other, and lie where the second difference of f was largest. At a jump, the
+    largest second difference stays the same. At a kink, it shrinks in proportion to the
     distance between the points. If it shrinks with the square of this distance, the
-    points show the curvature of f, which may hide a jump. Then f is evaluated up to two
-    more times. At a pole, the largest |f| grows.
+    points show the curvature of f, which may hide a jump. A fifth and a sixth
+    evaluation are made only in this case. At a pole, the largest |f| grows.
 
     In the first evaluations, several jumps between two points may look like one large
     bend. So f also counts as jumping if the largest second difference hardly shrinks

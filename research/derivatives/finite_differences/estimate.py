@@ -207,9 +207,9 @@ def finite_difference(
     error bound, the verdict is "unresolved". The difference is estimated twice: from
     one-sided quotients, and from the part of f that is even about x (for odd orders) or
     odd about x (for even orders). For a smooth f, the Taylor series of this part has no
-    term with h^order, so even small jumps are visible. If the difference for the
-    requested order is above a quarter of its error bound, the bound of the result is at
-    least 0.6 times the difference.
+    term with h^order. A jump adds such a term, so even small jumps are visible. If the
+    difference for the requested order is above a quarter of its error bound, the bound
+    of the result is at least 0.6 times the difference.
 
     A derivative may jump beside x instead of at x, as for max(x - d, 0)³ at x = 0 with
     a small d > 0. At steps above d, this looks like a jump at x. Let r be the apparent
@@ -595,7 +595,7 @@ def difference_of_values(x: float, values: np.ndarray) -> FiniteDifference:
     to few digits, or looks like a table that is interpolated with straight lines,
     `finite_difference` evaluates f at more points, and its result may differ. If |f(x)|
     exceeds 2^900 or a slope of f exceeds 2^1020, `finite_difference` divides the
-    values, so that nothing overflows.
+    values, so that nothing overflows. This function does not divide them.
 
     Args:
       x: Point of the derivative.

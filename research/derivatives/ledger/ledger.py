@@ -128,8 +128,9 @@ class Ledger(LedgerFields):
 
         If there is no gradient, the `note` follows the value. If there is a gradient,
         but the value or the gradient is not finite, the text after the first sentence
-        says so. Otherwise, if a row is at a tie, as max(a, b) is for a = b, this text
-        describes the first row at a tie and counts the others (see `at_kinks`).
+        says so. Otherwise, if a row is at a tie, as max(a, b) is for a = b, the text
+        after the first sentence describes the first row at a tie and counts the others
+        (see `at_kinks`).
         """
         return table.as_text(self)
 

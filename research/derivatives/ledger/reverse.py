@@ -162,8 +162,8 @@ def cotangent(out: Any, adjoint: Any) -> Any:
     """Return the adjoint of the value `out` in the form that JAX requires.
 
     If `out` is neither floating nor complex, the result is zero with the dtype float0.
-    For any other `out`, None becomes zero, and every other adjoint is returned
-    unchanged.
+    For any other `out`, the adjoint None becomes zero, and every other adjoint is
+    returned unchanged.
     """
     if not is_inexact(out):
         return np.zeros(np.shape(out), jax.dtypes.float0)

@@ -40,8 +40,8 @@ def remark(ledger: LedgerFields) -> str:
     """Return sentences that say why the printed gradient may not be a derivative.
 
     The text is "" if the value and the gradient are finite and no row is known to be at
-    a tie (`Ledger.at_kinks`). It is also "" if there is no gradient. If a row is at a
-    tie, the function may have a kink or a jump, or it may be smooth.
+    a tie (`Ledger.at_kinks`). It is also "" if there is no gradient. A row at a tie is
+    only a warning: the function may have a kink or a jump, or it may be smooth.
 
     Example:
       >>> import jax.numpy as jnp

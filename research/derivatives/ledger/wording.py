@@ -283,7 +283,7 @@ def entry_at(value: Any, index: tuple[int, ...]) -> str:
 def as_array(value: Any) -> Shaped[np.ndarray, "..."]:
     """Convert a value to a NumPy array.
 
-    The tangent of an integer has JAX's dtype float0. It is converted to zeros.
+    A value of JAX's dtype float0, such as the tangent of an integer, becomes zeros.
     """
     array = np.asarray(value)
     return np.zeros(array.shape, int) if array.dtype == jax.dtypes.float0 else array

@@ -145,7 +145,7 @@ def sparse_hessian(
     The Hessian is computed as the Jacobian of the gradient, as in `sparse_jacobian`.
     The gradient is computed in reverse mode, and the products H v in forward mode.
     Because the Hessian is symmetric, H_ij may be read from H_ji. If row i is dense,
-    column i is dense, too. One product gives both.
+    column i is dense, too. One product gives both, because they have the same entries.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.
