@@ -84,10 +84,10 @@ def configure(
         pool; or `portable` is True, but this is not Linux on x86-64 with AVX2 and FMA,
         or jaxlib is older than 0.10.
       TypeError: `x64` or `portable` is neither True nor False.
-      RuntimeError: The backend has already started with another value of `devices` or
-        `pool`. Or `portable` is True, and the backend has started with portable=False,
-        or SciPy was imported before with other kernels of OpenBLAS. Call `configure`
-        earlier.
+      RuntimeError: The backend has already started, either before any call of
+        `configure` or with another value of `devices` or `pool`. Or `portable` is True,
+        and the backend has started with portable=False, or SciPy was imported before
+        with other kernels of OpenBLAS. Call `configure` earlier.
     Example:
       >>> configure(x64=True)
       >>> import jax.numpy as jnp

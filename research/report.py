@@ -423,8 +423,8 @@ def embed(path: str | Path) -> Embedded:
 def embed_bytes(data: bytes, name: str) -> Embedded:
     """Return an SVG or PNG picture as a data: URI with width and height.
 
-    The pages show the picture in an <img> element, where browsers do not run the
-    scripts of an SVG.
+    The pages of this package show the picture in an <img> element. There, browsers do
+    not run the scripts of an SVG.
 
     Args:
       data: Picture, as the bytes of a file.

@@ -142,9 +142,9 @@ class Study(NamedTuple):
         and files that `descent pack`, `descent leaderboard` and `descent reproduce`
         read. Other people can repeat the study if each rule is given by a name or a
         file, and each workload by a name. If a rule is not from this package, its
-        source is saved, too. This is your whole file that defines the rule. If the file
-        is above 256 KiB, a notebook, or part of an installed package, only the source
-        of the rule's function is saved.
+        source is saved, too: usually your whole file that defines the rule. If this
+        file is above 256 KiB, a notebook, or part of an installed package, only the
+        source of the rule's function is saved.
 
         Args:
           results: The folder of all results.

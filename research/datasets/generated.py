@@ -271,9 +271,9 @@ def separable_classes(seed: int, n: int, d: int, margin: float) -> Problem:
     margin plus the absolute value of a standard normal number, and the position along
     the plane is normally distributed. No point is closer to the plane than the first
     two points, and the line between these two is perpendicular to the plane. Any other
-    plane that separates these two points is closer to one of them. Therefore u is the
-    unique direction of largest margin. In gradient descent on the logistic loss, the
-    direction of the weights converges to u.
+    plane that separates these two points is closer than `margin` to one of them.
+    Therefore u is the unique direction of largest margin. In gradient descent on the
+    logistic loss, the direction of the weights converges to u.
 
     Args:
       seed: Seed of u, the labels and the points.

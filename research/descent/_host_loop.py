@@ -37,8 +37,8 @@ def advance_until_done(
       checkpoint: Place where the progress is saved.
       agreed: Function from the answer of this process, a bool, to an answer that is
         the same in all processes. The question is whether the progress is saved at the
-        end. The processes must agree on it, but may measure different times. The
-        default returns its argument, which is right for a single process.
+        end. The processes may measure different times, but must give the same answer.
+        The default returns its argument, which is right for a single process.
     Returns:
       The last progress.
     """

@@ -221,11 +221,11 @@ def _short(text: str) -> str:
 def interrupts_noted(together: bool) -> Iterator[Callable[[], bool]]:
     """Record the first Ctrl-C in this context; only a second one raises an error.
 
-    The error is a KeyboardInterrupt. The first Ctrl-C raises none, because the other
-    processes would wait for a process that stopped. If `together` is False, the process
-    trains alone, and each Ctrl-C raises KeyboardInterrupt as usual. A context that is
-    entered outside the main thread does not change the effect of Ctrl-C either. The
-    context yields a function () -> whether Ctrl-C was recorded.
+    The error is a KeyboardInterrupt. The first Ctrl-C raises no error, because the
+    other processes would wait for a process that stopped. If `together` is False, the
+    process trains alone, and each Ctrl-C raises KeyboardInterrupt as usual. A context
+    that is entered outside the main thread does not change the effect of Ctrl-C either.
+    The context yields a function () -> whether Ctrl-C was recorded.
     """
     noted: list[bool] = []
     main = threading.current_thread() is threading.main_thread()
@@ -247,10 +247,10 @@ def interrupts_noted(together: bool) -> Iterator[Callable[[], bool]]:
 
 @contextlib.contextmanager
 def lost_processes_explained() -> Iterator[None]:
-    """Replace JAX's error in a `with` block if the connection to a process is lost.
+    """Raise a ConnectionError instead of JAX's error if another process is lost.
 
-    The connection is lost if the other process has ended or cannot be reached. The
-    `with` block then raises a ConnectionError instead of JAX's error.
+    A process is lost if it has ended or cannot be reached. Only errors in the `with`
+    block of this context are replaced.
     """
     try:
         yield

@@ -28,12 +28,12 @@ def compile_once(function: Callable[..., Any], *arguments: Any) -> Callable[...,
 
     Each call of `compile_once` traces the function. An earlier call may have compiled
     an equal program: one with the same operations, constants, shapes, dtypes, devices
-    and level of optimisation. Then the earlier compiled program is returned. Equal
-    programs give equal bits. Trainings with different update rules therefore share the
-    programs that do not depend on the rule. The 64 programs that were used last are
-    kept. Programs are compared by their text, which JAX writes before it compiles them.
-    If this text leaves out the values of constants, or the code of Python functions
-    that the program calls, the program is not shared.
+    and level of optimisation. Then the earlier compiled program is returned. Trainings
+    with different update rules therefore share the programs that do not depend on the
+    rule. Equal programs give equal bits. The 64 programs that were used last are kept.
+    Programs are compared by their text, which JAX writes before it compiles them. If
+    this text leaves out the values of constants, or the code of Python functions that
+    the program calls, the program is not shared.
 
     Args:
       function: Pure function of arrays.

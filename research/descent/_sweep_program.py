@@ -319,7 +319,7 @@ def compile_orders(function: Callable[..., Any], *arguments: Any) -> Callable[..
     """Compile a function that draws the order of the examples for several epochs.
 
     The order of an epoch is an array of indices of examples. The result is the compiled
-    function. If the function draws no indices, or its arrays have more than 64 MiB in
+    function. If the function draws no indices, or the indices take more than 64 MiB in
     total, nothing is compiled. The result is then a function that returns None.
     """
     drawn = jax.tree.leaves(jax.eval_shape(function, *arguments))

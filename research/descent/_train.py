@@ -85,11 +85,11 @@ def train(
     There are two ways to use several devices. With the argument `devices`, every device
     holds all params, and rules that store data for each example, such as SAGA, are not
     allowed. A `mesh` can split the params over its devices, can use the devices of
-    several processes, and works with every rule. In both cases, each device takes an
-    equal part of each batch, and values and gradients are averaged over the devices.
-    The order of summation differs, so the bits may differ from the result on one
-    device. If `noisy` is True, each device folds the index of the device into the key
-    of the batch, so that the devices draw different noise.
+    several processes, and works with every rule. In both cases, each of D devices takes
+    batch_size / D examples of each batch, and values and gradients are averaged over
+    the devices. The order of summation differs, so the bits may differ from the result
+    on one device. If `noisy` is True, each device folds the index of the device into
+    the key of the batch, so that the devices draw different noise.
 
     With a mesh over several processes, every process calls `train` with the same
     arguments. Process 0 reads and writes the checkpoint and reports progress. Ctrl-C in

@@ -49,9 +49,9 @@ def draw_steps(numbers: Numbers, colours: Mapping[str, str]) -> figures.Picture:
     rule except the baseline has one dot with an interval for each network. If there are
     several networks, another dot with an interval stands for all networks together. If
     the loss of the baseline on a network hardly depends on the number of steps, the
-    ratio cannot be determined. The dot of this network and the dot of all networks are
-    then missing. `numbers` is a field of the study's result, and `colours` has the
-    colour of each rule.
+    ratio cannot be determined. The dots for this network, and those for all networks
+    together, are then missing. `numbers` is a field of the study's result, and
+    `colours` has the colour of each rule.
     """
     rules = [rule for rule in colours if rule != numbers["baseline"]]
     networks = numbers["networks"]

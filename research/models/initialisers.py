@@ -145,7 +145,7 @@ def he_normal(
     """Draw normal weights with variance 2 / fan_in.
 
     ReLU sets about half of its inputs to 0, which halves the mean of their squares. The
-    factor 2 compensates for this loss.
+    factor 2 compensates for this.
 
     Args, Returns, Raises:
       As in `lecun_normal`.

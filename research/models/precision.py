@@ -23,8 +23,8 @@ def mixed_precision(model: Model, compute_dtype: DTypeLike = "bfloat16") -> Mode
     Params in bfloat16 would be too coarse for training, because they have 8 significant
     bits. An update below 0.2 % of a parameter would be lost. A step of a moving average
     with the decay b adds the fraction 1 - b of the difference between the new value and
-    the average. For b above 0.996, this fraction is below 0.4 %, so the average would
-    hardly change in bfloat16.
+    the average. For b above 0.996, this fraction is below 0.4 %. In bfloat16, most
+    steps would then be lost, and the average would hardly change.
 
     Normalisations and the softmax of `attention` are computed in float32. The
     prediction differs from a prediction in float32 by the rounding errors of all

@@ -119,12 +119,12 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
         an entry is missing, as in manifests of older versions, its value counts as
         unknown.
     Returns:
-      One text for each difference, the most likely cause of other bits first. The list
-      is empty if the two environments should give the same bits. Differences that do
-      not change the bits are not listed. Examples are the number of devices, the number
-      of cores and, if the code is identical, the commit. The processor is not listed if
-      the entry `portable` is "JAX, NumPy and SciPy" in both environments, because the
-      results of these packages then have the same bits on all processors.
+      One text for each difference, the most likely cause of different bits first. The
+      list is empty if the two environments should give the same bits. Differences that
+      do not change the bits are not listed. Examples are the number of devices, the
+      number of cores and, if the code is identical, the commit. The processor is not
+      listed if the entry `portable` is "JAX, NumPy and SciPy" in both environments,
+      because the results of these packages then have the same bits on all processors.
     Example:
       >>> here = {"versions": {"jax": "0.10.2", "numpy": "2.4.6"}, "xla_pool": "2"}
       >>> there = {"versions": {"jax": "0.12.0", "numpy": "2.4.6"}, "xla_pool": "4"}

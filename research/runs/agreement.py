@@ -89,7 +89,7 @@ class Agreement(NamedTuple):
         """Whether the values of the run agree with the reference.
 
         They agree if `other_values` is empty. Hashes are not considered, because a
-        rounding error in one entry of an array already changes the hash.
+        rounding error in a single entry of an array changes the hash.
         """
         return not self.other_values
 

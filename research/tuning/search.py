@@ -97,7 +97,7 @@ def search(
     of the range determines the values in between (see `Range`). For example, on the
     scale "log", which is the default scale, 1/2 is the geometric mean of the ends.
 
-    The search has four stages. These are the stages with at least ten seeds:
+    The search has four stages. With at least ten seeds, they are:
 
     1. Screening: the defaults and budget - 1 scrambled Sobol points run on four seeds.
     2. Race: the best quarter of the points also runs on the next six seeds.

@@ -293,8 +293,8 @@ def rmsprop(
     hardly change, rounding errors can make this difference negative, and its root NaN.
     Here, without bias correction, the variance is β s + β (1 - β) (g - m)², where s and
     m are the previous variance and average. In exact arithmetic this expression equals
-    v_t - m_t². It is never negative. With bias correction, only the factor before
-    (g - m)² differs.
+    v_t - m_t². It is never negative. With bias correction, the expression has the
+    same form, with other factors.
 
     Use it where gradients are noisy and their size drifts, as in reinforcement learning
     and recurrent networks. With a constant rate, each param moves by about η per step

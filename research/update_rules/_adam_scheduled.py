@@ -75,8 +75,8 @@ def nadam(
     "constant", as in optax.nadam: μ_t = β1.
 
     "paper": μ_t = β1 (1 - ½ 0.96^(t ψ)) with ψ = momentum_decay. The average also uses
-    μ_t: m_t = μ_t m_(t-1) + (1 - μ_t) g_t. v̂_t is β2 v_t / (1 - β2^t), with a factor
-    β2 that Adam's v̂_t does not have.
+    μ_t: m_t = μ_t m_(t-1) + (1 - μ_t) g_t. v̂_t is β2 v_t / (1 - β2^t), where v_t is the
+    average without bias correction. Adam's v̂_t does not have the factor β2.
 
     "torch", as in torch.optim.NAdam: μ_t is that of "paper", and m_t and v̂_t are those
     of Adam.

@@ -657,10 +657,11 @@ def shampoo(
     left out, as in a pseudo-inverse. method="newton" uses the coupled Newton iteration,
     which consists of matrix products and is faster on accelerators. The relative error
     of a root is then about the rounding error times the ratio of the factor's largest
-    eigenvalue to the smallest. The iteration needs positive eigenvalues, or a factor
-    that is 0. Let X be the root of a factor F. The field `residual` of the state is the
-    largest entry of |X^q F - I| over all factors at the last refresh. Check this number
-    if ε is small.
+    eigenvalue to the smallest. The iteration fails if some eigenvalues of a factor are
+    0 and others are not. If a factor is diagonal, its zero entries are left out with
+    either method. Let X be the root of a factor F. The field `residual` of the state is
+    the largest entry of |X^q F - I| over all factors at the last refresh. Check this
+    number if ε is small.
 
     optax and torch do not have Shampoo. The authors' TensorFlow code has the same ε,
     but by default uses G_t in place of M_t, and it computes the roots at the calls k, 2

@@ -53,8 +53,8 @@ class GaussNewtonState(NamedTuple):
       squares_after, squares_grad_after: Sum ½ |r|², shape (), and its gradient, shaped
         like the params, after the step. None if there is no line search. Also None if
         the dtype of a leaf is narrower than float32 or than the dtype of another leaf.
-        The leaf is then rounded after the step, which may move x to a point with other
-        values.
+        The leaf is then rounded after the step, which may change the sum and its
+        gradient.
     """
 
     count: Int[Array, ""]
@@ -231,7 +231,7 @@ class LevenbergMarquardtState(NamedTuple):
       squares_after, squares_grad_after: Sum ½ |r|², shape (), and its gradient, shaped
         like the params, after the step. None if the dtype of a leaf is narrower than
         float32 or than the dtype of another leaf. The leaf is then rounded after the
-        step, which may move x to a point with other values.
+        step, which may change the sum and its gradient.
     """
 
     count: Int[Array, ""]

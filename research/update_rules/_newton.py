@@ -50,8 +50,7 @@ class NewtonState(NamedTuple):
       value_after, grad_after: Objective, shape (), and its gradient, shaped like the
         params, after the step. None if there is no line search. Also None if the dtype
         of a leaf is narrower than float32 or than the dtype of another leaf. The leaf
-        is then rounded after the step, which may move the params to a point with other
-        values.
+        is then rounded after the step, which may change the objective and its gradient.
     """
 
     count: Int[Array, ""]
@@ -225,8 +224,8 @@ class TrustRegionState(NamedTuple):
       value_after, grad_after: Objective, shape (), and its gradient, shaped like the
         params, after the step, or at the unchanged params if the trial was rejected.
         None if the dtype of a leaf is narrower than float32 or than the dtype of
-        another leaf. The leaf is then rounded after the step, which may move the params
-        to a point with other values.
+        another leaf. The leaf is then rounded after the step, which may change the
+        objective and its gradient.
     """
 
     count: Int[Array, ""]

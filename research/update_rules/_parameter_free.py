@@ -212,11 +212,11 @@ def prodigy(
     u_t = -η_t d_t (m_(t+1) / (√v_(t+1) + d_(t+1) ε) + λ x_t).
     As long as all gradients or all rates are 0, d_t does not change.
 
-    With the defaults, the rule is the same as the authors' code, except for steps in
-    which the rate or all gradients are 0. The authors' code skips the steps before the
-    first step with a nonzero gradient and a nonzero rate, and all later steps with the
-    rate 0. In a skipped step, the averages, the sums and t do not change. Here, no step
-    is skipped. The paper by Mishchenko & Defazio multiplies ε by d_t instead of d_(t+1)
+    With the defaults, the rule is the same as the authors' code, unless a schedule
+    gives the rate 0. The authors' code skips the steps before the first step with a
+    nonzero gradient and a nonzero rate, and all later steps with the rate 0. In a
+    skipped step, the averages, the sums and t do not change. Here, no step is skipped.
+    The paper by Mishchenko & Defazio multiplies ε by d_t instead of d_(t+1)
     (eps_by_next_distance=False). optax.contrib.prodigy multiplies every η_t by √(1 -
     β2^(t+1)) / (1 - β1^(t+1)) (bias_correction=True), which is an option in the
     authors' code. Let step t be the first step with a nonzero gradient. With

@@ -177,7 +177,7 @@ def slopes_of_all_pieces(
     pass through x. JAX chooses a side of each kink, and f may have no piece on all of
     these sides. An example is a sum over i of c[i] leaky_relu(⟨a[i], x⟩) at x = 0. JAX
     takes the slope 1 of every leaky rectifier, although there may be no point at which
-    ⟨a[i], x⟩ > 0 for all i. A half circle around x from a point x + r v to the point
+    ⟨a[i], x⟩ > 0 for all i. For a small r > 0, a half circle around x from x + r v to
     x - r v crosses each kink once. So each kink makes the derivative jump once on the
     half circle. Any choice of sides has a slope between two bounds: the slope at the
     first point of the half circle plus all negative jumps, and this slope plus all

@@ -61,7 +61,7 @@ class CriticalPoints(tuple):
         return made
 
     def text(self) -> str:
-        """Return as text the points, and the number of starts with each outcome.
+        """Return a text with the points and the number of starts with each outcome.
 
         Each point is on a line of its own. If a proof was asked for, the last line has
         `missed`, and the sum of `unexplored` and `around`.

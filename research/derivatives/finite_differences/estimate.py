@@ -207,9 +207,9 @@ def finite_difference(
     error bound, the verdict is "unresolved". The difference is estimated twice: from
     one-sided quotients, and from the part of f that is even about x (for odd orders) or
     odd about x (for even orders). For a smooth f, the Taylor series of this part has no
-    term with h^order. A jump adds such a term, so even small jumps are visible. If the
-    difference for the requested order is above a quarter of its error bound, the bound
-    of the result is at least 0.6 times the difference.
+    term with h^order. A jump of the derivative adds such a term, so even small jumps
+    are visible. If the difference for the requested order is above a quarter of its
+    error bound, the bound of the result is at least 0.6 times the difference.
 
     A derivative may jump beside x instead of at x, as for max(x - d, 0)³ at x = 0 with
     a small d > 0. At steps above d, this looks like a jump at x. Let r be the apparent
