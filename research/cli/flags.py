@@ -101,9 +101,9 @@ def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
       The parsed command. The values of its config have the types that Config declares.
     Raises:
       ValueError: A flag or a key of the file is unknown, the file is not valid, a
-        number fails `check_values`, --fast is given together with --full, or --fast is
-        given and the module has no FAST. For an unknown name, the message suggests the
-        most similar one.
+        number is refused by `check_values` of this module, --fast is given together
+        with --full, or --fast is given and the experiment has no FAST. For an unknown
+        name, the message suggests the most similar one.
       TypeError: A value in the file has the wrong type, or a field of Config has the
         name of a flag that every experiment has.
       OSError: The file cannot be read.

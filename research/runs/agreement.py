@@ -114,7 +114,8 @@ def hold_against(
         instead of limits means that a difference is reported but not judged. If
         `varies` itself is None, there are no such values.
       left_out: Names of the data that were missing in the run. If there are any names,
-        the values and hashes that exist only in `reference` are not compared.
+        the values and hashes that exist only in `reference` do not count as
+        differences.
     Raises:
       ValueError: The run is not finished, or has no table.
       TypeError: An argument has the wrong type.

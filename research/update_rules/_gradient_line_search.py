@@ -73,8 +73,8 @@ def backtracking_descent(
 
     Use it on a deterministic, cheap objective to avoid tuning a rate. Like gradient
     descent, the rule is slow if the Hessian is ill-conditioned. On mini-batches, the
-    search looks only at the loss of the current batch. The rule does not average the
-    noise of the gradients, while a learning rate that falls does.
+    search looks only at the loss of the current batch. A falling learning rate averages
+    out the noise of the gradients, but this rule does not.
 
     Args:
       learning_rate: Longest trial step η. A positive number, a traced scalar or a

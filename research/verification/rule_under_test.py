@@ -35,8 +35,9 @@ class RuleError(ValueError):
 class NoRuleError(TypeError):
     """Error if an argument is not a rule, or if a rule changes shapes or dtypes.
 
-    The shapes, dtypes and structure of updates and state must stay the same. The
-    message names the rule, and says what was given or what the rule returned.
+    The updates of a rule must have the shapes, dtypes and structure of the params. Each
+    state must have those of the state before. The message names the rule, and says what
+    was given or what the rule returned.
     """
 
 

@@ -188,10 +188,11 @@ def caller(equation: Any) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
 
 
 def name_of_rule(equation: Any) -> str:
-    """Return the name of the function that an equation with a derivative rule calls.
+    """Return the name of the function with a custom derivative that a jaxpr calls.
 
-    The function has a rule by `jax.custom_jvp` or `jax.custom_vjp`. If JAX does not
-    know the name of the function, "custom" is returned.
+    The argument is the equation of the jaxpr that calls the function. The function has
+    a derivative rule by `jax.custom_jvp` or `jax.custom_vjp`. If JAX does not know the
+    name of the function, "custom" is returned.
     """
     inner = equation.params["call_jaxpr"]
     information = getattr(getattr(inner, "jaxpr", inner), "debug_info", None)
