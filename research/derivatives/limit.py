@@ -25,45 +25,54 @@ LOST = 1e-3  # If they scatter by this share, and values of f show nothing, it i
 class LimitTable(NamedTuple):
     """Difference quotients of a function at several steps, with estimated errors.
 
-    Here h is a step, p is the power of h in the truncation error of the scheme, and ε
-    is the relative spacing of the requested dtype.
+    Here h is a step, p is the power of h in the truncation error of the scheme, ε is
+    the relative spacing of the requested dtype, and x is the point of the derivative.
+    The truncation error is the difference between quotient and derivative if nothing is
+    rounded.
+
+    The truncation error at a step is estimated from d = |quotient - limit|, which also
+    contains rounding errors. Let r be the sum of the estimated rounding error at this
+    step and the error bound of `limit`. The reference step is the smallest step with
+    d > 10 r. There are three cases:
+
+    - At the reference step, and at each larger step with d > r, the estimate is d.
+    - At all other steps, d may be mostly due to rounding. So the estimate is C h^p,
+      with the constant C for which C h^p equals d at the reference step.
+    - If there is no reference step, the estimate is 0, or nan where the quotient or
+      `limit` is nan.
 
     Attributes:
       steps: Steps h, shape (K,), float64. They have the order in which they were given.
         The default steps begin with the largest.
       estimates: Difference quotient at each step, shape (K,). It is computed in the
         requested dtype and then converted to float64.
-      truncation: Estimated truncation error at each step, shape (K,). The truncation
-        error is the difference between quotient and derivative if nothing is rounded.
-        Let d be |quotient - limit|, and let r be the sum of the rounding error and the
-        error bound of `limit`. The reference step is the smallest step with d > 10 r.
-        At this step, and at each larger step with d > r, the estimate is d. At all
-        other steps, the estimate is C h^p. The constant C is such that C h^p equals d
-        at the reference step. If there is no reference step, the estimate is 0, or nan
-        where the quotient or `limit` is nan.
-      rounding: Estimated rounding error at each step, shape (K,). The errors of f and
-        of x + h contribute ε (|f| + |x f'|) / 2 times the sum of the absolute weights
-        of f in the formula, divided by h. Here |f| is the largest absolute value of f
-        in the formula, and f' is `limit`, or 0 if `limit` is nan. The rounding error of
-        the division, ε |quotient| / 2, is added. For the complex step, the estimate is
-        the error of the division. If the quotient at a tiny step differs from `limit`
-        by clearly more than a rounding error, the estimate is this difference.
+      truncation: Estimated truncation error at each step, shape (K,), as described
+        above.
+      rounding: Estimated rounding error at each step, shape (K,). Rounding changes f by
+        up to ε |f| / 2. Rounding of x + h changes f by about ε |x f'| / 2. The sum of
+        both is multiplied by the sum of the absolute weights of f in the formula, and
+        divided by h. Here |f| is the largest absolute value of f in the formula, and f'
+        is `limit`, or 0 if `limit` is nan. The rounding error of the division,
+        ε |quotient| / 2, is added. For the complex step, the estimate is the error of
+        the division. If the quotient at a tiny step differs from `limit` by clearly
+        more than a rounding error, the estimate is at least this difference.
       best: Index of the step with the smallest sum of truncation and rounding error, or
         0 if no sum is finite.
-      theory: Rule of thumb for the best step, ε^(1 / (p + 1)) max(|x|, 1), where x is
-        the point of the derivative. The first factor is √ε for forward differences, ∛ε
-        for central differences and the fifth root of ε for Richardson differences.
-        `theory` is 0 for the complex step, because any small step works there.
+      theory: Rule of thumb for the best step, ε^(1 / (p + 1)) max(|x|, 1). The first
+        factor is √ε for forward differences, ∛ε for central differences and the fifth
+        root of ε for Richardson differences. `theory` is 0 for the complex step,
+        because any small step works there.
       limit: Limit of the quotients. This is the derivative from `finite_difference` in
         float64, or nan if the verdict of that function is not "ok". For the complex
         step, `limit` is the quotient at a tiny step, in most cases 1e-100. It is nan if
         a step that is 1e5 times longer gives a clearly different quotient, or if f is
-        so small that its imaginary part underflows. Terms that cancel inside f are
-        noticed if the quotients at points close to x do not lie on a smooth curve. Then
-        `limit` depends on `finite_difference` of the real part of f. If the verdict of
-        `finite_difference` is "ok" and its error bound excludes the quotient, `limit`
-        is the result of `finite_difference`. If the verdict is not "ok", `limit` is
-        nan.
+        so small that its imaginary part underflows. The quotient loses digits if terms
+        cancel inside f. In this case, the quotients at points close to x scatter around
+        a smooth curve, and `finite_difference` of the real part of f is used as a
+        check. If its verdict is "ok", and the quotient differs from its result by more
+        than its error bound but at most 10 times the scatter, `limit` is its result. If
+        its verdict is not "ok", and the scatter exceeds 0.1 % of the quotient, `limit`
+        is nan.
     """
 
     steps: Float[np.ndarray, "K"]

@@ -187,11 +187,13 @@ def polynomial_of_square(
 def positive_polynomial(coefficients: Sequence[Interval], x: Interval) -> Interval:
     """Enclose Σ c_i x^i by Horner's scheme, if all partial sums are positive.
 
-    The intervals c_0, c_1, ... are `coefficients`. The partial sums are c_i + c_(i + 1)
-    x + c_(i + 2) x² + ... for each i. The partial sums must be positive for all numbers
-    x in the given interval, and this interval must be bounded. Each step of Horner's
-    scheme therefore needs only two products for each bound. The function `multiply`
-    needs four products for each bound.
+    The intervals c_0, c_1, ... are `coefficients`. The partial sums are
+    s_i = c_i + c_(i + 1) x + c_(i + 2) x² + ... for each i. They must be positive for
+    all numbers x in the given interval, and this interval must be bounded. A step of
+    Horner's scheme computes s_i = c_i + x s_(i + 1). Because s_(i + 1) is positive, the
+    product is smallest at the lower end of the interval of x, and largest at the upper
+    end. So only two products are compared for each bound. The function `multiply`
+    compares four.
     """
     low, high = coefficients[-1].low, coefficients[-1].high
     for coefficient in coefficients[-2::-1]:
@@ -457,6 +459,10 @@ def total(a: Interval, axes: tuple[int, ...]) -> Interval:
 
 def sum_error(sizes: np.ndarray, axes: tuple[int, ...], count: int) -> np.ndarray:
     """Return a bound of the rounding error of sums of floats over some axes.
+
+    The bound is 1.01 n u S, where n is `count`, u = 2^-53, and S is the sum of the
+    absolute values as NumPy computes it (`total` gives the theorem). The factor 1.01
+    allows for the rounding error of S.
 
     Args:
       sizes: Absolute values of the floats.

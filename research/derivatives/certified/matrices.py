@@ -54,10 +54,16 @@ def krawczyk(
     """Return a box that contains all roots of F in a box X, by Krawczyk's operator.
 
     Let m be a point in X, J(X) an enclosure of the Jacobian of F over X, and I the
-    identity matrix. For any matrix Y, the box m - Y F(m) + (I - Y J(X)) (X - m)
-    contains all roots of F in X. If this box lies in the interior of X, then X contains
-    exactly one root of F. The function uses an approximate inverse of the midpoint of
-    J(X) as Y, which makes the box narrow.
+    identity matrix. For a matrix Y, let K be the box m - Y F(m) + (I - Y J(X)) (X - m).
+    For any Y, the following holds:
+
+    - K contains all roots of F in X. Let x be such a root. By the mean value theorem,
+      there is a matrix J in J(X) with 0 = F(m) + J (x - m). Multiplied by Y and
+      rearranged, this is x = m - Y F(m) + (I - Y J) (x - m), a point of K.
+    - If K lies in the interior of X, then X contains exactly one root of F.
+
+    The function uses an approximate inverse of the midpoint of J(X) as Y. Then Y J(X)
+    is near I, so K is narrow.
 
     Args:
       low, high: Ends of the boxes X, shape (boxes, n).
@@ -65,7 +71,7 @@ def krawczyk(
       value: Enclosure of F(m), shape (boxes, n).
       jacobian: Enclosure of the Jacobian over X, shape (boxes, n, n).
     Returns:
-      The box for each X, an `Interval` of shape (boxes, n).
+      The box K for each X, an `Interval` of shape (boxes, n).
     References:
       Krawczyk, Newton-Algorithmen zur Bestimmung von Nullstellen mit Fehlerschranken,
       Computing 4 (1969). Neumaier, Interval methods for systems of equations, 1990,
@@ -92,15 +98,18 @@ def _inverse(matrices: np.ndarray) -> np.ndarray:
 def eigenvalue_bounds(symmetric: Interval) -> tuple[np.ndarray, np.ndarray]:
     """Bound the eigenvalues of all symmetric matrices in an interval matrix A.
 
-    Each row of a matrix has a Gershgorin circle. The centre of the circle is the
-    diagonal entry of the row, and its radius is the sum of the absolute values of the
-    other entries. Every eigenvalue of the matrix lies in one of the circles.
+    Let M be such a matrix, and let the columns of Q be approximate eigenvectors of the
+    midpoint of A. The extreme eigenvalues of M are the extreme values of xᵀMx / xᵀx.
+    With x = Q y, this quotient is (yᵀQᵀMQy / yᵀy) / (yᵀQᵀQy / yᵀy). Its numerator lies
+    between the extreme eigenvalues of QᵀMQ, and its denominator between those of QᵀQ.
+    So bounds of these eigenvalues give bounds of the quotient.
 
-    The extreme eigenvalues of a symmetric matrix M are the extreme values of xᵀMx /
-    xᵀx. Let the columns of Q be approximate eigenvectors of the midpoint of A, so QᵀMQ
-    is almost diagonal for a matrix M near the midpoint. With x = Q y, the quotient is
-    yᵀQᵀMQy / yᵀQᵀQy. Divide the numerator and the denominator by yᵀy. The Gershgorin
-    circles of QᵀAQ then bound the numerator, and those of QᵀQ bound the denominator.
+    Gershgorin circles bound the eigenvalues of QᵀMQ and of QᵀQ. Each row of a matrix
+    has such a circle. The centre of the circle is the diagonal entry of the row, and
+    its radius is the sum of the absolute values of the other entries. Every eigenvalue
+    of the matrix lies in one of the circles. The circles of the interval matrix QᵀAQ
+    contain those of QᵀMQ for all M. If M is near the midpoint of A, QᵀMQ is almost
+    diagonal, and its circles are small.
 
     Args:
       symmetric: Interval matrices A, shape (..., n, n).
@@ -121,13 +130,17 @@ def eigenvalue_bounds(symmetric: Interval) -> tuple[np.ndarray, np.ndarray]:
 def signs_of_eigenvalues(symmetric: Interval) -> tuple[np.ndarray, np.ndarray]:
     """Count the positive and the negative eigenvalues of an interval matrix A.
 
-    The counts hold for all symmetric matrices in A. Let Q be the matrix of approximate
-    eigenvectors of the midpoint of A, as columns. `eigenvalue_bounds` defines the
-    Gershgorin circles of a matrix. If no circle of QᵀQ contains 0, Q is invertible. By
-    Sylvester's law of inertia, A then has as many positive eigenvalues as QᵀAQ, and as
-    many negative eigenvalues as QᵀAQ. If no circle of QᵀAQ contains 0, there are as
-    many positive eigenvalues as circles to the right of 0, and as many negative
-    eigenvalues as circles to the left of 0.
+    The counts hold for all symmetric matrices M in A. Let Q be the matrix of
+    approximate eigenvectors of the midpoint of A, as columns. `eigenvalue_bounds`
+    defines the Gershgorin circles of a matrix. The counts are proved in three steps:
+
+    - If no circle of QᵀQ contains 0, QᵀQ has no eigenvalue 0, so Q is invertible.
+    - By Sylvester's law of inertia, M then has as many positive eigenvalues as QᵀMQ,
+      and as many negative eigenvalues as QᵀMQ.
+    - If no circle of QᵀAQ contains 0, the circles to the right of 0 and those to the
+      left of 0 are separate. By Gershgorin's theorem, there are then as many positive
+      eigenvalues as circles to the right of 0, and as many negative eigenvalues as
+      circles to the left of 0.
 
     Args:
       symmetric: Interval matrices A, shape (..., n, n).

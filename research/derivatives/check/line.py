@@ -242,7 +242,10 @@ class Line:
         """Measure the rounding errors of ⟨w, f(x + h v)⟩ at some of the steps h.
 
         The steps are NUDGED_OFFSETS, the numbers ±1, ±1/16, ..., ±2^-24 in ascending
-        order. The errors are NaN if f cannot be traced.
+        order. At each step, f is evaluated again with random perturbations: its input
+        and the result of each operation that rounds change by about `nudge` times their
+        rounding error. The measured error is the change of ⟨w, f⟩ divided by `nudge`.
+        The errors are NaN if f cannot be traced.
 
         Args:
           v: Direction of the line.
@@ -266,13 +269,20 @@ class Line:
     def rounding_of_rate(self, v: np.ndarray, w: np.ndarray, seed: int) -> float:
         """Measure the rounding error of the derivative of ⟨w, f⟩ along v.
 
-        Operations are perturbed by a small and by a large amount, and each change of
-        the derivative is divided by the amount. The smaller quotient is the error. For
-        a rounding error, the two quotients are about equal, because the change grows in
-        proportion to the amount. A jump of the derivative at a kink does not grow, so
-        its quotient is smaller for the large amount. The result is the larger error of
-        forward and reverse mode, or the error of the derivative that the user gave. It
-        is 0 if no derivative can be traced.
+        The derivative is evaluated at x with random perturbations: x and the result of
+        each operation change by about s times their rounding error. The size s is 8 in
+        eight evaluations, and 2^15 in eight others. For each size, the quotient is the
+        root mean square of the changes of the derivative, divided by s. The error is
+        the smaller of the two quotients.
+
+        A change by rounding grows in proportion to s, so its two quotients are about
+        equal. But if f has a kink at x, a perturbation may move the point across the
+        kink. The derivative then jumps by the same amount for both sizes, so the
+        quotient is smaller for the larger size. Therefore the smaller quotient hardly
+        contains the jump.
+
+        The result is the larger error of forward and reverse mode, or the error of the
+        derivative that the user gave. It is 0 if no derivative can be traced.
 
         Args:
           v: Direction.
@@ -408,8 +418,8 @@ class Line:
     def is_steady(self, v: np.ndarray, w: np.ndarray, eps: float) -> bool:
         """Return whether the rate of change along v is nearly constant close to x.
 
-        The rate is the derivative of ⟨w, f⟩ along v. It is computed at x and at four
-        random points. Each entry of such a point is the entry of x times a number
+        The rate is the tested derivative of ⟨w, f⟩ along v. It is computed at x and at
+        four random points. Each entry of such a point is the entry of x times a number
         between 1 - 4 eps and 1 + 4 eps, where `eps` is the relative spacing of the
         floats. The result is True if no two of the five rates differ by more than 10 %
         of the largest absolute rate.
@@ -426,10 +436,18 @@ class Line:
     ) -> np.ndarray:
         """Return for each entry of x whether JAX's gradient of ⟨w, f⟩ does not jump.
 
-        For each of two small numbers h, the gradient is computed at x, at x ± h v and
-        at six random points about as close to x. An entry of the gradient jumps at x if
-        the range of its values is not much smaller for the smaller h, as at a kink of
-        f. The result is False everywhere if f has no rule for reverse mode.
+        For h = 2^-20 and for h = 2^-24, the gradient is computed at x, at x ± h v and
+        at six random points about as close to x. The range of an entry is its largest
+        value minus its smallest value at these points. An entry of the gradient jumps
+        if its range for the smaller h is more than half of its range for the larger h.
+        Where f is smooth, the range is proportional to h, and so 16 times smaller. At a
+        kink, the points lie on both sides of the kink for each h, so the range does not
+        shrink. There are two exceptions:
+
+        - A range of at most 1e-6 times the largest absolute entry is not a jump,
+          because it may come from rounding errors.
+        - The result is False for an entry whose range is not finite, and for all
+          entries if JAX cannot compute one of the gradients.
         """
         ways = [v, *(random.normal(size=v.shape) * self.scales for _ in range(3))]
         ranges, largest = [], 0.0
@@ -462,7 +480,8 @@ class Line:
     ) -> np.ndarray:
         """Return the mean of the rates of change at x + h v and at x - h v, for each h.
 
-        The rate is the derivative of ⟨w, f⟩ along v. The distances are the numbers h.
+        The rate is the tested derivative of ⟨w, f⟩ along v. The distances are the
+        numbers h.
         """
         points = self.flat + np.outer([*distances, *-distances], v)
         return np.mean(self.rates_at(points, v, w).reshape(2, -1), axis=0)

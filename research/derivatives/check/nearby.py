@@ -84,20 +84,24 @@ class Range(NamedTuple):
 def slopes_nearby(near: Neighbourhood, gap: float) -> Range:
     """Return the range of the slopes of ⟨w, f⟩ along v at points close to x.
 
-    The points x + h u lie on lines through x with directions u. Up to four directions u
-    are chosen so that they probably lead to the smallest and the largest slope. The
-    others are random. The slope at such a point is the difference of the values at x +
-    h (u ± v / 8), divided by h / 4. A kink may separate the points with h > 0 from
-    those with h < 0. On each of these two sides, the slope has a limit for h -> 0: the
-    slope of the smooth piece of f that contains the side. For a smooth f, all of these
-    limits are the derivative along v.
+    f may consist of smooth pieces that meet at kinks. The points x + h u lie on 32
+    lines through x with directions u. A kink at x may separate the points of a line
+    with h > 0 from those with h < 0. So each line has two sides, and on each side the
+    slope along v has a limit for h -> 0: the slope of the piece of f that contains this
+    side. The result is the smallest and the largest of these limits. For a smooth f,
+    all limits are the derivative along v, so they do not differ.
+
+    The slope at x + h u is the difference of the values at x + h (u ± v / 8), divided
+    by h / 4. Up to four directions u are chosen so that they probably lead to the
+    smallest and the largest slope. The others are random.
 
     Args:
       near: The point and the direction v.
-      gap: Distance between the tested derivative and the slope at x. A slope near x is
-        used only if its error is much smaller than this distance.
+      gap: Distance between the tested derivative and the slope at x. A limit counts
+        only if its error estimate is below gap / 8.
     Returns:
-      The `Range`.
+      The `Range`. Both slopes are NaN if no limit counts, or if the two slopes differ
+      by at most three times the sum of their error estimates.
     """
     found: list[tuple[float, float]] = []
     chosen = [_as_long(near, u) for u in _extreme_lines(near)]
@@ -173,24 +177,32 @@ def slopes_of_all_pieces(
 ) -> Range:
     """Return the range of the slopes at x for all choices of a side at each kink.
 
-    Suppose that f is a sum of functions with one kink each, and that all of these kinks
-    pass through x. JAX chooses a side of each kink, and f may have no piece on all of
-    these sides. An example is a sum over i of c[i] leaky_relu(⟨a[i], x⟩) at x = 0. JAX
-    takes the slope 1 of every leaky rectifier, although there may be no point at which
-    ⟨a[i], x⟩ > 0 for all i. For a small r > 0, a half circle around x from x + r v to
-    x - r v crosses each kink once. So each kink makes the derivative jump once on the
-    half circle. Any choice of sides has a slope between two bounds: the slope at the
-    first point of the half circle plus all negative jumps, and this slope plus all
-    positive jumps. If a kink lies within another kink, as in a network of two layers,
-    the jump at one kink depends on the side of the other kink. So if there are several
-    jumps, each is multiplied by four.
+    Suppose that f is a sum of terms with one kink each, and that all of these kinks
+    pass through x. At x, JAX takes for each term the slope on one side of its kink.
+    There may be no point near x that lies on all of these sides. An example is a sum
+    over i of c[i] leaky_relu(⟨a[i], x⟩) at x = 0. JAX takes the slope 1 of every leaky
+    rectifier, although there may be no point at which ⟨a[i], x⟩ > 0 for all i. So
+    JAX's derivative at x need not be that of any smooth piece of f near x.
 
-    The slopes on the half circle are those of the tested derivative. The range is used
-    only if the values of f confirm this derivative at random points near x.
+    The range follows from the derivative along v on a half circle around x, from
+    x + r v to x - r v with a small r > 0. The half circle crosses each kink once. Where
+    it does, one term goes over to its other side, and the derivative jumps. Another
+    choice of sides adds some of these jumps to the derivative at the first point. So
+    every choice has a slope between two bounds: this derivative plus all negative
+    jumps, and this derivative plus all positive jumps. Three half circles are used, and
+    the range contains the bounds of each.
+
+    If a kink lies within another kink, as in a network of two layers, the jump at one
+    kink depends on the side of the other kink. So if there are several jumps, each is
+    multiplied by four.
+
+    The derivative on the half circle is the tested one. The range is used only if the
+    values of f confirm this derivative at random points near x: there must be at least
+    four witnesses, and at most one of them may differ (`Witness.differs`).
 
     Args:
       near: The point and the direction v.
-      scale: Size of a slope along v.
+      scale: Size of a slope along v. Only jumps above 1e-9 times this size count.
       beside: The `witnesses` of this point and direction.
     Returns:
       The `Range`. Both slopes are NaN if the values do not confirm the derivative, if
@@ -229,7 +241,8 @@ class Witness(NamedTuple):
       derivative: Tested derivative along the direction.
       slope: Slope of f along the direction, from values.
       allowed: Largest distance between `derivative` and `slope` that does not count as
-        an error of the derivative.
+        an error of the derivative: three times the error estimate of `slope` plus ten
+        times the rounding error of the derivative.
     """
 
     derivative: float
@@ -247,11 +260,16 @@ def witness_against(
 ) -> Witness | None:
     """Return the witness that contradicts the tested derivative most, if several do.
 
-    f has no derivative at a kink, so values of f at a kink do not show whether the
-    tested derivative is right. But beside the kink, f is smooth. The result is None if
-    fewer than two witnesses contradict the derivative. It is also None if the user gave
-    the derivative and it is the same at all points: a derivative that was computed at x
-    alone says nothing about other points.
+    A witness holds the tested derivative and the slope of f at one point near x. It
+    contradicts the derivative if the two numbers differ by more than `Witness.allowed`
+    and by more than 1e-4 times `scale`. f has no derivative at
+    a kink, so values of f at a kink do not show whether the tested derivative is right.
+    But beside the kink, where the witnesses are, f is smooth. The result is None in two
+    cases:
+
+    - Fewer than two witnesses contradict the derivative.
+    - The user gave the derivative, and it is the same at all points. A derivative that
+      was computed at x alone says nothing about other points.
 
     Args:
       beside: The `witnesses`.
@@ -270,8 +288,14 @@ def witnesses(near: Neighbourhood, scale: float) -> list[Witness]:
 
     Ten points lie in random directions from x. Four more lie in directions whose
     entries all have one sign, because there may be a piece of f that is too narrow for
-    random directions. Points at which the values of f are not accurate or show a kink
-    are left out.
+    random directions. The slope at a point follows from values of f at steps that are
+    at most 2^-8 times as long as its distance from x. A point is left out in these
+    cases:
+
+    - The values show a kink at the point.
+    - The slope is not accurate: `Witness.allowed` is at least 1e-4 times `scale`.
+    - JAX cannot trace f, and f has equal values close to the point. Then f may round
+      its values.
 
     Args:
       near: The point and the direction.

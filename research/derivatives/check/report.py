@@ -31,11 +31,11 @@ class Probe(NamedTuple):
       floor: Largest distance of a rate from `differences` at which the rate does not
         count as wrong. It is five times the error estimate of `differences` plus ten
         times the rounding error.
-      scale: Number by which errors along v are divided to make them relative. If the
-        gradient does not vanish, `scale` is the root mean square of the rate over
-        random directions, or |differences| if f has no reverse mode. If the gradient
-        vanishes, `scale` is the change of f over a step of the length of x. If f hardly
-        changes over this step, `scale` is the size of f.
+      scale: Number by which errors along v are divided to make them relative. It is the
+        root mean square of the rate over random directions, or |differences| if f has
+        no reverse mode. If this number is not larger than its rounding error, the
+        gradient vanishes. `scale` is then the change of f over a step of the length of
+        x, or the size of f if f hardly changes over this step.
       taylor_slope: Order p of the Taylor remainder |f(x + h v) - f(x) - h rate| ≈ C h^p
         at small steps h. It is about 2 for a correct derivative and 1 for a wrong one.
         NaN if the remainder is not visible above the rounding error.
@@ -59,7 +59,14 @@ class Probe(NamedTuple):
 
     @property
     def is_kink(self) -> bool:
-        """Whether f has a kink along the direction."""
+        """Whether f has a kink along the direction.
+
+        True if |jump| is larger than `floor` and larger than 1e-6 `scale`. The second
+        condition is omitted if the kink explains an error of the derivative: `is_off`
+        is True, and `gap` is at most 3/4 of |jump|. (At a kink, `differences` is the
+        mean of `left` and `right`. A derivative that is one of these slopes then has
+        the gap |jump| / 2.)
+        """
         # At a kink the derivative may differ from the central slope by half the jump.
         explains = self.is_off and self.gap <= 0.75 * abs(self.jump)
         return abs(self.jump) > (
@@ -72,11 +79,12 @@ class Probe(NamedTuple):
 
         There are two such cases:
 
-        - f has no kink along the direction, and the derivative is wrong. In this case,
-          the direction must also lie within one leaf or within the entries that are not
-          0, or it must have weights for a part of the outputs.
-        - f has a kink along the direction, and the derivative does not lie between the
-          left and the right slope.
+        - f has no kink along the direction, `jump` is 0, and `is_off` is True. In this
+          case, the direction must also lie within one leaf or within the entries that
+          are not 0, or it must have weights for a part of the outputs.
+        - f has a kink along the direction, and a rate does not lie between `left` and
+          `right`. It may lie outside by the largest of `floor`, 1e-6 `scale` and 2 % of
+          |jump|, because f may be curved, so that the two slopes are not exact.
         """
         if not self.is_kink:
             parts = ("leaf ", "output", NOT_ZERO)
@@ -89,7 +97,10 @@ class Probe(NamedTuple):
 
     @property
     def gap(self) -> float:
-        """Largest distance of the forward and reverse rates from `differences`."""
+        """Largest distance of the forward and reverse rates from `differences`.
+
+        A rate that is NaN is left out. The result is infinity if both are NaN.
+        """
         gaps = [
             abs(rate - self.differences)
             for rate in (self.forward, self.reverse)

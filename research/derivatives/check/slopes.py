@@ -27,22 +27,29 @@ class Slope(NamedTuple):
     """Slope of f along a line through x, at x, estimated from values on the line.
 
     STEPS are the lengths 1, 1/2, ..., 2^-26 of the steps from x, relative to the
-    longest step. LEVELS is the number of these lengths.
+    longest step. LEVELS is the number of these lengths. Let f(h) be the value of f at
+    the position h on the line, where x is at 0. For each length h in STEPS, there are
+    three estimates of the slope: the right slope (f(h) - f(0)) / h, the left slope
+    (f(0) - f(-h)) / h, and their mean, the central difference. The right and the left
+    slope are called one-sided. At a kink, they have different limits for h -> 0. The
+    noise is the error of a value of f, for example because of rounding.
 
     Attributes:
       value: Extrapolated central difference; NaN if there is none.
       error: Error estimate of `value`.
       noise: Error of one function value at each length in STEPS, shape (LEVELS,).
-      jump: Right slope minus left slope at a kink; 0 if there is no kink. At a kink,
-        this difference does not shrink with the step.
-      left, right: One-sided slopes at the smallest step where they differ by much more
-        than the noise, or at 2^-13 if there is no such step.
+      jump: Right slope minus left slope if f has a kink at x; 0 if there is no kink. At
+        a kink, this difference does not shrink with the step.
+      left, right: One-sided slopes at the smallest step where they differ by more than
+        40 times `unsure`. If this step is longer than 2^-5, or if there is none, the
+        slopes are those at the step 2^-13.
       bends: Right slope minus left slope at each length in STEPS, shape (LEVELS,).
-      unsure: Uncertainty of each entry of `bends`, because of noise, shape (LEVELS,).
+      unsure: Error of a slope because of noise, at each length in STEPS: the noise
+        divided by the length, shape (LEVELS,).
       central: Central difference at each length in STEPS, shape (LEVELS,).
-      drifts: Whether each halving of the step length changes the central difference by
-        the same amount, down to step lengths where noise hides the change. In this
-        case, the central differences do not converge.
+      drifts: Whether at least eight successive halvings of the step length change the
+        central difference by about the same amount, and noise hides the changes at
+        smaller steps. In this case, the central differences do not converge.
       leap: Size of the jump of f at x, or 0 if there is no jump. The size is the larger
         of two distances: between the values of f on the two sides of x, and between
         f(x) and the mean of these two values. A distance counts only if it is about the
@@ -81,13 +88,20 @@ class Slope(NamedTuple):
     def agrees_with(self, rate: float, gap: float) -> bool:
         """Return whether the central differences at small steps are close to a rate.
 
-        The rate is the derivative that is checked. `gap` is the distance of the rate
-        from the estimated slope that `Values.deny` tests. The test succeeds if both
-        central differences at the two smallest steps with little noise lie within
-        gap / 4 of the rate. The noise may be far below the rounding error that is
-        assumed, if only small terms of f are computed in a low precision. So there is a
-        second test with the noise that the central differences show. The result is True
-        if one of the two tests succeeds.
+        `rate` is the derivative that is checked, and `gap` is its distance from the
+        slope that `Values.deny` tests. A step is quiet if noise changes its central
+        difference by less than gap / 8. The result is True if the central differences
+        at the two smallest quiet steps lie within gap / 4 of the rate. They are then
+        much closer to the rate than to the slope.
+
+        Two estimates of the noise are tried, and success with one of them is enough:
+
+        - The first estimate is `unsure`. It may be far too large if only small terms of
+          f are computed in a low precision, because it assumes this precision for all
+          of f.
+        - The second estimate follows from the central differences themselves: how much
+          they change from one step to the next, close to this step and at all smaller
+          steps.
         """
         return any(
             len(apart) == _FEW and bool((apart < gap / 4).all())
@@ -100,15 +114,19 @@ class Slope(NamedTuple):
     def refutes(self, slope: float, gap: float) -> bool:
         """Return whether the central differences at small steps are far from a slope.
 
-        The slope is the estimate that `Values.deny` tests, and `gap` is its distance
-        from the derivative that is checked. The test uses the central differences at
-        the two smallest steps with little noise. The result is True if both are farther
-        from the slope than gap / 2, and farther than half the distance between the two
-        central differences. If f is smooth and the slope is right, the second condition
-        fails: the error of a central difference is about proportional to the square of
-        the step. The second step is usually half of the first, so the errors of the two
-        differences are about e and e / 4. The distance between the differences is
-        3 e / 4, and e / 4 is less than half of it.
+        `slope` is the estimate that `Values.deny` tests, and `gap` is its distance from
+        the derivative that is checked. A step is quiet if noise changes its central
+        difference by less than gap / 8. The result is True if the central differences
+        at the two smallest quiet steps fulfil two conditions:
+
+        1. Both are farther from the slope than gap / 2.
+        2. Both are farther from the slope than half of their distance from each other.
+
+        If f is smooth and the slope is right, the second condition fails. The distance
+        of a central difference from the slope is then its error, which is about
+        proportional to the square of the step. The two steps are usually h and h / 2,
+        so the errors are about e and e / 4. The two differences are then 3 e / 4 apart.
+        Half of this is 3 e / 8, and the error e / 4 is smaller.
         """
         apart = self._at_small_steps(_SAME * self.unsure < gap) - slope
         least = np.min(np.abs(apart), initial=np.inf)
@@ -117,8 +135,8 @@ class Slope(NamedTuple):
     def smallest_step(self, gap: float) -> float:
         """Return the smallest step at which noise cannot hide a difference of slopes.
 
-        `gap` is the difference of the slopes. The result is NaN if noise can hide it at
-        every step.
+        `gap` is the difference of the slopes. Noise cannot hide it at a step where
+        `unsure` is less than gap / 8. The result is NaN if there is no such step.
         """
         steps = STEPS[_SAME * self.unsure < gap]
         return float(steps[-1]) if len(steps) else float("nan")
@@ -145,8 +163,9 @@ class Slope(NamedTuple):
     def contradicts(self, jump: float) -> bool:
         """Return whether the slopes at some step rule out a kink with this jump.
 
-        A step rules out the kink if its noise is so small that the jump would be
-        visible, but the left and the right slope differ by less than half of the jump.
+        `jump` is the right slope minus the left slope at the kink. A step rules out the
+        kink if the two slopes differ by less than half of the jump, and noise cannot be
+        the reason: `unsure` is less than 1/32 of the jump.
         """
         return bool(
             (
@@ -166,10 +185,21 @@ def slope_at_middle(
     number, and OFFSETS are the positions of the points, which are 0 (the middle) and
     ±STEPS.
 
-    The estimates are central differences, one for each step length. Richardson's table
-    extrapolates them. The result is the entry of the table with the smallest error
-    estimate. The error estimate of an entry combines two parts: the distances of the
-    entry from its neighbours, and the effect of the noise of the values on the entry.
+    For each step length h, there is a central difference (f(h) - f(-h)) / (2 h), where
+    f(h) is the value at the position h. Richardson's table extrapolates them to h = 0.
+    The result is the entry of the table with the smallest error estimate. The error
+    estimate of an entry combines two parts: the distances of the entry from its
+    neighbours, and the effect of the noise of the values on the entry. The noise is
+    `rounding`, or the scatter of the values at the smallest steps if that is larger.
+    Entries that the central differences at smaller steps contradict are left out.
+
+    The error is infinite in three cases:
+
+    - The scatter is more than 1/1000 of the range of the values, and more than 100
+      times `rounding`. Then f jumps, or changes faster than the smallest step.
+    - Each halving of small steps changes the central difference by about the same
+      amount, so the central differences do not converge.
+    - f jumps at the middle (`Slope.leap`).
 
     Args:
       values: Values of f at OFFSETS in ascending order, shape (2 LEVELS + 1,). Values
@@ -315,11 +345,15 @@ def is_constant_near(values: Float[np.ndarray, "n"]) -> bool:
 def quantum(values: Float[np.ndarray, "n"], epsilon: float) -> float:
     """Return the number q if f looks rounded to multiples of q, otherwise 0.
 
-    A function that rounds its value to a few digits has such a q. All differences of
-    its values are multiples of q. On at least one side of x, it has the same value at x
-    and at the two sample points closest to x. The result is 0 if f does not have these
-    two properties, if there are fewer than four different values, or if q is not
-    clearly larger than the rounding error ε |f| of the values.
+    The result is q if the values have four properties:
+
+    - All of their differences are multiples of q.
+    - On at least one side of x, the values at x and at the two points closest to x are
+      equal.
+    - There are at least four different values.
+    - q is more than 1000 times the rounding error ε |f| of the values.
+
+    A function that rounds its value to a few digits has the first two properties.
 
     Args:
       values: Values of f at OFFSETS. Those that are not finite are left out.

@@ -38,6 +38,11 @@ PAIRS = 16  # Number of pairs of points around x at which the derivative is comp
 class Values:
     """Values of ⟨w, f⟩ along a direction v, and their slope.
 
+    In the methods, f stands for ⟨w, f⟩. The slope is an estimate of the derivative of
+    f(x + h v) with respect to h at h = 0. It follows from values of f at the steps h =
+    ±length, ±length / 2, ±length / 4, ... The methods replace the estimate, or set its
+    error to infinity if the values do not show the derivative.
+
     Args:
       line: The function f and its point x.
       v: Direction.
@@ -54,14 +59,15 @@ class Values:
       change: Largest value minus smallest value at the sampled points from x - v to
         x + v.
       is_refuted: Whether short steps confirm neither the slope from long steps nor the
-        tested derivative. False until the method `deny` has been called.
+        tested derivative: case 2 or 3 of the method `deny`. False until this method has
+        been called.
       leap: Size of a jump of f at x that no step length refutes, or 0 if there is no
         such jump.
       noise: Measured rounding error of a value of f beside x.
       is_split: Whether the method `split` has computed the slope as a sum.
-      hidden_step: A distance from x at which JAX's derivative differs from that at x,
-        although rounding errors hide how f changes up to this distance. 0 if the method
-        `hide` has not found such a distance.
+      hidden_step: A distance from x, as a multiple of v, up to which rounding errors
+        hide how f changes, although JAX's derivative changes near there. 0 if the
+        method `hide` has not found such a distance.
     """
 
     def __init__(
@@ -116,11 +122,17 @@ class Values:
         return slope_at_middle(values, noise).times(1 / length), values
 
     def resolve(self, enough: float) -> None:
-        """Adapt the length of the steps to f.
+        """Adapt the length of the longest step to f.
 
-        The steps become shorter if f varies too much within them, and longer if
-        rounding errors hide how f changes. The search for a better length ends when the
-        error of the slope is at most `enough`.
+        Shorter steps help if f varies too much within a step, and longer steps help if
+        rounding errors hide how f changes. So the lengths 2^-20, 2^-40, ... are tried
+        first, and then 2^6, 2^12, ... The search ends when the error of the slope is at
+        most `enough` and f shows no kink. If f shows a kink, only shorter steps are
+        tried.
+
+        A new slope replaces the old one if its error is smaller. For longer steps, the
+        two slopes must also agree within their errors. If the old steps show a kink,
+        the new slope replaces the old one only if the new steps rule out this kink.
         """
         if self.slope.drifts:
             return
@@ -146,19 +158,25 @@ class Values:
 
         Near 0, f may vary at a scale that is tiny compared with the usual steps. For
         example, if x is the energy of an atom in joules, f may vary at the scale 1e-21,
-        and a usual step is 1. The slope from very short steps replaces the slope from
-        long steps under three conditions. First, its error is at most `enough`. Second,
-        the error of the slope from long steps is larger than `enough`, or the two
-        slopes contradict each other. Third, JAX's derivative of f beside x agrees with
-        the slope from short steps. If JAX cannot trace f, the tested derivative must
-        agree instead. Without this agreement, f may have lost its digits at short
-        steps: for example, a term in float32 may be rounded to 0.
+        and a usual step is 1. The lengths 2^-80, 2^-120, ..., 2^-240 are tried. The
+        slope from such short steps replaces the slope from long steps under three
+        conditions:
 
-        In two cases, the slope becomes unknown. First, f computes in float64 alone, the
-        long steps show a kink, and of the three conditions only the third fails. A
-        custom derivative rule of f may then be wrong. Second, the three conditions
-        hold, but f computes in a lower precision or JAX cannot trace f, and the steps
-        are about as short as the smallest numbers of float32, or shorter.
+        1. Its error is at most `enough`, and the short steps show no kink.
+        2. The slope from long steps is doubtful: its error is larger than `enough`, the
+           long steps show a kink, or the two slopes contradict each other.
+        3. JAX's derivative of f beside x agrees with the slope from short steps. If JAX
+           cannot trace f, the tested derivative must agree instead. Without this
+           agreement, f may have lost its digits at short steps: for example, a term in
+           float32 may be rounded to 0.
+
+        There are two cases in which the error of the slope is set to infinity:
+
+        - f computes in float64 alone, the long steps show a kink, and only condition 3
+          fails. A custom derivative rule of f may then be wrong.
+        - The three conditions hold, but f computes in a lower precision or JAX cannot
+          trace f, and the steps are about as short as the smallest numbers of float32,
+          or shorter.
         """
         for length in NEAREST if self._is_at_zero else ():
             slope, values = self._at(length)
@@ -196,9 +214,13 @@ class Values:
     def split(self, enough: float) -> None:
         """Compute the slope as a sum: along entries that are 0, and along the others.
 
-        The steps along the entries that are 0 can be much shorter (`approach`). Nothing
-        changes if all or none of the moved entries are 0, if such short steps are not
-        needed, or if the error of one of the two slopes is above `enough`.
+        Where f is smooth, its slope along v is the sum of the slopes along these two
+        parts of v. The steps along the entries that are 0 can be much shorter
+        (`approach`). Nothing changes in these cases:
+
+        - All or none of the moved entries are 0.
+        - Such short steps are not needed.
+        - One of the two slopes has an error above `enough`, or its steps show a kink.
         """
         is_zero, slopes = self._line.flat == 0, []
         if not self._v[is_zero].any() or not self._v[~is_zero].any():
@@ -223,12 +245,21 @@ class Values:
 
         An example is f(x) = 1 + √(x² + ε²) at x = 0, where ε is 1e-30. The values of f
         show a kink, but f is smooth. Only entries of x that are 0 move, because
-        elsewhere floats are not dense enough. The error is set to infinity under four
-        conditions. First, JAX's derivative of f is the same at x and very close to x.
-        Second, JAX's derivative has another value at the end of a short step over which
-        rounding no longer hides the change of f. Third, the mean of JAX's derivatives
-        at the ends of such a step and of the opposite step is about the slope of the
-        values. Fourth, the tested derivative agrees with JAX's derivative at x.
+        elsewhere floats are not dense enough.
+
+        Let g be the largest of two kinds of numbers: the distances of the tested rates
+        from the slope, and the jump of the slope if there seems to be a kink. Let s be
+        the smallest step at which rounding cannot hide that two slopes differ by g.
+        JAX's derivative is computed at x, very close to x, and at the ends of the steps
+        ±s, ±8 s and ±64 s from x. The error is set to infinity if s is below 2^-20 and
+        four conditions hold:
+
+        1. JAX's derivative is about the same at x and very close to x.
+        2. At the end of at least one step, JAX's derivative differs by more than g / 4
+           from that at x. So the derivative varies within this step.
+        3. For ±s, ±8 s or ±64 s, the mean of JAX's derivatives at the two ends is about
+           the slope of the values. So JAX's derivative there fits the values.
+        4. The tested derivative agrees with JAX's derivative at x.
 
         Args:
           rates: Values of the tested derivative along the direction.
@@ -266,9 +297,10 @@ class Values:
     def confirm(self) -> None:
         """Estimate the slope again with another step length.
 
-        The new error estimate is the largest of three numbers: the two error estimates,
-        and the distance between the two slopes. If the second estimate does not confirm
-        the jump at a kink, the jump is set to 0.
+        The longest step is 0.7 times as long as before. The new error estimate is the
+        largest of three numbers: the two error estimates, and the distance between the
+        two slopes. The jump of the slope at a kink is set to 0 unless the second
+        estimate has the same jump up to 30 %.
         """
         again, _ = self._at(OTHER * self.length)
         jump, error = (
@@ -286,18 +318,31 @@ class Values:
 
         An example is sin(1e20 x), whose waves are shorter than the spacing of floats.
         No difference quotient shows its slope. Another example is a mod b where the
-        floats near a are at least b apart. Such an f is recognised in three ways:
+        floats near a are at least b apart.
 
-        1. All measured rounding errors are NaN, as for a mod b.
-        2. The measured rounding errors do not grow in proportion to the perturbations,
-        and they are smaller than the derivative predicts.
-        3. The derivative predicts that f changes more between neighbouring floats than
-        over all steps, and the derivative differs between these floats. This test also
-        works if larger terms of f hide the rounding errors.
+        A perturbation of size s multiplies x, and the result of each operation inside
+        f, by random factors of about 1 ± s. A smooth f changes in proportion to s. The
+        change that comes from x alone is about s times `rate`. But sin(1e20 x) changes
+        by at most 2, over however many waves x moves. The error is set to infinity in
+        three cases:
+
+        1. All perturbed values are NaN, as `rounding_of` returns them for a mod b.
+        2. f hardly follows a perturbation of a large size s. It changes, but by less
+           than 1/8 of s times `rate`, and by less than 1/8 of its change under a small
+           perturbation, enlarged in proportion to s.
+        3. Let ε be the relative spacing of the floats. According to the derivative, f
+           changes by about ε times `rate` from x to a neighbouring float. This is more
+           than the range of all values of f that were sampled from x - v to x + v. So
+           the derivative is wrong, or f varies between floats. The latter is assumed if
+           the derivative differs between the floats beside x. This test also works if
+           rounding errors of larger terms of f hide case 2.
+
+        Cases 1 and 2 are tested only if JAX can trace f, and case 2 only if the
+        precision of f is about float32 or higher.
 
         Args:
-          rate: Change of f that the derivative predicts for a relative perturbation of
-            x, divided by the size of the perturbation.
+          rate: Change of f that the derivative predicts for random relative changes of
+            about s in the entries of x, divided by s.
         """
         if self.eps * rate > self.change and not self._line.is_steady(
             self._v, self._w, self.eps
@@ -326,17 +371,29 @@ class Values:
     def deny(self, rates: list[float]) -> None:
         """Set the slope's error to infinity if short steps do not confirm the slope.
 
-        The slope from long steps differs from a correct derivative if the curvature of
-        f is large near x. The slope from short steps then agrees with the derivative,
-        or with neither the derivative nor the slope from long steps. In both cases the
-        long steps do not show that the derivative is wrong. There is a third such case.
-        Let h be the shortest step at which the difference between the derivative and
-        the slope exceeds the rounding error. In the third case, the derivative varies
-        over the step h, and its mean over this step is the slope.
+        The attribute `slope` is an estimate, and the tested derivative differs from it.
+        The estimate is wrong if, for example, the curvature of f is large near x. So it
+        is compared with central differences at short steps. These are the shortest
+        steps at which rounding errors cannot hide its distance from the derivative: of
+        the steps used so far, then of steps up to 2^-20, up to 2^-40, ... There are
+        three cases in which the error of the estimate is set to infinity, because the
+        derivative may be right:
+
+        1. The short steps agree with the derivative (`Slope.agrees_with`).
+        2. The short steps agree neither with the derivative nor with the estimate
+           (`Slope.refutes`).
+        3. Let h be the shortest such step of those used so far. Between x - h v and
+           x + h v, the derivative scatters by more than a quarter of the distance
+           between the estimate and the derivative at x, and its mean is about the
+           estimate. (It is computed at 16 random pairs of points.) The values show only
+           this mean, because it is equal to the central difference
+           (f(x + h v) - f(x - h v)) / (2 h). So the derivative at x may be right
+           although it is not the estimate. An example is a fast wave of f that rounding
+           errors hide.
 
         Args:
           rates: Values of the derivative in the tested direction that differ from the
-            slope: by forward mode, by reverse mode, or both.
+            estimate: by forward mode, by reverse mode, or both.
         """
         gaps: dict[float, float] = {}
         for length in (

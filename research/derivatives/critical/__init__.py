@@ -68,26 +68,30 @@ def critical_points(
     Hessian are about equally large. So the search can follow a valley that narrows
     quickly, such as that of (y - x⁴)(y - 2x⁴).
 
-    Points outside the bounds and points where the gradient does not vanish are dropped.
-    A point is also dropped if the Newton step from this point is long, but the search
-    cannot make this step, for example because f is NaN where the step ends. If several
-    points are closer together than `separation`, only the point with the shortest
-    gradient is kept.
+    An end point is kept if it lies inside the bounds and the gradient vanishes there.
+    Because of rounding errors, the computed gradient is rarely exactly 0. So a test
+    decides whether it vanishes. The test depends on the Hessian:
+
+    - If the Hessian is regular, the Newton step must be at most about 1e-5 times the
+      widths of the bounds, or the gradient must be a rounding error. The search makes
+      further steps if they shorten the gradient. So a step that is still long is one
+      that the search cannot make, for example because f is NaN where the step ends.
+    - If the Hessian is singular, or does not predict how the gradient changes around
+      the point, the gradient must be at most ε^0.55 times the longest gradient at a
+      start. Here ε is the relative spacing of the floats, so ε^0.55 is about 2e-9 in
+      float64. Such a gradient may still be nowhere 0. An example is the gradient
+      x² + 1e-9 of x³/3 + 1e-9 x. So if the gradient is larger than its rounding error,
+      the search continues with multiples of Newton's steps. The point is dropped if the
+      gradient does not become as small as its rounding error.
+
+    If several points are closer together than `separation`, only the point with the
+    shortest gradient is kept.
 
     The result contains the points *found from these starts* and may be incomplete.
     Print the result to see how many starts found a point. If `prove_seconds` is
     positive, `certified_critical_points` then examines the box of the bounds. The
     result says how many points the search has missed, and in how many smaller boxes
     there may be more.
-
-    At a point with a singular Hessian and a small gradient, a zero of the gradient may
-    be close. But the gradient may also be small and nowhere 0. An example is x³/3 +
-    1e-9 x, whose gradient is x² + 1e-9. To distinguish the two cases, the search
-    continues from such a point with multiples of Newton's steps. If the gradient does
-    not become as small as its rounding error, the point is dropped. A point with a
-    singular Hessian is dropped at once if its gradient is longer than ε^0.55 times the
-    longest gradient at a start. Here ε is the relative spacing of the floats, so ε^0.55
-    is about 2e-9 in float64.
 
     The points and their kinds do not change if f is multiplied by a power of two, from
     about 2^-300 to 2^300. If the unit of a coordinate changes by a power of two, the
@@ -201,24 +205,30 @@ def classify_critical_point(
 ) -> CriticalPoint:
     """Classify the critical point x as minimum, maximum, saddle or degenerate.
 
-    The Hessian at x predicts how the gradient changes around x. In the directions where
-    this prediction is correct, the eigenvalues of the Hessian decide the kind of the
-    point. An eigenvalue decides only under two conditions. First, the prediction must
-    be correct at distances much longer than the Newton step from x, because the exact
-    critical point is about one Newton step away from x. Second, the eigenvalue must be
-    much larger than its rounding error. To measure the rounding error, f is also
-    evaluated with an artificial, larger rounding error in each operation.
+    The Hessian at x predicts how the gradient changes around x. An eigenvalue of the
+    Hessian *decides* if two conditions hold:
 
-    If all eigenvalues decide, their signs give the kind. If an eigenvalue does not
-    decide, the kind is "degenerate", and the note of the result says what the point is.
-    The point is a saddle if there are deciding eigenvalues of both signs. Otherwise,
-    samples of f decide what the note says. The samples lie on both sides of x at many
-    distances. Each change of f is computed twice: as the integral of the gradient, and
-    as a difference of values. The decision uses the smallest distances at which the
-    change of f exceeds its rounding error. If f has a curved valley or ridge, the
-    samples follow the valley or ridge. The note of the result says "undecided" if the
-    samples do not decide, if the Hessian is not finite, or if x lies on a curve of
-    minimum points.
+    - The prediction is correct along its eigenvector, at distances much longer than the
+      Newton step from x. Such distances are needed because the exact critical point is
+      about one Newton step away from x.
+    - The eigenvalue is much larger than its rounding error. To measure this error, f is
+      also evaluated with an artificial, larger rounding error in each operation.
+
+    There are three cases:
+
+    - All eigenvalues decide. Then their signs give the kind.
+    - Not all eigenvalues decide, but there are deciding eigenvalues of both signs. Then
+      the kind is "degenerate", and the note of the result says that the point is a
+      saddle.
+    - Otherwise the kind is "degenerate", and samples of f decide what the note says.
+
+    The samples lie on both sides of x at many distances. Each change of f is computed
+    twice: as the integral of the gradient, in which no digits cancel, and as a
+    difference of values, which also shows jumps of f. The decision uses the smallest
+    distances at which the change of f exceeds its rounding error. If f has a curved
+    valley or ridge, the samples follow the valley or ridge. The note says "undecided"
+    if the samples do not decide, if the Hessian is not finite, or if x lies on a curve
+    of minimum points.
 
     x may be a little beside the critical point, for example as the result of a
     minimiser. If an eigenvalue changes a lot over the Newton step from x, or if the

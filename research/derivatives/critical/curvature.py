@@ -41,10 +41,23 @@ LEAST_SMOOTH = 0.98
 class Curvature(NamedTuple):
     """Hessian at a point y, split into firm and loose directions.
 
-    In a firm direction, the gradient around y confirms the curvature that the Hessian
-    predicts. In a loose direction, the gradient does not confirm this curvature. The
-    directions are eigenvectors of the Hessian in scaled coordinates. The scales make
-    all rows of the Hessian about equally large (`equilibrium`).
+    The directions are eigenvectors of the Hessian H at y, in coordinates that are
+    scaled so that all rows of H are about equally large (`equilibrium`). Let d be a
+    unit vector in such a direction, and let λ = dᵀ H d. From y to y + r d, H predicts
+    that the derivative of f along d changes by λ r. The direction is firm if the
+    gradients around y confirm this prediction, and loose otherwise. The prediction must
+    be correct up to 25 % at three distances r, r / 2 and r / 4, on both sides of y. The
+    distances must be at least four times the Newton step along d, because the exact
+    critical point is about one Newton step away from y. Even so, the direction is loose
+    in four cases:
+
+    - λ may be a rounding error, because it is extremely small in comparison with other
+      eigenvalues, or at most 8 times its measured rounding error.
+    - At four consecutive distances, the derivative changes by about -λ r, and the
+      prediction is not confirmed at shorter distances.
+    - Values of f contradict the gradients, or f or its gradient breaks at y along d.
+    - H predicts the gradients along sums of firm directions wrongly, as at a kink of f.
+      Then all directions are loose.
 
     Attributes:
       value: f(y).
@@ -55,8 +68,8 @@ class Curvature(NamedTuple):
       firm: Firm directions as columns, shape (n, a). The length of a column d is such
         that dᵀ H d is 1 or -1, where H is `hessian`.
       loose: Loose directions as columns, shape (n, n - a).
-      radius: For each firm direction, the largest t for which the curvature is
-        confirmed between y and y + t times the column of `firm`, shape (a,).
+      radius: For each firm direction, the largest distance r at which the prediction is
+        confirmed, divided by the length of the column of `firm`, shape (a,).
       is_rough: Whether, along at least one line through y, f jumps at y, or the
         gradient of f jumps at y or is not Lipschitz continuous there. The tested lines
         have the directions of the eigenvectors and of sums of eigenvectors.
@@ -82,8 +95,10 @@ def curvatures(
       points: Points, shape (m, n).
       wary: Whether to measure the rounding errors of the Hessian at every point. If
         False, these errors are measured only at points where rounding errors may decide
-        the sign of an eigenvalue, because the eigenvalue is very small in comparison
-        with the second derivatives of f around the point.
+        the sign of an eigenvalue. This is so if, at some distance on both sides of the
+        point, the derivative of f along the eigenvector changes by more than 2^-10 / √ε
+        times as much as the eigenvalue predicts. Here ε is the relative spacing of the
+        floats, so this factor is 65536 in float64.
     """
     values, gradients, hessians = land.hessians(points)
     return [
@@ -306,12 +321,14 @@ def breaks(height: np.ndarray, count: int) -> bool:
 
     Derivatives of f predict the values of f at several distances from the point.
     `height` has the error of the prediction for each distance, the largest distance
-    first. NaN means that the error is unknown. If f jumps at the point, the errors at
-    small distances are about equal to the height of the jump. If f is smooth, these
-    errors tend to 0, or they are rounding errors, which vary.
+    first. NaN means that the error is unknown. The result is True if the `count` known
+    errors at the smallest distances are not 0 and differ by at most 2 % of the largest
+    absolute value among them. The result is False if fewer than `count` errors are
+    known.
 
-    The result is True if the `count` known errors at the smallest distances are not 0
-    and differ by at most 2 % of the largest of them.
+    The reason is that derivatives do not show a jump. If f jumps at the point, the
+    errors at small distances are therefore about equal to the height of the jump. If f
+    is smooth, these errors tend to 0, or they are rounding errors, which vary.
     """
     last = height[np.isfinite(height)][-count:]
     return bool(

@@ -47,7 +47,7 @@ def found_points(
 ) -> tuple[list[Judged], dict[str, int]]:
     """Return the distinct critical points in the bounds, and counts of the outcomes.
 
-    A search for a critical point begins at each starting point. All lengths are in the
+    Several runs of Newton's method begin at each starting point. All lengths are in the
     scaled coordinates of `Landscape`.
 
     Args:
@@ -58,11 +58,11 @@ def found_points(
         shape (n,).
     Returns:
       (points, counts). The list `points` has a `Judged` for each critical point. The
-      dict `counts` has the number of starts for each outcome of the search:
-      "converged", "flat" (f is constant where the search ends), "not_finite" (f or a
-      derivative is not finite at a point of the search), "outside" (the search ends
-      outside the bounds) and "stalled" (the gradient does not vanish where the search
-      ends).
+      dict `counts` has the number of starts for each outcome. A start is counted by the
+      first outcome that applies: "converged" (a run reaches a critical point), "flat"
+      (a run ends where f is constant), "not_finite" (a run reaches a point where f or a
+      derivative is not finite), "outside" (all runs end outside the bounds) or
+      "stalled" (none of these).
     """
     led = walks(land, starts)
     ends, slope = _snapped(
@@ -214,13 +214,22 @@ def zero_of_gradient(
     """Return the point y, or a point close to it, where the gradient vanishes.
 
     y is the end of a search for a critical point. A direction is loose if the gradient
-    around y does not confirm the Hessian in this direction. The gradient counts as 0 at
-    a point if its component in every loose direction is at most as large as the
-    rounding error of this component. If the gradient is larger but changes much around
-    y, the search may have stopped early, because a search converges slowly to a zero of
-    higher multiplicity. In this case the search goes on with multiples of Newton's
-    steps. If the Hessian at y is not finite (`curvature` is None), y is returned
-    without a test.
+    around y does not confirm the Hessian in this direction (`Curvature`). The gradient
+    counts as 0 at a point if its component in every loose direction is at most 16 times
+    the estimated rounding error of this component. There are four cases:
+
+    - The Hessian at y is not finite (`curvature` is None). Then y is returned without a
+      test.
+    - The gradient at y counts as 0. Then y is returned.
+    - The gradient at y does not count as 0, and it changes little around y. (In some
+      loose direction, the component changes by less than 8 times its value, at each
+      tested distance and on at least one side of y.) Then y lies on a slope, and the
+      result is None.
+    - Otherwise the search may have stopped early, because it converges slowly to a zero
+      of higher multiplicity. So at most 16 further steps are made, each a multiple of
+      Newton's step (`lengthened`). The first point where the gradient counts as 0 is
+      returned. If no such point is reached by steps that are short and shorten the
+      gradient, the result is None.
 
     Returns:
       (the point, its curvature), or None if there seems to be no such point. An example
@@ -252,14 +261,19 @@ def zero_of_gradient(
 def settled(land: Landscape, y: np.ndarray) -> tuple[np.ndarray, Curvature | None]:
     """Return y and its curvature, or those of the point to which Newton steps lead.
 
-    y is a point with a short gradient. A direction is firm if the gradient around y
-    confirms the Hessian in this direction. A Newton step from y in the firm directions
-    leads to a new point. y is kept if the gradient at the new point is not shorter, or
-    the Hessian there is not finite. y is also kept if the Hessian at the new point is
-    about the same in these directions, and the new point does not have more firm
-    directions. Otherwise the eigenvalues at y may have other signs than those at the
-    critical point, as beside a curve of minimum points. In this case the new point
-    replaces y, at most SETTLING times.
+    y is a point with a short gradient. It may lie a little beside the critical point.
+    The eigenvalues at y may then have other signs than those at the critical point, as
+    beside a curve of minimum points. A direction is firm if the gradient around y
+    confirms the Hessian in this direction (`Curvature`). A Newton step from y in the
+    firm directions leads to a new point. The new point replaces y if three conditions
+    hold:
+
+    - the Hessian at the new point is finite;
+    - the gradient at the new point is shorter than at y;
+    - in a firm direction, the curvature at the new point differs from that at y by more
+      than 25 %, or the new point has more firm directions than y.
+
+    The same is then done from the new point. There are at most four such steps.
     """
     (curvature,) = curvatures(land, y[None], wary=True)
     for _ in range(SETTLING):

@@ -26,18 +26,25 @@ RUN = 4  # Number of consecutive distances that must confirm the firm curvature.
 class Rises(NamedTuple):
     """Rises f(y + d) - f(y) around a point y, for w steps d at each of r radii.
 
-    `Reduced.rises` defines the steps d. A rise is negative if f falls, with one
-    exception: if f curves down in the firm directions, all rises are multiplied by -1.
-    A direction is firm if the gradients around y confirm the curvature that the Hessian
-    at y predicts in this direction.
+    `Reduced.rises` defines the steps d. A rise is positive if f rises and negative if f
+    falls, with one exception: if f curves down in the firm directions, all rises are
+    multiplied by -1. A direction is firm if the gradients around y confirm the
+    curvature that the Hessian at y predicts in this direction.
+
+    Each rise is computed in two ways: from gradients of f, and from the two values
+    f(y + d) and f(y). Let D be the absolute difference of the two results. The results
+    contradict each other if D > `error` + |`rise`| / 2 + 16 ε |f(y)| + 3 M. Here ε is
+    the relative spacing of the floats, and M is the largest D at radii of at most a
+    quarter of the radius. M allows for larger rounding errors of the values of f.
 
     Attributes:
       rise: Rise of f, computed from gradients of f, shape (r, w).
-      error: Estimated error of the rise, same shape. Infinite if the rise is unknown.
-      denied: Whether the rise contradicts the values of f, same shape.
-      beyond: The rise computed from the two values f(y + d) and f(y), minus `rise`,
-        same shape. 0 if rounding errors of the two values may be the only cause of this
-        number, and NaN if the rise is unknown.
+      error: Estimated error of `rise`, same shape. Infinite if the rise is unknown.
+      denied: Whether the two results contradict each other, same shape. False if the
+        rise is unknown.
+      beyond: The rise computed from the two values, minus `rise`, same shape. 0 if D is
+        at most 16 ε |f(y)|, because rounding errors of the two values may then be the
+        only cause of D. NaN if the rise is unknown.
     """
 
     rise: Float[np.ndarray, "r w"]
@@ -47,7 +54,7 @@ class Rises(NamedTuple):
 
     @property
     def signs(self) -> Float[np.ndarray, "r w"]:
-        """Sign of each rise, or 0 if rounding errors hide the rise."""
+        """Sign of each rise, or 0 if the absolute rise is at most 8 times its error."""
         return np.where(
             np.abs(self.rise) > VISIBLE * self.error, np.sign(self.rise), 0.0
         )
@@ -56,12 +63,16 @@ class Rises(NamedTuple):
 class Reduced:
     """The function f along the loose directions, minimised over the firm directions.
 
-    For each step from a point y in the loose directions, f is minimised over the firm
-    directions. In a firm direction, the curvature that the Hessian at y predicts agrees
+    In a firm direction, the curvature that the Hessian at a point y predicts agrees
     with the gradients around y. In a loose direction, the Hessian is singular, or its
-    prediction is not confirmed. `Curvature` defines both kinds of directions. If f
-    curves down in the firm directions, f is maximised over them instead of minimised.
-    f must not curve up in one firm direction and down in another.
+    prediction is not confirmed. `Curvature` defines both kinds of directions.
+
+    A straight step may hide how f changes along a curved valley. An example is
+    f = (v - u²)² - u⁴ / 2 around 0. There u is a loose direction and v a firm one. On
+    the line v = 0, f = u⁴ / 2 rises. But on the curve v = u², f = -u⁴ / 2 falls. So for
+    each step from y in the loose directions, f is minimised over the firm directions.
+    If f curves down in the firm directions, f is maximised over them instead. f must
+    not curve up in one firm direction and down in another.
     """
 
     def __init__(self, land: Landscape, y: np.ndarray, curvature: Curvature):
@@ -76,18 +87,32 @@ class Reduced:
     ) -> Rises:
         """Compute the rises of f for steps along the loose directions.
 
-        A rise is f(y + d) - f(y) for a step d. The step d is a given step in the loose
-        directions, plus the step in the firm directions that minimises or maximises f.
-        The rises are multiplied by the sign of the curvature in the firm directions.
+        A rise is f(y + d) - f(y), multiplied by 1 or -1. The step d is the sum of a
+        given step in the loose directions and a computed step in the firm directions.
+        In a firm direction, the gradients around y confirm the curvature that the
+        Hessian at y predicts. In a loose direction, they do not. There are two cases:
+
+        - f curves up in the firm directions, or there are none. Then the computed step
+          minimises f over the firm directions, and the rise is multiplied by 1.
+        - f curves down in the firm directions. Then the computed step maximises f over
+          these directions, and the rise is multiplied by -1. So it is the rise of -f,
+          which curves up as in the first case.
+
+        The error of a rise contains the error of `Landscape.rise`, an error of the
+        computed step, and 8 times the absolute rise that the gradient at y causes,
+        because y may lie a little beside the critical point.
 
         Args:
           ways: Unit vectors, shape (r, w, c): w vectors for each of r radii, with a
             coordinate for each of the c loose directions.
-          radii: Lengths of the given steps, shape (r,).
+          radii: Lengths of the given steps in these coordinates, shape (r,).
           noise: Lower bound of the errors of the rises at each radius. None means that
-            this bound is estimated from the noise of the gradient.
+            this bound is estimated from the noise of the gradient
+            (`noise_of_gradient`).
         Returns:
-          The `Rises`.
+          The `Rises`. A rise is unknown if rounding changes the step d too much, if a
+          number is not finite, or if the absolute rise is at most `least` of the
+          `Landscape`.
         """
         z = (radii[:, None, None] * ways).reshape(-1, ways.shape[2])
         straight = z @ self.curvature.loose.T
@@ -131,7 +156,12 @@ class Reduced:
     def firm_around(self) -> bool:
         """Return whether the firm directions have the same curvature at nearby points.
 
-        The nearby points are y plus steps in the loose directions. Near a kink of f,
+        The nearby points are y plus steps of the lengths 1/2, 1/4, 1/8, ... in the
+        loose directions (`Curvature` defines firm and loose directions). Let H(z) be
+        the Hessian at a point z, and let a and b be firm directions. Their lengths are
+        such that aᵀH(y)b is 1 or -1 if a and b are the same direction, and 0 otherwise.
+        The result is True if, at all nearby points z of four consecutive lengths,
+        aᵀH(z)b differs by less than 0.5 from aᵀH(y)b for all a and b. Near a kink of f,
         the curvature differs.
         """
         firm, loose = self.curvature.firm, self.curvature.loose
@@ -188,6 +218,11 @@ def balance(reduced: Reduced) -> Float[np.ndarray, "c"]:
     the curvature that the Hessian at y predicts (`Curvature`). Steps whose lengths are
     proportional to these scales change f by about the same amount in each of the c
     directions. A direction in which f does not change has the scale 1.
+
+    f is sampled at the distances 1/2, 1/4, 1/8, ... on both sides of y. For each
+    direction, take the largest change of f at the distances from 1/2 to 1/16. Let m be
+    the smallest of these changes that rounding does not hide. The scale of a direction
+    is twice the smallest distance at which f changes by at least m.
     """
     n, radii = reduced.curvature.loose.shape[1], 0.5 * 2.0 ** -np.arange(0, 120)
     rises = reduced.rises(
@@ -215,13 +250,16 @@ def noise_of_gradient(
 ) -> Float[np.ndarray, "r 1"]:
     """Return the error that noise of the gradient causes in a rise, at each of r radii.
 
-    A rise is f(y + d) - f(y) for a step d that a direction and a radius define.
+    A rise is f(y + d) - f(y) for a step d that a direction and a radius define. It is
+    computed as an integral of the gradient along d. Noise of the gradient is its
+    rounding error. The error that it causes in the integral is proportional to the
+    radius.
 
-    `error` has the errors of the rises in w directions. An error due to noise of the
-    gradient is proportional to the radius. So the errors at each radius are divided by
-    this radius, and the lower quartile over the w directions is taken. The result at a
-    radius R is R times the largest of these quartiles at radii up to R / 2, or 0 if
-    there is no such radius. The shape of the result is (r, 1).
+    `error` has the errors of the rises in w directions, shape (r, w). These errors are
+    divided by their radii. An infinite error counts as 0. At each radius, the lower
+    quartile of the w quotients is taken. The result at a radius R is R times the
+    largest of these quartiles at radii up to R / 2, or 0 if there is no such radius.
+    The shape of the result is (r, 1).
     """
     per_way = np.where(np.isfinite(error), error / radii[:, None], 0.0)
     return (

@@ -9,20 +9,24 @@ from research.derivatives.critical.classifying import CriticalPoint
 class CriticalPoints(tuple):
     """Critical points in ascending order of f, with the number of starts by outcome.
 
-    This class is a tuple of `CriticalPoint`s. A start is a point at which a search for
-    a critical point begins.
+    This class is a tuple of `CriticalPoint`s. A start is a point at which searches for
+    a critical point begin. Several searches begin at each start, and they may end
+    differently. So more than one outcome may apply to a start. The start is counted by
+    the first of them, in the order converged, flat, not_finite, outside, stalled.
 
     Attributes:
       starts: Number of all starts: the sum of the next five numbers.
-      converged: Number of starts that reached a critical point inside the bounds.
-      outside: Number of starts whose search ended outside the bounds.
-      stalled: Number of starts whose search stalled where the gradient does not vanish.
-      not_finite: Number of starts whose search reached a point where f, its gradient or
-        its Hessian is not finite.
-      flat: Number of starts whose search ended where f is constant. There every point
-        is critical, so no such point is listed.
-      missed: Number of critical points that are proved to lie inside the bounds and
-        are not in this tuple. None if no proof was asked for (`prove_seconds` of
+      converged: Number of starts from which a search reached a critical point inside
+        the bounds.
+      outside: Number of starts from which all searches ended outside the bounds.
+      stalled: Number of all other starts. A search ended inside the bounds, but the
+        gradient does not vanish there.
+      not_finite: Number of starts from which a search reached a point where f, its
+        gradient or its Hessian is not finite.
+      flat: Number of starts from which a search ended where f is constant. There every
+        point is critical, so no such point is listed.
+      missed: Number of critical points that are proved to lie inside the bounds and are
+        not in this tuple. None if no proof was asked for (`prove_seconds` of
         `critical_points`).
       unexplored: Number of boxes that are not around a point of this tuple, and in
         which the proof does not exclude critical points. (The proof divides the space
@@ -30,10 +34,6 @@ class CriticalPoints(tuple):
       around: Number of boxes around points of this tuple in which the proof does not
         exclude further critical points, such as around a degenerate point. None if no
         proof was asked for.
-
-    Several searches begin at each start, and they may end differently. So more than one
-    outcome may apply to a start. The start is counted by the first of them, in the
-    order converged, flat, not_finite, outside, stalled.
     """
 
     starts: int

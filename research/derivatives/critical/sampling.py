@@ -83,10 +83,17 @@ def evidence(
 ) -> Evidence:
     """Find the kind of the point y, from samples of f around y.
 
-    f is sampled in the loose directions. In a loose direction, the gradient around y
-    does not confirm the curvature that the Hessian at y predicts. `curvature` has these
-    directions, and `land` has f. If the samples show that f has no continuous Hessian
-    around y, f is sampled in all directions instead.
+    In a loose direction, the gradient around y does not confirm the curvature that the
+    Hessian at y predicts. In a firm direction, it does. `curvature` has these
+    directions, and `land` has f. Let g be the function f of the loose directions,
+    minimised or maximised over the firm directions (`Reduced`). If the Hessian of f is
+    continuous around y, the signs of f's curvature in the firm directions and samples
+    of g give the kind (splitting lemma). In two cases the Hessian does not seem
+    continuous, and f is sampled in all directions instead:
+
+    - the curvature in the firm directions differs at nearby points;
+    - g changes like distance^p with a power p of at most 2.1. If the Hessian is
+      continuous, g changes like a higher power than the square.
     """
     if curvature.loose.shape[1] > 1:
         curvature = curvature._replace(

@@ -101,12 +101,15 @@ class Model(NamedTuple):
 def walks(land: Landscape, starts: Float[np.ndarray, "k n"]) -> list[Walks]:
     """Run Newton's method from all starts, and return the end points of each run.
 
-    The first run makes undamped steps from the starts, and the second run makes damped
-    steps from the starts. The third run makes undamped steps from the end points of the
-    second run. A damped step must shorten the gradient. So damped steps may stall in a
-    curved valley of f with a degenerate bottom, where some of the steps along the
-    valley lengthen the gradient. Undamped steps continue in such a valley, but may leap
-    away from a zero of the gradient that is already close.
+    There are three runs: undamped steps from the starts, damped steps from the starts,
+    and undamped steps from the end points of the second run. Both kinds of steps are
+    needed:
+
+    - A damped step must shorten the gradient. So damped steps may stall in a curved
+      valley of f with a degenerate bottom, where some of the steps along the valley
+      lengthen the gradient.
+    - Undamped steps continue in such a valley, but may leap away from a zero of the
+      gradient that is already close.
 
     The best end point of a start is the one with the shortest gradient. If the largest
     absolute entry of the Newton step from this point exceeds 1e-3, in the scaled

@@ -35,14 +35,24 @@ def quiet_part(ladder: Ladder) -> tuple[Ladder, np.ndarray, int] | None:
     A ladder has values of f at many distances from x. Each of these distances is called
     a level. A ladder also has values of f in windows, which are groups of points near
     some of the levels. The first window is the one at the smallest distance, and
-    "below" means at smaller distances. For each window, let s be the noise of the
-    window, divided by the rounding error that the function `rounding` estimates there.
-    Let b be the largest s of the windows at smaller distances, but at least 1. A window
-    has more noise than rounding errors in two cases. In the first case, s of this
-    window is above 30. In the second case, s of this window and of all windows at
-    larger distances is above 3 b, with the b of this window. The second case compares s
-    with b and not with 1, because the rounding errors of some functions are a few times
-    larger than the estimate. Functions with matrix products are an example.
+    "below" means at smaller distances.
+
+    For each window, let s be the noise that its values show, divided by the rounding
+    error that the function `rounding` estimates there. Let b be the largest s of the
+    windows at smaller distances, but at least 1. A window has more noise than rounding
+    errors in two cases:
+
+    - Its s is above 30.
+    - Its s is above 3 b, and so is the s of each window at a larger distance. Here b is
+      always that of the window itself.
+
+    In the second case, s is compared with b and not with 1, because the rounding errors
+    of some functions are a few times larger than the estimate. Functions with matrix
+    products are an example. At small distances, b shows how many times.
+
+    The reason for this test: if f is rounded, or interpolates a table with straight
+    lines, it looks smooth over small distances. At larger distances, its breaks look
+    like noise.
 
     Returns:
       (ladder, rounding error at each level of this ladder, index of the window). The
@@ -81,28 +91,37 @@ def levels_below(ladder: Ladder, end: int) -> Ladder:
 def first_surprise(ladder: Ladder, noise: np.ndarray, level: int) -> int | None:
     """Return the index of the smallest step where f is not as larger steps predict.
 
-    A level is the index of a step, and the steps are ascending. Let H be the step of
-    the argument `level`. (The four largest steps have no prediction. If `level` is one
-    of them, H is the fifth largest step.) A smaller step h shows a surprise if its
-    deviation exceeds 30 s + a. The terms are:
+    The steps are distances from x, ascending, and a level is the index of a step. The
+    values of f at a step are predicted by a polynomial, separately on each side of x:
+    the one through f(x) and the values at the next four larger steps. The deviation at
+    a step is the largest |value - prediction| at this distance, on both sides and in
+    the window (a group of points) near it.
 
-    - The deviation at a step is the largest |value - prediction| of the values of f at
-      this distance from x, on both sides, and in the window (a group of points) near
-      it. Each value is predicted from f(x) and from the values at the next four larger
-      steps on the same side of x.
-    - s is the noise of the deviation at h, which follows from `noise`.
-    - a = 2 E h / H, if the deviations at all steps from h to H are at least a thirtieth
-      of the deviation at h. The error bound of the estimate at H covers such
-      deviations. E is the largest deviation at H and at the next three larger steps.
-    - a = 2 D (h / H)² otherwise: the deviation at some step from h to H is far smaller
-      than the deviation at h. D is the deviation at H. For D and E, a deviation within
-      four rounding errors counts as 0.
+    Let H be the step of the argument `level`, at which a derivative was estimated. (The
+    four largest steps have no prediction. If `level` is one of them, H is the fifth
+    largest step.) A step h below that of `level` shows a surprise if its deviation
+    exceeds 30 s + a. Here s is the noise of the deviation: the noise of the value and
+    of its prediction, which follow from the argument `noise`. For a there are two
+    cases:
 
-    The reason for this test: if the difference quotients at some steps converge, f is
-    close to a polynomial at these steps, and the polynomial predicts f at the smaller
-    steps. If f has a narrow peak beside x, the prediction is wrong. The difference
-    quotients at smaller steps may not show the peak, because their error bounds are
-    large.
+    - The deviation at h is at most 30 times as large as that at each step from h to H.
+      Then a = 2 E h / H, where E is the largest deviation at H and at the next three
+      larger steps.
+    - The deviation at h is more than 30 times as large as that at some step from h to
+      H. Then a = 2 D (h / H)², where D is the deviation at H.
+
+    For D and E, a deviation counts as 0 if it is at most four times as large as the
+    rounding errors of f can make it.
+
+    The reason for this test: if the difference quotients at H and at larger steps
+    converge, f is close to a polynomial at these steps, and the polynomial predicts f
+    at the smaller steps. If f has a narrow peak beside x, the prediction is wrong. The
+    difference quotients at smaller steps may not show the peak, because their error
+    bounds are large. The reason for the two cases: in the first case, the deviation is
+    present at all steps up to H, so the error bound of the estimate at H covers it. In
+    the second case, f was nearly as predicted at a step in between, and the deviation
+    at h is new. So only the error of a series that converges is allowed, and it falls
+    with a power of the step.
 
     Args:
       ladder: Values of f at the steps to both sides of x.
@@ -177,19 +196,33 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
 
     The result is True for a function that interpolates a table with straight lines, or
     that has a pole. The result is False for a function with rounded values, which
-    jumps. The sampler evaluates f four to six times, each time at 33 points. The first
-    points lie around the given window. The points of each later evaluation are closer
-    to each other, and lie where the second difference of f was largest. At a jump, the
-    largest second difference stays the same. At a kink, it shrinks in proportion to the
-    distance between the points. If it shrinks with the square of this distance, the
-    points show the curvature of f, which may hide a jump. A fifth and a sixth
-    evaluation are made only in this case. At a pole, the largest |f| grows.
+    jumps. The sampler evaluates f four to six times, each time at 33 equally spaced
+    points. The first points lie around the given window. Each later evaluation covers
+    the two intervals where the second difference of f was largest, so its points are 16
+    times as close.
 
-    In the first evaluations, several jumps between two points may look like one large
-    bend. So f also counts as jumping if the largest second difference hardly shrinks
-    between the last two evaluations. This rule is not used if the points are about as
-    close as the floats at x, or if the second difference is about as small as a
-    rounding error.
+    Let d be the largest absolute second difference in one evaluation. From one
+    evaluation to the next, d stays the same at a jump, and becomes 16 times as small at
+    a kink. If it becomes 256 times as small, the points show the curvature of f, which
+    may hide a jump. So a fifth and a sixth evaluation are made if d became more than
+    100 times as small in one of the last two evaluations.
+
+    The result is True in two cases:
+
+    - There is a pole: the largest |f| of the last evaluation is more than twice that of
+      the first. Beside a jump, |f| does not grow.
+    - The last d is less than an eighth of the largest d, and f does not count as
+      jumping.
+
+    In the second case, f counts as jumping if the last d is more than 0.4 times the d
+    before it. In the first evaluations, several jumps between two points may look like
+    one large bend, so that d shrinks until only one jump is left. From then on, d
+    stays the same. There are two exceptions, in which f does not count as jumping:
+
+    - The distance of the last points is at most four spacings of the floats at x.
+      Points that are closer than the floats would show the same bend twice.
+    - The d before the last one is at most 16 ε |f|, with the largest |f| and the
+      relative spacing ε of the floats that f returns. It may be a rounding error.
 
     Args:
       ladder: Values of f around x. A window is a group of points near a distance from

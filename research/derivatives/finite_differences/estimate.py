@@ -191,15 +191,20 @@ def finite_difference(
     more points. (If f is constant at the smallest steps, up to 132 further points show
     whether f is rounded.) If the values at these points show that f bends but does not
     jump, only the small steps are used. If the small steps do not suffice for a result,
-    the verdict is "unresolved". The verdict is also "unresolved" in three other cases.
-    In the first, f jumps by far more than rounding errors and the slope of f between
-    the jumps differs from the mean slope of f. An example is sin(x) + floor(1000 x). In
-    the second, f is c / (x - a)^k between the jumps, with k from 1 to 6, and the jumps
-    are small at the largest steps. This suggests a numerator that has lost nearly all
-    its digits, as in (1 - cos(x)) / x² near 0. In the third, the jumps are small
-    compared with f at the largest steps, and the larger steps contradict a result that
-    needs only the small steps, which show no jump. This suggests a term that has lost
-    all its digits, as in x² + (1 - cos(x)) near 0.
+    the verdict is "unresolved". If the values show that f jumps, the verdict is also
+    "unresolved" in three cases:
+
+    - f jumps by far more than rounding errors, and the slope of f between the jumps
+      differs from the mean slope of f. An example is sin(x) + floor(1000 x).
+    - f is c / (x - a)^k between the jumps, with k from 1 to 6, and the jumps are small
+      at the largest steps. This suggests a numerator that has lost nearly all its
+      digits, as in (1 - cos(x)) / x² near 0.
+    - The result needs only the small steps, which show no jump, but the larger steps
+      contradict it, and the jumps are small compared with f at the largest steps. This
+      suggests a term that has lost all its digits, as in x² + (1 - cos(x)) near 0.
+
+    In the last two cases, f is evaluated at the additional points only to see whether
+    it jumps.
 
     With a two-sided scheme ("auto" or "central"), the left and the right derivative of
     each order from 1 to `order` are compared before the extrapolation. If they differ

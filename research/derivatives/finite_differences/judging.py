@@ -92,15 +92,15 @@ def settle(column: Column, end: int | None = None) -> Estimate:
 
     A level is one step length, and the levels are ordered from small to large steps.
     Two levels contradict each other if their estimates differ by more than twice the
-    sum of their bounds. Large steps may agree with each other because they skip the
-    oscillations of f. So the search starts at the smallest step and stops before the
-    first level that contradicts two levels with smaller steps.
+    sum of their bounds. The levels that agree are those before the first level that
+    contradicts two levels with smaller steps. The search starts at the smallest step,
+    because large steps that skip the oscillations of f may agree with each other.
 
-    Let b be the bound of the chosen estimate. The neighbours of this estimate are the
-    estimates that are at most two levels away and have a bound of at most 8 b. Let d be
-    the largest distance of a neighbour from the chosen estimate. The bound of the
-    result is 1.5 times the larger of b and d / 4, plus the rounding error of the chosen
-    estimate.
+    The bound of the result is 1.5 times the larger of b and d / 4, plus the rounding
+    error ε |value| of the chosen estimate, with the relative spacing ε of float64. Here
+    b is the bound of the chosen estimate, and d is its largest distance from one of its
+    neighbours. The neighbours are the estimates that are at most two levels away and
+    have a bound of at most 8 b.
 
     Args:
       column: Best estimate of each level.
@@ -129,24 +129,31 @@ def growth(
     """Return the power p for which sizes shrink like step^p as the step goes to 0.
 
     The sizes may be those of any quantity that depends on the step, such as the change
-    of a quotient. A level is one step length. The power is fitted at the smallest steps
-    where the sizes are more than ten times as large as the noise.
+    of a difference quotient. A power near 0 shows sizes that do not shrink. A positive
+    or infinite power shows sizes that do. A level is one step length.
+
+    The power is the slope of a straight line that is fitted to log2 size against log2
+    step. Only sizes that are more than ten times as large as their noise are fitted.
+    The fit begins at the smallest step where four such sizes follow each other, because
+    a single one may be noise. It uses the first `levels` such sizes from there on.
+
+    The power is infinite in two cases:
+
+    - No four consecutive sizes are more than ten times as large as the noise.
+    - The sizes vanish below the fitted steps: for at least two steps there, the size
+      plus its noise is below half of the size on the line. (Where the power is
+      negative, the line would rise towards small steps. This test then uses the mean of
+      the fitted log2 sizes instead of the line.)
 
     Args:
       sizes: Size of the quantity at each level, shape (n,).
       noise: Noise of each size, shape (n,).
-      powers: log2 of the step at each level, shape (n,).
+      powers: log2 of the step at each level, ascending, shape (n,).
       levels: Largest number of levels in the fit.
     Returns:
-      (power, sizes that were fitted, misfit). The power is the slope of log2 size
-      against log2 step. The misfit is the root mean square of the deviations of log2
-      size from this line. The result is (inf, empty array, inf) in two cases: if no
-      four consecutive sizes are more than ten times as large as the noise, or if the
-      sizes vanish at smaller steps. Sizes vanish if at least two of the steps smaller
-      than all fitted steps have size plus noise below half of the size on the line. (If
-      the power of the line is negative, this test uses a constant instead of the line.)
-      A power near 0 shows sizes that do not shrink, and a positive or infinite power
-      shows sizes that do.
+      (power, sizes that were fitted, misfit). The misfit is the root mean square of the
+      deviations of log2 size from the line. If the power is infinite, the result is
+      (inf, empty array, inf).
     """
     stands_out = np.isfinite(sizes) & (sizes > 10 * noise) & (sizes > 0)
     # A single size may be noise, so four in a row are required.
@@ -172,8 +179,9 @@ def rate(table: Table, powers: np.ndarray) -> float:
     """Return the power p such that difference quotients change like step^p.
 
     A change is the difference between the quotients at two neighbouring steps. The
-    power is infinite if no four consecutive changes are clearly larger than the noise,
-    or if the changes vanish at smaller steps.
+    power is fitted to the changes that are more than 2.5 times as large as the sum of
+    the noises of their two quotients. It is infinite if there are no four consecutive
+    changes of this size, or if the changes vanish at smaller steps (see `growth`).
 
     Args:
       table: Table whose first row contains the difference quotients.
@@ -187,23 +195,28 @@ def rate(table: Table, powers: np.ndarray) -> float:
 def slow_error(found: Estimate, *tables: Table) -> float:
     """Return an error bound for an estimate that converges slowly, otherwise 0.
 
-    The function detects an error that behaves like a power of the step and that no
-    extrapolation removes, as for x² + 1e-6 |x|^2.5, even if noise hides this error at
-    smaller steps. Let e_0 be the estimate at the step of `found`, and e_1 and e_2
-    estimates at two and four times this step. Let c = e_1 - e_0 and
-    q = (e_2 - e_1) / c. If |c| exceeds the noise and 1 < q < 14, the error behaves like
-    step^p with p = log2(q), and the bound is 1.5 |c| / (q - 1). If |c| exceeds the
-    noise and 0 < q <= 1, the estimates do not converge, and the bound is 1.5 |c| / ε
-    with the relative spacing ε of float64. In all other cases the bounds of the tables
-    are large enough, and the result is 0.
+    Let e_0 be the estimate at the step h of `found`, and e_1 and e_2 estimates at 2h
+    and 4h. Let c = e_1 - e_0 and q = (e_2 - e_1) / c. There are three cases:
 
-    At each step, the tables contain several estimates, so the formula is used with two
-    choices. In the first choice, e_0 is the estimate with the smallest bound at its
-    step, and e_1 and e_2 are from the same table and have the same number of
-    extrapolations. In the second choice, each of e_0, e_1 and e_2 is the estimate with
-    the smallest bound at its step. The second choice is left out if the bound of e_2 is
-    so much larger than the bound of e_0 that the step of e_2 may cross a kink of f. The
-    result is the larger bound of the two choices.
+    - |c| exceeds the sum of the noises of e_0 and e_1, and 1 < q < 14: the bound is
+      1.5 |c| / (q - 1).
+    - |c| exceeds this sum, and 0 < q <= 1: the estimates do not converge, and the bound
+      is 1.5 |c| / ε with the relative spacing ε of float64.
+    - Otherwise, the result is 0. The bounds of the tables are then large enough.
+
+    The reason for the first bound: if the error of an estimate is A step^p, then
+    c = A h^p (2^p - 1) and q = 2^p. So the error of e_0 is A h^p = c / (q - 1). No
+    extrapolation removes this error if the power p is not one that it expects, as for
+    x² + 1e-6 |x|^2.5. Noise may hide the error at smaller steps.
+
+    At each step, the tables contain several estimates. So the formula is used with two
+    choices of e_0, e_1 and e_2, and the result is the larger of the two bounds:
+
+    - e_0 is the estimate with the smallest bound at its step, and e_1 and e_2 are from
+      the same table and have the same number of extrapolations.
+    - Each of e_0, e_1 and e_2 is the estimate with the smallest bound at its step. This
+      choice is left out if the bound of e_2 is more than 72 times the bound of e_0. The
+      step of e_2 may then cross a kink of f, and says nothing about the convergence.
 
     Args:
       found: The estimate whose error is bounded. Only the field `level`, which is the
@@ -236,8 +249,17 @@ def _slow_error(values: np.ndarray, noise: np.ndarray) -> float:
 def jumps(ladder: Ladder, noise: np.ndarray, side: np.ndarray) -> bool:
     """Return whether f jumps at x on one side.
 
-    f jumps if f - f(x) has nearly the same value at each of the ten smallest distances
-    from x, and the absolute value of this difference exceeds ten times the noise.
+    Let M be the median of f - f(x) at the ten smallest distances from x, as far as f is
+    defined there. The result is True if two conditions hold:
+
+    - At each of these distances, f - f(x) differs from M by at most |M| / 10.
+    - |M| is more than ten times as large as the noise. The noise is the largest `noise`
+      at the ten distances, but at least ε |f(x)| with the relative spacing ε of the
+      floats that f returns.
+
+    The result is False if f is defined at none of these distances. If f is continuous,
+    f - f(x) goes to 0 as the distance goes to 0. If f jumps, it goes to the height of
+    the jump.
 
     Args:
       ladder: Values of f at several distances from x. Each distance is a level.

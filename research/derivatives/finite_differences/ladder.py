@@ -203,8 +203,9 @@ def from_values(
 def window_points(ladder: Ladder) -> np.ndarray:
     """Return the points of the windows, shape (windows, 8).
 
-    f is evaluated at x ± h for many steps h. Around some of these points lies a window,
-    a group of eight equally spaced points close together.
+    f is evaluated at x ± h for many steps h. Some of the steps h have a window, a group
+    of eight equally spaced points. These are at distances from about 0.82 h to 1.53 h
+    from x, all on one side.
     """
     sides = np.where(np.arange(len(ladder.places)) % 2, -1.0, 1.0)
     return _within(ladder.x, sides * ladder.steps[ladder.places])

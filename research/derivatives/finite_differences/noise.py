@@ -31,33 +31,46 @@ def noise_bounds(ladder: Ladder, sampler: Sampler | None = None) -> np.ndarray:
     """Return a bound on the error of f at each distance from x, shape (levels,).
 
     A level is one of the distances. A window is a group of eight equally spaced points
-    near one level. The bound is the largest of three parts:
+    near one level. The noise of f is an error of its values, such as a rounding error.
+    The bound is the largest of three parts:
 
-    - Rounding error: ε (|f| + |x f'|) / 2, because f rounds its value and the
+    - Rounding error: R = ε (|f| + |x f'|) / 2, because f rounds its value and the
       intermediate results that it computes from x. Here ε is the relative spacing of
-      the floats that f returns. This formula may be too large. For example,
-      (x - 1) g(x) does not have a noise of ε |x f'| / 2 at x = 1, because x - 1 has no
-      rounding error there. So if at least three windows show noise, and this noise is
-      smaller than the formula, the noise of the windows is used, but at least
-      ε |f| / 2.
-    - Noise in the windows, recognised from the fifth and sixth differences of the
-      values in a window. Each difference is divided by the size that it would have for
-      noise of size 1. For a smooth function, the sixth differences are then far smaller
-      than the fifth differences. For noise, both have about the same size. In two
-      cases, the noise at small distances is assumed to be larger than the noise that
-      the windows there show. First, if noise appears suddenly at some distance, f is
-      quantised (by cancellation or by a conversion to single precision), and only looks
-      smooth at smaller distances. The noise at the smaller distances is then assumed to
-      be as large as at this distance. Second, if the noise falls fast towards larger
-      distances while |f| does not fall, the noise comes from a cancellation near x.
-      Then it is assumed to rise further towards x.
-      In one case, the noise at large distances is assumed to be larger than the noise
-      that the windows there show: if the noise grows in proportion to the distance, as
-      that of t - sin(t) near 0 (`_rising`).
+      the floats that f returns. The windows may correct R, as described below.
+    - Noise in the windows: noise above 30 R in a window counts at its distance and at
+      larger ones, if one of the next two windows also shows noise or does not exist. (A
+      kink or a jump of f affects only one window.) Noise is recognised from the fifth
+      and sixth differences of the values in a window. Each difference is divided by the
+      size that it would have for noise of size 1. For a smooth function, the sixth
+      differences are then far smaller than the fifth differences. For noise, both have
+      about the same size.
     - Quantum, if f is constant around x and then jumps: the change f - f(x) at the
       smallest distance where the change is not 0. This change may be the sum of several
-      jumps. To find the jump, the sampler evaluates f at more points. Without a sampler
-      this part is left out.
+      jumps. The sampler evaluates f at more points to distinguish a jump from a kink,
+      like that of max(x, 0). If f is constant up to the distance max(|x|, 1) / 5, it
+      counts as constant, and this part is the rounding error of its largest value. But
+      if f has at least three nearly equal jumps beyond this distance and a mean slope
+      below 1e-6, this part is the smallest jump. Without a sampler this part is left
+      out.
+
+    The windows correct R in two ways. First, R may be too small. If the noise of
+    windows is above R, but not above about 30 R, R is multiplied by the largest ratio
+    of the noise to R. Second, R may be too large. For example, (x - 1) g(x) does not
+    have a noise of ε |x f'| / 2 at x = 1, because x - 1 has no rounding error there. So
+    if at least three windows show noise, and this noise is smaller than R, the noise of
+    the windows is used instead of R, but at least ε |f| / 2.
+
+    In three cases, the noise is assumed to be larger than the windows show:
+
+    - The noise appears suddenly: the window before shows neither noise nor much
+      curvature. Then f is quantised (by cancellation or by a conversion to single
+      precision), and only looks smooth at smaller distances. The noise at the smaller
+      distances is assumed to be as large as at this distance.
+    - The noise falls fast towards larger distances while |f| does not fall. Then it
+      comes from a cancellation near x, and is assumed to rise further towards x.
+    - The noise grows in proportion to the distance, as that of t - sin(t) near 0
+      (`_rising`). Then it is assumed to grow further at large distances, where the
+      curvature of f hides it from the windows.
 
     Args:
       ladder: Values of f around x, and in the windows.
@@ -73,9 +86,11 @@ def rounding(ladder: Ladder) -> np.ndarray:
     A ladder has values of f at many distances from x. Each of these distances is called
     a level. The result has one value for each level. ε is the relative spacing of the
     floats that f returns. |f| and |f'| are the largest absolute values up to the
-    distance of the level, and f' is estimated from neighbouring points. The first term
-    is the rounding error of f. The second is the rounding error of the intermediate
-    results that f computes from x.
+    distance of the level, and f' is estimated from neighbouring points.
+
+    The first term, ε |f| / 2, is due to the rounding of the value of f. The second term
+    is due to the rounding of the intermediate results that f computes from x. It is the
+    change of f if x changes by its own rounding error, ε |x| / 2.
     """
     # Slopes between neighbours ignore a jump of f at x.
     rises = np.abs(np.diff(np.stack([ladder.minus, ladder.plus]), axis=1)) / np.diff(
@@ -100,9 +115,13 @@ def windows_noise(ladder: Ladder) -> np.ndarray:
     """Return the noise of f that each window shows, shape (windows,).
 
     `ladder` has the values of f at points around a point x. A window is a group of
-    eight equally spaced points close together. The noise is an error of the values of
-    f, estimated from their differences in the window. It is 0 for a window that shows
-    no noise.
+    eight equally spaced points on one side of x. The noise is an error of the values of
+    f. To estimate it, the fifth and the sixth differences of the values in the window
+    are divided by the size that they would have for noise of size 1. Let D5 and D6 be
+    the root mean squares of the results. For noise, both are about as large as the
+    noise. For a smooth function, D6 is far smaller than D5. So the result is
+    2 max(D5, D6) if D6 > D5 / 4. Otherwise the window shows no noise, and the result is
+    0.
     """
     return _windows(ladder.windows)[0]
 

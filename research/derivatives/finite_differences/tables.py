@@ -24,16 +24,18 @@ _NODES = 4  # Largest number of distances in a formula.
 class Table(NamedTuple):
     """Estimates of one derivative of f from difference quotients at many steps h.
 
-    Row m contains the estimates after m Richardson extrapolations. Each column, or
-    level, belongs to one step length h.
+    Row m contains the estimates after m Richardson extrapolations, for m from 0 to 8.
+    Each extrapolation combines the estimates at h and at 2h so that one power of h
+    disappears from their error. Each column, or level, belongs to one step h.
 
     Attributes:
       values: Estimates, shape (rows, levels). An estimate is nan if a value of f that
         it needs is missing.
-      noise: Effect of the noise of f on each estimate, same shape.
-      is_even: Whether the extrapolation assumes that the powers of h in the error
-        increase by 2, as in h², h⁴, ... If False, it assumes that the powers increase
-        by 1, as in h, h², ...
+      noise: Effect of the noise of f on each estimate, same shape. The noise of f is an
+        error of its values, such as a rounding error.
+      is_even: Whether the powers of h that disappear one after another increase by 2,
+        as in h², h⁴, ... or in h, h³, ... If False, they increase by 1, as in h,
+        h², ...
     """
 
     values: np.ndarray
@@ -44,29 +46,42 @@ class Table(NamedTuple):
     def bounds(self) -> np.ndarray:
         """Bound on the error of each estimate, in the shape of `values`.
 
-        The bound is infinite where there is no estimate, and at the smallest step. In
-        row 0, which has no extrapolation, it is also infinite at the largest step.
-        Elsewhere the bound is 1.2 times the noise, plus the largest of three changes:
+        Let v(m, h) be the estimate in row m, which is after m extrapolations, at the
+        step h. Its bound is 1.2 times its noise, plus the largest of three changes:
 
-        - the change by the last extrapolation, or in row 0 the change from the estimate
-          at twice the step;
-        - the change from the more accurate estimate at half the step;
-        - the change from the estimate at twice the step, divided by a factor. The error
-          at twice the step is assumed to be larger by this factor.
+        - First change: |v(m, h) - v(m - 1, h)|, which is due to the last extrapolation.
+          Row 0 has no extrapolation. There, the first change is |v(0, h) - v(0, 2h)|.
+        - Second change: |v(m, h) - v(m, h/2)|.
+        - Third change: |v(m, h) - v(m, 2h)| / F with F = 2^(1.2 (m + 1)). It is left
+          out if there is no v(m, 2h). In row 0 it is the first change, divided by F, so
+          it is never the largest.
 
-        The largest of the three is used, because a single change may vanish by chance,
-        or because the error does not have the powers of h that the extrapolation
-        removes.
+        The bound is infinite if there is no v(m, h) or no v(m, h/2), as at the smallest
+        step. In row 0 it is also infinite if there is no v(0, 2h), as at the largest
+        step.
 
-        The second change contains the noise of the estimate at half the step. For a
-        derivative of order n, this noise is 2^n times as large as the noise at the step
-        itself. If `is_even` is True, the bounds are changed in two ways. In the first
-        four rows, half of the noise at half the step is subtracted from the second
-        change, because the last extrapolation is reliable there. In the later rows, the
-        largest of the three changes is multiplied by three. The last extrapolation
-        changes the estimate too little in these rows: it gives almost no weight to the
-        largest steps, and the series of f may diverge at them. The numbers four, half
-        and three were chosen on random functions.
+        Each change estimates the error of v(m, h), or a larger error. The first change
+        is about the error of v(m - 1, h), or in row 0 of v(0, 2h). This error is
+        usually larger than that of v(m, h). The second change is about the error of
+        v(m, h), because the error of v(m, h/2) is usually smaller. The third change is
+        about the error of v(m, 2h), divided by F. In row m, halving the step is assumed
+        to divide the error by at least F. The largest change is used, because a single
+        change may vanish by chance, or because the error does not have the powers of h
+        that the extrapolation removes.
+
+        There are two corrections if `is_even` is True, which means that the powers of h
+        that the extrapolations remove increase by 2:
+
+        - In rows 0 to 3, the second change is reduced by 0.5 times the noise of
+          v(m, h/2), but not below 0. It contains this noise, which for a derivative of
+          order n is 2^n times as large as the noise of v(m, h). The bound remains large
+          enough, because in these rows the first change is usually larger than the
+          error of v(m, h).
+        - From row 4 on, the largest of the three changes is multiplied by 3. The last
+          extrapolation gives almost no weight to the largest steps in these rows. So it
+          changes the estimate too little if the series of f diverges at these steps.
+
+        The numbers 0.5, 4 and 3 were chosen on random functions.
         """
         values = self.values
         change = np.full(values.shape, np.nan)
@@ -90,23 +105,25 @@ class Table(NamedTuple):
 class Tables(NamedTuple):
     """Tables of estimates of one derivative, from values of f at many step lengths.
 
-    Let n be the order of this derivative, x its point, and h the step length.
+    Let n be the order of this derivative, x its point, and h the step length. A jump of
+    a derivative at x is its value from the right minus its value from the left.
 
     Attributes:
-      even: Table of the central quotient, extrapolated as a series in h². The error of
-        the quotient is such a series if f is smooth.
+      even: Table of the central quotient, which uses f at equal distances to the left
+        and to the right of x. It is extrapolated as a series in h². The error of the
+        quotient is such a series if f is smooth.
       central: Table of the central quotient, extrapolated as a series in h. The error
         of the quotient is such a series if the derivative of order n + 1 jumps at x.
       left, right: Tables of the one-sided derivatives of order n.
-      gaps: Tables of the difference between the right and the left derivative at x, one
-        table for each order from 1 to n.
-      jumps: Tables of the same differences as `gaps`, computed in another way. If f is
-        smooth to the left of x and to the right of x, this way detects much smaller
-        jumps of a derivative at x. The table of the k-th derivative uses only one part
-        of f: for odd k the part that is even about x, and for even k the part that is
-        odd about x. If f is smooth at x, too, the Taylor series of this part has no
-        term with h^k. A jump of the k-th derivative adds such a term, so even a small
-        jump is visible.
+      gaps: Tables of the jumps of the derivatives at x, one table for each order from
+        1 to n. They contain differences of one-sided quotients.
+      jumps: Tables of the same jumps as `gaps`, computed in another way. If f is smooth
+        to the left of x and to the right of x, this way detects much smaller jumps. The
+        table of order k uses only one part of f: for odd k the even part
+        (f(x + t) + f(x - t)) / 2, and for even k the odd part
+        (f(x + t) - f(x - t)) / 2. If f is smooth at x, too, the Taylor series of this
+        part in t has no term with t^k. A jump of the k-th derivative adds such a term,
+        so even a small jump is visible.
       next_jump: The table that `jumps` would have for the order n + 1.
     """
 
@@ -181,11 +198,18 @@ def formula(order: int, side: int) -> tuple[np.ndarray, int]:
 def jump_formula(order: int) -> tuple[np.ndarray, int]:
     """Return the weights of a formula for h^order times the jump of a derivative.
 
-    An odd order uses f(x + h) + f(x - h) - 2 f(x). If f is smooth, the series of this
-    sum in h has only the powers h², h⁴, ... An even order uses f(x + h) - f(x - h). If
-    f is smooth, the series of this difference has only the powers h, h³, ... A jump J
-    of the derivative of the given order adds the term J h^order / order!. The formula
-    combines the steps h, 2h, 4h, ... so that the powers below h^order cancel.
+    The jump is the derivative from the right minus the derivative from the left, both
+    at x. The formula is a weighted sum of one expression at the steps h, 2h, 4h, ...
+    There are two cases:
+
+    - For an odd order, the expression is f(x + h) + f(x - h) - 2 f(x). If f is smooth,
+      its series in h has only the powers h², h⁴, ...
+    - For an even order, the expression is f(x + h) - f(x - h). If f is smooth, its
+      series in h has only the powers h, h³, ...
+
+    A jump J of the derivative of the given order adds the term J h^order / order! to
+    the expression. A smooth f has no term with this power. The weights are chosen so
+    that the powers below h^order cancel.
 
     Args:
       order: Order of the derivative that jumps, 1 to 5.
