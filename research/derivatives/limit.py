@@ -67,12 +67,12 @@ class LimitTable(NamedTuple):
         step, `limit` is the quotient at a tiny step, in most cases 1e-100. It is nan if
         a step that is 1e5 times longer gives a clearly different quotient, or if f is
         so small that its imaginary part underflows. The quotient loses digits if terms
-        cancel inside f. In this case, the quotients at points close to x scatter around
-        a smooth curve, and `finite_difference` of the real part of f is used as a
-        check. If its verdict is "ok", and the quotient differs from its result by more
-        than its error bound but at most 10 times the scatter, `limit` is its result. If
-        its verdict is not "ok", and the scatter exceeds 0.1 % of the quotient, `limit`
-        is nan.
+        cancel inside f. Then the quotients at points close to x scatter around a
+        smooth curve. Let s be the largest distance of such a quotient from the curve,
+        and let D be the result of `finite_difference` for the real part of f. If the
+        verdict of D is "ok", and the quotient at x differs from the value of D by more
+        than the error bound of D but at most 10 s, `limit` is the value of D. If the
+        verdict is not "ok", and s exceeds 0.1 % of the quotient at x, `limit` is nan.
     """
 
     steps: Float[np.ndarray, "K"]

@@ -660,8 +660,8 @@ def cube_root(x: Interval) -> Interval:
     """Enclose ∛x for all numbers in x.
 
     NumPy's cube roots of the ends of x are first guesses. The lower guess is moved down
-    until its cube is proved to be at most the lower end of x. The upper guess is moved
-    up until its cube is proved to be at least the upper end of x.
+    until its cube is proved to be at most the lower end of x, and the upper guess up
+    until its cube is proved to be at least the upper end.
     """
     low, high = _cube_root_at(x.low), _cube_root_at(x.high)
     return interval(low.low, high.high, x)

@@ -62,8 +62,8 @@ def krawczyk(
       rearranged, this is x = m - Y F(m) + (I - Y J) (x - m), a point of K.
     - If K lies in the interior of X, then X contains exactly one root of F.
 
-    The function uses an approximate inverse of the midpoint of J(X) as Y. Then Y J(X)
-    is near I, so K is narrow.
+    The function uses an approximate inverse of the midpoint of J(X) as Y. If J(X) is
+    narrow, Y J(X) is then near I, so K is narrow.
 
     Args:
       low, high: Ends of the boxes X, shape (boxes, n).

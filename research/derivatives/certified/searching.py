@@ -659,10 +659,10 @@ def certified_minimum(
 ) -> Minimum:
     """Enclose the global minimum of f over a box, including the border of the box.
 
-    The box is cut into smaller boxes. Let v be the smallest value of f that is known so
-    far, at the midpoint of a box. A smaller box is not cut further if a lower bound of
-    f in it is above v - `tolerance`. Let X be a smaller box, m its midpoint, and ∇f(X)
-    the enclosure of the gradient over X. One lower bound of f in X follows from the
+    The box is cut into smaller boxes. Let v be the smallest value of f at the midpoints
+    of the boxes so far. A smaller box is not cut further if a lower bound of f in it is
+    above v - `tolerance`. Let X be a smaller box, m its midpoint, and ∇f(X) the
+    enclosure of the gradient over X. One lower bound of f in X follows from the
     enclosure of f over X. If f is proved to be smooth in X, a second lower bound
     follows from the mean value form f(m) + ∇f(X) (X - m). The larger of the two lower
     bounds is used.

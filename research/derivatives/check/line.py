@@ -270,16 +270,15 @@ class Line:
         """Measure the rounding error of the derivative of ⟨w, f⟩ along v.
 
         The derivative is evaluated at x with random perturbations: x and the result of
-        each operation change by about s times their rounding error. The size s is 8 in
-        eight evaluations, and 2^15 in eight others. For each size, the quotient is the
-        root mean square of the changes of the derivative, divided by s. The error is
-        the smaller of the two quotients.
+        each operation that rounds change by about s times their rounding error. The
+        size s is 8 in eight evaluations, and 2^15 in eight others. For each size, the
+        quotient is the root mean square of the changes of the derivative, divided by s.
+        The error is the smaller of the two quotients.
 
         A change by rounding grows in proportion to s, so its two quotients are about
         equal. But if f has a kink at x, a perturbation may move the point across the
-        kink. The derivative then jumps by the same amount for both sizes, so the
-        quotient is smaller for the larger size. Therefore the smaller quotient hardly
-        contains the jump.
+        kink. The derivative then jumps by the same amount for both sizes. So the
+        quotient for the larger size hardly contains the jump.
 
         The result is the larger error of forward and reverse mode, or the error of the
         derivative that the user gave. It is 0 if no derivative can be traced.
@@ -444,8 +443,8 @@ class Line:
         kink, the points lie on both sides of the kink for each h, so the range does not
         shrink. There are two exceptions:
 
-        - A range of at most 1e-6 times the largest absolute entry is not a jump,
-          because it may come from rounding errors.
+        - A range of at most 1e-6 times the largest absolute entry of the gradients is
+          not a jump, because it may come from rounding errors.
         - The result is False for an entry whose range is not finite, and for all
           entries if JAX cannot compute one of the gradients.
         """

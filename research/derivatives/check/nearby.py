@@ -262,10 +262,9 @@ def witness_against(
 
     A witness holds the tested derivative and the slope of f at one point near x. It
     contradicts the derivative if the two numbers differ by more than `Witness.allowed`
-    and by more than 1e-4 times `scale`. f has no derivative at
-    a kink, so values of f at a kink do not show whether the tested derivative is right.
-    But beside the kink, where the witnesses are, f is smooth. The result is None in two
-    cases:
+    and by more than 1e-4 times `scale`. At a kink, f has no derivative, so its values
+    there do not show whether the tested derivative is right. But beside the kink, where
+    the witnesses are, f is smooth. The result is None in two cases:
 
     - Fewer than two witnesses contradict the derivative.
     - The user gave the derivative, and it is the same at all points. A derivative that

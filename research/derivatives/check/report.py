@@ -79,12 +79,12 @@ class Probe(NamedTuple):
 
         There are two such cases:
 
-        - f has no kink along the direction, `jump` is 0, and `is_off` is True. In this
-          case, the direction must also lie within one leaf or within the entries that
-          are not 0, or it must have weights for a part of the outputs.
-        - f has a kink along the direction, and a rate does not lie between `left` and
-          `right`. It may lie outside by the largest of `floor`, 1e-6 `scale` and 2 % of
-          |jump|, because f may be curved, so that the two slopes are not exact.
+        - `is_kink` is False, `jump` is 0, and `is_off` is True. In this case, the
+          direction must also lie within one leaf or within the entries that are not 0,
+          or it must have weights for a part of the outputs.
+        - `is_kink` is True, and a rate lies outside the range from `left` to `right` by
+          more than the largest of `floor`, 1e-6 `scale` and 2 % of |jump|. This much is
+          allowed because the two slopes are not exact if f is curved.
         """
         if not self.is_kink:
             parts = ("leaf ", "output", NOT_ZERO)

@@ -125,8 +125,8 @@ class Slope(NamedTuple):
         If f is smooth and the slope is right, the second condition fails. The distance
         of a central difference from the slope is then its error, which is about
         proportional to the square of the step. The two steps are usually h and h / 2,
-        so the errors are about e and e / 4. The two differences are then 3 e / 4 apart.
-        Half of this is 3 e / 8, and the error e / 4 is smaller.
+        so the errors are about e and e / 4. The two differences are then 3 e / 4 apart,
+        and e / 4 is less than half of this.
         """
         apart = self._at_small_steps(_SAME * self.unsure < gap) - slope
         least = np.min(np.abs(apart), initial=np.inf)
@@ -196,7 +196,7 @@ def slope_at_middle(
     The error is infinite in three cases:
 
     - The scatter is more than 1/1000 of the range of the values, and more than 100
-      times `rounding`. Then f jumps, or changes faster than the smallest step.
+      times `rounding`. Then f jumps, or varies much within the smallest step.
     - Each halving of small steps changes the central difference by about the same
       amount, so the central differences do not converge.
     - f jumps at the middle (`Slope.leap`).

@@ -39,9 +39,9 @@ class Values:
     """Values of ⟨w, f⟩ along a direction v, and their slope.
 
     In the methods, f stands for ⟨w, f⟩. The slope is an estimate of the derivative of
-    f(x + h v) with respect to h at h = 0. It follows from values of f at the steps h =
-    ±length, ±length / 2, ±length / 4, ... The methods replace the estimate, or set its
-    error to infinity if the values do not show the derivative.
+    f(x + h v) with respect to h at h = 0. It follows from values of f at h = 0 and at
+    the steps ±length, ±length / 2, ±length / 4, ... The methods replace the estimate,
+    or set its error to infinity if the values do not show the derivative.
 
     Args:
       line: The function f and its point x.
@@ -65,9 +65,9 @@ class Values:
         such jump.
       noise: Measured rounding error of a value of f beside x.
       is_split: Whether the method `split` has computed the slope as a sum.
-      hidden_step: A distance from x, as a multiple of v, up to which rounding errors
-        hide how f changes, although JAX's derivative changes near there. 0 if the
-        method `hide` has not found such a distance.
+      hidden_step: The distance s of the method `hide`, as a multiple of v: up to s,
+        rounding errors hide how f changes, although JAX's derivative varies. 0 if this
+        method has not found such a distance.
     """
 
     def __init__(
@@ -132,7 +132,9 @@ class Values:
 
         A new slope replaces the old one if its error is smaller. For longer steps, the
         two slopes must also agree within their errors. If the old steps show a kink,
-        the new slope replaces the old one only if the new steps rule out this kink.
+        another condition decides: whether the new steps rule out this kink. If the
+        central differences at shorter steps drift (`Slope.drifts`), the search ends,
+        and the error of the slope is set to infinity.
         """
         if self.slope.drifts:
             return
@@ -162,7 +164,8 @@ class Values:
         slope from such short steps replaces the slope from long steps under three
         conditions:
 
-        1. Its error is at most `enough`, and the short steps show no kink.
+        1. The slope from short steps has an error of at most `enough`, and these steps
+           show no kink.
         2. The slope from long steps is doubtful: its error is larger than `enough`, the
            long steps show a kink, or the two slopes contradict each other.
         3. JAX's derivative of f beside x agrees with the slope from short steps. If JAX
@@ -247,9 +250,9 @@ class Values:
         show a kink, but f is smooth. Only entries of x that are 0 move, because
         elsewhere floats are not dense enough.
 
-        Let g be the largest of two kinds of numbers: the distances of the tested rates
-        from the slope, and the jump of the slope if there seems to be a kink. Let s be
-        the smallest step at which rounding cannot hide that two slopes differ by g.
+        Let g be the largest distance of a tested rate from the slope, or the jump of
+        the slope at the seeming kink if this is larger. Let s be the smallest step at
+        which rounding cannot hide that two slopes differ by g.
         JAX's derivative is computed at x, very close to x, and at the ends of the steps
         ±s, ±8 s and ±64 s from x. The error is set to infinity if s is below 2^-20 and
         four conditions hold:
@@ -323,19 +326,18 @@ class Values:
         A perturbation of size s multiplies x, and the result of each operation inside
         f, by random factors of about 1 ± s. A smooth f changes in proportion to s. The
         change that comes from x alone is about s times `rate`. But sin(1e20 x) changes
-        by at most 2, over however many waves x moves. The error is set to infinity in
-        three cases:
+        by at most 2, however far x moves. The error is set to infinity in three cases:
 
         1. All perturbed values are NaN, as `rounding_of` returns them for a mod b.
         2. f hardly follows a perturbation of a large size s. It changes, but by less
            than 1/8 of s times `rate`, and by less than 1/8 of its change under a small
            perturbation, enlarged in proportion to s.
-        3. Let ε be the relative spacing of the floats. According to the derivative, f
-           changes by about ε times `rate` from x to a neighbouring float. This is more
-           than the range of all values of f that were sampled from x - v to x + v. So
-           the derivative is wrong, or f varies between floats. The latter is assumed if
-           the derivative differs between the floats beside x. This test also works if
-           rounding errors of larger terms of f hide case 2.
+        3. The derivative at x predicts that f changes more from x to a neighbouring
+           float than over all sampled points from x - v to x + v, and the derivative
+           differs between the floats beside x. (If it did not differ, it would be wrong
+           instead.) The predicted change is about ε times `rate`, where ε is the
+           relative spacing of the floats. This test also works if rounding errors of
+           larger terms of f hide case 2.
 
         Cases 1 and 2 are tested only if JAX can trace f, and case 2 only if the
         precision of f is about float32 or higher.
@@ -372,12 +374,12 @@ class Values:
         """Set the slope's error to infinity if short steps do not confirm the slope.
 
         The attribute `slope` is an estimate, and the tested derivative differs from it.
-        The estimate is wrong if, for example, the curvature of f is large near x. So it
-        is compared with central differences at short steps. These are the shortest
-        steps at which rounding errors cannot hide its distance from the derivative: of
-        the steps used so far, then of steps up to 2^-20, up to 2^-40, ... There are
-        three cases in which the error of the estimate is set to infinity, because the
-        derivative may be right:
+        The estimate may be wrong, for example if the curvature of f is large near x. So
+        it is compared with central differences at short steps: the shortest steps at
+        which rounding errors cannot hide the distance between the estimate and the
+        derivative. They are chosen from the steps used so far, then from steps up to
+        2^-20, up to 2^-40, ... There are three cases in which the error of the estimate
+        is set to infinity, because the derivative may be right:
 
         1. The short steps agree with the derivative (`Slope.agrees_with`).
         2. The short steps agree neither with the derivative nor with the estimate

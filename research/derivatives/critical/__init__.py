@@ -68,9 +68,9 @@ def critical_points(
     Hessian are about equally large. So the search can follow a valley that narrows
     quickly, such as that of (y - x⁴)(y - 2x⁴).
 
-    An end point is kept if it lies inside the bounds and the gradient vanishes there.
-    Because of rounding errors, the computed gradient is rarely exactly 0. So a test
-    decides whether it vanishes. The test depends on the Hessian:
+    An end point is kept if it lies inside the bounds, the gradient vanishes there, and
+    f is not constant around it. Because of rounding errors, the computed gradient is
+    rarely exactly 0. So a test decides whether it vanishes, depending on the Hessian:
 
     - If the Hessian is regular, the Newton step must be at most about 1e-5 times the
       widths of the bounds, or the gradient must be a rounding error. The search makes
@@ -208,9 +208,9 @@ def classify_critical_point(
     The Hessian at x predicts how the gradient changes around x. An eigenvalue of the
     Hessian *decides* if two conditions hold:
 
-    - The prediction is correct along its eigenvector, at distances much longer than the
-      Newton step from x. Such distances are needed because the exact critical point is
-      about one Newton step away from x.
+    - The prediction is correct along its eigenvector, at distances of at least four
+      times the Newton step from x. Such distances are needed because the exact critical
+      point is about one Newton step away from x.
     - The eigenvalue is much larger than its rounding error. To measure this error, f is
       also evaluated with an artificial, larger rounding error in each operation.
 

@@ -51,13 +51,14 @@ class Curvature(NamedTuple):
     critical point is about one Newton step away from y. Even so, the direction is loose
     in four cases:
 
-    - λ may be a rounding error, because it is extremely small in comparison with other
-      eigenvalues, or at most 8 times its measured rounding error.
+    - λ may be a rounding error: |λ| is at most 8 times its measured rounding error, or
+      the eigenvalue in the scaled coordinates is at most 10 ε times the largest one in
+      absolute value. Here ε is the relative spacing of the floats.
     - At four consecutive distances, the derivative changes by about -λ r, and the
       prediction is not confirmed at shorter distances.
-    - Values of f contradict the gradients, or f or its gradient breaks at y along d.
-    - H predicts the gradients along sums of firm directions wrongly, as at a kink of f.
-      Then all directions are loose.
+    - Values of f contradict the gradients, or f is rough along d (`is_rough`).
+    - H predicts the gradients along sums of firm directions wrongly, as at a kink of f,
+      or f is rough along such a sum. Then all directions are loose.
 
     Attributes:
       value: f(y).
@@ -326,9 +327,9 @@ def breaks(height: np.ndarray, count: int) -> bool:
     absolute value among them. The result is False if fewer than `count` errors are
     known.
 
-    The reason is that derivatives do not show a jump. If f jumps at the point, the
-    errors at small distances are therefore about equal to the height of the jump. If f
-    is smooth, these errors tend to 0, or they are rounding errors, which vary.
+    Derivatives do not show a jump. So if f jumps at the point, the errors at small
+    distances are about equal to the height of the jump. If f is smooth, these errors
+    tend to 0, or they are rounding errors, which vary.
     """
     last = height[np.isfinite(height)][-count:]
     return bool(

@@ -47,8 +47,8 @@ def found_points(
 ) -> tuple[list[Judged], dict[str, int]]:
     """Return the distinct critical points in the bounds, and counts of the outcomes.
 
-    Several runs of Newton's method begin at each starting point. All lengths are in the
-    scaled coordinates of `Landscape`.
+    Several runs of Newton's method are made for each starting point (`walks`). All
+    lengths are in the scaled coordinates of `Landscape`.
 
     Args:
       land: The function f in scaled coordinates.
@@ -268,9 +268,9 @@ def settled(land: Landscape, y: np.ndarray) -> tuple[np.ndarray, Curvature | Non
     firm directions leads to a new point. The new point replaces y if three conditions
     hold:
 
-    - the Hessian at the new point is finite;
-    - the gradient at the new point is shorter than at y;
-    - in a firm direction, the curvature at the new point differs from that at y by more
+    - The Hessian at the new point is finite.
+    - The gradient at the new point is shorter than at y.
+    - In a firm direction, the curvature at the new point differs from that at y by more
       than 25 %, or the new point has more firm directions than y.
 
     The same is then done from the new point. There are at most four such steps.

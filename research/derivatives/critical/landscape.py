@@ -51,9 +51,9 @@ class Landscape:
     def underflow(self) -> float:
         """Number below which results may be 0 in a precision in which f computes.
 
-        This is 256 times the smallest normal float of the dtype, because a term of f
-        may have a coefficient as small as 1 / 256. The largest of these numbers counts
-        if f computes in several dtypes.
+        This is 256 times the smallest normal float of the precision, because a term of
+        f may have a coefficient as small as 1 / 256. If f computes in several
+        precisions, the largest of these numbers is returned.
         """
         rows = np.zeros((ROWS, len(self.unit)), self.dtype)
         found = precisions(self._program.trace(rows, rows, self.unit).jaxpr.jaxpr)
@@ -159,15 +159,15 @@ class Landscape:
         """Compute f(y + d) - f(y) for each step d.
 
         The rise is computed as the integral of the gradient along d, by Gauss-Legendre
-        quadrature with 6 nodes. The integral needs no difference of two values of f. So
-        no digits cancel, even if f(y) is much larger than the rise. The gradients are
-        evaluated with larger, random rounding errors (`at` with noisy=True).
+        quadrature with 6 nodes. It needs no difference of two values of f. So no digits
+        cancel, even if f(y) is much larger than the rise. The gradients are evaluated
+        with larger, random rounding errors (`at` with noisy=True).
 
         Returns:
           (rise, error, difference). The error is the difference between the results
-          with 5 and with 6 nodes, plus 8 ε times the sum of the absolute terms, where ε
-          is `eps`. The third result is the plain difference f(y + d) - f(y) of two
-          values.
+          with 5 and with 6 nodes, plus 8 ε times the sum of the absolute terms of the
+          quadrature, where ε is `eps`. The third result is the plain difference
+          f(y + d) - f(y) of two values.
         """
         totals, rounding = [], np.zeros(len(d))
         for nodes, weights in NODES:

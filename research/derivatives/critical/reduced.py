@@ -98,9 +98,10 @@ class Reduced:
           these directions, and the rise is multiplied by -1. So it is the rise of -f,
           which curves up as in the first case.
 
-        The error of a rise contains the error of `Landscape.rise`, an error of the
-        computed step, and 8 times the absolute rise that the gradient at y causes,
-        because y may lie a little beside the critical point.
+        The error of a rise is the sum of 4 times the error of `Landscape.rise`, an
+        error due to the computed step, and 8 times the absolute rise that the gradient
+        at y causes along the given step, because y may lie a little beside the critical
+        point.
 
         Args:
           ways: Unit vectors, shape (r, w, c): w vectors for each of r radii, with a
@@ -156,13 +157,14 @@ class Reduced:
     def firm_around(self) -> bool:
         """Return whether the firm directions have the same curvature at nearby points.
 
-        The nearby points are y plus steps of the lengths 1/2, 1/4, 1/8, ... in the
-        loose directions (`Curvature` defines firm and loose directions). Let H(z) be
-        the Hessian at a point z, and let a and b be firm directions. Their lengths are
-        such that aᵀH(y)b is 1 or -1 if a and b are the same direction, and 0 otherwise.
-        The result is True if, at all nearby points z of four consecutive lengths,
-        aᵀH(z)b differs by less than 0.5 from aᵀH(y)b for all a and b. Near a kink of f,
-        the curvature differs.
+        The nearby points are y plus steps in the loose directions (`Curvature` defines
+        firm and loose directions). In the coordinates along these directions, the steps
+        have the lengths 1/2, 1/4, 1/8, ... Steps that rounding changes too much are
+        left out. Let H(z) be the Hessian at a point z, and let a and b be firm
+        directions. Their lengths are such that aᵀH(y)b is 1 or -1 if a and b are the
+        same direction, and 0 otherwise. The result is True if, at all nearby points z
+        of four consecutive lengths, aᵀH(z)b differs by less than 0.5 from aᵀH(y)b for
+        all a and b. Near a kink of f, the curvature differs.
         """
         firm, loose = self.curvature.firm, self.curvature.loose
         ways, radii = directions(loose.shape[1]), 0.5 * 2.0 ** -np.arange(0, 60)

@@ -48,7 +48,7 @@ def quiet_part(ladder: Ladder) -> tuple[Ladder, np.ndarray, int] | None:
 
     In the second case, s is compared with b and not with 1, because the rounding errors
     of some functions are a few times larger than the estimate. Functions with matrix
-    products are an example. At small distances, b shows how many times.
+    products are an example. For them, b shows how many times.
 
     The reason for this test: if f is rounded, or interpolates a table with straight
     lines, it looks smooth over small distances. At larger distances, its breaks look
@@ -117,11 +117,10 @@ def first_surprise(ladder: Ladder, noise: np.ndarray, level: int) -> int | None:
     converge, f is close to a polynomial at these steps, and the polynomial predicts f
     at the smaller steps. If f has a narrow peak beside x, the prediction is wrong. The
     difference quotients at smaller steps may not show the peak, because their error
-    bounds are large. The reason for the two cases: in the first case, the deviation is
-    present at all steps up to H, so the error bound of the estimate at H covers it. In
-    the second case, f was nearly as predicted at a step in between, and the deviation
-    at h is new. So only the error of a series that converges is allowed, and it falls
-    with a power of the step.
+    bounds are large. In the first case of a, the deviation is present at all steps up
+    to H, so the error bound of the estimate at H covers it. In the second case, f is
+    nearly as predicted at a step in between. So only the error of a series that
+    converges is allowed, which falls with a power of the step.
 
     Args:
       ladder: Values of f at the steps to both sides of x.

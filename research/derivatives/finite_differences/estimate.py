@@ -203,8 +203,7 @@ def finite_difference(
       contradict it, and the jumps are small compared with f at the largest steps. This
       suggests a term that has lost all its digits, as in x² + (1 - cos(x)) near 0.
 
-    In the last two cases, f is evaluated at the additional points only to see whether
-    it jumps.
+    To detect the last two cases, f is evaluated at the additional points, too.
 
     With a two-sided scheme ("auto" or "central"), the left and the right derivative of
     each order from 1 to `order` are compared before the extrapolation. If they differ

@@ -93,8 +93,8 @@ def settle(column: Column, end: int | None = None) -> Estimate:
     A level is one step length, and the levels are ordered from small to large steps.
     Two levels contradict each other if their estimates differ by more than twice the
     sum of their bounds. The levels that agree are those before the first level that
-    contradicts two levels with smaller steps. The search starts at the smallest step,
-    because large steps that skip the oscillations of f may agree with each other.
+    contradicts two levels with smaller steps. The small steps decide, because large
+    steps that skip the oscillations of f may agree with each other.
 
     The bound of the result is 1.5 times the larger of b and d / 4, plus the rounding
     error ε |value| of the chosen estimate, with the relative spacing ε of float64. Here

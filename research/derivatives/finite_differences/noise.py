@@ -37,25 +37,25 @@ def noise_bounds(ladder: Ladder, sampler: Sampler | None = None) -> np.ndarray:
     - Rounding error: R = ε (|f| + |x f'|) / 2, because f rounds its value and the
       intermediate results that it computes from x. Here ε is the relative spacing of
       the floats that f returns. The windows may correct R, as described below.
-    - Noise in the windows: noise above 30 R in a window counts at its distance and at
-      larger ones, if one of the next two windows also shows noise or does not exist. (A
-      kink or a jump of f affects only one window.) Noise is recognised from the fifth
-      and sixth differences of the values in a window. Each difference is divided by the
-      size that it would have for noise of size 1. For a smooth function, the sixth
-      differences are then far smaller than the fifth differences. For noise, both have
-      about the same size.
+    - Noise in the windows: noise above 30 R in a window counts at its distance, at the
+      three next smaller distances and at all larger ones, if one of the next two
+      windows also shows noise or does not exist. (A kink or a jump of f affects only
+      one window.) Noise is recognised from the fifth and sixth differences of the
+      values in a window. Each difference is divided by the size that it would have for
+      noise of size 1. For a smooth function, the sixth differences are then far smaller
+      than the fifth differences. For noise, both have about the same size.
     - Quantum, if f is constant around x and then jumps: the change f - f(x) at the
       smallest distance where the change is not 0. This change may be the sum of several
       jumps. The sampler evaluates f at more points to distinguish a jump from a kink,
-      like that of max(x, 0). If f is constant up to the distance max(|x|, 1) / 5, it
+      such as that of max(x, 0). If f is constant up to the distance max(|x|, 1) / 5, it
       counts as constant, and this part is the rounding error of its largest value. But
       if f has at least three nearly equal jumps beyond this distance and a mean slope
       below 1e-6, this part is the smallest jump. Without a sampler this part is left
       out.
 
-    The windows correct R in two ways. First, R may be too small. If the noise of
+    The windows correct R in two ways. First, R may be too small. If the noise of some
     windows is above R, but not above about 30 R, R is multiplied by the largest ratio
-    of the noise to R. Second, R may be too large. For example, (x - 1) g(x) does not
+    of their noise to R. Second, R may be too large. For example, (x - 1) g(x) does not
     have a noise of ε |x f'| / 2 at x = 1, because x - 1 has no rounding error there. So
     if at least three windows show noise, and this noise is smaller than R, the noise of
     the windows is used instead of R, but at least ε |f| / 2.

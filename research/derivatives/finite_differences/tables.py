@@ -60,14 +60,13 @@ class Table(NamedTuple):
         step. In row 0 it is also infinite if there is no v(0, 2h), as at the largest
         step.
 
-        Each change estimates the error of v(m, h), or a larger error. The first change
-        is about the error of v(m - 1, h), or in row 0 of v(0, 2h). This error is
-        usually larger than that of v(m, h). The second change is about the error of
-        v(m, h), because the error of v(m, h/2) is usually smaller. The third change is
-        about the error of v(m, 2h), divided by F. In row m, halving the step is assumed
-        to divide the error by at least F. The largest change is used, because a single
-        change may vanish by chance, or because the error does not have the powers of h
-        that the extrapolation removes.
+        The first change is about the error of v(m - 1, h), or in row 0 of v(0, 2h).
+        This error is usually larger than that of v(m, h). The second change is about
+        the error of v(m, h), because the error of v(m, h/2) is usually smaller. The
+        third change assumes that halving the step divides the error in row m by at
+        least F. The largest change is used, because a single change may vanish by
+        chance, or because the error does not have the powers of h that the
+        extrapolation removes.
 
         There are two corrections if `is_even` is True, which means that the powers of h
         that the extrapolations remove increase by 2:
