@@ -95,9 +95,9 @@ def with_files(
       no rules.
     Raises:
       NotHereError: The file of a rule was not given, and the config names no file that
-        can be used. Or only a call in Python can repeat the study, because the study
-        used a workload that was given as an object, or a level of the confidence
-        intervals other than 0.95.
+        can be used. Also if no command can repeat the study, only a call in Python:
+        its workload was given as an object, or the level of its confidence intervals is
+        not 0.95.
       ValueError: A text of `given` is malformed or names no rule of the study, or the
         digest of a file differs from the one that the study recorded.
       FileNotFoundError: A file does not exist.

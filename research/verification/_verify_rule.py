@@ -107,6 +107,10 @@ def verify_rule(
     become NaN where those of the reference do not, the deviation is infinite, and no
     error is raised.
 
+    If a deviation exceeds the tolerance and the reference has a formula, known mistakes
+    are tried one after another: each changes the formula. The likely mistake is one
+    with which the changed formula agrees with the rule.
+
     Args:
       rule: A gradient transformation, or a function that takes the learning rate first
         and returns a gradient transformation. The rule may also be the name of a rule

@@ -192,8 +192,9 @@ def positive_polynomial(coefficients: Sequence[Interval], x: Interval) -> Interv
     all numbers x in the given interval, and this interval must be bounded. A step of
     Horner's scheme computes s_i = c_i + x s_(i + 1). Because s_(i + 1) is positive, the
     product is smallest at the lower end of the interval of x, and largest at the upper
-    end. So only two products are compared for each bound. The function `multiply`
-    compares four.
+    end. The sum s_(i + 1) is known as an interval, and the end of x is multiplied by
+    both ends of this interval. So two products are compared for each bound. The
+    function `multiply` compares four.
     """
     low, high = coefficients[-1].low, coefficients[-1].high
     for coefficient in coefficients[-2::-1]:

@@ -41,15 +41,16 @@ class Slope(NamedTuple):
       jump: Right slope minus left slope if f has a kink at x; 0 if there is no kink. At
         a kink, this difference does not shrink with the step.
       left, right: One-sided slopes at the smallest step where they differ by more than
-        40 times `unsure`. If this step is longer than 2^-5, or if there is none, the
-        slopes are those at the step 2^-13.
+        40 times the error of a slope because of noise (`unsure` at this step). If this
+        step is longer than 2^-5, or if there is none, the slopes are those at the step
+        2^-13.
       bends: Right slope minus left slope at each length in STEPS, shape (LEVELS,).
       unsure: Error of a slope because of noise, at each length in STEPS: the noise
         divided by the length, shape (LEVELS,).
       central: Central difference at each length in STEPS, shape (LEVELS,).
-      drifts: Whether at least eight successive halvings of the step length change the
-        central difference by about the same amount, and noise hides the changes at
-        smaller steps. In this case, the central differences do not converge.
+      drifts: Whether the central differences do not converge. This is so if at least
+        eight successive halvings of the step length change the central difference by
+        about the same amount, down to the steps at which noise hides the changes.
       leap: Size of the jump of f at x, or 0 if there is no jump. The size is the larger
         of two distances: between the values of f on the two sides of x, and between
         f(x) and the mean of these two values. A distance counts only if it is about the

@@ -320,16 +320,17 @@ def _is_rough(change: np.ndarray, wanted: np.ndarray, values: np.ndarray) -> boo
 def breaks(height: np.ndarray, count: int) -> bool:
     """Return whether the errors of predicted values of f show a jump of f at a point.
 
-    Derivatives of f predict the values of f at several distances from the point.
-    `height` has the error of the prediction for each distance, the largest distance
-    first. NaN means that the error is unknown. The result is True if the `count` known
-    errors at the smallest distances are not 0 and differ by at most 2 % of the largest
-    absolute value among them. The result is False if fewer than `count` errors are
-    known.
+    The values of f at several distances from the point are predicted from derivatives
+    of f. Derivatives contain no information about a jump. So if f jumps at the point,
+    the errors of the predictions at small distances are about equal to the height of
+    the jump. If f is smooth, these errors tend to 0, or they are rounding errors, which
+    vary.
 
-    Derivatives do not show a jump. So if f jumps at the point, the errors at small
-    distances are about equal to the height of the jump. If f is smooth, these errors
-    tend to 0, or they are rounding errors, which vary.
+    `height` has the error of the prediction for each distance, the largest distance
+    first. NaN means that the error is unknown. The result is True if the last `count`
+    known errors (those at the smallest distances) are not 0 and differ by at most 2 %
+    of the largest absolute value among them. The result is False if fewer than `count`
+    errors are known.
     """
     last = height[np.isfinite(height)][-count:]
     return bool(

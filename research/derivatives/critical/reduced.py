@@ -28,8 +28,7 @@ class Rises(NamedTuple):
 
     `Reduced.rises` defines the steps d. A rise is positive if f rises and negative if f
     falls, with one exception: if f curves down in the firm directions, all rises are
-    multiplied by -1. A direction is firm if the gradients around y confirm the
-    curvature that the Hessian at y predicts in this direction.
+    multiplied by -1. `Reduced` says which directions are firm.
 
     Each rise is computed in two ways: from gradients of f, and from the two values
     f(y + d) and f(y). Let D be the absolute difference of the two results. The results
@@ -63,9 +62,9 @@ class Rises(NamedTuple):
 class Reduced:
     """The function f along the loose directions, minimised over the firm directions.
 
-    In a firm direction, the curvature that the Hessian at a point y predicts agrees
-    with the gradients around y. In a loose direction, the Hessian is singular, or its
-    prediction is not confirmed. `Curvature` defines both kinds of directions.
+    A direction is firm if the Hessian at a point y predicts how the gradient changes
+    along it around y. It is loose if the Hessian is singular in this direction, or if
+    the gradients around y do not confirm its prediction. `Curvature` defines both.
 
     A straight step may hide how f changes along a curved valley. An example is
     f = (v - u²)² - u⁴ / 2 around 0. There u is a loose direction and v a firm one. On
@@ -88,9 +87,8 @@ class Reduced:
         """Compute the rises of f for steps along the loose directions.
 
         A rise is f(y + d) - f(y), multiplied by 1 or -1. The step d is the sum of a
-        given step in the loose directions and a computed step in the firm directions.
-        In a firm direction, the gradients around y confirm the curvature that the
-        Hessian at y predicts. In a loose direction, they do not. There are two cases:
+        given step in the loose directions and a computed step in the firm directions
+        (see the class). There are two cases:
 
         - f curves up in the firm directions, or there are none. Then the computed step
           minimises f over the firm directions, and the rise is multiplied by 1.

@@ -11,8 +11,11 @@ class CriticalPoints(tuple):
 
     This class is a tuple of `CriticalPoint`s. A start is a point at which searches for
     a critical point begin. Several searches begin at each start, and they may end
-    differently. So more than one outcome may apply to a start. The start is counted by
-    the first of them, in the order converged, flat, not_finite, outside, stalled.
+    differently. Each start is counted once, under the first outcome of this list that
+    applies to it: converged, flat, not_finite, outside, stalled.
+
+    A proof that no point is missing divides the space inside the bounds into boxes, and
+    tries to exclude critical points from each box.
 
     Attributes:
       starts: Number of all starts: the sum of the next five numbers.
@@ -29,8 +32,8 @@ class CriticalPoints(tuple):
         not in this tuple. None if no proof was asked for (`prove_seconds` of
         `critical_points`).
       unexplored: Number of boxes that are not around a point of this tuple, and in
-        which the proof does not exclude critical points. (The proof divides the space
-        inside the bounds into boxes.) None if no proof was asked for.
+        which the proof does not exclude critical points. None if no proof was asked
+        for.
       around: Number of boxes around points of this tuple in which the proof does not
         exclude further critical points, such as around a degenerate point. None if no
         proof was asked for.
