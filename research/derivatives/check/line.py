@@ -24,7 +24,7 @@ from research.tracing import LOOKS_AT_VALUES
 POINTS = 12  # Number of values that show the precision of an f that is not traced.
 BATCH = 2**22  # Largest number of array entries that are evaluated at a time.
 # If f's largest array has at most this size, compiling takes longer than running.
-SMALL = 2**12
+SMALL = 2**15
 # Number of perturbed evaluations of a derivative, and a factor of larger perturbations.
 DRAWS, WIDE = 8, 2.0**12
 UNOPTIMIZED = (("xla_backend_optimization_level", 0),)
@@ -144,7 +144,7 @@ class Line:
     ):
         self.f, self.x, self.given, self.is_lifted = f, x, derivative, is_lifted
         self.flat = np.asarray(ravel_pytree(x)[0], np.float64)
-        self.value = f(x)
+        self.value = self._value_at_x()
         if not _is_floating(self.value):
             got = getattr(self.value, "dtype", type(self.value).__name__)
             is_numpys = isinstance(self.value, np.ndarray | np.generic)
@@ -171,17 +171,42 @@ class Line:
         # As far as is known, _pushed and _pulled can be traced.
         self._is_pushed = self._is_pulled = True
         self._pushed, self._sampled = (
-            _program(_push, f),
-            _program(_sample, f, static_argnames="largest"),
+            _program(_push, f, self._quick),
+            _program(_sample, f, self._quick, static_argnames="largest"),
         )
 
     @functools.cached_property
     def jaxpr(self) -> Any:
         """Jaxpr of f, or None if f cannot be traced because it inspects its values."""
+        return self._traced[0]
+
+    @functools.cached_property
+    def _traced(self) -> tuple[Any, bool]:
+        """Return (`jaxpr`, whether f returned an array of JAX while it was traced)."""
+        is_of_jax = []
+
+        def watched(x: Any) -> Any:
+            value = self.f(x)
+            is_of_jax.append(isinstance(value, jax.Array))
+            return value
+
         try:
-            return jax.make_jaxpr(self.f)(self.x).jaxpr
+            return jax.make_jaxpr(watched)(self.x).jaxpr, is_of_jax[-1]
         except LOOKS_AT_VALUES:
-            return None
+            return None, False
+
+    def _value_at_x(self) -> Any:
+        """Return f(x), by one program if JAX can trace f.
+
+        A call of f would compile each of its operations, which takes longer.
+        """
+        try:
+            by_one_program = self._traced[1]
+        except Exception:  # A call raises the error where the user expects it.
+            by_one_program = False
+        if not by_one_program:
+            return self.f(self.x)
+        return _program(_evaluate, self.f, self._quick)(self.x)
 
     @functools.cached_property
     def has_float16(self) -> bool:
@@ -194,8 +219,7 @@ class Line:
 
     @functools.cached_property
     def _nudged(self) -> Callable:
-        quick = UNOPTIMIZED if self._largest <= SMALL else ()
-        return _program(_nudge, self.f, quick, static_argnames="largest")
+        return _program(_nudge, self.f, self._quick, static_argnames="largest")
 
     @property
     def chooses(self) -> bool:
@@ -321,7 +345,7 @@ class Line:
         if self.given is not None:
             return _contracted(self._given_at_x, self, w)
         try:
-            pulled = _pull(self.f, self.x, jnp.asarray(w, self.value.dtype))
+            pulled = self._pulled_along(self.x, jnp.asarray(w, self.value.dtype))
         except LOOKS_AT_VALUES:
             raise
         except NO_RULE:
@@ -472,7 +496,7 @@ class Line:
 
     @functools.cached_property
     def _pulled(self) -> Callable:
-        return _program(_pull, self.f)
+        return _program(_pull, self.f, self._quick)
 
     def rates_around(
         self, v: np.ndarray, w: np.ndarray, distances: np.ndarray
@@ -587,6 +611,10 @@ def _program(
 @functools.cache
 def _compiled_for_all(run: Callable, compiler: tuple, **options: Any) -> Callable:
     return jax.jit(run, compiler_options=dict(compiler), **options)
+
+
+def _evaluate(f: Callable, x: Any) -> Any:
+    return f(x)
 
 
 def _push(f: Callable, x: Any, v: Any) -> Any:
