@@ -808,6 +808,31 @@ def test_squares_that_underflow_in_float32_decide_nothing(name, is_inside):
     assert said(point) in ("saddle", "undecided"), point
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_saddle_whose_hessian_has_zeros_on_its_diagonal_is_regular(dtype):
+    random = np.random.default_rng(0)
+    for _ in range(6):
+        p, q, a, b = random.normal(size=4).astype(dtype)
+        long = np.hypot(a, b)
+        on_circle = np.array([-a / long, -b / long, long / 2])
+        saddles = (  # A bilinear game, and points of two Lagrangians.
+            (lambda z: (z[0] - p) * (z[1] - q), np.array([p, q])),  # noqa: B023
+            (
+                lambda z: z[0] ** 2 / 2 + z[1] * (z[0] - p),  # noqa: B023
+                np.array([p, -p]),
+            ),
+            (
+                lambda z: (
+                    a * z[0] + b * z[1] + z[2] * (z[0] ** 2 + z[1] ** 2 - 1)  # noqa: B023
+                ),
+                on_circle,
+            ),
+        )
+        for f, x in saddles:
+            point = classify_critical_point(f, jnp.asarray(x, dtype))
+            assert point.kind == "saddle", point
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e-20, 6.6e-34])
 def test_a_kink_in_float32_is_no_minimum_whatever_the_scale_of_f(scale):
     f = lambda x: jnp.float32(scale) * jnp.sum(x * x - 0.05 * jnp.maximum(x, -x))

@@ -123,7 +123,10 @@ def _split(
     scale = equilibrium(hessian)
     spectrum, vectors = np.linalg.eigh(scale[:, None] * hessian * scale)
     vectors = scale[:, None] * vectors
-    around = functools.partial(_mismatch, land, y, value, gradient, hessian)
+    # For the size of squares in f. H_ii may be 0, as at a saddle of a Lagrangian.
+    with np.errstate(divide="ignore"):  # The Hessian may be 0.
+        units = scale / np.sqrt(np.abs(scale[:, None] * hessian * scale).max())
+    around = functools.partial(_mismatch, land, y, value, gradient, hessian, units)
     size = np.abs(spectrum)
     candidates = np.flatnonzero(size > 10 * land.eps * size.max())
     # Beside a flat direction, the scale of a steep one is so small that the steps would
@@ -206,9 +209,12 @@ def _mismatch(
     value: float,
     gradient: np.ndarray,
     hessian: np.ndarray,
+    units: np.ndarray,
     steps: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return the errors of the predictions that the Hessian makes for each step d.
+
+    For an entry d_i of a step, f has terms of about the size (d_i / units_i)².
 
     Returns:
       (gradient error, value error, slope, predicted slope), with one entry of each for
@@ -233,8 +239,7 @@ def _mismatch(
     with np.errstate(invalid="ignore", over="ignore"):
         slope[ok] = ((g - gradient) * d).sum(axis=1)
         predicted[ok] = np.einsum("mi,ij,mj->m", d, hessian, d)
-        terms = np.einsum("mi,ij,mj->m", np.abs(d), np.abs(hessian), np.abs(d))
-        is_large = terms >= land.underflow
+        is_large = ((d / units) ** 2).sum(axis=1) >= land.underflow
         off[ok] = np.where(is_large, np.abs(slope[ok] - predicted[ok]), np.inf)
         wrong = np.abs(f - value - d @ gradient - predicted[ok] / 2)
         values[ok] = np.maximum(0.0, wrong - 32 * land.eps * (np.abs(f) + abs(value)))
