@@ -149,7 +149,8 @@ def check_derivative(
     explains the error, the verdict is "wrong".
 
     The check evaluates f and its derivative in float64 if f accepts float64, even if x
-    has a lower precision or float64 is disabled. If f converts its values to a lower
+    has a lower precision or float64 is disabled. If JAX can trace f, f and JAX's
+    derivatives of f are compiled. If f converts its values to a lower
     precision, the check assumes the rounding error of that precision, and the report
     says so. If JAX cannot trace f, the operations of f are not known. The precision is
     then the lowest one that can represent the values of f near x. If f has one output,
@@ -161,6 +162,11 @@ def check_derivative(
     select is not finite at x. An example is where(x == 0, 1, sin(x) / x) at 0. The
     verdict is then "nan", and the report says how to rewrite f. It is also "nan" if the
     derivative is right in float64, and not finite in the precision of x.
+
+    The check compares the derivative with values of f. A derivative that is right only
+    on average over random draws is "wrong". An example is JAX's derivative of
+    `jax.random.gamma` at a fixed key, and of `beta`, `chisquare` and `t`, which use it.
+    It is the derivative of a quantile, not of the number that is drawn.
 
     If the derivative is exactly 0, an error cannot be relative to the derivative. The
     verdict "right" then means that the error is small relative to the change of f over
