@@ -2,6 +2,7 @@
 same settings, and says why.
 """
 
+import functools
 import re
 
 import jax
@@ -936,6 +937,29 @@ DRAWS = {
     "choice": lambda key: jax.random.choice(key, 50, (6,)).astype(float),
     "with a dtype": lambda key: jax.random.normal(key, (6,), jnp.float32),
 }
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_constant_that_f_keeps_for_its_next_call_is_no_tracer(dtype):
+    grid = functools.cache(lambda: jnp.linspace(0.0, 1.0, 5))
+    f = lambda x: jnp.sum(jnp.sin(x) * grid())
+    x = jnp.arange(1.0, 6.0, dtype=dtype)
+    assert check_derivative(f, x, jax.random.key(0)).verdict == "right"
+    assert jnp.isfinite(f(x))
+
+
+def test_a_reverse_rule_that_prints_its_values_is_checked():
+    f = jax.custom_vjp(lambda x: jnp.sum(x**2))
+    printed = []
+
+    def backward(x, cotangent):
+        printed.append(f"{cotangent:.3g}")  # A TypeError if it is a tracer.
+        return (2 * cotangent * x,)
+
+    f.defvjp(lambda x: (jnp.sum(x**2), x), backward)
+    report = check_derivative(f, jnp.arange(1.0, 4.0), jax.random.key(0))
+    assert printed
+    assert report.verdict == "right"
 
 
 @pytest.mark.parametrize("name", DRAWS)

@@ -149,10 +149,11 @@ def check_derivative(
     explains the error, the verdict is "wrong".
 
     The check evaluates f and its derivative in float64 if f accepts float64, even if x
-    has a lower precision or float64 is disabled. If JAX can trace f, f and JAX's
-    derivatives of f are compiled. If f converts its values to a lower
-    precision, the check assumes the rounding error of that precision, and the report
-    says so. If JAX cannot trace f, the operations of f are not known. The precision is
+    has a lower precision or float64 is disabled. It compiles f and JAX's derivatives of
+    f, unless f or a custom rule inside f needs the values of its arguments in Python.
+    If f converts its values to a lower precision, the check assumes the rounding error
+    of that precision, and the report says so. If JAX cannot trace f, the operations of
+    f are not known. The precision is
     then the lowest one that can represent the values of f near x. If f has one output,
     the check also notices if f rounds its value to a few digits. Values cannot
     distinguish such rounding from steps, such as those of floor. The check assumes
@@ -165,8 +166,9 @@ def check_derivative(
 
     The check compares the derivative with values of f. A derivative that is right only
     on average over random draws is "wrong". An example is JAX's derivative of
-    `jax.random.gamma` at a fixed key, and of `beta`, `chisquare` and `t`, which use it.
-    It is the derivative of a quantile, not of the number that is drawn.
+    `jax.random.gamma` at a fixed key, and of functions that use it, such as `beta`,
+    `chisquare` and `t`. It is the derivative of a quantile, not of the number that is
+    drawn.
 
     If the derivative is exactly 0, an error cannot be relative to the derivative. The
     verdict "right" then means that the error is small relative to the change of f over
@@ -205,7 +207,8 @@ def check_derivative(
       f: Function of one pytree of floating JAX arrays that returns one floating array.
         With `derivative`, f may use NumPy and return a NumPy array or a float. If f is
         a `jax.tree_util.Partial`, JAX compiles it only once, and later checks with
-        other values of the bound arguments are fast.
+        other values of the bound arguments are fast. They do not see later changes of
+        custom rules or of data outside f.
       x: Point of evaluation.
       key: Random key from which the directions are drawn.
       derivative: Function of x that returns the derivative to check. The result must
@@ -354,8 +357,8 @@ def _with_own_precision(
 def _gradient_of(f: Callable[..., Any], x: Any) -> np.ndarray | None:
     """Return JAX's gradient of the mean of f's outputs, or None if there is none.
 
-    f is not compiled, because the derivative that is compared with it was called
-    without compiling it. One that cancels may differ in all digits between the two.
+    f is not compiled, because the derivative that is compared with the gradient was not
+    compiled either. If digits cancel, a compiled gradient may differ in all digits.
     """
     try:
         value, pull = jax.vjp(f, x)

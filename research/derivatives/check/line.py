@@ -23,8 +23,9 @@ from research.tracing import LOOKS_AT_VALUES
 
 POINTS = 12  # Number of values that show the precision of an f that is not traced.
 BATCH = 2**22  # Largest number of array entries that are evaluated at a time.
-# If f's largest array has at most this size, compiling takes longer than running.
-SMALL = 2**15
+# If f's largest array has at most this size, compiling takes longer than running. The
+# second number is for an f with a loop, of which the size of one step is known.
+SMALL, SMALL_IN_A_LOOP = 2**15, 2**12
 # Number of perturbed evaluations of a derivative, and a factor of larger perturbations.
 DRAWS, WIDE = 8, 2.0**12
 UNOPTIMIZED = (("xla_backend_optimization_level", 0),)
@@ -60,6 +61,9 @@ def lift(f: Callable[..., Any], x: Any) -> tuple[Any, Any]:
     """
     lifted = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float64)), x)
     try:
+        # f may keep a constant for its next call, which must be no tracer.
+        with jax.ensure_compile_time_eval():
+            jax.eval_shape(f, lifted)
         return lifted, lowest_precision(f, lifted)
     except LOOKS_AT_VALUES:
         pass
@@ -191,7 +195,8 @@ class Line:
             return value
 
         try:
-            return jax.make_jaxpr(watched)(self.x).jaxpr, is_of_jax[-1]
+            with jax.ensure_compile_time_eval():  # As in `lift`.
+                return jax.make_jaxpr(watched)(self.x).jaxpr, is_of_jax[-1]
         except LOOKS_AT_VALUES:
             return None, False
 
@@ -202,7 +207,7 @@ class Line:
         """
         try:
             by_one_program = self._traced[1]
-        except Exception:  # A call raises the error where the user expects it.
+        except Exception:  # If a call raises the error too, it comes from f's line.
             by_one_program = False
         if not by_one_program:
             return self.f(self.x)
@@ -434,7 +439,7 @@ class Line:
         if self.jaxpr is not None and self._is_pulled:
             try:
                 return self._pulled(x, w)
-            except LOOKS_AT_VALUES:  # A rule inside f looks at its values.
+            except Exception:  # A rule inside f may need values, as to print them.
                 self._is_pulled = False
         return _pull(self.f, x, w)
 
@@ -553,7 +558,10 @@ class Line:
     @property
     def _quick(self) -> tuple[Any, ...]:
         """Options of the compiler: fewer optimisations if f is small."""
-        is_small = self.jaxpr is not None and self._largest <= SMALL
+        if self.jaxpr is None:
+            return ()
+        has_loop = any(_has(self.jaxpr, loop) for loop in ("scan", "while"))
+        is_small = self._largest <= (SMALL_IN_A_LOOP if has_loop else SMALL)
         return UNOPTIMIZED if is_small else ()
 
     def _rate(self, x: Any, v: np.ndarray, w: np.ndarray) -> float:

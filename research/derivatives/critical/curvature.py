@@ -123,7 +123,7 @@ def _split(
     scale = equilibrium(hessian)
     spectrum, vectors = np.linalg.eigh(scale[:, None] * hessian * scale)
     vectors = scale[:, None] * vectors
-    # For the size of squares in f. H_ii may be 0, as at a saddle of a Lagrangian.
+    # In these units, the largest entries of H are about 1, also where H_ii is 0.
     with np.errstate(divide="ignore"):  # The Hessian may be 0.
         units = scale / np.sqrt(np.abs(scale[:, None] * hessian * scale).max())
     around = functools.partial(_mismatch, land, y, value, gradient, hessian, units)
@@ -214,7 +214,8 @@ def _mismatch(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return the errors of the predictions that the Hessian makes for each step d.
 
-    For an entry d_i of a step, f has terms of about the size (d_i / units_i)².
+    In the given units, the largest entry of each row of H is about 1. A square of a
+    step in f is then about the sum of (d_i / units_i)².
 
     Returns:
       (gradient error, value error, slope, predicted slope), with one entry of each for
