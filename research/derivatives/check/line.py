@@ -555,7 +555,7 @@ class Line:
     def _pushed_at_points(self) -> Callable:
         return _program(_map_push, self.f, self._quick)
 
-    @property
+    @functools.cached_property
     def _quick(self) -> tuple[Any, ...]:
         """Options of the compiler: fewer optimisations if f is small."""
         if self.jaxpr is None:

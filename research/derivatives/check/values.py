@@ -252,10 +252,10 @@ class Values:
 
         Let g be the largest distance of a tested rate from the slope, or the jump of
         the slope at the seeming kink if this is larger. Let s be the smallest step at
-        which rounding cannot hide that two slopes differ by g.
-        JAX's derivative is computed at x, very close to x, and at the ends of the steps
-        ±s, ±8 s and ±64 s from x. The error is set to infinity if s is below 2^-20 and
-        four conditions hold:
+        which rounding cannot hide that two slopes differ by g. JAX's derivative is
+        computed at x, very close to x, and at the ends of the steps ±s, ±8 s and ±64 s
+        from x. The error is set to infinity if s is below 2^-20 and four conditions
+        hold:
 
         1. JAX's derivative is about the same at x and very close to x.
         2. At the end of at least one step, JAX's derivative differs by more than g / 4

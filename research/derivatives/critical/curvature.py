@@ -121,11 +121,12 @@ def _split(
     wary: bool,
 ) -> Curvature:
     scale = equilibrium(hessian)
-    spectrum, vectors = np.linalg.eigh(scale[:, None] * hessian * scale)
+    scaled = scale[:, None] * hessian * scale
+    spectrum, vectors = np.linalg.eigh(scaled)
     vectors = scale[:, None] * vectors
     # In these units, the largest entries of H are about 1, also where H_ii is 0.
     with np.errstate(divide="ignore"):  # The Hessian may be 0.
-        units = scale / np.sqrt(np.abs(scale[:, None] * hessian * scale).max())
+        units = scale / np.sqrt(np.abs(scaled).max())
     around = functools.partial(_mismatch, land, y, value, gradient, hessian, units)
     size = np.abs(spectrum)
     candidates = np.flatnonzero(size > 10 * land.eps * size.max())
