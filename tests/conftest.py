@@ -27,6 +27,7 @@ import pytest
 import threadpoolctl
 
 from research import backend, report
+from research.runs import _environment
 
 threadpoolctl.threadpool_limits(1)
 
@@ -85,7 +86,7 @@ NEWEST_ALONE = (
 # function; of a test of several cases one case in twelve; of the tests with one case
 # every second. The next test of as many cases begins at the next case: twelve laws for
 # every rule meet every rule. `make test-floor` has all tests and all cases.
-ONE_CASE_IN, ONE_TEST_IN = 12, 2
+ONE_CASE_IN, ONE_TEST_IN = 16, 3
 ALWAYS = "test_every_valid_call_is_accepted"
 # Slow tests that the lower bounds do not meet in `.ci/run`, and what meets there what
 # they call. The start of a transformer and the noise in it: the numbers of its other
@@ -294,6 +295,23 @@ def limited(item):
 pytest_runtest_setup = pytest.hookimpl(wrapper=True)(limited)
 pytest_runtest_call = pytest.hookimpl(wrapper=True)(limited)
 pytest_runtest_teardown = pytest.hookimpl(wrapper=True)(limited)
+
+
+@pytest.fixture(scope="module")
+def asked_once():
+    """git and the files of the package are asked once, not for each run of a file."""
+    digest = _environment.code_digest
+    of_package = functools.cache(digest)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            _environment, "git_state", functools.cache(_environment.git_state)
+        )
+        patch.setattr(
+            _environment,
+            "code_digest",
+            lambda files=(): digest(files) if files else of_package(),
+        )
+        yield
 
 
 @pytest.fixture

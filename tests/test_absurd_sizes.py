@@ -77,9 +77,10 @@ def network(**changes):
 
 def generated(**changes):
     model = decoder()
+    shapes = jax.eval_shape(model.init, KEY)
     return models.generate(
         model,
-        model.init(KEY),
+        jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes),
         KEY,
         jnp.array([0, 1]),
         **({"num_tokens": 3, "context": 4} | changes),

@@ -16,7 +16,7 @@ COMPILE_QUICKLY = True  # tests/conftest.py
 
 # What make test leaves out: the tests of a fixture, and why.
 THOROUGH = {
-    "result": "a small run from end to end; make test has that of chain_rule_ledger"
+    "result": "a small run from end to end; test_small_experiments.py has whole runs"
 }
 
 
@@ -67,6 +67,9 @@ def test_example_of_the_figure_is_what_numpy_gives(result):
         np.testing.assert_allclose(a[key], value, rtol=1e-13, err_msg=key)
 
 
+@pytest.mark.thorough(
+    "a run of the experiment; models/test_mlp.py holds the backward pass against jax"
+)
 def test_wrong_backward_pass_is_told(monkeypatch):
     # 1 - h instead of 1 - h², in one activation.
     wrong = models.ACTIVATION_DERIVATIVES | {

@@ -74,6 +74,7 @@ def test_contenders_end_where_numpy_does(regime):
         )
 
 
+@pytest.mark.thorough("what make bench checks before it measures")
 def test_order_is_the_one_that_a_run_draws():
     problem, seen = logistic(REGIMES[1]), []
     init, step = descent.build(
@@ -112,6 +113,7 @@ def test_batches_are_the_rows_of_the_order():
     )
 
 
+@pytest.mark.thorough("the other models", but="linear")
 @pytest.mark.parametrize("model", problems.MODELS)
 def test_penalty_is_the_workloads(model):
     problem = problems.make_problem(model, REGIMES[0], quick=True)
@@ -167,6 +169,7 @@ def test_sweep_has_the_runs_of_the_main_experiment(regime):
     assert set(rates[24:].tolist()) < tried
 
 
+@pytest.mark.thorough("what make bench checks before it measures")
 def test_sweeps_are_named_as_our_sweep_names_their_children():
     made = sweep_runs.make_sweep(REGIMES[1], quick=True)
     root = jax.random.key(100)

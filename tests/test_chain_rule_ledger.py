@@ -23,6 +23,13 @@ PICTURES = [
 SVG = "{http://www.w3.org/2000/svg}"
 
 
+# What make test leaves out: the tests of a fixture, and why.
+THOROUGH = {
+    "result": "a whole run; make test has its hunt for bugs here, whole runs in "
+    "test_small_experiments.py, and ledgers in tests/derivatives"
+}
+
+
 @pytest.fixture(scope="module")
 def result():
     return cli.conduct(chain_rule_ledger, chain_rule_ledger.Config())

@@ -154,6 +154,9 @@ def test_wrong_type_names_the_flag(toy, capsys, words, flag):
     assert flag in capsys.readouterr().err
 
 
+@pytest.mark.thorough(
+    "drawn configs; test_flag_sets_its_field parses flags, test_runs.py has a command"
+)
 @hypothesis.given(
     st.builds(
         dict,

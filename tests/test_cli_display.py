@@ -99,7 +99,7 @@ def shown(width=None, stream=None, tables=(TABLE,)):
 # Help and the list
 
 
-@pytest.mark.thorough("the other experiments", but="fit_a_line|rules|compare")
+@pytest.mark.thorough("the other experiments", but=r"^(fit_a_line|compare)\]")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_help_imports_no_jax_and_describes_every_flag(page):
     done = python("-c", HELP, page)
@@ -349,6 +349,7 @@ def test_ctrl_c_says_what_is_saved_and_exits_with_130(tmp_path):
     assert "Traceback" not in err
 
 
+@pytest.mark.thorough("a run; make test has the list", but=r"^-m")
 @pytest.mark.parametrize("words", [f"{TOY} --quiet", "-m experiments"])
 def test_reader_that_has_seen_enough_is_no_error(tmp_path, words):
     environment = {**os.environ, "PYTHONPATH": str(TOP)}

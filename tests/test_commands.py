@@ -20,6 +20,8 @@ from research.cli import commands
 from research.runs import Result, finish, open_run
 from research.runs.archive import pack, read_contents, unpack
 
+COMPILE_QUICKLY = CHILDREN_COMPILE_QUICKLY = True  # tests/conftest.py
+
 TOP = Path(__file__).parent.parent
 SECONDS = 0.5  # Of processor time, for any --help.
 STUDY = [
@@ -134,6 +136,7 @@ def test_version_names_what_bits_depend_on(capsys):
     assert command(capsys, "-V")[1] == out
 
 
+@pytest.mark.thorough("the other commands", but=r"^(|compare|explain|leaderboard)\]")
 @pytest.mark.parametrize("name", ["", *commands.COMMANDS])
 def test_help_costs_little_and_imports_no_jax(name):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -179,6 +182,7 @@ def test_unknown_flag_ends_with_status_2(name, capsys):
     assert "error: " in err
 
 
+@pytest.mark.thorough("the other commands", but="data|pack")
 @pytest.mark.parametrize("name", ["verify", "data", "pack", "leaderboard"])
 def test_in_a_clone_there_is_one_way_to_each_command(name, capsys):
     with pytest.raises(SystemExit) as end:
@@ -191,6 +195,11 @@ def test_in_a_clone_there_is_one_way_to_each_command(name, capsys):
 # Outside a clone
 
 
+@pytest.mark.thorough(
+    "a second process; test_study_is_made_packed_ranked_and_reproduced_outside_a_clone "
+    "has other commands there, test_verify_cli.py, datasets/test_data_command.py and "
+    "test_explain_differentiates these in a clone"
+)
 def test_commands_work_outside_a_clone(installed, tmp_path):
     (tmp_path / "mine.py").write_text(RULE)
     out, err, statuses = several(

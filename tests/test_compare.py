@@ -98,6 +98,11 @@ def test_one_rule_under_two_names_has_other_points_and_is_not_called_better():
     )
 
 
+@pytest.mark.thorough(
+    "a study; "
+    "test_two_rules_that_never_reach_the_target_are_not_compared_in_the_answer has "
+    "a rule beside itself"
+)
 def test_rules_without_a_search_that_are_the_same_have_the_ratio_one():
     made = {"a": optax.sgd(0.02), "b": optax.sgd(0.02)}
     found = comparison.compare(made, "quadratic", **TERMS | {"target": 0.9})
@@ -135,6 +140,9 @@ def alone():
     return comparison.compare(SHARED, "quadratic", **TERMS)
 
 
+@pytest.mark.thorough(
+    "two studies; test_search.py has how seeds decide the points of a search"
+)
 def test_another_search_seed_tries_other_points():
     studies = [
         alone(),
@@ -189,6 +197,10 @@ def test_the_best_search_is_that_with_the_lowest_cost_on_its_tuning_seeds():
         assert list(cell(study(), name)["chosen"].values()) == values.tolist()
 
 
+@pytest.mark.thorough(
+    "a study; test_costs_are_those_of_trainings_made_by_themselves has what costs "
+    "depend on"
+)
 def test_costs_of_the_defaults_do_not_depend_on_the_tuning_seeds():
     other = comparison.compare(
         ["gradient_descent", "adam"],
@@ -274,6 +286,9 @@ def test_lanes_evaluate_on_several_parts_as_on_each():
         make(evaluate_on=("training",))
 
 
+@pytest.mark.thorough(
+    "a study; test_search.py has the law, test_contenders.py names the edges"
+)
 def test_a_best_rate_outside_the_space_is_followed_by_a_third_and_reported():
     spaces = {"low": {"learning_rate": tuning.Range(0.02, 0.04)}}
     terms = TERMS | {"passes": 60, "target": 0.5, "budget": 32}
@@ -355,6 +370,10 @@ def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
         np.testing.assert_array_equal(array, shared.arrays[name])
 
 
+@pytest.mark.thorough(
+    "test_leaderboard.py reads a saved comparison "
+    "(test_what_a_comparison_concludes_is_read_as_it_was_saved)"
+)
 def test_a_study_is_saved_as_a_run(tmp_path):
     folder = study().save(tmp_path)
     loaded = runs.load_result(folder)
@@ -476,6 +495,7 @@ def test_a_rule_that_never_gets_there_is_not_called_robust():
     assert cell(found, "plain")["robustness"] > 0
 
 
+@pytest.mark.thorough("a study; test_search.py has a budget of one run")
 def test_one_trial_is_the_defaults_and_nothing_is_refined():
     found = comparison.compare(
         {"a": "gradient_descent", "b": "adam"}, "quadratic", **TERMS | {"budget": 1}

@@ -59,6 +59,10 @@ def finished(folder):
     )
 
 
+@pytest.mark.thorough(
+    "three studies; test_commands.py compares the rule of a file, and a changed "
+    "file is refused below"
+)
 def test_a_rule_of_a_file_is_compared_drawn_and_run_anew_when_the_file_changes(
     folder, capsys
 ):
@@ -112,6 +116,10 @@ def test_a_rule_of_a_file_is_compared_drawn_and_run_anew_when_the_file_changes(
     assert "my_rules.py changed after this run" in capsys.readouterr().err
 
 
+@pytest.mark.thorough(
+    "what the library refuses, in its words (test_compare.py)",
+    but=r"^words(\d|15)-(?!log|seeds)",
+)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -168,6 +176,10 @@ def test_a_rule_of_a_file_is_compared_drawn_and_run_anew_when_the_file_changes(
         (
             ["--rule", "adam", "rmsprop", "--baseline", "sgd"],
             "baseline must be one of the rules",
+        ),
+        (
+            ["--rule", "my_rules.py:mine", "adam", "--files", "my_rules.py 0"],
+            "my_rules.py changed after this run",
         ),
     ],
 )

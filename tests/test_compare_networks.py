@@ -198,7 +198,10 @@ class KilledError(Exception):
     """The stop of a study from outside."""
 
 
-@pytest.mark.thorough("an earlier kill", but="4")
+@pytest.mark.thorough(
+    "a study that is killed; test_a_share_is_what_the_study_reads has what is read "
+    "again, test_training.py a killed training"
+)
 @pytest.mark.parametrize("after", [1, 4])
 def test_killed_and_repeated_it_ends_with_the_same_bits(tmp_path, after):
     checkpoints, seen = runs.checkpoints_in(tmp_path, 0.0), []
@@ -318,6 +321,7 @@ def test_contenders_search_rates_and_schedule_and_nothing_else():
         assert float(update) == pytest.approx(-0.1 * (1 - t / 10), rel=1e-5)
 
 
+@pytest.mark.thorough("the other networks", but="mlp|autoencoder")
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != "gru_vowels"])
 def test_named_networks_are_in_float32_and_their_parts_have_one_form(name):
     made = make_network(name)
@@ -444,6 +448,9 @@ def test_a_network_that_cannot_be_scored_is_refused(change, message):
         compare_networks(["lion", "adam"], [wrong], **TERMS)
 
 
+@pytest.mark.thorough(
+    "a study of its own; test_a_rule_that_always_diverges_is_a_result has one rule"
+)
 def test_a_network_that_diverges_at_every_point_is_a_result():
     objective = network().workload.objective
 
@@ -478,6 +485,9 @@ def test_a_share_is_what_the_study_reads(tmp_path):
         np.testing.assert_array_equal(array, found.arrays[name])
 
 
+@pytest.mark.thorough(
+    "a sweep; test_training.py evaluates an average, and test_sweep.py sweeps one"
+)
 def test_the_accuracy_of_a_rule_that_averages_is_that_of_its_average():
     program = descent.compile_sweep(
         network().workload,
@@ -493,6 +503,7 @@ def test_the_accuracy_of_a_rule_that_averages_is_that_of_its_average():
     assert float(loss) == pytest.approx(result.values[0, -1], rel=1e-5)
 
 
+@pytest.mark.thorough("a sweep of one run; test_sweep.py counts the evaluations of one")
 def test_one_run_computes_one_branch_of_a_rule():
     seen = []
 
@@ -544,6 +555,7 @@ def test_a_schedule_that_is_not_searched_is_the_same_for_all_rules():
     assert list(searched.space) == ["learning_rate", "warmup"]
 
 
+@pytest.mark.thorough("shampoo, which compiles longest", but="prodigy|free")
 @pytest.mark.parametrize("name", ["prodigy", "schedule_free_adamw", "shampoo"])
 def test_a_rule_with_its_own_form_follows_the_schedule_that_is_stated(name):
     (one,) = network_contenders([name], search_schedule=False)

@@ -227,6 +227,9 @@ def test_known_function_is_least_where_it_says(function):
     np.testing.assert_allclose(found.x, x_star, atol=1e-8)
 
 
+@pytest.mark.thorough(
+    "each function in one dtype", but="function0-float64|function1-float32"
+)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 @pytest.mark.parametrize(
     "function", [datasets.quadratic(3, [1.0, 2.0, 3.0, 4.0]), datasets.rosenbrock(4)]
@@ -393,6 +396,9 @@ def test_impossible_requests_name_the_argument(call, message):
         call()
 
 
+@pytest.mark.thorough(
+    "how long it takes; test_overlapping_classes_err_as_bayes_says draws 200,000 rows"
+)
 def test_a_million_rows_take_seconds():
     # About 0.4 s of processor time on the machine this was written on; the bound leaves
     # room for slower ones.

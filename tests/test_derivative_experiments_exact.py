@@ -24,6 +24,12 @@ CONFIGS = {cheap_gradient: cheap_gradient.Config(size=100, largest=64, seconds=0
 CONFIGS |= {derivative_rules: derivative_rules.Config(points=16, evaluated=1)}
 
 
+# What make test leaves out: the tests of a fixture, and why.
+THOROUGH = {
+    "results": "whole runs of the experiments; tests/derivatives has their laws"
+}
+
+
 PROGRESS = {experiment: [] for experiment in EXPERIMENTS}
 
 
@@ -42,18 +48,12 @@ def results():
     return Results()
 
 
-@pytest.mark.thorough(
-    "the other experiments, whose laws tests/derivatives has", but="critical_points"
-)
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_expected_numbers_hold(experiment, results):
     for name, (low, high) in experiment.EXPECTED.items():
         assert low <= results[experiment].numbers[name] <= high, name
 
 
-@pytest.mark.thorough(
-    "the other experiments, whose laws tests/derivatives has", but="critical_points"
-)
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_figures_are_drawn_from_what_was_saved(experiment, results, tmp_path):
     result = runs.result.read_result(*runs.result.result_bytes(results[experiment]))
@@ -62,9 +62,6 @@ def test_figures_are_drawn_from_what_was_saved(experiment, results, tmp_path):
         assert len(picture.caption) > 100
 
 
-@pytest.mark.thorough(
-    "the other experiments, whose laws tests/derivatives has", but="critical_points"
-)
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_nothing_is_said_to_be_not_reached_where_there_is_no_target(
     experiment, results
@@ -77,7 +74,6 @@ def test_nothing_is_said_to_be_not_reached_where_there_is_no_target(
     ]
 
 
-@pytest.mark.thorough("the other experiments, whose laws tests/derivatives has")
 def test_rules_are_all_in_the_table(results):
     from research.derivatives.rules import DERIVATIVE_RULES
 
@@ -99,7 +95,6 @@ def test_wrong_rule_is_seen_by_all_four(monkeypatch):
     assert min(found.values()) > 1e-3
 
 
-@pytest.mark.thorough("the other experiments, whose laws tests/derivatives has")
 def test_paths_sum_to_the_slope_of_the_profit_that_is_measured(results):
     numbers, arrays = (
         results[partial_and_total].numbers,
@@ -150,14 +145,12 @@ def test_descents_end_at_what_is_called_a_minimum(results):
         assert np.linalg.norm(ends[:, None] - minima, axis=2).min(axis=1).max() < 1e-6
 
 
-@pytest.mark.thorough("the other experiments, whose laws tests/derivatives has")
 def test_forward_mode_costs_as_many_times_as_there_are_inputs(results):
     arrays = results[cheap_gradient].arrays
     np.testing.assert_allclose(arrays["forward"] / arrays["n"], 1, atol=1.5)
     assert arrays["reverse"].max() / arrays["reverse"].min() < 1.6
 
 
-@pytest.mark.thorough("the other experiments, whose laws tests/derivatives has")
 def test_exceptions_are_told_and_no_other_function_is_above_the_bound(results):
     numbers = results[cheap_gradient].numbers
     above = {name for name, found in numbers["functions"].items() if found["ratio"] > 5}
@@ -189,9 +182,6 @@ def test_bad_config_names_its_field_and_value(experiment, field, value):
         )
 
 
-@pytest.mark.thorough(
-    "the other experiments, whose laws tests/derivatives has", but="critical_points"
-)
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_progress_rises_to_its_total(experiment, results):
     seen = PROGRESS[experiment]

@@ -217,6 +217,9 @@ def test_every_package_that_is_there_differentiates_the_exponential(name):
     assert evaluations > 2
 
 
+@pytest.mark.thorough(
+    "a run of honest_errors; its parts are tested here, its law in tests/derivatives"
+)
 def test_packages_that_are_missing_stand_in_the_table_with_the_way_to_get_them(
     monkeypatch,
 ):
@@ -236,6 +239,7 @@ def test_halves_are_those_of_the_problems():
     assert honest_errors.halves("development") is DEVELOPMENT
 
 
+@pytest.mark.thorough("the other orders", but=r"^2\]")
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_motion_is_differentiated_by_its_exponent(order):
     t = np.linspace(0.5, 4, 6)

@@ -178,6 +178,9 @@ def test_evaluations_stand_at_their_points_and_nowhere_else(data):
     assert np.isfinite(info.evaluations[1:, -1]).all()
 
 
+@pytest.mark.thorough(
+    "test_evaluations_stand_at_their_points_and_nowhere_else has the trajectory by hand"
+)
 def test_evaluating_leaves_the_trajectory_alone(data):
     evaluate = lambda params: least_squares(params, data)
     arguments = (
@@ -218,6 +221,7 @@ def test_first_bad_step_is_where_the_loop_first_overflows(data):
     assert info.first_bad_step[1] == 0
 
 
+@pytest.mark.thorough("test_data_of_numpy_and_norms_of_float16 has a good run")
 def test_a_good_run_has_no_bad_step(data):
     _, info = train(
         least_squares,
@@ -264,6 +268,7 @@ RATES = {
 }
 
 
+@pytest.mark.thorough("two thirds of the rules", but="^([g-n]|a plain)")
 @pytest.mark.parametrize(("rule", "rate"), RATES.values(), ids=RATES)
 def test_a_constant_rate_is_read_from_the_rule(rule, rate):
     """Also where a parameter has that name."""
@@ -274,6 +279,7 @@ def test_a_constant_rate_is_read_from_the_rule(rule, rate):
     np.testing.assert_array_equal(info.learning_rate, rate)
 
 
+@pytest.mark.thorough("test_run_equals_the_plain_loop observes the info of each step")
 def test_what_is_observed_is_kept_for_each_step(data):
     """As a hand-written loop has it, and without a change of any bit of the rest."""
     sampler, rule = samplers.minibatch(20, 6), update_rules.heavy_ball(0.05)

@@ -4,6 +4,7 @@ and must see it.
 
 import ast
 import doctest
+import functools
 import importlib
 import re
 from collections.abc import Callable, Iterator
@@ -221,14 +222,13 @@ def claims_every_experiment(path: str, text: str) -> Iterator[str]:
     )
     for name in rows.keys() & files.keys():
         question, command, time, number = (cell.strip() for cell in rows[name])
-        tree = ast.parse(files[name].read_text("utf-8"))
-        if question != question_of(ast.get_docstring(tree)):
+        docstring, (keys, bounds) = page_of(files[name])
+        if question != question_of(docstring):
             yield (
                 f"{path}: the question of {name} is not its docstring's first paragraph"
             )
         if command != f"`python experiments/{name}.py`" or not time:
             yield f"{path}: {name} has no command or no time"
-        keys, bounds = expectations(tree)
         yield from (
             f"{path}: {name} does not say {key}"
             for key in keys
@@ -245,7 +245,7 @@ def repeats_what_is_expected(path: str, text: str) -> Iterator[str]:
         return
     for paragraph in re.findall(r"^- \*\*Number.*?(?=^- |\Z)", text, re.M | re.S):
         for file in re.findall(r"`python (experiments/\w+\.py)`", paragraph):
-            _, bounds = expectations(ast.parse((TOP / file).read_text("utf-8")))
+            _, (_, bounds) = page_of(TOP / file)
             yield from (
                 f"{path} does not say {bound:g} of {file}"
                 for bound in bounds - numbers(paragraph)
@@ -254,6 +254,13 @@ def repeats_what_is_expected(path: str, text: str) -> Iterator[str]:
 
 def numbers(text: str) -> set[float]:
     return {float(number) for number in re.findall(r"\d+(?:\.\d+)?(?:e-?\d+)?", text)}
+
+
+@functools.cache  # Each page that breaks a law is compared with all experiments.
+def page_of(file: Path) -> tuple[str | None, tuple[list[str], set[float]]]:
+    """The docstring of an experiment, and what it expects."""
+    tree = ast.parse(file.read_text("utf-8"))
+    return ast.get_docstring(tree), expectations(tree)
 
 
 def expectations(tree: ast.Module) -> tuple[list[str], set[float]]:

@@ -74,7 +74,7 @@ def is_at_full_precision(product: str) -> bool:
     return re.search(r"precision = \[HIGHEST, HIGHEST\]", product) is not None
 
 
-@pytest.mark.thorough("the other models", but="logistic|linear-batch")
+@pytest.mark.thorough("the other models, and batches", but="logistic-full")
 @pytest.mark.parametrize(
     "indices",
     [None, jnp.arange(32, dtype=jnp.int32)],
@@ -107,7 +107,10 @@ RULES = (
 )
 
 
-@pytest.mark.thorough("the other kinds", but=r"^(adam|sam)\]")
+@pytest.mark.thorough(
+    "a step of each kind; test_a_step_of_every_model_exports has one of heavy_ball, "
+    "test_a_run_of_every_sampler_exports steps of adam"
+)
 @pytest.mark.parametrize("name", RULES)
 def test_a_step_of_every_kind_of_rule_exports(name):
     rule = update_rules.UPDATE_RULES[name]

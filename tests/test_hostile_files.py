@@ -247,6 +247,7 @@ def test_pipe_is_refused_before_it_is_waited_for(tmp_path):
         content(tmp_path / "study.zip")
 
 
+@pytest.mark.thorough("2,000 rules in ten seconds; test_leaderboard.py merges few")
 def test_large_ranking_is_merged_in_a_moment(tmp_path):
     numbers = hostile_files.study_numbers()
     _, mine = numbers["cells"]

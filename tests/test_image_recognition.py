@@ -111,6 +111,7 @@ def test_chosen_rate_is_that_of_the_highest_accuracy_of_its_own_model():
     )
 
 
+@pytest.mark.thorough("a training of its own; test_training.py has one that diverges")
 def test_training_that_diverges_is_refused_by_its_rate():
     with pytest.raises(ValueError, match=r"The MLP at rate 1e\+30 diverges in step \d"):
         cli.conduct(experiment, dataclasses.replace(TINY, mlp_rate=1e30))
@@ -163,7 +164,9 @@ def test_nothing_in_a_training_step_is_float64(name, split):
     )  # Scalars, such as a bound that is drawn below, may be.
 
 
-@pytest.mark.thorough("images as they are", but="True")
+@pytest.mark.thorough(
+    "two networks; models/test_images.py has images that are mirrored"
+)
 @pytest.mark.parametrize("mirror", [True, False])
 def test_cnn_learns_from_images_as_they_are_or_mirrored_where_asked(mirror):
     config = dataclasses.replace(experiment.FAST, mirror=mirror, dropout=0.0)

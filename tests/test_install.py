@@ -253,6 +253,7 @@ FOLDERS = {
 } | {"notebooks": ["notebook"], "docs": ["docs"]}
 
 
+@pytest.mark.thorough("experiments and tests", but="research|notebooks|docs")
 @pytest.mark.parametrize(("folder", "extras"), FOLDERS.items())
 def test_every_imported_package_is_declared(folder, extras):
     files = (TOP / folder).glob("*.py") if extras else (TOP / folder).rglob("*.py")
@@ -284,6 +285,10 @@ def imported_in(*folders: str) -> set[str]:
     return set().union(*(undeclared(source, set()) for source in sources))
 
 
+@pytest.mark.thorough(
+    "what is required and not used; test_every_imported_package_is_declared has the "
+    "converse"
+)
 def test_every_required_package_is_imported():
     """What users must install, the package imports; what tests ask for, a test does."""
     assert names(requirements()) - UNIMPORTED <= (

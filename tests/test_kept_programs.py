@@ -66,6 +66,7 @@ def test_a_program_from_disk_gives_the_bits_of_a_compiled_one(as_a_user, tmp_pat
     assert {file: file.stat().st_mtime_ns for file in programs(folder)} == kept
 
 
+@pytest.mark.thorough("the other kinds of damage", but="byte")
 @pytest.mark.parametrize("damage", ["cut", "empty", "byte", "zeros"])
 def test_a_damaged_program_is_compiled_again(as_a_user, tmp_path, damage):
     without = computed()

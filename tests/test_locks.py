@@ -96,6 +96,9 @@ def once(waits, tmp_path, *words):
     )
 
 
+@pytest.mark.thorough(
+    "four processes; test_folder_is_held_until_it_is_closed has the law in one"
+)
 def test_second_process_says_so_and_stops_and_the_first_goes_on(start, waits, tmp_path):
     first = start()
     (path,) = (tmp_path / "results/waits").iterdir()
@@ -180,6 +183,7 @@ def test_run_that_another_process_finishes_just_then_is_finished(tmp_path, monke
     runs.close(open_toy(tmp_path, fresh=True))
 
 
+@pytest.mark.thorough("the other errors", but="KeyboardInterrupt|OSError")
 @pytest.mark.parametrize(
     "error", [KeyboardInterrupt, ValueError, OSError, SystemExit, MemoryError]
 )
@@ -200,6 +204,7 @@ def test_whatever_ends_a_run_lets_go_of_the_folder(tmp_path, monkeypatch, error)
     del caught
 
 
+@pytest.mark.thorough("a full disk", but="stop")
 @pytest.mark.parametrize("name", ["environment", "write_atomically", "_goes_on"])
 @pytest.mark.parametrize(
     "error",

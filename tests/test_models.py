@@ -42,6 +42,7 @@ def test_prediction_equals_the_sum_written_out(build, outputs):
     np.testing.assert_allclose(model.apply(params, x), expected, rtol=1e-13, atol=1e-15)
 
 
+@pytest.mark.thorough("other numbers of axes", but=r"^leading[24]-")
 @each_model
 @pytest.mark.parametrize("leading", [(), (5,), (2, 5), (2, 1, 5), (0,), (2, 0)])
 def test_leading_axes_of_any_number_and_size_equal_the_loop_over_examples(
@@ -57,6 +58,7 @@ def test_leading_axes_of_any_number_and_size_equal_the_loop_over_examples(
         )
 
 
+@pytest.mark.thorough("one output", but="softmax")
 @each_model
 def test_jit_and_vmap_equal_the_plain_call(build, outputs):
     model, params = drawn(build, outputs)
@@ -127,6 +129,9 @@ def test_probabilities_of_one_and_of_zero_are_complements_at_full_precision():
     )
 
 
+@pytest.mark.thorough(
+    "the other pairs of model and dtype", but=r"^(bfloat16-linear|float32-softmax)\]"
+)
 @each_model
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
 def test_init_draws_weights_of_the_given_scale_and_dtype(build, outputs, dtype):
@@ -155,6 +160,7 @@ def test_default_dtype_is_jax_s_own(build, outputs):
     assert not build(3, scale=0.0).init(jax.random.key(2))["weights"].any()
 
 
+@pytest.mark.thorough("one output", but="softmax")
 @each_model
 def test_initial_points_follow_the_key_alone_and_wide_key_trees_vmap(build, outputs):
     model, root = build(3), jax.random.key(3)

@@ -117,6 +117,7 @@ def test_each_part_changes_only_what_it_names():
     assert (settings.context, settings.batch_size) == (8, 8)  # As many characters.
 
 
+@pytest.mark.thorough("AdamW, which test_character_language_model.py has by optax, too")
 @pytest.mark.parametrize("without", [("muon",), ("muon", "linear_decay")])
 def test_rule_without_muon_is_optaxs_adamw(without):
     config = dataclasses.replace(FAST, steps=8, evaluate_every=4, warmup=2)
@@ -193,6 +194,9 @@ def result(monkeypatch):
     return cli.conduct(experiment, config)
 
 
+@pytest.mark.thorough(
+    "tables and pictures of a run; test_run_loads_what_its_parts_have_trained has a run"
+)
 def test_counting_stands_first_and_gains_are_of_the_same_seed(result, tmp_path):
     costs, gains, _ = result.tables
     assert [row[0].split(",")[0] for row in costs.rows[:3]] == [

@@ -24,7 +24,7 @@ def test_ours_and_the_flax_loop_make_the_same_training():
     np.testing.assert_array_equal(ours.train(), mine)  # It begins anew each time.
 
 
-@pytest.mark.thorough("the transformer", but="gru")
+@pytest.mark.thorough("twins, of which make bench compares the losses")
 @pytest.mark.parametrize("name", ["gru", "transformer"])
 def test_a_twin_has_as_many_numbers(name):
     job = network_jobs.make_job(name, 1)

@@ -71,6 +71,7 @@ def test_gradient_of_linear_regression_is_the_closed_form():
     assert_trees_close(jax.grad(objective)(params, batch), expected)
 
 
+@pytest.mark.thorough("classifiers, whose risk scikit-learn has below", but="linear")
 @each_problem
 def test_risk_is_the_mean_of_the_losses_of_its_examples(name):
     _, objective, params, batch = problem(name)
@@ -165,6 +166,7 @@ def test_ridge_and_lasso_gradients_vanish_at_scikit_learn_s_optima():
     assert_trees_close(slope, {"weights": np.zeros(3), "intercept": 0.0}, atol=1e-8)
 
 
+@pytest.mark.thorough("several classes", but="logistic")
 @pytest.mark.parametrize("name", ["logistic", "softmax"])
 def test_penalised_gradient_vanishes_at_scikit_learn_s_logistic_regression(name):
     _, risk, _, batch = problem(name)
@@ -285,6 +287,7 @@ def test_traced_strength_maps_over_lanes_and_keeps_the_params_dtype(penalty):
             penalty(wrong)
 
 
+@pytest.mark.thorough("classifiers", but="linear")
 @each_problem
 def test_gradients_of_examples_are_those_of_batches_of_one_their_mean_is_the_batch_s(
     name,
@@ -317,7 +320,7 @@ def test_gradients_of_examples_draw_their_noise_apart():
         objectives.gradient_covariance_trace(objective, jnp.array(1.0), batch)
 
 
-@pytest.mark.thorough("the other chunks", but="^7-")
+@pytest.mark.thorough("the other chunks and models", but="^7-logistic")
 @each_problem
 @pytest.mark.parametrize("chunk", [1, 7, 2**22])
 def test_covariance_trace_is_numpy_s_whatever_the_chunk(name, chunk, monkeypatch):
@@ -337,6 +340,10 @@ def test_covariance_trace_is_numpy_s_whatever_the_chunk(name, chunk, monkeypatch
     np.testing.assert_allclose(trace, np.trace(covariance), rtol=1e-12)
 
 
+@pytest.mark.thorough(
+    "what follows from the trace, which "
+    "test_covariance_trace_is_numpy_s_whatever_the_chunk has"
+)
 def test_covariance_trace_predicts_the_variance_of_a_minibatch_gradient():
     # Draws with replacement: E |g_B - g|² = tr(C) / b, exactly; the average of m draws
     # is near it by 4 standard errors.
@@ -358,6 +365,7 @@ def test_covariance_trace_predicts_the_variance_of_a_minibatch_gradient():
     )
 
 
+@pytest.mark.thorough("logistic regression", but="linear|softmax")
 @each_problem
 def test_values_keep_the_dtype_of_params_and_data(name):
     model, risk, params, batch = problem(name)
@@ -432,6 +440,7 @@ SHOWN = Model(lambda key: jnp.zeros(()), lambda params, x, key=None: params)
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
+@pytest.mark.thorough("the dtypes that round less", but=r"^float16")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_accuracy_is_right_in_every_dtype(dtype):
     rng = np.random.default_rng(0)
@@ -447,6 +456,7 @@ def test_accuracy_is_right_in_every_dtype(dtype):
     assert objectives.accuracy(SHOWN)(logits, Batch(y, y)) == 0
 
 
+@pytest.mark.thorough("float16 and float32", but="bfloat16|float64")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_r_squared_is_right_at_every_scale_in_every_dtype(dtype):
     rng = np.random.default_rng(0)
@@ -464,6 +474,7 @@ def test_r_squared_is_right_at_every_scale_in_every_dtype(dtype):
         )
 
 
+@pytest.mark.thorough("the bits; the digits: test_r_squared_is_scikit_learn_s")
 def test_r_squared_has_the_bits_of_its_formula_where_nothing_overflows():
     def formula(prediction, y):
         deviation = y - jnp.mean(y, axis=0, keepdims=True)
@@ -479,7 +490,7 @@ def test_r_squared_has_the_bits_of_its_formula_where_nothing_overflows():
             assert found == formula(prediction, y)
 
 
-@pytest.mark.thorough("the other dtypes", but="bfloat16|float64")
+@pytest.mark.thorough("the other dtypes", but="bfloat16")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_slices_round_a_mean_once(dtype):
     batch = Batch(jnp.asarray(np.arange(700) % 2, dtype), np.zeros(700))

@@ -79,6 +79,7 @@ PRODUCTS = {
 }
 
 
+@pytest.mark.thorough("the other products", but=r"^(ki,jk|bik|iabc)")
 @pytest.mark.parametrize("words", PRODUCTS)
 def test_a_product_in_parts_is_the_product(words):
     """Against NumPy; the jaxpr of einsum has the operands of the product."""

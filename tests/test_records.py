@@ -380,6 +380,10 @@ def test_targets_of_every_window_are_checked(written, tmp_path):
         fit(wrong, objective=OBJECTIVE, noisy=False)
 
 
+@pytest.mark.thorough(
+    "a training; test_training_from_a_disk_has_the_bits_of_memory_also_after_a_kill "
+    "has the law"
+)
 def test_small_form_of_the_dataset_larger_than_memory(tmp_path, monkeypatch):
     """As `python -m benchmarks.larger_than_memory`, with 3 MB in windows of 0.8 MB."""
     monkeypatch.setattr(_train_records, "WINDOW_BYTES", 800_000)

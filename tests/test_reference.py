@@ -204,6 +204,10 @@ def missing(figure, reference, columns, factor):
     return [n for n in numbers if np.abs(drawn - n).min() > 5e-4 * n]
 
 
+@pytest.mark.thorough(
+    "the other references",
+    but=r"^(cheap_gradient|memory_for_time|spoken_words|which_rule)\]",
+)
 @pytest.mark.parametrize("name", SHOWN)
 def test_picture_of_a_reference_shows_its_numbers_and_is_the_kept_one(name):
     reference = runs.read_reference(gallery.REFERENCES / f"{name}.json")

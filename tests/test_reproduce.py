@@ -107,6 +107,9 @@ def test_run_whose_data_are_missing_is_refused_before_others_take_their_place(
     assert not (tmp_path / "again").exists()
 
 
+@pytest.mark.thorough(
+    "two reproductions; test_run_that_comes_out_again_is_bit_identical has one"
+)
 def test_run_is_reproduced_anew_each_time(run, tmp_path, capsys):
     assert reproduce(run, tmp_path, capsys)[0] == 0
     again = tmp_path / "again/fit_a_line" / run.name
@@ -116,6 +119,7 @@ def test_run_is_reproduced_anew_each_time(run, tmp_path, capsys):
     assert (status, out.startswith("Bit-identical")) == (0, True)
 
 
+@pytest.mark.thorough("the other bits", but=r"^20\]")
 @pytest.mark.parametrize("bit", [0, 20, 52, 63])
 def test_one_flipped_bit_of_an_array_is_found_and_named(run, tmp_path, capsys, bit):
     result = runs.load_result(run)
@@ -161,6 +165,10 @@ def test_every_flipped_bit_of_a_stored_file_is_refused_or_changes_the_verdict(
         assert "python experiments/fit_a_line.py" in err
 
 
+@pytest.mark.thorough(
+    "a changed number; make test changes one in "
+    "test_another_environment_is_named_as_the_likely_cause"
+)
 def test_changed_number_is_found_and_named(run, tmp_path, capsys):
     result = runs.load_result(run)
     put(run, result._replace(numbers=result.numbers | {"n": 308}))
@@ -170,6 +178,10 @@ def test_changed_number_is_found_and_named(run, tmp_path, capsys):
     assert "in n: 308 there, 309 here." in out
 
 
+@pytest.mark.thorough(
+    "a missing array; test_one_flipped_bit_of_an_array_is_found_and_named has a "
+    "changed one"
+)
 def test_missing_array_is_found_and_named(run, tmp_path, capsys):
     result = runs.load_result(run)
     put(
@@ -248,6 +260,11 @@ def reference(run, tmp_path, monkeypatch):
     return change
 
 
+@pytest.mark.thorough(
+    "one more reproduction; "
+    "test_run_without_a_part_that_can_be_left_out_is_reproduced_as_far_as_it_goes "
+    "has such a reference"
+)
 def test_reference_that_comes_out_again_is_bit_identical(reference, tmp_path, capsys):
     status, out, _ = reproduce("fit_a_line", tmp_path, capsys)
     assert status == 0
@@ -290,6 +307,11 @@ def test_reference_with_another_table_is_named_with_the_entry(
     )
 
 
+@pytest.mark.thorough(
+    "one more reproduction; "
+    "test_run_without_a_part_that_can_be_left_out_is_reproduced_as_far_as_it_goes "
+    "changes that number too"
+)
 def test_reference_with_another_number_is_named(reference, tmp_path, capsys):
     numbers = runs.read_reference(tmp_path / "experiments/reference/fit_a_line.json")[
         "numbers"
@@ -299,6 +321,7 @@ def test_reference_with_another_number_is_named(reference, tmp_path, capsys):
     assert (status, "in n: 308 there, 309 here." in out) == (1, True)
 
 
+@pytest.mark.thorough("one that is off by more", but=r"^1e-07")
 @pytest.mark.parametrize(
     ("off", "status", "kind"),
     [(1e-7, 0, "The same printed digits: 1 of"), (1e-5, 1, "Does not agree: 1")],
@@ -316,6 +339,7 @@ def test_number_that_is_off_by_rounding_alone_agrees(
     assert (found, out.startswith(kind)) == (status, True)
 
 
+@pytest.mark.thorough("one outside", but=r"^0\.5")
 @pytest.mark.parametrize(
     ("low", "high", "status", "kind"),
     [

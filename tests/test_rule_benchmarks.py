@@ -144,6 +144,7 @@ def test_curve_has_the_certified_sum_of_squares(name):
     assert 2 * value == pytest.approx(float(case["rss"]), rel=1e-9)
 
 
+@pytest.mark.thorough("brown_dennis", but="beale|wood")
 @pytest.mark.parametrize(
     ("name", "minimum"),
     [
@@ -169,6 +170,7 @@ def test_residuals_of_broyden_are_the_published_ones():
     np.testing.assert_array_equal(residuals, [-2.0, *[-1.0] * 8, -3.0])
 
 
+@pytest.mark.thorough("the larger one", but=r"10000\]")
 @pytest.mark.parametrize("n", minimiser_problems.LARGE)
 def test_large_problem_is_rosenbrock_for_each_pair_of_variables(n):
     case, small = CASES[f"MGH extended_rosenbrock_{n}"], CASES["rosenbrock_2"]
@@ -215,6 +217,9 @@ def test_minimisers_are_compared_where_both_reach_the_tolerance(monkeypatch):
     ]
 
 
+@pytest.mark.thorough(
+    "four minimisers; tests/rules/test_least_squares.py has ours on NIST's problems"
+)
 def test_levenberg_marquardt_and_scipy_end_at_one_point():
     case = CASES["MGH beale, squares"]
     ours, theirs = minimising.ours(case, 1e-9), minimising.scipys(case, 1e-9)

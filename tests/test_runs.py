@@ -23,6 +23,8 @@ import pytest
 from research import runs
 from research.runs.result import read_result, result_bytes
 
+pytestmark = pytest.mark.usefixtures("asked_once")  # tests/conftest.py
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -113,6 +115,7 @@ def test_numpy_scalars_come_back_as_numbers():
     )
 
 
+@pytest.mark.thorough("other results", but="^change(0|3|5)-")
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -243,6 +246,7 @@ def test_metrics_are_lines_of_json_that_begin_again_with_the_run(run, tmp_path):
     assert not (run.path / "metrics.jsonl").exists()
 
 
+@pytest.mark.thorough("the other file", but="arrays")
 @pytest.mark.parametrize("name", ["result.json", "arrays.npz"])
 def test_every_flipped_byte_is_found(run, tmp_path, name):
     runs.finish(run, RESULT)
@@ -264,6 +268,7 @@ def test_every_flipped_byte_is_found(run, tmp_path, name):
         assert not runs.open_run("trajectory", Config(), tmp_path).finished
 
 
+@pytest.mark.thorough("other texts", but=r"^\{(\]|.status)")
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "{}", '{"status": {"$float": []}}', "\x00\x00"]
 )
@@ -277,6 +282,7 @@ def test_unreadable_manifest_is_said_aloud_and_begins_anew(run, tmp_path, text):
     assert runs.read_manifest(run.path)["status"] == "running"
 
 
+@pytest.mark.thorough("another experiment", but="change0")
 @pytest.mark.parametrize(
     "change", [{"config": {"seeds": "0..3"}}, {"experiment": "other"}]
 )
@@ -401,6 +407,7 @@ def test_metrics_on_a_full_disk_say_so(run):
         runs.append_metrics(run, loss=1.0)
 
 
+@pytest.mark.thorough("the first and the last file", but=r"1\]")
 @pytest.mark.parametrize("number", range(3))
 def test_finish_that_fails_at_any_file_leaves_an_unfinished_run_of_whole_files(
     run, tmp_path, monkeypatch, number

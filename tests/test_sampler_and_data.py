@@ -73,6 +73,12 @@ def test_a_sampler_for_another_number_of_examples_is_refused_with_both_numbers(w
             way(sampler, SGD)
 
 
+@pytest.mark.thorough(
+    "a sweep; "
+    "test_an_index_that_leaves_the_dataset_in_a_later_epoch_turns_the_params_to_nan "
+    "has one",
+    but="run|train",
+)
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_a_sampler_of_ones_own_that_leaves_the_dataset_is_refused(way):
     inside = Sampler(2, 3, lambda key: jax.random.randint(key, (2, 3), 0, N))
@@ -99,6 +105,7 @@ def test_a_sampler_of_ones_own_that_leaves_the_dataset_is_refused(way):
         way((2, 3, inside.indices), SGD)
 
 
+@pytest.mark.thorough("a run alone", but="sweep")
 @pytest.mark.parametrize("way", [run, sweep])
 def test_an_index_that_leaves_the_dataset_in_a_later_epoch_turns_the_params_to_nan(way):
     """Nothing can be raised in the middle of a program; a finite number would be a

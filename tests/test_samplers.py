@@ -25,6 +25,7 @@ def epochs(sampler, count, seed=0):
     return np.array(jax.jit(jax.vmap(indices))(jnp.arange(count)))
 
 
+@pytest.mark.thorough("the other sizes", but="3")
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 10])
 def test_without_replacement_each_example_comes_at_most_once_an_epoch(batch_size):
     drawn = epochs(samplers.minibatch(10, batch_size), 20).reshape(20, -1)
@@ -40,7 +41,10 @@ def test_without_replacement_the_left_out_examples_differ_between_epochs():
     assert len(left_out) > 10
 
 
-@pytest.mark.thorough("with replacement", but="False")
+@pytest.mark.thorough(
+    "test_every_order_is_equally_likely has the law without replacement, "
+    "test_with_replacement_draws_within_an_epoch_are_independent draws with it"
+)
 @pytest.mark.parametrize("replacement", [True, False])
 def test_every_example_is_equally_likely_at_every_place(replacement):
     drawn = epochs(samplers.minibatch(6, 2, replacement=replacement), 3000)

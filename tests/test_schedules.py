@@ -11,7 +11,7 @@ import pytest
 from research import schedules
 from research.schedules import SCHEDULES, join
 
-COMPILE_QUICKLY = True  # tests/conftest.py
+COMPILE_QUICKLY = DRAWS_NO_KEYS = True  # tests/conftest.py
 
 
 def restarted(t, period, factor):
@@ -111,6 +111,9 @@ def test_schedule_equals_its_formula(name):
     assert_same(rates, formula(COUNTS))
 
 
+@pytest.mark.thorough(
+    "one_cycle, which compiles longest; torch has it below", but=r"^(?!one_cycle)"
+)
 @pytest.mark.parametrize(
     "name", [name for name, (_, _, theirs) in CARDS.items() if theirs]
 )
@@ -123,6 +126,7 @@ def test_schedule_equals_optax(name):
     )
 
 
+@pytest.mark.thorough("the other schedules", but=r"^(cosine|polynomial|inverse_time)\]")
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedule_of_integer_counts_equals_that_of_float_counts(name):
     schedule = SCHEDULES[name](*CARDS[name][0])
@@ -136,6 +140,7 @@ def test_schedule_of_integer_counts_equals_that_of_float_counts(name):
         assert_same(rates, schedule(whole))
 
 
+@pytest.mark.thorough("the other schedules", but=r"^(step|polynomial|warm_restarts)\]")
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedule_of_traced_values_equals_that_of_floats(name):
     arguments = CARDS[name][0]
@@ -397,6 +402,7 @@ def test_what_is_no_step_count_is_refused(name):
         assert np.isfinite(schedule(large))
 
 
+@pytest.mark.thorough("periods of one length", but=r"^2\]")
 @pytest.mark.parametrize("factor", [1, 2])
 def test_compiled_restarts_come_at_their_step(factor):
     for period in (41, 47, 49, 55, 98, 103):

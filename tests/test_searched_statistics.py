@@ -39,6 +39,7 @@ def simulate(generator, search=0.2, seed=0.2, rest=0.1, searches=5, seeds=20, bo
     )
 
 
+@pytest.mark.thorough("other effects", but=r"^0\.2-0\.2-")
 @SHARE
 @pytest.mark.parametrize(
     ("search", "seed", "rest"), [(0.2, 0.2, 0.1), (0.0, 0.2, 0.2), (0.3, 0.0, 0.02)]
@@ -68,6 +69,11 @@ def test_the_interval_holds_the_true_ratio_over_workloads(share):
     assert held < total
 
 
+@pytest.mark.thorough(
+    "300 more studies; "
+    "test_equal_rules_have_a_winner_in_no_more_studies_than_the_level_says has the "
+    "law"
+)
 def test_seeds_alone_would_name_the_luck_of_the_search():
     # One rule, seeds hardly matter: a t-test over seeds of one search each is sure,
     # this is not.
@@ -196,6 +202,10 @@ def test_f_test_of_searches_equals_that_of_two_way_analysis_of_variance():
     assert {(True, True), (True, False), (False, False)} <= set(answers)
 
 
+@pytest.mark.thorough(
+    "one search; test_best_of_trials_pools_the_points_of_all_searches has three, "
+    "test_statistics.py the subsets"
+)
 def test_best_of_trials_is_the_mean_over_all_subsets():
     generator = np.random.default_rng(10)
     scores = generator.normal(size=(1, 5, 2))

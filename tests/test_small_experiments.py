@@ -94,6 +94,10 @@ def test_gap_is_half_the_squared_distance_to_the_exact_line(results):
         )
 
 
+@pytest.mark.thorough(
+    "test_full_batch_line_equals_numpys has the steps of a full batch, "
+    "test_sweep.py a lone run"
+)
 def test_steps_that_are_kept_are_those_of_a_run():
     config = SMALL[fit_a_line]
     workload = workloads.make_workload("diabetes_bmi")
@@ -157,7 +161,7 @@ def test_angles_agree_with_the_dot_product_where_that_is_accurate():
     )
 
 
-@pytest.mark.thorough("the other experiment", but="fit_a_line")
+@pytest.mark.thorough("three runs; test_sweep.py has the bits of a cell")
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_same_config_gives_the_same_bytes(experiment):
     hashes = [
@@ -171,7 +175,7 @@ def test_same_config_gives_the_same_bytes(experiment):
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-@pytest.mark.thorough("whole films; make test draws short ones, and the film of a line")
+@pytest.mark.thorough("whole films; make test draws a short one of fit_a_line")
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_motion_is_small_and_moves(experiment, pictures):
     films = [
@@ -189,7 +193,7 @@ def test_motion_is_small_and_moves(experiment, pictures):
         assert (np.asarray(film.convert("RGB")) != first).any()
 
 
-@pytest.mark.thorough("the figures of whole runs; make test draws those of short ones")
+@pytest.mark.thorough("the figures of whole runs; make test draws those of a short one")
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_captions_hold_numbers_and_figures_are_saved(experiment, pictures, tmp_path):
     for name, picture in pictures[experiment].items():
@@ -197,6 +201,7 @@ def test_captions_hold_numbers_and_figures_are_saved(experiment, pictures, tmp_p
         assert figures.save(picture, tmp_path, name).still.stat().st_size > 0
 
 
+@pytest.mark.thorough("the other experiment", but="fit_a_line")
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_a_short_run_is_drawn_too_and_says_what_it_did_not_reach(
     experiment, monkeypatch
@@ -210,6 +215,7 @@ def test_a_short_run_is_drawn_too_and_says_what_it_did_not_reach(
     assert "budget" in result.answer or "not within" in result.answer
 
 
+@pytest.mark.thorough("a run of its own; fit_a_line runs mini-batches")
 def test_mini_batches_draw_a_boundary_too():
     result = cli.conduct(
         decision_boundary, decision_boundary.Config(epochs=2, batch_size=32)

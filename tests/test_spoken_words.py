@@ -83,6 +83,9 @@ def test_a_network_learns_what_only_the_order_tells():
     assert saved.values["parameters"] == 2 * (3 * 7 * (2 + 7 + 1) + 7 + 2 * (7 + 1))
 
 
+@pytest.mark.thorough(
+    "two networks, which make test does not train; models/test_recurrent.py has each"
+)
 def test_second_network_reads_each_recording_backwards():
     one = research.models.recurrent(2, 3, 4)
     both = experiment.in_both_directions(one)
@@ -100,6 +103,11 @@ def test_second_network_reads_each_recording_backwards():
     np.testing.assert_allclose(both.apply(params, x), sum(alone), rtol=1e-14)
 
 
+@pytest.mark.thorough(
+    "noise; "
+    "test_frequencies_are_warped_in_training_alone_and_by_one_factor_for_each_example "
+    "has the law"
+)
 def test_noise_on_inputs_is_drawn_in_training_alone():
     identity = Model(lambda key: (), lambda params, x, key=None: x.values)
     noisy = experiment.with_noise(identity, 0.5)

@@ -229,7 +229,11 @@ def test_interval_covers_the_truth_under_the_null_as_often_as_it_says(studies):
     assert at_least(sum(d.win_low <= 0.5 <= d.win_high for d in found), studies, 0.95)
 
 
-@pytest.mark.thorough("the other noise", but="heavy")
+@pytest.mark.thorough(
+    "other noise; "
+    "test_interval_covers_the_truth_under_the_null_as_often_as_it_says has normal "
+    "noise"
+)
 @pytest.mark.parametrize(
     "kinds",
     [

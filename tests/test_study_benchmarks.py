@@ -49,6 +49,7 @@ def test_study_on_networks_names_the_goals_that_are_missed():
         network_studies.measure(True, lambda what: None, ["mlp"])
 
 
+@pytest.mark.thorough("what the benchmark checks before it measures")
 def test_every_way_computes_the_same_derivative(monkeypatch):
     monkeypatch.setattr(derivatives, "ORDER", 3)
     monkeypatch.setattr(derivatives, "VARIABLES", 20)

@@ -83,6 +83,7 @@ FULL_BATCH = {
 }
 
 
+@pytest.mark.thorough("the other rules", but="average")
 @pytest.mark.parametrize("make_rule", FULL_BATCH.values(), ids=FULL_BATCH)
 def test_full_batch_sweep_equals_one_run_alone(workload, make_rule):
     sampler = samplers.full_batch(len(workload.train.y))
@@ -113,6 +114,7 @@ def test_full_batch_sweep_equals_one_run_alone(workload, make_rule):
         )
 
 
+@pytest.mark.thorough("a second chunk length", but="6")
 @pytest.mark.parametrize("chunk", [2, 6])
 def test_full_batch_bits_depend_on_no_chunk_and_no_neighbour(workload, chunk):
     sampler = samplers.full_batch(len(workload.train.y))
@@ -143,6 +145,7 @@ def test_full_batch_sweep_records_one_objective_for_a_dataset_with_a_key():
     assert (values > 1000).all()
 
 
+@pytest.mark.thorough("a width that is stated", but="None")
 @pytest.mark.parametrize(("width", "wanted"), [(None, 16), (4, 4)])
 def test_full_batch_has_a_width_of_its_own(workload, width, wanted):
     sampler = samplers.full_batch(len(workload.train.y))
@@ -173,6 +176,7 @@ def test_full_batch_sweep_evaluates_the_objective_once_in_a_step():
     assert len(evaluated) == 20 + 2
 
 
+@pytest.mark.thorough("a sampler that does not state n", but="of n")
 @pytest.mark.parametrize("stated", [True, False], ids=["of n", "of unstated n"])
 def test_orders_drawn_beforehand_leave_the_bits_alone(workload, stated, monkeypatch):
     sampler = samplers.minibatch(len(workload.train.y), 100)
@@ -189,6 +193,9 @@ def test_orders_drawn_beforehand_leave_the_bits_alone(workload, stated, monkeypa
     assert_same_bits(descent.sweep(beforehand, runs), descent.sweep(inside, runs))
 
 
+@pytest.mark.thorough(
+    "three sweeps; test_only_equal_programs_are_shared has how programs are shared"
+)
 def test_rules_share_the_programs_that_do_not_depend_on_the_rule(workload, monkeypatch):
     monkeypatch.setattr(_shared_programs, "_entries", collections.OrderedDict())
     sampler = samplers.minibatch(len(workload.train.y), 100)
@@ -423,6 +430,9 @@ def test_values_in_bfloat16_come_back_from_a_checkpoint():
     np.testing.assert_array_equal(back, np.asarray(values))
 
 
+@pytest.mark.thorough(
+    "three sweeps; test_only_equal_programs_are_shared has how programs are shared"
+)
 def test_data_of_two_sizes_and_dtypes_are_swept_in_one_process():
     objective = lambda w, batch: jnp.mean((batch.x @ w - batch.y) ** 2)
     finals = []

@@ -213,7 +213,9 @@ def test_a_config_that_makes_no_sense_is_refused_by_name(wrong, words):
         cli.conduct(experiment, dataclasses.replace(TINY, **wrong))
 
 
-@pytest.mark.thorough("a training of its own; image_recognition has the same law")
+@pytest.mark.thorough(
+    "a training of its own; test_training.py has the law of divergence"
+)
 def test_training_that_diverges_is_refused_by_its_rate():
     with pytest.raises(
         ValueError, match=r"The Transformer at rate 1e\+30 diverges in step \d"

@@ -76,6 +76,11 @@ def test_residuals_in_numpy_get_the_note_of_a_minimum():
     assert "scipy.optimize.minimize" in caught.value.__notes__[-1]
 
 
+@pytest.mark.thorough(
+    "test_in_float32_an_f_that_cannot_be_traced_is_checked and "
+    "test_a_rule_that_looks_at_its_values_is_checked_in_forward_mode "
+    "(derivatives/test_check.py) have such functions"
+)
 def test_function_that_jax_differentiates_without_tracing_it_is_checked():
     f = UNTRACEABLE["boolean mask"]
     right = check_derivative(f, X, KEY)
@@ -91,6 +96,9 @@ VALUES_OF_NUMPY = {
 }
 
 
+@pytest.mark.thorough(
+    "the other pairs of a kind and a dtype", but="array-float32|a float-float64"
+)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kind", VALUES_OF_NUMPY)
 def test_given_derivative_of_a_numpy_function_is_checked(kind, dtype):

@@ -124,6 +124,10 @@ def test_a_training_is_a_run_of_descent_on_the_same_batches(noisy):
     assert trained.first_bad_step == -1
 
 
+@pytest.mark.thorough(
+    "two trainings; test_a_training_is_a_run_of_descent_on_the_same_batches has "
+    "the keys of noisy steps"
+)
 def test_each_step_of_a_noisy_training_has_a_key_of_its_own():
     """Of steps on the same examples, from the same params, the losses differ by the
     noise alone.
@@ -208,6 +212,9 @@ def test_a_finished_training_is_read_and_not_done_again(
     assert not looks
 
 
+@pytest.mark.thorough(
+    "three trainings; the tests of averaging and of divergence, below, read evaluations"
+)
 def test_evaluations_stand_before_the_first_epoch_and_after_each():
     evaluate = jax.jit(
         lambda params: {
@@ -349,6 +356,7 @@ def test_what_cannot_be_trained_is_refused_by_name():
         fit(rule=update_rules.adam)
 
 
+@pytest.mark.thorough("four of six values", but=r"^(1\.0|values2)-")
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -455,7 +463,7 @@ def of_many_kinds(params, batch):
     )
 
 
-def on_two_devices(of_one_dtype):
+def on_two_devices(of_kinds):
     """What the process with two devices finds; the losses of the noisy steps are also
     worked out by hand.
     """
@@ -479,14 +487,10 @@ def on_two_devices(of_one_dtype):
             for own in zip(halves, keys, strict=True)
         ]
         expected.append(float(sum(parts) / 2))
-    kinds = [
-        jax.tree.leaves(
-            fit(of_many_kinds, RULE, devices=devices, params=many_kinds()).params
-        )
-        for devices in (1, 2)
-    ]
+    kinds = [], []
+    # The last two are of one dtype, beside a loss of float64.
     single = [{"c": jnp.zeros((2, 2**14))}, {"a": jnp.ones(3, jnp.float32)}]
-    for params in single if of_one_dtype else []:  # Beside a loss of float64.
+    for params in [many_kinds(), *single] if of_kinds else []:
         few = lambda params, batch: of_many_kinds(many_kinds() | params, batch)
         for leaves, devices in zip(kinds, (1, 2), strict=True):
             leaves += jax.tree.leaves(
@@ -518,11 +522,11 @@ def on_two_devices(of_one_dtype):
     }
 
 
-@pytest.mark.thorough("params of one dtype beside a loss of another", but="False")
-@pytest.mark.parametrize("of_one_dtype", [False, True])
-def test_two_devices_share_each_batch_and_agree_with_one_up_to_rounding(of_one_dtype):
+@pytest.mark.thorough("params of several dtypes, five more trainings", but="False")
+@pytest.mark.parametrize("of_kinds", [False, True])
+def test_two_devices_share_each_batch_and_agree_with_one_up_to_rounding(of_kinds):
     path = os.pathsep.join([str(TOP), os.environ.get("PYTHONPATH", "")])
-    words = [sys.executable, "-c", ON_TWO_DEVICES, str(of_one_dtype)]
+    words = [sys.executable, "-c", ON_TWO_DEVICES, str(of_kinds)]
     done = subprocess.run(
         words,
         capture_output=True,
@@ -535,8 +539,8 @@ def test_two_devices_share_each_batch_and_agree_with_one_up_to_rounding(of_one_d
     assert found["apart"] < 3e-6
     np.testing.assert_allclose(found["noisy"], found["expected"], rtol=1e-6)
     kinds = ["float32", "float64", "float64", "float64", "float64", "float32"]
-    assert found["kinds"] == [kinds if of_one_dtype else kinds[:4]] * 2
-    assert max(found["kinds apart"]) < 1e-6
+    assert found["kinds"] == [kinds if of_kinds else []] * 2
+    assert max(found["kinds apart"], default=0.0) < 1e-6
     assert (
         "batch_size must be a multiple of devices; got batch_size=5, devices=2"
         in found["refused"][0]
@@ -637,6 +641,7 @@ FORGETFUL = {
 }
 
 
+@pytest.mark.thorough("the other forms", but=r"^(no state|None for a leaf)\]")
 @pytest.mark.parametrize("name", FORGETFUL)
 def test_update_that_does_not_return_updates_and_state_is_refused(name):
     rule = optax.GradientTransformation(
@@ -664,7 +669,10 @@ def test_data_with_an_empty_field_are_refused_with_its_place():
     masked = Batch(DATA.x, jnp.ones(20, jnp.float32).at[3].set(jnp.nan))
     options = {"num_epochs": 1, "params": {"w": jnp.zeros(3, jnp.float32)}, "key": KEY}
     descent.train(known, RULE, masked, SAMPLER, **options)
-    # Infinities whose sum is NaN are no empty fields.
+
+
+@pytest.mark.thorough("infinite data; an empty field is refused in the test above")
+def test_infinities_whose_sum_is_nan_are_no_empty_fields():
     data = DATA._replace(
         x=DATA.x.at[3].set(jnp.array([jnp.inf, -jnp.inf, 0], jnp.float32))
     )

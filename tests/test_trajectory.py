@@ -20,6 +20,10 @@ COMPILE_QUICKLY = True  # tests/conftest.py
 SMALL = trajectory.Config(rule=("gradient_descent",), steps=20, rates=3)
 
 
+# What make test leaves out: the tests of a fixture, and why.
+THOROUGH = {"result": "the default size; make test has short runs, below"}
+
+
 @pytest.fixture(scope="module")
 def result():
     return cli.conduct(trajectory, trajectory.Config())
@@ -45,6 +49,7 @@ def test_only_steps_to_the_target_are_not_reached(small):
     assert row[2:7] == ("not finite", "not finite", None, "–", "not finite")
 
 
+@pytest.mark.thorough("the other functions", but=r"^(quadratic|saddle)\]")
 @pytest.mark.parametrize("name", trajectory.LANDSCAPES)
 def test_minima_are_minima_and_the_lowest(name):
     scene = trajectory.LANDSCAPES[name]
@@ -191,6 +196,9 @@ def test_bad_config_names_its_field_and_value(field, value, message):
         cli.conduct(trajectory, dataclasses.replace(SMALL, **{field: value}))
 
 
+@pytest.mark.thorough(
+    "a run of two rules; test_training.py and rules/test_averaging.py have averages"
+)
 def test_a_rule_that_averages_is_shown_at_its_average_and_asks_at_its_iterates():
     names, rates = (
         ("gradient_descent", "polyak_averaging"),

@@ -84,6 +84,9 @@ def test_first_reached_agrees_with_a_loop():
     np.testing.assert_array_equal(statistics.first_reached(passes, gaps, 0.1), expected)
 
 
+@pytest.mark.thorough(
+    "400 studies; test_statistics_arguments.py has the interval itself"
+)
 def test_median_interval_covers_the_true_median_about_as_often_as_it_says():
     # 400 studies of 30 normal seeds: 95 % nominal; the percentile bootstrap of a median
     # is known to be near it.

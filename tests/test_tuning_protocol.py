@@ -49,6 +49,15 @@ TINY = tuning_protocol.Config(
 )
 
 
+# What make test leaves out: the tests of a fixture, and why.
+THOROUGH = {
+    "result": (
+        "a small run from end to end; make test has those of fit_a_line and "
+        "decision_boundary"
+    )
+}
+
+
 def side(scores, tuning=None):
     """A side of a study all of whose runs reach the target."""
     return SimulatedRuns(scores if tuning is None else tuning, scores, scores, 1e6)
@@ -61,6 +70,7 @@ def is_plausible(count, total, chance):
     return stats.binomtest(int(count), int(total), chance).pvalue > 1e-5
 
 
+@pytest.mark.thorough("three seeds", but="1")
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_tuned_on_what_is_reported_is_too_low_by_the_expected_least_of_normals(seeds):
     # Three trials that are all alike: the least of three standard normals is -3 / (2
@@ -84,6 +94,7 @@ def test_tuned_on_what_is_reported_is_too_low_by_the_expected_least_of_normals(s
     assert bias[True] == pytest.approx(0.0, abs=error)
 
 
+@pytest.mark.thorough("other seeds and gaps", but="3-0.5")
 @pytest.mark.parametrize(("seeds", "gap"), [(1, 0.5), (3, 0.5), (3, 1.0)])
 def test_lower_mean_names_the_wrong_rule_as_often_as_the_normal_law_says(seeds, gap):
     # The difference of two means over n seeds is N(gap, 2 / n): it has the wrong sign
@@ -97,6 +108,7 @@ def test_lower_mean_names_the_wrong_rule_as_often_as_the_normal_law_says(seeds, 
     assert is_plausible(wrong, total, stats.norm.cdf(-gap * math.sqrt(seeds / 2)))
 
 
+@pytest.mark.thorough("other numbers of trials", but="12-3")
 @pytest.mark.parametrize(
     ("mine_trials", "others_trials"), [(12, 1), (12, 3), (12, None)]
 )
@@ -132,6 +144,10 @@ def test_t_test_decides_as_scipys():
         assert winner(way, side(mine), side(other)) == expected
 
 
+@pytest.mark.thorough(
+    "250 studies; the next test has the same procedure, test_searched_statistics.py "
+    "a level"
+)
 def test_fixed_trials_name_a_winner_between_equals_as_often_as_its_level_says():
     random, total, named = np.random.default_rng(5), 250, 0
     for study in range(total):

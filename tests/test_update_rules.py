@@ -26,7 +26,7 @@ from research.update_rules import (
 )
 from research.verification import trajectory
 
-COMPILE_QUICKLY = True  # tests/conftest.py
+COMPILE_QUICKLY = DRAWS_NO_KEYS = True  # tests/conftest.py
 
 # They take nothing but the gradient, and their rate scales the update.
 PLAIN = (
@@ -153,6 +153,7 @@ def zeros(params):
     return jax.tree.map(jnp.zeros_like, params)
 
 
+@pytest.mark.thorough("the other rules", but=r"^(gradient_descent|adam|lion)\]")
 @pytest.mark.parametrize("name", PLAIN)
 def test_coupled_decay_is_a_quadratic_penalty(name):
     decay, x = 0.3, jnp.array([1.0, -2.0])
@@ -164,6 +165,7 @@ def test_coupled_decay_is_a_quadratic_penalty(name):
     )
 
 
+@pytest.mark.thorough("the other rules", but=r"^(gradient_descent|adam)\]")
 @pytest.mark.parametrize("name", PLAIN)
 def test_state_keeps_the_rate_constant_or_of_a_schedule(name):
     schedule, params, gradients = (

@@ -16,7 +16,7 @@ from research.verification import CARDS, deviation, deviation_from_optax, trajec
 from research.verification.table import verification_table
 from research.verification.walks import _differences_from_optax
 
-COMPILE_QUICKLY = True  # tests/conftest.py
+COMPILE_QUICKLY = DRAWS_NO_KEYS = True  # tests/conftest.py
 
 # Over 40 steps in float64. Measured: right rules below 1e-15, wrong ones above 2e-9.
 TOLERANCE = 1e-12
@@ -201,6 +201,10 @@ def from_optax(rule, name):
     ).largest
 
 
+@pytest.mark.thorough(
+    "the other rules; laws/test_rules_equal_optax.py has all",
+    but=r"^(gradient_descent|adam)\]",
+)
 @pytest.mark.parametrize("name", HONEST)
 def test_right_rules_pass(name):
     assert from_optax(UPDATE_RULES[name](RATE), name) <= TOLERANCE
@@ -270,6 +274,10 @@ def logistic(params, batch):
     )
 
 
+@pytest.mark.thorough(
+    "the other rules; laws/test_rules_equal_optax.py has all",
+    but=r"^(gradient_descent|adam)\]",
+)
 @pytest.mark.parametrize("name", HONEST)
 def test_deviation_from_optax_is_rounding(name):
     # Measured: 0 in float32; in float64 0 but for Adam's 6e-15, from the rounding of

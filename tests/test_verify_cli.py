@@ -195,6 +195,7 @@ def test_arguments_go_to_both_or_are_said_not_to(capsys):
     )
 
 
+@pytest.mark.thorough("a proof; test_verify_rule.py has two rules that are made")
 def test_rule_that_is_made_is_compared_at_its_rate(capsys):
     assert verify("mine.py:made --against mine.py:anything --learning-rate 0.01") == 0
     assert "mine.py:made against mine.py:anything" in capsys.readouterr().out

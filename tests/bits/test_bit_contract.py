@@ -240,6 +240,10 @@ def events():
         jax.monitoring.clear_event_listeners()
 
 
+@pytest.mark.thorough(
+    "counts of compilations; test_a_sweep_traces_nothing (test_sweep.py) has that "
+    "other seeds and rates need no new program"
+)
 def test_a_program_key_compiles_once(events):
     """Two computations a program, the orders and the epochs of a chunk; sweeps over
     seeds and rates add none. The initial points and the first state of the rule are

@@ -186,7 +186,10 @@ def fit_once_compiled(programs, monkeypatch):
     return fit_by_program
 
 
-@pytest.mark.thorough("the other networks", but="MLP")
+@pytest.mark.thorough(
+    "networks; test_training.py has the laws of looks, kills and resumptions on a "
+    "regression"
+)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_looks_and_a_kill_leave_the_bits_alone(
     name, elsewhere, fit_once_compiled, monkeypatch, tmp_path
@@ -228,7 +231,10 @@ COMPANIES = {
 }
 
 
-@pytest.mark.thorough("the other networks", but="MLP")
+@pytest.mark.thorough(
+    "networks; test_bit_contract.py and test_sweep.py have the law of company on "
+    "convex models"
+)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_company_leaves_the_bits_alone(name):
     model, _, dataset = network = NETWORKS[name]()

@@ -161,6 +161,11 @@ def test_a_box_of_1e_6_is_enclosed_within_ten_times_the_range():
         assert np.median((found.high - found.low) / (1e-6 * steepest(low[:, 0]))) <= 10
 
 
+@pytest.mark.thorough(
+    "20 points; test_elementary_functions_are_enclosed has erf, and "
+    "test_higher_derivatives_of_erf_and_the_values_of_sinc_are_enclosed its "
+    "derivatives"
+)
 def test_erf_and_its_derivative_are_enclosed():
     for x in rng.normal(size=20) * 2:
         value = certified.enclose(jax.scipy.special.erf, x, x)
@@ -205,9 +210,7 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.thorough(
-    "near relatives of solve and logsumexp", but=r"^(?!determinant|softmax)"
-)
+@pytest.mark.thorough("the other programs", but=r"^(relu|cond|scan)\]")
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_programs_are_enclosed_with_their_derivatives(name):
     """JAX's value at points of the box lies inside, up to its own rounding."""
@@ -231,6 +234,7 @@ def test_programs_are_enclosed_with_their_derivatives(name):
 # Roots, minima, curvature: the numbers of the literature.
 
 
+@pytest.mark.thorough("the other functions", but="styblinski_tang-bounds3")
 @pytest.mark.parametrize(
     ("f", "bounds", "minima", "saddles", "maxima"),
     [
@@ -279,6 +283,7 @@ def test_all_critical_points_are_proved(f, bounds, minima, saddles, maxima):
         assert np.max(np.abs(slope(jnp.asarray(point.x)))) < 1e-6
 
 
+@pytest.mark.thorough("the other points", but="0")
 @pytest.mark.parametrize(
     "f",
     [
@@ -304,6 +309,7 @@ def test_a_jump_is_refused_with_its_line():
         )
 
 
+@pytest.mark.thorough("the other kinks", but="0")
 @pytest.mark.parametrize(
     "f",
     [
@@ -337,6 +343,10 @@ def test_a_root_at_a_face_of_two_boxes_is_counted_once():
     assert found.complete
 
 
+@pytest.mark.thorough(
+    "himmelblau in other units; test_all_critical_points_are_proved has a function in "
+    "one unit"
+)
 def test_scaling_by_powers_of_two_scales_the_points():
     for a, b in ((30, -20), (-25, 17)):
         found = certified.certified_critical_points(
@@ -369,6 +379,7 @@ class Clock:
         monkeypatch.setattr(Batched, "_chunk", slow)
 
 
+@pytest.mark.thorough("the longer time", but="-3.5")
 @pytest.mark.parametrize("seconds", [3.5, 40.5])
 @pytest.mark.parametrize(
     "search",
@@ -416,6 +427,7 @@ def test_thousands_of_undecided_boxes_are_joined_quickly():
     assert all(box.low == x for box, x in zip(found, low, strict=True))
 
 
+@pytest.mark.thorough("the other functions", but="styblinski|lambda")
 @pytest.mark.parametrize(
     ("f", "bounds", "minimum"),
     [
@@ -435,6 +447,11 @@ def test_the_global_minimum_is_enclosed(f, bounds, minimum):
     assert f(jnp.asarray(found.x)) <= found.high + 1e-12
 
 
+@pytest.mark.thorough(
+    "bounds of two functions; "
+    "test_derivative_of_a_maximum_is_enclosed_where_one_entry_is_the_largest has a "
+    "closer one"
+)
 def test_curvature_is_bounded_and_the_bound_is_close():
     for f, bounds in ((himmelblau, [(-2, 2)] * 2), (camel, [(-1, 1)] * 2)):
         found = certified.curvature_bound(f, bounds, tolerance=0.1)
@@ -529,6 +546,9 @@ def smiley_5_5(x):
     return once(once(x)) - x
 
 
+@pytest.mark.thorough(
+    "systems of the literature; test_roots_of_a_system has another one"
+)
 @pytest.mark.parametrize(
     ("f", "box", "roots"),
     [
@@ -698,7 +718,9 @@ HIDDEN = {
 }
 
 
-@pytest.mark.thorough("the slowest of the hidden steps", but=r"^(?!kernel)")
+@pytest.mark.thorough(
+    "the slowest of the hidden steps", but=r"^(?!kernel|power\]|cumsum|cond)"
+)
 @pytest.mark.parametrize("name", HIDDEN)
 def test_a_hidden_step_is_marked_or_refused_and_gives_no_root(name):
     f = HIDDEN[name]
@@ -1089,6 +1111,7 @@ def test_a_rule_that_is_typed_into_an_interpreter_is_not_of_jax():
         certified.derivative_enclosure(typed["sine"], 0.5)
 
 
+@pytest.mark.thorough("the other functions", but=r"^(relu|logsumexp)\]")
 @pytest.mark.parametrize(
     "name", ["relu", "silu", "gelu", "softplus", "elu", "selu", "softmax", "logsumexp"]
 )

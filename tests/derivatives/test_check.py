@@ -79,8 +79,8 @@ def wrong_by(f, x, error):
 
 
 @pytest.mark.thorough(
-    "the functions that take longest, and five others",
-    but="eigen|hill",
+    "the other functions",
+    but="hill",
     caught_by="test_right_is_accepted_and_one_in_ten_thousand_rejected_in_float64",
 )
 @pytest.mark.parametrize("name", ZOO)
@@ -166,6 +166,10 @@ def test_code_pinned_to_bfloat16_is_unresolved_not_accepted():
     assert "computes in bfloat16" in report.text()
 
 
+@pytest.mark.thorough(
+    "a sine; test_a_derivative_that_holds_constants_in_float32_is_no_bug has float64 "
+    "off and small errors"
+)
 def test_with_float64_off_f_is_lifted_all_the_same(float64_off):
     with float64_off:
         f, x = lambda x: jnp.sum(jnp.sin(x) ** 2), jnp.ones(3)
@@ -258,6 +262,7 @@ def test_dot_products_see_a_reverse_rule_that_is_not_the_forward_ones_transpose(
     )
 
 
+@pytest.mark.thorough("the other kinks", but=r"-x1\]")
 @pytest.mark.parametrize(
     ("f", "x"),
     [
@@ -275,6 +280,7 @@ def test_kink_is_told_from_a_bug(f, x):
     assert "has a kink here, and the check finds no other error" in report.text()
 
 
+@pytest.mark.thorough("the other functions", but=r"-(x3|1\.00001)\]")
 @pytest.mark.parametrize(
     ("f", "x"),
     [
@@ -301,9 +307,7 @@ NEAR_AN_EDGE = {
 }
 
 
-@pytest.mark.thorough(
-    "the other factors and functions", but=r"^(log|sqrt|cholesky)-1\."
-)
+@pytest.mark.thorough("the other factors and functions", but=r"^log-1\.")
 @pytest.mark.parametrize("factor", [1.0, -1.0, 2.0, 1.001])
 @pytest.mark.parametrize("name", NEAR_AN_EDGE)
 def test_where_f_is_undefined_at_long_steps_the_short_ones_decide(name, factor):
@@ -314,7 +318,7 @@ def test_where_f_is_undefined_at_long_steps_the_short_ones_decide(name, factor):
     assert report.verdict == ("right" if factor == 1 else "wrong")
 
 
-@pytest.mark.thorough("the other numbers of kinks", but="^3-")
+@pytest.mark.thorough("the other numbers and distances of kinks", but="^3-1e-09")
 @pytest.mark.parametrize("distance", [1e-9, 1e-8, 1e-7, 1e-6, 1e-5])
 @pytest.mark.parametrize("n", [2, 3, 10])
 def test_a_correct_derivative_close_to_kinks_is_not_rejected(n, distance):
@@ -326,7 +330,10 @@ def test_a_correct_derivative_close_to_kinks_is_not_rejected(n, distance):
     assert report.verdict in ("right", "unresolved")
 
 
-@pytest.mark.thorough("the other sizes and rates", but=r"^1e-06-10{6}(0{4})?\.0")
+@pytest.mark.thorough(
+    "all sizes and rates; test_a_fast_wave_just_above_the_rounding_error_is_no_bug "
+    "has others"
+)
 @pytest.mark.parametrize("rate", [1e6, 1e8, 1e9, 1e10, 1e12])
 @pytest.mark.parametrize("size", [1e-3, 1e-6, 1e-9])
 def test_a_correct_derivative_of_a_fast_wave_is_not_rejected(rate, size):
@@ -338,6 +345,9 @@ def test_a_correct_derivative_of_a_fast_wave_is_not_rejected(rate, size):
         )
 
 
+@pytest.mark.thorough(
+    "kinks of 1e-8 to 1e-6; test_kink_is_told_from_a_bug has one of 1"
+)
 def test_a_small_kink_is_one():
     for size in (1e-8, 1e-7, 1e-6):
         f = lambda z, size=size: jnp.sum(size * jnp.abs(z - 1) + z)
@@ -401,7 +411,9 @@ TIES = {  # At three or more equal entries, JAX's derivative is a mean of slopes
 }
 
 
-@pytest.mark.thorough("the other ties", but="max of min|median")
+@pytest.mark.thorough(
+    "all ties; test_a_tie_excuses_no_error_outside_it has the maximum of a minimum"
+)
 @pytest.mark.parametrize("name", TIES)
 def test_a_tie_is_a_kink(name):
     """No derivative exists at a tie. The slopes of the pieces say what is allowed."""
@@ -435,7 +447,9 @@ WAVES = {  # Functions of (rate, x) that vary within the rounding of x.
 }
 
 
-@pytest.mark.thorough("the rates between", but=r"1e\+(13|16|100)")
+@pytest.mark.thorough(
+    "the other waves, and the rates between", but=r"^sine-1e\+(13|100)"
+)
 @pytest.mark.parametrize(
     "rate", [1e13, 1e14, 1e15, 1e16, 1e20, 1e100], ids="{:.0e}".format
 )
@@ -462,7 +476,10 @@ LOST = {  # Functions of (rate, x) of which the values show nothing at large rat
 }
 
 
-@pytest.mark.thorough("the other functions", but="fraction|below")
+@pytest.mark.thorough(
+    "waves of rates up to 1e80; "
+    "test_waves_shorter_than_the_rounding_of_x_are_unresolved has 1e100"
+)
 @pytest.mark.parametrize("name", LOST)
 def test_waves_that_no_value_shows_are_unresolved(name):
     for rate in (1e45, 1e80):
@@ -484,6 +501,11 @@ def test_derivative_that_is_not_finite_is_told_from_f_that_is_not():
     assert "not finite at x itself" in outside.explanation
 
 
+@pytest.mark.thorough(
+    "one of each; test_an_error_in_one_output_is_found_beside_the_kink_of_another, "
+    "test_a_rule_that_looks_at_its_values_is_checked_in_forward_mode and "
+    "test_in_float32_an_f_that_cannot_be_traced_is_checked have them"
+)
 def test_many_outputs_one_mode_and_python_branches_are_checked():
     loop = lambda x: jax.lax.while_loop(
         lambda s: s[0] < 5, lambda s: (s[0] + 1, jnp.sin(s[1]) + x[1]), (0, x[0])
@@ -502,6 +524,11 @@ def test_many_outputs_one_mode_and_python_branches_are_checked():
         assert report.verdict == "wrong"
 
 
+@pytest.mark.thorough(
+    "the wrong rule; test_in_float32_an_f_that_cannot_be_traced_is_checked has a "
+    "wrong derivative",
+    but="right",
+)
 @pytest.mark.parametrize(("factor", "verdict"), [(1.0, "right"), (1.01, "wrong")])
 def test_a_rule_that_looks_at_its_values_is_checked_in_forward_mode(factor, verdict):
     @jax.custom_jvp
@@ -589,6 +616,9 @@ def test_waves_that_long_steps_miss_are_not_taken_for_a_small_slope():
         assert abs(slope.value - 100 * np.cos(phase)) <= 5 * slope.error
 
 
+@pytest.mark.thorough(
+    "kinks in a leaf; test_a_tie_excuses_no_error_outside_it has a tie in a leaf"
+)
 def test_a_kink_in_one_leaf_excuses_no_error_in_another():
     f = lambda p: jnp.sum(jnp.abs(p["b"])) + jnp.sum(p["w"] ** 2)
     p, key = {"b": jnp.zeros(2), "w": jnp.array([1.0, 2.0])}, jax.random.key(0)
@@ -602,7 +632,7 @@ def test_a_kink_in_one_leaf_excuses_no_error_in_another():
     assert beyond.verdict == "wrong"
 
 
-@pytest.mark.thorough("the other distances", but=r"^(1e-06|0\.0)\]")
+@pytest.mark.thorough("the other distances", but="^1e-06")
 @pytest.mark.parametrize("distance", [1e-3, 1e-6, 1e-8, 0.0])
 def test_right_is_accepted_near_a_minimum_at_which_f_vanishes(distance):
     for seed in range(3):
@@ -619,7 +649,7 @@ def test_right_is_accepted_near_a_minimum_at_which_f_vanishes(distance):
             )
 
 
-@pytest.mark.thorough("three more functions of one number", but=r"^gelu|-0\.0009|-0\.3")
+@pytest.mark.thorough("the other functions of one number", but="^gelu")
 @pytest.mark.parametrize(
     ("f", "x"),
     [
@@ -639,6 +669,11 @@ def test_a_function_noisier_than_its_value_is_not_rejected(f, x):
         )
 
 
+@pytest.mark.thorough(
+    "a derivative that cancels; "
+    "test_a_function_noisier_than_its_value_is_not_rejected has noise, "
+    "test_cancellation_in_float32_excuses_no_wrong_derivative the wrong derivative"
+)
 def test_a_derivative_that_loses_its_digits_before_f_is_not_rejected():
     """Both terms of the derivative of (1 - cos x) / x² are about 1 / x near 0, and the
     rest is x / 12.
@@ -653,6 +688,7 @@ def test_a_derivative_that_loses_its_digits_before_f_is_not_rejected():
     assert check_derivative(f, at, jax.random.key(3), twice).verdict == "wrong"
 
 
+@pytest.mark.thorough("four sizes; test_a_leaf_of_many_sizes_has_no_kink has three")
 def test_a_leaf_whose_entries_have_no_common_size_is_not_rejected():
     sizes = jnp.array([1e-18, 1e-7, 1e29, 1e11])
     f = lambda x: jnp.sum(jnp.tanh(x / sizes)) + jnp.prod(jnp.cos(x / sizes))
@@ -746,7 +782,7 @@ ROUNDED = {
 }
 
 
-@pytest.mark.thorough("one of two loops", but=r"^(?!scan)")
+@pytest.mark.thorough("loops, cancellation and custom rules", but="^(product|cond)")
 @pytest.mark.parametrize("name", ROUNDED)
 def test_measured_rounding_is_that_of_float32_against_float64(name):
     f, centre = ROUNDED[name]
@@ -768,6 +804,9 @@ def test_measured_rounding_is_that_of_float32_against_float64(name):
     assert actual < measured < 50 * actual
 
 
+@pytest.mark.thorough(
+    "three arguments of a Partial; every case of test_check_cases.py is a Partial"
+)
 def test_a_partial_is_compiled_once_for_all_of_its_arguments():
     traced = []
 
@@ -807,6 +846,7 @@ def test_a_small_jump_and_a_slope_without_a_limit_are_unresolved():
         assert check_derivative(drift, x, key).verdict != "wrong"
 
 
+@pytest.mark.thorough("the other powers", but="^-900")
 @pytest.mark.parametrize("power", [-900, -600, 600, 900])
 def test_a_huge_or_tiny_f_is_checked_as_another(power):
     f = lambda x: jnp.sum(jnp.sin(x) * jnp.arange(1.0, 5.0))
@@ -825,6 +865,7 @@ def test_a_constant_has_the_derivative_0():
     assert check_derivative(f, x, key, lambda x: 1e-3 * x).verdict == "wrong"
 
 
+@pytest.mark.thorough("the other seeds and sizes", but="^0-3030")
 @pytest.mark.parametrize("size", [300.0, 808.0, 3030.0])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_small_float32_term_of_a_large_f_is_no_bug(size, seed):
@@ -841,6 +882,7 @@ def test_a_small_float32_term_of_a_large_f_is_no_bug(size, seed):
     assert check_derivative(f, x, jax.random.key(seed), wrong).verdict == "wrong"
 
 
+@pytest.mark.thorough("the other seeds", but=r"^0\]")
 @pytest.mark.parametrize("seed", range(8))
 def test_a_fast_wave_just_above_the_rounding_error_is_no_bug(seed):
     rates, sizes = jnp.array([2.34e9, 5e5]), jnp.array([7.5e-13, 2.5e-9])
@@ -849,6 +891,10 @@ def test_a_fast_wave_just_above_the_rounding_error_is_no_bug(seed):
     assert report.verdict == "unresolved", report.text()
 
 
+@pytest.mark.thorough(
+    "the other scales and sizes, but for one of each answer",
+    but=r"^1\.0-(0\.0001|1e-16)\]",
+)
 @pytest.mark.parametrize("scale", [1e-16, 1e-12, 1e-8, 1e-4, 1.0])
 @pytest.mark.parametrize("large", [1.0, 1e4, 1e8])
 def test_an_error_in_a_leaf_that_hardly_changes_f_is_not_called_right(scale, large):
@@ -867,6 +913,10 @@ def test_an_error_in_a_leaf_that_hardly_changes_f_is_not_called_right(scale, lar
         assert "x['small']" in report.explanation
 
 
+@pytest.mark.thorough(
+    "waves of random rates; test_a_fast_wave_just_above_the_rounding_error_is_no_bug "
+    "has others"
+)
 @pytest.mark.parametrize("seed", range(4))
 def test_a_wave_that_the_rounding_error_hides_is_no_bug(seed):
     """Values show only the mean of the slope over the smallest step that shows it."""
@@ -878,6 +928,10 @@ def test_a_wave_that_the_rounding_error_hides_is_no_bug(seed):
     assert report.verdict in ("right", "unresolved"), report.text()
 
 
+@pytest.mark.thorough(
+    "the tip of a cone; test_a_correct_derivative_close_to_kinks_is_not_rejected has "
+    "points beside kinks"
+)
 @pytest.mark.parametrize("distance", [1e-13, 1e-12, 1e-10])
 def test_a_point_beside_the_tip_of_a_cone_is_no_bug(distance):
     centre = jnp.array([0.3, -1.1, 0.8])
@@ -888,6 +942,10 @@ def test_a_point_beside_the_tip_of_a_cone_is_no_bug(distance):
         assert report.verdict != "wrong", report.text()
 
 
+@pytest.mark.thorough(
+    "a term in float16; test_a_small_float32_term_of_a_large_f_is_no_bug has one in "
+    "float32"
+)
 @pytest.mark.parametrize("seed", range(3))
 def test_a_term_in_float16_does_not_make_chance_a_bug(seed):
     f = lambda x: (
@@ -897,7 +955,7 @@ def test_a_term_in_float16_does_not_make_chance_a_bug(seed):
     assert check_derivative(f, x, jax.random.key(seed)).verdict != "wrong"
 
 
-@pytest.mark.thorough("the other numbers of outputs", but=r"0-5|1-40|2-2\]")
+@pytest.mark.thorough("the other seeds and numbers of outputs", but=r"^0-5\]")
 @pytest.mark.parametrize("number", [2, 5, 40])
 @pytest.mark.parametrize("seed", range(3))
 def test_an_error_in_one_output_is_found_beside_the_kink_of_another(number, seed):
@@ -911,6 +969,11 @@ def test_an_error_in_one_output_is_found_beside_the_kink_of_another(number, seed
     assert report.verdict == "wrong", report.text()
 
 
+@pytest.mark.thorough(
+    "a network with tiny biases; "
+    "test_an_error_in_a_leaf_that_hardly_changes_f_is_not_called_right has tiny "
+    "leaves"
+)
 @pytest.mark.parametrize("scale", [1e-14, 1e-9, 1e-2])
 def test_a_tiny_leaf_does_not_hide_an_error_of_another(scale):
     random = np.random.default_rng(0)
@@ -939,6 +1002,7 @@ DRAWS = {
 }
 
 
+@pytest.mark.thorough("the other dtype", but="float32")
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_a_constant_that_f_keeps_for_its_next_call_is_no_tracer(dtype):
     grid = functools.cache(lambda: jnp.linspace(0.0, 1.0, 5))
@@ -962,6 +1026,7 @@ def test_a_reverse_rule_that_prints_its_values_is_checked():
     assert report.verdict == "right"
 
 
+@pytest.mark.thorough("the other draws", but="uniform")
 @pytest.mark.parametrize("name", DRAWS)
 def test_other_random_numbers_in_float64_are_no_bug(name, float64_off):
     with float64_off:
@@ -981,12 +1046,16 @@ def test_other_random_numbers_in_float64_are_no_bug(name, float64_off):
         assert "jax.random depend on the dtype" in report.explanation
 
 
+@pytest.mark.thorough(
+    "twelve points beside a minimum; test_other_random_numbers_in_float64_are_no_bug "
+    "has the same text"
+)
 def test_a_gradient_that_cancels_in_float32_is_told(float64_off):
     """Beside a minimum, rounding may hide a wrong sign; the text then says so."""
     reports = []
-    for seed in range(12):
-        random = np.random.default_rng(seed)
-        with float64_off:
+    with float64_off:
+        for seed in range(12):
+            random = np.random.default_rng(seed)
             unit = jnp.float32(10 ** random.uniform(-6, 6))
 
             def himmelblau(x, unit=unit):
@@ -1002,6 +1071,7 @@ def test_a_gradient_that_cancels_in_float32_is_told(float64_off):
     assert all("Close to a minimum" in each.explanation for each in hidden)
 
 
+@pytest.mark.thorough("the other grid", but="logspace")
 @pytest.mark.parametrize("grid", [jnp.linspace, jnp.logspace])
 def test_a_derivative_that_holds_constants_in_float32_is_no_bug(grid, float64_off):
     with float64_off:
@@ -1015,7 +1085,10 @@ def test_a_derivative_that_holds_constants_in_float32_is_no_bug(grid, float64_of
         assert check_derivative(f, x, key, wrong).verdict == "wrong"
 
 
-@pytest.mark.thorough("the smaller leaf", but="60")
+@pytest.mark.thorough(
+    "leaves of 20 and 60 entries; test_check_cases.py has one error beside kinks in a "
+    "leaf of eight"
+)
 @pytest.mark.parametrize("number", [20, 60])
 def test_an_error_is_found_although_most_entries_of_its_leaf_have_kinks(number):
     """As in a lasso, where most of the weights are 0."""
@@ -1043,6 +1116,7 @@ LOOPS = {
 }
 
 
+@pytest.mark.thorough("the other loop", but="while")
 @pytest.mark.parametrize("name", LOOPS)
 def test_a_batch_of_loops_is_checked(name):
     """Each has a number of steps of its own, so that the condition is an array."""
@@ -1065,6 +1139,7 @@ WHOLE = {
 }
 
 
+@pytest.mark.thorough("the other functions", but="^triangle")
 @pytest.mark.parametrize("name", WHOLE)
 def test_whole_numbers_that_are_compared_are_not_perturbed(name):
     f = lambda x: jnp.sum(WHOLE[name](x))
@@ -1108,6 +1183,7 @@ BESIDE = {
 }
 
 
+@pytest.mark.thorough("the kinks of one entry and of a maximum", but="sum")
 @pytest.mark.parametrize("name", BESIDE)
 def test_at_a_kink_a_derivative_lies_between_the_slopes(name):
     f, x, right, wrong = BESIDE[name]
@@ -1118,6 +1194,7 @@ def test_at_a_kink_a_derivative_lies_between_the_slopes(name):
             assert found.verdict == verdict
 
 
+@pytest.mark.thorough("the other slopes", but="154")
 @pytest.mark.parametrize(
     ("f", "x"),
     [(jnp.square, 1e-200), (jnp.exp, 705.0), (jnp.square, 1e154)],
@@ -1130,6 +1207,10 @@ def test_slopes_beyond_the_range_of_floats_are_no_nan(f, x):
     assert "the derivative is not finite" not in report.text()
 
 
+@pytest.mark.thorough(
+    "slopes above 1e38; test_derivative_not_finite_in_the_dtype_of_x_is_not_right has "
+    "float32 with float64 off"
+)
 def test_slopes_beyond_the_range_are_found_with_float64_off(float64_off):
     f = lambda size: lambda x: size * jnp.sin(1e9 * x[0]) + x[1]
     with float64_off:
@@ -1167,6 +1248,7 @@ MASKED = {
 }
 
 
+@pytest.mark.thorough("the other function", but="log_softmax")
 @pytest.mark.parametrize("name", MASKED)
 def test_an_infinity_of_a_mask_has_no_rounding_error(name):
     f, x = MASKED[name], jnp.linspace(-1.0, 1.0, 12)
@@ -1177,6 +1259,10 @@ def test_an_infinity_of_a_mask_has_no_rounding_error(name):
         assert wrong.verdict == "wrong"
 
 
+@pytest.mark.thorough(
+    "confident predictions; test_an_infinity_of_a_mask_has_no_rounding_error has the "
+    "mask"
+)
 def test_a_confident_masked_prediction_is_no_bug():
     x = jax.random.normal(jax.random.key(5), (12,))
     for f in (
@@ -1197,7 +1283,10 @@ ROUNDED_IN_NUMPY = {
 }
 
 
-@pytest.mark.thorough("the other roundings", but="^(six digits|float32-float32)")
+@pytest.mark.thorough(
+    "float32, which test_the_precision_of_several_outputs_is_seen_in_their_values has",
+    but="^six digits",
+)
 @pytest.mark.parametrize(
     ("name", "dtype"), [*((n, "float64") for n in ROUNDED_IN_NUMPY), ("float32",) * 2]
 )
@@ -1240,6 +1329,10 @@ def test_the_derivative_0_of_steps_that_jax_cannot_see_is_no_bug(name):
         assert report.verdict == "right", report.text()
 
 
+@pytest.mark.thorough(
+    "NumPy values in 16 bits; "
+    "test_the_precision_of_several_outputs_is_seen_in_their_values has 32"
+)
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16])
 def test_values_of_a_narrow_dtype_are_not_held_against_a_derivative(dtype):
     f = lambda x: jnp.asarray(
@@ -1251,6 +1344,10 @@ def test_values_of_a_narrow_dtype_are_not_held_against_a_derivative(dtype):
     assert report.verdict in ("right", "unresolved"), report.text()
 
 
+@pytest.mark.thorough(
+    "rounding to three digits; "
+    "test_rounding_that_jax_cannot_see_is_no_bug_and_hides_none has six"
+)
 @pytest.mark.parametrize("scale", [0.02, 0.1])
 def test_coarse_rounding_that_jax_cannot_see_is_no_bug(scale):
     f = lambda x: jnp.asarray(np.floor(np.sum(np.exp(np.asarray(x))) * 1000) / 1000)
@@ -1262,6 +1359,10 @@ def test_coarse_rounding_that_jax_cannot_see_is_no_bug(scale):
         assert report.verdict in ("right", "unresolved"), report.text()
 
 
+@pytest.mark.thorough(
+    "a flat part in NumPy; test_rounding_that_jax_cannot_see_is_no_bug_and_hides_none "
+    "finds an error in NumPy"
+)
 def test_a_slope_of_a_flat_part_that_jax_cannot_see_is_a_bug():
     f = lambda x: jnp.asarray(np.sum(np.maximum(np.asarray(x), 0.0)))
     x = jnp.array([-0.3, -1.2, -0.17])
@@ -1278,6 +1379,9 @@ def free_energy(p):
     return -BOLTZMANN * p["T"] * jnp.logaddexp(0.0, -p["E"] / (BOLTZMANN * p["T"]))
 
 
+@pytest.mark.thorough(
+    "energies in joule; test_a_term_of_any_scale_at_0_is_found has such scales"
+)
 @pytest.mark.parametrize("temperature", [3000.0, 300.0, 4.2, 0.01])
 def test_energies_of_atoms_at_0_joule_are_smooth(temperature):
     """f varies over 1e-20 of a step of 1 joule, and floats are dense around 0."""
@@ -1289,7 +1393,7 @@ def test_energies_of_atoms_at_0_joule_are_smooth(temperature):
         assert check_derivative(free_energy, x, key, wrong).verdict == "wrong"
 
 
-@pytest.mark.thorough("the scales between", but="e-(06|15|24|33|42)")
+@pytest.mark.thorough("the other scales", but="e-(15|42)")
 @pytest.mark.parametrize("scale", 10.0 ** -np.arange(3, 43, 3))
 def test_a_term_of_any_scale_at_0_is_found(scale):
     f, key = lambda q: q + scale * jnp.arctan(q / scale), jax.random.key(1)
@@ -1298,7 +1402,7 @@ def test_a_term_of_any_scale_at_0_is_found(scale):
     assert check_derivative(f, jnp.zeros(()), key, without).verdict == "wrong"
 
 
-@pytest.mark.thorough("the other sizes", but="1e.20")
+@pytest.mark.thorough("the other functions and sizes", but="^softplus-1e.20")
 @pytest.mark.parametrize("size", [1e12, 1e20, 1e25])
 @pytest.mark.parametrize("smooth", [jax.nn.silu, jax.nn.gelu, jax.nn.softplus])
 def test_entries_that_are_0_beside_a_huge_one_are_smooth(size, smooth):
@@ -1319,6 +1423,7 @@ def filled(value):
     return f
 
 
+@pytest.mark.thorough("the larger errors", but="^1e-09")
 @pytest.mark.parametrize("off", [1.0, -0.5, 1e-3, 1e-6, 1e-9])
 def test_a_wrong_value_at_a_single_point_is_told(off):
     x, key = jnp.asarray([0.0, 0.5, 1.0]), jax.random.key(0)
@@ -1328,6 +1433,7 @@ def test_a_wrong_value_at_a_single_point_is_told(off):
     assert "seems to jump at the point" in report.explanation
 
 
+@pytest.mark.thorough("the other seeds", but=r"-0\]")
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize(
     ("f", "x"),
@@ -1358,6 +1464,7 @@ ROUNDED_AT_0 = {
 }
 
 
+@pytest.mark.thorough("the other functions", but="^float32 inside")
 @pytest.mark.parametrize("name", ROUNDED_AT_0)
 def test_digits_that_are_lost_close_to_0_are_no_slope(name):
     """Very short steps see only the zeros to which f is rounded."""
@@ -1386,7 +1493,10 @@ def at_a_zero_row(activation, units, seed):
     return loss, params
 
 
-@pytest.mark.thorough("relu, of which test_check_kinks has more", but="leaky")
+@pytest.mark.thorough(
+    "a layer at 0; test_check_kinks.py has "
+    "test_rectifiers_at_0_of_several_entries_each_are_no_bug"
+)
 @pytest.mark.parametrize("activation", [jax.nn.relu, jax.nn.leaky_relu])
 def test_many_rectifiers_at_their_kink_at_once_are_no_bug(activation):
     loss, params = at_a_zero_row(activation, 16, seed=0)
@@ -1396,7 +1506,10 @@ def test_many_rectifiers_at_their_kink_at_once_are_no_bug(activation):
     assert check_derivative(loss, params, jax.random.key(0), bug).verdict == "wrong"
 
 
-@pytest.mark.thorough("the other seed", but="0")
+@pytest.mark.thorough(
+    "networks in float16; test_float16_beside_bfloat16_underflows_without_a_bug and "
+    "test_term_in_float32_that_underflows_hides_no_error have both laws"
+)
 @pytest.mark.parametrize("seed", range(2))
 def test_values_that_underflow_in_float16_are_no_bug_and_hide_none(seed):
     half = lambda value: value.astype(jnp.float16)
@@ -1414,6 +1527,10 @@ def test_values_that_underflow_in_float16_are_no_bug_and_hide_none(seed):
         assert check_derivative(f, at, key, twice).verdict == "wrong"
 
 
+@pytest.mark.thorough(
+    "flat parts of tiny widths; test_a_term_of_any_scale_at_0_is_found has terms of "
+    "tiny scales"
+)
 @pytest.mark.parametrize("scale", [4e-21, 1e-40, 1e-60])
 def test_dead_zone_of_any_width_around_0_is_smooth(scale):
     f = lambda x: jnp.sum(jnp.arange(1.0, 3) * jax.nn.relu(jnp.abs(x) - scale))
@@ -1423,7 +1540,10 @@ def test_dead_zone_of_any_width_around_0_is_smooth(scale):
     assert check_derivative(f, jnp.zeros(2), jax.random.key(0), bug).verdict == "wrong"
 
 
-@pytest.mark.thorough("the larger scale", but="1e-23")
+@pytest.mark.thorough(
+    "f without forward mode; test_a_term_of_any_scale_at_0_is_found has the scales, "
+    "test_term_in_float32_that_underflows_hides_no_error a NumPy f at 0"
+)
 @pytest.mark.parametrize("scale", [4.14e-21, 1e-23])
 def test_tiny_scales_at_0_are_seen_without_forward_mode(scale):
     fermi = lambda e: 1 / (1 + np.exp(np.asarray(e) / scale))
@@ -1452,7 +1572,7 @@ HIDDEN_AT_0 = {
 }
 
 
-@pytest.mark.thorough("the other widths", but="1e-25")
+@pytest.mark.thorough("the other functions and widths", but="^rounded tip-1e-25")
 @pytest.mark.parametrize("scale", [1e-15, 1e-25, 1e-38])
 @pytest.mark.parametrize("name", HIDDEN_AT_0)
 def test_smooth_features_that_rounding_hides_are_unresolved(name, scale):
@@ -1465,6 +1585,11 @@ def test_smooth_features_that_rounding_hides_are_unresolved(name, scale):
     assert check_derivative(f, x, key, bug).verdict == "wrong"
 
 
+@pytest.mark.thorough(
+    "a kink and a rule that is wrong only at 0; test_kink_is_told_from_a_bug and "
+    "test_a_wrong_derivative_where_terms_with_kinks_make_a_smooth_function_is_wrong "
+    "have them"
+)
 def test_real_kinks_and_rules_that_are_wrong_only_at_0_are_not_called_hidden():
     x, key = jnp.array([0.0, 0.3, -0.7]), jax.random.key(0)
     assert check_derivative(lambda x: jnp.sum(jnp.abs(x)), x, key).verdict == "kink"
@@ -1473,6 +1598,7 @@ def test_real_kinks_and_rules_that_are_wrong_only_at_0_are_not_called_hidden():
     assert check_derivative(f, x, key).verdict == "wrong"
 
 
+@pytest.mark.thorough("with float64", but="False")
 @pytest.mark.parametrize("x64", [True, False])
 def test_derivative_not_finite_in_the_dtype_of_x_is_not_right(x64, enable_x64):
     softplus = lambda x: jnp.sum(jax.nn.softplus(x))
@@ -1588,6 +1714,10 @@ def test_low_precision_that_does_not_matter_hides_no_error():
     assert "returned in floats with a spacing" in report.explanation
 
 
+@pytest.mark.thorough(
+    "errors of other entries; test_smooth_features_that_rounding_hides_are_unresolved "
+    "has one"
+)
 def test_feature_that_rounding_hides_excuses_no_error_of_another_entry():
     f = lambda x: jnp.sqrt(x[0] ** 2 + 1e-60) + jnp.sin(x[1]) + 1.0
     key = jax.random.key(0)
@@ -1626,6 +1756,9 @@ def test_float16_beside_bfloat16_underflows_without_a_bug():
     assert report.verdict in ("right", "unresolved"), report.text()
 
 
+@pytest.mark.thorough(
+    "a missing term in joule; test_a_term_of_any_scale_at_0_is_found misses one, too"
+)
 def test_wrong_custom_rule_at_a_tiny_scale_is_not_excused_as_a_kink():
     scale = 4.14e-21
     f = jax.custom_jvp(lambda e: scale * jax.nn.softplus(-e / scale))

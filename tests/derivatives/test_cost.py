@@ -115,6 +115,7 @@ def test_hessian_vector_product_takes_at_most_nine_times_the_operations(name):
     assert product.operations <= ABOVE_NINE.get(name, 9) * counted_cost(f, x).operations
 
 
+@pytest.mark.thorough("the other functions", but="rosenbrock|attention|gelu")
 @pytest.mark.parametrize("name", STRAIGHT)
 def test_count_agrees_with_xla_on_straight_line_code(name):
     f, x = STRAIGHT[name]

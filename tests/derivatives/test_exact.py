@@ -105,6 +105,7 @@ def test_derivative_maps_over_points():
 true_derivatives = jax.jit(lambda p: (jax.grad(network)(p), jax.hessian(network)(p)))
 
 
+@pytest.mark.thorough("forward mode", but="auto|reverse")
 @pytest.mark.parametrize("mode", ["auto", "forward", "reverse"])
 def test_gradient_hessian_and_products_of_a_tree_equal_jax(mode):
     grads, square = true_derivatives(PARAMS)

@@ -103,6 +103,7 @@ def test_eigenvalues_and_vectors_are_those_of_the_dense_matrix(which, n):
     assert found.products <= (n + 3 if n == 3 else 200)
 
 
+@pytest.mark.thorough("the other units", but="float32-1e-11-80|float64-1e-200-20")
 @pytest.mark.parametrize("n", [20, 80])
 @pytest.mark.parametrize(
     ("dtype", "unit"),
@@ -129,6 +130,10 @@ def test_an_eigenvalue_that_is_exactly_zero_is_found(which, sign):
     np.testing.assert_allclose(found.values, [0.0, sign], atol=1e-11)
 
 
+@pytest.mark.thorough(
+    "a network; test_eigenvalues_and_vectors_are_those_of_the_dense_matrix has a "
+    "quadratic function"
+)
 def test_spectrum_of_a_network_is_that_of_its_dense_hessian():
     random = np.random.default_rng(1)
     data = jnp.asarray(random.normal(size=(20, 5)))
@@ -241,6 +246,7 @@ def test_bad_input_is_named(call, error, words):
         call(jnp.ones(3))
 
 
+@pytest.mark.thorough("the other dtype", but="^float16")
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_sums_in_half_precision_do_not_stop_growing(dtype):
     f = lambda x: jnp.sum(x**2)

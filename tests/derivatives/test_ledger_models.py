@@ -53,7 +53,7 @@ def drawn(f, *args, level="mathematics"):
     return ledger
 
 
-@pytest.mark.thorough("the larger networks", but="linear|logistic|softmax|perceptron")
+@pytest.mark.thorough("the other models", but="linear|logistic")
 @pytest.mark.parametrize("name", MODELS)
 def test_model_is_explained_with_the_gradient_of_jax(name):
     make, given = MODELS[name]
@@ -161,6 +161,10 @@ VALUES = {
 }
 
 
+@pytest.mark.thorough(
+    "narrow dtypes alone, and more keys and integers",
+    but=r"^(?!\w+ alone|several|vector|tangent of an integer, \(5)",
+)
 @pytest.mark.parametrize("level", ["mathematics", "primitives"])
 @pytest.mark.parametrize("name", VALUES)
 def test_value_of_any_kind_is_explained(name, level):

@@ -315,6 +315,7 @@ def data_of(page):
     return json.loads(re.search(r'id="ledger">(.*?)</script>', page, re.DOTALL)[1])
 
 
+@pytest.mark.thorough("the other functions", but="neuron|escaped")
 @pytest.mark.parametrize("name", ["neuron", "deep", "flat", "own rules", "escaped"])
 def test_page_has_every_digit_of_the_gradient(name, pages, ledgers):
     f, args = LEDGERS[name]

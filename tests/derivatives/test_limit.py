@@ -52,6 +52,9 @@ SQUIRE_TRAPP_SLOPE = 4.0534278938986206  # At 1.5, from 60 digits.
 POWERS = {"forward": 1 / 2, "central": 1 / 3, "richardson": 1 / 5}
 
 
+@pytest.mark.thorough(
+    "the other schemes and dtypes", but="forward-float64|richardson-float32"
+)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("scheme", POWERS)
 def test_best_step_is_within_a_decade_of_theory_on_twenty_functions(scheme, dtype):
@@ -84,6 +87,10 @@ def test_limit_of_the_complex_step_is_the_derivative_or_nan(name):
     np.testing.assert_allclose(found, slope, rtol=1e-11, atol=1e-50 * (slope == 0))
 
 
+@pytest.mark.thorough(
+    "the other dtype of each scheme",
+    but="forward-float32|central-float64|richardson-float32|complex-float64",
+)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("scheme", [*POWERS, "complex"])
 def test_truncation_and_rounding_bound_the_error_at_every_step(scheme, dtype):
@@ -261,6 +268,7 @@ CANCELLING = {  # f by NumPy, and the first terms of its derivative near 0.
 }
 
 
+@pytest.mark.thorough("the other functions", but="log")
 @pytest.mark.parametrize("name", CANCELLING)
 def test_complex_step_loses_no_three_digits_inside_f_in_silence(name):
     f, series = CANCELLING[name]

@@ -56,7 +56,16 @@ def test_every_valid_call_is_accepted():
 
 @pytest.mark.parametrize(
     "cases",
-    [1000, pytest.param(4000, marks=pytest.mark.thorough("four times as many calls"))],
+    [
+        pytest.param(
+            1000,
+            marks=pytest.mark.thorough(
+                "wrong arguments drawn at random; make test has each function's "
+                "refusals in its own file, and sizes in test_absurd_sizes.py"
+            ),
+        ),
+        pytest.param(4000, marks=pytest.mark.thorough("four times as many calls")),
+    ],
 )
 def test_wrong_arguments_are_refused_by_name(cases):
     found = fuzzing.fuzz(fuzzing.sample(0, cases))

@@ -15,6 +15,7 @@ from research.update_rules import UPDATE_RULES, add_decayed_weights
 from research.verification import CARDS
 
 COMPILE_QUICKLY = True  # tests/conftest.py
+DRAWS_NO_KEYS = True  # tests/conftest.py
 
 NAMES = (
     "gradient_descent",
@@ -124,12 +125,18 @@ def lone():
     return run(*drawn("float64"))
 
 
+@pytest.mark.thorough(
+    "traced and constant rates; test_every_rule.py has them for every rule"
+)
 @pytest.mark.parametrize("name", NAMES)
 def test_traced_rate_under_vmap_equals_constant_rate(name):
     vmapped = jax.tree.map(lambda leaf: leaf[0], over_rates("float64")[name][0])
     assert_same(vmapped, lone()[name], "float64")
 
 
+@pytest.mark.thorough(
+    "steps outside of jit; test_every_rule.py has them for every rule"
+)
 @pytest.mark.parametrize("name", NAMES)
 def test_eager_equals_jit(name):
     rule, (params, gradients) = UPDATE_RULES[name](RATES[0]), drawn("float64")

@@ -27,7 +27,6 @@ from research.update_rules import (
     gauss_newton,
     levenberg_marquardt,
     lookahead,
-    noisy_sgd,
     reduce_on_plateau,
     saga,
     skip_nonfinite,
@@ -38,6 +37,7 @@ from research.update_rules._transforms import reached
 from research.verification import CARDS, PROBLEMS, verify_rule
 
 COMPILE_QUICKLY = True  # tests/conftest.py
+DRAWS_NO_KEYS = True  # tests/conftest.py
 
 LARGEST = int(jnp.iinfo(jnp.int32).max)
 PARAMS = {
@@ -134,7 +134,6 @@ def test_update_takes_arguments_that_nobody_knows_wherever_the_rule_stands(name,
         clip_adaptively(1.0),
         add_decayed_weights(0.1),
         reduce_on_plateau(),
-        noisy_sgd(0.1, jax.random.key(0)),
         svrg(0.1, 2),
         gauss_newton(residual_fn=lambda x: x["b"]),
         levenberg_marquardt(residual_fn=lambda x: x["b"]),
@@ -146,26 +145,35 @@ def test_other_transformations_take_them_too(rule):
 
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_hyperparameters_can_be_injected(name):
-    """Traced, so that every one of them is what optax makes of it; the first update is
-    the rule's own.
-    """
+    """Traced, so that every one of them is what optax makes of it."""
+    injected = optax.inject_hyperparams(UPDATE_RULES[name])(learning_rate=0.1)
+    jax.eval_shape(lambda x: one_step(injected, x), PARAMS)
+
+
+@pytest.mark.thorough(
+    "the schedules of other rules, of which optax makes arrays as of injected numbers",
+    but=r"^(adam|lookahead|bfgs)\]",
+)
+@pytest.mark.parametrize("name", UPDATE_RULES)
+def test_schedules_can_be_injected(name):
+    injected = optax.inject_hyperparams(UPDATE_RULES[name])(lambda t: 0.1)
+    jax.eval_shape(lambda x: one_step(injected, x), PARAMS)
+
+
+@pytest.mark.thorough("a rule without an inner rule", but=r"^(?!lbfgs)")
+@pytest.mark.parametrize(
+    "name", ["lookahead", "sam", "polyak_averaging", "muon", "lbfgs"]
+)
+def test_the_first_update_with_injected_hyperparameters_is_the_rule_s_own(name):
     injected, plain = (
         optax.inject_hyperparams(UPDATE_RULES[name])(learning_rate=0.1),
         UPDATE_RULES[name](0.1),
     )
-    jax.eval_shape(lambda x: one_step(injected, x), PARAMS)
-    jax.eval_shape(
-        lambda x: one_step(
-            optax.inject_hyperparams(UPDATE_RULES[name])(lambda t: 0.1), x
-        ),
-        PARAMS,
-    )
-    if name in ("lookahead", "sam", "polyak_averaging", "muon", "lbfgs"):
-        ours, theirs = jax.jit(
-            lambda x: [one_step(rule, x)[0] for rule in (injected, plain)]
-        )(PARAMS)
-        for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-12)
+    ours, theirs = jax.jit(
+        lambda x: [one_step(rule, x)[0] for rule in (injected, plain)]
+    )(PARAMS)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
 def test_what_cannot_be_injected_says_why():
@@ -413,6 +421,10 @@ def test_a_gradient_that_is_not_finite_shows(name):
         assert not np.isfinite(rule.update(g, rule.init(x), x, value=1.0)[0]).all()
 
 
+@pytest.mark.thorough(
+    "the other rules that have the search of bfgs",
+    but=r"^(bfgs|backtracking_descent)\]",
+)
 @pytest.mark.parametrize(
     "name", ["nonlinear_conjugate_gradient", "backtracking_descent", "lbfgs", "bfgs"]
 )
@@ -510,6 +522,10 @@ def test_complex_params_move_as_in_optax(name):
     np.testing.assert_allclose(ours, theirs, rtol=1e-9)
 
 
+@pytest.mark.thorough(
+    "the other rules, which turn with their gradients in make test",
+    but=r"^(barzilai_borwein|dowg|momo)\]",
+)
 @pytest.mark.parametrize(
     "name",
     [
@@ -561,14 +577,18 @@ def test_a_clip_by_value_refuses_complex_params():
 ON = [PROBLEMS["quadratic"]]
 
 
-def test_prove_finds_a_dotted_name_as_the_command_line_does():
+def test_verify_rule_finds_a_dotted_name_as_the_command_line_does():
+    assert verify_rule("gradient_descent", "optax.sgd", problems=ON).same
+
+
+@pytest.mark.thorough("other pairs of names; make test has one, in the test above")
+def test_verify_rule_finds_other_dotted_names():
     assert (
         verify_rule(
             UPDATE_RULES["heavy_ball"], "optax.sgd", problems=ON, learning_rate=0.1
         ).same
         is False
     )
-    assert verify_rule("gradient_descent", "optax.sgd", problems=ON).same
     assert verify_rule("optax.adam", "research.update_rules.adam", problems=ON).same
 
 
@@ -580,6 +600,6 @@ def test_prove_finds_a_dotted_name_as_the_command_line_does():
         ("optax.", "a rule must have a dotted name"),
     ],
 )
-def test_prove_says_what_of_a_dotted_name_is_not_there(name, said):
+def test_verify_rule_says_what_of_a_dotted_name_is_not_there(name, said):
     with pytest.raises(ValueError, match=said):
         verify_rule("adam", name, problems=ON)

@@ -139,6 +139,9 @@ def test_params_have_readable_names_and_the_initialisers_variance():
         assert abs(weights.var() * fan_in / 2 - 1) < 4 * np.sqrt(2 / weights.size)
 
 
+@pytest.mark.thorough(
+    "other leading axes; test_convolution.py and test_mlp.py have them for the layers"
+)
 def test_one_image_and_two_leading_axes_equal_the_batch():
     model = cnn((6, 5, 2), 3, **SMALL)
     params, x = model.init(jax.random.key(0)), images(4)
@@ -154,6 +157,11 @@ def test_one_image_and_two_leading_axes_equal_the_batch():
     assert jax.eval_shape(model.apply, params, x[:0]).shape == (0, 3)
 
 
+@pytest.mark.thorough(
+    "a whole step; test_convolution.py, test_normalisation.py and "
+    "test_dropout_zeroes_the_same_entries_in_every_dtype_and_keeps_the_dtype have its "
+    "parts"
+)
 def test_float32_params_give_a_float32_step_in_64_bit_mode():
     model = cnn(
         (6, 5, 2), 3, **SMALL, dropout=0.5, normalisation="group", dtype="float32"

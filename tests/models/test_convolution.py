@@ -98,6 +98,7 @@ def bent(conv):
     return lambda *arguments: jnp.sum(jnp.sin(conv(*arguments)))
 
 
+@pytest.mark.thorough("five more shapes", but="even|2, 1|number|pairs|tiles")
 @each_case
 def test_convolution_equals_the_sum_written_out(case):
     arguments, (*_, stride, _, margins) = drawn(case), case
@@ -109,6 +110,7 @@ def test_convolution_equals_the_sum_written_out(case):
     )
 
 
+@pytest.mark.thorough("the other padding", but="valid")
 @pytest.mark.parametrize("mode", ["valid", "same"])
 def test_one_channel_equals_scipys_correlation(mode):
     x, weights, _ = drawn(((5, 6), (3, 3), 1, 1))
@@ -117,6 +119,10 @@ def test_one_channel_equals_scipys_correlation(mode):
     np.testing.assert_allclose(y[..., 0], expected, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.thorough(
+    "two other paddings; test_vmap_over_weights_equals_the_loop has one of them",
+    but="case[03]",
+)
 @some_cases
 def test_gradients_equal_those_of_xlas_convolution(case):
     arguments = drawn(case)
@@ -139,7 +145,9 @@ def few_at_a_time(request, monkeypatch):
     return case
 
 
-@pytest.mark.thorough("the slices of tiles", but="pairs")
+@pytest.mark.thorough(
+    "all derivatives; test_vmap_over_weights_equals_the_loop has the gradient of slices"
+)
 def test_slices_of_a_batch_give_the_values_and_derivatives_of_the_whole(few_at_a_time):
     case = few_at_a_time
     arguments = drawn(case, 7)
@@ -179,6 +187,7 @@ def test_vmap_over_weights_equals_the_loop(few_at_a_time):
         )
 
 
+@pytest.mark.thorough("fewer axes", but="leading2")
 @pytest.mark.parametrize("leading", [(), (0,), (2, 3)])
 def test_leading_axes_of_any_number_and_size_equal_the_loop_over_images(leading):
     case = CASES["same"]
@@ -191,6 +200,9 @@ def test_leading_axes_of_any_number_and_size_equal_the_loop_over_images(leading)
         np.testing.assert_allclose(y[index], expected, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.thorough(
+    "a consequence; test_convolution_equals_the_sum_written_out has the sums"
+)
 @pytest.mark.parametrize("stride", [1, 2])
 def test_shifted_images_have_shifted_convolutions(stride):
     _, weights, bias = drawn(((3, 3), (3, 3), 1, 2))
@@ -306,6 +318,7 @@ def test_pooling_equals_the_loop_over_windows(pool, reduce, window, stride):
     np.testing.assert_allclose(both[1], expected[0], rtol=1e-14)
 
 
+@pytest.mark.thorough("windows that do not overlap", but="3-2")
 @pytest.mark.parametrize(("window", "stride"), [(2, None), (3, 2)])
 def test_the_gradient_of_max_pooling_goes_to_the_largest(window, stride):
     x = (
@@ -338,6 +351,7 @@ def test_equal_largest_values_share_the_derivative():
     )
 
 
+@pytest.mark.thorough("windows that overlap", but="None")
 @pytest.mark.parametrize(("window", "stride"), [(2, None), (2, 1)])
 def test_nan_in_a_window_gives_the_derivatives_of_the_maximum(window, stride):
     x = jnp.arange(16.0).reshape(4, 4, 1).at[1, 1].set(jnp.nan)

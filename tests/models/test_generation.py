@@ -58,6 +58,10 @@ def test_greedy_text_equals_the_loop_that_slides_the_window(prompt):
     assert tokens.dtype == jnp.int32
 
 
+@pytest.mark.thorough(
+    "one candidate; test_frequencies_follow_the_softmax_of_the_candidates has three, "
+    "and test_greedy_text_equals_the_loop_that_slides_the_window temperature 0"
+)
 def test_one_candidate_is_greedy_at_any_temperature():
     model, params = small()
     greedy = models.generate(
@@ -126,6 +130,10 @@ def test_each_token_and_each_text_has_noise_of_its_own():
         )
 
 
+@pytest.mark.thorough(
+    "test_greedy_text_equals_the_loop_that_slides_the_window goes on from its own "
+    "tokens"
+)
 def test_the_next_token_sees_those_drawn_before():
     follow = Model(
         lambda key: None,
@@ -141,6 +149,7 @@ def test_the_next_token_sees_those_drawn_before():
     )
 
 
+@pytest.mark.thorough("texts of two lengths; test_ngrams.py has the law for n-grams")
 def test_more_tokens_begin_with_the_same_and_a_key_is_all_that_is_drawn_from():
     model, params = small()
     few, many, again = (

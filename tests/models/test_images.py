@@ -64,6 +64,7 @@ def test_mean_and_sd_equal_numpys():
     np.testing.assert_allclose(sd, x.std(axis=(0, 1, 2), dtype=float), rtol=1e-13)
 
 
+@pytest.mark.thorough("each alone; make test has all in turn", but="in turn")
 @each_augmentation
 def test_augmentation_keeps_shape_dtype_and_the_pictures_own_values(augment):
     x = stored(8, least=1)
@@ -75,6 +76,7 @@ def test_augmentation_keeps_shape_dtype_and_the_pictures_own_values(augment):
             assert {*after[..., channel].flat} <= {0, *before[..., channel].flat}
 
 
+@pytest.mark.thorough("each alone; make test has all in turn", but="in turn")
 @each_augmentation
 def test_the_same_key_gives_the_same_picture_and_another_key_another(augment):
     x = stored(8)

@@ -72,6 +72,7 @@ def test_params_are_those_of_the_module_in_the_dtype_asked_for_and_predictions_f
         )
 
 
+@pytest.mark.thorough("fewer axes", but="leading[24]")
 @pytest.mark.parametrize("leading", [(), (2,), (2, 3), (2, 1, 3), (0,)])
 def test_leading_axes_of_any_number_equal_the_loop_over_examples(leading):
     model = from_linen(Small(), X[0, 0])
@@ -85,6 +86,10 @@ def test_leading_axes_of_any_number_equal_the_loop_over_examples(leading):
         )
 
 
+@pytest.mark.thorough(
+    "both flags; test_dropout_of_a_half_zeroes_half_and_doubles_the_rest has a key "
+    "and none, test_streams_name_what_the_module_draws_and_differ another flag"
+)
 def test_a_key_switches_noise_on_and_no_key_switches_it_off():
     for module in (Small(), Deterministic()):
         model = from_linen(module, X[0, 0, 0])

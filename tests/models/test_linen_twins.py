@@ -271,7 +271,7 @@ def drawn(model):
 @pytest.mark.thorough(
     (
         "the other architectures; make test has their outputs by torch "
-        "(test_reference_models.py)"
+        "(test_reference_models.py) and written out (test_cnn.py)"
     ),
     but="mlp, tanh|gru",
 )

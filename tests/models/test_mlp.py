@@ -116,7 +116,7 @@ CASES = [
 
 @pytest.mark.thorough(
     "the other activations, whose slopes test_activations.py has",
-    but="-gelu-softmax_cross_entropy-float64|silu-squared|-logistic|sigmoid-squared",
+    but="-gelu-softmax_cross_entropy-float64|relu-logistic|sigmoid-squared",
 )
 @pytest.mark.parametrize(("sizes", "activation", "loss", "dtype"), CASES)
 def test_gradient_by_hand_equals_jaxs_but_for_rounding(sizes, activation, loss, dtype):
@@ -159,6 +159,9 @@ def test_every_loss_and_activation_is_under_test():
     }
 
 
+@pytest.mark.thorough(
+    "loops over units; test_gradient_by_hand_equals_jaxs_but_for_rounding has each loss"
+)
 def test_gradient_by_hand_equals_numpy_unit_by_unit():
     # The chain rule without matrices: a sum over every unit of the layer above, one
     # example at a time.
@@ -194,6 +197,9 @@ def test_gradient_by_hand_equals_numpy_unit_by_unit():
     chex.assert_trees_all_close(grads, expected, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.thorough(
+    "differences; test_gradient_by_hand_equals_jaxs_but_for_rounding has each loss"
+)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_gradient_by_hand_equals_central_differences(loss):
     _, params, batch = make((3, 4, 3), "gelu", loss)
@@ -250,6 +256,7 @@ def test_deltas_are_the_derivatives_by_the_sums_and_by_the_input():
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.thorough("fewer axes", but="shape[23]")
 @pytest.mark.parametrize("shape", [(4,), (1, 4), (2, 3, 4), (0, 4)])
 def test_apply_equals_numpy_for_any_leading_axes(shape):
     model, params, _ = make((4, 6, 3), "tanh")

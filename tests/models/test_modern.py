@@ -117,6 +117,10 @@ def test_rms_normalisation_and_its_derivatives_equal_flax():
     jax.tree.map(close, *both(x, scale))
 
 
+@pytest.mark.thorough(
+    "rotations alone; test_the_modern_decoder_equals_numpy_written_out has complex "
+    "products in its attention"
+)
 def test_rotations_equal_complex_products_and_depend_on_differences_alone():
     x = np.random.default_rng(2).normal(size=(3, 9, 6))
     angles = models.rotary_angles(12, 6)
@@ -158,6 +162,10 @@ def test_grouped_queries_equal_heads_whose_keys_and_values_are_repeated():
     close(both[2], both[3])
 
 
+@pytest.mark.thorough(
+    "what test_the_modern_decoder_equals_numpy_written_out has in numbers: its sums "
+    "reach no later token"
+)
 def test_no_token_changes_a_logit_before_it_and_prefixes_agree():
     model = models.transformer_decoder(VOCABULARY, CONTEXT, **MODERN)
     apply, params = jax.jit(model.apply), drawn(model.init)
@@ -331,7 +339,7 @@ PRECISE = {
 }
 
 
-@pytest.mark.thorough("the other models", but="decoder")
+@pytest.mark.thorough("the other models", but="mlp")
 @pytest.mark.parametrize("name", PRECISE)
 def test_bfloat16_is_near_float32_and_gradients_are_float32(name):
     model, shape = PRECISE[name]

@@ -161,6 +161,9 @@ def test_probabilities_are_those_of_the_losses(smoothing):
     np.testing.assert_allclose(ngrams.ngram_losses(model, held), one_by_one, rtol=1e-12)
 
 
+@pytest.mark.thorough(
+    "long texts; test_losses_equal_the_dictionaries has the losses of both smoothings"
+)
 @each_smoothing
 def test_a_long_text_costs_its_entropy(smoothing):
     # The next symbol depends on two before it, by the same four odds everywhere.

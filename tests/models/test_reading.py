@@ -76,6 +76,7 @@ def test_key_of_the_batch_reaches_the_model():
     assert values[0] != values[1]
 
 
+@pytest.mark.thorough("the other sizes", but="7|100")
 @pytest.mark.parametrize("slice_size", [1, 2, 7, 100])
 def test_reader_equals_the_losses_at_once_for_any_slice(slice_size):
     model, starts = bigram(), datasets.window_starts(len(TOKENS), CONTEXT, stride=2)

@@ -89,7 +89,13 @@ def network(cell, **options):
     return models.recurrent(2, 3, 4, cell=cell, **options)
 
 
-@pytest.mark.thorough("one layer", but="^2-")
+@pytest.mark.thorough(
+    (
+        "one layer, and the other cells, whose steps test_reference_models.py and "
+        "test_linen_twins.py have"
+    ),
+    but="^2-vanilla",
+)
 @each_cell
 @pytest.mark.parametrize("num_layers", [1, 2])
 def test_network_equals_the_loop_over_time_written_out(cell, num_layers):
@@ -124,6 +130,7 @@ def test_network_equals_the_loop_over_time_written_out(cell, num_layers):
     )
 
 
+@pytest.mark.thorough("the other cells", but="vanilla")
 @each_cell
 def test_embedding_equals_the_rows_it_names(cell):
     model = network(cell, embedding=5, outputs="every")
@@ -172,6 +179,10 @@ def linen_params(cell, params):
     return tree
 
 
+@pytest.mark.thorough(
+    "networks of Flax; test_linen_twins.py has the GRU's, test_reference_models.py "
+    "all cells by torch"
+)
 @each_cell
 def test_network_equals_its_linen_twin(cell):
     model = network(cell, outputs="every")
@@ -203,6 +214,10 @@ def objective_of(model, batch, seed=5):
     return objective
 
 
+@pytest.mark.thorough(
+    "differences; test_linen_twins.py has the gradient of a GRU with lengths, "
+    "test_reference_models.py those of the other cells"
+)
 @each_cell
 def test_gradient_equals_finite_differences(cell):
     model = network(cell, num_layers=2, outputs="every")
@@ -248,6 +263,10 @@ def test_what_stands_after_the_end_changes_no_bit(cell):
         assert run(params, clean + 1)[0] != run(params, clean)[0]
 
 
+@pytest.mark.thorough(
+    "symbols; test_what_stands_after_the_end_changes_no_bit has numbers, "
+    "test_transformer.py symbols"
+)
 def test_symbols_after_the_end_change_no_bit():
     model = network("lstm", embedding=3)
     params = drawn(model)
@@ -313,7 +332,11 @@ def test_carry_from_window_to_window_is_the_whole(cell):
     )
 
 
-@pytest.mark.thorough("the other cells", but="vanilla")
+@pytest.mark.thorough(
+    "a window in two layers; the law is in "
+    "test_truncated_gradient_of_a_linear_network_is_the_truncated_sum, a network's "
+    "window in test_modern.py"
+)
 @each_cell
 def test_window_cuts_the_gradient_where_a_stopped_carry_does(cell):
     model = network(cell, num_layers=2, outputs="every", window=2)
@@ -336,7 +359,10 @@ def test_window_cuts_the_gradient_where_a_stopped_carry_does(cell):
     )
 
 
-@pytest.mark.thorough("the other cells", but="vanilla")
+@pytest.mark.thorough(
+    "three networks; the law is in "
+    "test_truncated_gradient_of_a_linear_network_is_the_truncated_sum"
+)
 @each_cell
 def test_window_of_the_whole_is_the_full_gradient(cell):
     x = Sequences(jnp.array(inputs(3, 5, 2)), jnp.array(LENGTH))
@@ -370,6 +396,7 @@ def test_dropout_needs_a_key_and_draws_anew_with_each():
     assert len({float(np.abs(a - plain).max()) for a in seen} | {0.0}) == 3
 
 
+@pytest.mark.thorough("the other cells", but="lstm")
 @each_cell
 def test_first_parameters_are_orthogonal_bounded_and_ready_to_keep(cell):
     model = models.recurrent(2, 6, 4, cell=cell, embedding=3, dtype=jnp.float32)
@@ -397,6 +424,7 @@ LINEAR = CELLS["vanilla"]._replace(
 )
 
 
+@pytest.mark.thorough("the other windows", but="None|3")
 @pytest.mark.parametrize("window", [None, 1, 2, 3, 4])
 def test_truncated_gradient_of_a_linear_network_is_the_truncated_sum(window):
     """h_t = W x_t + U h_(t-1): the loss Σ_t v_t h_t has dU = Σ_t Σ_s h_(s-1)ᵀ (v_t
@@ -513,6 +541,7 @@ def loops(jaxpr):
                 yield from loops(inner)
 
 
+@pytest.mark.thorough("the other cells", but="lstm")
 @each_cell
 def test_a_loop_over_time_has_the_product_of_h_and_no_other(cell):
     model = network(cell, outputs="every")
@@ -609,7 +638,7 @@ def test_lengths_of_eight_bits_reach_as_far_as_any():
     assert np.isfinite(long).all()
 
 
-@pytest.mark.thorough("the other cells", but="lstm")
+@pytest.mark.thorough("the other cells", but="vanilla")
 @each_cell
 def test_half_precision_is_drawn_and_computed(cell):
     model = models.recurrent(2, 3, 4, cell=cell, dtype=jnp.bfloat16)

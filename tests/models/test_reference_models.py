@@ -238,8 +238,11 @@ def found(name):
 
 
 @pytest.mark.thorough(
-    "the other settings of each architecture",
-    but="mlp_tanh|cnn_relu|rnn_all|gru_last|lstm_wide|transformer_gelu",
+    (
+        "the other settings, and the CNN and the GRU, which test_cnn.py and "
+        "test_linen_twins.py have"
+    ),
+    but="mlp_tanh|rnn_all|lstm_wide|transformer_gelu",
 )
 @pytest.mark.parametrize("name", CASES)
 def test_outputs_and_loss_are_torch_s(name):
@@ -249,8 +252,11 @@ def test_outputs_and_loss_are_torch_s(name):
 
 
 @pytest.mark.thorough(
-    "the other settings of each architecture",
-    but="mlp_tanh|cnn_relu|rnn_all|gru_last|lstm_wide|transformer_gelu",
+    (
+        "the other settings, and the CNN and the GRU, which test_cnn.py and "
+        "test_linen_twins.py have"
+    ),
+    but="mlp_tanh|rnn_all|lstm_wide|transformer_gelu",
 )
 @pytest.mark.parametrize("name", CASES)
 def test_every_gradient_is_torch_s(name):

@@ -135,7 +135,13 @@ each_kind = pytest.mark.parametrize(
 )
 
 
-@pytest.mark.thorough("the other two combinations", but="False-learned|True-sinusoidal")
+@pytest.mark.thorough(
+    (
+        "the other three combinations; test_reference_models.py has learned positions "
+        "without ties"
+    ),
+    but="True-sinusoidal",
+)
 @each_kind
 @pytest.mark.parametrize("tied", [False, True])
 def test_decoder_equals_the_sums_written_out(positions, order, tied):
@@ -152,6 +158,10 @@ def test_decoder_equals_the_sums_written_out(positions, order, tied):
         )
 
 
+@pytest.mark.thorough(
+    "waves and post-norm, which test_decoder_equals_the_sums_written_out has",
+    but="learned",
+)
 @each_kind
 def test_encoder_is_the_mean_over_what_counts_written_out(positions, order):
     apply, params = encoder(positions=positions, order=order)
@@ -201,6 +211,9 @@ def test_attention_equals_flax_s_and_its_weights_are_means():
     assert not weights[~np.broadcast_to(mask[:, None], weights.shape)].any()
 
 
+@pytest.mark.thorough(
+    "differences; test_reference_models.py has the gradient of a decoder by torch"
+)
 def test_derivatives_of_attention_equal_finite_differences_in_both_modes_and_twice():
     params = stirred(
         jax.eval_shape(lambda key: init_block(key, 4, 6, 1, None), jax.random.key(0))
@@ -221,6 +234,9 @@ def test_derivatives_of_attention_equal_finite_differences_in_both_modes_and_twi
     )
 
 
+@pytest.mark.thorough(
+    "test_the_modern_decoder_equals_numpy_written_out (test_modern.py) has no bias"
+)
 def test_a_bias_that_is_absent_is_zero():
     x = np.random.default_rng(3).normal(size=(5, 8))
     with_zeros = stirred(
@@ -251,6 +267,9 @@ def test_a_token_changes_no_logit_before_it_to_the_last_bit(positions, order):
         )  # And every one from there on.
 
 
+@pytest.mark.thorough(
+    "gradients; test_a_token_changes_no_logit_before_it_to_the_last_bit has the values"
+)
 def test_gradients_of_a_logit_reach_no_later_position():
     apply, params = decoder()
     sums = lambda places: apply(
@@ -289,6 +308,9 @@ def test_decoder_reads_sequences_up_to_their_end():
         np.testing.assert_array_equal(row[:length], full[:length])
 
 
+@pytest.mark.thorough(
+    "one block; test_an_encoder_without_positions_sees_a_bag_of_tokens has two"
+)
 def test_a_block_without_mask_permutes_with_its_positions():
     params = stirred(
         jax.eval_shape(lambda key: init_block(key, 8, 12, 1, None), jax.random.key(0))
@@ -436,6 +458,10 @@ def test_the_initial_point_is_as_it_is_told():
     assert len(np.unique(np.stack(drawn), axis=0)) == len(
         drawn
     )  # No two layers from the same draws.
+
+
+@pytest.mark.thorough("tied tokens; make test has tokens that are not tied")
+def test_the_initial_point_is_as_it_is_told_with_tied_tokens():
     waves = models.transformer_decoder(
         100, 50, width=64, positions="sinusoidal", tied=True, num_layers=1, order="post"
     )
@@ -446,6 +472,7 @@ def test_the_initial_point_is_as_it_is_told():
     )
 
 
+@pytest.mark.thorough("the other dtypes", but="bfloat16")
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
 def test_every_number_keeps_the_dtype_of_the_params(dtype):
     model = models.transformer_encoder(

@@ -120,6 +120,10 @@ class Stop(Exception):
     """Where a training is stopped."""
 
 
+@pytest.mark.thorough(
+    "a state of every kind, which test_batches_of_any_state_round_trip_exactly has",
+    but="adam",
+)
 @pytest.mark.parametrize("rule", [update_rules.adam, odd_rule], ids=["adam", "odd"])
 def test_training_that_was_stopped_at_any_chunk_goes_on_to_the_same_bits(
     tmp_path, monkeypatch, rule

@@ -65,7 +65,14 @@ EVERY_OR_SOME = pytest.mark.parametrize(
 )
 
 
-@EVERY_OR_SOME
+@pytest.mark.parametrize(
+    "every",
+    [
+        39,
+        pytest.param(13, marks=pytest.mark.thorough("two in three of these")),
+        pytest.param(1, marks=pytest.mark.thorough("twelve in thirteen operations")),
+    ],
+)
 def test_run_survives_a_crash_at_any_operation(
     every, carry_out, alone, tmp_path, monkeypatch
 ):

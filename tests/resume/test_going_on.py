@@ -51,6 +51,7 @@ OTHERS = [
 ]
 
 
+@pytest.mark.thorough("eight more entries", but="jax]|lane_width|model|xla_flags|code")
 @pytest.mark.parametrize(
     ("path", "value", "words"), OTHERS, ids=[".".join(path) for path, *_ in OTHERS]
 )
@@ -74,6 +75,7 @@ def test_checkpoints_of_another_environment_are_refused_aloud(
     assert not (run.path / "metrics.jsonl").exists()
 
 
+@pytest.mark.thorough("the processor's cores", but="path[02]")
 @pytest.mark.parametrize(
     "path", [("devices", "count"), ("processor", "cores"), ("git",)]
 )

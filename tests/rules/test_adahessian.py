@@ -41,7 +41,7 @@ def compared(name, **arguments: Any):
     )
 
 
-@pytest.mark.thorough("the quadratic", but=r"rosenbrock|softmax")
+@pytest.mark.thorough("the other problems", but="softmax")
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_adahessian_is_its_formula_on_the_same_draws(name):
     assert compared(name).same
@@ -65,6 +65,9 @@ def test_a_mistake_in_the_formula_is_named(mistake):
     assert mistake.cause in str(found.cause)
 
 
+@pytest.mark.thorough(
+    "one leaf; test_sizes_are_averaged_over_kernels_alone has such a Hessian"
+)
 def test_the_diagonal_of_a_diagonal_hessian_is_exact():
     """Then D is the diagonal whatever the signs, and a step with b1 = 0 is Newton's."""
     curvature = jnp.array([2.0, 0.5, -4.0])

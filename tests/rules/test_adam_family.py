@@ -46,6 +46,7 @@ from research.verification import (
 from research.verification.walks import distance
 
 COMPILE_QUICKLY = True  # tests/conftest.py
+DRAWS_NO_KEYS = True  # tests/conftest.py
 
 SIGNS = np.array([1.0, -1.0, 1.0, -1.0])
 GRADIENTS = jnp.asarray(
@@ -110,6 +111,10 @@ def test_adam_goes_to_the_worst_point_and_amsgrad_does_not():
         assert loss + 2 / 3 < 0.02
 
 
+@pytest.mark.thorough(
+    "a second counter-example; "
+    "test_adam_goes_to_the_worst_point_and_amsgrad_does_not has the first"
+)
 def test_adam_drifts_up_where_the_mean_gradient_is_positive_and_amsgrad_down():
     # Reddi, Kale & Kumar (2018), section 5: 1010 once in 101 steps, else -10.
     gradients = jnp.where(jnp.arange(101 * 60) % 101 == 0, 1010.0, -10.0)
@@ -134,6 +139,7 @@ def wilson(num_positive, num_negative):
     return x, y
 
 
+@pytest.mark.thorough("one of the two rules on each side", but="rule0|rule3")
 @pytest.mark.parametrize(
     ("rule", "generalises"),
     [
@@ -164,6 +170,9 @@ def test_adaptive_rules_find_the_solution_that_does_not_generalise(rule, general
         assert used.max() / used.min() == pytest.approx(1.0, abs=1e-9)
 
 
+@pytest.mark.thorough(
+    "what follows from the formula, which laws/test_every_rule.py has"
+)
 def test_adam_steps_are_bounded():
     # Kingma & Ba (2015), section 2.1, say at most η (1 - b1) / √(1 - b2), which a
     # gradient attains after a long silence. By Cauchy and Schwarz the bound is that
@@ -183,6 +192,7 @@ def test_adam_steps_are_bounded():
     assert -updates[0] == pytest.approx(bound / np.sqrt(1 - 0.81 / 0.999), rel=1e-9)
 
 
+@pytest.mark.thorough("two in three rules", but="rule[468]")
 @pytest.mark.parametrize(
     "rule",
     [
@@ -274,6 +284,10 @@ SAME = {
 }
 
 
+@pytest.mark.thorough(
+    "two in three pairs",
+    but="AdaBelief|RAdam|Lion|half the momentum|momentum of RMSProp",
+)
 @pytest.mark.parametrize("name", SAME)
 def test_one_rule_is_a_special_case_of_another(name):
     one, other = (updates_of(rule, GRADIENTS) for rule in SAME[name])
@@ -340,6 +354,7 @@ def test_rectification_begins_at_the_sixth_step():
     assert steps[-1] == pytest.approx(1.0, abs=1e-4)
 
 
+@pytest.mark.thorough("the other averages", but=r"^0\.999\]")
 @pytest.mark.parametrize("decay", [0.9, 0.999, 0.99999])
 def test_effective_length_has_every_digit(decay):
     # The formula, taken as it stands in float64, loses up to five of them.
@@ -425,6 +440,7 @@ VARIANTS = [  # That the verification table does not ask.
 ]
 
 
+@pytest.mark.thorough("two in three variants", but=r"arguments(1|4|7|9|13|16|19|21)\]")
 @pytest.mark.parametrize(("name", "arguments"), VARIANTS)
 def test_variant_is_its_formula(name, arguments):
     problem = PROBLEMS["random_pytree"]

@@ -16,6 +16,7 @@ from research.update_rules import (
 )
 
 COMPILE_QUICKLY = True  # tests/conftest.py
+DRAWS_NO_KEYS = True  # tests/conftest.py
 
 SHAPES = {
     "scalar": (),
@@ -56,7 +57,10 @@ def test_clip_equals_optax(ours, theirs, limit):
     assert_same(clipped(ours(limit), g), clipped(theirs(limit), g))
 
 
-@pytest.mark.thorough("the other limits", but=r"1\.0\]")
+@pytest.mark.thorough(
+    "leaves of any shape; test_clip_bounds_the_large_and_leaves_the_small has one, "
+    "and test_a_gradient_whose_square_overflows_keeps_its_direction two"
+)
 @pytest.mark.parametrize("limit", [0.1, 1.0, 1e6])
 def test_clip_by_norm_is_the_global_clip_of_each_leaf_alone(limit):
     g = drawn(0)
@@ -66,7 +70,7 @@ def test_clip_by_norm_is_the_global_clip_of_each_leaf_alone(limit):
     )
 
 
-@pytest.mark.thorough("two other pairs of arguments", but=r"^(0\.01|0\.5-10)")
+@pytest.mark.thorough("the other pairs of arguments", but=r"^0\.01")
 @pytest.mark.parametrize(
     ("clipping", "eps"), [(0.01, 1e-3), (0.5, 1e-3), (0.5, 10.0), (1e6, 0.0)]
 )

@@ -30,6 +30,7 @@ from research.update_rules._tuning import (
 from research.verification import trajectory
 
 COMPILE_QUICKLY = True  # tests/conftest.py
+DRAWS_NO_KEYS = True  # tests/conftest.py
 
 GRADIENTS = jnp.asarray(
     np.exp(np.random.default_rng(0).uniform(-3, 3, (50, 4))) * [1.0, -1.0, 1.0, -1.0]
@@ -153,6 +154,10 @@ def test_momentum_has_its_spectral_radius():
             assert found == pytest.approx(in_print, abs=1e-6)
 
 
+@pytest.mark.thorough(
+    "Nesterov's; test_momentum_has_its_spectral_radius has the printed radii",
+    but=r"^heavy_ball",
+)
 @pytest.mark.parametrize(
     "constants", [heavy_ball_constants, nesterov_constants, tuned_nesterov_constants]
 )
@@ -211,6 +216,10 @@ def test_heavy_ball_cycles_on_the_counter_example():
     ] == pytest.approx(0.0, abs=1e-9)
 
 
+@pytest.mark.thorough(
+    "bounds on the worst function; laws/test_every_rule.py has the formulas of these "
+    "rules"
+)
 @pytest.mark.parametrize("num_steps", [5, 50])
 def test_no_rule_beats_the_lower_bound_and_nesterov_keeps_the_upper_one(num_steps):
     # Nesterov's worst function in n = 2 k + 1: after k steps along spans of gradients
@@ -390,6 +399,7 @@ def test_state_records_the_rate_beside_a_schedule_of_momentum():
         assert optax.tree_utils.tree_get(state, "learning_rate") == 0.5 / (1 + t)
 
 
+@pytest.mark.thorough("a million steps; laws/test_every_rule.py has the formula")
 def test_gradient_descent_on_separable_classes_finds_the_largest_margin():
     # Soudry et al., The implicit bias of gradient descent on separable data, JMLR 19
     # (2018): the direction tends to that of the largest margin, here (1, 1) / √2 with

@@ -28,6 +28,7 @@ from research.update_rules._kronecker import (
 )
 
 COMPILE_QUICKLY = True  # tests/conftest.py
+DRAWS_NO_KEYS = True  # tests/conftest.py
 
 SHAPES = [(4, 4), (3, 5), (5, 3), (1, 4)]
 
@@ -85,7 +86,7 @@ def test_inverse_roots_are_those_of_fifty_digits(inverse_root, condition, order)
 
 
 @pytest.mark.thorough(
-    "the other sizes, conditions and dtype", but=r"^(1|16)-10000\.0-float64\]"
+    "the other sizes, conditions and dtype", but=r"^16-10000\.0-float64\]"
 )
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("condition", [1e1, 1e4])
@@ -122,7 +123,7 @@ def test_newton_stops_where_it_cannot_converge():
 # Shampoo
 
 
-@pytest.mark.thorough("the other shapes", but="shape[13]")
+@pytest.mark.thorough("the other shapes", but="shape1")
 @pytest.mark.parametrize("shape", SHAPES)
 def test_first_step_of_shampoo_is_the_polar_factor(shape):
     """L^(-1/4) G R^(-1/4) = U S^(-1/2) S S^(-1/2) Vᵀ for G = U S Vᵀ."""
@@ -131,7 +132,9 @@ def test_first_step_of_shampoo_is_the_polar_factor(shape):
     np.testing.assert_allclose(step, -0.1 * polar_factor(g), atol=1e-9)
 
 
-@pytest.mark.thorough("the other shapes", but="shape1")
+@pytest.mark.thorough(
+    "Muon's limit; test_first_step_of_shampoo_is_the_polar_factor has that factor"
+)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_first_step_of_shampoo_is_the_limit_of_muon(shape):
     g = normal(2, *shape)
@@ -189,7 +192,7 @@ def shampoo_in_numpy(gradients, rate, eps, b1=0.0, b2=None, every=1):
     return found
 
 
-@pytest.mark.thorough("the other pairs", but="shape1-eigh|shape2-newton")
+@pytest.mark.thorough("the other pairs", but="shape2-newton")
 @pytest.mark.parametrize("method", ["eigh", "newton"])
 @pytest.mark.parametrize("shape", [(4,), (3, 5), (2, 3, 4), (2, 2, 3, 2)])
 def test_shampoo_is_a_second_implementation_for_any_number_of_axes(shape, method):
@@ -214,12 +217,13 @@ def test_grafted_steps_have_the_length_of_the_other_rule_and_shampoo_s_direction
         )
 
 
-def test_residual_of_the_roots_is_in_the_state():
+@pytest.mark.thorough("the other way to the roots", but="eigh")
+@pytest.mark.parametrize("method", ["eigh", "newton"])
+def test_residual_of_the_roots_is_in_the_state(method):
     g = normal(5, 6, 6)
-    for method in ("eigh", "newton"):
-        rule = shampoo(0.1, eps=0.1, method=method)
-        _, state = rule.update(g, rule.init(g), g)
-        assert 0 < optax.tree.get(state, "residual") < 1e-11
+    rule = shampoo(0.1, eps=0.1, method=method)
+    _, state = rule.update(g, rule.init(g), g)
+    assert 0 < optax.tree.get(state, "residual") < 1e-11
 
 
 # SOAP
@@ -253,7 +257,9 @@ def soap_in_numpy(gradients, rate, b1, b2, eps, every, refresh):
     return found
 
 
-@pytest.mark.thorough("the other shapes", but="shape1")
+@pytest.mark.thorough(
+    "the other shapes, and the other way to the bases", but="shape1-qr"
+)
 @pytest.mark.parametrize("refresh", ["qr", "eigh"])
 @pytest.mark.parametrize("shape", [(4, 4), (3, 4), (4, 3)])
 def test_soap_is_a_second_implementation(shape, refresh):
@@ -272,6 +278,9 @@ def with_bases_of_identity(state):
     return (soap_state._replace(bases=bases), *state[1:])
 
 
+@pytest.mark.thorough(
+    "frozen bases; test_soap_of_diagonal_gradients_is_adam_a_call_later has such bases"
+)
 def test_soap_with_frozen_bases_of_identity_is_adam():
     x = {"w": normal(1, 3, 4), "b": normal(2, 3), "k": normal(3, 2, 3, 2)}
     gradients = [jax.tree.map(lambda a, k=k: jnp.cos(k * a), x) for k in range(1, 8)]
@@ -285,6 +294,9 @@ def test_soap_with_frozen_bases_of_identity_is_adam():
             np.testing.assert_allclose(u[name], v[name], rtol=1e-13)
 
 
+@pytest.mark.thorough(
+    "qr, with which SOAP meets its second implementation in make test", but="eigh"
+)
 @pytest.mark.parametrize("refresh", ["qr", "eigh"])
 def test_soap_of_diagonal_gradients_is_adam_a_call_later(refresh):
     """Their eigenvectors are the axes, so that the bases are I up to order and sign."""
@@ -298,6 +310,9 @@ def test_soap_of_diagonal_gradients_is_adam_a_call_later(refresh):
         np.testing.assert_allclose(u, v, atol=1e-13)
 
 
+@pytest.mark.thorough(
+    "what follows from the formula; test_soap_is_a_second_implementation has it"
+)
 def test_soap_turns_with_the_gradient():
     p, q = (
         jnp.asarray(np.linalg.qr(np.asarray(normal(k, n, n)))[0])
@@ -312,6 +327,9 @@ def test_soap_turns_with_the_gradient():
         np.testing.assert_allclose(v, p @ u @ q, atol=1e-10)
 
 
+@pytest.mark.thorough(
+    "400 steps; test_soap_is_a_second_implementation has the same bases"
+)
 def test_bases_stay_orthogonal_and_turn_towards_the_eigenvectors():
     rng = np.random.default_rng(0)
     scales = np.array([8.0, 4.0, 2.0, 1.0])
@@ -347,6 +365,10 @@ RULES = {
 }
 
 
+@pytest.mark.thorough(
+    "leaves of many shapes; test_a_nan_shows_in_its_leaf_alone has two that do not "
+    "see each other, and the second implementations have matrices and three axes"
+)
 @pytest.mark.parametrize(
     "alone",  # Each compiles anew.
     [("w", "empty"), pytest.param(("kernel",), marks=pytest.mark.thorough)],
@@ -367,7 +389,7 @@ def test_leaves_of_any_shape_move_and_do_not_see_each_other(name, alone):
 
 @pytest.mark.thorough("shampoo with its other way to the roots", but=r"shampoo|soap")
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-def test_a_nan_shows_in_its_leaf_alone_and_can_be_skipped(rule):
+def test_a_nan_shows_in_its_leaf_alone(rule):
     x = {"w": normal(1, 2, 3), "v": normal(2, 2, 3)}
     bad = {"w": x["w"].at[0, 1].set(jnp.nan), "v": x["v"]}
     for gradients in ([bad, x, x], [x, bad, x]):
@@ -375,13 +397,20 @@ def test_a_nan_shows_in_its_leaf_alone_and_can_be_skipped(rule):
         assert np.isnan(last["w"]).all() or gradients[0] is bad
         assert np.isfinite(last["v"]).all()
         assert any(np.isnan(u["w"]).any() for u in updates_of(rule, gradients, x))
+
+
+@pytest.mark.thorough("SOAP, and Shampoo's other way to the roots", but="shampoo")
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_a_nan_can_be_skipped(rule):
+    x = {"w": normal(1, 2, 3), "v": normal(2, 2, 3)}
+    bad = {"w": x["w"].at[0, 1].set(jnp.nan), "v": x["v"]}
     skipped = updates_of(skip_nonfinite(rule), [x, bad, x], x)
     plain = updates_of(rule, [x, x], x)
     np.testing.assert_array_equal(skipped[1]["w"], np.zeros((2, 3)))
     np.testing.assert_allclose(skipped[2]["w"], plain[1]["w"], rtol=1e-13)
 
 
-@pytest.mark.thorough("shampoo with its other way to the roots", but=r"shampoo|soap")
+@pytest.mark.thorough("Shampoo's other way to the roots", but=r"shampoo|soap")
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_half_precision_has_matrices_of_float32(rule):
     x = {"w": normal(1, 3, 4).astype(jnp.bfloat16)}
@@ -391,6 +420,14 @@ def test_half_precision_has_matrices_of_float32(rule):
     ]
     assert squares
     assert {a.dtype for a in squares} == {jnp.dtype("float32")}
+
+
+@pytest.mark.thorough(
+    "steps in half precision; laws/test_every_rule.py has the dtypes of every rule"
+)
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_half_precision_is_kept(rule):
+    x = {"w": normal(1, 3, 4).astype(jnp.bfloat16)}
     wide = with_state_dtype(rule, "float32")
     for one in (rule, wide):
         *_, last = updates_of(one, [x, jax.tree.map(jnp.cos, x)], x)

@@ -14,6 +14,7 @@ from research.update_rules import nonlinear_conjugate_gradient
 from research.update_rules._line_searches import backtracking, strong_wolfe
 
 COMPILE_QUICKLY = True  # tests/conftest.py
+DRAWS_NO_KEYS = True  # tests/conftest.py
 
 NUM_LINES = 200
 ROUNDING = (
@@ -55,6 +56,10 @@ def searched(search, name, **arguments):
     return jax.tree.map(np.asarray, jax.jit(jax.vmap(one))(x, d, first))
 
 
+@pytest.mark.thorough(
+    "a function that overflows; make test has one that is infinite beyond a wall",
+    but="bumpy",
+)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_strong_wolfe_conditions_hold_at_every_step_taken(name):
     found, value, slope, value_there, slope_there = searched(strong_wolfe, name)
@@ -67,6 +72,9 @@ def test_strong_wolfe_conditions_hold_at_every_step_taken(name):
     assert np.all(found.evaluations[good] <= 30)
 
 
+@pytest.mark.thorough(
+    "a smaller curvature; test_strong_wolfe_is_exact_on_a_parabola has one"
+)
 def test_a_smaller_curvature_gives_flatter_steps():
     found, _, slope, _, slope_there = searched(strong_wolfe, "bumpy", curvature=1e-3)
     good = found.outcome == Outcome.FOUND
@@ -74,6 +82,7 @@ def test_a_smaller_curvature_gives_flatter_steps():
     assert np.all(np.abs(slope_there[good]) <= -1e-3 * slope[good] * (1 + 1e-9))
 
 
+@pytest.mark.thorough("the other function", but="exponential")
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_armijo_condition_holds_at_the_first_trial_that_meets_it(name):
     found, value, slope, value_there, _ = searched(backtracking, name)
@@ -230,6 +239,7 @@ def test_an_unknown_outcome_is_refused():
         Outcome(99)
 
 
+@pytest.mark.thorough("steps without jit; test_quasi_newton.py has gradients of 0")
 def test_conjugate_gradients_at_the_minimum_stand_still_without_jit_too():
     rule, x, f = (
         nonlinear_conjugate_gradient(),

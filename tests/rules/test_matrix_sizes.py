@@ -13,6 +13,7 @@ from research.update_rules import MatrixAxes, adam, heavy_ball, hyperball, muon,
 from research.update_rules._layerwise import matrices_of, newton_schulz
 
 COMPILE_QUICKLY = True  # tests/conftest.py
+DRAWS_NO_KEYS = True  # tests/conftest.py
 
 SHAPES = [(4, 4), (3, 5), (5, 3)]
 
@@ -57,6 +58,7 @@ def normuon_of_the_authors(gradients, rate, beta=0.95, beta2=0.95):
     return found
 
 
+@pytest.mark.thorough("the other shapes", but="shape1")
 @pytest.mark.parametrize("shape", SHAPES)
 def test_normuon_is_the_authors_code(shape):
     gradients = [normal(k, *shape) for k in range(6)]
@@ -66,6 +68,7 @@ def test_normuon_is_the_authors_code(shape):
         np.testing.assert_allclose(u, v, atol=1e-13)
 
 
+@pytest.mark.thorough("the other shapes", but="shape1")
 @pytest.mark.parametrize("shape", SHAPES)
 def test_normuon_keeps_the_norm_of_muon_s_step_and_first_gives_each_output_one_size(
     shape,
@@ -80,6 +83,7 @@ def test_normuon_keeps_the_norm_of_muon_s_step_and_first_gives_each_output_one_s
     np.testing.assert_allclose(columns, columns[0], rtol=5e-9)
 
 
+@pytest.mark.thorough("NorMuon; test_layerwise.py has Muon with a consistent RMS")
 def test_normuon_with_a_consistent_rms_has_it():
     gradients = [normal(k, 3, 5) for k in range(4)]
     for u in updates_of(normuon(0.1, consistent_rms=0.2), gradients, gradients[0]):
@@ -103,6 +107,7 @@ def test_normuon_treats_each_head_alone():
 PARAMS = {"w": normal(1, 3, 4), "b": normal(2, 3), "zero": jnp.zeros((2, 3))}
 
 
+@pytest.mark.thorough("the other inner rules", but="heavy_ball")
 @pytest.mark.parametrize("inner", [None, adam, muon, heavy_ball])
 def test_hyperball_keeps_norms_and_leaves_other_leaves_to_the_inner_rule(inner):
     gradients = [jax.tree.map(lambda a, k=k: jnp.cos(k + a), PARAMS) for k in range(60)]
@@ -115,6 +120,7 @@ def test_hyperball_keeps_norms_and_leaves_other_leaves_to_the_inner_rule(inner):
             np.testing.assert_allclose(x[name], y[name], rtol=1e-9)
 
 
+@pytest.mark.thorough("another inner rule", but="adam")
 @pytest.mark.parametrize("inner", [adam, muon])
 def test_hyperball_is_the_authors_formula(inner):
     """W <- Norm(W - η Norm(u) R) R, with u from the inner rule at the same params."""

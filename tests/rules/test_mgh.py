@@ -88,7 +88,7 @@ def minima(name):
     )(start)
 
 
-@pytest.mark.thorough("the other eight problems", but="|".join(FEW))
+@pytest.mark.thorough("the other problems", but="powell_badly_scaled")
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("name", CHOSEN)
 def test_quasi_newton_rules_reach_a_recorded_minimum(name, rule):
@@ -111,11 +111,11 @@ def test_newton_in_a_trust_region_reaches_a_recorded_minimum(name):
     assert mgh.minimum_at(name, float(found.value)) == "global"
 
 
-@pytest.mark.parametrize(
-    "names",
-    [FEW, pytest.param(CHOSEN, marks=pytest.mark.thorough("all twelve problems"))],
-    ids=len,
+@pytest.mark.thorough(
+    "several problems together; test_lbfgs_takes_about_as_many_evaluations_as_scipys "
+    "(test_minimise.py) has one"
 )
+@pytest.mark.parametrize("names", [FEW, CHOSEN], ids=len)
 @pytest.mark.parametrize("rule", RULES)
 def test_quasi_newton_rules_take_no_more_evaluations_than_scipys(rule, names):
     """On the problems together; scipy's BFGS stops at 1e-5, ours at 1e-6."""

@@ -53,7 +53,7 @@ def found(name):
     return minimise(objective, RULES[name], START, tolerance=1e-6)
 
 
-@pytest.mark.thorough("the other rules", but="adam|lbfgs")
+@pytest.mark.thorough("the other rules", but="adam")
 @pytest.mark.parametrize("name", RULES)
 def test_any_rule_ends_at_the_minimum_of_a_pytree(name):
     end = found(name)
@@ -66,9 +66,7 @@ def test_any_rule_ends_at_the_minimum_of_a_pytree(name):
 
 
 def test_evaluations_are_what_the_objective_was_asked():
-    """Counted outside: a rule without a search asks once a step and once at the start,
-    a search what it tells.
-    """
+    """Counted outside: a search asks what it tells."""
     asked = []
 
     def told(params):
@@ -78,6 +76,12 @@ def test_evaluations_are_what_the_objective_was_asked():
     end = minimise(told, RULES["lbfgs"], START, tolerance=1e-6)
     jax.effects_barrier()
     assert len(asked) == end.evaluations
+
+
+@pytest.mark.thorough(
+    "a rule without a search; test_nothing_is_evaluated_twice counts those of Newton"
+)
+def test_a_rule_without_a_search_asks_once_a_step_and_once_at_the_start():
     assert found("optax").evaluations == found("optax").steps + 1
 
 
@@ -89,7 +93,7 @@ def valley(x):
 KEEPING = [newton(), trust_region_newton(), levenberg_marquardt(), gauss_newton()]
 
 
-@pytest.mark.thorough("the other rule of each family", but="rule[02]")
+@pytest.mark.thorough("the other rules; make test has Levenberg-Marquardt", but="rule2")
 @pytest.mark.parametrize("rule", KEEPING)
 def test_what_a_state_keeps_of_the_objective_is_what_it_is_where_the_step_ended(rule):
     f = lambda x: jnp.sum(valley(x) ** 2) / 2
@@ -125,7 +129,7 @@ def test_what_a_state_keeps_of_the_objective_is_what_it_is_where_the_step_ended(
     assert np.any(stayed) or np.any(evaluations > 1)
 
 
-@pytest.mark.thorough("the other rule of each family", but="rule[02]")
+@pytest.mark.thorough("the other rules; make test has Newton", but="rule0")
 @pytest.mark.parametrize("rule", KEEPING)
 def test_nothing_is_evaluated_twice(rule):
     start, f = jnp.array([-1.25, 1.0]), lambda x: jnp.sum(valley(x) ** 2) / 2
@@ -151,6 +155,11 @@ def test_squares_do_not_stand_for_another_objective():
     assert end.evaluations == 2 * end.steps + 1
 
 
+@pytest.mark.thorough(
+    "a rule within a chain; "
+    "test_a_rule_that_keeps_other_params_does_not_report_their_value has another "
+    "wrapper"
+)
 @pytest.mark.parametrize("rule", [lbfgs(), newton()])
 def test_value_is_that_at_the_params_also_where_a_rule_is_wrapped(rule):
     f = lambda x: jnp.sum((x - 3.0) ** 2)
@@ -202,14 +211,15 @@ def test_second_call_compiles_nothing():
     assert len(traced) == count > 0
 
 
-def test_the_norm_is_the_one_asked_for():
+@pytest.mark.thorough("the norm of the other tests of this file", but="2")
+@pytest.mark.parametrize(("norm", "size"), [(jnp.inf, 4.0), (2, 5.0)])
+def test_the_norm_is_the_one_asked_for(norm, size):
     point = jnp.array([3.0, 4.0])
-    for norm, size in ((jnp.inf, 4.0), (2, 5.0)):
-        end = minimise(
-            lambda x: x @ x / 2, gradient_descent(0.1), point, max_steps=0, norm=norm
-        )
-        assert end.gradient_norm == size
-        assert words(end) == "max_steps used up"
+    end = minimise(
+        lambda x: x @ x / 2, gradient_descent(0.1), point, max_steps=0, norm=norm
+    )
+    assert end.gradient_norm == size
+    assert words(end) == "max_steps used up"
 
 
 def test_what_cannot_go_on_says_why():
@@ -264,6 +274,15 @@ def test_a_minimum_prints_its_outcome_in_words():
     used_up = str(ended(jnp.zeros(2), max_steps=0))
     assert used_up.startswith("max_steps used up (steps: 0, evaluations: 1)")
     assert "\nvalue: 2\n" in used_up
+
+
+@pytest.mark.thorough(
+    "Minima of a narrow dtype, of vmap and of a derivative; make test prints one, in "
+    "the test above"
+)
+def test_every_minimum_prints():
+    objective = lambda params: jnp.sum((params["Ab"] - 1.0) ** 2)
+    ended = lambda start: minimise(objective, gradient_descent(0.5), {"Ab": start})
     batched = jax.vmap(ended)(jnp.zeros((3, 2)))
     assert str(batched) == repr(batched)
     narrow = minimise(lambda x: jnp.sum(x**2), lbfgs(), jnp.ones(2, jnp.bfloat16))
@@ -273,6 +292,9 @@ def test_a_minimum_prints_its_outcome_in_words():
     assert str(tangent) == repr(tangent)
 
 
+@pytest.mark.thorough(
+    "a fit of its own; test_nothing_is_evaluated_twice has residuals alone"
+)
 def test_residuals_alone_are_an_objective():
     rows = RNG.standard_normal((5, 2))
     end = minimise(
@@ -323,6 +345,7 @@ def test_bad_arguments_are_refused_by_name(change, message):
 SHIFTED = lambda x: jnp.sum((x - 3.0) ** 2)
 
 
+@pytest.mark.thorough("other rules with steps of 0", but="accumulated")
 @pytest.mark.parametrize(
     "rule",
     [
@@ -337,14 +360,15 @@ def test_a_step_of_0_that_is_meant_is_no_end(rule):
     assert int(found.outcome) == Outcome.CONVERGED
 
 
-def test_a_group_that_has_come_to_its_end_does_not_end_the_others():
+@pytest.mark.thorough("another rule beside it", but="rule0")
+@pytest.mark.parametrize("rule", [gradient_descent(0.1), newton()])
+def test_a_group_that_has_come_to_its_end_does_not_end_the_others(rule):
     f = lambda x: x["a"] ** 2 + (x["b"] - 3.0) ** 2
     start = {"a": jnp.array(1.0), "b": jnp.array(0.0)}
-    for other in (gradient_descent(0.1), newton()):
-        found = minimise(
-            f, by_group({"a": lbfgs(), "b": other}, {"a": "a", "b": "b"}), start
-        )
-        assert int(found.outcome) == Outcome.CONVERGED
+    found = minimise(
+        f, by_group({"a": lbfgs(), "b": rule}, {"a": "a", "b": "b"}), start
+    )
+    assert int(found.outcome) == Outcome.CONVERGED
 
 
 def test_numbers_are_kept_on_the_device_but_never_tracers():
@@ -358,6 +382,7 @@ def test_numbers_are_kept_on_the_device_but_never_tracers():
     np.testing.assert_array_equal(run(start).params, traced.params)
 
 
+@pytest.mark.thorough("the other rule", but="lbfgs")
 @pytest.mark.parametrize("rule", [newton, lbfgs])
 def test_a_rule_that_keeps_other_params_does_not_report_their_value(rule):
     f = lambda x: 0.5 * jnp.sum((x - 3) ** 2)
@@ -368,12 +393,21 @@ def test_a_rule_that_keeps_other_params_does_not_report_their_value(rule):
     np.testing.assert_allclose(found.gradient_norm, gradient, rtol=1e-12)
 
 
-def test_the_norm_of_a_large_gradient_does_not_overflow():
-    x = jnp.array([3e20, 4e20], "float32")
+@pytest.mark.thorough(
+    "a rule that stands still; test_what_cannot_go_on_says_why has one"
+)
+def test_a_rule_that_stands_still_in_float32_says_so():
     found = minimise(
-        lambda x: 0.5 * jnp.sum(jnp.abs(x)), optax.sgd(0.0), 0 * x + 1, norm=2
+        lambda x: 0.5 * jnp.sum(jnp.abs(x)),
+        optax.sgd(0.0),
+        jnp.ones(2, "float32"),
+        norm=2,
     )
     assert found.outcome == Outcome.NO_PROGRESS
+
+
+def test_the_norm_of_a_large_gradient_does_not_overflow():
+    x = jnp.array([3e20, 4e20], "float32")
     steep = lambda y: jnp.vdot(x, y)
     found = minimise(steep, optax.sgd(0.0), jnp.zeros(2, "float32"), norm=2)
     np.testing.assert_allclose(found.gradient_norm, 5e20, rtol=1e-6)

@@ -24,6 +24,7 @@ from research.update_rules import (
 from research.verification import PROBLEMS
 
 COMPILE_QUICKLY = True  # tests/conftest.py
+DRAWS_NO_KEYS = True  # tests/conftest.py
 
 CURVATURES = np.array([4.0, 1.0, 0.01])
 MINIMUM = np.array([0.5, -3.0, 2.0])
@@ -72,6 +73,7 @@ def test_dog_first_moves_by_its_first_distance():
 DRAWN = jnp.asarray(np.random.default_rng(0).standard_normal((40, 5)))
 
 
+@pytest.mark.thorough("a tiny scale", but="1099511627776")
 @pytest.mark.parametrize("scale", [2.0**-40, 2.0**40])
 @pytest.mark.parametrize(
     "rule", [dog(eps=0.0), prodigy(eps=0.0)], ids=["dog", "prodigy"]
@@ -87,7 +89,9 @@ def test_updates_do_not_see_the_scale_of_the_gradient(rule, scale):
     np.testing.assert_allclose(updates_of(scale * DRAWN), updates_of(DRAWN), rtol=1e-12)
 
 
-@pytest.mark.thorough("the other scales", but=r"0\.01")
+@pytest.mark.thorough(
+    "scaled params; test_updates_do_not_see_the_scale_of_the_gradient has gradients"
+)
 @pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
 def test_distances_scale_with_the_problem(scale):
     # Of f(x / c) from 0 with c times the first distance, both walk c times the path.
@@ -101,6 +105,7 @@ def test_distances_scale_with_the_problem(scale):
         np.testing.assert_allclose(scaled, scale * plain, rtol=1e-9)
 
 
+@pytest.mark.thorough("prodigy", but=r"^dog")
 @pytest.mark.parametrize("rule", [dog(), prodigy()], ids=["dog", "prodigy"])
 def test_from_a_first_step_of_a_millionth_both_find_the_size_of_the_way(rule):
     x, _ = walk(rule, 2000, lambda x: x - MINIMUM)
@@ -210,6 +215,7 @@ def test_bad_input_raises():
         rule.update(START, rule.init(START))
 
 
+@pytest.mark.thorough("no decay", but=r"0\.01")
 @pytest.mark.parametrize("weight_decay", [0.0, 0.01])
 def test_mechanic_is_optax_mechanize_up_to_the_digits_that_optax_loses(weight_decay):
     # optax subtracts params of size 3 that first move by 1e-6: it keeps ten digits.
@@ -226,6 +232,10 @@ def test_mechanic_is_optax_mechanize_up_to_the_digits_that_optax_loses(weight_de
     np.testing.assert_allclose(*first, rtol=1e-4)
 
 
+@pytest.mark.thorough(
+    "200 steps; test_mechanic_is_optax_mechanize_up_to_the_digits_that_optax_loses "
+    "has its steps"
+)
 def test_mechanic_of_a_rule_that_moves_ten_times_as_far_finds_nearly_the_same_path():
     paths = [
         walk(mechanic(rate, gradient_descent, 0.0), 200)[0] for rate in (0.01, 0.1)
@@ -241,6 +251,7 @@ def test_mechanic_says_that_a_length_cannot_be_traced():
         jax.eval_shape(given.init, START)
 
 
+@pytest.mark.thorough("the other rules", but="rule0")
 @pytest.mark.parametrize("rule", [dowg(), cocob(), dadapt_adamw()])
 def test_rules_without_a_rate_come_near_the_minimum(rule):
     first = np.sum(CURVATURES * MINIMUM**2)
@@ -256,6 +267,10 @@ def test_cocob_does_not_see_the_scale_of_the_objective(factor):
     np.testing.assert_allclose(plain, scaled, rtol=1e-11)
 
 
+@pytest.mark.thorough(
+    "no decay; test_momo_with_weight_decay_minimises_the_model_with_both_penalties "
+    "has a huge rate too"
+)
 def test_momo_with_a_huge_rate_takes_polyak_steps_and_never_overshoots():
     # Without momentum and with f* = min f, the step is (f - f*) / |g|².
     def f(x):

@@ -40,6 +40,9 @@ def values(seed):
     )
 
 
+@pytest.mark.thorough(
+    "the other arguments and seed", but=r"^0-.*(cooldown': 3|atol|min_scale)"
+)
 @pytest.mark.parametrize(
     "given",
     [
@@ -184,6 +187,13 @@ def test_keys_under_vmap_are_separate_noises():
     assert (found[0] != found[1]).all()
     with pytest.raises(TypeError, match="key must be a key"):
         noisy_sgd(0.1, 3)
+
+
+def test_noisy_descent_takes_arguments_that_nobody_knows():
+    rule, x = noisy_sgd(0.1, KEY), {name: jnp.ones(s) for name, s in SHAPES.items()}
+    more = {"value": 1.0, "grad": x, "value_fn": None, "indices": None}
+    step = lambda x: rule.update(x, rule.init(x), x, **more, nobody_knows=1)
+    jax.eval_shape(step, x)
 
 
 def test_rtol_one_counts_a_first_mean_as_better():

@@ -122,6 +122,9 @@ def test_psgd_is_its_formula_on_the_same_draws(probability):
             np.testing.assert_allclose(u[name], v[name], atol=1e-12)
 
 
+@pytest.mark.thorough(
+    "3000 steps; test_psgd_is_its_formula_on_the_same_draws has the factors"
+)
 def test_factors_whiten_the_gradients():
     """Gradients with covariance C have Qᵀ Q near C^(-1/2) along each axis, up to a
     factor.
@@ -166,6 +169,10 @@ def test_steps_differ_by_key_and_repeat_with_it(names):
     assert np.all(draws[0] != draws[1])
 
 
+@pytest.mark.thorough(
+    "schedules and vmap; test_psgd_is_its_formula_on_the_same_draws has the steps, "
+    "and test_steps_differ_by_key_and_repeat_with_it a scan of traced keys"
+)
 def test_psgd_steps_under_scan_vmap_and_schedules_as_in_a_loop():
     gradients = jnp.stack([normal(k, 3, 4) for k in range(5)])
     rate, chance = (lambda t: 0.1 / (1 + t)), (lambda t: 1.0 - 0.1 * t)
@@ -185,6 +192,7 @@ def test_psgd_steps_under_scan_vmap_and_schedules_as_in_a_loop():
         np.testing.assert_allclose(found, alone, atol=1e-13)
 
 
+@pytest.mark.thorough("the sizes between", but=r"^(0\.0|1e\+38)\]")
 @pytest.mark.parametrize("size", [0.0, 1e-38, 1e20, 1e38])
 def test_gradients_of_any_size_make_finite_steps(size):
     g = (size * normal(1, 3, 3)).astype("float32")
@@ -192,15 +200,24 @@ def test_gradients_of_any_size_make_finite_steps(size):
         assert np.isfinite(u).all()
 
 
-def test_a_nan_shows_and_can_be_skipped():
+def test_a_nan_shows():
     x = {"w": normal(1, 2, 3)}
     bad = {"w": x["w"].at[0, 1].set(jnp.nan)}
     *_, last = updates_of(psgd_kron(0.1, KEY), [x, bad, x], x)
     assert np.isnan(last["w"]).all()
+
+
+@pytest.mark.thorough("PSGD in skip_nonfinite; test_kronecker.py has Shampoo in it")
+def test_a_nan_can_be_skipped():
+    x = {"w": normal(1, 2, 3)}
+    bad = {"w": x["w"].at[0, 1].set(jnp.nan)}
     *_, last = updates_of(skip_nonfinite(psgd_kron(0.1, KEY)), [x, bad, x], x)
     assert np.isfinite(last["w"]).all()
 
 
+@pytest.mark.thorough(
+    "the bound alone; test_psgd_is_its_formula_on_the_same_draws has it"
+)
 def test_norm_lower_bound_is_one_and_close():
     for seed in range(20):
         a = np.asarray(normal(seed, 6, 9))

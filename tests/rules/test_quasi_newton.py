@@ -75,6 +75,9 @@ def on_the_quadratic(name):
     return steps_of(RULES_OF_N_STEPS[name](), quadratic, START, N)
 
 
+@pytest.mark.thorough(
+    "conjugate gradients and bfgs; make test has their formulas", but=r"^lbfgs\]"
+)
 @pytest.mark.parametrize("name", RULES_OF_N_STEPS)
 def test_exact_searches_end_a_quadratic_after_n_steps(name):
     """Nocedal & Wright, theorems 5.1 and 6.4: n steps, and not one fewer."""
@@ -84,6 +87,9 @@ def test_exact_searches_end_a_quadratic_after_n_steps(name):
     assert errors[-2] > 1e-3
 
 
+@pytest.mark.thorough(
+    "conjugate gradients and bfgs; make test has their formulas", but=r"^lbfgs\]"
+)
 @pytest.mark.parametrize("name", RULES_OF_N_STEPS)
 def test_exact_searches_take_the_steps_of_the_linear_conjugate_gradients(name):
     """All are one method there (theorem 6.4); the linear method is written out below,
@@ -99,6 +105,9 @@ def test_exact_searches_take_the_steps_of_the_linear_conjugate_gradients(name):
     np.testing.assert_allclose(on_the_quadratic(name)[0], expected, atol=1e-6)
 
 
+@pytest.mark.thorough(
+    "the last H; test_bfgs_satisfies_the_secant_equation_and_keeps_h_positive has each"
+)
 def test_bfgs_learns_the_inverse_hessian_of_a_quadratic_in_n_steps():
     """Nocedal & Wright, theorem 6.4; the last pair enters with step n + 1."""
     _, states = steps_of(bfgs(linesearch=EXACT), quadratic, START, N + 1)
@@ -116,6 +125,9 @@ def test_bfgs_satisfies_the_secant_equation_and_keeps_h_positive():
         assert np.all(np.linalg.eigvalsh(states.inverse_hessian[t]) > 0)
 
 
+@pytest.mark.thorough(
+    "matrices; test_fixed_step_lbfgs_is_that_of_optax_and_of_torch has the steps"
+)
 def test_two_loop_recursion_is_the_product_form_over_the_kept_pairs():
     """Nocedal & Wright, (7.19): the kept pairs update γ I of the newest pair, from the
     oldest to the newest.
@@ -165,6 +177,9 @@ LIBRARIES = {
 }
 
 
+@pytest.mark.thorough(
+    "the other pairs of problem and library", but="quadratic-optax|rosenbrock-torch"
+)
 @pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("case", FIXED, ids=lambda case: case["problem"])
 def test_fixed_step_lbfgs_is_that_of_optax_and_of_torch(case, library):
@@ -183,7 +198,10 @@ def test_fixed_step_lbfgs_is_that_of_optax_and_of_torch(case, library):
 BETA_STEPS = {"quadratic": 3, "rosenbrock": 10, "softmax_regression": 6}
 
 
-@pytest.mark.thorough("the other problems", but="rosenbrock")
+@pytest.mark.thorough(
+    "the other problems, and the default β, which laws/test_every_rule.py has",
+    but=r"^(?!polak).*rosenbrock",
+)
 @pytest.mark.parametrize("problem", BETA_STEPS)
 @pytest.mark.parametrize("beta", BETAS)
 def test_conjugate_gradients_equal_their_formula_while_rounding_is_small(beta, problem):
@@ -213,7 +231,8 @@ TEN_STEPS = {
 
 
 @pytest.mark.thorough(
-    "the quadratic, which laws/test_every_rule.py has", but="rosenbrock"
+    "the other two searches, and the quadratic, which laws/test_every_rule.py has",
+    but=r"^(bfgs|lbfgs of three, backtracking)-rosenbrock",
 )
 @pytest.mark.parametrize("problem", ["quadratic", "rosenbrock"])
 @pytest.mark.parametrize("name", TEN_STEPS)
@@ -230,7 +249,9 @@ def test_quasi_newton_rules_equal_their_formulas_while_rounding_is_small(name, p
     assert np.max(np.abs(found - exact) / (1 + np.abs(exact))) <= 1e-12
 
 
-@pytest.mark.thorough("the other problem", but="rosenbrock")
+@pytest.mark.thorough(
+    "ends; test_fixed_step_lbfgs_is_that_of_optax_and_of_torch has torch's steps"
+)
 @pytest.mark.parametrize("problem", ["quadratic", "rosenbrock"])
 def test_searching_lbfgs_ends_where_torchs_ends(problem):
     """Each with its own search; on the quadratic the ends of optax and torch lie
@@ -279,6 +300,7 @@ def test_no_descent_is_an_outcome_with_a_zero_update(name):
     assert state_of_wrong.search.outcome >= Outcome.FIRST_FAILURE
 
 
+@pytest.mark.thorough("the other rules", but=r"^(lbfgs|backtracking_descent)\]")
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_missing_objective_is_refused_by_name(name):
     rule, x = MAKERS[name](), jnp.ones(2)
@@ -305,6 +327,7 @@ def test_arguments_out_of_range_are_refused(make, message):
         make()
 
 
+@pytest.mark.thorough("lbfgs", but=r"^bfgs\]")
 @pytest.mark.parametrize("rule", [lbfgs, bfgs])
 def test_gradients_may_be_wider_than_the_params(rule):
     """As after the accumulation of gradients of bfloat16 in float32."""

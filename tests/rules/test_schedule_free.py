@@ -18,6 +18,7 @@ from research.update_rules import (
 from research.verification import PROBLEMS, trajectory, verify_rule
 
 COMPILE_QUICKLY = True  # tests/conftest.py
+DRAWS_NO_KEYS = True  # tests/conftest.py
 
 CURVATURES = np.array([4.0, 1.0, 0.25])
 START = jnp.array([1.0, -2.0, 3.0])
@@ -47,6 +48,7 @@ def walk(rule, num_steps=30, slope=gradient, start=START):
     )(start)
 
 
+@pytest.mark.thorough("without Adam", but="adamw")
 @pytest.mark.parametrize("constructor", [schedule_free_sgd, schedule_free_adamw])
 def test_x_is_the_weighted_average_of_z_and_y_lies_between(constructor):
     rates = 0.05 * np.minimum(1.0, np.arange(1, 31) / 7) / (1 + np.arange(30) / 10)
@@ -66,6 +68,7 @@ def test_x_is_the_weighted_average_of_z_and_y_lies_between(constructor):
     np.testing.assert_allclose(recorded, rates, rtol=1e-14)
 
 
+@pytest.mark.thorough("with Adam", but="sgd")
 @pytest.mark.parametrize(
     ("ours", "fast"),
     [
@@ -96,6 +99,7 @@ def test_at_beta_1_it_is_primal_averaging():
         np.testing.assert_allclose(y[t - 1], at, rtol=1e-12)
 
 
+@pytest.mark.thorough("the other averages and lengths", but=r"^(10-0\.5|100-0\.9)\]")
 @pytest.mark.parametrize("beta", [0.0, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("num_steps", [10, 100, 1000])
 def test_the_average_is_within_the_bound_of_theorem_1(beta, num_steps):

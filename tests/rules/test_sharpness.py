@@ -12,6 +12,7 @@ from research.update_rules import adamw, gradient_descent, heavy_ball
 from research.update_rules._sharpness import sam
 
 COMPILE_QUICKLY = True  # tests/conftest.py
+DRAWS_NO_KEYS = True  # tests/conftest.py
 
 CURVATURES = np.array([4.0, 1.0, 0.25])
 START = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(0.5, float)}
@@ -55,7 +56,7 @@ def of_optax(inner, rho):
     return optax.GradientTransformationExtraArgs(theirs.init, update)
 
 
-@pytest.mark.thorough("the other radius", but=r"^0\.05")
+@pytest.mark.thorough("the other inner rules and radius", but=r"^0\.05-adamw")
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
@@ -149,6 +150,10 @@ def test_inner_rule_sees_the_moved_function():
     assert seen["value_fn"](x, indices=2.0) == pytest.approx(100.0)
 
 
+@pytest.mark.thorough(
+    "dtypes and empty leaves; laws/test_every_rule.py has the dtypes of every rule, "
+    "and laws/test_rules_for_optax_users.py the leaves"
+)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_dtypes_and_structure_are_kept(dtype):
     x = {

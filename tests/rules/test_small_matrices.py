@@ -15,6 +15,7 @@ from research.update_rules._least_squares import levenberg_marquardt
 from tests.rules import mgh, nist
 
 COMPILE_QUICKLY = True  # tests/conftest.py
+DRAWS_NO_KEYS = True  # tests/conftest.py
 
 SHAPES = [(1, 1), (5, 3), (4, 4), (2, 4)]
 
@@ -38,6 +39,9 @@ def matrices(shape, dtype):
         yield matrix.astype(dtype), rng.standard_normal(shape[0]).astype(dtype)
 
 
+@pytest.mark.thorough(
+    "the other pairs of shape and dtype", but="shape1-float64|shape3-float32"
+)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_triangle_is_that_of_lapack(shape, dtype):
@@ -55,6 +59,9 @@ def test_triangle_is_that_of_lapack(shape, dtype):
         assert off.max() <= bound * np.linalg.norm(b)
 
 
+@pytest.mark.thorough(
+    "the other pairs of shape and dtype", but="shape1-float64|shape3-float32"
+)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_singular_values_are_those_of_lapack(shape, dtype):
@@ -75,6 +82,7 @@ def test_singular_values_are_those_of_lapack(shape, dtype):
         )
 
 
+@pytest.mark.thorough("the other pairs of size and dtype", but="5-float64|2-float32")
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_eigenvalues_are_those_of_lapack(n, dtype):
@@ -120,7 +128,10 @@ def test_a_small_fit_calls_no_library():
     assert "custom-call" not in text
 
 
-@pytest.mark.thorough("the other regressions", but="MGH10")
+@pytest.mark.thorough(
+    "large matrices in these loops; test_walk_is_that_of_the_formula "
+    "(test_least_squares.py) has small ones in them"
+)
 @pytest.mark.parametrize("start", [0, 1])
 @pytest.mark.parametrize("name", nist.CASES)
 def test_every_regression_of_nist_is_fitted_without_lapack(name, start, monkeypatch):

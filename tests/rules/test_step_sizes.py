@@ -15,6 +15,7 @@ import pytest
 from research.update_rules import adgd, barzilai_borwein, polyak_step
 
 COMPILE_QUICKLY = True  # tests/conftest.py
+DRAWS_NO_KEYS = True  # tests/conftest.py
 
 CURVATURES = np.array([1.0, 20.0])
 START = np.array([3.0, -2.0])
@@ -54,6 +55,10 @@ def walk(rule, objective, start, num_steps):
     return path, np.asarray(rate), np.asarray(value), np.asarray(g), state
 
 
+@pytest.mark.thorough(
+    "a ball; test_polyak_step_comes_nearer_by_the_squared_gap_over_the_gradient has "
+    "two other functions"
+)
 def test_polyak_step_halves_the_way_on_a_ball():
     # On ½ L |x|² the tangent's root is half of the way, whatever L; and with c = 2 it
     # arrives.
@@ -205,6 +210,9 @@ def test_barzilai_borwein_keeps_its_rate_where_there_is_no_curvature_and_counts(
     assert np.all(np.isnan(updates))
 
 
+@pytest.mark.thorough(
+    "the other pairs of function and first step", but=r"^0\.4-logistic"
+)
 @pytest.mark.parametrize(
     ("objective", "smoothness"), [(quadratic, 20.0), (logistic, LOGISTIC_SMOOTHNESS)]
 )
@@ -256,6 +264,7 @@ def test_adgd_stays_where_it_stands_and_shows_nan():
     assert np.all(np.isnan(updates))
 
 
+@pytest.mark.thorough("the other rules", but="rule1")
 @pytest.mark.parametrize("rule", [barzilai_borwein(0.1), adgd(0.1), polyak_step()])
 def test_rates_count_all_leaves_as_one_vector(rule):
     rule = optax.with_extra_args_support(rule)

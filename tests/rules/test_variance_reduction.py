@@ -120,7 +120,9 @@ def test_saga_of_batches_equals_its_formula():
     )
 
 
-@pytest.mark.thorough("batches of one", but="3")
+@pytest.mark.thorough(
+    "500 steps; test_saga_of_batches_equals_its_formula has this mean"
+)
 @pytest.mark.parametrize("size", [1, 3])
 def test_saga_keeps_the_mean_of_its_table(size):
     draws = jnp.asarray(RNG.integers(0, N, (500, size)))
@@ -128,7 +130,9 @@ def test_saga_keeps_the_mean_of_its_table(size):
     np.testing.assert_allclose(state.mean, np.mean(state.table, axis=1), atol=1e-14)
 
 
-@pytest.mark.thorough("saga", but="svrg")
+@pytest.mark.thorough(
+    "what follows from the formulas; test_svrg_equals_its_paper has SVRG's"
+)
 @pytest.mark.parametrize("rule", [svrg(0.1, 50), saga(0.1, N)], ids=["svrg", "saga"])
 def test_mean_over_all_examples_is_the_step_of_the_full_gradient(rule):
     """From a state with a history, where snapshot and table are not of the present
@@ -167,6 +171,7 @@ def gradient_descent_on_the_whole_set(rate):
     return optax.GradientTransformationExtraArgs(gradient_descent(rate).init, update)
 
 
+@pytest.mark.thorough("saga", but="svrg")
 @pytest.mark.parametrize("rule", [svrg(0.2, 5), saga(0.2, N)], ids=["svrg", "saga"])
 def test_whole_set_in_a_batch_is_gradient_descent(rule):
     dataset = Batch(jnp.asarray(INPUTS), jnp.asarray(TARGETS))
@@ -190,7 +195,10 @@ def test_whole_set_in_a_batch_is_gradient_descent(rule):
     assert np.all(np.diff(info.loss) < 0)
 
 
-@pytest.mark.thorough("svrg", but="saga")
+@pytest.mark.thorough(
+    "600 steps; test_svrg_equals_its_paper and test_saga_equals_its_paper have the "
+    "formulas"
+)
 @pytest.mark.parametrize(
     "make",
     [lambda rate: svrg(rate, 2 * N), lambda rate: saga(rate, N)],
@@ -241,6 +249,7 @@ def test_rate_may_be_traced_vmapped_and_scheduled(make):
     np.testing.assert_allclose(shown, inverse_time(0.1, 4.0)(jnp.arange(8)), rtol=1e-15)
 
 
+@pytest.mark.thorough("the other dtype", but="bfloat16")
 @pytest.mark.parametrize(
     "make",
     [lambda rate: svrg(rate, 3), lambda rate: saga(rate, 4)],
