@@ -86,7 +86,7 @@ NEWEST_ALONE = (
 # function; of a test of several cases one case in twelve; of the tests with one case
 # every second. The next test of as many cases begins at the next case: twelve laws for
 # every rule meet every rule. `make test-floor` has all tests and all cases.
-ONE_CASE_IN, ONE_TEST_IN = 16, 3
+ONE_CASE_IN, ONE_TEST_IN = 12, 2
 ALWAYS = "test_every_valid_call_is_accepted"
 # Slow tests that the lower bounds do not meet in `.ci/run`, and what meets there what
 # they call. The start of a transformer and the noise in it: the numbers of its other
