@@ -65,6 +65,9 @@ RESOLVED = 1e-3
 # Nor is one in which an error of this size may hide in a single leaf. This bound is
 # larger, because only one direction is that of the leaf.
 HIDDEN = 0.1
+# If even an error of the size of the gradient could be missed, an error of less than so
+# many times this size may be chance.
+WHOLE = 4.0
 # If the gradients of f in two precisions differ by this share, and by more than 32 ε,
 # they are gradients of different functions.
 OTHER_VALUE = 1e-3
@@ -153,11 +156,16 @@ def check_derivative(
     f, unless f or a custom rule inside f needs the values of its arguments in Python.
     If f converts its values to a lower precision, the check assumes the rounding error
     of that precision, and the report says so. If JAX cannot trace f, the operations of
-    f are not known. The precision is
-    then the lowest one that can represent the values of f near x. If f has one output,
-    the check also notices if f rounds its value to a few digits. Values cannot
-    distinguish such rounding from steps, such as those of floor. The check assumes
-    steps if the derivative is 0 along a direction, and rounding otherwise.
+    f are not known. The precision is then the lowest one that can represent the values
+    of f near x. If only float64 can represent them, parts of f may still be rounded to
+    float32 or less. Such parts are constant between neighbouring floats of that
+    precision. So the slopes of f over far shorter distances do not explain how f
+    changes over a few of these floats, and the check assumes that precision.
+
+    If JAX cannot trace f and f has one output, the check also notices if f rounds its
+    value to a few digits. Values cannot distinguish such rounding from steps, such as
+    those of floor. The check assumes steps if the derivative is 0 along a direction,
+    and rounding otherwise.
 
     Reverse mode returns nan if the derivative of the branch that `where` does not
     select is not finite at x. An example is where(x == 0, 1, sin(x) / x) at 0. The
@@ -295,7 +303,7 @@ def check_derivative(
     )
     with in_float64(), np.errstate(all="ignore"):
         report = _report(
-            tuple(found), line, _precision(x, lowest, own is not None), gap
+            tuple(found), line, _precision(x, lowest, own is not None, line), gap
         )
         if report.verdict == "kink":
             report = _tested_beside(report, line, epsilon, directions[0], found, random)
@@ -919,7 +927,8 @@ def _report(
         for p in probes
         if p.name.startswith((NOT_ZERO, "leaf "))
     )
-    if verdict == "wrong" and overall > RESOLVED and distance < overall:
+    chance = overall if overall < 1 else WHOLE * overall
+    if verdict == "wrong" and overall > RESOLVED and distance < chance:
         verdict = "wrong" if is_known else "unresolved"
     slopes = [
         p.taylor_slope
@@ -1044,12 +1053,12 @@ def _verdict(probes: tuple[Probe, ...], smallest: float, is_finite: bool) -> str
     return "right" if smallest < RESOLVED else "unresolved"
 
 
-def _precision(x: Any, lowest: Any, is_lifted: bool) -> str:
+def _precision(x: Any, lowest: Any, is_lifted: bool, line: Line) -> str:
     dtypes = ", ".join(sorted({str(leaf.dtype) for leaf in jax.tree.leaves(x)}))
     eps = float(jnp.finfo(lowest).eps)
     if lowest == np.float64:
         return "Evaluated in float64" + (f" (x has {dtypes})." if is_lifted else ".")
-    return (
-        f"f computes in {lowest} in places, whatever the dtype of x. The check assumes "
-        f"ε = {eps:.1e}."
-    )
+    how = f"f computes in {lowest} in places, whatever the dtype of x"
+    if line.jaxpr is None:
+        how = f"The values of f look rounded to {lowest}, or to about as many digits"
+    return f"{how}. The check assumes ε = {eps:.1e}."

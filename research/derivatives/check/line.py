@@ -16,7 +16,13 @@ from research.derivatives.check.slopes import (
     OFFSETS,
     root_mean_square,
 )
-from research.derivatives.costs.jaxprs import inner, lowest_precision, precisions
+from research.derivatives.check.staircases import precision_of_steps
+from research.derivatives.costs.jaxprs import (
+    inner,
+    lowest_precision,
+    precisions,
+    traced,
+)
 from research.derivatives.errors import NotInexactError
 from research.derivatives.exact.arguments import title
 from research.tracing import LOOKS_AT_VALUES
@@ -54,8 +60,8 @@ def lift(f: Callable[..., Any], x: Any) -> tuple[Any, Any]:
     """Convert x to float64, and find the lowest precision inside f.
 
     Returns:
-      (x in float64, dtype of the lowest precision inside f). If f cannot be traced, the
-      dtype is the lowest precision that can represent the values of f near x. If f does
+      (x in float64, dtype of the lowest precision inside f). If f cannot be traced, or
+      calls Python functions that cannot, values of f near x show the dtype. If f does
       not accept float64, the result is x unchanged and the dtype of the least precise
       leaf of x.
     """
@@ -64,12 +70,15 @@ def lift(f: Callable[..., Any], x: Any) -> tuple[Any, Any]:
         # f may keep a constant for its next call, which must be no tracer.
         with jax.ensure_compile_time_eval():
             jax.eval_shape(f, lifted)
-        return lifted, lowest_precision(f, lifted)
+        lowest = lowest_precision(f, lifted)
+        if not _has(traced(f, lifted), "pure_callback"):
+            return lifted, lowest
     except LOOKS_AT_VALUES:
-        pass
+        lowest = np.dtype(np.float64)
     except NO_RULE:
         return x, least_precise(x)
-    return lifted, _precision_of_values(f, lifted)
+    dtypes = [lowest, _precision_of_values(f, lifted)]
+    return lifted, max(dtypes, key=lambda dtype: jnp.finfo(dtype).eps)
 
 
 def least_precise(x: Any) -> Any:
@@ -83,16 +92,17 @@ def _is_floating(value: Any) -> bool:
 
 
 def _precision_of_values(f: Callable[..., Any], x: Any) -> np.dtype:
-    """Return the narrowest floating dtype that can represent the values of f near x.
+    """Return the lowest precision in which f computes, according to its values near x.
 
     A function that computes in float32 returns numbers of float32, even if it converts
     them to float64. If f returns float64, the dtype is float64 if the values are
     integers, or if only few of them differ: steps and counts are exact in every dtype.
+    If only float64 can represent the values, parts of f may still be rounded to a lower
+    precision (`precision_of_steps`).
     """
-    shifts = np.random.default_rng(0).uniform(-1, 1, POINTS) / 16
-    near = lambda shift: jax.tree.map(
-        lambda leaf: jnp.where(leaf == 0, shift, (1 + shift) * leaf), x
-    )
+    random = np.random.default_rng(0)
+    shifts = random.uniform(-1, 1, POINTS) / 16
+    near = lambda shift: _moved(x, shift)
     found = [f(near(shift)) for shift in shifts]
     if not all(map(_is_floating, found)):  # `Line` refuses such an f.
         return np.dtype(np.float64)
@@ -105,7 +115,46 @@ def _precision_of_values(f: Callable[..., Any], x: Any) -> np.dtype:
             with np.errstate(over="ignore"):
                 if np.array_equal(values, values.astype(dtype).astype(np.float64)):
                     return dtype
+        return _precision_of_steps(f, x, random)
     return np.dtype(np.float64)
+
+
+def _precision_of_steps(
+    f: Callable[..., Any], x: Any, random: np.random.Generator
+) -> np.dtype:
+    """Return the precision to which f rounds, the higher one of two directions."""
+
+    def seen() -> np.dtype:
+        ways = jax.tree.map(
+            lambda leaf: (
+                random.choice([-1.0, 1.0], leaf.shape)
+                * random.uniform(0.5, 1, leaf.shape)
+            ),
+            x,
+        )
+        return precision_of_steps(
+            lambda t: np.ravel(
+                np.asarray(f(_moved(x, jax.tree.map(lambda way: t * way, ways))))
+            )
+        )
+
+    first = seen()
+    if first == np.float64:
+        return first
+    return min(first, seen(), key=lambda dtype: jnp.finfo(dtype).eps)
+
+
+def _moved(x: Any, shift: Any) -> Any:
+    """Return x times 1 + shift, or the shift where x is 0.
+
+    `shift` is a number, or a pytree of arrays like x.
+    """
+    shifts = shift if jax.tree.structure(shift) == jax.tree.structure(x) else None
+    if shifts is None:
+        shifts = jax.tree.map(lambda leaf: shift, x)
+    return jax.tree.map(
+        lambda leaf, shift: jnp.where(leaf == 0, shift, (1 + shift) * leaf), x, shifts
+    )
 
 
 class ValuesOfJax:

@@ -80,15 +80,14 @@ class _Nudge:
         self.seed, self.size = seed, size
         self.calls = itertools.count(1) if calls is None else calls
 
-    def __call__(self, value: Any) -> Any:
+    def __call__(self, value: Any, epsilon: float | None = None) -> Any:
         if not jnp.issubdtype(getattr(value, "dtype", np.dtype(int)), jnp.inexact):
             return value
         xi = self._drawn(int(np.prod(value.shape)), next(self.calls)).reshape(
             value.shape
         )
-        relative = (self.size * float(jnp.finfo(value.dtype).eps) * xi).astype(
-            value.dtype
-        )
+        epsilon = float(jnp.finfo(value.dtype).eps) if epsilon is None else epsilon
+        relative = (self.size * epsilon * xi).astype(value.dtype)
         # An infinity, such as that of a mask, has no rounding error. Add the
         # perturbation, because the factor 1 + 8 ε ξ itself would be rounded.
         return value + jnp.where(jnp.isinf(value), 0, value) * relative
@@ -207,6 +206,10 @@ def _equation(
     if name in PERIODIC:
         divisor = values[1] if name == "rem" else 1.0
         results = [_unless_lost(values[0], divisor, results[0])]
+    elif name == "reduce_precision":
+        epsilon = 2.0 ** -params["mantissa_bits"]
+        epsilon = max(epsilon, float(jnp.finfo(values[0].dtype).eps))
+        results = [nudge(results[0], epsilon)]
     elif name not in EXACT.split():
         results = [nudge(result) for result in results]
     # The whole numbers of floor and the like are the same at all points near x. If they

@@ -120,19 +120,27 @@ def lowest_precision(f: Callable[..., Any], *args: Any) -> Any:
 
 
 def precisions(jaxpr: Any) -> set[Any]:
-    """Return the floating dtypes in the part of a jaxpr that depends on its inputs."""
+    """Return the floating dtypes in the part of a jaxpr that varies with its inputs.
+
+    Numbers that are computed from integers or truth values alone do not vary close to a
+    point. `reduce_precision` counts as a dtype with at most as many digits.
+    """
     return _precisions(jaxpr, [True] * len(jaxpr.invars))
 
 
 def _precisions(jaxpr: Any, active: list[bool]) -> set[Any]:
-    depends = {v for v, a in zip(jaxpr.invars, active, strict=True) if a}
+    depends = {
+        v for v, a in zip(jaxpr.invars, active, strict=True) if a and _is_inexact(v)
+    }
     found = {v.aval.dtype for v in depends if _is_floating(v)}
     for equation in jaxpr.eqns:
         of_inputs = [not hasattr(v, "val") and v in depends for v in equation.invars]
         if not any(of_inputs):
             continue
-        depends |= set(equation.outvars)
+        depends |= set(filter(_is_inexact, equation.outvars))
         found |= {v.aval.dtype for v in equation.outvars if _is_floating(v)}
+        if equation.primitive.name == "reduce_precision":
+            found.add(_reduced(equation))
         for within in inner(equation):
             found |= _precisions(
                 within,
@@ -143,6 +151,20 @@ def _precisions(jaxpr: Any, active: list[bool]) -> set[Any]:
 
 def _is_floating(variable: Any) -> bool:
     return jnp.issubdtype(getattr(variable.aval, "dtype", np.dtype(int)), jnp.floating)
+
+
+def _is_inexact(variable: Any) -> bool:
+    return jnp.issubdtype(getattr(variable.aval, "dtype", np.dtype(int)), jnp.inexact)
+
+
+def _reduced(equation: Any) -> Any:
+    """Return the dtype with the most digits to which `reduce_precision` may round."""
+    dtypes = [equation.outvars[0].aval.dtype, np.float32, jnp.bfloat16]
+    if equation.params["exponent_bits"] <= jnp.finfo(np.float16).nexp:
+        dtypes.insert(2, np.float16)
+    digits = equation.params["mantissa_bits"]
+    fitting = [np.dtype(d) for d in dtypes if jnp.finfo(d).nmant <= digits]
+    return fitting[0] if fitting else np.dtype(jnp.float8_e5m2)
 
 
 def closed(jaxpr: Any) -> Any:
