@@ -1545,3 +1545,53 @@ def test_mistakes_away_from_x_are_raised(mistake):
 
     with pytest.raises(mistake):
         finite_difference(f, 0.5)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_stairs_that_only_large_steps_reach_make_no_kink(order):
+    """f is a straight line between the steps; below a threshold it is 0."""
+    told = []
+    for seed in range(25):
+        random = np.random.default_rng(seed)
+        width, height = random.uniform(4, 9), random.uniform(1, 3)
+        x = 90 + width * random.uniform(1.2, 2.8)
+
+        def pay(s, width=width, height=height):
+            above = s - 90
+            return 0.5 * above + height * (above // width) if above > 0 else 0.0
+
+        found = finite_difference(pay, x, order)
+        told.append(found.verdict)
+        if found.verdict == "ok":
+            assert abs(found.value - (0.5 if order == 1 else 0.0)) <= found.error
+    assert set(told) <= {"ok", "unresolved"}
+
+
+COUNTS = {
+    "draws": lambda random: np.sort(
+        random.normal(size=int(10 ** random.uniform(3, 5)))
+    ),
+    "pixels": lambda random: np.sort(
+        np.hypot(*np.indices((200, 200)).reshape(2, -1)) / random.uniform(60, 190)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_the_error_of_a_count_is_in_its_bound(name):
+    """Counts at neighbouring points have nearly the same error."""
+    shares = []
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        places = COUNTS[name](random)
+        x = random.uniform(-0.8, 0.8) if name == "draws" else random.uniform(0.5, 0.9)
+        count = lambda t, places=places: float(np.searchsorted(places, t)) / len(places)
+        found = finite_difference(count, x)
+        truth = stats.norm.pdf(x)
+        if name == "pixels":  # A quarter of a disc in units of its scale.
+            scale = 1 / np.min(places[places > 0])
+            truth = math.pi / 2 * x * scale**2 / len(places)
+        if found.verdict == "ok":
+            shares.append(abs(found.value - truth) / found.error)
+    assert len(shares) >= 10
+    assert np.mean(np.array(shares) > 1) <= 0.1
