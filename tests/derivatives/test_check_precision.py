@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from research.derivatives import check_derivative
-from research.derivatives.check.staircases import precision_of_steps
+from research.derivatives.check.staircases import is_rounded_to_float32
 
 COMPILE_QUICKLY = DRAWS_NO_KEYS = True  # tests/conftest.py
 KEY = jax.random.key(0)
@@ -33,24 +33,23 @@ def exact(inputs, targets, decay=0.01):
     return derivative
 
 
-def in_numpy(inputs, targets, dtype, decay=0.01):
-    """A loss in the dtype plus a decay in float64."""
+def in_numpy(inputs, targets, decay=0.01):
+    """A loss in float32 plus a decay in float64."""
 
     def f(w):
         w = np.asarray(w, float)
-        apart = inputs.astype(dtype) @ w.astype(dtype) - targets.astype(dtype)
-        return float(np.mean(apart * apart, dtype=dtype)) + decay * float(w @ w)
+        apart = inputs @ w.astype(np.float32) - targets
+        return float(np.mean(apart * apart)) + decay * float(w @ w)
 
     return f
 
 
-@pytest.mark.thorough("the other seeds", but="-0]")
-@pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_a_part_of_a_numpy_function_may_be_in_low_precision(dtype, seed):
+@pytest.mark.thorough("the other seeds", but="^0")
+@pytest.mark.parametrize("seed", range(12))
+def test_a_part_of_a_numpy_function_may_be_in_float32(seed):
     """Over short steps, such a part is constant, and the rest alone has a slope."""
     inputs, targets, w = fit(seed)
-    f, right = in_numpy(inputs, targets, dtype), exact(inputs, targets)
+    f, right = in_numpy(inputs, targets), exact(inputs, targets)
     of_decay = lambda w: 0.02 * jnp.asarray(w)
     x, key = jnp.asarray(w, jnp.float32), jax.random.key(seed)
     given = check_derivative(f, x, key, right)
@@ -63,7 +62,7 @@ def test_a_part_of_a_numpy_function_may_be_in_low_precision(dtype, seed):
 @pytest.mark.parametrize("verdict", ["right", "wrong"])
 def test_a_callback_may_compute_in_low_precision(verdict):
     inputs, targets, w = fit(1)
-    in_float32 = in_numpy(inputs, targets, "float32", decay=0.0)
+    in_float32 = in_numpy(inputs, targets, decay=0.0)
     slope = exact(inputs, targets, decay=0.0)
     factor = 1.0 if verdict == "right" else 0.0
 
@@ -125,6 +124,9 @@ SMOOTH = {
     "steps": lambda x: math.floor(1e3 * x) / 7,
     "straight lines": lambda x: float(np.interp(x, np.arange(9), np.arange(9) ** 2)),
     "kink": lambda x: abs(x - 0.7),
+    "cancelling": lambda x: math.log(1 + x) / x if x > -1 else 0.0,
+    "root of a quadratic": lambda x: (-100 + math.sqrt(1e4 - 4 * x)) / 2,
+    "central difference": lambda x: (math.sin(x + 1e-5) - math.sin(x - 1e-5)) / 2e-5,
 }
 
 
@@ -132,8 +134,8 @@ SMOOTH = {
 def test_a_function_in_float64_does_not_look_rounded(name):
     f = SMOOTH[name]
     for x in (0.7, -1.3, 2.0**0.5, 1e-3, 300.0):
-        found = precision_of_steps(lambda t, x=x: np.atleast_1d(f((1 + t) * x)))
-        assert found == np.float64, x
+        along = lambda t, x=x: np.atleast_1d(f((1 + t) * x))
+        assert not is_rounded_to_float32(along, entries=1), x
 
 
 ROUNDED = {
@@ -147,6 +149,6 @@ ROUNDED = {
 @pytest.mark.parametrize("name", ROUNDED)
 def test_a_part_in_float32_is_found_in_values_of_float64(name):
     f = ROUNDED[name]
-    for x in (0.7, -1.3, 2.0**0.5, 30.0):
-        found = precision_of_steps(lambda t, x=x: np.atleast_1d(f((1 + t) * x)))
-        assert found == np.float32, x
+    for x in (0.7, -1.3, 2.0**0.5, 5.0):
+        along = lambda t, x=x: np.atleast_1d(f((1 + t) * x))
+        assert is_rounded_to_float32(along, entries=1), x

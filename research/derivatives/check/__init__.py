@@ -158,9 +158,11 @@ def check_derivative(
     of that precision, and the report says so. If JAX cannot trace f, the operations of
     f are not known. The precision is then the lowest one that can represent the values
     of f near x. If only float64 can represent them, parts of f may still be rounded to
-    float32 or less. Such parts are constant between neighbouring floats of that
-    precision. So the slopes of f over far shorter distances do not explain how f
-    changes over a few of these floats, and the check assumes that precision.
+    float32. Such parts are constant between neighbouring floats. So the slopes of f
+    over far shorter distances do not explain how f changes over a few of these floats,
+    and the check assumes float32. The same holds for functions that `pure_callback`
+    calls. A part in float16 beside one in float64 is not recognised, and may make a
+    right derivative "wrong".
 
     If JAX cannot trace f and f has one output, the check also notices if f rounds its
     value to a few digits. Values cannot distinguish such rounding from steps, such as

@@ -16,13 +16,8 @@ from research.derivatives.check.slopes import (
     OFFSETS,
     root_mean_square,
 )
-from research.derivatives.check.staircases import precision_of_steps
-from research.derivatives.costs.jaxprs import (
-    inner,
-    lowest_precision,
-    precisions,
-    traced,
-)
+from research.derivatives.check.staircases import is_rounded_to_float32
+from research.derivatives.costs.jaxprs import inner, precisions, traced
 from research.derivatives.errors import NotInexactError
 from research.derivatives.exact.arguments import title
 from research.tracing import LOOKS_AT_VALUES
@@ -70,15 +65,16 @@ def lift(f: Callable[..., Any], x: Any) -> tuple[Any, Any]:
         # f may keep a constant for its next call, which must be no tracer.
         with jax.ensure_compile_time_eval():
             jax.eval_shape(f, lifted)
-        lowest = lowest_precision(f, lifted)
-        if not _has(traced(f, lifted), "pure_callback"):
-            return lifted, lowest
+        jaxpr = traced(f, lifted)
     except LOOKS_AT_VALUES:
-        lowest = np.dtype(np.float64)
+        return lifted, _precision_of_values(f, lifted)
     except NO_RULE:
         return x, least_precise(x)
-    dtypes = [lowest, _precision_of_values(f, lifted)]
-    return lifted, max(dtypes, key=lambda dtype: jnp.finfo(dtype).eps)
+    found = precisions(jaxpr)
+    if _has(jaxpr, "pure_callback"):
+        # Without jit, each call would compile the loops in f again.
+        found.add(_precision_of_values(jax.jit(f), lifted))
+    return lifted, max(found, key=lambda dtype: jnp.finfo(dtype).eps)
 
 
 def least_precise(x: Any) -> Any:
@@ -97,8 +93,8 @@ def _precision_of_values(f: Callable[..., Any], x: Any) -> np.dtype:
     A function that computes in float32 returns numbers of float32, even if it converts
     them to float64. If f returns float64, the dtype is float64 if the values are
     integers, or if only few of them differ: steps and counts are exact in every dtype.
-    If only float64 can represent the values, parts of f may still be rounded to a lower
-    precision (`precision_of_steps`).
+    If only float64 can represent the values, parts of f may still be rounded to float32
+    (`is_rounded_to_float32`).
     """
     random = np.random.default_rng(0)
     shifts = random.uniform(-1, 1, POINTS) / 16
@@ -115,33 +111,27 @@ def _precision_of_values(f: Callable[..., Any], x: Any) -> np.dtype:
             with np.errstate(over="ignore"):
                 if np.array_equal(values, values.astype(dtype).astype(np.float64)):
                     return dtype
-        return _precision_of_steps(f, x, random)
+        if all(_is_rounded_to_float32(f, x, random) for _ in range(2)):
+            return np.dtype(np.float32)
     return np.dtype(np.float64)
 
 
-def _precision_of_steps(
+def _is_rounded_to_float32(
     f: Callable[..., Any], x: Any, random: np.random.Generator
-) -> np.dtype:
-    """Return the precision to which f rounds, the higher one of two directions."""
+) -> bool:
+    """Return whether f looks rounded to float32 along a random direction."""
+    ways = jax.tree.map(
+        lambda leaf: (
+            random.choice([-1.0, 1.0], leaf.shape) * random.uniform(0.5, 1, leaf.shape)
+        ),
+        x,
+    )
 
-    def seen() -> np.dtype:
-        ways = jax.tree.map(
-            lambda leaf: (
-                random.choice([-1.0, 1.0], leaf.shape)
-                * random.uniform(0.5, 1, leaf.shape)
-            ),
-            x,
-        )
-        return precision_of_steps(
-            lambda t: np.ravel(
-                np.asarray(f(_moved(x, jax.tree.map(lambda way: t * way, ways))))
-            )
-        )
+    def along(t: float) -> np.ndarray:
+        shift = jax.tree.map(lambda way: t * way, ways)
+        return np.ravel(np.asarray(f(_moved(x, shift)), np.float64))
 
-    first = seen()
-    if first == np.float64:
-        return first
-    return min(first, seen(), key=lambda dtype: jnp.finfo(dtype).eps)
+    return is_rounded_to_float32(along, sum(leaf.size for leaf in jax.tree.leaves(x)))
 
 
 def _moved(x: Any, shift: Any) -> Any:

@@ -1,29 +1,33 @@
-"""Recognition of low precision inside a function that cannot be traced."""
+"""Recognition of float32 inside a function that cannot be traced."""
 
 from collections.abc import Callable
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 _POINTS = 8  # Number of points of a window.
-# Dtypes, and distances of the points in units of ε. The argument of a root, for
-# example, may change by less than a spacing if x changes by one.
-_WINDOWS = (
-    *((np.float32, 1), (np.float32, 8)),
-    *((np.float16, 1), (np.float16, 8), (jnp.bfloat16, 1)),
-)
-_PAIR = 2.0**-12  # Distance of the points of a pair, in units of that distance.
+# Distances of the points, in units of ε. An intermediate result may change by far less
+# than a spacing if x changes by one.
+_DISTANCES = (1, 8, 64)
+_COARSE = 16 * float(np.finfo(np.float32).eps)  # Steps may be as far apart, too.
+# Distances of the points of a pair, in units of these distances. The larger ones are
+# divided by the number of entries, because the float32 of each entry jumps by itself.
+_CLOSE, _APART = 2.0**-12, (2.0**-6, 2.0**-8)
+_ALIKE = 0.2  # Largest relative difference of what both sorts of pairs leave open.
 _SHARE = 1e-3  # Share of the changes that the slopes must leave unexplained.
-_SPREADS = 2.0  # The unexplained part must also exceed so many spreads of slopes.
+_SPREADS = 2.0  # The unexplained part must also exceed so many spreads of slopes,
+_OF_VALUE = 2.0**-34  # and this share of f. Less is the noise of a formula in float64.
 # So many intervals must have an unexplained part, of at least this share of the largest
 # one. A jump or a kink is in one interval.
 _INTERVALS, _PART = 3, 0.1
 _OUTLIER = 10.0  # A slope so many spreads from the others is that of a jump.
+_OUTPUTS = 0.5  # Share of the outputs that must look rounded.
 
 
-def precision_of_steps(along: Callable[[float], np.ndarray]) -> np.dtype:
-    """Return the precision to which a function rounds its argument or its results.
+def is_rounded_to_float32(
+    along: Callable[[float], Float[np.ndarray, "outputs"]], entries: int
+) -> bool:
+    """Return whether a function rounds its argument or its results to float32.
 
     A function that computes in float32 in places and in float64 in others, such as
     `float(loss32(w)) + 0.01 * np.sum(w**2)`, returns values that only float64 can
@@ -31,78 +35,82 @@ def precision_of_steps(along: Callable[[float], np.ndarray]) -> np.dtype:
     of float32. So the slopes between very close points show only the other part, and do
     not explain how f changes over a few spacings.
 
-    For each dtype, f is evaluated at eight points, and again at a distance of 2^-12 d
-    from each of them. Here d, the distance of neighbouring points, is ε, the relative
-    spacing of the dtype; for float32 and float16, there is a second window with d = 8
-    ε. The second
-    points give slopes. Let M_j be the change of f from one point to the next, minus the
-    integral of the slopes, and M the sum of all M_j. f rounds to this dtype under three
-    conditions: |M| is between 0.1 % and 200 % of the sum of the changes; it exceeds
-    twice the spread of the slopes times the whole distance; and at least three M_j
-    exceed a tenth of the largest. For a smooth f, M is about 0. If f has noise in
-    float64, or if it oscillates, the slopes spread, or their integral is larger than
-    the changes. A jump or a kink belongs to one M_j.
+    f is evaluated at eight points, and again close to each of them. The distance d of
+    neighbouring points is ε, 8 ε or 64 ε, where ε is the relative spacing of float32.
+    The close points have the distance 2^-12 d. They give slopes. Let M_j be the change
+    of an output from one point to the next, minus the integral of the slopes, and M the
+    sum of all M_j. The output looks rounded under four conditions:
 
-    A function whose slopes are all exactly 0 at the distances of float16 or bfloat16
-    may also have steps, such as those of floor. Then these two dtypes are left out.
+    - |M| is between 0.1 % and 200 % of the sum of the changes.
+    - |M| exceeds twice the spread of the slopes times the whole distance, and 2^-34
+      times the largest value.
+    - At least three M_j exceed a tenth of the largest.
+    - If the close points have the distance 2^-6 d or 2^-8 d, divided by the number of
+      entries of x, all this holds as well, and M differs by at most a fifth.
+
+    For a smooth f, M is about 0. If f has noise in float64, or if it oscillates, the
+    slopes spread, their integral is larger than the changes, or M depends on the
+    distance. A jump or a kink belongs to one M_j. The result is True if half of the
+    outputs look rounded for the same d.
 
     Args:
-      along: Function t -> values, shape (outputs,), of f at x moved by the fraction t
-        in some direction.
-    Returns:
-      float32; or bfloat16 if f rounds to float16 or bfloat16, which cannot be
-      distinguished; or float64 if f seems to round to none of them.
+      along: Function t -> values of f at x moved by the fraction t in some direction.
+      entries: Number of entries of x.
     """
-    for dtype, factor in _WINDOWS:
-        distance = factor * float(jnp.finfo(dtype).eps)
-        points = distance * (np.arange(_POINTS) - _POINTS / 2)
-        pair = _PAIR * distance
-        values = np.stack([along(t) for t in points])
-        beside = np.stack([along(t + pair) for t in points])
-        slopes = _without_jumps(values, (beside - values) / pair, pair)
-        if dtype != np.float32 and not slopes.any():
-            continue
-        if unexplained(values, slopes, distance).any():
-            return np.dtype(np.float32 if dtype == np.float32 else jnp.bfloat16)
-    return np.dtype(np.float64)
+    for factor in _DISTANCES:
+        distance = factor * float(np.finfo(np.float32).eps)
+        close = _unexplained(along, distance, _CLOSE)
+        for apart in _APART if _are_most(close != 0) else ():
+            other = _unexplained(along, distance, max(_CLOSE, apart / entries))
+            differs = np.abs(close - other) > _ALIKE * np.abs(close)
+            if _are_most((close != 0) & ~differs):
+                return True
+    return False
 
 
-def unexplained(
-    values: Float[np.ndarray, "points outputs"],
-    slopes: Float[np.ndarray, "points outputs"],
-    distance: float,
+def _are_most(flags: np.ndarray) -> bool:
+    return bool(len(flags)) and bool(np.mean(flags) >= _OUTPUTS)
+
+
+def _unexplained(
+    along: Callable[[float], np.ndarray], distance: float, pair: float
 ) -> Float[np.ndarray, "outputs"]:
-    """Return whether slopes do not explain how each output changes.
-
-    Args:
-      values, slopes: Values and slopes at equally spaced points.
-      distance: Distance of neighbouring points.
-    """
+    """Return M of each output, or 0 where one of its conditions does not hold."""
+    points = distance * (np.arange(_POINTS) - _POINTS / 2)
+    # Both points of a pair one after the other, because f may have a state.
+    sampled = [(along(t), along(t + pair * distance)) for t in points]
+    values = np.stack([value for value, _ in sampled])
     with np.errstate(all="ignore"):
+        slopes = np.stack([beside - value for value, beside in sampled])
+        slopes = _without_jumps(values, slopes / (pair * distance), pair * distance)
         changes = np.diff(values, axis=0)
         parts = changes - distance * (slopes[1:] + slopes[:-1]) / 2
-        spread = _spread(values, slopes, _PAIR * distance)
+        spread = _spread(values, slopes, pair * distance)
         whole = np.sum(np.abs(changes), axis=0)
         least = _SPREADS * spread * distance * len(changes) + _SHARE * whole
+        least += _OF_VALUE * np.max(np.abs(values), axis=0)
         large = np.abs(parts) > _PART * np.max(np.abs(parts), axis=0)
         several = np.sum(large, axis=0) >= _INTERVALS
-        missing = np.abs(np.sum(parts, axis=0))
-        return several & (missing > least) & (missing < 2 * whole)
+        missing = np.sum(parts, axis=0)
+        shown = (np.abs(missing) > least) & (np.abs(missing) < 2 * whole)
+    shown &= slopes.any(axis=0) | (distance < _COARSE)
+    return np.where(several & shown, missing, 0.0)
 
 
-def _spread(values: np.ndarray, slopes: np.ndarray, pair: float) -> np.ndarray:
+def _spread(values: np.ndarray, slopes: np.ndarray, distance: float) -> np.ndarray:
     """Return the median distance of the slopes from their median, or their rounding."""
     spread = np.median(np.abs(slopes - np.median(slopes, axis=0)), axis=0)
     rounding = np.finfo(np.float64).eps * np.max(np.abs(values), axis=0)
-    return np.maximum(spread, rounding / pair)
+    return np.maximum(spread, rounding / distance)
 
 
-def _without_jumps(values: np.ndarray, slopes: np.ndarray, pair: float) -> np.ndarray:
+def _without_jumps(
+    values: np.ndarray, slopes: np.ndarray, distance: float
+) -> np.ndarray:
     """Return the slopes, with the median in place of outliers.
 
     The two points of a pair may lie on different sides of a jump.
     """
-    with np.errstate(all="ignore"):
-        usual = np.median(slopes, axis=0)
-        away = np.abs(slopes - usual) > _OUTLIER * _spread(values, slopes, pair)
-        return np.where(away, usual, slopes)
+    usual = np.median(slopes, axis=0)
+    away = np.abs(slopes - usual) > _OUTLIER * _spread(values, slopes, distance)
+    return np.where(away, usual, slopes)

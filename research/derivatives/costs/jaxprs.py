@@ -116,14 +116,15 @@ def is_wrapper(equation: Any) -> bool:
 
 def lowest_precision(f: Callable[..., Any], *args: Any) -> Any:
     """Return the least precise floating dtype in the part of f that depends on args."""
-    return max(precisions(traced(f, *args)), key=lambda dtype: jnp.finfo(dtype).eps)
+    found = precisions(traced(f, *args)) or {np.dtype(np.float64)}
+    return max(found, key=lambda dtype: jnp.finfo(dtype).eps)
 
 
 def precisions(jaxpr: Any) -> set[Any]:
     """Return the floating dtypes in the part of a jaxpr that varies with its inputs.
 
     Numbers that are computed from integers or truth values alone do not vary close to a
-    point. `reduce_precision` counts as a dtype with at most as many digits.
+    point. `reduce_precision` counts as a dtype.
     """
     return _precisions(jaxpr, [True] * len(jaxpr.invars))
 
@@ -158,13 +159,13 @@ def _is_inexact(variable: Any) -> bool:
 
 
 def _reduced(equation: Any) -> Any:
-    """Return the dtype with the most digits to which `reduce_precision` may round."""
-    dtypes = [equation.outvars[0].aval.dtype, np.float32, jnp.bfloat16]
+    """Return the dtype of `reduce_precision`, bfloat16 for fewer digits."""
+    dtypes = [equation.outvars[0].aval.dtype, np.float32]
     if equation.params["exponent_bits"] <= jnp.finfo(np.float16).nexp:
-        dtypes.insert(2, np.float16)
+        dtypes.append(np.float16)
     digits = equation.params["mantissa_bits"]
     fitting = [np.dtype(d) for d in dtypes if jnp.finfo(d).nmant <= digits]
-    return fitting[0] if fitting else np.dtype(jnp.float8_e5m2)
+    return fitting[0] if fitting else np.dtype(jnp.bfloat16)
 
 
 def closed(jaxpr: Any) -> Any:
