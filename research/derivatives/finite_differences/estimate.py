@@ -475,17 +475,14 @@ def _beside_breaks(
         return found._replace(evaluations=sampler.evaluations)
     if not is_continuous(ladder, sampler, window):
         if found.verdict == "kink":
-            away = _is_kink_away_from_x(
-                *(judge(part, bounds, 1, side) for part, bounds in both),
-                ladder,
-                noise,
-            )
+            near, all_steps = (judge(part, bounds, 1, side) for part, bounds in both)
+            away = _is_kink_away_from_x(near, all_steps, ladder, noise)
             return found._replace(
                 verdict="unresolved" if away else "kink",
                 evaluations=sampler.evaluations,
             )
         varies = inner.verdict == "ok" and abs(inner.value) > inner.error
-        level = min(np.searchsorted(ladder.steps, found.step), len(noise) - 1)
+        level = min(int(np.searchsorted(ladder.steps, found.step)), len(noise) - 1)
         if varies and apart > found.error and _jumps_largely(ladder, noise, level):
             found = found._replace(verdict="unresolved")
         elif not varies and found.verdict == "ok" and _counts(ladder, noise, level):
