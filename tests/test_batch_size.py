@@ -121,11 +121,6 @@ def test_gap_on_the_whole_set_is_the_difference_from_the_optimum():
         assert_gap(workload, workload.init(jax.random.key(seed)), workload.train, 1e-10)
 
 
-@pytest.mark.thorough(
-    "20,000 rows and their optimum; "
-    "test_steps_without_noise_are_those_of_the_closed_form_for_every_batch has the gap "
-    "of all rows"
-)
 def test_gap_on_the_probe_is_the_gap_to_a_few_percent_near_and_far(monkeypatch):
     workload = workloads.make_workload("overlapping_50k", n=20_000, holdout=False)
     monkeypatch.setattr(experiment, "PROBE", 4_096)

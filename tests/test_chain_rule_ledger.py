@@ -102,7 +102,6 @@ def test_captions_hold_numbers(pictures):
         assert re.search(r"\d", picture.caption)
 
 
-@pytest.mark.thorough("the larger figures", but="neuron")
 @pytest.mark.parametrize("name", PICTURES)
 def test_figures_are_saved(name, pictures, tmp_path):
     assert figures.save(pictures[name], tmp_path, name).still.stat().st_size > 0

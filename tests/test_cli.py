@@ -155,7 +155,8 @@ def test_wrong_type_names_the_flag(toy, capsys, words, flag):
 
 
 @pytest.mark.thorough(
-    "drawn configs; test_flag_sets_its_field parses flags, test_runs.py has a command"
+    "drawn configs; test_command_line_makes_the_same_config_again "
+    "(test_runs_values.py) has the law of a few"
 )
 @hypothesis.given(
     st.builds(

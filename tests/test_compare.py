@@ -98,11 +98,6 @@ def test_one_rule_under_two_names_has_other_points_and_is_not_called_better():
     )
 
 
-@pytest.mark.thorough(
-    "a study; "
-    "test_two_rules_that_never_reach_the_target_are_not_compared_in_the_answer has "
-    "a rule beside itself"
-)
 def test_rules_without_a_search_that_are_the_same_have_the_ratio_one():
     made = {"a": optax.sgd(0.02), "b": optax.sgd(0.02)}
     found = comparison.compare(made, "quadratic", **TERMS | {"target": 0.9})

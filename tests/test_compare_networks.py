@@ -485,9 +485,6 @@ def test_a_share_is_what_the_study_reads(tmp_path):
         np.testing.assert_array_equal(array, found.arrays[name])
 
 
-@pytest.mark.thorough(
-    "a sweep; test_training.py evaluates an average, and test_sweep.py sweeps one"
-)
 def test_the_accuracy_of_a_rule_that_averages_is_that_of_its_average():
     program = descent.compile_sweep(
         network().workload,
@@ -503,7 +500,6 @@ def test_the_accuracy_of_a_rule_that_averages_is_that_of_its_average():
     assert float(loss) == pytest.approx(result.values[0, -1], rel=1e-5)
 
 
-@pytest.mark.thorough("a sweep of one run; test_sweep.py counts the evaluations of one")
 def test_one_run_computes_one_branch_of_a_rule():
     seen = []
 

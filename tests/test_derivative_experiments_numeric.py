@@ -282,7 +282,7 @@ def test_every_sample_away_from_the_ends_gets_one_derivative():
 
 
 @pytest.mark.thorough(
-    "three runs of motion; the other experiments hold the same law in make test"
+    "three runs of motion; test_trajectory.py has the law of the same bytes"
 )
 def test_same_seed_gives_the_same_arrays_and_another_other_ones():
     runs = [

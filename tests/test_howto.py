@@ -38,7 +38,7 @@ def differences(text: str) -> list[str]:
     return found
 
 
-@pytest.mark.thorough("what takes seconds: comparisons, proofs", but="check|find")
+@pytest.mark.thorough("the other pages, which take seconds", but="check|find")
 @pytest.mark.parametrize("page", PAGES)
 def test_code_of_a_page_prints_what_the_page_says(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -164,9 +164,7 @@ def test_nothing_in_a_training_step_is_float64(name, split):
     )  # Scalars, such as a bound that is drawn below, may be.
 
 
-@pytest.mark.thorough(
-    "two networks; models/test_images.py has images that are mirrored"
-)
+@pytest.mark.thorough("images as they are", but="True")
 @pytest.mark.parametrize("mirror", [True, False])
 def test_cnn_learns_from_images_as_they_are_or_mirrored_where_asked(mirror):
     config = dataclasses.replace(experiment.FAST, mirror=mirror, dropout=0.0)

@@ -45,7 +45,7 @@ def ours(theta, **options):
 
 
 @pytest.mark.thorough(
-    "Jacobians in three modes; test_minimise_is_differentiable_in_reverse has "
+    "Jacobians and second derivatives; test_minimise_is_differentiable_in_reverse has "
     "gradients of ridge"
 )
 @pytest.mark.parametrize("order", ["reverse", "forward", "second"])
@@ -233,8 +233,8 @@ def test_an_ill_conditioned_hessian_leaves_three_digits(condition):
 
 
 @pytest.mark.thorough(
-    "a start at the kink; test_a_search_that_jumps_over_a_kink_gives_no_derivative "
-    "ends beside one"
+    "a formula of 0; test_a_search_that_jumps_over_a_kink_gives_no_derivative "
+    "has another one"
 )
 def test_a_derivative_that_may_not_exist_is_nan_although_its_formula_is_zero():
     """The gradient of |x - θ| does not depend on θ, except at the kink."""
@@ -308,10 +308,6 @@ def test_minimise_of_narrow_or_no_params_has_derivatives(size, dtype):
     np.testing.assert_array_equal(jax.jacfwd(at)(jnp.asarray(1.0, dtype)), 1.0)
 
 
-@pytest.mark.thorough(
-    "an infinite slope of theta; "
-    "test_smooth_minimum_is_not_refused_at_a_moderate_tolerance has a finite one"
-)
 def test_an_infinite_slope_beside_the_minimum_is_no_part_of_it():
     objective = lambda x, theta: 0.5 * (x - theta["a"]) ** 2
 

@@ -285,10 +285,6 @@ def imported_in(*folders: str) -> set[str]:
     return set().union(*(undeclared(source, set()) for source in sources))
 
 
-@pytest.mark.thorough(
-    "what is required and not used; test_every_imported_package_is_declared has the "
-    "converse"
-)
 def test_every_required_package_is_imported():
     """What users must install, the package imports; what tests ask for, a test does."""
     assert names(requirements()) - UNIMPORTED <= (

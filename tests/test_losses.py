@@ -292,7 +292,7 @@ def beside_optax(elsewhere):
 
 
 @pytest.mark.thorough(
-    "the losses that other tests compare with mpmath and with recorded digits",
+    "the losses that other tests compare with mpmath or with recorded digits",
     but="|".join(name for name in OPTAX if name not in ELSEWHERE),
 )
 @pytest.mark.parametrize("name", OPTAX)
@@ -503,7 +503,7 @@ def test_dtype_of_the_prediction_is_kept(loss, shape, target, dtype):
 
 
 @pytest.mark.thorough(
-    "the losses of which there are recorded digits, compared under jit and vmap",
+    "the losses that other tests compare with digits under jit and vmap",
     but="^(quantile|hinge|cosine|multiclass|kl)",
 )
 @pytest.mark.parametrize(("loss", "shape", "target"), EXAMPLES.values(), ids=EXAMPLES)

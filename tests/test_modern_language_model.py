@@ -117,7 +117,7 @@ def test_each_part_changes_only_what_it_names():
     assert (settings.context, settings.batch_size) == (8, 8)  # As many characters.
 
 
-@pytest.mark.thorough("AdamW, which test_character_language_model.py has by optax, too")
+@pytest.mark.thorough("the rate that falls along a line", but="without1")
 @pytest.mark.parametrize("without", [("muon",), ("muon", "linear_decay")])
 def test_rule_without_muon_is_optaxs_adamw(without):
     config = dataclasses.replace(FAST, steps=8, evaluate_every=4, warmup=2)

@@ -440,7 +440,7 @@ SHOWN = Model(lambda key: jnp.zeros(()), lambda params, x, key=None: params)
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
-@pytest.mark.thorough("the dtypes that round less", but=r"^float16")
+@pytest.mark.thorough("the other dtypes", but=r"^float16")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_accuracy_is_right_in_every_dtype(dtype):
     rng = np.random.default_rng(0)

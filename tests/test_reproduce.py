@@ -107,9 +107,6 @@ def test_run_whose_data_are_missing_is_refused_before_others_take_their_place(
     assert not (tmp_path / "again").exists()
 
 
-@pytest.mark.thorough(
-    "two reproductions; test_run_that_comes_out_again_is_bit_identical has one"
-)
 def test_run_is_reproduced_anew_each_time(run, tmp_path, capsys):
     assert reproduce(run, tmp_path, capsys)[0] == 0
     again = tmp_path / "again/fit_a_line" / run.name
@@ -179,8 +176,8 @@ def test_changed_number_is_found_and_named(run, tmp_path, capsys):
 
 
 @pytest.mark.thorough(
-    "a missing array; test_one_flipped_bit_of_an_array_is_found_and_named has a "
-    "changed one"
+    "a missing array; test_missing_array_is_a_difference_on_either_side "
+    "(test_comparison.py) has the law"
 )
 def test_missing_array_is_found_and_named(run, tmp_path, capsys):
     result = runs.load_result(run)

@@ -42,8 +42,7 @@ def test_without_replacement_the_left_out_examples_differ_between_epochs():
 
 
 @pytest.mark.thorough(
-    "test_every_order_is_equally_likely has the law without replacement, "
-    "test_with_replacement_draws_within_an_epoch_are_independent draws with it"
+    "without replacement; test_every_order_is_equally_likely has that", but="True"
 )
 @pytest.mark.parametrize("replacement", [True, False])
 def test_every_example_is_equally_likely_at_every_place(replacement):

@@ -95,8 +95,8 @@ def test_gap_is_half_the_squared_distance_to_the_exact_line(results):
 
 
 @pytest.mark.thorough(
-    "test_full_batch_line_equals_numpys has the steps of a full batch, "
-    "test_sweep.py a lone run"
+    "a run of mini-batches; of a full batch, "
+    "test_each_full_batch_step_takes_the_share_of_the_rate_off_the_error has the steps"
 )
 def test_steps_that_are_kept_are_those_of_a_run():
     config = SMALL[fit_a_line]
@@ -161,7 +161,7 @@ def test_angles_agree_with_the_dot_product_where_that_is_accurate():
     )
 
 
-@pytest.mark.thorough("three runs; test_sweep.py has the bits of a cell")
+@pytest.mark.thorough("three runs; test_trajectory.py has the law")
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_same_config_gives_the_same_bytes(experiment):
     hashes = [

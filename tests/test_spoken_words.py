@@ -60,7 +60,7 @@ def said():
     )
 
 
-@pytest.mark.thorough("a training; test_image_recognition.py has one in make test")
+@pytest.mark.thorough("a training; test_training.py has trainings in make test")
 def test_a_network_learns_what_only_the_order_tells():
     config = dataclasses.replace(experiment.FAST, epochs=8, num_hidden=8)
     batches = experiment.batches(preparation.standardise_steps(made_up()))
@@ -103,11 +103,6 @@ def test_second_network_reads_each_recording_backwards():
     np.testing.assert_allclose(both.apply(params, x), sum(alone), rtol=1e-14)
 
 
-@pytest.mark.thorough(
-    "noise; "
-    "test_frequencies_are_warped_in_training_alone_and_by_one_factor_for_each_example "
-    "has the law"
-)
 def test_noise_on_inputs_is_drawn_in_training_alone():
     identity = Model(lambda key: (), lambda params, x, key=None: x.values)
     noisy = experiment.with_noise(identity, 0.5)

@@ -191,9 +191,6 @@ def test_killed_job_costs_what_it_had_not_finished(adds, capsys):
     assert len(computed()) == 5
 
 
-@pytest.mark.thorough(
-    "two processes; test_killed_job_costs_what_it_had_not_finished has a fault of a job"
-)
 def test_failed_job_is_told_with_its_error_and_its_log(adds, capsys):
     with pytest.raises(SystemExit):
         call(adds, "--fault", "wrong", "--jobs", "2")

@@ -77,9 +77,8 @@ def test_residuals_in_numpy_get_the_note_of_a_minimum():
 
 
 @pytest.mark.thorough(
-    "test_in_float32_an_f_that_cannot_be_traced_is_checked and "
-    "test_a_rule_that_looks_at_its_values_is_checked_in_forward_mode "
-    "(derivatives/test_check.py) have such functions"
+    "JAX's derivative of a mask; test_in_float32_an_f_that_cannot_be_traced_is_checked "
+    "(derivatives/test_check.py) has a given derivative of a Python branch"
 )
 def test_function_that_jax_differentiates_without_tracing_it_is_checked():
     f = UNTRACEABLE["boolean mask"]

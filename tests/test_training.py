@@ -213,7 +213,7 @@ def test_a_finished_training_is_read_and_not_done_again(
 
 
 @pytest.mark.thorough(
-    "three trainings; the tests of averaging and of divergence, below, read evaluations"
+    "four trainings; the tests of averaging and of divergence, below, read evaluations"
 )
 def test_evaluations_stand_before_the_first_epoch_and_after_each():
     evaluate = jax.jit(
@@ -522,7 +522,7 @@ def on_two_devices(of_kinds):
     }
 
 
-@pytest.mark.thorough("params of several dtypes, five more trainings", but="False")
+@pytest.mark.thorough("params of several dtypes, six more trainings", but="False")
 @pytest.mark.parametrize("of_kinds", [False, True])
 def test_two_devices_share_each_batch_and_agree_with_one_up_to_rounding(of_kinds):
     path = os.pathsep.join([str(TOP), os.environ.get("PYTHONPATH", "")])
@@ -671,7 +671,6 @@ def test_data_with_an_empty_field_are_refused_with_its_place():
     descent.train(known, RULE, masked, SAMPLER, **options)
 
 
-@pytest.mark.thorough("infinite data; an empty field is refused in the test above")
 def test_infinities_whose_sum_is_nan_are_no_empty_fields():
     data = DATA._replace(
         x=DATA.x.at[3].set(jnp.array([jnp.inf, -jnp.inf, 0], jnp.float32))

@@ -538,7 +538,6 @@ def test_a_recorded_trajectory_is_a_reference():
     assert verify_rule(optax.adam, record).same
 
 
-@pytest.mark.thorough("another rule; test_planted_fault_is_found_and_named has one")
 def test_another_rule_deviates_from_a_recorded_trajectory():
     record = recorded_walks("adam/defaults")
     found = verify_rule(optax.rmsprop, record)

@@ -242,7 +242,7 @@ def events():
 
 @pytest.mark.thorough(
     "counts of compilations; test_a_sweep_traces_nothing (test_sweep.py) has that "
-    "other seeds and rates need no new program"
+    "other rates and numbers of runs trace no rule again"
 )
 def test_a_program_key_compiles_once(events):
     """Two computations a program, the orders and the epochs of a chunk; sweeps over

@@ -187,8 +187,8 @@ def fit_once_compiled(programs, monkeypatch):
 
 
 @pytest.mark.thorough(
-    "networks; test_training.py has the laws of looks, kills and resumptions on a "
-    "regression"
+    "four networks; test_training.py has the laws of looks, kills and resumptions on "
+    "a small MLP"
 )
 @pytest.mark.parametrize("name", NETWORKS)
 def test_looks_and_a_kill_leave_the_bits_alone(

@@ -210,7 +210,7 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.thorough("the other programs", but=r"^(relu|cond|scan)\]")
+@pytest.mark.thorough("the other programs", but=r"^(relu|cond|scan|conv|dot)\]")
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_programs_are_enclosed_with_their_derivatives(name):
     """JAX's value at points of the box lies inside, up to its own rounding."""
@@ -343,10 +343,6 @@ def test_a_root_at_a_face_of_two_boxes_is_counted_once():
     assert found.complete
 
 
-@pytest.mark.thorough(
-    "himmelblau in other units; test_all_critical_points_are_proved has a function in "
-    "one unit"
-)
 def test_scaling_by_powers_of_two_scales_the_points():
     for a, b in ((30, -20), (-25, 17)):
         found = certified.certified_critical_points(

@@ -73,7 +73,7 @@ def bugs(f, x):
     return (lambda x: jax.tree.map(lambda leaf: 1.01 * leaf, gradient(x)), one_entry)
 
 
-@pytest.mark.thorough("the other networks", but="^0-leaky-all")
+@pytest.mark.thorough("networks, the other seeds and activations", but="^0-leaky-all")
 @pytest.mark.parametrize("problem", PROBLEMS)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("seed", range(3))
@@ -234,7 +234,7 @@ def test_second_kink_that_rounding_hides_is_no_bug(distance):
 
 
 @pytest.mark.thorough(
-    "rounded values at a kink; test_check.py has "
+    "rounded values at a kink; test_check.py has others in "
     "test_rounding_that_jax_cannot_see_is_no_bug_and_hides_none"
 )
 @pytest.mark.parametrize("digits", [6, 8, 10])

@@ -58,7 +58,10 @@ def test_a_part_of_a_numpy_function_may_be_in_float32(seed):
     assert check_derivative(f, x, key, of_decay).verdict in ("wrong", "unresolved")
 
 
-@pytest.mark.thorough("a wrong derivative; the test above has one", but="right")
+@pytest.mark.thorough(
+    "a wrong derivative; test_a_part_of_a_numpy_function_may_be_in_float32 has one",
+    but="right",
+)
 @pytest.mark.parametrize("verdict", ["right", "wrong"])
 def test_a_callback_may_compute_in_low_precision(verdict):
     inputs, targets, w = fit(1)

@@ -130,10 +130,6 @@ def test_an_eigenvalue_that_is_exactly_zero_is_found(which, sign):
     np.testing.assert_allclose(found.values, [0.0, sign], atol=1e-11)
 
 
-@pytest.mark.thorough(
-    "a network; test_eigenvalues_and_vectors_are_those_of_the_dense_matrix has a "
-    "quadratic function"
-)
 def test_spectrum_of_a_network_is_that_of_its_dense_hessian():
     random = np.random.default_rng(1)
     data = jnp.asarray(random.normal(size=(20, 5)))

@@ -81,9 +81,7 @@ def tail(v):
     return jnp.exp(v) / (1 + v**2)
 
 
-@pytest.mark.thorough(
-    "a decomposition and a product of matrices, which compile longest", but="args[0-2]"
-)
+@pytest.mark.thorough("a decomposition and a product of matrices", but="args[0-2]")
 @pytest.mark.parametrize(
     ("first", "rest", "args"),
     [

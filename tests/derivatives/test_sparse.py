@@ -107,7 +107,8 @@ def dense(matrix):
 
 
 @pytest.mark.thorough(
-    "the other functions", but=r"^(arrow|where|scan|scatter_add|nothing|reverse_only)\]"
+    "the other functions",
+    but=r"^(arrow|convolution|where|scan|scatter_add|nothing|reverse_only)\]",
 )
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_jacobian_is_the_dense_one(name):
@@ -235,8 +236,8 @@ def test_pattern_that_does_not_hold_is_refused():
 
 
 @pytest.mark.thorough(
-    "stages of lower precision; tests/derivatives/test_cost.py has what finds the "
-    "precision"
+    "stages of lower precision; test_cost.py checks what finds the precision, in "
+    "test_lowest_precision_is_of_what_depends_on_the_arguments"
 )
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_stage_of_lower_precision_is_no_missing_entry(dtype):
@@ -256,10 +257,6 @@ def test_a_stage_of_lower_precision_is_no_missing_entry(dtype):
             sparse_jacobian(lambda x: f(x) + jnp.sum(x), x, pattern=weights)
 
 
-@pytest.mark.thorough(
-    "a traced value that is not x; test_trees_are_flattened_and_programs_compile has a "
-    "traced x"
-)
 def test_f_may_use_traced_values_although_x_is_known():
     x = jnp.linspace(-1.0, 1.0, 5)
     both = lambda a: sparse_jacobian(lambda x: a * x**2 + jnp.roll(x, 1), x).matrix.data
@@ -351,10 +348,6 @@ def test_a_pattern_is_coloured_again_for_the_other_kind_of_matrix():
     np.testing.assert_allclose(back.matrix.todense(), jax.hessian(f)(x))
 
 
-@pytest.mark.thorough(
-    "a filled gather and a padded pattern; test_jacobian_is_the_dense_one has an index "
-    "beyond the end, test_patterns_are_taken_in_each_form a BCOO matrix"
-)
 def test_a_filled_entry_and_a_padded_pattern_are_no_entries():
     f = lambda x: x.at[jnp.array([0, 7])].get(mode="fill", fill_value=100.0)
     found = sparse_jacobian(f, jnp.ones(5)).matrix.todense()

@@ -140,7 +140,8 @@ def test_params_have_readable_names_and_the_initialisers_variance():
 
 
 @pytest.mark.thorough(
-    "other leading axes; test_convolution.py and test_mlp.py have them for the layers"
+    "other leading axes; test_parameters.py traces a CNN of one image, and "
+    "test_convolution.py and test_mlp.py have the numbers for the layers"
 )
 def test_one_image_and_two_leading_axes_equal_the_batch():
     model = cnn((6, 5, 2), 3, **SMALL)

@@ -131,8 +131,8 @@ def test_each_token_and_each_text_has_noise_of_its_own():
 
 
 @pytest.mark.thorough(
-    "test_greedy_text_equals_the_loop_that_slides_the_window goes on from its own "
-    "tokens"
+    "drawn tokens; test_greedy_text_equals_the_loop_that_slides_the_window goes on "
+    "from its own"
 )
 def test_the_next_token_sees_those_drawn_before():
     follow = Model(
@@ -149,7 +149,6 @@ def test_the_next_token_sees_those_drawn_before():
     )
 
 
-@pytest.mark.thorough("texts of two lengths; test_ngrams.py has the law for n-grams")
 def test_more_tokens_begin_with_the_same_and_a_key_is_all_that_is_drawn_from():
     model, params = small()
     few, many, again = (

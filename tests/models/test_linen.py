@@ -72,7 +72,7 @@ def test_params_are_those_of_the_module_in_the_dtype_asked_for_and_predictions_f
         )
 
 
-@pytest.mark.thorough("fewer axes", but="leading[24]")
+@pytest.mark.thorough("other numbers of axes", but="leading[24]")
 @pytest.mark.parametrize("leading", [(), (2,), (2, 3), (2, 1, 3), (0,)])
 def test_leading_axes_of_any_number_equal_the_loop_over_examples(leading):
     model = from_linen(Small(), X[0, 0])

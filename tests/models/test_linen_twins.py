@@ -271,7 +271,7 @@ def drawn(model):
 @pytest.mark.thorough(
     (
         "the other architectures; make test has their outputs by torch "
-        "(test_reference_models.py) and written out (test_cnn.py)"
+        "(test_reference_models.py) or written out (test_cnn.py, test_transformer.py)"
     ),
     but="mlp, tanh|gru",
 )

@@ -180,7 +180,8 @@ def test_no_token_changes_a_logit_before_it_and_prefixes_agree():
 
 
 @pytest.mark.thorough(
-    "JAX differentiates all parts but the normalisation, tested above"
+    "JAX differentiates all parts but the normalisation, tested above, and the masked "
+    "softmax, which test_reference_models.py has"
 )
 def test_the_gradient_of_the_modern_decoder_equals_differences():
     model = models.transformer_decoder(VOCABULARY, CONTEXT, **MODERN)

@@ -212,7 +212,8 @@ def test_attention_equals_flax_s_and_its_weights_are_means():
 
 
 @pytest.mark.thorough(
-    "differences; test_reference_models.py has the gradient of a decoder by torch"
+    "differences, forward mode and second derivatives; test_reference_models.py has "
+    "the gradient of a decoder by torch"
 )
 def test_derivatives_of_attention_equal_finite_differences_in_both_modes_and_twice():
     params = stirred(
@@ -235,7 +236,8 @@ def test_derivatives_of_attention_equal_finite_differences_in_both_modes_and_twi
 
 
 @pytest.mark.thorough(
-    "test_the_modern_decoder_equals_numpy_written_out (test_modern.py) has no bias"
+    "biases of 0; the decoder of test_the_modern_decoder_equals_numpy_written_out "
+    "(test_modern.py) has none"
 )
 def test_a_bias_that_is_absent_is_zero():
     x = np.random.default_rng(3).normal(size=(5, 8))
@@ -460,7 +462,6 @@ def test_the_initial_point_is_as_it_is_told():
     )  # No two layers from the same draws.
 
 
-@pytest.mark.thorough("tied tokens; make test has tokens that are not tied")
 def test_the_initial_point_is_as_it_is_told_with_tied_tokens():
     waves = models.transformer_decoder(
         100, 50, width=64, positions="sinusoidal", tied=True, num_layers=1, order="post"

@@ -66,7 +66,7 @@ def test_a_mistake_in_the_formula_is_named(mistake):
 
 
 @pytest.mark.thorough(
-    "one leaf; test_sizes_are_averaged_over_kernels_alone has such a Hessian"
+    "three keys; test_sizes_are_averaged_over_kernels_alone has such a Hessian"
 )
 def test_the_diagonal_of_a_diagonal_hessian_is_exact():
     """Then D is the diagonal whatever the signs, and a step with b1 = 0 is Newton's."""

@@ -239,7 +239,6 @@ def test_an_unknown_outcome_is_refused():
         Outcome(99)
 
 
-@pytest.mark.thorough("steps without jit; test_quasi_newton.py has gradients of 0")
 def test_conjugate_gradients_at_the_minimum_stand_still_without_jit_too():
     rule, x, f = (
         nonlinear_conjugate_gradient(),

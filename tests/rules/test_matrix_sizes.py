@@ -83,7 +83,7 @@ def test_normuon_keeps_the_norm_of_muon_s_step_and_first_gives_each_output_one_s
     np.testing.assert_allclose(columns, columns[0], rtol=5e-9)
 
 
-@pytest.mark.thorough("NorMuon; test_layerwise.py has Muon with a consistent RMS")
+@pytest.mark.thorough("four steps; the example of normuon has one of a consistent RMS")
 def test_normuon_with_a_consistent_rms_has_it():
     gradients = [normal(k, 3, 5) for k in range(4)]
     for u in updates_of(normuon(0.1, consistent_rms=0.2), gradients, gradients[0]):

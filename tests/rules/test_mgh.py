@@ -60,7 +60,7 @@ def values_and_gradients():
 
 
 @pytest.mark.thorough(
-    "the functions themselves; make test reaches their recorded minima"
+    "the functions themselves; make test reaches the recorded minima of two"
 )
 @pytest.mark.parametrize("name", mgh.CASES)
 def test_value_and_gradient_equal_the_exact_ones(name):
@@ -112,8 +112,8 @@ def test_newton_in_a_trust_region_reaches_a_recorded_minimum(name):
 
 
 @pytest.mark.thorough(
-    "several problems together; test_lbfgs_takes_about_as_many_evaluations_as_scipys "
-    "(test_minimise.py) has one"
+    "bfgs, and several problems together; "
+    "test_lbfgs_takes_about_as_many_evaluations_as_scipys (test_minimise.py) has one"
 )
 @pytest.mark.parametrize("names", [FEW, CHOSEN], ids=len)
 @pytest.mark.parametrize("rule", RULES)

@@ -78,11 +78,10 @@ def test_evaluations_are_what_the_objective_was_asked():
     assert len(asked) == end.evaluations
 
 
-@pytest.mark.thorough(
-    "a rule without a search; test_nothing_is_evaluated_twice counts those of Newton"
-)
-def test_a_rule_without_a_search_asks_once_a_step_and_once_at_the_start():
-    assert found("optax").evaluations == found("optax").steps + 1
+@pytest.mark.thorough("a rule of optax", but="adam")
+@pytest.mark.parametrize("name", ["adam", "optax"])
+def test_a_rule_without_a_search_asks_once_a_step_and_once_at_the_start(name):
+    assert found(name).evaluations == found(name).steps + 1
 
 
 def valley(x):
@@ -155,11 +154,7 @@ def test_squares_do_not_stand_for_another_objective():
     assert end.evaluations == 2 * end.steps + 1
 
 
-@pytest.mark.thorough(
-    "a rule within a chain; "
-    "test_a_rule_that_keeps_other_params_does_not_report_their_value has another "
-    "wrapper"
-)
+@pytest.mark.thorough("lbfgs", but="rule1")
 @pytest.mark.parametrize("rule", [lbfgs(), newton()])
 def test_value_is_that_at_the_params_also_where_a_rule_is_wrapped(rule):
     f = lambda x: jnp.sum((x - 3.0) ** 2)
@@ -276,15 +271,18 @@ def test_a_minimum_prints_its_outcome_in_words():
     assert "\nvalue: 2\n" in used_up
 
 
-@pytest.mark.thorough(
-    "Minima of a narrow dtype, of vmap and of a derivative; make test prints one, in "
-    "the test above"
-)
-def test_every_minimum_prints():
+def test_a_minimum_under_vmap_prints():
     objective = lambda params: jnp.sum((params["Ab"] - 1.0) ** 2)
     ended = lambda start: minimise(objective, gradient_descent(0.5), {"Ab": start})
     batched = jax.vmap(ended)(jnp.zeros((3, 2)))
     assert str(batched) == repr(batched)
+
+
+@pytest.mark.thorough(
+    "Minima of a narrow dtype and of a derivative; make test prints others, in the "
+    "tests above"
+)
+def test_every_minimum_prints():
     narrow = minimise(lambda x: jnp.sum(x**2), lbfgs(), jnp.ones(2, jnp.bfloat16))
     assert "value: 0" in str(narrow)
     at = lambda c: minimise(lambda x: jnp.sum((x - c) ** 2), lbfgs(), jnp.ones(2))
@@ -292,9 +290,6 @@ def test_every_minimum_prints():
     assert str(tangent) == repr(tangent)
 
 
-@pytest.mark.thorough(
-    "a fit of its own; test_nothing_is_evaluated_twice has residuals alone"
-)
 def test_residuals_alone_are_an_objective():
     rows = RNG.standard_normal((5, 2))
     end = minimise(

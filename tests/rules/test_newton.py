@@ -203,17 +203,13 @@ def test_a_step_from_negative_curvature_is_what_was_asked_for(make, end):
     )
 
 
-@pytest.mark.thorough(
-    "indefinite=keep on a walk; test_no_descent_is_an_outcome_and_moves_nothing has it"
-)
 def test_newton_left_alone_goes_to_the_saddle():
     points, _ = path(KEEP, saddle, [1.0, 0.1], 10)
     np.testing.assert_allclose(points[-1], 0.0, atol=1e-14)
 
 
 @pytest.mark.thorough(
-    "a walk; test_trust_region_step_meets_the_conditions_of_the_exact_minimum has "
-    "gradients of 0 at saddles"
+    "a walk; the example of trust_region_newton has the step that leaves such a saddle"
 )
 def test_trust_region_leaves_an_exact_saddle():
     points, states = path(trust_region_newton, saddle, [0.0, 0.0], 12)
@@ -400,8 +396,7 @@ def test_fisher_matrix_of_a_canonical_link_is_the_hessian(problem):
 
 
 @pytest.mark.thorough(
-    "a matrix that is given; test_singular_fisher_moves_only_where_it_sees has one",
-    but="False",
+    "no matrix, so that it is the Hessian, as in laws/test_every_rule.py", but="True"
 )
 @pytest.mark.parametrize("is_given", [True, False])
 def test_natural_gradient_of_a_canonical_link_is_newton(is_given):

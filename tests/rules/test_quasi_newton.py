@@ -231,7 +231,10 @@ TEN_STEPS = {
 
 
 @pytest.mark.thorough(
-    "the other two searches, and the quadratic, which laws/test_every_rule.py has",
+    (
+        "the other two pairs of rule and search, and the quadratic, which "
+        "laws/test_every_rule.py has"
+    ),
     but=r"^(bfgs|lbfgs of three, backtracking)-rosenbrock",
 )
 @pytest.mark.parametrize("problem", ["quadratic", "rosenbrock"])
