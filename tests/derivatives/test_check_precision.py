@@ -53,7 +53,7 @@ def test_a_part_of_a_numpy_function_may_be_in_float32(seed):
     of_decay = lambda w: 0.02 * jnp.asarray(w)
     x, key = jnp.asarray(w, jnp.float32), jax.random.key(seed)
     given = check_derivative(f, x, key, right)
-    assert given.verdict in ("right", "unresolved")
+    assert given.verdict == "right"
     assert "look rounded to" in given.precision
     assert check_derivative(f, x, key, of_decay).verdict in ("wrong", "unresolved")
 
@@ -84,7 +84,7 @@ def test_a_callback_may_compute_in_low_precision(verdict):
     )
     f = lambda w: loss(w) + 0.01 * jnp.sum(w**2)
     report = check_derivative(f, jnp.asarray(w, jnp.float32), KEY)
-    assert report.verdict in (verdict, "unresolved")
+    assert report.verdict in (("right",) if factor else ("wrong", "unresolved"))
     assert "float32" in report.precision
 
 
@@ -98,7 +98,8 @@ def test_reduce_precision_counts_as_a_dtype_of_as_many_digits(digits):
         return jnp.mean((rounded(inputs @ rounded(w)) - targets) ** 2) + 0.01 * w @ w
 
     x = jnp.asarray(w, jnp.float32)
-    assert check_derivative(f, x, KEY).verdict in ("right", "unresolved")
+    verdict = check_derivative(f, x, KEY).verdict
+    assert verdict == ("right" if digits == 23 else "unresolved")
     of_decay = lambda w: 0.02 * w
     assert check_derivative(f, x, KEY, of_decay).verdict in ("wrong", "unresolved")
 

@@ -304,9 +304,7 @@ def check_derivative(
         else _relative(of_own - in_full, in_full)
     )
     with in_float64(), np.errstate(all="ignore"):
-        report = _report(
-            tuple(found), line, _precision(x, lowest, own is not None, line), gap
-        )
+        report = _report(tuple(found), line, _precision(x, lowest, line), gap)
         if report.verdict == "kink":
             report = _tested_beside(report, line, epsilon, directions[0], found, random)
     if own is not None and report.verdict == "right":
@@ -1055,11 +1053,13 @@ def _verdict(probes: tuple[Probe, ...], smallest: float, is_finite: bool) -> str
     return "right" if smallest < RESOLVED else "unresolved"
 
 
-def _precision(x: Any, lowest: Any, is_lifted: bool, line: Line) -> str:
+def _precision(x: Any, lowest: Any, line: Line) -> str:
     dtypes = ", ".join(sorted({str(leaf.dtype) for leaf in jax.tree.leaves(x)}))
     eps = float(jnp.finfo(lowest).eps)
     if lowest == np.float64:
-        return "Evaluated in float64" + (f" (x has {dtypes})." if is_lifted else ".")
+        return "Evaluated in float64" + (
+            f" (x has {dtypes})." if line.is_lifted else "."
+        )
     how = f"f computes in {lowest} in places, whatever the dtype of x"
     if line.jaxpr is None:
         how = f"The values of f look rounded to {lowest}, or to about as many digits"

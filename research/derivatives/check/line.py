@@ -64,8 +64,7 @@ def lift(f: Callable[..., Any], x: Any) -> tuple[Any, Any]:
     try:
         # f may keep a constant for its next call, which must be no tracer.
         with jax.ensure_compile_time_eval():
-            jax.eval_shape(f, lifted)
-        jaxpr = traced(f, lifted)
+            jaxpr = traced(f, lifted)
     except LOOKS_AT_VALUES:
         return lifted, _precision_of_values(f, lifted)
     except NO_RULE:

@@ -215,9 +215,8 @@ def finite_difference(
     If f is constant between jumps of more than 1e-6 |f|, and its noise exceeds the
     smallest jump, f is not simply rounded. It may be a count, such as the share of
     draws below x. Errors of a count at neighbouring points are alike, so they show only
-    a part of the error of a difference. The bound is then multiplied by four. For
-    shares of normal draws and for pixels in a circle, 2 % to 7 % of the answers still
-    have an error above the bound.
+    a part of the error of a difference. The bound is then multiplied by four. Up to
+    a tenth of such answers may still have an error above the bound.
 
     With a two-sided scheme ("auto" or "central"), the left and the right derivative of
     each order from 1 to `order` are compared before the extrapolation. If they differ
@@ -452,7 +451,6 @@ def _beside_breaks(
     if part is None:
         return found
     quiet, noise_near, window = part
-    both = (quiet, noise_near), (ladder, noise)
     inner = judge(quiet, noise_near, order, side)
     apart = {
         "ok": abs(inner.value - found.value) - _CLEAR * inner.error,
@@ -475,8 +473,9 @@ def _beside_breaks(
         return found._replace(evaluations=sampler.evaluations)
     if not is_continuous(ladder, sampler, window):
         if found.verdict == "kink":
-            near, all_steps = (judge(part, bounds, 1, side) for part, bounds in both)
-            away = _is_kink_away_from_x(near, all_steps, ladder, noise)
+            near = judge(quiet, noise_near, 1, side)
+            kink = judge(ladder, noise, 1, side)
+            away = _is_kink_away_from_x(near, kink, ladder, noise)
             return found._replace(
                 verdict="unresolved" if away else "kink",
                 evaluations=sampler.evaluations,
