@@ -283,7 +283,7 @@ def gradient_covariance_trace(
 
     def squared_distance(example: Batch) -> Array:
         differences = jax.tree.map(
-            lambda g, m: jnp.sum(_abs_square(g - m)),
+            lambda g, m: jnp.sum(_abs_square(_widened(g) - _widened(m))),
             jax.grad(objective)(params, example),
             mean,
         )
@@ -388,6 +388,9 @@ def r_squared(model: Model) -> Objective:
         unexplained, of_residual = _sum_of_squares(y - prediction)
         size = _power_of_two(y)
         deviation = y / size - jnp.mean(y / size, axis=0, keepdims=True)
+        # The mean of equal numbers may be rounded.
+        constant = jnp.max(y, 0, keepdims=True) == jnp.min(y, 0, keepdims=True)
+        deviation = jnp.where(constant, 0, deviation)
         variance, of_deviation = _sum_of_squares(deviation)
         share = unexplained / variance * (of_residual / size / of_deviation) ** 2
         return (1 - share).astype(dtype)
@@ -492,16 +495,20 @@ def _penalty(
     def penalty(params: Params) -> Array:
         check_tree("params", params)
         leaves = jax.tree_util.tree_leaves_with_path(params)
-        total = sum(
-            measure(leaf)
+        weights = [
+            leaf
             for path, leaf in leaves
             if penalise_intercept or not _is_intercept(path)
+        ]
+        dtype = jnp.result_type(
+            jax.eval_shape(lambda leaves: sum(map(measure, leaves)), weights)
         )
-        dtype = jnp.result_type(total)
         if not jnp.issubdtype(dtype, jnp.floating):  # Integer params.
             dtype = jnp.result_type(float)
-        # A float64 strength must not widen a float32 total.
-        return jnp.asarray(strength, dtype) * total
+        # A float64 strength must not widen a float32 total. A sum in half precision may
+        # exceed its range before a small strength makes it smaller.
+        total = sum(measure(_widened(leaf)) for leaf in weights)
+        return (jnp.asarray(strength, _at_least_single(dtype)) * total).astype(dtype)
 
     return penalty
 

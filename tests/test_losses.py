@@ -744,6 +744,22 @@ def test_classes_that_do_not_exist_leave_the_loss_of_the_others():
     )
 
 
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "uint16", "uint32", "uint64", "int8", "int32", "int64"]
+)
+def test_where_ignores_positions_whatever_the_integers_of_the_labels_are(dtype):
+    logits, labels = np.random.default_rng(14).normal(size=(3, 4)), np.array([1, 2, 9])
+    f = lambda labels: losses.sequence_cross_entropy(
+        logits, labels, where=np.array([True, True, False])
+    )
+    found = f(jnp.asarray(labels, dtype))
+    np.testing.assert_array_equal(found, f(labels))
+    expected = losses.sequence_cross_entropy(logits[:2], labels[:2])
+    np.testing.assert_allclose(found, expected, rtol=1e-15)
+    outside = jax.jit(f)(jnp.asarray([9, 2, 1], dtype))
+    assert np.isnan(outside)
+
+
 def test_a_weighted_sequence_is_the_weighted_mean_of_what_counts():
     rng = np.random.default_rng(13)
     logits, labels = rng.normal(size=(5, 3)), np.array([0, 2, -1, 1, 9])

@@ -269,6 +269,15 @@ def test_l1_gradient_at_its_kink_is_zero():
     )
 
 
+def test_a_penalty_in_half_precision_is_rounded_once_from_its_sum():
+    many = {"w": jnp.ones(200_000, "float16")}  # Their sum is beyond float16.
+    assert objectives.l2_penalty(1e-3)(many) == 100
+    assert objectives.l1_penalty(1e-3)(many) == 200
+    few = {"w": jnp.ones(10_000, "float16")}  # A strength of 1e-8 is 0 in float16.
+    assert objectives.l2_penalty(1e-8)(few) == jnp.float16(5e-5)
+    assert objectives.l2_penalty(1e-8)(few).dtype == "float16"
+
+
 @pytest.mark.parametrize("penalty", [objectives.l2_penalty, objectives.l1_penalty])
 def test_traced_strength_maps_over_lanes_and_keeps_the_params_dtype(penalty):
     w, strengths = jnp.array([3.0, -1.0], jnp.float32), jnp.array([0.0, 0.5, 2.0])
@@ -454,6 +463,13 @@ def test_accuracy_is_right_in_every_dtype(dtype):
     logits = jnp.zeros((1, 3000), dtype).at[0, 2049].set(1)
     y = jnp.asarray([2048], dtype)
     assert objectives.accuracy(SHOWN)(logits, Batch(y, y)) == 0
+
+
+@pytest.mark.parametrize("target", [0.1, 1.0, 1 / 3, -1e-300])
+def test_r_squared_of_equal_targets_is_not_finite(target):
+    y = jnp.full(10, target)  # Their mean may be rounded: 0.1 is not that of ten 0.1.
+    assert objectives.r_squared(SHOWN)(y + 0.5, Batch(y, y)) == -np.inf
+    assert np.isnan(objectives.r_squared(SHOWN)(y, Batch(y, y)))
 
 
 @pytest.mark.thorough("float16 and float32", but="bfloat16|float64")

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import dataclasses
 import json
+import shlex
 import sys
 import types
 
@@ -320,6 +321,24 @@ def test_the_advice_makes_an_array_that_is_accepted():
     images = np.random.default_rng(0).integers(0, 256, (2, 4, 6, 3), np.uint8)
     scaled = np.round(255 * (images / 255)).astype(np.uint8)
     np.testing.assert_array_equal(check_images(scaled, (4, 6, 3)), images)
+
+
+@pytest.mark.parametrize("name", ["grey.png", "it's.png", 'a "b" $c.png'])
+def test_the_command_that_converts_an_image_keeps_sixteen_bits_and_names(
+    tmp_path, name
+):
+    values = np.linspace(0, 65535, 784).reshape(28, 28).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / name)
+    with pytest.raises(ValueError, match="mode I;16") as error:
+        read_image(tmp_path / name, (28, 28, 1))
+    words = shlex.split(str(error.value).partition("Convert it: ")[2])
+    assert words[:2] == ["python", "-c"]
+    exec(words[2])  # Our own message.
+    made = tmp_path / f"{name.removesuffix('.png')}-28x28.png"
+    np.testing.assert_array_equal(read_image(made, (28, 28, 1))[..., 0], values // 257)
+    Image.fromarray(values.astype(np.float32)).save(tmp_path / "f.tiff")
+    with pytest.raises(ValueError, match="scale its values to 0 to 255 first"):
+        read_image(tmp_path / "f.tiff", (28, 28, 1))
 
 
 def test_an_image_file_is_read_or_refused_with_the_command_that_converts_it(tmp_path):

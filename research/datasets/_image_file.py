@@ -1,5 +1,6 @@
 """Check that image files and arrays of the user have the format that a model takes."""
 
+import shlex
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from research.reading.arrays import STUMBLES
 MODES = {1: "L", 3: "RGB"}  # Pillow's name of images with so many channels.
 # What Pillow raises for damaged files, besides OSError.
 DAMAGES = (*STUMBLES, Image.DecompressionBombError)
+SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
 ORIENTATION = 0x0112  # Tag of EXIF: how a camera was held.
 GREY = "(images[..., :3] @ [0.299, 0.587, 0.114]).round().astype(np.uint8)[..., None]"
 
@@ -52,7 +54,7 @@ def read_image(
     check_regular(path)
     try:
         with warnings.catch_warnings(action="error"), Image.open(path) as image:
-            fault = _fault(image, (width, height), MODES[channels])
+            fault, mode = _fault(image, (width, height), MODES[channels]), image.mode
             # The size is checked before the pixels are decoded.
             pixels = np.asarray(image) if not fault else None
     except OSError as error:
@@ -66,7 +68,7 @@ def read_image(
     if pixels is None:
         raise ValueError(
             f"{path} {fault}; the model takes {width} x {height} pixels in mode "
-            f"{MODES[channels]}. Convert it: {_command(Path(path), shape)}"
+            f"{MODES[channels]}. Convert it: {_command(Path(path), shape, mode)}"
         )
     return pixels.reshape(height, width, channels)
 
@@ -129,16 +131,22 @@ def _fault(image: Image.Image, size: tuple[int, int], mode: str) -> str:
     return ""
 
 
-def _command(path: Path, shape: tuple[int, int, int]) -> str:
-    """Return a command that converts an image."""
+def _command(path: Path, shape: tuple[int, int, int], mode: str) -> str:
+    """Return how to convert an image in this mode of Pillow: a command, if possible."""
+    if mode in ("I", "F"):
+        return f"scale its values to 0 to 255 first, because mode {mode} has no range."
     height, width, channels = shape
     target = path.with_name(f"{path.stem}-{width}x{height}.png")
-    return (
-        'python -c "from PIL import Image, ImageOps; '
-        f"ImageOps.exif_transpose(Image.open({str(path)!r}))"
+    # Pillow's convert would cut all values above 255 off.
+    scaled = ".point(lambda v: v * (1 / 257))" if mode in SIXTEEN_BITS else ""
+    program = (
+        "from PIL import Image, ImageOps; "
+        f"ImageOps.exif_transpose(Image.open({str(path)!r})){scaled}"
         f".convert({MODES[channels]!r}).resize(({width}, {height}))"
-        f'.save({str(target)!r})"'
+        f".save({str(target)!r})"
     )
+    plain = not set(program) & set('"$`\\!')
+    return "python -c " + (f'"{program}"' if plain else shlex.quote(program))
 
 
 def _how_to_reshape(found: tuple[int, ...], expected: tuple[int, int, int]) -> str:

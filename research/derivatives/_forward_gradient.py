@@ -76,14 +76,16 @@ def forward_gradient(
     check_key("key", key)
     flat, unravel = ravel_pytree(floating(x, "x"))
     checked = scalar(f, "forward_gradient")
+    # A sum in half precision stops growing after a few hundred terms.
+    wide = jnp.promote_types(flat.dtype, jnp.float32)
 
     def sample(total: jax.Array, i: jax.Array) -> tuple[jax.Array, None]:
-        v = jax.random.normal(jax.random.fold_in(key, i), flat.shape, flat.dtype)
+        # In bfloat16, drawn numbers would have a mean that is not 0.
+        v = jax.random.normal(jax.random.fold_in(key, i), flat.shape, wide)
+        v = v.astype(flat.dtype)
         slope = jax.jvp(lambda y: checked(unravel(y)), (flat,), (v,))[1]
         return total + (slope * v).astype(total.dtype), None
 
-    # A sum in half precision stops growing after a few hundred terms.
-    wide = jnp.promote_types(flat.dtype, jnp.float32)
     total, _ = jax.lax.scan(sample, jnp.zeros(flat.shape, wide), jnp.arange(samples))
     mean = (total / samples).astype(flat.dtype)
     return ForwardGradient(unravel(mean), ((flat.size + 1) / samples) ** 0.5)

@@ -79,14 +79,14 @@ def sequence_cross_entropy(
         )
     check_terms(labels.shape, "labels", where, weights)
     labels = wide(labels)
-    if where is not None:
-        labels = jnp.where(where, labels, IGNORED)
-    counts = labels >= 0
+    # Unsigned labels have no negative number that could stand for an ignored position.
+    counts = labels >= 0 if where is None else (labels >= 0) & where
+    labels = jnp.where(counts, labels, 0)
     # Logits of ignored positions may be NaN; the gradient must not be.
     logits = jnp.where(counts[:, None], logits, 0)
     log_probabilities = jax.nn.log_softmax(logits)
     chosen = jnp.take_along_axis(
-        log_probabilities, jnp.clip(labels, 0, logits.shape[1] - 1)[:, None], axis=1
+        log_probabilities, jnp.minimum(labels, logits.shape[1] - 1)[:, None], axis=1
     )[:, 0]
     chosen = chosen * one_or_nan(labels < logits.shape[1], chosen.dtype)
     # A sum of many terms overflows in float16.

@@ -1,12 +1,13 @@
 """Linear regression, and the dense layer that the networks of this package use."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Num
+from jaxtyping import Float, Num
 
 from research import checks
 from research.models.parameters import with_own_parameters
@@ -65,9 +66,7 @@ def dense_model(shape: tuple[int, ...], scale: float, dtype: DTypeLike | None) -
     def init(key: Key) -> Params:
         chosen = jnp.result_type(float) if dtype is None else dtype
         check_drawn(key, shape, chosen)
-        weights = jnp.asarray(scale, chosen) * jax.random.normal(
-            key, shape, dtype=chosen
-        )
+        weights = draw_normal(key, shape, scale, chosen)
         return {"weights": weights, "intercept": jnp.zeros(shape[1:], dtype=chosen)}
 
     def apply(params: Params, x: ArrayLike, key: Key | None = None) -> Array:
@@ -135,6 +134,27 @@ def check_drawn(key: Key, shape: Sequence[int], dtype: DTypeLike) -> None:
             *shape,
             itemsize=jnp.dtype(dtype).itemsize,
         )
+
+
+def at_least_single(dtype: DTypeLike) -> Any:
+    """Return the dtype in which random numbers are drawn: float32 for half precision.
+
+    In bfloat16, `jax.random.normal` and `jax.random.uniform` have only 128 values, and
+    the mean of these values is not 0.
+    """
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def draw_normal(
+    key: Key, shape: Sequence[int], scale: float, dtype: DTypeLike
+) -> Float[Array, "..."]:
+    """Draw normal numbers with mean 0 and the standard deviation `scale`.
+
+    For half precision, they are drawn in float32 and rounded.
+    """
+    wide = at_least_single(dtype)
+    drawn = jnp.asarray(scale, wide) * jax.random.normal(key, tuple(shape), wide)
+    return drawn.astype(dtype)
 
 
 def check_model_dtype(dtype: DTypeLike | None) -> None:

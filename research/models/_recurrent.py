@@ -13,7 +13,13 @@ from jax.typing import ArrayLike, DTypeLike
 from research.checks import check_instance, check_numbers, shown
 from research.models._dropout import check_dropout_rate
 from research.models._dropout import dropout as dropped
-from research.models._linear import check_count, check_drawn, check_model_dtype, dense
+from research.models._linear import (
+    check_count,
+    check_drawn,
+    check_model_dtype,
+    dense,
+    draw_normal,
+)
 from research.models.cells import Carry, Cell, find_cell
 from research.models.embedding import (
     check_length,
@@ -390,8 +396,8 @@ def _init(network: _Network, key: Key) -> Params:
         check_drawn(key, (network.num_inputs, width), dtype)
         key_embedding = jax.random.fold_in(key, network.num_layers + 1)
         params["embedding"] = {
-            "weights": jax.random.normal(
-                key_embedding, (network.num_inputs, width), dtype
+            "weights": draw_normal(
+                key_embedding, (network.num_inputs, width), 1.0, dtype
             )
         }
     for layer in range(1, network.num_layers + 1):

@@ -150,7 +150,8 @@ def _derivative_of_gelu_tanh(z: Array) -> Array:
     u = _argument_of_tanh(z)
     h, rest = sigmoid(2 * u), sigmoid(-2 * u)
     slope = float(np.sqrt(2 / np.pi)) * (1 + 3 * 0.044715 * z * z)
-    return h + 2 * z * slope * h * rest
+    # Where h or rest is 0, z times slope may be infinite.
+    return h + jnp.where(h * rest == 0, 0, 2 * z * slope * h * rest)
 
 
 def _derivative_of_elu(z: Array) -> Array:

@@ -166,6 +166,9 @@ def _continue(
 
 def _draw(key: Key, logits: Array, temperature: Array, top_k: int | None) -> Array:
     """Draw one token for each leading index. Temperature 0 selects the likeliest."""
+    # The noise of a draw in half precision has so few values that the first of several
+    # tokens would be drawn too often.
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     values, candidates = jax.lax.top_k(logits, top_k or logits.shape[-1])
     cold = temperature == 0
     chosen = jax.random.categorical(

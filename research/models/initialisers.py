@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from research.checks import shown
-from research.models._linear import check_drawn
+from research.models._linear import at_least_single, check_drawn, draw_normal
 from research.types import Array, Key
 
 # (key, shape, dtype, fan_in=None, fan_out=None) -> weights of that shape
@@ -59,7 +59,8 @@ def lecun_normal(
     Args:
       key: Typed key.
       shape: Shape (..., in, out) of the weights.
-      dtype: Floating dtype.
+      dtype: Floating dtype. For half precision, the weights are drawn in float32 and
+        rounded. Numbers drawn in bfloat16 have only 128 values, whose mean is not 0.
       fan_in, fan_out: Number of inputs per output, and number of outputs per input.
         None means that `fans` computes the number from the shape.
     Returns:
@@ -213,8 +214,7 @@ def orthogonal(
     rows, columns = math.prod(shape[:-1]), shape[-1]
     check_drawn(key, shape, dtype)
     tall = (max(rows, columns), min(rows, columns))
-    # JAX has no QR decomposition in half precision.
-    wide = dtype if jnp.dtype(dtype).itemsize >= 4 else jnp.float32
+    wide = at_least_single(dtype)  # JAX has no QR decomposition in half precision.
     q, r = jnp.linalg.qr(jax.random.normal(key, tall, wide))
     q = q * jnp.where(jnp.diagonal(r) < 0, -1, 1).astype(wide)[None, :]
     return (q if rows >= columns else q.T).reshape(tuple(shape)).astype(dtype)
@@ -272,7 +272,7 @@ def _fans(
 
 def _normal(key: Key, shape: Sequence[int], dtype: DTypeLike, variance: float) -> Array:
     check_drawn(key, shape, dtype)
-    return math.sqrt(variance) * jax.random.normal(key, tuple(shape), dtype)
+    return draw_normal(key, shape, math.sqrt(variance), dtype)
 
 
 def _uniform(
@@ -280,4 +280,5 @@ def _uniform(
 ) -> Array:
     """Draw uniform weights in ±a, whose variance is a² / 3."""
     check_drawn(key, shape, dtype)
-    return math.sqrt(3 * variance) * jax.random.uniform(key, tuple(shape), dtype, -1, 1)
+    drawn = jax.random.uniform(key, tuple(shape), at_least_single(dtype), -1, 1)
+    return (math.sqrt(3 * variance) * drawn).astype(dtype)

@@ -18,7 +18,7 @@ from research.checks import (
 )
 from research.models._attention import attention, project
 from research.models._dropout import dropout
-from research.models._linear import check_drawn
+from research.models._linear import check_drawn, draw_normal
 from research.models.activations import find_activation
 from research.models.normalisation import layer_normalisation, rms_normalisation
 from research.types import Array, Key, Params
@@ -210,10 +210,9 @@ def draw_weights(
 
     dtype=None means JAX's default.
     """
-    check_drawn(key, shape, jnp.result_type(float) if dtype is None else dtype)
-    return scale * jax.random.normal(
-        key, shape, dtype=jnp.result_type(float) if dtype is None else dtype
-    )
+    chosen = jnp.result_type(float) if dtype is None else dtype
+    check_drawn(key, shape, chosen)
+    return draw_normal(key, shape, scale, chosen)
 
 
 def normalise(

@@ -487,8 +487,10 @@ def noisy_sgd(
         key_step = jax.random.fold_in(key, state.count)
         noisy = []
         for k, g in enumerate(leaves):
-            noise = jax.random.normal(jax.random.fold_in(key_step, k), g.shape, g.dtype)
-            noisy.append(g + cast(deviation, g) * noise)
+            # In bfloat16, drawn numbers would have a mean that is not 0.
+            wide = jnp.promote_types(g.dtype, jnp.float32)
+            noise = jax.random.normal(jax.random.fold_in(key_step, k), g.shape, wide)
+            noisy.append(g + cast(deviation, g) * noise.astype(g.dtype))
         return jax.tree.unflatten(structure, noisy), NoisyState(count)
 
     return optax.chain(

@@ -95,6 +95,14 @@ def test_derivative_equals_jaxs_at_the_kink_and_where_units_saturate(name):
     )
 
 
+@pytest.mark.parametrize("name", VALUES)
+def test_derivative_in_half_precision_is_finite_wherever_the_argument_is(name):
+    points = np.array([-65504, -900, -300, -80, 0, 80, 300, 900, 65504], "float16")
+    found = models.ACTIVATION_DERIVATIVES[name](jnp.asarray(points))
+    exact = models.ACTIVATION_DERIVATIVES[name](jnp.asarray(points, float))
+    np.testing.assert_allclose(found.astype(float), exact, rtol=0, atol=1e-3)
+
+
 @pytest.mark.parametrize("table", [models.ACTIVATIONS, models.ACTIVATION_DERIVATIVES])
 @pytest.mark.parametrize("name", VALUES)
 def test_activation_keeps_dtype_and_shape(table, name):

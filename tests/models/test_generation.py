@@ -109,6 +109,31 @@ def test_frequencies_follow_the_softmax_of_the_candidates(temperature, top_k):
     )
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_draws_by_the_same_probabilities(dtype):
+    equal, rare = np.zeros(256), np.log([0.999, 0.001])
+    drawn = [
+        models.generate(
+            constant(jnp.asarray(logits, dtype)),
+            None,
+            jax.random.key(0),
+            np.zeros((20_000, 1), int),
+            1,
+            context=1,
+        )[:, 0]
+        for logits in (equal, rare)
+    ]
+    assert stats.chisquare(np.bincount(drawn[0], minlength=256)).pvalue > 1e-3
+    p = float(jax.nn.softmax(jnp.asarray(rare, dtype).astype(float))[1])
+    assert stats.binomtest(int(drawn[1].sum()), 20_000, p).pvalue > 1e-3
+    # The likeliest of all at a temperature near 0, where the quotients overflow.
+    logits = jnp.asarray([0.0, -1.0, -2.0, 1.5], dtype)
+    cold = models.generate(
+        constant(logits), None, jax.random.key(0), [0], 1, context=1, temperature=1e-5
+    )
+    assert cold == 3
+
+
 def test_equal_logits_do_not_let_more_than_k_in():
     tokens = models.generate(
         constant(np.zeros(5)), None, jax.random.key(5), MANY, 1, context=1, top_k=2

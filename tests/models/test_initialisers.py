@@ -45,6 +45,46 @@ def test_weights_have_the_distribution_of_the_paper(name):
     assert stats.kstest(1.15 * weights, law.cdf).pvalue < 1e-4  # ... as here.
 
 
+@pytest.mark.parametrize(
+    "draw",
+    [
+        *RANDOM,
+        "the weights of a linear model",
+        "the tokens' vectors of a network",
+        "those of a transformer",
+    ],
+)
+def test_in_half_precision_weights_are_those_of_single_precision_rounded(draw):
+    # Numbers drawn in bfloat16 have a mean of -0.011 standard deviations. Weighted by
+    # them, the sum of 4,096 positive inputs has a mean of -0.6.
+    makers = {
+        "the weights of a linear model": lambda dtype: models.linear(
+            4096, scale=1.0, dtype=dtype
+        ),
+        "the tokens' vectors of a network": lambda dtype: models.recurrent(
+            512, 8, 2, embedding=64, dtype=dtype
+        ),
+        "those of a transformer": lambda dtype: models.transformer_decoder(
+            512, 4, width=64, num_layers=1, num_heads=2, dtype=dtype
+        ),
+    }
+
+    def drawn(dtype):
+        key = jax.random.key(0)
+        if draw in makers:
+            return makers[draw](dtype).init(key)
+        return models.INITIALISERS[draw](key, (4096, 64), dtype)
+
+    for dtype in ("bfloat16", "float16"):
+        jax.tree.map(
+            lambda half, single, dtype=dtype: np.testing.assert_array_equal(
+                half, single.astype(dtype)
+            ),
+            drawn(dtype),
+            drawn("float32"),
+        )
+
+
 @pytest.mark.thorough("the convolution", but="shape0")
 @pytest.mark.parametrize("shape", [(12, 8), (3, 5, 4, 2)])
 @pytest.mark.parametrize("name", JAXS)

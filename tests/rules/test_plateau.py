@@ -160,11 +160,13 @@ def test_noisy_descent_is_its_formula_with_its_draws():
         )
 
 
-def test_the_noise_has_the_variance_that_falls():
-    rule, x = noisy_sgd(1.0, KEY, eta=4.0, gamma=0.5), jnp.zeros(200_000)
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_the_noise_has_the_variance_that_falls(dtype):
+    rule, x = noisy_sgd(1.0, KEY, eta=4.0, gamma=0.5), jnp.zeros(200_000, dtype)
     state = rule.init(x)
     for t in (1, 2, 3):
         updates, state = rule.update(x, state, x)
+        updates = updates.astype(float)
         # The variance of a sample variance of n normal numbers is 2 σ^4 / n.
         assert abs(jnp.var(updates) / (4.0 / t**0.5) - 1) < 5 * (2 / 200_000) ** 0.5
         assert abs(jnp.mean(updates)) < 5 * (4.0 / 200_000) ** 0.5
