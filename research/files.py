@@ -18,7 +18,7 @@ import numpy as np
 
 from research.checks import check_path, shown
 from research.reading import NOT_FINITE, parse_json
-from research.reading.arrays import SAVABLE
+from research.reading.arrays import MOST_MEMBERS, SAVABLE
 from research.reading.safetensors import DTYPES, METADATA
 
 _REASONS = {
@@ -236,7 +236,13 @@ def npz_bytes(arrays: Mapping[str, Any]) -> bytes:
 
     Raises:
       TypeError: An array has a dtype that .npz cannot store exactly.
+      ValueError: There are more arrays than `read_npz` reads.
     """
+    if len(arrays) > MOST_MEMBERS:
+        raise ValueError(
+            f"arrays must hold at most {MOST_MEMBERS:,} arrays; got {len(arrays):,}. "
+            "Join some of them to one array."
+        )
     buffer = io.BytesIO()
     with zipfile.ZipFile(
         buffer, "w"

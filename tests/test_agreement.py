@@ -197,6 +197,39 @@ def test_verdict_is_that_of_the_worst_difference(worst):
         assert back.startswith(worst), (seed, back)
 
 
+def test_a_run_that_diverged_excuses_no_difference_beside_it():
+    for scale in (1e12, 1.234e17, 1e300):
+        there = reference_of(random.Random(0))
+        there["table"] = {
+            "title": "T",
+            "columns": ["rule", "final loss"],
+            "rows": [["adam", 0.5], ["sgd", scale]],
+        }
+        here = copy.deepcopy(there)
+        here["table"]["rows"][0][1] = 0.9
+        told = agreement.agreement_verdict(agreement.hold(there, here))
+        assert told.startswith("Does not agree: 1 of")
+        assert "0.5 there, 0.9 here" in told
+
+
+def test_the_largest_difference_of_texts_is_that_of_their_numbers():
+    there = reference_of(random.Random(0))
+    there["table"] = {
+        "title": "T",
+        "columns": ["rule", "loss", "cost"],
+        "rows": [
+            ["adam", "1.518 [1.517, 1.5185]", 0.5],
+            ["sgd", "2.0 [1.9, 2.1]", 1.0],
+        ],
+    }
+    for place, value in ((0, "900.0 [899, 901]"), (1, 0.9)):
+        here = copy.deepcopy(there)
+        here["table"]["rows"][0][1] = "1.519 [1.5186, 1.52]"
+        here["table"]["rows"][1 - place][1 + place] = value
+        told = agreement.agreement_verdict(agreement.hold(there, here))
+        assert f"{value!r} here" in told, told
+
+
 def test_what_may_change_alone_leaves_the_verdict():
     rng = random.Random(0)
     there = reference_of(rng)

@@ -3,6 +3,7 @@ was saved before, aloud.
 """
 
 import ast
+import errno
 import functools
 import re
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from research import runs
+from research import files, runs
 from research.runs import checkpoints
 from research.types import Saved
 
@@ -102,6 +103,36 @@ def test_every_flipped_bit_is_found_and_the_one_before_is_used(
             saved, said = loaded(keeper)
             assert bits(saved) == bits(FIRST), (place, bit)
             assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    "number", [errno.EIO, errno.ESTALE, errno.EMFILE, errno.EACCES]
+)
+@pytest.mark.parametrize("call", ["read_bytes", "listdir"])
+def test_a_save_that_cannot_be_read_now_is_not_lost(
+    keeper, tmp_path, monkeypatch, number, call
+):
+    newest(tmp_path, "json")  # Two generations.
+
+    def fail(*arguments):
+        raise OSError(number, "no")
+
+    with monkeypatch.context() as patch:
+        if call == "listdir":
+            patch.setattr(checkpoints.os, call, fail)
+        else:
+            patch.setattr(checkpoints, call, fail)
+        with pytest.raises(
+            OSError, match=r"no$|Cannot read .* Rerun the same command when it can"
+        ):
+            keeper("piece").load()
+    assert bits(keeper("piece").load()) == bits(SECOND)
+
+
+def test_more_arrays_than_are_read_are_not_written(keeper, monkeypatch):
+    monkeypatch.setattr(files, "MOST_MEMBERS", 3)
+    with pytest.raises(ValueError, match="at most 3 arrays; got 4"):
+        keeper("many").save(Saved({str(i): np.zeros(1) for i in range(4)}, 0))
 
 
 def test_bytes_that_were_added_are_found(keeper, tmp_path):

@@ -21,7 +21,10 @@ import numpy as np
 import pytest
 
 from research import runs
+from research.runs import manifest
+from research.runs._environment import differences
 from research.runs.result import read_result, result_bytes
+from research.types import Saved
 
 pytestmark = pytest.mark.usefixtures("asked_once")  # tests/conftest.py
 
@@ -471,6 +474,67 @@ def test_an_empty_list_is_a_number_that_differs():
     other = runs.Result("", (), {}, {"reached": {}})
     assert not runs.compare(there, other, ({}, {})).same
     assert runs.compare(there, there, ({}, {})).same
+
+
+def test_the_largest_of_all_differences_is_told():
+    there = runs.Result("", (), {"loss": np.ones(2)}, {"accuracy": 0.5})
+    here = runs.Result("", (), {"loss": np.full(2, 1 + 2**-52)}, {"accuracy": 0.9})
+    told = runs.verdict(runs.compare(there, here, ({}, {})))
+    assert "The largest difference is 0.4" in told
+    assert "in accuracy" in told
+
+
+def test_a_result_of_numpy_and_of_jax_equals_its_saved_copy(run, tmp_path):
+    made = runs.Result(
+        "It descends.",
+        (),
+        {"index": jnp.arange(3), "loss": jnp.ones(2)},
+        {"steps": np.int64(7), "rate": np.float64(0.1), "done": np.True_},
+    )
+    back = runs.load_result(runs.finish(run, made).path)
+    assert runs.compare(back, made, ({}, {})).same
+    moved = made._replace(arrays=made.arrays | {"index": jnp.array([0, 1, 9])})
+    (difference,) = runs.compare(back, moved, ({}, {})).other_arrays
+    assert (difference.place, difference.size) == ("index[2]", 7.0)
+
+
+def test_a_folder_that_a_killed_write_left_is_deleted(run, tmp_path):
+    left_over = run.path / "records" / ".x.partial"
+    left_over.mkdir(parents=True)
+    (left_over / "half").write_bytes(b"half")
+    runs.open_run("trajectory", Config(), tmp_path)
+    assert not left_over.exists()
+
+
+def test_a_result_that_could_not_be_read_keeps_the_checkpoints(run, monkeypatch):
+    monkeypatch.setitem(manifest.MOST_BYTES, "arrays.npz", 1000)
+    runs.checkpoints_in(run.checkpoints)("a").save(Saved({}, 1))
+    large = runs.Result("x", (), {"a": np.arange(1000.0)}, {})
+    with pytest.raises(ValueError, match=r"arrays\.npz must have at most 1,000 bytes"):
+        runs.finish(run, large)
+    assert runs.checkpoints_in(run.checkpoints)("a").load() == Saved({}, 1)
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "told"),
+    [
+        ({"x64": False}, {"x64": True}, ["float64 False there, True here"]),
+        ({}, {"x64": True}, ["float64 unknown there, True here"]),
+        (
+            {"xla_flags": ""},
+            {"xla_flags": "--a=1"},
+            ["XLA flags none there, --a=1 here"],
+        ),
+        (
+            {"xla_flags": "--a=1 --b=2"},
+            {"xla_flags": "--a=1 --xla_force_host_platform_device_count=8 --b=2"},
+            [],
+        ),
+        ({"jax_variables": {}}, {"jax_variables": {"JAX_NUM_CPU_DEVICES": "4"}}, []),
+    ],
+)
+def test_differences_of_environments_are_those_that_change_bits(there, here, told):
+    assert differences(there, here) == told
 
 
 def test_seeds_are_counted_to_the_last():

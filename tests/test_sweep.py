@@ -8,8 +8,14 @@ import numpy as np
 import pytest
 
 import research
-from research import descent, samplers, tuning, types, update_rules, workloads
-from research.descent import _codec, _shared_programs, _sweep_batch, _sweep_program
+from research import descent, runs, samplers, tuning, types, update_rules, workloads
+from research.descent import (
+    _codec,
+    _host_loop,
+    _shared_programs,
+    _sweep_batch,
+    _sweep_program,
+)
 from research.descent._shared_programs import compile_once
 
 COMPILE_QUICKLY = True  # tests/conftest.py
@@ -410,6 +416,38 @@ def test_bad_lengths_are_named(workload, epochs, chunk):
         descent.compile_sweep(
             workload, update_rules.adam, samplers.full_batch(398), epochs, chunk=chunk
         )
+
+
+@pytest.mark.parametrize("chunk", [10 / 4, 2.5, np.float64(0.5)])
+def test_a_chunk_is_a_whole_number_of_epochs(workload, chunk):
+    with pytest.raises(ValueError, match=r"chunk must divide num_epochs .* got chunk="):
+        descent.compile_sweep(
+            workload, update_rules.adam, samplers.full_batch(398), 10, chunk=chunk
+        )
+
+
+def test_runs_of_other_samplers_and_parts_are_not_taken_from_a_checkpoint(
+    workload, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(_host_loop, "SECONDS_WORTH_KEEPING", 0.0)
+    kept = runs.checkpoints_in(tmp_path)
+    n = len(workload.train.y)
+    for sampler in (
+        samplers.minibatch(n, 100),
+        samplers.minibatch(n, 100, replacement=True),
+        samplers.minibatch(n, 90),
+    ):
+        for parts in (("train",), ("test",)):
+            program = descent.compile_sweep(
+                workload, update_rules.adam, sampler, 2, evaluate_on=parts
+            )
+            alone = train(program, [0])
+            found = descent.sweep(
+                program,
+                {name: values[:1] for name, values in RUNS.items()},
+                checkpoints=kept,
+            )
+            assert_same_bits(found, alone)
 
 
 def test_seeds_of_any_integer_dtype_are_the_same_seeds(program):

@@ -376,6 +376,34 @@ def test_evaluations_that_are_not_numbers_are_refused_by_name(values, message):
         fit(evaluate=lambda params: values)
 
 
+def test_names_of_evaluations_that_change_are_refused_at_once():
+    names = iter([("f",), ("f", "more")])
+    message = r"names each time; it returns \['f', 'more'\] after epoch 1, and \['f'\]"
+    with pytest.raises(ValueError, match=message):
+        fit(evaluate=lambda params: dict.fromkeys(next(names), 1.0))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_training_in_half_precision_records_its_rate_and_its_steps(dtype, tmp_path):
+    params, data = (
+        jax.tree.map(
+            lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, t
+        )
+        for t in (start(), DATA)
+    )
+    rate = 1.23e-8  # Below the range of float16.
+    trained = fit(
+        rule=update_rules.heavy_ball(rate), params=params, dataset=data, num_epochs=1
+    )
+    assert trained.steps.loss.dtype == dtype
+    np.testing.assert_allclose(trained.steps.learning_rate, rate, rtol=1e-6)
+    runs.write_step_metrics(tmp_path / "a.csv", trained.steps)
+    lines = (tmp_path / "a.csv").read_text().splitlines()
+    column = lines[0].split(",").index("loss")
+    written = [float(line.split(",")[column]) for line in lines[1:]]
+    np.testing.assert_array_equal(written, trained.steps.loss.astype(float).ravel())
+
+
 def test_data_that_do_not_belong_together_are_refused():
     train = lambda dataset, n=20, key=KEY: descent.train(
         OBJECTIVE,

@@ -81,7 +81,9 @@ def bytes_per_step(
     whole = [g for g, axis in zip(grads, axes, strict=True) if axis is None]
     loss = jax.ShapeDtypeStruct((), jax.numpy.result_type(*grads))
     if moves_in_parts(init, rule, params, mesh):
-        norms = jax.ShapeDtypeStruct((2,), loss.dtype)
+        # Norms are computed in at least float32.
+        wide = jax.numpy.promote_types(loss.dtype, jax.numpy.float32)
+        norms = jax.ShapeDtypeStruct((2,), wide)
         parts = sum(map(_size, grads)) - sum(map(_size, whole))
         sums = _of_sums([loss, *whole], mesh) + _of_sums([norms], mesh)
         return 2 * _share(parts, num_devices) + sums

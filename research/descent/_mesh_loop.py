@@ -44,7 +44,6 @@ from research.descent._train_progress import Progress, digest
 from research.objectives import check_data
 from research.samplers import check_indices, num_examples
 from research.types import Array, Batch, Key, Params, Sampler
-from research.update_rules._rule_info import rule_info
 
 Objective = Callable[[Params, Any], Array]
 OfParams = Callable[[Params], Array]
@@ -247,9 +246,7 @@ def _new_state(
 
 
 def _info(loss: Array, state: _step.State, norms: Sequence[Array]) -> _step.Info:
-    rate = rule_info(state.rule).learning_rate
-    rate = jnp.asarray(jnp.nan if rate is None else rate, loss.dtype)
-    return _step.Info(loss, rate, *norms)
+    return _step.Info(loss, _step.rate_of(state.rule, loss), *norms)
 
 
 def _share(batch: _step.BatchIndices, n: int | None) -> tuple[_step.BatchIndices, int]:

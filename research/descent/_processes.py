@@ -27,6 +27,7 @@ from research.reading.arrays import read_npz
 from research.types import Checkpoint, Saved
 
 PACKAGE = Path(__file__).parents[1]
+PIECE = 2**28  # Bytes that are sent at once.
 # Words of errors that JAX raises after another process has ended.
 LOST = (
     "connection closed",
@@ -81,11 +82,15 @@ def bytes_of_leader(data: bytes) -> bytes:
     """Return the bytes that process 0 passes, in every process."""
     if jax.process_count() == 1:
         return data
-    length = number_of_leader(len(data))
-    array = np.zeros(length, np.uint8)
+    # The numbers that processes exchange are int32.
+    pieces, rest = numbers_of_all(list(divmod(len(data), PIECE)))[0]
+    array = np.zeros(int(pieces) * PIECE + int(rest), np.uint8)
     if is_leader():
         array[:] = np.frombuffer(data, np.uint8)
-    return bytes(np.asarray(multihost_utils.broadcast_one_to_all(array)))
+    for start in range(0, len(array), PIECE):
+        piece = array[start : start + PIECE]
+        piece[:] = np.asarray(multihost_utils.broadcast_one_to_all(piece))
+    return bytes(array)
 
 
 def by_leader(task: Callable[[], Value]) -> Value | None:

@@ -63,7 +63,8 @@ class Info(NamedTuple):
       learning_rate: The learning rate of the step. NaN if the rule's state holds no
         learning rate, or more than one.
       gradient_norm, update_norm: Euclidean norm of the gradient and of the update, over
-        all leaves together.
+        all leaves together. It is the square root of a sum of squares, so in float32 it
+        is inf from 1.8e19 on, and 0 below 1e-23.
     """
 
     loss: Float[Array, ""]
@@ -315,12 +316,21 @@ def halves_of_step(
             indices=batch_indices.indices,
         )
         updates, rule_state = checked_update(outcome, state.params)
-        rate = rule_info(rule_state).learning_rate
-        rate = jnp.asarray(jnp.nan if rate is None else rate, loss.dtype)
+        rate = rate_of(rule_state, loss)
         info = Info(loss, rate, norm(grads), norm(updates))
         return State(optax.apply_updates(state.params, updates), rule_state), info
 
     return Halves(gradient, update)
+
+
+def rate_of(rule_state: optax.OptState, loss: Array) -> Array:
+    """Return the learning rate of the last step, or NaN, for the `Info` of the step.
+
+    It has the dtype of the loss, but at least float32: in float16, a rate of 1e-8 is 0.
+    """
+    rate = rule_info(rule_state).learning_rate
+    dtype = jnp.promote_types(loss.dtype, jnp.float32)
+    return jnp.asarray(jnp.nan if rate is None else rate, dtype)
 
 
 def checked_update(outcome: Any, params: Params) -> tuple[Params, Any]:

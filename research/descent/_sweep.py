@@ -257,14 +257,17 @@ def _passes(program: SweepProgram) -> np.ndarray:
 
 
 def _name(program: SweepProgram, runs: Mapping[str, np.ndarray]) -> str:
-    """Return the name of the checkpoint: "runs-" and a digest of the runs.
+    """Return the name of the checkpoint: "runs-" and a digest.
 
-    The digest does not identify the rule and the workload. The caller's `checkpoints`
-    must do so.
+    The digest identifies the runs, the sampler and the evaluated parts of the workload.
+    It does not identify the rule and the workload. The caller's `checkpoints` must do
+    so.
     """
-    digest = hashlib.sha256(
-        f"{program.num_epochs} {program.chunk} {program.width}".encode()
-    )
+    sampler = program.sampler
+    settings = (program.num_epochs, program.chunk, program.width, program.evaluate_on)
+    digest = hashlib.sha256(f"{settings} {sampler[:2]}".encode())
+    order = jax.jit(sampler.indices)(jax.random.key(0))
+    digest.update(b"" if order is None else np.asarray(order).tobytes())
     for name in sorted(runs):
         digest.update(f"{name} {runs[name].dtype.str} ".encode() + runs[name].tobytes())
     return f"runs-{digest.hexdigest()[:12]}"

@@ -429,13 +429,14 @@ def _check_chunk(chunk: int | None, num_epochs: int) -> int:
         tenths = num_epochs % 10 == 0 and num_epochs >= 20
         chunk = num_epochs // 10 if tenths else num_epochs
     check_real("chunk", chunk)
-    if not min(2, num_epochs) <= chunk <= num_epochs or num_epochs % chunk:
+    is_divisor = chunk == int(chunk) and num_epochs % int(chunk or 1) == 0
+    if not min(2, num_epochs) <= chunk <= num_epochs or not is_divisor:
         raise ValueError(
             f"chunk must divide num_epochs and be at least 2; got chunk={chunk}, "
             f"num_epochs={num_epochs}. (XLA unrolls a loop of one epoch, which changes "
             "the bits.)"
         )
-    return chunk
+    return int(chunk)
 
 
 def _check_devices(devices: Sequence[Any] | None) -> tuple[Any, ...]:

@@ -384,6 +384,14 @@ def _evaluated(
             "evaluate must return a dict from names to numbers; it returns "
             f"{shown(values)}. Return for example {{'loss': value}}."
         )
+    before = at.evaluations[0] if at.evaluations else values
+    if set(values) != set(before):
+        raise ValueError(
+            "evaluate must return the same names each time; it returns "
+            f"{shown(sorted(values))} after epoch {len(at.evaluations)}, and "
+            f"{shown(sorted(before))} at the start. Return NaN for a name that has no "
+            "value."
+        )
     return {name: _number_of(name, value) for name, value in values.items()}
 
 

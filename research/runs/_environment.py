@@ -40,6 +40,7 @@ SHAPE = {
 }
 # The device count does not split the work of one run, so the bits do not depend on it.
 DEVICE_COUNT = r"--xla_force_host_platform_device_count=\d+"
+DEVICES_OF_JAX = "JAX_NUM_CPU_DEVICES"
 
 
 def environment(
@@ -146,14 +147,18 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
         ("portable bits", "portable"),
         ("float64", "x64"),
         ("matmul precision", "matmul_precision"),
-        ("JAX variables", "jax_variables"),
         ("Python", "python"),
     ):
         found += _differs(title, _get(there, *path), _get(here, *path))
     flags = [
-        re.sub(DEVICE_COUNT, "", _get(e, "xla_flags") or "").strip()
-        for e in (there, here)
+        flags and " ".join(re.sub(DEVICE_COUNT, "", flags).split())
+        for flags in (_get(e, "xla_flags") for e in (there, here))
     ]
+    variables = [
+        named and {name: named[name] for name in named if name != DEVICES_OF_JAX}
+        for named in (_get(e, "jax_variables") for e in (there, here))
+    ]
+    found += _differs("JAX variables", *variables)
     found += _differs("XLA flags", *flags)
     if _get(there, "code") != _get(here, "code"):
         found.append(
@@ -180,10 +185,14 @@ def _get(entry: Any, *path: str, default: Any = None) -> Any:
 
 def _differs(title: str, there: Any, here: Any) -> list[str]:
     return (
-        []
-        if there == here
-        else [f"{title} {there or 'unknown'} there, {here or 'unknown'} here"]
+        [] if there == here else [f"{title} {_told(there)} there, {_told(here)} here"]
     )
+
+
+def _told(value: Any) -> Any:
+    if value is None:
+        return "unknown"
+    return "none" if value in ("", {}) else value
 
 
 def _processors(there: dict[str, Any], here: dict[str, Any]) -> list[str]:

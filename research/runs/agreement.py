@@ -31,9 +31,11 @@ from research.runs.reference import reference_of
 # Relative to the larger of two numbers: numbers closer than this share six digits.
 # Tables print three or four.
 DIGITS = 1e-6
-# Relative to the largest number in the same column or list, and to at least 1. Smaller
-# differences are rounding errors of terms that cancel.
+# Relative to the largest number in the same column or list, but to at least 1 and at
+# most 1e6. Smaller differences are rounding errors of terms that cancel. A diverged run
+# in the same column excuses no difference of the others.
 ROUNDING = 64 * 2.0**-52
+LARGEST_SCALE = 1e6
 NAMED = 8  # Number of places that a verdict lists.
 
 
@@ -143,9 +145,10 @@ def hold(
     Two floats agree to the printed digits if their difference is as small as a rounding
     error: at most 1e-6 times the larger absolute value of the two, or at most 64 ε s.
     Here ε = 2^-52 is the relative spacing of float64 numbers, and s is the largest
-    absolute value in the column or list of the floats, but at least 1. The same limits
-    hold for the first numbers in two texts, such as "1.893 [1.880, 1.906]". Two such
-    texts agree to the printed digits only if their intervals are equal.
+    absolute value in the column or list of the floats, but at least 1 and at most 1e6.
+    The same limits hold for the first numbers in two texts, such as "1.893 [1.880,
+    1.906]". Two such texts agree to the printed digits only if their intervals are
+    equal.
 
     An estimate is a number with an interval (`read_entries`). Estimates that do not
     agree to the printed digits still agree within the interval if their intervals
@@ -339,7 +342,8 @@ def _is_rounding(was: Entry, now: Entry) -> bool:
     if isinstance(was.value, str) and was.interval != now.interval:
         return False
     gap, larger = abs(numbers[0] - numbers[1]), max(map(abs, numbers))
-    return gap <= max(DIGITS * larger, ROUNDING * max(was.scale, now.scale))
+    scale = min(max(was.scale, now.scale), LARGEST_SCALE)
+    return gap <= max(DIGITS * larger, ROUNDING * scale)
 
 
 def _overlap(was: Entry, now: Entry) -> bool:
@@ -359,7 +363,16 @@ def _lie_in(entries: Sequence[Entry], ends: Sequence[float]) -> bool:
 
 
 def _worst(found: Sequence[Difference]) -> Difference:
-    return max(found, key=lambda difference: difference.relative)
+    """Return the largest difference. Of two texts, their first numbers are compared."""
+
+    def relative(difference: Difference) -> float:
+        numbers = [as_number(v) for v in (difference.there, difference.here)]
+        if None in numbers:
+            return difference.relative
+        as_numbers = number_difference(difference.place, *map(float, numbers))
+        return as_numbers.relative if as_numbers else 0.0
+
+    return max(found, key=relative)
 
 
 def _chosen_in_words(chosen: Sequence[Difference]) -> str:

@@ -5,6 +5,7 @@ The latest and the previous save of each checkpoint are kept.
 
 import contextlib
 import hashlib
+import os
 import re
 import shutil
 import time
@@ -37,6 +38,7 @@ SECONDS_BETWEEN = 10.0  # About how much work a killed process loses.
 LARGEST_SHARE = 0.05  # Maximum share of time for saving; a slow save delays the next.
 GENERATIONS = 2
 MOST_BYTES = 2**36  # Maximum size of a file that is read.
+KEPT = "Rerun the same command when it can, or delete it to use the save before it."
 LONGEST = 100  # Maximum number of characters of a name in its folder's name.
 
 
@@ -173,9 +175,13 @@ def _load(folder: Path, name: str, damaged: set[int]) -> Saved | None:
     them.
     """
     for number in sorted(_numbers(folder), reverse=True):
+        file = folder / f"{number:06d}.json"
         try:
-            return _read(folder / f"{number:06d}.json", name)
-        except (OSError, ValueError) as error:
+            # A file that cannot be read may be intact: a disk may be away for a moment.
+            # If it counted as damaged, the next save would delete it.
+            with explained(f"Cannot read {file}", lambda: KEPT):
+                return _read(file, name)
+        except (FileNotFoundError, ValueError) as error:
             damaged.add(number)
             before = (
                 "The previous checkpoint is used."
@@ -205,10 +211,14 @@ def _read(file: Path, name: str) -> Saved:
 
 def _numbers(folder: Path) -> list[int]:
     """Return the numbers of all saves that were completed."""
+    try:
+        files = [Path(name) for name in os.listdir(folder)]  # glob hides errors.
+    except FileNotFoundError:
+        return []
     return [
         int(file.stem)
-        for file in folder.glob("*.json")
-        if re.fullmatch("[0-9]{6}|[1-9][0-9]{6,}", file.stem)
+        for file in files
+        if file.suffix == ".json" and re.fullmatch("[0-9]{6}|[1-9][0-9]{6,}", file.stem)
     ]
 
 

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from research.checks import check_sequence, check_text
 from research.files import canonical
 from research.sizes import MOST_SEEDS, check_most
@@ -49,12 +51,20 @@ def command_line(experiment: str, config: Any, program: str = "") -> str:
         if isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")
         elif isinstance(value, tuple | list):
-            words += [f"--{flag}", *map(str, value)]
-        elif isinstance(value, str) and value.startswith("-"):
+            words += [f"--{flag}", *map(_word, value)]
+        elif str(value).startswith("-"):  # Else it might be read as a flag.
             words.append(f"--{flag}={value}")
         else:
             words += [f"--{flag}", str(value)]
     return shlex.join(words)
+
+
+def _word(value: Any) -> str:
+    """Return a value as text. argparse takes -1e-05 for a flag, but not -0.00001."""
+    text = str(value)
+    if isinstance(value, float) and text.startswith("-") and "e" in text:
+        return np.format_float_positional(value, trim="-")
+    return text
 
 
 def _chosen(config: Any) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def compare(
     numbers = [dict(_leaves(result.numbers)) for result in (there, here)]
     paths = dict.fromkeys([*numbers[0], *numbers[1]])
     arrays = (
-        _array_difference(name, there.arrays.get(name), here.arrays.get(name))
+        _array_difference(name, _array(there, name), _array(here, name))
         for name in names
     )
     others = (
@@ -154,7 +154,7 @@ def verdict(comparison: Comparison) -> str:
         f"{len(comparison.other_numbers)} of {comparison.numbers} numbers differ"
     )
     worst = max(
-        comparison.other_arrays or comparison.other_numbers,
+        comparison.other_arrays + comparison.other_numbers,
         key=lambda difference: difference.relative,
     )
     return (
@@ -218,6 +218,10 @@ def number_difference(path: str, there: Any, here: Any) -> Difference | None:
     )
 
 
+def _array(result: Result, name: str) -> np.ndarray | None:
+    return np.asarray(result.arrays[name]) if name in result.arrays else None
+
+
 def _array_difference(
     name: str, there: np.ndarray | None, here: np.ndarray | None
 ) -> Difference | None:
@@ -276,8 +280,8 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value):
             yield from _leaves(inner, f"{path}[{index}]")
-    else:
-        yield path, value
+    else:  # A number of NumPy or JAX is saved as a number of Python.
+        yield path, value.item() if hasattr(value, "item") else value
 
 
 def _found(entries: Iterator[Difference | None]) -> tuple[Difference, ...]:

@@ -31,6 +31,7 @@ from research.runs.manifest import (
     MANIFEST,
     NAME,
     RESULT,
+    check_sizes,
     read_file,
     read_manifest,
 )
@@ -232,8 +233,11 @@ def open_run(
                     shutil.rmtree(
                         run.checkpoints
                     )  # A checkpoint that cannot be deleted must not be used.
-            for left_over in run.path.rglob(".*.partial"):
-                left_over.unlink(missing_ok=True)
+            for left_over in list(run.path.rglob(".*.partial")):
+                if left_over.is_dir() and not left_over.is_symlink():
+                    shutil.rmtree(left_over)
+                else:
+                    left_over.unlink(missing_ok=True)
         write_atomically(run.path / MANIFEST, json_bytes(manifest))
         on_failure.pop_all()
     return run
@@ -299,6 +303,7 @@ def finish(run: Run, result: Result, **facts: Any) -> Run:
         "digests": {name: _sha256(files[name]) for name in files},
     }
     files[MANIFEST] = json_bytes(manifest)
+    check_sizes(files)  # Checkpoints are deleted only for a result that can be read.
     _write_models(run.path / MODELS, result.models)
     for name, data in files.items():
         write_atomically(run.path / name, data)

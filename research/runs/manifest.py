@@ -1,6 +1,7 @@
 """Read the manifest and the other files of a run folder, with size limits."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,4 +81,21 @@ def read_file(path: Path, name: str) -> bytes:
       ValueError: The file is too large, or not a regular file.
       OSError: The file cannot be read.
     """
-    return read_bytes(path / name, MOST_BYTES.get(name, 2**30))
+    return read_bytes(path / name, _most_bytes(name))
+
+
+def check_sizes(files: Mapping[str, bytes]) -> None:
+    """Raise ValueError if a file of a run folder has more bytes than `read_file` reads.
+
+    `files` maps the names of files to their content.
+    """
+    for name, data in files.items():
+        if len(data) > _most_bytes(name):
+            raise ValueError(
+                f"{name} must have at most {_most_bytes(name):,} bytes; this result "
+                f"needs {len(data):,}. Keep fewer or smaller arrays in it."
+            )
+
+
+def _most_bytes(name: str) -> int:
+    return MOST_BYTES.get(name, 2**30)

@@ -148,12 +148,12 @@ def _checked(
     given = {"steps": by_name, "evaluations": evaluations}
     for owner, arrays in given.items():
         for name, array in arrays.items():
-            if not is_array(array) or np.asarray(array).dtype.kind not in "biuf":
+            if not is_array(array) or _plain(array).dtype.kind not in "biuf":
                 raise TypeError(
                     f"{owner} must hold arrays of numbers; {name} is {shown(array)}."
                 )
     values, evaluated = (
-        {str(name): np.asarray(array) for name, array in arrays.items()}
+        {str(name): _plain(array) for name, array in arrays.items()}
         for arrays in given.values()
     )
     shapes = {array.shape for array in values.values()}
@@ -175,3 +175,10 @@ def _checked(
             f"Each metric needs a name of its own; got {sorted(twice)} twice."
         )
     return values, evaluated
+
+
+def _plain(array: Any) -> np.ndarray:
+    """Return an array in a dtype of NumPy, which is float32 for bfloat16."""
+    array = np.asarray(array)
+    is_of_jax = array.dtype.kind == "V" and np.can_cast(array.dtype, np.float32)
+    return array.astype(np.float32) if is_of_jax else array
