@@ -20,6 +20,7 @@ import numpy as np
 
 _LONGEST = 120  # Maximum number of characters of a value in a message.
 _FLOAT16, _FLOAT32, _FLOAT64 = (type(np.dtype(f"float{n}")) for n in (16, 32, 64))
+_LARGEST_ITEMS = {"f": 8, "c": 16}  # Bytes of JAX's largest numbers, by kind.
 _LARGEST_FAST = 2**31  # Smaller integers need no test of whether they fit a float.
 
 
@@ -271,9 +272,10 @@ def check_share(name: str, value: Any, example: float = 0.5) -> None:
       ValueError: level must lie between 0 and 1, such as 0.95; got level=95.
     """
     between = f"between 0 and 1, such as {example:g}; got {name}={shown(value)}."
-    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
+    is_number = isinstance(value, int | float | np.integer | np.floating)
+    if isinstance(value, bool | np.timedelta64) or not is_number:
         raise TypeError(f"{name} must be a number {between}")
-    if not 0 < float(value) < 1:  # NaN fails too.
+    if not 0 < value < 1:  # NaN fails too.
         raise ValueError(f"{name} must lie {between}")
 
 
@@ -286,7 +288,7 @@ def is_integer(value: Any) -> bool:
       >>> is_integer(np.int8(2)), is_integer(True), is_integer(2.0)
       (True, False, False)
     """
-    if isinstance(value, bool | np.bool_):
+    if isinstance(value, bool | np.bool_ | np.timedelta64):
         return False
     if isinstance(value, numbers.Integral):
         return True
@@ -593,8 +595,8 @@ def check_numbers(
       wanted: Description of the argument for the message. "" means that the description
         is derived from `kinds`.
     Raises:
-      TypeError: The value is not an array of these kinds, or it contains a Python
-        integer above 2^63 - 1.
+      TypeError: The value is not an array of these kinds, or it contains a masked entry
+        or a Python integer above 2^63 - 1.
       ValueError: The rank differs from `ndim`.
     Example:
       >>> check_numbers("costs", ["a"])
@@ -606,6 +608,8 @@ def check_numbers(
     )
     array = value
     given = is_array(value)
+    if isinstance(value, np.ma.MaskedArray) and (fault := _fault(value)):
+        raise TypeError(f"{name} must be {wanted}; got {name}={shown(value)}, {fault}")
     if not given:
         if isinstance(value, str | bytes | Mapping | Set) or value is None:
             raise TypeError(f"{name} must be {wanted}; got {name}={shown(value)}.")
@@ -650,8 +654,8 @@ def check_tree(name: str, tree: Any, hint: str = "") -> tuple[Any, ...]:
       The structure of the tree, and the shapes of its leaves. Two results are equal if
       the trees have the same structure and shapes.
     Raises:
-      TypeError: A leaf is neither a number nor an array of numbers. The message names
-        the first such leaf.
+      TypeError: A leaf is neither a number nor an array of numbers that JAX accepts, or
+        JAX cannot list the leaves. The message names the first such leaf.
     Example:
       >>> check_tree("params", {"w": "one"})
       Traceback (most recent call last):
@@ -659,15 +663,26 @@ def check_tree(name: str, tree: Any, hint: str = "") -> tuple[Any, ...]:
     """
     import jax
 
-    leaves, structure = jax.tree.flatten(tree)
+    wanted = f"{name} must be a pytree of arrays of numbers"
+    try:
+        leaves, structure = jax.tree.flatten(tree)
+    except (SystemError, RecursionError, ValueError, TypeError) as error:
+        raise TypeError(
+            f"{wanted}, whose leaves JAX can list; got {name}, of which it cannot. A "
+            "container must not hold itself, and the keys of a dict must have one type "
+            "that can be sorted."
+        ) from error
     for place, leaf in enumerate(leaves):
-        if not is_float_array(leaf) and not _is_numeric(leaf):
+        is_numeric = is_float_array(leaf) or _is_numeric(leaf)
+        fault = _fault(leaf) if isinstance(leaf, np.ndarray | np.generic) else ""
+        if not is_numeric or fault:
             path = jax.tree_util.keystr(
                 jax.tree_util.tree_leaves_with_path(tree)[place][0]
             )
+            reason = f", {fault}" if is_numeric else "."
             raise TypeError(
-                f"{name} must be a pytree of arrays of numbers; got "
-                f"{name}{path}={shown(leaf)}.{' ' if hint else ''}{hint}"
+                f"{wanted}; got {name}{path}={shown(leaf)}{reason}"
+                f"{' ' if hint else ''}{hint}"
             )
     return structure, *(np.shape(leaf) for leaf in leaves)
 
@@ -767,6 +782,23 @@ def _takes(value: Any, count: int) -> bool:
     return least <= count <= most and not code.co_kwonlyargcount
 
 
+def _fault(array: np.ndarray | np.generic) -> str:
+    """Return why JAX does not take an array of NumPy, and what to do, or ""."""
+    if isinstance(array, np.ma.MaskedArray) and np.any(np.ma.getmaskarray(array)):
+        return (
+            f"which has {np.ma.count_masked(array)} masked entries. Replace them by "
+            ".filled(number), or leave them out."
+        )
+    if array.dtype.itemsize > _LARGEST_ITEMS.get(array.dtype.kind, math.inf):
+        return f"of dtype {array.dtype}, which JAX lacks. Convert it: .astype(float)."
+    if not array.dtype.isnative:
+        return (
+            "whose bytes are in the order of another processor. Convert it: "
+            f".astype({array.dtype.newbyteorder('=').name!r})."
+        )
+    return ""
+
+
 def _is_numeric(leaf: Any) -> bool:
     if isinstance(leaf, bool | int | float | complex):
         return not isinstance(leaf, int) or -(2**63) <= leaf < 2**63
@@ -783,7 +815,7 @@ def _scalar(value: Any) -> Any:
     """
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    if isinstance(value, bool | np.bool_):
+    if isinstance(value, bool | np.bool_ | np.timedelta64 | np.ma.MaskedArray):
         return None
     if isinstance(value, numbers.Real):
         return (

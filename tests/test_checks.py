@@ -2,6 +2,8 @@
 
 import functools
 import inspect
+import sys
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,8 @@ from research import (
     checks,
     datasets,
     descent,
+    losses,
+    objectives,
     runs,
     samplers,
     statistics,
@@ -179,3 +183,76 @@ def test_a_decorator_may_change_what_a_function_takes():
     rule.update(jnp.ones(2), rule.init(jnp.ones(2)))
     with pytest.raises(TypeError, match="learning_rate must be a function of"):
         update_rules.adam(schedule)
+
+
+MASKED = np.ma.masked_array([1.0, 2.0, 999.0, 3.0], [0, 0, 1, 0])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: statistics.mean_interval(x),
+        lambda x: statistics.median_interval(x),
+        lambda x: statistics.passes_to_target(np.arange(4.0), x[None], 1.5),
+        lambda x: datasets.mean_and_sd(x[:, None]),
+        lambda x: grid_derivative(x, 0.1),
+        lambda x: finite_difference(lambda z: (z**2).sum(), x),
+        lambda x: update_rules.adam(0.1).init({"w": x}),
+        lambda x: objectives.l2_penalty(0.1)({"w": x}),
+        lambda x: losses.squared_error(x[0], x[2]),
+        lambda x: update_rules.adam(x[2]),
+    ],
+)
+def test_an_entry_that_is_masked_is_refused(call):
+    with pytest.raises(TypeError, match="mask"):
+        call(MASKED)
+
+
+def test_a_masked_array_without_masked_entries_is_an_array():
+    whole = np.ma.masked_array([1.0, 2.0, 3.0])
+    assert statistics.mean_interval(whole) == statistics.mean_interval([1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize(
+    ("leaf", "told"),
+    [
+        (np.ones(3, ">f8" if sys.byteorder == "little" else "<f8"), "order of another"),
+        (np.longdouble(1), "which JAX lacks"),
+    ],
+)
+def test_numbers_that_jax_lacks_are_refused_with_their_place(leaf, told):
+    if np.dtype(np.longdouble).itemsize == 8 and told == "which JAX lacks":
+        return  # Here a long double is a double.
+    with pytest.raises(
+        TypeError, match=rf"params\['w'\].*{told}.* Convert it: "
+    ):
+        checks.check_tree("params", {"w": leaf})
+
+
+def test_a_tree_whose_leaves_jax_cannot_list_is_refused_by_name():
+    circle = []
+    circle.append(circle)
+    for tree in ({"w": circle}, {1: 1.0, "a": 2.0}):
+        with pytest.raises(TypeError, match=r"params must be a pytree .* can list"):
+            checks.check_tree("params", tree)
+
+
+@pytest.mark.parametrize("value", [np.timedelta64(3, "s"), Fraction(9, 10), 10**400])
+def test_what_is_no_share_is_refused_by_name(value):
+    with pytest.raises((TypeError, ValueError), match=r"level must .* between 0 and 1"):
+        statistics.mean_interval([1.0, 2.0, 4.0], level=value)
+
+
+def test_a_span_of_time_is_no_number():
+    span = np.timedelta64(3, "s")
+    with pytest.raises(TypeError, match="learning_rate must be a finite number"):
+        update_rules.adam(span)
+    with pytest.raises(ValueError, match="must be a positive integer"):
+        samplers.minibatch(10, span)
+
+
+@pytest.mark.parametrize("name", [["zoom"], {"zoom": 1}, {"zoom"}, np.ones(2)])
+@pytest.mark.parametrize("rule", ["lbfgs", "bfgs", "nonlinear_conjugate_gradient"])
+def test_a_line_search_that_is_no_name_is_refused_by_name(rule, name):
+    with pytest.raises(ValueError, match="linesearch must be one of"):
+        getattr(update_rules, rule)(1.0, linesearch=name)

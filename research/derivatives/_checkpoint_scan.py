@@ -9,10 +9,12 @@ import jax.core
 import jax.numpy as jnp
 
 from research.checks import check_callable, check_number, shown
+from research.sizes import check_most
 
 __all__ = ["checkpoint_scan"]
 
 MOST_LEVELS = 3
+MOST_STEPS = 2**31 - 1  # The largest int32.
 
 
 def checkpoint_scan(
@@ -63,7 +65,8 @@ def checkpoint_scan(
     Returns:
       (last carry, ys), as `jax.lax.scan`.
     Raises:
-      ValueError: levels is not 1, 2 or 3; memory_bytes is not positive; the first axes
+      ValueError: levels is not 1, 2 or 3; memory_bytes is not positive; `length` is
+        negative or above 2^31 - 1; the first axes
         of the arrays of xs differ in length from each other or from `length`; xs and
         `length` are both None; or every number of levels needs more than memory_bytes
         (the message says how much each number of levels needs).
@@ -104,6 +107,7 @@ def _length(xs: Any, length: int | None) -> int:
     """Return the number of steps."""
     if length is not None:
         check_number("length", length, integer=True)
+        check_most(MOST_STEPS, length=length)
     counts: set[Any] = {
         leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(xs)
     }

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
+from research.checks import shown
 from research.schedules import Schedule
 from research.types import Array, Outcome, Params, Scalar
 from research.update_rules._checks import rate_at
@@ -66,11 +67,11 @@ def find_line_search(linesearch: str | Search | None) -> Search | None:
     """
     if linesearch is None or callable(linesearch):
         return linesearch
-    if linesearch not in LINE_SEARCHES:
+    if not isinstance(linesearch, str) or linesearch not in LINE_SEARCHES:
         raise ValueError(
             f"linesearch must be one of {', '.join(map(repr, LINE_SEARCHES))}, a "
             "function with the arguments of strong_wolfe, or, if the rule allows a "
-            f"fixed step, None; got linesearch={linesearch!r}."
+            f"fixed step, None; got linesearch={shown(linesearch)}."
         )
     return LINE_SEARCHES[linesearch]
 

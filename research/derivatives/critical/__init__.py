@@ -431,6 +431,7 @@ def _separation(separation: Any, widths: np.ndarray) -> np.ndarray:
 def _scale(scale: Any, x: np.ndarray) -> np.ndarray:
     if scale is None:
         return 1 + np.abs(x.astype(float))
+    check_numbers("scale", scale)
     given = np.asarray(scale, float)
     if (
         given.shape not in ((), x.shape)
