@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from research import leaderboard, reading, runs
+from research.cli import reproduce
 from research.datasets.cifar import read_cifar10
 from research.datasets.hashing import content
 from research.datasets.wheel import read_member
@@ -241,6 +242,8 @@ def test_pipe_is_refused_before_it_is_waited_for(tmp_path):
         read_bytes(tmp_path / "study.zip", 10)
     with pytest.raises(ValueError, match=r"study\.zip is a pipe or a device"):
         leaderboard.write_leaderboard([tmp_path / "study.zip"], tmp_path / "page.html")
+    with pytest.raises(ValueError, match=r"study\.zip is a pipe or a device"):
+        reproduce.reproduce([str(tmp_path / "study.zip")])
     with pytest.raises(ValueError, match="cannot be the name of a file"):
         read_bytes("a\0b", 10)
     with pytest.raises(ValueError, match="is a pipe or a device"):

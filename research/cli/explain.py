@@ -52,6 +52,8 @@ def explain(words: Sequence[str]) -> int:
       SystemExit: Status 2 if an argument is missing or a value has the wrong type.
     """
     asked = _parser().parse_args(words)
+    for suffix in ("svg", "html"):  # Before anything is computed.
+        _check_file(suffix, getattr(asked, suffix))
     point = values(asked.at)
     f, is_formula = function(asked.function)
     f, args = _bound(f, point, is_formula)
@@ -62,9 +64,9 @@ def explain(words: Sequence[str]) -> int:
     ledger = _ledger(f, args, asked)
     print(ledger.text())
     if asked.svg:
-        _write(asked.svg, "svg", ledger.svg())
+        _write(asked.svg, ledger.svg())
     if asked.html:
-        _write(asked.html, "html", ledger.html())
+        _write(asked.html, ledger.html())
     return SUCCESS
 
 
@@ -254,12 +256,20 @@ def _sum_of(word: str) -> str:
     return "Let it return the sum." if ":" in word else f"Pass the sum: sum({word})."
 
 
-def _write(path: Path, suffix: str, text: str) -> None:
-    from research.files import write_atomically
-
-    if path.suffix != f".{suffix}":
+def _check_file(suffix: str, path: Path | None) -> None:
+    if path is not None and path.suffix != f".{suffix}":
         raise ValueError(
             f"--{suffix} must name a file that ends in .{suffix}; got {path}."
         )
+    if path is not None and not path.parent.is_dir():
+        raise ValueError(
+            f"--{suffix} must name a file in an existing folder; got {path}. Make the "
+            f"folder {path.parent} first."
+        )
+
+
+def _write(path: Path, text: str) -> None:
+    from research.files import write_atomically
+
     write_atomically(path, text.encode())
-    print(f"\n{suffix}: {path}")
+    print(f"\n{path.suffix[1:]}: {path}")

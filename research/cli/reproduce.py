@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from research import cli, portable
 from research.cli import compare, compare_networks, flags, received
 from research.cli.parser import Parser
-from research.reading import parse_json, read_bytes
+from research.reading import check_regular, parse_json, read_bytes
 
 if TYPE_CHECKING:
     from research import runs
@@ -315,6 +315,7 @@ def _manifest_bytes(file: Path) -> bytes:
     """Read a manifest or a reference, or the manifest of a packed run."""
     if file.suffix != ".zip":
         return read_bytes(file, MOST_BYTES)
+    check_regular(file)  # A pipe would be waited for.
     with zipfile.ZipFile(file) as packed, packed.open("manifest.json") as opened:
         return opened.read(MOST_BYTES)
 
