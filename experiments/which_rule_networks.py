@@ -275,6 +275,7 @@ def by_rule(
                 "rank_high": high,
                 "ranks": [each[network][rule][0] for network in networks],
                 **{name: beside[name] for name in itself},
+                "at_end": beside.get("at_end"),
                 "beside_first": "first" if rule == first else to_first,
                 "rate_name": rate,
                 "rates": [cell["chosen"].get(rate) for cell in own],

@@ -9,6 +9,7 @@ from typing import Any
 from research.checks import check_count, check_text
 
 MOST = 2**31 - 1  # Indices and counters are int32.
+MOST_COMPARISONS = 1_000_000
 MOST_RESAMPLES = MOST_TRIALS = MOST_SEEDS = 1_000_000
 MOST_LAYERS, MOST_PIXELS = 10_000, 10_000
 SHARE = 0.5  # Largest share of the memory for one array.

@@ -4,6 +4,7 @@ and what is refused.
 
 import functools
 import itertools
+import subprocess
 import sys
 import types
 
@@ -22,8 +23,9 @@ from research import (
     update_rules,
     workloads,
 )
-from research.comparison import measurements
-from research.types import Saved
+from research.comparison import _searching, measurements
+from research.comparison._computation import computation_digest
+from research.types import Checkpoint, Saved
 
 PACKAGE = "research.comparison."
 COMPILE_QUICKLY = True  # tests/conftest.py
@@ -281,6 +283,18 @@ def test_lanes_evaluate_on_several_parts_as_on_each():
         make(evaluate_on=("training",))
 
 
+@pytest.mark.parametrize("scale", ["log", "linear", "one_minus"])
+def test_a_choice_at_the_end_of_its_range_is_not_outside(scale):
+    for low, high in np.sort(np.random.default_rng(0).uniform(0.1, 0.9, (200, 2))):
+        outside = functools.partial(
+            _searching.outside, {"a": tuning.Range(low, high, scale)}
+        )
+        assert outside({"a": low}) == outside({"a": high}) == []
+        beyond = 1e-3 * (high - low)
+        assert outside({"a": low - beyond}) == ["a, low"]
+        assert outside({"a": high + beyond}) == ["a, high"]
+
+
 @pytest.mark.thorough(
     "a study; test_search.py has the law, test_contenders.py names the edges"
 )
@@ -331,6 +345,51 @@ def test_two_rules_that_never_reach_the_target_are_not_compared_in_the_answer():
     found = comparison.compare({"a": broken, "b": broken}, "quadratic", **TERMS)
     assert found.answer.startswith("Neither a nor b reaches the target on quadratic.")
     assert found.numbers["overall"][0]["verdict"] == "undecided"
+
+
+def test_a_missed_target_costs_ten_full_trainings_whatever_a_step_costs():
+    # The same steps, which are far too short. In 13 passes there is one epoch at 7
+    # gradients a step, ten at 1.3, and thirteen at 1.
+    steps = optax.sgd(1e-6)
+    found = comparison.compare(
+        {"seven": steps, "fraction": steps, "one": steps},
+        "quadratic",
+        evaluations={"seven": 7, "fraction": 1.3},
+        **TERMS | {"passes": 13},
+    )
+    rules = found.numbers["rules"]
+    ends = {rule: of(found, rule, "passes", "quadratic")[-1] for rule in rules}
+    assert ends == pytest.approx({"seven": 7, "fraction": 13, "one": 13})
+    for row in found.numbers["overall"] + found.numbers["comparisons"]:
+        assert row["verdict"] == "undecided"
+        assert (row["ratio"], row["win"]) == (pytest.approx(1.0), 0.5)
+    for rule in rules:  # The scores of a search rank misses by less than 0.0024.
+        for name in ("tuning", "screening"):
+            scores = of(found, rule, name, "quadratic")
+            np.testing.assert_allclose(scores, np.log(130), atol=0.0024)
+
+
+def test_an_epoch_leaves_out_examples_and_the_first_table_says_so():
+    found, words = study(), "the passes count the examples that an epoch leaves out"
+    (n,) = {one["n"] for one in found.numbers["cells"]}
+    np.testing.assert_allclose(
+        of(found, "plain", "passes")[-1], TERMS["passes"] * (n // 32) * 32 / n
+    )
+    assert f"within 12 passes, mini-batch 32 ({words}; " in found.tables[0].note
+    numbers = {**found.numbers, "cells": [cell(found, "plain") | {"n": 320}]}
+    assert words not in comparison.tables.costs_table(numbers).note
+
+
+def test_a_rule_that_was_not_measured_on_one_workload_is_named():
+    workloads = ["quadratic", "rosenbrock"]
+    protocol, contenders = comparison.plan(["gradient_descent", "adam"], workloads)
+    arrays = {"costs": np.ones((6, 20)), "passes": np.arange(31.0)}
+    measured = {
+        (on, one.name): Saved(arrays, {}) for on in workloads for one in contenders
+    }
+    del measured["rosenbrock", "adam"]
+    with pytest.raises(ValueError, match=r"missing: adam on rosenbrock\."):
+        comparison.conclude(protocol, "gradient_descent", contenders, measured)
 
 
 def test_every_answer_states_the_detectable_factor():
@@ -528,6 +587,116 @@ def test_measurements_of_another_rule_or_of_other_data_are_not_taken(tmp_path):
     ]
     np.testing.assert_array_equal(curves[0], curves[2])
     assert not np.array_equal(curves[0], curves[1])
+
+
+def digest(workload=None, make_rule=lambda: optax.sgd(0.02)):
+    return computation_digest(workload or QUADRATIC(), make_rule, (), None)
+
+
+QUADRATIC = functools.partial(workloads.make_workload, "quadratic")
+
+
+def changed(**fields):
+    """The quadratic with other fields, each a function of the old one."""
+    made = QUADRATIC()
+    return made._replace(**{n: of(getattr(made, n)) for n, of in fields.items()})
+
+
+def scaled_entries(last):
+    """A rule with an array of 2000 entries in its closure."""
+    entries = jnp.ones(2000).at[-1].set(last)
+    return lambda: optax.stateless(
+        lambda g, params: jax.tree.map(
+            lambda g: -entries[: g.size] * entries[-1] * g, g
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"make_rule": lambda: optax.sgd(0.2)},
+        {"make_rule": lambda: optax.sgd(0.02, momentum=0.9)},
+        {"make_rule": scaled_entries(0.02)},
+        {"workload": lambda: QUADRATIC(condition=2.0)},
+        {"workload": lambda: QUADRATIC(dimension=5)},
+        {"workload": lambda: changed(objective=lambda f: lambda p, b: 10 * f(p, b))},
+        {"workload": lambda: changed(init=lambda f: lambda key: 2 * f(key))},
+        {"workload": lambda: changed(optimum=lambda best: best._replace(value=-9.0))},
+        {"workload": lambda: QUADRATIC(dtype="float32")},
+    ],
+)
+def test_another_rule_or_problem_of_the_same_name_is_another_computation(change):
+    made = {name: of() if name == "workload" else of for name, of in change.items()}
+    assert digest(**made) == digest(**made) != digest()
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_another_entry_of_a_large_array_is_another_computation(written):
+    # JAX can write constants into equations; then its text only counts them.
+    name = "jax_use_simplified_jaxpr_constants"
+    before = getattr(jax.config, name, None)
+    if before is None:
+        pytest.skip("this JAX has no such option")
+    jax.config.update(name, written)
+    try:
+        one, other, again = (
+            digest(make_rule=scaled_entries(last)) for last in (0.02, 0.03, 0.02)
+        )
+    finally:
+        jax.config.update(name, before)
+    assert one == again != other
+
+
+@pytest.mark.thorough("a process of its own")
+@pytest.mark.parametrize("name", ["adam", "shampoo", "soap", "schedule_free_adamw"])
+def test_a_computation_has_the_same_digest_in_another_process(name):
+    lines = (
+        "from research import backend; backend.configure(x64=True)",
+        "from research import update_rules, workloads",
+        "from research.comparison._computation import computation_digest",
+        "made = workloads.make_workload('breast_cancer')",
+        f"rule = update_rules.find_rule({name!r})",
+        "print(computation_digest(made, rule, ('learning_rate',), 32))",
+    )
+    words = [sys.executable, "-c", "\n".join(lines)]
+    shown = subprocess.run(words, capture_output=True, text=True, check=True)
+    made, rule = workloads.make_workload("breast_cancer"), update_rules.find_rule(name)
+    own = computation_digest(made, rule, ("learning_rate",), 32)
+    assert shown.stdout.split() == [own]
+
+
+def test_the_name_of_a_checkpoint_says_which_computation_it_holds():
+    def names(rule, workload):
+        seen = []
+
+        def kept(name):
+            seen.append(name)
+            return Checkpoint(lambda: Saved({}, {}), lambda saved: None, lambda: False)
+
+        rules = {"mine": rule, "base": optax.sgd(0.1)}
+        protocol, contenders = comparison.plan(rules, workload)
+        comparison.measure_contenders(
+            protocol, contenders, [workload], checkpoints=kept
+        )
+        return seen
+
+    mine, base = names(optax.sgd(0.02), QUADRATIC())
+    assert names(optax.sgd(0.02), QUADRATIC()) == [mine, base]
+    assert names(optax.sgd(0.2), QUADRATIC())[0] != mine
+    assert names(optax.sgd(0.2), QUADRATIC())[1] == base
+    assert not {mine, base} & {*names(optax.sgd(0.02), QUADRATIC(condition=2.0))}
+
+
+@pytest.mark.thorough("studies that are saved; test_travel.py has the law of the id")
+def test_a_changed_rule_does_not_replace_the_study_that_was_saved(tmp_path):
+    def saved(momentum):
+        mine = lambda rate: optax.sgd(rate, momentum=momentum)
+        rules = {"mine": mine, "adam": "adam"}
+        return comparison.compare(rules, "quadratic", **TERMS).save(tmp_path)
+
+    paths = [saved(0.0), saved(0.9), saved(0.9)]
+    assert paths[0] != paths[1] == paths[2]
 
 
 def test_optimum_that_is_not_that_of_the_objective_is_refused():

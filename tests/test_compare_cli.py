@@ -198,6 +198,33 @@ def test_bad_input_is_one_line_and_leaves_nothing(folder, capsys, words, message
     ]
 
 
+def test_what_a_file_of_rules_imports_from_its_folder_is_digested(folder):
+    (folder / "pkg").mkdir()
+    texts = {
+        "my_rules.py": "import random, helper\ndef mine(rate):\n    import late\n",
+        "helper.py": "from pkg import part\n",
+        "late.py": "FACTOR = 1.0\n",
+        "pkg/__init__.py": "",
+        "pkg/part.py": "from . import other\nfrom .. import helper\n",
+        "pkg/other.py": "import my_rules\n",
+        "unused.py": "",
+        "random.py": "",  # Python has loaded its own.
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    digests = comparison.digest_files(["v1=my_rules.py:mine", "adam"])
+    names = [one.partition(" ")[0] for one in digests]
+    assert names == ["my_rules.py", "helper.py", "late.py", *sorted(texts)[3:6]]
+    for name, text in texts.items():
+        (folder / name).write_text(text + "# Changed.\n")
+        if name in names:
+            with pytest.raises(ValueError, match=f"files: {name} changed after this"):
+                comparison.digest_files(["my_rules.py:mine"], digests)
+        else:
+            comparison.digest_files(["my_rules.py:mine"], digests)
+        (folder / name).write_text(text)
+
+
 def test_short_names_are_told_apart():
     assert name_rules(["a.py:mine", "adam"]) == {
         "mine": "a.py:mine",

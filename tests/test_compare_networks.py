@@ -4,6 +4,7 @@ and resume.
 
 import functools
 import re
+import types
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ from research import (
     update_rules,
 )
 from research.cli import compare_networks as command
+from research.comparison import network_tables, networks
 from research.comparison.contenders import Contender
 from research.comparison.network_contenders import (
     DECAYS,
@@ -41,8 +43,10 @@ from research.comparison.networks import (
     log_lengths,
 )
 from research.comparison.protocol import make_protocol
+from research.figures.network_studies import draw_network_study
+from research.leaderboard import page
 from research.tuning import Range
-from research.types import Batch, Saved
+from research.types import Batch, Checkpoint, Saved
 from research.workloads.networks import (
     NETWORKS,
     make_network,
@@ -184,6 +188,8 @@ def comparison(found, rule):
 
 def test_a_rule_that_always_diverges_is_a_result():
     found = odd_study()
+    assert cell(found, "broken")["robust_low"] is None
+    assert cell(found, "adam")["robust_low"] is not None
     assert "Every training diverged: broken on blobs." in found.answer
     assert cell(found, "broken")["diverged"] == 1
     _, overall = comparison(found, "broken")
@@ -238,12 +244,12 @@ def test_lengths_invert_the_curve_of_the_baseline():
     )
 
 
-def made_up(gain, noise=0.01, searches=3, seeds=8):
+def made_up(gain, noise=0.01, searches=3, seeds=8, slope=-0.2):
     """A study of two rules: mine is as good as the baseline with `gain` times the
     steps.
     """
     generator = np.random.default_rng(0)
-    curve = lambda factor: 0.5 - 0.2 * np.log(factor)
+    curve = lambda factor: 0.5 + slope * np.log(factor)
     facts = {
         "warmup": None,
         "decay": None,
@@ -285,9 +291,135 @@ def test_a_rule_worth_so_many_times_the_steps_needs_their_inverse(gain):
 
 def test_a_loss_that_the_baseline_never_reaches_says_at_most():
     found = made_up(4.0)
-    assert found.numbers["comparisons"][0]["at_end"] == 1.0
+    for one in comparison(found, "mine"):
+        assert one["at_end"] == 1.0
     (row,) = (row for row in found.tables[0].rows if row[1] == "mine")
     assert re.fullmatch(r"at most 0\.(49|50)\d?", row[8])
+    assert f"It needs {row[8]} [" in found.answer
+    entry = types.SimpleNamespace(comparison=found.numbers["comparisons"][0])
+    assert page._steps(entry).text.startswith("at most 0.")
+
+
+def test_a_ratio_of_steps_is_a_bound_if_most_runs_leave_the_range():
+    for steps, at_end, words in (
+        (0.5, 0.6, "at most "),
+        (2.0, 0.6, "at least "),
+        (0.5, 0.5, ""),
+        (0.5, None, ""),
+        (None, 1.0, ""),
+    ):
+        assert network_tables.at_most({"steps": steps, "at_end": at_end}) == words
+    assert network_tables.at_most({"steps": 0.5}) == ""  # An older study.
+
+
+@pytest.mark.parametrize(
+    ("slope", "measured"), [(0.2, False), (0.03, True), (-0.03, True)]
+)
+def test_steps_are_not_measured_if_the_baseline_overfits_by_more_than_noise(
+    slope, measured
+):
+    found = made_up(1.5, noise=0.05, slope=slope)
+    for one in comparison(found, "mine"):
+        assert (one["steps"] is not None) == measured
+        assert (one["at_end"] is not None) == measured
+
+
+def test_equal_rules_on_many_networks_rarely_have_a_verdict():
+    """The level is that of a study: of all verdicts of its table together."""
+    generator, verdicts = np.random.default_rng(0), []
+    names = [f"n{number}" for number in range(8)]
+    template = made_up(1.0).numbers["cells"][0]
+    protocol = make_protocol(searches=3, seeds=8, tuning_seeds=2)
+    longer = Saved({"factors": np.array(FACTORS), "logs": np.zeros(5)}, None)
+    for _ in range(40):
+        measured = {}
+        for network in names:
+            for rule in ("mine", "base"):
+                arrays = {
+                    "logs": generator.normal(0, 0.05, (3, 8)),
+                    "bad": np.zeros((3, 8), bool),
+                    "accuracy": np.full((3, 8), np.nan),
+                    "update_rms": np.ones((3, 8)),
+                }
+                facts = template | {"rule": rule, "network": network}
+                measured[network, rule] = Saved(arrays, facts)
+        found = conclude_networks(
+            protocol,
+            "base",
+            ["mine", "base"],
+            measured,
+            dict.fromkeys(names, longer),
+        )
+        rows = found.numbers["comparisons"]
+        verdicts.append(any(one["verdict"] != "undecided" for one in rows))
+    # 5 % are promised; of 40 studies, 6 or more are improbable.
+    assert sum(verdicts) <= 5
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "when"),
+    [(-0.1, 0.5, "began"), (0.0, 0.5, "began"), (1, -1, "ended")],
+)
+def test_a_loss_that_has_no_log_is_refused(first, last, when):
+    score = lambda first, last, step=-1: networks._score(
+        types.SimpleNamespace(
+            values=np.array([[0.4, 0.5], [first, last]]),
+            first_bad_step=np.array([-1, step]),
+        )
+    )
+    with pytest.raises(ValueError, match=f"a training {when} with a validation loss"):
+        score(first, last)
+    logs, bad = score(0.4, np.nan, 3)
+    np.testing.assert_allclose(np.exp(logs), [0.5, 4.0])
+    np.testing.assert_array_equal(bad, [False, True])
+
+
+def drawn(passes, steps=(0.5, 0.5)):
+    """The pictures of a made-up study of two networks, by name."""
+    names, nets = ("mine", "base"), ("one", "two")
+    ends = {"steps_low": 0.4, "steps_high": 0.6}
+    facts = {"rule": "mine", "baseline": "base"} | ends
+    numbers = {
+        "rules": list(names),
+        "baseline": "base",
+        "networks": list(nets),
+        "protocol": {"level": 0.95},
+        "cells": [
+            {"network": net, "rule": name} | ({"passes": passes} if passes else {})
+            for net in nets
+            for name in names
+        ],
+        "comparisons": [
+            facts | {"network": net, "steps": ratio}
+            for net, ratio in zip(nets, steps, strict=True)
+        ],
+        "overall": [facts | {"steps": None if None in steps else 0.5}],
+    }
+    curves = np.exp(-np.arange(12.0).reshape(3, 4))
+    arrays = {f"{net}/{name}/curves": curves for net in nets for name in names}
+    return draw_network_study(numbers, arrays)
+
+
+def test_curves_are_drawn_at_their_passes_over_the_data():
+    passes = [0.0, 0.25, 1.0, 2.0]
+    for given, shown, label in (
+        (passes, passes, "passes over the data"),
+        (None, [0, 1, 2, 3], "evaluation"),  # An older study does not say.
+    ):
+        panel = drawn(given)["curves"].figure.axes[0]
+        assert panel.get_xlabel() == label
+        for line in panel.lines:
+            np.testing.assert_array_equal(line.get_xdata(), shown)
+
+
+@pytest.mark.parametrize("steps", [(0.5, 0.5), (None, 0.5), (None, None)])
+def test_the_legend_of_the_steps_names_each_rule_that_has_a_dot(steps):
+    picture = drawn(None, steps)["steps"]
+    labels = [
+        text.get_text() for one in picture.figure.legends for text in one.get_texts()
+    ]
+    assert labels == ["mine"] * (steps != (None, None))
+    assert ("not measured" in picture.caption) == (None in steps)
 
 
 def test_muon_with_adam_is_muon_on_matrices_and_adam_elsewhere():
@@ -353,7 +485,7 @@ def test_named_networks_are_in_float32_and_their_parts_have_one_form(name):
         ({"baseline": "adma"}, "baseline='adma'"),
         ({"searches": 1}, "searches must be at least 2"),
         ({"seeds": 2}, "at least 3 seeds"),
-        ({"spaces": {"adma": {}}}, "does not take part"),
+        ({"spaces": {"adma": {}}}, "spaces names 'adma', which is not a rule"),
         ({"budget": 3}, "too small to search 3 hyper-parameters of lion"),
         ({"budget": 4, "rules": ["muon", "adam"]}, "4 hyper-parameters of muon"),
         ({"spaces": {"lion": {"warmup": Range(0.0, 1.5, "linear")}}}, "longer than"),
@@ -485,6 +617,30 @@ def test_a_share_is_what_the_study_reads(tmp_path):
         np.testing.assert_array_equal(array, found.arrays[name])
 
 
+def test_the_name_of_a_checkpoint_says_which_network_and_rule_it_holds():
+    def names(hidden=6, loss=losses.softmax_cross_entropy, rule=update_rules.adam):
+        seen = []
+
+        def kept(name):
+            seen.append(name)
+            return Checkpoint(lambda: Saved({}, {}), lambda saved: None, lambda: False)
+
+        model = models.mlp((4, hidden, 2), dtype="float32")
+        on = network_workload("blobs", model, loss, *parts(), batch_size=2)
+        rules = {"a": rule, "base": optax.sgd(0.1)}
+        compute_network_share(rules, on, 0, 1, checkpoints=kept, **TERMS)
+        return seen
+
+    first = names()  # Two rules, and other lengths of the baseline.
+    assert names() == first
+    assert len({*first}) == 3
+    twice = lambda prediction, y: 2 * losses.softmax_cross_entropy(prediction, y)
+    assert not {*first} & ({*names(60)} | {*names(loss=twice)})
+    other = names(rule=functools.partial(optax.adam, b1=0.8))
+    assert other[0] != first[0]
+    assert other[1:] == first[1:]
+
+
 def test_the_accuracy_of_a_rule_that_averages_is_that_of_its_average():
     program = descent.compile_sweep(
         network().workload,
@@ -587,6 +743,40 @@ def test_given_ranges_replace_those_of_the_rates():
     spaces = {"adam": {"learning_rate": Range(0.2, 0.4)}}
     (adam,) = network_contenders(["adam"], spaces=spaces)
     assert adam.space["learning_rate"] == Range(0.2, 0.4)
+
+
+def test_given_ranges_are_checked_as_those_of_other_comparisons():
+    rate = {"learning_rate": Range(1e-4, 1.0)}
+    beta = {"beta": Range(0.1, 0.99, "one_minus")}
+
+    def mine(learning_rate, beta):
+        return optax.sgd(learning_rate, momentum=beta)
+
+    for rule, given, names in (
+        (mine, beta, ["learning_rate", "beta"]),
+        (lambda **values: optax.sgd(**values), rate, ["learning_rate"]),
+        (
+            lambda momentum, learning_rate: optax.sgd(0.1),
+            rate | {"momentum": beta["beta"]},
+            ["learning_rate", "momentum"],
+        ),
+        (
+            "muon",
+            {"adam_learning_rate": Range(0.1, 0.2)},
+            ["learning_rate", "adam_learning_rate"],
+        ),
+    ):
+        (one,) = network_contenders({"mine": rule}, spaces={"mine": given})
+        assert list(one.space) == [*names, "warmup", "decay"]
+    for rule, given, message in (
+        (optax.adam(1e-3), rate, "already built"),
+        (optax.adam(1e-3), {"warmup": Range(0.0, 0.1, "linear")}, "no schedule"),
+        (optax.sgd, beta, "no argument 'beta'"),
+        ("muon", beta, "no argument 'beta'"),
+        (mine, rate, "mine needs beta"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            network_contenders({"mine": rule}, spaces={"mine": given})
 
 
 def test_a_given_range_of_another_hyperparameter_is_searched_and_stays_constant():

@@ -15,8 +15,8 @@ import scipy.stats
 
 from research import comparison, files, leaderboard, runs
 from research.cli import commands
-from research.comparison.archive import read_study
-from research.leaderboard.gathering import gather
+from research.comparison.archive import SavedStudy, read_study
+from research.leaderboard.gathering import Gathered, gather
 from research.leaderboard.rankings import answer, costs, leaders, merge
 from research.runs import archive
 from research.types import Saved
@@ -841,6 +841,43 @@ def test_what_a_comparison_concludes_is_read_as_it_was_saved(tmp_path):
         all_rows(page_of(tmp_path, tmp_path / "study.zip"))[0]["rule"][0]
         == "heavy_ball"
     )
+
+
+def on_network(number, own, data=None):
+    """A study of one rule on one network, whose data may be its own."""
+    cell = {"network": "n", "rule": "adam", "loss": 0.5, "loss_low": 0.4}
+    cell |= {"num_steps": 10, "batch_size": 2, "parameters": 5, "loss_high": 0.6}
+    numbers = {
+        "network_study": 1,
+        "protocol": {"searches": 2, "budget": 4},
+        "cells": [cell | ({"data": data} if data else {})],
+        "comparisons": [],
+        "origin": {"own": own},
+    }
+    return SavedStudy(f"s{number}", {"id": 12 * str(number), "digests": {}}, numbers)
+
+
+@pytest.mark.parametrize(
+    ("studies", "rankings"),
+    [
+        ([([], "ab"), ([], None)], 1),  # Named networks have the data of this package.
+        ([(["n"], "ab"), (["n"], "ab")], 1),
+        ([(["n"], "ab"), (["n"], "cd")], 2),
+        ([(["n"], "ab"), ([], "ab")], 2),
+        ([(["n"], None), (["n"], None)], 2),  # Older studies do not say.
+    ],
+)
+def test_networks_of_one_name_share_a_ranking_if_their_data_are_the_same(
+    studies, rankings
+):
+    made = [on_network(number, *one) for number, one in enumerate(studies)]
+    assert len(merge(Gathered(made, (), ())).all) == rankings
+
+
+def test_page_states_the_level_of_its_intervals(tmp_path):
+    path = study(tmp_path, numbers_of(level=0.975))
+    rankings = leaderboard.write_leaderboard([path], tmp_path / "page.html")
+    assert "(97.5 %)" in leaderboard.tables(rankings)[0].note
 
 
 def test_page_takes_the_place_of_no_input(tmp_path):

@@ -130,6 +130,15 @@ def test_two_rounds_without_gain_are_the_last():
     assert one(score=lambda runs: bowl(runs), budget=32)[0].rounds <= ROUNDS
 
 
+@pytest.mark.parametrize("budget", [2, 4, 16])
+def test_only_points_that_ran_on_the_racing_seeds_run_on_all(budget):
+    found, asked = one(budget=budget)
+    assert asked[-1].seeds.min() == RACING_SEEDS
+    raced = np.isfinite(found.scores[:, :RACING_SEEDS]).all(axis=1).sum()
+    whole = np.isfinite(found.scores).all(axis=1).sum()
+    assert whole == min(raced, FINALISTS)
+
+
 def test_nothing_to_search_runs_once_on_all_seeds():
     found, asked = one(space={}, score=lambda runs: np.ones(len(runs.seeds)))
     assert found.scores.shape == (1, 30)

@@ -3,13 +3,14 @@ interval.
 """
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from research.statistics import searched_cost, searched_difference
-from research.statistics.bootstrap import choice_weights
+from research.statistics.bootstrap import choice_weights, wilson_interval
 from research.statistics.costs import (
     log_costs,
     passes_to_target,
@@ -186,6 +187,35 @@ def test_searches_disagree_where_they_differ_more_than_seeds_explain():
     assert not searched_cost(apart * 0.01).disagree  # Different, but by less than 1.25.
 
 
+def test_a_higher_level_gives_a_wider_interval_up_to_infinity():
+    logs = np.log([[3.0, 3.1, 3.2, 3.0], [300.0] * 4])
+    levels = (0.9, 0.95, 0.99, 0.999, 0.99999)
+    for ends in (
+        [searched_cost(logs, level=level) for level in levels],
+        [searched_difference([(logs, -logs)], level=level) for level in levels],
+    ):
+        lows, highs = np.array([(one.low, one.high) for one in ends]).T
+        assert (np.diff(lows) <= 0).all()
+        assert (np.diff(highs[np.isfinite(highs)]) > 0).all()
+        assert (lows[-1], highs[-1]) == (0, np.inf)
+    assert searched_cost(np.array([[-700.0, -700.0], [700.0, 700.0]])).spread == np.inf
+
+
+def test_a_share_that_is_the_same_on_all_seeds_has_wilsons_interval():
+    # On each of 21 seeds one of three searches is cheaper. The variance is rounding.
+    mine = np.ones((3, 21))
+    mine[np.arange(21) % 3, np.arange(21)] = -1.0
+    found = searched_difference([(mine, np.zeros((1, 21)))])
+    wilson = stats.binomtest(7, 21).proportion_ci(0.95, "wilson")
+    np.testing.assert_allclose(
+        wilson_interval(1 / 3, 1e-33, 1e9, 21, 0.95), (wilson.low, wilson.high)
+    )
+    # Student's quantile is above the normal one.
+    assert found.win_low < wilson.low
+    assert found.win_high > wilson.high
+    assert np.isnan(found.from_searches)
+
+
 def test_f_test_of_searches_equals_that_of_two_way_analysis_of_variance():
     answers = []
     for seed in range(60):
@@ -252,6 +282,16 @@ def test_the_band_of_k_trials_holds_what_other_searches_give(share):
         )
 
 
+def test_a_larger_budget_moves_the_scores_of_misses_alone_and_all_by_the_same():
+    passes, gaps = np.arange(4.0), np.array([0.5, 0.1, 0.01, np.inf])
+    curves = gaps[:, None] ** (passes / 3)
+    curves[:, 0] = 1.0
+    own, larger = (search_scores(passes, curves, 0.05, b) for b in (None, 12.0))
+    np.testing.assert_allclose(larger - own, np.log([4.0, 4.0, 1.0, 4.0]), atol=1e-14)
+    with pytest.raises(ValueError, match=r"budget must be at least passes\[-1\]=3.0"):
+        search_scores(passes, curves, 0.05, 2.0)
+
+
 def test_scores_of_a_search_rank_misses_behind_all_that_reach_the_target():
     passes = np.arange(31.0)
     generator = np.random.default_rng(13)
@@ -287,3 +327,13 @@ def test_scores_of_a_search_rank_misses_behind_all_that_reach_the_target():
 def test_bad_input_is_shown(pairs, message):
     with pytest.raises(ValueError, match=message):
         searched_difference(pairs)
+
+
+@pytest.mark.parametrize("value", [math.nan, -1.0, math.inf, "2"])
+@pytest.mark.parametrize("name", ["resolution", "factor"])
+def test_a_resolution_or_factor_that_is_no_size_is_refused_by_name(name, value):
+    logs = np.log([[4.0, 6.0, 4.0], [8.0, 12.0, 8.0]])
+    with pytest.raises((ValueError, TypeError), match=f"{name} must be"):
+        searched_cost(logs, **{name: value})
+    with pytest.raises(ValueError, match="resolution must be"):
+        searched_difference([(logs, logs)], resolution=1000.0)

@@ -2,6 +2,7 @@
 and power where the truth is known.
 """
 
+import fractions
 import itertools
 
 import numpy as np
@@ -170,6 +171,17 @@ def test_penalised_passes_of_a_run_that_diverged_or_stood_still_are_ten_budgets(
         expected,
         rtol=1e-12,
     )
+
+
+def test_epochs_within_passes_are_those_of_exact_fractions():
+    for tenths, passes in itertools.product(range(1, 60), range(6, 200)):
+        cost = fractions.Fraction(tenths, 10)
+        number = costs.epochs_within(passes, float(cost))
+        assert number == passes // cost
+        length = costs.full_length(float(number * cost) * 0.9, passes, float(cost))
+        assert length == pytest.approx(0.9 * passes, rel=1e-12)
+        if number * cost == passes and cost.is_integer():
+            assert length == float(passes) * 0.9  # The same bits.
 
 
 def test_expected_running_time_is_the_mean_of_restarts_until_one_reaches():

@@ -19,11 +19,13 @@ from research.cli import commands, received
 from research.comparison import network_tables
 from research.comparison.archive import read_study
 from research.comparison.configs import compare_config, networks_config
+from research.comparison.contenders import Contender
+from research.comparison.network_contenders import network_contenders
 from research.comparison.networks import FACTORS, conclude_networks
 from research.comparison.origins import IN_PYTHON, origin
 from research.runs import archive
 from research.runs.command import parse_seeds, seeds_text
-from research.tuning import Range, parse_range, range_text
+from research.tuning import SPACES, Range, parse_range, range_text
 from research.types import Saved
 
 RULE = "import optax\n\n\ndef mine(rate):\n    return optax.sgd(rate)\n"
@@ -157,11 +159,55 @@ def test_rule_without_name_or_file_is_said_to_be_in_python():
     assert "lambda r: optax.sgd(r)" in found["code"][1]["text"]
 
 
+def test_a_contender_that_no_flag_describes_is_said_as_a_call():
+    space = {"learning_rate": Range(1e-4, 1.0)}
+    usual = Contender("lion", update_rules.lion, dict(SPACES["lion"]))
+    plain = Contender("muon", update_rules.muon, space)
+    for given, others in (
+        (["adam", usual], None),
+        ([Contender("adam", update_rules.adam, space), "lion"], ["adam"]),
+        ([Contender("adam", optax.adam, space), "lion"], ["adam"]),
+    ):
+        numbers = numbers_of(given)
+        assert numbers["origin"].get("contenders") == others
+        assert ("in_python" in compare_config(numbers)) == (others is not None)
+    # On networks, the name muon stands for another constructor.
+    for given, others in (([plain, "adam"], ["muon"]), (["muon", "adam"], None)):
+        contenders = network_contenders(given)
+        found = origin(contenders, make=network_contenders)
+        assert found.get("contenders") == others
+
+
 @pytest.mark.parametrize("change", [{"level": 0.9}, {"own": ["digits"]}])
 def test_what_no_flag_can_say_is_said_as_a_call(change):
     config = compare_config(numbers_of(["adam", "lion"], **change))
     assert config["in_python"].startswith("research.comparison.compare(rules, ['digi")
     compile(config["in_python"], "call", "eval")
+
+
+@pytest.mark.parametrize(
+    ("word", "own", "depends"),
+    [
+        ("adam", [], False),
+        ("rules.py:mine", [], False),
+        (IN_PYTHON, [], True),
+        ("adam", ["digits"], True),
+    ],
+)
+def test_the_results_are_part_of_the_id_if_only_python_can_repeat_them(
+    word, own, depends
+):
+    config = {"rule": ["mine"], "files": ["rules.py 12"]}
+    facts = {"words": {"mine": word}, "own": own, "code": []}
+
+    def config_of(value):
+        arrays = {"costs": np.full(3, value)}
+        study = comparison.Study("", (), arrays, {"origin": facts})
+        return comparison.archive._identified(config, study)
+
+    one, again, other = map(config_of, (1.0, 1.0, 2.0))
+    assert one == again
+    assert (one != other, one != config) == (depends, depends)
 
 
 def test_sources_are_shown_whole_once_and_as_text(mine):
@@ -275,6 +321,20 @@ def test_given_file_takes_the_place_of_the_one_that_was_sent(tmp_path, monkeypat
             place(given)
     with pytest.raises(FileNotFoundError, match=r"'gone\.py' does not exist"):
         place("gone.py")
+
+
+def test_a_changed_module_of_a_given_file_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text("import helper\n" + RULE)
+    Path("helper.py").write_text("FACTOR = 1.0\n")
+    config = fields(["mine.py:mine"], comparison.digest_files(["mine.py:mine"]))
+    place = lambda: received.with_files(config, [], tmp_path, trusted=False)
+    assert place()["files"] == config["files"]
+    Path("helper.py").write_text("FACTOR = 2.0\n")
+    with pytest.raises(ValueError, match=r"helper\.py, which mine\.py imports, is not"):
+        place()
+    config["files"] = config["files"][:1]  # An older study has no such record.
+    assert place()["files"][0] == config["files"][0]
 
 
 # Studies on networks

@@ -71,7 +71,8 @@ def test_digits_gained_does_not_depend_on_units_and_stops_at_twelve():
         == statistics.digits_gained(passes, 7 * gaps)
         == -9.0
     )
-    assert np.isinf(statistics.digits_gained(passes, np.array([1.0, np.nan, 0.1])))
+    for gap in (np.nan, np.inf, -np.inf):
+        assert statistics.digits_gained(passes, np.array([1.0, gap, 0.1])) == np.inf
 
 
 def test_first_reached_agrees_with_a_loop():

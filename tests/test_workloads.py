@@ -520,7 +520,11 @@ def test_regression_of_own_data_has_the_optimum_of_scikit_learn(kind):
     ("arguments", "words"),
     [
         ({"kind": "logit"}, "did you mean 'logistic'"),
-        ({"y": np.arange(40) % 3}, r"each label 0\.\.1"),
+        ({"y": np.arange(40) % 3}, "only 0 or 1 .* got 2"),
+        ({"y": np.linspace(0, 1, 40)}, r"only 0 or 1 .* got 0\.02564"),
+        ({"y": np.linspace(0, 2, 40), "kind": "softmax"}, r"got 0\.05128"),
+        ({"y": np.arange(40) % 3 - 1, "kind": "softmax"}, "labels 0, 1, .* got -1"),
+        ({"y": np.where(np.arange(40) % 3, 3, 0), "kind": "softmax"}, r"each label 0"),
         ({"x": np.full((40, 2), np.nan)}, "NaN"),
         ({"x": np.arange(40.0)}, r"shape \(n, d\)"),
         ({"y": np.arange(30)}, "same length"),
@@ -533,3 +537,12 @@ def test_bad_data_of_a_regression_are_refused(arguments, words):
     given = {"x": x, "y": np.arange(40) % 2, "kind": "logistic", "holdout": False}
     with pytest.raises(ValueError, match=words):
         workloads.regression_workload("mine", **given | arguments)
+
+
+@pytest.mark.parametrize("kind", ["logistic", "softmax"])
+@pytest.mark.parametrize("row", range(0, 40, 3))
+def test_a_label_that_is_wrong_is_refused_in_whatever_part_it_falls(kind, row):
+    x, y = np.random.default_rng(0).normal(size=(40, 2)), np.arange(40) % 2
+    y[row] = -1
+    with pytest.raises(ValueError, match="got -1"):
+        workloads.regression_workload("mine", x, y, kind)

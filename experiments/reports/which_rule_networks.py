@@ -59,7 +59,8 @@ def beside_usual(row: dict[str, Any]):
     steps = ""
     if row["steps"] is not None:
         steps = (
-            f", and needs {short(row['steps'])} [{short(row['steps_low'])}, "
+            f", and needs {network_tables.at_most(row)}{short(row['steps'])} "
+            f"[{short(row['steps_low'])}, "
             f"{short(row['steps_high'])}] times the steps of {USUAL} for the same "
             "loss"
         )
@@ -118,6 +119,16 @@ def rules_table(numbers: dict[str, Any]):
         "whose loss is within 10 % of the lowest. Diverged: share of the runs of the "
         "first trials."
     )
+    # The table has numbers, because the kept reference has them.
+    for words in ("at most ", "at least "):
+        names = [
+            row["rule"]
+            for row in numbers["by_rule"]
+            if network_tables.at_most(row) == words
+        ]
+        if names:
+            note += f" The steps of {', '.join(names)} are {words}this number, because "
+            note += f"more than half of the runs leave the losses that {USUAL} reaches."
     if timed:
         note += f" Seconds a step: divided by those of {USUAL}, median over networks."
     return research.runs.Table("What to use first on a network", columns, rows, note)

@@ -85,8 +85,9 @@ class Config:
     """Cost of a step of a rule that evaluates the objective itself, written as RULE=2.
     The unit is one gradient of the batch of the step."""
     files: tuple[str, ...] = ()
-    """SHA-256 of each file of rules. The digests are filled in automatically, so that a
-    changed file gives a different run."""
+    """SHA-256 of each file of rules, and of each file that it imports from its folder.
+    The digests are filled in automatically, so that a changed file gives a different
+    run."""
     width: int = 8
     """Number of runs trained together. The bits of each run depend on this number."""
 
@@ -145,7 +146,8 @@ def complete(config: Config) -> Config:
     """Return the config with the digest of each file that contains a rule.
 
     A rule can be given as FILE.py:NAME. The field `files` of the returned config has
-    the SHA-256 digest of each such FILE.py.
+    the SHA-256 digest of each such FILE.py, and of the files that it imports from its
+    folder.
     """
     files = research.comparison.digest_files(config.rule, config.files)
     return dataclasses.replace(config, files=files)

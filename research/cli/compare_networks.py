@@ -74,8 +74,9 @@ class Config:
     """Cost of a step of a rule that evaluates the objective itself, written as RULE=2.
     The unit is one gradient of the batch of the step."""
     files: tuple[str, ...] = ()
-    """SHA-256 of each file of rules. The digests are filled in automatically, so that a
-    changed file gives a different run."""
+    """SHA-256 of each file of rules, and of each file that it imports from its folder.
+    The digests are filled in automatically, so that a changed file gives a different
+    run."""
     devices: int = 2
     """Number of devices, such as cores, that train in parallel. The bits of the results
     do not depend on this number."""
@@ -114,8 +115,9 @@ def complete(config: Config) -> Config:
     """Return the config with the digest of each file that contains a rule.
 
     A rule can be given as FILE.py:NAME. The field `files` of the returned config has
-    the SHA-256 digest of each such FILE.py. A ValueError, TypeError or OSError is
-    raised if a rule, a network or another value of the config is not valid.
+    the SHA-256 digest of each such FILE.py, and of the files that it imports from its
+    folder. A ValueError, TypeError or OSError is raised if a rule, a network or another
+    value of the config is not valid.
     """
     arguments(config)  # Bad names are refused before a run is announced.
     for name in config.network:

@@ -113,7 +113,8 @@ def with_files(
     if "rule" not in config:
         return {}
     words = _words(config)
-    recorded = [str(one).rpartition(" ")[2] for one in config.get("files", ())]
+    files = list(map(str, config.get("files", ())))
+    recorded = [one.rpartition(" ")[2] for one in files]
     needed = {name: word for name, word in words.items() if not _is_known(word)}
     found = _assigned(given, needed)
     for name, word in needed.items():
@@ -129,6 +130,7 @@ def with_files(
         )
     for name, word in found.items():
         _check_digest(name, word, needed[name], recorded, folder)
+        _check_imported(word, files)
     words |= found
     rule = [name if word == name else f"{name}={word}" for name, word in words.items()]
     return {"rule": rule, "files": list(comparison.digest_files(rule))}
@@ -239,6 +241,24 @@ def _check_digest(
             f"is {_digest(file)}. The source of the study is in {folder / SOURCES}. "
             "To compare a changed rule, use descent compare."
         )
+
+
+def _check_imported(word: str, recorded: Sequence[str]) -> None:
+    """Raise if a file that the file of a rule imports is not the one of the study.
+
+    An older study did not record such files. They are then not checked.
+    """
+    from research import comparison
+
+    names = {one.rpartition(" ")[0] for one in recorded}
+    for one in comparison.digest_files([word])[1:]:
+        name, _, digest = one.rpartition(" ")
+        if name in names and one not in recorded:
+            raise ValueError(
+                f"{name}, which {word.partition(':')[0]} imports, is not the file of "
+                f"the study: its SHA-256 is {digest}. To compare a changed rule, use "
+                "descent compare."
+            )
 
 
 def _digest(file: Path) -> str:

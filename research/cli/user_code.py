@@ -6,9 +6,13 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from research.naming import nearest
+
+# Folder of each module in sys.modules that a file of the user loaded from its folder.
+_folders: dict[str, Path] = {}
 
 
 def in_file(
@@ -96,6 +100,9 @@ def in_module(word: str) -> Any:
 def imported_file(path: Path) -> Any:
     """Import a file as a module.
 
+    The file can import other modules from its folder, as a script can. Two files in
+    different folders do not share such modules, even if the modules have the same name.
+
     Raises:
       ValueError: The file is not a Python file, or an error is raised while it is
         imported. The message gives the name of the file and the line of the error.
@@ -104,19 +111,67 @@ def imported_file(path: Path) -> Any:
     if spec is None or spec.loader is None:
         raise ValueError(f"{path} is not a Python file.")
     module = importlib.util.module_from_spec(spec)
-    # Dataclasses and pickle look their module up by its name.
-    shadowed = sys.modules.get(spec.name)
-    sys.modules[spec.name] = module
-    try:
-        with folder_first(path.resolve().parent), failures_named(str(path)):
-            spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[spec.name]
-        raise
-    finally:
-        if shadowed is not None:
-            sys.modules[spec.name] = shadowed
+    folder = path.resolve().parent
+    with modules_of(folder):
+        # Dataclasses and pickle look their module up by its name.
+        shadowed = sys.modules.get(spec.name)
+        sys.modules[spec.name] = module
+        try:
+            with folder_first(folder), failures_named(str(path)):
+                spec.loader.exec_module(module)
+        except BaseException:
+            sys.modules.pop(spec.name, None)
+            raise
+        finally:
+            if shadowed is not None:
+                sys.modules[spec.name] = shadowed
     return module
+
+
+@contextlib.contextmanager
+def modules_of(folder: Path) -> Iterator[None]:
+    """Hide the modules that files of other folders loaded from their own folders.
+
+    Within the context, an import finds the module of `folder`, not a module of the same
+    name in another folder. After the context, the hidden modules are in sys.modules
+    again. If `folder` now has a module of the same name, neither of the two is there.
+    A later import of this name, for example inside a function, then fails. Otherwise it
+    could return the wrong one of the two modules.
+    """
+    hidden = {
+        name: module
+        for name, module in sys.modules.items()
+        if _folders.get(_top(name), folder) != folder
+    }
+    for name in hidden:
+        del sys.modules[name]
+    before = set(sys.modules)
+    try:
+        yield
+    finally:
+        new = {
+            name
+            for name, module in list(sys.modules.items())
+            if name not in before and "." not in name and _lies_in(module, folder)
+        }
+        again = {_top(name) for name in hidden} & set(sys.modules)
+        both = again & new
+        for name in [name for name in sys.modules if _top(name) in both]:
+            del sys.modules[name]
+        sys.modules.update({n: m for n, m in hidden.items() if _top(n) not in again})
+        for name in again:
+            del _folders[name]
+        _folders.update(dict.fromkeys(new - both, folder))
+
+
+def _top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _lies_in(module: ModuleType, folder: Path) -> bool:
+    """Return whether a module is a file of a folder, or a package in the folder."""
+    file, places = getattr(module, "__file__", None), getattr(module, "__path__", ())
+    return any(Path(p).parent.resolve() == folder for p in (file, *places) if p)
 
 
 @contextlib.contextmanager

@@ -40,9 +40,10 @@ def compare(
 
     The cost of a run is the number of passes over the data until it reaches the target.
     A pass over n examples is the computation of n gradients, each of one example. A run
-    that misses the target costs ten times its full length. Two rules are compared by
-    the ratio of their geometric mean costs. The study gives a confidence interval of
-    this ratio. The interval includes the variation between searches and between seeds
+    that misses the target costs ten times the length of a full training, which is the
+    same for all rules (`passes`; see `Protocol`). Two rules are compared by the ratio
+    of their geometric mean costs. The study gives a confidence interval of this ratio.
+    The interval includes the variation between searches and between seeds
     (`statistics.searched_difference`). The field `answer` of the study also says how
     small a factor between two costs the study could have detected. The answer names up
     to three pairs of a rule and a workload for which the searches disagree. The

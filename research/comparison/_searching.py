@@ -12,7 +12,12 @@ from research import descent
 from research.comparison.checking import ROUNDING, num_examples, sampler_of
 from research.comparison.contenders import Contender
 from research.comparison.protocol import Protocol
-from research.statistics.costs import passes_to_target, search_scores
+from research.statistics.costs import (
+    epochs_within,
+    full_length,
+    passes_to_target,
+    search_scores,
+)
 from research.tuning.search import (
     RACING_SEEDS,
     SCREENING_SEEDS,
@@ -22,12 +27,14 @@ from research.tuning.search import (
     most_runs,
     search,
 )
-from research.tuning.spaces import Range
+from research.tuning.spaces import Range, Space, edges
 from research.tuning.timing import time_alone
 from research.types import Checkpoints, Sampler, Workload
 from research.workloads import known_optimum
 
 SEARCH_SHARE = 0.9  # Share of the searches in the work of a measurement, for progress.
+
+BEYOND = 1e-9  # Share of the width of a range that is rounding.
 
 # Factors of the chosen rate at which the rule is trained again. They only show how much
 # the rate matters; no trial is chosen among them.
@@ -211,7 +218,7 @@ def compile_setting(
     """
     sampler = sampler_of(workload, protocol.batch_size)
     # `check_trials` guarantees that it is at least one.
-    num_epochs = int(protocol.passes // contender.evaluations)
+    num_epochs = epochs_within(protocol.passes, contender.evaluations)
     program = descent.compile_sweep(
         workload,
         contender.make_rule,
@@ -233,16 +240,19 @@ def score(
 
     A lower score is better. The score is that of `search_scores`, for the objective on
     one part of the data. The field `tune_on` of the protocol in `setting` names this
-    part. `result` is the result of `descent.sweep`, which trained the runs. Both
-    returned arrays have the shape (runs,).
+    part. The budget is the length of a full training (`full_length`), so scores of
+    different rules are comparable. `result` is the result of `descent.sweep`, which
+    trained the runs. Both returned arrays have the shape (runs,).
     """
     part, protocol = setting.protocol.tune_on, setting.protocol
+    evaluations = setting.contender.evaluations
     gaps = _relative_gaps(
         setting.workload, part, result.values_on[part], protocol.target
     )
-    passes = result.passes * setting.contender.evaluations
+    passes = result.passes * evaluations
+    budget = full_length(float(passes[-1]), protocol.passes, evaluations)
     bad = (result.first_bad_step >= 0) | ~np.isfinite(gaps[:, -1])
-    return search_scores(passes, gaps, protocol.target), bad
+    return search_scores(passes, gaps, protocol.target, budget), bad
 
 
 def _relative_gaps(
@@ -375,6 +385,21 @@ def rate_name(space: Mapping[str, Range]) -> str | None:
     if "learning_rate" in space:
         return "learning_rate"
     return next((name for name, range_ in space.items() if range_.scale == "log"), None)
+
+
+def outside(space: Space, chosen: Mapping[str, float]) -> list[str]:
+    """Return the names of the hyper-parameters whose values left their ranges.
+
+    `space` has the ranges, and `chosen` the values. Each name is followed by the end
+    that was left. A value at an end is inside.
+
+    Example:
+      >>> from research.tuning import Range
+      >>> space = {"learning_rate": Range(0.01, 1.0)}
+      >>> outside(space, {"learning_rate": 1.2}), outside(space, {"learning_rate": 1.0})
+      (['learning_rate, high'], [])
+    """
+    return [f"{name}, {side}" for name, side in edges(space, chosen, -BEYOND)]
 
 
 def search_arrays(

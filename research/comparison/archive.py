@@ -1,5 +1,6 @@
 """Keep a study in memory, save it as a folder, and read it without running its code."""
 
+import hashlib
 import math
 import reprlib
 from collections.abc import Callable, Mapping
@@ -11,7 +12,9 @@ import numpy as np
 from research import runs
 from research.checks import check_path
 from research.comparison.configs import compare_config
+from research.comparison.origins import IN_PYTHON
 from research.comparison.tables import as_text
+from research.files import canonical
 from research.reading import NUMBER, PERHAPS, Is, check_shape
 from research.runs.archive import read_contents
 
@@ -87,7 +90,7 @@ NETWORK_PROTOCOL = {
     for name in ("seeds", "tuning_seeds", "level", "budget", "searches")
 }
 NETWORK_CELL = {
-    **dict.fromkeys(("network", "rule"), _WORDS),
+    **dict.fromkeys(("network", "rule", "data?"), _WORDS),
     **dict.fromkeys(("num_steps", "batch_size", "parameters", "trainings"), _COUNT),
     **dict.fromkeys(("loss", "loss_low", "loss_high"), _COST),
     **dict.fromkeys(("seconds_per_step", "update_rms"), PERHAPS),
@@ -97,6 +100,7 @@ NETWORK_COMPARISON = {
     **dict.fromkeys(("network", "rule", "baseline", "verdict"), _WORDS),
     **dict.fromkeys(("loss_ratio", "loss_low", "loss_high", "detectable"), PERHAPS),
     **dict.fromkeys(("steps", "steps_low", "steps_high"), PERHAPS),
+    "at_end?": _SHARE,
 }
 _CELLS = Is(
     (list,),
@@ -146,6 +150,11 @@ class Study(NamedTuple):
         file is above 256 KiB, a notebook, or part of an installed package, only the
         source of the rule's function is saved.
 
+        The id depends on the settings of the study, and on the contents of the files of
+        its rules. A study with a rule or a workload that only Python can make gets an
+        id that also depends on its results. So saving a study of a changed rule does
+        not replace the study of the rule before.
+
         Args:
           results: The folder of all results.
         Returns:
@@ -183,7 +192,7 @@ def save_study(
 
     run = runs.open_run(
         experiment,
-        config,
+        _identified(config, study),
         results,
         fresh=True,
         width=study.numbers["protocol"].get("width", 1),
@@ -202,6 +211,25 @@ def save_study(
     saved = [figures.save(picture, path, name) for name, picture in pictures.items()]
     report.write_report(path, saved, question=QUESTIONS[experiment])
     return path
+
+
+def _identified(config: Mapping[str, Any], study: Any) -> Mapping[str, Any]:
+    """Return the config with an entry that no other study has.
+
+    If a rule has neither a name nor a file, or if the user made a workload or a
+    Contender, the rest of the config does not identify the study. Then a digest of the
+    sources and of the arrays joins the digests of files.
+    """
+    of_study = study.numbers["origin"]
+    given = of_study["own"] or of_study.get("contenders")
+    if IN_PYTHON not in of_study["words"].values() and not given:
+        return config
+    digest = hashlib.sha256(canonical(of_study["code"]).encode())
+    for name, array in sorted(study.arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    files = [*config.get("files", ()), f"results {digest.hexdigest()}"]
+    return {**config, "files": files}
 
 
 class SavedStudy(NamedTuple):

@@ -1,7 +1,10 @@
 """Parse a command line into the arguments of `compare`."""
 
+import ast
+import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +138,9 @@ def parse_evaluations(words: Sequence[str]) -> dict[str, float]:
 def digest_files(words: Sequence[str], recorded: Sequence[str] = ()) -> tuple[str, ...]:
     """Return the name and SHA-256 digest of each file that defines a rule.
 
-    Rules that are not defined in a file, as in the example, have no digest.
+    The files that such a file imports from its own folder are also digested. The files
+    are not executed, but only parsed: a module is found if an import statement names
+    it. Rules that are not defined in a file, as in the example, have no digest.
 
     Args:
       words: One text for each rule, such as adam or FILE.py:NAME. The text may start
@@ -143,7 +148,9 @@ def digest_files(words: Sequence[str], recorded: Sequence[str] = ()) -> tuple[st
       recorded: Result of this function in an earlier run, to compare with; empty if
         there is no earlier run.
     Returns:
-      One text for each file: its name without folders, a space, and its SHA-256 digest.
+      One text for each file: its name, a space, and its SHA-256 digest. The name of the
+      file of a rule has no folders. The name of an imported file is its path in the
+      folder of the file that imports it.
     Raises:
       FileNotFoundError: A file is missing.
       ValueError: `recorded` is not empty and differs from the result.
@@ -156,20 +163,85 @@ def digest_files(words: Sequence[str], recorded: Sequence[str] = ()) -> tuple[st
     files = (
         word.rpartition("=")[2].partition(":")[0] for word in words if ".py" in word
     )
-    paths = list(dict.fromkeys(files))
-    missing = [path for path in paths if not Path(path).is_file()]
+    paths = [Path(file) for file in dict.fromkeys(files)]
+    missing = [path for path in paths if not path.is_file()]
     if missing:
         raise FileNotFoundError(
-            f"The file {missing[0]!r} does not exist. Pass FILE.py:name, where name is "
-            "a rule in the file."
+            f"The file {str(missing[0])!r} does not exist. Pass FILE.py:name, where "
+            "name is a rule in the file."
         )
-    digests = tuple(
-        f"{Path(path).name} {hashlib.sha256(Path(path).read_bytes()).hexdigest()}"
-        for path in paths
-    )
+    digests = digests_of(paths)
     if recorded and tuple(recorded) != digests:
+        changed = [one for one in digests if one not in recorded] or digests
+        names = [one.rpartition(" ")[0] for one in changed]
         raise ValueError(
-            f"files: {', '.join(paths)} changed after this run. Leave --files out to "
-            "start a new run."
+            f"files: {', '.join(names)} changed after this run. "
+            "Leave --files out to start a new run."
         )
     return digests
+
+
+def digests_of(paths: Sequence[Path]) -> tuple[str, ...]:
+    """Return the names and digests of files and of those that they import.
+
+    `digest_files` describes the texts. The files must exist.
+    """
+    found = {path.resolve(): path.name for path in paths}
+    for path in list(found):
+        for file in imported_files(path):
+            found.setdefault(file, file.relative_to(path.parent).as_posix())
+    return tuple(
+        f"{name} {hashlib.sha256(file.read_bytes()).hexdigest()}"
+        for file, name in found.items()
+    )
+
+
+def imported_files(path: Path) -> tuple[Path, ...]:
+    """Return the files in the folder of a Python file that this file imports.
+
+    Files that an imported file imports are included. The files are only parsed. Modules
+    of Python and of this package are left out. The paths are absolute.
+    """
+    found: dict[Path, None] = {}
+    new = [path.resolve()]
+    folder = new[0].parent
+    while new:
+        file = new.pop()
+        for other in _imports(file, folder):
+            if other != path.resolve() and other not in found:
+                found[other] = None
+                new.append(other)
+    return tuple(sorted(found))
+
+
+def _imports(file: Path, folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder that the import statements of a file name."""
+    nodes: list[ast.AST] = []
+    # A file that Python cannot parse cannot be imported either.
+    with contextlib.suppress(SyntaxError, ValueError, RecursionError):
+        nodes = list(ast.walk(ast.parse(file.read_bytes())))
+    known = {*sys.stdlib_module_names, "research"}
+    for node in nodes:
+        names, start = [], folder
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            inside = node.level <= len(file.relative_to(folder).parts)
+            start = file.parents[node.level - 1] if inside else folder
+            module = node.module or ""
+            names = [f"{module}.{alias.name}" for alias in node.names if inside]
+        for name in names:
+            if start != folder or name.partition(".")[0] not in known:
+                yield from _files_of(name, start)
+
+
+def _files_of(name: str, folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder that an import of a dotted name executes."""
+    parts = list(filter(None, name.split(".")))
+    for k in range(1, len(parts) + 1):
+        place = folder.joinpath(*parts[:k])
+        for file in (place.with_name(f"{parts[k - 1]}.py"), place / "__init__.py"):
+            if file.is_file():
+                yield file

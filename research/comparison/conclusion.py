@@ -15,7 +15,7 @@ from research.checks import (
 )
 from research.comparison.archive import FORMAT, Study
 from research.comparison.contenders import Contender
-from research.comparison.measurements import logs_of
+from research.comparison.measurements import budget_of, logs_of
 from research.comparison.origins import origin
 from research.comparison.protocol import Protocol
 from research.comparison.tables import answer, study_tables
@@ -51,7 +51,7 @@ def conclude(
       cost of all rules.
     Raises:
       ValueError, TypeError: An argument has the wrong type, `baseline` is not one of
-        the rules, or a rule was not measured.
+        the rules, or a rule was not measured on one of the workloads.
     """
     check_instance("protocol", protocol, Protocol, "Take it from plan.")
     check_text("baseline", baseline)
@@ -59,7 +59,7 @@ def conclude(
     _check_measurements(measurements)
     names = [contender.name for contender in contenders]
     _check_names(baseline, names, measurements)
-    comparisons, together = _compare_all(protocol, baseline, names, measurements)
+    comparisons, together = _compare_all(protocol, baseline, contenders, measurements)
     arrays = _arrays(names, measurements)
     numbers = {
         "study": FORMAT,
@@ -85,13 +85,17 @@ def conclude(
 def _compare_all(
     protocol: Protocol,
     baseline: str,
-    names: Sequence[str],
+    contenders: Sequence[Contender],
     measurements: Measurements,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Compare each rule with the baseline, on each workload and on all together."""
     workloads = _workloads(measurements)
-    others = [name for name in names if name != baseline]
-    logs = {key: logs_of(saved.arrays) for key, saved in measurements.items()}
+    others = [one.name for one in contenders if one.name != baseline]
+    logs = {
+        (workload, one.name): _logs(measurements[workload, one.name], one, protocol)
+        for workload in workloads
+        for one in contenders
+    }
     comparisons, together = [], []
     for rule in others:
         pairs = [(logs[w, rule], logs[w, baseline]) for w in workloads]
@@ -104,6 +108,11 @@ def _compare_all(
         one = searched_difference(pairs, comparisons=len(others), level=protocol.level)
         together.append(both | _as_json(one))
     return comparisons, together
+
+
+def _logs(measured: Saved, contender: Contender, protocol: Protocol) -> np.ndarray:
+    budget = budget_of(measured.arrays, contender.evaluations, protocol)
+    return logs_of(measured.arrays, budget)
 
 
 def _arrays(names: Sequence[str], measurements: Measurements) -> dict[str, np.ndarray]:
@@ -153,8 +162,13 @@ def _check_names(
             f"baseline must be one of the rules, {', '.join(names)}; got "
             f"baseline={baseline!r}."
         )
-    measured = {rule for _, rule in measurements}
-    if missing := [name for name in names if name not in measured]:
+    missing = [
+        f"{name} on {workload}"
+        for workload in _workloads(measurements)
+        for name in names
+        if (workload, name) not in measurements
+    ]
+    if missing:
         raise ValueError(
             "measurements must contain every rule on every workload; missing: "
             f"{', '.join(missing)}."

@@ -21,9 +21,10 @@ def compare_config(numbers: Mapping[str, Any]) -> dict[str, Any]:
     turns these values into the arguments of `compare` again. The flag `rule` has one
     text for each rule. For a rule that no command line can name, such as a lambda, the
     text is the name of the rule in the study, followed by "=<in Python>". No command
-    can repeat a study with such a rule. If a workload was given as an object, or if the
-    level of the confidence intervals is not 0.95, the config also has the entry
-    `in_python`: the Python call that repeats the study.
+    can repeat a study with such a rule. The config also has the entry `in_python`, the
+    Python call that repeats the study, in three cases: a workload was given as an
+    object, a rule was given as a Contender that no flag describes, or the level of the
+    confidence intervals is not 0.95.
 
     Args:
       numbers: The `numbers` of a `Study` that `compare` returned.
@@ -49,9 +50,9 @@ def compare_config(numbers: Mapping[str, Any]) -> dict[str, Any]:
 def networks_config(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config with which the command `descent networks` repeats a study.
 
-    The config is a dict from the names of the flags to their values. If a network was
-    given as an object, or if the level of the confidence intervals is not 0.95, the
-    config also has the entry `in_python`: the Python call that repeats the study.
+    The config is a dict from the names of the flags to their values. It also has the
+    entry `in_python`, the Python call that repeats the study, in the same three cases
+    as that of `compare_config`.
 
     Args:
       numbers: The `numbers` of a `NetworkStudy` that `compare_networks` returned.
@@ -92,7 +93,8 @@ def _with_call(
 ) -> dict[str, Any]:
     """Drop flags without a value, and add the Python call if flags are not enough."""
     config = {name: value for name, value in config.items() if value != []}
-    if numbers["origin"]["own"] or numbers["protocol"]["level"] != LEVEL:
+    given = numbers["origin"]["own"] or numbers["origin"].get("contenders")
+    if given or numbers["protocol"]["level"] != LEVEL:
         config["in_python"] = call
     return config
 

@@ -235,7 +235,7 @@ def _space(
     parameters = _parameters(constructor)
     usual = known or {} if whole is None else whole
     if parameters is not None and not known and whole is None:
-        usual = _first_parameter(name, parameters)
+        usual = _first_parameter(name, parameters, given)
     space = {**usual, **given}
     check_space(space, name)
     if parameters is None:
@@ -284,12 +284,13 @@ def _with_default(range_: Range, usual: Any) -> Range:
 
 
 def _first_parameter(
-    name: str, parameters: Mapping[str, inspect.Parameter]
+    name: str, parameters: Mapping[str, inspect.Parameter], given: Space
 ) -> dict[str, Range]:
-    """Return the space of an unknown constructor.
+    """Return the space of an unknown constructor, without the ranges that are given.
 
     The space has one range, for the first parameter, which is taken as the learning
-    rate. The space is {} if the constructor has no named parameter.
+    rate. The space is {} if the constructor has no named parameter, or if the first
+    parameter is not a rate and ranges are given.
     """
     first = next(iter(parameters.values()), None)
     if first is None or first.kind in (
@@ -299,6 +300,8 @@ def _first_parameter(
         return {}
     usual: Any = None if first.default is inspect.Parameter.empty else first.default
     if first.name in _NO_RATES or not (usual is None or _is_number(usual)):
+        if given:
+            return {}
         raise ValueError(
             f"{name}: its first parameter, {first.name}, is not a learning rate. State "
             f"what to search: spaces={{{name!r}: {{'learning_rate': Range(1e-4, "

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from research.checks import check_mapping
 from research.comparison.protocol import Protocol
-from research.statistics.costs import HALF, MOST_BUDGETS, log_costs
+from research.statistics.costs import HALF, MOST_BUDGETS, full_length, log_costs
 from research.statistics.searches import best_of_trials, searched_cost
 from research.types import Saved
 
@@ -48,17 +48,30 @@ def measurement(
     """
     best_of = best_of_trials(arrays["screening"], level=protocol.level)
     arrays = {**arrays, "best_of": best_of, **nearby}
+    budget = budget_of(arrays, known["evaluations"], protocol)
     facts = {
         **known,
-        **_robustness(arrays),
-        **_costs(arrays, known, protocol.level, batch_size),
+        **_robustness(arrays, budget),
+        **_costs(arrays, known, budget, protocol.level, batch_size),
     }
     cost, per_pass = facts["cost"], facts["seconds_per_pass"]
     seconds = None if cost is None or per_pass is None else per_pass * cost
     return Saved(arrays, facts | {"seconds": seconds})
 
 
-def logs_of(arrays: Arrays) -> Float[np.ndarray, "searches seeds"]:
+def budget_of(arrays: Arrays, evaluations: float, protocol: Protocol) -> float:
+    """Return the length of a full training on a workload, the same for all rules.
+
+    `arrays` has the arrays of a measurement by name; only `passes` is used.
+    `evaluations` is the cost of a step, as in `Contender`. The length is in passes over
+    the data (`full_length`).
+    """
+    return full_length(float(arrays["passes"][-1]), protocol.passes, evaluations)
+
+
+def logs_of(
+    arrays: Arrays, budget: float | None = None
+) -> Float[np.ndarray, "searches seeds"]:
     """Return the log costs of the trial that each search chose, on the reporting seeds.
 
     A trial is a choice of hyper-parameters. The reporting seeds are the seeds that no
@@ -67,18 +80,23 @@ def logs_of(arrays: Arrays) -> Float[np.ndarray, "searches seeds"]:
     Args:
       arrays: Arrays of the measurement by name. Two of them are used. `costs` has the
         passes to the target, shape (J, n), inf for a run that missed the target.
-        `passes` has the passes at each evaluation, and its last entry is the full
-        length of a run.
+        `passes` has the passes at each evaluation, and its last entry is the length of
+        a run.
+      budget: Passes whose tenfold a missed target costs. None means the length of a
+        run. This length differs between rules if `Protocol.passes` is not a multiple of
+        the cost of a step (`Contender.evaluations`). To compare such rules, give the
+        same budget for all, as `conclude` does.
     Returns:
       Log costs for J searches and n seeds, shape (J, n). A run that missed the target
-      costs ten times the full length.
+      costs ten times the budget.
     Example:
       >>> arrays = {"costs": np.array([[2.0, np.inf]]), "passes": np.arange(4.0)}
       >>> print(np.exp(logs_of(arrays)))
       [[ 2. 30.]]
     """
     check_mapping("arrays", arrays, "names to arrays")
-    return log_costs(arrays["costs"], float(arrays["passes"][-1]))
+    length = float(arrays["passes"][-1])
+    return log_costs(arrays["costs"], length if budget is None else budget)
 
 
 def robust_rates(
@@ -124,16 +142,16 @@ def robust_rates(
     return float(edge(-1)), float(edge(1))
 
 
-def _robustness(arrays: Arrays) -> dict[str, Any]:
+def _robustness(arrays: Arrays, budget: float) -> dict[str, Any]:
     """Return the range of good rates (`robust_rates`) and its width in decades.
 
-    All values are None if no rate reaches the target within the budget of passes.
+    All values are None if the mean cost of each rate is above the budget of passes.
     """
     nothing: dict[str, Any] = dict.fromkeys(
         ("robustness", "robust_low", "robust_high", "robust_at_end")
     )
     if "rates" not in arrays or arrays["rate_scores"].mean(axis=1).min() > np.log(
-        arrays["passes"][-1]
+        budget
     ):
         return nothing
     low, high = robust_rates(arrays["rates"], arrays["rate_scores"])
@@ -147,17 +165,21 @@ def _robustness(arrays: Arrays) -> dict[str, Any]:
 
 
 def _costs(
-    arrays: Arrays, known: Mapping[str, Any], level: float, batch_size: int
+    arrays: Arrays,
+    known: Mapping[str, Any],
+    budget: float,
+    level: float,
+    batch_size: int,
 ) -> dict[str, Any]:
     """Return the cost to reach the target, and the final gap, of the chosen trials.
 
     If less than half of the runs reach the target, the cost is None. A number would
     mostly depend on the convention that a missed target counts as ten full trainings.
     """
-    costs = searched_cost(logs_of(arrays), level=level)
+    costs = searched_cost(logs_of(arrays, budget), level=level)
     reached = float(np.isfinite(arrays["costs"]).mean())
     there = reached >= HALF
-    most = MOST_BUDGETS * float(arrays["passes"][-1])
+    most = MOST_BUDGETS * budget
     final = np.quantile(arrays["final"], [0.5, 0.1, 0.9], method="inverted_cdf")
     per_step = batch_size * known["evaluations"]
     gradients = costs.cost * known["n"]

@@ -239,16 +239,13 @@ def network_contenders(
       ['learning_rate']
     """
     check_flag("search_schedule", search_schedule)
-    made = make_contenders(rules, evaluations=evaluations)
     if spaces is not None:
         check_mapping("spaces", spaces, "names of rules to spaces")
     for name, space in (spaces or {}).items():
-        if name not in [one.name for one in made]:
-            raise ValueError(
-                f"spaces names {name!r}, which does not take part. Add it to rules, or "
-                "remove it from spaces."
-            )
         check_space(space, name)
+    made = make_contenders(
+        rules, spaces=_own_ranges(rules, spaces or {}), evaluations=evaluations
+    )
     shape = SCHEDULE_SPACE if search_schedule else {}
     # A rule that is given as a Contender has a search space of its own.
     given = rules.values() if isinstance(rules, Mapping) else rules
@@ -267,14 +264,22 @@ def _on_networks(
     If `keep` is True, its constructor and all its ranges stay.
     """
     if not contender.space:
+        if given:
+            raise ValueError(
+                f"{contender.name} has no hyper-parameter to search, so it has no "
+                f"schedule; got ranges for {', '.join(given)}. Pass the constructor of "
+                "the rule, or remove these ranges."
+            )
         return contender
     make_rule, own = contender.make_rule, {}
-    for name, (plain, on_networks) in ON_NETWORKS.items():
-        if not keep and inspect.unwrap(make_rule) is inspect.unwrap(plain):
-            make_rule, own = on_networks, RATE_SPACES[name]
+    form = None if keep else _form(make_rule)
+    if form is not None:
+        make_rule, own = ON_NETWORKS[form][1], RATE_SPACES[form]
+        ranges = {contender.name: _without_schedule(given)}
+        make_contenders({contender.name: make_rule}, spaces=ranges)  # Checks them.
     if _is_undecayed(make_rule):
         shape = {n: range_ for n, range_ in shape.items() if n != "decay"}
-    of_rates = {n: range_ for n, range_ in given.items() if n not in SCHEDULE_SPACE}
+    of_rates = _without_schedule(given)
     of_schedule = {n: range_ for n, range_ in given.items() if n in SCHEDULE_SPACE}
     first = next(iter(contender.space))
     rates = own or {first: contender.space[first]}
@@ -291,6 +296,33 @@ def _on_networks(
                 f"part selects one of {', '.join(DECAYS)}. Got {space['decay']}."
             )
     return contender._replace(make_rule=make_rule, space=space)
+
+
+def _own_ranges(
+    rules: Mapping[str, Any] | Sequence[Any], spaces: Mapping[str, Space]
+) -> dict[str, dict[str, Range]]:
+    """Return the ranges that belong to the constructors of rules, not to schedules.
+
+    A rule that has another form on networks has other arguments there, so its ranges
+    are left out.
+    """
+    given = rules if isinstance(rules, Mapping) else {}
+    return {
+        name: {} if _form(given.get(name, name)) else _without_schedule(space)
+        for name, space in spaces.items()
+    }
+
+
+def _without_schedule(space: Space) -> dict[str, Range]:
+    return {n: range_ for n, range_ in space.items() if n not in SCHEDULE_SPACE}
+
+
+def _form(rule: Any) -> str | None:
+    """Return the key in `ON_NETWORKS` of a rule, given as its name or constructor."""
+    for name, (plain, _) in ON_NETWORKS.items():
+        if rule == name or inspect.unwrap(rule) is inspect.unwrap(plain):
+            return name
+    return None
 
 
 def _is_undecayed(make_rule: Any) -> bool:

@@ -69,7 +69,8 @@ def _sentence(one: Numbers, where: str) -> str:
     loss = _interval(one, "loss_ratio", "loss_low", "loss_high")
     steps = None
     if one["steps"] is not None:
-        steps = _interval(one, "steps", "steps_low", "steps_high")
+        ends = f"[{short(one['steps_low'])}, {short(one['steps_high'])}]"
+        steps = f"{at_most(one)}{short(one['steps'])} {ends}"
     if one["verdict"] == "undecided":
         of_steps = f"; {steps} times the steps for the same loss" if steps else ""
         return (
@@ -85,6 +86,23 @@ def _sentence(one: Numbers, where: str) -> str:
         f"{one['rule']} reaches {loss} times the validation loss of {one['baseline']} "
         f"on {where}.{of_steps}"
     )
+
+
+def at_most(one: Numbers) -> str:
+    """Return "at most " or "at least " if the ratio of steps is only a bound, else "".
+
+    `one` is a comparison of a rule with the baseline. The ratio of steps is a bound if
+    more than half of the runs end with a loss that the baseline does not reach with 0.5
+    to 2 times the steps, which is the entry "at_end". Older studies lack this entry for
+    all networks together.
+
+    Example:
+      >>> at_most({"steps": 0.5, "at_end": 0.9}) + "0.5"
+      'at most 0.5'
+    """
+    if one["steps"] is None or (one.get("at_end") or 0.0) <= 0.5:
+        return ""
+    return "at most " if one["steps"] < 1 else "at least "
 
 
 def _interval(one: Numbers, ratio: str, low: str, high: str) -> str:
@@ -145,9 +163,9 @@ def losses_table(numbers: Numbers) -> runs.Table:
         f"{protocol['searches']} independent searches and {len(protocol['seeds'])} "
         "seeds; a training that diverged counts as ten times its initial loss. The "
         f"{100 * protocol['level']:g} % intervals cover other searches and other "
-        "seeds. Steps for equal loss: the rule's steps divided by the steps with "
-        f"which {baseline} reaches the same loss, from trainings of {baseline} with "
-        "0.5 to 2 "
+        "seeds; those of ratios are corrected for the number of rules and networks. "
+        "Steps for equal loss: the rule's steps divided by the steps with which "
+        f"{baseline} reaches the same loss, from trainings of {baseline} with 0.5 to 2 "
         "times the steps; its interval takes this curve of the baseline as exact. "
         '"At most" and "at least" mark losses outside the range. Seconds '
         "multiply this by the time of a step. Test accuracy is not used for any choice."
@@ -161,10 +179,8 @@ def _beside(one: Numbers | None) -> tuple[Any, ...]:
     ends = f"[{short(one['loss_low'])}, {short(one['loss_high'])}]"
     steps, interval = NOT_MEASURED, NOT_MEASURED
     if one["steps"] is not None:
-        steps = short(one["steps"])
+        steps = at_most(one) + short(one["steps"])
         interval = f"[{short(one['steps_low'])}, {short(one['steps_high'])}]"
-        if one["at_end"] > 0.5:
-            steps = f"{'at most' if one['steps'] < 1 else 'at least'} {steps}"
     seconds = NOT_MEASURED if one["seconds"] is None else one["seconds"]
     return one["loss_ratio"], ends, one["verdict"], steps, interval, seconds
 
@@ -193,8 +209,9 @@ def choices_table(numbers: Numbers) -> runs.Table:
         "The best choice is that of the search with the lowest validation loss on "
         "its tuning seeds. The spread is the highest loss of a search divided by the "
         "lowest. Decades: range of rates around the best choice whose loss is within "
-        "10 % of the lowest. Diverged: share of the first trials' runs. RMS of "
-        "updates: root mean square over parameters and steps."
+        "10 % of the lowest; none if all runs at these rates diverge. Diverged: share "
+        "of the first trials' runs. RMS of updates: root mean square over parameters "
+        "and steps."
     )
     return runs.Table("What was chosen", columns, rows, note)
 

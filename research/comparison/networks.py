@@ -1,5 +1,6 @@
 """Compare rules on networks by the validation loss at the end of a schedule."""
 
+import functools
 import hashlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from jaxtyping import Bool, Float
 from research import descent, runs, samplers
 from research.checks import check_callable, check_count, check_flag, check_sequence
 from research.comparison import network_tables
+from research.comparison._computation import computation_digest
 from research.comparison._searching import (
     Evaluate,
     OnChunk,
@@ -87,7 +89,9 @@ class NetworkStudy(NamedTuple):
 
         The folder has the form that `descent networks` writes: pictures, report.html,
         and files that `descent pack`, `descent leaderboard` and `descent reproduce`
-        read.
+        read. Another study never replaces this one: the id depends on the settings, on
+        the files of the rules, and on the results if a rule or a network has neither a
+        name nor a file.
 
         Args:
           results: The folder of all results.
@@ -164,9 +168,12 @@ def compare_networks(
     chosen hyper-parameters. These trainings show how many steps the baseline needs for
     the final loss of another rule. The study reports the steps of the other rule
     divided by the steps that the baseline needs for this loss, for example: "muon needs
-    0.72 times adam's steps". If the final loss of a run is outside the range of the
+    0.72 times adam's steps". This ratio is not measured if the loss of the baseline is
+    nearly the same at all lengths, or if shorter trainings of the baseline end lower,
+    by more than noise. If the final loss of a run is outside the range of the
     baseline's losses, the number of steps at the nearer end of this range is used. If
-    this holds for more than half of the runs, the table says "at most" or "at least".
+    this holds for more than half of the runs, the answer and the tables say "at most"
+    or "at least".
     The interval of the ratio includes the variation between searches and between seeds.
     The losses of the baseline at the other lengths are treated as exact.
 
@@ -217,9 +224,9 @@ def compare_networks(
         too small for its search, a network has no validation part, the validation loss
         of a network at the initial point is not positive, or the states of the runs do
         not fit into memory. These errors are raised before any training. After a
-        training, a final validation loss below 0 is a ValueError, because rules are
-        compared by the log of the loss. (A loss of 0 counts as the smallest normal
-        float32.)
+        training, an initial validation loss of 0 or below, or a final one below 0, is a
+        ValueError, because rules are compared by the log of the loss. (A final loss of
+        0 counts as the smallest normal float32.)
     References:
       Dahl et al., Benchmarking neural network training algorithms, arXiv:2306.07179.
       Wen et al., Fantastic pretraining optimizers, arXiv:2509.02046 (rankings change
@@ -294,7 +301,11 @@ def _recipe(
             one.name: {name: list(range_) for name, range_ in one.space.items()}
             for one in plan.contenders
         },
-        "origin": origin(plan.contenders, own),
+        "origin": origin(
+            plan.contenders,
+            own,
+            functools.partial(network_contenders, search_schedule=search_schedule),
+        ),
     }
 
 
@@ -474,11 +485,16 @@ def _key(network: NetworkWorkload, contender: Contender, protocol: Protocol) -> 
         {
             "protocol": protocol._asdict(),
             "rule": source_digest(contender.make_rule),
-            "data": data_digest(network.workload),
             "space": contender.space,
             "evaluations": contender.evaluations,
             "batch_size": network.batch_size,
             "num_epochs": network.num_epochs,
+            "computation": computation_digest(
+                network.workload,
+                scheduled(contender, network.num_steps).make_rule,
+                contender.space,
+                network.batch_size,
+            ),
         }
     )
     digest = hashlib.sha256(terms.encode()).hexdigest()[:8]
@@ -492,18 +508,18 @@ def _remembered(
     on_chunk: OnChunk | None,
     checkpoints: Checkpoints,
 ) -> Saved:
-    return runs.remembered(
-        checkpoints,
-        _key(network, contender, plan.protocol) + " untimed" * (not plan.timed),
-        lambda parts: measure_on_network(
-            network,
-            contender,
-            plan.protocol,
-            timed=plan.timed,
-            on_chunk=on_chunk,
-            checkpoints=parts,
-        ),
+    measure = lambda parts: measure_on_network(
+        network,
+        contender,
+        plan.protocol,
+        timed=plan.timed,
+        on_chunk=on_chunk,
+        checkpoints=parts,
     )
+    if checkpoints is no_checkpoints:
+        return measure(checkpoints)
+    name = _key(network, contender, plan.protocol) + " untimed" * (not plan.timed)
+    return runs.remembered(checkpoints, name, measure)
 
 
 def measure_on_network(
@@ -560,7 +576,8 @@ def measure_on_network(
         name: np.array([one.chosen_values[name] for one in searches])
         for name in contender.space
     }
-    arrays = _report(setting, values, len(searches)) | {
+    reported, passes = _report(setting, values, len(searches))
+    arrays = reported | {
         "chosen": np.stack([*values.values()], 1)
         if values
         else np.empty((len(searches), 0)),
@@ -570,8 +587,10 @@ def measure_on_network(
     if contender.space:
         schedule = schedule_of(contender, best.chosen_values)
     rate = next(iter(contender.space), None)
+    diverged_around = None
     if rate is not None:
-        arrays |= _around(setting, best, rate)
+        around, diverged_around = _around(setting, best, rate)
+        arrays |= around
     facts = {
         "network": network.name,
         "rule": contender.name,
@@ -585,10 +604,13 @@ def measure_on_network(
         "num_steps": network.num_steps,
         "batch_size": network.batch_size,
         "parameters": _num_parameters(network),
+        "data": data_digest(network.workload),
         "evaluations": contender.evaluations,
         "compile_seconds": setting.program.compile_seconds,
         "seconds_per_step": _seconds_per_step(setting, best) if timed else None,
         "rate_name": rate,
+        "diverged_around": diverged_around,
+        "passes": passes,
     }
     return Saved(arrays, facts)
 
@@ -623,17 +645,23 @@ def _score(
     No final loss counts as more than that.
     """
     first, last = result.values[:, 0].astype(float), result.values[:, -1].astype(float)
+    _check_positive("began", first[np.isfinite(first) & (first <= 0)])
     bad = (result.first_bad_step >= 0) | ~np.isfinite(last)
-    if (last[~bad] < 0).any():
-        raise ValueError(
-            f"a training ended with a validation loss of {last[~bad].min():.3g}. Rules "
-            "are compared by the log of the loss, so the loss must be positive; add a "
-            "constant to the loss."
-        )
+    _check_positive("ended", last[~bad & (last < 0)])
     limits = np.finfo(np.float32)
     worst = np.where(np.isfinite(first), WORST * first, limits.max)
     losses = np.where(bad, worst, np.minimum(last, worst))
     return np.log(np.clip(losses, limits.tiny, limits.max)), bad
+
+
+def _check_positive(when: str, wrong: Float[np.ndarray, " runs"]) -> None:
+    """Raise ValueError if there are validation losses of which no log exists."""
+    if wrong.size:
+        raise ValueError(
+            f"a training {when} with a validation loss of {wrong.min():.3g}. Rules "
+            "are compared by the log of the loss, so the loss must be positive; add a "
+            "constant to the loss."
+        )
 
 
 def _train(
@@ -654,21 +682,25 @@ def _train(
 
 def _report(
     setting: _Setting, values: Mapping[str, np.ndarray], count: int
-) -> dict[str, np.ndarray]:
-    """Train points on the reporting seeds, and measure them."""
+) -> tuple[dict[str, np.ndarray], list[float]]:
+    """Train points on the reporting seeds, and measure them.
+
+    Return the arrays, and the passes over the data at each evaluation.
+    """
     seeds = setting.protocol.seeds
     result = _train(setting, values, count, seeds)
     logs, bad = _score(result)
     shape = (count, len(seeds))
     norms = np.sqrt(np.mean(np.asarray(result.info.update_norm) ** 2, axis=1))
     rms = norms / np.sqrt(_num_parameters(setting.network))
-    return {
+    arrays = {
         "logs": logs.reshape(shape),
         "bad": bad.reshape(shape),
         "curves": np.where(np.isfinite(result.values), result.values, np.inf),
         "accuracy": _accuracy(setting.network, result.params).reshape(shape),
         "update_rms": rms.reshape(shape),
     }
+    return arrays, result.passes.tolist()
 
 
 def _accuracy(network: NetworkWorkload, params: Params) -> Float[np.ndarray, " runs"]:
@@ -692,15 +724,19 @@ def _accuracy(network: NetworkWorkload, params: Params) -> Float[np.ndarray, " r
 
 def _around(
     setting: _Setting, best: Searched, rate: str
-) -> dict[str, Float[np.ndarray, "..."]]:
-    """Train at rates around the best one, on some tuning seeds."""
+) -> tuple[dict[str, Float[np.ndarray, "..."]], float]:
+    """Train at rates around the best one, on some tuning seeds.
+
+    Return the arrays `rates` and `rate_scores`, and the share of runs that diverged.
+    """
     values = {
         name: np.full(len(AROUND), value) for name, value in best.chosen_values.items()
     }
     values[rate] *= AROUND
     seeds = setting.protocol.seeds_of_search(0)[:MOST_AROUND]
-    logs, _ = _score(_train(setting, values, len(AROUND), seeds))
-    return {"rates": values[rate], "rate_scores": logs.reshape(len(AROUND), -1)}
+    logs, bad = _score(_train(setting, values, len(AROUND), seeds))
+    scores = logs.reshape(len(AROUND), -1)
+    return {"rates": values[rate], "rate_scores": scores}, float(bad.mean())
 
 
 def _other_lengths(
@@ -737,6 +773,8 @@ def _other_lengths(
         factors = np.array(lengths) / network.num_epochs
         return Saved({"factors": factors, "logs": np.array(means)}, None)
 
+    if checkpoints is no_checkpoints:
+        return compute(checkpoints)
     name = f"{_key(network, contender, protocol)} lengths"
     return runs.remembered(checkpoints, name, compute)
 
@@ -801,11 +839,15 @@ def conclude_networks(
         array `factors` of the `Saved` has these lengths, divided by the length of the
         study's trainings. The array `logs` has the mean log loss at each length.
     Returns:
-      The study.
+      The study. A comparison on one network is corrected for the number of rules and
+      networks, and a comparison over all networks for the number of rules, as by
+      `conclude`.
     """
     networks = list(dict.fromkeys(network for network, _ in measurements))
     others = [name for name in names if name != baseline]
-    options = {"comparisons": max(1, len(others)), "level": protocol.level}
+    level, count = protocol.level, max(1, len(others))
+    options = {"comparisons": count, "level": level}
+    of_each = {"comparisons": count * len(networks), "level": level}
     rows, overall = [], []
     for rule in others:
         pairs, lengths = [], []
@@ -815,13 +857,16 @@ def conclude_networks(
             length = _lengths(pair, longer[network])
             pairs.append(pair)
             lengths.append(length)
-            found = _compared(rule, baseline, [pair], [length], options)
+            found = _compared(rule, baseline, [pair], [length], of_each)
             found |= {"network": network, "at_end": None}
             if length is not None:
                 found["at_end"] = _at_end(length[0], longer[network])
             found |= _in_other_units(found["steps"], mine.values, other.values)
             rows.append(found)
-        overall.append(_compared(rule, baseline, pairs, lengths, options))
+        found = _compared(rule, baseline, pairs, lengths, options)
+        at_ends = [one["at_end"] for one in rows[-len(networks) :]]
+        found["at_end"] = None if None in at_ends else float(np.mean(at_ends))
+        overall.append(found)
     cells = [_cell(saved, protocol.level) for saved in measurements.values()]
     numbers = {
         "protocol": {
@@ -861,12 +906,23 @@ def _lengths(pair: tuple[np.ndarray, np.ndarray], longer: Saved) -> Any:
 
     If a rule reaches the loss that the baseline has after `length` times the steps, the
     rule needs 1 / length times the steps of the baseline. The result is None if the
-    loss of the baseline is nearly the same at all lengths.
+    loss of the baseline is nearly the same at all lengths. It is also None if the
+    baseline overfits: a shorter training ends lower by more than noise. Then
+    `log_lengths` would give the baseline's own trainings a length below 1.
     """
     curve = longer.arrays
     if np.ptp(curve["logs"]) <= RESOLUTION:
         return None
+    until_one = curve["logs"][curve["factors"] <= 1]
+    if until_one[-1] - until_one.min() > max(RESOLUTION, _noise(pair[1])):
+        return None
     return tuple(-log_lengths(one, curve["factors"], curve["logs"]) for one in pair)
+
+
+def _noise(logs: Float[np.ndarray, "searches seeds"]) -> float:
+    """Return three standard errors of the mean over searches, or over seeds of one."""
+    means = logs.mean(axis=1) if len(logs) > 1 else logs[0]
+    return float(3 * means.std(ddof=1) / np.sqrt(len(means)))
 
 
 def _in_other_units(
@@ -930,7 +986,8 @@ def _cell(saved: Saved, level: float) -> dict[str, Any]:
         "robust_low": None,
         "robust_high": None,
     }
-    if "rates" in arrays:
+    # If every run diverged, all rates have the same score, which says nothing.
+    if "rates" in arrays and facts.get("diverged_around") != 1:
         low, high = robust_rates(arrays["rates"], arrays["rate_scores"])
         facts |= {"robust_low": low, "robust_high": high}
     if np.isnan(facts["accuracy"]):

@@ -1,10 +1,9 @@
 """Return where the rules of a study come from: a name, a file, or their source."""
 
 import functools
-import hashlib
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +11,40 @@ import optax
 import optax.contrib
 
 from research import update_rules
-from research.comparison.contenders import Contender
+from research.comparison.command import digests_of
+from research.comparison.contenders import Contender, make_contenders
 from research.comparison.network_contenders import ON_NETWORKS
 from research.reading import read_bytes
 from research.verification.rule_under_test import is_a_guard
 
 IN_PYTHON = "<in Python>"  # Stands for a rule that has neither a name nor a file.
 LARGEST_SOURCE = 2**18  # Bytes; of a larger file only the function is kept.
+Make = Callable[..., tuple[Contender, ...]]
 _INSTALLED = {"site-packages", "dist-packages"}
 
 
-def origin(contenders: Sequence[Contender], own: Sequence[str] = ()) -> dict[str, Any]:
+def origin(
+    contenders: Sequence[Contender],
+    own: Sequence[str] = (),
+    make: Make = make_contenders,
+) -> dict[str, Any]:
     """Return where the rules and the workloads of a study come from.
 
     Args:
       contenders: Rules with their search spaces.
       own: Names of the workloads that were given as objects, not by name.
+      make: Function with which a command makes contenders: `make_contenders`, or
+        `network_contenders` for a study on networks.
     Returns:
-      A dict with four entries, which JSON can store. `words` is a dict from the name of
-      each rule to the text with which a command line names this rule (`rule_word`). If
-      such a text names a file, `files` has an entry for this file: a text with the name
-      and the SHA-256 digest of the file. `code` lists the sources of the rules that are
-      not from this package, as {"rules": [name, ...], "text": source}. Rules with the
-      same source share an entry, and the text is None if the source is unknown. `own`
-      is the argument `own` as a list.
+      A dict with four or five entries, which JSON can store. `words` is a dict from the
+      name of each rule to the text with which a command line names this rule
+      (`rule_word`). If such a text names a file, `files` has the texts of
+      `digest_files` for this file. `code` lists the sources of the rules that are not
+      from this package, as {"rules": [name, ...], "text": source}. Rules with the same
+      source share an entry, and the text is None if the source is unknown. `own` is the
+      argument `own` as a list. `contenders` lists the rules that a command line
+      can name, but that were given as a Contender with another search space or another
+      constructor than the command would make. If there are none, this entry is missing.
     """
     constructors = {c.name: inspect.unwrap(c.make_rule) for c in contenders}
     words = {name: rule_word(rule) for name, rule in constructors.items()}
@@ -43,17 +52,31 @@ def origin(contenders: Sequence[Contender], own: Sequence[str] = ()) -> dict[str
     for name, rule in constructors.items():
         if our_name(rule) is None:
             code.setdefault(source_text(rule), []).append(name)
-    files = {
-        word.rpartition(":")[0]: _own_file(constructors[name])
-        for name, word in words.items()
-        if ".py:" in word
-    }
-    return {
+    others = [one.name for one in contenders if _is_other(one, words[one.name], make)]
+    files = [
+        _own_file(constructors[name]) for name, word in words.items() if ".py:" in word
+    ]
+    found = {
         "words": words,
-        "files": [_digest(path) for path in files.values() if path is not None],
+        "files": [*digests_of([path for path in files if path is not None])],
         "code": [{"rules": names, "text": text} for text, names in code.items()],
         "own": list(own),
     }
+    return found | ({"contenders": others} if others else {})
+
+
+def _is_other(contender: Contender, word: str, make: Make) -> bool:
+    """Return whether a command with this word makes another contender."""
+    if word == IN_PYTHON:
+        return False
+    name, constructor = contender.name, inspect.unwrap(contender.make_rule)
+    rule = word if word in update_rules.RULE_TABLE else constructor
+    try:
+        (made,) = make({name: rule}, spaces={name: contender.space})
+    except (ValueError, TypeError):
+        return True
+    spaces = [list(one.space.items()) for one in (made, contender)]
+    return spaces[0] != spaces[1] or inspect.unwrap(made.make_rule) is not constructor
 
 
 def rule_word(constructor: Any) -> str:
@@ -122,10 +145,6 @@ def source_text(constructor: Any) -> str | None:
         return None if is_a_guard(constructor) else inspect.getsource(constructor)
     except (TypeError, OSError):
         return None
-
-
-def _digest(file: Path) -> str:
-    return f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}"
 
 
 def _partial_text(constructor: functools.partial) -> str:

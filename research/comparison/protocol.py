@@ -29,7 +29,12 @@ class Protocol(NamedTuple):
         the better trials are run on more seeds, and new trials around the best ones are
         added (`tuning.search`).
       passes: Length of every training in passes over the data. A pass over n examples
-        is the computation of n gradients, each of one example.
+        is the computation of n gradients, each of one example. If a step costs g
+        gradients (`Contender.evaluations`), a training has `passes` / g epochs, rounded
+        down. An epoch has n // `batch_size` steps and leaves out the other n mod
+        `batch_size` examples, so a training is shorter than `passes` if `batch_size`
+        does not divide n: 5.02 instead of 10 passes for 309 examples in batches of 155.
+        The costs count only the examples that were used.
       batch_size: Number of examples in a mini-batch; None means full batch.
         Mini-batches are drawn without replacement, in a new order every epoch.
       seeds: Reporting seeds, on which the chosen trials are trained for the results.

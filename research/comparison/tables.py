@@ -257,10 +257,6 @@ def _costs_row(measurement: Numbers, comparison: Numbers | None) -> tuple[Any, .
 
 def _costs_note(numbers: Numbers) -> str:
     protocol = numbers["protocol"]
-    whole = protocol["batch_size"] is None or all(
-        measurement["n"] == 1 for measurement in numbers["cells"]
-    )
-    batch = "full batch" if whole else f"mini-batch {protocol['batch_size']}"
     held_out = (
         ", where f* is f at the optimum of the training part"
         if protocol["reported_on"] == "test"
@@ -268,7 +264,8 @@ def _costs_note(numbers: Numbers) -> str:
     )
     return (
         f"The target is {protocol['target']:g} of the initial f - f* within "
-        f"{protocol['passes']} passes, {batch}, on the {protocol['reported_on']} "
+        f"{protocol['passes']} passes, {_batch(numbers)}, on the "
+        f"{protocol['reported_on']} "
         f"part{held_out}. The cost is the number of passes over the data (example "
         "gradients / n): the geometric mean over searches and seeds, where a run "
         "that misses the target counts as ten full trainings. It is missing if fewer "
@@ -282,6 +279,20 @@ def _costs_note(numbers: Numbers) -> str:
         "corrected for the number of comparisons. The detectable factor is the "
         "smallest one that such a study detects with power 0.8. Seconds are those of "
         "one training that runs alone on this machine, without compilation."
+    )
+
+
+def _batch(numbers: Numbers) -> str:
+    """Return a text with the batch size, and whether an epoch leaves out examples."""
+    size = numbers["protocol"]["batch_size"]
+    examples = {measurement["n"] for measurement in numbers["cells"]} - {1}
+    if size is None or not examples:
+        return "full batch"
+    if all(n % size == 0 for n in examples):
+        return f"mini-batch {size}"
+    return (
+        f"mini-batch {size} (the passes count the examples that an epoch leaves out; "
+        "the costs do not)"
     )
 
 

@@ -17,6 +17,7 @@ from research.checks import (
     check_instance,
     check_sequence,
 )
+from research.comparison._computation import computation_digest
 from research.comparison._searching import (
     Evaluate,
     OnChunk,
@@ -25,6 +26,7 @@ from research.comparison._searching import (
     Trials,
     best_search,
     compile_setting,
+    outside,
     rate_name,
     report_choices,
     score,
@@ -42,11 +44,9 @@ from research.comparison.protocol import Protocol
 from research.descent._sweep_program import check_workload
 from research.files import canonical
 from research.tuning.search import search_all
-from research.tuning.spaces import edges
 from research.types import Checkpoints, Saved, Workload, no_checkpoints
 from research.verification.rule_under_test import source_digest
 from research.workloads import known_optimum
-from research.workloads._construction import data_digest
 
 PROTOCOL_HINT = "Make one by research.comparison.make_protocol()."
 
@@ -186,14 +186,18 @@ def _remembered(
     **options: Any,
 ) -> Saved:
     """Return the result of `measure_contender`, from its checkpoint if there is one."""
+    if checkpoints is no_checkpoints:
+        return measure_contender(workload, contender, protocol, timed=timed, **options)
     terms = canonical(
         {
             "protocol": protocol._asdict(),
             "space": contender.space,
             "evaluations": contender.evaluations,
             "rule": source_digest(contender.make_rule),
-            "data": data_digest(workload),
             "timed": timed,
+            "computation": computation_digest(
+                workload, contender.make_rule, contender.space, protocol.batch_size
+            ),
         }
     )
     digest = hashlib.sha256(terms.encode()).hexdigest()[:8]
@@ -304,10 +308,7 @@ def measure_contender(
         "trials": best.screened,
         "searches": len(searches),
         "trainings": evaluate.trained,
-        "edges": [
-            f"{name}, {side}"
-            for name, side in edges(contender.space, best.chosen_values, 0.0)
-        ],
+        "edges": outside(contender.space, best.chosen_values),
         "evaluations": contender.evaluations,
         "diverged": evaluate.diverged / evaluate.screened,
         "rate_name": rate,

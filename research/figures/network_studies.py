@@ -58,7 +58,7 @@ def draw_steps(numbers: Numbers, colours: Mapping[str, str]) -> figures.Picture:
     figure, axes = figures.new_figure(
         width=4.6, height=1.8 + 0.22 * len(rules) * (len(networks) + 1)
     )
-    panel, places = axes[0, 0], []
+    panel, places, named = axes[0, 0], [], set()
     groups = [*networks, "all"] if len(networks) > 1 else networks
     for row, group in enumerate(groups):
         found = (
@@ -83,8 +83,9 @@ def draw_steps(numbers: Numbers, colours: Mapping[str, str]) -> figures.Picture:
                 place,
                 "o",
                 color=colours[rule],
-                label=plain(rule) if row == 0 else f"_{rule}",
+                label=f"_{rule}" if rule in named else plain(rule),
             )
+            named.add(rule)
         places.append(row * (len(rules) + 1) + (len(rules) - 1) / 2)
     panel.axvline(1, color=colours[numbers["baseline"]], lw=1.2)
     panel.set_yticks(places, [plain(group) for group in groups])
@@ -101,19 +102,21 @@ def draw_steps(numbers: Numbers, colours: Mapping[str, str]) -> figures.Picture:
     panel.minorticks_off()
     panel.grid(axis="y", visible=False)
     panel.margins(y=0.12)
-    figure.legend(loc="outside lower center", ncols=3)
+    if named:
+        figure.legend(loc="outside lower center", ncols=3)
     words = "; ".join(
         f"{one['rule']} {one['steps']:.2f} [{one['steps_low']:.2f}, "
         f"{one['steps_high']:.2f}]"
         for one in numbers["overall"]
         if one["steps"] is not None
     )
+    unknown = "not measured, because the ratio is not known on every network"
     caption = (
         "Steps that a rule needs for the same validation loss, divided by the steps of "
         f"{numbers['baseline']}, with {100 * numbers['protocol']['level']:g} % "
-        f"intervals over searches and seeds. Over all networks: {words}. A value below "
-        "1 saves steps. Values end at 0.5 and 2, the range of lengths of the "
-        "baseline."
+        f"intervals over searches and seeds. Over all networks: {words or unknown}. A "
+        "value below 1 saves steps. Values end at 0.5 and 2, the range of lengths of "
+        "the baseline."
     )
     return figures.Picture("How many steps does a rule save?", caption, figure)
 
@@ -126,7 +129,10 @@ def _inside(panel: Axes, tick: float) -> bool:
 def draw_curves(
     numbers: Numbers, arrays: Mapping[str, np.ndarray], colours: Mapping[str, str]
 ) -> figures.Picture:
-    """Plot the validation loss of each rule against the epoch.
+    """Plot the validation loss of each rule against the passes over the data.
+
+    The axis of an older study, whose passes are not known, has the number of the
+    evaluation instead.
 
     For each rule and network, the study ran independent searches for hyper-parameters.
     Each search chose values of the hyper-parameters, and the trainings with these
@@ -142,7 +148,9 @@ def draw_curves(
         rows, columns, width=4.2 * columns, height=3.4 * rows
     )
     ends = []
+    passes = {one["network"]: one.get("passes") for one in numbers["cells"]}
     for panel, network in zip(axes.flat, networks, strict=False):
+        label = "passes over the data" if passes[network] else "evaluation"
         for rule, colour in colours.items():
             curves = arrays[f"{network}/{rule}/curves"]
             middle, low, high = np.quantile(
@@ -150,7 +158,7 @@ def draw_curves(
             )
             figures.band(
                 panel,
-                np.arange(len(middle)),
+                passes[network] or np.arange(len(middle)),
                 middle,
                 low,
                 high,
@@ -158,7 +166,7 @@ def draw_curves(
                 label=plain(rule),
             )
             ends.append(f"{rule} {middle[-1]:.3g} on {network}")
-        panel.set(title=plain(network), xlabel="epoch", yscale="log")
+        panel.set(title=plain(network), xlabel=label, yscale="log")
     for panel in list(axes.flat)[len(networks) :]:
         panel.axis("off")
     axes[0, 0].set_ylabel("validation loss")

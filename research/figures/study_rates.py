@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from research import figures
 from research.figures.study_curves import show_few_numbers
 from research.figures.study_looks import Cast, listed, name_lines, panels, written
-from research.statistics.costs import MOST_BUDGETS
+from research.statistics.costs import MOST_BUDGETS, full_length
 
 RATE = "learning_rate"
 MOST_PANELS = 12  # Maximum number of panels with one rule each.
@@ -33,8 +33,8 @@ class Valley(NamedTuple):
       scores: Score of each trial, shape (t,).
       low, high: Smallest and largest cost of each trial over the seeds, shape (t,).
       diverged: Whether a run of the trial diverged or had the largest possible cost,
-        shape (t,). The largest possible cost is ten times the budget, which is the
-        number of passes after which a run stops.
+        shape (t,). The largest possible cost is ten times the budget, the length of a
+        full training in passes.
       chosen: Index of the trial with the lowest score among the t trials. If several
         trials have the lowest score, it is the one that was made first.
       along: Learning rates of the line, ascending, shape (r,).
@@ -91,7 +91,7 @@ def valley(
     order = np.argsort(rates, kind="stable")
     screening = np.asarray(arrays[f"{key}/screening"], float)
     tuning = np.exp(screening.reshape(-1, screening.shape[-1]))[order]
-    rates, budget = rates[order], float(arrays[f"{key}/passes"][-1])
+    rates, budget = rates[order], _budget(numbers, cell, arrays[f"{key}/passes"])
     scores = np.exp(np.log(tuning).mean(axis=1))
     lost = tuning >= MOST_BUDGETS * budget * (1 - 1e-9)
     diverged = lost.any(axis=1)
@@ -115,6 +115,14 @@ def valley(
         at_end=at_end,
         name=name,
     )
+
+
+def _budget(
+    numbers: Mapping[str, Any], cell: Mapping[str, Any], passes: np.ndarray
+) -> float:
+    """Return the length of a full training, of which a missed target costs ten."""
+    evaluations = cell.get("evaluations", 1.0)
+    return full_length(float(passes[-1]), numbers["protocol"]["passes"], evaluations)
 
 
 def _span(

@@ -10,6 +10,7 @@ from typing import Any
 from research import figures, report
 from research.checks import check_flag, check_instance, check_path, check_sequence
 from research.comparison.archive import SavedStudy
+from research.comparison.network_tables import at_most
 from research.leaderboard.gathering import Gathered, gather
 from research.leaderboard.rankings import (
     ON_NETWORKS,
@@ -38,8 +39,9 @@ NOTES = (
     "the processor in the same row; do not compare them between processors.",
     "Validation loss at the end of the schedule. Ratio: loss of the rule divided by "
     "that of the baseline of its study. Steps: the rule's steps divided by the steps "
-    "with which the baseline reaches the same loss. {interval} Test accuracy is not "
-    "used for any choice. Diverged: share of the trials in the search space. Place: "
+    'with which the baseline reaches the same loss. "At most" and "at least" mark '
+    "losses that the baseline does not reach. {interval} Test accuracy is not used "
+    "for any choice. Diverged: share of the trials in the search space. Place: "
     "rank by loss; the median, if a rule is in several studies. Seconds were measured "
     "on the processor in the same row; do not compare them between processors.",
 )
@@ -118,10 +120,10 @@ def tables(rankings: Rankings) -> list[Table]:
     check_sequence("rankings.all", rankings.all, "rankings", tuple)
     studies, _, left_out = rankings.gathered
     levels = sorted({study.numbers["protocol"]["level"] for study in studies})
+    percent = " or ".join(f"{100 * level:g} %" for level in levels)
     interval = (
         "In brackets: the interval that the study reports "
-        f"({' or '.join(f'{level:.0%}' for level in levels)}), not corrected for the "
-        "number of studies."
+        f"({percent}), not corrected for the number of studies."
     )
     shown = []
     for on_networks, title in enumerate(TITLES):
@@ -286,7 +288,7 @@ def _steps(entry: Entry) -> report.Cell:
         return report.cell(None, "the baseline")
     names = ("steps", "steps_low", "steps_high")
     steps, low, high = (entry.comparison[name] for name in names)
-    return _with_interval(steps, low, high, "unknown")
+    return _with_interval(steps, low, high, "unknown", at_most(entry.comparison))
 
 
 def _picture(study: SavedStudy) -> tuple[figures.Picture, report.Embedded]:
@@ -341,12 +343,19 @@ def _compared(entry: Entry) -> tuple[report.Cell, str]:
 
 
 def _with_interval(
-    value: float | None, low: float | None, high: float | None, missing: str
+    value: float | None,
+    low: float | None,
+    high: float | None,
+    missing: str,
+    words: str = "",
 ) -> report.Cell:
+    """Return a cell with a value and its interval, and with words before the value."""
     ends = (report.shown(math.inf if end is None else end) for end in (low, high))
     return report.cell(
         value,
-        missing if value is None else f"{report.shown(value)} [{', '.join(ends)}]",
+        missing
+        if value is None
+        else f"{words}{report.shown(value)} [{', '.join(ends)}]",
     )
 
 

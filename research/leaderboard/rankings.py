@@ -31,7 +31,9 @@ class Entry(NamedTuple):
       workload: Name of the workload, an optimisation problem. Two studies may use one
         name for workloads that differ in the number of examples or in the minimum f* of
         the objective. In this case, this number or f* is added to the name. For a
-        network, the number of parameters takes the place of the number of examples.
+        network, the number of parameters takes the place of the number of examples, and
+        a digest of the data that of f*. If the data of a network are not known, the id
+        of the study is added.
       protocol: Number of the protocol in `Rankings.protocols`, counted from 1. The
         protocol consists of the settings of the measurement.
       cost, low, high: Cost of the rule, and the ends of its interval. The cost is the
@@ -99,6 +101,7 @@ def merge(gathered: Gathered) -> Rankings:
         "space": _ambiguous(studies, _rule, _space),
         "n": _ambiguous(studies, workload_of, _size),
         "optimum": _ambiguous(studies, workload_of, _optimum),
+        "data": _ambiguous(studies, workload_of, _data),
     }
     protocols: list[tuple[Any, ...]] = []
     grouped: dict[tuple[str, int], list[Entry]] = {}
@@ -177,6 +180,8 @@ def _workload_details(
     what = "parameters" if study.on_networks else "examples"
     size = f" · {_size(study, measurement):,} {what}"
     examples = size if workload in ambiguous["n"] else ""
+    if workload in ambiguous["data"]:
+        return f"{examples} · {_data(study, measurement)}"
     if workload in ambiguous["optimum"]:
         return f"{examples} · {_optimum(study, measurement)}"
     return examples
@@ -392,6 +397,21 @@ def _optimum(study: SavedStudy, measurement: Mapping[str, Any]) -> str:
     """Return f* as text, to distinguish workloads with the same name and size."""
     optimum = measurement.get("optimum")
     return f"f* {optimum:.9g}" if isinstance(optimum, float) else "f* unknown"
+
+
+def _data(study: SavedStudy, measurement: Mapping[str, Any]) -> str:
+    """Return a text that distinguishes networks of one name with different data.
+
+    A network that a study names has the data of this package. For another network, the
+    text has the digest of the data, or the id of an older study without this digest.
+    """
+    origin = study.numbers.get("origin")
+    own = origin.get("own") if isinstance(origin, dict) else None
+    given = isinstance(own, list) and workload_of(study, measurement) in own
+    if not study.on_networks or not given:
+        return "named data"
+    known = measurement.get("data")
+    return f"data {known[:8]}" if known else f"study {study.manifest['id'][:8]}"
 
 
 def _of_rule(study: SavedStudy, name: str, rule: str) -> Any:

@@ -515,7 +515,7 @@ def wilson_interval(
     would have the given variance. Because the variance is estimated, the formula uses a
     quantile of Student's t distribution with `freedom` degrees of freedom instead of a
     normal quantile. If the estimate is 1/2 and the variance is 0, the interval is
-    (1/2, 1/2).
+    (1/2, 1/2). A variance that is only rounding, below 1e-18, counts as 0.
 
     Args:
       estimate: The share, from 0 to 1.
@@ -543,12 +543,13 @@ def wilson_interval(
         raise ValueError(
             f"estimate must be a share, from 0 to 1; got estimate={estimate!r}."
         )
-    if variance == 0 and estimate == 0.5:
+    constant = variance < ROUNDING**2
+    if constant and estimate == 0.5:
         return 0.5, 0.5
     t = stats.t.isf((1 - level) / 2, freedom)
     number = (
         seeds
-        if variance == 0 or estimate in (0.0, 1.0)
+        if constant or estimate in (0.0, 1.0)
         else estimate * (1 - estimate) / variance
     )
     over = t**2 / number

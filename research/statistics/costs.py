@@ -1,9 +1,11 @@
 """Costs of runs and rules: passes over the data until a target is reached."""
 
+import math
+
 import numpy as np
 from jaxtyping import Float
 
-from research.checks import check_numbers, check_real
+from research.checks import check_number, check_numbers, check_real
 
 # Relative gaps below this are rounding: at most twelve digits count.
 SMALLEST_GAP = 1e-12
@@ -16,6 +18,54 @@ HALF = 0.5
 SMALLEST_COST = 1e-6
 # Weight of the progress of a run that missed the target, in `search_scores`.
 TIE_BREAK = 1e-3
+# A quotient that is closer to an integer than this, relative to it, is the integer.
+ROUNDING = 1e-12
+
+
+def epochs_within(passes: float, evaluations: float) -> int:
+    """Return the number of whole epochs of a training of at most `passes` passes.
+
+    Args:
+      passes: Largest length of the training in passes over the data.
+      evaluations: Cost of an epoch in passes. It is the number of gradients of the
+        batch that a step of the rule costs.
+    Returns:
+      The largest integer k with k · `evaluations` <= `passes`, up to rounding errors.
+    Raises:
+      ValueError, TypeError: An argument is not a positive number.
+    Example:
+      >>> epochs_within(31, 2.0), epochs_within(11, 1.1)
+      (15, 10)
+    """
+    check_number("passes", passes, positive=True)
+    check_number("evaluations", evaluations, positive=True)
+    return math.floor(passes / evaluations * (1 + ROUNDING))
+
+
+def full_length(length: float, passes: float, evaluations: float) -> float:
+    """Return the length of a full training, which is the same for all rules.
+
+    A rule trains for whole epochs, so its trainings may be shorter than those of a rule
+    with cheaper steps. A missed target must cost both rules the same. Its cost is
+    therefore a multiple of the full length, not of the rule's own length.
+
+    Args:
+      length: Length of the rule's trainings in passes over the data.
+      passes: Largest length of the trainings of all rules, before the examples are
+        subtracted that an epoch leaves out.
+      evaluations: Cost of an epoch of the rule, as in `epochs_within`.
+    Returns:
+      The length that the trainings would have if the number of epochs did not have to
+      be an integer. It is at least `length`.
+    Raises:
+      ValueError, TypeError: An argument is not a positive number.
+    Example:
+      >>> full_length(7.0, 13, 7.0), full_length(13.0, 13, 1.0)
+      (13.0, 13.0)
+    """
+    check_number("length", length, positive=True)
+    epochs = max(1, epochs_within(passes, evaluations))
+    return length * max(1.0, passes / (evaluations * epochs))
 
 
 def passes_to_target(
@@ -166,26 +216,30 @@ def search_scores(
     passes: Float[np.ndarray, " evaluations"],
     relative: Float[np.ndarray, "*runs evaluations"],
     target: float,
+    budget: float | None = None,
 ) -> Float[np.ndarray, "*runs"]:
     """Return the score of each run for a search of hyper-parameters; lower is better.
 
     The cost of a run is the number of passes until the run reaches the target. The
     score of a run that reached the target is the log of its cost. A run that missed the
-    target has the score log(10 B) - 0.001 log(10 B / P), where B is the budget,
-    `passes[-1]`, and P is the result of `penalised_passes` for the run, from B to 10 B.
-    The first term is the log cost of a run that missed the target (`log_costs`). The
-    second term, 0.001 log(10 B / P), is between 0 and 0.0023. It ranks the runs that
-    missed the target by how close they came.
+    target has the score log(10 B) - 0.001 log(10 L / P), where B is the budget, L is
+    the length of the run, `passes[-1]`, and P is the result of `penalised_passes` for
+    the run, from L to 10 L. The first term is the log cost of a run that missed the
+    target (`log_costs`). The second term, 0.001 log(10 L / P), is between 0 and 0.0023.
+    It ranks the runs that missed the target by how close they came.
 
     Args:
-      passes: Passes at each evaluation, shape (k,), ascending from 0; the last one is
-        the budget.
+      passes: Passes at each evaluation, shape (k,), ascending from 0.
       relative: Relative gaps, shape (..., k), as for `penalised_passes`.
       target: Target as a share of the initial gap, below 1.
+      budget: Passes whose tenfold a missed target costs, at least `passes[-1]`. None
+        means `passes[-1]`. Scores of rules whose runs differ in length are comparable
+        only with the same budget.
     Returns:
       Scores, shape (...), finite.
     Raises:
-      ValueError, TypeError: As for `penalised_passes`.
+      ValueError, TypeError: As for `penalised_passes`, or the budget is less than
+        `passes[-1]`.
     Example:
       >>> gaps = np.array([[1.0, 0.5, 0.01], [1.0, 0.5, 0.2], [1.0, 0.9, 0.8]])
       >>> scores = search_scores(np.array([0.0, 1.0, 2.0]), gaps, 0.01)
@@ -193,10 +247,11 @@ def search_scores(
       [0.6931 2.9945 2.9957]
     """
     guesses = np.log(penalised_passes(passes, relative, target))
-    budget = float(np.asarray(passes, float)[-1])
+    length = float(np.asarray(passes, float)[-1])
+    budget = _checked_budget(budget, length)
     costs = passes_to_target(passes, relative, target)
-    most = np.log(MOST_BUDGETS * budget)
-    missed = most + TIE_BREAK * (guesses - most)
+    behind = guesses - np.log(MOST_BUDGETS * length)
+    missed = np.log(MOST_BUDGETS * budget) + TIE_BREAK * behind
     return np.where(np.isfinite(costs), log_costs(costs, budget), missed)
 
 
@@ -298,8 +353,8 @@ def digits_gained(
       passes: Passes at each evaluation, shape (k,), ascending.
       gaps: Gaps f - f*, shape (..., k); column 0 is the initial gap.
     Returns:
-      The mean by the trapezoidal rule, shape (...). It is inf if a gap is NaN or inf,
-      or if the initial gap is not positive.
+      The mean by the trapezoidal rule, shape (...). It is inf if a gap is NaN or
+      infinite, or if the initial gap is not positive.
     Raises:
       ValueError, TypeError: `passes` does not ascend, is not finite, has fewer than two
         entries, or does not fit the shape of `gaps`.
@@ -316,7 +371,9 @@ def digits_gained(
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         relative = gaps / gaps[..., :1]
         logs = np.log10(np.maximum(relative, SMALLEST_GAP))
-    bad = np.asarray(~np.isfinite(logs).all(axis=-1) | ~(gaps[..., 0] > 0))
+    # A gap of -inf has a finite log, that of the smallest gap.
+    finite = (np.isfinite(gaps) & np.isfinite(logs)).all(axis=-1)
+    bad = np.asarray(~finite | ~(gaps[..., 0] > 0))
     means = np.trapezoid(np.where(bad[..., None], 0.0, logs), passes, axis=-1) / (
         passes[-1] - passes[0]
     )
@@ -360,6 +417,18 @@ def first_reached(
     with np.errstate(invalid="ignore"):
         reached = alive & (gaps <= target * gaps[..., :1])
     return np.where(reached.any(axis=-1), passes[np.argmax(reached, axis=-1)], np.inf)
+
+
+def _checked_budget(budget: float | None, length: float) -> float:
+    if budget is None:
+        return length
+    check_real("budget", budget)
+    if not length <= budget < np.inf:
+        raise ValueError(
+            f"budget must be at least passes[-1]={length!r}, the length of a run; got "
+            f"budget={budget!r}."
+        )
+    return budget
 
 
 def _checked_passes(

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from research.checks import check_count, check_share
+from research.sizes import MOST_COMPARISONS, check_most
 from research.statistics.bootstrap import (
     LEAST_RESAMPLES,
     ROUNDING,
@@ -163,7 +164,8 @@ def difference(
     needed = (
         seeds_needed(variance_of(of_ratio, seeds), each) if np.isfinite(middle) else -1
     )
-    middle, low, high = (float(np.exp(x)) for x in (middle, low, high))
+    with np.errstate(over="ignore"):  # The end of a wide interval may be infinite.
+        middle, low, high = (float(np.exp(x)) for x in (middle, low, high))
     return Difference(
         middle,
         low,
@@ -226,4 +228,5 @@ def _checked_pair(
 def _check(level: float, comparisons: int, resamples: int) -> None:
     check_share("level", level, 0.95)
     check_count("comparisons", comparisons)
+    check_most(MOST_COMPARISONS, comparisons=comparisons)
     check_count("resamples", resamples, LEAST_RESAMPLES)

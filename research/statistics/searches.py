@@ -15,7 +15,7 @@ from research.checks import (
     check_sequence,
     check_share,
 )
-from research.sizes import MOST_RESAMPLES, check_most
+from research.sizes import MOST_COMPARISONS, MOST_RESAMPLES, check_most
 from research.statistics.bootstrap import (
     LEAST_RESAMPLES,
     ROUNDING,
@@ -27,7 +27,6 @@ from research.statistics.bootstrap import (
 # A search stops when two rounds in a row gain less than 2 %, so no interval of a ratio
 # is narrower than this on either side.
 RESOLUTION = math.log(1.02)
-MOST_COMPARISONS = 1_000_000
 LARGEST_LOG = 700.0  # exp of a larger number overflows.
 POWER = 0.8  # Power with which a study would detect its smallest detectable factor.
 DISAGREEMENT = 1.25  # Searches disagree if their costs differ by this factor, ...
@@ -42,8 +41,8 @@ class SearchedDifference(NamedTuple):
     Attributes:
       ratio: Cost of mine divided by the cost of the other. The cost of a rule is the
         geometric mean of the costs of its runs, over searches, seeds and workloads. A
-        run that missed the target costs ten times the passes after which it was
-        stopped. If the ratio is below 1, mine is cheaper.
+        run that missed the target costs ten times the budget of passes, which is the
+        same for both rules. If the ratio is below 1, mine is cheaper.
       low, high: Confidence interval of the ratio. The interval includes the variation
         between searches and between seeds.
       win: Probability that mine costs less than the other, for a random workload, a
@@ -54,7 +53,8 @@ class SearchedDifference(NamedTuple):
       detectable: Smallest factor between the costs of the two rules that a study with
         the same variance detects with probability 0.8 (power).
       from_searches: Share of the variance of the log ratio that comes from the
-        searches. The remaining variance comes from the seeds. NaN if the variance is 0.
+        searches. The remaining variance comes from the seeds. NaN if the variance is 0
+        up to rounding errors.
       workloads: Number of workloads.
     """
 
@@ -162,7 +162,7 @@ def searched_difference(
     check_share("level", level, 0.95)
     check_count("comparisons", comparisons)
     check_most(MOST_COMPARISONS, comparisons=comparisons)
-    check_number("resolution", resolution)
+    check_number("resolution", resolution, below=LARGEST_LOG)
     each = 1 - (1 - level) / comparisons
     log = _estimate([_difference_parts(*pair) for pair in pairs])
     quantile = stats.t.isf((1 - each) / 2, log.freedom)
@@ -178,7 +178,10 @@ def searched_difference(
         win.mean, win.deviation**2, win.freedom, seeds, each
     )
     total = log.seeds + log.searches
-    ratio, low, high = (float(np.exp(x)) for x in (log.mean, low, high))
+    with np.errstate(over="ignore"):  # The end of a wide interval may be infinite.
+        ratio, low, high, factor = (
+            float(np.exp(x)) for x in (log.mean, low, high, detectable)
+        )
     return SearchedDifference(
         ratio=ratio,
         low=low,
@@ -187,8 +190,8 @@ def searched_difference(
         win_low=win_low,
         win_high=win_high,
         verdict=verdict,
-        detectable=float(np.exp(detectable)),
-        from_searches=log.searches / total if total > 0 else math.nan,
+        detectable=factor,
+        from_searches=log.searches / total if total > ROUNDING**2 else math.nan,
         workloads=len(pairs),
     )
 
@@ -200,7 +203,7 @@ class SearchedCost(NamedTuple):
       cost: Geometric mean of the cost over searches and seeds. In a study on networks,
         the cost of a run is its final validation loss. In other studies, the cost is
         the passes over the data to the target. There, a run that missed the target
-        costs ten times the passes after which it was stopped.
+        costs ten times the budget of passes.
       low, high: Confidence interval of the cost. The interval includes the variation
         between searches and between seeds.
       spread: Largest cost of a search divided by the smallest one. The cost of a search
@@ -246,7 +249,8 @@ def searched_cost(
       The `SearchedCost`: the cost with its interval, `spread` and `disagree`.
     Raises:
       ValueError, TypeError: There are fewer than two seeds, a log cost is not between
-        -700 and 700, or `level` is not between 0 and 1.
+        -700 and 700, `level` is not between 0 and 1, or `resolution` or `factor` is
+        negative or not finite.
     References:
       Scheffé, The analysis of variance, 1959, 4.3: the F test of rows in a two-way
       layout with one observation in each cell.
@@ -258,13 +262,15 @@ def searched_cost(
     """
     logs = _checked_logs("logs", logs)
     check_share("level", level, 0.95)
+    check_number("resolution", resolution, below=LARGEST_LOG)
+    check_number("factor", factor)
     estimate = _estimate([_Parts(logs.mean(axis=0), logs, logs[:1])])
     half = max(
         stats.t.isf((1 - level) / 2, estimate.freedom) * estimate.deviation, resolution
     )
     means = logs.mean(axis=1)
-    spread = math.exp(float(means.max() - means.min()))
-    cost, low, high = (math.exp(estimate.mean + side) for side in (0.0, -half, half))
+    spread = _exp(float(means.max() - means.min()))
+    cost, low, high = (_exp(estimate.mean + side) for side in (0.0, -half, half))
     differ = spread >= factor and _rows_differ(logs)
     return SearchedCost(cost, low, high, spread, differ)
 
@@ -406,6 +412,14 @@ def _best_of_points(
     return np.mean(results, axis=0)
 
 
+def _exp(x: float) -> float:
+    """Return exp(x), or inf if it overflows: the end of a wide interval may."""
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return math.inf
+
+
 def _rows_differ(logs: Float[np.ndarray, "searches seeds"]) -> bool:
     """Return whether the rows of a two-way layout differ, by an F test."""
     rows, columns = logs.shape
@@ -416,7 +430,7 @@ def _rows_differ(logs: Float[np.ndarray, "searches seeds"]) -> bool:
     within = _rest(logs)
     if within <= ROUNDING**2:
         return True
-    return between / within > stats.f.isf(1 - DISAGREEMENT_LEVEL, *freedom)
+    return bool(between / within > stats.f.isf(1 - DISAGREEMENT_LEVEL, *freedom))
 
 
 def _rest(values: Float[np.ndarray, "rows columns"]) -> float:
@@ -510,7 +524,7 @@ def _checked_logs(name: str, logs: np.ndarray) -> Float[np.ndarray, "searches se
     if not (np.abs(logs) <= LARGEST_LOG).all():
         raise ValueError(
             f"every entry of {name} must be a finite log cost between -700 and 700; at "
-            "least one is not. A run that misses the target costs ten times its full "
-            "length; `log_costs` computes this."
+            "least one is not. A run that misses the target costs ten times the budget "
+            "of passes; `log_costs` computes this."
         )
     return logs

@@ -111,8 +111,9 @@ def search(
        lie closer together. The new points run on the screening seeds, and the better
        half of them also runs on the six seeds of the race. The refinement ends after
        two rounds in a row that each improve the best mean score by less than log 1.02.
-    4. Choice: the best four points run on all seeds. The point with the lowest mean
-       score is chosen.
+    4. Choice: the best four points of the race and the refinement run on all seeds (all
+       of these points, if they are fewer). The point with the lowest mean score is
+       chosen.
 
     If the scale of a range is "log" or "one_minus", a new point may lie outside the
     range, by up to a third of the width of the range on this scale. The chosen point
@@ -332,7 +333,8 @@ class _Table:
         """Return the best points that ran on the first `count` seeds, best first."""
         rows = np.arange(len(self.points)) if among is None else among
         means = self.scores[rows, :count].mean(axis=1)  # NaN if a run is missing.
-        return rows[np.argsort(means, kind="stable")][:number]
+        ran = np.isfinite(means)
+        return rows[ran][np.argsort(means[ran], kind="stable")][:number]
 
     def lowest(self, count: int) -> float:
         """Return the lowest mean score over the first `count` seeds."""

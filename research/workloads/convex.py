@@ -121,6 +121,8 @@ def regression_workload(
             "x must have the shape (n, d), and y the shape (n,); got x of shape "
             f"{x.shape} and y of shape {y.shape}."
         )
+    if kind != "linear":
+        _check_labels(y, kind)
     labels = 0 if kind == "linear" else int(y.max()) + 1
     task = {"linear": _REGRESSION, "logistic": _TWO_CLASSES}.get(kind)
     return _supervised(
@@ -131,6 +133,17 @@ def regression_workload(
         holdout,
         available(dtype),
     )
+
+
+def _check_labels(y: Num[np.ndarray, "n"], kind: str) -> None:
+    """Raise ValueError if a target is not a label, in any part of the data."""
+    wrong = y[(y < 0) | (y != np.floor(y)) | ((kind == "logistic") & (y > 1))]
+    if wrong.size:
+        labels = "0 or 1" if kind == "logistic" else "labels 0, 1, ..., K - 1"
+        raise ValueError(
+            f"y must contain only {labels} for kind={kind!r}; got {wrong[0]}. Number "
+            "the classes from 0, or use kind='linear' for targets that are not classes."
+        )
 
 
 @constructor
