@@ -18,7 +18,8 @@ Expected numbers (`EXPECTED`):
 - the largest difference between the gradient by hand and jax.grad, divided by the
 gradient's largest entry, in units of ε = 2.2e-16;
 - the largest difference in an entry, as a share of the bound for this entry;
-- the share of entries in which both gradients are equal to the last bit;
+- the share of entries in which both gradients are equal to the last bit, averaged
+over the networks;
 - the largest error of central differences, divided by the largest entry;
 - for the largest network in float32, the seconds by hand and the seconds of central
 differences, both divided by the seconds of jax.grad.

@@ -169,7 +169,8 @@ def _row(rate: float, arrays: dict[str, np.ndarray], every: int) -> dict[str, An
     }
 
 
-def _numbers(rows: list[dict[str, Any]], residual: float) -> dict[str, float]:
+def _numbers(rows: list[dict[str, Any]], residual: float) -> dict[str, float | None]:
+    """Return the numbers of all rates; None where no rate has steps to count."""
     edge, slow = rows[: len(RATES)], rows[len(RATES) :]
     known = lambda name: [row[name] for row in rows if row[name] is not None]
     return {
@@ -177,7 +178,7 @@ def _numbers(rows: list[dict[str, Any]], residual: float) -> dict[str, float]:
         "least_at_end": min(row["end"] for row in edge),
         "greatest_at_end": max(row["end"] for row in edge),
         "slow_at_end": max(row["end"] for row in slow),
-        "rises_before": max(known("rises_before"), default=0.0),
-        "rises_after": min(known("rises_after"), default=0.0),
+        "rises_before": max(known("rises_before"), default=None),
+        "rises_after": min(known("rises_after"), default=None),
         "residual": residual,
     }

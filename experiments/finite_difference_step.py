@@ -102,9 +102,9 @@ def run(
             (
                 scheme,
                 kind,
-                float(table.steps[table.best]),
+                float(table.steps[table.best]) if table.best >= 0 else None,
                 table.theory or None,
-                float(error[table.best]),
+                float(error[table.best]) if table.best >= 0 else None,
                 smallest(error),
             )
         )

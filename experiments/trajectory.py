@@ -358,17 +358,36 @@ def heights(scene: Landscape):
 def against_theory(plain: tuple, ball: tuple):
     """Return the numbers measured on the quadratic, relative to theory.
 
-    `plain` and `ball` are the results of gradient descent and of the heavy ball.
+    `plain` and `ball` are the results of gradient descent and of the heavy ball. Theory
+    predicts the factor of the distance in a step, once many steps are taken.
     """
-    (facts, kept), (_, of_ball) = plain, ball
+    (facts, kept), (facts_of_ball, of_ball) = plain, ball
     factor = max(abs(1 - facts["rate"] * curvature) for curvature in (1.0, CONDITION))
+    factor_of_ball = max(
+        heavy_ball_factor(facts_of_ball["rate"], curvature)
+        for curvature in (1.0, CONDITION)
+    )
     return {
         "cosine_of_gradient_descent": facts["cosine"],
         "gradient_descent_over_theory": finite(contraction(kept["distances"]) / factor),
+        "heavy_ball_in_theory": factor_of_ball,
         "heavy_ball_over_theory": finite(
-            contraction(of_ball["distances"]) / math.sqrt(MOMENTUM)
+            contraction(of_ball["distances"]) / factor_of_ball
         ),
     }
+
+
+def heavy_ball_factor(rate: float, curvature: float) -> float:
+    """Return the largest root of z² - (1 + β - η λ) z + β, in absolute value.
+
+    With the learning rate η (`rate`), a step of the heavy ball multiplies the distance
+    along an axis with the second derivative λ (`curvature`) by this factor in the long
+    run (Polyak 1964). If the roots are complex, it is √β.
+    """
+    middle = (1 + MOMENTUM - rate * curvature) / 2
+    if middle**2 <= MOMENTUM:
+        return math.sqrt(MOMENTUM)
+    return abs(middle) + math.sqrt(middle**2 - MOMENTUM)
 
 
 class Steps(NamedTuple):

@@ -3,6 +3,7 @@ against a gradient that is wrong.
 """
 
 import dataclasses
+import re
 
 import jax
 import numpy as np
@@ -31,6 +32,9 @@ def test_expected_numbers_of_the_comparison_hold_in_a_small_run(result):
         assert low <= result.numbers[name] <= high, name
     assert 1e-13 < result.numbers["difference_error"] < 1e-7
     assert result.answer.startswith("Yes: in 2 gradients in float64")
+    assert re.search(
+        r"On average over the networks, [0-9]+ % of the entries are", result.answer
+    )
 
 
 def test_naive_baseline_is_the_first_row_of_each_net(result):

@@ -160,6 +160,36 @@ def test_exceptions_are_told_and_no_other_function_is_above_the_bound(results):
     )
 
 
+def test_only_functions_above_the_bound_are_said_to_be_above_it():
+    functions = {
+        name: {
+            "operations": 10.0,
+            "ratio": ratio,
+            "hessian_vector_ratio": 6.0,
+            "ratio_of_seconds": float("nan"),
+            "function_seconds": float("nan"),
+        }
+        for name, ratio in {
+            **dict.fromkeys(cheap_gradient.EXCEPTIONS, 4.5),
+            "sort": 5.5,
+            "attention": 3.0,
+        }.items()
+    }
+    numbers = {
+        "functions": functions,
+        "largest_ratio": 5.5,
+        "dearest": "sort",
+        "largest": 4,
+        "ratio_at_any_n": 2.0,
+        "forward_at_largest": 5.0,
+    }
+    report = cli.report_of(cheap_gradient)
+    answer = report.answer(runs.Findings({}, numbers))
+    assert "exceed the theoretical bound of 5 for: sort 5.5." in answer
+    assert "nan" not in answer  # No program was timed.
+    assert report.table(numbers).note.endswith("Above the bound of 5: sort.")
+
+
 @pytest.mark.parametrize(
     ("experiment", "field", "value"),
     [

@@ -275,6 +275,19 @@ def test_predicted_truncation_is_the_error_without_noise(order, accuracy):
     )
 
 
+@pytest.mark.parametrize("noise", [1e-4, 1e-8])
+def test_every_measured_error_lies_inside_the_axes(noise):
+    config = motion.Config(seconds=4.0, spacing=0.02, noise=noise)
+    found = motion.run(config)
+    figure = cli.report_of(motion).draw(found)["noise"].figure
+    for axes in figure.axes:
+        low, high = axes.get_ylim()
+        dots = [line for line in axes.lines if line.get_marker() == "o"]
+        assert len(dots) == 2
+        for line in dots:
+            assert all(low < y < high for y in line.get_ydata())
+
+
 def test_every_sample_away_from_the_ends_gets_one_derivative():
     t = 0.01 * np.arange(500)
     places, _ = motion.differentiated(t, t**2, 4, 1, 2)

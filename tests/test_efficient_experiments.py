@@ -55,6 +55,68 @@ def test_orders_that_were_not_tried_have_no_entry():
     assert cli.report_of(taylor_mode).draw(result)
 
 
+def test_growth_of_operations_is_between_the_orders_that_the_answer_names():
+    counts = {
+        taylor_mode.TAYLOR: np.array([np.nan, 1, 3, np.nan, np.nan, np.nan]),
+        taylor_mode.NESTED: np.array([np.nan, 2, 10, 40, 90, 250]),
+    }
+    arrays = {f"scalar/{way}": count for way, count in counts.items()}
+    growth = [
+        taylor_mode._growth(arrays, way, ["scalar"], order)
+        for way, order in ((taylor_mode.TAYLOR, 2), (taylor_mode.NESTED, 5))
+    ]
+    numbers = {
+        "functions": {},
+        "growth_of_taylor": growth[0],
+        "growth_of_nested": growth[1],
+        "pendulum_error": 1e-15,
+    }
+    answer = cli.report_of(taylor_mode).answer(runs.Findings(arrays, numbers))
+    assert "grow at most 3.0 times from order 1 to 2;" in answer
+    assert "grow up to 25.0 times from order 2 to 5." in answer
+    assert (
+        "Up to order 2, the derivatives of the scalar function take 3 times" in answer
+    )
+    assert "and 10 times nested" in answer
+
+
+def test_without_a_dense_matrix_there_is_neither_a_difference_nor_a_dot(monkeypatch):
+    part = {
+        "size": 9,
+        "second": False,
+        "colours": 3,
+        "operations": 4.0,
+        "dense_operations": 9.0,
+        "difference": None,
+        "seconds": {"sparse": (1e-3, 2.0, 1.0, 3.0)},
+    }
+    corner = np.eye(sparse_hessian.SHOWN)
+    monkeypatch.setattr(sparse_hessian, "_examined", lambda *given: (part, corner))
+    found = sparse_hessian.run(sparse_hessian.Config(dense=1))
+    assert found.numbers["largest_difference"] is None
+    picture = cli.report_of(sparse_hessian).draw(found)["patterns"]
+    lines = picture.figure.axes[-1].lines
+    assert [line.get_label() for line in lines] == ["sparse"]
+
+
+def test_no_share_of_rises_is_reported_without_steps():
+    # The sharpness of the large rates arrives at the last of three computations.
+    rates, slow = edge_of_stability.RATES, edge_of_stability.SLOW
+    arrays = {f"{rate}/ratio": np.array([0.5, 0.8, 1.01]) for rate in rates}
+    arrays |= {f"{rate}/ratio": np.array([0.2, 0.3, 0.4]) for rate in slow}
+    arrays |= {f"{rate}/loss": np.linspace(1, 0.5, 161) for rate in (*rates, *slow)}
+    rows = [edge_of_stability._row(rate, arrays, 80) for rate in (*rates, *slow)]
+    numbers = edge_of_stability._numbers(rows, 0.0)
+    assert numbers["rises_after"] is None
+    findings = runs.Findings(arrays, {"rows": rows, **numbers})
+    report = cli.report_of(edge_of_stability)
+    assert (
+        "after 160 steps. Before, the loss rises in at most 0.0 % of the steps. At "
+        in (report.answer(findings))
+    )
+    assert "rises in many steps" not in report.draw(findings)["sharpness"].caption
+
+
 def test_series_of_the_pendulum_solves_its_equation():
     # θ'' = -sin θ, so θ''' = -cos θ θ' and θ'''' = sin θ θ'² + cos θ sin θ.
     angle, speed = 0.7, 0.3

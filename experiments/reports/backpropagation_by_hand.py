@@ -23,8 +23,9 @@ def answer(findings: research.runs.Findings) -> str:
         "gradients in float64, the gradient by hand and that of jax.grad differ by at "
         f"most {numbers['largest_difference']:.1f} ε, relative to the largest entry of "
         "the gradient. The difference of an entry is at most "
-        f"{100 * numbers['largest_share_of_bound']:.0f} % of its rounding bound, and "
-        f"{100 * numbers['share_equal']:.0f} % of all entries are bit-identical. The "
+        f"{100 * numbers['largest_share_of_bound']:.0f} % of its rounding bound. On "
+        f"average over the networks, {100 * numbers['share_equal']:.0f} % of the "
+        "entries are bit-identical. The "
         f"backward pass by hand is {pace}: on {name} it takes {ratio:.2f} ({low:.2f} "
         f"to {high:.2f}) times as long as jax.grad. Central differences have an error "
         f"of up to {numbers['difference_error']:.0e} of the largest entry and take "
@@ -109,7 +110,8 @@ def table_of_activations(arrays: dict[str, np.ndarray], numbers: dict[str, Any])
     columns += (*(f"bits equal, {d}" for d in DTYPES), "share of the bound")
     note = (
         f"Over {', '.join(config['nets'])} and {config['seeds']} seeds; relative to "
-        "the largest entry."
+        "the largest entry. Bits equal: share of entries, averaged over networks and "
+        "seeds."
     )
     return research.runs.Table(
         "Difference from jax.grad by activation", columns, tuple(rows), note

@@ -42,7 +42,7 @@ def answer(findings: research.runs.Findings) -> str:
     )
     return (
         f"{before}{winner} wins if at least half a window precedes each character. A "
-        f"{numbers['order']}-gram, counted in a second, has a "
+        f"{numbers['order']}-gram, a table of counts, has a "
         f"loss of {numbers['ngram']:.3f} nats a character. After {gpt['steps']:,} "
         f"steps of {numbers['batch_size']} x {numbers['context']} characters "
         f"({gpt['passes']:.1f} passes) the loss is {words(lstm['whole'])} for the LSTM "

@@ -19,11 +19,10 @@ def answer(findings: research.runs.Findings) -> str:
         f"{row['end']:.2f} (η = {row['rate']})" for row in rows[len(RATES) :]
     )
     first = [row["first"] for row in rows[: len(RATES)] if row["first"] is not None]
+    steps = " to ".join(map(str, sorted({min(first), max(first)}))) if first else ""
     arrives = (
-        f"It first reaches 2 / η after {min(first)} to {max(first)} steps. From then "
-        f"on, the loss rises in at least {100 * numbers['rises_after']:.0f} % of the "
-        f"steps; before, in at most {100 * numbers['rises_before']:.1f} %. In the end "
-        "it is lower all the same. "
+        f"It first reaches 2 / η after {steps} steps. "
+        + _rises(numbers["rises_before"], numbers["rises_after"])
         if first
         else "It does not reach 2 / η within these steps. "
     )
@@ -35,6 +34,19 @@ def answer(findings: research.runs.Findings) -> str:
         else f"At smaller rates the quotient ends at {slow}"
     )
     return f"The sharpness divided by 2 / η ends at {ends}. {arrives}{smaller}."
+
+
+def _rises(before: float | None, after: float | None) -> str:
+    """Say how often the loss rises; None means that no steps were counted."""
+    if after is None:
+        if before is None:
+            return ""
+        return f"Before, the loss rises in at most {100 * before:.1f} % of the steps. "
+    earlier = "" if before is None else f"; before, in at most {100 * before:.1f} %"
+    return (
+        f"From then on, the loss rises in at least {100 * after:.0f} % of the steps"
+        f"{earlier}. In the end it is lower all the same. "
+    )
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
@@ -68,8 +80,8 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
                 "last loss",
             ),
             tuple(rows),
-            "No entry: the sharpness did not reach 2 / η. Then all steps count as "
-            "steps before.",
+            "No entry: the sharpness did not reach 2 / η, or there are no such steps. "
+            "If it did not reach 2 / η, all steps count as steps before.",
         ),
     )
 
@@ -106,7 +118,7 @@ def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
             + (
                 " Once the sharpness is there, the loss rises in many steps and falls "
                 "all the same."
-                if arrived
+                if arrived and numbers["rises_after"]
                 else ""
             ),
             figure,

@@ -66,7 +66,8 @@ def tables(findings: research.runs.Findings) -> tuple[Table, ...]:
         "predicted. The interval is Student's t interval of the mean over "
         f"{network_of(numbers)['seeds']} seeds; n-grams are exact. Seconds: the median "
         "over seeds. Whole: windows that do not overlap. Half full: each character is "
-        f"predicted from at least {numbers['context'] // 2} characters before it. "
+        "predicted from at least half a window before it, of "
+        f"{numbers['context']} characters unless the row says otherwise. "
         f"Sampled: {SAMPLED} random windows. The parameters of an n-gram model are its "
         "different n-grams."
     )

@@ -175,12 +175,13 @@ def draw_differences(
 
 def draw_errors(axes: Axes, result: research.runs.Result, order: int):
     """Draw the errors of one derivative against the step."""
-    h = result.arrays["steps"]
+    h, measured = result.arrays["steps"], []
     for accuracy, colour in ((2, "#0072B2"), (4, "#D55E00")):
         found, noise, truncation = (
             result.arrays[f"{NAMES[order]}/{accuracy}/{name}"]
             for name in ("error", "noise", "truncation")
         )
+        measured.append(found)
         axes.plot(
             h, found, "o", color=colour, markersize=4, label=f"accuracy {accuracy}"
         )
@@ -197,6 +198,7 @@ def draw_errors(axes: Axes, result: research.runs.Result, order: int):
         xlabel="step h (s)",
         ylabel=f"error ({UNITS[order]})",
     )
-    axes.set_ylim(0.3 * found.min(), 4 * result.arrays[f"{NAMES[order]}/4/error"][0])
+    # The lines leave the axes, where the predictions are far from the measured errors.
+    axes.set_ylim(0.3 * np.min(measured), 4 * np.max(measured))
     axes.set_title(NAMES[order], loc="left")
     axes.legend(loc="upper center")

@@ -43,7 +43,7 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
             row["rate"],
             row["rises"],
             f"{100 * row['left']:.0f} %",
-            row["end"],
+            "all left" if row["end"] is None else row["end"],
         )
         for row in findings.numbers["rows"]
     ]

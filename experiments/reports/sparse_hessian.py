@@ -140,7 +140,8 @@ def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
             for part, place in zip(found.values(), places, strict=True)
             if way in part["seconds"]
         ]
-        last.plot(*np.array(known).T, "o", ms=8, color=colours[colour], label=way)
+        if known:
+            last.plot(*np.array(known).T, "o", ms=8, color=colours[colour], label=way)
     last.set(xscale="log", xlabel="seconds of the derivative / seconds of f")
     last.set_yticks(places, list(found))
     last.legend(loc="lower right")

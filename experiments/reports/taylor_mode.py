@@ -22,24 +22,30 @@ COLOURS = {TAYLOR: "#0072B2", NESTED: "#D55E00", JET: "#009E73"}
 def answer(findings: research.runs.Findings) -> str:
     """Compare the costs at the largest orders, and give the error of the pendulum."""
     numbers, arrays = findings.numbers, findings.arrays
-    found = arrays["scalar/taylor"], arrays["scalar/nested jvp"]
-    last = int(np.flatnonzero(np.isfinite(found[1]))[-1])
+    found = arrays[f"scalar/{TAYLOR}"], arrays[f"scalar/{NESTED}"]
+    order, nested = map(_largest_order, found)
+    last = min(order, nested)
     fails = [
         name for name, part in numbers["functions"].items() if not part["works"][JET]
     ]
     jet = f"no rule for {', '.join(fails)}" if fails else "rules for every function"
     return (
         "In Taylor mode, the operations grow at most "
-        f"{numbers['growth_of_taylor']:.1f} times when the order doubles to "
-        f"{len(found[0]) - 1}; those of nested derivatives grow up to "
+        f"{numbers['growth_of_taylor']:.1f} times from order {order // 2} to {order}; "
+        "those of nested derivatives grow up to "
         f"{numbers['growth_of_nested']:.1f} times from order "
-        f"{last // 2} to {last}. Up to order {last}, the derivatives of the scalar "
+        f"{nested // 2} to {nested}. Up to order {last}, the derivatives of the scalar "
         f"function take {found[0][last]:.0f} times the operations of the function in "
         f"Taylor mode, and {found[1][last]:.0f} times nested. JAX's jet has {jet}. "
         "A pendulum that is integrated by series of order 12, with 64 steps in a "
         "period, returns to its start with an error of "
         f"{numbers['pendulum_error']:.0e}."
     )
+
+
+def _largest_order(counts: np.ndarray) -> int:
+    """Return the largest order whose operations were counted."""
+    return int(np.flatnonzero(np.isfinite(counts))[-1])
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
@@ -155,14 +161,15 @@ def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
         *counts.get_legend_handles_labels(), loc="outside lower center", ncols=3
     )
     numbers = findings.numbers
+    nested = _largest_order(findings.arrays[f"scalar/{NESTED}"])
     return {
         "orders": research.figures.Picture(
             "The cost of high derivatives",
             "Left: operations for all derivatives up to an order, relative to the "
             "function. They grow like a power of the order in Taylor mode, and "
-            f"up to {numbers['growth_of_nested']:.0f}-fold when the order of nested "
-            "derivatives doubles. Middle: the seconds to compile. Right: the error of "
-            "a pendulum after a period, integrated by its Taylor series.",
+            f"up to {numbers['growth_of_nested']:.0f}-fold from order {nested // 2} to "
+            f"{nested} for nested derivatives. Middle: the seconds to compile. Right: "
+            "the error of a pendulum after a period, integrated by its Taylor series.",
             figure,
         )
     }

@@ -245,18 +245,21 @@ def curves_caption(numbers: dict[str, Any]):
     return (
         "After each step: f - f* on the left, distance to the nearest minimum on the "
         f"right. At the end f - f* is {ends}. "
-        f"{contraction(numbers['heavy_ball_over_theory'])}"
+        f"{contraction(numbers)}"
     )
 
 
-def contraction(ratio: float | None):
-    """Return a sentence on the heavy ball's factor, from its ratio to theory."""
-    theory = math.sqrt(MOMENTUM)
+def contraction(numbers: dict[str, Any]):
+    """Return a sentence on the heavy ball's factor, measured and in theory."""
+    ratio, theory = (
+        numbers[f"heavy_ball_{which}"] for which in ("over_theory", "in_theory")
+    )
     if ratio is None:
         return "The factor of a step of the heavy ball on the quadratic is not known."
+    name = "√β = " if theory == math.sqrt(MOMENTUM) else ""
     return (
         "On the quadratic, a step of the heavy ball multiplies the distance by "
-        f"{ratio * theory:.3f} on average; theory predicts √β = {theory:.3f}."
+        f"{ratio * theory:.3f} on average; theory predicts {name}{theory:.3f}."
     )
 
 

@@ -57,7 +57,7 @@ class LimitTable(NamedTuple):
         the division. If the quotient at a tiny step differs from `limit` by clearly
         more than a rounding error, the estimate is at least this difference.
       best: Index of the step with the smallest sum of truncation and rounding error, or
-        0 if no sum is finite.
+        -1 if no sum is finite.
       theory: Rule of thumb for the best step, ε^(1 / (p + 1)) max(|x|, 1). The first
         factor is √ε for forward differences, ∛ε for central differences and the fifth
         root of ε for Richardson differences. `theory` is 0 for the complex step,
@@ -97,7 +97,8 @@ class LimitTable(NamedTuple):
             if self.theory
             else "in theory any step that is small enough works"
         )
-        lines = [f"Limit: {limit}. Best step: {self.steps[self.best]:.1e}; {theory}."]
+        best = "none" if self.best < 0 else f"{self.steps[self.best]:.1e}"
+        lines = [f"Limit: {limit}. Best step: {best}; {theory}."]
         rows = [("step", "quotient", "truncation", "rounding")]
         columns = zip(
             self.steps, self.estimates, self.truncation, self.rounding, strict=True
@@ -111,7 +112,8 @@ class LimitTable(NamedTuple):
             cells = "  ".join(
                 cell.ljust(width) for cell, width in zip(row, widths, strict=True)
             ).rstrip()
-            lines.append(f"{cells} *" if i == self.best + 1 else cells)
+            is_best = self.best >= 0 and i == self.best + 1
+            lines.append(f"{cells} *" if is_best else cells)
         return "\n".join(lines)
 
 
@@ -238,7 +240,8 @@ def limit_table(
     theory = (
         0.0 if scheme == "complex" else epsilon ** (1 / (formula.power + 1)) * scale
     )
-    best = int(np.argmin(np.where(np.isfinite(total), total, np.inf)))
+    finite = np.isfinite(total)
+    best = int(np.argmin(np.where(finite, total, np.inf))) if finite.any() else -1
     return LimitTable(h, estimates, truncation, rounding, best, theory, limit)
 
 
@@ -394,7 +397,10 @@ def _steps(steps: Any, x: Any, scheme: str, kind: np.dtype) -> np.ndarray:
         steps = 10.0 ** (start + powers)
     h = np.atleast_1d(np.asarray(steps, np.float64)).astype(kind).astype(np.float64)
     if h.ndim != 1 or not len(h) or not np.all(np.isfinite(h) & (h > 0)):
-        raise ValueError(f"steps must be positive numbers; got steps={steps!r}.")
+        raise ValueError(
+            f"steps must be positive numbers in {np.dtype(kind).name}; got "
+            f"steps={steps!r}."
+        )
     if scheme == "complex":
         return h
     smallest = min(abs(node) for node in _FORMULAS[scheme].nodes if node)

@@ -3,7 +3,9 @@ same settings, and says why.
 """
 
 import functools
+import math
 import re
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +22,7 @@ from research.models.activations import gelu
 COMPILE_QUICKLY = True  # tests/conftest.py
 DRAWS_NO_KEYS = True  # tests/conftest.py
 
+KEY = jax.random.key(0)
 rng = np.random.default_rng(0)
 A = jnp.asarray(rng.normal(size=(6, 6)))
 S = A @ A.T + 0.3 * jnp.eye(6)
@@ -1745,3 +1748,54 @@ def test_wrong_custom_rule_at_a_tiny_scale_is_not_excused_as_a_kink():
     f.defjvp(lambda x, t: (f(*x), 0 * t[0]))
     report = check_derivative(f, jnp.asarray(0.0), jax.random.key(0))
     assert report.verdict in ("wrong", "unresolved"), report.text()
+
+
+@pytest.mark.parametrize(
+    ("f", "derivative"),
+    [
+        (jax.tree_util.Partial(lambda x: float(np.sin(x))), np.cos),
+        (jax.tree_util.Partial(lambda x: np.sin(x)), np.cos),
+        (lambda x: math.sin(x), lambda x: math.cos(x)),
+    ],
+)
+@pytest.mark.parametrize("factor", [1.0, 1.001])
+def test_a_function_that_jax_cannot_trace_is_checked_by_calls(f, derivative, factor):
+    report = check_derivative(f, 0.5, KEY, lambda x: factor * derivative(x))
+    assert report.verdict == ("right" if factor == 1 else "wrong")
+
+
+def test_a_function_that_raises_beyond_its_domain_is_checked_inside():
+    f, derivative = math.log, lambda x: 1 / x
+    assert check_derivative(f, 0.5, KEY, derivative).verdict == "right"
+    with pytest.raises(ValueError, match=r"math domain|expected a positive"):
+        check_derivative(f, -0.5, KEY, derivative)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.001])
+def test_a_callback_of_any_vmap_method_is_called_point_by_point(factor):
+    f = lambda x: jnp.sum(
+        jax.pure_callback(np.sin, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+    )
+    report = check_derivative(f, jnp.ones(2) / 2, KEY, lambda x: factor * jnp.cos(x))
+    assert report.verdict == ("right" if factor == 1 else "wrong")
+
+
+def test_a_point_at_the_edge_of_the_domain_is_called_that():
+    f = lambda p: jnp.sum(jnp.sin(p["a"])) + p["b"] ** 1.5
+    report = check_derivative(f, {"a": jnp.ones(3), "b": jnp.asarray(0.0)}, KEY)
+    assert report.verdict == "unresolved"
+    assert "not finite at points beside x" in report.explanation
+
+
+def test_a_derivative_that_is_not_finite_has_no_measured_remainder_and_no_warning():
+    with warnings.catch_warnings(action="error"):
+        report = check_derivative(
+            lambda x: jnp.sum(jnp.sqrt(x)), jnp.zeros(2, "f4"), KEY
+        )
+        infinite = check_derivative(
+            lambda x: jnp.sum(jnp.exp(-x)), jnp.array([1.0, jnp.inf], "f4"), KEY
+        )
+    assert report.verdict == "nan"
+    assert report.own_precision_gap == math.inf
+    assert "is linear" not in report.text()
+    assert infinite.verdict == "right"

@@ -156,3 +156,17 @@ def test_a_part_in_float32_is_found_in_values_of_float64(name):
     for x in (0.7, -1.3, 2.0**0.5, 5.0):
         along = lambda t, x=x: np.atleast_1d(f((1 + t) * x))
         assert is_rounded_to_float32(along, entries=1), x
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("verdict", ["right", "wrong"])
+def test_a_missing_contribution_is_found_in_a_leaf_that_f_rounds(verdict, seed):
+    # Along the random directions, short steps of the rounded leaf do not change f.
+    hide = (lambda a: a) if verdict == "right" else jax.lax.stop_gradient
+    f = lambda p: jnp.sum(p[0] ** 2) * hide(p[1].astype(jnp.float32))
+    x = (jnp.asarray(np.random.default_rng(seed).normal(size=3)), jnp.asarray(2.0))
+    report = check_derivative(f, x, jax.random.key(seed))
+    assert report.verdict == verdict
+    if verdict == "wrong":
+        assert "the contribution is missing" in report.explanation
+        assert "x[1]" in report.explanation

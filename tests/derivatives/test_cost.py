@@ -163,10 +163,46 @@ def test_count_agrees_with_xla_on_straight_line_code(name):
         (lambda x: jnp.reshape(x, (2, 5)).T[0], (normal(10),), 0),
         (jax.jit(lambda x: jax.checkpoint(lambda y: y * y)(x)), (normal(10),), 10),
         (lambda i: i * i + 1, (jnp.arange(5),), 0),
+        (lambda x: jax.lax.clamp(0.0, x, 1.0), (normal(10),), 10),
+        (lambda x, y: x.at[jnp.arange(4)].subtract(y), (normal(10), normal(4)), 4),
+        (lambda x: x.at[jnp.arange(4)].apply(lambda y: y * y + y), (normal(10),), 8),
+        (lambda x: jnp.argmax(x), (normal(10),), 10),
+        (lambda x: jax.lax.approx_max_k(x, 2)[0], (normal(10),), 10),
+        (lambda x: jax.lax.sort(x, dimension=0), (normal(4, 50),), 4 * 50 * 2),
     ],
 )
 def test_count_equals_the_count_by_hand(f, args, flops):
     assert counted_cost(f, *args).flops == pytest.approx(flops, rel=0.02, abs=0.5)
+
+
+FLOPS = {
+    1: "abs ceil conj floor is_finite neg round sign square",
+    2: "add div eq ge gt le lt max min mul ne nextafter rem sub",
+    3: "clamp",
+}
+TRANSCENDENTALS = {
+    1: "acos acosh asin asinh atan atanh bessel_i0e bessel_i1e cbrt cos cosh digamma "
+    "erf erf_inv erfc exp exp2 expm1 lgamma log log1p log2 logistic rsqrt sin sinh "
+    "sqrt tan tanh",
+    2: "atan2 igamma igamma_grad_a igammac polygamma pow zeta",
+    3: "betainc",
+}
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"), [(FLOPS, (10, 0)), (TRANSCENDENTALS, (0, 10))]
+)
+def test_an_elementwise_function_counts_as_one_operation_for_each_entry(
+    names, expected
+):
+    x = np.linspace(0.1, 0.9, 10)
+    counts = {
+        name: counted_cost(getattr(jax.lax, name), *[x] * number)[:2]
+        for number, text in names.items()
+        for name in text.split()
+        if hasattr(jax.lax, name)  # Older versions of JAX have no log2.
+    }
+    assert counts == dict.fromkeys(counts, expected)
 
 
 def test_loops_count_by_their_trips_where_xla_counts_one():
@@ -278,6 +314,8 @@ def test_pooling_costs_its_windows():
         x, -jnp.inf, jax.lax.max, (2, 2), (2, 2), "VALID"
     )
     assert cost(halved, jnp.ones((100, 100))).flops == 4 * 50 * 50
+    tangent = lambda x: jax.jvp(halved, (x,), (x,))[1]
+    assert counted_cost(tangent, jnp.ones((100, 100))).flops == 4 * 50 * 50
 
 
 def test_an_iterative_solve_is_a_loop_of_unknown_length():

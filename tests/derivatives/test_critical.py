@@ -923,3 +923,23 @@ def test_short_gradient_without_a_zero_nearby_is_named():
 def test_pytree_is_refused_with_how_to_flatten_it():
     with pytest.raises(TypeError, match="ravel_pytree"):
         classify_critical_point(lambda p: p["a"] ** 2, {"a": jnp.zeros(2)})
+
+
+def test_points_further_apart_than_the_separation_stay_apart_near_0():
+    f = lambda x: jnp.sum(jnp.cos(1e6 * x))
+    starts = np.linspace(-1e-5, 1e-5, 41)[:, None]
+    found = critical_points(f, starts, [(-1.0, 1.0)], separation=1e-8)
+    x = np.sort([float(p.x[0]) for p in found])
+    inside = x[np.abs(x) < 1e-5]
+    np.testing.assert_allclose(inside, np.pi * 1e-6 * np.arange(-3, 4), atol=1e-12)
+
+
+@pytest.mark.parametrize("power", [6, 10])
+@pytest.mark.parametrize("beyond", [1e-5, 3e-4])
+def test_a_point_outside_the_bounds_is_not_listed(power, beyond):
+    f = lambda x: jnp.sum((x - 1.0 - beyond) ** power)
+    bounds = [(0.0, 1.0)]
+    found = critical_points(f, grid_of_starts(bounds, 4), bounds)
+    assert not found
+    wide = [(0.0, 1.0 + 2 * beyond)]
+    assert critical_points(f, grid_of_starts(wide, 4), wide)

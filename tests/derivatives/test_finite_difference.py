@@ -1590,3 +1590,18 @@ def test_the_error_of_a_count_is_in_its_bound(name):
             shares.append(abs(found.value - truth) / found.error)
     assert len(shares) >= 10
     assert np.mean(np.array(shares) > 1) <= 0.1
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_long_double_is_as_exact_as_a_double(order):
+    points = np.random.default_rng(0).uniform(0.1, 2, 20)
+    for name, slopes in (
+        ("sin", (np.cos, lambda x: -np.sin(x))),
+        ("exp", [np.exp] * 2),
+    ):
+        plain = getattr(np, name)
+        long = lambda x, plain=plain: plain(np.asarray(x).astype(np.longdouble))
+        for x in points:
+            found = finite_difference(long, x, order=order)
+            assert found.verdict == "ok"
+            assert abs(found.value - slopes[order - 1](x)) <= found.error < 1e-6

@@ -375,6 +375,17 @@ def test_page_of_a_hostile_name_runs_nothing():
     assert "<!--" not in page
 
 
+def test_page_names_an_input_in_full():
+    page = explain(lambda p: p["learning rate"] ** 2, {"learning rate": 2.0}).html()
+    first = data_of(page)["values"][0]
+    assert first["sum"] == "adjoint of p['learning rate'] = 4, the sum of:"
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1.0, 1e200])
+def test_norm_in_a_box_scales_with_the_array(scale):
+    assert graph.brief(scale * np.array([2.0, 3.0, 6.0])) == f"3 ‖{7 * scale:.3g}‖"
+
+
 def masked_root(x):
     return jnp.sum(jnp.where(x > 0, jnp.sqrt(x), 0.0))
 

@@ -304,3 +304,15 @@ def test_complex_step_is_trusted_near_poles_far_from_zero_and_for_fast_waves(dty
         assert table.limit == pytest.approx(slope(x), rel=1e-12)
         assert table.estimates[table.best] == pytest.approx(slope(x), rel=accuracy)
         assert table.rounding[table.best] <= accuracy * abs(table.limit)
+
+
+def test_no_step_is_best_where_no_error_is_known():
+    table = limit_table(np.abs, 0.0)
+    assert table.best == -1
+    assert "Best step: none" in table.text()
+    assert "*" not in table.text()
+
+
+def test_a_step_that_underflows_is_refused_with_its_dtype():
+    with pytest.raises(ValueError, match="steps must be positive numbers in float32"):
+        limit_table(np.sin, 1.0, steps=[1e-3, 1e-50], dtype=np.float32)

@@ -20,6 +20,7 @@ from research.derivatives.check.line import (
     NO_RULE,
     Line,
     ValuesOfJax,
+    is_partial_of_jax,
     least_precise,
     lift,
 )
@@ -36,6 +37,7 @@ from research.derivatives.check.report import (
     NOT_ZERO,
     CheckReport,
     Probe,
+    at_the_edge,
     beyond_range,
     coarse_derivative,
     coarse_in,
@@ -255,9 +257,10 @@ def check_derivative(
     check_key("key", key)
     if derivative is not None:
         check_callable("derivative", derivative, "x")
-        if not isinstance(f, jax.tree_util.Partial):  # Its program is kept.
-            f = ValuesOfJax(f)
     x = floating(x, "x")
+    # The program of a Partial that JAX can trace is kept.
+    if derivative is not None and not is_partial_of_jax(f, x):
+        f = ValuesOfJax(f)
     if not sum(leaf.size for leaf in jax.tree.leaves(x)):
         raise ValueError(
             "x must have at least one entry to differentiate with respect to; got "
@@ -298,11 +301,11 @@ def check_derivative(
                 line, epsilon, queue, cut, _closest(found), seed, random
             )
         in_full = line.of_mean if of_own is not None and lowest == np.float64 else None
-    gap = (
-        float("nan")
-        if in_full is None or of_own is None
-        else _relative(of_own - in_full, in_full)
-    )
+    gap = float("nan")
+    if in_full is not None and of_own is not None:
+        with np.errstate(all="ignore"):
+            gap = _relative(of_own - in_full, in_full)
+            gap = gap if np.isfinite(of_own).all() else float("inf")
     with in_float64(), np.errstate(all="ignore"):
         report = _report(tuple(found), line, _precision(x, lowest, line), gap)
         if report.verdict == "kink":
@@ -922,7 +925,7 @@ def _report(
     # Where nearly no digit of a slope is known, a distance may be chance. But it is no
     # chance along a direction without the entries that hide digits.
     is_coarse = bool(ROUNDINGS * np.max(line.eps_of_given) > RESOLVED)
-    is_known = (hides.hidden_step or is_coarse) and any(
+    is_known = any(
         p.is_off and p.floor < RESOLVED * p.scale
         for p in probes
         if p.name.startswith((NOT_ZERO, "leaf "))
@@ -935,6 +938,7 @@ def _report(
         for p in probes
         if np.isfinite(p.taylor_slope) and p.name.startswith("random")
     ]
+    random_ones = [p for p in probes if p.name.startswith("random")]
     explanation = explained(
         verdict, probes, title(line.f), is_finite, line.chooses, hidden
     )
@@ -942,6 +946,8 @@ def _report(
         explanation = beyond_range(title(line.f))
     elif jumps:
         explanation = leaping(title(line.f), leaps[0].probe.name, leaps[0].leap)
+    elif verdict == "unresolved" and all(np.isnan(p.differences) for p in random_ones):
+        explanation = at_the_edge(title(line.f))
     elif verdict == "unresolved" and is_coarse:
         explanation = coarse_derivative(float(np.max(line.eps_of_given)))
     elif verdict == "unresolved" and hides.hidden_step:

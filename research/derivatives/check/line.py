@@ -159,6 +159,17 @@ class ValuesOfJax:
         return jnp.asarray(value) if is_other else value
 
 
+def is_partial_of_jax(f: Callable[..., Any], x: Any) -> bool:
+    """Return whether f is a `jax.tree_util.Partial` that JAX can trace."""
+    if not isinstance(f, jax.tree_util.Partial):
+        return False
+    try:
+        value = jax.eval_shape(f, x)
+    except Exception:  # What f raises when it meets a tracer.
+        return False
+    return isinstance(value, jax.ShapeDtypeStruct)
+
+
 class Line:
     """Evaluation of f, and of its derivative, along lines through x.
 
@@ -294,7 +305,10 @@ class Line:
             offsets = OFFSETS[first : first + at_a_time]
             some = [self._in_numpy(point + h * v) for h in offsets]
             for x in jax.device_put(some):
-                values.append(np.sum(w * np.asarray(f(x), np.float64)))
+                try:
+                    values.append(np.sum(w * np.asarray(f(x), np.float64)))
+                except (ArithmeticError, ValueError):  # math.log(-1.0)
+                    values.append(np.nan)
         return np.array(values)
 
     def rounding(
@@ -741,11 +755,14 @@ def _mapped(at: Callable, given: Any, largest: int) -> Any:
         for b in range(1, count + 1)
         if count % b == 0 and (b == 1 or b * largest <= BATCH)
     )
-    return (
-        jax.vmap(at)(given)
-        if at_a_time == count
-        else jax.lax.map(at, given, batch_size=at_a_time)
-    )
+    try:
+        return (
+            jax.vmap(at)(given)
+            if at_a_time == count
+            else jax.lax.map(at, given, batch_size=at_a_time)
+        )
+    except NotImplementedError:  # jax.pure_callback without a vmap_method.
+        return jax.lax.map(at, given)
 
 
 def _largest(jaxpr: Any) -> int:
@@ -790,6 +807,8 @@ def _root_mean_square(values: np.ndarray) -> float:
     if 1e-150 < plain < np.inf or not values.any():
         return plain
     top = float(np.max(np.abs(values)))
+    if top == np.inf:
+        return top
     return top * float(np.sqrt(np.mean((values / top) ** 2)))
 
 

@@ -193,7 +193,7 @@ class CheckReport(NamedTuple):
     def text(self) -> str:
         """Return the verdict, the smallest detectable error and all probes as text."""
         slope = (
-            "no remainder (f is linear along the directions)"
+            "not visible above the rounding error"
             if np.isnan(self.taylor_slope)
             else f"{self.taylor_slope:.2f}"
         )
@@ -305,6 +305,18 @@ def explained(
             "step."
         )
     return _bug(probes, f) if verdict == "wrong" else ""
+
+
+def at_the_edge(f: str) -> str:
+    """Return the explanation of a check at whose points beside x f is not finite.
+
+    `f` is the name of the function.
+    """
+    return (
+        f"Inconclusive: {f} is not finite at points beside x, along every random "
+        f"direction, so there is no slope to compare with. Is x at the edge of {f}'s "
+        "domain? Check the derivative at a point inside."
+    )
 
 
 def beyond_range(f: str) -> str:

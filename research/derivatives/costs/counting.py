@@ -13,6 +13,7 @@ TRANSCENDENTAL = {
         "expm1",
         "log",
         "log1p",
+        "log2",
         "logistic",
         "tanh",
         "sin",
@@ -42,9 +43,13 @@ TRANSCENDENTAL = {
         "digamma",
         "igamma",
         "igammac",
+        "igamma_grad_a",
+        "polygamma",
+        "zeta",
         "bessel_i0e",
         "bessel_i1e",
         "regularized_incomplete_beta",
+        "cumlogsumexp",
     ),
 }
 MOVES = {  # These operations only move or rename numbers.
@@ -86,7 +91,6 @@ MOVES = {  # These operations only move or rename numbers.
         "random_fold_in",
         "threefry2x32",
         "optimization_barrier",
-        "select_and_gather_add",
     ),
     *(
         "real",
@@ -96,8 +100,6 @@ MOVES = {  # These operations only move or rename numbers.
         "pvary",
         "sharding_constraint",
         "name",
-        "argmax",
-        "argmin",
         "tile",
     ),
 }
@@ -186,11 +188,13 @@ def _of_equation(equation: Any, wanted: list[bool]) -> Count:
         )
     if name == "custom_linear_solve":  # Its first program is a product, not the solver.
         return count(equation.params["jaxprs"].solve.jaxpr)
+    read = sum(_bytes(v) for v in equation.invars if not hasattr(v, "val"))
+    moved = float(read + sum(_bytes(v) for v in equation.outvars))
+    if held and name == "scatter":  # x.at[i].apply(f) calls f for each update.
+        return count(held[0]).times(_scatter(equation))._replace(bytes=moved)
     if held and name not in REDUCTIONS | SCATTERS:
         same = len(held) == 1 and len(held[0].outvars) == len(wanted)
         return count(held[0], wanted if same else None)
-    read = sum(_bytes(v) for v in equation.invars if not hasattr(v, "val"))
-    moved = float(read + sum(_bytes(v) for v in equation.outvars))
     if name in TRANSCENDENTAL:
         return Count(0.0, float(_size(equation.outvars[0])), moved)
     if name in MOVES or not _is_floating(equation):
@@ -236,9 +240,10 @@ def _scatter(equation: Any) -> float:
     return _size(equation.invars[2])
 
 
-def _logarithmic(equation: Any) -> float:
-    size = _size(equation.invars[0])
-    return size * max(math.log2(max(equation.invars[0].aval.shape or (1,))), 1)
+def _sort(equation: Any) -> float:
+    params, shape = equation.params, equation.invars[0].aval.shape
+    length = shape[params.get("dimension", params.get("axis", -1))]
+    return math.prod(shape) * max(math.log2(max(length, 1)), 1)
 
 
 def _fft(equation: Any) -> float:
@@ -281,7 +286,9 @@ WINDOWS = {
     "reduce_window_sum",
     "reduce_window_max",
     "reduce_window_min",
+    "select_and_scatter",
     "select_and_scatter_add",
+    "select_and_gather_add",
 }
 REDUCTIONS = {
     "reduce_sum",
@@ -289,26 +296,28 @@ REDUCTIONS = {
     "reduce_min",
     "reduce_prod",
     "reduce",
+    "argmax",
+    "argmin",
 } | WINDOWS
 SCATTERS = {
-    f"scatter{mark}{what}" for mark in "-_" for what in ("add", "mul", "min", "max")
+    f"scatter{mark}{what}"
+    for mark in "-_"
+    for what in ("add", "sub", "mul", "min", "max")
 }
 FORMULAS: dict[str, Callable[[Any], float]] = {
     **{
         name: _of_input
-        for name in REDUCTIONS | {"argsort", "reduce_and", "reduce_or", "clamp"}
+        for name in REDUCTIONS
+        | {"argsort", "reduce_and", "reduce_or", "reduce_xor", "approx_top_k"}
     },
-    **{
-        name: _of_input
-        for name in ("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp")
-    },
+    **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin"), _of_input),
     **dict.fromkeys(SCATTERS, _scatter),
     **dict.fromkeys(WINDOWS, _windows),
     "dot_general": _dot,
     "conv_general_dilated": _convolution,
     "integer_pow": _integer_power,
-    "sort": _logarithmic,
-    "top_k": _logarithmic,
+    "sort": _sort,
+    "top_k": _sort,
     "fft": _fft,
     # Golub & Van Loan, Matrix computations, 4th ed., 2013: sections 3.2, 4.2, 5.2, 8.3
     # and 8.6.

@@ -69,11 +69,9 @@ def found_points(
         land,
         np.concatenate([walk.ends for walk in led]),
         np.concatenate([walk.slope for walk in led]),
+        separation,
     )
-    slack = 64 * land.eps * np.abs(bounds).max(axis=1)
-    inside = ((ends >= bounds[:, 0] - slack) & (ends <= bounds[:, 1] + slack)).all(
-        axis=1
-    )
+    inside = _is_inside(land, ends, bounds)
     longest = np.linalg.norm(
         np.nan_to_num(land.at(starts)[1], posinf=0, neginf=0), axis=1
     ).max()
@@ -82,23 +80,38 @@ def found_points(
     hopeful[hopeful] = short[hopeful] | (newton_lengths(land, ends[hopeful]) <= ARRIVED)
     group, leaders = _groups(ends, slope, hopeful, separation)
     points, fates = _judged_leaders(
-        land, ends[leaders], short[leaders], group.reshape(len(led), -1), separation
+        land,
+        ends[leaders],
+        short[leaders],
+        group.reshape(len(led), -1),
+        separation,
+        bounds,
     )
     fate = np.array([*fates, ""], object)[group].reshape(len(led), -1)
-    return points, _counts(led, fate, inside.reshape(len(led), -1))
+    inside = inside.reshape(len(led), -1) & (fate != "outside")
+    return points, _counts(led, fate, inside)
+
+
+def _is_inside(land: Landscape, y: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """Return whether points lie inside the bounds, up to rounding errors."""
+    slack = 64 * land.eps * np.abs(bounds).max(axis=1)
+    return ((y >= bounds[:, 0] - slack) & (y <= bounds[:, 1] + slack)).all(axis=-1)
 
 
 def _snapped(
-    land: Landscape, ends: np.ndarray, slope: np.ndarray
+    land: Landscape, ends: np.ndarray, slope: np.ndarray, separation: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Set tiny coordinates of end points to 0 if that does not lengthen the gradient.
 
-    Near a degenerate point, Newton's method cannot make these coordinates smaller.
+    Near a degenerate point, Newton's method cannot make these coordinates smaller. A
+    coordinate is tiny only below half the separation, so that points further apart stay
+    two.
 
     Returns:
       (points, lengths of their gradients).
     """
-    snapped = np.where(np.abs(ends) <= TINY, 0.0, ends)
+    tiny = np.minimum(TINY, separation / 2)
+    snapped = np.where(np.abs(ends) <= tiny, 0.0, ends)
     there = length(*land.at(snapped)[:2])
     better = there <= slope
     return np.where(better[:, None], snapped, ends), np.where(better, there, slope)
@@ -132,6 +145,7 @@ def _judged_leaders(
     short: np.ndarray,
     group: np.ndarray,
     separation: np.ndarray,
+    bounds: np.ndarray,
 ) -> tuple[list[Judged], list[str]]:
     """Return the critical points among the groups' leaders, and each group's outcome.
 
@@ -159,6 +173,9 @@ def _judged_leaders(
         else:
             zero = _converged(land, y[i], known[i])
         if zero is None:
+            continue
+        if not _is_inside(land, zero[0], bounds):  # The search had stopped early.
+            fates[i] = "outside"
             continue
         if not any(
             _is_same(zero[0], point)

@@ -178,7 +178,9 @@ def _exact(number: Any, point: Any) -> tuple[float, float]:
 
 
 def _epsilon(dtype: np.dtype) -> float:
-    return float(jnp.finfo(dtype if _kind(dtype) == "f" else np.float64).eps)
+    """Return the relative spacing of values of this dtype, once they are float64."""
+    double = np.finfo(np.float64).eps
+    return float(max(jnp.finfo(dtype).eps, double) if _kind(dtype) == "f" else double)
 
 
 def _kind(dtype: np.dtype) -> str:

@@ -216,12 +216,16 @@ def _units(ledger: LedgerFields) -> tuple[list[_Unit], list[_Share]]:
                     output in equation.outputs,
                 )._replace(row=(place,))
             )
-        elif (
-            equation.inputs
-            and not isinstance(equation.inputs[0], Literal)
-            and equation.inputs[0] in makers
-        ):
-            makers |= dict.fromkeys(equation.outputs, makers[equation.inputs[0]])
+        elif equation.inputs:
+            # An equation without a row may pass several values on.
+            number = len(equation.outputs)
+            same = len(equation.inputs) == number
+            sources = equation.inputs if same else equation.inputs[:1] * number
+            makers |= {
+                node: makers[source]
+                for node, source in zip(equation.outputs, sources, strict=True)
+                if not isinstance(source, Literal) and source in makers
+            }
     for rule in tape.rules:
         for node in rule.outputs:
             if node not in makers:  # The function returns an input unchanged.
@@ -420,9 +424,13 @@ def brief(value: Any) -> str:
     if value is None or is_key(value) or np.size(value) <= 2:
         return short(value)
     array = as_array(value)
-    norm = (
-        f" ‖{float(np.linalg.norm(array.astype(complex).ravel())):.3g}‖"
-        if array.dtype.kind in "fcV"
-        else ""
-    )
+    norm = f" ‖{_norm(array.astype(complex)):.3g}‖" if array.dtype.kind in "fcV" else ""
     return "×".join(map(str, array.shape)) + norm
+
+
+def _norm(array: np.ndarray) -> float:
+    """Return the Euclidean norm, also if the squares of the entries overflow."""
+    largest = float(np.max(np.abs(array), initial=0.0))
+    if largest == 0 or not np.isfinite(largest):
+        return largest
+    return largest * float(np.linalg.norm(array.ravel() / largest))

@@ -64,12 +64,13 @@ def _data(ledger: LedgerFields, graph: Graph) -> dict[str, Any]:
     grads = gradients(ledger) if ledger.grads is not None else {}
     nodes = _nodes_of_values(ledger, graph)
     values = [
-        _value(f"{name} (input)", value, grads.get(name), "", parts.get(name, []))
+        _value(name, "(input)", value, grads.get(name), "", parts.get(name, []))
         for name, value in ledger.inputs.items()
     ]
     values += [
         _value(
-            f"{row.name} = {row.expression}",
+            row.name,
+            f"= {row.expression}",
             row.value,
             row.adjoint,
             row.rule,
@@ -87,14 +88,14 @@ def _data(ledger: LedgerFields, graph: Graph) -> dict[str, Any]:
 
 
 def _value(
-    title: str,
+    name: str,
+    kind: str,
     value: Any,
     adjoint: Any,
     rule: str,
     parts: Sequence[Part],
     is_output: bool = False,
 ) -> dict[str, Any]:
-    name = title.partition(" ")[0].rstrip(",")
     if adjoint is None:
         total = "No adjoint passes: the result does not depend on it by a derivative."
     elif is_output:
@@ -104,7 +105,7 @@ def _value(
     else:
         total = f"adjoint = {short(adjoint)}: nothing that is shown reads it."
     return {
-        "title": f"{title}: {short(value)}",
+        "title": f"{name} {kind}: {short(value)}",
         "rule": rule,
         "sum": total,
         "parts": [{"from": part.number, "text": part.text} for part in parts],

@@ -18,6 +18,7 @@ from research.derivatives.ledger.tape import (
 from research.derivatives.ledger.wording import (
     ELEMENTWISE,
     SHAPE_ONLY,
+    as_array,
     as_written,
     constant,
     in_words,
@@ -77,8 +78,11 @@ def shown_equations(tape: Tape, level: str) -> list[Equation]:
     The tape is the record of the evaluation of a function. The level "primitives" shows
     all equations. The level "mathematics" leaves out two kinds of equations: equations
     that only change a shape or a dtype, and equations of a custom rule for forward mode
-    (custom_jvp) that the backward pass does not reach.
+    (custom_jvp) that the backward pass does not reach. An equation has a row if it
+    rounds or reorders numbers, or if it copies numbers that a sum or a product of
+    arrays reads.
     """
+    added = _added(tape)
     backward_only = {
         id(entry)
         for rule in tape.rules
@@ -90,7 +94,8 @@ def shown_equations(tape: Tape, level: str) -> list[Equation]:
         for equation in tape.equations()
         if level == PRIMITIVES
         or (
-            equation.primitive not in SHAPE_ONLY
+            not keeps_numbers(tape, equation, added)
+            and not _is_of_constants(equation)
             and (
                 not equation.is_rule
                 or equation.contributions is not None
@@ -98,6 +103,54 @@ def shown_equations(tape: Tape, level: str) -> list[Equation]:
             )
         )
     ]
+
+
+def _is_of_constants(equation: Equation) -> bool:
+    """Return whether an equation changes only the shape or the dtype of constants."""
+    constants = all(isinstance(operand, Literal) for operand in equation.inputs)
+    return equation.primitive in SHAPE_ONLY and constants
+
+
+def _added(tape: Tape) -> set[Operand]:
+    """Return the nodes whose entries an equation combines, for example by a sum.
+
+    An equation that copies such a node changes the result of the sum.
+    """
+    nodes: set[Operand] = set()
+    for equation in tape.equations()[::-1]:
+        combines = equation.primitive not in SHAPE_ONLY | ELEMENTWISE
+        passes = equation.primitive in SHAPE_ONLY and nodes.intersection(
+            equation.outputs
+        )
+        if combines or passes:
+            nodes |= {node for node in equation.inputs if isinstance(node, int)}
+    return nodes
+
+
+def keeps_numbers(tape: Tape, equation: Equation, added: set[Operand]) -> bool:
+    """Return whether an equation only changes a shape or a dtype, and no number.
+
+    A conversion keeps every number if the new dtype holds all numbers of the old one.
+    If no adjoint passes, it suffices that the new dtype holds the numbers at hand.
+    `added` has the nodes whose entries an equation combines, for example by a sum. A
+    broadcast to such a node does not count as a change of shape alone, because it
+    changes the sum.
+    """
+    if equation.primitive not in SHAPE_ONLY:
+        return False
+    old, new = tape.value(equation.inputs[0]), tape.values[equation.outputs[0]]
+    if equation.primitive == "broadcast_in_dim":
+        matters = equation.is_active or _is_of_constants(equation)
+        copies = matters and np.size(new) > np.size(old)
+        return not (copies and equation.outputs[0] in added)
+    if equation.primitive not in ("convert_element_type", "reduce_precision"):
+        return True
+    if not equation.is_active:
+        return np.array_equal(as_array(old), as_array(new), equal_nan=True)
+    if equation.primitive == "convert_element_type":
+        return np.can_cast(jnp.result_type(old), jnp.result_type(new))
+    kept, asked = jnp.finfo(jnp.result_type(old)), equation.params
+    return kept.nexp <= asked["exponent_bits"] and kept.nmant <= asked["mantissa_bits"]
 
 
 def name_nodes(
@@ -111,6 +164,7 @@ def name_nodes(
     no row, the name of its output is a text with the value, or with the shape if the
     value has more than three entries.
     """
+    added = _added(tape)
     names = {node: name for name, node in leaves.items()}
     names |= {node: rule.name for rule in tape.rules for node in rule.outputs}
     visible, counts = {id(equation) for equation in shown}, {"v": 0, "r": 0}
@@ -124,7 +178,8 @@ def name_nodes(
                 for given, node in zip(entry.arriving, entry.outputs, strict=False)
             }
         else:
-            _name_outputs(tape, entry, id(entry) in visible, names, counts)
+            inputs = entry.inputs if keeps_numbers(tape, entry, added) else ()
+            _name_outputs(tape, entry, id(entry) in visible, inputs, names, counts)
     return names
 
 
@@ -132,19 +187,24 @@ def _name_outputs(
     tape: Tape,
     equation: Equation,
     is_shown: bool,
+    kept: Sequence[Operand],
     names: dict[int, str],
     counts: dict[str, int],
 ) -> None:
+    """Name the outputs of an equation; `kept` has the inputs that they repeat, or none.
+
+    An equation such as `optimization_barrier` repeats several inputs.
+    """
     for copy in equation.inputs:
         if isinstance(copy, int) and tape.copies.get(copy) in names:
             names.setdefault(copy, names[tape.copies[copy]])
     letter = "r" if equation.is_rule else "v"
-    for node in equation.outputs:
+    for place, node in enumerate(equation.outputs):
         if is_shown:
             counts[letter] += 1
             names[node] = f"{letter}{counts[letter]}"
-        elif equation.primitive in SHAPE_ONLY and equation.inputs:
-            names[node] = name_of(tape, equation.inputs[0], names)
+        elif place < len(kept):
+            names[node] = name_of(tape, kept[place], names)
         else:
             names[node] = constant(tape.values[node])
 
@@ -176,7 +236,12 @@ def make_row(tape: Tape, equation: Equation, names: dict[int, str]) -> Row:
         name=", ".join(names[o] for o in equation.outputs),
         primitive=equation.primitive,
         inputs=inputs,
-        expression=as_written(equation.primitive, inputs, equation.params),
+        expression=as_written(
+            equation.primitive,
+            inputs,
+            equation.params,
+            [np.ndim(tape.value(operand)) for operand in equation.inputs],
+        ),
         value=tuple(values) if several else values[0],
         local=_locals(tape, equation),
         adjoint=_several(adjoints) if several else adjoints[0],

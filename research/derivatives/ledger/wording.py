@@ -10,18 +10,21 @@ from jaxtyping import Shaped
 from research.derivatives.ledger.tape import is_key
 
 _SHAPE_ONLY = (
-    "broadcast_in_dim reshape squeeze expand_dims transpose convert_element_type copy "
-    "copy_p bitcast_convert_type device_put optimization_barrier mul_no_op pvary "
-    "sharding_constraint reduce_precision"
+    "broadcast_in_dim reshape squeeze expand_dims convert_element_type copy copy_p "
+    "device_put optimization_barrier mul_no_op pvary sharding_constraint "
+    "reduce_precision"
 )
 _ELEMENTWISE = (
-    "add add_any sub neg mul div integer_pow square pow sqrt rsqrt cbrt exp exp2 expm1 "
-    "log log1p logistic tanh sin cos tan asin acos atan atan2 sinh cosh asinh acosh "
-    "atanh erf erfc erf_inv lgamma digamma abs sign floor ceil round max min clamp "
-    "select_n copy convert_element_type real imag complex conj rem nextafter igamma "
-    "bessel_i0e bessel_i1e"
+    "add add_any sub neg mul div integer_pow square pow sqrt rsqrt cbrt exp exp2 "
+    "expm1 log log1p log2 logistic tanh sin cos tan asin acos atan atan2 sinh cosh "
+    "asinh acosh atanh erf erfc erf_inv lgamma digamma abs sign floor ceil round max "
+    "min clamp select_n copy convert_element_type real imag complex conj rem "
+    "nextafter igamma igammac bessel_i0e bessel_i1e regularized_incomplete_beta "
+    "polygamma zeta reduce_precision stop_gradient is_finite eq ne lt le gt ge and or "
+    "not xor"
 )
-# These primitives only change the layout in memory, or the dtype.
+# These primitives change no number, but the shape or the dtype. A conversion to a less
+# precise dtype is an exception (`rows.keeps_numbers`).
 SHAPE_ONLY = frozenset(_SHAPE_ONLY.split())
 # In these primitives every entry of the value depends only on the same entry of each
 # input.
@@ -43,6 +46,7 @@ RULES = {
     "expm1": "d(eᵃ - 1) = eᵃ da",
     "log": "d(ln a) = da / a",
     "log1p": "d ln(1 + a) = da / (1 + a)",
+    "log2": "d log₂ a = da / (a ln 2)",
     "logistic": "dσ(a) = σ(a) (1 - σ(a)) da",
     "tanh": "d tanh a = (1 - tanh² a) da",
     "sin": "d sin a = cos a da",
@@ -109,6 +113,7 @@ RULES = {
     "broadcast_in_dim": "the adjoint, summed over the copies",
     "transpose": "the adjoint, transposed back",
     "convert_element_type": "the adjoint in the old dtype",
+    "reduce_precision": "the adjoint, rounded in the same way",
     "copy": "the adjoint itself",
     "stop_gradient": "the derivative stops here",
     "scan": "the steps of the loop, in reverse order",
@@ -162,7 +167,6 @@ EXPRESSIONS = {
     "mul": "{0} · {1}",
     "div": "{0} / {1}",
     "neg": "-{0}",
-    "dot_general": "{0} @ {1}",
     "square": "{0}²",
     "pow": "{0} ^ {1}",
     "exp": "exp({0})",
@@ -185,7 +189,6 @@ EXPRESSIONS = {
     "eq": "{0} = {1}",
     "ne": "{0} ≠ {1}",
     "conv_general_dilated": "{0} ∗ {1}",
-    "transpose": "{0}ᵀ",
     "integer_pow": "{0}{y}",
     "index": "{0}[{step}]",
 }
@@ -204,24 +207,53 @@ def in_words(primitive: str) -> str:
     return RULES.get(primitive, f"JAX's rule of {primitive}")
 
 
-def as_written(primitive: str, inputs: Sequence[str], params: dict[str, Any]) -> str:
+def as_written(
+    primitive: str,
+    inputs: Sequence[str],
+    params: dict[str, Any],
+    ranks: Sequence[int] = (),
+) -> str:
     """Return the right side of an equation of a jaxpr in mathematical notation.
 
     Args:
       primitive: Name of the equation's primitive.
       inputs: Names or values of the equation's inputs, as texts.
       params: Parameters of the equation, by name.
+      ranks: Number of axes of each input. Only products of arrays need it.
     Example:
       >>> as_written("integer_pow", ["x"], {"y": 3}), as_written("sin", ["v1"], {})
       ('x³', 'sin(v1)')
     """
     if primitive == "select_n" and len(inputs) == 3:
         return f"{inputs[2]} if {inputs[0]} else {inputs[1]}"
+    if primitive == "convert_element_type":
+        return f"{np.dtype(params['new_dtype']).name}({inputs[0]})"
+    if primitive == "transpose":
+        axes = tuple(params["permutation"])
+        return f"{inputs[0]}ᵀ" if axes == (1, 0) else f"transpose({inputs[0]}, {axes})"
+    if primitive == "dot_general":
+        return _product(inputs, params["dimension_numbers"], ranks)
     pattern = EXPRESSIONS.get(primitive)
     if pattern is None:
         return f"{primitive}({', '.join(inputs)})"
     power = str(params.get("y", "")).translate(SUPERSCRIPTS)
     return pattern.format(*inputs, y=power, step=params.get("step"))
+
+
+def _product(
+    inputs: Sequence[str], dimension_numbers: Any, ranks: Sequence[int]
+) -> str:
+    """Write a product of arrays with @ where NumPy computes the same by @."""
+    (left, right), batch = (tuple(map(tuple, part)) for part in dimension_numbers)
+    (a, b), stacked = inputs, len(batch[0])
+    last, leading = (ranks[0] - 1,), tuple(range(stacked))
+    if not stacked and len(left) == 1 and max(ranks) <= 2:
+        a += "" if left == last else "ᵀ"
+        return f"{a} @ {b}{'' if right == (0,) else 'ᵀ'}"
+    fits = ranks[0] == ranks[1] == stacked + 2 if stacked else ranks[1] <= 2
+    if fits and batch == (leading, leading) and (left, right) == (last, (stacked,)):
+        return f"{a} @ {b}"
+    return f"dot_general({a}, {b})"
 
 
 def short(value: Any) -> str:
