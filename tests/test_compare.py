@@ -724,3 +724,14 @@ def test_optimum_that_is_not_that_of_the_objective_is_refused():
     data = workload.train._replace(x=np.full_like(workload.train.x, np.nan))
     with pytest.raises(ValueError, match=r"train\.x contains NaN"):
         comparison.compare(["rprop", "adam"], workload._replace(train=data), **TERMS)
+
+
+def test_states_that_need_more_than_the_memory_are_refused_by_name():
+    def vast(learning_rate):
+        init = lambda params: jnp.zeros((10**7, 10**7))
+        return optax.GradientTransformation(
+            init, lambda g, state, params=None: (g, state)
+        )
+
+    with pytest.raises(ValueError, match=r"runs of vast on quadratic, .* would need"):
+        comparison.compare({"vast": vast, "adam": "adam"}, "quadratic")

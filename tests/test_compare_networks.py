@@ -3,6 +3,7 @@ and resume.
 """
 
 import functools
+import json
 import re
 import types
 
@@ -496,12 +497,46 @@ def test_named_networks_are_in_float32_and_their_parts_have_one_form(name):
             "nosy evaluates",
         ),
         ({"rules": {"vast": lambda rate: vast(rate), "adam": "adam"}}, "vast on blobs"),
+        ({"rules": {"lengths": optax.sgd, "adam": "adam"}}, "the name 'lengths'"),
     ],
 )
 def test_bad_input_is_shown_before_any_training(change, message):
     arguments = {"rules": ["lion", "adam"], "networks": network()} | TERMS | change
     with pytest.raises(ValueError, match=message):
         compare_networks(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("test", "message"),
+    [
+        (Batch(jnp.zeros((4, 5)), jnp.zeros(4, int)), "an axis of 4 features"),
+        (Batch(jnp.zeros((4, 4)), jnp.full(4, 7)), "labels must be whole numbers"),
+        (Batch(jnp.zeros((4, 4)), jnp.zeros(3, int)), "the same number of examples"),
+        (Batch(jnp.zeros((0, 4)), jnp.zeros(0, int)), "no examples"),
+    ],
+)
+def test_a_wrong_test_part_is_named_before_any_training(test, message):
+    wrong = network()._replace(workload=network().workload._replace(test=test))
+    with pytest.raises(ValueError, match=f"the test part of blobs: .*{message}"):
+        compare_networks(["lion", "adam"], wrong, **TERMS)
+
+
+@pytest.mark.parametrize("name", ["", "n\n1", "\x1b[31mred", "n" * 101])
+def test_a_name_that_no_table_can_show_is_refused(name):
+    model = models.mlp((4, 2), dtype="float32")
+    with pytest.raises(ValueError, match="name must be a printable text of 1 to 100"):
+        network_workload(name, model, losses.softmax_cross_entropy, *parts())
+
+
+def test_json_can_store_the_numbers_of_a_study():
+    for found in (study(), odd_study()):
+        json.dumps(found.numbers, allow_nan=False)
+
+
+@pytest.mark.parametrize("warmup", ["0.1", None, np.ones(2)])
+def test_a_warm_up_that_is_no_number_is_refused_by_name(warmup):
+    with pytest.raises(TypeError, match="warmup must be a number"):
+        training_schedule(0.1, warmup, 0.0, 10)
 
 
 def gap(rate):

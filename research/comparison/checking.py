@@ -19,6 +19,7 @@ from research.checks import (
 from research.comparison.contenders import Contender
 from research.comparison.protocol import Protocol
 from research.descent._sweep_program import check_workload
+from research.sizes import check_memory
 from research.types import Array, Batch, Params, Sampler, Workload
 from research.workloads import known_optimum
 
@@ -121,6 +122,29 @@ def check_trials(
                 f"passes={math.ceil(contender.evaluations)}."
             )
         check_contender(contender, params, workload.objective, workload.train)
+        at_once = protocol.width * len(jax.devices())
+        check_room_of_runs(contender, params, workload.name, at_once)
+
+
+def check_room_of_runs(
+    contender: Contender, params: Any, workload: str, runs_at_once: int
+) -> None:
+    """Raise ValueError if the states of the runs at one time need too much memory.
+
+    Args:
+      contender: Rule with its search space.
+      params: Params of the workload, or their shapes.
+      workload: Name of the workload, for the message.
+      runs_at_once: Number of runs whose states are in the memory at one time.
+    """
+    rule = contender.make_rule(**{n: r.low for n, r in contender.space.items()})
+    leaves = jax.tree.leaves((params, jax.eval_shape(rule.init, params)))
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    check_memory(
+        f"{runs_at_once} runs of {contender.name} on {workload}, each with "
+        f"{size / 1e6:.3g} MB of params and state of the rule,",
+        runs_at_once * size,
+    )
 
 
 def check_optimum(workload: Workload, target: float) -> None:

@@ -13,7 +13,13 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from research import update_rules
-from research.checks import check_count, check_flag, check_instance, check_mapping
+from research.checks import (
+    check_count,
+    check_flag,
+    check_instance,
+    check_mapping,
+    check_real,
+)
 from research.comparison.contenders import Contender, make_contenders
 from research.schedules import Schedule
 from research.tuning.spaces import Range, Space, check_space
@@ -180,6 +186,7 @@ def check_warmup(name: str, warmup: Any) -> None:
       Traceback (most recent call last):
       ValueError: warmup must be a share of the training, at least 0 and less than 1...
     """
+    check_real(name, warmup)
     if not isinstance(warmup, Tracer) and not 0 <= warmup < 1:
         raise ValueError(
             f"{name} must be a share of the training, at least 0 and less than 1, "

@@ -234,7 +234,7 @@ def _choice(one: Numbers) -> tuple[Any, ...]:
         f"{spread}, they disagree" if one["searches_disagree"] else spread,
         "none" if low is None else math.log10(high / low),
         f"{100 * one['diverged']:.0f} %",
-        one["update_rms"],
+        "not finite" if one["update_rms"] is None else one["update_rms"],
         NOT_MEASURED if seconds is None else 1e3 * seconds,
         one["trainings"],
     )

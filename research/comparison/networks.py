@@ -1,9 +1,10 @@
 """Compare rules on networks by the validation loss at the end of a schedule."""
 
+import contextlib
 import functools
 import hashlib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ from research.comparison._searching import (
     tuning_score,
 )
 from research.comparison.archive import NETWORK_FORMAT, save_study
-from research.comparison.checking import check_contender
+from research.comparison.checking import check_contender, check_room_of_runs
 from research.comparison.configs import networks_config
 from research.comparison.contenders import Contender
 from research.comparison.measurements import robust_rates
@@ -42,7 +43,7 @@ from research.descent._sweep_program import check_workload
 from research.files import canonical
 from research.models import count_parameters
 from research.objectives import check_data
-from research.sizes import check_memory, check_most
+from research.sizes import check_most
 from research.statistics.searches import searched_cost, searched_difference
 from research.tuning.search import SCREENING_SEEDS, Searched, search_all
 from research.tuning.timing import time_alone
@@ -59,6 +60,7 @@ DISAGREEMENT = (
 WORST = 10.0  # A diverged training counts as so many times its initial loss.
 AROUND = 2.0 ** np.arange(-3, 3.5, 0.5)  # Factors of the best rate to train again.
 MOST_AROUND = 3  # Number of tuning seeds of these trainings.
+LENGTHS = "lengths"  # In the names of arrays, the place of a rule's name.
 WIDTH = 1  # On a CPU one run alone is faster than its share of a batch of runs.
 
 
@@ -371,6 +373,11 @@ def _plan(
             "a comparison needs two rules or more, one of which is the baseline; got "
             f"rules={names}, baseline={baseline!r}."
         )
+    if LENGTHS in names:
+        raise ValueError(
+            f"a rule cannot have the name {LENGTHS!r}, under which a study keeps the "
+            f"baseline's loss at other lengths; got rules={names}. Choose another name."
+        )
     for contender in contenders:
         _check_budget(contender, protocol)
     plan = _Plan(protocol, contenders, _made(networks, size), baseline, timed)
@@ -412,12 +419,14 @@ def _check_network(network: NetworkWorkload, protocol: Protocol) -> None:
         )
     root = jax.random.key(protocol.seeds[0])
     params = workload.init(jax.random.fold_in(root, descent.INIT))
-    for part in ("train", "validation"):
+    tested = () if workload.test is None else ("test",)
+    for part in ("train", "validation", *tested):
         name, data = f"{part} part of {network.name}", getattr(workload, part)
-        descent.check_dataset(name, data)
-        if not samplers.num_examples(data):
-            raise ValueError(f"the {name} has no examples.")
-        check_data(workload.objective, params, data)
+        with _named(name):
+            descent.check_dataset(name, data)
+            if not samplers.num_examples(data):
+                raise ValueError("it has no examples.")
+            check_data(workload.objective, params, data)
     loss = jax.jit(workload.objective)(params, workload.validation)
     if jnp.shape(loss) != ():
         raise ValueError(
@@ -430,6 +439,15 @@ def _check_network(network: NetworkWorkload, protocol: Protocol) -> None:
             "initial point. Rules are compared by the log of the loss, so the loss "
             "must be positive; add a constant to the loss."
         )
+
+
+@contextlib.contextmanager
+def _named(part: str) -> Iterator[None]:
+    """Add the name of a part of the data to an error about it."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"the {part}: {error}") from error
 
 
 def _made(networks: Any, size: str) -> list[NetworkWorkload]:
@@ -455,15 +473,8 @@ def _check(network: NetworkWorkload, contender: Contender, protocol: Protocol) -
     check_contender(
         contender, params, network.workload.objective, network.workload.train
     )
-    rule = contender.make_rule(**{n: r.low for n, r in contender.space.items()})
-    leaves = jax.tree.leaves((params, jax.eval_shape(rule.init, params)))
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
     runs_at_once = _most_runs_at_once(contender, protocol)
-    check_memory(
-        f"{runs_at_once} runs of {contender.name} on {network.name}, each with "
-        f"{size / 1e6:.3g} MB of params and state of the rule,",
-        runs_at_once * size,
-    )
+    check_room_of_runs(contender, params, network.name, runs_at_once)
 
 
 def _most_runs_at_once(contender: Contender, protocol: Protocol) -> int:
@@ -893,7 +904,7 @@ def conclude_networks(
         for name, array in saved.arrays.items()
     }
     arrays |= {
-        f"{network}/lengths/{name}": array
+        f"{network}/{LENGTHS}/{name}": array
         for network, saved in longer.items()
         for name, array in saved.arrays.items()
     }
@@ -968,6 +979,11 @@ def _at_end(lengths: Float[np.ndarray, "searches seeds"], longer: Saved) -> floa
     return float(np.isclose(lengths[..., None], ends).any(-1).mean())
 
 
+def _finite(value: float) -> float | None:
+    """Return a number as JSON stores it: None if it is not finite."""
+    return float(value) if np.isfinite(value) else None
+
+
 def _cell(saved: Saved, level: float) -> dict[str, Any]:
     """Return the facts of a rule on a network."""
     arrays = saved.arrays
@@ -982,7 +998,7 @@ def _cell(saved: Saved, level: float) -> dict[str, Any]:
         "searches_disagree": cost.disagree,
         "reported_diverged": float(arrays["bad"].mean()),
         "accuracy": float(arrays["accuracy"].mean()),
-        "update_rms": float(arrays["update_rms"].mean()),
+        "update_rms": _finite(arrays["update_rms"].mean()),
         "robust_low": None,
         "robust_high": None,
     }

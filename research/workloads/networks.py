@@ -12,7 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from research import datasets, losses, models, objectives, samplers
-from research.checks import check_callable, check_count, check_instance, check_text
+from research.checks import (
+    check_callable,
+    check_count,
+    check_instance,
+    check_text,
+    shown,
+)
 from research.naming import known_names
 from research.sizes import check_most
 from research.types import Array, Batch, Model, Sequences, Workload
@@ -21,6 +27,7 @@ from research.workloads._named import WORKLOADS
 
 DTYPE = "float32"
 SIZES = ("small", "large")
+LONGEST_NAME = 100  # Characters of a network's name.
 
 
 class NetworkWorkload(NamedTuple):
@@ -103,6 +110,11 @@ def network_workload(
       (20, 'accuracy')
     """
     check_text("name", name)
+    if not name.isprintable() or not 0 < len(name) <= LONGEST_NAME:
+        raise ValueError(
+            f"name must be a printable text of 1 to {LONGEST_NAME} characters, which "
+            f"tables and pictures show; got name={shown(name)}."
+        )
     check_instance(
         "model", model, Model, "Build one, such as research.models.mlp((4, 3, 2))."
     )
