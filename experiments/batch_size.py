@@ -78,7 +78,7 @@ LARGE_DTYPE = (
 )
 FIRST_RATE = (
     2.0**-6
-)  # For the smallest batch; a larger batch starts from the rate of the previous one.
+)  # A larger batch starts from the rate of the last size that reached the target.
 PROBE = 2**14  # Maximum number of examples on which the gap is estimated.
 EVALUATIONS_PER_DOUBLING = 8  # Counts of steps are too high by at most 9 percent.
 # In tuning, a training stops after this many times the steps of the fastest one.
@@ -113,7 +113,9 @@ def run(
                 checkpoints, f"{workload.name}/{size}", compute
             )
             params = reached_params(workload, saved.arrays)
-            rate, there, done = saved.values["rate"], params or there, done + 1
+            if saved.values["steps"][0] is not None:
+                rate = saved.values["rate"]
+            there, done = params or there, done + 1
             rows.append(saved.values)
             points.append(saved.arrays["steps"])
         arrays |= {
@@ -314,10 +316,10 @@ def compile_program(
             return k + 1, state, jnp.where(now, steps[k + 1], taken), gap, there
 
         nowhere = jnp.full(width, -1, steps.dtype)
-        _, _, taken, _, there = jax.lax.while_loop(
+        _, _, taken, gap, there = jax.lax.while_loop(
             going, more, (0, state, nowhere, goal, state.params)
         )
-        return taken, there
+        return taken, there, gap / goal
 
     arguments = (workload.train, probe, jnp.asarray(evaluation_steps(most_steps)))
     cells = {"seed": np.zeros(width, np.int64), "learning_rate": np.ones(width)}
@@ -333,10 +335,10 @@ def train(
     rates: np.ndarray,
     patience: float = np.inf,
 ):
-    """Return the number of steps to the target and the parameters there, for each run.
+    """Return steps, parameters at the target and the last f - f*, for each run.
 
-    If a run does not reach the target, its number of steps is inf. The runs are trained
-    in groups of `width`.
+    If a run does not reach the target, its number of steps is inf. The last f - f* is
+    divided by the target. The runs are trained in groups of `width`.
     """
     cells = {
         "seed": np.asarray(seeds, np.int64),
@@ -354,8 +356,8 @@ def train(
         outcomes.append(
             jax.tree.map(lambda a, missing=missing: a[: len(a) - missing], outcome)
         )
-    taken, params = jax.tree.map(lambda *a: np.concatenate(a), *outcomes)
-    return np.where(taken < 0, np.inf, taken), params
+    taken, params, gaps = jax.tree.map(lambda *a: np.concatenate(a), *outcomes)
+    return np.where(taken < 0, np.inf, taken), params, gaps
 
 
 def measure(
@@ -380,10 +382,12 @@ def measure(
 
     def score(rates: np.ndarray):
         cells = np.tile(tuning, len(rates)), np.repeat(rates, len(tuning))
-        return trained(*cells, patience=PATIENCE)[0].reshape(len(rates), len(tuning))
+        taken, _, gaps = trained(*cells, patience=PATIENCE)
+        scores = tuning_scores(taken, gaps, config.most_steps * len(tuning))
+        return scores.reshape(len(rates), len(tuning))
 
     choice = research.tuning.choose_rate(score, first_rate * 2.0 ** np.arange(-1, 3))
-    taken, params = trained(seeds, np.full(len(seeds), choice.rate))
+    taken, params, _ = trained(seeds, np.full(len(seeds), choice.rate))
     steps = [
         float(v) if np.isfinite(v) else None
         for v in research.statistics.median_interval(taken)
@@ -401,6 +405,22 @@ def measure(
     }
     leaves = {f"params/{i}": leaf for i, leaf in enumerate(jax.tree.leaves(params))}
     return research.types.Saved({"steps": taken} | leaves, row)
+
+
+def tuning_scores(taken: np.ndarray, gaps: np.ndarray, large: int):
+    """Return the score of each tuning run: the steps to the target, or a larger number.
+
+    A run that is too slow has a score above `large`, which is smaller the closer the
+    run came to the target. So if no rate reaches the target, the fastest of them is
+    chosen. A run that diverged has the score inf.
+
+    Args:
+      taken: Number of steps to the target; inf: not reached.
+      gaps: Last f - f*, divided by the target.
+      large: Number above the sum of the steps of all tuning seeds.
+    """
+    slow = np.where(np.isfinite(gaps), large * (1.0 + np.maximum(gaps, 0.0)), np.inf)
+    return np.where(np.isfinite(taken), taken, slow)
 
 
 def reached_params(workload: Any, arrays: dict[str, np.ndarray]):

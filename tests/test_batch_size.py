@@ -13,7 +13,7 @@ import pytest
 from experiments import batch_size as experiment
 from research import cli, figures, losses, models, objectives, runs, workloads
 from research.runs.result import result_bytes
-from research.types import Batch, Optimum, Workload
+from research.types import Batch, Optimum, Saved, Workload
 
 COMPILE_QUICKLY = True  # tests/conftest.py
 
@@ -91,6 +91,35 @@ def test_patience_gives_up_what_takes_many_times_as_long():
     taken = steps_taken(equal_rows(6), 6, [0, 1], [0.25, 0.01], patience=4.0)
     assert np.isfinite(taken[0])
     assert np.isinf(taken[1])
+
+
+def test_rates_that_are_too_slow_are_not_taken_for_diverged_ones():
+    # One step multiplies the gap by (1 - 2η)², so only η = 1/2 reaches the target.
+    config = dataclasses.replace(TINY, most_steps=1)
+    workload = equal_rows(6)
+    measured = experiment.measure(
+        workload, workload.train, 6, 2.0**-6, [0, 1], [100, 101], config
+    )
+    assert (measured.values["rate"], measured.values["reached"]) == (0.5, 2)
+
+
+def test_a_size_that_misses_the_target_does_not_change_the_later_ones(monkeypatch):
+    starts, best = {}, equal_rows(6).optimum.params
+
+    def measured(workload, probe, size, rate, seeds, *_):
+        starts[size] = rate
+        steps = None if size == 3 else 4.0
+        row = {"batch_size": size, "rate": 1.0 / size, "steps": [steps] * 3}
+        leaves = [np.stack([leaf] * len(seeds)) for leaf in jax.tree.leaves(best)]
+        arrays = {f"params/{i}": leaf for i, leaf in enumerate(leaves)}
+        taken = np.full(len(seeds), np.inf if steps is None else steps)
+        return Saved({"steps": taken} | arrays, row | {"seconds": steps})
+
+    monkeypatch.setattr(experiment, "measure", measured)
+    monkeypatch.setattr(experiment, "noise_scale", lambda *_: 1.0)
+    monkeypatch.setattr(experiment, "plan", lambda _: [(equal_rows(6), [2, 3, 6])])
+    experiment.run(TINY)
+    assert starts == {2: experiment.FIRST_RATE, 3: 0.5, 6: 0.5}
 
 
 def test_evaluation_steps_are_all_early_steps_then_eight_for_each_doubling():

@@ -91,6 +91,20 @@ def test_the_answer_names_the_regime_that_the_table_puts_first(result):
     assert f"use {best['regime']}" in result.answer
 
 
+@pytest.mark.parametrize(("n", "size"), [(569, "small"), (1_000_000, "large")])
+def test_a_set_is_large_by_its_number_of_examples(n, size):
+    row = {"n": n, "workload": "any", "rule": "gradient_descent"}
+    row |= {"targets": {"1e-02": [2.0, 1.0, 3.0]}, "seconds_per_pass": 1.0}
+    regimes = [regime.name for regime in tuning.practice_regimes(32)]
+    numbers = {
+        "rows": [row | {"regime": regime} for regime in regimes],
+        "first_in_seconds": {"any": {"regime": regimes[0], "target": "1e-02"}},
+        **{"batch_size": 32, "large": None},
+    }
+    said = cli.report_of(experiment).advice(numbers, "any")
+    assert said.startswith(f"On a {size} set (any, n = {n:,}) use ")
+
+
 def test_targets_are_those_of_the_curves(result):
     row = experiment.find(result.numbers, "breast_cancer", "full batch")
     key = "breast_cancer/gradient_descent/full batch"

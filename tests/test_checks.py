@@ -237,7 +237,11 @@ def test_a_tree_whose_leaves_jax_cannot_list_is_refused_by_name():
             checks.check_tree("params", tree)
 
 
-@pytest.mark.parametrize("value", [np.timedelta64(3, "s"), Fraction(9, 10), 10**400])
+@pytest.mark.parametrize(
+    "value",
+    [np.timedelta64(3, "s"), Fraction(9, 10), 10**400],
+    ids=["a span of time", "a fraction", "too large for a float"],
+)
 def test_what_is_no_share_is_refused_by_name(value):
     with pytest.raises((TypeError, ValueError), match=r"level must .* between 0 and 1"):
         statistics.mean_interval([1.0, 2.0, 4.0], level=value)

@@ -442,6 +442,14 @@ def test_launch_says_how_a_process_failed(tmp_path, monkeypatch, capfd):
     assert capfd.readouterr().err == "error: process 1 ended with status 3.\n"
 
 
+def test_launch_blames_neither_memory_nor_time_for_ctrl_c(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    lines = "import os, signal", "signal.signal(signal.SIGINT, signal.SIG_DFL)"
+    Path("a.py").write_text("\n".join([*lines, "os.kill(os.getpid(), signal.SIGINT)"]))
+    assert commands.main(["launch", "--processes", "2", "a.py"]) == 130
+    assert not capfd.readouterr().err
+
+
 def test_number_in_a_formula_is_real_and_an_exponent_whole(capsys):
     assert "x³" in explained(capsys, "x**3 / 2", "--at", "x=2")
     out = explained(capsys, "1 / 2 * x", "--at", "x=2")

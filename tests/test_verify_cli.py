@@ -14,6 +14,7 @@ import pytest
 from research.cli import commands, rule_lookup
 from research.cli import verify as verify_command
 from research.files import read_json
+from research.verification import PROBLEMS
 
 COMPILE_QUICKLY = CHILDREN_COMPILE_QUICKLY = True  # tests/conftest.py
 
@@ -123,6 +124,15 @@ def test_same_rule_is_status_0_with_a_table_of_problems(capsys):
     assert rows["zero_gradient"] == ["0.05", "0", "none", "none", "none"]
     assert 0 < float(rows["quadratic"][1]) < 1e-13
     assert lines[15].startswith("Each problem runs for 50 steps in float64; jax ")
+
+
+def test_rules_that_are_both_built_have_no_rate_in_the_table(capsys):
+    assert verify("mine.py:made --against mine.py:made") == 0
+    out = capsys.readouterr().out
+    assert out.count("built in") == len(PROBLEMS)
+    assert verify("mine.py:made --against mine.py:made --json") == 0
+    rows = json.loads(capsys.readouterr().out)["problems"]
+    assert {row["learning_rate"] for row in rows} == {None}
 
 
 def test_different_rule_is_status_1_with_its_cause(capsys):
@@ -476,6 +486,37 @@ def test_a_file_with_a_dataclass_is_imported(tmp_path):
         "def mine(rate):\n    return optax.sgd(Settings().scale * rate)\n"
     )
     assert verify(f"{tmp_path}/with_state.py:mine --against gradient_descent") == 0
+
+
+HELPED = (
+    "import optax\nfrom helper import F\ndef mine(r):\n    return optax.sgd(F * r)\n"
+)
+
+
+def test_files_of_two_folders_import_their_own_modules(tmp_path):
+    for folder, factor in (("old", 1.0), ("new", 2.0)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "rules.py").write_text(HELPED)
+        (tmp_path / folder / "helper.py").write_text(f"F = {factor}\n")
+    before = set(sys.modules)
+    files = [f"{folder}/rules.py:mine" for folder in ("old", "new", "old")]
+    rates = [rule_lookup.find(file).rule.__globals__["F"] for file in files]
+    assert rates == [1.0, 2.0, 1.0]
+    for name in {"rules", "helper"} & (set(sys.modules) - before):
+        del sys.modules[name]
+
+
+def test_a_module_of_the_folder_can_be_imported_later(tmp_path):
+    (tmp_path / "own_module.py").write_text("F = 2.0\n")
+    text = "import own_module\ndef mine(r):\n    from own_module import F\n"
+    (tmp_path / "late.py").write_text(text + "    return F * r\n")
+    assert rule_lookup.find("late.py:mine").rule(3.0) == 6.0
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/late.py").write_text(text + "    return -F * r\n")
+    (tmp_path / "other/own_module.py").write_text("F = 5.0\n")
+    other = rule_lookup.find("other/late.py:mine").rule
+    with pytest.raises(ModuleNotFoundError):  # Two modules have this name.
+        other(3.0)
 
 
 def test_an_argument_that_is_given_twice_is_refused(capsys):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 
+from research import update_rules
 from research.verification import CARDS, FORMULAS, PROBLEMS, verify_rule, walk_exactly
 from research.verification.card import rate_on
 from research.verification.causes import STEPS_BEYOND
@@ -506,6 +507,25 @@ def test_mistake_that_leaves_something_out_shows_what():
 def test_two_rules_that_are_made_need_no_rate():
     found = verify_rule(optax.adam(0.1), optax.adam(0.1), problems=SMALL[:1])
     assert str(found) == "The same rule: on 1 problem both agree to the last bit."
+
+
+def test_params_for_evaluation_that_only_one_reports_are_said_to_be_uncompared():
+    found = verify_rule(optax.sgd, "polyak_averaging", problems=SMALL[:1])
+    assert (found.same, found.evaluates) == (True, "reference")
+    assert "only the reference reports the params at which to evaluate" in str(found)
+    own = update_rules.polyak_averaging
+    found = verify_rule(own, "gradient_descent", problems=SMALL[:1])
+    assert found.evaluates == "rule"
+    found = verify_rule(own, "polyak_averaging", problems=SMALL[:1])
+    assert found.evaluates is None
+    assert "not compared" not in str(found)
+
+
+def test_a_rate_at_which_nothing_moves_is_refused():
+    with pytest.raises(
+        ValueError, match=r"learning_rate must be .*positive; got .*=0\.0"
+    ):
+        verify_rule(optax.sgd, "adam", problems=SMALL[:1], learning_rate=0.0)
 
 
 def test_class_that_takes_a_rate_is_a_constructor():

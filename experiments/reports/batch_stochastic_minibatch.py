@@ -11,6 +11,8 @@ from research import figures
 from research.figures.convergence import Curve, draw_curves
 from research.runs import Result, Table
 
+LARGE = 100_000  # Number of examples from which the answer calls a set large.
+
 
 def answer(findings: research.runs.Findings) -> str:
     """Say which regime to use on small and on large sets, and why there is a floor."""
@@ -42,7 +44,7 @@ def advice(numbers: dict[str, Any], workload: str):
     if best["regime"] is None:
         return f"On {workload} (n = {n}) no regime reached 1e-02 of the initial f - f*."
     costs = "; ".join(f"{row['regime']} {cost(row, best['target'])}" for row in rows)
-    size = "large" if workload == numbers["large"] else "small"
+    size = "large" if rows[0]["n"] >= LARGE else "small"
     return (
         f"On a {size} set ({workload}, n = {n}) use {best['regime']}: to reach "
         f"{best['target']} of the initial f - f*, {costs}."

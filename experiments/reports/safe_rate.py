@@ -100,9 +100,9 @@ def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
     return {
         "descents": research.figures.Picture(
             "Descent below and above the proved rate",
-            "The median over the starts of f minus its lowest value, for rates from "
-            "half to twice the proved rate 2 / L. Below 2 / L, no step in the box "
-            "increases f.",
+            "The median of f minus its lowest value, over the starts that are still in "
+            "the box, for rates from half to twice the proved rate 2 / L. Below 2 / L, "
+            "no step in the box increases f.",
             figure,
         ),
         "beyond": draw_beyond(),

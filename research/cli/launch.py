@@ -146,7 +146,8 @@ def _watched(processes: Sequence[subprocess.Popen], first: int) -> int:
         print(line, file=sys.stderr, flush=True)
     if not any(statuses):
         return 0
-    return INTERRUPTED if interrupted or INTERRUPTED in statuses else 1
+    by_ctrl_c = {INTERRUPTED, -signal.SIGINT} & set(statuses)
+    return INTERRUPTED if interrupted or by_ctrl_c else 1
 
 
 def _sentence(number: int, status: int) -> str | None:
@@ -157,12 +158,12 @@ def _sentence(number: int, status: int) -> str | None:
             "the training ended or cannot be reached. Everything saved so far is "
             "intact. Rerun the same command to resume."
         )
+    if status in (0, INTERRUPTED, -signal.SIGINT):
+        return None
     if status < 0:
         return (
             f"error: process {number} was stopped from outside by signal {-status} "
             f"({signal.Signals(-status).name}): killed, out of memory, or out of time. "
             "Everything saved so far is intact. Rerun the same command to resume."
         )
-    if status not in (0, INTERRUPTED):
-        return f"error: process {number} ended with status {status}."
-    return None
+    return f"error: process {number} ended with status {status}."

@@ -106,8 +106,8 @@ def with_files(
 
     if "in_python" in config:
         raise NotHereError(
-            "the study used a workload that is not one of the named ones, or a level "
-            "other than 0.95. Only Python can do this. Its call was "
+            "the study used a workload that is not one of the named ones, a Contender, "
+            "or a level other than 0.95. Only Python can do this. Its call was "
             f"{printable(config['in_python'])}."
         )
     if "rule" not in config:

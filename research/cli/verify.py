@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from research.verification import Verification
 
 SAME, DIFFERENT = 0, 1
+BUILT_IN = "built in"  # Stands for a learning rate in the table, and for None in JSON.
 SILENT_SECONDS = 2.0  # A longer comparison shows its progress.
 
 DESCRIPTION = """Compare an update rule with a reference, step by step, on difficult
@@ -54,9 +55,8 @@ def verify(words: Sequence[str]) -> int:
     rule, reference = subjects.find(asked.rule), subjects.find(asked.against)
     of_rule = subjects.check_arguments(rule, given, all_taken=False)
     subjects.check_arguments(reference, given, all_taken=True)
-    _check_rate(
-        asked.learning_rate, [s.name for s in (rule, reference) if is_made(s.rule)]
-    )
+    built = [s.name for s in (rule, reference) if is_made(s.rule)]
+    _check_rate(asked.learning_rate, built)
     against = _reference(asked.against, reference, given)
     with progress.shown() as show:
         found = verify_rule(
@@ -67,15 +67,13 @@ def verify(words: Sequence[str]) -> int:
             on_progress=_after(SILENT_SECONDS, show),
             **given,
         )
+    rows = _rows(found, asked, known_name(against))
+    if len(built) == 2:
+        rows = [(problem, BUILT_IN, *rest) for problem, _, *rest in rows]
     if asked.json:
-        print(_json(found, asked, known_name(against)), end="")
+        print(_json(found, asked, rows), end="")
         return SAME if found.same else DIFFERENT
-    _print(
-        found,
-        asked,
-        [name for name in given if name not in of_rule],
-        known_name(against),
-    )
+    _print(found, asked, rows, [name for name in given if name not in of_rule])
     return SAME if found.same else DIFFERENT
 
 
@@ -166,8 +164,8 @@ def _after(
 def _print(
     found: "Verification",
     asked: argparse.Namespace,
+    rows: list[tuple[Any, ...]],
     not_taken: list[str],
-    name: str | None,
 ) -> None:
     from research import runs
 
@@ -190,20 +188,23 @@ def _print(
             "in leaf",
             "differs from step",
         ),
-        tuple(_rows(found, asked, name)),
+        tuple(rows),
         " ".join(notes),
     )
     console.show(runs.Result(str(found), (table,), {}, {}), {})
 
 
-def _json(found: "Verification", asked: argparse.Namespace, name: str | None) -> str:
+def _json(
+    found: "Verification", asked: argparse.Namespace, rows: list[tuple[Any, ...]]
+) -> str:
     """Return the result as JSON; a number that is not finite is {"$float": "inf"}."""
     from research.files import json_bytes
 
     columns = ("problem", "learning_rate", "largest", "step", "leaf", "first")
-    rows = [dict(zip(columns, r, strict=True)) for r in _rows(found, asked, name)]
-    for row in rows:
-        row |= {key: None for key, value in row.items() if value == "none"}
+    problems = [
+        {key: None if value in ("none", BUILT_IN) else value for key, value in pairs}
+        for pairs in (zip(columns, row, strict=True) for row in rows)
+    ]
     result = {
         "rule": asked.rule,
         "against": asked.against,
@@ -214,7 +215,7 @@ def _json(found: "Verification", asked: argparse.Namespace, name: str | None) ->
         "largest": found.deviation.largest,
         "tolerance": found.tolerance,
         "dtype": asked.dtype,
-        "problems": rows,
+        "problems": problems,
         "reasons": found.reasons,
         "versions": _versions(),
     }

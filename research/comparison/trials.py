@@ -235,7 +235,7 @@ def measure_contender(
     value of f, and f* the value of f at the optimum of the training part. The cost of a
     run is the number of passes over the data until the relative gap falls to the
     target. The log cost of a run that missed the target is about the log of ten times
-    its full length (`search_scores`).
+    the length of a full training (`search_scores`).
 
     Args:
       workload: Workload. If the protocol has tune_on="validation", the workload must

@@ -18,7 +18,13 @@ from research.schedules import Schedule
 from research.types import Array, Integer, Params, Scalar
 from research.update_rules._bias_correction import bias_correction
 from research.update_rules._checks import checked, make_inner
-from research.update_rules._edges import complete, dtype_beside
+from research.update_rules._edges import (
+    accepting_none,
+    blanked,
+    complete,
+    dtype_beside,
+    filled,
+)
 from research.update_rules._entry import Range, RuleEntry, gradient_rate
 from research.update_rules._first_order import gradient_descent, heavy_ball
 from research.update_rules._transforms import cast, increment, reached
@@ -102,7 +108,7 @@ def lookahead(
             "slow_step_size must lie between 0 and 1; got "
             f"slow_step_size={slow_step_size!r}."
         )
-    rule = make_inner(inner, learning_rate, heavy_ball)
+    rule = accepting_none(make_inner(inner, learning_rate, heavy_ball))
 
     def init(params: Params):
         return LookaheadState(
@@ -121,8 +127,11 @@ def lookahead(
                 is_due, u - (cast(1.0 - slow_step_size, x) * ahead).astype(u.dtype), u
             )
 
-        updates = jax.tree.map(come_back, params, updates, state.evaluation_params)
-        after = optax.apply_updates(params, updates)
+        moved = jax.tree.map(
+            come_back, params, filled(updates, params), state.evaluation_params
+        )
+        updates = blanked(moved, updates)
+        after = optax.apply_updates(params, filled(updates, params))
         slow = jax.tree.map(
             lambda s, x: jnp.where(is_due, x, s), state.evaluation_params, after
         )
@@ -132,7 +141,7 @@ def lookahead(
             )
         return updates, LookaheadState(jnp.where(is_due, 0, count), slow, inner_state)
 
-    return complete(optax.GradientTransformationExtraArgs(init, update))
+    return complete(optax.GradientTransformationExtraArgs(init, update), sees_none=True)
 
 
 class AveragingState(NamedTuple):
@@ -304,6 +313,8 @@ def _averaging(
     file passes its own weight w_t.
     """
 
+    rule = accepting_none(rule)
+
     def init(params: Params):
         return AveragingState(
             jnp.zeros((), jnp.int32), _copied(params, dtype), rule.init(params)
@@ -317,11 +328,11 @@ def _averaging(
         average = jax.tree.map(
             lambda a, x: a + cast(w, a) * (x.astype(a.dtype) - a),
             state.evaluation_params,
-            optax.apply_updates(params, updates),
+            optax.apply_updates(params, filled(updates, params)),
         )
         return updates, AveragingState(count, average, inner_state)
 
-    return complete(optax.GradientTransformationExtraArgs(init, update))
+    return complete(optax.GradientTransformationExtraArgs(init, update), sees_none=True)
 
 
 def _copied(params: Params, dtype: Any = None) -> Params:

@@ -230,6 +230,32 @@ def check_floating(params: Params) -> None:
             )
 
 
+def refuse_integers(updates: Params) -> None:
+    """Raise if a leaf of the updates, the gradients, is an array of integers.
+
+    A step of a rate such as 0.1 would be rounded to 0 in the dtype of such a leaf.
+
+    Raises:
+      TypeError: A leaf has integers or booleans; the message names the leaf and a
+        remedy.
+    Example:
+      >>> refuse_integers({"w": jnp.array(1)})
+      Traceback (most recent call last):
+      TypeError: updates must be floating; updates['w'] is int...[]. Convert params ...
+    """
+    if all(is_float_array(leaf) for leaf in jax.tree.leaves(updates)):
+        return
+    for path, leaf in jax.tree_util.tree_leaves_with_path(updates):
+        # The gradient of integer params, float0, is neither.
+        dtype = getattr(leaf, "dtype", None) or jnp.result_type(leaf)
+        if jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_):
+            raise TypeError(
+                f"updates must be floating; updates{jax.tree_util.keystr(path)} is "
+                f"{dtype}{list(jnp.shape(leaf))}. Convert params and gradients to "
+                "floats: jax.tree.map(lambda x: jnp.asarray(x, float), params)."
+            )
+
+
 def checked(constructor: Callable[_Arguments, _Rule]) -> Callable[_Arguments, _Rule]:
     """Wrap the constructor of a rule so that the rule checks its arguments.
 
@@ -238,11 +264,12 @@ def checked(constructor: Callable[_Arguments, _Rule]) -> Callable[_Arguments, _R
     `fisher_fn`, `accumulator_dtype` and `mask`. These types are not checked if the
     constructor has no bool argument and is called without keyword arguments. The rule's
     `init` and `update` raise an error for params and updates that are not pytrees of
-    numbers. `update` also raises an error if the state belongs to another rule or to
-    params of other shapes, or if the params and the updates differ in structure or
-    shapes. A None in the updates may stand for any part of the params. Under jit the
-    checks run while `update` is traced. A compiled step therefore costs no more than
-    without the checks, and its results are the same to the last bit.
+    numbers. `update` also raises an error if the updates contain integers, if the state
+    belongs to another rule or to params of other shapes, or if the params and the
+    updates differ in structure or shapes. A None in the updates may stand for any part
+    of the params. Under jit the checks run while `update` is traced. A compiled step
+    therefore costs no more than without the checks, and its results are the same to the
+    last bit.
 
     Args:
       constructor: Function that returns the rule.
@@ -316,6 +343,7 @@ def _with_checks(rule: _Rule) -> _Rule:
 
     def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
         of_updates = check_tree("updates", updates)
+        refuse_integers(updates)
         found = of_updates if params is None else check_tree("params", params)
         if found != of_updates and not _fits_but_for_none(updates, params):
             raise ValueError(
@@ -332,6 +360,7 @@ def _with_checks(rule: _Rule) -> _Rule:
         _check_state(state, *expected[found])
         return rule.update(updates, state, params, **extra)
 
+    update.accepts_none = getattr(rule.update, "accepts_none", False)  # type: ignore[attr-defined]
     return rule._replace(init=init, update=update)
 
 

@@ -174,13 +174,13 @@ def clip_adaptively(
         )
         # A list would not be a valid static argument.
         axes = axes if isinstance(axes, int) else tuple(axes)
-        of_weights, of_gradient = (
-            jnp.sqrt(jnp.sum(abs_square(_wide(a)), axes, keepdims=True)) for a in (w, g)
-        )
-        least = jnp.maximum(of_weights, cast(eps, of_weights))
+        scale, of_weights = _unit_norms(w, axes)
+        least = jnp.maximum(of_weights / scale, cast(eps, of_weights))
+        scale, of_gradient = _unit_norms(g, axes)
         largest = (cast(clipping, least) * least).astype(of_gradient.dtype)
         factor = largest / jnp.where(of_gradient == 0, 1.0, of_gradient)
-        return jnp.where(of_gradient < largest, g, (_wide(g) * factor).astype(g.dtype))
+        short = of_gradient / scale < largest
+        return jnp.where(short, g, (scale * _wide(g) * factor).astype(g.dtype))
 
     def clip(updates: Params, params: Params):
         if params is None:
@@ -190,6 +190,18 @@ def clip_adaptively(
         return jax.tree_util.tree_map_with_path(shorten, updates, params)
 
     return _stateless(clip)
+
+
+def _unit_norms(a: Array, axes: Any) -> tuple[Array, Array]:
+    """Return a scale s for each unit, and the norm of s times the unit.
+
+    s is 1, or 2^-90 if an entry of the unit is above 2^60, so that no square overflows
+    in float32.
+    """
+    a = _wide(a)
+    largest = jnp.max(jnp.abs(a), axes, keepdims=True, initial=0.0)
+    scale = jnp.where(largest > 2.0**60, 2.0**-90, 1.0).astype(largest.dtype)
+    return scale, jnp.sqrt(jnp.sum(abs_square(scale * a), axes, keepdims=True))
 
 
 def _axes_of_a_unit(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -16,7 +16,15 @@ from jaxtyping import Float, Int
 from research.checks import check_number, shown
 from research.types import Array, Integer, Params, Scalar
 from research.update_rules._checks import check_rule, checked
-from research.update_rules._edges import arrays, complete, in_dtype, real_dtype
+from research.update_rules._edges import (
+    accepting_none,
+    arrays,
+    blanked,
+    complete,
+    filled,
+    in_dtype,
+    real_dtype,
+)
 from research.update_rules._transforms import agreement, cast, increment, reached
 
 
@@ -80,7 +88,7 @@ def accumulate_gradients(
     """
     check_number("every", every, positive=True, integer=True)
     check_rule(rule)
-    inner = optax.with_extra_args_support(rule)
+    inner = accepting_none(rule)
 
     def init(params: Params):
         zeros = jax.tree.map(jnp.zeros_like, params)
@@ -107,13 +115,15 @@ def accumulate_gradients(
                 real_dtype(mean)
             )
 
-        mean = jax.tree.map(follow, state.mean, updates)
+        mean = jax.tree.map(follow, state.mean, filled(updates, params))
         mean_value = (
             state.value if value is None else follow(state.value, jnp.asarray(value))
         )
 
         def step():
-            gradient = jax.tree.map(lambda m, g: m.astype(g.dtype), mean, updates)
+            gradient = jax.tree.map(
+                lambda m, g: m.astype(g.dtype), mean, filled(updates, params)
+            )
             of_batch = {
                 "value": None
                 if value is None
@@ -122,7 +132,7 @@ def accumulate_gradients(
                 "value_fn": _refuse,
             }
             moved, inner_state = inner.update(
-                gradient, state.inner, params, **extra, **of_batch
+                blanked(gradient, updates), state.inner, params, **extra, **of_batch
             )
             empty = _zeros(state._replace(inner=None))
             return moved, empty._replace(inner=inner_state)
@@ -134,7 +144,7 @@ def accumulate_gradients(
 
         return jax.lax.cond(reached(count, every), step, wait)
 
-    return complete(optax.GradientTransformationExtraArgs(init, update))
+    return complete(optax.GradientTransformationExtraArgs(init, update), sees_none=True)
 
 
 def _refuse(*arguments: Any, **named: Any) -> Array:
@@ -200,7 +210,7 @@ def skip_nonfinite(
     if max_consecutive is not None:
         check_number("max_consecutive", max_consecutive, positive=True, integer=True)
     check_rule(rule)
-    inner = optax.with_extra_args_support(rule)
+    inner = accepting_none(rule)
 
     def init(params: Params):
         return SkippingState(
@@ -224,7 +234,7 @@ def skip_nonfinite(
             inner_state,
         )
 
-    return complete(optax.GradientTransformationExtraArgs(init, update))
+    return complete(optax.GradientTransformationExtraArgs(init, update), sees_none=True)
 
 
 class CautiousState(NamedTuple):
@@ -285,7 +295,7 @@ def cautious(
     """
     check_number("min_share", min_share, positive=True)
     check_rule(rule)
-    inner = optax.with_extra_args_support(rule)
+    inner = accepting_none(rule)
 
     def keep(u: Array, g: Array):
         kept = ~(agreement(u, g.astype(u.dtype)) >= 0)  # A NaN stays visible.
@@ -304,7 +314,8 @@ def cautious(
     return complete(
         optax.GradientTransformationExtraArgs(
             lambda params: CautiousState(inner.init(params)), update
-        )
+        ),
+        sees_none=True,
     )
 
 
@@ -340,7 +351,7 @@ def with_state_dtype(
     """
     wide = _floating(dtype)
     check_rule(rule)
-    inner = optax.with_extra_args_support(rule)
+    inner = accepting_none(rule)
 
     def widened(tree: Params):
         return jax.tree.map(lambda a: in_dtype(a, wide), arrays(tree))
@@ -378,7 +389,8 @@ def with_state_dtype(
     return complete(
         optax.GradientTransformationExtraArgs(
             lambda params: inner.init(widened(params)), update
-        )
+        ),
+        sees_none=True,
     )
 
 

@@ -21,6 +21,7 @@ def complete(
     *,
     only_real: str | None = None,
     needs_value_fn: bool = False,
+    sees_none: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """Return a rule with the calling conventions of optax's transformations.
 
@@ -38,6 +39,9 @@ def complete(
         argument of update. If so, the error for complex params does not suggest
         optax.contrib.split_real_and_imaginary, because that wrapper does not work for
         such a rule.
+      sees_none: Whether the wrapped rule gets the None of a leaf itself, not 0. A rule
+        needs this if it computes from its own updates where the params are after the
+        step, or if it passes the gradients on to another rule.
     Returns:
       The wrapped rule.
     Example:
@@ -58,11 +62,24 @@ def complete(
 
     def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
         params = arrays(params)
-        filled = updates if params is None else _filled(updates, params)
-        moved, state = inner.update(arrays(filled), state, params, **extra)
-        return moved if filled is updates else _blanked(moved, updates), state
+        given = updates if sees_none else filled(updates, params)
+        moved, state = inner.update(arrays(given), state, params, **extra)
+        return moved if given is updates else blanked(moved, updates), state
 
+    update.accepts_none = True  # type: ignore[attr-defined]
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def accepting_none(
+    rule: optax.GradientTransformation,
+) -> optax.GradientTransformationExtraArgs:
+    """Return a rule that accepts None as the gradient of a leaf.
+
+    A rule of this package is returned itself, and another rule is wrapped by
+    `complete`. A wrapper of rules passes None on to such a rule.
+    """
+    inner = optax.with_extra_args_support(rule)
+    return inner if getattr(inner.update, "accepts_none", False) else complete(inner)
 
 
 def arrays(tree: Params) -> Params:
@@ -114,24 +131,73 @@ def refuse_complex(params: Params, rule: str, needs_value_fn: bool = False) -> N
             )
 
 
+def refuse_none(updates: Params, params: Params, rule: str) -> None:
+    """Raise if the gradient of a leaf is None, for a rule that couples all leaves.
+
+    `rule` is the name of the rule, for the message.
+
+    Raises:
+      ValueError: The gradient of a leaf is None; the message names the leaf and a
+        remedy.
+    Example:
+      >>> refuse_none({"w": None, "b": 1.0}, {"w": 2.0, "b": 3.0}, "newton")
+      Traceback (most recent call last):
+      ValueError: newton couples all leaves, so each needs a gradient; updates['w'] ...
+    """
+    if filled(updates, params) is updates:
+        return
+    paths = jax.tree_util.tree_leaves_with_path(updates, is_leaf=_is_none)
+    of_params = jax.tree.structure(updates, is_leaf=_is_none).flatten_up_to(params)
+    for (path, leaf), part in zip(paths, of_params, strict=True):
+        if leaf is None and jax.tree.leaves(part):
+            raise ValueError(
+                f"{rule} couples all leaves, so each needs a gradient; "
+                f"updates{jax.tree_util.keystr(path)} is None. Give {rule} only the "
+                "leaves that move: use by_group, or an objective of these leaves alone."
+            )
+
+
 def _is_none(x: Any) -> bool:
     return x is None
 
 
-def _filled(updates: Params, params: Params) -> Params:
+def filled(updates: Params, params: Params | None) -> Params:
     """Return the gradient with 0 in place of each None at which there are params.
 
-    A gradient without None is returned itself, not as a copy.
+    A gradient without None is returned itself, not as a copy. So is a gradient without
+    params, because the shapes are then unknown.
     """
-    if not any(leaf is None for leaf in jax.tree.leaves(updates, is_leaf=_is_none)):
+    leaves = jax.tree.leaves(updates, is_leaf=_is_none)
+    if params is None or not any(leaf is None for leaf in leaves):
         return updates
     zeros = lambda u, x: jax.tree.map(jnp.zeros_like, x) if u is None else u
     return jax.tree.map(zeros, updates, params, is_leaf=_is_none)
 
 
-def _blanked(moved: Params, updates: Params) -> Params:
+def blanked(moved: Params, updates: Params) -> Params:
+    """Return the tree with None at each leaf whose gradient is None."""
     return jax.tree.map(
         lambda u, m: None if u is None else m, updates, moved, is_leaf=_is_none
+    )
+
+
+def blanked_leaves(updates: Params, params: Params) -> Params:
+    """Return the updates, with a None at every leaf that is covered by a None.
+
+    A None in the updates may stand for a part of the params, which has several leaves.
+    """
+    return jax.tree.map(
+        lambda u, x: jax.tree.map(lambda _: None, x) if u is None else u,
+        updates,
+        params,
+        is_leaf=_is_none,
+    )
+
+
+def unmoved(new: Params, old: Params, updates: Params) -> Params:
+    """Return the new tree, with the old leaf at each leaf whose gradient is None."""
+    return jax.tree.map(
+        lambda u, a, b: b if u is None else a, updates, new, old, is_leaf=_is_none
     )
 
 

@@ -11,7 +11,12 @@ import optax
 from research.checks import check_mapping, shown
 from research.types import Params
 from research.update_rules._checks import check_rule, checked
-from research.update_rules._edges import complete
+from research.update_rules._edges import (
+    accepting_none,
+    blanked,
+    blanked_leaves,
+    complete,
+)
 
 Labels = Any  # A pytree that is a prefix of the params, or params -> such a pytree.
 
@@ -196,9 +201,7 @@ def by_group(
         raise ValueError("by_group needs at least one rule; got rules={}.")
     for label, rule in rules.items():
         check_rule(rule, f"rules[{label!r}]")
-    served = {
-        label: optax.with_extra_args_support(rule) for label, rule in rules.items()
-    }
+    served = {label: accepting_none(rule) for label, rule in rules.items()}
 
     def labelled(params: Params):
         found = spread_labels(
@@ -238,6 +241,8 @@ def by_group(
         **extra: Any,
     ):
         found = labelled(updates if params is None else params)
+        # A None may stand for a part of the params; each of its leaves gets one.
+        spread = updates if params is None else blanked_leaves(updates, params)
         parts, states = {}, {}
         for label, rule in served.items():
             states[label] = state.inner[label]
@@ -251,15 +256,15 @@ def by_group(
                 own["value_fn"] = _restricted(value_fn, found, label, params)
             of_params = None if params is None else _part(found, label, params)
             parts[label], states[label] = rule.update(
-                _part(found, label, updates),
+                _part(found, label, spread),
                 state.inner[label],
                 of_params,
                 **own,
                 **extra,
             )
-        return _joined(found, parts), GroupsState(states)
+        return blanked(_joined(found, parts), updates), GroupsState(states)
 
-    return complete(optax.GradientTransformationExtraArgs(init, update))
+    return complete(optax.GradientTransformationExtraArgs(init, update), sees_none=True)
 
 
 def _part(labels: Labels, label: str, tree: Params) -> Params:

@@ -16,7 +16,7 @@ from research.checks import check_number
 from research.schedules import Schedule
 from research.types import Array, Integer, Outcome, Params, Scalar
 from research.update_rules._checks import check_rate, checked, rate_at
-from research.update_rules._edges import complete
+from research.update_rules._edges import complete, refuse_none
 from research.update_rules._entry import RuleEntry
 from research.update_rules._newton import trust_region_step
 from research.update_rules._second_order import (
@@ -168,6 +168,7 @@ def gauss_newton(
         del extra
         residual_fn = given if residual_fn is None else residual_fn
         require("gauss_newton", params=params, residual_fn=residual_fn)
+        refuse_none(updates, params, "gauss_newton")
         x, unflatten, residuals, r, jacobian = _linearised(params, residual_fn)
         h, curvature = least_squares_step(jacobian, r, singular)
         finite = jnp.all(jnp.isfinite(r)) & jnp.all(jnp.isfinite(jacobian))
@@ -201,7 +202,9 @@ def gauss_newton(
         return shaped_like(step, unflatten, updates), state
 
     whole = optax.GradientTransformationExtraArgs(init, update)
-    return complete(whole, only_real="gauss_newton", needs_value_fn=True)
+    return complete(
+        whole, only_real="gauss_newton", needs_value_fn=True, sees_none=True
+    )
 
 
 class LevenbergMarquardtState(NamedTuple):
@@ -353,6 +356,7 @@ def levenberg_marquardt(
         del extra
         residual_fn = given if residual_fn is None else residual_fn
         require("levenberg_marquardt", params=params, residual_fn=residual_fn)
+        refuse_none(updates, params, "levenberg_marquardt")
         x, unflatten, residuals, r, jacobian = _linearised(params, residual_fn)
         finite = jnp.all(jnp.isfinite(r)) & jnp.all(jnp.isfinite(jacobian))
         scale = jnp.maximum(state.scale, jnp.linalg.norm(jacobian, axis=0))
@@ -420,7 +424,9 @@ def levenberg_marquardt(
         return shaped_like(step, unflatten, updates), state
 
     whole = optax.GradientTransformationExtraArgs(init, update)
-    return complete(whole, only_real="levenberg_marquardt", needs_value_fn=True)
+    return complete(
+        whole, only_real="levenberg_marquardt", needs_value_fn=True, sees_none=True
+    )
 
 
 def _quadratic_step(

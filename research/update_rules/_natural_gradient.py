@@ -12,7 +12,7 @@ from research.checks import check_number
 from research.schedules import Schedule
 from research.types import Array, Outcome, Params, Scalar
 from research.update_rules._checks import check_rate, checked, rate_at
-from research.update_rules._edges import complete
+from research.update_rules._edges import complete, refuse_none
 from research.update_rules._entry import SECOND_ORDER, RuleEntry
 from research.update_rules._second_order import (
     DEFINITE,
@@ -144,6 +144,7 @@ def natural_gradient(
                 "natural_gradient without fisher_fn", params=params, value_fn=value_fn
             )
         require("natural_gradient", params=params)
+        refuse_none(updates, params, "natural_gradient")
         x, unflatten = flatten(params)
         if fisher_fn is None:
             matrix = jax.hessian(
@@ -176,7 +177,9 @@ def natural_gradient(
         )
 
     whole = optax.GradientTransformationExtraArgs(init, update)
-    return complete(whole, only_real="natural_gradient", needs_value_fn=True)
+    return complete(
+        whole, only_real="natural_gradient", needs_value_fn=True, sees_none=True
+    )
 
 
 def canonical_fisher(

@@ -15,7 +15,7 @@ from research.checks import check_number
 from research.schedules import Schedule
 from research.types import Array, Integer, Outcome, Params, Scalar
 from research.update_rules._checks import check_rate, checked, rate_at
-from research.update_rules._edges import complete
+from research.update_rules._edges import complete, refuse_none
 from research.update_rules._entry import SECOND_ORDER, RuleEntry
 from research.update_rules._second_order import (
     DEFINITE,
@@ -163,6 +163,7 @@ def newton(
     ):
         del extra
         require("newton", params=params, value_fn=value_fn)
+        refuse_none(updates, params, "newton")
         x, unflatten, f, g, value, hessian = _model(updates, params, value, value_fn)
         p, curvature = solve_symmetric(hessian, -g, indefinite)
         finite = _finite(value, g, hessian)
@@ -199,7 +200,7 @@ def newton(
         return shaped_like(step, unflatten, updates), state
 
     whole = optax.GradientTransformationExtraArgs(init, update)
-    return complete(whole, only_real="newton", needs_value_fn=True)
+    return complete(whole, only_real="newton", needs_value_fn=True, sees_none=True)
 
 
 class TrustRegionState(NamedTuple):
@@ -328,6 +329,7 @@ def trust_region_newton(
     ):
         del extra
         require("trust_region_newton", params=params, value_fn=value_fn)
+        refuse_none(updates, params, "trust_region_newton")
         x, unflatten, f, g, value, hessian = _model(updates, params, value, value_fn)
         radius, finite = state.learning_rate, _finite(value, g, hessian)
         values, vectors = jnp.linalg.eigh(hessian)
@@ -367,7 +369,9 @@ def trust_region_newton(
         return shaped_like(step, unflatten, updates), state
 
     whole = optax.GradientTransformationExtraArgs(init, update)
-    return complete(whole, only_real="trust_region_newton", needs_value_fn=True)
+    return complete(
+        whole, only_real="trust_region_newton", needs_value_fn=True, sees_none=True
+    )
 
 
 def trust_region_step(

@@ -26,7 +26,10 @@ from research.update_rules._bias_correction import bias_correction as correction
 from research.update_rules._checks import check_rate, checked, make_inner, rate_at
 from research.update_rules._edges import (
     abs_square,
+    accepting_none,
+    blanked,
     complete,
+    filled,
     overflowed,
     real_product,
     sizes_like,
@@ -797,7 +800,7 @@ def mechanic(
     if num_betas is not None and not isinstance(num_betas, Tracer):
         check_number("num_betas", num_betas, positive=True, integer=True)
         check_most(100, num_betas=num_betas)
-    rule = make_inner(inner, learning_rate, adam)
+    rule = accepting_none(make_inner(inner, learning_rate, adam))
 
     def init(params: Params):
         dtype, n = working_dtype(params), _count_of_betas(num_betas)
@@ -817,16 +820,17 @@ def mechanic(
                 "mechanic needs the params; call update(grads, state, params)."
             )
         moves, inner_state = rule.update(updates, state.inner, params, **extra)
+        moves, gradient = filled(moves, params), filled(updates, params)
         scales, dtype = state.scales, state.scales.dtype
         n, total = scales.size, jnp.sum(scales)
         tiny = cast(eps, total)
         delta = jax.tree.map(lambda x: x / cast(total + tiny, x), state.moved)
-        length = _norm(updates, dtype)
+        length = _norm(gradient, dtype)
         pull = cast(weight_decay, total) * total * length
         pull = pull / (_norm(params, dtype) + tiny)
         pull = jnp.where(jnp.isposinf(length), 0.0, pull)  # |g|² overflowed.
         pulled = jax.tree.map(
-            lambda g, x: g + like(cast(pull, x) * x, g), updates, params
+            lambda g, x: g + like(cast(pull, x) * x, g), gradient, params
         )
         h = within_range(-_dot(pulled, delta, dtype))
         betas = jnp.array([1.0 - 0.1**i for i in range(1, n + 1)], dtype)
@@ -842,10 +846,10 @@ def mechanic(
         def step(u: Array, x: Array, d: Array):
             return like(cast(after, x) * (d + like(u, x)) - x, u)
 
-        steps = jax.tree.map(step, moves, state.moved, delta)
+        steps = blanked(jax.tree.map(step, moves, state.moved, delta), updates)
         return steps, MechanicState(
             increment(state.count),
-            _add(state.moved, steps),
+            _add(state.moved, filled(steps, params)),
             scales,
             largest,
             squares,
@@ -854,7 +858,7 @@ def mechanic(
         )
 
     whole = optax.GradientTransformationExtraArgs(init, update)
-    return complete(whole, only_real="mechanic")
+    return complete(whole, only_real="mechanic", sees_none=True)
 
 
 def _count_of_betas(num_betas: Any) -> int:

@@ -8,13 +8,17 @@ from jaxtyping import Float, Int
 
 from research.types import Array, Integer
 
+# States of `reduce_on_plateau` here and in optax. They scale the updates.
+PLATEAUS = ("PlateauState", "ReduceLROnPlateauState")
+
 
 class RuleInfo(NamedTuple):
     """Information about the last step of a rule.
 
     Attributes:
-      learning_rate: Learning rate used in the step, shape (). None if the state holds
-        no learning rate, or more than one, as for rules on groups of parameters.
+      learning_rate: Learning rate used in the step, shape (), multiplied by the scale
+        of `reduce_on_plateau`. None if the state holds no learning rate, or more than
+        one, as for rules on groups of parameters.
       outcomes: A tuple with one `research.types.Outcome` for each part of the rule that
         can fail, such as a line search. The order is that of the parts in the state.
         Each is an int32, shape ().
@@ -48,7 +52,7 @@ def rule_info(state: optax.OptState) -> RuleInfo:
     any depth of the state. If there is no field `learning_rate`, the function returns
     the learning rate that `optax.inject_hyperparams` keeps under `hyperparams`. A rate
     inside a DirectionState is ignored, because another rule sets the length of the
-    step.
+    step. The rate is multiplied by the scale of `reduce_on_plateau`, here and in optax.
 
     Args:
       state: State of any rule of this library or of optax.
@@ -71,7 +75,8 @@ def rule_info(state: optax.OptState) -> RuleInfo:
 def _rate(state: optax.OptState) -> Array | None:
     """Return the only learning rate in a state, or None if there is none or several.
 
-    Rates inside a DirectionState are ignored.
+    Rates inside a DirectionState are ignored. The rate is multiplied by the scales of
+    `reduce_on_plateau`.
     """
     rates = [
         rate
@@ -81,7 +86,12 @@ def _rate(state: optax.OptState) -> Array | None:
     if not rates:
         found = optax.tree_utils.tree_get_all_with_path(state, "learning_rate")
         rates = [rate for path, rate in found if _field(path[-2:][0]) == "hyperparams"]
-    return rates[0] if len(rates) == 1 else None
+    if len(rates) != 1:
+        return None
+    for path, scale in _fields(state, "scale").items():
+        if path[-1].tuple_name in PLATEAUS:
+            rates[0] = rates[0] * jnp.asarray(scale, jnp.result_type(rates[0]))
+    return rates[0]
 
 
 def _fields(state: optax.OptState, name: str) -> dict[tuple, Array]:

@@ -18,7 +18,14 @@ from research.schedules import Schedule
 from research.types import Array, Integer, Params, Scalar
 from research.update_rules._bias_correction import bias_correction
 from research.update_rules._checks import check_rate, checked, rate_at
-from research.update_rules._edges import abs_square, complete, sizes_like
+from research.update_rules._edges import (
+    abs_square,
+    blanked,
+    complete,
+    filled,
+    sizes_like,
+    unmoved,
+)
 from research.update_rules._entry import MOMENTUM, Range, RuleEntry, step_rate
 from research.update_rules._transforms import (
     DescendState,
@@ -231,7 +238,8 @@ def _schedule_free(
         )
 
     def update(updates: Params, state: Any, params: Params | None = None):
-        d, direction_state = direction.update(updates, state.direction, params)
+        gradient = filled(updates, params)
+        d, direction_state = direction.update(gradient, state.direction, params)
         rate, rate_state = rate_of(state.rate)
         weight = (rate**weight_power).astype(state.weight_sum.dtype)
         weight_sum = state.weight_sum + weight
@@ -249,7 +257,7 @@ def _schedule_free(
             lambda g, w, a: (
                 cast(1.0 - b1, w) * (a - w) + cast(b1 * share, w) * a
             ).astype(g.dtype),
-            updates,
+            gradient,
             state.lead,
             ahead,
         )
@@ -259,11 +267,14 @@ def _schedule_free(
             steps,
             lead,
         )
-        return steps, ScheduleFreeState(
+        # A leaf without a gradient keeps x and z.
+        average = unmoved(average, state.evaluation_params, updates)
+        lead = unmoved(lead, state.lead, updates)
+        return blanked(steps, updates), ScheduleFreeState(
             average, lead, weight_sum, direction_state, rate_state
         )
 
-    return complete(optax.GradientTransformation(init, update))
+    return complete(optax.GradientTransformation(init, update), sees_none=True)
 
 
 def _rate(learning_rate: Scalar | Schedule, warmup_steps: Integer):

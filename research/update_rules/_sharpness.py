@@ -12,7 +12,7 @@ from research.checks import check_number
 from research.schedules import Schedule
 from research.types import Params, Scalar
 from research.update_rules._checks import checked, make_inner
-from research.update_rules._edges import complete
+from research.update_rules._edges import accepting_none, blanked, complete, filled
 from research.update_rules._entry import Range, RuleEntry, gradient_rate
 from research.update_rules._first_order import gradient_descent
 from research.update_rules._transforms import cast
@@ -82,7 +82,7 @@ def sam(
       [-4.]
     """
     check_number("rho", rho)
-    rule = make_inner(inner, learning_rate, gradient_descent)
+    rule = accepting_none(make_inner(inner, learning_rate, gradient_descent))
 
     def update(
         updates: Params,
@@ -101,7 +101,7 @@ def sam(
                 "point; call update(grads, state, params, value_fn=f), as "
                 "research.descent.build does."
             )
-        ascent = _ascent(rho, updates, params)
+        ascent = _ascent(rho, filled(updates, params), params)
 
         @functools.wraps(
             value_fn
@@ -110,9 +110,11 @@ def sam(
             return value_fn(jax.tree.map(jnp.add, x, ascent), *drawn, **named)
 
         value, gradient = jax.value_and_grad(moved)(params)
-        gradient = jax.tree.map(lambda g, u: g.astype(u.dtype), gradient, updates)
+        gradient = jax.tree.map(
+            lambda g, u: g.astype(u.dtype), gradient, filled(updates, params)
+        )
         updates, inner_state = rule.update(
-            gradient,
+            blanked(gradient, updates),
             state.inner,
             params,
             value=value,
@@ -125,7 +127,7 @@ def sam(
     whole = optax.GradientTransformationExtraArgs(
         lambda params: SamState(rule.init(params)), update
     )
-    return complete(whole, only_real="sam", needs_value_fn=True)
+    return complete(whole, only_real="sam", needs_value_fn=True, sees_none=True)
 
 
 def _ascent(rho: Scalar, gradient: Params, params: Params) -> Params:

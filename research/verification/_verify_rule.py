@@ -48,6 +48,9 @@ class Verification(NamedTuple):
       cause: Likely mistake in the rule, in words. None if rule and reference agree, or
         if no cause was found.
       tolerance: Largest deviation that counts as agreement.
+      evaluates: "rule" or "reference" if only this one of the two reports other params
+        than its iterates, such as an average, at which to evaluate the objective. Such
+        params were not compared. Otherwise None.
     """
 
     same: bool
@@ -57,6 +60,7 @@ class Verification(NamedTuple):
     reasons: dict[str, str]
     cause: str | None
     tolerance: float
+    evaluates: str | None = None
 
     def __str__(self) -> str:
         where = f"step {self.deviation.step + 1}" + (
@@ -69,12 +73,14 @@ class Verification(NamedTuple):
                 else f"{len(self.deviations)} problems"
             )
             if self.deviation.largest == 0.0:
-                return f"The same rule: on {problems} both agree to the last bit."
-            return (
-                f"The same rule: on {problems} the two rules differ by at most "
-                f"{self.deviation.largest:.1e} ({self.problem}, {where}). Differences "
-                f"up to {self.tolerance:.0e} are rounding errors."
-            )
+                verdict = f"The same rule: on {problems} both agree to the last bit."
+            else:
+                verdict = (
+                    f"The same rule: on {problems} the two rules differ by at most "
+                    f"{self.deviation.largest:.1e} ({self.problem}, {where}). "
+                    f"Differences up to {self.tolerance:.0e} are rounding errors."
+                )
+            return f"{verdict}{self._not_compared()}"
         cause = self.cause or (
             "no known mistake explains it. Compute the first step that differs by hand"
         )
@@ -82,6 +88,15 @@ class Verification(NamedTuple):
             f"Not the same rule. On the problem {self.problem}, the two rules differ "
             f"from step {self.deviation.first + 1} on. The largest difference is "
             f"{self.deviation.largest:.1e}, at {where}. Likely cause: {cause}."
+        )
+
+    def _not_compared(self) -> str:
+        if self.evaluates is None:
+            return ""
+        return (
+            f" But only the {self.evaluates} reports the params at which to evaluate "
+            "the objective, such as an average of the iterates (the field "
+            "evaluation_params of its state). These were not compared."
         )
 
 
@@ -111,6 +126,10 @@ def verify_rule(
     are tried one after another: each changes the formula. The likely mistake is one
     with which the changed formula agrees with the rule.
 
+    If both rules report other params than their iterates for evaluation, such as an
+    average, these params are compared, too. If only one of them reports such params,
+    the steps alone are compared, and the summary says so.
+
     Args:
       rule: A gradient transformation, or a function that takes the learning rate first
         and returns a gradient transformation. The rule may also be the name of a rule
@@ -127,7 +146,8 @@ def verify_rule(
       problems: Problems to compare on. None means all problems in
         `research.verification.problems.PROBLEMS`, or all recorded problems if the
         reference is a dict.
-      learning_rate: Learning rate for the constructors, on every problem. None means
+      learning_rate: Learning rate for the constructors, on every problem, a positive
+        number: with the rate 0, many different rules do not move. None means
         that each problem has its own rate. The rate cannot be read from a gradient
         transformation. So if only one of `rule` and `reference` is a gradient
         transformation, pass the rate with which this transformation was made. The other
@@ -165,7 +185,7 @@ def verify_rule(
     if tolerance is not None:
         check_number("tolerance", tolerance)
     if learning_rate is not None:
-        check_number("learning_rate", learning_rate)
+        check_number("learning_rate", learning_rate, positive=True)
     rule = (
         find_rule(rule) if isinstance(rule, str) and "." not in rule else _found(rule)
     )
@@ -230,8 +250,23 @@ def verify_rule(
             evidence, formula, others, dtype, tolerance, _second_half(on_progress)
         )
     return Verification(
-        same, worst, deviations[worst], deviations, reasons, cause, tolerance
+        same,
+        worst,
+        deviations[worst],
+        deviations,
+        reasons,
+        cause,
+        tolerance,
+        _only_one_evaluates(evidence),
     )
+
+
+def _only_one_evaluates(evidence: Iterable[Evidence]) -> str | None:
+    """Return which of rule and reference alone reports params for evaluation."""
+    for e in evidence:
+        if (e.found.evaluations is None) != (e.expected.evaluations is None):
+            return "reference" if e.found.evaluations is None else "rule"
+    return None
 
 
 def _found(subject: Any) -> Any:

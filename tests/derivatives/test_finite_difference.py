@@ -1592,16 +1592,11 @@ def test_the_error_of_a_count_is_in_its_bound(name):
     assert np.mean(np.array(shares) > 1) <= 0.1
 
 
-@pytest.mark.parametrize("order", [1, 2])
-def test_a_long_double_is_as_exact_as_a_double(order):
-    points = np.random.default_rng(0).uniform(0.1, 2, 20)
-    for name, slopes in (
-        ("sin", (np.cos, lambda x: -np.sin(x))),
-        ("exp", [np.exp] * 2),
-    ):
+def test_a_long_double_is_as_exact_as_a_double():
+    for name, slope in (("sin", np.cos), ("exp", np.exp)):
         plain = getattr(np, name)
         long = lambda x, plain=plain: plain(np.asarray(x).astype(np.longdouble))
-        for x in points:
-            found = finite_difference(long, x, order=order)
+        for x in (1.079, 1.684, *np.random.default_rng(0).uniform(0.1, 2, 60)):
+            found = finite_difference(long, x)
             assert found.verdict == "ok"
-            assert abs(found.value - slopes[order - 1](x)) <= found.error < 1e-6
+            assert abs(found.value - slope(x)) <= found.error < 1e-10

@@ -4,6 +4,7 @@ wrap, gradients of any size, complex params.
 """
 
 import functools
+import inspect
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,15 +21,18 @@ from research.update_rules import (
     accumulate_gradients,
     add_decayed_weights,
     by_group,
+    cautious,
     clip_adaptively,
     clip_by_global_norm,
     clip_by_norm,
     clip_by_value,
+    evaluation_params,
     gauss_newton,
     levenberg_marquardt,
     lookahead,
     reduce_on_plateau,
     saga,
+    sam,
     skip_nonfinite,
     svrg,
     with_state_dtype,
@@ -247,12 +251,142 @@ def test_leaves_may_be_plain_numbers_and_a_gradient_none(name):
     updates, _ = jax.eval_shape(lambda: step(plain, plain))
     assert updates["w"].dtype == float
     assert updates["n"] is None
+    if name in COUPLED:
+        return
     of_arrays = jax.eval_shape(rule.init, PARAMS)
     updates, state = jax.eval_shape(
         lambda x: rule.update({**x, "b": None}, rule.init(x), x, **told), PARAMS
     )
     assert updates["b"] is None
     assert jax.tree.structure(state) == jax.tree.structure(of_arrays)
+
+
+COUPLED = {"newton", "trust_region_newton", "natural_gradient"}
+# They use the norm of all params, also of those that do not move.
+OF_ALL_PARAMS = {"dog", "mechanic"}
+
+
+def coupled(params, indices=None):
+    total = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params))
+    return objective(params) + 0.05 * total**2
+
+
+def with_decay(name):
+    """The rule with weight decay, of its own or of its inner rule, where it has one."""
+    arguments = inspect.signature(UPDATE_RULES[name]).parameters
+    decay = {"weight_decay": 0.1} if "weight_decay" in arguments else {}
+    if "inner" in arguments:
+        decay["inner"] = functools.partial(UPDATE_RULES["adamw"], weight_decay=0.1)
+    return UPDATE_RULES[name](0.05, **decay)
+
+
+def after_steps(rule, params, value_fn, still=(), num_steps=6):
+    """The params and those for evaluation; the gradients of `still` are None."""
+    rule = optax.with_extra_args_support(rule)
+    state, told = rule.init(params), {"value_fn": value_fn, "indices": jnp.arange(1)}
+    for _ in range(num_steps):
+        value, gradient = jax.value_and_grad(value_fn)(params)
+        given = gradient | dict.fromkeys(still)
+        updates, state = rule.update(
+            given, state, params, value=value, grad=gradient, **told
+        )
+        assert all(updates[key] is None for key in still)
+        moved = {key: u for key, u in updates.items() if key not in still}
+        params = params | {key: params[key] + u for key, u in moved.items()}
+    return params, evaluation_params(state, params)
+
+
+@pytest.mark.thorough(
+    "the rules that follow from their chains",
+    but="schedule_free_sgd|polyak_averaging|lookahead|mechanic|lion",
+)
+@pytest.mark.parametrize("name", [n for n in UPDATE_RULES if n not in COUPLED])
+def test_a_leaf_with_gradient_none_is_as_a_constant_of_the_objective(name):
+    whole = lambda params, indices=None: coupled(params)
+    rest = {key: leaf for key, leaf in PARAMS.items() if key != "b"}
+    part = lambda params, indices=None: coupled({**params, "b": PARAMS["b"]})
+    whole.num_examples = part.num_examples = 1
+    frozen = after_steps(with_decay(name), PARAMS, whole, still=("b",))
+    for found in frozen:
+        np.testing.assert_array_equal(found["b"], PARAMS["b"])
+    if name not in OF_ALL_PARAMS:
+        alone = after_steps(with_decay(name), rest, part)
+        for found, expected in zip(frozen, alone, strict=True):
+            of_rest = {key: found[key] for key in rest}
+            jax.tree.map(
+                functools.partial(np.testing.assert_allclose, rtol=1e-9),
+                of_rest,
+                expected,
+            )
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda rule: by_group(
+            {"one": rule, "b": rule}, {"w": "one", "b": "b", "s": "b"}
+        ),
+        lambda rule: accumulate_gradients(rule, 2),
+        skip_nonfinite,
+        cautious,
+        lambda rule: with_state_dtype(rule, "float64"),
+        lambda rule: lookahead(0.1, lambda _: rule),
+        lambda rule: sam(0.1, inner=lambda _: rule),
+    ],
+    ids=["by_group", "accumulate", "skip", "cautious", "dtype", "lookahead", "sam"],
+)
+def test_a_wrapped_rule_averages_a_leaf_with_gradient_none_as_it_is(wrap):
+    rule = wrap(with_decay("polyak_averaging"))
+    whole = lambda params, indices=None: coupled(params)
+    for found in after_steps(rule, PARAMS, whole, still=("b",)):
+        np.testing.assert_array_equal(found["b"], PARAMS["b"])
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [*sorted(COUPLED), gauss_newton(), levenberg_marquardt()],
+    ids=[*sorted(COUPLED), "gauss_newton", "levenberg_marquardt"],
+)
+def test_a_rule_that_couples_the_leaves_refuses_the_gradient_none(rule):
+    rule = UPDATE_RULES[rule](0.1) if isinstance(rule, str) else rule
+    residuals = lambda params, indices=None: jax.flatten_util.ravel_pytree(params)[0]
+    told = {"value_fn": coupled, "residual_fn": residuals}
+    for nested in ({**PARAMS, "b": None}, {**PARAMS, "b": {"inside": None}}):
+        params = PARAMS if nested["b"] is None else {**PARAMS, "b": {"inside": 1.0}}
+        with pytest.raises(ValueError, match=r"couples all leaves.*updates\['b'\]"):
+            rule.update(nested, rule.init(params), params, **told)
+
+
+@pytest.mark.thorough("the remedy that the error names; test_newton.py has the rule")
+def test_by_group_moves_the_other_leaves_by_newtons_method():
+    groups = {"w": "moves", "b": "still", "s": "moves"}
+    still = UPDATE_RULES["gradient_descent"](0.0)
+    rule = by_group({"moves": UPDATE_RULES["newton"](), "still": still}, groups)
+    # The objective is quadratic, so one step leads to the minimum.
+    params, _ = after_steps(rule, PARAMS, coupled, still=("b",), num_steps=1)
+    part = lambda rest: coupled({**rest, "b": PARAMS["b"]})
+    slope = jax.grad(part)({"w": params["w"], "s": params["s"]})
+    jax.tree.map(lambda g: np.testing.assert_allclose(g, 0.0, atol=1e-12), slope)
+
+
+@pytest.mark.parametrize("name", UPDATE_RULES)
+def test_a_gradient_of_integers_is_refused(name):
+    rule = optax.with_extra_args_support(UPDATE_RULES[name](0.1))
+    told = {"value": 1.0, "value_fn": objective}
+    for leaf in (3, jnp.array([3, -4]), np.array([True])):
+        gradient = {**PARAMS, "b": leaf}
+        params = {**PARAMS, "b": jnp.ones(jnp.shape(leaf))}
+        state = jax.eval_shape(rule.init, params)
+        with pytest.raises(TypeError, match=r"must be floating; updates\['b'\] is"):
+            rule.update(gradient, state, params, **told)
+
+
+@pytest.mark.parametrize(
+    "given", [1.5, jnp.ones(2, "bfloat16"), jnp.ones(2, complex), None, {}]
+)
+def test_a_gradient_that_is_no_integer_is_not_refused(given):
+    rule, tree = UPDATE_RULES["heavy_ball"](0.1), {"w": given}
+    assert rule.update(tree, rule.init(tree), tree)[0].keys() == {"w"}
 
 
 @pytest.mark.parametrize("name", ["adam", "heavy_ball", "dog", "muon"])

@@ -206,6 +206,18 @@ def test_a_gradient_whose_square_overflows_keeps_its_direction(clip):
     assert np.isnan(rule.update(infinite, rule.init(infinite))[0]["a"][0])
 
 
+@pytest.mark.parametrize("size", [1e10, 1e25, 3e38])
+def test_a_unit_whose_square_overflows_keeps_its_direction(size):
+    w = jnp.array([[3.0, 1.0], [4.0, 0.0]], "float32")
+    g = jnp.array([[size, 2.0], [size, 0.0]], "float32")
+    clip = clip_adaptively(0.5)
+    # Columns of w: norms 5 and 1.
+    expected = [[2.5 / np.sqrt(2), 0.5], [2.5 / np.sqrt(2), 0.0]]
+    updates = clip.update(g, clip.init(w), w)[0]
+    np.testing.assert_allclose(updates, expected, rtol=1e-6)
+    np.testing.assert_array_equal(clip.update(w, clip.init(g), g)[0][:, 0], w[:, 0])
+
+
 def test_units_of_float16_do_not_overflow():
     rule, w = clip_adaptively(0.1), jnp.array([3.0, 4.0], "float16")
     found = rule.update(jnp.array([300.0, 400.0], "float16"), rule.init(w), w)[0]

@@ -510,7 +510,7 @@ def test_missing_arguments_are_named(constructor):
         rule.update(x, rule.init(x), x)
     with pytest.raises(ValueError, match="needs params"):
         rule.update(x, rule.init(x), value_fn=quadratic)
-    with pytest.raises(TypeError, match="params must be floating; got a leaf of int"):
+    with pytest.raises(TypeError, match="must be floating; updates is int"):
         rule.update(
             jnp.ones(2, int),
             rule.init(x),

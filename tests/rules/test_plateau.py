@@ -8,12 +8,14 @@ import mpmath
 import numpy as np
 import optax
 import pytest
+from optax.contrib import reduce_on_plateau as reduce_on_plateau_of_optax
 
 from research.update_rules import (
     gradient_descent,
     noisy_sgd,
     reduce_on_plateau,
 )
+from research.update_rules._rule_info import rule_info
 from research.verification import CARDS
 from research.verification.formula import Function, mistaken
 from research.verification.leaves import DIGITS, Leaves
@@ -69,6 +71,16 @@ def test_the_scale_falls_after_as_many_bad_values_as_patience_says():
     np.testing.assert_array_equal(found, [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25])
     found = scales(reduce_on_plateau(0.5, patience=3), 2.0 - 0.1 * jnp.arange(8))
     np.testing.assert_array_equal(found, 1.0)
+
+
+@pytest.mark.parametrize("plateau", [reduce_on_plateau, reduce_on_plateau_of_optax])
+def test_the_rate_of_a_step_is_the_length_of_its_update(plateau):
+    rule = optax.chain(gradient_descent(0.5), plateau(0.1, patience=1))
+    state = rule.init(jnp.ones(()))
+    for _ in range(4):
+        updates, state = rule.update(jnp.ones(()), state, value=1.0)
+        np.testing.assert_allclose(rule_info(state).learning_rate, -updates, rtol=1e-6)
+    assert -updates < 0.01
 
 
 def test_hyperparameters_may_be_traced():
@@ -162,14 +174,14 @@ def test_noisy_descent_is_its_formula_with_its_draws():
 
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
 def test_the_noise_has_the_variance_that_falls(dtype):
-    rule, x = noisy_sgd(1.0, KEY, eta=4.0, gamma=0.5), jnp.zeros(200_000, dtype)
+    rule, x = noisy_sgd(1.0, KEY, eta=4.0, gamma=0.5), jnp.zeros(1_000_000, dtype)
     state = rule.init(x)
     for t in (1, 2, 3):
         updates, state = rule.update(x, state, x)
         updates = updates.astype(float)
         # The variance of a sample variance of n normal numbers is 2 σ^4 / n.
-        assert abs(jnp.var(updates) / (4.0 / t**0.5) - 1) < 5 * (2 / 200_000) ** 0.5
-        assert abs(jnp.mean(updates)) < 5 * (4.0 / 200_000) ** 0.5
+        assert abs(jnp.var(updates) / (4.0 / t**0.5) - 1) < 5 * (2 / 1_000_000) ** 0.5
+        assert abs(jnp.mean(updates)) < 5 * (4.0 / 1_000_000) ** 0.5
 
 
 def test_without_noise_it_is_gradient_descent():
