@@ -223,9 +223,7 @@ def test_a_masked_array_without_masked_entries_is_an_array():
 def test_numbers_that_jax_lacks_are_refused_with_their_place(leaf, told):
     if np.dtype(np.longdouble).itemsize == 8 and told == "which JAX lacks":
         return  # Here a long double is a double.
-    with pytest.raises(
-        TypeError, match=rf"params\['w'\].*{told}.* Convert it: "
-    ):
+    with pytest.raises(TypeError, match=rf"params\['w'\].*{told}.* Convert it: "):
         checks.check_tree("params", {"w": leaf})
 
 
