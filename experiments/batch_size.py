@@ -419,7 +419,9 @@ def tuning_scores(taken: np.ndarray, gaps: np.ndarray, large: int):
       gaps: Last f - f*, divided by the target.
       large: Number above the sum of the steps of all tuning seeds.
     """
-    slow = np.where(np.isfinite(gaps), large * (1.0 + np.maximum(gaps, 0.0)), np.inf)
+    slow = np.where(
+        np.isfinite(gaps), large * (1.0 + np.maximum(gaps, 0.0).astype(float)), np.inf
+    )
     return np.where(np.isfinite(taken), taken, slow)
 
 

@@ -264,7 +264,7 @@ def check_share(name: str, value: Any, example: float = 0.5) -> None:
       name, value: Name and value of the argument.
       example: A sensible value, for the message.
     Raises:
-      TypeError: The value is not a number.
+      TypeError: The value is not a number of Python or NumPy, such as a Fraction.
       ValueError: The value is not above 0 and below 1.
     Example:
       >>> check_share("level", 95, 0.95)
@@ -274,7 +274,7 @@ def check_share(name: str, value: Any, example: float = 0.5) -> None:
     between = f"between 0 and 1, such as {example:g}; got {name}={shown(value)}."
     is_number = isinstance(value, int | float | np.integer | np.floating)
     if isinstance(value, bool | np.timedelta64) or not is_number:
-        raise TypeError(f"{name} must be a number {between}")
+        raise TypeError(f"{name} must be a float {between}")
     if not 0 < value < 1:  # NaN fails too.
         raise ValueError(f"{name} must lie {between}")
 
@@ -608,7 +608,7 @@ def check_numbers(
     )
     array = value
     given = is_array(value)
-    if isinstance(value, np.ma.MaskedArray) and (fault := _fault(value)):
+    if isinstance(value, np.ma.MaskedArray) and (fault := _masked_entries(value)):
         raise TypeError(f"{name} must be {wanted}; got {name}={shown(value)}, {fault}")
     if not given:
         if isinstance(value, str | bytes | Mapping | Set) or value is None:
@@ -670,7 +670,7 @@ def check_tree(name: str, tree: Any, hint: str = "") -> tuple[Any, ...]:
         raise TypeError(
             f"{wanted}, whose leaves JAX can list; got {name}, of which it cannot. A "
             "container must not hold itself, and the keys of a dict must have one type "
-            "that can be sorted."
+            f"that can be sorted. JAX says: {error}"
         ) from error
     for place, leaf in enumerate(leaves):
         is_numeric = is_float_array(leaf) or _is_numeric(leaf)
@@ -782,13 +782,17 @@ def _takes(value: Any, count: int) -> bool:
     return least <= count <= most and not code.co_kwonlyargcount
 
 
+def _masked_entries(array: np.ma.MaskedArray) -> str:
+    """Return how many entries are masked, and what to do, or "" if there are none."""
+    count = np.ma.count_masked(array)
+    advice = "Replace them by .filled(number), or leave them out."
+    return f"which has {count} masked entries. {advice}" if count else ""
+
+
 def _fault(array: np.ndarray | np.generic) -> str:
     """Return why JAX does not take an array of NumPy, and what to do, or ""."""
-    if isinstance(array, np.ma.MaskedArray) and np.any(np.ma.getmaskarray(array)):
-        return (
-            f"which has {np.ma.count_masked(array)} masked entries. Replace them by "
-            ".filled(number), or leave them out."
-        )
+    if isinstance(array, np.ma.MaskedArray) and (fault := _masked_entries(array)):
+        return fault
     if array.dtype.itemsize > _LARGEST_ITEMS.get(array.dtype.kind, math.inf):
         return f"of dtype {array.dtype}, which JAX lacks. Convert it: .astype(float)."
     if not array.dtype.isnative:

@@ -1,7 +1,7 @@
 """Objectives (mean loss plus penalties), per-example gradients, and metrics."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -389,7 +389,7 @@ def r_squared(model: Model) -> Objective:
         size = _power_of_two(y)
         deviation = y / size - jnp.mean(y / size, axis=0, keepdims=True)
         # The mean of equal numbers may be rounded.
-        constant = jnp.max(y, 0, keepdims=True) == jnp.min(y, 0, keepdims=True)
+        constant = jnp.all(y == y[:1], axis=0, keepdims=True)
         deviation = jnp.where(constant, 0, deviation)
         variance, of_deviation = _sum_of_squares(deviation)
         share = unexplained / variance * (of_residual / size / of_deviation) ** 2
@@ -500,17 +500,21 @@ def _penalty(
             for path, leaf in leaves
             if penalise_intercept or not _is_intercept(path)
         ]
-        dtype = jnp.result_type(
-            jax.eval_shape(lambda leaves: sum(map(measure, leaves)), weights)
-        )
-        if not jnp.issubdtype(dtype, jnp.floating):  # Integer params.
-            dtype = jnp.result_type(float)
+        dtype = _real_dtype(weights)
         # A float64 strength must not widen a float32 total. A sum in half precision may
         # exceed its range before a small strength makes it smaller.
         total = sum(measure(_widened(leaf)) for leaf in weights)
         return (jnp.asarray(strength, _at_least_single(dtype)) * total).astype(dtype)
 
     return penalty
+
+
+def _real_dtype(leaves: Sequence[ArrayLike]) -> Any:
+    """Return the floating dtype of a sum of real numbers computed from each leaf."""
+    dtype = jnp.result_type(*leaves) if leaves else jnp.result_type(float)
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        return jnp.result_type(float)
+    return jnp.finfo(dtype).dtype
 
 
 def _abs_square(leaf: ArrayLike) -> Array:

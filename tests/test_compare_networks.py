@@ -521,6 +521,15 @@ def test_a_wrong_test_part_is_named_before_any_training(test, message):
         compare_networks(["lion", "adam"], wrong, **TERMS)
 
 
+def test_an_error_of_jax_about_a_part_of_the_data_stays_its_own():
+    branching = lambda params, batch: params["w"] if batch.x.sum() > 0 else 0.0
+    workload = network().workload._replace(objective=branching)
+    with pytest.raises(jax.errors.TracerBoolConversionError):
+        compare_networks(
+            ["lion", "adam"], network()._replace(workload=workload), **TERMS
+        )
+
+
 @pytest.mark.parametrize("name", ["", "n\n1", "\x1b[31mred", "n" * 101])
 def test_a_name_that_no_table_can_show_is_refused(name):
     model = models.mlp((4, 2), dtype="float32")

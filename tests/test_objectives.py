@@ -467,6 +467,8 @@ def test_accuracy_is_right_in_every_dtype(dtype):
 
 @pytest.mark.parametrize("target", [0.1, 1.0, 1 / 3, -1e-300])
 def test_r_squared_of_equal_targets_is_not_finite(target):
+    none = jnp.zeros((0, 1))
+    assert np.isnan(objectives.r_squared(SHOWN)(none, Batch(none, none)))
     y = jnp.full(10, target)  # Their mean may be rounded: 0.1 is not that of ten 0.1.
     assert objectives.r_squared(SHOWN)(y + 0.5, Batch(y, y)) == -np.inf
     assert np.isnan(objectives.r_squared(SHOWN)(y, Batch(y, y)))

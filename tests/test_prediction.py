@@ -336,6 +336,13 @@ def test_the_command_that_converts_an_image_keeps_sixteen_bits_and_names(
     exec(words[2])  # Our own message.
     made = tmp_path / f"{name.removesuffix('.png')}-28x28.png"
     np.testing.assert_array_equal(read_image(made, (28, 28, 1))[..., 0], values // 257)
+    big = Image.frombytes("I;16B", (28, 28), values.astype(">u2").tobytes())
+    big.save(tmp_path / "big.tiff")
+    with pytest.raises(ValueError, match="mode I;16B") as error:
+        read_image(tmp_path / "big.tiff", (28, 28, 1))
+    exec(shlex.split(str(error.value).partition("Convert it: ")[2])[2])
+    made = read_image(tmp_path / "big-28x28.png", (28, 28, 1))
+    np.testing.assert_array_equal(made[..., 0], values // 257)
     Image.fromarray(values.astype(np.float32)).save(tmp_path / "f.tiff")
     with pytest.raises(ValueError, match="scale its values to 0 to 255 first"):
         read_image(tmp_path / "f.tiff", (28, 28, 1))

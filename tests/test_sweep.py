@@ -418,7 +418,7 @@ def test_bad_lengths_are_named(workload, epochs, chunk):
         )
 
 
-@pytest.mark.parametrize("chunk", [10 / 4, 2.5, np.float64(0.5)])
+@pytest.mark.parametrize("chunk", [2.5, np.float64(0.5)])
 def test_a_chunk_is_a_whole_number_of_epochs(workload, chunk):
     with pytest.raises(ValueError, match=r"chunk must divide num_epochs .* got chunk="):
         descent.compile_sweep(

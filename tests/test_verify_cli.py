@@ -13,6 +13,7 @@ import pytest
 
 from research.cli import commands, rule_lookup
 from research.cli import verify as verify_command
+from research.comparison.origins import rule_word
 from research.files import read_json
 from research.verification import PROBLEMS
 
@@ -500,8 +501,11 @@ def test_files_of_two_folders_import_their_own_modules(tmp_path):
         (tmp_path / folder / "helper.py").write_text(f"F = {factor}\n")
     before = set(sys.modules)
     files = [f"{folder}/rules.py:mine" for folder in ("old", "new", "old")]
-    rates = [rule_lookup.find(file).rule.__globals__["F"] for file in files]
-    assert rates == [1.0, 2.0, 1.0]
+    rules = [rule_lookup.find(file).rule for file in files]
+    assert [rule.__globals__["F"] for rule in rules] == [1.0, 2.0, 1.0]
+    assert [rule_word(rule) for rule in rules[:2]] == [
+        f"{folder}/rules.py:mine" for folder in ("old", "new")
+    ]
     for name in {"rules", "helper"} & (set(sys.modules) - before):
         del sys.modules[name]
 

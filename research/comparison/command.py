@@ -3,7 +3,6 @@
 import ast
 import contextlib
 import hashlib
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -220,7 +219,6 @@ def _imports(file: Path, folder: Path) -> Iterator[Path]:
     # A file that Python cannot parse cannot be imported either.
     with contextlib.suppress(SyntaxError, ValueError, RecursionError):
         nodes = list(ast.walk(ast.parse(file.read_bytes())))
-    known = {*sys.stdlib_module_names, "research"}
     for node in nodes:
         names, start = [], folder
         if isinstance(node, ast.Import):
@@ -233,7 +231,7 @@ def _imports(file: Path, folder: Path) -> Iterator[Path]:
             module = node.module or ""
             names = [f"{module}.{alias.name}" for alias in node.names if inside]
         for name in names:
-            if start != folder or name.partition(".")[0] not in known:
+            if start != folder or name.partition(".")[0] != "research":
                 yield from _files_of(name, start)
 
 

@@ -447,6 +447,8 @@ def _named(part: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError) as error:
+        if type(error) not in (ValueError, TypeError):  # One of JAX's, for example.
+            raise
         raise type(error)(f"the {part}: {error}") from error
 
 

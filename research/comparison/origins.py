@@ -1,5 +1,6 @@
 """Return where the rules of a study come from: a name, a file, or their source."""
 
+import builtins
 import functools
 import inspect
 import sys
@@ -170,12 +171,16 @@ def _own_file(constructor: Any) -> Path | None:
 def _file_word(constructor: Any) -> str | None:
     """Return FILE.py:NAME of a function at the top of a module that can be imported."""
     file = _own_file(constructor)
-    module = sys.modules.get(getattr(constructor, "__module__", ""))
-    name = getattr(constructor, "__qualname__", "")
-    if file is None or file.suffix != ".py" or module is None:
+    place, name = (
+        getattr(constructor, attribute, "")
+        for attribute in ("__module__", "__qualname__")
+    )
+    # Of two files with one name in different folders, sys.modules has neither.
+    known = getattr(constructor, "__globals__", vars(sys.modules.get(place, builtins)))
+    if file is None or file.suffix != ".py":
         return None
     # Importing a script would run it.
-    if module.__name__ == "__main__" or getattr(module, name, None) is not constructor:
+    if place == "__main__" or known.get(name) is not constructor:
         return None
     return f"{_place(file)}:{name}"
 

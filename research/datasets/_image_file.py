@@ -138,7 +138,8 @@ def _command(path: Path, shape: tuple[int, int, int], mode: str) -> str:
     height, width, channels = shape
     target = path.with_name(f"{path.stem}-{width}x{height}.png")
     # Pillow's convert would cut all values above 255 off.
-    scaled = ".point(lambda v: v * (1 / 257))" if mode in SIXTEEN_BITS else ""
+    wide = ".convert('I').point(lambda v: v * (1 / 257))"
+    scaled = wide if mode in SIXTEEN_BITS else ""
     program = (
         "from PIL import Image, ImageOps; "
         f"ImageOps.exif_transpose(Image.open({str(path)!r})){scaled}"

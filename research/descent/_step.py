@@ -64,7 +64,7 @@ class Info(NamedTuple):
         learning rate, or more than one.
       gradient_norm, update_norm: Euclidean norm of the gradient and of the update, over
         all leaves together. It is the square root of a sum of squares, so in float32 it
-        is inf from 1.8e19 on, and 0 below 1e-23.
+        is inf from 1.8e19 on, and 0 below 1e-19.
     """
 
     loss: Float[Array, ""]

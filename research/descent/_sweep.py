@@ -100,7 +100,8 @@ def sweep(
       checkpoints: Function from a name to the `Checkpoint` in which batches are saved
         between chunks. By default nothing is saved. `sweep` makes the name from a
         digest of the seeds, the hyper-parameters, the number of epochs, the length of a
-        chunk, and the number of runs in a batch. The rule and the workload are not part
+        chunk, the number of runs in a batch, the sampler, and the parts on which the
+        objective is evaluated. The rule and the workload are not part
         of the digest. For another rule or workload, pass a function that saves to
         another folder. Ctrl-C saves the last complete chunk. To resume, repeat the
         call. The result is bit-identical to that of an uninterrupted call.
@@ -134,7 +135,8 @@ def sweep(
     if on_chunk is not None:
         check_callable("on_chunk", on_chunk, "progress")
     check_callable("checkpoints", checkpoints, "name")
-    checkpoint = checkpoints(_name(program, runs))
+    kept = checkpoints is not no_checkpoints
+    checkpoint = checkpoints(_name(program, runs) if kept else "")
     began = time.perf_counter()
     batches = [
         RunBatch({name: values[i : i + program.width] for name, values in runs.items()})
@@ -266,8 +268,9 @@ def _name(program: SweepProgram, runs: Mapping[str, np.ndarray]) -> str:
     sampler = program.sampler
     settings = (program.num_epochs, program.chunk, program.width, program.evaluate_on)
     digest = hashlib.sha256(f"{settings} {sampler[:2]}".encode())
-    order = jax.jit(sampler.indices)(jax.random.key(0))
-    digest.update(b"" if order is None else np.asarray(order).tobytes())
+    # The program that draws the order of the examples; it is not compiled.
+    drawn = jax.jit(sampler.indices).lower(jax.random.key(0))
+    digest.update(drawn.as_text().encode())
     for name in sorted(runs):
         digest.update(f"{name} {runs[name].dtype.str} ".encode() + runs[name].tobytes())
     return f"runs-{digest.hexdigest()[:12]}"

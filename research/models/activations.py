@@ -149,9 +149,10 @@ def _derivative_of_gelu_tanh(z: Array) -> Array:
     """Compute σ(2u) + 2 z u' σ(2u) σ(-2u)."""
     u = _argument_of_tanh(z)
     h, rest = sigmoid(2 * u), sigmoid(-2 * u)
+    # Beyond ±40, h or rest is 0 in every dtype, but z times slope may be infinite.
+    z = jnp.clip(z, -40, 40)
     slope = float(np.sqrt(2 / np.pi)) * (1 + 3 * 0.044715 * z * z)
-    # Where h or rest is 0, z times slope may be infinite.
-    return h + jnp.where(h * rest == 0, 0, 2 * z * slope * h * rest)
+    return h + 2 * z * slope * h * rest
 
 
 def _derivative_of_elu(z: Array) -> Array:

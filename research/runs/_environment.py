@@ -151,8 +151,8 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     ):
         found += _differs(title, _get(there, *path), _get(here, *path))
     flags = [
-        flags and " ".join(re.sub(DEVICE_COUNT, "", flags).split())
-        for flags in (_get(e, "xla_flags") for e in (there, here))
+        " ".join(re.sub(DEVICE_COUNT, "", _get(e, "xla_flags") or "").split())
+        for e in (there, here)
     ]
     variables = [
         named and {name: named[name] for name in named if name != DEVICES_OF_JAX}

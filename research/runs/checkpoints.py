@@ -38,7 +38,8 @@ SECONDS_BETWEEN = 10.0  # About how much work a killed process loses.
 LARGEST_SHARE = 0.05  # Maximum share of time for saving; a slow save delays the next.
 GENERATIONS = 2
 MOST_BYTES = 2**36  # Maximum size of a file that is read.
-KEPT = "Rerun the same command when it can, or delete it to use the save before it."
+RERUN = "Rerun the same command when it can."
+KEPT = f"{RERUN[:-1]}, or delete it to use the save before it."
 LONGEST = 100  # Maximum number of characters of a name in its folder's name.
 
 
@@ -177,10 +178,7 @@ def _load(folder: Path, name: str, damaged: set[int]) -> Saved | None:
     for number in sorted(_numbers(folder), reverse=True):
         file = folder / f"{number:06d}.json"
         try:
-            # A file that cannot be read may be intact: a disk may be away for a moment.
-            # If it counted as damaged, the next save would delete it.
-            with explained(f"Cannot read {file}", lambda: KEPT):
-                return _read(file, name)
+            return _read(file, name)
         except (FileNotFoundError, ValueError) as error:
             damaged.add(number)
             before = (
@@ -193,6 +191,11 @@ def _load(folder: Path, name: str, damaged: set[int]) -> Saved | None:
                 f"{before}",
                 stacklevel=3,
             )
+        except OSError:
+            # The file may be intact: a disk may be away for a moment. If it counted as
+            # damaged, the next save would delete it.
+            with explained(f"Cannot read {file}", lambda: KEPT):
+                raise
     return None
 
 
@@ -215,6 +218,9 @@ def _numbers(folder: Path) -> list[int]:
         files = [Path(name) for name in os.listdir(folder)]  # glob hides errors.
     except FileNotFoundError:
         return []
+    except OSError:
+        with explained(f"Cannot read {folder}", lambda: RERUN):
+            raise
     return [
         int(file.stem)
         for file in files

@@ -62,7 +62,8 @@ def command_line(experiment: str, config: Any, program: str = "") -> str:
 def _word(value: Any) -> str:
     """Return a value as text. argparse takes -1e-05 for a flag, but not -0.00001."""
     text = str(value)
-    if isinstance(value, float) and text.startswith("-") and "e" in text:
+    is_float = isinstance(value, float | np.floating) and np.isfinite(value)
+    if is_float and text.startswith("-") and "e" in text:
         return np.format_float_positional(value, trim="-")
     return text
 

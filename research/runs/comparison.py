@@ -281,7 +281,8 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         for index, inner in enumerate(value):
             yield from _leaves(inner, f"{path}[{index}]")
     else:  # A number of NumPy or JAX is saved as a number of Python.
-        yield path, value.item() if hasattr(value, "item") else value
+        is_number = hasattr(value, "item") and np.ndim(value) == 0
+        yield path, value.item() if is_number else value
 
 
 def _found(entries: Iterator[Difference | None]) -> tuple[Difference, ...]:

@@ -27,7 +27,7 @@ def complete(
 
     The update of the returned rule accepts any extra keyword argument. Arguments that
     the wrapped rule does not take are ignored. Params and gradients may be plain
-    numbers. If update gets params, the gradient of a leaf may be None. The wrapped rule
+    floats. If update gets params, the gradient of a leaf may be None. The wrapped rule
     then gets the gradient 0 for this leaf, and the returned update of the leaf is None.
 
     Args:

@@ -243,6 +243,8 @@ def by_group(
         found = labelled(updates if params is None else params)
         # A None may stand for a part of the params; each of its leaves gets one.
         spread = updates if params is None else blanked_leaves(updates, params)
+        if grad is not None and params is not None:
+            grad = blanked_leaves(grad, params)
         parts, states = {}, {}
         for label, rule in served.items():
             states[label] = state.inner[label]

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Float, Int
@@ -76,22 +77,31 @@ def _rate(state: optax.OptState) -> Array | None:
     """Return the only learning rate in a state, or None if there is none or several.
 
     Rates inside a DirectionState are ignored. The rate is multiplied by the scales of
-    `reduce_on_plateau`.
+    `reduce_on_plateau`, but not by those of other groups of parameters.
     """
     rates = [
-        rate
+        (path, rate)
         for path, rate in _fields(state, "learning_rate").items()
         if not jnp.ndim(rate) and not any(_field(key) == "direction" for key in path)
     ]
     if not rates:
         found = optax.tree_utils.tree_get_all_with_path(state, "learning_rate")
-        rates = [rate for path, rate in found if _field(path[-2:][0]) == "hyperparams"]
+        rates = [one for one in found if _field(one[0][-2:][0]) == "hyperparams"]
     if len(rates) != 1:
         return None
+    ((place, rate),) = rates
     for path, scale in _fields(state, "scale").items():
-        if path[-1].tuple_name in PLATEAUS:
-            rates[0] = rates[0] * jnp.asarray(scale, jnp.result_type(rates[0]))
-    return rates[0]
+        if path[-1].tuple_name in PLATEAUS and not _are_of_two_groups(path, place):
+            rate = rate * jnp.asarray(scale, jnp.result_type(rate))
+    return rate
+
+
+def _are_of_two_groups(path: tuple, other: tuple) -> bool:
+    """Return whether two paths in a state part at the key of a dict."""
+    keys = next(
+        (pair for pair in zip(path, other, strict=False) if len(set(pair)) > 1), ()
+    )
+    return any(isinstance(key, jax.tree_util.DictKey) for key in keys)
 
 
 def _fields(state: optax.OptState, name: str) -> dict[tuple, Array]:

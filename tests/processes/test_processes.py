@@ -185,3 +185,21 @@ def test_a_process_that_differs_is_named_with_what_differs(monkeypatch):
     assert "process 1 on node1 has another NPROC (3 instead of 2)" in words
     assert "process 2 on node2 has another code (digest bbbbbbbb instead" in words
     assert "Process 0 runs on node0" in words
+
+
+def test_bytes_of_the_leader_arrive_in_pieces(monkeypatch):
+    sent = []
+
+    def broadcast(piece):
+        sent.append(len(piece))
+        return piece
+
+    monkeypatch.setattr(_processes, "PIECE", 3)
+    monkeypatch.setattr(_processes.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(
+        _processes, "numbers_of_all", lambda values: np.array([values, values])
+    )
+    monkeypatch.setattr(_processes.multihost_utils, "broadcast_one_to_all", broadcast)
+    for data in (b"", b"01", b"012345", b"0123456789"):
+        assert _processes.bytes_of_leader(data) == data
+    assert sent == [2, 3, 3, 3, 3, 3, 1]

@@ -11,6 +11,7 @@ import pytest
 from optax.contrib import reduce_on_plateau as reduce_on_plateau_of_optax
 
 from research.update_rules import (
+    by_group,
     gradient_descent,
     noisy_sgd,
     reduce_on_plateau,
@@ -81,6 +82,19 @@ def test_the_rate_of_a_step_is_the_length_of_its_update(plateau):
         updates, state = rule.update(jnp.ones(()), state, value=1.0)
         np.testing.assert_allclose(rule_info(state).learning_rate, -updates, rtol=1e-6)
     assert -updates < 0.01
+
+
+def test_the_plateau_of_another_group_does_not_change_the_rate():
+    rules = {
+        "own": gradient_descent(lambda step: 0.5),
+        "other": optax.chain(optax.scale(-1.0), reduce_on_plateau(0.5, patience=1)),
+    }
+    rule = by_group(rules, {"a": "own", "b": "other"})
+    params = {"a": jnp.ones(()), "b": jnp.ones(())}
+    state = rule.init(params)
+    for _ in range(4):
+        updates, state = rule.update(params, state, params, value=1.0)
+        assert rule_info(state).learning_rate == -updates["a"] == 0.5
 
 
 def test_hyperparameters_may_be_traced():

@@ -938,7 +938,6 @@ def _report(
         for p in probes
         if np.isfinite(p.taylor_slope) and p.name.startswith("random")
     ]
-    random_ones = [p for p in probes if p.name.startswith("random")]
     explanation = explained(
         verdict, probes, title(line.f), is_finite, line.chooses, hidden
     )
@@ -946,7 +945,9 @@ def _report(
         explanation = beyond_range(title(line.f))
     elif jumps:
         explanation = leaping(title(line.f), leaps[0].probe.name, leaps[0].leap)
-    elif verdict == "unresolved" and all(np.isnan(p.differences) for p in random_ones):
+    elif verdict == "unresolved" and all(
+        np.isnan(p.differences) for p in probes[:RANDOM]
+    ):
         explanation = at_the_edge(title(line.f))
     elif verdict == "unresolved" and is_coarse:
         explanation = coarse_derivative(float(np.max(line.eps_of_given)))
