@@ -366,11 +366,11 @@ def _worst(found: Sequence[Difference]) -> Difference:
     """Return the largest difference. Of two texts, their first numbers are compared."""
 
     def relative(difference: Difference) -> float:
-        numbers = [as_number(v) for v in (difference.there, difference.here)]
-        if None in numbers:
+        there, here = (as_number(v) for v in (difference.there, difference.here))
+        if there is None or here is None:
             return difference.relative
-        as_numbers = number_difference(difference.place, *map(float, numbers))
-        return as_numbers.relative if as_numbers else 0.0
+        of_numbers = number_difference(difference.place, float(there), float(here))
+        return of_numbers.relative if of_numbers else 0.0
 
     return max(found, key=relative)
 

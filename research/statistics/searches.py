@@ -270,7 +270,7 @@ def searched_cost(
     )
     means = logs.mean(axis=1)
     spread = _exp(float(means.max() - means.min()))
-    cost, low, high = (_exp(estimate.mean + side) for side in (0.0, -half, half))
+    cost, low, high = (_exp(float(estimate.mean + side)) for side in (0.0, -half, half))
     differ = spread >= factor and _rows_differ(logs)
     return SearchedCost(cost, low, high, spread, differ)
 
