@@ -58,6 +58,14 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
+def _words(flags: argparse.Namespace) -> list[str]:
+    """Return the flags of the command that makes the page again, on any machine."""
+    found = ["--quick"] if flags.quick else []
+    found += [word for part in flags.only or () for word in ("--only", part)]
+    found += ["--output", "FILE"] if flags.output else []
+    return found + (["--gradbench", "FOLDER"] if flags.gradbench else [])
+
+
 def main(words: list[str] | None = None) -> None:
     """Measure, print the page, and write it."""
     flags = parse(words)
@@ -108,10 +116,7 @@ def main(words: list[str] | None = None) -> None:
     if "gradbench" in parts:
         checked = gradbench.measure(flags.quick, tell, flags.gradbench)
         others.append(gradbench.section(checked))
-    given = list(sys.argv[1:] if words is None else words)
-    if flags.gradbench:  # The page is the same wherever the checkout lies.
-        given[given.index("--gradbench") + 1] = "FOLDER"
-    command = " ".join(["python -m benchmarks", *given])
+    command = " ".join(["python -m benchmarks", *_words(flags)])
     date, seconds = datetime.date.today().isoformat(), time.perf_counter() - started
     text = tables.page(
         rows["steps"], rows["sweep"], rows["startup"], command, date, seconds, others

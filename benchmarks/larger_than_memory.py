@@ -46,7 +46,12 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         "--folder", type=Path, required=True, help="folder for the dataset"
     )
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
-    return parser.parse_args(words)
+    flags = parser.parse_args(words)
+    # The examples are deleted at the end, so they must be this program's own.
+    examples = flags.folder / "examples"
+    if flags.part is None and examples.exists():
+        parser.error(f"{examples} exists. Choose another --folder, or delete it first.")
+    return flags
 
 
 def main(words: list[str] | None = None) -> int:

@@ -19,6 +19,7 @@ import optax
 from benchmarks import clock
 from benchmarks.alone import print_part
 from benchmarks.network_jobs import NETWORKS
+from benchmarks.rule_updates import verdict
 from benchmarks.tables import Section, number, spread_words, table
 from research import update_rules
 from research.update_rules import _kronecker
@@ -301,11 +302,12 @@ def _largest_residual(root: Any, matrix: Any) -> float:
 def section(rows: list[MatrixRow]) -> Section:
     """Describe the rows in a section of the page."""
     timed = [row for row in rows if row.ratio]
-    behind = [row for row in timed if row.ratio and row.ratio.high < 1]
+    found = [verdict(row.ratio) for row in timed if row.ratio]
+    counted = ", ".join(
+        f"{word} in {found.count(word)}" for word in ("faster", "level", "slower")
+    )
     answer = (
-        f"A step of a matrix rule, beside its peers in {len(timed)} pairs: at least as "
-        "fast in "
-        f"{len(timed) - len(behind)}, slower in {len(behind)}."
+        f"A step of a matrix rule, beside its peers in {len(timed)} pairs: {counted}."
     )
     columns = [
         "network",
@@ -343,8 +345,8 @@ def section(rows: list[MatrixRow]) -> Section:
     missed = [
         f"{SIZES[row.network]}, {row.rule}: a step takes "
         f"{number(1 / row.ratio.median)} times that of {row.peer}"
-        for row in behind
-        if row.ratio
+        for row in timed
+        if row.ratio and verdict(row.ratio) == "slower"
     ]
     return Section("A step of a matrix rule", answer if timed else "", text, missed)
 

@@ -4,6 +4,7 @@ python -m benchmarks.rule_updates  # every rule that has a counterpart in optax
 python -m benchmarks.rule_updates --only adam --quick   # a smoke run
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -147,11 +148,11 @@ def difference(built: dict[str, Built], params: Any, gradients: Any) -> float:
         jax.tree.leaves(walk(built[way], params, gradients, CHECKED_STEPS))
         for way in WAYS
     )
-    apart = max(
+    apart = [
         float(jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b)))
         for a, b in zip(ours, theirs, strict=True)
-    )
-    return apart if apart == apart else float("inf")
+    ]
+    return float("inf") if any(map(math.isnan, apart)) else max(apart)
 
 
 def measure_rule(

@@ -205,7 +205,7 @@ def sweep_table(rows: list[SweepRow]) -> str:
         ]
         for row in rows
     ]
-    sizes = {row.regime: row for row in rows}
+    sizes = {row.regime: row for row in rows if row.apart is not None}
     words = "; ".join(
         f"{regime}: {row.runs} runs of {row.steps:,} steps, of which {row.stable} are "
         f"stable and at most {row.apart or 0:.1e} apart at any evaluation"

@@ -69,6 +69,8 @@ def test_commonest_errors_are_in_order_and_no_pair_that_never_came():
     errors = [("b", "a", 3, 10), ("a", "b", 2, 11), ("b", "c", 2, 10)]
     assert confusion.commonest_errors(counts, list("abc")) == errors
     assert confusion.commonest_errors(counts, list("abc"), most=1) == errors[:1]
+    unsigned = np.asarray(counts, np.uint32)
+    assert confusion.commonest_errors(unsigned, list("abc")) == errors
 
 
 @pytest.mark.parametrize("counts", [[[1, 2]], [[1, -1], [0, 1]], np.ones((3, 3))])

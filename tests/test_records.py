@@ -384,6 +384,16 @@ def test_targets_of_every_window_are_checked(written, tmp_path):
     "a training; test_training_from_a_disk_has_the_bits_of_memory_also_after_a_kill "
     "has the law"
 )
+def test_a_folder_that_was_there_before_is_not_deleted(tmp_path, capsys):
+    mine = tmp_path / "examples" / "mine"
+    mine.parent.mkdir()
+    mine.touch()
+    with pytest.raises(SystemExit):
+        larger_than_memory.main(["--folder", str(tmp_path), "--gigabytes", "0.01"])
+    assert mine.exists()
+    assert "examples exists. Choose another --folder" in capsys.readouterr().err
+
+
 def test_small_form_of_the_dataset_larger_than_memory(tmp_path, monkeypatch):
     """As `python -m benchmarks.larger_than_memory`, with 3 MB in windows of 0.8 MB."""
     monkeypatch.setattr(_train_records, "WINDOW_BYTES", 800_000)

@@ -13,7 +13,15 @@ import optax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from benchmarks import clock, minimiser_problems, minimising, rule_updates, tables
+from benchmarks import __main__ as benchmarks
+from benchmarks import (
+    clock,
+    matrix_rules,
+    minimiser_problems,
+    minimising,
+    rule_updates,
+    tables,
+)
 from research import update_rules
 
 COMPILE_QUICKLY = True  # tests/conftest.py
@@ -228,3 +236,37 @@ def test_levenberg_marquardt_and_scipy_end_at_one_point():
         np.testing.assert_allclose(
             contender.solve().x, [3.0, 0.5], atol=1e-8, err_msg=contender.name
         )
+
+
+def test_a_step_of_a_matrix_rule_is_level_if_its_interval_holds_one():
+    one = clock.Spread(1.0, 1.0, 1.0)
+    rows = [
+        matrix_rules.MatrixRow("lstm", "adam", "peer", one, one, ratio, 8, 8)
+        for ratio in (
+            clock.Spread(0.88, 0.78, 1.28),
+            clock.Spread(0.9, 0.8, 0.95),
+            clock.Spread(2.0, 1.5, 2.5),
+            clock.Spread(3.0, 1.1, 4.0),
+        )
+    ]
+    answer = matrix_rules.section(rows).answer
+    assert "in 4 pairs: faster in 2, level in 1, slower in 1." in answer
+
+
+def test_a_difference_of_nan_in_any_leaf_is_infinite():
+    def built(*leaves):
+        update = lambda g, s, p: (list(map(jnp.asarray, leaves)), s)
+        return rule_updates.Built(update, 0, 0, 0, 0)
+
+    for bad in ((jnp.nan, 1.0), (1.0, jnp.nan)):
+        both = {"ours": built(*bad), "optax": built(1.0, 1.0)}
+        assert rule_updates.difference(both, 0, 0) == math.inf
+
+
+@pytest.mark.parametrize(
+    "words", [["--gradbench=x"], ["--gradbench", "x"], ["--grad", "x"]]
+)
+def test_the_command_of_the_page_is_that_of_its_flags(words):
+    given = [*words, "--only", "steps", "--only", "gradbench", "--quick"]
+    command = "--quick --only steps --only gradbench --gradbench FOLDER"
+    assert benchmarks._words(benchmarks.parse(given)) == command.split()

@@ -295,10 +295,9 @@ def test_small_updates_beside_large_params_are_rounding():
     """On gradients of sizes from e^-30 on, params of size 1 hide the smallest
     updates.
     """
-    found = verify_rule(
-        torch.optim.SGD, "gradient_descent", problems=[PROBLEMS["scales"]]
-    )
-    assert found.same
+    scales = [PROBLEMS["scales"]]
+    assert verify_rule(torch.optim.SGD, "gradient_descent", problems=scales).same
+    assert verify_rule("gradient_descent", torch.optim.SGD, problems=scales).same
 
 
 def test_arguments_get_the_names_of_the_class():

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -21,7 +22,7 @@ from research.verification.problems import NUM_STEPS
 from research.verification.recorded import recorded_walks
 from research.verification.rule_under_test import RuleError
 from research.verification.table import BOUND
-from research.verification.walks import distance
+from research.verification.walks import distance, walk
 
 COMPILE_QUICKLY = DRAWS_NO_KEYS = True  # tests/conftest.py
 
@@ -569,3 +570,13 @@ def test_a_rule_that_keeps_positions_is_said_to_differ_by_rounding():
     found = verify_rule(optax.contrib.schedule_free_sgd, "schedule_free_sgd")
     assert not found.same
     assert found.cause.startswith("only rounding of the params")
+
+
+def test_updates_that_are_differences_of_iterates_may_be_of_either_rule():
+    problem = PROBLEMS["scales"]
+    walked = walk(optax.sgd(0.1), problem)
+    start = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(problem.start)])
+    differences = np.diff(walked.iterates, axis=0, prepend=start[None])
+    stored = walked._replace(updates=differences, subtracted=True)
+    for pair in ((stored, walked), (walked, stored)):
+        assert distance(*pair, problem).largest < 1e-15

@@ -98,7 +98,7 @@ def commonest_errors(
     check_sequence("classes", classes, "names", str)
     check_count("most", most, 0)
     counts = np.asarray(counts)
-    wrong = np.where(np.eye(len(counts), dtype=bool), 0, counts)
+    wrong = np.where(np.eye(len(counts), dtype=bool), 0, counts).astype(np.int64)
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
     pairs = [divmod(int(place), len(counts)) for place in order if wrong.flat[place]]
     return [

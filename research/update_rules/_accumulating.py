@@ -18,7 +18,14 @@ from research.schedules import Schedule
 from research.types import Array, Params, Scalar
 from research.update_rules._bias_correction import bias_correction as correction
 from research.update_rules._checks import check_rate, checked, rate_at
-from research.update_rules._edges import abs_square, complete, overflowed, sizes_like
+from research.update_rules._edges import (
+    abs_square,
+    blanked,
+    complete,
+    filled,
+    overflowed,
+    sizes_like,
+)
 from research.update_rules._entry import (
     AVERAGE,
     LARGE_RATES,
@@ -516,7 +523,7 @@ def madgrad(
         return MadgradState(count, moved, gradient_sum, squares, rate(count))
 
     def update(updates: Params, state: Any, params: Params | None = None):
-        del params
+        given, updates = updates, filled(updates, params)
         eta, count = rate(state.count), increment(state.count)
         weight = (eta + eps if eps_in_rate else eta) * jnp.sqrt(count.astype(float))
         gradient_sum = jax.tree.map(
@@ -535,12 +542,16 @@ def madgrad(
             return like(cast(1.0 - momentum, s) * ahead, g)
 
         steps = jax.tree.map(step, updates, gradient_sum, squares, state.moved)
-        moved = jax.tree.map(lambda x, u: x + like(u, x), state.moved, steps)
+        if given is not updates:  # A leaf with the gradient None does not move.
+            steps = blanked(steps, given)
+        moved = jax.tree.map(
+            lambda x, u: x + like(u, x), state.moved, filled(steps, params)
+        )
         return steps, MadgradState(count, moved, gradient_sum, squares, eta)
 
     return optax.chain(
         add_decayed_weights(weight_decay, mask),
-        complete(optax.GradientTransformation(init, update)),
+        complete(optax.GradientTransformation(init, update), sees_none=True),
     )
 
 

@@ -287,6 +287,7 @@ def prodigy(
         )
 
     def update(updates: Params, state: Any, params: Params | None = None):
+        given, updates = updates, filled(updates, params)
         distance = state.distance
         count = increment(state.count)
         step = cast(rate_at(state.count), distance) * distance
@@ -325,12 +326,15 @@ def prodigy(
 
         steps = jax.tree.map(descend, updates, mu, nu)
         steps = _decay(steps, params, step, weight_decay)
-        moved = _add(state.moved, steps)
+        if given is not updates:  # A leaf with the gradient None does not move.
+            steps = blanked(steps, given)
+        moved = _add(state.moved, filled(steps, params))
         return steps, ProdigyState(
             count, moved, mu, nu, gradient_sum, numerator, longer, step
         )
 
-    return complete(optax.GradientTransformation(init, update), only_real="prodigy")
+    whole = optax.GradientTransformation(init, update)
+    return complete(whole, only_real="prodigy", sees_none=True)
 
 
 class DowgState(NamedTuple):

@@ -391,10 +391,10 @@ def distance(
     `reference` are compared entry by entry. The difference is the maximum of |u - v| /
     max_t |v_t|, where max_t is the maximum over the steps for this entry. Entries with
     small updates therefore count as much as entries with large ones. If max_t |v_t| is
-    0, the difference is 0 where u = 0, and inf elsewhere. If `found` is from a rule of
-    PyTorch (`Walk.subtracted`), its updates are differences of stored iterates, and
-    have the rounding errors of the iterates. |u - v| is then divided by the larger of
-    max_t |v_t| and |y|, where y is the iterate of `reference` at this step.
+    0, the difference is 0 where u = 0, and inf elsewhere. If one of the two is from a
+    rule of PyTorch (`Walk.subtracted`), its updates are differences of stored iterates,
+    and have the rounding errors of the iterates. |u - v| is then divided by the larger
+    of max_t |v_t| and |y|, where y is the iterate of `reference` at this step.
 
     If a gradient of the sequence is NaN, the iterates are compared instead of the
     updates, again by |x - y| / (1 + |y|). The reason is that some updates are computed
@@ -435,7 +435,7 @@ def distance(
     else:
         sizes = np.where(np.isfinite(reference.updates), np.abs(reference.updates), 0.0)
         sizes = np.max(sizes, axis=0, keepdims=True)
-        if found.subtracted:
+        if found.subtracted or reference.subtracted:
             sizes = np.fmax(sizes, np.abs(reference.iterates))
         apart = _apart(found.updates, reference.updates, sizes, problem.nan)
     if found.evaluations is not None and reference.evaluations is not None:

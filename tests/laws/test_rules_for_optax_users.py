@@ -320,6 +320,19 @@ def test_a_leaf_with_gradient_none_is_as_a_constant_of_the_objective(name):
             )
 
 
+@pytest.mark.parametrize("name", ["prodigy", "madgrad", "dog", "dowg", "mechanic"])
+def test_the_way_from_the_start_counts_no_step_without_a_gradient(name):
+    rule = UPDATE_RULES[name](0.1)
+    params = {"a": jnp.zeros(2), "b": jnp.zeros(2)}
+    state, gradient = rule.init(params), jnp.array([1.0, -2.0])
+    for of_b in (gradient, None, gradient, None):
+        updates, state = rule.update({"a": gradient, "b": of_b}, state, params)
+        moves = {key: 0.0 if u is None else u for key, u in updates.items()}
+        params = {key: params[key] + moves[key] for key in params}
+        moved = optax.tree_utils.tree_get(state, "moved")
+        jax.tree.map(np.testing.assert_array_equal, moved, params)
+
+
 @pytest.mark.parametrize(
     "wrap",
     [
