@@ -641,7 +641,9 @@ def check_numbers(
         )
 
 
-def check_tree(name: str, tree: Any, hint: str = "") -> tuple[Any, ...]:
+def check_tree(
+    name: str, tree: Any, hint: str = "", *, for_jax: bool = True
+) -> tuple[Any, ...]:
     """Raise TypeError unless every leaf of a pytree is a number or an array of numbers.
 
     Tracers of numbers are accepted.
@@ -650,6 +652,8 @@ def check_tree(name: str, tree: Any, hint: str = "") -> tuple[Any, ...]:
       name: Name of the argument.
       tree: Value of the argument.
       hint: Additional sentence for the message.
+      for_jax: Whether JAX must accept the arrays. False allows arrays of NumPy in the
+        byte order of another processor, and long doubles.
     Returns:
       The structure of the tree, and the shapes of its leaves. Two results are equal if
       the trees have the same structure and shapes.
@@ -674,7 +678,8 @@ def check_tree(name: str, tree: Any, hint: str = "") -> tuple[Any, ...]:
         ) from error
     for place, leaf in enumerate(leaves):
         is_numeric = is_float_array(leaf) or _is_numeric(leaf)
-        fault = _fault(leaf) if isinstance(leaf, np.ndarray | np.generic) else ""
+        of_numpy = isinstance(leaf, np.ndarray | np.generic)
+        fault = _fault(leaf, for_jax) if of_numpy else ""
         if not is_numeric or fault:
             path = jax.tree_util.keystr(
                 jax.tree_util.tree_leaves_with_path(tree)[place][0]
@@ -789,10 +794,12 @@ def _masked_entries(array: np.ma.MaskedArray) -> str:
     return f"which has {count} masked entries. {advice}" if count else ""
 
 
-def _fault(array: np.ndarray | np.generic) -> str:
-    """Return why JAX does not take an array of NumPy, and what to do, or ""."""
+def _fault(array: np.ndarray | np.generic, for_jax: bool) -> str:
+    """Return why an array of NumPy is not accepted, and what to do, or ""."""
     if isinstance(array, np.ma.MaskedArray) and (fault := _masked_entries(array)):
         return fault
+    if not for_jax:
+        return ""
     if array.dtype.itemsize > _LARGEST_ITEMS.get(array.dtype.kind, math.inf):
         return f"of dtype {array.dtype}, which JAX lacks. Convert it: .astype(float)."
     if not array.dtype.isnative:

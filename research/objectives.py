@@ -406,6 +406,9 @@ def _floating_dtype(a: ArrayLike) -> Any:
 
 def _at_least_single(dtype: Any) -> Any:
     """Return the dtype for sums of numbers of a dtype: float32 for half precision."""
+    dtype = jnp.dtype(dtype)
+    if jnp.issubdtype(dtype, jnp.inexact):
+        return jnp.dtype(jnp.float32) if dtype.itemsize < 4 else dtype
     return jnp.promote_types(dtype, jnp.float32)
 
 

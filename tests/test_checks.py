@@ -253,8 +253,8 @@ def test_a_span_of_time_is_no_number():
         samplers.minibatch(10, span)
 
 
-@pytest.mark.parametrize("name", [["zoom"], {"zoom": 1}, {"zoom"}, np.ones(2)])
+@pytest.mark.parametrize("search", [["zoom"], {"zoom": 1}, {"zoom"}, np.ones(2)])
 @pytest.mark.parametrize("rule", ["lbfgs", "bfgs", "nonlinear_conjugate_gradient"])
-def test_a_line_search_that_is_no_name_is_refused_by_name(rule, name):
+def test_a_line_search_that_is_no_name_is_refused_by_name(rule, search):
     with pytest.raises(ValueError, match="linesearch must be one of"):
-        getattr(update_rules, rule)(1.0, linesearch=name)
+        getattr(update_rules, rule)(1.0, linesearch=search)

@@ -77,7 +77,7 @@ def forward_gradient(
     flat, unravel = ravel_pytree(floating(x, "x"))
     checked = scalar(f, "forward_gradient")
     # A sum in half precision stops growing after a few hundred terms.
-    wide = jnp.promote_types(flat.dtype, jnp.float32)
+    wide = flat.dtype if flat.dtype.itemsize >= 4 else jnp.float32
 
     def sample(total: jax.Array, i: jax.Array) -> tuple[jax.Array, None]:
         # In bfloat16, drawn numbers would have a mean that is not 0.

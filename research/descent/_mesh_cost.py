@@ -82,7 +82,7 @@ def bytes_per_step(
     loss = jax.ShapeDtypeStruct((), jax.numpy.result_type(*grads))
     if moves_in_parts(init, rule, params, mesh):
         # Norms are computed in at least float32.
-        wide = jax.numpy.promote_types(loss.dtype, jax.numpy.float32)
+        wide = loss.dtype if loss.dtype.itemsize >= 4 else np.dtype(np.float32)
         norms = jax.ShapeDtypeStruct((2,), wide)
         parts = sum(map(_size, grads)) - sum(map(_size, whole))
         sums = _of_sums([loss, *whole], mesh) + _of_sums([norms], mesh)

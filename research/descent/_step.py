@@ -329,7 +329,7 @@ def rate_of(rule_state: optax.OptState, loss: Array) -> Array:
     It has the dtype of the loss, but at least float32: in float16, a rate of 1e-8 is 0.
     """
     rate = rule_info(rule_state).learning_rate
-    dtype = jnp.promote_types(loss.dtype, jnp.float32)
+    dtype = loss.dtype if loss.dtype.itemsize >= 4 else jnp.float32
     return jnp.asarray(jnp.nan if rate is None else rate, dtype)
 
 

@@ -142,7 +142,7 @@ def at_least_single(dtype: DTypeLike) -> Any:
     In bfloat16, `jax.random.normal` and `jax.random.uniform` have only 128 values, and
     the mean of these values is not 0.
     """
-    return jnp.promote_types(dtype, jnp.float32)
+    return jnp.float32 if jnp.dtype(dtype).itemsize < 4 else dtype
 
 
 def draw_normal(

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Int
 
 from research.checks import check_key, check_numbers, check_real
-from research.models._linear import check_count
+from research.models._linear import at_least_single, check_count
 from research.models.embedding import check_every, check_tokens
 from research.models.images import check_model
 from research.sizes import check_room
@@ -168,7 +168,7 @@ def _draw(key: Key, logits: Array, temperature: Array, top_k: int | None) -> Arr
     """Draw one token for each leading index. Temperature 0 selects the likeliest."""
     # The noise of a draw in half precision has so few values that the first of several
     # tokens would be drawn too often.
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    logits = logits.astype(at_least_single(logits.dtype))
     values, candidates = jax.lax.top_k(logits, top_k or logits.shape[-1])
     cold = temperature == 0
     chosen = jax.random.categorical(

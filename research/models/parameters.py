@@ -44,7 +44,7 @@ def list_parameters(params: Params) -> list[Parameter]:
       >>> list_parameters({"dense_1": {"weights": jnp.zeros((2, 3), "float32")}})
       [Parameter(name='dense_1/weights', shape=(2, 3), dtype='float32', count=6)]
     """
-    check_tree("params", params)
+    check_tree("params", params, for_jax=False)
     if params is None:
         raise TypeError(
             "params must be a pytree of arrays, as a model's init returns; got "

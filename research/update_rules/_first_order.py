@@ -488,7 +488,7 @@ def noisy_sgd(
         noisy = []
         for k, g in enumerate(leaves):
             # In bfloat16, drawn numbers would have a mean that is not 0.
-            wide = jnp.promote_types(g.dtype, jnp.float32)
+            wide = g.dtype if g.dtype.itemsize >= 4 else jnp.float32
             noise = jax.random.normal(jax.random.fold_in(key_step, k), g.shape, wide)
             noisy.append(g + cast(deviation, g) * noise.astype(g.dtype))
         return jax.tree.unflatten(structure, noisy), NoisyState(count)
