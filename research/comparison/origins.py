@@ -1,6 +1,5 @@
 """Return where the rules of a study come from: a name, a file, or their source."""
 
-import builtins
 import functools
 import inspect
 import sys
@@ -176,7 +175,8 @@ def _file_word(constructor: Any) -> str | None:
         for attribute in ("__module__", "__qualname__")
     )
     # Of two files with one name in different folders, sys.modules has neither.
-    known = getattr(constructor, "__globals__", vars(sys.modules.get(place, builtins)))
+    module = sys.modules.get(place)
+    known = getattr(constructor, "__globals__", vars(module) if module else {})
     if file is None or file.suffix != ".py":
         return None
     # Importing a script would run it.

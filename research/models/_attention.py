@@ -14,7 +14,12 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Bool, Float
 
 from research.checks import check_number, check_numbers, check_tree, shown
-from research.models._linear import check_count, check_model_dtype, dense
+from research.models._linear import (
+    at_least_single,
+    check_count,
+    check_model_dtype,
+    dense,
+)
 from research.models.normalisation import rms_normalisation
 from research.sizes import check_room
 from research.types import Array, Params
@@ -237,7 +242,7 @@ def rotate(
             f"angles must have a row for each of {length} positions; got a table of "
             f"{len(angles)}. Call rotary_angles with context={length} or more."
         )
-    turns = angles[:length].astype(_at_least_float32(x.dtype))
+    turns = angles[:length].astype(at_least_single(x.dtype))
     pairs = x.reshape(*x.shape[:-1], -1, 2).astype(turns.dtype)
     first, second = pairs[..., 0], pairs[..., 1]
     cos, sin = (
@@ -247,10 +252,6 @@ def rotate(
         [first * cos - second * sin, first * sin + second * cos], axis=-1
     )
     return turned.reshape(x.shape).astype(x.dtype)
-
-
-def _at_least_float32(dtype: Any) -> Any:
-    return dtype if jnp.dtype(dtype).itemsize >= 4 else jnp.dtype(jnp.float32)
 
 
 def project(
@@ -359,7 +360,7 @@ def _weights_and_values(
         queries, keys = rotate(queries, angles), rotate(keys, angles)
     queries = queries / np.sqrt(width // num_heads).item()
     scores = _by_group(queries, jnp.swapaxes(keys, -1, -2))
-    wide = scores.astype(_at_least_float32(scores.dtype))
+    wide = scores.astype(at_least_single(scores.dtype))
     if mask is None:
         weights = jax.nn.softmax(wide, axis=-1)
     else:

@@ -137,9 +137,10 @@ def check_drawn(key: Key, shape: Sequence[int], dtype: DTypeLike) -> None:
 
 
 def at_least_single(dtype: DTypeLike) -> Any:
-    """Return the dtype in which random numbers are drawn: float32 for half precision.
+    """Return float32 for half precision, and any other dtype unchanged.
 
-    In bfloat16, `jax.random.normal` and `jax.random.uniform` have only 128 values, and
+    Random numbers are drawn in this dtype, because half precision is too coarse: in
+    bfloat16, `jax.random.normal` and `jax.random.uniform` have only 128 values, and
     the mean of these values is not 0.
     """
     return jnp.float32 if jnp.dtype(dtype).itemsize < 4 else dtype
