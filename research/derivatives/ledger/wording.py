@@ -231,7 +231,7 @@ def as_written(
     if primitive == "transpose":
         axes = tuple(params["permutation"])
         return f"{inputs[0]}ᵀ" if axes == (1, 0) else f"transpose({inputs[0]}, {axes})"
-    if primitive == "dot_general":
+    if primitive == "dot_general" and ranks:
         return _product(inputs, params["dimension_numbers"], ranks)
     pattern = EXPRESSIONS.get(primitive)
     if pattern is None:
