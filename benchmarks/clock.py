@@ -154,8 +154,16 @@ def check_equal(values: Mapping[str, Any], what: str, tolerance: float) -> float
     finite = np.isfinite(reference)
     for name, value in others:
         value = np.asarray(value, float)
-        difference = np.abs(value - reference)[finite] / np.abs(reference[finite])
-        apart = float(difference.max(initial=0.0))
+        if value.shape != reference.shape:
+            raise ValueError(
+                f"{name} did not do the same job as {first}: {what} has the shape "
+                f"{value.shape} instead of {reference.shape}."
+            )
+        gap, size = np.abs(value - reference)[finite], np.abs(reference)[finite]
+        # Two zeros are equal; any other number is infinitely far from zero.
+        without = np.where(gap == 0, 0.0, np.inf)
+        apart = np.divide(gap, size, out=without, where=size > 0)
+        apart = float(apart.max(initial=0.0))
         if not apart <= tolerance or (np.isfinite(value) != finite).any():
             raise ValueError(
                 f"{name} did not do the same job as {first}: {what} differs by "

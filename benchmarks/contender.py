@@ -12,7 +12,8 @@ class Contender(NamedTuple):
       train: () -> what the job asks for: the last parameters of a training, the loss
         of every step of a network, or the values (runs, 1 + marks) of a sweep. All work
         is done when it returns, and it may be called again.
-      compile_seconds: Seconds to build it, with its first step.
+      compile_seconds: Seconds to build it, with its first step, or with its first run
+        where it has no shorter call.
       note: How it was set, or "".
     """
 

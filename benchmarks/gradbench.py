@@ -326,11 +326,12 @@ def seconds_of_a_call(call: Call, which: int) -> tuple[np.ndarray, float]:
     """Return the output, and the processor seconds of a call.
 
     They are the difference of many calls and one, so that reading the input and
-    starting do not count.
+    starting do not count. A call before them is not timed: it loads and allocates what
+    later calls find, so its time must not be subtracted.
     """
     times = 1
-    output, first = call(which, 1)
-    used = first
+    output, _ = call(which, 1)
+    used = first = call(which, 1)[1]
     while times < MOST_CALLS:
         times *= 4
         used = call(which, 1 + times)[1] - first
@@ -340,12 +341,13 @@ def seconds_of_a_call(call: Call, which: int) -> tuple[np.ndarray, float]:
 
 
 def in_turns(calls: dict[str, Call], rounds: int) -> dict[str, Run]:
-    """Call every tool's value and derivative in turns."""
-    runs = {tool: Run([], [[], []]) for tool in calls}
+    """Call every tool's value and derivative in turns; each round has another first."""
+    runs, tools = {tool: Run([], [[], []]) for tool in calls}, list(calls)
     for k in range(rounds):
+        first = k % len(tools)
         for which in (0, 1):
-            for tool, call in calls.items():
-                output, seconds = seconds_of_a_call(call, which)
+            for tool in tools[first:] + tools[:first]:
+                output, seconds = seconds_of_a_call(calls[tool], which)
                 if not k:
                     runs[tool].outputs.append(output)
                 runs[tool].seconds[which].append(seconds)
@@ -358,6 +360,16 @@ def check(name: str) -> tuple[float, float]:
     call, _ = ours(name, given)
     value, derivative = truth(name, given)
     return error(call(0, 1)[0], value), error(call(1, 1)[0], derivative)
+
+
+def check_same(name: str, mine: list[np.ndarray], theirs: list[np.ndarray]) -> None:
+    """Raise ValueError if PyTorch's results are not ours, up to rounding."""
+    for what, own, other in zip(("value", "derivative"), mine, theirs, strict=True):
+        if not error(own, other) <= TOLERANCE:
+            raise ValueError(
+                f"PyTorch did not do the same job as ours: the {what} of {name} "
+                f"differs by {error(own, other):.1e} of its largest entry."
+            )
 
 
 class GradRow(NamedTuple):
@@ -382,7 +394,11 @@ class GradRow(NamedTuple):
 
 
 def row(name: str, checkout: Path | None, rounds: int, sizes: Sizes) -> GradRow:
-    """Compute an evaluation with each tool, in turns."""
+    """Compute an evaluation with each tool, in turns.
+
+    Raises:
+      ValueError: PyTorch's value or derivative is another than ours.
+    """
     from benchmarks.gradbench_functions import EVALUATIONS
 
     given = make_input(name, sizes[name])
@@ -393,6 +409,8 @@ def row(name: str, checkout: Path | None, rounds: int, sizes: Sizes) -> GradRow:
     if checkout and name in PYTORCH and find_spec("torch"):
         calls["PyTorch"] = torch(name, given, checkout)
     runs = in_turns(calls, rounds)
+    if "PyTorch" in runs:
+        check_same(name, runs["ours"].outputs, runs["PyTorch"].outputs)
     # Without the C++ program, the small input is compared with NumPy.
     errors = [] if "C++" in runs else list(check(name))
     ratio = None

@@ -657,7 +657,7 @@ EVALUATIONS = {
         hand_jacobian,
         hand_arrays,
         ("objective", "jacobian"),
-        "only vertices of observed triangles",
+        "only vertices of observed triangles; the hand's model is a constant",
     ),
     "particle": Evaluation(
         lambda w: landing(w, "f", "f"),

@@ -149,10 +149,15 @@ def scipys(case: Case, tolerance: float) -> list[Contender]:
     )  # Its stubs want a str.
 
     def compiled(function: Callable[..., Any]):
-        function = jax.jit(function)
-        return lambda x: jax.tree.map(np.asarray, function(x))
+        # JAX compiles a new function again, so every contender has its own program.
+        made = jax.jit(lambda x: function(x))
+        return lambda x: jax.tree.map(np.asarray, made(x))
 
     def fitting(**options: Any) -> Callable[[], Ended]:
+        residual_fn = cast(Callable[..., Any], case.residuals)
+        residuals = compiled(residual_fn)
+        jacobian = compiled(jax.jacfwd(residual_fn))
+
         def solve() -> Ended:
             found = least_squares_of_scipy(
                 residuals,
@@ -167,7 +172,9 @@ def scipys(case: Case, tolerance: float) -> list[Contender]:
         return solve
 
     def minimising(method: str, **options: Any) -> Callable[[], Ended]:
-        extra: dict[str, Any] = {"hess": hessian} if method.startswith("trust") else {}
+        both, extra = compiled(jax.value_and_grad(case.objective)), dict[str, Any]()
+        if method.startswith("trust"):
+            extra["hess"] = compiled(jax.hessian(case.objective))
 
         def solve() -> Ended:
             most = {"maxiter": MOST_STEPS, "gtol": tolerance}
@@ -179,10 +186,6 @@ def scipys(case: Case, tolerance: float) -> list[Contender]:
         return solve
 
     if case.residuals is not None:
-        residuals, jacobian = (
-            compiled(case.residuals),
-            compiled(jax.jacfwd(case.residuals)),
-        )
         minpack = fitting(method="lm", gtol=1e-15, ftol=1e-15, xtol=1e-15)
         return [
             Contender(
@@ -192,10 +195,6 @@ def scipys(case: Case, tolerance: float) -> list[Contender]:
             ),
             Contender("least squares", "scipy: lm, to rounding", minpack),
         ]
-    both, hessian = (
-        compiled(jax.value_and_grad(case.objective)),
-        compiled(jax.hessian(case.objective)),
-    )
     return [
         Contender(
             "L-BFGS",

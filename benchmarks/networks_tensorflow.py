@@ -150,13 +150,16 @@ def graph(job: Job) -> Contender:
             value = tf.reduce_mean(
                 tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits_of(x))
             )
+        # The kernel adds epsilon to the root of the second moment before it corrects
+        # the bias. Adam adds it afterwards.
+        epsilon = EPSILON * tf.sqrt(1.0 - power2)
         for v, (m, s), g, free in zip(
             variables, slots, tape.gradient(value, variables), moves, strict=True
         ):
             g = tf.convert_to_tensor(g)
             g = g if isinstance(free, float) else g * free
             handles = {"var": v.handle, "m": m.handle, "v": s.handle}
-            rates = {"lr": RATE, "beta1": B1, "beta2": B2, "epsilon": EPSILON}
+            rates = {"lr": RATE, "beta1": B1, "beta2": B2, "epsilon": epsilon}
             tf.raw_ops.ResourceApplyAdam(
                 **handles, beta1_power=power1, beta2_power=power2, **rates, grad=g
             )

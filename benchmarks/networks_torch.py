@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from benchmarks import peers_torch
 from benchmarks.clock import seconds_of
 from benchmarks.contender import Contender
 from benchmarks.network_jobs import RATE, Job
 
-THREADS = 2
+TRIAL_STEPS = 10  # On which the number of threads is chosen.
 
 
 def linear(layer: Any) -> nn.Linear:
@@ -183,8 +184,11 @@ def build(job: Job) -> nn.Module:
 def contender(
     job: Job, name: str, loss_of: Callable[[nn.Module], Callable]
 ) -> Contender:
-    """Build a training by PyTorch's fused Adam, over batches gathered beforehand."""
-    torch.set_num_threads(THREADS)
+    """Build a training by PyTorch's fused Adam, over batches gathered beforehand.
+
+    It has its better number of threads.
+    """
+    torch.set_num_threads(max(peers_torch.THREADS))
     network = build(job)
     start = copy.deepcopy(network.state_dict())
     loss = loss_of(network)
@@ -193,8 +197,7 @@ def contender(
     batches = list(zip(x.unbind(), y.long().unbind(), strict=True))
     still = getattr(network, "still", None)
 
-    def train(steps: int = job.steps) -> np.ndarray:
-        torch.set_num_threads(THREADS)
+    def run(steps: int) -> np.ndarray:
         network.load_state_dict(start)
         adam = torch.optim.Adam(network.parameters(), lr=RATE, fused=True)
         seen = []
@@ -208,9 +211,15 @@ def contender(
             seen.append(value.detach())
         return torch.stack(seen).numpy()
 
-    return Contender(
-        name, train, seconds_of(lambda: train(1)), f"{THREADS} threads, fused Adam"
-    )
+    first = seconds_of(lambda: run(1))
+    threads = peers_torch.choose_threads(lambda: run(TRIAL_STEPS))
+
+    def train() -> np.ndarray:
+        torch.set_num_threads(threads)
+        return run(job.steps)
+
+    note = f"{peers_torch.in_threads(threads)}, fused Adam"
+    return Contender(name, train, first, note)
 
 
 def whole_loss(network: nn.Module) -> Callable:

@@ -120,9 +120,9 @@ def functional_step(model: str, penalty: float) -> Callable[..., Tensors]:
         y: torch.Tensor,
     ):
         of_weights, of_intercept = gradient(weights, intercept, x, y)
-        return weights - rate * (
-            of_weights + penalty * weights
-        ), intercept - rate * of_intercept
+        if penalty:
+            of_weights = of_weights + penalty * weights
+        return weights - rate * of_weights, intercept - rate * of_intercept
 
     return step
 
@@ -136,11 +136,8 @@ def compiled_step(model: str, penalty: float) -> Callable[..., Tensors]:
     return torch.compile(functional_step(model, penalty), fullgraph=True, dynamic=False)
 
 
-def choose_threads(train: Callable[[], Any]) -> int:
-    """Use one thread, or two where a trial is a tenth faster with them.
-
-    For steps this small that is rare.
-    """
+def choose_threads(train: Callable[[], Any], trials: int = TRIALS) -> int:
+    """Return the number of threads, one or two, with the smaller median in trials."""
 
     def seconds(threads: int) -> float:
         torch.set_num_threads(threads)
@@ -149,10 +146,9 @@ def choose_threads(train: Callable[[], Any]) -> int:
     for threads in THREADS:
         seconds(threads)  # Warm: torch.compile makes a program for each number.
     rounds = np.array(
-        [[seconds(threads) for threads in THREADS] for _ in range(TRIALS)]
+        [[seconds(threads) for threads in THREADS] for _ in range(trials)]
     )
-    one, two = np.median(rounds, axis=0)
-    return 2 if two < 0.9 * one else 1
+    return THREADS[int(np.argmin(np.median(rounds, axis=0)))]
 
 
 def in_threads(threads: int) -> str:

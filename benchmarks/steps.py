@@ -23,7 +23,8 @@ class StepRow(NamedTuple):
       steps: Updates in the training that was timed.
       per_second: Steps per second, a Spread over the rounds; None where it did not run,
         and note says why.
-      compile_seconds: Building it, with its first step.
+      compile_seconds: Building it, with its first step, or its first training where
+        it has no shorter call.
       ratio: How many times as fast ours is, a Spread; None for ours itself.
       loss: The training objective at the end.
       apart: The largest relative difference of that loss within the cell.

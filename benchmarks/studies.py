@@ -19,7 +19,7 @@ from benchmarks import clock, peers_jax
 from benchmarks.alone import print_part
 from benchmarks.contender import Contender
 from benchmarks.problems import BATCH_SIZE, DTYPE, draw_order, training_data
-from benchmarks.sweep_runs import Sweep, one_by_one
+from benchmarks.sweep_runs import Sweep, compile_anew, one_by_one, runs_by_name
 from benchmarks.tables import (
     GOAL_IN_SWEEP,
     Section,
@@ -136,28 +136,20 @@ def make_study(
     )
 
 
-def build_ours(
-    study: Sweep, rule: str
-) -> tuple[descent.SweepProgram, Callable[[Sweep], np.ndarray]]:
+def build_ours(study: Sweep, rule: str) -> tuple[float, Callable[[Sweep], np.ndarray]]:
     """Compile the program as `measure_contender` does.
 
-    Also return study -> evaluations of its runs, for any number of them.
+    Return the seconds until its first run has ended, and the function
+    study -> evaluations of its runs, for any number of them.
     """
     (contender,) = comparison.make_contenders([rule], spaces={rule: SPACES[rule]})
     names = tuple(contender.space)
-    program = descent.compile_sweep(
-        study.workload,
-        contender.make_rule,
-        study.sampler,
-        study.num_epochs,
-        hyperparameters=names,
-    )
+    program, seconds = compile_anew(study, contender.make_rule, names)
 
     def train(study: Sweep) -> np.ndarray:
-        runs = {"seed": study.seeds, **dict(zip(names, study.rates.T, strict=True))}
-        return descent.sweep(program, runs).values
+        return descent.sweep(program, runs_by_name(study, names)).values
 
-    return program, train
+    return seconds, train
 
 
 class Stacked(NamedTuple):
@@ -274,10 +266,10 @@ def measure_study(
     All evaluations are compared with ours.
     """
     made = {budget: make_study(workload, rule, budget, **terms) for budget in budgets}
-    program, train = build_ours(made[beside], rule)
+    compile_seconds, train = build_ours(made[beside], rule)
     others, absent = peers(made[beside], *WORKLOADS[workload], rule, with_torch)
     ours = {
-        budget: Contender("ours", lambda s=s: train(s), program.compile_seconds)
+        budget: Contender("ours", lambda s=s: train(s), compile_seconds)
         for budget, s in made.items()
     }
     values = {runner.name: runner.train() for runner in (ours[beside], *others)}
@@ -480,10 +472,10 @@ def _words(rows: Sequence[StudyRow]) -> str:
     return (
         f"Mini-batch {BATCH_SIZE}; steps of a run: {steps}. All evaluate the training "
         f"objective at the same steps, where they are {apart:.1e} apart at most, "
-        "relatively. Compile s of optax and PyTorch is building and the first run, of "
-        "vmap the first step. Scans go from one evaluation to the next. The line is "
-        "the one through 0 that misses none of the rounds' least times by a larger "
-        "share than is shown; batches are filled up to eight runs."
+        "relatively. Compile s is building and the first run, of vmap the first step. "
+        "Scans go from one evaluation to the next. The line is the one through 0 that "
+        "misses none of the rounds' least times by a larger share than is shown; "
+        "batches are filled up to eight runs."
     )
 
 

@@ -84,7 +84,8 @@ def eager(study: Sweep, model: str, penalty: float, rule: str) -> Contender:
                 loss(weights, intercept, x, y), (weights, intercept)
             )
             with torch.no_grad():
-                gradients[0].add_(weights, alpha=penalty)
+                if penalty:
+                    gradients[0].add_(weights, alpha=penalty)
                 for leaf, own, gradient in zip(
                     (weights, intercept), averages, gradients, strict=True
                 ):
@@ -148,7 +149,9 @@ def vmapped(study: Sweep, model: str, penalty: float, rule: str) -> Contender:
         y: torch.Tensor,
     ):
         of_weights, of_intercept = gradient_of(*params, x, y)
-        gradients = (of_weights + penalty * params[0], of_intercept)
+        if penalty:
+            of_weights = of_weights + penalty * params[0]
+        gradients = (of_weights, of_intercept)
         moved = [
             update(p, a, g, hyper, taken)
             for p, a, g in zip(params, averages, gradients, strict=True)

@@ -1,11 +1,12 @@
 """Define the runs of the main experiment that are timed."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from benchmarks.clock import seconds_of
 from benchmarks.problems import (
     BATCH_SIZE,
     DTYPE,
@@ -16,6 +17,7 @@ from benchmarks.problems import (
     training_data,
 )
 from research import descent, tuning, workloads
+from research.descent import _shared_programs
 from research.types import Params, Sampler, Workload
 
 MODEL = "logistic"
@@ -114,6 +116,45 @@ def make_sweep(regime: str, quick: bool = False) -> Sweep:
             *(int(end) for end in ends),
         ),
     )
+
+
+def compile_anew(
+    sweep: Sweep, make_rule: Callable[..., Any], names: tuple[str, ...]
+) -> tuple[descent.SweepProgram, float]:
+    """Return our program of a sweep, and the seconds until it has made its first run.
+
+    It compiles all its parts, also those that an earlier sweep of this process had,
+    because the peers compile all of theirs.
+
+    Args:
+      sweep: Whose runs.
+      make_rule: As of `descent.compile_sweep`.
+      names: The hyper-parameters.
+    """
+    with _shared_programs._lock:
+        _shared_programs._entries.clear()
+    made = []
+
+    def build() -> None:
+        program = descent.compile_sweep(
+            sweep.workload,
+            make_rule,
+            sweep.sampler,
+            sweep.num_epochs,
+            hyperparameters=names,
+        )
+        made.append(program)
+        one = sweep._replace(seeds=sweep.seeds[:1], rates=sweep.rates[:1])
+        descent.sweep(program, runs_by_name(one, names))
+
+    seconds = seconds_of(build)
+    return made[0], seconds
+
+
+def runs_by_name(sweep: Sweep, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Return seeds and hyper-parameters of all runs, as `descent.sweep` takes them."""
+    columns = sweep.rates.reshape(len(sweep.seeds), -1).T
+    return {"seed": sweep.seeds, **dict(zip(names, columns, strict=True))}
 
 
 def one_by_one(

@@ -207,6 +207,46 @@ def end_of_study_by_hand(study, rule, cell):
     )
 
 
+def test_every_sweep_compiles_all_its_parts(monkeypatch):
+    made, compiled = sweep_runs.make_sweep(REGIMES[0], quick=True), []
+    lower = jax.stages.Traced.lower
+
+    def counted(traced, *arguments, **options):
+        lowered = lower(traced, *arguments, **options)
+        own = types.SimpleNamespace(
+            as_text=lowered.as_text,
+            in_tree=lowered.in_tree,
+            out_info=lowered.out_info,
+            compile=lambda: compiled.append(1) or lowered.compile(),
+        )
+        return own
+
+    monkeypatch.setattr(jax.stages.Traced, "lower", counted)
+    counts = []
+    for _ in range(2):
+        sweep.ours(made)
+        counts.append(len(compiled))
+    assert counts[0] > 0
+    assert counts[1] == 2 * counts[0]
+
+
+def test_time_to_build_ours_has_its_first_training(monkeypatch):
+    built = []
+
+    def seconds_of(build):
+        built.append(build)
+        return clock.seconds_of(build)
+
+    waited = []
+    ready = jax.block_until_ready
+    monkeypatch.setattr(peers_jax, "seconds_of", seconds_of)
+    monkeypatch.setattr(
+        jax, "block_until_ready", lambda tree: waited.append(1) or ready(tree)
+    )
+    peers_jax.ours(logistic(REGIMES[0]))
+    assert len(built) == len(waited) == 1
+
+
 @pytest.mark.thorough("a study; make test has a training")
 @pytest.mark.parametrize("rule", studies.SPACES)
 def test_contenders_of_a_study_end_where_numpy_does(rule):
@@ -305,6 +345,14 @@ def test_a_short_call_is_repeated_and_its_mean_counts(monkeypatch):
 def test_other_outcome_is_refused(theirs):
     with pytest.raises(ValueError, match="theirs did not do the same job"):
         clock.check_equal({"ours": [1.0, 2.0], "theirs": theirs}, "the loss", 1e-9)
+
+
+def test_two_zeros_are_equal_and_other_shapes_are_not():
+    zeros = {"ours": [0.0, 2.0], "theirs": [0.0, 2.0]}
+    assert clock.check_equal(zeros, "the loss", 1e-9) == 0
+    for theirs in ([1e-300, 2.0], [[0.0, 2.0]], 2.0):
+        with pytest.raises(ValueError, match="theirs did not do the same job"):
+            clock.check_equal(zeros | {"theirs": theirs}, "the loss", 1e-9)
 
 
 def test_difference_is_the_largest_relative_one():

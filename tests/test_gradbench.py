@@ -85,6 +85,51 @@ def test_start_of_a_program_does_not_count():
     assert gradbench.seconds_of_a_call(call, 1)[1] == pytest.approx(0.25)
 
 
+def test_what_only_the_first_call_does_counts_for_nobody():
+    def slow_at_first(cost):
+        used = []
+
+        def call(which, times):
+            first = 0.0 if used else 7.0
+            used.append(times)
+            return np.zeros(1), first + cost * times
+
+        return call
+
+    # The tools cost 0.25 and 0.5 seconds a call, in every round.
+    runs = gradbench.in_turns({"a": slow_at_first(0.25), "b": slow_at_first(0.5)}, 2)
+    assert runs["a"].seconds[1] == pytest.approx([0.25, 0.25])
+    for tool, cost in (("a", 0.25), ("b", 0.5)):
+        assert runs[tool].seconds[0] == pytest.approx([cost, cost])
+
+
+def test_every_round_begins_with_another_tool():
+    seen = []
+
+    def call(tool):
+        def one(which, times):
+            seen.append((which, tool))
+            return np.zeros(1), float(times)
+
+        return one
+
+    gradbench.in_turns({tool: call(tool) for tool in "ab"}, 2)
+    turns = [turn for i, turn in enumerate(seen) if turn != seen[i - 1]]
+    assert turns == [(0, "a"), (0, "b"), (1, "a"), (1, "b")] + [
+        (0, "b"),
+        (0, "a"),
+        (1, "b"),
+        (1, "a"),
+    ]
+
+
+def test_pytorch_with_another_result_is_refused():
+    mine, theirs = [np.ones(1), np.array([1.0, 2.0])], [np.ones(1), np.ones(2)]
+    gradbench.check_same("lse", mine, mine)
+    with pytest.raises(ValueError, match=r"the derivative of lse differs by 1\.0e\+00"):
+        gradbench.check_same("lse", mine, theirs)
+
+
 def test_folder_that_is_no_checkout_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         gradbench.main(["--checkout", str(tmp_path)])

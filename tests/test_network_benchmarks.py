@@ -38,20 +38,33 @@ def test_a_twin_has_as_many_numbers(name):
 
 def test_the_answer_counts_what_is_ahead_and_names_what_is_not():
     spread = lambda value: clock.Spread(value, value, value)
-    row = NetworkRow("mlp", "784-10", "ours", "", spread(1.0), 2.0, None, 2.3, 1e-6)
+    row = NetworkRow(
+        "mlp", "784-10", "ours", "", spread(1.0), 2.0, loss=2.3, apart=1e-6
+    )
     slower, faster = (
-        row._replace(contender=name, ratio=spread(r))
-        for name, r in (("A", 2.0), ("B", 0.5))
+        row._replace(contender=name, ratio=spread(one), ratio_on_devices=spread(two))
+        for name, one, two in (("A", 2.0, 0.8), ("B", 0.5, 0.25))
     )
     found = networks.section(
         [row, slower, faster, NetworkRow("mlp", "784-10", "C", "not installed")]
     )
-    assert "as fast as a peer's in 1 of 2 comparisons" in found.answer
-    assert found.missed == ["network, mlp: B is faster, ours has 0.500 of its speed"]
-    assert "| mlp | C | - | - | - | - | not installed |" in found.text
+    assert (
+        "as fast as a peer's on one device in 1 of 2 (the ratios go from 0.500 to 2.00)"
+        " and on 2 devices in 0 of 2" in found.answer
+    )
+    assert found.missed == [
+        "network, mlp: B is faster, ours on one device has 0.500 of its speed",
+        "network, mlp: A is faster, ours on 2 devices has 0.800 of its speed",
+        "network, mlp: B is faster, ours on 2 devices has 0.250 of its speed",
+    ]
+    assert "| mlp | C | - | - | - | - | - | not installed |" in found.text
+    alone = networks.section([row, slower._replace(ratio_on_devices=None)])
+    assert alone.answer.endswith(
+        "on one device in 1 of 1 (the ratios go from 2.00 to 2.00)."
+    )
 
 
-def test_the_faster_of_ours_is_held_against_the_others(monkeypatch):
+def test_each_of_ours_is_held_against_the_others(monkeypatch):
     seconds = {
         "ours": np.array([2.0]),
         "ours, on 2 devices": np.array([1.0]),
@@ -61,8 +74,9 @@ def test_the_faster_of_ours_is_held_against_the_others(monkeypatch):
     monkeypatch.setattr(networks, "contenders", lambda job: (found, []))
     monkeypatch.setattr(clock, "take_turns", lambda calls, rounds: seconds)
     one, two, other = networks.measure_job(network_jobs.make_job("mlp", 1), 1)
-    assert (one.ratio, two.ratio, other.ratio.median) == (None, None, 3.0)
-    assert (one.note, two.note) == ("", "held against the others")
+    assert (one.ratio, two.ratio, other.ratio.median) == (None, None, 1.5)
+    assert (one.ratio_on_devices, two.ratio_on_devices) == (None, None)
+    assert other.ratio_on_devices.median == 3.0
 
 
 def test_a_network_that_there_is_not_is_refused():

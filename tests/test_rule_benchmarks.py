@@ -225,6 +225,20 @@ def test_minimisers_are_compared_where_both_reach_the_tolerance(monkeypatch):
     ]
 
 
+def test_each_contender_of_scipy_compiles_what_it_calls(monkeypatch):
+    traced, case = [], CASES["MGH beale"]
+
+    def objective(x):
+        traced.append(1)
+        return case.objective(x)
+
+    counts = []
+    for contender in minimising.scipys(case._replace(objective=objective), 1e-6):
+        contender.solve()
+        counts.append(len(traced))
+    assert 0 < counts[0] < counts[1] < counts[2]
+
+
 @pytest.mark.thorough(
     "four minimisers; tests/rules/test_least_squares.py has ours on NIST's problems"
 )
@@ -236,6 +250,19 @@ def test_levenberg_marquardt_and_scipy_end_at_one_point():
         np.testing.assert_allclose(
             contender.solve().x, [3.0, 0.5], atol=1e-8, err_msg=contender.name
         )
+
+
+@pytest.mark.usefixtures("nothing_from_disk")
+def test_no_product_of_a_matrix_rule_leaves_the_timed_loop():
+    rule = update_rules.shampoo(1e-3, refresh_every=10)
+    params = {"w": jnp.ones((6, 5), jnp.float32)}
+    loop = jax.jit(matrix_rules.loop_of(rule))
+    compiled = loop.lower(params, params, rule.init(params)).compile()
+    _, _, entry = compiled.as_text().partition("\nENTRY ")
+    assert " while(" in entry
+    before, _, _ = entry.partition(" while(")
+    assert " dot(" not in before
+    assert " fusion(" not in before
 
 
 def test_a_step_of_a_matrix_rule_is_level_if_its_interval_holds_one():
