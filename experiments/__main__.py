@@ -3,6 +3,7 @@
 import ast
 import importlib
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -143,10 +144,24 @@ def keep(words: Sequence[str]) -> int:
         return research.cli.SUCCESS
     if given.only_picture:
         _check_agrees(given.run, folder)
+        print(_keep_picture(given.run, folder))
     else:
-        print(research.runs.keep(given.run, folder))
-    print(_keep_picture(given.run, folder))
+        print(*_keep_both(given.run, folder), sep="\n")
     return research.cli.SUCCESS
+
+
+def _keep_both(run: Path, folder: Path) -> list[Path]:
+    """Write the reference and the picture of a run.
+
+    Both are written into a folder of their own first. An error while the picture is
+    drawn does not leave a new reference beside the old picture.
+    """
+    pictures = importlib.import_module("experiments._pictures")
+    with tempfile.TemporaryDirectory(dir=folder) as aside:
+        made = [research.runs.keep(run, aside), _keep_picture(run, Path(aside))]
+        kept = [file.replace(folder / file.name) for file in made]
+    pictures.remove_other(kept[1])
+    return kept
 
 
 def _check_agrees(run: Path, folder: Path) -> None:

@@ -84,11 +84,16 @@ def write_picture(name: str, picture: Picture, folder: Path) -> Path:
             f"{LARGEST:,} are allowed. Draw fewer points or panels in its first "
             "picture."
         )
-    for other in (".svg", ".png"):
-        (folder / f"{name}{other}").unlink(missing_ok=True)
     file = folder / f"{name}{suffix}"
-    file.write_bytes(data)
+    research.runs.write_atomically(file, data)
+    remove_other(file)
     return file
+
+
+def remove_other(file: Path) -> None:
+    """Remove the earlier picture that differs from `file` only in the suffix."""
+    for suffix in {".svg", ".png"} - {file.suffix}:
+        file.with_suffix(suffix).unlink(missing_ok=True)
 
 
 def as_svg(picture: Picture) -> bytes:

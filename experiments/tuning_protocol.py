@@ -145,6 +145,7 @@ from research.comparison import (
     train_trials,
 )
 from research.comparison.decision_procedures import MINE, NONE, OTHER, MeasuredRuns
+from research.comparison.measurements import budget_of
 from research.sizes import MOST_SEEDS, MOST_TRIALS, check_most
 from research.statistics import penalised_passes, searched_difference
 from research.tuning.spaces import trials
@@ -322,7 +323,10 @@ def pool_arrays(
     """Run every trial of a rule on every seed.
 
     Returns:
-      Scores and costs, each of shape (trials, seeds).
+      Scores and costs, each of shape (trials, seeds), and the budget. A missed target
+      costs every rule the same. The budget is therefore the length of a full training,
+      not of the trainings of this rule, which are shorter if `config.passes` is not a
+      multiple of the cost of its step.
     """
     terms = trial_terms(config)
     name = f"{workload}/{contender.name}"
@@ -337,10 +341,9 @@ def pool_arrays(
             on_chunk=on_chunk,
             checkpoints=parts,
         )
-        scores = penalised_passes(passes, outcomes.curves, config.target)
-        return research.types.Saved(
-            {"scores": scores, "costs": outcomes.costs}, float(passes[-1])
-        )
+        budget = budget_of({"passes": passes}, contender.evaluations, terms)
+        scores = penalised_passes(passes, outcomes.curves, config.target, budget)
+        return research.types.Saved({"scores": scores, "costs": outcomes.costs}, budget)
 
     saved = research.runs.remembered(checkpoints, name, compute)
     kept = {f"{name}/{key}": array for key, array in saved.arrays.items()}
@@ -366,7 +369,8 @@ def search_arrays(
         on = research.workloads.make_workload(workload)
         options = {"timed": False, "on_chunk": on_chunk, "checkpoints": parts}
         saved = measure_contender(on, contender, terms, **options)
-        return research.types.Saved({"logs": logs_of(saved.arrays)}, None)
+        budget = budget_of(saved.arrays, contender.evaluations, terms)
+        return research.types.Saved({"logs": logs_of(saved.arrays, budget)}, None)
 
     saved = research.runs.remembered(checkpoints, name, compute)
     return {f"{name}/logs": saved.arrays["logs"]}

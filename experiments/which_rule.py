@@ -96,6 +96,7 @@ if __name__ == "__main__":  # Flags are read before anything heavy is imported.
 import numpy as np
 
 from research.cli.progress import OnProgress
+from research.statistics.costs import full_length
 from research.types import Checkpoints
 
 PLAIN, USUAL = "gradient_descent", "adam"
@@ -245,7 +246,11 @@ def cost_of(cell: dict[str, Any]):
 
 
 def default_cost(study: research.comparison.Study, workload: str, rule: str):
-    """Return the passes that a rule's defaults need; inf if they miss the target."""
+    """Return the passes that a rule's defaults need; inf if they miss the target.
+
+    A run that misses the target counts as ten full trainings, whose length is the same
+    for all rules.
+    """
     key = f"{workload}/{rule}"
     arrays = {
         "costs": study.arrays[f"{key}/default_costs"],
@@ -253,7 +258,12 @@ def default_cost(study: research.comparison.Study, workload: str, rule: str):
     }
     if np.isfinite(arrays["costs"]).mean() < research.comparison.HALF:
         return np.inf
-    return float(np.exp(research.comparison.logs_of(arrays).mean()))
+    budget = full_length(
+        float(arrays["passes"][-1]),
+        study.numbers["protocol"]["passes"],
+        study.numbers["evaluations"][rule],
+    )
+    return float(np.exp(research.comparison.logs_of(arrays, budget).mean()))
 
 
 def geometric_mean(ratios: np.ndarray):

@@ -24,7 +24,8 @@ from research.reading import read_bytes
 
 LARGEST_PICTURE = 2**28  # Maximum size of an image in bytes.
 FILE = "report.html"
-VALUE = str | int | float | np.number | np.bool_  # Entries of a table.
+# Entries of a table.
+VALUE = str | int | float | np.integer | np.floating | np.bool_
 LABELS = {
     "facts": "This run",
     "xla_pool": "Threads in XLA's pool",
@@ -259,13 +260,17 @@ def prose(text: str) -> str:
       Leave out <span class="word">--fast</span>: <code>experiments</code> &lt; 1 ...
     """
     checks.check_text("text", text)
-    parts = [html.escape(part) for part in re.split(r"`([^`]+)`", text)]
+    parts = [_unbroken(part) for part in re.split(r"`([^`]+)`", text)]
     parts[1::2] = [f"<code>{part}</code>" for part in parts[1::2]]
-    return re.sub(
-        r"(?<![\w&;-])(--?[A-Za-z][\w-]*)",
-        r'<span class="word">\1</span>',
-        "".join(parts),
-    )
+    return "".join(parts)
+
+
+def _unbroken(text: str) -> str:
+    """Escape a text, and mark the command-line flags in it."""
+    parts = re.split(r"(?<![\w-])(--?[A-Za-z][\w-]*)", text)
+    parts = [html.escape(part) for part in parts]
+    parts[1::2] = [f'<span class="word">{part}</span>' for part in parts[1::2]]
+    return "".join(parts)
 
 
 def shown(value: str | int | float | None) -> str:
@@ -303,25 +308,36 @@ def shown(value: str | int | float | None) -> str:
         )
     if value is None or isinstance(value, str):
         return "not reached" if value is None else value
-    value = value.item() if isinstance(value, np.generic) else value
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int) and abs(value) >= 2**1000:  # Too large for a float.
-        number, size = decimal.Decimal(value), math.inf
-    elif not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "−∞" if value < 0 else "∞"
+    number: Any = _of_python(value)
+    if isinstance(number, bool):
+        return "yes" if number else "no"
+    if isinstance(number, float) and not math.isfinite(number):
+        return "NaN" if math.isnan(number) else "−∞" if number < 0 else "∞"
+    if isinstance(number, int):
+        text = f"{number:,}" if abs(number) < 10**15 else _power_of_ten(number)
     else:
         # Rounded as it will be printed, so that 9,999.96 counts as 10,000.
-        number, size = value, abs(float(f"{value:.3e}"))
-    if isinstance(value, int) and size < 1e15:
-        text = f"{value:,}"
-    elif size == 0 or 1e-3 <= size < 1e6:
-        text = f"{value:,.0f}" if size >= 1e4 else f"{value:.4g}"
-    else:
-        digits, power = f"{number:.2e}".split("e")
-        raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-        text = f"{digits}×10{str(int(power)).translate(raised)}"
+        size = abs(float(f"{number:.3e}" if abs(number) < 1e4 else f"{number:.0f}"))
+        if size == 0 or 1e-3 <= size < 1e6:
+            text = f"{number:,.0f}" if size >= 1e4 else f"{number:.4g}"
+        else:
+            text = _power_of_ten(number)
     return text.replace("-", "−")
+
+
+def _power_of_ten(value: int | float) -> str:
+    # A large integer does not fit into a float.
+    number = decimal.Decimal(value) if isinstance(value, int) else value
+    digits, power = f"{number:.2e}".split("e")
+    raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+    return f"{digits}×10{str(int(power)).translate(raised)}"
+
+
+def _of_python(value: Any) -> Any:
+    """Return a number of NumPy as a number of Python, and other values unchanged."""
+    if isinstance(value, np.floating):  # The method item of a longdouble returns it.
+        return float(value)
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def sortable(table: runs.Table) -> Sortable:
@@ -370,7 +386,7 @@ def cell(value: str | int | float | None, text: str) -> Cell:
         raise TypeError(
             f"value must be a number, a text or None; got value={checks.shown(value)}."
         )
-    return Cell(text, _exact(value), value is None or value != value)
+    return Cell(text, _exact(value), value is None or bool(value != value))
 
 
 def template(name: str) -> jinja2.Template:
@@ -471,13 +487,15 @@ def _policy_hash(text: str) -> str:
 
 def _exact(value: str | int | float | None) -> str | None:
     """Write a number in the notation of JavaScript; None for any other value."""
-    value = value.item() if isinstance(value, np.generic) else value
+    value = _of_python(value)
     if (
         value is None
         or isinstance(value, str | bool)
         or (isinstance(value, float) and math.isnan(value))
     ):
         return None
+    if isinstance(value, int):  # Python writes no int of more than 4,300 digits.
+        return str(decimal.Decimal(value))
     return repr(value).replace("inf", "Infinity")
 
 
@@ -485,7 +503,7 @@ def _is_words(value: Any) -> bool:
     return (
         value.exact is None and not value.missing
         if isinstance(value, Cell)
-        else isinstance(value, str | bool)
+        else isinstance(value, str | bool | np.bool_)
     )
 
 

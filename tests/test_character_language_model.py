@@ -3,6 +3,7 @@ and a small run from end to end.
 """
 
 import dataclasses
+import re
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ import pytest
 
 from experiments import _characters as characters
 from experiments import character_language_model as experiment
+from experiments.reports import _characters as characters_report
 from research import cli, figures, runs
 from research.runs.result import result_bytes
 
@@ -124,6 +126,31 @@ def test_run_answers_and_draws(result, tmp_path, headline_of):
     for name, picture in cli.report_of(experiment).draw(result).items():
         assert any(letter.isdigit() for letter in picture.caption)
         assert figures.save(picture, tmp_path, name).still.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("orders", [1, 2, 3, 8])
+def test_caption_names_the_orders_whose_lines_are_drawn(orders):
+    losses = 2.0 + (np.arange(orders) - 6) ** 2 / 100  # The least is that of order 7.
+    numbers = {
+        "orders": {"kneser_ney": losses.tolist()},
+        "smoothing": "kneser_ney",
+        "order": int(losses.argmin()) + 1,
+        "ngram": losses.min(),
+        "context": 16,
+        "networks": {"gpt": {"sampled": (1.5, None, None)}},
+    }
+    caption = cli.report_of(experiment).curves_caption(numbers)
+    _, axes = figures.new_figure(1, 2)
+    characters_report._ngram_lines(axes[0, 0], losses)
+    characters_report._ngram_points(axes[0, 1], losses)
+    drawn = [int(text.get_text().partition("-")[0]) for text in axes[0, 0].texts]
+    heights = [line.get_ydata()[0] for line in axes[0, 0].lines]
+    assert drawn == [int(order) for order in re.findall(r"order (\d+)", caption)]
+    assert heights == [losses[order - 1] for order in drawn]
+    assert all(f"{losses[k - 1]:.2f} (order {k})" in caption for k in drawn)
+    labels = axes[0, 1].get_legend_handles_labels()[1]
+    words = {1: [], 2: ["n-grams of order 2"]}
+    assert labels == words.get(orders, [f"n-grams of order 2 to {orders}"])
 
 
 class Killed(Exception):

@@ -226,6 +226,27 @@ def test_what_a_file_of_rules_imports_from_its_folder_is_digested(folder):
         (folder / name).write_text(text)
 
 
+@pytest.mark.parametrize(
+    ("call", "found"),
+    [
+        ('importlib.import_module("helper")', ["helper.py"]),
+        ('import_module("pkg.part")', ["pkg/__init__.py", "pkg/part.py"]),
+        ('__import__("helper")', ["helper.py"]),
+        ('spec_from_file_location("x", HERE / "pkg/part.py")', ["pkg/part.py"]),
+        ('runpy.run_path("../helper.py" + "a/b.c")', []),  # It is outside.
+        ('import_module("no-name \\0.py", "", ".helper")', []),
+        ('print("helper")', []),
+    ],
+)
+def test_what_a_file_of_rules_imports_by_a_call_is_digested(folder, call, found):
+    (folder / "pkg").mkdir()
+    for name in ("helper.py", "pkg/__init__.py", "pkg/part.py"):
+        (folder / name).write_text("")
+    (folder / "my_rules.py").write_text(f"def mine(rate):\n    return {call}\n")
+    digests = comparison.digest_files(["my_rules.py:mine"])
+    assert [one.partition(" ")[0] for one in digests] == ["my_rules.py", *found]
+
+
 def test_short_names_are_told_apart():
     assert name_rules(["a.py:mine", "adam"]) == {
         "mine": "a.py:mine",

@@ -46,6 +46,7 @@ from research.comparison.networks import (
 from research.comparison.protocol import make_protocol
 from research.figures.network_studies import draw_network_study
 from research.leaderboard import page
+from research.statistics import searched_difference
 from research.tuning import Range
 from research.types import Batch, Checkpoint, Saved
 from research.workloads.networks import (
@@ -280,8 +281,14 @@ def made_up(gain, noise=0.01, searches=3, seeds=8, slope=-0.2):
 
 @pytest.mark.parametrize("gain", [0.6, 1.0, 1.5])
 def test_a_rule_worth_so_many_times_the_steps_needs_their_inverse(gain):
-    (one,) = made_up(gain).numbers["comparisons"]
+    found = made_up(gain)
+    (one,) = found.numbers["comparisons"]
     assert one["steps_low"] < 1 / gain < one["steps_high"]
+    # The curve of the baseline is 0.5 - 0.2 log length.
+    logs = (found.arrays[f"n/{rule}/logs"] for rule in ("mine", "base"))
+    steps = searched_difference([tuple((each - 0.5) / 0.2 for each in logs)])
+    ends = one["steps_low"], one["steps_high"]
+    np.testing.assert_allclose(ends, (steps.low, steps.high), rtol=1e-12)
     assert one["steps"] == pytest.approx(1 / gain, rel=0.05)
     assert one["seconds"] == pytest.approx(2 * one["steps"])
     assert one["loss_ratio"] == pytest.approx(gain**-0.2, rel=0.02)
@@ -892,3 +899,9 @@ def test_the_rate_of_a_partial_schedule_free_rule_does_not_decay():
     (one,) = network_contenders({"free": part})
     assert "decay" not in one.space
     assert schedule_of(one, {"learning_rate": 0.1})[1] is None
+
+
+@pytest.mark.parametrize("size", ["medium", 3, np.array(["small", "large"])])
+def test_a_size_that_no_network_has_is_refused_also_where_no_network_needs_it(size):
+    with pytest.raises(ValueError, match="size must be 'small' or 'large'; got size="):
+        compare_networks(["lion", "adam"], network(), **TERMS, size=size)

@@ -272,6 +272,42 @@ def test_optimum_whose_gradient_is_exactly_zero_is_returned():
     np.testing.assert_allclose(optimum.params["weights"], [root], rtol=1e-13)
 
 
+@pytest.mark.parametrize("penalty", [0.0, 0.1, 10.0])
+def test_classes_with_the_same_inputs_are_predicted_with_equal_probabilities(penalty):
+    # The loss is convex and does not change if classes are exchanged, so w = 0, b = 0.
+    # Its gradient there is a sum of terms that cancel, up to their rounding errors.
+    random = np.random.default_rng(0)
+    for shift, number in ((0.0, 2), (1e3, 2), (0.0, 3)):
+        x = np.tile(random.standard_normal((9, 3)) + shift, (number, 1))
+        y = np.repeat(np.arange(number), 9)
+        order = random.permutation(len(y))
+        for penalise_intercept in (False, True):
+            settings = (penalty, penalise_intercept)
+            optimum = (
+                optima.logistic_regression(x[order], y[order], *settings)
+                if number == 2
+                else optima.softmax_regression(x[order], y[order], number, *settings)
+            )
+            assert largest(optimum.params["weights"]) <= 64 * ROUNDING
+            np.testing.assert_allclose(optimum.value, np.log(number), rtol=1e-15)
+
+
+@pytest.mark.parametrize("distance", [1e-3, 1e-6, 1e-9])
+def test_classes_with_almost_the_same_inputs_are_not_called_separable(distance):
+    # To first order in the distance, w = -H⁻¹ g for the derivatives g, H at 0.
+    x = np.tile(np.random.default_rng(0).standard_normal((10, 2)), (2, 1))
+    x[0, 0] += distance
+    y = np.repeat([0.0, 1.0], 10)
+    design = np.column_stack([x, np.ones(20)])
+    first = -np.linalg.solve(design.T @ design / 4, design.T @ (0.5 - y))
+    optimum = optima.logistic_regression(x, y, 0.0)
+    np.testing.assert_allclose(
+        np.append(optimum.params["weights"], optimum.params["intercept"]),
+        first,
+        atol=1e-3 * distance,
+    )
+
+
 def test_classes_that_touch_without_a_penalty_are_refused():
     # One point of each class at 0: no plane parts them strictly, yet the loss falls for
     # ever.

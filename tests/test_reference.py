@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import math
 import types
 from pathlib import Path
 
@@ -61,6 +62,25 @@ def test_reference_holds_answer_table_numbers_and_hashes(tmp_path):
         "w/r/0": runs.hash_arrays(np.arange(3.0), np.arange(3.0))[:16]
     }
     assert reference["manifest"]["environment"]["versions"]["jax"]
+
+
+def costs_run(folder, cost):
+    """A run whose table has one number."""
+    table = runs.Table("Costs", ("regime", "passes"), (("full batch", cost),))
+    run = runs.open_run("toy", Config(), folder, fresh=True)
+    return runs.finish(run, runs.Result("Full batch.", (table,), {}, {})).path
+
+
+def test_number_agrees_with_the_reference_that_it_may_be_rounded_to(tmp_path):
+    # 2.0625 is halfway between 2.062 and 2.063; a table of a reference has four digits.
+    for there in (2.0625, math.nextafter(2.0625, 3)):
+        file = runs.keep(costs_run(tmp_path, there), tmp_path)
+        reference = runs.read_reference(file)
+        printed = reference["table"]["rows"][0][1]
+        assert printed == (2.062 if there == 2.0625 else 2.063)
+        for here in (2.0625, math.nextafter(2.0625, 3), 2.0627):
+            found = runs.hold_against(reference, costs_run(tmp_path, here))
+            assert found.agrees == (abs(here - printed) < 0.000501), (there, here)
 
 
 def test_reference_that_is_too_large_is_refused_and_nothing_is_written(tmp_path):
@@ -148,6 +168,26 @@ def test_only_the_picture_of_a_run_that_agrees_with_the_reference_is_kept(
         experiments.main(["keep", str(run), "--only-picture"])
     assert "does not agree with the stored reference" in capsys.readouterr().err
     assert not file.with_suffix(".svg").exists()
+
+
+def test_picture_that_cannot_be_drawn_leaves_reference_and_picture_as_they_were(
+    drawing, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(experiments, "FOLDER", tmp_path)
+    monkeypatch.setattr(experiments, "load", lambda name: drawing(10))
+    (tmp_path / "reference").mkdir()
+    path = costs_run(tmp_path / "results", 1.0)
+    assert experiments.main(["keep", str(path)]) == 0
+    before = {file: file.read_bytes() for file in (tmp_path / "reference").iterdir()}
+    assert len(before) == 2
+    path = costs_run(tmp_path / "results", 2.0)
+    too_large = f"<svg >{'<g/>' * pictures.LARGEST}</svg>"
+    monkeypatch.setattr(experiments, "load", lambda name: drawing(1, too_large))
+    with pytest.raises(SystemExit, match="2"):
+        experiments.main(["keep", str(path)])
+    assert "the picture of toy would have" in capsys.readouterr().err
+    after = {file: file.read_bytes() for file in (tmp_path / "reference").iterdir()}
+    assert after == before
 
 
 KEPT = sorted(

@@ -186,6 +186,7 @@ def test_everything_shown_is_escaped(source):
         ),
         ("It is 2-3-1, on fashion-mnist; a ` alone, and another.", [], []),
         ("`a` `<b>` -x", ["a", "<b>"], ["-x"]),
+        ("'--fast', \"-q\" <--odd> &-m; a-b", [], ["--fast", "-q", "--odd", "-m"]),
     ],
 )
 def test_prose_shows_code_as_code_and_breaks_no_flag(run, text, code, unbroken):
@@ -376,11 +377,15 @@ def test_report_of_an_unfinished_run_is_refused(tmp_path):
     [
         (0, "0"),
         (-3, "−3"),
+        (10**15 - 1, "999,999,999,999,999"),
+        (1 - 10**15, "−999,999,999,999,999"),
         (10**18, "1.00×10¹⁸"),
+        (10**400, "1.00×10⁴⁰⁰"),
         (0.0, "0"),
         (0.1, "0.1"),
         (9999.96, "10,000"),
         (999444.4, "999,444"),
+        (999999.4, "999,999"),
         (999999.7, "1.00×10⁶"),
         (1234567.0, "1.23×10⁶"),
         (0.00099999, "0.001"),
@@ -418,3 +423,11 @@ def test_numbers_of_numpy_are_shown_as_those_of_python():
     table = runs.Table("t", ("a",), ((np.float64(2.5),), (np.int64(3),)))
     cells = [row[0] for row in report.sortable(table).rows]
     assert [cell.exact for cell in cells] == ["2.5", "3"]
+    values = (np.longdouble(2.5), np.int8(-3), np.float16(0.5), 10**5000)
+    exact = [report.cell(value, "").exact for value in values]
+    assert [*map(float, exact[:3])] == [2.5, -3.0, 0.5]
+    assert exact[3] == "1" + "0" * 5000
+    truths = ((True, np.bool_(True)), (False, np.bool_(False)))
+    assert report.sortable(runs.Table("t", ("a", "b"), truths)).numeric == (False,) * 2
+    with pytest.raises(TypeError, match="value must be a number"):
+        report.shown(np.complex64(1.0))

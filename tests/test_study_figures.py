@@ -736,6 +736,20 @@ def test_valley_has_the_trials_of_all_searches_with_their_ranges():
     )
 
 
+@pytest.mark.parametrize("price", [10 * PASSES, 10 * (PASSES - 1)])
+def test_runs_with_the_price_of_a_miss_are_crossed_out_in_studies_of_any_age(price):
+    # A step of the rule costs 14.5 gradients, so a training has 29 of the 30 passes. A
+    # miss costs ten full trainings, in older studies ten trainings of the rule.
+    numbers, arrays = make_study(2, 1)
+    numbers["cells"][1] |= {"evaluations": 14.5, "hyperparameters": ["learning_rate"]}
+    arrays["breast_cancer/adam/passes"] = np.array([0.0, PASSES - 1])
+    arrays["breast_cancer/adam/trials"] = np.array([[[0.1], [0.2], [0.3]]])
+    costs = [[10.0, 11.0], [12.0, price], [price, price]]
+    arrays["breast_cancer/adam/screening"] = np.log([costs])
+    v = study_rates.valley(numbers, arrays, "breast_cancer", "adam")
+    assert v.diverged.tolist() == [False, True, True]
+
+
 def test_rate_of_a_rule_is_what_the_study_calls_so():
     numbers, arrays = make_study(2, 1)
     numbers["cells"][1] |= {

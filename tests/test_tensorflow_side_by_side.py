@@ -9,10 +9,12 @@ import json
 import numpy as np
 import pytest
 
+from docs import gallery
 from experiments import tensorflow_side_by_side as experiment
 from research import cli, runs
 from research.runs.result import result_bytes
 
+NAME = "tensorflow_side_by_side"
 TINY = dataclasses.replace(experiment.FAST, repeats=1)
 
 
@@ -48,6 +50,17 @@ def test_answer_says_that_tensorflow_is_not_here(recorded, headline_of):
 def test_numpy_by_hand_comes_first_in_each_table(recorded):
     assert recorded.tables[0].rows[0][0] == experiment.NUMPY
     assert recorded.tables[1].rows[0][1] == experiment.NUMPY
+
+
+@pytest.mark.parametrize("largest", [2.0, 7.5])
+def test_picture_of_a_reference_has_room_for_every_difference(largest):
+    reference = runs.read_reference(gallery.REFERENCES / f"{NAME}.json")
+    reference["table"]["rows"][0][1] = largest
+    axes = cli.report_of(experiment).draw_reference(reference).figure.axes[0]
+    assert largest in [
+        x for line in axes.lines for x in np.atleast_1d(line.get_xdata())
+    ]
+    assert axes.get_xlim()[1] > largest
 
 
 def test_other_numbers_than_jaxs_are_told(monkeypatch, tmp_path):

@@ -10,7 +10,9 @@ import pytest
 from scipy import stats
 
 from experiments import tuning_protocol
-from research import cli, descent, figures, runs
+from research import cli, descent, figures, runs, types
+from research.comparison import make_contenders
+from research.comparison._searching import Outcomes
 from research.comparison.decision_procedures import (
     MINE,
     NONE,
@@ -437,6 +439,27 @@ def test_figures_are_saved_and_captions_hold_numbers(result, tmp_path):
 def test_config_that_makes_no_sense_is_refused_by_name(field, value, message):
     with pytest.raises(ValueError, match=message):
         cli.conduct(tuning_protocol, dataclasses.replace(TINY, **{field: value}))
+
+
+@pytest.mark.parametrize("rule", ["gradient_descent", "sam"])
+def test_a_missed_target_costs_every_rule_the_same(monkeypatch, rule):
+    # A step of sam costs two gradients, so its training has 20 of the 21 passes.
+    config = dataclasses.replace(TINY, passes=21)
+    (contender,) = make_contenders([rule])
+    passes = np.arange(0, 22, int(contender.evaluations))
+    curves = np.ones((2, 3, len(passes)))
+    curves[1, :, -1] = np.inf
+    costs = np.full((2, 3), np.inf)
+    found = Outcomes(costs, curves), passes.astype(float)
+    saved = types.Saved({"costs": costs, "passes": found[1]}, None)
+    monkeypatch.setattr(tuning_protocol, "train_trials", lambda *_, **__: found)
+    monkeypatch.setattr(tuning_protocol, "measure_contender", lambda *_, **__: saved)
+    given = (config, "quadratic", contender, None, types.no_checkpoints)
+    arrays = tuning_protocol.pool_arrays(*given)
+    assert arrays[f"quadratic/{rule}/budget"] == 21.0
+    assert (arrays[f"quadratic/{rule}/scores"] == 210.0).all()
+    logs = tuning_protocol.search_arrays(*given)[f"searches/quadratic/{rule}/logs"]
+    np.testing.assert_allclose(np.exp(logs), 210.0, rtol=1e-14)
 
 
 def test_a_target_that_nobody_reaches_is_refused_by_workload():

@@ -559,6 +559,78 @@ def test_a_recorded_trajectory_is_a_reference():
     assert verify_rule(optax.adam, record).same
 
 
+def test_rounding_of_optax_does_not_hide_a_mistake(monkeypatch):
+    # In float32, the known rounding errors of optax.radam are 0.24 %.
+    monkeypatch.setattr("research.verification._verify_rule.likely_cause", no_cause)
+    wrong = lambda rate: optax.chain(update_rules.radam(rate), optax.scale(1.001))
+    some = [PROBLEMS["random_pytree"]]
+    assert not verify_rule(wrong, "radam", problems=some, dtype="float32").same
+
+
+@pytest.mark.parametrize("rule", [optax.radam, partial(optax.radam, b1=0.9)])
+def test_rounding_of_optax_is_no_mistake_of_optax(rule):
+    # optax.radam is 2e-12 from the formula there.
+    assert verify_rule(rule, "radam", problems=[PROBLEMS["scales"]]).same
+
+
+def no_cause(*_):
+    return None
+
+
+def cut(steps):
+    rate, whole = recorded_walks("adam/defaults")["softmax_regression"]
+    return rate, whole._replace(
+        iterates=whole.iterates[:steps], updates=whole.updates[:steps]
+    )
+
+
+@pytest.mark.parametrize(
+    ("reference", "problems", "error", "message"),
+    [
+        (
+            {"softmax_regression": cut(1)},
+            None,
+            ValueError,
+            r"on softmax_regression, the iterates of the reference have the shape "
+            r"\(1, 9\), but those of the rule have the shape \(50, 9\).* same number",
+        ),
+        (
+            {"softmax_regression": cut(30)},
+            None,
+            ValueError,
+            r"have the shape \(30, 9\)",
+        ),
+        (
+            {"softmax_regression": cut(50)},
+            SMALL[:1],
+            ValueError,
+            "the reference has no trajectory on quadratic; it has trajectories on "
+            "softmax_regression. Record one there, or pass problems= without",
+        ),
+        ({}, None, ValueError, "it has trajectories on no problem"),
+        (
+            {"softmax": cut(50)},
+            None,
+            ValueError,
+            "the reference has a trajectory on 'softmax', which is not the name of a "
+            "problem",
+        ),
+        (
+            {"softmax_regression": cut(50)[1].iterates},
+            None,
+            TypeError,
+            r"must be a pair \(learning rate, Walk\), .*; it is a ndarray",
+        ),
+    ],
+    ids=["one step", "30 steps", "other problem", "none", "unknown", "no pair"],
+)
+def test_recorded_trajectory_that_does_not_fit_is_refused(
+    reference, problems, error, message
+):
+    with pytest.raises(error, match=message):
+        verify_rule(optax.adam, reference, problems=problems)
+
+
 def test_another_rule_deviates_from_a_recorded_trajectory():
     record = recorded_walks("adam/defaults")
     found = verify_rule(optax.rmsprop, record)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments import which_rule
 from experiments import which_rule_networks as experiment
 from research import cli, comparison, figures
 
@@ -89,6 +90,21 @@ def test_the_flag_networks_of_which_rule_leads_here():
     shown = subprocess.run(words, capture_output=True, text=True, cwd=TOP, check=True)
     assert "first to train a network?" in shown.stdout
     assert "--search-schedule" in shown.stdout
+
+
+@pytest.mark.parametrize("rule", ["gradient_descent", "sam"])
+def test_defaults_that_miss_the_target_cost_every_rule_the_same(rule):
+    # A step of sam costs two gradients, so its training has 4 of the 5 passes.
+    evaluations = {"gradient_descent": 1.0, "sam": 2.0}
+    length = 5.0 if rule == "gradient_descent" else 4.0
+    arrays = {
+        f"digits/{rule}/default_costs": np.array([2.0, np.inf]),
+        f"digits/{rule}/passes": np.array([0.0, length]),
+    }
+    numbers = {"protocol": {"passes": 5}, "evaluations": evaluations}
+    study = comparison.Study("", (), arrays, numbers)
+    # The geometric mean of 2 passes and of ten trainings of 5 passes.
+    assert which_rule.default_cost(study, "digits", rule) == pytest.approx(10.0)
 
 
 TINY = experiment.Config(

@@ -133,11 +133,17 @@ def texts(samples: Sequence[tuple[str, str, str]]) -> Figure:
     return figure
 
 
-def _ngram_lines(axes: Axes, losses: np.ndarray) -> None:
+def drawn_orders(losses: np.ndarray | Sequence[float]) -> list[int]:
+    """Return the orders of the n-grams whose loss is drawn as a line, ascending.
+
+    `losses` has the losses of order 1, 2, ...
+    """
     best = int(np.argmin(losses)) + 1
-    for order in sorted(
-        {order for order in SHOWN_ORDERS if order <= len(losses)} | {best}
-    ):
+    return sorted({order for order in SHOWN_ORDERS if order <= len(losses)} | {best})
+
+
+def _ngram_lines(axes: Axes, losses: np.ndarray) -> None:
+    for order in drawn_orders(losses):
         axes.axhline(
             losses[order - 1], color=COLOURS["exact"], lw=0.9, ls=(0, (4, 3)), zorder=1
         )
@@ -159,12 +165,15 @@ def _ngram_lines(axes: Axes, losses: np.ndarray) -> None:
 
 
 def _ngram_points(axes: Axes, losses: np.ndarray) -> None:
+    if len(losses) < 2:  # The 1-gram uses no characters, and the axis is logarithmic.
+        return
     look = {"color": COLOURS["exact"], "markersize": 4.5, "lw": 1, "zorder": 4}
+    last = f" to {len(losses)}" if len(losses) > 2 else ""
     axes.plot(
         np.arange(1, len(losses)),
         losses[1:],
         "o--",
-        label=f"n-grams of order 2 to {len(losses)}",
+        label=f"n-grams of order 2{last}",
         **look,
     )
 

@@ -11,6 +11,7 @@ from experiments.reports._characters import (
     INSTEAD,
     NOT_THE_CLAIM,
     costs_table,
+    drawn_orders,
     learning_and_context,
     orders_table,
     texts,
@@ -145,15 +146,17 @@ def titled(numbers: dict[str, Any]):
 
 def curves_caption(numbers: dict[str, Any]):
     """Return the caption of the first figure, with the important numbers."""
-    orders, networks = numbers["orders"][numbers["smoothing"]], numbers["networks"]
+    losses, networks = numbers["orders"][numbers["smoothing"]], numbers["networks"]
+    lines = ", ".join(
+        f"{losses[order - 1]:.2f} (order {order})" for order in drawn_orders(losses)
+    )
     ends = ", ".join(
         f"{found['sampled'][0]:.2f} ({NAMES[name]})" for name, found in networks.items()
     )
     return (
         f"Above: the loss on {SAMPLED} random windows of the validation part, one line "
-        "for each seed. Dashed: the loss of n-grams on the whole part, from "
-        f"{orders[min(1, len(orders) - 1)]:.2f} (order 2) to {numbers['ngram']:.2f} "
-        f"(order {numbers['order']}). The networks reach {ends}. Below: the loss by "
+        f"for each seed. Dashed: the loss of n-grams on the whole part, {lines}. "
+        f"The networks reach {ends}. Below: the loss by "
         "the number of characters before the predicted one in its window; a network "
         "and an n-gram with the same context have the same horizontal position. The "
         "first characters of a window have a high loss in every model. The best "

@@ -93,10 +93,11 @@ def draw_witnesses(axes: Axes, names: Sequence[str], disagreement: np.ndarray):
             label=way,
             alpha=0.9,
         )
+    most = np.max(disagreement, where=np.isfinite(disagreement), initial=0.0)
     axes.axvline(np.finfo(float).eps, color=colours["exact"], lw=1, ls=(0, (5, 3)))
     axes.set(
         xscale="log",
-        xlim=(left / 2, 1e-11),
+        xlim=(left / 2, max(1e-11, 2 * most)),
         ylim=(-0.8, len(names) - 0.2),
         xlabel="relative difference from the rule",
     )

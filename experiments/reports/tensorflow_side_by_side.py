@@ -205,7 +205,9 @@ def draw_reference(reference: Mapping[str, Any]) -> research.figures.Picture:
             [], [], "o", color=research.figures.COLOURS[COLOUR[way]], label=way, ms=8
         )
     figure.legend(loc="outside upper left")
-    place.set(xlim=(0, 3), xlabel="largest difference from JAX, in ε")
+    most = max(point.value for point in points)
+    label = "largest difference from JAX, in ε"
+    place.set(xlim=(0, max(3.0, 1.2 * most)), xlabel=label)
     caption = (
         f"Largest differences from jax.grad, divided by the largest entry, in units of "
         f"ε = 2.2e-16, the last digit of float64. The first gradient by TensorFlow "

@@ -66,8 +66,8 @@ class Config:
     batch_size: int = 32
     """Number of examples in a batch. 0 means all examples."""
     target: float = 1e-2
-    """Target for f - f*, as a share of its initial value. f is the objective, and f* is
-    its value at the optimum of the training part."""
+    """Target for f - f*, as a fraction of the initial f - f*. f is the objective, and
+    f* is its value at the optimum of the training part."""
     tune_on: str = "train"
     """Part of the data on which a search scores its trials: train or validation. After
     train, results are reported on train, and after validation on test."""

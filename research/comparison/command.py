@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,16 @@ from typing import Any
 from research.checks import check_callable, check_count, check_sequence, check_text
 from research.runs import parse_seeds
 from research.tuning.spaces import parse_spaces
+
+# Functions that import or run a module or a file that an argument names.
+IMPORTERS = {
+    "import_module",
+    "__import__",
+    "spec_from_file_location",
+    "SourceFileLoader",
+    "run_module",
+    "run_path",
+}
 
 
 def parse_command(
@@ -139,7 +150,11 @@ def digest_files(words: Sequence[str], recorded: Sequence[str] = ()) -> tuple[st
 
     The files that such a file imports from its own folder are also digested. The files
     are not executed, but only parsed: a module is found if an import statement names
-    it. Rules that are not defined in a file, as in the example, have no digest.
+    it, or if its name or file is a text in a call such as
+    importlib.import_module("helper"). A module is not found if only running the file
+    would compute its name, if the call has a relative name or a path in several texts,
+    or if the function is called by another name. Rules that are not defined in a file,
+    as in the example, have no digest.
 
     Args:
       words: One text for each rule, such as adam or FILE.py:NAME. The text may start
@@ -147,9 +162,9 @@ def digest_files(words: Sequence[str], recorded: Sequence[str] = ()) -> tuple[st
       recorded: Result of this function in an earlier run, to compare with; empty if
         there is no earlier run.
     Returns:
-      One text for each file: its name, a space, and its SHA-256 digest. The name of the
-      file of a rule has no folders. The name of an imported file is its path in the
-      folder of the file that imports it.
+      One text for each file: its name, a space, and its SHA-256 digest. The name of a
+      file that defines a rule has no folders. The name of an imported file is its path
+      in the folder of the file that defines the rule.
     Raises:
       FileNotFoundError: A file is missing.
       ValueError: `recorded` is not empty and differs from the result.
@@ -181,9 +196,9 @@ def digest_files(words: Sequence[str], recorded: Sequence[str] = ()) -> tuple[st
 
 
 def digests_of(paths: Sequence[Path]) -> tuple[str, ...]:
-    """Return the names and digests of files and of those that they import.
+    """Return the names and digests of files, and of the files that these import.
 
-    `digest_files` describes the texts. The files must exist.
+    `digest_files` describes the form of the texts. The files must exist.
     """
     found = {path.resolve(): path.name for path in paths}
     for path in list(found):
@@ -196,10 +211,10 @@ def digests_of(paths: Sequence[Path]) -> tuple[str, ...]:
 
 
 def imported_files(path: Path) -> tuple[Path, ...]:
-    """Return the files in the folder of a Python file that this file imports.
+    """Return the files that a Python file imports from its own folder.
 
-    Files that an imported file imports are included. The files are only parsed. Modules
-    of Python and of this package are left out. The paths are absolute.
+    Files that an imported file imports are included. The files are parsed, not run.
+    Modules of Python and of this package are left out. The paths are absolute.
     """
     found: dict[Path, None] = {}
     new = [path.resolve()]
@@ -214,7 +229,7 @@ def imported_files(path: Path) -> tuple[Path, ...]:
 
 
 def _imports(file: Path, folder: Path) -> Iterator[Path]:
-    """Yield the files in a folder that the import statements of a file name."""
+    """Yield the files in `folder` that the Python file `file` imports."""
     nodes: list[ast.AST] = []
     # A file that Python cannot parse cannot be imported either.
     with contextlib.suppress(SyntaxError, ValueError, RecursionError):
@@ -230,9 +245,34 @@ def _imports(file: Path, folder: Path) -> Iterator[Path]:
             start = file.parents[node.level - 1] if inside else folder
             module = node.module or ""
             names = [f"{module}.{alias.name}" for alias in node.names if inside]
+        elif isinstance(node, ast.Call) and _called(node) in IMPORTERS:
+            texts = [*_texts(node)]
+            yield from _python_files(texts, file.parent, folder)
+            names = [t for t in texts if all(map(str.isidentifier, t.split(".")))]
         for name in names:
             if start != folder or name.partition(".")[0] != "research":
                 yield from _files_of(name, start)
+
+
+def _called(call: ast.Call) -> str:
+    """Return the last part of the name of a function that is called."""
+    return getattr(call.func, "attr", getattr(call.func, "id", ""))
+
+
+def _texts(call: ast.Call) -> Iterator[str]:
+    """Yield the texts that are written in the arguments of a call."""
+    for node in ast.walk(call):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def _python_files(texts: Sequence[str], place: Path, folder: Path) -> Iterator[Path]:
+    """Yield the .py files in `folder` whose paths from `place` are in `texts`."""
+    for text in texts:
+        path = Path(os.path.normpath(place / text))
+        is_inside = text.endswith(".py") and path.is_relative_to(folder)
+        if is_inside and os.path.isfile(path):  # False, too, for a text with \0.
+            yield path
 
 
 def _files_of(name: str, folder: Path) -> Iterator[Path]:

@@ -50,7 +50,7 @@ from research.tuning.timing import time_alone
 from research.types import Batch, Checkpoints, Params, Saved, no_checkpoints
 from research.verification.rule_under_test import source_digest
 from research.workloads._construction import data_digest
-from research.workloads.networks import NetworkWorkload, make_network
+from research.workloads.networks import NetworkWorkload, check_size, make_network
 
 FACTORS = (0.5, 0.7, 1.0, 1.4, 2.0)  # Lengths of the baseline's trainings.
 RESOLUTION = float(np.log(1.002))  # Least half width of an interval of log loss.
@@ -60,7 +60,7 @@ DISAGREEMENT = (
 WORST = 10.0  # A diverged training counts as so many times its initial loss.
 AROUND = 2.0 ** np.arange(-3, 3.5, 0.5)  # Factors of the best rate to train again.
 MOST_AROUND = 3  # Number of tuning seeds of these trainings.
-LENGTHS = "lengths"  # In the names of arrays, the place of a rule's name.
+LENGTHS = "lengths"  # Stands instead of a rule's name in the names of arrays.
 WIDTH = 1  # On a CPU one run alone is faster than its share of a batch of runs.
 
 
@@ -129,7 +129,7 @@ class _Plan(NamedTuple):
 
     @property
     def pieces(self) -> list[tuple[NetworkWorkload, Contender]]:
-        """Pieces of work, each of which is saved when it is finished."""
+        """Pairs of network and rule. The results of each pair are saved separately."""
         return [*itertools.product(self.networks, self.contenders)]
 
 
@@ -175,9 +175,8 @@ def compare_networks(
     by more than noise. If the final loss of a run is outside the range of the
     baseline's losses, the number of steps at the nearer end of this range is used. If
     this holds for more than half of the runs, the answer and the tables say "at most"
-    or "at least".
-    The interval of the ratio includes the variation between searches and between seeds.
-    The losses of the baseline at the other lengths are treated as exact.
+    or "at least". The interval of the ratio includes the variation between searches and
+    between seeds. The losses of the baseline at the other lengths are treated as exact.
 
     In each step, a rule receives the gradient, the params, the training loss of the
     batch, the indices of the batch, and `value_fn`, which evaluates the objective on
@@ -443,7 +442,7 @@ def _check_network(network: NetworkWorkload, protocol: Protocol) -> None:
 
 @contextlib.contextmanager
 def _named(part: str) -> Iterator[None]:
-    """Add the name of a part of the data to an error about it."""
+    """Add the name of a part of the data to an error about this part."""
     try:
         yield
     except (ValueError, TypeError) as error:
@@ -456,6 +455,7 @@ def _made(networks: Any, size: str) -> list[NetworkWorkload]:
     if isinstance(networks, str | NetworkWorkload):
         networks = [networks]
     check_sequence("networks", networks, "networks or names", (str, NetworkWorkload))
+    check_size(size)
     made = [
         make_network(one, size=size) if isinstance(one, str) else one
         for one in networks
@@ -653,9 +653,9 @@ def _score(
 ) -> tuple[Float[np.ndarray, " runs"], Bool[np.ndarray, " runs"]]:
     """Return the log of each final validation loss, and whether the run diverged.
 
-    A loss of 0 counts as the smallest normal float32. A run that diverged counts as ten
-    times its initial loss, or as the largest float32 if the initial loss is not finite.
-    No final loss counts as more than that.
+    A loss of 0 counts as the smallest normal float32. The loss of a run that diverged
+    counts as ten times the initial loss of the run, or as the largest float32 if the
+    initial loss is not finite. A final loss that is even higher counts as the same.
     """
     first, last = result.values[:, 0].astype(float), result.values[:, -1].astype(float)
     _check_positive("began", first[np.isfinite(first) & (first <= 0)])
@@ -696,9 +696,9 @@ def _train(
 def _report(
     setting: _Setting, values: Mapping[str, np.ndarray], count: int
 ) -> tuple[dict[str, np.ndarray], list[float]]:
-    """Train points on the reporting seeds, and measure them.
+    """Train `count` choices of hyper-parameters on the reporting seeds.
 
-    Return the arrays, and the passes over the data at each evaluation.
+    Return the arrays of results, and the passes over the data at each evaluation.
     """
     seeds = setting.protocol.seeds
     result = _train(setting, values, count, seeds)
@@ -717,7 +717,7 @@ def _report(
 
 
 def _accuracy(network: NetworkWorkload, params: Params) -> Float[np.ndarray, " runs"]:
-    """Return the test accuracy of each run; NaN if the network has none."""
+    """Return the test accuracy of each run; NaN without a metric or a test part."""
     workload = network.workload
     count = len(jax.tree.leaves(params)[0])
     if workload.metric is None or workload.test is None:
@@ -763,9 +763,10 @@ def _other_lengths(
     """Train the baseline's chosen hyper-parameters at other lengths of the schedule.
 
     Returns:
-      A `Saved` with the arrays `factors` (l,), the lengths relative to the length of
-      the study, and `logs` (l,), the mean log losses. Lengths are whole epochs. If the
-      study has few epochs, some lengths are therefore equal, and l is smaller.
+      A `Saved` with the arrays `factors` (l,), the lengths divided by the length of the
+      study's trainings, and `logs` (l,), the mean log losses. Lengths are whole epochs.
+      If a training of the study has few epochs, some lengths are therefore equal, and l
+      is smaller.
     """
 
     def compute(parts: Checkpoints) -> Saved:
@@ -793,7 +794,7 @@ def _other_lengths(
 
 
 def _part(on_chunk: OnChunk | None, number: int, parts: int) -> OnChunk | None:
-    """Return a callback for one of several parts of equal length."""
+    """Return a callback for the progress of one of several parts of equal length."""
     if on_chunk is None:
         return None
     return lambda progress: on_chunk(
@@ -852,9 +853,9 @@ def conclude_networks(
         array `factors` of the `Saved` has these lengths, divided by the length of the
         study's trainings. The array `logs` has the mean log loss at each length.
     Returns:
-      The study. A comparison on one network is corrected for the number of rules and
-      networks, and a comparison over all networks for the number of rules, as by
-      `conclude`.
+      The study. Its intervals are corrected for the number of comparisons, as by
+      `conclude`. This number is rules · networks for the comparisons on one network,
+      and rules for the comparisons over all networks. The baseline does not count.
     """
     networks = list(dict.fromkeys(network for network, _ in measurements))
     others = [name for name in names if name != baseline]
@@ -915,13 +916,14 @@ def conclude_networks(
 
 
 def _lengths(pair: tuple[np.ndarray, np.ndarray], longer: Saved) -> Any:
-    """Return log(1 / length) of the two rules, for each search and seed.
+    """Return the log of the steps of the two rules, relative to the baseline's.
 
-    If a rule reaches the loss that the baseline has after `length` times the steps, the
-    rule needs 1 / length times the steps of the baseline. The result is None if the
-    loss of the baseline is nearly the same at all lengths. It is also None if the
-    baseline overfits: a shorter training ends lower by more than noise. Then
-    `log_lengths` would give the baseline's own trainings a length below 1.
+    If a run ends with the loss that the baseline has after `length` times the steps,
+    the run needs 1 / length times the steps of the baseline for this loss. The result
+    is log(1 / length) for each search and seed. It is None if the loss of the baseline
+    is nearly the same at all lengths. It is also None if the baseline overfits: a
+    shorter training ends lower by more than noise. Then `log_lengths` would give the
+    baseline's own trainings a length below 1.
     """
     curve = longer.arrays
     if np.ptp(curve["logs"]) <= RESOLUTION:
@@ -933,7 +935,10 @@ def _lengths(pair: tuple[np.ndarray, np.ndarray], longer: Saved) -> Any:
 
 
 def _noise(logs: Float[np.ndarray, "searches seeds"]) -> float:
-    """Return three standard errors of the mean over searches, or over seeds of one."""
+    """Return three standard errors of the mean log loss.
+
+    The standard error is over the searches, or over the seeds if there is one search.
+    """
     means = logs.mean(axis=1) if len(logs) > 1 else logs[0]
     return float(3 * means.std(ddof=1) / np.sqrt(len(means)))
 
@@ -987,7 +992,7 @@ def _finite(value: float) -> float | None:
 
 
 def _cell(saved: Saved, level: float) -> dict[str, Any]:
-    """Return the facts of a rule on a network."""
+    """Return the results of a rule on a network, by name, as JSON can store them."""
     arrays = saved.arrays
     cost = searched_cost(
         arrays["logs"], level=level, resolution=RESOLUTION, factor=DISAGREEMENT

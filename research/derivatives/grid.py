@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from research.checks import check_count, check_numbers, is_integer, refuse_traced
 from research.derivatives.errors import GridTooSmallError
+from research.derivatives.exact.arguments import check_not_deleted
 from research.sizes import check_most
 
 # Number of points whose weights are computed at once, to limit memory.
@@ -50,6 +51,8 @@ def fornberg_weights(nodes: Any, at: Any, order: int) -> Float[np.ndarray, "*bat
     check_most(1_000, order=order)
     check_numbers("nodes", nodes)
     check_numbers("at", at)
+    check_not_deleted("nodes", nodes)
+    check_not_deleted("at", at)
     check_count("order", order, 0)
     shape = np.shape(nodes)
     if not shape or shape[-1] <= order:

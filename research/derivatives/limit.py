@@ -13,13 +13,14 @@ from research.checks import (
     refuse_traced,
 )
 from research.derivatives.errors import NotScalarError, StepUnderflowError
+from research.derivatives.exact.arguments import check_not_deleted
 from research.derivatives.finite_differences import finite_difference
 
 Scheme = Literal["forward", "central", "richardson", "complex"]
 # Number and relative distance of the points near x that show the rounding error of the
 # complex step.
 NEAR, AWAY = 16, 2.0**-14
-LOST = 1e-3  # If they scatter by this share, and values of f show nothing, it is lost.
+LOST = 1e-3  # Relative scatter above which a quotient has lost its digits.
 
 
 class LimitTable(NamedTuple):
@@ -64,15 +65,15 @@ class LimitTable(NamedTuple):
         because any small step works there.
       limit: Limit of the quotients. This is the derivative from `finite_difference` in
         float64, or nan if the verdict of that function is not "ok". For the complex
-        step, `limit` is the quotient at a tiny step, in most cases 1e-100. It is nan if
-        a step that is 1e5 times longer gives a clearly different quotient, or if f is
-        so small that its imaginary part underflows. The quotient loses digits if terms
-        cancel inside f. Then the quotients at points close to x scatter around a
-        smooth curve. Let s be the largest distance of such a quotient from the curve,
-        and let D be the result of `finite_difference` for the real part of f. If the
-        verdict of D is "ok", and the quotient at x differs from the value of D by more
-        than the error bound of D but at most 10 s, `limit` is the value of D. If the
-        verdict is not "ok", and s exceeds 0.1 % of the quotient at x, `limit` is nan.
+        step, `limit` is the quotient q at a tiny step, in most cases 1e-100. `limit` is
+        nan if a step that is 1e5 times longer gives a clearly different quotient, or if
+        f is so small that its imaginary part underflows. If terms cancel inside f, q
+        loses digits, and the quotients at points close to x scatter around a smooth
+        curve. Let s be the largest distance of such a quotient from the curve, and let
+        D be the result of `finite_difference` for the real part of f. If the verdict of
+        D is not "ok", and s exceeds 0.1 % of |q|, `limit` is nan. If the verdict is
+        "ok", and q differs from the value of D by more than the error bound of D but by
+        at most 10 s, `limit` is the value of D.
     """
 
     steps: Float[np.ndarray, "K"]
@@ -173,9 +174,9 @@ def limit_table(
       scheme: "forward", "central", "richardson" or "complex".
       steps: Positive steps, a number or a sequence. If `steps` is None, the first step
         is the largest power of ten that is at most max(|x|, 1). Two steps in each of 16
-        decades follow, or one step in each of 30 decades for the complex step. Of these
-        default steps, those that are too small to change x in the dtype are left out,
-        except for the complex step.
+        decades follow, or one step in each of 30 decades for the complex step. For the
+        other schemes, default steps that are too small to change x in the dtype are
+        left out.
       dtype: np.float64 or np.float32, the dtype of x, h, f and the quotient.
     Returns:
       The `LimitTable`. `print` shows it as a text.
@@ -287,8 +288,8 @@ def _tiny(x: Any) -> np.ndarray:
 def _noise(f: Callable[[Any], Any], x: Any, limit: float) -> float:
     """Return the error of the complex step at a tiny step, in the dtype of x.
 
-    The result is 0 if `limit` is nan, or if the error is not larger than that of some
-    operations.
+    The result is 0 if `limit` is nan, or if the error is at most 32 ε |quotient|, about
+    the rounding error of a few operations. ε is the relative spacing of the dtype.
     """
     quotient = _quotients(f, x, _tiny(x), "complex")[0][0]
     some = 32 * float(np.finfo(x.dtype).eps) * abs(quotient)
@@ -313,11 +314,11 @@ def _scatter(f: Callable[[Any], Any], x: np.float64) -> float:
 
 
 def _is_settled(value: float, longer: float, longest: float) -> bool:
-    """Return whether the quotient of the complex step is the derivative.
+    """Return whether the quotient `value` of the complex step is the derivative.
 
-    It is not if the quotient of a longer step differs, or if it is 0 because the
-    imaginary part of f underflows. In the latter case the quotient of a much longer
-    step is tiny and not 0.
+    The result is False if the quotient of a longer step differs from `value`. It is
+    also False if `value` is 0 because the imaginary part of f underflows. Then the
+    quotient of a much longer step, `longest`, is tiny but not 0.
     """
     if value == 0 and 0 < abs(longest) < 1e-285:
         return False
@@ -443,7 +444,11 @@ def _truncation(
 
 def _number(name: str, value: Any, kind: np.dtype) -> Any:
     """Check that a value is a finite number, and convert it to the dtype."""
-    array = np.asarray(value)
+    check_not_deleted(name, value)
+    try:
+        array = np.asarray(value)
+    except ValueError:  # The parts of a sequence have different shapes.
+        array = np.asarray(None)
     if array.ndim or array.dtype.kind not in "fiu":
         raise TypeError(
             f"{name} must be one real number; got {name}={value!r}. Build one table "

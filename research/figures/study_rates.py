@@ -91,7 +91,7 @@ def valley(
     order = np.argsort(rates, kind="stable")
     screening = np.asarray(arrays[f"{key}/screening"], float)
     tuning = np.exp(screening.reshape(-1, screening.shape[-1]))[order]
-    rates, budget = rates[order], _budget(numbers, cell, arrays[f"{key}/passes"])
+    rates, budget = rates[order], _budget(numbers, cell, arrays, key)
     scores = np.exp(np.log(tuning).mean(axis=1))
     lost = tuning >= MOST_BUDGETS * budget * (1 - 1e-9)
     diverged = lost.any(axis=1)
@@ -118,11 +118,23 @@ def valley(
 
 
 def _budget(
-    numbers: Mapping[str, Any], cell: Mapping[str, Any], passes: np.ndarray
+    numbers: Mapping[str, Any],
+    cell: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    key: str,
 ) -> float:
-    """Return the length of a full training, of which a missed target costs ten."""
+    """Return the budget in passes. A run that misses the target costs ten budgets.
+
+    The budget is the length of a full training, which is the same for all rules. In
+    older studies, the budget is the length of the rule's own trainings, which may be
+    shorter. In such a study, no cost is above ten times the shorter length.
+    """
+    length = float(arrays[f"{key}/passes"][-1])
+    dearest = float(np.exp(np.max(arrays[f"{key}/screening"])))
+    if dearest <= MOST_BUDGETS * length * (1 + 1e-9):
+        return length
     evaluations = cell.get("evaluations", 1.0)
-    return full_length(float(passes[-1]), numbers["protocol"]["passes"], evaluations)
+    return full_length(length, numbers["protocol"]["passes"], evaluations)
 
 
 def _span(
@@ -156,6 +168,7 @@ def rates(
     `who.shown` that have a learning rate. `who.shown` begins with the baseline,
     followed by the rules with the lowest cost. If there is no rule to draw, the
     returned value is None.
+
     `numbers` and `arrays` are fields of the study's result, and `who` has the order and
     the colours of the rules.
     """

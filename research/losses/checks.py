@@ -26,9 +26,17 @@ def floating(name: str, value: ArrayLike) -> Float[Array, "..."]:
 def numeric(name: str, value: ArrayLike) -> Num[Array, "..."]:
     """Return a value as an array, or raise TypeError if it does not hold numbers.
 
-    `name` is the name of the value in the message.
+    `name` is the name of the value in the message. For a deleted array of JAX,
+    RuntimeError is raised.
     """
     if not isinstance(value, jax.Array) or not is_traced(value):
+        if isinstance(value, jax.Array) and value.is_deleted():
+            raise RuntimeError(
+                f"{name} must be an array with numbers; got a deleted array of "
+                f"{value.dtype}, shape {value.shape}. Its delete() was called, or a "
+                "compiled function with donate_argnums took its memory. Give that "
+                "function a copy: jnp.copy(...)."
+            )
         check_numbers(name, value)
     return jnp.asarray(value)
 
@@ -96,9 +104,9 @@ def check_terms(
     Args:
       shape: Required shape, that of another argument of the loss.
       of: Name of this other argument, such as "logits", for the message.
-      where: Booleans, or None, which is not checked.
-      weights: Numbers, or None, which is not checked. Concrete weights must be finite
-        and at least 0.
+      where: Booleans. None is not checked.
+      weights: Numbers. None is not checked. Concrete weights must be finite and at
+        least 0.
     Raises:
       ValueError: `where` or `weights` has another shape, or a concrete weight is
         negative or not finite.

@@ -71,6 +71,11 @@ def gelu_tanh(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
     activation. Up to rounding errors, the activation equals `jax.nn.gelu(z)` and
     PyTorch's gelu with approximate="tanh".
 
+    Where z² or z³ overflows, the derivatives by `jax.grad` and `jax.jvp` can be NaN. In
+    float16, this happens from |z| = 550 on, and from |z| = 67 on for the second
+    derivative. In float32 and bfloat16, this happens from |z| = 4e19 on, and from
+    |z| = 1e13 on for the second derivative. `jax.nn.gelu(z)` has similar limits.
+
     Args:
       z: Floating array of any shape.
     Returns:
@@ -146,11 +151,12 @@ def _derivative_of_gelu(z: Array) -> Array:
 
 
 def _derivative_of_gelu_tanh(z: Array) -> Array:
-    """Compute σ(2u) + 2 z u' σ(2u) σ(-2u)."""
+    """Compute σ(2u) + 2 z u' σ(2u) σ(-2u), with u as in `gelu_tanh`."""
+    # Clip z to avoid 0 · ∞: beyond ±40, h or rest is 0 in every dtype, but slope and
+    # the derivatives of u may be infinite.
+    z = jnp.clip(z, -40, 40)
     u = _argument_of_tanh(z)
     h, rest = sigmoid(2 * u), sigmoid(-2 * u)
-    # Beyond ±40, h or rest is 0 in every dtype, but z times slope may be infinite.
-    z = jnp.clip(z, -40, 40)
     slope = float(np.sqrt(2 / np.pi)) * (1 + 3 * 0.044715 * z * z)
     return h + 2 * z * slope * h * rest
 

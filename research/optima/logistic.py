@@ -21,7 +21,8 @@ from research.sizes import check_room
 from research.types import Optimum
 
 _MAX_STEPS = 100
-_GRADIENT_TOLERANCE = 1e-12  # Relative to the norm at params = 0.
+_GRADIENT_TOLERANCE = 1e-12  # Relative to the gradient norm at params = 0.
+_ROUNDING_TOLERANCE = 16.0  # In units of ε times the sizes of the gradient's terms.
 # The optimum is at infinity if the last step still changes a logit by more than this.
 _LOGIT_TOLERANCE = 1e-6
 _NO_OPTIMUM = (
@@ -48,7 +49,7 @@ def logistic_regression(
       y: Labels 0 and 1, shape (n,). Both labels must occur.
       penalty: Factor of the penalty, at least 0. If it is 0 and the classes are
         linearly separable, there is no optimum, and an error is raised.
-      penalise_intercept: Whether to add penalty/2 b² to f.
+      penalise_intercept: If True, the term penalty/2 b² is added to f.
     Returns:
       The optimum. Its params are {"weights": (d,), "intercept": ()}, float64.
     Raises:
@@ -103,7 +104,7 @@ def softmax_regression(
       num_classes: Number K of classes, at least 2.
       penalty: Factor of the penalty, at least 0. If it is 0 and the classes are
         linearly separable, there is no optimum, and an error is raised.
-      penalise_intercept: Whether to add penalty/2 |b|² to f.
+      penalise_intercept: If True, the term penalty/2 |b|² is added to f.
     Returns:
       The optimum. Its params are {"weights": (d, K), "intercept": (K,)}, float64. Their
       sums over the classes are 0.
@@ -148,6 +149,8 @@ class _Problem(NamedTuple):
     # Function (theta, gradient) -> inverse Hessian times gradient.
     step: Callable[[np.ndarray, np.ndarray], np.ndarray]
     logits: Callable[[np.ndarray], np.ndarray]
+    # Derivative of each example's loss with respect to its logits.
+    residual: Callable[[np.ndarray], np.ndarray]
     # Positive if theta classifies every example correctly.
     margin: Callable[[np.ndarray], float]
 
@@ -159,10 +162,12 @@ def _logistic(sign: np.ndarray, design: np.ndarray, strength: np.ndarray) -> _Pr
             + 0.5 * np.sum(strength * theta**2)
         )
 
-    def gradient(theta: np.ndarray) -> np.ndarray:
+    def residual(theta: np.ndarray) -> np.ndarray:
         # This form of σ(t) - y keeps the digits of a small residual.
-        residual = -sign * scipy.special.expit(-sign * (design @ theta))
-        return design.T @ residual / len(design) + strength * theta
+        return -sign * scipy.special.expit(-sign * (design @ theta))
+
+    def gradient(theta: np.ndarray) -> np.ndarray:
+        return design.T @ residual(theta) / len(design) + strength * theta
 
     def step(theta: np.ndarray, slope: np.ndarray) -> np.ndarray:
         logits = design @ theta
@@ -176,7 +181,8 @@ def _logistic(sign: np.ndarray, design: np.ndarray, strength: np.ndarray) -> _Pr
         logits = design @ theta
         return float(np.min(sign * logits) - 1e-12 * np.max(np.abs(logits)))
 
-    return _Problem(value, gradient, step, lambda theta: design @ theta, margin)
+    logits = lambda theta: design @ theta
+    return _Problem(value, gradient, step, logits, residual, margin)
 
 
 def _softmax(labels: np.ndarray, design: np.ndarray, strength: np.ndarray) -> _Problem:
@@ -192,12 +198,15 @@ def _softmax(labels: np.ndarray, design: np.ndarray, strength: np.ndarray) -> _P
             + 0.5 * np.sum(strength[:, None] * theta**2)
         )
 
-    def gradient(theta: np.ndarray) -> np.ndarray:
-        residual = scipy.special.softmax(design @ theta, axis=1)
-        residual[rows, labels] = 0.0
+    def residual(theta: np.ndarray) -> np.ndarray:
+        p = scipy.special.softmax(design @ theta, axis=1)
+        p[rows, labels] = 0.0
         # This form of p - 1 keeps the digits of a small residual.
-        residual[rows, labels] = -residual.sum(axis=1)
-        return design.T @ residual / len(design) + strength[:, None] * theta
+        p[rows, labels] = -p.sum(axis=1)
+        return p
+
+    def gradient(theta: np.ndarray) -> np.ndarray:
+        return design.T @ residual(theta) / len(design) + strength[:, None] * theta
 
     def step(theta: np.ndarray, slope: np.ndarray) -> np.ndarray:
         p = scipy.special.softmax(design @ theta, axis=1)
@@ -218,7 +227,8 @@ def _softmax(labels: np.ndarray, design: np.ndarray, strength: np.ndarray) -> _P
             - 1e-12 * np.max(np.abs(logits))
         )
 
-    return _Problem(value, gradient, step, lambda theta: design @ theta, margin)
+    logits = lambda theta: design @ theta
+    return _Problem(value, gradient, step, logits, residual, margin)
 
 
 def _minimise(
@@ -228,7 +238,10 @@ def _minimise(
     penalty: float,
     penalise_intercept: bool,
 ) -> Optimum:
-    """Minimise with centred columns, but evaluate the result with those of x."""
+    """Minimise with centred columns of x, and evaluate the result with x itself.
+
+    The columns are not centred if the intercept is penalised.
+    """
     shift, rows = centred(x)
     if penalty == 0:
         pivoted_qr(with_ones(rows))
@@ -237,22 +250,40 @@ def _minimise(
     strength = np.append(
         penalty if penalise_intercept else 0.0, np.full(x.shape[1], penalty)
     )
-    theta, num_steps = _newton(problem_of(with_ones(rows), strength), start, penalty)
+    design = with_ones(rows)
+    problem = problem_of(design, strength)
+    tolerance = _tolerance(problem, design, start)
+    theta, num_steps = _newton(problem, start, tolerance, penalty)
     theta[0] -= shift @ theta[1:]
-    problem = problem_of(with_ones(x), strength)
+    design = with_ones(x)
+    problem = problem_of(design, strength)
     norm, initial = (
         float(np.linalg.norm(problem.gradient(point))) for point in (theta, start)
     )
-    if norm > _GRADIENT_TOLERANCE * initial:
-        raise _stalled(norm, initial)
+    tolerance = _tolerance(problem, design, start)
+    if norm > tolerance:
+        raise _stalled(norm, tolerance)
     params = {"weights": theta[1:], "intercept": theta[0]}
     return Optimum(
         params, problem.value(theta), norm, initial, f"Newton, {num_steps} steps"
     )
 
 
+def _tolerance(problem: _Problem, design: np.ndarray, start: np.ndarray) -> float:
+    """Return the gradient norm that Newton's method must reach.
+
+    This tolerance is a small fraction of the gradient norm at params = 0. At params =
+    0, the terms of the gradient may cancel, for example if both labels have the same
+    inputs. The tolerance is then about the size of the rounding errors of the gradient.
+    """
+    initial = float(np.linalg.norm(problem.gradient(start)))
+    terms = np.abs(design).T @ np.abs(problem.residual(start)) / len(design)
+    rounding = float(np.finfo(np.float64).eps * np.linalg.norm(terms))
+    return max(_GRADIENT_TOLERANCE * initial, _ROUNDING_TOLERANCE * rounding)
+
+
 def _newton(
-    problem: _Problem, theta: np.ndarray, penalty: float
+    problem: _Problem, theta: np.ndarray, tolerance: float, penalty: float
 ) -> tuple[np.ndarray, int]:
     """Take damped Newton steps until only rounding errors of the gradient remain."""
     slope = problem.gradient(theta)
@@ -267,11 +298,13 @@ def _newton(
         following = theta - _step_length(problem, theta, slope, direction) * direction
         next_slope = problem.gradient(following)
         next_norm = float(np.linalg.norm(next_slope))
-        arrived = norm <= _GRADIENT_TOLERANCE * initial
         if (
-            arrived
-            and next_norm >= 0.5 * norm  # Equal if both are exactly 0.
+            norm <= tolerance
             and np.max(np.abs(problem.logits(direction))) < _LOGIT_TOLERANCE
+            and (
+                next_norm >= 0.5 * norm  # Equal if both are exactly 0.
+                or norm <= 1e-9 * tolerance  # Near params = 0, it may keep halving.
+            )
         ):
             return theta, num_steps
         theta, slope, norm = following, next_slope, next_norm
@@ -281,14 +314,15 @@ def _newton(
                 "are separable except for points on the boundary, or nearly separable"
             )
         )
-    raise _stalled(norm, initial)
+    raise _stalled(norm, tolerance)
 
 
-def _stalled(norm: float, initial: float) -> RuntimeError:
+def _stalled(norm: float, tolerance: float) -> RuntimeError:
     return RuntimeError(
         f"Newton's method stopped at gradient norm {norm:.3e}; it must reach "
-        f"{_GRADIENT_TOLERANCE:.0e} times the norm at params = 0, {initial:.3e}. "
-        "Standardise x, or increase the penalty."
+        f"{tolerance:.3e}, which is {_GRADIENT_TOLERANCE:.0e} times the norm at params "
+        "= 0, or the size of its rounding errors there if this is larger. Standardise "
+        "x, or increase the penalty."
     )
 
 
@@ -313,8 +347,8 @@ def _step_length(
 def _solve(hessian: np.ndarray, slope: np.ndarray) -> np.ndarray:
     """Compute the inverse Hessian times the slope by Cholesky decomposition.
 
-    First, the Hessian is scaled to a unit diagonal. This removes the units of the
-    columns from the condition number.
+    First, the Hessian is scaled to a unit diagonal. The condition number then does not
+    depend on the units of the columns.
     """
     scale = 1.0 / np.sqrt(np.maximum(np.diag(hessian), np.finfo(np.float64).tiny))
     factor = scipy.linalg.cho_factor(
@@ -328,9 +362,9 @@ def _softmax_hessian(
 ) -> np.ndarray:
     """Compute the Hessian 1/n Σ (z_i z_iᵀ) ⊗ Cᵀ (diag p_i - p_i p_iᵀ) C.
 
-    Here z_i is row i of the design, and p_i are the probabilities predicted for it. The
-    columns of C (`contrasts`) are an orthonormal basis of the vectors with sum 0. The
-    loop treats one column of C at a time.
+    Here z_i is row i of the design, and p_i are the probabilities that the model
+    predicts for example i. The columns of C (`contrasts`) are an orthonormal basis of
+    the vectors with sum 0. The loop treats one column of C at a time.
     """
     size, num_contrasts = design.shape[1], contrasts.shape[1]
     hessian = np.empty((size, num_contrasts, size, num_contrasts))

@@ -15,7 +15,6 @@ from research.checks import (
     check_mapping,
     check_path,
     check_sequence,
-    shown,
 )
 from research.files import json_bytes, read_json
 from research.runs._environment import differences
@@ -26,11 +25,8 @@ from research.runs.comparison import (
     number_difference,
 )
 from research.runs.readings import Entry, as_number, read_entries
-from research.runs.reference import reference_of
+from research.runs.reference import SIX_DIGITS, check_reference, reference_of
 
-# Relative to the larger of two numbers: numbers closer than this share six digits.
-# Tables print three or four.
-DIGITS = 1e-6
 # Relative to the largest number in the same column or list, but to at least 1 and at
 # most 1e6. Smaller differences are rounding errors of terms that cancel. A diverged run
 # in the same column excuses no difference of the others.
@@ -105,7 +101,10 @@ def hold_against(
 ) -> Agreement:
     """Compare the finished run at `path` with a reference of the same config.
 
-    The result lists the values that differ. `hold` defines when two values agree.
+    The result lists the values that differ. `hold` defines when two values agree. In
+    the table of a reference, floats are rounded to four digits. If a float of the run
+    is halfway between two numbers of four digits, up to 1e-6 of its size, it equals
+    both numbers.
 
     Args:
       reference: Reference, a dict with the main results of a run, from
@@ -123,9 +122,10 @@ def hold_against(
       TypeError: An argument has the wrong type.
     """
     check_path("path", path)
+    check_reference("reference", reference)
     return hold(
         reference,
-        read_json(json_bytes(reference_of(path))),
+        read_json(json_bytes(reference_of(path, like=reference))),
         varies=varies,
         left_out=left_out,
     )
@@ -140,12 +140,13 @@ def hold(
 ) -> Agreement:
     """Compare the references of two runs of the same config.
 
-    A reference is a dict with the main results of a run.
+    A reference is a dict with the main results of a run: numbers, lists and a table.
 
-    Two floats agree to the printed digits if their difference is as small as a rounding
-    error: at most 1e-6 times the larger absolute value of the two, or at most 64 ε s.
-    Here ε = 2^-52 is the relative spacing of float64 numbers, and s is the largest
-    absolute value in the column or list of the floats, but at least 1 and at most 1e6.
+    Two floats count as equal up to rounding if their difference is at most 1e-6 times
+    the larger absolute value of the two, or at most 64 ε s. They then "agree to the
+    printed digits". Here ε = 2^-52 is the relative spacing of float64 numbers, and s is
+    the largest absolute value in the column of the table, or in the list, that contains
+    the floats. If this value is below 1, s is 1; if it is above 1e6, s is 1e6.
     The same limits hold for the first numbers in two texts, such as "1.893 [1.880,
     1.906]". Two such texts agree to the printed digits only if their intervals are
     equal.
@@ -153,9 +154,9 @@ def hold(
     An estimate is a number with an interval (`read_entries`). Estimates that do not
     agree to the printed digits still agree within the interval if their intervals
     overlap. If only one of the two numbers has an interval, the other number must lie
-    in this interval. The low or the high end of an interval can be a separate entry of
-    the table. Two such ends agree if the estimates to which they belong agree. All
-    other values must be equal, unless `varies` names them.
+    in this interval. A table may also list the low or the high end of an interval as an
+    entry of its own. Two such ends agree if the estimates with these intervals agree.
+    All other values must be equal, unless `varies` names them.
 
     Args:
       reference, here: References of the two runs, from `reference_of`.
@@ -172,7 +173,7 @@ def hold(
       The agreement, with all differences.
     """
     for name, given in (("reference", reference), ("here", here)):
-        _check_reference(name, given)
+        check_reference(name, given)
     check_mapping("varies", varies or {}, "columns to ends")
     check_sequence("left_out", left_out, "names", str)
     entries = [read_entries(given) for given in (reference, here)]
@@ -312,21 +313,6 @@ def _judge(
     return "within" if _overlap(was, now) else "other_values", difference
 
 
-def _check_reference(name: str, given: Any) -> None:
-    parts = ("manifest", "table", "numbers", "hashes")
-    if not isinstance(given, Mapping) or not set(parts) <= given.keys():
-        raise TypeError(
-            f"{name} must be a result of read_reference; got {name}={shown(given)}."
-        )
-    for part in parts:
-        check_mapping(f"{name}[{part!r}]", given[part])
-    for part in ("columns", "rows"):
-        check_sequence(f"{name}['table'][{part!r}]", given["table"].get(part))
-    check_mapping(
-        f"{name}['manifest']['environment']", given["manifest"].get("environment")
-    )
-
-
 def _is_rounding(was: Entry, now: Entry) -> bool:
     numbers = [
         v
@@ -343,7 +329,7 @@ def _is_rounding(was: Entry, now: Entry) -> bool:
         return False
     gap, larger = abs(numbers[0] - numbers[1]), max(map(abs, numbers))
     scale = min(max(was.scale, now.scale), LARGEST_SCALE)
-    return gap <= max(DIGITS * larger, ROUNDING * scale)
+    return gap <= max(SIX_DIGITS * larger, ROUNDING * scale)
 
 
 def _overlap(was: Entry, now: Entry) -> bool:
@@ -363,7 +349,7 @@ def _lie_in(entries: Sequence[Entry], ends: Sequence[float]) -> bool:
 
 
 def _worst(found: Sequence[Difference]) -> Difference:
-    """Return the largest difference. Of two texts, their first numbers are compared."""
+    """Return the largest difference. For texts, the first number in each counts."""
 
     def relative(difference: Difference) -> float:
         there, here = (as_number(v) for v in (difference.there, difference.here))

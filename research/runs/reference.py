@@ -3,13 +3,14 @@
 Other people can compare their results with the reference.
 """
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from research.checks import check_path
+from research.checks import check_mapping, check_path, check_sequence, shown
 from research.files import json_bytes, write_atomically
 from research.reading import NUMBER, check_shape, parse_json, read_bytes
 from research.runs.comparison import CLOCK
@@ -19,6 +20,9 @@ from research.runs.result import TABLE, check_rows, hash_arrays
 
 LARGEST = 20_000  # Bytes; people read references, and version control stores them.
 DIGITS = 16  # Number of digits of a hash.
+# Relative to the larger of two numbers: numbers closer than this share six digits.
+# Tables print three or four.
+SIX_DIGITS = 1e-6
 MOST_BYTES = 2**24  # Maximum size that is read; references are much smaller.
 _VALUE = (str, bool, *NUMBER, type(None))
 SHAPE = {
@@ -62,7 +66,9 @@ def keep(path: str | Path, folder: str | Path) -> Path:
     return file
 
 
-def reference_of(path: str | Path) -> dict[str, Any]:
+def reference_of(
+    path: str | Path, like: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return the reference of a finished run, as a dict.
 
     Later runs are compared with the reference, which `keep` writes to a file. The
@@ -79,10 +85,19 @@ def reference_of(path: str | Path) -> dict[str, Any]:
     one common hash. Arrays with "seconds" in their name are times, which are not
     hashed.
 
+    Args:
+      path: Folder of the run.
+      like: Reference with which the result will be compared, or None. A float of the
+        table may be halfway between two numbers of four digits, up to 1e-6 of its size.
+        If `like` has one of these two numbers at the same place of its table, the float
+        is rounded to this number. Otherwise a rounding error decides.
     Raises:
       ValueError: The run is not finished, its result has no table, or its manifest
         lacks the entry `command` or the entry `facts`.
+      TypeError: `like` is not a reference.
     """
+    if like is not None:
+        check_reference("like", like)
     manifest, result = read_manifest(path), load_result(path)
     check_origin(manifest, path)
     if not result.tables or not {"command", "facts"} <= manifest.keys():
@@ -102,7 +117,7 @@ def reference_of(path: str | Path) -> dict[str, Any]:
         "table": {
             "title": table.title,
             "columns": table.columns,
-            "rows": [[_short(v) for v in r] for r in table.rows],
+            "rows": _short_rows(table.rows, like["table"]["rows"] if like else ()),
         },
         "numbers": {
             name: value for name, value in result.numbers.items() if _plain(value)
@@ -142,6 +157,22 @@ def read_reference(file: str | Path) -> dict[str, Any]:
     return reference
 
 
+def check_reference(name: str, given: Any) -> None:
+    """Raise a TypeError unless the argument called `name` is a reference."""
+    parts = ("manifest", "table", "numbers", "hashes")
+    if not isinstance(given, Mapping) or not set(parts) <= given.keys():
+        raise TypeError(
+            f"{name} must be a result of read_reference; got {name}={shown(given)}."
+        )
+    for part in parts:
+        check_mapping(f"{name}[{part!r}]", given[part])
+    for part in ("columns", "rows"):
+        check_sequence(f"{name}['table'][{part!r}]", given["table"].get(part))
+    check_mapping(
+        f"{name}['manifest']['environment']", given["manifest"].get("environment")
+    )
+
+
 def _hashes(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
     groups: dict[str, list[np.ndarray]] = {}
     for name in sorted(name for name in arrays if CLOCK not in name):
@@ -155,5 +186,28 @@ def _plain(value: Any) -> bool:
     return value is None or isinstance(value, int | float | str)
 
 
-def _short(value: Any) -> Any:
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+def _short_rows(
+    rows: Sequence[Sequence[Any]], like: Sequence[Sequence[Any]]
+) -> list[list[Any]]:
+    """Round the floats in rows to four digits.
+
+    A float halfway between two such numbers becomes the one of them in the rows `like`.
+    """
+    pairs = itertools.zip_longest(rows, like[: len(rows)], fillvalue=())
+    return [
+        [
+            _short(*entry)
+            for entry in itertools.zip_longest(row, there[: len(row)], fillvalue=None)
+        ]
+        for row, there in pairs
+    ]
+
+
+def _short(value: Any, there: Any = None) -> Any:
+    if not isinstance(value, float):
+        return value
+    ways = [
+        float(f"{value * factor:.4g}") for factor in (1 - SIX_DIGITS, 1 + SIX_DIGITS)
+    ]
+    is_tie = isinstance(there, float) and there in ways
+    return there if is_tie else float(f"{value:.4g}")

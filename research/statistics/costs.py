@@ -46,13 +46,14 @@ def full_length(length: float, passes: float, evaluations: float) -> float:
     """Return the length of a full training, which is the same for all rules.
 
     A rule trains for whole epochs, so its trainings may be shorter than those of a rule
-    with cheaper steps. A missed target must cost both rules the same. Its cost is
-    therefore a multiple of the full length, not of the rule's own length.
+    with cheaper steps. A missed target must cost both rules the same. The cost of a
+    missed target is therefore a multiple of the full length, not of the length of the
+    rule's trainings.
 
     Args:
       length: Length of the rule's trainings in passes over the data.
-      passes: Largest length of the trainings of all rules, before the examples are
-        subtracted that an epoch leaves out.
+      passes: Largest length of the trainings of all rules. Here an epoch counts all
+        examples, also those that it leaves out.
       evaluations: Cost of an epoch of the rule, as in `epochs_within`.
     Returns:
       The length that the trainings would have if the number of epochs did not have to
@@ -122,16 +123,18 @@ def penalised_passes(
     passes: Float[np.ndarray, " evaluations"],
     relative: Float[np.ndarray, "*runs evaluations"],
     target: float,
+    budget: float | None = None,
 ) -> Float[np.ndarray, "*runs"]:
     """Return the passes to the target, or a finite penalty for a run that missed it.
 
     All values are finite, so all runs can be ranked. The gap f - f* is the objective f
     minus its minimum f*, and the relative gap is the gap divided by its initial value.
-    A pass is one pass over the data. The budget B is the length of a run in passes.
+    A pass is one pass over the data. B is the budget in passes, and L the length of the
+    run, `passes[-1]`.
 
     For a run that reached the target, `passes_to_target` gives the result. For a run
     that missed the target, the passes are extrapolated, as if the gap fell by the same
-    factor in each pass. The result is then B log(target) / log(r_last), but at most 10
+    factor in each pass. The result is then L log(target) / log(r_last), but at most 10
     B. Here r_last is the last relative gap. If r_last is not below 1, or if a gap of
     the run is not finite, the result is 10 B.
 
@@ -139,15 +142,18 @@ def penalised_passes(
     algorithm selection. The extrapolation is not part of PAR10.
 
     Args:
-      passes: Passes at each evaluation, shape (k,), ascending from 0; the last one is
-        the budget.
+      passes: Passes at each evaluation, shape (k,), ascending from 0.
       relative: Relative gaps, shape (..., k). Column 0 belongs to the initial point and
         is 1.
       target: Target as a share of the initial gap, below 1.
+      budget: Number of passes, at least `passes[-1]`. A run costs at most ten times
+        this number. None means `passes[-1]`. To compare rules whose runs differ in
+        length, give the same budget for all.
     Returns:
       Passes, shape (...), finite.
     Raises:
-      ValueError, TypeError: As for `passes_to_target`, or `target` is not below 1.
+      ValueError, TypeError: As for `passes_to_target`, `target` is not below 1, or the
+        budget is less than `passes[-1]`.
     References:
       Bischl et al., ASlib: a benchmark library for algorithm selection, Artificial
       Intelligence 237, 2016: PAR10.
@@ -164,13 +170,15 @@ def penalised_passes(
         )
     reached = passes_to_target(passes, relative, target)
     passes, relative = _checked(passes, relative, target)
+    length = float(passes[-1])
+    most = MOST_BUDGETS * _checked_budget(budget, length)
     last = relative[..., -1]
     moved = np.isfinite(relative).all(axis=-1) & (last < 1)
     # A run may reach the target and leave it again; then `reached` is used, not this.
     guess = np.log(target) / np.log(
         np.where(moved, np.maximum(last, SMALLEST_GAP), 0.5)
     )
-    guess = passes[-1] * np.where(moved, np.minimum(guess, MOST_BUDGETS), MOST_BUDGETS)
+    guess = np.where(moved, np.minimum(length * guess, most), most)
     return np.where(np.isfinite(reached), reached, guess)
 
 
@@ -222,19 +230,20 @@ def search_scores(
 
     The cost of a run is the number of passes until the run reaches the target. The
     score of a run that reached the target is the log of its cost. A run that missed the
-    target has the score log(10 B) - 0.001 log(10 L / P), where B is the budget, L is
-    the length of the run, `passes[-1]`, and P is the result of `penalised_passes` for
-    the run, from L to 10 L. The first term is the log cost of a run that missed the
-    target (`log_costs`). The second term, 0.001 log(10 L / P), is between 0 and 0.0023.
-    It ranks the runs that missed the target by how close they came.
+    target has the score log(10 B) - 0.001 log(10 L / P). Here B is the budget, and L is
+    the length of the run, `passes[-1]`. P is the result of `penalised_passes` for the
+    run with the budget L, a number from L to 10 L. The first term is the log cost of a
+    run that missed the target (`log_costs`). The second term, 0.001 log(10 L / P), is
+    between 0 and 0.0023. It ranks the runs that missed the target by how close they
+    came.
 
     Args:
       passes: Passes at each evaluation, shape (k,), ascending from 0.
       relative: Relative gaps, shape (..., k), as for `penalised_passes`.
       target: Target as a share of the initial gap, below 1.
-      budget: Passes whose tenfold a missed target costs, at least `passes[-1]`. None
-        means `passes[-1]`. Scores of rules whose runs differ in length are comparable
-        only with the same budget.
+      budget: Number of passes, at least `passes[-1]`. A missed target costs ten times
+        this number. None means `passes[-1]`. Scores of rules whose runs differ in
+        length are comparable only with the same budget.
     Returns:
       Scores, shape (...), finite.
     Raises:

@@ -35,13 +35,13 @@ def complete(
       only_real: None if the rule works for complex params. Otherwise the name of the
         rule: init then raises an error for complex params, and the error contains this
         name.
-      needs_value_fn: Whether the rule calls value_fn, the objective, which is an extra
-        argument of update. If so, the error for complex params does not suggest
-        optax.contrib.split_real_and_imaginary, because that wrapper does not work for
-        such a rule.
-      sees_none: Whether the wrapped rule gets the None of a leaf itself, not 0. A rule
-        needs this if it computes from its own updates where the params are after the
-        step, or if it passes the gradients on to another rule.
+      needs_value_fn: If True, the rule calls a function of the params, for example
+        value_fn (the objective, an extra argument of update). The error for complex
+        params then does not suggest optax.contrib.split_real_and_imaginary, because
+        that wrapper does not work for such a rule.
+      sees_none: If True, the wrapped rule gets None, not 0, for a leaf whose gradient
+        is None. Use True for a rule that computes the params after the step from its
+        own updates, that passes the gradients on to another rule, or that refuses None.
     Returns:
       The wrapped rule.
     Example:
@@ -75,8 +75,9 @@ def accepting_none(
 ) -> optax.GradientTransformationExtraArgs:
     """Return a rule that accepts None as the gradient of a leaf.
 
-    A rule of this package is returned itself, and another rule is wrapped by
-    `complete`. A wrapper of rules passes None on to such a rule.
+    A rule that already accepts None, as the rules of this package do, is returned
+    itself. Any other rule is wrapped by `complete`. An outer rule uses this function to
+    be able to pass None on to its inner rule.
     """
     inner = optax.with_extra_args_support(rule)
     return inner if getattr(inner.update, "accepts_none", False) else complete(inner)
@@ -104,10 +105,10 @@ def arrays(tree: Params) -> Params:
 def refuse_complex(params: Params, rule: str, needs_value_fn: bool = False) -> None:
     """Raise if params are complex, for a rule that is defined for real params only.
 
-    `rule` is the name of the rule, for the message. needs_value_fn says whether the
-    rule calls value_fn, the objective as an extra argument of update. If the rule does
-    not call value_fn, the message suggests optax.contrib.split_real_and_imaginary as a
-    remedy.
+    `rule` is the name of the rule, for the message. If needs_value_fn is False, the
+    message suggests optax.contrib.split_real_and_imaginary as a remedy. If
+    needs_value_fn is True, the rule calls a function of the params, for example
+    value_fn (the objective), and this remedy would not work.
 
     Raises:
       TypeError: A leaf is complex; the message names the leaf and a remedy.
@@ -162,10 +163,10 @@ def _is_none(x: Any) -> bool:
 
 
 def filled(updates: Params, params: Params | None) -> Params:
-    """Return the gradient with 0 in place of each None at which there are params.
+    """Return the gradient with zeros, shaped like the params, in place of each None.
 
-    A gradient without None is returned itself, not as a copy. So is a gradient without
-    params, because the shapes are then unknown.
+    A gradient without None is returned itself, not as a copy. If params is None, the
+    shapes of the zeros are unknown, and the gradient is returned itself, too.
     """
     leaves = jax.tree.leaves(updates, is_leaf=_is_none)
     if params is None or not any(leaf is None for leaf in leaves):
@@ -175,16 +176,17 @@ def filled(updates: Params, params: Params | None) -> Params:
 
 
 def blanked(moved: Params, updates: Params) -> Params:
-    """Return the tree with None at each leaf whose gradient is None."""
+    """Return `moved` with None at each leaf whose gradient in `updates` is None."""
     return jax.tree.map(
         lambda u, m: None if u is None else m, updates, moved, is_leaf=_is_none
     )
 
 
 def blanked_leaves(updates: Params, params: Params) -> Params:
-    """Return the updates, with a None at every leaf that is covered by a None.
+    """Return the updates with a separate None for every leaf that has no gradient.
 
-    A None in the updates may stand for a part of the params, which has several leaves.
+    A None in the updates may stand for a subtree of the params with several leaves.
+    This function replaces such a None by the subtree with a None at each leaf.
     """
     return jax.tree.map(
         lambda u, x: jax.tree.map(lambda _: None, x) if u is None else u,
@@ -195,7 +197,7 @@ def blanked_leaves(updates: Params, params: Params) -> Params:
 
 
 def unmoved(new: Params, old: Params, updates: Params) -> Params:
-    """Return the new tree, with the old leaf at each leaf whose gradient is None."""
+    """Return `new`, with the leaf of `old` where the gradient in `updates` is None."""
     return jax.tree.map(
         lambda u, a, b: b if u is None else a, updates, new, old, is_leaf=_is_none
     )
@@ -294,8 +296,8 @@ def overflowed(
 ) -> Bool[Array, "*shape"]:
     """Return a mask of the entries where an average of squares overflowed.
 
-    In these entries the average `squares` is ∞, although the arrays `behind`, from
-    which it was computed, are finite. A rule that divides by the root of the average
+    In these entries the average `squares` is ∞, although it was computed from the
+    arrays `behind`, which are finite. A rule that divides by the root of the average
     should use 0 as the step of such an entry. Otherwise the step would be NaN if the
     numerator has overflowed as well. Where an array of `behind`, such as the gradient,
     is itself ∞ or NaN, the mask is False, so that a NaN in the step remains visible.
@@ -342,13 +344,42 @@ def within_range(x: Num[Array, "*shape"]) -> Num[Array, "*shape"]:
     return jnp.clip(x, -most, most)
 
 
+def with_range(x: Num[Array, "*shape"]) -> Num[Array, "*shape"]:
+    """Return x in float32 if it is float16, and otherwise x itself.
+
+    Numbers above 65504 overflow in float16. The other floating dtypes have at least the
+    range of float32.
+
+    Example:
+      >>> print(1e6 * with_range(jnp.float16(3.0)))
+      3e+06
+    """
+    return x.astype(jnp.float32) if x.dtype == jnp.float16 else x
+
+
+def quotient(
+    a: Num[Array, "*shape"], b: Float[Array, "*shape"]
+) -> Num[Array, "*shape"]:
+    """Return a / b. In float16, the result is 0 where b is 0.
+
+    A constant such as ε = 1e-8 keeps b above 0 in other dtypes. In float16 the constant
+    rounds to 0, so b may be 0.
+
+    Example:
+      >>> print(quotient(jnp.zeros(1, "float16"), jnp.zeros(1, "float16")))
+      [0.]
+    """
+    return jnp.where(b == 0, 0.0, a / b) if b.dtype == jnp.float16 else a / b
+
+
 def leaf_norm(x: Num[Array, "*shape"]) -> Float[Array, ""]:
     """Return the Euclidean norm of a leaf, in at least float32; no square overflows.
 
-    If the largest absolute value lies above 2^60 or below 2^-60, all entries are
+    If the largest absolute value lies above 2^48 or below 2^-42, all entries are
     multiplied by a power of two before they are squared. The root is then divided by
     this power. Without this scaling, the square of an entry above 1.8e19 would overflow
-    in float32. The norm of a leaf without entries is 0.
+    in float32, and so would the sum of the squares of many smaller entries. The norm of
+    a leaf without entries is 0.
 
     Example:
       >>> print(leaf_norm(jnp.array([3e30, -4e30], "float32")))
@@ -358,6 +389,6 @@ def leaf_norm(x: Num[Array, "*shape"]) -> Float[Array, ""]:
     sizes = sizes.astype(jnp.promote_types(sizes.dtype, jnp.float32))
     largest = jnp.max(sizes, initial=0.0)
     up, down = (jnp.asarray(2.0**k, sizes.dtype) for k in (90, -90))
-    scale = jnp.where(largest > 2.0**60, down, jnp.where(largest < 2.0**-60, up, 1.0))
-    back = jnp.where(largest > 2.0**60, up, jnp.where(largest < 2.0**-60, down, 1.0))
+    scale = jnp.where(largest > 2.0**48, down, jnp.where(largest < 2.0**-42, up, 1.0))
+    back = jnp.where(largest > 2.0**48, up, jnp.where(largest < 2.0**-42, down, 1.0))
     return back * jnp.sqrt(jnp.sum(jnp.square(scale * sizes)))

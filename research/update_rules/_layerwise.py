@@ -25,7 +25,7 @@ from research.types import Array, Integer, Params, Scalar
 from research.update_rules._adam import adam
 from research.update_rules._bias_correction import bias_correction as correction_of
 from research.update_rules._checks import check_rate, checked, make_inner, rate_at
-from research.update_rules._edges import complete, norm_of
+from research.update_rules._edges import complete, norm_of, quotient, with_range
 from research.update_rules._entry import MOMENTUM, Range, RuleEntry, step_rate
 from research.update_rules._groups import checked_mask, spread_labels
 from research.update_rules._second_order import require
@@ -36,6 +36,7 @@ from research.update_rules._transforms import (
     descend,
     direction_of,
     increment,
+    like,
     moving_average,
 )
 
@@ -245,7 +246,7 @@ def matrices_of(
 ) -> Float[Array, "matrices rows columns"]:
     """Return the matrices of a leaf, shape (number of matrices, rows, columns).
 
-    x is the leaf, and axes say how it is read as matrices.
+    x is the leaf, and `axes` describes how the leaf is read as matrices.
 
     Raises:
       ValueError: axes do not fit the shape of the leaf.
@@ -269,7 +270,7 @@ def leaf_of(
 ) -> Float[Array, "*shape"]:
     """Return the leaf that has the given matrices and shape; inverse of `matrices_of`.
 
-    axes say how the leaf is read as matrices.
+    `axes` describes how the leaf is read as matrices.
 
     Example:
       >>> axes = MatrixAxes(1, 0, output_heads=2)
@@ -480,7 +481,10 @@ def _coefficients(ns_coeffs: Any) -> tuple[tuple[Any, ...], ...]:
 
 
 def _array_or_0(value: Any) -> Any:
-    """Return a value that has a shape or a length, else 0."""
+    """Return zeros for a tuple or list, a value with a shape itself, otherwise 0.
+
+    The zeros have the length of the tuple or list.
+    """
     if isinstance(value, tuple | list):
         return np.zeros(len(value))
     return value if hasattr(value, "shape") else 0
@@ -491,7 +495,11 @@ def _is_triple(row: Any) -> bool:
 
 
 def _layouts(rule: str, matrices: Any) -> Callable[[Params], Any]:
-    """Return a function from params to MatrixAxes of matrices, False elsewhere."""
+    """Return a function from params to a pytree with an entry for each leaf.
+
+    The entry is MatrixAxes for a leaf that is read as matrices, and False for others.
+    `rule` is the name of the rule, for error messages.
+    """
     as_flag = lambda entry: True if isinstance(entry, MatrixAxes) else entry
     flags = lambda entries: jax.tree.map(as_flag, entries)
     if matrices is None:
@@ -783,7 +791,7 @@ def _by_neuron(
 
         def normalised(u: Array, nu: Array, axes: MatrixAxes):
             a = matrices_of(u, axes)
-            p = a / (jnp.sqrt(nu) + cast(_NEVER_ZERO, nu)).astype(a.dtype)
+            p = quotient(a, (jnp.sqrt(nu) + cast(_NEVER_ZERO, nu)).astype(a.dtype))
             of_a, of_p = (jax.vmap(norm_of)(x)[:, None, None] for x in (a, p))
             m, n = a.shape[1:]
             wanted = (
@@ -792,7 +800,8 @@ def _by_neuron(
                 else cast(consistent_rms, of_p) * math.sqrt(m * n)
             )
             scale = wanted / (of_p + cast(_NEVER_ZERO, of_p))
-            return leaf_of(scale.astype(a.dtype) * p, u.shape, axes)
+            p = with_range(p)
+            return leaf_of(like(scale.astype(p.dtype) * p, a), u.shape, axes)
 
         axes = axes_like(updates)
         nu = moving_average(beta2, state.nu, jax.tree.map(squares, updates, axes))
@@ -837,7 +846,11 @@ def hyperball(
 
     If D_t is 0, the matrix is not changed. A matrix that starts at 0 has no norm to
     keep, so it takes the step of the inner rule. For a matrix that keeps its norm,
-    weight decay in the inner rule only changes the direction D_t.
+    weight decay in the inner rule only changes the direction D_t. The squares of the
+    entries of X_t and D_t must be in the range of their dtype (at least float32). In
+    float32, a D_t with |D_t| < 2e-19 does not move the matrix. With |D_t| > 2e19, the
+    norm falls to |X_0| / √(1 + η_t²). A matrix with |X_0| > 1e19 becomes NaN. This does
+    not concern the direction of `adam`, because its size is about 1.
 
     To replace AdamW with the rate η_A and the decay λ, Wen et al. use η = √(η_A λ). In
     the long run, the weights then turn about as fast as with AdamW. optax and torch do

@@ -3,12 +3,13 @@
 DoG, DoWG, Prodigy and D-Adaptation estimate the distance to the minimum. COCOB and
 Mechanic come from algorithms for betting on a coin. MoMo uses the objective's value.
 DoG, DoWG, Prodigy, COCOB and Mechanic compute the distance from the start as the sum of
-their own updates, not from the params. In float32, the rounding of a param of size 1
-would change a first move of 1e-6 by up to 6 %. Each of these five must therefore be the
-last transformation in a chain.
+their own updates. Each of these five must therefore be the last transformation in a
+chain. They do not compute the distance from the params, because in float32 the rounding
+of a param of size 1 would change a first move of 1e-6 by up to 6 %.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -31,8 +32,10 @@ from research.update_rules._edges import (
     complete,
     filled,
     overflowed,
+    quotient,
     real_product,
     sizes_like,
+    with_range,
     within_range,
 )
 from research.update_rules._entry import MOMENTUM, Range, RuleEntry, gradient_rate
@@ -157,8 +160,8 @@ def dog(
 class ProdigyState(NamedTuple):
     """State of `prodigy`, whose docstring defines the symbols.
 
-    mu, gradient_sum and numerator are stored divided by the initial distance d_0, and
-    nu divided by d_0², so that float32 does not underflow.
+    The fields mu, gradient_sum and numerator are stored divided by the initial distance
+    d_0, and the field nu is stored divided by d_0², so that float32 does not underflow.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -213,21 +216,23 @@ def prodigy(
     s_(t+1) = β3 s_t + η_t d_t² g_t,
     d_(t+1) = max(d_t, κ r_(t+1) / |s_(t+1)|_1),
     u_t = -η_t d_t (m_(t+1) / (√v_(t+1) + d_(t+1) ε) + λ x_t).
-    As long as all gradients or all rates are 0, d_t does not change.
+    As long as all gradients or all rates are 0, d_t does not change. In float16, ε
+    rounds to 0, and an entry whose v_(t+1) is 0 does not move, except for the decay.
 
     With the defaults, the rule is the same as the authors' code, unless a schedule
     gives the rate 0. The authors' code skips the steps before the first step with a
     nonzero gradient and a nonzero rate, and all later steps with the rate 0. In a
     skipped step, the averages, the sums and t do not change. Here, no step is skipped.
-    The paper by Mishchenko & Defazio multiplies ε by d_t instead of d_(t+1)
-    (eps_by_next_distance=False). optax.contrib.prodigy multiplies every η_t by √(1 -
-    β2^(t+1)) / (1 - β1^(t+1)) (bias_correction=True), which is an option in the
-    authors' code. Let step t be the first step with a nonzero gradient. With
-    bias_correction=False and the default β1 and β2, each nonzero entry of u_t has a
-    size of about 3.2 d_0 η_t, because (1 - β1) / √(1 - β2) is 3.2. If all gradients or
-    all rates so far are 0, optax (up to 0.2.8) divides 0 by 0, and its params become
-    NaN. optax has other names for some arguments: betas is (b1, b2), estim_lr0 is
-    initial_distance and estim_lr_coef is distance_factor. torch does not have the rule.
+    The paper by Mishchenko & Defazio multiplies ε by d_t instead of d_(t+1), as this
+    rule does with eps_by_next_distance=False. optax.contrib.prodigy multiplies every
+    η_t by √(1 - β2^(t+1)) / (1 - β1^(t+1)), as this rule does with
+    bias_correction=True. The authors' code has this factor as an option. Without this
+    factor and weight decay, and with the default β1 and β2, each nonzero entry of u_t
+    has a size of about 3.2 d_0 η_t at the first step t with a nonzero gradient, because
+    (1 - β1) / √(1 - β2) is 3.2. If all gradients or all rates so far are 0, optax (up
+    to 0.2.8) divides 0 by 0, and its params become NaN. optax has other names for some
+    arguments: betas is (b1, b2), estim_lr0 is initial_distance and estim_lr_coef is
+    distance_factor. torch does not have the rule.
 
     Use it instead of tuning Adam's rate, with a schedule for η that ends at 0. To scale
     all rates, change distance_factor, not η. The estimate d_t never shrinks. A single
@@ -320,9 +325,8 @@ def prodigy(
         )
 
         def descend(g: Array, m: Array, v: Array):
-            return (
-                -cast(step, m) * m / (jnp.sqrt(v) + cast(before_eps, v) * cast(eps, v))
-            ).astype(g.dtype)
+            below = jnp.sqrt(v) + cast(before_eps, v) * cast(eps, v)
+            return quotient(-cast(step, m) * m, below).astype(g.dtype)
 
         steps = jax.tree.map(descend, updates, mu, nu)
         steps = _decay(steps, params, step, weight_decay)
@@ -470,19 +474,21 @@ def cocob(
     """Set the step of each entry by coin betting, without a learning rate to tune.
 
     All operations act entry by entry. Let g_t be the gradient, x_t the params, x_0 the
-    params at the start and c_t = η_t g_t. From L_0 = ε and G_0 = R_0 = θ_0 = 0,
+    params at the start and c_t = η_t g_t. The rule starts with x_1 = x_0, L_0 = ε and
+    G_0 = R_0 = θ_0 = 0. At step t = 1, 2, ...,
     L_t = max(L_(t-1), |c_t|),
     G_t = G_(t-1) + |c_t|,
     R_t = max(R_(t-1) - c_t (x_t - x_0), 0),
     θ_t = θ_(t-1) - c_t,
     x_(t+1) = x_0 + θ_t (L_t + R_t) / (L_t max(G_t + L_t, α L_t)), and the update is u_t
-    = x_(t+1) - x_t. Here t is counted from 1, and x_1 = x_0.
+    = x_(t+1) - x_t.
 
     L_t is the largest |c| so far, or ε if ε is larger. G_t is the sum of all |c|, and
     θ_t is the sum of all -c. The name stands for "continuous coin betting": x_t - x_0
     is regarded as an amount of money that is bet on the outcome -c_t. R_t is the total
     gain of the bets so far, where a negative total is replaced by 0. Orabona & Tommasi
-    call the rule COCOB-Backprop, without η. A constant η would cancel if ε were 0.
+    call the rule COCOB-Backprop, without η. A constant η would have no effect if ε were
+    0.
     optax.contrib.cocob is the same, but it subtracts x_0 from x_t, which loses digits
     while x_t is close to x_0. This rule sums its own updates to get x_t - x_0. torch
     does not have the rule.
@@ -547,7 +553,10 @@ def cocob(
 
         def step(g: Array, x: Array, n: Array, a: Array, r: Array, s: Array):
             bet = s / n / jnp.maximum(a / n + 1.0, cast(alpha, n)) * (1.0 + r / n)
-            return like(jnp.where(overflowed(a, g), 0.0, bet) - x, g)
+            # In float16, an ε of 1e-8 rounds to 0, and then n is 0 up to the first
+            # gradient that is not 0.
+            still = overflowed(a, g) | (n == 0)
+            return like(jnp.where(still, 0.0, bet) - x, g)
 
         steps = jax.tree.map(
             step, updates, state.moved, largest, sizes, reward, gradient_sum
@@ -828,7 +837,7 @@ def mechanic(
         scales, dtype = state.scales, state.scales.dtype
         n, total = scales.size, jnp.sum(scales)
         tiny = cast(eps, total)
-        delta = jax.tree.map(lambda x: x / cast(total + tiny, x), state.moved)
+        delta = jax.tree.map(partial(_divided, total + tiny), state.moved)
         length = _norm(gradient, dtype)
         pull = cast(weight_decay, total) * total * length
         pull = pull / (_norm(params, dtype) + tiny)
@@ -863,6 +872,12 @@ def mechanic(
 
     whole = optax.GradientTransformationExtraArgs(init, update)
     return complete(whole, only_real="mechanic", sees_none=True)
+
+
+def _divided(divisor: Array, x: Array) -> Array:
+    """Return x / divisor, without 1 / divisor, which may overflow in float16."""
+    wide = with_range(x)
+    return like(wide / cast(divisor, wide), x)
 
 
 def _count_of_betas(num_betas: Any) -> int:
@@ -914,8 +929,8 @@ def momo(
 
     m_t, f̄_t and γ_t are moving averages of the gradient g_t, of the objective's value
     f(x_t) and of the inner product <g_t, x_t>, with the decay β. At the first step,
-    m_t = g_t, f̄_t = f(x_t) and γ_t = <g_t, x_t>. With the learning rate η_t, the
-    weight decay λ, a = 1 + η_t λ and the lower bound f*, the step size τ_t and the
+    m_t = g_t, f̄_t = f(x_t) and γ_t = <g_t, x_t>. η_t is the learning rate, λ the
+    weight decay, f* the lower bound, and a = 1 + η_t λ. The step size τ_t and the
     update u_t are
     τ_t = min(η_t, max(a (f̄_t - f* - γ_t) + <m_t, x_t>, 0) / |m_t|²),
     u_t = (x_t - τ_t m_t) / a - x_t.
@@ -1049,9 +1064,9 @@ def momo_adam(
     m_t, f̄_t and γ_t are moving averages of the gradient g_t, of the objective's value
     f(x_t) and of the inner product <g_t, x_t>, with the decay β1. They start at 0, and
     t is counted from 1. v̂_t is the average of the squared gradients with bias
-    correction, as in `adam`. With the learning rate η_t, the weight decay λ, D_t =
-    √v̂_t + ε, c_t = 1 - β1^t, a = 1 + η_t λ, p_t = <m_t, m_t / D_t> and the lower bound
-    f*, the step size τ_t and the update u_t are
+    correction, as in `adam`. η_t is the learning rate, λ the weight decay and f* the
+    lower bound. Let D_t = √v̂_t + ε, c_t = 1 - β1^t, a = 1 + η_t λ and p_t = <m_t, m_t
+    / D_t>. The step size τ_t and the update u_t are
     τ_t = min(η_t / c_t, max(a (f̄_t - c_t f* - γ_t) + <m_t, x_t>, 0) / p_t),
     u_t = (x_t - τ_t m_t / D_t) / a - x_t.
 
@@ -1170,8 +1185,9 @@ def _to_the_bound(
 ) -> tuple[Array, Array]:
     """Return the step size of MoMo and the lower bound after the step.
 
-    offset is f̄ - γ, product is <m, x>, and size is the squared norm of m. share is the
-    sum of the weights in the averages, and most is the largest step size.
+    offset is f̄ - γ, product is <m, x>, and size is |m|², or <m, m / D> in momo_adam.
+    share is the sum of the weights in the averages, 1 in momo and 1 - β1^t in
+    momo_adam. most is the largest step size allowed.
     """
     factor = 1.0 + eta * cast(weight_decay, eta)
     if adapts:

@@ -16,7 +16,13 @@ from research.checks import check_number
 from research.schedules import Schedule
 from research.types import Array, Params, Scalar
 from research.update_rules._checks import check_rate, checked, rate_at
-from research.update_rules._edges import abs_square, complete, leaf_norm, real_dtype
+from research.update_rules._edges import (
+    abs_square,
+    complete,
+    leaf_norm,
+    real_dtype,
+    with_range,
+)
 from research.update_rules._entry import MOMENTUM, Range, RuleEntry
 from research.update_rules._groups import checked_mask
 from research.update_rules._transforms import (
@@ -149,7 +155,10 @@ def _everywhere(mask: Any) -> Any:
 def _momentum_of_steps(
     momentum: Scalar, nesterov: bool
 ) -> optax.GradientTransformation:
-    """Return the sum u_t = μ u_(t-1) + s_t of steps s_t; if nesterov, μ u_t + s_t."""
+    """Return a transformation from steps s_t to the updates u_t = μ u_(t-1) + s_t.
+
+    If nesterov is True, the updates are μ u_t + s_t instead of u_t.
+    """
 
     def init(params: Params):
         return StepMomentumState(jax.tree.map(jnp.zeros_like, params))
@@ -252,8 +261,11 @@ def novograd(
             return jnp.where(first, square, mixed)
 
         def add(g: Array, x: Array, m: Array, v: Array):
-            root = cast(jnp.sqrt(v + cast(eps_root, v)) + cast(eps, v), m)
-            return cast(b1, m) * m + (like(g, m) / root + cast(weight_decay, m) * x)
+            # In float16, the reciprocal of a small root would overflow.
+            wide = with_range(like(g, m))
+            root = cast(jnp.sqrt(v + cast(eps_root, v)) + cast(eps, v), wide)
+            divided = like(wide / root, m)
+            return cast(b1, m) * m + (divided + cast(weight_decay, m) * x)
 
         nu = jax.tree.map(average, updates, state.nu)
         velocity = jax.tree.map(add, updates, params, state.velocity, nu)
@@ -319,9 +331,9 @@ def fromage(
       Bernstein, Vahdat, Yue & Liu, On the distance between two neural networks and the
       stability of learning, NeurIPS 2020, algorithm 1.
     Example:
-      >>> rule, x = fromage(0.75), jnp.array([3.0, 4.0])
-      >>> print((x + rule.update(jnp.array([-4.0, 3.0]), rule.init(x), x)[0]).round(4))
-      [4.8 1.4]
+      >>> rule, x = fromage(0.75), jnp.array([30.0, 40.0])
+      >>> print((x + rule.update(jnp.array([-4.0, 3.0]), rule.init(x), x)[0]).round())
+      [48. 14.]
     """
     check_rate(learning_rate)
     check_number("min_norm", min_norm)
@@ -350,7 +362,9 @@ def fromage(
             # 1 / √(1 + η²) - 1, without the difference.
             shrink = angle**2 / (length * (1 + length))
             ratio = jnp.where(of_g == 0, 1.0, of_x / of_g)
-            return -(cast(angle / length * ratio, g) * g + like(cast(shrink, x) * x, g))
+            wide = with_range(g)  # In float16, the factor of a small g would overflow.
+            turn = like(cast(angle / length * ratio, wide) * wide, g)
+            return -(turn + like(cast(shrink, x) * x, g))
 
         moved = jax.tree.map(step, updates, params)
         return moved, FromageState(increment(state.count), eta)

@@ -1,5 +1,6 @@
 """Check whether a rule is the intended rule, and name the likely mistake if not."""
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from research.checks import check_callable, check_number, check_sequence
 from research.naming import known_names
 from research.update_rules import UPDATE_RULES, find_rule
-from research.verification.card import rate_on
+from research.verification.card import Card, rate_on
 from research.verification.cards import CARDS, FORMULAS
 from research.verification.causes import Evidence, OnProgress, likely_cause
 from research.verification.formula import Formula
@@ -37,7 +38,7 @@ class Verification(NamedTuple):
     """Result of `verify_rule`.
 
     Attributes:
-      same: Whether rule and reference agree within the tolerance on every problem on
+      same: True if rule and reference agree within the tolerance on every problem on
         which rule and reference could be compared.
       problem: Name of the problem on which the rule deviates most from the reference.
       deviation: Deviation on this problem, with its step and leaf.
@@ -48,9 +49,9 @@ class Verification(NamedTuple):
       cause: Likely mistake in the rule, in words. None if rule and reference agree, or
         if no cause was found.
       tolerance: Largest deviation that counts as agreement.
-      evaluates: "rule" or "reference" if only this one of the two reports other params
-        than its iterates, such as an average, at which to evaluate the objective. Such
-        params were not compared. Otherwise None.
+      evaluates: Some rules report other params than their iterates for evaluation, such
+        as an average. If only one of the two reports such params, the value is "rule"
+        or "reference", and these params were not compared. Otherwise None.
     """
 
     same: bool
@@ -123,8 +124,8 @@ def verify_rule(
     error is raised.
 
     If a deviation exceeds the tolerance and the reference has a formula, known mistakes
-    are tried one after another: each changes the formula. The likely mistake is one
-    with which the changed formula agrees with the rule.
+    are made in the formula, one after another. The likely mistake is one with which the
+    changed formula agrees with the rule.
 
     If both rules report other params than their iterates for evaluation, such as an
     average, these params are compared, too. If only one of them reports such params,
@@ -142,7 +143,7 @@ def verify_rule(
         formula in the rule's paper, computed with fifty digits. The reference may also
         be a dict from problem names to recorded trajectories, such as
         `recorded.recorded_walks("adam/defaults")`. Such trajectories have their own
-        learning rates.
+        learning rates, and must have as many steps as the rule takes.
       problems: Problems to compare on. None means all problems in
         `research.verification.problems.PROBLEMS`, or all recorded problems if the
         reference is a dict.
@@ -155,8 +156,10 @@ def verify_rule(
       dtype: Dtype of the rule's steps: float64 (requires JAX's float64 to be on) or
         float32.
       tolerance: Largest deviation that counts as agreement. None means 1000 times the
-        machine epsilon of `dtype`, or more for a reference whose rounding errors are
-        known to be larger.
+        machine epsilon of `dtype`, or more for a reference whose formula is known to
+        magnify rounding errors. If the rule or the reference is optax's own
+        constructor, the known rounding errors of this constructor also count. For a
+        function that wraps this constructor, pass a larger tolerance yourself.
       on_progress: Function called with (done, total, message) before each problem, and
         before each mistake that is tried. None means that no function is called.
       **arguments: Further arguments for the constructors and the formula.
@@ -168,9 +171,10 @@ def verify_rule(
       RuleError: The rule itself raised an exception, which the message contains. A
         RuleError is a ValueError.
       ValueError: The name of a rule is unknown, a rate is missing, dtype is neither
-        float64 nor float32, float64 is off, or no problem can be used.
-      TypeError: problems contains something other than Problems, or dtype is not a
-        dtype.
+        float64 nor float32, float64 is off, or no problem can be used. Or a recorded
+        trajectory is missing, or has another number of steps than that of the rule.
+      TypeError: problems contains something other than Problems, dtype is not a dtype,
+        or a recorded trajectory is not a pair of a rate and a Walk.
     Example:
       >>> import optax
       >>> print(verify_rule(optax.adam, "adam").same)
@@ -196,18 +200,13 @@ def verify_rule(
     _check_rate(rule, reference, learning_rate)
     _check_dtype(dtype)
     trace = reference if isinstance(reference, Mapping) else {}
-    asked = _problems(
-        [PROBLEMS[name] for name in trace] if trace and problems is None else problems
-    )
+    asked = _problems(_problems_of(trace) if trace and problems is None else problems)
+    if isinstance(reference, Mapping):
+        _check_trace(trace, asked)
     evidence, reasons = [], {}
     card = CARDS.get(name or "")
     if tolerance is None:
-        stated = (
-            (0.0,)
-            if card is None
-            else (card.bounds.get(who, 0.0) for who in ("formula", "optax"))
-        )
-        tolerance = max(TOLERANCE, *stated) * float(jnp.finfo(dtype).eps)
+        tolerance = _rounding(card, rule, reference) * float(jnp.finfo(dtype).eps)
     for done, problem in enumerate(asked):
         if on_progress:
             on_progress(done, 2 * len(asked), f"comparing on {problem.name}")
@@ -261,8 +260,27 @@ def verify_rule(
     )
 
 
+def _rounding(card: Card | None, *subjects: Any) -> float:
+    """Return the largest deviation that rounding may cause, in units of eps.
+
+    The rounding errors of optax's constructor count only if it is one of the subjects.
+    Otherwise they would hide mistakes in a rule that is compared with the formula.
+    """
+    if card is None:
+        return TOLERANCE
+    constructors = (
+        one.func if isinstance(one, functools.partial) else one for one in subjects
+    )
+    of_optax = any(one is card.optax for one in constructors)
+    stated = ("formula", "optax") if of_optax else ("formula",)
+    return max(TOLERANCE, *(card.bounds.get(who, 0.0) for who in stated))
+
+
 def _only_one_evaluates(evidence: Iterable[Evidence]) -> str | None:
-    """Return which of rule and reference alone reports params for evaluation."""
+    """Return "rule" or "reference" if only this one reports params for evaluation.
+
+    The result is None if both or neither of them report such params.
+    """
     for e in evidence:
         if (e.found.evaluations is None) != (e.expected.evaluations is None):
             return "reference" if e.found.evaluations is None else "rule"
@@ -387,6 +405,33 @@ def _problems(problems: Iterable[Problem] | None) -> list[Problem]:
                 f"PROBLEMS['quadratic']; got {problem!r}."
             )
     return asked
+
+
+def _problems_of(trace: Trace) -> list[Problem]:
+    unknown = [name for name in trace if name not in PROBLEMS]
+    if unknown:
+        raise ValueError(
+            f"the reference has a trajectory on {unknown[0]!r}, which is not the name "
+            "of a problem in PROBLEMS. Pass problems=, the problems themselves."
+        )
+    return [PROBLEMS[name] for name in trace]
+
+
+def _check_trace(trace: Trace, asked: Iterable[Problem]) -> None:
+    for problem in asked:
+        if problem.name not in trace:
+            raise ValueError(
+                f"the reference has no trajectory on {problem.name}; it has "
+                f"trajectories on {', '.join(trace) or 'no problem'}. Record one "
+                "there, or pass problems= without this problem."
+            )
+        entry = trace[problem.name]
+        pair = isinstance(entry, tuple | list) and len(entry) == 2
+        if not pair or not isinstance(entry[1], Walk):
+            raise TypeError(
+                f"the reference on {problem.name} must be a pair (learning rate, "
+                f"Walk), as recorded_walks returns it; it is a {type(entry).__name__}."
+            )
 
 
 def known_name(reference: Any) -> str | None:

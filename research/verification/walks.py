@@ -413,6 +413,8 @@ def distance(
         above this number.
     Returns:
       The Deviation.
+    Raises:
+      ValueError: The two trajectories have different numbers of steps or of entries.
     Example:
       >>> from research.verification.problems import PROBLEMS
       >>> fast, slow = (
@@ -425,6 +427,7 @@ def distance(
       ... )
       0.12 at most, and they differ from step 0 on
     """
+    _check_shapes(found, reference, problem)
     if problem.gradients is None or problem.nan:
         apart = _apart(
             found.iterates,
@@ -451,6 +454,20 @@ def distance(
         reference.leaves[entry],
         int(np.argmax(over)) if over.any() else -1,
     )
+
+
+def _check_shapes(found: Walk, reference: Walk, problem: Problem) -> None:
+    for field in ("iterates", "updates", "evaluations"):
+        pair = getattr(found, field), getattr(reference, field)
+        shapes = [None if a is None else np.shape(a) for a in pair]
+        # If only one reports params for evaluation, they are not compared.
+        if None not in shapes and shapes[0] != shapes[1]:
+            raise ValueError(
+                f"on {problem.name}, the {field} of the reference have the shape "
+                f"{shapes[1]}, but those of the rule have the shape {shapes[0]}; the "
+                "shape is (number of steps, number of entries). Compare trajectories "
+                "of the same number of steps on the same problem."
+            )
 
 
 def trajectory(
@@ -566,8 +583,8 @@ def deviation_from_optax(
 ) -> Deviation:
     """Return the deviation of this library's rule from its counterpart in optax.
 
-    `deviation` explains the result. Both rules have their default arguments. In each
-    step, they get the gradient on the whole batch.
+    The result is that of the function `deviation`. Both rules have their default
+    arguments. In each step, they get the gradient on the whole batch.
 
     Args:
       name: Name of a rule of this library that optax also has.

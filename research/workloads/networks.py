@@ -91,8 +91,8 @@ def network_workload(
         no such part.
       batch_size: Number of examples in a mini-batch.
       num_epochs: Length of the training in epochs.
-      accuracy: Whether the metric of the workload is the accuracy, as for a classifier.
-        With False, the workload has no metric.
+      accuracy: If True, the metric of the workload is the accuracy, as for a
+        classifier. If False, the workload has no metric.
     Returns:
       The network workload. Its field `workload` has no optimum.
     Raises:
@@ -157,7 +157,7 @@ def mlp_digits(*, size: str = "small") -> NetworkWorkload:
     The MLP has 64 inputs (the pixels), one hidden layer of 64 units and 10 outputs. If
     size is "large", the MLP has two hidden layers of 512 units each.
     """
-    hidden = {"small": (64,), "large": (512, 512)}[_checked(size)]
+    hidden = {"small": (64,), "large": (512, 512)}[check_size(size)]
     model = models.mlp((64, *hidden, 10), dtype=DTYPE)
     return network_workload(
         "mlp_digits", model, losses.softmax_cross_entropy, *_digits(lambda x: x)
@@ -172,7 +172,7 @@ def cnn_digits(*, size: str = "small") -> NetworkWorkload:
     "large", the convolutions have 32 and 64 channels, and the dense layer has 128
     units.
     """
-    channels = {"small": (8, 16), "large": (32, 64)}[_checked(size)]
+    channels = {"small": (8, 16), "large": (32, 64)}[check_size(size)]
     hidden = {"small": (32,), "large": (128,)}[size]
     model = models.cnn((8, 8, 1), 10, channels=channels, hidden=hidden, dtype=DTYPE)
     parts = _digits(lambda x: x.reshape(-1, 8, 8, 1))
@@ -187,7 +187,7 @@ def gru_digits(*, size: str = "small") -> NetworkWorkload:
     The GRU reads one row of the image in each of its 8 steps. It has 32 units, or 256
     units if size is "large".
     """
-    hidden = {"small": 32, "large": 256}[_checked(size)]
+    hidden = {"small": 32, "large": 256}[check_size(size)]
     model = models.recurrent(8, hidden, 10, cell="gru", dtype=DTYPE)
     rows = lambda x: Sequences(
         jnp.asarray(x.reshape(-1, 8, 8)), jnp.full(len(x), 8, jnp.int32)
@@ -206,7 +206,7 @@ def gru_vowels(*, size: str = "small") -> NetworkWorkload:
     utterances of the dataset's training part and over all steps. The steps include the
     zeros with which shorter utterances are padded.
     """
-    hidden = {"small": 32, "large": 256}[_checked(size)]
+    hidden = {"small": 32, "large": 256}[check_size(size)]
     data = datasets.vowels()
     model = models.recurrent(
         data.train_x.shape[-1], hidden, int(data.train_y.max()) + 1, dtype=DTYPE
@@ -242,7 +242,7 @@ def gpt_characters(*, size: str = "small") -> NetworkWorkload:
     be compared only within one version.
     """
     width, layers, context = {"small": (32, 2, 32), "large": (128, 4, 64)}[
-        _checked(size)
+        check_size(size)
     ]
     text = datasets.python_help()
     model = models.transformer_decoder(
@@ -277,7 +277,7 @@ def autoencoder_digits(*, size: str = "small") -> NetworkWorkload:
     example of ill-conditioned training (Hinton & Salakhutdinov, Science 313, 2006). The
     loss is the mean squared error of the 64 standardised pixels.
     """
-    half = {"small": (64, 32, 16, 8), "large": (64, 256, 128, 16)}[_checked(size)]
+    half = {"small": (64, 32, 16, 8), "large": (64, 256, 128, 16)}[check_size(size)]
     model = models.mlp(
         (*half, *half[-2::-1]),
         activation="tanh",
@@ -346,14 +346,19 @@ def check_network_name(name: Any) -> None:
     raise ValueError(f"unknown network {name!r}{known_names(name, NETWORKS)}")
 
 
-def _checked(size: Any) -> str:
-    if size not in SIZES:
+def check_size(size: Any) -> str:
+    """Return the size of a network, or raise ValueError if it is not in `SIZES`."""
+    if not isinstance(size, str) or size not in SIZES:
         raise ValueError(f"size must be 'small' or 'large'; got size={size!r}.")
     return size
 
 
 def _digits(prepare: Callable[[np.ndarray], Any]) -> list[Batch]:
-    """Return the three parts of the digits, standardised by one mean and sd."""
+    """Return the training, validation and test part of the digits.
+
+    All pixels are standardised by one mean and one standard deviation: those of all
+    pixels of the training part.
+    """
     data = datasets.load("digits")
     parts = datasets.split(data.x, data.y, seed=SPLIT_SEED)
     mean, sd = parts[0][0].mean(), parts[0][0].std()

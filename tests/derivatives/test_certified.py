@@ -962,6 +962,49 @@ def test_a_value_that_jax_gives_lies_within_the_bounds(f, low, high, x, value):
         assert found.low <= value <= found.high
 
 
+TERMS = jnp.array([INFINITE, -INFINITE, 1.0])
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: jnp.sum(x + TERMS),
+        lambda x: jnp.cumsum(x + TERMS)[2],
+        lambda x: jax.lax.cumsum(x + TERMS, reverse=True)[0],
+        lambda x: jnp.dot(x + jnp.ones(3), TERMS),
+        lambda x: jnp.dot(jnp.where(x > 0.5, 1.0, 2.0) * TERMS, jnp.arange(3.0)),
+        lambda x: jnp.convolve(x + TERMS, jnp.ones(2), mode="valid")[0],
+        lambda x: jnp.sin(x + INFINITE),
+        lambda x: jnp.cos(x - INFINITE),
+        lambda x: jnp.fmod(x - INFINITE, 1.0),
+    ],
+)
+def test_a_number_that_may_be_nan_is_found_to_be_nan(f):
+    # IEEE 754: inf - inf, 0 inf, sin(inf) and fmod(inf, 1) are NaN.
+    assert np.isnan(f(jnp.asarray(0.5)))
+    assert not certified.enclose(f, 0.0, 1.0).smooth
+    answer = certified.enclose(lambda x: jnp.where(jnp.isnan(f(x)), 5.0, 0.0), 0.0, 1.0)
+    assert answer.low <= 5.0 <= answer.high
+
+
+def test_one_unbounded_term_leaves_a_sum_defined():
+    # inf + inf is inf, not NaN.
+    found = certified.enclose(lambda x: jnp.sum(x + TERMS[jnp.array([0, 2, 0])]), 0, 1)
+    assert found.smooth
+    assert np.isinf(found.high)
+
+
+@pytest.mark.parametrize("x", [-INFINITE, INFINITE])
+def test_angles_and_powers_of_infinity_are_those_of_ieee_754(x):
+    for f, value in (
+        (lambda y: jnp.arctan2(y + INFINITE, x), np.arctan2(np.inf, x)),
+        (lambda y: jnp.arctan2(y - INFINITE, x), np.arctan2(-np.inf, x)),
+        (lambda y: jnp.power(jnp.asarray(x), 2.5 + 0 * y), np.power(x, 2.5)),
+    ):
+        found = certified.enclose(f, 0.0, 1.0)
+        assert found.low <= value <= found.high
+
+
 @pytest.mark.parametrize(
     ("f", "low", "high"),
     [

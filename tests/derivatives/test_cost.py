@@ -2,13 +2,16 @@
 what is refused.
 """
 
+import itertools
 import re
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from research.derivatives import costs
 from research.derivatives.costs import cost, cost_ratio, counted_cost
 from research.derivatives.costs.jaxprs import lowest_precision
 from research.derivatives.exact import hessian_vector_product
@@ -244,6 +247,18 @@ def test_memory_compile_and_wall_seconds_are_measured():
         for f in (recurrent, jax.grad(recurrent))
     )
     assert grad.temporary_bytes > plain.temporary_bytes + 31 * 32 * 8
+
+
+def test_seconds_are_those_of_the_clock(monkeypatch):
+    clock = types.SimpleNamespace(perf_counter=itertools.count().__next__)
+    monkeypatch.setattr(costs, "time", clock)
+    found = cost(jnp.sum, X, seconds=9)
+    assert (found.compile_seconds, found.wall_seconds) == (1, 1)
+
+
+def test_bytes_of_a_product_are_those_of_its_three_matrices():
+    found = cost(lambda a, b: a @ b, normal(3, 4), normal(4, 5), seconds=0)
+    assert found.bytes == 8 * (3 * 4 + 4 * 5 + 3 * 5)
 
 
 def test_ratio_is_of_the_two_costs_and_its_text_says_them():

@@ -17,6 +17,7 @@ from research.derivatives.critical import (
     critical_points,
     grid_of_starts,
 )
+from research.derivatives.critical.landscape import Landscape
 from research.derivatives.errors import NotInexactError, NotScalarError
 
 COMPILE_QUICKLY = True  # tests/conftest.py
@@ -943,3 +944,19 @@ def test_a_point_outside_the_bounds_is_not_listed(power, beyond):
     assert not found
     wide = [(0.0, 1.0 + 2 * beyond)]
     assert critical_points(f, grid_of_starts(wide, 4), wide)
+
+
+def test_the_error_of_a_rise_contains_the_rounding_errors_of_the_gradient():
+    # Σ (x + c)² - 2 c x - c² is Σ x², but its terms cancel, so the gradient has large
+    # rounding errors. Four times the error is what critical_points allows.
+    c = 10.0
+    land = Landscape(
+        lambda x: jnp.cosh(jnp.sum((x + c) ** 2 - 2 * c * x - c * c)),
+        np.ones(2),
+        np.dtype(float),
+    )
+    steps = 0.03 * np.random.default_rng(0).standard_normal((400, 2))
+    rise, error, _ = land.rise(np.zeros(2), steps)
+    squares = np.sum(np.asarray(steps, np.longdouble) ** 2, axis=1)
+    exact = 2 * np.sinh(squares / 2) ** 2  # cosh z - 1
+    assert np.mean(np.abs(rise - exact) > 4 * error) < 0.2

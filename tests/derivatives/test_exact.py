@@ -10,6 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from research import losses
+from research.derivatives import (
+    check_derivative,
+    enclose,
+    finite_difference,
+    fornberg_weights,
+    limit_table,
+)
 from research.derivatives.errors import (
     NotInexactError,
     NotScalarError,
@@ -269,6 +277,40 @@ def test_functions_with_one_kind_of_rule_have_gradients():
 def test_bad_input_is_named_with_what_to_call(call, error, words):
     with pytest.raises(error, match=re.escape(words)):
         call()
+
+
+def deleted(shape):
+    x = jnp.ones(shape)
+    x.delete()
+    return x
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: derivative(jnp.sin, deleted(())), "x"),
+        (lambda: gradient(lambda x: x["a"].sum(), {"a": deleted(3)}), "x['a']"),
+        (lambda: hessian(jnp.sum, deleted(3)), "x"),
+        (lambda: directional_derivative(jnp.sum, jnp.ones(3), deleted(3)), "v"),
+        (lambda: check_derivative(jnp.sum, deleted(3), jax.random.key(0)), "x"),
+        (lambda: finite_difference(jnp.sin, deleted(())), "x"),
+        (lambda: limit_table(jnp.sin, deleted(())), "x"),
+        (lambda: enclose(jnp.sin, 0.0, deleted(())), "high"),
+        (lambda: fornberg_weights(deleted(3), 0.0, 1), "nodes"),
+        (lambda: losses.squared_error(deleted(3), jnp.ones(3)), "prediction"),
+        (lambda: losses.squared_error(jnp.ones(3), deleted(3)), "target"),
+    ],
+)
+def test_an_array_that_was_deleted_is_named(call, name):
+    message = f"{name} must be an array with numbers; got a deleted array of float64"
+    with pytest.raises(RuntimeError, match=re.escape(message)):
+        call()
+
+
+@pytest.mark.parametrize("function", [gradient, jacobian, hessian])
+def test_a_pytree_without_arrays_is_refused(function):
+    with pytest.raises(ValueError, match=r"hold at least one array; got x=\{\}"):
+        function(lambda x: jnp.asarray(0.0), {})
 
 
 def test_mistake_in_f_is_raised_as_it_is():

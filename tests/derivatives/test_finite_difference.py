@@ -344,6 +344,7 @@ def test_strict_raises_and_names_verdict_and_remedy():
             r"shape \(2,\).*jacobian",
         ),
         (lambda x: "one", 1.0, {}, errors.NotScalarError, "one real number"),
+        (np.sin, (1.0, [2.0, 3.0]), {}, TypeError, "x must be one real number"),
     ],
 )
 def test_bad_input_is_named_with_its_value_and_a_remedy(f, x, keywords, error, message):
@@ -1600,3 +1601,26 @@ def test_a_long_double_is_as_exact_as_a_double():
             found = finite_difference(long, x)
             assert found.verdict == "ok"
             assert abs(found.value - slope(x)) <= found.error < 1e-10
+
+
+@pytest.mark.parametrize("count", [10, 100, 1000])
+def test_a_jump_at_x_among_many_is_not_a_derivative(count):
+    # f rises by 1 at every multiple of 1 / count and follows the sine between them.
+    points = np.random.default_rng(count).choice(np.arange(1, 7 * count), 20) / count
+    verdicts = [
+        finite_difference(lambda u: np.floor(count * u) + np.sin(u), x).verdict
+        for x in points
+    ]
+    assert sum(verdict == "ok" for verdict in verdicts) <= 2
+
+
+@pytest.mark.parametrize("power", range(-12, -3))
+def test_a_solver_that_takes_no_step_near_x_does_not_hide_the_slope(power):
+    # Within its tolerance, a solver returns its start, the solution at x.
+    generator = np.random.default_rng(-power)
+    for x in generator.uniform(-6, 6, 5):
+        width = 10.0**power * generator.uniform(0.5, 2)
+        found = finite_difference(
+            lambda u, x=x, width=width: np.sin(np.where(abs(u - x) < width, x, u)), x
+        )
+        assert found.verdict != "ok" or abs(found.value - np.cos(x)) <= found.error

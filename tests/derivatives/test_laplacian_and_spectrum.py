@@ -103,6 +103,28 @@ def test_eigenvalues_and_vectors_are_those_of_the_dense_matrix(which, n):
     assert found.products <= (n + 3 if n == 3 else 200)
 
 
+def test_residuals_and_products_are_those_of_vectors_that_are_wrong(monkeypatch):
+    module = sys.modules["research.derivatives._hessian_spectrum"]
+    own, product, calls = module.scipy.sparse.linalg.eigsh, module._compiled_along, []
+
+    def noisy(*rest, **named):
+        values, vectors = own(*rest, **named)
+        vectors += 1e-3 * np.random.default_rng(0).normal(size=vectors.shape)
+        return values, vectors / np.linalg.norm(vectors, axis=0)
+
+    monkeypatch.setattr(module.scipy.sparse.linalg, "eigsh", noisy)
+    monkeypatch.setattr(
+        module, "_compiled_along", lambda *rest: calls.append(1) or product(*rest)
+    )
+    matrix, f = quadratic(60, np.linspace(1.0, 5.0, 60))
+    found = hessian_spectrum(jax.jit(f), jnp.ones(60), key(), 3)
+    vectors = np.asarray(found.vectors)
+    away = np.linalg.norm(matrix @ vectors.T - vectors.T * found.values, axis=0)
+    assert np.all(away > 1e-3)
+    np.testing.assert_allclose(found.residuals, away, rtol=1e-6)
+    assert found.products == len(calls) > 3
+
+
 @pytest.mark.thorough("the other units", but="float32-1e-11-80|float64-1e-200-20")
 @pytest.mark.parametrize("n", [20, 80])
 @pytest.mark.parametrize(

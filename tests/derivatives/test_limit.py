@@ -107,6 +107,17 @@ def test_truncation_and_rounding_bound_the_error_at_every_step(scheme, dtype):
 
 
 @pytest.mark.parametrize("scheme", POWERS)
+def test_truncation_and_rounding_are_not_far_above_the_error(scheme):
+    table = limit_table(np.exp, 1.0, scheme)
+    error = np.abs(table.estimates - math.e)
+    large = (table.truncation > 100 * table.rounding) & (table.steps < 0.1)
+    small = table.rounding > 100 * table.truncation
+    assert np.median(table.truncation[large] / error[large]) < 2
+    # The bound is of the largest rounding error, which is rarely met.
+    assert np.median(table.rounding[small] / error[small]) < 50
+
+
+@pytest.mark.parametrize("scheme", POWERS)
 def test_error_falls_with_the_power_of_the_scheme_and_rises_as_one_over_the_step(
     scheme,
 ):
@@ -211,6 +222,7 @@ def test_functions_of_jax_and_large_points_are_tabulated():
             "dtype must be float64 or float32",
         ),
         (np.sin, np.ones(2), {}, TypeError, "x must be one real number"),
+        (np.sin, (1.0, [2.0, 3.0]), {}, TypeError, "x must be one real number"),
         (np.sin, math.nan, {}, ValueError, "x must be finite; got x=nan"),
         (
             math.sin,

@@ -103,6 +103,16 @@ def test_derivative_in_half_precision_is_finite_wherever_the_argument_is(name):
     np.testing.assert_allclose(found.astype(float), exact, rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("name", VALUES)
+def test_derivative_by_hand_is_constant_far_from_0(name, dtype):
+    # Beyond 800, every activation is linear or constant, also in float64.
+    far = jnp.asarray(jnp.geomspace(800, float(jnp.finfo(dtype).max) * 0.99, 40), dtype)
+    slope = jax.jit(jax.vmap(jax.grad(models.ACTIVATION_DERIVATIVES[name])))
+    assert (slope(far) == 0).all()
+    assert (slope(-far) == 0).all()
+
+
 @pytest.mark.parametrize("table", [models.ACTIVATIONS, models.ACTIVATION_DERIVATIVES])
 @pytest.mark.parametrize("name", VALUES)
 def test_activation_keeps_dtype_and_shape(table, name):

@@ -15,6 +15,7 @@ from research.update_rules import (
     adafactor,
     adam,
     adamw,
+    fromage,
     heavy_ball,
     lamb,
     muon,
@@ -470,6 +471,12 @@ def test_bad_input_raises():
     for rule in (muon(0.1), lamb(0.1)):
         with pytest.raises(ValueError, match=r"call update\(grads, state, params\)"):
             rule.update(jnp.ones((2, 2)), rule.init(jnp.ones((2, 2))))
+
+
+@pytest.mark.parametrize("make_rule", [novograd, fromage])
+def test_a_leaf_without_gradient_does_not_become_nan_in_float16(make_rule):
+    rule, x = make_rule(0.1), jnp.ones(2, "float16")
+    assert np.all(np.isfinite(rule.update(0.0 * x, rule.init(x), x)[0]))
 
 
 def test_novograd_and_adafactor_square_in_float32():

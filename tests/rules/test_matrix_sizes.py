@@ -156,6 +156,16 @@ def test_hyperball_does_not_see_the_length_of_the_direction():
         np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
+def test_normuon_leaves_a_column_without_gradient_in_float16():
+    g = normal(7, 4, 3).astype("float16").at[:, 1].set(0.0)
+    u, still = updates_of(
+        normuon(0.1, beta=0.0, consistent_rms=0.2), [g, 0.0 * g], jnp.ones_like(g)
+    )
+    np.testing.assert_array_equal(u[:, 1], np.zeros(4))
+    assert np.all(np.isfinite(u))
+    np.testing.assert_array_equal(still, np.zeros((4, 3)))
+
+
 def test_hyperball_stays_where_the_direction_is_zero():
     x = normal(6, 3, 4)
     np.testing.assert_array_equal(walk(hyperball(0.1), [0.0 * x], x)[0], x)

@@ -16,6 +16,7 @@ from research.update_rules import (
     optimistic_adam,
     optimistic_gradient_descent,
 )
+from research.update_rules._edges import leaf_norm
 
 COMPILE_QUICKLY = True  # tests/conftest.py
 
@@ -84,6 +85,15 @@ def test_fromage_keeps_the_norm_if_the_gradient_is_orthogonal():
         moved = x + step_of(fromage(rate), g, x)
         np.testing.assert_allclose(jnp.linalg.norm(moved), 5.0, rtol=1e-14)
         np.testing.assert_allclose(jnp.vdot(moved, g) / jnp.vdot(moved, x), -rate)
+
+
+@pytest.mark.parametrize(
+    "entries", [np.full(1000, 1e18), np.append(1e-18, np.full(1000, 2.0**-63.5))]
+)
+def test_norm_of_many_entries_is_that_of_float64(entries):
+    # Each square is in the range of float32, or nearly so, but their sum is not.
+    found = leaf_norm(jnp.asarray(entries, "float32"))
+    np.testing.assert_allclose(found, np.linalg.norm(entries), rtol=1e-6)
 
 
 def test_lars_leaves_out_masked_leaves():

@@ -2,6 +2,8 @@
 on Prodigy's estimate.
 """
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -319,6 +321,19 @@ def test_a_huge_rate_with_weight_decay_does_not_overflow_in_float16(make_rule):
     x = jnp.array([1.0, 0.0, 300.0], jnp.float16)
     updates, _ = rule.update(x, rule.init(x), x, value=jnp.float16(100.0))
     np.testing.assert_allclose(np.asarray(updates, float), [-1, 0, -300], rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "make_rule", [cocob, prodigy, partial(mechanic, 0.1, gradient_descent)]
+)
+def test_an_entry_without_gradient_stays_in_float16(make_rule):
+    # There ε rounds to 0, and a divisor of 6e-6 has the reciprocal ∞.
+    rule, x = make_rule(), jnp.array([1.0, 2.0], "float16")
+    state, first = rule.init(x), jnp.array([0.0, 1.0], "float16")
+    still, state = rule.update(first, state, x)
+    moved, _ = rule.update(jnp.ones_like(first), state, x + still)
+    assert still[0] == 0
+    assert np.all(np.isfinite(np.concatenate([still, moved])))
 
 
 def test_momo_estimates_the_minimum_as_its_lower_bound():

@@ -29,6 +29,7 @@ from research.derivatives.certified.intervals import (
     down,
     integer_power,
     interval,
+    is_infinite,
     magnitude,
     multiply,
     negative,
@@ -140,7 +141,10 @@ def _scaled(x: np.ndarray, shift: np.ndarray) -> np.ndarray:
 def _less_multiples(
     x: np.ndarray, k: np.ndarray, parts: list[float], rest: Interval
 ) -> Interval:
-    """Enclose x - k c, for a constant c in parts whose products with k are exact."""
+    """Enclose x - k c, where c is the sum of `parts` and `rest`.
+
+    Each part has few bits, so the product of k and a part is exact.
+    """
     result = _at(x)
     for part in parts:
         result = subtract(result, _at(k * part))
@@ -148,7 +152,7 @@ def _less_multiples(
 
 
 def _clipped(x: Interval, size: float) -> Interval:
-    """Limit the ends to [-size, size], which only entries that are not used exceed."""
+    """Limit the ends to [-size, size]. Only entries that are not used exceed this."""
     return x._replace(
         low=np.clip(x.low, -size, size), high=np.clip(x.high, -size, size)
     )
@@ -209,7 +213,7 @@ def _log1p_at(x: np.ndarray) -> Interval:
 
 
 class _Turned(NamedTuple):
-    """The sine and cosine of r, where x = k π/2 + r, and k as integers."""
+    """Enclosures of sin r and cos r, and the integers k, where x = k π/2 + r."""
 
     sine: Interval
     cosine: Interval
@@ -239,7 +243,7 @@ def _of_recent_arrays(function: Callable[[np.ndarray], Any]) -> Callable[..., An
 
 @_of_recent_arrays
 def _turned(x: np.ndarray) -> _Turned:
-    """Enclose the sine and cosine of x less a multiple of π/2, by their series."""
+    """Enclose sin r and cos r by their series, where x = k π/2 + r."""
     usable = np.where(np.abs(x) < HUGE, x, 0.0)
     k = np.rint(usable * (2 / math.pi))
     r = _clipped(_less_multiples(usable, k, HALF_PI_PARTS, HALF_PI_REST), 0.79)
@@ -379,18 +383,26 @@ def log1p(x: Interval) -> Interval:
 def sin(x: Interval) -> Interval:
     """Enclose sin x for all numbers in x.
 
-    x is an array of intervals, and the result has an interval for each of them.
+    x is an array of intervals, and the result has an interval for each of them. Where x
+    has an infinite end, the field `trouble` of the result is MAYBE_UNDEFINED (the sine
+    of infinity is NaN).
     """
     return _wave(x, 0)
 
 
 def cos(x: Interval) -> Interval:
-    """Enclose cos x = sin(x + π/2) for all numbers in x."""
+    """Enclose cos x = sin(x + π/2) for all numbers in x, as `sin` does."""
     return _wave(x, 1)
 
 
 def _wave(x: Interval, quarter_turns: int) -> Interval:
-    """Return sin(x + quarter_turns π/2), from its ends and turning points."""
+    """Return sin(x + quarter_turns π/2), which is NaN where x is infinite."""
+    found = _wave_of_reals(x, quarter_turns)
+    return with_trouble(found, is_infinite(x), MAYBE_UNDEFINED)
+
+
+def _wave_of_reals(x: Interval, quarter_turns: int) -> Interval:
+    """Enclose sin(x + quarter_turns π/2), from the ends of x and the extremes in x."""
     at_low = _sine_at(x.low, quarter_turns)
     if x.is_point:
         return interval(at_low.low, at_low.high, x)
@@ -409,7 +421,10 @@ def _wave(x: Interval, quarter_turns: int) -> Interval:
 
 
 def _holds_integer(low: np.ndarray, high: np.ndarray, offset: int) -> np.ndarray:
-    """Whether [low, high], in quarter turns, may contain 4 k + offset, k an integer."""
+    """Return whether [low, high] may contain 4 k + offset for an integer k.
+
+    low, high and offset are in units of π/2, a quarter turn.
+    """
     lower = down(down((low - offset) / 4))
     upper = up(up((high - offset) / 4))
     return ~(np.ceil(lower) > np.floor(upper))
@@ -444,7 +459,7 @@ def _tan_at(x: np.ndarray) -> Interval:
 
 
 def _tanh_at(x: np.ndarray) -> Interval:
-    """Enclose tanh x = e / (e + 2) with e = expm1(2 |x|), odd in x."""
+    """Enclose tanh x, where |tanh x| = e / (e + 2) with e = expm1(2 |x|)."""
     size = np.minimum(np.abs(x), 30.0)
     e = _expm1_at(2 * size)
     # e / (e + 2) = 1 - 2 / (e + 2) grows with e, so each end needs one end of e.
@@ -480,7 +495,7 @@ def logistic(x: Interval) -> Interval:
 
 
 def _sinh_at(x: np.ndarray) -> Interval:
-    """Enclose sinh x = (e + e / (e + 1)) / 2 with e = expm1(|x|), odd in x."""
+    """Enclose sinh x, where |sinh x| = (e + e / (e + 1)) / 2 with e = expm1(|x|)."""
     e = _expm1_at(np.abs(x))
     low = _half_sum(_at(e.low)).low
     high = _half_sum(_at(e.high)).high
@@ -554,7 +569,7 @@ def acos(x: Interval) -> Interval:
 
 
 def _asinh_at(x: np.ndarray) -> Interval:
-    """Enclose asinh x = log1p(|x| + x² / (1 + √(1 + x²))), odd in x."""
+    """Enclose asinh x, where |asinh x| = log1p(|x| + x² / (1 + √(1 + x²)))."""
     size = _at(np.minimum(np.abs(x), 1e150))
     square = multiply(size, size)
     root = square_root(add(point(1.0), square))
@@ -622,10 +637,13 @@ def atan2(y: Interval, x: Interval) -> Interval:
     """Enclose the angle of the points (x, y), from -π to π.
 
     The angle jumps at the points with y = 0 and x <= 0. If the box of all (x, y)
-    contains such a point, the result encloses [-π, π], and the field `trouble` of the
-    result is NOT_SMOOTH (the function may jump in the box).
+    contains such a point, or if both x and y have an infinite end, the result encloses
+    [-π, π], and the field `trouble` of the result is NOT_SMOOTH (the function may jump
+    in the box).
     """
-    right, above, below = x.low > 0, y.low > 0, y.high < 0
+    # The angle of (inf, inf) is π/4, but the quotient of infinities is NaN.
+    known = ~(is_infinite(x) & is_infinite(y))
+    right, above, below = (known & side for side in (x.low > 0, y.low > 0, y.high < 0))
     one = point(1.0)
     of_right = atan(divide(y, _where(right, x, one)))
     over_y = atan(divide(x, _where(above | below, y, one)))
@@ -714,9 +732,9 @@ def power(x: Interval, y: Interval) -> Interval:
     unknown = (x.low < 0) & may_be_integer
     at_zero = (x.low <= 0) & ~unknown
     low = np.where(unknown, -np.inf, np.where(at_zero, 0.0, found.low))
-    high = np.where(
-        unknown | ((x.low <= 0) & (y.low <= 0)), np.inf, found.high
-    )  # 0 has infinite negative powers, and 0^0 = 1.
+    # 0 has infinite negative powers, and 0^0 = 1. IEEE 754 gives -inf infinite powers.
+    infinite = ((x.low <= 0) & (y.low <= 0)) | (x.low == -np.inf)
+    high = np.where(unknown | infinite, np.inf, found.high)
     undefined = (x.low < 0) | ((x.low == 0) & (y.low <= 0))
     return with_trouble(interval(low, high, x, y), undefined, MAYBE_UNDEFINED)
 

@@ -33,7 +33,7 @@ from research.derivatives.errors import (
     NotScalarError,
     UnsupportedPrimitiveError,
 )
-from research.derivatives.exact.arguments import described
+from research.derivatives.exact.arguments import check_not_deleted, described
 from research.tracing import AdviceOnTracing
 
 MOST_ORDER = 10
@@ -169,10 +169,11 @@ def derivative_enclosure(
 
 
 def _enclosure(program: Any, box: Interval, lower: Sequence[Any] = ()) -> Enclosure:
-    """Enclose the result of a program, a derivative of the programs in `lower`.
+    """Enclose the result of a program, which computes f or a derivative of f.
 
-    The derivative of a step, such as floor or a comparison, is 0 in JAX, so the program
-    of a derivative does not show where f or a lower derivative jumps.
+    For a derivative, `lower` has the programs of f and of the lower derivatives. They
+    show where f or a lower derivative jumps. The program of the derivative does not
+    show this, because JAX's derivative of a step, such as floor or a comparison, is 0.
     """
     lines: dict[str, str] = {}
     doubts = [one.trouble for part in lower for one in evaluate(part, [box], lines)]
@@ -207,6 +208,7 @@ def checked_box(low: Any, high: Any) -> Interval:
     ends = []
     for name, value in (("low", low), ("high", high)):
         check_numbers(name, value, kinds="iuf")
+        check_not_deleted(name, value)
         array = np.asarray(value)
         if not np.all(np.isfinite(array)):
             raise ValueError(f"{name} must be finite; got {name}={value!r}.")

@@ -40,12 +40,12 @@ class Interval(NamedTuple):
 
     @property
     def is_float(self) -> bool:
-        """Whether the ends are floats."""
+        """True if the ends are floats."""
         return self.low.dtype == np.float64
 
     @property
     def is_point(self) -> bool:
-        """Whether low and high are the same array object."""
+        """True if low and high are the same array object."""
         return self.low is self.high
 
 
@@ -225,10 +225,10 @@ def add(a: Interval, b: Interval) -> Interval:
     high = add_up(a.high, b.high)
     found = interval(_or(low, -np.inf), _or(high, np.inf), a, b)
     # Infinite ends may be attained, and inf - inf is NaN.
-    opposite = ((a.low == -np.inf) & (b.high == np.inf)) | (
+    nothing = ((a.low == -np.inf) & (b.high == np.inf)) | (
         (a.high == np.inf) & (b.low == -np.inf)
     )
-    return with_trouble(found, opposite, MAYBE_UNDEFINED)
+    return with_trouble(found, nothing, MAYBE_UNDEFINED)
 
 
 def negative(a: Interval) -> Interval:
@@ -248,7 +248,7 @@ def subtract(a: Interval, b: Interval) -> Interval:
 
 
 def _or(values: np.ndarray, otherwise: float) -> np.ndarray:
-    """Replace NaN, which comes from inf - inf, by the worst possible end."""
+    """Replace each NaN, which comes from inf - inf, by the infinite end `otherwise`."""
     return np.where(np.isnan(values), otherwise, values)
 
 
@@ -272,11 +272,12 @@ def multiply(a: Interval, b: Interval) -> Interval:
         np.where(exact, low, down(low)), np.where(exact, high, up(high)), a, b
     )
     # Infinite ends may be attained, and infinity times 0 is NaN.
-    nothing = (_is_infinite(a) & _has_zero(b)) | (_is_infinite(b) & _has_zero(a))
+    nothing = (is_infinite(a) & _has_zero(b)) | (is_infinite(b) & _has_zero(a))
     return with_trouble(found, nothing, MAYBE_UNDEFINED)
 
 
-def _is_infinite(x: Interval) -> np.ndarray:
+def is_infinite(x: Interval) -> np.ndarray:
+    """Return where an end of x is infinite, so that x may contain infinity itself."""
     return np.isinf(x.low) | np.isinf(x.high)
 
 
@@ -285,7 +286,11 @@ def _has_zero(x: Interval) -> np.ndarray:
 
 
 def _product(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return x y, where 0 times infinity is 0: an infinite end is not attained."""
+    """Return x y, with 0 times infinity as 0.
+
+    This is right if infinity is only a bound. The caller sets `trouble`, because
+    infinity may also be a value.
+    """
     product = x * y
     return np.where((x == 0) | (y == 0), 0.0, product)
 
@@ -340,7 +345,7 @@ def divide(a: Interval, b: Interval) -> Interval:
         a,
         b,
     )
-    nothing = through_zero | (_is_infinite(a) & _is_infinite(b))
+    nothing = through_zero | (is_infinite(a) & is_infinite(b))
     return with_trouble(found, nothing, MAYBE_UNDEFINED)
 
 
@@ -440,6 +445,9 @@ def total(a: Interval, axes: tuple[int, ...]) -> Interval:
     the sum. For n floats in any order, the rounding error is at most γ times the sum of
     their absolute values, where γ = (n - 1) u / (1 - (n - 1) u) and u = 2^-53 (Higham,
     Accuracy and stability of numerical algorithms, 2002, equation (4.4)).
+
+    If one term may be inf and another may be -inf, the field `trouble` of the sum is
+    MAYBE_UNDEFINED, as in `add`.
     """
     trouble = a.trouble
     if trouble.ndim:
@@ -455,7 +463,24 @@ def total(a: Interval, axes: tuple[int, ...]) -> Interval:
         return Interval(a.low.reshape(shape), a.high.reshape(shape), trouble)
     low = np.sum(a.low, axis=axes) - sum_error(np.abs(a.low), axes, count)
     high = np.sum(a.high, axis=axes) + sum_error(np.abs(a.high), axes, count)
-    return Interval(_or(down(low), -np.inf), _or(up(high), np.inf), trouble)
+    found = Interval(_or(down(low), -np.inf), _or(up(high), np.inf), trouble)
+    if np.isfinite(found.low).all():  # No term may be -inf.
+        return found
+    return with_trouble(
+        found, opposite(a, lambda x: np.sum(x, axis=axes)), MAYBE_UNDEFINED
+    )
+
+
+def opposite(a: Interval, summed: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Return where a sum may contain inf - inf, which is NaN.
+
+    Args:
+      a: The terms, an array of intervals. An infinite end may be a value of the term.
+      summed: The function that sums an array in the same way as the terms are summed.
+    """
+    below, above = a.low == -np.inf, a.high == np.inf
+    # The pairs of two different terms, of which one may be -inf and the other inf.
+    return summed(below) * summed(above) > summed(below & above)
 
 
 def sum_error(sizes: np.ndarray, axes: tuple[int, ...], count: int) -> np.ndarray:

@@ -25,11 +25,13 @@ from research.derivatives.certified.intervals import (
     hull,
     integer_power,
     interval,
+    is_infinite,
     magnitude,
     maximum,
     minimum,
     multiply,
     negative,
+    opposite,
     point,
     square_root,
     subtract,
@@ -63,7 +65,11 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 def _exact_integers(
     operation: Callable[..., Any], in_floats: Callable[..., Interval]
 ) -> Rule:
-    """Use NumPy for point integers and bools, and interval arithmetic for floats."""
+    """Return the rule of an operation on floats, integers or bools.
+
+    Floats are enclosed by `in_floats`. For integers, the bounds by `in_floats` are
+    rounded outwards to integers. For bools, NumPy computes both ends.
+    """
 
     def apply(*inputs: Interval, **params: Any) -> Interval:
         if all(x.is_float for x in inputs):
@@ -184,7 +190,11 @@ def _pow(x: Interval, y: Interval, **params: Any) -> Interval:
 
 @rule("convert_element_type")
 def _convert(x: Interval, *, new_dtype: Any, **params: Any) -> Interval:
-    """Change the kind of number; a change of precision changes no real number."""
+    """Convert numbers to floats, integers or bools.
+
+    The precision of floats does not matter: the enclosed program is a function of real
+    numbers.
+    """
     kind = np.dtype(new_dtype).kind
     if kind == "f" or np.dtype(new_dtype).name == "bfloat16":
         return _as_float(x)
@@ -258,15 +268,20 @@ def _half_away(x: np.ndarray) -> np.ndarray:
 
 
 def _bool_result(low: np.ndarray, high: np.ndarray, trouble: np.ndarray) -> Interval:
-    """Return a bool that may be undecided: low if it always holds, high if it can."""
+    """Return bools as intervals; `trouble` is set where a bool may be True or False.
+
+    `low` is True where a bool is always True, and `high` where it can be True.
+    """
     found = Interval(np.asarray(low), np.asarray(high), trouble)
     return with_trouble(found, found.low != found.high, NOT_SMOOTH)
 
 
 def _compared(a: Interval, b: Interval, low: Any, high: Any) -> Interval:
-    """Return the answer of a comparison. Where two floats may be equal, f may jump.
+    """Enclose the answer of a comparison of a and b.
 
-    Where a float may be NaN, both answers are possible.
+    `low` is True where the answer is always True, and `high` where it can be True.
+    Where a or b may be NaN, both answers are possible. Where two floats may be equal,
+    `trouble` is set, because f may jump there.
     """
     trouble = worst(a, b)
     unknown = trouble == MAYBE_UNDEFINED
@@ -355,7 +370,7 @@ def _logical(
 def _is_finite(x: Interval, **params: Any) -> Interval:
     """Return True for real numbers, and either answer for NaN or an infinite end."""
     found = nan_test(x, where_real=True)
-    infinite = np.isinf(x.low) | np.isinf(x.high)
+    infinite = is_infinite(x)
     found = found._replace(low=found.low & ~infinite)
     return with_trouble(found, infinite, MAYBE_UNDEFINED)
 
@@ -377,7 +392,7 @@ def nan_test(x: Interval, where_real: bool) -> Interval:
 
 @rule("select_n")
 def _select_n(which: Interval, *cases: Interval, **params: Any) -> Interval:
-    """Return the case that the condition names, or the hull of all it may name."""
+    """Return the case that `which` selects, or the hull of all that it may select."""
     shape = cases[0].low.shape
     # A condition that may be undefined may have any answer: NaN compares as false.
     unknown = np.broadcast_to(which.trouble, shape) == MAYBE_UNDEFINED
@@ -432,7 +447,9 @@ def _rem(a: Interval, b: Interval, **params: Any) -> Interval:
         quotient,
     )
     jumps = ~same | _is_step(quotient.low) | _is_step(quotient.high)
-    return with_trouble(found, jumps, NOT_SMOOTH)
+    found = with_trouble(found, jumps, NOT_SMOOTH)
+    # The remainder of an infinite number is NaN.
+    return with_trouble(found, is_infinite(a), MAYBE_UNDEFINED)
 
 
 def _is_step(x: np.ndarray) -> np.ndarray:
@@ -689,7 +706,11 @@ def _cumsum(x: Interval, *, axis: int, reverse: bool, **params: Any) -> Interval
         error = up(1.01 * count * UNIT * np.cumsum(np.abs(end[at]), axis=axis))
         found = np.nextafter(sums + sign * error, sign * np.inf)[at]
         ends.append(np.where(np.isnan(found), sign * np.inf, found))
-    return Interval(ends[0], ends[1], trouble)
+    return with_trouble(
+        Interval(ends[0], ends[1], trouble),
+        opposite(x, lambda terms: np.cumsum(terms[at], axis=axis)[at]),
+        MAYBE_UNDEFINED,
+    )
 
 
 @rule("cumprod")
@@ -728,11 +749,6 @@ def _dot_general(
         )
     )(b)
     products = multiply(left, right)
-    trouble = worst(left, right)
-    if trouble.ndim:
-        products = products._replace(
-            trouble=np.broadcast_to(trouble, products.low.shape)
-        )
     last = products.low.ndim
     return total(products, tuple(range(last - sums, last)))
 

@@ -65,6 +65,7 @@ class Landscape:
         v: Float[np.ndarray, "m n"] | None = None,
         *,
         noisy: bool = False,
+        turn: int = 0,
     ) -> tuple[
         Float[np.ndarray, "m"], Float[np.ndarray, "m n"], Float[np.ndarray, "m n"]
     ]:
@@ -75,6 +76,8 @@ class Landscape:
           v: Direction for each point, shape (m, n). None means 0.
           noisy: Whether to give each operation of f a larger, random rounding error.
             The errors differ between rows.
+          turn: Number of the set of such errors for the first 512 rows. The next 512
+            rows get the next of the eight sets.
         Returns:
           (values, gradients, products of the Hessian and v), of the shapes (m,), (m, n)
           and (m, n).
@@ -88,7 +91,7 @@ class Landscape:
                 part = given[start : start + ROWS]
                 row[: len(part)], row[len(part) :] = part, part[:1]
             call = (
-                (self._noisy, _signs(start // ROWS, self.dtype))
+                (self._noisy, _signs(turn + start // ROWS, self.dtype))
                 if noisy
                 else (self._program,)
             )
@@ -161,7 +164,8 @@ class Landscape:
         The rise is computed as the integral of the gradient along d, by Gauss-Legendre
         quadrature with 6 nodes. It needs no difference of two values of f. So no digits
         cancel, even if f(y) is much larger than the rise. The gradients are evaluated
-        with larger, random rounding errors (`at` with noisy=True).
+        with larger, random rounding errors (`at` with noisy=True), which are
+        independent at all nodes.
 
         Returns:
           (rise, error, difference). The error is the difference between the results
@@ -170,11 +174,11 @@ class Landscape:
           f(y + d) - f(y) of two values.
         """
         totals, rounding = [], np.zeros(len(d))
-        for nodes, weights in NODES:
+        for turn, (nodes, weights) in zip((4, 0), NODES, strict=True):
             way = ((nodes + 1) / 2)[:, None, None] * d
-            slopes = self.at(self.moved(y, way.reshape(-1, d.shape[1]))[0], noisy=True)[
-                1
-            ].reshape(way.shape)
+            points = self.moved(y, way.reshape(-1, d.shape[1]))[0]
+            # Equal errors at both rules would cancel in the difference of the results.
+            slopes = self.at(points, noisy=True, turn=turn)[1].reshape(way.shape)
             parts = slopes * d * (weights / 2)[:, None, None]
             totals.append(parts.sum(axis=(0, 2)))
             rounding = 8 * self.eps * np.abs(parts).sum(axis=(0, 2))

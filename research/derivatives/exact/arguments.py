@@ -16,6 +16,8 @@ from research.tracing import AdviceOnTracing
 def floating(tree: Any, argument: str) -> Any:
     """Convert the leaves of a tree to arrays, and check that all are real and floating.
 
+    A leaf that is a deleted array of JAX is refused.
+
     Args:
       tree: Value of the argument.
       argument: Name of the argument, for the message.
@@ -23,6 +25,7 @@ def floating(tree: Any, argument: str) -> Any:
       The tree with arrays as leaves.
     Raises:
       NotInexactError: A leaf is not real and floating. The message shows the leaf.
+      RuntimeError: A leaf has been deleted.
     """
 
     if tree is None:
@@ -52,9 +55,24 @@ def floating(tree: Any, argument: str) -> Any:
             raise NotInexactError(
                 f"{name} must be real floating numbers; got {kind}. {advice}"
             )
+        check_not_deleted(name, leaf)
         return jnp.asarray(leaf)
 
     return jax.tree_util.tree_map_with_path(checked, tree)
+
+
+def check_not_deleted(argument: str, leaf: Any) -> None:
+    """Raise RuntimeError if a value is an array of JAX whose numbers were deleted.
+
+    `argument` is the name of the argument, for the message.
+    """
+    if isinstance(leaf, jax.Array) and not is_traced(leaf) and leaf.is_deleted():
+        raise RuntimeError(
+            f"{argument} must be an array with numbers; got a deleted array of "
+            f"{leaf.dtype}, shape {leaf.shape}. Its delete() was called, or a compiled "
+            f"function with donate_argnums took its memory. Give that function a copy: "
+            "jnp.copy(...)."
+        )
 
 
 def kind_of(leaf: Any) -> Any:

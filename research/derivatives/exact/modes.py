@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 
-from research.checks import check_callable, check_choice
+from research.checks import check_callable, check_choice, shown
 from research.derivatives.errors import NotInexactError, NotScalarError
 from research.derivatives.exact.arguments import floating, outputs_of, size, title
 
@@ -81,9 +81,13 @@ def differentiated_in(f: Callable[..., Any], x: Any, mode: str, outputs: int) ->
         `chosen_mode(f, x)` returns.
       outputs: Number of outputs of f. Used for "auto" only.
     Raises:
-      ValueError: mode is unknown.
+      ValueError: mode is unknown, or x is a pytree without leaves.
     """
     check_choice("mode", mode, MODES)
+    if not jax.tree.leaves(x):
+        raise ValueError(
+            f"x must hold at least one array; got x={shown(x)}. An array may be empty."
+        )
     if mode != "auto":
         return _transform(f, mode)(x)
     return _with_a_rule(

@@ -10,6 +10,7 @@ import numpy as np
 
 from research.checks import check_callable, check_choice, check_flag, refuse_traced
 from research.derivatives.errors import NoDerivativeError
+from research.derivatives.exact.arguments import check_not_deleted
 from research.derivatives.finite_differences.breaks import (
     first_surprise,
     is_continuous,
@@ -62,21 +63,21 @@ _SLOW = 0.9
 _STEADY = 0.25
 _FOUR = 4
 _LOUD = 2.0
-_ALL = 1 / 16  # Noise above this share of the changes of f is all of f.
+_ALL = 1 / 16  # Noise above this share of a change of f counts as the whole change.
 # A jump of the derivative above this share of its bound is probably not noise.
 _SHOWN = 0.25
 _HALF = 0.6  # Half a jump, and a little for the error of the jump.
 _MISSED = 1.5  # A line that misses f(x) by more than this many noises is noticed.
 _LEVEL = 1.4  # Largest factor between two distances that count as the same.
-_THREE = 3  # Windows in a row that contradict an estimate.
+_THREE = 3  # Number of windows, or steps, in a row that a test needs.
 _HUGE = 2.0**900  # If |f(x)| is larger, values are divided by it.
 _STEEP, _SOME = 2.0**1020, 2.0**6  # If slopes are larger, values are divided by 2^6.
 _UNDERFLOW = 1e-290  # A smaller change of f may have lost digits.
-_KNOT = 3.0  # Largest difference of orders between a knot's jump and the one it shows.
+_KNOT = 3.0  # Largest p - m if a jump of order p beside x looks like one of order m.
 # Jumps above this many rounding errors, at the step of a result and at the largest
 # step, are those of f itself. Rounding to float32 makes 2^29.
 _LARGE_JUMP = 2.0**31
-# Largest degree of a denominator that hides a rounded numerator, and how well it shows.
+# Largest degree k of a denominator (x - a)^k, and largest error of its (k + 1) / k.
 _DEGREE, _SAME = 6, 1e-3
 # If the sides approach each other with one power of the step at _LONG steps or more,
 # with a misfit below _STRAIGHT bits, they may meet.
@@ -150,16 +151,15 @@ def finite_difference(
     """Estimate the derivative of f at x, with an error bound and a verdict.
 
     The estimate uses only values of f. So f may be any function of a number, even one
-    that JAX cannot trace. f is evaluated at about 215 points, at up to about 455 points
-    if x is close to 0, and at twice as many if |f(x)| exceeds 2^900 or a slope of f
-    exceeds 2^1020:
+    that JAX cannot trace. f is evaluated at about 215 points. (The number of points is
+    up to about 455 if x is close to 0. It is twice as large if |f(x)| exceeds 2^900 or
+    a slope of f exceeds 2^1020.) The points are:
 
-    - at x;
-    - at x ± 2^k. The smallest 2^k is about four spacings of the floats at x. The
+    - x;
+    - x ± 2^k. The smallest 2^k is about four spacings of the floats at x. The
       largest is about eight times the larger of |x| and 1. If |x| is below 2^-60, some
       of these distances are left out;
-    - in a group of eight equally spaced points near the distance 2^k for every fourth
-      k.
+    - a group of eight equally spaced points near the distance 2^k for every fourth k.
 
     If f maps arrays elementwise, one call evaluates all points. To check whether f does
     so, the points are passed in random order, and three of the values (24 if f returns
@@ -200,9 +200,9 @@ def finite_difference(
     "unresolved" in three cases:
 
     - f jumps by far more than rounding errors, and the slope of f between the jumps
-      differs from the mean slope of f. An example is sin(x) + floor(1000 x). The same
-      holds if f is not constant between such jumps, and only steps across the jumps
-      show a kink.
+      differs from the mean slope of f. An example is sin(x) + floor(1000 x). (If x
+      itself is at such a jump, the verdict may also be "jump".) The same holds if f is
+      not constant between such jumps, and only steps across the jumps show a kink.
     - f is c / (x - a)^k between the jumps, with k from 1 to 6, and the jumps are small
       at the largest steps. This suggests a numerator that has lost nearly all its
       digits, as in (1 - cos(x)) / x² near 0.
@@ -210,13 +210,14 @@ def finite_difference(
       contradict it, and the jumps are small compared with f at the largest steps. This
       suggests a term that has lost all its digits, as in x² + (1 - cos(x)) near 0.
 
-    To detect the last two cases, f is evaluated at the additional points, too.
+    To detect the last two cases, f may be evaluated at the additional points even if
+    the result needs only the small steps, and they agree with it.
 
-    If f is constant between jumps of more than 1e-6 |f|, and its noise exceeds the
+    If f is constant between jumps of more than 1e-6 |f|, and the noise of f exceeds the
     smallest jump, f is not simply rounded. It may be a count, such as the share of
     draws below x. Errors of a count at neighbouring points are alike, so they show only
-    a part of the error of a difference. The bound is then multiplied by four. Up to
-    a tenth of such answers may still have an error above the bound.
+    a part of the error of a difference. The bound is then multiplied by four. Up to a
+    tenth of such answers may still have an error above the bound.
 
     With a two-sided scheme ("auto" or "central"), the left and the right derivative of
     each order from 1 to `order` are compared before the extrapolation. If they differ
@@ -295,6 +296,8 @@ def finite_difference(
       constant if it is constant over a distance of at least max(|x|, 1) / 5. There is
       one exception: f counts as rounded if it has at least three nearly equal jumps up
       to the largest distance and a mean slope below 1e-6.
+    - Whether f depends on earlier calls, as a solver that starts at its last solution.
+      The result may then be wrong.
     - A jump of a higher derivative, a power like |x|^2.5 or an oscillation whose
       contribution to f is below the noise at the steps that are used. An example is the
       third derivative of a cubic spline with many nodes: the value is the third
@@ -302,10 +305,10 @@ def finite_difference(
     - At order 4, the whole error of the result if f(t) is the sum of a smooth function
       and a term such as |t - x|^5.5. Of such answers, up to a tenth have an error above
       the bound.
-    - A bend beside x that the noise hides from a one-sided scheme. Far from its bend, a
-      function such as softplus is nearly a straight line. With noise of 1e-2 or 1e-3 of
-      f, the result may be the slope of this line instead of the slope at x. The scheme
-      "auto" rarely makes this error.
+    - A bend or a kink beside x that the noise hides from a one-sided scheme. Far from
+      its bend, a function such as softplus is nearly a straight line. The result may be
+      the slope of this line instead of the slope at x. An example is a tax in cents
+      with a kink less than a euro from x. The scheme "auto" rarely makes this error.
     - An oscillation between the points.
     - Whether f interpolates a table with straight lines, if the slopes of neighbouring
       lines differ by less than the rounding error of a difference quotient within a
@@ -333,7 +336,7 @@ def finite_difference(
       scheme: "auto" and "central" have the same meaning: values of f on both sides of x
         are used. "forward" gives the derivative from the right and ignores f on the
         left. "backward" gives the derivative from the left and ignores f on the right.
-      strict: Whether a verdict other than "ok" raises an error.
+      strict: If True, a verdict other than "ok" raises an error.
     Returns:
       A `FiniteDifference`: the derivative with its bound and verdict.
     Raises:
@@ -404,7 +407,7 @@ def _is_steep(ladder: Ladder) -> bool:
 
 
 def _times(found: FiniteDifference, factor: float) -> FiniteDifference:
-    """Return the derivative of f times a factor. A part that overflows is nan."""
+    """Return the result for `factor` times f. A derivative that overflows is nan."""
     value, error = found.value * factor, found.error * factor
     left, right = (
         side if np.isfinite(side) else np.nan
@@ -432,26 +435,40 @@ def _beside_breaks(
 ) -> FiniteDifference:
     """Return the derivative at small steps if it contradicts the result `found`.
 
-    `found` is a derivative or a kink.
+    `found` is a derivative or a kink. A break is a point where f bends or jumps. Small
+    steps lie between the breaks, and larger steps cross them.
 
-    Larger steps cross the breaks of an f that interpolates a table with straight lines,
-    and show the slope of the function behind it. Small steps show the slope of f. If f
-    does not jump at the breaks, the result is that of the small steps. If they show too
-    little, as for the third derivative of such a table or for sin(x) + 1e-10 sin(1e6
-    x), the verdict is "unresolved". If f jumps at the breaks and is constant between
-    them, f is rounded, and the result stays. It also stays if f is not constant between
-    jumps that are small at the step of the result or at the largest step, because
-    cancellation then makes the jumps near x, as in (1 - cos(x)) / x² near 0. Otherwise,
-    as for sin(x) + floor(1000 x), the verdict is "unresolved". The verdict is also
-    "unresolved" if f is c / (x - a)^k between the breaks and jumps at them, but hardly
-    at the largest steps, or if f has small jumps and larger steps contradict the result
-    (`_hides_a_term`).
+    If f bends at the breaks, as if it interpolated a table with straight lines, small
+    steps show the slope of f. Larger steps show the slope of the function behind the
+    table. The result is that of the small steps. If they show too little, as for the
+    third derivative of such a table or for sin(x) + 1e-10 sin(1e6 x), the verdict is
+    "unresolved".
+
+    If f jumps at the breaks, there are three cases:
+
+    - f is constant between the jumps. Then f is rounded, and the result stays.
+    - f is not constant between the jumps, and the jumps are small at the step of the
+      result or at the largest step. Then cancellation makes the jumps near x, as in
+      (1 - cos(x)) / x² near 0, and the result stays.
+    - Otherwise, as for sin(x) + floor(1000 x), the verdict is "unresolved", or "jump"
+      if x itself is at such a jump (`_jumps_at_x`).
+
+    If f is constant only near x and jumps beside it (`_is_dead_zone`), the verdict is
+    "unresolved".
+
+    The verdict is also "unresolved" if f is c / (x - a)^k between jumps that are small
+    at the largest steps (`_hides_a_quotient`), or if f has small jumps and larger steps
+    contradict the result (`_hides_a_term`).
     """
     part = quiet_part(ladder) if found.verdict in ("ok", "kink") else None
     if part is None:
         return found
     quiet, noise_near, window = part
     inner = judge(quiet, noise_near, order, side)
+    if inner.verdict == "jump" and _jumps_at_x(
+        ladder, noise, quiet, noise_near, side, found
+    ):
+        return inner._replace(evaluations=sampler.evaluations)
     apart = {
         "ok": abs(inner.value - found.value) - _CLEAR * inner.error,
         "kink": _apart_from_sides(inner, found.value),
@@ -487,6 +504,9 @@ def _beside_breaks(
         elif not varies and found.verdict == "ok" and _counts(ladder, noise, level):
             found = _at_least(found, _OF_COUNTS * found.error)
         return found._replace(evaluations=sampler.evaluations)
+    if _is_dead_zone(ladder, noise, noise_near, inner):
+        found = found._replace(verdict="unresolved")
+        return found._replace(evaluations=sampler.evaluations)
     # A bound that is small only beside the quotients of small steps shows nothing.
     largest = CONFIDENT * max(abs(inner.value), abs(found.value))
     if inner.verdict == "ok" and inner.error > largest:
@@ -494,8 +514,47 @@ def _beside_breaks(
     return inner._replace(evaluations=sampler.evaluations)
 
 
+def _is_dead_zone(
+    ladder: Ladder,
+    noise: np.ndarray,
+    noise_near: np.ndarray,
+    inner: FiniteDifference,
+) -> bool:
+    """Return whether f is constant near x only because small steps cross no jump of f.
+
+    An example is a solver that starts at the solution for x and takes no step within
+    its tolerance. Small steps then give the derivative 0 (`inner`), although f varies
+    at larger steps.
+    """
+    flat = not np.nan_to_num(ladder.changes[:, :3]).any()
+    still = inner.verdict == "ok" and abs(inner.value) <= inner.error
+    return bool(flat and still and noise[0] > _CLEAR * noise_near[0])
+
+
+def _jumps_at_x(
+    ladder: Ladder,
+    noise: np.ndarray,
+    quiet: Ladder,
+    noise_near: np.ndarray,
+    side: int,
+    found: FiniteDifference,
+) -> bool:
+    """Return whether f, which jumps at x, has many large jumps and varies between them.
+
+    Small steps show the jump at x. If f were constant between its jumps, f would be
+    rounded, and the slope over many jumps, `found`, would be the derivative.
+    """
+    level = min(int(np.searchsorted(ladder.steps, found.step)), len(noise) - 1)
+    beside = judge(quiet, noise_near, 1, side or 1)
+    varies = beside.verdict == "ok" and abs(beside.value) > beside.error
+    return found.verdict == "ok" and varies and _jumps_largely(ladder, noise, level)
+
+
 def _jumps_largely(ladder: Ladder, noise: np.ndarray, level: int) -> bool:
-    """Return whether f has jumps that are no rounding at a level and at the last."""
+    """Return whether jumps of f at a level and at the last level are not rounding.
+
+    They are not rounding if they exceed _LARGE_JUMP rounding errors of f.
+    """
     return bool((noise > _LARGE_JUMP * rounding(ladder))[[level, -1]].all())
 
 
@@ -506,7 +565,8 @@ def _is_kink_away_from_x(
 
     An example is a straight line with stairs that is 0 below a threshold. If the kink
     is at x, half of f(x + h) + f(x - h) - 2 f(x) is (right - left) h / 2 at all steps h
-    at which the jumps do not hide it.
+    at which the jumps do not hide it. The result is True if this fails at one of the
+    first three such steps.
 
     Args:
       near: First derivative at the steps that are smaller than the jumps.
@@ -528,11 +588,12 @@ def _is_kink_away_from_x(
 def _counts(ladder: Ladder, noise: np.ndarray, level: int) -> bool:
     """Return whether f is constant between jumps although it is not rounded.
 
-    Rounding a smooth function adds errors below its smallest jump. If the noise exceeds
-    it, f may be a count, such as the share of draws or of pixels below a threshold. Its
-    errors at neighbouring points are alike, so the points of a window, which are close
-    together, show only a part of the error of a difference. The result is False if the
-    values are numbers of float16 or bfloat16, but not all integers.
+    Rounding a smooth function adds errors that are smaller than the smallest jump. If
+    the noise exceeds this jump, f may be a count, such as the share of draws or of
+    pixels below a threshold. The errors of a count at neighbouring points are alike, so
+    the points of a window, which are close together, show only a part of the error of a
+    difference. The result is False if the values are numbers of float16 or bfloat16,
+    but not all integers.
 
     Args:
       ladder: Values of f around x.
@@ -555,7 +616,11 @@ def _counts(ladder: Ladder, noise: np.ndarray, level: int) -> bool:
 
 
 def _apart_from_sides(kink: FiniteDifference, value: float) -> float:
-    """Return how far a value is from both sides of a kink, at least half the kink."""
+    """Return how much a value differs from both one-sided derivatives of a kink.
+
+    The result is the smaller of the two differences, but at least half the difference
+    between the one-sided derivatives.
+    """
     sides = np.array([kink.left, kink.right])
     away = max(abs(sides[1] - sides[0]) / 2, float(np.min(np.abs(sides - value))))
     return float(np.nan_to_num(away, nan=np.inf))  # A side that is not known is nan.
@@ -573,10 +638,11 @@ def _hides_a_term(
 
     If all digits of a term cancel, as in x² + (1 - cos(x)) near 0, the computed term is
     constant over a small distance and then jumps. The small steps show the derivative
-    of the other terms. If f has the noise of the jumps at the small steps, too, the
-    larger steps show the derivative of f. The result is False if the jumps are larger
-    than _LARGE_JUMP rounding errors of f at the largest step, because then they are not
-    the rounding errors of terms of f.
+    of the other terms. If the noise of the jumps is assumed at the small steps, too,
+    the larger steps decide, and show the derivative of f. The result is True if this
+    derivative contradicts `found`. The result is False if the jumps are larger than
+    _LARGE_JUMP rounding errors of f at the largest step, because then they are not the
+    rounding errors of terms of f.
 
     Args:
       ladder: Values of f at all steps.
@@ -653,8 +719,9 @@ def _not_from_far(
 ) -> FiniteDifference:
     """Return the derivative at steps around |x| if it contradicts that at steps of 1.
 
-    If x is close to 0, the steps have a gap between the two (`ladder.exponents`). Steps
-    of 1 cannot show a function that varies over the distance |x|.
+    If x is close to 0, there are steps around |x| and steps around 1, with a gap in
+    between (function `exponents` of the module `ladder`). Steps around 1 cannot show a
+    function that varies over the distance |x|.
     """
     gap = int(np.argmax(np.diff(ladder.exponents) > 1)) + 1
     far = found.verdict == "ok" and ladder.x and gap > 1
@@ -771,7 +838,7 @@ def judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDif
         return result("unresolved")
     if order == 1 and _differs_near_zero(ladder, noise, verdict, found, left, right):
         return result("unresolved")
-    # Slopes of which nothing is known show no kink, nor do they at a higher order.
+    # If neither slope is known, nothing shows a kink, at this order or a higher one.
     if verdict == "kink" and np.isnan([left, right]).all():
         lower = judge(ladder, noise, order - 1, side).verdict if order > 1 else ""
         if order == 1 or lower == "unresolved":
@@ -782,7 +849,10 @@ def judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDif
 
 
 def _one_sided(ladder: Ladder, all_tables: Tables, found: Estimate, side: int):
-    """Return an estimate from one side with the bounds that `_two_sided` has."""
+    """Return a one-sided estimate with its bound widened as in `_two_sided`.
+
+    If f oscillates too much for a derivative, the result has no estimate.
+    """
     if not found.is_known or _is_rough(ladder, len(all_tables.gaps)):
         return NOTHING
     least = max(
@@ -795,9 +865,10 @@ def _one_sided(ladder: Ladder, all_tables: Tables, found: Estimate, side: int):
 def _is_contradicted(ladder: Ladder, found: Estimate, noise: np.ndarray) -> bool:
     """Return whether quotients in the smallest windows stay away from the estimate.
 
-    The points of a window are not at the distances 2^k of the levels. So they show a
-    function that repeats itself whenever the distance doubles. If f has a derivative,
-    the quotients (f - f(x)) / distance approach it from window to window.
+    The points of a window are not at the distances 2^k of the levels. So they reveal an
+    f that repeats itself whenever the distance doubles: its quotients are the same at
+    all levels. If f has a derivative, the quotients (f - f(x)) / distance approach it
+    from window to window.
     """
     apart = window_points(ladder) - ladder.x
     quotients = (ladder.windows - ladder.centre) / apart
@@ -822,7 +893,7 @@ def _is_contradicted(ladder: Ladder, found: Estimate, noise: np.ndarray) -> bool
 def _is_slope_beside_x(
     ladder: Ladder, found: Estimate, noise: np.ndarray, side: int
 ) -> bool:
-    """Return whether f follows a line with the estimated slope that misses f(x).
+    """Return whether f follows a line of the estimated slope, but the line misses f(x).
 
     Far from its bend, a function such as softplus is a straight line. If noise hides
     the bend in the quotients, quotients at large steps converge to the slope of this
@@ -849,7 +920,11 @@ def _differs_near_zero(
     left: float,
     right: float,
 ) -> bool:
-    """Return whether steps far below the others show another slope, for x = 0."""
+    """Return whether, for x = 0, the isolated smallest steps contradict the result.
+
+    They contradict a derivative if they show another slope, and a kink if they show
+    another difference of the slopes.
+    """
     alone = np.diff(ladder.exponents, append=np.inf) > 1
     alone &= ladder.exponents < 0
     if verdict not in ("ok", "kink") or ladder.x or not alone.any():
@@ -912,17 +987,19 @@ def _two_sided(ladder: Ladder, found: Tables, end: int) -> tuple[Verdict, Estima
 def _doubt_of_a_kink(
     ladder: Ladder, noise: np.ndarray, found: Tables
 ) -> tuple[int, float] | None:
-    """Return the steps that may be shorter than the shift of a kink, if they show none.
+    """Check whether a kink that larger steps show may lie beside x instead of at x.
 
     Beside the knot of a spline, larger steps show a jump J_m of the derivative of order
-    m, but f is smooth at x. If the derivative of order p jumps at the distance d, J_m /
-    J_(m+1) = d / (p - m). So the steps below d = 3 |J_m / J_(m+1)| must show the jump,
-    too.
+    m, but f is smooth at x. If the derivative of order p jumps at the distance d from
+    x, J_m / J_(m+1) = d / (p - m). Because p - m is at most 3, d is at most D =
+    3 |J_m / J_(m+1)|. If the jump is at x, the steps below D show it, too.
 
     Returns:
-      None if they show it, or if no step is so long. Otherwise the index of the first
-      step of at least d, and the least error of an estimate by smaller steps. They may
-      hide the jump, so the error is 0.6 |J_m|, or infinite if a lower order jumps.
+      None if the steps below D show the jump, or if all steps are below D. Otherwise
+      (index of the first step of at least D, smallest error bound that an estimate from
+      the smaller steps may have). This bound is 0 if the smaller steps exclude the
+      jump. Otherwise they may hide it, and the bound is 0.6 |J_m|, or infinite if m is
+      below the requested order.
     """
     jumps = [settle(best_of_each_level(*both)) for both in _both_gaps(found)]
     after = [*jumps[1:], settle(best_of_each_level(found.next_jump))]
@@ -947,7 +1024,7 @@ def _doubt_of_a_kink(
 
 
 def _at_least(found: FiniteDifference, least: float) -> FiniteDifference:
-    """Return a result with at least this error, "unresolved" if that is too large."""
+    """Raise the error to `least`; the verdict is "unresolved" if that is too large."""
     if found.verdict != "ok" or found.error >= least:
         return found
     known = least <= CONFIDENT * abs(found.value)
@@ -955,14 +1032,14 @@ def _at_least(found: FiniteDifference, least: float) -> FiniteDifference:
 
 
 def _both_gaps(found: Tables) -> list[tuple[Table, Table]]:
-    """Return the two tables of the jump of each order."""
+    """Return, for each order, the two tables of the jump of this derivative."""
     return list(zip(found.gaps, found.jumps, strict=True))
 
 
 def _of_rounded_x(ladder: Ladder, found: Tables, level: int) -> float:
     """Return ε |x f^(n+1)|, the change of the derivative if f rounds x.
 
-    The function f may compute with a rounded x, or with intermediate results that are
+    The function f may compute with a rounded x, or its intermediate results may be
     those of another x. Near a pole or an edge of f this changes the derivative, but
     shows no noise.
     """
@@ -1033,7 +1110,10 @@ def _of_gap(found: Estimate, gap: Table, powers: np.ndarray) -> Verdict:
 
 
 def _is_one_power(power: float, sizes: np.ndarray, misfit: float) -> bool:
-    """Return whether a result of `growth` shows one slow power over many steps."""
+    """Return whether sizes shrink slowly, with one power of the step at many steps.
+
+    The arguments are a result of `growth`.
+    """
     slow = VANISHES <= power < _SLOW
     return slow and misfit < _STRAIGHT and len(sizes) >= _LONG
 
@@ -1059,7 +1139,11 @@ def _flat(ladder: Ladder, order: int) -> float:
 
 
 def _point(x: Any) -> float:
-    array = np.asarray(x)
+    check_not_deleted("x", x)
+    try:
+        array = np.asarray(x)
+    except ValueError:  # The parts of a sequence have different shapes.
+        array = np.asarray(None)
     # The kind of bfloat16 is "V", as of all dtypes that NumPy does not know.
     is_real = array.dtype.kind in "fiu" or array.dtype.name == "bfloat16"
     if array.ndim or not is_real:
