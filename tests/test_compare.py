@@ -25,6 +25,8 @@ from research import (
 )
 from research.comparison import _searching, measurements
 from research.comparison._computation import computation_digest
+from research.statistics import searched_cost, searched_difference
+from research.statistics.searches import best_of_trials
 from research.types import Checkpoint, Saved
 
 PACKAGE = "research.comparison."
@@ -392,6 +394,49 @@ def test_a_rule_that_was_not_measured_on_one_workload_is_named():
         comparison.conclude(protocol, "gradient_descent", contenders, measured)
 
 
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_intervals_of_a_rule_have_the_level_of_the_study(level):
+    kinds = ("costs", "passes", "screening", "final")
+    arrays = {kind: of(study(), "adam", kind) for kind in kinds}
+    protocol = comparison.make_protocol(level=level, passes=TERMS["passes"])
+    own = cell(study(), "adam")
+    saved = measurements.measurement(arrays, {}, own, protocol, 32)
+    missed = 10 * arrays["passes"][-1]
+    costs = np.where(np.isfinite(arrays["costs"]), arrays["costs"], missed)
+    cost = searched_cost(np.log(costs), level=level)
+    assert saved.values["cost_low"] == pytest.approx(cost.low)
+    assert saved.values["cost_high"] == pytest.approx(min(cost.high, missed))
+    assert (own["cost_low"] == pytest.approx(cost.low)) == (level == 0.95)
+    best_of = best_of_trials(arrays["screening"], level=level)
+    np.testing.assert_array_equal(saved.arrays["best_of"], best_of)
+
+
+def test_each_interval_is_corrected_for_those_beside_it():
+    # On one workload there are two comparisons on each of two, and over both two.
+    names, places = ["gradient_descent", "adam", "rmsprop"], ["quadratic", "rosenbrock"]
+    protocol = comparison.make_protocol(level=0.9)
+    logs = np.random.default_rng(0).normal(0, 0.3, (2, 3, 4, 6))
+    both = itertools.product(places, names)
+    logs = dict(zip(both, logs.reshape(6, 4, 6), strict=True))
+    measured = {
+        (place, name): Saved(
+            {"costs": np.exp(logs[place, name]), "passes": np.arange(31.0)},
+            cell(study(), "adam") | {"workload": place, "rule": name},
+        )
+        for place, name in logs
+    }
+    contenders = comparison.make_contenders(names)
+    numbers = comparison.conclude(protocol, names[0], contenders, measured).numbers
+    for count, rows in ((4, numbers["comparisons"]), (2, numbers["overall"])):
+        for row in rows:
+            on = [row["workload"]] if "workload" in row else places
+            pairs = [(logs[place, row["rule"]], logs[place, names[0]]) for place in on]
+            own = searched_difference(pairs, level=1 - 0.1 / count)
+            ends = [row[name] for name in ("low", "high", "win_low", "win_high")]
+            expected = [own.low, own.high, own.win_low, own.win_high]
+            np.testing.assert_allclose(ends, expected)
+
+
 def test_every_answer_states_the_detectable_factor():
     assert "smallest factor that this study could detect is" in study().answer
 
@@ -631,20 +676,23 @@ def test_another_rule_or_problem_of_the_same_name_is_another_computation(change)
     assert digest(**made) == digest(**made) != digest()
 
 
-@pytest.mark.parametrize("written", [False, True])
+# JAX can write constants into equations; then its text only counts them. JAX 0.7 never
+# does.
+WRITTEN = "jax_use_simplified_jaxpr_constants"
+
+
+@pytest.mark.parametrize("written", [False, True][: 1 + hasattr(jax.config, WRITTEN)])
 def test_another_entry_of_a_large_array_is_another_computation(written):
-    # JAX can write constants into equations; then its text only counts them.
-    name = "jax_use_simplified_jaxpr_constants"
-    before = getattr(jax.config, name, None)
-    if before is None:
-        pytest.skip("this JAX has no such option")
-    jax.config.update(name, written)
+    before = getattr(jax.config, WRITTEN, False)
+    if before != written:
+        jax.config.update(WRITTEN, written)
     try:
         one, other, again = (
             digest(make_rule=scaled_entries(last)) for last in (0.02, 0.03, 0.02)
         )
     finally:
-        jax.config.update(name, before)
+        if before != written:
+            jax.config.update(WRITTEN, before)
     assert one == again != other
 
 

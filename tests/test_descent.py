@@ -221,6 +221,20 @@ def test_first_bad_step_is_where_the_loop_first_overflows(data):
     assert info.first_bad_step[1] == 0
 
 
+def test_first_bad_step_is_where_the_loss_is_infinite_though_all_else_is_finite():
+    """The slope is 1 everywhere, and the loss is infinite below -0.25. The steps start
+    at 0, -0.1, -0.2, and then at -0.3.
+    """
+    wall = lambda x, batch: x + jnp.where(x < -0.25, jnp.inf, 0.0)
+    sampler = samplers.full_batch(1)._replace(num_batches=6)
+    state, info = train(
+        wall, optax.sgd(0.1), None, sampler, jnp.array(0.0), jnp.arange(2)
+    )
+    np.testing.assert_allclose(state.params, -1.2, rtol=1e-14)
+    np.testing.assert_allclose(info.update_norm, 0.1, rtol=1e-14)
+    np.testing.assert_array_equal(info.first_bad_step, [3, 0])
+
+
 @pytest.mark.thorough("test_data_of_numpy_and_norms_of_float16 has a good run")
 def test_a_good_run_has_no_bad_step(data):
     _, info = train(
@@ -251,6 +265,18 @@ def test_info_holds_root_mean_square_norms_and_the_rules_own_rate(data):
         rtol=1e-14,
     )
     np.testing.assert_array_equal(info.learning_rate, [0.05])
+
+
+def test_info_holds_the_rate_of_the_last_step_of_each_epoch(data):
+    _, info = train(
+        least_squares,
+        update_rules.gradient_descent(lambda t: 0.05 / (1 + t)),
+        data,
+        samplers.minibatch(20, 5),
+        jnp.zeros(3),
+        jnp.arange(2),
+    )
+    np.testing.assert_allclose(info.learning_rate, [0.05 / 4, 0.05 / 8], rtol=1e-14)
 
 
 RATES = {

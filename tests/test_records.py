@@ -34,7 +34,7 @@ FILES = (records.EXAMPLES, records.CHECKSUMS, records.ABOUT)
 
 
 def drawn(dtype, *shape):
-    return GENERATOR.integers(0, 2, shape).astype(dtype)
+    return (GENERATOR.integers(0, 100, shape) / 7).astype(dtype)
 
 
 def taken(dataset, rows):

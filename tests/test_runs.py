@@ -10,6 +10,7 @@ import math
 import os
 import platform
 import signal
+import stat
 import subprocess
 import sys
 import uuid
@@ -372,6 +373,25 @@ def test_write_that_fails_keeps_what_was_saved(tmp_path, monkeypatch, call, erro
             words in str(caught.value)
             for words in (str(path), "disk is full", "Unchanged", "answer.txt")
         )
+
+
+def test_a_write_flushes_the_file_before_it_is_renamed_and_then_its_folder(
+    tmp_path, monkeypatch
+):
+    flush, rename, calls = os.fsync, os.replace, []
+
+    def flushed(number):
+        calls.append("folder" if stat.S_ISDIR(os.fstat(number).st_mode) else "file")
+        flush(number)
+
+    def renamed(*paths):
+        calls.append("rename")
+        rename(*paths)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(os, "replace", renamed)
+    runs.write_atomically(tmp_path / "answer.txt", b"after")
+    assert calls == ["file", "rename", "folder"]
 
 
 def test_a_file_system_that_flushes_no_folders_takes_files(tmp_path, monkeypatch):

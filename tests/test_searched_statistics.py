@@ -118,20 +118,31 @@ def test_the_variance_is_that_of_the_crossed_model(share):
 
 
 def test_the_interval_is_the_sum_of_mean_squares():
-    mine, other = simulate(np.random.default_rng(4), search=0.3)
-    n, J = 20, 5
-    terms = [(np.var(mine.mean(0) - other.mean(0), ddof=1) / n, n - 1, 1)]
-    for table in (mine, other):
-        fitted = table.mean(0) + table.mean(1)[:, None] - table.mean()
-        rest = ((table - fitted) ** 2).sum() / ((J - 1) * (n - 1))
-        terms.append((np.var(table.mean(1), ddof=1) / J, J - 1, 1))
-        terms.append((rest / (n * J), (J - 1) * (n - 1), -1))
-    total = sum(sign * term for term, _, sign in terms)
-    freedom = total**2 / sum(term**2 / own for term, own, _ in terms)
-    half = stats.t.isf(0.025, max(freedom, J - 1)) * np.sqrt(total)
-    found = searched_difference([(mine, other)])
-    assert np.log(found.high / found.ratio) == pytest.approx(half)
-    assert found.from_searches == pytest.approx(1 - terms[0][0] / total)
+    pairs = [simulate(np.random.default_rng(4), search=0.3)]
+    pairs += [
+        simulate(np.random.default_rng(k), 0.1, 0.02, 0.3, searches=3)
+        for k in range(40)
+    ]
+    floors = set()
+    for mine, other in pairs:
+        J, n = mine.shape
+        terms = [(np.var(mine.mean(0) - other.mean(0), ddof=1) / n, n - 1, 1)]
+        for table in (mine, other):
+            fitted = table.mean(0) + table.mean(1)[:, None] - table.mean()
+            rest = ((table - fitted) ** 2).sum() / ((J - 1) * (n - 1)) / (n * J)
+            between = np.var(table.mean(1), ddof=1) / J
+            if between > rest:
+                terms += [(between, J - 1, 1), (rest, (J - 1) * (n - 1), -1)]
+        total = sum(sign * term for term, _, sign in terms)
+        freedom = total**2 / sum(term**2 / own for term, own, _ in terms)
+        floor = min(own for _, own, _ in terms)
+        floors.add((floor, freedom < floor))
+        half = stats.t.isf(0.025, max(freedom, floor)) * np.sqrt(total)
+        found = searched_difference([(mine, other)])
+        assert np.log(found.high / found.ratio) == pytest.approx(half)
+        assert found.from_searches == pytest.approx(1 - terms[0][0] / total)
+    # Some studies have no term of searches, and in some the floor binds.
+    assert floors == {(4, False), (2, False), (2, True), (19, False)}
 
 
 @SHARE
@@ -166,10 +177,19 @@ def test_a_rule_with_nothing_to_search_adds_no_variance():
     assert np.log(fixed.low) == pytest.approx(paired.low)
 
 
+def test_the_cost_of_one_search_has_students_interval_over_its_seeds():
+    (logs,) = simulate(np.random.default_rng(6), searches=1, both=1)
+    found = searched_cost(logs)
+    student = stats.ttest_1samp(logs[0], 0.0).confidence_interval(0.95)
+    ends = np.log([found.low, found.high])
+    np.testing.assert_allclose(ends, [student.low, student.high], rtol=1e-12)
+
+
 def test_more_comparisons_widen_every_interval():
     pair = simulate(np.random.default_rng(7))
     one, many = (searched_difference([pair], comparisons=n) for n in (1, 20))
     assert many.low < one.low < one.high < many.high
+    assert many.win_low < one.win_low < one.win_high < many.win_high
     assert many.detectable > one.detectable
 
 
@@ -272,14 +292,19 @@ def test_the_band_of_k_trials_holds_what_other_searches_give(share):
         return scores + generator.normal(0, 0.1, (searches, count, 4))
 
     true = np.log(best_of_trials(screening(400, 8), resamples=100)[:, 0])
-    held, total = np.zeros(8), round(120 * share)
+    held, total = np.zeros((2, 8)), round(120 * share)
     for _ in range(total):
-        _, low, high = np.log(best_of_trials(screening(5, 8), resamples=200)).T
-        held += (low <= true) & (true <= high)
-    for count in held:
-        assert (
-            stats.binomtest(int(count), total, 0.95, alternative="less").pvalue > 1e-4
-        )
+        scores = screening(5, 8)
+        for counts, level in zip(held, (0.95, 0.5), strict=True):
+            band = best_of_trials(scores, level=level, resamples=100)
+            _, low, high = np.log(band).T
+            counts += (low <= true) & (true <= high)
+    # At the level 0.5, a band that is too wide is seen as well as one too narrow.
+    for counts, level, side in zip(
+        held, (0.95, 0.5), ("less", "two-sided"), strict=True
+    ):
+        for count in counts.astype(int):
+            assert stats.binomtest(count, total, level, side).pvalue > 1e-4
 
 
 def test_a_larger_budget_moves_the_scores_of_misses_alone_and_all_by_the_same():

@@ -173,6 +173,19 @@ def test_penalised_passes_of_a_run_that_diverged_or_stood_still_are_ten_budgets(
     )
 
 
+def test_penalties_of_misses_have_the_limit_of_the_budget():
+    # The gap falls by 1, 0.5 and 0.11 decades in ten passes, or the run diverges.
+    gaps = np.array([[1.0, 0.1], [1.0, 0.1**0.5], [1.0, 0.1**0.11], [1.0, np.inf]])
+    found = [
+        costs.penalised_passes(np.array([0.0, 10.0]), gaps, 0.0999999999, budget)
+        for budget in (None, 12.0)
+    ]
+    np.testing.assert_allclose(found[0], [10.0, 20.0, 10 / 0.11, 100.0], rtol=1e-8)
+    np.testing.assert_allclose(found[1], [10.0, 20.0, 10 / 0.11, 120.0], rtol=1e-8)
+    with pytest.raises(ValueError, match=r"budget must be at least passes\[-1\]=10.0"):
+        costs.penalised_passes(np.array([0.0, 10.0]), gaps, 0.1, 9.0)
+
+
 def test_epochs_within_passes_are_those_of_exact_fractions():
     for tenths, passes in itertools.product(range(1, 60), range(6, 200)):
         cost = fractions.Fraction(tenths, 10)
@@ -302,6 +315,12 @@ def test_many_comparisons_call_none_under_the_null_as_often_as_one_does():
     assert called.sum() <= stats.binom.ppf(0.975, families, 0.05)
 
 
+def test_more_comparisons_widen_both_intervals():
+    (one,), (many,) = (differences(1, seed=5, comparisons=count) for count in (1, 20))
+    assert many.low < one.low < one.high < many.high
+    assert many.win_low < one.win_low < one.win_high < many.win_high
+
+
 @FEW_OR_ALL
 def test_planted_tenth_is_found_with_the_power_stated(studies):
     # One trial. The noise of two runs, with the seed's common effect as weight: Var((x
@@ -401,6 +420,16 @@ def test_interval_of_a_share_is_wilsons_where_seeds_are_many():
             (wilson.low, wilson.high),
             atol=2e-5,
         )
+
+
+def test_an_infinite_replicate_gives_the_expanded_percentiles():
+    # The replicates are their own ranks, so an end of the interval is its rank.
+    ranks = np.arange(10_001.0)
+    ranks[-1] = np.inf
+    replicates = bootstrap.Replicates(np.zeros(10_001), ranks, np.array(4.0))
+    tail = stats.norm.cdf(-stats.t.ppf(0.975, 4) * np.sqrt(5 / 4))
+    found = bootstrap.log_interval(0.0, replicates, 5, 0.95)
+    np.testing.assert_allclose(found, [1e4 * tail, 1e4 * (1 - tail)], atol=1)
 
 
 # Infinity, equality, symmetry.

@@ -12,6 +12,7 @@ from research.comparison import decision_procedures
 from research.statistics import bootstrap
 from research.statistics.bootstrap import Replicates
 from research.statistics.scores import Scores
+from research.statistics.searches import best_of_trials
 from research.types import Optimum, Workload
 
 SAMPLES = np.arange(1.0, 8.0)
@@ -20,6 +21,7 @@ REPLICATES = Replicates(np.zeros(200), np.linspace(-0.1, 0.1, 200), np.array(4.0
 SIDE = decision_procedures.SimulatedRuns(
     np.ones((1, 3)), np.ones((1, 5)), np.ones((1, 5)), 10.0
 )
+LOGS = np.array([[0.1, 0.2, 0.4], [0.3, 0.5, 0.4]])
 LEVELS = {
     "median_interval": lambda level: statistics.median_interval(SAMPLES, level=level),
     "mean_interval": lambda level: statistics.mean_interval(SAMPLES, level=level),
@@ -29,6 +31,11 @@ LEVELS = {
     "difference": lambda level: statistics.difference(SCORES, SCORES, level=level),
     "log_interval": lambda level: bootstrap.log_interval(0.0, REPLICATES, 5, level),
     "share_interval": lambda level: bootstrap.share_interval(0.3, REPLICATES, 5, level),
+    "searched_difference": lambda level: statistics.searched_difference(
+        [(LOGS, LOGS[::-1])], level=level, comparisons=2
+    ),
+    "searched_cost": lambda level: statistics.searched_cost(LOGS, level=level),
+    "best_of_trials": lambda level: best_of_trials(LOGS[None], level=level),
     "seeds_needed": lambda level: bootstrap.seeds_needed(
         bootstrap.Variance(0.0, 4.0, 0.002, 20), level
     ),
@@ -46,7 +53,7 @@ LEVELS = {
 )
 def test_a_level_that_is_no_share_is_refused_by_name(name, level):
     with pytest.raises(
-        (ValueError, TypeError), match=r"level.* between 0 and 1.*got level="
+        (ValueError, TypeError), match=rf"level.* between 0 and 1.*got level={level!r}"
     ):
         LEVELS[name](level)
 

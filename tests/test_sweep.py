@@ -13,6 +13,7 @@ from research.descent import (
     _codec,
     _host_loop,
     _shared_programs,
+    _sweep,
     _sweep_batch,
     _sweep_program,
 )
@@ -118,6 +119,10 @@ def test_full_batch_sweep_equals_one_run_alone(workload, make_rule):
         np.testing.assert_allclose(
             trained.info.update_norm[i], info.update_norm, rtol=1e-10
         )
+        # Where a rule averages, the params are the average, at which it is evaluated.
+        params = jax.tree.map(lambda a, i=i: a[i], trained.params)
+        last = workload.objective(params, workload.train)
+        np.testing.assert_allclose(trained.values_on["train"][i, -1], last, rtol=1e-12)
 
 
 @pytest.mark.thorough("a second chunk length", but="6")
@@ -317,6 +322,25 @@ def test_a_diverged_cell_is_a_result_and_leaves_its_neighbours_alone():
     np.testing.assert_array_equal(alone.values[0], trained.values[0])
 
 
+def test_first_bad_step_counts_the_steps_of_the_epochs_before_it(workload):
+    """A step multiplies the params by about -20 times the mean of x², so that it takes
+    more than one epoch until the loss passes 1.8e308.
+    """
+    steep = lambda w, batch: 1e30 * jnp.mean((batch.x @ w["weights"]) ** 2)
+    program = descent.compile_sweep(
+        workload._replace(objective=steep),
+        update_rules.gradient_descent,
+        samplers.minibatch(len(workload.train.y), 100),
+        40,
+        width=2,
+    )
+    trained = descent.sweep(program, {"seed": [1], "learning_rate": [1e-29]})
+    bad = np.asarray(trained.info.first_bad_step[0])
+    epoch = np.argmax(bad >= 0)
+    assert epoch > 0
+    assert trained.first_bad_step[0] == 3 * epoch + bad[epoch]
+
+
 def test_a_sweep_traces_nothing(workload):
     traced = []
 
@@ -337,11 +361,12 @@ def test_a_sweep_traces_nothing(workload):
 
 
 def test_progress_grows_to_one(program):
-    shares = []
-    descent.sweep(program, RUNS, lambda progress: shares.append(progress.share))
-    assert shares == sorted(shares)
-    assert shares[-1] == 1.0
-    assert len(shares) == 9  # Three blocks of three chunks.
+    seen = []
+    descent.sweep(program, RUNS, seen.append)
+    # Three blocks of three chunks.
+    np.testing.assert_allclose([at.share for at in seen], np.arange(1, 10) / 9)
+    assert [at.runs_done for at in seen] == [0, 0, 4, 4, 4, 8, 8, 8, 10]
+    assert {at.runs for at in seen} == {10}
 
 
 @pytest.mark.parametrize(
@@ -448,6 +473,20 @@ def test_runs_of_other_samplers_and_parts_are_not_taken_from_a_checkpoint(
                 checkpoints=kept,
             )
             assert_same_bits(found, alone)
+
+
+def test_programs_of_other_chunks_and_widths_may_share_a_folder_of_checkpoints(
+    workload, program, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(_host_loop, "SECONDS_WORTH_KEEPING", 0.0)
+    kept, few = runs.checkpoints_in(tmp_path), {n: v[:3] for n, v in RUNS.items()}
+    other = descent.compile_sweep(
+        workload, update_rules.adam, program.sampler, 6, chunk=3, width=4
+    )
+    found = [descent.sweep(one, few, checkpoints=kept) for one in (program, other)]
+    assert_same_bits(*found)
+    programs = program, other, program._replace(width=2)
+    assert len({_sweep._name(one, few) for one in programs}) == 3
 
 
 def test_seeds_of_any_integer_dtype_are_the_same_seeds(program):

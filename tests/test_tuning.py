@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from research import statistics, tuning
 
@@ -85,8 +86,19 @@ def test_first_reached_agrees_with_a_loop():
     np.testing.assert_array_equal(statistics.first_reached(passes, gaps, 0.1), expected)
 
 
+@pytest.mark.parametrize("level", [0.5, 0.95, 0.99])
+def test_median_interval_ends_at_quantiles_of_the_median_of_a_resample(level):
+    # A resample of 11 numbers has a median of at most the k-th smallest number if at
+    # least six draws are among the k smallest.
+    chances = stats.binom.sf(5, 11, np.arange(1, 12) / 11)
+    ends = np.searchsorted(chances, [(1 - level) / 2, (1 + level) / 2])
+    median, low, high = statistics.median_interval(np.arange(11.0), level=level)
+    assert [median, low, high] == [5.0, *ends]
+
+
 @pytest.mark.thorough(
-    "400 studies; test_statistics_arguments.py has the interval itself"
+    "400 studies; test_median_interval_ends_at_quantiles_of_the_median_of_a_resample "
+    "has the interval itself"
 )
 def test_median_interval_covers_the_true_median_about_as_often_as_it_says():
     # 400 studies of 30 normal seeds: 95 % nominal; the percentile bootstrap of a median

@@ -154,7 +154,9 @@ def main() -> None:
     backend.configure(devices=options.devices, pool=options.pool, x64=True)
     found = {}
     for name in options.job or JOBS:
-        trained = descent.sweep(program(name, width=options.width), sweep(name))
+        compiled = program(name, width=options.width)
+        assert len(compiled.devices) == options.devices
+        trained = descent.sweep(compiled, sweep(name))
         found[name] = {"hashes": hashes(trained), "values": trained.values.tolist()}
     print(json.dumps(found))
 

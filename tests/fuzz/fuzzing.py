@@ -33,12 +33,13 @@ def cases_of(call: Call) -> list[Case]:
 
 def sample(seed: int, cases: int) -> list[Case]:
     """So many cases, as many of each call as of any other while they last, in the order
-    of the calls.
+    of the calls. A new call does not change which cases of the others come first.
     """
-    generator = random.Random(seed)
     left = {call.name: cases_of(call) for call in calls()}
-    for of_call in left.values():
-        generator.shuffle(of_call)
+    generators = {name: random.Random(f"{seed} {name}") for name in left}
+    turns = {name: generator.random() for name, generator in generators.items()}
+    for name, of_call in left.items():
+        generators[name].shuffle(of_call)
     chosen: collections.Counter[str] = collections.Counter()
     while sum(chosen.values()) < cases and any(
         chosen[name] < len(of_call) for name, of_call in left.items()
@@ -46,7 +47,7 @@ def sample(seed: int, cases: int) -> list[Case]:
         open_ones = [
             name for name, of_call in left.items() if chosen[name] < len(of_call)
         ]
-        generator.shuffle(open_ones)
+        open_ones.sort(key=turns.__getitem__)
         for name in open_ones[: cases - sum(chosen.values())]:
             chosen[name] += 1
     return [case for name, of_call in left.items() for case in of_call[: chosen[name]]]

@@ -14,7 +14,9 @@ import wrong_values
 
 COMPILE_QUICKLY = True  # tests/conftest.py
 
-MOST_UNCLEAR, MOST_SILENT = 0.05, 0.02
+# Just above the shares of these cases: 3.3 % and 1.2 % of 1,000, 3.0 % and 1.3 % of
+# 4,000.
+MOST_UNCLEAR, MOST_SILENT = 0.035, 0.015
 
 
 @pytest.fixture(autouse=True, scope="module")

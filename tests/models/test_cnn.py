@@ -188,6 +188,22 @@ def test_dropout_of_a_network_needs_a_key_and_depends_on_it():
     assert not np.allclose(one, still)
 
 
+def test_dropout_has_its_rate_at_the_input_of_every_dense_layer():
+    """The features are 1, and both dense layers hand on what they get: dropout at 1/5
+    leaves 4/5 of it each time, and multiplies that by 5/4.
+    """
+    model = cnn((2, 2, 1), 3, channels=(3,), hidden=(3,), dropout=0.2)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
+    params["convolution_1"]["bias"] = jnp.ones(3)
+    params["dense_1"]["weights"] = params["dense_2"]["weights"] = jnp.eye(3)
+    found = jax.jit(model.apply)(params, np.zeros((2000, 2, 2, 1)), jax.random.key(1))
+    kept = np.asarray(found) != 0
+    np.testing.assert_allclose(found[kept], 1 / 0.8**2)
+    # Four standard deviations of a share.
+    assert abs(kept.mean() - 0.8**2) < 4 * np.sqrt(0.64 * 0.36 / kept.size)
+
+
 REFUSED = {
     "flat shape": (
         ((28, 28), 10),

@@ -64,6 +64,12 @@ def test_mean_and_sd_equal_numpys():
     np.testing.assert_allclose(sd, x.std(axis=(0, 1, 2), dtype=float), rtol=1e-13)
 
 
+def test_mean_and_sd_are_those_of_all_images_where_they_are_counted_in_parts():
+    x = np.zeros((2, 2100, 1000, 1), np.uint8)  # More than the 2^22 bytes of a part.
+    x[1] = 200
+    assert mean_and_sd(x) == (100, 100)
+
+
 @pytest.mark.thorough("each alone; make test has all in turn", but="in turn")
 @each_augmentation
 def test_augmentation_keeps_shape_dtype_and_the_pictures_own_values(augment):

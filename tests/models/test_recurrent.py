@@ -396,6 +396,21 @@ def test_dropout_needs_a_key_and_draws_anew_with_each():
     assert len({float(np.abs(a - plain).max()) for a in seen} | {0.0}) == 3
 
 
+def test_dropout_has_its_rate_between_layers_and_before_the_output():
+    """The first layer gives tanh(1), and the second and the output hand on what they
+    get: dropout at 1/5 leaves 4/5 of it each time, and multiplies that by 5/4.
+    """
+    model = models.recurrent(2, 3, 3, cell="vanilla", num_layers=2, dropout=0.2)
+    params = jax.tree.map(jnp.zeros_like, drawn(model))
+    params["layer_1"]["input"]["bias"] = jnp.ones(3)
+    params["layer_2"]["input"]["weights"] = params["output"]["weights"] = jnp.eye(3)
+    found = jax.jit(model.apply)(params, np.zeros((2000, 1, 2)), jax.random.key(1))
+    kept = np.asarray(found) != 0
+    np.testing.assert_allclose(found[kept], np.tanh(np.tanh(1) / 0.8) / 0.8)
+    # Four standard deviations of a share.
+    assert abs(kept.mean() - 0.8**2) < 4 * np.sqrt(0.64 * 0.36 / kept.size)
+
+
 @pytest.mark.thorough("the other cells", but="lstm")
 @each_cell
 def test_first_parameters_are_orthogonal_bounded_and_ready_to_keep(cell):

@@ -203,6 +203,23 @@ def test_averages_may_be_wider_than_the_params():
         assert evaluation_params(state, x).dtype == jnp.bfloat16
 
 
+def test_wider_averages_hold_what_the_params_cannot():
+    """bfloat16 holds the iterates 1 - k / 2^8 exactly, but not their means."""
+    steps = np.arange(4)
+    for make, weights in (
+        (polyak_averaging, np.ones(4)),
+        (lambda *a, **b: exponential_averaging(*a, decay=0.5, **b), 2.0**steps),
+    ):
+        rule, x = make(2.0**-8, accumulator_dtype="float32"), jnp.ones(2, jnp.bfloat16)
+        state, path = rule.init(x), []
+        for _ in steps:
+            updates, state = rule.update(jnp.ones_like(x), state, x)
+            x = optax.apply_updates(x, updates)
+            path.append(np.asarray(x, float))
+        mean = np.average(path, axis=0, weights=weights)
+        np.testing.assert_allclose(state.evaluation_params, mean, rtol=1e-6)
+
+
 def test_inner_rules_get_their_extra_arguments_and_show_their_rate():
     x = jnp.array([4.0])
     for outer in (lookahead, polyak_averaging, exponential_averaging):

@@ -108,6 +108,17 @@ def test_accumulation_hands_on_the_mean_value_and_gradient():
     assert_same(updates, -(4.0 / 5.0) * jnp.array([1.0, 2.0]), rtol=1e-14)
 
 
+def test_accumulation_hands_on_the_mean_as_the_argument_grad():
+    given_back = optax.GradientTransformationExtraArgs(
+        lambda x: (), lambda updates, state, x=None, *, grad, **extra: (grad, state)
+    )
+    rule, x = accumulate_gradients(given_back, 2), jnp.zeros(2)
+    state = rule.init(x)
+    for g in (jnp.array([2.0, 0.0]), jnp.array([0.0, 4.0])):
+        updates, state = rule.update(g, state, x, value=1.0, grad=g)
+    assert_same(updates, jnp.array([1.0, 2.0]), rtol=1e-14)
+
+
 @pytest.mark.parametrize(
     "rule", [svrg(0.1, 2), saga(0.1, 2), sam(0.1)], ids=["svrg", "saga", "sam"]
 )
@@ -159,6 +170,14 @@ def test_skipping_counts_and_leaves_everything_as_it_was():
     assert all(np.all(leaf[np.array(bad)] == 0) for leaf in jax.tree.leaves(found))
     np.testing.assert_array_equal(state.skipped, [1, 1, 1, 2, 3, 3, 3, 3])
     np.testing.assert_array_equal(state.consecutive, [1, 0, 0, 1, 2, 0, 0, 0])
+
+
+def test_a_bad_step_that_is_applied_is_not_counted_as_skipped():
+    given = jnp.array([[jnp.nan], [jnp.nan], [1.0]])
+    updates, state = walk(skip_nonfinite(gradient_descent(0.1), 1), given, jnp.ones(1))
+    np.testing.assert_array_equal(np.isnan(updates.ravel()), [False, True, False])
+    np.testing.assert_array_equal(state.skipped, [1, 1, 1])
+    np.testing.assert_array_equal(state.consecutive, [1, 2, 0])
 
 
 def test_skipping_sees_an_update_that_is_not_finite():
@@ -230,11 +249,11 @@ def test_state_dtype_keeps_small_sums_that_bfloat16_loses():
 
 
 def test_state_dtype_hands_on_all_that_a_rule_may_ask_for():
-    x, f = (
-        jnp.array([3.0, 4.0], jnp.bfloat16),
-        lambda x, indices=None: 0.5 * jnp.sum(x**2),
-    )
-    seen = {}
+    x, seen, asked = jnp.array([3.0, 4.0], jnp.bfloat16), {}, []
+
+    def f(x, indices=None):
+        asked.append(str(x.dtype))
+        return 0.5 * jnp.sum(x**2)
 
     def remember(updates, state, params=None, **extra):
         seen.update(extra, params=params)
@@ -251,6 +270,8 @@ def test_state_dtype_hands_on_all_that_a_rule_may_ask_for():
         leaf.dtype for leaf in seen["there"]
     ]
     assert {str(kind) for kind in kinds} == {"float32"}
+    # The objective itself is asked in the dtype of the params, here and by the rule.
+    assert asked == ["bfloat16"] * 2
     assert (seen["other"], seen["indices"], updates.dtype) == (7, None, jnp.bfloat16)
 
 
@@ -353,6 +374,14 @@ def test_a_cautious_rule_leaves_out_what_goes_up_and_moves_the_others_further(pl
     found = two_steps(cautious(heavy_ball(1.0, 0.5), plus_one), gradients, jnp.zeros(4))
     kept = np.array([0.0, 1.0, 0.0, 1.0])
     np.testing.assert_allclose(found, plain * kept * 4 / (3 if plus_one else 2))
+
+
+def test_a_cautious_rule_divides_by_no_smaller_share_than_it_may():
+    """One entry in four is kept, and moves twice as far, not four times."""
+    gradients = [jnp.full(4, 4.0), jnp.array([-1.0, -1.0, -1.0, 1.0])]
+    rule = cautious(heavy_ball(1.0, 0.5), min_share=0.5)
+    found = two_steps(rule, gradients, jnp.zeros(4))
+    np.testing.assert_allclose(found, [0.0, 0.0, 0.0, 2 * -3.0])
 
 
 def test_cautious_adamw_without_decay_is_the_cautious_adam():

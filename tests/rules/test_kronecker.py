@@ -12,6 +12,7 @@ import optax
 import pytest
 import scipy.linalg
 
+from research.update_rules import _kronecker as kronecker
 from research.update_rules import (
     adagrad,
     adam,
@@ -114,10 +115,26 @@ def test_residual_sees_a_wrong_root():
     assert np.max(root_residual(by_eigenvalues(a, 3), a, 4)) > 0.1
 
 
-def test_newton_stops_where_it_cannot_converge():
-    for wrong in (jnp.diag(jnp.array([1.0, -1.0])), jnp.zeros((3, 3))):
-        assert np.isfinite(by_newton(wrong, 4)).all() or (wrong < 0).any()
+def test_newton_ends_where_there_is_no_root_and_its_residual_shows_that():
+    wrong = jnp.diag(jnp.array([1.0, -1.0]))
+    assert not np.max(root_residual(by_newton(wrong, 4), wrong, 4)) < 1.0
     np.testing.assert_array_equal(by_newton(jnp.zeros((3, 3)), 4), np.zeros((3, 3)))
+
+
+def test_newton_ends_where_rounding_keeps_the_error_from_falling(monkeypatch):
+    """The eighth root of one number: |M - 1| stays at 2 eps, and 1 eps is wanted."""
+    power, steps = kronecker._matrix_power, []
+
+    def counted(x, order):
+        if order == 8:
+            jax.debug.callback(lambda: steps.append(1))
+        return power(x, order)
+
+    monkeypatch.setattr(kronecker, "_matrix_power", counted)
+    found = by_newton(jnp.array([[0.5]]), 8)
+    jax.effects_barrier()
+    assert 5 < len(steps) < 20  # The most is 100.
+    np.testing.assert_allclose(found, 0.5 ** (-1 / 8), rtol=1e-15)
 
 
 # Shampoo
@@ -224,6 +241,19 @@ def test_residual_of_the_roots_is_in_the_state(method):
     rule = shampoo(0.1, eps=0.1, method=method)
     _, state = rule.update(g, rule.init(g), g)
     assert 0 < optax.tree.get(state, "residual") < 1e-11
+
+
+def test_residual_is_the_largest_of_all_roots_in_any_order_of_the_leaves():
+    good, bad = jnp.eye(3), jnp.asarray(np.vander(np.linspace(1, 2, 6)))
+    rule = shampoo(0.1, eps=1e-9)
+
+    def residual(tree):
+        _, state = jax.jit(rule.update)(tree, rule.init(tree), tree)
+        return float(optax.tree.get(state, "residual"))
+
+    alone = residual(bad)
+    for both in ({"a": good, "b": bad}, {"a": bad, "b": good}):
+        assert residual(both) == pytest.approx(alone, rel=0.5)
 
 
 # SOAP

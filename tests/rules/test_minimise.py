@@ -241,6 +241,12 @@ def test_what_cannot_go_on_says_why():
         assert end.outcome == outcome, (outcome, words(end))
 
 
+def test_a_rule_whose_state_alone_moves_has_ten_steps_of_patience():
+    found = minimise(lambda x: jnp.sum((x - 3.0) ** 2), adam(0.0), jnp.zeros(2))
+    assert found.outcome == Outcome.NO_PROGRESS
+    assert found.steps == 10
+
+
 @jax.custom_jvp
 def _upside_down(x):
     """x², with the sign of its derivative wrong, so that no step along it descends."""

@@ -1,5 +1,6 @@
 """Factorisations of small matrices in loops of our own: equal to LAPACK's, and without
-a call of LAPACK in the compiled program.
+a call of LAPACK in the compiled program. Those of larger matrices, which call it, have
+the same laws.
 """
 
 import functools
@@ -21,8 +22,18 @@ SHAPES = [(1, 1), (5, 3), (4, 4), (2, 4)]
 
 
 @functools.cache
-def compiled(name):
-    return jax.jit(getattr(second_order, name))
+def program(name, most):
+    """A function of the library, traced anew for each size of the largest matrix."""
+    return jax.jit(lambda *arrays: getattr(second_order, name)(*arrays))
+
+
+@pytest.fixture(
+    params=[second_order.MOST_IN_OWN_LOOPS, 0], ids=["own loops", "by LAPACK"]
+)
+def compiled(request, monkeypatch):
+    """name -> its program, in loops of our own or by calls of LAPACK."""
+    monkeypatch.setattr(second_order, "MOST_IN_OWN_LOOPS", request.param)
+    return functools.partial(program, most=request.param)
 
 
 def matrices(shape, dtype):
@@ -44,7 +55,7 @@ def matrices(shape, dtype):
 )
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_triangle_is_that_of_lapack(shape, dtype):
+def test_triangle_is_that_of_lapack(compiled, shape, dtype):
     """RᵀR = AᵀA and RᵀQᵀb = Aᵀb, relatively to the lengths of the columns."""
     bound = 40 * np.finfo(dtype).eps
     for matrix, b in matrices(shape, dtype):
@@ -64,7 +75,7 @@ def test_triangle_is_that_of_lapack(shape, dtype):
 )
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_singular_values_are_those_of_lapack(shape, dtype):
+def test_singular_values_are_those_of_lapack(compiled, shape, dtype):
     bound = 20 * np.finfo(dtype).eps
     for matrix, b in matrices(shape, dtype):
         s, projected, v = (
@@ -85,7 +96,7 @@ def test_singular_values_are_those_of_lapack(shape, dtype):
 @pytest.mark.thorough("the other pairs of size and dtype", but="5-float64|2-float32")
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("n", [1, 2, 5])
-def test_eigenvalues_are_those_of_lapack(n, dtype):
+def test_eigenvalues_are_those_of_lapack(compiled, n, dtype):
     rng, bound = np.random.default_rng(n), 30 * np.finfo(dtype).eps
     plain = rng.standard_normal((n, n))
     signs = np.diag(np.where(np.arange(n) % 2, -1.0, 1.0))  # Both of 1 and of -1.
@@ -104,7 +115,7 @@ def test_eigenvalues_are_those_of_lapack(n, dtype):
         np.testing.assert_allclose(vectors.T @ vectors, np.eye(n), atol=bound)
 
 
-def test_triangular_systems_are_solved_and_a_zero_pivot_shows():
+def test_triangular_systems_are_solved_and_a_zero_pivot_shows(compiled):
     upper = np.triu(np.random.default_rng(0).standard_normal((4, 4))) + 3 * np.eye(4)
     found = compiled("solve_upper")(upper, np.ones(4))
     np.testing.assert_allclose(upper @ found, 1.0, rtol=1e-14)
@@ -112,7 +123,7 @@ def test_triangular_systems_are_solved_and_a_zero_pivot_shows():
     assert not np.isfinite(compiled("solve_upper")(upper, np.ones(4))).all()
 
 
-def test_what_is_not_finite_stays_so_and_ends_the_loops():
+def test_what_is_not_finite_stays_so_and_ends_the_loops(compiled):
     for name in ("triangle", "singular_values"):
         found = compiled(name)(np.array([[1.0, np.nan], [2.0, 1.0]]), np.ones(2))
         assert not np.isfinite(found[0]).all()

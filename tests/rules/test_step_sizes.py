@@ -12,7 +12,16 @@ import numpy as np
 import optax
 import pytest
 
-from research.update_rules import adgd, barzilai_borwein, polyak_step
+from research.update_rules import (
+    adgd,
+    barzilai_borwein,
+    dadapt_adamw,
+    dowg,
+    mechanic,
+    momo,
+    momo_adam,
+    polyak_step,
+)
 
 COMPILE_QUICKLY = True  # tests/conftest.py
 DRAWS_NO_KEYS = True  # tests/conftest.py
@@ -264,8 +273,15 @@ def test_adgd_stays_where_it_stands_and_shows_nan():
     assert np.all(np.isnan(updates))
 
 
-@pytest.mark.thorough("the other rules", but="rule1")
-@pytest.mark.parametrize("rule", [barzilai_borwein(0.1), adgd(0.1), polyak_step()])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        *(barzilai_borwein(0.1), adgd(0.1), polyak_step()),
+        # The steps of these depend on estimates over all leaves, too.
+        *(dowg(initial_distance=1.0), mechanic(initial_scale=1.0)),
+        *(dadapt_adamw(), momo(), momo_adam(1.0)),
+    ],
+)
 def test_rates_count_all_leaves_as_one_vector(rule):
     rule = optax.with_extra_args_support(rule)
     gradients = jnp.asarray(np.random.default_rng(0).standard_normal((4, 5)))
