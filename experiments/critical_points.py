@@ -14,7 +14,7 @@ there is no proof that all critical points were found.
 
 Expected numbers (`EXPECTED`): the number of critical points found for each of the two
 functions; the largest gradient norm at these points, divided by the largest gradient
-norm at the starts; and the share of descents that end in a saddle or a maximum.
+norm at the starts; and the share of descents that do not end in a minimum.
 """
 
 import dataclasses

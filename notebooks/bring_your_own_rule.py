@@ -13,8 +13,8 @@
 #
 # # Bring your own rule: is it better than Adam?
 #
-# You have an idea for an update rule. You write it, try it, and it comes two hundred
-# times as near to the minimum as Adam. May you say that it is better? Below you write a
+# You have an idea for an update rule. You write it and try it. At the end, its
+# f - f* is a two-hundredth of Adam's. May you say that it is better? Below you write a
 # rule in ten lines, see it win in the usual way, and then let `compare` ask again. Both
 # rules are tuned by the same number of independent searches. Then they are compared on
 # twenty other seeds, and the answer has an interval. Put your own rule in the place of
@@ -311,7 +311,7 @@ print(read.name, read.manifest["status"], f"{read.numbers['overall'][0]['ratio']
 # pictures and `report.html` are made from them. Reading a study executes nothing, so
 # you can send `mine_and_adam.zip` to somebody. *descent reproduce* draws the report
 # again. It trains again only if all rules are from this package or optax, or if you
-# name a file of your own that has the rule. *leaderboard* makes one page of theirs and
+# have the file of the rule: unchanged in the current folder, or named by you. *leaderboard* makes one page of theirs and
 # yours.
 
 # %% [markdown]

@@ -14,9 +14,9 @@
 # # How does a line become a probability?
 #
 # **Logistic regression** puts a linear score through a sigmoid and calls the result a
-# probability. Here you choose its loss and see why the squared error is a bad one,
-# train it on tumours with two measurements each, look at what the length of the weight
-# vector means, and meet data for which there is no optimum at all.
+# probability. Here you choose its loss and see why the squared error is a bad one. You
+# train it on tumours with two measurements each. You see what the length of the weight
+# vector means. At the end there are data without an optimum.
 #
 # Each piece of code comes with a question. **Answer it before you run the code**: on
 # paper, with a number. The text after the code says what you should have seen.

@@ -14,9 +14,9 @@
 # # Which line fits best?
 #
 # **Linear regression** answers: the line $\hat y = w x + b$ with the smallest sum of
-# squared vertical errors. Here you move a line by hand, then let two derivatives say
-# where it has to go, compare descent with the formula that gives the line at once, and
-# see why the units of $x$ and a single wrong number can matter so much.
+# squared vertical errors. Here you move a line by hand. Then two derivatives say where
+# it has to go. You compare descent with the formula that gives the line at once. At the
+# end you see why the units of $x$ and a single wrong number can matter so much.
 #
 # Each piece of code comes with a question. **Answer it before you run the code**: on
 # paper, with a number. The text after the code says what you should have seen.
@@ -186,11 +186,11 @@ print("after 40 steps:", path[-1].round(2), " exact:", exact.round(2))
 # %% [markdown]
 # ## The units matter
 #
-# The same data with the body mass index as it is measured, in kg/m²: numbers from 18 to
-# 42. The line is the same. But the landscape of $w$ and $b$ is not a round bowl any
-#     more. Its largest curvature $L$ limits the rate: $\eta < 2/L$. Its smallest
-#     curvature $\mu$ is that of the slowest direction, in which about $L/\mu$ steps
-#     reduce the distance by a fixed factor.
+# Take the same data with the body mass index as it is measured, in kg/m²: numbers
+# between 18 and 42. The line is the same. But the landscape of $w$ and $b$ is not a
+# round bowl any more. Its largest curvature $L$ limits the rate: $\eta < 2/L$. Its
+# smallest curvature $\mu$ is that of the slowest direction, in which about $L/\mu$
+# steps reduce the distance by a fixed factor.
 #
 # **Predict.** $L$ is about the mean of $x^2$. How large is it for numbers around 26?
 # And how long does descent take now?

@@ -15,7 +15,7 @@
 #
 # Backpropagation is the chain rule, read **backwards, once**, with every intermediate result shared. `explain` writes
 # it down for any JAX function: a *ledger*, a row for each operation. Here you check one by hand, follow one through a
-# network, find where a NaN is born, and learn how to tell a right gradient from a wrong one.
+# network, find where a NaN is created, and learn how to tell a right gradient from a wrong one.
 #
 # Each piece of code comes with a question. **Answer it before you run the code**: on
 # paper, with a number. The text after the code says what you should have seen.
@@ -219,7 +219,7 @@ plt.show()
 # small local derivatives.
 
 # %% [markdown]
-# ## Where is the NaN born?
+# ## Where is the NaN created?
 #
 # A root with a guard: $\sqrt x$ where $x > 0$, else 0, summed over $(4, 0, 1)$.
 #
@@ -242,7 +242,7 @@ print(ledger.text())
 # $0 \cdot \infty$ is NaN.
 
 # %% [markdown]
-# `first_nonfinite` follows a NaN back to the row where it was born, with the line of the source.
+# `first_nonfinite` follows a NaN back to the row where it was created, with the line of the source.
 #
 # **Predict.** Which row of the table is it, and forward or backward? How must the function be written?
 
@@ -254,8 +254,8 @@ def guarded_twice(x):
     return jnp.sum(jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0))
 
 
-born = ledger.first_nonfinite()
-print(f"born in {born.primitive}, {'backward' if born.backward else 'forward'}: {born.sentence}")
+origin = ledger.first_nonfinite()
+print(f"created in {origin.primitive}, {'backward' if origin.backward else 'forward'}: {origin.sentence}")
 mended = explain(guarded_twice, jnp.array([4.0, 0.0, 1.0]))
 print("guarded twice:", mended.grads, "first NaN:", mended.first_nonfinite())
 
@@ -341,8 +341,8 @@ print("\nToo large by one in 100 000:", enlarged.verdict)
 #
 # 1. **A neuron of your own.** Set $w = 0$, $b = 0$, $x = 3$, $y = 0$ and fill in the ledger by hand, then run it. By
 #    which input is the derivative 0, and why?
-# 2. **Hunt.** Where is the NaN born in `lambda x: jnp.sum(x / jnp.sqrt(jnp.sum(x**2)))` at `jnp.zeros(2)`, and where in
+# 2. **Hunt.** Where is the NaN created in `lambda x: jnp.sum(x / jnp.sqrt(jnp.sum(x**2)))` at `jnp.zeros(2)`, and where in
 #    `lambda x: jnp.log(jnp.sum(jnp.exp(x)))` at `jnp.array([1000.0, 0.0])`? Mend both.
-# 3. **Let it vanish less.** In `deep`, put `4 * (jax.nn.sigmoid(x) - 0.5)` in the
+# 3. **A gradient that vanishes less.** In `deep`, put `4 * (jax.nn.sigmoid(x) - 0.5)` in the
 #    sigmoid's place, so that the local derivative is 1 at 0. How large is the
 #    derivative by the input now, starting at 0 and at 1?

@@ -252,7 +252,7 @@ plt.show()
 
 # %% [markdown]
 # **Seen.** The dots lie on your line from the first step to the last. And the left picture is why a rule is verified: there the
-# first try is ahead. By the loss alone one would ship it.
+# first try is ahead. If you looked only at the loss, you would publish the wrong rule.
 
 # %% [markdown]
 # ## Exercises

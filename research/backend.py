@@ -66,9 +66,9 @@ def configure(
         device, so more devices than `pool` would change the size of the pool and thus
         the bits.
       pool: Number of threads in XLA's CPU pool (the environment variable NPROC).
-      x64: Whether arrays may be float64. Experiments that measure the small difference
+      x64: If True, arrays may be float64. Experiments that measure the small difference
         between the objective and its minimum need float64.
-      portable: Whether JAX's results have the same bits on every x86-64 processor with
+      portable: If True, JAX's results have the same bits on every x86-64 processor with
         AVX2 and FMA, under Linux, with the same versions of the packages and the same
         pool. XLA then compiles for AVX and uses no library that chooses kernels by the
         processor. A sum of products with more than 192 terms is computed in parts of
@@ -219,7 +219,10 @@ def _is_installed(module: str) -> bool:
 
 
 def _combination(cpuinfo: str | Path = "/proc/cpuinfo") -> str:
-    """Return a name for all that changes programs: jaxlib, processor and variables."""
+    """Return a folder name that depends on all that changes compiled programs.
+
+    These are the version of jaxlib, the processor and some environment variables.
+    """
     path, version = Path(cpuinfo), importlib.metadata.version("jaxlib")
     text = path.read_text(errors="replace") if path.exists() else platform.processor()
     # The first processor's lines. Its current frequency does not count.
@@ -290,11 +293,12 @@ def _split_products() -> None:
 
 @functools.cache
 def _divide_by_roots() -> None:
-    """Make the CPU compute 1 / √x by a root and a division, which IEEE 754 rounds.
+    """Make the CPU compute 1 / √x by a root and a division.
 
-    XLA computes it from the processor's estimate (vrsqrtps), which differs between
-    Intel and AMD. It also turns 1 / √x of a program into this, so each root is followed
-    by a barrier.
+    IEEE 754 determines how both are rounded. XLA alone would compute 1 / √x from the
+    processor's estimate (vrsqrtps), which differs between Intel and AMD. XLA would use
+    this estimate even if a program divides by a root. A barrier after each root
+    prevents this.
     """
     root = jax.lax.sqrt_p
     original = _cpu_lowering(root)

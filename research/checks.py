@@ -134,9 +134,9 @@ def check_number(
         NumPy number, or an array of shape ().
       below: Exclusive upper limit. The lower limit is 0 if `signed` is False. There is
         no lower limit if `signed` is True.
-      positive: Whether 0 is refused.
-      integer: Whether only integers are allowed. The float 2.0 is not an integer.
-      signed: Whether negative numbers are allowed.
+      positive: If True, 0 is refused.
+      integer: If True, only integers are allowed. The float 2.0 is not an integer.
+      signed: If True, negative numbers are allowed.
     Raises:
       TypeError: value is not a scalar number, or it is not an integer although
         `integer` is True.
@@ -264,7 +264,8 @@ def check_share(name: str, value: Any, example: float = 0.5) -> None:
       name, value: Name and value of the argument.
       example: A sensible value, for the message.
     Raises:
-      TypeError: The value is not a number of Python or NumPy, such as a Fraction.
+      TypeError: The value is not an int, a float or a number of NumPy. For example, a
+        Fraction is refused.
       ValueError: The value is not above 0 and below 1.
     Example:
       >>> check_share("level", 95, 0.95)
@@ -652,8 +653,8 @@ def check_tree(
       name: Name of the argument.
       tree: Value of the argument.
       hint: Additional sentence for the message.
-      for_jax: Whether JAX must accept the arrays. False allows arrays of NumPy in the
-        byte order of another processor, and long doubles.
+      for_jax: If True, only arrays that JAX accepts are allowed. If False, NumPy arrays
+        of long doubles or in the byte order of another processor are also allowed.
     Returns:
       The structure of the tree, and the shapes of its leaves. Two results are equal if
       the trees have the same structure and shapes.

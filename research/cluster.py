@@ -5,8 +5,9 @@ Begin a script with these lines:
     place = research.cluster.join()
     research.backend.configure(devices=4 // place.num_processes, pool=4)
 
-Each process then shows its share of four CPU devices. The same script also runs as a
-single process, under `descent launch`, under Slurm's `srun` and under `mpirun`.
+The four CPU devices are then divided equally among the processes. The same script also
+runs as a single process, under `descent launch`, under Slurm's `srun` and under
+`mpirun`.
 """
 
 import contextlib
@@ -125,7 +126,10 @@ def join(
 def _place(
     coordinator: str | None, num_processes: int | None, process_id: int | None
 ) -> tuple[Place, str | None]:
-    """Return the place, and the coordinator's address; None if JAX finds it itself."""
+    """Return the place of this process, and the coordinator's address.
+
+    The address is None if JAX finds it without help, or if this process is alone.
+    """
     given = (coordinator, num_processes, process_id)
     if any(value is not None for value in given[1:]):
         return _given_place(coordinator, num_processes, process_id)
@@ -191,7 +195,7 @@ def _address_on_this_host(place: Place, local: str) -> str | None:
     """Return an address for MPI's processes, which must all be on this host.
 
     The processes have the same parent process. The number of the parent process
-    determines the port, so they all use the same one.
+    determines the port, so all processes use the same port.
     """
     if os.environ.get(local) != str(place.num_processes):
         raise ValueError(
@@ -214,8 +218,7 @@ def variables(address: str, place: Place) -> Mapping[str, str]:
 
     Args:
       address: Address HOST:PORT of process 0.
-      place: Index of the process that gets the variables, and how many processes there
-        are.
+      place: Index of the process that gets the variables, and number of all processes.
     Returns:
       Mapping from the name of each variable to its value.
     """
@@ -230,7 +233,8 @@ def variables(address: str, place: Place) -> Mapping[str, str]:
 def _time_limit(seconds: int, place: Place, address: str | None) -> Iterator[None]:
     """End this process with an error message if the context lasts too long.
 
-    A timer ends the process, because an exception cannot interrupt JAX while it waits.
+    A timer ends the process, because an exception cannot interrupt JAX while JAX
+    waits.
     JAX's own time limit would abort the process without this message.
     """
 

@@ -16,8 +16,8 @@ def known_names(
       name: Name that the user wrote.
       known: Valid names.
       elsewhere: Mapping from names in other packages, in lower case, to the
-        corresponding valid names. If `name` in lower case is a key of this mapping,
-        the text suggests the valid name of this key. None means an empty mapping.
+        corresponding valid names. If the user wrote one of these names, in upper or
+        lower case, the text suggests the valid name. None means an empty mapping.
     Returns:
       Text that follows the unknown name in the message.
     Raises:

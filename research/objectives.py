@@ -118,7 +118,7 @@ def l2_penalty(strength: ArrayLike, *, penalise_intercept: bool = False) -> Pena
 
     Args:
       strength: Strength λ >= 0, which may be traced.
-      penalise_intercept: Whether to penalise the intercepts, too. An intercept is a
+      penalise_intercept: If True, the intercepts are penalised, too. An intercept is a
         leaf whose dict key or attribute is "intercept" (or "bias", as in Flax).
     Returns:
       The penalty, params -> number, in the dtype of the parameters.
@@ -148,7 +148,7 @@ def l1_penalty(strength: ArrayLike, *, penalise_intercept: bool = False) -> Pena
 
     Args:
       strength: Strength λ >= 0, which may be traced.
-      penalise_intercept: Whether to penalise the intercepts, too. An intercept is a
+      penalise_intercept: If True, the intercepts are penalised, too. An intercept is a
         leaf whose dict key or attribute is "intercept" or "bias".
     Returns:
       The penalty, params -> number, in the dtype of the parameters.
@@ -297,12 +297,12 @@ def gradient_covariance_trace(
 
 
 def accuracy(model: Model) -> Objective:
-    """Return a metric: the share of examples whose predicted class is the label.
+    """Return a metric: the fraction of examples whose predicted class is the label.
 
     If an example has one logit z, the predicted class is 1 for z > 0, else 0, as in
     scikit-learn. If an example has K logits, the predicted class is the index of the
     largest logit, or of the first largest logit if several are equal. The model does
-    not get the key of the batch, so its noise (such as dropout) is off.
+    not get the key of the batch, so the noise of the model (such as dropout) is off.
 
     Args:
       model: Model that predicts logits. If there is one logit for each label, logits
@@ -352,11 +352,11 @@ def accuracy(model: Model) -> Objective:
 def r_squared(model: Model) -> Objective:
     """Return the metric R² = 1 - Σ (y - p)² / Σ (y - ȳ)².
 
-    R² is the share of the variance of the targets that the predictions explain. Here y
-    are the targets, p the predictions, and ȳ the mean of the targets over the examples,
-    for each output. The sums run over all examples and all outputs, as for
+    R² is the fraction of the variance of the targets that the predictions explain. Here
+    y are the targets, p the predictions, and ȳ the mean of the targets over the
+    examples, for each output. The sums run over all examples and all outputs, as for
     multioutput="variance_weighted" in scikit-learn. The model does not get the key of
-    the batch, so its noise (such as dropout) is off.
+    the batch, so the noise of the model (such as dropout) is off.
 
     Args:
       model: Model whose predictions have the shape of the targets.
@@ -405,7 +405,7 @@ def _floating_dtype(a: ArrayLike) -> Any:
 
 
 def _at_least_single(dtype: Any) -> Any:
-    """Return the dtype for sums of numbers of a dtype: float32 for half precision."""
+    """Return the dtype in which numbers of a dtype are summed: at least float32."""
     dtype = jnp.dtype(dtype)
     if jnp.issubdtype(dtype, jnp.inexact):
         return jnp.dtype(jnp.float32) if dtype.itemsize < 4 else dtype
@@ -413,23 +413,27 @@ def _at_least_single(dtype: Any) -> Any:
 
 
 def _widened(a: ArrayLike) -> Array:
-    """Return an array in at least float32, if it is in half precision."""
+    """Convert an array in half precision to float32. Other arrays are unchanged."""
     a = jnp.asarray(a)
     is_inexact = jnp.issubdtype(a.dtype, jnp.inexact)
     return a.astype(_at_least_single(a.dtype)) if is_inexact else a
 
 
 def _sum_of_squares(a: Array) -> tuple[Array, Array]:
-    """Return Σ (a / s)² and s, a power of two with which no square overflows.
+    """Return Σ (a / s)² and s, where s is a power of two close to max |a|.
 
-    The large squares do not underflow either. Powers of two change no other bits.
+    With this s, no square overflows, and the large squares do not underflow. Division
+    by a power of two changes only the exponent of a number.
     """
     size = _power_of_two(a)
     return jnp.sum((a / size) ** 2), size
 
 
 def _power_of_two(a: Array) -> Array:
-    """Return the largest power of two up to max |a|; 1 if that is 0 or not finite."""
+    """Return the largest power of two that is at most max |a|.
+
+    If max |a| is 0 or not finite, return 1.
+    """
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(a), initial=0.0))
     has_size = (largest > 0) & jnp.isfinite(largest)
     exponent = jnp.frexp(jnp.where(has_size, largest, 1.0))[1] - 1
@@ -513,7 +517,11 @@ def _penalty(
 
 
 def _real_dtype(leaves: Sequence[ArrayLike]) -> Any:
-    """Return the floating dtype of a sum of real numbers computed from each leaf."""
+    """Return the real floating dtype of a penalty on the leaves.
+
+    For complex leaves, this is the dtype of the real part. For integers, it is JAX's
+    default.
+    """
     dtype = jnp.result_type(*leaves) if leaves else jnp.result_type(float)
     if not jnp.issubdtype(dtype, jnp.inexact):
         return jnp.result_type(float)
@@ -538,7 +546,7 @@ def _absolute(leaf: ArrayLike) -> Array:
 def _is_intercept(path: tuple[Any, ...]) -> bool:
     """Return whether the last key of a leaf's path is the name of an intercept.
 
-    The key belongs to a dict or is an attribute.
+    The key is a key of a dict, or the name of an attribute.
     """
     return (
         bool(path)
@@ -572,7 +580,7 @@ def _of_each(
 def _with_check(
     function: Objective, model: Model, check: Callable[[Any, Any], None]
 ) -> Objective:
-    """Attach to a function its attribute `check_data`, which checks the targets."""
+    """Give a function the attribute `check_data`, which checks a dataset's targets."""
 
     def of_dataset(params: Params, batch: Batch) -> None:
         if not any(

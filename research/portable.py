@@ -1,7 +1,8 @@
 """Settings that give the same bits on every x86-64 processor with AVX2 and FMA.
 
-This module imports neither JAX nor NumPy, because NumPy chooses its kernels when it is
-imported. `research.backend.configure(portable=True)` makes the settings of JAX.
+NumPy chooses its kernels when it is imported, so the settings must be made before.
+Therefore this module imports neither JAX nor NumPy.
+`research.backend.configure(portable=True)` makes the settings of JAX.
 """
 
 import os

@@ -3,8 +3,8 @@
 A folder of records holds three files. `examples.array_record` has one record for each
 example, in the ArrayRecord format of Grain. `checksums.npy` has the CRC-32 of each
 record. `records.json` has the number of examples, their dtypes and shapes, and a digest
-of these facts and of all checksums, which identifies the dataset. If the checksum of a
-record is wrong, an error is raised and the record is not returned.
+that identifies the dataset. The digest is computed from these facts and all checksums.
+If the checksum of a record is wrong, an error is raised and the record is not returned.
 """
 
 import contextlib
@@ -226,7 +226,11 @@ def _write_examples(
 
 @contextlib.contextmanager
 def _writer(path: Path) -> Iterator[Any]:
-    """Open an ArrayRecord file. Its writer reports a full disk as a RuntimeError."""
+    """Yield a function that appends a record to a new ArrayRecord file.
+
+    The package array_record reports a full disk as a RuntimeError. The function raises
+    an OSError instead.
+    """
     writer = _array_record().ArrayRecordWriter(str(path), WRITER)
 
     def write(record: bytes) -> None:
@@ -267,7 +271,7 @@ def _write_about(
 
 
 def _digest(about: dict[str, Any], checksums: np.ndarray) -> str:
-    """Return the SHA-256 of all entries but the digest, and of all checksums."""
+    """Return the SHA-256 of all checksums and of `about` without the entry "digest"."""
     said = {name: value for name, value in about.items() if name != "digest"}
     text = json.dumps(said, sort_keys=True).encode()
     return hashlib.sha256(text + checksums.tobytes()).hexdigest()

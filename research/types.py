@@ -139,8 +139,8 @@ Checkpoints = Callable[
 def no_checkpoints(name: str) -> Checkpoint:
     """Return a `Checkpoint` that saves nothing, so that no run is resumed.
 
-    `name` is the name of the run, which is not used. If it is not a str, a TypeError is
-    raised.
+    The argument `name`, the name of the run, has no effect. A TypeError is raised if
+    `name` is not a str.
     """
     if not isinstance(name, str):
         raise TypeError(f"name must be a str; got name={name!r}.")
@@ -154,12 +154,13 @@ class Outcome(IntEnum):
 
     Some update rules can fail to find a step. The state of such a rule, or the field
     `search` of this state, has a field `outcome`. This field is an int32 array, and
-    `Outcome(int(outcome)).words` describes it. Except for `natural_gradient`, there is
-    also a field `evaluations` beside `outcome`, which counts how often the objective
-    was evaluated inside the last update. One evaluation computes either the value
-    alone, or the value together with the gradient. If `outcome` is FIRST_FAILURE = 2 or
-    larger, the step failed, and the update is 0. There is one exception: the update may
-    be NaN if the value, the gradient or the direction of the step is not finite.
+    `Outcome(int(outcome)).words` describes it. Beside `outcome`, there is a field
+    `evaluations`, except in the state of `natural_gradient`. The field `evaluations`
+    counts how often the last update evaluated the objective. One evaluation computes
+    either the value alone, or the value together with the gradient. If `outcome` is
+    FIRST_FAILURE = 2 or larger, the step failed, and the update is 0. There is one
+    exception: the update may be NaN if the value, the gradient or the direction of the
+    step is not finite.
 
     `research.descent.minimise` reads `outcome` and `evaluations`, and stops at a
     failure. A minimisation can also end with CONVERGED, NO_PROGRESS or STEPS_USED_UP.
@@ -202,7 +203,9 @@ class Optimum(NamedTuple):
       value: Minimum f* = f(x*).
       gradient_norm: Euclidean norm of the gradient at x*.
       initial_gradient_norm: Euclidean norm of the gradient at params = 0. The minimiser
-        is accurate if `gradient_norm` is much smaller than this norm.
+        is accurate if `gradient_norm` is much smaller than this norm. If this norm is
+        itself as small as a rounding error, as for two classes with the same inputs,
+        the two norms say nothing.
       solver: Short description of the method by which x* was found, such as "QR" or
         "Newton, 7 steps".
     """

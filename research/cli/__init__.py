@@ -50,7 +50,7 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
     required:
 
         run(config, on_progress, checkpoints) -> Findings or Result
-        complete(config) -> config with the digest of each file named in it
+        complete(config) -> config with the digest of each file that config names
         predict(config, folder, file) -> Result, if the experiment saves models
         share(config, part, parts, checkpoints), if processes can share the work
 
@@ -323,7 +323,7 @@ def carry_out(
     Args:
       experiment: Module of the experiment, as described in `main`.
       command: Parsed command line, from `flags.parse`.
-      exactly: Whether to raise an error if missing data would be replaced by other
+      exactly: If True, an error is raised if missing data would be replaced by other
         data. If False, other data may replace missing data. In both cases, missing data
         that the experiment does not need are left out without an error. In the config
         of the returned run, the field that would name the left-out data is empty.
@@ -335,8 +335,8 @@ def carry_out(
         - `exactly` is True, and missing data would be replaced;
         - the options have --portable (bits that are the same on many processors, as
           `backend.configure` explains), and this process cannot compute such bits;
-        - `exactly` is False, the run is already finished, and only one of the run and
-          the options has --portable.
+        - `exactly` is False, the run is already finished, and the run and the options
+          differ in --portable.
       OSError: Another process is working in the run folder, or the folder cannot be
         written.
     """
@@ -392,7 +392,7 @@ def carry_out(
 
 
 def _check_as_portable(folder: Path, options: flags.Options) -> None:
-    """Raise ValueError if only one of a finished run and the options has --portable."""
+    """Raise ValueError if a finished run and the options differ in --portable."""
     from research import runs
 
     was = runs.read_manifest(folder)["environment"].get("portable") is not None
@@ -458,7 +458,7 @@ def _run(experiment: ModuleType, run: "runs.Run", options: flags.Options) -> "ru
 
 
 def _once(action: Callable[[], None]) -> Callable[[], None]:
-    """Return a function that acts only the first time, whichever thread calls it."""
+    """Return a function that calls `action` only once, whichever thread calls first."""
     lock, left = threading.Lock(), [action]
 
     def act() -> None:
@@ -474,8 +474,8 @@ def _announced(
 ) -> progress.OnProgress:
     """Return an `on_progress` that first announces the run, and then shows progress.
 
-    An experiment reports progress when it has checked its config, so a run whose config
-    is refused at once is not announced. If the first progress takes longer than
+    An experiment reports progress only after it has checked its config. So a run whose
+    config is refused is not announced. If the first progress takes longer than
     `SILENT_SECONDS`, a timer announces the run.
     """
 
@@ -489,10 +489,10 @@ def _announced(
 def _recorded(
     run: "runs.Run", show: progress.OnProgress, start: float
 ) -> progress.OnProgress:
-    """Return an `on_progress` that shows progress and appends it to the metrics.
+    """Return an `on_progress` that shows the progress and writes it to the metrics.
 
-    A line is appended to the metrics when a piece of the run begins, and otherwise at
-    most once a second.
+    A line is appended to the metrics when `done` is an integer, so that a unit of work
+    begins or ends, and otherwise at most once a second.
     """
     from research import runs
 

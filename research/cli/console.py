@@ -162,8 +162,8 @@ def _print_table(console: "rich.console.Console", table: "runs.Table") -> None:
 def _wrapped(text: str, width: int) -> str:
     """Wrap a text at spaces.
 
-    The package rich could wrap, but before version 14.3 it adds to the `width` of the
-    first and the last column.
+    The package rich is not used for this, because before version 14.3 it makes the
+    first and the last column wider than the given `width`.
     """
     return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 

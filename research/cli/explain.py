@@ -162,7 +162,10 @@ def function(word: str) -> tuple[Callable[..., Any], bool]:
 def _bound(
     f: Callable[..., Any], point: dict[str, Any], is_formula: bool
 ) -> tuple[Callable[..., Any], list[Any]]:
-    """Return f as a function of the arguments in `point` only, and their values."""
+    """Return f as a function of only the arguments in `point`, and a list of values.
+
+    The list has the values of these arguments, in the order of the arguments.
+    """
     import numpy as np
 
     name = "the formula" if is_formula else getattr(f, "__name__", "the function")
@@ -202,7 +205,7 @@ def _of_given(
     names: list[str],
     title: str,
 ) -> Callable[..., Any]:
-    """Return f with the name `title` and only the arguments in `names`, by position."""
+    """Return f, named `title`, as a function of the positional arguments `names`."""
     by_position = [
         p for p in parameters.values() if p.kind is inspect.Parameter.POSITIONAL_ONLY
     ]
@@ -252,7 +255,7 @@ def _ledger(
 
 
 def _sum_of(word: str) -> str:
-    """Return what to do if the function `word` gives several numbers."""
+    """Return advice for the case that the function `word` gives several numbers."""
     return "Let it return the sum." if ":" in word else f"Pass the sum: sum({word})."
 
 

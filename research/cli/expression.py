@@ -257,7 +257,7 @@ def _value(node: ast.AST, values: Mapping[str, Any]) -> Any:
 
 
 def _check_lengths(node: ast.AST, shapes: list[tuple[int, ...]]) -> None:
-    """Raise if the operands of an operator entry by entry differ in length."""
+    """Raise if the operands of an entry-by-entry operator differ in length."""
     import numpy as np
 
     if not isinstance(node, ast.BinOp | ast.Compare) or (

@@ -289,10 +289,10 @@ def _parse_toml(data: bytes) -> Any:
 
 
 def _base(experiment: types.ModuleType, argv: Sequence[str]) -> Any:
-    """Return the config that the flags change.
+    """Return the config before the flags of single fields change it.
 
-    The config is the default, FULL or FAST. The values in the file of --config replace
-    its values.
+    This is the default config, FULL or FAST. The values in the file of --config have
+    replaced the values of this config.
     """
     scan = argparse.ArgumentParser(
         add_help=False, allow_abbrev=False, exit_on_error=False

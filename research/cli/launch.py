@@ -103,7 +103,7 @@ def _places(asked: argparse.Namespace) -> list[Mapping[str, str]]:
 
 
 def _check_numbers(asked: argparse.Namespace) -> None:
-    """Raise ValueError for flags that contradict one another, under their names."""
+    """Raise ValueError if flags contradict one another. The message names the flags."""
     count, number = asked.processes, asked.process_id
     if count is not None and count < 1:
         raise ValueError(f"--processes must be at least 1; got {count}.")

@@ -87,7 +87,7 @@ def with_files(
       given: Files of rules on this machine, each written FILE.py, FILE.py:NAME or
         RULE=FILE.py:NAME, where RULE is the name in the study.
       folder: Run folder of the study. Error messages refer to its folder `sources`.
-      trusted: Whether the config comes from the user, not from a .zip file. If False, a
+      trusted: True if the config comes from the user, not from a .zip file. If False, a
         file that the config names is used only if it lies in the current folder and has
         the digest that the study recorded.
     Returns:
@@ -216,7 +216,10 @@ def _function(rule: str, word: str) -> str:
 
 
 def _is_here(word: str, recorded: Sequence[str], trusted: bool) -> bool:
-    """Return whether a rule's file in a config may be used without a flag --rule."""
+    """Return whether `word`, a rule in a config, names a file that may be used.
+
+    This check is for a rule whose file is not given by a flag --rule.
+    """
     if ".py" not in word:
         return False
     file = Path(word.partition(":")[0])

@@ -113,8 +113,8 @@ def reproduce_study(
         folder.
       options: Options. The field `results` is the folder for the new run.
       rules: Files of rules: FILE.py, FILE.py:NAME or RULE=FILE.py:NAME.
-      redraw_only: Whether to end before the training. A run folder is then only
-        checked.
+      redraw_only: If True, the function ends before the training. A run folder is then
+        only checked.
     Returns:
       0 if the results agree or nothing was trained, and 1 otherwise. The verdict is
       printed.
@@ -208,9 +208,9 @@ def reproduce_run(
       0 if the results agree, and 1 otherwise. The verdict is printed.
     Raises:
       ValueError: The run is unfinished or damaged, the experiment does not accept the
-        config any more, a data set of the run is missing here and the experiment would
-        replace it by another data set, instead of leaving it out, or the new run would
-        overwrite the run folder.
+        config any more, or the new run would overwrite the run folder. Or a data set of
+        the run is missing here, and the experiment would not leave it out, but replace
+        it by another data set.
     """
     from research import runs
     from research.runs.manifest import check_origin

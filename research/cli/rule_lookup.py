@@ -121,8 +121,8 @@ def check_arguments(
     Args:
       named: The rule or constructor, from `find`.
       given: Values by name.
-      all_taken: Whether an argument that the constructor does not accept is an error.
-        If False, such an argument is left out.
+      all_taken: If True, an argument that the constructor does not accept raises an
+        error. If False, such an argument is left out.
     Returns:
       The accepted arguments, values by name. If the constructor accepts any name, these
       are all given arguments.
@@ -302,7 +302,10 @@ def _may_be_a_rule(value: Any) -> bool:
 
 
 def _is_likely_a_rule(value: Any) -> bool:
-    """Return whether a value is built, or a function whose first argument is a rate."""
+    """Return False for a function whose first argument is not a learning rate.
+
+    Such a function is probably not a rule. For all other values, return True.
+    """
     if not inspect.isfunction(value):
         return True
     first = next(iter(inspect.signature(value).parameters), "")
@@ -312,13 +315,13 @@ def _is_likely_a_rule(value: Any) -> bool:
 def constructor(named: Named, given: dict[str, Any]) -> Callable[..., Any] | Any:
     """Return the rule in the form that `verify_rule` takes.
 
-    `named` is a rule or a constructor of rules, with its name. An optimizer class of
-    PyTorch is returned unchanged. A rule is returned in a wrapper. For a constructor,
-    the result is a function of the learning rate that returns a rule in a wrapper. This
-    function passes the learning rate and the arguments `given` to the constructor, and
-    ignores the keyword arguments that `verify_rule` passes. At each call of the rule,
-    the wrapper checks that updates and state keep their structure, shapes and dtypes.
-    Error messages contain the name of the rule.
+    `named` is a rule or a constructor of rules, with its name. A rule is returned in a
+    wrapper. At each call of the rule, the wrapper checks that updates and state keep
+    their structure, shapes and dtypes. Error messages contain the name of the rule. For
+    a constructor, the result is a function of the learning rate that returns a rule in
+    such a wrapper. This function passes the learning rate and the arguments `given` to
+    the constructor, and ignores the keyword arguments that `verify_rule` passes. An
+    optimizer class of PyTorch is returned unchanged.
     """
     from research.verification.rule_under_test import is_made, made
     from research.verification.torch_rules import is_torch_class

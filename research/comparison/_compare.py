@@ -44,10 +44,10 @@ def compare(
     same for all rules (`passes`; see `Protocol`). Two rules are compared by the ratio
     of their geometric mean costs. The study gives a confidence interval of this ratio.
     The interval includes the variation between searches and between seeds
-    (`statistics.searched_difference`). The field `answer` of the study also says how
-    small a factor between two costs the study could have detected. The answer names up
-    to three pairs of a rule and a workload for which the searches disagree. The
-    searches disagree if their costs differ by a factor of 1.25 or more, and by more
+    (`statistics.searched_difference`). The field `answer` of the study also gives the
+    smallest factor between two costs that the study could have detected. The answer
+    names up to three pairs of a rule and a workload for which the searches disagree.
+    The searches disagree if their costs differ by a factor of 1.25 or more, and by more
     than the variation between seeds explains. Such a rule is hard to tune on this
     workload.
 

@@ -1,4 +1,4 @@
-"""Tell measurements apart by a digest of what they compute."""
+"""Identify a measurement by a digest of what it computes."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -27,9 +27,9 @@ def computation_digest(
     on each part of the data, and of one step of the rule. It also covers the optimum
     and the data. A program is the text that JAX writes before it compiles. This text
     has the operations, the shapes, the dtypes and the constants, so the digest also
-    depends on values that a rule or an objective takes from a closure. It is the same
-    in every process on the same kind of device. The text does not have the code of
-    Python functions that a program calls back.
+    depends on values that a rule or an objective takes from a closure. The digest is
+    the same in every process on the same kind of device. The text does not have the
+    code of Python functions that the compiled program calls (callbacks).
 
     Args:
       workload: Workload.

@@ -217,7 +217,7 @@ def compile_setting(
     is the storage for unfinished runs.
     """
     sampler = sampler_of(workload, protocol.batch_size)
-    # `check_trials` guarantees that it is at least one.
+    # `check_trials` guarantees that the number of epochs is at least one.
     num_epochs = epochs_within(protocol.passes, contender.evaluations)
     program = descent.compile_sweep(
         workload,
@@ -238,11 +238,12 @@ def score(
 ) -> tuple[Float[np.ndarray, " runs"], Bool[np.ndarray, " runs"]]:
     """Return the score by which a search ranks each run, and whether the run diverged.
 
-    A lower score is better. The score is that of `search_scores`, for the objective on
+    A lower score is better. `search_scores` computes the scores from the objective on
     one part of the data. The field `tune_on` of the protocol in `setting` names this
-    part. The budget is the length of a full training (`full_length`), so scores of
-    different rules are comparable. `result` is the result of `descent.sweep`, which
-    trained the runs. Both returned arrays have the shape (runs,).
+    part. The argument `budget` of `search_scores` is the length of a full training
+    (`full_length`), so scores of different rules are comparable. `result` is the result
+    of `descent.sweep`, which trained the runs. Both returned arrays have the shape
+    (runs,).
     """
     part, protocol = setting.protocol.tune_on, setting.protocol
     evaluations = setting.contender.evaluations
@@ -264,8 +265,8 @@ def _relative_gaps(
     """Return (f - f*) / (f_0 - f*) on a part of the data.
 
     f is the objective on this part of the data, f_0 its initial value, and f* its value
-    at the optimum of the training part. A training value below f* raises ValueError, if
-    it is lower by more than a tenth of the target.
+    at the optimum of the training part. On the training part, a value of f below f* by
+    more than a tenth of target · (f_0 - f*), plus a rounding error, raises ValueError.
     """
     optimum = known_optimum(workload)
     best = optimum.value
@@ -388,10 +389,11 @@ def rate_name(space: Mapping[str, Range]) -> str | None:
 
 
 def outside(space: Space, chosen: Mapping[str, float]) -> list[str]:
-    """Return the names of the hyper-parameters whose values left their ranges.
+    """Return the names of the hyper-parameters whose values are outside their ranges.
 
-    `space` has the ranges, and `chosen` the values. Each name is followed by the end
-    that was left. A value at an end is inside.
+    `space` has the ranges, and `chosen` the values. Each name is followed by "low" if
+    the value is below the range, and by "high" if the value is above. A value at an end
+    is inside.
 
     Example:
       >>> from research.tuning import Range

@@ -19,7 +19,7 @@ from research.reading import NUMBER, PERHAPS, Is, check_shape
 from research.runs.archive import read_contents
 
 FORMAT = 2  # Version of a study's numbers; a reader refuses newer versions.
-NETWORK_FORMAT = 1  # The same of a study on networks.
+NETWORK_FORMAT = 1  # Version of the numbers of a study on networks.
 # The command that repeats a study, and its question, by the name of its experiment.
 PROGRAMS = {
     "compare": "descent compare",
@@ -153,7 +153,7 @@ class Study(NamedTuple):
         The id depends on the settings of the study, and on the contents of the files of
         its rules. A study with a rule or a workload that only Python can make gets an
         id that also depends on its results. So saving a study of a changed rule does
-        not replace the study of the rule before.
+        not replace the study of the rule before the change.
 
         Args:
           results: The folder of all results.
@@ -214,11 +214,11 @@ def save_study(
 
 
 def _identified(config: Mapping[str, Any], study: Any) -> Mapping[str, Any]:
-    """Return the config with an entry that no other study has.
+    """Return the config, with a digest of the results if the id needs one.
 
     If a rule has neither a name nor a file, or if the user made a workload or a
-    Contender, the rest of the config does not identify the study. Then a digest of the
-    sources and of the arrays joins the digests of files.
+    Contender, other studies may have the same config. Then a digest of the rules'
+    sources and of the arrays is added to the digests of files (the entry `files`).
     """
     of_study = study.numbers["origin"]
     given = of_study["own"] or of_study.get("contenders")

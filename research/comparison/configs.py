@@ -1,4 +1,4 @@
-"""Write the config with which a command line repeats a study that Python made."""
+"""Write the config of a command line that repeats a study made in Python."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -51,8 +51,8 @@ def networks_config(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config with which the command `descent networks` repeats a study.
 
     The config is a dict from the names of the flags to their values. It also has the
-    entry `in_python`, the Python call that repeats the study, in the same three cases
-    as that of `compare_config`.
+    entry `in_python`, the Python call that repeats the study, in the three cases that
+    `compare_config` lists.
 
     Args:
       numbers: The `numbers` of a `NetworkStudy` that `compare_networks` returned.
@@ -111,7 +111,7 @@ def _spaces(
     numbers: Mapping[str, Any],
     make: Callable[..., tuple[Contender, ...]],
 ) -> list[str]:
-    """Return, as flags, the search spaces that differ from this package's defaults."""
+    """Return the flags for the search spaces that are not this package's defaults."""
     words = numbers["origin"]["words"]
     found = []
     for rule, space in numbers["spaces"].items():

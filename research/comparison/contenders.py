@@ -74,11 +74,11 @@ def make_contenders(
         the first parameter has a default range, because this parameter is taken as the
         learning rate. The range is 1e-5 to 10 on a log scale, and is extended if a
         positive default of the parameter lies outside. The first trial (choice of
-        hyper-parameters) of a search uses the first value that exists of these: the
-        field `default` of your Range, the field `default` of the Range in `SPACES`, and
-        the default value of the constructor's argument. If none of the three exists, or
-        if the second or third is used and lies outside your Range, the first trial uses
-        the middle of the range instead.
+        hyper-parameters) of a search uses the defaults. The default of a
+        hyper-parameter is the field `default` of your Range. If there is none, it is
+        the field `default` of the Range in `SPACES`, or else the default value of the
+        constructor's argument. If this value lies outside your Range, or if none of the
+        three exists, the first trial uses the middle of the range.
       evaluations: {rule: cost of one step}, for rules whose cost is not 1. `Contender`
         defines the cost.
     Returns:
@@ -197,9 +197,9 @@ def _cost(
 def _like_ours(constructor: Callable[..., Any]) -> str:
     """Return the name of this package's rule for an optax constructor.
 
-    The rule has the name of the constructor, or an alias of this name, and the
-    constructor takes all hyper-parameters of the rule. The result is "" if there is no
-    such rule.
+    The constructor's name is the name or an alias of the rule, and the constructor
+    takes all hyper-parameters in the search space of the rule. The result is "" if
+    there is no such rule.
     """
     name = getattr(constructor, "__name__", "")
     name = update_rules.ALIASES.get(name, name)
@@ -228,9 +228,9 @@ def _space(
 ) -> dict[str, Range]:
     """Return the search space of a constructor.
 
-    The ranges in `given` are added to the contender's own space (`whole`) if there is
-    one. Otherwise they are added to the space in `SPACES` (`known`) or, without such a
-    space, to the range of the first parameter.
+    The ranges in `given` are added to a default space, and replace its ranges of the
+    same name. The default space is the contender's own space (`whole`) if there is one,
+    else the space in `SPACES` (`known`), else the range of the first parameter.
     """
     parameters = _parameters(constructor)
     usual = known or {} if whole is None else whole
@@ -286,11 +286,11 @@ def _with_default(range_: Range, usual: Any) -> Range:
 def _first_parameter(
     name: str, parameters: Mapping[str, inspect.Parameter], given: Space
 ) -> dict[str, Range]:
-    """Return the space of an unknown constructor, without the ranges that are given.
+    """Return the default space of a constructor that has no space in `SPACES`.
 
     The space has one range, for the first parameter, which is taken as the learning
     rate. The space is {} if the constructor has no named parameter, or if the first
-    parameter is not a rate and ranges are given.
+    parameter is not a rate and `given` has ranges.
     """
     first = next(iter(parameters.values()), None)
     if first is None or first.kind in (

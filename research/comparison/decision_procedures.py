@@ -25,7 +25,8 @@ class MeasuredRuns(NamedTuple):
       scores: Passes over the data to the target, with a finite penalty for runs that
         missed the target (`penalised_passes`), shape (t, s). Lower is better.
       costs: Passes to the target, inf for a run that did not reach it, shape (t, s).
-      budget: Passes after which a run was stopped.
+      budget: Passes after which a run was stopped. If the runs of two rules differ in
+        length, give both the same budget, so that a missed target costs both the same.
     """
 
     scores: Float[np.ndarray, "trials seeds"]
@@ -110,9 +111,9 @@ def procedures(few: int = 3, redrawn: int = 6) -> dict[str, Procedure]:
       redrawn: Number of trials that each bootstrap replicate of the procedure "trials
         redrawn" draws.
     Returns:
-      {name: procedure}. With few=3, the names are the following. After each name stands
-      the criterion by which the procedure names the better rule. The trials are chosen
-      on the tuning seeds, unless the list says that they are chosen on reporting seeds.
+      {name: procedure}. The list has the names with few=3. Each name is followed by the
+      criterion by which the procedure names the better rule. The trials are chosen on
+      the tuning seeds, unless the list says that they are chosen on reporting seeds.
 
       - "one seed", "3 seeds": the lower mean on one or three reporting seeds, on which
         the trials are also chosen;
@@ -191,8 +192,8 @@ def simulate_study(
         and of seeds.
       generator: Random generator of the draws.
       trials: Number of trials of each rule. The first trial is trial 0, which has the
-        default hyper-parameters. The other trials are drawn. They are the same for both
-        rules if other_trials is False.
+        default hyper-parameters. The other trials are drawn. The drawn trials are the
+        same for both rules if other_trials is False.
       tuning_seeds, seeds: Number of tuning seeds and of reporting seeds to draw. The
         two sets of seeds are disjoint. They are the same for both rules if other_seeds
         is False.
@@ -412,10 +413,11 @@ def _first_trials(side: SimulatedRuns, count: int) -> SimulatedRuns:
 
 
 def _t_test(advantages: Float[np.ndarray, " seeds"], level: float) -> int:
-    """Return the winner by Student's t-test of the mean.
+    """Return the winner by Student's t-test of the mean advantage.
 
-    If all differences are equal, the t statistic is undefined: there is a winner unless
-    the differences are 0.
+    The advantage on a seed is the log score of the other rule minus that of my rule. If
+    all advantages are equal, the t statistic is undefined. Then there is a winner
+    unless the advantages are 0.
     """
     n = len(advantages)
     if n < 2:

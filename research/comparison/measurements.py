@@ -82,10 +82,10 @@ def logs_of(
         passes to the target, shape (J, n), inf for a run that missed the target.
         `passes` has the passes at each evaluation, and its last entry is the length of
         a run.
-      budget: Passes whose tenfold a missed target costs. None means the length of a
-        run. This length differs between rules if `Protocol.passes` is not a multiple of
-        the cost of a step (`Contender.evaluations`). To compare such rules, give the
-        same budget for all, as `conclude` does.
+      budget: Number of passes; a missed target costs ten times this number. None means
+        the length of a run. This length differs between rules if `Protocol.passes` is
+        not a multiple of the cost of a step (`Contender.evaluations`). To compare such
+        rules, give the same budget for all, as `conclude` does.
     Returns:
       Log costs for J searches and n seeds, shape (J, n). A run that missed the target
       costs ten times the budget.
@@ -145,7 +145,8 @@ def robust_rates(
 def _robustness(arrays: Arrays, budget: float) -> dict[str, Any]:
     """Return the range of good rates (`robust_rates`) and its width in decades.
 
-    All values are None if the mean cost of each rate is above the budget of passes.
+    All values are None if the mean cost of every rate is above the budget of passes, or
+    if the rule has no learning rate.
     """
     nothing: dict[str, Any] = dict.fromkeys(
         ("robustness", "robust_low", "robust_high", "robust_at_end")

@@ -57,8 +57,8 @@ def training_schedule(
 
     where t = 0, ..., T - 1, T is the number of steps, and w = warmup · T is the number
     of steps in which the rate rises. During the rise, s = (t - w) / (T - w) is at most
-    0, and d(s) is 1. After the rise, the table shows d(s). The value 0 would be reached
-    at s = 1, one step after the last step T - 1. The decay "late linear" stays at 1
+    0, and d(s) is 1. After the rise, d(s) is the function in the table. It would be 0
+    at s = 1, one step after the last step T - 1. For the decay "late linear", d(s) is 1
     until s = 0.8.
 
     | decay | name | d(s) for 0 <= s <= 1 |
@@ -266,9 +266,10 @@ def network_contenders(
 def _on_networks(
     contender: Contender, given: Space, shape: Space, *, keep: bool
 ) -> Contender:
-    """Return a contender whose space has its rates and the shape of the schedule.
+    """Return a contender whose space has ranges for its rates and for its schedule.
 
-    If `keep` is True, its constructor and all its ranges stay.
+    `given` has the ranges from the user, and `shape` the default ranges of the
+    schedule. If `keep` is True, the contender keeps its constructor and all ranges.
     """
     if not contender.space:
         if given:
@@ -459,7 +460,7 @@ def _made_at_each_step(
 
 
 def _rates(contender: Contender) -> tuple[list[str], dict[str, float]]:
-    """Return the searched hyper-parameters that are rates, and the peaks of others.
+    """Return the names of the searched rates, and the peak of a rate not searched.
 
     A hyper-parameter is a rate if its name ends in "learning_rate". If no searched name
     does, the rate is the constructor's argument `learning_rate`, whose default is the

@@ -17,11 +17,12 @@ def answer(numbers: Numbers) -> str:
 
     `numbers` is the field `numbers` of the study's result. For each rule, the answer
     compares the validation loss of the rule with that of the baseline. The answer also
-    says how small a factor between two losses the study could detect for every rule. If
-    independent searches of one rule on one network led to different losses, the answer
-    names the rule and the network, for up to three such pairs. In the same way, the
-    answer names up to three pairs for which all trainings diverged. The example prints
-    only the beginning of the answer. The last word is the name "a" of the network.
+    gives the smallest factor between two losses that the study could detect for every
+    rule. If independent searches of one rule on one network led to different losses,
+    the answer names the rule and the network, for up to three such pairs. In the same
+    way, the answer names up to three pairs for which all trainings diverged. The
+    example prints only the beginning of the answer. Its last word, "a", is the name of
+    the network.
 
     Example:
       >>> one = {"rule": "muon", "baseline": "adam", "verdict": "better"}
@@ -91,10 +92,11 @@ def _sentence(one: Numbers, where: str) -> str:
 def at_most(one: Numbers) -> str:
     """Return "at most " or "at least " if the ratio of steps is only a bound, else "".
 
-    `one` is a comparison of a rule with the baseline. The ratio of steps is a bound if
-    more than half of the runs end with a loss that the baseline does not reach with 0.5
-    to 2 times the steps, which is the entry "at_end". Older studies lack this entry for
-    all networks together.
+    `one` is a comparison of a rule with the baseline. Its entry "steps" is the ratio of
+    steps. Its entry "at_end" is the share of runs of the rule whose final loss is
+    outside the range of losses that the baseline has with 0.5 to 2 times the steps. The
+    ratio is only a bound if this share is above 1/2. Older studies lack the entry
+    "at_end" for all networks together.
 
     Example:
       >>> at_most({"steps": 0.5, "at_end": 0.9}) + "0.5"

@@ -42,8 +42,8 @@ def origin(
       `digest_files` for this file. `code` lists the sources of the rules that are not
       from this package, as {"rules": [name, ...], "text": source}. Rules with the same
       source share an entry, and the text is None if the source is unknown. `own` is the
-      argument `own` as a list. `contenders` lists the rules that a command line
-      can name, but that were given as a Contender with another search space or another
+      argument `own` as a list. `contenders` lists the rules that a command line can
+      name, but that were given as a Contender with another search space or another
       constructor than the command would make. If there are none, this entry is missing.
     """
     constructors = {c.name: inspect.unwrap(c.make_rule) for c in contenders}
@@ -66,7 +66,7 @@ def origin(
 
 
 def _is_other(contender: Contender, word: str, make: Make) -> bool:
-    """Return whether a command with this word makes another contender."""
+    """Return whether a command with the rule text `word` makes another contender."""
     if word == IN_PYTHON:
         return False
     name, constructor = contender.name, inspect.unwrap(contender.make_rule)
@@ -174,7 +174,7 @@ def _file_word(constructor: Any) -> str | None:
         getattr(constructor, attribute, "")
         for attribute in ("__module__", "__qualname__")
     )
-    # Of two files with one name in different folders, sys.modules has neither.
+    # If two files in different folders have the same name, sys.modules has neither.
     module = sys.modules.get(place)
     known = getattr(constructor, "__globals__", vars(module) if module else {})
     if file is None or file.suffix != ".py":

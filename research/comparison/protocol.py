@@ -39,9 +39,9 @@ class Protocol(NamedTuple):
         Mini-batches are drawn without replacement, in a new order every epoch.
       seeds: Reporting seeds, on which the chosen trials are trained for the results.
         They are the same for all rules and searches.
-      tuning_seeds: Seeds of all searches together. Search number j = 0, 1, ... uses the
-        seeds `tuning_seeds[j::searches]`. No seed is both a tuning seed and a reporting
-        seed.
+      tuning_seeds: Seeds on which the searches choose hyper-parameters, for all
+        searches together. Search number j = 0, 1, ... uses the seeds
+        `tuning_seeds[j::searches]`. No seed is both a tuning seed and a reporting seed.
       tune_on: Part of the data on which a search scores its trials. If `tune_on` is
         "train", rules are reported on the training part, too, but on the reporting
         seeds. If `tune_on` is "validation", rules are reported on the test part, which

@@ -24,12 +24,13 @@ def answer(numbers: Numbers) -> str:
 
     `numbers` is the field `numbers` of the study's result. If there is one rule besides
     the baseline, the answer compares the two. If there are more rules, the answer names
-    up to three rules for each verdict (better, worse, undecided). The answer also says
-    how small a factor between two costs the study could have detected. For several
-    rules, this is a range of factors. The answer names up to three pairs of a rule and
-    a workload for which independent searches disagree on the cost of the rule. The
-    answer also names up to three rules that missed the target in more than half of
-    their runs on a workload. The example prints only the beginning of the answer.
+    up to three rules for each verdict (better, worse, undecided). The answer also gives
+    the smallest factor between two costs that the study could have detected. For
+    several rules, it gives the range of these factors. The answer names up to three
+    pairs of a rule and a workload for which independent searches disagree on the cost
+    of the rule. The answer also names up to three rules that missed the target in more
+    than half of their runs on a workload. The example prints only the beginning of the
+    answer.
 
     Example:
       >>> overall = {"rule": "mine", "baseline": "adam", "verdict": "better"}
@@ -151,7 +152,7 @@ def _never(numbers: Numbers) -> str:
 
 
 def _why(measurement: Numbers) -> str:
-    """Return, if it is known, why a rule missed the target; else ""."""
+    """Return the reason why a rule missed the target, or "" if it is not known."""
     if measurement["diverged"] == 1:
         return " (every training diverged)"
     return (
@@ -395,9 +396,10 @@ def _choices_row(measurement: Numbers) -> tuple[Any, ...]:
 
 
 def _decades(measurement: Numbers) -> str:
-    """Return the decades of learning rate whose score is within 10 % of the best.
+    """Return the width of the range of good learning rates, in decades, as text.
 
-    The text starts with "≥" if the first or last rate that was tried is still good.
+    A rate is good if its cost is within 10 % of the lowest. The text starts with "≥" if
+    the first or last rate that was tried is still good.
     """
     if measurement["robustness"] is None:
         return "none"

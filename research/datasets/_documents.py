@@ -38,8 +38,8 @@ class DocumentSplit(NamedTuple):
 def documents() -> DocumentSplit:
     """Load Reuters R8: news stories of the eight most common categories.
 
-    Reuters R8 contains the stories of Reuters-21578 that have a single category, one of
-    these eight: 5,485 training stories and 2,189 test stories, in the standard split
+    Reuters R8 contains the stories of Reuters-21578 whose only category is one of these
+    eight: 5,485 training stories and 2,189 test stories, in the standard split
     (ModApté). The class sizes are very unequal: 52 % of the training stories are
     `earn`. The file is downloaded if it is missing.
 

@@ -132,7 +132,7 @@ def _fault(image: Image.Image, size: tuple[int, int], mode: str) -> str:
 
 
 def _command(path: Path, shape: tuple[int, int, int], mode: str) -> str:
-    """Return how to convert an image in this mode of Pillow: a command, if possible."""
+    """Return a command that converts an image in Pillow's `mode`, or else advice."""
     if mode in ("I", "F"):
         return f"scale its values to 0 to 255 first, because mode {mode} has no range."
     height, width, channels = shape

@@ -41,9 +41,9 @@ def log_mel(
       lowest, highest: Lower edge of the first band and upper edge of the last band, in
         Hz. highest=None means half the rate.
     Returns:
-      The spectrogram, float32, shape (frames, num_mels), with frames = 1 + (t - window)
-      // hop. Here window and hop are window_seconds and hop_seconds, converted to
-      samples, and t is the length after padding.
+      The spectrogram, float32, shape (frames, num_mels). Let window and hop be
+      window_seconds and hop_seconds, converted to samples, and t the length after
+      padding. Then frames = 1 + (t - window) // hop.
     Raises:
       TypeError: wave is neither int16 nor floating.
       ValueError: wave is empty or not one-dimensional, a number is out of range, or a

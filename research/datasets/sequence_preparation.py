@@ -216,7 +216,8 @@ def word_levels(
     Returns:
       The word, shape (k, d) with 1 <= k <= t, in the dtype of the frames.
     Raises:
-      TypeError: frames is not a matrix of floats, or another argument is no number.
+      TypeError: frames is not a matrix of floats, or another argument is not a
+        number.
       ValueError: frames is empty or has an entry that is not finite, or a number is out
         of range.
     References:

@@ -40,7 +40,7 @@ class Text(NamedTuple):
       characters: Characters of the text.
       symbols: Distinct characters, sorted.
       tokens: Index of each character in `symbols`, shape (n,), int32.
-      claim: Whether the text is exactly tiny Shakespeare. If True, results can be
+      claim: True if the text is exactly tiny Shakespeare, so that results can be
         compared with published results.
     """
 

@@ -66,10 +66,10 @@ def checkpoint_scan(
       (last carry, ys), as `jax.lax.scan`.
     Raises:
       ValueError: levels is not 1, 2 or 3; memory_bytes is not positive; `length` is
-        negative or above 2^31 - 1; the first axes
-        of the arrays of xs differ in length from each other or from `length`; xs and
-        `length` are both None; or every number of levels needs more than memory_bytes
-        (the message says how much each number of levels needs).
+        negative or above 2^31 - 1; the first axes of the arrays of xs differ in length
+        from each other or from `length`; xs and `length` are both None; or every number
+        of levels needs more than memory_bytes (the message says how much each number of
+        levels needs).
       TypeError: f is not a function of (carry, x), memory_bytes is not a number, or
         `length` is not an integer.
     References:
@@ -155,10 +155,11 @@ def _scan(f: Callable, init: Any, xs: Any, count: int, levels: int) -> tuple[Any
 def _part(count: int, levels: int) -> int | None:
     """Return the number of steps in a part, or None if the steps are not divided.
 
-    Each part has at least two steps, and so has the rest if there is one: XLA unrolls a
-    loop of one step, which may change the last bits of the result. The best number
-    needs the fewest carries. A divisor of `count` is preferred if it needs at most 1.3
-    times as many carries as the best number.
+    Each part has at least two steps, and so has the rest, if there is one. The reason
+    is that XLA unrolls a loop of one step, and this may change the last bits of the
+    result. The best number is the one that needs the fewest carries. A divisor of
+    `count` is preferred if it needs at most 1.3 times as many carries as the best
+    number.
     """
     if levels == 1:
         return None
@@ -182,7 +183,7 @@ def _part(count: int, levels: int) -> int | None:
 def _levels_within(
     f: Callable, init: Any, xs: Any, count: int, memory_bytes: int
 ) -> int:
-    """Return the fewest levels whose gradient fits into the memory."""
+    """Return the smallest number of levels that needs at most `memory_bytes`."""
     # lax.scan may promote a weakly typed carry, such as the number 0.
     carried = jax.eval_shape(lambda: jax.lax.scan(f, init, xs, length=count)[0])
     init = jax.tree.map(lambda a, to: jnp.asarray(a, to.dtype), init, carried)

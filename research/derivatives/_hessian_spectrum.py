@@ -159,8 +159,8 @@ class _Product:
 
     Attributes:
       count: Number of products that were computed.
-      exponent: Each product is divided by 2^exponent, which is exact. It is 0 until
-        `scale_by` has been called.
+      exponent: Each product is divided by 2^exponent, which is exact. `exponent` is 0
+        until `scale_by` is called.
     """
 
     def __init__(self, f: Callable[..., Any], x: Any, size: int, kind: np.dtype):
@@ -186,10 +186,11 @@ class _Product:
         return np.ldexp(found, -self.exponent)
 
     def scale_by(self, found: np.ndarray) -> np.ndarray:
-        """Scale all later products as this one, whose largest entry becomes about 1.
+        """Divide a product by a power of two, so that its largest entry is about 1.
 
-        ARPACK's test of convergence has an absolute term, so it ends too early if all
-        eigenvalues are tiny. And the squares in a norm may under- or overflow.
+        All later products are divided by the same number. Otherwise ARPACK would end
+        too early if all eigenvalues are tiny, because its test of convergence has an
+        absolute term. And the squares in a norm might underflow or overflow.
         """
         self.exponent = int(np.frexp(np.max(np.abs(found), initial=0.0))[1])
         return np.ldexp(found, -self.exponent)

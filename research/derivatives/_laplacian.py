@@ -94,7 +94,7 @@ def laplacian(
 
 
 def _wide(tree: Any) -> Any:
-    """Return the leaves in at least float32.
+    """Convert leaves of half precision to float32.
 
     A sum in half precision stops growing after a few hundred terms.
     """
@@ -179,7 +179,7 @@ def laplacian_estimate(
 def _second(
     f: Callable[..., Any], of_flat: Callable[..., Any], x: Array, v: Array
 ) -> Any:
-    """Return vᵀ H v of each output."""
+    """Return vᵀ H v for each output of f, where H is the Hessian of this output."""
     first = lambda y: jax.jvp(of_flat, (y,), (v,))[1]
     try:
         return jax.jvp(first, (x,), (v,))[1]

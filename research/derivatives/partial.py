@@ -315,7 +315,8 @@ def _parameters(f: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 def _called(f: Callable[..., Any], values: dict[str, Any]) -> Any:
     """Call a function with arguments by name, or by position if it needs that.
 
-    A default that stands before a given argument, by position only, is passed too.
+    If an argument is given by position, all arguments before it must have a value. So
+    their defaults are passed, too.
     """
     parameters = _parameters(f).values()
     by_place = [p for p in parameters if p.kind is p.POSITIONAL_ONLY]
@@ -394,7 +395,11 @@ def _paths(
 def _shaped(
     matrix: jax.Array, shape: tuple[int, ...], unravel: Callable[..., Any]
 ) -> Any:
-    """Reshape a matrix (outputs by inputs) to the shape of f(x), structured like x."""
+    """Convert a Jacobian, shape (outputs, inputs), to a pytree with the structure of x.
+
+    `shape` is the shape of f(x). A leaf of x of shape s becomes an array of shape
+    `shape` + s.
+    """
     if not shape:
         return unravel(matrix[0])
     rows = jax.vmap(unravel)(matrix)

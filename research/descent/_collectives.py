@@ -46,12 +46,12 @@ def total(arrays: Sequence[Array], exact: bool) -> list[Array]:
 
     Args:
       arrays: Floating arrays of this device.
-      exact: Whether the terms are added in the order of the devices, so that the bits
-        do not depend on how the devices are divided among processes. If not, the
-        order is that of XLA's all-reduce.
+      exact: If True, the terms are added in the order of the devices. The bits then do
+        not depend on how the devices are divided among processes. If False, the order
+        is that of XLA's all-reduce.
     Returns:
       The sums. They have derivatives of any order. In reverse mode, the cotangent of a
-      sum must be equal on all devices. Then each device's array has this cotangent.
+      sum must be equal on all devices. Each device's array then gets this cotangent.
     """
     return _total.bind(*arrays, exact=exact) if arrays else []
 
@@ -73,9 +73,9 @@ def gather(arrays: Sequence[Array], axes: Sequence[int | None]) -> list[Array]:
     Each device calls this function inside `jax.shard_map`.
 
     Args:
-      arrays: This device's part of each array. An array whose axis is None is not
-        split, and is returned unchanged.
-      axes: Axis along which each array is split, or None, from `split_axis`.
+      arrays: This device's part of each array, or the whole array if it is not split.
+      axes: Axis along which each array is split, from `split_axis`. None means that the
+        array is not split, and is returned unchanged.
     """
 
     def whole(rows: Array) -> Array:
@@ -103,8 +103,8 @@ def scatter_sum(
     Each device calls this function inside `jax.shard_map`.
 
     Args:
-      arrays: Arrays of this device, which are not split.
-      axes: Axis along which the sum is split, for each array.
+      arrays: The terms of this device. They are whole arrays, not parts.
+      axes: For each array, the axis along which its sum is split.
       exact: As in `total`.
     """
     num_devices = jax.lax.axis_size(AXIS)
@@ -135,7 +135,11 @@ def own_part(array: Array, axis: int | None) -> Array:
 
 
 def _from_rows(rows: Array, part: Array, axis: int) -> Array:
-    """Undo the reshaping to rows; `part` has the shape of one row."""
+    """Join the parts of an array along `axis`, where each part is a flat row.
+
+    To make a row, `axis` of a part was moved to the front, and the part was flattened.
+    `part` is an array with the shape of one part.
+    """
     moved = [*part.shape]
     length = moved.pop(axis)
     return jnp.moveaxis(rows.reshape(len(rows) * length, *moved), 0, axis)
@@ -187,7 +191,7 @@ def _sum_of_row(row: Array, exact: bool) -> Array:
 
 
 def _scattered(rows: Array, exact: bool) -> Array:
-    """Return row d of the sum over the devices, on device d: (D, m) -> (m,)."""
+    """Sum `rows`, of shape (D, m), over the D devices; return row d on device d."""
     if exact:
         return _in_order(jax.lax.all_to_all(rows, AXIS, 0, 0))
     return jax.lax.psum_scatter(rows, AXIS)

@@ -30,7 +30,7 @@ def is_entrywise(f: Callable[..., Any], args: Any, split: Sequence[bool]) -> boo
     Args:
       f: Function, called as f(*args).
       args: Tuple of arguments of f, with arrays or `jax.ShapeDtypeStruct` as leaves.
-      split: For each leaf of args, whether it is split over devices.
+      split: For each leaf of args, True if the leaf is split over devices.
     Example:
       >>> import jax.numpy as jnp
       >>> x = jnp.ones(4)
@@ -50,7 +50,8 @@ def is_entrywise(f: Callable[..., Any], args: Any, split: Sequence[bool]) -> boo
 def _followed(jaxpr: Any, shapes: Sequence[Any]) -> list[Any] | None:
     """Return the shape of each output that depends on split arrays; None for others.
 
-    The result is None if some operation is not entrywise.
+    `shapes` says the same of the inputs: the shape of each split array, and None for
+    others. If some operation is not entrywise, the whole result is None.
     """
     of = dict(zip(jaxpr.invars, shapes, strict=True))
 

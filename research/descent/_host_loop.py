@@ -35,10 +35,10 @@ def advance_until_done(
       show: Function progress -> None that reports the progress to the user.
       to_saved: Function progress -> `Saved`, the content of a checkpoint.
       checkpoint: Place where the progress is saved.
-      agreed: Function from the answer of this process, a bool, to an answer that is
-        the same in all processes. The question is whether the progress is saved at the
-        end. The processes may measure different times, but must give the same answer.
-        The default returns its argument, which is right for a single process.
+      agreed: Function bool -> bool. All processes must decide alike whether to save at
+        the end, but may measure different times. The argument is the decision of this
+        process, and the result is the common decision. The default returns its
+        argument, which is right for a single process.
     Returns:
       The last progress.
     """

@@ -29,13 +29,14 @@ def root_of_gradient(
     Args:
       objective: Function params -> number. It may use other arrays than its argument.
         The derivatives are with respect to these arrays.
-      params: Where the search starts.
+      params: Point at which the search starts.
       search: Function params -> (minimum, other floating arrays).
     Returns:
-      The result of `search`. Let dx be the change of the minimum if the arrays that the
-      objective uses change. Conjugate gradients solve H dx = -dg for dx, where H is the
-      Hessian of the objective, and dg is the change of the gradient of the objective at
-      the old minimum. The other arrays of the result count as constant.
+      The result of `search`. The derivative of the minimum is the solution dx of
+      H dx = -dg, computed by conjugate gradients. Here dx is the change of the minimum
+      if the arrays that the objective uses change. H is the Hessian of the objective,
+      and dg is the change of the gradient at the old minimum. The other arrays of the
+      result count as constant.
     """
     return jax.lax.custom_root(
         jax.grad(objective),
@@ -87,9 +88,10 @@ def _rest(matvec: Callable[[Params], Params], x: Params, right: Params) -> Param
 
 
 def _roughly(matvec: Callable[[Params], Params], most: int, rest: Params) -> Params:
-    """Return one digit of d for H d = rest, or 0 if no d solves this.
+    """Solve H d = rest, and return d to about one digit; 0 if there is no solution.
 
-    There is no d if H is singular and the rest consists of rounding errors.
+    `matvec` is the function d -> H d. There may be no solution if H is singular and
+    `rest` consists of rounding errors.
     """
     found, _ = cg(matvec, rest, tol=0.1, maxiter=most)
     is_solved = _norm(_rest(matvec, found, rest)) <= 0.2 * _norm(rest)
@@ -99,9 +101,10 @@ def _roughly(matvec: Callable[[Params], Params], most: int, rest: Params) -> Par
 def _direct(
     matvec: Callable[[Params], Params], like: Params
 ) -> Callable[[Params], Params]:
-    """Return b -> H⁻¹ b, by the eigenvectors of the whole matrix H.
+    """Return the function b -> H⁻¹ b, computed from the eigenvectors of H.
 
-    Directions in which H is 0, up to rounding errors, do not count.
+    `matvec` is the function x -> H x. If an eigenvalue of H is 0 up to rounding errors,
+    the result has the component 0 along its eigenvector.
     """
     flat, unravel = ravel_pytree(like)
     # One product after another takes no more memory than conjugate gradients.
@@ -123,7 +126,7 @@ def _direct(
 
 
 def _is_near(one: Params, other: Params, share: float) -> Array:
-    """Return whether two vectors differ by at most a share of the length of `other`."""
+    """Return whether |one - other| <= share · |other|, in the Euclidean norm."""
     return _norm(jax.tree.map(jnp.subtract, one, other)) <= share * _norm(other)
 
 

@@ -208,7 +208,7 @@ def _implicit(
     tolerance: float | Array,
     max_steps: int,
 ) -> tuple[ImplicitMinimum, Array]:
-    """Return the result, and whether the search ends too far from the minimum."""
+    """Return the result, and True if the search ends too far from the minimum."""
     of_params = lambda params: objective(params, theta)
     found = minimise(of_params, rule, start, tolerance=tolerance, max_steps=max_steps)
     params, fixed = jax.lax.stop_gradient((found.params, theta))
@@ -232,7 +232,7 @@ def _implicit(
 def _eigenvectors(f: Callable[[Params], Array], params: Params) -> tuple[Array, Array]:
     """Return eigenvalues of the Hessian of f, ascending, and eigenvectors as rows.
 
-    If there are many parameters, these are the Ritz values and vectors of a Krylov
+    With more than 128 parameters, these are the Ritz values and vectors of a Krylov
     space.
     """
     flat, unravel = ravel_pytree(params)
@@ -257,10 +257,11 @@ def _is_far(
 ) -> Array:
     """Return whether the Hessian at x fails to predict the gradient up to the minimum.
 
-    It fails if it changes by more than half within Newton's distance, or if a Newton
-    step along an eigenvector leaves more than half of the slope there, and more than
-    rounding errors and the tolerance explain. The latter happens if a search jumps to
-    and fro over a kink.
+    x is `params`. The Hessian fails if one of two things happens along an eigenvector.
+    The curvature changes by more than half within the length of a Newton step. Or a
+    Newton step leaves more than half of the slope, and more than rounding errors and
+    the tolerance explain. The second case occurs if a search jumps to and fro over a
+    kink.
     """
     flat, unravel = ravel_pytree(params)
     slope = jax.grad(lambda x: f(unravel(x)))

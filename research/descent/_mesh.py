@@ -19,9 +19,9 @@ class Mesh(NamedTuple):
 
     Attributes:
       devices: JAX's mesh of these devices, with one axis.
-      shard_params: Whether each device stores only its part of params and rule state.
-      exact: Whether a sum over the devices adds its terms in the order of the devices.
-        If so, the bits of the sum do not depend on the number of processes.
+      shard_params: If True, each device stores only its part of params and rule state.
+      exact: If True, a sum over the devices adds its terms in the order of the devices.
+        The bits of the sum then do not depend on the number of processes.
     """
 
     devices: jax.sharding.Mesh
@@ -87,7 +87,7 @@ def mesh(
 
 
 def _first(num_devices: int) -> list[Any]:
-    """Return the first devices, the same number of each process."""
+    """Return num_devices devices: the first devices of each process, equally many."""
     every, processes = jax.devices(), jax.process_count()
     if num_devices > len(every):
         of = "1 process" if processes == 1 else f"{processes} processes"
@@ -149,8 +149,8 @@ def specs_of(tree: Any, axes: Sequence[int | None]) -> Any:
 def placed(tree: Any, mesh: Mesh, axes: Sequence[int | None] | None = None) -> Any:
     """Put a tree of arrays on the devices of the mesh.
 
-    Every process holds each array completely. `axes` has the axis along which each leaf
-    is split. If the axis of a leaf is None, each device gets the whole leaf. With
+    Every process must pass whole arrays. `axes` has the axis along which each leaf is
+    split. If the axis of a leaf is None, each device gets the whole leaf. With
     axes=None, no leaf is split.
     """
     axes = axes or [None] * len(jax.tree.leaves(tree))

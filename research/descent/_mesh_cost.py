@@ -107,7 +107,7 @@ def _share(size: int, num_devices: int) -> int:
 
 
 def _of_sums(arrays: Sequence[Any], mesh: Mesh) -> int:
-    """Return the bytes of `total` on these arrays."""
+    """Return the bytes that each device receives if `total` sums these arrays."""
     return sum(_of_sum(entries, itemsize, mesh) for entries, itemsize in _rows(arrays))
 
 
@@ -121,7 +121,10 @@ def _of_sum(entries: int, itemsize: int, mesh: Mesh) -> int:
 
 
 def _rows(arrays: Sequence[Any]) -> Iterator[tuple[int, int]]:
-    """Yield entries and bytes per entry of each array that `total` exchanges."""
+    """Yield (number of entries, bytes per entry) of each array that `total` sums.
+
+    Small arrays of a dtype count as one array, because `total` joins them.
+    """
     small: dict[Any, int] = {}
     for a in arrays:
         size = math.prod(a.shape)

@@ -51,12 +51,12 @@ WHOLE = jax.sharding.PartitionSpec()
 
 
 class Lowered(NamedTuple):
-    """The program of a training on a mesh, before it is compiled, and its arguments.
+    """The program of a training on a mesh, not compiled yet, and its first arguments.
 
     Attributes:
       program: The lowered loop over steps.
-      state, info, batches, dataset: The first arguments of the program, on the devices
-        of the mesh.
+      state, info, batches, dataset: The first four arguments of the program, on the
+        devices of the mesh.
       batches_of: Function (key, epoch) -> batches of an epoch, on one device.
     """
 
@@ -156,7 +156,7 @@ def _first_state(
     params: Params,
     mesh: Mesh,
 ) -> tuple[_step.State, bool]:
-    """Return the first state on the devices, and whether each updates only its part."""
+    """Return the initial state on the devices, and the result of `moves_in_parts`."""
     if moves_in_parts(init, rule, params, mesh):
         # The whole state of the rule never lies on one device.
         shapes = jax.eval_shape(init, params)
@@ -274,7 +274,10 @@ def _term(
     batch: _step.BatchIndices,
     n: int | None,
 ) -> tuple[OfParams, int]:
-    """Return this device's term of the mean over devices, as a function of params."""
+    """Return this device's term of the mean over devices, and the number of terms.
+
+    The term is a function of the params.
+    """
     own, shares = _share(batch, n)
     return lambda params: objective(params, _step.gather(dataset, own)) / shares, shares
 
@@ -286,7 +289,7 @@ def _mean(
     n: int | None,
     exact: bool,
 ) -> OfParams:
-    """Return the mean over devices, as a function of params with any derivatives."""
+    """Return the mean over devices: a function of params, with all its derivatives."""
     term, shares = _term(objective, dataset, batch, n)
 
     def mean(params: Params) -> Array:
@@ -384,7 +387,7 @@ def _loop_in_parts(
         return loss, structure.unflatten(next(parts if own else rest) for own in split)
 
     def norms(*trees: Params):
-        """Return the norm of each tree, from the parts on all devices."""
+        """Return the norm of each whole tree; each device passes its parts of it."""
         squares = [_squares(jax.tree.leaves(tree), axes) for tree in trees]
         of_parts = total([jnp.stack([parts for parts, _ in squares])], mesh.exact)[0]
         return tuple(
@@ -412,7 +415,7 @@ def _loop_in_parts(
 
 
 def _squares(leaves: list[Array], axes: list[int | None]) -> tuple[Array, Array]:
-    """Return the sum of squares of split leaves' parts, and that of whole leaves."""
+    """Return two sums of squares: over the parts of split leaves, and over the rest."""
     squares = [_step.square_sum(leaf) for leaf in leaves]
     zero = jnp.zeros((), jnp.result_type(*squares))
     parts = [s for s, axis in zip(squares, axes, strict=True) if axis is not None]

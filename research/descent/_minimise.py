@@ -47,7 +47,7 @@ class Minimum(NamedTuple):
         argument `norm` of `minimise` selects the norm.
       steps: Number of steps taken, int32, shape ().
       evaluations: Number of evaluations of the objective, int32, shape (). A value
-        together with its gradient counts as one evaluation, as a value alone does.
+        alone counts as one evaluation, and so does a value together with its gradient.
         Evaluations inside the rule are included if the rule's state has a field
         `evaluations`.
       outcome: The reason why the loop stopped, an `Outcome` as int32, shape ().
@@ -61,8 +61,10 @@ class Minimum(NamedTuple):
     outcome: Int[Array, ""]
 
     def __str__(self) -> str:
-        """Return a text with the outcome in words, or the `repr` if the fields are no
-        numbers, as under `jax.jit` and after `jax.vmap`.
+        """Return a text with the outcome in words.
+
+        If the fields are not single numbers, as under `jax.jit` or after `jax.vmap`,
+        return the `repr`.
         """
         try:
             value, size = float(self.value), float(self.gradient_norm)
@@ -114,11 +116,11 @@ def minimise(
     The loop stops before max_steps in these cases too:
     - The rule's state has a field `outcome`, and this `Outcome` is a failure.
     - The rule combines inner rules, as `research.update_rules.by_group` does, and only
-      the states of inner rules have this field. In one step, all inner rules with this
-      field fail, and no parameter changes.
-    - Neither the rule nor an inner rule has this field, and one of two things happens:
-      a step leaves all parameters and the rule's state unchanged, or ten successive
-      steps leave all parameters unchanged.
+      the states of inner rules have this field. Then the loop stops if, in one step,
+      all inner rules with this field fail, and no parameter changes.
+    - Neither the rule nor an inner rule has this field. Then the loop stops if a step
+      leaves all parameters and the rule's state unchanged, or if ten successive steps
+      leave all parameters unchanged.
     - The value or the gradient is not finite.
 
     Some rules store the objective's value and gradient at the new params, in the fields
@@ -181,9 +183,10 @@ def minimise(
 
 
 def _on_device(number: Any) -> Any:
-    """Return a Python number as an array that is made only once; else the argument.
+    """Return a Python number as an array, and any other argument unchanged.
 
-    A Python number would be copied to the device in each call.
+    The array of a number is made only once. Without it, JAX would copy the number to
+    the device in each call.
     """
     if type(number) is float or type(number) is int:
         return _made_once(number, jax.config.jax_enable_x64)
@@ -329,11 +332,11 @@ def _after(
 ) -> tuple[Array, Params] | None:
     """Return the value and gradient after the step, if the rule's state keeps them.
 
-    If `squares` is true, the value and gradient of half the sum of squares also count.
-    Only the state of the outermost rule is read. If this rule wraps another one, the
-    value and gradient in the state of the inner rule may belong to other params. The
-    same holds if the gradient has other dtypes than the params: the rule then keeps the
-    params in its own dtype.
+    Otherwise return None. If `squares` is true, the value and gradient of half the sum
+    of squares also count. Only the state of the outermost rule is read: if this rule
+    wraps another one, the value and gradient in the state of the inner rule may belong
+    to other params. A gradient with other dtypes than the params is not used either,
+    because the rule then keeps the params in its own dtype.
     """
     dtypes = [leaf.dtype for leaf in jax.tree.leaves(params)]
     state = getattr(state, "search", state)

@@ -115,7 +115,7 @@ def by_leader(task: Callable[[], Value]) -> Value | None:
 
 
 def _text_of(problem: Exception | None) -> str:
-    """Return the words of an error, without Python's number "[Errno 28]"."""
+    """Return the words of an error, without Python's prefix such as "[Errno 28]"."""
     if not isinstance(problem, OSError) or not problem.strerror:
         return str(problem or "")
     file = problem.filename

@@ -44,10 +44,10 @@ class EpochInfo(NamedTuple):
         shape (). The steps of each epoch are counted from 0. -1 if there is no such
         step.
       evaluations: Results of the argument `evaluate` of `run`, a pytree. None if
-        `evaluate` is not given. The function `evaluation_points` returns a few steps of
-        an epoch, and each leaf has a leading axis over these steps. In epoch 0, entry i
-        is the result after the i-th of them. In any other epoch, only the last entry is
-        a result, at the end of the epoch, and the other entries are NaN.
+        `evaluate` is not given. Each leaf has a leading axis over the few steps that
+        the function `evaluation_points` returns. In epoch 0, entry i is the result
+        after the i-th of these steps. In any other epoch, only the last entry is a
+        result, at the end of the epoch, and the other entries are NaN.
       steps: Results of the argument `observe` of `run` after each step. Each leaf has a
         leading axis over the steps of the epoch. None if `observe` is not given.
     """

@@ -63,8 +63,8 @@ class Info(NamedTuple):
       learning_rate: The learning rate of the step. NaN if the rule's state holds no
         learning rate, or more than one.
       gradient_norm, update_norm: Euclidean norm of the gradient and of the update, over
-        all leaves together. It is the square root of a sum of squares, so in float32 it
-        is inf from 1.8e19 on, and 0 below 1e-19.
+        all leaves together. Each norm is the square root of a sum of squares, so in
+        float32 a norm is inf from 1.8e19 on, and 0 below 1e-19.
     """
 
     loss: Float[Array, ""]
@@ -197,7 +197,7 @@ def check_no_nan(
 def _accepts(
     objective: Callable[[Params, Any], Array], params: Params, dataset: Batch, i: int
 ) -> bool:
-    """Return whether the objective is no NaN for example i alone."""
+    """Return whether the objective is not NaN for example i alone."""
     x, y = jax.tree.map(lambda leaf: leaf[i : i + 1], (dataset.x, dataset.y))
     try:
         return not bool(jnp.isnan(objective(params, Batch(x, y))))
@@ -326,7 +326,8 @@ def halves_of_step(
 def rate_of(rule_state: optax.OptState, loss: Array) -> Array:
     """Return the learning rate of the last step, or NaN, for the `Info` of the step.
 
-    It has the dtype of the loss, but at least float32: in float16, a rate of 1e-8 is 0.
+    The result has the dtype of the loss, or float32 if that dtype is narrower: in
+    float16, a rate of 1e-8 is 0.
     """
     rate = rule_info(rule_state).learning_rate
     dtype = loss.dtype if loss.dtype.itemsize >= 4 else jnp.float32

@@ -101,10 +101,10 @@ def sweep(
         between chunks. By default nothing is saved. `sweep` makes the name from a
         digest of the seeds, the hyper-parameters, the number of epochs, the length of a
         chunk, the number of runs in a batch, the sampler, and the parts on which the
-        objective is evaluated. The rule and the workload are not part
-        of the digest. For another rule or workload, pass a function that saves to
-        another folder. Ctrl-C saves the last complete chunk. To resume, repeat the
-        call. The result is bit-identical to that of an uninterrupted call.
+        objective is evaluated. The digest does not depend on the rule and the workload,
+        so for another rule or workload, pass a function that saves to another folder.
+        Ctrl-C saves the last complete chunk. To resume, repeat the call. The result is
+        bit-identical to that of an uninterrupted call.
     Returns:
       The SweepResult. A run that diverges is not an error: its values become inf or
       NaN, and its first bad step is recorded.
@@ -217,7 +217,7 @@ def _shown(program: SweepProgram, at: _Progress) -> SweepProgress:
 def _collect(
     program: SweepProgram, batches: Sequence[RunBatch], seconds: float
 ) -> SweepResult:
-    """Join the runs of all batches, without the copies, and all their results."""
+    """Return the results of all runs, without those of the copies that pad a batch."""
     batches = [batch._replace(**jax.device_get(batch._asdict())) for batch in batches]
     initial = np.concatenate([batch.initial[: batch.size] for batch in batches])
     params = jax.tree.map(
@@ -251,7 +251,10 @@ def _first(tree: Any, size: int) -> Any:
 
 
 def _passes(program: SweepProgram) -> np.ndarray:
-    """Return the passes at each evaluation. An epoch leaves out n mod b examples."""
+    """Return the number of passes over the n training examples at each evaluation.
+
+    An epoch may be less than one pass: minibatches of b examples leave out n mod b.
+    """
     n = num_examples(program.data[0]["train"]) or 1
     within = _run.evaluation_points(program.sampler.num_batches)
     ends = program.sampler.num_batches * np.arange(2, program.num_epochs + 1)

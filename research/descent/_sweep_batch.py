@@ -17,14 +17,12 @@ INFO = tuple(name for name in _run.EpochInfo._fields if name != "steps")
 
 
 class RunBatch(NamedTuple):
-    """A batch of at most `width` runs, with the results of its finished chunks.
+    """A batch of runs that are computed together, with the results so far.
 
-    A chunk is a number of epochs that run without a pause. `compile_sweep` sets this
-    number.
-
-    `width` is the number of runs that a `SweepProgram` computes together. A batch with
-    fewer runs is padded to `width` runs with copies of its last run. The arrays of
-    results include these copies.
+    The `SweepProgram` computes `width` runs together. A batch with fewer runs is padded
+    to `width` runs with copies of its last run. The arrays of results include these
+    copies. A chunk is a number of epochs that run without a pause. `compile_sweep` sets
+    this number.
 
     Attributes:
       runs: Seeds and hyper-parameters, without copies.
@@ -98,7 +96,7 @@ def joined_info(chunks: Sequence[Any]) -> Any:
 
 
 def _decoded(array: np.ndarray) -> np.ndarray:
-    """Return bfloat16 numbers, which `as_numbers` wrote as uint16; else the array."""
+    """Undo `as_numbers`: return uint16 as bfloat16, and other arrays unchanged."""
     return array.view(jnp.bfloat16) if array.dtype == np.uint16 else array
 
 

@@ -218,8 +218,8 @@ def _functions(
 ) -> _OneRun:
     """Return the parts of a run.
 
-    in_one says whether the objective that is recorded after a step and the gradient of
-    the next step come from one evaluation.
+    If `in_one` is True, one evaluation gives both the objective that is recorded after
+    a step and the gradient of the next step.
     """
 
     def evaluate(params: Params, data: Mapping[str, Any], on_train: Any = None):
@@ -334,8 +334,9 @@ def _over_runs(
 ) -> Callable[..., Any]:
     """Return a function of one run as a function of `width` runs.
 
-    One run is not batched, because vmap computes both branches of every `lax.cond` of a
-    rule: a rule that refreshes something every ten steps would do so in every step.
+    With width=1, vmap is not used, because it computes both branches of every
+    `lax.cond` of a rule: a rule that refreshes something every ten steps would do so in
+    every step.
     """
     if width > 1:
         return jax.vmap(function, in_axes=axes)

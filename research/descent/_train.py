@@ -146,11 +146,11 @@ def train(
           code, versions or arguments;
         - the checkpoint belongs to another training. The check compares the data, the
           initial params, the initial state of the rule, the key, the order of the
-          examples, the number of devices and the settings of the mesh. The state of a
-          rule of this package holds the learning rate if the rate is constant. Another
-          rule may hold its learning rate where the check does not see it. The check
-          does not compare the objective, so it cannot detect, for example, another
-          penalty.
+          examples, the number of devices and the settings of the mesh. If the rule is
+          of this package and its learning rate is constant, the state holds the rate,
+          so the check detects another rate. With any other rule or a schedule, the
+          check may not detect another rate. The check does not compare the objective,
+          so it cannot detect, for example, another penalty.
       TypeError: The rule is not a gradient transformation, a leaf of params is not
         floating, the dataset is neither a Batch nor Records nor None, or the key is not
         a JAX key. Also if the objective does not return one real floating number, or

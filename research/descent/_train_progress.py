@@ -177,7 +177,10 @@ def from_saved(
 
 
 def _like(leaf: Any) -> Any:
-    """Return an array like a leaf, of which this process may hold only a part."""
+    """Return the leaf itself, or an empty array with its shape and dtype.
+
+    The empty array is returned if this process may hold only a part of the leaf.
+    """
     if leaf.is_fully_addressable or leaf.is_fully_replicated:
         return leaf
     return np.empty(leaf.shape, leaf.dtype)

@@ -111,7 +111,12 @@ def compile_on_records(
 
 
 class _Epoch(NamedTuple):
-    """An epoch: the places of its examples in the windows, and the windows."""
+    """The windows of an epoch, and the position of each batch in its window.
+
+    Attributes:
+      batches: Indices of each batch's examples in the window that contains the batch.
+      windows: The windows.
+    """
 
     batches: _step.BatchIndices
     windows: "Windows"
@@ -143,7 +148,10 @@ def _reading(
 
 
 def _places(sampler: Sampler, steps: int) -> Sampler:
-    """Return the sampler of the places at which a window holds the batches."""
+    """Return a sampler whose indices are positions in a window, not in the dataset.
+
+    A window holds the examples of `steps` batches, one batch after another.
+    """
     b = sampler.batch_size
 
     def indices(key: Key) -> Array:
@@ -206,7 +214,7 @@ def _grain() -> Any:
 
 
 class _UnknownIndices:
-    """Stands for the indices of a batch, which a rule must not use."""
+    """Placeholder for the indices of a batch. A rule that uses it gets a ValueError."""
 
     def _refuse(self, *arguments: Any, **named: Any) -> Any:
         raise ValueError(REFUSED)
@@ -224,7 +232,7 @@ REFUSED = (
 def _only_of_batch(
     rule: optax.GradientTransformation, n: int
 ) -> optax.GradientTransformation:
-    """Return the rule, which may evaluate the objective only on its own batch."""
+    """Return the rule with a check that it uses only the examples of its own batch."""
     inner = optax.with_extra_args_support(rule)
     own = _UnknownIndices()
 

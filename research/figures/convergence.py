@@ -75,7 +75,7 @@ def draw_curves(
 
 
 def thin(x: Float[np.ndarray, " k"], points: int = 160) -> Int[np.ndarray, " chosen"]:
-    """Return indices of at most `points` positive entries of x.
+    """Return indices of at most `points` positive entries of x, to draw fewer points.
 
     The entries of x are ascending, and at least one is positive. The selected entries
     are spaced about evenly on a log axis. The last positive entry is always selected.

@@ -131,8 +131,8 @@ def draw_curves(
 ) -> figures.Picture:
     """Plot the validation loss of each rule against the passes over the data.
 
-    The axis of an older study, whose passes are not known, has the number of the
-    evaluation instead.
+    In older studies, the passes are not known. The horizontal axis then has the number
+    of the evaluation instead.
 
     For each rule and network, the study ran independent searches for hyper-parameters.
     Each search chose values of the hyper-parameters, and the trainings with these

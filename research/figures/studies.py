@@ -82,6 +82,7 @@ def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
     baseline. A row shows the geometric mean of the ratios on all workloads, with a
     confidence interval. If there are several workloads, the row also shows the ratio on
     each workload.
+
     `numbers` is the field `numbers` of the study's result, and `who` has the order of
     the rules.
     """

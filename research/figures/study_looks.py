@@ -94,10 +94,10 @@ def cast(numbers: Mapping[str, Any]) -> Cast:
 
 
 def _price(numbers: Mapping[str, Any], rule: str) -> tuple[int, float]:
-    """Return the key by which rules with equal ratios are sorted.
+    """Return the key by which rules with equal ratios are sorted, a pair of numbers.
 
-    It is the number of workloads on which the rule misses the target, and the sum of
-    the log costs on the other workloads.
+    The first is the number of workloads on which the rule misses the target. The second
+    is the sum of the log costs on the other workloads.
     """
     cells = [cell for cell in numbers["cells"] if cell["rule"] == rule]
     costs = [number(cell["cost"]) for cell in cells if reaches(cell)]
@@ -227,7 +227,7 @@ def name_lines(
       who: Order and colours of the rules.
       grey: Legend text for the grey lines. "" means that the legend does not mention
         them.
-      at_ends: Whether names at the ends of lines are allowed.
+      at_ends: If False, names are never written at the ends of lines.
     """
     grid = used[0].get_gridspec()
     if at_ends and (grid is None or grid.ncols <= 2):

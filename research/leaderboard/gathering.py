@@ -37,8 +37,8 @@ def gather(paths: Sequence[str | Path], skip_bad: bool = False) -> Gathered:
     Args:
       paths: Run folders, .zip files, and folders that contain run folders or .zip
         files.
-      skip_bad: Whether to continue without a study that cannot be read. If False, such
-        a study raises an error.
+      skip_bad: If True, a study that cannot be read is left out. If False, such a study
+        raises an error.
     Returns:
       The studies. Of several equal studies, only the first is kept. The result also has
       the names of the duplicates, and of the studies that could not be read.

@@ -59,7 +59,7 @@ def write_leaderboard(
       paths: Run folders, .zip files that `research.runs.archive.pack` wrote, and
         folders that contain run folders or .zip files.
       output: Path of the page, which must end in .html.
-      skip_bad: Whether a study that cannot be read is left out and listed on the page.
+      skip_bad: If True, a study that cannot be read is left out and listed on the page.
         If False, such a study raises an error.
     Returns:
       The rankings on the page.

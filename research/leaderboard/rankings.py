@@ -30,17 +30,18 @@ class Entry(NamedTuple):
         the search space and the cost is added.
       workload: Name of the workload, an optimisation problem. Two studies may use one
         name for workloads that differ in the number of examples or in the minimum f* of
-        the objective. In this case, this number or f* is added to the name. For a
-        network, the number of parameters takes the place of the number of examples, and
-        a digest of the data that of f*. If the data of a network are not known, the id
-        of the study is added.
+        the objective. If the numbers of examples differ, the number of examples is
+        added to the name, and if the minima differ, f* is added. For networks, the
+        number of parameters and a digest of the data take the places of these two. If
+        the data of a network are not known, the id of the study is added.
       protocol: Number of the protocol in `Rankings.protocols`, counted from 1. The
         protocol consists of the settings of the measurement.
-      cost, low, high: Cost of the rule, and the ends of its interval. The cost is the
-        number of gradients of single examples until the target is reached, and inf
-        means that the target was not reached. For a study on networks, the cost is the
-        validation loss at the end. If the study does not contain this loss, `cost` is
-        inf. If the study does not contain an end of the interval, this end is inf.
+      cost, low, high: Cost of the rule, and the ends of its confidence interval. The
+        cost is the number of gradients of single examples until the target is reached,
+        and inf means that the target was not reached. For a study on networks, the cost
+        is the validation loss at the end. If the study does not contain this loss,
+        `cost` is inf. If the study does not contain an end of the interval, this end is
+        inf.
       measurement: Measurement of the rule, as stored in the study.
       comparison: Comparison of the rule with the baseline of the study, as stored in
         the study. None if the study has no such comparison, for example because the
@@ -159,7 +160,7 @@ def _rule_details(
 ) -> str:
     """Return a text that distinguishes the rule from other rules of the same name.
 
-    It is "" if all rules of this name are the same.
+    The text is "" if all rules of this name are the same.
     """
     rule = measurement["rule"]
     code = f" · {_code(study, measurement)}" if rule in ambiguous["code"] else ""
@@ -174,7 +175,7 @@ def _workload_details(
 ) -> str:
     """Return a text that distinguishes the workload from others of the same name.
 
-    It is "" if all workloads of this name are the same.
+    The text is "" if all workloads of this name are the same.
     """
     workload = workload_of(study, measurement)
     what = "parameters" if study.on_networks else "examples"
@@ -237,9 +238,9 @@ def leaders(ranking: Sequence[Entry]) -> tuple[set[str], bool]:
 def _decided(
     entry: Entry, of_study: Mapping[tuple[int, str], str], first: set[str]
 ) -> bool:
-    """Return whether an entry's comparison does not contradict that a rule leads.
+    """Return False if an entry's comparison contradicts that a rule in `first` leads.
 
-    The comparison contradicts this if it compares a rule in `first` with another rule,
+    This is the case if the comparison is between a rule in `first` and another rule,
     and its verdict is not in favour of the rule in `first`.
     """
     if entry.comparison is None:
@@ -329,7 +330,8 @@ def _scores(
 ) -> tuple[float, float, float]:
     """Return (cost, low, high) in example gradients, or the loss on a network.
 
-    A study states the interval of the gradients in passes, so its ends are converted.
+    A study states the ends of the interval in passes over the data. They are converted
+    to example gradients.
     """
     if study.on_networks:
         names = ("loss", "loss_low", "loss_high")
@@ -369,12 +371,12 @@ def _rule(study: SavedStudy, measurement: Mapping[str, Any]) -> str:
 
 
 def _size(study: SavedStudy, measurement: Mapping[str, Any]) -> int:
-    """Return the number of examples, or of the parameters of a network."""
+    """Return the number of examples, or for a network the number of parameters."""
     return measurement["parameters" if study.on_networks else "n"]
 
 
 def _code(study: SavedStudy, measurement: Mapping[str, Any]) -> str:
-    """Return the digest of a rule's source, or the study's id if it is unknown.
+    """Return the digest of a rule's source, or the study's id without a known source.
 
     Without a source it is not known whether two studies have the same rule.
     """

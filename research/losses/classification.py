@@ -159,7 +159,7 @@ def focal(
     logit, label = _scalars("logit", logit, label, where, weights)
     y = label.astype(logit.dtype)
     margin = (2 * y - 1) * logit
-    # -log q = log(1 + exp(-margin)), and -log(1 - q) is that plus the margin.
+    # -log q = log(1 + exp(-margin)), and -log(1 - q) = margin - log q.
     small = jnp.log1p(jnp.exp(negative_absolute(margin)))
     loss = small + jnp.where(margin > 0, 0 * margin, -margin)
     other = small + jnp.where(margin > 0, margin, 0 * margin)
@@ -455,7 +455,7 @@ def _class_of(
     weights: ArrayLike | None,
     name: str = "logits",
 ) -> tuple[Array, Array, Array]:
-    """Check logits and a label, and return logits, label and whether it is valid."""
+    """Check logits and a label. Return both, and whether the label is valid."""
     logits, label = floating(name, logits), numeric("label", label)
     if not jnp.issubdtype(label.dtype, jnp.integer):
         raise TypeError(

@@ -151,7 +151,7 @@ def log_cosh(
     """
     residual = _residual(prediction, target, where, weights)
     is_small = jnp.abs(residual) < 1
-    # Here the difference below would cancel: cosh² r = 1 + sinh² r.
+    # For a small r, the terms of `far` would cancel. Use cosh² r = 1 + sinh² r instead.
     near = 0.5 * jnp.log1p(jnp.sinh(jnp.where(is_small, residual, 0)) ** 2)
     below = negative_absolute(residual)
     far = jnp.log1p(jnp.exp(2 * below)) - below - jnp.asarray(np.log(2), below.dtype)
@@ -256,7 +256,7 @@ def cosine_distance(
             )
         )
     check_terms(p.shape, "prediction", where, weights)
-    if weights is not None:  # An entry of weight 0 has no part in the size, either.
+    if weights is not None:  # Entries of weight 0 must not affect the scaling, either.
         p, y = only(jnp.asarray(weights) != 0, p, y)
     p, y = (_direction(vector, weights) for vector in only(where, p, y))
     return 0.5 * jnp.sum(weighted((p - y) ** 2, None, weights))
@@ -264,7 +264,7 @@ def cosine_distance(
 
 def _direction(vector: Array, weights: ArrayLike | None) -> Array:
     """Divide a vector by its norm. The vector 0 gives NaN."""
-    # The direction does not depend on this factor, so it may count as a constant.
+    # The direction does not depend on the size, so the size may count as a constant.
     size = jax.lax.stop_gradient(jnp.max(jnp.abs(vector), initial=0))
     vector = vector / size
     return vector / jnp.sqrt(jnp.sum(weighted(vector**2, None, weights)))

@@ -29,7 +29,9 @@ from research.losses.regression import (
 )
 from research.losses.sequences import sequence_cross_entropy
 
-OFF_ONE = 1e-2  # Largest difference of a distribution's sum from 1, for bfloat16.
+# Largest accepted difference between the sum of a distribution and 1. A sum of numbers
+# in bfloat16 can differ from 1 by about this much.
+OFF_ONE = 1e-2
 
 
 def check_targets(loss: Callable[..., Any], prediction: Any, targets: Any) -> None:
@@ -95,7 +97,7 @@ def check_classes(shape: tuple[int, ...], y: Any) -> None:
         or a label is out of range.
       TypeError: y does not hold numbers, or shape is not a sequence of integers.
     Example:
-      >>> check_classes((4, 3), jnp.array([0, 2, 1, 1]))  # No error: 4 labels of 3.
+      >>> check_classes((4, 3), jnp.array([0, 2, 1, 1]))  # No error.
     """
     check_sequence("shape", shape, "lengths", int)
     if not isinstance(y, Tracer):

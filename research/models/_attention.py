@@ -39,8 +39,9 @@ def attention(
     The result is concat_h(softmax(Q_h K_hᵀ / sqrt(d) + M) V_h) W_output + b_output.
     Here h = 0, ..., num_heads - 1 is the index of a head, and d = width / num_heads is
     the width of a head. The queries Q, keys K and values V are the three parts of one
-    product x W + b. By default, head h uses the columns h d, ..., (h + 1) d - 1 of each
-    part. M is 0 where the mask is True and -∞ where it is False. In half precision, the
+    product x W + b. By default, Q_h, K_h and V_h are the columns from h d to
+    (h + 1) d - 1 of Q, K and V. The params contain W, b, W_output and b_output. M is 0
+    where the mask is True and -∞ where the mask is False. In half precision, the
     softmax is computed in float32.
 
     If num_key_value_heads is smaller than num_heads (grouped-query attention), Q has
@@ -324,9 +325,10 @@ def _weights_and_values(
     num_key_value_heads: int | None,
     angles: ArrayLike | None,
 ) -> tuple[Array, Array]:
-    """Return weights (n, heads, T, T) and values (n, key and value heads, T, d).
+    """Return the attention weights and the values V of each head.
 
-    The leading axes of x are flattened into n.
+    The weights have shape (n, num_heads, T, T), and the values (n, num_key_value_heads,
+    T, d). The leading axes of x are flattened into one axis of length n.
     """
     given = jnp.shape(params["query_key_value"]["weights"])
     outputs, columns = 3 * x.shape[-1] if x.ndim else 0, "3 width"
@@ -387,10 +389,11 @@ def _heads(
 
 
 def _by_group(left: Array, right: Array) -> Array:
-    """Multiply each matrix (T, a) of left by the matrix (a, b) of its group in right.
+    """Multiply the matrix of each head in left by the matrix of its group in right.
 
-    left has shape (n, heads, T, a) and right (n, groups, a, b). The matrices of one
-    group are stacked, so that one product is enough for the group.
+    left has shape (n, heads, T, a) and right (n, groups, a, b). Each group consists of
+    heads / groups adjacent heads. The matrices (T, a) of these heads are stacked, so
+    that one product is enough for the group.
     """
     n, heads, length, size = left.shape
     groups = right.shape[1]

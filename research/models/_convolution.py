@@ -21,10 +21,11 @@ Padding = str | int | Margins
 # patches do not fit into the processor's cache.
 PATCH_NUMBERS = 2**19
 # Largest number of entries in Winograd's tiles and products computed at once. It is
-# larger, because the gradient repeats the forward pass if there are several slices.
+# large, so that few batches are cut into several slices. With several slices, the
+# gradient repeats the forward pass.
 TILE_NUMBERS = 2**24
-# Smallest number of input and output channels for Winograd's algorithm. Small networks
-# are fast anyway and keep the more accurate sum.
+# Smallest number of input and output channels for Winograd's algorithm. With fewer
+# channels, the direct sum is fast enough, and it is more accurate.
 LEAST_CHANNELS = 16
 
 
@@ -147,7 +148,7 @@ def _suits_winograd(x: Array, weights: Array) -> bool:
 def _in_slices(
     function: Callable[..., Array], images: Array, most: int, *others: Array
 ) -> Array:
-    """Compute function(images, *others) for at most `most` images at a time.
+    """Compute function(images, *others) for slices of at most `most` images.
 
     If there are several slices, the gradient recomputes each slice to save memory.
     """

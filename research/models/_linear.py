@@ -125,8 +125,8 @@ def dense(
 def check_drawn(key: Key, shape: Sequence[int], dtype: DTypeLike) -> None:
     """Raise ValueError if an array needs more than half of this machine's memory.
 
-    The array has the given shape and dtype and is to be drawn with the key. If the key
-    is traced (under jit), nothing is checked.
+    Call this function before an array of this shape and dtype is drawn with the key. If
+    the key is traced (under jit), nothing is checked.
     """
     if not isinstance(key, Tracer):
         check_room(
@@ -151,7 +151,7 @@ def draw_normal(
 ) -> Float[Array, "..."]:
     """Draw normal numbers with mean 0 and the standard deviation `scale`.
 
-    For half precision, they are drawn in float32 and rounded.
+    For half precision, the numbers are drawn in float32 and rounded.
     """
     wide = at_least_single(dtype)
     drawn = jnp.asarray(scale, wide) * jax.random.normal(key, tuple(shape), wide)

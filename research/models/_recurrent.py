@@ -43,8 +43,9 @@ Carries = tuple[Carry, ...]  # One carry for each layer.
 class Recurrence(NamedTuple):
     """A recurrent network whose carry is an explicit argument.
 
-    The carry is the state of all layers, which a step passes to the next step. With the
-    carry, the network can process a long sequence in windows, or one token at a time.
+    The carry is the state of all layers. Each step passes the carry to the next step.
+    With an explicit carry, the network can process a long sequence in windows, or one
+    token at a time.
 
     Attributes:
       init: Function key -> params, as in `recurrent`.
@@ -192,8 +193,9 @@ def recurrence(
 ) -> Recurrence:
     """Build the network of `recurrent`, with the carry as an explicit argument.
 
-    The carry is the state of all layers, which a step passes to the next step. With the
-    carry, the network can process a long sequence in windows, or one step at a time.
+    The carry is the state of all layers. Each step passes the carry to the next step.
+    With an explicit carry, the network can process a long sequence in windows, or one
+    step at a time.
 
     Args:
       num_inputs, num_hidden, num_outputs, cell, num_layers, embedding, dropout, dtype:

@@ -204,7 +204,7 @@ def standardise_weights(
 
 
 def _layout(channels: Sequence[int], blocks: int) -> list[tuple[int, int, int]]:
-    """Return for each block its channels before and after, and its stride."""
+    """List (input channels, output channels, stride) for each residual block."""
     layout, before = [], channels[0]
     for stage, after in enumerate(channels):
         for block in range(blocks):

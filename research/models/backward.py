@@ -224,6 +224,9 @@ def mlp_rounding_bound(
 ) -> Params:
     """Bound how much the gradient changes if sums are computed in another order.
 
+    Use the bounds as tolerances when you compare two implementations of a gradient,
+    such as `mlp_value_and_gradient` and `jax.grad`.
+
     The backward pass of `mlp_value_and_gradient` starts from δ_K, the derivative of the
     mean loss with respect to the prediction, where K is the number of layers. The other
     numbers in the backward pass are the weights, the inputs of each layer, and the
@@ -267,8 +270,8 @@ def mlp_rounding_bound(
         forward.sums[-1],
         len(forward.sums[-1]),
     )
-    # The loss subtracts the target (1 / n), so the difference may be small relative to
-    # its rounding error.
+    # 1 / n bounds the rounding error of δ_K, which may be large relative to δ_K: the
+    # loss subtracts the target from the prediction.
     size = jnp.abs(BATCH_LOSSES[loss](last, jnp.asarray(y))[1]) + 1 / n
     unit = (n + sum(h.shape[1] for h in forward.inputs) + last.shape[1]) * float(
         jnp.finfo(last.dtype).eps
@@ -289,9 +292,10 @@ def mlp_rounding_bound(
 
 
 def _softmax_cross_entropy(z: Array, y: Array) -> tuple[Array, Array]:
-    """Compute -log softmax(z)_y and its derivative softmax(z) - e_y, divided by n.
+    """Compute the mean of -log softmax(z)_y, and its derivative (softmax(z) - e_y) / n.
 
-    A traced label out of range gives NaN.
+    The mean is over the n examples, and e_y is the one-hot vector of class y. A traced
+    label out of range gives NaN.
     """
     n, num_classes = z.shape
     if y.shape != (n,) or not jnp.issubdtype(y.dtype, jnp.integer):
@@ -316,16 +320,16 @@ def _softmax_cross_entropy(z: Array, y: Array) -> tuple[Array, Array]:
 
 
 def _squared_error(z: Array, y: Array) -> tuple[Array, Array]:
-    """Compute ½ Σ (z - y)² and its derivative, the residual z - y, divided by n."""
+    """Compute the mean of ½ Σ (z - y)², and its derivative (z - y) / n."""
     residual = z - _targets(z, y)
     return jnp.mean(0.5 * jnp.sum(residual**2, axis=1)), residual / len(z)
 
 
 def _logistic(z: Array, y: Array) -> tuple[Array, Array]:
-    """Compute Σ log(1 + exp(z)) - y z and its derivative σ(z) - y, divided by n.
+    """Compute the mean of Σ log(1 + exp(z)) - y z, and its derivative (σ(z) - y) / n.
 
-    The derivative is computed without cancellation for confident, correct predictions.
-    A traced y outside 0..1 gives NaN.
+    The mean is over the n examples. The derivative is computed without cancellation for
+    confident, correct predictions. A traced y outside 0..1 gives NaN.
     """
     y = _targets(z, y)
     valid = (y >= 0) & (y <= 1)

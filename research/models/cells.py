@@ -25,7 +25,7 @@ class Cell(NamedTuple):
     Attributes:
       num_blocks: Number of blocks of p, which is also the number of blocks of q.
       num_carried: Number of arrays in the carry.
-      has_recurrent_bias: Whether a bias is added to the last block of q.
+      has_recurrent_bias: If True, a bias is added to the last block of q.
       forget_block: Index of the block of b whose entries are initially 1. All other
         entries of b are initially 0. None means that all entries are initially 0.
       advance: Function (p, q, carry) -> (next carry, values). p and q have shape (n,

@@ -183,8 +183,8 @@ def split_sequences(
         0..num_symbols - 1.
     Example:
       >>> x = Sequences(jnp.array([3, 4, 9]), jnp.array(2))
-      >>> tokens, counts = split_sequences(x, 5)
-      >>> print(tokens, counts)
+      >>> tokens, mask = split_sequences(x, 5)
+      >>> print(tokens, mask)
       [3 4 9] [ True  True False]
     """
     tokens, length = values_and_length(x)

@@ -166,8 +166,8 @@ def _continue(
 
 def _draw(key: Key, logits: Array, temperature: Array, top_k: int | None) -> Array:
     """Draw one token for each leading index. Temperature 0 selects the likeliest."""
-    # The noise of a draw in half precision has so few values that the first of several
-    # tokens would be drawn too often.
+    # In half precision, the random noise has so few values that ties are common, and
+    # the first of the tied tokens would be drawn too often.
     logits = logits.astype(at_least_single(logits.dtype))
     values, candidates = jax.lax.top_k(logits, top_k or logits.shape[-1])
     cold = temperature == 0

@@ -278,7 +278,7 @@ def _normal(key: Key, shape: Sequence[int], dtype: DTypeLike, variance: float) -
 def _uniform(
     key: Key, shape: Sequence[int], dtype: DTypeLike, variance: float
 ) -> Array:
-    """Draw uniform weights in ±a, whose variance is a² / 3."""
+    """Draw uniform weights between ±√(3 variance), which have the given variance."""
     check_drawn(key, shape, dtype)
     drawn = jax.random.uniform(key, tuple(shape), at_least_single(dtype), -1, 1)
     return (math.sqrt(3 * variance) * drawn).astype(dtype)

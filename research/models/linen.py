@@ -56,7 +56,7 @@ def from_linen(
 
     To compute in float64, pass dtype=float64 to this function. If the module has
     recurrent cells, also build these cells with param_dtype=float64. Their default is
-    float32, with which Linen's loop over time rejects float64 inputs.
+    float32, and then Linen's loop over time rejects float64 inputs.
 
     Args:
       module: A `flax.linen.Module` whose call takes x with one batch axis first.

@@ -31,24 +31,26 @@ class Level(NamedTuple):
     """Statistics of all n-grams of one length.
 
     The context h of an n-gram h w is the n-gram without its last token w. Let h' be h
-    without its first token. `ngram` defines the count of h w and the discount D. A
-    level contains only the n-grams with a positive count. There are g different such
-    n-grams, and they have c different contexts. The arrays below contain a number
-    kept(h w) for each of these n-grams, and two numbers back(h) and total(h) for each
-    of these contexts. For an n-gram h w with the count 0, let kept(h w) = 0. Then the
-    probability of a token w after one of these contexts h is p(w | h) = (kept(h w) +
-    back(h) p(w | h')) / total(h). The code of an n-gram is the number whose digits in
-    base V are the tokens, for V symbols. An n-gram with the code a has a context with
-    the code a // V.
+    without its first token. `ngram` defines the count of h w and the discount D. There
+    are g different n-grams with a positive count, and they have c different contexts.
+    The level contains only these n-grams and contexts.
+
+    Each n-gram has a number kept(h w), and each context has the numbers back(h) and
+    total(h). The probability of a token w after a context h is p(w | h) = (kept(h w) +
+    back(h) p(w | h')) / total(h), with kept(h w) = 0 if the count of h w is 0.
+
+    An n-gram or a context is stored as its code: the number whose digits in base V are
+    its tokens, for V symbols. If an n-gram has the code a, its context has the code
+    a // V.
 
     Attributes:
       codes: Codes of the n-grams, ascending int64, shape (g,).
-      kept: Count of each n-gram, shape (g,). For the smoothing "kneser_ney", it is the
-        count minus D(count).
+      kept: Number kept(h w) of each n-gram, shape (g,): the count, or the count minus
+        D(count) for the smoothing "kneser_ney".
       contexts: Codes of the contexts, ascending int64, shape (c,).
-      back: Weight of p(w | h') for each context h, shape (c,).
-      total: Denominator for each context h: the sum of kept(h w) over all tokens w,
-        plus back(h), shape (c,).
+      back: Weight back(h) of p(w | h') for each context h, shape (c,).
+      total: Denominator total(h) for each context h, shape (c,): the sum of kept(h w)
+        over all tokens w, plus back(h).
     """
 
     codes: Int[np.ndarray, "g"]
@@ -400,7 +402,8 @@ def _discounts(counts: np.ndarray) -> np.ndarray:
     return np.array(FALLBACK_DISCOUNTS)
 
 
-# Name -> how probabilities are given to n-grams that were never counted.
+# Name -> function (tokens, order, vocabulary_size) -> levels. A smoothing also gives a
+# positive probability to n-grams that do not occur in the text.
 SMOOTHINGS: dict[str, Callable[[np.ndarray, int, int], tuple[Level, ...]]] = {
     "kneser_ney": _kneser_ney,
     "witten_bell": _witten_bell,

@@ -201,7 +201,7 @@ def _normal_and_inverse(
 ) -> tuple[Array, Array]:
     """Compute n = (x - m) r and r = 1 / √(v + ε), with the mean m and variance v.
 
-    If not centred, m is 0 and v is the mean square.
+    If `centred` is False, m is 0 and v is the mean square.
     """
     x = _centred(x, axes) if centred else x
     # Take two passes over the data, because mean(x²) - mean(x)² loses digits if the
@@ -224,8 +224,8 @@ def _derivative_of_standardised(
 ) -> tuple[Array, Array]:
     """Compute the derivative dn = r (d - n mean(n d)) with d = dx - mean(dx).
 
-    If not centred, d is dx. This formula takes fewer passes over x than differentiating
-    the square root.
+    `_normal_and_inverse` defines n and r. If `centred` is False, d is dx. This formula
+    takes fewer passes over x than differentiating the square root.
     """
     (x,), (dx,) = primals, tangents
     n, inverse = _normal_and_inverse(_wide(x), axes, epsilon, centred)

@@ -23,9 +23,9 @@ def max_pool(
 ) -> Num[Array, "*batch height width C"]:
     """Apply max pooling: return the largest value of each window, in each channel.
 
-    If several entries of a window are the largest, they share the derivative equally,
-    as in `jnp.max`. These shares are the subgradient of least norm. PyTorch assigns the
-    whole derivative to the first of these entries. A NaN in a window makes the largest
+    If k entries of a window are the largest, each of them gets 1/k of the derivative,
+    as in `jnp.max`. This is the subgradient of least norm. PyTorch assigns the whole
+    derivative to the first of these entries. A NaN in a window makes the largest
     value and all derivatives of the window NaN.
 
     Args:
@@ -112,7 +112,7 @@ def _derivative_of_largest(
     (x,), (dx,) = primals, tangents
     y = _largest(x, axis)
     whole = jnp.broadcast_to(jnp.expand_dims(y, axis), x.shape)
-    is_bad = y != y  # It is NaN, so no entry equals it. Then all derivatives are NaN.
+    is_bad = y != y  # If y is NaN, no entry equals y, and all derivatives are NaN.
     among = (x == whole) | (whole != whole)
     picked = jnp.where(among, dx, jnp.zeros((), dx.dtype))
     count = jnp.sum(among, axis=axis, dtype=dx.dtype)

@@ -116,7 +116,7 @@ def unroll(
         bias = jnp.concatenate(
             [jnp.zeros(weights.shape[1] - len(bias), bias.dtype), bias]
         )[None]
-    # Nothing is before step 0 but the first carry, which may have been learned.
+    # Do not cut before step 0, because the first carry may be a learned parameter.
     steps = jnp.arange(len(x))
     cuts = None if window is None else (steps % window == 0) & (steps > 0)
     return _over_time(cell, cuts)(projected, weights, bias, carry)

@@ -233,7 +233,7 @@ def params_from(
 
 
 def _read(path: str | Path) -> tuple[dict[str, np.ndarray], str]:
-    """Return the arrays and the architecture of a file whose digest is right."""
+    """Read the arrays and the architecture of a file, and check its digest."""
     check_path("path", path)
     data = read_bytes(path, MOST_BYTES)
     try:
@@ -280,7 +280,7 @@ def _digest(arrays: Mapping[str, np.ndarray], text: str) -> str:
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"\n{name!r} {array.dtype.name} {array.shape}\n".encode())
-        # The order of bytes in the file, whatever that of the array is.
+        # Use the byte order of the file, because the array may have another one.
         in_file = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
         digest.update(in_file.tobytes())
     return digest.hexdigest()

@@ -123,18 +123,18 @@ def transformer_decoder(
       activation: Name of the activation, a key of `research.models.ACTIVATIONS`, or an
         elementwise function.
       dropout: Dropout rate. Dropout is active only if apply gets a key.
-      tied: Whether the output layer uses the weights of the embedding.
+      tied: If True, the output layer uses the weights of the embedding.
       normalisation: "layer" for `research.models.layer_normalisation`, "rms" for
         `research.models.rms_normalisation`.
-      gated: Whether the network of a block has a gate: (φ(x W_gate) (x W_1)) W_2 with
+      gated: If True, the network of a block has a gate: (φ(x W_gate) (x W_1)) W_2 with
         the activation φ and an elementwise product (biases are left out here). With the
         activation "silu" this is SwiGLU.
       num_key_value_heads: Number of key heads and of value heads, a divisor of
         num_heads (grouped-query attention). None means num_heads. 1 means multi-query
         attention.
-      bias: Whether the layers of the blocks and the layer normalisations have a bias.
+      bias: If True, the layers of the blocks and the layer normalisations have a bias.
         The output layer never has a bias.
-      query_key_normalisation: Whether each query and key of a head is normalised by
+      query_key_normalisation: If True, each query and key of a head is normalised by
         `rms_normalisation` with a learned scale. Rotary positions rotate the normalised
         queries and keys.
       logit_softcap: Positive number c. The logits z become c tanh(z / c), between -c

@@ -172,8 +172,8 @@ def _save(folder: Path, name: str, saved: Saved, damaged: set[int]) -> None:
 def _load(folder: Path, name: str, damaged: set[int]) -> Saved | None:
     """Load the newest intact checkpoint.
 
-    The numbers of damaged checkpoints are added to `damaged`; the next save deletes
-    them.
+    The numbers of damaged checkpoints are added to `damaged`. The next save deletes
+    these checkpoints.
     """
     for number in sorted(_numbers(folder), reverse=True):
         file = folder / f"{number:06d}.json"

@@ -60,7 +60,10 @@ def command_line(experiment: str, config: Any, program: str = "") -> str:
 
 
 def _word(value: Any) -> str:
-    """Return a value as text. argparse takes -1e-05 for a flag, but not -0.00001."""
+    """Return a value as text, without the exponent in a number such as -1e-05.
+
+    argparse would take -1e-05 for a flag, but not -0.00001.
+    """
     text = str(value)
     is_float = isinstance(value, float | np.floating) and np.isfinite(value)
     if is_float and text.startswith("-") and "e" in text:

@@ -160,7 +160,7 @@ def open_run(
       experiment, config: Name and config, as in `run_id`. The run folder is
         <results>/<experiment>/<run id>.
       results: Folder of all results.
-      fresh: Whether to start from the beginning even if the folder has checkpoints or a
+      fresh: If True, start from the beginning, even if the folder has checkpoints or a
         result.
       width: Number of runs that are computed together, as in `environment`.
       code: Files of the experiment itself, as in `environment`.
@@ -354,9 +354,9 @@ def model_file(path: str | Path, name: str) -> Path:
 
 
 def _command(manifest: Mapping[str, Any]) -> str | None:
-    """Return the command of a run, or None if it starts a file that is not here.
+    """Return the command of a run, or None if the command's file does not exist.
 
-    A run that was opened in Python may have the name of no experiment.
+    A run that was opened in Python may have a name for which there is no file.
     """
     command = manifest.get("command")
     file = re.match(r"python (experiments/[\w-]+\.py)", command or "")
@@ -451,8 +451,8 @@ def _lock(path: Path) -> filelock.BaseFileLock:
 def _goes_on(run: Run, manifest: dict[str, Any]) -> bool:
     """Return whether the run may continue from its checkpoints.
 
-    It may if the environment in which they were made gives the same bits as the
-    environment in `manifest`.
+    The run may continue if the checkpoints were made in an environment that gives the
+    same bits as the environment in `manifest`.
     """
     if not run.checkpoints.exists():
         return False

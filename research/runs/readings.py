@@ -123,7 +123,10 @@ def _table_entries(table: Mapping[str, Any]) -> Iterator[tuple[str, Entry]]:
 def _interval_at(
     columns: Sequence[str], row: Sequence[Any], i: int
 ) -> tuple[tuple[float, float] | None, int]:
-    """Return the interval of a row's i-th entry, and how many later entries hold it."""
+    """Return the interval of a row's i-th entry, and how many later entries it fills.
+
+    The interval fills no later entry if it is in the i-th entry itself.
+    """
     value = as_number(row[i])
     if isinstance(row[i], str) and (found := re.fullmatch(ESTIMATE, row[i])):
         return _ends(value, found[2], found[3]), 0

@@ -178,7 +178,7 @@ def _checked(
 
 
 def _plain(array: Any) -> np.ndarray:
-    """Return an array in a dtype of NumPy, which is float32 for bfloat16."""
+    """Return an array in a dtype of NumPy. bfloat16 becomes float32."""
     array = np.asarray(array)
     is_of_jax = array.dtype.kind == "V" and np.can_cast(array.dtype, np.float32)
     return array.astype(np.float32) if is_of_jax else array

@@ -41,11 +41,12 @@ def count(t: Num[ArrayLike, "*shape"]) -> Num[Array, "*shape"]:
     if isinstance(t, bool | np.bool_):
         raise TypeError(f"t must be a step count, not {t!r}. Pass 0, 1, 2, ...")
     if isinstance(t, int):
-        check_number("t", t)  # It fits into a float.
+        check_number("t", t)  # Also refuses a t that is too large for a float.
         most = jnp.iinfo(jnp.result_type(int)).max
         return jnp.asarray(t if t <= most else float(t))
     check_numbers("t", t)
-    # Counts of a rule's state are JAX arrays. To read them here would wait for them.
+    # Do not read the values of a JAX array, such as the count in the state of a rule:
+    # reading would wait until the array is computed.
     if not isinstance(t, jax.Array) and not np.all(np.asarray(t) >= 0):
         raise ValueError(
             f"t must be a step count of at least 0; got t={shown(t)}. The first step "

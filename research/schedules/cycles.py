@@ -135,7 +135,7 @@ def warm_restarts(
 def _periods_done(t: Array, period: Array, factor: Array) -> tuple[Array, Array]:
     """Compute the start and the length of the period that contains step t.
 
-    Their unit is `period`, the length of the first period.
+    Both are measured in units of `period`, the length of the first period.
     """
     time = t / period
 

@@ -322,9 +322,9 @@ def _among(order: np.ndarray, trials: int | None) -> np.ndarray:
 
 
 def _mixed(scores: Scores, chosen: np.ndarray) -> list[np.ndarray]:
-    """Return passes spent, and shares of targets reached, on each seed.
+    """Return the passes spent on each seed, and the share of runs at the target.
 
-    Both arrays are averaged over the chosen trials.
+    Both arrays are averages over the chosen trials.
     """
     shares = np.bincount(chosen, minlength=len(scores.costs)) / len(chosen)
     return [shares @ array for array in spent_and_reached(scores.costs, scores.budget)]
@@ -345,10 +345,10 @@ def _log_variance(costs: np.ndarray) -> float:
 class Variance(NamedTuple):
     """Variance that an estimate has if the study is repeated with other seeds.
 
-    The variance has two parts, `choice` and `reporting`. If the estimate is infinite
-    for some resampled seeds, both parts are unknown, and both are set to inf. A trial
-    is a choice of hyper-parameters. A study chooses trials on tuning seeds, and
-    measures the chosen trials on reporting seeds.
+    A trial is a choice of hyper-parameters. A study chooses trials on tuning seeds, and
+    measures the chosen trials on reporting seeds. So the variance has two parts,
+    `choice` and `reporting`. If the estimate is infinite for some resampled seeds, both
+    parts are unknown, and both are set to inf.
 
     Attributes:
       choice: Variance that comes from the choice of trials.

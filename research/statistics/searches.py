@@ -305,7 +305,9 @@ def best_of_trials(
     between trials. With at least two seeds in each half, it also includes the variation
     between seeds. The replicates treat the trials like random points. But the trials of
     a search are points of a Sobol sequence, which are spread more evenly than random
-    points. The band is therefore slightly too wide.
+    points. The band is therefore slightly too wide. For k = 1 it may be too narrow:
+    with five searches of eight trials on four seeds, a 95 % band covers in 91 % of
+    cases.
 
     In the example, the defaults have the cost 9. Both searches have the same trials, so
     the pool has the costs 3, 6, 3 and 6. For k = 3, one of the six sets has only the
@@ -392,9 +394,10 @@ def _best_of_points(
 ) -> Float[np.ndarray, " trials"]:
     """Return the mean score of the best of k trials, for k = 1, ..., t.
 
-    The best is chosen by the scores on one half of the seeds, and scored on the other
-    half. The score of the defaults is the mean of column 0. The points of all searches
-    form one pool.
+    The best trial is chosen by the scores on one half of the seeds, and scored on the
+    other half. Then the halves are exchanged, and the two results are averaged. The
+    score of the defaults is the mean of column 0. The other trials of all searches form
+    one pool.
     """
     pooled_means = [
         np.concatenate([[half[:, 0].mean()], half[:, 1:].ravel()])
@@ -441,11 +444,12 @@ def _rest(values: Float[np.ndarray, "rows columns"]) -> float:
 
 
 class _Parts(NamedTuple):
-    """Means of an array over all axes but one, on one workload.
+    """Numbers of one workload from which `_estimate` computes a mean and its variance.
 
     Attributes:
-      seeds: Mean of each seed, shape (n,).
-      mine, other: Mean over the searches of the other rule, for each search and seed.
+      seeds: Quantity to average, on each seed, as a mean over all searches, shape (n,).
+      mine, other: Quantity for each search of one rule and each seed. The variance from
+        the searches of this rule is computed from it. With one row, it counts as 0.
     """
 
     seeds: Float[np.ndarray, " seeds"]
@@ -471,7 +475,7 @@ def _estimate(parts: Sequence[_Parts]) -> _Estimate:
     """Return the mean over workloads and seeds, with the two parts of its variance."""
     seeds = np.mean([one.seeds for one in parts], axis=0)
     from_seeds = float(np.var(seeds, ddof=1)) / len(seeds)
-    # Satterthwaite: the squared variance over the sum of squared terms over freedoms.
+    # Satterthwaite: the squared variance divided by the sum of term² / freedom.
     from_searches, squares = 0.0, from_seeds**2 / (len(seeds) - 1)
     fewest = [len(seeds) - 1.0]
     for table in (table for one in parts for table in (one.mine, one.other)):

@@ -84,11 +84,11 @@ def measure(
         that is done.
       checkpoints: Function from a name to the `Checkpoint` in which unfinished runs are
         saved, as in `descent.sweep`. The name does not identify the rule, the sampler
-        and the workload, so use a different place for each combination of these three.
-        By default nothing is saved.
-      timed: Whether to time one training that runs alone, of num_epochs / 30 epochs
-        (rounded down, at least 1). Pass False if other work runs at the same time, and
-        call `time_alone` later.
+        and the workload, so use a different folder (or other storage) for each
+        combination of these three. By default nothing is saved.
+      timed: If True, one more training of max(1, num_epochs // 30) epochs is run and
+        timed, with no other run beside it. Pass False if other work runs at the same
+        time, and call `time_alone` later.
     Returns:
       A `Measured`: the chosen rate, the runs on the reporting seeds, and their gaps
       f - f*.

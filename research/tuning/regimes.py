@@ -70,7 +70,7 @@ class Regime(NamedTuple):
 
 
 def theory_regimes(batch_size: int) -> tuple[Regime, ...]:
-    """Return the regimes for which theory predicts at what value f - f* levels off.
+    """Return regimes for which theory predicts the value at which f - f* levels off.
 
     f is the objective and f* its minimum. A regime is a way to draw batches, with a
     constant or a decaying learning rate. There are four regimes: the full batch,

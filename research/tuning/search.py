@@ -317,7 +317,7 @@ class _Table:
     def values(
         self, rows: Int[np.ndarray, " rows"]
     ) -> dict[str, Float[np.ndarray, " rows"]]:
-        """Return the values at points. Row 0 gives exactly the defaults."""
+        """Return the hyper-parameters of points. Row 0 gives exactly the defaults."""
         values = from_unit(self.space, self.points[rows])
         for name, range_ in self.space.items():
             if range_.default is not None:
@@ -330,7 +330,11 @@ class _Table:
         number: int,
         among: Int[np.ndarray, " rows"] | None = None,
     ) -> Int[np.ndarray, " rows"]:
-        """Return the best points that ran on the first `count` seeds, best first."""
+        """Return the rows of the best points, at most `number`, the best first.
+
+        Only points that ran on the first `count` seeds are returned, and only rows in
+        `among` if it is not None.
+        """
         rows = np.arange(len(self.points)) if among is None else among
         means = self.scores[rows, :count].mean(axis=1)  # NaN if a run is missing.
         ran = np.isfinite(means)

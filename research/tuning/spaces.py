@@ -225,8 +225,8 @@ def widen(
       range is only the part that was added. All other ranges are unchanged. If the
       range cannot grow, the result is (unchanged space, None). A range with the scale
       "linear" never grows. A range with the scale "one_minus" grows at most to 0 or to
-      1 - 1e-6. A range with the scale "log" does not grow if floats round its new end
-      to 0 or infinity. `Range` defines the scales.
+      1 - 1e-6. A range with the scale "log" does not grow if its new end underflows to
+      0 or overflows to infinity. `Range` defines the scales.
     Raises:
       ValueError: `name` is not in the space, or `side` is neither "low" nor "high".
     Example:
@@ -371,7 +371,7 @@ def _beyond(range_: Range, side: str) -> float:
 
 
 def _points(space: Space, count: int) -> dict[str, np.ndarray]:
-    """Return the first points of the Halton sequence in [0, 1), by name."""
+    """Return the coordinates of `count` Halton points, in [0, 1), by name."""
     check_most(MOST_TRIALS, count=count)
     dimensions = _dimensions(space)
     drawn = max(_DRAWN, len(DIMENSIONS) + len(space))
@@ -414,7 +414,7 @@ def _unscaled(position: Any, scale: str) -> Any:
 def _at(
     range_: Range, shares: Float[np.ndarray, "*trials"]
 ) -> Float[np.ndarray, "*trials"]:
-    """Return the values at the given shares of the range, from low (0) to high (1)."""
+    """Return the values at the positions `shares` in a range: 0 at low, 1 at high."""
     start, end = _scaled(range_.low, range_.scale), _scaled(range_.high, range_.scale)
     return np.clip(
         _unscaled(start + shares * (end - start), range_.scale), range_.low, range_.high

@@ -161,10 +161,10 @@ def adadelta(
     step t. If ε is neglected, g_t / √E_t has no unit, and the factor √D_(t-1) gives d_t
     the unit of the params. The paper has no η, which is the same as η = 1. As in optax
     and torch, D_t averages d_t², not u_t². For complex params, E_t and D_t average
-    squared absolute values. optax averages squares instead, and torch treats the real
-    and the imaginary part of an entry as two entries. optax.adadelta also has an
-    argument weight_decay. To get the same decay here, chain `add_decayed_weights`
-    before this rule.
+    squared absolute values. optax averages the complex squares instead, and torch
+    treats the real and the imaginary part of an entry as two entries. optax.adadelta
+    also has an argument weight_decay. To get the same decay here, chain
+    `add_decayed_weights` before this rule.
 
     Use it where no rate can be tuned and many steps are affordable. D starts at 0, so
     each entry of the first step is at most η √(ε / (1 - ρ)), which is 0.003 with the
@@ -244,10 +244,10 @@ class CenteredRmspropState(NamedTuple):
       count: Number t of steps taken, int32, shape ().
       mu: Moving average of gradients, shaped like the params. It is bias-corrected if
         the rule has bias_correction=True.
-      variance: ν - c mu², shaped like the params, where ν is the moving average of the
-        squared gradients. c is 1 - decay^t with bias_correction=True and 1 otherwise,
-        where decay is the argument of `rmsprop`. The stored variance is not
-        bias-corrected; the rule divides it by c in each step.
+      variance: ν - c mu², shaped like the params. ν is the moving average of the
+        squared gradients. With bias_correction=True, c is 1 - decay^t, where decay is
+        the argument of `rmsprop`. Otherwise c is 1. The variance is stored without bias
+        correction; the rule divides it by c in each step.
     """
 
     count: Int[Array, ""]
@@ -463,7 +463,7 @@ def madgrad(
     eps: Scalar = 1e-6,
     eps_in_rate: bool = True,
 ) -> optax.GradientTransformation:
-    """Dual averaging, divided by the cube root of a weighted sum of squared gradients.
+    """Dual averaging that divides by the cube root of a sum of squared gradients.
 
     w_t = (η_t + ε) √t, with t counted from 1, is the weight of the gradient g_t,
     s_t = s_(t-1) + w_t g_t,

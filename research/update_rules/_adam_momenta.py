@@ -1,9 +1,10 @@
 """Adam with another first moment: AdEMAMix, its simplified form, LaProp and MARS.
 
-AdEMAMix adds a second, slow average of the gradients. LaProp divides each gradient
-first and then takes the average. MARS adds to each gradient a multiple of the last
-change of the gradient. In the formulas, g_t is the gradient, u_t the update and η_t the
-learning rate at step t. Operations act entry by entry, except for a norm in MARS.
+AdEMAMix adds a second, slow average of the gradients. LaProp divides each gradient by
+Adam's root √v̂_t, and then takes the average. MARS adds to each gradient a multiple of
+the last change of the gradient. In the formulas, g_t is the gradient, u_t the update
+and η_t the learning rate at step t. Operations act entry by entry, except for a norm in
+MARS.
 """
 
 from typing import Any, NamedTuple
@@ -75,10 +76,10 @@ def ademamix(
     m̂_t and v̂_t are the averages of the gradients and of their squares, with bias
     correction, as in `adam`.
 
-    n_t starts at 0 and is not corrected for this, so its influence grows slowly. With
-    warmup_steps = T > 0, α is replaced by α min(t / T, 1), where t is counted from 1.
-    β3 is replaced by a decay β3_t that grows from about β1 to β3: log β3_t = log β3 /
-    (s + (1 - s) log β3 / log β1), with s = min(t / T, 1).
+    The slow average n_t starts at 0 without bias correction, so its influence grows
+    slowly. With warmup_steps = T > 0, α is replaced by α min(t / T, 1), where t is
+    counted from 1. β3 is replaced by a decay β3_t that grows from about β1 to β3: log
+    β3_t = log β3 / (s + (1 - s) log β3 / log β1), with s = min(t / T, 1).
 
     optax.contrib.ademamix has no argument for the warm-up. Without a warm-up, the two
     rules are the same. optax's rule also accepts schedules for α and β3, and counts
@@ -156,7 +157,7 @@ def _warmed_up(
     warmup_steps: Integer,
     count: Array,
 ) -> tuple[Scalar, Scalar]:
-    """Return α and β3 at step t of the warm-up."""
+    """Return α and β3 at step t of the warm-up, where t is `count`."""
     if isinstance(warmup_steps, int) and warmup_steps == 0:
         return alpha, b3
     share = jnp.minimum(count.astype(float) / jnp.maximum(warmup_steps, 1), 1.0)
@@ -375,9 +376,9 @@ def mars(
     params and η_t is the learning rate at step t.
 
     c_t is the corrected gradient of one leaf, and |b_t| is the norm over the leaf. In
-    the first step c_1 = g_1, even if |g_1| > 1. By default, c_t = g_t in every step
-    in leaves with fewer than two axes, so the rule is AdamW for them. With
-    optimize_1d=True, the gradients of these leaves are corrected, too.
+    the first step c_1 = g_1, even if |g_1| > 1. By default, a leaf with fewer than two
+    axes has c_t = g_t in every step, so the rule is AdamW for this leaf. With
+    optimize_1d=True, the gradients of such leaves are corrected, too.
 
     The rule is the paper's MARS-AdamW in its approximate form, as in timm's Mars
     (mars_type="adamw"). The paper's exact form replaces g_(t-1) by the gradient at the

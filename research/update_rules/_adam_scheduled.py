@@ -233,8 +233,8 @@ def _nadam_direction(
 def _limited(g: Array) -> Array:
     """Clip g to 1/32 of the range of its dtype.
 
-    Dividing the result by 1 - β then does not overflow. The average m_t is computed
-    from g itself, so an infinite g still makes m_t infinite.
+    Dividing the result by 1 - β1 then does not overflow if β1 is at most 31/32. The
+    average m_t is computed from g itself, so an infinite g still makes m_t infinite.
     """
     if jnp.iscomplexobj(g):
         return jax.lax.complex(_limited(g.real), _limited(g.imag))
@@ -269,7 +269,7 @@ def radam(
     correction. To follow torch, set eps_before_correction=True. The paper has no ε, and
     its threshold is 4. The threshold 5 is from the code of the paper's authors. Their
     code also adds ε before the bias correction, and by default
-    (degenerated_to_sgd=False) does not move in the steps below the threshold. optax
+    (degenerated_to_sgd=False) does not move while ρ_t is below the threshold. optax
     computes ρ_6, which is about 6, as 1999 - 1993. If float64 is off, the relative
     error of optax's sixth step is therefore about 1 %. Here this error is at most
     1e-7, because ρ_t is computed without this subtraction of two large numbers.
@@ -334,9 +334,10 @@ def radam(
 
 
 def _rectification(length: Array, most: Scalar) -> Array:
-    """Return r_t of `radam`.
+    """Return r_t of `radam`, where `length` is ρ_t and `most` is ρ.
 
-    r_t is NaN where ρ_t < 4. The rule does not use r_t there.
+    The result is NaN for ρ_t between 2 and 4, and has no meaning for ρ_t below 2. The
+    rule uses r_t only where ρ_t is at least 4.
     """
     return jnp.sqrt(
         (length - 4.0) * (length - 2.0) * most / ((most - 4.0) * (most - 2.0) * length)

@@ -1,7 +1,7 @@
 """Variants of Adam: AdaBelief, ACProp, Yogi, Adan, AdaHessian and the cautious AdamW.
 
 AdaBelief averages squared deviations from the mean gradient. ACProp has the same
-average, but divides by the root of its value from the previous step. Yogi adds or
+average, but divides by the root of the average of the previous step. Yogi adds or
 subtracts squares instead of averaging them. Adan adds Nesterov's look-ahead. AdaHessian
 averages squared estimates of the diagonal of the Hessian instead of squared gradients.
 The cautious AdamW skips entries whose momentum and gradient have opposite signs. In the
@@ -48,8 +48,8 @@ class AdabeliefState(NamedTuple):
     Attributes:
       count: Number t of steps taken, int32, shape ().
       mu: Moving average m_t of gradients, shaped like the params.
-      nu: Moving average s_t of the squared distances of gradients from m_t, to which
-        each step adds ε_root, shaped like the params. In `acprop` with
+      nu: Moving average s_t of the squared distances of gradients from m_t, shaped like
+        the params. Each step also adds ε_root to s_t. In `acprop` with
         from_old_mean=True, the distances are measured from m_(t-1).
     """
 

@@ -1,7 +1,7 @@
 """Rules that wrap another rule and keep separate params for evaluation.
 
-Lookahead keeps slow params, and the averaging rules keep an average of the iterates,
-that is, of the params x_t after each step t.
+Lookahead keeps slow params. The averaging rules keep an average of the iterates (the
+params x_t after each step t).
 """
 
 from collections.abc import Callable
@@ -168,8 +168,8 @@ def polyak_averaging(
 ) -> optax.GradientTransformationExtraArgs:
     """Move like another rule and keep the mean of the iterates.
 
-    x̄_t = (x_(s+1) + ... + x_t) / (t - s), where x_t are the iterates, that is, the
-    params after step t, and s is start. The mean leaves out the first s iterates.
+    x̄_t = (x_(s+1) + ... + x_t) / (t - s), where x_t are the params after step t, called
+    iterates, and s is start. The mean leaves out the first s iterates.
 
     Up to t = s + 1, x̄_t is x_t itself. The averaging does not change the steps of the
     inner rule. `research.update_rules.evaluation_params` returns the mean, at which
@@ -243,7 +243,7 @@ def exponential_averaging(
 
     x̄_t = β x̄_(t-1) + (1 - β) x_t.
 
-    Here x_t are the iterates, that is, the params after step t, and β is decay. With
+    Here x_t are the iterates (the params after step t), and β is decay. With
     debias=True the average starts from x̄_0 = 0 and is divided by 1 - β^t, so the
     result is a weighted mean of x_1, ..., x_t without x_0. With debias=False the
     average starts from x̄_0 = x_0, as is usual for networks, and x_0 has the weight β^t

@@ -30,10 +30,10 @@ def effective_length(decay: Scalar, count: Int[Array, ""]) -> Float[Array, ""]:
 
     ρ_t = 2 / (1 - β) - 1 - 2 t β^t / (1 - β^t), for the decay β at step t.
 
-    The age of a gradient is the number of steps since it was computed. The moving
-    average and a plain mean of the last ρ_t gradients have the same mean age. Let a be
-    the mean age of the gradients, weighted as in the moving average. Then ρ_t = 1 + 2
-    a, because a plain mean of ρ gradients has the mean age (ρ - 1) / 2. If t (1 - β) is
+    The age of a gradient is the number of steps since it was computed. In a plain mean
+    of the last ρ gradients, the mean age is (ρ - 1) / 2. Let a be the mean age of the
+    gradients, weighted as in the moving average. The effective length ρ_t is the length
+    of the plain mean with the same mean age a, so ρ_t = 1 + 2 a. If t (1 - β) is
     small, the formula for ρ_t loses digits, because it is the difference of two much
     larger numbers, for example 1999 - 1993 for β = 0.999 and t = 6. In this case, the
     function computes the mean age from a power series.
@@ -69,9 +69,10 @@ def _log(decay: Scalar) -> Scalar:
 
 
 def _excess(s: Array) -> Array:
-    """Return 1 / (e^s - 1) - 1 / s + 1/2 for s in [0, 1], computed by its series.
+    """Return 1 / (e^s - 1) - 1 / s + 1/2 for s in [0, 1], computed by its power series.
 
-    The coefficients of the series are B_2k / (2k)!, with the Bernoulli numbers B_2k.
+    `effective_length` uses this function if t (1 - β) is small. The coefficients of the
+    series are B_2k / (2k)!, with the Bernoulli numbers B_2k.
     """
     s = jnp.minimum(s, 1.0)
     total = jnp.zeros_like(s)

@@ -1,4 +1,4 @@
-"""Checks of a rule, its inner rule and its params, made before anything is traced."""
+"""Checks of a rule, its inner rule and its params, outside of compiled steps."""
 
 import functools
 import inspect
@@ -231,9 +231,9 @@ def check_floating(params: Params) -> None:
 
 
 def refuse_integers(updates: Params) -> None:
-    """Raise if a leaf of the updates, the gradients, is an array of integers.
+    """Raise if a leaf of the gradients, the argument `updates`, has integers.
 
-    A step of a rate such as 0.1 would be rounded to 0 in the dtype of such a leaf.
+    In the dtype of such a leaf, a step with a rate such as 0.1 would be rounded to 0.
 
     Raises:
       TypeError: A leaf has integers or booleans; the message names the leaf and a
@@ -266,10 +266,10 @@ def checked(constructor: Callable[_Arguments, _Rule]) -> Callable[_Arguments, _R
     `init` and `update` raise an error for params and updates that are not pytrees of
     numbers. `update` also raises an error if the updates contain integers, if the state
     belongs to another rule or to params of other shapes, or if the params and the
-    updates differ in structure or shapes. A None in the updates may stand for any part
-    of the params. Under jit the checks run while `update` is traced. A compiled step
-    therefore costs no more than without the checks, and its results are the same to the
-    last bit.
+    updates differ in structure or shapes. The updates may have None in place of a leaf
+    or of a whole subtree of the params. Under jit the checks run while `update` is
+    traced. A compiled step therefore costs no more than without the checks, and its
+    results are the same to the last bit.
 
     Args:
       constructor: Function that returns the rule.
@@ -367,7 +367,7 @@ def _with_checks(rule: _Rule) -> _Rule:
 def _fits_but_for_none(updates: Any, params: Any) -> bool:
     """Return whether updates have the structure and shapes of params, except for None.
 
-    A None in the updates matches any part of the params.
+    A None in the updates matches any leaf or subtree of the params.
     """
     shapes = lambda tree, is_leaf=None: {
         path: None if leaf is None else jnp.shape(leaf)

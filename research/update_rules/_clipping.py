@@ -224,9 +224,10 @@ def _shorten(g: Array, norm: Array, max_norm: Scalar) -> Array:
 def _norm(leaves: list[Array]) -> Array:
     """Return the Euclidean norm over all entries of all leaves.
 
-    The sum is computed in the widest of their dtypes, and at least in float32, because
-    300² overflows in float16. If the sum overflows although all entries are finite, the
-    entries are divided by the largest one before they are squared.
+    The sum of squares is computed in the widest dtype of the leaves, and at least in
+    float32, because 300² overflows in float16. If the sum overflows although all
+    entries are finite, the entries are divided by the largest absolute value before
+    they are squared.
     """
     if not leaves:
         return jnp.zeros(())

@@ -1,7 +1,7 @@
 """Wrappers around a rule.
 
-The wrappers accumulate gradients, skip non-finite gradients, skip entries that do not
-go against the gradient, or change the dtype of the state.
+The wrappers accumulate gradients, skip non-finite steps, set to 0 the entries of an
+update that do not oppose the gradient, or change the dtype of the state.
 """
 
 import functools
@@ -160,9 +160,9 @@ class SkippingState(NamedTuple):
 
     Attributes:
       skipped: Number of steps skipped so far, int32, shape ().
-      consecutive: Number of steps in a row, up to the last step, with NaN or an
-        infinity in the gradient or the update, int32, shape (). Steps that were not
-        skipped count, too. 0 after a finite step.
+      consecutive: Number of steps in a row, up to the last step, whose gradient or
+        update contained NaN or an infinity, int32, shape (). Such steps count even if
+        they were not skipped. 0 after a finite step.
       inner: State of the wrapped rule after the last step that was not skipped.
     """
 
@@ -178,11 +178,11 @@ def skip_nonfinite(
     """Skip and count the steps whose gradient or update contains NaN or an infinity.
 
     A skipped step leaves the params and the rule's state unchanged. After
-    max_consecutive skipped steps in a row, the next steps are applied even if they
-    contain NaN or an infinity, until a step is finite. The params then contain NaN or
-    an infinity, which shows the problem. optax.apply_if_finite is similar, but checks
-    the gradient only. torch's GradScaler also skips such steps, but it scales the loss
-    as well.
+    max_consecutive skipped steps in a row, a further step with NaN or an infinity is
+    applied. The params then contain NaN or an infinity, which shows the problem. After
+    the next finite step, steps are skipped again. optax.apply_if_finite is similar, but
+    checks the gradient only. torch's GradScaler also skips such steps, but it scales
+    the loss as well.
 
     Use it against rare overflows, as in half precision. Read the number of skipped
     steps with optax.tree_utils.tree_get(state, "skipped"). A training that skips many
@@ -332,6 +332,10 @@ def with_state_dtype(
     value in dtype. Updates are cast back to the dtype of the gradient. The params
     themselves are still rounded to their own dtype after each step. In optax's rules,
     mu_dtype and accumulator_dtype change the dtype of a single average only.
+
+    Use it for params in half precision. In float16, a constant such as the ε = 1e-8 of
+    `adam` rounds to 0. Without this wrapper, `adam` and most of its variants then
+    divide 0 by 0 for an entry whose gradients are all 0.
 
     Args:
       rule: Rule to wrap.

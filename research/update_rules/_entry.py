@@ -7,16 +7,16 @@ import optax
 
 
 class Range(NamedTuple):
-    """Search range of a hyper-parameter.
+    """Range of the values of one hyper-parameter, for a hyper-parameter search.
 
     Attributes:
       low, high: Ends of the range, low < high.
-      scale: Scale on which a search spreads its values evenly. For a value x, the scale
-        "log" is log x; use this scale for rates, with low > 0. The scale "linear" is x
-        itself. The scale "one_minus" is log(1 - x); use this scale for momenta, with 0
-        <= low and high < 1. On the scale "one_minus", a search tries as many values
-        between 0.9 and 0.99 as between 0 and 0.9.
-      default: Value that a search tries first, between low and high. None means the
+      scale: Name of the scale on which the search spreads its values x evenly. "log"
+        spreads log x evenly; use it for rates, with low > 0. "linear" spreads x itself.
+        "one_minus" spreads log(1 - x); use it for momenta, with 0 <= low and high < 1.
+        With "one_minus", the search tries as many values between 0.9 and 0.99 as
+        between 0 and 0.9.
+      default: Value that the search tries first, between low and high. None means the
         middle of the range on the scale.
     """
 
@@ -36,9 +36,9 @@ class RuleEntry(NamedTuple):
         `research.comparison.compare` searches. If `compare` does not accept the rule,
         this field is instead a str with the reason, written as a clause ("it needs
         ...").
-      evaluations: Number of evaluations of the objective or of its gradient, on the
-        batch, in one step. The gradient that is passed to the step counts as one. If
-        `compare` does not accept the rule, the field has no meaning.
+      evaluations: Cost of a step: the number of times that it evaluates the objective
+        or its gradient on the batch. The gradient that is passed to the step counts as
+        one. If `compare` does not accept the rule, the field has no meaning.
       rates: Learning rates that `research.tuning` tries first, in ascending order. None
         means the powers of two from 2^-10 to 1 (`research.tuning.ANY_LADDER`).
       aliases: Names of the rule in other libraries, in lower case.
@@ -84,19 +84,20 @@ SECOND_ORDER = "it takes second derivatives, whose cost is not counted in gradie
 
 
 def gradient_rate(default: float) -> Range:
-    """Return the search range of a learning rate that multiplies a gradient.
+    """Return the search range of the rate of a rule such as gradient descent.
 
-    Such a rate is about the inverse of a curvature. The range is 1e-4 to 10 on the
-    scale "log", and `default` is the value that is tried first.
+    The step of such a rule is proportional to the gradient, so a good rate is about the
+    inverse of a curvature. The range is 1e-4 to 10 on the scale "log", and `default` is
+    the value that is tried first.
     """
     return Range(1e-4, 10.0, "log", default)
 
 
 def step_rate(default: float) -> Range:
-    """Return the search range of a learning rate that is about the length of a step.
+    """Return the search range of the learning rate of a rule such as Adam.
 
-    This range is for rules whose step hardly depends on the gradient's size, such as
-    Adam. In a step of such a rule, each entry moves by about the rate. The range is
-    1e-5 to 1 on the scale "log", and `default` is the value that is tried first.
+    The step of such a rule hardly depends on the size of the gradient: each entry of
+    the params moves by about the rate. The range is 1e-5 to 1 on the scale "log", and
+    `default` is the value that is tried first.
     """
     return Range(1e-5, 1.0, "log", default)

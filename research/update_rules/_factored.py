@@ -39,12 +39,15 @@ MIN_DIM_SIZE_TO_FACTOR = 128
 
 
 class Factors(NamedTuple):
-    """Row and column means of the moving average of a leaf's squared gradients.
+    """Means that `adafactor` stores for a leaf in place of the second moment v_t.
+
+    v_t is the moving average of the squared gradients of the leaf.
 
     Attributes:
-      row: Mean over the longest axis, with the shape of the leaf without this axis.
-      column: Mean over the second longest axis, with the shape of the leaf without this
+      row: Mean of v_t over the longest axis, with the shape of the leaf without this
         axis.
+      column: Mean of v_t over the second longest axis, with the shape of the leaf
+        without this axis.
     """
 
     row: Float[Array, "..."]
@@ -243,10 +246,10 @@ def _least(min_dim_size_to_factor: Any) -> int:
 
 
 def _two_longest(shape: tuple[int, ...], least: int) -> tuple[int, int] | None:
-    """Return the second longest and the longest axis, the later one if two are equal.
+    """Return the second longest and the longest axis.
 
-    Return None if the leaf has fewer than two axes of at least the least length. Such a
-    leaf is not factored.
+    Of two axes with equal lengths, the later one counts as longer. Return None if fewer
+    than two axes are at least `least` long. Such a leaf is not factored.
     """
     if len(shape) < 2:
         return None
@@ -260,7 +263,7 @@ def _mix(newest: Array, average: Array, value: Array) -> Array:
 
 
 def _divided(g: Array, nu: Array) -> Array:
-    """Return g / √v, and 0 where v is 0 or overflowed although g is finite."""
+    """Return g / √v, where v is `nu`; 0 where v is 0, or is ∞ although g is finite."""
     still = (nu == 0) | overflowed(nu, g)
     return jnp.where(still, 0.0, g / jnp.sqrt(nu))
 
@@ -268,7 +271,8 @@ def _divided(g: Array, nu: Array) -> Array:
 def _divided_by_factors(g: Array, nu: Factors, axes: tuple[int, int]) -> Array:
     """Return g / √(r cᵀ / mean(r)), and 0 where a factor is 0 or overflowed.
 
-    The product r cᵀ is not computed, because it could underflow.
+    r and c are the row means and the column means in `nu`. The product r cᵀ is not
+    computed, because it could underflow.
     """
     second, longest = axes
     mean = jnp.mean(nu.row, axis=second - (second > longest), keepdims=True)
@@ -292,7 +296,7 @@ def _rms(x: Array) -> Array:
 
 
 def _averaged(decay: Scalar) -> optax.GradientTransformation:
-    """Return the moving average of the updates, from 0 and without correction."""
+    """Return a transformation that averages updates, from 0 and without correction."""
     check_number("momentum", decay, below=1.0)
 
     def init(params: Params):
@@ -320,10 +324,10 @@ class Sm3State(NamedTuple):
     """State of `sm3`.
 
     Attributes:
-      largest: For each leaf, a tuple with one array per axis. The entry of the array at
-        a position along the axis is the largest s_t at this position. s_t is the
-        accumulated square of one entry of the gradient. A leaf without axes has a tuple
-        with one array of shape ().
+      largest: For each leaf, a tuple with one array per axis. For each index along the
+        axis, the array has the largest s_t of all entries of the leaf with this index.
+        s_t is the accumulated square of an entry of the gradient (see `sm3`). A leaf
+        without axes has a tuple with one array of shape ().
       mu: Moving average m_t of the quotients g_t / √(s_t + ε), shaped like the params.
     """
 
@@ -357,10 +361,10 @@ def sm3(
     nor a leaf without axes.
 
     Use it in place of Adagrad with momentum, or of Adam, if their state does not fit
-    into memory, for example for large embeddings. For an (m, n) matrix, these two rules
-    store 2 m n numbers. SM3 stores m n numbers for the momentum, even if μ is 0, and m
-    + n numbers in place of the sums of squares. So the state of SM3 is not smaller than
-    that of Adagrad without momentum.
+    into memory, for example for large embeddings. For an (m, n) matrix, each of these
+    two rules stores 2 m n numbers. SM3 stores m n numbers for the momentum, even if μ
+    is 0, and m + n numbers in place of the sums of squares. So the state of SM3 is not
+    smaller than that of Adagrad without momentum.
 
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule (number
@@ -419,7 +423,7 @@ def sm3(
 
 
 def _along(a: Array, axis: int, ndim: int) -> Array:
-    """Return an array of one axis as an array of ndim axes, all others of length 1."""
+    """Reshape a vector to ndim axes: `axis` gets its length, the others length 1."""
     if ndim == 0:
         return a
     return jnp.expand_dims(a, [k for k in range(ndim) if k != axis])

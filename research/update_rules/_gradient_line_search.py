@@ -37,8 +37,8 @@ class SearchState(NamedTuple):
 
     Attributes:
       count: Number of steps taken, int32, shape ().
-      search: `Searched`, the result of the last line search: the step size
-        `learning_rate`, `evaluations` and `outcome`.
+      search: Result of the last line search, a `Searched` with the fields
+        `learning_rate` (the step size), `evaluations` and `outcome`.
     """
 
     count: Int[Array, ""]
@@ -73,11 +73,11 @@ def backtracking_descent(
 
     Use it on a deterministic, cheap objective to avoid tuning a rate. Like gradient
     descent, the rule is slow if the Hessian is ill-conditioned. On mini-batches, the
-    search looks only at the loss of the current batch. A falling learning rate averages
-    out the noise of the gradients, but this rule does not.
+    search looks only at the loss of the current batch. The rule therefore does not
+    average out the noise of the gradients, as a falling learning rate would.
 
     Args:
-      learning_rate: Longest trial step η. A positive number, a traced scalar or a
+      learning_rate: Largest step size η to try. A positive number, a traced scalar or a
         schedule (number of earlier steps -> η).
       sufficient_decrease: Constant c in (0, 1).
       shrink: Factor ρ in (0, 1).
@@ -145,8 +145,8 @@ class ConjugateState(NamedTuple):
       grad, direction: Gradient g and direction d of the last step, shaped like the
         params.
       slope: Inner product <g, d> of the last step, shape ().
-      search: `Searched`, the result of the last line search: the step size
-        `learning_rate`, `evaluations` and `outcome`.
+      search: Result of the last line search, a `Searched` with the fields
+        `learning_rate` (the step size), `evaluations` and `outcome`.
     """
 
     count: Int[Array, ""]

@@ -270,7 +270,7 @@ def by_group(
 
 
 def _part(labels: Labels, label: str, tree: Params) -> Params:
-    """Return the tree with optax's MaskedNode at each leaf of another label."""
+    """Return the tree with optax's MaskedNode at each leaf without the given label."""
     return jax.tree.map(
         lambda own, leaf: leaf if own == label else optax.MaskedNode(), labels, tree
     )

@@ -86,7 +86,8 @@ def soap(
     L <- β L + (1 - β) G_t G_tᵀ and R <- β R + (1 - β) G_tᵀ G_t, where β is
     shampoo_beta. If t is a multiple of k = refresh_every, the bases are then brought
     closer to the eigenvectors of L and R. First the columns q_i of Q_L are sorted by
-    q_iᵀ L q_i, the largest first. V_t is sorted along the same axis, in the same order.
+    q_iᵀ L q_i, the largest first. The rows of V_t are put in the same order, because
+    row i belongs to q_i.
     With refresh="qr", Q_L then becomes the orthogonal factor of the QR factorisation of
     L Q_L, which is one step of orthogonal iteration. With refresh="eigh", Q_L becomes
     the matrix of the eigenvectors of L. Q_R is refreshed in the same way with R.
@@ -244,8 +245,9 @@ def soap(
 def _rotated(axes: Any, bases: Any, x: Array) -> Array:
     """Multiply each axis of x by Qᵀ. Entries that are rounding errors of 0 become 0.
 
-    A gradient often has no component along some of the columns of Q, and then the
-    division by √V would turn the rounding error of 0 into a step of full length.
+    A gradient often has no component along some of the columns of Q. Without setting
+    these entries to 0, the division by √V would turn their rounding errors into steps
+    of full length.
     """
     if not axes:
         return x
@@ -265,7 +267,8 @@ def _refreshed(
 ) -> tuple[list[Any], list[Array]]:
     """Return the bases Q and the averages V that the next step uses.
 
-    `index` is 0 if they do not change, 1 at the first call, and 2 at a later refresh.
+    `index` is 0 if Q and V do not change, 1 at the first call, and 2 at a later
+    refresh.
 
     If a factor is not finite, it has no eigenvectors, and its basis does not change.
     """
@@ -297,14 +300,17 @@ def _refreshed(
 
 
 def _eigenvectors(factor: Array, q: Array) -> Array:
-    """Return the eigenvectors of a factor, sorted from the largest eigenvalue."""
+    """Return the eigenvectors of a factor, sorted from the largest eigenvalue.
+
+    If the factor is not finite, return the old basis q.
+    """
     usable = jnp.all(jnp.isfinite(factor))
     vectors = jnp.linalg.eigh(jnp.where(usable, factor, 0.0))[1]
     return jnp.where(usable, jnp.flip(vectors, 1), q)
 
 
 def _next_basis(factor: Array, q: Array, refresh: str) -> tuple[Array, Array]:
-    """Return the basis after a refresh, and the order of the old basis's columns."""
+    """Return the basis after a refresh, and the order that sorts the columns of q."""
     usable = jnp.all(jnp.isfinite(factor))
     image = _product(jnp.where(usable, factor, 0.0), q)
     order = jnp.argsort(jnp.sum(q * image, 0), descending=True)
@@ -531,7 +537,7 @@ def _kl_factors(
     bases: Any,
     eigenvalues: Any,
 ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-    """Return the factors of a leaf and their eigenvalues after a gradient.
+    """Return the factors of a leaf and their eigenvalues, updated with the gradient g.
 
     For the factor of an axis, the gradient is whitened along all other axes. At the
     first call, the gradient is not whitened, and the eigenvalues do not change.
@@ -581,7 +587,10 @@ def _kl_bases(
 
 
 def _orthogonalised(factor: Array, q: Array) -> Array:
-    """Return the orthogonal factor of L Q; Q if L is not finite."""
+    """Return the orthogonal factor of the QR factorisation of L Q.
+
+    L is the argument `factor`. If L is not finite, return Q.
+    """
     usable = jnp.all(jnp.isfinite(factor))
     image = _product(jnp.where(usable, factor, 0.0), q)
     return jnp.where(usable, jnp.linalg.qr(image)[0], q)
@@ -656,12 +665,15 @@ def shampoo(
     method="eigh" uses an eigen-decomposition. If an eigenvalue of a factor is 0, it is
     left out, as in a pseudo-inverse. method="newton" uses the coupled Newton iteration,
     which consists of matrix products and is faster on accelerators. The relative error
-    of a root is then about the rounding error times the ratio of the factor's largest
-    eigenvalue to the smallest. The iteration fails if some eigenvalues of a factor are
-    0 and others are not. If a factor is diagonal, its zero entries are left out with
-    either method. Let X be the root of a factor F. The field `residual` of the state is
-    the largest entry of |X^q F - I| over all factors at the last refresh. Check this
-    number if ε is small.
+    of a root is then about the machine epsilon times the ratio of the factor's largest
+    eigenvalue to the smallest. If this product is not below 1, the iteration fails: the
+    step may be wrong, ∞ or NaN. At the first refresh, the smallest eigenvalue is ε for
+    vectors, and for one factor of a matrix that is not square. For such leaves, the
+    iteration fails if ε is 0, and in float32 if ε is below about 1e-7 |G_1|². If only
+    the diagonal of a factor is used, its zero entries are left out with either method.
+    Let X be the root of a factor F. The field `residual` of the state is the largest
+    entry of |X^q F - I| over all factors at the last refresh. Check this number if ε is
+    small.
 
     optax and torch do not have Shampoo. The authors' TensorFlow code has the same ε,
     but by default uses G_t in place of M_t, and it computes the roots at the calls k, 2
@@ -833,7 +845,11 @@ def _added(b2: Any, factor: Array, g: Array, axis: int) -> Array:
 def _inverse_root(
     factor: Array, order: int, eps: Any, method: str
 ) -> tuple[Array, Array]:
-    """Return (L + ε I)^(-1/q) for a factor L, and its residual; 0 if L overflowed."""
+    """Return the root (L + ε I)^(-1/q) of a factor L, and the residual of the root.
+
+    If `factor` is a vector, it is the diagonal of L. If L overflowed, the root is 0. If
+    L contains NaN, the root is NaN. In both cases, the residual is ∞.
+    """
     overflow = jnp.any(jnp.isposinf(factor)) & ~jnp.any(jnp.isnan(factor))
     usable = jnp.all(jnp.isfinite(factor))
     matrix = jnp.where(usable, factor, 0.0)
@@ -899,7 +915,8 @@ def by_newton(
 
     Args:
       matrix: Symmetric matrix L, shape (n, n), of float32 or float64. L + ε I must be
-        positive definite, or 0.
+        0, or positive definite with a condition number below 1 / (machine epsilon).
+        Otherwise the iteration fails, and the result may be wrong, ∞ or NaN.
       order: Order q of the root.
       ridge: Constant ε, at least 0.
       num_steps: Largest number of steps.
@@ -960,7 +977,10 @@ def root_residual(
 
 
 def _matrix_power(x: Array, order: int) -> Array:
-    """Return X^q by repeated squaring. (jnp.linalg.matrix_power takes no precision.)"""
+    """Return X^q by repeated squaring.
+
+    jnp.linalg.matrix_power is not used, because it has no argument `precision`.
+    """
     if order == 1:
         return x
     half = _matrix_power(_product(x, x), order // 2)
@@ -1067,7 +1087,8 @@ def psgd_kron(
     For a matrix X_t with the gradient G_t,
     u_t = -η_t (clip(Q_Lᵀ Q_L M_t Q_Rᵀ Q_R) + λ X_t), where λ is weight_decay and
     M_t = β1 M_(t-1) + (1 - β1) G_t. Before this step, the factors Q_L and Q_R are
-    updated. This happens at random, with the probability in the argument `probability`:
+    updated with the probability `probability`; otherwise they stay as they are. The
+    update of Q_L is
     Q_L <- Q_L - (μ / |A Aᵀ + B Bᵀ|) triu(A Aᵀ - B Bᵀ) Q_L, with
     A = Q_L M_t Q_Rᵀ and B = Q_L^(-T) V_t Q_R^(-1).
     Q_R is updated in the same way, with Aᵀ A and Bᵀ B in place of A Aᵀ and B Bᵀ. u_t is
@@ -1211,7 +1232,10 @@ def psgd_kron(
 def _by_factors(
     factors: Any, x: Array, transposed: bool = False, inverse: bool = False
 ) -> Array:
-    """Multiply each axis of x by its factor Q, by Qᵀ or by Q^(-T)."""
+    """Multiply each axis of x by Q, by Qᵀ (transposed) or by Q^(-T) (inverse).
+
+    Q is the factor of the axis.
+    """
     for k, q in enumerate(factors):
         if q.ndim == 1:
             shape = [1] * x.ndim
@@ -1270,7 +1294,10 @@ def norm_lower_bound(a: Float[Array, "n n"]) -> Float[Array, ""]:
 
 
 def _trusted(steps: list[Array]) -> list[Array]:
-    """Limit the norm of all steps to √n, and then each entry to [-1, 1]."""
+    """Limit the norm of all steps to √N, and then each entry to [-1, 1].
+
+    N is the number of entries of all steps. This is the function clip of `psgd_kron`.
+    """
     if not steps:
         return steps
     limit = sum(s.size for s in steps) ** 0.5
@@ -1301,7 +1328,7 @@ def _each_axis(make: Callable[[int, Any], Array], params: Params, longest: int) 
 
 
 def _along(axes: Any, matrices: Any, x: Array) -> Array:
-    """Return x with each of its given axes multiplied by the transpose of a matrix."""
+    """Multiply x along each of the axes by the transpose of the axis's matrix."""
     for k, matrix in zip(axes, matrices, strict=True):
         product = jnp.tensordot(matrix, x, ((0,), (k,)), precision="highest")
         x = jnp.moveaxis(product, 0, k)
@@ -1309,7 +1336,7 @@ def _along(axes: Any, matrices: Any, x: Array) -> Array:
 
 
 def _outer(g: Array, axis: int) -> Array:
-    """Return G Gᵀ along an axis: entry (i, j) is the product of slices i and j."""
+    """Return G Gᵀ along an axis: entry (i, j) is the dot product of slices i and j."""
     others = tuple(k for k in range(g.ndim) if k != axis)
     return jnp.tensordot(g, g, (others, others), precision="highest")
 
@@ -1319,7 +1346,7 @@ def _product(a: Array, b: Array) -> Array:
 
 
 def _static(rule: str, name: str, value: Any, default: int) -> int:
-    """Return an integer that is a length or an exponent; a traced one is refused."""
+    """Return a length or an exponent as an int, `default` for None; refuse a tracer."""
     if isinstance(value, Tracer):
         raise TypeError(
             f"{name} cannot be traced, because it must be constant in the compiled "

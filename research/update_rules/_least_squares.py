@@ -220,8 +220,8 @@ class LevenbergMarquardtState(NamedTuple):
         Before the first step, the argument learning_rate.
       scale: Largest length of each of the n columns of J so far, shape (n,); 0 before
         the first step. D has these lengths as its diagonal, with 1 in place of 0.
-      gain: Ratio ρ of the last trial's decrease to the decrease predicted by the model,
-        shape (). x moved if ρ > 1e-4. NaN before the first step.
+      gain: Ratio ρ of the decrease of ½ |r|² in the last trial to the decrease that the
+        model predicted, shape (). x moved if ρ > 1e-4. NaN before the first step.
       misses: Number of misses in a row, at most 3, int32. A miss is a trial for which a
         model with the second derivatives of r would have predicted ½ |r|² much better.
         At 3, the next step uses this model.
@@ -437,7 +437,10 @@ def _quadratic_step(
     metric: Array,
     radius: Array,
 ) -> tuple[Float[Array, " n"], Float[Array, ""]]:
-    """Return the minimiser of F's quadratic model with |D h| <= Δ, and the damping."""
+    """Return the h with |D h| <= Δ that minimises F's quadratic model, and the damping.
+
+    The diagonal of D is `metric`, and Δ is `radius`.
+    """
     hessian = _again(x, r)(jax.grad(lambda z: _half_square(residuals(z))))(x)
     scaled = hessian / metric[:, None] / metric[None]
     p, shift, _ = trust_region_step(*symmetric_eigen(scaled), g / metric, radius)
@@ -453,12 +456,12 @@ def _bend(
 
 
 def _again(x: Array, r: Array) -> Callable[..., Callable[[Array], Array]]:
-    """Return jax.jacfwd or jax.jacrev: the one used for the residuals' Jacobian."""
+    """Return jax.jacfwd if r is at least as long as x, and otherwise jax.jacrev."""
     return jax.jacfwd if len(r) >= len(x) else jax.jacrev
 
 
 def _slack(x: Array, r: Array, jacobian: Array) -> Array:
-    """Return the change of ½ |r|² due to rounding of x and r."""
+    """Return by how much rounding errors of x and r may change ½ |r|²."""
     return (
         4
         * jnp.finfo(r.dtype).eps

@@ -163,7 +163,7 @@ def _usable(first_step: Array) -> Array:
     """Make the first step size positive and finite.
 
     A computed step size may overflow or underflow the dtype. Outside of jit, the search
-    would reject it as a wrong argument of the user.
+    would then raise an error, as if the user had passed a wrong first step.
     """
     finite = jnp.where(jnp.isfinite(first_step), first_step, 1.0)
     return jnp.maximum(finite, jnp.finfo(first_step.dtype).tiny).astype(

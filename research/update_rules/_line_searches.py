@@ -146,11 +146,11 @@ class _Bracket(NamedTuple):
     """State of the loop of strong_wolfe.
 
     Attributes:
-      low: Best point so far with sufficient decrease. Its slope points into the
-        bracket.
+      low: Best point so far with sufficient decrease. φ decreases from low towards
+        high.
       high: Other end of the bracket. Its step is inf until an upper bound is found.
       trial: Next step size to try.
-      grad: Gradient at low, or at the end point of the search.
+      grad: Gradient of f at low, shaped like the params.
       evaluations, outcome: As in LineSearch. The outcome is Outcome.EVALUATIONS_USED_UP
         while the search continues.
     """
@@ -192,15 +192,16 @@ def strong_wolfe(
     trial is 4 h beyond the last trial. In a bracket, the next trial is the minimiser of
     the cubic that has the values and slopes of φ at both ends. This trial is kept at
     least a tenth of the bracket's length away from both ends. If the cubic has no
-    minimiser, the trial is the middle of the bracket. If the two values differ by no
-    more than their rounding error, a parabola with the two slopes takes the place of
-    the cubic. If the value or the slope at a trial is not finite, the trial becomes an
-    end of the bracket.
+    minimiser, the trial is the middle of the bracket. If the values of φ at the two
+    points differ by no more than their rounding error, a parabola with the two slopes
+    takes the place of the cubic. If the value or the slope at a trial is not finite,
+    the trial becomes an end of the bracket.
 
-    Close to a minimum, the values of f differ by less than their rounding errors. The
-    rounding error is taken as 10 eps |φ(0)|, where eps is the machine epsilon. The
-    decrease therefore also counts as sufficient if two conditions hold: φ(a) is at most
-    φ(0) plus this error, and φ'(a) <= (2 c1 - 1) φ'(0) (Hager & Zhang).
+    Close to a minimum, the values of f differ by less than their rounding errors, so
+    rounding errors decide the first condition. The decrease therefore also counts as
+    sufficient if two other conditions hold: φ(a) is at most φ(0) plus the rounding
+    error, and φ'(a) <= (2 c1 - 1) φ'(0) (Hager & Zhang). The rounding error is taken as
+    10 eps |φ(0)|, where eps is the machine epsilon.
 
     optax's zoom line search also uses the strong Wolfe conditions. torch's strong_wolfe
     is the same search with other safeguards.
@@ -252,7 +253,10 @@ def strong_wolfe(
         return finite & (plain | ((point.value <= value + noise) & by_slope))
 
     def next_trial(last: _Point, low: _Point, high: _Point) -> tuple[Array, Array]:
-        """Return the next trial, and whether it is no other point than low."""
+        """Return the next trial, and True if it is the same as low after rounding.
+
+        Before a bracket is found, the second result is False.
+        """
         trial = _next_step(last, low, high, noise)
         closed = jnp.isfinite(high.step) & ~differ(
             *(along(params, direction, a) for a in (trial, low.step))

@@ -49,8 +49,9 @@ class NewtonState(NamedTuple):
         gradient, int32, shape (). The Hessian is not counted.
       value_after, grad_after: Objective, shape (), and its gradient, shaped like the
         params, after the step. None if there is no line search. Also None if the dtype
-        of a leaf is narrower than float32 or than the dtype of another leaf. The leaf
-        is then rounded after the step, which may change the objective and its gradient.
+        of a leaf is narrower than float32 or than the dtype of another leaf, because
+        such a leaf is rounded after the step, and this rounding may change the
+        objective and its gradient.
     """
 
     count: Int[Array, ""]
@@ -110,8 +111,9 @@ def newton(
         or a schedule (number of earlier steps -> η).
       indefinite: Step for a Hessian that is not positive definite (see above):
         "reflect", "keep" or "stop".
-      line_search: Whether to search for the step size. False uses η without evaluating
-        f. This is Newton's own method, which may diverge.
+      line_search: If True, search for the step size a_t as above. If False, a_t is η,
+        without a test of Armijo's condition. With η = 1, this is Newton's own method,
+        which may diverge.
       sufficient_decrease: Constant c in [0, 1).
       shrink: Factor s in (0, 1).
       max_evaluations: Maximum number of step sizes to try in one step, a positive
@@ -211,9 +213,9 @@ class TrustRegionState(NamedTuple):
     Attributes:
       count: Number of calls of update, int32, shape ().
       learning_rate: Radius Δ of the trust region for the next step, shape ().
-      gain: Ratio ρ of the last trial's decrease to the decrease predicted by the model,
-        shape (). The params moved if ρ is larger than the argument `acceptance` of the
-        rule. NaN before the first step.
+      gain: Ratio ρ of the objective's decrease in the last trial to the decrease that
+        the model predicted, shape (). The params moved if ρ is larger than the argument
+        `acceptance` of the rule. NaN before the first step.
       outcome: `research.types.Outcome` of the last trial, int32, shape (). A rejected
         trial is not a failure, because the next trial is shorter. The outcome is
         STEP_TOO_SMALL if the rejected trial is so small that adding it to the params
@@ -225,8 +227,8 @@ class TrustRegionState(NamedTuple):
       value_after, grad_after: Objective, shape (), and its gradient, shaped like the
         params, after the step, or at the unchanged params if the trial was rejected.
         None if the dtype of a leaf is narrower than float32 or than the dtype of
-        another leaf. The leaf is then rounded after the step, which may change the
-        objective and its gradient.
+        another leaf, because such a leaf is rounded after the step, and this rounding
+        may change the objective and its gradient.
     """
 
     count: Int[Array, ""]
@@ -255,9 +257,10 @@ def trust_region_newton(
     semidefinite. The rule computes p_t from the eigenvalues of H, and therefore finds
     the global minimiser also if H is indefinite. In the hard case, the lowest
     eigenvalue is negative, g is orthogonal to the eigenvector of this eigenvalue, and
-    the minimiser over the other eigenvectors lies inside the region. The step is then
-    extended along the eigenvector of the lowest eigenvalue to the edge of the region,
-    with an arbitrary sign. In this way the rule leaves an exact saddle point.
+    the minimiser over the span of the other eigenvectors lies inside the region. The
+    rule then extends the step along the eigenvector of the lowest eigenvalue to the
+    edge of the region, with an arbitrary sign. In this way the rule leaves an exact
+    saddle point.
 
     The ratio ρ_t is the decrease of the objective f divided by the decrease of the
     model. The params move if ρ_t > acceptance. The next radius is Δ_t / 4 if ρ_t < 1/4,
@@ -432,8 +435,8 @@ def _model(
     """Return the quadratic model of the objective at the params.
 
     The results are the params as one vector x, the function that restores their
-    structure, the objective as a function of x, and its gradient, value and Hessian at
-    x.
+    structure, the objective as a function of x, the incoming updates as one vector, and
+    the value and the Hessian of the objective at x.
     """
     x, unflatten = flatten(params)
     value = jnp.asarray(value_fn(params) if value is None else value, x.dtype)
@@ -460,7 +463,7 @@ def _before(value: Array, g: Array, grad: Params | None):
 
 
 def _or_nan(finite: Array, after: Params):
-    """Return the value and gradient after a step, or NaN if the step was not finite."""
+    """Return the value and gradient after a step, or NaN if `finite` is False."""
     return jax.tree.map(lambda a: jnp.where(finite, a, jnp.nan), after)
 
 

@@ -115,8 +115,8 @@ def optimistic_adam(
       alpha: Factor α of the direction, at least 0; may be traced.
       beta: Factor β of the change, at least 0; may be traced. With α = 1 and β = 0, the
         rule is `adam`.
-      nesterov: Whether -d_t is the update of `nadam` with the rate 1, instead of
-        `adam`.
+      nesterov: If True, -d_t is the update of `nadam` with the rate 1. If False, -d_t
+        is the update of `adam` with the rate 1.
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:

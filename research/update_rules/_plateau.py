@@ -63,12 +63,13 @@ def reduce_on_plateau(
     as better than the best mean so far, f_best, if f < (1 - rtol) f_best - atol. After
     `patience` means in a row that are not better, s <- max(factor s, min_scale), and
     the count of such means restarts from 0. The count stays at 0 during the next
-    `cooldown` means. Chain this transformation after a rule. Some rules use their own
-    updates to compute other params, at which the model is evaluated:
-    `polyak_averaging`, `exponential_averaging`, `lookahead` and the schedule-free
-    rules. Do not chain this transformation after one of these rules, because the params
-    would then not move by the updates that the rule used. The first three wrap an inner
-    rule. For these three, chain this transformation after the inner rule.
+    `cooldown` means.
+
+    Chain this transformation after a rule, but not after `polyak_averaging`,
+    `exponential_averaging`, `lookahead` or a schedule-free rule. From its own updates,
+    such a rule computes other params, at which the model is evaluated. If the updates
+    were scaled afterwards, these other params would be wrong. The first three rules
+    wrap an inner rule. For these three, chain this transformation after the inner rule.
 
     optax.contrib.reduce_on_plateau is the same. torch's ReduceLROnPlateau reduces the
     rate one mean later: after patience + 1 means in a row that are not better. To get
@@ -83,7 +84,7 @@ def reduce_on_plateau(
     held-out data.
 
     Args:
-      factor: Factor of the scale, positive and below 1; may be traced.
+      factor: Factor that reduces the scale s, positive and below 1; may be traced.
       patience: Number of means in a row that are not better before s is reduced, a
         positive integer; may be traced.
       rtol, atol: Tolerances, at least 0; may be traced. rtol is at most 1. Use a

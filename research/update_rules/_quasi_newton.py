@@ -160,9 +160,9 @@ def bfgs(
 def _scale_of_step(
     is_before: Array, grad: Params, first_step: str, scale: Array
 ) -> Array:
-    """Return the factor before the first pair, and `scale` after it.
+    """Return min(1, 1 / |g|) before the first pair, and the argument `scale` later.
 
-    The norm of the gradient is computed only before the first pair.
+    The norm of the gradient g is computed only before the first pair.
     """
     return jax.lax.cond(
         is_before,
@@ -197,10 +197,10 @@ class LBFGSState(NamedTuple):
       count: Number of steps taken, int32, shape ().
       params, grad: Params x and gradient g before the last step, shaped like the
         params.
-      newest: Index of the newest pair (s, y) in the three fields below, int32, shape
-        (). -1 before the first pair. A pair is a step s and the change y of the
-        gradient in this step. Each older pair has the next lower index. After index 0,
-        this order continues at the last index.
+      newest: Index of the newest pair (s, y) in the fields steps, changes and weights,
+        int32, shape (); -1 before the first pair. A pair is a step s and the change y
+        of the gradient in this step. The pair before the one at index i has the index
+        i - 1. The pair before the one at index 0 has the last index.
       steps, changes: s and y of the last pairs, shaped like the params with a leading
         axis of length memory_size.
       weights: ρ = 1 / <s, y> of each pair, 0 for empty entries, shape (memory_size,).
@@ -337,7 +337,7 @@ def _length(memory_size: Any) -> int:
 def _remember(
     state: LBFGSState, params: Params, grad: Params, min_curvature: Scalar
 ) -> LBFGSState:
-    """Add the pair of the last step to the memory, if its curvature is large enough."""
+    """Add the pair (s, y) of the last step to the memory if <s, y> > min_curvature."""
     s, y = (
         jax.tree.map(lambda a, b: (a - b.astype(a.dtype)).astype(b.dtype), new, old)
         for new, old in ((params, state.params), (grad, state.grad))
@@ -364,7 +364,7 @@ def _remember(
 
 
 def _next(index: Array, state: LBFGSState) -> Array:
-    """Return the index of the pair after this one; after the last follows the first."""
+    """Return the index after the given one; index 0 follows the last index."""
     return jnp.where(index == len(state.weights) - 1, 0, index + 1)
 
 

@@ -97,7 +97,10 @@ def _rate(state: optax.OptState) -> Array | None:
 
 
 def _are_of_two_groups(path: tuple, other: tuple) -> bool:
-    """Return whether two paths in a state part at the key of a dict."""
+    """Return whether two paths in a state lead to different groups of parameters.
+
+    This is the case if the first keys in which the paths differ are keys of a dict.
+    """
     keys = next(
         (pair for pair in zip(path, other, strict=False) if len(set(pair)) > 1), ()
     )

@@ -227,10 +227,10 @@ def secular_root(
     is 0, even if its divisor is 0.
 
     For each i with γ_i not 0, entry i of p(s) alone has the size Δ at s = s_i, where
-    s_i = |γ_i| / Δ - d_i. So |p(s_i)| >= Δ, and the solution of |p(s)| = Δ is at least
-    s_i. The search starts from the largest s_i, or from floor if floor is larger. If
-    |p(s)| is then still larger than Δ, Newton's method on 1 / |p(s)| = 1 / Δ increases
-    s to the solution.
+    s_i = |γ_i| / Δ - d_i. So |p(s_i)| >= Δ. Because |p(s)| falls as s grows, the
+    solution of |p(s)| = Δ is at least s_i. The search starts from the largest s_i, or
+    from floor if floor is larger. If |p(s)| is then still larger than Δ, Newton's
+    method on 1 / |p(s)| = 1 / Δ increases s to the solution.
 
     Args:
       above: Divisors d >= 0, shape (n,).
@@ -315,9 +315,9 @@ def least_squares_step(
 def _in_own_loops(rows: int, columns: int) -> bool:
     """Return whether a matrix is factorised by loops of this module, not by LAPACK.
 
-    XLA compiles a small loop on a CPU to one function of the processor's instructions,
-    but only if it calls no library. A call of LAPACK would cost more than the
-    arithmetic.
+    On a CPU, XLA compiles a small loop to one function of the processor's instructions,
+    but only if the loop calls no library. For a small matrix, a call of LAPACK would
+    cost more than the arithmetic.
     """
     return jax.default_backend() == "cpu" and rows * columns**2 <= MOST_IN_OWN_LOOPS
 
@@ -449,10 +449,10 @@ def symmetric_eigen(
 def _orthogonal_columns(
     matrix: Float[Array, "m n"],
 ) -> tuple[Float[Array, "m n"], Float[Array, "n n"]]:
-    """Return A V, whose columns are orthogonal, and the orthogonal V.
+    """Return A V and V, with orthogonal V such that the columns of A V are orthogonal.
 
-    One-sided Jacobi rotations turn each pair of columns until all are orthogonal
-    (Golub & Van Loan, section 8.6.3).
+    A is the argument `matrix`. One-sided Jacobi rotations turn each pair of columns
+    until all are orthogonal (Golub & Van Loan, section 8.6.3).
     """
     m, n = matrix.shape
     eps = jnp.finfo(matrix.dtype).eps

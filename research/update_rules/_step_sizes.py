@@ -55,9 +55,10 @@ def polyak_step(
     differences. First, optax's η_max is 1 by default. Second, optax does not move the
     params if |g_t|² + ε <= 2.2e-16. Here η_t is set to 0 only if |g_t|² + ε is 0 or
     overflows. optax's variant="sps+" corresponds to positive_part=True. optax's
-    argument `scaling` is not c: optax multiplies the gradient by `scaling` before it
-    takes the norm. If ε = 0 and the limit η_max is not reached, the step is thus
-    divided by `scaling`. torch does not have the rule.
+    argument `scaling` is not c: optax multiplies the gradient by `scaling` first, and
+    uses the result both as the direction and in |g_t|². If ε = 0 and the limit η_max is
+    not reached, the step is therefore divided by `scaling`. torch does not have the
+    rule.
 
     Use it if the minimum value is known. For example, the minimum value is 0 for a
     model that can fit all examples exactly, and for a system of equations with a
@@ -68,8 +69,8 @@ def polyak_step(
       learning_rate: Factor c of the step, at least 0; may be traced. 1 gives Polyak's
         step. On convex functions with the exact f*, the rule converges for 0 < c < 2.
       f_min: Minimum value f*, any finite number; may be traced.
-      max_learning_rate: Limit η_max of the quotient, so that the rate is at most
-        c η_max; at least 0; may be traced. None means no limit.
+      max_learning_rate: Largest value η_max of the quotient in η_t, at least 0; may be
+        traced. The rate η_t is then at most c η_max. None means no limit.
       eps: Constant ε, at least 0; may be traced.
       positive_part: Whether f - f* is replaced by max(f - f*, 0).
     Returns:
@@ -354,10 +355,10 @@ def _length(a: Params, like: Array) -> Array:
 
 
 def _scale(a: Params, like: Array) -> Array:
-    """Return a factor by which to divide before squares are summed.
+    """Return a divisor for the entries of a, so that the sum of squares stays finite.
 
-    The factor is 1 if the sum of 2^32 squares stays within the range of the dtype of
-    `like`. Otherwise it is the absolute value of the largest entry.
+    The divisor is 1 if 2^32 times the largest square stays within the range of the
+    dtype of `like`. Otherwise the divisor is the largest absolute value of an entry.
     """
     if not jax.tree.leaves(a):
         return jnp.ones_like(like)

@@ -119,7 +119,8 @@ def direction_of(rule: optax.GradientTransformation) -> optax.GradientTransforma
     """Return a transformation whose updates are those of a rule, times -1.
 
     If the rule has the learning rate 1 and makes the step -d_t, the transformation
-    returns the direction d_t. The state of the rule is wrapped in a DirectionState.
+    returns the direction d_t. The state of the rule is wrapped in a DirectionState, so
+    that `rule_info` ignores the learning rate 1.
 
     Example:
       >>> print(
@@ -163,7 +164,7 @@ def add_decayed_weights(
       mask: Pytree of booleans (a prefix of the params), or a function from params to
         such a pytree. Leaves marked True are decayed. Biases and scales are usually not
         decayed. None means that all leaves are decayed.
-      cautious: Whether only entries with d_t x_t >= 0 decay. For complex entries, the
+      cautious: If True, only entries with d_t x_t >= 0 decay. For complex entries, the
         condition is Re(d̄_t x_t) >= 0.
     Returns:
       The transformation; its update needs params.

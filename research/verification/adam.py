@@ -78,11 +78,11 @@ def amsgrad(
 ) -> Iterator[Leaves]:
     """Yield the iterates of AMSGrad: algorithm 2 of Reddi, Kale & Kumar (2018).
 
-    The paper has no bias corrections and no ε. `bias_correction_mu` says whether the
-    first moment is corrected, and `bias_correction_nu` whether the second is. With
-    correct_before_max=True, the second moment is corrected before the maximum is taken,
-    as in optax. With False the maximum is corrected, as in torch. `eps_root` is added
-    under the square root, as in optax.
+    The paper has no bias corrections and no ε. With bias_correction_mu=True, the bias
+    of the first moment is corrected. With bias_correction_nu=True, the bias of the
+    second moment is corrected: before the maximum is taken if correct_before_max=True,
+    as in optax. With False, the maximum is corrected instead, as in torch. `eps_root`
+    is added under the square root, as in optax.
     """
     m = v = n = zeros_like(x)
     for t in count(1):

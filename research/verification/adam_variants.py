@@ -165,12 +165,13 @@ def cautious_adamw(
 ) -> Iterator[Leaves]:
     """Yield the iterates of the cautious AdamW of Liang et al. (2024).
 
-    Adam subtracts η d from the params, where η is the learning rate. Here the entries
-    of d that do not have the sign of the gradient are set to 0, and the other entries
-    of d are divided by the share of entries that are kept (`agreeing`). With
-    plus_one=True, this share counts one more entry as kept, as in the paper. The
-    authors' code is the case plus_one=False. With cautious_decay=True, a param does not
-    decay if the param and its entry of d have opposite signs (Chen et al. 2025).
+    Adam subtracts η d from the params, where η is the learning rate and d the direction
+    of Adam. The cautious rule sets the entries of d that do not have the sign of the
+    gradient to 0. The other entries are kept, but are divided by the fraction of
+    entries that are kept (`agreeing`). With plus_one=True, this fraction counts one
+    more entry as kept, as in the paper. With plus_one=False, it does not, as in the
+    authors' code. With cautious_decay=True, a param does not decay if the param and its
+    entry of d have opposite signs (Chen et al. 2025).
     """
     m = v = zeros_like(x)
     for t in count(1):
@@ -187,10 +188,10 @@ def cautious_adamw(
 
 
 def agreeing(d: Leaf, g: Leaf, plus_one: bool):
-    """Return d with 0 where d g <= 0, divided by the share of entries that are kept.
+    """Return d with 0 where d g <= 0, divided by the fraction of entries that are kept.
 
     d is a direction that is subtracted from the params, g is the gradient, and d g is
-    their product, entry by entry. If k of n entries are kept, the share is max(k / n,
+    their product, entry by entry. If k of n entries are kept, the divisor is max(k / n,
     0.001), or (k + 1) / n if plus_one is true.
     """
     kept = np.array([not a * b <= 0 for a, b in zip(d.flat, g.flat, strict=True)], int)

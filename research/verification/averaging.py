@@ -42,11 +42,11 @@ def lookahead(
     """Yield the iterates of Lookahead: algorithm 1 of Zhang et al. (2019).
 
     The inner rule is the heavy ball with momentum 0.9. Every `sync_period` steps, the
-    slow params move towards the params, by the share `slow_step_size` of the distance.
-    The params are then set to the slow params. With reset_state=True, the momentum is
-    also set to 0. Each item is an `Evaluated`: the params from which the rule
-    continues, with the slow params as its field `evaluation`. The slow params are the
-    result of the rule.
+    slow params move towards the params, by the fraction `slow_step_size` of the
+    distance. The params are then set to the slow params. With reset_state=True, the
+    momentum is also set to 0. Each yielded value is an `Evaluated`. It holds the
+    params from which the rule continues and, in its field `evaluation`, the slow
+    params, which are the result of the rule.
     """
     slow, m = x, zeros_like(x)
     for t in count(1):
@@ -65,7 +65,7 @@ def polyak_averaging(
 ) -> Iterator[Leaves]:
     """Yield the iterates of gradient descent, together with their mean.
 
-    Each item is an `Evaluated`: the iterate, with the mean as its field `evaluation`.
+    Each yielded `Evaluated` holds the iterate and, in its field `evaluation`, the mean.
     The mean is equation (2) of Polyak & Juditsky (1992), over the iterates after step
     `start`. Up to this step, the iterate itself takes the place of the mean.
     """
@@ -86,9 +86,9 @@ def exponential_averaging(
 ) -> Iterator[Leaves]:
     """Yield the iterates of gradient descent, together with their moving average.
 
-    Each item is an `Evaluated`: the iterate, with the average as its field
-    `evaluation`. The average is that of Kingma & Ba (2015), section 7.2, with the decay
-    rate `decay`. If `debias` is true, the average starts at 0 and is corrected for this
+    Each yielded `Evaluated` holds the iterate and, in `evaluation`, the average.
+    The average is that of Kingma & Ba (2015), section 7.2, with the decay rate
+    `decay`. If `debias` is true, the average starts at 0 and is corrected for this
     start. If `debias` is false, the average starts at the initial point and is not
     corrected.
     """

@@ -40,7 +40,7 @@ class Card(NamedTuple):
         comparison uses the defaults. If `arguments` is empty, there is no second one.
       optax_arguments: The arguments with which `optax` is called in the second
         comparison. None means that `optax` is called with `arguments`.
-      unit_steps: Whether the length of a step is proportional to the learning rate and
+      unit_steps: True if the length of a step is proportional to the learning rate and
         does not grow with the gradient.
       rates: Dict from the name of a problem to the learning rate, for problems whose
         own rate is not suitable.

@@ -62,8 +62,8 @@ def likely_cause(
       tolerance: Largest deviation that counts as agreement.
       on_progress: Function called with (done, total, message) before each mistake is
         tried. total is the number of kinds of mistakes. done is the number of kinds
-        tried so far, plus the share of the present kind that was tried. None means that
-        no function is called.
+        tried so far, plus the fraction of the present kind's mistakes that was tried.
+        None means that no function is called.
     Returns:
       Short description of the mistake. If no mistake explains the rule, the result is a
       description of a difference that is visible in the trajectories, such as a NaN. If
@@ -100,9 +100,10 @@ def likely_cause(
 def _apart(
     trial: Trial, evidence: Sequence[Evidence], tolerance: float
 ) -> float | None:
-    """Return the deviation of the rule from the reference with the mistake.
+    """Return the deviation of the rule from the reference with the mistake `trial`.
 
-    Return None if the mistake does not explain the rule.
+    The deviation is the largest one on the problems in `evidence`. If the mistake does
+    not explain the rule, the result is None.
     """
     worst = 0.0
     for number, e in enumerate(evidence):
@@ -123,7 +124,7 @@ def _apart(
 
 
 def _telling_steps(e: Evidence) -> int:
-    """Return how many steps to compare: a few more than up to the first deviation.
+    """Return the number of steps to compare: up to a few after the first deviation.
 
     Steps at which a descent diverges are excluded.
     """
@@ -156,7 +157,10 @@ def _where_numbers(found: Walk, wrong: Walk, steps: int) -> tuple[Walk, Walk]:
 
 
 def _cause_without_trial(evidence: Sequence[Evidence], tolerance: float) -> str | None:
-    """Return causes that need no trial, such as non-finite numbers on one side only."""
+    """Describe a difference that the trajectories show, without trying any mistake.
+
+    An example is params that are NaN only in the rule. If there is none, return None.
+    """
     differing = [e for e in evidence if e.deviation.largest > tolerance]
     for e in differing:
         step = e.deviation.first

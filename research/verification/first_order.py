@@ -162,8 +162,8 @@ def noisy_sgd(
     """Yield the iterates of noisy SGD: equation (1) of Neelakantan et al. (2015).
 
     Step t = 1, 2, ... adds normal noise of the variance η / t^γ to the gradient, where
-    `eta` and `gamma` are the paper's η and γ. For each step, `draws` has one item:
-    standard normal numbers, in the shapes of the leaves of x.
+    `eta` and `gamma` are the paper's η and γ. For each step, `draws` has one `Leaves`
+    of standard normal numbers, in the shapes of the leaves of x.
     """
     for t, noise in enumerate(draws, 1):
         deviation = sqrt(eta / mpmath.mpf(t) ** gamma)

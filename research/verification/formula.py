@@ -17,7 +17,8 @@ Matrix = Any  # A matrix of mpmath.
 class Function(NamedTuple):
     """An objective f, which the iterates of a `Formula` minimise.
 
-    A `Leaves` has the leaves of a pytree, as arrays of mpmath numbers.
+    Params and gradients are `Leaves`: the leaves of a pytree, as arrays of mpmath
+    numbers.
 
     Attributes:
       gradient: Function Leaves -> Leaves.
@@ -90,7 +91,10 @@ def mistaken(formula: Formula, mistake: Mistake) -> Callable[..., Iterator[Leave
 
 
 def _over_several_lines(code: str) -> re.Pattern[str]:
-    """Return a pattern that matches the code if a formatter has split its line."""
+    """Return a pattern that matches the code, also if it is split over several lines.
+
+    A formatter splits a long line in this way.
+    """
     spaces = {"(": r"\(\s*", "[": r"\[\s*", ")": r",?\s*\)", "]": r",?\s*\]"}
     parts: list[str] = re.findall(r"\s+|[()\[\]]|[^\s()\[\]]+", code)
     return re.compile(

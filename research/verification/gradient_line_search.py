@@ -33,13 +33,12 @@ def backtracking_descent(
     """Yield the iterates of backtracking along -g, from Armijo (1966).
 
     This is algorithm 3.1 of Nocedal & Wright, with the negative gradient -g as the
-    direction. Each step searches for a step length. By default, the first trial of a
-    search is `learning_rate`. But if `increase` is given, and the step before had a
-    step length a that is not 0, the first trial is the smaller of `learning_rate` and
-    increase · a. Each further trial is `shrink` times the trial before. A trial s is
-    accepted if f(x - s g) <= f(x) - sufficient_decrease · s |g|². A search tries at
-    most `max_evaluations` step lengths. If none of them is accepted, the step length is
-    0.
+    direction. Each step tries step lengths s, until f(x - s g) <= f(x) -
+    sufficient_decrease · s |g|². By default, the first s is `learning_rate`. But if
+    `increase` is given, and the step before had a step length a that is not 0, the
+    first s is the smaller of `learning_rate` and increase · a. Each further s is
+    `shrink` times the s before. A step tries at most `max_evaluations` step lengths. If
+    none of them satisfies the condition, the step length is 0.
     """
     a = 0
     while True:

@@ -146,6 +146,7 @@ def kl_soap(
     W. The first gradient sets the basis of each axis, and makes no step. The squared
     gradients are averaged in the bases Q. Leaves with fewer than two axes use Adam
     without bias correction.
+
     `shampoo_beta` is the decay of the averages of W Wᵀ / n and of the averages that
     estimate d. None means `b2`. `first_eigenvalue` is the initial value of all entries
     of d.

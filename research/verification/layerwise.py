@@ -254,10 +254,11 @@ def hyperball(x: Leaves, f: Function, learning_rate: float) -> Iterator[Leaves]:
 
 
 def on_sphere(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
-    """Return R Y / |Y| with Y = X - η R D / |D| for a matrix, and X - η D otherwise.
+    """Return X after a step of Hyperball against the direction D.
 
     The arguments are the array X, the direction D, the radius R and the learning rate
-    η, in this order. If D is 0, return X.
+    η, in this order. For a matrix X, the result is R Y / |Y| with Y = X - η R D / |D|,
+    or X if D is 0. If X is not a matrix, the result is X - η D.
     """
     if a.ndim != 2:
         return a - learning_rate * d
@@ -269,10 +270,11 @@ def on_sphere(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
 
 
 def before_projection(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
-    """Return Y = X - η R D / |D|, without the projection R Y / |Y| of `on_sphere`.
+    """Return X after a step as in `on_sphere`, but without the projection to norm R.
 
     The arguments are the array X, the direction D, the radius R and the learning rate
-    η, in this order. If X is not a matrix, or D is 0, return X - η D.
+    η, in this order. For a matrix X, the result is X - η R D / |D|. If X is not a
+    matrix, or D is 0, the result is X - η D.
     """
     return a - learning_rate * (
         radius * d / norm(Leaves([d])) if a.ndim == 2 and norm(Leaves([d])) else d
@@ -280,11 +282,12 @@ def before_projection(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
 
 
 def of_full_length(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
-    """Return R Y / |Y| with Y = X - η D for a matrix X, and Y for any other array X.
+    """Return X after a step as in `on_sphere`, but without normalising the direction D.
 
     The arguments are the array X, the direction D, the radius R and the learning rate
-    η, in this order. |Y| is the Frobenius norm. The function `on_sphere` differs: for a
-    matrix, it subtracts η R D / |D| instead of η D.
+    η, in this order. For a matrix X, the result is R Y / |Y| with Y = X - η D, where
+    |Y| is the Frobenius norm. If X is not a matrix, the result is X - η D. For a
+    matrix, `on_sphere` subtracts η R D / |D| instead of η D.
     """
     y = a - learning_rate * d
     return radius * y / norm(Leaves([y])) if a.ndim == 2 else y

@@ -49,7 +49,7 @@ def strong_wolfe(
     c2: Number = 0.9,
     most: int = 30,
 ):
-    """Search a step length a that satisfies the strong Wolfe conditions, and return it.
+    """Return a step length a that satisfies the strong Wolfe conditions.
 
     The conditions are φ(a) <= φ(0) + c1 a φ'(0) and |φ'(a)| <= c2 |φ'(0)|, where φ(a) =
     f(x + a d) and d is the direction. The search is that of algorithms 3.5 and 3.6 of
@@ -131,14 +131,14 @@ def inwards(low: Point, high: Point):
 
 
 def outwards(before: Point, point: Point):
-    """Return the next trial, a step length beyond that of the last point.
+    """Return the next step length to try, beyond that of the last point.
 
     Each point is a triple (a, φ(a), φ'(a)). Here a is a step length, and φ(a) is the
     objective after a step of this length. The line search calls this function until two
     step lengths with a minimum between them are known. `before` and `point` are the
     last two points. A cubic polynomial has the values φ and the slopes φ' of both
-    points, and the trial is its minimiser. If h is the distance from `before` to
-    `point`, the distance of the trial from `before` is kept between 2.1 h and 5 h. If
+    points, and the result is its minimiser. If h is the distance from `before` to
+    `point`, the distance of the result from `before` is kept between 2.1 h and 5 h. If
     there is no minimiser beyond `point`, this distance is 5 h.
     """
     width, a = point[0] - before[0], cubic(before, point)

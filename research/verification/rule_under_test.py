@@ -36,8 +36,8 @@ class NoRuleError(TypeError):
     """Error if an argument is not a rule, or if a rule changes shapes or dtypes.
 
     The updates of a rule must have the shapes, dtypes and structure of the params. Each
-    state must have those of the state before. The message names the rule, and says what
-    was given or what the rule returned.
+    new state must have the shapes, dtypes and structure of the state before it. The
+    message names the rule, and says what was given or what the rule returned.
     """
 
 

@@ -51,9 +51,9 @@ def _unit() -> optax.GradientTransformation:
 def _sam(
     learning_rate: float, rho: float = 0.05
 ) -> optax.GradientTransformationExtraArgs:
-    """Return optax.contrib.sam as one step.
+    """Return optax.contrib.sam, with a whole step of SAM in each update.
 
-    The step's value_fn supplies the gradients.
+    The gradient at w + ε̂ is that of value_fn, an extra argument of the update.
     """
     theirs = optax.contrib.sam(
         optax.sgd(learning_rate), optax.chain(_unit(), optax.sgd(rho)), opaque_mode=True

@@ -237,9 +237,9 @@ def _changed(
 
 
 def _factor(e: Evidence) -> float | None:
-    """Return the ratio of the first updates of rule and reference.
+    """Return the first update of the rule divided by that of the reference.
 
-    Return None if the ratio is not the same for all entries.
+    Return None if this ratio is not the same for all entries.
     """
     found, expected = e.found.updates[0], e.expected.updates[0]
     there = np.isfinite(found) & np.isfinite(expected) & (expected != 0)

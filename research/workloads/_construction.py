@@ -21,7 +21,8 @@ from research.checks import (
 from research.sizes import check_most, check_room
 from research.types import Batch, Workload
 
-# Fixed seed of the split. A run's seed chooses only its initial point and order.
+# Fixed seed of the split. The seed of a run does not change the split: it chooses only
+# the initial point and the order of the examples.
 SPLIT_SEED = 0
 
 

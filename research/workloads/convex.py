@@ -30,14 +30,14 @@ class _Data(NamedTuple):
 
 
 class _Task(NamedTuple):
-    """A model, with its loss, its metric and the solver for its optimum."""
+    """A kind of regression: model, loss, metric, and solver for the optimum."""
 
     model: Callable[..., Model]  # (num_features, dtype=) -> Model.
     loss: Callable[[Array, Array], Array]
     metric: Callable[[Model], Callable[[Params, Batch], Array]]
     metric_name: str
     solve: Callable[[np.ndarray, np.ndarray, float], Optimum]
-    has_labels: bool
+    has_labels: bool  # If True, the targets are integer labels.
 
 
 _REGRESSION = _Task(
@@ -93,9 +93,8 @@ def regression_workload(
       kind: "linear", "logistic" or "softmax".
       penalty: Strength of the penalty, at least 0. With 0, the optimum might not exist,
         or might not be unique.
-      holdout: Whether to split the rows at random with seed 0 into 70 % for training,
-        15 % for validation and 15 % for test. With False, all rows are used for
-        training.
+      holdout: If True, the rows are split at random with seed 0: 70 % for training,
+        15 % for validation and 15 % for test. If False, all rows are used for training.
       dtype: Dtype of the data, "float64" by default.
     Returns:
       The workload, with its optimum.
@@ -358,7 +357,7 @@ def _supervised(
     dtype: DTypeLike,
     scale_targets: bool = False,
 ) -> Workload:
-    """Build a workload: split, standardise, and solve for the optimum of the data."""
+    """Build a workload from data: split, standardise, and compute the optimum."""
     datasets.check_xy(data.x, data.y)
     parts = (
         datasets.split(data.x, data.y, SPLIT_SEED) if holdout else ((data.x, data.y),)

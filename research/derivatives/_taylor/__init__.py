@@ -1,4 +1,4 @@
-"""Taylor series of a function along a line, by the series of each of its operations.
+"""Taylor series of a function along a line, from the series of its operations.
 
 A jaxpr is the program that JAX records when it traces a function. In this package, only
 the module `evaluation` evaluates the equations of a jaxpr.

@@ -159,9 +159,10 @@ def have_one_rule(mine: Any, other: Any) -> bool:
 
 
 def _users_rule(equation: Any) -> tuple[Any, Any] | None:
-    """Return the user's derivative rule and the form of its arguments, or None.
+    """Return the user's derivative rule and the structure of its arguments, or None.
 
-    Each time that JAX evaluates the equation in another trace, it wraps the rule again.
+    JAX wraps the rule again each time it evaluates the equation in another trace. This
+    function removes these wrappers.
     """
     wrapped, form = equation.params[RULE], []
     while wrapped is not None:
@@ -191,7 +192,7 @@ def _in_closure(function: Any, name: str) -> Any:
 
 
 def _slope(equation: Any) -> Any:
-    """Return the jaxpr of the derivative of a custom function, from its rule."""
+    """Return the jaxpr of a custom function's derivative, by the function's rule."""
     at = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in equation.invars]
     moves = [jnp.issubdtype(one.dtype, jnp.inexact) for one in at]
 

@@ -74,8 +74,8 @@ class Context(NamedTuple):
 
     Attributes:
       order: Largest order of the coefficients. Each equation is evaluated to this order
-        before the next one. None means that coefficients are computed when they are
-        read. Coefficient k of all equations is then computed before coefficient k + 1.
+        before the next one. None means that a coefficient is computed when it is read.
+        Coefficient k of all equations is then computed before coefficient k + 1.
       known: Equations that were evaluated: a dict from (name of the primitive, names of
         the input series) to the list of the equations with this key. Used only if
         `order` is None. With this dict, no equation is evaluated twice. Without it,
@@ -138,11 +138,12 @@ def evaluate(jaxpr: Any, inputs: Sequence[Series], context: Context) -> list[Ser
 
 
 def _in_step(results: list[Series], moving: list[Series]) -> list[Series]:
-    """Return the outputs as series that advance all series of a jaxpr together.
+    """Return the outputs as series that compute a whole jaxpr one order at a time.
 
-    Before coefficient k of an output is computed, coefficient k of every series in
-    `moving` is computed. Otherwise Python calls would nest as deep as the longest chain
-    of equations.
+    `results` are the outputs of the jaxpr, and `moving` are all its series that depend
+    on t. Before coefficient k of an output is computed, coefficient k of every series
+    in `moving` is computed. Otherwise Python calls would nest as deep as the longest
+    chain of equations.
     """
 
     def rows() -> Iterator[list[Coefficient]]:
@@ -272,7 +273,7 @@ def _is_own_function(equation: Any) -> bool:
 
 
 def _of_complex(equation: Any) -> bool:
-    """Return whether the equation is |z|, which is not linear in a complex z."""
+    """Return whether the equation is |z| of a complex z, which is not linear in z."""
     return equation.primitive.name == "abs" and jnp.issubdtype(
         equation.invars[0].aval.dtype, jnp.complexfloating
     )
@@ -385,7 +386,11 @@ def _rate(x: Series) -> Series:
 def _row(
     equation: Any, inexact: Sequence[Coefficient] | None
 ) -> tuple[Coefficient, ...]:
-    """Return coefficients of all outputs, given those of the inexact outputs."""
+    """Return a coefficient for each output of an equation.
+
+    `inexact` has the coefficients of the floating and complex outputs. All other
+    outputs get None.
+    """
     given = iter(inexact or ())
     return tuple(
         next(given, None) if keep else None for keep in _inexact_outputs(equation)
@@ -433,8 +438,8 @@ def _linear_solve(
 def _loop(equation: Any, inputs: list[Series], context: Context) -> Sequence[Series]:
     """Return the series of the outputs of a scan, while or cond.
 
-    Such an equation computes all coefficients in one loop. If they are asked for one
-    after another, the loop runs again for each order.
+    Such an equation computes all coefficients in one loop. If `context.order` is None,
+    the coefficients are read one after another, and the loop runs again for each order.
     """
     plan = LOOPS[equation.primitive.name](equation, inputs)
 
@@ -451,7 +456,7 @@ class _Plan(NamedTuple):
     """How a loop is evaluated.
 
     Attributes:
-      moving: Whether each output depends on t.
+      moving: For each output, whether it depends on t.
       run: Function order -> for each output its coefficients up to this order.
     """
 
@@ -562,14 +567,17 @@ def _value(x: Series) -> Constant:
 
 
 def _sparse(x: Series, order: int) -> list[Coefficient]:
-    """Return the coefficients of x, without the zeros of a constant."""
+    """Return coefficients 0 to `order` of x, or only the first if x is constant."""
     return [x[k] for k in range(1 if x.is_constant else order + 1)]
 
 
 def _packed(
     group: Sequence[Series], moving: Sequence[bool], order: int
 ) -> list[list[Any]]:
-    """Return the coefficients of series as arrays, only the first if it is constant."""
+    """Return the coefficients of each series as arrays.
+
+    A series for which `moving` is False gets only its first coefficient.
+    """
     return [
         [dense(one, k) for k in range(order + 1 if moves else 1)]
         for one, moves in zip(group, moving, strict=True)

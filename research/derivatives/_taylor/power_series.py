@@ -21,7 +21,7 @@ class Series:
     """A power series x(t) = Σ_k x[k] t^k for k = 0, 1, 2, ...
 
     Attributes:
-      is_constant: Whether all coefficients but the first are zero.
+      is_constant: If True, all coefficients except the first are zero.
       name: Value that identifies the series. Two series with the same name have the
         same coefficients, so two equal jaxpr equations whose inputs have the same names
         have the same result.
@@ -38,7 +38,7 @@ class Series:
 
 
 class Constant(Series):
-    """A power series that does not depend on t: only its first coefficient is not 0."""
+    """A power series that does not depend on t: its later coefficients are 0."""
 
     def __init__(self, value: Any):
         self.value, self.is_constant = value, True

@@ -63,7 +63,7 @@ def _sub(operation: Operation, a: Series, b: Series) -> Coefficients:
 
 
 def _spread(coefficient: Coefficient, a: Series, b: Series) -> Coefficient:
-    """Give a sum the shape of its terms; one of these may be a number."""
+    """Broadcast a coefficient of a + b or a - b; a or b may be a single number."""
     shape = np.broadcast_shapes(np.shape(a[0]), np.shape(b[0]))
     if coefficient is None or np.shape(coefficient) == shape:
         return coefficient

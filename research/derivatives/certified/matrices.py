@@ -130,23 +130,25 @@ def eigenvalue_bounds(symmetric: Interval) -> tuple[np.ndarray, np.ndarray]:
 def signs_of_eigenvalues(symmetric: Interval) -> tuple[np.ndarray, np.ndarray]:
     """Count the positive and the negative eigenvalues of an interval matrix A.
 
-    The counts hold for all symmetric matrices M in A. Let Q be the matrix of
-    approximate eigenvectors of the midpoint of A, as columns. `eigenvalue_bounds`
-    defines the Gershgorin circles of a matrix. The counts are proved in three steps:
+    If the counts are proved, they hold for all symmetric matrices M in A. Let Q be the
+    matrix of approximate eigenvectors of the midpoint of A, as columns.
+    `eigenvalue_bounds` defines the Gershgorin circles of a matrix. The counts are
+    proved in three steps:
 
     - If no circle of QᵀQ contains 0, QᵀQ has no eigenvalue 0, so Q is invertible.
     - By Sylvester's law of inertia, M then has as many positive eigenvalues as QᵀMQ,
       and as many negative eigenvalues as QᵀMQ.
     - If no circle of QᵀAQ contains 0, the circles to the right of 0 and those to the
-      left of 0 are separate. By Gershgorin's theorem, there are then as many positive
-      eigenvalues as circles to the right of 0, and as many negative eigenvalues as
-      circles to the left of 0.
+      left of 0 are separate. By Gershgorin's theorem, QᵀMQ then has as many positive
+      eigenvalues as there are circles to the right of 0, and as many negative
+      eigenvalues as there are circles to the left of 0.
 
     Args:
       symmetric: Interval matrices A, shape (..., n, n).
     Returns:
       (number of positive eigenvalues, number of negative eigenvalues), each of shape
-      (...). Both are 0 where a circle of QᵀAQ or of QᵀQ contains 0.
+      (...). Where a circle of QᵀAQ or of QᵀQ contains 0, nothing is proved, and both
+      numbers are 0.
     """
     centres, radii, gram_low, _ = _circles(symmetric)
     positive, negative = down(centres.low - radii) > 0, up(centres.high + radii) < 0
@@ -176,7 +178,7 @@ def _circles(
 
 
 def _gershgorin(a: Interval) -> tuple[Interval, np.ndarray]:
-    """Return the diagonal, and upper bounds of the sums of sizes beside it."""
+    """Return the diagonal of a, and upper bounds of Σ_j |a_ij| over all j ≠ i."""
     n = a.low.shape[-1]
     index = np.arange(n)
     centres = Interval(

@@ -158,14 +158,16 @@ def _compared_extreme(
 ) -> tuple[str, tuple[int, ...]] | None:
     """Return how an equation compares a variable with its own maximum or minimum.
 
-    JAX's derivative of a maximum asks which entries are equal to it. In intervals an
-    entry that is known only between bounds is never known to be equal to anything, but
-    it may be known to be larger than all others.
+    JAX's derivative of a maximum asks which entries are equal to the maximum. If only
+    bounds of an entry are known, it cannot be proved that the entry is equal to
+    another number. But it may be proved that the entry is larger than all others.
 
     Args:
       equation: The next equation of the program.
-      views: Transposed variable -> the variable, and its axes in the new order.
-      extremes: Variable -> the maximum or minimum that it is. Both dicts are updated.
+      views: Dict from a transposed variable to (original variable, its axes in the
+        new order). The function updates the dict.
+      extremes: Dict from a variable that is a maximum or minimum to its `Extreme`. The
+        function updates the dict.
     Returns:
       The name "reduce_max" or "reduce_min" and the axes of the variable that is
       compared, or None if the equation does something else.
@@ -196,7 +198,7 @@ def _compared_extreme(
 
 
 def _adds_axes(equation: Any) -> bool:
-    """Whether an equation changes the shape only, and not the order of the entries."""
+    """Return whether an equation changes only the shape, not the order of entries."""
     if equation.primitive.name == "broadcast_in_dim":
         dims = equation.params["broadcast_dimensions"]
         before, after = (v.aval for v in (equation.invars[0], equation.outvars[0]))
@@ -356,9 +358,10 @@ def _enclosed(equation: Any, values: list[Any], lines: dict[str, str]) -> Any:
 
 
 def _solves(equation: Any) -> bool:
-    """Whether JAX factorises a matrix for a solution or a determinant.
+    """Return whether JAX factorises a matrix for a solution or a determinant.
 
-    These do not depend on the order of the pivots, and the factors do.
+    A solution or determinant does not depend on the order of the pivots, but the
+    factors depend on it.
     """
     traceback = equation.source_info.traceback
     return traceback is not None and any(
@@ -369,7 +372,7 @@ def _solves(equation: Any) -> bool:
 
 
 def _by_jax(equation: Any, values: Sequence[Interval]) -> list[Interval]:
-    """Let JAX compute integers and bools that are known."""
+    """Let JAX compute an equation whose inputs are known integers or bools."""
     if equation.effects and equation.outvars:  # Printing changes no value.
         raise NotImplementedError("it has side effects")
     inputs = [
@@ -395,9 +398,10 @@ def _computed_by_jax(equation: Any, inputs: list[np.ndarray]) -> list[Interval]:
 def _kept_by_jax(
     equation: Any, *keys: tuple[bytes, tuple[int, ...], np.dtype]
 ) -> list[Interval]:
-    """Compute an equation once for the same inputs; a search asks it for each box.
+    """Let JAX compute an equation, only once for the same inputs.
 
-    Most of these equations find out where an index points, and depend on no box.
+    A search encloses the program over many boxes. Most of these equations find out
+    where an index points, and their inputs are the same for all boxes.
     """
     inputs = [np.frombuffer(data, dtype).reshape(shape) for data, shape, dtype in keys]
     return _computed_by_jax(equation, inputs)
@@ -431,7 +435,7 @@ def _run(program: Any, values: Sequence[Any], lines: dict[str, str]) -> list[Any
 
 
 def _cond(equation: Any, values: list[Any], lines: dict[str, str]) -> list[Any]:
-    """Enclose the branch that the index names, or the hull of those it may name."""
+    """Enclose the branch that the index selects, or the hull of all it may select."""
     index, *operands = values
     branches = equation.params["branches"]
     last = len(branches) - 1
@@ -531,7 +535,7 @@ def _custom_rule(equation: Any, values: list[Any], lines: dict[str, str]) -> lis
 
 
 def _linear_solve(equation: Any, values: list[Any], lines: dict[str, str]) -> list[Any]:
-    """Solve as JAX does, by the factors of the matrix, which are enclosed too."""
+    """Enclose the solution of a linear system, by enclosing JAX's program for it."""
     lengths, jaxprs = equation.params["const_lengths"], equation.params["jaxprs"]
     start = lengths.matvec + lengths.vecmat
     consts = values[start : start + lengths.solve]
@@ -589,7 +593,7 @@ def check_derivatives(program: Any) -> None:
 
 
 def _is_direct(solve: Any) -> bool:
-    """Whether a solver of JAX ends without a loop, so that its result is exact."""
+    """Return whether a solver is JAX's own and has no loop, so its result is exact."""
     return is_library(closed(solve)) and not _has_loop(closed(solve).jaxpr)
 
 
@@ -602,10 +606,11 @@ def _has_loop(jaxpr: Any) -> bool:
 
 
 def _has_rule_of_library(equation: Any) -> bool:
-    """Whether the derivative rule of a function is from JAX, like the function.
+    """Return whether the derivative rule of a function of JAX is also defined by JAX.
 
-    The rule is a closure, a wrapper of it, or an object. All functions that it reaches
-    must be defined in JAX or in Python's library.
+    The rule may be a closure, a wrapper of a function, or another object. The result is
+    True only if all functions that can be reached from the rule are defined in JAX or
+    in Python's standard library.
     """
     known = [v for k, v in equation.params.items() if not hasattr(v, "eqns")]
     reached: set[int] = set()
@@ -641,13 +646,13 @@ def _has_rule_of_library(equation: Any) -> bool:
 
 
 def _root_of(value: Any) -> str:
-    """Return the package that defines a class, or the class of another object."""
+    """Return the package of a class, or the package of the class of an object."""
     kind = value if isinstance(value, type) else type(value)
     return kind.__module__.partition(".")[0]
 
 
 def _is_trusted(function: types.FunctionType) -> bool:
-    """Whether a function is defined in JAX or in Python's library."""
+    """Return whether a function is defined in JAX or Python's standard library."""
     file = function.__code__.co_filename
     if file.startswith("<"):  # Made by a NamedTuple, or typed into an interpreter.
         module = str(function.__globals__.get("__name__", ""))
@@ -673,7 +678,7 @@ def _attributes(value: Any) -> Iterator[Any]:
 
 
 def _called_by_library(equation: Any) -> bool:
-    """Whether JAX itself calls stop_gradient, as logsumexp does.
+    """Return whether a function of JAX, such as logsumexp, calls stop_gradient.
 
     Functions of JAX that only call a function of the user, such as tree.map and vmap,
     do not count.

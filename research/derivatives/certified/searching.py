@@ -276,7 +276,7 @@ def certified_critical_points(
 
 
 class _TimeLimit:
-    """The time of a search, which starts when this is made."""
+    """Time limit of a search. The time starts when the object is created."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = float(seconds)
@@ -293,11 +293,11 @@ def _refuse_jumps(
     high: np.ndarray,
     limit: "_TimeLimit",
 ) -> None:
-    """Raise an error if f may jump: if it changes much in a tiny box.
+    """Raise ValueError if f changes so much in a tiny box that f seems to jump.
 
-    Boxes in which a comparison of f has two possible answers are cut in two. Of the
-    halves, those in which f changes most are cut again. When the time is over, the
-    search proves nothing more, so no error is raised.
+    Boxes in which a comparison of f has two possible answers are cut in two. The halves
+    in which f may change most are cut again, until they are tiny. If the time ends
+    before that, no error is raised, because the search then proves nothing more.
     """
     whole = high - low
     lows, highs = low[None], high[None]
@@ -412,7 +412,11 @@ class _Search:
             self._step()
 
     def _step(self) -> None:
-        """Examine the last boxes. If the time ends meanwhile, change nothing."""
+        """Examine the last boxes of the stack.
+
+        If the time ends before all of them are examined, they stay on the stack, and
+        the results of this step are removed.
+        """
         results = (self.roots, self.regions, self.points, self.open_boxes)
         lengths = [len(result) for result in results]
         before = self.stack_low, self.stack_high
@@ -454,11 +458,11 @@ class _Search:
     def _newton(
         self, low: np.ndarray, high: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Prove or drop roots by Krawczyk's operator.
+        """Apply Krawczyk's operator: keep proved roots, and drop or shrink boxes.
 
         Returns:
-          (low, high, slopes): the boxes still open, and bounds of the absolute entries
-          of the Jacobian there.
+          (low, high, slopes): the boxes for which nothing is proved yet, and bounds of
+          |J_ij| in each of these boxes, where J is the Jacobian.
         """
         pad = INFLATION * (high - low)
         wide_low, wide_high = down(low - pad), up(high + pad)
@@ -488,7 +492,7 @@ class _Search:
         return low[left], high[left], slopes[left]
 
     def _is_smooth(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """Return whether all comparisons are decided, in the function and in f."""
+        """Return where the system is proved smooth, and f too if the system is ∇f."""
         smooth = self.function(low, high).trouble == FINE
         if self.values is not None:
             smooth &= self.values(low, high).trouble == FINE
@@ -497,7 +501,10 @@ class _Search:
     def _add_roots(
         self, images: Interval, region_low: np.ndarray, region_high: np.ndarray
     ) -> None:
-        """Keep the proved roots of regions, except those outside and those known."""
+        """Keep the proved roots that lie inside the whole box and are not yet known.
+
+        Each region contains exactly one root. The root lies in the box in `images`.
+        """
         if not len(region_low):
             return
         lows, highs = self._refined(images.low, images.high)
@@ -524,7 +531,11 @@ class _Search:
     def _is_known(
         self, low: np.ndarray, high: np.ndarray, region: list[np.ndarray]
     ) -> bool:
-        """Return whether a root is already known. A region contains only one root."""
+        """Return whether a root is already known.
+
+        A region contains only one root, so two proved boxes inside one region contain
+        the same root.
+        """
         if not self.roots:
             return False
         known_low, known_high = (
@@ -585,10 +596,11 @@ class _Search:
     def _cut(self, low: np.ndarray, high: np.ndarray, slopes: np.ndarray) -> None:
         """Cut each box in two, near its middle, at the side that matters most.
 
-        This is the side along which an entry of the function may change most: the
-        largest |J_ij| (high_j - low_j) (maximal smear). A side that is much narrower
-        than the others, as a share of the whole box, is not cut. If no slope is known
-        or all are 0, the widest side is cut.
+        This is the side j with the largest |J_ij| (high_j - low_j) of all i and j, so
+        entry i of the function may change most along this side (maximal smear). The
+        width of a side is measured relative to that side of the whole box. A side that
+        is much narrower than the others is not cut. If no slope is known or all are 0,
+        the widest side is cut.
 
         Kearfott, Rigorous Global Search: Continuous Problems, 1996, section 4.3.2.
         """
@@ -608,7 +620,7 @@ class _Search:
         self._push(np.concatenate([low, right_low]), np.concatenate([left_high, high]))
 
     def undecided(self) -> list[Undecided]:
-        """Join open boxes that touch each other."""
+        """Return the open boxes, joined where they touch and have the same reason."""
         if not self.open_boxes:
             return []
         lows, highs, reasons = map(np.array, zip(*self.open_boxes, strict=True))
@@ -639,7 +651,7 @@ class Minimum(NamedTuple):
     Attributes:
       low, high: Bounds of the minimum value f*, low <= f* <= high.
       x: A point of the box with f(x) <= high, shape (n,).
-      complete: Whether high - low is at most the requested tolerance.
+      complete: True if high - low is at most the requested tolerance.
       boxes: Number of boxes that were examined during the search.
     """
 
@@ -765,7 +777,7 @@ def _floors(
 def _halves(
     low: np.ndarray, high: np.ndarray, whole: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cut boxes in two at their widest side."""
+    """Cut each box in two at its widest side, relative to the sides of `whole`."""
     side = np.argmax((high - low) / whole, axis=-1)
     rows = np.arange(len(low))
     middle = 0.5 * (low[rows, side] + high[rows, side])
@@ -857,7 +869,10 @@ def curvature_bound(
 
 
 class _SmoothHessian:
-    """The Hessian over boxes, with the trouble of f and of its gradient."""
+    """Enclosure of the Hessian over boxes.
+
+    `trouble` is the largest `trouble` of the Hessian, of the gradient and of f.
+    """
 
     def __init__(self, f: Callable[..., Any], size: int) -> None:
         self.parts = [Batched(g(f), size) for g in (jax.hessian, jax.grad, lambda f: f)]
@@ -883,7 +898,11 @@ def _extreme(
     sign: int,
     scale: float = 0.0,
 ) -> tuple[float, float, int]:
-    """Return an upper and a lower bound of the largest eigenvalue of sign·H."""
+    """Bound the largest eigenvalue of sign·H over a box.
+
+    Returns:
+      (upper bound, lower bound, number of boxes that were examined).
+    """
     lows, highs, whole = low[None], high[None], high - low
     tops = _largest(hessian, lows, highs, sign)
     reached, boxes = _reached(hessian, lows, highs, sign), 1
@@ -927,7 +946,7 @@ def _reached(
 ) -> float:
     """Return a lower bound of the largest eigenvalue of sign·H in the boxes' middles.
 
-    It is the largest Rayleigh quotient of an approximate eigenvector.
+    The bound is the largest Rayleigh quotient of an approximate eigenvector.
     """
     middle = 0.5 * (low + high)
     at = hessian(middle, middle)

@@ -64,8 +64,8 @@ SAFETY = 5  # Factor on the error estimate of the differences.
 ZERO = 4
 # A check that could not catch a relative error of this size is inconclusive.
 RESOLVED = 1e-3
-# Nor is one in which an error of this size may hide in a single leaf. This bound is
-# larger, because only one direction is that of the leaf.
+# A check is also inconclusive if an error of this size may hide in a single leaf. This
+# bound is larger, because only one direction is that of the leaf.
 HIDDEN = 0.1
 # If even an error of the size of the gradient could be missed, an error of less than so
 # many times this size may be chance.
@@ -129,11 +129,11 @@ def check_derivative(
     If the derivative seems wrong, or if the verdict would be "kink", the check also
     tests the derivative beside x, where f is smooth even if it has a kink at x. It
     compares the derivative with the slope of f at fourteen points close to x: ten in
-    random directions, and four in directions whose entries all have one sign. If they
-    differ by more than 1e-4 of the gradient's norm at two or more of these points, the
-    verdict is "wrong". An error in a piece of f that is too narrow for these points is
-    not found. This test is omitted if `derivative` returns the same value at all
-    points.
+    random directions, and four in directions whose entries all have one sign. If the
+    derivative and the slope differ by more than 1e-4 of the gradient's norm at two or
+    more of these points, the verdict is "wrong". The check does not find an error in a
+    piece of f that is so narrow that none of these points lies in it. This test is
+    omitted if `derivative` returns the same value at all points.
 
     If several compared numbers are equal, as in max(min(x, y), z) or in a median, the
     derivative may not exist although the left and the right slope may be equal along
@@ -158,17 +158,17 @@ def check_derivative(
     f, unless f or a custom rule inside f needs the values of its arguments in Python.
     If f converts its values to a lower precision, the check assumes the rounding error
     of that precision, and the report says so. If JAX cannot trace f, the operations of
-    f are not known. The precision is then the lowest one that can represent the values
-    of f near x. If only float64 can represent them, parts of f may still be rounded to
-    float32. Such parts are constant between neighbouring floats. So the slopes of f
-    over far shorter distances do not explain how f changes over a few of these floats,
-    and the check assumes float32. The same holds for functions that `pure_callback`
-    calls. A part in float16 beside one in float64 is not recognised, and may make a
-    right derivative "wrong".
+    f are not known. The check then assumes the lowest precision that can represent the
+    values of f near x. If only float64 can represent them, parts of f may still be
+    rounded to float32. Such parts are constant between neighbouring numbers of float32.
+    So the slopes of f between far closer points do not explain how f changes over a few
+    of these numbers. If the check observes this, it assumes float32. The same holds for
+    functions that `pure_callback` calls. The check does not recognise a part in float16
+    beside one in float64. A right derivative may then be reported as "wrong".
 
     If JAX cannot trace f and f has one output, the check also notices if f rounds its
-    value to a few digits. Values cannot distinguish such rounding from steps, such as
-    those of floor. The check assumes steps if the derivative is 0 along a direction,
+    value to a few digits. But the values alone do not show whether f rounds or has
+    steps, like floor. The check assumes steps if the derivative is 0 along a direction,
     and rounding otherwise.
 
     Reverse mode returns nan if the derivative of the branch that `where` does not
@@ -179,18 +179,19 @@ def check_derivative(
     The check compares the derivative with values of f. A derivative that is right only
     on average over random draws is "wrong". An example is JAX's derivative of
     `jax.random.gamma` at a fixed key, and of functions that use it, such as `beta`,
-    `chisquare` and `t`. It is the derivative of a quantile, not of the number that is
-    drawn.
+    `chisquare` and `t`. This derivative is that of a quantile, not that of the number
+    that is drawn.
 
     If the derivative is exactly 0, an error cannot be relative to the derivative. The
     verdict "right" then means that the error is small relative to the change of f over
     a step.
 
-    Where x is 0, f may vary at any scale, because floats are dense there. The check
-    sees scales down to about 1e-70. If f computes in a lower precision than float64 in
-    places, or if JAX cannot trace f, the check sees scales down to about 1e-24 only. If
-    f(0) is so large that rounding hides how f varies near 0, but JAX's derivative shows
-    that f varies, the verdict is "unresolved".
+    Near an entry of x that is 0, f may vary over very short distances, because floats
+    are dense there. The check detects such variation over distances down to about
+    1e-70. If f computes in a lower precision than float64 in places, or if JAX cannot
+    trace f, the limit is about 1e-24. If f(0) is so large that rounding hides how f
+    varies near 0, but JAX's derivative shows that f varies, the verdict is
+    "unresolved".
 
     The verdict is "unresolved" in these cases:
 
@@ -209,8 +210,8 @@ def check_derivative(
       the derivative. An example is a fast wave that is hardly larger than the rounding
       error of f.
     - f seems to jump at x: along at least one direction, the values of f beside x do
-      not approach f(x). An example is a `where` that gives f another value at x than
-      the limit.
+      not approach f(x). An example is a `where` that sets f(x) to another number than
+      the limit of f at x.
     - `derivative` seems wrong, but f has another gradient in float64 than in the
       precision of x. Examples are an f that draws random numbers without a dtype, and a
       gradient whose digits cancel close to a minimum.
@@ -219,8 +220,8 @@ def check_derivative(
       f: Function of one pytree of floating JAX arrays that returns one floating array.
         With `derivative`, f may use NumPy and return a NumPy array or a float. If f is
         a `jax.tree_util.Partial`, JAX compiles it only once, and later checks with
-        other values of the bound arguments are fast. They do not see later changes of
-        custom rules or of data outside f.
+        other values of the bound arguments are fast. But these checks ignore later
+        changes of custom rules and of data outside f.
       x: Point of evaluation.
       key: Random key from which the directions are drawn.
       derivative: Function of x that returns the derivative to check. The result must
@@ -334,7 +335,7 @@ def _lifted_line(
     derivative: Callable[..., Any] | None,
     is_lifted: bool,
 ) -> tuple[Line, Any]:
-    """Return the line through x in float64, and the lowest precision inside f.
+    """Return the `Line` of f and x in float64, and the lowest precision inside f.
 
     If f or a custom rule inside f does not accept float64, x is unchanged.
     """
@@ -348,9 +349,11 @@ def _lifted_line(
 def _with_own_precision(
     report: CheckReport, x: Any, f: str, gradient: np.ndarray | None
 ) -> CheckReport:
-    """Return a report on a right derivative, with the derivative in the dtype of x.
+    """Return the report, extended by how the derivative behaves in the dtype of x.
 
-    The verdict becomes "nan" if the derivative is not finite in this dtype.
+    The report says that the derivative is right in float64. The verdict becomes "nan"
+    if the derivative is not finite in the dtype of x. If it has few correct digits in
+    this dtype, a sentence is added to the explanation.
     """
     dtype, explanation = least_precise(x), report.explanation
     if gradient is not None and not np.isfinite(gradient).all():
@@ -388,14 +391,16 @@ def _computes_otherwise(
 ) -> bool:
     """Return whether f computes something else in float64, such as other draws.
 
-    JAX's gradients in the two precisions then differ by more than rounding errors, or
-    the values if there is no gradient. And a derivative that is right in the precision
-    of x agrees with JAX's gradient in this precision.
+    If JAX has both gradients, the result is True under two conditions: the gradients
+    differ by more than rounding errors, and the tested derivative agrees with JAX's
+    gradient in the precision of x. If JAX lacks a gradient, the result is True if the
+    two values of f differ by more than rounding errors.
 
     Args:
       own, line: f in the precision of x, and in float64.
-      given: The tested derivative in the precision of x.
+      given: The tested derivative in the precision of x. None means no agreement.
       own_gradient, gradient: JAX's gradients in the precision of x, and in float64.
+        None if JAX has none.
     """
     eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(own.x))
     allowed = max(OTHER_VALUE, 32 * eps)
@@ -413,20 +418,21 @@ class _Direction(NamedTuple):
     """A direction v in the space of x, with weights w in the space of f.
 
     Suppose that the error of the derivative is a vector in a random direction, and that
-    it is δ times as long as the gradient. Then the rate of change of this error along v
-    is normally distributed. Its standard deviation is δ times `rates`.
+    it is δ times as long as the gradient. Then the error of the derivative along v is
+    normally distributed. Its standard deviation is δ times a number in `rates`.
 
     Attributes:
       name: Name of the direction.
       v: Direction, with the flat shape of x.
       w: Weights, with the shape of f's value.
       gradient: Gradient of ⟨w, f⟩, or None if f has no reverse mode.
-      scale: Size of a rate of change along v.
-      rates: Two rates. The first is for errors and gradients measured by the Euclidean
-        norm. For the second, each leaf of an error or gradient is multiplied by the
-        size of that leaf of x before the norm is taken.
-      leaf_rates: For each leaf, the same rate for an error that is confined to this
-        leaf, measured by the Euclidean norm.
+      scale: Size of a derivative of ⟨w, f⟩ along v.
+      rates: Two numbers, for two norms that measure the error and the gradient. The
+        first norm is the Euclidean norm. For the second, each leaf of the error and of
+        the gradient is multiplied by the size of that leaf of x before the Euclidean
+        norm is taken.
+      leaf_rates: For each leaf, such a number for an error that is 0 outside this leaf.
+        The norm is the Euclidean norm.
     """
 
     name: str
@@ -551,9 +557,10 @@ def _errors_in_smooth_entries(
 ) -> list["_Found"]:
     """Return errors of the derivative in the entries of leaves that have no kink.
 
-    JAX's gradient jumps at x in the entries that have a kink. It shows which entries to
-    test, and the values of f show whether the derivative is right there. Halving would
-    need too many divisions if most of the entries of a long leaf have kinks.
+    JAX's gradient jumps at x in the entries that have a kink, so it shows which entries
+    to test: all others. The values of f show whether the derivative is right there. If
+    most entries of a long leaf have kinks, `_errors_beside_kinks` would have to divide
+    the leaf too often.
 
     Args:
       line, eps, seed, random: As for `_errors_beside_kinks`.
@@ -590,14 +597,14 @@ def _errors_beside_kinks(
 ) -> list["_Found"]:
     """Return errors of the derivative that lie beside kinks.
 
-    A leaf with a kink, or the outputs, are divided into halves. Each half with a kink
-    or an error is divided again. The result has the errors in the parts where f has no
-    kink.
+    Each part in the queue (the entries of a leaf with a kink, or the outputs) is
+    divided into halves. Each half with a kink or an error is divided again. The result
+    has the errors in the parts where f has no kink.
 
     Args:
       line: The function and its point.
       eps: Relative spacing of the floats.
-      queue: What is divided: parts with a kink, each with its direction.
+      queue: Parts with a kink, each with its direction.
       cut: Function (line, direction, part) -> the direction within this part.
       closest: Length of the shortest steps along any direction.
       seed: Seed of the first perturbations.
@@ -634,9 +641,9 @@ def _excused_by_kinks(
 ) -> list["_Found"]:
     """Return the results, with kinks that the one-sided slopes at x do not show.
 
-    At a tie of max(min(x, y), z), the slopes from both sides are equal along many
-    directions, but no derivative fits all of them. The slopes at points near x show
-    this. If these slopes do not explain one of the errors, the result is unchanged.
+    At a tie of max(min(x, y), z), the left and the right slope are equal along many
+    directions, but no derivative fits all of these slopes. The slopes at points near x
+    show the kink. If they do not explain all errors, the results are unchanged.
     """
     probes, excused = [each.probe for each in found], list(found)
     closest = _closest(found)
@@ -664,8 +671,8 @@ def _excused(
     """Return the result with the range of slopes near x, if kinks explain the error.
 
     `closest_length` is the length of the shortest steps along any direction. If steps
-    had to be short, f varies close to x, and kinks farther away are not those of x. No
-    kink explains an error that the derivative also has beside x.
+    had to be short, f varies close to x, and kinks farther away are not those of x. If
+    the derivative is also wrong beside x, kinks do not explain the error.
     """
     probe = found.probe
     near = _near(line, eps, direction, found, random)
@@ -837,7 +844,8 @@ def _closer_look(
 ) -> float:
     """Return the distance from the slope above which a rate counts as wrong.
 
-    If f has a kink, or a reported rate seems wrong, other steps must confirm the slope.
+    A rate is a value of the tested derivative along the direction. `reported` has the
+    rates. If f has a kink, or a rate seems wrong, other steps must confirm the slope.
     """
     _, v, w, gradient, *_ = direction
     of_dtype = 0.0
@@ -975,8 +983,9 @@ def _report(
 def _noisy(random: Sequence[_Found]) -> list[_Found]:
     """Return results along directions in which f jumps between the floats beside x.
 
-    There the rounding error is as large as the jump. Along other directions, several
-    jumps may cancel, so that the rounding error is far smaller.
+    Along such a direction, the measured rounding error is as large as the jump. It is
+    compared with the smallest rounding error along any direction. There, several jumps
+    may cancel.
     """
     least = min(each.noise for each in random)
     return [
@@ -987,7 +996,7 @@ def _noisy(random: Sequence[_Found]) -> list[_Found]:
 
 
 def _caught_along(found: tuple[_Found, ...]) -> float:
-    """Return the smallest δ such that three directions detect an error factor 1 + δ."""
+    """Return the smallest δ for which three directions detect a wrong factor 1 + δ."""
     rates = [
         np.nanmax(np.abs([p.forward, p.reverse, 0.0]))
         for p in (each.probe for each in found[: RANDOM + 1])
@@ -1003,10 +1012,11 @@ def _caught_along(found: tuple[_Found, ...]) -> float:
 
 
 def _caught_in_leaves(line: Line, found: tuple[_Found, ...]) -> dict[str, float]:
-    """Return, for each of several leaves, the error that all directions miss.
+    """Return, for each leaf, the error that all directions miss (`_caught`).
 
-    The error is confined to the leaf, and relative to the whole gradient. It may be
-    large if a step of the size of the leaf hardly changes f.
+    The error is 0 outside the leaf, and relative to the whole gradient. The result may
+    be large if a step of the size of the leaf hardly changes f. The result is empty if
+    x has only one leaf.
     """
     leaves = line.leaves if len(line.leaves) > 1 else ()
     drawn = [

@@ -55,14 +55,14 @@ def lift(f: Callable[..., Any], x: Any) -> tuple[Any, Any]:
     """Convert x to float64, and find the lowest precision inside f.
 
     Returns:
-      (x in float64, dtype of the lowest precision inside f). If f cannot be traced, or
-      calls Python functions that cannot, values of f near x show the dtype. If f does
-      not accept float64, the result is x unchanged and the dtype of the least precise
-      leaf of x.
+      (x in float64, dtype of the lowest precision inside f). If f, or a Python function
+      that f calls, cannot be traced, the dtype is estimated from values of f near x. If
+      f does not accept float64, the result is x unchanged and the dtype of the least
+      precise leaf of x.
     """
     lifted = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float64)), x)
     try:
-        # f may keep a constant for its next call, which must be no tracer.
+        # f may keep a constant for its next call, which must not be a tracer.
         with jax.ensure_compile_time_eval():
             jaxpr = traced(f, lifted)
     except LOOKS_AT_VALUES:
@@ -89,11 +89,11 @@ def _is_floating(value: Any) -> bool:
 def _precision_of_values(f: Callable[..., Any], x: Any) -> np.dtype:
     """Return the lowest precision in which f computes, according to its values near x.
 
-    A function that computes in float32 returns numbers of float32, even if it converts
-    them to float64. If f returns float64, the dtype is float64 if the values are
-    integers, or if only few of them differ: steps and counts are exact in every dtype.
-    If only float64 can represent the values, parts of f may still be rounded to float32
-    (`is_rounded_to_float32`).
+    A function that computes in float32 returns values that float32 can represent, even
+    if it converts them to float64. If f returns float64, and the values are integers or
+    only few of them differ, the result is float64. The reason is that steps and counts
+    are exact in every dtype. If only float64 can represent the values, parts of f may
+    still be rounded to float32. `is_rounded_to_float32` tests this.
     """
     random = np.random.default_rng(0)
     shifts = random.uniform(-1, 1, POINTS) / 16
@@ -299,7 +299,7 @@ class Line:
         return np.asarray(self._sampled(x, self._like_x(v), w, largest=self._largest))
 
     def _called(self, point: np.ndarray, v: np.ndarray, w: np.ndarray) -> np.ndarray:
-        """Evaluate ⟨w, f⟩ as `sampled` does, by a call of f, which cannot be traced."""
+        """Evaluate ⟨w, f⟩ as `sampled` does, but call f, which JAX cannot trace."""
         f = self.f.f if isinstance(self.f, ValuesOfJax) else self.f
         at_a_time = max(1, BATCH // self.flat.size)
         values = []
@@ -620,7 +620,7 @@ class Line:
         return UNOPTIMIZED if is_small else ()
 
     def _rate(self, x: Any, v: np.ndarray, w: np.ndarray) -> float:
-        """Return the rate of change along v at another point x, by any mode."""
+        """Return the tested derivative of ⟨w, f⟩ along v at another point x."""
         if self.given is not None:
             return float(_contracted(self.given(x), self, w) @ v)
         try:
@@ -732,7 +732,7 @@ def _nudge_given(given: Callable, x: Any, v: Any, w: Any, *drawn: Any) -> Any:
 
 
 def _nudged_rate(rate: Callable, x: Any, seeds: Any, sizes: Any) -> Any:
-    """Evaluate a rate at x without perturbations, then with those of each seed."""
+    """Evaluate a rate at x, first unperturbed, then with each seed's perturbations."""
     evaluate = rounding_of(jax.make_jaxpr(rate)(x))
     at = lambda given: evaluate(given[0], jax.tree.leaves(x), given[1])[0]
     return jax.lax.map(at, (jnp.append(0.0, seeds), jnp.append(0.0, sizes)))

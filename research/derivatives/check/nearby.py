@@ -123,7 +123,7 @@ def _drawn(near: Neighbourhood, count: int) -> list[np.ndarray]:
 
 
 def _as_long(near: Neighbourhood, u: np.ndarray) -> np.ndarray:
-    """Return u as long as v, where the scales of x are the units of length."""
+    """Return u scaled to the length of v, with each entry in units of its scale."""
     scales = near.line.scales
     return u * np.linalg.norm(near.v / scales) / np.linalg.norm(u / scales)
 
@@ -131,8 +131,8 @@ def _as_long(near: Neighbourhood, u: np.ndarray) -> np.ndarray:
 def _limits(near: Neighbourhood, u: np.ndarray, seed: int) -> list[tuple[float, float]]:
     """Return the limits of the slope along v at x + h u, for h > 0 and h < 0, h -> 0.
 
-    Each is (limit, error estimate). The slope is the difference of the values of ⟨w, f⟩
-    at x + h (u ± v / 8), divided by h / 4.
+    The slope is the difference of the values of ⟨w, f⟩ at x + h (u ± v / 8), divided by
+    h / 4. The result has a pair (limit, error estimate) for h > 0 and one for h < 0.
     """
     line, v, w, eps, size, _, length, _ = near
     sides = [length * (u + side * APART * v) for side in (1, -1)]
@@ -151,13 +151,15 @@ def _limits(near: Neighbourhood, u: np.ndarray, seed: int) -> list[tuple[float, 
 def _extreme_lines(near: Neighbourhood) -> list[np.ndarray]:
     """Return directions from x to pieces of f whose slope along v is likely extreme.
 
-    With many kinks at x, random directions miss these pieces. For example, k rectifiers
+    If x has many kinks, random directions miss these pieces. For example, k rectifiers
     that are all at 0 have 2^k pieces. In two directions, all entries have one sign. The
-    other two are chosen entry by entry, from a random direction u. The sign of an entry
-    is that of u or of -u, whichever has the lower product of v and JAX's gradient at x
-    + h u or x - h u, and in the last direction the higher product. If each kink depends
-    on one entry of x, these two lead to the smallest and the largest slope. All entries
-    are about equally large, so that x + h (u ± v / 8) lie on one side of a kink.
+    other two are computed from a random direction u and JAX's gradients at x + h u and
+    at x - h u. For each entry i, the products of v_i and entry i of the two gradients
+    are compared. The third direction has the entry u_i if the product at x + h u is the
+    lower one, and -u_i otherwise. The fourth direction has u_i if this product is the
+    higher one. If each kink depends on one entry of x, these two directions lead to the
+    smallest and the largest slope. All entries are about equally large, so that both
+    points x + h (u ± v / 8) lie on the same side of a kink.
     """
     line, v, random = near.line, near.v, near.random
     up = line.scales * random.uniform(0.75, 1.25, v.shape)
@@ -185,12 +187,12 @@ def slopes_of_all_pieces(
     JAX's derivative at x need not be that of any smooth piece of f near x.
 
     The range follows from the derivative along v on a half circle around x, from
-    x + r v to x - r v with a small r > 0. The half circle crosses each kink once. Where
-    it does, one term goes over to its other side, and the derivative jumps. Another
-    choice of sides adds some of these jumps to the derivative at the first point. So
-    every choice has a slope between two bounds: this derivative plus all negative
-    jumps, and this derivative plus all positive jumps. Three half circles are used, and
-    the range contains the bounds of each.
+    x + r v to x - r v with a small r > 0. The half circle crosses each kink once. At
+    each crossing, one term changes to its other side, and the derivative jumps. Let D
+    be the derivative at the first point. Another choice of sides adds some of the jumps
+    to D. So the slope for every choice lies between two bounds: D plus all negative
+    jumps, and D plus all positive jumps. Three half circles are used, and the range
+    contains the bounds of each.
 
     If a kink lies within another kink, as in a network of two layers, the jump at one
     kink depends on the side of the other kink. So if there are several jumps, each is
@@ -286,10 +288,9 @@ def witnesses(near: Neighbourhood, scale: float) -> list[Witness]:
     """Return a `Witness` at each of up to fourteen points near x.
 
     Ten points lie in random directions from x. Four more lie in directions whose
-    entries all have one sign, because there may be a piece of f that is too narrow for
-    random directions. The slope at a point follows from values of f at steps that are
-    at most 2^-8 times as long as its distance from x. A point is left out in these
-    cases:
+    entries all have one sign, because random directions may miss a narrow piece of f.
+    The slope at a point follows from values of f at steps that are at most 2^-8 times
+    as long as the distance of the point from x. A point is left out in these cases:
 
     - The values show a kink at the point.
     - The slope is not accurate: `Witness.allowed` is at least 1e-4 times `scale`.

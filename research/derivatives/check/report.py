@@ -308,7 +308,7 @@ def explained(
 
 
 def at_the_edge(f: str) -> str:
-    """Return the explanation of a check at whose points beside x f is not finite.
+    """Return the explanation of a check in which f is not finite beside x.
 
     `f` is the name of the function.
     """
@@ -449,7 +449,7 @@ def not_finite_in(dtype: str, f: str) -> str:
 
 
 def coarse_in(dtype: str) -> str:
-    """Return the sentence that a derivative has few correct digits in a dtype.
+    """Return a sentence that says that a derivative has few correct digits.
 
     The report has this sentence if the verdict is "right", but the derivative is not
     accurate when it is computed in `dtype`, the dtype of x.
@@ -542,7 +542,7 @@ def _bug(probes: tuple[Probe, ...], f: str) -> str:
 
 
 def _distinct(one: float, other: float) -> tuple[str, str]:
-    """Return two numbers with nine digits, or with as many as show that they differ."""
+    """Return two numbers as texts, with nine digits or enough to show a difference."""
     digits = next((n for n in range(9, 17) if f"{one:.{n}g}" != f"{other:.{n}g}"), 17)
     digits = min(17, digits + 2 * (digits > 9))
     return f"{one:.{digits}g}", f"{other:.{digits}g}"

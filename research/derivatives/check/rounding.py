@@ -44,9 +44,10 @@ def rounding_of(closed: Any) -> Callable[..., list[Any]]:
     depends on them, are multiplied by 1 + 8 ε ξ, where ε is the relative spacing of the
     dtype, and ξ is random with variance 1. Infinities are not changed. The result is
     NaN if the jaxpr computes a mod b where the floats near a are at least b apart,
-    because this remainder is then arbitrary. The difference between this evaluation and
-    the plain evaluation, divided by 8, is about as large as the rounding error,
-    including cancellation.
+    because this remainder is then arbitrary. (The same holds for `floor`, `ceil` and
+    `round` of a, with b = 1.) The difference between this evaluation and the plain
+    evaluation, divided by 8, is about as large as the rounding error, including
+    cancellation.
 
     Args:
       closed: The jaxpr.
@@ -121,7 +122,7 @@ def _evaluated(
       closed: The jaxpr.
       inputs: Values of its inputs.
       nudge: Perturbation of results.
-      vary: Whether each input depends on x. None means that all do.
+      vary: For each input, whether it depends on x. None means that all inputs do.
     Returns:
       The outputs, and for each output whether it depends on x.
     """
@@ -166,7 +167,7 @@ def _evaluated(
 
 
 def _rounds(atom: Any) -> bool:
-    """Return whether a variable is a floating number.
+    """Return whether a variable is floating, so that it may be perturbed.
 
     Integers, and numbers computed from integers alone, are the same at all points near
     x. If they were perturbed, an index such as floor(0.5 * (n - 1)) could change.
@@ -177,10 +178,12 @@ def _rounds(atom: Any) -> bool:
 def _equation(
     equation: Any, values: list[Any], nudge: _Nudge, which: list[bool]
 ) -> tuple[Sequence[Any], list[bool]]:
-    """Evaluate an equation with perturbations; `which` marks inputs that vary.
+    """Evaluate an equation of a jaxpr with perturbations.
+
+    `which` says for each input whether it depends on x.
 
     Returns:
-      The results, and for each result whether it varies.
+      The results, and for each result whether it depends on x.
     """
     name, params = equation.primitive.name, equation.params
     all_vary = [True] * len(equation.outvars)
@@ -218,9 +221,11 @@ def _equation(
 
 
 def _unless_lost(value: Any, divisor: Any, result: Any) -> Any:
-    """Return the result, or NaN where the remainder of a large value means nothing.
+    """Return the result, or NaN where the value is so large that rounding decides.
 
-    Above divisor / ε, neighbouring floats are at least a divisor apart.
+    `result` is the remainder of value / divisor, or the value rounded to a multiple of
+    the divisor 1. For an absolute value of at least divisor / ε, neighbouring floats
+    are about a divisor apart or more, so the result is arbitrary.
     """
     if not jnp.issubdtype(getattr(value, "dtype", np.dtype(int)), jnp.floating):
         return result

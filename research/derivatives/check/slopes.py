@@ -147,11 +147,13 @@ class Slope(NamedTuple):
         return self.central[np.isfinite(self.central) & quiet][-_FEW:]
 
     def _shown(self) -> np.ndarray:
-        """Return the uncertainty of central differences that these differences show.
+        """Estimate the errors of the central differences from their own changes.
 
-        It is the largest change between neighbouring differences at this step, at the
-        next three larger steps and at all smaller ones, as a change of f. It is
-        infinite at steps so small that f does not change, or that its changes repeat.
+        For each step, the changes from one central difference to the next are taken at
+        this step, at the next three larger steps and at all smaller ones. Each change
+        is multiplied by its step, so it is a change of f. The result is the largest of
+        them, divided by the step. It is infinite at steps so small that f does not
+        change, or that the central differences are all equal.
         """
         with np.errstate(all="ignore"):
             moved = np.abs(np.diff(self.central, append=np.nan)) * STEPS
@@ -247,11 +249,12 @@ def slope_at_middle(
 
 
 def _leap(quotients: np.ndarray, rounding: float) -> float:
-    """Return a if the quotients contain 2 a / h at the smallest steps h, else 0.
+    """Return |a| if the quotients contain 2 a / h at the smallest steps h, else 0.
 
-    Their changes times h are then all alike. If f jumps by a at the middle, the central
-    differences contain a / (2 h). If only f(x) is off by a, the right slope minus the
-    left slope contains 2 a / h.
+    If they do, all changes from one quotient to the next, times the smaller of the two
+    steps, are about a. If f jumps by b at the middle, the central differences contain
+    b / (2 h), so a is b / 4. If only f(x) is off by b, the right slope minus the left
+    slope contains 2 b / h in absolute value, so |a| is |b|.
     """
     sizes = (np.diff(quotients) * STEPS[1:])[-_MANY:]
     if not _are_alike(sizes, 0.5) or not np.min(np.abs(sizes)) > 100 * rounding:
@@ -262,9 +265,10 @@ def _leap(quotients: np.ndarray, rounding: float) -> float:
 def _drift(central: np.ndarray, unsure: np.ndarray) -> str:
     """Return how the central differences drift, or "" if they do not.
 
-    If the slope drifts like log h, they change by the same amount from step to step. A
-    slope that converges has changes that shrink. The drift is VISIBLE at the smallest
-    steps, or HIDDEN there by noise.
+    If the slope changes like log h, the central differences change by the same amount
+    from step to step. If the slope converges, the changes shrink. The result is VISIBLE
+    if the drift is visible down to the smallest steps, or HIDDEN if noise hides it
+    there.
     """
     changes = np.diff(central)
     visible = np.abs(changes) > 20 * (unsure[1:] + unsure[:-1])
@@ -277,9 +281,9 @@ def _drift(central: np.ndarray, unsure: np.ndarray) -> str:
 
 
 def _are_alike(numbers: np.ndarray, least: float) -> bool:
-    """Return whether numbers have one sign, and the smallest is a share of the largest.
+    """Return whether numbers have one sign and are about equally large.
 
-    The share must be above `least`.
+    The smallest absolute value must be larger than `least` times the largest.
     """
     sizes = np.abs(numbers)
     return bool(
@@ -487,7 +491,7 @@ def _extrapolated(
 
 
 def _truncation(distances: np.ndarray, power: int) -> np.ndarray:
-    """Return distances of entries from their neighbours, with a lower bound.
+    """Return distances of table entries from their neighbours, with a lower bound.
 
     Between one step and the next smaller one, the truncation error falls by the factor
     `power`, and the noise doubles. This gives two predictions of each distance, one
@@ -521,10 +525,10 @@ def _agrees_with_smaller_steps(
 
 
 def _jump(differences: np.ndarray, unsure: np.ndarray) -> tuple[float, int]:
-    """Find the jump in slope at a kink, and the level at which it was measured.
+    """Find the jump in slope at a kink, and the index of the step that shows it.
 
     The jump is 0 if there is no kink. Let J(h) be the difference of one-sided slopes at
-    the step h. For a smooth function J halves with the step, so 2 J(h / 2) - J(h) is
+    the step h. For a smooth function, J halves with the step, so 2 J(h / 2) - J(h) is
     about 0. At a kink, 2 J(h / 2) - J(h) equals the jump in slope. There is a kink if
     this expression is the same at many steps and no smaller step contradicts it.
     """

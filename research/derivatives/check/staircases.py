@@ -5,15 +5,15 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
-_POINTS = 8  # Number of points of a window.
+_POINTS = 8  # Number of points at a distance d from their neighbours.
 # Distances of the points, in units of ε. An intermediate result may change by far less
 # than a spacing if x changes by one.
 _DISTANCES = (1, 8, 64)
-_COARSE = 16 * float(np.finfo(np.float32).eps)  # Steps may be as far apart, too.
+_COARSE = 16 * float(np.finfo(np.float32).eps)  # True steps of f may be this far apart.
 # Distances of the points of a pair, in units of these distances. The larger ones are
 # divided by the number of entries, because the float32 of each entry jumps by itself.
 _CLOSE, _APART = 2.0**-12, (2.0**-6, 2.0**-8)
-_ALIKE = 0.2  # Largest relative difference of what both sorts of pairs leave open.
+_ALIKE = 0.2  # Largest relative difference of M from close and from farther pairs.
 _SHARE = 1e-3  # Share of the changes that the slopes must leave unexplained.
 _SPREADS = 2.0  # The unexplained part must also exceed so many spreads of slopes,
 _OF_VALUE = 2.0**-34  # and this share of f. Less is the noise of a formula in float64.
@@ -35,23 +35,26 @@ def is_rounded_to_float32(
     of float32. So the slopes between very close points show only the other part, and do
     not explain how f changes over a few spacings.
 
-    f is evaluated at eight points, and again close to each of them. The distance d of
-    neighbouring points is ε, 8 ε or 64 ε, where ε is the relative spacing of float32.
-    The close points have the distance 2^-12 d. They give slopes. Let M_j be the change
-    of an output from one point to the next, minus the integral of the slopes, and M the
-    sum of all M_j. The output looks rounded under four conditions:
+    f is evaluated at eight points, and again at a second point close to each of them.
+    The distance d of neighbouring points is ε, 8 ε or 64 ε, where ε is the relative
+    spacing of float32. Each pair of close points has the distance 2^-12 d and gives a
+    slope. Let M_j be the change of an output from one of the eight points to the next,
+    minus the change that the integral of the slopes predicts. Let M be the sum of all
+    M_j, and let W be the sum of the absolute changes. The output looks rounded under
+    five conditions:
 
-    - |M| is between 0.1 % and 200 % of the sum of the changes.
-    - |M| exceeds twice the spread of the slopes times the whole distance, and 2^-34
-      times the largest value.
-    - At least three M_j exceed a tenth of the largest.
-    - If the close points have the distance 2^-6 d or 2^-8 d, divided by the number of
-      entries of x, all this holds as well, and M differs by at most a fifth.
+    - |M| is larger than the sum of three numbers: 0.1 % of W, twice the spread of the
+      slopes times the whole distance, and 2^-34 times the largest absolute value.
+    - |M| is smaller than 2 W.
+    - At least three |M_j| are larger than a tenth of the largest.
+    - At least one slope is not 0, or d is ε or 8 ε.
+    - All this also holds for pairs with the distance 2^-6 d or 2^-8 d, divided by the
+      number of entries of x, and M then differs by at most a fifth.
 
     For a smooth f, M is about 0. If f has noise in float64, or if it oscillates, the
     slopes spread, their integral is larger than the changes, or M depends on the
-    distance. A jump or a kink belongs to one M_j. The result is True if half of the
-    outputs look rounded for the same d.
+    distance in the pairs. A jump or a kink of f makes only one M_j large. The result is
+    True if at least half of the outputs look rounded for the same d.
 
     Args:
       along: Function t -> values of f at x moved by the fraction t in some direction.
@@ -75,7 +78,7 @@ def _are_most(flags: np.ndarray) -> bool:
 def _unexplained(
     along: Callable[[float], np.ndarray], distance: float, pair: float
 ) -> Float[np.ndarray, "outputs"]:
-    """Return M of each output, or 0 where one of its conditions does not hold."""
+    """Return M for each output, or 0 where a condition on M does not hold."""
     points = distance * (np.arange(_POINTS) - _POINTS / 2)
     # Both points of a pair one after the other, because f may have a state.
     sampled = [(along(t), along(t + pair * distance)) for t in points]
@@ -98,7 +101,10 @@ def _unexplained(
 
 
 def _spread(values: np.ndarray, slopes: np.ndarray, distance: float) -> np.ndarray:
-    """Return the median distance of the slopes from their median, or their rounding."""
+    """Return the median distance of slopes from their median, or the rounding error.
+
+    The rounding error is that of a slope. The larger of the two numbers is returned.
+    """
     spread = np.median(np.abs(slopes - np.median(slopes, axis=0)), axis=0)
     rounding = np.finfo(np.float64).eps * np.max(np.abs(values), axis=0)
     return np.maximum(spread, rounding / distance)

@@ -222,7 +222,7 @@ class Values:
         (`approach`). Nothing changes in these cases:
 
         - All or none of the moved entries are 0.
-        - Such short steps are not needed.
+        - The slope along the entries that are 0 does not need much shorter steps.
         - One of the two slopes has an error above `enough`, or its steps show a kink.
         """
         is_zero, slopes = self._line.flat == 0, []
@@ -377,9 +377,9 @@ class Values:
         The estimate may be wrong, for example if the curvature of f is large near x. So
         it is compared with central differences at short steps: the shortest steps at
         which rounding errors cannot hide the distance between the estimate and the
-        derivative. They are chosen from the steps used so far, then from steps up to
-        2^-20, up to 2^-40, ... There are three cases in which the error of the estimate
-        is set to infinity, because the derivative may be right:
+        derivative. The short steps are chosen from the steps used so far, then from
+        steps up to 2^-20, up to 2^-40, ... In three cases, the error of the estimate is
+        set to infinity, because the derivative may be right:
 
         1. The short steps agree with the derivative (`Slope.agrees_with`).
         2. The short steps agree neither with the derivative nor with the estimate
@@ -416,10 +416,12 @@ class Values:
             self.slope = self.slope._replace(error=float("inf"))
 
     def _varies_around(self, gap: float) -> bool:
-        """Return whether the derivative varies by a gap within the smallest such step.
+        """Return whether the tested derivative scatters around the slope (`deny`).
 
-        Its mean over such a step must then be the slope. The values show only this
-        mean, as for a fast wave that the rounding error of f hides.
+        `gap` is the distance between the slope and the derivative at x. The derivative
+        is computed at random pairs of points within the smallest step at which rounding
+        errors cannot hide the gap. It must scatter by more than a quarter of the gap,
+        and its mean must be about the slope.
         """
         step = self.length * self.slope.smallest_step(gap)
         if not 0 < step < np.inf:

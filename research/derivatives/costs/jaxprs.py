@@ -123,8 +123,8 @@ def lowest_precision(f: Callable[..., Any], *args: Any) -> Any:
 def precisions(jaxpr: Any) -> set[Any]:
     """Return the floating dtypes in the part of a jaxpr that varies with its inputs.
 
-    Numbers that are computed from integers or truth values alone do not vary close to a
-    point. `reduce_precision` counts as a dtype.
+    Numbers that are computed from integers or bools alone do not vary close to a point,
+    so their dtypes are left out. For `reduce_precision`, the reduced dtype is included.
     """
     return _precisions(jaxpr, [True] * len(jaxpr.invars))
 
@@ -159,7 +159,10 @@ def _is_inexact(variable: Any) -> bool:
 
 
 def _reduced(equation: Any) -> Any:
-    """Return the dtype of `reduce_precision`, bfloat16 for fewer digits."""
+    """Return a dtype with at most as many digits as `reduce_precision` keeps.
+
+    The result is bfloat16 if no other dtype has so few digits.
+    """
     dtypes = [equation.outvars[0].aval.dtype, np.float32]
     if equation.params["exponent_bits"] <= jnp.finfo(np.float16).nexp:
         dtypes.append(np.float16)
@@ -183,8 +186,8 @@ LIBRARY = os.path.dirname(os.path.abspath(jax.__file__))
 def is_library(function: Any) -> bool:
     """Return whether a function that is given as a closed jaxpr belongs to JAX.
 
-    JAX traces each of its own functions only once. So the equations of such a function
-    may name the user's line of an earlier call.
+    The lines of the equations do not show this. JAX traces each of its own functions
+    only once, so their equations may name the user's line of an earlier call.
     """
     information = getattr(function.jaxpr, "debug_info", None)
     place = str(getattr(information, "func_src_info", ""))

@@ -68,11 +68,11 @@ def _is_inexact(value: Any) -> bool:
 def _may_split(
     jaxpr: Any, flags: Sequence[bool], enclosing: tuple[str, ...] = ()
 ) -> bool:
-    """Return whether an operation that may have a kink takes a value that moves.
+    """Return whether an operation that may have a kink has an input that varies.
 
-    `flags` say which inputs of the jaxpr move. `enclosing` are the names of the custom
-    rules around the jaxpr. A rule often contains its own function, which is not entered
-    again.
+    `flags` say which inputs of the jaxpr vary. `enclosing` are the names of the
+    functions whose custom rules contain the jaxpr. A rule often calls its own function,
+    which is not examined again.
     """
     if len(flags) != len(jaxpr.invars):
         flags = [True] * len(jaxpr.invars)
@@ -125,7 +125,7 @@ def _may_split_inside(
 
 
 def _rule(equation: Any) -> Any:
-    """Return the jaxpr of the derivative of a custom function, from its rule."""
+    """Return the jaxpr of a custom function's derivative, by the function's rule."""
     at = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in equation.invars]
     call = lambda *values: caller(equation)(values)
     rates = lambda values: [

@@ -176,7 +176,7 @@ def _distances(
 ) -> Float[np.ndarray, "boxes points"]:
     """Return the distance of each box from each point, 0 for a point in the box.
 
-    The distance is the largest one over the coordinates, each in its own unit.
+    The distance is the largest of the distances in each coordinate, in units of `unit`.
     """
     shape = (len(boxes), 1, len(unit))
     low, high = (
@@ -188,10 +188,13 @@ def _distances(
 
 
 def _pairs(away: Float[np.ndarray, "boxes points"]) -> int:
-    """Return how many boxes belong to a point at a distance of at most 1.
+    """Return the number of pairs of a box and a point at a distance of at most 1.
 
-    Each box contains one critical point, so each point belongs to one box at most. The
-    closest pairs come first.
+    Each box contains one critical point, so no box and no point is in two pairs. The
+    closest pairs are formed first.
+
+    Args:
+      away: Distance of each box from each point.
     """
     left, count = np.where(away <= 1, away, np.inf), 0
     while left.size and np.isfinite(left).any():
@@ -446,7 +449,7 @@ def _scale(scale: Any, x: np.ndarray) -> np.ndarray:
 
 
 def _slopes(land: Landscape, y: np.ndarray) -> tuple[float, float]:
-    """Return the length of the gradient at y, and its largest finite length nearby."""
+    """Return the length of the gradient at y, and the largest finite one nearby."""
     steps = (
         AWAY[:, None, None] * np.concatenate([np.eye(len(y)), -np.eye(len(y))])[None]
     )

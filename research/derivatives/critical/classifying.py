@@ -52,12 +52,12 @@ class CriticalPoint(NamedTuple):
         around x does not change as an eigenvalue predicts, or if the Hessian is not
         finite.
       newton_radius: *Estimate* of the distance within which Newton's method converges
-        to this point. It is the largest tested distance r for which r <= 2 / (3 β L)
-        holds, also for all shorter tested distances. Here β = ‖H⁻¹‖ for the Hessian H
-        at x, and L is the largest value of ‖H(z) - H‖ / r for samples z at the distance
-        r from x. L estimates the Lipschitz constant of the Hessian, but it is not a
-        bound, so `newton_radius` is not a guarantee. `newton_radius` is 0 for a
-        degenerate point, and if the samples give no estimate.
+        to this point. It is the largest tested distance up to which every tested
+        distance r fulfils r <= 2 / (3 β L). Here β = ‖H⁻¹‖ for the Hessian H at x, and
+        L is the largest value of ‖H(z) - H‖ / r for samples z at the distance r from x.
+        L estimates the Lipschitz constant of the Hessian, but it is not a bound, so
+        `newton_radius` is not a guarantee. `newton_radius` is 0 for a degenerate point,
+        and if the samples give no estimate.
       order: 2 if the point is not degenerate, because second derivatives decide the
         kind. For a degenerate point, the order 2, 3 or 4 of the derivatives that decide
         the note, or 0 in two cases: if derivatives of a higher order or values of f
@@ -202,7 +202,7 @@ def _words(point: Judged, curvature: Curvature) -> tuple[str, int, str]:
 
 
 def _newton_radii(land: Landscape, points: Sequence[Judged]) -> Float[np.ndarray, "m"]:
-    """Return the largest tested radius r with r <= 2 / (3 β L) of each point, or 0.
+    """Return, for each point, the largest tested r with r <= 2 / (3 β L), or 0.
 
     `_largest` defines β and L.
     """

@@ -215,8 +215,9 @@ def _mismatch(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return the errors of the predictions that the Hessian makes for each step d.
 
-    In the given units, the largest entry of each row of H is about 1. A square of a
-    step in f is then about the sum of (d_i / units_i)².
+    In the given units of the coordinates, the largest entry of each row of H is about
+    1. So the squares that f computes from a step d are about as large as the sum of
+    (d_i / units_i)². This sum shows whether they may underflow.
 
     Returns:
       (gradient error, value error, slope, predicted slope), with one entry of each for
@@ -224,7 +225,7 @@ def _mismatch(
       The value error is the distance of f(y+d) from the value that the gradient and H
       predict, or 0 if rounding hides this distance. The slope is dᵀ(∇f(y+d) - ∇f(y)),
       and its prediction is dᵀHd. Here d is the step that floats represent. All four are
-      NaN if it differs much from the given step. The gradient error is infinite at
+      NaN if d differs much from the given step. The gradient error is infinite at
       steps so short that squares may underflow. There, numbers that f compares may seem
       equal, so such steps may contradict the Hessian, but do not confirm it.
     """
@@ -257,14 +258,16 @@ def _by_direction(
     """Test the eigenvalue λ of each direction against the gradient and values of f.
 
     Returns:
-      For each direction, (mismatch, opposed, suspect, rough). The mismatch is known for
-      each radius r. It is the error of the predicted gradient, relative to |λ| r², on
-      the side where this error is larger. The eigenvalue is opposed if the gradient
-      changes as if λ had the other sign, at four consecutive radii, and no smaller
-      radii confirm λ. It is also opposed if values of f contradict the gradient where
-      the gradient confirms λ, or if f is rough along the direction: f or its gradient
-      breaks at the point. λ is suspect if the Hessian nearby is so much larger that
-      rounding errors may decide.
+      For each direction, (mismatch, opposed, suspect, rough):
+
+      - The mismatch is an array with a number for each radius r: the error of the
+        predicted gradient, relative to |λ| r², on the side where it is larger.
+      - `opposed` is True in three cases. At four consecutive radii, the gradient
+        changes as if λ had the other sign, and no smaller radii confirm λ. Or values of
+        f contradict the gradient where it confirms λ. Or `rough` is True.
+      - `suspect` is True if the gradient changes so much more than λ predicts that
+        rounding errors may decide the sign of λ.
+      - `rough` is True if f is rough along the direction (`_is_rough`).
     """
     n, count = vectors.shape
     steps = np.concatenate(
@@ -304,10 +307,11 @@ def _by_direction(
 
 
 def _is_rough(change: np.ndarray, wanted: np.ndarray, values: np.ndarray) -> bool:
-    """Return whether f or its gradient breaks at the point along a direction.
+    """Return whether f is rough along a direction.
 
-    The arguments have a number for each distance, the largest distance first. NaN means
-    that the number is unknown.
+    f is rough if f jumps at the point, or if its gradient jumps there or is not
+    Lipschitz continuous there. The arguments have a number for each distance, the
+    largest distance first. NaN means that the number is unknown.
 
     Args:
       change: Change of the slope from one side of the point to the other.
@@ -363,14 +367,14 @@ def _between(
     firm: np.ndarray,
     reach: np.ndarray,
 ) -> tuple[bool, bool]:
-    """Return how the Hessian predicts the gradient along sums of firm directions.
+    """Test whether the Hessian predicts the gradient along sums of firm directions.
 
     `Curvature` defines the firm directions. The Hessian already predicts the gradient
-    along each firm direction alone. At a kink of f, the prediction along their sums is
-    wrong.
+    along each firm direction alone. But at a kink of f, its prediction along a sum of
+    them is wrong.
 
     Returns:
-      (whether the prediction holds, whether f or its gradient breaks along a sum).
+      (whether the prediction holds, whether f is rough along a sum (`_is_rough`)).
     """
     ways = directions(firm.shape[1])
     radii = reach.min() * RADII[1:41]

@@ -104,8 +104,8 @@ def _snapped(
     """Set tiny coordinates of end points to 0 if that does not lengthen the gradient.
 
     Near a degenerate point, Newton's method cannot make these coordinates smaller. A
-    coordinate is tiny only below half the separation, so that points further apart stay
-    two.
+    tiny coordinate is at most half the separation, so two points that are farther apart
+    than the separation remain two points.
 
     Returns:
       (points, lengths of their gradients).
@@ -120,7 +120,7 @@ def _snapped(
 def _groups(
     ends: np.ndarray, slope: np.ndarray, hopeful: np.ndarray, separation: np.ndarray
 ) -> tuple[np.ndarray, list[int]]:
-    """Group end points that are closer than the separation.
+    """Group end points that are closer than the separation to the group's leader.
 
     Returns:
       (group number of each point, index of the leader of each group). The leader of a
@@ -202,7 +202,7 @@ def _is_near(y: np.ndarray, point: Judged, separation: np.ndarray) -> bool:
 def _neighbours(
     land: Landscape, y: np.ndarray, ways: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Evaluate f and its gradient at small distances along ±ways.
+    """Evaluate f and its gradient at small distances from y, along ±ways.
 
     Returns:
       (steps, values, gradients), each of shape (2, directions, distances, ...).
@@ -213,9 +213,9 @@ def _neighbours(
 
 
 def _constant(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> bool:
-    """Return whether f is constant around the point y.
+    """Return whether f is constant around the point y, up to the distance PLATEAU.
 
-    f may change at a distance above PLATEAU.
+    f may change at larger distances.
     """
     if curvature is None or curvature.gradient.any() or curvature.hessian.any():
         return False
@@ -279,11 +279,11 @@ def settled(land: Landscape, y: np.ndarray) -> tuple[np.ndarray, Curvature | Non
     """Return y and its curvature, or those of the point to which Newton steps lead.
 
     y is a point with a short gradient. It may lie a little beside the critical point.
-    The eigenvalues at y may then have other signs than those at the critical point, as
-    beside a curve of minimum points. A direction is firm if the gradient around y
-    confirms the Hessian in this direction (`Curvature`). A Newton step from y in the
-    firm directions leads to a new point. The new point replaces y if three conditions
-    hold:
+    At such a point, some eigenvalues of the Hessian may have other signs than at the
+    critical point, for example if y lies beside a curve of minimum points. A direction
+    is firm if the gradient around y confirms the Hessian in this direction
+    (`Curvature`). A Newton step from y in the firm directions leads to a new point. The
+    new point replaces y if three conditions hold:
 
     - The Hessian at the new point is finite.
     - The gradient at the new point is shorter than at y.
@@ -324,10 +324,11 @@ def _converged(
 ) -> tuple[np.ndarray, Curvature | None] | None:
     """Return the zero of the gradient at a regular end of a search, with its curvature.
 
-    The end counts if Newton's step from it is below TINY, or if its gradient is a
-    rounding error. A search stops after a number of steps, so it may stop before it has
-    converged. More steps are then made as long as they shorten the gradient. If the
-    search has converged, the point of the result is y itself.
+    An end y is regular if the gradient around y confirms every eigenvalue of the
+    Hessian. The end counts if Newton's step from y is below TINY, or if the gradient at
+    y is a rounding error. A search stops after a number of steps, so it may stop before
+    it has converged. More steps are then made as long as they shorten the gradient. If
+    the search has converged, the point of the result is y itself.
 
     Returns:
       (the point, its curvature), or None if the end does not count.
@@ -352,7 +353,7 @@ def _rounding(
     curvature: Curvature,
     ways: Float[np.ndarray, "n b"],
 ) -> Float[np.ndarray, "b"]:
-    """Return the length below which the gradient counts as 0, in each direction."""
+    """Return, for each direction, the largest component of ∇f that counts as 0."""
     return ROUNDED * (
         np.abs(land.noise(y)[0] @ ways).max(axis=0)
         + land.eps * np.abs(ways.T) @ np.abs(curvature.hessian) @ np.abs(y)

@@ -183,7 +183,7 @@ class Reduced:
         return bool(runs.any())
 
     def _inward(self, straight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Move steps in the firm directions until the gradient has no firm component.
+        """Change steps along the firm directions until ∇f has no firm component.
 
         Returns:
           (steps, squared length of the remaining firm component of the gradient).
@@ -268,7 +268,7 @@ def noise_of_gradient(
 
 
 def _before(gap: np.ndarray, radii: np.ndarray, times: float = 4) -> np.ndarray:
-    """Return the largest gap at radii at least `times` smaller, shape (r, 1)."""
+    """Return, for each radius, the largest gap up to radius / times, shape (r, 1)."""
     largest = np.maximum.accumulate(gap.max(axis=1)[::-1])[::-1]
     index = np.searchsorted(-radii, -radii / times)
     return np.where(

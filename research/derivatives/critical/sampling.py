@@ -241,8 +241,8 @@ def _on_spheres(reduced: Reduced) -> Evidence:
 def _jumps(rises: Rises, count: int) -> bool:
     """Return whether f jumps at the point in some direction.
 
-    The `count` smallest distances decide: there, values of f differ from the rises that
-    its gradient predicts, and by the same number.
+    f jumps if, at the `count` smallest distances, the rises of f computed from values
+    differ from those computed from gradients, and always by about the same number.
     """
     return any(breaks(column, count) for column in rises.beyond.T)
 
@@ -347,7 +347,10 @@ def _offsets(n: int, turn: int) -> np.ndarray:
 
 
 def _seeds(height: np.ndarray, ways: np.ndarray) -> np.ndarray:
-    """Return indices of low directions that are not near each other, (r, SEEDS)."""
+    """Return indices of SEEDS directions in which `height` is low, shape (r, SEEDS).
+
+    Directions near one that is already chosen are left out.
+    """
     near = ways @ ways.T > (0.97 if ways.shape[1] == 2 else 0.8)
     left, out = height.copy(), []
     for _ in range(SEEDS):
@@ -407,7 +410,8 @@ def _flattens(size: np.ndarray, radii: np.ndarray) -> bool:
 def _run(words: list[str], length: int) -> tuple[slice | None, str | None]:
     """Find the smallest distances with `length` consecutive equal marks other than "?".
 
-    `words` has a mark of `_word` for each distance, the largest distance first.
+    `words` has a mark of `_word` for each distance, the largest distance first. At
+    still smaller distances, at most two other marks are allowed, apart from "?".
 
     Returns:
       (slice of these distances, None), or (None, reason) if there are none. The reason

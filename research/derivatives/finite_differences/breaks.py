@@ -10,11 +10,12 @@ from research.derivatives.finite_differences.ladder import (
 from research.derivatives.finite_differences.noise import rounding, windows_noise
 from research.derivatives.finite_differences.sampling import Sampler
 
-# Noise above _APPEARS usual rounding errors in all larger windows, or above _SUDDEN
-# nominal rounding errors in one, is not rounding.
+# A window has more noise than rounding errors if its noise exceeds _SUDDEN times their
+# estimate, or if its noise and that of all windows at larger distances exceed _APPEARS
+# times the rounding errors that smaller distances show.
 _APPEARS = 3.0
 _SUDDEN = 30.0
-_POINTS = 33  # Number of points of one look at a break.
+_POINTS = 33  # Number of points of a look: one evaluation near a jump or kink.
 # Number of looks after the first; each is sixteen times as close as the one before.
 _LOOKS = 3
 # A look that shrinks the break by more than _SMOOTH sees the curvature of f. Then there
@@ -43,8 +44,8 @@ def quiet_part(ladder: Ladder) -> tuple[Ladder, np.ndarray, int] | None:
     errors in two cases:
 
     - Its s is above 30.
-    - Its s is above 3 b, and so is the s of each window at a larger distance. Here b is
-      always that of the window itself.
+    - Its s is above 3 times its b, and the s of each window at a larger distance is
+      above 3 times the same b.
 
     In the second case, s is compared with b and not with 1, because the rounding errors
     of some functions are a few times larger than the estimate. Functions with matrix
@@ -119,8 +120,8 @@ def first_surprise(ladder: Ladder, noise: np.ndarray, level: int) -> int | None:
     difference quotients at smaller steps may not show the peak, because their error
     bounds are large. In the first case of a, the deviation is present at all steps up
     to H, so the error bound of the estimate at H covers it. In the second case, f is
-    nearly as predicted at a step in between. So only the error of a series that
-    converges is allowed, which falls with a power of the step.
+    nearly as predicted at a step in between. So only the error of a convergent series
+    is allowed. This error falls with a power of the step.
 
     Args:
       ladder: Values of f at the steps to both sides of x.
@@ -175,8 +176,8 @@ def _predicted(
       levels: For each prediction, the level below the four that predict, shape (n,).
       distances: Distances from x of the predicted changes, shape (n,).
     Returns:
-      (changes, noise), shapes (n,) and (2, n). The noise includes that of the value
-      itself.
+      (changes, noise), shapes (n,) and (2, n). The noise includes the noise of the
+      values of f that are predicted.
     """
     ahead = levels[:, None] + np.arange(1, _NODES + 1)
     nodes, same = steps[ahead] / distances[:, None], np.eye(_NODES, dtype=bool)
@@ -253,9 +254,10 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
 
 
 def _is_smooth(sizes: list[float]) -> bool:
-    """Return whether one of the last two looks saw the curvature of a smooth f.
+    """Return whether one of the last two evaluations showed that f is curved.
 
-    The second difference of a smooth f shrinks by a factor of 256 from look to look,
-    and that of a kink by a factor of 16.
+    `sizes` contains the largest second difference of f in each evaluation. From one
+    evaluation to the next, its points become 16 times as close. The second difference
+    then becomes 256 times as small for a smooth f, and 16 times as small at a kink.
     """
     return any(sizes[i - 1] > _SMOOTH * sizes[i] for i in (-1, -2))

@@ -8,11 +8,11 @@ from research.derivatives.finite_differences.ladder import LOWEST, Ladder
 from research.derivatives.finite_differences.tables import Table
 
 CAUTION = 1.5  # Factor on the estimated error of truncation and noise.
-VANISHES = 0.1  # Smallest power of the step that counts as vanishing.
+VANISHES = 0.1  # Sizes like step^p count as vanishing if p is at least this.
 # Largest error bound of an "ok" result, relative to the derivative or to its scale.
 CONFIDENT = 0.1
-# Changes that grow by this factor at each step are covered by the bounds. For central
-# differences of a smooth function, it is 16 after one extrapolation.
+# If changes grow by at least this factor when the step doubles, the bounds cover them.
+# For central differences of a smooth f, the factor is 16 after one extrapolation.
 _FAST = 14.0
 # If the bound at four times the step is more than so many times the bound at the step
 # itself, a kink may lie between.
@@ -98,9 +98,9 @@ def settle(column: Column, end: int | None = None) -> Estimate:
 
     The bound of the result is 1.5 times the larger of b and d / 4, plus the rounding
     error ε |value| of the chosen estimate, with the relative spacing ε of float64. Here
-    b is the bound of the chosen estimate, and d is its largest distance from one of its
-    neighbours. The neighbours are the estimates that are at most two levels away and
-    have a bound of at most 8 b.
+    b is the bound of the chosen estimate, and d is the largest difference between the
+    chosen estimate and one of its neighbours. The neighbours are the estimates that are
+    at most two levels away and have a bound of at most 8 b.
 
     Args:
       column: Best estimate of each level.

@@ -150,9 +150,9 @@ def nodes(x: float, powers: np.ndarray) -> np.ndarray:
     """Return all points of a ladder as one array.
 
     First comes x, then the points x + 2^powers, then the points x - 2^powers, and then
-    the points in the windows. A window is a group of eight equally spaced points. Of
-    the distances 2^powers, every fourth has one window near it, alternately to the
-    right and to the left of x.
+    the points in the windows. A window is a group of eight equally spaced points. Every
+    fourth of the distances 2^powers has one window near it. The windows lie alternately
+    to the right and to the left of x.
 
     Args:
       x: Point at the centre of the ladder.

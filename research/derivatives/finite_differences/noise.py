@@ -11,14 +11,14 @@ from research.derivatives.finite_differences.sampling import Sampler
 _ORDERS = 6  # Highest order of the differences in a window.
 # Size of the differences of order 1, 2, ... of independent noise of size 1.
 _NORMS = np.array([np.sqrt(comb(2 * m, m)) for m in range(1, _ORDERS + 1)])
-_SUDDEN = 30.0  # Noise that exceeds the usual noise by less than this factor is usual.
+_SUDDEN = 30.0  # Noise up to this many rounding errors may be rounding errors.
 # Growth of smooth differences of order 2 to 4 from one window to the next.
 _GROWTH = np.array([16.0**m for m in range(2, 5)])
 _HOMOGENEOUS = 1 / 16  # Below this fraction of |x|, noise is the same at all distances.
 _WIDE = 0.2  # f that is constant up to this fraction of max(|x|, 1) counts as constant.
 _FLAT = 1e-6  # A staircase with a smaller mean slope is a rounded function.
 _TELLING = 3  # If this many windows show noise, they are assumed to show all of it.
-_JUMPS = 0.25  # A jump keeps more than this share of its height from look to look.
+_JUMPS = 0.25  # Evaluated at closer points, a jump keeps more than this share.
 _GAP = 2  # Windows with noise that are further apart do not belong together.
 # Windows show that noise grows with the distance if their distances differ by a factor
 # of 2^_SPAN, and if the root mean square deviation of log2(noise / distance) is at most
@@ -37,13 +37,14 @@ def noise_bounds(ladder: Ladder, sampler: Sampler | None = None) -> np.ndarray:
     - Rounding error: R = ε (|f| + |x f'|) / 2, because f rounds its value and the
       intermediate results that it computes from x. Here ε is the relative spacing of
       the floats that f returns. The windows may correct R, as described below.
-    - Noise in the windows: noise above 30 R in a window counts at its distance, at the
-      three next smaller distances and at all larger ones, if one of the next two
-      windows also shows noise or does not exist. (A kink or a jump of f affects only
-      one window.) Noise is recognised from the fifth and sixth differences of the
-      values in a window. Each difference is divided by the size that it would have for
-      noise of size 1. For a smooth function, the sixth differences are then far smaller
-      than the fifth differences. For noise, both have about the same size.
+    - Noise in the windows: if a window shows noise above 30 R, and one of the next two
+      windows also shows noise or does not exist, the noise counts. It counts at the
+      distance of the window, at the three next smaller distances and at all larger
+      ones. (A kink or a jump of f affects only one window.) Noise is recognised from
+      the fifth and sixth differences of the values in a window. Each difference is
+      divided by the size that it would have for noise of size 1. For a smooth function,
+      the sixth differences are then far smaller than the fifth differences. For noise,
+      both have about the same size.
     - Quantum, if f is constant around x and then jumps: the change f - f(x) at the
       smallest distance where the change is not 0. This change may be the sum of several
       jumps. The sampler evaluates f at more points to distinguish a jump from a kink,
@@ -131,7 +132,11 @@ def _outward(values: np.ndarray) -> np.ndarray:
 
 
 def _seen(ladder: Ladder, nominal: np.ndarray) -> np.ndarray:
-    """Return the rounding error, or else the noise in the windows, shape (levels,)."""
+    """Return the noise of f without the quantum, shape (levels,).
+
+    The result is the larger of two parts of `noise_bounds`: the corrected rounding
+    error, and the noise in the windows. `nominal` is the rounding error at each level.
+    """
     noise, grown = _windows(ladder.windows)
     floor, factor = np.zeros(len(nominal)), 1.0
     for j, k in enumerate(ladder.places):
@@ -210,12 +215,13 @@ def _rising(ladder: Ladder, noise: np.ndarray, nominal: np.ndarray) -> np.ndarra
 
 
 def _fades(ladder: Ladder, noise: np.ndarray, nominal: np.ndarray, first: int) -> bool:
-    """Whether the noise falls fast towards larger distances while |f| does not.
+    """Return whether the noise falls fast towards larger distances, but |f| does not.
 
-    This is the noise of a cancellation near x, like that of (1 - cos x) / x² at 1e-8:
-    there the numerator is constant between two jumps, so f looks smooth near x. The
-    fourth differences of noise change their sign within a window. Those of a smooth
-    function that a window does not resolve, like 1 / x near 0, do not.
+    Such noise comes from a cancellation near x, as in (1 - cos x) / x² at 1e-8. There
+    the numerator is constant between two jumps, so f looks smooth near x. A smooth
+    function that varies too fast for a window, such as 1 / x near 0, may look like
+    noise, too. But only the fourth differences of noise change their sign within a
+    window.
 
     Args:
       ladder: Samples of f.
@@ -241,12 +247,13 @@ def _most(ladder: Ladder, noise: np.ndarray, nominal: np.ndarray) -> np.ndarray:
 
     A window shows the noise at its own level. It is assumed that the noise does not
     grow faster than |f| at higher levels, and does not shrink faster than |f| at lower
-    levels. So the bound at a level is the largest noise of all windows, multiplied by
-    the change of |f|. A window above the next one counts only if its noise may be
-    rounding. The bound is infinite if few windows show noise. At a root of f, this
-    bound distinguishes a noise of ε |f| from a noise of ε |x f'|. Windows at small
-    distances show too little noise where the rounding errors follow a pattern, like
-    those of 1 - x² near 1.
+    levels. So the noise of a window is multiplied by the change of |f| from the window
+    to a level, and the bound at the level is the largest result of all windows. Windows
+    beyond the first one above the level count only if their noise may be rounding
+    errors. The bound is infinite if few windows show noise. At a root of f, this bound
+    distinguishes a noise of ε |f| from a noise of ε |x f'|. All windows are used,
+    because those at small distances show too little noise if the rounding errors follow
+    a pattern, like those of 1 - x² near 1.
 
     Args:
       ladder: Samples of f.
@@ -340,8 +347,8 @@ def _first_change(
 
     f is evaluated at 33 points. The change is the larger one of the first interval
     where f is not constant and of the next interval. The place is the range of both
-    intervals. If f has a kink in it, a look at this place sees a change that is sixteen
-    times as small. If f jumps there, the change stays.
+    intervals. If f is then evaluated at 33 points of this place, the change is sixteen
+    times as small if f has a kink there. It stays the same if f jumps there.
     """
     points = np.linspace(low, high, 33)
     moves = np.nan_to_num(np.abs(np.diff(sampler(x + way * points))))
@@ -353,9 +360,10 @@ def _first_change(
 def _stair(ladder: Ladder, sampler: Sampler, firsts: np.ndarray) -> float:
     """Return the quantum of f if f looks like a rounded function, otherwise 0.
 
-    f then has at least three jumps up to the largest distance, all about equally large,
-    and is constant between them. Values cannot distinguish a rounded function from a
-    step function like floor(x). A mean slope below 1e-6 counts as rounding.
+    The quantum is the smallest jump. f looks rounded if it has at least three jumps up
+    to the largest distance, all about equally large, and is constant between them.
+    Values cannot distinguish a rounded function from a step function like floor(x). So
+    f counts as rounded only if its mean slope is below 1e-6.
 
     Args:
       ladder: Samples of f.

@@ -14,8 +14,8 @@ from research.derivatives.errors import NotScalarError
 # would truncate the other values.
 _CHECKED, _CHECKED_INTEGERS = 3, 24
 # What a solver, a table or an assertion may raise outside of the domain of f. At the
-# point of interest, such an error is a mistake of the user and is not hidden. Nor are
-# errors of the second kind anywhere, which are RuntimeErrors, too.
+# point of interest, such an error is a mistake of the user and is not hidden. MISTAKES
+# are RuntimeErrors, too, but they are not hidden at any point.
 UNDEFINED_ELSEWHERE = (RuntimeError, IndexError, AssertionError)
 MISTAKES = (NotImplementedError, RecursionError, jax.errors.JaxRuntimeError)
 
@@ -52,8 +52,9 @@ class Sampler:
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """Return f at the points times `unit`, as float64.
 
-        The value is nan at a point where f has no real value, raises an ArithmeticError
-        or a ValueError, or, except at the first point, one of `UNDEFINED_ELSEWHERE`.
+        The value is nan at a point where f has no real value, or raises an
+        ArithmeticError or a ValueError. At all points but the first, the value is also
+        nan if f raises an error of `UNDEFINED_ELSEWHERE` that is not one of `MISTAKES`.
 
         Args:
           points: Points, shape (n,). The first is the point of interest. Infinite
@@ -178,13 +179,13 @@ def _exact(number: Any, point: Any) -> tuple[float, float]:
 
 
 def _epsilon(dtype: np.dtype) -> float:
-    """Return the relative spacing of values of this dtype, once they are float64."""
+    """Return the relative spacing of values of a dtype after conversion to float64."""
     double = np.finfo(np.float64).eps
     return float(max(jnp.finfo(dtype).eps, double) if _kind(dtype) == "f" else double)
 
 
 def _kind(dtype: np.dtype) -> str:
-    """Return NumPy's letter of a kind of dtype; "f" also for bfloat16."""
+    """Return NumPy's letter for the kind of a dtype, and "f" also for bfloat16."""
     return "f" if jnp.issubdtype(dtype, jnp.floating) else dtype.kind
 
 

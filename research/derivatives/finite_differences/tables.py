@@ -15,7 +15,7 @@ COLUMNS = 9  # Number of rows of a table: 0 to 8 extrapolations.
 _SHARE = 1.2
 # Smallest factor by which halving the step is assumed to reduce the error of each row.
 _SHRINKS = 2.0 ** (1.2 * np.arange(1, COLUMNS + 1))
-# In the first _FEW rows in h², the last extrapolation corrects more error than remains.
+# In the first _FEW rows in h², the last extrapolation removes more error than remains.
 _FEW = 4
 _LATE = 3.0  # Factor on the observed change in the later rows in h².
 _NODES = 4  # Largest number of distances in a formula.
@@ -33,9 +33,9 @@ class Table(NamedTuple):
         it needs is missing.
       noise: Effect of the noise of f on each estimate, same shape. The noise of f is an
         error of its values, such as a rounding error.
-      is_even: Whether the powers of h that disappear one after another increase by 2,
-        as in h², h⁴, ... or in h, h³, ... If False, they increase by 1, as in h,
-        h², ...
+      is_even: If True, the powers of h that disappear one after another increase by 2,
+        as in h², h⁴, ... or in h, h³, ... If False, they increase by 1, as in
+        h, h², ...
     """
 
     values: np.ndarray
@@ -46,8 +46,8 @@ class Table(NamedTuple):
     def bounds(self) -> np.ndarray:
         """Bound on the error of each estimate, in the shape of `values`.
 
-        Let v(m, h) be the estimate in row m, which is after m extrapolations, at the
-        step h. Its bound is 1.2 times its noise, plus the largest of three changes:
+        Let v(m, h) be the estimate at the step h in row m, after m extrapolations. Its
+        bound is 1.2 times its noise, plus the largest of three changes:
 
         - First change: |v(m, h) - v(m - 1, h)|, which is due to the last extrapolation.
           Row 0 has no extrapolation. There, the first change is |v(0, h) - v(0, 2h)|.
@@ -72,10 +72,10 @@ class Table(NamedTuple):
         that the extrapolations remove increase by 2:
 
         - In rows 0 to 3, the second change is reduced by 0.5 times the noise of
-          v(m, h/2), but not below 0. It contains this noise, which for a derivative of
-          order n is 2^n times as large as the noise of v(m, h). The bound remains large
-          enough, because in these rows the first change is usually larger than the
-          error of v(m, h).
+          v(m, h/2), but not below 0. The second change contains this noise, which for a
+          derivative of order n is 2^n times as large as the noise of v(m, h). The bound
+          remains large enough, because in these rows the first change is usually larger
+          than the error of v(m, h).
         - From row 4 on, the largest of the three changes is multiplied by 3. The last
           extrapolation gives almost no weight to the largest steps in these rows. So it
           changes the estimate too little if the series of f diverges at these steps.
@@ -138,20 +138,21 @@ class Tables(NamedTuple):
 class _Formulas(NamedTuple):
     """Weights of several formulas that are extrapolated with the same powers of h.
 
-    A row is a formula. Each formula is multiplied by h^order.
+    In the arrays, a row is one formula. A formula gives h^order times a derivative, or
+    h^order times the jump of a derivative at x.
 
     Attributes:
       weights: Weights of f - f(x) at -h, -2h, -4h, ... and at h, 2h, 4h, ..., shape
         (rows, 2, _NODES).
       orders: Order of the derivative in each row, shape (rows,).
       counts: Number of distances in each row, shape (rows,).
-      needs: Whether a row uses the left and the right side, shape (rows, 2).
+      needs: Whether a row uses the left side, and whether the right, shape (rows, 2).
       richardson: Weights of the quotients at h, 2h, 4h, ... in each extrapolation,
         shape (COLUMNS, COLUMNS), a row for each number of extrapolations.
-      samples: Squared weight of each sample after each extrapolation, in units of
-        h^-order, shape (rows, COLUMNS, 2, nodes).
-      centre: Squared weight of f(x) after each extrapolation, in the same units, shape
-        (rows, COLUMNS).
+      samples: Square of the weight of f - f(x) at each node after each extrapolation,
+        shape (rows, COLUMNS, 2, nodes). The weights are in units of h^-order.
+      centre: Square of the weight of f(x) after each extrapolation, in the same units,
+        shape (rows, COLUMNS).
     """
 
     weights: np.ndarray
@@ -252,13 +253,14 @@ def _formulas(order: int) -> tuple[_Formulas, _Formulas, _Formulas]:
     """Return the formulas for a derivative of one order, in three groups.
 
     Returns:
-      (in h, in h², in odd powers), where n is the order:
+      A tuple of three groups, which are extrapolated differently. With the order n they
+      contain:
 
-      - extrapolated as series in h: the central quotient, the differences between the
-        right and the left derivative of orders 1 to n, the left and the right
-        derivative;
-      - extrapolated as a series in h²: the central quotient;
-      - extrapolated as series in h, h³, h⁵, ...: the jumps of orders 1 to n + 1.
+      - the central quotient, the differences between the right and the left derivative
+        of orders 1 to n, and the left and the right derivative of order n. They are
+        extrapolated as series in h;
+      - the central quotient, extrapolated as a series in h²;
+      - the jumps of orders 1 to n + 1, extrapolated as series in h, h³, h⁵, ...
     """
     forward = [formula(m, 1) for m in range(1, order + 1)]
     backward = [formula(m, -1) for m in range(1, order + 1)]
@@ -368,7 +370,7 @@ def _ahead(values: np.ndarray, count: int) -> np.ndarray:
 def _errors(formulas: _Formulas, noise: np.ndarray, powers: np.ndarray) -> np.ndarray:
     """Return the effect of noise on each estimate, shape (rows, COLUMNS, levels).
 
-    The squares of the samples' errors are added, because the errors count as
+    The squares of the samples' errors are added, because the errors are assumed to be
     independent.
     """
     ahead = _ahead(noise, formulas.samples.shape[-1])

@@ -61,9 +61,9 @@ def explain(
         floating number.
       *args: Point of evaluation. The gradient is with respect to all floating leaves.
       level: "mathematics" hides equations that only change a shape or a dtype. It also
-        hides the equations of a `jax.custom_jvp` rule that have no adjoint. A
-        transposition, a conversion that may change a number, and copies of a number
-        that a sum or a product of arrays reads are not hidden. "primitives" shows all
+        hides the equations of a `jax.custom_jvp` rule that have no adjoint. It does not
+        hide a transposition, a conversion that may change a number, or copies of a
+        number that a sum or a product of arrays reads. "primitives" shows all
         equations.
       expand: ("scan",) shows each step of a scan in separate rows. () shows a scan as
         one row.

@@ -239,7 +239,7 @@ def _units(ledger: LedgerFields) -> tuple[list[_Unit], list[_Share]]:
 def _rule_shares(
     rule: OwnRule, adjoints: Sequence[Any], makers: Mapping[int, int]
 ) -> list[_Share]:
-    """Return what the derivative rule of a function contributes to its inputs."""
+    """Return what the rule of a function contributes to the adjoints of its inputs."""
     given = (
         rule.reverse.contributions
         if rule.reverse

@@ -30,7 +30,7 @@ EXTREMES = {
 }
 
 
-# Sentences about rows that are not searched, so they need not be at a tie.
+# Sentences about rows that are not searched. Such a row need not be at a tie.
 BITS = "it takes numbers apart into bits, and at_kinks has no rule for that"
 NOT_SEARCHED = "it may be at a kink inside, where at_kinks does not search"
 SPECTRA = frozenset(["svd", "eigh", "eig"])
@@ -101,7 +101,7 @@ def at_kinks(tape: Tape, names: dict[int, str]) -> list[Kink]:
 
 
 def _locally_constant(tape: Tape) -> set[int]:
-    """Return the active nodes whose value is constant between jumps, as of floor."""
+    """Return the active nodes whose value is constant between jumps, as floor(x) is."""
     steady: set[int] = set()
     for equation in tape.equations():
         active = [operand for operand in equation.inputs if tape.is_active(operand)]
@@ -115,8 +115,9 @@ def _locally_constant(tape: Tape) -> set[int]:
 def _compares(equation: Equation, steady: set[int], tape: Tape) -> bool:
     """Return whether an equation compares or converts values that are constant nearby.
 
-    They are integers, or whole numbers such as those of floor. Such a value jumps in
-    the row that computes it, which has a `Kink` of its own if x is at a jump.
+    The values are integers, or whole numbers such as those of floor. If they are equal,
+    the row that compares them needs no `Kink`. Such a value jumps in the row that
+    computes it, and that row has a `Kink` of its own if x is at a jump.
     """
     if equation.primitive not in (*COMPARISONS, "convert_element_type"):
         return False
@@ -135,8 +136,8 @@ def _counts(equation: Equation, tape: Tape) -> bool:
     comparisons inside the rule count. The comparisons that compute the value of the
     function do not: the function may be smooth although one of them is a tie, as
     softplus at 0 is. A comparison of a value with itself does not count, because it is
-    a test for NaN. An equation with an integer output decides, as argmax does: no
-    adjoint passes through an index, but the value that it chooses jumps.
+    a test for NaN. A tie in an equation with an integer output, such as argmax, counts:
+    no adjoint passes through the index, but the value that the index selects jumps.
     """
     if equation.primitive in COMPARISONS:
         return (equation.is_active or equation.is_rule) and equation.inputs[
@@ -151,7 +152,7 @@ def _counts(equation: Equation, tape: Tape) -> bool:
 
 
 def _integers(equation: Equation, tape: Tape) -> list[int]:
-    """Return the places of the outputs that are integers or truth values."""
+    """Return the positions of the outputs that are integers or truth values."""
     values = [tape.value(node) for node in equation.outputs]
     return [i for i, v in enumerate(values) if not is_key(v) and not is_inexact(v)]
 
@@ -223,7 +224,7 @@ def _tie(equation: Equation, tape: Tape) -> str:
 
 
 def _at_cut(equation: Equation, tape: Tape, z: np.ndarray) -> str:
-    """Say if an argument is on the branch cut of a complex function."""
+    """Return a text if an argument is on the branch cut of a function, else no text."""
     if equation.primitive == "pow":
         exponent = np.asarray(tape.value(equation.inputs[1]))
         z = np.where((exponent.imag == 0) & (exponent.real % 1 == 0), 1.0, z)
@@ -238,7 +239,10 @@ def _at_cut(equation: Equation, tape: Tape, z: np.ndarray) -> str:
 
 
 def _is_converted(equation: Equation, tape: Tape) -> bool:
-    """Return whether a complex argument is a real one, which stays beside no cut."""
+    """Return whether a complex argument is the conversion of a real number.
+
+    Such an argument stays on the real axis, so it does not cross a branch cut there.
+    """
     makers = [e for e in tape.equations() if equation.inputs[0] in e.outputs]
     return any(
         e.primitive == "convert_element_type"
@@ -262,9 +266,9 @@ def _at_step(value: np.ndarray, dtype: Any) -> np.ndarray | bool:
 def _at_equal_values(equation: Equation, tape: Tape) -> str:
     """Say if singular values or eigenvalues are equal, or singular values are 0.
 
-    What treats equal values alike, such as their sum, is smooth there. So equal values
-    count if their adjoints differ, or if an adjoint of their vectors is not 0. Singular
-    values of 0 count if their adjoint is not 0.
+    A function that treats equal values alike, such as their sum, is smooth there. So
+    equal values count if their adjoints differ, or if an adjoint of their vectors is
+    not 0. Singular values of 0 count if their adjoint is not 0.
     """
     rank = np.ndim(tape.value(equation.inputs[0])) - 1
     spectrum = next(
@@ -296,7 +300,7 @@ def _adjoint(tape: Tape, node: int) -> np.ndarray:
 
 
 def _is_shared_in_scatter(equation: Equation, values: Sequence[Any]) -> bool:
-    """Return whether two or more candidates for an entry are extreme there."""
+    """Return whether a scatter has several equal extreme candidates for an entry."""
     operand, indices, updates = values
     names = ("dimension_numbers", "indices_are_sorted", "unique_indices", "mode")
     kept = {name: equation.params[name] for name in names}
@@ -319,7 +323,10 @@ def _has_equal_keys(equation: Equation, tape: Tape) -> bool:
 
 
 def _unsearched(equation: Equation, tape: Tape) -> str:
-    """Say if a loop, or another equation without a rule of its own, may be at a tie."""
+    """Return a text if an equation that is not searched may be at a tie, else no text.
+
+    Such an equation is a loop, or another equation without a rule in this module.
+    """
     places = _integers(equation, tape)
     primitive = equation.primitive
     if primitive in ("is_finite", "stop_gradient", "convert_element_type"):
@@ -339,7 +346,8 @@ def _unsearched(equation: Equation, tape: Tape) -> str:
 def _is_unsteady(equation: Equation, tape: Tape, places: Sequence[int]) -> bool:
     """Return whether integers change if active inputs change by their rounding.
 
-    Every two entries move in opposite directions in two of the trials.
+    The integers are the outputs at `places`. The inputs are changed several times, so
+    that every two entries of an input move in opposite directions at least twice.
     """
     values = [tape.value(operand) for operand in equation.inputs]
     chosen = lambda given: [np.asarray(equation.call(given)[i]) for i in places]
@@ -356,7 +364,11 @@ def _is_unsteady(equation: Equation, tape: Tape, places: Sequence[int]) -> bool:
 
 
 def _nudged(value: Any, bit: int, sign: int) -> Any:
-    """Move each entry by its rounding: up, or down if a bit of its position is 1."""
+    """Move each entry by about its rounding error, up or down.
+
+    If `sign` is 1, an entry moves up if the given bit of its position is 0, and down if
+    the bit is 1. If `sign` is -1, the directions are reversed.
+    """
     value = jnp.asarray(value)
     info = jnp.finfo(value.dtype)
     position = np.arange(value.size).reshape(value.shape)

@@ -90,8 +90,8 @@ class Ledger(LedgerFields):
 
         A row is at a tie if its equation may have no derivative at its inputs, as for
         the max of two equal numbers, or abs at 0. Other ties are an argsort of equal
-        entries, a float without a fraction that is converted to int, a complex number
-        on a branch cut, and equal eigenvalues with different adjoints.
+        entries, a nonzero whole number that is converted from floating to int, a
+        complex number on a branch cut, and equal eigenvalues with different adjoints.
 
         At a tie, the gradient is a convention of JAX. The steps of a scan are searched
         only if the argument `expand` of `explain` shows them. A function inside another
@@ -117,7 +117,7 @@ class Ledger(LedgerFields):
         """Return the graph that `svg` draws, and the layout of the graph.
 
         Args:
-          constants: Whether to include the rows that have no adjoint.
+          constants: If True, the graph includes the rows that have no adjoint.
         """
         whole = graph.make_graph(self)
         whole = whole if constants else graph.without_constants(whole)

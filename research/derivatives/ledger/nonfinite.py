@@ -28,7 +28,7 @@ class NonFinite(NamedTuple):
       name: Name of the row, the input or the rule.
       primitive: JAX primitive of the row, or "input", or "custom_vjp".
       source: Line of the user's code, or "" for an input.
-      backward: Whether the NaN or infinity is created only in the backward pass.
+      backward: True if the NaN or infinity is created only in the backward pass.
       sentence: Sentence that says where the NaN or infinity is created.
       index: Index of the first NaN or infinity in the value of the row. If the row has
         both because an operand is infinite, `index` belongs to the first NaN. If the
@@ -215,8 +215,8 @@ Bad = tuple[Any, tuple[int, ...]]
 def _given_bad(tape: Tape, equation: Equation) -> Bad:
     """Return a value of the row that is not finite, and the index of its bad entry.
 
-    If the inputs contain infinities but no NaN, the function prefers a value that is
-    NaN, because infinities may be intended.
+    If the inputs contain infinities but no NaN, a value that is NaN is preferred,
+    because infinities may be intended.
     """
     values = [tape.values[o] for o in equation.outputs]
     given = [tape.value(operand) for operand in equation.inputs]

@@ -59,7 +59,7 @@ def as_page(ledger: LedgerFields) -> str:
 
 
 def _data(ledger: LedgerFields, graph: Graph) -> dict[str, Any]:
-    """Return what the script shows, as JSON values."""
+    """Return the data that the script of the page shows, as JSON values."""
     parts = _parts(ledger)
     grads = gradients(ledger) if ledger.grads is not None else {}
     nodes = _nodes_of_values(ledger, graph)
@@ -182,7 +182,7 @@ def _inputs(ledger: LedgerFields) -> str:
 
 
 def _scopes(ledger: LedgerFields) -> str:
-    """Return the rows as tables, each scope in an element that can be folded."""
+    """Return the rows as HTML tables, each scope in an element that can be folded."""
     numbered = list(enumerate(ledger.rows, len(ledger.inputs)))
     summary = f"{html.escape(ledger.title)}: {len(numbered)} rows"
     inside = _folded(numbered, 0)

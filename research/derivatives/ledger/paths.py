@@ -72,9 +72,9 @@ def paths_from(
 
 
 def _count(tape: Tape, start: int) -> dict[int, int]:
-    """Return a dict from each node that the start affects to its number of paths.
+    """Return a dict from each node that the start affects to a number of paths.
 
-    These are the paths from the start to the node.
+    This is the number of paths from the start to the node.
     """
     ways = {start: 1}
     for entry in tape.entries:

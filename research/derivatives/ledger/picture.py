@@ -91,9 +91,9 @@ def draw(
       heading: Title, for readers who cannot see the drawing.
       words: Sentence for readers who cannot see the drawing. It comes before the
         description of the boxes.
-      dark: Whether the drawing has a style sheet that makes it dark for readers who
+      dark: If True, the drawing has a style sheet that makes it dark for readers who
         prefer dark pages. Only browsers use this style sheet.
-      marks: Whether the SVG elements of the boxes and edges contain the numbers of
+      marks: If True, the SVG elements of the boxes and edges contain the numbers of
         their nodes, so that a script can find them.
     """
     width, height = max(layout.width, 560.0), layout.height + LINE * (len(LEGEND) + 1)
@@ -317,7 +317,7 @@ def _drawn_label(edge: Edge, place: np.ndarray, marks: bool, is_birth: bool) -> 
 
 
 def _description(nodes: tuple[Node, ...]) -> str:
-    """Describe the boxes in words, for readers who cannot see the drawing."""
+    """Describe the first 80 boxes in words, for readers who cannot see the drawing."""
     return " ".join(
         f"{node.title}: {node.value}"
         f"{f', adjoint {node.adjoint}' if node.adjoint else ''}."

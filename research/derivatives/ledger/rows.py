@@ -78,9 +78,9 @@ def shown_equations(tape: Tape, level: str) -> list[Equation]:
     The tape is the record of the evaluation of a function. The level "primitives" shows
     all equations. The level "mathematics" leaves out two kinds of equations: equations
     that only change a shape or a dtype, and equations of a custom rule for forward mode
-    (custom_jvp) that the backward pass does not reach. An equation has a row if it
-    rounds or reorders numbers, or if it copies numbers that a sum or a product of
-    arrays reads.
+    (custom_jvp) that the backward pass does not reach. An equation that rounds or
+    reorders numbers does not count as a change of shape or dtype alone, nor does one
+    that copies numbers that a sum or a product of arrays reads.
     """
     added = _added(tape)
     backward_only = {
@@ -114,7 +114,7 @@ def _is_of_constants(equation: Equation) -> bool:
 def _added(tape: Tape) -> set[Operand]:
     """Return the nodes whose entries an equation combines, for example by a sum.
 
-    An equation that copies such a node changes the result of the sum.
+    An equation that computes such a node by copying entries changes the sum.
     """
     nodes: set[Operand] = set()
     for equation in tape.equations()[::-1]:
@@ -131,10 +131,10 @@ def keeps_numbers(tape: Tape, equation: Equation, added: set[Operand]) -> bool:
     """Return whether an equation only changes a shape or a dtype, and no number.
 
     A conversion keeps every number if the new dtype holds all numbers of the old one.
-    If no adjoint passes, it suffices that the new dtype holds the numbers at hand.
-    `added` has the nodes whose entries an equation combines, for example by a sum. A
-    broadcast to such a node does not count as a change of shape alone, because it
-    changes the sum.
+    If no adjoint passes through the equation, it suffices that the new dtype holds the
+    numbers that occur. `added` has the nodes whose entries an equation combines, for
+    example by a sum. A broadcast to such a node does not count as a change of shape
+    alone, because it changes the sum.
     """
     if equation.primitive not in SHAPE_ONLY:
         return False
@@ -191,9 +191,10 @@ def _name_outputs(
     names: dict[int, str],
     counts: dict[str, int],
 ) -> None:
-    """Name the outputs of an equation; `kept` has the inputs that they repeat, or none.
+    """Name the outputs of an equation.
 
-    An equation such as `optimization_barrier` repeats several inputs.
+    `kept` contains the inputs whose numbers the outputs repeat. It has several inputs
+    for an equation such as `optimization_barrier`, and none if the numbers are new.
     """
     for copy in equation.inputs:
         if isinstance(copy, int) and tape.copies.get(copy) in names:

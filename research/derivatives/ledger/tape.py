@@ -12,7 +12,7 @@ import jax.numpy as jnp
 class Literal:
     """A constant in the record of a function, for example an input of an `Equation`.
 
-    Two literals are equal only if they are one object.
+    Two literals are equal only if they are the same object.
     """
 
     value: Any

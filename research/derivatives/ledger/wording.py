@@ -23,8 +23,8 @@ _ELEMENTWISE = (
     "polygamma zeta reduce_precision stop_gradient is_finite eq ne lt le gt ge and or "
     "not xor"
 )
-# These primitives change no number, but the shape or the dtype. A conversion to a less
-# precise dtype is an exception (`rows.keeps_numbers`).
+# These primitives change only the shape or the dtype, and no number. A conversion to a
+# less precise dtype is an exception (`rows.keeps_numbers`).
 SHAPE_ONLY = frozenset(_SHAPE_ONLY.split())
 # In these primitives every entry of the value depends only on the same entry of each
 # input.

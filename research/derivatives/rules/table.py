@@ -73,7 +73,7 @@ def _dv(x: Any, c: Constants) -> Any:
 
 
 def _root_of_cubic(x: Any, c: Constants) -> Any:
-    """Solve y³ + a y = x by Newton's method from x / a (monotone)."""
+    """Solve y³ + a y = x by Newton's method, which is monotone from the start x / a."""
     a = c["a"]
     return jax.lax.fori_loop(0, 40, lambda i, y: (2 * y**3 + x) / (3 * y**2 + a), x / a)
 

@@ -47,8 +47,8 @@ class SparsityPattern(NamedTuple):
       shape: Shape of the matrix, (outputs, inputs).
       colouring: Groups of rows or columns. Each group is computed by one product of
         the matrix and a vector.
-      symmetric: Whether the matrix is symmetric, and some entries (i, j) are therefore
-        read from the computed entry (j, i), as in `sparse_hessian`.
+      symmetric: If True, the matrix is symmetric, and some entries (i, j) are read from
+        the computed entry (j, i), as in `sparse_hessian`.
     """
 
     rows: np.ndarray
@@ -288,8 +288,8 @@ def _values(
     """Return the entries of the matrix in the order of the pattern, and test them.
 
     The product with a random vector, which tests the pattern, is computed in the same
-    batch as the other products. NumPy computes all that depends only on the pattern, so
-    it is constant in a compiled program.
+    batch as the other products. NumPy computes everything that depends only on the
+    pattern. These values are therefore constants in a compiled program.
     """
     own, like = plan.colouring, jax.eval_shape(function, flat)
     forward = own.num_columns > 0 or _has_forward_mode(function, flat)
@@ -369,11 +369,11 @@ def _places(plan: SparsityPattern, symmetric: bool, before: int) -> np.ndarray:
 
 
 class _Apart(NamedTuple):
-    """The product with a random vector, from the pattern and computed directly.
+    """Product of the matrix and a random vector, computed in two ways.
 
     Attributes:
       product: Product of the sparse matrix and the vector.
-      truth: J v or uᵀ J for the same vector.
+      truth: J v or uᵀ J for the same vector, computed without the pattern.
       scale: For each entry of the product, the sum of the absolute values of its terms.
     """
 
@@ -382,7 +382,10 @@ class _Apart(NamedTuple):
     scale: jax.Array
 
     def wrong(self, eps: float) -> jax.Array:
-        """Return where the two differ by more than rounding errors of size eps."""
+        """Return where `product` and `truth` differ by more than rounding errors.
+
+        `eps` is the relative spacing of the floats.
+        """
         # The largest row sets the size of rounding errors that cancel inside f.
         largest = jnp.max(self.scale, initial=0, where=jnp.isfinite(self.scale))
         allowed = eps**0.5 * self.scale + min(1e3 * eps, eps**0.5) * largest
@@ -410,7 +413,7 @@ def _probed(
       count: Number of products in `main` that belong to colours of columns (of rows if
         `forward` is False).
       draw: The random vector.
-      forward: Whether the products are J v.
+      forward: If True, the products are J v, otherwise uᵀ J.
     """
     own = plan.colouring
     direct = ~own.by_row if forward else own.by_row

@@ -29,8 +29,9 @@ class Colouring(NamedTuple):
         which no entry is computed.
       rows: Colour of each row, shape (number of rows,). -1 for a row from which no
         entry is computed.
-      by_row: Whether each entry of the pattern is computed with its row and not with
-        its column, shape (entries,). The entries are ordered by row, then by column.
+      by_row: For each entry of the pattern, True if it is computed with its row, and
+        False if it is computed with its column, shape (entries,). The entries are
+        ordered by row, then by column.
     """
 
     columns: np.ndarray
@@ -63,10 +64,10 @@ def coloured(
 
     Args:
       pattern: Boolean matrix in CSR form.
-      forward: Whether products J v can be computed, so that columns can be coloured.
-      reverse: Whether products uᵀ J can be computed, so that rows can be coloured.
-      symmetric: Whether the matrix is symmetric. If it is, entry (i, j) may be read
-        from entry (j, i).
+      forward: If True, products J v can be computed, so columns can be coloured.
+      reverse: If True, products uᵀ J can be computed, so rows can be coloured.
+      symmetric: If True, the matrix is symmetric, so entry (i, j) may be read from
+        entry (j, i).
     Returns:
       The `Colouring` with the fewest colours among those that were tried.
     Raises:
@@ -96,7 +97,11 @@ def coloured(
 
 
 def _limits(matrix: Matrix, allowed: bool) -> list[int]:
-    """Return limits to try for the number of entries of a row, largest first."""
+    """Return the limits to try for `_with_dense_rows`, largest first.
+
+    If `allowed` is False, no row can be coloured, so the only limit is the number of
+    entries in the fullest row.
+    """
     degrees = np.unique(np.diff(matrix.indptr))[::-1]
     if not allowed or not len(degrees):
         return [int(degrees.max(initial=0))]
@@ -107,7 +112,11 @@ def _limits(matrix: Matrix, allowed: bool) -> list[int]:
 def _with_dense_rows(
     matrix: Matrix, limit: int, symmetric: bool, flipped: bool
 ) -> Colouring:
-    """Colour the rows of more entries than `limit`, and columns without these rows."""
+    """Colour the rows with more entries than `limit`, and columns for all other rows.
+
+    If `flipped` is True, `matrix` is the transpose of the pattern, and the colours of
+    rows and columns are exchanged in the result.
+    """
     degrees = np.diff(matrix.indptr)
     dense = degrees > limit
     of_row = np.repeat(dense, degrees)

@@ -1,9 +1,9 @@
 """Sparsity pattern of a Jacobian: which outputs of f may depend on which inputs.
 
 The pattern follows from the jaxpr of f. It is valid for all inputs of the given shape,
-because both sides of a branch count. The pattern contains all entries of the Jacobian,
-and may contain more. There is one exception: a custom derivative rule may depend on
-inputs on which its function does not depend.
+because it includes the dependences of all branches. The pattern contains all entries of
+the Jacobian, and may contain more. There is one exception: a custom derivative rule may
+depend on inputs on which its function does not depend.
 """
 
 import math
@@ -282,7 +282,7 @@ def _moved(equation: Any, facts: list[Fact]) -> list[Matrix]:
 
 
 def _scattered(equation: Any, facts: list[Fact]) -> list[Matrix]:
-    """Add rows of the updates to rows of the operand."""
+    """Let an entry depend on the operand there, and on all updates that go there."""
     operand, indices, updates = facts
     size = math.prod(operand.shape)
     total = _rows_of(operand, _any_rows(facts))
@@ -314,7 +314,10 @@ def _reduced(equation: Any, facts: list[Fact]) -> list[Matrix]:
 
 
 def _group_numbers(shape: tuple[int, ...], axes: Sequence[int]) -> np.ndarray:
-    """Return for each entry the number of its group; groups lie along the axes."""
+    """Return for each entry the number of its group.
+
+    Entries that differ only in their positions along the axes are one group.
+    """
     kept = [1 if axis in axes else extent for axis, extent in enumerate(shape)]
     numbers = np.arange(math.prod(kept)).reshape(kept)
     return np.broadcast_to(numbers, shape).ravel()
@@ -400,7 +403,10 @@ def _dot(equation: Any, facts: list[Fact]) -> list[Matrix]:
 def _dot_with(
     fact: Fact, other: Fact, side: int, contract: Any, free: Any, places: np.ndarray
 ) -> Matrix:
-    """Return the rows of a product with a known matrix that has zeros."""
+    """Return on which inputs each entry of a product with a known matrix depends.
+
+    Where the known matrix is 0, the product does not depend on the other factor.
+    """
     own = np.arange(math.prod(fact.shape)).reshape(fact.shape)
     own = own.transpose([*free[side], *contract[side]])
     own = own.reshape(math.prod(own.shape[: len(free[side])]), -1)
@@ -527,7 +533,10 @@ def _stack(facts: list[Fact], shape: tuple[int, ...]) -> Fact:
 
 
 def _while(equation: Any, facts: list[Fact]) -> list[Fact]:
-    """Repeat the body until no new dependence is found, for any number of steps."""
+    """Repeat the body until no new dependence is found.
+
+    The result then holds for any number of iterations.
+    """
     params = equation.params
     first = params["cond_nconsts"]
     consts = facts[first : first + params["body_nconsts"]]
