@@ -128,7 +128,8 @@ def _place(
 ) -> tuple[Place, str | None]:
     """Return the place of this process, and the coordinator's address.
 
-    The address is None if JAX finds it without help, or if this process is alone.
+    The address is None if JAX finds it without help, or if nothing names other
+    processes.
     """
     given = (coordinator, num_processes, process_id)
     if any(value is not None for value in given[1:]):
@@ -233,8 +234,7 @@ def variables(address: str, place: Place) -> Mapping[str, str]:
 def _time_limit(seconds: int, place: Place, address: str | None) -> Iterator[None]:
     """End this process with an error message if the context lasts too long.
 
-    A timer ends the process, because an exception cannot interrupt JAX while JAX
-    waits.
+    A timer ends the process, because an exception cannot interrupt JAX while JAX waits.
     JAX's own time limit would abort the process without this message.
     """
 

@@ -491,8 +491,8 @@ def _recorded(
 ) -> progress.OnProgress:
     """Return an `on_progress` that shows the progress and writes it to the metrics.
 
-    A line is appended to the metrics when `done` is an integer, so that a unit of work
-    begins or ends, and otherwise at most once a second.
+    A line is appended to the metrics when a unit of work begins or ends (`done` is then
+    an integer), and otherwise at most once a second.
     """
     from research import runs
 

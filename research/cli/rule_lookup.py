@@ -302,7 +302,7 @@ def _may_be_a_rule(value: Any) -> bool:
 
 
 def _is_likely_a_rule(value: Any) -> bool:
-    """Return False for a function whose first argument is not a learning rate.
+    """Return False for a function whose first argument is not named like a rate.
 
     Such a function is probably not a rule. For all other values, return True.
     """

@@ -134,10 +134,10 @@ def modules_of(folder: Path) -> Iterator[None]:
 
     Within the context, an import finds the module of `folder`, not a module of the same
     name in another folder. After the context, the hidden modules are in sys.modules
-    again, with one exception. If a module of the same name was imported from `folder`
-    within the context, both modules are removed from sys.modules. A later import of
-    this name, for example inside a function, then fails. Otherwise the import could
-    return the wrong one of the two modules.
+    again, unless a module of the same name was imported within the context. If this
+    module lies in `folder`, it is removed from sys.modules, too. A later import of this
+    name, for example inside a function, then fails. Otherwise the import could return
+    the wrong one of the two modules.
     """
     hidden = {
         name: module

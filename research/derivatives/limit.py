@@ -20,7 +20,9 @@ Scheme = Literal["forward", "central", "richardson", "complex"]
 # Number and relative distance of the points near x that show the rounding error of the
 # complex step.
 NEAR, AWAY = 16, 2.0**-14
-LOST = 1e-3  # Relative scatter above which a quotient has lost its digits.
+# Relative scatter above which a quotient has lost its digits, if values of f show no
+# derivative.
+LOST = 1e-3
 
 
 class LimitTable(NamedTuple):

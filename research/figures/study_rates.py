@@ -127,7 +127,8 @@ def _budget(
 
     The budget is the length of a full training, which is the same for all rules. In
     older studies, the budget is the length of the rule's own trainings, which may be
-    shorter. In such a study, no cost is above ten times the shorter length.
+    shorter. In such a study, no cost is above ten times the shorter length. The shorter
+    length is also returned if no run missed the target; it then has no effect.
     """
     length = float(arrays[f"{key}/passes"][-1])
     dearest = float(np.exp(np.max(arrays[f"{key}/screening"])))

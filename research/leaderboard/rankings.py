@@ -376,7 +376,7 @@ def _size(study: SavedStudy, measurement: Mapping[str, Any]) -> int:
 
 
 def _code(study: SavedStudy, measurement: Mapping[str, Any]) -> str:
-    """Return the digest of a rule's source, or the study's id without a known source.
+    """Return the digest of a rule's source, or the study's id if there is no source.
 
     Without a source it is not known whether two studies have the same rule.
     """

@@ -71,10 +71,11 @@ def gelu_tanh(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
     activation. Up to rounding errors, the activation equals `jax.nn.gelu(z)` and
     PyTorch's gelu with approximate="tanh".
 
-    Where z² or z³ overflows, the derivatives by `jax.grad` and `jax.jvp` can be NaN. In
-    float16, this happens from |z| = 550 on, and from |z| = 67 on for the second
-    derivative. In float32 and bfloat16, this happens from |z| = 4e19 on, and from
-    |z| = 1e13 on for the second derivative. `jax.nn.gelu(z)` has similar limits.
+    For large |z|, the derivatives by `jax.grad` and `jax.jvp` can be NaN, because a
+    multiple of z² or z³ overflows. In float16, this happens from |z| = 550 on, and from
+    |z| = 67 on for the second derivative. In float32 and bfloat16, this happens from
+    |z| = 4e19 on, and from |z| = 1e13 on for the second derivative. `jax.nn.gelu(z)`
+    has similar limits.
 
     Args:
       z: Floating array of any shape.

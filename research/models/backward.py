@@ -270,8 +270,8 @@ def mlp_rounding_bound(
         forward.sums[-1],
         len(forward.sums[-1]),
     )
-    # 1 / n bounds the rounding error of δ_K, which may be large relative to δ_K: the
-    # loss subtracts the target from the prediction.
+    # The term 1 / n stands for the rounding error of δ_K, which may be large relative
+    # to δ_K: the loss subtracts the target from the prediction.
     size = jnp.abs(BATCH_LOSSES[loss](last, jnp.asarray(y))[1]) + 1 / n
     unit = (n + sum(h.shape[1] for h in forward.inputs) + last.shape[1]) * float(
         jnp.finfo(last.dtype).eps
@@ -320,7 +320,10 @@ def _softmax_cross_entropy(z: Array, y: Array) -> tuple[Array, Array]:
 
 
 def _squared_error(z: Array, y: Array) -> tuple[Array, Array]:
-    """Compute the mean of ½ Σ (z - y)², and its derivative (z - y) / n."""
+    """Compute the mean of ½ Σ (z - y)², and its derivative (z - y) / n.
+
+    The mean is over the n examples, and the sum over the outputs.
+    """
     residual = z - _targets(z, y)
     return jnp.mean(0.5 * jnp.sum(residual**2, axis=1)), residual / len(z)
 

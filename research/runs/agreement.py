@@ -103,8 +103,8 @@ def hold_against(
 
     The result lists the values that differ. `hold` defines when two values agree. In
     the table of a reference, floats are rounded to four digits. If a float of the run
-    is halfway between two numbers of four digits, up to 1e-6 of its size, it equals
-    both numbers.
+    is halfway between two numbers of four digits, up to 1e-6 of its size, it counts
+    as equal to both numbers.
 
     Args:
       reference: Reference, a dict with the main results of a run, from

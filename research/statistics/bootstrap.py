@@ -322,7 +322,7 @@ def _among(order: np.ndarray, trials: int | None) -> np.ndarray:
 
 
 def _mixed(scores: Scores, chosen: np.ndarray) -> list[np.ndarray]:
-    """Return the passes spent on each seed, and the share of runs at the target.
+    """Return, for each seed, the passes spent and the share of runs at the target.
 
     Both arrays are averages over the chosen trials.
     """

@@ -449,7 +449,8 @@ class _Parts(NamedTuple):
     Attributes:
       seeds: Quantity to average, on each seed, as a mean over all searches, shape (n,).
       mine, other: Quantity for each search of one rule and each seed. The variance from
-        the searches of this rule is computed from it. With one row, it counts as 0.
+        the searches of this rule is computed from this array. With one row, this
+        variance counts as 0.
     """
 
     seeds: Float[np.ndarray, " seeds"]

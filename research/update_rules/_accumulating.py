@@ -463,7 +463,7 @@ def madgrad(
     eps: Scalar = 1e-6,
     eps_in_rate: bool = True,
 ) -> optax.GradientTransformation:
-    """Dual averaging that divides by the cube root of a sum of squared gradients.
+    """Dual averaging, divided by the cube root of a weighted sum of squared gradients.
 
     w_t = (η_t + ε) √t, with t counted from 1, is the weight of the gradient g_t,
     s_t = s_(t-1) + w_t g_t,

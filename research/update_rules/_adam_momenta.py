@@ -1,10 +1,10 @@
 """Adam with another first moment: AdEMAMix, its simplified form, LaProp and MARS.
 
 AdEMAMix adds a second, slow average of the gradients. LaProp divides each gradient by
-Adam's root √v̂_t, and then takes the average. MARS adds to each gradient a multiple of
-the last change of the gradient. In the formulas, g_t is the gradient, u_t the update
-and η_t the learning rate at step t. Operations act entry by entry, except for a norm in
-MARS.
+the root of Adam's average of squared gradients, and then takes the average. MARS adds
+to each gradient a multiple of the last change of the gradient. In the formulas, g_t is
+the gradient, u_t the update and η_t the learning rate at step t. Operations act entry
+by entry, except for a norm in MARS.
 """
 
 from typing import Any, NamedTuple

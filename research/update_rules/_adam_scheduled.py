@@ -336,8 +336,8 @@ def radam(
 def _rectification(length: Array, most: Scalar) -> Array:
     """Return r_t of `radam`, where `length` is ρ_t and `most` is ρ.
 
-    The result is NaN for ρ_t between 2 and 4, and has no meaning for ρ_t below 2. The
-    rule uses r_t only where ρ_t is at least 4.
+    For ρ_t below 4, the result has no meaning. If ρ > 4, it is NaN for ρ_t between 2
+    and 4. The rule uses r_t only where ρ_t is at least 4.
     """
     return jnp.sqrt(
         (length - 4.0) * (length - 2.0) * most / ((most - 4.0) * (most - 2.0) * length)

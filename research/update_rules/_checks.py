@@ -231,7 +231,7 @@ def check_floating(params: Params) -> None:
 
 
 def refuse_integers(updates: Params) -> None:
-    """Raise if a leaf of the gradients, the argument `updates`, has integers.
+    """Raise if a leaf of the gradients (`updates`) has integers.
 
     In the dtype of such a leaf, a step with a rate such as 0.1 would be rounded to 0.
 

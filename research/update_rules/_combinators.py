@@ -178,11 +178,11 @@ def skip_nonfinite(
     """Skip and count the steps whose gradient or update contains NaN or an infinity.
 
     A skipped step leaves the params and the rule's state unchanged. After
-    max_consecutive skipped steps in a row, a further step with NaN or an infinity is
-    applied. The params then contain NaN or an infinity, which shows the problem. After
-    the next finite step, steps are skipped again. optax.apply_if_finite is similar, but
-    checks the gradient only. torch's GradScaler also skips such steps, but it scales
-    the loss as well.
+    max_consecutive skipped steps in a row, all further steps with NaN or an infinity
+    are applied, until a step is finite. An applied step puts NaN or an infinity into
+    the params, which shows the problem. optax.apply_if_finite is similar, but checks
+    the gradient only. torch's GradScaler also skips such steps, but it scales the loss
+    as well.
 
     Use it against rare overflows, as in half precision. Read the number of skipped
     steps with optax.tree_utils.tree_get(state, "skipped"). A training that skips many

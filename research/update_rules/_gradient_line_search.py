@@ -73,8 +73,8 @@ def backtracking_descent(
 
     Use it on a deterministic, cheap objective to avoid tuning a rate. Like gradient
     descent, the rule is slow if the Hessian is ill-conditioned. On mini-batches, the
-    search looks only at the loss of the current batch. The rule therefore does not
-    average out the noise of the gradients, as a falling learning rate would.
+    search looks only at the loss of the current batch. A falling learning rate would
+    average out the noise of the gradients; this rule does not.
 
     Args:
       learning_rate: Largest step size η to try. A positive number, a traced scalar or a

@@ -245,9 +245,9 @@ def soap(
 def _rotated(axes: Any, bases: Any, x: Array) -> Array:
     """Multiply each axis of x by Qᵀ. Entries that are rounding errors of 0 become 0.
 
-    A gradient often has no component along some of the columns of Q. Without setting
-    these entries to 0, the division by √V would turn their rounding errors into steps
-    of full length.
+    A gradient often has no component along some of the columns of Q. If these entries
+    were not set to 0, the division by √V would turn their rounding errors into steps of
+    full length.
     """
     if not axes:
         return x
@@ -669,11 +669,11 @@ def shampoo(
     eigenvalue to the smallest. If this product is not below 1, the iteration fails: the
     step may be wrong, ∞ or NaN. At the first refresh, the smallest eigenvalue is ε for
     vectors, and for one factor of a matrix that is not square. For such leaves, the
-    iteration fails if ε is 0, and in float32 if ε is below about 1e-7 |G_1|². If only
-    the diagonal of a factor is used, its zero entries are left out with either method.
-    Let X be the root of a factor F. The field `residual` of the state is the largest
-    entry of |X^q F - I| over all factors at the last refresh. Check this number if ε is
-    small.
+    iteration fails if ε is 0, and in float32 if ε is below about 1e-7 |G_1|² (unless
+    G_1 is 0). If only the diagonal of a factor is used, its zero entries are left out
+    with either method. Let X be the root of a factor F. The field `residual` of the
+    state is the largest entry of |X^q F - I| over all factors at the last refresh.
+    Check this number if ε is small.
 
     optax and torch do not have Shampoo. The authors' TensorFlow code has the same ε,
     but by default uses G_t in place of M_t, and it computes the roots at the calls k, 2

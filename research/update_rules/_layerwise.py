@@ -481,7 +481,7 @@ def _coefficients(ns_coeffs: Any) -> tuple[tuple[Any, ...], ...]:
 
 
 def _array_or_0(value: Any) -> Any:
-    """Return zeros for a tuple or list, a value with a shape itself, otherwise 0.
+    """Return zeros for a tuple or list, the value if it has a shape, otherwise 0.
 
     The zeros have the length of the tuple or list.
     """
@@ -848,9 +848,10 @@ def hyperball(
     keep, so it takes the step of the inner rule. For a matrix that keeps its norm,
     weight decay in the inner rule only changes the direction D_t. The squares of the
     entries of X_t and D_t must be in the range of their dtype (at least float32). In
-    float32, a D_t with |D_t| < 2e-19 does not move the matrix. With |D_t| > 2e19, the
-    norm falls to |X_0| / √(1 + η_t²). A matrix with |X_0| > 1e19 becomes NaN. This does
-    not concern the direction of `adam`, because its size is about 1.
+    float32, a D_t whose entries are all below 1e-19 may not move the matrix. With
+    |D_t| > 2e19, a step only shrinks the matrix, at first to |X_0| (1 - η_t² / 2). A
+    matrix with |X_0| > 1.3e19 does not keep its norm and may become NaN. This does not
+    concern the direction of `adam`, because its size is about 1.
 
     To replace AdamW with the rate η_A and the decay λ, Wen et al. use η = √(η_A λ). In
     the long run, the weights then turn about as fast as with AdamW. optax and torch do

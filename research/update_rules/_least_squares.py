@@ -439,7 +439,7 @@ def _quadratic_step(
 ) -> tuple[Float[Array, " n"], Float[Array, ""]]:
     """Return the h with |D h| <= Δ that minimises F's quadratic model, and the damping.
 
-    The diagonal of D is `metric`, and Δ is `radius`.
+    F is ½ |r|², the diagonal of D is `metric`, and Δ is `radius`.
     """
     hessian = _again(x, r)(jax.grad(lambda z: _half_square(residuals(z))))(x)
     scaled = hessian / metric[:, None] / metric[None]

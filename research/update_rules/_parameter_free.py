@@ -216,8 +216,9 @@ def prodigy(
     s_(t+1) = β3 s_t + η_t d_t² g_t,
     d_(t+1) = max(d_t, κ r_(t+1) / |s_(t+1)|_1),
     u_t = -η_t d_t (m_(t+1) / (√v_(t+1) + d_(t+1) ε) + λ x_t).
-    As long as all gradients or all rates are 0, d_t does not change. In float16, ε
-    rounds to 0, and an entry whose v_(t+1) is 0 does not move, except for the decay.
+    As long as all gradients or all rates are 0, d_t does not change. In float16, the
+    default ε rounds to 0, and an entry whose v_(t+1) is 0 does not move, except for the
+    decay.
 
     With the defaults, the rule is the same as the authors' code, unless a schedule
     gives the rate 0. The authors' code skips the steps before the first step with a
@@ -488,10 +489,9 @@ def cocob(
     is regarded as an amount of money that is bet on the outcome -c_t. R_t is the total
     gain of the bets so far, where a negative total is replaced by 0. Orabona & Tommasi
     call the rule COCOB-Backprop, without η. A constant η would have no effect if ε were
-    0.
-    optax.contrib.cocob is the same, but it subtracts x_0 from x_t, which loses digits
-    while x_t is close to x_0. This rule sums its own updates to get x_t - x_0. torch
-    does not have the rule.
+    0. optax.contrib.cocob is the same, but it subtracts x_0 from x_t, which loses
+    digits while x_t is close to x_0. This rule sums its own updates to get x_t - x_0.
+    torch does not have the rule.
 
     Use it if you cannot tune a rate, and different entries need different rates. The
     rule stores five arrays per leaf. The distance from x_0 may double within a few

@@ -81,8 +81,8 @@ def amsgrad(
     The paper has no bias corrections and no ε. With bias_correction_mu=True, the bias
     of the first moment is corrected. With bias_correction_nu=True, the bias of the
     second moment is corrected: before the maximum is taken if correct_before_max=True,
-    as in optax. With False, the maximum is corrected instead, as in torch. `eps_root`
-    is added under the square root, as in optax.
+    as in optax. With correct_before_max=False, the maximum is corrected instead, as in
+    torch. `eps_root` is added under the square root, as in optax.
     """
     m = v = n = zeros_like(x)
     for t in count(1):

@@ -53,7 +53,8 @@ def _sam(
 ) -> optax.GradientTransformationExtraArgs:
     """Return optax.contrib.sam, with a whole step of SAM in each update.
 
-    The gradient at w + ε̂ is that of value_fn, an extra argument of the update.
+    The gradient at w + ε̂ (see `sam`) is that of value_fn, an extra argument of the
+    update.
     """
     theirs = optax.contrib.sam(
         optax.sgd(learning_rate), optax.chain(_unit(), optax.sgd(rho)), opaque_mode=True

@@ -140,10 +140,10 @@ def evaluate(jaxpr: Any, inputs: Sequence[Series], context: Context) -> list[Ser
 def _in_step(results: list[Series], moving: list[Series]) -> list[Series]:
     """Return the outputs as series that compute a whole jaxpr one order at a time.
 
-    `results` are the outputs of the jaxpr, and `moving` are all its series that depend
-    on t. Before coefficient k of an output is computed, coefficient k of every series
-    in `moving` is computed. Otherwise Python calls would nest as deep as the longest
-    chain of equations.
+    `results` are the outputs of the jaxpr, and `moving` are all results of its
+    equations that depend on t. Before coefficient k of an output is computed,
+    coefficient k of every series in `moving` is computed. Otherwise Python calls would
+    nest as deep as the longest chain of equations.
     """
 
     def rows() -> Iterator[list[Coefficient]]:

@@ -268,7 +268,7 @@ def _half_away(x: np.ndarray) -> np.ndarray:
 
 
 def _bool_result(low: np.ndarray, high: np.ndarray, trouble: np.ndarray) -> Interval:
-    """Return bools as intervals; `trouble` is set where a bool may be True or False.
+    """Return bools as intervals; `trouble` is set where both answers are possible.
 
     `low` is True where a bool is always True, and `high` where it can be True.
     """

@@ -983,9 +983,9 @@ def _report(
 def _noisy(random: Sequence[_Found]) -> list[_Found]:
     """Return results along directions in which f jumps between the floats beside x.
 
-    Along such a direction, the measured rounding error is as large as the jump. It is
-    compared with the smallest rounding error along any direction. There, several jumps
-    may cancel.
+    Along such a direction, the measured rounding error is as large as the jump. Along
+    other directions, several jumps may cancel, so the rounding error is far smaller.
+    Each error is therefore compared with the smallest one along any random direction.
     """
     least = min(each.noise for each in random)
     return [

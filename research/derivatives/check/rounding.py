@@ -183,7 +183,7 @@ def _equation(
     `which` says for each input whether it depends on x.
 
     Returns:
-      The results, and for each result whether it depends on x.
+      The results, and for each result whether it varies near x.
     """
     name, params = equation.primitive.name, equation.params
     all_vary = [True] * len(equation.outvars)

@@ -159,9 +159,9 @@ def _is_inexact(variable: Any) -> bool:
 
 
 def _reduced(equation: Any) -> Any:
-    """Return a dtype with at most as many digits as `reduce_precision` keeps.
+    """Return a dtype that has no more digits than `reduce_precision` keeps.
 
-    The result is bfloat16 if no other dtype has so few digits.
+    The result is bfloat16 if float32, float16 and the dtype of the output have more.
     """
     dtypes = [equation.outvars[0].aval.dtype, np.float32]
     if equation.params["exponent_bits"] <= jnp.finfo(np.float16).nexp:

@@ -268,7 +268,7 @@ def noise_of_gradient(
 
 
 def _before(gap: np.ndarray, radii: np.ndarray, times: float = 4) -> np.ndarray:
-    """Return, for each radius, the largest gap up to radius / times, shape (r, 1)."""
+    """Return, for each radius, the largest gap at radii <= radius / times, (r, 1)."""
     largest = np.maximum.accumulate(gap.max(axis=1)[::-1])[::-1]
     index = np.searchsorted(-radii, -radii / times)
     return np.where(

@@ -69,7 +69,7 @@ _SHOWN = 0.25
 _HALF = 0.6  # Half a jump, and a little for the error of the jump.
 _MISSED = 1.5  # A line that misses f(x) by more than this many noises is noticed.
 _LEVEL = 1.4  # Largest factor between two distances that count as the same.
-_THREE = 3  # Number of windows, or steps, in a row that a test needs.
+_THREE = 3  # Number of windows in a row, or of steps, that a test looks at.
 _HUGE = 2.0**900  # If |f(x)| is larger, values are divided by it.
 _STEEP, _SOME = 2.0**1020, 2.0**6  # If slopes are larger, values are divided by 2^6.
 _UNDERFLOW = 1e-290  # A smaller change of f may have lost digits.
@@ -566,7 +566,7 @@ def _is_kink_away_from_x(
     An example is a straight line with stairs that is 0 below a threshold. If the kink
     is at x, half of f(x + h) + f(x - h) - 2 f(x) is (right - left) h / 2 at all steps h
     at which the jumps do not hide it. The result is True if this fails at one of the
-    first three such steps.
+    first three such steps, or if there is no such step.
 
     Args:
       near: First derivative at the steps that are smaller than the jumps.
@@ -991,8 +991,8 @@ def _doubt_of_a_kink(
 
     Beside the knot of a spline, larger steps show a jump J_m of the derivative of order
     m, but f is smooth at x. If the derivative of order p jumps at the distance d from
-    x, J_m / J_(m+1) = d / (p - m). Because p - m is at most 3, d is at most D =
-    3 |J_m / J_(m+1)|. If the jump is at x, the steps below D show it, too.
+    x, J_m / J_(m+1) = d / (p - m). It is assumed that p - m is at most 3. Then d is at
+    most D = 3 |J_m / J_(m+1)|. If the jump is at x, the steps below D show it, too.
 
     Returns:
       None if the steps below D show the jump, or if all steps are below D. Otherwise
@@ -1024,7 +1024,10 @@ def _doubt_of_a_kink(
 
 
 def _at_least(found: FiniteDifference, least: float) -> FiniteDifference:
-    """Raise the error to `least`; the verdict is "unresolved" if that is too large."""
+    """Return the result with an error of at least `least`.
+
+    If this error is too large, the verdict is "unresolved".
+    """
     if found.verdict != "ok" or found.error >= least:
         return found
     known = least <= CONFIDENT * abs(found.value)
@@ -1032,7 +1035,7 @@ def _at_least(found: FiniteDifference, least: float) -> FiniteDifference:
 
 
 def _both_gaps(found: Tables) -> list[tuple[Table, Table]]:
-    """Return, for each order, the two tables of the jump of this derivative."""
+    """Return, for each order, the two tables of the jump of the derivative."""
     return list(zip(found.gaps, found.jumps, strict=True))
 
 

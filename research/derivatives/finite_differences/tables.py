@@ -257,7 +257,7 @@ def _formulas(order: int) -> tuple[_Formulas, _Formulas, _Formulas]:
       contain:
 
       - the central quotient, the differences between the right and the left derivative
-        of orders 1 to n, and the left and the right derivative of order n. They are
+        of orders 1 to n, and the left and the right derivative of order n, all
         extrapolated as series in h;
       - the central quotient, extrapolated as a series in h²;
       - the jumps of orders 1 to n + 1, extrapolated as series in h, h³, h⁵, ...
