@@ -153,7 +153,7 @@ def keep(words: Sequence[str]) -> int:
 def _keep_both(run: Path, folder: Path) -> list[Path]:
     """Write the reference and the picture of a run.
 
-    Both are written into a folder of their own first. An error while the picture is
+    Both are written into a temporary folder first. So an error while the picture is
     drawn does not leave a new reference beside the old picture.
     """
     pictures = importlib.import_module("experiments._pictures")

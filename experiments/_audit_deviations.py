@@ -21,7 +21,10 @@ NO_VALLEY = ("quadratic", "softmax_regression")
 def deviates(
     verdict: str, cause: str, *changes: tuple[str, str], **fields: Any
 ) -> dict[str, Any]:
-    """Return the fields of a row that deviates as the changes say."""
+    """Return the fields of a row whose optimizer deviates from its formula.
+
+    Each change is an edit of the formula: (right, wrong).
+    """
     edits = tuple(Change(*change) for change in changes)
     return {"verdict": verdict, "cause": cause, "changes": edits, **fields}
 
@@ -53,7 +56,7 @@ CLAMPED = (
     "added to it"
 )
 CLAMP = ("ns_coeffs, eps)", "ns_coeffs, 0)")
-# The rows of a matrix of PyTorch are outputs.
+# In PyTorch, the rows of a matrix are the outputs, so rows and columns are swapped.
 ROWS_FIRST = {
     "adapt": (
         Change("by_leaf(mean_square_of_columns, m)", "by_leaf(mean_square_of_rows, m)"),
@@ -679,7 +682,7 @@ REPRODUCERS = {
     "pytorch_optimizer: SimplifiedAdEMAMix": "kozistr_simplified_ademamix",
     "pytorch_optimizer: BCOS": "kozistr_bcos",
 }
-# Of these, what a second reader has confirmed. The others count as "differs".
+# Those of them that a second reader has confirmed. The others count as "differs".
 CONFIRMED: frozenset[str] = frozenset(
     {
         "optax: adan",
@@ -691,7 +694,7 @@ CONFIRMED: frozenset[str] = frozenset(
 
 
 def _judged(row: Row) -> Row:
-    """Return a row with its deviation; a bug that is not confirmed only differs."""
+    """Return a row with its deviation. An unconfirmed bug counts as "differs"."""
     row = row._replace(**DEVIATIONS.get(row.key, {}))
     if row.verdict == BUG and row.key not in CONFIRMED:
         return row._replace(verdict=DIFFERS)

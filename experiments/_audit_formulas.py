@@ -148,7 +148,8 @@ def sgdp(
 def tangential(step: Leaf, x: Leaf, g: Leaf, delta: float, eps: Number = 0) -> Leaf:
     """Return the step without its part along x, if x and g are almost orthogonal.
 
-    The authors look at each row first, and then at the whole matrix. Vectors are left.
+    As in the code of the authors, each row is tested first, and then the whole matrix.
+    The step of a vector is not changed.
     """
     if x.ndim < 2:
         return step
@@ -430,7 +431,7 @@ def tam(
     gamma: float = 0.9,
     eps: float = 1e-08,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of TAM of Malviya et al. (2024), with one cosine a leaf."""
+    """Yield the iterates of TAM of Malviya et al. (2024), with a cosine per leaf."""
     m, s = zeros_like(x), by_leaf(lambda a: np.asarray(mpmath.mpf(0)), x)
     while True:
         g = f.gradient(x)
@@ -447,12 +448,12 @@ def cosine(a: Leaf, b: Leaf) -> Leaf:
 
 
 def by_column(a: Leaf, b: Leaf) -> Leaf:
-    """Return the products of two arrays whose columns are divided by their lengths."""
+    """Divide each column of two arrays by its length, and return their product."""
     return unit_columns(a) * unit_columns(b)
 
 
 def unit_columns(a: Leaf) -> Leaf:
-    """Return an array with each column divided by its length, at least 1e-12."""
+    """Return an array with each column divided by max(its length, 1e-12)."""
     least_length = mpmath.mpf(1e-12)
     columns = a.reshape(a.shape[0], -1).T
     lengths = [max(length(column), least_length) for column in columns]
@@ -510,9 +511,10 @@ def adashift(
     keep: int = 10,
     eps: float = 1e-10,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of the method of Zhou et al. (2019), with the largest square.
+    """Yield the iterates of the method of Zhou et al. (2019), by leaf.
 
-    Until a gradient is older than the window, there is no step.
+    The second moment of a leaf averages its largest squared entry. There is no step
+    until a gradient is older than the window.
     """
     kept, v = deque(maxlen=keep + 1), by_leaf(lambda a: np.asarray(mpmath.mpf(0)), x)
     total = mpmath.fsum(mpmath.mpf(b1) ** i for i in range(keep))
@@ -591,7 +593,7 @@ def aida(
 
 
 def projected(m: Leaf, g: Leaf, repeats: int) -> Leaf:
-    """Return m - g after each was projected on the other, several times."""
+    """Project m on g and g on m, `repeats` times, and return their difference."""
     for _ in range(repeats):
         product = (m * g).sum()
         m, g = (product / (m * m).sum()) * m, (product / (g * g).sum()) * g
@@ -852,7 +854,7 @@ def came(
     eps2: float = 1e-16,
     threshold: float = 1.0,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of Luo et al. (2023); vectors have no confidence."""
+    """Yield the iterates of Luo et al. (2023); only matrices have a confidence."""
     m = v = s = zeros_like(x)
     while True:
         g = f.gradient(x)
@@ -872,7 +874,10 @@ roots = np.frompyfunc(mpmath.sqrt, 1, 1)
 
 
 def factored(v: Leaf) -> Leaf:
-    """Return r cᵀ / mean(r) of a matrix; other arrays are returned as they are."""
+    """Return r cᵀ / mean(r) for a matrix with row means r and column means c.
+
+    Other arrays are returned as they are.
+    """
     if v.ndim < 2:
         return v
     rows, columns = v.mean(axis=1, keepdims=True), v.mean(axis=0, keepdims=True)
@@ -1012,7 +1017,10 @@ def apollo(
 
 
 def secant(b: Leaf, d: Leaf, m: Leaf, before: Leaf, eps: float) -> Leaf:
-    """Return B - α d², where B d then explains the change of m along d."""
+    """Return B - α d², which fits the change of m along the last direction d.
+
+    α is chosen so that d · (B - α d²) d = -d · (m - before), but for ε.
+    """
     size = mpmath.root(sum_of(d**4), 4) + eps
     alpha = ((d * (m - before)).sum() + (d * b * d).sum()) / size**4
     return b - alpha * d**2
@@ -1047,7 +1055,7 @@ def adatam(
     gamma: float = 0.9,
     eps: float = 1e-08,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of AdaTAM of Malviya et al. (2024), with one cosine a leaf."""
+    """Yield the iterates of AdaTAM of Malviya et al. (2024), with a cosine per leaf."""
     m = v = zeros_like(x)
     s = by_leaf(lambda a: np.asarray(mpmath.mpf(0)), x)
     while True:
@@ -1069,8 +1077,8 @@ def avagrad(
 ) -> Iterator[Leaves]:
     """Yield the iterates of AvaGrad, the method of Savarese et al. (2021).
 
-    The step divides by the second moment before this gradient. The rates are divided by
-    the root of their mean square, from this gradient on.
+    The second moment in a step does not include the gradient of this step, so the first
+    gradient gives no step. The rates are divided by the root of their mean square.
     """
     m = v = zeros_like(x)
     size = sum(a.size for a in x.arrays)
@@ -1095,7 +1103,7 @@ def wsam(
     gamma: float = 0.9,
     eps: float = 1e-12,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of WSAM of Yue et al. (2023), around descent."""
+    """Yield the iterates of WSAM of Yue et al. (2023) with gradient descent."""
     while True:
         g = f.gradient(x)
         worst = f.gradient(x + rho / (norm(g) + eps) * g)
@@ -1112,9 +1120,9 @@ def looksam(
     alpha: float = 0.7,
     eps: float = 1e-12,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of LookSAM of Liu et al. (2022), around descent.
+    """Yield the iterates of LookSAM of Liu et al. (2022) with gradient descent.
 
-    The projections are those of each leaf.
+    Each leaf has its own projection.
     """
     for t in count(0):
         g = f.gradient(x)
@@ -1251,7 +1259,12 @@ def galore(
 
 
 def singular(g: Leaf, smaller: bool = True) -> tuple[bool, Leaf] | None:
-    """Return whether rows are turned, and their singular vectors, or None."""
+    """Return (rows, Q) for a matrix, and None for a vector.
+
+    If `rows` is True, the columns of Q are the left singular vectors of g. Otherwise
+    they are the right ones. The smaller side of g is taken; the larger one if `smaller`
+    is False.
+    """
     if g.ndim < 2:
         return None
     rows = (g.shape[0] <= g.shape[1]) == smaller
@@ -1259,7 +1272,10 @@ def singular(g: Leaf, smaller: bool = True) -> tuple[bool, Leaf] | None:
 
 
 def turn(a: Leaf, basis: tuple[bool, Leaf] | None, forth: bool) -> Leaf:
-    """Return Qᵀ A if the rows are turned, and A Q otherwise; or the way back."""
+    """Return Qᵀ A if `basis` is (True, Q), and A Q if it is (False, Q).
+
+    If `forth` is False, return Q A or A Qᵀ, the way back.
+    """
     if basis is None:
         return a
     rows, q = basis

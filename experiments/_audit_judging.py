@@ -26,11 +26,13 @@ class Judgement(NamedTuple):
 
     Attributes:
       verdict: One of VERDICTS.
-      largest: Largest deviation from the formula over the problems; NaN if none.
+      largest: Largest deviation from the formula over the problems; NaN if the
+        row is not judged.
       problem: Problem with the largest deviation.
       first: First step, from 1, that deviates on this problem by more than BOUND; 0 if
         none does.
-      explained: Largest deviation from the changed formula; NaN if there is none.
+      explained: Largest deviation from the changed formula; NaN if no formula is
+        changed.
       note: Why the row is not judged, or "".
     """
 
@@ -53,7 +55,7 @@ def changed(formula: Formula, changes: tuple[Change, ...]) -> Any:
     """Return the formula's generator function after edits of its source.
 
     Raises:
-      ValueError: An edit does not fit: its text is not there exactly once.
+      ValueError: The source does not contain the text of an edit exactly once.
     """
     if not changes:
         return formula.iterates
@@ -95,7 +97,7 @@ def _iterates(rule: str, changes: tuple[Change, ...]) -> Any:
 
 
 def apart(found: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Return the largest |x - y| / (1 + |y|) of each step; inf if not comparable."""
+    """Return the largest |x - y| / (1 + |y|) of each step; inf if one is not finite."""
     with np.errstate(all="ignore"):
         entries = np.abs(found - reference) / (1.0 + np.abs(reference))
     entries[np.isnan(entries)] = np.inf
@@ -125,7 +127,7 @@ def judge(row: Row) -> Judgement:
 
 
 def beside(row: Row) -> Judgement:
-    """Judge a row by the trajectories of other libraries."""
+    """Judge a row without a formula by the trajectories of the rows `beside` it."""
     worst = Judgement(AGREES, 0.0, row.problems[0])
     for key in row.beside:
         for name in row.problems:

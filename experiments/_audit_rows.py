@@ -1,8 +1,8 @@
 """Rows of the audit: which optimizer of which library is compared with which formula.
 
-A row of an optimizer that deviates from its formula says how: `changes` are edits of
-the formula's source after which the two agree. So the cause of a deviation is not an
-opinion: the audit runs the edited formula and shows how far it is from the optimizer.
+If an optimizer deviates from its formula, its row says how: `changes` are edits of the
+formula's source, after which the formula agrees with the optimizer. The audit runs the
+edited formula and shows the difference that is left. So the stated cause is tested.
 """
 
 import functools
@@ -23,8 +23,8 @@ FILE = Path(__file__).with_name("audit_traces.xz")
 STEPS = 50
 PROBLEM_NAMES = ("quadratic", "rosenbrock", "softmax_regression")
 GRID = 2.0**-34  # Unit of the stored numbers.
-NOT_FINITE = (1 << 60, (1 << 60) + 1, -(1 << 60))  # Numbers of NaN, inf and -inf.
-DIFFERENCES = 3  # Differences of successive iterates that are stored.
+NOT_FINITE = (1 << 60, (1 << 60) + 1, -(1 << 60))  # Stand for NaN, inf and -inf.
+DIFFERENCES = 3  # Order of the differences of iterates that are stored.
 
 AGREES, CONVENTION, DIFFERS, BUG, NOT_JUDGED = VERDICTS = (
     "agrees",
@@ -88,24 +88,25 @@ class Row(NamedTuple):
       rule: Name of the formula, in research.verification or in `_audit_formulas`. "" if
         the optimizer is compared with the optimizers in `beside`.
       call: Arguments of the optimizer other than the learning rate.
-      given: Arguments of the formula that mean the same.
+      given: Arguments of the formula that mean the same as `call`.
       label: Options of the row, in words.
-      changes: Edits of the formula after which it equals the optimizer.
+      changes: Edits of the formula after which it agrees with the optimizer.
       verdict: What the deviation is, if there is one.
       cause: The deviation in words. For a row that is not judged, the reason.
       rates: Learning rates by the problem's name, in place of the rule's own.
       rate_name: Name of the learning rate. "" if the optimizer has none.
       beside: Keys of other rows, with which the optimizer is compared.
       problems: Names of the problems on which the row is judged.
-      frozen: Whether only the matrices are given to the optimizer; vectors stay.
+      frozen: If True, the optimizer gets only the matrices, and vectors do not move.
       closure, twice, inner, base, outer, make, patch: How
         benchmarks/torch_audit_traces.py runs the optimizer. patch="float64" replaces
         narrower dtypes inside it.
       reason: Why the row is not recorded.
       adapt: Edits of the formula that are not deviations, such as the layout of
         matrices in memory.
-      within: How close the changed formula must be, if the optimizer computes a part in
-        float32 or narrower; 0 means as close as two trajectories that agree.
+      within: Largest difference from the changed formula that is accepted, if the
+        optimizer computes a part in float32 or narrower. If 0, the bound of the audit
+        is used.
     """
 
     path: str
@@ -169,7 +170,7 @@ def rounded(iterates: np.ndarray) -> np.ndarray:
 
 
 def unrounded(whole: np.ndarray) -> np.ndarray:
-    """Return the iterates that `rounded` received, to its rounding."""
+    """Return the iterates that `rounded` received, up to its rounding error."""
     codes = [whole == code for code in NOT_FINITE]
     finite = np.where(np.any(codes, axis=0), 0, whole)
     return np.select(codes, [np.nan, np.inf, -np.inf], np.sinh(finite * GRID))
@@ -178,12 +179,12 @@ def unrounded(whole: np.ndarray) -> np.ndarray:
 def save(facts: dict[str, Any], traces: dict[str, dict[str, Any]]) -> None:
     """Write FILE. Trajectories that are equal after rounding are stored once.
 
-    The file is LZMA of a line of JSON and of the arrays. An array has the third
-    differences of its iterates, because these are small numbers for a smooth
-    trajectory. All first bytes of the numbers stand first, then all second bytes.
+    The file has a line of JSON and the arrays, compressed by LZMA. An array has the
+    third differences of its iterates, because these are small numbers for a smooth
+    trajectory. The first bytes of all numbers come first, then all second bytes.
 
     Args:
-      facts: What the file says of itself.
+      facts: Description, source and versions, for the line of JSON.
       traces: Row -> problem -> iterates, or the sentence that says why there are none.
     """
     numbers: dict[bytes, int] = {}
@@ -208,7 +209,7 @@ def save(facts: dict[str, Any], traces: dict[str, dict[str, Any]]) -> None:
 
 @functools.cache
 def traces() -> dict[str, Any]:
-    """Return what FILE says of itself, and under "traces" what `save` received."""
+    """Read FILE: return the `facts` of `save`, with its `traces` as "traces"."""
     head, _, data = lzma.decompress(FILE.read_bytes()).partition(b"\n")
     kept = json.loads(head)
     planes = np.frombuffer(data, np.uint8).reshape(8, -1)
@@ -1223,7 +1224,7 @@ WITH_OTHER_ARGUMENTS = [
 
 
 def _with_the_arguments_of_the_card(row: Row) -> Row | None:
-    """Return a row of optax with the second arguments of the rule's card."""
+    """Return a row of optax with the other arguments of its card, or None."""
     card = CARDS.get(row.rule)
     if card is None or getattr(card.optax, "__name__", "") != row.name:
         return None

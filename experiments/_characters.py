@@ -19,7 +19,7 @@ CLAIM, _, FALLBACK = TEXTS
 SMOOTHING_NAMES = {"kneser_ney": "Kneser-Ney", "witten_bell": "Witten-Bell"}
 INIT, EPOCHS, SAMPLE, WINDOWS = range(4)  # Children of a seed's key.
 MOST_BYTES = 2**22  # Maximum size of a text that is continued.
-SAMPLED = 240  # nanoGPT's 20 batches of 12.
+SAMPLED = 240  # Random windows for the loss: 20 batches of 12, as in nanoGPT.
 BEFORE, CHARACTERS, TEMPERATURE, TOP_K = (
     "\n",
     320,
@@ -68,7 +68,7 @@ class Parts(NamedTuple):
 def available(text: str) -> str:
     """Return the name of the text.
 
-    If the default text is missing and cannot be downloaded, return another name.
+    If the default text is missing and cannot be downloaded, return FALLBACK.
     """
     if text != CLAIM:
         return text

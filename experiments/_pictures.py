@@ -15,7 +15,8 @@ from research.cli import report_of
 from research.figures import Picture
 
 LARGEST = 100_000  # Bytes; version control stores every picture for ever.
-WIDTHS = (1200, 1000, 800, 640)  # Of a PNG, in pixels; the first that is small enough.
+# Widths of a PNG file in pixels. The first that makes the file small enough is used.
+WIDTHS = (1200, 1000, 800, 640)
 COLOURS = 64
 METADATA = (
     '<metadata><dc:description xmlns:dc="http://purl.org/dc/elements/1.1/">'
@@ -125,7 +126,7 @@ def as_png(picture: Picture) -> bytes:
 
 
 def fewer_colours(drawn: io.BytesIO, caption: str) -> bytes:
-    """Return a PNG file again with a small palette, and with a caption."""
+    """Return a PNG file with fewer colours than `drawn`, and with a caption."""
     words = PngImagePlugin.PngInfo()
     words.add_itxt("Description", caption)
     file = io.BytesIO()

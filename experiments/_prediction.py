@@ -28,7 +28,7 @@ def ranked_classes(
       classes: Name of each class.
       probabilities: Label of each model -> probabilities of its classes, shape (K,).
         The answer is that of the last model.
-      note: What the reader should know about the file, for the end of the table.
+      note: Note below the table: what the reader should know about the file.
     Raises:
       ValueError: A probability is not finite, because weights are NaN or infinite.
     """
@@ -64,7 +64,8 @@ def kept_model(
     Args:
       saved: Checkpoint that contains `arrays_to_keep`.
       architecture: Everything that is needed to make the model, as JSON values.
-      evaluations: Names of its arrays with one entry for the start and each epoch.
+      evaluations: Names of the arrays in the checkpoint that have one entry for the
+        start and one for each epoch.
     """
     params, steps = (
         {

@@ -17,8 +17,8 @@ def seconds_and_ratios(
       calls: Name -> function without arguments, as in `tuning.interleaved_timing`.
       repeats: Number of times that each call is timed.
     Returns:
-      Name -> [median of the seconds, median of the ratio to the first call, low and
-      high end of the interval of that median].
+      Name -> [median of the seconds, median of the ratio to the first call, low end and
+      high end of the interval of this median ratio].
     """
     seconds = research.tuning.interleaved_timing(list(calls.values()), repeats)
     ratios = seconds / seconds[:, :1]

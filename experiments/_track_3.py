@@ -12,9 +12,9 @@ SOURCE = (
 )
 LICENCE = "MIT, Copyright (c) 2024 Keller Jordan"
 AGREES = 5e-4  # Two means of the same runs differ by less: the losses have five digits.
-LONGEST = 70  # Characters of a description.
-SHORTER = "results/478c0427-06ce-4952-bc0a-7e2dfaea29b6.txt"  # Result 12, shortened.
-SHORTENED, BY = 12, 200  # The result that it shortens, and by how many steps.
+LONGEST = 70  # Maximum number of characters of a description.
+SHORTER = "results/478c0427-06ce-4952-bc0a-7e2dfaea29b6.txt"  # Fewer steps.
+SHORTENED, BY = 12, 200  # SHORTER is result 12 with 200 fewer steps.
 _LINE = re.compile(r"step:(\d+)/(\d+)\s+(.*val_loss:.*)")
 _SCORE = re.compile(r"\b(val\w*_loss):([0-9.]+)")
 _LINK = re.compile(r"\[log\]\((results/[^)]+)\)")
@@ -27,7 +27,7 @@ class Row(NamedTuple):
 
     Attributes:
       number: Number of the result, in the order of acceptance.
-      is_record: Whether it was a record.
+      is_record: If True, the result was a record.
       steps: Claimed number of steps to a loss of 3.28.
       mean, runs: Claimed mean loss at this step, and number of runs.
       rule: Beginning of the description, as plain text.
@@ -57,7 +57,7 @@ def facts_of(logs: Mapping[str, str]) -> dict[str, Any]:
       logs: Result of `research.datasets.benchmark_logs`.
     Returns:
       Facts for JSON: the source, the counts of files and runs, the losses of each
-      result at its claimed step, and those of the shorter runs.
+      result at its claimed step, and the last losses of the runs in SHORTER.
     """
     runs = {name: read_runs(text) for name, text in logs.items()}
     found = [_result(row, runs) for row in read_rows(logs["README.md"])]
@@ -73,7 +73,7 @@ def facts_of(logs: Mapping[str, str]) -> dict[str, Any]:
 
 
 def read_rows(readme: str) -> list[Row]:
-    """Read the table of results.
+    """Read the table of results in the README of the benchmark.
 
     Example:
       >>> text = "| 3 | 3500(!) | 3.2767 (n=1) | [Muon](a) b | 2026/04/26 |"
@@ -104,7 +104,7 @@ def read_rows(readme: str) -> list[Row]:
 
 
 def read_runs(text: str) -> list[Run]:
-    """Read the validation scores of each run of a log, which begins at step 0.
+    """Read the validation scores of each run in a log. A run begins at step 0.
 
     Example:
       >>> read_runs("step:0/9 val_loss:9.1\\nstep:9/9 val_loss:3.3 val_ema_loss:3.2\\n")

@@ -22,7 +22,7 @@ def train(
 
     The rate is the best of `RATES` on one seed. It warms up over 10 % of the training
     and then falls linearly to zero. The loss is the geometric mean over four other
-    seeds; its interval is that of Student, for the chosen rate. Other
+    seeds, at the chosen rate. Its interval is that of Student's t. Other
     hyper-parameters have their defaults.
 
     Args:

@@ -123,7 +123,10 @@ def entry(row: audit.Row, found: judging.Judgement) -> dict[str, Any]:
 
 
 def reference(row: audit.Row) -> str:
-    """Return what a row is compared with, and where, if not on all three functions."""
+    """Return what a row is compared with, in words.
+
+    The functions are named if they are not the usual three.
+    """
     if row.reason:
         return ""
     what = row.rule or "compared with " + ", ".join(row.beside) + " only"
@@ -132,9 +135,10 @@ def reference(row: audit.Row) -> str:
 
 
 def contradicts(row: audit.Row, found: judging.Judgement) -> bool:
-    """Return whether a row does not find what it says.
+    """Return True if the statements of a row do not fit what was found.
 
-    An optimizer that agrees must have no cause. A stated change must explain the
+    If the optimizer agrees with the formula, the row must not state a deviation. If it
+    deviates, the row must state a cause, and a stated change must explain the
     deviation.
     """
     if found.verdict == audit.NOT_JUDGED:

@@ -42,7 +42,7 @@ EXPECTED = {
     "ratio_of_seconds": (0.75, 1.33),
     "difference_ratio_of_seconds": (1e4, 1e7),
 }
-TIMES_COMPILATION = True  # So no compiled program is kept.
+TIMES_COMPILATION = True  # So compiled programs are not kept on disk.
 ACTIVATIONS = ("identity", "sigmoid", "tanh", "relu", "silu", "gelu")
 
 

@@ -410,9 +410,9 @@ def measure(
 def tuning_scores(taken: np.ndarray, gaps: np.ndarray, large: int):
     """Return the score of each tuning run: the steps to the target, or a larger number.
 
-    A run that is too slow has a score above `large`, which is smaller the closer the
-    run came to the target. So if no rate reaches the target, the fastest of them is
-    chosen. A run that diverged has the score inf.
+    A run that does not reach the target has a score above `large`: the closer it came
+    to the target, the lower its score. So if no rate reaches the target, the rate that
+    came closest is chosen. A run that diverged has the score inf.
 
     Args:
       taken: Number of steps to the target; inf: not reached.

@@ -25,7 +25,7 @@ from typing import Any
 import research
 
 EXPECTED = {"floor_over_prediction": (0.8, 1.25)}
-TIMES_COMPILATION = True  # So no compiled program is kept.
+TIMES_COMPILATION = True  # So compiled programs are not kept on disk.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,7 @@ LARGE = "overlapping_50k"
 FIXED_RATES = {
     "mini-batch": (2.0**-1, 2.0**-3),
     "stochastic": (2.0**-5, 2.0**-7),
-}  # Rates at which the floors are measured.
+}  # Rates at which the floors, the levels where f - f* stops falling, are measured.
 FIRST_RULE = "gradient_descent"
 THREADS = 2  # Number of combinations that are compiled and trained at the same time.
 PROOF_RATE, PROOF_STEPS = (
@@ -144,8 +144,9 @@ def run(
 def regimes_of(config: Config, rule: str):
     """Return the regimes of a rule.
 
-    The first rule has the regimes of theory and the regimes of practice. The other
-    rules have only the regimes of practice.
+    A regime is a way to draw batches, with a learning rate that is constant or decays.
+    The first rule gets the regimes for which theory predicts the final f - f*, and the
+    regimes of practice. The other rules get only the regimes of practice.
     """
     theory = (
         research.tuning.theory_regimes(config.batch_size) if rule == FIRST_RULE else ()
@@ -418,7 +419,7 @@ def cell_hashes(trained: Any):
 def late(passes: np.ndarray, gaps: np.ndarray):
     """Return the mean gap of each seed over the last third of the budget.
 
-    If the curve has stopped to fall, this mean is the floor of the curve.
+    If the curve has stopped falling, this mean is the floor of the curve.
     """
     return gaps[:, passes >= passes[-1] * 2 / 3].mean(axis=1)
 
@@ -453,7 +454,8 @@ def replacement_floors(
 ):
     """Measure gradient descent's floors at fixed rates, with and without replacement.
 
-    The prediction is η tr(C) / (4b).
+    A floor is the level at which f - f* stops falling. The predicted floor is
+    η tr(C) / (4b).
     """
     trace = float(
         research.objectives.gradient_covariance_trace(

@@ -32,7 +32,7 @@ EXPECTED = {
     "least_exception": (5.0, 60.0),
     "ratio_at_any_n": (1.0, 2.5),
 }
-TIMES_COMPILATION = True  # So no compiled program is kept.
+TIMES_COMPILATION = True  # So compiled programs are not kept on disk.
 
 
 @dataclasses.dataclass(frozen=True)

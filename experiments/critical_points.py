@@ -61,7 +61,7 @@ from experiments._landscapes import camel, himmelblau
 from research.cli.progress import OnProgress
 from research.types import Checkpoints
 
-CLOSE = 0.01  # A descent ends in a minimum if it ends so close to it.
+CLOSE = 0.01  # A descent that ends within this distance of a minimum has reached it.
 LANDSCAPES = {  # name: (formula in words, bounds).
     "himmelblau": ("(x² + y - 11)² + (x + y² - 7)²", ((-5.5, 5.5), (-5.5, 5.5))),
     "camel": (
@@ -135,7 +135,7 @@ def landscape(f: Callable, bounds: Any, config: Config):
     ends = descended(f, grid_of_starts(bounds, config.descents), config)
     x = np.array([point.x for point in points])
     nearest = np.linalg.norm(ends[:, None] - x, axis=2).argmin(axis=1)
-    # A descent that did not arrive, or ends at a point that was not found, counts too.
+    # A descent counts as elsewhere also if it did not arrive at any point in `points`.
     is_close = np.linalg.norm(ends - x[nearest], axis=1) < CLOSE
     at_minimum = is_close & np.array([points[i].kind == "minimum" for i in nearest])
     axes = [np.linspace(low, high, 161) for low, high in bounds]

@@ -1,16 +1,16 @@
 """Do the published numbers of an optimizer benchmark hold when its data are shuffled
 anew each epoch?
 
-DeepOBS (Schneider, Balles & Hennig 2019) compares optimizers on `quadratic_deep`, ½ (θ
-- x_i)ᵀH(θ - x_i) averaged over 1000 examples, and publishes every loss. This experiment
-repeats these trainings, with the same H, data and initial point: 100 epochs of seven
-batches of 128. The examples have one order for all epochs of a seed (fixed), or a new
-order in each epoch (reshuffled). The published mini-batch losses repeat every seven
-steps, which is one epoch. This is a fact. Its probable cause is a shuffle with a fixed
-seed that was restarted in each epoch. This is an inference. The published rates were
-chosen on the test loss of one seed. Here rates are chosen by the mean validation loss
-of ten seeds, and the results are reported on other seeds. The validation set is drawn
-in the same way as the test set.
+DeepOBS (Schneider, Balles & Hennig 2019) compares optimizers on `quadratic_deep`, the
+mean of ½ (θ - x_i)ᵀH(θ - x_i) over 1000 examples x_i with a fixed matrix H. DeepOBS
+publishes every loss. This experiment repeats these trainings, with the same H, data and
+initial point: 100 epochs of seven batches of 128. The examples have one order for all
+epochs of a seed (fixed), or a new order in each epoch (reshuffled). The published
+mini-batch losses repeat every seven steps, which is one epoch. This is a fact. The
+probable cause is a shuffle whose fixed seed was set again in each epoch. This is an
+inference. The published rates were chosen on the test loss of one seed. Here rates are
+chosen by the mean validation loss of ten seeds, and the results are reported on other
+seeds. The validation set is drawn in the same way as the test set.
 
     python experiments/deepobs_audit.py            # under a minute on two cores
     # All 36 published rates, and 100 seeds reported.

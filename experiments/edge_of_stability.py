@@ -68,10 +68,10 @@ import numpy as np
 from research.cli.progress import OnProgress
 from research.types import Checkpoints
 
-RATES = (0.5, 0.4, 0.3)  # At which the sharpness should arrive at 2 / rate.
-SLOW = (0.15, 0.05)  # At which it does not arrive within the steps.
+RATES = (0.5, 0.4, 0.3)  # Rates at which the sharpness should reach 2 / rate.
+SLOW = (0.15, 0.05)  # Rates at which it does not reach 2 / rate within the steps.
 CLASSES = 10
-SCALE = 0.7  # Of the first weights: a start where the loss is flatter.
+SCALE = 0.7  # Factor of the first weights. The loss is flatter at such a start.
 
 
 def network_loss(config: Config) -> tuple[Any, Any]:

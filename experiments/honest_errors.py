@@ -92,9 +92,10 @@ ORDERS = (1, 2, 3, 4)
 # If the claim is at most this share of max(|value|, 1), the package is confident.
 CONFIDENT = 0.1
 UNIT = np.finfo(np.float64).eps / 2
-# Scores of errors as small as rounding. NumPy's functions round differently on another
-# processor, so `reproduce` reports the scores of other packages and does not judge
-# them. It judges the numbers of `finite_difference`, and wrong answers anywhere.
+# These scores depend on errors as small as rounding errors. NumPy's functions round
+# differently on another processor, so `reproduce` reports the scores of other packages
+# and does not judge them. It judges the numbers of `finite_difference`, and wrong
+# answers anywhere.
 VARIES = {
     "claims that hold": None,
     "off tenfold": None,

@@ -77,7 +77,7 @@ TOLERANCE = 1e-12
 IMPLICIT, UNROLLED, OPTIMISTIX = "implicit_minimum", "through all steps", "optimistix"
 PROBLEMS = {"ridge": "diabetes", "logistic": "breast_cancer"}
 
-# It depends on what is installed, and is not judged.
+# These numbers depend on what is installed. `reproduce` does not judge them.
 VARIES = {"peer_installed": None, "peer_bytes": None, "peer_error": None}
 
 Parts = tuple[tuple[jax.Array, jax.Array], ...]

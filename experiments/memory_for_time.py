@@ -71,7 +71,7 @@ from research.types import Checkpoints
 PLAIN, EQUINOX = "plain scan", "equinox"
 OURS = ("one level", "two levels", "three levels")
 
-# It depends on what is installed, and is not judged.
+# These numbers depend on what is installed. `reproduce` does not judge them.
 VARIES = {"peer_installed": None, "peer_bytes": None}
 
 
@@ -179,9 +179,10 @@ def _slope(lengths: np.ndarray, found: list[int]) -> float:
 
 
 def _promises(config: Config) -> list[dict[str, Any]]:
-    """Promise some amounts of memory, and measure what the gradient then needs.
+    """Give scans several limits of memory, and measure what the gradient then needs.
 
-    Each promise is half as much again as the carries that one number of levels stores.
+    Each limit is 1.5 times the memory of the carries that one, two or three levels
+    store.
     """
     carry, rows = 8 * config.width, []
     for levels in range(1, len(OURS) + 1):
@@ -208,7 +209,7 @@ def _seconds(ways: tuple[str, ...], config: Config) -> dict[str, list[float]]:
 
 def _differences(config: Config) -> dict[str, Any]:
     """Compare values and gradients of each number of levels with the plain scan."""
-    length = min(config.timed, 240)  # Not a square: parts and a remainder.
+    length = min(config.timed, 240)  # Not a square, so there are parts and a remainder.
     inputs = _inputs(config, length)
     gradient = jax.jit(jax.grad(_loss(PLAIN)))(*inputs)
     plain = jax.jit(lambda *a: jax.lax.scan(step, *a)[0])(*inputs)

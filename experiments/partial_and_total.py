@@ -64,7 +64,7 @@ import numpy as np
 from research.cli.progress import OnProgress
 from research.types import Checkpoints
 
-LARGEST = 1_000_000_000  # Of the numbers of the shop.
+LARGEST = 1_000_000_000  # Largest number of the shop that is accepted.
 
 
 def run(

@@ -8,7 +8,7 @@ experiment runs gradient descent just below 2 / L and above it.
     python experiments/safe_rate.py            # under a minute
 
 A rate above 2 / L need not fail: L bounds the curvature of the whole box, and descent
-may never meet its largest curvature. On a quadratic function the bound is exact, so
+may never meet the largest curvature. On a quadratic function the bound is exact, so
 there almost every descent with a higher rate increases f or leaves the box.
 
 Expected numbers (`EXPECTED`): the number of steps that increase f at 0.99 · 2 / L, over
@@ -59,8 +59,8 @@ from experiments._landscapes import himmelblau
 from research.cli.progress import OnProgress
 from research.types import Checkpoints
 
-MULTIPLES = (0.5, 0.99, 1.01, 1.5, 2.0)  # Of the proved rate 2 / L.
-LATTICE = 81  # Points on each axis, for the largest eigenvalue that can be seen.
+MULTIPLES = (0.5, 0.99, 1.01, 1.5, 2.0)  # Rates, in multiples of 2 / L.
+LATTICE = 81  # Points on each axis of the lattice where eigenvalues are computed.
 
 # A function, its formula, and a box in which its descents stay.
 FUNCTIONS: dict[

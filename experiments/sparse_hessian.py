@@ -77,7 +77,11 @@ SHOWN = 64  # Rows and columns of the patterns that the figure shows.
 
 
 class Problem(NamedTuple):
-    """A function, its number of variables, and whether its Hessian is asked for."""
+    """A function and its number of variables.
+
+    If `second` is True, the derivative of the problem is its Hessian, otherwise its
+    Jacobian.
+    """
 
     f: Callable[[jax.Array], jax.Array]
     size: int

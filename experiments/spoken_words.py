@@ -174,9 +174,9 @@ FRONT_END = {
 }
 # Arguments of `word_levels`.
 LEVELS = {"margin": 8.0, "floor": 9.0, "quantile": 0.9}
-LEAST_FRAMES = 3  # Least number of frames of a word that is predicted.
+LEAST_FRAMES = 3  # A word with fewer frames is not predicted.
 MOST_BYTES = 2**24  # Maximum size of a recording that is predicted.
-LEAST_SECONDS = 0.1  # Duration of a recording that is predicted, for a few frames.
+LEAST_SECONDS = 0.1  # Shortest recording that is predicted. It has a few frames.
 MOST_FRAMES = 40  # One second; the few longer recordings are cut.
 SHOWN_DIGITS = (3, 7)
 SLICE = 500  # Maximum number of examples that are evaluated at once.

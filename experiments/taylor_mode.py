@@ -35,7 +35,7 @@ EXPECTED = {
     "pendulum_slope": (-12.0, -7.5),
     "pendulum_error": (0.0, 1e-12),
 }
-TIMES_COMPILATION = True  # So no compiled program is kept.
+TIMES_COMPILATION = True  # So compiled programs are not kept on disk.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +73,8 @@ from research.types import Checkpoints
 TAYLOR, NESTED, JET = "taylor", "nested jvp", "jet"
 TIMED = (2, 4, 6, 10)  # Orders that are compiled and timed.
 SWING = 2.0  # Largest angle of the pendulum, in radians.
-ORDERS = (2, 4, 8, 12)  # Of the pendulum's series.
-STEPS = (8, 16, 32, 64, 128)  # In a period.
+ORDERS = (2, 4, 8, 12)  # Orders of the series of the pendulum.
+STEPS = (8, 16, 32, 64, 128)  # Steps in a period of the pendulum.
 
 
 class Curve(NamedTuple):
@@ -173,7 +173,7 @@ def derivatives(way: str, curve: Curve, order: int) -> Callable[[Any], Any]:
 def _examined(
     curve: Curve, config: Config
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return the seconds of each way, and its operations at each order, over f's."""
+    """Return seconds of each way, and operations at each order, relative to f."""
     own = research.derivatives.counted_cost(curve.f, curve.x).operations
     counts, calls, compiled = {}, {"f": lambda: plain(curve.x)}, {}
     plain = jax.jit(curve.f)
@@ -214,7 +214,7 @@ def _difference(curve: Curve, order: int) -> float:
 
 
 def _error(curve: Curve, exact: Callable[[Any], Any]) -> float:
-    """Return the largest error up to order 10, over the largest coefficient."""
+    """Return the largest error up to order 10, divided by the largest coefficient."""
     found = np.asarray(research.derivatives.taylor(curve.f, curve.x, curve.v, 10))
     with mpmath.workdps(50):
         truth = mpmath.taylor(exact, mpmath.mpf(float(curve.x)), 10)
@@ -225,20 +225,21 @@ def _error(curve: Curve, exact: Callable[[Any], Any]) -> float:
 
 
 def _growth(arrays: dict[str, np.ndarray], way: str, names: Any, order: int) -> float:
-    """Return the largest growth of the operations from half the order to the order."""
+    """Return the largest ratio of the operations at `order` to those at order // 2."""
     counts = [arrays[f"{name}/{way}"] for name in names]
     return float(max(count[order] / count[order // 2] for count in counts))
 
 
 def motion(y: jax.Array) -> jax.Array:
-    """Return the velocity and the acceleration of the pendulum (angle, velocity)."""
+    """Return (velocity, acceleration) of the pendulum at y = (angle, velocity)."""
     return jnp.stack([y[1], -jnp.sin(y[0])])
 
 
 def series(y: jax.Array, order: int) -> list[jax.Array]:
     """Return the Taylor coefficients of the motion that starts at y.
 
-    From y' = F(y), coefficient k + 1 is coefficient k of F(y(t)), over k + 1.
+    Because y' = F(y), coefficient k + 1 of y is coefficient k of F(y(t)), divided by
+    k + 1. Here F is `motion`.
     """
     known = [y, motion(y)]
     while len(known) <= order:
@@ -257,7 +258,7 @@ def _polynomial(coefficients: list[jax.Array], t: Any) -> jax.Array:
 
 
 def _pendulum() -> np.ndarray:
-    """Return the distance from the start after a period, (orders, steps)."""
+    """Return the distance from the start after a period, shape (ORDERS, STEPS)."""
     period = 4 * scipy.special.ellipk(np.sin(SWING / 2) ** 2)
     start = jnp.array([SWING, 0.0])
 

@@ -132,7 +132,7 @@ class Job(NamedTuple):
       seed: Seed of the initial parameters, the order of stories, and the noise.
       rate: Peak learning rate.
       epochs: Passes over the training stories.
-      choosing: Whether this training is for the choice of rate and epochs. If True, the
+      choosing: If True, this training is for the choice of rate and epochs: the
         held-out stories are used for evaluation and not for training.
     """
 

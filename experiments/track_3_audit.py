@@ -45,7 +45,7 @@ EXPECTED = {
 ASSUMED = 0.0013  # Standard deviation that the benchmark assumes.
 TARGET = 3.28
 LEVEL = 0.05
-# Result of the benchmark with the fewest steps for a rule of this package, and a note.
+# Rule of this package -> number of its benchmark result with the fewest steps, a note.
 # Shampoo and SOAP are left out: their steps on our GPT take minutes to compile.
 SHARED = {
     "adam": (2, "most likely undertuned, as its author says"),
@@ -147,7 +147,8 @@ def pooled(groups: Sequence[Sequence[float]]) -> dict[str, float]:
 
     Returns:
       The estimate with its degrees of freedom and 95 % interval, and the p-value of
-      Levene's test that all groups with at least four runs have the same one.
+      Levene's test that all groups with at least four runs have the same standard
+      deviation.
     """
     several = [np.asarray(one) for one in groups if len(one) > 1]
     freedom = sum(len(one) - 1 for one in several)
@@ -164,7 +165,7 @@ def pooled(groups: Sequence[Sequence[float]]) -> dict[str, float]:
 
 
 def slope_of(facts: Mapping[str, Any], sigma: float) -> dict[str, float]:
-    """Estimate how much the loss falls with a step more, and the standard error."""
+    """Estimate the fall of the loss per step, and the standard error of this slope."""
     shorter = facts["shorter"]
     result = by_number(facts["results"])[shorter["result"]]
     gap = np.mean(shorter["losses"]) - np.mean(result["losses"])
@@ -186,12 +187,12 @@ def compared(
     slope: Mapping[str, float],
     spread: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Test whether a record is better than the one before, each test one-sided.
+    """Test, one-sided and in two ways, whether a record is better than the one before.
 
     The benchmark's z-test uses the published means, its assumed standard deviation, and
-    0.0045 for 100 steps. Our t-test uses the losses in the logs and both estimates, and
-    includes the error of the slope. If logs of runs are missing, it uses the published
-    mean.
+    a fall of 0.0045 in 100 steps. Our t-test uses the losses in the logs, the estimated
+    standard deviation and the estimated slope, and includes the error of the slope. If
+    logs of runs are missing, it uses the published mean.
     """
     steps = before["steps"] - one["steps"]
     share = math.sqrt(1 / one["runs"] + 1 / before["runs"])
@@ -232,7 +233,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def claims_that_differ(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Describe the results whose logs do not have the published mean and runs."""
+    """Describe the results whose logs differ from the published mean or runs."""
     found = []
     for one in results:
         if len(one["losses"]) != one["runs"]:
@@ -263,7 +264,7 @@ def ranked(
     Args:
       results: Results of the benchmark.
       losses: {rule: (loss, low, high)} of our GPT.
-      slope: Fall of the benchmark's loss with a step.
+      slope: Fall of the benchmark's loss per step.
     """
     numbered = by_number(results)
     shared = [rule for rule in SHARED if rule in losses]
@@ -295,8 +296,8 @@ def kendall_interval(tau: float, count: int, level: float = 0.95):
     The orders of `count` rules differ in d pairs, and tau = 1 - 2 d / pairs. The model
     of Mallows gives an order the weight exp(-θ d). For θ = 0 this is the permutation
     distribution. The interval has the expected tau of every θ that a two-sided test at
-    this level does not reject. It is right also if all pairs agree, where
-    approximations have no width.
+    this level does not reject. It is also right if all pairs agree. Approximate
+    intervals have no width there.
 
     References:
       Mallows, Non-null ranking models, Biometrika 44 (1957).

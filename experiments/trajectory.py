@@ -359,7 +359,7 @@ def against_theory(plain: tuple, ball: tuple):
     """Return the numbers measured on the quadratic, relative to theory.
 
     `plain` and `ball` are the results of gradient descent and of the heavy ball. Theory
-    predicts the factor of the distance in a step, once many steps are taken.
+    predicts the factor by which a step changes the distance, after many steps.
     """
     (facts, kept), (facts_of_ball, of_ball) = plain, ball
     factor = max(abs(1 - facts["rate"] * curvature) for curvature in (1.0, CONDITION))
@@ -380,9 +380,10 @@ def against_theory(plain: tuple, ball: tuple):
 def heavy_ball_factor(rate: float, curvature: float) -> float:
     """Return the largest root of z² - (1 + β - η λ) z + β, in absolute value.
 
-    With the learning rate η (`rate`), a step of the heavy ball multiplies the distance
-    along an axis with the second derivative λ (`curvature`) by this factor in the long
-    run (Polyak 1964). If the roots are complex, it is √β.
+    η is the learning rate (`rate`), β is MOMENTUM, and λ is the second derivative along
+    an axis (`curvature`). In the long run, each step of the heavy ball multiplies the
+    distance along this axis by the returned factor (Polyak 1964). If the roots are
+    complex, the factor is √β.
     """
     middle = (1 + MOMENTUM - rate * curvature) / 2
     if middle**2 <= MOMENTUM:

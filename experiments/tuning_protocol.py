@@ -324,9 +324,9 @@ def pool_arrays(
 
     Returns:
       Scores and costs, each of shape (trials, seeds), and the budget. A missed target
-      costs every rule the same. The budget is therefore the length of a full training,
-      not of the trainings of this rule, which are shorter if `config.passes` is not a
-      multiple of the cost of its step.
+      costs every rule the same: the budget is the length of a full training. The
+      trainings of this rule are shorter if `config.passes` is not a multiple of the
+      cost of one of its steps.
     """
     terms = trial_terms(config)
     name = f"{workload}/{contender.name}"
@@ -360,7 +360,7 @@ def search_arrays(
     """Search the hyper-parameters of a rule several times, independently.
 
     Returns:
-      Log costs of the choice of each search on all seeds, shape (pool, seeds).
+      Log cost of the point that each search chose, on all seeds, shape (pool, seeds).
     """
     terms = search_terms(config)
     name = f"searches/{workload}/{contender.name}"
@@ -384,7 +384,7 @@ def search_studies(config: Config, arrays: dict[str, np.ndarray]):
     Returns:
       For each kind of study the arrays `pair` (studies, 3): indices of workload, my
       rule and the other rule; `named` (studies, 2): winner by `compare` and by the
-      rival; `truth` (studies,): true log of the other's cost divided by mine;
+      rival; `truth` (studies,): log of the other rule's true cost divided by mine;
       `detectable` (studies,): smallest factor that the study could detect.
     """
     rules, workloads = range(len(config.rule)), range(len(config.workload))

@@ -223,8 +223,8 @@ def ranks(logs: Sequence[dict[str, np.ndarray]], level: float):
 
     A rule is compared with every other rule, at a level that is corrected for the
     number of these comparisons. The interval of its rank begins after the rules that
-    are better, and ends before the rules that are worse. So it contains the rank among
-    the true means with at least this level.
+    are better, and ends before the rules that are worse. So with at least the
+    probability `level`, the interval contains the rank among the true means.
 
     Args:
       logs: For each network, the log losses of every rule.
@@ -291,7 +291,10 @@ def by_rule(
 
 
 def decades(cell: dict[str, Any]):
-    """Return how many decades of rates are within 10 % of the best; None if unknown."""
+    """Return the width in decades of the range of good rates; None if unknown.
+
+    The losses of these rates are within 10 % of the lowest loss.
+    """
     if cell["robust_low"] is None:
         return None
     return float(np.log10(cell["robust_high"] / cell["robust_low"]))

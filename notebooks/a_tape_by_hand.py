@@ -53,8 +53,8 @@ from research import datasets, derivatives, figures
 # formula that you find on paper, and by JAX, which applies the rules of differentiation
 # to the operations of the program.
 #
-# **Predict.** Which of the sixteen digits of the quotient are right, with $h =
-# 10^{-8}$? And of JAX's number?
+# **Predict.** Take $h = 10^{-8}$. Then $f(x + h)$ and $f(x)$ agree in about eight of
+# their sixteen digits. How many digits of the quotient are right? And of JAX's number?
 
 
 # %%
@@ -71,17 +71,21 @@ print(f"quotient {quotient:.15f}, error {abs(quotient - formula):.0e}")
 print(f"JAX      {jax.grad(f)(x):.15f}, error {abs(jax.grad(f)(x) - formula):.0e}")
 
 # %% [markdown]
-# **Seen.** The quotient has seven right digits, half of them; JAX has all. *Automatic
-# differentiation* is no difference quotient: there is no $h$. It is no algebra either:
+# **Seen.** The quotient has seven right digits, half of them: the subtraction removes
+# the digits that $f(x + h)$ and $f(x)$ share. JAX has all. Its method, *automatic
+# differentiation*, is no difference quotient: there is no $h$. It is no algebra either:
 # JAX never writes the formula down, it computes the numbers.
 
 # %% [markdown]
 # ## A tape
 #
-# A `Value` holds an array and its inputs. For short, we say the derivative *by* a
-# value: that of the final result with respect to this value. Each input comes with a
-# function. The function takes the derivative by the value, and returns what the value
-# contributes to the derivative by the input. Every new value is appended to the tape.
+# A `Value` holds an array and its inputs: the values from which it was computed. The
+# derivative *by* a value is short for the derivative of the final result with respect
+# to this value. Each input comes with a function. The function takes the derivative by
+# the value, and returns what the value contributes to the derivative by this input. For
+# example, let $g$ be the derivative by a product $a b$. Then the product contributes
+# $g b$ to the derivative by $a$, and $g a$ to the derivative by $b$. Every new value is
+# appended to the tape.
 #
 # **Predict.** How many entries does the tape get for $x^2 \sin x$, written `x * x *
 # sin(x)`? Which number does each hold, at $x = 2$?
@@ -116,8 +120,9 @@ print(len(tape), "entries:", *(f"{value.array:.4f}" for value in tape))
 # the product `3.6372`. That is the *forward pass*. Nothing has been differentiated yet.
 
 # %% [markdown]
-# In the backward pass, from the last entry to the first, each value passes its
-# contributions on to its inputs, once.
+# The *backward pass* goes from the last entry to the first. It starts with 1, the
+# derivative of the result by itself. Each value passes its contributions on to its
+# inputs, once. For comparison, `explain` prints the same for JAX.
 #
 # **Predict.** $x$ is used three times. What must happen to the three contributions?
 # (Look for the `+`.) And what is the derivative?
@@ -142,8 +147,9 @@ for row in ledger.rows:
 # %% [markdown]
 # **Seen.** They are added up, to `1.9726`. `explain` shows the same backward pass for
 # JAX: the same values, `4.0000` and `0.9093`, with the same derivatives. (JAX wrote one
-# row for $x^2$, where you wrote a product.) A tape and a traced function do the same
-# arithmetic.
+# row for $x^2$, where you wrote a product.) JAX *traces* the function: it calls the
+# function with a stand-in for $x$, a *tracer*, which records the operations. A tape and
+# a traced function do the same arithmetic.
 
 # %% [markdown]
 # ## What a tape sees
@@ -151,8 +157,10 @@ for row in ledger.rows:
 # A tape records what *ran*. So loops and branches of Python are no problem: the tape
 # only gets the operations that they ran.
 #
-# **Predict.** `grow` squares its number until it is above 100. Which power of 3 is
-# that, and what is its derivative? What will `jax.jit` say about the `while`?
+# **Predict.** `grow` squares its number until it is above 100. (Its argument `size`
+# reads the number, which your tape keeps in `.array`.) Which power of 3 is the result,
+# and what is its derivative? `jax.jit` compiles a function once, for all numbers. What
+# will it say about the `while`?
 
 
 # %%
@@ -176,13 +184,13 @@ except jax.errors.TracerBoolConversionError as error:
 # %% [markdown]
 # **Seen.** $3 \to 9 \to 81 \to 6561 = 3^8$, with the derivative $8 \cdot 3^7$ =
 # `17496.0`. `jax.grad` alone also runs the program with its numbers. `jax.jit` compiles
-# it *before* it has numbers, once for all of them. At that time the number of
-# repetitions is unknown, so it raises a `TracerBoolConversionError`. (TensorFlow's
-# tf.function has to solve the same problem.)
+# the function *before* it has numbers. At that time a tracer cannot say whether it is
+# below 100, so JAX raises a `TracerBoolConversionError`. (TensorFlow's tf.function has
+# to solve the same problem.)
 
 # %% [markdown]
-# And what does a tape *not* see? Here a part of $x \sin x$ is computed outside the
-# tape.
+# And what does a tape *not* see? Here NumPy computes the sine in $x \sin x$, outside
+# the tape, and a new `Value` gets only the result.
 #
 # **Predict.** The derivative of $x \sin x$ is $\sin x + x \cos x$, which is 0.0770 at
 # 2. What does the tape say? And JAX?
@@ -201,19 +209,23 @@ print(f"with jnp.sin: {jax.grad(lambda x: x * jnp.sin(x))(2.0):.4f}")
 # %% [markdown]
 # **Seen.** `0.9093`, which is $\sin 2$ alone: for the tape the other factor is a
 # constant. Steps with a wrong gradient may still reduce the loss, so the error may go
-# unnoticed. JAX refuses: `TracerArrayConversionError`.
+# unnoticed. JAX refuses, with a `TracerArrayConversionError`: NumPy cannot compute with
+# a tracer. With `jnp.sin` the derivative is right, `0.0770`.
 
 # %% [markdown]
 # ## A network
 #
-# Three more functions make a network: dense, tanh, cross-entropy. It has 64 pixels,
-# eight hidden units and ten classes. The derivative of the mean cross-entropy of $n$
-# examples by the scores is $(p - y) / n$, where $y$ is 1 for the right class and 0 for
-# the others.
+# Three more functions make a network: dense, tanh, cross-entropy. The network reads 64
+# pixels, has eight hidden units, and returns ten scores, one for each class. Softmax
+# makes probabilities $p$ of the scores: it takes $e^z$ of each score $z$ and divides by
+# the sum of the ten. The cross-entropy of an example is $-\ln p$ of its right class,
+# and the loss is the mean over the $n$ examples of a batch. The derivative of this mean
+# by the scores is $(p - y) / n$, where $y$ is 1 for the right class and 0 for the
+# others.
 #
-# **Predict.** The bias is added to all 64 rows of a batch. The derivative that arrives
-# has the shape (64, 8). Which shape must the derivative by the bias have, and how does
-# it come about?
+# **Predict.** A batch has 64 examples, one in each row. The bias of the hidden units is
+# added to all 64 rows. The derivative that arrives has the shape (64, 8). Which shape
+# must the derivative by the bias have, and how does it come about?
 
 
 # %%
@@ -258,8 +270,9 @@ print("arrives:", arriving.shape, " for the bias:", arriving.sum(axis=0).shape)
 #
 # Here is the network with your tape, on pictures of digits, with the first batch of 64.
 #
-# **Predict.** What is the loss of a network that knows nothing about ten classes? And
-# how many entries does the tape get: four parameters, one input, and then?
+# **Predict.** What is the loss of a network that gives all ten classes the same
+# probability? And how many entries does the tape get: four parameters (two matrices of
+# weights and two biases), one input, and then?
 
 # %%
 digits, random = datasets.load("digits"), np.random.default_rng(0)
@@ -328,9 +341,10 @@ print(f"tape and TensorFlow: {np.abs(tapes[[0, 4, 9]] - recorded).max() < 1e-13}
 # %% [markdown]
 # ## Descent, live
 #
-# Train for longer, and choose the rate.
+# Train for longer, and choose the rate. An epoch uses each of the ten batches once, so
+# ten epochs are a hundred steps.
 #
-# **Predict.** At which rate does the loss rise from step to step? Do tape and JAX still
+# **Predict.** From which rate on does the loss jump up and down? Do tape and JAX still
 # agree after a hundred steps?
 
 # %%
@@ -353,10 +367,10 @@ apart = max(np.abs(a - b).max() for a, b in zip(ours, theirs, strict=True))
 print(f"last loss {tapes[-1]:.2f}, weights agree within 1e-10: {apart < 1e-10}")
 
 # %% [markdown]
-# **Seen.** The two curves lie on each other. The loss falls to `0.34`, and after a
-# hundred steps the weights still agree within `1e-10`. From a rate of about 2 on, the
-# loss jumps up and down. Every jump enlarges the differences from rounding, until the
-# two paths are different. Both programs are still right.
+# **Seen.** The two curves lie on each other. With a rate of 0.5 the loss falls to
+# `0.34`, and after a hundred steps the weights still agree within `1e-10`. From a rate
+# of about 2 on, the loss jumps up and down. Every jump enlarges the differences from
+# rounding, until the two paths are different. Both programs are still right.
 
 # %% [markdown]
 # ## Exercises
@@ -366,8 +380,8 @@ print(f"last loss {tapes[-1]:.2f}, weights agree within 1e-10: {apart < 1e-10}")
 # 1. **Forget the plus.** In `backward`, write `source.grad = contribution(value.grad)`.
 #    Which derivative does $x^2$ get at 3, and why does the network still learn? (3
 #    instead of 6. In the network every value is used once.)
-# 2. **One more operation.** Write `exp` and `divide`, and with them the sigmoid. Check
-#    its derivative with `jax.grad`.
+# 2. **More operations.** Write `exp`, `add` and `divide`, and with them the sigmoid
+#    $e^x / (1 + e^x)$. Check its derivative with `jax.grad`.
 # 3. **With TensorFlow.** In Colab, where it is installed: write `by_tensorflow(params,
 #    x, y)` with `tf.GradientTape`, and compare its ten losses with the recorded ones.
 #    In which digit do they differ?

@@ -13,10 +13,13 @@
 #
 # # Batch, stochastic or mini-batch gradient descent: which do I use, and why?
 #
-# They are **one rule**, $x \leftarrow x - \eta\, g$, fed by **three samplers**: the gradient $g$ is taken over all
-# examples, over one, or over a few. Here you train the same model with all three, from the same start and with rates
-# chosen in the same way, and look at how far each is from the exact minimum: once against **passes** over the data,
-# once against **seconds**. The two pictures do not say the same.
+# They are **one rule**, $x \leftarrow x - \eta\, g$, fed by **three samplers**. Here
+# $x$ are the parameters and $\eta$ is the rate. The gradient $g$ is taken over all
+# examples (*full batch*), over one (*stochastic*), or over a few (*mini-batch*). You
+# train the same model with all three, from the same start and with rates chosen in the
+# same way. Then you look at how far each is from the exact minimum: once against
+# **passes** over the data, once against **seconds**. The two pictures do not say the
+# same.
 #
 # The lesson takes under a minute on two cores, without an accelerator. In Colab, run
 # the next cell once (no restart is needed). If the package is already installed, skip
@@ -28,8 +31,8 @@
 # %% [markdown]
 # ## The problem
 #
-# `configure` comes before the first computation: it turns on float64, without which differences from the minimum
-# would drown in rounding at about $10^{-7}$.
+# `configure` comes before the first computation: it turns on float64. In float32,
+# rounding at about $10^{-7}$ would hide small differences from the minimum.
 
 # %%
 import research
@@ -45,8 +48,11 @@ import numpy as np
 import research.figures.convergence
 
 # %% [markdown]
-# Logistic regression on 398 tumours, 30 measurements of each: benign or malignant? The minimum $f^*$ is known to
-# rounding, from Newton's method, so that $f - f^*$ can be drawn.
+# Logistic regression: is a tumour benign or malignant? There are 398 tumours to learn
+# from, with 30 measurements each. The objective $f$ is the mean loss over these
+# tumours, plus a small penalty on the weights. Its minimum $f^*$ is known up to
+# rounding, from Newton's method. So we can draw $f - f^*$, the distance from the
+# minimum.
 
 # %%
 workload = research.workloads.make_workload("breast_cancer")
@@ -56,10 +62,11 @@ print(f"{workload.name}: {n} examples, {workload.train.x.shape[1]} features, f* 
 # %% [markdown]
 # ## One training, by hand
 #
-# A *sampler* says which examples make up each batch of an epoch. A *rule* turns a
-# gradient into an update. `build` makes a step from the objective, the rule and the
-# data. `run` repeats the step on the batches of the sampler. Change the sampler to
-# `full_batch(n)` or `stochastic(n)`: nothing else changes.
+# An *epoch* goes through the examples once. A *sampler* says which examples make up
+# each batch of an epoch. A *rule* turns a gradient into an update. `build` makes a step
+# from the objective, the rule and the data. `run` repeats the step on the batches of
+# the sampler. Change the sampler to `full_batch(n)` or `stochastic(n)`: no other line
+# changes.
 
 # %%
 sampler = research.samplers.minibatch(n, 32)
@@ -77,8 +84,10 @@ print("accuracy on rows it has not seen:", float(workload.metric(state.params, w
 #
 # If somebody picks the rates, the choice may decide which of the three wins. So each
 # gets its own rate: the one that does best on *tuning* seeds, which are then left out.
-# `measure` tries a ladder of rates in this way, and trains the five reported seeds side
-# by side. It also measures the time of one training alone, without the time to compile.
+# (A seed sets the random start and the random batches of a training.)
+# `practice_regimes` returns the three samplers, each with a ladder of rates. `measure`
+# tries the rates of the ladder in this way, and trains the five reported seeds side by
+# side. It also measures the time of one training alone, without the time to compile.
 
 # %%
 # Another rule: the last line of this cell prints the names.
@@ -127,7 +136,8 @@ for name, found in measured.items():
 # %% [markdown]
 # ## Against passes
 #
-# A pass is $n$ gradients of one example, however they are put into batches.
+# A pass is $n$ gradients of one example, however they are put into batches. A line is
+# the median of the five seeds, and its band is a 95 % interval of the median.
 
 
 # %%
@@ -150,11 +160,11 @@ def draw(unit, scale):
 draw("passes over the data", lambda name: 1)
 
 # %% [markdown]
-# **What to see.** The small batches are ahead at first: before full batch has made a
-# single step, at one pass, they have made many. Then they stop falling, and full batch
-# goes on. At a fixed rate, the noise of the randomly chosen examples keeps them moving
-# around the minimum, while the exact gradient goes to 0 near the minimum. Look at where
-# the curves cross.
+# **What to see.** The small batches are ahead at first: after one pass full batch has
+# made one step, and the small batches have made many. Then they stop falling, and full
+# batch goes on. At a fixed rate, the noise of the randomly chosen examples keeps them
+# moving around the minimum. The gradient over all examples has no noise: it goes to 0
+# near the minimum. Look at where the curves cross.
 
 # %% [markdown]
 # ## Against seconds
@@ -169,16 +179,18 @@ draw("seconds", seconds_per_pass)
 # **What to see.** Full batch now overtakes much earlier. A pass of 398 single steps
 # takes many times as long as one step on all 398 (the milliseconds above), because a
 # processor is faster at one large product than at many small ones. The small batches
-# are first to a rough answer, full batch to a good one. On a set as small as this, full
-# batch needs a few milliseconds. That is not a law of nature: try the large set in the
-# exercises.
+# are first to a rough answer, full batch to a good one. This order is not a law of
+# nature: on a set as small as this, full batch needs only a few milliseconds. Try the
+# large set in the exercises.
 
 # %% [markdown]
 # ## Your turn
 #
-# Choose the rule, the batch size and the rates. One compiled program serves all the
-# rates and seeds. For each rate, the curve is the median over the seeds. The value
-# where it levels off is the mean over the seeds and the last third of the passes.
+# Choose the rule, the batch size and the rates. Here the examples of a batch are drawn
+# *with replacement*: each is drawn from all examples, so one example may come twice.
+# One compiled program serves all the rates and seeds. For each rate, the curve is the
+# median over the seeds. The number in the legend says where it levels off: the mean
+# over the seeds and the last third of the passes.
 
 # %%
 MY_RULE = "gradient_descent"  # @param {type: "string"}
@@ -208,14 +220,18 @@ plt.show()
 # %% [markdown]
 # ## Exercises
 #
-# 1. **Where does it stop?** Theory says that a curve of constant rate $\eta$ and batch
-#    size $b$, drawn with replacement, levels off near $\eta\,\mathrm{tr}(C) / 4b$, if
-#    $\eta$ is small. Halve the rates above, or double the batch: does the level fall by
-#    half? At which rate is theory off by two?
+# 1. **Where does it stop?** Let $C$ be the covariance matrix of the gradients of single
+#    examples at the minimum, and $\mathrm{tr}(C)$ the sum of its diagonal. Theory says:
+#    with a constant rate $\eta$ and batches of $b$ examples, drawn with replacement,
+#    the curve levels off near $\eta\,\mathrm{tr}(C) / 4b$, if $\eta$ is small. Halve
+#    the rates above, or double the batch: does the level fall by half? At which rate is
+#    theory wrong by a factor of two?
 #    (`research.objectives.gradient_covariance_trace(workload.objective, workload.optimum.params, workload.train)`
 #    is $\mathrm{tr}(C)$.)
-# 2. **Another rule.** Set `RULE` to `"adam"` or `"heavy_ball"` and run from there on. Which of the three samplers gains
-#    most, and does the order against seconds change?
-# 3. **A large set.** Load `"overlapping_50k"`, with `PASSES = 5`, and run from there on
-#    (it takes 1.5 times as long). Which sampler is first to $10^{-2}$ of the initial
-#    gap now, in seconds too? Why?
+# 2. **Another rule.** Set `RULE` to `"adam"` or `"heavy_ball"` and run from there on.
+#    Which of the three samplers gains most from the change? Does the order against
+#    seconds change, too?
+# 3. **A large set.** Give `make_workload` the name `"overlapping_50k"`, set
+#    `PASSES = 5`, and run all cells from there on (they take 1.5 times as long). Which
+#    sampler is now the first to bring $f - f^*$ down to $10^{-2}$ of its initial value:
+#    in passes, and in seconds? Why?

@@ -49,14 +49,15 @@ from research.types import Batch
 # %% [markdown]
 # ## A text with a memory
 #
-# Each line is a capital letter out of eight, ten small ones out of four, a sign, and
-# **the same capital again**: `Cdabca...=C`. Each small letter depends on the one
+# Each line is a capital letter out of eight, ten small ones out of four, the sign `=`,
+# and **the same capital again**: `Cdabca...=C`. The capital and the first small letter
+# are drawn with equal probabilities. Each further small letter depends on the one
 # before. In seven of ten cases it is the next letter (after d comes a). Each of the
 # other three letters comes in one of ten cases.
 #
-# **Predict.** The cost of a character is -log of the probability that the model gave
-# it, in nats. For a model that knows all this, what does the first capital cost? And
-# the last one?
+# **Predict.** The cost of a character is $-\log$ of the probability that the model gave
+# it. The logarithm is the natural one, so the unit is called *nat*. For a model that
+# knows all this, what does the first capital cost? And the last one?
 
 # %%
 LINE = 14  # Characters: 1 + 10 + 1 + 1, and the line break.
@@ -92,8 +93,8 @@ print(f"least cost of a character, on average {least:.3f}")
 # $n - 1$ characters. It mixes in the counts of shorter contexts, more strongly where
 # the longer context was rare.
 #
-# **Predict.** Which n will be the best? When a 13-gram guesses the last capital, the
-# first one is in its context. Does it know the last one?
+# **Predict.** Which n costs least on new lines: 1, 2, 3, 4, 6, 9 or 13? When a 13-gram
+# guesses the last capital, the first one is in its context. Does it know the last one?
 
 # %%
 size = len(text.symbols)
@@ -103,21 +104,27 @@ for n, found in costs.items():
     print(f"{n:2}-gram   {found.mean():.3f} nats a character   last capital {place[12]:.3f}")
 
 # %% [markdown]
-# **Seen.** The 3-gram is the best, `1.225`, far from the least. None knows the last
-# capital: it costs `2.084` or more, as if it did not depend on the first. The 13-gram
-# has the first one in its context, but together with the ten letters between. There are
-# a million such sequences, so next to none of its contexts occurred in the training
-# text. Counting does not know either when ten letters are over: a short context does
-# not reach the start of the line, and a long one is too rare. That makes each small
-# letter more expensive.
+# **Seen.** The 3-gram is the best, `1.225`, far from the least. Two characters tell the
+# two capitals of a line apart: after "=C" the line ends, after a line break and "C" a
+# small letter comes. None knows the last capital: it costs `2.084` or more, as if it
+# did not depend on the first. The 13-gram has the first one in its context, but
+# together with the ten letters between. There are a million such sequences, so next to
+# none of its contexts occurred in the training text. Nor can counting tell when the ten
+# letters are over: a short context does not reach the start of the line, and a long one
+# is too rare. So at each small letter an n-gram also expects the sign, and the letter
+# costs more.
 
 # %% [markdown]
 # ## Learning
 #
-# A Transformer of one layer: each place looks at itself and at all places before it.
-# *What* it looks for is learnt. A batch is 32 lines.
+# A *Transformer* of one layer: each place of a line looks at itself and at all places
+# before it. Its *attention* is a weighted mean over these places. The weights depend on
+# the characters and on where they stand; *what* a place looks for is learnt. Our model
+# has two such attentions, called *heads*. From what a place has seen, it guesses the
+# next character. A batch is 32 lines.
 #
-# **Predict.** How many batches will it take to know the last capital? Will the curve fall evenly?
+# **Predict.** How many batches will it take to know the last capital? Will its cost
+# fall evenly?
 
 # %%
 model = models.transformer_decoder(size, LINE - 1, width=32, num_layers=1, num_heads=2, dtype="float32")
@@ -146,11 +153,14 @@ for name, curve in trained.evaluations.items():
 # **Seen.** At the start everything costs about log 14, as if all 14 symbols were
 # equally likely. The small letters are at their least, `0.94`, after 50 batches, when
 # the last capital still costs `2.08`, as if it did not depend on the first. Then it
-# falls, to `0.00`. A line (its first capital is given here, not guessed) costs `0.76`:
-# (14 · 0.852 - 2.079) / 13, the least there is.
+# falls, to `0.00`. A line (its first capital is given here, not guessed) costs `0.76` a
+# character on average: (14 · 0.852 - 2.079) / 13, the least there is.
 
 # %% [markdown]
-# **Predict.** Draw both curves. Which part is learnt first: what a table of pairs knows too, or what it cannot know?
+# The next cell draws both costs against the number of batches.
+#
+# **Predict.** Which part is learnt first: the small letters, which a table of pairs (a
+# 2-gram) knows too, or the last capital, which it cannot know?
 
 # %%
 with figures.style():
@@ -168,14 +178,17 @@ plt.show()
 print({name: f"{curve[-1]:.2f}" for name, curve in trained.evaluations.items()})
 
 # %% [markdown]
-# **Seen.** The pairs, in a few batches. For about eighty batches the other curve stays
-# on its plateau and looks finished. Then it falls in two drops. The loss of the whole
-# line, `0.76`, would have shown little of this: it is one character of thirteen.
+# **Seen.** The pairs, in a few batches. For about eighty batches the curve of the last
+# capital stays on its plateau and looks finished. Then it falls in two drops. The loss
+# of the whole line, `0.76`, would have shown little of this: the last capital is one
+# character of thirteen.
 
 # %% [markdown]
 # ## Where it looks
 #
-# At the sign, the next character is the last capital. `attention_weights` tells how much each place looks at each other.
+# At the sign, the next character is the last capital. `attention_weights` tells how
+# much each place looks at each other. In the pictures, a row is the place that looks,
+# and a column is the place that it looks at. Dark is a large weight.
 #
 # **Predict.** In `Cdabcabcdab=`, what will the sign look at?
 
@@ -200,14 +213,15 @@ print("the sign at the capital:", looks[:, -1, 0].round(2))
 
 # %% [markdown]
 # **Seen.** At the capital, eleven places back (last row): one head, at least, looks
-# there and hardly anywhere else, with a weight near one. Nobody told it to. The places
-# before look here and there. To guess the next small letter, a place needs only its own
+# there and hardly anywhere else, with a weight near one. Nobody told it to. The other
+# places look here and there. To guess the next small letter, a place needs only its own
 # letter. It has that letter already, so it need not look anywhere.
 
 # %% [markdown]
 # ## Writing
 #
-# **Predict.** Let it write lines of its own after an `E` and after a `B`. Do they end as they should?
+# **Predict.** Let it write a line of its own after an `E`, and another after a `B`. Do
+# they end as they should?
 
 # %%
 for name in "EB":
@@ -217,7 +231,8 @@ for name in "EB":
     print(name + "".join(text.symbols[token] for token in drawn))
 
 # %% [markdown]
-# **Seen.** They do: the one ends in =E, the other in =B, after ten small letters, most of them in the order of the alphabet.
+# **Seen.** They do: the one ends in =E, the other in =B, after ten small letters, most
+# of them in the order of the alphabet.
 
 # %% [markdown]
 # ## Exercises
@@ -227,10 +242,12 @@ for name in "EB":
 # 1. **Let counting win.** Make the lines short: `LINE = 6`, `range(1)` for `range(9)`,
 #    orders 1 to 5, and look at place 4. Which n is now the best, and what does the last
 #    capital cost? (The 5-gram: 0.10. There are only 128 contexts.)
-# 2. **Another memory.** Put `models.recurrent(size, 32, size, cell="vanilla", outputs="every", embedding=32,
-#    dtype="float32")` in the Transformer's place, then with `cell="gru"`. Which of them carries the capital through ten
-#    letters? (After 600 batches the GRU, 0.01; the vanilla cell hardly, 1.98.)
-# 3. **Windows from anywhere.** Let `lines` start everywhere: `stride=1`. Why is the
-#    last capital not learnt any more? (It costs 2.11: the capital is no longer always
-#    at the first place, and one layer that knows places by heart does not find it in
-#    600 batches. Do two layers find it, or more batches?)
+# 2. **Another memory.** A recurrent network reads from left to right and carries a
+#    state from place to place. Put `models.recurrent(size, 32, size, cell="vanilla",
+#    outputs="every", embedding=32, dtype="float32")` in the Transformer's place, then
+#    with `cell="gru"`. Which of them carries the capital through ten letters? (After
+#    600 batches the GRU, 0.01; the vanilla cell hardly, 1.98.)
+# 3. **Windows from anywhere.** Let the training windows, `lines`, start at any
+#    character: `stride=1`. Why is the last capital not learnt any more? (It costs 2.11:
+#    the capital is no longer always at the first place, and one layer that knows places
+#    by heart does not find it in 600 batches. Do two layers find it, or more batches?)

@@ -48,7 +48,9 @@ from research import derivatives, descent, figures, losses, models, optima, upda
 # %% [markdown]
 # ## From a score to a probability
 #
-# The score is $z = w^T x + b$, any number. The sigmoid maps it to a probability:
+# The score of an example is $z = w^T x + b$, any number. Here $x$ are its measurements,
+# $w$ are their weights, and $b$ is the intercept. The sigmoid maps the score to a
+# probability:
 #
 # $$p = \sigma(z) = \frac{1}{1 + e^{-z}}, \qquad
 # z = \ln \frac{p}{1 - p}, \qquad \sigma'(z) = \sigma(z)\,(1 - \sigma(z)) .$$
@@ -67,7 +69,8 @@ for z in (-4.0, -1.0, 0.0, 1.0, 4.0):
 
 # %% [markdown]
 # **Seen.** `0.5000` at 0, with the slope `0.2500`, the largest. The odds grow by the
-# factor $e$, from `1.0000` to `2.7183`. Far out the slope is nearly 0: `0.0177` at 4.
+# factor $e$: from `1.0000` at 0 to `2.7183` at 1. Far out the slope is nearly 0:
+# `0.0177` at 4.
 
 # %% [markdown]
 # ## Which loss?
@@ -102,16 +105,18 @@ plt.show()
 # %% [markdown]
 # **Seen.** The squared error pulls with `-4.5e-05`, next to nothing: to the left its
 # curve is flat, so a model that is sure and wrong learns nothing. The log loss pulls
-# with `-1.0e+00`. It is convex, too, and flat only where the model is sure and right.
-# And it means something: minus the logarithm of the probability of what has happened.
+# with `-1.0e+00`. It is convex, too (its slope never falls), and flat only where the
+# model is sure and right. And it means something: minus the logarithm of the
+# probability that the model gave to what has happened.
 
 # %% [markdown]
 # ## Two measurements of tumours
 #
 # 398 tumours, benign (1) or malignant (0), with two measurements each: the worst radius
-# and the worst concave points, both standardised. "Worst" is the mean of the three
-# largest values among the nuclei of the cells. The boundary is where the probability is
-# one half.
+# and the worst concave points. "Worst" is the mean of the three largest values among
+# the nuclei of the cells. Both are *standardised*: they have the mean 0 and the
+# standard deviation 1. The boundary is where the probability is one half. We call the
+# model *sure* of a tumour if the probability is below 0.1 or above 0.9.
 #
 # **Predict.** What is the shape of the set of points where
 # $\sigma(w^T x + b) = \frac12$? And how does this set change if $w$ and $b$ are
@@ -133,13 +138,14 @@ for factor in (0.5, 1.0, 2.0):
 # **Seen.** The straight line $w^T x + b = 0$. A factor leaves it where it is, so the
 # accuracy is `0.930` each time. But the factor decides how *sure* the model is: it is
 # sure of `28%` to `85%` of the tumours. The loss $f$ is higher both if the model is
-# less sure than the best one and if it is surer. (To the log loss it adds a small
+# less sure than the best one and if it is surer. ($f$ is the mean log loss plus a small
 # penalty on $w$, for a reason that comes below.)
 
 # %% [markdown]
 # ## Training
 #
-# Gradient descent with all examples in each step and a rate of 1.
+# Gradient descent with all examples in each step and a rate of 1. So an epoch is one
+# step.
 #
 # **Predict.** What is right first: the direction of the boundary, or how sharply the
 # probability changes across it?
@@ -202,14 +208,17 @@ plt.show()
 print(f"0.1 and 0.9 are {2 * np.log(9) / np.hypot(w1, w2):.2f} apart")
 
 # %% [markdown]
-# **Seen.** They are `2.43` apart after 10 epochs, and 1.53 at the end: the distance
-# falls as $2 \ln 9 / |w|$. The line in the middle hardly moves any more.
+# **Seen.** They are `2.43` apart after 10 epochs, and 1.53 at the end. At 0.1 the score
+# is $-\ln 9$, at 0.9 it is $\ln 9$, and across the boundary the score grows by $|w|$
+# for each unit. So the distance is $2 \ln 9 / |w|$, and falls while $|w|$ grows. The
+# line in the middle hardly moves any more.
 
 # %% [markdown]
 # ## Newton's method
 #
-# For a straight line through data there is a formula. Here there is none for the best
-# $w$ and $b$. But Newton's method, which uses second derivatives too, needs few steps.
+# For the best straight line through points there is a formula. For the best $w$ and $b$
+# here there is none. But Newton's method, which uses second derivatives too, needs few
+# steps. Let $f^*$ be the minimum of $f$.
 #
 # **Predict.** How many epochs does descent need until $f - f^*$ is below $10^{-6}$, and
 # how many steps did Newton's method take for all sixteen digits?
@@ -257,9 +266,9 @@ for penalty in (0.1, 0.001):
 
 # %% [markdown]
 # **Seen.** There is none: the larger $w$, the smaller the loss, without end. The solver
-# refuses: `The classes are separable`. Descent does not notice: it goes on and on,
-# `2.10` after 10 steps, `6.23` after 1000. It grows like the logarithm of the number of
-# steps. A penalty, however small, brings the optimum back.
+# refuses: `The classes are separable`. Descent does not notice. It goes on and on: $w$
+# is `2.10` after 10 steps and `6.23` after 1000. It grows like the logarithm of the
+# number of steps. A penalty, however small, brings the optimum back.
 
 # %% [markdown]
 # ## On a computer
@@ -274,9 +283,9 @@ with np.errstate(divide="ignore"):
 print("from the score:", losses.logistic(40.0, 0))
 
 # %% [markdown]
-# **Seen.** `1.0`. The loss is then minus the logarithm of 0, `inf`, and descent cannot
-# use its derivative. From the score the loss is `40.0`, as it should be. So a model
-# returns scores, and the loss takes scores.
+# **Seen.** `1.0`, because float64 has only sixteen digits. The loss is then minus the
+# logarithm of 0, `inf`, and descent cannot use its derivative. From the score the loss
+# is `40.0`, as it should be. So a model returns scores, and the loss takes scores.
 
 # %% [markdown]
 # ## Exercises

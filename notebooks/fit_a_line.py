@@ -13,10 +13,11 @@
 #
 # # Which line fits best?
 #
-# **Linear regression** answers: the line $\hat y = w x + b$ with the smallest sum of
-# squared vertical errors. Here you move a line by hand. Then two derivatives say where
-# it has to go. You compare descent with the formula that gives the line at once. At the
-# end you see why the units of $x$ and a single wrong number can matter so much.
+# **Linear regression** answers: the line $\hat y = w x + b$, with slope $w$ and
+# intercept $b$, that has the smallest sum of squared vertical errors. Here you move a
+# line by hand. Then two derivatives say where it has to go. You compare descent with
+# the formula that gives the line at once. At the end you see why the units of $x$ and a
+# single wrong number can matter so much.
 #
 # Each piece of code comes with a question. **Answer it before you run the code**: on
 # paper, with a number. The text after the code says what you should have seen.
@@ -48,7 +49,8 @@ from research import datasets, descent, figures, losses, optima, update_rules
 # %% [markdown]
 # ## Three points
 #
-# No line goes through $(0, 1)$, $(1, 3)$ and $(2, 4)$. Half the mean squared error is
+# No line goes through all three points $(0, 1)$, $(1, 3)$ and $(2, 4)$. Half the mean
+# squared error of a line is
 #
 # $$f(w, b) = \frac{1}{2n} \sum_{i=1}^n (w x_i + b - y_i)^2 .$$
 #
@@ -72,8 +74,8 @@ print("their sum, weighted with x, is 0:", abs(residuals @ points[0][:, 0]) < 1e
 
 # %% [markdown]
 # **Seen.** $w$ = `1.5000` and $b$ = `1.1667`. The residuals of the best line add up to
-# zero, and so do the residuals times $x$. So neither a constant nor a multiple of $x$
-# can reduce the errors further. The two equations are called the *normal equations*.
+# zero, and so do the residuals times $x$. So neither a change of $b$ nor a change of
+# $w$ can reduce the error further. The two equations are called the *normal equations*.
 
 # %% [markdown]
 # ## By hand
@@ -111,17 +113,20 @@ with figures.style():
 plt.show()
 
 # %% [markdown]
-# **Seen.** With $w = 0$ the best $b$ is the mean of $y$. Your first line has an error
-# of `2778.0`, the best one `1945.2`. The derivatives are `-25.2` and `-32.1`: both
-# negative, so the error falls if $w$ *and* $b$ grow. That is all that descent needs to
-# know.
+# **Seen.** With $w = 0$ the best $b$ is the mean of $y$. This $b$ is the best for every
+# $w$, because the mean of $x$ is 0. So when the best $w$ is found, too, you are at the
+# minimum, as near as the sliders allow. The first line, $w = 20$ and $b = 120$, has an
+# error of `2778.0`, the best one `1945.2`. The derivatives are `-25.2` and `-32.1`:
+# both negative, so the error falls if $w$ *and* $b$ grow. That is all that descent
+# needs to know.
 
 # %% [markdown]
 # ## Descent
 #
-# Each step subtracts the rate $\eta$ times the two derivatives. For standardised $x$
-# the matrix of second derivatives is the identity, so a step multiplies the distance
-# from the best $w$ and $b$ by $1 - \eta$.
+# Each step subtracts the rate $\eta$ times the two derivatives. The second derivatives
+# of $f$ are the means of $x^2$, of $x$ and of 1. For standardised $x$ they are 1, 0 and
+# 1: their matrix is the identity. So a step multiplies the distance from the best $w$
+# and $b$ by $1 - \eta$.
 #
 # **Predict.** With $\eta = 0.1$, after how many steps is the distance a hundredth of
 # the first? And with $\eta = 1$?
@@ -158,7 +163,8 @@ for rate in (0.1, 0.5, 1.0):
 # %% [markdown]
 # See the line move. Change the rate.
 #
-# **Predict.** At which rate does the line overshoot, and at which does it never settle?
+# **Predict.** From which rate on does the line overshoot, and from which rate on does
+# it never settle?
 
 # %%
 RATE = 0.1  # @param {type: "slider", min: 0.05, max: 2.1, step: 0.05}
@@ -188,9 +194,10 @@ print("after 40 steps:", path[-1].round(2), " exact:", exact.round(2))
 #
 # Take the same data with the body mass index as it is measured, in kg/m²: numbers
 # between 18 and 42. The line is the same. But the landscape of $w$ and $b$ is not a
-# round bowl any more. Its largest curvature $L$ limits the rate: $\eta < 2/L$. Its
-# smallest curvature $\mu$ is that of the slowest direction, in which about $L/\mu$
-# steps reduce the distance by a fixed factor.
+# round bowl any more. Its *curvature* in a direction is the second derivative along
+# this direction. The largest curvature $L$ limits the rate: $\eta < 2/L$. The smallest
+# curvature $\mu$ is that of the slowest direction, in which about $L/\mu$ steps reduce
+# the distance by a fixed factor.
 #
 # **Predict.** $L$ is about the mean of $x^2$. How large is it for numbers around 26?
 # And how long does descent take now?
@@ -208,16 +215,16 @@ print(f"raw, after 1000 steps: b = {slow[-1, 1]:.2f}, exact {b_exact:.2f}")
 
 # %% [markdown]
 # **Seen.** $L$ is `716.13` and the ratio `26,333`: after 1000 steps $b$ has hardly
-# moved, to `-4.28` of `-117.77`. Subtracting the mean makes the ratio `19`.
+# moved, to `-4.28` of `-117.77`. Subtracting the mean (*centred*) makes the ratio `19`.
 # Standardising makes it `1`. The advice "standardise your features" is a statement
 # about second derivatives.
 
 # %% [markdown]
 # ## One wrong number
 #
-# Someone types an illness of 3000 for the person with the largest body mass index.
-# Squares make large errors count most. The *Huber loss* is a square near 0, and grows
-# only linearly beyond `delta`.
+# Someone types an illness of 3000 for the person with the largest body mass index; all
+# true numbers are below 350. Squares make large errors count most. The *Huber loss* is
+# a square near 0, and grows only linearly beyond `delta`.
 #
 # **Predict.** By how much does the slope of the least-squares line change, and that of
 # the Huber line?
@@ -258,7 +265,7 @@ for name, loss in (("squares", losses.squared_error), ("Huber", huber)):
 #    1), y)`. Is the error smaller? Can it be larger?
 # 2. **Two equal columns.** Give `optima.least_squares` the index twice, `np.stack([x,
 #    x], 1)`. Why is there no single best line, and what does the package say? What does
-#    descent from 0 find? (The two weights share: half each.)
-# 3. **Turn the picture.** Fit $x$ by $y$ instead of $y$ by $x$. Is the line the same
-#    one? (No: now the horizontal errors count. The product of the two slopes is $r^2$,
-#    the squared correlation.)
+#    descent from 0 find? (Each of the two weights gets half of the slope.)
+# 3. **Turn the picture.** Predict $x$ from $y$ instead of $y$ from $x$. Is the line the
+#    same one? (No: now the horizontal errors count. The product of the two slopes is
+#    $r^2$, the squared correlation.)

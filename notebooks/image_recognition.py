@@ -51,8 +51,8 @@ from research.figures import confusion, images
 # %% [markdown]
 # ## The pictures
 #
-# scikit-learn brings 1,797 small grey pictures of digits. The last fifth is for the
-# test alone.
+# scikit-learn brings 1,797 small grey pictures of digits. Grey means one *channel*: one
+# number, the brightness, for each pixel. The last fifth is for the test alone.
 #
 # **Predict.** They have 8 by 8 pixels. What is the shape of an array of 1,437 of them?
 
@@ -72,7 +72,8 @@ plt.show()
 # %% [markdown]
 # ## The baseline: one weight for each pixel and class
 #
-# Softmax regression adds up the pixels, weighted, once for each class; the largest sum wins.
+# Softmax regression gives each class a score: the sum of the pixels, each times a
+# weight of this class, plus an intercept. The largest score wins.
 #
 # **Predict.** How many numbers does it have to learn, for 64 pixels and 10 classes?
 
@@ -118,14 +119,14 @@ linear_params, found = fit(linear, 10)
 print(f"{found:.3f} of the test pictures, guessing {1 / 10}")
 
 # %% [markdown]
-# **Seen.** Nine of ten, far more than `0.1`. The test pictures are harder than the
-# others.
+# **Seen.** Nine of ten, far more than `0.1`.
 
 # %% [markdown]
 # ## What it has learnt
 #
-# Its weights can be laid out as the pixels are: one picture a class, blue where a bright pixel speaks for the class and
-# red where it speaks against it.
+# Its weights can be laid out as the pixels are, in one picture for each class. Blue
+# means that a bright pixel speaks for the class, red that it speaks against it, and
+# white that it says nothing.
 #
 # **Predict.** What is in the middle of the picture of 0: blue, white or red?
 
@@ -145,10 +146,13 @@ print("the middle of 0 is", "blue" if centre > 0 else "red")
 # %% [markdown]
 # ## A filter looks everywhere
 #
-# A convolution slides one small filter over the picture: at every place it multiplies the pixels under it by its
-# weights, and adds up. This one has -1 on the left and +1 on the right.
+# A convolution slides one small filter over the picture: at every place it multiplies
+# the pixels under it by its weights, and adds up. This one has three weights in a row:
+# -1, 0 and 1.
 #
-# **Predict.** The picture is dark on the left half and bright on the right. Where is the outcome not 0?
+# **Predict.** Each row of the picture has six pixels: three are 0, dark, on the left,
+# and three are 1, bright, on the right. So the filter fits in at four places. What is
+# the outcome at each of them?
 
 # %%
 picture = jnp.zeros((4, 6, 1)).at[:, 3:].set(1.0)
@@ -162,10 +166,12 @@ print("picture", picture[0, :, 0].astype(int), "outcome", seen[0, :, 0].astype(i
 # %% [markdown]
 # ## The network
 #
-# Two convolutions of 3 by 3, each followed by pooling, which takes the largest value of
-# 2 by 2 places. Then come two dense layers.
+# Two convolutions with filters of 3 by 3, each followed by pooling, which takes the
+# largest value of 2 by 2 places. A convolution keeps the height and the width here,
+# and pooling halves them. Then come two dense layers, with 32 units and ten classes.
 #
-# **Predict.** How many weights has the first convolution, with 8 filters? And which layer has the most?
+# **Predict.** How many weights has the first convolution, with 8 filters? The second
+# one has 16. And which layer has the most?
 
 # %%
 network = models.cnn((8, 8, 1), 10, channels=(8, 16), hidden=(32,), dtype="float32")
@@ -177,13 +183,14 @@ print(f"{found:.3f} of the test pictures")
 
 # %% [markdown]
 # **Seen.** The first convolution has only `72` weights, 3 · 3 · 8. The first dense
-# layer has the most, `2048`. The network makes fewer errors than the linear model.
+# layer has the most, `2048`: each of its 32 units has a weight for each of 2 · 2 · 16
+# values. The network makes fewer errors than the linear model.
 
 # %% [markdown]
 # ## One pixel to the right
 #
-# **Predict.** Move all test pictures by one pixel. You would hardly see it. How many does the linear model still get
-# right? And the network, whose filters look everywhere?
+# **Predict.** Move all test pictures by one pixel. You would hardly see it. How many
+# does the linear model still get right? And the network, whose filters look everywhere?
 
 # %%
 moved = np.roll(test.x, 1, axis=2)
@@ -206,7 +213,8 @@ for name, model, params in (("linear", linear, linear_params), ("network", netwo
 # learns and never during the test. The random shift uses a JAX key that belongs to the
 # batch, so that a run can be repeated to the last bit.
 #
-# **Predict.** Will it now be as good on moved pictures as on the others? And does that cost it anything on the others?
+# **Predict.** Will it now be as good on moved pictures as on the others? And does that
+# cost it anything on the others?
 
 # %%
 taught = models.augmented(network, models.random_shift(1))
@@ -215,13 +223,18 @@ gap = found - score(taught, taught_params, moved)
 print(f"{found:.3f} as they are; moved, it loses {'little' if gap < 0.1 else 'much'}: {gap:.3f}")
 
 # %% [markdown]
-# **Seen.** Moved, it loses `little`. A model can learn from examples to ignore a shift.
-# It need not be built into the model.
+# **Seen.** Moved, it loses `little`. For the cost on the others, compare the first
+# number with that of the network above (which had half as many epochs). A model can
+# learn from examples to ignore a shift. It need not be built into the model.
 
 # %% [markdown]
 # ## Its errors
 #
-# **Predict.** Which digits will it confuse? Look for the largest number off the diagonal.
+# The *confusion matrix* counts the test pictures: the row is the true digit, the column
+# is the answer of the network. Right answers are on the diagonal.
+#
+# **Predict.** Which digits will it confuse? Look for the largest number off the
+# diagonal.
 
 # %%
 predicted = np.asarray(jax.jit(taught.apply)(taught_params, test.x).argmax(axis=1))
@@ -233,7 +246,8 @@ plt.show()
 print("right:", int(np.trace(counts)) > 330, "of", counts.sum())
 
 # %% [markdown]
-# **Seen.** More than 330 of `360` are on the diagonal. The rest are few enough to be looked at, one by one.
+# **Seen.** More than 330 of `360` are on the diagonal. The rest are few enough to be
+# looked at, one by one.
 
 # %% [markdown]
 # ## Exercises

@@ -14,9 +14,9 @@
 # # Which mathematics is in a program that learns?
 #
 # Three parts: **linear algebra** computes the prediction, **probability** says how
-# wrong it is, and the **derivative** says what to change. From these three you build a
-# program that reads digits, one part after the other. Then you take the derivative
-# away, let the program learn by trial and error, and count what that costs.
+# wrong it is, and the **derivative** says what to change. From these three parts you
+# build a program that reads handwritten digits. Then you take the derivative away, let
+# the program learn by trial and error, and count what that costs.
 #
 # Each piece of code comes with a question. **Answer it before you run the code**: on
 # paper, with a number. The text after the code says what you should have seen.
@@ -49,13 +49,18 @@ from research.figures import images
 # %% [markdown]
 # ## Linear algebra: the prediction
 #
-# A picture of a digit is a vector $x$ of 64 brightnesses. For each of the ten digits
-# the program has a score, a weighted sum of the brightnesses:
+# A picture of a handwritten digit has 8 by 8 pixels: it is a vector $x$ of 64
+# brightnesses. For each of the ten digits the program computes a score, a weighted sum
+# of the brightnesses plus a constant. The vector $z$ holds the ten scores, the matrix
+# $W$ the weights, and the vector $b$ the constants:
 #
 # $$z = W x + b, \qquad W \in \mathbb{R}^{10 \times 64},\; b \in \mathbb{R}^{10} .$$
 #
-# **Predict.** How many numbers must be learnt? What is the shape of the scores of 1,437
-# pictures at once, and how many multiplications do they take?
+# The program learns $W$ and $b$ from 1,437 pictures, the training pictures. The other
+# pictures of the data set are kept for the test.
+#
+# **Predict.** How many numbers must be learnt? What is the shape of the scores of all
+# training pictures at once, and how many multiplications do they take?
 
 # %%
 split = datasets.images("digits")
@@ -80,9 +85,11 @@ print("scores:", scores(nothing, x).shape, "multiplications:", len(x) * 10 * 64)
 # %% [markdown]
 # ## Probability: how wrong is it?
 #
-# Softmax makes probabilities of the scores: $p_k = e^{z_k} / \sum_j e^{z_j}$. The loss
-# is $-\ln p_y$ for the right digit $y$: 0 if the program was sure of it, large if it
-# thought it impossible. Its mean over the pictures is the number to make small.
+# Softmax makes probabilities of the scores: $p_k = e^{z_k} / \sum_j e^{z_j}$ is the
+# probability of the digit $k$. The loss of a picture is $-\ln p_y$, where $y$ is the
+# right digit. It is 0 if the program was sure of $y$, and large if it thought $y$
+# nearly impossible. The mean loss of the training pictures is the number to make small.
+# We call it $f$.
 #
 # **Predict.** With all 650 numbers 0, what are the ten probabilities, and what is the
 # loss?
@@ -109,13 +116,15 @@ print(f"loss {objective(nothing):.4f}, ln 10 = {np.log(10):.4f}")
 # %% [markdown]
 # ## The derivative: what to change
 #
-# The gradient has one entry for each of the 650 numbers: the change of the loss if this
-# number grows a little, divided by the growth. Below is $\partial f / \partial W$, laid
-# out as ten pictures: blue where a larger weight would increase the loss, red where it
-# would decrease it.
+# The gradient of $f$ has one entry for each of the 650 numbers: the change of the loss
+# if this number grows a little, divided by the growth. Below are the entries for the
+# weights, $\partial f / \partial W$, drawn as ten pictures of 8 by 8 pixels. An entry
+# is blue where a larger weight would increase the loss, and red where it would decrease
+# it. At the end, the code changes one weight a little and measures the change of the
+# loss.
 #
-# **Predict.** In the picture of 0: how should the weights in the middle change, where a
-# 0 is empty? Which colour are they?
+# **Predict.** A 0 is empty in the middle. So how should the weights in the middle of
+# the picture of 0 change? Which colour are they?
 
 # %%
 slopes = jax.grad(objective)(nothing)
@@ -138,10 +147,11 @@ print(f"derivative {slopes['W'][row, pixel]:.4f}, measured {measured:.4f}")
 # %% [markdown]
 # ## Learning: all three together
 #
-# Gradient descent changes all numbers against their derivatives, again and again.
+# Gradient descent changes all numbers against their derivatives, again and again. Each
+# step subtracts from every number its derivative times a constant, the *rate*.
 #
 # **Predict.** Guessing gets 10 % of the test pictures right. What does the program get
-# right after 10 steps, and after 300? Choose the rate and the number of steps.
+# right after 10 steps, and after 300? Then try other values of `RATE` and `STEPS`.
 
 # %%
 RATE = 0.5  # @param {type: "slider", min: 0.05, max: 5, step: 0.05}
@@ -174,11 +184,13 @@ for k in (1, 10, STEPS):
 # %% [markdown]
 # ## What a gradient costs
 #
-# The difference quotient needs one evaluation of the loss for each of the 650 numbers,
-# and one more. `cost_ratio` counts the operations that `jax.grad` needs.
+# A gradient by difference quotients needs one evaluation of the loss for each of the
+# 650 numbers, and one more for the point itself. `jax.grad` computes it backwards, by
+# the chain rule. `cost_ratio` counts the operations of `jax.grad` and divides them by
+# the operations of one evaluation.
 #
 # **Predict.** How many evaluations of the loss does a gradient of 650 numbers cost, if
-# it is computed backwards by the chain rule? And of 65 million?
+# it is computed backwards? And a gradient of 65 million numbers?
 
 # %%
 ratio = derivatives.cost_ratio(jax.grad, objective, nothing, seconds=0).flops
@@ -186,19 +198,20 @@ print(f"by differences: {650 + 1} evaluations, backwards: {ratio:.1f}")
 
 # %% [markdown]
 # **Seen.** `2.0` instead of `651`. The factor hardly depends on how many numbers there
-# are. In the experiment *cheap_gradient* it is below 4 for 14 functions. (A few need
-# more, such as a running product, jnp.cumprod, or the log-determinant by Cholesky.)
-# This is why networks with billions of numbers can learn at all.
+# are: for 65 million it is about the same. In the experiment
+# *cheap_gradient* it is below 4 for 14 functions. (Three others need more, among them
+# the running product, jnp.cumprod, and the log-determinant by Cholesky.) This is why
+# networks with billions of numbers can learn at all.
 
 # %% [markdown]
 # ## Without the derivative
 #
-# Now only the loss may be evaluated. The program changes all numbers a little at
-# random, and keeps the change if the loss has become smaller. It never steps in a wrong
-# direction.
+# Now the program may evaluate only the loss, not its derivatives. It changes all
+# numbers a little at random, and keeps the change if the loss has become smaller. So it
+# never steps in a wrong direction.
 #
-# **Predict.** Where is it after as many evaluations as 300 steps of descent cost? Try
-# other sizes of the changes.
+# **Predict.** How large is the loss after as many evaluations as 300 steps of descent
+# cost? Then try other values of `SIZE`, the size of the changes.
 
 # %%
 SIZE = 0.02  # @param {type: "slider", min: 0.002, max: 0.1, step: 0.002}
@@ -227,13 +240,14 @@ print(f"after {len(same)} trials: loss {same[-1]:.3f}")
 
 # %% [markdown]
 # **Seen.** Trial and error works: after 3000 trials the loss is `0.178`, and `89.2%` of
-# the pictures are right. Descent has `0.192` for the cost of `594` evaluations. After
-# as many trials the loss is `1.212`.
+# the test pictures are right. Descent reaches `0.192`, but for the cost of only `594`
+# evaluations. After as many trials the loss is still `1.212`.
 
 # %% [markdown]
-# The same as a picture, against the cost.
+# Now a picture: the loss of both methods against the cost.
 #
-# **Predict.** How many times as much do the trials cost until the loss is 0.5?
+# **Predict.** Both methods reach the loss 0.5. How many times as much as descent do the
+# trials cost until then?
 
 # %%
 cost = ratio * np.arange(len(falling))
@@ -252,15 +266,16 @@ print(f"to 0.5: {reached[0]:.0f} and {reached[1]}, {reached[1] / reached[0]:.1f}
 
 # %% [markdown]
 # **Seen.** `11.0` times: `1436` evaluations instead of `131`. Eleven times is not much,
-# one might think. But how does it grow?
+# one might think. But how does this factor grow if more numbers are learnt?
 
 # %% [markdown]
 # ## And with more numbers?
 #
-# The simplest bowl, $f(x) = \frac12 |x|^2$ in $n$ dimensions, from $x = (1, \dots, 1)$
-# to a hundredth of the first value. For the trials the best size of a change is known:
-# about $1.2\,|x| / n$ for each number. Descent has the rate $\frac12$: each step halves
-# the distance, and after four steps $f$ is 1/256 of what it was.
+# Take the simplest bowl, $f(x) = \frac12 |x|^2$ in $n$ dimensions. Both methods start
+# at $x = (1, \dots, 1)$ and stop when $f$ is a hundredth of its first value, or less.
+# For the trials the best size of a change is known: about $1.2\,|x| / n$ for each
+# number. Descent has the rate $\frac12$. The gradient is $x$, so each step halves the
+# distance to the minimum, and after four steps $f$ is 1/256 of what it was.
 #
 # **Predict.** Descent needs four steps for every $n$. By which factor does the number
 # of trials grow if $n$ grows tenfold?

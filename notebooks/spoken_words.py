@@ -14,9 +14,9 @@
 # # What does a recurrent network remember?
 #
 # A word is a sequence: what matters is what came **before** what. Here you make two
-# words that differ only in the order of their frames. A model that ignores the order
-# fails to distinguish them. A recurrent network reads them step by step, and you look
-# at how far back its gradient reaches.
+# words of the same frames (short pieces of sound), which differ only in the order of
+# the frames. A model that ignores the order fails to distinguish them. A recurrent
+# network reads them step by step, and you look at how far back its gradient reaches.
 #
 # Each piece of code comes with a question. **Answer it before you run the code**: on
 # paper, with a number. The text after the code says what you should have seen.
@@ -51,11 +51,13 @@ from research.models.recurrent_layer import draw_layer, unroll
 # %% [markdown]
 # ## A word as numbers
 #
-# Half a second of a tone that rises from 300 to 1,500 Hz, at 8,000 samples a second.
-# `log_mel` cuts it into frames of 50 ms, one every 25 ms, and gives the logarithm of
-# the energy of each in 20 bands of frequency.
+# The first word is half a second of a tone that rises from 300 to 1,500 Hz, with 8,000
+# samples a second. `log_mel` cuts it into frames of 50 ms, one every 25 ms. For each
+# frame it gives the logarithm of the energy in 20 bands of frequency. The second word
+# has the same frames, the last one first.
 #
-# **Predict.** How many frames are there? (A frame has 400 samples, the next begins 200 later, there are 4,000.)
+# **Predict.** How many frames are there? (A frame has 400 samples, the next begins 200
+# later, there are 4,000.)
 
 # %%
 time = np.arange(4000) / 8000
@@ -72,7 +74,8 @@ with figures.style():
 plt.show()
 
 # %% [markdown]
-# **Seen.** `19` frames, 1 + (4,000 - 400) / 200. The ridge climbs in one word and falls in the other.
+# **Seen.** `19` frames, 1 + (4,000 - 400) / 200. The dark ridge climbs in one word and
+# falls in the other.
 
 # %% [markdown]
 # **Predict.** A model that ignores the order gets only the mean over the frames. By how
@@ -90,10 +93,17 @@ print(f"largest difference of their means {np.abs(up.mean(axis=0) - down.mean(ax
 # ## One step after the other
 #
 # A recurrent network keeps a vector $h$ and changes it at each step: $h_t =
-# \mathrm{cell}(x_t, h_{t-1})$, from $h_0 = 0$. `recurrence` returns this step function,
-# so that you can feed a word frame by frame.
+# \mathrm{cell}(x_t, h_{t-1})$, from $h_0 = 0$. Here $x_t$ is a frame, and the cell is a
+# GRU (gated recurrent unit): its gates, numbers between 0 and 1, decide how much of $h$
+# is replaced. From each $h_t$ a linear layer computes the output, here two scores, one
+# for each word.
 #
-# **Predict.** Read the word at once, and again frame by frame. Is the last output the same?
+# `recurrence` returns this network, so that you can feed a word frame by frame. Its
+# function `start` gives $h_0$. Its function `advance` reads one or more frames, and
+# returns the outputs and the last $h$.
+#
+# **Predict.** Read the word at once, and again frame by frame. Is the last output the
+# same?
 
 # %%
 network = models.recurrence(20, 8, 2, cell="gru")
@@ -109,9 +119,12 @@ print("the same, to rounding:", bool(np.abs(output[-1] - whole[-1]).max() < 1e-9
 # $h$.
 
 # %% [markdown]
-# Words have different lengths, but an array has one. `Sequences` are padded, and say where each ends.
+# Words have different lengths, but an array has one. So the words are padded to one
+# length. `Sequences` holds the padded words, and says where each ends. `recurrent` is
+# the same network, but returns only the output at the end of the word.
 #
-# **Predict.** Put NaN, which spoils whatever it is added to, after the end of a word. What becomes of the gradient?
+# **Predict.** Put NaN, which spoils whatever it is added to, after the end of a word.
+# Is the gradient still the same as with zeros there?
 
 # %%
 model = models.recurrent(20, 8, 2, cell="gru")
@@ -127,15 +140,19 @@ clean, spoilt = (jax.tree.leaves(jax.grad(loss_of)(params, filling)) for filling
 print("equal to the last bit:", all(np.array_equal(a, b) for a, b in zip(clean, spoilt, strict=True)))
 
 # %% [markdown]
-# **Seen.** `True`: what stands after the end changes nothing, not by one bit.
+# **Seen.** `True`: what stands after the end does not change the gradient, not by one
+# bit.
 
 # %% [markdown]
 # ## It learns the order
 #
-# A hundred noisy words for the training and a hundred others for the test. Half of them
-# are `up`, and all have 19 frames.
+# Now the two words with noise: a hundred for the training and a hundred others for the
+# test. Half of them are `up`, half `down`, and all have 19 frames. A GRU reads one frame after
+# another. Softmax regression, a single linear layer that gives the two scores, gets
+# only the mean over the frames.
 #
-# **Predict.** What is the accuracy of a GRU that reads them? And of softmax regression on their means?
+# **Predict.** What is the accuracy of the GRU on the test words? And of softmax
+# regression on their means?
 
 
 # %%
@@ -167,12 +184,19 @@ print(f"means {fit(models.softmax(20, 2, dtype='float32'), lambda x: x.values.me
 # %% [markdown]
 # ## How far back does the gradient reach?
 #
-# Let the last $h$ of sixty steps be the loss, and ask how much each step's input could change it: the norm of
-# $\partial \sum h_{60} / \partial x_t$. The chain rule multiplies as many factors as there are steps in between.
+# Now the input is sixty steps of random numbers. Let the sum of the last $h$ be the
+# loss, and ask how much the input of each step could change it. The answer is the norm
+# of $\partial \sum h_{60} / \partial x_t$. The chain rule multiplies as many factors as
+# there are steps in between.
 #
-# **Predict.** Draw it against $t$. Which remembers the first step: the vanilla network,
-# or the LSTM, which adds to its cell in each step? Its forget gate multiplies the cell
-# by about $\sigma(b)$ in each step. $b$ is the bias of this gate; it is 1 at the start.
+# Compare two other cells. In the vanilla network, $h_t$ is the tanh of a weighted sum
+# of $x_t$ and $h_{t-1}$. The LSTM (long short-term memory) has a second vector beside
+# $h$, its cell state, to which it adds in each step. Before that, its forget gate
+# multiplies the cell state by about $\sigma(b)$, where $\sigma(b) = 1 / (1 + e^{-b})$.
+# $b$ is the bias of this gate; it is 1 at the start of a training.
+#
+# **Predict.** Draw the norm against $t$. Which remembers the first step: the vanilla
+# network, the LSTM with $b = 1$, or the LSTM with $b = 5$?
 
 # %%
 x = jax.random.normal(jax.random.key(2), (60, 1, 4))
@@ -202,23 +226,27 @@ print("at the first step, the gradient with b = 5 is more than a thousand times 
 print("with b = 1:", bool(ratio > 1e3))
 
 # %% [markdown]
-# **Seen.** `True`. Both the vanilla network and the LSTM at $b = 1$ forget: on this
-# scale the gradient falls about as a straight line, by nearly the same factor at each
-# step, and sixty such factors leave little of the first. A gate that is open, $b = 5$,
-# makes the factor of the cell $\sigma(5) = 0.993$, and the first step counts about as
-# much as the last.
+# **Seen.** `True`. Both the vanilla network and the LSTM with $b = 1$ forget: on this
+# logarithmic scale the gradient falls, from right to left, about as a straight line.
+# That is nearly the same factor at each step, and sixty such factors leave little of
+# the first step. With $b = 5$ the gate is open: the cell state is multiplied by
+# $\sigma(5) = 0.993$, and the first step counts about as much as the last.
 
 # %% [markdown]
-# **Predict.** With `window=20` no gradient flows from step 21 to 20, nor from 41 to 40.
-# How large is the gradient at step 40, and at step 41?
+# The gradient of a long sequence needs the intermediate results of all its steps in
+# memory. `window=20` cuts the sequence into windows of 20 steps: no gradient flows from
+# step 21 to 20, nor from 41 to 40.
+#
+# **Predict.** How large is the gradient at step 40 now, and at step 41?
 
 # %%
 cut, full = (reach(CELLS["lstm"], 1.0, window) for window in (20, None))
 print(f"at step 40: {cut[39]:.1f}; at step 41 as without a window: {bool(np.isclose(cut[40], full[40]))}")
 
 # %% [markdown]
-# **Seen.** `0.0` before the cut, exactly, and unchanged after it. That is truncated backpropagation: a long sequence costs
-# the memory of a window, and what lies further back is not learnt from.
+# **Seen.** `0.0` before the cut, exactly, and unchanged after it. That is *truncated
+# backpropagation*: a long sequence costs only the memory of one window, but the network
+# does not learn from what lies further back.
 
 # %% [markdown]
 # ## Exercises
@@ -228,9 +256,10 @@ print(f"at step 40: {cut[39]:.1f}; at step 41 as without a window: {bool(np.iscl
 #
 # 1. **Cut words.** In `say`, give each word a length of its own,
 #    `generator.integers(12, 20, 100)`, and take the mean of the frames before its end.
-#    Is it still a guess? (No, 0.97: the missing frames are high in `up` and low in
-#    `down`.)
-# 2. **Backwards.** Is a network that reads `up` from the end any different? (No: it reads `down`. Two networks, one from
-#    each end, know at each step what comes before and what comes after.)
-# 3. **Forget at once.** Set the bias to $b = -5$. How far back does the gradient reach? (A few steps: the factor is below
-#    0.01.)
+#    Does softmax regression still guess? (No, its accuracy is 0.97: the missing frames
+#    are high in `up` and low in `down`.)
+# 2. **Backwards.** Does a network that reads `up` from the end learn anything else?
+#    (No: it reads `down`. Two networks, one from each end, know at each step what comes
+#    before and what comes after.)
+# 3. **Forget at once.** Set the bias to $b = -5$. How far back does the gradient reach?
+#    (A few steps: the factor is below 0.01.)

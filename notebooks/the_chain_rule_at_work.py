@@ -13,9 +13,11 @@
 #
 # # The chain rule at work
 #
-# Backpropagation is the chain rule, read **backwards, once**, with every intermediate result shared. `explain` writes
-# it down for any JAX function: a *ledger*, a row for each operation. Here you check one by hand, follow one through a
-# network, find where a NaN is created, and learn how to tell a right gradient from a wrong one.
+# Backpropagation is the chain rule, read **backwards, once**, with every intermediate
+# result shared. `explain` writes it down for any JAX function. The result is a
+# *ledger*, a table with a row for each operation. Here you check a ledger by hand,
+# follow one through a network, find where a NaN is created, and learn how to tell a
+# right gradient from a wrong one.
 #
 # Each piece of code comes with a question. **Answer it before you run the code**: on
 # paper, with a number. The text after the code says what you should have seen.
@@ -47,14 +49,15 @@ from research.derivatives import check_derivative, explain, finite_difference
 # %% [markdown]
 # ## One neuron, by hand
 #
-# The loss is $(\sigma(w x + b) - y)^2$ at $w = 0.5$, $b = -1$, $x = 2$, $y = 1$. You need $\sigma(0) = 0.5$ and
-# $\sigma' = \sigma (1 - \sigma)$.
+# The loss of the neuron is $(\sigma(w x + b) - y)^2$ at $w = 0.5$, $b = -1$, $x = 2$,
+# $y = 1$. Here $\sigma(z) = 1 / (1 + e^{-z})$ is the sigmoid. You need
+# $\sigma(0) = 0.5$ and $\sigma' = \sigma (1 - \sigma)$.
 #
 # For short, we say the derivative *by* $w$ for the derivative with respect to $w$.
 #
-# **Predict.** Write down the five intermediate values from $w x$ to the loss. Then go
-# back from the end. The derivative of the loss with respect to the loss is 1. What is
-# the derivative of the loss by $w$?
+# **Predict.** Write down the five values from $w x$ to the loss, one for each
+# operation. Then go back from the end. The first derivative there, that of the loss by
+# the loss itself, is 1. What is the derivative of the loss by $w$?
 
 
 # %%
@@ -68,9 +71,11 @@ ledger
 
 # %% [markdown]
 # **Seen.** Forward: 1, 0, 0.5, -0.5, and the loss `0.25`. Backward come the *adjoints*,
-# the derivatives of the loss by each value: 1, then $2 \cdot (-0.5)$ = `-1`. Through
-# $\sigma$ we multiply by 0.25: `-0.25`. For $w$ we multiply by $x = 2$: `-0.5`. Each
-# arrow of the picture multiplies by one local derivative.
+# the derivatives of the loss by each value. That of the loss is 1, that of $\sigma - y$
+# is $2 \cdot (-0.5)$ = `-1`. Through $\sigma$ we multiply by
+# $\sigma' = 0.5 \cdot 0.5 = 0.25$: `-0.25`. For $w$ we multiply by $x = 2$: `-0.5`.
+# Each arrow of the picture multiplies by one local derivative, that of one operation by
+# its input.
 
 # %% [markdown]
 # The same from the formulas of a textbook, in plain NumPy.
@@ -93,10 +98,12 @@ print("the ledger", {name: float(ledger.gradient(name)) for name in ledger.input
 # %% [markdown]
 # ## Why backwards, and why once
 #
-# The chain rule is also a sum over *paths* from the input to the output. Take $x \to x \cdot x$, several times in a
-# row. Each product uses its input twice.
+# The chain rule is also a sum over *paths* from the input to the output. Each path
+# gives the product of the local derivatives along it. Take $x \to x \cdot x$, several
+# times in a row. Each product uses its input twice.
 #
-# **Predict.** How many paths are there after 10 products, and how many rows has the ledger?
+# **Predict.** How many paths are there after 10 products, and how many rows has the
+# ledger?
 
 
 # %%
@@ -119,19 +126,20 @@ for times in (1, 2, 3, 10):
     print(f"the gradient {chain.grads:.0f}")
 
 # %% [markdown]
-# **Seen.** `10` rows, `1024` paths. Both give the same gradient, but the paths double
-# with each product. On the way back, the derivatives of all paths through a value are
-# added up first, and only the sum is passed on. Backpropagation is the chain rule *and*
-# this order.
+# **Seen.** `10` rows, `1024` paths. The ledger and the sum over the paths give the same
+# gradient, but the number of paths doubles with each product. On the way back, the
+# derivatives of all paths through a value are added up first, and only the sum is
+# passed on. Backpropagation is the chain rule *and* this order.
 
 # %% [markdown]
 # ## Softmax
 #
 # Three scores, $z = (1, 2, 3)$, and the third class is right. Softmax turns them into
-# the probabilities $p$: 0.09, 0.24, 0.67. The loss is minus the logarithm of the third.
+# the probabilities $p_k = e^{z_k} / \sum_j e^{z_j}$: 0.09, 0.24, 0.67. The loss is
+# minus the logarithm of the third probability.
 #
-# **Predict.** The gradient by $z$ is a famous short formula. Which three numbers does
-# it give, and what is their sum?
+# **Predict.** The gradient of the loss by $z$ is a famous short formula with $p$. Which
+# three numbers does it give, and what is their sum?
 
 
 # %%
@@ -148,17 +156,20 @@ ledger
 # %% [markdown]
 # **Seen.** $p - (0, 0, 1)$, the probabilities minus the label: `0.09003`, `0.2447` and
 # `-0.3348`. Their sum is 0, because adding a number to all scores does not change the
-# loss. In the table two contributions meet at $z - \max z$: one comes from the
-# exponentials and is $p$; the other comes from the score itself and is $-(0, 0, 1)$. No
-# derivative passes through the maximum: it is there only so that exp does not overflow.
+# loss. JAX first subtracts the largest score, so that exp does not overflow. No
+# derivative passes through this maximum. In the table two contributions meet at
+# $z - \max z$: one comes from the exponentials and is $p$; the other comes from the
+# score itself and is $-(0, 0, 1)$.
 
 # %% [markdown]
 # ## A small network
 #
-# Four points, two measurements each, with the labels of "exclusive or"; three hidden units, one output.
+# The network has three hidden units and one output. It gets four points, two
+# measurements each, with the labels of "exclusive or": 1 if exactly one of the two
+# measurements is 1.
 #
-# **Predict.** What is the shape of the adjoint of the hidden layer? And of the gradient
-# by its $2 \times 3$ weights?
+# **Predict.** What is the shape of the adjoint of the hidden layer? And what is the
+# shape of the gradient by its $2 \times 3$ weights?
 
 
 # %%
@@ -180,15 +191,18 @@ print("gradients", [grad.shape for grad in ledger.grads])
 
 # %% [markdown]
 # **Seen.** An adjoint has the shape of its value: the hidden layer's is (4, 3), a
-# number for each point and unit. The gradient by the weights is (2, 3): it is the
-# product of $X^T$ and the adjoint of `points @ first`, which sums over the points.
+# number for each point and unit. The gradient by the weights is (2, 3). It is the
+# product of $X^T$ and the adjoint of `points @ first`, where the rows of $X$ are the
+# points. So the product sums over the points.
 
 # %% [markdown]
 # ## Many layers
 #
-# Ten sigmoids, one in the other, starting at $x = 0$.
+# Ten sigmoids, one inside the other, starting at $x = 0$. The code draws the adjoint
+# of each layer.
 #
-# **Predict.** $\sigma'$ is at most 1/4. So how large is the derivative by the input, at most? Draw it layer by layer.
+# **Predict.** $\sigma'$ is at most 1/4. So how large is the derivative of the output by
+# the input, at most?
 
 # %%
 layers = 10  # @param {type: "integer"}
@@ -213,15 +227,16 @@ with figures.style():
 plt.show()
 
 # %% [markdown]
-# **Seen.** At most $4^{-10}$ = `9.5e-07`. It is `3.9e-07`: the line falls to the left,
-# a little faster than by 1/4 a layer. Early layers of such a network learn next to
-# nothing. This is the *vanishing gradient*, and it is nothing but a product of ten
-# small local derivatives.
+# **Seen.** At most $4^{-10}$ = `9.5e-07`. It is `3.9e-07`. From right to left in the
+# picture, each layer divides the adjoint by 4 or a little more. Early layers of such a
+# network learn next to nothing. This is the *vanishing gradient*, and it is nothing but
+# a product of ten small local derivatives.
 
 # %% [markdown]
 # ## Where is the NaN created?
 #
-# A root with a guard: $\sqrt x$ where $x > 0$, else 0, summed over $(4, 0, 1)$.
+# The function takes roots with a guard: $\sqrt x$ where $x > 0$, else 0. It adds the
+# three results for $(4, 0, 1)$.
 #
 # **Predict.** What is the value, and what is the gradient? Is the guard enough?
 
@@ -238,13 +253,15 @@ print(ledger.text())
 # %% [markdown]
 # **Seen.** The value is `3`, as it should be. The gradient is `0.25`, nan, `0.5`.
 # `where` chooses after the root has been taken. In the backward pass, the root at 0
-# gets the adjoint 0. It is multiplied by $1 / (2 \sqrt 0) = \infty$, and
-# $0 \cdot \infty$ is NaN.
+# gets the adjoint 0. This 0 is multiplied by the local derivative
+# $1 / (2 \sqrt 0) = \infty$, and $0 \cdot \infty$ is NaN.
 
 # %% [markdown]
-# `first_nonfinite` follows a NaN back to the row where it was created, with the line of the source.
+# `first_nonfinite` follows a NaN back to the row where it was created, with the line of
+# the source.
 #
-# **Predict.** Which row of the table is it, and forward or backward? How must the function be written?
+# **Predict.** Which row of the table is it, and is the NaN created in the forward or in
+# the backward pass? How must the function be written, so that its gradient is right?
 
 
 # %%
@@ -260,14 +277,16 @@ mended = explain(guarded_twice, jnp.array([4.0, 0.0, 1.0]))
 print("guarded twice:", mended.grads, "first NaN:", mended.first_nonfinite())
 
 # %% [markdown]
-# **Seen.** In the root, in the backward pass alone. With a second guard *inside* the root the gradient is `0.25`, `0.`,
-# `0.5`, and nothing is left to find.
+# **Seen.** In the root, in the backward pass alone. With a second guard *inside* the
+# root the gradient is `0.25`, `0.`, `0.5`, and no NaN is left to find.
 
 # %% [markdown]
 # ## Kinks
 #
-# `jax.nn.relu(x)` and `jnp.maximum(x, 0)` are the same function. At 0 it has a kink: slope 0 from the left, 1 from the
-# right.
+# `jax.nn.relu(x)` and `jnp.maximum(x, 0)` are the same function. At 0 it has a kink:
+# slope 0 from the left, 1 from the right. The two arguments of the maximum are equal
+# there: a *tie*. `at_kinks` lists the operations at a kink or a tie, and
+# `finite_difference` uses only values of the function.
 #
 # **Predict.** Which derivative does JAX give for each of the two at 0?
 
@@ -285,10 +304,12 @@ print("from values alone:", finite_difference(lambda x: np.maximum(x, 0.0), 0.0)
 # %% [markdown]
 # ## Is my gradient right?
 #
-# Least squares, $\frac{1}{n} \sum_i (x_i \cdot w + b - y_i)^2$, with a gradient written by hand. There is a slip in it.
+# Least squares, $\frac{1}{n} \sum_i (x_i \cdot w + b - y_i)^2$, with a gradient written
+# by hand, `by_hand` below. There is a slip (a small mistake) in it. `check_derivative`
+# compares a gradient with values of the function.
 #
-# **Predict.** Find it. Which of the two leaves (arrays of parameters), `w` or `b`, will
-# `check_derivative` accuse?
+# **Predict.** Find the slip. Which of the two leaves (arrays of parameters), `w` or
+# `b`, will `check_derivative` accuse?
 
 
 # %%
@@ -314,11 +335,11 @@ print(report.verdict, report.explanation, sep=": ")
 # %% [markdown]
 # **Seen.** `wrong`, and in the leaf `b`: a factor of `1/2`, because its 2 was
 # forgotten. The check compares the gradient with values of the loss along lines through
-# the point. Along some of the lines only one leaf changes.
+# the point. Along some of the lines only one leaf changes, so it can name the leaf.
 
 # %% [markdown]
-# **Predict.** JAX's own gradient passes, surely. But how small an error would the check have caught? And is a gradient
-# that is too large by one in 100 000 caught?
+# **Predict.** JAX's own gradient passes, surely. But how small an error would the check
+# have caught? And is a gradient that is too large by one in 100 000 caught?
 
 # %%
 report = check_derivative(loss, start, jax.random.key(0))
@@ -331,17 +352,19 @@ print("\nToo large by one in 100 000:", enlarged.verdict)
 # %% [markdown]
 # **Seen.** `right`. The second line says how sharp the check is: it would have detected
 # an error far below $10^{-10}$. So the enlarged gradient is `wrong`. The report also
-# has the Taylor remainder, $f(x + h v) - f(x) - h\, g \cdot v$. With the right gradient
-# it falls as $h^2$ (slope `2.00`), with a wrong one as $h$ (slope 1).
+# gives the Taylor remainder, $f(x + h v) - f(x) - h\, g \cdot v$, for the gradient $g$
+# and steps of size $h$ in a direction $v$. With the right gradient it falls as $h^2$
+# (slope `2.00` on logarithmic axes), with a wrong one as $h$ (slope 1).
 
 # %% [markdown]
 # ## Exercises
 #
 # Predict first, here too.
 #
-# 1. **A neuron of your own.** Set $w = 0$, $b = 0$, $x = 3$, $y = 0$ and fill in the ledger by hand, then run it. By
-#    which input is the derivative 0, and why?
-# 2. **Hunt.** Where is the NaN created in `lambda x: jnp.sum(x / jnp.sqrt(jnp.sum(x**2)))` at `jnp.zeros(2)`, and where in
+# 1. **A neuron of your own.** Set $w = 0$, $b = 0$, $x = 3$, $y = 0$ and fill in the
+#    ledger by hand, then run it. By which input is the derivative 0, and why?
+# 2. **Hunt.** Where is the NaN created in
+#    `lambda x: jnp.sum(x / jnp.sqrt(jnp.sum(x**2)))` at `jnp.zeros(2)`, and where in
 #    `lambda x: jnp.log(jnp.sum(jnp.exp(x)))` at `jnp.array([1000.0, 0.0])`? Mend both.
 # 3. **A gradient that vanishes less.** In `deep`, put `4 * (jax.nn.sigmoid(x) - 0.5)` in the
 #    sigmoid's place, so that the local derivative is 1 at 0. How large is the

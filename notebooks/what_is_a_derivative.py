@@ -47,7 +47,8 @@ from research import derivatives, figures
 # %% [markdown]
 # ## A rate at one moment
 #
-# A stone falls $s(t) = 5 t^2$ metres in $t$ seconds. Its average speed from 2 s to $2 + h$ s is a difference quotient.
+# A stone falls $s(t) = 5 t^2$ metres in $t$ seconds. Its average speed from 2 s to
+# $2 + h$ s is a difference quotient. The code computes it for four values of $h$.
 #
 # **Predict.** What is it for $h = 1$, and as $h$ shrinks, what do the others tend to?
 
@@ -68,7 +69,7 @@ for h in (1, 0.1, 0.01, 0.001):
 
 # %% [markdown]
 # **Predict.** `derivative` differentiates the program exactly, without an $h$. What is
-# the speed at 2 s, and the speed of the speed (order 2)?
+# the speed at 2 s, and how fast does the speed itself change (order 2)?
 
 # %%
 for order, name in enumerate(("distance", "speed", "acceleration", "its change")):
@@ -81,7 +82,8 @@ for order, name in enumerate(("distance", "speed", "acceleration", "its change")
 # %% [markdown]
 # ## Is a smaller step better?
 #
-# Now $f = \sin$ at $x = 1$, whose derivative is $\cos 1 = 0.5403$. On paper a smaller $h$ is always better.
+# Now $f = \sin$ at $x = 1$, whose derivative is $\cos 1 = 0.5403$. On paper a smaller
+# $h$ is always better.
 #
 # **Predict.** What does the computer give for $h = 10^{-16}$?
 
@@ -91,13 +93,17 @@ for h in (1e-4, 1e-8, 1e-16):
 
 # %% [markdown]
 # **Seen.** `0.54026`, then `0.54030`, then `0.00000`, of which no digit is right. In
-# float64 the next number after 1 is $1 + 2.2 \cdot 10^{-16}$. So $1 + h$ is rounded to
-# 1, and the difference is 0.
+# float64 the next number after 1 is $1 + \varepsilon$, with
+# $\varepsilon = 2.2 \cdot 10^{-16}$. The last $h$ is less than half of that. So $1 + h$
+# is rounded to 1, and the difference is 0.
 
 # %% [markdown]
-# **Predict.** Draw the error against $h$, with logarithmic axes. Where is it smallest?
-# The *central* quotient is $(f(x + h) - f(x - h)) / 2h$. Is its best step smaller or
-# larger than that of the forward one?
+# The quotient so far is the *forward* one. The *central* quotient is
+# $(f(x + h) - f(x - h)) / 2h$.
+#
+# **Predict.** Draw the error of both against $h$, with logarithmic axes. Where is it
+# smallest? Is the best step of the central quotient smaller or larger than that of the
+# forward one?
 
 # %%
 with figures.style():
@@ -114,19 +120,22 @@ with figures.style():
 plt.show()
 
 # %% [markdown]
-# **Seen.** Two valleys. On the right, the error is truncation, which falls as $h$, or
-# as $h^2$ for the central quotient. On the left, it is rounding: digits cancel, and the
-# error grows as $\varepsilon / h$. The forward quotient is best near `3e-08`, which is
+# **Seen.** Two valleys. On the right, the error is *truncation*: the step is too large.
+# This error falls as $h$, or as $h^2$ for the central quotient. On the left, the error
+# is rounding: digits cancel in the difference, and the error grows as
+# $\varepsilon / h$. The forward quotient is best near `3e-08`, which is
 # about $\sqrt\varepsilon$; the central one near `1e-05`, about $\sqrt[3]\varepsilon$: a
 # *larger* step, with a smaller error.
 
 # %% [markdown]
 # ## When there is no limit
 #
-# `finite_difference` looks at the values of a function at many steps. It gives the derivative and a bound on its error,
-# or says why there is none.
+# `finite_difference` looks at the values of a function at many steps. It gives the
+# derivative and a bound on its error, or says why there is none.
 #
-# **Predict.** What is the derivative of $|x|$ at 0? And what does the central quotient say, $(|0.1| - |-0.1|) / 0.2$?
+# **Predict.** What is the derivative of $|x|$ at 0? And what does the central quotient
+# say, $(|0.1| - |-0.1|) / 0.2$? Has floor, which rounds down to an integer, a
+# derivative at 2?
 
 # %%
 print("central quotient:", (abs(0.1) - abs(-0.1)) / 0.2)
@@ -152,19 +161,20 @@ found = derivatives.derivative(lambda x: x**2 * jnp.exp(x), 1.0)
 print(f"the derivative {found:.4f}   2x e^x {2 * np.e:.4f}   2x e^x + x² e^x {3 * np.e:.4f}")
 
 # %% [markdown]
-# **Seen.** It is $3e$ = `8.1548`, not $2e$ = `5.4366`: the product rule has two terms, each with one factor
-# differentiated.
+# **Seen.** It is $3e$ = `8.1548`, not $2e$ = `5.4366`: the product rule has two terms,
+# each with one factor differentiated.
 
 # %% [markdown]
-# **Predict.** $\sin(x^2)$ at 2: where is the outer derivative, $\cos$, taken: at 2 or at 4?
+# **Predict.** Differentiate $\sin(x^2)$ at 2. Where is the outer derivative, $\cos$,
+# taken: at 2 or at 4?
 
 # %%
 found = derivatives.derivative(lambda x: jnp.sin(x**2), 2.0)
 print(f"the derivative {found:.4f}   cos(2) · 4 = {4 * np.cos(2):.4f}   cos(4) · 4 = {4 * np.cos(4):.4f}")
 
 # %% [markdown]
-# **Seen.** `-2.6146`: at 4, the value of the *inner* function. The chain rule is $u'(v(x))\, v'(x)$. Taken at 2 it
-# would be `-1.6646`.
+# **Seen.** `-2.6146`: at 4, the value of the *inner* function. The chain rule says that
+# $u(v(x))$ has the derivative $u'(v(x))\, v'(x)$. Taken at 2 it would be `-1.6646`.
 
 # %% [markdown]
 # A rule is a claim, and claims can be checked. `verify_derivative_rule` takes random
@@ -188,7 +198,8 @@ for name in ("product", "quotient", "chain", "logarithm"):
 # %% [markdown]
 # ## NumPy's trap
 #
-# Here is $x^2$ at 1, 2, 3, 4. Its derivative there is 2, 4, 6, 8.
+# Here is $x^2$ at 1, 2, 3, 4. Its derivative there is 2, 4, 6, 8. `np.gradient` is
+# NumPy's function for derivatives, `grid_derivative` is that of this package.
 #
 # **Predict.** What does `np.gradient` return at the four points? And what does
 # `np.gradient(4.0, 2.0)` return, for the single value 4 at $x = 2$?
@@ -202,10 +213,11 @@ print("without x, on the grid 0, 0.1, ..., 1:", np.gradient(np.linspace(0, 1, 11
 
 # %% [markdown]
 # **Seen.** For the single value the result is `()`, empty, without a warning:
-# `np.gradient` takes samples, not functions. Here it is right inside the grid. At the
-# ends it is one-sided: `3.` for 2 and `7.` for 8. `grid_derivative` is right at the
-# ends, too. Without the second argument NumPy assumes that the points are 1 apart:
-# `0.1` instead of 1 at $x = 0.5$.
+# `np.gradient` takes samples, not functions. For the four samples it is right inside
+# the grid. At the ends it is one-sided: `3.` instead of 2, and `7.` instead of 8.
+# `grid_derivative` is right at the ends, too. Without the second argument NumPy assumes
+# that the points are 1 apart. So on the grid 0, 0.1, ..., 1 it gives `0.1` instead of 1
+# at $x = 0.5$.
 
 # %% [markdown]
 # ## Several variables: hold the others fixed, or let them change
@@ -237,9 +249,14 @@ for path in total.paths:
 # %% [markdown]
 # ## All partial derivatives at once
 #
-# $f(x, y) = x^3 - 3x + y^2$. Its gradient holds both partial derivatives, its Hessian the four second ones.
+# $f(x, y) = x^3 - 3x + y^2$. Its gradient holds both partial derivatives, its Hessian
+# (a matrix) the four second ones. Where the gradient is zero, the *eigenvalues* of the
+# Hessian decide; if the Hessian is diagonal, they are the numbers on its diagonal. If
+# both are positive, the point is a minimum. If they have different signs, it is a
+# *saddle*: up in one direction, down in another.
 #
-# **Predict.** What are they at $(0.5, 1)$? Where do both partial derivatives vanish, and is that a minimum?
+# **Predict.** What are the gradient and the Hessian at $(0.5, 1)$? Where are both
+# partial derivatives zero, and is that a minimum?
 
 
 # %%
@@ -264,7 +281,9 @@ for point in points:
 # where one eigenvalue is negative. A zero gradient alone does not say which is which.
 
 # %% [markdown]
-# **Predict.** Where do the arrows of the gradient point, seen from the lines of equal $f$: along them or across?
+# The code draws the gradient at many points as arrows, and lines of equal $f$.
+#
+# **Predict.** Where do the arrows point, seen from the lines: along them or across?
 
 # %%
 grid = jnp.stack(jnp.meshgrid(jnp.linspace(-1.8, 1.8, 13), jnp.linspace(-1.5, 1.5, 11)), axis=-1).reshape(-1, 2)
@@ -305,8 +324,8 @@ plt.show()
 #    $3 \cdot 10^{-4}$ and $5 \cdot 10^{-3}$.)
 # 2. **Which have a derivative at 0?** Ask `finite_difference` about `np.cbrt`, about
 #    `lambda x: x * abs(x)`, and about `lambda x: x**2 * np.sin(1 / x) if x else 0.0`.
-#    (The last two. The second derivative of the one jumps at 0, and the other
-#    oscillates infinitely often near 0.)
+#    (The last two. The second derivative of $x |x|$ jumps at 0, and $x^2 \sin(1/x)$
+#    oscillates infinitely often near 0, but both have a first derivative there.)
 # 3. **Price and demand.** At a price $p$ a shop sells $q = 100 - 4p$ pieces, and pays 5
 #    for each. Its profit is $(p - 5)\, q$. At $p = 18$, what is the partial derivative
 #    by the price, with $q$ held, and what is the total one? Should the price go up? Use

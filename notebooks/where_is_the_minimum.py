@@ -72,8 +72,8 @@ for x in (-1.0, 0.0, 2.0):
 # `-27.0`.
 
 # %% [markdown]
-# The picture has $f$ above and $f'$ below. Move the line: change `X`, in Colab with the
-# slider.
+# The picture has $f$ above and $f'$ below. The orange line is the tangent of $f$ at
+# `X`. Move it: change `X`, in Colab with the slider.
 #
 # **Predict.** The tangent at 1 goes down to the right. How steeply? And what does $f'$
 # do where $f$ has its minima: does it touch zero, or cross it, and in which direction?
@@ -108,10 +108,11 @@ print(f"slope at {X:g}: {slope:.1f}")
 # %% [markdown]
 # ## When the second derivative is zero, too
 #
-# Then it does not decide. Take $x^3$, $x^4$ and $-x^4$, all at 0.
+# If $f''$ is zero at the point, it does not decide. Take $x^3$, $x^4$ and $-x^4$, all
+# at 0. `classify_critical_point` names the kind of a point where $f'$ is zero.
 #
-# **Predict.** Both derivatives are zero for all three. Which of them has a minimum at
-# 0, and which has neither a minimum nor a maximum?
+# **Predict.** The first and the second derivative are zero for all three. Which of them
+# has a minimum at 0, and which has neither a minimum nor a maximum?
 
 # %%
 for name, g in (
@@ -123,16 +124,18 @@ for name, g in (
     print(f"{name:3} {point.kind}, order {point.order}: {point.note}")
 
 # %% [markdown]
-# **Seen.** All are `degenerate`: the first derivative that is not zero decides. Its
-# order is `3` for $x^3$, an odd number, so the curve goes on in the same direction. It
-# is `4` for the others, an even number: a minimum for $x^4$, a maximum for $-x^4$.
+# **Seen.** All are `degenerate`, which means that $f''$ does not decide. Go on to the
+# third derivative, the fourth, and so on: the first that is not zero decides. Its order
+# is `3` for $x^3$, an odd number, so the curve goes on in the same direction. It is `4`
+# for the others, an even number: a minimum for $x^4$, a maximum for $-x^4$.
 
 # %% [markdown]
 # ## Where calculus does not look
 #
 # A minimum may lie at a kink, where there is no derivative, or at the end of an
 # interval, where the derivative need not be zero. `certified_minimum` searches a whole
-# interval with its ends, and proves its answer.
+# interval with its ends. It gives two bounds, between which the smallest value lies,
+# and proves them.
 #
 # **Predict.** What is the smallest value of $f$ for $-2 \le x \le 1$, and where? And
 # that of $|x - 1| + x/2$ for $-2 \le x \le 3$?
@@ -160,11 +163,12 @@ print("at the kink:", derivatives.finite_difference(lambda x: kinked([x]), 1.0).
 # %% [markdown]
 # ## What descent finds
 #
-# Gradient descent goes from a start against the slope, $x \leftarrow x - \eta f'(x)$.
-# It uses nothing but the slope at the current point.
+# Gradient descent goes from a start against the slope, $x \leftarrow x - \eta f'(x)$,
+# with a constant $\eta$, the rate. It uses nothing but the slope at the current point.
 #
 # **Predict.** Where does it end from 0.1, from -0.1, and from 0 itself, with $\eta =
-# 0.01$? And what happens with $\eta = 0.03$? Near 2 the second derivative is 72.
+# 0.01$? And what happens with $\eta = 0.03$? Near 2 the second derivative is 72. (The
+# code prints the last two points of each path.)
 
 
 # %%
@@ -190,15 +194,15 @@ for start, rate in ((0.1, 0.01), (-0.1, 0.01), (0.0, 0.01), (0.1, 0.03)):
 # %% [markdown]
 # **Seen.** At `2.000`, at `-1.000`, which is not the lowest point, and at `0.000`,
 # which is a maximum: the slope there is 0, so nothing moves. A little noise would push
-# it off. With the larger rate it does not settle at 2: a step multiplies the distance
-# from the minimum by $1 - 72\eta$, whose size is below 1 only for $\eta < 2/72$ =
-# 0.028.
+# it off. With the larger rate it does not settle at 2. Near 2, $f'(x)$ is about
+# $72\,(x - 2)$. So a step multiplies the distance from 2 by $1 - 72\eta$, whose size is
+# below 1 only for $\eta < 2/72$ = 0.028.
 
 # %% [markdown]
-# The same as a picture. Change the start and the rate.
+# The same as a picture, with a start and a rate that you can change.
 #
 # **Predict.** What is the largest rate with which a start at 0.5 still converges, and
-# what does the path look like just above it?
+# what does the path look like just above this rate?
 
 # %%
 START = 0.5  # @param {type: "slider", min: -1.8, max: 2.6, step: 0.1}
@@ -218,8 +222,8 @@ print(f"after {len(path) - 1} steps: x = {path[-1]:.3f}")
 
 # %% [markdown]
 # **Seen.** A little below 2/72 = 0.0278 the path jumps from side to side and comes
-# nearer with each jump: after 60 steps it is at `2.000`. Just above, it goes on jumping
-# between two points.
+# nearer with each jump: after 60 steps it is at `2.000`. Change `RATE` to a value just
+# above: the path goes on jumping between two points.
 
 # %% [markdown]
 # ## Two variables
@@ -256,7 +260,8 @@ print(len(points), "points")
 # all kinds equally well.
 
 # %% [markdown]
-# Now gradient descent from 400 starts. Each start gets the colour of its end.
+# Now gradient descent from 400 starts on a grid. Each start gets the colour of the
+# point where its path ends.
 #
 # **Predict.** How many of the 400 end in a saddle? And where is the border between two
 # colours?

@@ -13,9 +13,10 @@
 #
 # # Write Adam from the paper, then verify it
 #
-# An update rule with a slip in it often still descends. That is why wrong ones get into
-# tutorials, libraries and the code of papers. Here you write **Adam** from its paper in
-# ten lines and let `verify_rule` say whether it is Adam. It is not, at first.
+# An update rule makes the next step of a training from the gradient. A rule with a slip
+# (a small mistake) in it often still descends. That is why wrong ones get into
+# tutorials, libraries and the code of papers. Here you write the rule **Adam** from its
+# paper in ten lines and let `verify_rule` say whether it is Adam. It is not, at first.
 #
 # Each piece of code comes with a question. **Answer it before you run the code**: on
 # paper, with a number. The text after the code says what you should have seen.
@@ -61,17 +62,25 @@ def descend(rule, f, x, steps):
 # %% [markdown]
 # ## The paper
 #
-# Kingma & Ba (2015), algorithm 1. From $m_0 = v_0 = 0$, for $t = 1, 2, \dots$ and the gradients $g_t$:
+# Kingma & Ba (2015), algorithm 1. $\theta$ are the parameters, and $g_t$ is the
+# gradient in step $t = 1, 2, \dots$ The rule keeps two averages, $m$ of the gradients
+# and $v$ of their squares. From $m_0 = v_0 = 0$:
 #
-# $$m_t = \beta_1 m_{t-1} + (1 - \beta_1)\, g_t \qquad v_t = \beta_2 v_{t-1} + (1 - \beta_2)\, g_t^2$$
+# $$m_t = \beta_1 m_{t-1} + (1 - \beta_1)\, g_t \qquad
+# v_t = \beta_2 v_{t-1} + (1 - \beta_2)\, g_t^2$$
+#
+# Because they start from 0, the averages are too small at first. The *bias correction*
+# divides them by $1 - \beta^t$. Then comes the step, with the learning rate $\alpha$
+# and a small $\varepsilon$, so that nothing is divided by 0:
 #
 # $$\hat m_t = \frac{m_t}{1 - \beta_1^t} \qquad \hat v_t = \frac{v_t}{1 - \beta_2^t} \qquad
 # \theta_t = \theta_{t-1} - \alpha\, \frac{\hat m_t}{\sqrt{\hat v_t} + \varepsilon}$$
 #
 # In optax a rule is two functions: `init(params)` returns the first state.
 # `update(gradients, state)` returns the update, which is added to the params, and the
-# next state. Below are the ten lines, and one thing in them is wrong. It has been in
-# print: a cookbook had it.
+# next state. `descend`, in the cell above, takes the steps of a rule. Below are the ten
+# lines, where `b1`, `b2` and `eps` are $\beta_1$, $\beta_2$ and $\varepsilon$. One
+# thing in them is wrong. It has been in print: a cookbook had it.
 #
 # **Predict.** What is wrong? And does this rule find the minimum of $(x - 3)^2$ from 0
 # in 200 steps of about 0.1?
@@ -101,7 +110,8 @@ path = descend(first_try(0.1), lambda x: (x - 3.0) ** 2, 0.0, 200)
 print(f"after 100 steps at {path[100]:.2f}, after 200 at {path[200]:.2f}")
 
 # %% [markdown]
-# **Seen.** It does: `3.02`. A plot of the loss goes down, as it should. Nobody would look for a mistake.
+# **Seen.** It does: `3.02`. A plot of the loss goes down, as it should. Nobody would
+# look for a mistake.
 
 # %% [markdown]
 # ## The verification
@@ -112,7 +122,8 @@ print(f"after 100 steps at {path[100]:.2f}, after 200 at {path[200]:.2f}")
 # formula, one at a time. It computes each wrong formula with fifty digits, until one
 # gives the same steps as your rule.
 #
-# **Predict.** How far apart will they be, and will it know why?
+# **Predict.** How far apart will your rule and optax's Adam be, and will `verify_rule`
+# know why?
 
 # %%
 result = verification.verify_rule(first_try, optax.adam)
@@ -127,7 +138,8 @@ print(result)
 # %% [markdown]
 # Now with both lines put right.
 #
-# **Predict.** How far apart are two right programs after fifty steps: exactly 0, about $10^{-16}$, about $10^{-8}$?
+# **Predict.** How far apart are two right programs after fifty steps: exactly 0, about
+# $10^{-16}$, about $10^{-8}$?
 
 
 # %%
@@ -166,7 +178,8 @@ print(len(result.deviations), "problems, all within 1e-14:", result.deviation.la
 # root, no bias correction, no root. Here the reference is not optax's rule but a name,
 # `"adam"`. The rule is then compared with the paper's formula, in fifty digits.
 #
-# **Predict.** Which of the three is so small on a quadratic that no plot could show it?
+# **Predict.** Which of the three changes the path on a quadratic function so little
+# that no plot could show it?
 
 
 # %%
@@ -203,9 +216,10 @@ for make in (
 # %% [markdown]
 # ## What a loss curve can say
 #
-# Your rule beside optax's, and the first try, on two functions: Rosenbrock's curved valley, and a straight one.
+# Your rule beside optax's, and the first try, on two functions: Rosenbrock's curved
+# valley, and a straight one. Both functions are 0 at the minimum.
 #
-# **Predict.** On which of the two is the wrong rule ahead?
+# **Predict.** On which of the two is the wrong rule ahead at the end?
 
 
 # %%
@@ -230,9 +244,9 @@ for title, f, start, rate, steps in cases:
         print(f"{title}: {name:13} ends at {values[title, name][-1]:.1e}")
 
 # %% [markdown]
-# **Seen.** On Rosenbrock's function the wrong rule: it ends at `3.9e+00`, the right
-# ones at `4.2e+00`. In the straight valley it ends at `2.9e-02`, the right ones at
-# `6.0e-09`.
+# **Seen.** On Rosenbrock's function the wrong rule is ahead: it ends at `3.9e+00`, the
+# right ones at `4.2e+00`. In the straight valley it is far behind: it ends at
+# `2.9e-02`, the right ones at `6.0e-09`.
 
 # %% [markdown]
 # **Predict.** Draw them against the step. Can you distinguish the curve of yours from
@@ -251,8 +265,9 @@ with figures.style():
 plt.show()
 
 # %% [markdown]
-# **Seen.** The dots lie on your line from the first step to the last. And the left picture is why a rule is verified: there the
-# first try is ahead. If you looked only at the loss, you would publish the wrong rule.
+# **Seen.** No: optax's dots lie on your line from the first step to the last. And the
+# left picture is why a rule is verified: there the first try is ahead. If you looked
+# only at the loss, you would publish the wrong rule.
 
 # %% [markdown]
 # ## Exercises
@@ -266,8 +281,10 @@ plt.show()
 #    `m / (jnp.sqrt(v) + eps / jnp.sqrt(of_v))`, with `of_v` as an additional argument).
 #    Is it the same rule? (No: `verify_rule` says that ε is added before the bias
 #    correction. Only tiny gradients show it.)
-# 2. **Another argument.** What does `verify_rule` say of `lambda rate: adam(rate, b2=0.99)` against `"adam"`? And of one
-#    that forgets the minus sign? (That b2 is 0.99, not 0.999; that the updates have the wrong sign.)
-# 3. **From Adam to AdamW.** Add $\lambda = 10^{-4}$ times the params to the quotient, before the rate (`update` gets
-#    them as `params`). Which name is it the same as? And if you add it to the gradient instead? (`"adamw"`; then the
-#    decay is coupled, and `verify_rule` says so.)
+# 2. **Another argument.** What does `verify_rule` say of
+#    `lambda rate: adam(rate, b2=0.99)` against `"adam"`? And of one that forgets the
+#    minus sign? (That b2 is 0.99, not 0.999; that the updates have the wrong sign.)
+# 3. **From Adam to AdamW.** Add $\lambda = 10^{-4}$ times the params to the quotient,
+#    before the rate (`update` gets them as `params`). Which name is it the same as? And
+#    if you add it to the gradient instead? (`"adamw"`. In the gradient, the decay also
+#    goes through the averages of Adam: it is *coupled*, and `verify_rule` says so.)

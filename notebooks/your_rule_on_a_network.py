@@ -13,11 +13,12 @@
 #
 # # Your rule on a network: does it train one better than Adam?
 #
-# You have an update rule. Here you write one in ten lines, train a network with it by
-# hand, and then let `compare_networks` ask whether it is better than Adam: both tuned
-# by the same number of independent searches, with a learning rate that falls to zero at
-# the end. They are compared on seeds that were not used for tuning. The answer has an
-# interval. Put your own rule in the place of this one and run the rest.
+# Here you write an update rule in ten lines, train a network with it by hand, and then
+# let `compare_networks` ask whether it is better than Adam. Both rules are tuned by the
+# same number of independent searches for a learning rate, and in every training the
+# rate falls to zero at the end. A training depends on a random seed. The rules are
+# compared on seeds that were not used for tuning, and the answer has an interval. At
+# the end, put a rule of your own in the place of this one and run everything again.
 #
 # Each piece of code comes with a question. **Answer it before you run the code**: on
 # paper, with a number. The text after the code says what you should have seen.
@@ -30,7 +31,9 @@
 # %pip install --quiet git+https://github.com/OWNER/descent
 
 # %% [markdown]
-# `configure` comes before the first computation. The network itself is in float32, as networks are.
+# `configure` comes before the first computation: it turns on float64. The network
+# itself is in float32, as networks are. The cell after it makes the network, and
+# `by_hand`, which trains it once with each of several learning rates.
 
 # %%
 import research
@@ -67,16 +70,20 @@ def by_hand(make, rates, seed=0):
 # The idea: the arrays of parameters of a network (the weights and the bias of each
 # layer) have gradients of very different sizes. Why not average the gradient of each
 # array over the steps, and divide the average by its root mean square? In each step,
-# every array then moves equally far.
+# every array then moves equally far. In the formula, $\theta$ is one array of
+# parameters, $g_t$ its gradient in step $t$, and $\eta$ the learning rate. $\beta$ (in
+# the code `decay`, 0.9) says how slowly the average changes, from $m_0 = 0$. The mean
+# is over the entries of the array:
 #
 # $$m_t = \beta\, m_{t-1} + (1 - \beta)\, g_t \qquad
 # \theta_t = \theta_{t-1} - \eta\, \frac{m_t}{\sqrt{\mathrm{mean}(m_t^2)}}$$
 #
 # In optax a rule is two functions: `init(params)` returns the first state.
 # `update(gradients, state)` returns the update, which is added to the params, and the
-# next state.
+# next state. JAX calls each array of the parameters a *leaf*.
 #
-# **Predict.** The first gradient is $(3, -4)$, the rate 0.1. What is the first step?
+# **Predict.** The parameters are one array of two numbers. The first gradient is
+# $(3, -4)$, the rate 0.1. What is the first step?
 
 
 # %%
@@ -102,10 +109,12 @@ print("first step:", np.asarray(step).round(4))
 # %% [markdown]
 # ## By hand
 #
-# A network of 64 hidden units learns to read digits of 8 by 8 pixels: batches of 32, twenty epochs, one seed, constant
-# rates. What counts is the loss on the validation part.
+# A network of 64 hidden units learns to read digits of 8 by 8 pixels: batches of 32,
+# twenty epochs, one seed. Each rule trains it with four constant rates: 0.0003, 0.001,
+# 0.003 and 0.01. What counts is the loss on the validation part, images that are not
+# used for the training.
 #
-# **Predict.** Which of the four trainings of yours ends lowest, and which of Adam's?
+# **Predict.** With which of the four rates does yours end lowest, and with which Adam?
 
 # %%
 rates = [0.0003, 0.001, 0.003, 0.01]
@@ -124,19 +133,24 @@ plt.show()
 # %% [markdown]
 # **Seen.** Yours ends lowest at the lowest rate, with `0.078`, and hardly higher at the
 # next two. Adam ends lowest at 0.003, with `0.048`: by hand, Adam is far better. But
-# the rates are those that suit Adam, they do not fall, and there is one seed.
+# the comparison is not fair: the rates are those that suit Adam, they do not fall, and
+# there is one seed.
 
 # %% [markdown]
 # ## Asked honestly
 #
-# Now each rule has three independent searches. A search tries six rates, runs the
-# better ones on more seeds and tries rates near the best. In every training the rate
-# warms up and then falls to zero at the end, because the ranking of rules can change
-# while the rate falls. What a search chooses is reported on five other seeds. The score
-# is the validation loss at the end. Adam is also trained with half to twice the steps.
-# This shows how many steps Adam needs for the loss of your rule.
+# Now each rule has three independent searches for its rate. A search tries six rates,
+# runs the better ones on more seeds and tries rates near the best. In every training
+# the rate rises at first (it *warms up*) and then falls to zero at the end, because the
+# ranking of rules can change while the rate falls. With the rate that a search chooses,
+# the network is trained on five other seeds, and only these trainings are reported. The
+# score is the validation loss at the end. Adam is also trained with half to twice the
+# steps. This shows how many steps Adam needs for the loss of your rule.
 #
-# **Predict.** Will the interval of the ratio of losses contain 1?
+# The answer is a ratio with an interval: the loss of your rule, divided by the loss of
+# Adam.
+#
+# **Predict.** Will the interval contain 1, so that no difference is shown?
 
 # %%
 terms = {"searches": 3, "budget": 6, "seeds": 5, "tuning_seeds": 6, "search_schedule": False, "timed": False}
@@ -156,7 +170,11 @@ print(study.answer)
 # %% [markdown]
 # ## What the searches found
 #
-# **Predict.** By which factor do the rates differ that the three searches of a rule chose?
+# Each search chose a rate. The code also prints the RMS (root mean square) of a rule's
+# updates, the typical size of its steps.
+#
+# **Predict.** By which factor do the rates differ that the three searches of a rule
+# chose?
 
 # %%
 for name in ("mine", "adam"):
@@ -180,6 +198,9 @@ pictures["curves"].figure
 # %% [markdown]
 # ## Send it
 #
+# `save` writes the study to a folder, `pack` makes one file of it, and `read_study`
+# reads such a file.
+#
 # **Predict.** What must a file contain, so that somebody else can check your answer?
 
 # %%
@@ -192,7 +213,7 @@ print(read.name, read.manifest["status"], *(entry["rules"] for entry in read.num
 # %% [markdown]
 # **Seen.** Three plain files hold the study: `manifest.json`, `result.json` and
 # `arrays.npz`. The pictures and `report.html` are made from them. The packed file has
-# the three and the report. The source of `mine` is among them; it is shown and never
+# the three and the report. It also holds the source of `mine`, which is shown and never
 # run. The command *leaderboard* ranks your file beside others.
 
 # %% [markdown]
@@ -200,8 +221,11 @@ print(read.name, read.manifest["status"], *(entry["rules"] for entry in read.num
 #
 # Predict first, here too.
 #
-# 1. **Your own rule.** Put it in the place of `mine`. Its first argument must be the learning rate.
-# 2. **Another network.** Ask again with `"cnn_digits"` or `"autoencoder_digits"` in the place of `network`. Does the
-#    answer stay? (One network is one network. A rule that wins on one may lose on the next.)
-# 3. **Your own data.** `research.workloads.networks.network_workload` makes a network from a model, a loss and arrays
-#    for training and validation. How many lines does yours need?
+# 1. **Your own rule.** Put it in the place of `mine`. Its first argument must be the
+#    learning rate.
+# 2. **Another network.** Ask again with `"cnn_digits"` or `"autoencoder_digits"` in the
+#    place of `network`. Does the answer stay? (One network is one network. A rule that
+#    wins on one may lose on the next.)
+# 3. **Your own data.** `research.workloads.networks.network_workload` makes a network
+#    from a model, a loss and arrays for training and validation. How many lines does
+#    yours need?

@@ -11,7 +11,7 @@ MARKS = {  # kind: (colour of the project, marker).
     "maximum": ("stochastic", "^"),
 }
 SHOWN = ("himmelblau", "camel", "rastrigin")
-CROWDED = 100  # Points between which contour lines are left out.
+CROWDED = 100  # With more points than this, contour lines are left out.
 
 
 def answer(findings: research.runs.Findings) -> str:

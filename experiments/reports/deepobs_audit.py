@@ -362,8 +362,8 @@ def loss_by_epoch(
       axes: Axes to draw on.
       curves: Losses by order, shape (seeds, epochs + 1), starting before the first
         step.
-      epochs, published: Published losses, and the epochs after which they were
-        measured.
+      epochs, published: Epochs after which the published losses were measured, and
+        these losses.
       least: Minimum, which is subtracted from all losses.
     """
     for order, losses in reversed(curves.items()):

@@ -11,7 +11,7 @@ from experiments.finite_difference_step import SCHEMES, TYPES, slope, squire_tra
 from research.figures import motion
 
 SECANTS = (0.5, 0.25, 0.1)  # Steps of the picture for teachers.
-FRAMES = 24  # Of its animation.
+FRAMES = 24  # Number of frames of its animation.
 
 
 def answer(findings: research.runs.Findings) -> str:

@@ -77,7 +77,7 @@ def tables(findings: research.runs.Findings) -> tuple[Table, ...]:
 
 
 def gains_table(numbers: dict[str, Any]) -> Table:
-    """Return the table of what each part gains, in nats a character.
+    """Return the table of what each part gains, in nats per character.
 
     The gain of a part is the loss without it minus the loss with all parts, on the
     same seed.
