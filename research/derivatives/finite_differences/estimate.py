@@ -278,12 +278,12 @@ def finite_difference(
         jump of f'''     0      0.30   0.15   0
         kink             0.10   0.05   0.05   0.05
         kink near x      0      0.05   0.40   0.20
-        terms cancel     0.15   0.25   0.35   0.45
+        terms cancel     0.15   0.25   0.35   0.40
         few digits       0.80   0.95   0.95   1.10
 
     The verdict is "ok" for at least 96 % of the smooth functions and of the functions
     with a root at x. The median ratio of the bound to the error is between 15 and 22
-    for smooth functions, and between 13 and 30 at roots.
+    for smooth functions, and between 13 and 31 at roots.
 
     Values alone cannot reveal the following:
 
