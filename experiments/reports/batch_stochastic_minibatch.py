@@ -11,7 +11,7 @@ from research import figures
 from research.figures.convergence import Curve, draw_curves
 from research.runs import Result, Table
 
-LARGE = 100_000  # Number of examples from which the answer calls a set large.
+LARGE = 10_000  # Number of examples from which the answer calls a set large.
 
 
 def answer(findings: research.runs.Findings) -> str:
