@@ -131,8 +131,7 @@ def compile_anew(
       make_rule: As of `descent.compile_sweep`.
       names: The hyper-parameters.
     """
-    with _shared_programs._lock:
-        _shared_programs._entries.clear()
+    _shared_programs.forget()
     made = []
 
     def build() -> None:

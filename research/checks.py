@@ -37,6 +37,23 @@ def is_traced(value: Any) -> bool:
     return jax is not None and isinstance(value, jax.core.Tracer)
 
 
+def check_not_deleted(name: str, value: Any) -> None:
+    """Raise RuntimeError if a value is an array of JAX whose numbers were deleted.
+
+    `name` is the name of the argument, for the message.
+    """
+    jax = sys.modules.get("jax")  # Without it, no value is an array of JAX.
+    if jax is None or not isinstance(value, jax.Array) or is_traced(value):
+        return
+    if value.is_deleted():
+        raise RuntimeError(
+            f"{name} must be an array with numbers; got a deleted array of "
+            f"{value.dtype}, shape {value.shape}. Its delete() was called, or a "
+            "compiled function with donate_argnums took its memory. Give that function "
+            "a copy: jnp.copy(...)."
+        )
+
+
 def refuse_traced(caller: str, **values: Any) -> None:
     """Raise TypeError if an argument is traced, or holds a traced value.
 

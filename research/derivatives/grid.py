@@ -10,9 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from research.checks import check_count, check_numbers, is_integer, refuse_traced
+from research.checks import (
+    check_count,
+    check_not_deleted,
+    check_numbers,
+    is_integer,
+    refuse_traced,
+)
 from research.derivatives.errors import GridTooSmallError
-from research.derivatives.exact.arguments import check_not_deleted
 from research.sizes import check_most
 
 # Number of points whose weights are computed at once, to limit memory.

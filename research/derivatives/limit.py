@@ -9,11 +9,11 @@ from jaxtyping import Float
 from research.checks import (
     check_callable,
     check_choice,
+    check_not_deleted,
     check_numbers,
     refuse_traced,
 )
 from research.derivatives.errors import NotScalarError, StepUnderflowError
-from research.derivatives.exact.arguments import check_not_deleted
 from research.derivatives.finite_differences import finite_difference
 
 Scheme = Literal["forward", "central", "richardson", "complex"]

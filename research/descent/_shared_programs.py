@@ -23,6 +23,12 @@ _entries: collections.OrderedDict[tuple, _Entry] = collections.OrderedDict()
 _lock = threading.Lock()
 
 
+def forget() -> None:
+    """Forget all programs, so that the next ones are compiled, as in a new process."""
+    with _lock:
+        _entries.clear()
+
+
 def compile_once(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
     """Return `jax.jit(function)`, compiled for these arguments.
 

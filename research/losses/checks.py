@@ -6,7 +6,7 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from research.checks import check_numbers, is_traced, shown
+from research.checks import check_not_deleted, check_numbers, is_traced, shown
 
 
 def floating(name: str, value: ArrayLike) -> Float[Array, "..."]:
@@ -30,13 +30,7 @@ def numeric(name: str, value: ArrayLike) -> Num[Array, "..."]:
     RuntimeError is raised.
     """
     if not isinstance(value, jax.Array) or not is_traced(value):
-        if isinstance(value, jax.Array) and value.is_deleted():
-            raise RuntimeError(
-                f"{name} must be an array with numbers; got a deleted array of "
-                f"{value.dtype}, shape {value.shape}. Its delete() was called, or a "
-                "compiled function with donate_argnums took its memory. Give that "
-                "function a copy: jnp.copy(...)."
-            )
+        check_not_deleted(name, value)
         check_numbers(name, value)
     return jnp.asarray(value)
 

@@ -305,9 +305,8 @@ def best_of_trials(
     between trials. With at least two seeds in each half, it also includes the variation
     between seeds. The replicates treat the trials like random points. But the trials of
     a search are points of a Sobol sequence, which are spread more evenly than random
-    points. The band is therefore slightly too wide. For k = 1 it may be too narrow:
-    with five searches of eight trials on four seeds, a 95 % band covers in 91 % of
-    cases.
+    points. The band is therefore slightly too wide. For k = 1 it may be too narrow,
+    because the costs of one trial on few seeds show little of the variation.
 
     In the example, the defaults have the cost 9. Both searches have the same trials, so
     the pool has the costs 3, 6, 3 and 6. For k = 3, one of the six sets has only the

@@ -1507,6 +1507,7 @@ def of_checks() -> Iterator[Call]:
         "check_instance": {"name": "n", "value": 2, "kind": int},
         "check_key": {"name": "key", "value": key()},
         "check_mapping": {"name": "cells", "value": {"a": 1}},
+        "check_not_deleted": {"name": "x", "value": 2.0},
         "check_methods": {
             "name": "model",
             "value": linear_model(),

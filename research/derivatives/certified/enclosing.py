@@ -12,6 +12,7 @@ import numpy as np
 from research.checks import (
     check_callable,
     check_count,
+    check_not_deleted,
     check_numbers,
     refuse_traced,
 )
@@ -33,7 +34,7 @@ from research.derivatives.errors import (
     NotScalarError,
     UnsupportedPrimitiveError,
 )
-from research.derivatives.exact.arguments import check_not_deleted, described
+from research.derivatives.exact.arguments import described
 from research.tracing import AdviceOnTracing
 
 MOST_ORDER = 10

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.checks import is_traced, shown
+from research.checks import check_not_deleted, is_traced, shown
 from research.derivatives.errors import NotInexactError, NotScalarError
 from research.tracing import AdviceOnTracing
 
@@ -59,20 +59,6 @@ def floating(tree: Any, argument: str) -> Any:
         return jnp.asarray(leaf)
 
     return jax.tree_util.tree_map_with_path(checked, tree)
-
-
-def check_not_deleted(argument: str, leaf: Any) -> None:
-    """Raise RuntimeError if a value is an array of JAX whose numbers were deleted.
-
-    `argument` is the name of the argument, for the message.
-    """
-    if isinstance(leaf, jax.Array) and not is_traced(leaf) and leaf.is_deleted():
-        raise RuntimeError(
-            f"{argument} must be an array with numbers; got a deleted array of "
-            f"{leaf.dtype}, shape {leaf.shape}. Its delete() was called, or a compiled "
-            f"function with donate_argnums took its memory. Give that function a copy: "
-            "jnp.copy(...)."
-        )
 
 
 def kind_of(leaf: Any) -> Any:

@@ -8,9 +8,14 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax.numpy as jnp
 import numpy as np
 
-from research.checks import check_callable, check_choice, check_flag, refuse_traced
+from research.checks import (
+    check_callable,
+    check_choice,
+    check_flag,
+    check_not_deleted,
+    refuse_traced,
+)
 from research.derivatives.errors import NoDerivativeError
-from research.derivatives.exact.arguments import check_not_deleted
 from research.derivatives.finite_differences.breaks import (
     first_surprise,
     is_continuous,
@@ -505,8 +510,7 @@ def _beside_breaks(
             found = _at_least(found, _OF_COUNTS * found.error)
         return found._replace(evaluations=sampler.evaluations)
     if _is_dead_zone(ladder, noise, noise_near, inner):
-        found = found._replace(verdict="unresolved")
-        return found._replace(evaluations=sampler.evaluations)
+        return found._replace(verdict="unresolved", evaluations=sampler.evaluations)
     # A bound that is small only beside the quotients of small steps shows nothing.
     largest = CONFIDENT * max(abs(inner.value), abs(found.value))
     if inner.verdict == "ok" and inner.error > largest:
