@@ -37,6 +37,7 @@ HOW_TO = (
     "find_a_nan",
     "verify_your_rule",
     "compare_your_rule",
+    "send_a_study",
     "train_on_many_devices",
     "run_on_a_cluster",
     "portable_bits",
@@ -45,7 +46,13 @@ SOURCE, SITE = BUILD / "source", BUILD / "html"
 FRONT = "docs/index.md"  # Stands at the top of the site.
 # The pages of the menu, by heading. A page outside it is reached by links and search.
 MENU = {
-    "Learn": ("Overview <README>", "gallery", "docs/article", "docs/choosing"),
+    "Learn": (
+        "Overview <README>",
+        "gallery",
+        "docs/article",
+        "docs/choosing",
+        "docs/networks",
+    ),
     "How to": tuple(f"docs/howto/{name}" for name in HOW_TO),
     "Reference": ("api/index", "docs/update_rules", "docs/audit", "benchmarks/RESULTS"),
     "The project": (
