@@ -248,19 +248,13 @@ def train(
             f"{job.words or job.network} at rate {job.rate} diverges in step "
             f"{trained.first_bad_step}. Choose a smaller rate."
         )
-    start, top_k = (
-        np.array([parts.symbols.index(BEFORE)]),
-        min(TOP_K, len(parts.symbols)),
-    )
-    options = {"context": settings.context, "temperature": TEMPERATURE, "top_k": top_k}
-    drawn = research.models.generate(
-        model, trained.params, keys[SAMPLE], start, CHARACTERS, **options
+    sample = sample_text(
+        model, trained.params, keys[SAMPLE], parts.symbols, settings.context
     )
     arrays = whole_losses(
         settings, parts, lambda starts: measured(trained.params, starts)
     )
     parameters = research.models.count_parameters(trained.params)
-    sample = "".join(np.array(parts.symbols)[drawn])
     values = {
         "parameters": parameters,
         "seconds": trained.seconds,
@@ -269,6 +263,20 @@ def train(
     }
     arrays |= {"sampled": trained.evaluations["sampled"]} | arrays_to_keep(trained)
     return research.types.Saved(arrays, values)
+
+
+def sample_text(
+    model: research.types.Model,
+    params: Any,
+    key: research.types.Key,
+    symbols: Sequence[str],
+    context: int,
+) -> str:
+    """Draw a text from a language model, as the continuation of a newline."""
+    start, top_k = np.array([symbols.index(BEFORE)]), min(TOP_K, len(symbols))
+    options = {"context": context, "temperature": TEMPERATURE, "top_k": top_k}
+    drawn = research.models.generate(model, params, key, start, CHARACTERS, **options)
+    return "".join(np.array(symbols)[drawn])
 
 
 def sampled_starts(settings: Settings, parts: Parts):

@@ -1,12 +1,12 @@
 """How large should a batch be?
 
-Gradient descent runs until f - f* is a hundredth of its initial value. The batches have
-every size from one example to the full set, on a small real data set and on a generated
-one of a million rows. Each size has its own learning rate. The rate is chosen on seeds
-that are not reported. Batches are drawn with replacement. The small set is computed in
-float64. The large set is computed in float32, and f - f* is estimated on a fixed
-sixtieth of the examples. Up to a certain batch size, the knee, a batch of twice the
-size needs about half the steps. Far beyond the knee, the number of steps hardly
+Gradient descent runs until f - f* is a hundredth of the initial f - f*. The batches
+have every size from one example to the full set, on a small real data set and on a
+generated one of a million rows. Each size has its own learning rate. The rate is chosen
+on seeds that are not reported. Batches are drawn with replacement. The small set is
+computed in float64. The large set is computed in float32, and f - f* is estimated on a
+fixed sixtieth of the examples. Up to a certain batch size, the knee, a batch of twice
+the size needs about half the steps. Far beyond the knee, the number of steps hardly
 decreases, and most examples of a batch are wasted.
 
     python experiments/batch_size.py            # under a minute on two cores
@@ -44,7 +44,7 @@ class Config:
     large_examples: int = 1_000_000
     """Rows of the large set. 0 leaves this set out."""
     target: float = 1e-2
-    """Target for f - f*, as a share of its initial value. f* is the minimum of f."""
+    """Target, as a share of the initial f - f*. f* is the minimum of f."""
     most_steps: int = 32_768
     """Maximum number of steps of every training."""
     seeds: str = "0..7"
@@ -153,7 +153,7 @@ def check(config: Config):
             )
     if not 0 < config.target < 1:
         raise ValueError(
-            "target must be a share of the initial gap, between 0 and 1; got "
+            "target must be a share of the initial f - f*, between 0 and 1; got "
             f"target={config.target}."
         )
     seeds, tuning = (

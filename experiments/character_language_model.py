@@ -174,22 +174,7 @@ def run(
     counted = research.runs.remembered(
         checkpoints, "n-grams", lambda _: count(settings, parts, seeds[0])
     )
-    rates = {"lstm": config.lstm_rate, "gpt": config.learning_rate}
-    jobs = [
-        Job(name, seed, config.steps, rate, NAMES[name])
-        for name, rate in rates.items()
-        for seed in seeds
-    ]
-    jobs += [
-        Job(
-            f"{name}_longer",
-            seeds[0],
-            config.longer_steps,
-            rate,
-            NAMES[f"{name}_longer"],
-        )
-        for name, rate in rates.items()
-    ]
+    jobs = trainings(config, seeds)
     total, done, trained = sum(job.steps for job in jobs), 0, []
     for job in jobs:
 
@@ -225,6 +210,27 @@ def run(
             architecture = describe(config, parts, job.network)
             weights[job.network] = kept_model(saved, architecture, ["sampled"])
     return research.runs.Findings(arrays, numbers, weights)
+
+
+def trainings(config: Config, seeds: Sequence[int]) -> list[Job]:
+    """Return each network with each seed, then each with more steps and one seed."""
+    rates = {"lstm": config.lstm_rate, "gpt": config.learning_rate}
+    jobs = [
+        Job(name, seed, config.steps, rate, NAMES[name])
+        for name, rate in rates.items()
+        for seed in seeds
+    ]
+    jobs += [
+        Job(
+            f"{name}_longer",
+            seeds[0],
+            config.longer_steps,
+            rate,
+            NAMES[f"{name}_longer"],
+        )
+        for name, rate in rates.items()
+    ]
+    return jobs
 
 
 def check(config: Config):

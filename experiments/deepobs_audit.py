@@ -381,42 +381,10 @@ def summarise(arrays: dict[str, np.ndarray], ks: Any, tuned: int):
     numbers = {"seeds": len(arrays["seeds"]), "rows": [], "picked": []}
     for rule, published in PUBLISHED.items():
         for order in ORDERS:
-            found = {
-                name: arrays[f"{order}/{rule}/{name}"]
-                for name in ("validation", "test", "curves")
-            }
-            finite = {
-                name: np.where(np.isfinite(found[name]), found[name], np.inf)
-                for name in ("validation", "test")
-            }
-            best = int(
-                np.argmin(scores := finite["validation"][:, :tuned].mean(axis=1))
-            )
-            row = {"name": published.name, "order": order, "epochs": epochs}
-            row |= {
-                "published": [
-                    *published.losses[:-1],
-                    published.losses[-1] if same_length else None,
-                ]
-            }
-            row |= {
-                "rate": float(rate(published.k)),
-                "chosen": float(rate(ks[best])),
-                "tuned": float(scores[best]),
-            }
-            row |= {
-                "losses": np.mean(found["curves"][:tuned, [1, 10, -1]], axis=0).tolist()
-            }
-            row |= {
-                "there": float(np.mean(finite["test"][ks.index(published.k), tuned:]))
-            }
-            row |= zip(
-                ("mean", "low", "high"),
-                mean_interval(finite["test"][best, tuned:]),
-                strict=True,
-            )
+            row = summary_row(arrays, ks, tuned, rule, order)
             numbers["rows"].append(row)
-            picks = np.bincount(np.argmin(finite["test"], axis=0), minlength=len(ks))
+            last = finite_or_inf(arrays[f"{order}/{rule}/test"])
+            picks = np.bincount(np.argmin(last, axis=0), minlength=len(ks))
             numbers["picked"] += [
                 [published.name, order, float(rate(ks[i])), int(picks[i])]
                 for i in picks.nonzero()[0]
@@ -439,6 +407,45 @@ def summarise(arrays: dict[str, np.ndarray], ks: Any, tuned: int):
         "repetition_published": repetition(np.array(PUBLISHED_BATCHES)),
         "best_two": best_two(arrays, numbers["rows"], tuned),
     }
+
+
+def summary_row(
+    arrays: dict[str, np.ndarray], ks: Any, tuned: int, rule: str, order: str
+):
+    """Return the losses of one rule and order at the published and the chosen rate.
+
+    The rate with the lowest mean validation loss on the tuning seeds is chosen.
+    """
+    published = PUBLISHED[rule]
+    validation, test = (
+        finite_or_inf(arrays[f"{order}/{rule}/{name}"])
+        for name in ("validation", "test")
+    )
+    curves = arrays[f"{order}/{rule}/curves"]
+    epochs = curves.shape[1] - 1
+    *earlier, last = published.losses
+    scores = validation[:, :tuned].mean(axis=1)
+    best = int(np.argmin(scores))
+    mean, low, high = mean_interval(test[best, tuned:])
+    return {
+        "name": published.name,
+        "order": order,
+        "epochs": epochs,
+        "published": [*earlier, last if epochs == PUBLISHED_AFTER[-1] else None],
+        "rate": float(rate(published.k)),
+        "chosen": float(rate(ks[best])),
+        "tuned": float(scores[best]),
+        "losses": np.mean(curves[:tuned, [1, 10, -1]], axis=0).tolist(),
+        "there": float(np.mean(test[ks.index(published.k), tuned:])),
+        "mean": mean,
+        "low": low,
+        "high": high,
+    }
+
+
+def finite_or_inf(losses: np.ndarray):
+    """Return the losses with infinity for each one that is not finite."""
+    return np.where(np.isfinite(losses), losses, np.inf)
 
 
 def best_two(arrays: dict[str, np.ndarray], rows: Any, tuned: int):

@@ -89,25 +89,9 @@ def run(
     for done, (scheme, kind) in enumerate(cases):
         if on_progress:
             on_progress(done, len(cases), f"{scheme} {kind}")
-        table = research.derivatives.limit_table(
-            squire_trapp, config.x, scheme, dtype=np.dtype(kind)
-        )
-        error = np.abs(table.estimates - slope(float(np.dtype(kind).type(config.x))))
-        arrays |= {
-            f"{kind}/{scheme}/{name}": getattr(table, name)
-            for name in ("steps", "truncation", "rounding")
-        }
-        arrays[f"{kind}/{scheme}/error"] = error
-        rows.append(
-            (
-                scheme,
-                kind,
-                float(table.steps[table.best]) if table.best >= 0 else None,
-                table.theory or None,
-                float(error[table.best]) if table.best >= 0 else None,
-                smallest(error),
-            )
-        )
+        found, row = tabulate(config.x, scheme, kind)
+        arrays |= found
+        rows.append(row)
     if on_progress:
         on_progress(len(cases), len(cases), "done")
     forward = research.derivatives.limit_table(
@@ -130,6 +114,28 @@ def run(
         "samples": config.samples,
     }
     return research.runs.Findings(arrays, numbers)
+
+
+def tabulate(x: float, scheme: Scheme, kind: str):
+    """Return the errors of one quotient at every step, and its row of the table."""
+    table = research.derivatives.limit_table(
+        squire_trapp, x, scheme, dtype=np.dtype(kind)
+    )
+    error = np.abs(table.estimates - slope(float(np.dtype(kind).type(x))))
+    arrays = {
+        f"{kind}/{scheme}/{name}": getattr(table, name)
+        for name in ("steps", "truncation", "rounding")
+    }
+    arrays[f"{kind}/{scheme}/error"] = error
+    row = (
+        scheme,
+        kind,
+        float(table.steps[table.best]) if table.best >= 0 else None,
+        table.theory or None,
+        float(error[table.best]) if table.best >= 0 else None,
+        smallest(error),
+    )
+    return arrays, row
 
 
 def check(config: Config):

@@ -723,8 +723,19 @@ def facts(
         ),
         "digits": None,
     }
-    if not words:
-        return numbers
+    return numbers | facts_of_digits(splits, words, values) if words else numbers
+
+
+def facts_of_digits(
+    splits: dict[str, Any], words: Sequence[str], values: dict[tuple, list[float]]
+):
+    """Return the results on the spoken digits, with and without a speaker left out.
+
+    Args:
+      splits: Splits by name.
+      words: Names of the shared split, and then of a split for each speaker.
+      values: Test accuracies of all seeds by (split, model).
+    """
     shared, *folds = words
     digits = [
         {
@@ -758,4 +769,4 @@ def facts(
             len(splits[folds[0]].test_y),
         ],
     }
-    return numbers | named | more
+    return named | more

@@ -387,12 +387,7 @@ def train(
 
     The scores are loss, accuracy and macro-F1 on the stories for evaluation.
     """
-    (train_texts, train_y), (texts, y) = parted(job, split, halves)
-    vocabulary = research.datasets.make_vocabulary(train_texts, config.least_count)
-    learn, judge = (
-        tokens_of(each, vocabulary, config.words) for each in (train_texts, texts)
-    )
-    research.models.check_sequences(learn, len(vocabulary) + 1)
+    (learn, train_y), (judge, y), vocabulary = encoded(job, config, split, halves)
     model = make_model(config, len(vocabulary) + 1, len(split.classes))
     key_init, key_epochs = (
         jax.random.fold_in(jax.random.key(job.seed), child) for child in range(2)
@@ -406,12 +401,7 @@ def train(
     )
 
     def evaluate(params: Params):
-        said = probabilities(class_probabilities, params, judge)
-        scores = {
-            "accuracy": np.mean(said.argmax(axis=1) == y),
-            "macro_f1": macro_f1(y, said),
-        }
-        return scores if np.isfinite(said).all() else dict.fromkeys(scores, np.nan)
+        return scores_of(y, probabilities(class_probabilities, params, judge))
 
     trained = research.descent.train(
         research.objectives.empirical_risk(
@@ -444,6 +434,20 @@ def train(
     }
     values |= {"symbols": len(vocabulary) + 1, "first_bad_step": trained.first_bad_step}
     return research.types.Saved(found, values)
+
+
+def encoded(job: Job, config: Config, split: Any, halves: tuple):
+    """Return (tokens, labels) for training and for evaluation, and the vocabulary.
+
+    The vocabulary has the words of the stories for training.
+    """
+    (train_texts, train_y), (texts, y) = parted(job, split, halves)
+    vocabulary = research.datasets.make_vocabulary(train_texts, config.least_count)
+    learn, judge = (
+        tokens_of(each, vocabulary, config.words) for each in (train_texts, texts)
+    )
+    research.models.check_sequences(learn, len(vocabulary) + 1)
+    return (learn, train_y), (judge, y), vocabulary
 
 
 def parted(job: Job, split: Any, halves: tuple):
@@ -558,6 +562,17 @@ def confused(labels: np.ndarray, probabilities: np.ndarray):
     return confusion_matrix(labels, probabilities.argmax(axis=1), labels=topics)
 
 
+def scores_of(labels: np.ndarray, probabilities: np.ndarray):
+    """Return accuracy and macro-F1. Both are NaN if a probability is not finite."""
+    scores = {
+        "accuracy": np.mean(probabilities.argmax(axis=1) == labels),
+        "macro_f1": macro_f1(labels, probabilities),
+    }
+    if np.isfinite(probabilities).all():
+        return scores
+    return dict.fromkeys(scores, np.nan)
+
+
 def recalls(labels: np.ndarray, probabilities: np.ndarray):
     """Return the recognised share of each topic, or NaN if it has no stories."""
     asked: dict[str, Any] = {"average": None, "zero_division": np.nan}
@@ -586,31 +601,9 @@ def facts(
     trained: Sequence[Saved],
 ):
     """Return the results, as JSON."""
-    y, mean_interval = split.test_y, research.statistics.mean_interval
-    rows = []
-    for name, saved in counted.items():
-        said = saved.arrays["probabilities"]
-        row = {
-            "name": name,
-            "accuracy": mean_interval([np.mean(said.argmax(axis=1) == y)]),
-            "macro_f1": mean_interval([macro_f1(y, said)]),
-            "by_class": recalls(y, said).tolist(),
-            "reads": "all words" if name == "whole" else f"{config.words} words",
-        }
-        rows.append(row | saved.values)
-    said = [saved.arrays["probabilities"] for saved in trained]
-    scores = {
-        name: mean_interval([saved.arrays[name][-1] for saved in trained])
-        for name in ("accuracy", "macro_f1")
-    }
-    by_class = np.mean([recalls(y, one) for one in said], axis=0).tolist()
-    seconds = float(np.median([saved.values["seconds"] for saved in trained]))
-    rows.append(
-        {"name": "transformer", "by_class": by_class, "reads": f"{config.words} words"}
-        | trained[0].values
-        | scores
-        | {"seconds": seconds}
-    )
+    y, said = split.test_y, trained[0].arrays["probabilities"]
+    rows = [baseline_row(config, y, name, saved) for name, saved in counted.items()]
+    rows.append(transformer_row(config, y, trained))
     lengths = np.array([len(text.split()) for text in split.train_texts])
     return {row["name"]: row["accuracy"][0] for row in rows} | {
         "dataset": config.dataset,
@@ -629,13 +622,45 @@ def facts(
             job._asdict() | {"accuracy": float(saved.arrays["accuracy"][-1])}
             for job, saved in tried
         ],
-        "errors": commonest_errors(confused(y, said[0]), split.classes),
-        "worst": worst(
-            split,
-            trained[0].arrays["probabilities"],
-            counted["whole"].arrays["probabilities"],
-        ),
+        "errors": commonest_errors(confused(y, said), split.classes),
+        "worst": worst(split, said, counted["whole"].arrays["probabilities"]),
     }
+
+
+def baseline_row(config: Config, labels: np.ndarray, name: str, saved: Saved):
+    """Return the results of one baseline on the test stories."""
+    said, mean_interval = (
+        saved.arrays["probabilities"],
+        research.statistics.mean_interval,
+    )
+    row = {
+        "name": name,
+        "accuracy": mean_interval([np.mean(said.argmax(axis=1) == labels)]),
+        "macro_f1": mean_interval([macro_f1(labels, said)]),
+        "by_class": recalls(labels, said).tolist(),
+        "reads": "all words" if name == "whole" else f"{config.words} words",
+    }
+    return row | saved.values
+
+
+def transformer_row(config: Config, labels: np.ndarray, trained: Sequence[Saved]):
+    """Return the results of the Transformer on the test stories, over the seeds."""
+    scores = {
+        name: research.statistics.mean_interval(
+            [saved.arrays[name][-1] for saved in trained]
+        )
+        for name in ("accuracy", "macro_f1")
+    }
+    by_class = np.mean(
+        [recalls(labels, saved.arrays["probabilities"]) for saved in trained], axis=0
+    ).tolist()
+    seconds = float(np.median([saved.values["seconds"] for saved in trained]))
+    return (
+        {"name": "transformer", "by_class": by_class, "reads": f"{config.words} words"}
+        | trained[0].values
+        | scores
+        | {"seconds": seconds}
+    )
 
 
 def worst(split: Any, probabilities: np.ndarray, counted: np.ndarray):

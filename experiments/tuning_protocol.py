@@ -88,7 +88,7 @@ class Config:
     batch_size: int = 32
     """Examples in a batch. A problem without data always uses the full batch."""
     target: float = 1e-2
-    """Target for f - f*, as a share of its initial value. f* is the minimum of f."""
+    """Target, as a share of the initial f - f*. f* is the minimum of f."""
     budget: int = 12
     """Trials of each rule in a study."""
     few: int = 3
@@ -218,47 +218,9 @@ def run(
 
 def check(config: Config):
     """Check the config, and return the contenders."""
-    seeds, needed = (
-        research.runs.parse_seeds(config.seeds),
-        2 * (config.reported_seeds + config.tuning_seeds),
-    )
-    counts = {
-        "few": 1,
-        "reported_seeds": 2,
-        "tuning_seeds": 2,
-        "budget": 2,
-        "searches": 2,
-        "resamples": 100,
-        "search_budget": 1,
-        "search_seeds": 2,
-    }
-    for name, least in counts.items():
-        if getattr(config, name) < least:
-            raise ValueError(
-                f"{name} must be at least {least}; got {name}={getattr(config, name)}."
-            )
-    most = min(config.budget, config.reported_seeds)
-    if config.few > most:
-        raise ValueError(
-            f"few must be at most {most}, the smaller one of budget and "
-            f"reported_seeds; got few={config.few}."
-        )
-    if len(seeds) < needed:
-        raise ValueError(
-            f"seeds: the two sides of a study need {needed} seeds; got {len(seeds)}, "
-            f"{config.seeds!r}."
-        )
-    if config.trials < 2 * config.budget - 1:
-        least = 2 * config.budget - 1
-        raise ValueError(
-            f"trials must be at least {least}, enough for two disjoint searches; got "
-            f"trials={config.trials}."
-        )
-    if config.pool < 2 * config.searches:
-        raise ValueError(
-            f"pool must be at least {2 * config.searches}, for two disjoint sets of "
-            f"{config.searches} searches; got pool={config.pool}."
-        )
+    seeds = research.runs.parse_seeds(config.seeds)
+    check_counts(config)
+    check_sides(config, len(seeds))
     if not config.workload or len(config.rule) < 2:
         raise ValueError(
             "a comparison needs at least one workload and two rules; got "
@@ -282,6 +244,52 @@ def check(config: Config):
     if empty := [contender.name for contender in found if not contender.space]:
         raise ValueError(f"rule: {empty[0]} has nothing to tune. Leave it out.")
     return found
+
+
+def check_counts(config: Config):
+    """Raise ValueError if a number of the config is too small, or `few` too large."""
+    counts = {
+        "few": 1,
+        "reported_seeds": 2,
+        "tuning_seeds": 2,
+        "budget": 2,
+        "searches": 2,
+        "resamples": 100,
+        "search_budget": 1,
+        "search_seeds": 2,
+    }
+    for name, least in counts.items():
+        if getattr(config, name) < least:
+            raise ValueError(
+                f"{name} must be at least {least}; got {name}={getattr(config, name)}."
+            )
+    most = min(config.budget, config.reported_seeds)
+    if config.few > most:
+        raise ValueError(
+            f"few must be at most {most}, the smaller one of budget and "
+            f"reported_seeds; got few={config.few}."
+        )
+
+
+def check_sides(config: Config, num_seeds: int):
+    """Raise ValueError if there are too few seeds, trials or searches for two sides."""
+    needed = 2 * (config.reported_seeds + config.tuning_seeds)
+    if num_seeds < needed:
+        raise ValueError(
+            f"seeds: the two sides of a study need {needed} seeds; got {num_seeds}, "
+            f"{config.seeds!r}."
+        )
+    if config.trials < 2 * config.budget - 1:
+        least = 2 * config.budget - 1
+        raise ValueError(
+            f"trials must be at least {least}, enough for two disjoint searches; got "
+            f"trials={config.trials}."
+        )
+    if config.pool < 2 * config.searches:
+        raise ValueError(
+            f"pool must be at least {2 * config.searches}, for two disjoint sets of "
+            f"{config.searches} searches; got pool={config.pool}."
+        )
 
 
 def trial_terms(config: Config):
@@ -579,40 +587,27 @@ def summary(config: Config, pools: Any, arrays: dict[str, np.ndarray]):
 
 def searched_summary(config: Config, arrays: dict[str, np.ndarray]):
     """Return how often `compare` and the rival are right, by workload and by rule."""
-    share = decision_procedures.share
     found = {
-        kind: {n: arrays[f"searched/{kind}/{n}"] for n in ("pair", "named", "truth")}
+        kind: {
+            name: arrays[f"searched/{kind}/{name}"]
+            for name in ("pair", "named", "truth", "detectable")
+        }
         for kind in SEARCHED
     }
-    clear = np.abs(found["different"]["truth"]) >= np.log(CLEAR)
     rows, power = [], {}
     for column, way in enumerate((COMPARE, RIVAL)):
-        named = {kind: one["named"][:, column] for kind, one in found.items()}
         for index, workload in enumerate((*config.workload, "all")):
             on = {
                 kind: (one["pair"][:, 0] == index) | (workload == "all")
                 for kind, one in found.items()
             }
-            here = on["different"] & clear
-            truth = np.sign(found["different"]["truth"][here])
-            counts = {
-                "false": (named["itself"][on["itself"]] != NONE),
-                "planted": (named["planted"][on["planted"]] == MINE),
-                "wrong": (named["different"][here] == -truth),
-                "undecided": (named["different"][here] == NONE),
-            }
-            shares = {
-                name: share(int(is_so.sum()), len(is_so)) if len(is_so) else None
-                for name, is_so in counts.items()
-            }
-            detectable = arrays["searched/planted/detectable"][on["planted"]]
             rows.append(
-                {"way": way, "workload": workload, **shares}
-                | {"detectable": float(np.median(detectable))}
+                {"way": way, "workload": workload} | searched_row(found, column, on)
             )
         by_rule = found["planted"]["pair"][:, 1]
+        named = found["planted"]["named"][:, column]
         power[way] = {
-            rule: float((named["planted"][by_rule == index] == MINE).mean())
+            rule: float((named[by_rule == index] == MINE).mean())
             for index, rule in enumerate(config.rule)
         }
     overall = {row["way"]: row for row in rows if row["workload"] == "all"}
@@ -634,6 +629,35 @@ def searched_summary(config: Config, arrays: dict[str, np.ndarray]):
         "compare_wrong": 0.0 if compare["wrong"] is None else compare["wrong"][0],
         "compare_power": min(power[COMPARE].values()),
     }
+
+
+def searched_row(
+    found: dict[str, dict[str, np.ndarray]], column: int, on: dict[str, np.ndarray]
+):
+    """Return how often one way of deciding is right or wrong in some of the studies.
+
+    Args:
+      found: Arrays of `search_studies` by kind of study.
+      column: Column of the way in `named`.
+      on: Which studies are counted, as booleans of shape (studies,), by kind.
+    """
+    share = decision_procedures.share
+    named = {kind: one["named"][:, column] for kind, one in found.items()}
+    gaps = found["different"]["truth"]
+    here = on["different"] & (np.abs(gaps) >= np.log(CLEAR))
+    truth = np.sign(gaps[here])
+    counts = {
+        "false": (named["itself"][on["itself"]] != NONE),
+        "planted": (named["planted"][on["planted"]] == MINE),
+        "wrong": (named["different"][here] == -truth),
+        "undecided": (named["different"][here] == NONE),
+    }
+    shares = {
+        name: share(int(is_so.sum()), len(is_so)) if len(is_so) else None
+        for name, is_so in counts.items()
+    }
+    detectable = found["planted"]["detectable"][on["planted"]]
+    return shares | {"detectable": float(np.median(detectable))}
 
 
 def truths(arrays: dict[str, np.ndarray]):

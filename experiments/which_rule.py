@@ -71,7 +71,7 @@ class Config:
     batch_size: int = 32
     """Examples in a batch."""
     target: float = 1e-2
-    """Target for f - f*, as a share of its initial value. f* is the minimum of f."""
+    """Target, as a share of the initial f - f*. f* is the minimum of f."""
     seeds: str = "0..19"
     """Reported seeds, written as 0..9 or as 1,4,7."""
     tuning_seeds: str = "1000..1179"

@@ -110,7 +110,7 @@ import numpy as np
 from research.cli import rule_lookup
 from research.cli.progress import OnProgress
 from research.comparison import command
-from research.comparison.networks import RESOLUTION
+from research.comparison.networks import LOSS_RESOLUTION
 from research.statistics import searched_difference
 from research.types import Checkpoints
 
@@ -214,7 +214,7 @@ def compared(
         [(on[mine], on[other]) for on in logs],
         level=level,
         comparisons=max(1, len(logs[0]) - 1),
-        resolution=RESOLUTION,
+        resolution=LOSS_RESOLUTION,
     )
 
 

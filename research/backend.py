@@ -23,7 +23,7 @@ from jax.interpreters import mlir
 from jaxlib.mlir.dialects import stablehlo as hlo
 
 from research import portable as settings
-from research.checks import check_flag, check_path
+from research.checks import check_count, check_flag, check_path
 
 # XLA's CPU backend compiles a loop whose buffers are below a threshold into one kernel.
 # Otherwise it calls a kernel for each operation of each step. Measured at 256 kB on two
@@ -94,15 +94,42 @@ def configure(
       >>> jnp.zeros(2).dtype
       dtype('float64')
     """
+    devices, pool = _checked_sizes(devices, pool)
+    check_flag("x64", x64)
+    check_flag("portable", portable)
+    if portable:
+        _check_portable()
+    wanted = _variables(devices, pool, portable)
+    changed = {
+        name: value for name, value in wanted.items() if os.environ.get(name) != value
+    }
+    if changed and _backend_started():
+        asked = f"devices={devices}, pool={pool}" + ", portable=True" * portable
+        raise RuntimeError(
+            f"JAX has already started its backend with other values, so {asked} can no "
+            "longer be set. Call research.backend.configure before the first JAX "
+            "computation of the process. For float64 alone, call "
+            "jax.config.update('jax_enable_x64', True)."
+        )
+    jax.config.update("jax_enable_x64", x64)
+    # A GPU may otherwise multiply in TF32.
+    jax.config.update("jax_default_matmul_precision", "highest")
+    os.environ.update(changed)
+    if portable:
+        # SciPy has not been imported, or was with this value.
+        os.environ["OPENBLAS_CORETYPE"] = settings.LIBRARIES["OPENBLAS_CORETYPE"]
+        _split_products()
+        _divide_by_roots()
+
+
+def _checked_sizes(devices: Any, pool: Any) -> tuple[int, int]:
+    """Return devices and pool as Python integers.
+
+    Raise ValueError unless 1 <= devices <= pool <= MOST, and both are integers.
+    """
     for name, value in (("devices", devices), ("pool", pool)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(
-                f"{name} must be a positive integer; got {name}={value!r}."
-            )
-        if value > MOST:
-            raise ValueError(
-                f"{name} must be at most {MOST:,}; got {name}={value:.1e}."
-            )
+        check_count(name, value, most=MOST)
+    devices, pool = int(devices), int(pool)
     if devices > pool:
         raise ValueError(
             "devices must be at most pool: otherwise XLA enlarges the pool, which "
@@ -110,11 +137,11 @@ def configure(
             f"configure(devices={devices}, pool={devices}), and compare bits only "
             "between runs with the same pool."
         )
-    check_flag("x64", x64)
-    if not isinstance(portable, bool):
-        raise TypeError(f"portable must be True or False; got portable={portable!r}.")
-    if portable:
-        _check_portable()
+    return devices, pool
+
+
+def _variables(devices: int, pool: int, portable: bool) -> dict[str, str]:
+    """Return the environment variables that XLA must find, {name: value}."""
     flags = re.sub(
         r"--xla_force_host_platform_device_count=\d+\s*",
         "",
@@ -130,27 +157,7 @@ def configure(
         flags += settings.FLAGS
         wanted |= settings.PRODUCTS
     wanted["XLA_FLAGS"] = " ".join(flags)
-    changed = {
-        name: value for name, value in wanted.items() if os.environ.get(name) != value
-    }
-    if changed and _backend_started():
-        asked = f"devices={devices}, pool={pool}" + ", portable=True" * portable
-        raise RuntimeError(
-            f"JAX has already started its backend with other values, so {asked} can no "
-            "longer be set. Call research.backend.configure before the first JAX "
-            "computation of the process. For float64 alone, call "
-            "jax.config.update('jax_enable_x64', True)."
-        )
-    jax.config.update("jax_enable_x64", x64)
-    jax.config.update(
-        "jax_default_matmul_precision", "highest"
-    )  # A GPU may otherwise multiply in TF32.
-    os.environ.update(changed)
-    if portable:
-        # SciPy has not been imported, or was with this value.
-        os.environ["OPENBLAS_CORETYPE"] = settings.LIBRARIES["OPENBLAS_CORETYPE"]
-        _split_products()
-        _divide_by_roots()
+    return wanted
 
 
 def keep_programs(folder: str | Path | None = None) -> Path | None:

@@ -2,7 +2,8 @@
 
 Public functions call these checks first. The error message of a check names the
 argument, shows its value and says what to pass instead. Only concrete values are
-checked. Tracers are accepted, and a check adds no operation to a compiled program. This
+checked. Tracers are accepted, and a check adds no operation to a compiled program. An
+array of JAX whose memory was given away raises RuntimeError (`check_not_deleted`). This
 module does not import JAX, so that modules that use only NumPy need not load JAX.
 """
 
@@ -40,18 +41,30 @@ def is_traced(value: Any) -> bool:
 def check_not_deleted(name: str, value: Any) -> None:
     """Raise RuntimeError if a value is an array of JAX whose numbers were deleted.
 
-    `name` is the name of the argument, for the message.
+    The other checks of numbers, keys and pytrees call this check. `name` is the name of
+    the argument, for the message.
     """
-    jax = sys.modules.get("jax")  # Without it, no value is an array of JAX.
-    if jax is None or not isinstance(value, jax.Array) or is_traced(value):
-        return
-    if value.is_deleted():
+    if _is_deleted(value):
         raise RuntimeError(
             f"{name} must be an array with numbers; got a deleted array of "
             f"{value.dtype}, shape {value.shape}. Its delete() was called, or a "
             "compiled function with donate_argnums took its memory. Give that function "
             "a copy: jnp.copy(...)."
         )
+
+
+def check_leaves_not_deleted(name: str, tree: Any) -> None:
+    """Raise RuntimeError if a leaf of a pytree is a deleted array of JAX.
+
+    `name` is the name of the argument, for the message.
+
+    Example:
+      >>> check_leaves_not_deleted("params", {"w": np.ones(2)})
+    """
+    jax = sys.modules.get("jax")  # Without it, no leaf is an array of JAX.
+    if jax is not None and any(map(_is_deleted, jax.tree.leaves(tree))):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            check_not_deleted(name + jax.tree_util.keystr(path), leaf)
 
 
 def refuse_traced(caller: str, **values: Any) -> None:
@@ -173,6 +186,7 @@ def check_number(
     limits = "" if signed else ", positive" if positive else ", at least 0"
     limits += f" and below {below:g}" if below < math.inf else ""
     kind = "an integer" if integer else "a finite number"
+    check_not_deleted(name, value)
     message = f"{name} must be {kind}{limits}; got {name}={shown(value)}."
     array = _scalar(value)
     if array is None:
@@ -210,6 +224,7 @@ def check_real(name: str, value: Any) -> None:
     """
     if (type(value) is float and math.isfinite(value)) or is_traced(value):
         return
+    check_not_deleted(name, value)
     array = _scalar(value)
     if array is None:
         raise TypeError(f"{name} must be a number; got {name}={shown(value)}.")
@@ -240,6 +255,7 @@ def check_count(name: str, value: Any, least: int = 1, most: int | None = None) 
     """
     if is_traced(value):
         return
+    check_not_deleted(name, value)
     if (
         is_integer(value)
         and operator.index(value) >= least
@@ -548,6 +564,7 @@ def check_sequence(
       TypeError: texts must be a list of texts; got texts='a b'.
     """
     wanted = f"{name} must be a list{f' of {of}' if of else ''}"
+    check_not_deleted(name, value)
     has_entries = (
         is_array(value) and hasattr(value, "__array__") and len(np.shape(value)) > 0
     )
@@ -576,6 +593,7 @@ def check_key(name: str, value: Any) -> None:
     """
     if is_traced(value):
         return
+    check_not_deleted(name, value)
     dtype, shape = (
         (str(value.dtype), np.shape(value)) if is_array(value) else ("", None)
     )
@@ -624,6 +642,7 @@ def check_numbers(
     wanted = wanted or (
         "an array of integers" if "f" not in kinds else "an array of real numbers"
     )
+    check_not_deleted(name, value)
     array = value
     given = is_array(value)
     if isinstance(value, np.ma.MaskedArray) and (fault := _masked_entries(value)):
@@ -660,7 +679,12 @@ def check_numbers(
 
 
 def check_tree(
-    name: str, tree: Any, hint: str = "", *, for_jax: bool = True
+    name: str,
+    tree: Any,
+    hint: str = "",
+    *,
+    for_jax: bool = True,
+    needs_values: bool = True,
 ) -> tuple[Any, ...]:
     """Raise TypeError unless every leaf of a pytree is a number or an array of numbers.
 
@@ -672,12 +696,15 @@ def check_tree(
       hint: Additional sentence for the message.
       for_jax: If True, only arrays that JAX accepts are allowed. If False, NumPy arrays
         of long doubles or in the byte order of another processor are also allowed.
+      needs_values: If True, deleted arrays of JAX are refused. Use False if only the
+        shapes and dtypes are used.
     Returns:
       The structure of the tree, and the shapes of its leaves. Two results are equal if
       the trees have the same structure and shapes.
     Raises:
       TypeError: A leaf is neither a number nor an array of numbers that JAX accepts, or
         JAX cannot list the leaves. The message names the first such leaf.
+      RuntimeError: A leaf was deleted, but its values are needed.
     Example:
       >>> check_tree("params", {"w": "one"})
       Traceback (most recent call last):
@@ -694,6 +721,8 @@ def check_tree(
             "container must not hold itself, and the keys of a dict must have one type "
             f"that can be sorted. JAX says: {error}"
         ) from error
+    if needs_values and any(map(_is_deleted, leaves)):
+        check_leaves_not_deleted(name, tree)
     for place, leaf in enumerate(leaves):
         is_numeric = is_float_array(leaf) or _is_numeric(leaf)
         of_numpy = isinstance(leaf, np.ndarray | np.generic)
@@ -762,6 +791,16 @@ def check_dtype(name: str, value: Any) -> None:
     raise TypeError(
         f'{name} must be the name or type of a floating dtype, such as "float32"; '
         f"got {name}={shown(value)}."
+    )
+
+
+def _is_deleted(value: Any) -> bool:
+    jax = sys.modules.get("jax")  # Without it, no value is an array of JAX.
+    return (
+        jax is not None
+        and not is_traced(value)
+        and isinstance(value, jax.Array)
+        and value.is_deleted()
     )
 
 

@@ -20,7 +20,7 @@ import types
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from research.checks import check_count, check_text
+from research.checks import check_count, check_instance, check_text
 
 # Variables that `descent launch` sets for the processes that it starts.
 COORDINATOR, NUM_PROCESSES, PROCESS_ID = (
@@ -222,7 +222,11 @@ def variables(address: str, place: Place) -> Mapping[str, str]:
       place: Index of the process that gets the variables, and number of all processes.
     Returns:
       Mapping from the name of each variable to its value.
+    Raises:
+      TypeError: address is not a str, or place is not a Place.
     """
+    check_text("address", address)
+    check_instance("place", place, Place, "Write Place(process_id=0, num_processes=2).")
     return {
         COORDINATOR: address,
         NUM_PROCESSES: str(place.num_processes),

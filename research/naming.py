@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from research.checks import check_text, shown
+
 
 def known_names(
     name: Any, known: Iterable[str], elsewhere: Mapping[str, str] | None = None
@@ -28,11 +30,7 @@ def known_names(
       >>> known_names("x", ["adam"])
       '. Known: adam.'
     """
-    if isinstance(known, str | bytes) or not isinstance(known, Iterable):
-        raise TypeError(f"known must be a collection of names; got known={known!r}.")
-    known, word = list(known), str(name).lower()
-    if not all(isinstance(one, str) for one in known):
-        raise TypeError(f"every name in known must be a str; got known={known!r}.")
+    known, word = _checked(known), str(name).lower()
     if elsewhere is not None and not isinstance(elsewhere, Mapping):
         raise TypeError(
             f"elsewhere must map names to names; got elsewhere={elsewhere!r}."
@@ -50,13 +48,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
       known: Valid names.
     Returns:
       One sentence.
+    Raises:
+      TypeError: name is not a str, or known is not a collection of str.
     Example:
       >>> nearest("leanring_rate", ["seed", "learning_rate"])
       'Did you mean learning_rate?'
       >>> nearest("xyz", ["seed", "learning_rate"])
       'Choose from seed, learning_rate.'
     """
-    known = list(known)
+    known = _checked(known)
     close = closest(name, known)
     return f"Did you mean {close}?" if close else f"Choose from {', '.join(known)}."
 
@@ -64,8 +64,23 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def closest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that is most similar to a name, or None if none is similar.
 
+    Raises:
+      TypeError: name is not a str, or known is not a collection of str.
     Example:
       >>> closest("adm", ["adam", "lion"]), closest("xyz", ["adam"])
       ('adam', None)
     """
-    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
+    check_text("name", name)
+    return next(iter(difflib.get_close_matches(name, _checked(known), n=1)), None)
+
+
+def _checked(known: Iterable[str]) -> list[str]:
+    """Return the valid names as a list, or raise TypeError if they are no names."""
+    if isinstance(known, str | bytes) or not isinstance(known, Iterable):
+        raise TypeError(
+            f"known must be a collection of names; got known={shown(known)}."
+        )
+    names = list(known)
+    if not all(isinstance(one, str) for one in names):
+        raise TypeError(f"every name in known must be a str; got known={shown(names)}.")
+    return names

@@ -17,6 +17,7 @@ from research.checks import (
     check_flag,
     check_real,
     check_tree,
+    is_array,
     shown,
 )
 from research.losses import check_classes, check_targets
@@ -63,6 +64,7 @@ def empirical_risk(model: Model, loss: Callable[[Array, Array], Array]) -> Objec
     """
 
     check_model(model)
+    check_callable("model.apply", model.apply, "params", "x", "key")
     check_callable("loss", loss, "prediction", "target")
 
     def objective(params: Params, batch: Batch) -> Array:
@@ -377,6 +379,7 @@ def r_squared(model: Model) -> Objective:
     def metric(params: Params, batch: Batch) -> Array:
         _check_batch(batch)
         prediction = model.apply(params, batch.x)
+        _check_array(batch.y)
         if prediction.shape != batch.y.shape:
             raise ValueError(
                 f"predictions and targets differ in shape: {prediction.shape} and "
@@ -405,11 +408,12 @@ def _floating_dtype(a: ArrayLike) -> Any:
 
 
 def _at_least_single(dtype: Any) -> Any:
-    """Return the dtype in which numbers of a dtype are summed: at least float32."""
+    """Return the dtype in which numbers of a floating dtype are summed.
+
+    This dtype is at least float32.
+    """
     dtype = jnp.dtype(dtype)
-    if jnp.issubdtype(dtype, jnp.inexact):
-        return jnp.dtype(jnp.float32) if dtype.itemsize < 4 else dtype
-    return jnp.promote_types(dtype, jnp.float32)
+    return jnp.dtype(jnp.float32) if dtype.itemsize < 4 else dtype
 
 
 def _widened(a: ArrayLike) -> Array:
@@ -554,7 +558,15 @@ def _is_intercept(path: tuple[Any, ...]) -> bool:
     )
 
 
+def _check_array(y: Any) -> None:
+    if not is_array(y):
+        raise TypeError(
+            f"the targets y must be an array; got y={shown(y)}. Write jnp.asarray(y)."
+        )
+
+
 def _check_paired(prediction: Array, y: Array) -> None:
+    _check_array(y)
     if not prediction.ndim or not y.ndim or len(prediction) != len(y) or not len(y):
         raise ValueError(
             "predictions and targets must have equal leading axes of length 1 or "
@@ -603,8 +615,8 @@ def _check_batch(batch: Any) -> None:
         raise TypeError(
             f"batch must be a research.types.Batch(x, y); got batch={shown(batch)}."
         )
-    for name in ("x", "y"):
-        _, *shapes = check_tree(f"batch.{name}", getattr(batch, name), OF_WORDS)
+    for name, hint in (("x", ""), ("y", OF_WORDS)):
+        _, *shapes = check_tree(f"batch.{name}", getattr(batch, name), hint)
         if not shapes:
             raise TypeError(
                 f"batch.{name} must hold arrays; got {shown(getattr(batch, name))}."

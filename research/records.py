@@ -24,7 +24,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from research.checks import check_instance, check_path, is_array, shown
+from research.checks import (
+    check_instance,
+    check_not_deleted,
+    check_path,
+    is_array,
+    shown,
+)
 from research.reading import Is, check_shape, parse_json, read_bytes
 from research.reading.arrays import read_npy
 from research.types import Batch, Records, Sequences
@@ -381,6 +387,7 @@ def _arrays_of(piece: Any, number: int) -> dict[str, np.ndarray]:
         else {"x": x}
     ) | {"y": piece.y}
     for name, array in named.items():
+        check_not_deleted(f"{name} of pieces[{number}]", array)
         if not is_array(array) or np.dtype(array.dtype).kind not in KINDS:
             raise TypeError(
                 f"{name} of pieces[{number}] must be an array of numbers; got "

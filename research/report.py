@@ -105,7 +105,12 @@ class Sortable(NamedTuple):
     note: str
 
 
-def write_report(path: str | Path, pictures: Sequence[Any], question: str = "") -> Path:
+def write_report(
+    path: str | Path,
+    pictures: Sequence[Any],
+    question: str = "",
+    result: runs.Result | None = None,
+) -> Path:
     """Write report.html into the folder of a finished run.
 
     The file is self-contained: images are embedded, and the content security policy of
@@ -118,6 +123,7 @@ def write_report(path: str | Path, pictures: Sequence[Any], question: str = "") 
       question: Docstring of the experiment, which begins with the question that the
         experiment answers. Indented paragraphs keep their line breaks. In other
         paragraphs, line breaks become spaces.
+      result: Result that the page shows. None means the result in the run folder.
     Returns:
       Path of report.html.
     Raises:
@@ -146,7 +152,8 @@ def write_report(path: str | Path, pictures: Sequence[Any], question: str = "") 
                 f"{checks.shown(picture)}."
             )
     checks.check_text("question", question)
-    manifest, result = runs.read_manifest(path), runs.load_result(path)
+    manifest, stored = runs.read_manifest(path), runs.load_result(path)
+    result = stored if result is None else result
     headline, rest = first_sentence(result.answer)
     page = template(FILE).render(
         title=manifest["experiment"],

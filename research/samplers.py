@@ -14,6 +14,7 @@ from research.checks import (
     check_flag,
     check_instance,
     check_key,
+    check_not_deleted,
     check_numbers,
     is_array,
     refuse_traced,
@@ -160,11 +161,15 @@ def num_examples(dataset: Batch | None) -> int | None:
     }
     for name, leaf in leaves.items():
         given = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
-        if given.kind in "OSUMm":  # JAX has dtypes of kind V.
-            raise TypeError(
-                f"a dataset must hold numbers; its {name} has dtype {given}. Convert "
-                "labels that are words to numbers with np.unique(y, "
+        # JAX has dtypes of kind V, and the dtype of keys has no kind.
+        if getattr(given, "kind", "O") in "OSUMm":
+            hint = (
+                " Convert labels that are words to numbers with np.unique(y, "
                 "return_inverse=True)[1]."
+            )
+            raise TypeError(
+                f"a dataset must hold numbers; its {name} has dtype {given}."
+                f"{hint if name.startswith('y') else ''}"
             )
     shapes = {name: jnp.shape(leaf) for name, leaf in leaves.items()}
     lengths = {shape[:1] for shape in shapes.values()}
@@ -315,6 +320,7 @@ def index_outside(indices: Any, n: int) -> int | None:
       >>> index_outside([0, 12], 12), index_outside([0, 11], 12)
       (12, None)
     """
+    check_not_deleted("indices", indices)
     values = np.asarray(indices)
     ends = (values.max(), values.min()) if values.size else ()
     return next((int(index) for index in ends if not 0 <= index < n), None)

@@ -259,7 +259,7 @@ CALLS = {
     "interleaved_timing repeats": lambda size: tuning.interleaved_timing(
         [lambda: 0], size
     ),
-    "parse_seeds seeds": lambda size: runs.parse_seeds(f"0..{min(size, 2**32 - 1)}"),
+    "parse_seeds seeds": lambda size: runs.parse_seeds(f"0..{min(size, 2**31 - 1)}"),
     "muon ns_steps": lambda size: update_rules.muon(0.1, ns_steps=size),
     "lbfgs memory_size": lambda size: update_rules.lbfgs(memory_size=size),
     "saga num_examples": lambda size: states_of(update_rules.saga(0.1, size)),

@@ -230,6 +230,15 @@ def test_the_largest_difference_of_texts_is_that_of_their_numbers():
         assert f"{value!r} here" in told, told
 
 
+def test_the_text_missing_is_not_a_number_that_is_missing():
+    there = reference_of(random.Random(0))
+    here = copy.deepcopy(there)
+    there["numbers"]["name"] = "missing"
+    del here["numbers"]["name"]
+    for pair in ((there, here), (here, there)):
+        assert [d.place for d in agreement.hold(*pair).other_values] == ["name"]
+
+
 def test_what_may_change_alone_leaves_the_verdict():
     rng = random.Random(0)
     there = reference_of(rng)

@@ -5,6 +5,7 @@ was saved before, aloud.
 import ast
 import errno
 import functools
+import math
 import re
 import time
 import warnings
@@ -293,6 +294,12 @@ def test_a_piece_is_computed_once_and_its_parts_are_its_own(tmp_path):
             )
     assert computed == ["one", "two"]
     assert made("one/half").load() is None
+
+
+@pytest.mark.parametrize("seconds", [math.nan, -1.0])
+def test_what_is_no_time_between_saves_is_refused(tmp_path, seconds):
+    with pytest.raises(ValueError, match="seconds_between must be at least 0"):
+        runs.checkpoints_in(tmp_path, seconds)
 
 
 def test_saves_are_spaced_by_time_and_by_what_they_cost(tmp_path, monkeypatch):

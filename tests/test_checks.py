@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import os
 import sys
 from fractions import Fraction
 
@@ -12,9 +13,14 @@ import pytest
 
 from research import (
     checks,
+    cluster,
+    comparison,
     datasets,
+    derivatives,
     descent,
     losses,
+    models,
+    naming,
     objectives,
     runs,
     samplers,
@@ -36,6 +42,10 @@ from research.types import Batch
 
 def one(x):
     return x
+
+
+def pair(carry, x):
+    return carry + x, x
 
 
 def with_default(x, y=1):
@@ -160,6 +170,18 @@ def test_a_configuration_that_is_no_flag_is_refused(value):
         backend.configure(x64=value)
 
 
+def test_a_number_of_devices_is_an_integer_of_any_kind():
+    from research import backend
+
+    pool = int(os.environ.get("NPROC", 2))
+    for devices in (np.int64(pool + 1), np.array(pool + 1)):
+        with pytest.raises(ValueError, match=f"devices={pool + 1}, pool={pool}"):
+            backend.configure(devices=devices, pool=np.int64(pool))
+    for size in (0, True, 1.0, 10**400):
+        with pytest.raises(ValueError, match="pool must be a positive integer"):
+            backend.configure(pool=size)
+
+
 def test_a_refused_configuration_changes_nothing():
     from research import backend
 
@@ -258,3 +280,85 @@ def test_a_span_of_time_is_no_number():
 def test_a_line_search_that_is_no_name_is_refused_by_name(rule, search):
     with pytest.raises(ValueError, match="linesearch must be one of"):
         getattr(update_rules, rule)(1.0, linesearch=search)
+
+
+def deleted(value):
+    """An array of JAX whose numbers were deleted."""
+    array = jnp.copy(value)
+    array.delete()
+    return array
+
+
+def state_of_adam():
+    state = update_rules.adam(0.1).init({"w": jnp.ones(2)})
+    return jax.tree.map(deleted, state)
+
+
+ONES = {"w": jnp.ones(2)}
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda x: checks.check_number("b1", x[0]), "b1"),
+        (lambda x: checks.check_real("delta", x[0]), "delta"),
+        (lambda x: checks.check_count("n", x[0]), "n"),
+        (lambda x: checks.check_sequence("texts", x), "texts"),
+        (lambda x: checks.check_numbers("costs", x), "costs"),
+        (lambda x: checks.check_key("key", deleted(jax.random.key(0))), "key"),
+        (lambda x: checks.check_tree("params", {"w": x}), "params['w']"),
+        (lambda x: derivatives.explain(jnp.sum, x), "args[0]"),
+        (lambda x: derivatives.cost(jnp.sum, x), "args[0]"),
+        (lambda x: derivatives.cost_ratio(jax.grad, jnp.sum, x), "args[0]"),
+        (lambda x: classify_critical_point(jnp.sum, x), "x"),
+        (lambda x: derivatives.checkpoint_scan(pair, x, ONES["w"]), "init"),
+        (lambda x: derivatives.checkpoint_scan(pair, ONES["w"], x), "xs"),
+        (lambda x: descent.minimise(jnp.sum, update_rules.adam(0.1), x), "params"),
+        (lambda x: update_rules.adam(0.1).init({"w": x}), "params['w']"),
+        (lambda x: update_rules.adam(0.1).update({"w": x}, None), "updates['w']"),
+        (
+            lambda x: update_rules.adam(0.1).update(ONES, state_of_adam(), ONES),
+            "state[0].count",
+        ),
+        (lambda x: models.named_arrays({"w": x}), "w of params"),
+        (lambda x: models.dense(x, jnp.ones((2, 3)), jnp.ones(3)), "x"),
+        (lambda x: losses.check_targets(losses.huber, ONES["w"], x), "targets"),
+    ],
+)
+def test_a_deleted_array_is_refused_by_name(call, name):
+    # A scalar is deleted as a whole: no entry of a deleted array can be taken.
+    x = (deleted(1.0),) if name in ("b1", "delta", "n") else deleted(jnp.ones(2))
+    with pytest.raises(RuntimeError) as caught:
+        call(x)
+    assert str(caught.value).startswith(
+        f"{name} must be an array with numbers; got a deleted array of "
+    )
+
+
+def test_parameters_that_were_given_away_can_be_counted_and_compared():
+    params = {"w": deleted(jnp.ones((2, 3)))}
+    assert models.count_parameters(params) == 6
+    models.check_same_architecture({"w": jnp.ones((2, 3))}, params)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: naming.nearest("a", 3), "known must be a collection of names"),
+        (lambda: naming.closest("a", [1]), "every name in known must be a str"),
+        (lambda: naming.closest(jnp.array([1j]), ["a"]), "name must be a str; got"),
+        (lambda: cluster.variables("a:1", [0, 2]), "place must be a Place; got"),
+        (
+            lambda: comparison.parse_command(["adam"], str, evaluations=""),
+            "evaluations must be a list of texts such as mine=2; got evaluations=''",
+        ),
+        (
+            lambda: comparison.parse_command(["adam"], str, spaces="adam.b1=0..1"),
+            "spaces must be a list of texts",
+        ),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_by_the_name_of_its_argument(call, words):
+    with pytest.raises(TypeError) as caught:
+        call()
+    assert words in str(caught.value)

@@ -314,7 +314,7 @@ def test_our_own_message_comes_without_a_hint_and_a_slip_with_one():
         backend.configure(devices=0)
     assert (
         problems.explain(ours.value)
-        == "devices must be a positive integer; got devices=0."
+        == "devices must be a positive integer, at most 65536; got devices=0."
     )
     with pytest.raises(TypeError) as slip:
         progress.duration(None)

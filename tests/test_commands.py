@@ -16,7 +16,7 @@ import pytest
 
 import research.__main__
 from experiments import __main__ as experiments
-from research.cli import commands
+from research.cli import commands, launch
 from research.runs import Result, finish, open_run
 from research.runs.archive import pack, read_contents, unpack
 
@@ -393,6 +393,9 @@ def test_explain_takes_a_function_of_a_file_and_shows_its_lines(
         (["x", "--at", "x=a"], "--at must be NAME=VALUE"),
         (["x", "--at", "x=2"], "--at sets x twice"),
         (["x", "--at", "x=[]"], "--at must be NAME=VALUE"),
+        (["x", "--at", "y=[[1],[1,2]]"], "must have equal lengths, as in"),
+        (["x", "--at", "y=[1,[2]]"], "must have equal lengths, as in"),
+        (["x", "--at", "y=[[[1]],[[1],[2]]]"], "must have equal lengths, as in"),
         (["x", "--svg", "a.png"], "--svg must name a file that ends in .svg"),
         (["x", "--svg", "no/such/folder/a.svg"], "no/such/folder"),
     ],
@@ -440,6 +443,13 @@ def test_launch_says_how_a_process_failed(tmp_path, monkeypatch, capfd):
     Path("a.py").write_text("\n".join(lines))
     assert commands.main(["launch", "--processes", "2", "a.py"]) == 1
     assert capfd.readouterr().err == "error: process 1 ended with status 3.\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [(9, "SIGKILL"), (35, signal.strsignal(35))]
+)
+def test_launch_says_which_signal_stopped_a_process(number, name):
+    assert f"by signal {number} ({name}): killed" in launch._sentence(1, -number)
 
 
 def test_launch_blames_neither_memory_nor_time_for_ctrl_c(tmp_path, monkeypatch, capfd):

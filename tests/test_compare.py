@@ -110,6 +110,18 @@ def test_rules_without_a_search_that_are_the_same_have_the_ratio_one():
     assert "not distinguishable" in found.answer
 
 
+def test_a_rule_cannot_take_the_place_of_the_factors_of_the_profile():
+    named = "a rule cannot have the name 'factors'"
+    rules = {"factors": optax.sgd(0.02), "b": optax.sgd(0.02)}
+    with pytest.raises(ValueError, match=named):
+        comparison.plan(rules, "quadratic")
+    protocol = comparison.make_protocol(seeds=4)
+    measured = {("quadratic", name): Saved({}, {}) for name in rules}
+    contenders = comparison.make_contenders(rules)
+    with pytest.raises(ValueError, match=named):
+        comparison.conclude(protocol, "b", contenders, measured)
+
+
 def test_compare_goes_through_its_modules_in_order_and_returns_to_none():
     # Methods of the values that are passed along, such as Protocol.reported_on, are no
     # functions of a module here.
@@ -347,6 +359,27 @@ def test_two_rules_that_never_reach_the_target_are_not_compared_in_the_answer():
     found = comparison.compare({"a": broken, "b": broken}, "quadratic", **TERMS)
     assert found.answer.startswith("Neither a nor b reaches the target on quadratic.")
     assert found.numbers["overall"][0]["verdict"] == "undecided"
+    # Each cost is the constant of a run that misses the target: no number is a result.
+    assert "smallest factor" not in found.answer
+    costs, together, _ = found.tables
+    (row,) = (row for row in costs.rows if row[6] != "baseline")
+    assert row[5:10] == ("neither reached", "", "undecided", "", "")
+    neither = ("neither reached", "", "", "undecided", "")
+    assert together.rows[0][1:6] == neither
+
+
+def test_a_rule_that_misses_like_the_baseline_is_told_apart_from_one_that_does_not():
+    cells = [{"rule": r, "workload": "w", "reached": 0.0} for r in ("a", "b", "base")]
+    cells = [cell | {"diverged": 0.0, "final": 0.9} for cell in cells]
+    cells[1]["reached"] = 1.0
+    both = {"baseline": "base", "ratio": 1.0, "low": 0.98, "high": 1.02}
+    a = both | {"rule": "a", "verdict": "undecided", "detectable": 1.02}
+    b = both | {"rule": "b", "verdict": "better", "detectable": 1.5}
+    numbers = {"baseline": "base", "workloads": ["w"], "cells": cells}
+    told = comparison.tables.answer(numbers | {"overall": [a, b]})
+    assert "fewer for b (1 [0.98, 1.02]); not measured, because neither" in told
+    assert "reaches the target: a. The smallest factor that this" in told
+    assert "could detect is 1.50." in told
 
 
 def test_a_missed_target_costs_ten_full_trainings_whatever_a_step_costs():

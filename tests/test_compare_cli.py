@@ -2,14 +2,15 @@
 refused.
 """
 
+import re
 import textwrap
 
 import numpy as np
 import pytest
 
 from experiments import compare
-from research import cli, comparison, runs, workloads
-from research.cli import commands
+from research import cli, comparison, report, runs, workloads
+from research.cli import commands, received
 from research.comparison.command import name_rules
 
 COMPILE_QUICKLY = True  # tests/conftest.py
@@ -245,6 +246,29 @@ def test_what_a_file_of_rules_imports_by_a_call_is_digested(folder, call, found)
     (folder / "my_rules.py").write_text(f"def mine(rate):\n    return {call}\n")
     digests = comparison.digest_files(["my_rules.py:mine"])
     assert [one.partition(" ")[0] for one in digests] == ["my_rules.py", *found]
+
+
+def test_a_name_that_ends_in_py_is_not_a_file(folder):
+    assert comparison.digest_files(["v1.py=adam"]) == ()
+    named = comparison.digest_files(["v1.py=my_rules.py:mine"])
+    assert named == comparison.digest_files(["my_rules.py:mine"])
+
+
+def test_each_source_of_a_received_study_has_a_file_of_its_own(tmp_path, monkeypatch):
+    long = "a" * 70
+    names = ["mine.1", "mine-1", "a:mine", "a.mine", "A_mine", "mine_1_2"]
+    names += [long, f"{long}b", "", "", "rule_10"]
+    texts = [f"number = {k}\n" for k in range(len(names))]
+    code = [{"rules": [n], "text": t} for n, t in zip(names, texts, strict=True)]
+    result = runs.Result("", (), {}, {"origin": {"code": code}})
+    monkeypatch.setattr(runs, "load_result", lambda folder: result)
+    monkeypatch.setattr(report, "write_report", lambda *_, **__: None)
+    received.redraw(compare, tmp_path)
+    files = sorted((tmp_path / "sources").iterdir())
+    assert sorted(file.read_text() for file in files) == sorted(texts)
+    assert len({file.name.lower() for file in files}) == len(names)
+    assert all(re.fullmatch(r"\w+\.py", file.name) for file in files)
+    assert (tmp_path / "sources/mine_1.py").read_text() == texts[0]
 
 
 def test_short_names_are_told_apart():

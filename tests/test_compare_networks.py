@@ -25,7 +25,7 @@ from research import (
     update_rules,
 )
 from research.cli import compare_networks as command
-from research.comparison import network_tables, networks
+from research.comparison import _searching, network_tables, networks
 from research.comparison.contenders import Contender
 from research.comparison.network_contenders import (
     DECAYS,
@@ -36,7 +36,7 @@ from research.comparison.network_contenders import (
     training_schedule,
 )
 from research.comparison.networks import (
-    FACTORS,
+    LENGTH_FACTORS,
     WORST,
     compare_networks,
     compute_network_share,
@@ -48,6 +48,7 @@ from research.figures.network_studies import draw_network_study
 from research.leaderboard import page
 from research.statistics import searched_difference
 from research.tuning import Range
+from research.tuning.search import search_all
 from research.types import Batch, Checkpoint, Saved
 from research.workloads.networks import (
     NETWORKS,
@@ -236,7 +237,7 @@ def test_killed_and_repeated_it_ends_with_the_same_bits(tmp_path, after):
 
 
 def test_lengths_invert_the_curve_of_the_baseline():
-    factors = np.array(FACTORS)
+    factors = np.array(LENGTH_FACTORS)
     curve = 1.0 - 0.3 * np.log(factors)
     lengths = np.linspace(0.5, 2.0, 30)
     logs = np.interp(np.log(lengths), np.log(factors), curve)
@@ -273,7 +274,7 @@ def made_up(gain, noise=0.01, searches=3, seeds=8, slope=-0.2):
         }
         values = facts | {"rule": rule, "seconds_per_step": seconds}
         measured["n", rule] = Saved(arrays, values)
-    factors = np.array(FACTORS)
+    factors = np.array(LENGTH_FACTORS)
     longer = {"n": Saved({"factors": factors, "logs": curve(factors)}, None)}
     protocol = make_protocol(searches=searches, seeds=seeds, tuning_seeds=2)
     return conclude_networks(protocol, "base", ["mine", "base"], measured, longer)
@@ -308,6 +309,35 @@ def test_a_loss_that_the_baseline_never_reaches_says_at_most():
     assert page._steps(entry).text.startswith("at most 0.")
 
 
+def test_rules_that_all_diverge_get_no_factor():
+    numbers = made_up(1.0).numbers
+    for each in numbers["cells"]:
+        each["reported_diverged"] = 1.0
+    told = network_tables.answer(numbers)
+    assert told.startswith("All trainings of mine and base on n diverged. So this")
+    assert "smallest factor" not in told
+    (row,) = (row for row in network_tables.losses_table(numbers).rows if "mine" in row)
+    assert row[5:11] == ("both diverged", "", "undecided", *["not measured"] * 3)
+
+
+def test_each_rule_has_its_own_detectable_factor():
+    numbers = made_up(1.5).numbers
+    (one,) = numbers["overall"]
+    for factors, end in (
+        ([1.7], "is 1.7."),
+        ([1.0021], "is 1.002."),
+        ([6.06e5, 1.7], "is 1.7 to 6.06e+05, depending on the rule."),
+    ):
+        overall = [one | {"detectable": factor} for factor in factors]
+        told = network_tables.answer(numbers | {"overall": overall})
+        assert f"factor of the loss that this study could detect {end}" in told
+
+
+def test_seconds_for_equal_loss_are_said_to_be_a_ratio():
+    note = network_tables.losses_table(made_up(1.5).numbers).note
+    assert "Seconds for equal loss, also times base's: " in note
+
+
 def test_a_ratio_of_steps_is_a_bound_if_most_runs_leave_the_range():
     for steps, at_end, words in (
         (0.5, 0.6, "at most "),
@@ -338,7 +368,7 @@ def test_equal_rules_on_many_networks_rarely_have_a_verdict():
     names = [f"n{number}" for number in range(8)]
     template = made_up(1.0).numbers["cells"][0]
     protocol = make_protocol(searches=3, seeds=8, tuning_seeds=2)
-    longer = Saved({"factors": np.array(FACTORS), "logs": np.zeros(5)}, None)
+    longer = Saved({"factors": np.array(LENGTH_FACTORS), "logs": np.zeros(5)}, None)
     for _ in range(40):
         measured = {}
         for network in names:
@@ -382,9 +412,9 @@ def test_a_loss_that_has_no_log_is_refused(first, last, when):
     np.testing.assert_array_equal(bad, [False, True])
 
 
-def drawn(passes, steps=(0.5, 0.5)):
+def drawn(passes, steps=(0.5, 0.5), nets=("one", "two")):
     """The pictures of a made-up study of two networks, by name."""
-    names, nets = ("mine", "base"), ("one", "two")
+    names = ("mine", "base")
     ends = {"steps_low": 0.4, "steps_high": 0.6}
     facts = {"rule": "mine", "baseline": "base"} | ends
     numbers = {
@@ -428,6 +458,13 @@ def test_the_legend_of_the_steps_names_each_rule_that_has_a_dot(steps):
     ]
     assert labels == ["mine"] * (steps != (None, None))
     assert ("not measured" in picture.caption) == (None in steps)
+
+
+def test_a_network_named_all_has_a_dot_of_its_own():
+    panel = drawn(None, (0.6, 0.7), ("all", "two"))["steps"].figure.axes[0]
+    dots = [line.get_xdata()[0] for line in panel.lines if line.get_marker() == "o"]
+    assert dots == [0.6, 0.7, 0.5]  # The last one is that of all networks together.
+    assert [one.get_text() for one in panel.get_yticklabels()] == ["all", "two", "all"]
 
 
 def test_muon_with_adam_is_muon_on_matrices_and_adam_elsewhere():
@@ -511,6 +548,11 @@ def test_bad_input_is_shown_before_any_training(change, message):
     arguments = {"rules": ["lion", "adam"], "networks": network()} | TERMS | change
     with pytest.raises(ValueError, match=message):
         compare_networks(**arguments)
+
+
+def test_a_study_keeps_the_place_of_its_lengths():
+    with pytest.raises(ValueError, match="a rule cannot have the name 'lengths'"):
+        conclude_networks(make_protocol(), "b", ["lengths", "b"], {}, {})
 
 
 @pytest.mark.parametrize(
@@ -879,6 +921,46 @@ def test_a_name_that_does_not_exist_is_refused_before_a_run_begins(given, messag
         command.complete(command.Config(**given))
 
 
+def test_the_rate_that_is_varied_is_the_learning_rate_wherever_it_stands():
+    def mine(momentum=0.9, learning_rate=0.1):
+        return update_rules.heavy_ball(learning_rate, momentum)
+
+    ranges = {
+        "momentum": Range(0.1, 0.5, "one_minus"),
+        "learning_rate": Range(0.01, 0.1),
+    }
+    contenders = network_contenders({"mine": mine}, spaces={"mine": ranges})
+    protocol = make_protocol(
+        searches=2, budget=5, seeds=3, tuning_seeds=2, tune_on="validation", width=1
+    )
+    assert next(iter(contenders[0].space)) == "momentum"
+    found = networks.measure_on_network(network(), contenders[0], protocol, timed=False)
+    assert found.values["rate_name"] == "learning_rate"
+    middle = found.arrays["rates"][len(networks.AROUND) // 2]
+    assert middle == found.values["chosen"]["learning_rate"]
+
+
+@pytest.mark.parametrize(("budget", "tuning_seeds"), [(16, 60), (32, 8), (8, 16)])
+def test_the_memory_holds_the_runs_that_the_searches_ask_for_at_once(
+    budget, tuning_seeds
+):
+    (contender,) = network_contenders(["adam"])
+    protocol = make_protocol(
+        searches=2, budget=budget, seeds=3, tuning_seeds=tuning_seeds
+    )
+    searches = _searching.start_searches(contender.space, protocol, "blobs", "adam")
+    asked = []
+
+    def evaluate(wanted):
+        asked.append(sum(len(runs.seeds) for runs in wanted))
+        return [np.log(runs.values["learning_rate"]) for runs in wanted]
+
+    search_all(searches, evaluate)
+    # For the baseline's other lengths, and around the best rate, there are fewer runs.
+    fewer = max(2 * 3, len(networks.AROUND) * min(3, tuning_seeds // 2))
+    assert networks._most_runs_at_once(contender, protocol) == max(*asked, fewer)
+
+
 def test_a_contender_keeps_its_own_space():
     space = {"learning_rate": Range(1e-4, 1.0), "b1": Range(0.0, 0.99, "one_minus")}
     given = Contender("mine", update_rules.adam, space)
@@ -905,3 +987,19 @@ def test_the_rate_of_a_partial_schedule_free_rule_does_not_decay():
 def test_a_size_that_no_network_has_is_refused_also_where_no_network_needs_it(size):
     with pytest.raises(ValueError, match="size must be 'small' or 'large'; got size="):
         compare_networks(["lion", "adam"], network(), **TERMS, size=size)
+
+
+def test_a_study_says_where_a_network_of_the_user_starts():
+    part = Batch(jnp.eye(8, dtype="float32"), jnp.arange(8) % 2)
+    model = models.mlp((8, 4, 2), dtype="float32")
+    loss = losses.softmax_cross_entropy
+    found = [
+        networks._start(network_workload("n", model, one, part, part, batch_size=4))
+        for one in (loss, lambda z, y: 0.1 * loss(z, y))
+    ]
+    params = model.init(jax.random.key(0))
+    logits = jax.vmap(lambda x: model.apply(params, x))(part.x[:4])
+    mean = jax.vmap(loss)(logits, part.y[:4]).mean()
+    assert found[0]["loss"] == pytest.approx(float(mean), rel=1e-5)
+    for name in ("loss", "gradient"):
+        assert found[1][name] == pytest.approx(0.1 * found[0][name], rel=1e-5)

@@ -180,6 +180,16 @@ def test_changed_number_is_named_with_its_path(name, value, words):
     assert words in verdict
 
 
+@pytest.mark.parametrize(
+    ("there", "here"),
+    [({"a": "missing"}, {}), ({"a": []}, {"a": "[]"}), ({"a": {}}, {"a": "{}"})],
+)
+def test_a_text_stands_for_nothing_but_itself(there, here):
+    there, here = (runs.Result("", (), {}, numbers) for numbers in (there, here))
+    for pair in ((there, here), (here, there)):
+        assert not runs.compare(*pair, ({}, {})).same
+
+
 def test_times_are_not_compared():
     with_times = RESULT._replace(
         numbers=NUMBERS

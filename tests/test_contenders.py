@@ -548,6 +548,11 @@ def test_contender_is_taken_as_it_is():
             "no argument 'momentm'; did you mean 'momentum'?",
         ),
         (
+            {"mine": lambda rate, seed=0.5: optax.sgd(rate)},
+            {"spaces": {"mine": {"seed": Range(0.1, 1.0)}}},
+            "mine cannot have a hyper-parameter with the name 'seed', under which a",
+        ),
+        (
             {"two": lambda rate, decay: optax.sgd(rate)},
             {},
             "two needs decay, which has no default and no range. Give it a range",

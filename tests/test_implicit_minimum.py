@@ -326,6 +326,13 @@ def test_minimise_of_a_flat_objective_has_no_derivative():
     assert jnp.isnan(jax.grad(lambda theta: linear(theta).params[0])(0.5))
 
 
+class Unhashable:
+    __hash__ = None
+
+    def __call__(self, x, theta):
+        return (x - theta) ** 2
+
+
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
@@ -337,6 +344,7 @@ def test_minimise_of_a_flat_objective_has_no_derivative():
         ({"rule": 0.1}, TypeError, "rule"),
         ({"tolerance": -1.0}, ValueError, "tolerance"),
         ({"max_steps": 1.5}, TypeError, "max_steps"),
+        ({"objective": Unhashable()}, TypeError, "objective must be hashable"),
     ],
 )
 def test_bad_input_is_named(change, error, words):

@@ -86,22 +86,18 @@ def numbers_of(
         }
         for (rule, workload), (cost, low, high) in costs.items()
     ]
-    comparisons = [
-        {"workload": workload, "rule": rule, "baseline": baseline, "detectable": 1.3}
-        | {
-            "verdict": verdict
-            or verdict_of(costs[rule, workload], costs.get((baseline, workload)))
-        }
-        | dict(
-            zip(
-                ("ratio", "low", "high"),
-                ratios(cost, known.get((baseline, workload))),
-                strict=True,
-            )
+    comparisons = []
+    for (rule, workload), cost in known.items():
+        if rule == baseline:
+            continue
+        other = costs.get((baseline, workload))
+        said = verdict or verdict_of(costs[rule, workload], other)
+        three = ratios(cost, known.get((baseline, workload)), said)
+        comparisons.append(
+            {"workload": workload, "rule": rule, "baseline": baseline}
+            | {"detectable": 1.3, "verdict": said}
+            | dict(zip(("ratio", "low", "high"), three, strict=True))
         )
-        for (rule, workload), cost in known.items()
-        if rule != baseline
-    ]
     return {
         "study": 2,
         "protocol": PROTOCOL | protocol,
@@ -125,10 +121,15 @@ def verdict_of(mine, other):
     )
 
 
-def ratios(cost, other):
+def ratios(cost, other, verdict):
+    """A ratio of costs, with an interval that fits the verdict."""
     if cost is None or other is None:
         return None, None, None
-    return cost / other, 0.9 * cost / other, 1.1 * cost / other
+    ratio = cost / other
+    low, high = 0.9 * ratio, 1.1 * ratio
+    if verdict == "undecided":
+        return ratio, min(low, 0.9), max(high, 1.1)
+    return ratio, low, high
 
 
 def study(folder, numbers=None, seed=0, **environment):
@@ -604,6 +605,22 @@ def test_undecided_verdict_says_what_the_study_could_detect(
     assert verdicts == {"the baseline", words}
 
 
+def test_a_ratio_of_two_rules_without_a_run_at_the_target_is_not_shown(tmp_path):
+    numbers = numbers_of(
+        {("adam", "digits"): (None, None, None), ("mine", "digits"): (None, None, None)}
+    )
+    for cell in numbers["cells"]:
+        cell["reached"] = 0.0
+    numbers["comparisons"][0] |= {
+        "verdict": "undecided",
+        **{"ratio": 1.0, "low": 0.98, "high": 1.02, "detectable": 1.02},
+    }
+    page = page_of(tmp_path, study(tmp_path, numbers))
+    _, mine = all_rows(page)
+    assert mine["ratio to baseline"] == ("neither reached", None, True)
+    assert mine["verdict"][0] == "undecided"
+
+
 def test_page_shows_every_study_and_protocol_and_no_place_on_this_machine(tmp_path):
     first = archive.pack(study(tmp_path, seed=1), tmp_path / "theirs.zip")
     second = study(
@@ -634,7 +651,7 @@ def test_what_strangers_wrote_is_text_and_page_refers_to_nothing_outside(tmp_pat
     numbers = numbers_of(
         {(NASTY, NASTY): (3.0, 2.0, 4.0), ("adam", NASTY): (4.0, 3.0, 5.0)}
     )
-    numbers["comparisons"][0]["verdict"] = NASTY
+    numbers["comparisons"][0] |= {"verdict": NASTY, "low": None}
     first = study(
         tmp_path,
         numbers,
@@ -794,6 +811,23 @@ def test_cells_that_make_no_sense_are_refused(tmp_path, change, told):
         read_study(study(tmp_path, numbers))
 
 
+def test_an_estimate_or_verdict_that_does_not_fit_its_interval_is_refused(tmp_path):
+    for seed, (where, change, told) in enumerate(
+        (
+            ("cells", {"cost": 0.3}, "cost is 0.3, outside its interval [2.5, 3.5]"),
+            ("comparisons", {"low": 0.5, "high": 2.0}, "verdict is 'better', which"),
+            ("comparisons", {"verdict": "worse"}, "verdict is 'worse', which does not"),
+            ("comparisons", {"verdict": "undecided"}, "does not fit the interval"),
+        )
+    ):
+        numbers = numbers_of({key: COSTS[key] for key in COSTS if "digits" in key})
+        assert numbers["comparisons"][0]["verdict"] == "better"
+        numbers[where][0] |= change
+        path = study(tmp_path, numbers, seed)
+        with pytest.raises(ValueError, match=f"{path.name} .*{re.escape(told)}"):
+            read_study(path)
+
+
 def test_run_of_another_experiment_is_no_study(tmp_path):
     run = runs.finish(
         runs.open_run("trajectory", {}, tmp_path),
@@ -843,8 +877,11 @@ def test_what_a_comparison_concludes_is_read_as_it_was_saved(tmp_path):
     )
 
 
-def on_network(number, own, data=None):
-    """A study of one rule on one network, whose data may be its own."""
+START = {"loss": 1.1, "gradient": 0.5}
+
+
+def on_network(number, own, data=None, start=START):
+    """A study of one rule on one network, whose data and model may be its own."""
     cell = {"network": "n", "rule": "adam", "loss": 0.5, "loss_low": 0.4}
     cell |= {"num_steps": 10, "batch_size": 2, "parameters": 5, "loss_high": 0.6}
     numbers = {
@@ -853,7 +890,7 @@ def on_network(number, own, data=None):
         "cells": [cell | ({"data": data} if data else {})],
         "comparisons": [],
         "origin": {"own": own},
-    }
+    } | ({"starts": {"n": start}} if start else {})
     return SavedStudy(f"s{number}", {"id": 12 * str(number), "digests": {}}, numbers)
 
 
@@ -865,9 +902,15 @@ def on_network(number, own, data=None):
         ([(["n"], "ab"), (["n"], "cd")], 2),
         ([(["n"], "ab"), ([], "ab")], 2),
         ([(["n"], None), (["n"], None)], 2),  # Older studies do not say.
+        ([(["n"], "ab", None), (["n"], "ab", None)], 2),
+        # Another processor has other last digits.
+        ([(["n"], "ab"), (["n"], "ab", START | {"loss": 1.1000001})], 1),
+        # The loss times 0.1, and another model with the same loss at the start.
+        ([(["n"], "ab"), (["n"], "ab", {"loss": 0.11, "gradient": 0.05})], 2),
+        ([(["n"], "ab"), (["n"], "ab", START | {"gradient": 0.4})], 2),
     ],
 )
-def test_networks_of_one_name_share_a_ranking_if_their_data_are_the_same(
+def test_networks_of_one_name_share_a_ranking_if_data_and_model_are_the_same(
     studies, rankings
 ):
     made = [on_network(number, *one) for number, one in enumerate(studies)]

@@ -804,6 +804,21 @@ def test_wrong_masks_and_weights_are_refused(name, more, error, words):
         loss(jnp.ones(3), target, **more)
 
 
+@pytest.mark.parametrize(
+    ("loss", "prediction", "target"),
+    [
+        (losses.squared_error, [0.5, 2.0, 1.0], [1.0, 1.0, 0.0]),
+        (losses.softmax_cross_entropy, [0.5, 2.0, 1.0], 0),
+        (losses.sequence_cross_entropy, [[0.5, 2.0]] * 3, [1, 1, 0]),
+    ],
+)
+def test_a_mask_and_weights_may_be_lists(loss, prediction, target):
+    mask, weights = [True, False, True], [1.0, 2.0, 3.0]
+    of = lambda **more: loss(jnp.array(prediction), jnp.array(target), **more)
+    in_arrays = of(where=jnp.array(mask), weights=jnp.array(weights))
+    assert of(where=mask, weights=weights) == in_arrays
+
+
 def test_the_quantile_minimises_the_quantile_loss_and_half_is_the_median():
     y = np.random.default_rng(14).normal(size=101)
     grid = np.sort(y)

@@ -129,6 +129,19 @@ def test_empty_and_mispaired_batches_are_refused(name):
                 jax.jit(function)(params, wrong)
 
 
+@each_problem
+def test_targets_in_a_list_are_refused(name):
+    model, objective, params, batch = problem(name)
+    listed = batch._replace(y=np.asarray(batch.y).tolist())
+    for function in (
+        objective,
+        objectives.accuracy(model),
+        objectives.r_squared(model),
+    ):
+        with pytest.raises(TypeError, match=r"y must be an array; .*jnp\.asarray\(y\)"):
+            function(params, listed)
+
+
 def test_a_number_is_no_penalty():
     with pytest.raises(TypeError, match=r"got penalties\[1\]=0\.2\. Make one by l2_"):
         objectives.regularised(

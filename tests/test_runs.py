@@ -264,8 +264,9 @@ def test_every_flipped_byte_is_found(run, tmp_path, name):
     manifest = (run.path / "manifest.json").read_bytes()
     with pytest.warns(
         UserWarning, match=f"{name} is damaged.*starts from the beginning"
-    ):
+    ) as told:
         assert not runs.open_run("trajectory", Config(), tmp_path).finished
+    assert len(told) == 1
     (run.path / "manifest.json").write_bytes(manifest)
     (run.path / name).unlink()
     with pytest.warns(UserWarning, match=f"{name} is missing"):

@@ -139,6 +139,18 @@ def test_an_eager_step_refuses_indices_outside_of_the_dataset():
             step(state, descent.BatchIndices(jnp.array([0, wrong])))
 
 
+def test_a_batch_is_gathered_from_arrays_of_equal_length():
+    indices, x = np.array([2, 0]), np.array([1.0, 5.0, 3.0])
+    gather = lambda data, at: descent.gather(data, descent.BatchIndices(at))
+    with pytest.raises(ValueError, match=r"same number of examples.*y of shape \(2,\)"):
+        gather(Batch(x, x[:2]), indices)
+    with pytest.raises(TypeError, match=r"list of numbers\. Write jnp\.asarray"):
+        gather(Batch(x.tolist(), x.tolist()), indices)
+    # A traced index into an array of NumPy.
+    traced = jax.jit(lambda at: gather(Batch(x, -x), at)[:2])(indices)
+    np.testing.assert_array_equal(traced, [[3.0, 1.0], [-3.0, -1.0]])
+
+
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_leaves_of_different_length_are_refused(way):
     objective = lambda params, batch: jnp.sum(params["weights"]) * jnp.mean(batch.y)

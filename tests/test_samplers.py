@@ -13,6 +13,7 @@ import pytest
 from scipy import stats
 
 from research import samplers
+from research.types import Batch
 
 COMPILE_QUICKLY = CHILDREN_COMPILE_QUICKLY = True  # tests/conftest.py
 
@@ -116,6 +117,12 @@ def test_order_is_the_same_without_float64():
 def test_bad_batch_size_is_named(batch_size):
     with pytest.raises(ValueError, match=f"batch_size.*{batch_size}"):
         samplers.minibatch(10, batch_size)
+
+
+def test_keys_are_no_examples():
+    keys = jax.random.split(jax.random.key(0), 3)
+    with pytest.raises(TypeError, match=r"must hold numbers; its x has dtype key<fry>"):
+        samplers.num_examples(Batch(keys, np.zeros(3)))
 
 
 @pytest.mark.parametrize("n", [0, -3, 1.5])

@@ -15,6 +15,7 @@ from research.tuning.search import (
     ROUNDS,
     SCREENING_SEEDS,
     most_runs,
+    most_runs_at_once,
     search,
     search_all,
 )
@@ -155,7 +156,9 @@ def test_no_search_asks_for_more_runs_than_stated(budget, seeds):
 
     for score in (bowl, falling):
         _, asked = one(budget=budget, seeds=range(seeds), score=score)
-        assert sum(len(runs.seeds) for runs in asked) <= most_runs(budget, seeds)
+        counts = [len(runs.seeds) for runs in asked]
+        assert sum(counts) <= most_runs(budget, seeds)
+        assert max(counts) <= most_runs_at_once(budget, seeds)
 
 
 def test_shares_of_a_range_and_values_are_inverse():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research import comparison, statistics, tuning
+from research import comparison, samplers, statistics, tuning, update_rules, workloads
 from research.comparison import decision_procedures
 from research.statistics import bootstrap
 from research.statistics.bootstrap import Replicates
@@ -220,6 +220,19 @@ def test_a_workload_without_a_known_optimum_has_no_share_of_f_less_f_star(value)
             ),
         ):
             call()
+
+
+@pytest.mark.parametrize("name", ["seeds", "tuning_seeds"])
+def test_equal_seeds_are_refused_where_runs_are_measured(name):
+    seeds = {"seeds": [0, 1], "tuning_seeds": [2, 3], name: [4, 4]}
+    with pytest.raises(ValueError, match=rf"^{name} must differ, .* got \[4, 4\]"):
+        tuning.measure(
+            workloads.make_workload("quadratic"),
+            update_rules.gradient_descent,
+            samplers.full_batch(1),
+            2,
+            **seeds,
+        )
 
 
 def test_a_tally_of_studies_that_do_not_fit_is_refused():

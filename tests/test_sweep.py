@@ -1,6 +1,7 @@
 """Laws of lanes: a cell's result is its own, whatever stands beside it."""
 
 import collections
+import math
 
 import jax
 import jax.numpy as jnp
@@ -433,8 +434,16 @@ def test_a_function_that_does_not_make_the_rule_is_named(way):
         way(update_rules.adam, ("lr",))
 
 
+def test_a_seed_is_no_hyperparameter(workload):
+    with pytest.raises(ValueError, match="hyperparameters must not contain 'seed'"):
+        descent.compile_sweep(
+            *(workload, update_rules.adam, samplers.full_batch(398), 6),
+            hyperparameters=("seed", "learning_rate"),
+        )
+
+
 @pytest.mark.parametrize(
-    ("epochs", "chunk"), [(0, None), (6, 4), (6, 7), (6, 0), (6, 1), (True, None)]
+    ("epochs", "chunk"), [(0, None), (6, 4), (6, 7), (6, 1), (True, None)]
 )
 def test_bad_lengths_are_named(workload, epochs, chunk):
     with pytest.raises(ValueError, match="num_epochs"):
@@ -443,9 +452,9 @@ def test_bad_lengths_are_named(workload, epochs, chunk):
         )
 
 
-@pytest.mark.parametrize("chunk", [2.5, np.float64(0.5)])
+@pytest.mark.parametrize("chunk", [2.5, np.float64(0.5), 0, math.nan])
 def test_a_chunk_is_a_whole_number_of_epochs(workload, chunk):
-    with pytest.raises(ValueError, match=r"chunk must divide num_epochs .* got chunk="):
+    with pytest.raises(ValueError, match="chunk must be a positive integer; got chunk"):
         descent.compile_sweep(
             workload, update_rules.adam, samplers.full_batch(398), 10, chunk=chunk
         )

@@ -192,6 +192,20 @@ def test_targets_of_one_class_are_sent_to_a_loss_for_two_classes():
 
 
 @pytest.mark.parametrize(
+    ("loss", "target"),
+    [
+        (losses.softmax_cross_entropy, 0),
+        (losses.multiclass_margin, 0),
+        (losses.sequence_cross_entropy, 0),
+        (losses.kl_divergence, 1.0),
+    ],
+)
+def test_one_number_is_not_logits(loss, target):
+    with pytest.raises(ValueError, match=r"with a last axis .* got shape \(\)"):
+        losses.check_targets(loss, jnp.zeros(()), np.array(target))
+
+
+@pytest.mark.parametrize(
     ("prediction", "target", "message"),
     [
         (

@@ -30,7 +30,7 @@ from research import (
 )
 from research.descent import _host_loop
 from research.descent import _train as loop
-from research.descent._train_loop import _loop, compile_training
+from research.descent._train_loop import compile_training, loop_over
 from research.descent._train_progress import Progress
 from research.runs import checkpoints
 from research.types import Batch, Checkpoint, Sampler
@@ -336,7 +336,8 @@ def test_nothing_is_widened_to_float64():
     info = descent.Info(
         *(jax.ShapeDtypeStruct((3,), jnp.float32) for _ in descent.Info._fields)
     )
-    traced = jax.make_jaxpr(_loop(noisy_objective, RULE))(
+    make_step = lambda dataset: descent.build(noisy_objective, RULE, dataset).step
+    traced = jax.make_jaxpr(loop_over(make_step))(
         state, info, batches, DATA, np.int32(0), np.int32(3)
     )
     wide = [
@@ -489,9 +490,13 @@ def test_data_that_do_not_belong_together_are_refused():
     with pytest.raises(TypeError, match=r"must be a research\.types\.Batch; got tuple"):
         train((DATA.x, DATA.y))
     with pytest.raises(
-        TypeError, match=r"key must be a JAX key, such as jax\.random\.key\(0\); got 0"
+        TypeError, match=r"key must be a key, such as jax\.random\.key\(0\); got key=0"
     ):
         train(DATA, key=0)
+    with pytest.raises(TypeError, match="key must be a JAX key"):
+        train(DATA, key=jax.random.PRNGKey(0))
+    with pytest.raises(TypeError, match="Pass split keys one at a time"):
+        train(DATA, key=jax.random.split(KEY))
 
 
 ON_TWO_DEVICES = """
@@ -644,7 +649,7 @@ def test_a_checkpoint_of_another_training_is_refused():
         {"params": jnp.array(8.0)},
         {"key": jax.random.key(1)},
     ):  # All of the same shapes.
-        with pytest.raises(ValueError, match="another model, rule, start, key"):
+        with pytest.raises(ValueError, match="other params, state of the rule, key"):
             descent.train(
                 objective,
                 rule,
@@ -653,7 +658,7 @@ def test_a_checkpoint_of_another_training_is_refused():
                 num_epochs=3,
                 **options | changed,
             )
-    with pytest.raises(ValueError, match="another model, rule, start, key, data"):
+    with pytest.raises(ValueError, match="state of the rule, key, data"):
         descent.train(
             objective,
             rule,
@@ -667,7 +672,7 @@ def test_a_checkpoint_of_another_training_is_refused():
         (update_rules.gradient_descent(0.2), jnp.array(9.0)),
         (rule, jnp.array([9.0])),
     ):
-        with pytest.raises(ValueError, match=r"another model, rule.*Use --fresh"):
+        with pytest.raises(ValueError, match=r"state of the rule.*Use --fresh"):
             descent.train(
                 objective,
                 other,

@@ -21,7 +21,7 @@ from research.comparison.archive import read_study
 from research.comparison.configs import compare_config, networks_config
 from research.comparison.contenders import Contender
 from research.comparison.network_contenders import network_contenders
-from research.comparison.networks import FACTORS, conclude_networks
+from research.comparison.networks import LENGTH_FACTORS, conclude_networks
 from research.comparison.origins import IN_PYTHON, origin
 from research.runs import archive
 from research.runs.command import parse_seeds, seeds_text
@@ -357,7 +357,7 @@ def network_study(rule="mine"):
             "curves": np.exp(generator.normal(size=(12, 6))),
         }
         measured["gpt", name] = Saved(arrays, facts | {"rule": name})
-    factors = np.array(FACTORS)
+    factors = np.array(LENGTH_FACTORS)
     longer = {"gpt": Saved({"factors": factors, "logs": -0.2 * np.log(factors)}, None)}
     protocol = comparison.make_protocol(searches=3, seeds=4, tuning_seeds=3)
     made = conclude_networks(protocol, "adam", [rule, "adam"], measured, longer)
@@ -447,6 +447,47 @@ def test_a_run_folder_is_not_redrawn_and_says_so(tmp_path, capsys):
     )
 
 
+def test_words_that_do_not_follow_from_the_numbers_do_not_agree(
+    tmp_path, capsys, monkeypatch
+):
+    made = network_study()
+    # The page has the source of this file, so the text is not written here.
+    forged_answer = " ".join(("mine", "is", "best."))
+    first, *rest = made.tables
+    row = tuple("worse" if one == "better" else one for one in first.rows[0])
+    forged = first._replace(rows=(row, *first.rows[1:]))
+    files = {
+        "right": made,
+        "answer": made._replace(answer=forged_answer),
+        "verdict": made._replace(tables=(forged, *rest)),
+    }
+    config = {"in_python": "compare_networks(...)"}
+    seen = {}
+    for name, result in files.items():
+        experiment = "compare_networks"
+        run = runs.open_run(experiment, config, tmp_path / name)
+        path = runs.finish(run, runs.Result(*result)).path
+        packed = archive.pack(path, tmp_path / f"{name}.zip")
+        for other_code in (False, True):
+            if other_code:
+                monkeypatch.setattr(runs, "code_digest", lambda files=(): "other")
+            words = ("reproduce", packed, "--results", tmp_path / f"{other_code}")
+            status, out, _ = command(capsys, *words)
+            page = report_path(out).read_text("utf-8")
+            assert "mine reaches" in page
+            seen[name, other_code] = status, "Does not agree: " in out
+            assert ("reads differently" in out) == (name == "answer")
+            assert (forged_answer in page) == (name == "answer")
+            assert ("has worse as 'verdict' of mine" in out) == (name == "verdict")
+        monkeypatch.undo()
+    wrong, right = (1, True), (0, False)
+    assert seen == {
+        **{("right", False): right, ("right", True): right},
+        **{("answer", False): wrong, ("answer", True): right},
+        **{("verdict", False): wrong, ("verdict", True): wrong},
+    }
+
+
 def test_an_answer_names_three_pairs_and_counts_the_others():
     numbers = network_study().numbers
     cell = numbers["cells"][0] | {"searches_disagree": True, "reported_diverged": 0}
@@ -474,7 +515,8 @@ def test_redrawing_survives_numbers_of_any_kind(tmp_path, capsys):
         status, out, err = command(
             capsys, "reproduce", packed, "--redraw", "--results", tmp_path / "new"
         )
-        assert status == 0
+        assert status == 1
+        assert "Does not agree: The answer " in out
         assert "warning: the pictures of " in err
         assert report_path(out).exists()
 

@@ -47,6 +47,31 @@ def test_ladder_on_which_all_diverge_is_widened_downwards():
     assert tuning.choose_rate(score, [1.0, 2.0]).rate == 2.0**-6
 
 
+def test_a_score_of_minus_infinity_is_refused_not_chosen():
+    score = lambda r: np.where(r[:, None] == 2.0, [-np.inf, np.inf], [1.0, 1.0])
+    with pytest.raises(ValueError, match="it returned -inf for the rate 2"):
+        tuning.choose_rate(score, [1.0, 2.0, 4.0])
+
+
+@pytest.mark.parametrize(
+    ("ladder", "factor", "added"),
+    [([1e300, 1e301], 1e3, 2), ([1e-300, 1e-299], 1e200, 2), ([1.0, 2.0], 10, 400)],
+)
+def test_every_rate_that_is_tried_is_positive_and_finite(ladder, factor, added):
+    for slope in (-1.0, 1.0):
+        tried = []
+
+        def score(rates, slope=slope, tried=tried):
+            tried.extend(rates)
+            return slope * np.log(rates)[:, None]
+
+        choice = tuning.choose_rate(score, ladder, factor=factor, added=added)
+        assert np.isfinite(tried).all()
+        assert min(tried) > 0
+        assert choice.at_edge
+        np.testing.assert_array_equal(np.sort(tried), choice.rates)
+
+
 @pytest.mark.parametrize("ladder", [[], [0.0, 1.0], [2.0, 1.0], [-1.0]])
 def test_bad_ladder_is_shown(ladder):
     with pytest.raises(ValueError, match="ladder must contain positive, finite rates"):

@@ -16,12 +16,13 @@ import pytest
 from research import update_rules
 from research.verification import CARDS, FORMULAS, PROBLEMS, verify_rule, walk_exactly
 from research.verification.card import rate_on
-from research.verification.causes import STEPS_BEYOND
+from research.verification.causes import STEPS_BEYOND, Evidence
 from research.verification.formula import Formula, mistaken
-from research.verification.problems import NUM_STEPS
+from research.verification.problems import GIVEN, NUM_STEPS
 from research.verification.recorded import recorded_walks
 from research.verification.rule_under_test import RuleError
 from research.verification.table import BOUND
+from research.verification.trials import of_two
 from research.verification.walks import distance, walk
 
 COMPILE_QUICKLY = DRAWS_NO_KEYS = True  # tests/conftest.py
@@ -353,6 +354,24 @@ def test_every_mistake_of_a_formula_is_named_as_itself_or_as_one_that_walks_alik
         assert distance(a, b, problem).largest <= found.tolerance
 
 
+def test_two_mistakes_of_lars_are_the_same_in_either_order():
+    # Some of the mistakes of lars are in lines that a formatter has split.
+    formula, problem = FORMULAS["lars"], PROBLEMS["random_pytree"]
+    evidence = Evidence(problem, None, None, None, {"learning_rate": 0.1}, None)
+    walks = []
+    for mistakes in (formula.mistakes, formula.mistakes[::-1]):
+        trials = of_two(formula._replace(mistakes=mistakes))
+        found = {
+            frozenset(t.cause.split(", and ")): t.walk(evidence, 3) for t in trials
+        }
+        walks.append({pair: walked.iterates for pair, walked in found.items()})
+    first, last = walks
+    assert len(first) > 10
+    assert set(first) <= set(last)  # One may edit the text of a later one.
+    for pair, iterates in first.items():
+        np.testing.assert_array_equal(iterates, last[pair])
+
+
 def test_cause_is_looked_for_with_news_of_it():
     told = []
     verify_rule(
@@ -514,12 +533,47 @@ def test_params_for_evaluation_that_only_one_reports_are_said_to_be_uncompared()
     found = verify_rule(optax.sgd, "polyak_averaging", problems=SMALL[:1])
     assert (found.same, found.evaluates) == (True, "reference")
     assert "only the reference reports the params at which to evaluate" in str(found)
+    found = verify_rule(optax.adam, "polyak_averaging", problems=SMALL[:1])
+    assert (found.same, found.evaluates) == (False, "reference")
+    assert "Only the reference reports the params at which to evaluate" in str(found)
     own = update_rules.polyak_averaging
     found = verify_rule(own, "gradient_descent", problems=SMALL[:1])
     assert found.evaluates == "rule"
     found = verify_rule(own, "polyak_averaging", problems=SMALL[:1])
     assert found.evaluates is None
     assert "not compared" not in str(found)
+
+
+def test_problems_of_equal_shapes_share_one_program():
+    traced = []
+
+    def mine(learning_rate):
+        def update(updates, state, params=None):
+            traced.append(learning_rate)
+            return jax.tree.map(lambda g: -learning_rate * g, updates), state
+
+        return optax.GradientTransformation(lambda params: (), update)
+
+    given = [PROBLEMS[name] for name in GIVEN]
+    verify_rule(mine, "gradient_descent", problems=given[:1])
+    once = len(traced)
+    assert verify_rule(mine, "gradient_descent", problems=given).same
+    assert len(traced) == 2 * once
+
+
+def test_a_rule_that_keeps_its_state_outside_the_trace_is_another_rule():
+    def mine(learning_rate):
+        kept = [0.0]
+
+        def update(updates, state, params=None):
+            kept[0] = jax.tree.leaves(updates)[0].mean() + 0.9 * kept[0]
+            moved = jax.tree.map(lambda g: -learning_rate * (g + kept[0]), updates)
+            return moved, state
+
+        return optax.GradientTransformation(lambda params: (), update)
+
+    some = [PROBLEMS[name] for name in ("quadratic", "rosenbrock", *GIVEN[:2])]
+    assert not verify_rule(mine, "gradient_descent", problems=some).same
 
 
 def test_a_rate_at_which_nothing_moves_is_refused():

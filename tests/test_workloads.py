@@ -525,6 +525,9 @@ def test_regression_of_own_data_has_the_optimum_of_scikit_learn(kind):
         ({"y": np.linspace(0, 2, 40), "kind": "softmax"}, r"got 0\.05128"),
         ({"y": np.arange(40) % 3 - 1, "kind": "softmax"}, "labels 0, 1, .* got -1"),
         ({"y": np.where(np.arange(40) % 3, 3, 0), "kind": "softmax"}, r"each label 0"),
+        ({"y": np.arange(40) % 3 + 1, "kind": "softmax"}, r"np\.unique"),
+        ({"x": np.eye(3), "y": np.ones(3), "holdout": True}, "Pass holdout=False"),
+        ({"name": ""}, "name must not be empty"),
         ({"x": np.full((40, 2), np.nan)}, "NaN"),
         ({"x": np.arange(40.0)}, r"shape \(n, d\)"),
         ({"y": np.arange(30)}, "same length"),
@@ -536,7 +539,7 @@ def test_bad_data_of_a_regression_are_refused(arguments, words):
     x = np.stack([np.arange(40.0), np.arange(40.0) ** 2], axis=1)
     given = {"x": x, "y": np.arange(40) % 2, "kind": "logistic", "holdout": False}
     with pytest.raises(ValueError, match=words):
-        workloads.regression_workload("mine", **given | arguments)
+        workloads.regression_workload(**{"name": "mine"} | given | arguments)
 
 
 @pytest.mark.parametrize("kind", ["logistic", "softmax"])

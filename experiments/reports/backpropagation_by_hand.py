@@ -264,31 +264,8 @@ def draw_chain(
                     gradient[i, j],
                 )
     for column, value, delta, name in zip(places, values, deltas, names, strict=True):
-        for i, (x, y) in enumerate(column):
-            axes.plot(
-                x, y, "o", ms=52, color="white", mec=COLOURS["exact"], mew=1.2, zorder=4
-            )
-            axes.text(
-                x,
-                y + HALF_LINE,
-                name[i],
-                ha="center",
-                va="center",
-                weight="bold",
-                zorder=5,
-            )
-            axes.text(
-                x, y, f"{value[i]:.2f}", ha="center", va="center", color=AHEAD, zorder=5
-            )
-            axes.text(
-                x,
-                y - HALF_LINE,
-                f"δ {delta[i]:.2f}",
-                ha="center",
-                va="center",
-                color=BACK,
-                zorder=5,
-            )
+        for i, place in enumerate(column):
+            _draw_unit(axes, place, name[i], value[i], delta[i])
     tallest = max(len(layer) for layer in values)
     axes.set(
         xlim=(-0.8, APART * (len(values) - 1) + 0.8),
@@ -315,6 +292,18 @@ def draw_way(axes: Axes, y: float, name: str, formulas: str, back: bool) -> None
     axes.text(
         (left + right) / 2, y - 0.25, formulas, ha="center", va="top", color=colour
     )
+
+
+def _draw_unit(
+    axes: Axes, place: tuple[float, float], name: str, value: float, delta: float
+) -> None:
+    """Draw a circle with the name, the value and the delta of a unit."""
+    x, y = place
+    axes.plot(x, y, "o", ms=52, color="white", mec=COLOURS["exact"], mew=1.2, zorder=4)
+    centred: dict[str, Any] = {"ha": "center", "va": "center", "zorder": 5}
+    axes.text(x, y + HALF_LINE, name, weight="bold", **centred)
+    axes.text(x, y, f"{value:.2f}", color=AHEAD, **centred)
+    axes.text(x, y - HALF_LINE, f"δ {delta:.2f}", color=BACK, **centred)
 
 
 def _draw_edge(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import research
@@ -49,9 +50,12 @@ def rounded(value: float):
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
     """Return the tables. The terminal shows the first table, the report all tables."""
-    numbers = findings.numbers
-    Table = research.runs.Table
-    sizes = Table(
+    return sizes_table(findings.numbers), knees_table(findings.numbers)
+
+
+def sizes_table(numbers: Mapping[str, Any]) -> research.runs.Table:
+    """Return the table of the cost to reach the target, by data set and batch size."""
+    return research.runs.Table(
         f"Cost to reach {numbers['target']:g} of the initial f - f*",
         (
             "workload",
@@ -82,7 +86,11 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
         "Seconds: one training alone, without compilation and evaluation. The last "
         "batch of each data set is the full batch.",
     )
-    knees = Table(
+
+
+def knees_table(numbers: Mapping[str, Any]) -> research.runs.Table:
+    """Return the table of knees, noise scales, and deviations from the law."""
+    return research.runs.Table(
         "The knee",
         (
             "workload",
@@ -121,7 +129,6 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
         f"it grows as ∇f shrinks. If n exceeds {numbers['probe']:,}, gaps and noise "
         "scales are estimated on that many examples.",
     )
-    return sizes, knees
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
@@ -220,28 +227,30 @@ def steps_and_examples(
             ax.plot(
                 sizes, curve["least_examples"] * line, "--", color=colour, linewidth=1
             )
-            ax.axvline(
-                curve["knee"], 0, 0.78, color=colour, linestyle=":", linewidth=1.2
-            )
-            place = {"ha": side, "transform": ax.get_xaxis_transform()}
-            ax.text(
-                curve["knee"],
-                0.79,
-                f" knee {write(curve['knee'])} ",
-                color=colour,
-                **place,
-            )
-    for ax, title in zip(axes[:, 0], ("Steps", "Example gradients"), strict=True):
+            mark_knee(ax, curve["knee"], write(curve["knee"]), colour, side)
+    label_axes(axes[:, 0])
+    axes[0, 0].legend(loc="upper right", frameon=False)
+    return figure
+
+
+def mark_knee(ax: Axes, knee: float, words: str, colour: Any, side: str) -> None:
+    """Draw a dotted line at the knee, with its batch size in words on one side."""
+    ax.axvline(knee, 0, 0.78, color=colour, linestyle=":", linewidth=1.2)
+    place = {"ha": side, "transform": ax.get_xaxis_transform()}
+    ax.text(knee, 0.79, f" knee {words} ", color=colour, **place)
+
+
+def label_axes(axes: np.ndarray) -> None:
+    """Set the scales, ticks and titles of the axes of steps and of examples."""
+    for ax, title in zip(axes, ("Steps", "Example gradients"), strict=True):
         ax.set(
             xscale="log",
             yscale="log",
             xlabel="batch size",
             title=f"{title} to the target",
         )
-    axes[0, 0].set_ylim(bottom=1)
-    for ax in axes[:, 0]:  # Powers of ten as exponents are too small on a page.
+    axes[0].set_ylim(bottom=1)
+    for ax in axes:  # Powers of ten as exponents are too small on a page.
         ax.set_xticks([1, 100, 10_000, 1_000_000])
         ax.xaxis.set_major_formatter("{x:,.0f}")
         ax.yaxis.set_major_formatter("{x:,.0f}")
-    axes[0, 0].legend(loc="upper right", frameon=False)
-    return figure

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
 import research
 from experiments.batch_stochastic_minibatch import FIRST_RULE, find
@@ -169,17 +170,7 @@ def small_multiples(result: Result, regimes: Sequence[str]) -> figures.Picture:
             if not here:
                 axes[i, j].axis("off")
                 continue
-            curves = [
-                Curve(
-                    regime,
-                    *_relative(result, f"{workload}/{rule}/{regime}"),
-                    figures.colour(regime),
-                )
-                for regime in regimes
-            ]
-            draw_curves(
-                axes[i, j], curves, x_label="passes over the data", resamples=200
-            )
+            draw_regimes(axes[i, j], result, f"{workload}/{rule}", regimes)
             axes[i, j].set_title(
                 f"{workload} (n = {here[0]['n']:,})\n{rule}" if j == 0 else rule,
                 fontsize=10,
@@ -197,6 +188,15 @@ def small_multiples(result: Result, regimes: Sequence[str]) -> figures.Picture:
     return figures.Picture("All workloads and rules", caption, figure)
 
 
+def draw_regimes(axes: Axes, result: Result, key: str, regimes: Sequence[str]) -> None:
+    """Draw the curve of each regime. `key` is the workload and the rule, with a /."""
+    curves = [
+        Curve(regime, *_relative(result, f"{key}/{regime}"), figures.colour(regime))
+        for regime in regimes
+    ]
+    draw_curves(axes, curves, x_label="passes over the data", resamples=200)
+
+
 def replacement(result: Result) -> figures.Picture:
     """Draw curves and floors for sampling with and without replacement.
 
@@ -205,36 +205,9 @@ def replacement(result: Result) -> figures.Picture:
     rows = result.numbers["floors"]["rows"]
     figure, axes = figures.new_figure(1, len(rows), width=11, height=3.7, sharey=True)
     for panel, row in zip(axes[0], rows, strict=True):
-        curves = []
-        for name, dashes in (
-            (f"{row['regime']}, with replacement", "-"),
-            (row["regime"], "-"),
-        ):
-            key = f"floors/{name}/{row['rate']}"
-            colour = (
-                figures.colour(name)
-                if "with replacement" in name
-                else figures.COLOURS["exact"]
-            )
-            floor = row["predicted"] if "with replacement" in name else None
-            label = (
-                "with replacement"
-                if "with replacement" in name
-                else "without replacement: a new order every epoch"
-            )
-            curves.append(
-                Curve(
-                    label,
-                    result.arrays[f"{key}/passes"],
-                    result.arrays[f"{key}/gaps"],
-                    colour,
-                    floor,
-                    dashes,
-                )
-            )
         draw_curves(
             panel,
-            curves,
+            replacement_curves(result, row),
             x_label="passes",
             y_label="f − f*" if panel is axes[0, 0] else "",
         )
@@ -251,6 +224,30 @@ def replacement(result: Result) -> figures.Picture:
         "which holds with replacement."
     )
     return figures.Picture("With and without replacement", caption, figure)
+
+
+def replacement_curves(result: Result, row: Mapping[str, Any]) -> list[Curve]:
+    """Return the curves of one regime with replacement, and then without."""
+    with_replacement = f"{row['regime']}, with replacement"
+    curves = []
+    for name, label, colour, floor in (
+        (
+            with_replacement,
+            "with replacement",
+            figures.colour(with_replacement),
+            row["predicted"],
+        ),
+        (
+            row["regime"],
+            "without replacement: a new order every epoch",
+            figures.COLOURS["exact"],
+            None,
+        ),
+    ):
+        key = f"floors/{name}/{row['rate']}"
+        passes, gaps = (result.arrays[f"{key}/{part}"] for part in ("passes", "gaps"))
+        curves.append(Curve(label, passes, gaps, colour, floor))
+    return curves
 
 
 def _relative(result: Result, key: str) -> tuple[np.ndarray, np.ndarray]:

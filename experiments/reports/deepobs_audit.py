@@ -120,6 +120,11 @@ def verdict(best: dict[str, Any]):
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
     """Return the tables: published and new losses, held-out seeds, and single seeds."""
     numbers = findings.numbers
+    return losses_table(numbers), held_out_table(numbers), picked_table(numbers)
+
+
+def losses_table(numbers: dict[str, Any]) -> research.runs.Table:
+    """Return the table of published and new test losses at the published rates."""
     epochs = (*PUBLISHED_AFTER[:-1], "last")
     losses = [
         (
@@ -136,15 +141,25 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
             epochs, row["published"], row["losses"], strict=True
         )
     ]
-    shown = ("order", "chosen", "mean", "low", "high", "rate", "there")
-    reported = [(row["name"], *(row[key] for key in shown)) for row in numbers["rows"]]
-    titles = (
+    return research.runs.Table(
         "Test losses at the published rates",
-        "Held out",
-        "The rate that each seed chooses by its own last test loss",
-    )
-    columns = (
         ("optimizer", "order", "rate", "epoch", "published", "ours", "difference"),
+        tuple(map(research.runs.dashed, losses)),
+        "Means over the tuning seeds. The published values are means over seeds 42 to "
+        "51."
+        + not_compared(
+            numbers,
+            " Final losses are not compared: these trainings have {} epochs, the "
+            "published ones {}.",
+        ),
+    )
+
+
+def held_out_table(numbers: dict[str, Any]) -> research.runs.Table:
+    """Return the table of the reported losses at the chosen and published rates."""
+    shown = ("order", "chosen", "mean", "low", "high", "rate", "there")
+    return research.runs.Table(
+        "Held out",
         (
             "optimizer",
             "order",
@@ -155,32 +170,22 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
             "published rate",
             "test loss there",
         ),
+        tuple((row["name"], *(row[key] for key in shown)) for row in numbers["rows"]),
+        "Rates are chosen by the mean validation loss of the tuning seeds. Means "
+        "are over the reported seeds, with 95 % bootstrap intervals for the chosen "
+        "rate; the choice itself is not resampled.",
+    )
+
+
+def picked_table(numbers: dict[str, Any]) -> research.runs.Table:
+    """Return the table of the rates that single seeds choose."""
+    return research.runs.Table(
+        "The rate that each seed chooses by its own last test loss",
         ("optimizer", "order", "rate", "seeds"),
-    )
-    notes = (
-        "Means over the tuning seeds. The published values are means over seeds 42 to "
-        "51."
-        + not_compared(
-            numbers,
-            " Final losses are not compared: these trainings have {} epochs, the "
-            "published ones {}.",
-        ),
-        (
-            "Rates are chosen by the mean validation loss of the tuning seeds. Means "
-            "are over the reported seeds, with 95 % bootstrap intervals for the chosen "
-            "rate; the choice itself is not resampled."
-        ),
-        (
-            f"Results for {numbers['seeds']} seeds; the published rates were chosen "
-            "with one seed."
-        ),
-    )
-    rows = (
-        tuple(map(research.runs.dashed, losses)),
-        tuple(reported),
         tuple(map(tuple, numbers["picked"])),
+        f"Results for {numbers['seeds']} seeds; the published rates were chosen "
+        "with one seed.",
     )
-    return tuple(map(research.runs.Table, titles, columns, rows, notes))
 
 
 def not_compared(numbers: dict[str, Any], words: str):
@@ -195,57 +200,61 @@ def not_compared(numbers: dict[str, Any], words: str):
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     """Draw the repetition, the test losses by epoch, and the losses by rate."""
-    arrays, numbers, captions = (
-        result.arrays,
-        result.numbers,
-        (order_caption, curves_caption, rates_caption),
-    )
-    order, axes = research.figures.new_figure(width=4.6, height=4.0)
-    losses = {order: arrays[f"{order}/gradient_descent/batches"][0] for order in ORDERS}
+    return {
+        "order": draw_order(result),
+        "curves": draw_curves(result),
+        "rates": draw_rates(result),
+    }
+
+
+def draw_order(result: research.runs.Result) -> research.figures.Picture:
+    """Draw the last mini-batch losses, which repeat in a fixed order."""
+    figure, axes = research.figures.new_figure(width=4.6, height=4.0)
+    losses = {
+        order: result.arrays[f"{order}/gradient_descent/batches"][0] for order in ORDERS
+    }
     repeating_batches(axes[0, 0], PUBLISHED_BATCHES, losses, STEPS)
     axes[0, 0].set_title("SGD at its published rate")
-    curves, panels = research.figures.new_figure(
-        1, 3, width=11, height=4.0, sharey=True
+    return research.figures.Picture(
+        "The order repeats", order_caption(result.numbers), figure
     )
-    rates, more_panels = research.figures.new_figure(
-        1, 3, width=11, height=4.4, sharey=True
-    )
-    for panel, other, (rule, published) in zip(
-        panels[0], more_panels[0], PUBLISHED.items(), strict=True
-    ):
-        by_epoch = {order: arrays[f"{order}/{rule}/curves"][:10] for order in ORDERS}
-        after = [epochs for epochs in PUBLISHED_AFTER if epochs <= length(numbers)]
+
+
+def draw_curves(result: research.runs.Result) -> research.figures.Picture:
+    """Draw the test losses by epoch at the published rates, one panel for each rule."""
+    numbers = result.numbers
+    figure, axes = research.figures.new_figure(1, 3, width=11, height=4.0, sharey=True)
+    after = [epochs for epochs in PUBLISHED_AFTER if epochs <= length(numbers)]
+    for panel, (rule, published) in zip(axes[0], PUBLISHED.items(), strict=True):
+        by_epoch = {
+            order: result.arrays[f"{order}/{rule}/curves"][:10] for order in ORDERS
+        }
         loss_by_epoch(
             panel, by_epoch, after, published.losses[: len(after)], numbers["least"]
         )
+        panel.set_title(f"{published.name}, rate {rate(published.k):.2g}")
+    axes[0, 0].set_ylabel("test loss above its minimum")
+    axes[0, -1].legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return research.figures.Picture(
+        "Test losses at the published rates", curves_caption(numbers), figure
+    )
+
+
+def draw_rates(result: research.runs.Result) -> research.figures.Picture:
+    """Draw the final test losses by learning rate, one panel for each rule."""
+    numbers, arrays = result.numbers, result.arrays
+    figure, axes = research.figures.new_figure(1, 3, width=11, height=4.4, sharey=True)
+    for panel, (rule, published) in zip(axes[0], PUBLISHED.items(), strict=True):
         swept = 0 if not_compared(numbers, "not") else len(published.sweep)
         sweep = np.array([rate(np.arange(swept)), published.sweep[:swept]])
         by_rate = {order: arrays[f"{order}/{rule}/test"] for order in ORDERS}
-        loss_by_rate(other, arrays["rates"], by_rate, sweep, float(rate(published.k)))
-        panel.set_title(f"{published.name}, rate {rate(published.k):.2g}")
-        other.set_title(published.name)
-    for axes, label in (
-        (panels[0], "test loss above its minimum"),
-        (more_panels[0], "test loss after the last epoch"),
-    ):
-        axes[0].set_ylabel(label)
-        axes[-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
-    titles = (
-        "The order repeats",
-        "Test losses at the published rates",
-        "Which rate each seed chooses",
+        loss_by_rate(panel, arrays["rates"], by_rate, sweep, float(rate(published.k)))
+        panel.set_title(published.name)
+    axes[0, 0].set_ylabel("test loss after the last epoch")
+    axes[0, -1].legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return research.figures.Picture(
+        "Which rate each seed chooses", rates_caption(numbers), figure
     )
-    made = zip(
-        ("order", "curves", "rates"),
-        titles,
-        captions,
-        (order, curves, rates),
-        strict=True,
-    )
-    return {
-        key: research.figures.Picture(title, caption(numbers), figure)
-        for key, title, caption, figure in made
-    }
 
 
 def order_caption(numbers: dict[str, Any]):

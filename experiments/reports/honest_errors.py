@@ -290,8 +290,12 @@ def draw_random(rows: Sequence[dict[str, Any]], per_class: int):
     )
 
 
-def draw_claims(axes: Axes, result: research.runs.Result, name: str):
-    """Draw the answers of one package. Points outside the axes are at the edge."""
+def relative_errors(result: research.runs.Result, name: str):
+    """Return the actual errors of a package, the claimed errors, and which claims hold.
+
+    Errors are divided by |derivative|, or by 1 if it is 0. Functions without a
+    derivative, an answer or a claim are left out.
+    """
     truth, value, claim = (
         result.arrays["truth"],
         *(result.arrays[f"{name}/{column}"] for column in ("value", "claim")),
@@ -299,9 +303,14 @@ def draw_claims(axes: Axes, result: research.runs.Result, name: str):
     shown = np.isfinite(truth) & np.isfinite(value) & np.isfinite(claim)
     size = np.maximum(np.abs(truth[shown]), np.where(truth[shown] == 0, 1.0, 0.0))
     error, claimed = np.abs(value - truth)[shown], claim[shown]
-    holds = error <= claimed
+    return error / size, claimed / size, error <= claimed
+
+
+def draw_claims(axes: Axes, result: research.runs.Result, name: str):
+    """Draw the answers of one package. Points outside the axes are at the edge."""
+    error, claimed, holds = relative_errors(result, name)
     low, high = 1e-17, 1e3
-    x, y = (np.clip(column / size, low, high) for column in (error, claimed))
+    x, y = (np.clip(column, low, high) for column in (error, claimed))
     axes.plot(
         [low, high],
         [low, high],

@@ -57,8 +57,13 @@ def answer(findings: research.runs.Findings) -> str:
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
     """Return the tables. The terminal shows only the first table."""
     numbers = findings.numbers
-    Table, models, classes = research.runs.Table, numbers["models"], numbers["classes"]
-    main = Table(
+    shown = accuracy_table(numbers), classes_table(numbers), budgets_table(numbers)
+    return (*shown, tried_table(numbers)) if numbers["tried"] else shown
+
+
+def accuracy_table(numbers: Mapping[str, Any]) -> research.runs.Table:
+    """Return the table of the test accuracy and the cost of each model."""
+    return research.runs.Table(
         f"Test accuracy on {numbers['dataset']}",
         (
             "model",
@@ -85,7 +90,7 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
                 r["seconds"],
                 r["rate"],
             )
-            for r in models
+            for r in numbers["models"]
         ),
         f"Mean over {numbers['seeds']} seeds with its 95 % t interval. The cost is "
         "that of one training (median), without compilation and evaluation. The first "
@@ -93,16 +98,25 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
         "Fashion-MNIST for an MLP of 256, 128 and 100 units and for two convolutions "
         "with pooling; for softmax regression, about the accuracy at its optimum.",
     )
-    by_class = Table(
+
+
+def classes_table(numbers: Mapping[str, Any]) -> research.runs.Table:
+    """Return the table of the share of recognised images of each class."""
+    models = numbers["models"]
+    return research.runs.Table(
         "Share of recognised images by class",
         ("class", *(LABELS[r["model"]] for r in models)),
         tuple(
             (name, *(r["by_class"][i] for r in models))
-            for i, name in enumerate(classes)
+            for i, name in enumerate(numbers["classes"])
         ),
         "Share of the test images of each class; mean over the seeds.",
     )
-    budgets = Table(
+
+
+def budgets_table(numbers: Mapping[str, Any]) -> research.runs.Table:
+    """Return the table of the CNN's accuracy by the length of its training."""
+    return research.runs.Table(
         "The CNN by length of training",
         ("epochs", "test accuracy", "example gradients", "seconds"),
         tuple(
@@ -112,9 +126,11 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
         "One training each, with the first seed; the rate rises and falls within the "
         "budget of the training.",
     )
-    if not numbers["tried"]:
-        return main, by_class, budgets
-    tried = Table(
+
+
+def tried_table(numbers: Mapping[str, Any]) -> research.runs.Table:
+    """Return the table of the rates that were tried on held-out images."""
+    return research.runs.Table(
         "Choice of the rates",
         ("model", "peak rate", "held-out accuracy"),
         tuple(
@@ -124,7 +140,6 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
         f"{numbers['held_out']:,} training images were held out; seed {CHOICE_SEED}. "
         "The best rate of each model is used.",
     )
-    return main, by_class, budgets, tried
 
 
 ACROSS = 8  # Number of errors in a row.

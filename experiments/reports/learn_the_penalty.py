@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
 import research
 from experiments._peers import NOT_INSTALLED
@@ -98,47 +99,9 @@ def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
     figure, axes = research.figures.new_figure(
         2 * len(PROBLEMS), 1, width=4.6, height=12
     )
-    colours, arrays = research.figures.COLOURS, findings.arrays
     for at, name in enumerate(PROBLEMS):
-        grid, path = axes[2 * at : 2 * at + 2, 0]
-        found = findings.numbers["problems"][name]
-        for column, part in enumerate(("validation", "test")):
-            grid.plot(
-                arrays[f"{name}/grid"],
-                arrays[f"{name}/grid_losses"][:, column],
-                "o-",
-                ms=3,
-                color=colours["data" if column else "full batch"],
-                label=f"grid, {part}",
-            )
-        grid.plot(
-            found["one_log_penalty"],
-            found["one"],
-            "*",
-            ms=14,
-            color=colours["stochastic"],
-            label="one learnt penalty",
-        )
-        grid.set(xlabel="logarithm of the penalty", ylabel="loss")
-        grid.set_title(f"{name}: one penalty", loc="left")
-        losses = np.concatenate([arrays[f"{name}/one"], arrays[f"{name}/many"]])
-        turn = len(arrays[f"{name}/one"])
-        path.plot(np.arange(turn), losses[:turn], color=colours["stochastic"])
-        path.plot(
-            np.arange(turn, len(losses)),
-            losses[turn:],
-            color=colours["mini-batch"],
-            label=f"{found['features']} penalties",
-        )
-        path.axhline(
-            found["grid"],
-            color=colours["full batch"],
-            lw=1,
-            ls=(0, (4, 2)),
-            label="best of the grid",
-        )
-        path.set(xlabel="step of descent on the penalties", ylabel="validation loss")
-        path.set_title(f"{name}: one, then {found['features']} penalties", loc="left")
+        draw_grid(axes[2 * at, 0], findings, name)
+        draw_descent(axes[2 * at + 1, 0], findings, name)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     more = axes[1, 0].get_legend_handles_labels()
     figure.legend(
@@ -162,3 +125,52 @@ def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
             figure,
         )
     }
+
+
+def draw_grid(axes: Axes, findings: research.runs.Result, name: str) -> None:
+    """Draw both losses of one problem for a grid of penalties, and the learnt one."""
+    colours, arrays = research.figures.COLOURS, findings.arrays
+    found = findings.numbers["problems"][name]
+    for column, part in enumerate(("validation", "test")):
+        axes.plot(
+            arrays[f"{name}/grid"],
+            arrays[f"{name}/grid_losses"][:, column],
+            "o-",
+            ms=3,
+            color=colours["data" if column else "full batch"],
+            label=f"grid, {part}",
+        )
+    axes.plot(
+        found["one_log_penalty"],
+        found["one"],
+        "*",
+        ms=14,
+        color=colours["stochastic"],
+        label="one learnt penalty",
+    )
+    axes.set(xlabel="logarithm of the penalty", ylabel="loss")
+    axes.set_title(f"{name}: one penalty", loc="left")
+
+
+def draw_descent(axes: Axes, findings: research.runs.Result, name: str) -> None:
+    """Draw the validation loss of one problem by step: one penalty, then many."""
+    colours, arrays = research.figures.COLOURS, findings.arrays
+    found = findings.numbers["problems"][name]
+    losses = np.concatenate([arrays[f"{name}/one"], arrays[f"{name}/many"]])
+    turn = len(arrays[f"{name}/one"])
+    axes.plot(np.arange(turn), losses[:turn], color=colours["stochastic"])
+    axes.plot(
+        np.arange(turn, len(losses)),
+        losses[turn:],
+        color=colours["mini-batch"],
+        label=f"{found['features']} penalties",
+    )
+    axes.axhline(
+        found["grid"],
+        color=colours["full batch"],
+        lw=1,
+        ls=(0, (4, 2)),
+        label="best of the grid",
+    )
+    axes.set(xlabel="step of descent on the penalties", ylabel="validation loss")
+    axes.set_title(f"{name}: one, then {found['features']} penalties", loc="left")

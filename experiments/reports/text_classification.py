@@ -58,10 +58,20 @@ def answer(findings: research.runs.Findings) -> str:
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
     """Return the tables: all models, classes, the worst errors, and the choices."""
-    numbers, name = findings.numbers, LABELS["transformer"]
-    models = numbers["models"]
+    numbers = findings.numbers
+    return (
+        accuracy_table(numbers),
+        topics_table(numbers),
+        errors_table(numbers),
+        tried_table(numbers),
+    )
+
+
+def accuracy_table(numbers: Mapping[str, Any]) -> Table:
+    """Return the table of the test accuracy and the macro-F1 of each model."""
+    models, name = numbers["models"], LABELS["transformer"]
     share = models[-1]["accuracy"][0]
-    main = Table(
+    return Table(
         f"Test accuracy on {numbers['dataset']}",
         (
             "model",
@@ -95,22 +105,30 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
         f"than {numbers['words']} words. Seconds: one training (median), without "
         "compilation and evaluation.",
     )
-    by_class = Table(
+
+
+def topics_table(numbers: Mapping[str, Any]) -> Table:
+    """Return the table of the share of recognised stories of each topic."""
+    models = numbers["models"]
+    return Table(
         "Share of recognised stories by topic",
         ("topic", "share of the test stories", *(LABELS[m["name"]] for m in models)),
         tuple(
             (topic, numbers["shares"][k], *(m["by_class"][k] for m in models))
             for k, topic in enumerate(numbers["classes"])
         ),
-        f"The {name}: mean over the seeds.",
+        f"The {LABELS['transformer']}: mean over the seeds.",
     )
-    errors = Table(
-        f"The most confident errors of the {name}",
+
+
+def errors_table(numbers: Mapping[str, Any]) -> Table:
+    """Return the table of the Transformer's most confident errors."""
+    return Table(
+        f"The most confident errors of the {LABELS['transformer']}",
         ("story", "topic", "taken for", "probability", "TF-IDF says"),
         tuple(map(tuple, numbers["worst"])),
         "First seed; the beginning of each story.",
     )
-    return main, by_class, errors, tried_table(numbers)
 
 
 def tried_table(numbers: Mapping[str, Any]) -> Table:

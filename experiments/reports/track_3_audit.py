@@ -41,7 +41,11 @@ def correlation(numbers: Numbers) -> str:
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
     """Return the tables of the records and of the shared rules."""
-    numbers = findings.numbers
+    return records_table(findings.numbers), shared_table(findings.numbers)
+
+
+def records_table(numbers: Numbers) -> research.runs.Table:
+    """Return the table of the tests of each record against the one before."""
     records = tuple(
         (
             f"#{row['number']}",
@@ -69,6 +73,11 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
         "number of tests. Claims that the logs do not confirm to 1e-4: "
         f"{listed(numbers)}."
     )
+    return research.runs.Table("Each record and the one before", columns, records, note)
+
+
+def shared_table(numbers: Numbers) -> research.runs.Table:
+    """Return the table of the rules that our GPT shares with the benchmark."""
     shared = tuple(
         (
             one["rule"],
@@ -80,21 +89,18 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
         )
         for one in sorted(numbers["shared"], key=lambda one: one["steps_to_target"])
     )
-    shared_note = (
+    note = (
         "Steps to 3.28: published steps, corrected by the slope to a mean loss of "
         "3.28. Loss here: validation loss on gpt_characters at the end of the "
         "schedule, with its 95 % interval. The benchmark's network has 124 million "
         "parameters, ours about 30 thousand, and every rule was tuned by other people "
         "there."
     )
-    return (
-        research.runs.Table("Each record and the one before", columns, records, note),
-        research.runs.Table(
-            "The shared rules",
-            ("rule", "result", "steps to 3.28", "loss here", "interval", "there"),
-            shared,
-            shared_note,
-        ),
+    return research.runs.Table(
+        "The shared rules",
+        ("rule", "result", "steps to 3.28", "loss here", "interval", "there"),
+        shared,
+        note,
     )
 
 

@@ -24,26 +24,8 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
 
 def rules_table(numbers: dict[str, Any]):
     """Return a table with one row for each rule."""
-    protocol, on = numbers["protocol"], len(numbers["workloads"])
-    first = numbers["first"]
-    rows = tuple(
-        (
-            row["rule"],
-            f"{row['reached_on']} of {on}",
-            row["ratio"],
-            row["low"] if row["verdict"] != "first" else "",
-            row["high"] if row["verdict"] != "first" else "",
-            row["verdict"],
-            row["times_best"],
-            f"{row['defaults_reached_on']} of {on}",
-            row["defaults_times_best"],
-            "none" if row["decades"] is None else row["decades"],
-            f"{row['disagree_on']} of {on}",
-            f"{100 * row['diverged']:.0f} %",
-            row["times_seconds"],
-        )
-        for row in numbers["by_rule"]
-    )
+    protocol, first = numbers["protocol"], numbers["first"]
+    rows = tuple(rule_row(row, len(numbers["workloads"])) for row in numbers["by_rule"])
     columns = (
         "rule",
         "reaches the target on",
@@ -52,13 +34,12 @@ def rules_table(numbers: dict[str, Any]):
         "high",
         "verdict",
         "times the best",
-    )
-    columns += (
         "defaults reach it on",
         "defaults, times the best",
         "decades of rate within 10 %",
         "searches disagree on",
         "diverged",
+        f"seconds a pass, times {PLAIN}'s",
     )
     note = (
         f"The ratio is that of the example gradients to {protocol['target']:g} of the "
@@ -74,8 +55,26 @@ def rules_table(numbers: dict[str, Any]):
         "the first trials. Seconds a pass are those of one training that runs alone "
         "on this machine."
     )
-    columns = (*columns, f"seconds a pass, times {PLAIN}'s")
     return research.runs.Table("What to use first", columns, rows, note)
+
+
+def rule_row(row: Mapping[str, Any], on: int) -> tuple:
+    """Return the row of one rule. `on` is the number of workloads."""
+    return (
+        row["rule"],
+        f"{row['reached_on']} of {on}",
+        row["ratio"],
+        row["low"] if row["verdict"] != "first" else "",
+        row["high"] if row["verdict"] != "first" else "",
+        row["verdict"],
+        row["times_best"],
+        f"{row['defaults_reached_on']} of {on}",
+        row["defaults_times_best"],
+        "none" if row["decades"] is None else row["decades"],
+        f"{row['disagree_on']} of {on}",
+        f"{100 * row['diverged']:.0f} %",
+        row["times_seconds"],
+    )
 
 
 def left_out_table():

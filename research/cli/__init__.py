@@ -266,10 +266,7 @@ def predict(experiment: ModuleType, command: flags.Command) -> None:
             "character_language_model have it."
         )
     data.use_folder(options.data_dir)
-    devices = getattr(command.config, "devices", 1)
-    backend.configure(
-        devices=devices, pool=max(2, devices), x64=True, portable=options.portable
-    )
+    job.configure(command.config, portable=options.portable)
     backend.keep_programs()
     config = command.config
     folder_of = lambda config: (
@@ -289,12 +286,15 @@ def predict(experiment: ModuleType, command: flags.Command) -> None:
     console.show(experiment.predict(config, folder, options.predict), {})
 
 
-def write_pictures(experiment: ModuleType, folder: Path) -> dict[str, Path]:
+def write_pictures(
+    experiment: ModuleType, folder: Path, result: "runs.Result | None" = None
+) -> dict[str, Path]:
     """Draw the figures of a finished run, and write them and the report to its folder.
 
     Args:
       experiment: Module of the experiment, as described in `main`.
       folder: Run folder.
+      result: Result that the report shows. None means the result in the run folder.
     Returns:
       Paths by name: the figures, "report", and "models" if the run saved models.
     """
@@ -306,7 +306,10 @@ def write_pictures(experiment: ModuleType, folder: Path) -> dict[str, Path]:
         name: figures.save(picture, folder, name) for name, picture in drawn.items()
     }
     written = report.write_report(
-        folder, list(pictures.values()), question=experiment.__doc__ or ""
+        folder,
+        list(pictures.values()),
+        question=experiment.__doc__ or "",
+        result=result,
     )
     paths = {name: saved.motion or saved.still for name, saved in pictures.items()}
     models = folder / "models"
@@ -346,31 +349,14 @@ def carry_out(
     data.use_folder(options.data_dir)
     if options.portable:
         portable.pin_libraries()
-    devices = getattr(command.config, "devices", 1)
-    backend.configure(
-        devices=devices, pool=max(2, devices), x64=True, portable=options.portable
-    )
+    job.configure(command.config, portable=options.portable)
     if not getattr(experiment, "TIMES_COMPILATION", False):
         backend.keep_programs()
     file = Path(experiment.__file__ or experiment.__name__)
-    # A file that a config names may change (a file of rules). `complete` writes its
-    # digest into the config.
-    config = (
-        experiment.complete(command.config)
-        if hasattr(experiment, "complete")
-        else command.config
-    )
-    for name, (was, now) in changed_fields(command.config, config).items():
-        if exactly and now:
-            raise ValueError(
-                f"The run used {name}={was!r}, which is missing on this machine. With "
-                f"{name}={now!r} the result would be that of another run. Provide "
-                f"{was!r}, and try again."
-            )
+    config = _completed(experiment, command.config, exactly)
     job.refuse_if_busy(options.results / file.stem / runs.run_id(file.stem, config))
-    width = getattr(
-        config, "width", None
-    )  # Number of runs advanced together; the bits depend on it.
+    # Number of runs advanced together; the bits depend on it.
+    width = getattr(config, "width", None)
     run = runs.open_run(
         file.stem,
         config,
@@ -389,6 +375,26 @@ def carry_out(
         return _run(experiment, run, options), False
     finally:
         runs.close(run)
+
+
+def _completed(experiment: ModuleType, config: Any, exactly: bool) -> Any:
+    """Return a config with the digests of its files, and with data that exist.
+
+    If `exactly` is True, ValueError is raised if missing data would be replaced.
+    """
+    # A file that a config names may change (a file of rules). `complete` writes its
+    # digest into the config.
+    complete = (
+        experiment.complete(config) if hasattr(experiment, "complete") else config
+    )
+    for name, (was, now) in changed_fields(config, complete).items():
+        if exactly and now:
+            raise ValueError(
+                f"The run used {name}={was!r}, which is missing on this machine. With "
+                f"{name}={now!r} the result would be that of another run. Provide "
+                f"{was!r}, and try again."
+            )
+    return complete
 
 
 def _check_as_portable(folder: Path, options: flags.Options) -> None:

@@ -107,7 +107,7 @@ def values(words: Sequence[str]) -> dict[str, Any]:
 
     Raises:
       ValueError: A name occurs twice, or a text is not NAME=VALUE with a number or a
-        list of numbers as VALUE.
+        list of numbers as VALUE, or the lists in a list differ in length.
     Example:
       >>> values(["x=1", "y=[1, 2.5]"])
       {'x': 1, 'y': [1, 2.5]}
@@ -125,6 +125,11 @@ def values(words: Sequence[str]) -> dict[str, Any]:
                 "x=1.0 or "
                 f'"x=[1, 2]"; got {word[:80]!r}.'
             )
+        if _shape(value) is None:
+            raise ValueError(
+                "--at: the lists in a list must have equal lengths, as in "
+                f'"x=[[1, 2], [3, 4]]"; got {word[:80]!r}.'
+            )
         if name.strip() in point:
             raise ValueError(f"--at sets {name.strip()} twice. Set it once.")
         point[name.strip()] = value
@@ -135,6 +140,15 @@ def _is_numeric(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return len(value) > 0 and all(map(_is_numeric, value))
     return type(value) in (int, float)
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    """Return the shape of a number or of a nested list. None if lengths differ."""
+    if not isinstance(value, list | tuple):
+        return ()
+    shapes = {_shape(one) for one in value}
+    shape = shapes.pop()
+    return None if shapes or shape is None else (len(value), *shape)
 
 
 def function(word: str) -> tuple[Callable[..., Any], bool]:

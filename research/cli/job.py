@@ -26,6 +26,22 @@ VARIABLES = (
 SECONDS_TO_CLAIM = 10.0
 
 
+def configure(config: Any, *, portable: bool = False) -> None:
+    """Configure JAX for an experiment, in float64 and with as many devices as it needs.
+
+    Args:
+      config: Config of the experiment. If it has a field `devices`, this is the number
+        of devices; otherwise there is one.
+      portable: As for `research.backend.configure`.
+    """
+    from research import backend
+
+    devices = getattr(config, "devices", 1)
+    backend.configure(
+        devices=devices, pool=max(2, devices), x64=True, portable=portable
+    )
+
+
 class Task(NamedTuple):
     """Description of what a job computes, made of strings, numbers, dicts and lists.
 
@@ -112,8 +128,7 @@ def _compute_part(task: Task) -> list[str]:
         sys.path.insert(0, task.top)
     experiment, folder = importlib.import_module(task.experiment), Path(task.run)
     config = flags.with_values(experiment.Config(), task.config, "the job")
-    devices = getattr(config, "devices", 1)
-    backend.configure(devices=devices, pool=max(2, devices), x64=True)
+    configure(config)
     backend.keep_programs()
     with _claimed(folder, task):
         differences = _differences(experiment, config, folder)

@@ -161,9 +161,12 @@ def _sentence(number: int, status: int) -> str | None:
     if status in (0, INTERRUPTED, -signal.SIGINT):
         return None
     if status < 0:
+        names = {one.value: one.name for one in signal.Signals}
+        # A real-time signal, such as 35, has only a description.
+        name = names.get(-status) or signal.strsignal(-status)
         return (
             f"error: process {number} was stopped from outside by signal {-status} "
-            f"({signal.Signals(-status).name}): killed, out of memory, or out of time. "
-            "Everything saved so far is intact. Rerun the same command to resume."
+            f"({name}): killed, out of memory, or out of time. Everything saved so far "
+            "is intact. Rerun the same command to resume."
         )
     return f"error: process {number} ended with status {status}."

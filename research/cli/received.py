@@ -4,14 +4,17 @@ Nothing that the study contains is executed.
 """
 
 import hashlib
+import itertools
+import math
 import re
 import reprlib
 import sys
+import textwrap
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from research import cli
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 MOST_CELLS = 1_000  # A study with more pairs of rule and workload gets no pictures.
 LONGEST = 2_000  # Characters of a text that is printed.
 SOURCES = "sources"
+NAMES = ("workload", "network", "rule")  # Columns that name a row of a study's table.
+ROUNDED = 1e-9  # Relative difference of two equal numbers of a table.
 
 
 class NotHereError(ValueError):
@@ -33,7 +38,137 @@ class NotHereError(ValueError):
     """
 
 
-def redraw(experiment: ModuleType, folder: Path) -> Path:
+class Retold(NamedTuple):
+    """The answer and the tables of a study, made again from its numbers.
+
+    Attributes:
+      result: The result of the study with the answer and the tables that its numbers
+        give. If the numbers do not allow them to be made, those of the file.
+      contradictions: Sentences that say what in the file does not follow from its
+        numbers.
+      remarks: Sentences that say what in the file only reads differently. The study was
+        then made with other code, which may use other words.
+    """
+
+    result: "runs.Result"
+    contradictions: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+
+def retell(experiment: ModuleType, folder: Path) -> Retold:
+    """Make the answer and the tables of a study again, and compare them with the file.
+
+    If the study was made with the code of this version, every text must be the same. If
+    it was made with other code, the numbers and the verdicts of the tables must be the
+    same where the headings are.
+
+    Args:
+      experiment: Module of the study's experiment.
+      folder: Run folder of the study.
+    """
+    from research import runs
+
+    environment = runs.read_manifest(folder)["environment"]
+    stored = runs.load_result(folder)
+    files = [Path(experiment.__file__ or "")]
+    own = environment.get("code") in (runs.code_digest(files), runs.code_digest())
+    try:
+        made = _retold(stored)
+        wrong = [*_unfitting(stored.numbers), *_wrong_cells(stored.tables, made.tables)]
+    except Exception as error:  # The numbers of a stranger may be anything.
+        remark = (
+            "The answer and the tables cannot be made from the numbers of the file "
+            f"({type(error).__name__}: {_cut(error)}). They are those of the file."
+        )
+        return Retold(stored, (remark,) * own, (remark,) * (not own))
+    if own and not wrong and repr(stored.tables) != repr(made.tables):
+        wrong = ["The tables of the file are not those that its numbers give."]
+    if stored.answer == made.answer:
+        return Retold(made, tuple(wrong), ())
+    versions = environment.get("versions")
+    version = versions.get("descent-jax") if isinstance(versions, dict) else None
+    by = "" if own else f" (made with other code, of version {printable(version)})"
+    remark = f'The answer in the file reads differently{by}: "{_cut(stored.answer)}"'
+    if own:
+        return Retold(made, (remark, *wrong), ())
+    return Retold(made, tuple(wrong), (remark,))
+
+
+def _unfitting(numbers: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a sentence if an estimate or a verdict does not fit its interval."""
+    from research.comparison.archive import check_verdicts
+
+    try:
+        check_verdicts(numbers)
+    except ValueError as error:
+        yield str(error)
+
+
+def _retold(result: "runs.Result") -> "runs.Result":
+    """Return a result with the answer and the tables that its numbers give."""
+    from research.comparison import network_tables, tables
+    from research.runs.result import read_result, result_bytes
+
+    if "network_study" in result.numbers:
+        answer = network_tables.answer(result.numbers)
+        made = network_tables.tables(result.numbers)
+    else:
+        answer, made = (
+            tables.answer(result.numbers),
+            tables.study_tables(result.numbers),
+        )
+    said = result._replace(answer=answer, tables=made, arrays={}, models={})
+    # As they would be read from a file.
+    again = read_result(*result_bytes(said))
+    return result._replace(answer=again.answer, tables=again.tables)
+
+
+def _wrong_cells(
+    stored: "Sequence[runs.Table]", made: "Sequence[runs.Table]"
+) -> Iterator[str]:
+    """Yield a sentence for the first wrong number or verdict of each table.
+
+    Tables are compared if they have the same title, and entries if they have the same
+    heading and belong to the same rule on the same workload.
+    """
+    by_title = {table.title: _rows(table) for table in stored}
+    for table in made:
+        here = _rows(table)
+        there = by_title.get(table.title, here)
+        wrong = (
+            f"The table {table.title!r} of the file has {_cut(row[column])} as "
+            f"{column!r} of {_cut(' on '.join(reversed(names)))}, and its numbers give "
+            f"{_cut(now)}."
+            for names, entries in here.items()
+            for row in [there.get(names, {})]
+            for column, now in entries.items()
+            if column in row and _is_other(column, row[column], now)
+        )
+        yield from itertools.islice(wrong, 1)
+
+
+def _rows(table: "runs.Table") -> dict[tuple[str, ...], dict[str, Any]]:
+    """Return the entries of each row by heading, by (workload, rule) of the row."""
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    return {tuple(str(row[name]) for name in NAMES if name in row): row for row in rows}
+
+
+def _is_other(column: str, was: Any, now: Any) -> bool:
+    """Return whether two entries of a table are different numbers or verdicts."""
+    if column == "verdict":
+        return was != now
+    both = all(isinstance(one, float | int) for one in (was, now))
+    return both and not math.isclose(was, now, rel_tol=ROUNDED)
+
+
+def _cut(text: Any) -> str:
+    """Return a value of a stranger as a text that is safe to print, shortened."""
+    return printable(textwrap.shorten(str(text), LONGEST // 4, placeholder=" ..."))
+
+
+def redraw(
+    experiment: ModuleType, folder: Path, result: "runs.Result | None" = None
+) -> Path:
     """Draw the pictures of a study from a .zip file, and write its report.
 
     The source code of the rules is written to the folder `sources` in the run folder.
@@ -43,15 +178,18 @@ def redraw(experiment: ModuleType, folder: Path) -> Path:
     Args:
       experiment: Module of the study's experiment.
       folder: Run folder to which `research.runs.archive.unpack` unpacked the .zip file.
+      result: Result that the report shows, from `retell`. None means the result in the
+        folder.
     Returns:
       Path of the report.
     """
     from research import comparison, report, runs
 
-    result = runs.load_result(folder)
-    for number, (names, text) in enumerate(report.rule_sources(result.numbers), 1):
+    result = runs.load_result(folder) if result is None else result
+    sources = report.rule_sources(result.numbers)
+    names = _file_names([of_rules for of_rules, _ in sources])
+    for name, (_, text) in zip(names, sources, strict=True):
         (folder / SOURCES).mkdir(exist_ok=True)
-        name = re.sub(r"[^A-Za-z0-9_]+", "_", names)[:60] or f"rule_{number}"
         if text is not None:
             data = text.encode(errors="surrogatepass")
             runs.write_atomically(folder / SOURCES / f"{name}.py", data)
@@ -63,14 +201,31 @@ def redraw(experiment: ModuleType, folder: Path) -> Path:
                 f"a list in the numbers has more than {MOST_CELLS:,} entries"
             )
         with warnings.catch_warnings(action="ignore"):
-            return cli.write_pictures(experiment, folder)["report"]
+            return cli.write_pictures(experiment, folder, result)["report"]
     except Exception as error:  # The numbers of a stranger may be anything.
         print(
             f"warning: the pictures of {folder} cannot be drawn "
             f"({type(error).__name__}: {printable(str(error))})",
             file=sys.stderr,
         )
-        return report.write_report(folder, [], question=experiment.__doc__ or "")
+        question = experiment.__doc__ or ""
+        return report.write_report(folder, [], question=question, result=result)
+
+
+def _file_names(names: Sequence[str]) -> list[str]:
+    """Return a different file name, without suffix, for the rules of each source.
+
+    Only letters, digits and _ are kept. If two file names would then be equal, also on
+    a disk that ignores case, the later one ends with a number.
+    """
+    found: list[str] = []
+    for number, own in enumerate(names, 1):
+        name = re.sub(r"[^A-Za-z0-9_]+", "_", own)[:60] or "rule"
+        taken = {one.lower() for one in found}
+        while name.lower() in taken:
+            name = f"{name}_{number}"
+        found.append(name)
+    return found
 
 
 def with_files(

@@ -32,6 +32,8 @@ A .zip is redrawn first: its report is made from its numbers, and nothing in it 
 executed. A rule that is not part of this package or of optax is trained from a file of
 yours (--rule). Read its source in the report first.
 
+If the answer or a table does not follow from the numbers, the results do not agree.
+
 exit status: 0 if the results agree, 1 if not, 2 after bad input"""
 
 
@@ -44,8 +46,9 @@ def reproduce(words: Sequence[str]) -> int:
     Args:
       words: Command-line arguments after `reproduce`.
     Returns:
-      0 if the results agree or nothing was trained, and 1 otherwise. The verdict is
-      printed.
+      0 if the results agree or nothing was trained, and 1 otherwise. It is also 1 if
+      the answer or a table of the study does not follow from its numbers. The verdict
+      is printed.
     Raises:
       ValueError, OSError: The input is bad. `research.cli.errors_in_one_line` reports
         the error in one line.
@@ -116,8 +119,9 @@ def reproduce_study(
       redraw_only: If True, the function ends before the training. A run folder is then
         only checked.
     Returns:
-      0 if the results agree or nothing was trained, and 1 otherwise. The verdict is
-      printed.
+      0 if the results agree or nothing was trained, and 1 otherwise. It is also 1 if
+      the answer or a table of the study does not follow from its numbers
+      (`received.retell`). The verdict is printed.
     Raises:
       ValueError: The path is not a finished study, the digest of a file in `rules`
         differs from the one that the study recorded, or the study in a run folder
@@ -137,20 +141,26 @@ def reproduce_study(
         )
     manifest = archive.read_contents(path).manifest
     _check_study(path, manifest)
-    folder = path
-    if not path.is_dir():
+    folder, study = path, _study(manifest["experiment"])
+    if redraw_only and path.is_dir():
+        print(f"{path} is a finished study. Only a .zip file is redrawn.")
+        return SAME
+    if path.is_dir():
+        retold = received.retell(study, folder)
+    else:
         folder = archive.unpack(path, options.results / RECEIVED)
         try:
-            report = received.redraw(_study(manifest["experiment"]), folder)
+            retold = received.retell(study, folder)
+            report = received.redraw(study, folder, _with_remarks(retold))
         except ValueError as error:  # Its cause has no command of a stranger.
             raise ValueError(
                 f"{path} contains no result of a run: {error.__cause__ or error}"
             ) from error
         print(f"report: {report}")
+    for remark in retold.remarks:
+        print(f"note: {remark}")
     if redraw_only:
-        if path.is_dir():
-            print(f"{path} is a finished study. Only a .zip file is redrawn.")
-        return SAME
+        return _tell_of_words(retold)
     try:
         changes = received.with_files(
             manifest["config"], rules, folder, trusted=path.is_dir()
@@ -159,8 +169,23 @@ def reproduce_study(
         if path.is_dir():
             raise ValueError(f"{path} cannot be trained again: {missing}") from None
         print(f"Not trained again: {missing}")
-        return SAME
-    return reproduce_run(folder, _study, options, changes)
+        return _tell_of_words(retold)
+    trained = reproduce_run(folder, _study, options, changes)
+    return max(trained, _tell_of_words(retold))
+
+
+def _with_remarks(retold: received.Retold) -> "runs.Result":
+    """Return the result with all that the file says differently after its answer."""
+    said = (*retold.contradictions, *retold.remarks)
+    answer = " ".join((retold.result.answer, *said))
+    return retold.result._replace(answer=answer)
+
+
+def _tell_of_words(retold: received.Retold) -> int:
+    """Print what does not follow from the numbers of a study, and return a status."""
+    if retold.contradictions:
+        print(f"Does not agree: {' '.join(retold.contradictions)}")
+    return DIFFERENT if retold.contradictions else SAME
 
 
 def _check_study(path: Path, manifest: Mapping[str, Any]) -> None:

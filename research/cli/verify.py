@@ -168,9 +168,10 @@ def _print(
     not_taken: list[str],
 ) -> None:
     from research import runs
+    from research.verification.problems import NUM_STEPS
 
     versions = ", ".join(f"{name} {at}" for name, at in _versions().items())
-    notes = [f"Each problem runs for 50 steps in {asked.dtype}; {versions}."]
+    notes = [f"Each problem runs for {NUM_STEPS} steps in {asked.dtype}; {versions}."]
     notes += [
         f"{problem} is skipped: {reason}." for problem, reason in found.reasons.items()
     ]

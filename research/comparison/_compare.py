@@ -7,8 +7,8 @@ from typing import Any
 from research.checks import check_count, check_flag, check_sequence, check_text
 from research.comparison.archive import Study
 from research.comparison.checking import check_trials, make_workloads
-from research.comparison.conclusion import conclude
-from research.comparison.contenders import Contender, make_contenders
+from research.comparison.conclusion import RESERVED, conclude
+from research.comparison.contenders import Contender, check_free, make_contenders
 from research.comparison.protocol import Protocol, make_protocol
 from research.comparison.trials import OnProgress, measure_contenders, measure_share
 from research.naming import known_names
@@ -160,6 +160,7 @@ def plan(
     names = [contender.name for contender in contenders]
     if len(names) < 2:
         raise ValueError(f"a comparison needs at least two rules; got {names}.")
+    check_free(names, *RESERVED)
     if baseline is not None and baseline not in names:
         raise ValueError(
             f"baseline must be one of the rules, {', '.join(names)}; got {baseline!r}."

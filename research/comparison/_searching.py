@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from research import descent
-from research.comparison.checking import ROUNDING, num_examples, sampler_of
+from research.comparison.checking import OBJECTIVE_ERROR, num_examples, sampler_of
 from research.comparison.contenders import Contender
 from research.comparison.protocol import Protocol
 from research.statistics.costs import (
@@ -193,6 +193,8 @@ class Setting(NamedTuple):
       sampler: Sampler of the training data.
       num_epochs: Number of epochs of a training.
       checkpoints: Storage for unfinished runs.
+      best: Value f* of the objective at the optimum of the training part, on each part
+        of the data that the protocol uses.
     """
 
     workload: Workload
@@ -202,6 +204,7 @@ class Setting(NamedTuple):
     sampler: Sampler
     num_epochs: int
     checkpoints: Checkpoints
+    best: dict[str, float]
 
 
 def compile_setting(
@@ -228,9 +231,21 @@ def compile_setting(
         width=protocol.width,
         evaluate_on=(protocol.tune_on, protocol.reported_on),
     )
+    best = {
+        part: _value_at_optimum(workload, part)
+        for part in (protocol.tune_on, protocol.reported_on)
+    }
     return Setting(
-        workload, contender, protocol, program, sampler, num_epochs, checkpoints
+        workload, contender, protocol, program, sampler, num_epochs, checkpoints, best
     )
+
+
+def _value_at_optimum(workload: Workload, part: str) -> float:
+    """Return the objective on a part of the data, at the training part's optimum."""
+    optimum = known_optimum(workload)
+    if part == "train":
+        return optimum.value
+    return float(workload.objective(optimum.params, getattr(workload, part)))
 
 
 def score(
@@ -247,9 +262,7 @@ def score(
     """
     part, protocol = setting.protocol.tune_on, setting.protocol
     evaluations = setting.contender.evaluations
-    gaps = _relative_gaps(
-        setting.workload, part, result.values_on[part], protocol.target
-    )
+    gaps = _relative_gaps(setting, part, result.values_on[part])
     passes = result.passes * evaluations
     budget = full_length(float(passes[-1]), protocol.passes, evaluations)
     bad = (result.first_bad_step >= 0) | ~np.isfinite(gaps[:, -1])
@@ -257,10 +270,7 @@ def score(
 
 
 def _relative_gaps(
-    workload: Workload,
-    part: str,
-    values: Float[np.ndarray, "runs evaluations"],
-    target: float,
+    setting: Setting, part: str, values: Float[np.ndarray, "runs evaluations"]
 ) -> Float[np.ndarray, "runs evaluations"]:
     """Return (f - f*) / (f_0 - f*) on a part of the data.
 
@@ -268,14 +278,12 @@ def _relative_gaps(
     at the optimum of the training part. On the training part, a value of f below f* by
     more than a tenth of target · (f_0 - f*), plus a rounding error, raises ValueError.
     """
-    optimum = known_optimum(workload)
-    best = optimum.value
-    if part != "train":
-        best = float(workload.objective(optimum.params, getattr(workload, part)))
+    best, target = setting.best[part], setting.protocol.target
     # On held-out data the initial gap may not be positive; then no share is defined.
     initial = values[:, :1] - best
     if part == "train":
-        _check_lowest(workload, values, best, np.maximum(initial, 0.0) * target / 10)
+        allowed = np.maximum(initial, 0.0) * target / 10
+        _check_lowest(setting.workload, values, best, allowed)
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         return np.where(initial > 0, (values - best) / initial, np.nan)
 
@@ -284,7 +292,7 @@ def _check_lowest(
     workload: Workload, values: np.ndarray, best: float, allowed: np.ndarray
 ) -> None:
     lowest = np.nanmin(values + allowed, initial=np.inf)
-    if lowest < best - ROUNDING * abs(best):
+    if lowest < best - OBJECTIVE_ERROR * abs(best):
         raise ValueError(
             f"workload {workload.name!r}: a training reached the objective "
             f"{np.nanmin(values):.9g}, which is below optimum.value={best:.9g}. This "
@@ -325,25 +333,36 @@ def train_on_seeds(
     `count` trials, shape (count,). Return the outcomes of the trials, and the passes
     over the data at each evaluation.
     """
-    workload, contender, protocol = setting[:3]
-    seeds = np.array(protocol.seeds)
-    columns = {name: np.repeat(column, len(seeds)) for name, column in values.items()}
-    result = descent.sweep(
-        setting.program,
-        {"seed": np.tile(seeds, count), **columns},
-        on_chunk,
-        setting.checkpoints,
+    protocol, part = setting.protocol, setting.protocol.reported_on
+    result = sweep_trials(
+        setting.program, values, count, protocol.seeds, on_chunk, setting.checkpoints
     )
-    passes = result.passes * contender.evaluations
-    reported = _relative_gaps(
-        workload,
-        protocol.reported_on,
-        result.values_on[protocol.reported_on],
-        protocol.target,
-    ).reshape(count, len(seeds), -1)
+    passes = result.passes * setting.contender.evaluations
+    reported = _relative_gaps(setting, part, result.values_on[part]).reshape(
+        count, len(protocol.seeds), -1
+    )
     costs = passes_to_target(passes, reported, protocol.target)
     curves = np.where(np.isfinite(reported), reported, np.inf)
     return Outcomes(costs, curves), passes
+
+
+def sweep_trials(
+    program: descent.SweepProgram,
+    values: Trials,
+    count: int,
+    seeds: Sequence[int],
+    on_chunk: OnChunk | None,
+    checkpoints: Checkpoints,
+) -> descent.SweepResult:
+    """Train `count` trials on each of some seeds; the runs of a trial are adjacent.
+
+    A trial is a choice of hyper-parameters. `values` has the values of each
+    hyper-parameter in the trials, by name. The other arguments are those of
+    `descent.sweep`.
+    """
+    columns = {name: np.repeat(column, len(seeds)) for name, column in values.items()}
+    runs = {"seed": np.tile(seeds, count), **columns}
+    return descent.sweep(program, runs, on_chunk, checkpoints)
 
 
 def train_around(
@@ -365,12 +384,8 @@ def train_around(
         for name, value in searched.chosen_values.items()
     }
     values[rate] *= AROUND
-    columns = {name: np.repeat(column, len(seeds)) for name, column in values.items()}
-    result = descent.sweep(
-        setting.program,
-        {"seed": np.tile(seeds, len(AROUND)), **columns},
-        None,
-        setting.checkpoints,
+    result = sweep_trials(
+        setting.program, values, len(AROUND), seeds, None, setting.checkpoints
     )
     scores, _ = score(setting, result)
     return {"rates": values[rate], "rate_scores": scores.reshape(len(AROUND), -1)}

@@ -35,6 +35,7 @@ QUESTIONS = {
         "steps does it save?"
     ),
 }
+ROUNDED = 1e-8  # Relative rounding error of an estimate and its interval.
 LONGEST, MOST_CELLS = 1_000, 10_000  # Limits: characters of a name; measurements.
 
 
@@ -102,6 +103,8 @@ NETWORK_COMPARISON = {
     **dict.fromkeys(("steps", "steps_low", "steps_high"), PERHAPS),
     "at_end?": _SHARE,
 }
+# Losses and norms of gradients at the start, by network; older studies have none.
+STARTS = {"starts?": {str: {"loss": PERHAPS, "gradient": PERHAPS}}}
 _CELLS = Is(
     (list,),
     lambda cells: 1 <= len(cells) <= MOST_CELLS,
@@ -337,7 +340,8 @@ def _check_numbers(numbers: Mapping[str, Any]) -> None:
     try:
         check_shape(
             numbers,
-            {"protocol": shapes[0], "cells": _CELLS, "comparisons": _COMPARISONS},
+            {"protocol": shapes[0], "cells": _CELLS, "comparisons": _COMPARISONS}
+            | (STARTS if on_networks else {}),
             "study",
         )
         check_shape(
@@ -361,3 +365,72 @@ def _check_numbers(numbers: Mapping[str, Any]) -> None:
                 f"contains a study whose cells[{index}] has only one of cost and "
                 "example_gradients. Run the study again."
             )
+    try:
+        check_verdicts(numbers)
+    except ValueError as error:
+        raise ValueError(f"contains a study that cannot be ranked: {error}") from error
+
+
+def check_verdicts(numbers: Mapping[str, Any]) -> None:
+    """Check that the estimates and verdicts of a study fit their intervals.
+
+    An estimate, such as a cost or a ratio of costs, lies in its interval. A verdict
+    says whether the interval of the ratio lies below 1, above 1, or on both sides.
+
+    Args:
+      numbers: Numbers of a study. An entry with a missing estimate or end is not
+        checked.
+    Raises:
+      ValueError: An estimate or a verdict does not fit. The message names it.
+    """
+    if "network_study" in numbers:
+        of_cell = [("loss", "loss_low", "loss_high")]
+        of_ratio = [
+            ("loss_ratio", "loss_low", "loss_high"),
+            ("steps", "steps_low", "steps_high"),
+        ]
+    else:
+        of_cell = [("cost", "cost_low", "cost_high")]
+        of_ratio = [("ratio", "low", "high")]
+    lists = {"cells": of_cell, "comparisons": of_ratio, "overall": of_ratio}
+    for name, triples in lists.items():
+        for index, entry in enumerate(numbers.get(name, ())):
+            where = f"{name}[{index}]"
+            for triple in triples:
+                _check_inside(entry, triple, where)
+            if name != "cells":
+                _check_verdict(entry, of_ratio[0], where)
+
+
+def _check_inside(
+    entry: Mapping[str, Any], names: tuple[str, str, str], where: str
+) -> None:
+    """Raise ValueError if an estimate lies outside its interval."""
+    estimate, low, high = map(entry.get, names)
+    if estimate is None or low is None or high is None:
+        return
+    if not low * (1 - ROUNDED) <= estimate <= high * (1 + ROUNDED):
+        raise ValueError(
+            f"{where}.{names[0]} is {estimate:.6g}, outside its interval [{low:.6g}, "
+            f"{high:.6g}]. The file was changed after the study."
+        )
+
+
+def _check_verdict(
+    entry: Mapping[str, Any], names: tuple[str, str, str], where: str
+) -> None:
+    """Raise ValueError if a verdict contradicts the interval of its ratio."""
+    _, low, high = map(entry.get, names)
+    if low is None or high is None:
+        return
+    fits = {
+        "better": high < 1 + ROUNDED,
+        "worse": low > 1 - ROUNDED,
+        "undecided": low <= 1 + ROUNDED and high >= 1 - ROUNDED,
+    }
+    if not fits.get(entry["verdict"], False):
+        raise ValueError(
+            f"{where}.verdict is {entry['verdict']!r}, which does not fit the interval "
+            f"[{low:.6g}, {high:.6g}] of the ratio. The file was changed after the "
+            "study."
+        )

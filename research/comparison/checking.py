@@ -25,7 +25,7 @@ from research.workloads import known_optimum
 
 CONTENDER_HINT = "Make one by research.comparison.make_contenders(rules)."
 WORKLOAD_HINT = "Make one by research.workloads.make_workload(name)."
-ROUNDING = 1e-5  # Relative error of an objective in float32.
+OBJECTIVE_ERROR = 1e-5  # Relative error of an objective in float32.
 
 
 def make_workloads(given: str | Workload | Sequence[str | Workload]) -> list[Workload]:
@@ -171,7 +171,7 @@ def check_optimum(workload: Workload, target: float) -> None:
         )
     value = f(optimum.params, workload.train)
     at_optimum, eps = float(value), float(jnp.finfo(value.dtype).eps)
-    rounding = max(ROUNDING, 8 * eps) * abs(optimum.value)
+    rounding = max(OBJECTIVE_ERROR, 8 * eps) * abs(optimum.value)
     allowed = target / 10 * (initial - optimum.value) + rounding
     if not abs(at_optimum - optimum.value) <= allowed:
         raise ValueError(

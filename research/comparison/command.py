@@ -54,6 +54,7 @@ def parse_command(
       All arguments of `compare` except `workload`, by name.
     Raises:
       ValueError: A text has the wrong syntax, or two rules have the same name.
+      TypeError: An argument has the wrong type, such as one text in place of a list.
     Example:
       >>> parsed = parse_command(
       ...     ["mine=adam", "lion"], str.upper, seeds="0..2", budget=8
@@ -61,8 +62,13 @@ def parse_command(
       >>> parsed["rules"], parsed["seeds"], parsed["baseline"], parsed["budget"]
       ({'mine': 'ADAM', 'lion': 'LION'}, (0, 1, 2), None, 8)
     """
+    check_sequence("rules", rules, "texts such as v1=FILE.py:NAME", str)
     check_callable("find", find, "word")
     check_text("baseline", baseline)
+    check_sequence("spaces", spaces, "texts such as mine.rate=1e-4..10", str)
+    check_sequence("evaluations", evaluations, "texts such as mine=2", str)
+    check_text("seeds", seeds)
+    check_text("tuning_seeds", tuning_seeds)
     check_count("batch_size", batch_size, 0)
     return {
         "rules": {name: find(word) for name, word in name_rules(rules).items()},
@@ -174,9 +180,8 @@ def digest_files(words: Sequence[str], recorded: Sequence[str] = ()) -> tuple[st
     """
     check_sequence("words", words, "words, one for each rule", str)
     check_sequence("recorded", recorded, "digests", str)
-    files = (
-        word.rpartition("=")[2].partition(":")[0] for word in words if ".py" in word
-    )
+    rules = (word.rpartition("=")[2] for word in words)
+    files = (rule.partition(":")[0] for rule in rules if ".py" in rule)
     paths = [Path(file) for file in dict.fromkeys(files)]
     missing = [path for path in paths if not path.is_file()]
     if missing:

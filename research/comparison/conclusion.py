@@ -14,7 +14,7 @@ from research.checks import (
     shown,
 )
 from research.comparison.archive import FORMAT, Study
-from research.comparison.contenders import Contender
+from research.comparison.contenders import Contender, check_free
 from research.comparison.measurements import budget_of, logs_of
 from research.comparison.origins import origin
 from research.comparison.protocol import Protocol
@@ -28,6 +28,8 @@ Measurements = Mapping[tuple[str, str], Saved]
 
 # Factors of a performance profile: 1 to 32 times the lowest cost.
 FACTORS = 2.0 ** np.linspace(0, 5, 41)
+# Name that stands instead of a rule's in the names of arrays, and what it stands for.
+RESERVED = ("factors", "the factors of the performance profile")
 
 
 def conclude(
@@ -51,7 +53,8 @@ def conclude(
       cost of all rules.
     Raises:
       ValueError, TypeError: An argument has the wrong type, `baseline` is not one of
-        the rules, or a rule was not measured on one of the workloads.
+        the rules, a rule has the name "factors", or a rule was not measured on one of
+        the workloads.
     """
     check_instance("protocol", protocol, Protocol, "Take it from plan.")
     check_text("baseline", baseline)
@@ -129,7 +132,7 @@ def _arrays(names: Sequence[str], measurements: Measurements) -> dict[str, np.nd
         for (workload, rule), measurement in measurements.items()
         for name, array in measurement.arrays.items()
     }
-    arrays |= {"profile/factors": FACTORS}
+    arrays |= {f"profile/{RESERVED[0]}": FACTORS}
     return arrays | {
         f"profile/{rule}": row for rule, row in zip(names, profile, strict=True)
     }
@@ -157,6 +160,7 @@ def _check_measurements(measurements: Any) -> None:
 def _check_names(
     baseline: str, names: Sequence[str], measurements: Measurements
 ) -> None:
+    check_free(names, *RESERVED)
     if baseline not in names:
         raise ValueError(
             f"baseline must be one of the rules, {', '.join(names)}; got "

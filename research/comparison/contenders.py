@@ -148,6 +148,27 @@ def _named(rules: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
     return dict(named)
 
 
+def check_free(names: Sequence[str], taken: str, use: str) -> None:
+    """Raise ValueError if a rule has a name under which a study keeps something else.
+
+    A study keeps the arrays of a rule under the name of this rule.
+
+    Args:
+      names: Names of the rules.
+      taken: The name that no rule may have.
+      use: What the study keeps under this name, for the message.
+    Example:
+      >>> check_free(["mine", "lengths"], "lengths", "other lengths")
+      Traceback (most recent call last):
+      ValueError: a rule cannot have the name 'lengths', under which a study keeps ...
+    """
+    if taken in names:
+        raise ValueError(
+            f"a rule cannot have the name {taken!r}, under which a study keeps {use}; "
+            f"got rules={list(names)}. Choose another name."
+        )
+
+
 def _contender(
     name: str, rule: Any, given: Space | None, costs: Mapping[str, float]
 ) -> Contender:
@@ -238,6 +259,11 @@ def _space(
         usual = _first_parameter(name, parameters, given)
     space = {**usual, **given}
     check_space(space, name)
+    if "seed" in space:
+        raise ValueError(
+            f"{name} cannot have a hyper-parameter with the name 'seed', under which a "
+            "run gets its seed. Rename the argument of the constructor."
+        )
     if parameters is None:
         return space
     _check_parameters(name, space, parameters)

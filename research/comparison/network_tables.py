@@ -6,10 +6,11 @@ from typing import Any
 
 from research import runs
 from research.comparison.network_contenders import decay_name
-from research.comparison.tables import MOST_NAMED, and_more, short
+from research.comparison.tables import MOST_NAMED, and_more, cells_of, short
 
 Numbers = Mapping[str, Any]
 NOT_MEASURED = "not measured"
+DIVERGED = "both diverged"  # Instead of a ratio, where `all_diverged` holds.
 
 
 def answer(numbers: Numbers) -> str:
@@ -17,8 +18,10 @@ def answer(numbers: Numbers) -> str:
 
     `numbers` is the field `numbers` of the study's result. For each rule, the answer
     compares the validation loss of the rule with that of the baseline. The answer also
-    gives the smallest factor between two losses that the study could detect for every
-    rule. If independent searches of one rule on one network led to different losses,
+    gives the smallest factor between two losses that the study could detect. For
+    several rules, it gives the range of these factors. If all trainings of a rule and
+    of the baseline diverged, it says so and gives no factor. If independent searches of
+    one rule on one network led to different losses,
     the answer names the rule and the network, for up to three such pairs. In the same
     way, the answer names up to three pairs for which all trainings diverged. The
     example prints only the beginning of the answer. Its last word, "a", is the name of
@@ -44,14 +47,12 @@ def answer(numbers: Numbers) -> str:
         else f"{len(numbers['networks'])} networks"
     )
     parts = [
-        _sentence(one, where)
+        f"All trainings of {one['rule']} and {one['baseline']} on {where} diverged."
+        if all_diverged(one, numbers)
+        else _sentence(one, where)
         for one in sorted(numbers["overall"], key=lambda one: one["loss_ratio"])
     ]
-    factors = sorted(one["detectable"] for one in numbers["overall"])
-    parts.append(
-        "The smallest factor of the loss that this study could detect is "
-        f"{factors[-1]:.3g}."
-    )
+    parts.append(_detectable(numbers))
     hard = [one for one in numbers["cells"] if one["searches_disagree"]]
     if hard:
         parts.append(f"Independent searches disagree (hard to tune): {_named(hard)}.")
@@ -59,6 +60,38 @@ def answer(numbers: Numbers) -> str:
     if lost:
         parts.append(f"Every training diverged: {_named(lost)}.")
     return " ".join(parts)
+
+
+def all_diverged(one: Numbers, numbers: Numbers) -> bool:
+    """Return whether all trainings of a rule and of the baseline diverged.
+
+    Then the loss of each training is ten times its initial loss. The ratio of the
+    losses is near 1 with a narrow interval, but nothing was measured. `one` is an entry
+    of the lists "comparisons" or "overall" of `numbers`, the numbers of a study.
+
+    Example:
+      >>> cells = [{"rule": r, "reported_diverged": 1.0} for r in ("mine", "adam")]
+      >>> all_diverged({"rule": "mine", "baseline": "adam"}, {"cells": cells})
+      True
+    """
+    cells = cells_of(one, numbers, "network")
+    return bool(cells) and all(cell["reported_diverged"] == 1 for cell in cells)
+
+
+def _detectable(numbers: Numbers) -> str:
+    """Return a sentence with the smallest factor that the study could have detected."""
+    factors = sorted(
+        one["detectable"]
+        for one in numbers["overall"]
+        if not all_diverged(one, numbers)
+    )
+    written = [f"{f:.3g}" if f >= 1.005 else f"{f:.4g}" for f in factors]  # Not "1".
+    if not factors:
+        return "So this study cannot detect any factor of the loss."
+    start = "The smallest factor of the loss that this study could detect is"
+    if len(factors) == 1:
+        return f"{start} {written[0]}."
+    return f"{start} {written[0]} to {written[-1]}, depending on the rule."
 
 
 def _named(cells: Sequence[Numbers]) -> str:
@@ -154,7 +187,7 @@ def losses_table(numbers: Numbers) -> runs.Table:
                 one[name]
                 for name in ("network", "rule", "loss", "loss_low", "loss_high")
             ),
-            *_beside(compared.get((one["network"], one["rule"]))),
+            *_beside(compared.get((one["network"], one["rule"])), numbers),
             "none" if one["accuracy"] is None else f"{100 * one['accuracy']:.1f} %",
         )
         for one in cells
@@ -169,15 +202,19 @@ def losses_table(numbers: Numbers) -> runs.Table:
         "Steps for equal loss: the rule's steps divided by the steps with which "
         f"{baseline} reaches the same loss, from trainings of {baseline} with 0.5 to 2 "
         "times the steps; its interval takes this curve of the baseline as exact. "
-        '"At most" and "at least" mark losses outside the range. Seconds '
-        "multiply this by the time of a step. Test accuracy is not used for any choice."
+        '"At most" and "at least" mark losses outside the range. Seconds for equal '
+        f"loss, also times {baseline}'s: this ratio of steps times the ratio of the "
+        "times of a step; a bound where the steps are one. Test accuracy is not used "
+        "for any choice."
     )
     return runs.Table("Validation loss at the end", columns, rows, note)
 
 
-def _beside(one: Numbers | None) -> tuple[Any, ...]:
+def _beside(one: Numbers | None, numbers: Numbers) -> tuple[Any, ...]:
     if one is None:
         return 1.0, "baseline", "", 1.0, "", 1.0
+    if all_diverged(one, numbers):
+        return DIVERGED, "", one["verdict"], *(NOT_MEASURED,) * 3
     ends = f"[{short(one['loss_low'])}, {short(one['loss_high'])}]"
     steps, interval = NOT_MEASURED, NOT_MEASURED
     if one["steps"] is not None:

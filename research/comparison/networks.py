@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Bool, Float
 
 from research import descent, runs, samplers
@@ -22,15 +23,18 @@ from research.comparison._searching import (
     OnChunk,
     OnProgress,
     best_search,
+    rate_name,
     start_searches,
+    sweep_trials,
     tuning_score,
 )
 from research.comparison.archive import NETWORK_FORMAT, save_study
 from research.comparison.checking import check_contender, check_room_of_runs
 from research.comparison.configs import networks_config
-from research.comparison.contenders import Contender
+from research.comparison.contenders import Contender, check_free
 from research.comparison.measurements import robust_rates
 from research.comparison.network_contenders import (
+    SCHEDULE_SPACE,
     network_contenders,
     schedule_of,
     scheduled,
@@ -45,18 +49,18 @@ from research.models import count_parameters
 from research.objectives import check_data
 from research.sizes import check_most
 from research.statistics.searches import searched_cost, searched_difference
-from research.tuning.search import SCREENING_SEEDS, Searched, search_all
+from research.tuning.search import Searched, most_runs_at_once, search_all
+from research.tuning.spaces import Space
 from research.tuning.timing import time_alone
 from research.types import Batch, Checkpoints, Params, Saved, no_checkpoints
 from research.verification.rule_under_test import source_digest
 from research.workloads._construction import data_digest
 from research.workloads.networks import NetworkWorkload, check_size, make_network
 
-FACTORS = (0.5, 0.7, 1.0, 1.4, 2.0)  # Lengths of the baseline's trainings.
-RESOLUTION = float(np.log(1.002))  # Least half width of an interval of log loss.
-DISAGREEMENT = (
-    1.02  # Searches of a rule disagree if their losses differ by this factor.
-)
+LENGTH_FACTORS = (0.5, 0.7, 1.0, 1.4, 2.0)  # Lengths of the baseline's trainings.
+LOSS_RESOLUTION = float(np.log(1.002))  # Least half width of an interval of log loss.
+# Searches of a rule disagree if their losses differ by this factor.
+LOSS_DISAGREEMENT = 1.02
 WORST = 10.0  # A diverged training counts as so many times its initial loss.
 AROUND = 2.0 ** np.arange(-3, 3.5, 0.5)  # Factors of the best rate to train again.
 MOST_AROUND = 3  # Number of tuning seeds of these trainings.
@@ -291,9 +295,11 @@ def _recipe(
 ) -> dict[str, Any]:
     """Return the settings that somebody else needs to repeat the study."""
     given = [networks] if isinstance(networks, str | NetworkWorkload) else networks
-    own = [one.name for one in given if isinstance(one, NetworkWorkload)]
+    made = [one for one in given if isinstance(one, NetworkWorkload)]
+    own = [one.name for one in made]
     return {
         "network_study": NETWORK_FORMAT,
+        "starts": {one.name: _start(one) for one in made},
         "size": size,
         "search_schedule": search_schedule,
         "sources": {one.name: source_digest(one.make_rule) for one in plan.contenders},
@@ -308,6 +314,25 @@ def _recipe(
             functools.partial(network_contenders, search_schedule=search_schedule),
         ),
     }
+
+
+def _start(network: NetworkWorkload) -> dict[str, float | None]:
+    """Return what tells a network of the user from others of its name and data.
+
+    This is the loss of the first training batch at the params of seed 0, and the norm
+    of its gradient. They depend on the model and on the loss.
+    """
+    workload = network.workload
+    batch = jax.tree.map(lambda a: a[: network.batch_size], workload.train)
+
+    @jax.jit
+    def start(batch: Batch) -> tuple[Any, Any]:
+        params = workload.init(jax.random.key(0))
+        value, gradient = jax.value_and_grad(workload.objective)(params, batch)
+        return value, optax.tree.norm(gradient)
+
+    loss, norm = start(batch)
+    return {"loss": _finite(loss), "gradient": _finite(norm)}
 
 
 def compute_network_share(
@@ -372,11 +397,7 @@ def _plan(
             "a comparison needs two rules or more, one of which is the baseline; got "
             f"rules={names}, baseline={baseline!r}."
         )
-    if LENGTHS in names:
-        raise ValueError(
-            f"a rule cannot have the name {LENGTHS!r}, under which a study keeps the "
-            f"baseline's loss at other lengths; got rules={names}. Choose another name."
-        )
+    _check_names(names)
     for contender in contenders:
         _check_budget(contender, protocol)
     plan = _Plan(protocol, contenders, _made(networks, size), baseline, timed)
@@ -385,6 +406,11 @@ def _plan(
     for network, contender in plan.pieces:
         _check(network, contender, protocol)
     return plan
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Raise ValueError if a rule has the name of an array that is not of a rule."""
+    check_free(names, LENGTHS, "the baseline's loss at other lengths")
 
 
 def _check_budget(contender: Contender, protocol: Protocol) -> None:
@@ -484,13 +510,13 @@ def _most_runs_at_once(contender: Contender, protocol: Protocol) -> int:
 
     The memory must hold the states of all these runs.
     """
-    searches = protocol.searches if contender.space else 1
+    searches, budget = 1, 1
+    if contender.space:
+        searches, budget = protocol.searches, protocol.budget
     seeds = len(protocol.tuning_seeds) // protocol.searches
-    screening = (protocol.budget if contender.space else 1) * min(
-        seeds, SCREENING_SEEDS
-    )
+    of_search = max(most_runs_at_once(budget, seeds), len(protocol.seeds))
     around = len(AROUND) * min(seeds, MOST_AROUND)
-    return max(searches * max(screening, len(protocol.seeds)), around)
+    return max(searches * of_search, around)
 
 
 def _key(network: NetworkWorkload, contender: Contender, protocol: Protocol) -> str:
@@ -573,8 +599,9 @@ def measure_on_network(
         has no metric or no test part;
       - `update_rms` (J, n): the root mean square of all entries of the updates in all
         steps of a training, on the reporting seeds;
-      - `rates` (r,): values of the first hyper-parameter (for most rules the learning
-        rate) around the value that the search with the lowest `tuning` chose;
+      - `rates` (r,): learning rates around the value that the search with the lowest
+        `tuning` chose. If no hyper-parameter is named learning_rate, the first one with
+        a log scale is taken, and if there is none, the first one;
       - `rate_scores` (r, q): the log losses of these values on q <= 3 tuning seeds.
         `rates` and `rate_scores` are missing if the rule has no hyper-parameters.
     """
@@ -599,7 +626,7 @@ def measure_on_network(
     schedule = (None, None)
     if contender.space:
         schedule = schedule_of(contender, best.chosen_values)
-    rate = next(iter(contender.space), None)
+    rate = _rate_name(contender.space)
     diverged_around = None
     if rate is not None:
         around, diverged_around = _around(setting, best, rate)
@@ -626,6 +653,16 @@ def measure_on_network(
         "passes": passes,
     }
     return Saved(arrays, facts)
+
+
+def _rate_name(space: Space) -> str | None:
+    """Return the name of the hyper-parameter that is taken as the learning rate.
+
+    This is the rate as in `rate_name`, without the hyper-parameters of the schedule,
+    or else the first hyper-parameter. None if there is no hyper-parameter.
+    """
+    own = {name: ends for name, ends in space.items() if name not in SCHEDULE_SPACE}
+    return rate_name(own) or next(iter(space), None)
 
 
 def _compile(
@@ -684,12 +721,8 @@ def _train(
     seeds: Sequence[int],
     on_chunk: OnChunk | None = None,
 ) -> descent.SweepResult:
-    columns = {name: np.repeat(column, len(seeds)) for name, column in values.items()}
-    return descent.sweep(
-        setting.program,
-        {"seed": np.tile(seeds, count), **columns},
-        on_chunk,
-        setting.checkpoints,
+    return sweep_trials(
+        setting.program, values, count, seeds, on_chunk, setting.checkpoints
     )
 
 
@@ -773,7 +806,9 @@ def _other_lengths(
         names = measured.values["hyperparameters"]
         values = dict(zip(names, measured.arrays["chosen"].T, strict=True))
         count = len(measured.arrays["chosen"])
-        lengths = sorted({max(1, round(f * network.num_epochs)) for f in FACTORS})
+        lengths = sorted(
+            {max(1, round(f * network.num_epochs)) for f in LENGTH_FACTORS}
+        )
         means = []
         for number, epochs in enumerate(lengths):
             if epochs == network.num_epochs:
@@ -857,30 +892,15 @@ def conclude_networks(
       `conclude`. This number is rules · networks for the comparisons on one network,
       and rules for the comparisons over all networks. The baseline does not count.
     """
+    _check_names(names)
     networks = list(dict.fromkeys(network for network, _ in measurements))
     others = [name for name in names if name != baseline]
-    level, count = protocol.level, max(1, len(others))
-    options = {"comparisons": count, "level": level}
-    of_each = {"comparisons": count * len(networks), "level": level}
-    rows, overall = [], []
-    for rule in others:
-        pairs, lengths = [], []
-        for network in networks:
-            mine, other = (measurements[network, name] for name in (rule, baseline))
-            pair = mine.arrays["logs"], other.arrays["logs"]
-            length = _lengths(pair, longer[network])
-            pairs.append(pair)
-            lengths.append(length)
-            found = _compared(rule, baseline, [pair], [length], of_each)
-            found |= {"network": network, "at_end": None}
-            if length is not None:
-                found["at_end"] = _at_end(length[0], longer[network])
-            found |= _in_other_units(found["steps"], mine.values, other.values)
-            rows.append(found)
-        found = _compared(rule, baseline, pairs, lengths, options)
-        at_ends = [one["at_end"] for one in rows[-len(networks) :]]
-        found["at_end"] = None if None in at_ends else float(np.mean(at_ends))
-        overall.append(found)
+    compared = [
+        _comparisons_of(
+            rule, baseline, measurements, longer, len(others), protocol.level
+        )
+        for rule in others
+    ]
     cells = [_cell(saved, protocol.level) for saved in measurements.values()]
     numbers = {
         "protocol": {
@@ -898,8 +918,8 @@ def conclude_networks(
         "rules": list(names),
         "networks": networks,
         "cells": cells,
-        "comparisons": rows,
-        "overall": overall,
+        "comparisons": [row for rows, _ in compared for row in rows],
+        "overall": [overall for _, overall in compared],
     }
     arrays = {
         f"{network}/{rule}/{name}": array
@@ -915,6 +935,44 @@ def conclude_networks(
     return NetworkStudy(network_tables.answer(numbers), tables, arrays, numbers)
 
 
+def _comparisons_of(
+    rule: str,
+    baseline: str,
+    measurements: Mapping[tuple[str, str], Saved],
+    longer: Mapping[str, Saved],
+    num_rules: int,
+    level: float,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Compare a rule with the baseline on each network, and on all networks together.
+
+    Args:
+      rule, baseline: Names of the two rules.
+      measurements, longer: As for `conclude_networks`.
+      num_rules: Number of rules that are compared with the baseline.
+      level: Level of the intervals.
+    """
+    networks = list(dict.fromkeys(network for network, _ in measurements))
+    options = {"comparisons": num_rules, "level": level}
+    of_each = {"comparisons": num_rules * len(networks), "level": level}
+    rows, pairs, lengths = [], [], []
+    for network in networks:
+        mine, other = (measurements[network, name] for name in (rule, baseline))
+        pair = mine.arrays["logs"], other.arrays["logs"]
+        length = _lengths(pair, longer[network])
+        pairs.append(pair)
+        lengths.append(length)
+        found = _compared(rule, baseline, [pair], [length], of_each)
+        found |= {"network": network, "at_end": None}
+        if length is not None:
+            found["at_end"] = _at_end(length[0], longer[network])
+        found |= _in_other_units(found["steps"], mine.values, other.values)
+        rows.append(found)
+    overall = _compared(rule, baseline, pairs, lengths, options)
+    at_ends = [one["at_end"] for one in rows]
+    overall["at_end"] = None if None in at_ends else float(np.mean(at_ends))
+    return rows, overall
+
+
 def _lengths(pair: tuple[np.ndarray, np.ndarray], longer: Saved) -> Any:
     """Return the log of the steps of the two rules, relative to the baseline's.
 
@@ -926,10 +984,10 @@ def _lengths(pair: tuple[np.ndarray, np.ndarray], longer: Saved) -> Any:
     baseline's own trainings a length below 1.
     """
     curve = longer.arrays
-    if np.ptp(curve["logs"]) <= RESOLUTION:
+    if np.ptp(curve["logs"]) <= LOSS_RESOLUTION:
         return None
     until_one = curve["logs"][curve["factors"] <= 1]
-    if until_one[-1] - until_one.min() > max(RESOLUTION, _noise(pair[1])):
+    if until_one[-1] - until_one.min() > max(LOSS_RESOLUTION, _noise(pair[1])):
         return None
     return tuple(-log_lengths(one, curve["factors"], curve["logs"]) for one in pair)
 
@@ -961,7 +1019,7 @@ def _compared(
     rule: str, baseline: str, pairs: Any, lengths: Any, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Compare the losses, and the steps that are needed for an equal loss."""
-    loss = searched_difference(pairs, resolution=RESOLUTION, **options)
+    loss = searched_difference(pairs, resolution=LOSS_RESOLUTION, **options)
     # Steps on some of the networks are not the steps on all of them.
     measured = all(length is not None for length in lengths)
     steps = searched_difference(lengths, **options) if measured else None
@@ -995,7 +1053,10 @@ def _cell(saved: Saved, level: float) -> dict[str, Any]:
     """Return the results of a rule on a network, by name, as JSON can store them."""
     arrays = saved.arrays
     cost = searched_cost(
-        arrays["logs"], level=level, resolution=RESOLUTION, factor=DISAGREEMENT
+        arrays["logs"],
+        level=level,
+        resolution=LOSS_RESOLUTION,
+        factor=LOSS_DISAGREEMENT,
     )
     facts = saved.values | {
         "loss": cost.cost,
@@ -1004,7 +1065,7 @@ def _cell(saved: Saved, level: float) -> dict[str, Any]:
         "search_spread": cost.spread,
         "searches_disagree": cost.disagree,
         "reported_diverged": float(arrays["bad"].mean()),
-        "accuracy": float(arrays["accuracy"].mean()),
+        "accuracy": _finite(arrays["accuracy"].mean()),
         "update_rms": _finite(arrays["update_rms"].mean()),
         "robust_low": None,
         "robust_high": None,
@@ -1013,8 +1074,6 @@ def _cell(saved: Saved, level: float) -> dict[str, Any]:
     if "rates" in arrays and facts.get("diverged_around") != 1:
         low, high = robust_rates(arrays["rates"], arrays["rate_scores"])
         facts |= {"robust_low": low, "robust_high": high}
-    if np.isnan(facts["accuracy"]):
-        facts["accuracy"] = None
     return facts
 
 

@@ -12,6 +12,7 @@ Numbers = Mapping[str, Any]  # Numbers of a study, or one entry of its lists.
 
 MOST_NAMED = 3  # Number of rules that a sentence names at most.
 SMALL = 100.0  # Smaller factors are written with two decimals.
+NEITHER = "neither reached"  # Instead of a ratio, where `nothing_reached` holds.
 _VERDICTS = {
     "better": "fewer for",
     "worse": "more for",
@@ -26,7 +27,8 @@ def answer(numbers: Numbers) -> str:
     the baseline, the answer compares the two. If there are more rules, the answer names
     up to three rules for each verdict (better, worse, undecided). The answer also gives
     the smallest factor between two costs that the study could have detected. For
-    several rules, it gives the range of these factors. The answer names up to three
+    several rules, it gives the range of these factors. If no run of a rule and of the
+    baseline reaches the target, it gives no factor. The answer names up to three
     pairs of a rule and a workload for which independent searches disagree on the cost
     of the rule. The answer also names up to three rules that missed the target in more
     than half of their runs on a workload. The example prints only the beginning of the
@@ -76,7 +78,7 @@ def _sentence_of_many(numbers: Numbers) -> str:
     parts = []
     for verdict, words in _VERDICTS.items():
         ratios = sorted(
-            (one for one in numbers["overall"] if one["verdict"] == verdict),
+            (one for one in _measured(numbers) if one["verdict"] == verdict),
             key=lambda one: sortable(one["ratio"]),
         )
         if ratios:
@@ -84,6 +86,12 @@ def _sentence_of_many(numbers: Numbers) -> str:
                 f"{one['rule']} ({interval(one)})" for one in ratios[:MOST_NAMED]
             )
             parts.append(f"{words} {listed}{and_more(len(ratios) - MOST_NAMED)}")
+    none = [one["rule"] for one in numbers["overall"] if nothing_reached(one, numbers)]
+    if none:
+        parts.append(
+            "not measured, because neither the baseline nor the rule reaches the "
+            f"target: {', '.join(none[:MOST_NAMED])}{and_more(len(none) - MOST_NAMED)}"
+        )
     return (
         f"Example gradients to the target, relative to {numbers['baseline']}: "
         f"{'; '.join(parts)}."
@@ -95,9 +103,46 @@ def _anything_reached(rules: Sequence[str], numbers: Numbers) -> bool:
     return not cells or any(one["reached"] >= HALF for one in cells)
 
 
+def nothing_reached(one: Numbers, numbers: Numbers) -> bool:
+    """Return whether no run of a rule and of the baseline reaches the target.
+
+    Then all runs have the same cost, that of a run which misses the target. The ratio
+    of the costs is 1 with a narrow interval, but nothing was measured. `one` is an
+    entry of the lists "comparisons" or "overall" of `numbers`, the numbers of a study.
+
+    Example:
+      >>> cells = [{"rule": rule, "reached": 0.0} for rule in ("mine", "adam")]
+      >>> nothing_reached({"rule": "mine", "baseline": "adam"}, {"cells": cells})
+      True
+    """
+    cells = cells_of(one, numbers, "workload")
+    return bool(cells) and all(cell["reached"] == 0 for cell in cells)
+
+
+def cells_of(one: Numbers, numbers: Numbers, place: str) -> list[Numbers]:
+    """Return the measurements of both rules of a comparison, on its workloads.
+
+    The result is empty if one of the two rules has none. `place` is "workload" or
+    "network". An entry of the list "overall" has no place, and is on all of them.
+    """
+    cells = [
+        cell
+        for cell in numbers["cells"]
+        if cell["rule"] in (one["rule"], one["baseline"])
+        and one.get(place) in (None, cell.get(place))
+    ]
+    return cells if len({cell["rule"] for cell in cells}) == 2 else []
+
+
+def _measured(numbers: Numbers) -> list[Numbers]:
+    return [one for one in numbers["overall"] if not nothing_reached(one, numbers)]
+
+
 def _detectable(numbers: Numbers) -> str:
     """Return a sentence with the smallest factor that the study could have detected."""
-    factors = sorted(one["detectable"] for one in numbers["overall"])
+    factors = sorted(one["detectable"] for one in _measured(numbers))
+    if not factors:
+        return "No run reaches it, so this study cannot detect any factor."
     written = [f"{f:.2f}" if f < SMALL else f"{f:.2g}" for f in factors]
     start = "The smallest factor that this study could detect is"
     if len(factors) == 1:
@@ -205,7 +250,7 @@ def costs_table(numbers: Numbers) -> runs.Table:
     """
     ratios = {(c["workload"], c["rule"]): c for c in numbers["comparisons"]}
     rows = tuple(
-        _costs_row(one, ratios.get((one["workload"], one["rule"])))
+        _costs_row(one, ratios.get((one["workload"], one["rule"])), numbers)
         for one in _by_cost(numbers["cells"])
     )
     columns = (
@@ -228,9 +273,13 @@ def costs_table(numbers: Numbers) -> runs.Table:
     return runs.Table("What it costs to reach the target", columns, rows, note)
 
 
-def _costs_row(measurement: Numbers, comparison: Numbers | None) -> tuple[Any, ...]:
+def _costs_row(
+    measurement: Numbers, comparison: Numbers | None, numbers: Numbers
+) -> tuple[Any, ...]:
     if comparison is None:
         compared = (1.0, "baseline", "", "", "")
+    elif nothing_reached(comparison, numbers):
+        compared = (NEITHER, "", comparison["verdict"], "", "")
     else:
         low, high = short(comparison["low"]), short(comparison["high"])
         win, win_low, win_high = (comparison[n] for n in ("win", "win_low", "win_high"))
@@ -309,7 +358,7 @@ def comparisons_table(numbers: Numbers) -> runs.Table:
         *("win", "win_low", "win_high", "workloads"),
     )
     rows = tuple(
-        (one["rule"], *(one[name] for name in names))
+        _comparison_row(one, names, numbers)
         for one in sorted(numbers["overall"], key=lambda one: sortable(one["ratio"]))
     )
     columns = (
@@ -333,6 +382,15 @@ def comparisons_table(numbers: Numbers) -> runs.Table:
         "the interval; otherwise more reporting seeds do."
     )
     return runs.Table("All workloads together", columns, rows, note)
+
+
+def _comparison_row(
+    one: Numbers, names: Sequence[str], numbers: Numbers
+) -> tuple[Any, ...]:
+    if nothing_reached(one, numbers):
+        known = {name: one[name] for name in ("verdict", "workloads")}
+        one = dict.fromkeys(names, "") | {"rule": one["rule"], "ratio": NEITHER} | known
+    return (one["rule"], *(one[name] for name in names))
 
 
 def choices_table(numbers: Numbers) -> runs.Table:

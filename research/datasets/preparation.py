@@ -25,7 +25,12 @@ def check_xy(x: Float[np.ndarray, "n *d"], y: Num[np.ndarray, "n *k"]) -> None:
       ValueError: x has 1 row of 2 with NaN or infinity; the first is row 1. ...
     """
     check_numbers("x", x)
-    check_numbers("y", y)
+    check_numbers(
+        "y",
+        y,
+        wanted="an array of real numbers; np.unique(y, return_inverse=True)[1] numbers "
+        "classes",
+    )
     x, y = np.asarray(x), np.asarray(y)
     if not np.issubdtype(x.dtype, np.floating):
         raise TypeError(

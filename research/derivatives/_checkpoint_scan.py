@@ -1,6 +1,7 @@
 """A scan whose derivative needs little memory, or at most a given amount."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,13 @@ import jax
 import jax.core
 import jax.numpy as jnp
 
-from research.checks import check_callable, check_number, shown
+from research.checks import (
+    check_callable,
+    check_leaves_not_deleted,
+    check_number,
+    shown,
+)
+from research.derivatives.costs.jaxprs import is_inexact
 from research.sizes import check_most
 
 __all__ = ["checkpoint_scan"]
@@ -94,6 +101,8 @@ def checkpoint_scan(
             f"levels must be an integer in 1..{MOST_LEVELS}; got "
             f"levels={shown(levels)}."
         )
+    check_leaves_not_deleted("init", init)
+    check_leaves_not_deleted("xs", xs)
     xs = jax.tree.map(jnp.asarray, xs)
     count = _length(xs, length)
     if memory_bytes is not None:
@@ -168,11 +177,15 @@ def _part(count: int, levels: int) -> int | None:
         inside = (levels - 1) * size ** (1 / (levels - 1))
         return count // size + inside + count % size / size
 
-    sizes = [s for s in range(2, count // 2 + 1) if count % s != 1]
+    # carries(s) is count / s + inside: it falls up to this size, and then rises.
+    middle = round(count ** ((levels - 1) / levels))
+    near = range(max(2, middle - 8), min(count // 2, middle + 8) + 1)
+    sizes = [s for s in near if count % s != 1]
     if not sizes:
         return None
     best = min(sizes, key=carries)
-    divisors = [s for s in sizes if count % s == 0]
+    small = [s for s in range(2, math.isqrt(count) + 1) if count % s == 0]
+    divisors = small + [count // s for s in reversed(small)]
     if divisors:
         divisor = min(divisors, key=carries)
         if carries(divisor) <= 1.3 * carries(best):
@@ -219,12 +232,12 @@ def _temporary_bytes(f: Callable, init: Any, xs: Any, count: int, levels: int) -
             return jax.tree.unflatten(structure, results)
 
         outputs = jax.tree.leaves(_scan(step, init, xs, count, levels))
-        terms = [jnp.sum(jnp.abs(y) ** 2) for y in outputs if _is_inexact(y)]
+        terms = [jnp.sum(jnp.abs(y) ** 2) for y in outputs if is_inexact(y)]
         return functools.reduce(jnp.add, terms, jnp.zeros(()))
 
     arguments = (init, xs, list(jaxpr.consts))
     shaped, tree = jax.tree.flatten(jax.eval_shape(lambda given: given, arguments))
-    places = [i for i, leaf in enumerate(shaped) if _is_inexact(leaf)]
+    places = [i for i, leaf in enumerate(shaped) if is_inexact(leaf)]
 
     def merged(moving: list[Any], fixed: list[Any]) -> Any:
         leaves = list(fixed)
@@ -237,7 +250,3 @@ def _temporary_bytes(f: Callable, init: Any, xs: Any, count: int, levels: int) -
     compiled = jax.jit(jax.value_and_grad(squares)).lower(moving, fixed).compile()
     analysis: Any = compiled.memory_analysis()
     return int(analysis.temp_size_in_bytes)
-
-
-def _is_inexact(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jnp.inexact)

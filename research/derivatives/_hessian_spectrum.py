@@ -21,7 +21,7 @@ from research.checks import (
 )
 from research.derivatives.errors import NotInexactError
 from research.derivatives.exact import hessian_vector_product
-from research.derivatives.exact.arguments import floating, scalar
+from research.derivatives.exact.arguments import floating, is_jitted, scalar
 from research.sizes import check_room
 
 __all__ = ["HessianSpectrum", "hessian_spectrum"]
@@ -168,7 +168,7 @@ class _Product:
         self.dtype = np.dtype(np.float64 if kind == np.float64 else np.float32)
         self.size, self.kind, self.count, self.exponent = size, kind, 0, 0
         # jax.jit keeps the programs of f as long as f, so they belong to it.
-        if isinstance(f, jax.stages.Wrapped):
+        if is_jitted(f):
             self.along = lambda v: _compiled_along(f, x, v)
         else:
             compiled = jax.jit(functools.partial(_along, f))

@@ -11,7 +11,12 @@ from jaxtyping import Array
 
 from research.checks import check_callable, check_choice, check_count, check_key
 from research.derivatives.errors import UnsupportedPrimitiveError
-from research.derivatives.exact.arguments import floating, outputs_of, title
+from research.derivatives.exact.arguments import (
+    ForwardRuleNeeded,
+    floating,
+    outputs_of,
+    title,
+)
 from research.sizes import check_most
 
 __all__ = ["LaplacianEstimate", "laplacian", "laplacian_estimate"]
@@ -181,15 +186,8 @@ def _second(
 ) -> Any:
     """Return vᵀ H v for each output of f, where H is the Hessian of this output."""
     first = lambda y: jax.jvp(of_flat, (y,), (v,))[1]
-    try:
+    with ForwardRuleNeeded(f, "jnp.trace(hessian(f, x))"):
         return jax.jvp(first, (x,), (v,))[1]
-    except (TypeError, NotImplementedError) as error:
-        if "custom_vjp" not in str(error) and "custom_lin" not in str(error):
-            raise
-        raise UnsupportedPrimitiveError(
-            f"{title(f)} has its own rule for reverse mode only (jax.custom_vjp). Use "
-            "jnp.trace(hessian(f, x))."
-        ) from error
 
 
 def _by_folx(f: Callable[..., Any], of_flat: Callable[..., Any], x: Array) -> Any:

@@ -1,7 +1,6 @@
 """Derivatives of sampled data on any grid, by Fornberg's weights."""
 
 import itertools
-import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -81,7 +80,15 @@ def fornberg_weights(nodes: Any, at: Any, order: int) -> Float[np.ndarray, "*bat
     offsets = np.asarray(nodes, np.float64) - np.asarray(at, np.float64)[..., None]
     # In the unit of the largest offset, products of offsets do not overflow.
     power = np.frexp(np.max(np.abs(offsets), axis=-1))[1]
-    offset = np.moveaxis(np.ldexp(offsets, -power[..., None]), -1, 0)
+    scaled = np.moveaxis(np.ldexp(offsets, -power[..., None]), -1, 0)
+    found = np.moveaxis(_weights_at_zero(scaled, order), 0, -1)
+    return np.ldexp(found, -order * power[..., None])
+
+
+def _weights_at_zero(
+    offset: Float[np.ndarray, "s *batch"], order: int
+) -> Float[np.ndarray, "s *batch"]:
+    """Return the weights of the derivative at 0, for nodes with the given offsets."""
     # weights[k, j] is the weight of node j for derivative k, from the first i nodes.
     weights = np.zeros((order + 1, *offset.shape))
     weights[0, 0] = 1.0
@@ -101,8 +108,7 @@ def fornberg_weights(nodes: Any, at: Any, order: int) -> Float[np.ndarray, "*bat
             weights[0, j] = offset[i] * weights[0, j] / gap
             weights[1:, j] = (offset[i] * weights[1:, j] - orders * lower) / gap
         before = product
-    found = np.moveaxis(weights[order], 0, -1)
-    return np.ldexp(found, -order * power[..., None])
+    return weights[order]
 
 
 def grid_derivative(
@@ -134,7 +140,8 @@ def grid_derivative(
       axis: Axis of y that contains the samples.
     Returns:
       The derivative, in the shape of y. It is a JAX array if y is a JAX array, else a
-      NumPy array.
+      NumPy array. It has the dtype of y if y is floating or complex. For y in half
+      precision, it is computed in float32 and then rounded.
     Raises:
       GridTooSmallError: y or x is a single number, or there are fewer than order +
         accuracy points.
@@ -149,17 +156,19 @@ def grid_derivative(
       >>> print(grid_derivative(x**2, x), np.gradient(x**2, x))
       [2. 4. 6. 8.] [3. 4. 6. 7.]
     """
-    refuse_traced("grid_derivative", x=x)
+    refuse_traced("grid_derivative", x=x, order=order, accuracy=accuracy)
     check_numbers("y", y, kinds="biufc")
     check_numbers("x", x)
     refuse_scalars(y, x)
     if not is_integer(axis):
         raise TypeError(f"axis must be an integer; got axis={axis!r}.")
-    order, accuracy = _positive("order", order), _positive("accuracy", accuracy)
+    check_count("order", order)
+    check_count("accuracy", accuracy)
+    order, accuracy = int(order), int(accuracy)
     abscissae = _abscissae(x)
     samples: Any = y if isinstance(y, jax.Array) else np.asarray(y)
-    if samples.dtype.kind not in "fc":
-        samples = samples.astype(np.float64)
+    if samples.dtype.kind in "biu":
+        samples = samples.astype(float)
     if not -samples.ndim <= axis < samples.ndim or samples.shape[axis] != len(
         abscissae
     ):
@@ -175,17 +184,19 @@ def grid_derivative(
             "points, or reduce accuracy or order."
         )
     xp: Any = jnp if isinstance(samples, jax.Array) else np
-    columns = xp.moveaxis(samples, axis, -1)
+    # In half precision, weights overflow: they grow like 1 / spacing^order.
+    wide = np.promote_types(samples.dtype, np.float32)
+    columns = xp.moveaxis(samples, axis, -1).astype(wide)
     parts = []
     for first, last, size in _pieces(abscissae, order, accuracy):
         left = np.clip(np.arange(first, last) - size // 2, 0, len(abscissae) - size)
         weights = _weights(abscissae, np.arange(first, last), left, size, order)
         terms = (
-            columns[..., left + j] * weights[:, j].astype(columns.dtype)
-            for j in range(size)
+            columns[..., left + j] * weights[:, j].astype(wide) for j in range(size)
         )
         parts.append(sum(terms))
-    return xp.moveaxis(xp.concatenate(parts, axis=-1), -1, axis)
+    found = xp.concatenate(parts, axis=-1).astype(samples.dtype)
+    return xp.moveaxis(found, -1, axis)
 
 
 def _pieces(x: np.ndarray, order: int, accuracy: int) -> Iterator[tuple[int, int, int]]:
@@ -287,14 +298,3 @@ def _abscissae(x: Any) -> np.ndarray:
             "np.argsort(x); grid_derivative(y[index], x[index])."
         )
     return values
-
-
-def _positive(name: str, value: Any) -> int:
-    """Return a value as an int, or raise ValueError if it is not a positive integer."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = 0
-    if number < 1 or isinstance(value, bool):
-        raise ValueError(f"{name} must be a positive integer; got {name}={value!r}.")
-    return number

@@ -13,6 +13,7 @@ from research.checks import (
     check_numbers,
     refuse_traced,
 )
+from research.derivatives._columns import aligned
 from research.derivatives.errors import NotScalarError, StepUnderflowError
 from research.derivatives.finite_differences import finite_difference
 
@@ -110,13 +111,9 @@ class LimitTable(NamedTuple):
             (f"{h:.1e}", f"{quotient:.12g}", f"{cut:.1e}", f"{off:.1e}")
             for h, quotient, cut, off in columns
         ]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for i, row in enumerate(rows):
-            cells = "  ".join(
-                cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-            ).rstrip()
+        for i, line in enumerate(aligned(rows)):
             is_best = self.best >= 0 and i == self.best + 1
-            lines.append(f"{cells} *" if is_best else cells)
+            lines.append(f"{line} *" if is_best else line)
         return "\n".join(lines)
 
 

@@ -94,7 +94,7 @@ def partial_derivative(
             f"f={title(f)} cannot be called with these arguments: {error}."
         ) from None
     names = list(parameters)
-    if isinstance(argument, int | np.integer) and not isinstance(argument, bool):
+    if isinstance(argument, int | np.integer):
         if not 0 <= argument < len(args):
             raise ValueError(
                 "argument must be the place, from 0, of one of the "
@@ -199,10 +199,9 @@ def total_derivative(
         )
     shape = jnp.shape(values[graph.target])
     shaped = lambda matrix: _shaped(matrix, shape, unravel)
-    nothing = jnp.zeros_like(total[graph.target])
     parents = graph.parents[graph.target]
     return TotalDerivative(
-        shaped(local.get((graph.target, graph.source), nothing)),
+        shaped(local[graph.target, graph.source]),
         {
             name: shaped(local[graph.target, name] @ total[name])
             for name in parents

@@ -14,7 +14,8 @@ from jax.scipy.sparse.linalg import cg
 
 from research.types import Array, Params
 
-# Up to this number of unknowns, a direct solution corrects conjugate gradients.
+# Up to this number of unknowns, a direct solution corrects conjugate gradients, and
+# `implicit_minimum` computes the eigenvalues of the whole Hessian.
 DENSE = 128
 ACCURATE = 1e-3  # Largest relative error of a solution that is not NaN.
 
@@ -63,14 +64,27 @@ def solve_by_conjugate_gradients(
 
 
 def _solve(matvec: Callable[[Params], Params], right: Params) -> Params:
+    leaves = jax.tree.leaves(right)
+    eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in leaves)
+    if len({leaf.dtype for leaf in leaves}) == 1:
+        return _solve_in_one_dtype(matvec, right, eps)
+    # A product with a number of the widest dtype would change the dtype of a leaf.
+    flat, unravel = ravel_pytree(right)
+    product = lambda x: ravel_pytree(matvec(unravel(x)))[0]
+    return unravel(_solve_in_one_dtype(product, flat, eps))
+
+
+def _solve_in_one_dtype(
+    matvec: Callable[[Params], Params], right: Params, eps: float
+) -> Params:
+    """Solve H x = b, where `eps` is the machine epsilon of the products H x."""
     size = sum(leaf.size for leaf in jax.tree.leaves(right))
-    eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(right))
     most = min(10 * size + 10, 10_000)
     found, _ = cg(matvec, right, tol=eps, maxiter=most)
     if 0 < size <= DENSE:
         # Few conjugate directions stay conjugate if H is ill-conditioned. A direct
         # solution of H d = b - H x corrects the result where this matters.
-        correction = _direct(matvec, right)
+        correction = _direct(matvec, right, eps)
         better = jax.tree.map(jnp.add, found, correction(_rest(matvec, found, right)))
         found = _where(_is_near(better, found, eps**0.5), found, better)
     else:
@@ -99,12 +113,13 @@ def _roughly(matvec: Callable[[Params], Params], most: int, rest: Params) -> Par
 
 
 def _direct(
-    matvec: Callable[[Params], Params], like: Params
+    matvec: Callable[[Params], Params], like: Params, eps: float
 ) -> Callable[[Params], Params]:
     """Return the function b -> H⁻¹ b, computed from the eigenvectors of H.
 
-    `matvec` is the function x -> H x. If an eigenvalue of H is 0 up to rounding errors,
-    the result has the component 0 along its eigenvector.
+    `matvec` is the function x -> H x, and `eps` is its machine epsilon. If an
+    eigenvalue of H is 0 up to rounding errors, the result has the component 0 along its
+    eigenvector.
     """
     flat, unravel = ravel_pytree(like)
     # One product after another takes no more memory than conjugate gradients.
@@ -115,7 +130,7 @@ def _direct(
     columns = columns.astype(jnp.promote_types(flat.dtype, "float32"))
     values, vectors = jnp.linalg.eigh(0.5 * (columns + columns.T))
     size = jnp.abs(values)
-    is_zero = size <= flat.size * jnp.finfo(flat.dtype).eps * jnp.max(size)
+    is_zero = size <= flat.size * eps * jnp.max(size)
     inverse = jnp.where(is_zero, 0.0, 1 / values)
 
     def solution(b: Params) -> Params:

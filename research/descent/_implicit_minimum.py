@@ -12,14 +12,12 @@ from jax.flatten_util import ravel_pytree
 from research.checks import check_callable, check_number, is_traced
 from research.derivatives import NotInexactError, NotScalarError
 from research.derivatives.exact.arguments import described, floating
-from research.descent._implicit import unless
-from research.descent._minimise import minimise
+from research.descent._implicit import DENSE, unless
+from research.descent._minimise import check_hashable, check_max_steps, minimise
 from research.tracing import OF_MINIMA, AdviceOnTracing
 from research.types import Array, Params
 from research.update_rules._checks import check_rule
 
-# Up to this number of parameters, the eigenvalues are those of the whole Hessian.
-DENSE = 128
 LANCZOS_STEPS = 64
 NUDGES = 4  # Number of points around x that show the rounding errors of the gradient.
 
@@ -134,7 +132,8 @@ def implicit_minimum(
         narrower than float32.
       NotScalarError: objective does not return one number.
       ValueError: tolerance or max_steps is out of range.
-      TypeError: An argument has the wrong type, or start has no leaves.
+      TypeError: An argument has the wrong type, objective is not hashable, max_steps
+        is traced, or start has no leaves.
     References:
       Krantz & Parks, The Implicit Function Theorem, 2002. Blondel et al., Efficient and
       Modular Implicit Differentiation, 2022, equation 3. Kantorovich, Functional
@@ -147,6 +146,7 @@ def implicit_minimum(
       0.500000 -0.250000
     """
     check_callable("objective", objective, "x", "theta")
+    check_hashable("objective", objective)
     check_rule(rule)
     start, theta = floating(start, "start"), floating(theta, "theta")
     if not jax.tree.leaves(start):
@@ -158,7 +158,7 @@ def implicit_minimum(
                 "leaf.astype(jnp.float32)."
             )
     check_number("tolerance", tolerance)
-    check_number("max_steps", max_steps, integer=True)
+    check_max_steps(max_steps)
     with AdviceOnTracing(OF_MINIMA):
         value = jax.eval_shape(objective, start, theta)
     if not isinstance(value, jax.ShapeDtypeStruct) or value.shape:

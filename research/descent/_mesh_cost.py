@@ -66,7 +66,7 @@ def bytes_per_step(
       (393228, 0)
     """
     check_rule(rule)
-    check_tree("params", params)
+    check_tree("params", params, needs_values=False)
     check_count("num_devices", num_devices)
     check_flag("shard_params", shard_params)
     check_flag("exact", exact)

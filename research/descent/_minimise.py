@@ -14,9 +14,12 @@ from jaxtyping import Float, Int
 
 from research.checks import (
     check_callable,
+    check_leaves_not_deleted,
     check_number,
     check_tree,
     is_float_array,
+    is_traced,
+    shown,
 )
 from research.descent._implicit import (
     as_floats,
@@ -145,8 +148,10 @@ def minimise(
     Raises:
       ValueError: tolerance, max_steps or norm is out of range, or neither objective nor
         residual_fn is given.
-      TypeError: An argument has the wrong type, params have no leaves, a leaf of params
-        is not floating, or the objective does not return one real floating number.
+      TypeError: An argument has the wrong type, objective or residual_fn is not
+        hashable, max_steps is traced, params have no leaves, a leaf of params is not
+        floating, or the objective does not return one real floating number. Or
+        objective is None, and residual_fn returns no array.
     Example:
       >>> shifted = lambda x: jnp.sum((x - 3.0) ** 2)
       >>> minimum = minimise(shifted, optax.sgd(0.5), jnp.zeros(2))
@@ -155,12 +160,14 @@ def minimise(
     """
     if objective is not None:
         check_callable("objective", objective, "params")
+        check_hashable("objective", objective)
     if residual_fn is not None:
         check_callable("residual_fn", residual_fn, "params")
+        check_hashable("residual_fn", residual_fn)
     check_rule(rule)
     _check_params(params)
     check_number("tolerance", tolerance)
-    check_number("max_steps", max_steps, integer=True)
+    check_max_steps(max_steps)
     if norm is not jnp.inf:
         _check_norm(norm)
     if objective is None and residual_fn is None:
@@ -182,6 +189,28 @@ def minimise(
         )
 
 
+def check_hashable(name: str, function: Any) -> None:
+    """Raise TypeError if a function cannot be found again among compiled programs."""
+    try:
+        hash(function)
+    except TypeError:
+        raise TypeError(
+            f"{name} must be hashable, so that JAX can find its compiled program; got "
+            f"{name}={shown(function)}. Give its class a __hash__, or pass a function "
+            "that calls it, such as a lambda."
+        ) from None
+
+
+def check_max_steps(max_steps: Any) -> None:
+    """Raise an error unless max_steps is a concrete integer of at least 0."""
+    if is_traced(max_steps):
+        raise TypeError(
+            "max_steps must be a concrete integer, but it is traced. Use a Python "
+            "integer, or make the argument static (static_argnames of jax.jit)."
+        )
+    check_number("max_steps", max_steps, integer=True)
+
+
 def _on_device(number: Any) -> Any:
     """Return a Python number as an array, and any other argument unchanged.
 
@@ -201,6 +230,7 @@ def _made_once(number: float | int, x64: bool) -> Array:
 
 
 def _check_params(params: Params) -> None:
+    check_leaves_not_deleted("params", params)
     leaves = jax.tree.leaves(params)
     if leaves and all(map(is_float_array, leaves)):
         return
@@ -383,9 +413,10 @@ def _outcome_of_step(
 
 
 def _norm(tree: Params, norm: float) -> Array:
-    leaves = jnp.concatenate(
-        [jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)] or [jnp.zeros(0)]
-    )
+    leaves = jax.tree.leaves(tree)
+    # One dtype, because a weakly typed leaf is not weakly typed after a step.
+    dtype = jnp.result_type(*(leaf.dtype for leaf in leaves))
+    leaves = jnp.concatenate([jnp.ravel(leaf) for leaf in leaves], dtype=dtype)
     return (
         jnp.max(jnp.abs(leaves), initial=0.0) if norm == jnp.inf else leaf_norm(leaves)
     )
@@ -393,10 +424,13 @@ def _norm(tree: Params, norm: float) -> Array:
 
 def _half_squares(residual_fn: Any) -> Callable[[Params], Array]:
     def value_of(params: Params) -> Array:
-        return 0.5 * jnp.sum(
-            jnp.stack(
-                [jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(residual_fn(params))]
+        residuals = residual_fn(params)
+        squares = [jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(residuals)]
+        if not squares:
+            raise TypeError(
+                "residual_fn must return at least one array of residuals; it returns "
+                f"{shown(residuals)}."
             )
-        )
+        return 0.5 * jnp.sum(jnp.stack(squares))
 
     return value_of

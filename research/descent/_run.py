@@ -13,6 +13,7 @@ from research.checks import (
     check_flag,
     check_instance,
     check_key,
+    check_leaves_not_deleted,
     check_numbers,
 )
 from research.descent._step import HOW_TO_BEGIN, BatchIndices, Info, State
@@ -137,6 +138,7 @@ def run(
     """
     check_callable("step", step, "state", "batch_indices")
     check_instance("state", state, State, HOW_TO_BEGIN)
+    check_leaves_not_deleted("state", state)
     check_form(sampler)
     check_key("key", key)
     check_numbers("epochs", epochs, kinds="biufc", wanted="integers of shape (e,)")

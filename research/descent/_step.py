@@ -13,6 +13,7 @@ from research.checks import (
     check_callable,
     check_instance,
     check_key,
+    check_not_deleted,
     check_numbers,
     check_tree,
     is_array,
@@ -110,7 +111,8 @@ def gather(dataset: Batch | None, batch_indices: BatchIndices) -> Batch | None:
     Raises:
       TypeError: An argument has the wrong type, or the indices are not integers.
       ValueError: A concrete index lies outside the dataset. A traced index is not
-        checked: if it is too large, JAX reads the last example.
+        checked: if it is too large, JAX reads the last example. ValueError is also
+        raised if leaves of the dataset differ in length.
     Example:
       >>> data = Batch(jnp.array([1.0, 2.0, 3.0]), jnp.zeros(3))
       >>> print(gather(data, BatchIndices(jnp.array([2, 0]))).x)
@@ -127,13 +129,15 @@ def gather(dataset: Batch | None, batch_indices: BatchIndices) -> Batch | None:
         return None
     if indices is None:
         return dataset._replace(key=key)
-    n = len(jax.tree.leaves((dataset.x, dataset.y))[0])
+    n = num_examples(dataset) or 0
     if not is_traced(indices) and (index := index_outside(indices, n)) is not None:
         raise ValueError(
             f"batch_indices has the index {index}, which is outside the dataset of "
             f"{n} examples. Use indices in 0..{n - 1}."
         )
-    x, y = jax.tree.map(lambda a: a[indices], (dataset.x, dataset.y))
+    # NumPy's arrays accept no traced indices.
+    take = lambda a: jnp.asarray(a)[indices] if is_traced(indices) else a[indices]
+    x, y = jax.tree.map(take, (dataset.x, dataset.y))
     return Batch(x, y, key)
 
 
@@ -175,6 +179,7 @@ def check_no_nan(
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             if is_traced(leaf) or not getattr(leaf, "is_fully_addressable", True):
                 continue
+            check_not_deleted(f"{name}.{field}{jax.tree_util.keystr(path)}", leaf)
             if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
                 continue
             values = np.asarray(leaf)

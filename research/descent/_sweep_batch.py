@@ -70,9 +70,9 @@ def from_saved(
     Raises:
       ValueError: The checkpoint `saved` does not fit this program or these runs.
     """
+    _check_values(program, saved, len(batches))
     runs = jax.device_put(padded(batches[0].runs, program.width), program.devices[0])
     like, _ = program.begin[0](runs, program.data[0])
-    _check_values(program, saved, len(batches))
     restored = []
     for i, (batch, done) in enumerate(zip(batches, saved.values, strict=True)):
         if done:

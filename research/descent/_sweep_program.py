@@ -14,7 +14,6 @@ from research.checks import (
     check_callable,
     check_count,
     check_instance,
-    check_real,
     check_sequence,
     shown,
     takes_others,
@@ -126,9 +125,9 @@ def compile_sweep(
       The program.
     Raises:
       ValueError: num_epochs or width is not positive, chunk is not allowed, devices is
-        empty, or the workload lacks a part named in evaluate_on. Also if the sampler is
-        made for another number of examples than workload.train has. A workload without
-        data needs a sampler for one example.
+        empty, hyperparameters contains "seed", or the workload lacks a part named in
+        evaluate_on. Also if the sampler is made for another number of examples than
+        workload.train has. A workload without data needs a sampler for one example.
       TypeError: make_rule is not a function, or it does not take the arguments in
         hyperparameters. Or another argument has the wrong type.
     Example:
@@ -143,8 +142,12 @@ def compile_sweep(
     check_workload("workload", workload)
     check_form(sampler)
     check_sequence("hyperparameters", hyperparameters, "names", str)
-    # A sweep passes no seed to make_rule.
-    check_make_rule(make_rule, [name for name in hyperparameters if name != "seed"])
+    if "seed" in hyperparameters:
+        raise ValueError(
+            "hyperparameters must not contain 'seed', because every run has a seed and "
+            f"make_rule gets none; got hyperparameters={shown(tuple(hyperparameters))}."
+        )
+    check_make_rule(make_rule, hyperparameters)
     is_full_batch = _full_batch.is_full_batch(sampler)
     if width is None:
         width = FULL_BATCH_WIDTH if is_full_batch else WIDTH
@@ -429,9 +432,8 @@ def _check_chunk(chunk: int | None, num_epochs: int) -> int:
     if chunk is None:
         tenths = num_epochs % 10 == 0 and num_epochs >= 20
         chunk = num_epochs // 10 if tenths else num_epochs
-    check_real("chunk", chunk)
-    is_divisor = chunk == int(chunk) and num_epochs % int(chunk or 1) == 0
-    if not min(2, num_epochs) <= chunk <= num_epochs or not is_divisor:
+    check_count("chunk", chunk)
+    if chunk < min(2, num_epochs) or num_epochs % chunk:
         raise ValueError(
             f"chunk must divide num_epochs and be at least 2; got chunk={chunk}, "
             f"num_epochs={num_epochs}. (XLA unrolls a loop of one epoch, which changes "

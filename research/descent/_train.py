@@ -15,6 +15,7 @@ from research.checks import (
     check_callable,
     check_count,
     check_flag,
+    check_key,
     check_methods,
     check_tree,
     refuse_traced,
@@ -149,8 +150,10 @@ def train(
           examples, the number of devices and the settings of the mesh. If the rule is
           of this package and its learning rate is constant, the state holds the rate,
           so the check detects another rate. With any other rule or a schedule, the
-          check may not detect another rate. The check does not compare the objective,
-          so it cannot detect, for example, another penalty.
+          check may not detect another rate. The check does not compare constants inside
+          the rule that its initial state does not hold, such as momentum, b1 or
+          weight_decay: the training goes on with the new ones. Nor does it compare the
+          objective, so it cannot detect, for example, another penalty.
       TypeError: The rule is not a gradient transformation, a leaf of params is not
         floating, the dataset is neither a Batch nor Records nor None, or the key is not
         a JAX key. Also if the objective does not return one real floating number, or
@@ -294,6 +297,7 @@ def _check_mesh(
 
 
 def _check(num_epochs: int, devices: int, sampler: Sampler, key: Key) -> None:
+    check_key("key", key)
     if not isinstance(key, jax.Array) or not jnp.issubdtype(
         key.dtype, jax.dtypes.prng_key
     ):

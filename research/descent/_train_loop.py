@@ -59,7 +59,8 @@ def compile_training(
         tree, jax.sharding.NamedSharding(mesh, whole)
     )
     batches_of = batches_by_epoch(sampler, noisy)
-    loop = _loop(_averaged(objective) if devices > 1 else objective, rule)
+    own = _averaged(objective) if devices > 1 else objective
+    loop = loop_over(lambda dataset: _step.build(own, rule, dataset).step)
 
     def share(
         state: _step.State,
@@ -135,13 +136,6 @@ def no_info(
         batches,
     )
     return jax.tree.map(lambda a: np.full(num_batches, np.nan, a.dtype), one)
-
-
-def _loop(
-    objective: Callable[[Params, Any], Array],
-    rule: optax.GradientTransformation,
-) -> Callable[..., tuple[_step.State, _step.Info]]:
-    return loop_over(lambda dataset: _step.build(objective, rule, dataset).step)
 
 
 def loop_over(

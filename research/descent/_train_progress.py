@@ -50,7 +50,8 @@ class Progress(NamedTuple):
       step: Number of finished steps in the current epoch.
       state: Parameters and rule state.
       info: Info of the steps of the current epoch, leaves of shape (num_batches,). The
-        entries of steps that are not taken yet are NaN.
+        entries of steps that are not taken yet are those of the epoch before. In epoch
+        0, they are NaN.
       earlier: The info of each finished epoch.
       evaluations: Evaluations at the start and after each finished epoch.
       seconds: Time that the steps took.
@@ -130,10 +131,10 @@ SHAPE = {
 
 
 OF_ANOTHER_TRAINING = (
-    "the checkpoint belongs to another training (another model, rule, start, key, "
-    "data, batches, epochs, evaluations or devices) or to another version of this "
+    "the checkpoint belongs to another training (other params, state of the rule, "
+    "key, data, batches, epochs, evaluations or devices) or to another version of this "
     "code. Use --fresh, or in Python a checkpoint in another folder, to start from the "
-    "beginning."
+    "beginning. Constants inside the rule, such as a momentum, are not compared."
 )
 
 

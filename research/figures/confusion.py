@@ -95,7 +95,6 @@ def commonest_errors(
       [('cat', 'dog', 2, 7)]
     """
     _check_counts(counts, classes)
-    check_sequence("classes", classes, "names", str)
     check_count("most", most, 0)
     counts = np.asarray(counts)
     wrong = np.where(np.eye(len(counts), dtype=bool), 0, counts).astype(np.int64)

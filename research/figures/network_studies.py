@@ -59,51 +59,64 @@ def draw_steps(numbers: Numbers, colours: Mapping[str, str]) -> figures.Picture:
         width=4.6, height=1.8 + 0.22 * len(rules) * (len(networks) + 1)
     )
     panel, places, named = axes[0, 0], [], set()
-    groups = [*networks, "all"] if len(networks) > 1 else networks
-    for row, group in enumerate(groups):
-        found = (
-            numbers["overall"]
-            if group == "all"
-            else [one for one in numbers["comparisons"] if one["network"] == group]
-        )
-        by_rule = {one["rule"]: one for one in found}
+    groups = _groups(numbers)
+    for row, (_, compared) in enumerate(groups):
+        by_rule = {one["rule"]: one for one in compared}
         for index, rule in enumerate(rules):
             one = by_rule[rule]
             if one["steps"] is None:  # The loss of the baseline does not change.
                 continue
             place = row * (len(rules) + 1) + index
-            panel.plot(
-                [one["steps_low"], one["steps_high"]],
-                [place] * 2,
-                color=colours[rule],
-                lw=2,
-            )
-            panel.plot(
-                one["steps"],
-                place,
-                "o",
-                color=colours[rule],
-                label=f"_{rule}" if rule in named else plain(rule),
-            )
+            label = f"_{rule}" if rule in named else plain(rule)
+            _draw_interval(panel, one, place, colours[rule], label)
             named.add(rule)
         places.append(row * (len(rules) + 1) + (len(rules) - 1) / 2)
     panel.axvline(1, color=colours[numbers["baseline"]], lw=1.2)
-    panel.set_yticks(places, [plain(group) for group in groups])
+    panel.set_yticks(places, [plain(label) for label, _ in groups])
     panel.invert_yaxis()
-    panel.set(
-        xscale="log",
-        xlabel=(
-            "steps for the same validation loss,\ndivided by those of "
-            f"{plain(numbers['baseline'])}"
-        ),
+    _scale_steps(panel)
+    panel.set_xlabel(
+        "steps for the same validation loss,\ndivided by those of "
+        f"{plain(numbers['baseline'])}"
     )
-    ticks = [tick for tick in (0.3, 0.5, 0.7, 1, 1.4, 2, 3) if _inside(panel, tick)]
-    panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    panel.minorticks_off()
     panel.grid(axis="y", visible=False)
     panel.margins(y=0.12)
     if named:
         figure.legend(loc="outside lower center", ncols=3)
+    caption = _steps_caption(numbers)
+    return figures.Picture("How many steps does a rule save?", caption, figure)
+
+
+def _groups(numbers: Numbers) -> list[tuple[str, list[Numbers]]]:
+    """Return pairs (label, comparisons): one for each network, and one for all.
+
+    If there is only one network, the pair for all networks is left out.
+    """
+    groups = [
+        (network, [one for one in numbers["comparisons"] if one["network"] == network])
+        for network in numbers["networks"]
+    ]
+    return [*groups, ("all", numbers["overall"])] if len(groups) > 1 else groups
+
+
+def _draw_interval(
+    panel: Axes, one: Mapping[str, Any], place: float, colour: str, label: str
+) -> None:
+    """Draw the ratio of steps of a comparison as a dot, with its interval."""
+    ends = [one["steps_low"], one["steps_high"]]
+    panel.plot(ends, [place] * 2, color=colour, lw=2)
+    panel.plot(one["steps"], place, "o", color=colour, label=label)
+
+
+def _scale_steps(panel: Axes) -> None:
+    """Make the horizontal axis logarithmic, with round numbers."""
+    panel.set_xscale("log")
+    ticks = [tick for tick in (0.3, 0.5, 0.7, 1, 1.4, 2, 3) if _inside(panel, tick)]
+    panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    panel.minorticks_off()
+
+
+def _steps_caption(numbers: Numbers) -> str:
     words = "; ".join(
         f"{one['rule']} {one['steps']:.2f} [{one['steps_low']:.2f}, "
         f"{one['steps_high']:.2f}]"
@@ -111,14 +124,13 @@ def draw_steps(numbers: Numbers, colours: Mapping[str, str]) -> figures.Picture:
         if one["steps"] is not None
     )
     unknown = "not measured, because the ratio is not known on every network"
-    caption = (
+    return (
         "Steps that a rule needs for the same validation loss, divided by the steps of "
         f"{numbers['baseline']}, with {100 * numbers['protocol']['level']:g} % "
         f"intervals over searches and seeds. Over all networks: {words or unknown}. A "
         "value below 1 saves steps. Values end at 0.5 and 2, the range of lengths of "
         "the baseline."
     )
-    return figures.Picture("How many steps does a rule save?", caption, figure)
 
 
 def _inside(panel: Axes, tick: float) -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from research import figures
 from research.figures import study_curves, study_rates
@@ -86,10 +87,8 @@ def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
     `numbers` is the field `numbers` of the study's result, and `who` has the order of
     the rules.
     """
-    workloads, rules = (
-        numbers["workloads"],
-        [rule for rule in who.order if rule != numbers["baseline"]],
-    )
+    workloads = numbers["workloads"]
+    rules = [rule for rule in who.order if rule != numbers["baseline"]]
     overall = {row["rule"]: row for row in numbers["overall"]}
     single = (
         {(row["rule"], row["workload"]): row for row in numbers["comparisons"]}
@@ -126,33 +125,12 @@ def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
             )
             row, mark = single[rule, workload], MARKS[index % len(MARKS)]
             _draw_workload(panel, height, row, mark, with_intervals)
-    panel.set(
-        ylim=(len(rules) - 0.5, -0.5),
-        xlabel=(
-            "example gradients to the target,\n"
-            f"relative to {plain(numbers['baseline'])}"
-        ),
+    panel.set_xlabel(
+        f"example gradients to the target,\nrelative to {plain(numbers['baseline'])}"
     )
-    panel.set_yticks(
-        [place + top for place in range(len(rules))],
-        [plain(rule) for rule in rules],
-    )
-    panel.tick_params(axis="y", length=0)
-    panel.grid(axis="y", visible=False)
-    for place in range(1, len(rules)):
-        panel.axhline(place - 0.5, color="#EEF0F2", linewidth=0.8, zorder=0)
+    _name_rows(panel, rules, top)
     if single:
-        marks = [
-            panel.plot([], [], mark, color=WORDS, mfc="white", ms=4.5)[0]
-            for mark, _ in zip(MARKS, workloads, strict=False)
-        ]
-        figure.legend(
-            marks,
-            [plain(w) for w in workloads],
-            loc="outside lower center",
-            ncols=2,
-            frameon=False,
-        )
+        _name_workloads(figure, panel, workloads)
     return figures.Picture(
         "Which rule needs fewer gradients?",
         _ratios_caption(numbers, rules, overall),
@@ -185,6 +163,37 @@ def _frame(panel: Axes, rows: list[dict[str, Any]]) -> None:
     ticks = few_numbers(low, high)
     panel.set_xticks(ticks, [f"{t:g}" for t in ticks])
     panel.set_xticks([], minor=True)
+
+
+def _name_rows(panel: Axes, rules: list[str], top: float) -> None:
+    """Write the name of each rule beside its diamond, with lines between the rows.
+
+    `top` is the height of the diamond of row 0. Each row has the height 1.
+    """
+    panel.set_ylim(len(rules) - 0.5, -0.5)
+    panel.set_yticks(
+        [place + top for place in range(len(rules))],
+        [plain(rule) for rule in rules],
+    )
+    panel.tick_params(axis="y", length=0)
+    panel.grid(axis="y", visible=False)
+    for place in range(1, len(rules)):
+        panel.axhline(place - 0.5, color="#EEF0F2", linewidth=0.8, zorder=0)
+
+
+def _name_workloads(figure: Figure, panel: Axes, workloads: list[str]) -> None:
+    """Draw the legend below the panel, with the marker of each workload."""
+    marks = [
+        panel.plot([], [], mark, color=WORDS, mfc="white", ms=4.5)[0]
+        for mark, _ in zip(MARKS, workloads, strict=False)
+    ]
+    figure.legend(
+        marks,
+        [plain(w) for w in workloads],
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+    )
 
 
 def _numbers(row: Mapping[str, Any]) -> tuple[float, float, float]:

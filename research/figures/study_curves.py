@@ -1,6 +1,5 @@
 """Line plots of a study: cost by trials, gap by passes, and performance profile."""
 
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -100,35 +99,11 @@ def curves(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
     """
     target = numbers["protocol"]["target"]
     figure, used, spare = panels(numbers["workloads"])
+    leaves = False  # Whether a line leaves its panel at the bottom.
     for panel, workload in zip(used, numbers["workloads"], strict=True):
-        lowest = target
-        for rule in who.quiet:
-            middle = quantiles(arrays[f"{workload}/{rule}/curves"])[0]
-            panel.plot(
-                arrays[f"{workload}/{rule}/passes"],
-                finite(middle),
-                color=QUIET,
-                lw=0.8,
-                label=f"_{rule}",
-                zorder=1,
-            )
-        for rule in reversed(who.shown):
-            middle, low, high = quantiles(arrays[f"{workload}/{rule}/curves"])
-            high = np.minimum(
-                high, 10 * LARGEST
-            )  # The band of a diverged run ends above the picture.
-            passes = arrays[f"{workload}/{rule}/passes"]
-            figures.band(
-                panel,
-                passes,
-                middle,
-                low,
-                high,
-                color=who.colours[rule],
-                label=rule,
-                zorder=3,
-            )
-            lowest = min([lowest, *middle[middle > SMALLEST]])
+        middles = _draw_gaps(panel, arrays, workload, who)
+        lowest = min([target, *middles[middles > SMALLEST]])
+        leaves |= bool((middles <= SMALLEST).any())
         panel.axhline(
             target, color=WORDS, linestyle=(0, (4, 3)), linewidth=1.1, label="_target"
         )
@@ -140,10 +115,46 @@ def curves(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
     name_lines(
         figure, used, spare, who, grey=f"{len(who.quiet)} others" if who.quiet else ""
     )
-    pairs = itertools.product(numbers["workloads"], who.shown)
-    below = any(
-        (quantiles(arrays[f"{w}/{r}/curves"])[0] <= SMALLEST).any() for w, r in pairs
-    )
+    caption = _curves_caption(numbers, who, leaves)
+    return figures.Picture("Descent of the chosen trials", caption, figure)
+
+
+def _draw_gaps(panel: Axes, arrays: Arrays, workload: str, who: Cast) -> np.ndarray:
+    """Draw the relative gaps of all rules on one workload.
+
+    Returns:
+      Median gaps of the rules that are not drawn in grey.
+    """
+    for rule in who.quiet:
+        middle = quantiles(arrays[f"{workload}/{rule}/curves"])[0]
+        panel.plot(
+            arrays[f"{workload}/{rule}/passes"],
+            finite(middle),
+            color=QUIET,
+            lw=0.8,
+            label=f"_{rule}",
+            zorder=1,
+        )
+    middles = []
+    for rule in reversed(who.shown):
+        middle, low, high = quantiles(arrays[f"{workload}/{rule}/curves"])
+        figures.band(
+            panel,
+            arrays[f"{workload}/{rule}/passes"],
+            middle,
+            low,
+            # The band of a diverged run ends above the picture.
+            np.minimum(high, 10 * LARGEST),
+            color=who.colours[rule],
+            label=rule,
+            zorder=3,
+        )
+        middles.append(middle)
+    return np.concatenate(middles)
+
+
+def _curves_caption(numbers: Mapping[str, Any], who: Cast, leaves: bool) -> str:
+    target = numbers["protocol"]["target"]
     cells = {(cell["workload"], cell["rule"]): cell for cell in numbers["cells"]}
     leaving = (
         f" Lines leave at the bottom where the gap is below {SMALLEST:g}, or negative."
@@ -154,9 +165,9 @@ def curves(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
         f"gap over searches and seeds, and the band from its 10 to its 90 % "
         f"quantile; the dashed line is the target, {target:g}. "
         f"{_sentences(numbers, who, lambda w, r: _end(cells[w, r]))}{_grey(who)}"
-        f"{leaving if below else ''}"
+        f"{leaving if leaves else ''}"
     )
-    return figures.Picture("Descent of the chosen trials", caption.strip(), figure)
+    return caption.strip()
 
 
 def profile(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Picture:
@@ -220,12 +231,7 @@ def quantiles(values: Float[np.ndarray, "runs k"]) -> Float[np.ndarray, "3 k"]:
     finite are treated as ∞, and values below 1e-12 as 1e-12.
     """
     values = np.where(np.isfinite(values), np.maximum(values, SMALLEST), np.inf)
-    return np.array(
-        [
-            np.quantile(values, share, axis=0, method="inverted_cdf")
-            for share in (0.5, 0.1, 0.9)
-        ]
-    )
+    return np.quantile(values, [0.5, 0.1, 0.9], axis=0, method="inverted_cdf")
 
 
 def finite(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:

@@ -286,7 +286,6 @@ def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, row: int) -> Non
       row: Index of the rule in the panel. The bar and the crosses of each rule are
         shifted vertically by this index, so that they do not overlap.
     """
-    fine = ~v.diverged
     figures.band(
         panel,
         v.along,
@@ -298,6 +297,23 @@ def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, row: int) -> Non
         label=rule,
         zorder=3,
     )
+    _draw_trials(panel, v, colour)
+    edge = {"transform": panel.get_xaxis_transform(), "color": colour, "zorder": 4}
+    panel.plot(
+        v.rates[v.diverged],
+        np.full(v.diverged.sum(), 0.96 - 0.055 * row),
+        "x",
+        markersize=5,
+        label="_diverged",
+        **edge,
+    )
+    if v.near is not None:
+        _draw_good_rates(panel, v.near, 0.045 + 0.05 * row, edge)
+
+
+def _draw_trials(panel: Axes, v: Valley, colour: str) -> None:
+    """Draw the trials that did not diverge, and a ring around the best one."""
+    fine = ~v.diverged
     panel.vlines(
         v.rates[fine],
         v.low[fine],
@@ -324,35 +340,29 @@ def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, row: int) -> Non
         "markeredgewidth": 1.3,
     }
     panel.plot(v.rates[best], v.scores[best], "o", label="_chosen", zorder=5, **ring)
-    edge = {"transform": panel.get_xaxis_transform(), "color": colour, "zorder": 4}
+
+
+def _draw_good_rates(
+    panel: Axes, near: tuple[float, float], height: float, style: Mapping[str, Any]
+) -> None:
+    """Draw the range of good rates as a bar, or as a short stroke for a single rate."""
     panel.plot(
-        v.rates[~fine],
-        np.full((~fine).sum(), 0.96 - 0.055 * row),
-        "x",
-        markersize=5,
-        label="_diverged",
-        **edge,
-    )
-    if v.near is None:
-        return
-    height = 0.045 + 0.05 * row
-    panel.plot(
-        v.near,
+        near,
         [height, height],
         linewidth=4.5,
         solid_capstyle="butt",
         label="_robust",
-        **edge,
+        **style,
     )
-    if v.near[0] == v.near[1]:
+    if near[0] == near[1]:
         panel.plot(
-            v.near[0],
+            near[0],
             height,
             "|",
             markersize=6,
             markeredgewidth=2,
             label="_robust",
-            **edge,
+            **style,
         )
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from research import figures, report
 from research.checks import check_flag, check_instance, check_path, check_sequence
 from research.comparison.archive import SavedStudy
-from research.comparison.network_tables import at_most
+from research.comparison.network_tables import DIVERGED, all_diverged, at_most
+from research.comparison.tables import NEITHER, nothing_reached
 from research.leaderboard.gathering import Gathered, gather
 from research.leaderboard.rankings import (
     ON_NETWORKS,
@@ -297,13 +298,10 @@ def _picture(study: SavedStudy) -> tuple[figures.Picture, report.Embedded]:
     A picture in the file of a study is never shown, because it may contain anything.
     """
     on_networks = study.on_networks
-    ratio, low, high = RATIOS[on_networks]
     rows = [
         Ratio(
             f"{one['rule']} on {workload_of(study, one)}",
-            one[ratio],
-            one[low],
-            one[high],
+            *_ratio(study, one),
             one["verdict"],
         )
         for one in study.numbers["comparisons"]
@@ -312,6 +310,18 @@ def _picture(study: SavedStudy) -> tuple[figures.Picture, report.Embedded]:
     title = f"Study {study.manifest['id']}, {study.name}"
     picture = draw_ratios(title, rows, f"{axis}, divided by those of the baseline")
     return picture, report.embed_bytes(figures.svg_bytes(picture.figure), study.name)
+
+
+def _ratio(study: SavedStudy, one: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    """Return (ratio, low, high) of a comparison: None if all runs of both rules fail.
+
+    A run fails if it misses the target, or on networks, if it diverges.
+    """
+    failed = all_diverged if study.on_networks else nothing_reached
+    if failed(one, study.numbers):
+        return None, None, None
+    ratio, low, high = RATIOS[study.on_networks]
+    return one[ratio], one[low], one[high]
 
 
 def _place(entry: Entry, cost: Mapping[str, float]) -> report.Cell:
@@ -332,14 +342,14 @@ def _compared(entry: Entry) -> tuple[report.Cell, str]:
         return report.cell(1.0, "1"), "the baseline"
     if comparison is None:
         return report.cell(None, "unknown"), "not compared"
+    ratio, low, high = _ratio(entry.study, comparison)
     verdict, detectable = comparison["verdict"], comparison["detectable"]
     if verdict in ("better", "worse"):
         verdict += f" than {comparison['baseline']}"
-    elif detectable is not None and math.isfinite(detectable):
+    elif None not in (ratio, detectable) and math.isfinite(detectable):
         verdict += f" (it could detect a factor of {detectable:.3g})"
-    names = RATIOS[entry.study.on_networks]
-    ratio, low, high = (comparison[name] for name in names)
-    return _with_interval(ratio, low, high, "neither reached"), verdict
+    missing = DIVERGED if entry.study.on_networks else NEITHER
+    return _with_interval(ratio, low, high, missing), verdict
 
 
 def _with_interval(

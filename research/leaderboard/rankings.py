@@ -33,7 +33,9 @@ class Entry(NamedTuple):
         the objective. If the numbers of examples differ, the number of examples is
         added to the name, and if the minima differ, f* is added. For networks, the
         number of parameters and a digest of the data take the places of these two. If
-        the data of a network are not known, the id of the study is added.
+        a study made its network itself, the loss and the norm of the gradient at the
+        start are added, which depend on the model and the loss. If the data or the
+        start of such a network are not known, the id of the study is added.
       protocol: Number of the protocol in `Rankings.protocols`, counted from 1. The
         protocol consists of the settings of the measurement.
       cost, low, high: Cost of the rule, and the ends of its confidence interval. The
@@ -402,10 +404,12 @@ def _optimum(study: SavedStudy, measurement: Mapping[str, Any]) -> str:
 
 
 def _data(study: SavedStudy, measurement: Mapping[str, Any]) -> str:
-    """Return a text that distinguishes networks of one name with different data.
+    """Return a text that distinguishes different networks of one name.
 
     A network that a study names has the data of this package. For another network, the
-    text has the digest of the data, or the id of an older study without this digest.
+    text has the digest of the data, and the loss and the norm of the gradient at the
+    start: the same data can belong to another model or another loss. For an older study
+    without these, the text has the id of the study.
     """
     origin = study.numbers.get("origin")
     own = origin.get("own") if isinstance(origin, dict) else None
@@ -413,7 +417,15 @@ def _data(study: SavedStudy, measurement: Mapping[str, Any]) -> str:
     if not study.on_networks or not given:
         return "named data"
     known = measurement.get("data")
-    return f"data {known[:8]}" if known else f"study {study.manifest['id'][:8]}"
+    start = study.numbers.get("starts", {}).get(workload_of(study, measurement))
+    if not known or start is None:
+        return f"study {study.manifest['id'][:8]}"
+    # Rounded, because the last digits depend on the processor.
+    loss, gradient = (
+        "not finite" if start[name] is None else f"{start[name]:.3g}"
+        for name in ("loss", "gradient")
+    )
+    return f"data {known[:8]} · loss {loss} and gradient {gradient} at the start"
 
 
 def _of_rule(study: SavedStudy, name: str, rule: str) -> Any:

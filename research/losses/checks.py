@@ -110,11 +110,11 @@ def check_terms(
         if value is None:
             continue
         numeric(name, value)
-        if jnp.shape(value) != shape:
+        if np.shape(value) != shape:  # JAX's function takes no lists.
             raise ValueError(
                 f"{name} must have the shape {shape} of the {of}; got "
-                f"{jnp.shape(value)}."
-                + (" Use jax.vmap for a batch." if jnp.ndim(value) > len(shape) else "")
+                f"{np.shape(value)}."
+                + (" Use jax.vmap for a batch." if np.ndim(value) > len(shape) else "")
             )
     if where is not None and jnp.asarray(where).dtype != bool:
         raise TypeError(
@@ -139,6 +139,7 @@ def only(
     """
     if where is None:
         return arrays
+    where = jnp.asarray(where)
     return tuple(jnp.where(where, array, jnp.zeros_like(array)) for array in arrays)
 
 

@@ -524,7 +524,9 @@ def _check_any_class(name: str, logits: Array) -> None:
 
 def _of_classes(logits: Array, where: ArrayLike | None) -> Array:
     """Set the logits of classes that do not exist to -∞."""
-    return logits if where is None else jnp.where(where, logits, -jnp.inf)
+    if where is None:
+        return logits
+    return jnp.where(jnp.asarray(where), logits, -jnp.inf)
 
 
 def _at(weights: ArrayLike, label: Array, loss: Array) -> Array:

@@ -80,7 +80,9 @@ def sequence_cross_entropy(
     check_terms(labels.shape, "labels", where, weights)
     labels = wide(labels)
     # Unsigned labels have no negative number that could stand for an ignored position.
-    counts = labels >= 0 if where is None else (labels >= 0) & where
+    counts = labels >= 0
+    if where is not None:
+        counts = counts & jnp.asarray(where)
     labels = jnp.where(counts, labels, 0)
     # Logits of ignored positions may be NaN; the gradient must not be.
     logits = jnp.where(counts[:, None], logits, 0)

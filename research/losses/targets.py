@@ -8,7 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from research.checks import check_callable, check_numbers, check_sequence, is_array
+from research.checks import (
+    check_callable,
+    check_not_deleted,
+    check_numbers,
+    check_sequence,
+    is_array,
+)
 from research.losses.classification import (
     check_labels,
     focal,
@@ -63,6 +69,7 @@ def check_targets(loss: Callable[..., Any], prediction: Any, targets: Any) -> No
     check_callable("loss", loss)
     while isinstance(loss, functools.partial):
         loss = loss.func
+    check_not_deleted("targets", targets)
     # A loss of another package may be unhashable.
     if any(known is loss for known in _OF_REGRESSION):
         _check_same_shape(tuple(jnp.shape(prediction)), tuple(jnp.shape(targets)))
@@ -142,7 +149,16 @@ def _check_same_shape(prediction: tuple[int, ...], targets: tuple[int, ...]) -> 
     )
 
 
+def _check_logits(shape: tuple[int, ...]) -> None:
+    if not shape:
+        raise ValueError(
+            "predictions must be logits with a last axis over the classes; got shape "
+            "(), one number."
+        )
+
+
 def _of_classes(shape: tuple[int, ...], y: np.ndarray) -> None:
+    _check_logits(shape)
     if y.shape == shape and len(shape) > 1:
         raise ValueError(
             f"targets must be integer classes of shape {shape[:-1]}; got shape "
@@ -161,6 +177,7 @@ def _of_classes(shape: tuple[int, ...], y: np.ndarray) -> None:
 
 
 def _of_sequences(shape: tuple[int, ...], y: np.ndarray) -> None:
+    _check_logits(shape)
     _check_shape(shape[:-1], y, f"integer classes, for logits of shape {shape}")
     _check_integers(y)
     # A negative label marks a position that the loss ignores.
@@ -178,6 +195,7 @@ def _of_probabilities(shape: tuple[int, ...], y: np.ndarray) -> None:
 
 
 def _of_distributions(shape: tuple[int, ...], y: np.ndarray) -> None:
+    _check_logits(shape)
     _check_shape(
         shape, y, "a distribution for each example, such as jax.nn.one_hot(labels, K)"
     )

@@ -73,8 +73,8 @@ def attention(
       The outputs, shape (..., T, width).
     Raises:
       ValueError: The width is not divisible by num_heads, num_heads is not divisible by
-        num_key_value_heads, x does not fit the weights, or the table of angles is too
-        short or does not fit the heads.
+        num_key_value_heads, x does not fit the weights, the mask does not fit x, or the
+        table of angles is too short or does not fit the heads.
       TypeError: The mask is not boolean, or "query_key_value" or "output" is missing.
     References:
       Vaswani et al., Attention is all you need, NeurIPS 2017, section 3.2.
@@ -366,7 +366,7 @@ def _weights_and_values(
     if mask is None:
         weights = jax.nn.softmax(wide, axis=-1)
     else:
-        weights = _masked_softmax(wide, _spread(mask, x.shape[:-2]))
+        weights = _masked_softmax(wide, _spread(mask, x.shape[:-1]))
     return weights.astype(scores.dtype), values
 
 
@@ -426,16 +426,18 @@ def _masked_softmax_jvp(
     )
 
 
-def _spread(mask: ArrayLike, leading: tuple[int, ...]) -> Array:
-    """Flatten the mask's leading axes into one and add an axis for the heads."""
-    mask = jnp.asarray(mask)
-    if mask.dtype != bool:
-        raise TypeError(
-            "mask must be boolean, True where a query may attend; got dtype "
-            f"{mask.dtype}. For an additive mask pass mask == 0."
-        )
-    if mask.ndim == 2:
+def _spread(mask: ArrayLike, positions: tuple[int, ...]) -> Array:
+    """Flatten the mask's leading axes into one and add an axis for the heads.
+
+    `positions` are the axes of the inputs without the width, shape (..., T).
+    """
+    mask, (*leading, length) = jnp.asarray(mask), positions
+    if mask.shape == (length, length):
         return mask[None, None]
-    return jnp.broadcast_to(mask, (*leading, *mask.shape[-2:])).reshape(
-        -1, 1, *mask.shape[-2:]
-    )
+    if mask.shape not in ((*leading, 1, length), (*leading, length, length)):
+        raise ValueError(
+            "mask must have the shape (T, T), (..., 1, T) or (..., T, T), where the "
+            f"axes (..., T) of x are {positions}; got mask of shape {mask.shape}. If "
+            "it says which positions a sequence has, pass mask[..., None, :]."
+        )
+    return mask.reshape(-1, 1, *mask.shape[-2:])

@@ -199,6 +199,16 @@ def check_image_shape(x: Num[Array, "..."], image_shape: tuple[int, int, int]) -
         )
 
 
+def check_sizes_of_images(image_shape: tuple[int, int, int]) -> None:
+    """Raise ValueError unless image_shape is (H, W, C), three positive integers."""
+    if not (isinstance(image_shape, tuple | list) and len(image_shape) == 3):
+        raise ValueError(
+            f"image_shape must be (H, W, C); got image_shape={image_shape!r}. Grey "
+            "images have C = 1."
+        )
+    check_counts("image_shape", image_shape)
+
+
 def _layer(
     draw: Initialiser, key: Key, shape: tuple[int, ...], dtype: DTypeLike
 ) -> Params:
@@ -208,9 +218,16 @@ def _layer(
 def _normalised(kind: str, x: Array, scale: Array, bias: Array) -> Array:
     if kind == "layer":
         return layer_normalisation(x, scale, bias)
-    return group_normalisation(
-        x, scale, bias, x.shape[-1] // math.gcd(x.shape[-1], CHANNELS_OF_A_GROUP)
-    )
+    return group_normalisation(x, scale, bias, number_of_groups(x.shape[-1]))
+
+
+def number_of_groups(channels: int) -> int:
+    """Return the number of groups of channels in a group normalisation.
+
+    Each group has 16 channels, or as many as the largest common divisor of 16 and the
+    number of channels.
+    """
+    return channels // math.gcd(channels, CHANNELS_OF_A_GROUP)
 
 
 def _dropped(key: Key | None, layer: int, x: Array, rate: float) -> Array:
@@ -229,17 +246,9 @@ def _check(
     dropout: float,
 ) -> list[int]:
     """Check the arguments of `cnn` and return the pooling window of each block."""
-    if not (isinstance(image_shape, tuple | list) and len(image_shape) == 3):
-        raise ValueError(
-            f"image_shape must be (H, W, C); got image_shape={image_shape!r}. Grey "
-            "images have C = 1."
-        )
-    for name, values in (
-        ("image_shape", image_shape),
-        ("channels", channels),
-        ("hidden", hidden),
-    ):
-        check_counts(name, values)
+    check_sizes_of_images(image_shape)
+    check_counts("channels", channels)
+    check_counts("hidden", hidden)
     check_count("num_classes", num_classes, 1)
     pair("kernel_size", kernel_size, 1)
     pair("stride", stride, 1)

@@ -1,6 +1,5 @@
 """Recurrent networks: vanilla, GRU and LSTM layers."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -29,8 +28,7 @@ from research.models.embedding import (
 )
 from research.models.initialisers import glorot_uniform
 from research.models.parameters import (
-    check_same_architecture,
-    shapes_of,
+    architecture_check,
     with_own_parameters,
 )
 from research.models.recurrent_layer import at_end, draw_layer, unroll
@@ -230,12 +228,12 @@ def recurrence(
         dtype,
     )
     _check_network(network)
-    expected = functools.cache(lambda: shapes_of(lambda key: _init(network, key)))
+    check_architecture = architecture_check(lambda key: _init(network, key))
 
     def advance(
         params: Params, x: ArrayLike | Sequences, carry: Carries, key: Key | None = None
     ) -> tuple[Array, Carries]:
-        check_same_architecture(params, expected())
+        check_architecture(params)
         if jax.tree.structure(carry) != jax.tree.structure(_start(network, ())):
             raise ValueError(
                 f"carry must have {num_layers} layers of {network.cell.num_carried} "

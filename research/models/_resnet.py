@@ -11,7 +11,11 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float
 
 from research.checks import check_number, check_numbers
-from research.models._cnn import CHANNELS_OF_A_GROUP, check_image_shape
+from research.models._cnn import (
+    check_image_shape,
+    check_sizes_of_images,
+    number_of_groups,
+)
 from research.models._convolution import convolution
 from research.models._linear import check_count, check_counts, check_model_dtype, dense
 from research.models.activations import Activation, find_activation
@@ -87,12 +91,7 @@ def resnet(
       >>> params["block_3"]["shortcut"]["weights"].shape
       (1, 1, 16, 32)
     """
-    if not (isinstance(image_shape, tuple | list) and len(image_shape) == 3):
-        raise ValueError(
-            f"image_shape must be (H, W, C); got image_shape={image_shape!r}. Grey "
-            "images have C = 1."
-        )
-    check_counts("image_shape", image_shape)
+    check_sizes_of_images(image_shape)
     check_counts("channels", channels)
     if not channels:
         raise ValueError("channels must have at least one stage; got channels=().")
@@ -229,8 +228,7 @@ def _convolve(params: Params, x: Array, stride: int) -> Array:
 
 
 def _normalised(params: Params, x: Array) -> Array:
-    channels = x.shape[-1]
-    groups = channels // math.gcd(channels, CHANNELS_OF_A_GROUP)
+    groups = number_of_groups(x.shape[-1])
     return group_normalisation(x, params["scale"], params["bias"], groups)
 
 

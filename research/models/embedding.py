@@ -199,22 +199,22 @@ def split_sequences(
             f"of this model; got shape {tokens.shape}. Cut them, or build a model with "
             "a larger context."
         )
-    counts = None
+    inside = None
     if length is not None:
         # x.length may be a concrete NumPy array under jit.
         check_length(x.length, tokens.shape)
         positions = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, tokens.ndim - 1)
-        counts = positions < length[..., None]
+        inside = positions < length[..., None]
     if (
         num_symbols is not None
         and not isinstance(tokens, Tracer)
-        and not isinstance(counts, Tracer)
+        and not isinstance(inside, Tracer)
     ):
         check_tokens(
-            np.asarray(tokens if counts is None else jnp.where(counts, tokens, 0)),
+            np.asarray(tokens if inside is None else jnp.where(inside, tokens, 0)),
             num_symbols,
         )
-    return tokens, counts
+    return tokens, inside
 
 
 def check_length(length: Any, shape: tuple[int, ...], least: int = 1) -> None:

@@ -9,7 +9,12 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Int
 
-from research.checks import check_key, check_numbers, check_real
+from research.checks import (
+    check_key,
+    check_leaves_not_deleted,
+    check_numbers,
+    check_real,
+)
 from research.models._linear import at_least_single, check_count
 from research.models.embedding import check_every, check_tokens
 from research.models.images import check_model
@@ -72,33 +77,17 @@ def generate(
       [3 4 0 1 2 3]
     """
     check_model(model)
+    check_leaves_not_deleted("params", params)
     check_key("key", key)
     check_numbers("prompt", prompt)
     check_real("temperature", temperature)
     prompt = np.asarray(prompt) if not isinstance(prompt, Tracer) else prompt
-    if not jnp.issubdtype(prompt.dtype, jnp.integer):
-        raise TypeError(
-            f"prompt must be integers; got dtype {prompt.dtype}, shape {prompt.shape}."
-        )
-    if prompt.ndim == 0 or prompt.shape[-1] == 0:
-        raise ValueError(
-            f"prompt must have shape (..., T) with T >= 1; got shape {prompt.shape}. "
-            "Start for example with a line break."
-        )
+    _check_prompt(prompt)
     check_count("num_tokens", num_tokens, 1)
     check_count("context", context, 1)
     if top_k is not None:
         check_count("top_k", top_k, 1)
-    if jnp.ndim(temperature):
-        raise ValueError(
-            "temperature must be one number, shape (); got shape "
-            f"{jnp.shape(temperature)}."
-        )
-    if not isinstance(temperature, Tracer) and not temperature >= 0:
-        raise ValueError(
-            f"temperature must be at least 0; got temperature={temperature}. Use 0 for "
-            "the likeliest token."
-        )
+    _check_temperature(temperature)
     check_room(f"num_tokens={num_tokens}", *prompt.shape[:-1], num_tokens, itemsize=4)
     check_room(f"context={context}", *prompt.shape[:-1], context, itemsize=4)
     shape = jax.ShapeDtypeStruct((*prompt.shape[:-1], context), jnp.int32)
@@ -126,6 +115,33 @@ def generate(
         num_tokens=num_tokens,
         top_k=top_k,
     )
+
+
+def _check_prompt(prompt: np.ndarray | Tracer) -> None:
+    """Raise an error unless the prompt is integers of shape (..., T), T >= 1."""
+    if not jnp.issubdtype(prompt.dtype, jnp.integer):
+        raise TypeError(
+            f"prompt must be integers; got dtype {prompt.dtype}, shape {prompt.shape}."
+        )
+    if prompt.ndim == 0 or prompt.shape[-1] == 0:
+        raise ValueError(
+            f"prompt must have shape (..., T) with T >= 1; got shape {prompt.shape}. "
+            "Start for example with a line break."
+        )
+
+
+def _check_temperature(temperature: Scalar) -> None:
+    """Raise ValueError unless the temperature is one number >= 0."""
+    if jnp.ndim(temperature):
+        raise ValueError(
+            "temperature must be one number, shape (); got shape "
+            f"{jnp.shape(temperature)}."
+        )
+    if not isinstance(temperature, Tracer) and not temperature >= 0:
+        raise ValueError(
+            f"temperature must be at least 0; got temperature={temperature}. Use 0 for "
+            "the likeliest token."
+        )
 
 
 @functools.partial(jax.jit, static_argnames=("model", "num_tokens", "top_k"))

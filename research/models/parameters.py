@@ -44,7 +44,7 @@ def list_parameters(params: Params) -> list[Parameter]:
       >>> list_parameters({"dense_1": {"weights": jnp.zeros((2, 3), "float32")}})
       [Parameter(name='dense_1/weights', shape=(2, 3), dtype='float32', count=6)]
     """
-    check_tree("params", params, for_jax=False)
+    check_tree("params", params, for_jax=False, needs_values=False)
     if params is None:
         raise TypeError(
             "params must be a pytree of arrays, as a model's init returns; got "
@@ -131,8 +131,8 @@ def check_same_architecture(params: Params, expected: Params) -> None:
       Traceback (most recent call last):
       ValueError: params belong to another architecture: intercept has shape (3,), ...
     """
-    check_tree("params", params)
-    check_tree("expected", expected)
+    check_tree("params", params, needs_values=False)
+    check_tree("expected", expected, needs_values=False)
     given = {row.name: row for row in list_parameters(params)}
     wanted = {row.name: row for row in list_parameters(expected)}
     faults = [
@@ -162,6 +162,32 @@ def check_same_architecture(params: Params, expected: Params) -> None:
             f"params belong to another architecture: {faults[0]}{many}. Build the "
             "model with the sizes and options of these parameters, or train it again."
         )
+
+
+def architecture_check(init: Callable[[Key], Params]) -> Callable[[Params], None]:
+    """Build a function that raises an error unless params belong to a model.
+
+    The function raises the errors of `check_same_architecture`, but takes less time. It
+    compares the names only if the structures or the shapes differ.
+
+    Args:
+      init: Function key -> params of the model.
+    Returns:
+      A function (params) -> None. Its first call computes the shapes of the model.
+    Example:
+      >>> from research import models
+      >>> architecture_check(models.softmax(64, 10).init)({"weights": 1.0})
+      Traceback (most recent call last):
+      ValueError: params belong to another architecture: ...
+    """
+    expected = functools.cache(lambda: shapes_of(init))
+    shapes = functools.cache(lambda: check_tree("expected", expected()))
+
+    def check(params: Params) -> None:
+        if check_tree("params", params) != shapes():
+            check_same_architecture(params, expected())
+
+    return check
 
 
 def shapes_of(init: Callable[[Key], Params]) -> Params:
@@ -198,14 +224,14 @@ def with_own_parameters(
       Traceback (most recent call last):
       ValueError: params belong to another architecture: ...
     """
-    expected = functools.cache(lambda: shapes_of(init))
+    check_architecture = architecture_check(init)
 
     def checked_init(key: Key) -> Params:
         check_key("key", key)
         return init(key)
 
     def checked(params: Params, x: Any, key: Key | None = None) -> Array:
-        check_same_architecture(params, expected())
+        check_architecture(params)
         parts = (
             {"x": x}
             if not isinstance(x, tuple)

@@ -9,7 +9,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
-from research.checks import check_numbers
+from research.checks import check_leaves_not_deleted, check_numbers
 from research.models._linear import check_count
 from research.models.embedding import check_every, check_tokens
 from research.models.images import check_model
@@ -150,11 +150,12 @@ def reader(
         f"slice_size={slice_size} and context={context}", slice_size, context + 1
     )
     compiled = jax.jit(next_token_losses(model, tokens, context))
+    last = np.shape(tokens)[0] - context - 1
 
     def read(params: Params, starts: np.ndarray) -> np.ndarray:
+        check_leaves_not_deleted("params", params)
         check_numbers("starts", starts, ndim=1, kinds="iu")
         starts = np.asarray(starts)
-        last = len(np.asarray(tokens)) - context - 1
         if not len(starts) or np.min(starts) < 0 or np.max(starts) > last:
             raise ValueError(
                 f"starts must be at least one number, all in 0..{last}, so that "

@@ -13,6 +13,7 @@ import numpy as np
 from research.checks import (
     check_mapping,
     check_methods,
+    check_not_deleted,
     check_path,
     check_text,
     is_array,
@@ -174,6 +175,7 @@ def named_arrays(params: Params) -> dict[str, np.ndarray]:
     for name, leaf in zip(names, leaves, strict=True):
         if not is_array(leaf):
             raise TypeError(f"params must hold arrays; {name} is {shown(leaf)}.")
+        check_not_deleted(f"{name} of params", leaf)
     return dict(zip(names, map(np.asarray, leaves), strict=True))
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from research.checks import check_flag, check_number
+from research.checks import check_choice, check_flag, check_number
 from research.models._attention import (
     causal_mask,
     check_groups_of_heads,
@@ -26,7 +26,6 @@ from research.models.transformer_block import (
     ORDERS,
     SCALE,
     block,
-    check_name,
     draw_weights,
     init_block,
     init_normalisation,
@@ -298,11 +297,11 @@ def transformer_encoder(
         return params
 
     def apply(params: Params, x: Any, key: Key | None = None) -> Array:
-        tokens, counts = split_sequences(x, context, vocabulary_size)
+        tokens, inside = split_sequences(x, context, vocabulary_size)
         vectors = apply_body(
-            params, tokens, None if counts is None else counts[..., None, :], key
+            params, tokens, None if inside is None else inside[..., None, :], key
         )
-        return project(params["output"], _mean_over_positions(vectors, counts))
+        return project(params["output"], _mean_over_positions(vectors, inside))
 
     return with_own_parameters(init, apply)
 
@@ -403,9 +402,9 @@ def _check_body(body: _Body) -> int:
     check_most(MOST_LAYERS, num_layers=body.num_layers)
     check_heads(body.width, body.num_heads)
     check_groups_of_heads(body.num_heads, body.num_key_value_heads)
-    check_name("positions", body.positions, POSITIONS)
-    check_name("order", body.order, ORDERS)
-    check_name("normalisation", body.normalisation, NORMALISATIONS)
+    check_choice("positions", body.positions, POSITIONS)
+    check_choice("order", body.order, ORDERS)
+    check_choice("normalisation", body.normalisation, NORMALISATIONS)
     check_flag("bias", body.bias)
     check_flag("query_key_normalisation", body.query_key_normalisation)
     check_number("rotary_base", body.rotary_base, positive=True)
@@ -433,11 +432,11 @@ def _embed(params: Params, tokens: Array, positions: str) -> Array:
     return vectors + jnp.broadcast_to(places, vectors.shape)
 
 
-def _mean_over_positions(vectors: Array, counts: Array | None) -> Array:
+def _mean_over_positions(vectors: Array, inside: Array | None) -> Array:
     """Compute the mean of the vectors over the positions before the end."""
-    if counts is None:
+    if inside is None:
         return jnp.mean(vectors, axis=-2)
-    kept = jnp.where(counts[..., None], vectors, jnp.zeros((), vectors.dtype))
+    kept = jnp.where(inside[..., None], vectors, jnp.zeros((), vectors.dtype))
     return jnp.sum(kept, axis=-2) / jnp.sum(
-        counts, axis=-1, keepdims=True, dtype=vectors.dtype
+        inside, axis=-1, keepdims=True, dtype=vectors.dtype
     )

@@ -11,13 +11,12 @@ from jaxtyping import Bool, Float
 from research.checks import (
     check_choice,
     check_key,
-    check_number,
     check_numbers,
     check_tree,
     shown,
 )
 from research.models._attention import attention, project
-from research.models._dropout import dropout
+from research.models._dropout import check_dropout_rate, dropout
 from research.models._linear import check_drawn, draw_normal
 from research.models.activations import find_activation
 from research.models.normalisation import layer_normalisation, rms_normalisation
@@ -87,8 +86,8 @@ def block(
       >>> block(params, jnp.ones((2, 4, 8)), num_heads=2).shape
       (2, 4, 8)
     """
-    check_name("order", order, ORDERS)
-    check_name("normalisation", normalisation, NORMALISATIONS)
+    check_choice("order", order, ORDERS)
+    check_choice("normalisation", normalisation, NORMALISATIONS)
     activate = activation if callable(activation) else find_activation(activation)
     check_tree("params", params)
     names = ("normalisation_1", "attention", "normalisation_2", "dense_1", "dense_2")
@@ -101,7 +100,7 @@ def block(
     check_numbers("x", x)
     if key is not None:
         check_key("key", key)
-    check_number("dropout_rate", dropout_rate, below=1.0)
+    check_dropout_rate("dropout_rate", dropout_rate)
     key_attention, key_network = (
         None if key is None else jax.random.fold_in(key, child) for child in range(2)
     )
@@ -227,11 +226,3 @@ def normalise(
         return rms_normalisation(x, params["scale"])
     bias = params["bias"] if "bias" in params else jnp.zeros_like(params["scale"])
     return layer_normalisation(x, params["scale"], bias)
-
-
-def check_name(name: str, value: str, known: tuple[str, ...]) -> None:
-    """Raise ValueError unless `value` is one of the known names.
-
-    `name` is the name of the argument in the message.
-    """
-    check_choice(name, value, known)

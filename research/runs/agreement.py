@@ -290,9 +290,12 @@ def _judge(
     """
     missing = Entry("missing", "")
     was, now = there.get(place, missing), here.get(place, missing)
+    if (place in there) != (place in here):
+        lost = Difference(place, was.value, now.value, math.inf, math.inf)
+        return "other_values", lost
     difference = number_difference(place, was.value, now.value)
-    if difference is None or missing in (was, now):
-        return "other_values", difference
+    if difference is None:
+        return "other_values", None
     if _is_rounding(was, now):
         return "rounded", difference
     if was.name in varies and not (was.interval and now.interval):

@@ -62,10 +62,15 @@ def checkpoints_in(
         is due, the function `due` of each checkpoint returns True. The time is measured
         from the end of the last save of any checkpoint, or from the call of
         `checkpoints_in` if nothing was saved since then. If 20 times the duration of
-        the last save is longer than `seconds_between`, this longer time is used.
+        the last save is longer than `seconds_between`, this longer time is used. With
+        math.inf, no save is ever due.
     Returns:
       Function name -> Checkpoint. A name may contain any characters. The character "/"
       separates the name of a part from the name of the whole.
+    Raises:
+      TypeError: folder is not a path, or seconds_between is not a number.
+      ValueError: folder is empty or contains a NUL character, or seconds_between is
+        negative or NaN.
     Example:
       >>> import tempfile
       >>> import numpy as np
@@ -80,6 +85,11 @@ def checkpoints_in(
     check_numbers(
         "seconds_between", seconds_between, ndim=0, wanted="a number of seconds"
     )
+    if not seconds_between >= 0:  # NaN fails too.
+        raise ValueError(
+            "seconds_between must be at least 0, or math.inf if no save is ever due; "
+            f"got seconds_between={seconds_between}."
+        )
     folder, next_save = Path(folder), time.monotonic() + seconds_between
 
     def checkpoint(name: str) -> Checkpoint:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from research.checks import check_sequence, check_text
+from research.checks import check_sequence, check_text, shown
 from research.files import canonical
-from research.sizes import MOST_SEEDS, check_most
+from research.sizes import MOST, MOST_SEEDS, check_most
 
 
 def command_line(experiment: str, config: Any, program: str = "") -> str:
@@ -37,13 +37,7 @@ def command_line(experiment: str, config: Any, program: str = "") -> str:
       python experiments/toy.py --learning-rate 0.5
     """
     check_text("experiment", experiment)
-    if not isinstance(config, Mapping) and (
-        not dataclasses.is_dataclass(config) or isinstance(config, type)
-    ):
-        raise TypeError(
-            "config must be an instance of a dataclass, or a mapping; got "
-            f"config={config!r}."
-        )
+    check_config(config)
     check_text("program", program)
     words = shlex.split(program or f"python experiments/{experiment}.py")
     for name, value in _chosen(config).items():
@@ -57,6 +51,17 @@ def command_line(experiment: str, config: Any, program: str = "") -> str:
         else:
             words += [f"--{flag}", str(value)]
     return shlex.join(words)
+
+
+def check_config(config: Any) -> None:
+    """Raise TypeError unless a config is an instance of a dataclass, or a mapping."""
+    if not isinstance(config, Mapping) and (
+        not dataclasses.is_dataclass(config) or isinstance(config, type)
+    ):
+        raise TypeError(
+            "config must be an instance of a dataclass, or a mapping; got "
+            f"config={shown(config)}."
+        )
 
 
 def _word(value: Any) -> str:
@@ -91,7 +96,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """Parse seeds: "7", "0,3,5", "0..9" (both ends included), or a mixture of these.
 
     Raises:
-      ValueError: A seed is not an integer in 0..2³²-1, a range is empty, a seed occurs
+      ValueError: A seed is not an integer in 0..2³¹-1, a range is empty, a seed occurs
         twice, or there are more than a million seeds.
     Example:
       >>> parse_seeds("0..3,7")
@@ -138,9 +143,9 @@ def seeds_text(seeds: Sequence[int]) -> str:
 
 
 def _seed(word: str, text: str) -> int:
-    if not re.fullmatch("[0-9]+", word) or int(word) >= 2**32:
+    if not re.fullmatch("[0-9]+", word) or int(word) > MOST:
         raise ValueError(
-            f"seeds: {word!r} in {text!r} is not an integer in 0..2³²-1. Write one "
+            f"seeds: {word!r} in {text!r} is not an integer in 0..2³¹-1. Write one "
             "(7), several (0,3,5) or a range (0..9), as text."
         )
     return int(word)

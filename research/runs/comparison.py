@@ -114,10 +114,7 @@ def compare(
         _array_difference(name, _array(there, name), _array(here, name))
         for name in names
     )
-    others = (
-        number_difference(path, *(given.get(path, "missing") for given in numbers))
-        for path in paths
-    )
+    others = (_number_difference_at(path, *numbers) for path in paths)
     causes = differences(*map(dict, environments))
     return Comparison(
         len(names), len(paths), _found(arrays), _found(others), tuple(causes)
@@ -218,6 +215,20 @@ def number_difference(path: str, there: Any, here: Any) -> Difference | None:
     )
 
 
+def _number_difference_at(
+    path: str, there: Mapping[str, Any], here: Mapping[str, Any]
+) -> Difference | None:
+    """Return the difference of the numbers of two results at one path, or None.
+
+    If only one of the results has the path, the text "missing" stands for the other
+    value.
+    """
+    values = there.get(path, "missing"), here.get(path, "missing")
+    if (path in there) != (path in here):
+        return Difference(path, *values, float("inf"), float("inf"))
+    return number_difference(path, *values)
+
+
 def _array(result: Result, name: str) -> np.ndarray | None:
     return np.asarray(result.arrays[name]) if name in result.arrays else None
 
@@ -272,7 +283,8 @@ def _array_difference(
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every number and every empty container with its path, except times."""
     if isinstance(value, Mapping | list | tuple) and not value and path:
-        yield path, "[]" if isinstance(value, list | tuple) else "{}"
+        # A text "[]" is not equal to an empty list.
+        yield path, [] if isinstance(value, list | tuple) else {}
     if isinstance(value, Mapping):
         for name, inner in value.items():
             if CLOCK not in name:

@@ -1,7 +1,6 @@
 """The folder of a run, named by a hash of the config and locked by one process."""
 
 import contextlib
-import dataclasses
 import hashlib
 import math
 import re
@@ -25,7 +24,7 @@ from research.files import canonical, explained, json_bytes, kept, write_atomica
 from research.models.saving import save
 from research.reading import Is, check_shape, parse_json
 from research.runs._environment import differences, environment
-from research.runs.command import command_line
+from research.runs.command import check_config, command_line
 from research.runs.manifest import (
     ARRAYS,
     MANIFEST,
@@ -103,12 +102,7 @@ def run_id(experiment: str, config: Any) -> str:
       True
     """
     check_experiment(experiment)
-    if not isinstance(config, Mapping) and (
-        not dataclasses.is_dataclass(config) or isinstance(config, type)
-    ):
-        raise TypeError(
-            f"config must be an instance of a dataclass, or a mapping; got {config!r}."
-        )
+    check_config(config)
     return _identity(experiment, config)
 
 
@@ -205,14 +199,14 @@ def open_run(
         lambda: "Choose another folder for results (--results).",
     ):
         run.path.mkdir(parents=True, exist_ok=True)
-        if not fresh and _holds_result(run):
+        # A fault is reported below, after the second look.
+        if not fresh and _holds_result(run, warn=False):
             return run._replace(finished=True)
     run = run._replace(lock=_lock(run.path))
     with contextlib.ExitStack() as on_failure:
         on_failure.callback(close, run)
-        if not fresh and _holds_result(
-            run
-        ):  # Another process finished the run in the meantime.
+        # Another process may have finished the run in the meantime.
+        if not fresh and _holds_result(run, warn=True):
             return run._replace(finished=True, lock=None)
         manifest = {
             "experiment": experiment,
@@ -224,20 +218,11 @@ def open_run(
         }
         with explained(f"Cannot start in {run.path}", lambda: kept(run.path)):
             if not fresh and _goes_on(run, manifest):
-                run = run._replace(
-                    resumed=True, seconds=_mend_metrics(run.path / METRICS)
-                )
+                seconds = _mend_metrics(run.path / METRICS)
+                run = run._replace(resumed=True, seconds=seconds)
             else:
-                (run.path / METRICS).unlink(missing_ok=True)
-                if run.checkpoints.exists():
-                    shutil.rmtree(
-                        run.checkpoints
-                    )  # A checkpoint that cannot be deleted must not be used.
-            for left_over in list(run.path.rglob(".*.partial")):
-                if left_over.is_dir() and not left_over.is_symlink():
-                    shutil.rmtree(left_over)
-                else:
-                    left_over.unlink(missing_ok=True)
+                _delete_progress(run)
+            _delete_unfinished_files(run.path)
         write_atomically(run.path / MANIFEST, json_bytes(manifest))
         on_failure.pop_all()
     return run
@@ -409,13 +394,14 @@ def load_result(path: str | Path) -> Result:
         ) from error
 
 
-def _holds_result(run: Run) -> bool:
+def _holds_result(run: Run, warn: bool) -> bool:
     if not (run.path / MANIFEST).exists():
         return False
     try:
         manifest = read_manifest(run.path)
     except ValueError as error:
-        warnings.warn(f"{error} The run starts from the beginning.", stacklevel=3)
+        if warn:
+            warnings.warn(f"{error} The run starts from the beginning.", stacklevel=3)
         return False
     if _identity(manifest["experiment"], manifest["config"]) != run.id:
         raise ValueError(
@@ -425,7 +411,7 @@ def _holds_result(run: Run) -> bool:
             "overwrite it."
         )
     fault = _fault(run.path, manifest)
-    if fault and manifest["status"] == "finished":
+    if warn and fault and manifest["status"] == "finished":
         warnings.warn(
             f"{run.path}: {fault}, so the run starts from the beginning.", stacklevel=3
         )
@@ -470,6 +456,23 @@ def _goes_on(run: Run, manifest: dict[str, Any]) -> bool:
             stacklevel=3,
         )
     return not changed
+
+
+def _delete_progress(run: Run) -> None:
+    """Delete the metrics and the checkpoints of a run."""
+    (run.path / METRICS).unlink(missing_ok=True)
+    if run.checkpoints.exists():
+        # A checkpoint that cannot be deleted must not be used, so errors are raised.
+        shutil.rmtree(run.checkpoints)
+
+
+def _delete_unfinished_files(folder: Path) -> None:
+    """Delete the files and folders that an interrupted process did not finish."""
+    for left_over in list(folder.rglob(".*.partial")):
+        if left_over.is_dir() and not left_over.is_symlink():
+            shutil.rmtree(left_over)
+        else:
+            left_over.unlink(missing_ok=True)
 
 
 def _mend_metrics(path: Path) -> float:

@@ -100,6 +100,11 @@ def warm_restarts(
     T_0 = m = 3. The schedule here corrects such errors. In optax.sgdr_schedule, the
     user lists all periods one by one.
 
+    Float32 rounds integers above 2^24. So in float32, if mⁱ is above 2^24, the rate at
+    the first step of period i may be `final` instead of `initial`, and at steps above
+    2^24, the step t itself is rounded. In JAX's 64-bit mode, the schedule computes in
+    float64, and the first step of each period is right for all t < 2^31.
+
     Args:
       initial: Rate at the start of each period, at least 0.
       first_period: Length T_0 of the first period, a positive integer.
@@ -140,13 +145,14 @@ def _periods_done(t: Array, period: Array, factor: Array) -> tuple[Array, Array]
     time = t / period
 
     def start(i: Array) -> Array:
-        # The relative error of a power is below 2^-50, so rounding makes these integers
-        # exact.
+        # In float64, the relative error of a power is below 2^-50, so rounding makes
+        # these integers exact. In float32, they are exact up to 2^24.
         sum_of_powers = (jnp.round(factor**i) - 1.0) / jnp.maximum(factor - 1.0, 1.0)
         return jnp.where(factor == 1.0, i, sum_of_powers)
 
     grown = jnp.log1p(time * (factor - 1.0)) / jnp.log(jnp.maximum(factor, 2.0))
     i = jnp.floor(jnp.where(factor == 1.0, time, grown))
-    # The quotient may be rounded below an integer; these products are exact.
+    # The quotient may be rounded below an integer. These products are exact as long as
+    # the dtype holds them: up to 2^24 in float32, 2^53 in float64.
     i = i + (period * start(i + 1.0) <= t) - (period * start(i) > t)
     return start(i), jnp.round(factor**i)

@@ -18,9 +18,9 @@ from research.sizes import MOST_RESAMPLES, check_most, check_room
 from research.statistics.costs import ratio, spent_and_reached
 from research.statistics.scores import Scores
 
-# A ratio closer to 1 than this is rounding, so it decides nothing.
-ROUNDING = 1e-9
-# The relative difference that `seeds_needed` must detect, and the power of the test.
+# Costs with a ratio closer to 1 than this are tied: the difference is rounding.
+TIED = 1e-9
+# The relative difference that `seeds_needed` must detect, and the power of the tests.
 DETECTED = 0.1
 POWER = 0.8
 MOST_SEEDS = 2**20
@@ -186,7 +186,7 @@ def wins(
     rounding errors, or if both are infinite (neither run reached the target).
     """
     return np.where(
-        np.isclose(mine, other, rtol=ROUNDING, atol=0.0),
+        np.isclose(mine, other, rtol=TIED, atol=0.0),
         0.5,
         (mine < other).astype(float),
     )
@@ -543,7 +543,7 @@ def wilson_interval(
         raise ValueError(
             f"estimate must be a share, from 0 to 1; got estimate={estimate!r}."
         )
-    constant = variance < ROUNDING**2
+    constant = variance < TIED**2
     if constant and estimate == 0.5:
         return 0.5, 0.5
     t = stats.t.isf((1 - level) / 2, freedom)

@@ -441,37 +441,28 @@ def _checked_budget(budget: float | None, length: float) -> float:
 
 
 def _checked_passes(
-    passes: np.ndarray, gaps: np.ndarray
+    passes: np.ndarray, gaps: np.ndarray, name: str = "gaps"
 ) -> tuple[np.ndarray, np.ndarray]:
     check_numbers("passes", passes)
-    check_numbers("gaps", gaps)
+    check_numbers(name, gaps)
     passes, gaps = np.asarray(passes, float), np.asarray(gaps, float)
-    if passes.ndim != 1 or not passes.size or gaps.shape[-1:] != passes.shape:
+    if passes.ndim != 1 or gaps.shape[-1:] != passes.shape:
         raise ValueError(
-            "passes must be of shape (k,) and gaps of shape (..., k); got "
+            f"passes must be of shape (k,) and {name} of shape (..., k); got "
             f"{passes.shape} and {gaps.shape}."
         )
-    if not np.isfinite(passes).all() or (np.diff(passes) <= 0).any():
-        raise ValueError(f"passes must be finite and ascending; got {passes}.")
+    if not passes.size or (np.diff(passes) <= 0).any() or not np.isfinite(passes).all():
+        raise ValueError(
+            f"passes must have at least one entry, finite and ascending; got {passes}."
+        )
     return passes, gaps
 
 
 def _checked(
     passes: np.ndarray, relative: np.ndarray, target: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    check_numbers("passes", passes)
-    check_numbers("relative", relative)
+    passes, relative = _checked_passes(passes, relative, "relative")
     check_real("target", target)
-    passes, relative = np.asarray(passes, float), np.asarray(relative, float)
-    if passes.ndim != 1 or relative.shape[-1:] != passes.shape:
-        raise ValueError(
-            "passes must be of shape (k,) and relative of shape (..., k); got "
-            f"{passes.shape} and {relative.shape}."
-        )
-    if not passes.size or (np.diff(passes) <= 0).any() or not np.isfinite(passes).all():
-        raise ValueError(
-            f"passes must have at least one entry, finite and ascending; got {passes}."
-        )
     if not 0 < target < np.inf:
         raise ValueError(
             "target must be a positive share of the initial gap, such as 1e-2; got "

@@ -3,12 +3,13 @@
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from research.checks import check_count, check_share
 from research.sizes import MOST_COMPARISONS, check_most
 from research.statistics.bootstrap import (
     LEAST_RESAMPLES,
-    ROUNDING,
+    TIED,
     choice_weights,
     log_interval,
     log_ratio,
@@ -154,13 +155,11 @@ def difference(
     of_ratio, of_win = replicate(mine, other, trials, resamples, seed)
     middle, win = _observed(mine, other, trials)
     win = (
-        0.5 if abs(win - 0.5) < ROUNDING else min(win, 1.0)
+        0.5 if abs(win - 0.5) < TIED else min(win, 1.0)
     )  # Remove the rounding of weighted sums if all seeds are ties, or all are wins.
     low, high = log_interval(middle, of_ratio, seeds, each)
     win_low, win_high = share_interval(win, of_win, seeds, each)
-    verdict = (
-        "better" if high < -ROUNDING else "worse" if low > ROUNDING else "undecided"
-    )
+    verdict = "better" if high < -TIED else "worse" if low > TIED else "undecided"
     needed = (
         seeds_needed(variance_of(of_ratio, seeds), each) if np.isfinite(middle) else -1
     )
@@ -187,7 +186,7 @@ def _observed(mine: Scores, other: Scores, trials: int | None) -> tuple[float, f
         choice_weights(s.tuning.mean(axis=1), trials or len(s.tuning))
         for s in (mine, other)
     ]
-    costs = [_expected_cost(s, trials or len(s.tuning)) for s in (mine, other)]
+    costs = [_expected_cost(s, w) for s, w in zip((mine, other), weights, strict=True)]
     runs = [np.where(s.costs <= s.budget, s.costs, np.inf) for s in (mine, other)]
     used = [np.flatnonzero(w) for w in weights]
     won = wins(runs[0][used[0], None], runs[1][None, used[1]]).mean(axis=-1)
@@ -197,8 +196,7 @@ def _observed(mine: Scores, other: Scores, trials: int | None) -> tuple[float, f
     ), float(share)
 
 
-def _expected_cost(scores: Scores, trials: int) -> float:
-    weights = choice_weights(scores.tuning.mean(axis=1), trials)
+def _expected_cost(scores: Scores, weights: Float[np.ndarray, " trials"]) -> float:
     return float(
         ratio(
             *(

@@ -77,20 +77,7 @@ def median_interval(
     check_room(f"resamples={resamples}", resamples, max(1, samples.size))
     if len(samples) == 1:
         return median, median, median
-    infinite, largest = (
-        np.isinf(samples),
-        np.max(np.abs(samples), axis=0, initial=0.0, where=np.isfinite(samples)),
-    )
-    # Each column has its own unit, so that a small one beside a large one stays.
-    unit = np.where(largest > _LARGE, largest, 1.0)
-    # scipy cannot take means of infinities, so a huge finite number replaces infinity.
-    # scipy may also interpolate between it and a sample; any share of it stays above
-    # _LARGE, which no sample exceeds.
-    finite = np.where(
-        infinite,
-        np.copysign(_NEVER, samples),
-        np.where(np.isnan(samples), 0.0, samples) / unit,
-    )
+    finite, unit = _without_infinities(samples)
     outcome = stats.bootstrap(
         (finite,),
         np.median,
@@ -109,6 +96,27 @@ def median_interval(
         for end in ends
     )
     return median, low, high
+
+
+def _without_infinities(
+    samples: Float[np.ndarray, "seeds *shape"],
+) -> tuple[Float[np.ndarray, "seeds *shape"], Float[np.ndarray, "*shape"]]:
+    """Return finite samples for scipy, and the unit of each column.
+
+    scipy cannot take means of infinities, so the huge number _NEVER replaces infinity.
+    scipy may also interpolate between it and a sample; any share of it stays above
+    _LARGE, which no sample exceeds. NaN becomes 0.
+    """
+    infinite = np.isinf(samples)
+    largest = np.max(np.abs(samples), axis=0, initial=0.0, where=np.isfinite(samples))
+    # Each column has its own unit, so that a small one beside a large one stays.
+    unit = np.where(largest > _LARGE, largest, 1.0)
+    finite = np.where(
+        infinite,
+        np.copysign(_NEVER, samples),
+        np.where(np.isnan(samples), 0.0, samples) / unit,
+    )
+    return finite, unit
 
 
 def mean_interval(

@@ -18,7 +18,8 @@ from research.checks import (
 from research.sizes import MOST_COMPARISONS, MOST_RESAMPLES, check_most
 from research.statistics.bootstrap import (
     LEAST_RESAMPLES,
-    ROUNDING,
+    POWER,
+    TIED,
     rank_chances,
     wilson_interval,
     wins,
@@ -28,7 +29,6 @@ from research.statistics.bootstrap import (
 # is narrower than this on either side.
 RESOLUTION = math.log(1.02)
 LARGEST_LOG = 700.0  # exp of a larger number overflows.
-POWER = 0.8  # Power with which a study would detect its smallest detectable factor.
 DISAGREEMENT = 1.25  # Searches disagree if their costs differ by this factor, ...
 DISAGREEMENT_LEVEL = 0.99  # ... and more than seeds explain, at this level.
 
@@ -169,9 +169,7 @@ def searched_difference(
     half = max(quantile * log.deviation, resolution)
     detectable = half + stats.t.isf(1 - POWER, log.freedom) * log.deviation
     low, high = log.mean - half, log.mean + half
-    verdict = (
-        "better" if high < -ROUNDING else "worse" if low > ROUNDING else "undecided"
-    )
+    verdict = "better" if high < -TIED else "worse" if low > TIED else "undecided"
     win = _estimate([_win_parts(*pair) for pair in pairs])
     seeds = pairs[0][0].shape[1]
     win_low, win_high = wilson_interval(
@@ -191,7 +189,7 @@ def searched_difference(
         win_high=win_high,
         verdict=verdict,
         detectable=factor,
-        from_searches=log.searches / total if total > ROUNDING**2 else math.nan,
+        from_searches=log.searches / total if total > TIED**2 else math.nan,
         workloads=len(pairs),
     )
 
@@ -305,8 +303,9 @@ def best_of_trials(
     between trials. With at least two seeds in each half, it also includes the variation
     between seeds. The replicates treat the trials like random points. But the trials of
     a search are points of a Sobol sequence, which are spread more evenly than random
-    points. The band is therefore slightly too wide. For k = 1 it may be too narrow,
-    because the costs of one trial on few seeds show little of the variation.
+    points. The band is therefore slightly too wide. For k = 1 the only set is the
+    defaults alone. The band then includes only the variation between seeds. With few
+    seeds it may be too narrow, and with one seed in each half it has no width.
 
     In the example, the defaults have the cost 9. Both searches have the same trials, so
     the pool has the costs 3, 6, 3 and 6. For k = 3, one of the six sets has only the
@@ -430,7 +429,7 @@ def _rows_differ(logs: Float[np.ndarray, "searches seeds"]) -> bool:
     freedom = (rows - 1, (rows - 1) * (columns - 1))
     between = columns * float(np.var(logs.mean(axis=1), ddof=1))
     within = _rest(logs)
-    if within <= ROUNDING**2:
+    if within <= TIED**2:
         return True
     return bool(between / within > stats.f.isf(1 - DISAGREEMENT_LEVEL, *freedom))
 

@@ -94,8 +94,8 @@ def measure(
       f - f*.
     Raises:
       ValueError, TypeError: The workload has no known optimum, a seed is both a
-        reporting and a tuning seed, `seeds` or `tuning_seeds` is empty, or another
-        argument is not valid.
+        reporting and a tuning seed, `seeds` or `tuning_seeds` is empty or has equal
+        seeds, or another argument is not valid.
     """
     check_workload("workload", workload)
     optimum = known_optimum(workload)
@@ -110,6 +110,11 @@ def measure(
             check_count(f"{name}[{place}]", seed, 0)
         if not len(given):
             raise ValueError(f"{name} must name at least one seed; got none.")
+        if len(set(given)) < len(given):
+            raise ValueError(
+                f"{name} must differ, because equal seeds give equal runs; got "
+                f"{list(given)}."
+            )
     check_numbers("ladder", ladder, ndim=1)
     if on_chunk is not None:
         check_callable("on_chunk", on_chunk, "progress")

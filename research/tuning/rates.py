@@ -50,14 +50,16 @@ def choose_rate(
     The tuning seeds are used for this choice only, not for reported results.
 
     The ladder is the sequence of rates to try. If its first or last rate is the best,
-    more rates are added at this end, up to six times. A ladder of one rate is never
+    more rates are added at this end, up to six times. A rate that would be 0 or
+    infinite in floating-point arithmetic is not added. A ladder of one rate is never
     extended. In the example, the smallest rate is the best three times in a row. Each
     time, two rates are added below it, so `widened` is 3. After that, the best rate is
     between other tried rates, so `at_edge` is False.
 
     Args:
       score: Function that takes rates (k,) and returns scores (k, number of tuning
-        seeds). Lower is better; inf or NaN means that the run diverged.
+        seeds). Lower is better; inf or NaN means that the run diverged. -inf is
+        refused, because no mean is defined with it.
       ladder: Rates to try first, positive and ascending.
       factor: Ratio between an added rate and its neighbours.
       added: Number of rates that are added each time.
@@ -68,7 +70,7 @@ def choose_rate(
     Raises:
       ValueError, TypeError: The ladder is empty, not positive or not ascending,
         `factor` is not above 1, `added` is not between 1 and 1000, or the scores do not
-        have the shape (k, number of tuning seeds).
+        have the shape (k, number of tuning seeds), or one of them is -inf.
     Example:
       >>> score = lambda rates: (np.log(rates) - np.log(0.04))[:, None] ** 2
       >>> choice = choose_rate(score, [0.5, 1.0, 2.0])
@@ -97,7 +99,8 @@ def choose_rate(
         )
     check_most(1_000, added=added)
     scores = _scores(score(rates), rates)
-    steps = factor ** np.arange(1, added + 1)
+    with np.errstate(over="ignore"):
+        steps = factor ** np.arange(1.0, added + 1)
     for widened in range(MAX_WIDENINGS + 1):
         means = scores.mean(axis=1)
         best = (
@@ -108,7 +111,11 @@ def choose_rate(
         at_edge = len(rates) > 1 and best in (0, len(rates) - 1)
         if not at_edge or widened == MAX_WIDENINGS:
             break
-        more = rates[0] / steps[::-1] if best == 0 else rates[-1] * steps
+        with np.errstate(over="ignore"):
+            more = rates[0] / steps[::-1] if best == 0 else rates[-1] * steps
+        more = more[np.isfinite(more) & (more > 0)]
+        if not more.size:
+            break
         new = _scores(score(more), more)
         rates, scores = (
             (np.concatenate([more, rates]), np.concatenate([new, scores]))
@@ -127,5 +134,10 @@ def _scores(
         raise ValueError(
             f"score must return a row for each of the {len(rates)} rates and a column "
             f"for each seed; it returned shape {scores.shape}."
+        )
+    if np.isneginf(scores).any():
+        raise ValueError(
+            "score must return numbers, or inf for a run that diverged; it returned "
+            f"-inf for the rate {rates[np.isneginf(scores).any(axis=1)][0]:g}."
         )
     return np.where(np.isnan(scores), np.inf, scores)

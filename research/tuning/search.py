@@ -245,6 +245,24 @@ def most_runs(budget: int, seeds: int) -> int:
     )
 
 
+def most_runs_at_once(budget: int, seeds: int) -> int:
+    """Return the largest number of runs that a `search` may ask for at one time.
+
+    The largest stage is the screening if there are few seeds, and the choice among the
+    finalists if there are many. The arguments are those of `most_runs`.
+
+    Example:
+      >>> most_runs_at_once(32, 30), most_runs_at_once(4, 60)
+      (128, 200)
+    """
+    check_count("budget", budget)
+    check_count("seeds", seeds)
+    screening, racing = (min(n, seeds) for n in (SCREENING_SEEDS, RACING_SEEDS))
+    race = math.ceil(budget / KEPT) * (racing - screening)
+    finalists = FINALISTS if budget > 1 else 1
+    return max(budget * screening, race, finalists * (seeds - racing))
+
+
 def _search(
     space: dict,
     budget: int,

@@ -199,11 +199,7 @@ def edges(
     """
     places = []
     for name, range_ in space.items():
-        start, end = (
-            _scaled(range_.low, range_.scale),
-            _scaled(range_.high, range_.scale),
-        )
-        position = (_scaled(chosen[name], range_.scale) - start) / (end - start)
+        position = _share(range_, chosen[name])
         if position <= outer and not (range_.scale == "one_minus" and range_.low == 0):
             places.append((name, "low"))
         elif position >= 1 - outer:
@@ -310,9 +306,8 @@ def from_unit(
         )
     values = {}
     for (name, r), column in zip(space.items(), shares.T, strict=True):
-        start, end = _scaled(r.low, r.scale), _scaled(r.high, r.scale)
         inside = (column >= 0) & (column <= 1)
-        value = _unscaled(start + column * (end - start), r.scale)
+        value = _value(r, column)
         value = np.where(inside, np.clip(value, r.low, r.high), value)
         value = np.where(column == 0, r.low, value)
         values[name] = np.where(column == 1, r.high, value)
@@ -414,11 +409,16 @@ def _unscaled(position: Any, scale: str) -> Any:
 def _at(
     range_: Range, shares: Float[np.ndarray, "*trials"]
 ) -> Float[np.ndarray, "*trials"]:
-    """Return the values at the positions `shares` in a range: 0 at low, 1 at high."""
+    """Return the values at the positions `shares` in [0, 1], which are in the range."""
+    return np.clip(_value(range_, shares), range_.low, range_.high)
+
+
+def _value(
+    range_: Range, shares: Float[np.ndarray, "*trials"]
+) -> Float[np.ndarray, "*trials"]:
+    """Return the values at any positions: 0 at low, 1 at high, up to rounding."""
     start, end = _scaled(range_.low, range_.scale), _scaled(range_.high, range_.scale)
-    return np.clip(
-        _unscaled(start + shares * (end - start), range_.scale), range_.low, range_.high
-    )
+    return _unscaled(start + shares * (end - start), range_.scale)
 
 
 def parse_range(text: str) -> Range:

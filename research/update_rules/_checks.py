@@ -14,6 +14,7 @@ from research.checks import (
     check_callable,
     check_dtype,
     check_flag,
+    check_leaves_not_deleted,
     check_number,
     check_tree,
     is_float_array,
@@ -47,13 +48,22 @@ def check_rule(rule: Any, name: str = "rule") -> None:
     ):
         return
     if callable(rule) and hasattr(rule, "__name__"):
-        given = f"got the constructor {rule.__name__}. Call it: {rule.__name__}(0.1)."
+        given = f"got the constructor {rule.__name__}. Call it: {_call_of(rule)}."
     else:
         given = (
             f"got {shown(rule)}. Build one, for example "
             "research.update_rules.adam(0.1)."
         )
     raise TypeError(f"{name} must be an optax.GradientTransformation; {given}")
+
+
+def _call_of(constructor: Any) -> str:
+    """Return a call of a constructor, with a learning rate only if it needs one."""
+    try:
+        inspect.signature(constructor).bind()
+    except (TypeError, ValueError):
+        return f"{constructor.__name__}(0.1)"
+    return f"{constructor.__name__}()"
 
 
 def make_inner(
@@ -351,8 +361,12 @@ def _with_checks(rule: _Rule) -> _Rule:
                 f"gradients; got params={_described(params)} and "
                 f"updates={_described(updates)}."
             )
+        like = updates if params is None else params
+        # The structure may depend on the dtypes, as that of newton does.
+        dtypes = [getattr(leaf, "dtype", type(leaf)) for leaf in jax.tree.leaves(like)]
+        found = (*found, *dtypes)
         if found not in expected:
-            of_state = jax.eval_shape(rule.init, updates if params is None else params)
+            of_state = jax.eval_shape(rule.init, like)
             expected[found] = (
                 jax.tree.structure(of_state),
                 [leaf.shape for leaf in jax.tree.leaves(of_state)],
@@ -390,6 +404,7 @@ def _check_state(state: Any, structure: Any, shapes: list[Any]) -> None:
             f"state={shown(state)}, whose structure is another one. This rule's state "
             f"has the structure {shown(structure)}."
         )
+    check_leaves_not_deleted("state", state)
     found = [jnp.shape(leaf) for leaf in jax.tree.leaves(state)]
     if found != shapes:
         raise ValueError(

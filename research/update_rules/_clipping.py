@@ -11,7 +11,7 @@ import optax
 from research.checks import check_number, is_integer, shown
 from research.types import Array, Params, Scalar
 from research.update_rules._checks import checked
-from research.update_rules._edges import abs_square, complete
+from research.update_rules._edges import abs_square, complete, widened
 from research.update_rules._transforms import cast
 
 MOST_AXES = 32  # No array has more.
@@ -180,7 +180,7 @@ def clip_adaptively(
         largest = (cast(clipping, least) * least).astype(of_gradient.dtype)
         factor = largest / jnp.where(of_gradient == 0, 1.0, of_gradient)
         short = of_gradient / scale < largest
-        return jnp.where(short, g, (scale * _wide(g) * factor).astype(g.dtype))
+        return jnp.where(short, g, (scale * widened(g) * factor).astype(g.dtype))
 
     def clip(updates: Params, params: Params):
         if params is None:
@@ -198,7 +198,7 @@ def _unit_norms(a: Array, axes: Any) -> tuple[Array, Array]:
     s is 1, or 2^-90 if an entry of the unit is above 2^60, so that no square overflows
     in float32.
     """
-    a = _wide(a)
+    a = widened(a)
     largest = jnp.max(jnp.abs(a), axes, keepdims=True, initial=0.0)
     scale = jnp.where(largest > 2.0**60, 2.0**-90, 1.0).astype(largest.dtype)
     return scale, jnp.sqrt(jnp.sum(abs_square(scale * a), axes, keepdims=True))
@@ -231,7 +231,7 @@ def _norm(leaves: list[Array]) -> Array:
     """
     if not leaves:
         return jnp.zeros(())
-    leaves = [_wide(leaf) for leaf in leaves]
+    leaves = [widened(leaf) for leaf in leaves]
 
     def over(scale: Array | float) -> Array:
         shares = [leaf / scale for leaf in leaves]
@@ -246,11 +246,6 @@ def _norm(leaves: list[Array]) -> Array:
 
     plain = jnp.sqrt(sum(jnp.sum(abs_square(leaf)) for leaf in leaves))
     return jax.lax.cond(jnp.isinf(plain), scaled, lambda: plain)
-
-
-def _wide(leaf: Array) -> Array:
-    """Return the leaf in at least float32."""
-    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
 
 
 def _stateless(

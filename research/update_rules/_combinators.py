@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Float, Int
 
-from research.checks import check_number, shown
+from research.checks import check_dtype, check_number
 from research.types import Array, Integer, Params, Scalar
 from research.update_rules._checks import check_rule, checked
 from research.update_rules._edges import (
@@ -399,22 +398,8 @@ def with_state_dtype(
 
 
 def _floating(dtype: Any) -> Any:
-    if not isinstance(dtype, str | type | np.dtype) and not hasattr(dtype, "dtype"):
-        raise TypeError(
-            "dtype must be a floating one, such as 'float32'; got "
-            f"dtype={shown(dtype)}."
-        )
-    try:
-        found = jnp.dtype(dtype)
-    except TypeError:
-        raise TypeError(
-            "dtype must be a floating one, such as 'float32'; got "
-            f"dtype={shown(dtype)}."
-        ) from None
-    if not jnp.issubdtype(found, jnp.floating):
-        raise TypeError(
-            f"dtype must be a floating one, such as 'float32'; got dtype={dtype!r}."
-        )
+    check_dtype("dtype", dtype)
+    found = jnp.dtype(dtype)
     if jax.dtypes.canonicalize_dtype(found) != found:
         raise ValueError(
             f"dtype={dtype!r} needs JAX's float64 switched on; call "

@@ -262,16 +262,35 @@ def abs_square(x: Num[Array, "*shape"]) -> Float[Array, "*shape"]:
     )
 
 
+def widened(x: Num[Array, "*shape"]) -> Num[Array, "*shape"]:
+    """Return an array in at least float32.
+
+    Example:
+      >>> print(widened(jnp.ones(2, jnp.bfloat16)).dtype)
+      float32
+    """
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def norm_of(x: Num[Array, "*shape"]) -> Float[Array, ""]:
-    """Return the Euclidean norm of a leaf, computed in float32 or a wider dtype.
+    """Return the Euclidean norm of a leaf, in at least float32; no square overflows.
+
+    Entries that are so large or small that their squares would leave the range of the
+    dtype are multiplied by a power of two first, as in `leaf_norm`. For real leaves,
+    both functions are the same.
 
     Example:
       >>> print(norm_of(jnp.array([3.0, 4.0], jnp.bfloat16)))
       5.0
     """
-    return jnp.sqrt(
-        jnp.sum(abs_square(x.astype(jnp.promote_types(x.dtype, jnp.float32))))
+    x = widened(x)
+    scale, back = range_scale(jnp.max(jnp.abs(x), initial=0.0))
+    scaled = (
+        jax.lax.complex(scale * x.real, scale * x.imag)
+        if jnp.iscomplexobj(x)
+        else scale * x
     )
+    return back * jnp.sqrt(jnp.sum(abs_square(scaled)))
 
 
 def real_product(
@@ -375,20 +394,38 @@ def quotient(
 def leaf_norm(x: Num[Array, "*shape"]) -> Float[Array, ""]:
     """Return the Euclidean norm of a leaf, in at least float32; no square overflows.
 
-    If the largest absolute value lies above 2^48 or below 2^-42, all entries are
-    multiplied by a power of two before they are squared. The root is then divided by
-    this power. Without this scaling, the square of an entry above 1.8e19 would overflow
-    in float32, and so would the sum of the squares of many smaller entries. The norm of
-    a leaf without entries is 0.
+    All entries are multiplied by a power of two, the scale of `range_scale`, before
+    they are squared. The root is then divided by this power. Without this scaling, the
+    square of an entry above 1.8e19 would overflow in float32, and so would the sum of
+    the squares of many smaller entries. The norm of a leaf without entries is 0.
 
     Example:
       >>> print(leaf_norm(jnp.array([3e30, -4e30], "float32")))
       5e+30
     """
-    sizes = jnp.abs(x)
-    sizes = sizes.astype(jnp.promote_types(sizes.dtype, jnp.float32))
-    largest = jnp.max(sizes, initial=0.0)
-    up, down = (jnp.asarray(2.0**k, sizes.dtype) for k in (90, -90))
-    scale = jnp.where(largest > 2.0**48, down, jnp.where(largest < 2.0**-42, up, 1.0))
-    back = jnp.where(largest > 2.0**48, up, jnp.where(largest < 2.0**-42, down, 1.0))
+    sizes = widened(jnp.abs(x))
+    scale, back = range_scale(jnp.max(sizes, initial=0.0))
     return back * jnp.sqrt(jnp.sum(jnp.square(scale * sizes)))
+
+
+def range_scale(
+    largest: Float[Array, "*shape"],
+) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+    """Return a power of two that brings the squares of numbers into range, and 1 / it.
+
+    `largest` is the largest of the absolute values that are multiplied by the power and
+    then squared, in float32 or float64. The power is 1 unless `largest` is extreme: in
+    float32 above 2^48 or below 2^-42, in float64 above 2^480 or below 2^-400.
+
+    Example:
+      >>> scale, back = range_scale(jnp.array([2.0, 1e25], "float32"))
+      >>> bool(scale[0] == 1), bool(scale[1] * back[1] == 1), bool(scale[1] < 1)
+      (True, True, True)
+    """
+    most, least, shift = (
+        (48, -42, 90) if largest.dtype == jnp.float32 else (480, -400, 600)
+    )
+    up, down = (jnp.asarray(2.0**k, largest.dtype) for k in (shift, -shift))
+    large, small = largest > 2.0**most, largest < 2.0**least
+    scale = jnp.where(large, down, jnp.where(small, up, 1.0))
+    return scale, jnp.where(large, up, jnp.where(small, down, 1.0))

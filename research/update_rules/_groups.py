@@ -98,7 +98,9 @@ def masked_leaves(mask: Any, params: Params) -> MaskTable:
     )
 
 
-def checked_mask(mask: Any) -> Callable[[Params], Any]:
+def checked_mask(
+    mask: Any, name: str = "mask", entries_are: str = "True or False"
+) -> Callable[[Params], Any]:
     """Return a mask as a function from params to a boolean for every leaf.
 
     The returned function also checks whether the mask fits the params. Its error
@@ -107,6 +109,8 @@ def checked_mask(mask: Any) -> Callable[[Params], Any]:
     Args:
       mask: Pytree of booleans that is a prefix of the params, or a function from the
         params to such a pytree.
+      name, entries_are: Name of the argument and the values of its entries, for the
+        error messages.
     Returns:
       Function params -> pytree of booleans with the structure of the params.
       optax.masked accepts this function. The function raises the same errors as
@@ -123,7 +127,8 @@ def checked_mask(mask: Any) -> Callable[[Params], Any]:
     ):
         if not isinstance(entry, bool | np.bool_):
             raise TypeError(
-                f"mask must hold True or False; got {shown(entry)} at {_written(path)}."
+                f"{name} must hold {entries_are}; got {shown(entry)} at "
+                f"{_written(path)}."
             )
 
     def at_every_leaf(params: Params):
@@ -131,9 +136,10 @@ def checked_mask(mask: Any) -> Callable[[Params], Any]:
         for path, entry in jax.tree_util.tree_leaves_with_path(entries):
             if not isinstance(entry, bool | np.bool_):
                 raise TypeError(
-                    f"mask must hold True or False; got {entry!r} at {_written(path)}."
+                    f"{name} must hold {entries_are}; got {shown(entry)} at "
+                    f"{_written(path)}."
                 )
-        return spread_labels("mask", entries, params)
+        return spread_labels(name, entries, params)
 
     return at_every_leaf
 
@@ -321,8 +327,9 @@ def spread_labels(name: str, prefix: Any, params: Params) -> Any:
         next((path[:k] for k in range(len(path) + 1) if path[:k] in entries), None)
         for path, _ in leaves
     ]
+    does, has = ("does", "it has") if name == "mask" else ("do", "they have")
     faults = {
-        "it has no entry for": [
+        f"{has} no entry for": [
             _written(path)
             for (path, _), found in zip(leaves, above, strict=True)
             if found is None
@@ -336,7 +343,7 @@ def spread_labels(name: str, prefix: Any, params: Params) -> Any:
     ]
     if sentences:
         raise ValueError(
-            f"{name} {'does' if name == 'mask' else 'do'} not fit the params: "
+            f"{name} {does} not fit the params: "
             f"{', and '.join(sentences)}. Give a pytree of the same structure, or a "
             "prefix."
         )

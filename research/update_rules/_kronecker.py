@@ -22,7 +22,7 @@ from research.sizes import check_most
 from research.types import Array, Integer, Key, Params, Scalar
 from research.update_rules._bias_correction import bias_correction
 from research.update_rules._checks import checked, make_inner, rate_at
-from research.update_rules._edges import complete, norm_of
+from research.update_rules._edges import complete, norm_of, widened
 from research.update_rules._entry import MOMENTUM, Range, RuleEntry, step_rate
 from research.update_rules._transforms import (
     add_decayed_weights,
@@ -156,49 +156,32 @@ def soap(
       [[ 0.5  0. ]
        [ 0.  -0.5]]
     """
-    check_number("b1", b1, below=1.0)
-    check_number("b2", b2, below=1.0)
-    if shampoo_beta is not None:
-        check_number("shampoo_beta", shampoo_beta, below=1.0)
-    check_number("eps", eps)
-    check_number("weight_decay", weight_decay)
-    check_number("refresh_every", refresh_every, positive=True, integer=True)
+    _check_soap(b1, b2, shampoo_beta, eps, weight_decay, refresh_every)
     check_choice("refresh", refresh, ("qr", "eigh"))
     longest = _static("soap", "max_size", max_size, 10_000)
     beta = b2 if shampoo_beta is None else shampoo_beta
     decay: Any = add_decayed_weights(weight_decay, mask)
 
     def init(params: Params):
-        # In half precision, the rounding errors of M along a column of Q where V is 0
-        # would become steps without limit.
-        zeros = lambda: jax.tree.map(lambda x: jnp.zeros_like(_wide(x)), params)
-        squares = lambda size, dtype: jnp.zeros((size, size), dtype)
-        identity = lambda size, dtype: jnp.eye(size, dtype=dtype)
-        return SoapState(
-            jnp.zeros((), jnp.int32),
-            zeros(),
-            zeros(),
-            _each_axis(squares, params, longest),
-            _each_axis(identity, params, longest),
-        )
+        return SoapState(*_soap_start(params, longest))
 
     def update(updates: Params, state: Any, params: Params | None = None):
         first = state.count == 0
         steps = jnp.maximum(state.count, 1)
 
-        def average(decay: Scalar, old: Array, new: Array):
-            kept = cast(decay, old) * old + cast(1.0 - decay, old) * like(new, old)
+        def average(b: Scalar, old: Array, new: Array):
+            kept = cast(b, old) * old + cast(1.0 - b, old) * like(new, old)
             return jnp.where(first, old, kept)
 
         def adam_step(g: Array, m: Array, v: Array, bases: tuple[Array, ...]):
-            axes, wide = _axes(g, longest), _wide(g)
+            axes, wide = _axes(g, longest), widened(g)
             # 0 · NaN is NaN, so that a NaN in the first gradient shows.
             m = jnp.where(first, like(0.0 * wide, m), average(b1, m, wide))
             v = average(b2, v, jnp.square(_rotated(axes, bases, wide)))
-            numerator = _rotated(axes, bases, _wide(m)) / cast(
+            numerator = _rotated(axes, bases, widened(m)) / cast(
                 bias_correction(b1, steps), wide
             )
-            root = jnp.sqrt(_wide(v) / cast(bias_correction(b2, steps), wide))
+            root = jnp.sqrt(widened(v) / cast(bias_correction(b2, steps), wide))
             finite = jnp.all(jnp.isfinite(wide)) & jnp.all(jnp.isfinite(m))
             step = jnp.where(
                 jnp.isposinf(v) & finite, 0.0, numerator / (root + cast(eps, wide))
@@ -239,6 +222,43 @@ def soap(
             complete(optax.GradientTransformation(init, update), only_real="soap"),
             descend(learning_rate),
         )
+    )
+
+
+def _check_soap(
+    b1: Scalar,
+    b2: Scalar,
+    shampoo_beta: Scalar | None,
+    eps: Scalar,
+    weight_decay: Scalar,
+    refresh_every: Integer,
+) -> None:
+    """Check the arguments that `soap` and `kl_soap` share."""
+    check_number("b1", b1, below=1.0)
+    check_number("b2", b2, below=1.0)
+    if shampoo_beta is not None:
+        check_number("shampoo_beta", shampoo_beta, below=1.0)
+    check_number("eps", eps)
+    check_number("weight_decay", weight_decay)
+    check_number("refresh_every", refresh_every, positive=True, integer=True)
+
+
+def _soap_start(params: Params, longest: int) -> tuple[Any, Any, Any, Any, Any]:
+    """Return the first fields of the state of `soap` and `kl_soap`.
+
+    These are the count, M, V, the factors and the bases.
+    """
+    # In half precision, the rounding errors of M along a column of Q where V is 0 would
+    # become steps without limit.
+    zeros = lambda: jax.tree.map(lambda x: jnp.zeros_like(widened(x)), params)
+    squares = lambda size, dtype: jnp.zeros((size, size), dtype)
+    identity = lambda size, dtype: jnp.eye(size, dtype=dtype)
+    return (
+        jnp.zeros((), jnp.int32),
+        zeros(),
+        zeros(),
+        _each_axis(squares, params, longest),
+        _each_axis(identity, params, longest),
     )
 
 
@@ -447,28 +467,16 @@ def kl_soap(
       [[ 0.5  0. ]
        [ 0.  -0.5]]
     """
-    check_number("b1", b1, below=1.0)
-    check_number("b2", b2, below=1.0)
-    if shampoo_beta is not None:
-        check_number("shampoo_beta", shampoo_beta, below=1.0)
-    check_number("eps", eps)
-    check_number("weight_decay", weight_decay)
-    check_number("refresh_every", refresh_every, positive=True, integer=True)
+    _check_soap(b1, b2, shampoo_beta, eps, weight_decay, refresh_every)
     check_number("first_eigenvalue", first_eigenvalue, positive=True)
     longest = _static("kl_soap", "max_size", max_size, 10_000)
     beta = b2 if shampoo_beta is None else shampoo_beta
     decay: Any = add_decayed_weights(weight_decay, mask)
 
     def init(params: Params):
-        zeros = lambda: jax.tree.map(lambda x: jnp.zeros_like(_wide(x)), params)
-        squares = lambda size, dtype: jnp.zeros((size, size), dtype)
-        identity = lambda size, dtype: jnp.eye(size, dtype=dtype)
         equal = lambda size, dtype: jnp.full((size,), first_eigenvalue, dtype)
         return KlSoapState(
-            jnp.zeros((), jnp.int32),
-            zeros(),
-            zeros(),
-            *(_each_axis(make, params, longest) for make in (squares, identity, equal)),
+            *_soap_start(params, longest), _each_axis(equal, params, longest)
         )
 
     def update(updates: Params, state: Any, params: Params | None = None):
@@ -477,12 +485,12 @@ def kl_soap(
         mu, nu, *kronecker = (structure.flatten_up_to(part) for part in state[1:])
         axes = [_axes(g, longest) for g in grads]
 
-        def average(decay: Any, old: Array, new: Array) -> Array:
-            kept = cast(decay, old) * old + cast(1.0 - decay, old) * new
+        def average(b: Any, old: Array, new: Array) -> Array:
+            kept = cast(b, old) * old + cast(1.0 - b, old) * new
             return jnp.where(first, old, kept)
 
         def adam_step(of_leaf: Any, g: Array, m: Array, v: Array, bases: Any):
-            wide = _wide(g)
+            wide = widened(g)
             # 0 · NaN is NaN, so that a NaN in the first gradient shows.
             m = jnp.where(first, 0.0 * wide, average(b1, m, wide))
             v = average(b2, v, jnp.square(_rotated(of_leaf, bases, wide)))
@@ -505,7 +513,7 @@ def kl_soap(
             lambda d, g: jnp.where(first, 0.0 * g, d), directions, updates
         )
         learned = [
-            _kl_factors(of_leaf, _wide(g), first, beta, *parts)
+            _kl_factors(of_leaf, widened(g), first, beta, *parts)
             for of_leaf, g, *parts in zip(axes, grads, *kronecker, strict=True)
         ]
         factors, eigenvalues = ([part[k] for part in learned] for k in range(2))
@@ -988,7 +996,7 @@ def _matrix_power(x: Array, order: int) -> Array:
 
 
 def _preconditioned(m: Array, roots: tuple[Array, ...]) -> Array:
-    wide = _wide(jnp.atleast_1d(m))
+    wide = widened(jnp.atleast_1d(m))
     for k, root in enumerate(roots):
         if root.ndim == 1:
             shape = [1] * wide.ndim
@@ -1063,7 +1071,7 @@ def psgd_draws(key: Key, count: Integer, params: Params) -> PsgdDraws:
     leaves, structure = jax.tree.flatten(params)
     noise = [
         jax.random.normal(
-            jax.random.fold_in(key, i), jnp.shape(x), _wide(jnp.asarray(x)).dtype
+            jax.random.fold_in(key, i), jnp.shape(x), widened(jnp.asarray(x)).dtype
         )
         for i, x in enumerate(leaves, 1)
     ]
@@ -1177,9 +1185,9 @@ def psgd_kron(
     def init(params: Params):
         def of_leaf(x: Array):
             return tuple(
-                jnp.eye(n, dtype=_wide(x).dtype)
+                jnp.eye(n, dtype=widened(x).dtype)
                 if x.ndim > 1 and 1 < n <= longest
-                else jnp.ones(n, _wide(x).dtype)
+                else jnp.ones(n, widened(x).dtype)
                 for n in x.shape or (1,)
             )
 
@@ -1200,7 +1208,7 @@ def psgd_kron(
         def moved(factors: Any):
             return [
                 _psgd_factors(
-                    qs, _wide(jnp.atleast_1d(m)), jnp.atleast_1d(v), factor_rate
+                    qs, widened(jnp.atleast_1d(m)), jnp.atleast_1d(v), factor_rate
                 )
                 for qs, m, v in zip(factors, averages, noise, strict=True)
             ]
@@ -1208,7 +1216,9 @@ def psgd_kron(
         chance = rate_at(probability, state.count)
         factors = jax.lax.cond(drawn.uniform < chance, moved, lambda qs: qs, factors)
         steps = [
-            _by_factors(qs, _by_factors(qs, _wide(jnp.atleast_1d(m))), transposed=True)
+            _by_factors(
+                qs, _by_factors(qs, widened(jnp.atleast_1d(m))), transposed=True
+            )
             for qs, m in zip(factors, averages, strict=True)
         ]
         grads = jax.tree.leaves(updates)
@@ -1306,10 +1316,6 @@ def _trusted(steps: list[Array]) -> list[Array]:
     norm = scale * jnp.sqrt(sum(jnp.sum(jnp.square(s / cast(scale, s))) for s in steps))
     factor = limit / jnp.maximum(norm, limit)
     return [jnp.clip(cast(factor, s) * s, -1.0, 1.0) for s in steps]
-
-
-def _wide(x: Array) -> Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _axes(x: Array, longest: int) -> tuple[int, ...]:

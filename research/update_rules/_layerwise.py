@@ -25,7 +25,13 @@ from research.types import Array, Integer, Params, Scalar
 from research.update_rules._adam import adam
 from research.update_rules._bias_correction import bias_correction as correction_of
 from research.update_rules._checks import check_rate, checked, make_inner, rate_at
-from research.update_rules._edges import complete, norm_of, quotient, with_range
+from research.update_rules._edges import (
+    complete,
+    norm_of,
+    quotient,
+    range_scale,
+    with_range,
+)
 from research.update_rules._entry import MOMENTUM, Range, RuleEntry, step_rate
 from research.update_rules._groups import checked_mask, spread_labels
 from research.update_rules._second_order import require
@@ -506,11 +512,15 @@ def _layouts(rule: str, matrices: Any) -> Callable[[Params], Any]:
         matrices = _two_axes
     entries_at = lambda params: matrices(params) if callable(matrices) else matrices
     by_function = lambda params: flags(entries_at(params))
-    chosen = checked_mask(by_function if callable(matrices) else flags(matrices))
+    chosen = checked_mask(
+        by_function if callable(matrices) else flags(matrices),
+        "matrices",
+        "True, False or MatrixAxes",
+    )
 
     def layouts(params: Params) -> Any:
         mask = chosen(params)
-        entries = spread_labels("mask", entries_at(params), params)
+        entries = spread_labels("matrices", entries_at(params), params)
         axes = lambda on, entry: (
             entry if isinstance(entry, MatrixAxes) else on and _PLAIN
         )
@@ -792,7 +802,7 @@ def _by_neuron(
         def normalised(u: Array, nu: Array, axes: MatrixAxes):
             a = matrices_of(u, axes)
             p = quotient(a, (jnp.sqrt(nu) + cast(_NEVER_ZERO, nu)).astype(a.dtype))
-            of_a, of_p = (jax.vmap(norm_of)(x)[:, None, None] for x in (a, p))
+            of_a, of_p = _norms(a), _norms(p)
             m, n = a.shape[1:]
             wanted = (
                 math.sqrt(max(1.0, n / max(m, 1))) * of_a
@@ -846,12 +856,8 @@ def hyperball(
 
     If D_t is 0, the matrix is not changed. A matrix that starts at 0 has no norm to
     keep, so it takes the step of the inner rule. For a matrix that keeps its norm,
-    weight decay in the inner rule only changes the direction D_t. The squares of the
-    entries of X_t and D_t must be in the range of their dtype (at least float32). In
-    float32, a D_t whose entries are all below 1e-19 may not move the matrix. With
-    |D_t| > 2e19, a step only shrinks the matrix, at first to |X_0| (1 - η_t² / 2). A
-    matrix with |X_0| > 1.3e19 does not keep its norm and may become NaN. This does not
-    concern the direction of `adam`, because its size is about 1.
+    weight decay in the inner rule only changes the direction D_t. The norms |X_0| and
+    |D_t| must be in the range of their dtype (at least float32).
 
     To replace AdamW with the rate η_A and the decay λ, Wen et al. use η = √(η_A λ). In
     the long run, the weights then turn about as fast as with AdamW. optax and torch do
@@ -910,6 +916,11 @@ def hyperball(
             if radius is None:
                 return plain
             x, along = (matrices_of(a, axes).astype(radius.dtype) for a in (x, d))
+            # The step is proportional to the matrix, so a power of two keeps its bits.
+            scale, back = range_scale(radius)
+            # A choice, not a product by 1, which would change how XLA fuses and rounds.
+            usual = scale == 1
+            x, radius = (jnp.where(usual, a, scale * a) for a in (x, radius))
             length, own, step = _norms(along), _norms(x), cast(rate, radius) * radius
             unit = along / jnp.where(length == 0, 1.0, length)
             after = _norms(x - step * unit)
@@ -920,6 +931,7 @@ def hyperball(
             after = jnp.where(after == 0, 1.0, after)
             grown = gap / (after * (radius + after))  # ρ - 1 for the factor ρ = R / |Y|
             found = grown * x - (1.0 + grown) * step * unit
+            found = jnp.where(usual, found, back * found)
             found = jnp.where(length == 0, 0.0, found)
             still = jnp.broadcast_to(radius == 0, x.shape)
             found, still = (leaf_of(a, d.shape, axes) for a in (found, still))
@@ -939,13 +951,7 @@ def hyperball(
 
 def _norms(a: Array) -> Array:
     """Return the Frobenius norm of each of several matrices, shape (number, 1, 1)."""
-    return jnp.sqrt(
-        jnp.sum(
-            jnp.square(a.astype(jnp.promote_types(a.dtype, jnp.float32))),
-            (1, 2),
-            keepdims=True,
-        )
-    )
+    return jax.vmap(norm_of)(a)[:, None, None]
 
 
 RULES = (

@@ -382,24 +382,13 @@ def levenberg_marquardt(
             lambda: jnp.zeros_like(slack),
         )
         other = jnp.abs(decrease - linear + bend)
-        stays = jnp.where(quadratic & ~(off & (other > error)), MOST_MISSES, 0)
-        missed = jnp.minimum(state.misses + 1, MOST_MISSES)
-        misses = jnp.where(off & (10 * other < error), missed, stays).astype(jnp.int32)
+        misses = _next_misses(state.misses, quadratic, off, error, other)
         held = damping * jnp.sum((metric * h) ** 2)
         promised = jnp.where(quadratic, linear - bend, squares + held) + slack
         gain = jnp.where(promised > 0, (decrease + slack) / promised, 1.0)
-        good, length = (
-            gain > 1e-4,
-            jnp.linalg.norm(metric * h),
-        )  # A NaN trial is rejected.
-        wider = jnp.where(
-            (gain >= 0.75) | (damping == 0),
-            2 * length,
-            jnp.where(first, length, radius),
-        )
-        radius = jnp.where(
-            length > 0, jnp.where(gain >= 0.25, wider, length / 10), radius
-        )
+        good = gain > 1e-4  # A NaN trial is rejected.
+        length = jnp.linalg.norm(metric * h)
+        radius = _next_radius(radius, length, gain, damping, first)
         stuck = ~good & jnp.all(x + h == x)
         outcome = jnp.where(
             finite,
@@ -427,6 +416,35 @@ def levenberg_marquardt(
     return complete(
         whole, only_real="levenberg_marquardt", needs_value_fn=True, sees_none=True
     )
+
+
+def _next_misses(
+    misses: Array, quadratic: Array, off: Array, linear: Array, other: Array
+) -> Int[Array, ""]:
+    """Return the number of misses in a row after a trial.
+
+    Args:
+      misses: Number of misses before the trial.
+      quadratic: Whether the trial used the quadratic model.
+      off: Whether the linear model's error is large.
+      linear, other: Errors of the linear and of the quadratic model.
+    """
+    stays = jnp.where(quadratic & ~(off & (other > linear)), MOST_MISSES, 0)
+    missed = jnp.minimum(misses + 1, MOST_MISSES)
+    return jnp.where(off & (10 * other < linear), missed, stays).astype(jnp.int32)
+
+
+def _next_radius(
+    radius: Array, length: Array, gain: Array, damping: Array, first: Array
+) -> Float[Array, ""]:
+    """Return the radius after a trial with the given length |D h| and gain.
+
+    `first` says whether the trial is the first. If the length is 0, the radius stays.
+    """
+    wider = jnp.where(
+        (gain >= 0.75) | (damping == 0), 2 * length, jnp.where(first, length, radius)
+    )
+    return jnp.where(length > 0, jnp.where(gain >= 0.25, wider, length / 10), radius)
 
 
 def _quadratic_step(

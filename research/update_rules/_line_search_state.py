@@ -19,7 +19,7 @@ from research.update_rules._line_searches import (
     LineSearch,
     backtracking,
     inner,
-    norm_of,
+    norm_of_tree,
     strong_wolfe,
 )
 from research.update_rules._transforms import cast, working_dtype
@@ -196,8 +196,10 @@ def capped_inverse_norm(grad: Params, norm: str = "euclidean") -> Float[Array, "
       ... )
       0.2 1.0
     """
-    euclidean = norm == "euclidean"
-    size = norm_of(grad) if euclidean else inner(jax.tree.map(jnp.sign, grad), grad)
+    if norm == "euclidean":
+        size = norm_of_tree(grad)
+    else:
+        size = inner(jax.tree.map(jnp.sign, grad), grad)
     return jnp.where(
         size > 1.0, 1.0 / size, jnp.where(jnp.isnan(size), size, 1.0)
     ).astype(size.dtype)

@@ -13,10 +13,8 @@ from jaxtyping import Float, Int
 
 from research.checks import check_number
 from research.types import Array, Integer, Outcome, Params, Scalar
+from research.update_rules._second_order import value_slack
 from research.update_rules._transforms import cast, differ, reached
-
-# A smaller increase of f, in units of eps |f|, may be only a rounding error.
-ROUNDING_OF_VALUE = 10.0
 
 
 class LineSearch(NamedTuple):
@@ -31,7 +29,8 @@ class LineSearch(NamedTuple):
       slope: Derivative of f(x + a d) with respect to a, shape (). `backtracking`
         computes no gradients, so it knows this derivative only at a = 0. After a
         successful `backtracking`, the slope is therefore NaN.
-      grad: Gradient of f at x + a d, shaped like the params. None after `backtracking`.
+      grad: Gradient of f at x + a d, shaped like the params. After a failed search,
+        this is the gradient at x. None after `backtracking`.
       evaluations: Number of evaluations of f, with or without its gradient, not
         counting the value and gradient passed to the search; int32, shape ().
       outcome: `research.types.Outcome` of the search, int32, shape ().
@@ -239,7 +238,7 @@ def strong_wolfe(
     check_number("curvature", curvature, below=1.0, positive=True)
     check_number("max_evaluations", max_evaluations, positive=True, integer=True)
     start = _Point(jnp.zeros_like(value), value, inner(grad, direction))
-    noise = ROUNDING_OF_VALUE * float(jnp.finfo(value.dtype).eps) * jnp.abs(value)
+    noise = value_slack(value)
 
     def enough(point: _Point):
         plain = (
@@ -321,12 +320,10 @@ def strong_wolfe(
         return jnp.where(moved, Outcome.DECREASE_ONLY, still).astype(jnp.int32)
 
     outcome = jax.lax.cond(searched, without_curvature, lambda: end.outcome)
-    return LineSearch(
-        *_pick(outcome >= Outcome.FIRST_FAILURE, start, end.low),
-        end.grad,
-        end.evaluations,
-        outcome,
-    )
+    failed = outcome >= Outcome.FIRST_FAILURE
+    # The gradient at low would describe a point that the params do not reach.
+    grad = jax.tree.map(lambda old, low: jnp.where(failed, old, low), grad, end.grad)
+    return LineSearch(*_pick(failed, start, end.low), grad, end.evaluations, outcome)
 
 
 def _before(value: Array, slope: Array) -> Array:
@@ -397,13 +394,13 @@ def inner(a: Params, b: Params) -> Float[Array, ""]:
     return jnp.sum(jnp.stack(products)) if products else jnp.zeros((), jnp.float32)
 
 
-def norm_of(tree: Params) -> Float[Array, ""]:
+def norm_of_tree(tree: Params) -> Float[Array, ""]:
     """Return the Euclidean norm |a| over all leaves of a pytree, shape ().
 
     The result is correct even if |a|² overflows the dtype.
 
     Example:
-      >>> print(norm_of({"w": jnp.array([3e30, 4e30], "float32")}))
+      >>> print(norm_of_tree({"w": jnp.array([3e30, 4e30], "float32")}))
       5e+30
     """
     plain = jnp.sqrt(inner(tree, tree))

@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, Int
 
 from research.types import Array, Integer, Outcome, Params, Scalar
+from research.update_rules._checks import check_floating
 from research.update_rules._transforms import cast, reached, working_dtype
 
 UNKNOWN, DEFINITE, INDEFINITE, SINGULAR, NOT_FINITE_MATRIX = range(5)
@@ -89,12 +90,7 @@ def flatten(params: Params) -> tuple[Float[Array, " n"], Unflatten]:
       >>> print(flat.dtype, flat, unflatten(2 * flat)["b"].dtype)
       float32 [1. 1. 1.] bfloat16
     """
-    for leaf in jax.tree.leaves(params):
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise TypeError(
-                f"params must be floating; got a leaf of {jnp.result_type(leaf)}. "
-                "Write 1.0, not 1."
-            )
+    check_floating(params)
     dtype = working_dtype(params)
     wide = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
     flat, unravel = ravel_pytree(wide)

@@ -12,7 +12,13 @@ from research.checks import check_number
 from research.schedules import Schedule
 from research.types import Params, Scalar
 from research.update_rules._checks import checked, make_inner
-from research.update_rules._edges import accepting_none, blanked, complete, filled
+from research.update_rules._edges import (
+    accepting_none,
+    blanked,
+    complete,
+    filled,
+    widened,
+)
 from research.update_rules._entry import Range, RuleEntry, gradient_rate
 from research.update_rules._first_order import gradient_descent
 from research.update_rules._transforms import cast
@@ -137,10 +143,7 @@ def _ascent(rho: Scalar, gradient: Params, params: Params) -> Params:
     """
     # Use at least float32, because the square of a gradient in half precision
     # easily overflows or underflows.
-    wide = [
-        g.astype(jnp.promote_types(g.dtype, jnp.float32))
-        for g in jax.tree.leaves(gradient)
-    ]
+    wide = [widened(g) for g in jax.tree.leaves(gradient)]
     norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in wide))
     return jax.tree.map(
         lambda g, x: cast(rho, x) * jnp.where(norm == 0, 0.0, g / norm).astype(x.dtype),

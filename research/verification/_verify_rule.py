@@ -1,11 +1,12 @@
 """Check whether a rule is the intended rule, and name the likely mistake if not."""
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from research.checks import check_callable, check_number, check_sequence
 from research.naming import known_names
@@ -81,7 +82,7 @@ class Verification(NamedTuple):
                     f"{self.deviation.largest:.1e} ({self.problem}, {where}). "
                     f"Differences up to {self.tolerance:.0e} are rounding errors."
                 )
-            return f"{verdict}{self._not_compared()}"
+            return f"{verdict}{self._not_compared('But only')}"
         cause = self.cause or (
             "no known mistake explains it. Compute the first step that differs by hand"
         )
@@ -89,13 +90,14 @@ class Verification(NamedTuple):
             f"Not the same rule. On the problem {self.problem}, the two rules differ "
             f"from step {self.deviation.first + 1} on. The largest difference is "
             f"{self.deviation.largest:.1e}, at {where}. Likely cause: {cause}."
+            f"{self._not_compared('Only')}"
         )
 
-    def _not_compared(self) -> str:
+    def _not_compared(self, only: str) -> str:
         if self.evaluates is None:
             return ""
         return (
-            f" But only the {self.evaluates} reports the params at which to evaluate "
+            f" {only} the {self.evaluates} reports the params at which to evaluate "
             "the objective, such as an average of the iterates (the field "
             "evaluation_params of its state). These were not compared."
         )
@@ -203,40 +205,19 @@ def verify_rule(
     asked = _problems(_problems_of(trace) if trace and problems is None else problems)
     if isinstance(reference, Mapping):
         _check_trace(trace, asked)
-    evidence, reasons = [], {}
     card = CARDS.get(name or "")
     if tolerance is None:
         tolerance = _rounding(card, rule, reference) * float(jnp.finfo(dtype).eps)
-    for done, problem in enumerate(asked):
-        if on_progress:
-            on_progress(done, 2 * len(asked), f"comparing on {problem.name}")
-        if card is not None and problem.name in card.reasons:
-            reasons[problem.name] = card.reasons[problem.name]
-            continue
-        rate = (
-            rate_on(problem, CARDS.get(name or ""))
-            if learning_rate is None
-            else learning_rate
-        )
+
+    rules: dict[Any, optax.GradientTransformation] = {}
+
+    def compared(problem: Problem) -> Evidence:
+        rate = rate_on(problem, card) if learning_rate is None else learning_rate
         rate = trace[problem.name][0] if trace else rate
-        try:
-            evidence.append(
-                _compared(
-                    rule,
-                    reference,
-                    problem,
-                    {"learning_rate": rate, **arguments},
-                    dtype,
-                    tolerance,
-                )
-            )
-        except ZeroDivisionError:
-            reasons[problem.name] = "the formula divides by zero"
-    if not evidence:
-        raise ValueError(
-            f"no problem is left to compare on: {reasons or 'none was given'}. Pass "
-            "other problems."
-        )
+        given = {"learning_rate": rate, **arguments}
+        return _compared(rule, reference, problem, given, dtype, tolerance, rules)
+
+    evidence, reasons = _evidence(compared, asked, card, on_progress)
     deviations = {e.problem.name: e.deviation for e in evidence}
     worst = max(deviations, key=lambda key: deviations[key].largest)
     same, cause = deviations[worst].largest <= tolerance, None
@@ -276,6 +257,41 @@ def _rounding(card: Card | None, *subjects: Any) -> float:
     return max(TOLERANCE, *(card.bounds.get(who, 0.0) for who in stated))
 
 
+def _evidence(
+    compared: Callable[[Problem], Evidence],
+    problems: Sequence[Problem],
+    card: Card | None,
+    on_progress: OnProgress | None,
+) -> tuple[list[Evidence], dict[str, str]]:
+    """Compare rule and reference on all problems on which this is possible.
+
+    Args:
+      compared: Function that compares rule and reference on one problem.
+      problems: Problems to compare on.
+      card: Card of the reference, which has reasons to leave out problems, or None.
+      on_progress: As for `verify_rule`.
+    Returns:
+      The evidence of each compared problem, and the reason for each other problem.
+    """
+    evidence, reasons = [], {}
+    for done, problem in enumerate(problems):
+        if on_progress:
+            on_progress(done, 2 * len(problems), f"comparing on {problem.name}")
+        if card is not None and problem.name in card.reasons:
+            reasons[problem.name] = card.reasons[problem.name]
+            continue
+        try:
+            evidence.append(compared(problem))
+        except ZeroDivisionError:
+            reasons[problem.name] = "the formula divides by zero"
+    if not evidence:
+        raise ValueError(
+            f"no problem is left to compare on: {reasons or 'none was given'}. Pass "
+            "other problems."
+        )
+    return evidence, reasons
+
+
 def _only_one_evaluates(evidence: Iterable[Evidence]) -> str | None:
     """Return "rule" or "reference" if only this one reports params for evaluation.
 
@@ -302,8 +318,15 @@ def _compared(
     given: dict[str, Any],
     dtype: Any,
     tolerance: float,
+    rules: dict[Any, optax.GradientTransformation],
 ) -> Evidence:
-    """Run rule and reference on one problem, and return the trajectories."""
+    """Run rule and reference on one problem, and return the trajectories.
+
+    `rules` keeps the rules that were built for the problems before. Problems with given
+    gradients of the same shapes use the same object, because one program then serves
+    them all. A rule on another problem is traced again, so it is built again, too.
+    """
+    form = problem.objective or str(jax.tree.map(jnp.shape, problem.gradients))
     others = {key: value for key, value in given.items() if key != "learning_rate"}
 
     def walked(subject: Any, name: str) -> Walk:
@@ -315,7 +338,10 @@ def _compared(
             what = f"{name}, {subject.__name__}, raised"
             walk_it = lambda: walk_torch(subject, problem, given, dtype)
             return calling(what, f"on {problem.name}", walk_it)
-        return walk(made(subject, given["learning_rate"], others, name), problem, dtype)
+        key = (name, float(given["learning_rate"]), form)
+        if key not in rules:
+            rules[key] = made(subject, given["learning_rate"], others, name)
+        return walk(rules[key], problem, dtype)
 
     found = walked(rule, "the rule")
     expected = walked(

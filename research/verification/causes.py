@@ -51,7 +51,9 @@ def likely_cause(
     mistakes (updates with a wrong sign or a wrong length, or one step late), and two
     mistakes of the formula at once. The search ends at the first kind with a mistake
     that explains the rule. If several mistakes of this kind explain the rule, the
-    mistake with the smallest remaining deviation is returned.
+    mistake with the smallest remaining deviation is returned. If the rule deviates only
+    on problems with a NaN among the gradients, and its params stay finite there, the
+    rule hides the NaN. Then only the mistakes of the formula are tried.
 
     Args:
       evidence: Comparisons of rule and reference, one for each problem. The rule must
@@ -66,8 +68,9 @@ def likely_cause(
         None means that no function is called.
     Returns:
       Short description of the mistake. If no mistake explains the rule, the result is a
-      description of a difference that is visible in the trajectories, such as a NaN. If
-      there is no such difference either, the result is None.
+      description of a difference that is visible in the trajectories: params that are
+      NaN or infinite only in the rule, a hidden NaN, or only small updates that differ.
+      If there is no such difference either, the result is None.
     """
     differing = sorted(evidence, key=lambda e: e.deviation.largest <= tolerance)
     first = differing[0]

@@ -63,30 +63,32 @@ class Formula(NamedTuple):
     mistakes: tuple[Mistake, ...] = ()
 
 
-def mistaken(formula: Formula, mistake: Mistake) -> Callable[..., Iterator[Leaves]]:
+def mistaken(formula: Formula, *mistakes: Mistake) -> Callable[..., Iterator[Leaves]]:
     """Return a wrong version of a formula, made by editing the formula's source.
 
     Args:
       formula: The correct formula.
-      mistake: A mistake that can be made in this formula.
+      *mistakes: Mistakes that can be made in this formula. They are made in this order.
     Returns:
       The generator function of the wrong version.
     Raises:
-      ValueError: The correct text, mistake.right, does not occur exactly once in the
-        source.
+      ValueError: The correct text, `right` of a mistake, does not occur exactly once in
+        the source, or no longer does after the mistakes before it.
     """
     source = textwrap.dedent(inspect.getsource(formula.iterates))
-    as_written = re.compile(re.escape(mistake.right))
-    broken = _over_several_lines(mistake.right)
-    pattern = as_written if as_written.search(source) else broken
-    edited, count = pattern.subn(lambda _: mistake.wrong, source)
-    if count != 1:
-        raise ValueError(
-            f"{mistake.right!r} must occur once in the formula "
-            f"{formula.iterates.__name__}; it occurs {count} times."
-        )
+    for mistake in mistakes:
+        as_written = re.compile(re.escape(mistake.right))
+        broken = _over_several_lines(mistake.right)
+        pattern = as_written if as_written.search(source) else broken
+        source, count = pattern.subn(lambda _, wrong=mistake.wrong: wrong, source)
+        if count != 1:
+            raise ValueError(
+                f"{mistake.right!r} must occur once in the formula "
+                f"{formula.iterates.__name__}; it occurs {count} times."
+            )
     names = dict(inspect.getmodule(formula.iterates).__dict__)
-    exec(compile(edited, f"<{mistake.cause}>", "exec"), names)
+    cause = ", and ".join(mistake.cause for mistake in mistakes)
+    exec(compile(source, f"<{cause}>", "exec"), names)
     return names[formula.iterates.__name__]
 
 

@@ -11,8 +11,8 @@ import mpmath
 
 from research.verification.card import Card
 from research.verification.formula import Formula, Mistake
-from research.verification.leaves import Leaves, norm
-from research.verification.newton import flat, like, model_minimum
+from research.verification.leaves import Leaves, column, flat, like, norm
+from research.verification.newton import model_minimum
 
 
 def gauss_newton(
@@ -143,14 +143,6 @@ def linearised(f: Any, x: Leaves):
 def half_square(f: Any, x: Leaves):
     """Return ½ |r|², where r are the residuals of f at x."""
     return mpmath.fsum(r**2 for r in f.residuals(x)) / 2
-
-
-def column(x: Leaves):
-    """Return all entries of all leaves as one column, an mpmath matrix.
-
-    `Leaves` are the leaves of a pytree, as arrays of mpmath numbers.
-    """
-    return mpmath.matrix(list(flat(x)))
 
 
 CARDS = {

@@ -136,6 +136,28 @@ def norm(x: Leaves) -> Any:
     return mpmath.sqrt(dot(x, x))
 
 
+def flat(x: Leaves) -> np.ndarray:
+    """Return the entries of all leaves as one array with one axis."""
+    return np.concatenate([np.ravel(a) for a in x.arrays])
+
+
+def column(x: Leaves) -> Any:
+    """Return the entries of all leaves as an mpmath matrix with one column."""
+    return mpmath.matrix(list(flat(x)))
+
+
+def like(entries: Iterable[Number], x: Leaves) -> Leaves:
+    """Return numbers as Leaves with the shapes of x.
+
+    The numbers fill the arrays of x in order. They may be a column, an mpmath matrix.
+    """
+    rest = iter(entries)
+    return Leaves(
+        np.array([next(rest) for _ in range(a.size)], object).reshape(a.shape)
+        for a in x.arrays
+    )
+
+
 def zeros_like(x: Leaves) -> Leaves:
     """Return Leaves with the shapes of x, in which every entry is 0."""
     return _each(lambda a: mpmath.mpf(0), x)

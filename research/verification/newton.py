@@ -1,13 +1,13 @@
 """Formulas of Newton's method, damped and in a trust region, from textbooks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import mpmath
-import numpy as np
 
 from research.verification.card import Card
 from research.verification.formula import Formula, Function, Matrix, Mistake
-from research.verification.leaves import Leaves, Number, dot, norm
+from research.verification.leaves import Leaves, Number, dot, flat, like, norm
+from research.verification.problems import GIVEN
 
 
 def newton(
@@ -206,23 +206,6 @@ def model_minimum(h: Matrix, g: Leaves, radius: Number):
         [-c / (v + high) for c, v in zip(parts, values, strict=True)]
     )
     return like(list(vectors * scaled), g), high
-
-
-def flat(x: Leaves):
-    """Return the entries of all leaves as one array with one axis."""
-    return np.concatenate([np.ravel(a) for a in x.arrays])
-
-
-def like(entries: Sequence[Number], x: Leaves):
-    """Return a flat list of entries as Leaves with the shapes of x."""
-    found, begin = [], 0
-    for a in x.arrays:
-        found.append(np.array(entries[begin : begin + a.size], object).reshape(a.shape))
-        begin += a.size
-    return Leaves(found)
-
-
-GIVEN = ("random_pytree", "sparse_gradients", "scales", "zero_gradient", "nan_gradient")
 
 
 # With full steps the rule would reach the minimum after a few steps, so a fraction of

@@ -230,3 +230,5 @@ PROBLEMS: dict[str, Problem] = {
         _given("nan_gradient", 5, _nan_once, nan=True),
     )
 }
+# Names of the problems that are sequences of gradients.
+GIVEN = tuple(name for name, one in PROBLEMS.items() if one.objective is None)

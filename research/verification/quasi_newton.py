@@ -1,18 +1,18 @@
 """Formulas of BFGS and L-BFGS, from Nocedal & Wright."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import mpmath
-import numpy as np
 
 from research.verification.card import Card, Recorded
 from research.verification.formula import Formula, Function, Mistake
 from research.verification.gradient_line_search import NO_VALUE
 from research.verification.leaves import (
     Leaves,
-    Number,
     absolute,
+    column,
     dot,
+    like,
     norm,
     zeros_like,
 )
@@ -110,24 +110,6 @@ def lbfgs(
         g, g_before = f.gradient(x), g
         if dot(x - before, g - g_before) > min_curvature:
             pairs = [*pairs, (x - before, g - g_before)][-int(memory_size) :]
-
-
-def column(x: Leaves):
-    """Return the entries of all leaves of x as a matrix with one column."""
-    return mpmath.matrix([entry for a in x.arrays for entry in a.flat])
-
-
-def like(flat: Iterable[Number], x: Leaves):
-    """Return a column of numbers as `Leaves` with the shapes of x.
-
-    The numbers fill the arrays of x in order. `Leaves` is a list of arrays of mpmath
-    numbers.
-    """
-    entries = iter(flat)
-    return Leaves(
-        np.array([next(entries) for _ in range(a.size)], object).reshape(a.shape)
-        for a in x.arrays
-    )
 
 
 # A rounding error grows by a factor of thousands within fifty steps on Rosenbrock's

@@ -16,7 +16,7 @@ from research.verification.leaves import (  # noqa: F401, a mistake uses by_leaf
     norm,
     sqrt,
 )
-from research.verification.problems import PROBLEMS
+from research.verification.problems import GIVEN
 
 
 def polyak_step(
@@ -112,9 +112,6 @@ def polyak_sgd(
     limit = math.inf if max_learning_rate is None else max_learning_rate
     step = optax.scale_by_polyak(f_min, limit, eps, "sps+" if positive_part else "sps")
     return optax.chain(step, optax.sgd(learning_rate))
-
-
-GIVEN = [problem.name for problem in PROBLEMS.values() if problem.objective is None]
 
 
 SHRINKING = (

@@ -3,7 +3,6 @@
 import contextlib
 import inspect
 import itertools
-import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -105,21 +104,12 @@ def of_two(formula: Formula | None) -> Iterator[Trial]:
     mistakes. If the formula is None, has no mistakes or has no available source code,
     nothing is yielded.
     """
-    if formula is None or not formula.mistakes:
-        return
-    try:
-        source = textwrap.dedent(inspect.getsource(formula.iterates))
-    except OSError:
+    if formula is None:
         return
     for a, b in itertools.combinations(formula.mistakes, 2):
-        once = source.replace(a.right, a.wrong)
-        if once.count(b.right) == 1:
-            both = Mistake(
-                f"{_in_words(a)}, and {_in_words(b)}",
-                source,
-                once.replace(b.right, b.wrong),
-            )
-            yield Trial(both.cause, _exact(mistaken(formula, both)))
+        cause = f"{_in_words(a)}, and {_in_words(b)}"
+        with contextlib.suppress(OSError, ValueError):  # The first may edit the second.
+            yield Trial(cause, _exact(mistaken(formula, a, b)))
 
 
 def _in_words(mistake: Mistake) -> str:

@@ -18,6 +18,7 @@ from research.checks import (
     check_count,
     check_dtype,
     check_instance,
+    check_leaves_not_deleted,
     check_number,
     check_tree,
 )
@@ -132,7 +133,7 @@ def walk_constructed(
     return _walk(_with(constructor, others), floats, problem, dtype, num_steps)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=32)
 def _always(
     rule: optax.GradientTransformation,
 ) -> Callable[..., optax.GradientTransformation]:
@@ -299,6 +300,8 @@ def _check_walk(problem: Problem, num_steps: int) -> None:
     check_instance(
         "problem", problem, Problem, "Take one of research.verification.PROBLEMS."
     )
+    check_leaves_not_deleted("problem.start", problem.start)
+    check_leaves_not_deleted("problem.gradients", problem.gradients)
     check_count("num_steps", num_steps)
     check_most(MOST_STEPS, num_steps=num_steps)
     if problem.gradients is not None and num_steps > NUM_STEPS:
@@ -660,7 +663,6 @@ def _differences(
 
     The shape is (num_steps, number of leaves).
     """
-    check_number("num_steps", num_steps, positive=True, integer=True)
     _check_dtypes("gradient", jax.eval_shape(gradient, params), params)
 
     def difference(a: Array, b: Array):

@@ -12,7 +12,7 @@ from jaxtyping import Float, Num
 from threadpoolctl import threadpool_limits
 
 from research import datasets, losses, models, objectives, optima
-from research.checks import check_flag, check_number, check_text
+from research.checks import check_flag, check_number, check_text, shown
 from research.naming import known_names
 from research.types import Array, Batch, Model, Optimum, Params, Workload
 from research.workloads._construction import (
@@ -109,6 +109,8 @@ def regression_workload(
       0.0040
     """
     check_text("name", name)
+    if not name:
+        raise ValueError("name must not be empty: tables and files show it.")
     if kind not in REGRESSIONS:
         raise ValueError(f"unknown kind {kind!r}{known_names(kind, REGRESSIONS)}")
     datasets.check_xy(x, y)
@@ -119,6 +121,11 @@ def regression_workload(
         raise ValueError(
             "x must have the shape (n, d), and y the shape (n,); got x of shape "
             f"{x.shape} and y of shape {y.shape}."
+        )
+    if holdout and len(y) < 4:
+        raise ValueError(
+            f"{len(y)} rows are too few for three parts. Pass holdout=False, or at "
+            "least 4 rows."
         )
     if kind != "linear":
         _check_labels(y, kind)
@@ -142,6 +149,13 @@ def _check_labels(y: Num[np.ndarray, "n"], kind: str) -> None:
         raise ValueError(
             f"y must contain only {labels} for kind={kind!r}; got {wrong[0]}. Number "
             "the classes from 0, or use kind='linear' for targets that are not classes."
+        )
+    found = np.unique(y)
+    if kind == "softmax" and (len(found) < 2 or found[-1] >= len(found)):
+        raise ValueError(
+            "y must contain each label 0, 1, ..., K - 1 of at least two classes for "
+            f"kind='softmax'; got the labels {shown(found.tolist())}. "
+            "np.unique(y, return_inverse=True)[1] numbers the classes of y."
         )
 
 

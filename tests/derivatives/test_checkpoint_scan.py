@@ -3,6 +3,7 @@ within the promise.
 """
 
 import re
+import time
 from typing import Any
 
 import jax
@@ -113,6 +114,34 @@ def test_promise_holds_inside_a_trace():
         return jnp.sum(scanned[0])
 
     assert temporary(f, jnp.ones(1000)) <= promise
+
+
+@pytest.mark.parametrize("levels", [2, 3])
+def test_the_length_of_a_part_is_the_best_of_all_lengths(levels):
+    def expected(count):
+        carries = lambda size: (
+            count // size
+            + (levels - 1) * size ** (1 / (levels - 1))
+            + count % size / size
+        )
+        sizes = [size for size in range(2, count // 2 + 1) if count % size != 1]
+        best = min(sizes, key=carries, default=None)
+        divisors = [size for size in sizes if count % size == 0]
+        divisor = min(divisors, key=carries, default=None)
+        if divisor and carries(divisor) <= 1.3 * carries(best):
+            return divisor
+        return best
+
+    for count in (*range(400), 2521, 9973, 10_007, 2**14):
+        assert _part(count, levels) == expected(count)
+
+
+@pytest.mark.parametrize("levels", [2, 3])
+def test_a_long_scan_is_divided_in_a_moment(levels):
+    start = time.process_time()
+    for count in (10**9, 10**9 + 7):
+        assert _part(count, levels) is not None
+    assert time.process_time() - start < 1.0
 
 
 @pytest.mark.parametrize("levels", [2, 3])

@@ -602,6 +602,23 @@ def test_one_program_is_compiled_for_all_points():
     )  # Traced once, by the one program; a trace for each point would be nine.
 
 
+def test_a_jitted_function_is_compiled_once_for_all_calls():
+    counted, scale = [], [1.0]
+    own = lambda x: counted.append(1) or scale[0] * jnp.sum(x**4 + x**2)
+    jitted = jax.jit(own)
+    for x in (jnp.zeros(2), jnp.zeros(())):
+        first = classify_critical_point(jitted, x)
+        count = len(counted)
+        again = classify_critical_point(jitted, x)
+        assert len(counted) == count
+        np.testing.assert_array_equal(again.eigenvalues, first.eigenvalues)
+    # A function that is not jitted may read a variable that has changed.
+    before = classify_critical_point(own, jnp.zeros(2)).eigenvalues
+    scale[0] = 3.0
+    after = classify_critical_point(own, jnp.zeros(2)).eigenvalues
+    np.testing.assert_allclose(after, 3 * before)
+
+
 def test_a_search_says_how_many_points_it_has_missed():
     # cos x has critical points at -π, 0 and π; one start finds one of them.
     f = lambda x: jnp.cos(x[0]) + x[1] ** 2

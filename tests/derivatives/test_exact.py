@@ -279,6 +279,24 @@ def test_bad_input_is_named_with_what_to_call(call, error, words):
         call()
 
 
+@pytest.mark.parametrize(
+    ("call", "instead"),
+    [
+        (lambda x: derivative(reverse_alone, x[0]), "gradient(f, x)"),
+        (lambda x: derivative(reverse_alone, x[0], 2), "hessian(f, x)"),
+        (jax.jit(lambda x: derivative(reverse_alone, x[0], 2)), "hessian(f, x)"),
+        (lambda x: hessian_diagonal(reverse_alone, x), "the diagonal of hessian(f, x)"),
+        (lambda x: directional_derivative(reverse_alone, x, x), "jacobian(f, x)"),
+    ],
+)
+def test_a_function_with_a_rule_for_reverse_mode_only_is_named(call, instead):
+    words = (
+        f"reverse_alone has its own rule for reverse mode only.*{re.escape(instead)}"
+    )
+    with pytest.raises(UnsupportedPrimitiveError, match=words):
+        call(jnp.ones(2))
+
+
 def deleted(shape):
     x = jnp.ones(shape)
     x.delete()

@@ -290,3 +290,23 @@ def test_an_uneven_grid_far_from_zero_is_not_even():
     k = np.array([0, 1, 3, 4, 6, 7, 9])
     found = grid_derivative(k.astype(float) ** 3, 2.0**30 + k * 2.0**-22, order=2)
     np.testing.assert_allclose(found / 2.0**44, 6.0 * k, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16])
+@pytest.mark.parametrize("order", [1, 2])
+def test_samples_in_half_precision_have_the_derivative_of_float32(dtype, order):
+    # The weights of the second derivative are about 1e6, above the largest float16.
+    x = 1e-3 * np.arange(9.0)
+    y = np.asarray(1000 * x**2, dtype)
+    wide = grid_derivative(y.astype(np.float32), x, order)
+    for samples in (y, jnp.asarray(y)):
+        found = grid_derivative(samples, x, order)
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(np.asarray(found), wide.astype(dtype))
+
+
+def test_whole_numbers_become_floats_of_the_precision_of_jax(float64_off):
+    with float64_off:
+        found = grid_derivative(jnp.arange(5) ** 2, np.arange(5.0))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, 2.0 * np.arange(5))

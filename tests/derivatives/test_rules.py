@@ -228,6 +228,18 @@ def test_points_are_drawn_inside_the_domain_and_differ_by_key():
         ),
         (lambda: find_derivative_rule("gossip"), "unknown rule 'gossip'. Known: "),
         (lambda: verify_derivative_rule("sine"), "key or points must be given"),
+        (
+            lambda: verify_derivative_rule("sine", points=np.ones((2, 2))),
+            "of shape (n,) with n >= 1; got shape (2, 2). Pass np.ravel(points)",
+        ),
+        (
+            lambda: verify_derivative_rule("sine", points=[]),
+            "of shape (n,) with n >= 1; got shape (0,)",
+        ),
+        (
+            lambda: verify_derivative_rule("sine", points=[1.0, np.nan]),
+            "points must be finite; got points=[1.0, nan]",
+        ),
     ],
 )
 def test_bad_input_is_named_with_what_to_do(call, words):

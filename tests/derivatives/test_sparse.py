@@ -14,6 +14,7 @@ from research.derivatives import (
     NotInexactError,
     NotScalarError,
     PatternError,
+    UnsupportedPrimitiveError,
     sparse_hessian,
     sparse_jacobian,
 )
@@ -327,6 +328,11 @@ def test_missing_dependence_in_the_detection_is_seen(monkeypatch):
             "pattern must have the shape (outputs, inputs) = (3, 3); got (4, 4)",
         ),
         (lambda: sparse_jacobian(None, jnp.ones(3)), TypeError, "f must be a function"),  # pyright: ignore[reportArgumentType]
+        (  # JAX has no derivative rule for it.
+            lambda: sparse_jacobian(lambda x: x.at[1].apply(jnp.sin), jnp.ones(3)),
+            UnsupportedPrimitiveError,
+            "has no derivative rule for forward or reverse mode here",
+        ),
     ],
 )
 def test_bad_input_is_named(call, error, words):
@@ -363,3 +369,8 @@ def test_the_sign_of_a_complex_number_depends_on_it():
     x = jnp.arange(1.0, 4.0)
     found = sparse_jacobian(f, x).matrix.todense()
     np.testing.assert_allclose(found, jax.jacobian(f)(x), atol=1e-15)
+
+
+def test_an_entry_that_a_function_is_applied_to_depends_on_itself():
+    applied = lambda x: x.at[1].apply(lambda y: y * y)
+    assert detect(applied, jnp.ones(3)).toarray()[1, 1]

@@ -553,6 +553,13 @@ reverse_alone.defvjp(lambda x: (x**2, x), lambda x, ct: (2 * x * ct,))
             UnsupportedPrimitiveError,
             "igamma_grad_a has no derivative rule",
         ),
+        (
+            lambda: taylor(
+                lambda x: x.at[0].apply(jnp.sin), jnp.ones(2), jnp.ones(2), 2
+            ),
+            UnsupportedPrimitiveError,
+            "The primitive scatter has no derivative rule for forward mode",
+        ),
     ],
 )
 def test_bad_input_is_named_with_what_to_call(call, error, words):

@@ -1506,6 +1506,7 @@ def of_checks() -> Iterator[Call]:
         "check_flag": {"name": "noisy", "value": True},
         "check_instance": {"name": "n", "value": 2, "kind": int},
         "check_key": {"name": "key", "value": key()},
+        "check_leaves_not_deleted": {"name": "params", "tree": params()},
         "check_mapping": {"name": "cells", "value": {"a": 1}},
         "check_not_deleted": {"name": "x", "value": 2.0},
         "check_methods": {

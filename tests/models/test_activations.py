@@ -113,6 +113,17 @@ def test_derivative_by_hand_is_constant_far_from_0(name, dtype):
     assert (slope(-far) == 0).all()
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
+def test_gelu_tanh_and_its_derivatives_are_those_of_its_limits_far_from_0(dtype):
+    f = models.find_activation("gelu_tanh")
+    far = jnp.asarray(jnp.geomspace(41, float(jnp.finfo(dtype).max) * 0.99, 40), dtype)
+    slope = jax.grad(f)
+    for g, above in ((f, far), (jax.vmap(slope), 1), (jax.vmap(jax.grad(slope)), 0)):
+        np.testing.assert_array_equal(jax.jit(g)(far), above)
+        np.testing.assert_array_equal(jax.jit(g)(-far), 0)
+    assert np.isnan(slope(jnp.asarray(jnp.nan, dtype)))
+
+
 @pytest.mark.parametrize("table", [models.ACTIVATIONS, models.ACTIVATION_DERIVATIVES])
 @pytest.mark.parametrize("name", VALUES)
 def test_activation_keeps_dtype_and_shape(table, name):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from research import models
+from research.models import parameters
 from research.models.parameters import (
     check_same_architecture,
     count_parameters,
@@ -169,6 +170,24 @@ NETWORKS = {
         np.zeros(4, int),
     ),
 }
+
+
+def test_names_are_compared_only_if_the_architecture_differs(monkeypatch):
+    listed = []
+    monkeypatch.setattr(
+        parameters,
+        "list_parameters",
+        lambda params: listed.append(1) or list_parameters(params),
+    )
+    model = models.mlp((3, 4, 2))
+    params = model.init(jax.random.key(0))
+    model.apply(params, np.ones(3))
+    network = models.recurrence(2, 3, 2)
+    network.advance(network.init(jax.random.key(0)), np.ones((1, 2)), network.start(()))
+    assert not listed
+    with pytest.raises(ValueError, match="another architecture"):
+        model.apply({**params, "dense_3": params["dense_1"]}, np.ones(3))
+    assert listed
 
 
 @pytest.mark.thorough("the larger networks", but="linear|softmax|mlp|recurrent")

@@ -607,6 +607,22 @@ def test_wrong_lengths_are_refused():
         )
 
 
+@pytest.mark.parametrize("leading", [(), (3,)])
+def test_a_mask_has_one_of_the_documented_shapes(leading):
+    params = {"query_key_value": {"weights": np.ones((2, 6))}}
+    x = np.ones((*leading, 4, 2))
+    weights = lambda shape: models.attention_weights(
+        params, x, np.ones(shape, bool), num_heads=1
+    )
+    for shape in ((4, 4), (*leading, 1, 4), (*leading, 4, 4)):
+        assert weights(shape).shape == (*leading, 1, 4, 4)
+    for shape in ((4,), (4, 1), (*leading, 4, 1), (3, 4), (*leading, 1, 4, 4), (5, 5)):
+        with pytest.raises(
+            ValueError, match=r"mask must have the shape \(T, T\), .*got"
+        ):
+            weights(shape)
+
+
 def test_tokens_outside_the_vocabulary_are_refused_with_their_place():
     models.check_tokens(TOKENS, VOCABULARY)
     models.check_tokens(np.zeros((0, 3), int), VOCABULARY)

@@ -345,7 +345,7 @@ def test_bad_input_raises():
             skip_nonfinite(adam(0.1), bad)  # pyright: ignore
     with pytest.raises(
         TypeError,
-        match="dtype must be a floating one, such as 'float32'; got dtype='int32'",
+        match="of a floating dtype, such as \"float32\"; got dtype='int32'",
     ):
         with_state_dtype(adam(0.1), "int32")
 

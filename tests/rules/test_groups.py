@@ -154,7 +154,7 @@ def test_bad_labels_are_named_with_their_leaves():
     missing = by_group(rules, {"hidden": {"w": "fast"}, "out": "slow"})
     with pytest.raises(
         ValueError,
-        match=r"labels do not fit the params: it has no entry for hidden/b\. Give",
+        match=r"labels do not fit the params: they have no entry for hidden/b\. Give",
     ):
         missing.init(PARAMS)
     misspelt = by_group(rules, {"hidden": "fast", "output": "slow"})

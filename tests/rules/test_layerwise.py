@@ -17,6 +17,7 @@ from research.update_rules import (
     adamw,
     fromage,
     heavy_ball,
+    hyperball,
     lamb,
     muon,
     nadam,
@@ -432,7 +433,7 @@ def test_bad_input_raises():
         match=r"muon takes matrices, but the leaf at \['b'\] .* has shape \[3\]",
     ):
         muon(0.1, matrices={"b": True}).init({"b": jnp.ones(3)})
-    with pytest.raises(ValueError, match="mask does not fit the params"):
+    with pytest.raises(ValueError, match="matrices do not fit the params"):
         muon(0.1, matrices={"b": True}).init({"b": jnp.ones((3, 3)), "w": jnp.ones(3)})
     with pytest.raises(
         ValueError,
@@ -466,8 +467,13 @@ def test_bad_input_raises():
     ):
         with pytest.raises(ValueError, match=said):
             muon(0.1, matrices={"k": axes}).init(x)
-    with pytest.raises(TypeError, match=r"mask must hold True or False; got 1\.5"):
-        muon(0.1, matrices={"k": 1.5})
+    for rule in (muon, hyperball):
+        for entry in (1.5, 2**63):
+            with pytest.raises(
+                TypeError,
+                match=f"matrices must hold True, False or MatrixAxes; got {entry} at k",
+            ):
+                rule(0.1, matrices={"k": entry}).init(x)
     for rule in (muon(0.1), lamb(0.1)):
         with pytest.raises(ValueError, match=r"call update\(grads, state, params\)"):
             rule.update(jnp.ones((2, 2)), rule.init(jnp.ones((2, 2))))

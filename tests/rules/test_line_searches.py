@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from research.descent import minimise
 from research.types import Outcome
 from research.update_rules import nonlinear_conjugate_gradient
 from research.update_rules._line_searches import backtracking, strong_wolfe
@@ -217,6 +218,22 @@ def test_a_steep_point_that_is_lower_is_taken_and_told():
     assert found.outcome == Outcome.DECREASE_ONLY < Outcome.FIRST_FAILURE
     assert found.step > 1.0
     assert found.evaluations == 4
+
+
+def test_a_failed_search_describes_the_point_where_it_stays():
+    # The change of f is below its rounding error, so no decrease counts as one.
+    flat = lambda x: 1e10 + jnp.sum(x**2)
+    x = jnp.array([1e-3])
+    search = functools.partial(strong_wolfe, curvature=0.1, max_evaluations=1)
+    found = jax.jit(lambda: searched_from(search, flat, x, -0.8 * x))()
+    assert found.outcome >= Outcome.FIRST_FAILURE
+    assert found.step == 0.0
+    assert found.value == flat(x)
+    np.testing.assert_array_equal(found.grad, 2 * x)
+    rule = nonlinear_conjugate_gradient(0.4, linesearch=search)
+    end = minimise(flat, rule, x, tolerance=1e-3)
+    assert end.outcome >= Outcome.FIRST_FAILURE
+    assert end.gradient_norm == 2 * end.params[0] == 2e-3
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,24 @@ def test_hyperball_does_not_see_the_length_of_the_direction():
         np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("inner", [heavy_ball, adam])
+def test_hyperball_scales_with_matrices_of_extreme_sizes(inner, dtype):
+    """The params 2^k X have the steps 2^k U, exactly, if X has the steps U."""
+    x = normal(5, 3, 4).astype(dtype)
+    gradients = [normal(k, 3, 4).astype(dtype) for k in range(3)]
+    power = {"float32": 90.0, "float64": 900.0}[dtype]
+    plain = walk(hyperball(0.1, inner), gradients, x)
+    for k in (power, -power):
+        size = jnp.asarray(2.0**k, dtype)
+        sizes = size if inner is heavy_ball else jnp.ones((), dtype)
+        given = [sizes * g for g in gradients]
+        for a, b in zip(
+            walk(hyperball(0.1, inner), given, size * x), plain, strict=True
+        ):
+            np.testing.assert_array_equal(a, size * b)
+
+
 def test_normuon_leaves_a_column_without_gradient_in_float16():
     g = normal(7, 4, 3).astype("float16").at[:, 1].set(0.0)
     u, still = updates_of(

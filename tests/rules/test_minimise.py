@@ -48,6 +48,41 @@ def words(end):
     return Outcome(int(end.outcome)).words
 
 
+def of_two_dtypes(dtype, scale=1.0):
+    start = {"a": jnp.zeros(3, dtype), "b": jnp.zeros(2)}
+    residuals = lambda p: {"a": p["a"] - scale, "b": p["b"] - 2 * scale}
+    squares = lambda p: sum(jnp.sum(r**2) for r in residuals(p).values())
+    return squares, start, residuals
+
+
+@pytest.mark.parametrize("make", [gradient_descent, newton, levenberg_marquardt])
+def test_params_of_two_dtypes_reach_the_minimum(make):
+    rule = make(0.1) if make is gradient_descent else make()
+    for dtype in ("float64", "float32"):  # One rule, whose state depends on the dtypes.
+        squares, start, residuals = of_two_dtypes(dtype)
+        end = minimise(squares, rule, start, tolerance=1e-5, residual_fn=residuals)
+        assert end.outcome == Outcome.CONVERGED
+        assert end.params["a"].dtype == dtype
+        np.testing.assert_allclose(end.params["a"], 1.0, rtol=1e-4)
+        np.testing.assert_allclose(end.params["b"], 2.0, rtol=1e-4)
+
+
+def test_params_of_two_dtypes_have_implicit_derivatives():
+    def b(scale):
+        squares, start, _ = of_two_dtypes("float32", scale)
+        return minimise(squares, newton(), start, tolerance=1e-5).params["b"][0]
+
+    np.testing.assert_allclose(jax.grad(b)(1.5), 2.0, rtol=1e-5)  # b = 2 scale.
+
+
+def test_a_weakly_typed_leaf_may_be_wider_than_another():
+    square = lambda p: (p[0] - 1.0) ** 2 + (p[1] - 2.0) ** 2
+    start = (jnp.asarray(0.0), jnp.zeros((), "float32"))
+    end = minimise(square, gradient_descent(0.5), start)
+    assert end.outcome == Outcome.CONVERGED
+    assert [float(leaf) for leaf in end.params] == [1.0, 2.0]
+
+
 @functools.cache
 def found(name):
     return minimise(objective, RULES[name], START, tolerance=1e-6)
@@ -204,6 +239,32 @@ def test_second_call_compiles_nothing():
         max_steps=7,
     )
     assert len(traced) == count > 0
+
+
+class Unhashable:
+    __hash__ = None
+
+    def __call__(self, params):
+        return params
+
+
+def test_what_cannot_be_minimised_is_refused_by_name():
+    rule, start = gradient_descent(0.1), jnp.ones(2)
+    of_steps = lambda steps: minimise(jnp.sum, rule, start, max_steps=steps)
+    for call, told in (
+        (lambda: minimise(Unhashable(), rule, start), "objective must be hashable"),
+        (
+            lambda: minimise(None, rule, start, residual_fn=Unhashable()),
+            "residual_fn must be hashable",
+        ),
+        (
+            lambda: minimise(None, rule, start, residual_fn=lambda x: []),
+            r"residual_fn must return at least one array .*; it returns \[\]",
+        ),
+        (lambda: jax.jit(of_steps)(3), "max_steps must be a concrete integer"),
+    ):
+        with pytest.raises(TypeError, match=told):
+            call()
 
 
 @pytest.mark.thorough("the norm of the other tests of this file", but="2")

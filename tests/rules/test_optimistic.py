@@ -16,7 +16,7 @@ from research.update_rules import (
     optimistic_adam,
     optimistic_gradient_descent,
 )
-from research.update_rules._edges import leaf_norm
+from research.update_rules._edges import leaf_norm, norm_of
 
 COMPILE_QUICKLY = True  # tests/conftest.py
 
@@ -92,8 +92,21 @@ def test_fromage_keeps_the_norm_if_the_gradient_is_orthogonal():
 )
 def test_norm_of_many_entries_is_that_of_float64(entries):
     # Each square is in the range of float32, or nearly so, but their sum is not.
-    found = leaf_norm(jnp.asarray(entries, "float32"))
-    np.testing.assert_allclose(found, np.linalg.norm(entries), rtol=1e-6)
+    for norm in (leaf_norm, norm_of):
+        found = norm(jnp.asarray(entries, "float32"))
+        np.testing.assert_allclose(found, np.linalg.norm(entries), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "power"), [("float32", 100), ("complex64", 100), ("float64", 900)]
+)
+def test_norms_of_extreme_entries_are_those_of_a_multiple(dtype, power):
+    for k in (power, -power):
+        x = 2.0**k * jnp.asarray([3.0, 0.0, -4.0], dtype)
+        for norm in (leaf_norm, norm_of):
+            assert norm(x) == 2.0**k * 5
+            assert norm(x.at[1].set(jnp.inf)) == jnp.inf
+            assert np.isnan(norm(x.at[1].set(jnp.nan)))
 
 
 def test_lars_leaves_out_masked_leaves():

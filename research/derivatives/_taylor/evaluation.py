@@ -8,6 +8,7 @@ Each equation is evaluated by the first of these rules that applies:
 - other operations: the series of their derivative, which is then integrated.
 """
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -44,6 +45,7 @@ from research.derivatives.costs.jaxprs import (
     alive,
     caller,
     closed,
+    is_inexact,
     is_library,
     name_of_rule,
     scan_sizes,
@@ -201,7 +203,7 @@ def _moves(equation: Any, inputs: Sequence[Series]) -> bool:
     return (
         not all(one.is_constant for one in inputs)
         and not _is_flat(equation)
-        and any(_is_inexact(v.aval) for v in equation.outvars)
+        and any(is_inexact(v.aval) for v in equation.outvars)
     )
 
 
@@ -209,10 +211,6 @@ def _is_flat(equation: Any) -> bool:
     return equation.primitive.name in FLAT and not any(
         jnp.issubdtype(v.aval.dtype, jnp.complexfloating) for v in equation.invars
     )
-
-
-def _is_inexact(aval: Any) -> bool:
-    return jnp.issubdtype(getattr(aval, "dtype", np.dtype(int)), jnp.inexact)
 
 
 def _same(known: Known, equation: Any, inputs: Sequence[Series]) -> bool:
@@ -280,7 +278,7 @@ def _of_complex(equation: Any) -> bool:
 
 
 def _inexact_outputs(equation: Any) -> list[bool]:
-    return [_is_inexact(v.aval) for v in equation.outvars]
+    return [is_inexact(v.aval) for v in equation.outvars]
 
 
 class _Moving(NamedTuple):
@@ -303,7 +301,7 @@ class _Moving(NamedTuple):
         places = [
             i
             for i, (one, v) in enumerate(zip(inputs, equation.invars, strict=True))
-            if not one.is_constant and _is_inexact(v.aval)
+            if not one.is_constant and is_inexact(v.aval)
         ]
         kept = _inexact_outputs(equation)
 
@@ -322,10 +320,11 @@ def _linear(equation: Any, inputs: list[Series]) -> Iterator[tuple[Coefficient, 
     """Yield the coefficients of (piecewise) linear outputs: y[k] = A x[k]."""
     own = _Moving.of(equation, inputs)
     yield tuple(caller(equation)(own.values))
-    push = jax.linearize(
-        lambda *moving: own.call(moving, own.values),
-        *(own.values[i] for i in own.places),
-    )[1]
+    with _forward_rule_needed(equation):
+        push = jax.linearize(
+            lambda *moving: own.call(moving, own.values),
+            *(own.values[i] for i in own.places),
+        )[1]
     for k in itertools.count(1):
         taken = [inputs[i][k] for i in own.places]
         pushed = None
@@ -363,8 +362,15 @@ def _slope(equation: Any, inputs: Sequence[Series]) -> Any:
     def slope(moving: Any, rates: Any, values: Any) -> Any:
         return jax.jvp(lambda moving: own.call(moving, values), (moving,), (rates,))[1]
 
-    try:
+    with _forward_rule_needed(equation):
         return jax.make_jaxpr(slope)(at, at, own.values)
+
+
+@contextlib.contextmanager
+def _forward_rule_needed(equation: Any) -> Iterator[None]:
+    """Replace JAX's error if the primitive has no derivative rule for forward mode."""
+    try:
+        yield
     except (NotImplementedError, ValueError, TypeError) as error:
         if equation.primitive.name.startswith("custom_"):
             raise
@@ -558,7 +564,7 @@ def _reached(jaxpr: Any, moving: Sequence[bool]) -> list[bool]:
     for equation in jaxpr.eqns:
         flags = [not hasattr(v, "val") and v in depends for v in equation.invars]
         if any(flags) and not _is_flat(equation):
-            depends |= {v for v in equation.outvars if _is_inexact(v.aval)}
+            depends |= {v for v in equation.outvars if is_inexact(v.aval)}
     return [not hasattr(v, "val") and v in depends for v in jaxpr.outvars]
 
 

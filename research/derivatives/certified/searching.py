@@ -119,13 +119,8 @@ class Certified(NamedTuple):
         """
         kinds = [point.kind for point in self.points]
         counts = ", ".join(
-            f"{kinds.count(kind)} {kind}{'' if kinds.count(kind) == 1 else plural}"
-            for kind, plural in (
-                ("minimum", " points"),
-                ("maximum", " points"),
-                ("saddle", " points"),
-                ("unproved", " points"),
-            )
+            f"{kinds.count(kind)} {kind}{'' if kinds.count(kind) == 1 else ' points'}"
+            for kind in ("minimum", "maximum", "saddle", "unproved")
             if kind in kinds
         )
         found = f"{len(self.points)} critical points are proved ({counts or 'none'})"

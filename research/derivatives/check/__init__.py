@@ -262,18 +262,7 @@ def check_derivative(
     # The program of a Partial that JAX can trace is kept.
     if derivative is not None and not is_partial_of_jax(f, x):
         f = ValuesOfJax(f)
-    if not sum(leaf.size for leaf in jax.tree.leaves(x)):
-        raise ValueError(
-            "x must have at least one entry to differentiate with respect to; got "
-            f"x={x!r}."
-        )
-    for path, leaf in jax.tree.leaves_with_path(x):
-        # NumPy compiles nothing for this.
-        if missing := int(np.isnan(np.asarray(leaf, np.float64)).sum()):
-            raise ValueError(
-                f"x must not contain NaN; {missing} of the {leaf.size} entries of "
-                f"x{jax.tree_util.keystr(path)} are NaN."
-            )
+    _check_entries(x)
     random = np.random.default_rng(
         np.asarray(jax.random.key_data(key)).ravel().tolist()
     )
@@ -287,20 +276,7 @@ def check_derivative(
         line, lowest = _lifted_line(f, x, derivative, own is not None)
         directions = _directions(line, random)
         epsilon = float(jnp.finfo(lowest).eps)
-        found = [
-            _found(line, epsilon, direction, i)
-            for i, direction in enumerate(directions)
-        ]
-        found = _excused_by_kinks(line, epsilon, directions, found, random)
-        leaves = _leaves_with_a_kink(line, directions, found)
-        outputs = _outputs_with_a_kink(directions, found)
-        seed = len(found)
-        found += _errors_in_smooth_entries(line, epsilon, leaves, seed, random)
-        for queue, cut in ((leaves, _within), (outputs, _of_outputs)):
-            seed = len(found)
-            found += _errors_beside_kinks(
-                line, epsilon, queue, cut, _closest(found), seed, random
-            )
+        found = _found_along(line, epsilon, directions, random)
         in_full = line.of_mean if of_own is not None and lowest == np.float64 else None
     gap = float("nan")
     if in_full is not None and of_own is not None:
@@ -315,18 +291,23 @@ def check_derivative(
         return _with_own_precision(report, x, title(f), of_own)
     if own is None or derivative is None or report.verdict != "wrong":
         return report
-    with in_float64():
-        gradient = _gradient_of(f, line.x)
-    own_gradient = _gradient_of(f, x)
-    if not _computes_otherwise(own, of_own, own_gradient, line, gradient):
-        return report
-    values = (own.value, line.value)
-    if own_gradient is None or gradient is None:
-        text = other_values(title(f), *values)
-    else:
-        apart = _relative(own_gradient - gradient, gradient)
-        text = other_gradients(title(f), apart, *values)
-    return report._replace(verdict="unresolved", explanation=text)
+    return _unless_computed_otherwise(report, own, of_own, line)
+
+
+def _check_entries(x: Any) -> None:
+    """Raise ValueError if x has no entries, or if one is NaN."""
+    if not sum(leaf.size for leaf in jax.tree.leaves(x)):
+        raise ValueError(
+            "x must have at least one entry to differentiate with respect to; got "
+            f"x={x!r}."
+        )
+    for path, leaf in jax.tree.leaves_with_path(x):
+        # NumPy compiles nothing for this.
+        if missing := int(np.isnan(np.asarray(leaf, np.float64)).sum()):
+            raise ValueError(
+                f"x must not contain NaN; {missing} of the {leaf.size} entries of "
+                f"x{jax.tree_util.keystr(path)} are NaN."
+            )
 
 
 def _lifted_line(
@@ -366,6 +347,30 @@ def _with_own_precision(
     if report.own_precision_gap > max(OTHER_VALUE, 32 * float(jnp.finfo(dtype).eps)):
         explanation = f"{explanation} {coarse_in(str(dtype))}".lstrip()
     return report._replace(explanation=explanation)
+
+
+def _unless_computed_otherwise(
+    report: CheckReport, own: Line, given: np.ndarray | None, line: Line
+) -> CheckReport:
+    """Return a report "wrong", or "unresolved" if f is another function in float64.
+
+    Args:
+      report: Report with the verdict "wrong".
+      own, given, line: As for `_computes_otherwise`.
+    """
+    f = own.f
+    with in_float64():
+        gradient = _gradient_of(f, line.x)
+    own_gradient = _gradient_of(f, own.x)
+    if not _computes_otherwise(own, given, own_gradient, line, gradient):
+        return report
+    values = (own.value, line.value)
+    if own_gradient is None or gradient is None:
+        text = other_values(title(f), *values)
+    else:
+        apart = _relative(own_gradient - gradient, gradient)
+        text = other_gradients(title(f), apart, *values)
+    return report._replace(verdict="unresolved", explanation=text)
 
 
 def _gradient_of(f: Callable[..., Any], x: Any) -> np.ndarray | None:
@@ -546,6 +551,27 @@ def _of_outputs(line: Line, direction: _Direction, part: slice) -> _Direction:
     if gradient is None:
         return cut
     return cut._replace(scale=_norm(line.scales * gradient))
+
+
+def _found_along(
+    line: Line,
+    eps: float,
+    directions: Sequence[_Direction],
+    random: np.random.Generator,
+) -> list["_Found"]:
+    """Return the results along all directions, then the errors beside kinks."""
+    found = [_found(line, eps, direction, i) for i, direction in enumerate(directions)]
+    found = _excused_by_kinks(line, eps, directions, found, random)
+    leaves = _leaves_with_a_kink(line, directions, found)
+    outputs = _outputs_with_a_kink(directions, found)
+    seed = len(found)
+    found += _errors_in_smooth_entries(line, eps, leaves, seed, random)
+    for queue, cut in ((leaves, _within), (outputs, _of_outputs)):
+        seed = len(found)
+        found += _errors_beside_kinks(
+            line, eps, queue, cut, _closest(found), seed, random
+        )
+    return found
 
 
 def _errors_in_smooth_entries(
@@ -892,10 +918,26 @@ def _finite(rate: float) -> float:
     return rate if np.isfinite(rate) else float("inf")
 
 
-def _report(
-    found: tuple[_Found, ...], line: Line, precision: str, own_gap: float
-) -> CheckReport:
-    probes, random = tuple(each.probe for each in found), found[:RANDOM]
+class _Detectable(NamedTuple):
+    """Smallest errors of the derivative that the check would have detected.
+
+    Attributes:
+      of_change: Error relative to `Probe.scale`, the scale of each direction. If the
+        gradient vanishes, the scale is the change of f over a step, or the size of f.
+      overall: Error relative to the gradient, or `of_change` if the gradient is 0 or
+        unknown.
+      anywhere: As `overall`, but errors within a single leaf count, too.
+      hidden: Names of the leaves in which an error of size HIDDEN may hide.
+    """
+
+    of_change: float
+    overall: float
+    anywhere: float
+    hidden: list[str]
+
+
+def _detectable(line: Line, found: tuple[_Found, ...]) -> _Detectable:
+    random = found[:RANDOM]
     floors = [each.probe.floor for each in random]
     of_change = _caught(floors, [each.probe.scale for each in random])
     sizes = [
@@ -903,74 +945,59 @@ def _report(
         for rates in zip(*(each.rates for each in random), strict=True)
     ]
     sizes.append(_caught_along(found))
+    # Errors relative to a gradient that is 0 or unknown have no size.
     overall = max((size for size in sizes if np.isfinite(size)), default=of_change)
     in_leaves = _caught_in_leaves(line, found)
     sizes += in_leaves.values()
-    vanishes = all(each.vanishes for each in random)
-    # Errors relative to a gradient that is 0 or unknown have no size.
-    smallest = max((size for size in sizes if np.isfinite(size)), default=of_change)
-    is_finite = bool(np.isfinite(np.asarray(line.value, np.float64)).all())
+    anywhere = max((size for size in sizes if np.isfinite(size)), default=of_change)
+    hidden = [name for name, size in in_leaves.items() if not size < HIDDEN]
+    return _Detectable(of_change, overall, anywhere, hidden)
+
+
+def _report(
+    found: tuple[_Found, ...], line: Line, precision: str, own_gap: float
+) -> CheckReport:
+    probes, random = tuple(each.probe for each in found), found[:RANDOM]
+    detectable = _detectable(line, found)
     rates = [p.forward if np.isnan(p.reverse) else p.reverse for p in probes[:RANDOM]]
-    is_zero = vanishes and not any(rates)
-    verdict = _verdict(probes, of_change if is_zero else overall, is_finite)
+    is_zero = all(each.vanishes for each in random) and not any(rates)
+    is_finite = _has_finite_value(line)
+    verdict = _verdict(
+        probes, detectable.of_change if is_zero else detectable.overall, is_finite
+    )
     is_beyond = verdict == "nan" and is_finite and line.has_finite_derivative
     verdict = "unresolved" if is_beyond else verdict
-    hidden = [name for name, size in in_leaves.items() if not size < HIDDEN]
-    if verdict == "right" and hidden:
+    if verdict == "right" and detectable.hidden:
         verdict = "unresolved"
-    distance = max(p.gap / p.scale for p in probes)
     if verdict in ("right", "wrong") and any(each.is_refuted for each in found):
         verdict = "unresolved"
-    hides = max(found, key=lambda each: each.hidden_step)
-    if verdict == "right" and hides.hidden_step:
+    if verdict == "right" and _most_hiding(found).hidden_step:
         verdict = "unresolved"
     leaps = [each for each in found if each.leap] or _noisy(random)
     jumps = bool(leaps) and verdict == "right"
     if jumps:
         verdict = "unresolved"
-    elif verdict == "unresolved" and not hidden:
+    elif verdict == "unresolved" and not detectable.hidden:
         jumps = all(each.leap for each in random)
-    # Where nearly no digit of a slope is known, a distance may be chance. But it is no
-    # chance along a direction without the entries that hide digits.
-    is_coarse = bool(ROUNDINGS * np.max(line.eps_of_given) > RESOLVED)
-    is_known = any(
-        p.is_off and p.floor < RESOLVED * p.scale
-        for p in probes
-        if p.name.startswith((NOT_ZERO, "leaf "))
-    )
-    chance = overall if overall < 1 else WHOLE * overall
-    if verdict == "wrong" and overall > RESOLVED and distance < chance:
-        verdict = "wrong" if is_known else "unresolved"
+    if verdict == "wrong" and _may_be_chance(probes, detectable.overall):
+        verdict = "unresolved"
+    if is_beyond:
+        explanation = beyond_range(title(line.f))
+    elif jumps:
+        explanation = leaping(title(line.f), leaps[0].probe.name, leaps[0].leap)
+    else:
+        explanation = _explanation(verdict, line, found, detectable)
     slopes = [
         p.taylor_slope
         for p in probes
         if np.isfinite(p.taylor_slope) and p.name.startswith("random")
     ]
-    explanation = explained(
-        verdict, probes, title(line.f), is_finite, line.chooses, hidden
-    )
-    if is_beyond:
-        explanation = beyond_range(title(line.f))
-    elif jumps:
-        explanation = leaping(title(line.f), leaps[0].probe.name, leaps[0].leap)
-    elif verdict == "unresolved" and all(
-        np.isnan(p.differences) for p in probes[:RANDOM]
-    ):
-        explanation = at_the_edge(title(line.f))
-    elif verdict == "unresolved" and is_coarse:
-        explanation = coarse_derivative(float(np.max(line.eps_of_given)))
-    elif verdict == "unresolved" and hides.hidden_step:
-        explanation = hiding(title(line.f), hides.probe.name, hides.hidden_step)
-    elif verdict in ("right", "unresolved") and vanishes:
-        explanation = vanishing(
-            title(line.f), smallest, of_change, any(each.is_flat for each in random)
-        )
     return CheckReport(
         verdict,
         float("inf")
         if verdict == "nan" or is_beyond
-        else max(smallest, float(np.finfo(float).eps)),
-        distance,
+        else max(detectable.anywhere, float(np.finfo(float).eps)),
+        _distance(probes),
         float(np.median(slopes)) if slopes else float("nan"),
         max(p.dot_product_gap for p in probes),
         probes,
@@ -978,6 +1005,64 @@ def _report(
         own_gap,
         explanation,
     )
+
+
+def _explanation(
+    verdict: str, line: Line, found: tuple[_Found, ...], detectable: _Detectable
+) -> str:
+    """Return the explanation of a verdict where f does not jump."""
+    probes, random = tuple(each.probe for each in found), found[:RANDOM]
+    name, hides = title(line.f), _most_hiding(found)
+    if verdict == "unresolved" and all(
+        np.isnan(p.differences) for p in probes[:RANDOM]
+    ):
+        return at_the_edge(name)
+    is_coarse = bool(ROUNDINGS * np.max(line.eps_of_given) > RESOLVED)
+    if verdict == "unresolved" and is_coarse:
+        return coarse_derivative(float(np.max(line.eps_of_given)))
+    if verdict == "unresolved" and hides.hidden_step:
+        return hiding(name, hides.probe.name, hides.hidden_step)
+    if verdict in ("right", "unresolved") and all(each.vanishes for each in random):
+        by_size = any(each.is_flat for each in random)
+        return vanishing(name, detectable.anywhere, detectable.of_change, by_size)
+    return explained(
+        verdict,
+        probes,
+        name,
+        _has_finite_value(line),
+        line.chooses,
+        detectable.hidden,
+    )
+
+
+def _has_finite_value(line: Line) -> bool:
+    return bool(np.isfinite(np.asarray(line.value, np.float64)).all())
+
+
+def _most_hiding(found: tuple[_Found, ...]) -> _Found:
+    """Return the result with the longest step that rounding hides."""
+    return max(found, key=lambda each: each.hidden_step)
+
+
+def _distance(probes: tuple[Probe, ...]) -> float:
+    """Return the largest relative distance of the derivative from a slope."""
+    return max(p.gap / p.scale for p in probes)
+
+
+def _may_be_chance(probes: tuple[Probe, ...], overall: float) -> bool:
+    """Return whether the derivative may be off by chance, because f is rounded.
+
+    Where nearly no digit of a slope is known, a distance may be chance. But it is no
+    chance along a direction without the entries that hide digits. `overall` is the
+    smallest error that the check would have detected, relative to the gradient.
+    """
+    is_known = any(
+        p.is_off and p.floor < RESOLVED * p.scale
+        for p in probes
+        if p.name.startswith((NOT_ZERO, "leaf "))
+    )
+    chance = overall if overall < 1 else WHOLE * overall
+    return overall > RESOLVED and _distance(probes) < chance and not is_known
 
 
 def _noisy(random: Sequence[_Found]) -> list[_Found]:

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from research.derivatives._columns import aligned
+
 # At a kink, a rate may lie outside the two slopes by this share of their difference.
 BESIDE = 0.02
 # An error may come from a tolerance, as of an adjoint ODE, below this relative size.
@@ -228,14 +230,7 @@ class CheckReport(NamedTuple):
             ("direction", "forward", "reverse", "differences", "gap", "floor", "slope"),
             *map(_row, self.probes),
         ]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines += [
-            "  ".join(
-                cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-            ).rstrip()
-            for row in rows
-        ]
-        return "\n".join(lines)
+        return "\n".join([*lines, *aligned(rows)])
 
 
 def _row(probe: Probe) -> tuple[str, ...]:

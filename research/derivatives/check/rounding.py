@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.derivatives.costs.jaxprs import WRAPPERS, scan_sizes
+from research.derivatives.costs.jaxprs import WRAPPERS, caller, scan_sizes
 from research.derivatives.costs.splitting import JUMPS
 
 ROUNDINGS = 10  # Allowed rounding error of a derivative, in units of rounding.
@@ -153,7 +153,7 @@ def _evaluated(
                 ]
             results, moving = _equation(equation, values, nudge, which)
         else:
-            results = _plain(equation, values)
+            results = caller(equation)(values)
             moving = [any(which)] * len(results)
         known.update(zip(equation.outvars, results, strict=True))
         varying |= {
@@ -197,13 +197,13 @@ def _equation(
             None,
         )
         return (
-            (_plain(equation, values), all_vary)
+            (caller(equation)(values), all_vary)
             if held is None
             else _evaluated(held, values, nudge, which)
         )
     if name in LOOPS:
         return LOOPS[name](params, values, nudge, which), all_vary
-    results = _plain(equation, values)
+    results = caller(equation)(values)
     if name == "convert_element_type" and not _loses(values[0], results[0]):
         return results, all_vary
     if name in PERIODIC:
@@ -238,15 +238,6 @@ def _loses(value: Any, result: Any) -> bool:
         result.dtype, jnp.floating
     )
     return bool(floating and jnp.finfo(result.dtype).eps > jnp.finfo(value.dtype).eps)
-
-
-def _plain(equation: Any, values: Sequence[Any]) -> Sequence[Any]:
-    bound = equation.primitive.get_bind_params(equation.params)
-    # jax up to about 0.9 returns a pair (subfunctions, params).
-    subfunctions, params = bound if isinstance(bound, tuple) else ((), bound)
-    with equation.ctx.manager:
-        results = equation.primitive.bind(*subfunctions, *values, **params)
-    return results if equation.primitive.multiple_results else (results,)
 
 
 def _scan(

@@ -6,7 +6,13 @@ from typing import Any, NamedTuple
 
 import jax
 
-from research.checks import check_call, check_callable, check_real
+from research.checks import (
+    check_call,
+    check_callable,
+    check_leaves_not_deleted,
+    check_real,
+)
+from research.derivatives._columns import aligned
 from research.derivatives.costs.counting import Count, count
 from research.derivatives.costs.jaxprs import traced
 
@@ -84,13 +90,6 @@ class CostRatio(NamedTuple):
         ]
         for name, costs in (("f", self.function), ("derivative", self.transformed)):
             rows.append((name, *(f"{value:.4g}" for value in costs[:6])))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        table = [
-            "  ".join(
-                cell.ljust(w) for cell, w in zip(row, widths, strict=True)
-            ).rstrip()
-            for row in rows
-        ]
         loops = self.function.unknown_loops or self.transformed.unknown_loops
         note = (
             [
@@ -107,7 +106,7 @@ class CostRatio(NamedTuple):
             f"{self.bytes:.2f} times the bytes"
         )
         return "\n".join(
-            [f"{ratios} and {self.wall:.2f} times the seconds.", *note, *table]
+            [f"{ratios} and {self.wall:.2f} times the seconds.", *note, *aligned(rows)]
         )
 
 
@@ -144,6 +143,7 @@ def cost(f: Callable[..., Any], *args: Any, seconds: float = 0.2) -> Cost:
     if seconds > 1e4:
         raise ValueError(f"seconds must be at most 10,000; got seconds={seconds}.")
     check_call("cost", f, len(args))
+    check_leaves_not_deleted("args", args)
     counted = count(traced(f, *args))
     start = time.perf_counter()
     compiled = jax.jit(f).lower(*args).compile()
@@ -205,6 +205,7 @@ def cost_ratio(
             "transform(f). Pass jax.grad instead of jax.grad(f)."
         )
     check_call("cost_ratio", f, len(args))
+    check_leaves_not_deleted("args", args)
     plain = cost(f, *args, seconds=seconds)
     if not plain.operations:
         raise ValueError(

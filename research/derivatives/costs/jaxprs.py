@@ -114,6 +114,11 @@ def is_wrapper(equation: Any) -> bool:
     return len(held) == 1 and not own and len(held[0].invars) == len(equation.invars)
 
 
+def is_inexact(value: Any) -> bool:
+    """Return whether an array, or its abstract value, is floating or complex."""
+    return jnp.issubdtype(getattr(value, "dtype", np.dtype(int)), jnp.inexact)
+
+
 def lowest_precision(f: Callable[..., Any], *args: Any) -> Any:
     """Return the least precise floating dtype in the part of f that depends on args."""
     found = precisions(traced(f, *args)) or {np.dtype(np.float64)}
@@ -131,14 +136,14 @@ def precisions(jaxpr: Any) -> set[Any]:
 
 def _precisions(jaxpr: Any, active: list[bool]) -> set[Any]:
     depends = {
-        v for v, a in zip(jaxpr.invars, active, strict=True) if a and _is_inexact(v)
+        v for v, a in zip(jaxpr.invars, active, strict=True) if a and is_inexact(v.aval)
     }
     found = {v.aval.dtype for v in depends if _is_floating(v)}
     for equation in jaxpr.eqns:
         of_inputs = [not hasattr(v, "val") and v in depends for v in equation.invars]
         if not any(of_inputs):
             continue
-        depends |= set(filter(_is_inexact, equation.outvars))
+        depends |= {v for v in equation.outvars if is_inexact(v.aval)}
         found |= {v.aval.dtype for v in equation.outvars if _is_floating(v)}
         if equation.primitive.name == "reduce_precision":
             found.add(_reduced(equation))
@@ -152,10 +157,6 @@ def _precisions(jaxpr: Any, active: list[bool]) -> set[Any]:
 
 def _is_floating(variable: Any) -> bool:
     return jnp.issubdtype(getattr(variable.aval, "dtype", np.dtype(int)), jnp.floating)
-
-
-def _is_inexact(variable: Any) -> bool:
-    return jnp.issubdtype(getattr(variable.aval, "dtype", np.dtype(int)), jnp.inexact)
 
 
 def _reduced(equation: Any) -> Any:

@@ -11,6 +11,7 @@ from research.derivatives.costs.jaxprs import (
     caller,
     closed,
     inner,
+    is_inexact,
     is_wrapper,
     name_of_rule,
     scan_sizes,
@@ -61,10 +62,6 @@ def may_split(primitive: str, params: dict[str, Any], flags: Sequence[bool]) -> 
     return False
 
 
-def _is_inexact(value: Any) -> bool:
-    return jnp.issubdtype(getattr(value, "dtype", np.dtype(int)), jnp.inexact)
-
-
 def _may_split(
     jaxpr: Any, flags: Sequence[bool], enclosing: tuple[str, ...] = ()
 ) -> bool:
@@ -80,7 +77,7 @@ def _may_split(
     needed = _needed(jaxpr)
     for equation in jaxpr.eqns:
         of_inputs = [
-            not hasattr(v, "val") and v in moving and _is_inexact(v.aval)
+            not hasattr(v, "val") and v in moving and is_inexact(v.aval)
             for v in equation.invars
         ]
         if not any(of_inputs) or equation.primitive.name == "stop_gradient":
@@ -129,7 +126,7 @@ def _rule(equation: Any) -> Any:
     at = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in equation.invars]
     call = lambda *values: caller(equation)(values)
     rates = lambda values: [
-        jnp.ones_like(v) if _is_inexact(v) else np.zeros(np.shape(v), jax.dtypes.float0)
+        jnp.ones_like(v) if is_inexact(v) else np.zeros(np.shape(v), jax.dtypes.float0)
         for v in values
     ]
     slope = lambda *values: jax.jvp(call, values, tuple(rates(values)))[1]

@@ -26,7 +26,7 @@ from research.derivatives.critical.landscape import Landscape, power_of_two
 from research.derivatives.critical.result import CriticalPoints
 from research.derivatives.errors import NotInexactError
 from research.derivatives.exact.arguments import described as tree_described
-from research.derivatives.exact.arguments import scalar, title
+from research.derivatives.exact.arguments import title
 from research.sizes import check_room
 
 __all__ = [
@@ -155,7 +155,7 @@ def critical_points(
     widths = bounds[:, 1] - bounds[:, 0]
     separation = _separation(separation, widths)
     unit = power_of_two(widths)
-    land = Landscape(scalar(f, "critical_points"), unit, starts.dtype)
+    land = Landscape(f, unit, starts.dtype)
     with np.errstate(all="ignore"):  # Values that are not finite are counted.
         points, counts = found_points(
             land, starts / unit, bounds / unit[:, None], separation / unit
@@ -270,31 +270,17 @@ def classify_critical_point(
     check_callable("f", f, "x")
     refuse_traced("classify_critical_point", x=x)
     check_number("tolerance", tolerance)
-    if jax.tree.structure(x) != jax.tree.structure(0) and not isinstance(
-        x, list | tuple
-    ):
-        raise TypeError(
-            f"x must be one array of shape (n,); got {tree_described(x)}. Flatten it: "
-            "flat, unravel = jax.flatten_util.ravel_pytree(x). Then pass flat, and "
-            "lambda flat: f(unravel(flat)) as f."
-        )
-    check_numbers("x", x)
-    x = np.asarray(x) if not isinstance(x, jax.Array) else x
-    if not jnp.issubdtype(x.dtype, jnp.floating) or x.ndim > 1:
-        raise NotInexactError(
-            f"x must be floating numbers of shape (n,); got dtype {x.dtype}, shape "
-            f"{x.shape}."
-        )
-    checked = scalar(f if x.ndim else lambda y: f(y[0]), "classify_critical_point")
-    x = np.atleast_1d(np.asarray(x))
-    x = x.astype(jax.dtypes.canonicalize_dtype(x.dtype))  # float32 without x64.
-    if not x.size:
-        raise ValueError("x must have at least one coordinate; got shape (0,).")
-    if not np.isfinite(x.astype(float)).all():
-        raise ValueError(f"x must be finite; got x={x.tolist()}.")
+    given = _checked_point(x)
+    x = np.atleast_1d(given)
     if not tolerance > 0:
         raise ValueError(f"tolerance must be positive; got tolerance={tolerance}.")
-    land = Landscape(checked, power_of_two(_scale(scale, x)), x.dtype)
+    land = Landscape(
+        f,
+        power_of_two(_scale(scale, x)),
+        x.dtype,
+        "classify_critical_point",
+        of_number=not given.ndim,
+    )
     y = x.astype(float) / land.unit
     with np.errstate(all="ignore"):  # Values that are not finite do not decide.
         value = float(land.at(y[None])[0][0])
@@ -322,6 +308,32 @@ def classify_critical_point(
             if zero[0] is not point.y:
                 point = judged(land, *zero)
         return described(land, [point])[0]
+
+
+def _checked_point(x: Any) -> np.ndarray:
+    """Return x as an array of shape (n,) or () whose numbers are finite."""
+    if jax.tree.structure(x) != jax.tree.structure(0) and not isinstance(
+        x, list | tuple
+    ):
+        raise TypeError(
+            f"x must be one array of shape (n,); got {tree_described(x)}. Flatten it: "
+            "flat, unravel = jax.flatten_util.ravel_pytree(x). Then pass flat, and "
+            "lambda flat: f(unravel(flat)) as f."
+        )
+    check_numbers("x", x)
+    x = np.asarray(x) if not isinstance(x, jax.Array) else x
+    if not jnp.issubdtype(x.dtype, jnp.floating) or x.ndim > 1:
+        raise NotInexactError(
+            f"x must be floating numbers of shape (n,); got dtype {x.dtype}, shape "
+            f"{x.shape}."
+        )
+    x = np.asarray(x)
+    x = x.astype(jax.dtypes.canonicalize_dtype(x.dtype))  # float32 without x64.
+    if not x.size:
+        raise ValueError("x must have at least one coordinate; got shape (0,).")
+    if not np.isfinite(x.astype(float)).all():
+        raise ValueError(f"x must be finite; got x={np.atleast_1d(x).tolist()}.")
+    return x
 
 
 def grid_of_starts(

@@ -1,5 +1,6 @@
 """Evaluation of a function with its gradient and Hessian, by one compiled program."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -9,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from research.derivatives.costs.jaxprs import precisions
+from research.derivatives.costs.jaxprs import precisions, traced
 from research.derivatives.critical.roundings import SIGNS, with_larger_roundings
+from research.derivatives.exact.arguments import is_jitted, scalar
 
 # Number of points per call of the compiled program. The last call is padded.
 ROWS = 512
@@ -27,6 +29,14 @@ class Landscape:
     error. The values of f and its derivatives are returned as float64 NumPy arrays. The
     derivatives are with respect to y.
 
+    Args:
+      f: The function, of a vector or of one number. If it is the result of `jax.jit`,
+        its programs are compiled once, and not for each `Landscape`.
+      unit: Unit of each coordinate, shape (n,).
+      dtype: Dtype in which f computes.
+      caller: Name of the calling function, for the message if f returns anything but
+        one real number.
+      of_number: Whether f is a function of one number.
     Attributes:
       unit: Unit of each coordinate, shape (n,).
       dtype: Dtype in which f computes.
@@ -36,16 +46,26 @@ class Landscape:
     """
 
     def __init__(
-        self, f: Callable[..., Any], unit: Float[np.ndarray, "n"], dtype: np.dtype
+        self,
+        f: Callable[..., Any],
+        unit: Float[np.ndarray, "n"],
+        dtype: np.dtype,
+        caller: str = "critical_points",
+        *,
+        of_number: bool = False,
     ):
         self.unit, self.dtype = unit.astype(dtype), np.dtype(dtype)
         self.eps = float(jnp.finfo(dtype).eps)
         # Smaller results have larger relative rounding errors.
         self.least = float(jnp.finfo(dtype).tiny) / self.eps
-        self._program = _program(f)
-        self._noisy = jax.jit(
-            jax.vmap(with_larger_roundings(_one(f)), in_axes=(0, 0, 0, None))
-        )
+        of_vector = _OfVector(f, caller, of_number)
+        # jax.jit keeps the programs of f as long as f, so they belong to it.
+        if is_jitted(f):
+            self._program = functools.partial(_compiled_rows, of_vector)
+            self._noisy = functools.partial(_compiled_noisy_rows, of_vector)
+        else:
+            self._program = jax.jit(functools.partial(_rows, of_vector))
+            self._noisy = jax.jit(functools.partial(_noisy_rows, of_vector))
 
     @functools.cached_property
     def underflow(self) -> float:
@@ -56,7 +76,7 @@ class Landscape:
         precisions, the largest of these numbers is returned.
         """
         rows = np.zeros((ROWS, len(self.unit)), self.dtype)
-        found = precisions(self._program.trace(rows, rows, self.unit).jaxpr.jaxpr)
+        found = precisions(traced(self._program, rows, rows, self.unit))
         return COEFFICIENT * max(float(jnp.finfo(dtype).tiny) for dtype in found)
 
     def at(
@@ -201,8 +221,43 @@ def _signs(turn: int, dtype: np.dtype) -> np.ndarray:
     )
 
 
-def _program(f: Callable[..., Any]) -> Callable[..., Any]:
-    return jax.jit(jax.vmap(_one(f), in_axes=(0, 0, None)))
+@dataclasses.dataclass(frozen=True)
+class _OfVector:
+    """The function f of a vector, with a check that its value is one real number.
+
+    Two objects with the same fields are equal, so that `jax.jit` finds their program.
+    """
+
+    f: Callable[..., Any]
+    caller: str
+    of_number: bool
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        f = (lambda x: self.f(x[0])) if self.of_number else self.f
+        return scalar(f, self.caller)(x)
+
+
+def _rows(
+    f: Callable[..., Any], y: jax.Array, v: jax.Array, unit: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return f, its gradient, and its Hessian times v, for each row of y and v."""
+    return jax.vmap(_one(f), in_axes=(0, 0, None))(y, v, unit)
+
+
+def _noisy_rows(
+    f: Callable[..., Any],
+    signs: jax.Array,
+    y: jax.Array,
+    v: jax.Array,
+    unit: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return the same as `_rows`, with larger rounding errors."""
+    noisy = with_larger_roundings(_one(f))
+    return jax.vmap(noisy, in_axes=(0, 0, 0, None))(signs, y, v, unit)
+
+
+_compiled_rows = jax.jit(_rows, static_argnums=0)
+_compiled_noisy_rows = jax.jit(_noisy_rows, static_argnums=0)
 
 
 def _one(f: Callable[..., Any]) -> Callable[..., Any]:

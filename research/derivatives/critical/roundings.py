@@ -4,11 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 
-from research.derivatives.costs.jaxprs import WRAPPERS
+from research.derivatives.costs.jaxprs import WRAPPERS, caller, closed
 
 SIGNS = 61  # Number of random signs per evaluation. Operations use them in turn.
 # These operations also round partial results.
@@ -81,9 +80,9 @@ def with_larger_roundings(f: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def noisy(signs: jax.Array, *args: Any) -> Any:
-        closed, shape = jax.make_jaxpr(f, return_shape=True)(*args)
+        jaxpr, shape = jax.make_jaxpr(f, return_shape=True)(*args)
         outputs = _walk(
-            closed.jaxpr, closed.consts, jax.tree.leaves(args), _factors(signs)
+            jaxpr.jaxpr, jaxpr.consts, jax.tree.leaves(args), _factors(signs)
         )
         return jax.tree.unflatten(jax.tree.structure(shape), outputs)
 
@@ -137,20 +136,10 @@ def _result(
     equation: Any, values: list[Any], changed: Callable[[Any], Any]
 ) -> Sequence[Any]:
     name, params = equation.primitive.name, equation.params
-    inner = params.get(WRAPPERS[name]) if name in WRAPPERS else None
-    if inner is not None:
-        closed = (
-            inner
-            if hasattr(inner, "consts")
-            else jax.extend.core.ClosedJaxpr(inner, ())
-        )
-        return _walk(closed.jaxpr, closed.consts, values, changed)
+    if name in WRAPPERS and WRAPPERS[name] in params:
+        inner = closed(params[WRAPPERS[name]])
+        return _walk(inner.jaxpr, inner.consts, values, changed)
     if name in SUMS:
         values = [changed(values[0]), *values[1:]]
-    bound = equation.primitive.get_bind_params(params)
-    # jax up to about 0.9 returns a pair.
-    subfunctions, params = bound if isinstance(bound, tuple) else ((), bound)
-    with equation.ctx.manager:
-        results = equation.primitive.bind(*subfunctions, *values, **params)
-    results = tuple(results) if equation.primitive.multiple_results else (results,)
+    results = caller(equation)(values)
     return results if name in EXACT else [changed(result) for result in results]

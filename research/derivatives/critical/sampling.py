@@ -170,17 +170,8 @@ def _on_spheres(reduced: Reduced) -> Evidence:
         return _undecided(JUMPS)
     if not grid.signs.any():
         return _nothing(reduced, grid)
-    low, high = (_extreme_of_grid(grid, sign) for sign in (1.0, -1.0))
-    if {
-        _word(*parts) for parts in zip(grid.signs, low.signs, high.signs, strict=True)
-    } != {"m"}:
-        noise = noise_of_gradient(grid.error, radii)
-        low, high = (
-            _extreme(reduced, grid, radii, noise, sign) for sign in (1.0, -1.0)
-        )
-    words = [
-        _word(*parts) for parts in zip(grid.signs, low.signs, high.signs, strict=True)
-    ]
+    low, high = _extremes(reduced, grid, radii)
+    words = _words(grid, low, high)
     run, reason = _run(words, RUN)
     if run is None:
         return _undecided(
@@ -188,12 +179,9 @@ def _on_spheres(reduced: Reduced) -> Evidence:
         )
     if _contradicted(grid, run):
         return _undecided("values of f contradict its derivatives")
-    power, steady = _power(
-        np.abs(np.stack([low.rise[run, 0], high.rise[run, 0]], axis=1)), radii[run]
-    )
-    if "m" in words[run] and not _flattens(
-        np.abs(np.stack([low.rise[run, 0], high.rise[run, 0]], axis=1)), radii[run]
-    ):
+    size = np.abs(np.stack([low.rise[run, 0], high.rise[run, 0]], axis=1))
+    power, steady = _power(size, radii[run])
+    if "m" in words[run] and not _flattens(size, radii[run]):
         return _undecided(
             "f rises and falls in proportion to the distance, so the gradient does not "
             "vanish"
@@ -203,39 +191,50 @@ def _on_spheres(reduced: Reduced) -> Evidence:
             "another power of the distance takes over where rounding hides f",
             float(radii[run][-1]),
         )
-    pairs = np.concatenate(
-        [
-            grid.rise[run].reshape(RUN, 2, -1),
-            low.rise[run, :2, None],
-            high.rise[run, :2, None],
-        ],
-        axis=2,
-    )
-    signs = np.concatenate(
-        [
-            grid.signs[run].reshape(RUN, 2, -1),
-            low.signs[run, :2, None],
-            high.signs[run, :2, None],
-        ],
-        axis=2,
-    )
-    alike, most = np.abs(pairs[-1, 0] - pairs[-1, 1]).max(), np.abs(pairs[-1]).max()
-    opposite = np.abs(pairs[-1, 0] + pairs[-1, 1]).max()
     if reduced.curvature.is_rough and not power <= LEAST_POWER:
         return _undecided(ROUGH)
-    word = words[run.start]
-    both = signs.sum(axis=1)
+    rises = _in_pairs(grid.rise[run], low.rise[run], high.rise[run])
+    both = _in_pairs(grid.signs[run], low.signs[run], high.signs[run]).sum(axis=1)
     up, down = (
         bool((both == double).any(axis=1).sum() >= RUN / 2) for double in (2, -2)
     )
-    kind = _kind(word, reduced, up, down)
-    return Evidence(
-        kind,
-        power,
-        bool(min(alike, opposite) < 2 * ALIKE * most),
-        float(radii[run][-1]),
-        "",
-    )
+    kind = _kind(words[run.start], reduced, up, down)
+    return Evidence(kind, power, _is_smooth(rises[-1]), float(radii[run][-1]), "")
+
+
+def _extremes(
+    reduced: Reduced, grid: Rises, radii: Float[np.ndarray, " radii"]
+) -> tuple[Rises, Rises]:
+    """Return the smallest and the largest rise at each radius.
+
+    They are those of the grid if these show that f rises and falls at each radius.
+    Otherwise a search refines them.
+    """
+    low, high = (_extreme_of_grid(grid, sign) for sign in (1.0, -1.0))
+    if {*_words(grid, low, high)} == {"m"}:
+        return low, high
+    noise = noise_of_gradient(grid.error, radii)
+    low, high = (_extreme(reduced, grid, radii, noise, sign) for sign in (1.0, -1.0))
+    return low, high
+
+
+def _in_pairs(
+    grid: Float[np.ndarray, "radii ways"],
+    low: Float[np.ndarray, "radii 2"],
+    high: Float[np.ndarray, "radii 2"],
+) -> Float[np.ndarray, "radii 2 pairs"]:
+    """Return the values along all directions, with opposite directions in pairs."""
+    parts = [grid.reshape(len(grid), 2, -1), low[:, :, None], high[:, :, None]]
+    return np.concatenate(parts, axis=2)
+
+
+def _is_smooth(rises: Float[np.ndarray, "2 pairs"]) -> bool:
+    """Return whether rises in opposite directions are about equal, or about opposite.
+
+    For a smooth function they are one of the two, depending on the power's parity.
+    """
+    alike, opposite = np.abs(rises[0] - rises[1]), np.abs(rises[0] + rises[1])
+    return bool(min(alike.max(), opposite.max()) < 2 * ALIKE * np.abs(rises).max())
 
 
 def _jumps(rises: Rises, count: int) -> bool:
@@ -272,6 +271,13 @@ def _word(grid: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
     if (grid == 1).all() and low[0] == 1:
         return "+"
     return "-" if (grid == -1).all() and high[0] == -1 else "?"
+
+
+def _words(grid: Rises, low: Rises, high: Rises) -> list[str]:
+    """Return the mark of `_word` for each radius."""
+    return [
+        _word(*parts) for parts in zip(grid.signs, low.signs, high.signs, strict=True)
+    ]
 
 
 def _extreme_of_grid(grid: Rises, sign: float) -> Rises:

@@ -11,15 +11,15 @@ from jax.flatten_util import ravel_pytree
 
 from research.checks import check_callable, shown
 from research.derivatives._taylor import coefficients
-from research.derivatives.errors import NotScalarError, UnsupportedPrimitiveError
+from research.derivatives.errors import NotScalarError
 from research.derivatives.exact.arguments import (
+    ForwardRuleNeeded,
     described,
     floating,
     outputs_of,
     point_and_direction,
     scalar,
     size,
-    title,
 )
 from research.derivatives.exact.modes import (
     Mode,
@@ -114,21 +114,16 @@ def derivative(f: Callable[..., Any], x: Any, order: int = 1) -> Any:
     if order > MOST_NESTED:
         return _by_series(f, x, int(order), shapes)
 
-    def differentiated(times: int) -> Callable[..., Any]:
-        if not times:
-            return f
-        lower = differentiated(times - 1)
-        return lambda t: jax.jvp(lower, (t,), (jnp.ones_like(t),))[1]
+    with ForwardRuleNeeded(f, "gradient(f, x)" if order == 1 else "hessian(f, x)"):
+        return _nested(f, int(order))(x)
 
-    try:
-        return differentiated(int(order))(x)
-    except TypeError as error:
-        if "custom_vjp" not in str(error):
-            raise
-        raise UnsupportedPrimitiveError(
-            f"{title(f)} has its own rule for reverse mode only (jax.custom_vjp). Use "
-            "gradient(f, x)."
-        ) from error
+
+def _nested(f: Callable[..., Any], order: int) -> Callable[..., Any]:
+    """Return the derivative of f, of the given order, by nested forward mode."""
+    if not order:
+        return f
+    lower = _nested(f, order - 1)
+    return lambda t: jax.jvp(lower, (t,), (jnp.ones_like(t),))[1]
 
 
 def _check_order(order: Any, least: int, advice: str) -> None:
@@ -367,17 +362,16 @@ def hessian_diagonal(f: Callable[..., Any], x: Any) -> Any:
         return unravel(flat)
 
     def along(unit: jax.Array) -> jax.Array:
-        return derivative(
-            lambda t: checked(unravel(flat + t * unit)),
-            jnp.zeros((), flat.dtype),
-            order=2,
-        )
+        on_line = lambda t: checked(unravel(flat + t * unit))
+        return _nested(on_line, 2)(jnp.zeros((), flat.dtype))
 
-    return unravel(
-        jax.lax.map(
-            lambda i: along(jnp.zeros_like(flat).at[i].set(1)), jnp.arange(flat.size)
+    with ForwardRuleNeeded(f, "the diagonal of hessian(f, x)"):
+        return unravel(
+            jax.lax.map(
+                lambda i: along(jnp.zeros_like(flat).at[i].set(1)),
+                jnp.arange(flat.size),
+            )
         )
-    )
 
 
 def directional_derivative(f: Callable[..., Any], x: Any, v: Any) -> Any:
@@ -396,6 +390,8 @@ def directional_derivative(f: Callable[..., Any], x: Any, v: Any) -> Any:
       The directional derivative, in the structure and shapes of f(x).
     Raises:
       NotInexactError: A leaf of x or v, or the value of f, is not floating.
+      UnsupportedPrimitiveError: f has a derivative rule for reverse mode only
+        (`jax.custom_vjp`).
       ValueError: v does not have the structure and shapes of x.
     Example:
       >>> x, v = jnp.array([2.0, 5.0]), jnp.array([1.0, 1.0])
@@ -405,4 +401,5 @@ def directional_derivative(f: Callable[..., Any], x: Any, v: Any) -> Any:
     check_callable("f", f, "x")
     x, v = point_and_direction(x, v)
     outputs_of(f, x)
-    return jax.jvp(f, (x,), (v,))[1]
+    with ForwardRuleNeeded(f, "jacobian(f, x)"):
+        return jax.jvp(f, (x,), (v,))[1]

@@ -1,7 +1,9 @@
 """Checks of functions and points. The error messages say what to call instead."""
 
+import contextlib
 import functools
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -9,7 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.checks import check_not_deleted, is_traced, shown
-from research.derivatives.errors import NotInexactError, NotScalarError
+from research.derivatives.errors import (
+    NotInexactError,
+    NotScalarError,
+    UnsupportedPrimitiveError,
+)
 from research.tracing import AdviceOnTracing
 
 
@@ -75,12 +81,56 @@ def kind_of(leaf: Any) -> Any:
         return f"{shown(leaf)}"
 
 
+_JITTED = type(jax.jit(lambda: None))
+
+
+def is_jitted(f: Callable[..., Any]) -> bool:
+    """Return whether f is the result of `jax.jit`.
+
+    Such a function is hashable, and always computes what its first trace computes. So
+    `jax.jit` may keep programs that contain f.
+    """
+    return isinstance(f, _JITTED)
+
+
 def title(f: Callable[..., Any]) -> str:
     """Return the name of a function for a message, or "f" for a lambda function."""
     while isinstance(f, functools.partial):
         f = f.func
     name = getattr(f, "__name__", type(f).__name__)
     return "f" if name == "<lambda>" else name
+
+
+class ForwardRuleNeeded(contextlib.AbstractContextManager[None]):
+    """Context manager that replaces JAX's error about a missing rule for forward mode.
+
+    If f has a derivative rule for reverse mode only (`jax.custom_vjp`), the new error
+    is UnsupportedPrimitiveError.
+
+    Args:
+      f: Function that is differentiated inside the context.
+      instead: Call to use instead, for the message.
+    """
+
+    def __init__(self, f: Callable[..., Any], instead: str):
+        self.f, self.instead = f, instead
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Raise the new error. JAX raises one of two types, with one of two names."""
+        if not isinstance(error, TypeError | NotImplementedError):
+            return
+        if isinstance(error, UnsupportedPrimitiveError):
+            return
+        if "custom_vjp" in str(error) or "custom_lin" in str(error):
+            raise UnsupportedPrimitiveError(
+                f"{title(self.f)} has its own rule for reverse mode only "
+                f"(jax.custom_vjp). Use {self.instead}."
+            ) from error
 
 
 def scalar(f: Callable[..., Any], name: str) -> Callable[..., Any]:

@@ -1,7 +1,7 @@
 """Choice between forward and reverse mode."""
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 
@@ -10,7 +10,6 @@ from research.derivatives.errors import NotInexactError, NotScalarError
 from research.derivatives.exact.arguments import floating, outputs_of, size, title
 
 ModeName = Literal["auto", "forward", "reverse"]
-MODES = ("auto", "forward", "reverse")
 
 
 class Mode(NamedTuple):
@@ -83,7 +82,7 @@ def differentiated_in(f: Callable[..., Any], x: Any, mode: str, outputs: int) ->
     Raises:
       ValueError: mode is unknown, or x is a pytree without leaves.
     """
-    check_choice("mode", mode, MODES)
+    check_choice("mode", mode, get_args(ModeName))
     if not jax.tree.leaves(x):
         raise ValueError(
             f"x must hold at least one array; got x={shown(x)}. An array may be empty."

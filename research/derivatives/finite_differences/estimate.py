@@ -498,16 +498,9 @@ def _beside_breaks(
             near = judge(quiet, noise_near, 1, side)
             kink = judge(ladder, noise, 1, side)
             away = _is_kink_away_from_x(near, kink, ladder, noise)
-            return found._replace(
-                verdict="unresolved" if away else "kink",
-                evaluations=sampler.evaluations,
-            )
-        varies = inner.verdict == "ok" and abs(inner.value) > inner.error
-        level = min(int(np.searchsorted(ladder.steps, found.step)), len(noise) - 1)
-        if varies and apart > found.error and _jumps_largely(ladder, noise, level):
-            found = found._replace(verdict="unresolved")
-        elif not varies and found.verdict == "ok" and _counts(ladder, noise, level):
-            found = _at_least(found, _OF_COUNTS * found.error)
+            found = found._replace(verdict="unresolved" if away else "kink")
+        else:
+            found = _across_jumps(ladder, noise, inner, apart, found)
         return found._replace(evaluations=sampler.evaluations)
     if _is_dead_zone(ladder, noise, noise_near, inner):
         return found._replace(verdict="unresolved", evaluations=sampler.evaluations)
@@ -560,6 +553,33 @@ def _jumps_largely(ladder: Ladder, noise: np.ndarray, level: int) -> bool:
     They are not rounding if they exceed _LARGE_JUMP rounding errors of f.
     """
     return bool((noise > _LARGE_JUMP * rounding(ladder))[[level, -1]].all())
+
+
+def _across_jumps(
+    ladder: Ladder,
+    noise: np.ndarray,
+    inner: FiniteDifference,
+    apart: float,
+    found: FiniteDifference,
+) -> FiniteDifference:
+    """Return a derivative whose steps cross jumps of f, as these jumps allow.
+
+    The verdict becomes "unresolved" if f varies between large jumps and its slope there
+    contradicts the result. If f counts instead of varying, the error is enlarged.
+
+    Args:
+      ladder, noise: Values of f at all steps, and bounds on their noise.
+      inner: Derivative at steps between the jumps.
+      apart: Distance between the two derivatives beyond the error of `inner`.
+      found: Derivative at all steps.
+    """
+    varies = inner.verdict == "ok" and abs(inner.value) > inner.error
+    level = min(int(np.searchsorted(ladder.steps, found.step)), len(noise) - 1)
+    if varies and apart > found.error and _jumps_largely(ladder, noise, level):
+        return found._replace(verdict="unresolved")
+    if not varies and found.verdict == "ok" and _counts(ladder, noise, level):
+        return _at_least(found, _OF_COUNTS * found.error)
+    return found
 
 
 def _is_kink_away_from_x(
@@ -803,11 +823,7 @@ def judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDif
             found.value, found.error, step, ladder.evaluations, verdict, left, right
         )
 
-    values = [ladder.minus, ladder.plus]
-    # Beside an edge of f only the smallest steps lie inside, and at x = 0 a formula may
-    # underflow at the isolated ones.
-    first = int(np.argmax(reach(ladder.exponents) > 1))
-    there = [s for s in (0, 1) if np.isfinite(values[s][first : first + 2]).all()]
+    values, there = [ladder.minus, ladder.plus], _sides_there(ladder)
     wanted = [(side + 1) // 2] if side else [0, 1]
     if not np.isfinite(ladder.centre) or not set(wanted) & set(there):
         return result("nan")
@@ -818,14 +834,7 @@ def judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDif
         return result("jump")
     if side:
         found = _one_sided(ladder, all_tables, sides[wanted[0]], side)
-        known = _is_known_well(found, _flat(ladder, order))
-        known = known and not (
-            order == 1
-            and (
-                _is_contradicted(ladder, found, noise)
-                or _is_slope_beside_x(ladder, found, noise, side)
-            )
-        )
+        known = _is_right_one_sided(ladder, found, noise, order, side)
         return result("ok" if known else "unresolved", found)
     verdict, found = _two_sided(
         ladder, all_tables, min(column.end for column in columns)
@@ -842,14 +851,50 @@ def judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDif
         return result("unresolved")
     if order == 1 and _differs_near_zero(ladder, noise, verdict, found, left, right):
         return result("unresolved")
-    # If neither slope is known, nothing shows a kink, at this order or a higher one.
-    if verdict == "kink" and np.isnan([left, right]).all():
-        lower = judge(ladder, noise, order - 1, side).verdict if order > 1 else ""
-        if order == 1 or lower == "unresolved":
-            return result("unresolved")
+    if (
+        verdict == "kink"
+        and np.isnan([left, right]).all()
+        and _is_kink_unknown(ladder, noise, order, side)
+    ):
+        return result("unresolved")
     if verdict == "ok":  # Both one-sided derivatives equal the derivative.
         left = right = found.value
     return result(verdict, found)
+
+
+def _sides_there(ladder: Ladder) -> list[int]:
+    """Return the sides of x, 0 (left) and 1 (right), on which f is finite near x.
+
+    Beside an edge of f only the smallest steps lie inside, and at x = 0 a formula may
+    underflow at the isolated ones.
+    """
+    values = [ladder.minus, ladder.plus]
+    first = int(np.argmax(reach(ladder.exponents) > 1))
+    return [s for s in (0, 1) if np.isfinite(values[s][first : first + 2]).all()]
+
+
+def _is_right_one_sided(
+    ladder: Ladder, found: Estimate, noise: np.ndarray, order: int, side: int
+) -> bool:
+    """Return whether an estimate of `_one_sided` is known, and values agree with it."""
+    if not _is_known_well(found, _flat(ladder, order)):
+        return False
+    return not (
+        order == 1
+        and (
+            _is_contradicted(ladder, found, noise)
+            or _is_slope_beside_x(ladder, found, noise, side)
+        )
+    )
+
+
+def _is_kink_unknown(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> bool:
+    """Return whether a kink without known slopes is doubtful.
+
+    If neither slope is known, nothing shows a kink at order 1. At a higher order, the
+    result is True if the derivative of one order less is "unresolved".
+    """
+    return order == 1 or judge(ladder, noise, order - 1, side).verdict == "unresolved"
 
 
 def _one_sided(ladder: Ladder, all_tables: Tables, found: Estimate, side: int):

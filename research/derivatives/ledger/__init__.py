@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from research.checks import check_call, check_sequence
+from research.checks import check_call, check_leaves_not_deleted, check_sequence
 from research.derivatives.errors import (
     NotInexactError,
     NotScalarError,
@@ -97,6 +97,7 @@ def explain(
       -0.2943 -0.1471 -0.0736 0.6636
     """
     check_call("explain", f, len(args))
+    check_leaves_not_deleted("args", args)
     check_sequence("expand", expand, "names", str)
     if not isinstance(level, str) or level not in LEVELS or not set(expand) <= {"scan"}:
         raise ValueError(

@@ -13,7 +13,13 @@ import numpy as np
 
 from research.derivatives.ledger.fields import LedgerFields
 from research.derivatives.ledger.rows import Row
-from research.derivatives.ledger.tape import Literal, Operand, OwnRule, is_key
+from research.derivatives.ledger.tape import (
+    Equation,
+    Literal,
+    Operand,
+    OwnRule,
+    is_key,
+)
 from research.derivatives.ledger.wording import as_array, short
 
 LARGEST = 60  # If there are more rows, they are grouped into at most this many nodes.
@@ -217,15 +223,7 @@ def _units(ledger: LedgerFields) -> tuple[list[_Unit], list[_Share]]:
                 )._replace(row=(place,))
             )
         elif equation.inputs:
-            # An equation without a row may pass several values on.
-            number = len(equation.outputs)
-            same = len(equation.inputs) == number
-            sources = equation.inputs if same else equation.inputs[:1] * number
-            makers |= {
-                node: makers[source]
-                for node, source in zip(equation.outputs, sources, strict=True)
-                if not isinstance(source, Literal) and source in makers
-            }
+            makers |= _passed_on(equation, makers)
     for rule in tape.rules:
         for node in rule.outputs:
             if node not in makers:  # The function returns an input unchanged.
@@ -236,19 +234,30 @@ def _units(ledger: LedgerFields) -> tuple[list[_Unit], list[_Share]]:
     return units, shares
 
 
+def _passed_on(equation: Equation, makers: Mapping[int, int]) -> dict[int, int]:
+    """Return the makers of the values that an equation without a row passes on.
+
+    A maker is the index of the unit that computes a value.
+    """
+    number = len(equation.outputs)
+    same = len(equation.inputs) == number
+    sources = equation.inputs if same else equation.inputs[:1] * number
+    return {
+        node: makers[source]
+        for node, source in zip(equation.outputs, sources, strict=True)
+        if not isinstance(source, Literal) and source in makers
+    }
+
+
 def _rule_shares(
     rule: OwnRule, adjoints: Sequence[Any], makers: Mapping[int, int]
 ) -> list[_Share]:
     """Return what the rule of a function contributes to the adjoints of its inputs."""
-    given = (
-        rule.reverse.contributions
-        if rule.reverse
-        else [adjoints[node] for node in rule.within or ()]
-    )
+    given = rule.contributions(adjoints)
     local = f"rule of {rule.name}"
     return [
         _Share(makers[node], makers[rule.outputs[0]], node, local, share, "rule")
-        for node, share in zip(rule.inputs, given or (), strict=False)
+        for node, share in zip(rule.inputs, given, strict=False)
         if share is not None and node in makers
     ]
 

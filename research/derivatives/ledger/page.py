@@ -130,12 +130,8 @@ def _parts(ledger: LedgerFields) -> dict[str, list[Part]]:
                 parts.setdefault(name, []).append(Part(number, f"{text} ({row.rule})"))
     tape, _, _, _, names = ledger.recorded
     for rule in tape.rules:
-        shares = (
-            rule.reverse.contributions
-            if rule.reverse
-            else [tape.adjoints[node] for node in rule.within or ()]
-        )
-        for node, share in zip(rule.inputs, shares or (), strict=False):
+        shares = rule.contributions(tape.adjoints)
+        for node, share in zip(rule.inputs, shares, strict=False):
             name, own = names.get(node, ""), names.get(rule.outputs[0], "")
             if share is not None and own in numbers:
                 text = f"{short(share)} from {own}: the derivative rule of {rule.name}"

@@ -1,9 +1,11 @@
 """Text form of the table of `explain`: a sentence, and then the rows."""
 
+import itertools
 from typing import Any
 
 import numpy as np
 
+from research.derivatives._columns import aligned
 from research.derivatives.ledger import kinks, nonfinite
 from research.derivatives.ledger.fields import LedgerFields
 from research.derivatives.ledger.rows import Row
@@ -39,9 +41,10 @@ def answer(ledger: LedgerFields) -> str:
 def remark(ledger: LedgerFields) -> str:
     """Return sentences that say why the printed gradient may not be a derivative.
 
-    The text is "" if the value and the gradient are finite and no row is known to be at
-    a tie (`Ledger.at_kinks`). It is also "" if there is no gradient. A row at a tie is
-    only a warning: the function may have a kink or a jump, or it may be smooth.
+    The text is "" if the value and the gradient are finite and `Ledger.at_kinks` lists
+    no row. It is also "" if there is no gradient. A row at a tie, or a row such as a
+    loop that is not searched for ties, is only a warning: the function may have a kink
+    or a jump, or it may be smooth.
 
     Example:
       >>> import jax.numpy as jnp
@@ -58,18 +61,18 @@ def remark(ledger: LedgerFields) -> str:
     if broken:
         return f"{_broken(ledger)} {broken.sentence}"
     not_searched = tuple(f"{text}." for text in (kinks.BITS, kinks.NOT_SEARCHED))
-    ties = [
-        kink.sentence
-        for kink in kinks.at_kinks(tape, names)
-        if not kink.sentence.endswith(not_searched)
-    ]
-    if not ties:
+    found = [kink.sentence for kink in kinks.at_kinks(tape, names)]
+    if not found:
         return ""
-    more = f" Other such rows: {len(ties) - 1}." if ties[1:] else ""
-    return (
-        f"{ledger.title} may have no derivative there: a row is at a tie, where JAX "
-        f"follows a convention. {ties[0]}{more}"
+    ties = [sentence for sentence in found if not sentence.endswith(not_searched)]
+    why = (
+        "a row is at a tie, where JAX follows a convention"
+        if ties
+        else "a row is not searched for ties"
     )
+    shown = ties or found
+    more = f" Other such rows: {len(shown) - 1}." if shown[1:] else ""
+    return f"{ledger.title} may have no derivative there: {why}. {shown[0]}{more}"
 
 
 def _broken(ledger: LedgerFields) -> str:
@@ -122,20 +125,15 @@ def as_text(ledger: LedgerFields) -> str:
     ]
     lines = [line for _, group in cells for line in group]
     widths = [max(map(len, column)) for column in zip(HEADINGS, *lines, strict=True)]
-    out, scope = (
-        [
-            *filter(None, (answer(ledger), remark(ledger))),
-            "",
-            _line(HEADINGS, widths),
-            "  ".join("-" * width for width in widths),
-        ],
-        (),
-    )
+    dashes = ["-" * width for width in widths]
+    heading, rule, *table = aligned([HEADINGS, dashes, *lines])
+    out = [*filter(None, (answer(ledger), remark(ledger))), "", heading, rule]
+    scope, rest = (), iter(table)
     for now, group in cells:
         if now != scope:
             out.append(f"[{' / '.join(now) or f'{ledger.title} itself'}]")
             scope = now
-        out += [_line(line, widths) for line in group]
+        out += itertools.islice(rest, len(group))
     return "\n".join(out)
 
 
@@ -198,12 +196,6 @@ def passes_on(row: Row) -> list[str]:
         )
         if share is not None
     ]
-
-
-def _line(cells: tuple[str, ...], widths: list[int]) -> str:
-    return "  ".join(
-        cell.ljust(width) for cell, width in zip(cells, widths, strict=True)
-    ).rstrip()
 
 
 def _cut(text: str, most: int = WIDEST) -> str:

@@ -144,6 +144,18 @@ class OwnRule:
     within: tuple[int, ...] | None = None
     reverse: OwnReverse | None = None
 
+    def contributions(self, adjoints: Sequence[Any]) -> Sequence[Any]:
+        """Return what the rule contributes to the adjoint of each input.
+
+        A contribution may be None. The result is empty if it is not recorded.
+
+        Args:
+          adjoints: Adjoint of each node of the tape.
+        """
+        if self.reverse:
+            return self.reverse.contributions or ()
+        return [adjoints[node] for node in self.within or ()]
+
 
 @dataclasses.dataclass
 class Tape:

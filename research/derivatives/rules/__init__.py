@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from research.checks import check_count, check_key, check_numbers
+from research.checks import check_count, check_key, check_numbers, shown
 from research.derivatives._float64 import in_float64
 from research.derivatives.exact import derivative
 from research.derivatives.finite_differences.estimate import difference_of_values
@@ -79,8 +79,9 @@ def verify_derivative_rule(
     Returns:
       The comparison, a `RuleCheck`.
     Raises:
-      ValueError: There is no such rule, a point lies outside the rule's domain, neither
-        key nor points is given, or number is not a positive integer.
+      ValueError: There is no such rule, points is empty or has more than one axis, a
+        point is not finite or lies outside the rule's domain, neither key nor points is
+        given, or number is not a positive integer.
       TypeError: key is not a key, or points are not real numbers.
     Example:
       >>> check = verify_derivative_rule("product", jax.random.key(0))
@@ -92,7 +93,7 @@ def verify_derivative_rule(
     if key is not None:
         check_key("key", key)
     if points is not None:
-        check_numbers("points", points)
+        _check_points(points)
     if key is None and points is None:
         raise ValueError(
             "key or points must be given; pass for example jax.random.key(0)."
@@ -108,14 +109,26 @@ def verify_derivative_rule(
     for i, point in enumerate(x):
         at = {constant: values[i] for constant, values in constants.items()}
         if not rule.contains(point, at):
-            shown = "".join(
+            with_constants = "".join(
                 f", {constant} = {value:g}" for constant, value in at.items()
             )
             raise ValueError(
                 f"points of the rule {name} must lie in its domain, {rule.domain}; got "
-                f"x = {point:g}{shown}."
+                f"x = {point:g}{with_constants}."
             )
     return _compare(name, rule, jnp.asarray(x), constants)
+
+
+def _check_points(points: Any) -> None:
+    check_numbers("points", points)
+    given = np.asarray(points, float)
+    if given.ndim > 1 or not given.size:
+        raise ValueError(
+            "points must be a number, or an array of shape (n,) with n >= 1; got shape "
+            f"{given.shape}. Pass np.ravel(points) for an array of more axes."
+        )
+    if not np.all(np.isfinite(given)):
+        raise ValueError(f"points must be finite; got points={shown(points)}.")
 
 
 def find_derivative_rule(name: str) -> Rule:

@@ -17,7 +17,14 @@ import scipy.sparse
 from jax import lax
 
 from research.checks import is_traced
-from research.derivatives.costs.jaxprs import WRAPPERS, caller, closed, scan_sizes
+from research.derivatives.costs.jaxprs import (
+    WRAPPERS,
+    caller,
+    closed,
+    inner,
+    is_inexact,
+    scan_sizes,
+)
 
 Matrix = Any  # scipy.sparse.csr_array of bool, one row for each entry of an array.
 
@@ -138,13 +145,9 @@ def _step(equation: Any, facts: list[Fact]) -> list[Fact]:
     rule = _rule(name, equation, facts)
     outputs = (rule or _dense)(equation, facts)
     return [
-        Fact(v.aval.shape, None, rows if _is_inexact(v.aval) else None)
+        Fact(v.aval.shape, None, rows if is_inexact(v.aval) else None)
         for v, rows in zip(equation.outvars, outputs, strict=True)
     ]
-
-
-def _is_inexact(aval: Any) -> bool:
-    return jnp.issubdtype(getattr(aval, "dtype", np.dtype(int)), jnp.inexact)
 
 
 def _is_complex(aval: Any) -> bool:
@@ -155,7 +158,9 @@ def _is_complex(aval: Any) -> bool:
 def _rule(name: str, equation: Any, facts: list[Fact]) -> Callable[..., Any] | None:
     if name in ELEMENTWISE or name == "sign":
         return _elementwise
-    if name in MOVING and _places_are_known(equation, facts):
+    # x.at[i].apply(f) is a scatter that computes f of the entries.
+    moves = name in MOVING and not any(held.eqns for held in inner(equation))
+    if moves and _places_are_known(equation, facts):
         return _moved
     if name in REDUCTIONS:
         return _reduced
@@ -170,7 +175,7 @@ def _places_are_known(equation: Any, facts: list[Fact]) -> bool:
     return all(
         fact.value is not None
         for fact, v in zip(facts, equation.invars, strict=True)
-        if not _is_inexact(v.aval)
+        if not is_inexact(v.aval)
     )
 
 
@@ -261,7 +266,7 @@ def _numbered(equation: Any, facts: list[Fact]) -> tuple[list[np.ndarray], Matri
             arguments.append(np.arange(numbers, numbers + size).reshape(fact.shape))
             blocks.append(fact.rows)
             numbers += size
-        elif _is_inexact(v.aval):
+        elif is_inexact(v.aval):
             arguments.append(np.zeros(fact.shape, int))
         else:
             arguments.append(fact.value)
