@@ -94,7 +94,8 @@ def test_datasets_need_neither_jax_nor_a_loaded_scikit_learn():
             [[1.0]],
             ["a"],
             TypeError,
-            r"y must be an array of real numbers; got y=an array of <U1",
+            r"y must be an array of real numbers; np.unique.*numbers classes; got y=an "
+            "array of <U1",
         ),
         (
             np.zeros((0, 3)),

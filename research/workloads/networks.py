@@ -110,8 +110,6 @@ def network_workload(
       (20, 'accuracy')
     """
     check_text("name", name)
-    if not name:
-        raise ValueError("name must not be empty: tables and files show it.")
     if not name.isprintable() or not 0 < len(name) <= LONGEST_NAME:
         raise ValueError(
             f"name must be a printable text of 1 to {LONGEST_NAME} characters, which "
