@@ -157,8 +157,10 @@ def _is_other(column: str, was: Any, now: Any) -> bool:
     """Return whether two entries of a table are different numbers or verdicts."""
     if column == "verdict":
         return was != now
-    both = all(isinstance(one, float | int) for one in (was, now))
-    return both and not math.isclose(was, now, rel_tol=ROUNDED)
+    if not all(isinstance(one, float | int) for one in (was, now)):
+        return False
+    both_nan = math.isnan(was) and math.isnan(now)
+    return not both_nan and not math.isclose(was, now, rel_tol=ROUNDED)
 
 
 def _cut(text: Any) -> str:

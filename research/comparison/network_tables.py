@@ -21,11 +21,10 @@ def answer(numbers: Numbers) -> str:
     gives the smallest factor between two losses that the study could detect. For
     several rules, it gives the range of these factors. If all trainings of a rule and
     of the baseline diverged, it says so and gives no factor. If independent searches of
-    one rule on one network led to different losses,
-    the answer names the rule and the network, for up to three such pairs. In the same
-    way, the answer names up to three pairs for which all trainings diverged. The
-    example prints only the beginning of the answer. Its last word, "a", is the name of
-    the network.
+    one rule on one network led to different losses, the answer names the rule and the
+    network, for up to three such pairs. In the same way, the answer names up to three
+    pairs for which all trainings diverged. The example prints only the beginning of the
+    answer. Its last word, "a", is the name of the network.
 
     Example:
       >>> one = {"rule": "muon", "baseline": "adam", "verdict": "better"}

@@ -59,7 +59,7 @@ class Landscape:
         # Smaller results have larger relative rounding errors.
         self.least = float(jnp.finfo(dtype).tiny) / self.eps
         of_vector = _OfVector(f, caller, of_number)
-        # jax.jit keeps the programs of f as long as f, so they belong to it.
+        # A jitted f is hashable and does not change, so its programs can be shared.
         if is_jitted(f):
             self._program = functools.partial(_compiled_rows, of_vector)
             self._noisy = functools.partial(_compiled_noisy_rows, of_vector)
