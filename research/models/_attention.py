@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from research.checks import check_number, check_numbers, check_tree, shown
 from research.models._linear import (
     at_least_single,
-    check_count,
+    check_size,
     check_model_dtype,
     dense,
 )
@@ -149,7 +149,7 @@ def causal_mask(length: int) -> Bool[Array, "length length"]:
        [1 1 0]
        [1 1 1]]
     """
-    check_count("length", length, 1)
+    check_size("length", length, 1)
     check_room(f"length={length}", length, length, itemsize=1)
     return jnp.asarray(np.tril(np.ones((length, length), bool)))
 
@@ -183,8 +183,8 @@ def rotary_angles(
        [1.   0.01]
        [2.   0.02]]
     """
-    check_count("context", context, 1)
-    check_count("size", size, 1)
+    check_size("context", context, 1)
+    check_size("size", size, 1)
     if size % 2:
         raise ValueError(
             f"size must be even, because rotary positions turn pairs; got size={size}."
@@ -291,7 +291,7 @@ def _check_attended(
 
 def check_heads(width: int, num_heads: int) -> None:
     """Raise ValueError unless num_heads is a positive divisor of the width."""
-    check_count("num_heads", num_heads, 1)
+    check_size("num_heads", num_heads, 1)
     if width % num_heads:
         divisors = ", ".join(str(k) for k in range(1, width + 1) if width % k == 0)
         raise ValueError(
@@ -308,7 +308,7 @@ def check_groups_of_heads(num_heads: int, num_key_value_heads: int | None) -> in
     """
     if num_key_value_heads is None:
         return num_heads
-    check_count("num_key_value_heads", num_key_value_heads, 1)
+    check_size("num_key_value_heads", num_key_value_heads, 1)
     if num_heads % num_key_value_heads:
         raise ValueError(
             "num_heads must be divisible by num_key_value_heads; got "

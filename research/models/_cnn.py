@@ -14,7 +14,7 @@ from research.checks import check_choice, shown
 from research.models._convolution import Padding, check_image, convolution, pair
 from research.models._dropout import check_dropout_rate
 from research.models._dropout import dropout as dropped
-from research.models._linear import check_count, check_counts, check_model_dtype, dense
+from research.models._linear import check_size, check_sizes, check_model_dtype, dense
 from research.models.activations import Activation, find_activation
 from research.models.initialisers import Initialiser, find_initialiser
 from research.models.normalisation import group_normalisation, layer_normalisation
@@ -206,7 +206,7 @@ def check_sizes_of_images(image_shape: tuple[int, int, int]) -> None:
             f"image_shape must be (H, W, C); got image_shape={image_shape!r}. Grey "
             "images have C = 1."
         )
-    check_counts("image_shape", image_shape)
+    check_sizes("image_shape", image_shape)
 
 
 def _layer(
@@ -247,9 +247,9 @@ def _check(
 ) -> list[int]:
     """Check the arguments of `cnn` and return the pooling window of each block."""
     check_sizes_of_images(image_shape)
-    check_counts("channels", channels)
-    check_counts("hidden", hidden)
-    check_count("num_classes", num_classes, 1)
+    check_sizes("channels", channels)
+    check_sizes("hidden", hidden)
+    check_size("num_classes", num_classes, 1)
     pair("kernel_size", kernel_size, 1)
     pair("stride", stride, 1)
     check_dropout_rate("dropout", dropout)
@@ -269,5 +269,5 @@ def _check(
             f"pool={pool!r}."
         )
     for i, window in enumerate(pools):
-        check_count(f"pool[{i}]", window, 1)
+        check_size(f"pool[{i}]", window, 1)
     return pools

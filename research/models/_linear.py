@@ -44,7 +44,7 @@ def linear(
       >>> print(model.apply(params, jnp.zeros((2, 3))))
       [0.5 0.5]
     """
-    check_count("num_features", num_features, 1)
+    check_size("num_features", num_features, 1)
     return dense_model((num_features,), scale, dtype)
 
 
@@ -164,7 +164,7 @@ def check_model_dtype(dtype: DTypeLike | None) -> None:
         checks.check_dtype("dtype", dtype)
 
 
-def check_counts(name: str, values: Sequence[int]) -> None:
+def check_sizes(name: str, values: Sequence[int]) -> None:
     """Raise ValueError unless values is a sequence of positive integers.
 
     `name` is the name of the argument in the message.
@@ -175,10 +175,10 @@ def check_counts(name: str, values: Sequence[int]) -> None:
             f"Pass ({values},) for a single one."
         )
     for i, value in enumerate(values):
-        check_count(f"{name}[{i}]", value, 1)
+        check_size(f"{name}[{i}]", value, 1)
 
 
-def check_count(name: str, value: int, least: int) -> None:
+def check_size(name: str, value: int, least: int) -> None:
     """Raise ValueError unless value is an integer in least..2**31 - 1.
 
     `name` is the name of the argument in the message.

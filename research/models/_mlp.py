@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
-from research.models._linear import check_counts, check_model_dtype, dense
+from research.models._linear import check_sizes, check_model_dtype, dense
 from research.models.activations import Activation, find_activation
 from research.models.initialisers import find_initialiser
 from research.models.parameters import with_own_parameters
@@ -57,7 +57,7 @@ def mlp(
       >>> model.apply(params, jnp.ones((5, 2))).shape
       (5, 1)
     """
-    check_counts("sizes", sizes)
+    check_sizes("sizes", sizes)
     if len(sizes) < 2:
         raise ValueError(
             "sizes must have at least two entries, the numbers of inputs and outputs; "

@@ -13,7 +13,7 @@ from research.checks import check_instance, check_numbers, shown
 from research.models._dropout import check_dropout_rate
 from research.models._dropout import dropout as dropped
 from research.models._linear import (
-    check_count,
+    check_size,
     check_drawn,
     check_model_dtype,
     dense,
@@ -293,7 +293,7 @@ def check_sequences(sequences: Sequences, num_symbols: int | None = None) -> Non
     check_numbers("sequences.values", sequences.values)
     check_numbers("sequences.length", sequences.length)
     if num_symbols is not None:
-        check_count("num_symbols", num_symbols, 1)
+        check_size("num_symbols", num_symbols, 1)
     values, length = np.asarray(sequences.values), np.asarray(sequences.length)
     if values.shape[: length.ndim] != length.shape or values.ndim == length.ndim:
         raise ValueError(
@@ -366,11 +366,11 @@ def _initial(network: _Network, leading: tuple[int, ...], params: Params) -> Car
 
 def _check_network(network: _Network) -> None:
     for name in ("num_inputs", "num_hidden", "num_outputs", "num_layers"):
-        check_count(name, getattr(network, name), 1)
+        check_size(name, getattr(network, name), 1)
     check_most(MOST_LAYERS, num_layers=network.num_layers)
     for name in ("embedding", "window"):
         if getattr(network, name) is not None:
-            check_count(name, getattr(network, name), 1)
+            check_size(name, getattr(network, name), 1)
     check_dropout_rate("dropout", network.dropout)
     check_model_dtype(network.dtype)
     if isinstance(network.initial_state, tuple):

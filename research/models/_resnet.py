@@ -17,7 +17,7 @@ from research.models._cnn import (
     number_of_groups,
 )
 from research.models._convolution import convolution
-from research.models._linear import check_count, check_counts, check_model_dtype, dense
+from research.models._linear import check_size, check_sizes, check_model_dtype, dense
 from research.models.activations import Activation, find_activation
 from research.models.initialisers import he_normal
 from research.models.normalisation import group_normalisation
@@ -92,11 +92,11 @@ def resnet(
       (1, 1, 16, 32)
     """
     check_sizes_of_images(image_shape)
-    check_counts("channels", channels)
+    check_sizes("channels", channels)
     if not channels:
         raise ValueError("channels must have at least one stage; got channels=().")
-    check_count("num_classes", num_classes, 1)
-    check_count("blocks", blocks, 1)
+    check_size("num_classes", num_classes, 1)
+    check_size("blocks", blocks, 1)
     check_most(MOST_LAYERS, blocks=blocks * len(channels))
     check_model_dtype(dtype)
     activate = find_activation(activation)

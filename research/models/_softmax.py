@@ -2,7 +2,7 @@
 
 from jax.typing import DTypeLike
 
-from research.models._linear import check_count, dense_model
+from research.models._linear import check_size, dense_model
 from research.types import Model
 
 
@@ -42,6 +42,6 @@ def softmax(
       >>> model.apply(params, jax.numpy.ones((5, 64))).shape
       (5, 10)
     """
-    check_count("num_features", num_features, 1)
-    check_count("num_classes", num_classes, 2)
+    check_size("num_features", num_features, 1)
+    check_size("num_classes", num_classes, 2)
     return dense_model((num_features, num_classes), scale, dtype)

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Bool, Float, Int, Num
 
 from research.checks import check_numbers, check_text
-from research.models._linear import check_count, check_model_dtype
+from research.models._linear import check_size, check_model_dtype
 from research.sizes import check_room
 from research.types import Array, Sequences
 
@@ -72,8 +72,8 @@ def sinusoidal_positions(
       [[0.    1.    0.    1.   ]
        [0.841 0.54  0.01  1.   ]]
     """
-    check_count("context", context, 1)
-    check_count("width", width, 1)
+    check_size("context", context, 1)
+    check_size("width", width, 1)
     check_model_dtype(dtype)
     check_room(f"context={context} and width={width}", context, width)
     angles = (
@@ -105,7 +105,7 @@ def check_tokens(
       Traceback (most recent call last):
       ValueError: tokens must lie in 0..64, for a vocabulary of 65 symbols; got 65 ...
     """
-    check_count("vocabulary_size", vocabulary_size, 1)
+    check_size("vocabulary_size", vocabulary_size, 1)
     check_text("name", name)
     check_numbers(name, tokens, kinds="biufc", wanted="an array of integers")
     tokens = np.asarray(tokens)

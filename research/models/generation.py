@@ -15,7 +15,7 @@ from research.checks import (
     check_numbers,
     check_real,
 )
-from research.models._linear import at_least_single, check_count
+from research.models._linear import at_least_single, check_size
 from research.models.embedding import check_every, check_tokens
 from research.models.images import check_model
 from research.sizes import check_room
@@ -83,10 +83,10 @@ def generate(
     check_real("temperature", temperature)
     prompt = np.asarray(prompt) if not isinstance(prompt, Tracer) else prompt
     _check_prompt(prompt)
-    check_count("num_tokens", num_tokens, 1)
-    check_count("context", context, 1)
+    check_size("num_tokens", num_tokens, 1)
+    check_size("context", context, 1)
     if top_k is not None:
-        check_count("top_k", top_k, 1)
+        check_size("top_k", top_k, 1)
     _check_temperature(temperature)
     check_room(f"num_tokens={num_tokens}", *prompt.shape[:-1], num_tokens, itemsize=4)
     check_room(f"context={context}", *prompt.shape[:-1], context, itemsize=4)

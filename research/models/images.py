@@ -17,7 +17,7 @@ from research.checks import (
     shown,
 )
 from research.models._convolution import check_image
-from research.models._linear import check_count
+from research.models._linear import check_size
 from research.sizes import MOST_PIXELS, check_most
 from research.types import Array, Key, Model, Params
 
@@ -270,7 +270,7 @@ def random_shift(pixels: int) -> Augmentation:
       >>> [augment(jax.random.key(seed), x).ravel().tolist() for seed in (6, 1, 3)]
       [[0, 1, 2], [1, 2, 3], [0, 0, 0]]
     """
-    check_count("pixels", pixels, 1)
+    check_size("pixels", pixels, 1)
     check_most(MOST_PIXELS, pixels=pixels)
     return lambda key, x: _cropped(key, x, pixels, "constant")
 
@@ -298,7 +298,7 @@ def random_crop(padding: int) -> Augmentation:
       >>> random_crop(1)(jax.random.key(0), x)[..., 0].tolist()
       [[2, 2, 2], [3, 3, 3], [2, 2, 2]]
     """
-    check_count("padding", padding, 1)
+    check_size("padding", padding, 1)
     check_most(MOST_PIXELS, padding=padding)
     return lambda key, x: _cropped(key, x, padding, "reflect")
 

@@ -15,7 +15,7 @@ from research.checks import (
     check_numbers,
     check_real,
 )
-from research.models._linear import check_count
+from research.models._linear import check_size
 from research.models.embedding import check_tokens
 from research.sizes import check_most, check_room
 from research.types import Key
@@ -126,8 +126,8 @@ def ngram(
       >>> print(ngram_probabilities(model, [1]))
       [0.875 0.125]
     """
-    check_count("order", order, 1)
-    check_count("vocabulary_size", vocabulary_size, 1)
+    check_size("order", order, 1)
+    check_size("vocabulary_size", vocabulary_size, 1)
     # Convert to Python integers, which do not overflow.
     order, vocabulary_size = int(order), int(vocabulary_size)
     check_most(LONGEST, order=order)  # Before the power, which may be huge.
@@ -172,7 +172,7 @@ def best_ngram(
       >>> bool(len(model.levels) == losses.argmin() + 1)
       True
     """
-    check_count("max_order", max_order, 1)
+    check_size("max_order", max_order, 1)
     check_most(LONGEST, max_order=max_order)
     check_numbers("held_out", held_out)
     if not np.size(held_out):
@@ -302,10 +302,10 @@ def sample_ngram(
     )
     check_key("key", key)
     check_real("temperature", temperature)
-    check_count("num_tokens", num_tokens, 0)
+    check_size("num_tokens", num_tokens, 0)
     check_room(f"num_tokens={num_tokens}", num_tokens)
     if top_k is not None:
-        check_count("top_k", top_k, 1)
+        check_size("top_k", top_k, 1)
     if not 0 < temperature < np.inf:
         raise ValueError(
             f"temperature must be a positive number; got temperature={temperature}. "

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
 from research.checks import check_leaves_not_deleted, check_numbers
-from research.models._linear import check_count
+from research.models._linear import check_size
 from research.models.embedding import check_every, check_tokens
 from research.models.images import check_model
 from research.sizes import check_room
@@ -56,7 +56,7 @@ def next_token_losses(
        [1.3863 1.3863]]
     """
     check_model(model)
-    check_count("context", context, 1)
+    check_size("context", context, 1)
     check_numbers("tokens", tokens)
     text = jnp.asarray(tokens)
     if (
@@ -144,8 +144,8 @@ def reader(
       >>> read(None, np.arange(5)).shape
       (5, 2)
     """
-    check_count("slice_size", slice_size, 1)
-    check_count("context", context, 1)
+    check_size("slice_size", slice_size, 1)
+    check_size("context", context, 1)
     check_room(
         f"slice_size={slice_size} and context={context}", slice_size, context + 1
     )

@@ -17,7 +17,7 @@ from research.models._attention import (
     rotary_angles,
 )
 from research.models._dropout import check_dropout_rate, dropout
-from research.models._linear import check_count, check_model_dtype
+from research.models._linear import check_size, check_model_dtype
 from research.models.activations import Activation, find_activation
 from research.models.embedding import embed, sinusoidal_positions, split_sequences
 from research.models.parameters import with_own_parameters
@@ -169,7 +169,7 @@ def transformer_decoder(
       >>> model.apply(params, jnp.array([[1, 2, 3]])).shape
       (1, 3, 65)
     """
-    check_count("vocabulary_size", vocabulary_size, 1)
+    check_size("vocabulary_size", vocabulary_size, 1)
     check_flag("tied", tied)
     if logit_softcap is not None:
         check_number("logit_softcap", logit_softcap, positive=True)
@@ -267,8 +267,8 @@ def transformer_encoder(
       >>> model.apply(params, jnp.array([[1, 2, 3, 4]])).shape
       (1, 3)
     """
-    check_count("vocabulary_size", vocabulary_size, 1)
-    check_count("num_classes", num_classes, 2)
+    check_size("vocabulary_size", vocabulary_size, 1)
+    check_size("num_classes", num_classes, 2)
     init_body, apply_body = _body(
         _Body(
             vocabulary_size,
@@ -392,13 +392,13 @@ def _body(body: _Body) -> tuple[Callable[[Key], Params], Callable[..., Array]]:
 
 def _check_body(body: _Body) -> int:
     """Check the arguments and return the number of hidden units."""
-    check_count("width", body.width, 1)
+    check_size("width", body.width, 1)
     check_flag("gated", body.gated)
     usual = max(1, 8 * body.width // 3) if body.gated else 4 * body.width
     hidden = usual if body.hidden is None else body.hidden
     for name in ("context", "num_layers", "num_heads"):
-        check_count(name, getattr(body, name), 1)
-    check_count("hidden", hidden, 1)
+        check_size(name, getattr(body, name), 1)
+    check_size("hidden", hidden, 1)
     check_most(MOST_LAYERS, num_layers=body.num_layers)
     check_heads(body.width, body.num_heads)
     check_groups_of_heads(body.num_heads, body.num_key_value_heads)
