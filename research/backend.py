@@ -83,11 +83,11 @@ def configure(
       ValueError: devices or pool is not an integer from 1 to 65,536; devices exceeds
         pool; or `portable` is True, but this is not Linux on x86-64 with AVX2 and FMA,
         or jaxlib is older than 0.10.
-      TypeError: `x64` or `portable` is neither True nor False.
-      RuntimeError: The backend has already started, either before any call of
-        `configure` or with another value of `devices` or `pool`. Or `portable` is True,
-        and the backend has started with portable=False, or SciPy was imported before
-        with other kernels of OpenBLAS. Call `configure` earlier.
+      TypeError: `x64` or `portable` is neither True nor False. RuntimeError: There are
+      three cases. The backend has already started, before any call of `configure` or
+      with another value of `devices` or `pool`. Or `portable` is True, but the backend
+      has started with portable=False. Or `portable` is True, but SciPy was imported
+      before with other kernels of OpenBLAS. Call `configure` earlier.
     Example:
       >>> configure(x64=True)
       >>> import jax.numpy as jnp

@@ -426,7 +426,7 @@ def template(name: str) -> jinja2.Template:
 
 
 def embed(path: str | Path) -> Embedded:
-    """Return the picture in an SVG or PNG file as a data: URI with width and height.
+    """Return the data: URI, width and height of the picture in an SVG or PNG file.
 
     Browsers use width and height to reserve the space before they draw the picture.
 
@@ -444,7 +444,7 @@ def embed(path: str | Path) -> Embedded:
 
 
 def embed_bytes(data: bytes, name: str) -> Embedded:
-    """Return an SVG or PNG picture as a data: URI with width and height.
+    """Return the data: URI, width and height of an SVG or PNG picture.
 
     The pages of this package show the picture in an <img> element. There, browsers do
     not run the scripts of an SVG.

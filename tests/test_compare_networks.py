@@ -334,8 +334,8 @@ def test_each_rule_has_its_own_detectable_factor():
 
 
 def test_seconds_for_equal_loss_are_said_to_be_a_ratio():
-    note = network_tables.losses_table(made_up(1.5).numbers).note
-    assert "Seconds for equal loss, also times base's: " in note
+    table = network_tables.losses_table(made_up(1.5).numbers)
+    assert "seconds for equal loss, times base's" in table.columns
 
 
 def test_a_ratio_of_steps_is_a_bound_if_most_runs_leave_the_range():

@@ -536,13 +536,21 @@ def test_rule_that_alone_reaches_the_target_is_first_and_is_not_shown_as_missing
             )
             assert f"better   {in_words(rows[rule])}" in texts
         # Neither nesterov nor the baseline, adam, reaches it: all their costs are ten
-        # budgets.
-        assert xy(lines(panel)["nesterov"])[0, 0] == 1
-        words = in_words(
-            rows["nesterov"], f", misses the target on {workloads} of {workloads}"
-        )
+        # budgets, and their ratio is no measurement.
+        assert not [name for name in lines(panel) if "nesterov" in name]
+        words = "neither reached the target"
         assert f"undecided   {words}" in texts
         assert f"nesterov {words}, undecided" in picture.caption
+
+
+def test_a_study_in_which_no_run_reaches_the_target_has_a_picture_without_ratios():
+    for workloads in (1, 3):
+        numbers, _ = make_study(3, workloads, unreached=NAMES[:3])
+        picture = studies.ratios(numbers, study_looks.cast(numbers))
+        panel = picture.figure.axes[0]
+        assert not {"_interval", *NAMES} & set(lines(panel))
+        texts = [text.get_text() for text in panel.texts]
+        assert texts.count("undecided   neither reached the target") == 2
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def data(words: Sequence[str]) -> int:
 
 
 def use_folder(folder: Path | None) -> None:
-    """Search for data in `folder` first, in this process and its child processes.
+    """Make `folder` the first place to search for data, also in child processes.
 
     Args:
       folder: Folder from the flag --data-dir. None changes nothing.

@@ -124,8 +124,8 @@ def check_arguments(
       all_taken: If True, an argument that the constructor does not accept raises an
         error. If False, such an argument is left out.
     Returns:
-      The accepted arguments, values by name. If the constructor accepts any name, these
-      are all given arguments.
+      The accepted arguments, values by name. A constructor with **kwargs accepts all
+      given arguments.
     Raises:
       ValueError: An argument without a default value is missing, or "learning_rate" is
         given, which has its own flag, or `all_taken` is True and the constructor does

@@ -255,10 +255,10 @@ def score(
 
     A lower score is better. `search_scores` computes the scores from the objective on
     one part of the data. The field `tune_on` of the protocol in `setting` names this
-    part. The argument `budget` of `search_scores` is the length of a full training
-    (`full_length`), so scores of different rules are comparable. `result` is the result
-    of `descent.sweep`, which trained the runs. Both returned arrays have the shape
-    (runs,).
+    part. The length of a full training (`full_length`) is passed as the `budget` of
+    `search_scores`. It is the same for all rules on a workload, so scores of different
+    rules are comparable. `result` is the result of `descent.sweep`, which trained the
+    runs. Both returned arrays have the shape (runs,).
     """
     part, protocol = setting.protocol.tune_on, setting.protocol
     evaluations = setting.contender.evaluations
@@ -303,10 +303,10 @@ def _check_lowest(
 def report_choices(
     setting: Setting, searches: Sequence[Searched]
 ) -> tuple[Outcomes, Float[np.ndarray, " evaluations"]]:
-    """Train the trial that each search chose, and the defaults, on the reporting seeds.
+    """Train a rule with the choice of each search, and with the default choice.
 
-    A trial is a choice of hyper-parameters. The reporting seeds are the seeds that no
-    search uses (`Protocol`).
+    A choice is a value for each hyper-parameter. With each choice, the rule is trained
+    on all reporting seeds, which no search uses (`Protocol`).
 
     Return the outcomes, and the passes over the data at each evaluation. The outcomes
     have one row for each search, and a last row for the defaults.

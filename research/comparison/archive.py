@@ -283,7 +283,8 @@ def read_study(path: str | Path) -> SavedStudy:
     Args:
       path: The folder or the file.
     Returns:
-      The study, whose numbers were checked.
+      The study. Its numbers have the required entries and types, and its estimates and
+      verdicts fit their intervals. Whether the numbers are true is not checked.
     Raises:
       ValueError: The path does not hold a complete study, or the study has an older or
         newer format than this version reads. The message names the path.

@@ -129,13 +129,13 @@ def check_trials(
 def check_room_of_runs(
     contender: Contender, params: Any, workload: str, runs_at_once: int
 ) -> None:
-    """Raise ValueError if the states of the runs at one time need too much memory.
+    """Raise ValueError if the runs that are computed together need too much memory.
 
     Args:
-      contender: Rule with its search space.
-      params: Params of the workload, or their shapes.
-      workload: Name of the workload, for the message.
-      runs_at_once: Number of runs whose states are in the memory at one time.
+      contender: Rule with its search space. params: Params of the workload, or their
+      shapes. workload: Name of the workload, for the message. runs_at_once: Number of
+      runs that are computed together. Each one needs memory for its params and for the
+      state of its rule.
     """
     rule = contender.make_rule(**{n: r.low for n, r in contender.space.items()})
     leaves = jax.tree.leaves((params, jax.eval_shape(rule.init, params)))

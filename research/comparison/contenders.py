@@ -21,7 +21,8 @@ from research.tuning.spaces import (
 )
 from research.verification.rule_under_test import guarded, is_made, made
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
+# matplotlib leaves out labels that begin with _ .
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*")
 
 # Names of a first parameter that is certainly not a learning rate.
 _NO_RATES = {name for names in DIMENSIONS[1:] for name in names}
@@ -139,7 +140,7 @@ def _named(rules: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
         if not _NAME.fullmatch(name):
             raise ValueError(
                 "the name of a rule must consist of letters, digits, _ . : and -, and "
-                f"begin with a letter, a digit or _; got {name!r}."
+                f"begin with a letter or a digit; got {name!r}."
             )
         if [n for n, _ in named].count(name) > 1:
             raise ValueError(

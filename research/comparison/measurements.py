@@ -42,9 +42,9 @@ def measurement(
       the expected cost of the best of k trials for each number k. A trial is a choice
       of hyper-parameters. The values of the `Saved` are the known values, the range of
       rates whose cost is near the lowest (`robust_rates`), and results such as the
-      costs in passes over the data and in seconds. JSON can store all these values. A
-      cost is None if less than half of the runs on the reporting seeds reach the
-      target. The seconds are also None if `seconds_per_pass` is None.
+      costs in passes over the data and in seconds. JSON can store all these values. If
+      less than half of the runs with the chosen trials reach the target, a cost is
+      None. The seconds are also None if `seconds_per_pass` is None.
     """
     best_of = best_of_trials(arrays["screening"], level=protocol.level)
     arrays = {**arrays, "best_of": best_of, **nearby}

@@ -177,7 +177,7 @@ def losses_table(numbers: Numbers) -> runs.Table:
         "verdict",
         f"steps for equal loss, times {baseline}'s",
         "interval of steps",
-        "seconds for equal loss",
+        f"seconds for equal loss, times {baseline}'s",
         "test accuracy",
     )
     rows = tuple(
@@ -202,9 +202,8 @@ def losses_table(numbers: Numbers) -> runs.Table:
         f"{baseline} reaches the same loss, from trainings of {baseline} with 0.5 to 2 "
         "times the steps; its interval takes this curve of the baseline as exact. "
         '"At most" and "at least" mark losses outside the range. Seconds for equal '
-        f"loss, also times {baseline}'s: this ratio of steps times the ratio of the "
-        "times of a step; a bound where the steps are one. Test accuracy is not used "
-        "for any choice."
+        "loss: this ratio of steps times the ratio of the times of a step; a bound "
+        "where the steps are one. Test accuracy is not used for any choice."
     )
     return runs.Table("Validation loss at the end", columns, rows, note)
 

@@ -80,8 +80,8 @@ def train(
     With the same sampler and key, the batches are the same as in `run`. The loop over
     steps is compiled once. A progress report or an interruption splits this loop into
     shorter loops, and the bits of the result do not depend on the splits. The result
-    contains the `Info` of every step. At any time, the indices of the batches are in
-    memory for one epoch only.
+    contains the `Info` of every step. The indices of the batches are computed for one
+    epoch at a time, and those of earlier epochs are not kept.
 
     There are two ways to use several devices. With the argument `devices`, every device
     holds all params, and rules that store data for each example, such as SAGA, are not

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from research import figures
+from research.comparison.network_tables import at_most
 from research.figures.study_looks import RULE_COLOURS, plain
 
 Numbers = Mapping[str, Any]
@@ -118,7 +119,7 @@ def _scale_steps(panel: Axes) -> None:
 
 def _steps_caption(numbers: Numbers) -> str:
     words = "; ".join(
-        f"{one['rule']} {one['steps']:.2f} [{one['steps_low']:.2f}, "
+        f"{one['rule']} {at_most(one)}{one['steps']:.2f} [{one['steps_low']:.2f}, "
         f"{one['steps_high']:.2f}]"
         for one in numbers["overall"]
         if one["steps"] is not None

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from research import figures
+from research.comparison.tables import NEITHER, nothing_reached
 from research.figures import study_curves, study_rates
 from research.figures.study_curves import few_numbers
 from research.figures.study_looks import (
@@ -82,7 +83,8 @@ def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
     by the cost of the baseline. The picture has a row for each rule except the
     baseline. A row shows the geometric mean of the ratios on all workloads, with a
     confidence interval. If there are several workloads, the row also shows the ratio on
-    each workload.
+    each workload. A ratio is not drawn if no run of the rule and of the baseline
+    reaches the target.
 
     `numbers` is the field `numbers` of the study's result, and `who` has the order of
     the rules.
@@ -111,11 +113,17 @@ def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
         width=4.6, height=1.0 + 0.2 * legend_rows + row_height * len(rules)
     )
     panel = axes[0, 0]
-    _frame(panel, [*overall.values(), *single.values()])
+    measured = [
+        row
+        for row in (*overall.values(), *single.values())
+        if not nothing_reached(row, numbers)
+    ]
+    _frame(panel, measured)
     depth = 0.16 / row_height if with_intervals else 0.0
     top = above / row_height - 0.5
     for place, rule in enumerate(rules):
-        _draw_overall(panel, place + top, overall[rule])
+        if overall[rule] in measured:
+            _draw_overall(panel, place + top, overall[rule])
         _write_verdict(panel, place - 0.5, overall[rule], words[rule])
         for index, workload in enumerate(workloads if single else []):
             height = (
@@ -124,7 +132,8 @@ def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
                 + (depth * (index + 1.3) if with_intervals else 0.2 / row_height)
             )
             row, mark = single[rule, workload], MARKS[index % len(MARKS)]
-            _draw_workload(panel, height, row, mark, with_intervals)
+            if row in measured:
+                _draw_workload(panel, height, row, mark, with_intervals)
     panel.set_xlabel(
         f"example gradients to the target,\nrelative to {plain(numbers['baseline'])}"
     )
@@ -235,7 +244,9 @@ def _write_verdict(panel: Axes, height: float, row: dict[str, Any], words: str) 
 
 
 def _words(numbers: Mapping[str, Any], row: Mapping[str, Any]) -> str:
-    """Describe a ratio with its interval, and say which rule misses the target."""
+    """Describe a ratio with its interval, and say where the rule misses the target."""
+    if nothing_reached(row, numbers):
+        return f"{NEITHER} the target"
     ratio, low, high = _numbers(row)
     text = f"{written(ratio)} [{written(low)}, {written(high)}]"
     cells = [cell for cell in numbers["cells"] if cell["rule"] == row["rule"]]

@@ -29,13 +29,12 @@ class Entry(NamedTuple):
         added instead. If the search spaces or the costs of a step differ, a digest of
         the search space and the cost is added.
       workload: Name of the workload, an optimisation problem. Two studies may use one
-        name for workloads that differ in the number of examples or in the minimum f* of
-        the objective. If the numbers of examples differ, the number of examples is
-        added to the name, and if the minima differ, f* is added. For networks, the
-        number of parameters and a digest of the data take the places of these two. If
-        a study made its network itself, the loss and the norm of the gradient at the
-        start are added, which depend on the model and the loss. If the data or the
-        start of such a network are not known, the id of the study is added.
+        name for different workloads. Then a text that tells them apart is added to the
+        name: the number of examples if it differs, or the minimum f* of the objective
+        if it differs. For a network, it is the number of parameters if it differs, and
+        a text about the data. This text is "named data" if the network is one of this
+        package. Otherwise it is a digest of the data, with the loss and the norm of the
+        gradient at the start. If these are not known, it is the id of the study.
       protocol: Number of the protocol in `Rankings.protocols`, counted from 1. The
         protocol consists of the settings of the measurement.
       cost, low, high: Cost of the rule, and the ends of its confidence interval. The

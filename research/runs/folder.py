@@ -89,8 +89,8 @@ def run_id(experiment: str, config: Any) -> str:
     Args:
       experiment: Name of the experiment. It is also the name of a folder, so only
         letters, digits, `_` and `-` are allowed.
-      config: Dataclass or mapping of numbers, strings, None, booleans, and tuples,
-        lists and mappings of these.
+      config: Dataclass or mapping. Each of its values is a number, a string, a boolean
+        or None, or a tuple, list, mapping or dataclass of such values.
     Raises:
       ValueError: The experiment's name cannot name a folder.
       TypeError: The config contains a value of another type. The message names the

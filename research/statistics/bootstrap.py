@@ -571,12 +571,13 @@ def seeds_needed(variance: Variance, level: float = 0.95) -> int:
     The argument `variance` is a Variance(choice, choice_freedom, reporting, seeds). It
     describes a study that was already made, with `seeds` reporting seeds. The variance
     of the log of the ratio in this study has two parts: `choice` comes from the choice
-    of trials, and `reporting` from the reporting seeds. With n reporting seeds, the
-    part `reporting` becomes V_r = `reporting` * `seeds` / n. The interval of the log
-    ratio then has the half width t sqrt(choice + V_r), where t is the (1 + level) / 2
-    quantile of Student's t distribution. The property `Variance.freedom` defines the
-    degrees of freedom of this distribution. The power is computed from a normal
-    approximation of the noncentral t distribution.
+    of trials, and `reporting` from the reporting seeds. The estimate `choice` has
+    `choice_freedom` degrees of freedom. With n reporting seeds, the part `reporting`
+    becomes V_r = `reporting` * `seeds` / n. The interval of the log ratio then has the
+    half width t sqrt(choice + V_r), where t is the (1 + level) / 2 quantile of
+    Student's t distribution. The property `Variance.freedom` defines the degrees of
+    freedom of this distribution. The power is computed from a normal approximation of
+    the noncentral t distribution.
 
     Args:
       variance: Variance of the log ratio in the study that was already made.

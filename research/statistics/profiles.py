@@ -24,8 +24,8 @@ def performance_profile(
       the rule rises to the share of workloads on which the rule reaches the target. A
       workload on which no rule reaches the target counts as failed for all rules.
     Raises:
-      ValueError, TypeError: The shapes do not fit, `costs` is empty, a cost is not a
-        positive number or inf, or a factor is below 1.
+      ValueError, TypeError: The shapes do not fit, `costs` is empty, a cost is neither
+        a positive number nor inf, or a factor is below 1.
     References:
       Dolan & More, Benchmarking optimization software with performance profiles,
       Mathematical Programming 91, 2002.

@@ -475,12 +475,12 @@ def madgrad(
     quotient in z_t is 0.
 
     In dual averaging, z_t is computed from x_0 and a sum of all gradients, not from
-    x_t. optax.contrib.madgrad and the authors' code are the same, except that the
-    authors' weight w_t is 0 in a step with η_t = 0. The paper has η_t in place of η_t +
-    ε (eps_in_rate=False). This function computes x_t - x_0 as the sum of its updates,
-    so the rule must be the last one in a chain. optax stores x_0 and subtracts x_0 from
-    x_t. This subtraction loses digits. optax also computes √t in float32. torch does
-    not have the rule.
+    x_t. optax.contrib.madgrad and the authors' code use the formulas above, except that
+    the weight w_t in the authors' code is 0 in a step with η_t = 0. The paper has η_t
+    in place of η_t + ε (eps_in_rate=False). This function computes x_t - x_0 as the sum
+    of its updates, so the rule must be the last one in a chain. optax stores x_0 and
+    subtracts x_0 from x_t. This subtraction loses digits. optax also computes √t in
+    float32. torch does not have the rule.
 
     Use it for sparse or noisy gradients and for long trainings, because s_t is a sum,
     in which old gradients do not fade. Good values of η and of the weight decay λ

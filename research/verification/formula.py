@@ -15,7 +15,7 @@ Matrix = Any  # A matrix of mpmath.
 
 
 class Function(NamedTuple):
-    """An objective f, which the iterates of a `Formula` minimise.
+    """An objective f, as `Formula.iterates` receives it.
 
     Params and gradients are `Leaves`: the leaves of a pytree, as arrays of mpmath
     numbers.

@@ -70,9 +70,9 @@ def hessian(f: Function, x: Leaves):
     """Return the Hessian of f at x.
 
     Some problems of the verification have no objective. They give a gradient for each
-    step, which does not depend on x. For such an f, the result is 0. For any other f
-    without a Hessian function, the Hessian is computed by central differences of the
-    gradient and is accurate to 30 digits.
+    step, which does not depend on x. For such an f, the result is 0. Any other f may
+    give its Hessian as the function `f.hessian`. If it does not, the Hessian is
+    computed by central differences of the gradient and is accurate to 30 digits.
     """
     n = len(flat(x))
     if f.value is None:

@@ -122,11 +122,11 @@ def worst(*intervals: Interval) -> np.ndarray:
 def with_trouble(x: Interval, where: np.ndarray, kind: np.uint8) -> Interval:
     """Mark the intervals x with a kind of trouble where `where` is True.
 
-    x is an array of intervals that enclose the values of a function on a box. At the
+    x is an array of intervals that enclose the values of a function on a box. `kind` is
+    0 (no trouble), 1 (a comparison in the function may be true at one point of the box
+    and false at another) or 2 (the function may have no value at some point). At the
     marked entries, the field `trouble` of the result is the larger of `x.trouble` and
-    `kind`. The values are 0 (no trouble), 1 (a comparison in the function may be true
-    at one point of the box and false at another) and 2 (the function may have no
-    value).
+    `kind`.
     """
     if not np.any(where):
         return x

@@ -23,7 +23,7 @@ from research.derivatives.ledger.tape import Literal, Operand, Tape
 
 
 class Ledger(LedgerFields):
-    """Table of backpropagation through a function f, which `explain` returns.
+    """The table that `explain` returns. It shows backpropagation through a function f.
 
     Attributes:
       title: Name of f.
