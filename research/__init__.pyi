@@ -2,6 +2,7 @@ from . import backend as backend
 from . import checks as checks
 from . import cli as cli
 from . import cluster as cluster
+from . import columns as columns
 from . import comparison as comparison
 from . import datasets as datasets
 from . import derivatives as derivatives

@@ -18,7 +18,7 @@ TOP = Path(__file__).parent.parent
 # Who may import whom: only to the left. Modules of one layer do not import each other.
 LAYERS = (
     ("portable", "checks"),
-    ("types", "backend", "naming", "reading", "tracing"),
+    ("types", "backend", "columns", "naming", "reading", "tracing"),
     ("sizes", "files", "cluster"),
     (
         "derivatives",

@@ -47,6 +47,7 @@ from research.comparison.protocol import make_protocol
 from research.figures.network_studies import draw_network_study
 from research.leaderboard import page
 from research.statistics import searched_difference
+from research.statistics.measured import at_most
 from research.tuning import Range
 from research.tuning.search import search_all
 from research.types import Batch, Checkpoint, Saved
@@ -346,8 +347,8 @@ def test_a_ratio_of_steps_is_a_bound_if_most_runs_leave_the_range():
         (0.5, None, ""),
         (None, 1.0, ""),
     ):
-        assert network_tables.at_most({"steps": steps, "at_end": at_end}) == words
-    assert network_tables.at_most({"steps": 0.5}) == ""  # An older study.
+        assert at_most({"steps": steps, "at_end": at_end}) == words
+    assert at_most({"steps": 0.5}) == ""  # An older study.
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import research
 from experiments.which_rule_networks import USUAL
 from research.comparison import network_tables
 from research.comparison.tables import short
+from research.statistics.measured import at_most
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8F98")
 MARKERS = "os^Dv<>"
@@ -59,7 +60,7 @@ def beside_usual(row: dict[str, Any]):
     steps = ""
     if row["steps"] is not None:
         steps = (
-            f", and needs {network_tables.at_most(row)}{short(row['steps'])} "
+            f", and needs {at_most(row)}{short(row['steps'])} "
             f"[{short(row['steps_low'])}, "
             f"{short(row['steps_high'])}] times the steps of {USUAL} for the same "
             "loss"
@@ -121,11 +122,7 @@ def rules_table(numbers: dict[str, Any]):
     )
     # The table has numbers, because the kept reference has them.
     for words in ("at most ", "at least "):
-        names = [
-            row["rule"]
-            for row in numbers["by_rule"]
-            if network_tables.at_most(row) == words
-        ]
+        names = [row["rule"] for row in numbers["by_rule"] if at_most(row) == words]
         if names:
             note += f" The steps of {', '.join(names)} are {words}this number, because "
             note += f"more than half of the runs leave the losses that {USUAL} reaches."

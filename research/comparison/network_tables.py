@@ -6,11 +6,11 @@ from typing import Any
 
 from research import runs
 from research.comparison.network_contenders import decay_name
-from research.comparison.tables import MOST_NAMED, and_more, cells_of, short
+from research.comparison.tables import MOST_NAMED, and_more, short
+from research.statistics.measured import DIVERGED, all_diverged, at_most
 
 Numbers = Mapping[str, Any]
 NOT_MEASURED = "not measured"
-DIVERGED = "both diverged"  # Instead of a ratio, where `all_diverged` holds.
 
 
 def answer(numbers: Numbers) -> str:
@@ -61,22 +61,6 @@ def answer(numbers: Numbers) -> str:
     return " ".join(parts)
 
 
-def all_diverged(one: Numbers, numbers: Numbers) -> bool:
-    """Return whether all trainings of a rule and of the baseline diverged.
-
-    Then the loss of each training is ten times its initial loss. The ratio of the
-    losses is near 1 with a narrow interval, but nothing was measured. `one` is an entry
-    of the lists "comparisons" or "overall" of `numbers`, the numbers of a study.
-
-    Example:
-      >>> cells = [{"rule": r, "reported_diverged": 1.0} for r in ("mine", "adam")]
-      >>> all_diverged({"rule": "mine", "baseline": "adam"}, {"cells": cells})
-      True
-    """
-    cells = cells_of(one, numbers, "network")
-    return bool(cells) and all(cell["reported_diverged"] == 1 for cell in cells)
-
-
 def _detectable(numbers: Numbers) -> str:
     """Return a sentence with the smallest factor that the study could have detected."""
     factors = sorted(
@@ -119,24 +103,6 @@ def _sentence(one: Numbers, where: str) -> str:
         f"{one['rule']} reaches {loss} times the validation loss of {one['baseline']} "
         f"on {where}.{of_steps}"
     )
-
-
-def at_most(one: Numbers) -> str:
-    """Return "at most " or "at least " if the ratio of steps is only a bound, else "".
-
-    `one` is a comparison of a rule with the baseline. Its entry "steps" is the ratio of
-    steps. Its entry "at_end" is the share of runs of the rule whose final loss is
-    outside the range of losses that the baseline has with 0.5 to 2 times the steps. The
-    ratio is only a bound if this share is above 1/2. Older studies lack the entry
-    "at_end" for all networks together.
-
-    Example:
-      >>> at_most({"steps": 0.5, "at_end": 0.9}) + "0.5"
-      'at most 0.5'
-    """
-    if one["steps"] is None or (one.get("at_end") or 0.0) <= 0.5:
-        return ""
-    return "at most " if one["steps"] < 1 else "at least "
 
 
 def _interval(one: Numbers, ratio: str, low: str, high: str) -> str:

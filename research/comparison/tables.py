@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from research import runs
-from research.statistics.costs import HALF
+from research.columns import aligned
+from research.statistics.measured import NEITHER, nothing_reached, reaches
 
 Numbers = Mapping[str, Any]  # Numbers of a study, or one entry of its lists.
 
 MOST_NAMED = 3  # Number of rules that a sentence names at most.
 SMALL = 100.0  # Smaller factors are written with two decimals.
-NEITHER = "neither reached"  # Instead of a ratio, where `nothing_reached` holds.
 _VERDICTS = {
     "better": "fewer for",
     "worse": "more for",
@@ -61,7 +61,7 @@ def _sentence(one: Numbers, numbers: Numbers) -> str:
     missing = [
         cell["rule"]
         for cell in numbers["cells"]
-        if cell["reached"] < HALF and cell["rule"] in (rule, baseline)
+        if not reaches(cell) and cell["rule"] in (rule, baseline)
     ]
     if len(names) == 1 and len(missing) == 1:
         alone = baseline if missing == [rule] else rule
@@ -100,38 +100,7 @@ def _sentence_of_many(numbers: Numbers) -> str:
 
 def _anything_reached(rules: Sequence[str], numbers: Numbers) -> bool:
     cells = [one for one in numbers["cells"] if one["rule"] in rules]
-    return not cells or any(one["reached"] >= HALF for one in cells)
-
-
-def nothing_reached(one: Numbers, numbers: Numbers) -> bool:
-    """Return whether no run of a rule and of the baseline reaches the target.
-
-    Then all runs have the same cost, that of a run which misses the target. The ratio
-    of the costs is 1 with a narrow interval, but nothing was measured. `one` is an
-    entry of the lists "comparisons" or "overall" of `numbers`, the numbers of a study.
-
-    Example:
-      >>> cells = [{"rule": rule, "reached": 0.0} for rule in ("mine", "adam")]
-      >>> nothing_reached({"rule": "mine", "baseline": "adam"}, {"cells": cells})
-      True
-    """
-    cells = cells_of(one, numbers, "workload")
-    return bool(cells) and all(cell["reached"] == 0 for cell in cells)
-
-
-def cells_of(one: Numbers, numbers: Numbers, place: str) -> list[Numbers]:
-    """Return the measurements of both rules of a comparison, on its workloads.
-
-    The result is empty if one of the two rules has none. `place` is "workload" or
-    "network". An entry of the list "overall" has no place, and is on all of them.
-    """
-    cells = [
-        cell
-        for cell in numbers["cells"]
-        if cell["rule"] in (one["rule"], one["baseline"])
-        and one.get(place) in (None, cell.get(place))
-    ]
-    return cells if len({cell["rule"] for cell in cells}) == 2 else []
+    return not cells or any(map(reaches, cells))
 
 
 def _measured(numbers: Numbers) -> list[Numbers]:
@@ -184,7 +153,7 @@ def _never(numbers: Numbers) -> str:
     """Return a sentence with the rules that missed the target, and the workloads."""
     workloads: dict[str, list[str]] = {}
     for one in numbers["cells"]:
-        if one["reached"] < HALF:
+        if not reaches(one):
             workloads.setdefault(one["rule"], []).append(one["workload"] + _why(one))
     parts = [f"{rule} on {', '.join(names)}" for rule, names in workloads.items()]
     if not parts:
@@ -480,14 +449,7 @@ def as_text(table: runs.Table) -> str:
       mine  not reached
     """
     rows = [table.columns, *([short(value) for value in row] for row in table.rows)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(table.columns))]
-    lines = [
-        "  ".join(
-            text.ljust(width) for text, width in zip(row, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join([table.title, *lines, *textwrap.wrap(table.note, 120)])
+    return "\n".join([table.title, *aligned(rows), *textwrap.wrap(table.note, 120)])
 
 
 def _by_cost(measurements: Sequence[Numbers]) -> list[Numbers]:

@@ -13,7 +13,7 @@ from research.checks import (
     check_numbers,
     refuse_traced,
 )
-from research.derivatives._columns import aligned
+from research.columns import aligned
 from research.derivatives.errors import NotScalarError, StepUnderflowError
 from research.derivatives.finite_differences import finite_difference
 

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from research import figures
-from research.comparison.network_tables import at_most
 from research.figures.study_looks import RULE_COLOURS, plain
+from research.statistics.measured import at_most
 
 Numbers = Mapping[str, Any]
 

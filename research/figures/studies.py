@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from research import figures
-from research.comparison.tables import NEITHER, nothing_reached
 from research.figures import study_curves, study_rates
 from research.figures.study_curves import few_numbers
 from research.figures.study_looks import (
@@ -19,9 +18,9 @@ from research.figures.study_looks import (
     listed,
     percent,
     plain,
-    reaches,
     written,
 )
+from research.statistics.measured import NEITHER, nothing_reached, reaches
 
 # Colour and filling: a verdict is visible without colour, and written beside its row.
 VERDICTS = {

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from research import figures
-from research.statistics.costs import HALF
+from research.statistics.measured import reaches
 
 # Colour of the baseline, then Okabe & Ito's colours without yellow (hard to see on
 # white), and a wine red. Colour-blind readers can distinguish any two of them.
@@ -104,16 +104,6 @@ def _price(numbers: Mapping[str, Any], rule: str) -> tuple[int, float]:
     return len(cells) - len(costs), sum(
         math.log(cost) for cost in costs if 0 < cost < math.inf
     )
-
-
-def reaches(cell: Mapping[str, Any]) -> bool:
-    """Return whether at least half of the reported runs of a rule reach the target.
-
-    `cell` is an entry of `numbers["cells"]` of a study: the numbers of one rule on one
-    workload. The reported runs are those on the reporting seeds, which no search uses.
-    In the whole package, "a rule reaches the target" means that this result is True.
-    """
-    return cell["reached"] >= HALF
 
 
 def number(value: float | None) -> float:

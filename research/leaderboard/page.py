@@ -10,8 +10,6 @@ from typing import Any
 from research import figures, report
 from research.checks import check_flag, check_instance, check_path, check_sequence
 from research.comparison.archive import SavedStudy
-from research.comparison.network_tables import DIVERGED, all_diverged, at_most
-from research.comparison.tables import NEITHER, nothing_reached
 from research.leaderboard.gathering import Gathered, gather
 from research.leaderboard.rankings import (
     ON_NETWORKS,
@@ -26,6 +24,13 @@ from research.leaderboard.rankings import (
 from research.leaderboard.ratios import Ratio, draw_ratios
 from research.runs import Table, write_atomically
 from research.runs.manifest import MANIFEST
+from research.statistics.measured import (
+    DIVERGED,
+    NEITHER,
+    all_diverged,
+    at_most,
+    nothing_reached,
+)
 
 # Names of the ratio and of its interval in a comparison, and in one on networks.
 RATIOS = (("ratio", "low", "high"), ("loss_ratio", "loss_low", "loss_high"))

@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float
 from research.checks import check_number, check_numbers, check_tree, shown
 from research.models._linear import (
     at_least_single,
-    check_size,
     check_model_dtype,
+    check_size,
     dense,
 )
 from research.models.normalisation import rms_normalisation

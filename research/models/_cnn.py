@@ -14,7 +14,7 @@ from research.checks import check_choice, shown
 from research.models._convolution import Padding, check_image, convolution, pair
 from research.models._dropout import check_dropout_rate
 from research.models._dropout import dropout as dropped
-from research.models._linear import check_size, check_sizes, check_model_dtype, dense
+from research.models._linear import check_model_dtype, check_size, check_sizes, dense
 from research.models.activations import Activation, find_activation
 from research.models.initialisers import Initialiser, find_initialiser
 from research.models.normalisation import group_normalisation, layer_normalisation

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
-from research.models._linear import check_sizes, check_model_dtype, dense
+from research.models._linear import check_model_dtype, check_sizes, dense
 from research.models.activations import Activation, find_activation
 from research.models.initialisers import find_initialiser
 from research.models.parameters import with_own_parameters

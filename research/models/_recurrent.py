@@ -13,9 +13,9 @@ from research.checks import check_instance, check_numbers, shown
 from research.models._dropout import check_dropout_rate
 from research.models._dropout import dropout as dropped
 from research.models._linear import (
-    check_size,
     check_drawn,
     check_model_dtype,
+    check_size,
     dense,
     draw_normal,
 )

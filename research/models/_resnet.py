@@ -17,7 +17,7 @@ from research.models._cnn import (
     number_of_groups,
 )
 from research.models._convolution import convolution
-from research.models._linear import check_size, check_sizes, check_model_dtype, dense
+from research.models._linear import check_model_dtype, check_size, check_sizes, dense
 from research.models.activations import Activation, find_activation
 from research.models.initialisers import he_normal
 from research.models.normalisation import group_normalisation

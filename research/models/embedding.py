@@ -10,7 +10,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Bool, Float, Int, Num
 
 from research.checks import check_numbers, check_text
-from research.models._linear import check_size, check_model_dtype
+from research.models._linear import check_model_dtype, check_size
 from research.sizes import check_room
 from research.types import Array, Sequences
 

@@ -17,7 +17,7 @@ from research.models._attention import (
     rotary_angles,
 )
 from research.models._dropout import check_dropout_rate, dropout
-from research.models._linear import check_size, check_model_dtype
+from research.models._linear import check_model_dtype, check_size
 from research.models.activations import Activation, find_activation
 from research.models.embedding import embed, sinusoidal_positions, split_sequences
 from research.models.parameters import with_own_parameters

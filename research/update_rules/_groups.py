@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from research.checks import check_mapping, shown
+from research.columns import aligned
 from research.types import Params
 from research.update_rules._checks import check_rule, checked
 from research.update_rules._edges import (
@@ -50,11 +51,7 @@ class MaskTable(NamedTuple):
             (leaf.path, str(leaf.shape), "yes" if leaf.masked else "no")
             for leaf in self.leaves
         ]
-        widths = [max(len(row[k]) for row in rows) for k in range(3)]
-        return "\n".join(
-            "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        )
+        return "\n".join(aligned(rows))
 
 
 def masked_leaves(mask: Any, params: Params) -> MaskTable:

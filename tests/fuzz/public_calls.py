@@ -980,6 +980,9 @@ def of_descent() -> Iterator[Call]:
         slow=True,
     )
     yield Call(
+        "columns.aligned", research.columns.aligned, {"rows": [("x", "y"), ("1", "2")]}
+    )
+    yield Call(
         "naming.known_names",
         research.naming.known_names,
         {"name": "adm", "known": ["adam", "sgd"]},

@@ -12,7 +12,7 @@ from research.checks import (
     check_leaves_not_deleted,
     check_real,
 )
-from research.derivatives._columns import aligned
+from research.columns import aligned
 from research.derivatives.costs.counting import Count, count
 from research.derivatives.costs.jaxprs import traced
 

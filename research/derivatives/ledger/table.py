@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from research.derivatives._columns import aligned
+from research.columns import aligned
 from research.derivatives.ledger import kinks, nonfinite
 from research.derivatives.ledger.fields import LedgerFields
 from research.derivatives.ledger.rows import Row
