@@ -2,14 +2,30 @@
 
 from collections.abc import Sequence
 
+from research.checks import check_sequence
+
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table, whose rows have the same number of cells.
+    """Return the lines of a table, without spaces at their ends.
 
+    `rows` are lists or tuples of texts, all of the same length.
+
+    Raises:
+      ValueError: The rows have different numbers of cells.
+      TypeError: rows is not a sequence of lists or tuples of texts.
     Example:
       >>> aligned([("x", "value"), ("0.25", "1")])
       ['x     value', '0.25  1']
     """
+    check_sequence("rows", rows, "lists or tuples of texts", (list, tuple))
+    for k, row in enumerate(rows):
+        check_sequence(f"rows[{k}]", row, "texts", str)
+    lengths = sorted({len(row) for row in rows})
+    if len(lengths) > 1:
+        raise ValueError(
+            f"All rows must have the same number of cells; got rows of {lengths[0]} "
+            f"and of {lengths[-1]} cells."
+        )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(

@@ -282,6 +282,21 @@ def test_minimise_is_differentiable_in_reverse():
 
 
 @pytest.mark.thorough("the other size", but="200")
+def test_only_one_leaf_may_depend_on_what_is_differentiated():
+    """JAX's transposition of a linear solution fails for a leaf with a constant b."""
+    start = {"far": jnp.zeros(2), "near": jnp.zeros(())}
+
+    def at(theta):
+        f = lambda p: jnp.sum((p["far"] - theta) ** 2) + (p["near"] - 1.0) ** 2
+        return minimise(f, optax.sgd(0.25), start, tolerance=1e-10).params
+
+    theta = jnp.array([2.0, 3.0])
+    gradient = jax.grad(lambda theta: jnp.sum(at(theta)["far"] ** 2))(theta)
+    np.testing.assert_allclose(gradient, [4.0, 6.0], rtol=1e-8)
+    constant = jax.grad(lambda theta: at(theta)["near"])(theta)
+    np.testing.assert_allclose(constant, 0.0, atol=1e-12)
+
+
 @pytest.mark.parametrize("size", [40, 200])
 def test_a_derivative_in_the_range_of_a_singular_hessian_is_found(size):
     random = np.random.default_rng(0)

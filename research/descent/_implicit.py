@@ -60,7 +60,10 @@ def solve_by_conjugate_gradients(
     may happen if H is ill-conditioned. The estimate leaves out errors along directions
     in which H is 0 up to rounding errors.
     """
-    return jax.lax.custom_linear_solve(matvec, right, _solve, symmetric=True)
+    # Joined and split, so that each leaf depends on all of them: JAX cannot transpose a
+    # solution if it knows that a leaf of b is constant.
+    flat, split = ravel_pytree(right)
+    return jax.lax.custom_linear_solve(matvec, split(flat), _solve, symmetric=True)
 
 
 def _solve(matvec: Callable[[Params], Params], right: Params) -> Params:
