@@ -1,7 +1,7 @@
 """Compare the speed with other libraries, and write the ratios to RESULTS.md.
 
 python -m benchmarks             # every row, 66 minutes on two cores
-python -m benchmarks --quick     # a smoke run of few steps; prints, writes nothing
+python -m benchmarks --quick     # a smoke run of few steps; only prints
 """
 
 import argparse
@@ -11,6 +11,8 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
+
+from benchmarks import NO_CACHES
 
 PARTS = (
     "steps",
@@ -25,6 +27,7 @@ PARTS = (
     "gradbench",
     "startup",
 )
+PEERS = ("torch", "optimistix", "tensorflow")  # RESULTS.md is not written without them.
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
@@ -55,7 +58,10 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         metavar="FOLDER",
         help="a checkout of gradbench/gradbench, whose C++ and PyTorch are timed too",
     )
-    return parser.parse_args(words)
+    flags = parser.parse_args(words)
+    if (file := flags.output) and (file.is_dir() or not file.parent.is_dir()):
+        parser.error(f"--output {file}: name a file in a folder that exists.")
+    return flags
 
 
 def _words(flags: argparse.Namespace) -> list[str]:
@@ -66,13 +72,26 @@ def _words(flags: argparse.Namespace) -> list[str]:
     return found + (["--gradbench", "FOLDER"] if flags.gradbench else [])
 
 
+def _results(quick: bool, parts: list[str]) -> Path | None:
+    """Return RESULTS if all is measured beside all PEERS, and say what is missing."""
+    if quick or set(parts) != set(PARTS):
+        return None
+    if missing := [peer for peer in PEERS if find_spec(peer) is None]:
+        print(
+            f"{RESULTS.name} will not be written, because Python does not find "
+            f"{', '.join(missing)}. The page is only printed, unless --output names a "
+            "file.",
+            file=sys.stderr,
+        )
+        return None
+    return RESULTS
+
+
 def main(words: list[str] | None = None) -> None:
     """Measure, print the page, and write it."""
     flags = parse(words)
     parts = flags.only or list(PARTS)
-    os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = (
-        "1"  # A compile time is one of compiling.
-    )
+    os.environ.update(NO_CACHES)
     import research
 
     research.backend.configure(x64=True)
@@ -92,6 +111,10 @@ def main(words: list[str] | None = None) -> None:
         tables,
     )
 
+    # What would fail after an hour fails now.
+    if flags.gradbench and (fault := gradbench.fault_of(flags.gradbench)):
+        sys.exit(fault)
+    output = flags.output or _results(flags.quick, parts)
     with_torch, started = find_spec("torch") is not None, time.perf_counter()
     tell = clock.tell_from_now()
     modules = {"steps": steps, "sweep": sweep, "startup": startup}
@@ -122,9 +145,7 @@ def main(words: list[str] | None = None) -> None:
         rows["steps"], rows["sweep"], rows["startup"], command, date, seconds, others
     )
     print(text)
-    with_all = all(find_spec(peer) for peer in ("torch", "optimistix", "tensorflow"))
-    complete = set(parts) == set(PARTS) and not flags.quick and with_all
-    if output := flags.output or (RESULTS if complete else None):
+    if output:
         output.write_text(text, encoding="utf-8")
         print(f"Written to {output.name}.", file=sys.stderr)
 

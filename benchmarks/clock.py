@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,7 +55,7 @@ def ratio(theirs: Any, ours: Any) -> Spread:
 def paired_ratio(theirs: Any, ours: Any) -> Spread:
     """Return how many times as fast ours is, from the ratio of each round.
 
-    Use it for contenders so close that the spread over all rounds is too wide.
+    Use it for contenders that are so close that the range over all rounds is too wide.
 
     Args:
       theirs, ours: Seconds of the same rounds, shape (rounds,).
@@ -110,6 +110,16 @@ def seconds_of_each(call: Callable[[], Any], least: float) -> float:
     return seconds / count
 
 
+def in_turn(names: Sequence[str], i: int) -> list[str]:
+    """Return the names in the order of round i: each round starts with another one.
+
+    Example:
+      >>> in_turn(["a", "b", "c"], 1)
+      ['b', 'c', 'a']
+    """
+    return [names[(i + k) % len(names)] for k in range(len(names))]
+
+
 def take_turns(
     calls: Mapping[str, Callable[[], Any]], rounds: int, least: float = 0.0
 ) -> dict[str, np.ndarray]:
@@ -127,8 +137,7 @@ def take_turns(
     """
     names, seconds = list(calls), {name: np.zeros(rounds) for name in calls}
     for i in range(rounds):
-        first = i % len(names)
-        for name in names[first:] + names[:first]:
+        for name in in_turn(names, i):
             seconds[name][i] = seconds_of_each(calls[name], least)
     return seconds
 
@@ -159,12 +168,17 @@ def check_equal(values: Mapping[str, Any], what: str, tolerance: float) -> float
                 f"{name} did not do the same job as {first}: {what} has the shape "
                 f"{value.shape} instead of {reference.shape}."
             )
+        if (np.isfinite(value) != finite).any():
+            raise ValueError(
+                f"{name} did not do the same job as {first}: {what} is NaN or "
+                "infinite for only one of them."
+            )
         gap, size = np.abs(value - reference)[finite], np.abs(reference)[finite]
         # Two zeros are equal; any other number is infinitely far from zero.
         without = np.where(gap == 0, 0.0, np.inf)
         apart = np.divide(gap, size, out=without, where=size > 0)
         apart = float(apart.max(initial=0.0))
-        if not apart <= tolerance or (np.isfinite(value) != finite).any():
+        if apart > tolerance:
             raise ValueError(
                 f"{name} did not do the same job as {first}: {what} differs by "
                 f"{apart:.1e}, relatively."

@@ -18,6 +18,7 @@ from jax.experimental.jet import jet
 
 from benchmarks import clock
 from benchmarks.alone import print_part
+from benchmarks.minimiser_problems import rosenbrock
 from benchmarks.tables import Section, number, spread_words, table
 from research import derivatives
 from research.derivatives import certified
@@ -57,11 +58,6 @@ def network(x: jax.Array) -> jax.Array:
     return jnp.sum(jnp.tanh(weights[1] @ jnp.tanh(weights[0] @ x)))
 
 
-def rosenbrock(x: jax.Array) -> jax.Array:
-    """Return Rosenbrock's function of n variables."""
-    return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
-
-
 def camel(x: jax.Array) -> jax.Array:
     """Return the six-hump camel function, whose minimum is -1.0316284535."""
     a, b = x[0], x[1]
@@ -69,7 +65,7 @@ def camel(x: jax.Array) -> jax.Array:
 
 
 def taylor_ways() -> tuple[dict[str, Callable[[Any], Any]], Any]:
-    """Return functions of x that compute the derivative of order 6 along v, and x."""
+    """Return functions of x for the derivative of order ORDER along v, and x."""
     drawn = np.random.default_rng(1).normal(size=(2, WIDTH))
     x, v = jnp.asarray(drawn[0]), jnp.asarray(drawn[1])
 
@@ -105,6 +101,7 @@ WAYS = {
     f"sparse Hessian, {VARIABLES:,} variables": hessian_ways,
 }
 CERTIFIED = "certified minimum, six-hump camel"
+PROOFS = 5  # Rounds of the certified minimum, which takes longer than the others.
 
 
 def compiled_row(
@@ -162,18 +159,21 @@ def measure(
     """Measure all rows, or those whose name begins with an entry of `only`.
 
     Raises:
-      ValueError: No row's name begins with an entry of `only`.
+      ValueError: An entry of `only` begins no row's name.
     """
     names = (*WAYS, CERTIFIED)
+    begun = lambda word: any(name.startswith(word) for name in names)
+    if unknown := [word for word in only or () if not begun(word)]:
+        raise ValueError(
+            f"no row begins with {', '.join(unknown)}; the rows are {'; '.join(names)}."
+        )
     chosen = [name for name in names if not only or name.startswith(tuple(only))]
-    if not chosen:
-        raise ValueError(f"no row begins with {only}; the rows are {', '.join(names)}.")
     rounds = 2 if quick else ROUNDS
     rows = []
     for name in chosen:
         tell(f"derivatives: {name}")
         if name == CERTIFIED:
-            rows += certified_row(2 if quick else 5)
+            rows += certified_row(2 if quick else PROOFS)
         else:
             rows += compiled_row(name, *WAYS[name](), rounds)
     return rows
@@ -215,4 +215,4 @@ def section(rows: Sequence[DerivativeRow]) -> Section:
 
 
 if __name__ == "__main__":
-    print_part(__doc__, measure, section, "the beginning of a row's name")
+    print_part(__doc__, measure, section, "the first letters of a row's name")

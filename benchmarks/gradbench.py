@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks import clock
 from benchmarks import gradbench_reference as reference
 from benchmarks.tables import Section
 
@@ -344,9 +345,8 @@ def in_turns(calls: dict[str, Call], rounds: int) -> dict[str, Run]:
     """Call every tool's value and derivative in turns; each round has another first."""
     runs, tools = {tool: Run([], [[], []]) for tool in calls}, list(calls)
     for k in range(rounds):
-        first = k % len(tools)
         for which in (0, 1):
-            for tool in tools[first:] + tools[:first]:
+            for tool in clock.in_turn(tools, k):
                 output, seconds = seconds_of_a_call(calls[tool], which)
                 if not k:
                     runs[tool].outputs.append(output)
@@ -499,11 +499,11 @@ def section(rows: list[GradRow]) -> Section:
     )
     text = (
         "\n".join([HEAD, *map(line, rows)])
-        + "\n\nProcessor milliseconds of a call on one core. The ratio is above 1 where"
-        " ours is faster; in brackets are the rounds. det is computed by another "
-        "algorithm than in the C++. The C++ gradient of ode is a formula for the exact "
-        "solution and runs no steps. [README.md](README.md#gradbench) says why ours is "
-        "slower where it is."
+        + "\n\nProcessor milliseconds of a call on one core, the least of the rounds. "
+        "The ratio is above 1 where ours is faster; in brackets is its range over the "
+        "rounds. det is computed by another algorithm than in the C++. The C++ "
+        "gradient of ode is a formula for the exact solution and runs no steps. "
+        "[README.md](README.md#gradbench) says why ours is slower where it is."
     )
     missed = [
         f"GradBench, {row.name}: an error of {row.error:.0e}"
@@ -518,6 +518,13 @@ def section(rows: list[GradRow]) -> Section:
     return Section("GradBench", answer, text, missed)
 
 
+def fault_of(checkout: Path) -> str:
+    """Return why a folder is no checkout of GradBench, or ""."""
+    if (checkout / "tools" / "manual").is_dir():
+        return ""
+    return f"{checkout} has no folder tools/manual, so it is no checkout of GradBench."
+
+
 def main(words: list[str] | None = None) -> int:
     """Print a row for each evaluation; return 1 if a number is wrong."""
     parser = argparse.ArgumentParser(
@@ -530,8 +537,10 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print a list for each row")
     parser.add_argument("--small", action="store_true", help="small inputs, one round")
     flags = parser.parse_args(words)
-    if flags.checkout and not (flags.checkout / "tools" / "manual").is_dir():
-        parser.error(f"{flags.checkout} has no folder tools/manual.")
+    if flags.checkout and (fault := fault_of(flags.checkout)):
+        parser.error(fault)
+    if flags.rounds < 1:
+        parser.error(f"--rounds must be at least 1; got {flags.rounds}.")
     if hasattr(os, "sched_setaffinity"):  # One core for all, as GradBench's C++ uses.
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     import research

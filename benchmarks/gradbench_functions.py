@@ -30,7 +30,7 @@ class Evaluation(NamedTuple):
 
     Attributes:
       value, derivative: Functions of the arrays that `arrays` returns, to be compiled.
-      arrays: The input, as GradBench writes it in JSON -> arguments. Those that are not
+      arrays: From an input in GradBench's format to the arguments. Those that are not
         arrays are static.
       names: What GradBench calls value and derivative.
       note: What makes the row special, or "".
@@ -468,7 +468,10 @@ def hand_arrays(given: dict[str, Any]) -> tuple[Any, ...]:
 
 
 class Fixed(dict):  # pyright: ignore[reportMissingTypeArgument]
-    """A model that a program may know: its identity is its hash."""
+    """The arrays of a model, which a program may take as constants.
+
+    Its hash is its identity, as a static argument needs one.
+    """
 
     __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType]
     __eq__ = object.__eq__

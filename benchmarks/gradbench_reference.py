@@ -34,8 +34,7 @@ def gmm(alpha: Any, mu: Any, q: Any, below: Any, given: dict[str, Any]) -> Any:
     """Return the log of likelihood times prior, from the densities."""
     d, k, x = given["d"], given["k"], np.asarray(given["x"])
     weights = np.exp(alpha) / np.sum(np.exp(alpha))
-    total, prior = 0.0, 0.0
-    densities = []
+    prior, densities = 0.0, []
     freedom = d + given["m"] + 1
     for j in range(k):
         factor = np.diag(np.exp(q[j]))
@@ -58,8 +57,7 @@ def gmm(alpha: Any, mu: Any, q: Any, below: Any, given: dict[str, Any]) -> Any:
         prior -= freedom * d / 2 * math.log(2) - freedom * d * math.log(gamma)
         prior -= d * (d - 1) / 4 * math.log(math.pi)
         prior -= sum(math.lgamma((freedom - i) / 2) for i in range(d))
-    total = np.sum(np.log(np.sum(densities, axis=0)))
-    return total + prior
+    return np.sum(np.log(np.sum(densities, axis=0))) + prior
 
 
 def kmeans(given: dict[str, Any]) -> tuple[Any, Any]:

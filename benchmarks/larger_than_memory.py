@@ -15,6 +15,7 @@ than the one that trains from memory used more memory than --most.
 
 import argparse
 import json
+import math
 import os
 import resource
 import shutil
@@ -47,6 +48,11 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     flags = parser.parse_args(words)
+    if not BATCH <= flags.gigabytes * 1e9 / EXAMPLE < math.inf:
+        parser.error(
+            "--gigabytes must hold at least one batch, "
+            f"{BATCH * EXAMPLE / 1e9:.4f} GB; got {flags.gigabytes:g}."
+        )
     # The examples are deleted at the end, so they must be this program's own.
     examples = flags.folder / "examples"
     if flags.part is None and examples.exists():
@@ -128,8 +134,8 @@ def from_disk(flags: argparse.Namespace) -> dict[str, Any]:
     from research import records
 
     for file in (flags.folder / "examples").iterdir():
-        with open(file, "rb") as opened:
-            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        with open(file, "rb") as written:
+            os.posix_fadvise(written.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     opened = records.open_records(flags.folder / "examples")
     return trained_on(opened, opened.num_examples)
 

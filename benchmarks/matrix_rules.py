@@ -24,7 +24,7 @@ from benchmarks.tables import Section, number, spread_words, table
 from research import update_rules
 from research.update_rules import _kronecker
 
-SIZES = {"mlp": "MLP", "lstm": "LSTM", "transformer": "GPT"}
+TITLES = {"mlp": "MLP", "lstm": "LSTM", "transformer": "GPT"}
 RATE = 1e-3
 PULL = 1e-6  # Share of the params in each gradient of JAX.
 STEPS = 20  # In one timing: twice the period of the rules that refresh every 10 steps.
@@ -52,7 +52,7 @@ class MatrixRow(NamedTuple):
     """One rule on one network.
 
     Attributes:
-      network, rule, peer: Which, and beside whom ("" if no peer runs here).
+      network, rule, peer: Which, and beside whom ("" if no peer is known).
       milliseconds: Of a step of ours, a Spread over the rounds.
       peer_milliseconds: Of a step of the peer, or None.
       ratio: How many times as fast ours is, or None.
@@ -178,6 +178,7 @@ def loop_of(rule: Any) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
 
 
 def _is_array(leaf: Any) -> bool:
+    """Return whether a leaf of a state is numbers, not a key of random numbers."""
     return not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
@@ -242,10 +243,12 @@ def measure(
     Raises:
       ValueError: A name in `only` is unknown.
     """
-    if unknown := set(only or ()) - CASES.keys():
-        raise ValueError(f"unknown rules {unknown}; known: {', '.join(CASES)}.")
+    if unknown := [name for name in only or () if name not in CASES]:
+        raise ValueError(
+            f"there is no rule {', '.join(unknown)}; known: {'; '.join(CASES)}."
+        )
     rows = []
-    for network in ["mlp"] if quick else SIZES:
+    for network in ["mlp"] if quick else TITLES:
         params, gradients = gradients_of(network)
         entries = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
         for rule in only or CASES:
@@ -259,15 +262,19 @@ def _rows(
     network: str, rule: str, params: Any, gradients: Any, entries: int, rounds: int
 ) -> list[MatrixRow]:
     make, peers = CASES[rule]
+    absent = [
+        name
+        for name, peer in peers.items()
+        if isinstance(peer, tuple) and not _is_there(*peer[:2])
+    ]
     runners = {OURS: in_jax(make(), params, gradients)}
     for name, peer in peers.items():
-        if isinstance(peer, tuple) and not _can_import(peer[0]):
-            continue
-        runners[name] = (
-            in_torch(peer, gradients)
-            if isinstance(peer, tuple)
-            else in_jax(peer(), params, gradients)
-        )
+        if name not in absent:
+            runners[name] = (
+                in_torch(peer, gradients)
+                if isinstance(peer, tuple)
+                else in_jax(peer(), params, gradients)
+            )
     for runner in runners.values():
         runner.advance()
     seconds = clock.take_turns(
@@ -277,32 +284,26 @@ def _rows(
         name: clock.spread(1e3 * times / STEPS) for name, times in seconds.items()
     }
     share = {name: runner.bytes / entries for name, runner in runners.items()}
-    if len(runners) == 1:
-        return [
-            MatrixRow(network, rule, "", of_step[OURS], None, None, share[OURS], None)
-        ]
-    return [
-        MatrixRow(
-            network,
-            rule,
-            name,
-            of_step[OURS],
-            of_step[name],
-            clock.paired_ratio(seconds[name], seconds[OURS]),
-            share[OURS],
-            share[name],
+    row = MatrixRow(network, rule, "", of_step[OURS], None, None, share[OURS], None)
+    rows = [
+        row._replace(
+            peer=name,
+            peer_milliseconds=of_step[name],
+            ratio=clock.paired_ratio(seconds[name], seconds[OURS]),
+            peer_state=share[name],
         )
         for name in runners
         if name != OURS
     ]
+    rows += [row._replace(peer=f"{name}, not installed") for name in absent]
+    return rows or [row]
 
 
-def _can_import(package: str) -> bool:
+def _is_there(package: str, name: str) -> bool:
     try:
-        importlib.import_module(package)
+        return hasattr(importlib.import_module(package), name)
     except ImportError:
         return False
-    return True
 
 
 def residuals() -> list[list[Any]]:
@@ -337,7 +338,8 @@ def section(rows: list[MatrixRow]) -> Section:
         f"{word} in {found.count(word)}" for word in ("faster", "level", "slower")
     )
     answer = (
-        f"A step of a matrix rule, beside its peers in {len(timed)} pairs: {counted}."
+        "A step of a matrix rule, of Adam or of Adafactor, beside a peer's in "
+        f"{len(timed)} pairs: {counted}."
     )
     columns = [
         "network",
@@ -351,11 +353,11 @@ def section(rows: list[MatrixRow]) -> Section:
     ]
     lines = [
         [
-            SIZES[row.network],
+            TITLES[row.network],
             row.rule,
             number(row.milliseconds.median),
             number(row.state),
-            row.peer or "none runs here",
+            row.peer or "none is known",
             number(row.peer_milliseconds.median) if row.peer_milliseconds else "",
             number(row.peer_state) if row.peer_state is not None else "",
             spread_words(row.ratio) if row.ratio else "",
@@ -375,7 +377,7 @@ def section(rows: list[MatrixRow]) -> Section:
         + table(["size", "condition", "eigenvalues", "coupled Newton"], residuals())
     )
     missed = [
-        f"{SIZES[row.network]}, {row.rule}: a step takes "
+        f"{TITLES[row.network]}, {row.rule}: a step takes "
         f"{number(1 / row.ratio.median)} times that of {row.peer}"
         for row in timed
         if row.ratio and verdict(row.ratio) == "slower"
@@ -384,4 +386,4 @@ def section(rows: list[MatrixRow]) -> Section:
 
 
 if __name__ == "__main__":
-    print_part(__doc__, measure, section, "a rule; may be repeated (default: all)")
+    print_part(__doc__, measure, section, "a rule")

@@ -25,9 +25,8 @@ from research.update_rules._least_squares import levenberg_marquardt
 from research.update_rules._newton import newton, trust_region_newton
 from research.update_rules._quasi_newton import bfgs, lbfgs
 
-RELATIVE_TOLERANCE = (
-    1e-8  # The gradient's largest entry at the end, in units of that at the start.
-)
+# Of the gradient's largest entry at the end, in units of that at the start.
+RELATIVE_TOLERANCE = 1e-8
 MOST_STEPS = 5000
 ROUNDS = 9
 # A timing takes at least so long. One call of 50 µs would mostly show which caches the
@@ -143,10 +142,8 @@ def scipys(case: Case, tolerance: float) -> list[Contender]:
     """
     from scipy import optimize
 
-    start, least_squares_of_scipy = (
-        np.asarray(case.start),
-        cast(Any, optimize.least_squares),
-    )  # Its stubs want a str.
+    start = np.asarray(case.start)
+    least_squares_of_scipy = cast(Any, optimize.least_squares)  # Its stubs want a str.
 
     def compiled(function: Callable[..., Any]):
         # JAX compiles a new function again, so every contender has its own program.
@@ -246,9 +243,8 @@ def measure_case(case: Case, with_optimistix: bool, rounds: int) -> list[Minimis
             rows[runner.name] = MinimiserRow(*key, f"failed: {type(problem).__name__}")
             continue
         value, gradient = look_at(ends[0].x)
-        reached = gradient <= tolerance * (
-            1 + 1e-6
-        )  # Another program rounds it otherwise.
+        # Another program rounds it otherwise.
+        reached = gradient <= tolerance * (1 + 1e-6)
         rows[runner.name] = MinimiserRow(
             *key, "", ends[0].evaluations, value, gradient, reached, first=first
         )
@@ -262,14 +258,8 @@ def _timed(
 ) -> MinimiserRow:
     if row.contender not in seconds:
         return row
-    mine, ratio = (
-        next(
-            r
-            for r in rows.values()
-            if r.family == row.family and r.contender.startswith(OURS)
-        ),
-        None,
-    )
+    ratio, own = None, (r for r in rows.values() if r.contender.startswith(OURS))
+    mine = next(r for r in own if r.family == row.family)
     if not row.contender.startswith(OURS) and row.reached and mine.reached:
         ratio = clock.ratio(seconds[row.contender], seconds[mine.contender])
     return row._replace(seconds=clock.spread(seconds[row.contender]), ratio=ratio)
@@ -291,9 +281,8 @@ def measure(
     with_optimistix, rows = find_spec("optimistix") is not None, []
     for name in only or (list(cases)[:1] if quick else cases):
         tell(f"minimising: {name}")
-        with threadpool_limits(
-            1, "blas"
-        ):  # Their matrices are so small that a second thread only waits.
+        # The matrices are so small that a second thread only waits.
+        with threadpool_limits(1, "blas"):
             rows += measure_case(cases[name], with_optimistix, 2 if quick else ROUNDS)
         if not with_optimistix:
             rows.append(MinimiserRow(name, "", "optimistix", "not installed"))
@@ -305,13 +294,15 @@ def section(rows: list[MinimiserRow]) -> Section:
     mine = [row for row in rows if row.contender.startswith(OURS)]
     answer = (
         f"Minimising, ours reach the tolerance in {sum(r.reached for r in mine)} of "
-        f"{len(mine)}; "
+        f"{len(mine)}"
     )
-    answer += " ".join(filter(None, (_beside(rows, peer) for peer in PEERS)))
+    others = list(filter(None, (_beside(rows, peer) for peer in PEERS)))
+    answer += f"; {' '.join(others)}" if others else "."
     text = (
         f"{_table(rows)}\n\nEach stops when the gradient's largest entry is "
-        f"{RELATIVE_TOLERANCE:g} of what it is at the start; `lm` of scipy, which has "
-        "no such stop, goes on until nothing changes. Values and gradients are by one "
+        f"{RELATIVE_TOLERANCE:g} of what it is at the start. Two of scipy are other: "
+        "`trust-exact` uses the Euclidean norm of the gradient, and `lm`, which has no "
+        "such stop, goes on until nothing changes. Values and gradients are by one "
         "program for all; evaluations are each one's own count: of scipy nfev, of "
         "optimistix its steps, each one trial. A minimisation is repeated for "
         f"{1e3 * LEAST_SECONDS:g} ms in each timing. First s is the first "
@@ -337,7 +328,8 @@ def section(rows: list[MinimiserRow]) -> Section:
 
 
 def _beside(rows: list[MinimiserRow], peer: str) -> str:
-    theirs = [row for row in rows if row.contender.startswith(peer) and not row.note]
+    # One that failed did not reach the tolerance. The row "not installed" has no colon.
+    theirs = [row for row in rows if row.contender.startswith(f"{peer}: ")]
     both = [(row, row.ratio.median) for row in theirs if row.ratio]
     if not both:
         return ""
@@ -394,4 +386,4 @@ def _table(rows: list[MinimiserRow]) -> str:
 
 
 if __name__ == "__main__":
-    print_part(__doc__, measure, section, "a problem; may be repeated (default: all)")
+    print_part(__doc__, measure, section, "a problem")

@@ -19,6 +19,7 @@ import scipy
 import scipy.optimize
 
 import research
+from benchmarks.tables import table
 from research import update_rules
 from tests.rules import mgh
 
@@ -123,40 +124,34 @@ class _Counted:
 
 
 def page(rows: list[Row]) -> str:
-    """Write the answer in sentences, then a row for each problem.
+    """Write the answer in sentences, then a row of evaluations for each problem.
 
-    Brackets mark a count that reached no recorded minimum or stationary point.
+    Brackets, with the value at the end, mark a method that reached no recorded minimum
+    or stationary point.
     """
-    methods, names = (
-        list(dict.fromkeys(r.method for r in rows)),
-        list(dict.fromkeys(r.problem for r in rows)),
-    )
+    methods = list(dict.fromkeys(r.method for r in rows))
+    names = list(dict.fromkeys(r.problem for r in rows))
     by_key = {(r.problem, r.method): r for r in rows}
-    lines = []
+    lines, cells = [], []
     for method in methods:
         own = [by_key[name, method] for name in names]
-        reached = [r for r in own if r.minimum is not None]
+        reached = sum(r.minimum is not None for r in own)
+        flat = sum(r.gradient_norm <= TOLERANCE for r in own)
+        median = np.median([r.evaluations for r in own])
         lines.append(
-            f"{method}: {len(reached)} of {len(own)} recorded points reached, "
-            f"{sum(r.gradient_norm <= TOLERANCE for r in own)} with |∇f| <= "
-            f"{TOLERANCE:g}; median {np.median([r.evaluations for r in own]):g} "
+            f"{method}: on {reached} of {len(own)} problems it ended at a recorded "
+            f"point, on {flat} with |∇f| <= {TOLERANCE:g}; median {median:g} "
             "evaluations."
         )
-    lines += [
-        "",
-        f"| problem | {' | '.join(methods)} |",
-        "|---" * (len(methods) + 1) + "|",
-    ]
     for name in names:
-        cells = [by_key[name, method] for method in methods]
         shown = [
             f"{r.evaluations}"
             if r.minimum is not None
             else f"({r.evaluations}: {r.value:.3g})"
-            for r in cells
+            for r in (by_key[name, method] for method in methods)
         ]
-        lines.append(f"| {name} | {' | '.join(shown)} |")
-    return "\n".join(lines)
+        cells.append([name, *shown])
+    return "\n".join([*lines, "", table(["problem", *methods], cells)])
 
 
 def main(words: list[str] | None = None) -> None:
@@ -167,6 +162,8 @@ def main(words: list[str] | None = None) -> None:
     )
     parser.add_argument(
         "--only",
+        choices=mgh.CASES,
+        metavar="PROBLEM",
         action="append",
         help="a problem's name; may be repeated (default: all)",
     )

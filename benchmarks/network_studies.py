@@ -99,7 +99,7 @@ def _train_ours(name: str, epochs: int | None) -> tuple[Callable[[], np.ndarray]
 def _train_optax(
     name: str, epochs: int | None, scanned: bool
 ) -> tuple[Callable[[], np.ndarray], int]:
-    """Return () -> last validation losses of one training after another, and steps."""
+    """Return () -> last validation losses, trained one after another, and steps."""
     import jax
     import optax
 
@@ -165,7 +165,7 @@ def _train_optax(
 
 
 def serve(name: str, contender: str, epochs: int | None) -> None:
-    """Train once, then whenever a line comes on standard input.
+    """Train all runs once, then whenever a line comes on standard input.
 
     Each answer is a line of JSON on standard output. The data and the order of the
     examples are ready before the first training, which compiles.
@@ -195,6 +195,7 @@ class _Child:
     """A contender in a process of its own."""
 
     def __init__(self, name: str, contender: str, epochs: int | None):
+        self._what = f"{contender!r} on {name}"
         code = f"from benchmarks import network_studies as n; n.serve({name!r}, "
         self._process = subprocess.Popen(
             [sys.executable, "-c", f"{code}{contender!r}, {epochs!r})"],
@@ -208,11 +209,14 @@ class _Child:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError("a contender's process ended; its error is above")
+            raise RuntimeError(
+                f"The process of {self._what} ended with status "
+                f"{self._process.wait()}; its error is above."
+            )
         return json.loads(line)
 
     def train(self) -> float:
-        """Train once, and return the seconds that it took in the child."""
+        """Train all runs once, and return the seconds that this took in the child."""
         assert self._process.stdin is not None
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
@@ -230,6 +234,7 @@ def measure_network(name: str, epochs: int | None, rounds: int) -> list[NetworkR
 
     Raises:
       ValueError: A peer's mean loss differs from ours by more than `TOLERANCE`.
+      RuntimeError: The process of a contender ended early.
     """
     contenders = (OURS, *PEERS)
     children = {}
@@ -240,8 +245,7 @@ def measure_network(name: str, epochs: int | None, rounds: int) -> list[NetworkR
         clock.check_equal(losses, f"the validation loss on {name}", TOLERANCE)
         seconds = {c: np.zeros(rounds) for c in contenders}
         for i in range(rounds):
-            first = i % len(contenders)
-            for contender in contenders[first:] + contenders[:first]:
+            for contender in clock.in_turn(contenders, i):
                 seconds[contender][i] = children[contender].train()
     finally:
         for child in children.values():
@@ -296,7 +300,7 @@ def section(rows: Sequence[NetworkRow]) -> Section:
         )
         missed += [
             f"{row.network}: {number(row.ratio.median)} times as fast as "
-            f"{row.contender}, where {goal} is the goal."
+            f"{row.contender}, where {goal} is the goal"
             for row in found
             if row.ratio is not None and row.ratio.median < goal
         ]
@@ -333,4 +337,4 @@ def section(rows: Sequence[NetworkRow]) -> Section:
 
 
 if __name__ == "__main__":
-    print_part(__doc__, measure, section, "a network's name, for a part of the table")
+    print_part(__doc__, measure, section, "a network")

@@ -34,8 +34,8 @@ def ours(problem: Problem) -> Contender:
         state,
         jnp.asarray(problem.rate),
         jnp.arange(problem.num_epochs, dtype=jnp.int32),
+        problem.workload.train,
     )
-    arguments = (*arguments, problem.workload.train)
     built = []
 
     def train() -> Params:
@@ -52,9 +52,8 @@ def ours(problem: Problem) -> Contender:
 def optax_training(workload: Workload) -> Callable[[Any, jax.Array, list], Any]:
     """Return (start, rate, batches) -> end, a Python loop over a jitted step.
 
-    The rate is traced, so that no rate compiles again.
-
-    Start and end are (params, the optimiser's state).
+    The rate is traced, so that no rate compiles again. Start and end are (params,
+    the optimiser's state).
     """
 
     @jax.jit
@@ -77,14 +76,10 @@ def optax_loop(problem: Problem) -> Contender:
 
     A Python loop calls it over batches that are already on the device.
     """
-    run, batches = (
-        optax_training(problem.workload),
-        place_batches(problem.workload, problem.order, problem.steps),
-    )
-    start, rate = (
-        (problem.params, optax.sgd(problem.rate).init(problem.params)),
-        jnp.asarray(problem.rate),
-    )
+    run = optax_training(problem.workload)
+    batches = place_batches(problem.workload, problem.order, problem.steps)
+    start = (problem.params, optax.sgd(problem.rate).init(problem.params))
+    rate = jnp.asarray(problem.rate)
 
     def train(batches: list = batches) -> Params:
         return jax.block_until_ready(run(start, rate, batches))[0]

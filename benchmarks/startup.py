@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import clock
+from benchmarks import NO_CACHES, clock
 
 TOP = Path(__file__).parent.parent
 ROUNDS = 3
@@ -50,10 +50,7 @@ class StartupRow(NamedTuple):
 
 def start(words: tuple[str, ...]) -> str:
     """Run Python with these arguments and the common settings; return its output."""
-    environment = os.environ | {
-        "PYTHONPATH": str(TOP),
-        "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
-    }
+    environment = os.environ | {"PYTHONPATH": str(TOP)} | NO_CACHES
     done = subprocess.run(
         [sys.executable, *words],
         cwd=TOP,
@@ -89,14 +86,8 @@ def measure(
         try:
             call(name)
             calls[name] = lambda name=name: call(name)
-        except subprocess.CalledProcessError as error:
-            rows.append(
-                StartupRow(
-                    name,
-                    None,
-                    note=f"did not run: {error.stderr.strip().splitlines()[-1][:100]}",
-                )
-            )
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            rows.append(StartupRow(name, None, note=_why(error)))
     seconds = clock.take_turns(calls, 1 if quick else ROUNDS)
     for name in calls:
         built = clock.spread(printed[name][1:]) if name in printed else None
@@ -104,10 +95,18 @@ def measure(
     return sorted(rows, key=lambda row: list(PROGRAMS).index(row.program))
 
 
+def _why(error: subprocess.CalledProcessError | subprocess.TimeoutExpired) -> str:
+    """Say why a program has no seconds."""
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"did not end within {error.timeout:.0f} s"
+    said = error.stderr.strip().splitlines() or [f"exit status {error.returncode}"]
+    return f"did not run: {said[-1][:100]}"
+
+
 def first_step(contender: str) -> float:
     """Return the seconds to build and take the first step of FIRST_STEP.
 
-    Ours builds and makes the whole run, of three epochs: it has no shorter call.
+    Ours builds and makes the whole run of three epochs, because it has no shorter call.
     """
     import research
 

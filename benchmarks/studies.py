@@ -18,8 +18,14 @@ import optax
 from benchmarks import clock, peers_jax
 from benchmarks.alone import print_part
 from benchmarks.contender import Contender
-from benchmarks.problems import BATCH_SIZE, DTYPE, draw_order, training_data
-from benchmarks.sweep_runs import Sweep, compile_anew, one_by_one, runs_by_name
+from benchmarks.problems import BATCH_SIZE, DTYPE, training_data
+from benchmarks.sweep_runs import (
+    Sweep,
+    compile_anew,
+    one_by_one,
+    runs_by_name,
+    share,
+)
 from benchmarks.tables import (
     GOAL_IN_SWEEP,
     Section,
@@ -109,38 +115,22 @@ def make_study(
     """
     made = workloads.make_workload(workload, dtype=DTYPE)
     sampler = samplers.minibatch(len(training_data(made)[1]), BATCH_SIZE)
-    keys = {seed: jax.random.key(seed) for seed in seeds}
-    ends = sampler.num_batches * np.arange(2, num_epochs + 1)
     tried = np.stack([*trials(SPACES[rule], budget).values()], 1)
-    return Sweep(
-        regime=f"mini-batch {BATCH_SIZE}",
-        workload=made,
-        sampler=sampler,
-        num_epochs=num_epochs,
-        seeds=np.tile(seeds, budget),
-        rates=np.repeat(tried, len(seeds), axis=0),
-        starts={
-            seed: made.init(jax.random.fold_in(key, descent.INIT))
-            for seed, key in keys.items()
-        },
-        orders={
-            seed: draw_order(
-                sampler, jax.random.fold_in(key, descent.EPOCHS), num_epochs
-            )
-            for seed, key in keys.items()
-        },
-        marks=(
-            *descent.evaluation_points(sampler.num_batches),
-            *(int(end) for end in ends),
-        ),
+    return share(
+        f"mini-batch {BATCH_SIZE}",
+        made,
+        sampler,
+        num_epochs,
+        np.tile(seeds, budget),
+        np.repeat(tried, len(seeds), axis=0),
     )
 
 
 def build_ours(study: Sweep, rule: str) -> tuple[float, Callable[[Sweep], np.ndarray]]:
     """Compile the program as `measure_contender` does.
 
-    Return the seconds until its first run has ended, and the function
-    study -> evaluations of its runs, for any number of them.
+    Return the seconds until its first run has ended, and a function from a study to the
+    evaluations of its runs, of which there may be any number.
     """
     (contender,) = comparison.make_contenders([rule], spaces={rule: SPACES[rule]})
     names = tuple(contender.space)
@@ -153,33 +143,28 @@ def build_ours(study: Sweep, rule: str) -> tuple[float, Callable[[Sweep], np.nda
 
 
 class Stacked(NamedTuple):
-    """The batches of many steps, in arrays; a slice has the batches of fewer steps."""
+    """The batches of many steps, in arrays."""
 
     x: Any
     y: Any
 
-    def steps(self, low: int, high: int) -> "Stacked":
-        """Return the batches of the steps from low to high."""
-        return Stacked(self.x[low:high], self.y[low:high])
 
+class _Sliced:
+    """Stacked batches, a slice of which is stacked, too."""
 
-class _Sliced(list):
-    """Stacked batches that `one_by_one` may slice as it slices a list."""
+    def __init__(self, every: Stacked):
+        self._every = every
 
-    def __init__(self, stacked: Stacked):
-        super().__init__([stacked])
-
-    def __getitem__(self, part: Any) -> Any:
-        return super().__getitem__(0).steps(part.start, part.stop)
+    def __getitem__(self, steps: slice) -> Stacked:
+        return Stacked(self._every.x[steps], self._every.y[steps])
 
 
 def optax_peer(study: Sweep, rule: str, *, scanned: bool) -> Contender:
     """Build a contender that makes one run after another with optax.
 
-    It uses a jitted scan between two evaluations, or a jitted step.
-
-    Hyper-parameters are traced, so that each compiles once: the scan for every length
-    that there is between evaluations.
+    It uses a jitted scan between two evaluations, or a jitted step. Hyper-parameters
+    are traced, so the step is compiled once, and the scan once for each number of steps
+    between two evaluations.
     """
     workload, make_rule = study.workload, IN_OPTAX[rule]
 
@@ -225,7 +210,8 @@ def optax_peer(study: Sweep, rule: str, *, scanned: bool) -> Contender:
 
 def _placed(
     workload: Workload, order: np.ndarray | None, steps: int, scanned: bool
-) -> list:
+) -> Any:
+    """Return what `one_by_one` slices: a list of batches, or stacked batches."""
     batches = peers_jax.place_batches(workload, order, steps)
     if not scanned:
         return batches
@@ -494,4 +480,4 @@ def _missed(compared: Sequence[StudyRow]) -> list[str]:
 
 
 if __name__ == "__main__":
-    print_part(__doc__, measure, section, "a rule; may be repeated (default: both)")
+    print_part(__doc__, measure, section, "a rule")

@@ -12,9 +12,7 @@ import numpy as np
 
 from benchmarks import clock
 from benchmarks.contender import Contender
-from benchmarks.problems import (
-    REGIMES,
-)
+from benchmarks.problems import REGIMES
 from benchmarks.sweep_runs import (
     LARGEST_STABLE,
     Sweep,
@@ -143,7 +141,7 @@ def measure_sweep(
 ) -> list[SweepRow]:
     """Measure every contender of one sweep.
 
-    All evaluations are first compared with ours.
+    All evaluations of the stable runs are first compared with ours.
     """
     values = {runner.name: runner.train() for runner in runners}
     stable = sweep.rates <= LARGEST_STABLE[REGIMES.index(sweep.regime)]

@@ -23,18 +23,11 @@ from research.types import Params, Sampler, Workload
 MODEL = "logistic"
 TUNING_SEEDS, SEEDS = (100, 101, 102), tuple(range(10))
 CHOSEN = (8.0, 0.25, 1 / 128)  # Rates of the ten reported seeds, by regime.
-EPOCHS = (
-    150,
-    150,
-    10,
-    # The experiment's, but 10 for stochastic descent: PyTorch's loop would take ten
-    # minutes.
-)
-LARGEST_STABLE = (
-    8.0,
-    1.0,
-    1 / 16,
-)  # Beyond it a training is chaotic and magnifies rounding to whole digits.
+# The experiment's, but 10 for stochastic descent, because PyTorch's loop would take ten
+# minutes.
+EPOCHS = (150, 150, 10)
+# Beyond it a training is chaotic and magnifies rounding to whole digits.
+LARGEST_STABLE = (8.0, 1.0, 1 / 16)
 
 
 class Sweep(NamedTuple):
@@ -42,7 +35,8 @@ class Sweep(NamedTuple):
 
     Attributes:
       regime, workload, sampler, num_epochs: As of one program.
-      seeds, rates: One entry a run.
+      seeds, rates: One entry a run; in a study, rates has a row a run, with a
+        column for each hyper-parameter.
       starts: Initial params of each seed.
       orders: Every draw of each seed, shape (steps, batch size), or None for the full
         batch.
@@ -94,6 +88,18 @@ def make_sweep(regime: str, quick: bool = False) -> Sweep:
     sampler = make_sampler(regime, len(training_data(workload)[1]))
     num_epochs = 2 if quick else EPOCHS[REGIMES.index(regime)]
     rates, seeds = runs_of(regime, quick)
+    return share(regime, workload, sampler, num_epochs, seeds, rates)
+
+
+def share(
+    regime: str,
+    workload: Workload,
+    sampler: Sampler,
+    num_epochs: int,
+    seeds: np.ndarray,
+    rates: np.ndarray,
+) -> Sweep:
+    """Return these runs with the starts and orders of their seeds, and their marks."""
     keys = {seed: jax.random.key(seed) for seed in set(seeds.tolist())}
     fold = jax.random.fold_in
     ends = sampler.num_batches * np.arange(2, num_epochs + 1)
@@ -168,7 +174,7 @@ def one_by_one(
     Args:
       sweep: Whose runs.
       begin: params -> the state to start from.
-      training: (state, rate, batches) -> state.
+      training: (state, entry of `sweep.rates`, batches) -> state.
       evaluate: state -> the training objective, which may still be pending.
       batches: Of each seed, one a step.
     """

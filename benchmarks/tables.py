@@ -105,9 +105,9 @@ def faster_in(ratios: Sequence[Spread], goal: float) -> str:
 
 
 def one_after_another(rows: list[SweepRow]) -> list[SweepRow]:
-    """Return the rows that make the runs one by one.
+    """Return the rows of peers that make the runs one by one.
 
-    The sweep should be ten times as fast as these.
+    The goal is a sweep that is ten times as fast as each of these.
     """
     return [row for row in rows if row.ratio and "one by one" in row.contender]
 
@@ -277,10 +277,8 @@ def machine() -> str:
     import research
 
     facts = research.runs.environment()
-    processor, versions = (
-        facts["processor"],
-        {name: _version(name) for name in PACKAGES},
-    )
+    processor = facts["processor"]
+    versions = {name: _version(name) for name in PACKAGES}
     wide = [
         name
         for name in ("avx512f", "avx2", "asimd")
@@ -334,7 +332,8 @@ def page(
     if startup:
         sections += [
             "## Starting",
-            f"First step: {FIRST_STEP}.",
+            f"First step: {FIRST_STEP}. Ours builds and makes a whole run of three "
+            "epochs, because it has no shorter call.",
             startup_table(startup),
         ]
     for other in others:

@@ -11,11 +11,11 @@ A trajectory that cannot be computed is recorded as the sentence that says why.
 """
 # pyright: reportMissingImports=false
 
+import argparse
 import contextlib
 import importlib
 import importlib.metadata
 import os
-import sys
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -83,8 +83,9 @@ def in_torch(row: rows.Row, problem: str, rate: float) -> np.ndarray:
         for _ in range(rows.STEPS):
             closure()
             optimizer.step(closure) if row.closure else optimizer.step()
-            found = [p.detach().numpy().ravel() for p in params]
-            iterates.append(np.concatenate(found))
+            iterates.append(
+                np.concatenate([p.detach().numpy().ravel() for p in params])
+            )
     return np.array(iterates)
 
 
@@ -179,8 +180,8 @@ def in_optax(row: rows.Row, problem: str, rate: float) -> np.ndarray:
     if row.rate_name:
         arguments[row.rate_name] = rate
     constructor = found(row.path)
-    made = OPTAX.get(row.make)
-    rule = made(constructor, **arguments) if made else constructor(**arguments)
+    wrap = OPTAX.get(row.make)
+    rule = wrap(constructor, **arguments) if wrap else constructor(**arguments)
     return walk(rule, rows.ALL_PROBLEMS[problem]).iterates
 
 
@@ -220,8 +221,31 @@ def record(row: rows.Row) -> dict[str, Any]:
     return found_on
 
 
-def main(words: list[str]) -> None:
+def parse(words: list[str] | None = None) -> list[str]:
+    """Return the names on the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.torch_audit_traces",
+        description=(__doc__ or "").partition("\n\n")[0],
+    )
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="the first letters of an optimizer's name, such as optax, or new: what is "
+        "not recorded (default: every row)",
+    )
+    names = parser.parse_args(words).names
+    for name in names:
+        if name != "new" and not any(row.path.startswith(name) for row in ROWS):
+            parser.error(f"no optimizer begins with {name}")
+    return names
+
+
+def main(words: list[str] | None = None) -> None:
     """Record the rows of the named optimizers, or of all."""
+    names = parse(words)
+    # First, because a library that is missing would be recorded as an error.
+    versions = {name: importlib.metadata.version(name) for name in (*LICENCES, "jax")}
     warnings.simplefilter("ignore")
     backend.configure(x64=True)
     torch.set_num_threads(1)
@@ -230,15 +254,13 @@ def main(words: list[str]) -> None:
     kept = {row.key for row in ROWS}
     traces = {key: value for key, value in old["traces"].items() if key in kept}
     for row in ROWS:
-        named = not words or any(row.path.startswith(word) for word in words)
-        if words == ["new"]:
-            named = row.key not in traces
+        named = not names or any(row.path.startswith(name) for name in names)
+        named = named or ("new" in names and row.key not in traces)
         if row.reason or not named:
             continue
         traces[row.key] = record(row)
         failed = [v for v in traces[row.key].values() if isinstance(v, str)]
         print(row.key, *failed[:1], flush=True)
-    versions = {name: importlib.metadata.version(name) for name in (*LICENCES, "jax")}
     rows.save(
         {
             "description": "Iterates of optimizers of other libraries: fifty steps in "
@@ -256,4 +278,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -31,11 +31,11 @@ from research.verification import PROBLEMS
 from research.verification.problems import INPUTS, LABELS, PENALTY, A, B
 
 RECORD = Path(research.__file__).parent / "verification/recorded.json"
-# Of the largest entry's size, or 1: above rounding, and far below any change of a rule.
+# Of the size of an entry, or of 1 for smaller ones: above rounding, and far below any
+# change of a rule.
 BOUND = 1e-12
-LOOSER = {
-    "lbfgs/line search, memory 10": 1e-9
-}  # At a minimum a last bit decides where a search stops.
+# At a minimum a last bit decides where a search stops.
+LOOSER = {"lbfgs/line search, memory 10": 1e-9}
 
 
 class Trace(NamedTuple):
@@ -87,6 +87,7 @@ def make_optimizer(call: str, params: list[Any], learning_rate: float | None) ->
 
     Raises:
       ImportError: It is timm's, and timm is not installed.
+      ValueError: `call` is no call.
     """
     node = ast.parse(call.partition(" one step")[0].rstrip(","), mode="eval").body
     if not isinstance(node, ast.Call):

@@ -1,13 +1,13 @@
 """Time block widths, pools and device counts, and compare the bits of their results.
 
-python benchmarks/widths.py                # two to three minutes on two cores
+python benchmarks/widths.py          # two to three minutes on two cores
 python benchmarks/widths.py --quick  # few epochs; its seconds mean nothing
 
-A sweep as the main experiment runs them: logistic regression on breast_cancer, 32 runs
-  (seeds and rates), whole batch,
-batches of 32 and single examples. Pools and devices each have a process of their own,
-one after another. The time of a run is the least of seven rounds, which other work on
-the machine disturbs least; median and most stand beside it.
+A sweep is one as in the main experiment: logistic regression on breast_cancer, with 32
+runs (seeds and rates), on the full batch, on mini-batches of 32 and on single examples.
+Each pair of a pool and a number of devices has a process of its own, one after another.
+The time of a run is the least of seven rounds, which other work on the machine disturbs
+least; median and most stand beside it.
 """
 
 import argparse
@@ -23,13 +23,8 @@ import numpy as np
 
 REGIMES = {"full batch": None, "mini-batch 32": 32, "stochastic": 1}
 WIDTHS, NUM_RUNS, BASE = (1, 2, 4, 8, 16, 32), 32, 8
-SETTINGS = (
-    (1, 1),
-    (2, 1),
-    (4, 1),
-    (2, 2),
-)  # (pool, devices); the second is how experiments run.
-USUAL = (2, 1)
+SETTINGS = ((1, 1), (2, 1), (4, 1), (2, 2))  # (pool, devices).
+USUAL = (2, 1)  # As experiments run.
 
 
 def measure(regime: str, width: int, epochs: int, rounds: int) -> dict[str, Any]:
@@ -41,11 +36,13 @@ def measure(regime: str, width: int, epochs: int, rounds: int) -> dict[str, Any]
     import jax
 
     from research import descent, runs, samplers, update_rules, workloads
+    from research.descent import _shared_programs
 
     workload = workloads.make_workload("breast_cancer")
     assert workload.train is not None
     n, size = len(workload.train.y), REGIMES[regime]
     sampler = samplers.full_batch(n) if size is None else samplers.minibatch(n, size)
+    _shared_programs.forget()  # Each width compiles all its parts.
     program = descent.compile_sweep(
         workload, update_rules.gradient_descent, sampler, epochs, width=width
     )
@@ -53,9 +50,8 @@ def measure(regime: str, width: int, epochs: int, rounds: int) -> dict[str, Any]
         "seed": np.arange(NUM_RUNS),
         "learning_rate": np.geomspace(2.0**-9, 2.0**-4, NUM_RUNS),
     }
-    trained = [descent.sweep(program, trials) for _ in range(rounds + 1)][
-        1:
-    ]  # The first round warms up.
+    descent.sweep(program, trials)  # It warms up.
+    trained = [descent.sweep(program, trials) for _ in range(rounds)]
     seconds = np.array([t.seconds for t in trained]) / NUM_RUNS
     leaves = jax.tree.leaves((trained[0].params, trained[0].values, trained[0].info))
     return {
@@ -94,9 +90,10 @@ def in_another_process(pool: int, devices: int, quick: bool) -> dict[str, Any]:
         str(pool),
         "--devices",
         str(devices),
-        "--quick" * quick,
+        "--widths",
+        *map(str, widths),
     ]
-    words += ["--widths", *map(str, widths)]
+    words += ["--quick"] if quick else []
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -104,11 +101,7 @@ def in_another_process(pool: int, devices: int, quick: bool) -> dict[str, Any]:
     }
     print(f"pool {pool}, devices {devices} ...", file=sys.stderr, flush=True)
     done = subprocess.run(
-        [w for w in words if w],
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
+        words, env=environment, stdout=subprocess.PIPE, text=True, check=True
     )
     return json.loads(done.stdout)
 
@@ -181,7 +174,7 @@ def summary(found: dict[tuple[int, int], dict[str, Any]]) -> str:
         for r in REGIMES
     }
     costs = [
-        f"{loss[r]:.2f} times that of the best width, {fastest[r]} ({r})"
+        f"{loss[r]:.2f} times as long as at the best width, {fastest[r]} ({r})"
         for r in REGIMES
     ]
     devices = [f"{two[r]:.2f} ({r})" for r in REGIMES]
@@ -199,8 +192,8 @@ def summary(found: dict[tuple[int, int], dict[str, Any]]) -> str:
     )
 
 
-def main() -> None:
-    """Measure and print."""
+def parse() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -214,7 +207,12 @@ def main() -> None:
     parser.add_argument(
         "--widths", type=int, nargs="+", default=WIDTHS, help="with --pool: widths"
     )
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure and print."""
+    options = parse()
     if options.pool is not None:
         print(json.dumps(in_this_process(options)))
         return

@@ -131,13 +131,24 @@ def bytes_table() -> str:
 
 
 def put(page: Path, parts: dict[str, str]) -> str:
-    """Return the text of a page with each part between its marks."""
+    """Return the text of a page with each part between its marks.
+
+    Raises:
+      ValueError: The page does not have the marks of a part exactly once.
+    """
     text = page.read_text("utf-8")
     for title, part in parts.items():
         mark = re.compile(
             rf"(<!-- {title}: made by docs/build.py -->\n).*?(<!-- end -->)", re.S
         )
-        text = mark.sub(lambda found, part=part: found[1] + part + found[2], text)
+        text, times = mark.subn(
+            lambda found, part=part: found[1] + part + found[2], text
+        )
+        if times != 1:
+            raise ValueError(
+                f"{page.name} must have the line <!-- {title}: made by docs/build.py "
+                f"--> and a later line <!-- end --> once; it has them {times} times."
+            )
     return text
 
 
@@ -273,26 +284,23 @@ def audit_tables() -> dict[str, str]:
 
 def audit_row(row: dict) -> list[str]:
     """Return the cells of an optimizer."""
-    judged = row["verdict"] != "not judged"
     where = f"step {row['first']} of {row['problem']}" if row["first"] else ""
-    explained = row["explained"]
     return [
         row["optimizer"],
         row["reference"].replace("_", " "),
         row["verdict"],
-        f"{row['largest']:.0e}"
-        if judged and row["largest"] != "inf"
-        else "inf"
-        if judged
-        else "",
+        difference(row["largest"]),
         where.replace("_", " "),
-        ""
-        if explained is None
-        else f"{explained:.0e}"
-        if explained != "inf"
-        else "inf",
+        difference(row["explained"]),
         typeset.escaped(row["cause"]) + reproducer(row["reproducer"]),
     ]
+
+
+def difference(value: float | str | None) -> str:
+    """Write a difference with one digit; "" if there is none."""
+    if value is None:
+        return ""
+    return f"{value:.0e}" if isinstance(value, float) else value
 
 
 def reproducer(name: str) -> str:
@@ -308,9 +316,7 @@ def table_of(rows: list[list[str]]) -> str:
 
 def shown(entry: object) -> str:
     """Write one entry of a kept table: three digits of a number, words for None."""
-    if entry is None:
-        return "not reached"
-    if isinstance(entry, dict):  # As JSON keeps what is not finite.
+    if entry is None or isinstance(entry, dict):  # JSON keeps what is not finite so.
         return "not reached"
     return f"{entry:.3g}" if isinstance(entry, float) else str(entry)
 

@@ -34,7 +34,7 @@ Draw the picture of an experiment from the numbers of its stored reference:
   python -m experiments keep NAME --from-reference
 
 These commands need no clone of the repository; see descent --help (or python -m
-research --help): verify, compare, networks, explain, reproduce, data, pack,
+research --help): verify, compare, networks, explain, reproduce, launch, data, pack,
 leaderboard."""
 
 
@@ -127,12 +127,13 @@ def keep(words: Sequence[str]) -> int:
         help="the folder of a finished run, results/NAME/ID; with --from-reference, "
         "the NAME of an experiment",
     )
-    parser.add_argument(
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
         "--only-picture",
         action="store_true",
         help="store only the picture, of a run that agrees with the stored reference",
     )
-    parser.add_argument(
+    instead.add_argument(
         "--from-reference",
         action="store_true",
         help="store only a picture that is drawn from the stored reference",

@@ -6,6 +6,7 @@ from experiments._audit_rows import (
     BUG,
     CONVENTION,
     DIFFERS,
+    GRADIENTS,
     ONES,
     PROBLEM_NAMES,
     SIMPLE_ROWS,
@@ -13,8 +14,6 @@ from experiments._audit_rows import (
     Row,
 )
 
-GRADIENTS = {"quadratic": 0.1, "rosenbrock": 1e-4, "softmax_regression": 0.5}
-SMALL = {"quadratic": 1e-3, "rosenbrock": 1e-6, "softmax_regression": 5e-3}
 NO_VALLEY = ("quadratic", "softmax_regression")
 
 
@@ -47,8 +46,7 @@ ROOT_FIRST = (
 )
 HALF = (
     "the Newton-Schulz iteration runs in bfloat16; with float64 in its place, it "
-    "agrees "
-    "but for the place of ε (see the row with float64 inside)"
+    "agrees but for the place of ε (see the row with float64 inside)"
 )
 
 CLAMPED = (
@@ -104,8 +102,7 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
     "optax: adan": deviates(
         BUG,
         "the changes of the gradient are multiplied by 1 - b2, which is the "
-        "paper's β2; "
-        "algorithm 1 has 1 - β2, which is b2",
+        "paper's β2; algorithm 1 has 1 - β2, which is b2",
         ("ahead = b2", "ahead = 1 - b2"),
     ),
     "optax: rprop": deviates(
@@ -122,8 +119,7 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
     "optax: polyak_sgd (scaling)": deviates(
         DIFFERS,
         "the gradient is multiplied by the argument scaling before its norm is "
-        "taken, so "
-        "that the step is divided by scaling",
+        "taken, so that the step is divided by scaling",
         ("dot(g, g) + eps", "dot(learning_rate * g, learning_rate * g) + eps"),
         problems=NO_VALLEY,
     ),
@@ -153,8 +149,7 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
     "optax: galore": deviates(
         DIFFERS,
         "the larger side of a matrix is projected; the paper projects the smaller "
-        "side. "
-        "The singular vectors are computed in float32",
+        "side. The singular vectors are computed in float32",
         ("singular(a)", "singular(a, smaller=False)"),
         within=1e-5,
     ),
@@ -222,8 +217,7 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
         BUG,
         "the slow params start as a copy of the fast params at the first "
         "synchronisation, so that this synchronisation does nothing; in algorithm "
-        "1 they "
-        "start at the initial params",
+        "1 they start at the initial params",
         (
             "slow = slow + slow_step_size * (x - slow)",
             "slow = x if t == sync_period else slow + slow_step_size * (x - slow)",
@@ -275,8 +269,7 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
     "pytorch_optimizer: SimplifiedAdEMAMix": deviates(
         BUG,
         "the step is divided by √(1 - β2^t) where the bias correction multiplies "
-        "by it, "
-        "and the momentum is damped by 1 - β1",
+        "by it, and the momentum is damped by 1 - β1",
         ("m = b1 * m + g", "m = b1 * m + (1 - b1) * g"),
         (
             "(sqrt(v / (1 - b2**t) + eps_root) + eps)",
@@ -292,8 +285,7 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
         DIFFERS,
         "the second moment is not corrected, and the step is divided by 1 - β1^t after "
         "the trust ratio is taken, so that the first step is ten times as long. ε "
-        "is also "
-        "added to the norm in the trust ratio",
+        "is also added to the norm in the trust ratio",
         ("m_hat = m / (1 - b1**t)", "m_hat = m"),
         ("v_hat = v / (1 - b2**t)", "v_hat = v"),
         (
@@ -348,16 +340,14 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
     "pytorch_optimizer: AdaGO": deviates(
         BUG,
         "the step is divided by v², the sum of squares, where the paper divides by "
-        "v. The "
-        "Newton-Schulz iteration runs in bfloat16",
+        "v. The Newton-Schulz iteration runs in bfloat16",
         ("/ sqrt(squares)", "/ squares"),
         within=0.05,
     ),
     "pytorch_optimizer: AdaMod": deviates(
         CONVENTION,
         "the bias correction of the first moment is part of the rates that are "
-        "averaged "
-        "and limited",
+        "averaged and limited",
         (
             "rates = learning_rate / (sqrt(v / (1 - b2**t)) + eps)",
             "rates = learning_rate * sqrt(1 - b2**t) / (1 - b1**t) / (sqrt(v) + eps)",
@@ -385,8 +375,7 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
     "pytorch_optimizer: PAdam": deviates(
         DIFFERS,
         "there is no maximum of the second moments; the moments are corrected as "
-        "in Adam, "
-        "and ε is added inside the power",
+        "in Adam, and ε is added inside the power",
         ("    while True:\n", "    for t in count(1):\n"),
         (
             "x = x - learning_rate * m / largest**partial",
@@ -397,8 +386,7 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
     "pytorch_optimizer: AdaTAM": deviates(
         BUG,
         "the correlation is kept for each entry; in the paper it is one cosine, "
-        "the sum "
-        "over the entries",
+        "the sum over the entries",
         ("by_leaf(cosine, m, g)", "by_leaf(by_column, m, g)"),
         ("k.item()", "k"),
     ),
@@ -416,8 +404,7 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
     "pytorch_optimizer: Ranger": deviates(
         BUG,
         "while the variance is not tractable, the step goes up the gradient: its "
-        "factor "
-        "is -1. ε is added before the bias correction of the second moment",
+        "factor is -1. ε is added before the bias correction of the second moment",
         ("x = x - learning_rate * m_hat\n", "x = x + learning_rate * m_hat\n"),
         ("(sqrt(v_hat) + eps)", "(sqrt(v_hat) + eps / sqrt(1 - b2**t))"),
     ),
@@ -510,8 +497,7 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
     "pytorch_optimizer: GaLore": deviates(
         CONVENTION,
         "by default, no params are projected: it is Adam, and ε is added before "
-        "the bias "
-        "correction of the second moment",
+        "the bias correction of the second moment",
         EPS_FIRST,
         rule="adam",
         given={"eps": 1e-6},
@@ -539,8 +525,7 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
     "pytorch_optimizer: LookSAM": deviates(
         CONVENTION,
         "the radius divided by the norm of the gradient is in float32, and 1e-8 is "
-        "added "
-        "to the norm of the gradient's other part",
+        "added to the norm of the gradient's other part",
         ("rho / (norm(g) + eps)", RADIUS),
         ("length(v) * v", "(length(v) + mpmath.mpf(1e-8)) * v"),
     ),
@@ -610,8 +595,7 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
     "pytorch_optimizer: VSGD": deviates(
         DIFFERS,
         "the shape of the prior is larger by 5e-5, and the variance of the first "
-        "step is "
-        "computed with this shape alone",
+        "step is computed with this shape alone",
         (
             "a = prior + mpmath.mpf(1) / 2",
             "a = prior + mpmath.mpf(1) / 2 + mpmath.mpf(5e-5)",
@@ -635,8 +619,7 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
     "pytorch_optimizer: BCOS": deviates(
         BUG,
         "the momentum is changed in place before v is computed from it; the "
-        "paper's v has "
-        "the momentum of the step before",
+        "paper's v has the momentum of the step before",
         ("* before**2", "* m**2"),
         call={"simple_cond": True},
     ),

@@ -93,7 +93,8 @@ def ftrl(
 ) -> Iterator[Leaves]:
     """Yield the iterates of the method of McMahan et al. (2013).
 
-    The paper starts from x = 0. Here z starts so that x is a fixed point of z.
+    The paper starts from x = 0. Here x starts anywhere, and z starts at 0, as in the
+    libraries.
     """
     n, z = zeros_like(x) + start, zeros_like(x)
     while True:
@@ -114,7 +115,6 @@ def adamp(
     b2: float = 0.999,
     eps: float = 1e-08,
     delta: float = 0.1,
-    nesterov: bool = False,
 ) -> Iterator[Leaves]:
     """Yield the iterates of the method of Heo et al. (2021), without weight decay."""
     m = v = zeros_like(x)
@@ -457,7 +457,7 @@ def unit_columns(a: Leaf) -> Leaf:
     least_length = mpmath.mpf(1e-12)
     columns = a.reshape(a.shape[0], -1).T
     lengths = [max(length(column), least_length) for column in columns]
-    return a / np.array(lengths, object).reshape((1,) * (a.ndim > 1) + (-1,))[..., :]
+    return a / np.array(lengths, object).reshape((1,) * (a.ndim > 1) + (-1,))
 
 
 def grams(

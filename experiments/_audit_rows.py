@@ -2,7 +2,8 @@
 
 If an optimizer deviates from its formula, its row says how: `changes` are edits of the
 formula's source, after which the formula agrees with the optimizer. The audit runs the
-edited formula and shows the difference that is left. So the stated cause is tested.
+edited formula and shows the difference that is left. So the stated cause is tested. A
+row without `changes` has a cause that was only read from the optimizer's source.
 """
 
 import functools
@@ -86,7 +87,7 @@ class Row(NamedTuple):
     Attributes:
       path: Dotted name of the optimizer.
       rule: Name of the formula, in research.verification or in `_audit_formulas`. "" if
-        the optimizer is compared with the optimizers in `beside`.
+        the row is not judged.
       call: Arguments of the optimizer other than the learning rate.
       given: Arguments of the formula that mean the same as `call`.
       label: Options of the row, in words.
@@ -95,7 +96,6 @@ class Row(NamedTuple):
       cause: The deviation in words. For a row that is not judged, the reason.
       rates: Learning rates by the problem's name, in place of the rule's own.
       rate_name: Name of the learning rate. "" if the optimizer has none.
-      beside: Keys of other rows, with which the optimizer is compared.
       problems: Names of the problems on which the row is judged.
       frozen: If True, the optimizer gets only the matrices, and vectors do not move.
       closure, twice, inner, base, outer, make, patch: How
@@ -104,9 +104,9 @@ class Row(NamedTuple):
       reason: Why the row is not recorded.
       adapt: Edits of the formula that are not deviations, such as the layout of
         matrices in memory.
-      within: Largest difference from the changed formula that is accepted, if the
-        optimizer computes a part in float32 or narrower. If 0, the bound of the audit
-        is used.
+      within: Largest difference from the formula, with its changes, that is accepted if
+        the optimizer computes a part in float32 or narrower. If 0, a changed formula
+        must agree within the bound of the audit.
     """
 
     path: str
@@ -119,7 +119,6 @@ class Row(NamedTuple):
     cause: str = ""
     rates: dict[str, float] = {}
     rate_name: str = "lr"
-    beside: tuple[str, ...] = ()
     problems: tuple[str, ...] = PROBLEM_NAMES
     frozen: bool = False
     closure: bool = False
@@ -240,10 +239,9 @@ TORCH, KERAS, OPTAX_, TIMM, KOZISTR = (
 OUTSIDE = {"eps_in_sqrt": False}
 # The random signs of AdaHessian do not matter on a separable function.
 ONES = [[np.ones(3)] for _ in range(STEPS)]
-EPS_FIRST = Change(
-    "sqrt(v_hat + eps_root) + eps", "sqrt(v_hat + eps_root) + eps / sqrt(1 - b2**t)"
-)
-SAID_EPS_FIRST = "ε is added before the bias correction of the second moment"
+# Learning rates for rules whose steps are multiples of a gradient, and smaller ones.
+GRADIENTS = {"quadratic": 0.1, "rosenbrock": 1e-4, "softmax_regression": 0.5}
+SMALL = {"quadratic": 1e-3, "rosenbrock": 1e-6, "softmax_regression": 5e-3}
 
 OF_TORCH = [
     Row(TORCH + "SGD", "gradient_descent"),
@@ -349,16 +347,7 @@ OF_KERAS = [
             label="centered, momentum",
             rates={"rosenbrock": 1e-3},
         ),
-        Row(
-            KERAS + "Adam",
-            "adam",
-            {},
-            {"eps": 1e-7},
-            "",
-            (EPS_FIRST,),
-            CONVENTION,
-            SAID_EPS_FIRST,
-        ),
+        Row(KERAS + "Adam", "adam", {}, {"eps": 1e-7}),
         Row(KERAS + "Adam", "amsgrad", {"amsgrad": True}, {"eps": 1e-7}, "amsgrad"),
         Row(KERAS + "AdamW", "adamw", {}, {"eps": 1e-7, "weight_decay": 0.004}),
         Row(KERAS + "Adadelta", "adadelta", {}, {"rho": 0.95, "eps": 1e-7}),
@@ -766,13 +755,9 @@ OF_KOZISTR = [
     Row(KOZISTR + "Yogi", "yogi"),
 ]
 
-_UNITS = {"quadratic": 0.05, "rosenbrock": 0.02, "softmax_regression": 0.1}
-_GRADIENTS = {"quadratic": 0.1, "rosenbrock": 1e-4, "softmax_regression": 0.5}
-_SMALL = {"quadratic": 1e-3, "rosenbrock": 1e-6, "softmax_regression": 5e-3}
-
 OTHERS_OF_KOZISTR = [
-    Row(KOZISTR + "ASGD", "adsgd", rates=_SMALL),
-    Row(KOZISTR + "AccSGD", "accsgd", rates=_SMALL),
+    Row(KOZISTR + "ASGD", "adsgd", rates=SMALL),
+    Row(KOZISTR + "AccSGD", "accsgd", rates=SMALL),
     Row(KOZISTR + "AvaGrad", "avagrad"),
     Row(
         KOZISTR + "AdaGO",
@@ -788,7 +773,7 @@ OTHERS_OF_KOZISTR = [
         {},
         base="torch.optim.SGD",
         closure=True,
-        rates=_GRADIENTS,
+        rates=GRADIENTS,
         make="model first",
     ),
     Row(
@@ -797,47 +782,47 @@ OTHERS_OF_KOZISTR = [
         {},
         base="torch.optim.SGD",
         closure=True,
-        rates=_GRADIENTS,
+        rates=GRADIENTS,
     ),
     Row(KOZISTR + "ScheduleFreeRAdam", "schedule_free_radam"),
     Row(KOZISTR + "AdaBound", "adabound"),
     Row(KOZISTR + "AdaMod", "adamod"),
     Row(KOZISTR + "AdaNorm", "adanorm"),
     Row(KOZISTR + "AdaPNM", "adapnm"),
-    Row(KOZISTR + "PNM", "pnm", rates=_SMALL),
-    Row(KOZISTR + "AggMo", "aggmo", rates=_SMALL),
+    Row(KOZISTR + "PNM", "pnm", rates=SMALL),
+    Row(KOZISTR + "AggMo", "aggmo", rates=SMALL),
     Row(
         KOZISTR + "QHM",
         "qhm",
         {"momentum": 0.9, "nu": 0.7},
         {"momentum": 0.9, "nu": 0.7},
-        rates=_GRADIENTS,
+        rates=GRADIENTS,
     ),
     Row(KOZISTR + "QHAdam", "qhadam", {"nus": (0.7, 0.9)}, {"nu1": 0.7, "nu2": 0.9}),
-    Row(KOZISTR + "PAdam", "padam", rates=_SMALL),
+    Row(KOZISTR + "PAdam", "padam", rates=SMALL),
     Row(KOZISTR + "DiffGrad", "diffgrad"),
     Row(KOZISTR + "Tiger", "tiger"),
-    Row(KOZISTR + "MSVAG", "msvag", rates=_GRADIENTS),
-    Row(KOZISTR + "TAM", "tam", rates=_SMALL),
+    Row(KOZISTR + "MSVAG", "msvag", rates=GRADIENTS),
+    Row(KOZISTR + "TAM", "tam", rates=SMALL),
     Row(KOZISTR + "Grams", "grams"),
     Row(KOZISTR + "GrokFastAdamW", "grokfast", {"normalize_lr": False}),
     Row(KOZISTR + "AdaShift", "adashift"),
     Row(KOZISTR + "AdaSmooth", "adasmooth"),
     Row(KOZISTR + "Kate", "kate"),
     Row(KOZISTR + "Aida", "aida"),
-    Row(KOZISTR + "Adai", "adai", rates=_SMALL),
+    Row(KOZISTR + "Adai", "adai", rates=SMALL),
     Row(KOZISTR + "StableAdamW", "stable_adamw"),
     Row(KOZISTR + "AdamS", "adams"),
     Row(KOZISTR + "AdamC", "adam"),
     Row(KOZISTR + "AdamG", "adamg"),
     Row(KOZISTR + "FOCUS", "focus"),
     Row(KOZISTR + "FTRL", "ftrl"),
-    Row(KOZISTR + "SGDP", "sgdp", {"momentum": 0.9}, rates=_SMALL),
+    Row(KOZISTR + "SGDP", "sgdp", {"momentum": 0.9}, rates=SMALL),
     Row(KOZISTR + "AdamP", "adamp"),
     Row(KOZISTR + "SWATS", "adam", {}, {"eps": 1e-6}),
     Row(KOZISTR + "AliG", "polyak_step", closure=True, rate_name=""),
     Row(KOZISTR + "Ranger", "ranger"),
-    Row(KOZISTR + "OrthoGrad", "orthograd", inner="torch.optim.SGD", rates=_GRADIENTS),
+    Row(KOZISTR + "OrthoGrad", "orthograd", inner="torch.optim.SGD", rates=GRADIENTS),
     Row(KOZISTR + "CAME", "came"),
     Row(KOZISTR + "ScheduleFreeWrapper", "schedule_free_sgd", inner="torch.optim.SGD"),
     Row(KOZISTR + "PID", "gradient_descent", label="momentum 0"),
@@ -845,8 +830,8 @@ OTHERS_OF_KOZISTR = [
     Row(KOZISTR + "Ano", "ano"),
     Row(KOZISTR + "VSGD", "vsgd"),
     Row(KOZISTR + "BCOS", "bcos"),
-    Row(KOZISTR + "SGDSaI", "sgdsai", rates=_SMALL),
-    Row(KOZISTR + "ApolloDQN", "apollo", {"warmup_steps": 0}, rates=_SMALL),
+    Row(KOZISTR + "SGDSaI", "sgdsai", rates=SMALL),
+    Row(KOZISTR + "ApolloDQN", "apollo", {"warmup_steps": 0}, rates=SMALL),
     Row(
         KOZISTR + "DAdaptSGD", "dadapt_sgd", rates={name: 1.0 for name in PROBLEM_NAMES}
     ),
@@ -1092,7 +1077,7 @@ WITH_OTHER_ARGUMENTS = [
         {"betas": (0.0, 0.5)},
         {"betas": (0.0, 0.5)},
         OTHER,
-        rates=_SMALL,
+        rates=SMALL,
     ),
     Row(KOZISTR + "SignSGD", "signum", {"momentum": 0.5}, {"momentum": 0.5}, OTHER),
     Row(
@@ -1165,7 +1150,7 @@ WITH_OTHER_ARGUMENTS = [
         {"momentum": 0.5, "nu": 0.3},
         {"momentum": 0.5, "nu": 0.3},
         OTHER,
-        rates=_GRADIENTS,
+        rates=GRADIENTS,
     ),
     Row(
         KOZISTR + "Tiger",
@@ -1180,7 +1165,7 @@ WITH_OTHER_ARGUMENTS = [
         {"beta": 0.8},
         {"beta": 0.8},
         OTHER,
-        rates=_GRADIENTS,
+        rates=GRADIENTS,
     ),
     Row(
         KOZISTR + "PNM",
@@ -1188,7 +1173,7 @@ WITH_OTHER_ARGUMENTS = [
         {"betas": (0.8, 0.5)},
         {"b1": 0.8, "b0": 0.5},
         OTHER,
-        rates=_SMALL,
+        rates=SMALL,
     ),
     Row(
         KOZISTR + "AccSGD",
@@ -1196,7 +1181,7 @@ WITH_OTHER_ARGUMENTS = [
         {"kappa": 100.0, "xi": 5.0},
         {"kappa": 100.0, "xi": 5.0},
         OTHER,
-        rates=_SMALL,
+        rates=SMALL,
     ),
     Row(
         KOZISTR + "FTRL",

@@ -133,29 +133,19 @@ def count(settings: Settings, parts: Parts, seed: int):
     """Fit n-grams of every order with each smoothing, and sample text from the best."""
     models, size, losses, counted = research.models, len(parts.symbols), {}, []
     for smoothing in models.SMOOTHINGS:
-        began, options = (
-            time.perf_counter(),
-            {"max_order": settings.orders, "smoothing": smoothing},
-        )
+        began = time.perf_counter()
+        options = {"max_order": settings.orders, "smoothing": smoothing}
         best, found = models.best_ngram(parts.train, parts.validation, size, **options)
-        seconds, name = (
-            time.perf_counter() - began,
-            f"{len(best.levels)}-gram, {SMOOTHING_NAMES[smoothing]}",
-        )
-        losses[smoothing], num_seen = (
-            found,
-            sum(len(level.codes) for level in best.levels),
-        )
+        seconds = time.perf_counter() - began
+        losses[smoothing] = found
+        name = f"{len(best.levels)}-gram, {SMOOTHING_NAMES[smoothing]}"
+        num_seen = sum(len(level.codes) for level in best.levels)
         counted.append((float(found.min()), smoothing, best, name, num_seen, seconds))
     counted.sort(key=lambda row: row[0])
-    key, start = (
-        jax.random.fold_in(jax.random.key(seed), SAMPLE),
-        [parts.symbols.index(BEFORE)],
-    )
     drawn = models.sample_ngram(
         counted[0][2],
-        key,
-        start,
+        jax.random.fold_in(jax.random.key(seed), SAMPLE),
+        [parts.symbols.index(BEFORE)],
         CHARACTERS,
         temperature=TEMPERATURE,
         top_k=min(TOP_K, size),
@@ -181,19 +171,10 @@ def continuation(
     file: Path,
 ) -> str:
     """Return a continuation of the text in a file, drawn from a language model."""
-    symbols = architecture["symbols"]
-    prompt = prompt_of(file, symbols)[-architecture["context"] :]
-    drawn = research.models.generate(
-        model,
-        params,
-        jax.random.fold_in(jax.random.key(0), SAMPLE),
-        prompt,
-        CHARACTERS,
-        context=architecture["context"],
-        temperature=TEMPERATURE,
-        top_k=min(TOP_K, len(symbols)),
-    )
-    return "".join(np.array(symbols)[drawn])
+    symbols, context = architecture["symbols"], architecture["context"]
+    key = jax.random.fold_in(jax.random.key(0), SAMPLE)
+    prompt = prompt_of(file, symbols)[-context:]
+    return sample_text(model, params, key, symbols, context, prompt)
 
 
 def prompt_of(file: Path, symbols: Sequence[str]):
@@ -218,10 +199,8 @@ def train(
     within: Checkpoints,
 ):
     """Train a network, and return its final losses and a sample of its text."""
-    keys, (model, measured) = (
-        [jax.random.fold_in(jax.random.key(job.seed), child) for child in range(3)],
-        network,
-    )
+    keys = [jax.random.fold_in(jax.random.key(job.seed), child) for child in range(3)]
+    model, measured = network
     devices = settings.devices if settings.devices <= jax.device_count() else 1
     everywhere = research.datasets.window_starts(
         len(parts.train), settings.context, stride=1
@@ -248,8 +227,9 @@ def train(
             f"{job.words or job.network} at rate {job.rate} diverges in step "
             f"{trained.first_bad_step}. Choose a smaller rate."
         )
+    start = np.array([parts.symbols.index(BEFORE)])
     sample = sample_text(
-        model, trained.params, keys[SAMPLE], parts.symbols, settings.context
+        model, trained.params, keys[SAMPLE], parts.symbols, settings.context, start
     )
     arrays = whole_losses(
         settings, parts, lambda starts: measured(trained.params, starts)
@@ -271,11 +251,12 @@ def sample_text(
     key: research.types.Key,
     symbols: Sequence[str],
     context: int,
+    prompt: np.ndarray,
 ) -> str:
-    """Draw a text from a language model, as the continuation of a newline."""
-    start, top_k = np.array([symbols.index(BEFORE)]), min(TOP_K, len(symbols))
+    """Draw the continuation of a prompt, given as tokens, from a language model."""
+    top_k = min(TOP_K, len(symbols))
     options = {"context": context, "temperature": TEMPERATURE, "top_k": top_k}
-    drawn = research.models.generate(model, params, key, start, CHARACTERS, **options)
+    drawn = research.models.generate(model, params, key, prompt, CHARACTERS, **options)
     return "".join(np.array(symbols)[drawn])
 
 

@@ -15,7 +15,7 @@ AGREES = 5e-4  # Two means of the same runs differ by less: the losses have five
 LONGEST = 70  # Maximum number of characters of a description.
 SHORTER = "results/478c0427-06ce-4952-bc0a-7e2dfaea29b6.txt"  # Fewer steps.
 SHORTENED, BY = 12, 200  # SHORTER is result 12 with 200 fewer steps.
-_LINE = re.compile(r"step:(\d+)/(\d+)\s+(.*val_loss:.*)")
+_LINE = re.compile(r"step:(\d+)/\d+\s+(.*val_loss:.*)")
 _SCORE = re.compile(r"\b(val\w*_loss):([0-9.]+)")
 _LINK = re.compile(r"\[log\]\((results/[^)]+)\)")
 
@@ -111,7 +111,7 @@ def read_runs(text: str) -> list[Run]:
       [{0: {'val_loss': 9.1}, 9: {'val_loss': 3.3, 'val_ema_loss': 3.2}}]
     """
     runs: list[Run] = []
-    for step, _, rest in _LINE.findall(text):
+    for step, rest in _LINE.findall(text):
         if int(step) == 0 or not runs:
             runs.append({})
         scores = {name: float(value) for name, value in _SCORE.findall(rest)}

@@ -23,7 +23,8 @@ def train(
     The rate is the best of `RATES` on one seed. It warms up over 10 % of the training
     and then falls linearly to zero. The loss is the geometric mean over four other
     seeds, at the chosen rate. Its interval is that of Student's t. Other
-    hyper-parameters have their defaults.
+    hyper-parameters have their defaults, or the geometric mean of the ends of their
+    range if they have no default.
 
     Args:
       rules: Names of rules of this package.
@@ -50,7 +51,6 @@ def train(
             name: range_.default or float(np.sqrt(range_.low * range_.high))
             for name, range_ in contender.space.items()
         }
-
         tuned = _losses(program, fixed, [*RATES], [TUNING_SEED] * len(RATES))
         rate = RATES[int(np.argmin(tuned))]
         logs = np.log(_losses(program, fixed, [rate] * len(SEEDS), [*SEEDS]))

@@ -74,7 +74,8 @@ class Config:
     seeds: int = 5
     """Number of random params and batches for each network, activation and dtype."""
     probes: int = 40
-    """Number of entries of each gradient for which central differences are computed."""
+    """Number of entries for which central differences are computed. They are computed
+    for the first seed only. If the gradient has fewer entries, all are used."""
     repeats: int = 41
     """Number of times that each program is timed, in turns with the others."""
 
@@ -90,17 +91,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.checks import check_distinct
+from research.checks import check_count, check_distinct
 from research.cli.progress import OnProgress
 from research.models import backward
 from research.types import Checkpoints
 
 DTYPES = ("float64", "float32")
 TIMED = "relu"  # The most common activation of such networks.
-LEAST_STEPS, WORK = (
-    20,
-    10**6,
-)  # Products in a timed loop; a smaller network therefore takes more steps.
+# A timed loop has about WORK products, and at least LEAST_STEPS steps. So a smaller
+# network takes more steps.
+LEAST_STEPS, WORK = 20, 10**6
 # Step of central differences in float64: ∛ε balances truncation and rounding.
 STEP = 6e-6
 WAYS = ("central differences", "by hand", "jax.grad")
@@ -145,11 +145,7 @@ def check(config: Config):
             )
         check_distinct(field, values)
     for field in ("seeds", "probes", "repeats"):
-        if getattr(config, field) < 1:
-            raise ValueError(
-                f"{field} must be a positive integer; got "
-                f"{field}={getattr(config, field)}."
-            )
+        check_count(field, getattr(config, field))
 
 
 def measure(net: Net, config: Config):
@@ -268,9 +264,8 @@ def time_steps(net: Net, config: Config):
     ways = ways_of(net, activation, "float32")
 
     def move(name: str, params: Any, x: Any, y: Any):
-        if (
-            name == "value"
-        ):  # The params must change, or XLA would compute the loss only once.
+        if name == "value":
+            # The params must change, or XLA would compute the loss only once.
             off = 1e-9 * ways[name](params, x, y)
             return jax.tree.map(lambda p: p - off, params)
         return jax.tree.map(
@@ -373,11 +368,8 @@ def summary(net: Net, arrays: dict[str, np.ndarray]):
         "largest_share_of_bound": np.max,
     }
     parts = zip(by_dtype.items(), ("differences", "equal", "shares"), strict=True)
-    seconds = arrays["seconds"] * [
-        2 * num_params(net),
-        1,
-        1,
-    ]  # Central differences compute the loss twice for each parameter.
+    # Central differences compute the loss twice for each parameter.
+    seconds = arrays["seconds"] * [2 * num_params(net), 1, 1]
     ratios = [
         [*map(float, research.statistics.median_interval(way / seconds[:, 2]))]
         for way in seconds.T[:2]

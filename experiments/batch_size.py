@@ -1,7 +1,7 @@
 """How large should a batch be?
 
 Gradient descent runs until f - f* is a hundredth of the initial f - f*. The batches
-have every size from one example to the full set, on a small real data set and on a
+have sizes from one example to the full set, on a small real data set and on a
 generated one of a million rows. Each size has its own learning rate. The rate is chosen
 on seeds that are not reported. Batches are drawn with replacement. The small set is
 computed in float64. The large set is computed in float32, and f - f* is estimated on a
@@ -96,13 +96,8 @@ def run(
     jobs = plan(config)
     curves, arrays, done, total = [], {}, 0, sum(len(sizes) for _, sizes in jobs)
     for workload, sizes in jobs:
-        probe, rate, there, points, rows = (
-            make_probe(workload.train),
-            FIRST_RATE,
-            [],
-            [],
-            [],
-        )
+        probe, rate = make_probe(workload.train), FIRST_RATE
+        there, points, rows = [], [], []
         for size in sizes:
             if on_progress:
                 on_progress(done, total, f"{workload.name}, batches of {size:,}")
@@ -279,7 +274,8 @@ def compile_program(
     and patience.
 
     A group of parallel runs stops at the first evaluation after which every run has
-    reached the target.
+    reached the target or has diverged. It also stops after `most_steps` steps, or
+    after `patience` times the steps of its fastest run.
     """
 
     def trainings(
@@ -440,9 +436,8 @@ def reached_params(workload: Any, arrays: dict[str, np.ndarray]):
 def seconds_alone(workload: Any, batch_size: int, rate: float, steps: int):
     """Measure the seconds of a training that runs alone.
 
-    Evaluation and compilation are not included.
-
-    The result is the fastest of five calls.
+    Evaluation and compilation are not included. The result is the fastest of five
+    calls.
     """
     cell = {"seed": np.int64(0), "learning_rate": np.float64(rate)}
 

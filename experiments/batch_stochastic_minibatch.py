@@ -1,8 +1,8 @@
 """Batch, stochastic or mini-batch gradient descent: which do I use, and why?
 
-One rule is combined with three samplers on real data whose exact optimum is known.
+Each rule is combined with three samplers on real data whose exact optimum is known.
 Rates are chosen on seeds that are not reported. The first figure shows only gradient
-descent. The other figures show the adaptive rules, sampling with and without
+descent. The other figures show the other rules, sampling with and without
 replacement, and a large data set.
 
     # Under two minutes on two cores.
@@ -316,11 +316,8 @@ def make_rule(rule: str, regime: Regime, workload: Any):
     )
 
 
-def plan(config: Config):
-    """Return a list of all tuples (workload, rule, regime, passes).
-
-    All names are looked up first, so that a typo cannot stop a run half way.
-    """
+def check(config: Config) -> None:
+    """Raise ValueError if a number, a list or the seeds of the config are wrong."""
     for name, least in (
         ("passes", 1),
         ("large_passes", 0),
@@ -343,6 +340,15 @@ def plan(config: Config):
         raise ValueError(
             "workload and rule must each name at least one; got an empty list."
         )
+
+
+def plan(config: Config):
+    """Return a list of all tuples (workload, rule, regime, passes).
+
+    The config is checked and all names are looked up first, so that a typo cannot stop
+    a run half way.
+    """
+    check(config)
     rules = dict.fromkeys((FIRST_RULE, *config.rule))
     for rule in rules:
         research.update_rules.find_rule(rule)
@@ -474,23 +480,13 @@ def replacement_floors(
                 ("with", f"{name}, with replacement"),
                 ("without", name),
             ):
-                key = key_of((workload, FIRST_RULE, regimes[regime], config.passes))
-                if key not in programs:  # A resumed run has not compiled them.
-                    programs[key] = research.descent.compile_sweep(
-                        workload,
-                        make_rule(FIRST_RULE, regimes[regime], workload),
-                        regimes[regime].sampler(len(workload.train.y)),
-                        config.passes,
-                        width=config.width,
-                    )
+                program = floor_program(config, workload, regimes[regime], programs)
                 cells = {
                     "seed": np.array(seeds),
                     "learning_rate": np.full(len(seeds), rate),
                 }
                 parts = lambda part, regime=regime: checkpoints(f"{regime}/{part}")
-                trained = research.descent.sweep(
-                    programs[key], cells, checkpoints=parts
-                )
+                trained = research.descent.sweep(program, cells, checkpoints=parts)
                 gaps = trained.values - workload.optimum.value
                 row[how] = interval(late(trained.passes, gaps))
                 arrays |= {
@@ -501,6 +497,25 @@ def replacement_floors(
     return research.types.Saved(
         arrays, {"workload": workload.name, "trace": trace, "rows": rows}
     )
+
+
+def floor_program(
+    config: Config, workload: Any, regime: Regime, programs: dict[str, Any]
+):
+    """Return the compiled training of gradient descent in a regime.
+
+    A resumed run has not compiled it. It is then compiled and added to `programs`.
+    """
+    key = key_of((workload, FIRST_RULE, regime, config.passes))
+    if key not in programs:
+        programs[key] = research.descent.compile_sweep(
+            workload,
+            make_rule(FIRST_RULE, regime, workload),
+            regime.sampler(len(workload.train.y)),
+            config.passes,
+            width=config.width,
+        )
+    return programs[key]
 
 
 def deviations_from_optax(workload: Any, rules: Sequence[str]):

@@ -37,7 +37,8 @@ class Config:
     starts: int = 4
     """Number n of starts of Newton's method on each axis. The total number is n²."""
     seconds: float = 600.0
-    """Time limit of the proof for each function."""
+    """Time limit of each of the two proofs for a function: of its critical points, and
+    of bounds of its minimum."""
 
 
 FULL = Config(starts=12, seconds=3600.0)
@@ -50,7 +51,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments._landscapes import camel, himmelblau, rosenbrock
+from experiments._landscapes import FORMULAS, camel, himmelblau, rosenbrock
+from research.checks import check_count
 from research.cli.progress import OnProgress
 from research.types import Checkpoints
 
@@ -58,17 +60,17 @@ Landscape = tuple[str, Callable[..., Any], tuple[tuple[float, float], ...]]
 
 LANDSCAPES: dict[str, Landscape] = {
     "himmelblau": (
-        "(x² + y - 11)² + (x + y² - 7)²",
+        FORMULAS["himmelblau"],
         himmelblau,
         ((-5.0, 5.0), (-5.0, 5.0)),
     ),
     "camel": (
-        "(4 - 2.1 x² + x⁴ / 3) x² + x y + (4 y² - 4) y²",
+        FORMULAS["camel"],
         camel,
         ((-3.0, 3.0), (-2.0, 2.0)),
     ),
     "rosenbrock": (
-        "(1 - x)² + 100 (y - x²)²",
+        FORMULAS["rosenbrock"],
         rosenbrock,
         ((-2.0, 2.0), (-1.0, 3.0)),
     ),
@@ -87,8 +89,7 @@ def run(
 ) -> research.runs.Findings:
     """Prove the critical points of each function, and search for them."""
     del checkpoints
-    if config.starts < 1:
-        raise ValueError(f"starts must be at least 1; got starts={config.starts}.")
+    check_count("starts", config.starts)
     if not config.seconds > 0:
         raise ValueError(f"seconds must be above 0; got seconds={config.seconds}.")
     arrays: dict[str, np.ndarray] = {}

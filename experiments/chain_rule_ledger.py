@@ -64,6 +64,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from research.checks import check_count
 from research.cli.progress import OnProgress
 from research.types import Checkpoints, Params
 
@@ -84,11 +85,7 @@ def run(
     """Explain the neuron, the two models and the ten bugs, and check the results."""
     del checkpoints  # The experiment takes seconds, so no checkpoint is saved.
     for field in ("hidden", "examples"):
-        if getattr(config, field) < 1:
-            raise ValueError(
-                f"{field} must be a positive integer; got "
-                f"{field}={getattr(config, field)}."
-            )
+        check_count(field, getattr(config, field))
     arrays, rows, differing, path_error = {}, {}, 0, 0.0
     programs = {
         "neuron": (neuron, tuple(NEURON.values())),
@@ -131,9 +128,7 @@ def neuron(w: jax.Array, b: jax.Array, x: jax.Array, y: jax.Array):
 def models(config: Config, workload: Any):
     """Return a pair (function, arguments) for each of the two models.
 
-    The models are softmax regression and a small network.
-
-    The network is applied to a few of the digits.
+    They are softmax regression on all digits, and a small network on a few of them.
     """
     train = workload.train
     keys = [

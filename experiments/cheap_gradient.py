@@ -60,6 +60,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments._landscapes import rosenbrock_chain
+from research.checks import check_count
 from research.cli.progress import OnProgress
 from research.types import Checkpoints, Params
 
@@ -81,10 +83,7 @@ def run(
     """
     del checkpoints  # The experiment takes a minute, so no checkpoint is saved.
     for field in ("size", "largest"):
-        if getattr(config, field) < 4:
-            raise ValueError(
-                f"{field} must be at least 4; got {field}={getattr(config, field)}."
-            )
+        check_count(field, getattr(config, field), least=4)
     if not 0 <= config.seconds <= MOST_SECONDS:
         raise ValueError(
             f"seconds must be 0 to {MOST_SECONDS:,}, where 0 measures no seconds; got "
@@ -141,7 +140,7 @@ def zoo(config: Config):
         return jnp.sum(jax.lax.conv(image, k, (1, 1), "SAME") ** 2)
 
     return {
-        "Rosenbrock": (rosenbrock, normal(n * n)),
+        "Rosenbrock": (rosenbrock_chain, normal(n * n)),
         "log-sum-exp": (jax.nn.logsumexp, normal(n * n)),
         "quadratic form": (lambda x: x @ (data @ x), normal(n)),
         "perceptron": (perceptron, weights),
@@ -176,11 +175,6 @@ def zoo(config: Config):
     }
 
 
-def rosenbrock(x: jax.Array):
-    """Return Σ 100 (x_{i+1} - x_i²)² + (1 - x_i)²."""
-    return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
-
-
 def ratios(f: Callable, x: jax.Array, config: Config):
     """Return the cost of f and the relative cost of its gradient, as JSON.
 
@@ -212,10 +206,10 @@ def at_every_n(config: Config):
     count = research.derivatives.counted_cost
     rows = []
     for size in n:
-        x, own = np.ones(size), count(rosenbrock, np.ones(size)).operations
+        x, own = np.ones(size), count(rosenbrock_chain, np.ones(size)).operations
         by_mode = [
             count(
-                lambda y, m=m: research.derivatives.gradient(rosenbrock, y, m), x
+                lambda y, m=m: research.derivatives.gradient(rosenbrock_chain, y, m), x
             ).operations
             for m in MODES[:2]
         ]

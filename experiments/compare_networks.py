@@ -43,19 +43,14 @@ draw = study.draw
 if __name__ == "__main__":  # Flags are read before anything heavy is imported.
     research.cli.main(sys.modules[__name__])
 
+from experiments.reports import _dots as dots
 from research.figures import network_studies
 
 
 def draw_reference(reference: Mapping[str, Any]) -> research.figures.Picture:
     """Draw the steps for an equal loss of a stored reference, of one network."""
-    baseline, table = reference["numbers"]["baseline"], reference["table"]
-    rows = {
-        row["rule"]: row
-        for row in (
-            dict(zip(table["columns"], entries, strict=True))
-            for entries in table["rows"]
-        )
-    }
+    baseline = reference["numbers"]["baseline"]
+    rows = {row["rule"]: row for row in dots.rows(reference)}
     compared = [
         {"rule": rule, "network": rows[rule]["network"]}
         | dict(
@@ -74,8 +69,7 @@ def draw_reference(reference: Mapping[str, Any]) -> research.figures.Picture:
         "protocol": {"level": 0.95},
     }
     picture = network_studies.draw_steps(numbers, network_studies.colours_of(numbers))
-    source = "Drawn from the numbers that are kept of the recorded run."
-    return picture._replace(caption=f"{picture.caption} {source}")
+    return picture._replace(caption=f"{picture.caption} {dots.SOURCE}")
 
 
 def words(row: Mapping[str, Any], baseline: str) -> str:

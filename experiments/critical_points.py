@@ -57,15 +57,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments._landscapes import camel, himmelblau
+from experiments._landscapes import FORMULAS, camel, himmelblau
+from research.checks import check_count
 from research.cli.progress import OnProgress
 from research.types import Checkpoints
 
 CLOSE = 0.01  # A descent that ends within this distance of a minimum has reached it.
 LANDSCAPES = {  # name: (formula in words, bounds).
-    "himmelblau": ("(x² + y - 11)² + (x + y² - 7)²", ((-5.5, 5.5), (-5.5, 5.5))),
+    "himmelblau": (FORMULAS["himmelblau"], ((-5.5, 5.5), (-5.5, 5.5))),
     "camel": (
-        "(4 - 2.1 x² + x⁴ / 3) x² + x y + (4 y² - 4) y²",
+        FORMULAS["camel"],
         ((-2.2, 2.2), (-1.3, 1.3)),
     ),
 }
@@ -89,11 +90,7 @@ def run(
     """
     del checkpoints  # The experiment takes seconds, so no checkpoint is saved.
     for field in ("starts", "descents", "steps"):
-        if getattr(config, field) < 1:
-            raise ValueError(
-                f"{field} must be a positive integer; got "
-                f"{field}={getattr(config, field)}."
-            )
+        check_count(field, getattr(config, field))
     if not 0 < config.learning_rate < math.inf:
         raise ValueError(
             "learning_rate must be a positive number; got "

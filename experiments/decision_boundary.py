@@ -76,10 +76,7 @@ def run(
             "learning_rate must be a positive number; got "
             f"learning_rate={config.learning_rate}."
         )
-    if config.epochs < 1:
-        raise ValueError(
-            f"epochs must be a positive integer; got epochs={config.epochs}."
-        )
+    check_count("epochs", config.epochs)
     check_count("batch_size", config.batch_size, least=0)
     if on_progress:
         on_progress(0, 1, WORKLOAD)

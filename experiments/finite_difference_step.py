@@ -8,8 +8,8 @@ quotient. The complex step has no difference and therefore no such limit. The te
 function is from Squire and Trapp: exp(x) / √(sin³x + cos³x).
 
 `np.gradient` does not help. It differentiates samples, not functions. For one number it
-returns an empty tuple, and at the two ends of the samples it is only of first order.
-The experiment compares it with `grid_derivative`.
+returns an empty tuple, and at the two ends of the samples it is of first order, unless
+edge_order is 2. The experiment compares it with `grid_derivative`.
 
     python experiments/finite_difference_step.py            # some seconds
 

@@ -54,6 +54,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from research.checks import check_count
 from research.cli.progress import OnProgress
 from research.types import Checkpoints, Sampler
 
@@ -111,10 +112,7 @@ def plan(config: Config, n: int):
     ):
         if not 0 < value < math.inf:
             raise ValueError(f"{field} must be a positive number; got {field}={value}.")
-    if config.passes < 1:
-        raise ValueError(
-            f"passes must be a positive integer; got passes={config.passes}."
-        )
+    check_count("passes", config.passes)
     names = ("full batch", f"mini-batch {config.batch_size}", "stochastic")
     samplers = research.samplers
     feeds = (

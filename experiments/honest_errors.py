@@ -77,6 +77,7 @@ if __name__ == "__main__":  # Flags are read before anything heavy is imported.
 import numpy as np
 
 from experiments._peers import peer
+from research.checks import check_count
 from research.cli.progress import OnProgress
 from research.derivatives.problems.random_functions import CLASSES, random_cases
 from research.types import Checkpoints
@@ -114,12 +115,8 @@ def run(
 ) -> research.runs.Findings:
     """Run every package on every problem."""
     del checkpoints  # The experiment takes a minute, so no checkpoint is saved.
-    if config.per_class < 0 or config.seed < 0:
-        raise ValueError(
-            "per_class and seed must be at least 0; got "
-            f"per_class={config.per_class!r} and "
-            f"seed={config.seed!r}."
-        )
+    for field in ("per_class", "seed"):
+        check_count(field, getattr(config, field), least=0)
     problems = halves(config.half)
     methods = installed()
     arrays, scores, answers = {"truth": np.array([p.truth for p in problems])}, {}, {}
@@ -350,7 +347,7 @@ def judged(cases: Sequence[Any], found: np.ndarray, order: int):
     }
 
 
-def pooled(rows: Sequence[dict[str, Any]], *classes: Sequence[str]):
+def pooled(rows: Sequence[dict[str, Any]], *classes: str):
     """Return the share of wrong answers of `finite_difference` in some classes.
 
     All orders are included.

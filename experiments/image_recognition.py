@@ -156,7 +156,11 @@ def complete(config: Config):
     try:
         research.datasets.images(CLAIM)
     except (OSError, ImportError) as problem:
-        print(f"warning: {problem} Using {FALLBACK} instead.", file=sys.stderr)
+        words = (
+            f"warning: {problem} Using {FALLBACK} instead. They are few and small, so "
+            "batch_size is 32, held_out is 300 and mirror is False."
+        )
+        print(words, file=sys.stderr)
         return dataclasses.replace(
             config, dataset=FALLBACK, batch_size=32, mirror=False, held_out=300
         )
@@ -253,12 +257,12 @@ def check(config: Config, split: Any):
         )
     if any(epochs < 1 or epochs == config.cnn_epochs for epochs in config.budgets):
         raise ValueError(
-            "budgets must be positive and other than cnn_epochs; got "
-            f"budgets={config.budgets}."
+            "budgets must be positive and other than cnn_epochs="
+            f"{config.cnn_epochs}; got budgets={config.budgets}."
         )
-    if any(factor <= 0 for factor in config.choose) or list(config.choose) != sorted(
-        set(config.choose)
-    ):
+    if not all(0 < factor < math.inf for factor in config.choose) or list(
+        config.choose
+    ) != sorted(set(config.choose)):
         raise ValueError(
             f"choose must be positive multiples, ascending; got choose={config.choose}."
         )
@@ -269,9 +273,10 @@ def check(config: Config, split: Any):
         )
     learnt = len(split.train_y) - (config.held_out if config.choose else 0)
     if config.batch_size > learnt:
+        left = f" that held_out={config.held_out} leaves" if config.choose else ""
         raise ValueError(
             f"batch_size={config.batch_size} is too large: at most the "
-            f"{max(learnt, 0):,} training images of {config.dataset}."
+            f"{max(learnt, 0):,} training images of {config.dataset}{left}."
         )
     for model in LABELS:
         make_model(

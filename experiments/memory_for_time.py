@@ -174,7 +174,7 @@ def _bytes(loss: Callable[..., Any], config: Config, length: int) -> int:
 
 def _slope(lengths: np.ndarray, found: list[int]) -> float:
     """Return the slope of log(bytes) against log(length) over the last factor of 16."""
-    rise = np.log(found[-1] / found[-3]) if len(found) > 2 else np.log(found[-1])
+    rise = np.log(found[-1] / found[-3])
     return float(rise / np.log(lengths[-1] / lengths[-3]))
 
 
@@ -209,7 +209,8 @@ def _seconds(ways: tuple[str, ...], config: Config) -> dict[str, list[float]]:
 
 def _differences(config: Config) -> dict[str, Any]:
     """Compare values and gradients of each number of levels with the plain scan."""
-    length = min(config.timed, 240)  # Not a square, so there are parts and a remainder.
+    # 240 is not a square, so there are parts and a remainder.
+    length = min(config.timed, 240)
     inputs = _inputs(config, length)
     gradient = jax.jit(jax.grad(_loss(PLAIN)))(*inputs)
     plain = jax.jit(lambda *a: jax.lax.scan(step, *a)[0])(*inputs)

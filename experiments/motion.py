@@ -63,9 +63,8 @@ import numpy as np
 from research.cli.progress import OnProgress
 from research.types import Checkpoints
 
-EXPONENT = complex(
-    -0.25, 2.0
-)  # The position is Re exp(EXPONENT t); each derivative multiplies by EXPONENT.
+# The position is Re exp(EXPONENT t). Each derivative multiplies it by EXPONENT.
+EXPONENT = complex(-0.25, 2.0)
 MOST_SAMPLES, LEAST_NOISE = 1_000_000, 1e-10
 NAMES = {1: "velocity", 2: "acceleration"}
 FORMULAS = tuple((order, accuracy) for order in NAMES for accuracy in (2, 4))
@@ -75,7 +74,7 @@ def run(
     config: Config,
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
-):
+) -> research.runs.Findings:
     """Differentiate noisy positions with many steps, and predict the errors."""
     del checkpoints  # The experiment takes seconds, so no checkpoint is saved.
     check(config)

@@ -64,7 +64,7 @@ import numpy as np
 from research.cli.progress import OnProgress
 from research.types import Checkpoints
 
-LARGEST = 1_000_000_000  # Largest number of the shop that is accepted.
+LARGEST = 1_000_000_000  # Largest absolute value of a setting of the shop.
 
 
 def run(
@@ -82,7 +82,7 @@ def run(
     for field in ("customers", "willingness", "unit_cost", "price", "fixed_cost"):
         if not abs(getattr(config, field)) <= LARGEST:
             raise ValueError(
-                f"{field} must be at most {LARGEST:,}; got "
+                f"{field} must be at most {LARGEST:,} in absolute value; got "
                 f"{field}={getattr(config, field)}."
             )
     if on_progress:

@@ -126,7 +126,10 @@ def problems():
 
 
 def numbers_of(cells: list[dict[str, Any]], names: Sequence[str]):
-    """Return the numbers for EXPECTED and the counts for the answer."""
+    """Return the numbers for EXPECTED and the counts for the answer.
+
+    A largest difference is 0 if there is no comparison of its kind.
+    """
     compared = [cell for cell in cells if cell["reason"] is None]
     numbers = {
         "rules": len(names),

@@ -69,7 +69,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments._landscapes import rosenbrock_chain
 from experiments._timing import seconds_and_ratios
+from research.checks import check_count
 from research.cli.progress import OnProgress
 from research.types import Checkpoints
 
@@ -94,9 +96,6 @@ def problems(config: Config) -> dict[str, Problem]:
     kernel = jnp.asarray(random.normal(size=(1, 1, 3, 3)))
     side = config.side
 
-    def rosenbrock(x: jax.Array) -> jax.Array:
-        return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
-
     def banded(x: jax.Array) -> jax.Array:
         near = jnp.roll(x, 1) * jnp.sin(x) + 0.5 * jnp.roll(x, -1) ** 2
         return x**2 + near + jnp.roll(x, 2) * jnp.roll(x, -2)
@@ -118,7 +117,7 @@ def problems(config: Config) -> dict[str, Problem]:
         return jnp.append(x[1:] ** 2 * x[0], jnp.sum(x**2))
 
     return {
-        "rosenbrock": Problem(rosenbrock, config.rosenbrock, second=True),
+        "rosenbrock": Problem(rosenbrock_chain, config.rosenbrock, second=True),
         "banded": Problem(banded, config.banded),
         "convolution": Problem(convolution, side**2),
         "brusselator": Problem(brusselator, 2 * side**2),
@@ -140,15 +139,9 @@ def run(
     """Compute, compare and time the derivative of each problem."""
     del checkpoints  # The experiment takes a minute, so no checkpoint is saved.
     for field in ("rosenbrock", "banded", "side", "arrow"):
-        if getattr(config, field) < 5:
-            raise ValueError(
-                f"{field} must be at least 5; got {field}={getattr(config, field)}."
-            )
+        check_count(field, getattr(config, field), least=5)
     for field in ("dense", "repeats"):
-        if getattr(config, field) < 1:
-            raise ValueError(
-                f"{field} must be at least 1; got {field}={getattr(config, field)}."
-            )
+        check_count(field, getattr(config, field))
     asked = problems(config)
     found, arrays = {}, {}
     for done, (name, problem) in enumerate(asked.items()):

@@ -22,7 +22,7 @@ were thus part of the training, and the score is too high. For the fair score, e
 the six speakers is left out in turn: the training uses the other five speakers, and the
 test uses the one left out. Both scores are reported.
 
-    # About eleven minutes on two cores; with --full longer, more seeds and epochs.
+    # About eleven minutes on two cores. With --full longer: more seeds and epochs.
     python experiments/spoken_words.py
     # Recognise your recording with the networks of the finished run.
     python experiments/spoken_words.py --predict seven.wav
@@ -278,7 +278,7 @@ def check(config: Config):
             )
     if (
         not config.rates
-        or min(config.rates) <= 0
+        or not all(0 < rate < np.inf for rate in config.rates)
         or list(config.rates) != sorted(set(config.rates))
     ):
         raise ValueError(
@@ -581,7 +581,8 @@ def predict(config: Config, folder: Path, file: Path) -> research.runs.Result:
     if not config.words:
         raise ValueError(
             "--predict needs networks that were trained on the spoken digits; this run "
-            f"has words={config.words!r}."
+            f"has words={config.words!r}. Leave out --fast and --words, and run it "
+            f"first. To download the digits, run: descent data fetch {WORDS}"
         )
     found, note = {}, ""
     for cell in CELLS:
@@ -756,7 +757,7 @@ def facts_of_digits(
     named_ends = {
         f"digits_left_out_{row['model']}": row["left_out"][1:]
         for row in digits
-        if row["left_out"][1]
+        if row["left_out"][1] is not None
     }
     more = {
         "digits": digits,

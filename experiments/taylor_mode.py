@@ -67,6 +67,7 @@ import numpy as np
 import scipy.special
 from jax.experimental.jet import jet
 
+from research.checks import check_count
 from research.cli.progress import OnProgress
 from research.types import Checkpoints
 
@@ -126,11 +127,7 @@ def run(
     """Count and time the derivatives of each function, and swing the pendulum."""
     del checkpoints  # The experiment takes two minutes, so no checkpoint is saved.
     for field, least in (("order", 2), ("nested", 2), ("width", 1), ("repeats", 1)):
-        if getattr(config, field) < least:
-            raise ValueError(
-                f"{field} must be at least {least}; got "
-                f"{field}={getattr(config, field)}."
-            )
+        check_count(field, getattr(config, field), least=least)
     asked, found, arrays = curves(config), {}, {}
     for done, (name, curve) in enumerate(asked.items()):
         if on_progress:

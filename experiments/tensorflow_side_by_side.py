@@ -313,7 +313,7 @@ def facts(
     return {
         "installed": installed,
         "version": found[TENSORFLOW]["version"],
-        "equal": max(differences[TENSORFLOW].values()) <= BOUND,
+        "equal": all(size <= BOUND for size in differences[TENSORFLOW].values()),
         "differences": differences,
         "gradient_difference": differences[TENSORFLOW]["gradient"],
         "params_difference": differences[TENSORFLOW]["params"],

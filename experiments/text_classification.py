@@ -175,7 +175,8 @@ def run(
         on_progress or (lambda *shown: None),
     )
     split, seeds = read(config.dataset), check(config)
-    learnt, held = hold_out(len(split.train_y), config.held_out)
+    halves = hold_out(len(split.train_y), config.held_out)
+    learnt = halves[0]
     missing = sorted(set(split.train_y.tolist()) - set(split.train_y[learnt].tolist()))
     if missing:
         raise ValueError(
@@ -188,34 +189,29 @@ def run(
         for rate in config.rates
     ]
     total = len(BASELINES) + len(trials) + len(seeds)
-    counted = {}
-    for done, (name, words) in enumerate((("whole", None), ("cut", config.words))):
-        on_progress(done, total, BASELINES[name])
-        texts = shortened(split.train_texts, words), shortened(split.test_texts, words)
-        compute = functools.partial(count_words, *texts, split.train_y, learnt, held)
-        counted[name] = research.runs.remembered(checkpoints, name, compute)
+    counted = count_all(config, split, halves, on_progress, checkpoints, total)
     work = functools.partial(
-        train_all, config, split, (learnt, held), on_progress, checkpoints, total
+        train_all, config, split, halves, on_progress, checkpoints, total
     )
-    tried = work(trials, len(BASELINES))
-    accuracies = [
-        np.nan_to_num(one.arrays["accuracy"][-1], nan=-1) for one in tried
-    ]  # NaN: that training diverged.
-    best = accuracies.index(
-        max(accuracies)
-    )  # Among equals, the first: shortest and lowest rate.
-    jobs = [trials[best]._replace(seed=seed, choosing=False) for seed in seeds]
+    tried = list(zip(trials, work(trials, len(BASELINES)), strict=True))
+    best = best_of(tried)
+    jobs = [best._replace(seed=seed, choosing=False) for seed in seeds]
     trained = work(jobs, len(BASELINES) + len(trials))
-    numbers = facts(
-        config,
-        split,
-        counted,
-        list(zip(trials, tried, strict=True)),
-        trials[best],
-        trained,
-    )
+    numbers = facts(config, split, counted, tried, best, trained)
     weights = {"transformer": to_save(config, split, trained[0])}
     return research.runs.Findings(arrays(split, trained), numbers, weights)
+
+
+def best_of(tried: Sequence[tuple[Job, Saved]]) -> Job:
+    """Return the job with the highest accuracy on the held-out stories.
+
+    Of equal ones, the first is returned: the shortest with the lowest rate.
+    """
+    # The accuracy of a training that diverged is NaN.
+    accuracies = [
+        np.nan_to_num(saved.arrays["accuracy"][-1], nan=-1) for _, saved in tried
+    ]
+    return tried[accuracies.index(max(accuracies))][0]
 
 
 def read(dataset: str):
@@ -327,6 +323,24 @@ def count_words(
     return research.types.Saved(
         {"probabilities": model.predict_proba(test_texts)}, values
     )
+
+
+def count_all(
+    config: Config,
+    split: Any,
+    halves: tuple,
+    on_progress: OnProgress,
+    checkpoints: Checkpoints,
+    total: int,
+):
+    """Fit both baselines, and load finished ones from their checkpoints."""
+    counted = {}
+    for done, (name, words) in enumerate((("whole", None), ("cut", config.words))):
+        on_progress(done, total, BASELINES[name])
+        texts = shortened(split.train_texts, words), shortened(split.test_texts, words)
+        compute = functools.partial(count_words, *texts, split.train_y, *halves)
+        counted[name] = research.runs.remembered(checkpoints, name, compute)
+    return counted
 
 
 def fit_counts(texts: Any, labels: np.ndarray, strength: float):

@@ -77,7 +77,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments._landscapes import himmelblau, rosenbrock
+from experiments._landscapes import FORMULAS, himmelblau, rosenbrock
+from research.checks import check_count
 from research.cli.progress import OnProgress
 from research.types import Checkpoints
 
@@ -138,7 +139,7 @@ HIMMELBLAU_MINIMA = (
 )
 LANDSCAPES = {
     "rosenbrock": Landscape(
-        "(1 - x)² + 100 (y - x²)²",
+        FORMULAS["rosenbrock"],
         rosenbrock,
         (-1.2, 1.0),
         ((1.0, 1.0),),
@@ -154,7 +155,7 @@ LANDSCAPES = {
         ((-3.6, 1.2), (-2.4, 1.2)),
     ),
     "himmelblau": Landscape(
-        "(x² + y - 11)² + (x + y² - 7)²",
+        FORMULAS["himmelblau"],
         himmelblau,
         (0.0, -0.5),
         HIMMELBLAU_MINIMA,
@@ -228,11 +229,7 @@ def grid(config: Config):
     if not config.rule:
         raise ValueError("rule must name at least one update rule; got rule=().")
     for field in ("steps", "rates"):
-        if getattr(config, field) < 2:
-            raise ValueError(
-                f"{field} must be an integer of at least 2; got "
-                f"{field}={getattr(config, field)}."
-            )
+        check_count(field, getattr(config, field), least=2)
     low, high = config.lowest_rate, config.highest_rate
     if not 0 < low < high < math.inf:
         raise ValueError(

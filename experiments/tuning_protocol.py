@@ -38,7 +38,7 @@ Expected numbers (`EXPECTED`), as shares of studies:
 - `compare_in_null` and `rival_in_null`: winners that `compare` and the rival name
   between a rule and itself, with different searches;
 - `compare_wrong`: wrong winners of `compare` between rules whose true costs differ by a
-factor of 1.1 or more;
+  factor of 1.1 or more;
 - `compare_power`: share of studies in which `compare` finds the planted factor of 1.25,
   for the rule with the smallest share.
 """
@@ -162,11 +162,9 @@ RULES, TRIALS = "of the rules", "of these trials"
 PIECE = 100  # Number of studies in a piece of work with its own checkpoint.
 PLANTED = 1.25  # Factor by which the cost of the other side is multiplied.
 CLEAR = 1.1  # Least true ratio of two rules whose wrong winners are counted.
-SEARCHED = {  # Kinds of studies from the pools of searches.
-    "itself": "a rule against itself",
-    "planted": "a rule against itself, times 1.25",
-    "different": "two rules",
-}
+# Kinds of studies from the pools of searches: a rule against itself, a rule against
+# itself at PLANTED times its cost, and two rules.
+SEARCHED = ("itself", "planted", "different")
 COMPARE, RIVAL = "compare", "rival"
 FIRST_TUNING_SEED = 10_000
 
@@ -187,18 +185,15 @@ def run(
     tell = lambda done, message: (
         on_progress(done, total, message) if on_progress else None
     )
-    for done, (workload, contender) in enumerate(jobs):
-        tell(done, label := f"{contender.name} on {workload}")
+    trained = [(pool_arrays, ""), (search_arrays, "searches of ")]
+    for done, ((train, what), (workload, contender)) in enumerate(
+        itertools.product(trained, jobs)
+    ):
+        tell(done, label := f"{what}{contender.name} on {workload}")
         report_progress = lambda progress, done=done, label=label: tell(
             done + progress.share, f"{progress}: {label}"
         )
-        arrays |= pool_arrays(config, workload, contender, report_progress, checkpoints)
-    for done, (workload, contender) in enumerate(jobs, len(jobs)):
-        tell(done, label := f"searches of {contender.name} on {workload}")
-        progress_of = lambda progress, done=done, label=label: tell(
-            done + progress.share, f"{progress}: {label}"
-        )
-        arrays |= search_arrays(config, workload, contender, progress_of, checkpoints)
+        arrays |= train(config, workload, contender, report_progress, checkpoints)
     pools = read_pools(config, arrays)
     arrays |= search_studies(config, arrays)
     for done, (kind, start) in enumerate(pieces, 2 * len(jobs)):
@@ -221,6 +216,12 @@ def check(config: Config):
     seeds = research.runs.parse_seeds(config.seeds)
     check_counts(config)
     check_sides(config, len(seeds))
+    tuning = tuning_seeds_of(config)
+    if both := [seed for seed in seeds if seed in tuning]:
+        raise ValueError(
+            f"seeds must not contain {tuning[0]} to {tuning[-1]}, on which the "
+            f"searches choose; got seeds={config.seeds!r}, with {both[0]}."
+        )
     if not config.workload or len(config.rule) < 2:
         raise ValueError(
             "a comparison needs at least one workload and two rules; got "
@@ -257,6 +258,7 @@ def check_counts(config: Config):
         "resamples": 100,
         "search_budget": 1,
         "search_seeds": 2,
+        "seed": 0,
     }
     for name, least in counts.items():
         if getattr(config, name) < least:
@@ -307,18 +309,23 @@ def trial_terms(config: Config):
 
 def search_terms(config: Config):
     """Return the protocol of the searches."""
-    tuning = config.search_seeds * config.pool
     return make_protocol(
         searches=config.pool,
         budget=config.search_budget,
         passes=config.passes,
         batch_size=config.batch_size,
         seeds=research.runs.parse_seeds(config.seeds),
-        tuning_seeds=range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + tuning),
+        tuning_seeds=tuning_seeds_of(config),
         target=config.target,
         width=config.width,
         search_seed=config.seed,
     )
+
+
+def tuning_seeds_of(config: Config) -> range:
+    """Return the tuning seeds of all searches of a rule on a workload."""
+    count = config.search_seeds * config.pool
+    return range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + count)
 
 
 def pool_arrays(
@@ -395,14 +402,9 @@ def search_studies(config: Config, arrays: dict[str, np.ndarray]):
       rival; `truth` (studies,): log of the other rule's true cost divided by mine;
       `detectable` (studies,): smallest factor that the study could detect.
     """
-    rules, workloads = range(len(config.rule)), range(len(config.workload))
-    itself = [(w, r, r) for r in rules for w in workloads]
-    different = [
-        (w, *both) for both in itertools.permutations(rules, 2) for w in workloads
-    ]
     studies = {}
     for number, kind in enumerate(SEARCHED):
-        pairs = different if kind == "different" else itself
+        pairs = pairs_of(config, itself=kind != "different")
         found = {"pair": [], "named": [], "truth": [], "detectable": []}
         for study in range(config.studies):
             workload, mine, other = pairs[study % len(pairs)]
@@ -422,6 +424,17 @@ def search_studies(config: Config, arrays: dict[str, np.ndarray]):
             found["detectable"].append(outcome.detectable)
         studies |= {f"searched/{kind}/{n}": np.array(v) for n, v in found.items()}
     return studies
+
+
+def pairs_of(config: Config, itself: bool) -> list[tuple[int, int, int]]:
+    """Return all triples of a workload, my rule and the other rule, as indices.
+
+    If `itself` is True, the two rules of a triple are the same, and otherwise they
+    differ.
+    """
+    rules = range(len(config.rule))
+    sides = [(r, r) for r in rules] if itself else itertools.permutations(rules, 2)
+    return [(w, *both) for both in sides for w in range(len(config.workload))]
 
 
 def draw_searches(config: Config, logs: Any, generator: np.random.Generator):
@@ -479,13 +492,7 @@ def simulate(config: Config, pools: Any, kind: str, start: int):
       from all trials and once from the trials of the study.
     """
     ways = decision_procedures.procedures(config.few, max(1, config.budget // 2))
-    rules, workloads = range(len(config.rule)), range(len(config.workload))
-    sides = (
-        itertools.permutations(rules, 2)
-        if kind == "rules"
-        else ((rule, rule) for rule in rules)
-    )
-    pairs = [(workload, *both) for both in sides for workload in workloads]
+    pairs = pairs_of(config, itself=kind != "rules")
     found = {"pair": [], "named": [], "truth": []}
     for study in range(start, min(start + PIECE, config.studies)):
         workload, *both = pairs[study % len(pairs)]
@@ -545,9 +552,12 @@ def summary(config: Config, pools: Any, arrays: dict[str, np.ndarray]):
     ):
         row: dict = {"way": name} | way._asdict()
         for kind, truth in truths(arrays).items():
-            known = (
-                truth != 0
-            )  # If neither rule ever reaches the target, no answer is right or wrong.
+            known = truth != 0  # Of rules with equal costs, neither is the winner.
+            if not known.any():
+                raise ValueError(
+                    f"no study has a winner, judged by the costs {kind}: the two rules "
+                    "always have equal true costs. Choose other rules or workloads."
+                )
             row[kind] = decision_procedures.tally(
                 arrays["rules/named"][known, column], truth[known]
             )

@@ -179,7 +179,11 @@ def terms(config: Config):
 
 def rules_of(config: Config):
     """Return the names of the rules, always including gradient descent and Adam."""
-    named = list(research.tuning.SPACES) if "all" in config.rule else config.rule
+    named = [
+        name
+        for word in config.rule
+        for name in (research.tuning.SPACES if word in ALL else (word,))
+    ]
     return list(dict.fromkeys((PLAIN, *named, USUAL)))
 
 

@@ -162,7 +162,7 @@ def share(config: Config, part: int, parts: int, checkpoints: Checkpoints):
 
 
 def rules_of(config: Config):
-    """Return the rules by name; AdamW is the last one."""
+    """Return the rules by name. AdamW is added as the last one if it is missing."""
     named = command.name_rules([*config.rule, *({USUAL} - {*config.rule})])
     return {name: rule_lookup.find(word).rule for name, word in named.items()}
 

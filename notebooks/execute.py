@@ -131,6 +131,8 @@ def main() -> None:
         help="these notebooks",
     )
     given = parser.parse_args()
+    if given.folder:
+        given.folder.mkdir(parents=True, exist_ok=True)
     first, *others = [
         source for source in SOURCES if given.only is None or source.stem in given.only
     ]

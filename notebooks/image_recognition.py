@@ -82,7 +82,7 @@ mean, sd = models.mean_and_sd(train.x)
 
 
 def of_pixels(model):
-    """A model of vectors as one of pictures."""
+    """Return a model of pictures that reads their pixels as a vector."""
     return types.Model(model.init, lambda params, x, key=None: model.apply(params, x.reshape(*x.shape[:-3], -1)))
 
 
@@ -101,7 +101,7 @@ print({name: leaf.shape for name, leaf in start.items()}, models.count_parameter
 
 # %%
 def fit(model, num_epochs, noisy=False):
-    """Trains a model of pictures; its parameters, and its accuracy on the test pictures."""
+    """Train a model of pictures. Return its parameters and its accuracy on the test pictures."""
     sampler = samplers.minibatch(len(train.y), 32)
     rule = rules.adam(schedules.one_cycle(1e-2, num_epochs * sampler.num_batches))
     risk = objectives.empirical_risk(model, losses.softmax_cross_entropy)
@@ -111,7 +111,7 @@ def fit(model, num_epochs, noisy=False):
 
 
 def score(model, params, x):
-    """The share of these pictures of the test digits that is recognised."""
+    """Return the share of recognised pictures. `x` has the test digits, moved or not."""
     return float(jax.jit(objectives.accuracy(model))(params, types.Batch(x, test.y)))
 
 
@@ -243,7 +243,7 @@ with figures.style():
     _, axes = plt.subplots(figsize=(5.4, 4.8), layout="constrained")
     confusion.draw_confusion(axes, counts, split.classes)
 plt.show()
-print("right:", int(np.trace(counts)) > 330, "of", counts.sum())
+print("more than 330 of", counts.sum(), "are on the diagonal:", bool(np.trace(counts) > 330))
 
 # %% [markdown]
 # **Seen.** More than 330 of `360` are on the diagonal. The rest are few enough to be

@@ -193,7 +193,7 @@ pictures["curves"].figure
 # by hand, because the rate falls during the training. The rates of a rule may differ by
 # a factor of two or more, with nearly the same loss. The test accuracy says nothing
 # about which rule is better: it is only reported. The test part has 270 images, so one
-# image changes the accuracy of a training by 0.4 %.
+# image changes the accuracy of a training by 0.4 percentage points.
 
 # %% [markdown]
 # ## Send it

@@ -115,6 +115,10 @@ def test_wrong_claims_contradict_what_is_found():
     assert experiment.contradicts(wrong, judging.judge(wrong))
     wrong = adam._replace(verdict=rows.DIFFERS, cause="none")
     assert experiment.contradicts(wrong, judging.judge(wrong))
+    rounded = adam._replace(verdict=rows.CONVENTION, cause="float32", within=1e-7)
+    for largest in (0.9e-7, 1.1e-7, float("nan")):
+        found = judging.Judgement(rows.CONVENTION, largest)
+        assert experiment.contradicts(rounded, found) == (not largest <= 1e-7)
     for row in (adam, keras):
         assert not experiment.contradicts(row, judging.judge(row))
 
@@ -169,6 +173,8 @@ def test_report_counts_every_row_once(headline_of):
     numbers |= {"rows": KEPT["rows"], "versions": KEPT["versions"]}
     findings = runs.Findings({}, numbers)
     headline_of(report.answer(findings))
+    wrong = findings._replace(numbers=numbers | {"contradictions": 2})
+    assert report.answer(wrong).endswith("contradict what was found: 2.")
     counts, *tables = report.tables(
         findings._replace(
             numbers=numbers | {"rows": [unshort(r) for r in KEPT["rows"]]}

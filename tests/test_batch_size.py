@@ -162,6 +162,18 @@ def test_gap_on_the_probe_is_the_gap_to_a_few_percent_near_and_far(monkeypatch):
         assert_gap(workload, params, probe, 0.05)
 
 
+def test_a_rate_at_the_edge_of_the_rates_tried_is_said():
+    rows = [
+        {"batch_size": size, "rate_at_edge": at_edge}
+        for size, at_edge in ((8, False), (4_096, True))
+    ]
+    said = cli.report_of(experiment).rates_at_edges
+    assert said({"curves": [{"workload": "w", "rows": rows}]}).endswith(
+        "for these batches: 4,096 on w."
+    )
+    assert said({"curves": [{"workload": "w", "rows": rows[:1]}]}) == ""
+
+
 def test_noise_scale_is_that_of_gradients_known_by_hand():
     # Intercept gradients -1 and 3 at the origin: mean 1, variance 4.
     workload = equal_rows(2)._replace(

@@ -91,6 +91,16 @@ def test_the_answer_names_the_regime_that_the_table_puts_first(result):
     assert f"use {best['regime']}" in result.answer
 
 
+def test_the_answer_leaves_out_floors_of_runs_that_diverged(result):
+    say = cli.report_of(experiment).answer
+    for ratios, end in (
+        ([np.nan, 3.0], "in every epoch (up to 3 times lower)."),
+        ([np.nan], "in every epoch."),
+    ):
+        numbers = result.numbers | {"without_lower_by": ratios}
+        assert say(runs.Findings({}, numbers)).endswith(end)
+
+
 @pytest.mark.parametrize(("n", "size"), [(569, "small"), (50_000, "large")])
 def test_a_set_is_large_by_its_number_of_examples(n, size):
     row = {"n": n, "workload": "any", "rule": "gradient_descent"}
@@ -103,6 +113,22 @@ def test_a_set_is_large_by_its_number_of_examples(n, size):
     }
     said = cli.report_of(experiment).advice(numbers, "any")
     assert said.startswith(f"On a {size} set (any, n = {n:,}) use ")
+
+
+def test_regimes_that_are_about_as_fast_are_named_together():
+    row = {"n": 569, "workload": "any", "rule": "gradient_descent"}
+    row |= {"targets": {"1e-02": [2.0, 1.0, 3.0]}}
+    regimes = [regime.name for regime in tuning.practice_regimes(32)]
+    numbers = {
+        "rows": [
+            row | {"regime": regime, "seconds_per_pass": seconds}
+            for regime, seconds in zip(regimes, (1.2, 1.05, 1.0), strict=True)
+        ],
+        "first_in_seconds": {"any": {"regime": "stochastic", "target": "1e-02"}},
+        **{"batch_size": 32, "large": None},
+    }
+    said = cli.report_of(experiment).advice(numbers, "any")
+    assert "use stochastic or mini-batch 32, whose times differ by less than " in said
 
 
 def test_targets_are_those_of_the_curves(result):

@@ -4,6 +4,7 @@ same training, and the page.
 
 import ast
 import itertools
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -12,8 +13,8 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import __main__ as command
 from benchmarks import (
+    NO_CACHES,
     clock,
     peers_jax,
     peers_sklearn,
@@ -25,6 +26,7 @@ from benchmarks import (
     sweep_runs,
     tables,
 )
+from benchmarks import __main__ as command
 from research import descent, update_rules
 
 COMPILE_QUICKLY = True  # tests/conftest.py
@@ -347,6 +349,12 @@ def test_other_outcome_is_refused(theirs):
         clock.check_equal({"ours": [1.0, 2.0], "theirs": theirs}, "the loss", 1e-9)
 
 
+def test_a_number_beside_none_is_named_as_such():
+    values = {"ours": [1.0, np.inf], "theirs": [1.0, 2.0]}
+    with pytest.raises(ValueError, match="is NaN or infinite for only one of them"):
+        clock.check_equal(values, "the loss", 1e-9)
+
+
 def test_two_zeros_are_equal_and_other_shapes_are_not():
     zeros = {"ours": [0.0, 2.0], "theirs": [0.0, 2.0]}
     assert clock.check_equal(zeros, "the loss", 1e-9) == 0
@@ -442,16 +450,28 @@ def test_number_has_three_digits(value, words):
     assert tables.number(value) == words
 
 
+def caches_as_they_are(monkeypatch):
+    """What a whole run sets is undone after the test."""
+    for name, value in NO_CACHES.items():
+        monkeypatch.setenv(name, value)
+
+
 def test_startup_tells_why_a_program_did_not_run(monkeypatch):
     programs = {
         "good": ("-c", "pass"),
         "bad": ("-c", "raise ValueError('no such thing')"),
+        "silent": ("-c", "raise SystemExit(3)"),
     }
     monkeypatch.setattr(startup, "PROGRAMS", programs)
-    good, bad = startup.measure(quick=True, with_torch=False, tell=lambda what: None)
+    good, bad, silent = startup.measure(
+        quick=True, with_torch=False, tell=lambda what: None
+    )
     assert good.seconds.median > 0
     assert bad.seconds is None
     assert bad.note == "did not run: ValueError: no such thing"
+    assert silent.note == "did not run: exit status 3"
+    slow = subprocess.TimeoutExpired("python", 300)
+    assert startup._why(slow) == "did not end within 300 s"
 
 
 def test_part_of_a_run_is_not_written_over_the_results(tmp_path, monkeypatch, capsys):
@@ -460,7 +480,7 @@ def test_part_of_a_run_is_not_written_over_the_results(tmp_path, monkeypatch, ca
     monkeypatch.setattr(
         command, "find_spec", lambda name: name
     )  # As if PyTorch were there, without which none is whole.
-    monkeypatch.setenv("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")
+    caches_as_they_are(monkeypatch)
     command.main(["--quick", "--only", "startup"])
     assert "## Starting" in capsys.readouterr().out
     command.main(["--only", "startup"])
@@ -476,11 +496,31 @@ def test_whole_run_is_written_to_the_results(tmp_path, monkeypatch):
     monkeypatch.setattr(startup, "PROGRAMS", {"python": ("-c", "pass")})
     monkeypatch.setattr(command, "RESULTS", tmp_path / "RESULTS.md")
     monkeypatch.setattr(command, "find_spec", lambda name: name)
-    monkeypatch.setenv("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")
+    caches_as_they_are(monkeypatch)
     command.main([])
     assert "Written by `python -m benchmarks` on" in (
         tmp_path / "RESULTS.md"
     ).read_text(encoding="utf-8")
+
+
+def test_whole_run_without_a_peer_says_that_it_will_not_be_written(monkeypatch, capsys):
+    monkeypatch.setattr(
+        command, "find_spec", lambda name: None if name == "tensorflow" else name
+    )
+    assert command._results(True, list(command.PARTS)) is None
+    assert capsys.readouterr().err == ""
+    assert command._results(False, list(command.PARTS)) is None
+    assert "does not find tensorflow" in capsys.readouterr().err
+
+
+def test_what_would_fail_at_the_end_is_refused_at_once(tmp_path, monkeypatch, capsys):
+    for file in (tmp_path, tmp_path / "none" / "page.md"):
+        with pytest.raises(SystemExit):
+            command.parse(["--output", str(file)])
+        assert "name a file in a folder that exists" in capsys.readouterr().err
+    caches_as_they_are(monkeypatch)
+    with pytest.raises(SystemExit, match="has no folder tools/manual"):
+        command.main(["--only", "gradbench", "--gradbench", str(tmp_path)])
 
 
 def test_flags_name_the_parts():

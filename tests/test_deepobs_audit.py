@@ -256,6 +256,12 @@ def test_answer_calls_the_cause_an_inference_and_names_what_was_not_met(result):
         .answer(runs.Findings({}, result.numbers | {"heavy_ball_reshuffled": 0.1}))
         .startswith("Yes. ")
     )
+    off = {"adam_off": 0.3, "heavy_ball_reshuffled": 0.1}
+    assert (
+        cli.report_of(audit)
+        .answer(runs.Findings({}, result.numbers | off))
+        .startswith("Not all of them. ")
+    )
 
 
 @pytest.mark.thorough("a longer run", but="20")

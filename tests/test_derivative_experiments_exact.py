@@ -120,6 +120,35 @@ def test_paths_sum_to_the_slope_of_the_profit_that_is_measured(results):
     assert arrays["profit"].max() <= numbers["profit_at_best"]
 
 
+def test_points_that_newtons_method_misses_are_said_to_be_missed():
+    report = cli.report_of(critical_points)
+    numbers = {
+        "landscapes": {"himmelblau": {"starts": 4}},
+        "himmelblau_found": 9,
+        "camel_found": 10,
+    }
+    assert report.how_many(numbers).startswith("There are 9 and 15. From 4 starts, ")
+    found = report.how_many(numbers | {"camel_found": 15})
+    assert found.endswith("Newton's method finds them from 4 starts.")
+
+
+@pytest.mark.parametrize(
+    ("off", "says"),
+    [
+        (1e-15, "Yes, all 1: "),
+        (0.1, "Not within 1e-14: "),
+        (float("nan"), "Not within 1e-14: "),
+    ],
+)
+def test_rules_hold_only_if_jax_agrees_to_rounding(off, says):
+    rules = {"product": dict.fromkeys(derivative_rules.WAYS, off)}
+    numbers = {"disagreement_with_jax": off, "disagreement_with_values": off}
+    findings = runs.Findings({}, {"rules": rules, **numbers})
+    answer = cli.report_of(derivative_rules).answer(findings)
+    assert answer.startswith(says)
+    assert ("which is rounding" in answer) == says.startswith("Yes")
+
+
 def test_critical_points_have_no_slope_and_minima_lie_below_their_neighbours(results):
     random = np.random.default_rng(0)
     for name, f in (

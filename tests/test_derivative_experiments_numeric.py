@@ -230,6 +230,7 @@ def test_packages_that_are_missing_stand_in_the_table_with_the_way_to_get_them(
     names = [row[0] for row in result.tables[0].rows]
     assert any(name.startswith("jacobi: not installed, pip install") for name in names)
     assert "Not installed" in result.answer
+    assert "other packages" not in result.answer
     assert list(result.numbers["scores"]) == [honest_errors.OURS]
     assert cli.report_of(honest_errors).draw(result)
 

@@ -52,6 +52,7 @@ def test_orders_that_were_not_tried_have_no_entry():
     rows = {row[0]: row for row in result.tables[0].rows}
     assert rows["scalar, taylor"][1] > 1
     assert rows["scalar, taylor"][2:] == (None, None, None)
+    assert not [row for row in result.tables[1].rows if None in row]
     assert cli.report_of(taylor_mode).draw(result)
 
 
@@ -115,6 +116,38 @@ def test_no_share_of_rises_is_reported_without_steps():
         in (report.answer(findings))
     )
     assert "rises in many steps" not in report.draw(findings)["sharpness"].caption
+
+
+def test_answer_says_at_how_many_rates_the_sharpness_arrives():
+    rates = (*edge_of_stability.RATES, *edge_of_stability.SLOW)
+    ratios = {rate: [0.2, 0.3, 0.4] for rate in rates}
+    ratios[rates[0]] = [0.5, 1.01, 1.0]
+    ratios[rates[-1]] = [0.3, 1.0, 0.9]  # A small rate that arrives and goes back.
+    arrays = {f"{rate}/ratio": np.array(ratio) for rate, ratio in ratios.items()}
+    arrays |= {f"{rate}/loss": np.linspace(1, 0.5, 161) for rate in rates}
+    rows = [edge_of_stability._row(rate, arrays, 80) for rate in rates]
+    numbers = {"rows": rows, **edge_of_stability._numbers(rows, 0.0)}
+    findings = runs.Findings(arrays, numbers)
+    report = cli.report_of(edge_of_stability)
+    answer = report.answer(findings)
+    assert "It reaches 2 / η at 1 of these 3 rates, first after 80 steps. " in answer
+    assert "At smaller rates the quotient ends at 0.40" in answer
+    caption = report.draw(findings)["sharpness"].caption
+    assert "At smaller rates (dashed) it rises later." in caption
+
+
+@pytest.mark.parametrize(
+    ("difference", "says"),
+    [
+        (None, False),
+        (1e-14, True),
+        (1e-3, "differs by 1.0e-03"),
+        (float("nan"), "differs by nan"),
+    ],
+)
+def test_a_sparse_matrix_that_is_wrong_is_not_said_to_be_uncompared(difference, says):
+    report = cli.report_of(sparse_hessian)
+    assert report._compared({"difference": difference}) == says
 
 
 def test_series_of_the_pendulum_solves_its_equation():

@@ -250,7 +250,7 @@ def test_run_answers_draws_and_says_that_digits_are_not_the_claim(
         "MLP",
         "CNN",
     ]
-    assert all(row[4] == "-" for row in result.tables[0].rows)
+    assert all(row[4] == "–" for row in result.tables[0].rows)
     assert result_bytes(result) == result_bytes(result)
     pictures = cli.report_of(experiment).draw(result)
     assert list(pictures) == ["accuracy", "confusions", "worst", "filters"]
@@ -419,6 +419,7 @@ def test_images_that_are_not_at_hand_are_replaced_aloud(monkeypatch, capsys):
         ({"batch_size": 2_000}, "at most the 1,437 training images of digits"),
         ({"choose": (1.0,), "held_out": 1_400}, "at most the 37 training images"),
         ({"choose": (2.0, 1.0)}, "choose must be positive multiples, ascending"),
+        ({"choose": (np.nan,)}, "choose must be positive multiples, ascending"),
         ({"budgets": (2,)}, "budgets must be positive and other than cnn_epochs"),
         ({"mirror": True}, "mirror must be False for digits"),
         ({"dataset": "digit"}, "did you mean 'digits'"),

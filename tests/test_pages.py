@@ -35,6 +35,14 @@ def test_building_again_changes_no_byte():
         )
 
 
+def test_page_without_the_marks_of_a_part_is_refused(tmp_path):
+    page, marks = tmp_path / "page.md", "<!-- table: made by docs/build.py -->\n"
+    page.write_text(f"{marks}old\n<!-- end -->\n", "utf-8")
+    assert build.put(page, {"table": "new\n"}) == f"{marks}new\n<!-- end -->\n"
+    with pytest.raises(ValueError, match="families: made by"):
+        build.put(page, {"families": "new\n"})
+
+
 @pytest.mark.parametrize("name", RULE_TABLE)
 def test_every_rule_says_what_it_is_where_from_and_when_to_use_it(name):
     found = describe(name)

@@ -105,6 +105,12 @@ def test_keep_without_a_run_folder_says_what_it_takes(capsys, tmp_path):
     assert "run folder" in capsys.readouterr().err
 
 
+def test_keep_takes_one_of_its_two_flags(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        experiments.main(["keep", "toy", "--only-picture", "--from-reference"])
+    assert "not allowed with argument" in capsys.readouterr().err
+
+
 @pytest.fixture
 def drawing():
     """(number of random dots) -> an experiment that draws them, as a module."""

@@ -125,7 +125,7 @@ def test_slower_update_is_told():
         "slower in 1" in section.answer
     )
     assert section.missed == [
-        "adam, 1 leaves: an update takes 2.00 times what optax's takes"
+        "adam, 1 leaf: an update takes 2.00 times what optax's takes"
     ]
     page = tables.page([], [], [], "command", "today", 1.0, [section])
     assert section.answer in page.partition("## An update")[0]
@@ -225,6 +225,23 @@ def test_minimisers_are_compared_where_both_reach_the_tolerance(monkeypatch):
     ]
 
 
+def test_a_peer_that_failed_counts_as_one_that_did_not_reach_the_tolerance():
+    one = clock.Spread(1.0, 1.0, 1.0)
+    mine = minimising.MinimiserRow(
+        "a", "BFGS", "ours: bfgs", "", 5, 0.0, 0.0, True, one, 1.0
+    )
+    rows = [mine, mine._replace(contender="scipy: BFGS", ratio=one)]
+    for name, note in (
+        ("scipy: CG", "failed: ValueError"),
+        ("optimistix", "not there"),
+    ):
+        rows.append(minimising.MinimiserRow("a", "BFGS", name, note))
+    answer = minimising.section(rows).answer
+    assert "scipy does in 1 of 2" in answer
+    assert "optimistix" not in answer
+    assert minimising.section([mine]).answer.endswith("the tolerance in 1 of 1.")
+
+
 def test_each_contender_of_scipy_compiles_what_it_calls(monkeypatch):
     traced, case = [], CASES["MGH beale"]
 
@@ -278,6 +295,12 @@ def test_a_step_of_a_matrix_rule_is_level_if_its_interval_holds_one():
     ]
     answer = matrix_rules.section(rows).answer
     assert "in 4 pairs: faster in 2, level in 1, slower in 1." in answer
+
+
+def test_a_peer_may_be_missing_in_a_package_that_is_there():
+    assert matrix_rules._is_there("optax", "adam")
+    assert not matrix_rules._is_there("optax", "no_such_rule")
+    assert not matrix_rules._is_there("no_such_package", "adam")
 
 
 def test_a_difference_of_nan_in_any_leaf_is_infinite():

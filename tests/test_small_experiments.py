@@ -215,6 +215,14 @@ def test_a_short_run_is_drawn_too_and_says_what_it_did_not_reach(
     assert "budget" in result.answer or "not within" in result.answer
 
 
+@pytest.mark.parametrize(("passes", "shown"), [(4.0, 4), (200.0, 50)])
+def test_no_pass_is_shown_that_was_not_run(passes, shown):
+    arrays = {"full batch/passes": np.array([0.0, passes])}
+    arrays["mini-batch 32/passes"] = np.array([0.0, 0.9 * passes])
+    regimes = dict.fromkeys(("full batch", "mini-batch 32"))
+    assert cli.report_of(fit_a_line).shown_passes(arrays, regimes) == shown
+
+
 @pytest.mark.thorough("a run of its own; fit_a_line runs mini-batches")
 def test_mini_batches_draw_a_boundary_too():
     result = cli.conduct(

@@ -379,7 +379,12 @@ def test_answer_tables_and_figures_show_the_baseline_first_and_both_splits(
     read = cli.report_of(experiment).answer(
         runs.Findings({}, result.numbers | {"dataset": "japanese_vowels"})
     )
-    assert "Not read" not in read
+    assert "Not included" not in read
+    assert "diverged" not in read
+    diverged = cli.report_of(experiment).answer(
+        runs.Findings({}, result.numbers | {"diverged": 2})
+    )
+    assert "2 of the reported trainings diverged" in diverged
     first, digits, tried = result.tables
     assert [table.rows[0][0] for table in (first, digits)] == ["softmax regression"] * 2
     assert len(tried.rows) == 9
@@ -413,6 +418,7 @@ def test_what_is_not_at_hand_is_replaced_aloud(monkeypatch, capsys):
         ({"words": "yes"}, "words must be"),
         ({"epochs": 0}, "epochs must be a positive integer; got epochs=0"),
         ({"rates": (1e-2, 1e-3)}, "rates must be positive, ascending"),
+        ({"rates": (np.nan,)}, "rates must be positive, ascending"),
     ],
 )
 def test_config_that_makes_no_sense_is_refused(changes, message):

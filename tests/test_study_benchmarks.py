@@ -72,5 +72,6 @@ def test_derivatives_behind_a_peer_are_named():
     found = derivatives.section(rows)
     assert found.missed == ["a: 0.500 times as fast as jet"]
     assert "in the call" in found.text
-    with pytest.raises(ValueError, match="no row begins with"):
-        derivatives.measure(True, lambda what: None, ["hessian"])
+    for only in (["hessian"], ["taylor", "hessian"]):
+        with pytest.raises(ValueError, match="no row begins with hessian; the rows"):
+            derivatives.measure(True, lambda what: None, only)

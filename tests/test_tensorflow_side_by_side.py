@@ -74,6 +74,19 @@ def test_other_numbers_than_jaxs_are_told(monkeypatch, tmp_path):
     assert cli.conduct(experiment, TINY).answer.startswith("No: ")
 
 
+def test_params_that_are_not_finite_are_not_equal():
+    found = {
+        way: {
+            "losses": np.ones(10),
+            "gradient": np.ones(3),
+            "params": np.full(3, np.nan if way == experiment.TENSORFLOW else 1.0),
+            "version": "2",
+        }
+        for way in (experiment.NUMPY, experiment.TENSORFLOW, experiment.JAX)
+    }
+    assert not experiment.facts(found, {}, TINY, False)["equal"]
+
+
 def test_recorded_gradient_is_that_of_the_loss_by_central_differences():
     # Of NumPy's loss alone, so that neither framework judges itself.
     params, batches = experiment.problem(experiment.NARROW)

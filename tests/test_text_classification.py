@@ -164,6 +164,7 @@ def test_pictures_show_every_score(kept):
         ([0.99, 0.98, 1.0], "Yes:"),
         ([0.9, 0.89, 0.91], "No:"),
         ([0.97, 0.95, 0.99], "Not for certain:"),
+        ([0.99, None, None], "Not for certain:"),
     ],
 )
 def test_the_verdict_is_that_of_the_interval(kept, network, verdict):

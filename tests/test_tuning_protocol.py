@@ -333,6 +333,18 @@ def test_a_tie_is_not_counted_and_the_number_told_is_what_was_counted(result):
         assert f" of {counted[tuning_protocol.TRIALS]:,} studies" in told
 
 
+def test_studies_without_any_winner_are_refused():
+    ties = {"rules/truth": np.zeros((4, 2))}
+    with pytest.raises(ValueError, match="always have equal true costs"):
+        tuning_protocol.summary(TINY, {}, ties)
+
+
+def test_the_answer_does_not_call_it_no_error_where_nothing_is_counted():
+    nothing = {"wrong": None, "undecided": None}
+    said = cli.report_of(tuning_protocol).clear_winners(nothing, nothing)
+    assert said.startswith("No study has two rules whose true costs differ by a factor")
+
+
 def test_studies_of_searches_share_seeds_and_no_search():
     logs = 100.0 * np.arange(4)[:, None] + np.arange(16)
     for seed in range(20):
@@ -434,6 +446,8 @@ def test_figures_are_saved_and_captions_hold_numbers(result, tmp_path):
         ("few", 4, "few must be at most 3, .* got few=4"),
         ("pool", 3, "pool must be at least 4"),
         ("searches", 1, "searches must be at least 2"),
+        ("seed", -1, "seed must be at least 0; got seed=-1"),
+        ("seeds", "9990..10005", "seeds must not contain 10000 to 10007, .* 10000"),
     ],
 )
 def test_config_that_makes_no_sense_is_refused_by_name(field, value, message):

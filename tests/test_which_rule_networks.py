@@ -12,7 +12,7 @@ import pytest
 
 from experiments import which_rule
 from experiments import which_rule_networks as experiment
-from research import cli, comparison, figures
+from research import cli, comparison, figures, tuning
 
 TOP = Path(__file__).parent.parent
 
@@ -82,6 +82,30 @@ def test_the_default_run_has_fifteen_rules_on_four_networks_or_more():
     assert len(set(config.rule)) >= 15
     assert len(set(config.network)) >= 4
     assert "gru_vowels" not in config.network  # It would need a download.
+
+
+def test_all_rules_leave_out_no_rule_that_is_named_beside_them():
+    named = which_rule.rules_of(which_rule.Config(rule=("mine", "all")))
+    assert named[:2] == [which_rule.PLAIN, "mine"]
+    assert set(named) == {"mine", *tuning.SPACES}
+    assert len(set(named)) == len(named)
+
+
+def test_no_rule_is_first_where_none_reaches_the_target():
+    cells = [
+        {"workload": workload, "rule": rule, "reached": reached}
+        for workload, reached in (("easy", 1.0), ("hard", 0.0), ("other", 0.5))
+        for rule in ("x", "y")
+    ]
+    first = {"easy": "x", "hard": "y", "other": "x"}
+    said = cli.report_of(which_rule).first_by_workload
+    assert said({"cells": cells, "first_on": first}) == (
+        "No rule reaches the target on hard. x comes first on every other workload."
+    )
+    assert said({"cells": cells, "first_on": first | {"other": "y"}}) == (
+        "No rule reaches the target on hard. "
+        "No rule comes first everywhere: x on easy; y on other."
+    )
 
 
 @pytest.mark.thorough("a process of its own")

@@ -21,12 +21,18 @@ def answer(findings: research.runs.Findings) -> str:
     """Return the answer in a few sentences."""
     n = findings.numbers
     judged = n["optimizers"] - n["not_judged"]
+    most = "Most do" if 2 * n["agrees"] > judged else "Not most of them"
+    wrong = (
+        f" Rows that contradict what was found: {n['contradictions']}."
+        if n["contradictions"]
+        else ""
+    )
     return (
-        f"Most do: of {n['optimizers']} optimizers and options, {judged} were judged, "
+        f"{most}: of {n['optimizers']} optimizers and options, {judged} were judged, "
         f"and {n['agrees']} of these agree with the formula. {n['convention']} differ "
         f"by a convention, {n['differs']} differ otherwise, and {n['bug']} contradict "
         "their paper in a way that a second reader confirmed. "
-        f"{n['not_judged']} are not judged, for the reasons in the table."
+        f"{n['not_judged']} are not judged, for the reasons in the table.{wrong}"
     )
 
 
@@ -75,7 +81,8 @@ def library_table(library: str, numbers: dict[str, Any]) -> research.runs.Table:
         columns,
         rows,
         "Changed formula: the largest difference after the change that the cause "
-        "describes.",
+        "describes. If this cell is empty, the cause of a deviation was read from the "
+        "source and not tested in this way.",
     )
 
 

@@ -84,7 +84,23 @@ def sizes_table(numbers: Mapping[str, Any]) -> research.runs.Table:
         "Medians over the reported seeds at the first evaluation at or below the "
         "target; the interval of the example gradients is a 95 % bootstrap interval. "
         "Seconds: one training alone, without compilation and evaluation. The last "
-        "batch of each data set is the full batch.",
+        "batch of each data set is the full batch." + rates_at_edges(numbers),
+    )
+
+
+def rates_at_edges(numbers: Mapping[str, Any]) -> str:
+    """Name the batches whose rate is the least or the greatest of all rates tried."""
+    names = [
+        f"{r['batch_size']:,} on {c['workload']}"
+        for c in numbers["curves"]
+        for r in c["rows"]
+        if r["rate_at_edge"]
+    ]
+    if not names:
+        return ""
+    return (
+        " The rate is the least or the greatest of all rates tried, so a better one "
+        f"may exist, for these batches: {', '.join(names)}."
     )
 
 
@@ -148,7 +164,7 @@ def draw_reference(reference: Mapping[str, Any]) -> research.figures.Picture:
         if row["low"] is not None:
             b = row["batch"]
             examples = [row[key] for key in ("example gradients", "low", "high")]
-            steps = [value / b for value in examples]
+            steps = [None if value is None else value / b for value in examples]
             found = {"batch_size": b, "steps": steps, "examples": examples}
             curves.setdefault(row["workload"], []).append(found)
     made = []

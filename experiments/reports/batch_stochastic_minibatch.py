@@ -13,6 +13,9 @@ from research.figures.convergence import Curve, draw_curves
 from research.runs import Result, Table
 
 LARGE = 10_000  # Number of examples from which the answer calls a set large.
+# Times of two regimes that differ by a smaller factor are too close to choose one: the
+# seconds of a pass are measured only once.
+NEAR = 1.1
 
 
 def answer(findings: research.runs.Findings) -> str:
@@ -21,15 +24,16 @@ def answer(findings: research.runs.Findings) -> str:
     sentences = [advice(numbers, numbers["first"])]
     if numbers["large"]:
         sentences.append(advice(numbers, numbers["large"]))
-    ratio = max(numbers["without_lower_by"])
+    ratios = [ratio for ratio in numbers["without_lower_by"] if np.isfinite(ratio)]
+    lower = f" (up to {max(ratios):.0f} times lower)" if ratios else ""
     sentences.append(
         "At a constant rate η, the noise of single examples keeps stochastic descent "
         f"from the minimum: here it levels off at f - f* = "
         f"{numbers['floor_measured']:.2g}, where η tr(C) / (4b) predicts "
         f"{numbers['floor_predicted']:.2g} (b: batch size, C: covariance of the "
         "gradients of single examples). The level is lower with a smaller or falling "
-        "rate, with a larger batch, or with a new order of the examples in every epoch "
-        f"(up to {ratio:.0f} times lower)."
+        "rate, with a larger batch, or with a new order of the examples in every epoch"
+        f"{lower}."
     )
     return " ".join(sentences)
 
@@ -46,10 +50,22 @@ def advice(numbers: dict[str, Any], workload: str):
         return f"On {workload} (n = {n}) no regime reached 1e-02 of the initial f - f*."
     costs = "; ".join(f"{row['regime']} {cost(row, best['target'])}" for row in rows)
     size = "large" if rows[0]["n"] >= LARGE else "small"
+    times = {row["regime"]: seconds(row, best["target"]) for row in rows}
+    least = times[best["regime"]]
+    near = sorted((n for n in times if times[n] <= NEAR * least), key=times.__getitem__)
+    use = " or ".join(near)
+    if len(near) > 1:
+        use += f", whose times differ by less than {100 * (NEAR - 1):.0f} %"
     return (
-        f"On a {size} set ({workload}, n = {n}) use {best['regime']}: to reach "
-        f"{best['target']} of the initial f - f*, {costs}."
+        f"On a {size} set ({workload}, n = {n}) use {use}: to reach {best['target']} "
+        f"of the initial f - f*, {costs}."
     )
+
+
+def seconds(row: dict[str, Any], target: float) -> float:
+    """Return the seconds that a regime needs to reach a target; inf if it does not."""
+    passes = row["targets"][target][0]
+    return np.inf if passes is None else passes * row["seconds_per_pass"]
 
 
 def cost(row: dict[str, Any], target: float):
@@ -57,7 +73,7 @@ def cost(row: dict[str, Any], target: float):
     passes = row["targets"][target][0]
     if passes is None:
         return "does not reach it"
-    return f"takes {passes:.2g} passes and {passes * row['seconds_per_pass']:.2g} s"
+    return f"takes {passes:.2g} passes and {seconds(row, target):.2g} s"
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:

@@ -3,13 +3,9 @@
 import numpy as np
 
 import research
+from experiments._landscapes import MARKS
 from experiments.certified_landscape import KINDS, LANDSCAPES
 
-MARKS = {  # kind: (colour of the project, marker).
-    "minimum": ("first class", "v"),
-    "saddle": ("second class", "D"),
-    "maximum": ("stochastic", "^"),
-}
 SHOWN = ("himmelblau", "camel", "rastrigin")
 CROWDED = 100  # With more points than this, contour lines are left out.
 

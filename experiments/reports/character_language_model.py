@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import research
-from experiments._characters import CHARACTERS, SAMPLED, TEMPERATURE, TEXTS, TOP_K
+from experiments._characters import CHARACTERS, FALLBACK, SAMPLED, TEMPERATURE, TOP_K
 from experiments.character_language_model import NAMES
 from experiments.reports import _dots as dots
 from experiments.reports._characters import (
@@ -39,7 +39,7 @@ def answer(findings: research.runs.Findings) -> str:
     )
     lstm, gpt, longer_lstm, longer_gpt = (networks[name] for name in NAMES)
     before, after = (
-        ("", "") if numbers["text"] in TEXTS[:2] else (NOT_THE_CLAIM, INSTEAD)
+        (NOT_THE_CLAIM, INSTEAD) if numbers["text"] == FALLBACK else ("", "")
     )
     return (
         f"{before}{winner} wins if at least half a window precedes each character. A "
@@ -66,13 +66,13 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
     note = (
         f"{numbers['text']}, {numbers['characters']:,} characters, "
         f"{numbers['symbols']} symbols; {numbers['validation_characters']:,} are "
-        "predicted. The interval is Student's t interval of the mean over "
-        f"{numbers['networks']['gpt']['seeds']} seeds. The longer trainings have one "
-        "seed; n-grams are exact. Whole: windows that do not overlap. Half full: each "
-        f"character is predicted from at least {numbers['context'] // 2} characters "
-        f"before it. Sampled: {SAMPLED} random windows, as nanoGPT reports (1.88, on "
-        "tiny Shakespeare). The parameters of an n-gram model are its different "
-        "n-grams."
+        f"predicted. {NAMES['lstm']} and {NAMES['gpt']}: "
+        f"{research.statistics.seeds_in_words(numbers['networks']['gpt']['seeds'])}. "
+        "The longer trainings have one seed; n-grams are exact. Whole: windows that do "
+        "not overlap. Half full: each character is predicted from at least "
+        f"{numbers['context'] // 2} characters before it. Sampled: {SAMPLED} random "
+        "windows, as nanoGPT reports (1.88, on tiny Shakespeare). The parameters of an "
+        "n-gram model are its different n-grams."
     )
     return (
         costs_table(numbers["counted"], networks, note),

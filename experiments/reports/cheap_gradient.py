@@ -96,10 +96,10 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     caption = (
         "Left: all partial derivatives in reverse mode cost at most "
         f"{numbers['largest_ratio']:.1f} times the operations of the function (dots; "
-        f"the line is the bound of 5). The exceptions are {', '.join(EXCEPTIONS)}, "
-        "whose rules in JAX differ from plain reverse mode. Circles are ratios of "
-        "seconds, which include memory traffic and overhead. Right: for the "
-        "Rosenbrock function of n variables the ratio is at most "
+        f"the line is the bound of {BOUND:g}). The exceptions are "
+        f"{', '.join(EXCEPTIONS)}, whose rules in JAX differ from plain reverse mode. "
+        "Circles are ratios of seconds, which include memory traffic and overhead. "
+        "Right: for the Rosenbrock function of n variables the ratio is at most "
         f"{numbers['ratio_at_any_n']:.1f} in reverse mode; it grows with n in forward "
         "mode and for differences."
     )
@@ -126,7 +126,7 @@ def draw_reference(reference: Mapping[str, Any]) -> research.figures.Picture:
     caption = (
         "All partial derivatives in reverse mode cost at most "
         f"{numbers['largest_ratio']:.1f} times the operations of the function (dots; "
-        f"the line is the bound of 5). The exceptions, orange, are "
+        f"the line is the bound of {BOUND:g}). The exceptions, orange, are "
         f"{', '.join(EXCEPTIONS)}. Circles are ratios of seconds. {dots.SOURCE}"
     )
     return research.figures.Picture("The cheap gradient", caption, figure)
@@ -151,7 +151,7 @@ def draw_zoo(axes: Axes, found: dict[str, Any]):
             "label": "seconds" if i == rows[0] else None,
         }
         axes.plot(part["ratio_of_seconds"], i, "o", markersize=7, **hollow)
-    axes.axvline(5, color=colours["exact"], lw=1, ls=(0, (5, 3)))
+    axes.axvline(BOUND, color=colours["exact"], lw=1, ls=(0, (5, 3)))
     axes.set(xscale="log", xlabel="gradient / function")
     ticks = [
         t

@@ -8,18 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Circle
 
 import research
+from experiments._landscapes import MARKS
 from experiments.critical_points import EXPECTED, LANDSCAPES
-
-KINDS = {
-    "minimum": ("first class", "v"),
-    "saddle": ("second class", "D"),
-    "maximum": ("stochastic", "^"),
-}
 
 
 def kinds(points: Sequence[dict[str, Any]]):
     """Say how many points there are of each kind."""
-    numbers = {kind: sum(point["kind"] == kind for point in points) for kind in KINDS}
+    numbers = {kind: sum(point["kind"] == kind for point in points) for kind in MARKS}
     plural = {"minimum": "minima", "saddle": "saddles", "maximum": "maxima"}
     return ", ".join(
         f"{number} {kind if number == 1 else plural[kind]}"
@@ -37,27 +32,36 @@ def answer(findings: research.runs.Findings) -> str:
         "The gradient of Himmelblau's function vanishes at "
         f"{numbers['himmelblau_found']} points ({kinds(himmelblau['points'])}), that "
         f"of the six-hump camel at {numbers['camel_found']} "
-        f"({kinds(camel['points'])}). {how_many(numbers)} Newton's method "
-        f"finds them from {himmelblau['starts']} starts. "
+        f"({kinds(camel['points'])}). {how_many(numbers)} "
         f"{elsewhere(numbers['descents_elsewhere'])} If the Hessian is singular, "
         "the derivatives of orders 3 and 4 decide the kind, or leave it undecided."
     )
 
 
 def how_many(numbers: dict[str, Any]):
-    """Say whether the points are all critical points of both functions."""
+    """Say whether Newton's method finds all critical points of both functions."""
     found = {name: EXPECTED[name][0] for name in ("himmelblau_found", "camel_found")}
+    starts = numbers["landscapes"]["himmelblau"]["starts"]
     if all(numbers[name] == total for name, total in found.items()):
-        return "These are all critical points;"
+        return (
+            "These are all critical points; Newton's method finds them from "
+            f"{starts} starts."
+        )
     totals = " and ".join(map(str, found.values()))
-    return f"There are {totals}: more starts are needed for the others."
+    return (
+        f"There are {totals}. From {starts} starts, Newton's method misses the others; "
+        "more starts are needed."
+    )
 
 
 def elsewhere(share: float):
-    """Say where descents end."""
+    """Say where descents end. `share` is the larger share of both functions."""
     if share == 0:
         return "Gradient descent ends in a minimum from every start."
-    return f"{100 * share:.1f} % of the descents do not end in a minimum."
+    return (
+        f"Up to {100 * share:.1f} % of the descents on a function do not end in a "
+        "minimum."
+    )
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
@@ -169,7 +173,7 @@ def draw_landscape(axes: Axes, arrays: dict[str, np.ndarray]):
 
 def draw_points(axes: Axes, points: Sequence[dict[str, Any]]):
     """Draw a marker for each point, by kind, and the circle of Newton's method."""
-    for kind, (name, mark) in KINDS.items():
+    for kind, (name, mark) in MARKS.items():
         of_kind = [point for point in points if point["kind"] == kind]
         colour = research.figures.COLOURS[name]
         x = np.array([point["x"] for point in of_kind]).reshape(-1, 2)

@@ -66,17 +66,22 @@ def answer(findings: research.runs.Findings) -> str:
     )
 
 
-def two_speeds(numbers: dict[str, Any]):
-    """Say what is nearly final after one epoch, and what is not."""
-    settled = (
+def settles_first(numbers: dict[str, Any]) -> bool:
+    """Return whether one epoch gives the final accuracy, but less than half of |w|."""
+    return (
         numbers["accuracy_after_one"] >= numbers["accuracy"]
         and numbers["length_after_one"] < 0.5
     )
+
+
+def two_speeds(numbers: dict[str, Any]):
+    """Say what is nearly final after one epoch, and what is not."""
     falls = numbers["angle_after_one"] < numbers["angle_at_start"]
     turns = "reduces" if falls else "changes"
     return (
-        f"{'The position converges first: one' if settled else 'One'} epoch {turns} "
-        f"the angle to the exact line from {numbers['angle_at_start']:.0f}° to "
+        f"{'The position converges first: one' if settles_first(numbers) else 'One'} "
+        f"epoch {turns} the angle to the exact line from "
+        f"{numbers['angle_at_start']:.0f}° to "
         f"{numbers['angle_after_one']:.0f}° and changes the test accuracy from "
         f"{100 * numbers['accuracy_at_start']:.1f} % to "
         f"{100 * numbers['accuracy_after_one']:.1f} %. The length |w|, which says "
@@ -138,7 +143,13 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
             still,
             draw_motion(arrays),
         ),
-        "way": ("First the position, then the confidence", way_caption(numbers), way),
+        "way": (
+            "First the position, then the confidence"
+            if settles_first(numbers)
+            else "Position and confidence",
+            way_caption(numbers),
+            way,
+        ),
     }
     return {
         key: research.figures.Picture(*picture) for key, picture in pictures.items()
@@ -155,8 +166,13 @@ def boundary_caption(numbers: dict[str, Any]):
         "to the exact one. Below: the same tumours by their score z = wᵀx + b, and "
         "the curve that turns a score into a probability (the points of each class "
         "are spread in height for visibility). Circles are the share of benign "
-        f"tumours in {BINS} groups of equal size. In the animation the line turns at "
-        "once; then w grows, the field sharpens and the scores spread."
+        f"tumours in {BINS} groups of equal size."
+        + (
+            " In the animation the line turns at once; then w grows, the field "
+            "sharpens and the scores spread."
+            if settles_first(numbers)
+            else ""
+        )
     )
 
 

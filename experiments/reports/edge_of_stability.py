@@ -1,5 +1,8 @@
 """Report of edge_of_stability: answer, table and figure."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 import research
@@ -11,29 +14,43 @@ COLOURS = ("#D55E00", "#E69F00", "#009E73", "#0072B2", "#8A8F98")
 def answer(findings: research.runs.Findings) -> str:
     """Say where the sharpness ends, and at which rates it does not arrive."""
     numbers = findings.numbers
-    rows = numbers["rows"]
-    ends = ", ".join(
-        f"{row['end']:.2f} (η = {row['rate']})" for row in rows[: len(RATES)]
+    edge, small = numbers["rows"][: len(RATES)], numbers["rows"][len(RATES) :]
+    ends, slow = (
+        [f"{row['end']:.2f} (η = {row['rate']})" for row in rows]
+        for rows in (edge, small)
     )
-    slow = " and ".join(
-        f"{row['end']:.2f} (η = {row['rate']})" for row in rows[len(RATES) :]
-    )
-    first = [row["first"] for row in rows[: len(RATES)] if row["first"] is not None]
-    steps = " to ".join(map(str, sorted({min(first), max(first)}))) if first else ""
+    first = [row["first"] for row in edge if row["first"] is not None]
     arrives = (
-        f"It first reaches 2 / η after {steps} steps. "
-        + _rises(numbers["rises_before"], numbers["rises_after"])
+        f"{_arrivals(first)} " + _rises(numbers["rises_before"], numbers["rises_after"])
         if first
         else "It does not reach 2 / η within these steps. "
     )
-    late = [row["rate"] for row in rows[len(RATES) :] if row["first"] is not None]
     smaller = (
-        "At smaller rates, the sharpness does not reach 2 / η within these steps: the "
-        f"quotient ends at {slow}"
-        if not late
-        else f"At smaller rates the quotient ends at {slow}"
+        "At smaller rates the quotient ends at"
+        if _arrives(small)
+        else "At smaller rates, the sharpness does not reach 2 / η within these steps: "
+        "the quotient ends at"
     )
-    return f"The sharpness divided by 2 / η ends at {ends}. {arrives}{smaller}."
+    return (
+        f"The sharpness divided by 2 / η ends at {', '.join(ends)}. {arrives}{smaller} "
+        f"{' and '.join(slow)}."
+    )
+
+
+def _arrives(rows: Sequence[dict[str, Any]]) -> bool:
+    """Return whether the sharpness reaches 2 / η at a rate of these rows."""
+    return any(row["first"] is not None for row in rows)
+
+
+def _arrivals(first: Sequence[int]) -> str:
+    """Say after how many steps the sharpness arrives, and at how many of RATES."""
+    steps = " to ".join(map(str, sorted({min(first), max(first)})))
+    if len(first) == len(RATES):
+        return f"It first reaches 2 / η after {steps} steps."
+    return (
+        f"It reaches 2 / η at {len(first)} of these {len(RATES)} rates, first after "
+        f"{steps} steps."
+    )
 
 
 def _rises(before: float | None, after: float | None) -> str:
@@ -80,8 +97,8 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
                 "last loss",
             ),
             tuple(rows),
-            "No entry: the sharpness did not reach 2 / η, or there are no such steps. "
-            "If it did not reach 2 / η, all steps count as steps before.",
+            "Not reached: the sharpness did not reach 2 / η, or there are no such "
+            "steps. If it did not reach 2 / η, all steps count as steps before.",
         ),
     )
 
@@ -105,6 +122,7 @@ def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
     )
     numbers = findings.numbers
     arrived = all(row["first"] is not None for row in numbers["rows"][: len(RATES)])
+    late = _arrives(numbers["rows"][len(RATES) :])
     return {
         "sharpness": research.figures.Picture(
             "The edge of stability",
@@ -113,7 +131,7 @@ def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
             f"{'rises to 1, and ' if arrived else ''}ends at "
             f"{numbers['least_at_end']:.2f} to "
             f"{numbers['greatest_at_end']:.2f}. At smaller rates (dashed) it "
-            f"{'does not reach 1' if numbers['slow_at_end'] < 1 else 'rises later'}. "
+            f"{'rises later' if late else 'does not reach 1'}. "
             "Below: the loss."
             + (
                 " Once the sharpness is there, the loss rises in many steps and falls "

@@ -158,8 +158,9 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
         f"{numbers['decades_from_theory']:.1f} decades of them."
     )
     trapped = (
-        "Left: np.gradient of x², sampled at 1, 2, 3, 4, is right inside and wrong by "
-        "1 at both ends; grid_derivative lies on the line 2x. Right: their errors on "
+        "np.gradient is called with its default, edge_order=1. Left: np.gradient of "
+        "x², sampled at 1, 2, 3, 4, is right inside and wrong by 1 at both ends; "
+        "grid_derivative lies on the line 2x. Right: their errors on "
         f"{numbers['samples']} samples of exp. The error of NumPy grows from "
         f"{numbers['numpy_inside']:.0e} to {numbers['numpy_at_the_end']:.0e} at the "
         f"ends, which is {numbers['end_error_over_ours']:.0f} times the error of "

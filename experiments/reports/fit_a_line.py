@@ -11,10 +11,8 @@ from research.figures import motion
 
 SHOWN_PASSES = (0, 0.1, 0.3, 1, 3, 10, 30)  # The still shows the lines after these.
 FRAMES, MOVING_PASSES = 40, 50  # Number of frames, and last pass of the animation.
-ENDS = (
-    -2.0,
-    3.5,
-)  # Ends of the drawn lines, in standard deviations of body mass index.
+# Ends of the drawn lines, in standard deviations of body mass index.
+ENDS = (-2.0, 3.5)
 
 
 def answer(findings: research.runs.Findings) -> str:
@@ -34,14 +32,14 @@ def answer(findings: research.runs.Findings) -> str:
 
 def staying(numbers: dict[str, Any]):
     """Return the beginning of the sentence about regimes that stay within 1 %."""
-    staying = [
+    names = [
         name
         for name, f in numbers["regimes"].items()
         if f["largest_error_in_last_pass"] <= CLOSE
     ]
     return (
         "Only the full batch, whose gradients are exact, stays there:"
-        if staying == ["full batch"]
+        if names == ["full batch"]
         else "At the end"
     )
 
@@ -216,6 +214,12 @@ def place(passes: np.ndarray, now: float):
     return int(np.searchsorted(passes, now + 1e-9, side="right")) - 1
 
 
+def shown_passes(arrays: dict[str, np.ndarray], regimes: dict[str, Any]) -> float:
+    """Return the last pass of the animation: MOVING_PASSES, or fewer in a short run."""
+    ends = (float(arrays[f"{name}/passes"][-1]) for name in regimes)
+    return min(MOVING_PASSES, max(ends))
+
+
 def pale(colour: str, share: float):
     """Mix a colour with white."""
     channels = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
@@ -263,7 +267,7 @@ def draw_motion(arrays: dict[str, np.ndarray], regimes: dict[str, Any]):
     figure, axes = research.figures.new_figure(
         1, len(regimes), width=11, height=4.0, sharey=True
     )
-    moving = {}
+    moving, end = {}, shown_passes(arrays, regimes)
     for panel, name in zip(axes[0], regimes, strict=True):
         draw_data(panel, arrays, name)
         colour = research.figures.colour(name)
@@ -283,8 +287,7 @@ def draw_motion(arrays: dict[str, np.ndarray], regimes: dict[str, Any]):
         for name, (trail, text) in moving.items():
             passes, lines = arrays[f"{name}/passes"], arrays[f"{name}/lines"]
             times = [
-                MOVING_PASSES * (max(k - back, 0) / (FRAMES - 1)) ** 3
-                for back in (3, 2, 1, 0)
+                end * (max(k - back, 0) / (FRAMES - 1)) ** 3 for back in (3, 2, 1, 0)
             ]
             for artist, time in zip(trail, times, strict=True):
                 artist.set_ydata(heights(lines[place(passes, time)]))
@@ -332,7 +335,7 @@ def draw_walk(axes: Axes, arrays: dict[str, np.ndarray], regimes: dict[str, Any]
     )
     axes.set(xlabel="intercept", ylabel="slope", xlim=(-21, 190), ylim=(-50, 109))
     axes.set_aspect("equal")
-    axes.set_title(f"The first {MOVING_PASSES} passes", loc="left")
+    axes.set_title(f"The first {shown_passes(arrays, regimes):g} passes", loc="left")
     axes.legend(loc="upper left", frameon=True, framealpha=1, edgecolor="none")
 
 

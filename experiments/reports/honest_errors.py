@@ -41,10 +41,15 @@ def answer(findings: research.runs.Findings) -> str:
         f"bound is {times(numbers['sharpness'])} times the error. It answers "
         f"{100 * numbers['answered']:.0f} % of the {numbers['exist']} problems with a "
         f"derivative, and gives {numbers['false_answers']} confident answers on the "
-        f"{without} problems without one. The same four numbers for other packages "
-        f"(all: also where the package reports no success): {others}."
+        f"{without} problems without one."
     )
-    return f"{words}{on_random(numbers)}{absent}"
+    compared = (
+        " The same four numbers for other packages (all: also where the package "
+        f"reports no success): {others}."
+        if others
+        else ""
+    )
+    return f"{words}{compared}{on_random(numbers)}{absent}"
 
 
 def verdict(numbers: dict[str, Any]):
@@ -225,10 +230,10 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
         if s["answered"] and not name.endswith(", all")
     )
     caption = (
-        f"One dot for each of the {result.numbers['exist']} {result.numbers['half']} "
-        "problems that has a derivative and got an answer: claimed error against "
-        "actual error, both relative. A claim holds on and above the dashed line "
-        "(blue dots) and fails below it (orange crosses). A dot at the left or lower "
+        f"One dot for each answer to the {result.numbers['exist']} "
+        f"{result.numbers['half']} problems with a derivative: claimed error against "
+        "actual error, both relative. A claim holds on and above the dashed line (blue "
+        "dots) and fails below it (orange crosses). A dot at the left or lower "
         f"edge has an error or a claim of 0. Claims that hold: {covered}."
     )
     pictures = {

@@ -13,7 +13,7 @@ from experiments.image_recognition import CHOICE_SEED, CLAIM, LABELS
 from experiments.reports import _dots as dots
 from research import figures
 from research.figures import confusion, images
-from research.runs import Result
+from research.runs import Result, dashed
 
 
 def answer(findings: research.runs.Findings) -> str:
@@ -78,23 +78,23 @@ def accuracy_table(numbers: Mapping[str, Any]) -> research.runs.Table:
             "peak rate",
         ),
         tuple(
-            (
-                LABELS[r["model"]],
-                *(
-                    "-" if number is None else number
-                    for number in (*r["accuracy"], r["published"])
-                ),
-                r["parameters"],
-                r["epochs"],
-                r["gradients"],
-                r["seconds"],
-                r["rate"],
+            dashed(
+                (
+                    LABELS[r["model"]],
+                    *r["accuracy"],
+                    r["published"],
+                    r["parameters"],
+                    r["epochs"],
+                    r["gradients"],
+                    r["seconds"],
+                    r["rate"],
+                )
             )
             for r in numbers["models"]
         ),
-        f"Mean over {numbers['seeds']} seeds with its 95 % t interval. The cost is "
-        "that of one training (median), without compilation and evaluation. The first "
-        "row is the simple baseline. To reach: the values on the page of "
+        f"Accuracy: {research.statistics.seeds_in_words(numbers['seeds'])}. The cost "
+        "is that of one training (median), without compilation and evaluation. The "
+        "first row is the simple baseline. To reach: the values on the page of "
         "Fashion-MNIST for an MLP of 256, 128 and 100 units and for two convolutions "
         "with pooling; for softmax regression, about the accuracy at its optimum.",
     )
@@ -144,8 +144,6 @@ def tried_table(numbers: Mapping[str, Any]) -> research.runs.Table:
 
 ACROSS = 8  # Number of errors in a row.
 COLOURS = {"softmax": "second class", "mlp": "mini-batch", "cnn": "full batch"}
-# The axis begins this far below the worst model's final accuracy; the first epochs do
-# not matter.
 
 
 def draw(result: Result) -> dict[str, figures.Picture]:
@@ -288,8 +286,8 @@ def accuracy_caption(numbers: Mapping[str, Any]) -> str:
         f"Above: test accuracy after each epoch. Thin lines are the {numbers['seeds']} "
         "single seeds; dots are their mean. The rate rises in the first quarter of a "
         "training and then falls to nearly 0. Below: the CNN at the end of trainings "
-        "of other lengths, with the first seed; the rate rises and falls within each: "
-        f"{budgets}.{lines}"
+        "of several lengths, with the first seed; the rate rises and falls within "
+        f"each: {budgets}.{lines}"
     )
 
 

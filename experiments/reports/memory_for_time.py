@@ -76,7 +76,8 @@ def _seconds_table(numbers: dict[str, Any]) -> research.runs.Table:
             "seconds, relative to the plain scan",
         ),
         tuple(rows),
-        "Ratios within one run; the interval contains the median in 95 of 100 runs.",
+        "For a loop of --timed steps. Ratios are medians within one run, with 95 % "
+        "intervals.",
     )
 
 

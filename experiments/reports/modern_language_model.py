@@ -20,15 +20,11 @@ def answer(findings: research.runs.Findings) -> str:
     """Say whether the GPT or counting predicts better, and by how much."""
     numbers = findings.numbers
     found = network_of(numbers)
-    mean, low, high = found["whole"]
+    _, low, high = found["whole"]
     counted = numbers["ngram"]
-    verdict = (
-        "Yes"
-        if (high or mean) < counted
-        else "No"
-        if (low or mean) > counted
-        else "Not for certain"
-    )
+    verdict = "Not for certain"  # Fewer than three seeds have no interval.
+    if low is not None:
+        verdict = "Yes" if high < counted else "No" if low > counted else verdict
     claimed = numbers["text"] != FALLBACK
     before = "" if claimed else plain.NOT_THE_CLAIM
     if numbers["choose"]:
@@ -63,11 +59,11 @@ def tables(findings: research.runs.Findings) -> tuple[Table, ...]:
     note = (
         f"{numbers['text']}, {numbers['characters']:,} characters, "
         f"{numbers['symbols']} symbols; {numbers['validation_characters']:,} are "
-        "predicted. The interval is Student's t interval of the mean over "
-        f"{network_of(numbers)['seeds']} seeds; n-grams are exact. Seconds: the median "
-        "over seeds. Whole: windows that do not overlap. Half full: each character is "
-        "predicted from at least half a window before it, of "
-        f"{numbers['context']} characters unless the row says otherwise. "
+        f"predicted. The {network_of(numbers)['words']}: "
+        f"{research.statistics.seeds_in_words(network_of(numbers)['seeds'])}; n-grams "
+        "are exact. Seconds: the median over seeds. Whole: windows that do not "
+        "overlap. Half full: each character is predicted from at least half a window "
+        f"before it, of {numbers['context']} characters unless the row says otherwise. "
         f"Sampled: {SAMPLED} random windows. The parameters of an n-gram model are its "
         "different n-grams."
     )

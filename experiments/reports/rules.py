@@ -13,7 +13,7 @@ from research.verification.docstrings import describe
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """Return the answer in one or two sentences."""
+    """Say whether every rule agrees with its references, and by how much."""
     numbers = findings.numbers
     every = (
         "Yes"
@@ -68,7 +68,7 @@ def verification_table(cells: list[dict[str, Any]], names: Sequence[str]):
             (*row, sum(c["reason"] is not None for c in cells if c["rule"] == name))
         )
     columns = ["rule"]
-    for who in ("formula", "optax", "recorded"):
+    for who in WHO:
         columns += [who, f"{who}: problem, step"]
     columns = (*columns, "formula, float32", "optax, float32", "reasons")
     note = (

@@ -63,13 +63,15 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
             tuple(rows),
             "L is a bound of all eigenvalues of the Hessian in the box, proved by "
             "interval arithmetic. A descent that leaves the box is not followed "
-            "further, because the bound does not hold outside.",
+            "further, because the bound does not hold outside. An increase of at most "
+            "1e-12 (1 + |f|) is a rounding error and does not count. The median is "
+            "over the descents that stayed in the box.",
         ),
     )
 
 
 def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Draw f along the descents of the median start, for each rate."""
+    """Draw the median of f over the starts at each step, for each function and rate."""
     figure, axes = research.figures.new_figure(
         len(FUNCTIONS), 1, width=4.6, height=9.6, sharex=True
     )

@@ -33,6 +33,11 @@ def answer(findings: research.runs.Findings) -> str:
     )
     if numbers["digits"] is not None:
         found = f"{found} {of_digits(numbers)}"
+    if numbers["diverged"]:
+        found += (
+            f" {numbers['diverged']} of the reported trainings diverged. Choose "
+            "smaller rates."
+        )
     if numbers["dataset"] != CLAIM:
         found = f"NOT THE CLAIM: these are images of digits, row by row. {found}"
     return found + what_is_missing(numbers)
@@ -117,8 +122,8 @@ def accuracy_caption(numbers: dict[str, Any]):
     )
     return (
         f"Test accuracy on {numbers['dataset']}. Each dot is a seed; the bar is the "
-        f"mean with its 95 % t interval ({found}). Softmax regression has a single "
-        "optimum, so no seeds."
+        "mean, with its 95 % t interval if there are at least three seeds "
+        f"({found}). Softmax regression has a single optimum, so no seeds."
     )
 
 
@@ -166,9 +171,9 @@ def first_table(numbers: Mapping[str, Any]) -> Table:
             )
             for r in rows
         ),
-        f"Mean over {numbers['seeds']} seeds with its 95 % t interval. The first row "
-        "is the simple baseline at its exact optimum. Seconds: one training (median), "
-        "without compilation.",
+        f"Networks: {research.statistics.seeds_in_words(numbers['seeds'])}. The first "
+        "row is the simple baseline at its exact optimum. Seconds: one training of a "
+        "network (median), without compilation; one solution of the baseline, with it.",
     )
 
 

@@ -62,7 +62,7 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
             ratios = part["ratio_of_seconds"]
             seconds = [ratios.get(f"{way}/{order}") for order in TIMED]
             compiling = [part["compile_seconds"].get(f"{way}/{k}") for k in TIMED]
-            timed.append((f"{name}, {way}", *seconds, *compiling))
+            timed.append(research.runs.dashed((f"{name}, {way}", *seconds, *compiling)))
     swings = [
         (f"order {order}", *map(float, row))
         for order, row in zip(ORDERS, findings.arrays["pendulum"], strict=True)
@@ -73,8 +73,8 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
             "Operations, relative to the function",
             ("function and way", *heads),
             tuple(counts),
-            "All derivatives up to the order, along one direction. No entry: the way "
-            "has no rule for the function, or the order was not tried.",
+            "All derivatives up to the order, along one direction. Not reached: the "
+            "way has no rule for the function, or the order was not tried.",
         ),
         research.runs.Table(
             "Seconds, and seconds to compile",
@@ -84,7 +84,8 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
                 *(f"{head}, seconds to compile" for head in heads),
             ),
             tuple(timed),
-            "Ratios of seconds are medians of one run, measured in turns.",
+            "Ratios of seconds are medians of one run, measured in turns. A dash: not "
+            "measured.",
         ),
         research.runs.Table(
             "Error of the pendulum after a period",

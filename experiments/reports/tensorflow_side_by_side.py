@@ -127,7 +127,8 @@ def table_of_seconds(numbers: dict[str, Any]):
     note = (
         f"A step on a batch of {BATCH} in float32: loss, gradient and update, called "
         f"from Python. Medians of {numbers['config']['repeats']} samples, taken in "
-        "alternation, and the 95 % interval of the ratio."
+        "alternation, and the 95 % interval of the ratio. NumPy is limited to one "
+        "thread. JAX and TensorFlow have the same number of threads."
     )
     columns = ("net", "way", "seconds a step", "over JAX's", "from", "to")
     return research.runs.Table("Seconds of a step", columns, tuple(rows), note)

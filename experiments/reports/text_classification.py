@@ -29,15 +29,11 @@ def answer(findings: research.runs.Findings) -> str:
     """Say whether the Transformer or the baseline sorts better, and by how much."""
     numbers = findings.numbers
     whole, cut, network = numbers["models"]
-    mean, low, high = network["accuracy"]
+    _, low, high = network["accuracy"]
     best = max(whole["accuracy"][0], cut["accuracy"][0])
-    verdict = (
-        "Yes"
-        if (low or mean) > best
-        else "No"
-        if (high or mean) < best
-        else "Not for certain"
-    )
+    verdict = "Not for certain"  # Fewer than three seeds have no interval.
+    if low is not None:
+        verdict = "Yes" if low > best else "No" if high < best else verdict
     seeds = research.statistics.seeds_in_words(numbers["seeds"])
     found = (
         f"{verdict}: of {numbers['n_test']:,} test stories the Transformer classifies "
@@ -96,10 +92,10 @@ def accuracy_table(numbers: Mapping[str, Any]) -> Table:
             )
             for m in models
         ),
-        f"The {name}: mean over {numbers['seeds']} seeds with its 95 % t interval, "
-        "which covers starting points and orders. The sampling of "
-        f"{numbers['n_test']:,} test stories alone makes each row uncertain by about "
-        f"{196 * np.sqrt(share * (1 - share) / numbers['n_test']):.1f} points. The "
+        f"The {name}: {research.statistics.seeds_in_words(numbers['seeds'])}. A seed "
+        "sets the starting point and the order of the stories. The choice of the "
+        f"{numbers['n_test']:,} test stories alone makes each accuracy uncertain by "
+        f"±{196 * np.sqrt(share * (1 - share) / numbers['n_test']):.1f} points. The "
         f"most frequent topic alone has {100 * max(numbers['shares']):.1f} %. "
         f"{100 * numbers['whole_stories']:.0f} % of the training stories are no longer "
         f"than {numbers['words']} words. Seconds: one training (median), without "
@@ -264,5 +260,5 @@ def confusion_caption(numbers: Mapping[str, Any]) -> str:
     )
     return (
         "Rows: true topics. Columns: predictions of the network of the first seed. "
-        f"Its most frequent errors: {errors}."
+        f"Its most frequent errors: {errors or 'none'}."
     )

@@ -51,12 +51,8 @@ def answer(findings: research.runs.Findings) -> str:
         "seeds and equal budgets, names a winner between a rule and itself in "
         f"{percent(rival['false'])} of the studies. `descent compare`, with "
         f"{numbers['searches']} independent searches of each rule, does so in "
-        f"{percent(compare['false'])}. Between two rules whose true costs differ by "
-        f"a factor of {CLEAR:g} or more, the t-test names the wrong one in "
-        f"{percent(rival['wrong']) if rival['wrong'] else 'no study'}, compare in "
-        f"{percent(compare['wrong']) if compare['wrong'] else 'no study'}; compare "
-        f"leaves {percent(compare['undecided']) if compare['undecided'] else 'none'} "
-        f"undecided. Compare finds a planted factor of {PLANTED:g} in "
+        f"{percent(compare['false'])}. {clear_winners(rival, compare)} Compare "
+        f"finds a planted factor of {PLANTED:g} in "
         f"{percent(compare['planted'])}, and in {100 * least:.0f} % for the rule "
         "where it does so least often. If each rule has one fixed set of trials, the "
         f"wrong winner is named in {percent(defaults[TRIALS]['wrong'])} of "
@@ -70,8 +66,23 @@ def answer(findings: research.runs.Findings) -> str:
     )
 
 
+def clear_winners(rival: Mapping[str, Any], compare: Mapping[str, Any]) -> str:
+    """Say how often the t-test and `compare` are wrong if the better rule is clear."""
+    if rival["wrong"] is None or compare["wrong"] is None:
+        return (
+            f"No study has two rules whose true costs differ by a factor of {CLEAR:g} "
+            "or more, so wrong winners are not counted."
+        )
+    return (
+        f"Between two rules whose true costs differ by a factor of {CLEAR:g} or more, "
+        f"the t-test names the wrong one in {percent(rival['wrong'])}, compare in "
+        f"{percent(compare['wrong'])}; compare leaves "
+        f"{percent(compare['undecided'])} undecided."
+    )
+
+
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """Return the tables of searches, of procedures with fixed trials, and of truths."""
+    """Return four tables: searches, fixed trials, the procedures, and true costs."""
     numbers = findings.numbers
     shown = [
         (kind, outcome) for kind in (TRIALS, RULES) for outcome in ("right", "wrong")

@@ -8,6 +8,7 @@ from experiments.reports import _dots as dots
 from experiments.which_rule import PLAIN, USUAL
 from research.comparison import tables as comparison_tables
 from research.figures import studies
+from research.statistics.measured import NEITHER, nothing_reached, reaches
 
 SHOWN = 4  # Maximum number of rules that a sentence names.
 
@@ -25,7 +26,7 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
 def rules_table(numbers: dict[str, Any]):
     """Return a table with one row for each rule."""
     protocol, first = numbers["protocol"], numbers["first"]
-    rows = tuple(rule_row(row, len(numbers["workloads"])) for row in numbers["by_rule"])
+    rows = tuple(rule_row(row, numbers) for row in numbers["by_rule"])
     columns = (
         "rule",
         "reaches the target on",
@@ -58,14 +59,18 @@ def rules_table(numbers: dict[str, Any]):
     return research.runs.Table("What to use first", columns, rows, note)
 
 
-def rule_row(row: Mapping[str, Any], on: int) -> tuple:
-    """Return the row of one rule. `on` is the number of workloads."""
+def rule_row(row: Mapping[str, Any], numbers: Mapping[str, Any]) -> tuple:
+    """Return the row of one rule."""
+    on, ends = len(numbers["workloads"]), ("", "")
+    both = {"rule": row["rule"], "baseline": numbers["first"]}
+    missed = nothing_reached(both, numbers)
+    if row["verdict"] != "first" and not missed:
+        ends = row["low"], row["high"]
     return (
         row["rule"],
         f"{row['reached_on']} of {on}",
-        row["ratio"],
-        row["low"] if row["verdict"] != "first" else "",
-        row["high"] if row["verdict"] != "first" else "",
+        NEITHER if missed else row["ratio"],
+        *ends,
         row["verdict"],
         row["times_best"],
         f"{row['defaults_reached_on']} of {on}",
@@ -95,8 +100,14 @@ def answer(findings: research.runs.Findings) -> str:
         {row["rule"]: row for row in numbers["by_rule"]},
     )
     own = rows[first]
-    if own["times_best"] is None:
+    if all(row["times_best"] is None for row in rows.values()):
         return f"No rule reaches the target on any of the {on} workloads."
+    if own["times_best"] is None:
+        return (
+            f"{first} is the best on the tuning seeds, but on the reporting seeds it "
+            f"does not reach the target on any of the {on} workloads, and other rules "
+            "do. Give more tuning seeds."
+        )
     sentences = [
         f"Use {first} first. When it is tuned well, it reaches the target on "
         f"{own['reached_on']} of {on} workloads, with {own['times_best']:.2f} times "
@@ -135,17 +146,23 @@ def answer(findings: research.runs.Findings) -> str:
 
 
 def first_by_workload(numbers: dict[str, Any]):
-    """Say in one sentence which rule is first on each workload.
+    """Say which rule is first on each workload, and where no rule reaches the target.
 
     The first rule on a workload is also chosen on the tuning seeds.
     """
-    places = {}
+    reached = {cell["workload"] for cell in numbers["cells"] if reaches(cell)}
+    places, missed = {}, []
     for workload, rule in numbers["first_on"].items():
-        places.setdefault(rule, []).append(workload)
+        if workload in reached:
+            places.setdefault(rule, []).append(workload)
+        else:
+            missed.append(workload)
+    start = f"No rule reaches the target on {', '.join(missed)}. " if missed else ""
     if len(places) == 1:
-        return f"{next(iter(places))} comes first on every workload."
+        other = "other " if missed else ""
+        return f"{start}{next(iter(places))} comes first on every {other}workload."
     listed = "; ".join(f"{rule} on {', '.join(on)}" for rule, on in places.items())
-    return f"No rule comes first everywhere: {listed}."
+    return f"{start}No rule comes first everywhere: {listed}."
 
 
 def beside(numbers: dict[str, Any], rows: dict[str, dict[str, Any]], rule: str):

@@ -325,13 +325,14 @@ def draw_rates(numbers: dict[str, Any]):
             panel.plot(best[-1], height, "o", color=colour, markersize=4.5, label=label)
         if best:
             words.append(f"{rule} {short(min(best))} to {short(max(best))}")
-    panel.set(
-        xscale="log", xlabel="peak learning rate (prodigy: factor of its estimate)"
-    )
+    names = numbers["rules"]
+    factor = " (prodigy: factor of its estimate)" if "prodigy" in names else ""
+    panel.set(xscale="log", xlabel=f"peak learning rate{factor}")
     figure.legend(loc="outside lower center", ncols=min(5, len(networks)))
     caption = (
         "Best peak rate on each network (dot), and the rates whose loss is within 10 "
-        f"% of the lowest (line). Best rates: {'; '.join(words)}. The rate of muon is "
-        "that of the matrices."
+        f"% of the lowest (line). Best rates: {'; '.join(words)}."
     )
+    if "muon" in names:
+        caption += " The rate of muon is that of the matrices."
     return research.figures.Picture("Which rate should I try first?", caption, figure)
