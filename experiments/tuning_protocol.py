@@ -636,7 +636,7 @@ def searched_summary(config: Config, arrays: dict[str, np.ndarray]):
         },
         "compare_in_null": compare["false"][0],
         "rival_in_null": overall[RIVAL]["false"][0],
-        "compare_wrong": 0.0 if compare["wrong"] is None else compare["wrong"][0],
+        "compare_wrong": (compare["wrong"] or [math.nan])[0],
         "compare_power": min(power[COMPARE].values()),
     }
 
