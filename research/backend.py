@@ -80,14 +80,15 @@ def configure(
         `research.portable.pin_libraries`, or pass the flag --portable to an experiment.
         portable=False does not undo an earlier call with portable=True.
     Raises:
-      ValueError: devices or pool is not an integer from 1 to 65,536; devices exceeds
-        pool; or `portable` is True, but this is not Linux on x86-64 with AVX2 and FMA,
-        or jaxlib is older than 0.10.
-      TypeError: `x64` or `portable` is neither True nor False. RuntimeError: There are
-      three cases. The backend has already started, before any call of `configure` or
-      with another value of `devices` or `pool`. Or `portable` is True, but the backend
-      has started with portable=False. Or `portable` is True, but SciPy was imported
-      before with other kernels of OpenBLAS. Call `configure` earlier.
+      ValueError: devices or pool is not an integer from 1 to 65,536, or devices exceeds
+        pool. Or `portable` is True, but a requirement is missing: Linux on x86-64 with
+        AVX2 and FMA, and jaxlib 0.10 or newer.
+      TypeError: `x64` or `portable` is neither True nor False.
+      RuntimeError: There are three cases. The backend has already started, before any
+        call of `configure` or with another value of `devices` or `pool`. Or `portable`
+        is True, but the backend has started with portable=False. Or `portable` is True,
+        but SciPy was imported before with other kernels of OpenBLAS. Call `configure`
+        earlier.
     Example:
       >>> configure(x64=True)
       >>> import jax.numpy as jnp
@@ -226,9 +227,9 @@ def _is_installed(module: str) -> bool:
 
 
 def _combination(cpuinfo: str | Path = "/proc/cpuinfo") -> str:
-    """Return a folder name that depends on all that changes compiled programs.
+    """Return a folder name for the facts on which compiled programs depend.
 
-    These are the version of jaxlib, the processor and some environment variables.
+    The facts are the version of jaxlib, the processor and some environment variables.
     """
     path, version = Path(cpuinfo), importlib.metadata.version("jaxlib")
     text = path.read_text(errors="replace") if path.exists() else platform.processor()

@@ -115,8 +115,8 @@ def kept(folder: Path) -> str:
 
     The sentence is used in error messages. Hidden files, whose names begin with a dot,
     are not listed. If the folder has no files, or only hidden files, the sentence is
-    "Nothing was saved there before." If the folder does not exist, the sentence says
-    how to make the folder.
+    "Nothing was saved there before." If the folder does not exist but can be made, the
+    sentence says how to make it.
     """
     nearest = next((part for part in folder.parents if part.exists()), folder)
     if not folder.exists() and nearest.is_dir():

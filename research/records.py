@@ -141,8 +141,8 @@ def open_records(folder: str | Path) -> Records:
     Args:
       folder: Folder of the records.
     Returns:
-      The Records. The digest of the Records is computed from the checksums of all
-      examples, the dtypes, the shapes and the size of examples.array_record. The digest
+      The Records. The digest of the Records is computed from the dtypes, the shapes,
+      the size of examples.array_record, and the checksums of all examples. The digest
       does not depend on the path of the folder. The function `read` of the Records
       compares each example with its checksum. `read` raises ValueError if an example
       has changed (the message names the example), if the file is damaged, or if an
@@ -408,7 +408,7 @@ def _arrays_of(piece: Any, number: int) -> dict[str, np.ndarray]:
 
 
 def _encoded(arrays: dict[str, np.ndarray]) -> Iterator[bytes]:
-    """Return each example as bytes: its arrays one after the other."""
+    """Yield each example as bytes: its arrays one after the other."""
     columns = [
         array.reshape(len(array), math.prod(array.shape[1:])).view(np.uint8)
         for array in arrays.values()

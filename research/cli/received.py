@@ -43,11 +43,12 @@ class Retold(NamedTuple):
 
     Attributes:
       result: The result of the study with the answer and the tables that its numbers
-        give. If the numbers do not allow them to be made, those of the file.
+        give. If they cannot be made from the numbers, the result has those of the file.
       contradictions: Sentences that say what in the file does not follow from its
         numbers.
-      remarks: Sentences that say what in the file only reads differently. The study was
-        then made with other code, which may use other words.
+      remarks: Sentences about a study that was made with other code. They say that the
+        answer in the file has other words, or that the answer and the tables cannot be
+        made from the numbers. Neither counts as a contradiction.
     """
 
     result: "runs.Result"
@@ -59,8 +60,8 @@ def retell(experiment: ModuleType, folder: Path) -> Retold:
     """Make the answer and the tables of a study again, and compare them with the file.
 
     If the study was made with the code of this version, every text must be the same. If
-    it was made with other code, the numbers and the verdicts of the tables must be the
-    same where the headings are.
+    it was made with other code, only the numbers and the verdicts must be the same, in
+    tables with the same title and columns with the same heading.
 
     Args:
       experiment: Module of the study's experiment.
@@ -148,7 +149,7 @@ def _wrong_cells(
 
 
 def _rows(table: "runs.Table") -> dict[tuple[str, ...], dict[str, Any]]:
-    """Return the entries of each row by heading, by (workload, rule) of the row."""
+    """Return a dict from the (workload, rule) of a row to its entries by heading."""
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
     return {tuple(str(row[name]) for name in NAMES if name in row): row for row in rows}
 
@@ -164,7 +165,7 @@ def _is_other(column: str, was: Any, now: Any) -> bool:
 
 
 def _cut(text: Any) -> str:
-    """Return a value of a stranger as a text that is safe to print, shortened."""
+    """Return a value from another person as a short text that is safe to print."""
     return printable(textwrap.shorten(str(text), LONGEST // 4, placeholder=" ..."))
 
 

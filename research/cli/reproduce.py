@@ -175,7 +175,7 @@ def reproduce_study(
 
 
 def _with_remarks(retold: received.Retold) -> "runs.Result":
-    """Return the result with all that the file says differently after its answer."""
+    """Return the result, with the contradictions and remarks added to its answer."""
     said = (*retold.contradictions, *retold.remarks)
     answer = " ".join((retold.result.answer, *said))
     return retold.result._replace(answer=answer)

@@ -161,8 +161,8 @@ def check_arguments(
 def _check_numbers(named: Named, given: dict[str, Any]) -> None:
     """Raise TypeError for a text or a list in the place of a number.
 
-    An argument is a number if its default value is one, unless its annotation allows
-    the kind of the given value.
+    If the default value of an argument is a number, a given text or list is refused,
+    unless the annotation of the argument allows it.
     """
     try:
         parameters = inspect.signature(named.rule).parameters

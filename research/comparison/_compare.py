@@ -57,9 +57,9 @@ def compare(
     a rule that is hardly tuned.
 
     Args:
-      rules: Mapping from a name to a rule. A rule may be a constructor whose first
-        argument is the learning rate, from this package, from optax or your own. It may
-        be the name of a rule of this package, or a `Contender`. It may also be a
+      rules: Mapping from a name to a rule. A rule may be a constructor (from this
+        package, from optax or your own) whose first argument is the learning rate. It
+        may be the name of a rule of this package, or a `Contender`. It may also be a
         gradient transformation, which has no hyper-parameters to search. If `rules` is
         a sequence, it has names of rules of this package.
       workload: A name in `research.workloads.WORKLOADS`, a Workload, or a sequence of

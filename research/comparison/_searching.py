@@ -275,8 +275,9 @@ def _relative_gaps(
     """Return (f - f*) / (f_0 - f*) on a part of the data.
 
     f is the objective on this part of the data, f_0 its initial value, and f* its value
-    at the optimum of the training part. On the training part, a value of f below f* by
-    more than a tenth of target · (f_0 - f*), plus a rounding error, raises ValueError.
+    at the optimum of the training part. On the training part, f may be below f* by at
+    most a tenth of target · (f_0 - f*), plus a rounding error. A lower value raises
+    ValueError.
     """
     best, target = setting.best[part], setting.protocol.target
     # On held-out data the initial gap may not be positive; then no share is defined.
@@ -354,7 +355,7 @@ def sweep_trials(
     on_chunk: OnChunk | None,
     checkpoints: Checkpoints,
 ) -> descent.SweepResult:
-    """Train `count` trials on each of some seeds; the runs of a trial are adjacent.
+    """Train `count` trials on each given seed; the runs of a trial are adjacent.
 
     A trial is a choice of hyper-parameters. `values` has the values of each
     hyper-parameter in the trials, by name. The other arguments are those of

@@ -132,10 +132,11 @@ def check_room_of_runs(
     """Raise ValueError if the runs that are computed together need too much memory.
 
     Args:
-      contender: Rule with its search space. params: Params of the workload, or their
-      shapes. workload: Name of the workload, for the message. runs_at_once: Number of
-      runs that are computed together. Each one needs memory for its params and for the
-      state of its rule.
+      contender: Rule with its search space.
+      params: Params of the workload, or their shapes.
+      workload: Name of the workload, for the message.
+      runs_at_once: Number of runs that are computed together. Each one needs memory for
+        its params and for the state of its rule.
     """
     rule = contender.make_rule(**{n: r.low for n, r in contender.space.items()})
     leaves = jax.tree.leaves((params, jax.eval_shape(rule.init, params)))

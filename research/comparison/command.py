@@ -157,10 +157,10 @@ def digest_files(words: Sequence[str], recorded: Sequence[str] = ()) -> tuple[st
     The files that such a file imports from its own folder are also digested. The files
     are not executed, but only parsed: a module is found if an import statement names
     it, or if its name or file is a text in a call such as
-    importlib.import_module("helper"). A module is not found if only running the file
-    would compute its name, if the call has a relative name or a path in several texts,
-    or if the function is called by another name. Rules that are not defined in a file,
-    as in the example, have no digest.
+    importlib.import_module("helper"). A module is not found if its name is computed
+    only when the file runs, if the call has a relative name or a path that is split
+    into several texts, or if the file calls the importing function by another name.
+    Rules that are not defined in a file, as in the example, have no digest.
 
     Args:
       words: One text for each rule, such as adam or FILE.py:NAME. The text may start

@@ -35,8 +35,8 @@ class Contender(NamedTuple):
 
     Attributes:
       name: Name in tables and in the names of arrays.
-      make_rule: Function that takes hyper-parameters by name, which may be JAX tracers,
-        and returns the rule.
+      make_rule: Function that takes hyper-parameters by name and returns the rule. The
+        hyper-parameters may be JAX tracers.
       space: Search range of each hyper-parameter; {} if nothing is searched.
       evaluations: Cost of one step: how often the step evaluates the objective on a
         batch. To compute the value, the gradient, or both together counts as one
@@ -65,8 +65,8 @@ def make_contenders(
     Args:
       rules: Mapping from a name to a rule, or a sequence. An entry of the sequence is
         the name of a rule of this package, or a Contender. In a mapping, a rule may
-        also be a constructor whose first argument is the learning rate, from this
-        package, from optax or your own. It may also be a finished gradient
+        also be a constructor (from this package, from optax or your own) whose first
+        argument is the learning rate. It may also be a finished gradient
         transformation, which has no hyper-parameters to search.
       spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
         the hyper-parameter. If there is no default range, the hyper-parameter is added

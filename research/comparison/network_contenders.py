@@ -462,9 +462,10 @@ def _made_at_each_step(
 def _rates(contender: Contender) -> tuple[list[str], dict[str, float]]:
     """Return the names of the searched rates, and the peak of a rate not searched.
 
-    A hyper-parameter is a rate if its name ends in "learning_rate". If no searched name
-    does, the rate is the constructor's argument `learning_rate`, whose default is the
-    peak. If there is no such argument, the rate is the first hyper-parameter.
+    A hyper-parameter is a rate if its name ends in "learning_rate". If there is no such
+    name, the rate is the constructor's argument `learning_rate`, whose default is the
+    peak. If there is no such argument, or if its default is not a number, the rate is
+    the first hyper-parameter.
     """
     names = [name for name in contender.space if name not in SCHEDULE_SPACE]
     if rates := [name for name in names if name.endswith(RATE)]:

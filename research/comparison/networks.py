@@ -175,12 +175,13 @@ def compare_networks(
     the final loss of another rule. The study reports the steps of the other rule
     divided by the steps that the baseline needs for this loss, for example: "muon needs
     0.72 times adam's steps". This ratio is not measured if the loss of the baseline is
-    nearly the same at all lengths, or if shorter trainings of the baseline end lower,
-    by more than noise. If the final loss of a run is outside the range of the
-    baseline's losses, the number of steps at the nearer end of this range is used. If
-    this holds for more than half of the runs, the answer and the tables say "at most"
-    or "at least". The interval of the ratio includes the variation between searches and
-    between seeds. The losses of the baseline at the other lengths are treated as exact.
+    nearly the same at all lengths, or if a shorter training of the baseline ends with a
+    loss that is lower by more than noise. If the final loss of a run is outside the
+    range of the baseline's losses, the number of steps at the nearer end of this range
+    is used. If this holds for more than half of the runs, the answer and the tables say
+    "at most" or "at least". The interval of the ratio includes the variation between
+    searches and between seeds. The losses of the baseline at the other lengths are
+    treated as exact.
 
     In each step, a rule receives the gradient, the params, the training loss of the
     batch, the indices of the batch, and `value_fn`, which evaluates the objective on
@@ -317,10 +318,10 @@ def _recipe(
 
 
 def _start(network: NetworkWorkload) -> dict[str, float | None]:
-    """Return what tells a network of the user from others of its name and data.
+    """Return numbers that tell apart networks with the same name and data.
 
-    This is the loss of the first training batch at the params of seed 0, and the norm
-    of its gradient. They depend on the model and on the loss.
+    The numbers are the loss of the first training batch at the params of seed 0, and
+    the norm of its gradient. They depend on the model and on the loss.
     """
     workload = network.workload
     batch = jax.tree.map(lambda a: a[: network.batch_size], workload.train)
@@ -658,8 +659,9 @@ def measure_on_network(
 def _rate_name(space: Space) -> str | None:
     """Return the name of the hyper-parameter that is taken as the learning rate.
 
-    This is the rate as in `rate_name`, without the hyper-parameters of the schedule,
-    or else the first hyper-parameter. None if there is no hyper-parameter.
+    `rate_name` chooses it among the hyper-parameters that do not belong to the
+    schedule. If it finds none, the result is the first hyper-parameter, or None if
+    there is no hyper-parameter.
     """
     own = {name: ends for name, ends in space.items() if name not in SCHEDULE_SPACE}
     return rate_name(own) or next(iter(space), None)
@@ -692,7 +694,7 @@ def _score(
 
     A loss of 0 counts as the smallest normal float32. The loss of a run that diverged
     counts as ten times the initial loss of the run, or as the largest float32 if the
-    initial loss is not finite. A final loss that is even higher counts as the same.
+    initial loss is not finite. A final loss above this number counts as this number.
     """
     first, last = result.values[:, 0].astype(float), result.values[:, -1].astype(float)
     _check_positive("began", first[np.isfinite(first) & (first <= 0)])
@@ -980,8 +982,8 @@ def _lengths(pair: tuple[np.ndarray, np.ndarray], longer: Saved) -> Any:
     the run needs 1 / length times the steps of the baseline for this loss. The result
     is log(1 / length) for each search and seed. It is None if the loss of the baseline
     is nearly the same at all lengths. It is also None if the baseline overfits: a
-    shorter training ends lower by more than noise. Then `log_lengths` would give the
-    baseline's own trainings a length below 1.
+    shorter training ends with a loss that is lower by more than noise. Then
+    `log_lengths` would give the baseline's own trainings a length below 1.
     """
     curve = longer.arrays
     if np.ptp(curve["logs"]) <= LOSS_RESOLUTION:

@@ -152,7 +152,7 @@ def _check_rows(train_x: np.ndarray) -> None:
 
 
 def _mean_and_sd(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Compute in float64, because a long sum in float32 loses digits."""
+    """Return mean and sd, computed in float64: a long float32 sum loses digits."""
     mean, sd = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
     # Compare the values, because rounding may give a constant column an sd just above
     # 0.

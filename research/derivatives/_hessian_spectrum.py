@@ -159,8 +159,8 @@ class _Product:
 
     Attributes:
       count: Number of products that were computed.
-      exponent: Each product is divided by 2^exponent, which is exact. `exponent` is 0
-        until `scale_by` is called.
+      exponent: Each product is divided by 2^exponent. This division is exact.
+        `exponent` is 0 until `scale_by` is called.
     """
 
     def __init__(self, f: Callable[..., Any], x: Any, size: int, kind: np.dtype):
@@ -188,8 +188,8 @@ class _Product:
     def scale_by(self, found: np.ndarray) -> np.ndarray:
         """Divide a product by a power of two, so that its largest entry is about 1.
 
-        All later products are divided by the same number. Otherwise ARPACK would end
-        too early if all eigenvalues are tiny, because its test of convergence has an
+        All later products are divided by the same number. Otherwise, if all eigenvalues
+        are tiny, ARPACK would end too early, because its test of convergence has an
         absolute term. And the squares in a norm might underflow or overflow.
         """
         self.exponent = int(np.frexp(np.max(np.abs(found), initial=0.0))[1])

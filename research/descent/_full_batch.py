@@ -65,8 +65,8 @@ def scan_steps(
       epochs: Numbers of the epochs, shape (e,). Only their count matters.
       evaluate: Function (params, value) -> pytree of floating scalars, called after
         each step. `value` is the objective at these params. Some rules recommend other
-        params than the current ones as the result, such as an average. Then `evaluate`
-        gets the recommended params, and `value` is None.
+        params as the result, such as an average. Then `evaluate` gets the recommended
+        params, and `value` is None.
     Returns:
       The last state, and an EpochInfo whose leaves have a leading axis over the epochs.
     """

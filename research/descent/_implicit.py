@@ -120,9 +120,9 @@ def _direct(
 ) -> Callable[[Params], Params]:
     """Return the function b -> H⁻¹ b, computed from the eigenvectors of H.
 
-    `matvec` is the function x -> H x, and `eps` is its machine epsilon. If an
-    eigenvalue of H is 0 up to rounding errors, the result has the component 0 along its
-    eigenvector.
+    `matvec` is the function x -> H x, and `eps` is the machine epsilon of H x. If an
+    eigenvalue of H is 0 up to rounding errors, H⁻¹ b has no component along the
+    eigenvector of this eigenvalue.
     """
     flat, unravel = ravel_pytree(like)
     # One product after another takes no more memory than conjugate gradients.

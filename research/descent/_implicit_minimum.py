@@ -258,10 +258,10 @@ def _is_far(
     """Return whether the Hessian at x fails to predict the gradient up to the minimum.
 
     x is `params`. The Hessian fails if one of two things happens along an eigenvector.
-    The curvature changes by more than half within the length of a Newton step. Or a
-    Newton step leaves more than half of the slope, and more than rounding errors and
-    the tolerance explain. The second case occurs if a search jumps to and fro over a
-    kink.
+    The curvature changes by more than half within the length of a Newton step. Or the
+    slope after a Newton step is too large: it is more than half of the slope before
+    the step, and more than rounding errors and the tolerance explain. The second case
+    occurs if a search jumps to and fro over a kink.
     """
     flat, unravel = ravel_pytree(params)
     slope = jax.grad(lambda x: f(unravel(x)))

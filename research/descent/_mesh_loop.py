@@ -387,7 +387,7 @@ def _loop_in_parts(
         return loss, structure.unflatten(next(parts if own else rest) for own in split)
 
     def norms(*trees: Params):
-        """Return the norm of each whole tree; each device passes its parts of it."""
+        """Return the norm of each tree; each device passes its parts of the trees."""
         squares = [_squares(jax.tree.leaves(tree), axes) for tree in trees]
         of_parts = total([jnp.stack([parts for parts, _ in squares])], mesh.exact)[0]
         return tuple(

@@ -47,8 +47,8 @@ class EpochInfo(NamedTuple):
       evaluations: Results of the argument `evaluate` of `run`, a pytree. None if
         `evaluate` is not given. Each leaf has a leading axis over the few steps that
         the function `evaluation_points` returns. In epoch 0, entry i is the result
-        after the i-th of these steps. In any other epoch, only the last entry is a
-        result, at the end of the epoch, and the other entries are NaN.
+        after the i-th of these steps. In any other epoch, the last entry is the result
+        at the end of the epoch, and the other entries are NaN.
       steps: Results of the argument `observe` of `run` after each step. Each leaf has a
         leading axis over the steps of the epoch. None if `observe` is not given.
     """

@@ -140,9 +140,10 @@ def train(
         - x and y of the dataset differ in length or are empty, NaN in them makes the
           objective NaN, the sampler is made for another number of examples, or it draws
           an index outside the dataset;
-        - the dataset is Records, and one of these holds: a record has changed, a mesh
-          is given, the sampler takes the whole dataset as one batch, or the rule needs
-          other examples than those of the batch, as SVRG and SAGA do;
+        - a record of the dataset has changed;
+        - the dataset is Records, but a mesh is given, the sampler takes the whole
+          dataset as one batch, or the rule needs other examples than those of the
+          batch, as SVRG and SAGA do;
         - both devices and a mesh are given, or the processes of the mesh differ in
           code, versions or arguments;
         - the checkpoint belongs to another training. The check compares the data, the

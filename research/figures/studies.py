@@ -82,8 +82,8 @@ def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
     by the cost of the baseline. The picture has a row for each rule except the
     baseline. A row shows the geometric mean of the ratios on all workloads, with a
     confidence interval. If there are several workloads, the row also shows the ratio on
-    each workload. A ratio is not drawn if no run of the rule and of the baseline
-    reaches the target.
+    each workload. A ratio is not drawn if all runs of the rule and of the baseline miss
+    the target.
 
     `numbers` is the field `numbers` of the study's result, and `who` has the order of
     the rules.

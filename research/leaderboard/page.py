@@ -156,7 +156,7 @@ def _table(title: str, rows: Sequence[Mapping[str, Any]], note: str) -> Table:
 
 
 def _protocols(rankings: Rankings) -> list[Table]:
-    """Return a table of the protocols, and one of those on networks if any."""
+    """Return a table of the protocols and one of those on networks, if not empty."""
     rows: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
     for number, terms in enumerate(rankings.protocols, 1):
         on_networks = terms[0] == ON_NETWORKS

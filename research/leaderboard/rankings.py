@@ -30,11 +30,12 @@ class Entry(NamedTuple):
         the search space and the cost is added.
       workload: Name of the workload, an optimisation problem. Two studies may use one
         name for different workloads. Then a text that tells them apart is added to the
-        name: the number of examples if it differs, or the minimum f* of the objective
-        if it differs. For a network, it is the number of parameters if it differs, and
-        a text about the data. This text is "named data" if the network is one of this
-        package. Otherwise it is a digest of the data, with the loss and the norm of the
-        gradient at the start. If these are not known, it is the id of the study.
+        name: the number of examples if it differs, and the minimum f* of the objective
+        if it differs. For a network, the text has the number of parameters if it
+        differs, and a note on the data if they differ. The note is "named data" if the
+        network is one of this package. Otherwise the note has a digest of the data, and
+        the loss and the norm of the gradient at the start. If these are not known, the
+        note has the id of the study.
       protocol: Number of the protocol in `Rankings.protocols`, counted from 1. The
         protocol consists of the settings of the measurement.
       cost, low, high: Cost of the rule, and the ends of its confidence interval. The
@@ -397,7 +398,7 @@ def _space(study: SavedStudy, measurement: Mapping[str, Any]) -> str:
 
 
 def _optimum(study: SavedStudy, measurement: Mapping[str, Any]) -> str:
-    """Return f* as text, to distinguish workloads with the same name and size."""
+    """Return f* as text, to distinguish workloads with the same name."""
     optimum = measurement.get("optimum")
     return f"f* {optimum:.9g}" if isinstance(optimum, float) else "f* unknown"
 

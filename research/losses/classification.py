@@ -313,8 +313,8 @@ def kl_divergence(
     """Compute the Kullback-Leibler divergence Σ_k q_k (log q_k - log softmax(z)_k).
 
     Here q is the distribution and z the logits. The divergence is
-    `softmax_cross_entropy_one_hot` minus the entropy of q. The divergence and the
-    cross-entropy have the same gradient with respect to z, softmax(z) - q. The
+    `softmax_cross_entropy_one_hot` minus the entropy of q. With respect to z, the
+    divergence and the cross-entropy have the same gradient softmax(z) - q. The
     divergence has its minimum 0 at softmax(z) = q. 0 log 0 counts as 0.
     optax.kl_divergence takes log softmax(z) instead of z. PyTorch's KLDivLoss also
     takes log softmax(z), and averages over all entries by default.

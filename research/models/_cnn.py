@@ -65,7 +65,7 @@ def cnn(
       pooling: "max" for `research.models.max_pool`, "average" for
         `research.models.average_pool`.
       hidden: Widths of the dense layers before the last one.
-      activation: Name of the activation after every layer except the last, a key of
+      activation: Activation after every layer except the last: a key of
         `research.models.ACTIVATIONS`, or an elementwise function.
       normalisation: Normalisation between convolution and activation. "layer"
         normalises over the channels of each pixel. "group" normalises over the pixels

@@ -47,9 +47,9 @@ class Recurrence(NamedTuple):
 
     Attributes:
       init: Function key -> params, as in `recurrent`.
-      start: Function that takes a tuple, the shape of the leading axes of the inputs x,
-        and returns the carry before the first step. All arrays of this carry are zero.
-        Pass (n,) for n sequences, or () for one sequence without a leading axis.
+      start: Function leading -> carry before the first step. All arrays of this carry
+        are zero. `leading` is the shape of the leading axes of the inputs x: (n,) for n
+        sequences, or () for one sequence without a leading axis.
       advance: Function (params, x, carry, key=None) -> (outputs, carry). x is as in
         `recurrent`, and the outputs have shape (..., T, num_outputs). The returned
         carry is the carry at the end of each sequence. The key is for dropout.

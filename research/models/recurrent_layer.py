@@ -83,10 +83,10 @@ def unroll(
     The derivative is written by hand as a JVP rule. JAX transposes the rule, so forward
     mode, reverse mode and second derivatives all work. Let h_t be the hidden state
     after step t = 0, ..., T - 1, and let h_(-1) be h before the first step. The
-    differential of the carry after step t is a linear function D_t(dp, dq, dcarry) of
-    the differentials of p, of q and of the carry before the step. The function
-    `differential` of the `Cell` computes D_t. With dq_t = U dh_(t-1) + dU h_(t-1), this
-    differential dcarry_t is a sum of two terms:
+    differential dcarry_t of the carry after step t is a linear function D_t(dp, dq,
+    dcarry) of the differentials of p, of q and of the carry before the step. The
+    function `differential` of the `Cell` computes D_t. With dq_t = U dh_(t-1) +
+    dU h_(t-1), dcarry_t is a sum of two terms:
 
         dcarry_t = D_t(0, U dh_(t-1), dcarry_(t-1)) + D_t(dp_t, dU h_(t-1), 0).
 

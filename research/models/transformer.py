@@ -239,9 +239,9 @@ def transformer_encoder(
 ) -> Model:
     """Build a Transformer classifier of token sequences.
 
-    The architecture is that of `transformer_decoder`, with the default values of the
-    arguments that are missing here, except for two differences. First, there is no
-    causal mask: each position attends to all positions of its sequence. Second, each
+    The architecture is that of `transformer_decoder`. Arguments of the decoder that are
+    missing here have their default values. There are two differences. First, there is
+    no causal mask: each position attends to all positions of its sequence. Second, each
     sequence has one vector of logits, mean_t(x_t) W_output + b_output. Here x_t is the
     vector at position t after the last block (and, if order is "pre", after the last
     normalisation), and the mean is taken over all positions of the sequence. W_output
@@ -433,7 +433,7 @@ def _embed(params: Params, tokens: Array, positions: str) -> Array:
 
 
 def _mean_over_positions(vectors: Array, inside: Array | None) -> Array:
-    """Compute the mean of the vectors over the positions before the end."""
+    """Compute the mean of the vectors over the positions inside each sequence."""
     if inside is None:
         return jnp.mean(vectors, axis=-2)
     kept = jnp.where(inside[..., None], vectors, jnp.zeros((), vectors.dtype))

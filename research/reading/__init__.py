@@ -59,7 +59,7 @@ def read_bytes(path: str | Path, most: int) -> bytes:
     Returns:
       Content of the file.
     Raises:
-      ValueError: The file is a pipe, a device, or too large, or its name is invalid.
+      ValueError: The file is a pipe or a device, is too large, or has an invalid name.
       OSError: The file cannot be read.
     """
     size = check_regular(path)
@@ -159,7 +159,8 @@ def parse_json(data: bytes) -> Any:
 def _depth(data: bytes) -> int:
     """Return how deep brackets are nested outside of strings, without recursion.
 
-    For invalid JSON, the result is at least the true depth.
+    The result is 0 if `data` has at most 64 opening brackets, which cannot be too deep.
+    Otherwise, for invalid JSON, the result is at least the true depth.
     """
     depth = deepest = 0
     if data.count(b"[") + data.count(b"{") <= DEEPEST:

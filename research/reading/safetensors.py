@@ -36,7 +36,7 @@ _ENTRY = {"dtype": str, "shape": [int], "data_offsets": [int]}
 
 
 class TruncatedError(ValueError):
-    """Raised if a file ends before its arrays end."""
+    """Raised if a file ends before its header or its arrays end."""
 
 
 def read_safetensors(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -50,7 +50,7 @@ def read_safetensors(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]
       Two dicts. The first has the arrays by name, in the order of their bytes in the
       file. The second has the metadata, texts by name.
     Raises:
-      TruncatedError: The file is shorter than its header says.
+      TruncatedError: The file ends before its header or its arrays end.
       ValueError: The file is not a .safetensors file, or its header contradicts itself:
         two arrays have the same name or share bytes, there are bytes without an array,
         or a size does not fit a shape.

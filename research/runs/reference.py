@@ -191,7 +191,8 @@ def _short_rows(
 ) -> list[list[Any]]:
     """Round the floats in rows to four digits.
 
-    A float halfway between two such numbers becomes the one of them in the rows `like`.
+    If a float is halfway between two such numbers, and `like` has one of them at the
+    same place, the float becomes this number.
     """
     pairs = itertools.zip_longest(rows, like[: len(rows)], fillvalue=())
     return [

@@ -101,9 +101,9 @@ def warm_restarts(
     user lists all periods one by one.
 
     Float32 rounds integers above 2^24. So in float32, if mⁱ is above 2^24, the rate at
-    the first step of period i may be `final` instead of `initial`, and at steps above
-    2^24, the step t itself is rounded. In JAX's 64-bit mode, the schedule computes in
-    float64, and the first step of each period is right for all t < 2^31.
+    the first step of period i may be `final` instead of `initial`. In float32, the step
+    t itself is also rounded if it is above 2^24. In JAX's 64-bit mode, the schedule
+    computes in float64, and the first step of each period is right for all t < 2^31.
 
     Args:
       initial: Rate at the start of each period, at least 0.

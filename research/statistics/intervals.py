@@ -104,8 +104,8 @@ def _without_infinities(
     """Return finite samples for scipy, and the unit of each column.
 
     scipy cannot take means of infinities, so the huge number _NEVER replaces infinity.
-    scipy may also interpolate between it and a sample; any share of it stays above
-    _LARGE, which no sample exceeds. NaN becomes 0.
+    scipy may also interpolate between this number and a sample. Any share of this
+    number stays above _LARGE, which no sample exceeds. NaN becomes 0.
     """
     infinite = np.isinf(samples)
     largest = np.max(np.abs(samples), axis=0, initial=0.0, where=np.isfinite(samples))

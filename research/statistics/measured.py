@@ -22,7 +22,7 @@ def reaches(cell: Numbers) -> bool:
 
 
 def nothing_reached(one: Numbers, numbers: Numbers) -> bool:
-    """Return whether no run of a rule and of the baseline reaches the target.
+    """Return whether all runs of a rule and of the baseline miss the target.
 
     Then all runs have the same cost, that of a run which misses the target. The ratio
     of the costs is 1 with a narrow interval, but nothing was measured. `one` is an
@@ -74,8 +74,9 @@ def at_most(one: Numbers) -> str:
 def cells_of(one: Numbers, numbers: Numbers, place: str) -> list[Numbers]:
     """Return the measurements of both rules of a comparison, on its workloads.
 
-    The result is empty if one of the two rules has none. `place` is "workload" or
-    "network". An entry of the list "overall" has no place, and is on all of them.
+    The result is empty if there are no measurements of one of the two rules. `place` is
+    the key that names the workload: "workload" or "network". An entry of the list
+    "overall" does not have this key, and compares the rules on all workloads.
     """
     cells = [
         cell

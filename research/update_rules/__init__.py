@@ -13,8 +13,8 @@ To add a rule:
    rule's `RuleEntry` (search space, aliases) to `RULES` in the same file.
 2. Import the function in this file, below, to make its name public. If the family is
    new, add it to `FAMILIES`.
-3. Add a `Card`, which says how the rule is verified, to the file of the same name in
-   `research.verification`. The card computes the paper's formula with fifty digits,
+3. Add a `Card`, which says how the rule is verified, to the file of the rule's family
+   in `research.verification`. The card computes the paper's formula with fifty digits,
    lists common mistakes in the formula, and names other implementations to compare
    with.
 

@@ -215,7 +215,7 @@ def adadelta(
 
 
 class RmspropState(NamedTuple):
-    """State of `rmsprop` without centering and bias correction.
+    """State of `rmsprop` with bias_correction=False and centered=False.
 
     Attributes:
       nu: Moving average of squared gradients, shaped like the params.
@@ -313,8 +313,8 @@ def rmsprop(
         schedule (number of earlier steps -> η).
       decay: Decay β in [0, 1); may be traced.
       eps: Constant ε, at least 0; may be traced.
-      initial_scale: Starting value v_0, or the starting value of the variance with
-        centered=True. At least 0; may be traced.
+      initial_scale: Starting value v_0. With centered=True, the starting value of the
+        variance. At least 0; may be traced.
       eps_in_sqrt: Whether ε is added inside the root.
       centered: Whether to divide by the standard deviation, the root of v_t - m_t².
       momentum: Momentum μ in [0, 1); may be traced. None disables momentum.

@@ -268,11 +268,11 @@ def radam(
     update is -η_t r_t m̂_t √(1 - β2^t) / (√v_t + ε), where v_t is the average without
     correction. To follow torch, set eps_before_correction=True. The paper has no ε, and
     its threshold is 4. The threshold 5 is from the code of the paper's authors. Their
-    code also adds ε before the bias correction, and by default
-    (degenerated_to_sgd=False) does not move while ρ_t is below the threshold. optax
-    computes ρ_6, which is about 6, as 1999 - 1993. If float64 is off, the relative
-    error of optax's sixth step is therefore about 1 %. Here this error is at most
-    1e-7, because ρ_t is computed without this subtraction of two large numbers.
+    code also adds ε before the bias correction. By default (degenerated_to_sgd=False),
+    the code does not move the params while ρ_t is below the threshold. optax computes
+    ρ_6, which is about 6, as 1999 - 1993. If float64 is off, the relative error of
+    optax's sixth step is therefore about 1 %. Here this error is at most 1e-7, because
+    ρ_t is computed without this subtraction of two large numbers.
 
     Use it to avoid tuning the length of a warm-up for Adam. The first updates, -η_t
     m̂_t, are not divided by the size of the gradients. The rate η must therefore suit
@@ -281,8 +281,8 @@ def radam(
     Args:
       learning_rate, b1, b2, eps, eps_root: Rate η, decays β1 and β2, and constants ε
         and ε_root, as in `adam`.
-      threshold: Smallest ρ_t at which m̂_t is divided by √v̂_t, at least 4, because
-        r_t² is negative for ρ_t between 2 and 4; may be traced.
+      threshold: Smallest ρ_t at which m̂_t is divided by √v̂_t; may be traced. It is at
+        least 4, because r_t² is negative for ρ_t between 2 and 4.
       eps_before_correction: Whether ε is added before v_t is corrected, as in torch.
     Returns:
       The rule, an optax.GradientTransformation.

@@ -572,9 +572,9 @@ class AdahessianState(NamedTuple):
 def adahessian_draws(key: Key, count: Integer, params: Params) -> Params:
     """Return the random signs z of a step of `adahessian`, each 1 or -1.
 
-    The key of the step is fold_in(key, count). The signs of leaf i, counted from 1 in
-    the order of jax.tree.leaves, are drawn with fold_in(key of the step, i). fold_in is
-    `jax.random.fold_in`.
+    The key of the step is fold_in(key, count), where fold_in is `jax.random.fold_in`.
+    The signs of leaf i, counted from 1 in the order of jax.tree.leaves, are drawn with
+    fold_in(key of the step, i).
 
     Args:
       key: Argument key of `adahessian`.

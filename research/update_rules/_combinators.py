@@ -54,7 +54,7 @@ def accumulate_gradients(
     k batches then act as one large batch. At every k-th step, the wrapped rule gets the
     mean of the last k gradients and computes the update of this step. At the other
     steps the update is 0 and the state of the wrapped rule does not change. If the
-    extra argument `grad` is passed, the wrapped rule also gets this mean in its
+    extra argument `grad` is passed, the wrapped rule also gets the mean gradient in its
     argument `grad`. If `value` is passed, the wrapped rule gets the mean of the last k
     values of the objective in its argument `value`. If the loss is a mean and all
     batches have the same size, the k-th update is, up to rounding errors, the update
@@ -159,9 +159,9 @@ class SkippingState(NamedTuple):
 
     Attributes:
       skipped: Number of steps skipped so far, int32, shape ().
-      consecutive: Number of steps in a row, up to the last step, whose gradient or
-        update contained NaN or an infinity, int32, shape (). Such steps count even if
-        they were not skipped. 0 after a finite step.
+      consecutive: Number of steps in a row with NaN or an infinity in the gradient or
+        in the update, counted back from the last step, int32, shape (). Such steps
+        count even if they were not skipped. 0 after a finite step.
       inner: State of the wrapped rule after the last step that was not skipped.
     """
 

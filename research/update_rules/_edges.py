@@ -40,8 +40,9 @@ def complete(
         params then does not suggest optax.contrib.split_real_and_imaginary, because
         that wrapper does not work for such a rule.
       sees_none: If True, the wrapped rule gets None, not 0, for a leaf whose gradient
-        is None. Use True for a rule that computes the params after the step from its
-        own updates, that passes the gradients on to another rule, or that refuses None.
+        is None. Use True for a rule that needs its own updates to compute the params
+        after the step, that passes the gradients on to another rule, or that refuses
+        None.
     Returns:
       The wrapped rule.
     Example:
@@ -275,9 +276,9 @@ def widened(x: Num[Array, "*shape"]) -> Num[Array, "*shape"]:
 def norm_of(x: Num[Array, "*shape"]) -> Float[Array, ""]:
     """Return the Euclidean norm of a leaf, in at least float32; no square overflows.
 
-    Entries that are so large or small that their squares would leave the range of the
-    dtype are multiplied by a power of two first, as in `leaf_norm`. For real leaves,
-    both functions are the same.
+    If the largest absolute value is so large or small that squares could leave the
+    range of the dtype, all entries are first multiplied by a power of two, as in
+    `leaf_norm`. For real leaves, both functions are the same.
 
     Example:
       >>> print(norm_of(jnp.array([3.0, 4.0], jnp.bfloat16)))

@@ -147,12 +147,13 @@ def nesterov(
     Use it where the heavy ball would overshoot. For convex functions with a Lipschitz
     gradient, Nesterov's rule is proved to converge if the rate is small enough. A
     constant μ suits strongly convex functions (`nesterov_constants` in
-    `research.update_rules._tuning` computes it). In Nesterov's paper (1983), μ grows
-    towards 1 with t. For such a growing μ, pass a schedule such as `nesterov_momentum`
-    from the same module. With a schedule, the formulas are m_t = μ_(t-1) m_(t-1) + g_t
-    and u_t = -η_t (g_t + μ_t m_t). In these two formulas t is counted from 0, the first
-    momentum is μ_0, and m_(-1) is 0. The momentum μ_t in u_t thus also multiplies m_t
-    in the next step. optax and torch do not accept such a schedule.
+    `research.update_rules._tuning` computes this μ). In Nesterov's paper (1983), μ
+    grows towards 1 with t. For such a growing μ, pass a schedule such as
+    `nesterov_momentum`, also in `research.update_rules._tuning`. With a schedule, the
+    formulas are m_t = μ_(t-1) m_(t-1) + g_t and u_t = -η_t (g_t + μ_t m_t). In these
+    two formulas t is counted from 0, the first momentum is μ_0, and m_(-1) is 0. The
+    momentum μ_t in u_t thus also multiplies m_t in the next step. optax and torch do
+    not accept such a schedule.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a

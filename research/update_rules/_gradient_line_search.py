@@ -229,9 +229,9 @@ def nonlinear_conjugate_gradient(
         step and after a failed search. A positive number, a traced scalar or a schedule
         (number of earlier steps -> η).
       beta: Name of the formula for β_t, one of the four above.
-      linesearch: Name of the line search, "strong_wolfe" (with its argument
-        curvature=0.1) or "backtracking", or a function with the arguments of
-        `strong_wolfe`.
+      linesearch: Name of the line search, "strong_wolfe" or "backtracking", or a
+        function with the arguments of `strong_wolfe`. The name "strong_wolfe" means
+        this search with curvature=0.1.
     Returns:
       The rule; its update needs params, value and value_fn. The state is a
       ConjugateState. The field `search` of the state holds `learning_rate` (the step

@@ -1044,10 +1044,10 @@ class PsgdDraws(NamedTuple):
 def psgd_draws(key: Key, count: Integer, params: Params) -> PsgdDraws:
     """Return the random numbers of a step of `psgd_kron`: a uniform number and noise.
 
-    The key of the step is fold_in(key, count). The uniform number is drawn with
-    fold_in(key of the step, 0). The noise of leaf i, counted from 1 in the order of
-    jax.tree.leaves, is drawn with fold_in(key of the step, i). fold_in is
-    `jax.random.fold_in`.
+    The key of the step is fold_in(key, count), where fold_in is `jax.random.fold_in`.
+    The uniform number is drawn with fold_in(key of the step, 0). The noise of leaf i,
+    counted from 1 in the order of jax.tree.leaves, is drawn with fold_in(key of the
+    step, i).
 
     Args:
       key: Argument key of `psgd_kron`.

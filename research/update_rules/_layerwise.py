@@ -400,9 +400,9 @@ def muon(
       inner: Function from a rate to the rule for the other leaves; None means adam. The
         rule is made with the rate 1, and its updates are multiplied by η_t. For
         example, `lambda rate: adamw(0.1 * rate)` is AdamW at a tenth of the rate.
-      consistent_rms: Approximate root mean square r of the step of a matrix, without
-        weight decay and divided by the rate. At least 0; may be traced. None means s =
-        √max(1, n / m).
+      consistent_rms: Approximate root mean square r of s times the value of O, at least
+        0; may be traced. The step without weight decay is this product times -η_t. None
+        means s = √max(1, n / m).
     Returns:
       The rule; its update needs params.
     Raises:
@@ -859,9 +859,9 @@ def hyperball(
     weight decay in the inner rule only changes the direction D_t. The norms |X_0| and
     |D_t| must be in the range of their dtype (at least float32).
 
-    To replace AdamW with the rate η_A and the decay λ, Wen et al. use η = √(η_A λ). In
-    the long run, the weights then turn about as fast as with AdamW. optax and torch do
-    not have the rule.
+    If AdamW has the rate η_A and the decay λ, Wen et al. replace it by this rule with η
+    = √(η_A λ). In the long run, the weights then turn about as fast as with AdamW.
+    optax and torch do not have the rule.
 
     The rule stores one number per matrix, in addition to the state of the inner rule.
 

@@ -50,11 +50,11 @@ class GaussNewtonState(NamedTuple):
         `research.update_rules._second_order.CURVATURES`, int32.
       evaluations: Number of times that the last update evaluated the sum of squares
         with its gradient, int32. The Jacobian is not counted.
-      squares_after, squares_grad_after: Sum ½ |r|², shape (), and its gradient, shaped
-        like the params, after the step. None if there is no line search. Also None if
-        the dtype of a leaf is narrower than float32 or than the dtype of another leaf.
-        The leaf is then rounded after the step, which may change the sum and its
-        gradient.
+      squares_after, squares_grad_after: Sum ½ |r|² after the step, shape (), and its
+        gradient there, shaped like the params. None if there is no line search. Also
+        None if the dtype of a leaf is narrower than float32 or than the dtype of
+        another leaf. The leaf is then rounded after the step, which may change the sum
+        and its gradient.
     """
 
     count: Int[Array, ""]
@@ -231,10 +231,10 @@ class LevenbergMarquardtState(NamedTuple):
         change x.
       evaluations: Number of times that the last update evaluated the sum of squares
         with its gradient, int32: 0 before the first update, and 1 after each update.
-      squares_after, squares_grad_after: Sum ½ |r|², shape (), and its gradient, shaped
-        like the params, after the step. None if the dtype of a leaf is narrower than
-        float32 or than the dtype of another leaf. The leaf is then rounded after the
-        step, which may change the sum and its gradient.
+      squares_after, squares_grad_after: Sum ½ |r|² after the step, shape (), and its
+        gradient there, shaped like the params. None if the dtype of a leaf is narrower
+        than float32 or than the dtype of another leaf. The leaf is then rounded after
+        the step, which may change the sum and its gradient.
     """
 
     count: Int[Array, ""]
@@ -260,8 +260,8 @@ def levenberg_marquardt(
     |J h + r|² + μ |D h|², where the radius determines the damping μ >= 0 (Moré). D is
     diagonal. Each diagonal entry is the largest length so far of the corresponding
     column of J, or 1 if all these lengths are 0. The rule therefore does not depend on
-    the units of the parameters. h comes from a QR factorisation of J, extended by the
-    rows of √μ D, and not from JᵀJ.
+    the units of the parameters. h comes from a QR factorisation of J with √μ D below
+    it, and not from JᵀJ.
 
     A trial is a step h that is computed, and then accepted or rejected. Let F = ½ |r|².
     The ratio ρ = (F(x) - F(x + h)) / (½ |J h|² + μ |D h|²) compares the decrease of F

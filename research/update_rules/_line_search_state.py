@@ -42,8 +42,8 @@ class Searched(NamedTuple):
       evaluations: Number of evaluations of the objective in the search, int32, shape
         ().
       outcome: `research.types.Outcome` of the search, int32, shape ().
-      value_after, grad_after: Objective, shape (), and its gradient, shaped like the
-        params, after the step. None if the line search of the rule computes no
+      value_after, grad_after: Objective after the step, shape (), and its gradient
+        there, shaped like the params. None if the line search of the rule computes no
         gradients, or if the rule has no line search.
     """
 
@@ -82,9 +82,9 @@ def not_yet(
     """Return the `Searched` that a state holds before the first search.
 
     The field learning_rate is the rate of the rule, or the value of its schedule at
-    step 0. The fields value_after and grad_after are zeros, or None if the search
-    computes no gradients. Only the structure, the shapes and the dtypes of params are
-    used.
+    step 0. The fields value_after and grad_after are zeros, or None if `search` is None
+    or computes no gradients. Only the structure, the shapes and the dtypes of params
+    are used.
     """
     dtype = working_dtype(params)
     searched = Searched(

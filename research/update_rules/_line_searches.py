@@ -31,8 +31,8 @@ class LineSearch(NamedTuple):
         successful `backtracking`, the slope is therefore NaN.
       grad: Gradient of f at x + a d, shaped like the params. After a failed search,
         this is the gradient at x. None after `backtracking`.
-      evaluations: Number of evaluations of f, with or without its gradient, not
-        counting the value and gradient passed to the search; int32, shape ().
+      evaluations: Number of evaluations of f, with or without its gradient, int32,
+        shape (). The value and gradient that are passed to the search do not count.
       outcome: `research.types.Outcome` of the search, int32, shape ().
     """
 

@@ -1,4 +1,4 @@
-"""Newton's method, with backtracking and inside a trust region.
+"""Newton's method, with backtracking or inside a trust region.
 
 Both rules check whether the Hessian is positive definite.
 """
@@ -47,11 +47,11 @@ class NewtonState(NamedTuple):
         `research.update_rules._second_order.CURVATURES`, int32, shape ().
       evaluations: Number of times that the last update evaluated the objective with its
         gradient, int32, shape (). The Hessian is not counted.
-      value_after, grad_after: Objective, shape (), and its gradient, shaped like the
-        params, after the step. None if there is no line search. Also None if the dtype
-        of a leaf is narrower than float32 or than the dtype of another leaf, because
-        such a leaf is rounded after the step, and this rounding may change the
-        objective and its gradient.
+      value_after, grad_after: Objective after the step, shape (), and its gradient
+        there, shaped like the params. None if there is no line search. Also None if the
+        dtype of a leaf is narrower than float32 or than the dtype of another leaf. The
+        leaf is then rounded after the step, which may change the objective and its
+        gradient.
     """
 
     count: Int[Array, ""]
@@ -224,11 +224,11 @@ class TrustRegionState(NamedTuple):
         `research.update_rules._second_order.CURVATURES`, int32, shape ().
       evaluations: Number of times that the last update evaluated the objective with its
         gradient, int32, shape (). The Hessian is not counted.
-      value_after, grad_after: Objective, shape (), and its gradient, shaped like the
-        params, after the step, or at the unchanged params if the trial was rejected.
-        None if the dtype of a leaf is narrower than float32 or than the dtype of
-        another leaf, because such a leaf is rounded after the step, and this rounding
-        may change the objective and its gradient.
+      value_after, grad_after: Objective after the step, shape (), and its gradient
+        there, shaped like the params. After a rejected trial, both are those at the
+        unchanged params. None if the dtype of a leaf is narrower than float32 or than
+        the dtype of another leaf. The leaf is then rounded after the step, which may
+        change the objective and its gradient.
     """
 
     count: Int[Array, ""]

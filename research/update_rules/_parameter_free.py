@@ -169,8 +169,8 @@ class ProdigyState(NamedTuple):
       mu, nu: Moving averages m_t of d_i g_i and v_t of (d_i g_i)² over the steps i,
         shaped like the params.
       gradient_sum: Weighted sum s_t of gradients, shaped like the params.
-      numerator: Weighted sum r_t of the products <g_t, x_0 - x_t>, from which d_t is
-        computed, shape (), in at least float32.
+      numerator: Weighted sum r_t of the products <g_t, x_0 - x_t>, shape (), in at
+        least float32. d_t is computed from r_t.
       distance: Estimate d_t of the distance |x* - x_0| from the start to the minimum
         x*, shape (), in at least float32.
       learning_rate: Step size of the last step, shape (), in at least float32; 0 before
@@ -227,13 +227,14 @@ def prodigy(
     The paper by Mishchenko & Defazio multiplies ε by d_t instead of d_(t+1), as this
     rule does with eps_by_next_distance=False. optax.contrib.prodigy multiplies every
     η_t by √(1 - β2^(t+1)) / (1 - β1^(t+1)), as this rule does with
-    bias_correction=True. The authors' code has this factor as an option. Without this
-    factor and weight decay, and with the default β1 and β2, each nonzero entry of u_t
-    has a size of about 3.2 d_0 η_t at the first step t with a nonzero gradient, because
-    (1 - β1) / √(1 - β2) is 3.2. If all gradients or all rates so far are 0, optax (up
-    to 0.2.8) divides 0 by 0, and its params become NaN. optax has other names for some
-    arguments: betas is (b1, b2), estim_lr0 is initial_distance and estim_lr_coef is
-    distance_factor. torch does not have the rule.
+    bias_correction=True. The authors' code has this factor as an option. Suppose that
+    β1 and β2 have their defaults, and that there is neither this factor nor weight
+    decay. At the first step t with a nonzero gradient, each nonzero entry of u_t then
+    has a size of about 3.2 d_0 η_t, because (1 - β1) / √(1 - β2) is 3.2. If all
+    gradients or all rates so far are 0, optax (up to 0.2.8) divides 0 by 0, and its
+    params become NaN. optax has other names for some arguments: betas is (b1, b2),
+    estim_lr0 is initial_distance and estim_lr_coef is distance_factor. torch does not
+    have the rule.
 
     Use it instead of tuning Adam's rate, with a schedule for η that ends at 0. To scale
     all rates, change distance_factor, not η. The estimate d_t never shrinks. A single
@@ -451,8 +452,8 @@ class CocobState(NamedTuple):
       moved: Difference x_t - x_0.
       largest: Largest |c| so far, L_t; at first, the argument eps.
       sizes: Sum G_t of all |c|.
-      reward: Sum R_t of the gains -c_t (x_t - x_0), set to 0 whenever it would be
-        negative.
+      reward: Sum R_t of the gains -c_t (x_t - x_0). If the sum would be negative, it is
+        set to 0.
       gradient_sum: Sum θ_t of all -c.
     """
 
@@ -487,9 +488,9 @@ def cocob(
     L_t is the largest |c| so far, or ε if ε is larger. G_t is the sum of all |c|, and
     θ_t is the sum of all -c. The name stands for "continuous coin betting": x_t - x_0
     is regarded as an amount of money that is bet on the outcome -c_t. R_t is the total
-    gain of the bets so far, where a negative total is replaced by 0. Orabona & Tommasi
-    call the rule COCOB-Backprop, without η. A constant η would have no effect if ε were
-    0. optax.contrib.cocob is the same, but it subtracts x_0 from x_t, which loses
+    gain of the bets so far, where a negative total is replaced by 0. Without η, the
+    rule is COCOB-Backprop of Orabona & Tommasi. If ε were 0, a constant η would have no
+    effect. optax.contrib.cocob is the same, but it subtracts x_0 from x_t, which loses
     digits while x_t is close to x_0. This rule sums its own updates to get x_t - x_0.
     torch does not have the rule.
 

@@ -88,7 +88,7 @@ def bfgs(
         `strong_wolfe`, or None for a fixed step size.
       first_step: Norm |g_t| that is used before the first pair: "euclidean", or
         "absolute" for the sum of the absolute values.
-      min_curvature: Bound that <s, y> must exceed for a pair to be used, at least 0.
+      min_curvature: Bound, at least 0. A pair is used only if <s, y> exceeds the bound.
     Returns:
       The rule; its update needs params, and for a line search also value and value_fn.
       The state is a BFGSState. The field `search` of the state is the result of the
@@ -256,7 +256,7 @@ def lbfgs(
         `strong_wolfe`, or None for a fixed step size.
       first_step: Norm |g_t| that is used before the first pair: "euclidean", or
         "absolute" for the sum of the absolute values.
-      min_curvature: Bound that <s, y> must exceed for a pair to be used, at least 0.
+      min_curvature: Bound, at least 0. A pair is used only if <s, y> exceeds the bound.
     Returns:
       The rule; its update needs params, and for a line search also value and value_fn.
       The state is an LBFGSState. The field `search` of the state is the result of the

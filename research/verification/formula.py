@@ -72,8 +72,8 @@ def mistaken(formula: Formula, *mistakes: Mistake) -> Callable[..., Iterator[Lea
     Returns:
       The generator function of the wrong version.
     Raises:
-      ValueError: The correct text, `right` of a mistake, does not occur exactly once in
-        the source, or no longer does after the mistakes before it.
+      ValueError: When a mistake is to be made, its text `right` does not occur exactly
+        once in the source. Mistakes that were made before may have changed the source.
     """
     source = textwrap.dedent(inspect.getsource(formula.iterates))
     for mistake in mistakes:

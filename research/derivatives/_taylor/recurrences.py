@@ -135,7 +135,7 @@ def _riccati(
     linear: int,
     quadratic: int,
 ) -> Callable[..., Coefficients]:
-    """Return the rule of y = value(x), where y' is a quadratic polynomial of y.
+    """Return the rule of y = value(x), whose slope is a quadratic polynomial of y.
 
     The equation is y' = q x' with q = c + linear y + quadratic y² and a constant c. At
     order 0, q is slope(x, y), which may use x to avoid the cancellation in 1 - y².
@@ -260,7 +260,9 @@ TERMS = 14  # The next term is below 1e-21 of the sum for |x| up to NEAR.
 
 
 def _bessel(column: int, scaled: bool) -> Callable[..., Coefficients]:
-    """Return the rule of I_0(x) (column 0) or I_1(x) (column 1), scaled by e^(-|x|).
+    """Return the rule of I_0(x) (column 0) or I_1(x) (column 1).
+
+    If `scaled` is True, the function is multiplied by e^(-|x|).
 
     p = e^(-|x|) I_0 and q = e^(-|x|) I_1 satisfy p' = q - s p and q' = p - s q - q / x,
     where s is the sign of x (DLMF 10.29); without the scale, s = 0. Each order divides

@@ -4,8 +4,8 @@ For most functions, the argument is first reduced to a small number. Then a Tayl
 is evaluated in interval arithmetic, and a bound of the remainder is added. So the
 result contains all rounding errors. The math libraries of NumPy and XLA are not
 trusted, because no bound of their errors is proved. A constant whose name ends in
-_ENCLOSED is an interval between the two floats next to the exact constant, which mpmath
-computes with sixty digits.
+_ENCLOSED is an interval. mpmath computes the exact constant with sixty digits. The ends
+of the interval are the floats just below and just above the rounded constant.
 """
 
 import collections
@@ -221,10 +221,11 @@ class _Turned(NamedTuple):
 
 
 def _of_recent_arrays(function: Callable[[np.ndarray], Any]) -> Callable[..., Any]:
-    """Keep the results for the last few arrays, for calls with the same array object.
+    """Return a function that keeps its results for the last few arrays.
 
-    A program often needs the sine and the cosine of the same array. The array becomes
-    read-only, because a change would make the kept result wrong.
+    A call with the same array object returns the kept result. A program often needs the
+    sine and the cosine of the same array. The array becomes read-only, because a change
+    would make the kept result wrong.
     """
     recent: collections.deque[tuple[np.ndarray, Any]] = collections.deque(maxlen=8)
 
@@ -678,8 +679,8 @@ def cube_root(x: Interval) -> Interval:
     """Enclose ∛x for all numbers in x.
 
     NumPy's cube roots of the ends of x are first guesses. The lower guess is moved down
-    until its cube is proved to be at most the lower end of x, and the upper guess up
-    until its cube is proved to be at least the upper end.
+    until its cube is proved to be at most the lower end of x. The upper guess is moved
+    up until its cube is proved to be at least the upper end.
     """
     low, high = _cube_root_at(x.low), _cube_root_at(x.high)
     return interval(low.low, high.high, x)

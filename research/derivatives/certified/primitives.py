@@ -465,7 +465,10 @@ def _no_floats(*inputs: Interval) -> Interval:
 
 
 def _each_end(move: Callable[..., np.ndarray]) -> Callable[..., Interval]:
-    """Apply to both ends, and to `trouble`, an operation that only moves entries."""
+    """Return a function that moves the entries of intervals as `move` moves entries.
+
+    `move` is applied to both ends and to `trouble`.
+    """
 
     def apply(*inputs: Interval) -> Interval:
         low = move(*(x.low for x in inputs))

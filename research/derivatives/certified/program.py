@@ -211,9 +211,9 @@ def _adds_axes(equation: Any) -> bool:
 def _attained(x: Interval, name: str, axes: tuple[int, ...]) -> Interval:
     """Return whether each entry of x attains the maximum or minimum along the axes.
 
-    The answer for an entry is undecided (False or True) where two entries may both be
-    the largest. This includes two entries that are always equal, since the maximum then
-    has a kink.
+    The answer for an entry is undecided (False or True) where two entries may both
+    attain the extreme value. This includes two entries that are always equal, since the
+    extreme value then has a kink.
     """
     low, high = (x.low, x.high) if name == "reduce_max" else (-x.high, -x.low)
     always = low > _largest_other(high, axes)
@@ -268,7 +268,10 @@ def constant(value: Any) -> Interval:
 
 
 def _without_nan(x: Interval) -> Interval:
-    """Replace a NaN end by an infinite one, so that it decides no comparison."""
+    """Replace an interval with a NaN end by the real line.
+
+    So a NaN decides no comparison.
+    """
     if not x.is_float:
         return x
     # A maximum is NaN if one entry is, and costs half of asking each entry.
@@ -288,7 +291,7 @@ def _has_nan(ends: np.ndarray) -> bool:
 def _note(
     equation: Any, values: Sequence[Any], results: Sequence[Any], lines: dict[str, str]
 ) -> None:
-    """Keep the line of an equation whose result has more trouble than its inputs."""
+    """Record the line of an equation if its result has more trouble than its inputs."""
     after = max((_most(r.trouble) for r in results), default=0)
     if after > 0 and after > max((_most(v.trouble) for v in values), default=0):
         lines.setdefault(_line(equation) or "the program", equation.primitive.name)

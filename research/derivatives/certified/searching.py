@@ -100,8 +100,8 @@ class Certified(NamedTuple):
       points: The critical points, in ascending order of `value_low`. Each is given by a
         small box that contains exactly one critical point.
       undecided: Boxes that may contain further critical points. If the search ended
-        normally, they are small. They may be large if the search stopped early because
-        its time was over or because there were too many undecided boxes.
+        normally, they are small. If the search stopped early (its time was over, or
+        there were too many undecided boxes), they may be large.
       complete: True if `undecided` is empty. `points` then has all critical points of
         the function in the box that was searched.
       boxes: Number of boxes that were examined during the search.
@@ -594,8 +594,8 @@ class _Search:
         This is the side j with the largest |J_ij| (high_j - low_j) of all i and j, so
         entry i of the function may change most along this side (maximal smear). The
         width of a side is measured relative to that side of the whole box. A side that
-        is much narrower than the others is not cut. If no slope is known or all are 0,
-        the widest side is cut.
+        is much narrower than the others is not cut. If a slope is unknown (infinite),
+        or if all are 0, the widest side is cut.
 
         Kearfott, Rigorous Global Search: Continuous Problems, 1996, section 4.3.2.
         """

@@ -332,9 +332,9 @@ def _with_own_precision(
 ) -> CheckReport:
     """Return the report, extended by how the derivative behaves in the dtype of x.
 
-    The report says that the derivative is right in float64. The verdict becomes "nan"
-    if the derivative is not finite in the dtype of x. If it has few correct digits in
-    this dtype, a sentence is added to the explanation.
+    The given report has the verdict "right", which holds for float64. The verdict
+    becomes "nan" if the derivative is not finite in the dtype of x. If the derivative
+    has few correct digits in this dtype, a sentence is added to the explanation.
     """
     dtype, explanation = least_precise(x), report.explanation
     if gradient is not None and not np.isfinite(gradient).all():
@@ -352,7 +352,7 @@ def _with_own_precision(
 def _unless_computed_otherwise(
     report: CheckReport, own: Line, given: np.ndarray | None, line: Line
 ) -> CheckReport:
-    """Return a report "wrong", or "unresolved" if f is another function in float64.
+    """Return the report, as "unresolved" if f computes something else in float64.
 
     Args:
       report: Report with the verdict "wrong".
@@ -581,7 +581,7 @@ def _errors_in_smooth_entries(
     seed: int,
     random: np.random.Generator,
 ) -> list["_Found"]:
-    """Return errors of the derivative in the entries of leaves that have no kink.
+    """Return errors of the derivative in the smooth entries of leaves with a kink.
 
     JAX's gradient jumps at x in the entries that have a kink, so it shows which entries
     to test: all others. The values of f show whether the derivative is right there. If

@@ -123,7 +123,7 @@ def _drawn(near: Neighbourhood, count: int) -> list[np.ndarray]:
 
 
 def _as_long(near: Neighbourhood, u: np.ndarray) -> np.ndarray:
-    """Return u scaled to the length of v, if `scales` are the units of length."""
+    """Return u scaled to the length of v, measured in units of `line.scales`."""
     scales = near.line.scales
     return u * np.linalg.norm(near.v / scales) / np.linalg.norm(u / scales)
 

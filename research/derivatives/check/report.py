@@ -166,8 +166,8 @@ class CheckReport(NamedTuple):
         already in float64.
       explanation: Text that gives the reason for the verdict. If an error was found,
         the text names the leaf or the direction, and says whether the cause is a kink
-        or a bug. For the verdict "right", the text is empty if the gradient does not
-        vanish.
+        or a bug. For the verdict "right", the text is empty unless the gradient
+        vanishes, or the derivative has few correct digits in the precision of x.
     """
 
     verdict: str

@@ -41,9 +41,8 @@ class Slope(NamedTuple):
       jump: Right slope minus left slope if f has a kink at x; 0 if there is no kink. At
         a kink, this difference does not shrink with the step.
       left, right: One-sided slopes at the smallest step where they differ by more than
-        40 times the error of a slope because of noise (`unsure` at this step). If this
-        step is longer than 2^-5, or if there is none, the slopes are those at the step
-        2^-13.
+        40 times `unsure`. If this step is longer than 2^-5, or if there is none, the
+        slopes are those at the step 2^-13.
       bends: Right slope minus left slope at each length in STEPS, shape (LEVELS,).
       unsure: Error of a slope because of noise, at each length in STEPS: the noise
         divided by the length, shape (LEVELS,).
@@ -194,7 +193,7 @@ def slope_at_middle(
     estimate of an entry combines two parts: the distances of the entry from its
     neighbours, and the effect of the noise of the values on the entry. The noise is
     `rounding`, or the scatter of the values at the smallest steps if that is larger.
-    Entries that the central differences at smaller steps contradict are left out.
+    An entry is left out if the central differences at smaller steps contradict it.
 
     The error is infinite in three cases:
 

@@ -48,8 +48,9 @@ def is_rounded_to_float32(
     - |M| is smaller than 2 W.
     - At least three |M_j| are larger than a tenth of the largest.
     - At least one slope is not 0, or d is ε or 8 ε.
-    - All this also holds for pairs with the distance 2^-6 d or 2^-8 d, divided by the
-      number of entries of x, and M then differs by at most a fifth.
+    - All this also holds for pairs with another distance, and M then differs by at most
+      a fifth. The other distance is 2^-6 d or 2^-8 d, divided by the number of entries
+      of x, but at least 2^-12 d.
 
     For a smooth f, M is about 0. If f has noise in float64, or if it oscillates, the
     slopes spread, their integral is larger than the changes, or M depends on the
@@ -101,9 +102,9 @@ def _unexplained(
 
 
 def _spread(values: np.ndarray, slopes: np.ndarray, distance: float) -> np.ndarray:
-    """Return the median distance of slopes from their median, or the rounding error.
+    """Return the spread of slopes, but at least the rounding error of a slope.
 
-    The rounding error is that of a slope. The larger of the two numbers is returned.
+    The spread is the median distance of the slopes from their median.
     """
     spread = np.median(np.abs(slopes - np.median(slopes, axis=0)), axis=0)
     rounding = np.finfo(np.float64).eps * np.max(np.abs(values), axis=0)

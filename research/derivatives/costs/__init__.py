@@ -119,8 +119,8 @@ def cost(f: Callable[..., Any], *args: Any, seconds: float = 0.2) -> Cost:
       f: Any function that JAX can trace. Operations that do not affect an output are
         not counted.
       *args: Arguments of f, arrays or pytrees of arrays.
-      seconds: Duration of the timing in seconds. At least three calls are timed. If
-        `seconds` is 0, no call is timed.
+      seconds: Duration of the timing in seconds. If `seconds` is 0, no call is timed.
+        Otherwise, at least three calls are timed.
     Returns:
       The `Cost`.
     Raises:

@@ -160,9 +160,11 @@ def _is_floating(variable: Any) -> bool:
 
 
 def _reduced(equation: Any) -> Any:
-    """Return a dtype that has no more digits than `reduce_precision` keeps.
+    """Return a floating dtype for the precision that `reduce_precision` keeps.
 
-    The result is bfloat16 if float32, float16 and the dtype of the output have more.
+    The result is the first of these dtypes that has no more digits than are kept: the
+    dtype of the output, float32, and float16. float16 is tried only if it has at least
+    as many exponent bits as are kept. If no dtype fits, the result is bfloat16.
     """
     dtypes = [equation.outvars[0].aval.dtype, np.float32]
     if equation.params["exponent_bits"] <= jnp.finfo(np.float16).nexp:

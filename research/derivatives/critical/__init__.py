@@ -63,7 +63,7 @@ def critical_points(
     For each start, the best point is the end point with the shortest gradient. If the
     Newton step at the best point is still longer than about 1e-3 times the widths of
     the bounds, two more runs begin at this point: one like the second and one like the
-    third. Their end points are added to the earlier ones. This is repeated up to three
+    third. Their end points are added to the earlier ones. This is done at most three
     times. Before H⁺ is computed, the coordinates are scaled so that all rows of the
     Hessian are about equally large. So the search can follow a valley that narrows
     quickly, such as that of (y - x⁴)(y - 2x⁴).

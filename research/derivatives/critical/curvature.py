@@ -315,7 +315,7 @@ def _is_rough(change: np.ndarray, wanted: np.ndarray, values: np.ndarray) -> boo
 
     Args:
       change: Change of the slope from one side of the point to the other.
-      wanted: The same change as the Hessian predicts it.
+      wanted: Prediction of this change by the Hessian.
       values: Errors of the values of f that derivatives predict, on both sides.
     """
     off = (change - wanted)[np.isfinite(change)][-OCTAVES:]

@@ -120,7 +120,7 @@ def _snapped(
 def _groups(
     ends: np.ndarray, slope: np.ndarray, hopeful: np.ndarray, separation: np.ndarray
 ) -> tuple[np.ndarray, list[int]]:
-    """Group end points that are closer than the separation to the group's leader.
+    """Form groups: a leader and the end points closer to it than the separation.
 
     Returns:
       (group number of each point, index of the leader of each group). The leader of a

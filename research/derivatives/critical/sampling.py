@@ -207,8 +207,8 @@ def _extremes(
 ) -> tuple[Rises, Rises]:
     """Return the smallest and the largest rise at each radius.
 
-    They are those of the grid if these show that f rises and falls at each radius.
-    Otherwise a search refines them.
+    If the grid shows that f both rises and falls at each radius, the smallest and the
+    largest rise of the grid are returned. Otherwise a search refines them.
     """
     low, high = (_extreme_of_grid(grid, sign) for sign in (1.0, -1.0))
     if {*_words(grid, low, high)} == {"m"}:
@@ -231,7 +231,8 @@ def _in_pairs(
 def _is_smooth(rises: Float[np.ndarray, "2 pairs"]) -> bool:
     """Return whether rises in opposite directions are about equal, or about opposite.
 
-    For a smooth function they are one of the two, depending on the power's parity.
+    For a smooth function, they are about equal if f changes like an even power of the
+    distance, and about opposite if the power is odd.
     """
     alike, opposite = np.abs(rises[0] - rises[1]), np.abs(rises[0] + rises[1])
     return bool(min(alike.max(), opposite.max()) < 2 * ALIKE * np.abs(rises).max())
@@ -300,8 +301,8 @@ def _extreme(
     search starts from the best directions of the grid and refines them in cones that
     become narrower. An extreme is unknown in two cases: if it still moves in the last
     round, or if it is so small that f may be 0 or have the other sign in a direction
-    within the last cone, as x²y² - x⁶ has along y = 0. Then its error is set to
-    infinity, so the extreme counts as hidden by rounding.
+    within the last cone. (For example, x²y² - x⁶ is negative along y = 0.) Then its
+    error is set to infinity, so the extreme counts as hidden by rounding.
     """
     ways = directions(reduced.curvature.loose.shape[1])
     count, n = ways.shape

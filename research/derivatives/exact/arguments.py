@@ -121,7 +121,10 @@ class ForwardRuleNeeded(contextlib.AbstractContextManager[None]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Raise the new error. JAX raises one of two types, with one of two names."""
+        """Raise the new error instead of JAX's.
+
+        JAX's error has one of two types, and its text has one of two names.
+        """
         if not isinstance(error, TypeError | NotImplementedError):
             return
         if isinstance(error, UnsupportedPrimitiveError):

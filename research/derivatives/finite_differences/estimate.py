@@ -216,7 +216,7 @@ def finite_difference(
       suggests a term that has lost all its digits, as in x² + (1 - cos(x)) near 0.
 
     To detect the last two cases, f may be evaluated at the additional points even if
-    the result needs only the small steps, and they agree with it.
+    the result needs only the small steps and agrees with them.
 
     If f is constant between jumps of more than 1e-6 |f|, and the noise of f exceeds the
     smallest jump, f is not simply rounded. It may be a count, such as the share of
@@ -570,7 +570,8 @@ def _across_jumps(
     Args:
       ladder, noise: Values of f at all steps, and bounds on their noise.
       inner: Derivative at steps between the jumps.
-      apart: Distance between the two derivatives beyond the error of `inner`.
+      apart: Distance between the two derivatives, minus three times the error of
+        `inner`.
       found: Derivative at all steps.
     """
     varies = inner.verdict == "ok" and abs(inner.value) > inner.error
@@ -658,7 +659,7 @@ def _hides_a_term(
     side: int,
     found: FiniteDifference,
 ) -> bool:
-    """Return whether a term of f that is constant at the small steps has a derivative.
+    """Return whether f may have a term that only seems constant at the small steps.
 
     If all digits of a term cancel, as in x² + (1 - cos(x)) near 0, the computed term is
     constant over a small distance and then jumps. The small steps show the derivative
@@ -865,8 +866,9 @@ def judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDif
 def _sides_there(ladder: Ladder) -> list[int]:
     """Return the sides of x, 0 (left) and 1 (right), on which f is finite near x.
 
-    Beside an edge of f only the smallest steps lie inside, and at x = 0 a formula may
-    underflow at the isolated ones.
+    Only the two smallest steps are tested, because larger steps may lie outside the
+    domain of f. If x is about 0, the isolated smallest steps are left out, because a
+    formula may underflow there.
     """
     values = [ladder.minus, ladder.plus]
     first = int(np.argmax(reach(ladder.exponents) > 1))

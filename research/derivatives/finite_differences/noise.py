@@ -345,10 +345,10 @@ def _first_change(
 ) -> tuple[float, tuple[float, float]]:
     """Return the first change of f between two distances from x, and its place.
 
-    f is evaluated at 33 points. The change is the larger one of the first interval
-    where f is not constant and of the next interval. The place is the range of both
-    intervals. If f is then evaluated at 33 points of this place, the change is sixteen
-    times as small if f has a kink there. It stays the same if f jumps there.
+    f is evaluated at 33 points. The change is the larger of two: over the first
+    interval where f is not constant, and over the next interval. The place is the range
+    of both intervals. Another call for this place gives a change that is sixteen times
+    as small if f has a kink there. The change stays the same if f jumps there.
     """
     points = np.linspace(low, high, 33)
     moves = np.nan_to_num(np.abs(np.diff(sampler(x + way * points))))

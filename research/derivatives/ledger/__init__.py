@@ -62,9 +62,9 @@ def explain(
       *args: Point of evaluation. The gradient is with respect to all floating leaves.
       level: "mathematics" hides equations that only change a shape or a dtype. It also
         hides the equations of a `jax.custom_jvp` rule that have no adjoint. It does not
-        hide a transposition, a conversion that may change a number, or copies of a
-        number that a sum or a product of arrays reads. "primitives" shows all
-        equations.
+        hide a transposition, or a conversion that may change a number. Nor does it hide
+        copies of a number if a sum or a product of arrays reads the copies.
+        "primitives" shows all equations.
       expand: ("scan",) shows each step of a scan in separate rows. () shows a scan as
         one row.
     Returns:

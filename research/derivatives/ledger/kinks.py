@@ -117,7 +117,7 @@ def _compares(equation: Equation, steady: set[int], tape: Tape) -> bool:
 
     The values are integers, or whole numbers such as those of floor. If they are equal,
     the row that compares them needs no `Kink`. Such a value jumps in the row that
-    computes it, and that row has a `Kink` of its own if x is at a jump.
+    computes it. If this row is at a jump, it has a `Kink` of its own.
     """
     if equation.primitive not in (*COMPARISONS, "convert_element_type"):
         return False
@@ -344,7 +344,7 @@ def _unsearched(equation: Equation, tape: Tape) -> str:
 
 
 def _is_unsteady(equation: Equation, tape: Tape, places: Sequence[int]) -> bool:
-    """Return whether integers change if active inputs change by their rounding.
+    """Return whether integers change if active inputs change by their rounding errors.
 
     The integers are the outputs at `places`. The inputs are changed several times, so
     that every two entries of an input move in opposite directions at least twice.

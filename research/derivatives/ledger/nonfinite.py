@@ -30,12 +30,12 @@ class NonFinite(NamedTuple):
       source: Line of the user's code, or "" for an input.
       backward: True if the NaN or infinity is created only in the backward pass.
       sentence: Sentence that says where the NaN or infinity is created.
-      index: Index of the first NaN or infinity in the value of the row. If the row has
-        both because an operand is infinite, `index` belongs to the first NaN. If the
-        value is finite, the row creates a NaN or an infinity in the backward pass. It
-        does so in its contribution to the adjoint of an operand, and `index` belongs to
-        the first NaN or infinity there. The index is () for a number, and for a custom
-        reverse rule.
+      index: Index of the first NaN or infinity in the value of the row. If the value
+        has a NaN and an infinity because an operand is infinite, `index` belongs to the
+        first NaN. If the value is finite, the row creates a NaN or an infinity in the
+        backward pass. It does so in its contribution to the adjoint of an operand, and
+        `index` belongs to the first NaN or infinity there. The index is () for a
+        number, and for a custom reverse rule.
       value: The entry at `index`, a NaN or an infinity. None for a custom reverse rule.
     """
 

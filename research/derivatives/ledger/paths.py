@@ -72,10 +72,7 @@ def paths_from(
 
 
 def _count(tape: Tape, start: int) -> dict[int, int]:
-    """Return a dict from each node that the start affects to a number of paths.
-
-    This is the number of paths from the start to the node.
-    """
+    """Return the number of paths from the start to each node that the start affects."""
     ways = {start: 1}
     for entry in tape.entries:
         if isinstance(entry, Link):

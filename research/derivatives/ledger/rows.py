@@ -79,8 +79,9 @@ def shown_equations(tape: Tape, level: str) -> list[Equation]:
     all equations. The level "mathematics" leaves out two kinds of equations: equations
     that only change a shape or a dtype, and equations of a custom rule for forward mode
     (custom_jvp) that the backward pass does not reach. An equation that rounds or
-    reorders numbers does not count as a change of shape or dtype alone, nor does one
-    that copies numbers that a sum or a product of arrays reads.
+    reorders numbers does not count as a change of shape or dtype alone. The same holds
+    for an equation that copies numbers, if a sum or a product of arrays reads the
+    copies.
     """
     added = _added(tape)
     backward_only = {

@@ -147,7 +147,7 @@ class OwnRule:
     def contributions(self, adjoints: Sequence[Any]) -> Sequence[Any]:
         """Return what the rule contributes to the adjoint of each input.
 
-        A contribution may be None. The result is empty if it is not recorded.
+        A contribution may be None. The result is empty if no contribution is recorded.
 
         Args:
           adjoints: Adjoint of each node of the tape.

@@ -68,9 +68,9 @@ class SparseDerivative(NamedTuple):
       colours: Number of products from which the entries of the matrix J were read. Each
         product is J v or uᵀ J for a vector v or u. One more product, which is not
         counted, checks the pattern.
-      pattern: The sparsity pattern with its colouring. A later call of
-        `sparse_jacobian` or `sparse_hessian` that gets this value as its argument
-        `pattern` does not detect and colour the pattern again.
+      pattern: The sparsity pattern with its colouring. If a later call of the same
+        function (`sparse_jacobian` or `sparse_hessian`) gets this value as its argument
+        `pattern`, the call does not detect and colour the pattern again.
     """
 
     matrix: BCOO

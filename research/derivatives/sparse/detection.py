@@ -210,7 +210,10 @@ def _union(rows: Matrix) -> Matrix:
 def _mapped(
     targets: np.ndarray, sources: np.ndarray, rows: Matrix, size: int
 ) -> Matrix:
-    """Return the matrix whose row t is the union of the rows s, over pairs (t, s)."""
+    """Return the matrix whose row t is the union of some rows s of `rows`.
+
+    The union is over all pairs (t, s) in `targets` and `sources`.
+    """
     ones = np.ones(len(targets), bool)
     chosen = scipy.sparse.csr_matrix((ones, (targets, sources)), (size, rows.shape[0]))
     return scipy.sparse.csr_matrix(chosen @ rows, dtype=bool)
