@@ -193,7 +193,7 @@ def share(config: Config, part: int, parts: int, checkpoints: "Checkpoints") -> 
 
 
 def arguments(config: Config) -> dict[str, Any]:
-    """Convert a config to the arguments of `research.comparison.compare`, by name.
+    """Convert a config to a dict with the arguments of `research.comparison.compare`.
 
     `config` has the settings of the command `descent compare`. The names of the
     workloads are not in the result. `run` and `share` read them from the config.

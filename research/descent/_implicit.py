@@ -212,9 +212,9 @@ def unless(flag: Array, tree: Any, inputs: Any) -> Any:
     """Return the tree unchanged, but with NaN derivatives if the flag is True.
 
     `inputs` are the variables from which the tree was computed. If the flag is True,
-    the derivatives of the result with respect to these variables are NaN. Without
-    `inputs`, JAX would treat a tree whose derivative is known to be 0 as a constant,
-    and the derivatives would be 0 instead of NaN.
+    the derivatives of the result with respect to these variables are NaN. If JAX knows
+    that the derivative of the tree is 0, it treats the tree as a constant. Without
+    `inputs`, the derivatives would then be 0 instead of NaN.
     """
     del flag, inputs
     return tree

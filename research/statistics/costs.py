@@ -231,11 +231,11 @@ def search_scores(
     The cost of a run is the number of passes until the run reaches the target. The
     score of a run that reached the target is the log of its cost. A run that missed the
     target has the score log(10 B) - 0.001 log(10 L / P). Here B is the budget, and L is
-    the length of the run, `passes[-1]`. P is the result of `penalised_passes` for the
-    run with the budget L, a number from L to 10 L. The first term is the log cost of a
-    run that missed the target (`log_costs`). The second term, 0.001 log(10 L / P), is
-    between 0 and 0.0023. It ranks the runs that missed the target by how close they
-    came.
+    the length of the run, `passes[-1]`. P is the result of `penalised_passes` for this
+    run if its argument `budget` is L. P lies between L and 10 L. The first term is the
+    log cost of a run that missed the target (`log_costs`). The second term, 0.001
+    log(10 L / P), is between 0 and 0.0023. It ranks the runs that missed the target by
+    how close they came.
 
     Args:
       passes: Passes at each evaluation, shape (k,), ascending from 0.

@@ -41,7 +41,7 @@ class Regime(NamedTuple):
     def make_rule(
         self, rule: Callable[[Any], optax.GradientTransformation], n: int
     ) -> Callable:
-        """Return a function learning_rate -> rule, with a constant or decaying rate.
+        """Return a function learning_rate -> rule; the rate may decay (`decaying`).
 
         The argument `rule` is a function that takes a learning rate or a schedule, and
         returns an update rule. n is the number of training examples. The decaying rate

@@ -248,8 +248,9 @@ def most_runs(budget: int, seeds: int) -> int:
 def most_runs_at_once(budget: int, seeds: int) -> int:
     """Return the largest number of runs that a `search` may ask for at one time.
 
-    The largest stage is the screening if there are few seeds, and the choice among the
-    finalists if there are many. The arguments are those of `most_runs`.
+    A search asks for runs several times; `search` describes its stages. With few seeds,
+    it usually asks for the most runs at once in the screening. With many seeds, it does
+    so in the choice among the finalists. The arguments are those of `most_runs`.
 
     Example:
       >>> most_runs_at_once(32, 30), most_runs_at_once(4, 60)

@@ -255,11 +255,12 @@ def radam(
     """Momentum at first, then Adam with steps scaled by a factor r_t.
 
     m̂_t and v̂_t are the averages of the gradients and of their squares, with bias
-    correction, as in `adam`. RAdam treats v̂_t like a mean of ρ_t squares, where ρ_t =
-    ρ - 2 t β2^t / (1 - β2^t), ρ = 2 / (1 - β2) - 1 and t is the number of the step,
-    counted from 1. While ρ_t is below the argument threshold, the update is u_t = -η_t
-    m̂_t, where η_t is the learning rate. Afterwards, u_t = -η_t r_t m̂_t / (√(v̂_t +
-    ε_root) + ε), with r_t² = (ρ_t - 4) (ρ_t - 2) ρ / ((ρ - 4) (ρ - 2) ρ_t).
+    correction, as in `adam`. RAdam treats v̂_t as a mean of the squares of ρ_t
+    gradients. The number ρ_t is ρ - 2 t β2^t / (1 - β2^t). Here ρ = 2 / (1 - β2) - 1,
+    and t is the number of the step, counted from 1. While ρ_t is below the argument
+    threshold, the update is u_t = -η_t m̂_t, where η_t is the learning rate.
+    Afterwards, u_t = -η_t r_t m̂_t / (√(v̂_t + ε_root) + ε), with r_t² = (ρ_t - 4) (ρ_t
+    - 2) ρ / ((ρ - 4) (ρ - 2) ρ_t).
 
     With the defaults, the first five updates are -η_t m̂_t. r_t is 0.026 at the sixth
     step and then grows towards 1.
@@ -270,9 +271,9 @@ def radam(
     its threshold is 4. The threshold 5 is from the code of the paper's authors. Their
     code also adds ε before the bias correction. By default (degenerated_to_sgd=False),
     the code does not move the params while ρ_t is below the threshold. optax computes
-    ρ_6, which is about 6, as 1999 - 1993. If float64 is off, the relative error of
-    optax's sixth step is therefore about 1 %. Here this error is at most 1e-7, because
-    ρ_t is computed without this subtraction of two large numbers.
+    ρ_6 as the difference 1999 - 1993, which is about 6. If float64 is off, the relative
+    error of optax's sixth step is therefore about 1 %. Here this error is at most 1e-7,
+    because ρ_t is computed without this subtraction of two large numbers.
 
     Use it to avoid tuning the length of a warm-up for Adam. The first updates, -η_t
     m̂_t, are not divided by the size of the gradients. The rate η must therefore suit

@@ -350,11 +350,11 @@ def sm3(
     s_t = 0,
     u_t = -η_t m_t, where g_t is the gradient, u_t the update and η_t the learning rate.
 
-    In a leaf with more axes, one number is stored for each index along each axis. The
-    minimum is then over the numbers for the indices of the entry, one for each axis.
-    For a vector or a scalar, s_t is the sum of the squared gradients, as in `adagrad`
-    with initial_accumulator_value=0. For other leaves, s_t is at least this sum in
-    every entry.
+    In a leaf with more axes, one number is stored for each index along each axis. Each
+    entry has one index along each axis. The minimum is then taken over the numbers that
+    are stored for these indices. For a vector or a scalar, s_t is the sum of the
+    squared gradients, as in `adagrad` with initial_accumulator_value=0. For other
+    leaves, s_t is at least this sum in every entry.
 
     SM3-II of Anil et al. has no ε, so eps=0 gives SM3-II. The authors' code has ε =
     1e-30. optax.sm3 is the same rule with ε = 1e-8, but it accepts neither a schedule

@@ -54,9 +54,9 @@ def rprop(
 
     This rule is iRprop- of Igel & Hüsken. torch.optim.Rprop is the same. The original
     rule of 1993 (Rprop+) undoes the last step when the sign changes. optax.rprop (up to
-    0.2.8) returns each step one call too late. Its first update is therefore 0, and the
-    step before a change of sign is never returned. Where g_t g_(t-1) = 0, optax.rprop
-    does not clip Δ_t.
+    0.2.8) returns each step one call too late. Its first update is therefore 0. When
+    the sign changes, it returns 0 in place of the late step, so this step is lost.
+    Where g_t g_(t-1) = 0, optax.rprop does not clip Δ_t.
 
     Use it on full batches for functions that are badly scaled along the axes. The step
     sizes adapt, so learning_rate need not be tuned. Do not use it on mini-batches,

@@ -80,10 +80,11 @@ class Context(NamedTuple):
         Coefficient k of all equations is then computed before coefficient k + 1.
       known: Equations that were evaluated: a dict from (name of the primitive, names of
         the input series) to the list of the equations with this key. Used only if
-        `order` is None. With this dict, no equation is evaluated twice. Without it,
-        the number of evaluations might double with each order: the series of y(t) may
-        be computed from the series of y'(t), and the formula for y' may contain y
-        twice. Then y to order k would need two more evaluations of y, to order k - 1.
+        `order` is None. With this dict, no equation is evaluated twice. Without it, the
+        number of evaluations might double with each order. For example, the series of
+        y(t) may be computed from the series of y'(t), and the formula for y' may
+        contain y twice. To compute y to order k, one would then compute y twice to
+        order k - 1, and so on.
     """
 
     order: int | None

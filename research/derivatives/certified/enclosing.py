@@ -77,9 +77,9 @@ def enclose(f: Callable[..., Any], low: Any, high: Any) -> Enclosure:
     """Return proved bounds of f(x) over all x with low <= x <= high.
 
     f is traced by JAX, and its operations are evaluated in interval arithmetic: lower
-    ends are rounded down and upper ends up. The bounds hold for the function of real
-    numbers that the program describes. In this function, constants are the floats of
-    the program, and no operation rounds. The bounds are proved, but not tight. If a
+    ends are rounded down and upper ends up. The bounds hold for f in exact arithmetic,
+    where no operation rounds. A constant in f has exactly the value of its float: 0.1
+    means the float64 number nearest to 0.1. The bounds are proved, but not tight. If a
     variable occurs several times in f, the bounds may be much wider than the range of
     f. The bounds tighten as the box shrinks.
 

@@ -475,8 +475,10 @@ def opposite(a: Interval, summed: Callable[[np.ndarray], np.ndarray]) -> np.ndar
     """Return where a sum may contain inf - inf, which is NaN.
 
     Args:
-      a: The terms, an array of intervals. An infinite end may be a value of the term.
-      summed: The function that sums an array in the same way as the terms are summed.
+      a: The terms, an array of intervals. If an end is infinite, the term is assumed to
+        be possibly infinite.
+      summed: Function that adds the entries of an array which belong to one sum of the
+        terms, such as x -> np.sum(x, axis=axes).
     """
     below, above = a.low == -np.inf, a.high == np.inf
     # The pairs of two different terms, of which one may be -inf and the other inf.

@@ -47,9 +47,9 @@ class Neighbourhood(NamedTuple):
       v: Direction of the slopes.
       w: Weights of the outputs.
       eps: Relative spacing of the floats in which f is computed.
-      size: Lower bound of the rounding error of a value, in units of eps.
+      size: The rounding error of a value of f is taken to be at least eps * size.
       noise: Measured rounding error of a value of f beside x.
-      length: Length of the longest step, relative to the size of x.
+      length: Largest h of the steps h u from x, where u is a direction as long as v.
       random: Source of random directions.
     """
 

@@ -52,10 +52,11 @@ def is_rounded_to_float32(
       a fifth. The other distance is 2^-6 d or 2^-8 d, divided by the number of entries
       of x, but at least 2^-12 d.
 
-    For a smooth f, M is about 0. If f has noise in float64, or if it oscillates, the
-    slopes spread, their integral is larger than the changes, or M depends on the
-    distance in the pairs. A jump or a kink of f makes only one M_j large. The result is
-    True if at least half of the outputs look rounded for the same d.
+    For a smooth f, M is about 0. Noise of f in float64, or an oscillation of f,
+    violates one of these conditions: the slopes have a large spread, or their integral
+    is larger than the changes, or M depends on the distance between the two points of a
+    pair. A jump or a kink of f makes only one M_j large. The result is True if at least
+    half of the outputs look rounded for the same d.
 
     Args:
       along: Function t -> values of f at x moved by the fraction t in some direction.

@@ -59,9 +59,9 @@ class CriticalPoint(NamedTuple):
         `newton_radius` is not a guarantee. `newton_radius` is 0 for a degenerate point,
         and if the samples give no estimate.
       order: 2 if the point is not degenerate, because second derivatives decide the
-        kind. For a degenerate point, the order 2, 3 or 4 of the derivatives that decide
-        the note, or 0 in two cases: if derivatives of a higher order or values of f
-        decide the note, or if the note is "undecided".
+        kind. For a degenerate point, it is 2, 3 or 4 if derivatives of this order
+        decide the note. It is 0 if derivatives of a higher order decide the note, if
+        values of f decide it, or if the note is "undecided".
       note: For a degenerate point, a text that says what higher derivatives or values
         of f show, with the reason. The text starts with "a minimum", "a maximum", "a
         saddle", "no extremum" (along a line or curve through x, f increases on one side

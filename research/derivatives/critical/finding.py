@@ -279,11 +279,11 @@ def settled(land: Landscape, y: np.ndarray) -> tuple[np.ndarray, Curvature | Non
     """Return y and its curvature, or those of the point to which Newton steps lead.
 
     y is a point with a short gradient. It may lie a little beside the critical point.
-    At such a point, some eigenvalues of the Hessian may have other signs than at the
-    critical point, for example if y lies beside a curve of minimum points. A direction
-    is firm if the gradient around y confirms the Hessian in this direction
-    (`Curvature`). A Newton step from y in the firm directions leads to a new point. The
-    new point replaces y if three conditions hold:
+    Then some eigenvalues of the Hessian at y may have other signs than at the critical
+    point, for example if y lies beside a curve of minimum points. A direction is firm
+    if the gradient around y confirms the Hessian in this direction (`Curvature`). A
+    Newton step from y in the firm directions leads to a new point. The new point
+    replaces y if three conditions hold:
 
     - The Hessian at the new point is finite.
     - The gradient at the new point is shorter than at y.

@@ -87,9 +87,9 @@ def evidence(
     Hessian at y predicts. In a firm direction, it does. `curvature` has these
     directions, and `land` has f. Let g be the function f of the loose directions,
     minimised or maximised over the firm directions (`Reduced`). If the Hessian of f is
-    continuous around y, the signs of f's curvature in the firm directions and samples
-    of g give the kind (splitting lemma). In two cases the Hessian does not seem
-    continuous, and f is sampled in all directions instead:
+    continuous around y, two things give the kind (splitting lemma): samples of g, and
+    the signs of the curvature of f in the firm directions. In two cases the Hessian
+    does not seem continuous, and f is sampled in all directions instead:
 
     - the curvature in the firm directions differs at nearby points;
     - g changes like distance^p with a power p of at most 2.1. If the Hessian is

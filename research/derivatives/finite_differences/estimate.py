@@ -132,9 +132,9 @@ class FiniteDifference(NamedTuple):
           scheme "forward" or "backward": f is not defined on the side of the scheme.
       left, right: One-sided derivatives of the requested order. With the verdict "ok"
         of a two-sided scheme, both equal `value`. In all other cases, each is estimated
-        from values of f on its side. A side without an estimate gives nan. An estimate
-        is also replaced by nan if its error bound is larger than ten per cent of the
-        larger absolute value of the two estimates.
+        from values of f on its side. A side without an estimate gives nan. Let m be the
+        larger of the absolute values of the two estimates. An estimate is also replaced
+        by nan if its error bound is larger than m / 10.
     """
 
     value: float

@@ -95,8 +95,8 @@ class OwnReverse:
     Attributes:
       inputs: Nodes of the active inputs, those that depend on a differentiated input.
       outputs: Nodes of the outputs.
-      pullback: Function from the adjoints of the outputs to the contributions to the
-        adjoints of the active inputs.
+      pullback: Function of the adjoints of the outputs. It returns what the call
+        contributes to the adjoint of each active input.
       source: Line of the user's code.
       scope: Names of the enclosing scopes and of the rule, outermost first.
       arriving: Nodes whose values are the adjoints of the outputs.
