@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from research.derivatives._columns import aligned
+from research.columns import aligned
 
 # At a kink, a rate may lie outside the two slopes by this share of their difference.
 BESIDE = 0.02
