@@ -476,10 +476,11 @@ def test_contender_is_taken_as_it_is():
         (
             {"a/b": "adam"},
             {},
-            "begin with a letter, a digit or _; got 'a/b'.",
+            "begin with a letter or a digit; got 'a/b'.",
         ),
         ({"": "adam"}, {}, "the name of a rule must consist of letters, digits"),
         ({"-x": "adam"}, {}, "the name of a rule must consist of letters, digits"),
+        ({"_x": "adam"}, {}, "begin with a letter or a digit; got '_x'."),
         (["adm"], {}, "unknown rule 'adm'; did you mean 'adam'?"),
         (
             ["lbfgs"],
