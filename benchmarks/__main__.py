@@ -9,6 +9,7 @@ import datetime
 import os
 import sys
 import time
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def _words(flags: argparse.Namespace) -> list[str]:
     return found + (["--gradbench", "FOLDER"] if flags.gradbench else [])
 
 
-def _results(quick: bool, parts: list[str]) -> Path | None:
+def _results(quick: bool, parts: Sequence[str]) -> Path | None:
     """Return RESULTS if all is measured beside all PEERS, and say what is missing."""
     if quick or set(parts) != set(PARTS):
         return None
