@@ -190,8 +190,9 @@ def arguments(config: Config) -> dict[str, Any]:
 def draw(result: "Result") -> "dict[str, Picture]":
     """Draw the two figures of a study on networks, as a dict from names to figures.
 
-    "steps" shows the steps that each rule needs for the same loss as the baseline.
-    "curves" shows the validation loss against the epoch.
+    "steps" shows the number of steps of each rule, divided by the number of steps with
+    which the baseline reaches the same validation loss. "curves" shows the validation
+    loss against the passes over the data.
     """
     from research.figures import network_studies
 

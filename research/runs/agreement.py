@@ -102,18 +102,19 @@ def hold_against(
     """Compare the finished run at `path` with a reference of the same config.
 
     The result lists the values that differ. `hold` defines when two values agree. In
-    the table of a reference, floats are rounded to four digits. If a float of the run
-    is halfway between two numbers of four digits, up to 1e-6 of its size, it counts
-    as equal to both numbers.
+    the table of a reference, floats are rounded to four digits. A float of the run may
+    differ from the middle of two such numbers by at most 1e-6 of its absolute value. It
+    then counts as equal to both, as 1.2345 to 1.234 and 1.235.
 
     Args:
       reference: Reference, a dict with the main results of a run, from
         `read_reference`.
       path: Folder of the run.
-      varies: Values that are not reproducible. The dict maps the name of a column or of
-        a number to the limits (low, high) between which the values must lie. None
-        instead of limits means that a difference is reported but not judged. If
-        `varies` itself is None, there are no such values.
+      varies: Values that are not reproducible. The dict maps names to the limits (low,
+        high) between which the values must lie. A name is that of a column of the
+        table, or of an entry of the numbers. None instead of limits means that a
+        difference is reported but not judged. If `varies` itself is None, there are no
+        such values.
       left_out: Names of the data that were missing in the run. If there are any names,
         the values and hashes that exist only in `reference` do not count as
         differences.

@@ -70,10 +70,11 @@ def mistaken(formula: Formula, *mistakes: Mistake) -> Callable[..., Iterator[Lea
       formula: The correct formula.
       *mistakes: Mistakes that can be made in this formula. They are made in this order.
     Returns:
-      The generator function of the wrong version.
+      A generator function like `formula.iterates`, which yields the iterates of the
+      wrong version.
     Raises:
-      ValueError: When a mistake is to be made, its text `right` does not occur exactly
-        once in the source. Mistakes that were made before may have changed the source.
+      ValueError: The code that a mistake replaces (its field `right`) does not occur
+        exactly once in the source, as the mistakes before it have changed the source.
     """
     source = textwrap.dedent(inspect.getsource(formula.iterates))
     for mistake in mistakes:

@@ -65,7 +65,7 @@ class Trial(NamedTuple):
     Attributes:
       cause: Short description of the mistake.
       walk: Function (evidence, number of steps) -> trajectory of a rule that has this
-        mistake. `evidence` is an `Evidence`, and the rule runs on its problem.
+        mistake, on the problem of the `Evidence`.
     """
 
     cause: str

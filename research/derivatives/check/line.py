@@ -460,7 +460,10 @@ class Line:
 
     @property
     def has_finite_derivative(self) -> bool:
-        """Whether every entry of Jᵀ w is finite, for weights w that are all 1."""
+        """Whether every entry of Jᵀ w is finite. J is the tested Jacobian, and w is 1.
+
+        False if there is no reverse mode to test.
+        """
         gradient = self.reverse(np.ones(self.shape))
         return gradient is not None and bool(np.isfinite(gradient).all())
 

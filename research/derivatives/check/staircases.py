@@ -36,21 +36,21 @@ def is_rounded_to_float32(
     not explain how f changes over a few spacings.
 
     f is evaluated at eight points, and again at a second point close to each of them.
-    The distance d of neighbouring points is ε, 8 ε or 64 ε, where ε is the relative
-    spacing of float32. Each pair of close points has the distance 2^-12 d and gives a
-    slope. Let M_j be the change of an output from one of the eight points to the next,
-    minus the change that the integral of the slopes predicts. Let M be the sum of all
-    M_j, and let W be the sum of the absolute changes. The output looks rounded under
-    five conditions:
+    The distances d = ε, 8 ε and 64 ε of neighbouring points are tried in turn, where ε
+    is the relative spacing of float32. Each pair of close points has the distance 2^-12
+    d and gives a slope. Let M_j be the change of an output from one of the eight points
+    to the next, minus the change that the integral of the slopes predicts. Let M be the
+    sum of all M_j, and let W be the sum of the absolute changes. The output looks
+    rounded under five conditions:
 
     - |M| is larger than the sum of three numbers: 0.1 % of W, twice the spread of the
       slopes times the whole distance, and 2^-34 times the largest absolute value.
     - |M| is smaller than 2 W.
     - At least three |M_j| are larger than a tenth of the largest.
     - At least one slope is not 0, or d is ε or 8 ε.
-    - All this also holds for pairs with another distance, and M then differs by at most
-      a fifth. The other distance is 2^-6 d or 2^-8 d, divided by the number of entries
-      of x, but at least 2^-12 d.
+    - All this also holds if the two points of each pair have another distance, and M
+      then differs by at most a fifth. Two such distances are tried, and one is enough:
+      2^-6 d and 2^-8 d, divided by the number of entries of x, but at least 2^-12 d.
 
     For a smooth f, M is about 0. Noise of f in float64, or an oscillation of f,
     violates one of these conditions: the slopes have a large spread, or their integral

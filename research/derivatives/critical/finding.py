@@ -276,7 +276,7 @@ def zero_of_gradient(
 
 
 def settled(land: Landscape, y: np.ndarray) -> tuple[np.ndarray, Curvature | None]:
-    """Return y and its curvature, or those of the point to which Newton steps lead.
+    """Return a point and its curvature: y, or the point to which Newton steps lead.
 
     y is a point with a short gradient. It may lie a little beside the critical point.
     Then some eigenvalues of the Hessian at y may have other signs than at the critical

@@ -92,8 +92,8 @@ def evidence(
     does not seem continuous, and f is sampled in all directions instead:
 
     - the curvature in the firm directions differs at nearby points;
-    - g changes like distance^p with a power p of at most 2.1. If the Hessian is
-      continuous, g changes like a higher power than the square.
+    - g changes like distance^p with p at most 2.1. If the Hessian is continuous, p is
+      above 2.
     """
     if curvature.loose.shape[1] > 1:
         curvature = curvature._replace(
