@@ -688,7 +688,7 @@ def test_a_network_that_diverges_at_every_point_is_a_result():
     lost = network()._replace(workload=network().workload._replace(objective=torn))
     found = compare_networks(["lion", "adam"], lost, **TERMS)
     assert "Every training diverged: lion on blobs, adam on blobs." in found.answer
-    assert "lion and adam are not distinguishable" in found.answer
+    assert "All trainings of lion and adam on blobs diverged." in found.answer
     (one,) = found.numbers["comparisons"]
     assert (one["steps"], one["loss_ratio"], one["verdict"]) == (None, 1.0, "undecided")
     (row,) = (row for row in found.tables[0].rows if row[1] == "lion")

@@ -44,6 +44,7 @@ class BFGSState(NamedTuple):
       inverse_hessian: Approximation H of the inverse Hessian, with all n entries of the
         params as one vector, shape (n, n). Before the first pair, this field is I,
         without the factor min(1, 1 / |g|).
+      product: The product H g of the two fields, as one vector, shape (n,).
       search: `Searched`, the result of the last line search.
     """
 
@@ -52,6 +53,7 @@ class BFGSState(NamedTuple):
     params: Params
     grad: Params
     inverse_hessian: Float[Array, "n n"]
+    product: Float[Array, " n"]
     search: Searched
 
 
@@ -119,7 +121,13 @@ def bfgs(
         )  # Separate arrays, so that each can be donated.
         count, pairs = (jnp.zeros((), jnp.int32) for _ in range(2))
         return BFGSState(
-            count, pairs, before, grad, identity, not_yet(search, params, learning_rate)
+            count,
+            pairs,
+            before,
+            grad,
+            identity,
+            jnp.zeros(n, identity.dtype),
+            not_yet(search, params, learning_rate),
         )
 
     def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
@@ -131,16 +139,27 @@ def bfgs(
         )
         curvature = s @ y
         enters = (state.count > 0) & (curvature > cast(min_curvature, y))
-        matrix = jax.lax.cond(
-            enters,
-            lambda: _with_pair(
-                state.inverse_hessian, s, y, curvature, state.num_pairs == 0
+        flat = _flat(updates, dtype)
+        product = state.inverse_hessian @ flat
+        # The difference is H y, which would take a second product with H.
+        change = product - state.product
+        # Without a new pair, s, y and H y are 0, so that nothing changes.
+        s, y, change = (jnp.where(enters, a, 0.0) for a in (s, y, change))
+        matrix, product = _with_pair(
+            state.inverse_hessian,
+            product,
+            flat,
+            _Pair(
+                s,
+                y,
+                change,
+                jnp.where(enters, curvature, 1.0),
+                enters & (state.num_pairs == 0),
             ),
-            lambda: state.inverse_hessian,
         )
         num_pairs = jnp.where(enters, increment(state.num_pairs), state.num_pairs)
         scale = _scale_of_step(num_pairs == 0, updates, first_step, jnp.ones((), dtype))
-        direction = _like(-scale * (matrix @ _flat(updates, dtype)), updates)
+        direction = _like(-scale * product, updates)
         step, searched = take_step(
             search,
             direction,
@@ -150,7 +169,13 @@ def bfgs(
             rate_at(learning_rate, state.count),
         )
         return step, BFGSState(
-            increment(state.count), num_pairs, params, updates, matrix, searched
+            increment(state.count),
+            num_pairs,
+            params,
+            updates,
+            matrix,
+            product,
+            searched,
         )
 
     whole = optax.GradientTransformationExtraArgs(init, update)
@@ -171,23 +196,47 @@ def _scale_of_step(
     )
 
 
+class _Pair(NamedTuple):
+    """A step s with the change y of the gradient.
+
+    Attributes:
+      s, y: Vectors of shape (n,); 0 if the pair is not used.
+      change: H y for the matrix H without this pair, shape (n,).
+      curvature: <s, y>, shape (); 1 if the pair is not used.
+      is_first: Whether the pair is the first one that is used.
+    """
+
+    s: Array
+    y: Array
+    change: Array
+    curvature: Array
+    is_first: Array
+
+
 def _with_pair(
-    matrix: Array, s: Array, y: Array, curvature: Array, is_first: Array
-) -> Array:
-    """Return H with the pair (s, y), where curvature is <s, y>."""
-    # Before the first pair the matrix is I, which this factor scales. A second matrix
-    # would be written and read again.
-    factor = jnp.where(is_first, curvature / (y @ y), 1.0).astype(s.dtype)
-    product = factor * (matrix @ y) / curvature
-    grown = (
-        1.0 + y @ product
-    ) / curvature  # Expansion of (I - ρ s yᵀ) H (I - ρ y sᵀ) + ρ s sᵀ.
-    return (
+    matrix: Array, product: Array, grad: Array, pair: _Pair
+) -> tuple[Array, Array]:
+    """Return H and H g with a new pair, from H and `product`, which is H g without it.
+
+    Before the first pair, the matrix is I, and a factor scales it. A second matrix
+    would be written and read again. If s and y are 0, the result is H and H g.
+    """
+    s, y = pair.s, pair.y
+    # The divisor 1 keeps derivatives finite where y is 0.
+    square = jnp.where(pair.is_first, y @ y, 1.0)
+    factor = jnp.where(pair.is_first, pair.curvature / square, 1.0).astype(s.dtype)
+    change = factor * pair.change / pair.curvature
+    # Expansion of (I - ρ s yᵀ) H (I - ρ y sᵀ) + ρ s sᵀ.
+    grown = (1.0 + y @ change) / pair.curvature
+    matrix = (
         factor * matrix
-        - jnp.outer(s, product)
-        - jnp.outer(product, s)
+        - jnp.outer(s, change)
+        - jnp.outer(change, s)
         + grown * jnp.outer(s, s)
     )
+    along_s, along_change = s @ grad, change @ grad
+    product = factor * product - s * (along_change - grown * along_s) - change * along_s
+    return matrix, product
 
 
 class LBFGSState(NamedTuple):
