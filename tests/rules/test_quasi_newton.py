@@ -125,6 +125,20 @@ def test_bfgs_satisfies_the_secant_equation_and_keeps_h_positive():
         assert np.all(np.linalg.eigvalsh(states.inverse_hessian[t]) > 0)
 
 
+def test_the_product_that_bfgs_keeps_is_that_of_its_two_fields():
+    """Also after a step whose pair is not used, and of the first gradient."""
+    cubic = lambda x: jnp.sum(0.05 * jnp.cos(3 * x) - x**3 / 30) + quadratic(x)
+    rule = bfgs(0.02, linesearch=None, min_curvature=1e-4)
+    _, states = steps_of(rule, cubic, 3 * START, 40)
+    used = np.diff(states.num_pairs, prepend=0)
+    assert set(used.tolist()) == {0, 1}
+    for k in range(40):
+        truth = states.inverse_hessian[k] @ states.grad[k]
+        np.testing.assert_allclose(
+            states.product[k], truth, rtol=1e-9, atol=1e-9 * np.abs(truth).max()
+        )
+
+
 @pytest.mark.thorough(
     "matrices; test_fixed_step_lbfgs_is_that_of_optax_and_of_torch has the steps"
 )
