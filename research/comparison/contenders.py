@@ -140,7 +140,8 @@ def _named(rules: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
         if not _NAME.fullmatch(name):
             raise ValueError(
                 "the name of a rule must consist of letters, digits, _ . : and -, and "
-                f"begin with a letter or a digit; got {name!r}."
+                f"begin with a letter or a digit; got {name!r}. Give it another name, "
+                "as in {'mine': ...} or, in a command, mine=FILE.py:NAME."
             )
         if [n for n, _ in named].count(name) > 1:
             raise ValueError(
