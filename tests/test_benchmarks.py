@@ -451,7 +451,7 @@ def test_number_has_three_digits(value, words):
 
 
 def caches_as_they_are(monkeypatch):
-    """What a whole run sets is undone after the test."""
+    """Let the test undo the variables that a whole run sets."""
     for name, value in NO_CACHES.items():
         monkeypatch.setenv(name, value)
 
