@@ -9,9 +9,11 @@ import datetime
 import os
 import sys
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from benchmarks import NO_CACHES
 
@@ -73,9 +75,9 @@ def _words(flags: argparse.Namespace) -> list[str]:
     return found + (["--gradbench", "FOLDER"] if flags.gradbench else [])
 
 
-def _results(quick: bool, parts: Sequence[str]) -> Path | None:
+def _results(flags: argparse.Namespace, parts: Sequence[str]) -> Path | None:
     """Return RESULTS if all is measured beside all PEERS, and say what is missing."""
-    if quick or set(parts) != set(PARTS):
+    if flags.quick or set(parts) != set(PARTS):
         return None
     if missing := [peer for peer in PEERS if find_spec(peer) is None]:
         print(
@@ -85,7 +87,27 @@ def _results(quick: bool, parts: Sequence[str]) -> Path | None:
             file=sys.stderr,
         )
         return None
+    if not flags.gradbench:
+        print(
+            f"{RESULTS.name} will lack the columns of GradBench's C++ and PyTorch, "
+            "because --gradbench names no folder.",
+            file=sys.stderr,
+        )
     return RESULTS
+
+
+def _measured(name: str, measure: Callable[[], Any], failed: list[str]) -> Any:
+    """Return what a part measures, or None if it fails.
+
+    A failure is printed, and its name is added to `failed`: the parts of an hour are
+    not lost by one of them.
+    """
+    try:
+        return measure()
+    except Exception:
+        traceback.print_exc()
+        failed.append(name)
+        return None
 
 
 def main(words: list[str] | None = None) -> None:
@@ -115,13 +137,18 @@ def main(words: list[str] | None = None) -> None:
     # What would fail after an hour fails now.
     if flags.gradbench and (fault := gradbench.fault_of(flags.gradbench)):
         sys.exit(fault)
-    output = flags.output or _results(flags.quick, parts)
+    output = flags.output or _results(flags, parts)
     with_torch, started = find_spec("torch") is not None, time.perf_counter()
     tell = clock.tell_from_now()
+    failed: list[str] = []
     modules = {"steps": steps, "sweep": sweep, "startup": startup}
     rows = {
-        name: module.measure(flags.quick, with_torch, tell) if name in parts else []
+        name: _measured(
+            name, lambda m=module: m.measure(flags.quick, with_torch, tell), failed
+        )
+        or []
         for name, module in modules.items()
+        if name in parts
     }
     alone = {
         "studies": studies,
@@ -132,23 +159,37 @@ def main(words: list[str] | None = None) -> None:
         "networks": networks,
         "derivatives": derivatives,
     }
-    others = [
-        module.section(module.measure(flags.quick, tell))
+    sections = [
+        _measured(
+            name, lambda m=module: m.section(m.measure(flags.quick, tell)), failed
+        )
         for name, module in alone.items()
         if name in parts
     ]
     if "gradbench" in parts:
-        checked = gradbench.measure(flags.quick, tell, flags.gradbench)
-        others.append(gradbench.section(checked))
+        compute = lambda: gradbench.section(
+            gradbench.measure(flags.quick, tell, flags.gradbench)
+        )
+        sections.append(_measured("gradbench", compute, failed))
+    others = [section for section in sections if section is not None]
     command = " ".join(["python -m benchmarks", *_words(flags)])
     date, seconds = datetime.date.today().isoformat(), time.perf_counter() - started
     text = tables.page(
-        rows["steps"], rows["sweep"], rows["startup"], command, date, seconds, others
+        *(rows.get(name, []) for name in ("steps", "sweep", "startup")),
+        command,
+        date,
+        seconds,
+        others,
     )
     print(text)
-    if output:
+    if output and (flags.output or not failed):
         output.write_text(text, encoding="utf-8")
         print(f"Written to {output.name}.", file=sys.stderr)
+    if failed:
+        sys.exit(
+            f"The page lacks {', '.join(failed)}, which failed as printed above."
+            + ("" if flags.output else " It is only printed.")
+        )
 
 
 if __name__ == "__main__":

@@ -13,11 +13,10 @@ decreases, and most examples of a batch are wasted.
     # Every power of two, under eight minutes.
     python experiments/batch_size.py --full
 
-Expected number (`EXPECTED`): the number of example gradients divided by m (1 + b /
-knee). Here b is the batch size, m is the smallest number of example gradients of any
-batch size, and knee is m divided by the smallest number of steps. This formula is the
-law of McCandlish et al. 2018. The expected values are the smallest and the largest of
-these ratios on each data set.
+Expected number (`EXPECTED`): the measured number of example gradients divided by that
+of the law of McCandlish et al. 2018, m (1 + b / knee), for batches of b examples. A
+fit to all batch sizes gives m, the number for very small batches, and the knee. The
+expected values are the smallest and the largest of these ratios on each data set.
 """
 
 import dataclasses
@@ -25,7 +24,7 @@ import functools
 import sys
 import timeit
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import research
 
@@ -68,6 +67,7 @@ if __name__ == "__main__":  # Flags are read before anything heavy is imported.
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.optimize import least_squares
 
 from research.cli.progress import OnProgress
 from research.types import Batch, Checkpoints, Params
@@ -475,8 +475,9 @@ def noise_scale(workload: Any, probe: Batch, points: Any):
 def summary(workload: Any, rows: Sequence[dict[str, Any]]):
     """Return the facts of one workload.
 
-    There is a row for each batch size. Other facts are the two limits (the smallest
-    number of steps and the smallest number of example gradients) and the knee.
+    There is a row for each batch size. Other facts are the knee and the two limits of
+    the fitted law: the number of steps of very large batches, and the number of example
+    gradients of very small ones.
     """
     reached = [row for row in rows if row["steps"][0] is not None]
     if not reached:
@@ -488,28 +489,62 @@ def summary(workload: Any, rows: Sequence[dict[str, Any]]):
         row["examples"] = [
             None if v is None else v * row["batch_size"] for v in row["steps"]
         ]
-    least_steps = min(row["steps"][0] for row in reached)
-    cheapest = min(reached, key=lambda row: row["examples"][0])
+    law = fit_law(
+        [row["batch_size"] for row in reached], [row["examples"][0] for row in reached]
+    )
     fastest = min(reached, key=lambda row: row["seconds"])
-    least, full = cheapest["examples"][0], rows[-1].get("examples", [None])[0]
-    knee = least / least_steps
-    over_law = [
-        row["examples"][0] / (least * (1 + row["batch_size"] / knee)) for row in reached
+    full = rows[-1].get("examples", [None])[0]
+    over_law = [row["examples"][0] / law.examples(row["batch_size"]) for row in reached]
+    pays = [
+        row["batch_size"]
+        for row in reached
+        if row["examples"][0] <= 2 * law.least_examples
     ]
     return {
         "workload": workload.name,
         "n": len(workload.train.y),
         "dtype": str(workload.train.x.dtype),
         "rows": rows,
-        "least_steps": least_steps,
-        "least_examples": least,
-        "cheapest": cheapest["batch_size"],
+        "least_steps": law.least_examples / law.knee,
+        "least_examples": law.least_examples,
         "fastest_in_seconds": fastest["batch_size"],
         "fastest_seconds": fastest["seconds"],
-        "knee": knee,
+        "knee": law.knee,
         "examples_over_law": [min(over_law), max(over_law)],
-        "pays_up_to": max(
-            row["batch_size"] for row in reached if row["examples"][0] <= 2 * least
-        ),
-        "full_over_least": None if full is None else full / least,
+        "pays_up_to": max(pays, default=None),
+        "full_over_least": None if full is None else full / law.least_examples,
     }
+
+
+class Law(NamedTuple):
+    """The law of McCandlish et al. 2018 for the cost to reach a target.
+
+    Attributes:
+      least_examples: Number m of example gradients that very small batches need.
+      knee: Batch size that needs 2 m example gradients. Very large batches need
+        m / knee steps.
+    """
+
+    least_examples: float
+    knee: float
+
+    def examples(self, batch_size: int) -> float:
+        """Return m (1 + b / knee), the example gradients of batches of b examples."""
+        return self.least_examples * (1 + batch_size / self.knee)
+
+
+def fit_law(sizes: Sequence[int], examples: Sequence[float]) -> Law:
+    """Fit the law to measured numbers of example gradients.
+
+    The sum of squares of log(measured / law) is minimised. So every batch size counts
+    equally, and a lucky median of one size hardly moves the result.
+    """
+    b, logs = np.array(sizes, float), np.log(examples)
+
+    def residuals(logs_of_law: np.ndarray):
+        m, knee = logs_of_law
+        return m + np.log1p(np.exp(np.log(b) - knee)) - logs
+
+    steps = logs - np.log(b)
+    start = [logs.min(), logs.min() - steps.min()]
+    return Law(*map(float, np.exp(least_squares(residuals, start).x)))

@@ -162,6 +162,17 @@ def test_gap_on_the_probe_is_the_gap_to_a_few_percent_near_and_far(monkeypatch):
         assert_gap(workload, params, probe, 0.05)
 
 
+def test_the_law_is_found_and_one_lucky_size_hardly_moves_it():
+    sizes = 2.0 ** np.arange(21)
+    exact = 3_000 * (1 + sizes / 700)
+    law = experiment.fit_law(sizes, exact)
+    assert law == pytest.approx((3_000, 700), rel=1e-6)
+    assert law.examples(700) == pytest.approx(6_000, rel=1e-6)
+    # The least of all sizes would be 40 % lower.
+    lucky = np.where(sizes == 2, 0.6 * exact, exact)
+    assert experiment.fit_law(sizes, lucky) == pytest.approx(law, rel=0.08)
+
+
 def test_a_rate_at_the_edge_of_the_rates_tried_is_said():
     rows = [
         {"batch_size": size, "rate_at_edge": at_edge}

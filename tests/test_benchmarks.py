@@ -16,6 +16,7 @@ import pytest
 from benchmarks import (
     NO_CACHES,
     clock,
+    matrix_rules,
     peers_jax,
     peers_sklearn,
     problems,
@@ -507,10 +508,37 @@ def test_whole_run_without_a_peer_says_that_it_will_not_be_written(monkeypatch, 
     monkeypatch.setattr(
         command, "find_spec", lambda name: None if name == "tensorflow" else name
     )
-    assert command._results(True, list(command.PARTS)) is None
+    assert command._results(command.parse(["--quick"]), command.PARTS) is None
     assert capsys.readouterr().err == ""
-    assert command._results(False, list(command.PARTS)) is None
+    assert command._results(command.parse([]), command.PARTS) is None
     assert "does not find tensorflow" in capsys.readouterr().err
+    monkeypatch.setattr(command, "find_spec", lambda name: name)
+    assert command._results(command.parse([]), command.PARTS) == command.RESULTS
+    assert "lack the columns of GradBench's C++" in capsys.readouterr().err
+
+
+def test_part_that_fails_does_not_lose_the_others(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "PARTS", ("sweep", "startup", "matrix_rules"))
+    monkeypatch.setattr(startup, "PROGRAMS", {"python": ("-c", "pass")})
+    monkeypatch.setattr(command, "RESULTS", tmp_path / "RESULTS.md")
+    monkeypatch.setattr(command, "find_spec", lambda name: name)
+
+    def fails(*_):
+        raise MemoryError("none is left")
+
+    monkeypatch.setattr(sweep, "measure", fails)
+    monkeypatch.setattr(matrix_rules, "measure", fails)
+    caches_as_they_are(monkeypatch)
+    with pytest.raises(SystemExit, match=r"lacks sweep, matrix_rules.*only printed"):
+        command.main([])
+    shown = capsys.readouterr()
+    assert "| python |" in shown.out
+    assert shown.err.count("MemoryError: none is left") == 2
+    assert not list(tmp_path.iterdir())
+    page = tmp_path / "page.md"
+    with pytest.raises(SystemExit, match=r"printed above\.$"):
+        command.main(["--output", str(page)])
+    assert "| python |" in page.read_text(encoding="utf-8")
 
 
 def test_what_would_fail_at_the_end_is_refused_at_once(tmp_path, monkeypatch, capsys):

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import research
+from experiments.batch_size import fit_law
 from experiments.reports import _dots as dots
 from research import figures
 
@@ -17,14 +18,20 @@ def answer(findings: research.runs.Findings) -> str:
     numbers = findings.numbers
     curves = numbers["curves"]
     limits = " and ".join(
-        f"{c['pays_up_to']:,} on {c['workload']} (n = {c['n']:,})" for c in curves
+        f"{pays(c)} on {c['workload']} (n = {c['n']:,})" for c in curves
     )
     first = (
-        f"Up to {limits}: these are the largest batches that need at most twice as "
-        "many example gradients as the cheapest batch to reach "
+        f"Batches pay up to {limits}: these are the largest that need at most twice as "
+        "many example gradients as very small batches to reach "
         f"{numbers['target']:g} of the initial f - f*."
     )
     return " ".join([first, *map(cost, curves)])
+
+
+def pays(curve: dict[str, Any]):
+    """Return the largest batch size that pays, in words."""
+    size = curve["pays_up_to"]
+    return "no measured size" if size is None else f"b = {size:,}"
 
 
 def cost(curve: dict[str, Any]):
@@ -36,10 +43,10 @@ def cost(curve: dict[str, Any]):
         else f"needs {rounded(full)} times as many"
     )
     return (
-        f"On {curve['workload']} a batch of b = {curve['cheapest']:,} needs the fewest "
-        f"example gradients, {curve['least_examples']:,.0f}; the full batch {times}. "
-        f"In seconds, b = {curve['fastest_in_seconds']:,} is the fastest "
-        f"({curve['fastest_seconds']:.2g} s)."
+        f"On {curve['workload']} very small batches need about "
+        f"{rounded(curve['least_examples'])} example gradients, by a fit to all sizes; "
+        f"the full batch {times}. In seconds, b = {curve['fastest_in_seconds']:,} is "
+        f"the fastest ({curve['fastest_seconds']:.2g} s)."
     )
 
 
@@ -136,11 +143,12 @@ def knees_table(numbers: Mapping[str, Any]) -> research.runs.Table:
             )
             for c in numbers["curves"]
         ),
-        "Knee: minimum example gradients divided by minimum steps, the critical batch "
-        "size of McCandlish et al. 2018 (An empirical model of large-batch training). "
-        "Pays up to: the largest batch that needs at most twice the minimum of example "
-        "gradients. Their law: example gradients = minimum × (1 + b / knee); over law: "
-        "the measured number divided by that of the law. Noise scale: tr(C) "
+        "The law of McCandlish et al. 2018 (An empirical model of large-batch "
+        "training) is fitted to all sizes: example gradients = least × (1 + b / knee). "
+        "Knee: their critical batch size. Least steps: least example gradients / knee, "
+        "the steps of very large batches. Pays up to: the largest batch that needs at "
+        "most twice the least example gradients. Over law: the measured number "
+        "divided by that of the law. Noise scale: tr(C) "
         "/ |∇f|², the batch size at which noise and signal in the gradient are equal; "
         f"it grows as ∇f shrinks. If n exceeds {numbers['probe']:,}, gaps and noise "
         "scales are estimated on that many examples.",
@@ -169,13 +177,11 @@ def draw_reference(reference: Mapping[str, Any]) -> research.figures.Picture:
             curves.setdefault(row["workload"], []).append(found)
     made = []
     for name, rows in curves.items():
-        least = min(row["examples"][0] for row in rows)
-        knee = least / min(row["steps"][0] for row in rows)
-        n = rows[-1]["batch_size"]  # The full batch comes last.
-        made.append(
-            {"workload": name, "n": n, "rows": rows, "least_examples": least}
-            | {"knee": knee}
+        law = fit_law(
+            [row["batch_size"] for row in rows], [row["examples"][0] for row in rows]
         )
+        n = rows[-1]["batch_size"]  # The full batch comes last.
+        made.append({"workload": name, "n": n, "rows": rows} | law._asdict())
     knees = "; ".join(f"{rounded(c['knee'])} on {c['workload']}" for c in made)
     words = f"{without_knees(reference['numbers'])}: {knees}. {dots.SOURCE}"
     figure = steps_and_examples(made, rounded)
@@ -198,9 +204,9 @@ def without_knees(numbers: Mapping[str, Any]):
     return (
         f"Gradient descent to {numbers['target']:g} of the initial f - f*, each batch "
         "size at its own best rate; medians over seeds with 95 % intervals. Dashed: "
-        "perfect scaling, where doubling the batch halves the steps. Dotted: the "
-        "knee, which is the minimum of example gradients divided by the minimum of "
-        "steps"
+        "perfect scaling, where doubling the batch halves the steps. Dotted: the knee "
+        "of the fitted law, where a batch needs twice as many example gradients as "
+        "very small batches"
     )
 
 
@@ -209,7 +215,7 @@ def steps_and_examples(
 ) -> Figure:
     """Draw steps to the target above and example gradients below.
 
-    For each curve, the two limits (see the experiment) and the knee are also drawn.
+    For each curve, perfect scaling and the knee of the fitted law are also drawn.
 
     Args:
       curves: The `curves` in the numbers of batch_size, each with workload, n, rows,

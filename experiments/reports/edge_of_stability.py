@@ -68,7 +68,7 @@ def _rises(before: float | None, after: float | None) -> str:
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
     """Return one table with a row for each rate."""
-    percent = lambda share: None if share is None else f"{100 * share:.1f} %"
+    percent = lambda share: "–" if share is None else f"{100 * share:.1f} %"
     rows = [
         (
             row["rate"],
@@ -97,8 +97,8 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
                 "last loss",
             ),
             tuple(rows),
-            "Not reached: the sharpness did not reach 2 / η, or there are no such "
-            "steps. If it did not reach 2 / η, all steps count as steps before.",
+            "Not reached: the sharpness did not reach 2 / η. All steps then count as "
+            "steps before. A dash: there are no such steps.",
         ),
     )
 
