@@ -683,6 +683,77 @@ def test_a_checkpoint_of_another_training_is_refused():
             )
 
 
+def other_programs():
+    """Another objective or rule whose initial state is that of the first training."""
+    data = Batch(jnp.arange(4.0), jnp.zeros(4))
+    squares = lambda x, batch: jnp.mean((x - batch.x) ** 2)
+    penalised = lambda c: lambda x, batch: squares(x, batch) + c * x**2
+    shifted = lambda a: lambda x, batch: squares(x, batch) + (x * a).sum()
+    adamw, momentum = update_rules.adamw, update_rules.heavy_ball
+    decay = lambda factor: update_rules.adam(schedules.step(0.1, factor, 2))
+    arrays = jnp.linspace(0, 1, 300), jnp.linspace(0, 2, 300)
+    yield "weight_decay", data, *[(squares, adamw(0.1, weight_decay=w)) for w in (0, 1)]
+    yield "momentum", data, *[(squares, momentum(0.1, momentum=m)) for m in (0.8, 0.9)]
+    yield "schedule", data, *[(squares, decay(factor)) for factor in (0.5, 0.1)]
+    yield "penalty", data, *[(penalised(c), adamw(0.1)) for c in (0.1, 0.2)]
+    yield "an array", data, *[(shifted(a), adamw(0.1)) for a in arrays]
+
+
+@pytest.mark.parametrize(
+    ("data", "first", "other"),
+    [pytest.param(*case, id=name) for name, *case in other_programs()],
+)
+def test_a_checkpoint_of_another_program_is_refused(data, first, other):
+    kept = []
+    keep = Checkpoint(lambda: kept[-1] if kept else None, kept.append, lambda: True)
+
+    def train(objective, rule, num_epochs=3):
+        return descent.train(
+            objective,
+            rule,
+            data,
+            samplers.minibatch(4, 2),
+            num_epochs=num_epochs,
+            params=jnp.array(9.0),
+            key=jax.random.key(0),
+            checkpoint=keep,
+        )
+
+    before = train(*first)
+    with pytest.raises(ValueError, match=r"its step is another program.*Use --fresh"):
+        train(*other)
+    assert train(*first).params == before.params
+    longer = train(*first, num_epochs=4)
+    assert longer.steps.loss.shape == (4, 2)
+    # Programs of another version of JAX cannot be compared.
+    *values, program = kept[-1].values
+    kept.append(kept[-1]._replace(values=[*values, program | {"jax": "0.7.2"}]))
+    train(*other, num_epochs=4)
+
+
+def test_a_step_that_calls_python_is_resumed():
+    kept, heard = [], []
+    keep = Checkpoint(lambda: kept[-1] if kept else None, kept.append, lambda: True)
+
+    def objective(x, batch):
+        jax.debug.callback(heard.append, x)
+        return jnp.mean((x - batch.x) ** 2)
+
+    for num_epochs in (2, 3):
+        trained = descent.train(
+            objective,
+            update_rules.adam(0.1),
+            Batch(jnp.arange(4.0), jnp.zeros(4)),
+            samplers.minibatch(4, 2),
+            num_epochs=num_epochs,
+            params=jnp.array(9.0),
+            key=jax.random.key(0),
+            checkpoint=keep,
+        )
+        assert trained.steps.loss.shape == (num_epochs, 2)
+    assert heard
+
+
 def test_a_checkpoint_beyond_the_last_epoch_is_refused():
     objective = lambda x, batch: jnp.mean((x - batch.x) ** 2)
     data, kept = Batch(jnp.arange(4.0), jnp.zeros(4)), []

@@ -1,7 +1,7 @@
 """Identify a measurement by a digest of what it computes."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from research import descent
-from research.derivatives.costs.jaxprs import inner
+from research.descent._program_text import arrays_digest, program_text
 from research.types import Workload
 from research.workloads._construction import data_digest
 
@@ -83,31 +83,11 @@ def _programs(
 def _text(function: Callable[..., Any], *arguments: Any) -> str:
     # Without keep_unused, the text would not show which arguments the program uses.
     traced = jax.jit(function, keep_unused=True).trace(*arguments)
-    text = traced.lower().as_text()
-    if "jax.const" not in text:
-        return text
-    # JAX then only counts the constants in the text.
-    return f"{text} {_arrays_digest(_constants(traced.jaxpr.jaxpr))}"
-
-
-def _constants(jaxpr: Any) -> Iterator[Any]:
-    """Yield the arrays that are written into the equations of a jaxpr."""
-    for equation in jaxpr.eqns:
-        values = (getattr(operand, "val", 0.0) for operand in equation.invars)
-        yield from (value for value in values if np.ndim(value))
-        for part in inner(equation):
-            yield from _constants(part)
+    return program_text(traced)
 
 
 def _optimum_digest(workload: Workload) -> str | None:
     if workload.optimum is None:
         return None
     params = jax.tree.leaves(workload.optimum.params)
-    return f"{float(workload.optimum.value)!r} {_arrays_digest(params)}"
-
-
-def _arrays_digest(arrays: Iterable[Any]) -> str:
-    digest = hashlib.sha256()
-    for array in map(np.asarray, arrays):
-        digest.update(f"{array.dtype} {array.shape} ".encode() + array.tobytes())
-    return digest.hexdigest()
+    return f"{float(workload.optimum.value)!r} {arrays_digest(params)}"

@@ -6,7 +6,6 @@ second form is used if the rule updates each entry independently of the other en
 """
 
 import functools
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -34,6 +33,7 @@ from research.descent._mesh import (
     whole,
 )
 from research.descent._processes import check_same_everywhere
+from research.descent._program_text import program_facts
 from research.descent._train_loop import (
     Compiled,
     batches_by_epoch,
@@ -54,12 +54,14 @@ class Lowered(NamedTuple):
     """The program of a training on a mesh, not compiled yet, and its first arguments.
 
     Attributes:
-      program: The lowered loop over steps.
+      traced: The traced loop over steps.
+      program: The lowered loop.
       state, info, batches, dataset: The first four arguments of the program, on the
         devices of the mesh.
       batches_of: Function (key, epoch) -> batches of an epoch, on one device.
     """
 
+    traced: Any
     program: Any
     state: _step.State
     info: _step.Info
@@ -92,10 +94,9 @@ def lower_on_mesh(
     dataset, info, batches = (placed(a, mesh) for a in (dataset, info, batches))
     make_loop = _loop_in_parts if in_parts else _loop_on_whole
     loop = make_loop(objective, rule, mesh, state, num_examples(dataset))
-    program = jax.jit(loop).lower(
-        state, info, batches, dataset, np.int32(0), np.int32(1)
-    )
-    return Lowered(program, state, info, batches, dataset, batches_of)
+    arguments = state, info, batches, dataset, np.int32(0), np.int32(1)
+    traced = jax.jit(loop).trace(*arguments)
+    return Lowered(traced, traced.lower(), state, info, batches, dataset, batches_of)
 
 
 def compile_on_mesh(
@@ -114,12 +115,13 @@ def compile_on_mesh(
     The arguments are those of `train`.
     """
     n = num_examples(dataset)
-    program, state, info, batches, dataset, batches_of = lower_on_mesh(
+    traced, program, state, info, batches, dataset, batches_of = lower_on_mesh(
         objective, rule, dataset, sampler, params, key, noisy=noisy, mesh=mesh
     )
+    facts = program_facts(traced, program)
     check_same_everywhere(
         {
-            "program of a step": hashlib.sha256(program.as_text().encode()).hexdigest(),
+            "program of a step": str(facts),
             "initial params or state": digest("", digest_parts((params, state))),
             "key": digest("", key),
             "order of the examples": digest("", digest_parts(batches)),
@@ -147,6 +149,7 @@ def compile_on_mesh(
             state, info, batches, dataset, np.int32(start), np.int32(stop)
         ),
         lambda tree: whole(tree, mesh),
+        lambda: facts,
     )
 
 

@@ -146,15 +146,14 @@ def train(
           batch, as SVRG and SAGA do;
         - both devices and a mesh are given, or the processes of the mesh differ in
           code, versions or arguments;
+        - evaluate returns other names than at its first call;
         - the checkpoint belongs to another training. The check compares the data, the
           initial params, the initial state of the rule, the key, the order of the
-          examples, the number of devices and the settings of the mesh. If the rule is
-          of this package and its learning rate is constant, the state holds the rate,
-          so the check detects another rate. With any other rule or a schedule, the
-          check may not detect another rate. The check does not compare constants inside
-          the rule that its initial state does not hold, such as momentum, b1 or
-          weight_decay: the training goes on with the new ones. Nor does it compare the
-          objective, so it cannot detect, for example, another penalty.
+          examples, the number of devices and the settings of the mesh. It also compares
+          the program of a step, and with it the objective, its penalty, and the rule
+          with its schedules and constants, such as momentum, b1 or weight_decay. The
+          program is not compared if it calls Python functions, or if the checkpoint is
+          of another version of JAX or another kind of device.
       TypeError: The rule is not a gradient transformation, a leaf of params is not
         floating, the dataset is neither a Batch nor Records nor None, or the key is not
         a JAX key. Also if the objective does not return one real floating number, or
@@ -232,6 +231,8 @@ def train(
         if keeps and isinstance(dataset, Batch) and mesh is None:
             # A mesh and Records compare the data themselves.
             at = at._replace(training=digest(at.training, dataset))
+        if keeps:
+            at = at._replace(program=compiled.program())
         if saved is not None:
             at = from_saved(at, saved, num_epochs, evaluate is not None)
         elif evaluate is not None:

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from research.descent import _run, _step
+from research.descent._program_text import program_facts
 from research.descent._train_progress import Progress, digest
 from research.objectives import check_data
 from research.samplers import check_indices, num_examples
@@ -33,12 +34,14 @@ class Compiled(NamedTuple):
         another one of the same shapes and dtypes.
       whole: Function tree -> tree of the same arrays, each complete on one device. It
         joins arrays that were split over devices.
+      program: Function () -> facts that identify the compiled program, as JSON values.
     """
 
     start: Progress
     epoch_batches: Callable[[Key, int], Any]
     advance: Callable[..., tuple[_step.State, _step.Info]]
     whole: Callable[[Any], Any]
+    program: Callable[[], dict[str, str]]
 
 
 def compile_training(
@@ -84,11 +87,10 @@ def compile_training(
         everywhere, (dataset, state, batches_of(key, np.int32(0)))
     )
     info = everywhere(no_info(step, state, batches, sampler.num_batches))
-    compiled = (
-        jax.jit(advance)
-        .lower(state, info, batches, dataset, np.int32(0), np.int32(1))
-        .compile()
-    )
+    arguments = state, info, batches, dataset, np.int32(0), np.int32(1)
+    traced = jax.jit(advance).trace(*arguments)
+    lowered = traced.lower()
+    compiled = lowered.compile()
     shapes = [(leaf.dtype.name, leaf.shape) for leaf in jax.tree.leaves(dataset)]
     words = (
         f"{jax.tree.structure((state, batches, dataset))} {shapes} on {devices} devices"
@@ -109,6 +111,7 @@ def compile_training(
             state, info, batches, everywhere(dataset), np.int32(start), np.int32(stop)
         ),
         lambda tree: jax.tree.map(lambda leaf: leaf.addressable_data(0), tree),
+        lambda: program_facts(traced, lowered),
     )
 
 

@@ -1,7 +1,8 @@
 """Progress of a training, its exact form in a checkpoint, and the final result."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -56,6 +57,8 @@ class Progress(NamedTuple):
       evaluations: Evaluations at the start and after each finished epoch.
       seconds: Time that the steps took.
       training: Digest of the training's inputs, which identifies its checkpoints.
+      program: Facts that identify the compiled program, as JSON values. The dict is
+        empty if there is no checkpoint.
     """
 
     epoch: int
@@ -66,6 +69,7 @@ class Progress(NamedTuple):
     evaluations: tuple[dict[str, float], ...]
     seconds: float
     training: str
+    program: Mapping[str, str] = MappingProxyType({})
 
 
 def digest(words: str, *begun_with: Any) -> str:
@@ -96,6 +100,7 @@ def to_saved(at: Progress) -> Saved:
     if at.earlier:
         arrays |= to_arrays("earlier", _stacked(at.earlier))
     values = [at.training, at.epoch, at.step, list(at.evaluations), at.seconds]
+    values.append(dict(at.program))
     return Saved(arrays, values)
 
 
@@ -127,6 +132,7 @@ SHAPE = {
     "step": _COUNT,
     "evaluations": [{str: NUMBER}],
     "seconds": NUMBER,
+    "program": {str: str},
 }
 
 
@@ -134,7 +140,13 @@ OF_ANOTHER_TRAINING = (
     "the checkpoint belongs to another training (other params, state of the rule, "
     "key, data, batches, epochs, evaluations or devices) or to another version of this "
     "code. Use --fresh, or in Python a checkpoint in another folder, to start from the "
-    "beginning. Constants inside the rule, such as a momentum, are not compared."
+    "beginning."
+)
+OF_ANOTHER_PROGRAM = (
+    "the checkpoint belongs to another training: its step is another program. So the "
+    "objective, a constant of the rule (such as a momentum or a weight decay), a "
+    "schedule or the code has changed. Use the same ones to resume. Use --fresh, or in "
+    "Python a checkpoint in another folder, to start from the beginning."
 )
 
 
@@ -157,10 +169,12 @@ def from_saved(
     if values.get("training") != start.training:
         raise ValueError(OF_ANOTHER_TRAINING)
     check_shape(values, SHAPE, "the checkpoint")
-    training, epoch, step, evaluations, seconds = values.values()
+    training, epoch, step, evaluations, seconds, program = values.values()
     beyond = epoch > num_epochs or (epoch == num_epochs and step > 0)
     if beyond or len(evaluations) != (epoch + 1) * evaluated:
         raise ValueError(OF_ANOTHER_TRAINING)
+    if _other_program(start.program, program):
+        raise ValueError(OF_ANOTHER_PROGRAM)
     now = {"state": start.state, "info": start.info}
     like = jax.tree.map(_like, now)
     then = {name: from_arrays(name, tree, saved.arrays) for name, tree in like.items()}
@@ -174,7 +188,15 @@ def from_saved(
         evaluations=tuple(evaluations),
         seconds=seconds,
         training=training,
+        program=start.program,
     )
+
+
+def _other_program(now: Mapping[str, str], then: Mapping[str, str]) -> bool:
+    """Return whether two programs are comparable and differ."""
+    comparable = all(now.get(name) == then.get(name) for name in ("jax", "platform"))
+    digests = now.get("digest"), then.get("digest")
+    return comparable and all(digests) and digests[0] != digests[1]
 
 
 def _like(leaf: Any) -> Any:

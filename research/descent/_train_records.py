@@ -107,7 +107,7 @@ def compile_on_records(
 
     identity = digest(f"{compiled.start.training} on {records.digest}", order)
     start = compiled.start._replace(training=identity)
-    return Compiled(start, epoch_batches, advance, compiled.whole)
+    return compiled._replace(start=start, epoch_batches=epoch_batches, advance=advance)
 
 
 class _Epoch(NamedTuple):
