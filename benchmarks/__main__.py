@@ -175,7 +175,9 @@ def main(words: list[str] | None = None) -> None:
     command = " ".join(["python -m benchmarks", *_words(flags)])
     date, seconds = datetime.date.today().isoformat(), time.perf_counter() - started
     text = tables.page(
-        *(rows.get(name, []) for name in ("steps", "sweep", "startup")),
+        rows.get("steps", []),
+        rows.get("sweep", []),
+        rows.get("startup", []),
         command,
         date,
         seconds,

@@ -69,6 +69,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import least_squares
 
+from experiments._trainings import parse_both_seeds
 from research.cli.progress import OnProgress
 from research.types import Batch, Checkpoints, Params
 
@@ -151,16 +152,7 @@ def check(config: Config):
             "target must be a share of the initial f - f*, between 0 and 1; got "
             f"target={config.target}."
         )
-    seeds, tuning = (
-        research.runs.parse_seeds(config.seeds),
-        research.runs.parse_seeds(config.tuning_seeds),
-    )
-    if both := sorted(set(seeds) & set(tuning)):
-        raise ValueError(
-            "seeds and tuning_seeds must be disjoint, so that the choice does not use "
-            f"the reported seeds; in both: {both}."
-        )
-    return seeds, tuning
+    return parse_both_seeds(config)
 
 
 def plan(config: Config):

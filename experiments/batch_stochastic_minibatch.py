@@ -74,6 +74,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments._trainings import parse_both_seeds
 from research.checks import check_count
 from research.cli.progress import OnProgress
 from research.tuning import Measured, Regime
@@ -330,12 +331,7 @@ def check(config: Config) -> None:
             "batch_size must be at least 2, because stochastic descent already has "
             f"batches of one example; got batch_size={config.batch_size}."
         )
-    seeds, tuning = map(research.runs.parse_seeds, (config.seeds, config.tuning_seeds))
-    if both := sorted(set(seeds) & set(tuning)):
-        raise ValueError(
-            "seeds and tuning_seeds must be disjoint, so that the choice does not use "
-            f"the reported seeds; in both: {both}."
-        )
+    parse_both_seeds(config)
     if not config.workload or not config.rule:
         raise ValueError(
             "workload and rule must each name at least one; got an empty list."

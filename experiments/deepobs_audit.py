@@ -73,6 +73,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
+from experiments._trainings import parse_both_seeds
 from research.cli.progress import OnProgress
 from research.types import Checkpoints
 
@@ -189,15 +190,7 @@ def check(config: Config):
             "epochs must be at least 10, the first epoch with published losses; got "
             f"epochs={config.epochs}."
         )
-    seeds, tuning = (
-        research.runs.parse_seeds(config.seeds),
-        research.runs.parse_seeds(config.tuning_seeds),
-    )
-    if both := sorted(set(seeds) & set(tuning)):
-        raise ValueError(
-            "seeds and tuning_seeds must be disjoint, so that the choice does not use "
-            f"the reported seeds; in both: {both}."
-        )
+    seeds, tuning = parse_both_seeds(config)
     if min(len(seeds), len(tuning)) < 2:
         raise ValueError(
             "seeds and tuning_seeds must each have at least two seeds, for an "

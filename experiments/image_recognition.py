@@ -122,6 +122,7 @@ from experiments._prediction import (
     loaded,
     ranked_classes,
 )
+from experiments._trainings import train_jobs
 from research.cli.progress import OnProgress
 from research.figures.confusion import commonest_errors
 from research.types import Checkpoints, Model, Params, Saved
@@ -209,14 +210,14 @@ def run(
     ]
     total = len(trials) + len(models) * len(seeds) + len(config.budgets)
     work = functools.partial(
-        train_all,
-        config,
-        split,
-        on_progress or (lambda *shown: None),
-        checkpoints,
-        total,
+        train_jobs,
+        compute=lambda job, watch: functools.partial(train, job, config, split, watch),
+        label=lambda job: f"{LABELS[job.model]}, seed {job.seed}, {job.epochs} epochs",
+        on_progress=on_progress or (lambda *shown: None),
+        checkpoints=checkpoints,
+        total=total,
     )
-    rates, tried = chosen(rates, trials, work(trials, 0))
+    rates, tried = chosen(rates, trials, work(trials, first=0))
     jobs = [
         Job(model, seed, epochs[model], rates[model])
         for model in models
@@ -225,7 +226,7 @@ def run(
     found = work(
         jobs
         + [Job("cnn", seeds[0], budget, rates["cnn"]) for budget in config.budgets],
-        len(trials),
+        first=len(trials),
     )
     trained = {
         model: found[i * len(seeds) : (i + 1) * len(seeds)]
@@ -283,38 +284,6 @@ def check(config: Config, split: Any):
             model, config, split
         )  # Made first, so that invalid widths, channels and dropout raise immediately.
     return research.runs.parse_seeds(config.seeds)
-
-
-def train_all(
-    config: Config,
-    split: Any,
-    on_progress: OnProgress,
-    checkpoints: Checkpoints,
-    total: int,
-    jobs: Sequence[Job],
-    first: int,
-):
-    """Train every job, and load finished jobs from their checkpoints.
-
-    `train` describes the results.
-    """
-    saved = []
-    for done, job in enumerate(jobs, first):
-        name = "/".join(map(str, job))
-
-        def watch(share: float, words: str, done: float = done, job: Job = job):
-            on_progress(
-                done + share, total, f"{LABELS[job.model]}, seed {job.seed}, {words}"
-            )
-
-        watch(0.0, f"{job.epochs} epochs")
-        saved.append(
-            research.runs.remembered(
-                checkpoints, name, functools.partial(train, job, config, split, watch)
-            )
-        )
-    on_progress(first + len(jobs), total, "done")
-    return saved
 
 
 def train(

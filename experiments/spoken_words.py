@@ -130,6 +130,7 @@ from experiments._prediction import (
     loaded,
     ranked_classes,
 )
+from experiments._trainings import train_jobs
 from research.checks import check_number
 from research.cli.progress import OnProgress
 from research.datasets import sequence_preparation as preparation
@@ -238,8 +239,15 @@ def run(
         + 1
         + len(words)
     )
-    work = functools.partial(train_all, config, splits, on_progress, checkpoints, total)
-    rates, tried = chosen(config, trials, work(trials, 0))
+    work = functools.partial(
+        train_jobs,
+        compute=functools.partial(training, config, splits),
+        label=lambda job: f"{LABELS[job[1]]} on {job[0]}, seed {job[2]}",
+        on_progress=on_progress,
+        checkpoints=checkpoints,
+        total=total,
+    )
+    rates, tried = chosen(config, trials, work(trials, first=0))
     jobs = [
         (config.dataset, cell, seed, rates[cell]) for cell in CELLS for seed in seeds
     ]
@@ -250,8 +258,8 @@ def run(
         for seed in word_seeds
     ]
     jobs += [(name, "softmax", 0, None) for name in (config.dataset, *words)]
-    found = {}
-    for (name, model, _, _), saved in zip(jobs, work(jobs, len(trials)), strict=True):
+    found, trained = {}, work(jobs, first=len(trials))
+    for (name, model, _, _), saved in zip(jobs, trained, strict=True):
         found.setdefault((name, model), []).append(saved)
     numbers = facts(config, splits, list(words), rates, tried, found)
     weights = {
@@ -348,43 +356,22 @@ def batches(split: Any):
     return [Batch(Sequences(values, length), y) for values, length, y in parts]
 
 
-def train_all(
+def training(
     config: Config,
     splits: dict[str, Any],
-    on_progress: OnProgress,
-    checkpoints: Checkpoints,
-    total: int,
-    jobs: Sequence[tuple],
-    first: int,
+    job: tuple,
+    watch: Callable[[float, str], None],
 ):
-    """Train every job (split, model, seed, rate), and load finished jobs."""
-    saved = []
-    for done, job in enumerate(jobs, first):
-        name, model, seed, _ = job
+    """Return the function of its checkpoints that trains a job.
 
-        def watch(
-            share: float,
-            words: str,
-            done: float = done,
-            label: str = f"{LABELS[model]} on {name}, seed {seed}",
-        ):
-            on_progress(done + share, total, f"{label}, {words}")
-
-        watch(0.0, "compiling")
-        parts = batches(splits[name]), len(splits[name].classes)
-        if model == "softmax":
-            compute = functools.partial(
-                solve, *parts, RESAMPLED[name.partition("/")[0]]
-            )
-        else:
-            compute = functools.partial(
-                train, config, *parts, not name.startswith(WORDS), *job[1:], watch
-            )
-        saved.append(
-            research.runs.remembered(checkpoints, "/".join(map(str, job)), compute)
-        )
-    on_progress(first + len(jobs), total, "done")
-    return saved
+    A job is (split, model, seed, rate).
+    """
+    name, model, _, _ = job
+    parts = batches(splits[name]), len(splits[name].classes)
+    if model == "softmax":
+        return functools.partial(solve, *parts, RESAMPLED[name.partition("/")[0]])
+    is_first = not name.startswith(WORDS)
+    return functools.partial(train, config, *parts, is_first, *job[1:], watch)
 
 
 def train(

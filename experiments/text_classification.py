@@ -106,6 +106,7 @@ from experiments._prediction import (
     ranked_classes,
     text_of,
 )
+from experiments._trainings import train_jobs
 from research.cli.progress import OnProgress
 from research.figures.confusion import commonest_errors
 from research.types import Checkpoints, Params, Saved, Sequences
@@ -190,13 +191,21 @@ def run(
     ]
     total = len(BASELINES) + len(trials) + len(seeds)
     counted = count_all(config, split, halves, on_progress, checkpoints, total)
-    work = functools.partial(
-        train_all, config, split, halves, on_progress, checkpoints, total
+    compute = lambda job, watch: functools.partial(
+        train, job, config, split, halves, watch
     )
-    tried = list(zip(trials, work(trials, len(BASELINES)), strict=True))
+    work = functools.partial(
+        train_jobs,
+        compute=compute,
+        label=label,
+        on_progress=on_progress,
+        checkpoints=checkpoints,
+        total=total,
+    )
+    tried = list(zip(trials, work(trials, first=len(BASELINES)), strict=True))
     best = best_of(tried)
     jobs = [best._replace(seed=seed, choosing=False) for seed in seeds]
-    trained = work(jobs, len(BASELINES) + len(trials))
+    trained = work(jobs, first=len(BASELINES) + len(trials))
     numbers = facts(config, split, counted, tried, best, trained)
     weights = {"transformer": to_save(config, split, trained[0])}
     return research.runs.Findings(arrays(split, trained), numbers, weights)
@@ -357,36 +366,14 @@ def fit_counts(texts: Any, labels: np.ndarray, strength: float):
     )
 
 
-def train_all(
-    config: Config,
-    split: Any,
-    halves: tuple,
-    on_progress: OnProgress,
-    checkpoints: Checkpoints,
-    total: int,
-    jobs: Sequence[Job],
-    first: int,
-):
-    """Train every job, and load finished jobs from their checkpoints.
-
-    `train` describes the results.
-    """
-    saved = []
-    for done, job in enumerate(jobs, first):
-        purpose = (
-            f"rate {job.rate:g}, {job.epochs} epochs"
-            if job.choosing
-            else f"seed {job.seed}"
-        )
-
-        def watch(share: float, words: str, done: float = done, purpose: str = purpose):
-            on_progress(done + share, total, f"Transformer, {purpose}, {words}")
-
-        name = "/".join(map(str, job))
-        compute = functools.partial(train, job, config, split, halves, watch)
-        saved.append(research.runs.remembered(checkpoints, name, compute))
-    on_progress(first + len(jobs), total, "done")
-    return saved
+def label(job: Job):
+    """Say what is trained, for the progress report."""
+    purpose = (
+        f"rate {job.rate:g}, {job.epochs} epochs"
+        if job.choosing
+        else f"seed {job.seed}"
+    )
+    return f"Transformer, {purpose}"
 
 
 def train(
