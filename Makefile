@@ -1,6 +1,7 @@
 # Each target does all of its own set-up, on a machine that has Python 3.11 or newer, git and make.
 #   make run            the main experiment; make run ARGS="--help" shows its flags
 #   make test           every law in its fast form, and every docstring's example
+#   make test-ci        the tests that make test leaves out and .ci/run runs every time
 #   make test-all       every test but the nightly ones
 #   make nightly        the tests that take minutes and add little to the rest
 #   make test-floor     the tests that depend on versions, on the oldest versions that we support
@@ -19,13 +20,16 @@ VENV := .venv
 ARGS ?=
 python := $(VENV)/bin/python
 
-.PHONY: run test test-all nightly test-floor test-device check notebooks owner docs test-torch bench requirements
+.PHONY: run test test-ci test-all nightly test-floor test-device check notebooks owner docs test-torch bench requirements
 
 run: $(VENV)/installed
 	$(python) experiments/batch_stochastic_minibatch.py $(ARGS)
 
 test: $(VENV)/installed-test
-	$(python) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not thorough and not nightly" $(ARGS)
+	$(python) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not on_ci and not thorough and not nightly" $(ARGS)
+
+test-ci: $(VENV)/installed-test
+	$(python) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "on_ci and not thorough and not nightly" $(ARGS)
 
 test-all: $(VENV)/installed-test
 	$(python) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not nightly" $(ARGS)

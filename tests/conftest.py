@@ -235,6 +235,7 @@ def pytest_itemcollected(item):
 
     At a test stands @pytest.mark.thorough("what is left out", but="ids that are kept"),
     in a module THOROUGH = {fixture: "what is left out"} for every test that uses one.
+    @pytest.mark.on_ci has the same arguments; `.ci/run` runs these tests every time.
     """
     case = item.name.partition("[")[2]
     item.own_markers = [
@@ -249,12 +250,15 @@ def pytest_itemcollected(item):
 
 
 def check_that_cases_are_kept(items):
-    """Refuse a mark `thorough` whose `but` keeps none of a test's cases."""
+    """Refuse a mark `thorough` or `on_ci` whose `but` keeps none of a test's cases."""
     cases = {}
     for item in items:
         cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
     for test, its in cases.items():
-        marks = [item.get_closest_marker("thorough") for item in its]
+        marks = [
+            item.get_closest_marker("thorough") or item.get_closest_marker("on_ci")
+            for item in its
+        ]
         if len(its) > 1 and all(mark and "but" in mark.kwargs for mark in marks):
             raise pytest.UsageError(f"{test}: make test keeps no case of it.")
         if PLANTED.search(test.partition("::")[2]):
@@ -272,7 +276,7 @@ def is_kept(item, test):
     function = getattr(item.module, test, None)
     marks = getattr(function, "pytestmark", [])
     return function is not None and not any(
-        mark.name in ("thorough", "nightly") and "but" not in mark.kwargs
+        mark.name in ("thorough", "on_ci", "nightly") and "but" not in mark.kwargs
         for mark in marks
     )
 

@@ -407,8 +407,10 @@ def test_make_sets_up_once_and_again_when_setup_cfg_changes(tmp_path):
         install + ".[test]",
     ]
     parallel = "-m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m"
-    assert first[-1] == f"{parallel} not thorough and not nightly -q"
-    assert make(tmp_path, "test") == [f"{parallel} not thorough and not nightly"]
+    fast = "not thorough and not nightly"
+    assert first[-1] == f"{parallel} not on_ci and {fast} -q"
+    assert make(tmp_path, "test") == [f"{parallel} not on_ci and {fast}"]
+    assert make(tmp_path, "test-ci") == [f"{parallel} on_ci and {fast}"]
     assert make(tmp_path, "test-all") == [f"{parallel} not nightly"]
     assert make(tmp_path, "run") == ["experiments/batch_stochastic_minibatch.py"]
     assert install + ".[test]" in make(tmp_path, "test", "--what-if=setup.cfg")
